@@ -1,0 +1,59 @@
+# `make` lists the targets. They use .venv, which `make setup` builds; to use an environment of your own,
+# name its Python: `make demo PY=python`.
+
+PYTHON ?= python3
+PY ?= .venv/bin/python
+
+DEMO_CONFIG := configs/shapes/mask_rcnn_tiny_FPN.yaml
+DEMO := output/demo
+SOURCES := train_net.py $(wildcard tools/make_report.py configs/shapes/*.yaml) \
+	$(shell find mask_rcnn_ext -name '*.py' -o -path '*/templates/*' -type f)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint check doctor clean clean-demo
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup:  ## build .venv: torch, detectron2, this package (once; about two minutes)
+ifeq ($(PY),.venv/bin/python)
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "error: no '$(PYTHON)' found; Python 3.10 or later is needed: make setup PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "error: expected Python 3.10 or later, '$(PYTHON)' is `$(PYTHON) --version 2>&1`; name another: make setup PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) tools/setup_env.py
+endif
+
+demo: $(DEMO)/report.html  ## train Mask R-CNN on drawn shapes, evaluate it, write output/demo/report.html
+	@$(if $(DEMO_RAN),,echo "$(DEMO) is up to date; \`make clean-demo demo\` runs it again")
+	@$(PY) -c 'import json; print("mask AP", round(json.load(open("$(DEMO)/results.json"))["segm"]["AP"], 1))'
+	@echo "report  $(DEMO)/report.html"
+
+$(DEMO)/results.json: $(SOURCES) | setup
+	$(eval DEMO_RAN := yes)
+	$(PY) train_net.py --config-file $(DEMO_CONFIG) OUTPUT_DIR $(DEMO)
+
+$(DEMO)/report.html: $(DEMO)/results.json | setup
+	$(eval DEMO_RAN := yes)
+	$(PY) tools/make_report.py $(DEMO)
+
+test: setup  ## run the tests on two processes, offline
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
+
+lint: setup  ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+check: lint test  ## lint and test
+
+doctor: setup  ## say what is installed, what is wrong and how to mend it
+	$(PY) tools/doctor.py
+
+clean-demo:  ## remove the demo's output
+	rm -rf $(DEMO)
+
+clean: clean-demo  ## remove .venv, caches and builds too; data sets stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
