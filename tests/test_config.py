@@ -1,0 +1,138 @@
+"""Configs are read safely and strictly, and leave detectron2's own config as it was."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as detectron2_get_cfg
+from detectron2.modeling import build_model
+
+from mask_rcnn_ext import UserError, add_mask_rcnn_ext_config, get_cfg, load_config, model_zoo
+
+CONFIGS = sorted((REPO / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(REPO / "configs")))
+def test_every_config_loads_and_builds(path: Path):
+    cfg = load_config(str(path))
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.WEIGHTS = ""
+    model = build_model(cfg)
+    assert sum(p.numel() for p in model.parameters()) > 100_000
+
+
+def test_there_are_the_promised_root_configs():
+    names = {p.stem for p in (REPO / "configs").glob("*.yaml")}
+    assert {"mask_rcnn_R50_FPN", "mask_rcnn_R101_FPN", "mask_rcnn_X101_FPN"} <= names
+
+
+def test_python_tag_is_refused_and_not_run(tmp_path):
+    marker = tmp_path / "ran"
+    evil = tmp_path / "evil.yaml"
+    evil.write_text(f'OUTPUT_DIR: !!python/object/apply:os.system ["touch {marker}"]\n')
+    with pytest.raises(UserError, match=r"evil\.yaml: refused.*python/object"):
+        get_cfg().merge_from_file(str(evil))
+    assert not marker.exists()
+
+
+def test_python_tag_in_a_base_file_is_refused(tmp_path):
+    (tmp_path / "base.yaml").write_text('OUTPUT_DIR: !!python/object/apply:os.getcwd []\n')
+    leaf = tmp_path / "leaf.yaml"
+    leaf.write_text('_BASE_: "base.yaml"\n')
+    with pytest.raises(UserError, match="refused"):
+        load_config(str(leaf))
+
+
+def test_unknown_key_in_a_file_names_the_nearest(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("MODEL:\n  ROI_HEADS:\n    NUM_CLASES: 3\n")
+    with pytest.raises(UserError, match=r"x\.yaml.*did you mean 'MODEL\.ROI_HEADS\.NUM_CLASSES'"):
+        load_config(str(path))
+
+
+def test_unknown_key_on_the_command_line_names_the_nearest():
+    with pytest.raises(UserError, match=r"did you mean 'SOLVER\.BASE_LR'"):
+        load_config(None, ["SOLVER.BASELR", "0.1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("MODEL: [1, 2", "not a yaml file"),
+        ("SOLVER:\n  MAX_ITER: many\n", "MAX_ITER"),
+        ("- 1\n- 2\n", "x.yaml"),
+        ('_BASE_: "nowhere.yaml"\n', "No such file.*nowhere.yaml"),
+    ],
+    ids=["syntax", "wrong type", "a list", "missing base"],
+)
+def test_malformed_file_is_one_error(tmp_path, text, message):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(str(path))
+
+
+def test_missing_file_and_odd_overrides_are_errors():
+    with pytest.raises(UserError, match="not found: nowhere.yaml"):
+        load_config("nowhere.yaml")
+    with pytest.raises(UserError, match="KEY VALUE"):
+        load_config(None, ["SOLVER.BASE_LR"])
+
+
+def test_import_changes_neither_defaults_nor_stock_models():
+    """In fresh processes: detectron2's defaults and registries, with and without our import."""
+    code = """
+import sys
+if sys.argv[1] == "with": import mask_rcnn_ext
+import hashlib, torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+from detectron2 import model_zoo
+cfg = get_cfg()
+print(cfg.dump())
+cfg.MODEL.DEVICE = "cpu"
+cfg.merge_from_file(model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"))
+torch.manual_seed(0)
+model = build_model(cfg)
+digest = hashlib.sha256()
+for name, value in model.state_dict().items():
+    digest.update(name.encode()); digest.update(value.numpy().tobytes())
+print(type(model).__module__, digest.hexdigest())
+"""
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, which],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=REPO,
+        ).stdout
+        for which in ("with", "without")
+    ]
+    assert "MASK_RCNN_EXT" not in outputs[0]
+    assert outputs[0] == outputs[1]
+
+
+def test_adding_the_keys_twice_keeps_the_users_values():
+    cfg = detectron2_get_cfg()
+    add_mask_rcnn_ext_config(cfg)
+    cfg.MASK_RCNN_EXT.CHANNELS_LAST = True
+    add_mask_rcnn_ext_config(cfg)
+    assert cfg.MASK_RCNN_EXT.CHANNELS_LAST is True
+
+
+def test_a_key_of_another_type_is_refused():
+    cfg = detectron2_get_cfg()
+    cfg.MASK_RCNN_EXT = CfgNode({"CHANNELS_LAST": "yes"})
+    with pytest.raises(ValueError, match="CHANNELS_LAST"):
+        add_mask_rcnn_ext_config(cfg)
+
+
+def test_config_by_name():
+    assert model_zoo.get_config("shapes/mask_rcnn_tiny_FPN").MODEL.MASK_ON
+    assert model_zoo.get_config_file("mask_rcnn_R50_FPN.yaml").endswith("mask_rcnn_R50_FPN.yaml")
+    with pytest.raises(UserError, match="did you mean 'mask_rcnn_R50_FPN'"):
+        model_zoo.get_config("mask_rcnn_R50_FPM")
