@@ -1,0 +1,156 @@
+"""A training loader that a resumed run can continue exactly where the interrupted one stopped.
+
+detectron2's loader starts its stream of images over when a run resumes, and its augmentations draw from
+the state of the worker processes. Here the batch of iteration i is a function of (seed, i) alone: batches
+are formed by a batch sampler in the main process, which can skip, and every sample's augmentation is
+seeded with its place in the stream. The number of workers changes nothing.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import UserError
+
+__all__ = ["ResumableBatchSampler", "TrainLoader", "seed_everything", "stream_seed"]
+
+
+def stream_seed(*entropy: int) -> int:
+    """Mix non-negative integers into one 32-bit seed."""
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed `random`, NumPy and torch (CPU and every GPU) in this process."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - detectron2's augmentations draw from the global state
+    torch.manual_seed(seed)
+
+
+class ResumableBatchSampler:
+    """Batches of (position in the stream, index), formed as detectron2's aspect-ratio grouping forms them.
+
+    Iterating starts with batch number `start`; the batches before it are formed but not loaded.
+    """
+
+    def __init__(
+        self, sampler: Iterable[int], batch_size: int, groups: Sequence[int] | None = None
+    ) -> None:
+        """Wrap a sampler.
+
+        Args:
+            sampler: an endless stream of indices, the same each time it is iterated.
+            batch_size: images per batch of this process.
+            groups: a group per index; a batch holds images of one group. None: no grouping.
+        """
+        self.sampler, self.batch_size, self.groups = sampler, batch_size, groups
+        self.start = 0
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        buckets: dict[int, list[tuple[int, int]]] = {}
+        formed = 0
+        for position, index in enumerate(self.sampler):
+            group = self.groups[index] if self.groups is not None else 0
+            bucket = buckets.setdefault(group, [])
+            bucket.append((position, int(index)))
+            if len(bucket) == self.batch_size:
+                if formed >= self.start:
+                    yield list(bucket)
+                formed += 1
+                bucket.clear()
+
+
+class _Unreadable:
+    """What a worker hands over in place of a sample that could not be read."""
+
+    def __init__(self, file_name: str, reason: str) -> None:
+        self.file_name, self.reason = file_name, reason
+
+
+class _SeededDataset(Dataset):
+    def __init__(self, dicts: Sequence[dict], mapper: Callable[[dict], Any], seed: int) -> None:
+        self.dicts, self.mapper, self.seed, self.rank = dicts, mapper, seed, comm.get_rank()
+
+    def __len__(self) -> int:
+        return len(self.dicts)
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        position, index = key
+        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+        with torch.random.fork_rng(devices=[]):
+            seed_everything(stream_seed(self.seed, self.rank, position))
+            try:
+                return self._load(index)
+            finally:
+                random.setstate(python_state)
+                np.random.set_state(numpy_state)  # noqa: NPY002
+
+    def _load(self, index: int) -> Any:
+        for offset in range(len(self.dicts)):
+            record = self.dicts[(index + offset) % len(self.dicts)]
+            try:
+                sample = self.mapper(record)
+            except (OSError, SizeMismatchError, SyntaxError) as error:  # SyntaxError: PIL, broken PNG
+                return _Unreadable(str(record.get("file_name")), str(error).strip())
+            if sample is not None:  # a mapper may refuse an image; the next one takes its place
+                return sample
+        raise UserError("the data set mapper refused every image")
+
+
+class TrainLoader:
+    """Endless batches for `detectron2.engine.SimpleTrainer`: lists of mapped dicts."""
+
+    def __init__(
+        self,
+        dicts: Sequence[dict],
+        mapper: Callable[[dict], Any],
+        sampler: Iterable[int],
+        *,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+        aspect_ratio_grouping: bool = True,
+    ) -> None:
+        """Build the loader.
+
+        Args:
+            dicts: the data set in detectron2's format, with `width` and `height` when grouping.
+            mapper: makes a sample of a dict, e.g. `detectron2.data.DatasetMapper`.
+            sampler: an endless stream of this process's indices into `dicts`, a function of the seed.
+            batch_size: images per batch of this process.
+            num_workers: processes that load; 0 loads in the main process. Results do not depend on it.
+            seed: of the augmentations.
+            aspect_ratio_grouping: put wide and tall images in separate batches, as detectron2 does.
+        """
+        groups = [int(d["width"] > d["height"]) for d in dicts] if aspect_ratio_grouping else None
+        self.dataset = _SeededDataset(dicts, mapper, seed)
+        self.batches = ResumableBatchSampler(sampler, batch_size, groups)
+        self.num_workers = num_workers
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        loader: DataLoader = DataLoader(
+            self.dataset,
+            batch_sampler=self.batches,  # type: ignore[arg-type]  # any iterable of lists serves
+            num_workers=self.num_workers,
+            collate_fn=_as_list,
+            pin_memory=torch.cuda.is_available(),
+            # Its own generator: drawing the workers' base seed must not move the global state.
+            generator=torch.Generator().manual_seed(0),
+        )
+        for batch in loader:
+            for sample in batch:
+                if isinstance(sample, _Unreadable):
+                    raise UserError(
+                        f"cannot read image {sample.file_name}: {sample.reason}. Mend or remove it."
+                    )
+            yield batch
+
+
+def _as_list(samples: list) -> list:
+    return samples
