@@ -1,13 +1,13 @@
 """The embedded data set `occluded_shapes`: overlapping outlines, drawn from a seed at first use.
 
-Every image is 160 x 160 pixels and holds 2 to 6 shapes of five classes. Shapes overlap, often with one of
-their own class or colour, so that only outlines tell instances apart; one class has a hole. An instance
-that is less than 30 % visible is not drawn. Annotations are the visible parts.
+Every image is 160 x 160 pixels and holds 2 to 6 shapes of five classes. Shapes overlap, often with
+one of their own class or colour, so that only outlines tell instances apart; one class has a hole.
+An instance that is less than 30 % visible is not drawn. Annotations are the visible parts.
 
-The same pixels come out on every machine: random numbers are the raw stream of PCG64 (whose stability
-NumPy guarantees), outlines are rasterised in integers, and colours use only IEEE basic arithmetic.
-`checksum` sums up what was drawn; the tests hold its value. The difficulty is fixed: it is part of the
-data set's version and is not changed for the sake of a result.
+The same pixels come out on every machine: random numbers are the raw stream of PCG64 (whose
+stability NumPy guarantees), outlines are rasterised in integers, and colours use only IEEE basic
+arithmetic. `checksum` sums up what was drawn; the tests hold its value. The difficulty is fixed: it
+is part of the data set's version and is not changed for the sake of a result.
 
 Layout: `$DETECTRON2_DATASETS/occluded_shapes/{train,val,test}/{000000.png, ..., annotations.json}`.
 """
@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Stream:
-    """Uniform numbers from PCG64's raw 64-bit stream, the same on every platform and NumPy version."""
+    """Uniform numbers from PCG64's raw stream, the same on every platform and NumPy version."""
 
     def __init__(self, *entropy: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(entropy))
@@ -65,7 +65,7 @@ class _Stream:
         return low + int(self._bits.random_raw()) % (high - low + 1)
 
     def noise(self, height: int, width: int) -> np.ndarray:
-        """Return (height, width, 3) float64 with mean 0 and variance 1: centred sums of eight bytes."""
+        """Return (height, width, 3) float64, mean 0, variance 1: centred sums of eight bytes."""
         raw = self._bits.random_raw(height * width * 3).astype("<u8")
         total = raw.view(np.uint8).reshape(height, width, 3, 8).astype(np.int64).sum(axis=3)
         return (total - 1020) / 209.0  # 8 uniform bytes: mean 8 * 127.5, deviation 8 ** .5 * 73.9
@@ -83,7 +83,7 @@ class _Shape:
 
 
 def _outline(shape: _Shape) -> list[np.ndarray]:
-    """Return the closed polygons of a shape, (V, 2) int64 in 1/256 pixel; holes by the even-odd rule."""
+    """Return closed polygons, (V, 2) int64 in 1/256 pixel; holes by the even-odd rule."""
     radius = shape.size / 2
 
     def polygon(radii: list[float]) -> np.ndarray:
@@ -110,7 +110,8 @@ def _rasterise(polygons: list[np.ndarray]) -> tuple[slice, slice, np.ndarray]:
     """Rasterise by the even-odd rule, exactly.
 
     Returns:
-        The rows and columns of samples that bound the shape, and the samples inside, bool, of that window.
+        The rows and columns of samples that bound the shape, and the samples inside, bool, of that
+        window.
     """
     side, step = SIZE * _SUB, _UNIT // _SUB
     corners = np.concatenate(polygons)
@@ -137,9 +138,7 @@ def _rasterise(polygons: list[np.ndarray]) -> tuple[slice, slice, np.ndarray]:
 
 def _candidate(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _Shape:
     """Propose the next shape: usually beside one that is there, often of its class or colour."""
-    partner = (
-        placed[rng.integer(0, len(placed) - 1)] if placed and rng.uniform() < 0.7 else None
-    )
+    partner = placed[rng.integer(0, len(placed) - 1)] if placed and rng.uniform() < 0.7 else None
     if partner is None:
         small = rng.uniform() < 0.27  # large ones are refused more often: a third in the end
         size = rng.uniform(_SMALL, _SPLIT) if small else rng.uniform(_SPLIT, _LARGE)
@@ -149,7 +148,10 @@ def _candidate(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _S
         size = min(max(partner.size * rng.uniform(0.7, 1.3), _SMALL), _LARGE)
         direction, reach = rng.uniform(0, 2 * math.pi), (size + partner.size) / 2
         distance = reach * rng.uniform(0.35, 0.75)
-        x, y = partner.x + distance * math.cos(direction), partner.y + distance * math.sin(direction)
+        x, y = (
+            partner.x + distance * math.cos(direction),
+            partner.y + distance * math.sin(direction),
+        )
         same = rng.uniform() < 0.5
         label = partner.label if same else rng.integer(0, len(CLASSES) - 1)
         shared = rng.uniform() < 0.4
@@ -208,9 +210,9 @@ def draw_image(split: str, index: int) -> tuple[np.ndarray, list[dict[str, Any]]
         index: number of the image within the split, from 0.
 
     Returns:
-        The image, (160, 160, 3) uint8 RGB, and its annotations in COCO format without ids: `category_id`
-        from 1, `bbox` XYWH in pixels and compressed RLE `segmentation` of the visible part, `area`,
-        `iscrowd`, and `visible`, the visible share of the whole shape.
+        The image, (160, 160, 3) uint8 RGB, and its annotations in COCO format without ids:
+        `category_id` from 1, `bbox` XYWH in pixels and compressed RLE `segmentation` of the visible
+        part, `area`, `iscrowd`, and `visible`, the visible share of the whole shape.
     """
     rng = _Stream(SEED, list(SPLITS).index(split), index)
     level = rng.uniform(70, 180)
@@ -266,7 +268,7 @@ def _info(split: str) -> dict[str, Any]:
 
 
 def draw_split(split: str, folder: str | os.PathLike[str]) -> None:
-    """Draw a split into `folder`, whole or not at all; a folder that holds this version is left as it is.
+    """Draw a split into `folder`, whole or not at all; one that holds this version is left.
 
     Several processes may call this at once: the first to finish wins.
 
@@ -363,4 +365,5 @@ def register_occluded_shapes(root: str) -> None:
             image_root=folder,
             evaluator_type="coco",
             thing_classes=list(CLASSES),
+            thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(CLASSES))},
         )

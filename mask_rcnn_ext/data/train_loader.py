@@ -1,9 +1,9 @@
 """A training loader that a resumed run can continue exactly where the interrupted one stopped.
 
-detectron2's loader starts its stream of images over when a run resumes, and its augmentations draw from
-the state of the worker processes. Here the batch of iteration i is a function of (seed, i) alone: batches
-are formed by a batch sampler in the main process, which can skip, and every sample's augmentation is
-seeded with its place in the stream. The number of workers changes nothing.
+detectron2's loader starts its stream of images over when a run resumes, and its augmentations draw
+from the state of the worker processes. Here the batch of iteration i is a function of (seed, i)
+alone: batches are formed by a batch sampler in the main process, which can skip, and every sample's
+augmentation is seeded with its place in the stream. The number of workers changes nothing.
 """
 
 import random
@@ -34,7 +34,7 @@ def seed_everything(seed: int) -> None:
 
 
 class ResumableBatchSampler:
-    """Batches of (position in the stream, index), formed as detectron2's aspect-ratio grouping forms them.
+    """Batches of (position in the stream, index), grouped by aspect ratio as in detectron2.
 
     Iterating starts with batch number `start`; the batches before it are formed but not loaded.
     """
@@ -96,7 +96,11 @@ class _SeededDataset(Dataset):
             record = self.dicts[(index + offset) % len(self.dicts)]
             try:
                 sample = self.mapper(record)
-            except (OSError, SizeMismatchError, SyntaxError) as error:  # SyntaxError: PIL, broken PNG
+            except (
+                OSError,
+                SizeMismatchError,
+                SyntaxError,
+            ) as error:  # SyntaxError: PIL, broken PNG
                 return _Unreadable(str(record.get("file_name")), str(error).strip())
             if sample is not None:  # a mapper may refuse an image; the next one takes its place
                 return sample
@@ -122,9 +126,11 @@ class TrainLoader:
         Args:
             dicts: the data set in detectron2's format, with `width` and `height` when grouping.
             mapper: makes a sample of a dict, e.g. `detectron2.data.DatasetMapper`.
-            sampler: an endless stream of this process's indices into `dicts`, a function of the seed.
+            sampler: an endless stream of this process's indices into `dicts`, a function of the
+                seed.
             batch_size: images per batch of this process.
-            num_workers: processes that load; 0 loads in the main process. Results do not depend on it.
+            num_workers: processes that load; 0 loads in the main process. Results do not depend on
+                it.
             seed: of the augmentations.
             aspect_ratio_grouping: put wide and tall images in separate batches, as detectron2 does.
         """
