@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# Data sets are registered at import, so their root is set before anything imports the package. Worker
-# processes of pytest-xdist inherit the variable and share what one of them has drawn.
+# Data sets are registered at import, so their root is set before anything imports the package.
+# Worker processes of pytest-xdist inherit the variable and share what one of them has drawn.
 _OWNER = "MASK_RCNN_EXT_TEST_DATASETS"
 if _OWNER not in os.environ:
     os.environ[_OWNER] = os.environ["DETECTRON2_DATASETS"] = tempfile.mkdtemp(prefix="datasets-")
@@ -92,7 +92,7 @@ def coco_pair(tmp_path):
 # The smallest model that has every part: one FPN level for the RoI heads, few channels.
 SMALL = [
     "MODEL.TINY_RESNET.STEM_CHANNELS", "8",
-    "MODEL.TINY_RESNET.CHANNELS", "[8, 8, 16, 16]",
+    "MODEL.TINY_RESNET.CHANNELS", "[8, 16, 24, 32]",
     "MODEL.TINY_RESNET.BLOCKS", "[1, 1, 1, 1]",
     "MODEL.FPN.OUT_CHANNELS", "16",
     "MODEL.ROI_BOX_HEAD.FC_DIM", "32",

@@ -39,7 +39,7 @@ def test_python_tag_is_refused_and_not_run(tmp_path):
 
 
 def test_python_tag_in_a_base_file_is_refused(tmp_path):
-    (tmp_path / "base.yaml").write_text('OUTPUT_DIR: !!python/object/apply:os.getcwd []\n')
+    (tmp_path / "base.yaml").write_text("OUTPUT_DIR: !!python/object/apply:os.getcwd []\n")
     leaf = tmp_path / "leaf.yaml"
     leaf.write_text('_BASE_: "base.yaml"\n')
     with pytest.raises(UserError, match="refused"):
@@ -76,7 +76,7 @@ def test_malformed_file_is_one_error(tmp_path, text, message):
 
 
 def test_missing_file_and_odd_overrides_are_errors():
-    with pytest.raises(UserError, match="not found: nowhere.yaml"):
+    with pytest.raises(UserError, match=r"not found: nowhere\.yaml"):
         load_config("nowhere.yaml")
     with pytest.raises(UserError, match="KEY VALUE"):
         load_config(None, ["SOLVER.BASE_LR"])

@@ -1,4 +1,4 @@
-"""Configured like detectron2's stock model, ours is that model: same keys, same tensors, bit for bit."""
+"""Configured like detectron2's stock model, ours is that model: same keys and tensors."""
 
 import pytest
 import torch
@@ -87,7 +87,9 @@ def test_bit_identical_inference(models):
         for predictor in (model.roi_heads.box_predictor,):
             predictor.test_score_thresh = 0.0
         with torch.no_grad():
-            outputs.append(model([{k: d[k] for k in ("image", "height", "width")} for d in batch()]))
+            outputs.append(
+                model([{k: d[k] for k in ("image", "height", "width")} for d in batch()])
+            )
     for ours, stock in zip(*outputs, strict=True):
         ours, stock = ours["instances"], stock["instances"]
         assert len(ours) == len(stock) > 0

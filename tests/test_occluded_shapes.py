@@ -23,9 +23,9 @@ from mask_rcnn_ext.data.occluded_shapes import (
 )
 
 CHECKSUMS = {
-    "train": "",
-    "val": "",
-    "test": "",
+    "train": "e8312727b736ecfc4a72a88fd55f2aa17b69ec20307a8fc886d85688c34ecce0",
+    "val": "9dbece72dadeada3684bf2e26c3b91abc2f82ba6c83d8cc927dc12581a530919",
+    "test": "c2c335b2edf34e0516d5ee33e2675aa9a7d8d96b11597e86e2fb587f6301bc7b",
 }
 
 

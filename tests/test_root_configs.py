@@ -23,16 +23,16 @@ PUBLISHED = {  # Table 2a, minival: AP, AP50, AP75
 def test_hyper_parameters_are_the_papers(name):
     cfg = model_zoo.get_config(name)
     batch, rate, depth, groups, width = PAPER[name]
-    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR) == (batch, rate)
+    assert (batch, rate) == (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR)
     assert cfg.SOLVER.MAX_ITER == 160_000
     assert tuple(cfg.SOLVER.STEPS) == (120_000,)
     assert cfg.SOLVER.GAMMA == 0.1
     assert (cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.MOMENTUM) == (1e-4, 0.9)
     assert tuple(cfg.INPUT.MIN_SIZE_TRAIN) == (800,)
     assert cfg.INPUT.MIN_SIZE_TEST == 800
-    assert cfg.MODEL.RESNETS.DEPTH == depth
-    assert cfg.MODEL.RESNETS.NUM_GROUPS == groups
-    assert cfg.MODEL.RESNETS.WIDTH_PER_GROUP == width
+    assert depth == cfg.MODEL.RESNETS.DEPTH
+    assert groups == cfg.MODEL.RESNETS.NUM_GROUPS
+    assert width == cfg.MODEL.RESNETS.WIDTH_PER_GROUP
     roi = cfg.MODEL.ROI_HEADS
     assert (roi.BATCH_SIZE_PER_IMAGE, roi.POSITIVE_FRACTION) == (512, 0.25)
     assert (roi.IOU_THRESHOLDS, roi.NMS_THRESH_TEST) == ([0.5], 0.3)  # appendix B: NMS 0.3
@@ -44,7 +44,7 @@ def test_hyper_parameters_are_the_papers(name):
     assert (mask.POOLER_RESOLUTION, mask.NUM_CONV, mask.CONV_DIM) == (14, 4, 256)
     assert box.SMOOTH_L1_BETA == 1.0
     rpn = cfg.MODEL.RPN
-    assert rpn.SMOOTH_L1_BETA == pytest.approx(1 / 9, abs=1e-4)
+    assert pytest.approx(1 / 9, abs=1e-4) == rpn.SMOOTH_L1_BETA
     assert rpn.NMS_THRESH == 0.7
     assert (rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST) == (2000, 1000)
     assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[32], [64], [128], [256], [512]]

@@ -73,9 +73,7 @@ def test_batches_hold_one_orientation_each_and_every_image_comes():
         assert len(wide) == 1
     assert {sample["id"] for batch in batches for sample in batch} == set(range(10))
     mixed = first(loader(grouping=False), 40)
-    assert any(
-        len({DICTS[sample["id"]]["width"] > 40 for sample in batch}) == 2 for batch in mixed
-    )
+    assert any(len({DICTS[sample["id"]]["width"] > 40 for sample in batch}) == 2 for batch in mixed)
 
 
 def test_batch_sampler_by_hand():

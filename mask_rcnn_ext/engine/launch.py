@@ -1,0 +1,103 @@
+"""Starting processes: one, `--num-gpus N`, several machines, or `torchrun`."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import launch as detectron2_launch
+from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
+
+from ..errors import UserError
+
+__all__ = ["launch", "run_as_command"]
+
+
+def launch(main: Callable[[Any], Any], args: Any) -> Any:
+    """Run `main(args)` in every process that `args` or `torchrun` asks for.
+
+    Without a GPU the processes communicate through gloo, on CPU; `--num-gpus` is then their number.
+
+    Args:
+        main: the function; a function of a module, so that new processes can import it.
+        args: of detectron2's argument parser: `num_gpus`, `num_machines`, `machine_rank`,
+            `dist_url`.
+
+    Raises:
+        UserError: `--num-gpus` contradicts `torchrun`, or is more than the GPUs there are.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return _join_torchrun(main, args)
+    gpus = torch.cuda.device_count()
+    if gpus and args.num_gpus > gpus:
+        raise UserError(f"--num-gpus {args.num_gpus}: this machine has {gpus}")
+    if args.num_gpus < 1:
+        raise UserError(
+            f"--num-gpus {args.num_gpus}: expected 1 or more. To train without a GPU, leave it out "
+            "(on a machine that has one, add MODEL.DEVICE cpu)"
+        )
+    if args.num_gpus * args.num_machines == 1:
+        return main(args)
+    return detectron2_launch(
+        _process,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(main, args),
+    )
+
+
+def _process(main: Callable[[Any], Any], args: Any) -> None:
+    """Run `main` in a process that `launch` started; a user's mistake ends it with exit code 2."""
+    code = run_as_command(lambda: main(args))
+    if code:
+        sys.exit(code)
+
+
+def _join_torchrun(main: Callable[[Any], Any], args: Any) -> Any:
+    world, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if args.num_gpus not in (1, local) or args.num_machines not in (1, world // local):
+        raise UserError(
+            f"torchrun started {local} process(es) on each of {world // local} machine(s); "
+            "leave out --num-gpus and --num-machines"
+        )
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    comm.create_local_process_group(local)
+    comm.synchronize()
+    try:
+        return main(args)
+    finally:
+        dist.destroy_process_group()
+
+
+def run_as_command(command: Callable[[], Any]) -> int:
+    """Run a command-line script's body and return its exit code.
+
+    A `UserError` is printed as one line and gives 2; so does one that ended a process that `launch`
+    started, which has printed it. Ctrl-C gives 130. Any other exception is a defect and is raised.
+    """
+    try:
+        code = command()
+    except UserError as error:
+        if comm.get_rank() > 0:
+            # A mistake in the config is found by every process. The first one's end stops the
+            # others, so waiting keeps the message single; a mistake that only this process met is
+            # still told.
+            time.sleep(2)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ProcessExitedException as error:
+        if error.exit_code == 2:
+            return 2
+        raise
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return code if isinstance(code, int) else 0

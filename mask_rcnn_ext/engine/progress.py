@@ -1,0 +1,87 @@
+"""Training progress as a bar with ETA, losses, and the AP so far."""
+
+import datetime
+import logging
+import math
+import sys
+import time
+
+from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+from tqdm import tqdm
+
+__all__ = ["ProgressWriter"]
+
+_BAR_WIDTH = 20
+
+
+class ProgressWriter(EventWriter):
+    """Writes one line per period to the log; on a terminal, keeps one bar at the bottom instead.
+
+    The line has the bar, iteration, ETA, losses (medians over the last 20 iterations), learning
+    rate, and the latest and best mask (or box) AP once there was a validation.
+    """
+
+    def __init__(self, max_iter: int) -> None:
+        """Take the run's number of iterations."""
+        self.max_iter = max_iter
+        self.logger = logging.getLogger("detectron2.progress")
+        self._start: tuple[int, float] | None = None
+        self._bar: tqdm | None = None
+
+    def write(self) -> None:
+        """Write the state of the current event storage."""
+        storage = get_event_storage()
+        if storage.iter >= self.max_iter:
+            return  # after the last step the writers are called once more
+        text = describe(storage)
+        done = storage.iter + 1
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = tqdm(total=self.max_iter, initial=storage.iter, unit="it")
+            self._bar.n = done
+            self._bar.set_postfix_str(text, refresh=True)
+            return
+        filled = _BAR_WIDTH * done // self.max_iter
+        bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+        self.logger.info("[%s] %d/%d eta %s  %s", bar, done, self.max_iter, self._eta(done), text)
+
+    def _eta(self, done: int) -> str:
+        now = time.perf_counter()
+        if self._start is None:
+            self._start = (done, now)
+        first, since = self._start
+        if done == first:
+            return "?"
+        seconds = (now - since) / (done - first) * (self.max_iter - done)
+        return str(datetime.timedelta(seconds=int(seconds)))
+
+    def close(self) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def describe(storage: EventStorage) -> str:
+    """Return losses, learning rate and AP so far as one line."""
+    histories = storage.histories()
+    window = 20
+    losses = {name: h.median(window) for name, h in histories.items() if name.startswith("loss_")}
+    parts = []
+    if "total_loss" in histories:
+        parts.append(f"loss {histories['total_loss'].median(window):.3f}")
+    if losses:
+        short = ", ".join(f"{name[len('loss_') :]} {value:.3f}" for name, value in losses.items())
+        parts.append(f"({short})")
+    if "lr" in histories:
+        parts.append(f"lr {histories['lr'].latest():.2g}")
+    for task, label in (("segm", "mask AP"), ("bbox", "box AP")):
+        # With several test sets the name begins with the data set's.
+        names = [n for n in histories if n == f"{task}/AP" or n.endswith(f"/{task}/AP")]
+        if names:
+            for name in names:
+                values = [value for value, _ in histories[name].values()]
+                best = max((v for v in values if not math.isnan(v)), default=math.nan)
+                where = f" {name.rsplit('/', 2)[0]}" if name.count("/") == 2 else ""
+                parts.append(f"{label}{where} {values[-1]:.1f} (best {best:.1f})")
+            break
+    return "  ".join(parts)

@@ -1,0 +1,143 @@
+"""Reading checkpoint files without running code from them.
+
+A pickle may name any function of any module and have it called. Weights need a handful of them; a
+file that names another one is refused before that one is looked up.
+"""
+
+import contextlib
+import io
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.common.checkpoint import TORCH_VERSION
+
+from ..errors import UserError
+
+__all__ = ["load_pickle", "load_torch"]
+
+# NumPy's own functions for unpickling, found through a pickle of its own: their module was renamed
+# from numpy.core to numpy._core in NumPy 2, and files hold either name.
+_ndarray_from_pickle: Callable[..., Any] = np.zeros(1).__reduce__()[0]  # type: ignore[assignment]
+_ndarray_from_buffer: Callable[..., Any] = np.zeros(1).__reduce_ex__(5)[0]  # type: ignore[assignment]
+_scalar_from_pickle: Callable[..., Any] = np.float32(0).__reduce__()[0]  # type: ignore[assignment]
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """Stand in for `_codecs.encode`, by which pickles of protocol 2 hold bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}, expected latin1")
+    return text.encode("latin1")
+
+
+def _storage_from_bytes(content: bytes) -> Any:
+    """Stand in for `torch.storage._load_from_bytes`, which would unpickle anything."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _allowed_globals() -> dict[tuple[str, str], Any]:
+    allowed: dict[tuple[str, str], Any] = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("_codecs", "encode"): _latin1_bytes,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
+        ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+        ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    }
+    for core in ("numpy.core", "numpy._core"):
+        allowed[f"{core}.multiarray", "_reconstruct"] = _ndarray_from_pickle
+        allowed[f"{core}.multiarray", "scalar"] = _scalar_from_pickle
+        allowed[f"{core}.numeric", "_frombuffer"] = _ndarray_from_buffer
+    return allowed
+
+
+_ALLOWED_IN_PICKLE = _allowed_globals()
+
+
+class _ForbiddenGlobal(pickle.UnpicklingError):
+    """The file names a function or class that weights do not need."""
+
+
+class _WeightsUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED_IN_PICKLE[module, name]
+        except KeyError:
+            raise _ForbiddenGlobal(f"{module}.{name}") from None
+
+
+def _refuse(path: str, name: str) -> UserError:
+    return UserError(
+        f"{path}: refused, since it names {name}, which could run code; expected a checkpoint of "
+        "tensors, arrays and plain values. If you trust its source, load it with its project's own "
+        "code and save it anew as torch.save({'model': model.state_dict()}, file)"
+    )
+
+
+def _unreadable(path: str, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+    return UserError(
+        f"{path}: not a readable checkpoint ({reason}); it may be cut short or of another format. "
+        "Copy or download it again"
+    )
+
+
+def load_pickle(path: str) -> Any:
+    """Return what a `.pkl` checkpoint holds: detectron2's zoo, or Caffe2's and Detectron's.
+
+    Args:
+        path: a local file. Python 2's strings are read as latin1, as detectron2 does.
+
+    Raises:
+        UserError: the file is unreadable, or names more than arrays, tensors and containers.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _WeightsUnpickler(file, encoding="latin1").load()
+    except _ForbiddenGlobal as error:
+        raise _refuse(path, str(error)) from error
+    except Exception as error:  # a broken pickle raises nearly anything
+        raise _unreadable(path, error) from error
+
+
+def _numpy_allowed() -> AbstractContextManager[object]:
+    """Let `torch.load(weights_only=True)` read NumPy values, which hooks put in their state."""
+    if TORCH_VERSION < (2, 6):  # cannot be told of a second name for one function
+        return contextlib.nullcontext()
+    allowed: list[Any] = [
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+    ]
+    for core in ("numpy.core", "numpy._core"):
+        allowed.append((_ndarray_from_pickle, f"{core}.multiarray._reconstruct"))
+        allowed.append((_scalar_from_pickle, f"{core}.multiarray.scalar"))
+    return torch.serialization.safe_globals(allowed)
+
+
+def load_torch(path: str) -> Any:
+    """Return what a file of `torch.save` holds, on the CPU.
+
+    `torch.load(weights_only=True)` guards the loading; PyTorch before 2.6 has a known hole in it
+    (CVE-2025-32434).
+
+    Args:
+        path: a local file.
+
+    Raises:
+        UserError: the file is unreadable, or names more than arrays, tensors and containers.
+    """
+    try:
+        with _numpy_allowed():
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file raises nearly anything
+        forbidden = re.search(r"GLOBAL (?!not )([\w.]+)", str(error))
+        if forbidden:
+            raise _refuse(path, forbidden.group(1)) from error
+        raise _unreadable(path, error) from error

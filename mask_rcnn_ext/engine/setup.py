@@ -1,0 +1,233 @@
+"""From command-line arguments to a checked config: what `train_net.py` does first."""
+
+import argparse
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_KEYPOINT_HEAD_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+)
+from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..config import ExtCfgNode, load_config
+from ..data.lookup import require_datasets
+from ..data.own_data import register_own_data
+from ..errors import UserError, nearest
+
+__all__ = ["argument_parser", "check_registry_names", "prepare_data", "setup"]
+
+logger = logging.getLogger("detectron2.mask_rcnn_ext")
+
+_DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
+
+
+def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """Return detectron2's argument parser with the flags for a user's own data."""
+    parser = default_argument_parser(epilog)
+    own = parser.add_argument_group("own data, in COCO format")
+    own.add_argument("--train-json", default="", metavar="FILE", help="annotations to train on")
+    own.add_argument("--train-images", default="", metavar="DIR", help="folder of their images")
+    own.add_argument("--val-json", default="", metavar="FILE", help="annotations to evaluate on")
+    own.add_argument("--val-images", default="", metavar="DIR", help="folder of their images")
+    own.add_argument(
+        "--strict-data",
+        action="store_true",
+        help="make a malformed annotation an error; by default it is dropped and counted",
+    )
+    return parser
+
+
+def setup(args: argparse.Namespace) -> ExtCfgNode:
+    """Return the frozen config of a run, with its data registered and its folder made.
+
+    Everything that can be wrong in what the user gave is found here, before a model is built.
+
+    Args:
+        args: what `argument_parser` parsed.
+
+    Raises:
+        UserError: see the modules `config`, `data.own_data` and `data.lookup`; or the output folder
+            cannot be written, `--resume` has nothing to resume, or a registered name is unknown.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    for flag in _DATA_FLAGS:
+        if value := getattr(args, flag, ""):
+            cfg.MASK_RCNN_EXT.DATA[flag.upper()] = os.path.abspath(value)
+    cfg.MASK_RCNN_EXT.DATA.STRICT |= getattr(args, "strict_data", False)
+    check_registry_names(cfg)
+    if args.resume and not args.eval_only:
+        _require_checkpoint(cfg.OUTPUT_DIR)
+    if args.eval_only and not (cfg.MODEL.WEIGHTS or args.resume):
+        raise UserError(
+            "--eval-only needs weights: add MODEL.WEIGHTS FILE, or --resume for those of OUTPUT_DIR"
+        )
+    setup_logger(name="mask_rcnn_ext", distributed_rank=comm.get_rank())
+    _choose_device(cfg)
+    with _run_folder(cfg.OUTPUT_DIR):
+        prepare_data(cfg, eval_only=args.eval_only)
+    cfg.freeze()
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mask_rcnn_ext")
+    return cfg
+
+
+def _choose_device(cfg: ExtCfgNode) -> None:
+    if torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available():
+        logger.warning("No GPU was found: running on the CPU, with MODEL.DEVICE cpu.")
+        cfg.MODEL.DEVICE = "cpu"
+
+
+def _require_checkpoint(folder: str) -> None:
+    if not os.path.isfile(os.path.join(folder, "last_checkpoint")):
+        raise UserError(
+            f"--resume: no checkpoint in {os.path.abspath(folder)} (no file last_checkpoint). "
+            "Leave out --resume to start a new run, or set OUTPUT_DIR to the run's folder."
+        )
+
+
+@contextlib.contextmanager
+def _run_folder(folder: str) -> Iterator[None]:
+    """Make a run's folder and see that it can be written; remove it if what follows fails."""
+    missing = Path(folder).absolute()  # the outermost folder that has to be made
+    while not missing.parent.exists():
+        missing = missing.parent
+    existed = missing.exists()
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR {os.path.abspath(folder)} cannot be written: {error.strerror}. "
+            "Set OUTPUT_DIR to a folder that can."
+        ) from error
+    try:
+        yield
+    except UserError:
+        if not existed:
+            shutil.rmtree(missing, ignore_errors=True)
+        raise
+
+
+def check_registry_names(cfg: ExtCfgNode) -> None:
+    """Check the names of the model's parts against detectron2's registries.
+
+    Raises:
+        UserError: a name is unknown; the nearest known one is named.
+    """
+    model = cfg.MODEL
+    used = [
+        ("MODEL.META_ARCHITECTURE", model.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        ("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY),
+    ]
+    if model.META_ARCHITECTURE in ("GeneralizedRCNN", "ProposalNetwork"):
+        used += [
+            ("MODEL.ANCHOR_GENERATOR.NAME", model.ANCHOR_GENERATOR.NAME, ANCHOR_GENERATOR_REGISTRY),
+            ("MODEL.RPN.HEAD_NAME", model.RPN.HEAD_NAME, RPN_HEAD_REGISTRY),
+        ]
+        if model.PROPOSAL_GENERATOR.NAME != "PrecomputedProposals":
+            name = model.PROPOSAL_GENERATOR.NAME
+            used.append(("MODEL.PROPOSAL_GENERATOR.NAME", name, PROPOSAL_GENERATOR_REGISTRY))
+    if model.META_ARCHITECTURE == "GeneralizedRCNN":
+        used.append(("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY))
+        for on, key, registry in (
+            (True, "ROI_BOX_HEAD", ROI_BOX_HEAD_REGISTRY),
+            (model.MASK_ON, "ROI_MASK_HEAD", ROI_MASK_HEAD_REGISTRY),
+            (model.KEYPOINT_ON, "ROI_KEYPOINT_HEAD", ROI_KEYPOINT_HEAD_REGISTRY),
+        ):
+            if on and model[key].NAME:  # ROI_BOX_HEAD has no name with Res5ROIHeads
+                used.append((f"MODEL.{key}.NAME", model[key].NAME, registry))
+    for key, name, registry in used:
+        if name not in registry:
+            known = [known for known, _ in registry]
+            raise UserError(f"{key}: nothing is registered as {name!r}{nearest(name, known)}")
+
+
+def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:
+    """Register the user's own data, check that all data is there, note its classes.
+
+    Changes `cfg`: with own data, `DATASETS`, `MODEL.ROI_HEADS.NUM_CLASSES` and `INPUT.MASK_FORMAT`
+    follow from the files; always, `MASK_RCNN_EXT.CLASS_NAMES` and `CATEGORY_IDS` follow from the
+    data sets.
+
+    Raises:
+        UserError: a file is missing or malformed, or the data's class count contradicts the config.
+    """
+    own = cfg.MASK_RCNN_EXT.DATA
+    if any((own.TRAIN_JSON, own.TRAIN_IMAGES, own.VAL_JSON, own.VAL_IMAGES)):
+        _use_own_data(cfg, eval_only)
+        return
+    names = list(cfg.DATASETS.TEST) if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if not (cfg.DATASETS.TEST if eval_only else cfg.DATASETS.TRAIN):
+        key = "DATASETS.TEST" if eval_only else "DATASETS.TRAIN"
+        raise UserError(
+            f"no data: {key} is empty. Name a registered data set there, or give your own with "
+            "--train-json F --train-images D --val-json F --val-images D"
+        )
+    require_datasets(names)
+    if names and cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
+        _take_classes_from_metadata(cfg, names)
+
+
+def _use_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
+    own, ext = cfg.MASK_RCNN_EXT.DATA, cfg.MASK_RCNN_EXT
+    if eval_only and not own.VAL_JSON:
+        raise UserError("--eval-only needs --val-json and --val-images")
+    if not eval_only and not own.TRAIN_JSON:
+        raise UserError("training needs --train-json and --train-images (or add --eval-only)")
+    known: Iterable[tuple[int, str]] = ()
+    if eval_only and ext.CATEGORY_IDS:  # the config of a finished run: the classes its weights know
+        known = list(zip(ext.CATEGORY_IDS, ext.CLASS_NAMES, strict=True))
+    data = register_own_data(
+        "" if eval_only else own.TRAIN_JSON,
+        "" if eval_only else own.TRAIN_IMAGES,
+        own.VAL_JSON,
+        own.VAL_IMAGES,
+        clean_dir=os.path.join(cfg.OUTPUT_DIR, "data"),
+        strict=own.STRICT,
+        classes=list(known),
+    )
+    cfg.DATASETS.TRAIN = (data.train_name,) if data.train_name else ()
+    cfg.DATASETS.TEST = (data.val_name,) if data.val_name else ()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.class_names)
+    cfg.INPUT.MASK_FORMAT = data.mask_format
+    ext.CLASS_NAMES, ext.CATEGORY_IDS = list(data.class_names), list(data.category_ids)
+
+
+def _take_classes_from_metadata(cfg: ExtCfgNode, names: list[str]) -> None:
+    for name in names:
+        metadata = MetadataCatalog.get(name)
+        if not metadata.get("thing_classes"):
+            DatasetCatalog.get(name)  # reads the file, which fills them in
+        classes = list(metadata.get("thing_classes", []))
+        if not classes:
+            continue
+        expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        if len(classes) != expected:
+            raise UserError(
+                f"MODEL.ROI_HEADS.NUM_CLASSES is {expected}, but data set {name} has "
+                f"{len(classes)} classes ({', '.join(classes[:8])}"
+                f"{', ...' if len(classes) > 8 else ''}). "
+                f"Set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}."
+            )
+        ids = metadata.get("thing_dataset_id_to_contiguous_id", {})
+        by_class = sorted(ids, key=lambda category: ids[category])
+        cfg.MASK_RCNN_EXT.CLASS_NAMES = classes
+        cfg.MASK_RCNN_EXT.CATEGORY_IDS = by_class or list(range(1, len(classes) + 1))

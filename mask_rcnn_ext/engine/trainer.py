@@ -1,0 +1,250 @@
+"""The trainer: detectron2's `DefaultTrainer`, on CPU and GPU, resumable to the bit."""
+
+import logging
+import os
+import time
+import weakref
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper
+from detectron2.data.build import get_detection_dataset_dicts
+from detectron2.data.samplers import (
+    RandomSubsetTrainingSampler,
+    RepeatFactorTrainingSampler,
+    TrainingSampler,
+)
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.engine.train_loop import TrainerBase
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from torch import nn
+
+from ..data.train_loader import TrainLoader
+from ..errors import UserError
+from ..evaluation.coco import MaskRCNNCOCOEvaluator
+from .checkpoint import Checkpointer
+from .precision import amp_dtype, apply_memory_format, inference_autocast
+from .progress import ProgressWriter
+from .run_record import RunRecord, StepSeed
+
+__all__ = ["AutocastTrainer", "Trainer"]
+
+logger = logging.getLogger(__name__)
+
+
+class AutocastTrainer(SimpleTrainer):
+    """`SimpleTrainer` with autocast and no loss scaling: for bfloat16, also on CPU."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device_type: str,
+        dtype: torch.dtype,
+    ) -> None:
+        """Build the loop; `device_type` is "cpu" or "cuda", `dtype` the autocast dtype."""
+        super().__init__(model, data_loader, optimizer)
+        self.device_type, self.dtype = device_type, dtype
+
+    def run_step(self) -> None:
+        """See :meth:`SimpleTrainer.run_step`."""
+        assert self.model.training, "model was changed to eval mode"
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        with torch.autocast(self.device_type, dtype=self.dtype):
+            loss_dict = self.model(data)
+        self.optimizer.zero_grad()
+        sum(loss_dict.values()).backward()
+        self.after_backward()
+        self._write_metrics(loss_dict, data_time)
+        self.optimizer.step()
+
+
+class Trainer(DefaultTrainer):
+    """detectron2's `DefaultTrainer` with what this package adds.
+
+    - Mixed precision (`SOLVER.AMP.ENABLED`) and distributed training work on CPU too.
+    - A resumed run goes on exactly as the uninterrupted one: the random numbers and the images of
+      an iteration depend on the seed and the iteration only.
+    - It evaluates every data set with COCO metrics, shows AP while training, and writes
+      `results.json`.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """Build model, optimizer, loader and hooks from `cfg`.
+
+        `DefaultTrainer.__init__` is repeated rather than called: it gives a CPU model device ids
+        when it runs in several processes, and demands CUDA for mixed precision.
+        """
+        TrainerBase.__init__(self)
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        self.step_seed = StepSeed(seed)
+        self.run_record = RunRecord(cfg, self.step_seed)
+
+        model = apply_memory_format(cfg, self.build_model(cfg))
+        optimizer = self.build_optimizer(cfg, model)
+        ddp_args = {} if torch.device(cfg.MODEL.DEVICE).type == "cuda" else {"device_ids": None}
+        model = create_ddp_model(model, broadcast_buffers=False, **ddp_args)
+        self._trainer = self._build_loop(cfg, model, self.build_train_loader(cfg, seed), optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.register_hooks(self.build_hooks())
+
+    @staticmethod
+    def _build_loop(
+        cfg: CfgNode, model: nn.Module, loader: TrainLoader, optimizer: torch.optim.Optimizer
+    ) -> SimpleTrainer:
+        dtype = amp_dtype(cfg)
+        if dtype is None:
+            return SimpleTrainer(model, loader, optimizer)
+        if dtype is torch.float16:
+            scaler = torch.amp.GradScaler("cuda")
+            return AMPTrainer(model, loader, optimizer, grad_scaler=scaler, precision=dtype)
+        device_type = torch.device(cfg.MODEL.DEVICE).type
+        return AutocastTrainer(model, loader, optimizer, device_type=device_type, dtype=dtype)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, seed: int | None = None) -> TrainLoader:
+        """Build the loader from the same config keys as detectron2's, with resumable batches.
+
+        Args:
+            cfg: the config; `DATALOADER.SAMPLER_TRAIN` may be any of detectron2's three.
+            seed: of the stream; the same on every process. None: `cfg.SEED`, or a shared random
+                one.
+        """
+        if seed is None:
+            seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        world = comm.get_world_size()
+        if cfg.SOLVER.IMS_PER_BATCH % world or world > cfg.SOLVER.IMS_PER_BATCH:
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}: expected a multiple of the "
+                f"{world} processes"
+            )
+        dicts = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+            if cfg.MODEL.KEYPOINT_ON
+            else 0,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+        return TrainLoader(
+            dicts,
+            DatasetMapper(cfg, is_train=True),
+            cls._build_sampler(cfg, dicts, seed),
+            batch_size=cfg.SOLVER.IMS_PER_BATCH // world,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            seed=seed,
+            aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        )
+
+    @staticmethod
+    def _build_sampler(cfg: CfgNode, dicts: list[dict], seed: int) -> Any:
+        name = cfg.DATALOADER.SAMPLER_TRAIN
+        if name == "TrainingSampler":
+            return TrainingSampler(len(dicts), seed=seed)
+        if name == "RepeatFactorTrainingSampler":
+            factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+                dicts, cfg.DATALOADER.REPEAT_THRESHOLD
+            )
+            return RepeatFactorTrainingSampler(factors, seed=seed)
+        if name == "RandomSubsetTrainingSampler":
+            ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
+            return RandomSubsetTrainingSampler(
+                len(dicts), ratio, seed_shuffle=seed, seed_subset=seed
+            )
+        raise UserError(
+            f"DATALOADER.SAMPLER_TRAIN: expected TrainingSampler, RepeatFactorTrainingSampler or "
+            f"RandomSubsetTrainingSampler, got {name!r}"
+        )
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Return detectron2's SGD, or AdamW if `MASK_RCNN_EXT.OPTIMIZER` says so."""
+        name = cfg.MASK_RCNN_EXT.OPTIMIZER
+        if name == "SGD":
+            optimizer: torch.optim.Optimizer = super().build_optimizer(cfg, model)
+            return optimizer
+        if name != "AdamW":
+            raise UserError(f"MASK_RCNN_EXT.OPTIMIZER: expected 'SGD' or 'AdamW', got {name!r}")
+        groups = get_default_optimizer_params(
+            model,
+            base_lr=cfg.SOLVER.BASE_LR,
+            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        )
+        adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
+        return adamw(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """See :meth:`DefaultTrainer.resume_or_load`; also moves the loader to the next batch."""
+        super().resume_or_load(resume)
+        if self.start_iter > 0:
+            self._trainer.reset_data_loader(
+                lambda: self.build_train_loader(self.cfg, self.step_seed.seed)
+            )
+            self._trainer.data_loader.batches.start = self.start_iter
+
+    def build_hooks(self) -> list[HookBase]:
+        """Return detectron2's hooks, with the seed of every step first, the run's record last."""
+        evaluation = hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)  # the timed one
+        return [
+            self.step_seed,
+            *(evaluation if isinstance(h, hooks.EvalHook) else h for h in super().build_hooks()),
+            self.run_record,
+        ]
+
+    def _evaluate(self) -> OrderedDict:
+        start = time.perf_counter()
+        self._last_eval_results = self.test(self.cfg, self.model)
+        self.run_record.eval_seconds += time.perf_counter() - start
+        return self._last_eval_results
+
+    def build_writers(self) -> list[EventWriter]:
+        """Return the progress display and detectron2's `metrics.json` and TensorBoard writers."""
+        return [
+            ProgressWriter(self.max_iter),
+            JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
+            TensorboardXWriter(self.cfg.OUTPUT_DIR),
+        ]
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """Return a COCO evaluator for the tasks that the model has.
+
+        It writes to `OUTPUT_DIR/inference/<data set>/`. At most `TEST.DETECTIONS_PER_IMAGE`
+        detections per image count, and never fewer than COCO's 100.
+        """
+        tasks = ["bbox"]
+        if cfg.MODEL.MASK_ON:
+            tasks.append("segm")
+        if cfg.MODEL.KEYPOINT_ON:
+            tasks.append("keypoints")
+        return MaskRCNNCOCOEvaluator(
+            dataset_name,
+            tasks=tuple(tasks),
+            output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
+            max_dets_per_image=max(100, cfg.TEST.DETECTIONS_PER_IMAGE),
+            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+        )
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict:
+        """See :meth:`DefaultTrainer.test`; honours `MASK_RCNN_EXT.AMP_INFERENCE`."""
+        with inference_autocast(cfg):
+            results: OrderedDict = super().test(cfg, model, evaluators)
+        return results

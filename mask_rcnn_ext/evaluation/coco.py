@@ -1,0 +1,26 @@
+"""COCO evaluation that always reports every task it was asked for."""
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation import COCOEvaluator
+
+__all__ = ["MaskRCNNCOCOEvaluator"]
+
+
+class MaskRCNNCOCOEvaluator(COCOEvaluator):
+    """detectron2's `COCOEvaluator`, for models that may detect nothing yet.
+
+    Departs from it in one thing: with no detection at all, AP is 0 in every task that was asked for
+    (detectron2 reports NaN), so that a curve over training has a point there.
+    """
+
+    def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: Any = None) -> None:
+        super()._eval_predictions(predictions, img_ids=img_ids)
+        if any(prediction["instances"] for prediction in predictions if "instances" in prediction):
+            return
+        for task, metrics in self._results.items():
+            self._results[task] = OrderedDict(
+                (name, 0.0 if np.isnan(value) else value) for name, value in metrics.items()
+            )

@@ -1,0 +1,108 @@
+"""What the report computes: changed keys, the choice of images, masks, charts."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as mask_util
+
+from mask_rcnn_ext.config import get_cfg
+from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.report.charts import line_chart, smooth
+from mask_rcnn_ext.report.instances import decode, load_picture
+from mask_rcnn_ext.report.run_data import changed_keys, evenly_spread, read_run
+
+# pycocotools' compiled code under NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SIDE = 40
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    (tmp_path / "config.yaml").write_text(get_cfg().dump(), encoding="utf-8")
+    (tmp_path / "results.json").write_text('{"segm": {"AP": 1.0}, "run": {}}', encoding="utf-8")
+    return tmp_path
+
+
+def test_damaged_results_are_an_error_that_names_the_file(run_folder):
+    (run_folder / "results.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"results\.json is not a json file"):
+        read_run(run_folder)
+
+
+def test_metrics_of_a_killed_and_resumed_run(run_folder):
+    lines = [
+        {"iteration": 19, "total_loss": 3.0},
+        {"iteration": 39, "total_loss": float("nan")},
+        {"iteration": 59, "total_loss": 9.0},
+        {"iteration": 39, "total_loss": 2.0},  # resumed here
+        {"iteration": 59, "total_loss": 1.0, "segm/AP": None, "lr": float("nan")},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"iteration": 79, "tot'
+    (run_folder / "metrics.json").write_text(text, encoding="utf-8")
+    run = read_run(run_folder)
+    assert run.history == {"total_loss": ([19, 39, 59], [3.0, 2.0, 1.0])}
+    assert run.missing == ["metrics.json: 1 damaged line(s) left out."]
+
+
+def test_changed_keys_are_those_that_were_set(tmp_path):
+    cfg = get_cfg()
+    cfg.SOLVER.STEPS = (10, 20)
+    cfg.MASK_RCNN_EXT.CHANNELS_LAST = True
+    (tmp_path / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+    assert changed_keys(read_run(tmp_path).config) == [
+        ("MASK_RCNN_EXT.CHANNELS_LAST", "True", ""),
+        ("SOLVER.STEPS", "[10, 20]", "[30000]"),
+    ]
+
+
+def test_images_are_chosen_evenly():
+    assert evenly_spread(9, 3) == [1, 4, 7]
+    assert evenly_spread(2, 12) == [0, 1]
+    assert evenly_spread(0, 12) == []
+    chosen = evenly_spread(200, 12)
+    assert len(set(chosen)) == 12
+    assert max(np.diff(chosen)) - min(np.diff(chosen)) <= 1
+
+
+def test_polygons_rle_and_bitmaps_decode_to_the_same_mask():
+    bitmap = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    bitmap[3:13, 2:12] = 1
+    rle = mask_util.encode(np.asfortranarray(bitmap))
+    polygon = [[2.0, 3.0, 12.0, 3.0, 12.0, 13.0, 2.0, 13.0]]
+    masks = decode([polygon, rle, bitmap], SIDE, SIDE)
+    assert (masks == bitmap.astype(bool)).all()
+    half = decode([bitmap], SIDE, SIDE, shrink=0.5)
+    assert half.shape == (1, SIDE // 2, SIDE // 2)
+    assert half.sum() == pytest.approx(25, abs=5)
+
+
+def test_an_image_of_another_size_than_its_annotations_is_an_error(tmp_path):
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.png")
+    record = {"file_name": str(tmp_path / "a.png"), "height": 8, "width": 4}
+    with pytest.raises(UserError, match=r"4 x 8 pixels .* say 8 x 4"):
+        load_picture(record)
+
+
+def test_a_chart_places_its_points():
+    chart = line_chart("t", {"a": ([0, 50, 100], [0.0, 5.0, 10.0])}, "y", markers=True)
+    (line,) = chart.lines
+    assert line.markers[0] == (chart.left, chart.bottom)
+    assert line.markers[2] == (chart.right, chart.top)
+    x, y = line.markers[1]
+    assert (x, y) == ((chart.left + chart.right) / 2, (chart.top + chart.bottom) / 2)
+    assert line.last == "10"
+    assert [tick.text for tick in chart.y_ticks][:2] == ["0", "2"]
+    long = line_chart("t", {"a": (list(range(9001)), [1.0] * 9001)}, "y")
+    assert len(long.lines[0].points.split()) <= 400
+
+
+def test_smoothing_keeps_a_line_and_calms_noise():
+    noise = np.random.default_rng(0).normal(size=400)
+    assert smooth(noise).std() < 0.4 * noise.std()
+    np.testing.assert_allclose(smooth([2.0] * 100), 2.0)
+    line = np.arange(400.0)
+    np.testing.assert_allclose(smooth(line)[20:-20], line[20:-20])
+    assert smooth([1.0]).tolist() == [1.0]

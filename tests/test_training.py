@@ -1,0 +1,182 @@
+"""Training end to end, through the command line's own functions."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import REPO, SMALL, TINY_CONFIG, run_train_net
+
+
+def train(folder, *arguments: str) -> int:
+    """Train the small model; `arguments` are options, then KEY VALUE pairs."""
+    options = ["--config-file", TINY_CONFIG]
+    return run_train_net(*options, *arguments, *SMALL, "OUTPUT_DIR", str(folder))
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Twenty iterations on own data, checkpoints at 10 and 20."""
+    from conftest import write_coco
+
+    root = tmp_path_factory.mktemp("run")
+    flags = []
+    for split, count in (("train", 12), ("val", 4)):
+        path, images = write_coco(root / split, images=count, seed=count)
+        flags += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
+    code = run_train_net(
+        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(root / "out"),
+        "SOLVER.MAX_ITER", "20", "SOLVER.CHECKPOINT_PERIOD", "10",
+    )  # fmt: skip
+    assert code == 0
+    return root, flags
+
+
+def test_a_run_leaves_the_promised_files(run):
+    root, _ = run
+    out = root / "out"
+    for name in ("config.yaml", "log.txt", "metrics.json", "model_final.pth", "results.json"):
+        assert (out / name).stat().st_size > 0, name
+    assert list(out.glob("events.out.tfevents*"))
+    assert (
+        json.loads((out / "inference/own_val/coco_instances_results.json").read_text()) is not None
+    )
+    assert not list(out.glob("*.part"))
+
+
+def test_results_json(run):
+    root, _ = run
+    results = json.loads((root / "out/results.json").read_text())
+    assert set(results) == {"bbox", "segm", "run"}
+    for task in ("bbox", "segm"):
+        assert {"AP", "AP50", "AP75", "AP-cat", "AP-dog"} <= set(results[task])
+        assert 0 <= results[task]["AP50"] <= 100
+    record = results["run"]
+    assert record["train_seconds"] > 0
+    assert record["eval_seconds"] > 0
+    assert record["peak_memory_mb"] > 50
+    assert record["device"].startswith("cpu")
+    assert record["seed"] == 1
+    assert {"torch", "torchvision", "detectron2", "python"} <= set(record["versions"])
+
+
+def test_it_learns(run):
+    root, _ = run
+    lines = [json.loads(line) for line in (root / "out/metrics.json").read_text().splitlines()]
+    losses = [line["total_loss"] for line in lines if "total_loss" in line]
+    assert losses, "metrics.json has no total_loss"
+    log = (root / "out/log.txt").read_text()
+    assert "20/20" in log
+    before, after = weights(root / "out/model_0000009.pth"), weights(root / "out/model_final.pth")
+    assert not same(before, after)
+
+
+def test_the_classes_follow_the_file(run):
+    root, _ = run
+    config = (root / "out/config.yaml").read_text()
+    assert "NUM_CLASSES: 2" in config
+    final = weights(root / "out/model_final.pth")
+    assert final["roi_heads.box_predictor.cls_score.weight"].shape[0] == 3
+    results = json.loads((root / "out/inference/own_val/coco_instances_results.json").read_text())
+    assert {r["category_id"] for r in results} <= {3, 10}
+
+
+def test_resumed_run_has_the_weights_of_the_uninterrupted_one(run, tmp_path):
+    root, flags = run
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    shutil.copy(root / "out/model_0000009.pth", resumed)
+    (resumed / "last_checkpoint").write_text("model_0000009.pth")
+    code = train(resumed, *flags, "--resume", "SOLVER.MAX_ITER", "20")
+    assert code == 0
+    assert same(weights(resumed / "model_final.pth"), weights(root / "out/model_final.pth"))
+    full = json.loads((root / "out/results.json").read_text())
+    again = json.loads((resumed / "results.json").read_text())
+    assert again["segm"] == full["segm"]
+    assert again["bbox"] == full["bbox"]
+
+
+def test_eval_only_repeats_the_runs_result(run, tmp_path):
+    root, _ = run
+    code = run_train_net(
+        "--config-file", str(root / "out/config.yaml"), "--eval-only",
+        "MODEL.WEIGHTS", str(root / "out/model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval"),
+    )  # fmt: skip
+    assert code == 0
+    results = json.loads((tmp_path / "eval/results.json").read_text())
+    assert results["run"]["train_seconds"] is None
+    assert results["segm"] == json.loads((root / "out/results.json").read_text())["segm"]
+
+
+def test_mixed_precision_on_cpu_trains_and_stays_finite(coco_pair, tmp_path):
+    outputs = []
+    for enabled in ("True", "False"):
+        folder = tmp_path / enabled
+        code = train(
+            folder, *coco_pair, "SOLVER.MAX_ITER", "3", "SOLVER.AMP.ENABLED", enabled,
+            "MASK_RCNN_EXT.CHANNELS_LAST", enabled, "MASK_RCNN_EXT.AMP_INFERENCE", enabled,
+        )  # fmt: skip
+        assert code == 0
+        outputs.append(weights(folder / "model_final.pth"))
+    assert all(torch.isfinite(v).all() for v in outputs[0].values())
+    assert not same(*outputs), "autocast changed nothing"
+
+
+def test_adamw(coco_pair, tmp_path):
+    code = train(
+        tmp_path / "out", *coco_pair, "SOLVER.MAX_ITER", "2", "MASK_RCNN_EXT.OPTIMIZER", "AdamW",
+        "SOLVER.BASE_LR", "0.001",
+    )  # fmt: skip
+    assert code == 0
+    checkpoint = torch.load(tmp_path / "out/model_final.pth", weights_only=True)
+    state = checkpoint["trainer"]["_trainer"]["optimizer"]["state"]
+    assert "exp_avg_sq" in next(iter(state.values()))
+
+
+def test_two_processes_on_cpu(coco_pair, tmp_path):
+    """Gloo: both launchers train, write one result file, and give the same weights."""
+    script = [str(REPO / "train_net.py"), "--config-file", TINY_CONFIG, *coco_pair]
+    commands = {
+        "spawn": [*script, "--num-gpus", "2", "--dist-url", "auto"],
+        "torchrun": [
+            "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script
+        ],
+    }  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    for name, command in commands.items():
+        out = tmp_path / name
+        done = subprocess.run(
+            [sys.executable, *command, *SMALL, "SOLVER.MAX_ITER", "4", "OUTPUT_DIR", str(out)],
+            capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        assert "segm" in json.loads((out / "results.json").read_text())
+        assert (out / "log.txt.rank1").exists()
+    assert same(*(weights(tmp_path / name / "model_final.pth") for name in commands))
+
+
+def test_a_mistake_in_one_of_two_processes_is_one_message(coco_pair, tmp_path):
+    command = [
+        sys.executable, str(REPO / "train_net.py"), "--config-file", TINY_CONFIG, *coco_pair,
+        "--num-gpus", "2", "--dist-url", "auto", *SMALL, "OUTPUT_DIR", str(tmp_path / "out"),
+        "SOLVER.IMS_PER_BATCH", "3",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=240
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert "IMS_PER_BATCH" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,149 @@
+"""Find instances in images: COCO-json results and pictures.
+
+    python tools/predict.py --config-file output/run/config.yaml \
+        --weights output/run/model_final.pth photos --output predictions
+
+Exit code: 0 all done; 1 some images could not be read, the others are done; 2 wrong usage.
+"""
+
+import argparse
+import io
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.structures import Instances
+from PIL import Image
+from tqdm import tqdm
+
+from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext.engine.coco_results import CocoResultsWriter, require_writable
+from mask_rcnn_ext.engine.image_files import ImageFile, find_images, predict_files
+from mask_rcnn_ext.engine.predictor import BGRArray, resolve_config
+from mask_rcnn_ext.report.pictures import draw_instances, write_whole
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description="Find instances in images; write COCO-json results and pictures."
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="an image, a folder, or a quoted glob pattern"
+    )
+    parser.add_argument(
+        "--config-file",
+        required=True,
+        metavar="CFG",
+        help="a yaml, such as the config.yaml of a run, or the name of one of our configs",
+    )
+    parser.add_argument(
+        "--weights", metavar="W", help="file of a trained model; default: MODEL.WEIGHTS of CFG"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.5, help="drop lower scores (default: 0.5)"
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1; default: MODEL.DEVICE, the CPU where there is no CUDA"
+    )
+    parser.add_argument("--recursive", action="store_true", help="look in subfolders too")
+    parser.add_argument("--no-pictures", action="store_true", help="write the json files only")
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config overrides; last on the line",
+    )
+    return parser
+
+
+def save_picture(path: Path, image: BGRArray, instances: Instances, names: Sequence[str]) -> None:
+    """Draw the instances of one image and write the picture, as JPEG or PNG by the extension."""
+    picture = draw_instances(
+        image[:, :, ::-1].copy(),
+        instances.pred_masks.numpy() if instances.has("pred_masks") else None,
+        instances.pred_boxes.tensor.numpy(),
+        [
+            f"{names[label]} {score:.2f}"
+            for label, score in zip(
+                instances.pred_classes.tolist(), instances.scores.tolist(), strict=True
+            )
+        ],
+    )
+    encoded = io.BytesIO()
+    if path.suffix.lower() == ".png":
+        Image.fromarray(picture).save(encoded, format="PNG")
+    else:
+        Image.fromarray(picture).save(encoded, format="JPEG", quality=92)
+    write_whole(path, encoded.getvalue())
+
+
+def picture_name(name: str) -> str:
+    """Return where in `pictures/` the picture of the image `name` goes; no two images share one."""
+    return name if name.lower().endswith((".jpg", ".jpeg", ".png")) else f"{name}.png"
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Do what the command line asks; return the exit code.
+
+    Raises:
+        UserError: wrong usage; nothing was written.
+    """
+    pictures = Path(args.output, "pictures")
+    files = find_images(args.inputs, recursive=args.recursive, exclude=str(pictures))
+    cfg = resolve_config(args.config_file)
+    cfg.merge_from_list(args.opts)
+    require_writable(args.output)
+    predictor = Predictor(
+        cfg,
+        args.weights,
+        device=args.device,
+        batch_size=args.batch_size,
+        score_threshold=args.score_threshold,
+    )
+    unreadable: list[str] = []
+    writer = CocoResultsWriter(args.output, predictor.class_names, predictor.category_ids)
+    with writer, tqdm(total=len(files), unit="image", desc="predict") as bar:
+
+        def on_unreadable(file: ImageFile, reason: str) -> None:
+            unreadable.append(reason)
+            bar.update()
+
+        for file, image, instances in predict_files(predictor, files, on_unreadable):
+            writer.add(file.name, instances)
+            if not args.no_pictures:
+                target = pictures / picture_name(file.name)
+                save_picture(target, image, instances, predictor.class_names)
+            bar.update()
+        if len(unreadable) == len(files):
+            raise UserError("none of the inputs can be read:\n  " + "\n  ".join(unreadable))
+
+    done = len(files) - len(unreadable)
+    print(f"{done} images, {writer.num_instances} instances: {writer.results_path}")
+    print(f"ids of images and categories: {writer.images_path}")
+    if not args.no_pictures:
+        print(f"pictures: {pictures}{os.sep}")
+    if unreadable:
+        print(f"{len(unreadable)} of {len(files)} could not be read:", file=sys.stderr)
+        print("\n".join(f"  {reason}" for reason in unreadable), file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return predict(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
