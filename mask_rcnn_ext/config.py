@@ -1,8 +1,8 @@
 """Every config key that this package adds, and strict, safe loading of configs.
 
-`get_cfg()` is detectron2's default config plus the keys below; their defaults leave every stock model as
-it was. Reading a yaml never runs code from it, and an unknown key is an error that names the nearest
-known one.
+`get_cfg()` is detectron2's default config plus the keys below; their defaults leave every stock
+model as it was. Reading a yaml never runs code from it, and an unknown key is an error that names
+the nearest known one.
 """
 
 import os
@@ -27,12 +27,12 @@ class ExtCfgNode(CfgNode):
 
         Args:
             cfg_filename: path of the yaml.
-            allow_unsafe: detectron2 defaults to True, which runs Python code named by tags in the yaml.
-                Here the default is False: such a file is refused.
+            allow_unsafe: detectron2 defaults to True, which runs Python code named by tags in the
+                yaml. Here the default is False: such a file is refused.
 
         Raises:
-            UserError: the file is missing, is not yaml, holds a python tag, an unknown key, or a value of
-                the wrong type.
+            UserError: the file is missing, is not yaml, holds a python tag, an unknown key, or a
+                value of the wrong type.
         """
         if not PathManager.isfile(cfg_filename):
             raise UserError(f"config file not found: {cfg_filename} (looked from {os.getcwd()})")
@@ -40,9 +40,8 @@ class ExtCfgNode(CfgNode):
             super().merge_from_file(cfg_filename, allow_unsafe=allow_unsafe)
         except yaml.constructor.ConstructorError as error:
             raise UserError(
-                f"{cfg_filename}: refused, since {error.problem} (line "
-                f"{error.problem_mark.line + 1 if error.problem_mark else '?'}); a config holds plain "
-                "values only. Remove the tag."
+                f"{cfg_filename}: refused, since {error.problem} (line {_line(error)}); a config "
+                "holds plain values only. Remove the tag."
             ) from error
         except yaml.YAMLError as error:
             raise UserError(f"{cfg_filename}: not a yaml file: {error}") from error
@@ -57,13 +56,18 @@ class ExtCfgNode(CfgNode):
         """
         if len(cfg_list) % 2:
             raise UserError(
-                f"expected KEY VALUE pairs after the options, got {len(cfg_list)} word(s): {' '.join(cfg_list)!r}"
+                "expected KEY VALUE pairs after the options, got "
+                f"{len(cfg_list)} word(s): {' '.join(cfg_list)!r}"
             )
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
             try:
                 super().merge_from_list([key, value])
             except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
                 raise _explain(self, error, "command line", key) from error
+
+
+def _line(error: yaml.MarkedYAMLError) -> int | str:
+    return error.problem_mark.line + 1 if error.problem_mark else "unknown"
 
 
 def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
@@ -74,21 +78,26 @@ def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
 
 
 def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None) -> UserError:
-    """Turn yacs's and fvcore's exceptions into one line that names file, key and nearest known key."""
-    message = str(error) if isinstance(error, OSError) else str(error.args[0] if error.args else error)
-    if "on-existent" in message:  # yacs: "Non-existent config key: X" (file), "Non-existent key: X" (list)
+    """Make of yacs's or fvcore's exception one line with the file, key and nearest known key."""
+    message = (
+        str(error) if isinstance(error, OSError) else str(error.args[0] if error.args else error)
+    )
+    if (
+        "on-existent" in message
+    ):  # yacs: "Non-existent config key: X" (file), "Non-existent key: X" (list)
         key = key or message.rsplit(":", 1)[-1].strip()
         return UserError(f"{source}: unknown config key {key!r}{nearest(key, _walk_keys(cfg))}")
     return UserError(f"{source}: {f'{key}: ' if key else ''}{message}")
 
 
 def _declare(node: CfgNode, key: str, default: Any) -> None:
-    """Add `key`; leave a value of the same type that is there already, refuse one of another type."""
+    """Add `key`; leave a value of the same type that is there, refuse one of another type."""
     if key not in node:
         node[key] = default
     elif type(node[key]) is not type(default):
         raise ValueError(
-            f"config key {key} is already there as {node[key]!r}; mask_rcnn_ext needs a {type(default).__name__}"
+            f"config key {key} is already there as {node[key]!r}; mask_rcnn_ext needs a "
+            f"{type(default).__name__}"
         )
 
 
@@ -104,26 +113,28 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     node = type(cfg)  # yacs merges only nodes of one class
     _declare(cfg, "MASK_RCNN_EXT", node())
     ext = cfg.MASK_RCNN_EXT
-    # Class names and their ids in the annotation file, in the model's order. Filled in when a run starts,
-    # so that the run's config.yaml and its weights are enough to predict with.
+    # Class names and their ids in the annotation file, in the model's order. Filled in when a run
+    # starts, so that the run's config.yaml and its weights are enough to predict with.
     _declare(ext, "CLASS_NAMES", [])
     _declare(ext, "CATEGORY_IDS", [])
-    # A user's own COCO-format data; `train_net.py --train-json F --train-images D ...` sets these four.
-    # When they are set, DATASETS.TRAIN and TEST, the class count and INPUT.MASK_FORMAT follow from the files.
+    # A user's own COCO-format data; `train_net.py --train-json F --train-images D ...` sets these
+    # four. When they are set, DATASETS.TRAIN and TEST, the class count and INPUT.MASK_FORMAT follow
+    # from the files.
     _declare(ext, "DATA", node())
     for key in ("TRAIN_JSON", "TRAIN_IMAGES", "VAL_JSON", "VAL_IMAGES"):
         _declare(ext.DATA, key, "")
     # Make a malformed annotation an error; by default it is dropped and counted.
     _declare(ext.DATA, "STRICT", False)
-    # Mixed precision is switched on by detectron2's SOLVER.AMP.ENABLED, on CUDA and on CPU. "auto" is
-    # float16 with loss scaling on CUDA (detectron2's choice) and bfloat16 on CPU.
+    # Mixed precision is switched on by detectron2's SOLVER.AMP.ENABLED, on CUDA and on CPU. "auto"
+    # is float16 with loss scaling on CUDA (detectron2's choice) and bfloat16 on CPU.
     _declare(ext, "AMP_DTYPE", "auto")
     # Use the same autocast in evaluation and prediction (detectron2 evaluates in float32).
     _declare(ext, "AMP_INFERENCE", False)
-    # Keep weights in the channels_last memory format: faster convolutions with AMP on CPU and on CUDA.
+    # Keep weights in the channels_last memory format: faster convolutions with AMP on CPU and on
+    # CUDA.
     _declare(ext, "CHANNELS_LAST", False)
-    # "SGD" is detectron2's; "AdamW" uses SOLVER.BASE_LR and WEIGHT_DECAY, and detectron2's rules for norms
-    # and biases. It learns faster from scratch in few iterations.
+    # "SGD" is detectron2's; "AdamW" uses SOLVER.BASE_LR and WEIGHT_DECAY, and detectron2's rules
+    # for norms and biases. It learns faster from scratch in few iterations.
     _declare(ext, "OPTIMIZER", "SGD")
 
     # The small ResNet of the embedded-data configs, `build_tiny_resnet_fpn_backbone`.
@@ -131,7 +142,9 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     tiny = cfg.MODEL.TINY_RESNET
     _declare(tiny, "STEM_CHANNELS", 32)
     _declare(tiny, "CHANNELS", [32, 64, 128, 256])  # of res2..res5, strides 4, 8, 16, 32
-    _declare(tiny, "BLOCKS", [2, 2, 2, 2])  # basic blocks per stage; [2, 2, 2, 2] is ResNet-18's layout
+    _declare(
+        tiny, "BLOCKS", [2, 2, 2, 2]
+    )  # basic blocks per stage; [2, 2, 2, 2] is ResNet-18's layout
     _declare(tiny, "NORM", "BN")
 
 

@@ -9,13 +9,13 @@ __all__ = ["UserError", "nearest"]
 class UserError(ValueError):
     """A mistake in what the user gave: a file, a key, a name, a folder.
 
-    The message says what was expected, what came, and how to mend it. The command-line scripts print it
-    as one line and end with exit code 2; in Python it is a `ValueError`.
+    The message says what was expected, what came, and how to mend it. The command-line scripts
+    print it as one line and end with exit code 2; in Python it is a `ValueError`.
     """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean 'x'?"` for the known name closest to `name`, or `""` when none is close."""
+    """Return `"; did you mean 'x'?"` for the known name closest to `name`, else `""`."""
     known = list(known)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not match:  # spelled with another case or separator

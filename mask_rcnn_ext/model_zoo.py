@@ -9,7 +9,7 @@ __all__ = ["get_config", "get_config_file"]
 
 
 def _config_root() -> Path:
-    """Return the folder of yaml files: inside an installed wheel, or beside the package in a checkout."""
+    """Return the folder of yaml files: in an installed wheel, or beside the package."""
     package = Path(__file__).resolve().parent
     for root in (package / "configs", package.parent / "configs"):
         if root.is_dir():

@@ -1,10 +1,12 @@
 """A small ResNet with an FPN, for small images and for training from scratch.
 
-The stages are detectron2's `BasicBlock`s; the widths and depths are configurable, and the stem is two
-3 x 3 convolutions of stride 2 in place of the 7 x 7 convolution and the max pooling of ResNet, which throw
-away what small objects need. Strides are those of every ResNet: res2..res5 at 4, 8, 16, 32.
+The stages are detectron2's `BasicBlock`s; the widths and depths are configurable, and the stem is
+two 3 x 3 convolutions of stride 2 in place of the 7 x 7 convolution and the max pooling of ResNet,
+which throw away what small objects need. Strides are those of every ResNet: res2..res5 at 4, 8, 16,
+32.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import fvcore.nn.weight_init as weight_init
@@ -16,6 +18,8 @@ from detectron2.modeling.backbone import FPN, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import BasicBlock, CNNBlockBase
 from torch.nn import functional as F
+
+from ...errors import UserError
 
 __all__ = ["TinyStem", "build_tiny_resnet", "build_tiny_resnet_fpn_backbone"]
 
@@ -59,16 +63,23 @@ def build_tiny_resnet(
         in_channels: of the images.
         stem_channels: of the stem's output.
         channels: of res2..res5, four numbers.
-        blocks: number of basic blocks of res2..res5, four numbers; a block is two 3 x 3 convolutions.
+        blocks: number of basic blocks of res2..res5, four numbers; a block is two 3 x 3
+            convolutions.
         norm: a name that `detectron2.layers.get_norm` knows.
         out_features: which of "res2".."res5" to return.
 
     Raises:
-        ValueError: `channels` or `blocks` is not four numbers.
+        UserError: `channels` or `blocks` is not four numbers, or a stage that halves the resolution
+            keeps the width: detectron2's `BasicBlock` has no shortcut for that.
     """
     if len(channels) != 4 or len(blocks) != 4:
-        raise ValueError(
-            f"expected four numbers for res2..res5, got channels {channels!r}, blocks {blocks!r}"
+        raise UserError(
+            "MODEL.TINY_RESNET: expected four numbers for res2..res5, got CHANNELS "
+            f"{list(channels)}, BLOCKS {list(blocks)}"
+        )
+    if any(a == b for a, b in itertools.pairwise(channels)):
+        raise UserError(
+            f"MODEL.TINY_RESNET.CHANNELS: expected every stage to change the width, got {channels}"
         )
     stages, previous = [], stem_channels
     for index, (width, depth) in enumerate(zip(channels, blocks, strict=True)):

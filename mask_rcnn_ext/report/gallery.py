@@ -1,0 +1,192 @@
+"""Ground truth beside prediction, for a few images of a run's test set."""
+
+import base64
+import io
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycocotools.mask as mask_util
+from detectron2.data import DatasetCatalog
+from PIL import Image
+
+from ..errors import UserError
+from .instances import Annotated, load_picture, predicted, truth
+from .pictures import contact_sheet, draw_instances
+from .run_data import evenly_spread
+from .sheets import resize_picture
+
+__all__ = ["Pair", "Sample", "as_pairs", "choose_samples", "predictions_sheet"]
+
+RGBArray = npt.NDArray[np.uint8]
+
+_SHEET_TILE = 440  # pixels, the longer side: four columns make a sheet 1810 wide
+_SMALL, _SMALL_TILE, _LARGE_TILE = 320, 380, 620  # on the page, small images get small tiles
+_MAX_SIDE = 1280  # pixels; larger images are shrunk before their masks are decoded
+_PAGE_BYTES = 4_000_000  # of base64 pictures; keeps the page under 6 MB
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with its ground truth and the run's predictions above the threshold."""
+
+    name: str
+    image: RGBArray = field(repr=False)
+    truth: Annotated
+    predicted: Annotated
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures for the page as data URLs, with their size in pixels and their captions."""
+
+    title: str
+    truth_url: str = field(repr=False)
+    predicted_url: str = field(repr=False)
+    truth_text: str
+    predicted_text: str
+    width: int
+    height: int
+
+
+def choose_samples(
+    name: str,
+    predictions: dict[Any, list[dict[str, Any]]],
+    wanted: int,
+    threshold: float,
+) -> tuple[list[Sample], list[str]]:
+    """Return `wanted` images spread evenly over data set `name`, and what went wrong, as sentences.
+
+    Args:
+        name: in detectron2's catalog.
+        predictions: image id -> COCO results.
+        wanted: how many; fewer when the data set is smaller.
+        threshold: predictions with a lower score are left out.
+    """
+    records = DatasetCatalog.get(name)
+    samples, problems = [], []
+    for index in evenly_spread(len(records), wanted):
+        record = records[index]
+        try:
+            image = load_picture(record)
+        except UserError as error:
+            problems.append(f"A picture is left out: {error}.")
+            continue
+        height, width = image.shape[:2]
+        # A hundred masks of a photo of 12 megapixels would be a gigabyte.
+        shrink = min(1.0, _MAX_SIDE / max(height, width))
+        results = predictions.get(record["image_id"], [])
+        samples.append(
+            Sample(
+                record["file_name"].replace("\\", "/").rsplit("/", 1)[-1],
+                resize_picture(image, *(max(1, round(side * shrink)) for side in (width, height))),
+                truth(record, height, width, shrink),
+                predicted(results, name, threshold, height, width, shrink),
+            )
+        )
+    return samples, problems
+
+
+def _label(class_names: list[str], class_id: int, score: float | None) -> str:
+    known = 0 <= class_id < len(class_names)
+    # One class needs no name on every object, and its labels would hide a crowd of small ones.
+    name = "" if len(class_names) == 1 else class_names[class_id] if known else "?"
+    return " ".join(part for part in (name, "" if score is None else f"{score:.2f}") if part)
+
+
+def _matching_colors(sample: Sample) -> list[int]:
+    """Return a colour id per prediction: that of the object it found (IoU >= 0.5), or a new one."""
+    found, expected = sample.predicted, sample.truth
+    if not found.classes or not expected.classes:
+        iou = np.zeros((len(found.classes), len(expected.classes)))
+    elif found.masks is not None and expected.masks is not None:
+        first, second = (
+            mask_util.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
+            for masks in (found.masks, expected.masks)
+        )
+        iou = np.asarray(mask_util.iou(first, second, [0] * len(second)))
+    else:
+        xywh = [np.hstack([b[:, :2], b[:, 2:] - b[:, :2]]) for b in (found.boxes, expected.boxes)]
+        iou = np.asarray(mask_util.iou(*xywh, [0] * len(expected.classes)))
+    colors, free, spare = [], set(range(len(expected.classes))), len(expected.classes)
+    for row in iou:
+        best = max(free, key=lambda j: row[j], default=None)
+        if best is not None and row[best] >= 0.5:
+            free.remove(best)
+            colors.append(best)
+        else:
+            colors.append(spare)
+            spare += 1
+    return colors
+
+
+def _draw(sample: Sample, class_names: list[str], longer_side: int) -> tuple[RGBArray, RGBArray]:
+    """Return the pictures of ground truth and prediction."""
+    scale = longer_side / max(sample.image.shape[:2])
+    pictures = []
+    for shown, colors in ((sample.truth, None), (sample.predicted, _matching_colors(sample))):
+        scores: list[float] | list[None] = shown.scores or [None] * len(shown.classes)
+        labels = [_label(class_names, c, s) for c, s in zip(shown.classes, scores, strict=True)]
+        # A box around every mask adds little and clutters; it is drawn where there is no mask.
+        boxes = shown.boxes if shown.masks is None else None
+        pictures.append(draw_instances(sample.image, shown.masks, boxes, labels, scale, colors))
+    return pictures[0], pictures[1]
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def predictions_sheet(samples: list[Sample], class_names: list[str], heading: str) -> RGBArray:
+    """Return a sheet, two samples a row, each ground truth beside prediction; 1810 pixels wide."""
+    tiles: list[RGBArray] = []
+    titles: list[str] = []
+    for sample in samples:
+        tiles += _draw(sample, class_names, _SHEET_TILE)
+        titles.append(f"{sample.name} · {_plural(len(sample.truth.classes), 'object')}")
+        titles.append(_plural(len(sample.predicted.classes), "prediction"))
+    columns = 4 if len(samples) > 1 else 2
+    names = ["Ground truth", "Prediction"] * (columns // 2)
+    return contact_sheet(tiles, titles, columns, heading, names)
+
+
+def _count_text(classes: list[int], class_names: list[str]) -> str:
+    counts = Counter(classes)
+    names = {c: class_names[c] if 0 <= c < len(class_names) else "unknown" for c in counts}
+    return (
+        ", ".join(f"{count} \u00d7 {names[c]}" for c, count in sorted(counts.items())) or "nothing"
+    )
+
+
+def _data_url(picture: RGBArray, quality: int) -> str:
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, format="JPEG", quality=quality, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
+
+
+def as_pairs(samples: list[Sample], class_names: list[str]) -> list[Pair]:
+    """Return pictures to embed, 4 MB at most: the JPEG quality falls, then the last ones go."""
+    sides = [max(sample.image.shape[:2]) for sample in samples]
+    side = _SMALL_TILE if np.median(sides) <= _SMALL else _LARGE_TILE
+    drawn = [_draw(sample, class_names, side) for sample in samples]
+    urls: list[tuple[str, str]] = []
+    for quality in (88, 75, 60, 45):
+        urls = [(_data_url(left, quality), _data_url(right, quality)) for left, right in drawn]
+        if sum(len(left) + len(right) for left, right in urls) <= _PAGE_BYTES:
+            break
+    while urls and sum(len(left) + len(right) for left, right in urls) > _PAGE_BYTES:
+        urls.pop()
+    return [
+        Pair(
+            sample.name,
+            left_url,
+            right_url,
+            _count_text(sample.truth.classes, class_names),
+            _count_text(sample.predicted.classes, class_names),
+            left.shape[1],
+            left.shape[0],
+        )
+        for sample, (left, _), (left_url, right_url) in zip(samples, drawn, urls, strict=False)
+    ]

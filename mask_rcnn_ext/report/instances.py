@@ -1,0 +1,172 @@
+"""Images and instances of a data set, and a run's predictions for them, ready to be drawn."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import BoxMode
+from detectron2.utils.visualizer import GenericMask
+
+from ..errors import UserError
+
+__all__ = [
+    "Annotated",
+    "DatasetSummary",
+    "decode",
+    "load_picture",
+    "predicted",
+    "summarize",
+    "truth",
+]
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Instances of one image: ground truth or predictions, best score first.
+
+    Attributes:
+        masks: (N, H, W) bool, or None when the instances have boxes only.
+        boxes: (N, 4) float64, XYXY_ABS in pixels.
+        classes: N contiguous class ids; -1 for one that the data set does not know.
+        scores: N scores in 0-1, or None for ground truth.
+    """
+
+    masks: npt.NDArray[np.bool_] | None
+    boxes: npt.NDArray[np.float64]
+    classes: list[int]
+    scores: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """Counts over one data set; crowd regions are left out of all but `crowds`.
+
+    Attributes:
+        name: its name in detectron2's catalog.
+        images: number of images.
+        instances: number of instances.
+        crowds: number of crowd regions.
+        class_names: in the order of the contiguous ids.
+        per_class: instances of each class.
+        sizes: square root of each instance's box area, in pixels.
+    """
+
+    name: str
+    images: int
+    instances: int
+    crowds: int
+    class_names: list[str]
+    per_class: list[int]
+    sizes: list[float] = field(repr=False)
+
+
+def summarize(name: str) -> DatasetSummary:
+    """Count images, instances and classes of a registered data set."""
+    records = DatasetCatalog.get(name)
+    per_class: Counter[int] = Counter()
+    crowds, sizes = 0, []
+    for record in records:
+        for annotation in record.get("annotations", []):
+            if annotation.get("iscrowd", 0):
+                crowds += 1
+                continue
+            per_class[annotation["category_id"]] += 1
+            x0, y0, x1, y1 = BoxMode.convert(
+                list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS
+            )
+            sizes.append(math.sqrt(max(0.0, x1 - x0) * max(0.0, y1 - y0)))
+    names = list(MetadataCatalog.get(name).get("thing_classes", []))
+    names += [f"class {i}" for i in range(len(names), max(per_class, default=-1) + 1)]
+    counts = [per_class[i] for i in range(len(names))]
+    return DatasetSummary(name, len(records), sum(counts), crowds, names, counts, sizes)
+
+
+def load_picture(record: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    """Return the image of a record of detectron2's, (H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        UserError: the file is missing, no image, or not of the size that its annotations are for.
+    """
+    path = record["file_name"]
+    try:
+        image = np.asarray(read_image(path, format="RGB"), dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"cannot read image {path}: {error}") from error
+    expected = (record.get("height", image.shape[0]), record.get("width", image.shape[1]))
+    if image.shape[:2] != expected:
+        raise UserError(
+            f"{path} is {image.shape[0]} x {image.shape[1]} pixels (height x width) but the "
+            f"annotations say {expected[0]} x {expected[1]}; correct one of the two"
+        )
+    return image
+
+
+def decode(
+    segmentations: Sequence[Any], height: int, width: int, shrink: float = 1.0
+) -> npt.NDArray[np.bool_]:
+    """Return the masks of polygons, COCO RLE or bitmaps.
+
+    Args:
+        segmentations: N of them, for an image of (height, width).
+        height: in pixels.
+        width: in pixels.
+        shrink: at most 1; the masks are this many times as large.
+
+    Returns:
+        (N, round(height * shrink), round(width * shrink)) bool.
+    """
+    small_h, small_w = (max(1, round(side * shrink)) for side in (height, width))
+    masks = np.zeros((len(segmentations), small_h, small_w), dtype=bool)
+    for index, segmentation in enumerate(segmentations):
+        mask = GenericMask(segmentation, height, width).mask.astype(np.float32)
+        small = cv2.resize(mask, (small_w, small_h), interpolation=cv2.INTER_AREA)
+        masks[index] = np.asarray(small) >= 0.5
+    return masks
+
+
+def truth(record: dict[str, Any], height: int, width: int, shrink: float = 1.0) -> Annotated:
+    """Return the ground truth of a record of detectron2's, without crowd regions; see `decode`."""
+    kept = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
+    boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept]
+    masks = None
+    if all("segmentation" in a for a in kept):
+        masks = decode([a["segmentation"] for a in kept], height, width, shrink)
+    corners = np.array(boxes, dtype=np.float64).reshape(-1, 4) * shrink
+    return Annotated(masks, corners, [int(a["category_id"]) for a in kept])
+
+
+def predicted(
+    results: Sequence[dict[str, Any]],
+    name: str,
+    threshold: float,
+    height: int,
+    width: int,
+    shrink: float = 1.0,
+) -> Annotated:
+    """Return an image's COCO `results` with a score >= `threshold`, best first; see `decode`.
+
+    Args:
+        results: of one image of (height, width).
+        name: the data set, for its category ids.
+        threshold: 0-1.
+        height: in pixels.
+        width: in pixels.
+        shrink: at most 1.
+    """
+    kept = sorted((r for r in results if r["score"] >= threshold), key=lambda r: -r["score"])
+    boxes = np.array([r["bbox"] for r in kept], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]  # COCO's are (x, y, width, height)
+    to_class = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id")
+    ids = [int(r["category_id"]) for r in kept]
+    classes = ids if to_class is None else [to_class.get(i, -1) for i in ids]
+    masks = None
+    if all("segmentation" in r for r in kept):
+        masks = decode([r["segmentation"] for r in kept], height, width, shrink)
+    return Annotated(masks, boxes * shrink, classes, [float(r["score"]) for r in kept])

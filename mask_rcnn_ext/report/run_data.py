@@ -1,0 +1,166 @@
+"""Reading what a run left in its folder."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as detectron2_get_cfg
+
+from ..config import load_config
+from ..errors import UserError
+
+__all__ = ["TASK_TITLES", "Run", "changed_keys", "evenly_spread", "read_predictions", "read_run"]
+
+TASK_TITLES = {"segm": "Mask", "bbox": "Box"}  # detectron2's tasks of instance segmentation
+
+
+@dataclass(frozen=True)
+class Run:
+    """The contents of a run's folder.
+
+    Attributes:
+        folder: the folder.
+        config: the config the run ended with, `config.yaml`.
+        config_text: the same file as text.
+        history: metric -> (iterations, values), sorted by iteration, from `metrics.json`.
+        results: data-set name -> task -> metric -> number, from `results.json`. A metric that could
+            not be computed is None. A task may nest once more: "overlap" -> level -> metric.
+        info: the "run" entry of `results.json`: times, memory, device, seed, versions.
+        missing: what the folder lacks, one plain sentence each.
+    """
+
+    folder: Path
+    config: CfgNode
+    config_text: str
+    history: dict[str, tuple[list[int], list[float]]]
+    results: dict[str, dict[str, Any]]
+    info: dict[str, Any]
+    missing: list[str]
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read a run's folder. Parts that are not there are named in `Run.missing`.
+
+    Raises:
+        UserError: there is no such folder, no `config.yaml` in it, or a file that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}; expected the OUTPUT_DIR of a run of train_net.py")
+    config_file = folder / "config.yaml"
+    if not config_file.is_file():
+        raise UserError(
+            f"{folder} is not a run's folder: it has no config.yaml. Expected the OUTPUT_DIR of a "
+            "run of train_net.py"
+        )
+    config = load_config(str(config_file))
+    missing: list[str] = []
+    history = _read_history(folder / "metrics.json", missing)
+    results, info = _read_results(folder / "results.json", list(config.DATASETS.TEST), missing)
+    return Run(folder, config, config_file.read_text("utf-8"), history, results, info, missing)
+
+
+def _read_history(path: Path, missing: list[str]) -> dict[str, tuple[list[int], list[float]]]:
+    if not path.is_file():
+        missing.append("No metrics.json, so there are no training curves: this run did not train.")
+        return {}
+    by_metric: dict[str, dict[int, float]] = {}
+    damaged = 0
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+            iteration = int(entry.pop("iteration"))
+        except (ValueError, KeyError, AttributeError, TypeError):
+            damaged += bool(line.strip())  # a run that was killed leaves half a line
+            continue
+        for key, value in entry.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                # A resumed run writes an iteration again; what came later holds.
+                by_metric.setdefault(key, {})[iteration] = float(value)
+    if damaged:
+        missing.append(f"metrics.json: {damaged} damaged line(s) left out.")
+    if not by_metric:
+        missing.append("metrics.json holds no metrics, so there are no training curves.")
+    return {
+        key: (sorted(values), [values[i] for i in sorted(values)])
+        for key, values in by_metric.items()
+    }
+
+
+def _read_results(
+    path: Path, test_names: list[str], missing: list[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return (results by data-set name, run info)."""
+    if not path.is_file():
+        missing.append("No results.json: this run was not evaluated.")
+        return {}, {}
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not a json file: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected {{task: {{metric: number}}}}, got a list or a value")
+    info = content.pop("run", None) or {}
+    tasks = {key: value for key, value in content.items() if isinstance(value, dict)}
+    if not tasks:
+        missing.append("results.json holds no evaluation results.")
+        return {}, info
+    if set(tasks) & set(test_names):  # several test sets: one more level, by name
+        return tasks, info
+    return {test_names[0] if test_names else "test": tasks}, info
+
+
+def read_predictions(run: Run, name: str) -> dict[Any, list[dict[str, Any]]] | None:
+    """Return image id -> COCO results of the run on data set `name`; None when it left none.
+
+    Raises:
+        UserError: the file is not a json list of COCO results.
+    """
+    path = run.folder / "inference" / name / "coco_instances_results.json"
+    if not path.is_file():
+        return None
+    try:
+        by_image: dict[Any, list[dict[str, Any]]] = {}
+        for result in json.loads(path.read_text("utf-8")):
+            by_image.setdefault(result["image_id"], []).append(result)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a list of COCO results: {error!r}") from error
+    return by_image
+
+
+def changed_keys(config: CfgNode) -> list[tuple[str, str, str]]:
+    """Return (key, value, detectron2's default or "") of every key that is not at its default."""
+    defaults = dict(_flatten(detectron2_get_cfg()))
+    own = dict(_flatten(load_config(None)))  # the defaults of the keys that this package adds
+    return [
+        (key, _plain(value), _plain(defaults[key]) if key in defaults else "")
+        for key, value in sorted(_flatten(config))
+        if _plain(value) != _plain(own.get(key, "\0"))
+    ]
+
+
+def _flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _plain(value: Any) -> str:
+    """Return `value` as text, a tuple like the list that it becomes in a yaml file."""
+    return str(_as_list(value))
+
+
+def _as_list(value: Any) -> Any:
+    return [_as_list(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def evenly_spread(count: int, wanted: int) -> list[int]:
+    """Return min(count, wanted) indices: the middles of that many equal parts of range(count)."""
+    wanted = min(count, wanted)
+    return [(2 * k + 1) * count // (2 * wanted) for k in range(wanted)]

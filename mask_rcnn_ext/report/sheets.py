@@ -1,0 +1,163 @@
+"""Sheets of pictures with titles: the font, fitting a picture into a cell, and the grid."""
+
+import functools
+import os
+from collections.abc import Sequence
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["contact_sheet", "load_font", "resize_picture"]
+
+RGB = tuple[int, int, int]
+RGBArray = npt.NDArray[np.uint8]
+
+_INK: RGB = (28, 32, 38)
+_MUTED: RGB = (96, 104, 114)
+_PAPER: RGB = (255, 255, 255)
+_LETTERBOX: RGB = (241, 243, 245)
+_PAD = 10  # pixels between the tiles
+
+
+@functools.lru_cache(maxsize=64)
+def load_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Return the sans-serif font that matplotlib brings along, `size` pixels high."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(os.path.join(mpl.get_data_path(), "fonts", "ttf", name), size)
+
+
+def resize_picture(image: RGBArray, width: int, height: int) -> RGBArray:
+    """Return `image`, (H, W, 3) uint8, at (height, width, 3): averaged down, or linearly up."""
+    shrinks = width < image.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.array(cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=how))
+
+
+def _fit_tile(tile: RGBArray, width: int, height: int) -> RGBArray:
+    """Return the tile, shape kept, as large as fits (width, height)."""
+    ratio = min(width / tile.shape[1], height / tile.shape[0])
+    new_width = min(width, max(1, round(tile.shape[1] * ratio)))
+    new_height = min(height, max(1, round(tile.shape[0] * ratio)))
+    if (new_height, new_width) == tile.shape[:2]:
+        return tile
+    return resize_picture(tile, new_width, new_height)
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Return `text`, cut with an ellipsis in its middle when it is wider than `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    for keep in range(len(text) - 1, 0, -1):
+        short = text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
+        if font.getlength(short) <= width:
+            return short
+    return "…"
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Return the lines of `text`, none wider than `width` pixels where its words allow."""
+    lines = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split(" "):
+            longer = f"{line} {word}" if line else word
+            if line and font.getlength(longer) > width:
+                lines.append(line)
+                line = word
+            else:
+                line = longer
+        lines.append(line)
+    return lines
+
+
+def _heading(text: str, width: int) -> Image.Image:
+    """Return the heading on white: its first line large and bold, the rest plain, wrapped."""
+    fonts = (
+        load_font(int(np.clip(width / 80, 13, 24)), bold=True),
+        load_font(int(np.clip(width / 110, 12, 18))),
+    )
+    lines = [
+        (line, fonts[min(index, 1)])
+        for index, paragraph in enumerate(text.splitlines())
+        for line in _wrap(paragraph, fonts[min(index, 1)], width - 2 * _PAD)
+    ]
+    picture = Image.new("RGB", (width, sum(round(f.size * 1.4) for _, f in lines) + _PAD), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    y = _PAD
+    for line, font in lines:
+        draw.text((_PAD, y), line, font=font, fill=_INK)
+        y += round(font.size * 1.4)
+    return picture
+
+
+def contact_sheet(
+    tiles: Sequence[RGBArray],
+    titles: Sequence[str] | None = None,
+    columns: int = 6,
+    heading: str = "",
+    column_titles: Sequence[str] | None = None,
+) -> RGBArray:
+    """Return a sheet of `tiles`, row by row, on white.
+
+    A tile is scaled, its shape kept, to fit the width of the widest and the height of the highest.
+
+    Args:
+        tiles: (H_i, W_i, 3) uint8 RGB each, at least one.
+        titles: one line above each tile, shortened to its width; or None.
+        columns: tiles in a row.
+        heading: text above all, wrapped to the width; its first line in bold.
+        column_titles: one line above each column; or None.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: no tiles, or a list whose length does not fit.
+    """
+    if not tiles or columns < 1:
+        raise ValueError(f"expected tiles and columns, got {len(tiles)} and {columns}")
+    if titles is not None and len(titles) != len(tiles):
+        raise ValueError(f"expected {len(tiles)} titles, got {len(titles)}")
+    if column_titles is not None and len(column_titles) != columns:
+        raise ValueError(f"expected {columns} column titles, got {len(column_titles)}")
+    width, height = max(t.shape[1] for t in tiles), max(t.shape[0] for t in tiles)
+    tiles = [_fit_tile(tile, width, height) for tile in tiles]
+    text_size = int(np.clip(width / 26, 10, 18))
+    lefts = [_PAD + column * (width + _PAD) for column in range(columns)]
+    strips = [_heading(heading, lefts[-1] + width + _PAD)] if heading else []
+    if column_titles is not None:
+        strips.append(_text_row(column_titles, lefts, width, load_font(text_size, bold=True), _INK))
+    for start in range(0, len(tiles), columns):
+        if titles is not None:
+            row_titles = titles[start : start + columns]
+            strips.append(_text_row(row_titles, lefts, width, load_font(text_size), _MUTED))
+        strips.append(_picture_row(tiles[start : start + columns], lefts, width))
+    sheet = Image.new("RGB", (strips[0].width, sum(s.height for s in strips) + _PAD), _PAPER)
+    y = _PAD // 2
+    for strip in strips:
+        sheet.paste(strip, (0, y))
+        y += strip.height
+    return np.array(sheet)
+
+
+def _text_row(
+    texts: Sequence[str], lefts: list[int], width: int, font: ImageFont.FreeTypeFont, ink: RGB
+) -> Image.Image:
+    row = Image.new("RGB", (lefts[-1] + width + _PAD, round(font.size * 1.5)), _PAPER)
+    draw = ImageDraw.Draw(row)
+    for left, text in zip(lefts, texts, strict=False):  # the last row may be short
+        draw.text((left, 1), _shorten(text, font, width), font=font, fill=ink)
+    return row
+
+
+def _picture_row(tiles: Sequence[RGBArray], lefts: list[int], width: int) -> Image.Image:
+    height = max(tile.shape[0] for tile in tiles)
+    row = Image.new("RGB", (lefts[-1] + width + _PAD, height + _PAD), _PAPER)
+    for left, tile in zip(lefts, tiles, strict=False):
+        row.paste(_LETTERBOX, (left, 0, left + width, height))
+        x, y = left + (width - tile.shape[1]) // 2, (height - tile.shape[0]) // 2
+        row.paste(Image.fromarray(tile), (x, y))
+    return row

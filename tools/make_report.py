@@ -1,0 +1,109 @@
+"""Make predictions.png and report.html of a run, in its folder.
+
+python tools/make_report.py output/demo
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.data.lookup import require_dataset
+from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.report.html import write_report
+from mask_rcnn_ext.report.run_data import read_run
+
+
+def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[str]]:
+    """Return the run's training and test sets that can be read, and a sentence on each other one.
+
+    Args:
+        cfg: of the run. A user's own data, named there by its files, is registered again.
+        clean_dir: folder for cleaned copies of own data; needed until the report is written.
+    """
+    notes: list[str] = []
+    data = cfg.MASK_RCNN_EXT.DATA
+    if data.TRAIN_JSON or data.VAL_JSON:
+        ext = cfg.MASK_RCNN_EXT
+        classes = list(zip(ext.CATEGORY_IDS, ext.CLASS_NAMES, strict=True))
+        try:
+            own = register_own_data(
+                data.TRAIN_JSON,
+                data.TRAIN_IMAGES,
+                data.VAL_JSON,
+                data.VAL_IMAGES,
+                clean_dir=clean_dir,
+                strict=data.STRICT,
+                classes=classes,
+            )
+        except UserError as error:
+            return [], [], [f"The run's data cannot be read any more: {error}."]
+        train, test = [own.train_name], [own.val_name]
+        if not own.val_name:
+            notes.append("No validation data was given.")
+    else:
+        train, test = list(cfg.DATASETS.TRAIN), list(cfg.DATASETS.TEST)
+        if not test:
+            notes.append("The config names no test set (DATASETS.TEST is empty).")
+    usable: list[list[str]] = []
+    for names in (train, test):
+        usable.append([])
+        for name in filter(None, names):
+            try:
+                require_dataset(name)
+            except UserError as error:
+                notes.append(f"Data set {name} left out: {str(error).splitlines()[0]}")
+            else:
+                usable[-1].append(name)
+    return usable[0], usable[1], list(dict.fromkeys(notes))
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", metavar="RUN_DIR", help="OUTPUT_DIR of a run of train_net.py")
+    parser.add_argument("--num-images", type=int, default=12, help="images to draw (default: 12)")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        help="predictions with a lower score are not drawn (default: 0.5)",
+    )
+    args = parser.parse_args(argv)
+    if args.num_images < 1:
+        raise UserError(f"--num-images: expected 1 or more, got {args.num_images}")
+    if not 0 <= args.score_threshold <= 1:
+        raise UserError(f"--score-threshold: expected 0 to 1, got {args.score_threshold:g}")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report; return the exit code."""
+    try:
+        args = parse_args(argv)
+        run = read_run(args.run)
+        with tempfile.TemporaryDirectory() as clean_dir:
+            train, test, notes = find_data(run.config, clean_dir)
+            written = write_report(
+                args.run,
+                train_names=train,
+                test_names=test,
+                num_images=args.num_images,
+                score_threshold=args.score_threshold,
+                notes=notes,
+            )
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for path in written:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Draw a sheet of images of a data set with its masks, and count its classes.
+
+    python tools/preview_dataset.py --dataset occluded_shapes_train
+    python tools/preview_dataset.py --json annotations.json --images folder
+
+Any data set in detectron2's catalog will do: ours, detectron2's own, or COCO-format files.
+"""
+
+import argparse
+import logging
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from detectron2.data import DatasetCatalog
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.data.lookup import require_dataset
+from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.report.instances import DatasetSummary, load_picture, summarize, truth
+from mask_rcnn_ext.report.pictures import contact_sheet, draw_instances, save_png
+
+LABELS_AT_MOST = 25  # objects in an image; names on more would hide it
+
+
+def draw_record(
+    record: dict[str, Any], class_names: Sequence[str], size: int
+) -> npt.NDArray[np.uint8]:
+    """Return the image of a record with its instances drawn, its longer side `size` pixels.
+
+    Raises:
+        UserError: the image cannot be read or does not fit its annotations.
+    """
+    image = load_picture(record)
+    shown = truth(record, *image.shape[:2])
+    few = len(shown.classes) <= LABELS_AT_MOST and len(class_names) > 1
+    return draw_instances(
+        image,
+        shown.masks,
+        shown.boxes if shown.masks is None else None,
+        [class_names[i] if few else "" for i in shown.classes],
+        size / max(image.shape[:2]),
+    )
+
+
+def choose(count: int, wanted: int, seed: int) -> list[int]:
+    """Return `wanted` of range(count), in order; the same for the same seed."""
+    return sorted(random.Random(seed).sample(range(count), min(count, wanted)))
+
+
+def make_sheet(name: str, args: argparse.Namespace) -> DatasetSummary:
+    """Write the sheet of a registered data set to `args.output`; return its counts."""
+    records = DatasetCatalog.get(name)
+    if not records:
+        raise UserError(f"data set {name!r} has no images")
+    summary = summarize(name)
+    chosen = [records[i] for i in choose(len(records), args.num, args.seed)]
+    tiles = [draw_record(record, summary.class_names, args.size) for record in chosen]
+    titles = []
+    for record in chosen:
+        count = sum(not a.get("iscrowd", 0) for a in record.get("annotations", []))
+        titles.append(f"{record['file_name'].rsplit('/', 1)[-1]} · {count}")
+    heading = (
+        f"{args.json or name}\n{len(chosen)} of {summary.images:,} images, drawn at random "
+        f"(seed {args.seed}) · {summary.instances:,} objects of {len(summary.class_names)} "
+        f"{'class' if len(summary.class_names) == 1 else 'classes'} in all"
+    )
+    save_png(args.output, contact_sheet(tiles, titles, min(args.columns, len(tiles)), heading))
+    return summary
+
+
+def print_counts(summary: DatasetSummary, output: str) -> None:
+    """Print what the data set holds."""
+    print(output)
+    crowds = f" and {summary.crowds:,} crowd regions" if summary.crowds else ""
+    print(f"{summary.images:,} images, {summary.instances:,} objects{crowds}")
+    width = max((len(name) for name in summary.class_names), default=0)
+    for name, count in zip(summary.class_names, summary.per_class, strict=True):
+        print(f"  {name:<{width}}  {count:>8,}")
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dataset", metavar="NAME", help="a data set in detectron2's catalog")
+    parser.add_argument("--json", metavar="F", help="COCO-format annotations, with --images")
+    parser.add_argument("--images", metavar="D", help="folder of the images of --json")
+    parser.add_argument("--output", metavar="PNG", help="default: preview_NAME.png")
+    parser.add_argument("--num", type=int, default=24, help="images to draw (default: 24)")
+    parser.add_argument("--seed", type=int, default=0, help="picks the images (default: 0)")
+    parser.add_argument("--columns", type=int, default=6, help="images in a row (default: 6)")
+    parser.add_argument(
+        "--size", type=int, default=240, help="longer side of an image, pixels (default: 240)"
+    )
+    args = parser.parse_args(argv)
+    if bool(args.dataset) == bool(args.json) or bool(args.json) != bool(args.images):
+        raise UserError("expected either --dataset NAME, or --json F with --images D")
+    for option, least in (("num", 1), ("columns", 1), ("size", 32)):
+        if getattr(args, option) < least:
+            value = getattr(args, option)
+            raise UserError(f"--{option}: expected {least} or more, got {value}")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the sheet; return the exit code."""
+    try:
+        args = parse_args(argv)
+        args.output = args.output or f"preview_{args.dataset or 'own_data'}.png"
+        with tempfile.TemporaryDirectory() as clean_dir:
+            name = args.dataset
+            if args.json:
+                own = register_own_data(args.json, args.images, "", "", clean_dir=clean_dir)
+                name = own.train_name
+            require_dataset(name)
+            print_counts(make_sheet(name, args), args.output)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    sys.exit(main())
