@@ -54,6 +54,10 @@ def launch(main: Callable[[Any], Any], args: Any) -> Any:
 
 def _process(main: Callable[[Any], Any], args: Any) -> None:
     """Run `main` in a process that `launch` started; a user's mistake ends it with exit code 2."""
+    if not torch.cuda.is_available():
+        # Each process would start as many threads as there are cores, and they would wait for
+        # one another.
+        torch.set_num_threads(max(1, torch.get_num_threads() // args.num_gpus))
     code = run_as_command(lambda: main(args))
     if code:
         sys.exit(code)

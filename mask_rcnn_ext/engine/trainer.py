@@ -157,8 +157,11 @@ class Trainer(DefaultTrainer):
         if name == "TrainingSampler":
             return TrainingSampler(len(dicts), seed=seed)
         if name == "RepeatFactorTrainingSampler":
+            # detectron2's main branch made the square root an option; before, it was always taken.
+            loader = cfg.DATALOADER
+            option = {"sqrt": loader.REPEAT_SQRT} if "REPEAT_SQRT" in loader else {}
             factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-                dicts, cfg.DATALOADER.REPEAT_THRESHOLD
+                dicts, cfg.DATALOADER.REPEAT_THRESHOLD, **option
             )
             return RepeatFactorTrainingSampler(factors, seed=seed)
         if name == "RandomSubsetTrainingSampler":
@@ -188,7 +191,9 @@ class Trainer(DefaultTrainer):
             weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
         )
         adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-        return adamw(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+        return adamw(
+            groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, fused=True
+        )
 
     def resume_or_load(self, resume: bool = True) -> None:
         """See :meth:`DefaultTrainer.resume_or_load`; also moves the loader to the next batch."""
