@@ -32,6 +32,7 @@ demo: $(DEMO)/report.html  ## train Mask R-CNN on drawn shapes, evaluate it, wri
 
 $(DEMO)/results.json: $(SOURCES) | setup
 	$(eval DEMO_RAN := yes)
+	@rm -rf $(DEMO)  # curves of an earlier run would go on in this one's
 	$(PY) train_net.py --config-file $(DEMO_CONFIG) OUTPUT_DIR $(DEMO)
 
 $(DEMO)/report.html: $(DEMO)/results.json | setup

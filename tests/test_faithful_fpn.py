@@ -9,7 +9,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from mask_rcnn_ext import load_config
-from mask_rcnn_ext.engine.precision import apply_memory_format
+from mask_rcnn_ext.engine.precision import prepare_model
 
 
 def stock_config():
@@ -49,7 +49,7 @@ def batch():
 @pytest.fixture(scope="module")
 def models():
     ours = our_config("Base-RCNN-FPN", "MODEL.MASK_ON", "True", "MODEL.RESNETS.DEPTH", "50")
-    return apply_memory_format(ours, build(ours)), build(stock_config())
+    return prepare_model(ours, build(ours)), build(stock_config())
 
 
 def test_same_state_dict_keys_and_values(models):

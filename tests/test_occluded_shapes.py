@@ -12,15 +12,9 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.data import occluded_shapes
-from mask_rcnn_ext.data.occluded_shapes import (
-    CLASSES,
-    SIZE,
-    SPLITS,
-    checksum,
-    draw_image,
-    draw_split,
-)
+from mask_rcnn_ext.data import occluded_shapes, shape_drawing
+from mask_rcnn_ext.data.occluded_shapes import SEED, SPLITS, checksum, draw_split
+from mask_rcnn_ext.data.shape_drawing import CLASSES, SIZE, draw_image
 
 CHECKSUMS = {
     "train": "e8312727b736ecfc4a72a88fd55f2aa17b69ec20307a8fc886d85688c34ecce0",
@@ -93,8 +87,8 @@ def test_difficulty(val):
 def test_sizes_are_16_to_90_and_a_third_under_32():
     shapes = []
     for index in range(150):
-        rng = occluded_shapes._Stream(occluded_shapes.SEED, 0, index)
-        shapes += occluded_shapes._compose(rng, np.array([120.0, 120.0, 120.0]))[0]
+        rng = shape_drawing._Stream(SEED, 0, index)
+        shapes += shape_drawing._compose(rng, np.array([120.0, 120.0, 120.0]))[0]
     sizes = np.array([shape.size for shape in shapes])
     assert sizes.min() >= 16
     assert sizes.max() <= 90
@@ -104,20 +98,20 @@ def test_sizes_are_16_to_90_and_a_third_under_32():
 def test_ring_has_a_hole_and_the_raster_is_exact():
     """A square of 8 x 8 pixels at (10, 20) covers 8 * 8 * 16 samples; a ring's centre is empty."""
     square = np.array([[10, 20], [18, 20], [18, 28], [10, 28]], dtype=np.int64) * 256
-    rows, columns, inside = occluded_shapes._rasterise([square])
+    rows, columns, inside = shape_drawing._rasterise([square])
     assert inside.sum() == 8 * 8 * 16
     assert (rows.start, columns.start) == (80, 40)
-    shape = occluded_shapes._Shape(4, 40.0, 80.0, 80.0, 0.0, (0, 0, 0), (0, 0))
-    rows, columns, inside = occluded_shapes._rasterise(occluded_shapes._outline(shape))
+    shape = shape_drawing._Shape(4, 40.0, 80.0, 80.0, 0.0, (0, 0, 0), (0, 0))
+    rows, columns, inside = shape_drawing._rasterise(shape_drawing._outline(shape))
     assert not inside[320 - rows.start, 320 - columns.start]
     assert inside[320 - rows.start, 320 + 15 * 4 - columns.start]
 
 
 def test_drawing_one_image_twice_gives_the_same():
-    first, second = draw_image("test", 3), draw_image("test", 3)
+    first, second = draw_image(1, 2, 3), draw_image(1, 2, 3)
     assert np.array_equal(first[0], second[0])
     assert first[1] == second[1]
-    assert not np.array_equal(first[0], draw_image("test", 4)[0])
+    assert not np.array_equal(first[0], draw_image(1, 2, 4)[0])
 
 
 @pytest.fixture

@@ -212,7 +212,9 @@ def test_cuda_config_falls_back_to_the_cpu_with_a_line(weights, monkeypatch, cap
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device, and MASK_RCNN_EXT_TEST_GPU=1"
+)
 def test_results_of_a_gpu_are_on_the_cpu(weights):
     instances = Predictor(tiny_cfg(3), weights, device="cuda")(picture(64, 64))
     assert instances.scores.device.type == instances.pred_masks.device.type == "cpu"

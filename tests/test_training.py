@@ -71,13 +71,34 @@ def test_results_json(run):
     assert {"torch", "torchvision", "detectron2", "python"} <= set(record["versions"])
 
 
+def loss_on_train(root, flags, checkpoint) -> float:
+    """Return the loss of a checkpoint over the training images, with the sampling held fixed."""
+    from detectron2.utils.events import EventStorage
+
+    from mask_rcnn_ext import load_config
+    from mask_rcnn_ext.data.own_data import register_own_data
+    from mask_rcnn_ext.engine.trainer import Trainer
+
+    register_own_data(flags[1], flags[3], "", "", clean_dir=str(root / "clean"))
+    cfg = load_config(str(root / "out/config.yaml"))
+    model = Trainer.build_model(cfg).train()
+    model.load_state_dict(weights(checkpoint))
+    torch.manual_seed(0)
+    batches = iter(Trainer.build_train_loader(cfg, seed=0))
+    with EventStorage(), torch.no_grad():
+        return sum(float(sum(model(next(batches)).values())) for _ in range(6))
+
+
 def test_it_learns(run):
-    root, _ = run
+    root, flags = run
+    start, end = (
+        loss_on_train(root, flags, root / f"out/{name}.pth")
+        for name in ("model_0000009", "model_final")
+    )
+    assert end < start
     lines = [json.loads(line) for line in (root / "out/metrics.json").read_text().splitlines()]
-    losses = [line["total_loss"] for line in lines if "total_loss" in line]
-    assert losses, "metrics.json has no total_loss"
-    log = (root / "out/log.txt").read_text()
-    assert "20/20" in log
+    assert any("total_loss" in line and "lr" in line for line in lines)
+    assert "20/20" in (root / "out/log.txt").read_text()
     before, after = weights(root / "out/model_0000009.pth"), weights(root / "out/model_final.pth")
     assert not same(before, after)
 
@@ -117,6 +138,35 @@ def test_eval_only_repeats_the_runs_result(run, tmp_path):
     results = json.loads((tmp_path / "eval/results.json").read_text())
     assert results["run"]["train_seconds"] is None
     assert results["segm"] == json.loads((root / "out/results.json").read_text())["segm"]
+
+
+def test_eval_only_in_the_runs_own_folder_keeps_its_config_and_training_time(run, tmp_path):
+    root, _ = run
+    copy = tmp_path / "copy"
+    shutil.copytree(root / "out", copy)
+    before = (copy / "config.yaml").read_text()
+    code = run_train_net(
+        "--config-file", str(copy / "config.yaml"), "--eval-only",
+        "MODEL.WEIGHTS", str(copy / "model_final.pth"), "OUTPUT_DIR", str(copy),
+    )  # fmt: skip
+    assert code == 0
+    assert (copy / "config.yaml").read_text() == before
+    seconds = [
+        json.loads((folder / "results.json").read_text())["run"]["train_seconds"]
+        for folder in (root / "out", copy)
+    ]
+    assert seconds[0] == seconds[1]
+
+
+def test_resume_is_exact_with_workers_and_flips(coco_pair, tmp_path):
+    """Another loader: two workers, and a seed that the run drew for itself."""
+    options = ["DATALOADER.NUM_WORKERS", "2", "SEED", "-1", "SOLVER.CHECKPOINT_PERIOD", "3"]
+    assert train(tmp_path / "a", *coco_pair, *options, "SOLVER.MAX_ITER", "6") == 0
+    (tmp_path / "b").mkdir()
+    shutil.copy(tmp_path / "a/model_0000002.pth", tmp_path / "b")
+    (tmp_path / "b/last_checkpoint").write_text("model_0000002.pth")
+    assert train(tmp_path / "b", *coco_pair, "--resume", *options, "SOLVER.MAX_ITER", "6") == 0
+    assert same(*(weights(tmp_path / name / "model_final.pth") for name in "ab"))
 
 
 def test_mixed_precision_on_cpu_trains_and_stays_finite(coco_pair, tmp_path):
@@ -163,20 +213,33 @@ def test_two_processes_on_cpu(coco_pair, tmp_path):
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         assert "segm" in json.loads((out / "results.json").read_text())
         assert (out / "log.txt.rank1").exists()
-    assert same(*(weights(tmp_path / name / "model_final.pth") for name in commands))
+    two = weights(tmp_path / "spawn" / "model_final.pth")
+    assert same(two, weights(tmp_path / "torchrun" / "model_final.pth"))
+    # The first process alone, with its half of each batch, learns something else: gradients are
+    # shared.
+    alone = tmp_path / "alone"
+    assert train(alone, *coco_pair, "SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2") == 0
+    assert not same(two, weights(alone / "model_final.pth"))
 
 
-def test_a_mistake_in_one_of_two_processes_is_one_message(coco_pair, tmp_path):
+@pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
+def test_a_mistake_in_two_processes_is_one_message(coco_pair, tmp_path, launcher):
+    start, flags = [], ["--num-gpus", "2", "--dist-url", "auto"]
+    if launcher == "torchrun":
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        flags = []
     command = [
-        sys.executable, str(REPO / "train_net.py"), "--config-file", TINY_CONFIG, *coco_pair,
-        "--num-gpus", "2", "--dist-url", "auto", *SMALL, "OUTPUT_DIR", str(tmp_path / "out"),
+        sys.executable, *start, str(REPO / "train_net.py"), "--config-file", TINY_CONFIG,
+        *coco_pair, *flags, *SMALL, "OUTPUT_DIR", str(tmp_path / "out"),
         "SOLVER.IMS_PER_BATCH", "3",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=240
     )
-    assert done.returncode == 2
-    assert done.stderr.count("error: ") == 1
+    assert done.returncode == (2 if launcher == "spawn" else 1)  # torchrun's own code
+    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1
     assert "IMS_PER_BATCH" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+    if launcher == "spawn":  # torchrun reports the failed process in its own way
+        assert "Traceback" not in done.stderr

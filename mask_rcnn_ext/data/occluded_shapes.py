@@ -4,10 +4,9 @@ Every image is 160 x 160 pixels and holds 2 to 6 shapes of five classes. Shapes 
 one of their own class or colour, so that only outlines tell instances apart; one class has a hole.
 An instance that is less than 30 % visible is not drawn. Annotations are the visible parts.
 
-The same pixels come out on every machine: random numbers are the raw stream of PCG64 (whose
-stability NumPy guarantees), outlines are rasterised in integers, and colours use only IEEE basic
-arithmetic. `checksum` sums up what was drawn; the tests hold its value. The difficulty is fixed: it
-is part of the data set's version and is not changed for the sake of a result.
+The same pixels come out on every machine, see `shape_drawing`; `checksum` sums up what was drawn,
+and the tests hold its value. The difficulty is fixed: it is part of the data set's version and is
+not changed for the sake of a result.
 
 Layout: `$DETECTRON2_DATASETS/occluded_shapes/{train,val,test}/{000000.png, ..., annotations.json}`.
 """
@@ -15,12 +14,10 @@ Layout: `$DETECTRON2_DATASETS/occluded_shapes/{train,val,test}/{000000.png, ...,
 import hashlib
 import json
 import logging
-import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,234 +25,17 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from PIL import Image
-from pycocotools import mask as mask_util
 
 from ..errors import UserError
+from .shape_drawing import CLASSES, SIZE, draw_image
 
-__all__ = ["CLASSES", "SPLITS", "checksum", "draw_image", "draw_split", "register_occluded_shapes"]
+__all__ = ["SPLITS", "checksum", "draw_split", "register_occluded_shapes"]
 
 VERSION = "1.0"
 SEED = 20170320
-SIZE = 160  # pixels, both sides
-CLASSES = ("disk", "box", "triangle", "star", "ring")
 SPLITS = {"train": 800, "val": 200, "test": 200}
-MIN_VISIBLE = 0.3
-
-_UNIT = 256  # fixed-point steps per pixel
-_SUB = 4  # samples per pixel side
-_PIXEL_OF_SAMPLE = (
-    np.arange(SIZE * _SUB)[:, None] // _SUB * SIZE + np.arange(SIZE * _SUB)[None, :] // _SUB
-).ravel()
-_SMALL, _SPLIT, _LARGE = 16.0, 32.0, 90.0  # pixels; a third of the sizes lies under _SPLIT
 
 logger = logging.getLogger(__name__)
-
-
-class _Stream:
-    """Uniform numbers from PCG64's raw stream, the same on every platform and NumPy version."""
-
-    def __init__(self, *entropy: int) -> None:
-        self._bits = np.random.PCG64(np.random.SeedSequence(entropy))
-
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
-        return low + (high - low) * (int(self._bits.random_raw()) >> 11) / 2.0**53
-
-    def integer(self, low: int, high: int) -> int:
-        """Return an integer in [low, high]."""
-        return low + int(self._bits.random_raw()) % (high - low + 1)
-
-    def noise(self, height: int, width: int) -> np.ndarray:
-        """Return (height, width, 3) float64, mean 0, variance 1: centred sums of eight bytes."""
-        raw = self._bits.random_raw(height * width * 3).astype("<u8")
-        total = raw.view(np.uint8).reshape(height, width, 3, 8).astype(np.int64).sum(axis=3)
-        return (total - 1020) / 209.0  # 8 uniform bytes: mean 8 * 127.5, deviation 8 ** .5 * 73.9
-
-
-@dataclass(frozen=True)
-class _Shape:
-    label: int  # index into CLASSES
-    size: float  # pixels, diameter of the circle around the outline
-    x: float  # pixels, centre
-    y: float
-    angle: float  # radians
-    colour: tuple[float, float, float]  # 0-255, RGB
-    shade: tuple[float, float]  # change of brightness per radius along x and y
-
-
-def _outline(shape: _Shape) -> list[np.ndarray]:
-    """Return closed polygons, (V, 2) int64 in 1/256 pixel; holes by the even-odd rule."""
-    radius = shape.size / 2
-
-    def polygon(radii: list[float]) -> np.ndarray:
-        steps = [shape.angle + 2 * math.pi * i / len(radii) for i in range(len(radii))]
-        points = [
-            (shape.x + radius * r * math.cos(a), shape.y + radius * r * math.sin(a))
-            for r, a in zip(radii, steps, strict=True)
-        ]
-        return np.array([[math.floor(v * _UNIT + 0.5) for v in p] for p in points], dtype=np.int64)
-
-    name = CLASSES[shape.label]
-    if name == "disk":
-        return [polygon([1.0] * 48)]
-    if name == "box":
-        return [polygon([1.0] * 4)]
-    if name == "triangle":
-        return [polygon([1.0] * 3)]
-    if name == "star":
-        return [polygon([1.0, 0.45] * 5)]
-    return [polygon([1.0] * 48), polygon([0.5] * 48)]
-
-
-def _rasterise(polygons: list[np.ndarray]) -> tuple[slice, slice, np.ndarray]:
-    """Rasterise by the even-odd rule, exactly.
-
-    Returns:
-        The rows and columns of samples that bound the shape, and the samples inside, bool, of that
-        window.
-    """
-    side, step = SIZE * _SUB, _UNIT // _SUB
-    corners = np.concatenate(polygons)
-    low = np.maximum(corners.min(axis=0) // step, 0)
-    high = np.minimum(corners.max(axis=0) // step + 1, side)
-    rows = np.arange(low[1], high[1])
-    sample_y = rows * step + step // 2
-    toggles = np.zeros((len(rows), int(high[0] - low[0]) + 1), dtype=np.int32)
-    for points in polygons:
-        for (x1, y1), (x2, y2) in zip(points, np.roll(points, -1, axis=0), strict=True):
-            if y1 == y2:
-                continue
-            if y1 > y2:
-                x1, y1, x2, y2 = x2, y2, x1, y1
-            hit = np.flatnonzero((sample_y >= y1) & (sample_y < y2))
-            dx, dy = x2 - x1, y2 - y1
-            # First column whose sample lies right of the edge: floor division keeps it exact.
-            column = (x1 * dy + (sample_y[hit] - y1) * dx - (step // 2) * dy) // (step * dy) + 1
-            # An edge crosses a row once, so the indices of one edge are distinct.
-            toggles[hit, np.clip(column - low[0], 0, toggles.shape[1] - 1)] += 1
-    inside = (np.cumsum(toggles, axis=1)[:, :-1] & 1).astype(bool)
-    return slice(low[1], high[1]), slice(low[0], high[0]), inside
-
-
-def _candidate(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _Shape:
-    """Propose the next shape: usually beside one that is there, often of its class or colour."""
-    partner = placed[rng.integer(0, len(placed) - 1)] if placed and rng.uniform() < 0.7 else None
-    if partner is None:
-        small = rng.uniform() < 0.27  # large ones are refused more often: a third in the end
-        size = rng.uniform(_SMALL, _SPLIT) if small else rng.uniform(_SPLIT, _LARGE)
-        x, y = rng.uniform(size / 2, SIZE - size / 2), rng.uniform(size / 2, SIZE - size / 2)
-        label, shared = rng.integer(0, len(CLASSES) - 1), False
-    else:
-        size = min(max(partner.size * rng.uniform(0.7, 1.3), _SMALL), _LARGE)
-        direction, reach = rng.uniform(0, 2 * math.pi), (size + partner.size) / 2
-        distance = reach * rng.uniform(0.35, 0.75)
-        x, y = (
-            partner.x + distance * math.cos(direction),
-            partner.y + distance * math.sin(direction),
-        )
-        same = rng.uniform() < 0.5
-        label = partner.label if same else rng.integer(0, len(CLASSES) - 1)
-        shared = rng.uniform() < 0.4
-    colour = partner.colour if partner and shared else _clear_colour(rng, background)
-    shift = rng.uniform(-10, 10)  # neighbours of one colour still differ by a little light
-    return _Shape(
-        label=label,
-        size=size,
-        x=x,
-        y=y,
-        angle=rng.uniform(0, 2 * math.pi),
-        colour=(colour[0] + shift, colour[1] + shift, colour[2] + shift),
-        shade=(rng.uniform(-12, 12), rng.uniform(-12, 12)),
-    )
-
-
-def _clear_colour(rng: _Stream, background: np.ndarray) -> tuple[float, float, float]:
-    """Return a colour that differs from `background` by at least 120 levels, summed over RGB."""
-    while True:
-        colour = (rng.uniform(30, 225), rng.uniform(30, 225), rng.uniform(30, 225))
-        if sum(abs(c - float(b)) for c, b in zip(colour, background, strict=True)) >= 120:
-            return colour
-
-
-def _compose(rng: _Stream, background: np.ndarray) -> tuple[list[_Shape], np.ndarray, list[float]]:
-    """Return shapes back to front, the owner of each sample (-1: background) and visible shares."""
-    wanted = rng.integer(2, 6)
-    owner = np.full((SIZE * _SUB, SIZE * _SUB), -1, dtype=np.int8)
-    shapes: list[_Shape] = []
-    full: list[int] = []
-    seen: list[int] = []
-    for _ in range(200):
-        if len(shapes) == wanted:
-            break
-        shape = _candidate(rng, shapes, background)
-        radius = shape.size / 2
-        if not (radius <= shape.x <= SIZE - radius and radius <= shape.y <= SIZE - radius):
-            continue
-        rows, columns, inside = _rasterise(_outline(shape))
-        covered = np.bincount(owner[rows, columns][inside] + 1, minlength=len(shapes) + 1)[1:]
-        left = [n - int(c) for n, c in zip(seen, covered, strict=True)]
-        if all(n >= MIN_VISIBLE * whole for n, whole in zip(left, full, strict=True)):
-            owner[rows, columns][inside] = len(shapes)
-            shapes.append(shape)
-            full.append(int(inside.sum()))
-            seen = [*left, full[-1]]
-    visible = [n / whole for n, whole in zip(seen, full, strict=True)]
-    return shapes, owner, visible
-
-
-def draw_image(split: str, index: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Draw one image.
-
-    Args:
-        split: a key of `SPLITS`.
-        index: number of the image within the split, from 0.
-
-    Returns:
-        The image, (160, 160, 3) uint8 RGB, and its annotations in COCO format without ids:
-        `category_id` from 1, `bbox` XYWH in pixels and compressed RLE `segmentation` of the visible
-        part, `area`, `iscrowd`, and `visible`, the visible share of the whole shape.
-    """
-    rng = _Stream(SEED, list(SPLITS).index(split), index)
-    level = rng.uniform(70, 180)
-    background = np.array([level + rng.uniform(-25, 25) for _ in range(3)])
-    shapes, owner, visible = _compose(rng, background)
-
-    # (SIZE, SIZE, N + 1) samples per pixel; channel 0 is the background, channel i + 1 is shape i.
-    channels = len(shapes) + 1
-    bins = _PIXEL_OF_SAMPLE * channels + owner.ravel() + 1
-    counts = np.bincount(bins, minlength=SIZE * SIZE * channels).reshape(SIZE, SIZE, channels)
-    grid = np.arange(SIZE) + 0.5
-    image = counts[:, :, :1] * background
-    for i, shape in enumerate(shapes):
-        light = (
-            shape.shade[0] * ((grid - shape.x) / (shape.size / 2))[None, :]
-            + shape.shade[1] * ((grid - shape.y) / (shape.size / 2))[:, None]
-        )
-        image += counts[:, :, i + 1, None] * (np.array(shape.colour) + light[:, :, None])
-    image /= _SUB * _SUB
-    ramp_x, ramp_y = rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)
-    ramp = 1.0 + ramp_x * (grid / SIZE - 0.5)[None, :] + ramp_y * (grid / SIZE - 0.5)[:, None]
-    image = image * ramp[:, :, None] + 6.0 * rng.noise(SIZE, SIZE)
-    pixels = np.clip(np.floor(image + 0.5), 0, 255).astype(np.uint8)
-
-    # A pixel belongs to the one channel with most of its samples; ties go to the front.
-    front = len(shapes) - np.argmax(counts[:, :, ::-1], axis=2)
-    annotations = []
-    for i, shape in enumerate(shapes):
-        mask = front == i + 1
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
-        box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
-        annotations.append(
-            {
-                "category_id": shape.label + 1,
-                "bbox": [float(v) for v in box],
-                "area": int(mask.sum()),
-                "segmentation": {"size": [SIZE, SIZE], "counts": rle["counts"].decode("ascii")},
-                "iscrowd": 0,
-                "visible": round(visible[i], 4),
-            }
-        )
-    return pixels, annotations
 
 
 def _info(split: str) -> dict[str, Any]:
@@ -313,7 +93,7 @@ def _write_split(split: str, folder: Path) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(SPLITS[split]):
-        pixels, drawn = draw_image(split, index)
+        pixels, drawn = draw_image(SEED, list(SPLITS).index(split), index)
         name = f"{index:06d}.png"
         Image.fromarray(pixels).save(folder / name)
         images.append({"id": index + 1, "file_name": name, "width": SIZE, "height": SIZE})

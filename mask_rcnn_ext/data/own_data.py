@@ -5,11 +5,9 @@ get one class table, the train file's, so that a val file without some category 
 others: detectron2's loader numbers the categories of each file by itself.
 """
 
-import contextlib
 import json
 import logging
 import os
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
+from ..atomic import atomic_open
 from ..errors import UserError
 from .coco_json import Tally, clean_annotations, complete_ids
 from .lookup import check_image_files, name_some, read_coco_json
@@ -112,7 +111,8 @@ def register_own_data(
     for split, file in files.items():
         if file.changed:
             file.path = os.path.join(clean_dir, f"{_NAMES[split]}.json")
-            _write_json(file.content, file.path)
+            with atomic_open(file.path, "w") as cleaned:
+                json.dump(file.content, cleaned)
     metadata = {
         "thing_classes": list(table.values()),
         "thing_dataset_id_to_contiguous_id": {category: i for i, category in enumerate(table)},
@@ -196,23 +196,6 @@ def _warn_of_unused(files: dict[str, CocoJson], table: dict[int, str]) -> None:
             logger.warning(
                 "%s: %d classes have no instance: %s", path, len(unused), name_some(unused)
             )
-
-
-def _write_json(content: dict[str, Any], path: str) -> None:
-    """Write `content` whole or not at all; several processes may write the same file."""
-    scratch = f"{path}.{uuid.uuid4().hex}.tmp"
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(scratch, "x", encoding="utf-8") as f:
-            json.dump(content, f)
-        os.replace(scratch, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the cleaned copy {os.path.abspath(path)}: {error}"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(scratch)
 
 
 def check_coco_json(

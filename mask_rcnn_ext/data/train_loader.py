@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.data import DatasetFromList
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
@@ -26,11 +27,14 @@ def stream_seed(*entropy: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
-def seed_everything(seed: int) -> None:
-    """Seed `random`, NumPy and torch (CPU and every GPU) in this process."""
+def seed_everything(seed: int, *, cuda: bool = True) -> None:
+    """Seed `random`, NumPy and torch in this process; with `cuda`, every GPU's generator too."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - detectron2's augmentations draw from the global state
-    torch.manual_seed(seed)
+    if cuda:
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 class ResumableBatchSampler:
@@ -75,7 +79,9 @@ class _Unreadable:
 
 class _SeededDataset(Dataset):
     def __init__(self, dicts: Sequence[dict], mapper: Callable[[dict], Any], seed: int) -> None:
-        self.dicts, self.mapper, self.seed, self.rank = dicts, mapper, seed, comm.get_rank()
+        # Serialised, so that worker processes share its memory instead of copying it bit by bit.
+        self.dicts = DatasetFromList(list(dicts), copy=False)
+        self.mapper, self.seed, self.rank = mapper, seed, comm.get_rank()
 
     def __len__(self) -> int:
         return len(self.dicts)
@@ -84,7 +90,7 @@ class _SeededDataset(Dataset):
         position, index = key
         python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
         with torch.random.fork_rng(devices=[]):
-            seed_everything(stream_seed(self.seed, self.rank, position))
+            seed_everything(stream_seed(self.seed, self.rank, position), cuda=False)
             try:
                 return self._load(index)
             finally:

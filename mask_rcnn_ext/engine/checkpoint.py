@@ -14,8 +14,8 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
 
+from ..atomic import atomic_open
 from ..errors import UserError, nearest
-from .atomic import atomic_open
 from .safe_load import load_pickle, load_torch
 
 __all__ = ["Checkpointer"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,27 +12,9 @@ import numpy as np
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
-from ..errors import UserError
-from .atomic import atomic_open
+from ..atomic import atomic_open
 
-__all__ = ["CocoResultsWriter", "require_writable"]
-
-
-def require_writable(folder: str | os.PathLike[str]) -> None:
-    """Make `folder`, with its parents, and see that files can be written there.
-
-    Raises:
-        UserError: they cannot.
-    """
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"output folder {os.fspath(folder)}: cannot be written to ({error.strerror}); "
-            "give another one, or mend its permissions"
-        ) from error
+__all__ = ["CocoResultsWriter"]
 
 
 class CocoResultsWriter:
@@ -86,11 +67,13 @@ class CocoResultsWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
+        if error is not None:
+            self._stack.__exit__(kind, error, traceback)
+            return
+        with self._stack:
             self._results.write("\n]\n")
             with atomic_open(self.images_path, "w") as file:
                 json.dump({"images": self._images, "categories": self._categories}, file, indent=1)
-        self._stack.__exit__(kind, error, traceback)
 
     def add(self, name: str, instances: Instances) -> int:
         """Write the instances of one image.

@@ -90,7 +90,8 @@ def run_as_command(command: Callable[[], Any]) -> int:
     try:
         code = command()
     except UserError as error:
-        if comm.get_rank() > 0:
+        # Under torchrun the process group is gone by now; the variable is still there.
+        if int(os.environ.get("RANK", comm.get_rank())) > 0:
             # A mistake in the config is found by every process. The first one's end stops the
             # others, so waiting keeps the message single; a mistake that only this process met is
             # still told.

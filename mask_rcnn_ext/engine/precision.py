@@ -1,6 +1,7 @@
-"""Mixed precision and memory format, the same on CPU and CUDA."""
+"""Device, mixed precision and memory format, the same on CPU and CUDA."""
 
 import contextlib
+import logging
 from contextlib import AbstractContextManager
 
 import torch
@@ -9,9 +10,39 @@ from torch import nn
 
 from ..errors import UserError
 
-__all__ = ["amp_dtype", "apply_memory_format", "inference_autocast"]
+__all__ = ["amp_dtype", "choose_device", "inference_autocast", "prepare_model"]
+
+logger = logging.getLogger(__name__)
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def choose_device(cfg: CfgNode, device: str | torch.device | None = None) -> None:
+    """Set `MODEL.DEVICE`, in place, to the device that is asked for, or to the CPU.
+
+    Args:
+        cfg: a config whose `MODEL.DEVICE` may ask for CUDA where there is none: then the CPU is
+            used, and the log says so.
+        device: asked for explicitly, in place of the config's; it must be there.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    given = cfg.MODEL.DEVICE if device is None else device
+    try:
+        wanted = torch.device(given)
+    except RuntimeError as error:
+        raise UserError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {given!r}") from error
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        if device is not None:
+            raise UserError(f"device {device}: PyTorch finds no CUDA device here; use 'cpu'")
+        logger.warning("No GPU was found: running on the CPU (MODEL.DEVICE is %s).", wanted)
+        wanted = torch.device("cpu")
+        if cfg.MASK_RCNN_EXT.AMP_DTYPE == "float16":  # chosen for that device; no use on a CPU
+            cfg.MASK_RCNN_EXT.AMP_DTYPE = "auto"
+    elif wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {wanted}: there are {torch.cuda.device_count()} CUDA devices here")
+    cfg.MODEL.DEVICE = str(wanted)
 
 
 def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
@@ -46,11 +77,22 @@ def inference_autocast(cfg: CfgNode) -> AbstractContextManager[object]:
     return torch.autocast(torch.device(cfg.MODEL.DEVICE).type, dtype=dtype)
 
 
-def apply_memory_format(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """Return `model`, with channels_last weights if `MASK_RCNN_EXT.CHANNELS_LAST`.
+def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Make a new model ready for the precision and memory format of `cfg`; return it.
 
-    Convolutions take the format of their weights, so the images need no conversion.
+    With `MASK_RCNN_EXT.CHANNELS_LAST` its weights get that format; convolutions take the format of
+    their weights, so the images need no conversion. With `SOLVER.AMP.ENABLED` the backbone hands
+    float32 features to the heads: detectron2's RoI layers give the boxes the dtype of the features,
+    and bfloat16 has 8 bits, which would move a box at pixel 600 by up to 2 pixels (float16: a
+    quarter).
     """
     if cfg.MASK_RCNN_EXT.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    backbone = getattr(model, "backbone", None)
+    if amp_dtype(cfg) is not None and isinstance(backbone, nn.Module):
+        backbone.register_forward_hook(_as_float32)
     return model
+
+
+def _as_float32(_module: nn.Module, _inputs: object, features: dict) -> dict[str, torch.Tensor]:
+    return {name: feature.float() for name, feature in features.items()}

@@ -1,6 +1,5 @@
 """Prediction on images: one or many, in batches, on the CPU or a GPU."""
 
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -20,11 +19,9 @@ from ..config import add_mask_rcnn_ext_config, load_config
 from ..errors import UserError
 from ..model_zoo import get_config
 from .checkpoint import Checkpointer
-from .precision import apply_memory_format, inference_autocast
+from .precision import choose_device, inference_autocast, prepare_model
 
 __all__ = ["Predictor", "read_bgr", "resolve_config"]
-
-_logger = logging.getLogger(__name__)
 
 BGRArray = npt.NDArray[np.uint8]
 ImageLike = BGRArray | str | os.PathLike[str]
@@ -118,11 +115,11 @@ class Predictor:
             cfg.MODEL.RETINANET.SCORE_THRESH_TEST = float(score_threshold)
         if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
             raise UserError(f"INPUT.FORMAT: expected 'BGR' or 'RGB', got {cfg.INPUT.FORMAT!r}")
-        _choose_device(cfg, device)
+        choose_device(cfg, device)
         self.cfg = cfg
         self.batch_size = batch_size
         self.class_names, self.category_ids = _classes(cfg)
-        self.model = apply_memory_format(cfg, build_model(cfg.clone())).eval()
+        self.model = prepare_model(cfg, build_model(cfg.clone())).eval()
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS, strict=True)
         self._resize = T.ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
@@ -217,24 +214,6 @@ def _as_bgr(image: Any) -> BGRArray:
     if image.shape[2] != 3 or 0 in image.shape:
         raise _bad_image(image)
     return image
-
-
-def _choose_device(cfg: CfgNode, device: str | torch.device | None) -> None:
-    """Set MODEL.DEVICE, in place, to what was asked for and is there."""
-    try:
-        wanted = torch.device(cfg.MODEL.DEVICE if device is None else device)
-    except RuntimeError as error:
-        raise UserError(
-            f"device: expected 'cpu', 'cuda' or 'cuda:N', got {device or cfg.MODEL.DEVICE!r}"
-        ) from error
-    if wanted.type == "cuda" and not torch.cuda.is_available():
-        if device is not None:
-            raise UserError(f"device {device}: PyTorch finds no CUDA device here; use 'cpu'")
-        _logger.info("MODEL.DEVICE is %s, but PyTorch finds no CUDA device; using the CPU", wanted)
-        wanted = torch.device("cpu")
-        if cfg.MASK_RCNN_EXT.AMP_DTYPE == "float16":  # chosen for that device; no use on a CPU
-            cfg.MASK_RCNN_EXT.AMP_DTYPE = "auto"
-    cfg.MODEL.DEVICE = str(wanted)
 
 
 def _classes(cfg: CfgNode) -> tuple[list[str], list[int]]:

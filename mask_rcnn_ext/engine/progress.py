@@ -35,15 +35,24 @@ class ProgressWriter(EventWriter):
             return  # after the last step the writers are called once more
         text = describe(storage)
         done = storage.iter + 1
-        if sys.stderr.isatty():
-            if self._bar is None:
-                self._bar = tqdm(total=self.max_iter, initial=storage.iter, unit="it")
-            self._bar.n = done
-            self._bar.set_postfix_str(text, refresh=True)
-            return
         filled = _BAR_WIDTH * done // self.max_iter
         bar = "#" * filled + "." * (_BAR_WIDTH - filled)
-        self.logger.info("[%s] %d/%d eta %s  %s", bar, done, self.max_iter, self._eta(done), text)
+        line = f"[{bar}] {done}/{self.max_iter} eta {self._eta(done)}  {text}"
+        if not sys.stderr.isatty():
+            self.logger.info(line)
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=self.max_iter, initial=storage.iter, unit="it")
+        self._bar.n = done
+        self._bar.set_postfix_str(text, refresh=True)
+        self._log_to_files(line)
+
+    def _log_to_files(self, line: str) -> None:
+        """Log a line where the bar does not stand: everywhere but on the terminal."""
+        record = self.logger.makeRecord(self.logger.name, logging.INFO, __file__, 0, line, (), None)
+        for handler in logging.getLogger("detectron2").handlers:
+            if getattr(handler, "stream", None) not in (sys.stdout, sys.stderr):
+                handler.handle(record)
 
     def _eta(self, done: int) -> str:
         now = time.perf_counter()

@@ -17,9 +17,10 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ..atomic import atomic_open
 from ..data.train_loader import seed_everything, stream_seed
 
-__all__ = ["RunRecord", "StepSeed", "peak_memory_mb", "write_results"]
+__all__ = ["RunRecord", "StepSeed", "earlier_train_seconds", "peak_memory_mb", "write_results"]
 
 
 class StepSeed(HookBase):
@@ -51,7 +52,8 @@ class RunRecord(HookBase):
     def __init__(self, cfg: CfgNode, step_seed: StepSeed) -> None:
         """Take the run's config and the hook that holds its seed."""
         self.cfg, self.step_seed = cfg, step_seed
-        self.eval_seconds = 0.0
+        self._eval_seconds = 0.0  # of this process
+        self._earlier_eval_seconds = 0.0
         self._earlier_seconds = 0.0
         self._start: float | None = None
 
@@ -60,7 +62,16 @@ class RunRecord(HookBase):
         """Wall-clock seconds of training without evaluation, over all resumed parts."""
         if self._start is None:
             return self._earlier_seconds
-        return self._earlier_seconds + time.perf_counter() - self._start - self.eval_seconds
+        return self._earlier_seconds + time.perf_counter() - self._start - self._eval_seconds
+
+    @property
+    def eval_seconds(self) -> float:
+        """Wall-clock seconds of all evaluations, over all resumed parts."""
+        return self._earlier_eval_seconds + self._eval_seconds
+
+    def add_evaluation(self, seconds: float) -> None:
+        """Count the wall-clock seconds of one evaluation."""
+        self._eval_seconds += seconds
 
     def before_train(self) -> None:
         """Start the clock."""
@@ -78,12 +89,13 @@ class RunRecord(HookBase):
             )
 
     def state_dict(self) -> dict[str, float]:
-        """Return the training time so far."""
-        return {"train_seconds": self.train_seconds}
+        """Return the times so far."""
+        return {"train_seconds": self.train_seconds, "eval_seconds": self.eval_seconds}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Add the training time of the run that is resumed."""
+        """Add the times of the run that is resumed."""
         self._earlier_seconds = float(state["train_seconds"])
+        self._earlier_eval_seconds = float(state["eval_seconds"])
 
 
 def peak_memory_mb(device: str) -> float:
@@ -92,6 +104,16 @@ def peak_memory_mb(device: str) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def earlier_train_seconds(folder: str) -> float | None:
+    """Return `train_seconds` of the `results.json` in a run's folder, None without one."""
+    try:
+        with open(os.path.join(folder, "results.json")) as f:
+            seconds = json.load(f)["run"]["train_seconds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if seconds is None else float(seconds)
 
 
 def _device_name(device: str) -> str:
@@ -142,8 +164,7 @@ def write_results(
         },
     }
     path = os.path.join(cfg.OUTPUT_DIR, "results.json")
-    with open(f"{path}.part", "w") as f:
+    with atomic_open(path, "w") as f:
         json.dump({**_plain(results), "run": run}, f, indent=2, allow_nan=False)
         f.write("\n")
-    os.replace(f"{path}.part", path)
     return path

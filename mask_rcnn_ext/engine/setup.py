@@ -2,14 +2,13 @@
 
 import argparse
 import contextlib
-import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import torch
+import torch.distributed as dist
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.modeling import (
@@ -30,10 +29,9 @@ from ..config import ExtCfgNode, load_config
 from ..data.lookup import require_datasets
 from ..data.own_data import register_own_data
 from ..errors import UserError, nearest
+from .precision import choose_device
 
-__all__ = ["argument_parser", "check_registry_names", "prepare_data", "setup"]
-
-logger = logging.getLogger("detectron2.mask_rcnn_ext")
+__all__ = ["argument_parser", "check_registry_names", "prepare_data", "prepared_run"]
 
 _DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
 
@@ -54,10 +52,13 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def setup(args: argparse.Namespace) -> ExtCfgNode:
-    """Return the frozen config of a run, with its data registered and its folder made.
+@contextlib.contextmanager
+def prepared_run(args: argparse.Namespace) -> Iterator[ExtCfgNode]:
+    """Yield the frozen config of a run, with its data registered and its folder made.
 
-    Everything that can be wrong in what the user gave is found here, before a model is built.
+    Build the model and load its weights inside the context: a `UserError` that is raised there,
+    too, leaves nothing behind. A new folder is removed again, an earlier run's `config.yaml` is put
+    back. Evaluation never replaces the `config.yaml` of the run that it evaluates.
 
     Args:
         args: what `argument_parser` parsed.
@@ -72,26 +73,31 @@ def setup(args: argparse.Namespace) -> ExtCfgNode:
             cfg.MASK_RCNN_EXT.DATA[flag.upper()] = os.path.abspath(value)
     cfg.MASK_RCNN_EXT.DATA.STRICT |= getattr(args, "strict_data", False)
     check_registry_names(cfg)
-    if args.resume and not args.eval_only:
+    weights_given = args.eval_only and cfg.MODEL.WEIGHTS
+    if args.resume and not weights_given:
         _require_checkpoint(cfg.OUTPUT_DIR)
-    if args.eval_only and not (cfg.MODEL.WEIGHTS or args.resume):
+    if args.eval_only and not (weights_given or args.resume):
         raise UserError(
             "--eval-only needs weights: add MODEL.WEIGHTS FILE, or --resume for those of OUTPUT_DIR"
         )
-    setup_logger(name="mask_rcnn_ext", distributed_rank=comm.get_rank())
-    _choose_device(cfg)
-    with _run_folder(cfg.OUTPUT_DIR):
+    with _run_folder(cfg.OUTPUT_DIR) as put_config_back:
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mask_rcnn_ext")
+        choose_device(cfg)
+        _require_gloo_on_cpu(cfg)
         prepare_data(cfg, eval_only=args.eval_only)
-    cfg.freeze()
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mask_rcnn_ext")
-    return cfg
+        cfg.freeze()
+        default_setup(cfg, args)
+        if args.eval_only:
+            put_config_back()
+        yield cfg
 
 
-def _choose_device(cfg: ExtCfgNode) -> None:
-    if torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available():
-        logger.warning("No GPU was found: running on the CPU, with MODEL.DEVICE cpu.")
-        cfg.MODEL.DEVICE = "cpu"
+def _require_gloo_on_cpu(cfg: ExtCfgNode) -> None:
+    if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu" and dist.get_backend() == "nccl":
+        raise UserError(
+            "MODEL.DEVICE is cpu, but the processes communicate between GPUs. To train on the CPU "
+            "in several processes, hide the GPUs: CUDA_VISIBLE_DEVICES= python train_net.py ..."
+        )
 
 
 def _require_checkpoint(folder: str) -> None:
@@ -103,12 +109,23 @@ def _require_checkpoint(folder: str) -> None:
 
 
 @contextlib.contextmanager
-def _run_folder(folder: str) -> Iterator[None]:
-    """Make a run's folder and see that it can be written; remove it if what follows fails."""
+def _run_folder(folder: str) -> Iterator[Callable[[], None]]:
+    """Make a run's folder and see that it can be written; undo that if what follows fails.
+
+    Yields:
+        A function that puts an earlier run's `config.yaml` back, if there was one.
+    """
     missing = Path(folder).absolute()  # the outermost folder that has to be made
     while not missing.parent.exists():
         missing = missing.parent
     existed = missing.exists()
+    config = Path(folder, "config.yaml")
+    earlier = config.read_bytes() if config.is_file() else None
+
+    def put_config_back() -> None:
+        if earlier is not None and comm.is_main_process():
+            config.write_bytes(earlier)
+
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -119,9 +136,10 @@ def _run_folder(folder: str) -> Iterator[None]:
             "Set OUTPUT_DIR to a folder that can."
         ) from error
     try:
-        yield
+        yield put_config_back
     except UserError:
-        if not existed:
+        put_config_back()
+        if not existed and comm.is_main_process():
             shutil.rmtree(missing, ignore_errors=True)
         raise
 
@@ -212,6 +230,7 @@ def _use_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
 
 
 def _take_classes_from_metadata(cfg: ExtCfgNode, names: list[str]) -> None:
+    first = ""
     for name in names:
         metadata = MetadataCatalog.get(name)
         if not metadata.get("thing_classes"):
@@ -227,6 +246,12 @@ def _take_classes_from_metadata(cfg: ExtCfgNode, names: list[str]) -> None:
                 f"{', ...' if len(classes) > 8 else ''}). "
                 f"Set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}."
             )
+        if first and classes != cfg.MASK_RCNN_EXT.CLASS_NAMES:
+            raise UserError(
+                f"data sets {first} and {name} have different classes: "
+                f"{', '.join(cfg.MASK_RCNN_EXT.CLASS_NAMES[:8])} and {', '.join(classes[:8])}"
+            )
+        first = first or name
         ids = metadata.get("thing_dataset_id_to_contiguous_id", {})
         by_class = sorted(ids, key=lambda category: ids[category])
         cfg.MASK_RCNN_EXT.CLASS_NAMES = classes

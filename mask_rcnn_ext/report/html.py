@@ -5,16 +5,19 @@ import logging
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..atomic import atomic_open
 from .charts import run_charts
 from .gallery import Pair, as_pairs, choose_samples, predictions_sheet
 from .instances import DatasetSummary, summarize
-from .pictures import save_png, write_whole
+from .pictures import save_png
 from .run_data import TASK_TITLES, Run, changed_keys, read_predictions, read_run
 
 __all__ = ["write_report"]
@@ -59,34 +62,51 @@ def write_report(
     test = [summarize(name) for name in test_names]
     data = [("training", summarize(name)) for name in train_names]
     data += [("test", summary) for summary in test]
-    sheet = None
-    pairs: list[Pair] = []
-    caption = ""
-    shown, predictions = _first_predicted(run, test)
-    if shown is None or predictions is None:
-        missing.append("No pictures: there are no predictions for a test set that can be read.")
-    else:
-        samples, problems = choose_samples(shown.name, predictions, num_images, score_threshold)
-        missing += problems
-        caption = _caption(run, shown, len(samples), score_threshold)
-        if samples:
-            heading = f"Ground truth beside prediction: {shown.name}\n{caption}"
-            sheet = predictions_sheet(samples, shown.class_names, heading)
-            pairs = as_pairs(samples, shown.class_names)
-            if len(pairs) < len(samples):
-                missing.append(
-                    f"{len(samples) - len(pairs)} picture(s) left out to keep the page small; "
-                    "they are in predictions.png."
-                )
-    page = _render(run, data, pairs, caption, missing)
+    gallery = _gallery(run, test, num_images, score_threshold)
+    missing += gallery.missing
+    page = _render(run, data, gallery.pairs, gallery.caption, missing)
     written = [run.folder / "report.html"]
-    write_whole(written[0], page.encode("utf-8"))
-    if sheet is not None:
+    with atomic_open(written[0], "w") as file:
+        file.write(page)
+    if gallery.sheet is not None:
         written.append(run.folder / "predictions.png")
-        save_png(written[1], sheet)
+        save_png(written[1], gallery.sheet)
     for path in written:
         logger.info("wrote %s", path)
     return written
+
+
+@dataclass
+class _Gallery:
+    """The pictures of a report: the sheet, the same as pairs for the page, and what is missing."""
+
+    sheet: npt.NDArray[np.uint8] | None = None
+    pairs: list[Pair] = field(default_factory=list)
+    caption: str = ""
+    missing: list[str] = field(default_factory=list)
+
+
+def _gallery(
+    run: Run, test: list[DatasetSummary], num_images: int, score_threshold: float
+) -> _Gallery:
+    """Draw `num_images` of the first test set that has predictions."""
+    shown, predictions = _first_predicted(run, test)
+    if shown is None or predictions is None:
+        lacking = "No pictures: there are no predictions for a test set that can be read."
+        return _Gallery(missing=[lacking])
+    samples, missing = choose_samples(shown.name, predictions, num_images, score_threshold)
+    caption = _caption(run, shown, len(samples), score_threshold)
+    if not samples:
+        return _Gallery(caption=caption, missing=missing)
+    heading = f"Ground truth beside prediction: {shown.name}\n{caption}"
+    sheet = predictions_sheet(samples, shown.class_names, heading)
+    pairs = as_pairs(samples, shown.class_names)
+    if len(pairs) < len(samples):
+        missing.append(
+            f"{len(samples) - len(pairs)} picture(s) left out to keep the page small; "
+            "they are in predictions.png."
+        )
+    return _Gallery(sheet, pairs, caption, missing)
 
 
 def _first_predicted(

@@ -10,16 +10,16 @@ import io
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from ..atomic import atomic_open
 from .sheets import contact_sheet, load_font, resize_picture
 
-__all__ = ["contact_sheet", "draw_instances", "instance_color", "save_png", "write_whole"]
+__all__ = ["contact_sheet", "draw_instances", "instance_color", "save_png"]
 
 RGB = tuple[int, int, int]
 Rect = tuple[int, int, int, int]  # x0, y0, x1, y1; x1 and y1 are outside
@@ -270,16 +270,5 @@ def save_png(path: str | os.PathLike[str], rgb: RGBArray) -> None:
     """Write `rgb`, (H, W, 3) uint8, as a PNG, whole or not at all; make its folder if missing."""
     encoded = io.BytesIO()
     Image.fromarray(rgb).save(encoded, format="PNG", optimize=True)
-    write_whole(path, encoded.getvalue())
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file whole or not at all; make its folder if missing."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_open(path) as file:
+        file.write(encoded.getvalue())
