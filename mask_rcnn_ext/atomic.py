@@ -48,11 +48,15 @@ def atomic_open(
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        if in_block and error.filename is not None:  # of another file: writing gives no name
+    except (OSError, RuntimeError) as error:
+        # When a write fails, torch.save raises a RuntimeError of its own over the system's error.
+        refusal = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(refusal, OSError):
+            raise
+        if in_block and refusal.filename is not None:  # of another file: writing gives no name
             raise
         raise UserError(
-            f"cannot write {os.path.abspath(path)}: {_reason(error)}. {_mend(error)}"
+            f"cannot write {os.path.abspath(path)}: {_reason(refusal)}. {_mend(refusal)}"
         ) from error
     finally:
         with contextlib.suppress(OSError):

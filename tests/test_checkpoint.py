@@ -74,8 +74,12 @@ def test_a_save_that_dies_midway_leaves_the_former_checkpoint_whole(tmp_path, mo
 def test_a_killed_new_checkpoint_is_not_tagged_as_the_last(tmp_path, monkeypatch):
     checkpointer = Checkpointer(nn.Linear(2, 2), str(tmp_path))
     checkpointer.save("model_0000009")
-    monkeypatch.setattr("torch.save", lambda data, file: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.save", full)
+    with pytest.raises(UserError, match=r"cannot write .*model_0000019\.pth: No space left"):
         checkpointer.save("model_0000019")
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000009.pth")
     assert checkpointer.get_all_checkpoint_files() == [str(tmp_path / "model_0000009.pth")]

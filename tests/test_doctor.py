@@ -21,6 +21,10 @@ HEALTHY = {
             def sum(self): return self.count
         def tensor(values): return values
     """,
+    "torch.utils": "",
+    "torch.utils.tensorboard": "import tensorboard",
+    "tensorboard": "",
+    "jinja2": '__version__ = "3"',
     "torchvision": """
         import torch
         __version__ = "0.29.2"
@@ -85,7 +89,7 @@ def run_doctor(folder, **environment):
 def test_a_healthy_environment(examine):
     result = examine()
     assert result.returncode == 0, result.stdout + result.stderr
-    marks = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()[:14]}
+    marks = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()[:16]}
     assert marks == {
         "Python": "ok",
         **{name: "ok" for name in doctor.PROBES},
@@ -146,6 +150,62 @@ BROKEN = [
         id="detectron2-missing",
     ),
     pytest.param(
+        "detectron2.engine",
+        missing("fvcore.nn"),
+        "No module named 'fvcore.nn'",
+        "-m pip install fvcore",
+        id="detectron2-lacks-a-module",
+    ),
+    pytest.param(
+        "detectron2",
+        missing("hydra"),
+        "No module named 'hydra'",
+        "-m pip install hydra-core",
+        id="detectron2-lacks-a-module-of-another-name",
+    ),
+    pytest.param(
+        "detectron2",
+        missing("_lzma"),
+        "No module named '_lzma'",
+        "make setup PYTHON=python3.11",
+        id="python-lacks-a-module",
+    ),
+    pytest.param(
+        "detectron2.engine",
+        missing("detectron2.engine.defaults"),
+        "No module named 'detectron2.engine.defaults'",
+        "-m pip uninstall -y detectron2 && ",
+        id="detectron2-incomplete",
+    ),
+    pytest.param(
+        "tensorboard",
+        missing("tensorboard"),
+        "tensorboard      not installed",
+        "-m pip install tensorboard",
+        id="tensorboard-missing",
+    ),
+    pytest.param(
+        "torch.utils.tensorboard",
+        missing("google.protobuf"),
+        "No module named 'google.protobuf'",
+        "-m pip install protobuf",
+        id="tensorboard-lacks-a-module",
+    ),
+    pytest.param(
+        "jinja2",
+        missing("jinja2"),
+        "jinja2           not installed",
+        "-m pip install jinja2",
+        id="jinja2-missing",
+    ),
+    pytest.param(
+        "mask_rcnn_ext",
+        missing("yacs"),
+        "No module named 'yacs'",
+        "-m pip install yacs",
+        id="package-lacks-a-module",
+    ),
+    pytest.param(
         "pycocotools.mask",
         "raise ValueError('numpy.dtype size changed')",
         "ValueError: numpy.dtype size changed",
@@ -187,7 +247,26 @@ def test_a_broken_environment(examine, module, source, says, mend):
 def test_what_needs_a_broken_thing_is_skipped(examine):
     result = examine(torch=missing("torch"))
     skipped = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("skip")]
-    assert skipped == ["torchvision", "detectron2", "mask_rcnn_ext", "GPU"]
+    assert skipped == ["torchvision", "tensorboard", "detectron2", "mask_rcnn_ext", "GPU"]
+
+
+def test_what_imports_a_broken_thing_is_skipped(examine):
+    result = examine(cv2=missing("cv2"), detectron2="import cv2")
+    findings = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()[:16]}
+    assert (findings["OpenCV"], findings["detectron2"]) == ("wrong", "skip")
+    assert "detectron2       cannot work while OpenCV does not" in result.stdout
+    assert "install_detectron2" not in result.stdout
+
+
+def test_the_python_of_the_commands(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "a b" / "bin" / "python"))
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    assert doctor.this_python() == f"'{tmp_path}/a b/bin/python'"
+    monkeypatch.chdir(tmp_path)
+    assert doctor.this_python() == "'a b/bin/python'"
+    found = {"python": "/another/python", "python3": sys.executable}
+    monkeypatch.setattr(doctor.shutil, "which", found.get)
+    assert doctor.this_python() == "python3"
 
 
 def test_data_sets(tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ def test_imports_follow_the_house(path):
 
 def test_the_walk_sees_relative_and_absolute_imports(tmp_path):
     seen = imported_parts(PACKAGE / "engine" / "trainer.py")
-    assert {"data", "evaluation", "errors", "atomic"} <= seen
+    assert {"data", "evaluation", "errors"} <= seen
 
 
 def test_the_package_imports_no_script_and_no_test():

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +238,7 @@ def test_an_error_leaves_nothing_registered_or_written(tmp_path):
 
 def test_a_clean_dir_that_cannot_be_written(tmp_path):
     train = write(tmp_path / "t.json", [CAT], [annotation(1, segmentation=POLYGON[0])])
-    with pytest.raises(UserError, match=r"cannot write the cleaned copy .*t.json/own_train.json"):
+    with pytest.raises(UserError, match=r"cannot write .*t.json/own_train.json"):
         register(train, clean_dir=str(train))
     assert registered() == []
 
@@ -280,15 +279,6 @@ def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path, monkeypatch):
 
     train = write(tmp_path / "t.json", [CAT], [annotation(1, segmentation=POLYGON[0])])
     monkeypatch.setattr(own_data.json, "dump", dump)
-    with pytest.raises(UserError, match=r"cannot write the cleaned copy .*No space left"):
+    with pytest.raises(UserError, match=r"cannot write .*own_train.json: No space left"):
         register(train)
     assert list((tmp_path / "clean").iterdir()) == []
-
-
-def test_concurrent_writers_leave_one_whole_file(tmp_path):
-    path = tmp_path / "clean" / "own_val.json"
-    content = {"annotations": [annotation(i) for i in range(500)]}
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: own_data._write_json(content, str(path)), range(24)))
-    assert json.loads(path.read_text()) == content
-    assert list(path.parent.iterdir()) == [path]

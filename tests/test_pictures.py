@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.report.pictures import (
     contact_sheet,
     draw_instances,
@@ -188,10 +189,10 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypa
     before = path.read_bytes()
 
     def fail(*_):
-        raise OSError("disk full")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"cannot write .*picture.png: No space left"):
         save_png(path, solid(5, 5, (1, 2, 3)))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["picture.png"]

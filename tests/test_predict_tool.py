@@ -168,11 +168,46 @@ def test_unreadable_files_are_reported_and_the_rest_is_done(predict, tmp_path, c
     assert "cut.png: cannot be read as an image" in said
 
 
-def test_no_readable_image_is_an_error_that_leaves_no_results(predict, tmp_path, capsys):
-    (tmp_path / "b.jpg").write_bytes(b"no image")
-    assert predict(tmp_path / "b.jpg") == 2
-    assert "error: none of the inputs can be read" in capsys.readouterr().err
-    assert os.listdir(tmp_path / "out") == []
+def test_when_no_image_is_readable_each_is_named_and_the_results_are_empty(
+    predict, tmp_path, capsys
+):
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / name).write_bytes(b"no image")
+    assert predict(tmp_path / "a.png", tmp_path / "b.jpg") == 1
+    said = capsys.readouterr().err
+    assert "2 of 2 could not be read" in said
+    assert "a.png: cannot be read as an image" in said
+    assert "b.jpg: cannot be read as an image" in said
+    results, images = outputs(tmp_path)
+    assert (results, images["images"]) == ([], [])
+    assert [c["name"] for c in images["categories"]] == ["cat", "dog", "cow"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["coco_instances_results.json", "images.json"]
+
+
+@pytest.mark.parametrize("name", ["coco_instances_results.json", "images.json", "x.png"])
+def test_a_disk_that_fills_up_is_one_line_and_leaves_the_former_results(
+    predict, tmp_path, monkeypatch, capsys, name
+):
+    write_image(tmp_path / "x.png")
+    assert predict(tmp_path / "x.png") == 0
+
+    def contents():
+        return {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+
+    before, replace = contents(), os.replace
+
+    def full(source, target):
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device", str(source))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    capsys.readouterr()
+    assert predict(tmp_path / "x.png") == 2
+    said = capsys.readouterr().err
+    assert "error: cannot write " in said
+    assert f"{name}: No space left on device" in said
+    assert contents() == before
 
 
 @pytest.mark.parametrize(
@@ -181,7 +216,7 @@ def test_no_readable_image_is_an_error_that_leaves_no_results(predict, tmp_path,
         ({"inputs": ["missing.jpg"]}, "input not found: missing.jpg"),
         ({"inputs": ["empty"]}, "no images in the folder empty"),
         ({"inputs": ["*.gif"]}, "no image matches the pattern *.gif"),
-        ({"output": "x.png/out"}, "output folder x.png/out: cannot be written to"),
+        ({"output": "x.png/out"}, "x.png/out cannot be written to: Not a directory"),
         ({"config": "nowhere.yaml"}, "no config 'nowhere.yaml'"),
         ({"weights": "nowhere.pth"}, "weights not found: nowhere.pth"),
         ({"more": ["--device", "cuda"]}, "device cuda: PyTorch finds no CUDA"),
@@ -226,8 +261,7 @@ def test_a_crash_leaves_the_former_results_whole(predict, tmp_path, monkeypatch)
         return add(self, name, instances)
 
     monkeypatch.setattr(CocoResultsWriter, "add", dies)
-    with pytest.raises(KeyboardInterrupt):
-        predict(tmp_path / "in")
+    assert predict(tmp_path / "in") == 130
     after = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
     assert after == before
 

@@ -202,7 +202,7 @@ def test_cuda_config_falls_back_to_the_cpu_with_a_line(weights, monkeypatch, cap
     cfg.SOLVER.AMP.ENABLED = cfg.MASK_RCNN_EXT.AMP_INFERENCE = True
     with caplog.at_level(logging.INFO, "mask_rcnn_ext"):
         predictor = Predictor(cfg, weights)
-    assert "using the CPU" in caplog.text
+    assert "running on the CPU" in caplog.text
     assert predictor.cfg.MODEL.DEVICE == "cpu"
     assert predictor(picture(64, 64)).image_size == (64, 64)
     with pytest.raises(UserError, match="device cuda: PyTorch finds no CUDA"):

@@ -1,6 +1,7 @@
 """What the report computes: changed keys, the choice of images, masks, charts."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.report.charts import line_chart, smooth
 from mask_rcnn_ext.report.instances import decode, load_picture
-from mask_rcnn_ext.report.run_data import changed_keys, evenly_spread, read_run
+from mask_rcnn_ext.report.run_data import changed_keys, evenly_spread, read_predictions, read_run
 
 # pycocotools' compiled code under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -30,6 +31,23 @@ def test_damaged_results_are_an_error_that_names_the_file(run_folder):
     (run_folder / "results.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"results\.json is not a json file"):
         read_run(run_folder)
+
+
+@pytest.mark.parametrize("name", ["results.json", "coco_instances_results.json"])
+def test_a_file_without_permission_is_an_error_that_names_it(run_folder, monkeypatch, name):
+    predictions = run_folder / "inference" / "some_test" / "coco_instances_results.json"
+    predictions.parent.mkdir(parents=True)
+    predictions.write_text("[]", encoding="utf-8")
+    run, read_text = read_run(run_folder), Path.read_text
+
+    def denied(self, *args, **kwargs):
+        if self.name == name:
+            raise PermissionError(13, "Permission denied", str(self))
+        return read_text(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(UserError, match=f"cannot be read: .*Permission denied: .*{name}"):
+        read_predictions(read_run(run_folder) if name == "results.json" else run, "some_test")
 
 
 def test_metrics_of_a_killed_and_resumed_run(run_folder):

@@ -52,7 +52,7 @@ def test_a_run_leaves_the_promised_files(run):
     assert (
         json.loads((out / "inference/own_val/coco_instances_results.json").read_text()) is not None
     )
-    assert not list(out.glob("*.part"))
+    assert not list(out.rglob(".mask_rcnn_ext-*"))
 
 
 def test_results_json(run):

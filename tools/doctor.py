@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +22,41 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-PIP = f"{shlex.quote(sys.executable)} -m pip install"
-PINS = f"-c {shlex.quote(str(ROOT / 'constraints.txt'))}"
+
+
+def in_shell(path: str | Path) -> str:
+    """Return `path` as typed in a shell here: relative when it is in the working folder."""
+    path, here = Path(path), Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def this_python() -> str:
+    """Return the shortest name by which a shell here runs this same Python."""
+    for name in ("python", "python3"):
+        if shutil.which(name) == sys.executable:  # as it is: an environment's is often a link
+            return name
+    return in_shell(sys.executable)
+
+
+PIP = f"{this_python()} -m pip install"
+PINS = f"-c {in_shell(ROOT / 'constraints.txt')}"
+ANOTHER_PYTHON = "make setup PYTHON=python3.11"
+# Where the name of a module is not that of the distribution to install.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "antlr4": "antlr4-python3-runtime",
+    "cv2": "opencv-python-headless",
+    "dateutil": "python-dateutil",
+    "google": "protobuf",
+    "hydra": "hydra-core",
+    "pkg_resources": '"setuptools<81"',
+    "yaml": "pyyaml",
+}
+
+
+def install(module: str) -> str:
+    """Return the command that installs what a top-level module is in."""
+    return f"{PIP} {DISTRIBUTIONS.get(module, module.replace('_', '-'))}"
 
 
 class Finding(NamedTuple):
@@ -42,15 +77,27 @@ class Probe(NamedTuple):
 
     Attributes:
         use: uses it and returns what is there, in words; any exception means that it does not work.
-        mend: the command for when it does not.
-        needs: the probe that must have succeeded, or this one fails for the same cause.
+        mend: the command for when it does not; unless it lacks a module of another distribution:
+            then that one is installed.
+        needs: the probes that must have succeeded, or this one fails for the same cause.
         mark: the mark for when it does not work.
+        broken: the command for when it is there but fails, if that is another one.
     """
 
     use: Callable[[], str]
     mend: str
-    needs: str = ""
+    needs: tuple[str, ...] = ()
     mark: str = "wrong"
+    broken: str = ""
+
+
+class Answer(NamedTuple):
+    """What came of using a probe; `lacks` is the top-level module that was not found, or ""."""
+
+    name: str
+    works: bool
+    text: str
+    lacks: str = ""
 
 
 def _version(distribution: str) -> str:
@@ -97,6 +144,13 @@ def use_module(module: str, distribution: str) -> str:
     return str(getattr(imported, "__version__", None) or _version(distribution))
 
 
+def use_tensorboard() -> str:
+    """Import the writer of training curves."""
+    import torch.utils.tensorboard  # noqa: F401 - needs more than `tensorboard` itself
+
+    return _version("tensorboard")
+
+
 def use_pkg_resources() -> str:
     """Import pkg_resources, which setuptools 81 dropped."""
     version = _version("setuptools")
@@ -136,23 +190,38 @@ def use_gpu() -> str:
 
 
 INSTALL_TORCH = f"{PIP} --upgrade --force-reinstall {PINS} torch torchvision"
+INSTALL_DETECTRON2 = f"{this_python()} {in_shell(ROOT / 'tools/install_detectron2.py')}"
+IMPORTED_BY_DETECTRON2 = (
+    "torch",
+    "torchvision",
+    "NumPy",
+    "Pillow",
+    "pycocotools",
+    "OpenCV",
+    "setuptools",
+    "tensorboard",
+)
 PROBES = {
     "torch": Probe(use_torch, INSTALL_TORCH),
-    "torchvision": Probe(use_torchvision, INSTALL_TORCH, "torch"),
-    "NumPy": Probe(lambda: use_module("numpy", "numpy"), f"{PIP} numpy"),
-    "Pillow": Probe(lambda: use_module("PIL.Image", "pillow"), f"{PIP} pillow"),
+    "torchvision": Probe(use_torchvision, INSTALL_TORCH, ("torch",)),
+    "NumPy": Probe(lambda: use_module("numpy", "numpy"), install("numpy")),
+    "Pillow": Probe(lambda: use_module("PIL.Image", "pillow"), install("PIL")),
     "pycocotools": Probe(
-        use_pycocotools, f"{PIP} --force-reinstall --no-deps pycocotools", "NumPy"
+        use_pycocotools, f"{PIP} --force-reinstall --no-deps pycocotools", ("NumPy",)
     ),
-    "OpenCV": Probe(lambda: use_module("cv2", ""), f"{PIP} opencv-python-headless", "NumPy"),
-    "setuptools": Probe(use_pkg_resources, f'{PIP} "setuptools<81"'),
+    "OpenCV": Probe(lambda: use_module("cv2", ""), install("cv2"), ("NumPy",)),
+    "setuptools": Probe(use_pkg_resources, install("pkg_resources")),
+    "tensorboard": Probe(use_tensorboard, install("tensorboard"), ("torch",)),
+    "jinja2": Probe(lambda: use_module("jinja2", "jinja2"), install("jinja2")),
     "detectron2": Probe(
         use_detectron2,
-        f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'tools/install_detectron2.py'))}",
-        "torchvision",
+        INSTALL_DETECTRON2,
+        IMPORTED_BY_DETECTRON2,
+        # The installer leaves a detectron2 that is there as it is.
+        broken=f"{this_python()} -m pip uninstall -y detectron2 && {INSTALL_DETECTRON2}",
     ),
-    "mask_rcnn_ext": Probe(use_package, f"{PIP} -e {shlex.quote(str(ROOT))}", "detectron2"),
-    "GPU": Probe(use_gpu, "", "torch", mark="note"),
+    "mask_rcnn_ext": Probe(use_package, f"{PIP} -e {in_shell(ROOT)}", ("detectron2",)),
+    "GPU": Probe(use_gpu, "", ("torch",), mark="note"),
 }
 
 DATA_SETS = {
@@ -168,21 +237,23 @@ DATA_SETS = {
 
 
 def answer(names: Sequence[str]) -> None:
-    """Use the named things in turn; print one line of JSON for each: [name, works, text]."""
+    """Use the named things in turn; print the `Answer` for each, as one line of JSON."""
     for name in names:
+        lacks = ""
         try:
             works, text = True, PROBES[name].use()
         except Exception as error:  # whatever a broken installation raises is the answer
             lines = str(error).strip().splitlines() or [""]
             works, text = False, f"{type(error).__name__}: {lines[0]}"
-            if isinstance(error, ModuleNotFoundError) and error.name == name.lower():
-                text = "not installed"
+            if isinstance(error, ModuleNotFoundError) and error.name:
+                lacks = error.name.partition(".")[0]
+                text = "not installed" if error.name == name.lower() else text
             elif isinstance(error, NotWorkingError):
                 text = lines[0]
-        print(json.dumps([name, works, text]), flush=True)
+        print(json.dumps(Answer(name, works, text, lacks)), flush=True)
 
 
-def ask(names: Sequence[str]) -> Iterator[tuple[str, bool, str]]:
+def ask(names: Sequence[str]) -> Iterator[Answer]:
     """Yield the answers of a child process; start another for the rest where one crashes it."""
     left = list(names)
     while left:
@@ -190,11 +261,12 @@ def ask(names: Sequence[str]) -> Iterator[tuple[str, bool, str]]:
         child = subprocess.run(command, capture_output=True, text=True, check=False)
         for line in child.stdout.splitlines():
             if line.startswith('["'):
-                name, works, text = json.loads(line)
-                left.remove(name)
-                yield name, works, text
+                said = Answer(*json.loads(line))
+                left.remove(said.name)
+                yield said
         if left:
-            yield left.pop(0), False, f"using it ends Python (exit code {child.returncode})"
+            text = f"using it ends Python (exit code {child.returncode})"
+            yield Answer(left.pop(0), False, text)
 
 
 def check_python() -> Finding:
@@ -202,23 +274,36 @@ def check_python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < (3, 10):  # noqa: UP036 - this also runs where the package could not
         text = f"{version} at {sys.executable}; expected 3.10 or later"
-        return Finding("wrong", "Python", text, "make setup PYTHON=python3.11")
+        return Finding("wrong", "Python", text, ANOTHER_PYTHON)
     return Finding("ok", "Python", f"{version} at {sys.executable}")
 
 
 def check_modules() -> Iterator[Finding]:
     """Report every probe, and skip those whose need has failed already."""
     failed: set[str] = set()
-    for name, works, text in ask(list(PROBES)):
-        probe = PROBES[name]
-        if works:
-            yield Finding("ok", name, text)
+    for said in ask(list(PROBES)):
+        name, probe = said.name, PROBES[said.name]
+        if said.works:
+            yield Finding("ok", name, said.text)
             continue
-        if probe.needs in failed:
-            yield Finding("skip", name, f"not tried, since {probe.needs} does not work")
-        else:
-            yield Finding(probe.mark, name, text, probe.mend)
         failed.add(name)
+        causes = [need for need in probe.needs if need in failed]
+        if causes:
+            yield Finding("skip", name, f"cannot work while {causes[0]} does not")
+        else:
+            yield Finding(probe.mark, name, said.text, choose_mend(said))
+
+
+def choose_mend(said: Answer) -> str:
+    """Return the command for a probe that does not work."""
+    probe = PROBES[said.name]
+    if said.lacks in sys.stdlib_module_names:  # a Python that was built without a system library
+        return ANOTHER_PYTHON
+    if said.text == "not installed":
+        return probe.mend
+    if said.lacks and said.lacks != said.name:
+        return install(said.lacks)
+    return probe.broken or probe.mend
 
 
 def check_data() -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.lookup import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.report.html import write_report
 from mask_rcnn_ext.report.run_data import read_run
 
@@ -81,27 +82,26 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the report; return the exit code."""
-    try:
-        args = parse_args(argv)
-        run = read_run(args.run)
-        with tempfile.TemporaryDirectory() as clean_dir:
-            train, test, notes = find_data(run.config, clean_dir)
-            written = write_report(
-                args.run,
-                train_names=train,
-                test_names=test,
-                num_images=args.num_images,
-                score_threshold=args.score_threshold,
-                notes=notes,
-            )
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def make_report(args: argparse.Namespace) -> None:
+    """Write the report that the command line asks for, and print its files."""
+    run = read_run(args.run)
+    with tempfile.TemporaryDirectory() as clean_dir:
+        train, test, notes = find_data(run.config, clean_dir)
+        written = write_report(
+            args.run,
+            train_names=train,
+            test_names=test,
+            num_images=args.num_images,
+            score_threshold=args.score_threshold,
+            notes=notes,
+        )
     for path in written:
         print(path)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    return run_as_command(lambda: make_report(parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python tools/predict.py --config-file output/run/config.yaml \
         --weights output/run/model_final.pth photos --output predictions
 
-Exit code: 0 all done; 1 some images could not be read, the others are done; 2 wrong usage.
+Exit code: 0 all done; 1 some images could not be read, the others are done; 2 wrong usage, or the
+output cannot be written.
 """
 
 import argparse
@@ -18,11 +19,13 @@ from detectron2.structures import Instances
 from PIL import Image
 from tqdm import tqdm
 
-from mask_rcnn_ext import Predictor, UserError
-from mask_rcnn_ext.engine.coco_results import CocoResultsWriter, require_writable
+from mask_rcnn_ext import Predictor
+from mask_rcnn_ext.atomic import atomic_open, require_writable
+from mask_rcnn_ext.engine.coco_results import CocoResultsWriter
 from mask_rcnn_ext.engine.image_files import ImageFile, find_images, predict_files
+from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.predictor import BGRArray, resolve_config
-from mask_rcnn_ext.report.pictures import draw_instances, write_whole
+from mask_rcnn_ext.report.pictures import draw_instances
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,7 +83,8 @@ def save_picture(path: Path, image: BGRArray, instances: Instances, names: Seque
         Image.fromarray(picture).save(encoded, format="PNG")
     else:
         Image.fromarray(picture).save(encoded, format="JPEG", quality=92)
-    write_whole(path, encoded.getvalue())
+    with atomic_open(path, durable=False) as file:
+        file.write(encoded.getvalue())
 
 
 def picture_name(name: str) -> str:
@@ -92,7 +96,7 @@ def predict(args: argparse.Namespace) -> int:
     """Do what the command line asks; return the exit code.
 
     Raises:
-        UserError: wrong usage; nothing was written.
+        UserError: wrong usage, or the output cannot be written; the results are as before.
     """
     pictures = Path(args.output, "pictures")
     files = find_images(args.inputs, recursive=args.recursive, exclude=str(pictures))
@@ -120,13 +124,11 @@ def predict(args: argparse.Namespace) -> int:
                 target = pictures / picture_name(file.name)
                 save_picture(target, image, instances, predictor.class_names)
             bar.update()
-        if len(unreadable) == len(files):
-            raise UserError("none of the inputs can be read:\n  " + "\n  ".join(unreadable))
 
     done = len(files) - len(unreadable)
     print(f"{done} images, {writer.num_instances} instances: {writer.results_path}")
     print(f"ids of images and categories: {writer.images_path}")
-    if not args.no_pictures:
+    if done and not args.no_pictures:
         print(f"pictures: {pictures}{os.sep}")
     if unreadable:
         print(f"{len(unreadable)} of {len(files)} could not be read:", file=sys.stderr)
@@ -138,11 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        return predict(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_as_command(lambda: predict(args))
 
 
 if __name__ == "__main__":

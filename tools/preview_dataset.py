@@ -21,6 +21,7 @@ from detectron2.data import DatasetCatalog
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.lookup import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.report.instances import DatasetSummary, load_picture, summarize, truth
 from mask_rcnn_ext.report.pictures import contact_sheet, draw_instances, save_png
 
@@ -106,22 +107,21 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def preview(args: argparse.Namespace) -> None:
+    """Write the sheet that the command line asks for, and print what the data set holds."""
+    args.output = args.output or f"preview_{args.dataset or 'own_data'}.png"
+    with tempfile.TemporaryDirectory() as clean_dir:
+        name = args.dataset
+        if args.json:
+            own = register_own_data(args.json, args.images, "", "", clean_dir=clean_dir)
+            name = own.train_name
+        require_dataset(name)
+        print_counts(make_sheet(name, args), args.output)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the sheet; return the exit code."""
-    try:
-        args = parse_args(argv)
-        args.output = args.output or f"preview_{args.dataset or 'own_data'}.png"
-        with tempfile.TemporaryDirectory() as clean_dir:
-            name = args.dataset
-            if args.json:
-                own = register_own_data(args.json, args.images, "", "", clean_dir=clean_dir)
-                name = own.train_name
-            require_dataset(name)
-            print_counts(make_sheet(name, args), args.output)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    return run_as_command(lambda: preview(parse_args(argv)))
 
 
 if __name__ == "__main__":

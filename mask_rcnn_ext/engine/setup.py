@@ -82,6 +82,9 @@ def prepared_run(args: argparse.Namespace) -> Iterator[ExtCfgNode]:
         )
     with _run_folder(cfg.OUTPUT_DIR) as put_config_back:
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mask_rcnn_ext")
+        # Wait until every process has made its log, or one that is slow would make the folder again
+        # after the first one has removed it.
+        comm.synchronize()
         choose_device(cfg)
         _require_gloo_on_cpu(cfg)
         prepare_data(cfg, eval_only=args.eval_only)
@@ -89,6 +92,7 @@ def prepared_run(args: argparse.Namespace) -> Iterator[ExtCfgNode]:
         default_setup(cfg, args)
         if args.eval_only:
             put_config_back()
+        comm.synchronize()
         yield cfg
 
 
@@ -121,6 +125,7 @@ def _run_folder(folder: str) -> Iterator[Callable[[], None]]:
     existed = missing.exists()
     config = Path(folder, "config.yaml")
     earlier = config.read_bytes() if config.is_file() else None
+    comm.synchronize()  # every process has looked before one of them makes the folder
 
     def put_config_back() -> None:
         if earlier is not None and comm.is_main_process():

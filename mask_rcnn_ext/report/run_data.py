@@ -59,9 +59,12 @@ def read_run(folder: str | Path) -> Run:
         )
     config = load_config(str(config_file))
     missing: list[str] = []
-    history = _read_history(folder / "metrics.json", missing)
-    results, info = _read_results(folder / "results.json", list(config.DATASETS.TEST), missing)
-    return Run(folder, config, config_file.read_text("utf-8"), history, results, info, missing)
+    try:
+        history = _read_history(folder / "metrics.json", missing)
+        results, info = _read_results(folder / "results.json", list(config.DATASETS.TEST), missing)
+        return Run(folder, config, config_file.read_text("utf-8"), history, results, info, missing)
+    except OSError as error:
+        raise UserError(f"the run cannot be read: {error}") from error
 
 
 def _read_history(path: Path, missing: list[str]) -> dict[str, tuple[list[int], list[float]]]:
@@ -127,6 +130,8 @@ def read_predictions(run: Run, name: str) -> dict[Any, list[dict[str, Any]]] | N
         by_image: dict[Any, list[dict[str, Any]]] = {}
         for result in json.loads(path.read_text("utf-8")):
             by_image.setdefault(result["image_id"], []).append(result)
+    except OSError as error:
+        raise UserError(f"the run cannot be read: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a list of COCO results: {error!r}") from error
     return by_image
