@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..atomic import require_writable
 from ..config import ExtCfgNode, load_config
 from ..data.lookup import require_datasets
 from ..data.own_data import register_own_data
@@ -132,14 +132,9 @@ def _run_folder(folder: str) -> Iterator[Callable[[], None]]:
             config.write_bytes(earlier)
 
     try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"OUTPUT_DIR {os.path.abspath(folder)} cannot be written: {error.strerror}. "
-            "Set OUTPUT_DIR to a folder that can."
-        ) from error
+        require_writable(folder)
+    except UserError as error:
+        raise UserError(f"OUTPUT_DIR: {error}") from error
     try:
         yield put_config_back
     except UserError:

@@ -1,0 +1,73 @@
+"""The README is true: its files exist, its code runs, its figures are those of `results/`."""
+
+import json
+import re
+
+import pytest
+from conftest import REPO
+
+README = (REPO / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+
+
+def results(name: str):
+    return json.loads((REPO / "results" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))), ids=str
+)
+def test_linked_files_exist(path):
+    assert (REPO / path).exists()
+
+
+def test_named_configs_and_tools_exist():
+    for path in set(re.findall(r"\b((?:configs|tools)/[\w/]+\.(?:yaml|py))", README)):
+        assert (REPO / path).is_file(), path
+    for path in set(re.findall(r"`((?:shapes/)?mask_rcnn_\w+\.yaml)`", README)):
+        assert (REPO / "configs" / path).is_file(), path
+
+
+def test_no_placeholders():
+    assert not re.findall(r"@[A-Z_]+@|TODO|TBD", README)
+
+
+@pytest.mark.parametrize("run", ["demo", "dsb2018"])
+def test_figures_are_those_of_the_committed_results(run):
+    """Every figure of the tables, from the file that the run wrote."""
+    record = results(run)
+    for task in ("segm", "bbox"):
+        row = " / ".join(f"{record[task][metric]:.1f}" for metric in ("AP", "AP50", "AP75"))
+        assert f"| {row} |" in README, f"{run} {task}: expected {row}"
+    training, evaluation = (record["run"][f"{what}_seconds"] for what in ("train", "eval"))
+    assert f"{training:.0f} s + {evaluation:.0f} s" in README
+
+
+def test_the_promised_bounds_hold():
+    """The demo's and the nuclei's bounds, on the machine named in the README."""
+    demo, nuclei = results("demo"), results("dsb2018")
+    assert demo["segm"]["AP"] >= 45
+    assert demo["run"]["train_seconds"] + demo["run"]["eval_seconds"] <= 480
+    assert nuclei["segm"]["AP50"] >= 45
+    assert nuclei["run"]["train_seconds"] <= 600
+
+
+def test_python_block_runs(tmp_path, monkeypatch):
+    """The block as it stands, on a small model and pictures put where it expects them."""
+    import numpy as np
+    import torch
+    from PIL import Image
+    from tiny_model import tiny_cfg, tiny_model
+
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "output/mine"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(tiny_cfg().dump())
+    torch.save({"model": tiny_model().state_dict()}, run / "model_final.pth")
+    for name in ("photo.jpg", "a.jpg", "b.jpg", "c.jpg"):
+        Image.fromarray(np.full((40, 60, 3), 128, np.uint8)).save(name)
+    assert len(BLOCKS) == 1
+    namespace: dict = {}
+    exec(BLOCKS[0], namespace)
+    assert namespace["instances"].image_size == (40, 60)
+    assert len(namespace["many"]) == 3
