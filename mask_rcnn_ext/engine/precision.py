@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -77,22 +78,42 @@ def inference_autocast(cfg: CfgNode) -> AbstractContextManager[object]:
     return torch.autocast(torch.device(cfg.MODEL.DEVICE).type, dtype=dtype)
 
 
+# Where a tensor leaves the layers that gain from low precision for arithmetic that does not bear it.
+_FLOAT32_OUTPUTS = (
+    "backbone",  # detectron2's RoI layers give the boxes the dtype of the features
+    "proposal_generator.rpn_head",  # anchors are sorted by these scores
+    "roi_heads.box_predictor",  # and so are detections
+    "roi_heads.mask_head.predictor",
+)
+
+
 def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
     """Make a new model ready for the precision and memory format of `cfg`; return it.
 
     With `MASK_RCNN_EXT.CHANNELS_LAST` its weights get that format; convolutions take the format of
-    their weights, so the images need no conversion. With `SOLVER.AMP.ENABLED` the backbone hands
-    float32 features to the heads: detectron2's RoI layers give the boxes the dtype of the features,
-    and bfloat16 has 8 bits, which would move a box at pixel 600 by up to 2 pixels (float16: a
-    quarter).
+    their weights, so the images need no conversion. With `SOLVER.AMP.ENABLED` the features, scores,
+    box deltas and mask logits are handed on in float32: bfloat16 has 8 bits, which would move a box
+    at pixel 600 by up to 2 pixels, and give many detections the same score.
     """
     if cfg.MASK_RCNN_EXT.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    backbone = getattr(model, "backbone", None)
-    if amp_dtype(cfg) is not None and isinstance(backbone, nn.Module):
-        backbone.register_forward_hook(_as_float32)
+    if amp_dtype(cfg) is not None:
+        for path in _FLOAT32_OUTPUTS:
+            module: object = model
+            for name in path.split("."):
+                module = getattr(module, name, None)
+            # A cascade has a list of predictors.
+            for part in module if isinstance(module, nn.ModuleList) else [module]:
+                if isinstance(part, nn.Module):
+                    part.register_forward_hook(lambda _module, _inputs, output: _float32(output))
     return model
 
 
-def _as_float32(_module: nn.Module, _inputs: object, features: dict) -> dict[str, torch.Tensor]:
-    return {name: feature.float() for name, feature in features.items()}
+def _float32(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.float()
+    if isinstance(value, dict):
+        return {key: _float32(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_float32(item) for item in value)
+    return value
