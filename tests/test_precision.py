@@ -52,7 +52,10 @@ def test_boxes_reach_the_roi_layers_in_float32():
         lambda _, inputs, output: convolved.append(output.dtype)
     )
     with torch.no_grad(), inference_autocast(cfg):
-        model([{"image": torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)}])
+        image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+        instances = model([{"image": image, "height": 64, "width": 96}])[0]["instances"]
+    assert instances.scores.dtype == torch.float32
+    assert not torch.equal(instances.scores, instances.scores.bfloat16().float())
     assert len(seen) == 2
     for features, boxes in seen:
         assert features.dtype == boxes.dtype == torch.float32

@@ -92,7 +92,7 @@ def test_folder_gives_results_images_and_pictures(predict, run_folder, tmp_path)
     ]
     for name, kind in (("img10.jpg", "JPEG"), ("img2.PNG", "PNG"), ("img1.bmp.png", "PNG")):
         with Image.open(tmp_path / "out" / "pictures" / name) as picture:
-            assert (picture.format, picture.size) == (kind, (80, 60))
+            assert (picture.format, picture.size) == (kind, (480, 360))
     assert sorted(os.listdir(tmp_path / "out")) == [
         "coco_instances_results.json",
         "images.json",
@@ -150,7 +150,7 @@ def test_exif_rotated_and_gray_images(predict, tmp_path):
     assert all(r["segmentation"]["size"] == [90, 50] for r in results if r["image_id"] == 2)
     assert any(r["image_id"] == 2 for r in results)
     with Image.open(tmp_path / "out" / "pictures" / "turned.jpg") as picture:
-        assert picture.size == (50, 90)
+        assert picture.size == (267, 480)
 
 
 def test_unreadable_files_are_reported_and_the_rest_is_done(predict, tmp_path, capsys):
@@ -299,7 +299,7 @@ def test_same_names_in_two_folders_keep_apart(predict, tmp_path):
     assert predict(tmp_path / "in", more=["--recursive"]) == 0
     _, images = outputs(tmp_path)
     assert [i["file_name"] for i in images["images"]] == ["a/x.png", "b/x.png"]
-    for name, size in (("a/x.png", (50, 40)), ("b/x.png", (40, 50))):
+    for name, size in (("a/x.png", (480, 384)), ("b/x.png", (384, 480))):
         with Image.open(tmp_path / "out" / "pictures" / name) as picture:
             assert picture.size == size
 

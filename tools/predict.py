@@ -27,6 +27,8 @@ from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.predictor import BGRArray, resolve_config
 from mask_rcnn_ext.report.pictures import draw_instances
 
+SMALLEST_PICTURE = 480  # pixels of the longer side; smaller images are enlarged, for the labels
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -77,6 +79,7 @@ def save_picture(path: Path, image: BGRArray, instances: Instances, names: Seque
                 instances.pred_classes.tolist(), instances.scores.tolist(), strict=True
             )
         ],
+        scale=max(1.0, SMALLEST_PICTURE / max(image.shape[:2])),
     )
     encoded = io.BytesIO()
     if path.suffix.lower() == ".png":

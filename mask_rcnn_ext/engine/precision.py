@@ -78,7 +78,7 @@ def inference_autocast(cfg: CfgNode) -> AbstractContextManager[object]:
     return torch.autocast(torch.device(cfg.MODEL.DEVICE).type, dtype=dtype)
 
 
-# Where a tensor leaves the layers that gain from low precision for arithmetic that does not bear it.
+# Where tensors leave the layers that gain from low precision for arithmetic that cannot bear it.
 _FLOAT32_OUTPUTS = (
     "backbone",  # detectron2's RoI layers give the boxes the dtype of the features
     "proposal_generator.rpn_head",  # anchors are sorted by these scores

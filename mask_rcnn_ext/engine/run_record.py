@@ -1,5 +1,6 @@
 """What a run leaves behind for its reader: `results.json`, and the seed that repeats it."""
 
+import importlib.metadata
 import json
 import math
 import os
@@ -122,6 +123,13 @@ def _device_name(device: str) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
+def _detectron2_version() -> str:
+    try:
+        return importlib.metadata.version("detectron2")  # with the commit, which 0.6 does not tell
+    except importlib.metadata.PackageNotFoundError:  # a source tree on the path
+        return str(detectron2_version)
+
+
 def _plain(results: Any) -> Any:
     """Copy nested results with plain floats; NaN and infinity, which JSON lacks, become None."""
     if isinstance(results, Mapping):
@@ -160,7 +168,7 @@ def write_results(
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
-            "detectron2": detectron2_version,
+            "detectron2": _detectron2_version(),
         },
     }
     path = os.path.join(cfg.OUTPUT_DIR, "results.json")

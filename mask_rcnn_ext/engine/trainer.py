@@ -215,6 +215,10 @@ class Trainer(DefaultTrainer):
                 lambda: self.build_train_loader(self.cfg, self.step_seed.seed)
             )
         self._trainer.data_loader.batches.start = self.start_iter
+        if self.start_iter >= self.max_iter:
+            logger.warning(
+                "The run is at its end, SOLVER.MAX_ITER %d. Raise it to train on.", self.max_iter
+            )
 
     def train(self) -> Any:
         """See :meth:`DefaultTrainer.train`; a user's mistake is not logged with a traceback."""
