@@ -43,13 +43,10 @@ def test_figures_are_those_of_the_committed_results(run):
     assert f"{training:.0f} s + {evaluation:.0f} s" in README
 
 
-def test_the_promised_bounds_hold():
-    """The demo's and the nuclei's bounds, on the machine named in the README."""
-    demo, nuclei = results("demo"), results("dsb2018")
-    assert demo["segm"]["AP"] >= 45
-    assert demo["run"]["train_seconds"] + demo["run"]["eval_seconds"] <= 480
-    assert nuclei["segm"]["AP50"] >= 45
-    assert nuclei["run"]["train_seconds"] <= 600
+def test_the_committed_runs_learned():
+    """The bounds on accuracy that the demo and the nuclei are held to."""
+    assert results("demo")["segm"]["AP"] >= 45
+    assert results("dsb2018")["segm"]["AP50"] >= 45
 
 
 def test_python_block_runs(tmp_path, monkeypatch):
