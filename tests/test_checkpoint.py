@@ -216,7 +216,9 @@ def test_a_batchnorm_counter_is_not_missed(tmp_path):
     state = model.state_dict()  # says that it is of a version that has the counter
     del state["1.num_batches_tracked"]
     torch.save({"model": state}, tmp_path / "m.pth")
+    nn.init.zeros_(model[0].weight)
     Checkpointer(model).load(str(tmp_path / "m.pth"))
+    assert model[0].weight.abs().sum() > 0, "the other weights were loaded"
 
 
 def test_weights_of_another_model_are_an_error_even_when_fine_tuning(tmp_path, three_classes):

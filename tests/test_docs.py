@@ -47,6 +47,7 @@ def test_the_committed_runs_learned():
     """The bounds on accuracy that the demo and the nuclei are held to."""
     assert results("demo")["segm"]["AP"] >= 45
     assert results("dsb2018")["segm"]["AP50"] >= 45
+    assert results("dsb2018")["run"]["train_seconds"] <= 600
 
 
 def test_python_block_runs(tmp_path, monkeypatch):
