@@ -137,9 +137,41 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     # for norms and biases. It learns faster from scratch in few iterations.
     _declare(ext, "OPTIMIZER", "SGD")
 
-    # The small ResNet of the embedded-data configs, `build_tiny_resnet_fpn_backbone`.
-    _declare(cfg.MODEL, "TINY_RESNET", node())
-    tiny = cfg.MODEL.TINY_RESNET
+    _declare_mask_head_keys(cfg.MODEL.ROI_MASK_HEAD)
+    _declare_backbone_keys(cfg.MODEL, node)
+
+
+def _declare_mask_head_keys(mask_head: CfgNode) -> None:
+    """Add what `MaskRCNNFCNHead`, `MaskRCNNMLPHead` and the meta-architecture `MaskRCNN` read."""
+    # "sigmoid": one binary mask per class (the paper's choice); "softmax": the classes and the
+    # background compete at each pixel (Table 2b).
+    _declare(mask_head, "LOSS", "sigmoid")
+    # Side of the predicted masks: 14, 28, 56 or 112. 0: twice the side of the pooled features.
+    _declare(mask_head, "OUTPUT_RESOLUTION", 0)
+    # The MLP branch (Table 2e): number of hidden layers and their width. Names, meaning and
+    # defaults are those of detectron2's PointRend project.
+    _declare(mask_head, "NUM_FC", 2)
+    _declare(mask_head, "FC_DIM", 1024)
+    # A pixel belongs to the pasted mask from this probability on (section 3, "Inference").
+    _declare(mask_head, "PASTE_THRESH", 0.5)
+
+
+def _declare_backbone_keys(model: CfgNode, node: type[CfgNode]) -> None:
+    # The non-local blocks (Table 8) of `build_nonlocal_resnet_fpn_backbone`: each of these stages
+    # has one, before its last residual block.
+    _declare(model, "NON_LOCAL", node())
+    _declare(model.NON_LOCAL, "STAGES", ["res4"])
+
+    # Any feature extractor of timm, `build_timm_backbone` and `build_timm_fpn_backbone`. The number
+    # of input channels is that of MODEL.PIXEL_MEAN.
+    _declare(model, "TIMM", node())
+    _declare(model.TIMM, "NAME", "resnet18")
+    _declare(model.TIMM, "PRETRAINED", False)  # download timm's weights
+
+    # The small ResNet of the embedded-data configs, `build_tiny_resnet_backbone` and
+    # `build_tiny_resnet_fpn_backbone`.
+    _declare(model, "TINY_RESNET", node())
+    tiny = model.TINY_RESNET
     _declare(tiny, "STEM_CHANNELS", 32)
     _declare(tiny, "CHANNELS", [32, 64, 128, 256])  # of res2..res5, strides 4, 8, 16, 32
     _declare(

@@ -12,13 +12,14 @@ ALLOWED = {
     "errors": set(),
     "atomic": {"errors"},
     "config": {"errors", "atomic"},
-    "model_zoo": {"config", "errors", "atomic"},
+    "paper": set(),
+    "model_zoo": {"config", "engine", "paper", "errors", "atomic"},
     "layers": {"errors", "atomic"},
     "data": {"errors", "atomic"},
     "evaluation": {"errors", "atomic"},
     "modeling": {"layers", "errors", "atomic"},
     "engine": {"modeling", "data", "evaluation", "config", "model_zoo", "errors", "atomic"},
-    "report": {"evaluation", "config", "errors", "atomic"},
+    "report": {"evaluation", "config", "paper", "errors", "atomic"},
     "__init__": {"data", "modeling", "engine", "config", "model_zoo", "errors", "atomic"},
 }
 
