@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: an offline, CPU-only, hermetic environment and small COCO data."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -35,6 +36,15 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_closed_log_streams():
+    """Drop log handlers that an earlier test opened on its captured output, closed by now."""
+    for logger in list(logging.root.manager.loggerDict.values()):
+        for handler in list(getattr(logger, "handlers", ())):
+            if getattr(getattr(handler, "stream", None), "closed", False):
+                logger.removeHandler(handler)
 
 
 def write_coco(folder: Path, *, images: int, seed: int = 0, size=(64, 48), classes=("cat", "dog")):
