@@ -1,0 +1,90 @@
+"""detectron2's ROI pooler with the RoI layers that the paper compares (Table 2c)."""
+
+from collections.abc import Sequence
+
+from detectron2.modeling.poolers import ROIPooler
+from torch import nn
+
+from ..errors import UserError, nearest
+from ..layers.roi_layers import (
+    FullPrecisionROIAlign,
+    FullPrecisionROIPool,
+    ROIAlignMax,
+    ROIWarpAve,
+    ROIWarpMax,
+)
+
+__all__ = ["POOLER_TYPES", "MaskRCNNROIPooler"]
+
+# Values of MODEL.ROI_{BOX,MASK,KEYPOINT}_HEAD.POOLER_TYPE; the first three are detectron2's.
+POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool", "ROIAlignMax", "ROIWarpMax", "ROIWarpAve")
+
+
+class MaskRCNNROIPooler(ROIPooler):
+    """detectron2's `ROIPooler` with three more values of `pooler_type`.
+
+    - "ROIAlign" (the paper's, unaligned), "ROIAlignV2", "ROIPool": detectron2's own layers, bit for
+      bit, but that float16 and bfloat16 features do not round the boxes
+      (`mask_rcnn_ext.layers.roi_layers`);
+    - "ROIAlignMax", "ROIWarpMax", "ROIWarpAve": the others of Table 2c.
+
+    It has no parameters, assigns boxes to levels as detectron2 does (FPN's equation 1), and is
+    called like detectron2's: `forward(features, boxes)` with a list of (N, C, H, W) maps, one per
+    scale, and a list of N `Boxes` (XYXY, pixels of the image); returns (R, C, h, w) in the dtype of
+    the features.
+
+    Args:
+        output_size: h = w, or (h, w); equal where there are several scales.
+        scales: 1 / stride of each feature map; each is half of the one before.
+        sampling_ratio: samples per bin and axis. 0 is adaptive for "ROIAlign" and "ROIAlignV2" and
+            2 for our three; "ROIPool" has none.
+        pooler_type: one of `POOLER_TYPES`.
+        canonical_box_size: side in pixels of a box that goes to `canonical_level`.
+        canonical_level: log2 of the stride of that level.
+
+    Raises:
+        UserError: an unknown `pooler_type`, or a negative `sampling_ratio` for one of our three.
+    """
+
+    def __init__(
+        self,
+        output_size: int | Sequence[int],
+        scales: Sequence[float],
+        sampling_ratio: int,
+        pooler_type: str,
+        canonical_box_size: int = 224,
+        canonical_level: int = 4,
+    ) -> None:
+        if pooler_type not in POOLER_TYPES:
+            raise UserError(
+                f"POOLER_TYPE: expected one of {', '.join(POOLER_TYPES)}, got {pooler_type!r}"
+                f"{nearest(pooler_type, POOLER_TYPES)}"
+            )
+        # The parent checks the arguments and makes its own layers, which are then replaced; they
+        # hold no parameters.
+        super().__init__(
+            output_size=output_size,
+            scales=scales,
+            sampling_ratio=sampling_ratio,
+            pooler_type="ROIAlign",
+            canonical_box_size=canonical_box_size,
+            canonical_level=canonical_level,
+        )
+        self.pooler_type = pooler_type
+        size = tuple(self.output_size)
+        self.level_poolers = nn.ModuleList(
+            _build_roi_layer(pooler_type, size, scale, sampling_ratio) for scale in scales
+        )
+
+
+def _build_roi_layer(
+    pooler_type: str, output_size: tuple[int, int], scale: float, sampling_ratio: int
+) -> nn.Module:
+    """Return the layer of one level; `pooler_type` is one of `POOLER_TYPES`."""
+    if pooler_type in ("ROIAlign", "ROIAlignV2"):
+        aligned = pooler_type == "ROIAlignV2"
+        return FullPrecisionROIAlign(output_size, scale, sampling_ratio, aligned=aligned)
+    if pooler_type == "ROIPool":
+        return FullPrecisionROIPool(output_size, scale)
+    ours = {"ROIAlignMax": ROIAlignMax, "ROIWarpMax": ROIWarpMax, "ROIWarpAve": ROIWarpAve}
+    return ours[pooler_type](output_size, scale, sampling_ratio)
