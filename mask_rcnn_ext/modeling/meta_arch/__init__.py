@@ -1,0 +1,5 @@
+"""Meta-architectures."""
+
+from .mask_rcnn import MaskRCNN
+
+__all__ = ["MaskRCNN"]
