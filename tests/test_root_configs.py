@@ -1,72 +1,153 @@
-"""The paper's numbers in the root configs, and their stock base."""
+"""The yaml files: what each says of itself, that it builds, and that the bases are stock."""
+
+import re
+from itertools import chain
 
 import pytest
+import torch
 from conftest import REPO
 from detectron2 import model_zoo as stock_zoo
+from detectron2.modeling import build_model
 
-from mask_rcnn_ext import load_config, model_zoo
+from mask_rcnn_ext import load_config, paper
+from mask_rcnn_ext.paper.deviations import COMMON, OWN
 
-# arXiv:1703.06870v3, section 3.1 unless said; per config: images per batch, learning rate.
-PAPER = {
-    "mask_rcnn_R50_FPN": (16, 0.02, 50, 1, 64),
-    "mask_rcnn_R101_FPN": (16, 0.02, 101, 1, 64),
-    "mask_rcnn_X101_FPN": (8, 0.01, 101, 64, 4),
+ROOT = REPO / "configs"
+NAMES = [*paper.configs(), *paper.NO_ROW]
+BASES = {
+    "Base-RCNN-FPN", "Base-RCNN-C4", "Base-RCNN-DilatedC5", "Base-Paper", "Base-Paper-FPN",
+    "Base-Paper-C4", "Base-Paper-C5", "Base-Paper-Keypoint", "Base-X101",
+}  # fmt: skip
+OTHER_FOLDERS = ("shapes", "fcis", "lineage")  # no rows of the paper's own model
+ROOT_NAMES = {  # fixed names: users and other projects refer to them
+    "mask_rcnn_R50_FPN", "mask_rcnn_R101_FPN", "mask_rcnn_X101_FPN", "mask_rcnn_R50_C4",
+    "mask_rcnn_R101_C4", "faster_rcnn_R101_FPN",
+}  # fmt: skip
+
+
+def header(name):
+    """Return the comment before the first line of yaml, as one line of words."""
+    lines = (ROOT / f"{name}.yaml").read_text().splitlines()
+    end = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+    return " ".join(" ".join(line.lstrip("#").split()) for line in lines[:end])
+
+
+def test_every_file_is_a_row_or_a_base_or_says_why_not():
+    found = {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml")}
+    found = {name for name in found if not name.startswith(OTHER_FOLDERS)}
+    found -= {name for name in found if name.startswith("fcis_")}
+    assert found == set(NAMES) | BASES
+    assert set(NAMES) >= ROOT_NAMES
+
+
+@pytest.mark.parametrize("name", paper.configs())
+def test_the_header_names_row_numbers_command_and_deviations(name):
+    text = header(name)
+    for row in paper.rows_of(name):
+        assert f"{row.summary()}." in text
+    assert "The paper's numbers. Not run by us." in text
+    assert f"--config-file configs/{name}.yaml" in text
+    assert "Deviations: those of Base-Paper.yaml" in text
+    for deviation in OWN.get(name, ()):
+        assert f"- {deviation}" in text
+    assert text.count(" - ") == len(OWN.get(name, ())), "a deviation that paper.py lacks"
+    joint = COMMON[0]
+    (row, *_) = paper.rows_of(name)
+    assert (joint not in row.deviations) == ("but for the joint training" in text)
+
+
+def test_the_base_lists_the_common_deviations():
+    text = header("Base-Paper")
+    assert [deviation for deviation in COMMON if f"- {deviation}" not in text] == []
+    assert set(OWN) <= set(paper.configs())
+
+
+@pytest.mark.parametrize("name", paper.NO_ROW)
+def test_a_config_of_no_row_says_so(name):
+    assert header(name).startswith("No row of the paper")
+    assert paper.rows_of(name) == ()
+
+
+@pytest.mark.parametrize("name", sorted(ROOT_NAMES | {"cityscapes/mask_rcnn_R50_FPN_fine_coco"}))
+def test_files_that_a_header_names_exist(name):
+    words = re.findall(r"\b(?:configs|tools)/[\w/]+\.(?:yaml|py)|\bBase-[\w-]+\.yaml", header(name))
+    assert words
+    for word in words:
+        path = ROOT / word if word.startswith("Base") else REPO / word
+        assert path.is_file(), word
+
+
+@pytest.mark.parametrize("name", ["Base-RCNN-FPN", "Base-RCNN-C4", "Base-RCNN-DilatedC5"])
+def test_base_is_detectron2s_own(name):
+    """Drift test: every key of detectron2 has the value of its own file of this name."""
+    ours = load_config(str(ROOT / f"{name}.yaml"))
+
+    def compare(stock, mine, place):
+        for key, value in stock.items():
+            if isinstance(value, dict):
+                compare(value, mine[key], f"{place}{key}.")
+            else:
+                assert mine[key] == value, place + key
+
+    compare(stock_zoo.get_config(f"{name}.yaml"), ours, "")
+
+
+def test_the_drift_test_compares_something():
+    a, b = (stock_zoo.get_config(f"Base-RCNN-{kind}.yaml") for kind in ("C4", "FPN"))
+    assert a.MODEL.RPN.PRE_NMS_TOPK_TEST != b.MODEL.RPN.PRE_NMS_TOPK_TEST
+
+
+def parts(model):
+    """Return the shapes that make a model the row it stands for."""
+    roi = model.roi_heads
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    predictor = shapes["roi_heads.box_predictor.cls_score.weight"]
+    masks = shapes.get("roi_heads.mask_head.predictor.weight")
+    keypoints = shapes.get("roi_heads.keypoint_head.score_lowres.weight")
+    return type(roi).__name__, predictor, masks, keypoints
+
+
+RES5, HEADS = "MaskRCNNRes5ROIHeads", "MaskRCNNROIHeads"
+FPN_80, C4_80, MASK_80 = (81, 1024), (81, 2048), (80, 256, 1, 1)
+KEYPOINTS = (512, 17, 4, 4)
+BUILT = {  # ROI heads; classifier; mask predictor; the keypoint head's deconvolution
+    "mask_rcnn_R50_FPN": (HEADS, FPN_80, MASK_80, None),
+    "mask_rcnn_X101_FPN": (HEADS, FPN_80, MASK_80, None),
+    "mask_rcnn_R101_C4": (RES5, C4_80, MASK_80, None),
+    "faster_rcnn_R101_FPN": (HEADS, FPN_80, None, None),
+    "ablations/mask_rcnn_R50_C4_softmax": (RES5, C4_80, (81, 256, 1, 1), None),
+    "ablations/mask_rcnn_R50_C4_agnostic": (RES5, C4_80, (1, 256, 1, 1), None),
+    "ablations/mask_rcnn_R50_C4_RoIWarpMax": (RES5, C4_80, MASK_80, None),
+    "ablations/mask_rcnn_R50_C5": (HEADS, FPN_80, MASK_80, None),
+    "ablations/mask_rcnn_R50_FPN_MLP3": (HEADS, FPN_80, (80 * 28**2, 1024), None),
+    "keypoints/keypoint_mask_rcnn_R50_FPN": (HEADS, (2, 1024), (1, 256, 1, 1), KEYPOINTS),
+    "keypoints/keypoint_rcnn_X101_FPN": (HEADS, (2, 1024), None, KEYPOINTS),
+    "keypoints/faster_rcnn_R50_FPN_person": (HEADS, (2, 1024), None, None),
+    "cityscapes/mask_rcnn_R50_FPN_fine": (HEADS, (9, 1024), (8, 256, 1, 1), None),
+    "enhanced/mask_rcnn_X152_FPN_nonlocal": (HEADS, FPN_80, MASK_80, None),
 }
-PUBLISHED = {  # Table 2a, minival: AP, AP50, AP75
-    "mask_rcnn_R50_FPN": ("33.6", "55.2", "35.3"),
-    "mask_rcnn_R101_FPN": ("35.4", "57.3", "37.5"),
-    "mask_rcnn_X101_FPN": ("36.7", "59.5", "38.9"),
-}
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_hyper_parameters_are_the_papers(name):
-    cfg = model_zoo.get_config(name)
-    batch, rate, depth, groups, width = PAPER[name]
-    assert (batch, rate) == (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR)
-    assert cfg.SOLVER.MAX_ITER == 160_000
-    assert tuple(cfg.SOLVER.STEPS) == (120_000,)
-    assert cfg.SOLVER.GAMMA == 0.1
-    assert (cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.MOMENTUM) == (1e-4, 0.9)
-    assert tuple(cfg.INPUT.MIN_SIZE_TRAIN) == (800,)
-    assert cfg.INPUT.MIN_SIZE_TEST == 800
-    assert depth == cfg.MODEL.RESNETS.DEPTH
-    assert groups == cfg.MODEL.RESNETS.NUM_GROUPS
-    assert width == cfg.MODEL.RESNETS.WIDTH_PER_GROUP
-    roi = cfg.MODEL.ROI_HEADS
-    assert (roi.BATCH_SIZE_PER_IMAGE, roi.POSITIVE_FRACTION) == (512, 0.25)
-    assert (roi.IOU_THRESHOLDS, roi.NMS_THRESH_TEST) == ([0.5], 0.3)  # appendix B: NMS 0.3
-    for head in (cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD):
-        assert head.POOLER_TYPE == "ROIAlign"
-        assert head.POOLER_SAMPLING_RATIO == 2  # four points per bin
-    box, mask = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_MASK_HEAD  # Figure 4, right
-    assert (box.POOLER_RESOLUTION, box.NUM_FC, box.FC_DIM) == (7, 2, 1024)
-    assert (mask.POOLER_RESOLUTION, mask.NUM_CONV, mask.CONV_DIM) == (14, 4, 256)
-    assert box.SMOOTH_L1_BETA == 1.0
-    rpn = cfg.MODEL.RPN
-    assert pytest.approx(1 / 9, abs=1e-4) == rpn.SMOOTH_L1_BETA
-    assert rpn.NMS_THRESH == 0.7
-    assert (rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST) == (2000, 1000)
-    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[32], [64], [128], [256], [512]]
-    assert cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS == [[0.5, 1.0, 2.0]]
-    assert cfg.TEST.DETECTIONS_PER_IMAGE == 100
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_header_cites_the_row_and_its_numbers(name):
-    text = (REPO / "configs" / f"{name}.yaml").read_text()
-    header = text.split("_BASE_")[0]
-    for expected in (*PUBLISHED[name], "2a", "minival", "Deviations", "train_net.py"):
-        assert expected in header
-
-
-def test_base_is_detectron2s_own():
-    """Drift test: the base file gives the same config as the one in detectron2's zoo."""
-    stock = stock_zoo.get_config("Base-RCNN-FPN.yaml")
-    ours = load_config(str(REPO / "configs/Base-RCNN-FPN.yaml"))
-    for key in stock:
-        mine = ours[key]
-        if key == "MODEL":
-            mine = mine.clone()
-            del mine["TINY_RESNET"]
-        assert str(mine) == str(stock[key]), key
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_loads_strictly_and_its_model_builds(name):
+    """On the "meta" device, so that no weight of the full-size models is made."""
+    cfg = load_config(str(ROOT / f"{name}.yaml"), ["MODEL.DEVICE", "meta"])
+    with torch.device("meta"):
+        model = build_model(cfg)
+    assert type(model).__name__ == cfg.MODEL.META_ARCHITECTURE == "MaskRCNN"
+    if name in BUILT:
+        assert parts(model) == BUILT[name]
+    blocks = [module for module in model.modules() if type(module).__name__ == "NonLocalBlock"]
+    assert len(blocks) == ("nonlocal" in name)
+    poolers = [
+        getattr(model.roi_heads, attribute, None)
+        for attribute in ("pooler", "box_pooler", "mask_pooler", "keypoint_pooler")
+    ]
+    layers = {
+        type(layer).__name__
+        for layer in chain.from_iterable(pooler.level_poolers for pooler in poolers if pooler)
+    }
+    assert len(layers) == 1  # one RoI layer in all branches
+    last = name.rsplit("_", 1)[-1]
+    expected = last.replace("RoI", "ROI") if last.startswith("RoI") else "ROIAlign"
+    assert layers.pop().endswith(expected)

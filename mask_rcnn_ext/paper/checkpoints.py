@@ -1,0 +1,279 @@
+"""Which weights of detectron2's model zoo fit which config of ours, and how well.
+
+All of them were trained with the RPN jointly. Those not called "noaug" or "Detectron1-Comparisons"
+with scale jitter, L1 losses, RoIAlign with the half-pixel shift and an adaptive number of samples.
+The APs are those that detectron2's MODEL_ZOO.md gives, with NMS at 0.5.
+"""
+
+from .rows import Checkpoint, Fit
+
+__all__ = ["CHECKPOINTS"]
+
+_NMS = ("MODEL.ROI_HEADS.NMS_THRESH_TEST", "0.5")
+
+
+def _align_v2(*heads: str) -> tuple[str, ...]:
+    """Return overrides for detectron2's default RoIAlign in these heads."""
+    return tuple(
+        word
+        for head in heads
+        for word in (
+            f"MODEL.ROI_{head}_HEAD.POOLER_TYPE",
+            "ROIAlignV2",
+            f"MODEL.ROI_{head}_HEAD.POOLER_SAMPLING_RATIO",
+            "0",
+        )
+    )
+
+
+_MASK_FPN = (*_align_v2("BOX", "MASK"), *_NMS)
+_BOX_FPN = (*_align_v2("BOX"), *_NMS)
+_KEYPOINT_FPN = _align_v2("BOX", "KEYPOINT")
+# Res5ROIHeads pools 14 x 14 and lets res5 halve that: at this resolution our C4 head does the same.
+_MASK_C4 = (
+    *_align_v2("BOX"),
+    *_NMS,
+    *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "14", "MODEL.RPN.POST_NMS_TOPK_TEST", "1000"),
+)
+_DILATED_C5 = (*_MASK_FPN, "MODEL.RESNETS.RES5_DILATION", "2")
+_X101_32X8D = (
+    *("MODEL.RESNETS.NUM_GROUPS", "32", "MODEL.RESNETS.WIDTH_PER_GROUP", "8"),
+    *("MODEL.PIXEL_MEAN", "[103.53, 116.28, 123.675]"),
+    *("MODEL.PIXEL_STD", "[57.375, 57.12, 58.395]"),
+)
+
+
+def _mask(
+    name: str, path: str, box: float, mask: float, fit: Fit, overrides: tuple[str, ...], note: str
+) -> Checkpoint:
+    return Checkpoint(
+        f"COCO-InstanceSegmentation/mask_rcnn_{name}.yaml",
+        path,
+        box,
+        mask,
+        None,
+        fit,
+        overrides,
+        note,
+    )
+
+
+def _keypoint(
+    name: str,
+    path: str,
+    box: float,
+    keypoint: float,
+    fit: Fit,
+    overrides: tuple[str, ...],
+    note: str,
+) -> Checkpoint:
+    return Checkpoint(
+        f"COCO-Keypoints/keypoint_rcnn_{name}.yaml", path, box, None, keypoint, fit, overrides, note
+    )
+
+
+_JITTER = "trained jointly with scale jitter and L1 losses"
+_V2 = "RoIAlign with the half-pixel shift"
+_STRIDE = f"trained jointly, with 14 x 14 pooling and res5 at stride 2, 512 RoIs per image, {_V2}"
+_WIDTHS = f"ResNeXt-101 32x8d, not 64x4d; {_JITTER}, {_V2}"
+_DILATED = f"res5 dilated, at stride 16; {_JITTER}, {_V2}"
+
+_R50_C4 = (
+    _mask(
+        "R_50_C4_1x", "137259246/model_final_9243eb.pkl", 36.8, 32.2, "nearest", _MASK_C4, _STRIDE
+    ),
+    _mask(
+        "R_50_C4_3x", "137849525/model_final_4ce675.pkl", 39.8, 34.4, "nearest", _MASK_C4, _STRIDE
+    ),
+)
+_R101_C4 = (
+    _mask(
+        "R_101_C4_3x", "138363239/model_final_a2914c.pkl", 42.6, 36.7, "nearest", _MASK_C4, _STRIDE
+    ),
+)
+_R50_FPN = (
+    Checkpoint(
+        "Detectron1-Comparisons/mask_rcnn_R_50_FPN_noaug_1x.yaml",
+        "137781281/model_final_62ca52.pkl",
+        37.8,
+        34.9,
+        None,
+        "identical",
+        _NMS,
+        "trained jointly, for 90k iterations",
+    ),
+    _mask(
+        "R_50_FPN_1x",
+        "137260431/model_final_a54504.pkl",
+        38.6,
+        35.2,
+        "identical",
+        _MASK_FPN,
+        f"{_JITTER}, {_V2}",
+    ),
+    _mask(
+        "R_50_FPN_3x",
+        "137849600/model_final_f10217.pkl",
+        41.0,
+        37.2,
+        "identical",
+        _MASK_FPN,
+        f"{_JITTER} for 270k iterations, {_V2}",
+    ),
+)
+_R101_FPN = (
+    _mask(
+        "R_101_FPN_3x",
+        "138205316/model_final_a3ec72.pkl",
+        42.9,
+        38.6,
+        "identical",
+        _MASK_FPN,
+        f"{_JITTER} for 270k iterations, {_V2}",
+    ),
+)
+_X101_FPN = (
+    _mask(
+        "X_101_32x8d_FPN_3x",
+        "139653917/model_final_2d9806.pkl",
+        44.3,
+        39.5,
+        "different",
+        (*_MASK_FPN, *_X101_32X8D),
+        _WIDTHS,
+    ),
+)
+_C5 = (
+    _mask(
+        "R_50_DC5_1x",
+        "137260150/model_final_4f86c3.pkl",
+        38.3,
+        34.2,
+        "different",
+        _DILATED_C5,
+        _DILATED,
+    ),
+    _mask(
+        "R_50_DC5_3x",
+        "137849551/model_final_84107b.pkl",
+        40.0,
+        35.9,
+        "different",
+        _DILATED_C5,
+        _DILATED,
+    ),
+)
+_X152 = (
+    Checkpoint(
+        "Misc/cascade_mask_rcnn_X_152_32x8d_FPN_IN5k_gn_dconv.yaml",
+        "18131413/model_0039999_e76410.pkl",
+        50.2,
+        44.0,
+        None,
+        "different",
+        (),
+        "a cascade with group normalisation, deformable convolutions and eight mask convolutions: "
+        "use detectron2's own config for it",
+    ),
+)
+_KEYPOINT_R50 = (
+    Checkpoint(
+        "Detectron1-Comparisons/keypoint_rcnn_R_50_FPN_1x.yaml",
+        "137781195/model_final_cce136.pkl",
+        53.1,
+        None,
+        64.2,
+        "identical",
+        (),
+        "trained jointly, with 1500 proposals per image",
+    ),
+    _keypoint(
+        "R_50_FPN_1x",
+        "137261548/model_final_04e291.pkl",
+        53.6,
+        64.0,
+        "identical",
+        _KEYPOINT_FPN,
+        f"trained jointly, {_V2}",
+    ),
+)
+_KEYPOINT_R50_UPDATED = (
+    _keypoint(
+        "R_50_FPN_3x",
+        "137849621/model_final_a6e10b.pkl",
+        55.4,
+        65.5,
+        "identical",
+        _KEYPOINT_FPN,
+        f"trained jointly for 270k iterations, {_V2}",
+    ),
+)
+_KEYPOINT_R101 = (
+    _keypoint(
+        "R_101_FPN_3x",
+        "138363331/model_final_997cc7.pkl",
+        56.4,
+        66.1,
+        "identical",
+        _KEYPOINT_FPN,
+        f"trained jointly for 270k iterations, {_V2}",
+    ),
+)
+_KEYPOINT_X101 = (
+    _keypoint(
+        "X_101_32x8d_FPN_3x",
+        "139686956/model_final_5ad38f.pkl",
+        57.3,
+        66.0,
+        "different",
+        (*_KEYPOINT_FPN, *_X101_32X8D),
+        f"ResNeXt-101 32x8d, not 64x4d; trained jointly for 270k iterations, {_V2}",
+    ),
+)
+_CITYSCAPES = (
+    Checkpoint(
+        "Cityscapes/mask_rcnn_R_50_FPN.yaml",
+        "142423278/model_final_af9cf5.pkl",
+        None,
+        36.5,
+        None,
+        "identical",
+        _MASK_FPN,
+        f"24k iterations from COCO weights without the output layers; trained jointly, {_V2}",
+    ),
+)
+_FASTER_R101 = (
+    Checkpoint(
+        "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml",
+        "137851257/model_final_f6e8b1.pkl",
+        42.0,
+        None,
+        None,
+        "identical",
+        _BOX_FPN,
+        f"{_JITTER} for 270k iterations, {_V2}",
+    ),
+)
+
+# By config, best fit first. A config that is not here has no weights in the zoo.
+CHECKPOINTS: dict[str, tuple[Checkpoint, ...]] = {
+    "mask_rcnn_R50_C4": _R50_C4,
+    "mask_rcnn_R101_C4": _R101_C4,
+    "mask_rcnn_R50_FPN": _R50_FPN,
+    "mask_rcnn_R101_FPN": _R101_FPN,
+    "mask_rcnn_X101_FPN": _X101_FPN,
+    "ablations/mask_rcnn_R50_C5": _C5,
+    "faster_rcnn_R101_FPN": _FASTER_R101,
+    "keypoints/keypoint_rcnn_R50_FPN": _KEYPOINT_R50,
+    "keypoints/keypoint_rcnn_R50_FPN_updated": _KEYPOINT_R50_UPDATED,
+    "keypoints/keypoint_rcnn_R101_FPN": _KEYPOINT_R101,
+    "keypoints/keypoint_rcnn_X101_FPN": _KEYPOINT_X101,
+    "keypoints/keypoint_rcnn_X101_FPN_TTA": _KEYPOINT_X101,
+    "cityscapes/mask_rcnn_R50_FPN_fine_coco": _CITYSCAPES,
+    "enhanced/mask_rcnn_X101_FPN_updated": _X101_FPN,
+    "enhanced/mask_rcnn_X101_FPN_e2e": _X101_FPN,
+    "enhanced/mask_rcnn_X101_FPN_augm": _X101_FPN,
+    "enhanced/mask_rcnn_X152_FPN": _X152,
+    "enhanced/mask_rcnn_X152_FPN_nonlocal": _X152,
+    "enhanced/mask_rcnn_X152_FPN_nonlocal_TTA": _X152,
+}
