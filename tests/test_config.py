@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
 from detectron2.modeling import build_model
 
-from mask_rcnn_ext import UserError, add_mask_rcnn_ext_config, get_cfg, load_config, model_zoo
+from mask_rcnn_ext import UserError, add_mask_rcnn_ext_config, get_cfg, load_config
 
 CONFIGS = sorted((REPO / "configs").rglob("*.yaml"))
 
@@ -129,10 +129,3 @@ def test_a_key_of_another_type_is_refused():
     cfg.MASK_RCNN_EXT = CfgNode({"CHANNELS_LAST": "yes"})
     with pytest.raises(ValueError, match="CHANNELS_LAST"):
         add_mask_rcnn_ext_config(cfg)
-
-
-def test_config_by_name():
-    assert model_zoo.get_config("shapes/mask_rcnn_tiny_FPN").MODEL.MASK_ON
-    assert model_zoo.get_config_file("mask_rcnn_R50_FPN.yaml").endswith("mask_rcnn_R50_FPN.yaml")
-    with pytest.raises(UserError, match="did you mean 'mask_rcnn_R50_FPN'"):
-        model_zoo.get_config("mask_rcnn_R50_FPM")

@@ -18,12 +18,15 @@ from ..atomic import atomic_open
 from ..errors import UserError, nearest
 from .safe_load import load_pickle, load_torch
 
-__all__ = ["Checkpointer"]
+__all__ = ["Checkpointer", "local_file"]
 
 _logger = logging.getLogger(__name__)
 
 # A buffer of BatchNorm's that prediction does not read; older files lack it.
 _COUNTER = "num_batches_tracked"
+# Blobs of Detectron's files that are no weights of a model here: the solver's state, and the fixed
+# filter that doubled its keypoint heatmaps, for which detectron2 calls an interpolation.
+_NOT_WEIGHTS = re.compile(r"_momentum$|^kps_score_[wb]$")
 # (parameter name, shape in the file, shape in the model)
 ShapeMismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
 
@@ -103,7 +106,9 @@ class Checkpointer(DetectionCheckpointer):
                     "Give MODEL.WEIGHTS the file of a trained model"
                 )
             return super().load(path, checkpointables)
-        self._require_file(path)
+        local_file(
+            path, 'Give MODEL.WEIGHTS a local file, or, to train from scratch, MODEL.WEIGHTS ""'
+        )
         self._source, self._strict = path, strict
         try:
             return super().load(path, checkpointables)
@@ -142,28 +147,13 @@ class Checkpointer(DetectionCheckpointer):
             )
         return self.load(latest)
 
-    def _require_file(self, path: str) -> None:
-        """Fetch `path` if it is a URL; raise a UserError unless it is then a file here."""
-        mend = 'Give MODEL.WEIGHTS a local file, or, to train from scratch, MODEL.WEIGHTS ""'
-        try:
-            local = self.path_manager.get_local_path(urlparse(path)._replace(query="").geturl())
-        except Exception as error:  # which one depends on the kind of URL
-            raise UserError(f"weights {path}: could not be fetched ({error}). {mend}") from error
-        if not os.path.isfile(local):
-            folder, name = os.path.split(os.path.abspath(local))
-            siblings = os.listdir(folder) if os.path.isdir(folder) else []
-            raise UserError(
-                f"weights not found: {path} (looked for {os.path.join(folder, name)})"
-                f"{nearest(name, siblings)}. {mend}"
-            )
-
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pkl"):
             loaded = _require_dict(load_pickle(filename), filename)
             if not ("model" in loaded and "__author__" in loaded):
                 # Caffe2 and Detectron: detection models keep their weights under "blobs".
                 blobs = _require_dict(loaded.get("blobs", loaded), filename)
-                weights = {k: v for k, v in blobs.items() if not str(k).endswith("_momentum")}
+                weights = {k: v for k, v in blobs.items() if not _NOT_WEIGHTS.search(str(k))}
                 loaded = {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
         elif filename.endswith(".pyth"):  # pycls
             weights = _require_dict(self._torch_load(filename).get("model_state"), filename)
@@ -256,6 +246,30 @@ class Checkpointer(DetectionCheckpointer):
                 self._source,
                 _layers(missing),
             )
+
+
+def local_file(path: str, mend: str) -> str:
+    """Return the local path of weights, which are fetched first if `path` is a URL.
+
+    Args:
+        path: a local file, or a URL that detectron2's PathManager knows.
+        mend: the end of an error message, what the user is to do; without a full stop.
+
+    Raises:
+        UserError: there is no such file, or it cannot be fetched.
+    """
+    try:
+        local: str = PathManager.get_local_path(urlparse(path)._replace(query="").geturl())
+    except Exception as error:  # which one depends on the kind of URL
+        raise UserError(f"weights {path}: could not be fetched ({error}). {mend}") from error
+    if not os.path.isfile(local):
+        folder, name = os.path.split(os.path.abspath(local))
+        siblings = os.listdir(folder) if os.path.isdir(folder) else []
+        raise UserError(
+            f"weights not found: {path} (looked for {os.path.join(folder, name)})"
+            f"{nearest(name, siblings)}. {mend}"
+        )
+    return local
 
 
 def _require_dict(value: Any, filename: str) -> Any:

@@ -1,0 +1,79 @@
+"""Built of our classes and configured like detectron2's stock models, ours are those models.
+
+Real widths, random weights of one seed: same state-dict keys, same initial values, same losses and
+gradients, same detections, bit for bit.
+"""
+
+import pytest
+import torch
+from faithful import (
+    MODELS,
+    NARROW,
+    assert_same_detections,
+    assert_same_tensors,
+    build,
+    losses,
+    our_config,
+    pair,
+    stock_config,
+)
+
+FPN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+C4 = "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml"
+BOX_LOSSES = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_ours_is_the_stock_model(name):
+    ours, stock = pair(name)
+    for mine, its in ((ours, stock), (ours.roi_heads, stock.roi_heads)):
+        assert type(mine) is not type(its)
+        assert type(mine).__module__.startswith("mask_rcnn_ext.")
+    assert_same_tensors(ours.state_dict(), stock.state_dict())
+    task = "keypoint" if "keypoint" in name else "mask" if "mask" in name else ""
+    expected = losses(stock)
+    assert set(expected) == BOX_LOSSES | ({f"loss_{task}"} if task else set())
+    assert all(value > 0 for value in expected.values())
+    assert_same_tensors(losses(ours), expected)
+    assert_same_detections(ours, stock, *([f"pred_{task}s"] if task else []))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_are_the_stock_models(name):
+    ours, stock = pair(name, *NARROW)
+    expected = losses(stock, backward=True)
+    # The stem and res2 are frozen.
+    assert len(expected) > 0.8 * len(list(stock.parameters()))
+    assert_same_tensors(losses(ours, backward=True), expected)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlign"),
+        ("MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO", "3"),
+        ("MODEL.ROI_MASK_HEAD.LOSS", "softmax"),
+    ],
+    ids=lambda override: override[0],
+)
+def test_the_comparison_can_fail(override):
+    """A model of ours that is configured otherwise gives other losses: equality is not vacuous."""
+    ours = build(our_config(FPN, *MODELS[FPN], *NARROW, *override))
+    with pytest.raises(AssertionError):
+        assert_same_tensors(losses(ours), losses(build(stock_config(FPN, *NARROW))))
+
+
+def test_the_c4_comparison_can_fail():
+    """The paper's C4 head has the stock head's weights, and gives other losses."""
+    ours = build(our_config(C4, *MODELS[C4], *NARROW, "MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "7"))
+    stock = build(stock_config(C4, *NARROW))
+    assert_same_tensors(ours.state_dict(), stock.state_dict())
+    assert not torch.equal(losses(ours)["loss_cls"], losses(stock)["loss_cls"])
+
+
+def test_the_comparison_of_detections_can_fail():
+    ours, stock = pair(FPN, *NARROW)
+    assert_same_detections(ours, stock)
+    ours.roi_heads.box_predictor.bbox_pred.bias.data += 0.5
+    with pytest.raises(AssertionError, match="pred_boxes"):
+        assert_same_detections(ours, stock)
