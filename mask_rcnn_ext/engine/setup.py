@@ -20,9 +20,12 @@ from detectron2.modeling import (
     ROI_KEYPOINT_HEAD_REGISTRY,
     ROI_MASK_HEAD_REGISTRY,
 )
+from detectron2.modeling.meta_arch import GeneralizedRCNN, ProposalNetwork
 from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
+from detectron2.modeling.roi_heads import Res5ROIHeads
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from detectron2.utils.registry import Registry
 
 from ..atomic import require_writable
 from ..config import ExtCfgNode, load_config
@@ -144,6 +147,12 @@ def _run_folder(folder: str) -> Iterator[Callable[[], None]]:
         raise
 
 
+def _is_registered_as(registry: Registry, name: str, base: type) -> bool:
+    """Return whether `name` is registered as `base` or as a subclass of it."""
+    registered = registry.get(name) if name in registry else None
+    return isinstance(registered, type) and issubclass(registered, base)
+
+
 def check_registry_names(cfg: ExtCfgNode) -> None:
     """Check the names of the model's parts against detectron2's registries.
 
@@ -155,7 +164,9 @@ def check_registry_names(cfg: ExtCfgNode) -> None:
         ("MODEL.META_ARCHITECTURE", model.META_ARCHITECTURE, META_ARCH_REGISTRY),
         ("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY),
     ]
-    if model.META_ARCHITECTURE in ("GeneralizedRCNN", "ProposalNetwork"):
+    two_stage = _is_registered_as(META_ARCH_REGISTRY, model.META_ARCHITECTURE, GeneralizedRCNN)
+    rpn_only = _is_registered_as(META_ARCH_REGISTRY, model.META_ARCHITECTURE, ProposalNetwork)
+    if two_stage or rpn_only:
         used += [
             ("MODEL.ANCHOR_GENERATOR.NAME", model.ANCHOR_GENERATOR.NAME, ANCHOR_GENERATOR_REGISTRY),
             ("MODEL.RPN.HEAD_NAME", model.RPN.HEAD_NAME, RPN_HEAD_REGISTRY),
@@ -163,14 +174,16 @@ def check_registry_names(cfg: ExtCfgNode) -> None:
         if model.PROPOSAL_GENERATOR.NAME != "PrecomputedProposals":
             name = model.PROPOSAL_GENERATOR.NAME
             used.append(("MODEL.PROPOSAL_GENERATOR.NAME", name, PROPOSAL_GENERATOR_REGISTRY))
-    if model.META_ARCHITECTURE == "GeneralizedRCNN":
+    if two_stage:
         used.append(("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY))
+        # The C4 heads build no box head: res5 is in its place.
+        box_on = not _is_registered_as(ROI_HEADS_REGISTRY, model.ROI_HEADS.NAME, Res5ROIHeads)
         for on, key, registry in (
-            (True, "ROI_BOX_HEAD", ROI_BOX_HEAD_REGISTRY),
+            (box_on, "ROI_BOX_HEAD", ROI_BOX_HEAD_REGISTRY),
             (model.MASK_ON, "ROI_MASK_HEAD", ROI_MASK_HEAD_REGISTRY),
             (model.KEYPOINT_ON, "ROI_KEYPOINT_HEAD", ROI_KEYPOINT_HEAD_REGISTRY),
         ):
-            if on and model[key].NAME:  # ROI_BOX_HEAD has no name with Res5ROIHeads
+            if on and model[key].NAME:
                 used.append((f"MODEL.{key}.NAME", model[key].NAME, registry))
     for key, name, registry in used:
         if name not in registry:
@@ -200,7 +213,9 @@ def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:
             "--train-json F --train-images D --val-json F --val-images D"
         )
     require_datasets(names)
-    if names and cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
+    if names and _is_registered_as(
+        META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, GeneralizedRCNN
+    ):
         _take_classes_from_metadata(cfg, names)
 
 

@@ -1,9 +1,9 @@
-"""A small ResNet with an FPN, for small images and for training from scratch.
+"""A small ResNet, with an FPN or without, for small images and for training from scratch.
 
 The stages are detectron2's `BasicBlock`s; the widths and depths are configurable, and the stem is
 two 3 x 3 convolutions of stride 2 in place of the 7 x 7 convolution and the max pooling of ResNet,
 which throw away what small objects need. Strides are those of every ResNet: res2..res5 at 4, 8, 16,
-32.
+32. `MODEL.BACKBONE.FREEZE_AT` is not read: nothing is pre-trained that could be frozen.
 """
 
 import itertools
@@ -19,9 +19,17 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import BasicBlock, CNNBlockBase
 from torch.nn import functional as F
 
-from ...errors import UserError
+from ...errors import UserError, nearest
 
-__all__ = ["TinyStem", "build_tiny_resnet", "build_tiny_resnet_fpn_backbone"]
+__all__ = [
+    "TinyStem",
+    "build_tiny_res5",
+    "build_tiny_resnet",
+    "build_tiny_resnet_backbone",
+    "build_tiny_resnet_fpn_backbone",
+]
+
+STAGES = ("res2", "res3", "res4", "res5")
 
 
 class TinyStem(CNNBlockBase):
@@ -56,6 +64,7 @@ def build_tiny_resnet(
     blocks: Sequence[int],
     norm: str,
     out_features: Sequence[str],
+    res5_dilation: int = 1,
 ) -> ResNet:
     """Build the bottom-up network.
 
@@ -66,12 +75,63 @@ def build_tiny_resnet(
         blocks: number of basic blocks of res2..res5, four numbers; a block is two 3 x 3
             convolutions.
         norm: a name that `detectron2.layers.get_norm` knows.
-        out_features: which of "res2".."res5" to return.
+        out_features: which of "res2".."res5" to return. The network ends with the last of them.
+        res5_dilation: 1, or 2 for a res5 that stays at stride 16: its convolutions after the first
+            are dilated by 2, so that every second cell is what the strided res5 computes. As in
+            detectron2's `build_resnet_backbone`, whose ResNet has its stride in a 1 x 1 convolution
+            and therefore dilates them all.
 
     Raises:
-        UserError: `channels` or `blocks` is not four numbers, or a stage that halves the resolution
-            keeps the width: detectron2's `BasicBlock` has no shortcut for that.
+        UserError: `channels` or `blocks` is not four numbers, a stage that halves the resolution
+            keeps the width (detectron2's `BasicBlock` has no shortcut for that), a stage is
+            unknown, or the dilation is neither 1 nor 2.
     """
+    _require_four_stages(channels, blocks)
+    for name in out_features:
+        if name not in STAGES:
+            raise UserError(
+                f"expected some of {', '.join(STAGES)} as features of the tiny ResNet, got "
+                f"{name!r}{nearest(name, STAGES)}"
+            )
+    if res5_dilation not in (1, 2):
+        raise UserError(f"MODEL.RESNETS.RES5_DILATION: expected 1 or 2, got {res5_dilation}")
+    stages = []
+    for index, (width, depth) in enumerate(zip(channels, blocks, strict=True)):
+        dilation = res5_dilation if STAGES[index] == "res5" else 1
+        stage = _build_stage(
+            channels[index - 1] if index else stem_channels,
+            width,
+            depth,
+            stride=1 if index == 0 or dilation == 2 else 2,
+            norm=norm,
+        )
+        if dilation == 2:
+            _dilate(stage)
+        stages.append(stage)
+    return ResNet(
+        TinyStem(in_channels, stem_channels, norm), stages, out_features=list(out_features)
+    )
+
+
+def build_tiny_res5(
+    *, channels: Sequence[int], blocks: Sequence[int], norm: str, stride: int
+) -> list[BasicBlock]:
+    """Build res5 alone, for a head that applies it to each RoI.
+
+    Args:
+        channels: of res2..res5, four numbers; res5 maps `channels[2]` to `channels[3]`.
+        blocks: number of basic blocks of res2..res5, four numbers.
+        norm: a name that `detectron2.layers.get_norm` knows.
+        stride: of the first block.
+
+    Raises:
+        UserError: see `build_tiny_resnet`.
+    """
+    _require_four_stages(channels, blocks)
+    return _build_stage(channels[2], channels[3], blocks[3], stride=stride, norm=norm)
+
+
+def _require_four_stages(channels: Sequence[int], blocks: Sequence[int]) -> None:
     if len(channels) != 4 or len(blocks) != 4:
         raise UserError(
             "MODEL.TINY_RESNET: expected four numbers for res2..res5, got CHANNELS "
@@ -81,21 +141,51 @@ def build_tiny_resnet(
         raise UserError(
             f"MODEL.TINY_RESNET.CHANNELS: expected every stage to change the width, got {channels}"
         )
-    stages, previous = [], stem_channels
-    for index, (width, depth) in enumerate(zip(channels, blocks, strict=True)):
-        stages.append(
-            ResNet.make_stage(
-                BasicBlock,
-                depth,
-                stride_per_block=[1 if index == 0 else 2] + [1] * (depth - 1),
-                in_channels=previous,
-                out_channels=width,
-                norm=norm,
-            )
-        )
-        previous = width
-    return ResNet(
-        TinyStem(in_channels, stem_channels, norm), stages, out_features=list(out_features)
+
+
+def _build_stage(
+    in_channels: int, out_channels: int, depth: int, *, stride: int, norm: str
+) -> list[BasicBlock]:
+    return ResNet.make_stage(
+        BasicBlock,
+        depth,
+        stride_per_block=[stride] + [1] * (depth - 1),
+        in_channels=in_channels,
+        out_channels=out_channels,
+        norm=norm,
+    )
+
+
+def _dilate(stage: list[BasicBlock]) -> None:
+    """Dilate by 2 what follows the stage's first convolution, in place.
+
+    `BasicBlock` takes no dilation. Where the stride was in the first convolution, which itself
+    stays as it is, each later one then reaches as far as behind the stride.
+    """
+    convs = [conv for block in stage for conv in (block.conv1, block.conv2)]
+    for conv in convs[1:]:
+        conv.dilation = conv.padding = (2, 2)
+
+
+@BACKBONE_REGISTRY.register()
+def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
+    """Build a `build_tiny_resnet` without an FPN, for heads on C4 or C5.
+
+    Reads `MODEL.TINY_RESNET`, and of detectron2's keys `MODEL.RESNETS.OUT_FEATURES` (["res4"] for
+    C4, ["res5"] for C5) and `MODEL.RESNETS.RES5_DILATION` (2: the dilated C5).
+
+    Raises:
+        UserError: see `build_tiny_resnet`.
+    """
+    tiny, resnets = cfg.MODEL.TINY_RESNET, cfg.MODEL.RESNETS
+    return build_tiny_resnet(
+        input_shape.channels,
+        stem_channels=tiny.STEM_CHANNELS,
+        channels=tiny.CHANNELS,
+        blocks=tiny.BLOCKS,
+        norm=tiny.NORM,
+        out_features=resnets.OUT_FEATURES,
+        res5_dilation=resnets.RES5_DILATION,
     )
 
 

@@ -1,0 +1,300 @@
+"""Feature extractors of timm as detectron2 backbones, for images with any number of channels.
+
+timm (https://github.com/huggingface/pytorch-image-models, Apache-2.0) is an extra,
+`pip install "mask_rcnn_ext[timm]"`; it is imported when such a backbone is built, not before.
+
+Features are named by their stride, as those of a ResNet: res2 (4), res3 (8), res4 (16), res5 (32).
+Which of them a network has is up to it: a plain ViT of patch 16 has res4 only.
+"""
+
+import importlib
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from torch import nn
+
+from ...errors import UserError, nearest
+
+__all__ = ["TimmBackbone", "build_timm_backbone", "build_timm_fpn_backbone"]
+
+logger = logging.getLogger(__name__)
+
+_STAGES = {2: "res1", 4: "res2", 8: "res3", 16: "res4", 32: "res5"}  # res1: for freezing only
+_PROBE = (128, 192)  # height and width: multiples of 32 that differ, small enough to cost nothing
+# What makes the families of fixed image size (ViT, Swin, ...) take images of any size.
+_ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
+
+
+def _import_timm() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
+        raise UserError(
+            "this backbone needs timm, which is not installed: "
+            'pip install "mask_rcnn_ext[timm]", or pip install timm'
+        ) from error
+
+
+class TimmBackbone(Backbone):
+    """The features of a timm network as a detectron2 `Backbone`.
+
+    Built once on a small image of zeros to see that it gives what timm says: maps in (N, C, H, W)
+    order whose size is the image's divided by the stride. Networks with maps in (N, H, W, C) order
+    (Swin) are permuted. Parameters that none of `out_features` depends on are frozen, so that
+    distributed training does not wait for their gradients.
+
+    Args:
+        name: a name of `timm.list_models()`, also with a tag, "resnet18.a1_in1k".
+        in_channels: of the images. With `pretrained`, timm adapts the weights of the first
+            convolution: it sums them for one channel, and repeats and scales them for others.
+        out_features: which of "res2".."res5" to return.
+        pretrained: load timm's weights, from its cache or the network.
+        freeze_at: as `MODEL.BACKBONE.FREEZE_AT`: 0 trains everything, batch normalisation included.
+            n > 0 fixes the statistics and weights of all batch normalisation (as in detectron2's
+            ResNets) and the parameters up to the feature of stride 2^n: 1 the stem, 2 up to res2,
+            ..., 5 everything.
+
+    Raises:
+        UserError: timm is missing or does not know the name; the network lacks a feature that was
+            asked for or cannot take images of any size; its weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        in_channels: int,
+        out_features: Sequence[str],
+        pretrained: bool = False,
+        freeze_at: int = 0,
+    ) -> None:
+        super().__init__()
+        timm = _import_timm()
+        options, available = _inspect(timm, name)
+        wanted = list(dict.fromkeys(out_features))
+        known = [feature for feature in available if feature != "res1"]
+        if not wanted or not set(wanted) <= set(known):
+            raise UserError(
+                f"MODEL.TIMM.NAME {name!r} has the features {', '.join(known)}; asked for: "
+                f"{', '.join(wanted) or 'none'}. Set MODEL.RESNETS.OUT_FEATURES (with an FPN, "
+                "MODEL.FPN.IN_FEATURES) to some that it has"
+            )
+        frozen = _frozen_feature(name, freeze_at, wanted, available)
+        needed = {*wanted, frozen} - {""}
+        built = [feature for feature in available if feature in needed]
+        self.net = _create(
+            timm,
+            name,
+            in_chans=in_channels,
+            pretrained=pretrained,
+            out_indices=tuple(available[feature] for feature in built),
+            **options,
+        )
+        if freeze_at > 0:
+            self.net = timm.layers.freeze_batch_norm_2d(self.net)
+        # An enum of strings; networks without it give (N, C, H, W).
+        layout = getattr(self.net, "output_fmt", "NCHW")
+        self._channels_are_last = getattr(layout, "value", layout) == "NHWC"
+        self._built, self._out_features = built, wanted
+        info = zip(
+            built, self.net.feature_info.channels(), self.net.feature_info.reduction(), strict=True
+        )
+        shapes = {feature: (channels, stride) for feature, channels, stride in info}
+        self._out_feature_channels = {f: shapes[f][0] for f in wanted}
+        self._out_feature_strides = {f: shapes[f][1] for f in wanted}
+        self._freeze(self._probe(name, in_channels, shapes), frozen)
+
+    @property
+    def size_divisibility(self) -> int:
+        """The largest stride: images are padded to multiples of it, so that strides are exact."""
+        return max(self._out_feature_strides.values())
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map (N, `in_channels`, H, W) to {feature: (N, C, H / stride, W / stride)}.
+
+        H and W are multiples of `size_divisibility`.
+        """
+        features = self._all_features(images)
+        return {feature: features[feature] for feature in self._out_features}
+
+    def _all_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        maps = self.net(images)
+        if self._channels_are_last:
+            maps = [feature_map.permute(0, 3, 1, 2).contiguous() for feature_map in maps]
+        return dict(zip(self._built, maps, strict=True))
+
+    def _probe(
+        self, name: str, in_channels: int, shapes: dict[str, tuple[int, int]]
+    ) -> dict[str, torch.Tensor]:
+        """Return the features of an image of zeros; raise unless they have these `shapes`."""
+        height, width = _PROBE
+        self.eval()  # the statistics of batch normalisation stay as they are
+        try:
+            features = self._all_features(torch.zeros(1, in_channels, height, width))
+        except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+            raise UserError(
+                f"MODEL.TIMM.NAME {name!r} cannot be a backbone for images of any size: on one of "
+                f"{height} x {width} pixels it says {_reason(error)!r}. Choose another network"
+            ) from error
+        finally:
+            self.train()
+        for feature, (channels, stride) in shapes.items():
+            expected = (1, channels, height // stride, width // stride)
+            if (came := tuple(features[feature].shape)) != expected:
+                raise UserError(
+                    f"MODEL.TIMM.NAME {name!r} cannot be a backbone: its {feature} of a {height} x "
+                    f"{width} image is {came}, expected {expected}. Choose another network"
+                )
+        return features
+
+    def _freeze(self, features: dict[str, torch.Tensor], last: str) -> None:
+        """Freeze what feeds the feature `last`, and what feeds no output."""
+        names, parameters = zip(*self.net.named_parameters(), strict=True)
+        outputs = [features[feature] for feature in self._out_features]
+        used = _dependencies(outputs, parameters)
+        frozen = _dependencies([features[last]], parameters) if last else [False] * len(parameters)
+        for parameter, is_used, is_frozen in zip(parameters, used, frozen, strict=True):
+            parameter.requires_grad = is_used and not is_frozen
+        if unused := [n for n, is_used in zip(names, used, strict=True) if not is_used]:
+            logger.info("Parameters that no output depends on, frozen: %s", ", ".join(unused))
+
+
+def _dependencies(
+    outputs: Iterable[torch.Tensor], parameters: Sequence[nn.Parameter]
+) -> list[bool]:
+    """Tell of each parameter whether some output depends on it, by the graph of autograd."""
+    total = torch.stack([output.float().sum() for output in outputs]).sum()
+    gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    return [gradient is not None for gradient in gradients]
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _create(timm: Any, name: str, **options: Any) -> Any:
+    """Call `timm.create_model`; what it raises becomes a UserError."""
+    if ":" not in name and not timm.is_model(name.partition(".")[0]):
+        raise UserError(
+            f"MODEL.TIMM.NAME: timm {timm.__version__} has no model {name!r}"
+            f"{nearest(name, timm.list_models()) or '; timm.list_models() names them'}"
+        )
+    try:
+        return timm.create_model(name, features_only=True, **options)
+    except TypeError:
+        raise  # an option that this family does not know, see _inspect
+    except Exception as error:  # downloads, caches and factories raise nearly anything
+        if options.get("pretrained"):
+            raise UserError(
+                f"MODEL.TIMM.NAME {name!r}: its weights could not be had ({_reason(error)}). To "
+                "train from scratch set MODEL.TIMM.PRETRAINED False; else MODEL.WEIGHTS to a file"
+            ) from error
+        raise UserError(
+            f"MODEL.TIMM.NAME {name!r}: timm gives no feature maps of it ({_reason(error)})"
+        ) from error
+
+
+def _inspect(timm: Any, name: str) -> tuple[dict[str, bool], dict[str, int]]:
+    """Look at a network without allocating it.
+
+    Returns:
+        The options that make it take images of any size, and {feature: timm's index of it}, by
+        stride. Of several maps with one stride the last, deepest one counts.
+    """
+    for options in (*_ANY_SIZE, {}):
+        try:
+            with torch.device("meta"):
+                info = _create(timm, name, **options).feature_info
+            break
+        except TypeError:
+            if not options:
+                raise
+    strides = info.reduction()
+    available = {
+        _STAGES[stride]: index
+        for index, stride in zip(info.out_indices, strides, strict=True)
+        if stride in _STAGES
+    }
+    if not set(available) - {"res1"}:
+        raise UserError(
+            f"MODEL.TIMM.NAME {name!r} has features of stride {', '.join(map(str, strides))}; "
+            "expected some of 4, 8, 16, 32 (res2..res5). Choose another network"
+        )
+    return options, available
+
+
+def _frozen_feature(name: str, freeze_at: int, wanted: list[str], available: dict[str, int]) -> str:
+    """Return the feature up to which parameters are frozen, or ""."""
+    if freeze_at <= 0:
+        return ""
+    feature = min(f"res{freeze_at}", max(wanted))
+    if feature not in available:
+        raise UserError(
+            f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}: MODEL.TIMM.NAME {name!r} has no feature of "
+            f"stride {2**freeze_at} to freeze up to. Set it to 0, which freezes nothing, or to one "
+            f"of {', '.join(stage.removeprefix('res') for stage in available)}"
+        )
+    return feature
+
+
+def _build(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str]) -> TimmBackbone:
+    model = cfg.MODEL
+    freeze_at = model.BACKBONE.FREEZE_AT
+    if freeze_at > 0 and not (model.TIMM.PRETRAINED or model.WEIGHTS):
+        raise UserError(
+            f"MODEL.BACKBONE.FREEZE_AT is {freeze_at} (detectron2's default is 2), which would "
+            "freeze random weights. To train from scratch set MODEL.BACKBONE.FREEZE_AT 0; else "
+            "MODEL.TIMM.PRETRAINED True, or MODEL.WEIGHTS to a file"
+        )
+    return TimmBackbone(
+        name=model.TIMM.NAME,
+        in_channels=input_shape.channels,
+        out_features=out_features,
+        # A file's weights would replace timm's: nothing is downloaded to predict or to go on.
+        pretrained=model.TIMM.PRETRAINED and not model.WEIGHTS,
+        freeze_at=freeze_at,
+    )
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
+    """Build the timm network `MODEL.TIMM.NAME` with the outputs `MODEL.RESNETS.OUT_FEATURES`.
+
+    `MODEL.TIMM.PRETRAINED` counts while `MODEL.WEIGHTS` is empty. timm's weights are mostly made
+    for RGB: INPUT.FORMAT "RGB", PIXEL_MEAN [123.675, 116.28, 103.53], PIXEL_STD [58.395, 57.12,
+    57.375].
+
+    Args:
+        cfg: the config; for `MODEL.BACKBONE.FREEZE_AT` see `TimmBackbone`.
+        input_shape: its channels, the length of `MODEL.PIXEL_MEAN`, are those of the images.
+
+    Raises:
+        UserError: see `TimmBackbone`; or FREEZE_AT would freeze random weights.
+    """
+    return _build(cfg, input_shape, cfg.MODEL.RESNETS.OUT_FEATURES)
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Build detectron2's FPN on the timm network `MODEL.TIMM.NAME`: p2..p5, p6 at strides 4..64.
+
+    Reads `MODEL.FPN`; arguments and errors are those of `build_timm_backbone`.
+    """
+    fpn = cfg.MODEL.FPN
+    return FPN(
+        bottom_up=_build(cfg, input_shape, fpn.IN_FEATURES),
+        in_features=fpn.IN_FEATURES,
+        out_channels=fpn.OUT_CHANNELS,
+        norm=fpn.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=fpn.FUSE_TYPE,
+    )
