@@ -1,0 +1,5 @@
+"""A mask head with a loss of its own; importing the package registers `DiceMaskHead`."""
+
+from .dice_mask_head import DiceMaskHead, dice_loss
+
+__all__ = ["DiceMaskHead", "dice_loss"]
