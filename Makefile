@@ -11,7 +11,7 @@ SOURCES := train_net.py $(wildcard tools/make_report.py configs/shapes/*.yaml) \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint check doctor clean clean-demo
+.PHONY: help setup demo test lint check tables doctor clean clean-demo
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -48,6 +48,9 @@ lint: setup  ## ruff and mypy
 	$(PY) -m mypy
 
 check: lint test  ## lint and test
+
+tables: setup  ## write configs/README.md, README.md's table of configs and docs/models.md
+	$(PY) tools/make_tables.py
 
 doctor: setup  ## say what is installed, what is wrong and how to mend it
 	$(PY) tools/doctor.py
