@@ -33,6 +33,7 @@ def main(args: argparse.Namespace) -> None:
 
     with prepared_run(args) as cfg:
         if args.eval_only:
+            Trainer.require_ready(cfg, eval_only=True)
             model = prepare_model(cfg, Trainer.build_model(cfg))
             checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
             checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume, strict=True)
@@ -43,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
         trainer.train()
         return
     start = time.perf_counter()
-    results = Trainer.test(cfg, model)
+    results = Trainer.test_all(cfg, model)
     if comm.is_main_process():
         write_results(
             cfg,

@@ -243,3 +243,41 @@ def test_a_mistake_in_two_processes_is_one_message(coco_pair, tmp_path, launcher
     assert not (tmp_path / "out").exists()
     if launcher == "spawn":  # torchrun reports the failed process in its own way
         assert "Traceback" not in done.stderr
+
+
+def test_test_time_augmentation_stands_beside_the_plain_result(run, tmp_path):
+    """With one view at the test size it is the plain result, but for rounding."""
+    root, _ = run
+    for views, same_view in (("(64,)", True), ("(48, 64)", False)):
+        out = tmp_path / views
+        code = run_train_net(
+            "--config-file", str(root / "out/config.yaml"), "--eval-only",
+            "MODEL.WEIGHTS", str(root / "out/model_final.pth"), "OUTPUT_DIR", str(out),
+            "TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", views,
+            "TEST.AUG.FLIP", str(not same_view), "SOLVER.AMP.ENABLED", "False",
+        )  # fmt: skip
+        assert code == 0
+        results = json.loads((out / "results.json").read_text())
+        assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA", "run"}
+        plain, augmented = (
+            json.loads((out / folder / "own_val/coco_instances_results.json").read_text())
+            for folder in ("inference", "inference_TTA")
+        )
+        assert plain
+        assert augmented
+        scores = [sorted(r["score"] for r in found)[-20:] for found in (plain, augmented)]
+        assert (scores[0] == pytest.approx(scores[1], abs=1e-5)) is same_view
+        if same_view:
+            assert results["bbox_TTA"]["AP"] == pytest.approx(results["bbox"]["AP"], abs=0.5)
+
+
+def test_test_time_augmentation_at_the_end_of_training(coco_pair, tmp_path):
+    code = train(
+        tmp_path / "out", *coco_pair, "SOLVER.MAX_ITER", "2", "TEST.AUG.ENABLED", "True",
+        "TEST.AUG.MIN_SIZES", "(48, 64)",
+    )  # fmt: skip
+    assert code == 0
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA", "run"}
+    log = (tmp_path / "out/log.txt").read_text()
+    assert log.count("Evaluating with test-time augmentation") == 1

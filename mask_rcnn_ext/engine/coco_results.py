@@ -92,6 +92,8 @@ class CocoResultsWriter:
         if "pred_masks" in fields:
             # detectron2 gives each mask to np.array, and NumPy 2 warns of tensors there.
             fields["pred_masks"] = fields["pred_masks"].numpy()
+        if "pred_keypoints" in fields:  # detectron2 moves them by half a pixel, in place
+            fields["pred_keypoints"] = fields["pred_keypoints"].clone()
         for result in instances_to_coco_json(Instances((height, width), **fields), image_id):
             result["category_id"] = self._categories[result["category_id"]]["id"]
             result["bbox"] = [_shortest(value) for value in result["bbox"]]

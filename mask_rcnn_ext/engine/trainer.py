@@ -11,13 +11,12 @@ import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
-from detectron2.data.build import get_detection_dataset_dicts
 from detectron2.data.samplers import (
     RandomSubsetTrainingSampler,
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
-from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator
@@ -29,13 +28,16 @@ from torch import nn
 
 from ..data.train_loader import TrainLoader
 from ..errors import UserError
-from ..evaluation.coco import MaskRCNNCOCOEvaluator
+from ..evaluation.build import build_evaluator, require_evaluators
+from .autocast import build_loop
 from .checkpoint import Checkpointer
-from .precision import amp_dtype, inference_autocast, prepare_model
+from .precision import inference_autocast, prepare_model
 from .progress import ProgressWriter
+from .proposals import proposals_explained, require_proposal_files, training_dicts
 from .run_record import RunRecord, StepSeed
+from .test_time_augmentation import MaskRCNNWithTTA, add_tta_results, require_tta, tta_config
 
-__all__ = ["AutocastTrainer", "Trainer"]
+__all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,45 +47,14 @@ def _is_a_defect(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], UserError))
 
 
-class AutocastTrainer(SimpleTrainer):
-    """`SimpleTrainer` with autocast and no loss scaling: for bfloat16, also on CPU."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Any,
-        optimizer: torch.optim.Optimizer,
-        *,
-        device_type: str,
-        dtype: torch.dtype,
-    ) -> None:
-        """Build the loop; `device_type` is "cpu" or "cuda", `dtype` the autocast dtype."""
-        super().__init__(model, data_loader, optimizer)
-        self.device_type, self.dtype = device_type, dtype
-
-    def run_step(self) -> None:
-        """See :meth:`SimpleTrainer.run_step`."""
-        assert self.model.training, "model was changed to eval mode"
-        start = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-        with torch.autocast(self.device_type, dtype=self.dtype):
-            loss_dict = self.model(data)
-        self.optimizer.zero_grad()
-        sum(loss_dict.values()).backward()
-        self.after_backward()
-        self._write_metrics(loss_dict, data_time)
-        self.optimizer.step()
-
-
 class Trainer(DefaultTrainer):
     """detectron2's `DefaultTrainer` with what this package adds.
 
     - Mixed precision (`SOLVER.AMP.ENABLED`) and distributed training work on CPU too.
     - A resumed run goes on exactly as the uninterrupted one: the random numbers and the images of
       an iteration depend on the seed and the iteration only.
-    - It evaluates every data set with COCO metrics, shows AP while training, and writes
-      `results.json`.
+    - It evaluates every data set with its metrics, also with test-time augmentation, shows AP
+      while training, and writes `results.json`.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -91,7 +62,14 @@ class Trainer(DefaultTrainer):
 
         `DefaultTrainer.__init__` is repeated rather than called: it gives a CPU model device ids
         when it runs in several processes, and demands CUDA for mixed precision.
+
+        Raises:
+            UserError: see `require_ready`; or the config's loader or optimizer cannot be built.
         """
+        self.require_ready(cfg)
+        if cfg.MODEL.LOAD_PROPOSALS:
+            for name in cfg.DATASETS.TEST:  # a file that does not fit is told now, not at the end
+                self.build_test_loader(cfg, name)
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg
@@ -101,9 +79,13 @@ class Trainer(DefaultTrainer):
 
         model = prepare_model(cfg, self.build_model(cfg))
         optimizer = self.build_optimizer(cfg, model)
-        ddp_args = {} if torch.device(cfg.MODEL.DEVICE).type == "cuda" else {"device_ids": None}
-        model = create_ddp_model(model, broadcast_buffers=False, **ddp_args)
-        self._trainer = self._build_loop(cfg, model, self.build_train_loader(cfg, seed), optimizer)
+        ddp_args: dict[str, Any] = {"broadcast_buffers": False}
+        if torch.device(cfg.MODEL.DEVICE).type != "cuda":
+            ddp_args["device_ids"] = None
+        if cfg.MODEL.LOAD_PROPOSALS:  # feature maps that only the RPN would read get no gradient
+            ddp_args["find_unused_parameters"] = True
+        model = create_ddp_model(model, **ddp_args)
+        self._trainer = build_loop(cfg, model, self.build_train_loader(cfg, seed), optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter = 0
@@ -111,16 +93,17 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     @staticmethod
-    def _build_loop(
-        cfg: CfgNode, model: nn.Module, loader: TrainLoader, optimizer: torch.optim.Optimizer
-    ) -> SimpleTrainer:
-        dtype = amp_dtype(cfg)
-        if dtype is None:
-            return SimpleTrainer(model, loader, optimizer)
-        if dtype is torch.float16:
-            return AMPTrainer(model, loader, optimizer, precision=dtype)
-        device_type = torch.device(cfg.MODEL.DEVICE).type
-        return AutocastTrainer(model, loader, optimizer, device_type=device_type, dtype=dtype)
+    def require_ready(cfg: CfgNode, *, eval_only: bool = False) -> None:
+        """Check, before anything is built, what would otherwise fail after hours of training.
+
+        Raises:
+            UserError: a proposal file or the package of an evaluator is missing, or the model has
+                no test-time augmentation although `TEST.AUG.ENABLED` asks for it.
+        """
+        splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
+        require_evaluators([name for split in splits for name in cfg.DATASETS[split]])
+        require_proposal_files(cfg, splits)
+        require_tta(cfg)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int | None = None) -> TrainLoader:
@@ -140,14 +123,7 @@ class Trainer(DefaultTrainer):
                 f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}: expected a multiple of the "
                 f"{world} processes"
             )
-        dicts = get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN,
-            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
-            if cfg.MODEL.KEYPOINT_ON
-            else 0,
-            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-        )
+        dicts = training_dicts(cfg)
         return TrainLoader(
             dicts,
             DatasetMapper(cfg, is_train=True),
@@ -240,7 +216,8 @@ class Trainer(DefaultTrainer):
 
     def _evaluate(self) -> OrderedDict:
         start = time.perf_counter()
-        self._last_eval_results = self.test(self.cfg, self.model)
+        test = self.test_all if self.iter + 1 >= self.max_iter else self.test
+        self._last_eval_results = test(self.cfg, self.model)
         self.run_record.add_evaluation(time.perf_counter() - start)
         return self._last_eval_results
 
@@ -253,24 +230,21 @@ class Trainer(DefaultTrainer):
         ]
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Return a COCO evaluator for the tasks that the model has.
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator:
+        """Return the data set's evaluator, see `evaluation.build.build_evaluator`.
 
-        It writes to `OUTPUT_DIR/inference/<data set>/`. At most `TEST.DETECTIONS_PER_IMAGE`
-        detections per image count, and never fewer than COCO's 100.
+        Predictions go to `output_folder`, by default `OUTPUT_DIR/inference`.
         """
-        tasks = ["bbox"]
-        if cfg.MODEL.MASK_ON:
-            tasks.append("segm")
-        if cfg.MODEL.KEYPOINT_ON:
-            tasks.append("keypoints")
-        return MaskRCNNCOCOEvaluator(
-            dataset_name,
-            tasks=tuple(tasks),
-            output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
-            max_dets_per_image=max(100, cfg.TEST.DETECTIONS_PER_IMAGE),
-            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
-        )
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+        return build_evaluator(cfg, dataset_name, folder)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """See :meth:`DefaultTrainer.build_test_loader`."""
+        with proposals_explained(cfg, cfg.DATASETS.PROPOSAL_FILES_TEST):
+            return super().build_test_loader(cfg, dataset_name)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict:
@@ -283,3 +257,20 @@ class Trainer(DefaultTrainer):
         with inference_autocast(cfg):
             results: OrderedDict = super().test(cfg, model, evaluators)
         return results
+
+    @classmethod
+    def test_all(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
+        """Return the results of `test` and, if `TEST.AUG.ENABLED`, those of `test_with_TTA`."""
+        results = cls.test(cfg, model)
+        if not cfg.TEST.AUG.ENABLED:
+            return results
+        augmented = cls.test_with_TTA(cfg, model)
+        return add_tta_results(results, augmented, num_datasets=len(cfg.DATASETS.TEST))
+
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
+        """Evaluate with the augmentations of `TEST.AUG`; predictions go to `inference_TTA/`."""
+        logger.info("Evaluating with test-time augmentation.")
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
+        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+        return cls.test(tta_config(cfg), MaskRCNNWithTTA(cfg, model), evaluators)

@@ -1,0 +1,41 @@
+"""Train an RPN first, then Mask R-CNN on its stored proposals, as the paper did for its ablations.
+
+The arguments are those of train_net.py; results.json and the model are those of the second stage.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from mask_rcnn_ext.engine.launch import launch, run_as_command
+from mask_rcnn_ext.engine.two_stage import train_two_stages, two_stage_parser
+
+_EPILOG = r"""
+Both stages start from MODEL.WEIGHTS, and features are not shared (section 3.1 of the paper). The
+paper does not give the schedule of the first stage; it is the config's own, unless --rpn-opts says
+otherwise. In OUTPUT_DIR: rpn/ (a run of its own; its results.json has the proposals' recall),
+proposals/, and the second stage. --resume skips a finished stage and goes on with the other.
+
+Examples:
+
+  python tools/train_two_stage.py --num-gpus 8 --config-file configs/mask_rcnn_R50_FPN.yaml
+
+  python tools/train_two_stage.py --config-file configs/mask_rcnn_R50_FPN.yaml \
+      --rpn-opts "SOLVER.MAX_ITER 40000 SOLVER.STEPS (30000,)" OUTPUT_DIR output/two_stage
+
+Another model on the same proposals, without training the RPN again:
+
+  python train_net.py --config-file configs/mask_rcnn_R50_FPN.yaml MODEL.LOAD_PROPOSALS True \
+      MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals OUTPUT_DIR output/second \
+      DATASETS.PROPOSAL_FILES_TRAIN '("output/two_stage/proposals/coco_2017_train.pkl",)' \
+      DATASETS.PROPOSAL_FILES_TEST '("output/two_stage/proposals/coco_2017_val.pkl",)'
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    args = two_stage_parser(_EPILOG).parse_args(argv)
+    return run_as_command(lambda: launch(train_two_stages, args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
