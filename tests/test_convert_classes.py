@@ -135,6 +135,34 @@ def test_class_agnostic_layers_stay_and_softmax_masks_keep_their_background(coco
     assert new[f"{MASKS}bias"].tolist() == [4.0, 2.0, 80.0]
 
 
+@pytest.mark.parametrize(
+    ("classes", "deltas", "masks", "expected"),
+    [
+        (1, 4, 1, (12, 3)),  # the deltas and the mask of the class
+        (1, 4, 2, (12, 4)),  # softmax: a channel of the background too
+        (2, 4, 1, (4, 1)),  # class-agnostic, though 4 deltas could be divided among 2 classes,
+        (3, 4, 1, (4, 1)),  # or among 3 and the background
+        (4, 4, 1, (4, 1)),
+        (7, 28, 8 * 28**2, (12, 4 * 28**2)),  # an MLP's softmax masks; 8 * 28^2 is a multiple of 7
+    ],
+    ids=str,
+)
+def test_few_classes(classes, deltas, masks, expected):
+    """Which class a row is of follows from the layer, not from what its rows are a multiple of."""
+    scores = torch.arange(classes + 1.0)
+    weights = {f"{PREDICTOR}cls_score.{kind}": scores for kind in ("weight", "bias")}
+    weights |= {f"{PREDICTOR}bbox_pred.bias": torch.arange(float(deltas))}
+    weights |= {f"{MASKS}bias": torch.arange(float(masks))}
+    new = convert_weights(weights, [f"c{i}" for i in range(classes)], ["c0", "x", "y"])
+    for kind in ("weight", "bias"):
+        values = new[f"{PREDICTOR}cls_score.{kind}"]
+        assert (len(values), values[0], values[-1]) == (4, 0, classes)
+    assert (len(new[f"{PREDICTOR}bbox_pred.bias"]), len(new[f"{MASKS}bias"])) == expected
+    for key in (f"{PREDICTOR}bbox_pred.bias", f"{MASKS}bias"):
+        same = len(new[key]) == len(weights[key])
+        assert same == torch.equal(new[key], weights[key])
+
+
 def test_an_mlp_mask_head_has_many_rows_of_each_class(coco):
     other = dict(coco)
     rows = torch.arange(80 * 9.0)[:, None]

@@ -12,8 +12,9 @@ from paper_recipes import RECIPES
 
 from mask_rcnn_ext import load_config, paper
 from mask_rcnn_ext.config import get_cfg
+from mask_rcnn_ext.paper.deviations import COMMON
 
-JSON = REPO.parent / "shared" / "reference" / "paper_tables.json"
+JSON = REPO / "tests/data/paper_tables.json"  # the tables, copied from the paper independently
 CONFIGS = sorted(paper.configs())
 
 
@@ -63,8 +64,6 @@ def numbers_of(table, split, keys):
 
 
 def printed():
-    if not JSON.is_file():
-        pytest.skip("the tables in another form, to compare with, are not part of this repository")
     return {table["id"]: table for table in json.loads(JSON.read_text())}
 
 
@@ -144,6 +143,13 @@ def test_a_rows_name_is_its_configs(row):
         assert head in row.config
 
 
+def test_how_masks_are_pasted_concerns_the_rows_with_masks():
+    (paste,) = (text for text in COMMON if "pasted" in text)
+    for row in paper.ROWS:
+        if row.config:
+            assert (paste in row.deviations) == ours(row.config)["MODEL.MASK_ON"], row.config
+
+
 def test_other_methods_and_rows_without_public_weights_have_no_config():
     without = [row for row in paper.ROWS if row.config is None]
     assert all(row.note and not row.checkpoints and not row.deviations for row in without)
@@ -171,16 +177,14 @@ def stock_flat(name):
     return flat(stock_zoo.get_config(name))
 
 
-# What decides a trained model's predictions: these keys, and those under these nodes.
-DECISIVE = (
-    "MODEL.RESNETS.", "MODEL.FPN.", "MODEL.ANCHOR_GENERATOR.", "MODEL.PIXEL_",
-    "MODEL.RPN.IN_FEATURES", "MODEL.RPN.NMS_THRESH", "MODEL.RPN.PRE_NMS_TOPK_TEST",
-    "MODEL.RPN.POST_NMS_TOPK_TEST", "MODEL.ROI_HEADS.IN_FEATURES", "MODEL.ROI_HEADS.NUM_CLASSES",
-    "MODEL.ROI_HEADS.NMS_THRESH_TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "INPUT.MIN_SIZE_TEST",
-    "INPUT.MAX_SIZE_TEST", "MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.ROI_BOX_HEAD.POOLER_",
-    "MODEL.ROI_BOX_HEAD.NUM_", "MODEL.ROI_BOX_HEAD.CLS", "MODEL.ROI_MASK_HEAD.NUM_CONV",
-    "MODEL.ROI_MASK_HEAD.CLS",
+# All keys but these decide a trained model's predictions: they are of training, name files, or name
+# classes of ours that compute what detectron2's do.
+NOT_DECISIVE = (
+    "SOLVER.", "DATASETS.", "OUTPUT_DIR", "MODEL.WEIGHTS", "TEST.EVAL_PERIOD", "TEST.AUG.",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME",
+    "MODEL.ROI_MASK_HEAD.NAME",
 )  # fmt: skip
+TRAINING_ONLY = re.compile(r"_TRAIN(_SAMPLING)?$|\.SMOOTH_L1_BETA$")
 
 
 @pytest.mark.parametrize(("name", "checkpoint"), CHECKPOINTS, ids=lambda v: getattr(v, "path", v))
@@ -189,10 +193,29 @@ def test_with_its_overrides_a_config_tests_as_the_checkpoint_was_trained(name, c
         assert "own config" in checkpoint.note
         return
     mine, stock = ours(name, checkpoint.overrides), stock_flat(checkpoint.config)
-    keys = [key for key in stock if key.startswith(DECISIVE)]
-    for head, on in (("MASK", stock["MODEL.MASK_ON"]), ("KEYPOINT", stock["MODEL.KEYPOINT_ON"])):
-        if on and "C4" not in name:  # C4 pools once, for box and mask
-            keys += [key for key in stock if key.startswith(f"MODEL.ROI_{head}_HEAD.POOLER_")]
+    unread = [
+        f"MODEL.ROI_{head}_HEAD." for head in ("MASK", "KEYPOINT") if not stock[f"MODEL.{head}_ON"]
+    ]
+    if "C4" in name:  # it pools once, for box and mask
+        unread.append("MODEL.ROI_MASK_HEAD.POOLER_")
+    skipped = (*NOT_DECISIVE, *unread)
+    keys = [key for key in stock if not (key.startswith(skipped) or TRAINING_ONLY.search(key))]
+    assert "MODEL.ROI_BOX_HEAD.POOLER_TYPE" in keys
     assert {key: mine[key] for key in keys} == {key: stock[key] for key in keys}
     if checkpoint.fit != "different":  # the overrides leave the backbone as it is
         assert not any("MODEL.RESNETS." in word for word in checkpoint.overrides)
+
+
+FACTS = REPO.parent / "shared/reference/maskrcnn.md"
+
+
+@pytest.mark.skipif(not FACTS.is_file(), reason="detectron2's APs are not part of this repository")
+def test_the_aps_of_the_checkpoints_are_detectron2s():
+    """Each is in a line `| row | path | box/mask or box, kp keypoint | ...` of the facts."""
+    table = FACTS.read_text().split("\n## 4.")[1].split("\n### 4.1")[0].splitlines()
+    for _, checkpoint in CHECKPOINTS:
+        (line,) = (line for line in table if checkpoint.path in line)
+        cell = line.split("|")[3].split("(")[0]
+        numbers = [None if word == "-" else float(word) for word in re.findall(r"[\d.]+|-", cell)]
+        second = checkpoint.keypoint if "kp" in cell else checkpoint.mask
+        assert numbers == [checkpoint.box, second], checkpoint.path

@@ -151,3 +151,13 @@ def test_every_config_loads_strictly_and_its_model_builds(name):
     last = name.rsplit("_", 1)[-1]
     expected = last.replace("RoI", "ROI") if last.startswith("RoI") else "ROIAlign"
     assert layers.pop().endswith(expected)
+
+
+@pytest.mark.parametrize(("name", "stages"), [("R50_FPN", [3, 8, 36, 3]), ("R50_C4", [3, 8, 36])])
+def test_resnet_152_is_one_key(name, stages):
+    """The paper has a ResNeXt-152 only; the ResNet of that depth is to be had from any config."""
+    depth = ["MODEL.RESNETS.DEPTH", "152", "MODEL.DEVICE", "meta"]
+    cfg = load_config(str(ROOT / f"mask_rcnn_{name}.yaml"), depth)
+    with torch.device("meta"):
+        backbone = build_model(cfg).backbone
+    assert [len(stage) for stage in getattr(backbone, "bottom_up", backbone).stages] == stages

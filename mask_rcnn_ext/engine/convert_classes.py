@@ -6,6 +6,7 @@ standard deviation of the layer's weights; so does this one.
 """
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,13 +40,14 @@ def convert_weights(
 
     Weights and biases of the class scores, the box deltas and the masks: those of a class that both
     lists name are copied, so is the background; those of a new class are drawn from
-    N(mean, std) of the whole tensor. Class-agnostic layers and all others stay as they are.
+    N(mean, std) of the whole tensor. Class-agnostic layers and all others stay as they are. A layer
+    that could be either counts as class-specific: the box deltas of a single class, say.
 
     Args:
         weights: state dict of a Mask, Faster or Cascade R-CNN. Per layer and class c in
             [0, K), K = len(old_classes): `cls_score` (K + 1, ...), the background last; `bbox_pred`
             (4 * K, ...) or (4, ...); `mask_head.predictor` (n * K, ...), (n * (K + 1), ...) with
-            the background last, or (1, ...).
+            the background last, or class-agnostic (1, ...); n is 1, or the pixels of a square mask.
         old_classes: names of the model's classes, in its order.
         new_classes: names of the classes to convert to, in their order.
         seed: of what is drawn.
@@ -69,23 +71,39 @@ def convert_weights(
     sources = [old_classes.index(name) if name in old_classes else -1 for name in new_classes]
     sources.append(len(old_classes))
     return {
-        key: _convert_layer(value, len(old_classes), sources, generator)
+        key: _convert_layer(key, value, sources, generator)
         if Checkpointer.CLASS_LAYERS.search(key)
         else value
         for key, value in weights.items()
     }
 
 
+def _count_groups(key: str, rows: int, classes: int) -> int:
+    """Return how many classes the rows of a layer are of, the background included; 0: of none.
+
+    The name decides first: with one class, the two rows of `cls_score` are also a multiple of it.
+    """
+    if ".cls_score." in key:
+        return classes + 1
+    if ".bbox_pred." in key:
+        return classes if rows == 4 * classes else 0
+    for groups in (classes, classes + 1):
+        pixels, rest = divmod(rows, groups)
+        if not rest and math.isqrt(pixels) ** 2 == pixels:
+            return groups
+    return 0
+
+
 def _convert_layer(
-    layer: torch.Tensor, old_count: int, sources: Sequence[int], generator: torch.Generator
+    key: str, layer: torch.Tensor, sources: Sequence[int], generator: torch.Generator
 ) -> torch.Tensor:
     """Return one tensor for the classes of `sources`, whose last entry is the background."""
-    if len(layer) % old_count == 0:
-        groups, sources = old_count, sources[:-1]
-    elif len(layer) % (old_count + 1) == 0:
-        groups = old_count + 1
-    else:
-        return layer  # class-agnostic
+    classes = sources[-1]
+    groups = _count_groups(key, len(layer), classes)
+    if not groups:
+        return layer
+    if groups == classes:
+        sources = sources[:-1]
     old = layer.unflatten(0, (groups, -1))  # (class, rows of a class, ...)
     values = old.double()
     mean, std = values.mean(), values.std(correction=0)

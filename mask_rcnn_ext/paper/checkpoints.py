@@ -1,8 +1,9 @@
 """Which weights of detectron2's model zoo fit which config of ours, and how well.
 
-All of them were trained with the RPN jointly. Those not called "noaug" or "Detectron1-Comparisons"
-with scale jitter, L1 losses, RoIAlign with the half-pixel shift and an adaptive number of samples.
-The APs are those that detectron2's MODEL_ZOO.md gives, with NMS at 0.5.
+All of them were trained with the RPN jointly, and all but "noaug" with scale jitter. Those that are
+not under "Detectron1-Comparisons" have L1 losses (the keypoint models' boxes smooth L1, beta 0.5),
+RoIAlign with the half-pixel shift and an adaptive number of samples. The APs are those that
+detectron2's MODEL_ZOO.md gives, with NMS at 0.5.
 """
 
 from .rows import Checkpoint, Fit

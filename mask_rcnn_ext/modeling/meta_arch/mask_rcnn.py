@@ -15,7 +15,7 @@ __all__ = ["MaskRCNN"]
 class MaskRCNN(GeneralizedRCNN):
     """`GeneralizedRCNN` that pastes masks at `MODEL.ROI_MASK_HEAD.PASTE_THRESH`.
 
-    Paper: section 3, "Inference": masks are binarised at 0.5, which is the default and what
+    Paper: section 3.1, "Inference": masks are binarised at 0.5, which is the default and what
     detectron2 has fixed; there the two classes give the same tensors. Training, state-dict keys and
     everything else are detectron2's.
 
