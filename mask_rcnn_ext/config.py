@@ -6,7 +6,7 @@ the nearest known one.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -152,7 +152,7 @@ def _declare_mask_head_keys(mask_head: CfgNode) -> None:
     # defaults are those of detectron2's PointRend project.
     _declare(mask_head, "NUM_FC", 2)
     _declare(mask_head, "FC_DIM", 1024)
-    # A pixel belongs to the pasted mask from this probability on (section 3, "Inference").
+    # A pixel belongs to the pasted mask from this probability on (section 3.1, "Inference").
     _declare(mask_head, "PASTE_THRESH", 0.5)
 
 
@@ -190,13 +190,25 @@ def get_cfg() -> ExtCfgNode:
     return cfg
 
 
-def load_config(config_file: str | None, overrides: Sequence[str] = ()) -> ExtCfgNode:
+def load_config(
+    config_file: str | None,
+    overrides: Sequence[str] = (),
+    *,
+    add_keys: Callable[[ExtCfgNode], None] | None = None,
+) -> ExtCfgNode:
     """Return the config of `config_file` with `overrides` (`[KEY, VALUE, ...]`) merged last.
+
+    Args:
+        config_file: path of a yaml; None: the defaults.
+        overrides: a flat list of keys and values.
+        add_keys: declares a project's own keys on the defaults, before anything is merged.
 
     Raises:
         UserError: see `ExtCfgNode`.
     """
     cfg = get_cfg()
+    if add_keys:
+        add_keys(cfg)
     if config_file:
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(list(overrides))

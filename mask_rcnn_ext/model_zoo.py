@@ -234,7 +234,8 @@ def _fitting_checkpoint(name: str) -> paper.Checkpoint:
     for checkpoint in checkpoints:
         if checkpoint.fit != "different":
             return checkpoint
-    where = "; ".join(f"{_table(row.table)}, {row.name!r}" for row in rows)
+    # Table 7 prints one model twice, on val and on test.
+    where = "; ".join(dict.fromkeys(f"{_table(row.table)}, {row.name!r}" for row in rows))
     if checkpoints:
         other = checkpoints[0]
         reason = (

@@ -129,3 +129,18 @@ def test_a_key_of_another_type_is_refused():
     cfg.MASK_RCNN_EXT = CfgNode({"CHANNELS_LAST": "yes"})
     with pytest.raises(ValueError, match="CHANNELS_LAST"):
         add_mask_rcnn_ext_config(cfg)
+
+
+def test_keys_of_a_project_are_declared_before_the_file_is_read(tmp_path):
+    def add_keys(cfg):
+        cfg.MODEL.ROI_MASK_HEAD.ROUGHNESS = 0.5
+
+    path = tmp_path / "mine.yaml"
+    path.write_text("MODEL: {ROI_MASK_HEAD: {ROUGHNESS: 0.25}}")
+    overrides = ["MODEL.ROI_MASK_HEAD.ROUGHNESS", "0.125"]
+    assert load_config(None, add_keys=add_keys).MODEL.ROI_MASK_HEAD.ROUGHNESS == 0.5
+    assert load_config(str(path), add_keys=add_keys).MODEL.ROI_MASK_HEAD.ROUGHNESS == 0.25
+    cfg = load_config(str(path), overrides, add_keys=add_keys)
+    assert cfg.MODEL.ROI_MASK_HEAD.ROUGHNESS == 0.125
+    with pytest.raises(UserError, match="ROUGHNESS"):
+        load_config(str(path))

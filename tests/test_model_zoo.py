@@ -133,7 +133,7 @@ def test_every_config_of_ours_resolves_or_says_why_not(name):
         message = str(caught.value)
         assert f"--config-file configs/{name}.yaml" in message
         for row in paper.rows_of(name):
-            assert row.name in message
+            assert message.count(f"{model_zoo._table(row.table)}, {row.name!r}") == 1
             for checkpoint in row.checkpoints[:1]:
                 assert checkpoint.config in message
                 assert checkpoint.note in message

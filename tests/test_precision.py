@@ -63,6 +63,15 @@ def test_boxes_reach_the_roi_layers_in_float32():
     assert convolved == [torch.bfloat16], "the heads still run in bfloat16"
 
 
+def test_keypoints_are_decoded_from_float32_heatmaps():
+    overrides = ["MODEL.KEYPOINT_ON", "True", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "(8,)"]
+    cfg = config(*overrides, "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION", "14")
+    head = prepare_model(cfg, build_model(cfg)).roi_heads.keypoint_head
+    with torch.no_grad(), inference_autocast(cfg):
+        heatmaps = head.layers(torch.randn(1, 16, 14, 14))
+    assert heatmaps.dtype == torch.float32
+
+
 def test_channels_last():
     weight = prepare_model(config(), build_model(config())).backbone.bottom_up.res3[0].conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)

@@ -95,7 +95,7 @@ def run_as_command(command: Callable[[], Any]) -> int:
             # A mistake in the config is found by every process. The first one's end stops the
             # others, so waiting keeps the message single; a mistake that only this process met is
             # still told.
-            time.sleep(2)
+            time.sleep(10)
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ProcessExitedException as error:

@@ -84,6 +84,7 @@ _FLOAT32_OUTPUTS = (
     "proposal_generator.rpn_head",  # anchors are sorted by these scores
     "roi_heads.box_predictor",  # and so are detections
     "roi_heads.mask_head.predictor",
+    "roi_heads.keypoint_head.score_lowres",  # keypoints are decoded from these heatmaps
 )
 
 

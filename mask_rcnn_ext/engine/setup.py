@@ -32,6 +32,7 @@ from ..config import ExtCfgNode, load_config
 from ..data.lookup import require_datasets
 from ..data.own_data import register_own_data
 from ..errors import UserError, nearest
+from .combinations import require_fitting_parts, require_fitting_training_data
 from .precision import choose_device
 
 __all__ = ["argument_parser", "check_registry_names", "prepare_data", "prepared_run"]
@@ -56,7 +57,9 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
 
 
 @contextlib.contextmanager
-def prepared_run(args: argparse.Namespace) -> Iterator[ExtCfgNode]:
+def prepared_run(
+    args: argparse.Namespace, *, add_keys: Callable[[ExtCfgNode], None] | None = None
+) -> Iterator[ExtCfgNode]:
     """Yield the frozen config of a run, with its data registered and its folder made.
 
     Build the model and load its weights inside the context: a `UserError` that is raised there,
@@ -65,17 +68,20 @@ def prepared_run(args: argparse.Namespace) -> Iterator[ExtCfgNode]:
 
     Args:
         args: what `argument_parser` parsed.
+        add_keys: declares a project's own keys, see `load_config`.
 
     Raises:
-        UserError: see the modules `config`, `data.own_data` and `data.lookup`; or the output folder
-            cannot be written, `--resume` has nothing to resume, or a registered name is unknown.
+        UserError: see the modules `config`, `combinations`, `data.own_data` and `data.lookup`; or
+            the output folder cannot be written, `--resume` has nothing to resume, or a registered
+            name is unknown.
     """
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, add_keys=add_keys)
     for flag in _DATA_FLAGS:
         if value := getattr(args, flag, ""):
             cfg.MASK_RCNN_EXT.DATA[flag.upper()] = os.path.abspath(value)
     cfg.MASK_RCNN_EXT.DATA.STRICT |= getattr(args, "strict_data", False)
     check_registry_names(cfg)
+    require_fitting_parts(cfg)
     weights_given = args.eval_only and cfg.MODEL.WEIGHTS
     if args.resume and not weights_given:
         _require_checkpoint(cfg.OUTPUT_DIR)
@@ -91,6 +97,8 @@ def prepared_run(args: argparse.Namespace) -> Iterator[ExtCfgNode]:
         choose_device(cfg)
         _require_gloo_on_cpu(cfg)
         prepare_data(cfg, eval_only=args.eval_only)
+        if not args.eval_only:
+            require_fitting_training_data(cfg)
         cfg.freeze()
         default_setup(cfg, args)
         if args.eval_only:

@@ -5,12 +5,13 @@ import os
 import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.data.samplers import (
     RandomSubsetTrainingSampler,
     RepeatFactorTrainingSampler,
@@ -126,13 +127,21 @@ class Trainer(DefaultTrainer):
         dicts = training_dicts(cfg)
         return TrainLoader(
             dicts,
-            DatasetMapper(cfg, is_train=True),
+            cls.build_mapper(cfg, is_train=True),
             cls._build_sampler(cfg, dicts, seed),
             batch_size=cfg.SOLVER.IMS_PER_BATCH // world,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             seed=seed,
             aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         )
+
+    @classmethod
+    def build_mapper(cls, cfg: CfgNode, *, is_train: bool) -> Callable[[dict], Any]:
+        """Return what makes a model's input of a data set's record: detectron2's `DatasetMapper`.
+
+        Override it for images of another kind; training and evaluation both use it.
+        """
+        return DatasetMapper(cfg, is_train=is_train)
 
     @staticmethod
     def _build_sampler(cfg: CfgNode, dicts: list[dict], seed: int) -> Any:
@@ -244,7 +253,8 @@ class Trainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """See :meth:`DefaultTrainer.build_test_loader`."""
         with proposals_explained(cfg, cfg.DATASETS.PROPOSAL_FILES_TEST):
-            return super().build_test_loader(cfg, dataset_name)
+            mapper = cls.build_mapper(cfg, is_train=False)
+            return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict:

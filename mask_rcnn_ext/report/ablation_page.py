@@ -157,19 +157,23 @@ def _interval(
         for end, cut, arrow in ((shown[0], low < -edge, "<"), (shown[1], high > edge, ">")):
             mark = arrow if cut else "|"
             axes.plot(end, place, mark, color=_OURS, markersize=7, mew=1.6, zorder=2)
-    marker = "s" if _BOOTSTRAPPED in method else "o"
-    axes.plot(difference, place, marker, color=_OURS, markersize=6.5, zorder=3)
+    marker = "s" if _BOOTSTRAPPED in method else "o" if low is not None else "x"
+    axes.plot(difference, place, marker, color=_OURS, markersize=6.5, mew=1.8, zorder=3)
 
 
 def _legend(content: Mapping[str, Any]) -> list[Line2D]:
-    used = {row["method"] for row in content["rows"] if row["ours"]}
+    used = [row for row in content["rows"] if row["ours"]]
+    bounded = [row["method"] for row in used if row["ours"]["AP"]["low"] is not None]
     style: dict[str, Any] = {"color": _OURS, "markersize": 6.5, "linewidth": 2}
     handles = []
-    if any(_BOOTSTRAPPED not in method for method in used):
+    if any(_BOOTSTRAPPED not in method for method in bounded):
         handles.append(Line2D([], [], marker="o", label="here, over seeds", **style))
-    if any(_BOOTSTRAPPED in method for method in used):
+    if any(_BOOTSTRAPPED in method for method in bounded):
         label = "here, one seed, over images"
         handles.append(Line2D([], [], marker="s", label=label, **style))
+    if len(bounded) < len(used):
+        style |= {"linestyle": "", "mew": 1.8}
+        handles.append(Line2D([], [], marker="x", label="here, no interval", **style))
     paper: dict[str, Any] = {"color": _PAPER, "mfc": "white", "mew": 1.6, "linestyle": ""}
     handles.append(Line2D([], [], marker="D", label="the paper, on COCO", **paper))
     return handles

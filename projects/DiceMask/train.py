@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent
-sys.path[:0] = [str(PROJECT), str(PROJECT.parents[1])]  # dice_mask, and train_net.py
+sys.path[:0] = [str(PROJECT), str(PROJECT.parents[1])]
 
 import dice_mask  # noqa: E402, F401 - registers the head, also in the processes of --num-gpus
 
+from mask_rcnn_ext.engine.job import run_job  # noqa: E402
 from mask_rcnn_ext.engine.launch import launch, run_as_command  # noqa: E402
 from mask_rcnn_ext.engine.setup import argument_parser  # noqa: E402
-from train_net import main  # noqa: E402
 
 if __name__ == "__main__":
     arguments = argument_parser().parse_args()
-    sys.exit(run_as_command(lambda: launch(main, arguments)))
+    sys.exit(run_as_command(lambda: launch(run_job, arguments)))

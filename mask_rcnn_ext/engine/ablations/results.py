@@ -38,6 +38,12 @@ NOT_RUN = "not run"
 
 LEVEL, DRAWS, BOOTSTRAP_SEED = 0.95, 1000, 0
 _RUN_METRICS = (*METRICS, "APs")
+# What the page reads of each entry of the file.
+_ENTRY_KEYS: dict[str, set[str]] = {
+    "variants": {"name", "label", "config", "train", "val", "image_size", "iterations"},
+    "rows": {"name", "table", "label", "task", "note", "paper", "seeds", "method", "ours"},
+    "runs": {"variant", "seed", "config_sha256", "metrics", "train_seconds", "eval_seconds"},
+}
 _Tables = Callable[[str, int, str], ImageTable | None]  # of variant, seed, task
 
 
@@ -233,7 +239,12 @@ def read_results(path: str | Path) -> dict[str, Any] | None:
     """
     try:
         content = json.loads(Path(path).read_text("utf-8"))
-        if all(isinstance(content[key], list) for key in ("variants", "rows", "runs")):
+        variants = {variant["name"] for variant in content["variants"]}
+        if (
+            isinstance(content["settings"]["tables"], dict)
+            and all(keys <= set(e) for part, keys in _ENTRY_KEYS.items() for e in content[part])
+            and all(run["variant"] in variants for run in content["runs"])
+        ):
             return dict(content)
     except FileNotFoundError:
         return None
@@ -242,8 +253,8 @@ def read_results(path: str | Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError):
         pass
     raise UserError(
-        f"{path} is not what tools/run_ablations.py writes: expected lists under variants, rows "
-        "and runs. Give another --results, or delete it"
+        f"{path} is not what tools/run_ablations.py writes: expected settings, and complete "
+        "entries under variants, rows and runs. Give another --results, or delete it"
     )
 
 

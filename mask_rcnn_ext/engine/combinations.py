@@ -1,0 +1,106 @@
+"""Combinations of config values that detectron2 meets with a failed assertion, or in training."""
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import (
+    META_ARCH_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    GeneralizedRCNN,
+)
+from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
+
+from ..errors import UserError
+from ..modeling.poolers import POOLER_TYPES
+from ..modeling.roi_heads import (
+    MaskRCNNFCNHead,
+    MaskRCNNMLPHead,
+    MaskRCNNRes5ROIHeads,
+    MaskRCNNROIHeads,
+)
+
+__all__ = ["require_fitting_parts", "require_fitting_training_data"]
+
+_STOCK_POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool")
+_OURS_ONLY = tuple(name for name in POOLER_TYPES if name not in _STOCK_POOLER_TYPES)
+
+
+def require_fitting_parts(cfg: CfgNode) -> None:
+    """Check that the RoI heads can take the RoI layers and the mask head of the config.
+
+    Call it when the names are known to be registered.
+
+    Raises:
+        UserError: detectron2's RoI heads are to build a RoI layer of this package, or a mask head
+            whose side they announce wrongly.
+    """
+    meta_arch = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    if not (isinstance(meta_arch, type) and issubclass(meta_arch, GeneralizedRCNN)):
+        return
+    roi_heads = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)
+    # Not their subclasses: a class of another project may build what it likes.
+    if roi_heads not in (Res5ROIHeads, StandardROIHeads):
+        return
+    on_res5 = roi_heads is Res5ROIHeads
+    ours = MaskRCNNRes5ROIHeads if on_res5 else MaskRCNNROIHeads
+    used = ["ROI_BOX_HEAD"]
+    if not on_res5:
+        used += ["ROI_MASK_HEAD"] * cfg.MODEL.MASK_ON
+        used += ["ROI_KEYPOINT_HEAD"] * cfg.MODEL.KEYPOINT_ON
+    for head in used:
+        if cfg.MODEL[head].POOLER_TYPE in _OURS_ONLY:
+            raise UserError(
+                f"MODEL.{head}.POOLER_TYPE: {roi_heads.__name__}, detectron2's, knows "
+                f"{', '.join(_STOCK_POOLER_TYPES)} only, got {cfg.MODEL[head].POOLER_TYPE!r}. "
+                f"Set MODEL.ROI_HEADS.NAME to {ours.__name__}"
+            )
+    if on_res5 and cfg.MODEL.MASK_ON and _has_fixed_side(cfg):
+        raise UserError(
+            "MODEL.ROI_HEADS.NAME: Res5ROIHeads, detectron2's, announces to the mask head the side "
+            f"before res5 halves it, which {cfg.MODEL.ROI_MASK_HEAD.NAME} cannot take here. Set "
+            f"MODEL.ROI_HEADS.NAME to {ours.__name__}"
+        )
+
+
+def _has_fixed_side(cfg: CfgNode) -> bool:
+    """Return whether the mask head is of this package and built for one side of its input."""
+    mask_head = ROI_MASK_HEAD_REGISTRY.get(cfg.MODEL.ROI_MASK_HEAD.NAME)
+    if not isinstance(mask_head, type):
+        return False
+    resized = cfg.MODEL.ROI_MASK_HEAD.OUTPUT_RESOLUTION > 0
+    return issubclass(mask_head, MaskRCNNMLPHead) or (
+        resized and issubclass(mask_head, MaskRCNNFCNHead)
+    )
+
+
+def require_fitting_training_data(cfg: CfgNode) -> None:
+    """Check what training needs beyond evaluation: image sizes, and keypoints where they are on.
+
+    Call it when the data sets are registered.
+
+    Raises:
+        UserError: a range of sizes without two ends, or a data set whose keypoints are not
+            described, or are not those of the model.
+    """
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
+        raise UserError(
+            "INPUT.MIN_SIZE_TRAIN: expected two sizes, since MIN_SIZE_TRAIN_SAMPLING is 'range', "
+            f"got {tuple(sizes)}. For one size set INPUT.MIN_SIZE_TRAIN_SAMPLING choice"
+        )
+    if not cfg.MODEL.KEYPOINT_ON:
+        return
+    expected = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    for name in cfg.DATASETS.TRAIN:
+        keypoints = MetadataCatalog.get(name).get("keypoint_names")
+        if not keypoints:
+            raise UserError(
+                f"MODEL.KEYPOINT_ON: data set {name} does not say which keypoints it has. Register "
+                "it with keypoint_names and keypoint_flip_map in its metadata (docs/extending.md, "
+                "A data set); --train-json reads boxes and masks only"
+            )
+        if len(keypoints) != expected:
+            raise UserError(
+                f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {expected}, but data set {name} has "
+                f"{len(keypoints)}. Set MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {len(keypoints)}"
+            )
