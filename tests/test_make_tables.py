@@ -11,16 +11,17 @@ from conftest import REPO
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.paper import NO_ROW, ROWS, configs
-from mask_rcnn_ext.report import paper_tables
+from mask_rcnn_ext.report import generated_pages
+from mask_rcnn_ext.report.ablation_tables import ABLATIONS, differences_table
 from mask_rcnn_ext.report.costs_page import COSTS
 
-PAGES = ["configs/README.md", "README.md", "docs/models.md"]
+PAGES = ["configs/README.md", "README.md", "docs/models.md", "docs/ablations.md"]
 
 
 @pytest.fixture
 def checkout(tmp_path):
     """Return a copy of what the pages are made from, and of the pages."""
-    for name in [*PAGES, COSTS, "results/demo.json"]:
+    for name in [*PAGES, COSTS, ABLATIONS, "results/demo.json"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
     return tmp_path
@@ -67,21 +68,47 @@ def test_a_changed_row_of_the_paper_is_noticed(checkout):
     rows[index] = dataclasses.replace(
         ROWS[index], published={**ROWS[index].published, "segm/AP": 99.9}
     )
-    assert paper_tables.stale_pages(checkout) == []
-    assert paper_tables.stale_pages(checkout, rows) == ["configs/README.md", "README.md"]
+    assert generated_pages.stale_pages(checkout) == []
+    assert generated_pages.stale_pages(checkout, rows) == ["configs/README.md", "README.md"]
 
 
 def test_a_changed_count_is_noticed(checkout):
     content = json.loads((checkout / COSTS).read_text())
     content["models"][0]["flops"]["backbone"] += 10**9
     (checkout / COSTS).write_text(json.dumps(content))
-    assert paper_tables.stale_pages(checkout) == ["docs/models.md"]
+    assert generated_pages.stale_pages(checkout) == ["docs/models.md"]
+
+
+def test_a_changed_difference_is_noticed(checkout):
+    content = json.loads((checkout / ABLATIONS).read_text())
+    content["rows"][0]["ours"]["AP"]["difference"] += 1
+    (checkout / ABLATIONS).write_text(json.dumps(content))
+    assert generated_pages.stale_pages(checkout) == ["README.md", "docs/ablations.md"]
+
+
+def test_the_table_of_ablations_by_hand():
+    """Signs, intervals, what was not run, and what the paper printed."""
+    row = {
+        "table": "2b", "label": "a - b", "seeds": [1, 2],
+        "ours": {"AP": {"difference": 2.04, "low": -1.0, "high": 5.06},
+                 "AP75": {"difference": -1.5, "low": None, "high": None}},
+        "paper": {"difference": {"AP": 5.5, "AP75": 6.4}},
+    }  # fmt: skip
+    left = {**row, "ours": None, "seeds": [], "paper": {"difference": {"AP": -0.6}}}
+    one = {**row, "seeds": [1]}
+    content = {"settings": {"tables": {"2b": "Table 2b: mask loss"}}, "rows": [row, one, left]}
+    lines = differences_table(content).replace("\u2212", "-").splitlines()[2:]
+    assert lines == [
+        "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | 2 seeds | +5.5 / +6.4 |",
+        "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | images, 1 seed | +5.5 / +6.4 |",
+        "| Table 2b | a - b | not run | not run |  | -0.6 / \u2013 |",
+    ]
 
 
 def test_a_missing_page_is_stale_and_written(checkout):
     (checkout / "configs/README.md").unlink()
-    assert paper_tables.write_pages(checkout) == ["configs/README.md"]
-    assert paper_tables.stale_pages(checkout) == []
+    assert generated_pages.write_pages(checkout) == ["configs/README.md"]
+    assert generated_pages.stale_pages(checkout) == []
 
 
 def test_every_number_of_the_paper_is_on_the_page_of_configs():
@@ -119,7 +146,8 @@ def test_deviations_are_numbered():
 
 def test_the_readme_has_one_line_for_each_config():
     text = (REPO / "README.md").read_text()
-    table = text.split(paper_tables.README_BEGIN)[1].split(paper_tables.README_END)[0]
+    first, last = generated_pages.markers(generated_pages.CONFIGS_TABLE)
+    table = text.split(first)[1].split(last)[0]
     assert re.findall(r"^\| \[(.*?)\]", table, flags=re.M) == [
         *configs(),
         "shapes/mask_rcnn_tiny_FPN",
@@ -143,14 +171,14 @@ def test_a_run_of_a_row_stands_beside_it(checkout):
     (checkout / "results/mask_rcnn_R50_FPN.json").write_text(
         json.dumps({"segm": {"AP": 33.333}, "bbox": {"AP": None}, "run": {}})
     )
-    text = paper_tables.pages(checkout)["configs/README.md"]
+    text = generated_pages.pages(checkout)["configs/README.md"]
     rows = [row for row in cells(text, "mask_rcnn_R50_FPN") if "minival" in row[-2]]
     assert len(rows) == 2  # Tables 2a and 2e
     assert {row[-2] for row in rows} == {"mask 33.3 (minival)"}
 
 
 def test_links_lead_to_files():
-    for page in ("configs/README.md", "docs/models.md"):
+    for page in ("configs/README.md", "docs/models.md", "docs/ablations.md"):
         text = (REPO / page).read_text()
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (REPO / page).parent.joinpath(target).exists(), target
@@ -191,4 +219,4 @@ def test_what_is_missing_or_broken_is_told(checkout, capsys, name, text, message
     assert message in error
     assert all((checkout / page).read_bytes() == content for page, content in before.items())
     with pytest.raises(UserError):
-        paper_tables.pages(checkout)
+        generated_pages.pages(checkout)

@@ -1,4 +1,4 @@
-"""Write configs/README.md, README.md's table of configs and docs/models.md, or check them.
+"""Write configs/README.md, README.md's tables, docs/models.md and docs/ablations.md, or check them.
 
 python tools/make_tables.py [--check]
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.report.costs_page import COMMAND
-from mask_rcnn_ext.report.paper_tables import stale_pages, write_pages
+from mask_rcnn_ext.report.generated_pages import stale_pages, write_pages
 
 _REPO = Path(__file__).resolve().parent.parent
 

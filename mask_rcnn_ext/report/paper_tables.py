@@ -1,24 +1,19 @@
-"""The Markdown that is generated: configs/README.md, README.md's table of configs, docs/models.md.
+"""The paper's tables in Markdown: configs/README.md and README.md's table of configs.
 
-It comes from `mask_rcnn_ext.paper` and from the files in `results/`, by `tools/make_tables.py`; a
-test fails when a page is stale. The published numbers are the paper's, those of weights are
-detectron2's. A number of ours stands there when `results/<config>.json` is the `results.json` of a
-run of that config.
+They come from `mask_rcnn_ext.paper`, see `generated_pages`. The published numbers are the paper's,
+those of weights are detectron2's. A number of ours stands there when `results/<config>.json` is the
+`results.json` of a run of that config.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from ..atomic import atomic_open
 from ..errors import UserError
-from ..paper import NO_ROW, ROWS, Checkpoint, Row
-from .costs_page import COMMAND, COSTS, costs_page, markdown_table, read_json
+from ..paper import NO_ROW, Checkpoint, Row
+from .costs_page import COMMAND, markdown_table, read_json
 
-__all__ = ["README_BEGIN", "README_END", "pages", "stale_pages", "write_pages"]
-
-README_BEGIN = f"<!-- The table of configs: `{COMMAND}` writes it; edits are lost. -->"
-README_END = "<!-- End of the table of configs. -->"
+__all__ = ["configs_page", "configs_table"]
 
 _TASKS = {"segm": "mask", "bbox": "box", "keypoints": "keypoint"}
 _TITLES = {
@@ -175,7 +170,8 @@ def _paper_table(root: Path, rows: Sequence[Row], deviations: Sequence[str]) -> 
     return markdown_table(header, map(cells, rows))
 
 
-def _configs_page(root: Path, rows: Sequence[Row]) -> str:
+def configs_page(root: Path, rows: Sequence[Row]) -> str:
+    """Return configs/README.md; `results/` is read below `root`."""
     deviations = list(dict.fromkeys(text for row in rows for text in row.deviations))
     parts = [_CONFIGS_HEAD]
     for (table, split), found in groupby(rows, key=lambda row: (row.table, row.split)):
@@ -217,7 +213,9 @@ def _published(rows: Sequence[Row]) -> str:
     return "; ".join(f"{aps} ({split})" for split, aps in found.items() if aps) or "not printed"
 
 
-def _readme_table(root: Path, rows: Sequence[Row]) -> str:
+def configs_table(root: Path, rows: Sequence[Row]) -> str:
+    """Return README's table, a line per config; `results/` is read below `root`."""
+
     def cells(config: str) -> Sequence[str]:
         own = [row for row in rows if row.config == config]
         tables = ", ".join(dict.fromkeys("4.2" if r.table == "text" else r.table for r in own))
@@ -230,64 +228,3 @@ def _readme_table(root: Path, rows: Sequence[Row]) -> str:
     header = ["config", "table or section", "AP in the paper"]
     header += ["weights in detectron2's zoo that fit", "ours"]
     return markdown_table(header, [*map(cells, names), demo])
-
-
-def _with_table(readme: str, table: str, path: Path) -> str:
-    """Return the README with what is between the markers replaced."""
-    head, begin, rest = readme.partition(README_BEGIN)
-    _, end, tail = rest.partition(README_END)
-    if not begin or not end:
-        raise UserError(
-            f"{path}: expected the lines {README_BEGIN!r} and {README_END!r}, which the table of "
-            "configs goes between; put them back"
-        )
-    return f"{head}{README_BEGIN}\n\n{table}\n{README_END}{tail}"
-
-
-def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
-    """Return what the generated pages should hold: path relative to `root` -> whole text.
-
-    Args:
-        root: of the checkout; `results/` and the README's own words are read there.
-        rows: of the paper.
-
-    Raises:
-        UserError: a file of results or the README is missing or broken.
-    """
-    path = root / "README.md"
-    try:
-        readme = path.read_text("utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}. Give --root a checkout") from error
-    costs = read_json(root / COSTS, "Run: python tools/model_costs.py")
-    return {
-        "configs/README.md": _configs_page(root, rows),
-        "README.md": _with_table(readme, _readme_table(root, rows), path),
-        "docs/models.md": costs_page(costs),
-    }
-
-
-def _differing(root: Path, rows: Sequence[Row]) -> dict[str, str]:
-    return {
-        name: text
-        for name, text in pages(root, rows).items()
-        if not (root / name).is_file() or (root / name).read_text("utf-8") != text
-    }
-
-
-def stale_pages(root: Path, rows: Sequence[Row] = ROWS) -> list[str]:
-    """Return the paths, relative to `root`, of the pages that are not what `pages` says."""
-    return list(_differing(root, rows))
-
-
-def write_pages(root: Path, rows: Sequence[Row] = ROWS) -> list[str]:
-    """Write the pages that are stale, each whole or not at all; return their relative paths.
-
-    Raises:
-        UserError: see `pages`; or a file cannot be written.
-    """
-    stale = _differing(root, rows)
-    for name, text in stale.items():
-        with atomic_open(root / name, "w") as file:
-            file.write(text)
-    return list(stale)

@@ -1,0 +1,100 @@
+"""The Markdown that is generated: two tables of README.md, and pages in configs/ and docs/.
+
+They come from `mask_rcnn_ext.paper` and from the files in `results/`, by `tools/make_tables.py`; a
+test fails when one is stale.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..atomic import atomic_open
+from ..errors import UserError
+from ..paper import ROWS, Row
+from .ablation_tables import ABLATIONS, ablations_page, differences_table
+from .costs_page import COMMAND, COSTS, costs_page, read_json
+from .paper_tables import configs_page, configs_table
+
+__all__ = [
+    "ABLATIONS_TABLE",
+    "CONFIGS_TABLE",
+    "markers",
+    "pages",
+    "stale_pages",
+    "write_pages",
+]
+
+CONFIGS_TABLE, ABLATIONS_TABLE = "the table of configs", "the table of ablations"
+
+
+def markers(what: str) -> tuple[str, str]:
+    """Return the README's lines before and after a table, such as `CONFIGS_TABLE`."""
+    return (
+        f"<!-- {what.capitalize()}: `{COMMAND}` writes it; edits are lost. -->",
+        f"<!-- End of {what}. -->",
+    )
+
+
+def _with_table(readme: str, what: str, table: str, path: Path) -> str:
+    """Return the README with what is between the markers of `what` replaced."""
+    first, last = markers(what)
+    head, begin, rest = readme.partition(first)
+    _, end, tail = rest.partition(last)
+    if not begin or not end:
+        raise UserError(
+            f"{path}: expected the lines {first!r} and {last!r}, which {what} goes between; put "
+            "them back"
+        )
+    return f"{head}{first}\n\n{table}\n{last}{tail}"
+
+
+def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
+    """Return what the generated pages should hold: path relative to `root` -> whole text.
+
+    Args:
+        root: of the checkout; `results/` and the README's own words are read there.
+        rows: of the paper.
+
+    Raises:
+        UserError: a file of results or the README is missing or broken.
+    """
+    path = root / "README.md"
+    try:
+        readme = path.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}. Give --root a checkout") from error
+    costs = read_json(root / COSTS, "Run: python tools/model_costs.py")
+    ablations = read_json(root / ABLATIONS, "Run: python tools/run_ablations.py")
+    readme = _with_table(readme, CONFIGS_TABLE, configs_table(root, rows), path)
+    readme = _with_table(readme, ABLATIONS_TABLE, differences_table(ablations), path)
+    return {
+        "configs/README.md": configs_page(root, rows),
+        "README.md": readme,
+        "docs/models.md": costs_page(costs),
+        "docs/ablations.md": ablations_page(ablations),
+    }
+
+
+def _differing(root: Path, rows: Sequence[Row]) -> dict[str, str]:
+    return {
+        name: text
+        for name, text in pages(root, rows).items()
+        if not (root / name).is_file() or (root / name).read_text("utf-8") != text
+    }
+
+
+def stale_pages(root: Path, rows: Sequence[Row] = ROWS) -> list[str]:
+    """Return the paths, relative to `root`, of the pages that are not what `pages` says."""
+    return list(_differing(root, rows))
+
+
+def write_pages(root: Path, rows: Sequence[Row] = ROWS) -> list[str]:
+    """Write the pages that are stale, each whole or not at all; return their relative paths.
+
+    Raises:
+        UserError: see `pages`; or a file cannot be written.
+    """
+    stale = _differing(root, rows)
+    for name, text in stale.items():
+        with atomic_open(root / name, "w") as file:
+            file.write(text)
+    return list(stale)
