@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, TINY_CONFIG, run_train_net, write_coco
+from detectron2.data import DatasetCatalog
 
-from mask_rcnn_ext import load_config
+from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine import trainer
-from mask_rcnn_ext.engine.proposals import write_proposals
+from mask_rcnn_ext.engine.proposals import training_dicts, write_proposals
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.engine.two_stage import first_stage, second_stage
 
@@ -193,3 +194,17 @@ def test_distributed_training_allows_for_maps_that_only_an_rpn_reads(
     monkeypatch.setattr(trainer, "create_ddp_model", remember)
     Trainer(second if stored else joint)
     assert given.get("find_unused_parameters", False) is stored
+
+
+def test_data_without_a_usable_image_is_one_message(tmp_path):
+    name = "nothing_labelled"
+    DatasetCatalog.register(name, lambda: [{"file_name": "a.png", "annotations": []}])
+    try:
+        cfg = load_config(None, ["DATASETS.TRAIN", f"('{name}',)"])
+        with pytest.raises(UserError, match=f"with an annotation in {name}, got none"):
+            training_dicts(cfg)
+        cfg.MODEL.KEYPOINT_ON = True
+        with pytest.raises(UserError, match=f"1 labelled keypoint.*{name}"):
+            training_dicts(cfg)
+    finally:
+        DatasetCatalog.remove(name)

@@ -115,19 +115,29 @@ def training_dicts(cfg: CfgNode) -> list[dict]:
     """Return the training images in detectron2's format, with their proposals if the config asks.
 
     Raises:
-        UserError: see `require_proposal_files` and `proposals_explained`.
+        UserError: see `require_proposal_files` and `proposals_explained`; or no image is left.
     """
     require_proposal_files(cfg, ["TRAIN"])
     files = cfg.DATASETS.PROPOSAL_FILES_TRAIN
-    with proposals_explained(cfg, files):
-        dicts: list[dict] = get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN,
-            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
-            if cfg.MODEL.KEYPOINT_ON
-            else 0,
-            proposal_files=files if cfg.MODEL.LOAD_PROPOSALS else None,
-        )
+    min_keypoints = 0
+    if cfg.MODEL.KEYPOINT_ON:
+        min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+    try:
+        with proposals_explained(cfg, files):
+            dicts: list[dict] = get_detection_dataset_dicts(
+                cfg.DATASETS.TRAIN,
+                filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+                min_keypoints=min_keypoints,
+                proposal_files=files if cfg.MODEL.LOAD_PROPOSALS else None,
+            )
+    except AssertionError as error:
+        if "No valid data found" not in str(error):
+            raise
+        wanted = f"{min_keypoints} labelled keypoint(s)" if min_keypoints else "an annotation"
+        raise UserError(
+            f"DATASETS.TRAIN: expected images with {wanted} in {', '.join(cfg.DATASETS.TRAIN)}, "
+            "got none. Look at the data: python tools/preview_dataset.py"
+        ) from error
     return dicts
 
 
