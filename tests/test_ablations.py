@@ -327,7 +327,7 @@ def test_what_an_interval_says():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rows", "2x"], "no table '2x'"),
+        (["--rows", "2x"], "got '2x'"),
         (["--seeds", "0"], "--seeds"),
         (["--only-report"], "no results yet"),
     ],

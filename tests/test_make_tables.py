@@ -96,11 +96,15 @@ def test_the_table_of_ablations_by_hand():
     }  # fmt: skip
     left = {**row, "ours": None, "seeds": [], "paper": {"difference": {"AP": -0.6}}}
     one = {**row, "seeds": [1]}
-    content = {"settings": {"tables": {"2b": "Table 2b: mask loss"}}, "rows": [row, one, left]}
+    gone = {"difference": -0.04, "low": None, "high": None}  # with the runs' predictions
+    bare = {**one, "ours": {"AP": gone, "AP75": gone}}
+    rows = [row, one, bare, left]
+    content = {"settings": {"tables": {"2b": "Table 2b: mask loss"}}, "rows": rows}
     lines = differences_table(content).replace("\u2212", "-").splitlines()[2:]
     assert lines == [
         "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | 2 seeds | +5.5 / +6.4 |",
         "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | images, 1 seed | +5.5 / +6.4 |",
+        "| Table 2b | a - b | +0.0 | +0.0 | none, 1 seed | +5.5 / +6.4 |",
         "| Table 2b | a - b | not run | not run |  | -0.6 / \u2013 |",
     ]
 

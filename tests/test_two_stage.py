@@ -10,7 +10,8 @@ import torch
 import train_two_stage
 from conftest import SMALL, TINY_CONFIG, run_train_net, write_coco
 
-from mask_rcnn_ext import load_config
+from mask_rcnn_ext import Predictor, UserError, load_config
+from mask_rcnn_ext.engine import two_stage
 from mask_rcnn_ext.engine.two_stage import first_stage, second_stage
 
 STAGES = [*SMALL, "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
@@ -126,6 +127,20 @@ def test_eval_only_repeats_the_result(run, tmp_path):
     assert again["segm"] == ours["segm"]
 
 
+def test_eval_only_checks_the_expected_results(run, tmp_path):
+    with pytest.raises(SystemExit, match="1"):  # detectron2's way, as after training
+        run_train_net(
+            "--config-file", str(run / "config.yaml"), "--eval-only",
+            "MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval"),
+            "TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 99.0, 0.1]]",
+        )  # fmt: skip
+
+
+def test_predicting_without_proposals_is_refused(run):
+    with pytest.raises(UserError, match="has no RPN"):
+        Predictor(str(run / "config.yaml"), run / "model_final.pth")
+
+
 def test_a_finished_run_is_left_alone(copy, flags):
     before = stamps(copy)
     assert train(copy, flags, "--resume") == 0
@@ -153,6 +168,29 @@ def test_interrupted_in_the_second_stage(copy, run, flags):
     assert train(copy, flags, "--resume") == 0
     assert stamps(copy / "rpn") | stamps(copy / "proposals") == before
     assert same(weights(copy / "model_final.pth"), weights(run / "model_final.pth"))
+
+
+def test_a_new_start_forgets_the_checkpoints_of_an_earlier_run(copy, flags, monkeypatch):
+    """Interrupted before its first checkpoint, it has none to resume, least of all the old ones."""
+    starts = []
+
+    def interrupted(cfg, resume):
+        starts.append(cfg.OUTPUT_DIR)
+        if len(starts) == 2:
+            raise KeyboardInterrupt
+        return build(cfg, resume)
+
+    build = two_stage._build_trainer
+    monkeypatch.setattr(two_stage, "_build_trainer", interrupted)
+    assert train(copy, flags) == 130
+    assert (copy / "rpn/last_checkpoint").is_file()  # the new one
+    assert not (copy / "last_checkpoint").exists()
+    monkeypatch.undo()
+    before = stamps(copy)
+    assert train(copy, flags, "--resume") == 0
+    changed = {p for p, stamp in stamps(copy).items() if before.get(p) != stamp}
+    assert copy / "model_final.pth" in changed
+    assert not any(p.is_relative_to(copy / "rpn") for p in changed)
 
 
 def change_rpn(folder):
@@ -209,6 +247,10 @@ def test_resuming_with_another_rpn_is_refused(copy, flags, capsys):
         (["--rpn-opts", "SOLVER.MAX_ITER"], "KEY VALUE pairs"),
         (["--rpn-opts", "MASK_RCNN_EXT.OPTIMIZER Adam"], "'AdamW'"),
         (["DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST", "50"], "TOPK_TEST 100"),
+        (["--rpn-opts", "OUTPUT_DIR elsewhere"], "Leave OUTPUT_DIR out"),
+        (["--rpn-opts", "MODEL.RPN.HEAD_NAME NoHead"], "MODEL.RPN.HEAD_NAME"),
+        (["--rpn-opts", """DATASETS.TRAIN "('no_set',)" """], "unknown data set 'no_set'"),
+        (["MODEL.META_ARCHITECTURE", "ProposalNetwork"], "has no second stage"),
         (["MODEL.LOAD_PROPOSALS", "True"], "reads stored proposals already"),
         (["MODEL.ROI_MASK_HEAD.NAME", "MaskHed"], "MaskHed"),
         (

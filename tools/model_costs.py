@@ -16,7 +16,7 @@ from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.model_costs import measure_models
 from mask_rcnn_ext.paper import configs
 from mask_rcnn_ext.report.costs_page import COSTS, costs_table
-from mask_rcnn_ext.report.paper_tables import write_pages
+from mask_rcnn_ext.report.generated_pages import write_pages
 
 _REPO = Path(__file__).resolve().parent.parent
 

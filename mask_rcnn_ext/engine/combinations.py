@@ -19,10 +19,17 @@ from ..modeling.roi_heads import (
     MaskRCNNROIHeads,
 )
 
-__all__ = ["require_fitting_parts", "require_fitting_training_data"]
+__all__ = ["is_generalized_rcnn", "require_fitting_parts", "require_fitting_training_data"]
 
 _STOCK_POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool")
 _OURS_ONLY = tuple(name for name in POOLER_TYPES if name not in _STOCK_POOLER_TYPES)
+
+
+def is_generalized_rcnn(cfg: CfgNode) -> bool:
+    """Return whether the config's meta-architecture is registered as a `GeneralizedRCNN`."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    return isinstance(architecture, type) and issubclass(architecture, GeneralizedRCNN)
 
 
 def require_fitting_parts(cfg: CfgNode) -> None:
@@ -34,8 +41,7 @@ def require_fitting_parts(cfg: CfgNode) -> None:
         UserError: detectron2's RoI heads are to build a RoI layer of this package, or a mask head
             whose side they announce wrongly.
     """
-    meta_arch = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-    if not (isinstance(meta_arch, type) and issubclass(meta_arch, GeneralizedRCNN)):
+    if not is_generalized_rcnn(cfg):
         return
     roi_heads = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)
     # Not their subclasses: a class of another project may build what it likes.

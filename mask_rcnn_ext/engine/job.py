@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Callable
 
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from ..config import ExtCfgNode
@@ -54,3 +55,4 @@ def run_job(
             eval_seconds=time.perf_counter() - start,
             seed=cfg.SEED,
         )
+        verify_results(cfg, results)  # against TEST.EXPECTED_RESULTS, as after training

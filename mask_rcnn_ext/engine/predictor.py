@@ -91,7 +91,8 @@ class Predictor:
         category_ids: the classes' ids in the data set's annotation file, found likewise; else 1..K.
 
     Raises:
-        UserError: unknown config or device; weights missing, refused or of another model.
+        UserError: unknown config or device; the model needs stored proposals; weights missing,
+            refused or of another model.
     """
 
     def __init__(
@@ -106,6 +107,12 @@ class Predictor:
         if batch_size < 1:
             raise UserError(f"batch_size: expected at least 1, got {batch_size}")
         cfg = resolve_config(cfg_or_name)
+        if cfg.MODEL.LOAD_PROPOSALS:
+            raise UserError(
+                "MODEL.LOAD_PROPOSALS: the model has no RPN, it finds objects only in images whose "
+                "proposals are stored (train_net.py --eval-only). Predict with a model that was "
+                "trained jointly, by train_net.py"
+            )
         if weights is not None:
             cfg.MODEL.WEIGHTS = os.fspath(weights)
         if score_threshold is not None:

@@ -20,7 +20,7 @@ from detectron2.modeling import (
     ROI_KEYPOINT_HEAD_REGISTRY,
     ROI_MASK_HEAD_REGISTRY,
 )
-from detectron2.modeling.meta_arch import GeneralizedRCNN, ProposalNetwork
+from detectron2.modeling.meta_arch import ProposalNetwork
 from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from detectron2.utils import comm
@@ -32,7 +32,7 @@ from ..config import ExtCfgNode, load_config
 from ..data.lookup import require_datasets
 from ..data.own_data import register_own_data
 from ..errors import UserError, nearest
-from .combinations import require_fitting_parts, require_fitting_training_data
+from .combinations import is_generalized_rcnn, require_fitting_parts, require_fitting_training_data
 from .precision import choose_device
 
 __all__ = ["argument_parser", "check_registry_names", "prepare_data", "prepared_run"]
@@ -172,7 +172,7 @@ def check_registry_names(cfg: ExtCfgNode) -> None:
         ("MODEL.META_ARCHITECTURE", model.META_ARCHITECTURE, META_ARCH_REGISTRY),
         ("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY),
     ]
-    two_stage = _is_registered_as(META_ARCH_REGISTRY, model.META_ARCHITECTURE, GeneralizedRCNN)
+    two_stage = is_generalized_rcnn(cfg)
     rpn_only = _is_registered_as(META_ARCH_REGISTRY, model.META_ARCHITECTURE, ProposalNetwork)
     if two_stage or rpn_only:
         used += [
@@ -221,9 +221,7 @@ def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:
             "--train-json F --train-images D --val-json F --val-images D"
         )
     require_datasets(names)
-    if names and _is_registered_as(
-        META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, GeneralizedRCNN
-    ):
+    if names and is_generalized_rcnn(cfg):
         _take_classes_from_metadata(cfg, names)
 
 

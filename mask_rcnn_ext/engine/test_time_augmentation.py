@@ -14,7 +14,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.modeling import GeneralizedRCNNWithTTA
-from detectron2.modeling.meta_arch import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from detectron2.structures.keypoints import heatmaps_to_keypoints
@@ -23,6 +22,7 @@ from fvcore.transforms.transform import TransformList
 from torch import nn
 
 from ..errors import UserError
+from .combinations import is_generalized_rcnn
 
 __all__ = ["MaskRCNNWithTTA", "add_tta_results", "require_tta", "tta_config"]
 
@@ -36,12 +36,11 @@ def require_tta(cfg: CfgNode) -> None:
     """
     if not cfg.TEST.AUG.ENABLED:
         return
-    name = cfg.MODEL.META_ARCHITECTURE
-    architecture = META_ARCH_REGISTRY.get(name)
-    if not (isinstance(architecture, type) and issubclass(architecture, GeneralizedRCNN)):
+    if not is_generalized_rcnn(cfg):
         raise UserError(
-            f"TEST.AUG.ENABLED: MODEL.META_ARCHITECTURE {name} has no test-time augmentation, only "
-            "GeneralizedRCNN and its subclasses have. Set TEST.AUG.ENABLED False"
+            f"TEST.AUG.ENABLED: MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} has no "
+            "test-time augmentation, only GeneralizedRCNN and its subclasses have. Set "
+            "TEST.AUG.ENABLED False"
         )
     if not cfg.TEST.AUG.MIN_SIZES:
         raise UserError("TEST.AUG.MIN_SIZES is empty: expected the shorter sides, e.g. (640, 800)")

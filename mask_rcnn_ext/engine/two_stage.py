@@ -33,10 +33,12 @@ from detectron2.utils.env import seed_all_rng
 
 from ..atomic import atomic_open
 from ..config import get_cfg, load_config
+from ..data.lookup import require_datasets
 from ..errors import UserError
+from .combinations import is_generalized_rcnn
 from .proposals import read_json, rpn_keys, update_proposals, write_json
 from .safe_load import load_torch
-from .setup import argument_parser, prepared_run
+from .setup import argument_parser, check_registry_names, prepared_run
 from .trainer import Trainer
 
 __all__ = ["first_stage", "second_stage", "train_two_stages", "two_stage_parser"]
@@ -66,11 +68,17 @@ def first_stage(cfg: CfgNode, opts: list[str]) -> CfgNode:
         opts: KEY, VALUE, ... for this stage.
 
     Raises:
-        UserError: a key is unknown or a value has the wrong type.
+        UserError: a key is unknown or cannot be chosen, a value has the wrong type, or a data set
+            or a part of the model does not exist.
     """
     rpn = cfg.clone()
     rpn.defrost()
     rpn.merge_from_list(opts)
+    if rpn.OUTPUT_DIR != cfg.OUTPUT_DIR:
+        raise UserError(
+            "--rpn-opts: the first stage is always in the folder rpn of the second stage's "
+            "OUTPUT_DIR. Leave OUTPUT_DIR out of --rpn-opts"
+        )
     rpn.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "rpn")
     rpn.MODEL.META_ARCHITECTURE = "ProposalNetwork"
     rpn.MODEL.MASK_ON = False  # so that no masks are drawn
@@ -80,6 +88,8 @@ def first_stage(cfg: CfgNode, opts: list[str]) -> CfgNode:
     )
     rpn.TEST.AUG.ENABLED, rpn.TEST.EXPECTED_RESULTS = False, []
     rpn.freeze()
+    check_registry_names(rpn)
+    require_datasets([*rpn.DATASETS.TRAIN, *rpn.DATASETS.TEST])
     return rpn
 
 
@@ -87,9 +97,14 @@ def second_stage(cfg: CfgNode) -> CfgNode:
     """Return the config of Mask R-CNN on the proposals in `OUTPUT_DIR/proposals`.
 
     Raises:
-        UserError: `cfg` reads stored proposals already, or asks for another number of them at test
-            time than its RPN would give.
+        UserError: `cfg` is not of a model with RoI heads, reads stored proposals already, or asks
+            for another number of them at test time than its RPN would give.
     """
+    if not is_generalized_rcnn(cfg):
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} has no second stage: expected "
+            "GeneralizedRCNN or a subclass of it"
+        )
     if cfg.MODEL.LOAD_PROPOSALS or cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
         raise UserError(
             "the config reads stored proposals already (MODEL.LOAD_PROPOSALS, "
@@ -142,6 +157,8 @@ def train_two_stages(args: argparse.Namespace) -> None:
             for stage in (rpn_cfg, cfg):
                 with atomic_open(os.path.join(stage.OUTPUT_DIR, "config.yaml"), "w") as file:
                     file.write(stage.dump())
+                if not args.resume:
+                    _forget_checkpoint(stage)
     if trainer is None:
         logger.info("Stage 1 of 2, the RPN: finished in %s, skipped.", rpn_cfg.OUTPUT_DIR)
     else:
@@ -198,6 +215,15 @@ def _free_memory() -> None:
 
 def _has_checkpoint(cfg: CfgNode) -> bool:
     return os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+
+
+def _forget_checkpoint(cfg: CfgNode) -> None:
+    """Have `--resume` find no checkpoint of an earlier run in the folder of one that starts anew.
+
+    It would take the earlier second stage for that of the proposals that are written now.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
 
 
 def _require_resumable(args: argparse.Namespace) -> None:

@@ -34,7 +34,9 @@ over the validation images ({draws} draws); it does not. The paper's are on COCO
 
 
 def _signed(value: float | None) -> str:
-    return _NONE if value is None else f"{value:+.1f}".replace("-", _MINUS)
+    if value is None:
+        return _NONE
+    return f"{round(value, 1) + 0.0:+.1f}".replace("-", _MINUS)  # no minus zero
 
 
 def _difference(ours: Mapping[str, float | None]) -> str:
@@ -47,7 +49,9 @@ def _difference(ours: Mapping[str, float | None]) -> str:
 
 def _interval_over(row: Mapping[str, Any]) -> str:
     count = len(row["seeds"])
-    return f"{count} seeds" if count > 1 else "images, 1 seed"
+    if count > 1:
+        return f"{count} seeds"
+    return "images, 1 seed" if row["ours"]["AP"]["low"] is not None else "none, 1 seed"
 
 
 def differences_table(content: Mapping[str, Any]) -> str:

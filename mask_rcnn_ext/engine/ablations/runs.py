@@ -160,7 +160,8 @@ def plan(root: str | Path, tables: Sequence[str] = (), seeds: int = 3) -> list[A
     for table in tables:
         if table not in TABLES:
             raise UserError(
-                f"--rows: no table {table!r}{nearest(table, TABLES)}. Known: {', '.join(TABLES)}"
+                f"--rows: expected some of {', '.join(TABLES)}, got {table!r}"
+                f"{nearest(table, TABLES)}"
             )
     if seeds < 1:
         raise UserError(f"--seeds: expected 1 or more, got {seeds}")
