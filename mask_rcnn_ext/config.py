@@ -136,6 +136,9 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     # "SGD" is detectron2's; "AdamW" uses SOLVER.BASE_LR and WEIGHT_DECAY, and detectron2's rules
     # for norms and biases. It learns faster from scratch in few iterations.
     _declare(ext, "OPTIMIZER", "SGD")
+    # Evaluators beside COCO's, by name. "FCISComparisonEvaluator": AP by overlap level, Boundary
+    # AP, and the errors where objects meet.
+    _declare(ext, "EVALUATORS", [])
 
     _declare_mask_head_keys(cfg.MODEL.ROI_MASK_HEAD)
     _declare_backbone_keys(cfg.MODEL, node)

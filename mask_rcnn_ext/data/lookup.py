@@ -17,6 +17,7 @@ from .occluded_shapes import SPLITS
 __all__ = [
     "HEADERS_CHECKED",
     "check_image_files",
+    "find_truth",
     "name_some",
     "read_coco_json",
     "require_dataset",
@@ -282,3 +283,18 @@ def _read_size(path: str) -> tuple[int, int, bool]:
             has_exif = image.format != "PNG" or "exif" in image.info
             rotated = has_exif and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
     return (height, width, True) if rotated else (width, height, False)
+
+
+def find_truth(name: str) -> tuple[str, str]:
+    """Return annotation file and image folder of a registered data set, drawn if it is embedded.
+
+    Raises:
+        UserError: it is registered without a COCO json.
+    """
+    metadata = MetadataCatalog.get(name)
+    path = metadata.get("json_file", "")
+    if not path:
+        raise UserError(f"data set {name!r}: expected a COCO json (`json_file`) in its metadata")
+    if not os.path.isfile(path):
+        DatasetCatalog.get(name)  # the embedded data set is drawn at its first use
+    return str(path), str(metadata.get("image_root") or "")

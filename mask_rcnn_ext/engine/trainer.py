@@ -29,7 +29,7 @@ from torch import nn
 
 from ..data.train_loader import TrainLoader
 from ..errors import UserError
-from ..evaluation.build import build_evaluator, require_evaluators
+from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
 from .autocast import build_loop
 from .checkpoint import Checkpointer
 from .precision import inference_autocast, prepare_model
@@ -103,6 +103,7 @@ class Trainer(DefaultTrainer):
         """
         splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
         require_evaluators([name for split in splits for name in cfg.DATASETS[split]])
+        require_known_evaluators(cfg)
         require_proposal_files(cfg, splits)
         require_tta(cfg)
 

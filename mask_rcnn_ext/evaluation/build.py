@@ -10,12 +10,25 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import CityscapesInstanceEvaluator, DatasetEvaluator
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+)
 
-from ..errors import UserError
+from ..errors import UserError, nearest
 from .coco import MaskRCNNCOCOEvaluator
+from .fcis_comparison import FCISComparisonEvaluator
 
-__all__ = ["MaskRCNNCityscapesEvaluator", "build_evaluator", "require_evaluators"]
+__all__ = [
+    "MaskRCNNCityscapesEvaluator",
+    "build_evaluator",
+    "require_evaluators",
+    "require_known_evaluators",
+]
+
+# What `MASK_RCNN_EXT.EVALUATORS` may name; each is made of a data set's name and a folder.
+_BESIDE_COCO = {"FCISComparisonEvaluator": FCISComparisonEvaluator}
 
 # What detectron2 imports when it reads Cityscapes (both) and when it evaluates on it (the first).
 _CITYSCAPES_MODULES = ("cityscapesscripts", "shapely")
@@ -83,7 +96,65 @@ def require_evaluators(dataset_names: Iterable[str]) -> None:
         )
 
 
+def require_known_evaluators(cfg: CfgNode) -> None:
+    """Raise unless this package has every evaluator that a config names, and the model suits it.
+
+    Args:
+        cfg: the config; reads `MASK_RCNN_EXT.EVALUATORS` and `MODEL`.
+
+    Raises:
+        UserError: a name is unknown, or the model predicts no masks.
+    """
+    for name in _named(cfg):
+        if name not in _BESIDE_COCO:
+            known = ", ".join(_BESIDE_COCO)
+            raise UserError(
+                f"MASK_RCNN_EXT.EVALUATORS: unknown name {name!r}{nearest(str(name), _BESIDE_COCO)}"
+                f" (there are: {known})"
+            )
+        if not _finds_masks(cfg):
+            raise UserError(
+                f"MASK_RCNN_EXT.EVALUATORS: {name} compares masks, and this model predicts none: "
+                "set MODEL.MASK_ON True, or take it out"
+            )
+
+
+def _named(cfg: CfgNode) -> list[str]:
+    return list(
+        cfg.get("MASK_RCNN_EXT", {}).get("EVALUATORS", [])
+    )  # a stock config has no such key
+
+
+def _finds_masks(cfg: CfgNode) -> bool:
+    return bool(cfg.MODEL.MASK_ON) and cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork"
+
+
 def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str | os.PathLike[str]
+) -> DatasetEvaluator:
+    """Return the evaluator of a data set, with those beside it that the config names.
+
+    Args:
+        cfg: the config; reads `MASK_RCNN_EXT.EVALUATORS` and what `require_evaluators` and COCO's
+            evaluator need: `MODEL`, `TEST.DETECTIONS_PER_IMAGE`, `TEST.KEYPOINT_OKS_SIGMAS`.
+        dataset_name: a registered name.
+        output_folder: all write to `output_folder/<data set>/`.
+
+    Raises:
+        UserError: see `require_evaluators` and `require_known_evaluators`; or the data set does not
+            suit an evaluator that is named.
+    """
+    require_known_evaluators(cfg)
+    evaluator = _benchmark_evaluator(cfg, dataset_name, output_folder)
+    names = _named(cfg)
+    if not names:
+        return evaluator
+    folder = os.path.join(output_folder, dataset_name)
+    beside = [_BESIDE_COCO[name](dataset_name, folder) for name in names]
+    return DatasetEvaluators([evaluator, *beside])
+
+
+def _benchmark_evaluator(
     cfg: CfgNode, dataset_name: str, output_folder: str | os.PathLike[str]
 ) -> DatasetEvaluator:
     """Return the evaluator of a data set for the tasks that the model has.
@@ -102,8 +173,7 @@ def build_evaluator(
     Raises:
         UserError: see `require_evaluators`.
     """
-    finds_masks = cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork"
-    if finds_masks and _is_cityscapes(dataset_name):
+    if _finds_masks(cfg) and _is_cityscapes(dataset_name):
         require_evaluators([dataset_name])
         return MaskRCNNCityscapesEvaluator(dataset_name)
     tasks = ["bbox"]

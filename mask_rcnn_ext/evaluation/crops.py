@@ -1,0 +1,96 @@
+"""Binary masks cut to their box, so that an image's masks fit in memory together.
+
+Coordinates are those of COCO boxes: x to the right, y down, in pixels; the pixel in column c and
+row r covers c <= x <= c + 1, r <= y <= r + 1.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as mask_util
+
+__all__ = ["Crop", "box_window", "decode_crop", "intersection"]
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of a binary image mask inside its tight box; all else of the image is False.
+
+    Attributes:
+        top, left: row and column of the first pixel.
+        mask: (h, w) bool; (0, 0) when the image mask is empty.
+    """
+
+    top: int
+    left: int
+    mask: Bools = field(repr=False)
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(np.count_nonzero(self.mask))
+
+    def window(self, rows: slice, columns: slice) -> Bools:
+        """Return the image mask at the given rows and columns, which have a start and a stop."""
+        out = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
+        top, bottom = max(rows.start, self.top), min(rows.stop, self.top + self.mask.shape[0])
+        left, right = (
+            max(columns.start, self.left),
+            min(columns.stop, self.left + self.mask.shape[1]),
+        )
+        if top < bottom and left < right:
+            out[
+                top - rows.start : bottom - rows.start, left - columns.start : right - columns.start
+            ] = self.mask[top - self.top : bottom - self.top, left - self.left : right - self.left]
+        return out
+
+    @property
+    def rows(self) -> slice:
+        """Rows of the image that the crop covers."""
+        return slice(self.top, self.top + self.mask.shape[0])
+
+    @property
+    def columns(self) -> slice:
+        """Columns of the image that the crop covers."""
+        return slice(self.left, self.left + self.mask.shape[1])
+
+
+def decode_crop(rle: dict[str, Any]) -> Crop:
+    """Decode a compressed RLE of pycocotools to its tight box."""
+    x, y, w, h = (int(v) for v in mask_util.toBbox(rle))
+    if not w or not h:
+        return Crop(0, 0, np.zeros((0, 0), dtype=bool))
+    mask = mask_util.decode(rle)[y : y + h, x : x + w]
+    return Crop(y, x, np.ascontiguousarray(mask).view(bool))
+
+
+def intersection(first: Crop, second: Crop) -> int:
+    """Return how many pixels two masks share."""
+    top, left = max(first.top, second.top), max(first.left, second.left)
+    bottom = min(first.rows.stop, second.rows.stop)
+    right = min(first.columns.stop, second.columns.stop)
+    if top >= bottom or left >= right:
+        return 0
+    a = first.mask[top - first.top : bottom - first.top, left - first.left : right - first.left]
+    b = second.mask[
+        top - second.top : bottom - second.top, left - second.left : right - second.left
+    ]
+    return int(np.count_nonzero(a & b))
+
+
+def box_window(box: Floats, height: int, width: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the pixels whose centre lies in a box.
+
+    Args:
+        box: (4,) float64, XYXY in pixels; a centre on the left or upper side is inside, one on the
+            right or lower side is not.
+        height: of the image, which the window is clipped to.
+        width: the same.
+    """
+    x1, y1, x2, y2 = np.clip(np.ceil(box - 0.5), 0, [width, height, width, height]).astype(int)
+    return slice(int(y1), int(max(y1, y2))), slice(int(x1), int(max(x1, x2)))

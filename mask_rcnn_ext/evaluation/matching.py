@@ -1,0 +1,104 @@
+"""COCO's matching of detections with objects, and the overlap levels of objects.
+
+`match_detections` is what pycocotools' `COCOeval` does for one image and one class, at all IoU
+thresholds at once. Letters: D detections, G objects, T IoU thresholds.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as mask_util
+
+__all__ = [
+    "IOU_THRESHOLDS",
+    "LEVELS",
+    "RECALLS",
+    "best_overlap",
+    "box_iou",
+    "levels_of",
+    "match_detections",
+    "nearest_level",
+]
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+
+IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)  # COCO's T thresholds
+RECALLS: Floats = np.linspace(0.0, 1.0, 101)  # that COCO averages precision over
+LEVELS = ("none", "partial", "heavy")  # overlap < 0.05, < 0.3, and the rest
+_LEVEL_BOUNDS = (0.05, 0.3)
+_NEAREST_IOU = 0.1  # an unmatched detection belongs to no object whose box it overlaps less
+
+
+def box_iou(first: Floats, second: Floats) -> Floats:
+    """Return the IoU of boxes, (N, 4) and (M, 4) XYXY in pixels, as (N, M); 0 for empty boxes."""
+    if not len(first) or not len(second):
+        return np.zeros((len(first), len(second)))
+    as_xywh = [np.hstack([b[:, :2], np.maximum(b[:, 2:] - b[:, :2], 0)]) for b in (first, second)]
+    ious = mask_util.iou(*as_xywh, [0] * len(second))
+    return np.nan_to_num(np.asarray(ious, dtype=np.float64))
+
+
+def best_overlap(ious: Floats, classes: Ints, *, same_class: bool) -> Floats:
+    """Return (G,): each object's largest box IoU with another one; 0 where there is none.
+
+    Args:
+        ious: (G, G), of the objects' boxes.
+        classes: (G,).
+        same_class: count only others of the object's class.
+    """
+    others = ~np.eye(len(ious), dtype=bool)
+    if same_class:
+        others &= classes[:, None] == classes[None]
+    return np.where(others, ious, 0.0).max(axis=1, initial=0.0)
+
+
+def levels_of(overlap: Floats) -> Ints:
+    """Return the index in `LEVELS` of each overlap; a bound belongs to the upper level."""
+    return np.searchsorted(_LEVEL_BOUNDS, overlap, side="right")
+
+
+def nearest_level(ious: Floats, levels: Ints) -> Ints:
+    """Return (D,): the level of the object that each detection's box overlaps most.
+
+    Args:
+        ious: (D, G), of the boxes of detections and of objects of their class.
+        levels: (G,), of the objects.
+
+    Returns:
+        -1 where no box IoU is 0.1 or more. Of equals, the first object counts.
+    """
+    if not ious.shape[1]:
+        return np.full(len(ious), -1, dtype=np.intp)
+    best = ious.argmax(axis=1)
+    return np.where(ious[np.arange(len(ious)), best] >= _NEAREST_IOU, levels[best], -1)
+
+
+def match_detections(ious: Floats, ignored: Bools, crowd: Bools) -> Ints:
+    """Match the detections of one class in one image with its objects, as pycocotools does.
+
+    Each detection, best score first, takes the free object of highest IoU, if the threshold is
+    reached; of equals, the last. Objects that count go before ignored ones, however large the IoU.
+    A crowd is never used up.
+
+    Args:
+        ious: (D, G), detections in descending order of scores.
+        ignored: (G,), objects that do not count; crowds are among them.
+        crowd: (G,).
+
+    Returns:
+        (T, D): the index of the object, -1 for none.
+    """
+    thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+    matches = np.full((len(thresholds), len(ious)), -1, dtype=np.intp)
+    free = np.ones((len(thresholds), ious.shape[1]), dtype=bool)
+    rows = np.arange(len(thresholds))
+    for index in np.flatnonzero(ious.max(axis=1, initial=0.0) >= thresholds[0]):
+        reached = (free | crowd) & (ious[index] >= thresholds[:, None])
+        # Ignored ones come last: one less than any IoU. Reversed, since argmax takes the first.
+        rank = np.where(reached, ious[index] - 2 * ignored, -9.0)[:, ::-1]
+        chosen = ious.shape[1] - 1 - rank.argmax(axis=1)
+        found = reached[rows, chosen]
+        matches[found, index] = chosen[found]
+        free[rows[found], chosen[found]] = False
+    return matches

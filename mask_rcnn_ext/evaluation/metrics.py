@@ -1,0 +1,143 @@
+"""The names of the comparison's metrics, what they mean, and which way is better."""
+
+from dataclasses import dataclass
+
+from .matching import LEVELS
+
+__all__ = ["AP_TASKS", "COUNTS", "METRICS", "RATIOS", "Metric"]
+
+_AP_NAMES = ("AP", "AP50", "AP75")
+_LEVEL_TASKS = ("overlap", "overlap_same")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a model.
+
+    Attributes:
+        label: for a table.
+        unit: "" for AP (0 to 100), "%", or "√|G|": in units of the square root of the mask's area.
+        higher_is_better: False for errors.
+        meaning: one sentence.
+    """
+
+    label: str
+    unit: str
+    higher_is_better: bool
+    meaning: str
+
+
+# Table of matches -> the metrics AP, AP50 and AP75 that come from it.
+AP_TASKS = {
+    "AP": tuple(f"AP/{name}" for name in _AP_NAMES),
+    "boundary": tuple(f"boundary/{name}" for name in _AP_NAMES),
+    **{
+        f"{task}_{level}": tuple(f"{task}/{name}_{level}" for name in _AP_NAMES)
+        for task in _LEVEL_TASKS
+        for level in LEVELS
+    },
+}
+
+# Metrics that are means over what an image has of something, and their scale.
+RATIOS = {
+    "errors/leak": 100.0,
+    "errors/miss": 100.0,
+    "errors/double_claim": 100.0,
+    "errors/spurious_edge": 100.0,
+    "errors/seam_length": 1.0,
+    "errors/seam_share": 100.0,
+}
+
+# Sums over images, beside the metrics: what there is to measure on, and how much was matched.
+COUNTS = (
+    "images",
+    "objects",
+    *(f"objects_{level}" for level in LEVELS),
+    *(f"objects_same_{level}" for level in LEVELS),
+    "crowds",
+    "detections",
+    "matched",
+    "matched_met",
+    "pairs",
+    "pairs_with_seam",
+)
+
+_BOUND = {"none": "below 0.05", "partial": "from 0.05 to below 0.3", "heavy": "0.3 or more"}
+
+
+def _ap_metrics() -> dict[str, Metric]:
+    found = {}
+    for name in _AP_NAMES:
+        found[f"AP/{name}"] = Metric(f"mask {name}", "", True, f"COCO's mask {name}.")
+    for name in _AP_NAMES:
+        found[f"boundary/{name}"] = Metric(
+            f"boundary {name}",
+            "",
+            True,
+            f"COCO's {name} with the smaller of mask IoU and Boundary IoU (Cheng et al. 2021; "
+            "dilation 2 % of the image's diagonal).",
+        )
+    for task in _LEVEL_TASKS:
+        who = "another object of its class" if task == "overlap_same" else "another object"
+        short = "same-class overlap" if task == "overlap_same" else "overlap"
+        for level in LEVELS:
+            for name in _AP_NAMES:
+                found[f"{task}/{name}_{level}"] = Metric(
+                    f"{name}, {short} {level}",
+                    "",
+                    True,
+                    f"Mask {name} of the objects whose largest box IoU with {who} is "
+                    f"{_BOUND[level]}; the other objects are ignored.",
+                )
+        found[f"{task}/AP_drop"] = Metric(
+            f"AP lost from no {short} to heavy",
+            "",
+            False,
+            f"AP of the objects without {short} minus AP of those with heavy {short}.",
+        )
+    return found
+
+
+# "task/metric" -> what it is. Everything that `compare` compares, in the order of a table.
+METRICS: dict[str, Metric] = {
+    **_ap_metrics(),
+    "errors/leak": Metric(
+        "leak",
+        "%",
+        False,
+        "Share of a matched mask that lies on other objects; mean over objects with overlap.",
+    ),
+    "errors/miss": Metric(
+        "miss",
+        "%",
+        False,
+        "Share of the object inside the contested region that its mask leaves out; mean over "
+        "objects with overlap.",
+    ),
+    "errors/double_claim": Metric(
+        "double claim",
+        "%",
+        False,
+        "IoU of the masks of two objects whose boxes meet; mean over matched pairs.",
+    ),
+    "errors/spurious_edge": Metric(
+        "spurious edge",
+        "%",
+        False,
+        "Share of a mask's contour inside the contested region that is far from every object's "
+        "contour; mean over objects with overlap.",
+    ),
+    "errors/seam_length": Metric(
+        "straight seam, length",
+        "√|G|",
+        False,
+        "Length of the straight runs of spurious edges per matched pair whose boxes meet, in units "
+        "of the square root of the object's area.",
+    ),
+    "errors/seam_share": Metric(
+        "straight seam, pairs",
+        "%",
+        False,
+        "Share of the matched pairs whose boxes meet that have at least one straight seam.",
+    ),
+}

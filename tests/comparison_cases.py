@@ -1,0 +1,83 @@
+"""A small data set with overlapping objects, and the result files of models for it."""
+
+import json
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as mask_util
+
+SIDE = 80
+CATEGORIES = (3, 10)
+
+
+def as_rle(mask):
+    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+def disc(x, y, radius):
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+
+
+def scene(index):
+    """Return the two objects of an image: far apart when `index` is odd, else one in front."""
+    first, second = disc(26, 30, 16), disc(60, 60, 15) if index % 2 else disc(35, 39, 15)
+    return [first & ~second, second]
+
+
+def cut(masks):
+    """Return the masks of a model that gives what is above a straight line to the first object."""
+    above = masks[1] & (np.arange(SIDE) < 35)[:, None]
+    return [masks[0] | above, masks[1] & ~above]
+
+
+def detections(images, predict, score=0.9):
+    return [
+        {
+            "image_id": image,
+            "category_id": CATEGORIES[0],
+            "score": score - 0.01 * index,
+            "segmentation": as_rle(mask),
+        }
+        for image in images
+        for index, mask in enumerate(predict(scene(image)))
+    ]
+
+
+def write_pair(folder):
+    """Write six images, their annotations, and results of an exact, a cutting and a blind model."""
+    (folder / "images").mkdir()
+    annotations = []
+    for image in range(1, 7):
+        pixels = np.full((SIDE, SIDE, 3), 60, dtype=np.uint8)
+        for mask in scene(image):
+            pixels[mask] = 60 + 40 * len(annotations) % 150
+            rle = as_rle(mask)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": CATEGORIES[0],
+                    "segmentation": rle,
+                    "bbox": mask_util.toBbox({**rle, "counts": rle["counts"].encode()}).tolist(),
+                    "area": int(mask.sum()),
+                    "iscrowd": 0,
+                }
+            )
+        Image.fromarray(pixels).save(folder / "images" / f"{image}.png")
+    content = {
+        "images": [
+            {"id": i, "file_name": f"{i}.png", "width": SIDE, "height": SIDE} for i in range(1, 7)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": c, "name": str(c)} for c in CATEGORIES],
+    }
+    files = {
+        "truth.json": content,
+        "exact.json": detections(range(1, 7), lambda masks: masks),
+        "cut.json": detections(range(1, 7), cut),
+        "none.json": [],
+    }
+    for name, value in files.items():
+        (folder / name).write_text(json.dumps(value))

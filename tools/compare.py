@@ -1,0 +1,167 @@
+"""Compare the result files of two models where objects overlap.
+
+    python tools/compare.py --dataset occluded_shapes_val --a mask_rcnn.json --b fcis.json \
+        --names "Mask R-CNN" FCIS --output output/compare
+
+From any two COCO-format result files with masks; no model is needed. Writes comparison.json,
+comparison.html (one self-contained page) and comparison.png (its first pictures) to the output
+folder, and prints the main rows.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.atomic import require_writable
+from mask_rcnn_ext.data.lookup import find_truth, require_dataset
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.evaluation.comparison import (
+    METRICS,
+    Detections,
+    ImageRecord,
+    compare,
+    load_results,
+    load_truth,
+    measure,
+    summarize,
+)
+from mask_rcnn_ext.report.comparison_gallery import draw_gallery, rank_images
+from mask_rcnn_ext.report.comparison_page import shown, write_comparison
+
+# What is printed; everything is in comparison.json and on the page.
+MAIN = (
+    *("AP/AP", "overlap/AP_none", "overlap/AP_partial", "overlap/AP_heavy", "overlap/AP_drop"),
+    *("errors/leak", "errors/miss", "errors/double_claim", "errors/spurious_edge"),
+    *("errors/seam_length", "errors/seam_share"),
+)
+
+
+def measure_file(
+    path: str, truth: Any, name: str, processes: int
+) -> tuple[Detections, list[ImageRecord]]:
+    """Return the detections of a result file and each image's record, with a progress bar."""
+    detections = load_results(path, truth)
+    with tqdm(total=len(truth.imgs), desc=name, unit="image", disable=None) as bar:
+
+        def progress(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        return detections, measure(truth, detections, progress=progress, processes=processes)
+
+
+def bootstrap_method(draws: int, seed: int) -> str:
+    """Name the intervals of `compare` for the page."""
+    return (
+        f"paired bootstrap over the images ({draws} draws, seed {seed}); it covers the choice of "
+        "the images, not the chance in training"
+    )
+
+
+def print_table(names: Sequence[str], metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the main rows."""
+    rows = [["", *names, "difference", "95 % interval"]]
+    for key in MAIN:
+        metric, values = METRICS[key], metrics[key]
+        digits = 1 if metric.unit in ("", "%") else 3
+        numbers = [None if value != value else value for value in values.values()]  # NaN: None
+        a, b, difference, low, high = (shown(n, digits, i > 1) for i, n in enumerate(numbers))
+        label = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+        rows.append([label, a, b, difference, f"{low} to {high}"])
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for first, *rest in rows:
+        cells = (f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))
+        print(f"{first:<{widths[0]}}  {'  '.join(cells)}")
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dataset", metavar="D", help="a data set in detectron2's catalog")
+    parser.add_argument("--gt-json", metavar="F", help="COCO-format annotations, in its place")
+    parser.add_argument("--images", metavar="DIR", help="of --gt-json; without it, no pictures")
+    parser.add_argument("--a", required=True, metavar="JSON", help="results of the first model")
+    parser.add_argument("--b", required=True, metavar="JSON", help="results of the second model")
+    parser.add_argument("--names", nargs=2, default=["A", "B"], metavar=("A", "B"))
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument("--num-images", type=int, default=12, help="in the gallery (default: 12)")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        help="lower unmatched detections are not drawn; measured are all (default: 0.5)",
+    )
+    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="default: 1")
+    args = parser.parse_args(argv)
+    if bool(args.dataset) == bool(args.gt_json):
+        raise UserError("expected either --dataset D or --gt-json F (with --images DIR)")
+    if args.images and not args.gt_json:
+        raise UserError("--images goes with --gt-json; a data set has its own")
+    for option, least in (("num-images", 0), ("draws", 1), ("seed", 0), ("processes", 1)):
+        value = getattr(args, option.replace("-", "_"))
+        if value < least:
+            raise UserError(f"--{option}: expected {least} or more, got {value}")
+    if not 0 <= args.score_threshold <= 1:
+        raise UserError(f"--score-threshold: expected 0 to 1, got {args.score_threshold:g}")
+    return args
+
+
+def compare_files(args: argparse.Namespace) -> None:
+    """Do what the command line asks for, and print the main rows and the files written."""
+    if args.dataset:
+        require_dataset(args.dataset)
+        json_file, folder = find_truth(args.dataset)
+    else:
+        json_file, folder = args.gt_json, args.images
+    truth = load_truth(json_file)
+    require_writable(args.output)
+    found = [
+        measure_file(path, truth, name, args.processes)
+        for path, name in zip((args.a, args.b), args.names, strict=True)
+    ]
+    (first, records_a), (second, records_b) = found
+    metrics = compare(
+        records_a, records_b, draws=args.draws, seed=args.seed, processes=args.processes
+    )
+    drawn, notes = [], []
+    if folder:
+        drawn, notes = draw_gallery(
+            truth,
+            folder,
+            (first, second),
+            rank_images(records_a, records_b),
+            args.num_images,
+            score_threshold=args.score_threshold,
+        )
+    content = {
+        "dataset": args.dataset or args.gt_json,
+        "names": args.names,
+        "files": [[args.a], [args.b]],
+        "counts": {"a": summarize(records_a)["counts"], "b": summarize(records_b)["counts"]},
+        "draws": args.draws,
+        "seed": args.seed,
+        "method": bootstrap_method(args.draws, args.seed),
+        "metrics": metrics,
+        "seeds": [],
+        "notes": notes,
+    }
+    written = write_comparison(args.output, content, drawn)
+    print_table(args.names, metrics)
+    for path in written:
+        print(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    return run_as_command(lambda: compare_files(parse_args(argv)))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    sys.exit(main())
