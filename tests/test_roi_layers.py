@@ -13,7 +13,7 @@ from mask_rcnn_ext.layers.roi_layers import (
     ROIAlignMax,
     ROIWarpAve,
     ROIWarpMax,
-    _round_half_away,
+    round_half_away,
 )
 
 SCALE = 1 / 16
@@ -133,8 +133,8 @@ def test_halves_are_rounded_away_from_zero(dtype):
         [0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.4, -0.6, 7, -7, 1e6 + 0.5, below, -below],
         dtype=dtype,
     )
-    assert _round_half_away(values).tolist() == [c_round(v) for v in values.tolist()]
-    assert _round_half_away(values).tolist()[:7] == [0, 1, 2, 3, -1, -2, -3]
+    assert round_half_away(values).tolist() == [c_round(v) for v in values.tolist()]
+    assert round_half_away(values).tolist()[:7] == [0, 1, 2, 3, -1, -2, -3]
 
 
 def test_warp_repeats_the_border_for_half_a_cell_only():

@@ -1,5 +1,6 @@
 """Tensor functions and modules without config or `Instances`."""
 
+from .ps_roi_layers import PSROIAlign, PSROIPool
 from .roi_layers import (
     FullPrecisionROIAlign,
     FullPrecisionROIPool,
@@ -7,3 +8,13 @@ from .roi_layers import (
     ROIWarpAve,
     ROIWarpMax,
 )
+
+__all__ = [
+    "FullPrecisionROIAlign",
+    "FullPrecisionROIPool",
+    "PSROIAlign",
+    "PSROIPool",
+    "ROIAlignMax",
+    "ROIWarpAve",
+    "ROIWarpMax",
+]

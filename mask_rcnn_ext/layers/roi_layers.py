@@ -36,6 +36,7 @@ __all__ = [
     "ROIAlignMax",
     "ROIWarpAve",
     "ROIWarpMax",
+    "round_half_away",
 ]
 
 
@@ -55,7 +56,7 @@ def _in_precision_of(features: Tensor, pooled: Tensor) -> Tensor:
     return pooled.to(features.dtype) if _is_half(features) else pooled
 
 
-def _round_half_away(values: Tensor) -> Tensor:
+def round_half_away(values: Tensor) -> Tensor:
     """Round to the nearest whole number and halves away from zero, as C's `round` does.
 
     `torch.round` rounds halves to the even number. Adding 0.5 and rounding down would be wrong for
@@ -198,7 +199,7 @@ class _ROIWarp(_SampledROILayer):
     def _sample(self, features: Tensor, rois: Tensor) -> Tensor:
         """Return the samples, (R, C, n * h, n * w), in the dtype of `features`."""
         rois = rois.to(features.dtype)
-        corners = _round_half_away(rois[:, 1:] * self.spatial_scale)
+        corners = round_half_away(rois[:, 1:] * self.spatial_scale)
         start = corners[:, :2]  # x, y
         size = (corners[:, 2:] - start).clamp(min=0)
         down, across = self.grid_size

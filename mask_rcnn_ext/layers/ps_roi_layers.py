@@ -1,0 +1,221 @@
+"""Position-sensitive RoI layers of FCIS (arXiv:1611.07709, section 3): what a bin sees of its maps.
+
+A feature map of D * k * k channels holds D maps, each k x k times over, once for every part of an
+object: channel (d * k + row) * k + column is map d as the bin in that row and column of the RoI
+sees it. A layer returns (R, D, P, P) for R boxes: output cell (i, j), which lies in bin
+(floor(i * k / P), floor(j * k / P)), is pooled from that bin's channels only.
+
+| layer      | box corners             | an output cell's value             | source         |
+|------------|-------------------------|------------------------------------|----------------|
+| PSROIPool  | rounded to image pixels | mean of every cell that it touches | FCIS           |
+| PSROIAlign | as they are             | mean of bilinear samples           | after RoIAlign |
+
+`rois` (R, 5): a row is (batch index, x1, y1, x2, y2) in pixels of the network's input, continuous
+coordinates: a box of one pixel is 1 wide. FCIS's own code counts pixels, and writes x2 - 1 for x2.
+`spatial_scale` is 1 / stride of the map. Any number of boxes may be 0. Gradients flow to the
+features only. Everything is PyTorch's and torchvision's operators, on CPU and CUDA.
+
+Precision: float16 and bfloat16 features are pooled in float32, and the result is float32; boxes are
+never rounded to either. Where a cell begins and ends is computed in float32, as in FCIS.
+
+torchvision's `ps_roi_pool` is not this operator: it needs k = P, rounds on the feature map, and
+never reads the map's last row and column.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from ..errors import UserError
+from .roi_layers import round_half_away
+
+__all__ = ["PSROIAlign", "PSROIPool", "ps_roi_align", "ps_roi_pool"]
+
+
+def ps_roi_pool(
+    features: Tensor, rois: Tensor, *, num_bins: int, output_size: int, spatial_scale: float
+) -> Tensor:
+    """Pool as FCIS does: averages over whole cells, of boxes rounded to whole pixels.
+
+    Along one axis, with "round" halves away from zero: the box begins at s = round(x1) * scale and
+    is L = max(round(x2) * scale - s, 0.1) cells long; output cell j averages the feature cells from
+    floor(s + j * L / P) up to, but without, ceil(s + (j + 1) * L / P), clipped to the map, and is 0
+    where there are none.
+
+    Args:
+        features: (N, D * k * k, H, W), see the module docstring for the order of the channels.
+        rois: (R, 5), batch index and XYXY_ABS.
+        num_bins: k.
+        output_size: P; it need not be a multiple of k.
+        spatial_scale: 1 / stride.
+
+    Returns:
+        (R, D, P, P), float32, or float64 for float64 features.
+
+    Raises:
+        UserError: the number of channels is not a multiple of k * k.
+    """
+    depth = _depth(features, num_bins)
+    batch, _, height, width = features.shape
+    table = _full_precision(features).reshape(batch, depth, num_bins**2, height, width)
+    table = table.permute(0, 2, 3, 4, 1).reshape(-1, depth)  # a row for each bin and cell
+    rois = rois.float()
+    left, right = _windows(rois[:, 1], rois[:, 3], output_size, spatial_scale, width)
+    top, bottom = _windows(rois[:, 2], rois[:, 4], output_size, spatial_scale, height)
+    side = torch.arange(output_size, device=features.device)
+    group = torch.div(side * num_bins, output_size, rounding_mode="floor")
+    maps = rois[:, 0].long()[:, None, None] * num_bins**2 + group[:, None] * num_bins + group
+
+    across = (right - left)[:, None, :].expand(-1, output_size, -1).reshape(-1)
+    area = ((bottom - top)[:, :, None] * (right - left)[:, None, :]).reshape(-1)
+    first = (maps * height + top[:, :, None]) * width + left[:, None, :]
+    ends = area.cumsum(0)
+    starts = ends - area
+    # One row of the table for each feature cell of each output cell, one output cell after another.
+    total = int(ends[-1]) if len(ends) else 0
+    cell = torch.repeat_interleave(area, output_size=total)
+    place = torch.arange(total, device=features.device) - starts[cell]
+    row = torch.div(place, across[cell], rounding_mode="floor")
+    index = first.reshape(-1)[cell] + row * width + (place - row * across[cell])
+    if not total:  # no boxes, or none on the map
+        pooled = table.new_zeros(len(area), depth) + table.sum() * 0
+    else:
+        pooled = F.embedding_bag(index, table, starts, mode="mean")
+    return pooled.reshape(len(rois), output_size, output_size, depth).permute(0, 3, 1, 2)
+
+
+def _windows(
+    low: Tensor, high: Tensor, size: int, scale: float, limit: int
+) -> tuple[Tensor, Tensor]:
+    """Return the first and past the last feature cell of each output cell, (R, P) int64 each."""
+    start = round_half_away(low) * scale
+    length = (round_half_away(high) * scale - start).clamp(min=0.1) / size
+    index = torch.arange(size, dtype=low.dtype, device=low.device)
+    begin = torch.floor(index * length[:, None] + start[:, None]).clamp(0, limit).long()
+    end = torch.ceil((index + 1) * length[:, None] + start[:, None]).clamp(0, limit).long()
+    return begin, torch.maximum(begin, end)
+
+
+def ps_roi_align(
+    features: Tensor,
+    rois: Tensor,
+    *,
+    num_bins: int,
+    output_size: int,
+    spatial_scale: float,
+    sampling_ratio: int = 0,
+) -> Tensor:
+    """Pool bilinear samples, with nothing rounded: what RoIAlign is to RoIPool.
+
+    The k x k bins of a box are boxes themselves, and each is RoIAligned (`aligned=True`: cell
+    centres at .5, no least size) into (P / k) x (P / k) cells of its own channels.
+
+    Args:
+        features: (N, D * k * k, H, W), see the module docstring for the order of the channels.
+        rois: (R, 5), batch index and XYXY_ABS.
+        num_bins: k.
+        output_size: P, a multiple of k.
+        spatial_scale: 1 / stride.
+        sampling_ratio: n, a cell averages n x n samples; 0: as many as it spans feature cells.
+
+    Returns:
+        (R, D, P, P), float32, or float64 for float64 features.
+
+    Raises:
+        UserError: the number of channels is not a multiple of k * k, or P none of k.
+    """
+    depth = _depth(features, num_bins)
+    if output_size % num_bins:
+        raise UserError(
+            f"ps_roi_align: expected an output size that is a multiple of the {num_bins} bins, got "
+            f"{output_size}"
+        )
+    batch, _, height, width = features.shape
+    bins, cells = num_bins**2, output_size // num_bins
+    maps = _full_precision(features).reshape(batch, depth, bins, height, width)
+    maps = maps.transpose(1, 2).reshape(batch * bins, depth, height, width)
+    rois = rois.to(maps.dtype)
+    grid = torch.arange(num_bins, dtype=rois.dtype, device=rois.device)
+    step = (rois[:, 3:] - rois[:, 1:3]) / num_bins  # (R, 2): x, y
+    shape = (len(rois), num_bins, num_bins)
+    x1 = (rois[:, 1, None] + grid * step[:, :1])[:, None, :].expand(shape)
+    y1 = (rois[:, 2, None] + grid * step[:, 1:])[:, :, None].expand(shape)
+    across, down = (step[:, axis, None, None].expand(shape) for axis in (0, 1))
+    row = torch.arange(bins, dtype=rois.dtype, device=rois.device).reshape(num_bins, num_bins)
+    index = rois[:, 0, None, None] * bins + row
+    boxes = torch.stack([index, x1, y1, x1 + across, y1 + down], dim=-1).reshape(-1, 5)
+    pooled = roi_align(maps, boxes, cells, spatial_scale, sampling_ratio, True)
+    pooled = pooled.reshape(len(rois), num_bins, num_bins, depth, cells, cells)
+    return pooled.permute(0, 3, 1, 4, 2, 5).reshape(len(rois), depth, output_size, output_size)
+
+
+def _depth(features: Tensor, num_bins: int) -> int:
+    channels = features.shape[1]
+    if channels % num_bins**2:
+        raise UserError(
+            f"position-sensitive pooling with {num_bins} x {num_bins} bins: expected a multiple of "
+            f"{num_bins**2} channels, got {channels}"
+        )
+    return channels // num_bins**2
+
+
+def _full_precision(features: Tensor) -> Tensor:
+    return features if features.dtype == torch.float64 else features.float()
+
+
+class _PSROILayer(nn.Module):
+    """What the two layers share: their arguments.
+
+    Args:
+        num_bins: k.
+        output_size: P.
+        spatial_scale: 1 / stride of the feature map.
+    """
+
+    def __init__(self, num_bins: int, output_size: int, spatial_scale: float) -> None:
+        super().__init__()
+        self.num_bins, self.output_size = num_bins, output_size
+        self.spatial_scale = float(spatial_scale)
+
+    def extra_repr(self) -> str:
+        """Name the arguments in the module's repr."""
+        return (
+            f"num_bins={self.num_bins}, output_size={self.output_size}, "
+            f"spatial_scale={self.spatial_scale}"
+        )
+
+
+class PSROIPool(_PSROILayer):
+    """See `ps_roi_pool`."""
+
+    def forward(self, features: Tensor, rois: Tensor) -> Tensor:
+        """Pool, see the module docstring for shapes, units and precision."""
+        return ps_roi_pool(
+            features,
+            rois,
+            num_bins=self.num_bins,
+            output_size=self.output_size,
+            spatial_scale=self.spatial_scale,
+        )
+
+
+class PSROIAlign(_PSROILayer):
+    """See `ps_roi_align`; `sampling_ratio` is its."""
+
+    def __init__(
+        self, num_bins: int, output_size: int, spatial_scale: float, sampling_ratio: int = 0
+    ) -> None:
+        super().__init__(num_bins, output_size, spatial_scale)
+        self.sampling_ratio = sampling_ratio
+
+    def forward(self, features: Tensor, rois: Tensor) -> Tensor:
+        """Pool, see the module docstring for shapes, units and precision."""
+        return ps_roi_align(
+            features,
+            rois,
+            num_bins=self.num_bins,
+            output_size=self.output_size,
+            spatial_scale=self.spatial_scale,
+            sampling_ratio=self.sampling_ratio,
+        )
