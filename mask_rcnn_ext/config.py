@@ -16,7 +16,7 @@ from detectron2.utils.file_io import PathManager
 
 from .errors import UserError, nearest
 
-__all__ = ["ExtCfgNode", "add_mask_rcnn_ext_config", "get_cfg", "load_config"]
+__all__ = ["ExtCfgNode", "add_mask_rcnn_ext_config", "flat_config", "get_cfg", "load_config"]
 
 
 class ExtCfgNode(CfgNode):
@@ -68,6 +68,15 @@ class ExtCfgNode(CfgNode):
 
 def _line(error: yaml.MarkedYAMLError) -> int | str:
     return error.problem_mark.line + 1 if error.problem_mark else "unknown"
+
+
+def flat_config(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (key with dots, value) of every value, in the order of the config."""
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from flat_config(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
@@ -141,6 +150,7 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     _declare(ext, "EVALUATORS", [])
 
     _declare_mask_head_keys(cfg.MODEL.ROI_MASK_HEAD)
+    _declare_fcis_keys(cfg.MODEL, node)
     _declare_backbone_keys(cfg.MODEL, node)
 
 
@@ -157,6 +167,38 @@ def _declare_mask_head_keys(mask_head: CfgNode) -> None:
     _declare(mask_head, "FC_DIM", 1024)
     # A pixel belongs to the pasted mask from this probability on (section 3.1, "Inference").
     _declare(mask_head, "PASTE_THRESH", 0.5)
+
+
+def _declare_fcis_keys(model: CfgNode, node: type[CfgNode]) -> None:
+    """Add what the meta-architecture `FCIS` and `FCISROIHeads` read beside detectron2's keys."""
+    _declare(model, "FCIS", node())
+    fcis = model.FCIS
+    # k: every map comes in k x k position-sensitive copies, one for each part of an object.
+    _declare(fcis, "NUM_BINS", 7)
+    # P, the side of the pooled maps, and so of the masks.
+    _declare(fcis, "POOLED_SIZE", 21)
+    # "PSROIPool": the paper's; "PSROIAlign": bilinear samples, nothing rounded, P a multiple of k.
+    _declare(fcis, "POOLER_TYPE", "PSROIPool")
+    # Of PSROIAlign: n x n samples in each of the P x P cells; 0: as many as it spans feature cells.
+    _declare(fcis, "POOLER_SAMPLING_RATIO", 0)
+    # Channels of the 1 x 1 convolution before the score maps, and its learning rate beside
+    # SOLVER.BASE_LR.
+    _declare(fcis, "CONV_DIM", 1024)
+    _declare(fcis, "CONV_LR_FACTOR", 3.0)
+    # Train on the MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE RoIs of the largest loss, of all proposals;
+    # False: on that many random ones, MODEL.ROI_HEADS.POSITIVE_FRACTION of them positive at most.
+    _declare(fcis, "OHEM", True)
+    # Weight of the mask loss; those of the class and box losses are 1.
+    _declare(fcis, "MASK_LOSS_WEIGHT", 10.0)
+    # How often RoIs are pooled in testing: after each time but the last they are moved to the
+    # predicted boxes, and the results of all times are kept.
+    _declare(fcis, "NUM_PASSES_TEST", 2)
+    # A pixel belongs to a mask from this probability on: in targets, in votes, in the result.
+    _declare(fcis, "MASK_THRESH", 0.4)
+    # Each detection's mask is the average of those of all RoIs whose box has at least this IoU with
+    # its own, weighted by their scores. False: its own mask, and its RoI as the box.
+    _declare(fcis, "MASK_VOTING", True)
+    _declare(fcis, "VOTE_IOU_THRESH", 0.5)
 
 
 def _declare_backbone_keys(model: CfgNode, node: type[CfgNode]) -> None:
@@ -181,6 +223,9 @@ def _declare_backbone_keys(model: CfgNode, node: type[CfgNode]) -> None:
         tiny, "BLOCKS", [2, 2, 2, 2]
     )  # basic blocks per stage; [2, 2, 2, 2] is ResNet-18's layout
     _declare(tiny, "NORM", "BN")
+    # 2: res4 keeps the resolution of res3 (stride 8), and so does what follows; for heads on C4 and
+    # C5. With MODEL.RESNETS.RES5_DILATION 2 only res5 keeps that of res4 (stride 16).
+    _declare(tiny, "RES4_DILATION", 1)
 
 
 def get_cfg() -> ExtCfgNode:

@@ -68,6 +68,39 @@ def test_dilated_res5_keeps_the_resolution_and_the_field_of_view():
     }
 
 
+def test_dilated_res4_and_res5_keep_the_resolution_and_the_field_of_view():
+    """Both at stride 8: every second cell of res4, every fourth of res5 is one of the strided."""
+    stages = ["MODEL.RESNETS.OUT_FEATURES", "['res3', 'res4', 'res5']"]
+    strided = tiny_backbone(*stages).eval()
+    both = ["MODEL.TINY_RESNET.RES4_DILATION", "2", "MODEL.RESNETS.RES5_DILATION", "2"]
+    dilated = tiny_backbone(*stages, *both).eval()
+    assert [shape.stride for shape in dilated.output_shape().values()] == [8, 8, 8]
+    for name, value in strided.state_dict().items():
+        assert torch.equal(dilated.state_dict()[name], value), name
+    images = torch.randn(1, 3, 128, 160)
+    with torch.no_grad():
+        coarse, fine = strided(images), dilated(images)
+    assert torch.equal(coarse["res3"], fine["res3"])
+    for stage, step in (("res4", 2), ("res5", 4)):
+        assert fine[stage].shape[2:] == fine["res3"].shape[2:]
+        torch.testing.assert_close(fine[stage][:, :, ::step, ::step], coarse[stage])
+    dilations = {name: m.dilation for name, m in dilated.named_modules() if isinstance(m, Conv2d)}
+    assert {n: d[0] for n, d in dilations.items() if d != (1, 1)} == {
+        "res4.0.conv2": 2,
+        "res5.0.conv1": 2,
+        "res5.0.conv2": 4,
+        "res5.1.conv1": 4,
+        "res5.1.conv2": 4,
+    }
+
+
+def test_dilated_res4_alone():
+    backbone = tiny_backbone(
+        "MODEL.RESNETS.OUT_FEATURES", "['res4']", "MODEL.TINY_RESNET.RES4_DILATION", "2"
+    )
+    assert backbone.output_shape() == {"res4": ShapeSpec(channels=12, stride=8)}
+
+
 def test_res5_alone_is_that_of_the_network():
     alone = build_tiny_res5(channels=[4, 8, 12, 16], blocks=[1, 2, 1, 2], norm="BN", stride=2)
     network = tiny_backbone("MODEL.RESNETS.OUT_FEATURES", "['res5']").eval()
@@ -83,6 +116,11 @@ def test_res5_alone_is_that_of_the_network():
         (["MODEL.RESNETS.OUT_FEATURES", "['c4']"], r"expected some of res2, .*got 'c4'"),
         (["MODEL.RESNETS.OUT_FEATURES", "['Res4']"], r"got 'Res4'; did you mean 'res4'"),
         (["MODEL.RESNETS.RES5_DILATION", "4"], r"RES5_DILATION: expected 1 or 2, got 4"),
+        (["MODEL.TINY_RESNET.RES4_DILATION", "3"], r"RES4_DILATION: expected 1 or 2, got 3"),
+        (
+            ["MODEL.RESNETS.OUT_FEATURES", "['res5']", "MODEL.TINY_RESNET.RES4_DILATION", "2"],
+            r"expected a res5 at the same stride, got RES5_DILATION 1",
+        ),
     ],
 )
 def test_without_an_fpn_it_refuses_what_it_cannot_build(overrides, message):

@@ -20,8 +20,10 @@ from detectron2.structures.keypoints import heatmaps_to_keypoints
 from fvcore.transforms import HFlipTransform
 from fvcore.transforms.transform import TransformList
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
+from ..modeling.fcis import FCIS
 from .combinations import is_generalized_rcnn
 
 __all__ = ["MaskRCNNWithTTA", "add_tta_results", "require_tta", "tta_config"]
@@ -122,12 +124,18 @@ class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
         batch_size: augmented images in one forward pass.
 
     Raises:
-        UserError: see `require_tta`.
+        UserError: see `require_tta`; or the model is an `FCIS`, which `FCISWithTTA` augments.
     """
 
     def __init__(
         self, cfg: CfgNode, model: nn.Module, tta_mapper: Any = None, batch_size: int = 3
     ) -> None:
+        inner = model.module if isinstance(model, DistributedDataParallel) else model
+        if isinstance(inner, FCIS):  # a GeneralizedRCNN, but one that cannot mask given boxes
+            raise UserError(
+                f"MaskRCNNWithTTA: expected a model that predicts masks for given boxes, got "
+                f"{type(inner).__name__}; use mask_rcnn_ext.engine.fcis_tta.FCISWithTTA"
+            )
         # detectron2 refuses these two, which the methods below add.
         plain = cfg.clone()
         plain.defrost()

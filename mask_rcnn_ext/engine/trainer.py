@@ -21,9 +21,7 @@ from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
-from detectron2.utils.env import TORCH_VERSION
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
 
@@ -32,11 +30,13 @@ from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
 from .autocast import build_loop
 from .checkpoint import Checkpointer
+from .fcis_tta import augmented_model
+from .optimizer import build_optimizer
 from .precision import inference_autocast, prepare_model
 from .progress import ProgressWriter
 from .proposals import proposals_explained, require_proposal_files, training_dicts
 from .run_record import RunRecord, StepSeed
-from .test_time_augmentation import MaskRCNNWithTTA, add_tta_results, require_tta, tta_config
+from .test_time_augmentation import add_tta_results, require_tta, tta_config
 
 __all__ = ["Trainer"]
 
@@ -169,28 +169,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """Return detectron2's SGD, or AdamW if `MASK_RCNN_EXT.OPTIMIZER` says so."""
-        name = cfg.MASK_RCNN_EXT.OPTIMIZER
-        if name == "SGD":
-            optimizer: torch.optim.Optimizer = super().build_optimizer(cfg, model)
-            return optimizer
-        if name != "AdamW":
-            raise UserError(f"MASK_RCNN_EXT.OPTIMIZER: expected 'SGD' or 'AdamW', got {name!r}")
-        groups = get_default_optimizer_params(
-            model,
-            base_lr=cfg.SOLVER.BASE_LR,
-            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        )
-        adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-        # On a CPU the fused update takes half the time. On CUDA it would take over the unscaling of
-        # float16 gradients, behind the back of detectron2's gradient clipping.
-        on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
-        fused = on_cpu and TORCH_VERSION >= (2, 4)
-        return adamw(
-            groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, fused=fused
-        )
+        """Return the optimizer, see `engine.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """See :meth:`DefaultTrainer.resume_or_load`; also moves the loader to the next batch."""
@@ -284,4 +264,4 @@ class Trainer(DefaultTrainer):
         logger.info("Evaluating with test-time augmentation.")
         folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
-        return cls.test(tta_config(cfg), MaskRCNNWithTTA(cfg, model), evaluators)
+        return cls.test(tta_config(cfg), augmented_model(cfg, model), evaluators)

@@ -64,6 +64,7 @@ def build_tiny_resnet(
     blocks: Sequence[int],
     norm: str,
     out_features: Sequence[str],
+    res4_dilation: int = 1,
     res5_dilation: int = 1,
 ) -> ResNet:
     """Build the bottom-up network.
@@ -76,15 +77,17 @@ def build_tiny_resnet(
             convolutions.
         norm: a name that `detectron2.layers.get_norm` knows.
         out_features: which of "res2".."res5" to return. The network ends with the last of them.
-        res5_dilation: 1, or 2 for a res5 that stays at stride 16: its convolutions after the first
-            are dilated by 2, so that every second cell is what the strided res5 computes. As in
-            detectron2's `build_resnet_backbone`, whose ResNet has its stride in a 1 x 1 convolution
-            and therefore dilates them all.
+        res4_dilation: 1, or 2 for a res4 that stays at stride 8; see there.
+        res5_dilation: 1, or 2 for a res5 that stays at the stride of res4: its convolutions after
+            the first are dilated by 2, so that every second cell is what the strided res5 computes.
+            As in detectron2's `build_resnet_backbone`, whose ResNet has its stride in a 1 x 1
+            convolution and therefore dilates them all. On a dilated res4 all of its convolutions
+            are dilated, twice as much after the first.
 
     Raises:
         UserError: `channels` or `blocks` is not four numbers, a stage that halves the resolution
             keeps the width (detectron2's `BasicBlock` has no shortcut for that), a stage is
-            unknown, or the dilation is neither 1 nor 2.
+            unknown, a dilation is neither 1 nor 2, or res4 is dilated and res5 not.
     """
     _require_four_stages(channels, blocks)
     for name in out_features:
@@ -93,20 +96,20 @@ def build_tiny_resnet(
                 f"expected some of {', '.join(STAGES)} as features of the tiny ResNet, got "
                 f"{name!r}{nearest(name, STAGES)}"
             )
-    if res5_dilation not in (1, 2):
-        raise UserError(f"MODEL.RESNETS.RES5_DILATION: expected 1 or 2, got {res5_dilation}")
+    _require_dilations(res4_dilation, res5_dilation, out_features)
     stages = []
+    dilation = 1  # of what is computed so far
     for index, (width, depth) in enumerate(zip(channels, blocks, strict=True)):
-        dilation = res5_dilation if STAGES[index] == "res5" else 1
+        more = {"res4": res4_dilation, "res5": res5_dilation}.get(STAGES[index], 1)
         stage = _build_stage(
             channels[index - 1] if index else stem_channels,
             width,
             depth,
-            stride=1 if index == 0 or dilation == 2 else 2,
+            stride=1 if index == 0 or more == 2 else 2,
             norm=norm,
         )
-        if dilation == 2:
-            _dilate(stage)
+        _dilate(stage, first=dilation, later=dilation * more)
+        dilation *= more
         stages.append(stage)
     return ResNet(
         TinyStem(in_channels, stem_channels, norm), stages, out_features=list(out_features)
@@ -156,15 +159,27 @@ def _build_stage(
     )
 
 
-def _dilate(stage: list[BasicBlock]) -> None:
-    """Dilate by 2 what follows the stage's first convolution, in place.
+def _require_dilations(res4: int, res5: int, out_features: Sequence[str]) -> None:
+    for key, value in (("TINY_RESNET.RES4", res4), ("RESNETS.RES5", res5)):
+        if value not in (1, 2):
+            raise UserError(f"MODEL.{key}_DILATION: expected 1 or 2, got {value}")
+    if res4 == 2 and res5 == 1 and "res5" in out_features:
+        raise UserError(
+            "MODEL.TINY_RESNET.RES4_DILATION is 2, which goes with MODEL.RESNETS.RES5_DILATION 2: "
+            "expected a res5 at the same stride, got RES5_DILATION 1"
+        )
+
+
+def _dilate(stage: list[BasicBlock], *, first: int, later: int) -> None:
+    """Dilate the stage's first convolution by `first` and those after it by `later`, in place.
 
     `BasicBlock` takes no dilation. Where the stride was in the first convolution, which itself
-    stays as it is, each later one then reaches as far as behind the stride.
+    reaches as far as before, each later one then reaches as far as behind the stride.
     """
     convs = [conv for block in stage for conv in (block.conv1, block.conv2)]
-    for conv in convs[1:]:
-        conv.dilation = conv.padding = (2, 2)
+    for index, conv in enumerate(convs):
+        dilation = later if index else first
+        conv.dilation = conv.padding = (dilation, dilation)
 
 
 @BACKBONE_REGISTRY.register()
@@ -185,6 +200,7 @@ def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
         blocks=tiny.BLOCKS,
         norm=tiny.NORM,
         out_features=resnets.OUT_FEATURES,
+        res4_dilation=tiny.RES4_DILATION,
         res5_dilation=resnets.RES5_DILATION,
     )
 
