@@ -10,8 +10,9 @@ import run_ablations as tool
 from conftest import REPO
 
 from mask_rcnn_ext import UserError
+from mask_rcnn_ext.config import flat_config
 from mask_rcnn_ext.engine.ablations.published import published_difference
-from mask_rcnn_ext.engine.ablations.runs import AblationRun, flat_config, plan
+from mask_rcnn_ext.engine.ablations.runs import AblationRun, plan
 from mask_rcnn_ext.engine.ablations.tables import COMPARISONS, TABLES, VARIANTS
 from mask_rcnn_ext.paper import ROWS
 

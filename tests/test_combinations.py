@@ -3,9 +3,11 @@
 import pytest
 from conftest import run_train_net, write_coco
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 
 from mask_rcnn_ext import UserError, get_cfg
 from mask_rcnn_ext.engine.combinations import require_fitting_parts, require_fitting_training_data
+from mask_rcnn_ext.engine.setup import prepare_data
 from mask_rcnn_ext.model_zoo import get_config, get_config_file
 
 
@@ -52,6 +54,59 @@ def test_what_detectron2s_roi_heads_can_take():
     require_fitting_parts(cfg)
 
 
+@pytest.mark.parametrize(
+    ("config", "key", "value", "remedy"),
+    [
+        ("fcis_R101_C5_dilated", "ROI_HEADS.NAME", "MaskRCNNROIHeads",
+         "Set MODEL.ROI_HEADS.NAME FCISROIHeads"),
+        ("fcis_R101_C5_dilated", "ROI_HEADS.NAME", "Res5ROIHeads",
+         "Set MODEL.ROI_HEADS.NAME FCISROIHeads"),
+        ("fcis_R101_C5_dilated", "META_ARCHITECTURE", "GeneralizedRCNN",
+         "Set MODEL.META_ARCHITECTURE FCIS"),
+        ("mask_rcnn_R50_C4", "ROI_HEADS.NAME", "FCISROIHeads", "Set MODEL.META_ARCHITECTURE FCIS"),
+    ],
+)  # fmt: skip
+def test_fcis_and_its_heads_need_one_another(config, key, value, remedy):
+    cfg = get_config(config)
+    require_fitting_parts(cfg)
+    cfg.merge_from_list([f"MODEL.{key}", value])
+    with pytest.raises(UserError, match=f"{value}.*{remedy}$"):
+        require_fitting_parts(cfg)
+
+
+def test_another_projects_architecture_may_take_the_heads_of_fcis(monkeypatch):
+    class Voter(GeneralizedRCNN):
+        pass
+
+    monkeypatch.setitem(META_ARCH_REGISTRY._obj_map, "Voter", Voter)
+    cfg = get_config("fcis_R101_C5_dilated")
+    cfg.MODEL.META_ARCHITECTURE = "Voter"
+    require_fitting_parts(cfg)
+
+
+def test_fcis_trains_on_whole_masks():
+    cfg = get_config("fcis_R101_C5_dilated")
+    require_fitting_training_data(cfg)
+    cfg.INPUT.MASK_FORMAT = "polygon"
+    with pytest.raises(UserError, match=r"'polygon'\. Set INPUT.MASK_FORMAT bitmask"):
+        require_fitting_training_data(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "MaskRCNN"
+    require_fitting_training_data(cfg)
+
+
+@pytest.mark.parametrize("config", ["fcis_R101_C5_dilated", "mask_rcnn_R50_FPN"])
+def test_own_polygons_are_drawn_for_fcis(tmp_path, config):
+    path, images = write_coco(tmp_path, images=1)
+    cfg = get_config(config)
+    cfg.MASK_RCNN_EXT.DATA.TRAIN_JSON = str(path)
+    cfg.MASK_RCNN_EXT.DATA.TRAIN_IMAGES = str(images)
+    cfg.OUTPUT_DIR = str(tmp_path / "out")
+    prepare_data(cfg)
+    drawn = cfg.INPUT.MASK_FORMAT == "bitmask"
+    assert drawn == ("fcis" in config)
+    require_fitting_training_data(cfg)
+
+
 @pytest.fixture
 def keypoint_data():
     name = "five_points"
@@ -85,6 +140,7 @@ def test_the_range_of_sizes_has_two_ends():
         ("mask_rcnn_R50_FPN", ["MODEL.ROI_HEADS.NAME", "StandardROIHeads",
                                "MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignMax"], "POOLER_TYPE"),
         ("keypoints/keypoint_rcnn_R50_FPN", [], "MODEL.KEYPOINT_ON"),
+        ("fcis_R101_C5_dilated", ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "FCISROIHeads"),
     ],
 )  # fmt: skip
 def test_train_net_says_so_in_one_line(tmp_path, capsys, config, values, told):

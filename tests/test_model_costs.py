@@ -46,13 +46,17 @@ def test_every_row_of_the_paper_was_counted():
     assert CONTENT["conventions"] == CONVENTIONS
     for name, model in MODELS.items():
         cfg = config(name)
-        branches = {"mask": cfg.MODEL.MASK_ON, "keypoint": cfg.MODEL.KEYPOINT_ON}
+        fcis = cfg.MODEL.META_ARCHITECTURE == "FCIS"
+        branches = {"mask": cfg.MODEL.MASK_ON, "keypoint": cfg.MODEL.KEYPOINT_ON, "maps": False}
+        if fcis:
+            branches = {"maps": True, "box": False, "mask": False, "keypoint": False}
         parts = [part for part in PARTS if branches.get(part, True)]
         assert list(model["flops"]) == ["total", *parts]
         assert model["flops"]["total"] == sum(model["flops"][part] for part in parts)
-        assert model["proposals"] == (300 if "_C4" in name else 1000)
+        assert model["proposals"] == (300 if "_C4" in name or fcis else 1000)
         assert model["detections"] == 100
-        assert model["image_size"] == ([1024, 2048] if "cityscapes" in name else [800, 1216])
+        size = [608, 928] if fcis else [1024, 2048] if "cityscapes" in name else [800, 1216]
+        assert model["image_size"] == size
         assert model["parameters"]["trainable"] < model["parameters"]["total"]
 
 
@@ -66,6 +70,7 @@ FRESH = [
     "ablations/mask_rcnn_R50_FPN_MLP3",
     "keypoints/keypoint_mask_rcnn_R50_FPN",
     "enhanced/mask_rcnn_X152_FPN_nonlocal",
+    "fcis_R101_C5_dilated",
 ]
 
 
@@ -117,6 +122,23 @@ def test_r50_fpn_by_hand():
     assert 44.3e6 < weights < 44.4e6
     stem, res2 = 7**2 * 3 * 64, 64 * (64 + 2 * 256 + 2 * 2 * 256) + 3 * 9 * 64 * 64
     assert model["parameters"]["trainable"] == weights - stem - res2  # these are frozen
+
+
+def test_fcis_by_hand():
+    """Its RPN and its heads run on the image, at stride 16, whatever the number of RoIs."""
+    model, cells = MODELS["fcis_R101_C5_dilated"], 38 * 58
+    assert model["image_size"] == [16 * 38, 16 * 58]
+    maps = 2048 * 1024 + 1024 * (2 * 81 * 49 + 4 * 49)
+    rpn = 3**2 * 1024 * 512 + 512 * 12 * (1 + 4)
+    assert model["flops"]["maps"] == cells * maps
+    assert model["flops"]["rpn"] == cells * rpn
+    biases = 1024 + 7938 + 196 + 512 + 12 * 5
+    weights = 42_394_816 + maps + rpn + biases  # ResNet-101 without its classifier
+    assert model["parameters"]["total"] == weights
+    few = count_flops(on_meta("fcis_R101_C5_dilated"), (64, 64), proposals=1, detections=1)
+    more = count_flops(on_meta("fcis_R101_C5_dilated"), (64, 64), proposals=9, detections=9)
+    assert few == more
+    assert few["maps"] == 4 * 4 * maps
 
 
 def test_a_backbone_by_its_convolutions():

@@ -8,6 +8,7 @@ import pytest
 from conftest import REPO
 from detectron2 import model_zoo as stock_zoo
 from detectron2.model_zoo.model_zoo import _ModelZooUrls
+from fcis_recipes import RECIPES as FCIS_RECIPES
 from paper_recipes import RECIPES
 
 from mask_rcnn_ext import load_config, paper
@@ -48,7 +49,7 @@ def test_a_config_is_the_papers_recipe_and_sets_nothing_else(name):
 
 
 def test_there_is_a_recipe_for_every_config():
-    assert set(RECIPES) == set(CONFIGS) | set(paper.NO_ROW)
+    assert set(RECIPES) | set(FCIS_RECIPES) == set(CONFIGS) | set(paper.NO_ROW)
 
 
 def rows_of_table(table, split):
@@ -146,7 +147,7 @@ def test_a_rows_name_is_its_configs(row):
 def test_how_masks_are_pasted_concerns_the_rows_with_masks():
     (paste,) = (text for text in COMMON if "pasted" in text)
     for row in paper.ROWS:
-        if row.config:
+        if row.config and "FCIS" not in row.name:  # its masks are voted
             assert (paste in row.deviations) == ours(row.config)["MODEL.MASK_ON"], row.config
 
 
@@ -155,7 +156,16 @@ def test_other_methods_and_rows_without_public_weights_have_no_config():
     assert all(row.note and not row.checkpoints and not row.deviations for row in without)
     missing = [row.name for row in without if "not public" in row.note]
     assert missing == ["+ ImageNet-5k, X-101-FPN", "+ data distillation, X-101-FPN"]
-    assert not [row.name for row in without if "Mask R-CNN" in row.name]
+    assert not [row.name for row in without if "Mask R-CNN" in row.name or "FCIS" in row.name]
+
+
+def test_the_rows_of_fcis_are_its_configs():
+    found = [(row.name, row.config) for row in paper.ROWS if "fcis" in (row.config or "")]
+    assert found == [
+        ("FCIS +OHEM, ResNet-101-C5-dilated", "fcis_R101_C5_dilated"),
+        ("FCIS+++ +OHEM, ResNet-101-C5-dilated", "fcis/fcis_plusplusplus_R101_C5_dilated"),
+    ]
+    assert all(ours(config)["MODEL.META_ARCHITECTURE"] == "FCIS" for _, config in found)
 
 
 CHECKPOINTS = sorted(

@@ -1,5 +1,7 @@
 """Combinations of config values that detectron2 meets with a failed assertion, or in training."""
 
+from typing import Any
+
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import (
@@ -11,6 +13,8 @@ from detectron2.modeling import (
 from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
 
 from ..errors import UserError
+from ..modeling.fcis import FCIS, FCISROIHeads
+from ..modeling.meta_arch import MaskRCNN
 from ..modeling.poolers import POOLER_TYPES
 from ..modeling.roi_heads import (
     MaskRCNNFCNHead,
@@ -19,7 +23,12 @@ from ..modeling.roi_heads import (
     MaskRCNNROIHeads,
 )
 
-__all__ = ["is_generalized_rcnn", "require_fitting_parts", "require_fitting_training_data"]
+__all__ = [
+    "is_fcis",
+    "is_generalized_rcnn",
+    "require_fitting_parts",
+    "require_fitting_training_data",
+]
 
 _STOCK_POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool")
 _OURS_ONLY = tuple(name for name in POOLER_TYPES if name not in _STOCK_POOLER_TYPES)
@@ -27,23 +36,34 @@ _OURS_ONLY = tuple(name for name in POOLER_TYPES if name not in _STOCK_POOLER_TY
 
 def is_generalized_rcnn(cfg: CfgNode) -> bool:
     """Return whether the config's meta-architecture is registered as a `GeneralizedRCNN`."""
+    return _is_meta_architecture(cfg, GeneralizedRCNN)
+
+
+def is_fcis(cfg: CfgNode) -> bool:
+    """Return whether the config's meta-architecture is registered as an `FCIS`."""
+    return _is_meta_architecture(cfg, FCIS)
+
+
+def _is_meta_architecture(cfg: CfgNode, kind: type) -> bool:
     name = cfg.MODEL.META_ARCHITECTURE
     architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
-    return isinstance(architecture, type) and issubclass(architecture, GeneralizedRCNN)
+    return isinstance(architecture, type) and issubclass(architecture, kind)
 
 
 def require_fitting_parts(cfg: CfgNode) -> None:
-    """Check that the RoI heads can take the RoI layers and the mask head of the config.
+    """Check that the RoI heads fit the model, and can take the config's RoI layers and mask head.
 
     Call it when the names are known to be registered.
 
     Raises:
-        UserError: detectron2's RoI heads are to build a RoI layer of this package, or a mask head
-            whose side they announce wrongly.
+        UserError: one of FCIS's meta-architecture and heads is without the other, or detectron2's
+            RoI heads are to build a RoI layer of this package, or a mask head whose side they
+            announce wrongly.
     """
     if not is_generalized_rcnn(cfg):
         return
     roi_heads = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)
+    _require_both_of_fcis(cfg, roi_heads)
     # Not their subclasses: a class of another project may build what it likes.
     if roi_heads not in (Res5ROIHeads, StandardROIHeads):
         return
@@ -68,6 +88,25 @@ def require_fitting_parts(cfg: CfgNode) -> None:
         )
 
 
+def _require_both_of_fcis(cfg: CfgNode, roi_heads: Any) -> None:
+    architecture, name = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME
+    if not isinstance(roi_heads, type):  # a function, which may return what it likes
+        return
+    of_fcis = issubclass(roi_heads, FCISROIHeads)
+    if is_fcis(cfg) and not of_fcis:
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE {architecture}: expected its own heads, which return RoIs to "
+            f"vote, got {name}. Set MODEL.ROI_HEADS.NAME FCISROIHeads"
+        )
+    # Not their subclasses, as above.
+    others = (GeneralizedRCNN, MaskRCNN)
+    if of_fcis and META_ARCH_REGISTRY.get(architecture) in others:
+        raise UserError(
+            f"MODEL.ROI_HEADS.NAME {name}: expected the meta-architecture that makes detections of "
+            f"its RoIs, got {architecture}. Set MODEL.META_ARCHITECTURE FCIS"
+        )
+
+
 def _has_fixed_side(cfg: CfgNode) -> bool:
     """Return whether the mask head is of this package and built for one side of its input."""
     mask_head = ROI_MASK_HEAD_REGISTRY.get(cfg.MODEL.ROI_MASK_HEAD.NAME)
@@ -80,19 +119,25 @@ def _has_fixed_side(cfg: CfgNode) -> bool:
 
 
 def require_fitting_training_data(cfg: CfgNode) -> None:
-    """Check what training needs beyond evaluation: image sizes, and keypoints where they are on.
+    """Check what training needs beyond evaluation: image sizes, whole masks, keypoints.
 
     Call it when the data sets are registered.
 
     Raises:
-        UserError: a range of sizes without two ends, or a data set whose keypoints are not
-            described, or are not those of the model.
+        UserError: a range of sizes without two ends; polygons where FCIS samples whole masks; or a
+            data set whose keypoints are not described, or are not those of the model.
     """
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
         raise UserError(
             "INPUT.MIN_SIZE_TRAIN: expected two sizes, since MIN_SIZE_TRAIN_SAMPLING is 'range', "
             f"got {tuple(sizes)}. For one size set INPUT.MIN_SIZE_TRAIN_SAMPLING choice"
+        )
+    if is_fcis(cfg) and cfg.INPUT.MASK_FORMAT != "bitmask":
+        raise UserError(
+            "INPUT.MASK_FORMAT: FCIS samples its mask targets from whole masks: expected "
+            f"'bitmask', got {cfg.INPUT.MASK_FORMAT!r}. Set INPUT.MASK_FORMAT bitmask; polygons "
+            "are drawn then when they are read"
         )
     if not cfg.MODEL.KEYPOINT_ON:
         return

@@ -3,8 +3,8 @@
 What a detector computes depends on the image: on how many proposals and detections it gives. Here
 the image is a size, and the numbers are those that the config allows, so the figures are the
 model's alone: the backbone and the RPN's head are run on an image, each branch on one RoI, and the
-branch's count is multiplied by the number of RoIs, which it grows with exactly. Weights and pixels
-are zeros; they do not matter.
+branch's count is multiplied by the number of RoIs, which it grows with exactly. FCIS's score maps
+are of the image; it has no branches. Weights and pixels are zeros; they do not matter.
 """
 
 import copy
@@ -26,12 +26,13 @@ from torch import nn
 
 from .. import model_zoo
 from ..errors import UserError
+from ..modeling.fcis import FCISROIHeads
 
 __all__ = ["CONVENTIONS", "PARTS", "count_costs", "count_flops", "image_size", "measure_models"]
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("backbone", "rpn", "box", "mask", "keypoint")
+PARTS = ("backbone", "rpn", "maps", "box", "mask", "keypoint")
 CONVENTIONS = {
     "flops": "fvcore's, as detectron2.utils.analysis counts: a multiply-add is one. Convolutions, "
     "fully connected layers and matrix products; batch normalisation and upsampling, which are "
@@ -41,7 +42,8 @@ CONVENTIONS = {
     "image": "of the config's shorter side in testing and of 3 : 2 (Cityscapes: 2 : 1), each side "
     "padded to a multiple of 32; one image, one pass, without test-time augmentation",
     "rois": "the box branch has as many as the config has proposals in testing, the mask and "
-    "keypoint branches as many as it has detections; in C4, res5 is part of box and mask branch",
+    "keypoint branches as many as it has detections; in C4, res5 is part of box and mask branch; "
+    "FCIS has score maps of the image in place of branches, however many RoIs are read from them",
     "parameters": "weights and biases; the statistics and factors of frozen batch normalisation "
     "are none. Trainable: without those that the config freezes",
 }
@@ -66,6 +68,23 @@ class _Layers(nn.Module):
         """Map pooled features to logits."""
         logits: torch.Tensor = self.head.layers(features)
         return logits
+
+
+class _ScoreMaps(nn.Module):
+    """The layers of `FCISROIHeads`, all of which run on the image."""
+
+    def __init__(self, heads: FCISROIHeads) -> None:
+        super().__init__()
+        self.hidden, self.score_maps, self.box_maps = (
+            heads.conv_new,
+            heads.score_maps,
+            heads.box_maps,
+        )
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map res5 (N, C, H, W) to the maps of scores and of boxes."""
+        hidden = self.hidden(features)
+        return self.score_maps(hidden), self.box_maps(hidden)
 
 
 class _SpatialMean(nn.Module):
@@ -145,7 +164,8 @@ def _count_per_roi(roi_heads: Any, channels: int, cache: _Cache) -> dict[str, in
         return flops
     if not isinstance(roi_heads, StandardROIHeads):
         raise UserError(
-            f"MODEL.ROI_HEADS.NAME: expected a kind of StandardROIHeads or Res5ROIHeads, got "
+            "MODEL.ROI_HEADS.NAME: expected a kind of StandardROIHeads or Res5ROIHeads, or "
+            "FCISROIHeads, got "
             f"{type(roi_heads).__name__}: the FLOPs of its branches cannot be told apart"
         )
     box = nn.Sequential(roi_heads.box_head, roi_heads.box_predictor)
@@ -189,16 +209,20 @@ def count_flops(
         model.roi_heads,
         model.backbone.output_shape(),
     )
-    maps = [
-        torch.zeros(
-            1, shapes[name].channels, *(math.ceil(side / shapes[name].stride) for side in size)
-        )
-        for name in rpn.in_features
-    ]
+
+    def feature_map(name: str) -> torch.Tensor:
+        cells = (math.ceil(side / shapes[name].stride) for side in size)
+        return torch.zeros(1, shapes[name].channels, *cells)
+
+    image, maps = torch.zeros(1, len(model.pixel_mean), *size), map(feature_map, rpn.in_features)
     flops = {
-        "backbone": _count(model.backbone, [torch.zeros(1, len(model.pixel_mean), *size)], cache),
-        "rpn": _count(_Head(rpn.rpn_head), maps, cache),
+        "backbone": _count(model.backbone, [image], cache),
+        "rpn": _count(_Head(rpn.rpn_head), [*maps], cache),
     }
+    if isinstance(roi_heads, FCISROIHeads):
+        in_feature = feature_map(roi_heads.in_feature)
+        flops["maps"] = _count(_ScoreMaps(roi_heads), [in_feature], cache)
+        return flops
     in_features = roi_heads.in_features
     for part, per_roi in _count_per_roi(roi_heads, shapes[in_features[0]].channels, cache).items():
         flops[part] = per_roi * (proposals if part == "box" else detections)

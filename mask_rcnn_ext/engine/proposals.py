@@ -22,6 +22,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..atomic import atomic_open
+from ..config import flat_config
 from ..errors import UserError
 from ..evaluation.proposal_file import ProposalFileWriter
 from .checkpoint import Checkpointer
@@ -161,19 +162,11 @@ def write_proposals(cfg: CfgNode, dataset_name: str, topk: int, path: str | os.P
         inference_on_dataset(model, loader, ProposalFileWriter(path, topk))
 
 
-def _flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in sorted(node.items()):
-        if isinstance(value, CfgNode):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, json.dumps(value)
-
-
 def rpn_keys(cfg: CfgNode) -> dict[str, str]:
     """Return the keys, with their values as json, that decide what an RPN learns and proposes."""
     model = {
-        key: value
-        for key, value in _flatten(cfg.MODEL, "MODEL.")
+        key: json.dumps(value)
+        for key, value in flat_config(cfg.MODEL, "MODEL.")
         if not key.removeprefix("MODEL.").startswith(_NOT_OF_THE_RPN)
     }
     keys = ("FORMAT", "MIN_SIZE_TEST", "MAX_SIZE_TEST")

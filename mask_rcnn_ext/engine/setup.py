@@ -32,7 +32,12 @@ from ..config import ExtCfgNode, load_config
 from ..data.lookup import require_datasets
 from ..data.own_data import register_own_data
 from ..errors import UserError, nearest
-from .combinations import is_generalized_rcnn, require_fitting_parts, require_fitting_training_data
+from .combinations import (
+    is_fcis,
+    is_generalized_rcnn,
+    require_fitting_parts,
+    require_fitting_training_data,
+)
 from .precision import choose_device
 
 __all__ = ["argument_parser", "check_registry_names", "prepare_data", "prepared_run"]
@@ -246,7 +251,8 @@ def _use_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
     cfg.DATASETS.TRAIN = (data.train_name,) if data.train_name else ()
     cfg.DATASETS.TEST = (data.val_name,) if data.val_name else ()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.class_names)
-    cfg.INPUT.MASK_FORMAT = data.mask_format
+    # FCIS needs whole masks; detectron2's mapper draws polygons.
+    cfg.INPUT.MASK_FORMAT = "bitmask" if is_fcis(cfg) else data.mask_format
     ext.CLASS_NAMES, ext.CATEGORY_IDS = list(data.class_names), list(data.category_ids)
 
 

@@ -82,6 +82,10 @@ def first_stage(cfg: CfgNode, opts: list[str]) -> CfgNode:
     rpn.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "rpn")
     rpn.MODEL.META_ARCHITECTURE = "ProposalNetwork"
     rpn.MODEL.MASK_ON = False  # so that no masks are drawn
+    # A stage that only the heads read, such as FCIS's res5, would cost time, and several processes
+    # would wait for its gradients.
+    if set(rpn.MODEL.RPN.IN_FEATURES) <= set(rpn.MODEL.RESNETS.OUT_FEATURES):
+        rpn.MODEL.RESNETS.OUT_FEATURES = list(rpn.MODEL.RPN.IN_FEATURES)
     # Recall is measured at up to 1000; the files keep what the second stage reads.
     rpn.MODEL.RPN.POST_NMS_TOPK_TEST = max(
         _LIMIT, cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN

@@ -50,8 +50,8 @@ class Row:
         published: the paper's own numbers, 0-100: "segm/AP", "segm/AP50", "segm/APs",
             "segm/AP-person", "bbox/AP", "keypoints/APm", ...: detectron2's task and metric.
         split: "minival" (which is coco_2017_val), "test-dev", or Cityscapes' "val" or "test".
-        config: relative to `configs/`, without `.yaml`; None: another method, or a row that needs
-            what is not public (see `note`).
+        config: relative to `configs/`, without `.yaml`; None: another method than Mask R-CNN and
+            FCIS, or a row that needs what is not public (see `note`).
         checkpoints: of detectron2's zoo, best fit first.
         deviations: what the config does otherwise than the paper, and what it chooses where the
             paper is silent. One sentence each.

@@ -31,7 +31,7 @@ _CONVENTIONS = {
     "rois": "RoIs",
     "parameters": "Parameters",
 }
-_PARTS = ("backbone", "rpn", "box", "mask", "keypoint")
+_PARTS = ("backbone", "rpn", "maps", "box", "mask", "keypoint")
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Iterable[str]], words: int = 0) -> str:
@@ -81,7 +81,7 @@ def costs_table(content: Mapping[str, Any], folder: str | None = None) -> str:
         ]
 
     header = ["config", "image", "proposals / detections", "parameters", "trainable", "FLOPs"]
-    header += ["backbone", "RPN", "box branch", "mask branch", "keypoint branch"]
+    header += ["backbone", "RPN", "score maps", "box branch", "mask branch", "keypoint branch"]
     return markdown_table(header, map(cells, content["models"]), words=1)
 
 
