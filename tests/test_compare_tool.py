@@ -176,6 +176,12 @@ def test_a_bad_result_file_is_one_line_and_leaves_nothing(
     assert os.listdir(tmp_path / "out") == []
 
 
+def test_both_files_are_read_before_either_is_measured(call, monkeypatch, capsys):
+    monkeypatch.setattr(tool, "measure", lambda *args, **kwargs: pytest.fail("measured"))
+    assert call("exact.json", "gone.json") == (2, None)
+    assert "gone.json" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -91,6 +91,17 @@ BAD = {
         result(segmentation={**BROKEN, "counts": [5, -5, HEIGHT * WIDTH]}),
         "do not fill",
     ),
+    "image id true": (result(image_id=True), "image_id True is not"),
+    "size of one number": (result(segmentation={**BROKEN, "size": 5}), "of size 5, the image is"),
+    "no runs": (result(segmentation={**BROKEN, "counts": None}), "as a text or a list, got null"),
+    "runs as texts": (result(segmentation={**BROKEN, "counts": ["1", "2"]}), "do not fill"),
+    # pycocotools may loop for ever on them.
+    "half pixels": (
+        result(segmentation={**BROKEN, "counts": [0.5, HEIGHT * WIDTH - 0.5]}),
+        "do not fill",
+    ),
+    "polygon far away": (result(segmentation=[[1, 2, 10**400, 4, 5, 6]]), "three points"),
+    "polygon of NaN": (result(segmentation=[[1, 2, math.nan, 4, 5, 6]]), "three points"),
     "flat polygon": (result(segmentation=[[1, 2, 3, 4]]), "three points"),
     "no object": (3, "expected an object, got 3"),
 }
@@ -109,7 +120,13 @@ def test_a_detection_that_occurs_twice_is_refused(load):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [('{"images": []}', "expected a list"), ("[", "not json"), ("null", "got null")],
+    [
+        ('{"images": []}', "expected a list"),
+        ("[", "not json"),
+        ("[" * 100_000, "not json"),
+        ("null", "got null"),
+    ],
+    ids=["object", "cut off", "nested", "null"],
 )
 def test_what_is_no_result_file_is_refused(load, content, message):
     with pytest.raises(UserError, match=message):
@@ -140,6 +157,15 @@ def test_a_data_set_without_masks_is_refused(tmp_path):
         load_truth(path)
     path.write_text("[]")
     with pytest.raises(UserError, match="expected COCO's annotation format"):
+        load_truth(path)
+
+
+@pytest.mark.parametrize("box", ["x", [1, 2], [1, 2, 3, math.nan], [1, 2, 3, "4"]])
+def test_a_broken_box_is_named(tmp_path, box):
+    path, content = tmp_path / "truth.json", dataset()
+    content["annotations"][1]["bbox"] = box
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"truth\.json: annotation 2: expected a bbox"):
         load_truth(path)
 
 

@@ -21,6 +21,7 @@ from ..errors import UserError, nearest
 __all__ = ["Detection", "Detections", "as_rle", "load_results", "load_truth", "rle_runs"]
 
 _FIELDS = ("image_id", "category_id", "score", "segmentation")
+_FARTHEST = 1e6  # pixels: pycocotools walks along a polygon's sides, wherever they lead
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def _checked(entry: Any, truth: COCO, where: str) -> tuple[Any, Detection]:
             hint = " A file of boxes only has no masks to compare." if name == _FIELDS[-1] else ""
             raise UserError(f"{where} has no {name!r}{nearest(name, map(str, entry))}.{hint}")
     image_id, category, score = (entry[name] for name in _FIELDS[:3])
-    if not isinstance(image_id, int | str) or image_id not in truth.imgs:
+    # json's true is Python's 1.
+    if not isinstance(image_id, int | str) or image_id is True or image_id not in truth.imgs:
         raise UserError(
             f"{where}: image_id {image_id!r} is not in the data set, which has {len(truth.imgs)} "
             f"images{_few(truth.imgs)}. Give the data set that the file was made on"
@@ -153,25 +155,34 @@ def as_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
             isinstance(p, list)
             and len(p) >= 6
             and len(p) % 2 == 0
-            and all(isinstance(v, int | float) and math.isfinite(v) for v in p)
+            and all(isinstance(v, int | float) and abs(v) <= _FARTHEST for v in p)
             for p in segmentation
         )
         if not good:
-            raise UserError("expected polygons, lists of x, y, x, y, ... of three points or more")
+            raise UserError(
+                "expected polygons, lists of x, y, x, y, ... in pixels, of three points or more"
+            )
         rle: dict[str, Any] = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
         return rle
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
         raise UserError("expected a mask, polygons or an RLE with size and counts, got neither")
-    size, counts = list(segmentation["size"]), segmentation["counts"]
-    if size != [height, width]:
+    size, counts = segmentation["size"], segmentation["counts"]
+    if not isinstance(size, list | tuple) or list(size) != [height, width]:
         raise UserError(f"the mask is of size {size}, the image is [{height}, {width}] (H, W)")
+    if not isinstance(counts, list | str | bytes):
+        raise UserError(f"expected the mask's counts as a text or a list, got {_kind(counts)}")
     runs = counts if isinstance(counts, list) else rle_runs(counts)
-    if any(run < 0 for run in runs) or sum(runs) != height * width:
+    # pycocotools' loops need not end on runs that do not fill the mask, as parts of pixels do not.
+    whole = all(isinstance(run, int) and run >= 0 for run in runs)
+    if not whole or sum(runs) != height * width:
         raise UserError(f"the mask's runs do not fill its {height} x {width} pixels")
     if isinstance(counts, list):
-        rle = mask_util.frPyObjects({"size": size, "counts": counts}, height, width)
+        rle = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
         return rle
-    return {"size": size, "counts": counts.encode() if isinstance(counts, str) else counts}
+    return {
+        "size": [height, width],
+        "counts": counts.encode() if isinstance(counts, str) else counts,
+    }
 
 
 def rle_runs(counts: str | bytes) -> list[int]:
@@ -180,7 +191,9 @@ def rle_runs(counts: str | bytes) -> list[int]:
     Six bits a character, from "0": five of the value and one that says that more follow; from the
     fourth run on, the value is the difference from the run before the last.
     """
-    raw = np.frombuffer(counts.encode() if isinstance(counts, str) else bytes(counts), np.uint8)
+    raw = np.frombuffer(
+        counts.encode("utf-8", "replace") if isinstance(counts, str) else counts, np.uint8
+    )
     codes = raw.astype(np.int64) - 48
     last = codes & 32 == 0
     if not len(codes) or not last[-1] or codes.min() < 0 or codes.max() > 63:
@@ -208,6 +221,16 @@ def _require_masks(truth: COCO, name: str) -> None:
                 f"{name}: annotation {annotation.get('id')!r} has no mask (segmentation). Overlap "
                 "can only be measured on a data set with masks"
             )
+        box = annotation.get("bbox") or [0, 0, 0, 0]
+        if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_finite, box)):
+            raise UserError(
+                f"{name}: annotation {annotation.get('id')!r}: expected a bbox of four numbers, "
+                f"x, y, width and height, got {box!r}"
+            )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < math.inf
 
 
 def _read_json(path: str | os.PathLike[str]) -> Any:
@@ -216,7 +239,7 @@ def _read_json(path: str | os.PathLike[str]) -> Any:
             return json.load(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not json: {error}") from error
 
 
