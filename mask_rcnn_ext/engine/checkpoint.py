@@ -16,6 +16,7 @@ from torch import nn
 
 from ..atomic import atomic_open
 from ..errors import UserError, nearest
+from ..modeling.fcis import FCISROIHeads
 from .safe_load import load_pickle, load_torch
 
 __all__ = ["Checkpointer", "local_file"]
@@ -62,7 +63,8 @@ class Checkpointer(DetectionCheckpointer):
 
     # Layers whose first dimension follows from the number of classes.
     CLASS_LAYERS = re.compile(
-        r"^roi_heads\.(box_predictor\.(\d+\.)?(cls_score|bbox_pred)|mask_head\.predictor)\."
+        r"^roi_heads\.(box_predictor\.(\d+\.)?(cls_score|bbox_pred)|mask_head\.predictor|"
+        r"score_maps)\."  # the last is FCIS's
     )
 
     def __init__(
@@ -201,8 +203,13 @@ class Checkpointer(DetectionCheckpointer):
             missing_keys=[], incorrect_shapes=[], unexpected_keys=unexpected
         )
 
+    def _fcis_bins(self) -> int:
+        """Return k * k of an FCIS model, 0 of another."""
+        heads = getattr(self.model, "roi_heads", None)
+        return heads.pooler.num_bins**2 if isinstance(heads, FCISROIHeads) else 0
+
     def _require_match(self, shapes: list[ShapeMismatch], missing: list[str]) -> None:
-        counts = _class_counts(shapes)
+        counts = _class_counts(shapes, self._fcis_bins())
         if counts:
             raise UserError(
                 f"{self._source} knows {counts[0]} classes, the config says {counts[1]} "
@@ -223,7 +230,7 @@ class Checkpointer(DetectionCheckpointer):
             )
 
     def _log_fresh_layers(self, shapes: list[ShapeMismatch], missing: list[str]) -> None:
-        counts = _class_counts(shapes)
+        counts = _class_counts(shapes, self._fcis_bins())
         if counts:
             class_layers = [name for name, _, _ in shapes if self.CLASS_LAYERS.search(name)]
             shapes = [mismatch for mismatch in shapes if mismatch[0] not in class_layers]
@@ -280,11 +287,22 @@ def _require_dict(value: Any, filename: str) -> Any:
     return value
 
 
-def _class_counts(shapes: Iterable[ShapeMismatch]) -> tuple[int, int] | None:
-    """Return the foreground classes of file and model when they differ, else None."""
+def _class_counts(shapes: Iterable[ShapeMismatch], bins: int) -> tuple[int, int] | None:
+    """Return the foreground classes of file and model when they differ, else None.
+
+    Args:
+        shapes: layers of other shapes in file and model.
+        bins: k * k of an FCIS model, whose score maps come in pairs and k * k copies; else 0.
+    """
+    shapes = list(shapes)
     for name, in_file, in_model in shapes:
         if re.search(r"^roi_heads\.box_predictor\.(\d+\.)?cls_score\.", name):
             return in_file[0] - 1, in_model[0] - 1  # the last row is the background
+    if any(name.startswith("roi_heads.box_maps.") for name, _, _ in shapes):
+        return None  # another k: the file's classes cannot be counted
+    for name, in_file, in_model in shapes:
+        if name.startswith("roi_heads.score_maps.") and bins and in_file[0] % (2 * bins) == 0:
+            return in_file[0] // (2 * bins) - 1, in_model[0] // (2 * bins) - 1
     return None
 
 

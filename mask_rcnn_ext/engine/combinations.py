@@ -9,6 +9,7 @@ from detectron2.modeling import (
     ROI_HEADS_REGISTRY,
     ROI_MASK_HEAD_REGISTRY,
     GeneralizedRCNN,
+    PanopticFPN,
 )
 from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
 
@@ -99,7 +100,7 @@ def _require_both_of_fcis(cfg: CfgNode, roi_heads: Any) -> None:
             f"vote, got {name}. Set MODEL.ROI_HEADS.NAME FCISROIHeads"
         )
     # Not their subclasses, as above.
-    others = (GeneralizedRCNN, MaskRCNN)
+    others = (GeneralizedRCNN, PanopticFPN, MaskRCNN)
     if of_fcis and META_ARCH_REGISTRY.get(architecture) in others:
         raise UserError(
             f"MODEL.ROI_HEADS.NAME {name}: expected the meta-architecture that makes detections of "

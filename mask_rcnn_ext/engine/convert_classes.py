@@ -59,7 +59,8 @@ def convert_weights(
     if not counts:
         raise UserError(
             "expected the weights of a detector in detectron2's layout, with "
-            f"roi_heads.box_predictor.cls_score.weight{nearest('cls_score.weight', weights)}"
+            f"roi_heads.box_predictor.cls_score.weight{nearest('cls_score.weight', weights)}; "
+            "FCIS, which has no such layer, is not converted"
         )
     if counts != {len(old_classes)}:
         raise UserError(

@@ -19,7 +19,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Return detectron2's SGD, or AdamW if `MASK_RCNN_EXT.OPTIMIZER` says so.
 
     In an FCIS model, the convolution before the score maps learns at
-    `MODEL.FCIS.CONV_LR_FACTOR` times the rate of the rest.
+    `MODEL.FCIS.CONV_LR_FACTOR` times the rate of the rest; its bias, with a
+    `SOLVER.BIAS_LR_FACTOR` other than 1, at that factor alone, as detectron2 combines the two.
     """
     name = cfg.MASK_RCNN_EXT.OPTIMIZER
     if name not in ("SGD", "AdamW"):

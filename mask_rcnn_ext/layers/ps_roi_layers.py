@@ -16,7 +16,8 @@ coordinates: a box of one pixel is 1 wide. FCIS's own code counts pixels, and wr
 features only. Everything is PyTorch's and torchvision's operators, on CPU and CUDA.
 
 Precision: float16 and bfloat16 features are pooled in float32, and the result is float32; boxes are
-never rounded to either. Where a cell begins and ends is computed in float32, as in FCIS.
+never rounded to either. Where a cell of PSROIPool begins and ends is computed in float32, as in
+FCIS.
 
 torchvision's `ps_roi_pool` is not this operator: it needs k = P, rounds on the feature map, and
 never reads the map's last row and column.

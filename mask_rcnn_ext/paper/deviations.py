@@ -31,9 +31,15 @@ FCIS = (
     "not filled up to 300 with copies.",
     "The box branch has no outputs for the background, which the released code never trains: 4 per "
     "bin, as in the paper, not 8.",
-    "Objects' masks are resized to the network's input by the nearest pixel, not bilinearly.",
+    "An object's best anchor is found among all anchors, and left out when it crosses the border; "
+    "the released code finds it among those that do not.",
+    "Objects' polygons are drawn at the size of the network's input; the released code draws them "
+    "at the image's and resizes bilinearly. Objects' boxes are not rounded to pixels.",
     "Mask targets are cropped at the RoI, not also at the object's rounded box.",
-    "Averaged votes are cut at 0.4 where they are, in the image, not resized to 21 x 21 first.",
+    "Averaged votes are cut at 0.4 where they are, in the image, not resized to 21 x 21 first; of "
+    "detections that score as high as the hundredth no more than 100 are kept in all.",
+    "Weight decay is 5e-4 beside the rate of the mean gradient; beside that of the sum, as in the "
+    "released code, it acts an eighth as strongly.",
     "240k iterations with the drop at 160k, and flips at random; the released code has 8 epochs of "
     "each image and its mirror image, about 234.5k iterations, with the drop at about 156k.",
     "ImageNet weights and pixel means are detectron2's, MSRA's in Caffe; the released code has a "

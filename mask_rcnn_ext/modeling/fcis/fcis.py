@@ -48,8 +48,7 @@ class FCIS(GeneralizedRCNN):
             nms_threshold: see `select_detections`.
             vote_iou_threshold: see `vote_masks`.
             mask_voting: False: each detection has its own RoI's mask and box.
-            detections_per_image: so many are kept, of all classes, and what scores as high as the
-                last of them.
+            detections_per_image: the most that are kept, of all classes.
             min_size: least width and height of a RoI, in pixels of the network's input.
             kwargs: see `GeneralizedRCNN`.
 

@@ -63,8 +63,8 @@ class FCISROIHeads(ROIHeads):
 
     In training it returns the sampled proposals and `loss_cls`, `loss_mask`, `loss_box_reg`: per
     image, over the RoIs that count, the mean cross entropy, and the sums of mask and box losses of
-    the positive ones divided by `batch_size_per_image`; averaged over images. With OHEM the RoIs
-    that count are the `batch_size_per_image` hardest of all proposals and objects.
+    the positive ones divided by `batch_size_per_image`; averaged over images. With OHEM all RoIs
+    are sampled, the hardest `ohem_size` count, and that is what the sums are divided by.
 
     In testing it returns for each image `Instances` in the network's pixels with `proposal_boxes`,
     `class_probs` (R, C) and `roi_masks` (R, P, P). The RoIs are those of the RPN, then, for each
@@ -219,8 +219,8 @@ class FCISROIHeads(ROIHeads):
         )
         _log_accuracy(pooled.scores, classes)
         sizes = [len(p) for p in proposals]
-        totals = {"loss_cls": maps.sum() * 0, "loss_mask": maps.sum() * 0}
-        totals["loss_box_reg"] = maps.sum() * 0
+        nothing = losses.classification.sum() * 0  # attached to the graph, also without RoIs
+        totals = dict.fromkeys(("loss_cls", "loss_mask", "loss_box_reg"), nothing)
         for of_image in zip(*(loss.split(sizes) for loss in losses), strict=True):
             counted = RoILosses(*of_image)
             if self.ohem_size is not None:

@@ -47,8 +47,9 @@ def select_detections(
     """Return which RoI is detected as which class: indices (D,) and classes (D,), best first.
 
     For each class, greedy NMS over all RoIs by that class's score; then the best `limit` of all
-    classes, and what scores as high as the last of them. RoIs below the score threshold are left
-    out first, which changes nothing: they could only suppress RoIs that score lower still.
+    classes. RoIs below the score threshold are left out first, which changes nothing: they could
+    only suppress RoIs that score lower still. Deviation: the released code keeps all that score as
+    high as the last; a model whose scores are all alike would then find thousands.
 
     Args:
         boxes: (M, 4).
@@ -60,8 +61,7 @@ def select_detections(
     rois, classes = torch.nonzero(probs >= score_threshold, as_tuple=True)
     scores = probs[rois, classes]
     kept = batched_nms(boxes[rois], scores, classes, nms_threshold)
-    if len(kept) > limit:
-        kept = kept[scores[kept] >= scores[kept[limit - 1]]]
+    kept = kept[:limit]
     return rois[kept], classes[kept]
 
 
@@ -117,7 +117,7 @@ def vote_masks(
     height, width = image_size
     rois, classes = selected
     voters = pairwise_iou(Boxes(boxes[rois]), Boxes(boxes)) >= iou_threshold
-    voters[torch.arange(len(rois)), rois] = True
+    voters[torch.arange(len(rois), device=rois.device), rois] = True
     weights = voters * probs[:, classes].T
     weights = (weights / weights.sum(dim=1, keepdim=True)).tolist()
     crops = {
