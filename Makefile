@@ -9,9 +9,11 @@ DEMO := output/demo
 SOURCES := train_net.py $(wildcard tools/make_report.py configs/shapes/*.yaml) \
 	$(shell find mask_rcnn_ext -name '*.py' -o -path '*/templates/*' -type f)
 
+COMPARE := output/compare
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint check tables doctor clean clean-demo
+.PHONY: help setup demo compare test lint check tables doctor clean clean-demo
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -38,6 +40,15 @@ $(DEMO)/results.json: $(SOURCES) | setup
 $(DEMO)/report.html: $(DEMO)/results.json | setup
 	$(eval DEMO_RAN := yes)
 	$(PY) tools/make_report.py $(DEMO)
+
+compare: $(COMPARE)/comparison.html  ## train Mask R-CNN and FCIS, three seeds each, and compare them where objects overlap
+	@$(if $(COMPARE_RAN),,echo "$(COMPARE) is up to date; trainings whose config has not changed are kept")
+	@echo "report  $(COMPARE)/comparison.html"
+
+$(COMPARE)/comparison.html: $(SOURCES) tools/run_comparison.py tools/compare.py | setup
+	$(eval COMPARE_RAN := yes)
+	$(PY) tools/run_comparison.py --output $(COMPARE)
+	$(PY) tools/make_tables.py
 
 test: setup  ## run the tests on two processes, offline
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2

@@ -16,6 +16,7 @@ from PIL import Image
 from test_intervals import as_rle, predictions_of, truth_json
 
 from mask_rcnn_ext.config import load_config
+from mask_rcnn_ext.engine import training_runs
 from mask_rcnn_ext.engine.ablations import results as ablation_results
 from mask_rcnn_ext.engine.ablations import runs as ablation_runs
 from mask_rcnn_ext.engine.ablations.results import BOOTSTRAP, NO_PREDICTIONS, NOT_RUN, STUDENT_T
@@ -167,10 +168,10 @@ def test_output_dir_and_new_keys_do_not_make_a_run_stale(monkeypatch):
     before = ablation_runs.config_hash(cfg, 1)
     assert before != ablation_runs.config_hash(cfg, 2)
     cfg.OUTPUT_DIR = "elsewhere"
-    with_key, defaults = cfg.clone(), ablation_runs.get_cfg()
+    with_key, defaults = cfg.clone(), training_runs.get_cfg()
     for node in (with_key, defaults):
         node.MASK_RCNN_EXT.NEW = 3
-    monkeypatch.setattr(ablation_runs, "get_cfg", lambda: defaults)
+    monkeypatch.setattr(training_runs, "get_cfg", lambda: defaults)
     assert ablation_runs.config_hash(with_key, 1) == before
 
 

@@ -109,6 +109,9 @@ def test_processes_give_the_same_records_and_report_progress(files, monkeypatch)
         return SimpleNamespace(Pool=PicklingPool)
 
     monkeypatch.setattr(comparison.multiprocessing, "get_context", get_context)
+    measure(truth, found, processes=2)
+    assert asked == []  # eight images do not repay a process
+    monkeypatch.setattr(comparison, "_SHARE", 4)
     steps.clear()
     together = measure(truth, found, processes=2, progress=count)
     assert asked == ["spawn"]

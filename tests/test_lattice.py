@@ -107,7 +107,7 @@ def test_a_larger_tolerance_reaches_farther(records_of):
 
 def test_the_number_of_bins(records_of):
     """Two bins have one line, at 50."""
-    on, off = (summarize_lattice(records_of([entry(above(y))], k=2)) for y in (50, 57))
+    on, off = (summarize_lattice(records_of([entry(above(y))], k=2, cells=6)) for y in (50, 57))
     assert value(on, "ratio") == pytest.approx(49)
     assert value(off, "ratio") == 0
 
@@ -255,9 +255,10 @@ def test_sums_are_those_of_loops_over_cracks(records_of, seed):
         assert (cut & mask).sum() / mask.sum() >= 0.5
     objects = [{"mask": mask, "category_id": i + 1} for i, mask in enumerate(masks)]
     dataset = dataset_of([objects], size=(48, 48), categories=(1, 2, 3))
-    for k in (3, 7):
-        (record,) = records_of(entries, coco_of(dataset), k=k)
-        expected = lattice_sums(masks, [a["bbox"] for a in dataset["annotations"]], found, k)
+    for k, cells in ((3, 3), (7, 3), (3, 2), (5, 4)):
+        (record,) = records_of(entries, coco_of(dataset), k=k, cells=cells * k)
+        boxes = [a["bbox"] for a in dataset["annotations"]]
+        expected = lattice_sums(masks, boxes, found, k, cells * k)
         got = {name.removeprefix("edges/"): value for name, value in record.sums.items()}
         got |= record.counts
         assert got["cracks"] > 10
@@ -289,9 +290,19 @@ def test_the_seed_makes_the_intervals(records_of):
     assert again[0]["value"] == again[2]["value"]
 
 
-@pytest.mark.parametrize("options", [{"k": 1}, {"tolerance": 0}, {"tolerance": 1}], ids=str)
-def test_options_out_of_range(records_of, options):
-    with pytest.raises(ValueError, match="expected k >= 2"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 1}, "expected k >= 2"),
+        ({"tolerance": 0}, "expected k >= 2"),
+        ({"tolerance": 1}, "expected k >= 2"),
+        ({"cells": 20}, "expected a multiple of 7, 14 or more, as cells, got 20"),
+        ({"cells": 7}, "expected a multiple of 7, 14 or more, as cells, got 7"),
+    ],
+    ids=str,
+)
+def test_options_out_of_range(records_of, options, message):
+    with pytest.raises(ValueError, match=message):
         records_of([], **options)
 
 

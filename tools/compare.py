@@ -41,17 +41,16 @@ MAIN = (
 )
 
 
-def measure_file(
-    path: str, truth: Any, name: str, processes: int
-) -> tuple[Detections, list[ImageRecord]]:
-    """Return the detections of a result file and each image's record, with a progress bar."""
-    detections = load_results(path, truth)
+def measure_model(
+    detections: Detections, truth: Any, name: str, processes: int
+) -> list[ImageRecord]:
+    """Return each image's record of a model, with a progress bar."""
     with tqdm(total=len(truth.imgs), desc=name, unit="image", disable=None) as bar:
 
         def progress(done: int, _: int) -> None:
             bar.update(done - bar.n)
 
-        return detections, measure(truth, detections, progress=progress, processes=processes)
+        return measure(truth, detections, progress=progress, processes=processes)
 
 
 def bootstrap_method(draws: int, seed: int) -> str:
@@ -68,7 +67,8 @@ def print_table(names: Sequence[str], metrics: Mapping[str, Mapping[str, Any]]) 
     for key in MAIN:
         metric, values = METRICS[key], metrics[key]
         digits = 1 if metric.unit in ("", "%") else 3
-        numbers = [None if value != value else value for value in values.values()]  # NaN: None
+        numbers = [values[column] for column in ("a", "b", "difference", "low", "high")]
+        numbers = [None if value != value else value for value in numbers]  # NaN: None
         a, b, difference, low, high = (shown(n, digits, i > 1) for i, n in enumerate(numbers))
         label = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
         rows.append([label, a, b, difference, f"{low} to {high}"])
@@ -121,11 +121,12 @@ def compare_files(args: argparse.Namespace) -> None:
         json_file, folder = args.gt_json, args.images
     truth = load_truth(json_file)
     require_writable(args.output)
-    found = [
-        measure_file(path, truth, name, args.processes)
-        for path, name in zip((args.a, args.b), args.names, strict=True)
-    ]
-    (first, records_a), (second, records_b) = found
+    # Both are read before either is measured: a mistake is told after seconds, not minutes.
+    first, second = (load_results(path, truth) for path in (args.a, args.b))
+    records_a, records_b = (
+        measure_model(found, truth, name, args.processes)
+        for found, name in zip((first, second), args.names, strict=True)
+    )
     metrics = compare(
         records_a, records_b, draws=args.draws, seed=args.seed, processes=args.processes
     )

@@ -1,4 +1,4 @@
-"""Write configs/README.md, README.md's tables, docs/models.md and docs/ablations.md, or check them.
+"""Write configs/README.md, README.md's tables and the generated pages of docs/, or check them.
 
 python tools/make_tables.py [--check]
 """

@@ -4,10 +4,8 @@ python tools/run_ablations.py --rows 2b,2c --seeds 3
 """
 
 import argparse
-import contextlib
 import logging
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +15,11 @@ from mask_rcnn_ext.engine.ablations.results import read_results, write_ablation_
 from mask_rcnn_ext.engine.ablations.runs import AblationRun, Progress, plan, train_all
 from mask_rcnn_ext.engine.ablations.tables import TABLES
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.engine.training_runs import run_to_the_end, training_options
 from mask_rcnn_ext.paper import ROWS
 from mask_rcnn_ext.report.ablation_page import write_ablation_report
 
 _REPO = Path(__file__).resolve().parent.parent
-_PATIENCE = 10  # seconds that an interrupted training has to end, at each way of asking
 
 
 def train_in_subprocess(run: AblationRun, resume: bool) -> int:
@@ -32,20 +30,8 @@ def train_in_subprocess(run: AblationRun, resume: bool) -> int:
     Returns:
         The exit code.
     """
-    command = [sys.executable, str(_REPO / "train_net.py"), "--config-file", run.config_file]
-    command += ["--resume"] if resume else []
-    command += ["OUTPUT_DIR", str(run.folder), "SEED", str(run.seed)]
-    with open(run.folder / "console.txt", "ab") as console:
-        process = subprocess.Popen(command, stdout=console, stderr=subprocess.STDOUT)
-        try:
-            return process.wait()
-        except BaseException:
-            for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-                process.send_signal(stop)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_PATIENCE)
-                    break
-            raise
+    command = [sys.executable, str(_REPO / "train_net.py"), *training_options(run, resume)]
+    return run_to_the_end(command, run.folder / "console.txt")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -33,11 +33,13 @@ __all__ = [
     "ImageRecord",
     "Metric",
     "compare",
+    "difference_entry",
     "load_results",
     "load_truth",
     "measure",
     "seams",
     "summarize",
+    "weighted_values",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -45,6 +47,7 @@ Weights = npt.NDArray[np.int32]
 Progress = Callable[[int, int], None]
 
 _CHUNK = 8  # images that a process is given at a time
+_SHARE = 200  # images; a new process takes seconds to start, and fewer do not repay it
 
 
 def measure(
@@ -64,8 +67,8 @@ def measure(
             left out, as COCO does.
         detections: see `load_results`.
         progress: called with the number of images that are done and of all images, after each.
-        processes: more than 1 starts as many new Python processes; call it from a script that is
-            guarded by `if __name__ == "__main__"`.
+        processes: more than 1 starts as many new Python processes, fewer where one would have less
+            than 200 images; call it from a script that is guarded by `if __name__ == "__main__"`.
         max_detections: the most detections of one class in one image that count, the best ones.
 
     Returns:
@@ -89,10 +92,11 @@ def measure(
                 progress(len(records), len(ids))
         return records
 
-    if processes <= 1 or len(ids) < 2:
+    processes = min(processes, len(ids) // _SHARE)
+    if processes <= 1:
         return take(map(measure_image, jobs))
     # New processes rather than forks: a fork of a process with threads, as torch's, may hang.
-    with multiprocessing.get_context("spawn").Pool(min(processes, len(ids))) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
         return take(pool.imap(measure_image, jobs, chunksize=_CHUNK))
 
 
@@ -114,7 +118,7 @@ def summarize(records: Sequence[ImageRecord]) -> dict[str, dict[str, float]]:
     Args:
         records: of `measure`.
     """
-    values = _values(records, np.ones((1, len(records)), dtype=np.int32), 1)
+    values = weighted_values(records, np.ones((1, len(records)), dtype=np.int32))
     summary: dict[str, dict[str, float]] = {}
     for name, value in values.items():
         task, metric = name.split("/")
@@ -158,23 +162,32 @@ def compare(
         raise ValueError("expected records of the same images, at least one, of both models")
     ones = np.ones((1, len(records_a)), dtype=np.int32)
     weights = np.concatenate([ones, draw_weights(len(records_a), draws, seed)])
-    first, second = (_values(r, weights, processes) for r in (records_a, records_b))
-    compared = {}
-    for name in METRICS:
-        difference = first[name] - second[name]
-        low, high = percentile_interval(difference[1:])
-        compared[name] = {
-            "a": float(first[name][0]),
-            "b": float(second[name][0]),
-            "difference": float(difference[0]),
-            "low": low,
-            "high": high,
-        }
-    return compared
+    first, second = (weighted_values(r, weights, processes) for r in (records_a, records_b))
+    return {name: difference_entry(first[name], second[name]) for name in METRICS}
 
 
-def _values(records: Sequence[ImageRecord], weights: Weights, threads: int) -> dict[str, Floats]:
-    """Return (D,) of each metric for the images taken as the (D, I) weights say."""
+def difference_entry(first: Floats, second: Floats) -> dict[str, float]:
+    """Return what `compare` says of a metric.
+
+    Args:
+        first: (1 + D,), of the first model: its number, then that of each draw.
+        second: (1 + D,), of the second.
+    """
+    difference = first - second
+    low, high = percentile_interval(difference[1:])
+    return {
+        "a": float(first[0]),
+        "b": float(second[0]),
+        "difference": float(difference[0]),
+        "low": low,
+        "high": high,
+    }
+
+
+def weighted_values(
+    records: Sequence[ImageRecord], weights: Weights, threads: int = 1
+) -> dict[str, Floats]:
+    """Return (D,) of each of `METRICS` for the images taken as the (D, I) weights say."""
     tables = {name: _table(records, name) for name in AP_TASKS}
     with ThreadPoolExecutor(max(1, threads)) as pool:  # NumPy's sums run beside one another
         found = dict(zip(tables, pool.map(lambda t: t.ap(weights), tables.values()), strict=True))

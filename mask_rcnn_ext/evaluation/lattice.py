@@ -35,12 +35,16 @@ Definitions. One direction is told; the other is the same with x and y exchanged
   that wrap around, it would add to the chance alone.
 - *ratio*: share / chance. 1 is what places give that know nothing of the lattice, if they thin out
   evenly towards the sides of the RoI; read it beside that of the control.
-- *density_ratio*, the sharper control. FCIS scales a mask of 3 k x 3 k cells up, so a contour has
-  favourite places that are no jumps between score maps: x1 + m w / (3 k). This is the number of
-  cracks per lattice line (m = 3 g) over that per neighbour of one (m = 3 g - 1 and 3 g + 1). So m =
-  1 and m = 3 k - 1 are left out: beside the RoI's sides lie the contours of objects, and nothing
-  near these is spurious, which would make the other lines look empty. Only RoIs whose lines are
-  more than two tolerances apart count, w > 21 px: there, no crack is at two lines.
+- *density_ratio*, the sharper control. A mask is made on a grid of P x P cells and scaled up, so a
+  contour has favourite places that are no jumps between score maps: the sides of cells, x1 + m w /
+  P. FCIS has P = 21. Mask R-CNN has P = 14: its transposed convolution makes 2 x 2 values of each
+  cell of its features, from that cell alone. With P = c k, the lattice lines are sides of cells in
+  both, and the ratio above is over 1 without any lattice. This is the number of cracks on lattice
+  lines (m = c g) over the mean number on the two neighbours of each (m = c g - 1 and c g + 1), so
+  that contour which thins out towards the middle of the RoI favours neither. Lines with m = 1 or
+  m = P - 1 as a neighbour are left out (with c = 2 the first and the last): beside the RoI's sides
+  lie the contours of objects, and nothing near these is spurious. Only RoIs whose lines are more
+  than two tolerances apart count, w > P px: there, no crack is at two lines.
 """
 
 import math
@@ -70,7 +74,6 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 
 _LEAST_SPACING = 2.0  # px
-_CELLS = 3  # of the mask in a bin, in each direction
 _ROUNDING = 1e-9  # px, of the places of lines
 _ROWS = {"": "edges", "seams/": "seams"}  # prefix of the numbers -> prefix of the sums
 _SUMS = ("cracks", "on", "expected", "dense_on", "dense_off")
@@ -87,8 +90,8 @@ class LatticeRecord:
             cracks: how many.
             on: how many are on the lattice.
             expected: the sum of their chances to be.
-            dense_on: on the lattice, in RoIs that count for the density.
-            dense_off: there, on the neighbours of lattice lines.
+            dense_on: on lattice lines and in RoIs that count for the density.
+            dense_off: there, the mean of both neighbours of each such line.
         counts: rois: of matched and met objects. narrow: of their directions, two each, those that
             are left out. narrow_cells: those that are left out of the density only. left_out:
             spurious cracks that do not count.
@@ -104,6 +107,7 @@ def lattice_records(
     results: str | os.PathLike[str] | BoxedDetections,
     *,
     k: int = 7,
+    cells: int = 21,
     tolerance: float = 0.5,
     max_detections: int = MAX_DETECTIONS,
 ) -> list[LatticeRecord]:
@@ -113,15 +117,18 @@ def lattice_records(
         coco_gt: the data set, see `detections.load_truth`.
         results: a result file, see `load_boxed_results`, or what that function returns.
         k: bins of a RoI in each direction, at least 2.
+        cells: P, of the grid on which masks are made: a multiple of k, 2 k or more.
         tolerance: of a crack from a line, in pixels; above 0 and below 1.
         max_detections: see `scene.make_scene`.
 
     Raises:
         UserError: see `load_boxed_results`; or an annotation has a broken mask.
-        ValueError: k or the tolerance is out of range.
+        ValueError: k, the cells or the tolerance are out of range.
     """
     if k < 2 or not 0 < tolerance < _LEAST_SPACING / 2:
         raise ValueError(f"expected k >= 2 and 0 < tolerance < 1, got {k} and {tolerance}")
+    if cells % k or cells < 2 * k:
+        raise ValueError(f"expected a multiple of {k}, {2 * k} or more, as cells, got {cells}")
     if not isinstance(results, BoxedDetections):
         results = load_boxed_results(results, coco_gt)
     records = []
@@ -138,7 +145,7 @@ def lattice_records(
             counts["rois"] += 1
             seams = tuple(seam.points for seam in match.seams)
             for axis in (0, 1):
-                line = _Lines(box[axis], box[2 + axis], k, tolerance)
+                line = _Lines(box[axis], box[2 + axis], k, cells, tolerance)
                 edges = _places(match.edges, axis)
                 if line.narrow:
                     counts["narrow"] += 1
@@ -170,6 +177,7 @@ class _Lines:
     low: float
     extent: float
     k: int
+    cells: int
     tolerance: float
 
     @property
@@ -178,7 +186,14 @@ class _Lines:
 
     @property
     def narrow_cells(self) -> bool:
-        return self.extent / (_CELLS * self.k) <= 2 * self.tolerance + 3 * _ROUNDING
+        return self.extent / self.cells <= 2 * self.tolerance + 3 * _ROUNDING
+
+    @property
+    def compared(self) -> list[int]:
+        """The sides of cells, m, that are lattice lines with two neighbours that count."""
+        per_bin = self.cells // self.k
+        lines = [per_bin * g for g in range(1, self.k)]
+        return [m for m in lines if m - 1 > 1 and m + 1 < self.cells - 1]
 
     def sums(self, places: Floats) -> dict[str, float]:
         """Return each name of `_SUMS` for cracks that are parallel to the lines, at (N,) places."""
@@ -189,18 +204,22 @@ class _Lines:
         # How much of the phases, from -spacing / 2 to spacing / 2, puts a line within reach.
         first = np.maximum(away - self.tolerance, spacing / 2)
         last = np.minimum(away + self.tolerance, self.extent - spacing / 2)
-        dense_on = dense_off = 0
+        dense_on = dense_off = 0.0
         if not self.narrow_cells:
-            cell = spacing / _CELLS
-            nearest = np.clip(np.round(away / cell), 2, _CELLS * self.k - 2)
-            off = (np.abs(away - nearest * cell) <= reach) & (nearest % _CELLS != 0)
-            dense_on, dense_off = on, int(np.count_nonzero(off))
+            cell = self.extent / self.cells
+            nearest = np.round(away / cell)
+            nearest = nearest[np.abs(away - nearest * cell) <= reach]
+            dense_on, before, after = (
+                float(np.count_nonzero(np.isin(nearest, [m + step for m in self.compared])))
+                for step in (0, -1, 1)
+            )
+            dense_off = (before + after) / 2
         return {
             "cracks": float(len(places)),
             "on": float(on),
             "expected": float(np.maximum(last - first, 0).sum() / spacing),
-            "dense_on": float(dense_on),
-            "dense_off": float(dense_off),
+            "dense_on": dense_on,
+            "dense_off": dense_off,
         }
 
 
@@ -259,7 +278,7 @@ def summarize_lattice(
             ("share", sums["on"], sums["cracks"]),
             ("chance", sums["expected"], sums["cracks"]),
             ("ratio", sums["on"], sums["expected"]),
-            ("density_ratio", sums["dense_on"], sums["dense_off"] / 2),  # two neighbours a line
+            ("density_ratio", sums["dense_on"], sums["dense_off"]),
         ):
             with np.errstate(divide="ignore", invalid="ignore"):
                 values = weighted_mean(over, under, weights)

@@ -18,12 +18,12 @@ from ..evaluation.comparison import METRICS
 from ..evaluation.matching import LEVELS
 from .ablation_page import reading
 from .charts import Tick
+from .comparison_answers import answer_rows, lattice_rows, sentences, shown
 from .comparison_pictures import Drawn, RGBArray, cases_sheet
 from .pictures import save_png
 
 __all__ = ["level_chart", "shown", "without_nan", "write_comparison"]
 
-_NONE, _MINUS = "\u2013", "\u2212"  # the dash stands where there is no number
 _PAGE_BYTES = 6_000_000  # of base64 pictures
 _SHEET_CASES = 6  # on the sheet, the picture for a README; the page has all
 
@@ -57,8 +57,9 @@ def write_comparison(
         content: "dataset"; "names", "files" of the two models; "draws", "seed" of the bootstrap;
             "counts": "a" and "b" -> the counts of `evaluation.comparison.summarize`; "metrics":
             its `compare`; "method": of the intervals; "seeds": per seed of training
-            {"seed", "metrics"}, or empty; "notes": sentences to know. What else there is goes to
-            the json.
+            {"seed", "metrics"}, or empty; "notes": sentences to know. Of a comparison over seeds
+            also "answers", "lattice" and "settings", see `comparison_answers`. What else there is
+            goes to the json.
         drawn: the gallery, in its order.
 
     Returns:
@@ -106,14 +107,6 @@ def _data_url(picture: RGBArray, quality: int) -> str:
     encoded = io.BytesIO()
     Image.fromarray(picture).save(encoded, format="JPEG", quality=quality, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
-
-
-def shown(value: float | None, decimals: int = 1, signed: bool = False) -> str:
-    """Return a number for the page, with a minus in place of the hyphen; a dash for None."""
-    if value is None:
-        return _NONE
-    text = format(round(value, decimals) + 0.0, f"{'+' if signed else ''}.{decimals}f")
-    return text.replace("-", _MINUS)
 
 
 @dataclass(frozen=True)
@@ -232,6 +225,9 @@ def _render(content: Mapping[str, Any], drawn: Sequence[Drawn]) -> str:
             for name, c in zip(content["names"], content["counts"].values(), strict=True)
         ),
         tables=_tables(content),
+        sentences=sentences(content) if "answers" in content else [],
+        answers=answer_rows(content) if "answers" in content else [],
+        lattice=lattice_rows(content) if "answers" in content else [],
         errors=[metric for name, metric in METRICS.items() if name.startswith("errors/")],
         cases=list(zip(drawn, _data_urls(drawn), strict=True)),
     )

@@ -1,4 +1,4 @@
-"""The Markdown that is generated: two tables of README.md, and pages in configs/ and docs/.
+"""The Markdown that is generated: three parts of README.md, and pages in configs/ and docs/.
 
 They come from `mask_rcnn_ext.paper` and from the files in `results/`, by `tools/make_tables.py`; a
 test fails when one is stale.
@@ -11,11 +11,13 @@ from ..atomic import atomic_open
 from ..errors import UserError
 from ..paper import ROWS, Row
 from .ablation_tables import ABLATIONS, ablations_page, differences_table
+from .comparison_doc import COMPARISON, comparison_doc, comparison_summary
 from .costs_page import COMMAND, COSTS, costs_page, read_json
 from .paper_tables import configs_page, configs_table
 
 __all__ = [
     "ABLATIONS_TABLE",
+    "COMPARISON_TABLE",
     "CONFIGS_TABLE",
     "markers",
     "pages",
@@ -23,7 +25,9 @@ __all__ = [
     "write_pages",
 ]
 
+_COMPARE = "Run: python tools/run_comparison.py"
 CONFIGS_TABLE, ABLATIONS_TABLE = "the table of configs", "the table of ablations"
+COMPARISON_TABLE = "the comparison's numbers"
 
 
 def markers(what: str) -> tuple[str, str]:
@@ -66,11 +70,14 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     ablations = read_json(root / ABLATIONS, "Run: python tools/run_ablations.py")
     readme = _with_table(readme, CONFIGS_TABLE, configs_table(root, rows), path)
     readme = _with_table(readme, ABLATIONS_TABLE, differences_table(ablations), path)
+    comparison = read_json(root / COMPARISON, _COMPARE)
+    readme = _with_table(readme, COMPARISON_TABLE, comparison_summary(comparison), path)
     return {
         "configs/README.md": configs_page(root, rows),
         "README.md": readme,
         "docs/models.md": costs_page(costs),
         "docs/ablations.md": ablations_page(ablations),
+        "docs/fcis_comparison.md": comparison_doc(comparison),
     }
 
 

@@ -42,8 +42,9 @@ _CONFIGS_HEAD = f"""\
 <!-- `{COMMAND}` writes this file from mask_rcnn_ext/paper; edits are lost. -->
 
 One yaml for each row of the paper (arXiv:1703.06870v3, Tables 1 to 9, and section 4.2) whose data
-and starting weights are public. Each holds what differs from its `_BASE_`, and its header gives
-the row, the published numbers, the command and the deviations:
+and starting weights are public, and for its rival, FCIS (arXiv:1611.07709). Each holds what differs
+from its `_BASE_`, and its header gives the row, the published numbers, the command and the
+deviations:
 
     python train_net.py --num-gpus 8 --config-file configs/mask_rcnn_R50_FPN.yaml
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
 
-from ..config import load_config
+from ..config import flat_config, load_config
 from ..errors import UserError
 
 __all__ = ["TASK_TITLES", "Run", "changed_keys", "evenly_spread", "read_predictions", "read_run"]
@@ -139,21 +138,13 @@ def read_predictions(run: Run, name: str) -> dict[Any, list[dict[str, Any]]] | N
 
 def changed_keys(config: CfgNode) -> list[tuple[str, str, str]]:
     """Return (key, value, detectron2's default or "") of every key that is not at its default."""
-    defaults = dict(_flatten(detectron2_get_cfg()))
-    own = dict(_flatten(load_config(None)))  # the defaults of the keys that this package adds
+    defaults = dict(flat_config(detectron2_get_cfg()))
+    own = dict(flat_config(load_config(None)))  # the defaults of the keys that this package adds
     return [
         (key, _plain(value), _plain(defaults[key]) if key in defaults else "")
-        for key, value in sorted(_flatten(config))
+        for key, value in sorted(flat_config(config))
         if _plain(value) != _plain(own.get(key, "\0"))
     ]
-
-
-def _flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _plain(value: Any) -> str:

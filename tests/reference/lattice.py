@@ -45,10 +45,13 @@ def within(place: float, lines: list[float]) -> bool:
     return any(abs(place - line) <= 0.5 + 1e-9 for line in lines)
 
 
-def lattice_sums(masks: list[np.ndarray], boxes: list, found: dict, k: int) -> dict[str, float]:
+def lattice_sums(
+    masks: list[np.ndarray], boxes: list, found: dict, k: int, side: int
+) -> dict[str, float]:
     """Return the sums of one image by the letter.
 
-    `found` has the prediction of each matched object and its RoI, XYWH like the boxes.
+    `found` has the prediction of each matched object and its RoI, XYWH like the boxes; `side` is
+    that of the grid in cells.
     """
     sums = dict.fromkeys(("cracks", "on", "expected", "dense_on", "dense_off"), 0.0)
     counts = dict.fromkeys(("rois", "narrow", "narrow_cells", "left_out"), 0)
@@ -66,10 +69,12 @@ def lattice_sums(masks: list[np.ndarray], boxes: list, found: dict, k: int) -> d
                 counts["left_out"] += len(places)
                 continue
             lattice = [low + g * extent / k for g in range(1, k)]
-            cells = [low + m * extent / (3 * k) for m in range(2, 3 * k - 1) if m % 3]
+            # Sides of cells: lattice lines whose two neighbours are not beside the RoI's sides.
+            compared = [m * side // k for m in range(1, k) if 2 < m * side // k < side - 2]
+            cells = {m: low + m * extent / side for m in range(side + 1)}
             shifts = [((i + 0.5) / PHASES - 0.5) * extent / k for i in range(PHASES)]
             chances: dict[float, float] = {}
-            dense = extent > 3 * k
+            dense = extent > side
             counts["narrow_cells"] += not dense
             for place in places:
                 if place not in chances:
@@ -78,6 +83,9 @@ def lattice_sums(masks: list[np.ndarray], boxes: list, found: dict, k: int) -> d
                 sums["cracks"] += 1
                 sums["on"] += within(place, lattice)
                 sums["expected"] += chances[place]
-                sums["dense_on"] += dense and within(place, lattice)
-                sums["dense_off"] += dense and within(place, cells)
+                if dense:
+                    for m in compared:
+                        sums["dense_on"] += within(place, [cells[m]])
+                        sums["dense_off"] += within(place, [cells[m - 1]]) / 2
+                        sums["dense_off"] += within(place, [cells[m + 1]]) / 2
     return {**sums, **counts}

@@ -1,0 +1,1 @@
+"""Mask R-CNN and FCIS, small, on the same data: training runs, and what they measured."""
