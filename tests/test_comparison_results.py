@@ -13,6 +13,7 @@ from conftest import REPO
 from fake_comparison import FCIS, RIVAL, FakeTraining
 from PIL import Image
 
+from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.comparison import results as comparison_results
 from mask_rcnn_ext.engine.comparison.runs import MODELS, ComparisonRun, plan
 from mask_rcnn_ext.evaluation.detections import load_truth
@@ -245,18 +246,19 @@ def test_the_doc_has_the_numbers_and_even_tables(numbers):
         assert f"(../configs/shapes/{variant}.yaml)" in doc
 
 
-def test_the_doc_is_generated_where_there_are_results(numbers, tmp_path):
+def test_the_doc_and_the_readme_are_generated_from_the_results(numbers, tmp_path):
     for name in ("README.md", COSTS, ABLATIONS):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
-    assert DOC not in generated_pages.pages(tmp_path, ())
+    with pytest.raises(UserError, match=r"Run: python tools/run_comparison.py"):
+        generated_pages.pages(tmp_path, ())
     (tmp_path / COMPARISON).write_text(json.dumps(numbers))
     assert generated_pages.pages(tmp_path, ())[DOC] == comparison_doc(numbers)
-    assert DOC in generated_pages.write_pages(tmp_path, ())
+    assert {DOC, "README.md"} <= set(generated_pages.write_pages(tmp_path, ()))
     assert generated_pages.stale_pages(tmp_path, ()) == []
     numbers["answers"]["leak"]["a"] += 1
     (tmp_path / COMPARISON).write_text(json.dumps(numbers))
-    assert generated_pages.stale_pages(tmp_path, ()) == [DOC]
+    assert generated_pages.stale_pages(tmp_path, ()) == ["README.md", DOC]
 
 
 def test_measuring_is_told(measured, data, monkeypatch, caplog):

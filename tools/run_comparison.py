@@ -68,7 +68,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output", default="output/compare", metavar="DIR", help="of the runs and the page"
     )
-    parser.add_argument("--results", default="results/fcis_comparison.json", metavar="FILE")
+    parser.add_argument(
+        "--results", default="results/fcis_comparison.json", metavar="FILE", help="json to write"
+    )
     parser.add_argument(
         "--picture", default="docs/images/fcis_comparison.png", metavar="FILE", help="for a README"
     )

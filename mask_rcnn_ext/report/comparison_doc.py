@@ -34,6 +34,17 @@ In brackets: 95 % intervals, {method}. Numbers of a model are means over its tra
 are {first} minus {second}; all of these metrics are errors, less is better.
 
 """
+_MEANINGS = """
+## What is measured
+
+An object's overlap is its largest box IoU with another object: none is below 0.05, heavy 0.3 or
+more, partial what is between. A detection is matched as in COCO, at mask IoU 0.5. The contested
+region of an object is where its box meets those of others; a pair is two matched objects whose
+boxes meet. Spurious contour lies there, farther from every object's contour than 2 px and 2 % of
+the diagonal of the object's box; a straight seam is a run of it of at least 6 px and 15 % of the
+square root of the object's area, |G|, nowhere more than 1 px from its chord.
+
+"""
 _LATTICE = """
 ## Is it the lattice?
 
@@ -91,6 +102,7 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
     lattice += markdown_table(lattice_header, lattice_rows(content), words=1)
     before = _before_voting_table(content)
     parts = [head, answers, intervals, _levels_table(content), before, lattice]
+    parts += [_MEANINGS, _meanings(content)]
     parts += ["\n## The runs\n\n", _runs_table(runs), _differing(configs)]
     return "".join(parts)
 
@@ -126,6 +138,14 @@ def _ap_rows(content: Mapping[str, Any], names: Sequence[str]) -> Iterator[list[
             shown(entry["difference"], signed=True),
             "\u2013" if None in ends else f"[{', '.join(shown(e, signed=True) for e in ends)}]",
         ]
+
+
+def _meanings(content: Mapping[str, Any]) -> str:
+    names = [
+        "boundary/AP",
+        *(answer["metric"] for answer in content["answers"].values() if "metric" in answer),
+    ]
+    return "".join(f"- *{METRICS[n].label}*: {METRICS[n].meaning}\n" for n in names)
 
 
 def _before_voting_table(content: Mapping[str, Any]) -> str:
