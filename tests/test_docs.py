@@ -68,6 +68,7 @@ def test_the_comparison_is_told_as_it_came_out():
     assert drop["low"] > 0  # Mask R-CNN loses more
     assert not share["excludes_zero"]  # but no larger share
     assert not comparison["answers"]["seam_share"]["excludes_zero"]
+    assert metrics["errors/seam_length"]["low"] > 0
     lattice = comparison["lattice"]["b"]
     assert lattice["excludes_one"] == {"ratio": True, "density_ratio": True}
     assert 1.75 < lattice["density_ratio"]["value"] < 2.25
