@@ -96,7 +96,10 @@ def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None
     ):  # yacs: "Non-existent config key: X" (file), "Non-existent key: X" (list)
         key = key or message.rsplit(":", 1)[-1].strip()
         return UserError(f"{source}: unknown config key {key!r}{nearest(key, _walk_keys(cfg))}")
-    return UserError(f"{source}: {f'{key}: ' if key else ''}{message}")
+    hint = ""
+    if "(<class 'float'> vs. <class 'int'>)" in message:
+        hint = ". Write whole numbers with a point there, such as 2.0"
+    return UserError(f"{source}: {f'{key}: ' if key else ''}{message}{hint}")
 
 
 def _declare(node: CfgNode, key: str, default: Any) -> None:

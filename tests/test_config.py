@@ -144,3 +144,8 @@ def test_keys_of_a_project_are_declared_before_the_file_is_read(tmp_path):
     assert cfg.MODEL.ROI_MASK_HEAD.ROUGHNESS == 0.125
     with pytest.raises(UserError, match="ROUGHNESS"):
         load_config(str(path))
+
+
+def test_a_whole_number_for_a_float_says_how_to_write_it():
+    with pytest.raises(UserError, match=r"VOTE_IOU_THRESH.*Write whole numbers with a point"):
+        get_cfg().merge_from_list(["MODEL.FCIS.VOTE_IOU_THRESH", "1"])

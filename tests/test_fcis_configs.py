@@ -8,18 +8,20 @@ import pytest
 import torch
 from conftest import REPO
 from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from fcis_recipes import RECIPES
 
-from mask_rcnn_ext import load_config, model_zoo, paper
+from mask_rcnn_ext import UserError, load_config, model_zoo, paper
 from mask_rcnn_ext.config import flat_config, get_cfg
 from mask_rcnn_ext.engine.combinations import require_fitting_parts, require_fitting_training_data
 from mask_rcnn_ext.engine.setup import check_registry_names
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.engine.two_stage import first_stage, second_stage
+from mask_rcnn_ext.modeling.fcis import FCISROIHeads
 from mask_rcnn_ext.paper.deviations import FCIS, OWN
 
 ROOT = REPO / "configs"
@@ -240,3 +242,18 @@ def test_the_base_lists_the_common_deviations():
     text = header("Base-FCIS")
     assert [deviation for deviation in FCIS if f"- {deviation}" not in text] == []
     assert text.count(" - ") == len(FCIS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("NUM_PASSES_TEST", 0), ("CONV_DIM", 0), ("CONV_LR_FACTOR", 0.0)),
+        *(("MASK_LOSS_WEIGHT", -1.0), ("POOLER_SAMPLING_RATIO", -1), ("VOTE_IOU_THRESH", 2.0)),
+    ],
+    ids=str,
+)
+def test_a_number_out_of_range_is_told(key, value):
+    cfg = config("shapes/fcis_tiny")
+    cfg.MODEL.FCIS[key] = value
+    with pytest.raises(UserError, match=rf"MODEL\.FCIS\.{key}: expected .*, got {value}"):
+        FCISROIHeads.from_config(cfg, {"res5": ShapeSpec(channels=8, stride=8)})

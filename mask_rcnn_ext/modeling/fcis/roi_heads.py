@@ -22,6 +22,7 @@ from ...layers import PSROIAlign, PSROIPool
 from .losses import RoILosses, hardest, roi_losses, sample_mask_targets
 from .objects import bitmasks_of, numbered
 from .pooler import build_ps_pooler
+from .ranges import require_in_range
 from .scores import class_logits, foreground_masks
 
 __all__ = ["FCISROIHeads", "Pooled", "RoIResults"]
@@ -125,7 +126,7 @@ class FCISROIHeads(ROIHeads):
 
         Raises:
             UserError: not exactly one feature map, no mask branch, a keypoint branch, or see
-                `build_ps_pooler`.
+                `require_in_range` and `build_ps_pooler`.
         """
         names = cfg.MODEL.ROI_HEADS.IN_FEATURES
         if len(names) != 1 or names[0] not in input_shape:
@@ -138,11 +139,7 @@ class FCISROIHeads(ROIHeads):
                 "FCISROIHeads has masks and no keypoints: set MODEL.MASK_ON True and "
                 "MODEL.KEYPOINT_ON False"
             )
-        if cfg.MODEL.FCIS.NUM_PASSES_TEST < 1:
-            raise UserError(
-                f"MODEL.FCIS.NUM_PASSES_TEST: expected 1 or more, got "
-                f"{cfg.MODEL.FCIS.NUM_PASSES_TEST}"
-            )
+        require_in_range(cfg)
         ret = super().from_config(cfg)
         if cfg.MODEL.FCIS.OHEM:
             ret |= {"batch_size_per_image": _ALL, "positive_fraction": 1.0}
