@@ -173,7 +173,7 @@ def test_a_bad_result_file_is_one_line_and_leaves_nothing(
     assert err.splitlines()[-1].startswith("error: ")
     assert "bad.json" in err
     assert message in err
-    assert os.listdir(tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_both_files_are_read_before_either_is_measured(call, monkeypatch, capsys):

@@ -126,9 +126,9 @@ def compare_files(args: argparse.Namespace) -> None:
     else:
         json_file, folder = args.gt_json, args.images
     truth = load_truth(json_file)
-    require_writable(args.output)
     # Both are read before either is measured: a mistake is told after seconds, not minutes.
     first, second = (load_results(path, truth) for path in (args.a, args.b))
+    require_writable(args.output)  # makes the folder, which a mistake in a file must not leave
     records_a, records_b = (
         measure_model(found, truth, name, args.processes)
         for found, name in zip((first, second), args.names, strict=True)
