@@ -60,7 +60,7 @@ lint: setup  ## ruff and mypy
 
 check: lint test  ## lint and test
 
-tables: setup  ## write configs/README.md, README.md's table of configs and docs/models.md
+tables: setup  ## write the generated parts of README.md, configs/ and docs/
 	$(PY) tools/make_tables.py
 
 doctor: setup  ## say what is installed, what is wrong and how to mend it

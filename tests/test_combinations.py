@@ -81,7 +81,7 @@ def test_another_projects_architecture_may_take_the_heads_of_fcis(monkeypatch):
     monkeypatch.setitem(META_ARCH_REGISTRY._obj_map, "Voter", Voter)
     cfg = get_config("fcis_R101_C5_dilated")
     cfg.MODEL.META_ARCHITECTURE = "Voter"
-    require_fitting_parts(cfg)
+    assert require_fitting_parts(cfg) is None  # no UserError
 
 
 def test_fcis_trains_on_whole_masks():

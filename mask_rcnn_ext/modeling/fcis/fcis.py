@@ -129,6 +129,7 @@ class FCIS(GeneralizedRCNN):
             height: of the output image.
             width: the same.
         """
+        # detectron2 keeps what is larger than the threshold, FCIS also what equals it.
         rois = rois[rois.proposal_boxes.nonempty(threshold=max(self.min_size - 1e-5, 0.0))]
         boxes = Boxes(rois.proposal_boxes.tensor)
         boxes.scale(width / rois.image_size[1], height / rois.image_size[0])
