@@ -32,7 +32,7 @@ _FILLED_IN = ("MASK_RCNN_EXT.CLASS_NAMES", "MASK_RCNN_EXT.CATEGORY_IDS", "MODEL.
 # Keys, by their beginning, in which the models must not differ: backbone, data, schedule.
 _SHARED = (
     *("MODEL.BACKBONE.", "MODEL.TINY_RESNET.", "MODEL.RESNETS.", "MODEL.WEIGHTS", "MODEL.PIXEL_"),
-    *("DATASETS.", "INPUT.", "SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH"),
+    *("DATASETS.", "INPUT.", "SOLVER.", "MASK_RCNN_EXT.OPTIMIZER"),
 )
 _STARTS_WITH = {"console.txt", "log.txt"}  # a run that was stopped before it wrote its config
 
