@@ -103,17 +103,18 @@ def sentences(content: Mapping[str, Any]) -> list[str]:
     return [_loss(content), _seams(content), _lattice(content)]
 
 
-def _verdict(entry: Mapping[str, Any]) -> str:
-    if entry["excludes_zero"] is None:
+def _verdict(excludes: bool | None, value: str) -> str:
+    """Return in words whether an interval excludes the value that says "no difference"."""
+    if excludes is None:
         return "there is no interval"
-    return f"the interval {'excludes' if entry['excludes_zero'] else 'includes'} zero"
+    return f"the interval {'excludes' if excludes else 'includes'} {value}"
 
 
 def _difference(content: Mapping[str, Any], entry: Mapping[str, Any], unit: str) -> str:
     first, second = content["names"]
     return (
         f"{first} minus {second}: {shown(entry['difference'], signed=True)}{unit} "
-        f"{_interval(entry, signed=True)}; {_verdict(entry)}."
+        f"{_interval(entry, signed=True)}; {_verdict(entry['excludes_zero'], 'zero')}."
     )
 
 
@@ -148,14 +149,14 @@ def _lattice(content: Mapping[str, Any]) -> str:
     a, b = (content["lattice"][side] for side in ("a", "b"))
     if b["ratio"]["value"] is None:
         return f"{second} has no spurious contour before voting to hold against its lattice."
-    said = {True: "excludes", False: "includes", None: "does not settle"}
+    ratio, density = (_verdict(b["excludes_one"][name], "1") for name in ("ratio", "density_ratio"))
     return (
         f"Before voting, {shown(_percent(b['share']['value']))} % of {second}'s spurious contour "
         f"lies on the k = {k} lattice lines of its RoI, and "
-        f"{shown(_percent(b['chance']['value']))} % would by chance: {_times(b['ratio'])}; the "
-        f"interval {said[b['excludes_one']['ratio']]} 1. A lattice line has "
+        f"{shown(_percent(b['chance']['value']))} % would by chance: {_times(b['ratio'])}; {ratio}. "
+        "A lattice line has "
         f"{_times(b['density_ratio'])} as a line beside it, which is a side of the mask's cells "
-        f"and none between score maps; the interval {said[b['excludes_one']['density_ratio']]} 1. "
+        f"and none between score maps; {density}. "
         f"{first}, whose masks have a grid of their own with these lines in it: "
         f"{_times(a['ratio'])} as by chance, {_times(a['density_ratio'])} as the lines beside."
     )

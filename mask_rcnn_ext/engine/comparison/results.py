@@ -25,7 +25,13 @@ from ...evaluation.comparison import (
     summarize,
 )
 from ...evaluation.intervals import METRICS as AP_METRICS
-from ...evaluation.lattice import LatticeRecord, lattice_records, pool_records, summarize_lattice
+from ...evaluation.lattice import (
+    LatticeRecord,
+    lattice_records,
+    load_boxed_results,
+    pool_records,
+    summarize_lattice,
+)
 from ...evaluation.seeds import SeedComparison, compare_seeds, method
 from .runs import MODELS, ComparisonRun, compare_configs
 
@@ -99,14 +105,14 @@ def measure_runs(runs: Sequence[ComparisonRun], processes: int = 1) -> Measured:
     for index, variant in enumerate(MODELS):
         for run in (run for run in runs if run.variant == variant):
             logger.info("measuring %s ...", run.title)
-            found = load_results(run.predictions, truth)
+            rois = load_boxed_results(run.rois_file, truth)
+            found = load_results(run.predictions, truth) if run.is_fcis else rois.detections
             if not records[index]:
                 detections.append(found)
             records[index].append(measure(truth, found, processes=processes))
             if run.is_fcis:
-                before = load_results(run.rois_file, truth)
-                unvoted.append(measure(truth, before, processes=processes))
-            found_on = lattice_records(truth, run.rois_file, k=_bins(), cells=_mask_side(variant))
+                unvoted.append(measure(truth, rois.detections, processes=processes))
+            found_on = lattice_records(truth, rois, k=_bins(), cells=_mask_side(variant))
             lattice[index].append(found_on)
     return Measured(truth, images, (detections[0], detections[1]), records, unvoted, lattice)
 
