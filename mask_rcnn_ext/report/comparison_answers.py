@@ -153,8 +153,8 @@ def _lattice(content: Mapping[str, Any]) -> str:
     return (
         f"Before voting, {shown(_percent(b['share']['value']))} % of {second}'s spurious contour "
         f"lies on the k = {k} lattice lines of its RoI, and "
-        f"{shown(_percent(b['chance']['value']))} % would by chance: {_times(b['ratio'])}; {ratio}. "
-        "A lattice line has "
+        f"{shown(_percent(b['chance']['value']))} % would by chance: {_times(b['ratio'])}; "
+        f"{ratio}. A lattice line has "
         f"{_times(b['density_ratio'])} as a line beside it, which is a side of the mask's cells "
         f"and none between score maps; {density}. "
         f"{first}, whose masks have a grid of their own with these lines in it: "
