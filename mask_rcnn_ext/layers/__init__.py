@@ -1,5 +1,6 @@
 """Tensor functions and modules without config or `Instances`."""
 
+from .crop_warp import dilate_boxes, warp_crops
 from .ps_roi_layers import PSROIAlign, PSROIPool
 from .roi_layers import (
     FullPrecisionROIAlign,
@@ -17,4 +18,6 @@ __all__ = [
     "ROIAlignMax",
     "ROIWarpAve",
     "ROIWarpMax",
+    "dilate_boxes",
+    "warp_crops",
 ]
