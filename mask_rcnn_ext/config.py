@@ -151,8 +151,12 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     # Evaluators beside COCO's, by name. "FCISComparisonEvaluator": AP by overlap level, Boundary
     # AP, and the errors where objects meet.
     _declare(ext, "EVALUATORS", [])
+    # Parts of the model, by the beginning of their names ("backbone", "backbone.bottom_up.res2",
+    # "proposal_generator"), whose weights and batch statistics training leaves as they are.
+    _declare(ext, "FREEZE", [])
 
     _declare_mask_head_keys(cfg.MODEL.ROI_MASK_HEAD)
+    _declare_rcnn_keys(cfg.MODEL, node)
     _declare_fcis_keys(cfg.MODEL, node)
     _declare_backbone_keys(cfg.MODEL, node)
 
@@ -170,6 +174,23 @@ def _declare_mask_head_keys(mask_head: CfgNode) -> None:
     _declare(mask_head, "FC_DIM", 1024)
     # A pixel belongs to the pasted mask from this probability on (section 3.1, "Inference").
     _declare(mask_head, "PASTE_THRESH", 0.5)
+
+
+def _declare_rcnn_keys(model: CfgNode, node: type[CfgNode]) -> None:
+    """Add what the meta-architecture `RCNN` and `ClassifierBoxHead` read."""
+    _declare(model, "RCNN", node())
+    rcnn = model.RCNN
+    # Side of the warped crops, of which CROP_CONTEXT pixels on every side show what surrounds the
+    # proposal.
+    _declare(rcnn, "CROP_SIZE", 227)
+    _declare(rcnn, "CROP_CONTEXT", 16)
+    # Crops that the backbone takes at once in testing: less needs less memory.
+    _declare(rcnn, "CROPS_PER_BATCH", 256)
+    # "softmax": class scores and boxes learned with the backbone. "svm": one linear SVM per class
+    # and ridge regression of the boxes, which tools/train_rcnn_svm.py fits to a trained backbone.
+    _declare(rcnn, "SCORER", "softmax")
+    # Of `ClassifierBoxHead`: share of the units of its fully connected layers that training drops.
+    _declare(model.ROI_BOX_HEAD, "DROPOUT", 0.0)
 
 
 def _declare_fcis_keys(model: CfgNode, node: type[CfgNode]) -> None:

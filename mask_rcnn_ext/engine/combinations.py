@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..modeling.fcis import FCIS, FCISROIHeads
 from ..modeling.meta_arch import MaskRCNN
 from ..modeling.poolers import POOLER_TYPES
+from ..modeling.rcnn import RCNN, RCNNROIHeads
 from ..modeling.roi_heads import (
     MaskRCNNFCNHead,
     MaskRCNNMLPHead,
@@ -27,6 +28,7 @@ from ..modeling.roi_heads import (
 __all__ = [
     "is_fcis",
     "is_generalized_rcnn",
+    "is_rcnn",
     "require_fitting_parts",
     "require_fitting_training_data",
 ]
@@ -45,6 +47,11 @@ def is_fcis(cfg: CfgNode) -> bool:
     return _is_meta_architecture(cfg, FCIS)
 
 
+def is_rcnn(cfg: CfgNode) -> bool:
+    """Return whether the config's meta-architecture is registered as an `RCNN`."""
+    return _is_meta_architecture(cfg, RCNN)
+
+
 def _is_meta_architecture(cfg: CfgNode, kind: type) -> bool:
     name = cfg.MODEL.META_ARCHITECTURE
     architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
@@ -57,14 +64,15 @@ def require_fitting_parts(cfg: CfgNode) -> None:
     Call it when the names are known to be registered.
 
     Raises:
-        UserError: one of FCIS's meta-architecture and heads is without the other, or detectron2's
-            RoI heads are to build a RoI layer of this package, or a mask head whose side they
-            announce wrongly.
+        UserError: one of FCIS's, or of R-CNN's, meta-architecture and heads is without the other;
+            R-CNN is to make its own proposals, or masks or keypoints; or detectron2's RoI heads are
+            to build a RoI layer of this package, or a mask head whose side they announce wrongly.
     """
     if not is_generalized_rcnn(cfg):
         return
     roi_heads = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)
-    _require_both_of_fcis(cfg, roi_heads)
+    _require_both_of_a_method(cfg, roi_heads)
+    _require_fitting_rcnn(cfg)
     # Not their subclasses: a class of another project may build what it likes.
     if roi_heads not in (Res5ROIHeads, StandardROIHeads):
         return
@@ -89,23 +97,57 @@ def require_fitting_parts(cfg: CfgNode) -> None:
         )
 
 
-def _require_both_of_fcis(cfg: CfgNode, roi_heads: Any) -> None:
+# Heads that come with a meta-architecture of their own -> it, its class, what the two are to each
+# other.
+_OWN_HEADS = {
+    "FCISROIHeads": (
+        FCISROIHeads,
+        "FCIS",
+        FCIS,
+        "return RoIs to vote",
+        "makes detections of its RoIs",
+    ),
+    "RCNNROIHeads": (RCNNROIHeads, "RCNN", RCNN, "read maps of crops", "crops its proposals"),
+}
+
+
+def _require_both_of_a_method(cfg: CfgNode, roi_heads: Any) -> None:
     architecture, name = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME
     if not isinstance(roi_heads, type):  # a function, which may return what it likes
         return
-    of_fcis = issubclass(roi_heads, FCISROIHeads)
-    if is_fcis(cfg) and not of_fcis:
+    for own_name, (heads, own, kind, they, it) in _OWN_HEADS.items():
+        belongs = issubclass(roi_heads, heads)
+        if _is_meta_architecture(cfg, kind) and not belongs:
+            raise UserError(
+                f"MODEL.META_ARCHITECTURE {architecture}: expected its own heads, which {they}, "
+                f"got {name}. Set MODEL.ROI_HEADS.NAME {own_name}"
+            )
+        # Not their subclasses, as above.
+        others = {GeneralizedRCNN, PanopticFPN, MaskRCNN, FCIS, RCNN} - {kind}
+        if belongs and META_ARCH_REGISTRY.get(architecture) in others:
+            raise UserError(
+                f"MODEL.ROI_HEADS.NAME {name}: expected the meta-architecture that {it}, got "
+                f"{architecture}. Set MODEL.META_ARCHITECTURE {own}"
+            )
+
+
+def _require_fitting_rcnn(cfg: CfgNode) -> None:
+    if not is_rcnn(cfg):
+        return
+    name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
+    if not cfg.MODEL.LOAD_PROPOSALS or name != "PrecomputedProposals":
         raise UserError(
-            f"MODEL.META_ARCHITECTURE {architecture}: expected its own heads, which return RoIs to "
-            f"vote, got {name}. Set MODEL.ROI_HEADS.NAME FCISROIHeads"
+            "MODEL.META_ARCHITECTURE RCNN: its proposals come from outside: expected "
+            f"MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals, got {name!r} (LOAD_PROPOSALS "
+            f"{cfg.MODEL.LOAD_PROPOSALS}). Set that and MODEL.LOAD_PROPOSALS True; "
+            "tools/compute_proposals.py writes the files"
         )
-    # Not their subclasses, as above.
-    others = (GeneralizedRCNN, PanopticFPN, MaskRCNN)
-    if of_fcis and META_ARCH_REGISTRY.get(architecture) in others:
-        raise UserError(
-            f"MODEL.ROI_HEADS.NAME {name}: expected the meta-architecture that makes detections of "
-            f"its RoIs, got {architecture}. Set MODEL.META_ARCHITECTURE FCIS"
-        )
+    for key in ("MASK_ON", "KEYPOINT_ON"):
+        if cfg.MODEL[key]:
+            raise UserError(
+                f"MODEL.{key}: R-CNN finds boxes only, expected False, got True. Set MODEL.{key} "
+                "False"
+            )
 
 
 def _has_fixed_side(cfg: CfgNode) -> bool:
@@ -125,8 +167,9 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
     Call it when the data sets are registered.
 
     Raises:
-        UserError: a range of sizes without two ends; polygons where FCIS samples whole masks; or a
-            data set whose keypoints are not described, or are not those of the model.
+        UserError: a range of sizes without two ends; polygons where FCIS samples whole masks;
+            SVMs, which no gradient trains; or a data set whose keypoints are not described, or are
+            not those of the model.
     """
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
@@ -139,6 +182,12 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
             "INPUT.MASK_FORMAT: FCIS samples its mask targets from whole masks: expected "
             f"'bitmask', got {cfg.INPUT.MASK_FORMAT!r}. Set INPUT.MASK_FORMAT bitmask; polygons "
             "are drawn then when they are read"
+        )
+    if is_rcnn(cfg) and cfg.MODEL.RCNN.SCORER == "svm":
+        raise UserError(
+            "MODEL.RCNN.SCORER svm: the SVMs and the box regression are fitted to a trained "
+            "backbone, not trained by gradients: use tools/train_rcnn_svm.py. To train the "
+            "backbone, set MODEL.RCNN.SCORER softmax"
         )
     if not cfg.MODEL.KEYPOINT_ON:
         return

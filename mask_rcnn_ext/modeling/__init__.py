@@ -1,3 +1,3 @@
 """Backbones, heads and meta-architectures, registered in detectron2's own registries."""
 
-from . import backbone, fcis, meta_arch, roi_heads
+from . import backbone, fcis, meta_arch, rcnn, roi_heads
