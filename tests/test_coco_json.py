@@ -100,6 +100,7 @@ DROPPED = [
     pytest.param({"bbox": [40, 0, 5, 5]}, "box outside the image", id="box outside"),
     pytest.param({"segmentation": ...}, "no segmentation", id="no segmentation"),
     pytest.param({"segmentation": []}, "no segmentation", id="empty segmentation"),
+    pytest.param({"segmentation": [], "bbox": []}, "no box and no mask", id="nothing"),
     pytest.param({"segmentation": 5}, "segmentation that is a int", id="number"),
     pytest.param({"segmentation": [[1, 1, 9, 9]]}, "at least 3 points", id="two points"),
     pytest.param({"segmentation": [[1, 1, 9, 9, 5, 1, 2]]}, "at least 3 points", id="odd"),
@@ -181,6 +182,49 @@ def test_nothing_left_is_an_error_that_says_why(folder):
         check(folder, crowd)
     assert len(check(folder, crowd, allow_empty=True).content["annotations"]) == 1
     assert check(folder, {**content(), "annotations": []}, allow_empty=True).polygons
+
+
+@pytest.mark.parametrize(
+    ("changes", "dropped"),
+    [
+        pytest.param({}, "", id="none"),
+        pytest.param({"segmentation": []}, "", id="empty"),
+        pytest.param({"iscrowd": 1}, "", id="crowd"),
+        pytest.param({"segmentation": SQUARE, "bbox": ...}, "", id="no box but a mask"),
+        pytest.param({"bbox": ...}, "no box and no mask", id="no box either"),
+        pytest.param({"bbox": [1, 2, 0, 4]}, "box without width", id="wrong box"),
+        pytest.param({"segmentation": [[1, 1, 9, 9]]}, "at least 3 points", id="wrong mask"),
+    ],
+)
+def test_boxes_without_masks_are_kept_for_a_model_without_masks(folder, caplog, changes, dropped):
+    boxes = annotation(7, **{"segmentation": ..., **changes})
+    checked = check(folder, content(annotation(6), boxes), masks=False, strict=not dropped)
+    kept = [a["id"] for a in checked.content["annotations"]]
+    assert kept == ([6] if dropped else [6, 7])
+    assert checked.polygons
+    assert dropped in caplog.text
+    assert "MASK_ON" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("box", "area"),
+    [([10, 10, 4.5, 2], 9.0), ([35, 10, 10, 10], 50.0)],
+    ids=["the box's", "of the part in the image"],
+)
+def test_the_area_of_a_box_without_a_mask(folder, box, area):
+    boxes = annotation(7, segmentation=..., area=..., bbox=box)
+    checked = check(folder, content(annotation(6), boxes), masks=False)
+    assert checked.content["annotations"][1]["area"] == area
+    assert checked.changed
+
+
+def test_boxes_without_masks_name_the_way_out(folder, caplog):
+    way_out = "A model without masks, MODEL.MASK_ON False, needs their boxes only"
+    boxes = annotation(7, segmentation=...)
+    with pytest.raises(UserError, match=rf"1 x no segmentation \(first: 7\)\. {way_out}"):
+        check(folder, content(boxes))
+    check(folder, content(annotation(6), boxes))
+    assert way_out in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL, TINY_CONFIG, run_train_net
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -263,6 +264,32 @@ def test_strict_names_the_annotation(tmp_path):
     assert len(DatasetCatalog.get("own_train")[0]["annotations"]) == 1
     with pytest.raises(UserError, match=r"t.json: malformed 1 of 2 .*\(first: 2\)"):
         register(train, strict=True)
+
+
+def test_boxes_without_masks_train_a_model_without_masks(tmp_path, coco_pair, capsys):
+    for path in coco_pair[1::4]:
+        coco = json.loads(Path(path).read_text())
+        for entry in coco["annotations"]:
+            del entry["segmentation"], entry["area"]
+        Path(path).write_text(json.dumps(coco))
+    run = tmp_path / "run"
+    arguments = [
+        "--config-file", TINY_CONFIG, *coco_pair, *SMALL,
+        "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", str(run), "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0",
+    ]  # fmt: skip
+    assert run_train_net(*arguments) == 2
+    assert "MODEL.MASK_ON False" in capsys.readouterr().err
+    assert not run.exists()
+
+    assert run_train_net(*arguments, "MODEL.MASK_ON", "False") == 0
+    results = json.loads((run / "results.json").read_text())
+    assert "segm" not in results
+    assert results["bbox"]["AP"] is not None
+    # Every instance is there to learn from and to compare with, by the size of its box.
+    records = DatasetCatalog.get("own_train")
+    assert sum(len(record["annotations"]) for record in records) == 24
+    val = json.loads(Path(MetadataCatalog.get("own_val").json_file).read_text())["annotations"]
+    assert [a["area"] for a in val] == [a["bbox"][2] * a["bbox"][3] for a in val]
 
 
 def test_a_class_without_an_instance_is_named(tmp_path, caplog, monkeypatch):

@@ -39,6 +39,7 @@ def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[
                 data.VAL_IMAGES,
                 clean_dir=clean_dir,
                 strict=data.STRICT,
+                masks=cfg.MODEL.MASK_ON,
                 classes=classes,
             )
         except UserError as error:

@@ -60,6 +60,7 @@ def clean_annotations(
     content: dict[str, Any],
     folders: Sequence[str],
     strict: bool,
+    masks: bool,
     mended: Tally,
     dropped: Tally,
 ) -> tuple[list[dict[str, Any]], list[str]]:
@@ -69,6 +70,7 @@ def clean_annotations(
         content: the json, with images' sizes, ids and references checked.
         folders: where mask files are looked for.
         strict: count an instance as malformed if any of its polygons is.
+        masks: count an instance as malformed if it has a box and no segmentation.
         mended: gets what was completed.
         dropped: gets what was malformed.
 
@@ -84,7 +86,8 @@ def clean_annotations(
         image = images[annotation["image_id"]]
         size = (image["height"], image["width"])
         try:
-            _clean_mask(annotation, size, folders, strict, mended)
+            if masks or annotation.get("segmentation") or not annotation.get("bbox"):
+                _clean_mask(annotation, size, folders, strict, mended)
             _clean_box(annotation, size, mended)
         except _Malformed as fault:
             dropped.add(str(fault), annotation["id"])
@@ -107,7 +110,8 @@ def _complete_numbers(annotation: dict[str, Any], size: tuple[int, int], mended:
         mended.add("`iscrowd` set", annotation["id"])
     area = annotation.get("area", 0)
     if not _is_number(area) or area <= 0:
-        annotation["area"] = _mask_area(annotation["segmentation"], size)
+        mask, (_, _, width, height) = annotation.get("segmentation"), annotation["bbox"]
+        annotation["area"] = _mask_area(mask, size) if mask else float(width * height)
         mended.add("`area` computed", annotation["id"])
 
 
@@ -146,7 +150,7 @@ def _clean_mask(
     """Check the segmentation and give it a form that detectron2 and pycocotools read."""
     mask = annotation.get("segmentation")
     if not mask:
-        raise _Malformed("no segmentation")
+        raise _Malformed("no segmentation" if annotation.get("bbox") else "no box and no mask")
     if isinstance(mask, dict):
         _check_rle(mask, size)
     elif isinstance(mask, str):
@@ -162,17 +166,14 @@ def _clean_mask(
         kept = _sound_polygons(parts, size, strict)
         if kept is not mask:
             annotation["segmentation"] = kept
-            what = (
-                "flat polygon" if parts is not mask else "polygons without their degenerate parts"
-            )
+            what = "flat polygon" if parts is not mask else "polygons without degenerate parts"
             mended.add(what, annotation["id"])
 
 
 def _as_bitmap(rows: list[Any]) -> np.ndarray | None:
     """Return a 2-D list of 0 and 1 as an array; None when it is polygons.
 
-    Polygons are told apart by their values: several of equal length in [0, 1] x [0, 1] are no
-    shape.
+    Polygons differ by their values: several of equal length in [0, 1] x [0, 1] are no shape.
     """
     first = rows[0]
     if len(rows) < 2 or not isinstance(first, list) or not first or first[0] not in (0, 1):

@@ -74,6 +74,7 @@ def register_own_data(
     *,
     clean_dir: str,
     strict: bool = False,
+    masks: bool = True,
     classes: Sequence[tuple[int, str]] = (),
 ) -> OwnData:
     """Check a user's COCO-format files and register them as `own_train` and `own_val`.
@@ -89,6 +90,7 @@ def register_own_data(
         val_images: folder of its images.
         clean_dir: folder for cleaned copies, made when needed.
         strict: make a malformed annotation an error; by default it is dropped and counted.
+        masks: the model learns masks; without, instances need no segmentation.
         classes: (category id, name) by ascending id, the class table of weights to evaluate. It
             takes the place of the train file's categories, and each file must agree with it.
 
@@ -103,7 +105,7 @@ def register_own_data(
         _forget(name)
     given = _complete_pairs({"train": (train_json, train_images), "val": (val_json, val_images)})
     files = {
-        split: check_coco_json(*pair, strict=strict, allow_empty=split == "val")
+        split: check_coco_json(*pair, strict=strict, masks=masks, allow_empty=split == "val")
         for split, pair in given.items()
     }
     table = _class_table(files, classes)
@@ -199,7 +201,12 @@ def _warn_of_unused(files: dict[str, CocoJson], table: dict[int, str]) -> None:
 
 
 def check_coco_json(
-    json_file: str, image_root: str, *, strict: bool = False, allow_empty: bool = False
+    json_file: str,
+    image_root: str,
+    *,
+    strict: bool = False,
+    masks: bool = True,
+    allow_empty: bool = False,
 ) -> CocoJson:
     """Read a COCO-format json, check it against its images, and clean its annotations.
 
@@ -212,6 +219,8 @@ def check_coco_json(
         json_file: path of the json.
         image_root: folder of its images.
         strict: make a malformed annotation an error instead of dropping it.
+        masks: take an instance without a segmentation for malformed. Otherwise it is kept, and an
+            `area` that is missing is its box's.
         allow_empty: accept a file without annotations, as validation may have.
 
     Returns:
@@ -229,13 +238,15 @@ def check_coco_json(
     complete_ids(content["annotations"], mended)
     total = len(content["annotations"])
     folders = (os.path.dirname(os.path.abspath(json_file)), image_root)
-    kept, missing = clean_annotations(content, folders, strict, mended, dropped)
+    kept, missing = clean_annotations(content, folders, strict, masks, mended, dropped)
     if missing:
         raise UserError(
             f"{json_file}: {len(missing)} mask files are missing: {name_some(missing)}; "
             f"looked for in {folders[0]} and {folders[1]}"
         )
     losses = f"{sum(n for n, _ in dropped.seen.values())} of {total} annotations: {dropped}"
+    if "no segmentation" in dropped.seen and masks:
+        losses += ". A model without masks, MODEL.MASK_ON False, needs their boxes only"
     if dropped.seen and strict:
         raise UserError(f"{json_file}: malformed {losses}. Mend them, or leave out --strict-data")
     if not any(not a["iscrowd"] for a in kept) and ((total and not kept) or not allow_empty):
@@ -249,7 +260,7 @@ def check_coco_json(
     changed = bool(dropped.seen or mended.seen) or "info" not in content
     content.setdefault("info", {})
     content["annotations"] = kept
-    polygons = all(a["iscrowd"] or isinstance(a["segmentation"], list) for a in kept)
+    polygons = all(a["iscrowd"] or isinstance(a.get("segmentation", []), list) for a in kept)
     return CocoJson(json_file, content, changed, polygons)
 
 

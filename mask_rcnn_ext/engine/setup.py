@@ -63,7 +63,10 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def prepared_run(
-    args: argparse.Namespace, *, add_keys: Callable[[ExtCfgNode], None] | None = None
+    args: argparse.Namespace,
+    *,
+    add_keys: Callable[[ExtCfgNode], None] | None = None,
+    by_gradients: bool = True,
 ) -> Iterator[ExtCfgNode]:
     """Yield the frozen config of a run, with its data registered and its folder made.
 
@@ -74,6 +77,7 @@ def prepared_run(
     Args:
         args: what `argument_parser` parsed.
         add_keys: declares a project's own keys, see `load_config`.
+        by_gradients: whether training, if any, is the trainer's, which has needs of its own.
 
     Raises:
         UserError: see the modules `config`, `combinations`, `data.own_data` and `data.lookup`; or
@@ -102,7 +106,7 @@ def prepared_run(
         choose_device(cfg)
         _require_gloo_on_cpu(cfg)
         prepare_data(cfg, eval_only=args.eval_only)
-        if not args.eval_only:
+        if by_gradients and not args.eval_only:
             require_fitting_training_data(cfg)
         cfg.freeze()
         default_setup(cfg, args)
@@ -246,6 +250,7 @@ def _use_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
         own.VAL_IMAGES,
         clean_dir=os.path.join(cfg.OUTPUT_DIR, "data"),
         strict=own.STRICT,
+        masks=cfg.MODEL.MASK_ON,
         classes=list(known),
     )
     cfg.DATASETS.TRAIN = (data.train_name,) if data.train_name else ()
