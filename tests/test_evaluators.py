@@ -83,12 +83,18 @@ def scripts(tmp_path, monkeypatch):
         path = tmp_path / "site" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    for name in _loaded_scripts():  # the real ones, if a test has imported them
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     importlib.invalidate_caches()
     yield
-    for name in list(sys.modules):
-        if name.split(".")[0] in ("cityscapesscripts", "shapely"):
-            del sys.modules[name]
+    for name in _loaded_scripts():
+        del sys.modules[name]
+
+
+def _loaded_scripts() -> list[str]:
+    roots = ("cityscapesscripts", "shapely")
+    return [name for name in sys.modules if name.split(".")[0] in roots]
 
 
 @pytest.fixture

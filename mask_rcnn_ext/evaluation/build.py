@@ -14,6 +14,7 @@ from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
+    PascalVOCDetectionEvaluator,
 )
 
 from ..errors import UserError, nearest
@@ -78,6 +79,10 @@ def _is_cityscapes(dataset_name: str) -> bool:
     return MetadataCatalog.get(dataset_name).get("evaluator_type") == "cityscapes_instance"
 
 
+def _is_pascal_voc(dataset_name: str) -> bool:
+    return MetadataCatalog.get(dataset_name).get("evaluator_type") == "pascal_voc"
+
+
 def require_evaluators(dataset_names: Iterable[str]) -> None:
     """Raise unless what reading and evaluating the data sets needs is installed.
 
@@ -100,11 +105,18 @@ def require_known_evaluators(cfg: CfgNode) -> None:
     """Raise unless this package has every evaluator that a config names, and the model suits it.
 
     Args:
-        cfg: the config; reads `MASK_RCNN_EXT.EVALUATORS` and `MODEL`.
+        cfg: the config; reads `MASK_RCNN_EXT.EVALUATORS`, `MODEL` and `DATASETS.TEST`.
 
     Raises:
-        UserError: a name is unknown, or the model predicts no masks.
+        UserError: a name is unknown, or the model predicts no masks; or it predicts masks or
+            keypoints on PASCAL VOC, which has boxes only.
     """
+    for name in cfg.DATASETS.TEST:
+        if (cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON) and _is_pascal_voc(name):
+            raise UserError(
+                f"data set {name}: PASCAL VOC's detection data has boxes only, which its evaluator "
+                "measures: expected MODEL.MASK_ON and MODEL.KEYPOINT_ON False, got one True"
+            )
     for name in _named(cfg):
         if name not in _BESIDE_COCO:
             known = ", ".join(_BESIDE_COCO)
@@ -161,8 +173,10 @@ def _benchmark_evaluator(
 
     Cityscapes (`evaluator_type` "cityscapes_instance" in its metadata) has an AP of its own, that
     of Table 7; detectron2's evaluator computes it with the official scripts, mask AP and AP50 in
-    0-100. Everything else is evaluated by COCO's metrics, and so are models without masks and
-    proposal networks: the average recall at 100 and 1000 proposals, in 0-100.
+    0-100. PASCAL VOC ("pascal_voc") has its own too, detectron2's: AP50 of the boxes, in 0-100, is
+    VOC's mAP, of 11 points for 2007; objects marked as difficult count neither way. Everything else
+    is evaluated by COCO's metrics, and so are models without masks on Cityscapes, and proposal
+    networks: the average recall at 100 and 1000 proposals, in 0-100.
 
     Args:
         cfg: the config; reads `MODEL`, `TEST.DETECTIONS_PER_IMAGE` and `TEST.KEYPOINT_OKS_SIGMAS`.
@@ -176,6 +190,8 @@ def _benchmark_evaluator(
     if _finds_masks(cfg) and _is_cityscapes(dataset_name):
         require_evaluators([dataset_name])
         return MaskRCNNCityscapesEvaluator(dataset_name)
+    if _is_pascal_voc(dataset_name) and cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
+        return PascalVOCDetectionEvaluator(dataset_name)
     tasks = ["bbox"]
     if cfg.MODEL.MASK_ON:
         tasks.append("segm")
