@@ -81,7 +81,7 @@ def test_a_private_name_is_found(tmp_path, line):
     assert private_uses(path)
 
 
-@pytest.mark.parametrize("project", ["DiceMask", "TimmBackbone"])
+@pytest.mark.parametrize("project", ["DiceMask", "TimmBackbone", "cityscapes"])
 def test_readme_names_files_that_exist(project):
     text = (PROJECTS / project / "README.md").read_text()
     words = {word.strip("`,.:()") for word in text.split()}
