@@ -18,6 +18,7 @@ from ..atomic import atomic_open
 from ..errors import UserError, nearest
 from ..modeling.fcis import FCISROIHeads
 from .safe_load import load_pickle, load_torch
+from .torchvision_weights import detector_weights
 
 __all__ = ["Checkpointer", "local_file"]
 
@@ -63,7 +64,7 @@ class Checkpointer(DetectionCheckpointer):
 
     # Layers whose first dimension follows from the number of classes.
     CLASS_LAYERS = re.compile(
-        r"^roi_heads\.(box_predictor\.(\d+\.)?(cls_score|bbox_pred)|mask_head\.predictor|"
+        r"^roi_heads\.(box_predictor\.(\d+\.)?(cls_score|bbox_pred|svm|ridge)|mask_head\.predictor|"
         r"score_maps)\."  # the last is FCIS's
     )
 
@@ -163,6 +164,8 @@ class Checkpointer(DetectionCheckpointer):
             loaded = {"model": weights, "__author__": "pycls", "matching_heuristics": True}
         else:
             loaded = super()._load_file(filename)
+            weights = _require_dict(loaded["model"], filename)
+            loaded["model"] = detector_weights(weights) or weights
         for name, value in _require_dict(loaded["model"], filename).items():
             if not isinstance(value, torch.Tensor | np.ndarray):
                 raise UserError(
@@ -298,6 +301,8 @@ def _class_counts(shapes: Iterable[ShapeMismatch], bins: int) -> tuple[int, int]
     for name, in_file, in_model in shapes:
         if re.search(r"^roi_heads\.box_predictor\.(\d+\.)?cls_score\.", name):
             return in_file[0] - 1, in_model[0] - 1  # the last row is the background
+        if name.startswith("roi_heads.box_predictor.svm."):
+            return in_file[0], in_model[0]
     if any(name.startswith("roi_heads.box_maps.") for name, _, _ in shapes):
         return None  # another k: the file's classes cannot be counted
     for name, in_file, in_model in shapes:

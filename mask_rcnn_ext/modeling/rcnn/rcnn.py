@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_backbone
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, GeneralizedRCNN, build_backbone
 from detectron2.modeling.roi_heads import build_roi_heads
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import UserError
 from ...layers import warp_crops
@@ -182,7 +182,7 @@ class RCNN(GeneralizedRCNN):
 
 
 @torch.no_grad()
-def _crop_shapes(backbone: nn.Module, channels: int, size: int) -> dict[str, ShapeSpec]:
+def _crop_shapes(backbone: Backbone, channels: int, size: int) -> dict[str, ShapeSpec]:
     """Return the shapes of a backbone's maps of one crop."""
     training = backbone.training
     backbone.eval()  # batch statistics stay as they are

@@ -40,7 +40,7 @@ class RCNNROIHeads(ROIHeads):
         *,
         in_feature: str,
         box_head: nn.Module,
-        box_predictor: nn.Module,
+        box_predictor: FastRCNNOutputLayers,
         boxes_from_map: bool = True,
         **kwargs: Any,
     ) -> None:

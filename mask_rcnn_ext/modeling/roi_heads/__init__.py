@@ -1,10 +1,12 @@
-"""RoI heads and mask heads, registered in detectron2's registries."""
+"""RoI heads, box heads and mask heads, registered in detectron2's registries."""
 
+from .classifier_head import ClassifierBoxHead
 from .mask_heads import MaskRCNNFCNHead, MaskRCNNMLPHead
 from .res5_heads import MaskRCNNRes5ROIHeads, MaskRCNNTinyRes5ROIHeads
 from .roi_heads import MaskRCNNROIHeads
 
 __all__ = [
+    "ClassifierBoxHead",
     "MaskRCNNFCNHead",
     "MaskRCNNMLPHead",
     "MaskRCNNROIHeads",

@@ -1,0 +1,77 @@
+"""The last hidden layers of an image classifier as a box head (R-CNN, Fast and Faster R-CNN)."""
+
+from typing import Any
+
+import fvcore.nn.weight_init as weight_init
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import ROI_BOX_HEAD_REGISTRY
+from torch import Tensor, nn
+
+from ...errors import UserError
+
+__all__ = ["ClassifierBoxHead"]
+
+
+@ROI_BOX_HEAD_REGISTRY.register()
+class ClassifierBoxHead(nn.Sequential):
+    """VGG-16's and AlexNet's fc6 and fc7 with dropout, or the global average pooling of a ResNet.
+
+    detectron2's `FastRCNNConvFCHead` without convolutions, with its layers' names (fc6 is `fc1`)
+    and its initialisation, and with dropout after each ReLU; or, without fully connected layers,
+    the average over all cells.
+
+    Attributes:
+        output_shape: `ShapeSpec` of the output's channels.
+    """
+
+    @configurable
+    def __init__(self, *, input_shape: ShapeSpec, fc_dims: list[int], dropout: float = 0.0) -> None:
+        """Build the head.
+
+        Args:
+            input_shape: channels, height and width of the features; height and width are not read
+                without fully connected layers.
+            fc_dims: width of each fully connected layer; empty for average pooling.
+            dropout: share of the units that training drops; 0 adds no layer for it.
+
+        Raises:
+            UserError: `dropout` is not at least 0 and below 1.
+        """
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise UserError(
+                "MODEL.ROI_BOX_HEAD.DROPOUT: expected a share of at least 0 and below 1, got "
+                f"{dropout}"
+            )
+        width = input_shape.channels
+        if fc_dims:
+            width *= (input_shape.height or 1) * (input_shape.width or 1)
+        else:
+            self.add_module("pool", nn.AdaptiveAvgPool2d(1))
+        self.add_module("flatten", nn.Flatten())
+        for number, fc_dim in enumerate(fc_dims, start=1):
+            self.add_module(f"fc{number}", nn.Linear(width, fc_dim))
+            self.add_module(f"fc_relu{number}", nn.ReLU())
+            if dropout:
+                self.add_module(f"dropout{number}", nn.Dropout(dropout))
+            width = fc_dim
+        for layer in self:  # in the end, as detectron2: it draws the same random numbers
+            if isinstance(layer, nn.Linear):
+                weight_init.c2_xavier_fill(layer)
+        self.output_shape = ShapeSpec(channels=width)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """Read `MODEL.ROI_BOX_HEAD.{NUM_FC,FC_DIM,DROPOUT}`."""
+        head = cfg.MODEL.ROI_BOX_HEAD
+        return {
+            "input_shape": input_shape,
+            "fc_dims": [head.FC_DIM] * head.NUM_FC,
+            "dropout": head.DROPOUT,
+        }
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (R, C, h, w) to (R, `output_shape.channels`); R may be 0."""
+        hidden: Tensor = super().forward(features)
+        return hidden
