@@ -36,7 +36,8 @@ HEALTHY = {
     "PIL.Image": '__version__ = "13"',
     "pycocotools": "",
     "pycocotools.mask": "def encode(mask): pass",
-    "cv2": '__version__ = "5"',
+    "cv2": '__version__ = "5"\nclass ximgproc: segmentation = None',
+    "sklearn": '__version__ = "1.9"',
     "pkg_resources": "",
     "detectron2": 'import torchvision\n__version__ = "0.6"',
     "detectron2.engine": "",
@@ -89,7 +90,7 @@ def run_doctor(folder, **environment):
 def test_a_healthy_environment(examine):
     result = examine()
     assert result.returncode == 0, result.stdout + result.stderr
-    marks = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()[:16]}
+    marks = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()[:18]}
     assert marks == {
         "Python": "ok",
         **{name: "ok" for name in doctor.PROBES},
@@ -252,10 +253,24 @@ def test_what_needs_a_broken_thing_is_skipped(examine):
 
 def test_what_imports_a_broken_thing_is_skipped(examine):
     result = examine(cv2=missing("cv2"), detectron2="import cv2")
-    findings = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()[:16]}
+    findings = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()[:18]}
     assert (findings["OpenCV"], findings["detectron2"]) == ("wrong", "skip")
     assert "detectron2       cannot work while OpenCV does not" in result.stdout
     assert "install_detectron2" not in result.stdout
+
+
+def test_optional_parts_are_noted(examine):
+    result = examine(cv2='__version__ = "5"', sklearn=missing("sklearn"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    for name, mend in (
+        ("selective-search", "pip install opencv-contrib-python-headless=="),
+        ("scikit-learn", "pip install scikit-learn"),
+    ):
+        (index,) = (i for i, line in enumerate(lines) if line.startswith(f"note  {name}"))
+        assert lines[index + 1].lstrip().startswith("mend: ")
+        assert mend in lines[index + 1]
+        assert "uninstall -y opencv-" in lines[index + 1] or name == "scikit-learn"
 
 
 def test_the_python_of_the_commands(tmp_path, monkeypatch):

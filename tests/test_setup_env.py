@@ -102,8 +102,8 @@ def test_a_failed_update_is_not_trusted(environment, checkout, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "text", "steps"),
     [
-        pytest.param("constraints.txt", "torch==0\n", 3, id="versions-update"),
-        pytest.param("pyproject.toml", '[project]\nname = "x"\n', 3, id="requirements-update"),
+        pytest.param("constraints.txt", "torch==0\n", 4, id="versions-update"),
+        pytest.param("pyproject.toml", '[project]\nname = "x"\n', 4, id="requirements-update"),
         pytest.param("tools/detectron2_wheel.py", "VERSION = 1\n", 4, id="detectron2-rebuilds"),
         pytest.param("pyproject.toml", "# pyproject.toml\n\n[tool.ruff]\n", 0, id="tool-settings"),
     ],
@@ -116,6 +116,17 @@ def test_what_a_changed_file_brings_about(environment, checkout, name, text, ste
         build(environment)
     assert len(environment.commands) == steps
     assert environment.is_current()
+
+
+def test_an_update_removes_the_replaced_opencv_before_it_installs_the_other(environment, checkout):
+    build(environment)
+    assert not any("uninstall" in command for command in environment.commands)
+    environment.commands.clear()
+    (checkout / "constraints.txt").write_text("torch==0\n")
+    build(environment)
+    removed = f"{environment.python} -m pip uninstall --yes opencv-python-headless"
+    (install,) = (command for command in environment.commands if ".[dev]" in command)
+    assert environment.commands.index(removed) < environment.commands.index(install)
 
 
 def test_a_moved_checkout_is_set_up_anew(environment, checkout):

@@ -50,6 +50,7 @@ DISTRIBUTIONS = {
     "google": "protobuf",
     "hydra": "hydra-core",
     "pkg_resources": '"setuptools<81"',
+    "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
 
@@ -144,6 +145,27 @@ def use_module(module: str, distribution: str) -> str:
     return str(getattr(imported, "__version__", None) or _version(distribution))
 
 
+def use_selective_search() -> str:
+    """Find selective search, which only OpenCV's contrib distributions have."""
+    import cv2
+
+    if not hasattr(getattr(cv2, "ximgproc", None), "segmentation"):
+        text = f"not in OpenCV {cv2.__version__}; only tools/compute_proposals.py can use it"
+        raise NotWorkingError(text)
+    return f"in OpenCV {cv2.__version__}"
+
+
+def install_contrib() -> str:
+    """Return the command that puts the OpenCV with selective search in place of the other."""
+    # They are one module, cv2, and overwrite each other: the one that is there has to go first.
+    there = [d.metadata["Name"] for d in importlib.metadata.distributions()]
+    there = sorted({name for name in there if name and name.startswith("opencv-")})
+    names = " ".join(there)
+    first = f"{this_python()} -m pip uninstall -y {names} && " if there else ""
+    version = f"=={_version(there[0])}" if there else ""
+    return f"{first}{PIP} opencv-contrib-python-headless{version}"
+
+
 def use_tensorboard() -> str:
     """Import the writer of training curves."""
     import torch.utils.tensorboard  # noqa: F401 - needs more than `tensorboard` itself
@@ -221,6 +243,13 @@ PROBES = {
         broken=f"{this_python()} -m pip uninstall -y detectron2 && {INSTALL_DETECTRON2}",
     ),
     "mask_rcnn_ext": Probe(use_package, f"{PIP} -e {in_shell(ROOT)}", ("detectron2",)),
+    "selective-search": Probe(use_selective_search, install_contrib(), ("OpenCV",), mark="note"),
+    "scikit-learn": Probe(
+        lambda: use_module("sklearn", "scikit-learn"),
+        install("sklearn"),
+        ("NumPy",),
+        mark="note",
+    ),
     "GPU": Probe(use_gpu, "", ("torch",), mark="note"),
 }
 

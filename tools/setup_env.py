@@ -28,6 +28,8 @@ INPUTS = (
     "tools/install_detectron2.py",
     "tools/setup_env.py",
 )
+# The extra `dev` had this OpenCV before; now it has the one with selective search.
+REPLACED = "opencv-python-headless"
 
 
 class SetupError(Exception):
@@ -140,6 +142,7 @@ def build(environment: Environment) -> None:
     Raises:
         SetupError: a step failed. The environment then has no stamp.
     """
+    whole = environment.is_whole()
     python = str(environment.python)
     constraint = ("-c", "constraints.txt")
     installer = ["tools/install_detectron2.py", *constraint]
@@ -150,15 +153,14 @@ def build(environment: Environment) -> None:
         ),
         (
             "installing this package and what it needs",
-            # setuptools here is what detectron2.model_zoo needs at run time.
-            lambda: environment.pip(*constraint, "setuptools", "-e", ".[dev]"),
+            lambda: install_package(environment, constraint, update=whole),
         ),
         (
             "installing detectron2",
             lambda: environment.run([python, *installer], "Then run `make setup` again."),
         ),
     ]
-    if not environment.is_whole():
+    if not whole:
         version = ".".join(map(str, sys.version_info[:3]))
         name = environment.folder.name
         steps.insert(0, (f"making {name} with Python {version}", environment.create))
@@ -170,6 +172,25 @@ def build(environment: Environment) -> None:
         step()
         print(f"{time.monotonic() - start:.0f} s", flush=True)
     environment.stamp.write_text(expected)
+
+
+def install_package(environment: Environment, constraint: Sequence[str], *, update: bool) -> None:
+    """Install this package, what it needs and what its development needs.
+
+    Args:
+        environment: to install into.
+        constraint: the arguments of pip that name the versions.
+        update: an earlier run installed into it.
+
+    Raises:
+        SetupError: pip failed.
+    """
+    if update:
+        # What took its place is the same module, cv2: removed later, it would take files of that.
+        command = [str(environment.python), "-m", "pip", "uninstall", "--yes", REPLACED]
+        environment.run(command, "Then run `make setup` again.")
+    # setuptools here is what detectron2.model_zoo needs at run time.
+    environment.pip(*constraint, "setuptools", "-e", ".[dev]")
 
 
 def lock() -> int:
