@@ -151,7 +151,7 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     # Evaluators beside COCO's, by name. "FCISComparisonEvaluator": AP by overlap level, Boundary
     # AP, and the errors where objects meet.
     _declare(ext, "EVALUATORS", [])
-    # Parts of the model, by the beginning of their names ("backbone", "backbone.bottom_up.res2",
+    # Parts of the model, by their names ("backbone", "backbone.bottom_up.res2",
     # "proposal_generator"), whose weights and batch statistics training leaves as they are.
     _declare(ext, "FREEZE", [])
 

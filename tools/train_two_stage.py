@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.engine.two_stage import train_two_stages, two_stage_parser
+from mask_rcnn_ext.engine.stages import stage_parser
+from mask_rcnn_ext.engine.two_stage import train_two_stages
 
 _EPILOG = r"""
 Both stages start from MODEL.WEIGHTS, and features are not shared (section 3.1 of the paper). The
@@ -33,7 +34,7 @@ Another model on the same proposals, without training the RPN again:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = two_stage_parser(_EPILOG).parse_args(argv)
+    args = stage_parser(_EPILOG).parse_args(argv)
     return run_as_command(lambda: launch(train_two_stages, args))
 
 

@@ -29,6 +29,7 @@ from .checkpoint import Checkpointer
 from .precision import inference_autocast, prepare_model
 
 __all__ = [
+    "file_sha256",
     "proposals_explained",
     "read_json",
     "require_proposal_files",
@@ -75,13 +76,12 @@ def require_proposal_files(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST
             raise UserError(
                 f"{key}: expected one file for each of the {len(names)} data set(s) of "
                 f"DATASETS.{split} ({', '.join(names)}), got {len(files)}. "
-                "tools/train_two_stage.py writes and names them"
+                "tools/compute_proposals.py writes them"
             )
         missing = [file for file in files if not PathManager.isfile(file)]
         if missing:
             raise UserError(
-                f"{key}: file not found: {missing[0]}. tools/train_two_stage.py writes them, under "
-                "OUTPUT_DIR/proposals"
+                f"{key}: file not found: {missing[0]}. tools/compute_proposals.py writes such files"
             )
 
 
@@ -108,7 +108,7 @@ def proposals_explained(cfg: CfgNode, files: Sequence[str]) -> Iterator[None]:
             )
         raise UserError(
             f"proposal file {' or '.join(files)}: does not fit the data ({cause}). Give the file "
-            "that was made for this data set; tools/train_two_stage.py makes it"
+            "that was made for this data set; tools/compute_proposals.py makes one"
         ) from error
 
 
@@ -173,7 +173,8 @@ def rpn_keys(cfg: CfgNode) -> dict[str, str]:
     return {**model, **{f"INPUT.{key}": json.dumps(cfg.INPUT[key]) for key in keys}}
 
 
-def _sha256(path: str) -> str:
+def file_sha256(path: str) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -210,7 +211,7 @@ def update_proposals(rpn_cfg: CfgNode, cfg: CfgNode) -> dict[str, Any]:
         Data set -> recipe.
     """
     weights = os.path.join(rpn_cfg.OUTPUT_DIR, "model_final.pth")
-    checksum = comm.all_gather(_sha256(weights) if comm.is_main_process() else "")[0]
+    checksum = comm.all_gather(file_sha256(weights) if comm.is_main_process() else "")[0]
     recipes: dict[str, Any] = {}
     for split in ("TRAIN", "TEST"):
         job = rpn_cfg.clone()

@@ -145,6 +145,7 @@ def write_results(
     train_seconds: float | None,
     eval_seconds: float,
     seed: int,
+    peak_mb: float = 0.0,
 ) -> str:
     """Write `OUTPUT_DIR/results.json`, whole or not at all, and return its path.
 
@@ -157,11 +158,12 @@ def write_results(
         train_seconds: None when nothing was trained.
         eval_seconds: of all evaluations of the run.
         seed: of the run; negative when there was none.
+        peak_mb: peak memory of earlier parts of the run, in MB.
     """
     run = {
         "train_seconds": None if train_seconds is None else round(train_seconds, 1),
         "eval_seconds": round(eval_seconds, 1),
-        "peak_memory_mb": round(peak_memory_mb(cfg.MODEL.DEVICE), 1),
+        "peak_memory_mb": round(max(peak_mb, peak_memory_mb(cfg.MODEL.DEVICE)), 1),
         "device": _device_name(cfg.MODEL.DEVICE),
         "seed": seed,
         "versions": {

@@ -31,6 +31,7 @@ from ..evaluation.build import build_evaluator, require_evaluators, require_know
 from .autocast import build_loop
 from .checkpoint import Checkpointer
 from .fcis_tta import augmented_model
+from .freezing import freeze_parts
 from .optimizer import build_optimizer
 from .precision import inference_autocast, prepare_model
 from .progress import ProgressWriter
@@ -65,7 +66,8 @@ class Trainer(DefaultTrainer):
         when it runs in several processes, and demands CUDA for mixed precision.
 
         Raises:
-            UserError: see `require_ready`; or the config's loader or optimizer cannot be built.
+            UserError: see `require_ready`; or the config's loader or optimizer cannot be built, or
+                `MASK_RCNN_EXT.FREEZE` does not fit the model.
         """
         self.require_ready(cfg)
         if cfg.MODEL.LOAD_PROPOSALS:
@@ -78,7 +80,11 @@ class Trainer(DefaultTrainer):
         self.step_seed = StepSeed(seed)
         self.run_record = RunRecord(cfg, self.step_seed)
 
-        model = prepare_model(cfg, self.build_model(cfg))
+        frozen = cfg.MASK_RCNN_EXT.FREEZE
+        model = freeze_parts(self.build_model(cfg), frozen)
+        if frozen:
+            logger.info("Weights and batch statistics that stay as they are: %s.", frozen)
+        model = prepare_model(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
         ddp_args: dict[str, Any] = {"broadcast_buffers": False}
         if torch.device(cfg.MODEL.DEVICE).type != "cuda":

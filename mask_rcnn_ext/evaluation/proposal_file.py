@@ -8,22 +8,66 @@ from typing import Any
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import BoxMode
+from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 
 from ..atomic import atomic_open
 
-__all__ = ["ProposalFileWriter"]
+__all__ = ["ProposalFileWriter", "best_proposals", "write_proposal_file"]
+
+
+def best_proposals(proposals: Instances, topk: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best proposals of an image, the best first.
+
+    Args:
+        proposals: with `proposal_boxes`, XYXY in pixels of the original image, and
+            `objectness_logits`, on any device.
+        topk: the most that are returned.
+
+    Returns:
+        Boxes, (N, 4), and logits, (N,) and descending, both float32.
+    """
+    logits = proposals.objectness_logits.float()
+    order = logits.argsort(descending=True, stable=True)[:topk]
+    boxes = proposals.proposal_boxes.tensor.float()[order]
+    return boxes.cpu().numpy(), logits[order].cpu().numpy()
+
+
+def write_proposal_file(
+    path: str | os.PathLike[str],
+    ids: Sequence[Any],
+    boxes: Sequence[np.ndarray],
+    logits: Sequence[np.ndarray],
+) -> None:
+    """Write a file in detectron2's format, whole or not at all.
+
+    It is a pickled dict for `DATASETS.PROPOSAL_FILES_TRAIN` and `PROPOSAL_FILES_TEST`: `ids`,
+    `boxes`, `objectness_logits` and `bbox_mode`.
+
+    Args:
+        path: of the file; its folder is made.
+        ids: of the images.
+        boxes: per image (N, 4) float32, XYXY in pixels of the original image.
+        logits: per image (N,) float32, descending.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    content = {
+        "ids": list(ids),
+        "boxes": list(boxes),
+        "objectness_logits": list(logits),
+        "bbox_mode": BoxMode.XYXY_ABS.value,
+    }
+    with atomic_open(path) as file:
+        pickle.dump(content, file, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 class ProposalFileWriter(DatasetEvaluator):
     """Writes the best proposals of every image to one file.
 
-    It is a pickled dict for `DATASETS.PROPOSAL_FILES_TRAIN` and `PROPOSAL_FILES_TEST`: `ids` (the
-    image ids), `boxes` (one (N, 4) float32 array per image, XYXY in pixels of the original image),
-    `objectness_logits` (one (N,) float32 array per image, descending), `bbox_mode`. The file
-    appears whole or not at all, written by the main process; until then all of it is in memory:
-    20 bytes per proposal, 4.7 GB for 2000 on each image of COCO's training set.
+    The main process writes it, see `write_proposal_file`; until then all of it is in memory: 20
+    bytes per proposal, 4.7 GB for 2000 on each image of COCO's training set.
 
     Args:
         path: of the file; its folder is made.
@@ -41,13 +85,8 @@ class ProposalFileWriter(DatasetEvaluator):
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Take the `proposals` of `ProposalNetwork`: boxes in pixels of the original image."""
         for image, output in zip(inputs, outputs, strict=True):
-            proposals = output["proposals"]
-            logits = proposals.objectness_logits.float()
-            order = logits.argsort(descending=True, stable=True)[: self.topk]
-            boxes = proposals.proposal_boxes.tensor.float()[order]
-            self._found.append(
-                (image["image_id"], boxes.cpu().numpy(), logits[order].cpu().numpy())
-            )
+            boxes, logits = best_proposals(output["proposals"], self.topk)
+            self._found.append((image["image_id"], boxes, logits))
 
     def evaluate(self) -> dict[str, Any]:
         """Write the file; return no metrics."""
@@ -56,13 +95,6 @@ class ProposalFileWriter(DatasetEvaluator):
             # Several processes may be given one image when there are more of them than images.
             found = {str(image[0]): image for image in itertools.chain(*gathered)}.values()
             ids, boxes, logits = ([image[i] for image in found] for i in range(3))
-            content = {
-                "ids": ids,
-                "boxes": boxes,
-                "objectness_logits": logits,
-                "bbox_mode": BoxMode.XYXY_ABS.value,
-            }
-            with atomic_open(self.path) as file:
-                pickle.dump(content, file, protocol=pickle.HIGHEST_PROTOCOL)
+            write_proposal_file(self.path, ids, boxes, logits)
         comm.synchronize()
         return {}
