@@ -1,0 +1,152 @@
+"""Compute object proposals of data sets and store them as detectron2 reads them.
+
+For R-CNN and Fast R-CNN, whose boxes came from selective search, and for any model that is to train
+or be tested on stored proposals.
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.config import load_config
+from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.data.selective_search import MODES
+from mask_rcnn_ext.engine.compute_proposals import compute_proposals, describe
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.engine.proposal_methods import Method, RPNMethod, SelectiveSearchMethod
+
+_EPILOG = r"""
+For each data set the output folder gets DATASET.pkl, the proposals, and DATASET.json: settings,
+number, recall against the annotations, seconds. An interrupted command goes on where it stopped
+when it is given again. Own data is named as train_net.py names it: own_train and own_val.
+
+Examples:
+
+  python tools/compute_proposals.py selective-search --output output/proposals \
+      --dataset occluded_shapes_train occluded_shapes_val --processes 2
+
+  python tools/compute_proposals.py rpn --config-file output/demo/config.yaml \
+      --dataset occluded_shapes_val --output output/rpn_proposals \
+      MODEL.WEIGHTS output/demo/model_final.pth
+
+Training on them:
+
+  python train_net.py --config-file CONFIG MODEL.LOAD_PROPOSALS True \
+      MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals \
+      DATASETS.PROPOSAL_FILES_TRAIN '("output/proposals/occluded_shapes_train.pkl",)' \
+      DATASETS.PROPOSAL_FILES_TEST '("output/proposals/occluded_shapes_val.pkl",)'
+"""
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], epilog=_EPILOG, formatter_class=raw
+    )
+    methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
+    search = methods.add_parser(
+        "selective-search",
+        help="of OpenCV: no training (R-CNN: --width 500 --min-size 20)",
+        description="Selective search. R-CNN's code ran it with --width 500 --min-size 20.",
+    )
+    rpn = methods.add_parser("rpn", help="the RPN of a trained model")
+    for method in (search, rpn):
+        _add_data_options(method)
+    search.add_argument("--mode", choices=MODES, default="fast", help="default: fast, as in R-CNN")
+    search.add_argument(
+        "--width",
+        type=int,
+        default=0,
+        metavar="PIXELS",
+        help="of the image that is searched; the boxes are scaled back (default: as it is)",
+    )
+    search.add_argument(
+        "--min-size",
+        type=int,
+        default=5,
+        metavar="PIXELS",
+        help="of the searched image; boxes with a shorter side are dropped (default: 5)",
+    )
+    search.add_argument(
+        "--seed", type=int, default=0, help="of the order, which is partly random (default: 0)"
+    )
+    rpn.add_argument("--config-file", required=True, metavar="FILE", help="of the trained model")
+    rpn.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="config keys, last of all: MODEL.WEIGHTS FILE, and others",
+    )
+    return parser.parse_args(argv)
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--dataset", nargs="+", default=[], metavar="NAME", help="in detectron2's catalog"
+    )
+    for split in ("train", "val"):
+        data.add_argument(f"--{split}-json", default="", metavar="FILE", help="own COCO json")
+        data.add_argument(f"--{split}-images", default="", metavar="DIR", help="its images")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "--topk", type=int, default=2000, metavar="N", help="the most per image (default: 2000)"
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="each works on one CPU core, or GPU (default: 1); they change no result",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace proposals of other settings"
+    )
+
+
+def build_method(args: argparse.Namespace) -> Method:
+    """Return what the command line asks for."""
+    if args.method == "rpn":
+        return RPNMethod(load_config(args.config_file, args.opts), args.topk)
+    return SelectiveSearchMethod(
+        mode=args.mode, width=args.width, min_size=args.min_size, topk=args.topk, seed=args.seed
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compute the proposals, and print a line and a file per data set."""
+    own = (args.train_json, args.train_images, args.val_json, args.val_images)
+    if not any(own) and not args.dataset:
+        raise UserError(
+            "no data: expected --dataset NAME, or your own COCO-format data as --train-json F "
+            "--train-images D, --val-json F --val-images D"
+        )
+    if keys := [name for name in args.dataset if name.isupper() and "." in name]:
+        raise UserError(f"--dataset: {keys[0]} is a config key; KEY VALUE come after --output DIR")
+    names = list(args.dataset)
+    method = build_method(args)
+    with tempfile.TemporaryDirectory() as cleaned:
+        if any(own):
+            data = register_own_data(*own, clean_dir=cleaned)
+            names += [name for name in (data.train_name, data.val_name) if name]
+        recipes = compute_proposals(
+            method, names, args.output, processes=args.processes, overwrite=args.overwrite
+        )
+    for name, recipe in recipes.items():
+        print(describe(name, recipe))
+        print(Path(args.output, f"{name}.pkl"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    return run_as_command(lambda: run(parse_args(argv)))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    sys.exit(main())
