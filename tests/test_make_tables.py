@@ -13,7 +13,6 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.paper import NO_ROW, ROWS, configs
 from mask_rcnn_ext.report import generated_pages
 from mask_rcnn_ext.report.ablation_tables import ABLATIONS, differences_table
-from mask_rcnn_ext.report.comparison_doc import COMPARISON
 from mask_rcnn_ext.report.costs_page import COSTS
 
 PAGES = [
@@ -25,7 +24,8 @@ PAGES = [
 @pytest.fixture
 def checkout(tmp_path):
     """Return a copy of what the pages are made from, and of the pages."""
-    for name in [*PAGES, COSTS, ABLATIONS, COMPARISON, "results/demo.json"]:
+    results = [f"results/{path.name}" for path in (REPO / "results").glob("*.json")]
+    for name in [*PAGES, *results]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
     return tmp_path

@@ -11,7 +11,7 @@ from fake_comparison import FCIS, RIVAL, FakeTraining
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config
-from mask_rcnn_ext.engine.comparison import runs as comparison_runs
+from mask_rcnn_ext.engine import config_runs
 from mask_rcnn_ext.engine.comparison.runs import MODELS, ComparisonRun, compare_configs, plan
 
 
@@ -27,7 +27,7 @@ def _quick(monkeypatch):
     def load(path):
         return load_once(path).clone() if path.startswith(str(REPO)) else load_config(path)
 
-    monkeypatch.setattr(comparison_runs, "load_config", load)
+    monkeypatch.setattr(config_runs, "load_config", load)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The comparison of two models on overlapping instances: a page, its json, a sheet of pictures."""
 
-import base64
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +9,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
 from ..atomic import atomic_open
 from ..evaluation.comparison import METRICS
@@ -19,8 +16,8 @@ from ..evaluation.matching import LEVELS
 from .ablation_page import reading
 from .charts import Tick
 from .comparison_answers import answer_rows, lattice_rows, sentences, shown
-from .comparison_pictures import Drawn, RGBArray, cases_sheet
-from .pictures import save_png
+from .comparison_pictures import Drawn, cases_sheet
+from .pictures import jpeg_url, save_png
 
 __all__ = ["level_chart", "shown", "without_nan", "write_comparison"]
 
@@ -97,16 +94,10 @@ def _data_urls(drawn: Sequence[Drawn]) -> list[list[str]]:
     """Return the tiles of each case as JPEGs; their quality falls until the page is small."""
     urls: list[list[str]] = []
     for quality in (90, 75, 60, 45):
-        urls = [[_data_url(tile, quality) for tile in case.tiles] for case in drawn]
+        urls = [[jpeg_url(tile, quality) for tile in case.tiles] for case in drawn]
         if sum(len(url) for case in urls for url in case) <= _PAGE_BYTES:
             break
     return urls
-
-
-def _data_url(picture: RGBArray, quality: int) -> str:
-    encoded = io.BytesIO()
-    Image.fromarray(picture).save(encoded, format="JPEG", quality=quality, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Ground truth beside prediction, for a few images of a run's test set."""
 
-import base64
-import io
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,15 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog
-from PIL import Image
 
 from ..errors import UserError
 from .instances import Annotated, load_picture, predicted, truth
-from .pictures import contact_sheet, draw_instances
+from .pictures import contact_sheet, draw_instances, jpeg_url
 from .run_data import evenly_spread
 from .sheets import resize_picture
 
-__all__ = ["Pair", "Sample", "as_pairs", "choose_samples", "predictions_sheet"]
+__all__ = ["Pair", "Sample", "as_pairs", "choose_samples", "draw_sample", "predictions_sheet"]
 
 RGBArray = npt.NDArray[np.uint8]
 
@@ -122,8 +119,10 @@ def _matching_colors(sample: Sample) -> list[int]:
     return colors
 
 
-def _draw(sample: Sample, class_names: list[str], longer_side: int) -> tuple[RGBArray, RGBArray]:
-    """Return the pictures of ground truth and prediction."""
+def draw_sample(
+    sample: Sample, class_names: list[str], longer_side: int
+) -> tuple[RGBArray, RGBArray]:
+    """Return the pictures of ground truth and prediction; a match has its object's colour."""
     scale = longer_side / max(sample.image.shape[:2])
     pictures = []
     for shown, colors in ((sample.truth, None), (sample.predicted, _matching_colors(sample))):
@@ -144,7 +143,7 @@ def predictions_sheet(samples: list[Sample], class_names: list[str], heading: st
     tiles: list[RGBArray] = []
     titles: list[str] = []
     for sample in samples:
-        tiles += _draw(sample, class_names, _SHEET_TILE)
+        tiles += draw_sample(sample, class_names, _SHEET_TILE)
         titles.append(f"{sample.name} · {_plural(len(sample.truth.classes), 'object')}")
         titles.append(_plural(len(sample.predicted.classes), "prediction"))
     columns = 4 if len(samples) > 1 else 2
@@ -160,20 +159,14 @@ def _count_text(classes: list[int], class_names: list[str]) -> str:
     )
 
 
-def _data_url(picture: RGBArray, quality: int) -> str:
-    encoded = io.BytesIO()
-    Image.fromarray(picture).save(encoded, format="JPEG", quality=quality, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
-
-
 def as_pairs(samples: list[Sample], class_names: list[str]) -> list[Pair]:
     """Return pictures to embed, 4 MB at most: the JPEG quality falls, then the last ones go."""
     sides = [max(sample.image.shape[:2]) for sample in samples]
     side = _SMALL_TILE if np.median(sides) <= _SMALL else _LARGE_TILE
-    drawn = [_draw(sample, class_names, side) for sample in samples]
+    drawn = [draw_sample(sample, class_names, side) for sample in samples]
     urls: list[tuple[str, str]] = []
     for quality in (88, 75, 60, 45):
-        urls = [(_data_url(left, quality), _data_url(right, quality)) for left, right in drawn]
+        urls = [(jpeg_url(left, quality), jpeg_url(right, quality)) for left, right in drawn]
         if sum(len(left) + len(right) for left, right in urls) <= _PAGE_BYTES:
             break
     while urls and sum(len(left) + len(right) for left, right in urls) > _PAGE_BYTES:

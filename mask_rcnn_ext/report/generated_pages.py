@@ -1,4 +1,4 @@
-"""The Markdown that is generated: three parts of README.md, and pages in configs/ and docs/.
+"""The Markdown that is generated: parts of README.md, and pages in configs/ and docs/.
 
 They come from `mask_rcnn_ext.paper` and from the files in `results/`, by `tools/make_tables.py`; a
 test fails when one is stale.
@@ -13,12 +13,15 @@ from ..paper import ROWS, Row
 from .ablation_tables import ABLATIONS, ablations_page, differences_table
 from .comparison_doc import COMPARISON, comparison_doc, comparison_summary
 from .costs_page import COMMAND, COSTS, costs_page, read_json
+from .lineage_tables import LINEAGE, lineage_summary, published_table
 from .paper_tables import configs_page, configs_table
 
 __all__ = [
     "ABLATIONS_TABLE",
     "COMPARISON_TABLE",
     "CONFIGS_TABLE",
+    "LINEAGE_TABLE",
+    "PUBLISHED_TABLE",
     "markers",
     "pages",
     "stale_pages",
@@ -28,6 +31,8 @@ __all__ = [
 _COMPARE = "Run: python tools/run_comparison.py"
 CONFIGS_TABLE, ABLATIONS_TABLE = "the table of configs", "the table of ablations"
 COMPARISON_TABLE = "the comparison's numbers"
+LINEAGE_TABLE = "the lineage's numbers"
+PUBLISHED_TABLE = "the lineage's published numbers"
 
 
 def markers(what: str) -> tuple[str, str]:
@@ -72,6 +77,10 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     readme = _with_table(readme, ABLATIONS_TABLE, differences_table(ablations), path)
     comparison = read_json(root / COMPARISON, _COMPARE)
     readme = _with_table(readme, COMPARISON_TABLE, comparison_summary(comparison), path)
+    if (root / LINEAGE).exists() or markers(LINEAGE_TABLE)[0] in readme:
+        lineage = read_json(root / LINEAGE, "Run: python tools/run_lineage.py")
+        readme = _with_table(readme, LINEAGE_TABLE, lineage_summary(lineage), path)
+        readme = _with_table(readme, PUBLISHED_TABLE, published_table(), path)
     return {
         "configs/README.md": configs_page(root, rows),
         "README.md": readme,

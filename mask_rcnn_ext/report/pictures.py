@@ -5,6 +5,7 @@ labels on images of 160 pixels. `draw_instances` takes a few milliseconds with O
 the resolution of the result, so that outlines stay crisp when a small image is enlarged.
 """
 
+import base64
 import colorsys
 import io
 import math
@@ -19,7 +20,7 @@ from PIL import Image, ImageDraw
 from ..atomic import atomic_open
 from .sheets import contact_sheet, load_font, resize_picture
 
-__all__ = ["contact_sheet", "draw_instances", "instance_color", "save_png"]
+__all__ = ["contact_sheet", "draw_instances", "instance_color", "jpeg_url", "save_png"]
 
 RGB = tuple[int, int, int]
 Rect = tuple[int, int, int, int]  # x0, y0, x1, y1; x1 and y1 are outside
@@ -105,7 +106,8 @@ def draw_instances(
         for i in order:
             if (rect := rects[i]) is not None:
                 corner = (rect[2] - 1, rect[3] - 1)
-                cv2.rectangle(canvas, rect[:2], corner, colors[i], max(1, line // 2))
+                thickness = line if masks is None else max(1, line // 2)
+                cv2.rectangle(canvas, rect[:2], corner, colors[i], thickness)
     if labels is not None:
         canvas = _draw_labels(canvas, rects, labels, colors)
     return canvas
@@ -272,3 +274,10 @@ def save_png(path: str | os.PathLike[str], rgb: RGBArray) -> None:
     Image.fromarray(rgb).save(encoded, format="PNG", optimize=True)
     with atomic_open(path) as file:
         file.write(encoded.getvalue())
+
+
+def jpeg_url(rgb: RGBArray, quality: int) -> str:
+    """Return `rgb`, (H, W, 3) uint8, as the data URL of a JPEG of a quality up to 95."""
+    encoded = io.BytesIO()
+    Image.fromarray(rgb).save(encoded, format="JPEG", quality=quality, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")

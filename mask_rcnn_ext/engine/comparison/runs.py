@@ -5,12 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
-
-from ...config import flat_config, load_config
+from ...config import flat_config
 from ...errors import UserError
-from ...model_zoo import get_config_file
-from ..training_runs import TrainingRun, config_hash
+from ..config_runs import FILLED_IN, ConfigRun, read_config
+from ..training_runs import config_hash
 
 __all__ = [
     "MODELS",
@@ -27,21 +25,15 @@ logger = logging.getLogger(__name__)
 # minus the second; the second is FCIS.
 MODELS = {"mask_rcnn_tiny_DC5": "Mask R-CNN", "fcis_tiny": "FCIS"}
 
-# Keys that are filled in when a run starts: they follow from the data and the machine.
-_FILLED_IN = ("MASK_RCNN_EXT.CLASS_NAMES", "MASK_RCNN_EXT.CATEGORY_IDS", "MODEL.DEVICE")
 # Keys, by their beginning, in which the models must not differ: backbone, data, schedule.
 _SHARED = (
     *("MODEL.BACKBONE.", "MODEL.TINY_RESNET.", "MODEL.RESNETS.", "MODEL.WEIGHTS", "MODEL.PIXEL_"),
     *("DATASETS.", "INPUT.", "SOLVER.", "MASK_RCNN_EXT.OPTIMIZER"),
 )
-_STARTS_WITH = {"console.txt", "log.txt"}  # a run that was stopped before it wrote its config
 
 
-class ComparisonRun(TrainingRun):
-    """One training run; its own `config.yaml` says of what config it is.
-
-    So a run that `train_net.py` was asked for by hand, in its folder, counts as well.
-    """
+class ComparisonRun(ConfigRun):
+    """One training run of either model."""
 
     @property
     def model(self) -> str:
@@ -54,37 +46,6 @@ class ComparisonRun(TrainingRun):
         return self.variant == list(MODELS)[1]
 
     @property
-    def config_file(self) -> str:
-        """Where the variant's yaml is."""
-        return get_config_file(f"shapes/{self.variant}")
-
-    def config(self) -> CfgNode:
-        """Return the variant's config."""
-        return load_config(self.config_file)
-
-    def sha256(self) -> str:
-        """Return the hash of what the variant's config and the seed are now."""
-        return config_hash(self.config(), self.seed, _FILLED_IN)
-
-    def written_hash(self) -> str | None:
-        """Return the hash of the run's own config; see the base class."""
-        path = self.folder / "config.yaml"
-        if not path.is_file():
-            if self.folder.exists() and {p.name for p in self.folder.iterdir()} - _STARTS_WITH:
-                raise UserError(
-                    f"{self.folder} is there, but is not a training run (no config.yaml in it). "
-                    "Move it away, or give another --output"
-                )
-            return None
-        written = _load(path)
-        return "" if written is None else config_hash(written, written.SEED, _FILLED_IN)
-
-    @property
-    def predictions(self) -> Path:
-        """The run's result file."""
-        return self._predictions_in(self.folder)
-
-    @property
     def unvoted(self) -> Path:
         """The folder of the evaluation before mask voting."""
         return self.folder / "unvoted"
@@ -92,11 +53,7 @@ class ComparisonRun(TrainingRun):
     @property
     def rois_file(self) -> Path:
         """The result file whose boxes are the RoIs that the masks were made in."""
-        return self._predictions_in(self.unvoted) if self.is_fcis else self.predictions
-
-    def _predictions_in(self, folder: Path) -> Path:
-        name = self.config().DATASETS.TEST[0]
-        return folder / "inference" / name / "coco_instances_results.json"
+        return self.predictions_in(self.unvoted) if self.is_fcis else self.predictions
 
     def is_complete(self) -> bool:
         """Tell whether the results, of boxes and masks, and the result file are there."""
@@ -109,7 +66,7 @@ class ComparisonRun(TrainingRun):
         """
         if not self.is_fcis:
             return True
-        written = _load(self.unvoted / "config.yaml")
+        written = read_config(self.unvoted / "config.yaml")
         if written is None or not self.rois_file.is_file():
             return False
         if not (self.unvoted / "results.json").is_file():
@@ -117,7 +74,7 @@ class ComparisonRun(TrainingRun):
         weights = self.folder / "model_final.pth"
         if weights.is_file() and weights.stat().st_mtime > self.rois_file.stat().st_mtime:
             return False
-        expected, without = self.config(), (*_FILLED_IN, "MODEL.WEIGHTS")
+        expected, without = self.config(), (*FILLED_IN, "MODEL.WEIGHTS")
         expected.MODEL.FCIS.MASK_VOTING = False
         # The seed has no part in an evaluation.
         return config_hash(written, 0, without) == config_hash(expected, 0, without)
@@ -130,14 +87,6 @@ class ComparisonRun(TrainingRun):
             *("MODEL.WEIGHTS", str(self.folder / "model_final.pth")),
             *("OUTPUT_DIR", str(self.unvoted), "SEED", str(self.seed)),
         ]
-
-
-def _load(path: Path) -> CfgNode | None:
-    """Return a run's config; None when there is none, or this version cannot read it."""
-    try:
-        return load_config(str(path))
-    except UserError:
-        return None
 
 
 def plan(root: str | Path, seeds: int = 3) -> list[ComparisonRun]:
