@@ -10,10 +10,11 @@ SOURCES := train_net.py $(wildcard tools/make_report.py configs/shapes/*.yaml) \
 	$(shell find mask_rcnn_ext -name '*.py' -o -path '*/templates/*' -type f)
 
 COMPARE := output/compare
+LINEAGE := output/lineage
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo compare test lint check tables doctor clean clean-demo
+.PHONY: help setup demo compare lineage test lint check tables doctor clean clean-demo
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -48,6 +49,16 @@ compare: $(COMPARE)/comparison.html  ## train Mask R-CNN and FCIS, three seeds e
 $(COMPARE)/comparison.html: $(SOURCES) tools/run_comparison.py tools/compare.py | setup
 	$(eval COMPARE_RAN := yes)
 	$(PY) tools/run_comparison.py --output $(COMPARE)
+	$(PY) tools/make_tables.py
+
+lineage: $(LINEAGE)/lineage.html  ## train R-CNN, Fast, Faster and Mask R-CNN, small, and set them side by side
+	@$(if $(LINEAGE_RAN),,echo "$(LINEAGE) is up to date; trainings whose config and proposals have not changed are kept")
+	@echo "report  $(LINEAGE)/lineage.html"
+
+$(LINEAGE)/lineage.html: $(SOURCES) $(wildcard configs/shapes/lineage/*.yaml) tools/run_lineage.py \
+		tools/compute_proposals.py tools/train_rcnn_svm.py | setup
+	$(eval LINEAGE_RAN := yes)
+	$(PY) tools/run_lineage.py --output $(LINEAGE)
 	$(PY) tools/make_tables.py
 
 test: setup  ## run the tests on two processes, offline

@@ -192,6 +192,8 @@ def test_links_lead_to_files():
             assert (REPO / page).parent.joinpath(target).exists(), target
     text = (REPO / "configs/README.md").read_text()
     assert all(f"[{name}]({name}.yaml)" in text for name in NO_ROW)
+    line = {p.stem for p in (REPO / "configs/lineage").glob("*.yaml") if p.stem[:4] != "Base"}
+    assert all(f"[lineage/{name}](lineage/{name}.yaml)" in text for name in line)
 
 
 def test_tables_are_even():

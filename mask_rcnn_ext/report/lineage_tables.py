@@ -14,6 +14,7 @@ __all__ = [
     "LINEAGE",
     "PUBLISHED_HEADER",
     "differences",
+    "lineage_configs",
     "lineage_summary",
     "method_rows",
     "published_rows",
@@ -43,6 +44,7 @@ _MAIN_DATA = {
     ("COCO train", "COCO test-dev"),
     ("COCO trainval35k", "COCO test-dev"),
 }
+_NOT_RUN = "not run"
 _METRICS = ("AP", "AP50", "AP75")
 _TIMES = "\u00d7"
 
@@ -213,3 +215,20 @@ def published_table() -> str:
         and not row.metric.endswith(("APs", "APm", "APl"))
     ]
     return markdown_table(PUBLISHED_HEADER, published_rows(main))
+
+
+def lineage_configs() -> str:
+    """Return the table of the full-size configs of the line that a paper prints numbers of."""
+    rows = [row for row in PUBLISHED if (row.config or "").startswith("lineage/")]
+    found: dict[str, list[Published]] = {}
+    for row in rows:
+        found.setdefault(str(row.config), []).append(row)
+    header = ("config", "method", *PUBLISHED_HEADER[2:], "ours")
+    return markdown_table(
+        header,
+        (
+            [f"[{config}]({config}.yaml)", f"{own[0].method}, {own[0].model}", *each[2:], _NOT_RUN]
+            for config, own in found.items()
+            for each in published_rows(own)
+        ),
+    )

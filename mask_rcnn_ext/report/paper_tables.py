@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..paper import NO_ROW, Checkpoint, Row
 from .costs_page import COMMAND, markdown_table, read_json
+from .lineage_tables import lineage_configs
 
 __all__ = ["configs_page", "configs_table"]
 
@@ -48,7 +49,8 @@ deviations:
 
     python train_net.py --num-gpus 8 --config-file configs/mask_rcnn_R50_FPN.yaml
 
-`shapes/` is for the embedded data set: the demo and the small counterparts of the ablations.
+`shapes/` is for the embedded data set: the demo and the small counterparts of the ablations and
+of the lineage.
 Their figures are in the [README](../README.md). What each model costs:
 [docs/models.md](../docs/models.md).
 
@@ -75,6 +77,16 @@ weights of detectron2's zoo that come nearest, with the AP that detectron2 gives
 that computes something else with them; "different", another architecture, which `trained=True`
 refuses. *Ours* is "{_NOT_RUN}" unless `results/<config>.json` is the `results.json` of a run. The
 last column numbers the [deviations](#deviations).
+"""
+
+_LINEAGE_TITLE = "The line before it: R-CNN, Fast R-CNN, Faster R-CNN"
+_LINEAGE_HEAD = """\
+The numbers are those of the papers named. PASCAL VOC is read from `$DETECTRON2_DATASETS/VOC2007`;
+mAP is its metric. R-CNN and Fast R-CNN read stored proposals, which
+`tools/compute_proposals.py` writes: the header of each config has the command. Faster R-CNN trains
+jointly with `train_net.py`, and in its paper's four steps with `tools/train_alternating.py`. Each
+header lists the deviations. [lineage/rcnn_R50](lineage/rcnn_R50.yaml), R-CNN
+with ResNet-50, is no paper's. The small counterparts are in `shapes/lineage/`.
 """
 
 
@@ -188,6 +200,9 @@ def configs_page(root: Path, rows: Sequence[Row]) -> str:
         "settings that come with them",
     ]
     parts.append(markdown_table(header, _zoo_rows(rows)))
+    parts.append(f"## {_LINEAGE_TITLE}\n")
+    parts.append(_LINEAGE_HEAD)
+    parts.append(lineage_configs())
     parts.append("## No row of the paper\n")
     parts.append("\n".join(f"- {_link(name, '')}: {why}." for name, why in NO_ROW.items()) + "\n")
     parts.append("## Deviations\n")
