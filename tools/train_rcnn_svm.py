@@ -1,0 +1,34 @@
+"""Fit R-CNN's own second stage, linear SVMs and box regression, to a network that was trained.
+
+The arguments are those of train_net.py; MODEL.WEIGHTS are those of the trained network.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from mask_rcnn_ext.engine.launch import launch, run_as_command
+from mask_rcnn_ext.engine.rcnn_svm import svm_parser, train_rcnn_svm
+
+_EPILOG = r"""
+Section 2.3 and appendices B and C of R-CNN (arXiv:1311.2524): one SVM per class on the box head's
+output, with hard negative mining in one pass over the training images, and one ridge regression per
+class on the backbone's map. The network stays as it is. In OUTPUT_DIR: what every run leaves.
+
+Example, small:
+
+  python train_net.py --config-file configs/shapes/lineage/rcnn_tiny.yaml
+  python tools/train_rcnn_svm.py --config-file configs/shapes/lineage/rcnn_tiny_svm.yaml \
+      MODEL.WEIGHTS output/lineage/rcnn_tiny/model_final.pth
+  python train_net.py --eval-only --config-file output/lineage/rcnn_tiny_svm/config.yaml \
+      MODEL.WEIGHTS output/lineage/rcnn_tiny_svm/model_final.pth OUTPUT_DIR output/evaluation
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    args = svm_parser(_EPILOG).parse_args(argv)
+    return run_as_command(lambda: launch(train_rcnn_svm, args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
