@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import REPO
 from PIL import Image
 from pycocotools import mask as mask_util
 from tiny_model import tiny_cfg, tiny_model
@@ -18,6 +19,7 @@ from mask_rcnn_ext.errors import UserError
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 
 _SCRIPT = Path(__file__).resolve().parent.parent / "tools" / "predict.py"
+RCNN = REPO / "configs/shapes/lineage/rcnn_tiny.yaml"
 _SPEC = importlib.util.spec_from_file_location("predict_tool", _SCRIPT)
 tool = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(tool)
@@ -223,6 +225,13 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_the_former_results(
         ({"more": ["--batch-size", "0"]}, "batch_size: expected"),
         ({"more": ["--opts", "TEST.DETECTION_PER_IMAGE", "2"]}, "TEST.DETECTIONS_PER_IMAGE"),
         ({"threshold": "50"}, "score_threshold: expected 0 to 1"),
+        ({"more": ["--selective-search", "fast"]}, "the model finds its own"),
+        ({"more": ["--search-width", "500"]}, "need --selective-search MODE"),
+        ({"config": RCNN}, "Add --selective-search MODE"),
+        (
+            {"config": RCNN, "more": ["--selective-search", "fast", "--search-width", "-1"]},
+            "--search-width: expected 0 or more, got -1",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

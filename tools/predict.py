@@ -15,14 +15,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from PIL import Image
 from tqdm import tqdm
 
-from mask_rcnn_ext import Predictor
+from mask_rcnn_ext import Predictor, UserError
 from mask_rcnn_ext.atomic import atomic_open, require_writable
+from mask_rcnn_ext.data.selective_search import MODES
 from mask_rcnn_ext.engine.coco_results import CocoResultsWriter
 from mask_rcnn_ext.engine.image_files import ImageFile, find_images, predict_files
+from mask_rcnn_ext.engine.image_proposals import ImagePropose, require_propose, searching
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.predictor import BGRArray, resolve_config
 from mask_rcnn_ext.report.pictures import draw_instances
@@ -57,6 +60,28 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--recursive", action="store_true", help="look in subfolders too")
     parser.add_argument("--no-pictures", action="store_true", help="write the json files only")
+    search = parser.add_argument_group(
+        "models without an RPN (R-CNN, Fast R-CNN)",
+        "Give what tools/compute_proposals.py was given for the training data.",
+    )
+    search.add_argument(
+        "--selective-search",
+        choices=MODES,
+        metavar="MODE",
+        help=f"propose by it: {', '.join(MODES)}",
+    )
+    search.add_argument(
+        "--search-width",
+        type=int,
+        metavar="PX",
+        help="of the image that is searched (default: as it is, which takes long on large photos)",
+    )
+    search.add_argument(
+        "--search-min-size",
+        type=int,
+        metavar="PX",
+        help="of the searched image; boxes with a shorter side are dropped (default: 5)",
+    )
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
@@ -95,6 +120,20 @@ def picture_name(name: str) -> str:
     return name if name.lower().endswith((".jpg", ".jpeg", ".png")) else f"{name}.png"
 
 
+def proposing(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None:
+    """Return what proposes boxes to a model without an RPN; None for the others.
+
+    Raises:
+        UserError: the options are missing, too much or out of range.
+    """
+    given = {"width": args.search_width, "min_size": args.search_min_size}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and not args.selective_search:
+        raise UserError("--search-width and --search-min-size need --selective-search MODE")
+    require_propose(cfg, args.selective_search is not None)
+    return searching(cfg, mode=args.selective_search, **given) if args.selective_search else None
+
+
 def predict(args: argparse.Namespace) -> int:
     """Do what the command line asks; return the exit code.
 
@@ -105,6 +144,7 @@ def predict(args: argparse.Namespace) -> int:
     files = find_images(args.inputs, recursive=args.recursive, exclude=str(pictures))
     cfg = resolve_config(args.config_file)
     cfg.merge_from_list(args.opts)
+    propose = proposing(args, cfg)
     require_writable(args.output)
     predictor = Predictor(
         cfg,
@@ -112,6 +152,7 @@ def predict(args: argparse.Namespace) -> int:
         device=args.device,
         batch_size=args.batch_size,
         score_threshold=args.score_threshold,
+        propose=propose,
     )
     unreadable: list[str] = []
     writer = CocoResultsWriter(args.output, predictor.class_names, predictor.category_ids)

@@ -19,6 +19,7 @@ from ..config import add_mask_rcnn_ext_config, load_config
 from ..errors import UserError
 from ..model_zoo import get_config
 from .checkpoint import Checkpointer
+from .image_proposals import ImagePropose, image_proposals, require_propose
 from .precision import choose_device, inference_autocast, prepare_model
 
 __all__ = ["Predictor", "read_bgr", "resolve_config"]
@@ -82,6 +83,10 @@ class Predictor:
             line in the log, where that asks for CUDA and there is none.
         batch_size: the most images in one forward pass.
         score_threshold: drop instances that score lower, in [0, 1]; default: the config's.
+        propose: for a model without an RPN (MODEL.LOAD_PROPOSALS), and for no other: a function of
+            an image, (H, W, 3) uint8 BGR, that gives boxes, (N, 4) XYXY in its pixels, and logits,
+            (N,), of which the best DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST are used; see
+            `image_proposals.searching`.
 
     Attributes:
         cfg: the config in use.
@@ -91,8 +96,8 @@ class Predictor:
         category_ids: the classes' ids in the data set's annotation file, found likewise; else 1..K.
 
     Raises:
-        UserError: unknown config or device; the model needs stored proposals; weights missing,
-            refused or of another model.
+        UserError: unknown config or device; `propose` missing or too much; weights missing, refused
+            or of another model.
     """
 
     def __init__(
@@ -103,16 +108,12 @@ class Predictor:
         device: str | torch.device | None = None,
         batch_size: int = 8,
         score_threshold: float | None = None,
+        propose: ImagePropose | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size: expected at least 1, got {batch_size}")
         cfg = resolve_config(cfg_or_name)
-        if cfg.MODEL.LOAD_PROPOSALS:
-            raise UserError(
-                "MODEL.LOAD_PROPOSALS: the model has no RPN, it finds objects only in images whose "
-                "proposals are stored (train_net.py --eval-only). Predict with a model that was "
-                "trained jointly, by train_net.py"
-            )
+        require_propose(cfg, propose is not None)
         if weights is not None:
             cfg.MODEL.WEIGHTS = os.fspath(weights)
         if score_threshold is not None:
@@ -125,6 +126,7 @@ class Predictor:
         choose_device(cfg, device)
         self.cfg = cfg
         self.batch_size = batch_size
+        self._propose = propose
         self.class_names, self.category_ids = _classes(cfg)
         self.model = prepare_model(cfg, build_model(cfg.clone())).eval()
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS, strict=True)
@@ -145,7 +147,8 @@ class Predictor:
             bool.
 
         Raises:
-            UserError: an image is of another type, shape or dtype, or a file is unreadable.
+            UserError: an image is of another type, shape or dtype, or a file is unreadable; or
+                `propose` gave something else than boxes and logits.
         """
         if _is_image(images):
             return next(self.stream([images]))  # type: ignore[list-item]
@@ -167,14 +170,23 @@ class Predictor:
         yield from self._predict(batch)
 
     def _prepare(self, image: ImageLike) -> dict[str, Any]:
-        """Return detectron2's model input: the resized image (3, H', W') float32, and H and W."""
-        array = _as_bgr(image)
-        if self.cfg.INPUT.FORMAT == "RGB":
-            array = array[:, :, ::-1]
+        """Return detectron2's model input: the resized image (3, H', W') float32, and H and W.
+
+        With `propose` its `proposals` too.
+        """
+        bgr = _as_bgr(image)
+        array = bgr[:, :, ::-1] if self.cfg.INPUT.FORMAT == "RGB" else bgr
         height, width = array.shape[:2]
-        resized = self._resize.get_transform(array).apply_image(array)
+        transform = self._resize.get_transform(array)
+        resized = transform.apply_image(array)
         tensor = torch.as_tensor(resized.astype("float32").transpose(2, 0, 1))
-        return {"image": tensor, "height": height, "width": width}
+        inputs = {"image": tensor, "height": height, "width": width}
+        if self._propose is not None:
+            topk = self.cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
+            inputs["proposals"] = image_proposals(
+                self._propose, bgr, resized.shape[:2], transform, topk
+            )
+        return inputs
 
     def _padded_size(self, inputs: dict[str, Any]) -> tuple[int, int]:
         """Return the (H, W) to which the model pads this image when it is alone."""
