@@ -18,7 +18,7 @@ from mask_rcnn_ext.engine.lineage import runs as lineage_runs
 from mask_rcnn_ext.engine.lineage.runs import METHODS, LineageRun
 
 SETS = ("lineage_train", "lineage_val")
-RCNN, SVM, FAST, FASTER, MASK = (method.variant for method in METHODS)
+RCNN, SVM, FAST, FASTER, ALIGN, MASK = (method.variant for method in METHODS)
 TRAINED = [RCNN, FAST, FASTER, MASK]
 _SHRUNK = {
     *("MODEL.TINY_RESNET.STEM_CHANNELS", "MODEL.TINY_RESNET.CHANNELS"),
@@ -52,13 +52,15 @@ def _read_written(path):
 
 
 def leave_out_svm(monkeypatch):
-    monkeypatch.setattr(lineage_runs, "METHODS", tuple(m for m in METHODS if m.base is None))
+    monkeypatch.setattr(
+        lineage_runs, "METHODS", tuple(m for m in METHODS if not (m.base or m.variation))
+    )
 
 
 def pretend_svm(monkeypatch):
     """Make the second step of R-CNN one of the methods, of R-CNN's own yaml."""
     real = lineage_runs.get_config_file
-    monkeypatch.setattr(lineage_runs, "METHODS", METHODS)
+    monkeypatch.setattr(lineage_runs, "METHODS", tuple(m for m in METHODS if not m.variation))
     monkeypatch.setattr(
         lineage_runs, "get_config_file", lambda name: real(name.removesuffix("_svm"))
     )

@@ -208,12 +208,13 @@ def test_the_sheet_shows_shared_proposals_once(scenes, monkeypatch):
     asked = []
     name = "mask_rcnn_ext.report.lineage_pictures.contact_sheet"
     monkeypatch.setattr(name, lambda *words: asked.append(words))
-    names = ("Fast R-CNN", "SVMs", "Faster R-CNN", "Mask R-CNN")
+    names = ("Fast R-CNN", "SVMs", "Faster R-CNN", "RoIAlign", "Mask R-CNN")
     methods = [
-        {"variant": variant, "name": name, "base": base, "proposals": proposals}
+        {"variant": variant, "name": name, "base": base, "proposals": proposals,
+         "variation": name == "RoIAlign"}
         for variant, name, base, proposals in zip(
-            (FAST, "svm", FASTER, MASK), names, (None, FAST, None, None),
-            ("stored", "stored", "RPN", "RPN"), strict=True,
+            (FAST, "svm", FASTER, "align", MASK), names, (None, FAST, None, None, None),
+            ("stored", "stored", "RPN", "RPN", "RPN"), strict=True,
         )
     ]  # fmt: skip
     lineage_sheet(scenes[:2], methods, "heading")

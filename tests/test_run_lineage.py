@@ -7,6 +7,7 @@ import pytest
 import run_lineage as tool
 from conftest import REPO
 from fake_lineage import (
+    ALIGN,
     FAST,
     FASTER,
     MASK,
@@ -68,7 +69,8 @@ def test_the_methods_share_backbone_data_and_image_size():
     assert not configs["differing"]["MODEL.LOAD_PROPOSALS"][FASTER]
     assert not [key for key in configs["differing"] if "PROPOSAL_FILES" in key]
     names = [method.variant for method in methods()]
-    assert [name for name in names if name != SVM] == TRAINED
+    assert [name for name in names if name not in (SVM, ALIGN)] == TRAINED
+    assert names.index(FASTER) < names.index(ALIGN) < names.index(MASK)
 
 
 @pytest.mark.parametrize("key", ["MODEL.TINY_RESNET.CHANNELS", "INPUT.MIN_SIZE_TEST"])
@@ -160,8 +162,9 @@ def test_without_its_yaml_the_second_step_is_left_out(monkeypatch):
         return real(name)
 
     monkeypatch.setattr(lineage_runs, "get_config_file", missing)
-    assert [method.variant for method in methods()] == TRAINED
-    assert [run.variant for run in plan("out", 2)] == TRAINED * 2
+    left = [RCNN, FAST, FASTER, ALIGN, MASK]
+    assert [method.variant for method in methods()] == left
+    assert [run.variant for run in plan("out", 2)] == left * 2
     assert [method.variant for method in METHODS if method.base] == [SVM]
 
 

@@ -71,7 +71,8 @@ def write_lineage(
 
 
 def _heading(content: Mapping[str, Any]) -> str:
-    names = ", ".join(method["name"] for method in content["methods"] if not method["base"])
+    chain = (m["name"] for m in content["methods"] if not m["base"] and not m["variation"])
+    names = ", ".join(chain)
     return (
         f"{names} on {content['dataset']}\n"
         "Proposals: the best ones, red where one covers an object (IoU 0.5 or more), else yellow. "

@@ -118,8 +118,8 @@ def lineage_sheet(
 ) -> RGBArray:
     """Return a sheet, one image a row: ground truth, then proposals and detections in their order.
 
-    Proposals stand once for all methods that are given the same, and a method that is fitted to
-    another's network is left out.
+    Proposals stand once for all methods that are given the same. A method that is fitted to
+    another's network, or lies between two, is left out.
 
     Args:
         scenes: at least one.
@@ -129,7 +129,7 @@ def lineage_sheet(
     titles, pick = ["Ground truth"], [("", "truth")]
     shown = None
     for method in methods:
-        if method["base"] is not None:
+        if method["base"] is not None or method["variation"]:
             continue
         if method["proposals"] != shown:
             shown = method["proposals"]

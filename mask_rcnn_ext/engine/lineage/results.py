@@ -93,6 +93,7 @@ def _method(
         "name": method.name,
         "added": method.added,
         "base": method.base,
+        "variation": method.variation,
         "config": f"configs/shapes/lineage/{method.variant}.yaml",
         "metrics": {task: _means(runs, task) for task in TASKS},
         "proposals": "stored" if stored else "RPN",

@@ -50,12 +50,15 @@ class Method:
         added: what it added to the method before it.
         base: variant whose trained network it is fitted to, instead of training one; None: trained
             by `train_net.py`. It is left out where its yaml does not exist.
+        variation: whether it is no method of a paper's own, but one between two, which tells apart
+            what the later one added.
     """
 
     variant: str
     name: str
     added: str
     base: str | None = None
+    variation: bool = False
 
 
 METHODS = (
@@ -73,7 +76,13 @@ METHODS = (
         "one shared map of the image, RoIPool; classes and boxes learned together",
     ),
     Method("faster_rcnn_tiny", "Faster R-CNN", "proposals from the network itself (RPN)"),
-    Method("mask_rcnn_tiny", "Mask R-CNN", "RoIAlign and a mask branch"),
+    Method(
+        "faster_rcnn_tiny_RoIAlign",
+        "Faster R-CNN, RoIAlign",
+        "RoIAlign in place of RoIPool, the first half of Mask R-CNN",
+        variation=True,
+    ),
+    Method("mask_rcnn_tiny", "Mask R-CNN", "a mask branch beside RoIAlign"),
 )
 
 
