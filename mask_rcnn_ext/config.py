@@ -189,6 +189,10 @@ def _declare_rcnn_keys(model: CfgNode, node: type[CfgNode]) -> None:
     # "softmax": class scores and boxes learned with the backbone. "svm": one linear SVM per class
     # and ridge regression of the boxes, which tools/train_rcnn_svm.py fits to a trained backbone.
     _declare(rcnn, "SCORER", "softmax")
+    # What an SVM pays for an error on one of its class's objects, beside 1 for one on a background
+    # proposal. Too little where features are few or objects rare, and a margin of -1 everywhere is
+    # the best there is.
+    _declare(rcnn, "SVM_POSITIVE_WEIGHT", 2.0)
     # Of `ClassifierBoxHead`: share of the units of its fully connected layers that training drops.
     _declare(model.ROI_BOX_HEAD, "DROPOUT", 0.0)
 

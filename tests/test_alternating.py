@@ -1,6 +1,7 @@
 """4-step alternating training: what is shared, what each step trains, resuming, the mistakes."""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -9,6 +10,7 @@ import train_alternating
 from conftest import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, load_config
+from mask_rcnn_ext.engine import two_stage
 from mask_rcnn_ext.engine.alternating_steps import FOLDERS, Steps, join_steps
 from mask_rcnn_ext.engine.stages import is_finished
 
@@ -171,6 +173,24 @@ def test_final_weights_of_an_earlier_run_do_not_count_as_finished(copy):
 def steps_of(config: str, out, *keys: str, rpn_opts=()) -> Steps:
     keys = [*SMALL, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(out), *keys]
     return Steps.of(load_config(str(REPO / "configs" / config), keys), list(rpn_opts))
+
+
+def test_the_command_in_the_header_has_the_papers_schedules(tmp_path, monkeypatch):
+    """Of PASCAL VOC: 80k iterations of the RPN on 1 image, 40k of the detector on 2 of 64 RoIs."""
+    monkeypatch.setattr(two_stage, "require_datasets", lambda names: None)
+    header = (REPO / "configs/lineage/faster_rcnn_VGG16.yaml").read_text()
+    command = header.partition("tools/train_alternating.py")[2].partition("# What")[0]
+    words = shlex.split(command.replace("\\\n#", ""))
+    keys = words[words.index("--rpn-opts") + 2 :]
+    cfg = load_config(
+        str(REPO / words[1]), ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path), *keys]
+    )
+    steps = Steps.of(cfg, words[words.index("--rpn-opts") + 1].split())
+    assert [step.SOLVER.MAX_ITER for step in steps] == [80_000, 40_000, 80_000, 40_000]
+    assert [step.SOLVER.STEPS for step in steps] == [(60_000,), (30_000,)] * 2
+    assert [step.SOLVER.IMS_PER_BATCH for step in steps] == [1, 2, 1, 2]
+    assert steps.detector.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE == 64
+    assert [step.MASK_RCNN_EXT.FREEZE for step in steps] == [[], [], ["backbone"], ["backbone"]]
 
 
 def test_steps_of_different_runs_do_not_become_one_network(copy):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import REPO
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -133,13 +133,38 @@ def test_a_batch_is_a_quarter_positive_and_sees_the_true_boxes():
     near = [(8 + i / 4, 8, 40, 40) for i in range(9)]
     losses_of(model, record([*near, *[(60, y, 90, y + 20) for y in range(9)]]))
     assert len(seen[0]) == 8  # of 19 candidates: the true box is one
-    proposals = model.proposals_of([record(near)])
+    assert (sampled(model, record(near)).gt_classes == 1).sum() == 2
+    far = sampled(model, record([(60, y, 90, y + 20) for y in range(9)]))
+    assert far.proposal_boxes.tensor[far.gt_classes == 1].tolist() == [[8, 8, 40, 40]]
+
+
+def sampled(model: nn.Module, one: dict) -> Instances:
+    """Return what is sampled of the proposals of an image, labelled."""
     with EventStorage():
-        sampled = model.roi_heads.label_and_sample_proposals(proposals, [record(near)["instances"]])
-    assert (sampled[0].gt_classes == 1).sum() == 2
+        (found,) = model.roi_heads.label_and_sample_proposals(
+            [one["proposals"]], [one["instances"]]
+        )
+    return found
 
 
-def test_the_box_branch_is_class_specific_and_of_unit_variance():
+@pytest.mark.parametrize(("name", "floor"), [("fast_rcnn_tiny", 0.1), ("faster_rcnn_tiny", 0.0)])
+def test_background_of_fast_rcnn_overlaps_an_object_a_little(name, floor):
+    """Fast R-CNN, section 2.3: background has an IoU of at least 0.1 and below 0.5."""
+    model = small_model("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "100", name=name)
+    generator = torch.Generator().manual_seed(5)
+    corners = torch.rand(200, 2, generator=generator) * 40
+    boxes = torch.cat([corners, corners + 10 + torch.rand(200, 2, generator=generator) * 30], 1)
+    one = record(boxes.tolist())
+    found = sampled(model, one)
+    ious = pairwise_iou(found.proposal_boxes, one["instances"].gt_boxes)[:, 0]
+    background = found.gt_classes == 5
+    assert background.sum() > 20
+    assert (ious[background] < 0.5).all()
+    assert (ious[~background] >= 0.5).all()
+    assert (ious[background].min() >= floor) if floor else (ious[background].min() < 0.1)
+
+
+def test_the_box_branch_is_class_specific():
     model = small_model()
     assert model.roi_heads.box_predictor.bbox_pred.out_features == 4 * 5
     assert model.roi_heads.box_predictor.cls_score.out_features == 5 + 1

@@ -45,10 +45,13 @@ def test_separable_features_get_the_right_margins():
     assert svm.margins(positives).min() > 0 > svm.margins(negatives).max()
 
 
-def test_an_svm_is_that_of_its_dual_problem():
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+def test_an_svm_is_that_of_its_dual_problem(weight):
     positives, negatives = clouds(60, gap=1)  # not separable, so that C matters
-    weights, bias = fit_svm(positives, negatives, seed=0)
-    expected, constant = svm_dual(positives, negatives, c=1e-3, positive_weight=2, bias_feature=10)
+    weights, bias = fit_svm(positives, negatives, seed=0, positive_weight=weight)
+    expected, constant = svm_dual(
+        positives, negatives, c=1e-3, positive_weight=weight, bias_feature=10
+    )
     np.testing.assert_allclose(weights, expected, atol=1e-4 * np.abs(expected).max())
     assert bias == pytest.approx(constant, rel=1e-4)
 
@@ -59,7 +62,7 @@ def test_hard_negatives_alone_give_the_svm_of_all_negatives():
     assert svm.offered == 3000
     assert svm.cached < svm.taken < 1500
     assert svm.fits > 2
-    weights, bias = fit_svm(positives, negatives, seed=0)
+    weights, bias = fit_svm(positives, negatives, seed=0, positive_weight=2)
     np.testing.assert_allclose(svm.weights, weights, atol=0.02 * np.abs(weights).max())
     assert svm.bias == pytest.approx(bias, abs=0.02 * abs(bias))
 
@@ -235,6 +238,14 @@ def test_no_negatives_no_samples_no_objects(caplog):
     for boxes, targets in (([], (FIRST,)), ([half], ())):
         with pytest.raises(UserError, match="expected training images with objects and proposals"):
             fit_layers(model, [[record(boxes, targets=targets)]], seed=0)
+
+
+def test_an_svm_that_recognises_none_of_its_objects_is_told(caplog):
+    model = small_model("MODEL.RCNN.SCORER", "svm")
+    for weight, told in ((1e-4, True), (1e4, False)):
+        caplog.clear()
+        fit_layers(model, [[each] for each in MANY], seed=0, positive_weight=weight)
+        assert ("Raise MODEL.RCNN.SVM_POSITIVE_WEIGHT" in caplog.text) == told
 
 
 def test_a_seed_gives_the_same_layers_again():

@@ -14,7 +14,8 @@ R-CNN (section 4.4) shares its features so, too.
 
 Details, and what the paper leaves open:
 
-- every step has the config's own `SOLVER`, as all steps have the same schedule in the paper;
+- every step has the config's own `SOLVER`, the RPN's with `--rpn-opts`: on COCO the paper has one
+  schedule for both, on PASCAL VOC the detector's is half as long;
 - in step 3 the layers of the RPN alone start fresh;
 - where heads and RPN read different feature maps, a layer of the backbone that only one of them
   reads is not shared: it is trained with that one. So is the res5 of FCIS in step 4;

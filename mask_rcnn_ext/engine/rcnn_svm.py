@@ -70,7 +70,13 @@ def train_rcnn_svm(args: argparse.Namespace) -> None:
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         start = time.perf_counter()
         with inference_autocast(cfg):
-            fit_layers(model, images, seed=seed, class_names=cfg.MASK_RCNN_EXT.CLASS_NAMES)
+            fit_layers(
+                model,
+                images,
+                seed=seed,
+                positive_weight=cfg.MODEL.RCNN.SVM_POSITIVE_WEIGHT,
+                class_names=cfg.MASK_RCNN_EXT.CLASS_NAMES,
+            )
     Checkpointer(model, cfg.OUTPUT_DIR).save("model_final")
     fitted = time.perf_counter()
     results = Trainer.test_all(cfg, model)
@@ -109,6 +115,11 @@ def _require_svm_config(cfg: CfgNode) -> None:
         raise UserError(
             f"MODEL.RCNN.SCORER: expected svm, got softmax. Give a config with SVMs, {example}, or "
             "set MODEL.RCNN.SCORER svm. The network itself is trained by train_net.py"
+        )
+    if cfg.MODEL.RCNN.SVM_POSITIVE_WEIGHT <= 0:
+        raise UserError(
+            "MODEL.RCNN.SVM_POSITIVE_WEIGHT: expected more than 0, got "
+            f"{cfg.MODEL.RCNN.SVM_POSITIVE_WEIGHT}; R-CNN's is 2.0"
         )
 
 

@@ -51,7 +51,12 @@ class Images(Protocol):
 
 
 def fit_layers(
-    model: RCNN, images: Images, *, seed: int, class_names: Sequence[str] | None = None
+    model: RCNN,
+    images: Images,
+    *,
+    seed: int,
+    positive_weight: float = 2.0,
+    class_names: Sequence[str] | None = None,
 ) -> None:
     """Fit the SVMs and the box regression of a model, in place; the rest of it stays as it is.
 
@@ -59,6 +64,7 @@ def fit_layers(
         model: with `RCNNSVMOutputLayers`; its mode is left as it was.
         images: of training.
         seed: of the proposals whose norms are measured, and of the solver.
+        positive_weight: see `svm_fitting.fit_svm`.
         class_names: for the log.
 
     Raises:
@@ -69,7 +75,10 @@ def fit_layers(
     names = class_names or [f"class {label}" for label in range(layers.num_classes)]
     with inference_context(model), torch.no_grad():
         positives, scales = _read_objects(model, images, np.random.default_rng(seed))
-        svms = [ClassSVM(rows * scales[0], seed=seed) for rows in positives]
+        svms = [
+            ClassSVM(rows * scales[0], seed=seed, positive_weight=positive_weight)
+            for rows in positives
+        ]
         rows, targets = _read_proposals(model, images, svms, scales[0])
         for label, svm in enumerate(svms):
             _set_row(layers.svm, slice(label, label + 1), svm.weights, svm.bias, scales[0])
@@ -192,6 +201,12 @@ def _log_class(name: str, svm: ClassSVM, regressed: int) -> None:
             "%s: an SVM of %d objects and %d hard negatives (%d of %d proposals were hard; fitted "
             "%d times); box regression of %d proposals.",
             *(name, objects, svm.cached, svm.taken, svm.offered, svm.fits, regressed),
+        )
+    if svm.fits and (svm.margins(svm.positives) <= 0).all():
+        logger.warning(
+            "%s: the SVM takes every one of its objects for background. Raise "
+            "MODEL.RCNN.SVM_POSITIVE_WEIGHT, the price of such an error.",
+            name,
         )
     if svm.fits and not regressed:
         logger.warning(

@@ -1,9 +1,11 @@
 """R-CNN's second stage on arrays: hard negatives, linear SVMs, ridge regression of boxes.
 
 Paper: "Rich feature hierarchies...", arXiv:1311.2524, section 2.3 and appendices B and C. What it
-leaves open (`COST`, `BIAS_FEATURE`, `POSITIVE_WEIGHT`, `MEAN_NORM`, the thresholds of the mining)
-is as in its authors' released code. Both are fitted by scikit-learn, whose `LinearSVC` is
-LIBLINEAR, as theirs. Shapes: R proposals, G objects of an image, K classes, N rows of D features.
+leaves open (`COST`, `BIAS_FEATURE`, `MEAN_NORM`, the thresholds of the mining)
+is as in its authors' released code, which differs from the paper in three things that are not done
+here: there an object is a negative of the other classes, too; a proposal is regressed to its best
+object of any class; and the regression's bias is penalised. Both are fitted by scikit-learn, whose
+`LinearSVC` is LIBLINEAR, as theirs. Shapes: R proposals, G objects of an image, K classes, N rows of D features.
 """
 
 import importlib.util
@@ -37,7 +39,6 @@ COST = 1e-3  # LIBLINEAR's -c
 BIAS_FEATURE = (
     10.0  # its -B: the constant feature whose weight is the bias, regularised like others
 )
-POSITIVE_WEIGHT = 2.0  # its -w1: what an error on a positive costs
 RIDGE_LAMBDA = 1000.0  # appendix C
 HARD_MARGIN = -1.0001  # negatives above it are hard: the solution depends on them
 EVICTION_MARGIN = -1.2  # below it, one leaves the cache
@@ -87,13 +88,17 @@ def label_proposals(overlaps: Array, classes: Array, num_classes: int) -> tuple[
     return negative, matched
 
 
-def fit_svm(positives: Array, negatives: Array, *, seed: int) -> tuple[Array, float]:
+def fit_svm(
+    positives: Array, negatives: Array, *, seed: int, positive_weight: float
+) -> tuple[Array, float]:
     """Fit a linear SVM: L2-regularised hinge loss, in its dual form.
 
     Args:
         positives: (N+, D), N+ > 0.
         negatives: (N-, D), N- > 0.
         seed: of the order in which LIBLINEAR visits the rows.
+        positive_weight: its -w1, what an error on a positive costs beside one on a negative; 2 in
+            the released code.
 
     Returns:
         Weights (D,) and bias, float64: the margin of a row x is `x @ weights + bias`.
@@ -106,7 +111,7 @@ def fit_svm(positives: Array, negatives: Array, *, seed: int) -> tuple[Array, fl
         loss="hinge",
         dual=True,
         intercept_scaling=BIAS_FEATURE,
-        class_weight={1: POSITIVE_WEIGHT},
+        class_weight={1: positive_weight},
         max_iter=_MAX_ITER,
         random_state=seed,
     )
@@ -153,15 +158,24 @@ class ClassSVM:
         taken: how many of them were hard.
     """
 
-    def __init__(self, positives: Array, *, seed: int, retrain_after: int = RETRAIN_AFTER) -> None:
+    def __init__(
+        self,
+        positives: Array,
+        *,
+        seed: int,
+        positive_weight: float = 2.0,
+        retrain_after: int = RETRAIN_AFTER,
+    ) -> None:
         """Start with the positives and no negatives.
 
         Args:
             positives: (N, D). With N = 0 there is nothing to fit: negatives are not kept.
             seed: see `fit_svm`.
+            positive_weight: see `fit_svm`.
             retrain_after: new hard negatives that make it fit again.
         """
         self.positives, self.seed, self.retrain_after = positives, seed, retrain_after
+        self.positive_weight = positive_weight
         self.weights, self.bias = np.zeros(positives.shape[1]), ABSENT_MARGIN
         self.fits = self.offered = self.taken = 0
         self._cache, self._new = [positives[:0]], 0
@@ -201,6 +215,8 @@ class ClassSVM:
 
     def _fit(self) -> None:
         negatives = np.concatenate(self._cache)
-        self.weights, self.bias = fit_svm(self.positives, negatives, seed=self.seed)
+        self.weights, self.bias = fit_svm(
+            self.positives, negatives, seed=self.seed, positive_weight=self.positive_weight
+        )
         self.fits, self._new = self.fits + 1, 0
         self._cache = [negatives[self.margins(negatives) >= EVICTION_MARGIN]]

@@ -76,10 +76,12 @@ def _rcnn() -> Iterator[Published]:
         yield Published(name, _SVM, *data, "mAP", without, _RCNN)
         yield Published(name, _RIDGE, *data, "mAP", with_regression, _RCNN)
     for seconds, device in ((13.0, "GPU"), (53.0, "CPU")):
-        yield Published(name, _SVM, *_VOC07, _PER_IMAGE, seconds, _RCNN, note=device)
+        note = f"{device}, proposals and features"
+        yield Published(name, _SVM, *_VOC07, _PER_IMAGE, seconds, _RCNN, note=note)
     vgg, source = "VGG-16, SVMs and box regression", f"{_FAST}, Table 4"
     yield Published(name, vgg, *_VOC07, "mAP", 66.0, source, "lineage/rcnn_VGG16")
-    yield Published(name, vgg, *_VOC07, _PER_IMAGE, 47.0, source, note="K40 GPU")
+    note = "K40 GPU, without proposals"
+    yield Published(name, vgg, *_VOC07, _PER_IMAGE, 47.0, source, note=note)
     yield Published(name, vgg, *_VOC07, _TRAINING, 84.0, source, note="K40 GPU")
 
 

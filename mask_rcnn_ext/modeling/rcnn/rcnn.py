@@ -71,7 +71,7 @@ class RCNN(GeneralizedRCNN):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Read `MODEL.RCNN`, and what `GeneralizedRCNN` does.
 
-        The backbone is run once on an empty crop: the heads are built for the maps that it gives,
+        The backbone is run once on a black crop: the heads are built for the maps that it gives,
         whose sides do not follow from its stride where layers have no padding.
 
         Raises:
@@ -189,6 +189,8 @@ def _crop_shapes(backbone: Backbone, channels: int, size: int) -> dict[str, Shap
     device = next(backbone.parameters()).device
     try:
         maps = backbone(torch.zeros(1, channels, size, size, device=device))
+    except torch.cuda.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # a pooling window larger than its map
         raise UserError(
             f"MODEL.RCNN.CROP_SIZE: crops of {size} pixels are too small for "
