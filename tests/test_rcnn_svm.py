@@ -52,8 +52,8 @@ def test_an_svm_is_that_of_its_dual_problem(weight):
     expected, constant = svm_dual(
         positives, negatives, c=1e-3, positive_weight=weight, bias_feature=10
     )
-    np.testing.assert_allclose(weights, expected, atol=1e-4 * np.abs(expected).max())
-    assert bias == pytest.approx(constant, rel=1e-4)
+    np.testing.assert_allclose(weights, expected, atol=1e-3 * np.abs(expected).max())
+    assert bias == pytest.approx(constant, rel=1e-3)
 
 
 def test_hard_negatives_alone_give_the_svm_of_all_negatives():

@@ -1,11 +1,12 @@
 """R-CNN's second stage on arrays: hard negatives, linear SVMs, ridge regression of boxes.
 
 Paper: "Rich feature hierarchies...", arXiv:1311.2524, section 2.3 and appendices B and C. What it
-leaves open (`COST`, `BIAS_FEATURE`, `MEAN_NORM`, the thresholds of the mining)
-is as in its authors' released code, which differs from the paper in three things that are not done
-here: there an object is a negative of the other classes, too; a proposal is regressed to its best
+leaves open (`COST`, `BIAS_FEATURE`, `MEAN_NORM`, the thresholds of the mining) is as in its
+authors' released code, which differs from the paper in three things that are not done here: there
+an object is a negative of the other classes, too; a proposal is regressed to its best
 object of any class; and the regression's bias is penalised. Both are fitted by scikit-learn, whose
-`LinearSVC` is LIBLINEAR, as theirs. Shapes: R proposals, G objects of an image, K classes, N rows of D features.
+`LinearSVC` is LIBLINEAR, as theirs. Shapes: R proposals, G objects of an image, K classes, N rows
+of D features.
 """
 
 import importlib.util
