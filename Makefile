@@ -44,22 +44,22 @@ $(DEMO)/report.html: $(DEMO)/results.json | setup
 
 compare: $(COMPARE)/comparison.html  ## train Mask R-CNN and FCIS, three seeds each, and compare them where objects overlap
 	@$(if $(COMPARE_RAN),,echo "$(COMPARE) is up to date; trainings whose config has not changed are kept")
+	@$(if $(COMPARE_RAN),$(PY) tools/make_tables.py)
 	@echo "report  $(COMPARE)/comparison.html"
 
 $(COMPARE)/comparison.html: $(SOURCES) tools/run_comparison.py tools/compare.py | setup
 	$(eval COMPARE_RAN := yes)
 	$(PY) tools/run_comparison.py --output $(COMPARE)
-	$(PY) tools/make_tables.py
 
 lineage: $(LINEAGE)/lineage.html  ## train R-CNN, Fast, Faster and Mask R-CNN, small, and set them side by side
 	@$(if $(LINEAGE_RAN),,echo "$(LINEAGE) is up to date; trainings whose config and proposals have not changed are kept")
+	@$(if $(LINEAGE_RAN),$(PY) tools/make_tables.py)
 	@echo "report  $(LINEAGE)/lineage.html"
 
 $(LINEAGE)/lineage.html: $(SOURCES) $(wildcard configs/shapes/lineage/*.yaml) tools/run_lineage.py \
 		tools/compute_proposals.py tools/train_rcnn_svm.py | setup
 	$(eval LINEAGE_RAN := yes)
 	$(PY) tools/run_lineage.py --output $(LINEAGE)
-	$(PY) tools/make_tables.py
 
 test: setup  ## run the tests on two processes, offline
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2

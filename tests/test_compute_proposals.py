@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import time
 
 import compute_proposals
 import cv2
@@ -160,6 +161,28 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(coco, tmp_path):
     assert [len(boxes) for boxes in content["boxes"]] == [i % 3 for i in content["ids"]]
 
 
+def test_a_mistake_in_one_of_two_processes_stops_the_work(coco, tmp_path, monkeypatch):
+    monkeypatch.setattr(proposal_parts, "_START", "fork")
+    monkeypatch.setattr(proposal_parts, "IMAGES_PER_PART", 1)
+
+    def broken():
+        raise UserError("image 1 is broken")
+
+    def slow(record):
+        time.sleep(0.05)
+        return corners(record)
+
+    method = Corners(fail_at=1, how=broken)
+    corners = method.propose
+    monkeypatch.setattr(method, "propose", slow)
+    with pytest.raises(UserError, match="image 1 is broken"):
+        compute(method, [DATA], tmp_path / "out", processes=2)
+    done = list(tmp_path.rglob("*.npz"))
+    assert len(done) < IMAGES - 4  # what was at work, and what waited for it
+    assert bool(done) == (tmp_path / f"out/{DATA}.parts/settings.json").exists()
+    assert not (tmp_path / f"out/{DATA}.pkl").exists()
+
+
 def test_two_processes_give_the_same_bytes(coco, tmp_path, monkeypatch):
     # A new Python would import everything again, which takes longer than all tests here.
     monkeypatch.setattr(proposal_parts, "_START", "fork")
@@ -273,3 +296,16 @@ def test_an_image_that_cannot_be_used(coco, tmp_path, capsys, monkeypatch, conte
     assert message in error
     assert "003.png" in error
     assert not (tmp_path / "out").exists()  # it was in the first part
+
+
+@needs_search
+def test_own_boxes_without_masks_are_enough(tmp_path, capsys):
+    path, images = write_coco(tmp_path / "data", images=2)
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    path.write_text(json.dumps(content))
+    own = ["--train-json", str(path), "--train-images", str(images)]
+    code = compute_proposals.main(["selective-search", *own, "--output", str(tmp_path / "out")])
+    assert code == 0
+    assert "(4 objects)" in capsys.readouterr().out

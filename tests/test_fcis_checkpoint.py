@@ -53,3 +53,4 @@ def test_its_classes_are_not_converted(three_classes):
 @pytest.mark.parametrize("key", ["OHEM", "MASK_VOTING"])
 def test_its_keys_are_none_of_the_rpn(key):
     assert rpn_keys(fcis_cfg(f"MODEL.FCIS.{key}", "False")) == rpn_keys(fcis_cfg())
+    assert rpn_keys(fcis_cfg("MODEL.RCNN.CROP_SIZE", "99")) == rpn_keys(fcis_cfg())

@@ -105,7 +105,9 @@ def test_the_line_shares_backbone_and_box_head(tmp_path, data):
 
 def test_a_missing_proposal_file_is_told(tmp_path, data, capsys):
     flags, _ = data
-    code = train("fast_rcnn_tiny", (flags, []), tmp_path / "out")
+    files = f"('{tmp_path / 'none.pkl'}',)"
+    keys = ["DATASETS.PROPOSAL_FILES_TRAIN", files, "DATASETS.PROPOSAL_FILES_TEST", files]
+    code = train("fast_rcnn_tiny", (flags, keys), tmp_path / "out")
     errors = [e for e in capsys.readouterr().err.splitlines() if e.startswith("error: ")]
     assert code == 2
     assert len(errors) == 1

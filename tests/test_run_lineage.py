@@ -151,6 +151,11 @@ def test_svms_are_fitted_to_their_base_and_follow_it(call, training, tmp_path, m
     monkeypatch.setattr(LineageRun, "config", longer)
     assert call() == 0
     assert training.calls == [PROPOSED, *trained(RCNN, SVM)]
+    # The same base, trained once more: other weights.
+    training.calls.clear()
+    run.base.weights.write_bytes(b"others")
+    assert call() == 0
+    assert training.calls == [PROPOSED, *trained(SVM)]
 
 
 def test_without_its_yaml_the_second_step_is_left_out(monkeypatch):
@@ -191,7 +196,7 @@ def test_the_commands(call, training, tmp_path, monkeypatch):
     assert propose[1:] == [
         *(str(REPO / "tools/compute_proposals.py"), "selective-search", "--mode", "quality"),
         *("--overwrite", "--dataset", *SETS, "--output", str(folder)),
-        *("--processes", str(min(os.cpu_count(), 8))),
+        *("--processes", str(min(len(os.sched_getaffinity(0)), 8))),
     ]
 
 

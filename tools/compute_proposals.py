@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
     method = build_method(args)
     with tempfile.TemporaryDirectory() as cleaned:
         if any(own):
-            data = register_own_data(*own, clean_dir=cleaned)
+            data = register_own_data(*own, clean_dir=cleaned, masks=False)  # boxes are enough
             names += [name for name in (data.train_name, data.val_name) if name]
         recipes = compute_proposals(
             method, names, args.output, processes=args.processes, overwrite=args.overwrite

@@ -54,7 +54,7 @@ def propose_in_subprocess(folder: Path, names: Sequence[str]) -> int:
     require_writable(folder)
     command = [sys.executable, str(_REPO / "tools/compute_proposals.py"), "selective-search"]
     command += ["--mode", "quality", "--overwrite", "--dataset", *names, "--output", str(folder)]
-    command += ["--processes", str(min(os.cpu_count() or 1, 8))]
+    command += ["--processes", str(min(len(os.sched_getaffinity(0)), 8))]
     return run_to_the_end(command, folder / "console.txt")
 
 

@@ -60,10 +60,18 @@ from .stages import (
     write_config,
 )
 from .trainer import Trainer
+from .training_runs import config_hash
 
 __all__ = ["train_alternating"]
 
 logger = logging.getLogger(__name__)
+
+# Keys that a step may be resumed with another value of: it trains on, or learns the same.
+_MAY_CHANGE = (
+    *("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD"),
+    *("MODEL.DEVICE", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS"),  # weights by their checksum
+    *("DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST"),  # so are proposals
+)
 
 
 def train_alternating(args: argparse.Namespace) -> None:
@@ -130,13 +138,17 @@ def _run_step(
         resume: whether an earlier training counts, if it was made from the same.
     """
     path = os.path.join(cfg.OUTPUT_DIR, "made_from.json")
+    made_from = {**made_from, "config_sha256": config_hash(cfg, cfg.SEED, _MAY_CHANGE)}
     same = comm.all_gather(read_json(path) == made_from)[0]
     resume = bool(comm.all_gather(resume and has_checkpoint(cfg))[0])
     if resume and same and is_finished(cfg):
         _log_skipped(number, cfg)
         return
     if resume and not same:
-        logger.info("Step %d of 4 begins anew, since what it was made from has changed.", number)
+        logger.info(
+            "Step %d of 4 begins anew, since its config or what it was made from has changed.",
+            number,
+        )
     if comm.is_main_process() and not same:
         forget_checkpoint(cfg)
         write_json(path, made_from)

@@ -131,4 +131,12 @@ def join_steps(steps: Steps) -> dict[str, torch.Tensor]:
                 "Train anew, without --resume"
             )
     own = {name: value for name, value in of_rpn.items() if not is_within(name, shared)}
+    fixed = [*frozen, *steps.shared_detector.MASK_RCNN_EXT.FREEZE]
+    for name in own.keys() & of_detector.keys():
+        if not is_within(name, fixed) and not torch.equal(own[name], of_detector[name]):
+            raise UserError(
+                f"{name} was trained in step 3 and again in step 4, so that the two are not one "
+                "network: it lies in no part of the backbone that can be fixed by itself. Train "
+                "in two stages (tools/train_two_stage.py) or jointly"
+            )
     return {**of_detector, **own}

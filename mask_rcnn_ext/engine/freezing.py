@@ -36,7 +36,7 @@ def freeze_parts(model: nn.Module, parts: Sequence[str]) -> nn.Module:
     parts = [str(part) for part in parts]
     if not parts:
         return model
-    modules = [name for name, _ in model.named_modules() if name]
+    modules = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     for part in parts:
         if part not in modules:
             raise UserError(
@@ -44,7 +44,8 @@ def freeze_parts(model: nn.Module, parts: Sequence[str]) -> nn.Module:
                 f"Expected names such as {', '.join(n for n, _ in model.named_children())}, or, "
                 "with dots, of parts of these"
             )
-    for name, parameter in model.named_parameters():
+    # All names of what has two: a part may share layers with one that is trained.
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         if is_within(name, parts):
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):

@@ -182,7 +182,8 @@ def _compute_in_processes(
                 "smaller --processes; it goes on where this stopped"
             ) from error
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waits for the part that each process is at; without that nothing would be cancelled.
+            pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 # Beginnings of the keys under MODEL that an RPN does not read, or that change nothing for it.
 _NOT_OF_THE_RPN = (
     *("DEVICE", "WEIGHTS", "META_ARCHITECTURE", "LOAD_PROPOSALS", "MASK_ON", "KEYPOINT_ON"),
-    *("ROI_", "FCIS", "SEM_SEG_HEAD", "PANOPTIC_FPN", "RETINANET"),
+    *("ROI_", "FCIS", "RCNN.", "SEM_SEG_HEAD", "PANOPTIC_FPN", "RETINANET"),
 )
 
 

@@ -263,7 +263,10 @@ def train_all(
         UserError: at the end, which runs failed and where they say why.
     """
     failed: list[_Run] = []
-    for run in progress.todo:
+    for run in progress.runs:
+        progress.update(run)  # what was trained just now may have made it stale
+        if progress.states[run] == "done":
+            continue
         resume = run.prepare()
         logger.info("%s%s ...", run.title, ", resumed" if resume else "")
         code = train(run, resume)

@@ -165,9 +165,11 @@ def differences(content: Mapping[str, Any]) -> list[str]:
         "Training: Faster R-CNN is trained jointly with its RPN; its paper's numbers are of "
         "training in four steps. How many iterations each method had is in the table: they are "
         "chosen for minutes, not for convergence.",
-        f"Time: measured on {content['timing']['device']} with {content['timing']['threads']} "
-        "threads; the papers' are of their GPUs, and selective search is theirs in another "
-        "implementation. What carries over is which part costs most.",
+        f"Time: the networks' is measured on {content['timing']['device']} with "
+        f"{content['timing']['threads']} threads, of an image that is read already; selective "
+        "search's is the processor time of one core, reading included. The papers' are of their "
+        "GPUs, and selective search is theirs in another implementation. What carries over is "
+        "which part costs most.",
         "Chance: one training of each method; a difference of an AP or two may be that of another "
         "seed."
         if len(seeds) == 1

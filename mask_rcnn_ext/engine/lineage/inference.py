@@ -76,7 +76,7 @@ def measure_seconds(models: Sequence[Loaded], images: int = 20, warm_up: int = 3
     Args:
         models: of one data set.
         images: that are timed, from the first on; at most as many as there are.
-        warm_up: images before, which are not.
+        warm_up: images before, the last ones, which are not.
 
     Returns:
         "images", "warm_up", "threads", "device", "what" (see `TIMED`), and "seconds": variant ->
@@ -84,7 +84,8 @@ def measure_seconds(models: Sequence[Loaded], images: int = 20, warm_up: int = 3
     """
     images = min(images, len(models[0].inputs))
     took: dict[str, list[float]] = {loaded.variant: [] for loaded in models}
-    for index in (*range(min(warm_up, images)), *range(images)):
+    count = len(models[0].inputs)
+    for index in (*(count - 1 - i % count for i in range(warm_up)), *range(images)):
         for loaded in models:
             image = loaded.inputs[index]
             start = time.perf_counter()

@@ -105,8 +105,9 @@ def methods() -> tuple[Method, ...]:
 class LineageRun(ConfigRun):
     """One run: by `train_net.py`, or fitted to another run's network.
 
-    `inputs.json` in its folder holds the checksums of the proposals that it read, and that of the
-    run that it is based on; when these change, it is stale.
+    `inputs.json` in its folder holds the checksums of the proposals that it read, and those of the
+    run that it is based on and of its weights; when these change, it is stale. A run that reads
+    proposals and was trained by hand has no such file: it is stale, too, and trained anew.
     """
 
     starts_with = ConfigRun.starts_with | {_INPUTS}
@@ -156,7 +157,7 @@ class LineageRun(ConfigRun):
         if cfg.MODEL.LOAD_PROPOSALS:
             found["proposals"] = {Path(file).stem: _checksum(Path(file)) for file in files}
         if self.base:
-            found["base"] = self.base.sha256()
+            found["base"] = {"run": self.base.sha256(), "weights": _checksum(self.base.weights)}
         return found
 
     def sha256(self) -> str:
