@@ -23,6 +23,7 @@ schedule and with other augmentation.
 import functools
 import importlib.util
 import logging
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -92,10 +93,11 @@ def _stock_zoo() -> ModuleType:
 def _resolve(name: str) -> tuple[str, bool]:
     """Return one of our names without suffix and True, or one of detectron2's and False."""
     stem = name.removesuffix(".yaml")
-    ours = _our_names()
-    if stem in ours:
+    # Quicker than to list all of them; ".." and folders elsewhere are not in a plain relative path.
+    plain = not os.path.isabs(stem) and ".." not in stem.split("/")
+    if plain and (_config_root() / f"{stem}.yaml").is_file():
         return stem, True
-    stock = _stock_names()
+    ours, stock = _our_names(), _stock_names()
     if name in stock:
         return stock[name], False
     hint = nearest(stem, [*ours, *dict.fromkeys(stock.values())])

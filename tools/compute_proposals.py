@@ -149,4 +149,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    # It says which proposals were there already.
+    logging.getLogger("mask_rcnn_ext.engine.compute_proposals").setLevel(logging.INFO)
     sys.exit(main())

@@ -277,7 +277,7 @@ def local_file(path: str, mend: str) -> str:
         siblings = os.listdir(folder) if os.path.isdir(folder) else []
         raise UserError(
             f"weights not found: {path} (looked for {os.path.join(folder, name)})"
-            f"{nearest(name, siblings)}. {mend}"
+            f"{nearest(name, siblings) or '.'} {mend}"
         )
     return local
 

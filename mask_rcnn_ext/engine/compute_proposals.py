@@ -104,7 +104,7 @@ def _compute(
     overwrite: bool,
 ) -> dict[str, Any]:
     records: list[dict[str, Any]] = DatasetCatalog.get(name)
-    ids = [[record["image_id"], Path(record["file_name"]).name] for record in records]
+    ids = [[record["image_id"], *_file(record["file_name"])] for record in records]
     images = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
     settings = {"data_set": name, **settings, "images": len(records), "images_sha256": images}
     file, note, parts = (output / f"{name}{end}" for end in (".pkl", ".json", ".parts"))
@@ -132,6 +132,11 @@ def _compute(
     write_json(str(note), recipe)
     shutil.rmtree(parts, ignore_errors=True)
     return recipe
+
+
+def _file(path: str) -> tuple[str, int]:
+    """Return an image's name and its size in bytes, -1 of none: not its place, which may change."""
+    return Path(path).name, Path(path).stat().st_size if Path(path).is_file() else -1
 
 
 def _begin(file: Path, note: Path, parts: Path, settings: dict[str, Any], overwrite: bool) -> None:

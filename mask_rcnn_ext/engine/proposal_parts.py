@@ -111,6 +111,11 @@ def read_parts(records: Sequence[Record], folder: Path) -> Proposals:
                 boxes += np.split(part["boxes"], ends)
                 logits += np.split(part["logits"], ends)
                 seconds += float(part["seconds"])
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{path} is gone: is another run of this command at work in the same folder? Wait "
+                "for it, then run this again"
+            ) from error
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise UserError(f"{path} is damaged: delete it and run this again") from error
     # Copies, so that no array keeps all of its part.

@@ -78,11 +78,27 @@ def require_proposal_files(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST
                 f"DATASETS.{split} ({', '.join(names)}), got {len(files)}. "
                 "tools/compute_proposals.py writes them"
             )
+        for name, file in zip(names, files, strict=True):
+            _warn_of_other_data(name, file)
         missing = [file for file in files if not PathManager.isfile(file)]
         if missing:
             raise UserError(
                 f"{key}: file not found: {missing[0]}. tools/compute_proposals.py writes such files"
             )
+
+
+def _warn_of_other_data(name: str, file: str) -> None:
+    """Say so when the recipe beside a proposal file is of another data set than it is read for.
+
+    It may still be right: a part of a data set has a name of its own.
+    """
+    note = read_json(os.path.splitext(file)[0] + ".json")
+    made_for = note.get("data_set") if isinstance(note, dict) else None
+    if made_for not in (None, name):
+        logger.warning(
+            "The proposals in %s were made for %s and are read for %s. Are they of its images?",
+            *(file, made_for, name),
+        )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Training what is not trained yet: each run in a folder of its own, skipped, resumed or redone."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -47,13 +48,19 @@ def config_hash(cfg: CfgNode, seed: int, without: Collection[str] = ()) -> str:
         seed: in place of the config's.
         without: keys, with dots, that do not count either.
     """
-    defaults = {key: _as_lists(value) for key, value in flat_config(get_cfg())}
+    defaults = _flat_lists(get_cfg)
     values = {key: _as_lists(value) for key, value in flat_config(cfg)}
     changed = {key: value for key, value in values.items() if value != defaults.get(key)}
     changed.update(SEED=seed)
     for key in ("OUTPUT_DIR", *without):
         changed.pop(key, None)
     return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _flat_lists(make: Callable[[], CfgNode]) -> dict[str, Any]:
+    """Return the values of the config that `make` gives; building the defaults takes a while."""
+    return {key: _as_lists(value) for key, value in flat_config(make())}
 
 
 _Run = TypeVar("_Run", bound="TrainingRun")

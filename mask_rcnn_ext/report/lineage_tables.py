@@ -27,7 +27,7 @@ LINEAGE = "results/lineage.json"
 
 HEADER = (
     *("method", "what it added", "box AP", "AP50", "AP75", "mask AP", "s per image"),
-    *("and proposals, s", "training, min", "iterations x images"),
+    *("and proposals, s", "training, min"),
 )
 PUBLISHED_HEADER = (
     *("method", "model", "trained on", "tested on"),
@@ -69,11 +69,6 @@ def _row(method: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
     own = method["proposal_seconds_per_image"]
     minutes = method["train_seconds"]
     training = shown(None if minutes is None else minutes / 60)
-    schedule = (
-        f"{method['iterations']:,} x {method['images_per_batch']}"
-        if method["iterations"]
-        else "none"
-    )
     if method["base"] is not None:
         name = next(m["name"] for m in content["methods"] if m["variant"] == method["base"])
         training = f"{name}'s + {training}"
@@ -85,7 +80,6 @@ def _row(method: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
         seconds_text(method["seconds_per_image"]["median"]),
         "in it" if own is None else f"+ {seconds_text(own)}",
         training,
-        schedule,
     ]
 
 
@@ -102,7 +96,8 @@ def sentences(content: Mapping[str, Any]) -> list[str]:
         content: of `lineage.json`.
     """
     chain = [method for method in content["methods"] if method["base"] is None]
-    said = [_proposals(content)] if content["dataset"] in content["proposals"] else []
+    said = [_schedules(chain)]
+    said += [_proposals(content)] if content["dataset"] in content["proposals"] else []
     for former, method in itertools.pairwise(chain):
         times = [m["seconds_per_image"]["median"] for m in (former, method)]
         text = (
@@ -115,10 +110,37 @@ def sentences(content: Mapping[str, Any]) -> list[str]:
         aps = [(m["metrics"]["bbox"] or {}).get("AP") for m in (former, method)]
         if None not in aps:
             text += f", box AP is {shown(aps[1])} in place of {shown(aps[0])}"
+            text += _by_size(former, method)
         if method["metrics"]["segm"] and not former["metrics"]["segm"]:
             text += f", and there is a mask AP, {shown(method['metrics']['segm']['AP'])}"
         said.append(text + ".")
     return said
+
+
+def _schedules(chain: Iterable[Mapping[str, Any]]) -> str:
+    """Return how long the methods of a chain were trained, said once for those that are alike."""
+    names: dict[tuple[int, int], list[str]] = {}
+    for method in chain:
+        schedule = (method["iterations"], method["images_per_batch"])
+        names.setdefault(schedule, []).append(method["name"])
+    each = (
+        f"{iterations:,} iterations of {images} images"
+        + ("" if len(names) == 1 else f" ({', '.join(own)})")
+        for (iterations, images), own in names.items()
+    )
+    return f"Each network is trained for {'; '.join(each)}."
+
+
+def _by_size(former: Mapping[str, Any], method: Mapping[str, Any]) -> str:
+    """Return the box APs of small and of larger objects, nothing where there are none."""
+    boxes = [m["metrics"]["bbox"] for m in (former, method)]
+    said = []
+    for key, what in (("APs", "under 32 pixels"), ("APm", "larger")):
+        before, now = (box.get(key) for box in boxes)
+        if None in (before, now):
+            return ""
+        said.append(f"{what} {shown(now)} in place of {shown(before)}")
+    return f" ({'; '.join(said)})"
 
 
 def _proposals(content: Mapping[str, Any]) -> str:
@@ -166,7 +188,7 @@ def differences(content: Mapping[str, Any]) -> list[str]:
         "training in four steps. How many iterations each method had is in the table: they are "
         "chosen for minutes, not for convergence.",
         f"Time: the networks' is measured on {content['timing']['device']} with "
-        f"{content['timing']['threads']} threads, of an image that is read already; selective "
+        f"{content['timing']['threads']} thread(s), of an image that is read already; selective "
         "search's is the processor time of one core, reading included. The papers' are of their "
         "GPUs, and selective search is theirs in another implementation. What carries over is "
         "which part costs most.",

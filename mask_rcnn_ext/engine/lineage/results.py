@@ -15,6 +15,7 @@ __all__ = ["TASKS", "collect", "require_proposals"]
 
 TASKS = ("bbox", "segm")
 _DECIMALS = 4
+_METRICS = (*METRICS, "APs", "APm")  # the last two: of objects under 32 pixels, and of larger ones
 _OF_PROPOSALS = (
     "proposals_per_image",
     "recall",
@@ -112,7 +113,7 @@ def _means(runs: Sequence[LineageRun], task: str) -> dict[str, float | None] | N
     found = [(run.results() or {}).get(task) for run in runs]
     if not all(found):
         return None
-    return {metric: _mean([(entry or {}).get(metric) for entry in found]) for metric in METRICS}
+    return {metric: _mean([(entry or {}).get(metric) for entry in found]) for metric in _METRICS}
 
 
 def _mean(values: Sequence[float | None], decimals: int = _DECIMALS) -> float | None:
@@ -132,7 +133,7 @@ def _entry(run: LineageRun) -> dict[str, Any]:
         "config_sha256": run.sha256(),
         "inputs": run.inputs(),
         "metrics": {
-            task: {metric: results[task].get(metric) for metric in METRICS}
+            task: {metric: results[task].get(metric) for metric in _METRICS}
             for task in TASKS
             if task in results
         },
