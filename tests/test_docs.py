@@ -82,6 +82,40 @@ def test_the_comparison_is_told_as_it_came_out():
     assert f"gains {metrics['overlap/AP_none']['difference']:.1f} AP" in README
 
 
+def test_the_lineage_is_told_as_it_came_out():
+    """Every method learns in eight minutes; what the README says of them, in words and figures."""
+    from mask_rcnn_ext.engine.lineage.runs import LineageRun, methods
+
+    lineage = results("lineage")
+    found = {method["variant"]: method for method in lineage["methods"]}
+    assert list(found) == [method.variant for method in methods()]
+    assert all(method["train_seconds"] <= 480 for method in found.values())
+    for run in lineage["runs"]:  # of the configs as they are now
+        if not run["inputs"]:
+            expected = LineageRun.under("", run["variant"], run["seed"]).sha256()
+            assert run["config_sha256"] == expected, run["variant"]
+    boxes = {variant: method["metrics"]["bbox"] for variant, method in found.items()}
+    rcnn, svm, fast, faster, align, mask = boxes.values()
+
+    def gain(new, old, metric="AP"):
+        return f"{round(new[metric] - old[metric], 1):.1f}"
+
+    text = " ".join(README.split())
+    for said in (
+        f"by {gain(rcnn, fast, 'APs')} AP on shapes under 32 pixels and by "
+        f"{gain(rcnn, fast, 'APm')} on larger ones",
+        f"SVMs and ridge regression give {svm['AP']:.1f} box AP, softmax and boxes learned with "
+        f"the network {rcnn['AP']:.1f}",
+        f"AP50 {faster['AP50']:.1f} and {fast['AP50']:.1f}, AP75 {faster['AP75']:.1f} and "
+        f"{fast['AP75']:.1f}",
+        f"+{gain(align, faster)} and +{gain(mask, align)} box AP",
+        f"takes {found['fast_rcnn_tiny']['seconds_per_image']['median']:.3f} s an image in place "
+        f"of {found['rcnn_tiny']['seconds_per_image']['median']:.3f} s",
+        f"selective search, {found['rcnn_tiny']['proposal_seconds_per_image']:.3f} s,",
+    ):
+        assert said in text, said
+
+
 def test_python_block_runs(tmp_path, monkeypatch):
     """The block as it stands, on a small model and pictures put where it expects them."""
     import numpy as np
