@@ -270,7 +270,8 @@ def test_the_command_prints_named_configs_and_writes_nothing(tmp_path, capsys):
 
 
 def test_the_command_writes_json_and_page(tmp_path, monkeypatch, capsys):
-    inputs = ("results/demo.json", "results/ablations.json", "results/fcis_comparison.json")
+    names = ("demo", "ablations", "fcis_comparison", "lineage")
+    inputs = [f"results/{name}.json" for name in names]
     for name in ("README.md", *inputs):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
