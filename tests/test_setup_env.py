@@ -47,12 +47,12 @@ def test_all_steps_then_nothing_to_do(environment, capsys):
     build(environment)
     assert all(word in command for word, command in zip(STEPS, environment.commands, strict=True))
     assert (
-        capsys.readouterr().out.count(" s\n") == 4
+        capsys.readouterr().out.count(" s\n") == 5
     )  # a line of progress with its seconds per step
     assert environment.is_current()
 
 
-STEPS = ("venv", "torchvision", "-e", "install_detectron2.py")
+STEPS = ("venv", "torchvision", "-e", "install_detectron2.py", "mask_rcnn_ext.engine.job")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -68,7 +68,7 @@ def test_a_run_that_ends_early_is_not_trusted(environment, monkeypatch, step, er
     (environment.folder / "half-installed").touch()
     environment.commands.clear()
     build(environment)
-    assert len(environment.commands) == 4  # from the start
+    assert len(environment.commands) == 5  # from the start
     assert not (environment.folder / "half-installed").exists()
     assert environment.is_current()
 
@@ -102,9 +102,9 @@ def test_a_failed_update_is_not_trusted(environment, checkout, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "text", "steps"),
     [
-        pytest.param("constraints.txt", "torch==0\n", 4, id="versions-update"),
-        pytest.param("pyproject.toml", '[project]\nname = "x"\n', 4, id="requirements-update"),
-        pytest.param("tools/detectron2_wheel.py", "VERSION = 1\n", 4, id="detectron2-rebuilds"),
+        pytest.param("constraints.txt", "torch==0\n", 5, id="versions-update"),
+        pytest.param("pyproject.toml", '[project]\nname = "x"\n', 5, id="requirements-update"),
+        pytest.param("tools/detectron2_wheel.py", "VERSION = 1\n", 5, id="detectron2-rebuilds"),
         pytest.param("pyproject.toml", "# pyproject.toml\n\n[tool.ruff]\n", 0, id="tool-settings"),
     ],
 )

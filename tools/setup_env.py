@@ -30,6 +30,12 @@ INPUTS = (
 )
 # The extra `dev` had this OpenCV before; now it has the one with selective search.
 REPLACED = "opencv-python-headless"
+# What commands and tests import: compiled once, and seen to start.
+IMPORTED = (
+    "mask_rcnn_ext.engine.job",
+    *("torch._dynamo", "torch.utils.tensorboard", "matplotlib.pyplot", "timm"),
+    *("sklearn.linear_model", "sklearn.svm", "pytest", "xdist"),
+)
 
 
 class SetupError(Exception):
@@ -158,6 +164,14 @@ def build(environment: Environment) -> None:
         (
             "installing detectron2",
             lambda: environment.run([python, *installer], "Then run `make setup` again."),
+        ),
+        (
+            "compiling what is imported",
+            # -E: also where PYTHONDONTWRITEBYTECODE would have every start compile it again.
+            lambda: environment.run(
+                [python, "-E", "-W", "ignore", "-c", f"import {', '.join(IMPORTED)}"],
+                "`make doctor` says what is wrong.",
+            ),
         ),
     ]
     if not whole:
