@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_coco
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
@@ -132,3 +133,16 @@ def test_a_missing_image_is_named_and_nothing_is_written(registered, capsys):
     assert tool.main(["--dataset", NAME, "--output", str(output)]) == 2
     assert "3.png" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_boxes_without_masks_are_shown_when_asked_for(tmp_path, capsys):
+    path, images = write_coco(tmp_path, images=2)
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"][::2]:
+        del annotation["segmentation"]
+    path.write_text(json.dumps(content))
+    arguments = ["--json", str(path), "--images", str(images), "--output", str(tmp_path / "a.png")]
+    assert tool.main(arguments) == 0
+    assert "2 images, 2 objects" in capsys.readouterr().out
+    assert tool.main([*arguments, "--boxes"]) == 0
+    assert "2 images, 4 objects" in capsys.readouterr().out

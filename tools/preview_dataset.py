@@ -90,6 +90,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", metavar="NAME", help="a data set in detectron2's catalog")
     parser.add_argument("--json", metavar="F", help="COCO-format annotations, with --images")
     parser.add_argument("--images", metavar="D", help="folder of the images of --json")
+    parser.add_argument(
+        "--boxes",
+        action="store_true",
+        help="also show objects of --json without masks, as a model without masks takes them",
+    )
     parser.add_argument("--output", metavar="PNG", help="default: preview_NAME.png")
     parser.add_argument("--num", type=int, default=24, help="images to draw (default: 24)")
     parser.add_argument("--seed", type=int, default=0, help="picks the images (default: 0)")
@@ -113,7 +118,9 @@ def preview(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as clean_dir:
         name = args.dataset
         if args.json:
-            own = register_own_data(args.json, args.images, "", "", clean_dir=clean_dir)
+            own = register_own_data(
+                args.json, args.images, "", "", clean_dir=clean_dir, masks=not args.boxes
+            )
             name = own.train_name
         require_dataset(name)
         print_counts(make_sheet(name, args), args.output)
