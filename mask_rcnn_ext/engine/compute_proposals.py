@@ -45,7 +45,9 @@ def compute_proposals(
 ) -> dict[str, dict[str, Any]]:
     """Compute and store the proposals of data sets; go on where an earlier call was interrupted.
 
-    Proposals that are there, of the same method, settings and images, are left as they are.
+    Proposals that are there, of the same method, settings and images, are left as they are. Images
+    are the same when their ids and the names and sizes of their files are; annotations, of which
+    the recall is, do not count.
 
     Args:
         method: what proposes.

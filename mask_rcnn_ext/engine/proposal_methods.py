@@ -24,7 +24,7 @@ from .checkpoint import Checkpointer, local_file
 from .combinations import is_generalized_rcnn
 from .precision import choose_device, inference_autocast, prepare_model
 from .predictor import read_bgr
-from .proposals import file_sha256, rpn_keys
+from .proposals import file_sha256, make_proposal_network, rpn_keys
 from .setup import check_registry_names
 
 __all__ = ["Method", "Propose", "RPNMethod", "SelectiveSearchMethod", "rpn_only"]
@@ -123,12 +123,9 @@ def rpn_only(cfg: CfgNode, topk: int) -> CfgNode:
         raise UserError("no weights: add MODEL.WEIGHTS FILE, those of the trained model")
     rpn = cfg.clone()
     rpn.defrost()
-    rpn.MODEL.META_ARCHITECTURE = "ProposalNetwork"
-    rpn.MODEL.MASK_ON = rpn.MODEL.KEYPOINT_ON = rpn.MODEL.LOAD_PROPOSALS = False
+    make_proposal_network(rpn)
+    rpn.MODEL.KEYPOINT_ON = rpn.MODEL.LOAD_PROPOSALS = False
     rpn.MODEL.RPN.POST_NMS_TOPK_TEST = topk
-    # As in training in stages: a stage that only the heads read, such as FCIS's res5, costs time.
-    if set(rpn.MODEL.RPN.IN_FEATURES) <= set(rpn.MODEL.RESNETS.OUT_FEATURES):
-        rpn.MODEL.RESNETS.OUT_FEATURES = list(rpn.MODEL.RPN.IN_FEATURES)
     choose_device(rpn)
     rpn.freeze()
     check_registry_names(rpn)

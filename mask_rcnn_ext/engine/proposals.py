@@ -30,6 +30,7 @@ from .precision import inference_autocast, prepare_model
 
 __all__ = [
     "file_sha256",
+    "make_proposal_network",
     "proposals_explained",
     "read_json",
     "require_proposal_files",
@@ -176,6 +177,16 @@ def write_proposals(cfg: CfgNode, dataset_name: str, topk: int, path: str | os.P
     loader = build_detection_test_loader(cfg, dataset_name)
     with inference_autocast(cfg):
         inference_on_dataset(model, loader, ProposalFileWriter(path, topk))
+
+
+def make_proposal_network(cfg: CfgNode) -> None:
+    """Make of a model's config that of its RPN and the backbone below it, in place."""
+    cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
+    cfg.MODEL.MASK_ON = False  # so that no masks are drawn
+    # A stage that only the heads read, such as FCIS's res5, would cost time, and in training
+    # several processes would wait for its gradients.
+    if set(cfg.MODEL.RPN.IN_FEATURES) <= set(cfg.MODEL.RESNETS.OUT_FEATURES):
+        cfg.MODEL.RESNETS.OUT_FEATURES = list(cfg.MODEL.RPN.IN_FEATURES)
 
 
 def rpn_keys(cfg: CfgNode) -> dict[str, str]:

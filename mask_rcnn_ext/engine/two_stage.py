@@ -27,7 +27,7 @@ from ..data.lookup import require_datasets
 from ..errors import UserError
 from .combinations import is_generalized_rcnn
 from .freezing import freeze_parts, is_within
-from .proposals import read_json, update_proposals, write_json
+from .proposals import make_proposal_network, read_json, update_proposals, write_json
 from .setup import check_registry_names, prepared_run
 from .stages import build_trainer as _build_trainer
 from .stages import (
@@ -72,12 +72,7 @@ def first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgNode:
             "OUTPUT_DIR. Leave OUTPUT_DIR out of --rpn-opts"
         )
     rpn.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, folder)
-    rpn.MODEL.META_ARCHITECTURE = "ProposalNetwork"
-    rpn.MODEL.MASK_ON = False  # so that no masks are drawn
-    # A stage that only the heads read, such as FCIS's res5, would cost time, and several processes
-    # would wait for its gradients.
-    if set(rpn.MODEL.RPN.IN_FEATURES) <= set(rpn.MODEL.RESNETS.OUT_FEATURES):
-        rpn.MODEL.RESNETS.OUT_FEATURES = list(rpn.MODEL.RPN.IN_FEATURES)
+    make_proposal_network(rpn)
     # Recall is measured at up to 1000; the files keep what the second stage reads.
     rpn.MODEL.RPN.POST_NMS_TOPK_TEST = max(
         _LIMIT, cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN
