@@ -25,7 +25,7 @@ ifeq ($(PY),.venv/bin/python)
 	  echo "error: no '$(PYTHON)' found; Python 3.10 or later is needed: make setup PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo "error: expected Python 3.10 or later, '$(PYTHON)' is `$(PYTHON) --version 2>&1`; name another: make setup PYTHON=python3.11"; exit 1; }
-	@$(PYTHON) tools/setup_env.py
+	@$(PYTHON) tools/environment/setup_env.py
 endif
 
 demo: $(DEMO)/report.html  ## train Mask R-CNN on drawn shapes, evaluate it, write output/demo/report.html
@@ -44,22 +44,22 @@ $(DEMO)/report.html: $(DEMO)/results.json | setup
 
 compare: $(COMPARE)/comparison.html  ## train Mask R-CNN and FCIS, three seeds each, and compare them where objects overlap
 	@$(if $(COMPARE_RAN),,echo "$(COMPARE) is up to date; trainings whose config has not changed are kept")
-	@$(if $(COMPARE_RAN),$(PY) tools/make_tables.py)
+	@$(if $(COMPARE_RAN),$(PY) projects/reproduction/make_tables.py)
 	@echo "report  $(COMPARE)/comparison.html"
 
-$(COMPARE)/comparison.html: $(SOURCES) tools/run_comparison.py tools/compare.py | setup
+$(COMPARE)/comparison.html: $(SOURCES) projects/reproduction/run_comparison.py tools/compare.py | setup
 	$(eval COMPARE_RAN := yes)
-	$(PY) tools/run_comparison.py --output $(COMPARE)
+	$(PY) projects/reproduction/run_comparison.py --output $(COMPARE)
 
 lineage: $(LINEAGE)/lineage.html  ## train R-CNN, Fast, Faster and Mask R-CNN, small, and set them side by side
 	@$(if $(LINEAGE_RAN),,echo "$(LINEAGE) is up to date; trainings whose config and proposals have not changed are kept")
-	@$(if $(LINEAGE_RAN),$(PY) tools/make_tables.py)
+	@$(if $(LINEAGE_RAN),$(PY) projects/reproduction/make_tables.py)
 	@echo "report  $(LINEAGE)/lineage.html"
 
-$(LINEAGE)/lineage.html: $(SOURCES) $(wildcard configs/shapes/lineage/*.yaml) tools/run_lineage.py \
+$(LINEAGE)/lineage.html: $(SOURCES) $(wildcard configs/shapes/lineage/*.yaml) projects/reproduction/run_lineage.py \
 		tools/compute_proposals.py tools/train_rcnn_svm.py | setup
 	$(eval LINEAGE_RAN := yes)
-	$(PY) tools/run_lineage.py --output $(LINEAGE)
+	$(PY) projects/reproduction/run_lineage.py --output $(LINEAGE)
 
 test: setup  ## run the tests on two processes, offline
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
@@ -72,10 +72,10 @@ lint: setup  ## ruff and mypy
 check: lint test  ## lint and test
 
 tables: setup  ## write the generated parts of README.md, configs/ and docs/
-	$(PY) tools/make_tables.py
+	$(PY) projects/reproduction/make_tables.py
 
 doctor: setup  ## say what is installed, what is wrong and how to mend it
-	$(PY) tools/doctor.py
+	$(PY) tools/environment/doctor.py
 
 clean-demo:  ## remove the demo's output
 	rm -rf $(DEMO)

@@ -5,7 +5,7 @@ import argparse
 import sys
 
 from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.engine.setup import argument_parser
+from mask_rcnn_ext.engine.prepare import argument_parser
 
 _EPILOG = r"""
 Examples:
@@ -22,7 +22,7 @@ Examples:
 
 def main(args: argparse.Namespace) -> None:
     """Run one process of the job."""
-    from mask_rcnn_ext.engine.job import run_job  # imported late: --help needs no trainer
+    from mask_rcnn_ext.engine.main import run_job  # imported late: --help needs no trainer
 
     run_job(args)
 

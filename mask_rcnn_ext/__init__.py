@@ -8,8 +8,8 @@ from . import data as _data  # registers the data sets
 from . import model_zoo
 from . import modeling as _modeling  # registers the models' parts
 from .config import add_mask_rcnn_ext_config, get_cfg, load_config
-from .engine.predictor import Predictor
 from .errors import UserError
+from .prediction.predictor import Predictor
 
 __all__ = [
     "Predictor",

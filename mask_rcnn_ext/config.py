@@ -5,8 +5,11 @@ model as it was. Reading a yaml never runs code from it, and an unknown key is a
 the nearest known one.
 """
 
+import functools
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -16,7 +19,14 @@ from detectron2.utils.file_io import PathManager
 
 from .errors import UserError, nearest
 
-__all__ = ["ExtCfgNode", "add_mask_rcnn_ext_config", "flat_config", "get_cfg", "load_config"]
+__all__ = [
+    "ExtCfgNode",
+    "add_mask_rcnn_ext_config",
+    "config_hash",
+    "flat_config",
+    "get_cfg",
+    "load_config",
+]
 
 
 class ExtCfgNode(CfgNode):
@@ -289,3 +299,34 @@ def load_config(
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(list(overrides))
     return cfg
+
+
+def config_hash(cfg: CfgNode, seed: int, without: Collection[str] = ()) -> str:
+    """Return the SHA-256 of what a run with `seed` does.
+
+    It is of the keys that are not at their default, without `OUTPUT_DIR`: a key that a later
+    version adds leaves the runs valid.
+
+    Args:
+        cfg: of the run.
+        seed: in place of the config's.
+        without: keys, with dots, that do not count either.
+    """
+    defaults = _flat_lists(get_cfg)
+    values = {key: _as_lists(value) for key, value in flat_config(cfg)}
+    changed = {key: value for key, value in values.items() if value != defaults.get(key)}
+    changed.update(SEED=seed)
+    for key in ("OUTPUT_DIR", *without):
+        changed.pop(key, None)
+    return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _flat_lists(make: Callable[[], CfgNode]) -> dict[str, Any]:
+    """Return the values of the config that `make` gives; building the defaults takes a while."""
+    return {key: _as_lists(value) for key, value in flat_config(make())}
+
+
+def _as_lists(value: Any) -> Any:
+    """Return a value with lists for tuples, which a dumped config has in their place."""
+    return [_as_lists(entry) for entry in value] if isinstance(value, list | tuple) else value

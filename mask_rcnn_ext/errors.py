@@ -1,9 +1,9 @@
 """The one exception that a command-line user may see without a traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["UserError", "nearest"]
+__all__ = ["UserError", "name_some", "nearest"]
 
 
 class UserError(ValueError):
@@ -22,3 +22,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
         plain = {k.lower().replace("-", "_"): k for k in known}
         match = [plain[k] for k in difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.6)]
     return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def name_some(items: Sequence[str]) -> str:
+    """Return the first five of `items`, and how many more there are."""
+    more = f" and {len(items) - 5} more" if len(items) > 5 else ""
+    return ", ".join(items[:5]) + more

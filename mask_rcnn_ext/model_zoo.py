@@ -203,8 +203,8 @@ def get(name: str, trained: bool = False, device: str | torch.device | None = No
         UserError: see `get_config` and `Checkpointer.load`; or there is no such device.
     """
     # The engine imports this module, so it is imported late.
-    from .engine.checkpoint import Checkpointer
-    from .engine.precision import choose_device, prepare_model
+    from .checkpoint.checkpointer import Checkpointer
+    from .modeling.precision import choose_device, prepare_model
 
     cfg = get_config(name, trained)
     if isinstance(cfg, ExtCfgNode):

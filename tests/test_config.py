@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPO
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
 from detectron2.modeling import build_model
+from support import REPO
 
 from mask_rcnn_ext import UserError, add_mask_rcnn_ext_config, get_cfg, load_config
 

@@ -1,71 +1,114 @@
-"""Who may import whom inside the package."""
+"""Who may import whom: the floors of the house, and no circle of files."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+from support import REPO
 
 PACKAGE = REPO / "mask_rcnn_ext"
-# part -> parts it may import; a part is a sub-package or a module at the root of the package
-ALLOWED = {
-    "errors": set(),
-    "atomic": {"errors"},
-    "config": {"errors", "atomic"},
-    "paper": set(),
-    "model_zoo": {"config", "engine", "paper", "errors", "atomic"},
-    "layers": {"errors", "atomic"},
-    "data": {"errors", "atomic"},
-    "evaluation": {"errors", "atomic"},
-    "modeling": {"layers", "errors", "atomic"},
-    "engine": {"modeling", "data", "evaluation", "config", "model_zoo", "errors", "atomic"},
-    "report": {"evaluation", "config", "paper", "errors", "atomic"},
-    "__init__": {"data", "modeling", "engine", "config", "model_zoo", "errors", "atomic"},
-}
+# From the ground up. A room is a sub-package, or a module at the root of the package. It may import
+# rooms of lower floors only, never one of its own floor.
+FLOORS = (
+    {"errors", "paper"},
+    {"files"},
+    {"config", "layers"},
+    {"data", "modeling", "overlap"},
+    {"checkpoint", "evaluation", "report"},
+    {"model_zoo", "proposals"},
+    {"engine", "prediction"},
+    {"recipes"},
+    {"__init__"},
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def imported_parts(path: Path) -> set[str]:
-    """Return the parts of the package that a file imports, wherever in the file."""
-    parts = set()
-    package = ["mask_rcnn_ext", *path.relative_to(PACKAGE).parts[:-1]]
+def module_of(path: Path) -> str:
+    parts = path.relative_to(REPO).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the modules of the package that a file imports, wherever in the file."""
+    found = set()
+    package = path.relative_to(REPO).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
+            base = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*base, *([node.module] if node.module else [])])
             names = [f"{module}.{alias.name}" for alias in node.names]
         else:
             continue
-        parts |= {n.split(".")[1] for n in names if n.startswith("mask_rcnn_ext.")}
-    return parts
+        for name in names:
+            if not name.startswith("mask_rcnn_ext"):
+                continue
+            found.add(name if name in MODULES else name.rpartition(".")[0])
+    return found
 
 
-FILES = sorted(PACKAGE.rglob("*.py"))
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def test_every_room_has_a_floor():
+    assert {room_of(module) for module in MODULES} == set(FLOOR)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_follow_the_house(path):
-    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    allowed = ALLOWED[part] | {part}
-    assert imported_parts(path) <= allowed, f"{path}: {imported_parts(path) - allowed}"
+def test_imports_run_downward(path):
+    room = room_of(module_of(path))
+    others = {module for module in imports_of(path) if room_of(module) != room}
+    upward = {module for module in others if FLOOR[room_of(module)] >= FLOOR[room]}
+    assert not upward, f"{path} is in {room}"
+
+
+def test_no_circle_of_files():
+    """An import of a package by its own files is of what stands above it there: no circle."""
+    graph = {
+        module: {
+            other
+            for other in imports_of(path)
+            if not (MODULES[other].name == "__init__.py" and module.startswith(other))
+        }
+        for module, path in MODULES.items()
+    }
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
 def test_the_walk_sees_relative_and_absolute_imports(tmp_path):
-    seen = imported_parts(PACKAGE / "engine" / "trainer.py")
-    assert {"data", "evaluation", "errors"} <= seen
+    seen = imports_of(PACKAGE / "engine" / "trainer.py")
+    assert {"mask_rcnn_ext.data.loader", "mask_rcnn_ext.errors"} <= seen
 
 
-def test_the_package_imports_no_script_and_no_test():
-    for path in FILES:
+def test_nothing_imports_scripts_tests_or_projects():
+    """The projects are downstream: neither the package nor the tools know of them."""
+    outside = {path.name for path in (REPO / "projects").iterdir() if path.is_dir()}
+    outside |= {"train_net", "tests", "support", "projects", "reproduction"}
+    for path in (*FILES, REPO / "train_net.py", *(REPO / "tools").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 module = getattr(node, "module", None) or ""
                 names = [module, *(alias.name for alias in node.names)]
                 roots = {name.split(".")[0] for name in names if name}
-                assert not roots & {"train_net", "tools", "tests", "conftest", "projects"}, path
+                assert not roots & outside, path
 
 
-def test_no_grab_bag_modules():
-    names = {path.name for path in FILES}
-    assert not names & {"utils.py", "common.py", "misc.py", "helpers.py"}
+def test_tests_mirror_the_package():
+    """A folder of tests is named like the room that it tests, or like a folder of the checkout."""
+    rooms = {p.relative_to(PACKAGE) for p in PACKAGE.rglob("*") if (p / "__init__.py").is_file()}
+    others = {Path(name) for name in ("configs", "docs", "projects", "tools", "tools/environment")}
+    folders = {p.parent.relative_to(REPO / "tests") for p in (REPO / "tests").rglob("test_*.py")}
+    assert folders - {Path()} <= rooms | others
+
+
+def test_no_file_is_named_after_nothing():
+    names = {path.stem for path in FILES}
+    assert not names & {"utils", "common", "misc", "helpers", "setup", "job", "lookup", "records"}
+    assert not names & {"combinations", "seeds"}

@@ -10,14 +10,14 @@ import sys
 import detectron2
 import pytest
 import torch
-from conftest import REPO, SMALL
 from detectron2 import model_zoo as stock_zoo
 from detectron2.modeling import build_model
 from faithful import FEW, NARROW, assert_same_detections, assert_same_tensors, build, stock_config
+from support import REPO, SMALL
 
 from mask_rcnn_ext import UserError, get_cfg, load_config, model_zoo, paper
+from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.config import ExtCfgNode
-from mask_rcnn_ext.engine.checkpoint import Checkpointer
 
 OURS = sorted(
     path.relative_to(REPO / "configs").with_suffix("").as_posix()

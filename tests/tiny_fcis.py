@@ -1,14 +1,14 @@
 """A small FCIS on the backbone of `conftest.SMALL`, for tests that need one: builds in 0.1 s."""
 
 import torch
-from conftest import REPO, SMALL
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from support import REPO, SMALL
 from torch import nn
 
 from mask_rcnn_ext import load_config
 from mask_rcnn_ext.config import ExtCfgNode
-from mask_rcnn_ext.engine.precision import prepare_model
+from mask_rcnn_ext.modeling.precision import prepare_model
 
 FCIS_CONFIG = str(REPO / "configs/shapes/fcis_tiny.yaml")
 FCIS_SMALL = [*SMALL, "INPUT.MAX_SIZE_TEST", "96", "MODEL.FCIS.CONV_DIM", "16"]

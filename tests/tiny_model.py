@@ -1,8 +1,10 @@
 """A small Mask R-CNN of detectron2's parts, for tests that need some model: builds in 0.1 s."""
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from PIL import Image
 from torch import nn
 
 from mask_rcnn_ext.config import get_cfg
@@ -44,3 +46,9 @@ def tiny_model(num_classes: int = 3, seed: int = 0) -> nn.Module:
     nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.01)
     nn.init.normal_(model.roi_heads.mask_head.predictor.weight, std=0.5)
     return model
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth random image, (H, W, 3) uint8."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))

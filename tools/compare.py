@@ -17,10 +17,10 @@ from typing import Any
 from tqdm import tqdm
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.atomic import require_writable
-from mask_rcnn_ext.data.lookup import find_truth, require_dataset
+from mask_rcnn_ext.data.catalog import find_truth, require_dataset
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.evaluation.comparison import (
+from mask_rcnn_ext.files import require_writable
+from mask_rcnn_ext.overlap.comparison import (
     METRICS,
     Detections,
     ImageRecord,

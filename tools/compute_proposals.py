@@ -14,10 +14,10 @@ from pathlib import Path
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.data.own_data import register_own_data
-from mask_rcnn_ext.data.selective_search import MODES
-from mask_rcnn_ext.engine.compute_proposals import compute_proposals, describe
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.engine.proposal_methods import Method, RPNMethod, SelectiveSearchMethod
+from mask_rcnn_ext.proposals.compute import compute_proposals, describe
+from mask_rcnn_ext.proposals.methods import Method, RPNMethod, SelectiveSearchMethod
+from mask_rcnn_ext.proposals.selective_search import MODES
 
 _EPILOG = r"""
 For each data set the output folder gets DATASET.pkl, the proposals, and DATASET.json: settings,
@@ -150,5 +150,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     # It says which proposals were there already.
-    logging.getLogger("mask_rcnn_ext.engine.compute_proposals").setLevel(logging.INFO)
+    logging.getLogger("mask_rcnn_ext.proposals.compute").setLevel(logging.INFO)
     sys.exit(main())

@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mask_rcnn_ext.engine.convert_classes import convert_checkpoint
+from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint
 from mask_rcnn_ext.engine.launch import run_as_command
 
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.data.lookup import require_dataset
+from mask_rcnn_ext.data.catalog import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.report.html import write_report
 from mask_rcnn_ext.report.run_data import read_run
+from mask_rcnn_ext.report.run_page import write_report
 
 
 def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[str]]:

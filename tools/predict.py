@@ -21,14 +21,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from mask_rcnn_ext import Predictor, UserError
-from mask_rcnn_ext.atomic import atomic_open, require_writable
-from mask_rcnn_ext.data.selective_search import MODES
-from mask_rcnn_ext.engine.coco_results import CocoResultsWriter
-from mask_rcnn_ext.engine.image_files import ImageFile, find_images, predict_files
-from mask_rcnn_ext.engine.image_proposals import ImagePropose, require_propose, searching
+from mask_rcnn_ext.data.images import BGRArray
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.engine.predictor import BGRArray, resolve_config
-from mask_rcnn_ext.report.pictures import draw_instances
+from mask_rcnn_ext.files import atomic_open, require_writable
+from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
+from mask_rcnn_ext.prediction.image_files import ImageFile, find_images, predict_files
+from mask_rcnn_ext.prediction.predictor import resolve_config
+from mask_rcnn_ext.proposals.of_images import ImagePropose, require_propose, searching
+from mask_rcnn_ext.proposals.selective_search import MODES
+from mask_rcnn_ext.report.drawing.pictures import draw_instances
 
 SMALLEST_PICTURE = 480  # pixels of the longer side; smaller images are enlarged, for the labels
 

@@ -19,11 +19,11 @@ import numpy.typing as npt
 from detectron2.data import DatasetCatalog
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.data.lookup import require_dataset
+from mask_rcnn_ext.data.catalog import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.report.drawing.pictures import contact_sheet, draw_instances, save_png
 from mask_rcnn_ext.report.instances import DatasetSummary, load_picture, summarize, truth
-from mask_rcnn_ext.report.pictures import contact_sheet, draw_instances, save_png
 
 LABELS_AT_MOST = 25  # objects in an image; names on more would hide it
 

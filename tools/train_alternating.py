@@ -6,9 +6,9 @@ The arguments are those of train_net.py; results.json and the model are those of
 import sys
 from collections.abc import Sequence
 
-from mask_rcnn_ext.engine.alternating import train_alternating
 from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.engine.stages import stage_parser
+from mask_rcnn_ext.recipes.alternating import train_alternating
+from mask_rcnn_ext.recipes.stages import stage_parser
 
 _EPILOG = r"""
 Section 3.2 of Faster R-CNN (arXiv:1506.01497): (1) the RPN alone and (2) a detector on its

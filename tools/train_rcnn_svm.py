@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.engine.rcnn_svm import svm_parser, train_rcnn_svm
+from mask_rcnn_ext.recipes.rcnn_svm import svm_parser, train_rcnn_svm
 
 _EPILOG = r"""
 Section 2.3 and appendices B and C of R-CNN (arXiv:1311.2524): one SVM per class on the box head's

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.engine.stages import stage_parser
-from mask_rcnn_ext.engine.two_stage import train_two_stages
+from mask_rcnn_ext.recipes.stages import stage_parser
+from mask_rcnn_ext.recipes.two_stage import train_two_stages
 
 _EPILOG = r"""
 Both stages start from MODEL.WEIGHTS, and features are not shared (section 3.1 of the paper). The

@@ -1,300 +1,195 @@
-"""Checks of the annotations of a COCO-format json, and their cleaning.
+"""Reading a COCO-format json and the sizes of its image files, and every mistake in them told."""
 
-Boxes are XYWH in pixels, sizes (H, W). Accepted segmentations: polygons, RLE (compressed or not), a
-path to a mask image, a 2-D list of 0 and 1. The last two become compressed RLE, since COCO's tools
-know no others. Masks are not decoded: runs and polygons are checked as numbers.
-"""
-
-import math
+import contextlib
+import json
 import os
+import warnings
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from PIL import Image
-from pycocotools import mask as mask_util
 
-from ..errors import UserError
+from ..errors import UserError, name_some, nearest
 
-__all__ = ["Tally", "clean_annotations", "complete_ids"]
-
-_MIN_SIDE = 1e-5  # pixels; detectron2's `filter_empty_instances` takes smaller boxes for empty
-_BOX_SLACK = 0.01  # pixels; jsons round coordinates to two decimals
-_SMALL_POLYGON = 4.0  # pixels; above this area a polygon covers a pixel unless it is a sliver
+__all__ = ["HEADERS_CHECKED", "check_image_files", "read_coco_json"]
 
 
-class _Malformed(Exception):
-    """An annotation that has to go; the message is the reason that is counted."""
+HEADERS_CHECKED = 2000  # images whose header is compared with the json, evenly spread over the file
 
 
-@dataclass
-class Tally:
-    """How often each thing happened, and to which annotation or image first."""
-
-    seen: dict[str, list[Any]] = field(default_factory=dict)  # what -> [count, first]
-
-    def add(self, what: str, where: int) -> None:
-        """Count `what`; `where` is the id it happened to."""
-        self.seen.setdefault(what, [0, where])[0] += 1
-
-    def __str__(self) -> str:
-        return ", ".join(f"{n} x {what} (first: {first})" for what, (n, first) in self.seen.items())
+_EXIF_ORIENTATION = 0x0112
 
 
-def complete_ids(annotations: list[dict[str, Any]], mended: Tally) -> None:
-    """Give a new id to annotations whose id is missing, no integer, or not positive.
-
-    COCO evaluation takes the id 0 for "not matched": such an instance would never count as found.
-    """
-    top = max((a["id"] for a in annotations if type(a.get("id")) is int), default=0)
-    top = max(top, 0)
-    for annotation in annotations:
-        if type(annotation.get("id")) is not int or annotation["id"] <= 0:
-            top += 1
-            annotation["id"] = top
-            mended.add("annotation without a positive id, given one", top)
-
-
-def clean_annotations(
-    content: dict[str, Any],
-    folders: Sequence[str],
-    strict: bool,
-    masks: bool,
-    mended: Tally,
-    dropped: Tally,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Check the annotations one by one and complete them in place.
-
-    Args:
-        content: the json, with images' sizes, ids and references checked.
-        folders: where mask files are looked for.
-        strict: count an instance as malformed if any of its polygons is.
-        masks: count an instance as malformed if it has a box and no segmentation.
-        mended: gets what was completed.
-        dropped: gets what was malformed.
-
-    Returns:
-        The annotations that are sound, and the names of mask files that are missing.
+def read_coco_json(path: str) -> dict[str, Any]:
+    """Return the object in a COCO json, whose `images`, `annotations`, `categories` fit each other.
 
     Raises:
-        UserError: a mask file is no image.
+        UserError: the file is missing, unreadable, not json, not COCO format; ids are not unique
+            integers, or an annotation is of an image or a category that is not listed.
     """
-    images = {image["id"]: image for image in content["images"]}
-    kept, missing = [], []
-    for annotation in content["annotations"]:
-        image = images[annotation["image_id"]]
-        size = (image["height"], image["width"])
-        try:
-            if masks or annotation.get("segmentation") or not annotation.get("bbox"):
-                _clean_mask(annotation, size, folders, strict, mended)
-            _clean_box(annotation, size, mended)
-        except _Malformed as fault:
-            dropped.add(str(fault), annotation["id"])
-            continue
-        except FileNotFoundError:
-            missing.append(annotation["segmentation"])
-            continue
-        _complete_numbers(annotation, size, mended)
-        kept.append(annotation)
-    return kept, missing
-
-
-def _complete_numbers(annotation: dict[str, Any], size: tuple[int, int], mended: Tally) -> None:
-    """Fill in what COCO evaluation needs: `iscrowd` and `area` (pixels)."""
-    # detectron2 refuses `ignore`; as a crowd, the region is neither learnt nor counted as missed.
-    ignored = bool(annotation.pop("ignore", 0))
-    crowd = int(ignored or bool(annotation.get("iscrowd")))
-    if ignored or annotation.get("iscrowd") != crowd:
-        annotation["iscrowd"] = crowd
-        mended.add("`iscrowd` set", annotation["id"])
-    area = annotation.get("area", 0)
-    if not _is_number(area) or area <= 0:
-        mask, (_, _, width, height) = annotation.get("segmentation"), annotation["bbox"]
-        annotation["area"] = _mask_area(mask, size) if mask else float(width * height)
-        mended.add("`area` computed", annotation["id"])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _clean_box(annotation: dict[str, Any], size: tuple[int, int], mended: Tally) -> None:
-    """Clip the XYWH box to the image, or compute it from the mask where there is none."""
-    box = annotation.get("bbox")
-    if not box:
-        annotation["bbox"] = _mask_box(annotation["segmentation"], size)
-        mended.add("`bbox` computed from the mask", annotation["id"])
-        return
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        raise _Malformed("box that is not four finite numbers")
-    x, y, width, height = box
-    if width <= _MIN_SIDE or height <= _MIN_SIDE:
-        raise _Malformed("box without width or height")
-    left, top = max(x, 0), max(y, 0)
-    right, bottom = min(x + width, size[1]), min(y + height, size[0])
-    if right - left <= _MIN_SIDE or bottom - top <= _MIN_SIDE:
-        raise _Malformed("box outside the image")
-    if max(left - x, top - y, x + width - right, y + height - bottom) > _BOX_SLACK:
-        annotation["bbox"] = [left, top, right - left, bottom - top]
-        mended.add("box clipped to the image", annotation["id"])
-
-
-def _clean_mask(
-    annotation: dict[str, Any],
-    size: tuple[int, int],
-    folders: Sequence[str],
-    strict: bool,
-    mended: Tally,
-) -> None:
-    """Check the segmentation and give it a form that detectron2 and pycocotools read."""
-    mask = annotation.get("segmentation")
-    if not mask:
-        raise _Malformed("no segmentation" if annotation.get("bbox") else "no box and no mask")
-    if isinstance(mask, dict):
-        _check_rle(mask, size)
-    elif isinstance(mask, str):
-        annotation["segmentation"] = _encode(_read_mask(mask, folders), size)
-        mended.add("mask file turned into RLE", annotation["id"])
-    elif not isinstance(mask, list):
-        raise _Malformed(f"segmentation that is a {type(mask).__name__}")
-    elif (bitmap := _as_bitmap(mask)) is not None:
-        annotation["segmentation"] = _encode(bitmap, size)
-        mended.add("bitmap turned into RLE", annotation["id"])
-    else:
-        parts = [mask] if _is_number(mask[0]) else mask
-        kept = _sound_polygons(parts, size, strict)
-        if kept is not mask:
-            annotation["segmentation"] = kept
-            what = "flat polygon" if parts is not mask else "polygons without degenerate parts"
-            mended.add(what, annotation["id"])
-
-
-def _as_bitmap(rows: list[Any]) -> np.ndarray | None:
-    """Return a 2-D list of 0 and 1 as an array; None when it is polygons.
-
-    Polygons differ by their values: several of equal length in [0, 1] x [0, 1] are no shape.
-    """
-    first = rows[0]
-    if len(rows) < 2 or not isinstance(first, list) or not first or first[0] not in (0, 1):
-        return None
-    if any(not isinstance(row, list) or len(row) != len(first) for row in rows):
-        return None
-    bitmap = np.asarray(rows)
-    return bitmap if bitmap.ndim == 2 and np.isin(bitmap, (0, 1)).all() else None
-
-
-def _read_mask(name: str, folders: Sequence[str]) -> np.ndarray:
-    """Return a mask file as (H, W) bool: True where any channel but alpha is not zero."""
-    path = next((p for f in folders if os.path.isfile(p := os.path.join(f, name))), None)
-    if path is None:
-        raise FileNotFoundError(name)
     try:
+        with open(path, encoding="utf-8") as f:
+            content = json.load(f)
+    except FileNotFoundError:
+        folder, name = os.path.split(os.path.abspath(path))
+        hint = nearest(name, os.listdir(folder)) if os.path.isdir(folder) else ""
+        raise UserError(f"json file not found: {os.path.join(folder, name)}{hint}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: not json: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from error
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as json: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: expected a json object with `images`, `annotations` and `categories`, got a "
+            f"{type(content).__name__}"
+        )
+    for key in ("images", "annotations", "categories"):
+        entries = content.get(key)
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            came = "nothing" if key not in content else f"a {type(entries).__name__}"
+            raise UserError(
+                f"{path}: not COCO format: expected `{key}` to be a list of objects, got {came}; "
+                f"the file's keys are {', '.join(map(repr, content)) or 'none'}"
+            )
+        if not entries and key != "annotations":
+            raise UserError(f"{path}: the list `{key}` is empty")
+    _require_unique_ids(content["images"], "image", path)
+    _require_unique_ids(content["categories"], "category", path)
+    given = [a for a in content["annotations"] if type(a.get("id")) is int]
+    _require_unique_ids(given, "annotation", path)
+    _check_references(content, path)
+    return content
+
+
+def _require_unique_ids(entries: Sequence[dict[str, Any]], kind: str, path: str) -> None:
+    ids = [entry.get("id") for entry in entries]
+    for i, value in enumerate(ids):
+        if type(value) is not int:
+            raise UserError(
+                f"{path}: {kind} number {i} of the list: expected an integer `id`, got {value!r}"
+            )
+    twice = [str(value) for value, n in Counter(ids).items() if n > 1]
+    if twice:
+        raise UserError(f"{path}: {len(twice)} {kind} ids occur more than once: {name_some(twice)}")
+
+
+def _check_references(content: dict[str, Any], path: str) -> None:
+    for key, plural in (("image_id", "images"), ("category_id", "categories")):
+        labels = {e["id"]: e.get("file_name") or e.get("name") for e in content[plural]}
+        lost = [
+            a for a in content["annotations"] if type(a.get(key)) is not int or a[key] not in labels
+        ]
+        if not lost:
+            continue
+        value = lost[0].get(key)
+        near = (
+            min(labels, key=lambda i: abs(i - value)) if type(value) is int else next(iter(labels))
+        )
+        raise UserError(
+            f"{path}: annotation {lost[0].get('id', 'without id')} has {key} {value!r}, which is "
+            f"not in `{plural}` ({len(lost)} annotations are like this); the nearest there is "
+            f"{near!r} ({labels[near]})"
+        )
+
+
+def check_image_files(images: list[dict[str, Any]], image_root: str, json_file: str) -> list[int]:
+    """Check that the images of a COCO json are there and have the size that it gives.
+
+    Folders are listed once instead of asking for each file. The header of `HEADERS_CHECKED` images,
+    evenly spread, is compared with the json; a missing or unusable `width` or `height` is filled
+    in, in place. The size meant is the one that detectron2 reads: after the file's EXIF
+    orientation.
+
+    Args:
+        images: the json's `images`; `file_name` may hold sub-folders.
+        image_root: the folder of images.
+        json_file: the json's path, for messages.
+
+    Returns:
+        The ids of the images whose size was filled in.
+
+    Raises:
+        UserError: the folder or files are missing, a file is no image, or its size is another.
+    """
+    if not os.path.isdir(image_root):
+        raise UserError(f"image folder not found: {os.path.abspath(image_root)} (for {json_file})")
+    paths = []
+    for image in images:
+        if not isinstance(image.get("file_name"), str) or not image["file_name"]:
+            raise UserError(f"{json_file}: image {image['id']} has no `file_name`")
+        paths.append(os.path.join(image_root, image["file_name"]))
+    _require_files(paths, image_root, json_file)
+
+    unsized = {i for i, image in enumerate(images) if not _normalise_size(image)}
+    step = -(-len(images) // HEADERS_CHECKED)
+    unreadable, contradictions = [], []
+    for i in sorted(unsized.union(range(0, len(images), step))):
+        try:
+            width, height, rotated = _read_size(paths[i])
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            unreadable.append(paths[i])
+            continue
+        given = (images[i].get("width"), images[i].get("height"))
+        if i in unsized:
+            images[i].update(width=width, height=height)
+        elif given != (width, height):
+            exif = ", once turned by its EXIF orientation as detectron2 does" if rotated else ""
+            contradictions.append(
+                f"image {images[i]['id']} ({images[i]['file_name']}) is {given[0]} x {given[1]} in "
+                f"the json, the file is {width} x {height}{exif}"
+            )
+    if unreadable:
+        raise UserError(f"{json_file}: not readable as images: {name_some(unreadable)}")
+    if contradictions:
+        raise UserError(
+            f"{json_file}: sizes (width x height, pixels) contradict the files: "
+            f"{name_some(contradictions)}. Annotations must be made on the pixels as they are "
+            "read; correct the json or the files."
+        )
+    return [images[i]["id"] for i in sorted(unsized)]
+
+
+def _require_files(paths: list[str], image_root: str, json_file: str) -> None:
+    listed: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in listed:
+            listed[folder] = set()
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                listed[folder] = {entry.name for entry in entries if entry.is_file()}
+        if name not in listed[folder]:
+            missing.append(path)
+    if missing:
+        there = sorted(os.listdir(image_root))[:3]
+        raise UserError(
+            f"{json_file}: {len(missing)} of {len(paths)} image files are missing: "
+            f"{name_some(missing)}. `file_name` is relative to the folder {image_root}, which "
+            f"holds {', '.join(there) + ' ...' if there else 'nothing'}"
+        )
+
+
+def _normalise_size(image: dict[str, Any]) -> bool:
+    """Tell whether `width` and `height` (pixels) are usable; make whole floats integers."""
+    for key in ("width", "height"):
+        value = image.get(key)
+        if isinstance(value, float) and value.is_integer():
+            value = image[key] = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            return False
+    return True
+
+
+def _read_size(path: str) -> tuple[int, int, bool]:
+    """Return width and height in pixels after EXIF orientation, and whether it swapped them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # large images and odd EXIF blocks: only the header is read
         with Image.open(path) as image:
-            pixels, alpha = np.asarray(image), image.mode in ("LA", "PA", "RGBA")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"mask file {path}: not readable as an image: {error}") from error
-    if pixels.ndim == 3:
-        return np.asarray((pixels[..., :-1] if alpha else pixels).any(axis=2))
-    return np.asarray(pixels != 0)
-
-
-def _encode(mask: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
-    if mask.shape != size:
-        raise _Malformed("mask of another size than its image")
-    if not mask.any():
-        raise _Malformed("empty mask")
-    rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(size), "counts": rle["counts"].decode("ascii")}
-
-
-def _check_rle(rle: dict[str, Any], size: tuple[int, int]) -> None:
-    if rle.get("size") != list(size):
-        raise _Malformed("RLE of another size than its image")
-    runs = _rle_runs(rle.get("counts"))
-    if len(runs) == 0 or runs.min() < 0 or runs.sum() != size[0] * size[1]:
-        raise _Malformed("RLE that does not add up to its size")
-    if not runs[1::2].any():
-        raise _Malformed("empty mask")
-
-
-def _rle_runs(counts: object) -> np.ndarray:
-    """Return the run lengths of an RLE, int64, background first.
-
-    Compressed runs are read here since older pycocotools writes beyond its memory when they are
-    wrong: a number is 5 bits per character, lowest first, 32 marks that more follow, 16 in the
-    last one the sign; from the fourth number on it is the difference to the number two before.
-    """
-    if isinstance(counts, list):
-        runs = np.asarray(counts) if not any(isinstance(c, list) for c in counts) else np.empty(0)
-        return runs.astype(np.int64) if runs.dtype.kind in "iu" else np.empty(0, dtype=np.int64)
-    if not isinstance(counts, str) or not counts:
-        raise _Malformed("RLE without counts")
-    codes = np.frombuffer(counts.encode("utf-8"), dtype=np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero((codes & 32) == 0)
-    lengths = np.diff(ends, prepend=-1)
-    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32 or lengths.max() > 8:
-        raise _Malformed("RLE with wrong characters")
-    starts = ends - lengths + 1
-    place = np.arange(len(codes)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((codes & 31) << (5 * place), starts)
-    runs -= np.where(codes[ends] & 16, 1 << (5 * lengths), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
-
-
-def _sound_polygons(parts: list[Any], size: tuple[int, int], strict: bool) -> list[Any]:
-    """Return `parts` itself when all its polygons are sound, else a new list of those that are."""
-    kept, covered, fault = [], 0.0, None
-    for part in parts:
-        try:
-            covered += _polygon_area(part, size)
-            kept.append(part)
-        except _Malformed as reason:
-            fault = reason
-    if fault and (strict or not kept):
-        raise fault
-    if covered < _SMALL_POLYGON and _mask_area(kept, size) == 0:
-        raise _Malformed("polygon that covers no pixel")
-    return kept if fault else parts
-
-
-def _polygon_area(part: Any, size: tuple[int, int]) -> float:
-    """Return the area of one polygon in pixels; if it crosses itself, less than it covers."""
-    try:
-        points = np.asarray(part)
-    except ValueError:  # lists of unequal length
-        points = np.empty(0)
-    if points.ndim != 1 or points.dtype.kind not in "iuf" or len(points) % 2 or len(points) < 6:
-        raise _Malformed("polygon that is not [x, y, ...] with at least 3 points")
-    x, y = points[0::2].astype(np.float64), points[1::2].astype(np.float64)
-    if not np.isfinite(points).all():
-        raise _Malformed("polygon with a coordinate that is not finite")
-    if x.max() <= 0 or y.max() <= 0 or x.min() >= size[1] or y.min() >= size[0]:
-        raise _Malformed("polygon outside the image")
-    twice = x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1]
-    if abs(twice) < 1e-6 and _mask_area([part], size) == 0:
-        raise _Malformed("polygon without area")
-    return float(abs(twice)) / 2
-
-
-def _compressed(mask: list[Any] | dict[str, Any], size: tuple[int, int]) -> Any:
-    if isinstance(mask, list):
-        return mask_util.merge(mask_util.frPyObjects(mask, *size))
-    return mask_util.frPyObjects(mask, *size) if isinstance(mask["counts"], list) else mask
-
-
-def _mask_area(mask: list[Any] | dict[str, Any], size: tuple[int, int]) -> float:
-    """Return the area in pixels as COCO's tools count it."""
-    return float(mask_util.area(_compressed(mask, size)))
-
-
-def _mask_box(mask: list[Any] | dict[str, Any], size: tuple[int, int]) -> list[float]:
-    """Return the XYWH box around a mask, inside the image."""
-    if isinstance(mask, list):
-        points = np.concatenate([np.asarray(part, dtype=np.float64) for part in mask])
-        points = points.reshape(-1, 2).clip(0, size[::-1])
-        low, high = points.min(axis=0), points.max(axis=0)
-        return [*low.tolist(), *(high - low).tolist()]
-    return [float(v) for v in mask_util.toBbox(_compressed(mask, size))]
+            width, height = image.size
+            # A PNG without EXIF in its header would be decoded whole to look for it at the end.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            rotated = has_exif and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
+    return (height, width, True) if rotated else (width, height, False)

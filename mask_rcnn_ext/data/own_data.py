@@ -16,10 +16,10 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from ..atomic import atomic_open
-from ..errors import UserError
-from .coco_json import Tally, clean_annotations, complete_ids
-from .lookup import check_image_files, name_some, read_coco_json
+from ..errors import UserError, name_some
+from ..files import atomic_open
+from .annotations import Tally, clean_annotations, complete_ids
+from .coco_json import check_image_files, read_coco_json
 
 __all__ = ["CocoJson", "OwnData", "category_table", "check_coco_json", "register_own_data"]
 

@@ -1,1 +1,1 @@
-"""Training, evaluation and prediction."""
+"""Training and evaluation: the trainer, its hooks, and the start of a run."""

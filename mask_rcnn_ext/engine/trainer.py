@@ -17,7 +17,7 @@ from detectron2.data.samplers import (
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
-from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator
@@ -25,19 +25,18 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
 
-from ..data.train_loader import TrainLoader
+from ..checkpoint.checkpointer import Checkpointer
+from ..data.loader import TrainLoader
 from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
-from .autocast import build_loop
-from .checkpoint import Checkpointer
-from .fcis_tta import augmented_model
-from .freezing import freeze_parts
+from ..modeling.fcis.tta import augmented_model
+from ..modeling.freezing import freeze_parts
+from ..modeling.precision import amp_dtype, inference_autocast, prepare_model
+from ..modeling.test_time_augmentation import add_tta_results, require_tta, tta_config
+from ..proposals.stored import proposals_explained, require_proposal_files, training_dicts
+from .hooks import RunRecord, StepSeed
 from .optimizer import build_optimizer
-from .precision import inference_autocast, prepare_model
 from .progress import ProgressWriter
-from .proposals import proposals_explained, require_proposal_files, training_dicts
-from .run_record import RunRecord, StepSeed
-from .test_time_augmentation import add_tta_results, require_tta, tta_config
 
 __all__ = ["Trainer"]
 
@@ -271,3 +270,54 @@ class Trainer(DefaultTrainer):
         folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
         return cls.test(tta_config(cfg), augmented_model(cfg, model), evaluators)
+
+
+class AutocastTrainer(SimpleTrainer):
+    """`SimpleTrainer` with autocast and no loss scaling: for bfloat16, also on CPU."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device_type: str,
+        dtype: torch.dtype,
+    ) -> None:
+        """Build the loop; `device_type` is "cpu" or "cuda", `dtype` the autocast dtype."""
+        super().__init__(model, data_loader, optimizer)
+        self.device_type, self.dtype = device_type, dtype
+
+    def run_step(self) -> None:
+        """See :meth:`SimpleTrainer.run_step`."""
+        assert self.model.training, "model was changed to eval mode"
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        with torch.autocast(self.device_type, dtype=self.dtype):
+            loss_dict = self.model(data)
+        self.optimizer.zero_grad()
+        sum(loss_dict.values()).backward()
+        self.after_backward()
+        self._write_metrics(loss_dict, data_time)
+        self.optimizer.step()
+
+
+def build_loop(
+    cfg: CfgNode, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
+) -> SimpleTrainer:
+    """Return detectron2's loop for float32 or float16, or the one above for bfloat16.
+
+    Args:
+        cfg: the config, see `amp_dtype`.
+        model: the model to train, perhaps wrapped for distributed training.
+        loader: endless batches.
+        optimizer: of the model's parameters.
+    """
+    dtype = amp_dtype(cfg)
+    if dtype is None:
+        return SimpleTrainer(model, loader, optimizer)
+    if dtype is torch.float16:
+        return AMPTrainer(model, loader, optimizer, precision=dtype)
+    device_type = torch.device(cfg.MODEL.DEVICE).type
+    return AutocastTrainer(model, loader, optimizer, device_type=device_type, dtype=dtype)

@@ -1,1 +1,1 @@
-"""detectron2 DatasetEvaluators."""
+"""detectron2 `DatasetEvaluator`s, and which one a data set gets."""

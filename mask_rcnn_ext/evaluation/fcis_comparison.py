@@ -18,10 +18,10 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from ..atomic import atomic_open
 from ..errors import UserError
-from .comparison import METRICS, compare, load_results, load_truth, measure, summarize
-from .detections import Detection, Detections, as_rle
+from ..files import atomic_open
+from ..overlap.comparison import METRICS, compare, load_results, load_truth, measure, summarize
+from ..overlap.detections import Detection, Detections, as_rle
 
 __all__ = ["FCISComparisonEvaluator"]
 

@@ -89,7 +89,7 @@ OWN: dict[str, tuple[str, ...]] = {
         "The limit of the longer side is not in the paper; here 2333, which is to 1400 what 1000 "
         "is to 600, so images up to 5 : 3 have each size whole.",
         "How the sizes' results are combined is known from summaries of the paper only; "
-        "FCISWithTTA in mask_rcnn_ext/engine/fcis_tta.py says what is taken from there.",
+        "FCISWithTTA in mask_rcnn_ext/modeling/fcis/tta.py says what is taken from there.",
         "The iterations of training at several scales are not in the paper; here the same.",
     ),
     "mask_rcnn_R50_C4": (_C4,),

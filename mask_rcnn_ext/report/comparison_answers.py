@@ -3,32 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..evaluation.comparison import METRICS
+from ..overlap.comparison import METRICS
+from .text import NO_NUMBER, shown
 
-__all__ = ["AnswerRow", "answer_rows", "lattice_rows", "sentences", "shown"]
+__all__ = ["AnswerRow", "answer_rows", "lattice_rows", "sentences"]
 
 AnswerRow = tuple[str, str, str, str, str, str]
 
-_NONE, _MINUS = "\u2013", "\u2212"  # the dash stands where there is no number
 _LABELS = {
     "overlap_loss": "AP lost from no overlap to heavy",
     "relative_overlap_loss": "the same, in % of the AP without overlap",
 }
 
 
-def shown(value: float | None, decimals: int = 1, signed: bool = False) -> str:
-    """Return a number with a minus in place of the hyphen; a dash for None."""
-    if value is None:
-        return _NONE
-    text = format(round(value, decimals) + 0.0, f"{'+' if signed else ''}.{decimals}f")
-    return text.replace("-", _MINUS)
-
-
 def _interval(entry: Mapping[str, Any], decimals: int = 1, signed: bool = False) -> str:
     """Return "[low, high]"; an upper end that is None, where low is not, is endless."""
     low, high = entry["low"], entry["high"]
     if low is None:
-        return _NONE
+        return NO_NUMBER
     end = "\u221e" if high is None else shown(high, decimals, signed)
     return f"[{shown(low, decimals, signed)}, {end}]"
 
@@ -54,7 +46,7 @@ def answer_rows(content: Mapping[str, Any]) -> list[AnswerRow]:
     for name in order:
         entry = answers[name]
         label, decimals = _label(name, entry.get("metric"))
-        said = {True: "yes", False: "no", None: _NONE}[entry["excludes_zero"]]
+        said = {True: "yes", False: "no", None: NO_NUMBER}[entry["excludes_zero"]]
         rows.append(
             (
                 label,
@@ -82,7 +74,7 @@ def lattice_rows(content: Mapping[str, Any]) -> list[tuple[str, str, str, str, s
             share, chance = (found[prefix + key]["value"] for key in ("share", "chance"))
             ratios = (found[prefix + key] for key in ("ratio", "density_ratio"))
             ratio, density = (
-                _NONE if r["value"] is None else f"{shown(r['value'], 2)} {_interval(r, 2)}"
+                NO_NUMBER if r["value"] is None else f"{shown(r['value'], 2)} {_interval(r, 2)}"
                 for r in ratios
             )
             shares = (shown(_percent(share)), shown(_percent(chance)))

@@ -11,7 +11,7 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError
-from ..evaluation.comparison import Detections, ImageErrors, ImageRecord, seams
+from ..overlap.comparison import Detections, ImageErrors, ImageRecord, seams
 from .comparison_pictures import Case, Drawn, Side, draw_case
 from .instances import load_picture
 

@@ -10,14 +10,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.ticker import MaxNLocator
 
-from ..atomic import atomic_open
-from ..evaluation.comparison import METRICS
-from ..evaluation.matching import LEVELS
-from .ablation_page import reading
+from ..files import atomic_open
+from ..overlap.comparison import METRICS
+from ..overlap.matching import LEVELS
 from .charts import Tick
-from .comparison_answers import answer_rows, lattice_rows, sentences, shown
+from .comparison_answers import answer_rows, lattice_rows, sentences
 from .comparison_pictures import Drawn, cases_sheet
-from .pictures import jpeg_url, save_png
+from .drawing.pictures import jpeg_url, save_png
+from .text import reading, shown
 
 __all__ = ["level_chart", "shown", "without_nan", "write_comparison"]
 

@@ -2,7 +2,7 @@
 
 A contested region is where the boxes of two objects overlap; a straight seam is what Figure 6 of
 the Mask R-CNN paper (arXiv:1703.06870) shows of FCIS: a straight line in a mask where two objects
-meet. Both are measured by `mask_rcnn_ext.evaluation.comparison`; here they are only drawn.
+meet. Both are measured by `mask_rcnn_ext.overlap.comparison`; here they are only drawn.
 """
 
 import math
@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .pictures import Rect, draw_instances
-from .sheets import contact_sheet, resize_picture
+from .drawing.pictures import Rect, draw_instances
+from .drawing.sheets import contact_sheet, resize_picture
 
 __all__ = ["Case", "Drawn", "Side", "cases_sheet", "draw_case"]
 

@@ -10,10 +10,10 @@ import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog
 
 from ..errors import UserError
+from .drawing.pictures import contact_sheet, draw_instances, jpeg_url
+from .drawing.sheets import resize_picture
 from .instances import Annotated, load_picture, predicted, truth
-from .pictures import contact_sheet, draw_instances, jpeg_url
 from .run_data import evenly_spread
-from .sheets import resize_picture
 
 __all__ = ["Pair", "Sample", "as_pairs", "choose_samples", "draw_sample", "predictions_sheet"]
 

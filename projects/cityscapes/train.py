@@ -17,9 +17,9 @@ from cityscapes_project import (  # noqa: E402
 )
 
 from mask_rcnn_ext import UserError, load_config  # noqa: E402
-from mask_rcnn_ext.engine.job import run_job  # noqa: E402
 from mask_rcnn_ext.engine.launch import launch, run_as_command  # noqa: E402
-from mask_rcnn_ext.engine.setup import argument_parser  # noqa: E402
+from mask_rcnn_ext.engine.main import run_job  # noqa: E402
+from mask_rcnn_ext.engine.prepare import argument_parser  # noqa: E402
 
 ROOT_VARIABLE = "CITYSCAPES_DATASET"  # the one that the official scripts read
 

@@ -1,8 +1,8 @@
 """VGG-16 and AlexNet, the classifiers under R-CNN, Fast R-CNN and Faster R-CNN, as backbones.
 
 The layers are torchvision's `vgg16().features` and `alexnet().features`, under the same names, so
-that its ImageNet weights load (`mask_rcnn_ext.engine.torchvision_weights`); nothing is downloaded
-to build them. The fully connected layers are the box head, `ClassifierBoxHead`.
+that its ImageNet weights load (`mask_rcnn_ext.checkpoint.torchvision_weights`). Nothing is
+downloaded to build them. The fully connected layers are the box head, `ClassifierBoxHead`.
 
 torchvision's AlexNet, on which R-CNN stands here, is not Caffe's, on which it stood: it has no
 local response normalisation and no groups; 64, 192, 384, 256, 256 channels in place of 96, 256,

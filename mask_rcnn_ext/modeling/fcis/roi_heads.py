@@ -21,8 +21,7 @@ from ...errors import UserError
 from ...layers import PSROIAlign, PSROIPool
 from .losses import RoILosses, hardest, roi_losses, sample_mask_targets
 from .objects import bitmasks_of, numbered
-from .pooler import build_ps_pooler
-from .ranges import require_in_range
+from .pooler import build_ps_pooler, require_in_range
 from .scores import class_logits, foreground_masks
 
 __all__ = ["FCISROIHeads", "Pooled", "RoIResults"]

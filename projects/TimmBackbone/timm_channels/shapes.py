@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.atomic import atomic_open
+from mask_rcnn_ext.files import atomic_open
 
 from .channels import register_channels
 

@@ -1,0 +1,1 @@
+"""Checkpoints: saved whole, loaded without running code, converted between class sets."""

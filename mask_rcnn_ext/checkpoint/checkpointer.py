@@ -1,0 +1,318 @@
+"""Checkpoints: saved whole, loaded without running code, never half-matched in silence."""
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
+from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
+from torch import nn
+
+from ..errors import UserError, nearest
+from ..files import atomic_open
+from ..modeling.fcis import FCISROIHeads
+from .safe_load import load_pickle, load_torch
+from .torchvision_weights import detector_weights
+
+__all__ = ["Checkpointer", "local_file"]
+
+_logger = logging.getLogger(__name__)
+
+# A buffer of BatchNorm's that prediction does not read; older files lack it.
+_COUNTER = "num_batches_tracked"
+# Blobs of Detectron's files that are no weights of a model here: the solver's state, and the fixed
+# filter that doubled its keypoint heatmaps, for which detectron2 calls an interpolation.
+_NOT_WEIGHTS = re.compile(r"_momentum$|^kps_score_[wb]$")
+# (parameter name, shape in the file, shape in the model)
+ShapeMismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
+
+
+class _AtomicWrites:
+    """detectron2's path manager; a local file that it writes appears whole or not at all."""
+
+    def __init__(self, path_manager: Any) -> None:
+        self._path_manager = path_manager
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._path_manager, name)
+
+    def open(self, path: str, mode: str = "r", **kwargs: Any) -> Any:
+        if "w" in mode and "://" not in path:
+            return atomic_open(path, mode)
+        return self._path_manager.open(path, mode, **kwargs)
+
+
+class Checkpointer(DetectionCheckpointer):
+    """detectron2's `DetectionCheckpointer`, with three differences.
+
+    - `save` is atomic: a run killed while writing leaves the former checkpoint whole.
+    - Loading runs no code from a file (`.pth`, `.pkl`), see `safe_load`.
+    - A file that does not fit the model is an error or, when fine-tuning, a plain line in the log.
+
+    Args:
+        model: the model whose weights are saved and loaded; a DistributedDataParallel is unwrapped.
+        save_dir: folder that `save` writes to and `resume_or_load` resumes from.
+        save_to_disk: whether this process writes; default: the main process does.
+        **checkpointables: further objects with `state_dict` and `load_state_dict`.
+    """
+
+    # Layers whose first dimension follows from the number of classes.
+    CLASS_LAYERS = re.compile(
+        r"^roi_heads\.(box_predictor\.(\d+\.)?(cls_score|bbox_pred|svm|ridge)|mask_head\.predictor|"
+        r"score_maps)\."  # the last is FCIS's
+    )
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        **checkpointables: Any,
+    ) -> None:
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.path_manager: Any = _AtomicWrites(PathManager)
+        self._strict = True
+        self._source = ""
+
+    def load(
+        self, path: str, checkpointables: list[str] | None = None, *, strict: bool = True
+    ) -> dict[str, Any]:
+        """Load weights, and the state of `checkpointables`, from a file or URL.
+
+        Args:
+            path: a local file, or a URL that detectron2's PathManager knows (`https://`,
+                `detectron2://`). With `strict` off it may be empty: the model stays as it is.
+            checkpointables: names of the objects to load; default: all that the file has.
+            strict: every weight of the model must come from the file: right for prediction,
+                evaluation and resuming. Off, for fine-tuning: layers that the file lacks, or has in
+                another shape, start from scratch, and the log says which.
+
+        Returns:
+            What else the file holds, such as `iteration`.
+
+        Raises:
+            UserError: the file is missing, unreadable, refused or cannot be fetched; it does not
+                fit the model; or none of its weights does.
+        """
+        path = os.fspath(path) if path else ""
+        if not path:
+            if strict:
+                raise UserError(
+                    "no weights given: MODEL.WEIGHTS is empty, so the model would be random. "
+                    "Give MODEL.WEIGHTS the file of a trained model"
+                )
+            return super().load(path, checkpointables)
+        local_file(
+            path, 'Give MODEL.WEIGHTS a local file, or, to train from scratch, MODEL.WEIGHTS ""'
+        )
+        self._source, self._strict = path, strict
+        try:
+            return super().load(path, checkpointables)
+        except UserError:
+            raise
+        except ValueError as error:  # of detectron2's name matching, or of an optimizer's state
+            raise UserError(f"{path}: {error}") from error
+        finally:
+            # detectron2 leaves it set when loading fails, and asserts it unset at the next try.
+            self._parsed_url_during_load = None
+
+    def resume_or_load(
+        self, path: str, *, resume: bool = True, strict: bool = False
+    ) -> dict[str, Any]:
+        """Resume from the last checkpoint in `save_dir`, if asked and there is one, or load `path`.
+
+        Args:
+            path: weights to start from, usually MODEL.WEIGHTS; may be empty unless `strict`.
+            resume: take the last checkpoint, with all checkpointables; it must match the model.
+            strict: of `load`, for `path`. The default allows fine-tuning; give True to evaluate.
+
+        Returns:
+            See `load`.
+
+        Raises:
+            UserError: see `load`; or `last_checkpoint` names a file that is not there.
+        """
+        if not (resume and self.has_checkpoint()):
+            return self.load(path, checkpointables=[], strict=strict)
+        latest = self.get_checkpoint_file()
+        if not self.path_manager.isfile(latest):
+            raise UserError(
+                f"cannot resume: {os.path.join(self.save_dir, 'last_checkpoint')} names "
+                f"{os.path.basename(latest)!r}, which is not there. Restore that file, write the "
+                "name of another one into it, or start anew without --resume"
+            )
+        return self.load(latest)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if filename.endswith(".pkl"):
+            loaded = _require_dict(load_pickle(filename), filename)
+            if not ("model" in loaded and "__author__" in loaded):
+                # Caffe2 and Detectron: detection models keep their weights under "blobs".
+                blobs = _require_dict(loaded.get("blobs", loaded), filename)
+                weights = {k: v for k, v in blobs.items() if not _NOT_WEIGHTS.search(str(k))}
+                loaded = {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+        elif filename.endswith(".pyth"):  # pycls
+            weights = _require_dict(self._torch_load(filename).get("model_state"), filename)
+            weights = {k: v for k, v in weights.items() if not str(k).endswith(_COUNTER)}
+            loaded = {"model": weights, "__author__": "pycls", "matching_heuristics": True}
+        else:
+            loaded = super()._load_file(filename)
+            weights = _require_dict(loaded["model"], filename)
+            loaded["model"] = detector_weights(weights) or weights
+        for name, value in _require_dict(loaded["model"], filename).items():
+            if not isinstance(value, torch.Tensor | np.ndarray):
+                raise UserError(
+                    f"{filename}: expected a checkpoint with tensors under 'model', got {name!r}: "
+                    f"{type(value).__name__}; is it of another library?"
+                )
+        return loaded
+
+    def _torch_load(self, f: str) -> dict[str, Any]:
+        return _require_dict(load_torch(f), f)
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
+        incompatible = super()._load_model(checkpoint)
+        shapes: list[ShapeMismatch] = incompatible.incorrect_shapes
+        skipped = {name for name, _, _ in shapes}
+        missing = [
+            name
+            for name in _filter_reused_missing_keys(self.model, incompatible.missing_keys)
+            if name not in skipped and not name.endswith(_COUNTER)
+        ]
+        # Not the buffers: FrozenBatchNorm2d fills in some of its own when a file lacks them.
+        own = {name for name, _ in self.model.named_parameters()}
+        if own and own <= skipped.union(missing):
+            raise UserError(
+                f"{self._source}: none of its weights fits the model; is it of another model?"
+            )
+        if self._strict:
+            self._require_match(shapes, sorted(missing))
+        else:
+            self._log_fresh_layers(shapes, sorted(missing))
+        unexpected = [
+            name
+            for name in incompatible.unexpected_keys
+            # They are the config's, and older files still hold them.
+            if name not in ("pixel_mean", "pixel_std")
+        ]
+        return incompatible._replace(
+            missing_keys=[], incorrect_shapes=[], unexpected_keys=unexpected
+        )
+
+    def _fcis_bins(self) -> int:
+        """Return k * k of an FCIS model, 0 of another."""
+        heads = getattr(self.model, "roi_heads", None)
+        return heads.pooler.num_bins**2 if isinstance(heads, FCISROIHeads) else 0
+
+    def _require_match(self, shapes: list[ShapeMismatch], missing: list[str]) -> None:
+        counts = _class_counts(shapes, self._fcis_bins())
+        if counts:
+            raise UserError(
+                f"{self._source} knows {counts[0]} classes, the config says {counts[1]} "
+                "(MODEL.ROI_HEADS.NUM_CLASSES). Use the config of these weights, or set "
+                f"MODEL.ROI_HEADS.NUM_CLASSES {counts[0]}; for {counts[1]} classes, train first"
+            )
+        if shapes:
+            name, in_file, in_model = shapes[0]
+            more = f" (and {len(shapes) - 1} more)" if len(shapes) > 1 else ""
+            raise UserError(
+                f"{self._source} does not fit the model: {name} is {in_file} in the file, "
+                f"{in_model} in the model{more}. Use the config of these weights"
+            )
+        if missing:
+            raise UserError(
+                f"{self._source} has no weights for {_layers(missing)}; these layers of the model "
+                "would be random. Use the weights of a model trained with this config"
+            )
+
+    def _log_fresh_layers(self, shapes: list[ShapeMismatch], missing: list[str]) -> None:
+        counts = _class_counts(shapes, self._fcis_bins())
+        if counts:
+            class_layers = [name for name, _, _ in shapes if self.CLASS_LAYERS.search(name)]
+            shapes = [mismatch for mismatch in shapes if mismatch[0] not in class_layers]
+            _logger.info(
+                "The class layers (%s) start from scratch: the weights know %d classes, the "
+                "data %d; that is expected when fine-tuning.",
+                _layers(class_layers),
+                *counts,
+            )
+        if shapes:
+            _logger.warning(
+                "These layers start from scratch, since they have another shape in %s: %s",
+                self._source,
+                ", ".join(f"{name} ({file} there, {model} here)" for name, file, model in shapes),
+            )
+        if missing:
+            _logger.info(
+                "These layers start from scratch, since %s has no weights for them: %s. That is "
+                "expected when training starts from a pre-trained backbone.",
+                self._source,
+                _layers(missing),
+            )
+
+
+def local_file(path: str, mend: str) -> str:
+    """Return the local path of weights, which are fetched first if `path` is a URL.
+
+    Args:
+        path: a local file, or a URL that detectron2's PathManager knows.
+        mend: the end of an error message, what the user is to do; without a full stop.
+
+    Raises:
+        UserError: there is no such file, or it cannot be fetched.
+    """
+    try:
+        local: str = PathManager.get_local_path(urlparse(path)._replace(query="").geturl())
+    except Exception as error:  # which one depends on the kind of URL
+        raise UserError(f"weights {path}: could not be fetched ({error}). {mend}") from error
+    if not os.path.isfile(local):
+        folder, name = os.path.split(os.path.abspath(local))
+        siblings = os.listdir(folder) if os.path.isdir(folder) else []
+        raise UserError(
+            f"weights not found: {path} (looked for {os.path.join(folder, name)})"
+            f"{nearest(name, siblings) or '.'} {mend}"
+        )
+    return local
+
+
+def _require_dict(value: Any, filename: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise UserError(
+            f"{filename}: expected a checkpoint, a dict of tensors, got {type(value).__name__}"
+        )
+    return value
+
+
+def _class_counts(shapes: Iterable[ShapeMismatch], bins: int) -> tuple[int, int] | None:
+    """Return the foreground classes of file and model when they differ, else None.
+
+    Args:
+        shapes: layers of other shapes in file and model.
+        bins: k * k of an FCIS model, whose score maps come in pairs and k * k copies; else 0.
+    """
+    shapes = list(shapes)
+    for name, in_file, in_model in shapes:
+        if re.search(r"^roi_heads\.box_predictor\.(\d+\.)?cls_score\.", name):
+            return in_file[0] - 1, in_model[0] - 1  # the last row is the background
+        if name.startswith("roi_heads.box_predictor.svm."):
+            return in_file[0], in_model[0]
+    if any(name.startswith("roi_heads.box_maps.") for name, _, _ in shapes):
+        return None  # another k: the file's classes cannot be counted
+    for name, in_file, in_model in shapes:
+        if name.startswith("roi_heads.score_maps.") and bins and in_file[0] % (2 * bins) == 0:
+            return in_file[0] // (2 * bins) - 1, in_model[0] // (2 * bins) - 1
+    return None
+
+
+def _layers(names: Iterable[str], limit: int = 6) -> str:
+    """Return the modules of the parameters `names`, for a message."""
+    modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
+    rest = f" and {len(modules) - limit} more" if len(modules) > limit else ""
+    return ", ".join(modules[:limit]) + rest

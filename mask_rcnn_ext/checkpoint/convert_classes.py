@@ -1,0 +1,176 @@
+"""Weights for other classes: the COCO model as a start for Cityscapes (Appendix A, "fine + COCO").
+
+The paper copies the output layers of the classes that both data sets have and starts "rider", which
+COCO lacks, at random. Detectron's converter draws it from a normal distribution with the mean and
+standard deviation of the layer's weights; so does this one.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+
+from ..errors import UserError, nearest
+from ..files import atomic_open
+from .checkpointer import Checkpointer, local_file
+from .safe_load import load_pickle, load_torch
+
+__all__ = ["convert_checkpoint", "convert_weights"]
+
+_logger = logging.getLogger(__name__)
+
+# Data sets whose classes detectron2 knows without their files.
+_COCO, _CITYSCAPES = "coco_2017_train", "cityscapes_fine_instance_seg_train"
+
+
+def convert_weights(
+    weights: Mapping[str, torch.Tensor],
+    old_classes: Sequence[str],
+    new_classes: Sequence[str],
+    *,
+    seed: int = 0,
+) -> dict[str, torch.Tensor]:
+    """Return the weights of a detectron2 model with its output layers for other classes.
+
+    Weights and biases of the class scores, the box deltas and the masks: those of a class that both
+    lists name are copied, so is the background; those of a new class are drawn from
+    N(mean, std) of the whole tensor. Class-agnostic layers and all others stay as they are. A layer
+    that could be either counts as class-specific: the box deltas of a single class, say.
+
+    Args:
+        weights: state dict of a Mask, Faster or Cascade R-CNN. Per layer and class c in
+            [0, K), K = len(old_classes): `cls_score` (K + 1, ...), the background last; `bbox_pred`
+            (4 * K, ...) or (4, ...); `mask_head.predictor` (n * K, ...), (n * (K + 1), ...) with
+            the background last, or class-agnostic (1, ...); n is 1, or the pixels of a square mask.
+        old_classes: names of the model's classes, in its order.
+        new_classes: names of the classes to convert to, in their order.
+        seed: of what is drawn.
+
+    Raises:
+        UserError: there are no output layers, or they are not of `old_classes`.
+    """
+    counts = {len(value) - 1 for key, value in weights.items() if key.endswith(".cls_score.weight")}
+    if not counts:
+        raise UserError(
+            "expected the weights of a detector in detectron2's layout, with "
+            f"roi_heads.box_predictor.cls_score.weight{nearest('cls_score.weight', weights)}; "
+            "FCIS, which has no such layer, is not converted"
+        )
+    if counts != {len(old_classes)}:
+        raise UserError(
+            f"expected weights for {len(old_classes)} classes ({', '.join(old_classes[:3])}, ...), "
+            f"got weights for {', '.join(str(count) for count in sorted(counts))}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    # Where each new class stands among the old ones; -1: nowhere. Behind them, the background.
+    sources = [old_classes.index(name) if name in old_classes else -1 for name in new_classes]
+    sources.append(len(old_classes))
+    return {
+        key: _convert_layer(key, value, sources, generator)
+        if Checkpointer.CLASS_LAYERS.search(key)
+        else value
+        for key, value in weights.items()
+    }
+
+
+def _count_groups(key: str, rows: int, classes: int) -> int:
+    """Return how many classes the rows of a layer are of, the background included; 0: of none.
+
+    The name decides first: with one class, the two rows of `cls_score` are also a multiple of it.
+    """
+    if ".cls_score." in key:
+        return classes + 1
+    if ".bbox_pred." in key:
+        return classes if rows == 4 * classes else 0
+    for groups in (classes, classes + 1):
+        pixels, rest = divmod(rows, groups)
+        if not rest and math.isqrt(pixels) ** 2 == pixels:
+            return groups
+    return 0
+
+
+def _convert_layer(
+    key: str, layer: torch.Tensor, sources: Sequence[int], generator: torch.Generator
+) -> torch.Tensor:
+    """Return one tensor for the classes of `sources`, whose last entry is the background."""
+    classes = sources[-1]
+    groups = _count_groups(key, len(layer), classes)
+    if not groups:
+        return layer
+    if groups == classes:
+        sources = sources[:-1]
+    old = layer.unflatten(0, (groups, -1))  # (class, rows of a class, ...)
+    values = old.double()
+    mean, std = values.mean(), values.std(correction=0)
+    drawn = torch.randn((len(sources), *old.shape[1:]), generator=generator, dtype=torch.float64)
+    new = (drawn * std + mean).to(layer.dtype)
+    for index, source in enumerate(sources):
+        if source >= 0:
+            new[index] = old[source]
+    return new.flatten(0, 1)
+
+
+def convert_checkpoint(
+    weights: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    old_classes: Sequence[str] | None = None,
+    new_classes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """Write a checkpoint for other classes, to start training from with MODEL.WEIGHTS.
+
+    Paper: Mask R-CNN (arXiv:1703.06870), Appendix A.
+
+    Args:
+        weights: a checkpoint in detectron2's layout, `.pth` or `.pkl`: a local file, or a URL that
+            detectron2's PathManager knows.
+        output: the file to write, `.pth`; it holds the weights only. It appears whole or not at
+            all.
+        old_classes: see `convert_weights`; default: COCO's 80 in detectron2's order.
+        new_classes: likewise; default: Cityscapes' 8 in detectron2's order.
+        seed: of what is drawn.
+
+    Returns:
+        The new classes whose weights were drawn.
+
+    Raises:
+        UserError: see `convert_weights`; or a file cannot be read or written.
+    """
+    old = list(old_classes or MetadataCatalog.get(_COCO).thing_classes)
+    new = list(new_classes or MetadataCatalog.get(_CITYSCAPES).thing_classes)
+    if Path(output).suffix != ".pth":
+        raise UserError(f"output: expected a file name that ends in .pth, got {os.fspath(output)}")
+    state = _read_weights(os.fspath(weights))
+    try:
+        converted = convert_weights(state, old, new, seed=seed)
+    except UserError as error:
+        raise UserError(f"{os.fspath(weights)}: {error}") from error
+    with atomic_open(output) as file:
+        torch.save({"model": converted}, file)
+    drawn = [name for name in new if name not in old]
+    _logger.info("%s: %d classes, drawn: %s", output, len(new), ", ".join(drawn) or "none")
+    return drawn
+
+
+def _read_weights(path: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint, by name."""
+    local = local_file(path, "Give the file of a model for COCO")
+    loaded: Any = (load_pickle if local.endswith(".pkl") else load_torch)(local)
+    if isinstance(loaded, Mapping) and "blobs" in loaded:
+        raise UserError(
+            f"{path}: is in the layout of Caffe2's Detectron; expected detectron2's. Load it into "
+            "a model with mask_rcnn_ext's or detectron2's checkpointer and save that"
+        )
+    state = loaded.get("model", loaded) if isinstance(loaded, Mapping) else None
+    if not isinstance(state, Mapping) or not all(
+        isinstance(value, torch.Tensor | np.ndarray) for value in state.values()
+    ):
+        raise UserError(f"{path}: expected a checkpoint, a dict of tensors under 'model'")
+    return {key: torch.as_tensor(value) for key, value in state.items()}

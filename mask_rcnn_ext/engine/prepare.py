@@ -1,0 +1,233 @@
+"""From command-line arguments to a checked config: what `train_net.py` does first."""
+
+import argparse
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch.distributed as dist
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..config import ExtCfgNode, load_config
+from ..data.catalog import require_datasets
+from ..data.own_data import register_own_data
+from ..errors import UserError
+from ..files import require_writable
+from ..modeling.checks import (
+    check_registry_names,
+    is_fcis,
+    is_generalized_rcnn,
+    require_fitting_parts,
+    require_fitting_training_data,
+)
+from ..modeling.precision import choose_device
+
+__all__ = ["argument_parser", "prepare_data", "prepared_run"]
+
+_DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
+
+
+def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """Return detectron2's argument parser with the flags for a user's own data."""
+    parser = default_argument_parser(epilog)
+    own = parser.add_argument_group("own data, in COCO format")
+    own.add_argument("--train-json", default="", metavar="FILE", help="annotations to train on")
+    own.add_argument("--train-images", default="", metavar="DIR", help="folder of their images")
+    own.add_argument("--val-json", default="", metavar="FILE", help="annotations to evaluate on")
+    own.add_argument("--val-images", default="", metavar="DIR", help="folder of their images")
+    own.add_argument(
+        "--strict-data",
+        action="store_true",
+        help="make a malformed annotation an error; by default it is dropped and counted",
+    )
+    return parser
+
+
+@contextlib.contextmanager
+def prepared_run(
+    args: argparse.Namespace,
+    *,
+    add_keys: Callable[[ExtCfgNode], None] | None = None,
+    by_gradients: bool = True,
+) -> Iterator[ExtCfgNode]:
+    """Yield the frozen config of a run, with its data registered and its folder made.
+
+    Build the model and load its weights inside the context: a `UserError` that is raised there,
+    too, leaves nothing behind. A new folder is removed again, an earlier run's `config.yaml` is put
+    back. Evaluation never replaces the `config.yaml` of the run that it evaluates.
+
+    Args:
+        args: what `argument_parser` parsed.
+        add_keys: declares a project's own keys, see `load_config`.
+        by_gradients: whether training, if any, is the trainer's, which has needs of its own.
+
+    Raises:
+        UserError: see the modules `config`, `combinations`, `data.own_data` and `data.lookup`; or
+            the output folder cannot be written, `--resume` has nothing to resume, or a registered
+            name is unknown.
+    """
+    cfg = load_config(args.config_file, args.opts, add_keys=add_keys)
+    for flag in _DATA_FLAGS:
+        if value := getattr(args, flag, ""):
+            cfg.MASK_RCNN_EXT.DATA[flag.upper()] = os.path.abspath(value)
+    cfg.MASK_RCNN_EXT.DATA.STRICT |= getattr(args, "strict_data", False)
+    check_registry_names(cfg)
+    require_fitting_parts(cfg)
+    weights_given = args.eval_only and cfg.MODEL.WEIGHTS
+    if args.resume and not weights_given:
+        _require_checkpoint(cfg.OUTPUT_DIR)
+    if args.eval_only and not (weights_given or args.resume):
+        raise UserError(
+            "--eval-only needs weights: add MODEL.WEIGHTS FILE, or --resume for those of OUTPUT_DIR"
+        )
+    with _run_folder(cfg.OUTPUT_DIR) as put_config_back:
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mask_rcnn_ext")
+        # Wait until every process has made its log, or one that is slow would make the folder again
+        # after the first one has removed it.
+        comm.synchronize()
+        choose_device(cfg)
+        _require_gloo_on_cpu(cfg)
+        prepare_data(cfg, eval_only=args.eval_only)
+        if by_gradients and not args.eval_only:
+            require_fitting_training_data(cfg)
+        cfg.freeze()
+        default_setup(cfg, args)
+        if args.eval_only:
+            put_config_back()
+        comm.synchronize()
+        yield cfg
+
+
+def _require_gloo_on_cpu(cfg: ExtCfgNode) -> None:
+    if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu" and dist.get_backend() == "nccl":
+        raise UserError(
+            "MODEL.DEVICE is cpu, but the processes communicate between GPUs. To train on the CPU "
+            "in several processes, hide the GPUs: CUDA_VISIBLE_DEVICES= python train_net.py ..."
+        )
+
+
+def _require_checkpoint(folder: str) -> None:
+    if not os.path.isfile(os.path.join(folder, "last_checkpoint")):
+        raise UserError(
+            f"--resume: no checkpoint in {os.path.abspath(folder)} (no file last_checkpoint). "
+            "Leave out --resume to start a new run, or set OUTPUT_DIR to the run's folder."
+        )
+
+
+@contextlib.contextmanager
+def _run_folder(folder: str) -> Iterator[Callable[[], None]]:
+    """Make a run's folder and see that it can be written; undo that if what follows fails.
+
+    Yields:
+        A function that puts an earlier run's `config.yaml` back, if there was one.
+    """
+    missing = Path(folder).absolute()  # the outermost folder that has to be made
+    while not missing.parent.exists():
+        missing = missing.parent
+    existed = missing.exists()
+    config = Path(folder, "config.yaml")
+    earlier = config.read_bytes() if config.is_file() else None
+    comm.synchronize()  # every process has looked before one of them makes the folder
+
+    def put_config_back() -> None:
+        if earlier is not None and comm.is_main_process():
+            config.write_bytes(earlier)
+
+    try:
+        require_writable(folder)
+    except UserError as error:
+        raise UserError(f"OUTPUT_DIR: {error}") from error
+    try:
+        yield put_config_back
+    except UserError:
+        put_config_back()
+        if not existed and comm.is_main_process():
+            shutil.rmtree(missing, ignore_errors=True)
+        raise
+
+
+def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:
+    """Register the user's own data, check that all data is there, note its classes.
+
+    Changes `cfg`: with own data, `DATASETS`, `MODEL.ROI_HEADS.NUM_CLASSES` and `INPUT.MASK_FORMAT`
+    follow from the files; always, `MASK_RCNN_EXT.CLASS_NAMES` and `CATEGORY_IDS` follow from the
+    data sets.
+
+    Raises:
+        UserError: a file is missing or malformed, or the data's class count contradicts the config.
+    """
+    own = cfg.MASK_RCNN_EXT.DATA
+    if any((own.TRAIN_JSON, own.TRAIN_IMAGES, own.VAL_JSON, own.VAL_IMAGES)):
+        _use_own_data(cfg, eval_only)
+        return
+    names = list(cfg.DATASETS.TEST) if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if not (cfg.DATASETS.TEST if eval_only else cfg.DATASETS.TRAIN):
+        key = "DATASETS.TEST" if eval_only else "DATASETS.TRAIN"
+        raise UserError(
+            f"no data: {key} is empty. Name a registered data set there, or give your own with "
+            "--train-json F --train-images D --val-json F --val-images D"
+        )
+    require_datasets(names)
+    if names and is_generalized_rcnn(cfg):
+        _take_classes_from_metadata(cfg, names)
+
+
+def _use_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
+    own, ext = cfg.MASK_RCNN_EXT.DATA, cfg.MASK_RCNN_EXT
+    if eval_only and not own.VAL_JSON:
+        raise UserError("--eval-only needs --val-json and --val-images")
+    if not eval_only and not own.TRAIN_JSON:
+        raise UserError("training needs --train-json and --train-images (or add --eval-only)")
+    known: Iterable[tuple[int, str]] = ()
+    if eval_only and ext.CATEGORY_IDS:  # the config of a finished run: the classes its weights know
+        known = list(zip(ext.CATEGORY_IDS, ext.CLASS_NAMES, strict=True))
+    data = register_own_data(
+        "" if eval_only else own.TRAIN_JSON,
+        "" if eval_only else own.TRAIN_IMAGES,
+        own.VAL_JSON,
+        own.VAL_IMAGES,
+        clean_dir=os.path.join(cfg.OUTPUT_DIR, "data"),
+        strict=own.STRICT,
+        masks=cfg.MODEL.MASK_ON,
+        classes=list(known),
+    )
+    cfg.DATASETS.TRAIN = (data.train_name,) if data.train_name else ()
+    cfg.DATASETS.TEST = (data.val_name,) if data.val_name else ()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.class_names)
+    # FCIS needs whole masks; detectron2's mapper draws polygons.
+    cfg.INPUT.MASK_FORMAT = "bitmask" if is_fcis(cfg) else data.mask_format
+    ext.CLASS_NAMES, ext.CATEGORY_IDS = list(data.class_names), list(data.category_ids)
+
+
+def _take_classes_from_metadata(cfg: ExtCfgNode, names: list[str]) -> None:
+    first = ""
+    for name in names:
+        metadata = MetadataCatalog.get(name)
+        if not metadata.get("thing_classes"):
+            DatasetCatalog.get(name)  # reads the file, which fills them in
+        classes = list(metadata.get("thing_classes", []))
+        if not classes:
+            continue
+        expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+        if len(classes) != expected:
+            raise UserError(
+                f"MODEL.ROI_HEADS.NUM_CLASSES is {expected}, but data set {name} has "
+                f"{len(classes)} classes ({', '.join(classes[:8])}"
+                f"{', ...' if len(classes) > 8 else ''}). "
+                f"Set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}."
+            )
+        if first and classes != cfg.MASK_RCNN_EXT.CLASS_NAMES:
+            raise UserError(
+                f"data sets {first} and {name} have different classes: "
+                f"{', '.join(cfg.MASK_RCNN_EXT.CLASS_NAMES[:8])} and {', '.join(classes[:8])}"
+            )
+        first = first or name
+        ids = metadata.get("thing_dataset_id_to_contiguous_id", {})
+        by_class = sorted(ids, key=lambda category: ids[category])
+        cfg.MASK_RCNN_EXT.CLASS_NAMES = classes
+        cfg.MASK_RCNN_EXT.CATEGORY_IDS = by_class or list(range(1, len(classes) + 1))

@@ -1,0 +1,255 @@
+"""Combinations of config values that detectron2 meets with a failed assertion, or in training."""
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_KEYPOINT_HEAD_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    GeneralizedRCNN,
+    PanopticFPN,
+)
+from detectron2.modeling.meta_arch import ProposalNetwork
+from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
+from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
+from detectron2.utils.registry import Registry
+
+from ..errors import UserError, nearest
+from .fcis import FCIS, FCISROIHeads
+from .meta_arch import MaskRCNN
+from .poolers import POOLER_TYPES
+from .rcnn import RCNN, RCNNROIHeads
+from .roi_heads import MaskRCNNFCNHead, MaskRCNNMLPHead, MaskRCNNRes5ROIHeads, MaskRCNNROIHeads
+
+__all__ = [
+    "check_registry_names",
+    "is_fcis",
+    "is_generalized_rcnn",
+    "is_rcnn",
+    "require_fitting_parts",
+    "require_fitting_training_data",
+]
+
+_STOCK_POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool")
+_OURS_ONLY = tuple(name for name in POOLER_TYPES if name not in _STOCK_POOLER_TYPES)
+
+
+def is_generalized_rcnn(cfg: CfgNode) -> bool:
+    """Return whether the config's meta-architecture is registered as a `GeneralizedRCNN`."""
+    return _is_meta_architecture(cfg, GeneralizedRCNN)
+
+
+def is_fcis(cfg: CfgNode) -> bool:
+    """Return whether the config's meta-architecture is registered as an `FCIS`."""
+    return _is_meta_architecture(cfg, FCIS)
+
+
+def is_rcnn(cfg: CfgNode) -> bool:
+    """Return whether the config's meta-architecture is registered as an `RCNN`."""
+    return _is_meta_architecture(cfg, RCNN)
+
+
+def _is_meta_architecture(cfg: CfgNode, kind: type) -> bool:
+    name = cfg.MODEL.META_ARCHITECTURE
+    architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    return isinstance(architecture, type) and issubclass(architecture, kind)
+
+
+def require_fitting_parts(cfg: CfgNode) -> None:
+    """Check that the RoI heads fit the model, and can take the config's RoI layers and mask head.
+
+    Call it when the names are known to be registered.
+
+    Raises:
+        UserError: one of FCIS's, or of R-CNN's, meta-architecture and heads is without the other;
+            R-CNN is to make its own proposals, or masks or keypoints; or detectron2's RoI heads are
+            to build a RoI layer of this package, or a mask head whose side they announce wrongly.
+    """
+    if not is_generalized_rcnn(cfg):
+        return
+    roi_heads = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)
+    _require_both_of_a_method(cfg, roi_heads)
+    _require_fitting_rcnn(cfg)
+    # Not their subclasses: a class of another project may build what it likes.
+    if roi_heads not in (Res5ROIHeads, StandardROIHeads):
+        return
+    on_res5 = roi_heads is Res5ROIHeads
+    ours = MaskRCNNRes5ROIHeads if on_res5 else MaskRCNNROIHeads
+    used = ["ROI_BOX_HEAD"]
+    if not on_res5:
+        used += ["ROI_MASK_HEAD"] * cfg.MODEL.MASK_ON
+        used += ["ROI_KEYPOINT_HEAD"] * cfg.MODEL.KEYPOINT_ON
+    for head in used:
+        if cfg.MODEL[head].POOLER_TYPE in _OURS_ONLY:
+            raise UserError(
+                f"MODEL.{head}.POOLER_TYPE: {roi_heads.__name__}, detectron2's, knows "
+                f"{', '.join(_STOCK_POOLER_TYPES)} only, got {cfg.MODEL[head].POOLER_TYPE!r}. "
+                f"Set MODEL.ROI_HEADS.NAME to {ours.__name__}"
+            )
+    if on_res5 and cfg.MODEL.MASK_ON and _has_fixed_side(cfg):
+        raise UserError(
+            "MODEL.ROI_HEADS.NAME: Res5ROIHeads, detectron2's, announces to the mask head the side "
+            f"before res5 halves it, which {cfg.MODEL.ROI_MASK_HEAD.NAME} cannot take here. Set "
+            f"MODEL.ROI_HEADS.NAME to {ours.__name__}"
+        )
+
+
+# Heads that come with a meta-architecture of their own -> it, its class, what the two are to each
+# other.
+_OWN_HEADS = {
+    "FCISROIHeads": (
+        FCISROIHeads,
+        "FCIS",
+        FCIS,
+        "return RoIs to vote",
+        "makes detections of its RoIs",
+    ),
+    "RCNNROIHeads": (RCNNROIHeads, "RCNN", RCNN, "read maps of crops", "crops its proposals"),
+}
+
+
+def _require_both_of_a_method(cfg: CfgNode, roi_heads: Any) -> None:
+    architecture, name = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME
+    if not isinstance(roi_heads, type):  # a function, which may return what it likes
+        return
+    for own_name, (heads, own, kind, they, it) in _OWN_HEADS.items():
+        belongs = issubclass(roi_heads, heads)
+        if _is_meta_architecture(cfg, kind) and not belongs:
+            raise UserError(
+                f"MODEL.META_ARCHITECTURE {architecture}: expected its own heads, which {they}, "
+                f"got {name}. Set MODEL.ROI_HEADS.NAME {own_name}"
+            )
+        # Not their subclasses, as above.
+        others = {GeneralizedRCNN, PanopticFPN, MaskRCNN, FCIS, RCNN} - {kind}
+        if belongs and META_ARCH_REGISTRY.get(architecture) in others:
+            raise UserError(
+                f"MODEL.ROI_HEADS.NAME {name}: expected the meta-architecture that {it}, got "
+                f"{architecture}. Set MODEL.META_ARCHITECTURE {own}"
+            )
+
+
+def _require_fitting_rcnn(cfg: CfgNode) -> None:
+    if not is_rcnn(cfg):
+        return
+    name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
+    if not cfg.MODEL.LOAD_PROPOSALS or name != "PrecomputedProposals":
+        raise UserError(
+            "MODEL.META_ARCHITECTURE RCNN: its proposals come from outside: expected "
+            f"MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals, got {name!r} (LOAD_PROPOSALS "
+            f"{cfg.MODEL.LOAD_PROPOSALS}). Set that and MODEL.LOAD_PROPOSALS True; "
+            "tools/compute_proposals.py writes the files"
+        )
+    for key in ("MASK_ON", "KEYPOINT_ON"):
+        if cfg.MODEL[key]:
+            raise UserError(
+                f"MODEL.{key}: R-CNN finds boxes only, expected False, got True. Set MODEL.{key} "
+                "False"
+            )
+
+
+def _has_fixed_side(cfg: CfgNode) -> bool:
+    """Return whether the mask head is of this package and built for one side of its input."""
+    mask_head = ROI_MASK_HEAD_REGISTRY.get(cfg.MODEL.ROI_MASK_HEAD.NAME)
+    if not isinstance(mask_head, type):
+        return False
+    resized = cfg.MODEL.ROI_MASK_HEAD.OUTPUT_RESOLUTION > 0
+    return issubclass(mask_head, MaskRCNNMLPHead) or (
+        resized and issubclass(mask_head, MaskRCNNFCNHead)
+    )
+
+
+def require_fitting_training_data(cfg: CfgNode) -> None:
+    """Check what training needs beyond evaluation: image sizes, whole masks, keypoints.
+
+    Call it when the data sets are registered.
+
+    Raises:
+        UserError: a range of sizes without two ends; polygons where FCIS samples whole masks;
+            SVMs, which no gradient trains; or a data set whose keypoints are not described, or are
+            not those of the model.
+    """
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
+        raise UserError(
+            "INPUT.MIN_SIZE_TRAIN: expected two sizes, since MIN_SIZE_TRAIN_SAMPLING is 'range', "
+            f"got {tuple(sizes)}. For one size set INPUT.MIN_SIZE_TRAIN_SAMPLING choice"
+        )
+    if is_fcis(cfg) and cfg.INPUT.MASK_FORMAT != "bitmask":
+        raise UserError(
+            "INPUT.MASK_FORMAT: FCIS samples its mask targets from whole masks: expected "
+            f"'bitmask', got {cfg.INPUT.MASK_FORMAT!r}. Set INPUT.MASK_FORMAT bitmask; polygons "
+            "are drawn then when they are read"
+        )
+    if is_rcnn(cfg) and cfg.MODEL.RCNN.SCORER == "svm":
+        raise UserError(
+            "MODEL.RCNN.SCORER svm: the SVMs and the box regression are fitted to a trained "
+            "backbone, not trained by gradients: use tools/train_rcnn_svm.py. To train the "
+            "backbone, set MODEL.RCNN.SCORER softmax"
+        )
+    if not cfg.MODEL.KEYPOINT_ON:
+        return
+    expected = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    for name in cfg.DATASETS.TRAIN:
+        keypoints = MetadataCatalog.get(name).get("keypoint_names")
+        if not keypoints:
+            raise UserError(
+                f"MODEL.KEYPOINT_ON: data set {name} does not say which keypoints it has. Register "
+                "it with keypoint_names and keypoint_flip_map in its metadata (docs/extending.md, "
+                "A data set); --train-json reads boxes and masks only"
+            )
+        if len(keypoints) != expected:
+            raise UserError(
+                f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {expected}, but data set {name} has "
+                f"{len(keypoints)}. Set MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {len(keypoints)}"
+            )
+
+
+def _is_registered_as(registry: Registry, name: str, base: type) -> bool:
+    """Return whether `name` is registered as `base` or as a subclass of it."""
+    registered = registry.get(name) if name in registry else None
+    return isinstance(registered, type) and issubclass(registered, base)
+
+
+def check_registry_names(cfg: CfgNode) -> None:
+    """Check the names of the model's parts against detectron2's registries.
+
+    Raises:
+        UserError: a name is unknown; the nearest known one is named.
+    """
+    model = cfg.MODEL
+    used = [
+        ("MODEL.META_ARCHITECTURE", model.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        ("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY),
+    ]
+    two_stage = is_generalized_rcnn(cfg)
+    rpn_only = _is_registered_as(META_ARCH_REGISTRY, model.META_ARCHITECTURE, ProposalNetwork)
+    if two_stage or rpn_only:
+        used += [
+            ("MODEL.ANCHOR_GENERATOR.NAME", model.ANCHOR_GENERATOR.NAME, ANCHOR_GENERATOR_REGISTRY),
+            ("MODEL.RPN.HEAD_NAME", model.RPN.HEAD_NAME, RPN_HEAD_REGISTRY),
+        ]
+        if model.PROPOSAL_GENERATOR.NAME != "PrecomputedProposals":
+            name = model.PROPOSAL_GENERATOR.NAME
+            used.append(("MODEL.PROPOSAL_GENERATOR.NAME", name, PROPOSAL_GENERATOR_REGISTRY))
+    if two_stage:
+        used.append(("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY))
+        # The C4 heads build no box head: res5 is in its place.
+        box_on = not _is_registered_as(ROI_HEADS_REGISTRY, model.ROI_HEADS.NAME, Res5ROIHeads)
+        for on, key, registry in (
+            (box_on, "ROI_BOX_HEAD", ROI_BOX_HEAD_REGISTRY),
+            (model.MASK_ON, "ROI_MASK_HEAD", ROI_MASK_HEAD_REGISTRY),
+            (model.KEYPOINT_ON, "ROI_KEYPOINT_HEAD", ROI_KEYPOINT_HEAD_REGISTRY),
+        ):
+            if on and model[key].NAME:
+                used.append((f"MODEL.{key}.NAME", model[key].NAME, registry))
+    for key, name, registry in used:
+        if name not in registry:
+            known = [known for known, _ in registry]
+            raise UserError(f"{key}: nothing is registered as {name!r}{nearest(name, known)}")

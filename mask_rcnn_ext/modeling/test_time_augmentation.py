@@ -1,0 +1,208 @@
+"""Test-time augmentation for boxes, masks and keypoints (Mask R-CNN, appendix B, Tables 8 and 9).
+
+The paper augments with the scales 400 to 1200 in steps of 100 and horizontal flips, which are the
+defaults of `TEST.AUG`. How the predictions are combined it does not say: boxes are merged by NMS
+here, masks and keypoint heatmaps averaged on the merged boxes, as in detectron2 and Detectron.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data.detection_utils import create_keypoint_hflip_indices
+from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
+from detectron2.structures.keypoints import heatmaps_to_keypoints
+from fvcore.transforms import HFlipTransform
+from fvcore.transforms.transform import TransformList
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import UserError
+from .checks import is_generalized_rcnn
+from .fcis import FCIS
+
+__all__ = ["MaskRCNNWithTTA", "add_tta_results", "require_tta", "tta_config"]
+
+
+def require_tta(cfg: CfgNode) -> None:
+    """Check that a config with `TEST.AUG.ENABLED` can be evaluated so.
+
+    Raises:
+        UserError: the meta-architecture is no `GeneralizedRCNN`, no scale is given, or keypoints
+            are to be flipped and the data sets do not say which are left and right.
+    """
+    if not cfg.TEST.AUG.ENABLED:
+        return
+    if not is_generalized_rcnn(cfg):
+        raise UserError(
+            f"TEST.AUG.ENABLED: MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} has no "
+            "test-time augmentation, only GeneralizedRCNN and its subclasses have. Set "
+            "TEST.AUG.ENABLED False"
+        )
+    if not cfg.TEST.AUG.MIN_SIZES:
+        raise UserError("TEST.AUG.MIN_SIZES is empty: expected the shorter sides, e.g. (640, 800)")
+    if cfg.MODEL.KEYPOINT_ON and cfg.TEST.AUG.FLIP:
+        _keypoint_flip(cfg)
+
+
+def _keypoint_flip(cfg: CfgNode) -> list[int]:
+    """Return, for each of the K keypoints, the index of its mirror image."""
+    names = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
+    try:
+        flip: list[int] = create_keypoint_hflip_indices(names[:1])
+    except (AttributeError, IndexError) as error:
+        raise UserError(
+            f"TEST.AUG.FLIP: data set {', '.join(names[:1]) or '(none given)'} does not say which "
+            "keypoints are left and right: its metadata needs keypoint_names and keypoint_flip_map."
+            " Set TEST.AUG.FLIP False to go without"
+        ) from error
+    if len(flip) != cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS:
+        raise UserError(
+            f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS},"
+            f" but data set {names[0]} has {len(flip)} keypoints"
+        )
+    return flip
+
+
+def tta_config(cfg: CfgNode) -> CfgNode:
+    """Return a copy of `cfg` whose test loader hands over images at their own size.
+
+    detectron2 would resize them to `INPUT.MIN_SIZE_TEST` and from there to each scale: at 1200
+    pixels, nothing finer than at 800 would be seen.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.MIN_SIZE_TEST = 0  # detectron2's way to switch resizing off
+    cfg.freeze()
+    return cfg
+
+
+def add_tta_results(
+    results: Mapping[str, Any], augmented: Mapping[str, Any], *, num_datasets: int
+) -> OrderedDict[str, Any]:
+    """Return `results` with those of test-time augmentation beside them, as tasks `*_TTA`.
+
+    Args:
+        results: of `Trainer.test`: task -> metrics, or, for several data sets, data set -> task ->
+            metrics.
+        augmented: the same of the augmented model.
+        num_datasets: number of test sets.
+    """
+    if num_datasets > 1:
+        return OrderedDict(
+            (name, add_tta_results(results[name], augmented[name], num_datasets=1))
+            for name in results
+        )
+    suffixed = {f"{task}_TTA": metrics for task, metrics in augmented.items()}
+    return OrderedDict([*results.items(), *suffixed.items()])
+
+
+class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
+    """detectron2's `GeneralizedRCNNWithTTA`, for keypoints and stored proposals too.
+
+    Each image is resized to the scales of `TEST.AUG.MIN_SIZES`, each also flipped. The boxes of all
+    are merged by NMS in the original image's pixels; masks and keypoint heatmaps are predicted for
+    the merged boxes on each augmented image, turned back, and averaged: mask probabilities, and
+    keypoint logits. Departs from detectron2 in:
+
+    - keypoints: flipped heatmaps are mirrored and left and right exchanged; the average is decoded
+      once, in pixels of the original image;
+    - stored proposals are moved to each augmented image;
+    - masks are pasted with the model's own `mask_threshold`, if it has one.
+
+    With one scale, the test size, and no flip the result is the plain model's, up to rounding.
+
+    Args:
+        cfg: the config; reads `TEST`, `MODEL` and, for keypoints, the names in `DATASETS`.
+        model: a `GeneralizedRCNN`; a DistributedDataParallel is unwrapped.
+        tta_mapper: see detectron2's class.
+        batch_size: augmented images in one forward pass.
+
+    Raises:
+        UserError: see `require_tta`; or the model is an `FCIS`, which `FCISWithTTA` augments.
+    """
+
+    def __init__(
+        self, cfg: CfgNode, model: nn.Module, tta_mapper: Any = None, batch_size: int = 3
+    ) -> None:
+        inner = model.module if isinstance(model, DistributedDataParallel) else model
+        if isinstance(inner, FCIS):  # a GeneralizedRCNN, but one that cannot mask given boxes
+            raise UserError(
+                f"MaskRCNNWithTTA: expected a model that predicts masks for given boxes, got "
+                f"{type(inner).__name__}; use mask_rcnn_ext.modeling.fcis.tta.FCISWithTTA"
+            )
+        # detectron2 refuses these two, which the methods below add.
+        plain = cfg.clone()
+        plain.defrost()
+        plain.MODEL.KEYPOINT_ON = plain.MODEL.LOAD_PROPOSALS = False
+        super().__init__(plain, model, tta_mapper, batch_size)
+        self.cfg = cfg.clone()
+        flips = cfg.MODEL.KEYPOINT_ON and cfg.TEST.AUG.FLIP
+        self._keypoint_flip = _keypoint_flip(cfg) if flips else []
+        self.train(self.model.training)  # a new nn.Module is in training mode, whatever it wraps
+
+    def _get_augmented_inputs(
+        self, input: dict[str, Any]
+    ) -> tuple[list[dict[str, Any]], list[TransformList]]:
+        augmented, tfms = super()._get_augmented_inputs(input)
+        if "proposals" in input:
+            for image, tfm in zip(augmented, tfms, strict=True):
+                image["proposals"] = _transformed_proposals(input, tfm, image["image"].shape[1:])
+        return augmented, tfms
+
+    def _inference_one_image(self, input: dict[str, Any]) -> dict[str, Instances]:
+        """See the base class; `input` is a dict with `image`, (C, H, W), `height` and `width`."""
+        shape = (input["height"], input["width"])
+        augmented, tfms = self._get_augmented_inputs(input)
+        with self._turn_off_roi_heads(["mask_on", "keypoint_on"]):
+            found = self._get_augmented_boxes(augmented, tfms)
+        merged: Instances = self._merge_detections(*found, shape)
+        if not (self.cfg.MODEL.MASK_ON or self.cfg.MODEL.KEYPOINT_ON):
+            return {"instances": merged}
+        rescaled = self._rescale_detected_boxes(augmented, merged, tfms)
+        outputs = self._batch_inference(augmented, rescaled)
+        del augmented, rescaled
+        if self.cfg.MODEL.MASK_ON:
+            merged.pred_masks = self._reduce_pred_masks(outputs, tfms)
+        if self.cfg.MODEL.KEYPOINT_ON:
+            heatmaps = self._reduce_heatmaps(outputs, tfms)
+            decoded = heatmaps_to_keypoints(heatmaps, merged.pred_boxes.tensor)
+            merged.pred_keypoints = decoded[:, :, [0, 1, 3]]  # x, y, score
+        threshold = getattr(self.model, "mask_threshold", 0.5)
+        return {"instances": detector_postprocess(merged, *shape, mask_threshold=threshold)}
+
+    def _reduce_heatmaps(
+        self, outputs: Sequence[Instances], tfms: Sequence[TransformList]
+    ) -> torch.Tensor:
+        """Return the (R, K, S, S) float32 mean of the logits, those of flipped images turned."""
+        upright = []
+        for output, tfm in zip(outputs, tfms, strict=True):
+            heatmaps = output.pred_keypoint_heatmaps.float()
+            if any(isinstance(t, HFlipTransform) for t in tfm.transforms):
+                heatmaps = heatmaps.flip(dims=[3])[:, self._keypoint_flip]
+            upright.append(heatmaps)
+        return torch.stack(upright).mean(dim=0)
+
+
+def _transformed_proposals(
+    input: Mapping[str, Any], tfm: TransformList, image_size: Sequence[int]
+) -> Instances:
+    """Move the proposals of `input` to an augmented image.
+
+    Args:
+        input: `proposals` are in pixels of `image`, which may be a resized one.
+        tfm: from the original image to the augmented one.
+        image_size: (H, W) of that.
+    """
+    given = input["proposals"]
+    height, width = given.image_size
+    scale = np.array([input["width"] / width, input["height"] / height] * 2, dtype=np.float32)
+    boxes = Boxes(torch.from_numpy(tfm.apply_box(given.proposal_boxes.tensor.numpy() * scale)))
+    size = (int(image_size[0]), int(image_size[1]))
+    boxes.clip(size)
+    return Instances(size, proposal_boxes=boxes, objectness_logits=given.objectness_logits)

@@ -1,0 +1,1 @@
+"""Masks of overlapping instances, measured: pure functions on arrays and RLE."""

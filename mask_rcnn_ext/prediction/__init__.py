@@ -1,0 +1,1 @@
+"""Prediction on images: one, many, or files that a user names."""

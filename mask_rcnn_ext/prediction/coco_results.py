@@ -1,0 +1,109 @@
+"""Predictions written as COCO json while they come in."""
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
+
+from ..files import atomic_open
+
+__all__ = ["CocoResultsWriter"]
+
+
+class CocoResultsWriter:
+    """Writes `coco_instances_results.json` and `images.json` to a folder.
+
+    The results are COCO's, a list of `{image_id, category_id, bbox, score, segmentation}` with XYWH
+    boxes and RLE masks. `images.json` says what the ids mean: COCO's `images` and `categories`.
+    Both appear, whole, when the `with` block ends; when it raises, files of an earlier run stay as
+    they were. Only one image's instances are in memory.
+
+    Args:
+        folder: an existing folder.
+        class_names: name of each of the model's K classes.
+        category_ids: id of each of the K classes in the data set.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        class_names: Sequence[str],
+        category_ids: Sequence[int],
+    ) -> None:
+        self._folder = Path(folder)
+        self._categories = [
+            {"id": int(category), "name": name}
+            for category, name in zip(category_ids, class_names, strict=True)
+        ]
+        self._images: list[dict[str, Any]] = []
+        self.num_instances = 0
+
+    @property
+    def results_path(self) -> Path:
+        """Where the results go."""
+        return self._folder / "coco_instances_results.json"
+
+    @property
+    def images_path(self) -> Path:
+        """Where the images and categories go."""
+        return self._folder / "images.json"
+
+    def __enter__(self) -> "CocoResultsWriter":
+        self._stack = ExitStack()
+        self._results: IO[str] = self._stack.enter_context(atomic_open(self.results_path, "w"))
+        self._results.write("[")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, traceback)
+            return
+        with self._stack:
+            self._results.write("\n]\n")
+            with atomic_open(self.images_path, "w") as file:
+                json.dump({"images": self._images, "categories": self._categories}, file, indent=1)
+
+    def add(self, name: str, instances: Instances) -> int:
+        """Write the instances of one image.
+
+        Args:
+            name: `file_name` of the image.
+            instances: on the CPU, in pixels of the image; `image_size` is its (H, W).
+
+        Returns:
+            The id given to the image, from 1.
+        """
+        image_id = len(self._images) + 1
+        height, width = instances.image_size
+        self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        fields = dict(instances.get_fields())
+        if "pred_masks" in fields:
+            # detectron2 gives each mask to np.array, and NumPy 2 warns of tensors there.
+            fields["pred_masks"] = fields["pred_masks"].numpy()
+        if "pred_keypoints" in fields:  # detectron2 moves them by half a pixel, in place
+            fields["pred_keypoints"] = fields["pred_keypoints"].clone()
+        for result in instances_to_coco_json(Instances((height, width), **fields), image_id):
+            result["category_id"] = self._categories[result["category_id"]]["id"]
+            result["bbox"] = [_shortest(value) for value in result["bbox"]]
+            result["score"] = _shortest(result["score"])
+            self._results.write(",\n" if self.num_instances else "\n")
+            json.dump(result, self._results)
+            self.num_instances += 1
+        return image_id
+
+
+def _shortest(value: float) -> float:
+    """Return a float32 value as the decimal with the fewest digits that is the same float32."""
+    return float(str(np.float32(value)))

@@ -1,0 +1,250 @@
+"""Prediction on images: one or many, in batches, on the CPU or a GPU."""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.evaluation import inference_context
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+
+from ..checkpoint.checkpointer import Checkpointer
+from ..config import add_mask_rcnn_ext_config, load_config
+from ..data.images import BGRArray, ImageLike, read_bgr
+from ..errors import UserError
+from ..model_zoo import get_config
+from ..modeling.precision import choose_device, inference_autocast, prepare_model
+from ..proposals.of_images import ImagePropose, image_proposals, require_propose
+
+__all__ = ["Predictor", "resolve_config"]
+
+
+def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
+    """Return a config of one's own to change.
+
+    Args:
+        cfg_or_name: a config (also one of detectron2's `get_cfg()`), the path of a yaml, or the
+            name of one of this package's configs, such as "mask_rcnn_R50_FPN".
+
+    Raises:
+        UserError: neither a file nor a known name, or the file is no valid config.
+    """
+    if isinstance(cfg_or_name, CfgNode):
+        cfg = cfg_or_name.clone()
+        cfg.defrost()
+        add_mask_rcnn_ext_config(cfg)
+        return cfg
+    if not isinstance(cfg_or_name, str | os.PathLike):
+        raise UserError(
+            f"config: expected a CfgNode, a path or a name, got {type(cfg_or_name).__name__}"
+        )
+    name = os.fspath(cfg_or_name)
+    if os.path.isfile(name):
+        return load_config(name)
+    try:
+        return get_config(name)
+    except UserError as error:
+        raise UserError(f"{error}; nor is there a file {os.path.abspath(name)}") from error
+
+
+class Predictor:
+    """Finds instances in images: `DefaultPredictor` for many images, with the same numbers.
+
+    Images are resized as INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST say. Only images that the model pads
+    to one size share a forward pass, so a prediction does not depend on the others of its batch.
+
+    Args:
+        cfg_or_name: see `resolve_config`. A config passed in is not changed.
+        weights: file or URL of a trained model; default: the config's MODEL.WEIGHTS.
+        device: "cpu", "cuda", "cuda:1", ...; default: the config's MODEL.DEVICE, or the CPU, with a
+            line in the log, where that asks for CUDA and there is none.
+        batch_size: the most images in one forward pass.
+        score_threshold: drop instances that score lower, in [0, 1]; default: the config's.
+        propose: for a model without an RPN (MODEL.LOAD_PROPOSALS), and for no other: a function of
+            an image, (H, W, 3) uint8 BGR, that gives boxes, (N, 4) XYXY in its pixels, and logits,
+            (N,), of which the best DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST are used; see
+            `image_proposals.searching`.
+
+    Attributes:
+        cfg: the config in use.
+        model: the model, in eval mode.
+        class_names: a name for each of the model's K classes: of MASK_RCNN_EXT.CLASS_NAMES, else of
+            the config's data set if it is registered, else "class 0", "class 1", ...
+        category_ids: the classes' ids in the data set's annotation file, found likewise; else 1..K.
+
+    Raises:
+        UserError: unknown config or device; `propose` missing or too much; weights missing, refused
+            or of another model.
+    """
+
+    def __init__(
+        self,
+        cfg_or_name: CfgNode | str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None = None,
+        *,
+        device: str | torch.device | None = None,
+        batch_size: int = 8,
+        score_threshold: float | None = None,
+        propose: ImagePropose | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size: expected at least 1, got {batch_size}")
+        cfg = resolve_config(cfg_or_name)
+        require_propose(cfg, propose is not None)
+        if weights is not None:
+            cfg.MODEL.WEIGHTS = os.fspath(weights)
+        if score_threshold is not None:
+            if not 0 <= score_threshold <= 1:
+                raise UserError(f"score_threshold: expected 0 to 1, got {score_threshold}")
+            cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = float(score_threshold)
+            cfg.MODEL.RETINANET.SCORE_THRESH_TEST = float(score_threshold)
+        if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+            raise UserError(f"INPUT.FORMAT: expected 'BGR' or 'RGB', got {cfg.INPUT.FORMAT!r}")
+        choose_device(cfg, device)
+        self.cfg = cfg
+        self.batch_size = batch_size
+        self._propose = propose
+        self.class_names, self.category_ids = _classes(cfg)
+        self.model = prepare_model(cfg, build_model(cfg.clone())).eval()
+        Checkpointer(self.model).load(cfg.MODEL.WEIGHTS, strict=True)
+        self._resize = T.ResizeShortestEdge(
+            [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
+        )
+
+    def __call__(self, images: ImageLike | Iterable[ImageLike]) -> Instances | list[Instances]:
+        """Return the instances of one image, or, for several images, a list in their order.
+
+        Args:
+            images: one image or an iterable of them. An image is a (H, W, 3) uint8 array in BGR
+                order, as `cv2.imread` gives, or the path of a file, which is read with `read_bgr`.
+
+        Returns:
+            `Instances` on the CPU, in pixels of the image as given: `pred_boxes` (XYXY_ABS),
+            `scores`, `pred_classes` in [0, K), and, from a model with masks, `pred_masks` (N, H, W)
+            bool.
+
+        Raises:
+            UserError: an image is of another type, shape or dtype, or a file is unreadable; or
+                `propose` gave something else than boxes and logits.
+        """
+        if _is_image(images):
+            return next(self.stream([images]))  # type: ignore[list-item]
+        if isinstance(images, bytes | dict | torch.Tensor) or not isinstance(images, Iterable):
+            raise _bad_image(images)
+        return list(self.stream(images))
+
+    def stream(self, images: Iterable[ImageLike]) -> Iterator[Instances]:
+        """Yield the instances of each image in order, taking `batch_size` images at a time.
+
+        Use it for more images than fit into memory. Arguments and errors are those of `__call__`.
+        """
+        batch: list[dict[str, Any]] = []
+        for image in images:
+            batch.append(self._prepare(image))
+            if len(batch) == self.batch_size:
+                yield from self._predict(batch)
+                batch = []
+        yield from self._predict(batch)
+
+    def _prepare(self, image: ImageLike) -> dict[str, Any]:
+        """Return detectron2's model input: the resized image (3, H', W') float32, and H and W.
+
+        With `propose` its `proposals` too.
+        """
+        bgr = _as_bgr(image)
+        array = bgr[:, :, ::-1] if self.cfg.INPUT.FORMAT == "RGB" else bgr
+        height, width = array.shape[:2]
+        transform = self._resize.get_transform(array)
+        resized = transform.apply_image(array)
+        tensor = torch.as_tensor(resized.astype("float32").transpose(2, 0, 1))
+        inputs = {"image": tensor, "height": height, "width": width}
+        if self._propose is not None:
+            topk = self.cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
+            inputs["proposals"] = image_proposals(
+                self._propose, bgr, resized.shape[:2], transform, topk
+            )
+        return inputs
+
+    def _padded_size(self, inputs: dict[str, Any]) -> tuple[int, int]:
+        """Return the (H, W) to which the model pads this image when it is alone."""
+        multiple = max(1, getattr(getattr(self.model, "backbone", None), "size_divisibility", 1))
+        height, width = inputs["image"].shape[-2:]
+        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+    def _predict(self, batch: list[dict[str, Any]]) -> list[Instances]:
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, inputs in enumerate(batch):
+            groups.setdefault(self._padded_size(inputs), []).append(index)
+        predictions: dict[int, Instances] = {}
+        for indices in groups.values():
+            with inference_context(self.model), torch.no_grad(), inference_autocast(self.cfg):
+                outputs = self.model([batch[index] for index in indices])
+            for index, output in zip(indices, outputs, strict=True):
+                if "instances" not in output:
+                    raise UserError(
+                        f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} gives "
+                        f"{', '.join(output) or 'nothing'}; expected a model that gives instances"
+                    )
+                predictions[index] = output["instances"].to("cpu")
+        return [predictions[index] for index in range(len(batch))]
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike) or (
+        isinstance(value, np.ndarray) and value.ndim < 4
+    )
+
+
+def _bad_image(value: Any) -> UserError:
+    got = type(value).__name__
+    if isinstance(value, np.ndarray):
+        got = f"an array {value.shape} {value.dtype}"
+    return UserError(f"image: expected a (H, W, 3) uint8 array in BGR order, or a path; got {got}")
+
+
+def _as_bgr(image: Any) -> BGRArray:
+    if isinstance(image, str | os.PathLike):
+        return read_bgr(image)
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+        raise _bad_image(image)
+    if image.shape[2] != 3 or 0 in image.shape:
+        raise _bad_image(image)
+    return image
+
+
+def _classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
+    """Return names and data-set ids of the model's classes, see `Predictor`."""
+    retinanet = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+    count = cfg.MODEL.RETINANET.NUM_CLASSES if retinanet else cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    names, ids = list(cfg.MASK_RCNN_EXT.CLASS_NAMES), list(cfg.MASK_RCNN_EXT.CATEGORY_IDS)
+    for key, values in (("CLASS_NAMES", names), ("CATEGORY_IDS", ids)):
+        if values and len(values) != count:
+            raise UserError(
+                f"MASK_RCNN_EXT.{key} has {len(values)} entries, expected one for each of the "
+                f"{count} classes (MODEL.ROI_HEADS.NUM_CLASSES)"
+            )
+    if not names:
+        names, catalog_ids = _catalog_classes(cfg, count)
+        ids = ids or catalog_ids
+    names = names or [f"class {index}" for index in range(count)]
+    return names, ids or list(range(1, count + 1))
+
+
+def _catalog_classes(cfg: CfgNode, count: int) -> tuple[list[str], list[int]]:
+    """Return the classes of the config's first registered data set that has `count` of them."""
+    for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        if dataset not in MetadataCatalog:  # `get` would add it
+            continue
+        metadata = MetadataCatalog.get(dataset)
+        names = list(metadata.get("thing_classes", []))
+        if len(names) != count:
+            continue
+        to_index = metadata.get("thing_dataset_id_to_contiguous_id", {})
+        complete = sorted(to_index.values()) == list(range(count))
+        return names, sorted(to_index, key=to_index.__getitem__) if complete else []
+    return [], []

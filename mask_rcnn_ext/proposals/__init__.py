@@ -1,0 +1,1 @@
+"""Stored object proposals: their files, how they are computed, and their recall."""

@@ -1,0 +1,1 @@
+"""Drawing instances on images, and sheets of pictures."""

@@ -1,0 +1,64 @@
+"""Count parameters and FLOPs of every model of the paper; write results/model_costs.json.
+
+python projects/reproduction/model_costs.py
+python projects/reproduction/model_costs.py mask_rcnn_R50_FPN fcis_R101_C5_dilated
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from reproduction.costs.count import measure_models
+from reproduction.costs.page import COSTS, costs_table
+from reproduction.pages.write import write_pages
+
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.files import atomic_open
+from mask_rcnn_ext.paper import configs
+
+_REPO = Path(__file__).resolve().parents[2]
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        epilog="Takes about two minutes on a CPU, and neither weights nor data.",
+    )
+    parser.add_argument(
+        "configs",
+        nargs="*",
+        metavar="CONFIG",
+        help="names, ours or of detectron2's zoo: print their figures, write nothing",
+    )
+    parser.add_argument(
+        "--root", type=Path, default=_REPO, metavar="DIR", help="checkout to write to (this one)"
+    )
+    return parser.parse_args(argv)
+
+
+def count(args: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    content = measure_models(args.configs or configs())
+    if args.configs:
+        print(costs_table(content), end="")
+        return
+    with atomic_open(args.root / COSTS, "w") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
+    print(args.root / COSTS)
+    for path in write_pages(args.root):
+        print(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    return run_as_command(lambda: count(parse_args(argv)))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sys.exit(main())

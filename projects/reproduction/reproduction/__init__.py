@@ -1,0 +1,1 @@
+"""The papers' experiments, small: their training runs, their results, their pages."""

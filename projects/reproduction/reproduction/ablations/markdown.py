@@ -1,0 +1,127 @@
+"""The ablations in Markdown: README's table and docs/ablations.md."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..costs.page import COMMAND, markdown_table
+
+__all__ = ["ABLATIONS", "ablations_page", "differences_table"]
+
+ABLATIONS = "results/ablations.json"
+_MINUS, _NONE, _NOT_RUN = "\u2212", "\u2013", "not run"
+
+_HEAD = """\
+# The ablations, small
+
+<!-- `{command}` writes this file from the results of run_ablations.py; edits are lost. -->
+
+Small counterparts of the paper's ablations on the embedded data set `occluded_shapes`, from
+[{ablations}](../{ablations}): {runs} runs, {seconds} s of training each on average, {device}.
+The settings are in `configs/shapes/ablations/`; within a table they differ in nothing but the keys
+named. Versions: {versions}.
+
+![Our differences with their intervals, beside the paper's](images/ablations.png)
+
+## Differences
+
+In AP points, with {level:.0f} % intervals. Over seeds: Student's t over the differences of runs
+with the same seed; it covers the randomness of training. Over images: one seed; a paired bootstrap
+over the validation images ({draws} draws); it does not. The paper's are on COCO, of one run each.
+
+"""
+
+
+def _signed(value: float | None) -> str:
+    if value is None:
+        return _NONE
+    return f"{round(value, 1) + 0.0:+.1f}".replace("-", _MINUS)  # no minus zero
+
+
+def _difference(ours: Mapping[str, float | None]) -> str:
+    if ours["difference"] is None:
+        return _NONE
+    if ours["low"] is None:
+        return _signed(ours["difference"])
+    return f"{_signed(ours['difference'])} [{_signed(ours['low'])}, {_signed(ours['high'])}]"
+
+
+def _interval_over(row: Mapping[str, Any]) -> str:
+    count = len(row["seeds"])
+    if count > 1:
+        return f"{count} seeds"
+    return "images, 1 seed" if row["ours"]["AP"]["low"] is not None else "none, 1 seed"
+
+
+def differences_table(content: Mapping[str, Any]) -> str:
+    """Return a table with a line per comparison: our differences, the paper's beside them.
+
+    Args:
+        content: of `ablations.json`.
+    """
+
+    def cells(row: Mapping[str, Any]) -> Iterator[str]:
+        title = content["settings"]["tables"][row["table"]].partition(":")[0]
+        yield title
+        yield row["label"].replace(" - ", f" {_MINUS} ")
+        paper = row["paper"]["difference"]
+        if row["ours"] is None:
+            yield from (_NOT_RUN, _NOT_RUN, "")
+        else:
+            yield from (_difference(row["ours"][metric]) for metric in ("AP", "AP75"))
+            yield _interval_over(row)
+        yield " / ".join(_signed(paper.get(metric)) for metric in ("AP", "AP75"))
+
+    header = ["the paper's", "comparison", "AP here", "AP75 here", "interval over"]
+    header += ["the paper, AP / AP75"]
+    return markdown_table(header, map(cells, content["rows"]))
+
+
+def _absolute_table(content: Mapping[str, Any]) -> str:
+    """Return a table of the variants: means over seeds."""
+
+    def mean(runs: Sequence[Mapping[str, Any]], task: str) -> str:
+        if any(task not in run["metrics"] for run in runs):
+            return _NONE
+        values = [
+            float(np.mean([run["metrics"][task][metric] for run in runs]))
+            for metric in ("AP", "AP50", "AP75")
+        ]
+        return " / ".join(f"{value:.1f}" for value in values)
+
+    def cells(variant: Mapping[str, Any]) -> Iterator[str]:
+        runs = [run for run in content["runs"] if run["variant"] == variant["name"]]
+        yield f"[{variant['label']}](../{variant['config']})"
+        if not runs:
+            yield from (_NOT_RUN, "", "", "")
+            return
+        yield from (mean(runs, task) for task in ("segm", "bbox"))
+        yield str(len(runs))
+        yield f"{np.mean([run['train_seconds'] for run in runs]):.0f}"
+
+    header = ["variant", "mask AP / 50 / 75", "box AP / 50 / 75", "seeds", "training, s"]
+    return markdown_table(header, map(cells, content["variants"]))
+
+
+def ablations_page(content: Mapping[str, Any]) -> str:
+    """Return docs/ablations.md.
+
+    Args:
+        content: of `ablations.json`, with one run at least.
+    """
+    runs, settings = content["runs"], content["settings"]
+    devices = sorted({run["device"] for run in runs})
+    versions = runs[0]["versions"]
+    head = _HEAD.format(
+        command=COMMAND,
+        ablations=ABLATIONS,
+        runs=len(runs),
+        seconds=round(float(np.mean([run["train_seconds"] for run in runs]))),
+        device=" and ".join(devices),
+        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+        level=100 * settings["level"],
+        draws=settings["bootstrap_draws"],
+    )
+    absolute = _absolute_table(content)
+    return f"{head}{differences_table(content)}\n## The runs\n\nMeans over seeds.\n\n{absolute}"

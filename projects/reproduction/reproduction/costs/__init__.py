@@ -1,0 +1,1 @@
+"""What the models cost: parameters and multiply-adds."""

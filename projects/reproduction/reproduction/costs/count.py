@@ -1,0 +1,293 @@
+"""Parameters and FLOPs of the models, counted by fvcore, part by part.
+
+What a detector computes depends on the image: on how many proposals and detections it gives. Here
+the image is a size, and the numbers are those that the config allows, so the figures are the
+model's alone: the backbone and the RPN's head are run on an image, each branch on one RoI, and the
+branch's count is multiplied by the number of RoIs, which it grows with exactly. FCIS's score maps
+are of the image; it has no branches. Weights and pixels are zeros; they do not matter.
+"""
+
+import copy
+import logging
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import detectron2
+import fvcore
+import torch
+import torchvision
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
+from detectron2.utils.analysis import FlopCountAnalysis
+from torch import nn
+
+from mask_rcnn_ext import model_zoo
+from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.modeling.fcis import FCISROIHeads
+
+__all__ = ["CONVENTIONS", "PARTS", "count_costs", "count_flops", "image_size", "measure_models"]
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("backbone", "rpn", "maps", "box", "mask", "keypoint")
+CONVENTIONS = {
+    "flops": "fvcore's, as detectron2.utils.analysis counts: a multiply-add is one. Convolutions, "
+    "fully connected layers and matrix products; batch normalisation and upsampling, which are "
+    "under one per cent",
+    "not_counted": "RoI layers, NMS, anchors, decoding of boxes, max pooling, softmax, pasting of "
+    "masks, and other elementwise operations: fvcore has no count for them",
+    "image": "of the config's shorter side in testing and of 3 : 2 (Cityscapes: 2 : 1), each side "
+    "padded to a multiple of 32; one image, one pass, without test-time augmentation",
+    "rois": "the box branch has as many as the config has proposals in testing, the mask and "
+    "keypoint branches as many as it has detections; in C4, res5 is part of box and mask branch; "
+    "FCIS has score maps of the image in place of branches, however many RoIs are read from them",
+    "parameters": "weights and biases; the statistics and factors of frozen batch normalisation "
+    "are none. Trainable: without those that the config freezes",
+}
+
+_SIDE_MULTIPLE = 32
+_ASPECT, _CITYSCAPES_ASPECT = 1.5, 2.0
+# What is not counted at all; fvcore ignores elementwise operations itself. Everything else that it
+# does not know is an error, so that no layer is left out unseen.
+_NO_FLOPS = {"aten::mean", "aten::unflatten"}
+
+_Cache = dict[tuple[str, tuple[tuple[int, ...], ...]], int]
+
+
+class _Layers(nn.Module):
+    """The layers of a mask or keypoint head, without the loss or the reading of its output."""
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map pooled features to logits."""
+        logits: torch.Tensor = self.head.layers(features)
+        return logits
+
+
+class _ScoreMaps(nn.Module):
+    """The layers of `FCISROIHeads`, all of which run on the image."""
+
+    def __init__(self, heads: FCISROIHeads) -> None:
+        super().__init__()
+        self.hidden, self.score_maps, self.box_maps = (
+            heads.conv_new,
+            heads.score_maps,
+            heads.box_maps,
+        )
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map res5 (N, C, H, W) to the maps of scores and of boxes."""
+        hidden = self.hidden(features)
+        return self.score_maps(hidden), self.box_maps(hidden)
+
+
+class _SpatialMean(nn.Module):
+    """What `Res5ROIHeads` does between res5 and the box predictor."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map (R, C, H, W) to (R, C)."""
+        return features.mean(dim=[2, 3])
+
+
+class _Head(nn.Module):
+    """The RPN's head, called with tensors in place of a list."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, *features: torch.Tensor) -> Any:
+        """Return the head's outputs for feature maps (N, C, H, W), one per level."""
+        return self.head(list(features))
+
+
+def image_size(cfg: CfgNode) -> tuple[int, int]:
+    """Return (height, width) in pixels of the image that a config's FLOPs are counted on."""
+    city = any(name.startswith("cityscapes") for name in cfg.DATASETS.TEST)
+    shorter = cfg.INPUT.MIN_SIZE_TEST
+    longer = shorter * (_CITYSCAPES_ASPECT if city else _ASPECT)
+    height, width = (
+        math.ceil(side / _SIDE_MULTIPLE) * _SIDE_MULTIPLE for side in (shorter, longer)
+    )
+    return height, width
+
+
+def _count(part: nn.Module, inputs: Sequence[torch.Tensor], cache: _Cache) -> int:
+    """Return the FLOPs of a part, whose weights may be on the meta device.
+
+    fvcore traces, and PyTorch does not trace convolutions on that device: a copy of the part gets
+    weights of zero on the CPU. What `repr` shows, with the shapes of the inputs, decides the count.
+    """
+    key = repr(part), tuple(tuple(tensor.shape) for tensor in inputs)
+    if key not in cache:
+        part = copy.deepcopy(part).to_empty(device="cpu").eval()
+        with torch.no_grad():
+            for tensor in (*part.parameters(), *part.buffers()):
+                tensor.zero_()
+            analysis = FlopCountAnalysis(part, tuple(inputs))
+            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            cache[key] = int(analysis.total())
+        if unknown := set(analysis.unsupported_ops()) - _NO_FLOPS:
+            raise UserError(
+                f"{type(part).__name__}: fvcore cannot count {', '.join(sorted(unknown))}, so "
+                "its FLOPs would be too low"
+            )
+    return cache[key]
+
+
+def _pooled(pooler: Any, channels: int) -> torch.Tensor:
+    """Return the features of one RoI."""
+    return torch.zeros(1, channels, *pooler.output_size)
+
+
+def _count_per_roi(roi_heads: Any, channels: int, cache: _Cache) -> dict[str, int]:
+    """Return part -> FLOPs for one RoI.
+
+    Args:
+        roi_heads: detectron2's, or a subclass.
+        channels: of the feature maps that RoIs are pooled from.
+        cache: see `count_flops`.
+    """
+    if isinstance(roi_heads, Res5ROIHeads):
+        pooled = _pooled(roi_heads.pooler, channels)
+        box = nn.Sequential(roi_heads.res5, _SpatialMean(), roi_heads.box_predictor)
+        flops = {"box": _count(box, [pooled], cache)}
+        if roi_heads.mask_on:
+            mask = nn.Sequential(roi_heads.res5, _Layers(roi_heads.mask_head))
+            flops["mask"] = _count(mask, [pooled], cache)
+        return flops
+    if not isinstance(roi_heads, StandardROIHeads):
+        raise UserError(
+            "MODEL.ROI_HEADS.NAME: expected a kind of StandardROIHeads or Res5ROIHeads, or "
+            "FCISROIHeads, got "
+            f"{type(roi_heads).__name__}: the FLOPs of its branches cannot be told apart"
+        )
+    box = nn.Sequential(roi_heads.box_head, roi_heads.box_predictor)
+    flops = {"box": _count(box, [_pooled(roi_heads.box_pooler, channels)], cache)}
+    for name in ("mask", "keypoint"):
+        if getattr(roi_heads, f"{name}_on"):
+            pooled = _pooled(getattr(roi_heads, f"{name}_pooler"), channels)
+            head = _Layers(getattr(roi_heads, f"{name}_head"))
+            flops[name] = _count(head, [pooled], cache)
+    return flops
+
+
+def count_flops(
+    model: Any,
+    size: tuple[int, int],
+    *,
+    proposals: int,
+    detections: int,
+    cache: _Cache | None = None,
+) -> dict[str, int]:
+    """Return the FLOPs of one inference: part -> number, for each of `PARTS` that there is.
+
+    Args:
+        model: a `GeneralizedRCNN`, on any device.
+        size: (height, width) of the image in pixels, multiples of 32.
+        proposals: RoIs of the box branch.
+        detections: RoIs of the mask and the keypoint branch.
+        cache: counts of parts that other models share; filled in.
+
+    Raises:
+        UserError: `size` does not fit, the ROI heads are of an unknown kind, or a part has an
+            operation that fvcore does not know.
+    """
+    if any(side % _SIDE_MULTIPLE for side in size):
+        raise UserError(
+            f"image size: expected multiples of {_SIDE_MULTIPLE}, got {size[0]} x {size[1]}"
+        )
+    cache = {} if cache is None else cache
+    rpn, roi_heads, shapes = (
+        model.proposal_generator,
+        model.roi_heads,
+        model.backbone.output_shape(),
+    )
+
+    def feature_map(name: str) -> torch.Tensor:
+        cells = (math.ceil(side / shapes[name].stride) for side in size)
+        return torch.zeros(1, shapes[name].channels, *cells)
+
+    image, maps = torch.zeros(1, len(model.pixel_mean), *size), map(feature_map, rpn.in_features)
+    flops = {
+        "backbone": _count(model.backbone, [image], cache),
+        "rpn": _count(_Head(rpn.rpn_head), [*maps], cache),
+    }
+    if isinstance(roi_heads, FCISROIHeads):
+        in_feature = feature_map(roi_heads.in_feature)
+        flops["maps"] = _count(_ScoreMaps(roi_heads), [in_feature], cache)
+        return flops
+    in_features = roi_heads.in_features
+    for part, per_roi in _count_per_roi(roi_heads, shapes[in_features[0]].channels, cache).items():
+        flops[part] = per_roi * (proposals if part == "box" else detections)
+    return flops
+
+
+def count_costs(cfg: CfgNode, cache: _Cache | None = None) -> dict[str, Any]:
+    """Return what a config's model costs.
+
+    Args:
+        cfg: of a `GeneralizedRCNN`; it is not changed.
+        cache: see `count_flops`.
+
+    Returns:
+        `{"parameters": {"total", "trainable"}, "image_size": [height, width], "proposals",
+        "detections", "flops": {"total", part: number}}`, all integers; see `CONVENTIONS`.
+
+    Raises:
+        UserError: see `count_flops`.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):  # no memory, and no time, for weights that nobody looks at
+        model = build_model(cfg)
+    parameters = {
+        "total": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+    size = image_size(cfg)
+    counts = {
+        "proposals": int(cfg.MODEL.RPN.POST_NMS_TOPK_TEST),
+        "detections": int(cfg.TEST.DETECTIONS_PER_IMAGE),
+    }
+    flops = count_flops(model, size, cache=cache, **counts)
+    total = {"total": sum(flops.values())}
+    return {"parameters": parameters, "image_size": [*size], **counts, "flops": {**total, **flops}}
+
+
+def measure_models(names: Sequence[str]) -> dict[str, Any]:
+    """Return the content of `model_costs.json`.
+
+    Args:
+        names: configs, this package's or of detectron2's zoo, see `mask_rcnn_ext.model_zoo`.
+
+    Returns:
+        `{"conventions", "versions", "models": [{"config": name, ...}]}`; see `count_costs`.
+
+    Raises:
+        UserError: a name is unknown, or see `count_flops`.
+    """
+    cache: _Cache = {}
+    models: list[Mapping[str, Any]] = []
+    for name in names:
+        cfg = model_zoo.get_config(name)
+        if not isinstance(cfg, CfgNode):
+            raise UserError(f"{name}: expected a yaml config, got one of detectron2's lazy configs")
+        models.append({"config": name, **count_costs(cfg, cache)})
+        parameters, flops = models[-1]["parameters"]["total"], models[-1]["flops"]["total"]
+        logger.info("%s: %.1f M parameters, %.0f GFLOPs", name, parameters / 1e6, flops / 1e9)
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "detectron2": detectron2.__version__,
+        "fvcore": fvcore.__version__,
+    }
+    return {"conventions": CONVENTIONS, "versions": versions, "models": models}

@@ -1,0 +1,140 @@
+"""The lineage's trained models, run side by side: seconds per image, and proposals to draw."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from detectron2.config import CfgNode
+from detectron2.evaluation import inference_context
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from torch import nn
+
+from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
+from mask_rcnn_ext.engine.trainer import Trainer
+from mask_rcnn_ext.modeling.precision import choose_device, inference_autocast, prepare_model
+
+from .runs import LineageRun
+
+__all__ = ["TIMED", "Loaded", "best_proposals", "load_model", "measure_seconds"]
+
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float64]
+
+TIMED = (
+    "the model on one image at a time that is read and resized already, with all that makes "
+    "detections in pixels of the image of its output; without stored proposals, which were "
+    "computed before; the methods take turns at each image"
+)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model, ready to predict, and its data.
+
+    Attributes:
+        variant: of the lineage.
+        model: in eval mode.
+        cfg: with the device that it is on.
+        inputs: of the data set, in its order: detectron2's input of one image, by index.
+    """
+
+    variant: str
+    model: nn.Module = field(repr=False)
+    cfg: CfgNode = field(repr=False)
+    inputs: Sequence[dict[str, Any]] = field(repr=False)
+
+    def predict(self, image: dict[str, Any]) -> Instances:
+        """Return the instances of one input, and wait until they are there."""
+        with inference_context(self.model), torch.no_grad(), inference_autocast(self.cfg):
+            found: Instances = self.model([image])[0]["instances"].to("cpu")
+        return found
+
+
+def load_model(run: LineageRun) -> Loaded:
+    """Load a finished run's model and its test set.
+
+    Raises:
+        UserError: the weights or the proposals do not fit.
+    """
+    cfg = run.config()
+    choose_device(cfg)
+    model = prepare_model(cfg, build_model(cfg.clone())).eval()
+    Checkpointer(model).load(str(run.weights), checkpointables=[])
+    inputs = Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0]).dataset
+    return Loaded(run.variant, model, cfg, inputs)
+
+
+def measure_seconds(models: Sequence[Loaded], images: int = 20, warm_up: int = 3) -> dict[str, Any]:
+    """Measure how long each model takes for an image.
+
+    Args:
+        models: of one data set.
+        images: that are timed, from the first on; at most as many as there are.
+        warm_up: images before, the last ones, which are not.
+
+    Returns:
+        "images", "warm_up", "threads", "device", "what" (see `TIMED`), and "seconds": variant ->
+        {"median", "low", "high"}, the quartiles.
+    """
+    images = min(images, len(models[0].inputs))
+    took: dict[str, list[float]] = {loaded.variant: [] for loaded in models}
+    count = len(models[0].inputs)
+    for index in (*(count - 1 - i % count for i in range(warm_up)), *range(images)):
+        for loaded in models:
+            image = loaded.inputs[index]
+            start = time.perf_counter()
+            loaded.predict(image)
+            took[loaded.variant].append(time.perf_counter() - start)
+    device = torch.device(models[0].cfg.MODEL.DEVICE)
+    return {
+        "images": images,
+        "warm_up": warm_up,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "what": TIMED,
+        "seconds": {variant: _quartiles(seconds[-images:]) for variant, seconds in took.items()},
+    }
+
+
+def _quartiles(seconds: Sequence[float]) -> Mapping[str, float]:
+    low, median, high = (float(value) for value in np.percentile(seconds, (25, 50, 75)))
+    return {"median": median, "low": low, "high": high}
+
+
+def best_proposals(loaded: Loaded, index: int, count: int) -> Floats:
+    """Return the best proposals that a model's heads are given for an image.
+
+    Args:
+        loaded: the model.
+        index: of the image in the data set.
+        count: how many at most.
+
+    Returns:
+        (N, 4), XYXY_ABS in pixels of the original image, the best first.
+    """
+    image = loaded.inputs[index]
+    if loaded.cfg.MODEL.LOAD_PROPOSALS:
+        proposals = image["proposals"]
+    else:
+        given: list[Instances] = []
+        generator: Any = loaded.model.proposal_generator
+        hook = generator.register_forward_hook(
+            lambda _module, _inputs, output: given.append(output[0][0])
+        )
+        try:
+            loaded.predict(image)
+        finally:
+            hook.remove()
+        proposals = given[0].to("cpu")
+    order = proposals.objectness_logits.argsort(descending=True, stable=True)[:count]
+    boxes = proposals.proposal_boxes.clone()
+    height, width = image["image"].shape[-2:]
+    boxes.scale(image["width"] / width, image["height"] / height)
+    return np.asarray(boxes.tensor[order].numpy(), dtype=np.float64)

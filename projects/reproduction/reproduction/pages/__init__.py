@@ -1,0 +1,1 @@
+"""The Markdown that is generated from the papers' tables and from `results/`."""

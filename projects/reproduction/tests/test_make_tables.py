@@ -1,0 +1,235 @@
+"""The generated tables: current, noticed when stale, and holding the numbers that they should."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import make_tables
+import pytest
+from reproduction.ablations.markdown import ABLATIONS, differences_table
+from reproduction.costs.page import COSTS
+from reproduction.pages import write as generated_pages
+from support import REPO
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.paper import NO_ROW, ROWS, configs
+
+PAGES = [
+    *("configs/README.md", "README.md", "docs/models.md", "docs/ablations.md"),
+    "docs/fcis_comparison.md",
+]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Return a copy of what the pages are made from, and of the pages."""
+    results = [f"results/{path.name}" for path in (REPO / "results").glob("*.json")]
+    for name in [*PAGES, *results]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPO / name, tmp_path / name)
+    return tmp_path
+
+
+def check(root):
+    return make_tables.main(["--check", "--root", str(root)])
+
+
+def cells(text, config):
+    """Return the rows of Markdown tables that link to a config, as lists of cells."""
+    rows = [line for line in text.splitlines() if line.startswith("|") and f"[{config}]" in line]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_pages_of_this_checkout_are_current(capsys):
+    assert make_tables.main(["--check"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("configs/README.md", "33.6 / 55.2", "33.7 / 55.2"),
+        ("README.md", "| mask 35.4", "| mask 35.5"),
+        ("docs/models.md", "| 44.34 |", "| 44.35 |"),
+    ],
+)
+def test_a_changed_number_is_noticed_and_mended(checkout, capsys, name, old, new):
+    text = (checkout / name).read_text()
+    assert old in text
+    (checkout / name).write_text(text.replace(old, new, 1))
+    assert check(checkout) == 1
+    assert (
+        capsys.readouterr().err
+        == f"stale: {name}; run: python projects/reproduction/make_tables.py\n"
+    )
+    assert (checkout / name).read_text() != text  # a check writes nothing
+    assert make_tables.main(["--root", str(checkout)]) == 0
+    assert capsys.readouterr().out == f"written: {name}\n"
+    assert (checkout / name).read_text() == text
+    assert check(checkout) == 0
+
+
+def test_a_changed_row_of_the_paper_is_noticed(checkout):
+    index = next(i for i, row in enumerate(ROWS) if row.table == "2d")
+    rows = [*ROWS]
+    rows[index] = dataclasses.replace(
+        ROWS[index], published={**ROWS[index].published, "segm/AP": 99.9}
+    )
+    assert generated_pages.stale_pages(checkout) == []
+    assert generated_pages.stale_pages(checkout, rows) == ["configs/README.md", "README.md"]
+
+
+def test_a_changed_count_is_noticed(checkout):
+    content = json.loads((checkout / COSTS).read_text())
+    content["models"][0]["flops"]["backbone"] += 10**9
+    (checkout / COSTS).write_text(json.dumps(content))
+    assert generated_pages.stale_pages(checkout) == ["docs/models.md"]
+
+
+def test_a_changed_difference_is_noticed(checkout):
+    content = json.loads((checkout / ABLATIONS).read_text())
+    content["rows"][0]["ours"]["AP"]["difference"] += 1
+    (checkout / ABLATIONS).write_text(json.dumps(content))
+    assert generated_pages.stale_pages(checkout) == ["README.md", "docs/ablations.md"]
+
+
+def test_the_table_of_ablations_by_hand():
+    """Signs, intervals, what was not run, and what the paper printed."""
+    row = {
+        "table": "2b", "label": "a - b", "seeds": [1, 2],
+        "ours": {"AP": {"difference": 2.04, "low": -1.0, "high": 5.06},
+                 "AP75": {"difference": -1.5, "low": None, "high": None}},
+        "paper": {"difference": {"AP": 5.5, "AP75": 6.4}},
+    }  # fmt: skip
+    left = {**row, "ours": None, "seeds": [], "paper": {"difference": {"AP": -0.6}}}
+    one = {**row, "seeds": [1]}
+    gone = {"difference": -0.04, "low": None, "high": None}  # with the runs' predictions
+    bare = {**one, "ours": {"AP": gone, "AP75": gone}}
+    rows = [row, one, bare, left]
+    content = {"settings": {"tables": {"2b": "Table 2b: mask loss"}}, "rows": rows}
+    lines = differences_table(content).replace("\u2212", "-").splitlines()[2:]
+    assert lines == [
+        "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | 2 seeds | +5.5 / +6.4 |",
+        "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | images, 1 seed | +5.5 / +6.4 |",
+        "| Table 2b | a - b | +0.0 | +0.0 | none, 1 seed | +5.5 / +6.4 |",
+        "| Table 2b | a - b | not run | not run |  | -0.6 / \u2013 |",
+    ]
+
+
+def test_a_missing_page_is_stale_and_written(checkout):
+    (checkout / "configs/README.md").unlink()
+    assert generated_pages.write_pages(checkout) == ["configs/README.md"]
+    assert generated_pages.stale_pages(checkout) == []
+
+
+def test_every_number_of_the_paper_is_on_the_page_of_configs():
+    """Row by row, in the paper's order, with the config or the reason why there is none."""
+    text = (REPO / "configs/README.md").read_text()
+    lines = iter(text.splitlines())
+    for row in ROWS:
+        name = f"| {row.name.replace('*', chr(92) + '*')} |"
+        line = next(line for line in lines if line.startswith(name))
+        numbers = re.findall(r"\d+\.\d", line.removeprefix(name).split(" [")[0].split(" not ")[0])
+        by_task = sorted(
+            row.published, key=lambda key: ("segm", "bbox", "keypoints").index(key.split("/")[0])
+        )
+        assert numbers[: len(row.published)] == [f"{row.published[key]:.1f}" for key in by_task], (
+            row.name
+        )
+        assert (f"[{row.config}]({row.config}.yaml)" in line) if row.config else row.note in line
+        for checkpoint in row.checkpoints[:1]:
+            assert f"`{checkpoint.config.removesuffix('.yaml')}`" in line
+            assert f"({checkpoint.fit})" in line
+
+
+def test_deviations_are_numbered():
+    text = (REPO / "configs/README.md").read_text()
+    listed = dict(re.findall(r"^(\d+)\. (.*)$", text.split("## Deviations")[1], flags=re.M))
+    for row in ROWS:
+        if not row.config:
+            continue
+        found = [r for r in cells(text, row.config) if r[0] == row.name.replace("*", r"\*")]
+        numbers = set()
+        for first, last in re.findall(r"(\d+)(?:-(\d+))?", found[0][-1].split(";")[0]):
+            numbers |= set(range(int(first), int(last or first) + 1))
+        assert {listed[str(n)] for n in numbers} == set(row.deviations), row.config
+
+
+def test_the_readme_has_one_line_for_each_config():
+    text = (REPO / "README.md").read_text()
+    first, last = generated_pages.markers(generated_pages.CONFIGS_TABLE)
+    table = text.split(first)[1].split(last)[0]
+    assert re.findall(r"^\| \[(.*?)\]", table, flags=re.M) == [
+        *configs(),
+        "shapes/mask_rcnn_tiny_FPN",
+    ]
+    assert cells(table, "mask_rcnn_R101_FPN") == [[
+        "[mask_rcnn_R101_FPN](configs/mask_rcnn_R101_FPN.yaml)",
+        "1, 2a, 3",
+        "mask 35.4 (minival); mask 35.7, box 38.2 (test-dev)",
+        "`COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x`: mask 38.6, box 42.9",
+        "not run",
+    ]]  # fmt: skip
+    # ResNeXt-101 of another width does not fit
+    assert cells(table, "mask_rcnn_X101_FPN")[0][3] == ""
+    demo = json.loads((REPO / "results/demo.json").read_text())
+    assert cells(table, "shapes/mask_rcnn_tiny_FPN")[0][-1] == (
+        f"mask {demo['segm']['AP']:.1f}, box {demo['bbox']['AP']:.1f} (occluded_shapes_val)"
+    )
+
+
+def test_a_run_of_a_row_stands_beside_it(checkout):
+    (checkout / "results/mask_rcnn_R50_FPN.json").write_text(
+        json.dumps({"segm": {"AP": 33.333}, "bbox": {"AP": None}, "run": {}})
+    )
+    text = generated_pages.pages(checkout)["configs/README.md"]
+    rows = [row for row in cells(text, "mask_rcnn_R50_FPN") if "minival" in row[-2]]
+    assert len(rows) == 2  # Tables 2a and 2e
+    assert {row[-2] for row in rows} == {"mask 33.3 (minival)"}
+
+
+def test_links_lead_to_files():
+    for page in ("configs/README.md", "docs/models.md", "docs/ablations.md"):
+        text = (REPO / page).read_text()
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (REPO / page).parent.joinpath(target).exists(), target
+    text = (REPO / "configs/README.md").read_text()
+    assert all(f"[{name}]({name}.yaml)" in text for name in NO_ROW)
+    line = {p.stem for p in (REPO / "configs/lineage").glob("*.yaml") if p.stem[:4] != "Base"}
+    assert all(f"[lineage/{name}](lineage/{name}.yaml)" in text for name in line)
+
+
+def test_tables_are_even():
+    """Every line of a table has as many cells as its head."""
+    for page in PAGES:
+        width = 0
+        for line in (REPO / page).read_text().splitlines():
+            count = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+            assert count in (0, width) or not width, line
+            width = count
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("README.md", "# no markers\n", "put them back"),
+        (COSTS, "[]", "expected an object, got a list. Run: python projects/reproduction/model_"),
+        (COSTS, None, "Run: python projects/reproduction/model_costs.py"),
+        ("README.md", None, "Give --root a checkout"),
+        ("results/mask_rcnn_R50_FPN.json", "{", "Put a run's results.json there"),
+        ("results/mask_rcnn_R50_FPN.json", "{}", "with the AP of a task, got none"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_or_broken_is_told(checkout, capsys, name, text, message):
+    if text is None:
+        (checkout / name).unlink()
+    else:
+        (checkout / name).write_text(text)
+    before = {page: (checkout / page).read_bytes() for page in PAGES if (checkout / page).exists()}
+    assert make_tables.main(["--root", str(checkout)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert all((checkout / page).read_bytes() == content for page, content in before.items())
+    with pytest.raises(UserError):
+        generated_pages.pages(checkout)

@@ -1,0 +1,82 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
+from mask_rcnn_ext.errors import UserError
+
+
+class Opens:
+    """A malicious pickle: unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_pickles_of_every_protocol_load(tmp_path, protocol):
+    content = {
+        "model": {"weight": np.eye(2, dtype=np.float32), "bias": torch.ones(2)},
+        "__author__": "someone",
+        "epochs": np.float32(2),
+        "note": b"bytes",
+    }
+    (tmp_path / "m.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    model = nn.Linear(2, 2)
+    extra = Checkpointer(model).load(str(tmp_path / "m.pkl"))
+    assert torch.equal(model.weight.detach(), torch.eye(2))
+    assert torch.equal(model.bias.detach(), torch.ones(2))
+    assert extra["epochs"] == 2
+    assert extra["note"] == b"bytes"
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "pth", "pyth"])
+def test_malicious_file_is_refused_and_its_code_does_not_run(tmp_path, suffix):
+    proof, path = tmp_path / "proof", tmp_path / f"bad.{suffix}"
+    content = {"model": {"weight": Opens(proof)}, "model_state": {}, "__author__": "x"}
+    if suffix == "pkl":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=rf"bad\.{suffix}: refused, since it names \w+\.open"):
+        Checkpointer(nn.Linear(2, 2)).load(str(path))
+    assert not proof.exists()
+
+
+def test_code_hidden_in_a_pickled_tensor_is_refused(tmp_path):
+    """A tensor's storage is a pickle inside the pickle; the inner one is guarded too."""
+    proof = tmp_path / "proof"
+
+    class Storage:
+        def __reduce__(self):
+            return torch.storage._load_from_bytes, (pickle.dumps(Opens(proof)),)
+
+    path = tmp_path / "bad.pkl"
+    path.write_bytes(pickle.dumps({"model": {"weight": Storage()}, "__author__": "x"}))
+    with pytest.raises(UserError, match=r"bad\.pkl"):
+        Checkpointer(nn.Linear(2, 2)).load(str(path))
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("noise.pth", b"no checkpoint" * 9),
+        ("noise.pkl", b"no checkpoint" * 9),
+        ("empty.pth", b""),
+        ("empty.pkl", b""),
+        ("list.pkl", pickle.dumps([1, 2])),
+        ("strings.pkl", pickle.dumps({"model": {"weight": "heavy"}, "__author__": "x"})),
+    ],
+)
+def test_unreadable_file_is_one_error_that_names_it(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name) as caught:
+        Checkpointer(nn.Linear(2, 2)).load(str(tmp_path / name))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,335 @@
+"""What is dropped from a COCO json, and what is completed. Images are 40 x 30 pixels."""
+
+import copy
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as mask_util
+
+from mask_rcnn_ext.data.annotations import _rle_runs
+from mask_rcnn_ext.data.own_data import CocoJson, check_coco_json
+from mask_rcnn_ext.errors import UserError
+
+# pycocotools 2.0.11 hands NumPy 2 an array type of the old protocol.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+W, H = 40, 30
+SQUARE = [[10, 10, 20, 10, 20, 20, 10, 20]]
+
+
+def mask_of_square() -> np.ndarray:
+    mask = np.zeros((H, W), dtype=np.uint8)
+    mask[10:20, 10:20] = 1
+    return mask
+
+
+def compressed(mask: np.ndarray) -> dict[str, Any]:
+    rle = mask_util.encode(np.asfortranarray(mask))
+    return {"size": list(mask.shape), "counts": rle["counts"].decode()}
+
+
+def uncompressed(mask: np.ndarray) -> dict[str, Any]:
+    flat = np.concatenate([[0], mask.flatten(order="F"), [2]])
+    edges = np.flatnonzero(np.diff(flat))
+    return {"size": list(mask.shape), "counts": np.diff(edges, prepend=0).tolist()}
+
+
+def annotation(number: int, **changes: Any) -> dict[str, Any]:
+    box = {"bbox": [10, 10, 10, 10], "area": 100.0, "iscrowd": 0}
+    entry = {
+        "id": number,
+        "image_id": 1,
+        "category_id": 1,
+        "segmentation": SQUARE,
+        **box,
+        **changes,
+    }
+    return {key: copy.deepcopy(value) for key, value in entry.items() if value is not ...}
+
+
+def content(*annotations: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "info": {},
+        "images": [{"id": i, "file_name": f"{i}.png", "width": W, "height": H} for i in (1, 2)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}],
+        "annotations": list(annotations) or [annotation(6)],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    for i in (1, 2):
+        Image.new("RGB", (W, H)).save(tmp_path / "images" / f"{i}.png")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _logs_reach_caplog(monkeypatch):
+    """Undo what detectron2's `setup_logger`, when another test calls it, does to this logger."""
+    monkeypatch.setattr(logging.getLogger("mask_rcnn_ext"), "propagate", True)
+
+
+def check(folder: Path, coco: Any, **options: bool) -> CocoJson:
+    path = folder / "coco.json"
+    path.write_text(coco if isinstance(coco, str) else json.dumps(coco))
+    return check_coco_json(str(path), str(folder / "images"), **options)
+
+
+def test_a_sound_file_is_left_as_it_is(folder, caplog):
+    crowd = annotation(7, iscrowd=1, segmentation=uncompressed(mask_of_square()))
+    coco = content(annotation(6), crowd)
+    checked = check(folder, coco, strict=True)
+    assert not checked.changed
+    assert checked.polygons  # crowds are never learnt, so they do not count
+    assert checked.content == coco
+    assert not caplog.records
+
+
+OTHER = np.ones((H + 1, W), dtype=np.uint8)
+DROPPED = [
+    pytest.param({"bbox": [10, 10, 0, 10]}, "box without width or height", id="no width"),
+    pytest.param({"bbox": [10, 10, 5, -1]}, "box without width or height", id="negative height"),
+    pytest.param({"bbox": [10, float("nan"), 5, 5]}, "not four finite numbers", id="NaN"),
+    pytest.param({"bbox": [1, 2, 3]}, "not four finite numbers", id="three numbers"),
+    pytest.param({"bbox": [40, 0, 5, 5]}, "box outside the image", id="box outside"),
+    pytest.param({"segmentation": ...}, "no segmentation", id="no segmentation"),
+    pytest.param({"segmentation": []}, "no segmentation", id="empty segmentation"),
+    pytest.param({"segmentation": [], "bbox": []}, "no box and no mask", id="nothing"),
+    pytest.param({"segmentation": 5}, "segmentation that is a int", id="number"),
+    pytest.param({"segmentation": [[1, 1, 9, 9]]}, "at least 3 points", id="two points"),
+    pytest.param({"segmentation": [[1, 1, 9, 9, 5, 1, 2]]}, "at least 3 points", id="odd"),
+    pytest.param({"segmentation": [["1", "1", "9", "9", "5", "1"]]}, "3 points", id="strings"),
+    pytest.param({"segmentation": [[1, 1, 5, 5, 9, 9]]}, "polygon without area", id="a line"),
+    pytest.param({"segmentation": [[1, 1, 5, 5, 9, float("inf")]]}, "not finite", id="inf"),
+    pytest.param({"segmentation": [[41, 1, 50, 1, 45, 9]]}, "polygon outside", id="outside"),
+    pytest.param(
+        {"segmentation": [[1.1, 1.1, 1.3, 1.1, 1.3, 1.3]]}, "covers no pixel", id="below a pixel"
+    ),
+    pytest.param({"segmentation": compressed(OTHER)}, "RLE of another size", id="RLE size"),
+    pytest.param(
+        {"segmentation": {"size": [H, W], "counts": [5, 5]}}, "does not add up", id="runs too short"
+    ),
+    pytest.param(
+        {"segmentation": {"size": [H, W], "counts": [-5, H * W + 5]}}, "add up", id="negative run"
+    ),
+    pytest.param(
+        {"segmentation": {"size": [H, W], "counts": compressed(OTHER)["counts"]}},
+        "does not add up",
+        id="compressed too long",
+    ),
+    pytest.param({"segmentation": {"size": [H, W], "counts": "é~"}}, "characters", id="characters"),
+    pytest.param({"segmentation": {"size": [H, W]}}, "RLE without counts", id="no counts"),
+    pytest.param(
+        {"segmentation": {"size": [H, W], "counts": [H * W]}}, "empty mask", id="empty RLE"
+    ),
+    pytest.param({"segmentation": [[0] * W] * H}, "empty mask", id="empty bitmap"),
+    pytest.param({"segmentation": [[1] * H] * W}, "mask of another size", id="bitmap W x H"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), DROPPED)
+def test_a_malformed_annotation_is_dropped_and_counted(folder, caplog, changes, reason):
+    coco = content(annotation(6), annotation(7, **changes), annotation(8, **changes))
+    checked = check(folder, coco)
+    assert [a["id"] for a in checked.content["annotations"]] == [6]
+    assert checked.changed
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "dropped 2 of 3 annotations: 2 x " in record.message
+    assert reason in record.message
+    assert "(first: 7)" in record.message
+
+
+@pytest.mark.parametrize(("changes", "reason"), DROPPED)
+def test_strict_makes_it_an_error(folder, changes, reason):
+    with pytest.raises(UserError, match=f"1 of 2 annotations: 1 x .*{reason}.*first: 7"):
+        check(folder, content(annotation(6), annotation(7, **changes)), strict=True)
+
+
+def test_reasons_are_counted_apart_in_one_warning(folder, caplog):
+    bad = [
+        annotation(7, bbox=[0, 0, 0, 0]),
+        annotation(8, segmentation=[]),
+        annotation(9, bbox=[0, 0, 0, 0]),
+    ]
+    check(folder, content(annotation(6), *bad))
+    (record,) = caplog.records
+    assert (
+        "3 of 4 annotations: 2 x box without width or height (first: 7), 1 x no" in record.message
+    )
+
+
+def test_categories_without_a_name_of_their_own(folder):
+    with pytest.raises(UserError, match="categories 1, 2 have the same name 'a'"):
+        check(folder, {**content(), "categories": [{"id": i, "name": "a"} for i in (1, 2)]})
+    with pytest.raises(UserError, match="category 1 has no `name`"):
+        check(folder, {**content(), "categories": [{"id": 1}]})
+
+
+def test_nothing_left_is_an_error_that_says_why(folder):
+    with pytest.raises(UserError, match=r"no instance .* malformed: 1 of 1 .* no segmentation"):
+        check(folder, content(annotation(6, segmentation=[])), allow_empty=True)
+    with pytest.raises(UserError, match="no instance to learn"):
+        check(folder, {**content(), "annotations": []})
+    crowd = content(annotation(6, iscrowd=1))
+    with pytest.raises(UserError, match="no instance"):
+        check(folder, crowd)
+    assert len(check(folder, crowd, allow_empty=True).content["annotations"]) == 1
+    assert check(folder, {**content(), "annotations": []}, allow_empty=True).polygons
+
+
+@pytest.mark.parametrize(
+    ("changes", "dropped"),
+    [
+        pytest.param({}, "", id="none"),
+        pytest.param({"segmentation": []}, "", id="empty"),
+        pytest.param({"iscrowd": 1}, "", id="crowd"),
+        pytest.param({"segmentation": SQUARE, "bbox": ...}, "", id="no box but a mask"),
+        pytest.param({"bbox": ...}, "no box and no mask", id="no box either"),
+        pytest.param({"bbox": [1, 2, 0, 4]}, "box without width", id="wrong box"),
+        pytest.param({"segmentation": [[1, 1, 9, 9]]}, "at least 3 points", id="wrong mask"),
+    ],
+)
+def test_boxes_without_masks_are_kept_for_a_model_without_masks(folder, caplog, changes, dropped):
+    boxes = annotation(7, **{"segmentation": ..., **changes})
+    checked = check(folder, content(annotation(6), boxes), masks=False, strict=not dropped)
+    kept = [a["id"] for a in checked.content["annotations"]]
+    assert kept == ([6] if dropped else [6, 7])
+    assert checked.polygons
+    assert dropped in caplog.text
+    assert "MASK_ON" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("box", "area"),
+    [([10, 10, 4.5, 2], 9.0), ([35, 10, 10, 10], 50.0)],
+    ids=["the box's", "of the part in the image"],
+)
+def test_the_area_of_a_box_without_a_mask(folder, box, area):
+    boxes = annotation(7, segmentation=..., area=..., bbox=box)
+    checked = check(folder, content(annotation(6), boxes), masks=False)
+    assert checked.content["annotations"][1]["area"] == area
+    assert checked.changed
+
+
+def test_boxes_without_masks_name_the_way_out(folder, caplog):
+    way_out = "A model without masks, MODEL.MASK_ON False, needs their boxes only"
+    boxes = annotation(7, segmentation=...)
+    with pytest.raises(UserError, match=rf"1 x no segmentation \(first: 7\)\. {way_out}"):
+        check(folder, content(boxes))
+    check(folder, content(annotation(6), boxes))
+    assert way_out in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "expected"),
+    [
+        pytest.param({"bbox": [-2, 5, 10, 40]}, "bbox", [0, 5, 8, 25], id="box sticks out"),
+        pytest.param({"bbox": ...}, "bbox", [10, 10, 10, 10], id="no box"),
+        pytest.param({"bbox": []}, "bbox", [10, 10, 10, 10], id="empty box"),
+        pytest.param(
+            {"bbox": ..., "segmentation": compressed(mask_of_square())},
+            "bbox",
+            [10, 10, 10, 10],
+            id="no box, RLE",
+        ),
+        pytest.param({"area": ...}, "area", 100, id="no area"),
+        pytest.param(
+            {"area": 0, "segmentation": uncompressed(mask_of_square())},
+            "area",
+            100,
+            id="area 0, RLE",
+        ),
+        pytest.param({"iscrowd": ...}, "iscrowd", 0, id="no iscrowd"),
+        pytest.param({"iscrowd": True, "area": ...}, "iscrowd", 1, id="iscrowd as bool"),
+        pytest.param({"ignore": 1}, "iscrowd", 1, id="ignore becomes crowd"),
+        pytest.param({"id": ...}, "id", 7, id="no id"),
+        pytest.param({"id": 0}, "id", 7, id="id 0 reads as unmatched in COCO evaluation"),
+        pytest.param({"segmentation": SQUARE[0]}, "segmentation", SQUARE, id="flat polygon"),
+        pytest.param(
+            {"segmentation": [[1, 1, 5, 5], *SQUARE]}, "segmentation", SQUARE, id="degenerate part"
+        ),
+    ],
+)
+def test_what_is_missing_is_completed(folder, caplog, changes, key, expected):
+    caplog.set_level(logging.INFO)
+    checked = check(folder, content(annotation(6), annotation(9, **changes)))
+    assert checked.content["annotations"][1][key] == expected
+    assert checked.changed
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO
+    assert "ignore" not in checked.content["annotations"][1]
+
+
+def test_strict_refuses_a_degenerate_part(folder):
+    with pytest.raises(UserError, match="at least 3 points"):
+        check(folder, content(annotation(6, segmentation=[[1, 1, 5, 5], *SQUARE])), strict=True)
+
+
+def test_rounding_is_not_clipped_and_a_bow_tie_is_a_polygon(folder):
+    bow_tie = [[0, 0, 10, 10, 10, 0, 0, 10]]  # the signed areas of its halves cancel
+    box = annotation(6, bbox=[30.5, 20.5, 9.505, 9.5])
+    assert not check(folder, content(box, annotation(7, segmentation=bow_tie)), strict=True).changed
+
+
+@pytest.mark.parametrize("kind", ["png in images", "png by the json", "palette", "rgba", "list"])
+def test_bitmaps_become_rle(folder, kind):
+    mask = mask_of_square()
+    segmentation: Any = "mask.png"
+    if kind == "list":
+        segmentation = mask.tolist()
+    elif kind == "palette":
+        Image.fromarray(mask * 3).convert("P").save(folder / "mask.png")
+    elif kind == "rgba":
+        opaque = np.full_like(mask, 255)
+        Image.fromarray(np.dstack([mask * 0, mask, mask, opaque])).save(folder / "mask.png")
+    else:
+        name = "images/mask.png" if kind == "png in images" else "mask.png"
+        Image.fromarray(mask * 255).save(folder / name)
+    checked = check(folder, content(annotation(6, segmentation=segmentation)), strict=True)
+    assert checked.changed
+    assert not checked.polygons
+    rle = checked.content["annotations"][0]["segmentation"]
+    assert np.array_equal(mask_util.decode(rle), mask)
+    json.dumps(checked.content)
+
+
+def test_mask_files_that_are_missing_or_no_images(folder):
+    missing = [annotation(i, segmentation=f"m{i}.png") for i in range(6, 13)]
+    with pytest.raises(UserError, match=r"7 mask files are missing: m6.png, .*m10.png and 2 more"):
+        check(folder, content(*missing))
+    (folder / "m6.png").write_text("no image")
+    with pytest.raises(UserError, match=r"m6.png: not readable"):
+        check(folder, content(missing[0]))
+
+
+def test_rle_runs_are_those_of_pycocotools():
+    rng = np.random.default_rng(0)
+    for density in (0.02, 0.5, 1.0):
+        mask = (rng.random((61, 83)) < density).astype(np.uint8)
+        mask[:, 30:60] = 0  # long runs, whose differences are negative
+        expected = uncompressed(mask)["counts"]
+        assert _rle_runs(compressed(mask)["counts"]).tolist() == expected
+        assert _rle_runs(expected).tolist() == expected
+
+
+def test_an_image_size_that_was_filled_in_is_a_change(folder, caplog):
+    caplog.set_level(logging.INFO)
+    coco = content()
+    del coco["images"][1]["height"]
+    checked = check(folder, coco)
+    assert checked.changed
+    assert checked.content["images"][1]["height"] == H
+    assert "1 x image size read from the file (first: 2)" in caplog.text
+
+
+def test_a_json_without_info_is_completed(folder):
+    checked = check(folder, {k: v for k, v in content().items() if k != "info"})
+    assert checked.changed
+    assert checked.content["info"] == {}

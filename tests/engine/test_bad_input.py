@@ -1,0 +1,256 @@
+"""What a user can get wrong on `train_net.py`: one line, exit code 2, nothing left behind."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+
+
+@pytest.fixture
+def attempt(tmp_path, capsys):
+    """Run `train_net.py` with bad input; return the one line of its error."""
+
+    def run(*arguments: str, config: str = TINY_CONFIG) -> str:
+        out = tmp_path / "out"
+        code = run_train_net(
+            "--config-file", config, *arguments, *SMALL, "OUTPUT_DIR", str(out),
+            "SOLVER.MAX_ITER", "2",
+        )  # fmt: skip
+        errors = [e for e in capsys.readouterr().err.splitlines() if e.startswith("error: ")]
+        assert code == 2
+        assert len(errors) == 1
+        assert not out.exists(), f"left behind: {sorted(out.rglob('*'))}"
+        return errors[0]
+
+    return run
+
+
+def own(folder: Path, **changes):
+    """Write a small set, change its json, return the two training flags."""
+    path, images = write_coco(folder, images=3)
+    coco = json.loads(path.read_text())
+    for key, change in changes.items():
+        coco[key] = change(coco[key]) if callable(change) else change
+    path.write_text(json.dumps({k: v for k, v in coco.items() if v is not None}))
+    return ["--train-json", str(path), "--train-images", str(images)]
+
+
+def test_missing_json(attempt, tmp_path):
+    message = attempt("--train-json", str(tmp_path / "no.json"), "--train-images", str(tmp_path))
+    assert "no.json" in message
+
+
+def test_json_that_is_none(attempt, tmp_path):
+    path = tmp_path / "broken.json"
+    path.write_text('{"images": [')
+    assert "broken.json" in attempt("--train-json", str(path), "--train-images", str(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_json_without_a_list(attempt, tmp_path, key):
+    assert f"expected `{key}` to be a list" in attempt(*own(tmp_path / "data", **{key: None}))
+
+
+def test_annotation_for_an_unknown_image(attempt, tmp_path):
+    flags = own(tmp_path / "data", annotations=lambda a: [{**a[0], "image_id": 999}, *a[1:]])
+    assert "999" in attempt(*flags)
+
+
+def test_annotation_for_an_unknown_category(attempt, tmp_path):
+    flags = own(tmp_path / "data", annotations=lambda a: [{**a[0], "category_id": 77}, *a[1:]])
+    assert "77" in attempt(*flags)
+
+
+def test_missing_image_is_named(attempt, tmp_path):
+    flags = own(tmp_path / "data")
+    (tmp_path / "data/images/001.png").unlink()
+    assert "001.png" in attempt(*flags)
+
+
+def test_degenerate_box_is_an_error_under_strict_data(attempt, tmp_path):
+    flags = own(
+        tmp_path / "data",
+        annotations=lambda a: [{**a[0], "bbox": [5, 5, 0, 4], "segmentation": []}, *a[1:]],
+    )
+    message = attempt(*flags, "--strict-data")
+    assert "1 of 6 annotations" in message
+    assert "--strict-data" in message
+
+
+def test_degenerate_box_is_dropped_without_it(tmp_path, capsys):
+    flags = own(
+        tmp_path / "data",
+        annotations=lambda a: [{**a[0], "bbox": [5, 5, 0, 4], "segmentation": []}, *a[1:]],
+    )
+    code = run_train_net(
+        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(tmp_path / "out"),
+        "SOLVER.MAX_ITER", "1",
+    )  # fmt: skip
+    assert code == 0
+    assert "dropped" in capsys.readouterr().out.lower()
+
+
+def test_category_that_contradicts(attempt, coco_pair):
+    path = Path(coco_pair[5])
+    coco = json.loads(path.read_text())
+    coco["categories"][0]["name"] = "horse"
+    path.write_text(json.dumps(coco))
+    message = attempt(*coco_pair)
+    assert "horse" in message
+    assert "cat" in message
+
+
+def test_unknown_data_set_names_the_nearest(attempt):
+    message = attempt("DATASETS.TRAIN", "('occluded_shapes_trian',)")
+    assert "occluded_shapes_train" in message
+
+
+def test_absent_coco_says_what_to_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from mask_rcnn_ext import model_zoo
+
+    code = run_train_net("--config-file", model_zoo.get_config_file("mask_rcnn_R50_FPN"))
+    errors = capsys.readouterr().err
+    assert code == 2
+    for expected in ("coco", "DETECTRON2_DATASETS", "--train-json", "mask_rcnn_tiny_FPN"):
+        assert expected in errors
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "nearest"),
+    [
+        ("MODEL.BACKBONE.NAME", "build_tiny_resnet_fpn", "build_tiny_resnet_fpn_backbone"),
+        ("MODEL.ROI_HEADS.NAME", "StandardRoiHeads", "StandardROIHeads"),
+        ("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHed", "MaskRCNNConvUpsampleHead"),
+        ("MODEL.META_ARCHITECTURE", "GeneralisedRCNN", "GeneralizedRCNN"),
+    ],
+)
+def test_unknown_registered_name(attempt, key, value, nearest):
+    message = attempt(key, value)
+    assert key in message
+    assert f"did you mean '{nearest}'" in message
+
+
+def test_resume_without_a_checkpoint(attempt):
+    assert "no checkpoint" in attempt("--resume")
+
+
+def test_eval_only_without_weights(attempt):
+    assert "MODEL.WEIGHTS" in attempt("--eval-only")
+
+
+def test_class_count_that_contradicts_the_data(attempt):
+    message = attempt("MODEL.ROI_HEADS.NUM_CLASSES", "80")
+    assert "NUM_CLASSES is 80" in message
+    assert "has 5 classes" in message
+
+
+def test_output_folder_that_cannot_be_written(tmp_path, capsys, coco_pair):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    code = run_train_net(
+        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(blocked / "out")
+    )
+    assert code == 2
+    assert "OUTPUT_DIR" in capsys.readouterr().err
+
+
+def test_batch_that_does_not_divide_among_processes(monkeypatch, coco_pair):
+    from mask_rcnn_ext import UserError, load_config
+    from mask_rcnn_ext.engine import trainer
+
+    monkeypatch.setattr(trainer.comm, "get_world_size", lambda: 3)
+    with pytest.raises(UserError, match="IMS_PER_BATCH is 4"):
+        trainer.Trainer.build_train_loader(load_config(TINY_CONFIG), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("MASK_RCNN_EXT.AMP_DTYPE", "float16", "use bfloat16"),
+        ("MASK_RCNN_EXT.OPTIMIZER", "Adam", "'AdamW'"),
+        ("DATALOADER.SAMPLER_TRAIN", "RandomSampler", "TrainingSampler"),
+        ("MODEL.WEIGHTS", "nowhere.pth", "nowhere.pth"),
+        ("MODEL.DEVICE", "gpu", "'cpu'"),
+    ],
+)
+def test_mistakes_found_while_building_leave_nothing_behind(attempt, coco_pair, key, value, told):
+    device = [] if key == "MODEL.DEVICE" else ["MODEL.DEVICE", "cpu"]
+    assert told in attempt(*coco_pair, *device, key, value)
+
+
+def test_a_mistake_leaves_an_earlier_runs_config_as_it_was(coco_pair, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.yaml").write_text("VERSION: 2\n")
+    code = run_train_net(
+        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(out),
+        "MODEL.WEIGHTS", "nowhere.pth",
+    )  # fmt: skip
+    assert code == 2
+    assert (out / "config.yaml").read_text() == "VERSION: 2\n"
+
+
+def test_resume_with_eval_only_needs_a_checkpoint(attempt):
+    assert "no checkpoint" in attempt("--resume", "--eval-only")
+
+
+def test_data_sets_with_different_classes(attempt, tmp_path):
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    DatasetCatalog.register("five_others", lambda: [])
+    try:
+        MetadataCatalog.get("five_others").thing_classes = ["a", "b", "c", "d", "e"]
+        message = attempt("DATASETS.TEST", "('five_others',)")
+    finally:
+        DatasetCatalog.remove("five_others")
+        MetadataCatalog.remove("five_others")
+    assert "different classes" in message
+
+
+def test_a_truncated_image_is_named_without_a_traceback(coco_pair, tmp_path, capsys):
+    images = Path(coco_pair[3])
+    for image in images.glob("*.png"):
+        image.write_bytes(image.read_bytes()[:-2000])
+    code = run_train_net(
+        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(tmp_path / "out")
+    )
+    captured = capsys.readouterr()
+    assert code == 2
+    assert "cannot read image" in captured.err
+    assert "Exception during training" not in captured.out + captured.err
+
+
+@pytest.fixture
+def five_class_weights(tmp_path):
+    import torch
+    from detectron2.modeling import build_model
+
+    from mask_rcnn_ext import load_config
+
+    cfg = load_config(TINY_CONFIG, [*SMALL, "MODEL.DEVICE", "cpu"])
+    path = tmp_path / "five.pth"
+    torch.save({"model": build_model(cfg).state_dict()}, path)
+    return str(path)
+
+
+def test_weights_with_other_classes_are_refused_in_evaluation(
+    attempt, coco_pair, five_class_weights
+):
+    message = attempt(*coco_pair, "--eval-only", "MODEL.WEIGHTS", five_class_weights)
+    assert "5 classes" in message
+    assert "2" in message.replace(five_class_weights, "")
+
+
+def test_weights_with_other_classes_are_fine_to_start_from(
+    coco_pair, five_class_weights, tmp_path, capsys
+):
+    code = run_train_net(
+        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(tmp_path / "out"),
+        "MODEL.WEIGHTS", five_class_weights, "SOLVER.MAX_ITER", "1",
+    )  # fmt: skip
+    assert code == 0
+    assert "start from scratch" in capsys.readouterr().out

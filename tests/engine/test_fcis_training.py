@@ -1,0 +1,117 @@
+"""A small FCIS, trained end to end through the command line's own functions."""
+
+import json
+
+import pytest
+import torch
+from support import REPO, SMALL, run_train_net, write_coco
+
+FCIS_CONFIG = str(REPO / "configs/shapes/fcis_tiny.yaml")
+BACKBONE = SMALL[:6]  # channels and blocks
+RECIPE = [
+    "MODEL.FCIS.CONV_DIM", "64",
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN", "50",
+    "MODEL.RPN.POST_NMS_TOPK_TEST", "50",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "40",
+    "INPUT.MIN_SIZE_TRAIN", "(96,)",
+    "INPUT.MIN_SIZE_TEST", "96",
+    "INPUT.RANDOM_FLIP", "none",
+    "SOLVER.IMS_PER_BATCH", "4",
+    "SOLVER.BASE_LR", "0.004",
+    "SOLVER.WARMUP_ITERS", "5",
+    "SEED", "3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """FCIS on four images of rectangles, evaluated on the same ones; its folder and the flags."""
+    root = tmp_path_factory.mktemp("fcis")
+    path, images = write_coco(root / "data", images=4, size=(96, 96))
+    flags = ["--train-json", str(path), "--train-images", str(images)]
+    flags += ["--val-json", str(path), "--val-images", str(images)]
+    code = run_train_net(
+        "--config-file", FCIS_CONFIG, *flags, "OUTPUT_DIR", str(root / "out"),
+        *BACKBONE, *RECIPE, "SOLVER.MAX_ITER", "160",
+        "MASK_RCNN_EXT.EVALUATORS", "['FCISComparisonEvaluator']",
+    )  # fmt: skip
+    assert code == 0
+    return root, flags
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_it_overfits_four_images(trained):
+    root, _ = trained
+    assert results(root / "out")["segm"]["AP"] >= 80
+
+
+def test_evaluation_alone_repeats_the_result_and_prints_the_overlap_metrics(
+    trained, tmp_path, capfd
+):
+    root, _ = trained
+    out = root / "out"
+    code = run_train_net(
+        "--config-file", str(out / "config.yaml"), "--eval-only",
+        "MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(tmp_path),
+    )  # fmt: skip
+    assert code == 0
+    first, again = results(out), results(tmp_path)
+    for task in ("segm", "bbox", "boundary", "overlap", "errors"):
+        assert again[task] == first[task], task
+    printed = capfd.readouterr()
+    assert "straight seam, pairs" in printed.out + printed.err
+
+
+def test_two_processes_evaluate_as_one(trained, tmp_path):
+    root, _ = trained
+    out = root / "out"
+    code = run_train_net(
+        "--config-file", str(out / "config.yaml"), "--eval-only", "--num-gpus", "2",
+        "MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(tmp_path),
+    )  # fmt: skip
+    assert code == 0
+    first, again = results(out), results(tmp_path)
+    for task in ("segm", "overlap", "errors"):
+        assert again[task] == pytest.approx(first[task], nan_ok=True), task
+
+
+def test_without_voting_boxes_are_rois(trained, tmp_path):
+    root, _ = trained
+    out = root / "out"
+    code = run_train_net(
+        "--config-file", str(out / "config.yaml"), "--eval-only",
+        "MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(tmp_path),
+        "MODEL.FCIS.MASK_VOTING", "False",
+    )  # fmt: skip
+    assert code == 0
+    name = "inference/own_val/coco_instances_results.json"
+    voted, own = (json.loads((folder / name).read_text()) for folder in (out, tmp_path))
+    assert all(float(v).is_integer() for found in voted for v in found["bbox"])
+    assert not all(float(v).is_integer() for found in own for v in found["bbox"])
+    assert results(tmp_path)["segm"]["AP"] > 50
+
+
+def test_training_resumes(trained, tmp_path):
+    """A step of FCIS draws no random number of its own, so a resumed run is the same run."""
+    _, flags = trained
+    common = [*flags, *BACKBONE, *RECIPE, "SOLVER.WARMUP_ITERS", "1"]
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+
+    def train(folder, iterations, *options):
+        return run_train_net(
+            "--config-file", FCIS_CONFIG, *options, *common,
+            "OUTPUT_DIR", str(folder), "SOLVER.MAX_ITER", str(iterations),
+            "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR",
+        )  # fmt: skip
+
+    assert train(whole, 4) == 0
+    assert train(halves, 2) == 0
+    assert train(halves, 4, "--resume") == 0
+    first, second = (
+        torch.load(folder / "model_final.pth", weights_only=True)["model"]
+        for folder in (whole, halves)
+    )
+    assert all(torch.equal(first[key], second[key]) for key in first)

@@ -1,0 +1,283 @@
+"""Training end to end, through the command line's own functions."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from support import REPO, SMALL, TINY_CONFIG, run_train_net
+
+
+def train(folder, *arguments: str) -> int:
+    """Train the small model; `arguments` are options, then KEY VALUE pairs."""
+    options = ["--config-file", TINY_CONFIG]
+    return run_train_net(*options, *arguments, *SMALL, "OUTPUT_DIR", str(folder))
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Twenty iterations on own data, checkpoints at 10 and 20."""
+    from support import write_coco
+
+    root = tmp_path_factory.mktemp("run")
+    flags = []
+    for split, count in (("train", 12), ("val", 4)):
+        path, images = write_coco(root / split, images=count, seed=count)
+        flags += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
+    code = run_train_net(
+        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(root / "out"),
+        "SOLVER.MAX_ITER", "20", "SOLVER.CHECKPOINT_PERIOD", "10",
+    )  # fmt: skip
+    assert code == 0
+    return root, flags
+
+
+def test_a_run_leaves_the_promised_files(run):
+    root, _ = run
+    out = root / "out"
+    for name in ("config.yaml", "log.txt", "metrics.json", "model_final.pth", "results.json"):
+        assert (out / name).stat().st_size > 0, name
+    assert list(out.glob("events.out.tfevents*"))
+    assert (
+        json.loads((out / "inference/own_val/coco_instances_results.json").read_text()) is not None
+    )
+    assert not list(out.rglob(".mask_rcnn_ext-*"))
+
+
+def test_results_json(run):
+    root, _ = run
+    results = json.loads((root / "out/results.json").read_text())
+    assert set(results) == {"bbox", "segm", "run"}
+    for task in ("bbox", "segm"):
+        assert {"AP", "AP50", "AP75", "AP-cat", "AP-dog"} <= set(results[task])
+        assert 0 <= results[task]["AP50"] <= 100
+    record = results["run"]
+    assert record["train_seconds"] > 0
+    assert record["eval_seconds"] > 0
+    assert record["peak_memory_mb"] > 50
+    assert record["device"].startswith("cpu")
+    assert record["seed"] == 1
+    assert {"torch", "torchvision", "detectron2", "python"} <= set(record["versions"])
+
+
+def loss_on_train(root, flags, checkpoint) -> float:
+    """Return the loss of a checkpoint, or of a new model, over fixed training samples."""
+    from detectron2.utils.events import EventStorage
+
+    from mask_rcnn_ext import load_config
+    from mask_rcnn_ext.data.own_data import register_own_data
+    from mask_rcnn_ext.engine.trainer import Trainer
+
+    register_own_data(flags[1], flags[3], "", "", clean_dir=str(root / "clean"))
+    cfg = load_config(str(root / "out/config.yaml"))
+    torch.manual_seed(0)
+    model = Trainer.build_model(cfg).train()
+    if checkpoint is not None:
+        model.load_state_dict(weights(checkpoint))
+    torch.manual_seed(0)
+    batches = iter(Trainer.build_train_loader(cfg, seed=0))
+    with EventStorage(), torch.no_grad():
+        return sum(float(sum(model(next(batches)).values())) for _ in range(6))
+
+
+def test_it_learns(run):
+    root, flags = run
+    start = loss_on_train(root, flags, None)
+    end = loss_on_train(root, flags, root / "out/model_final.pth")
+    assert end < 0.9 * start, (start, end)
+    lines = [json.loads(line) for line in (root / "out/metrics.json").read_text().splitlines()]
+    assert any("total_loss" in line and "lr" in line for line in lines)
+    assert "20/20" in (root / "out/log.txt").read_text()
+    before, after = weights(root / "out/model_0000009.pth"), weights(root / "out/model_final.pth")
+    assert not same(before, after)
+
+
+def test_the_classes_follow_the_file(run):
+    root, _ = run
+    config = (root / "out/config.yaml").read_text()
+    assert "NUM_CLASSES: 2" in config
+    final = weights(root / "out/model_final.pth")
+    assert final["roi_heads.box_predictor.cls_score.weight"].shape[0] == 3
+    results = json.loads((root / "out/inference/own_val/coco_instances_results.json").read_text())
+    assert {r["category_id"] for r in results} <= {3, 10}
+
+
+def test_resumed_run_has_the_weights_of_the_uninterrupted_one(run, tmp_path):
+    root, flags = run
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    shutil.copy(root / "out/model_0000009.pth", resumed)
+    (resumed / "last_checkpoint").write_text("model_0000009.pth")
+    code = train(resumed, *flags, "--resume", "SOLVER.MAX_ITER", "20")
+    assert code == 0
+    assert same(weights(resumed / "model_final.pth"), weights(root / "out/model_final.pth"))
+    full = json.loads((root / "out/results.json").read_text())
+    again = json.loads((resumed / "results.json").read_text())
+    assert again["segm"] == full["segm"]
+    assert again["bbox"] == full["bbox"]
+
+
+def test_eval_only_repeats_the_runs_result(run, tmp_path):
+    root, _ = run
+    code = run_train_net(
+        "--config-file", str(root / "out/config.yaml"), "--eval-only",
+        "MODEL.WEIGHTS", str(root / "out/model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval"),
+    )  # fmt: skip
+    assert code == 0
+    results = json.loads((tmp_path / "eval/results.json").read_text())
+    assert results["run"]["train_seconds"] is None
+    assert results["segm"] == json.loads((root / "out/results.json").read_text())["segm"]
+
+
+def test_eval_only_in_the_runs_own_folder_keeps_its_config_and_training_time(run, tmp_path):
+    root, _ = run
+    copy = tmp_path / "copy"
+    shutil.copytree(root / "out", copy)
+    before = (copy / "config.yaml").read_text()
+    code = run_train_net(
+        "--config-file", str(copy / "config.yaml"), "--eval-only",
+        "MODEL.WEIGHTS", str(copy / "model_final.pth"), "OUTPUT_DIR", str(copy),
+    )  # fmt: skip
+    assert code == 0
+    assert (copy / "config.yaml").read_text() == before
+    seconds = [
+        json.loads((folder / "results.json").read_text())["run"]["train_seconds"]
+        for folder in (root / "out", copy)
+    ]
+    assert seconds[0] == seconds[1]
+
+
+def test_resume_is_exact_with_workers_and_flips(coco_pair, tmp_path):
+    """Another loader: two workers, and a seed that the run drew for itself."""
+    options = ["DATALOADER.NUM_WORKERS", "2", "SEED", "-1", "SOLVER.CHECKPOINT_PERIOD", "3"]
+    assert train(tmp_path / "a", *coco_pair, *options, "SOLVER.MAX_ITER", "6") == 0
+    (tmp_path / "b").mkdir()
+    shutil.copy(tmp_path / "a/model_0000002.pth", tmp_path / "b")
+    (tmp_path / "b/last_checkpoint").write_text("model_0000002.pth")
+    assert train(tmp_path / "b", *coco_pair, "--resume", *options, "SOLVER.MAX_ITER", "6") == 0
+    assert same(*(weights(tmp_path / name / "model_final.pth") for name in "ab"))
+
+
+def test_mixed_precision_on_cpu_trains_and_stays_finite(coco_pair, tmp_path):
+    outputs = []
+    for enabled in ("True", "False"):
+        folder = tmp_path / enabled
+        code = train(
+            folder, *coco_pair, "SOLVER.MAX_ITER", "3", "SOLVER.AMP.ENABLED", enabled,
+            "MASK_RCNN_EXT.CHANNELS_LAST", enabled, "MASK_RCNN_EXT.AMP_INFERENCE", enabled,
+        )  # fmt: skip
+        assert code == 0
+        outputs.append(weights(folder / "model_final.pth"))
+    assert all(torch.isfinite(v).all() for v in outputs[0].values())
+    assert not same(*outputs), "autocast changed nothing"
+
+
+def test_adamw(coco_pair, tmp_path):
+    code = train(
+        tmp_path / "out", *coco_pair, "SOLVER.MAX_ITER", "2", "MASK_RCNN_EXT.OPTIMIZER", "AdamW",
+        "SOLVER.BASE_LR", "0.001",
+    )  # fmt: skip
+    assert code == 0
+    checkpoint = torch.load(tmp_path / "out/model_final.pth", weights_only=True)
+    state = checkpoint["trainer"]["_trainer"]["optimizer"]["state"]
+    assert "exp_avg_sq" in next(iter(state.values()))
+
+
+def test_two_processes_on_cpu(coco_pair, tmp_path):
+    """Gloo: both launchers train, write one result file, and give the same weights."""
+    script = [str(REPO / "train_net.py"), "--config-file", TINY_CONFIG, *coco_pair]
+    commands = {
+        "spawn": [*script, "--num-gpus", "2", "--dist-url", "auto"],
+        "torchrun": [
+            "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script
+        ],
+    }  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    for name, command in commands.items():
+        out = tmp_path / name
+        done = subprocess.run(
+            [sys.executable, *command, *SMALL, "SOLVER.MAX_ITER", "4", "OUTPUT_DIR", str(out)],
+            capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        assert "segm" in json.loads((out / "results.json").read_text())
+        assert (out / "log.txt.rank1").exists()
+    two = weights(tmp_path / "spawn" / "model_final.pth")
+    assert same(two, weights(tmp_path / "torchrun" / "model_final.pth"))
+    # The first process alone, with its half of each batch, learns something else: gradients are
+    # shared.
+    alone = tmp_path / "alone"
+    assert train(alone, *coco_pair, "SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2") == 0
+    assert not same(two, weights(alone / "model_final.pth"))
+
+
+@pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
+def test_a_mistake_in_two_processes_is_one_message(coco_pair, tmp_path, launcher):
+    start, flags = [], ["--num-gpus", "2", "--dist-url", "auto"]
+    if launcher == "torchrun":
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        flags = []
+    command = [
+        sys.executable, *start, str(REPO / "train_net.py"), "--config-file", TINY_CONFIG,
+        *coco_pair, *flags, *SMALL, "OUTPUT_DIR", str(tmp_path / "out"),
+        "SOLVER.IMS_PER_BATCH", "3",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=240
+    )
+    assert done.returncode == (2 if launcher == "spawn" else 1)  # torchrun's own code
+    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1
+    assert "IMS_PER_BATCH" in done.stderr
+    assert not (tmp_path / "out").exists()
+    if launcher == "spawn":  # torchrun reports the failed process in its own way
+        assert "Traceback" not in done.stderr
+
+
+def test_test_time_augmentation_stands_beside_the_plain_result(run, tmp_path):
+    """With one view at the test size it is the plain result, but for rounding."""
+    root, _ = run
+    for views, same_view in (("(64,)", True), ("(48, 64)", False)):
+        out = tmp_path / views
+        code = run_train_net(
+            "--config-file", str(root / "out/config.yaml"), "--eval-only",
+            "MODEL.WEIGHTS", str(root / "out/model_final.pth"), "OUTPUT_DIR", str(out),
+            "TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", views,
+            "TEST.AUG.FLIP", str(not same_view), "SOLVER.AMP.ENABLED", "False",
+        )  # fmt: skip
+        assert code == 0
+        results = json.loads((out / "results.json").read_text())
+        assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA", "run"}
+        plain, augmented = (
+            json.loads((out / folder / "own_val/coco_instances_results.json").read_text())
+            for folder in ("inference", "inference_TTA")
+        )
+        assert plain
+        assert augmented
+        scores = [sorted(r["score"] for r in found)[-20:] for found in (plain, augmented)]
+        assert (scores[0] == pytest.approx(scores[1], abs=1e-5)) is same_view
+        if same_view:
+            assert results["bbox_TTA"]["AP"] == pytest.approx(results["bbox"]["AP"], abs=0.5)
+
+
+def test_test_time_augmentation_at_the_end_of_training(coco_pair, tmp_path):
+    code = train(
+        tmp_path / "out", *coco_pair, "SOLVER.MAX_ITER", "2", "TEST.AUG.ENABLED", "True",
+        "TEST.AUG.MIN_SIZES", "(48, 64)",
+    )  # fmt: skip
+    assert code == 0
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA", "run"}
+    log = (tmp_path / "out/log.txt").read_text()
+    assert log.count("Evaluating with test-time augmentation") == 1

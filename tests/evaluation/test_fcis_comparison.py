@@ -1,0 +1,270 @@
+"""Result files and their mistakes, the geometry for pictures, and the evaluator of a run."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluators
+from detectron2.structures import Boxes, Instances
+from reference.overlap import coco_of, dataset_of, text_rle
+from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+
+from mask_rcnn_ext import UserError, get_cfg
+from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.evaluation import fcis_comparison
+from mask_rcnn_ext.evaluation.build import build_evaluator, require_known_evaluators
+from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
+from mask_rcnn_ext.evaluation.fcis_comparison import FCISComparisonEvaluator
+from mask_rcnn_ext.overlap.comparison import (
+    METRICS,
+    load_results,
+    load_truth,
+    measure,
+    seams,
+    summarize,
+)
+
+HEIGHT, WIDTH = 48, 64
+
+
+def rectangle(x1, y1, x2, y2):
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+LEFT, RIGHT = rectangle(10, 10, 30, 40), rectangle(30, 10, 50, 40)
+
+
+def dataset():
+    objects = [{"mask": LEFT, "bbox": [10, 10, 30, 30]}, {"mask": RIGHT, "category_id": 2}]
+    return dataset_of([objects, []], size=(HEIGHT, WIDTH))
+
+
+def result(**changes):
+    entry = {"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": text_rle(LEFT)}
+    return {name: value for name, value in {**entry, **changes}.items() if value is not ...}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Return a function that writes a result file and reads it against the data set."""
+
+    def load_content(content):
+        path = tmp_path / "results.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return load_results(path, coco_of(dataset()))
+
+    return load_content
+
+
+def test_the_geometry_for_pictures(load):
+    # The left object's mask takes 4 columns of the right one; that edge is a seam of 30 - 4 px.
+    leaky = LEFT | rectangle(30, 10, 34, 40)
+    found = load(
+        [
+            result(category_id=2, score=0.9, segmentation=text_rle(RIGHT)),
+            result(score=0.1, segmentation=text_rle(RIGHT)),
+            result(segmentation=text_rle(leaky)),
+        ]
+    )
+    truth = coco_of(dataset())
+    picture = seams(truth, 1, found)
+    np.testing.assert_array_equal(picture.contested, rectangle(30, 10, 40, 40))
+    assert picture.regions.tolist() == [[30, 10, 40, 40]]
+    assert [(m.annotation_id, m.detection) for m in picture.matches] == [(1, 2), (2, 0)]
+    assert picture.pairs == ((1, 2),)
+    assert picture.leak == pytest.approx(120 / 720 / 2)
+    assert picture.miss == 0
+    (seam,) = picture.seams
+    assert (seam.points[:, 0] == 34).all()
+    assert seam.points[[0, -1], 1].tolist() in ([12.5, 37.5], [37.5, 12.5])
+    assert seam.length == 26
+    assert seam.relative == pytest.approx(26 / 600**0.5)
+    summary = summarize(measure(truth, found))
+    assert summary["errors"]["leak"] == pytest.approx(100 * picture.leak)
+    empty = seams(truth, 2, found)
+    assert not empty.contested.any()
+    assert math.isnan(empty.leak)
+    assert empty.matches == empty.pairs == ()
+
+
+def test_every_metric_is_described_and_summarized():
+    summary = summarize(measure(coco_of(dataset()), {}))
+    names = {f"{task}/{metric}" for task in summary for metric in summary[task]}
+    assert names - {n for n in names if n.startswith("counts/")} == set(METRICS)
+    assert all("-" not in name for name in names)  # detectron2 does not print such metrics
+    assert all(m.label and m.meaning.endswith(".") for m in METRICS.values())
+    assert len({m.label for m in METRICS.values()}) == len(METRICS)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Register four images of overlapping rectangles; yield the data set's name and its json."""
+    path, images = write_coco(tmp_path / "val", images=4, seed=1)
+    register_own_data("", "", str(path), str(images), clean_dir=str(tmp_path / "clean"))
+    return "own_val", json.loads(path.read_text())
+
+
+def outputs_of(content, image_id, shift=0):
+    """Return a model's output that is the ground truth, moved to the right."""
+    masks, classes, scores = [], [], []
+    for a in (a for a in content["annotations"] if a["image_id"] == image_id):
+        x, y, w, h = a["bbox"]
+        masks.append(rectangle(x + shift, y, x + w + shift, y + h))
+        classes.append({3: 0, 10: 1}[a["category_id"]])
+        scores.append(0.9 - 0.01 * len(scores))
+    instances = Instances((HEIGHT, WIDTH))
+    instances.pred_masks = torch.from_numpy(np.stack(masks))
+    instances.pred_boxes = Boxes(torch.zeros(len(masks), 4))
+    instances.scores, instances.pred_classes = torch.tensor(scores), torch.tensor(classes)
+    return {"instances": instances}
+
+
+def run(evaluator, content, shift=0, images=(1, 2, 3, 4)):
+    evaluator.reset()
+    for image_id in images:
+        evaluator.process([{"image_id": image_id}], [outputs_of(content, image_id, shift)])
+    return evaluator.evaluate()
+
+
+def test_the_evaluator_measures_what_a_result_file_gives(own, tmp_path):
+    name, content = own
+    both = DatasetEvaluators(
+        [
+            MaskRCNNCOCOEvaluator(name, tasks=("bbox", "segm"), output_dir=str(tmp_path)),
+            FCISComparisonEvaluator(name, tmp_path),
+        ]
+    )
+    results = run(both, content, shift=2)
+    assert list(results) == ["bbox", "segm", "boundary", "overlap", "overlap_same", "errors"]
+    truth = load_truth(MetadataCatalog.get(name).json_file)
+    summary = summarize(
+        measure(truth, load_results(tmp_path / "coco_instances_results.json", truth))
+    )
+    for task in ("boundary", "overlap", "overlap_same", "errors"):
+        assert repr(results[task]) == repr(summary[task])
+    assert summary["AP"]["AP"] == pytest.approx(results["segm"]["AP"])
+    written = json.loads((tmp_path / "fcis_comparison.json").read_text())
+    assert written["dataset"] == name
+    assert written["metrics"]["AP"]["AP"] == pytest.approx(results["segm"]["AP"])
+    assert "against_reference" not in written
+
+
+def test_the_evaluator_compares_with_a_reference(own, tmp_path, caplog):
+    name, content = own
+    coco = MaskRCNNCOCOEvaluator(name, tasks=("segm",), output_dir=str(tmp_path))
+    run(coco, content, shift=3)
+    reference = tmp_path / "coco_instances_results.json"
+    with caplog.at_level("INFO"):
+        results = run(FCISComparisonEvaluator(name, tmp_path, reference), content)
+    assert results["against_reference"]["AP_AP"] > 5
+    assert "95 % interval" in caplog.text
+    written = json.loads((tmp_path / "fcis_comparison.json").read_text())
+    entry = written["against_reference"]["AP/AP"]
+    assert entry["a"] == pytest.approx(100)
+    assert entry["low"] <= entry["difference"] <= entry["high"]
+
+
+def test_perfect_predictions(own):
+    name, content = own
+    results = run(FCISComparisonEvaluator(name, None), content)
+    assert results["boundary"]["AP"] == pytest.approx(100)
+    # The rectangles' masks lie on one another, so two claim the same pixels even so.
+    assert results["errors"].pop("double_claim") > 0
+    assert results["errors"] == dict.fromkeys(results["errors"], 0.0)
+
+
+def test_shares_of_several_processes_are_joined(own, tmp_path, monkeypatch):
+    """Two processes see two images each, and one image both; the second one returns nothing."""
+    name, content = own
+    first, second = (FCISComparisonEvaluator(name, None) for _ in range(2))
+    run(first, content, shift=2, images=(1, 2))
+    run(second, content, shift=2, images=(2, 3, 4))
+    whole = run(FCISComparisonEvaluator(name, None), content, shift=2)
+    monkeypatch.setattr(fcis_comparison.comm, "gather", lambda data, dst: [data, second._found])
+    assert repr(first.evaluate()) == repr(whole)
+    monkeypatch.setattr(fcis_comparison.comm, "is_main_process", lambda: False)
+    assert second.evaluate() == {}
+
+
+def test_an_evaluator_that_saw_nothing_gives_zeros(own):
+    evaluator = FCISComparisonEvaluator(own[0], None)
+    evaluator.reset()
+    results = evaluator.evaluate()
+    assert results["boundary"]["AP"] == 0
+    assert math.isnan(results["errors"]["leak"])
+
+
+def test_a_data_set_without_a_json_gets_one(own, tmp_path):
+    name, content = "own_dicts", own[1]
+    DatasetCatalog.register(name, lambda: DatasetCatalog.get(own[0]))
+    MetadataCatalog.get(name).set(
+        thing_classes=["cat", "dog"], thing_dataset_id_to_contiguous_id={3: 0, 10: 1}
+    )
+    try:
+        with pytest.raises(UserError, match="output_dir"):
+            FCISComparisonEvaluator(name, None)
+        results = run(FCISComparisonEvaluator(name, tmp_path / "out"), content)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert results["boundary"]["AP"] == pytest.approx(100)
+
+
+def test_a_model_without_masks_is_told(own):
+    instances = outputs_of(own[1], 1)["instances"]
+    instances.remove("pred_masks")
+    evaluator = FCISComparisonEvaluator(own[0], None)
+    with pytest.raises(UserError, match=r"MODEL\.MASK_ON"):
+        evaluator.process([{"image_id": 1}], [{"instances": instances}])
+
+
+def config(*overrides):
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON = True
+    cfg.merge_from_list(list(overrides))
+    return cfg
+
+
+NAMED = ("MASK_RCNN_EXT.EVALUATORS", "['FCISComparisonEvaluator']")
+
+
+def test_it_is_named_in_a_config(own, tmp_path):
+    assert isinstance(build_evaluator(config(), own[0], tmp_path), MaskRCNNCOCOEvaluator)
+    evaluator = build_evaluator(config(*NAMED), own[0], tmp_path)
+    kinds = [type(part) for part in evaluator._evaluators]
+    assert kinds == [MaskRCNNCOCOEvaluator, FCISComparisonEvaluator]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("MASK_RCNN_EXT.EVALUATORS", "['FCISComparison']"), "mean 'FCISComparisonEvaluator'"),
+        ((*NAMED, "MODEL.MASK_ON", "False"), "predicts none"),
+        ((*NAMED, "MODEL.META_ARCHITECTURE", "ProposalNetwork"), "predicts none"),
+    ],
+    ids=["unknown name", "boxes only", "proposals only"],
+)
+def test_a_config_that_cannot_be_evaluated_is_refused(own, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message):
+        require_known_evaluators(config(*overrides))
+    with pytest.raises(UserError, match=message):
+        build_evaluator(config(*overrides), own[0], tmp_path)
+
+
+def test_train_net_prints_it(coco_pair, tmp_path, capsys):
+    out = tmp_path / "out"
+    code = run_train_net(
+        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(out),
+        "SOLVER.MAX_ITER", "2", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", *NAMED,
+    )  # fmt: skip
+    assert code == 0
+    results = json.loads((out / "results.json").read_text())
+    assert {"bbox", "segm", "boundary", "overlap", "overlap_same", "errors"} <= set(results)
+    assert (out / "inference/own_val/fcis_comparison.json").is_file()
+    output = capsys.readouterr()
+    assert "Overlap metrics of own_val" in output.out + output.err

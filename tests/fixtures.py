@@ -1,0 +1,40 @@
+"""The fixtures of all tests; a `conftest.py` makes them known to the tests below its folder."""
+
+import logging
+import shutil
+
+import pytest
+from support import CREATED_HERE, write_coco
+
+
+def pytest_sessionfinish() -> None:
+    if CREATED_HERE:
+        shutil.rmtree(CREATED_HERE, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Two test processes share two cores; more threads each would only wait for one another."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_closed_log_streams():
+    """Drop log handlers that an earlier test opened on its captured output, closed by now."""
+    for logger in list(logging.root.manager.loggerDict.values()):
+        for handler in list(getattr(logger, "handlers", ())):
+            if getattr(getattr(handler, "stream", None), "closed", False):
+                logger.removeHandler(handler)
+
+
+@pytest.fixture
+def coco_pair(tmp_path):
+    """Return the four command-line flags of a small train and val set."""
+    train, train_images = write_coco(tmp_path / "train", images=12)
+    val, val_images = write_coco(tmp_path / "val", images=4, seed=1)
+    return [
+        "--train-json", str(train), "--train-images", str(train_images),
+        "--val-json", str(val), "--val-images", str(val_images),
+    ]  # fmt: skip

@@ -1,0 +1,173 @@
+"""The small ResNet of the embedded-data configs, with an FPN and without."""
+
+import pytest
+import torch
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.modeling import build_backbone
+from support import TINY_CONFIG
+
+from mask_rcnn_ext import UserError, load_config
+from mask_rcnn_ext.modeling.backbone.tiny_resnet import build_tiny_res5, build_tiny_resnet
+
+
+def tiny_backbone(*overrides):
+    """Return `build_tiny_resnet_backbone` of four, eight, ... channels."""
+    cfg = load_config(
+        TINY_CONFIG,
+        [
+            "MODEL.DEVICE", "cpu",
+            "MODEL.BACKBONE.NAME", "build_tiny_resnet_backbone",
+            "MODEL.TINY_RESNET.STEM_CHANNELS", "6",
+            "MODEL.TINY_RESNET.CHANNELS", "[4, 8, 12, 16]",
+            "MODEL.TINY_RESNET.BLOCKS", "[1, 2, 1, 2]",
+            *overrides,
+        ],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return build_backbone(cfg)
+
+
+@pytest.mark.parametrize(
+    ("stage", "stages", "shape"),
+    [("res4", 3, (2, 12, 4, 6)), ("res5", 4, (2, 16, 2, 3))],
+    ids=["C4", "C5"],
+)
+def test_it_ends_with_the_last_stage_that_is_asked_for(stage, stages, shape):
+    backbone = tiny_backbone("MODEL.RESNETS.OUT_FEATURES", f"['{stage}']")
+    assert [name for name, _ in backbone.named_children()] == [
+        "stem", "res2", "res3", "res4", "res5"
+    ][: stages + 1]  # fmt: skip
+    features = backbone(torch.randn(2, 3, 64, 96))
+    assert {name: f.shape for name, f in features.items()} == {stage: shape}
+    assert backbone.output_shape() == {stage: ShapeSpec(channels=shape[1], stride=64 // shape[2])}
+    features[stage].sum().backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def test_dilated_res5_keeps_the_resolution_and_the_field_of_view():
+    """Stride 16 with dilation 2; every second cell of its res5 is a cell of the strided one."""
+    strided = tiny_backbone("MODEL.RESNETS.OUT_FEATURES", "['res4', 'res5']").eval()
+    dilated = tiny_backbone(
+        "MODEL.RESNETS.OUT_FEATURES", "['res4', 'res5']", "MODEL.RESNETS.RES5_DILATION", "2"
+    ).eval()
+    assert dilated.output_shape()["res5"] == ShapeSpec(channels=16, stride=16)
+    for name, value in strided.state_dict().items():
+        assert torch.equal(dilated.state_dict()[name], value), name
+    images = torch.randn(1, 3, 128, 160)
+    with torch.no_grad():
+        coarse, fine = strided(images), dilated(images)
+    assert torch.equal(coarse["res4"], fine["res4"])
+    assert fine["res5"].shape == (1, 16, *fine["res4"].shape[2:])
+    torch.testing.assert_close(fine["res5"][:, :, ::2, ::2], coarse["res5"])
+    dilations = {name: m.dilation for name, m in dilated.named_modules() if isinstance(m, Conv2d)}
+    assert {n for n, d in dilations.items() if d == (2, 2)} == {
+        "res5.0.conv2",
+        "res5.1.conv1",
+        "res5.1.conv2",
+    }
+
+
+def test_dilated_res4_and_res5_keep_the_resolution_and_the_field_of_view():
+    """Both at stride 8: every second cell of res4, every fourth of res5 is one of the strided."""
+    stages = ["MODEL.RESNETS.OUT_FEATURES", "['res3', 'res4', 'res5']"]
+    strided = tiny_backbone(*stages).eval()
+    both = ["MODEL.TINY_RESNET.RES4_DILATION", "2", "MODEL.RESNETS.RES5_DILATION", "2"]
+    dilated = tiny_backbone(*stages, *both).eval()
+    assert [shape.stride for shape in dilated.output_shape().values()] == [8, 8, 8]
+    for name, value in strided.state_dict().items():
+        assert torch.equal(dilated.state_dict()[name], value), name
+    images = torch.randn(1, 3, 128, 160)
+    with torch.no_grad():
+        coarse, fine = strided(images), dilated(images)
+    assert torch.equal(coarse["res3"], fine["res3"])
+    for stage, step in (("res4", 2), ("res5", 4)):
+        assert fine[stage].shape[2:] == fine["res3"].shape[2:]
+        torch.testing.assert_close(fine[stage][:, :, ::step, ::step], coarse[stage])
+    dilations = {name: m.dilation for name, m in dilated.named_modules() if isinstance(m, Conv2d)}
+    assert {n: d[0] for n, d in dilations.items() if d != (1, 1)} == {
+        "res4.0.conv2": 2,
+        "res5.0.conv1": 2,
+        "res5.0.conv2": 4,
+        "res5.1.conv1": 4,
+        "res5.1.conv2": 4,
+    }
+
+
+def test_dilated_res4_alone():
+    backbone = tiny_backbone(
+        "MODEL.RESNETS.OUT_FEATURES", "['res4']", "MODEL.TINY_RESNET.RES4_DILATION", "2"
+    )
+    assert backbone.output_shape() == {"res4": ShapeSpec(channels=12, stride=8)}
+
+
+def test_res5_alone_is_that_of_the_network():
+    alone = build_tiny_res5(channels=[4, 8, 12, 16], blocks=[1, 2, 1, 2], norm="BN", stride=2)
+    network = tiny_backbone("MODEL.RESNETS.OUT_FEATURES", "['res5']").eval()
+    alone = torch.nn.Sequential(*alone).eval()
+    alone.load_state_dict(network.res5.state_dict())
+    features = torch.randn(1, 12, 6, 8)
+    assert torch.equal(alone(features), network.res5(features))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["MODEL.RESNETS.OUT_FEATURES", "['c4']"], r"expected some of res2, .*got 'c4'"),
+        (["MODEL.RESNETS.OUT_FEATURES", "['Res4']"], r"got 'Res4'; did you mean 'res4'"),
+        (["MODEL.RESNETS.RES5_DILATION", "4"], r"RES5_DILATION: expected 1 or 2, got 4"),
+        (["MODEL.TINY_RESNET.RES4_DILATION", "3"], r"RES4_DILATION: expected 1 or 2, got 3"),
+        (
+            ["MODEL.RESNETS.OUT_FEATURES", "['res5']", "MODEL.TINY_RESNET.RES4_DILATION", "2"],
+            r"expected a res5 at the same stride, got RES5_DILATION 1",
+        ),
+    ],
+)
+def test_without_an_fpn_it_refuses_what_it_cannot_build(overrides, message):
+    with pytest.raises(UserError, match=message):
+        tiny_backbone(*overrides)
+
+
+def test_backbone_shapes_and_gradients():
+    cfg = load_config(TINY_CONFIG, ["MODEL.DEVICE", "cpu"])
+    backbone = build_backbone(cfg)
+    features = backbone(torch.randn(2, 3, 64, 96))
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    for level in range(2, 7):
+        stride = 2**level
+        expected = (2, channels, 64 // stride, 96 // stride)
+        if level < 6:
+            assert features[f"p{level}"].shape == expected
+        assert backbone.output_shape()[f"p{level}"].stride == stride
+    assert features["p6"].shape == (
+        2,
+        channels,
+        1,
+        2,
+    )  # 2 x 3 at stride 32, every second, rounded up
+    sum(f.sum() for f in features.values()).backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_backbone_takes_other_channels_and_widths():
+    network = build_tiny_resnet(
+        5, stem_channels=4, channels=[4, 8, 12, 16], blocks=[1, 2, 1, 1], norm="BN",
+        out_features=["res3"],
+    )  # fmt: skip
+    assert network(torch.randn(1, 5, 32, 32))["res3"].shape == (1, 8, 4, 4)
+    assert network.output_shape() == {"res3": ShapeSpec(channels=8, stride=8)}
+
+
+@pytest.mark.parametrize("channels", [[4, 8], [4, 8, 8, 16]], ids=["two stages", "equal widths"])
+def test_backbone_refuses_what_it_cannot_build(channels):
+    with pytest.raises(UserError, match="TINY_RESNET"):
+        build_tiny_resnet(
+            3,
+            stem_channels=4,
+            channels=channels,
+            blocks=[1] * len(channels),
+            norm="BN",
+            out_features=["res3"],
+        )

@@ -1,0 +1,157 @@
+"""Config values that do not go together: one line, exit code 2, nothing left behind."""
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from support import run_train_net, write_coco
+
+from mask_rcnn_ext import UserError, get_cfg
+from mask_rcnn_ext.engine.prepare import prepare_data
+from mask_rcnn_ext.model_zoo import get_config, get_config_file
+from mask_rcnn_ext.modeling.checks import require_fitting_parts, require_fitting_training_data
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "told"),
+    [
+        ("mask_rcnn_R50_FPN", {"ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignMax"}, "MaskRCNNROIHeads"),
+        ("mask_rcnn_R50_FPN", {"ROI_MASK_HEAD.POOLER_TYPE": "ROIWarpAve"}, "ROI_MASK_HEAD"),
+        (
+            "keypoints/keypoint_rcnn_R50_FPN",
+            {"ROI_KEYPOINT_HEAD.POOLER_TYPE": "ROIWarpMax"},
+            "ROI_KEYPOINT_HEAD",
+        ),
+        ("mask_rcnn_R50_C4", {"ROI_BOX_HEAD.POOLER_TYPE": "ROIWarpMax"}, "MaskRCNNRes5ROIHeads"),
+        ("mask_rcnn_R50_C4", {"ROI_MASK_HEAD.OUTPUT_RESOLUTION": 14}, "MaskRCNNRes5ROIHeads"),
+        ("mask_rcnn_R50_C4", {"ROI_MASK_HEAD.NAME": "MaskRCNNMLPHead"}, "MaskRCNNRes5ROIHeads"),
+    ],
+)
+def test_what_detectron2s_roi_heads_cannot_take(config, values, told):
+    cfg = get_config(config)
+    words = [word for key, value in values.items() for word in (f"MODEL.{key}", value)]
+    cfg.merge_from_list(words)
+    require_fitting_parts(cfg)  # with our RoI heads
+    on_res5 = "C4" in config
+    cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeads" if on_res5 else "StandardROIHeads"
+    with pytest.raises(UserError, match=told):
+        require_fitting_parts(cfg)
+
+
+def test_what_detectron2s_roi_heads_can_take():
+    cfg = get_config("mask_rcnn_R50_C4")
+    cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"
+    assert cfg.MODEL.ROI_MASK_HEAD.NAME == "MaskRCNNFCNHead"
+    require_fitting_parts(cfg)
+    cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE = "ROIWarpAve"  # the C4 heads do not read it
+    require_fitting_parts(cfg)
+    cfg = get_config("faster_rcnn_R101_FPN")
+    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+    cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE = "ROIWarpAve"  # there is no mask branch
+    require_fitting_parts(cfg)
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIWarpAve"
+    require_fitting_parts(cfg)
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "value", "remedy"),
+    [
+        ("fcis_R101_C5_dilated", "ROI_HEADS.NAME", "MaskRCNNROIHeads",
+         "Set MODEL.ROI_HEADS.NAME FCISROIHeads"),
+        ("fcis_R101_C5_dilated", "ROI_HEADS.NAME", "Res5ROIHeads",
+         "Set MODEL.ROI_HEADS.NAME FCISROIHeads"),
+        ("fcis_R101_C5_dilated", "META_ARCHITECTURE", "GeneralizedRCNN",
+         "Set MODEL.META_ARCHITECTURE FCIS"),
+        ("mask_rcnn_R50_C4", "ROI_HEADS.NAME", "FCISROIHeads", "Set MODEL.META_ARCHITECTURE FCIS"),
+    ],
+)  # fmt: skip
+def test_fcis_and_its_heads_need_one_another(config, key, value, remedy):
+    cfg = get_config(config)
+    require_fitting_parts(cfg)
+    cfg.merge_from_list([f"MODEL.{key}", value])
+    with pytest.raises(UserError, match=f"{value}.*{remedy}$"):
+        require_fitting_parts(cfg)
+
+
+def test_another_projects_architecture_may_take_the_heads_of_fcis(monkeypatch):
+    class Voter(GeneralizedRCNN):
+        pass
+
+    monkeypatch.setitem(META_ARCH_REGISTRY._obj_map, "Voter", Voter)
+    cfg = get_config("fcis_R101_C5_dilated")
+    cfg.MODEL.META_ARCHITECTURE = "Voter"
+    assert require_fitting_parts(cfg) is None  # no UserError
+
+
+def test_fcis_trains_on_whole_masks():
+    cfg = get_config("fcis_R101_C5_dilated")
+    require_fitting_training_data(cfg)
+    cfg.INPUT.MASK_FORMAT = "polygon"
+    with pytest.raises(UserError, match=r"'polygon'\. Set INPUT.MASK_FORMAT bitmask"):
+        require_fitting_training_data(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "MaskRCNN"
+    require_fitting_training_data(cfg)
+
+
+@pytest.mark.parametrize("config", ["fcis_R101_C5_dilated", "mask_rcnn_R50_FPN"])
+def test_own_polygons_are_drawn_for_fcis(tmp_path, config):
+    path, images = write_coco(tmp_path, images=1)
+    cfg = get_config(config)
+    cfg.MASK_RCNN_EXT.DATA.TRAIN_JSON = str(path)
+    cfg.MASK_RCNN_EXT.DATA.TRAIN_IMAGES = str(images)
+    cfg.OUTPUT_DIR = str(tmp_path / "out")
+    prepare_data(cfg)
+    drawn = cfg.INPUT.MASK_FORMAT == "bitmask"
+    assert drawn == ("fcis" in config)
+    require_fitting_training_data(cfg)
+
+
+@pytest.fixture
+def keypoint_data():
+    name = "five_points"
+    DatasetCatalog.register(name, list)
+    MetadataCatalog.get(name).keypoint_names = list("abcde")
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def test_the_number_of_keypoints_follows_from_the_data(keypoint_data):
+    cfg = get_config("keypoints/keypoint_rcnn_R50_FPN")
+    cfg.DATASETS.TRAIN = (keypoint_data,)
+    with pytest.raises(UserError, match=r"NUM_KEYPOINTS is 17, but .* has 5"):
+        require_fitting_training_data(cfg)
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 5
+    require_fitting_training_data(cfg)
+
+
+def test_the_range_of_sizes_has_two_ends():
+    cfg = get_config("enhanced/mask_rcnn_X101_FPN_augm")
+    require_fitting_training_data(cfg)
+    cfg.INPUT.MIN_SIZE_TRAIN = (160,)
+    with pytest.raises(UserError, match="expected two sizes"):
+        require_fitting_training_data(cfg)
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "told"),
+    [
+        ("mask_rcnn_R50_FPN", ["MODEL.ROI_HEADS.NAME", "StandardROIHeads",
+                               "MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignMax"], "POOLER_TYPE"),
+        ("keypoints/keypoint_rcnn_R50_FPN", [], "MODEL.KEYPOINT_ON"),
+        ("fcis_R101_C5_dilated", ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "FCISROIHeads"),
+    ],
+)  # fmt: skip
+def test_train_net_says_so_in_one_line(tmp_path, capsys, config, values, told):
+    path, images = write_coco(tmp_path / "data", images=2)
+    out = tmp_path / "out"
+    code = run_train_net(
+        "--config-file", get_config_file(config), "--train-json", str(path),
+        "--train-images", str(images), "OUTPUT_DIR", str(out), "MODEL.WEIGHTS", "", *values,
+    )  # fmt: skip
+    errors = [e for e in capsys.readouterr().err.splitlines() if e.startswith("error: ")]
+    assert code == 2
+    assert len(errors) == 1
+    assert told in errors[0]
+    assert not out.exists()

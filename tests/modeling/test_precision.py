@@ -1,0 +1,97 @@
+"""Mixed precision: what is asked for is what runs, and boxes keep their precision."""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from support import SMALL, TINY_CONFIG
+
+from mask_rcnn_ext import UserError, load_config
+from mask_rcnn_ext.modeling.precision import (
+    amp_dtype,
+    choose_device,
+    inference_autocast,
+    prepare_model,
+)
+
+
+def config(*overrides: str):
+    return load_config(TINY_CONFIG, [*SMALL, "MODEL.DEVICE", "cpu", *overrides])
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "expected"),
+    [
+        ("cpu", "auto", torch.bfloat16),
+        ("cuda", "auto", torch.float16),
+        ("cuda", "bfloat16", torch.bfloat16),
+    ],
+)
+def test_dtype_by_device(device, name, expected):
+    assert amp_dtype(config("MODEL.DEVICE", device, "MASK_RCNN_EXT.AMP_DTYPE", name)) is expected
+
+
+def test_off_by_default_and_unknown_names_are_refused():
+    assert amp_dtype(config("SOLVER.AMP.ENABLED", "False")) is None
+    with pytest.raises(UserError, match="'half'"):
+        amp_dtype(config("MASK_RCNN_EXT.AMP_DTYPE", "half"))
+    with pytest.raises(UserError, match="use bfloat16"):
+        amp_dtype(config("MASK_RCNN_EXT.AMP_DTYPE", "float16"))
+
+
+def test_boxes_reach_the_roi_layers_in_float32():
+    """bfloat16 has 8 bits: a corner at 130.4 would be pooled at 130."""
+    cfg = config()
+    torch.manual_seed(0)
+    model = prepare_model(cfg, build_model(cfg)).eval()
+    model.roi_heads.box_predictor.test_score_thresh = 0.0
+    seen, convolved = [], []
+    for pooler in (model.roi_heads.box_pooler, model.roi_heads.mask_pooler):
+        for layer in pooler.level_poolers:
+            layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    model.roi_heads.mask_head.mask_fcn1.register_forward_hook(
+        lambda _, inputs, output: convolved.append(output.dtype)
+    )
+    with torch.no_grad(), inference_autocast(cfg):
+        image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+        instances = model([{"image": image, "height": 64, "width": 96}])[0]["instances"]
+    assert instances.scores.dtype == torch.float32
+    assert not torch.equal(instances.scores, instances.scores.bfloat16().float())
+    assert len(seen) == 2
+    for features, boxes in seen:
+        assert features.dtype == boxes.dtype == torch.float32
+        assert not torch.equal(boxes, boxes.bfloat16().float()), "these boxes cannot show rounding"
+    assert convolved == [torch.bfloat16], "the heads still run in bfloat16"
+
+
+def test_keypoints_are_decoded_from_float32_heatmaps():
+    overrides = ["MODEL.KEYPOINT_ON", "True", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "(8,)"]
+    cfg = config(*overrides, "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION", "14")
+    head = prepare_model(cfg, build_model(cfg)).roi_heads.keypoint_head
+    with torch.no_grad(), inference_autocast(cfg):
+        heatmaps = head.layers(torch.randn(1, 16, 14, 14))
+    assert heatmaps.dtype == torch.float32
+
+
+def test_channels_last():
+    weight = prepare_model(config(), build_model(config())).backbone.bottom_up.res3[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    cfg = config("MASK_RCNN_EXT.CHANNELS_LAST", "False")
+    weight = prepare_model(cfg, build_model(cfg)).backbone.bottom_up.res3[0].conv1.weight
+    assert weight.is_contiguous()
+
+
+def test_devices(monkeypatch):
+    cfg = config("MODEL.DEVICE", "cuda", "MASK_RCNN_EXT.AMP_DTYPE", "float16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    choose_device(cfg)
+    assert (cfg.MODEL.DEVICE, cfg.MASK_RCNN_EXT.AMP_DTYPE) == ("cpu", "auto")
+    with pytest.raises(UserError, match="no CUDA device"):
+        choose_device(cfg, "cuda")
+    with pytest.raises(UserError, match="expected 'cpu'"):
+        choose_device(cfg, "gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    choose_device(cfg, "cuda:1")
+    assert cfg.MODEL.DEVICE == "cuda:1"
+    with pytest.raises(UserError, match="there are 2"):
+        choose_device(cfg, "cuda:2")

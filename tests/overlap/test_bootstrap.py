@@ -1,0 +1,115 @@
+"""Differences of two models with their intervals, and the work shared by processes."""
+
+import json
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from reference.overlap import scenes
+
+from mask_rcnn_ext.overlap import comparison
+from mask_rcnn_ext.overlap.comparison import compare, load_results, load_truth, measure, summarize
+from mask_rcnn_ext.overlap.intervals import image_table, paired_bootstrap
+
+
+@pytest.fixture
+def files(tmp_path):
+    dataset, found = scenes(0)
+    worse = scenes(0)[1][::2]
+    paths = [tmp_path / name for name in ("truth.json", "a.json", "b.json")]
+    for path, content in zip(paths, (dataset, found, worse), strict=True):
+        path.write_text(json.dumps(content))
+    return paths
+
+
+def loaded(files, which=1):
+    truth = load_truth(files[0])
+    return truth, load_results(files[which], truth)
+
+
+def test_intervals_of_ap_are_those_of_the_bootstrap_by_copies(files):
+    truth, first = loaded(files, 1)
+    second = load_results(files[2], truth)
+    a, b = measure(truth, first), measure(truth, second)
+    compared = compare(a, b, draws=200, seed=3)
+    tables = [image_table(files[0], path, "segm") for path in files[1:]]
+    expected = paired_bootstrap(*tables, draws=200, seed=3)
+    for row, name in enumerate(("AP", "AP50", "AP75")):
+        entry = compared[f"AP/{name}"]
+        assert [entry["low"], entry["high"]] == pytest.approx(expected[row], abs=1e-9)
+        assert entry["difference"] == pytest.approx(tables[0].ap()[row] - tables[1].ap()[row])
+        assert entry["low"] < entry["difference"] < entry["high"]
+        assert entry["a"] == pytest.approx(tables[0].ap()[row])
+
+
+def test_a_model_compared_with_itself_gives_zero(files):
+    records = measure(*loaded(files))
+    for name, entry in compare(records, records, draws=30).items():
+        assert entry["difference"] == 0 or np.isnan(entry["difference"]), name
+        assert (entry["low"], entry["high"]) == (0, 0) or np.isnan(entry["low"]), name
+
+
+def test_the_interval_follows_its_seed_and_mirrors(files):
+    truth, first = loaded(files, 1)
+    a, b = measure(truth, first), measure(truth, load_results(files[2], truth))
+    once = compare(a, b, draws=50, seed=1)
+    assert repr(once) == repr(compare(a, b, draws=50, seed=1, processes=2))
+    assert repr(once) != repr(compare(a, b, draws=50, seed=2))
+    mirrored = compare(b, a, draws=50, seed=1)
+    for name, entry in once.items():
+        assert mirrored[name]["low"] == pytest.approx(-entry["high"], nan_ok=True), name
+
+
+def test_comparing_other_images_is_refused(files):
+    records = measure(*loaded(files))
+    with pytest.raises(ValueError, match="same images"):
+        compare(records, records[1:])
+    with pytest.raises(ValueError, match="at least one"):
+        compare([], [])
+
+
+class PicklingPool:
+    """Stands in for a pool of processes, which take seconds to start: all goes through pickle."""
+
+    def __init__(self, processes):
+        assert processes == 2
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def imap(self, function, jobs, chunksize):
+        function = pickle.loads(pickle.dumps(function))
+        for job in jobs:
+            yield pickle.loads(pickle.dumps(function(pickle.loads(pickle.dumps(job)))))
+
+
+def test_processes_give_the_same_records_and_report_progress(files, monkeypatch):
+    truth, found = loaded(files)
+    steps = []
+
+    def count(done, every):
+        steps.append((done, every))
+
+    alone = measure(truth, found, progress=count)
+    assert steps == [(i + 1, 8) for i in range(8)]
+    asked = []
+
+    def get_context(method):
+        asked.append(method)
+        return SimpleNamespace(Pool=PicklingPool)
+
+    monkeypatch.setattr(comparison.multiprocessing, "get_context", get_context)
+    measure(truth, found, processes=2)
+    assert asked == []  # eight images do not repay a process
+    monkeypatch.setattr(comparison, "_SHARE", 4)
+    steps.clear()
+    together = measure(truth, found, processes=2, progress=count)
+    assert asked == ["spawn"]
+    assert steps == [(i + 1, 8) for i in range(8)]
+    for one, other in zip(alone, together, strict=True):
+        assert (one.image_id, one.sums, one.counts) == (other.image_id, other.sums, other.counts)
+    assert repr(summarize(alone)) == repr(summarize(together))

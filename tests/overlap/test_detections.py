@@ -1,0 +1,196 @@
+"""Result files: what is read, and every mistake in them told with the file and the offender."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from pycocotools import mask as mask_util
+from reference.overlap import coco_of, dataset_of, rle, text_rle
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.overlap.comparison import load_results, load_truth, measure
+from mask_rcnn_ext.overlap.detections import as_rle, rle_runs
+
+HEIGHT, WIDTH = 48, 64
+
+
+def rectangle(x1, y1, x2, y2):
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+LEFT, RIGHT = rectangle(10, 10, 30, 40), rectangle(30, 10, 50, 40)
+
+
+def dataset():
+    objects = [{"mask": LEFT, "bbox": [10, 10, 30, 30]}, {"mask": RIGHT, "category_id": 2}]
+    return dataset_of([objects, []], size=(HEIGHT, WIDTH))
+
+
+def result(**changes):
+    entry = {"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": text_rle(LEFT)}
+    return {name: value for name, value in {**entry, **changes}.items() if value is not ...}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Return a function that writes a result file and reads it against the data set."""
+
+    def load_content(content):
+        path = tmp_path / "results.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return load_results(path, coco_of(dataset()))
+
+    return load_content
+
+
+def test_good_results_are_read(load):
+    other = result(category_id=2, bbox="not looked at", segmentation=text_rle(RIGHT))
+    found = load([result(), result(image_id=2, score=1), other, result(score=0)])
+    assert [len(found[image]) for image in (1, 2)] == [3, 1]
+    assert [d.score for d in found[1]] == [0.5, 0.5, 0]
+    np.testing.assert_array_equal(mask_util.decode(found[1][1].mask), RIGHT)
+
+
+def test_an_empty_list_is_a_model_that_found_nothing(load):
+    assert load([]) == {}
+
+
+def test_masks_come_as_rle_or_polygons(load):
+    runs = {"size": [HEIGHT, WIDTH], "counts": [10 * HEIGHT, 5, (WIDTH - 10) * HEIGHT - 5]}
+    polygon = [[10.0, 10.0, 30.0, 10.0, 30.0, 40.0, 10.0, 40.0]]
+    found = load([result(segmentation=runs), result(segmentation=polygon), result(score=0.4)])[1]
+    assert mask_util.decode(found[0].mask).sum() == 5
+    np.testing.assert_array_equal(*(mask_util.decode(d.mask) for d in found[1:]))
+
+
+BROKEN = text_rle(LEFT)
+BAD = {
+    "unknown image": (result(image_id=7), "image_id 7 is not in the data set.*2 images"),
+    "image id as text": (result(image_id="1"), "image_id '1' is not"),
+    "unknown category": (result(category_id=0), r"category_id 0 .* \(1, 2\).*class numbers"),
+    "score above 1": (result(score=1.01), "score from 0 to 1, got 1.01"),
+    "score below 0": (result(score=-0.1), "score from 0 to 1, got -0.1"),
+    "score NaN": (result(score=math.nan), "score from 0 to 1, got nan"),
+    "score text": (result(score="0.5"), "score from 0 to 1, got '0.5'"),
+    "no score": (result(score=..., scores=0.5), "no 'score'; did you mean 'scores'"),
+    "boxes only": (result(segmentation=..., bbox=[0, 0, 1, 1]), "no 'segmentation'.*boxes only"),
+    "no mask": (result(segmentation=None), r"image 1.*expected a mask"),
+    "wrong size": (
+        result(segmentation=text_rle(LEFT.T.copy())),
+        r"size \[64, 48\], the image is \[48, 64\]",
+    ),
+    "runs too short": (
+        result(segmentation={**BROKEN, "counts": BROKEN["counts"][:-2]}),
+        "runs do not fill",
+    ),
+    "runs not of the code": (result(segmentation={**BROKEN, "counts": "~~~"}), "do not fill"),
+    "runs of a list": (
+        result(segmentation={**BROKEN, "counts": [5, -5, HEIGHT * WIDTH]}),
+        "do not fill",
+    ),
+    "image id true": (result(image_id=True), "image_id True is not"),
+    "size of one number": (result(segmentation={**BROKEN, "size": 5}), "of size 5, the image is"),
+    "no runs": (result(segmentation={**BROKEN, "counts": None}), "as a text or a list, got null"),
+    "runs as texts": (result(segmentation={**BROKEN, "counts": ["1", "2"]}), "do not fill"),
+    # pycocotools may loop for ever on them.
+    "half pixels": (
+        result(segmentation={**BROKEN, "counts": [0.5, HEIGHT * WIDTH - 0.5]}),
+        "do not fill",
+    ),
+    "polygon far away": (result(segmentation=[[1, 2, 10**400, 4, 5, 6]]), "three points"),
+    "polygon of NaN": (result(segmentation=[[1, 2, math.nan, 4, 5, 6]]), "three points"),
+    "flat polygon": (result(segmentation=[[1, 2, 3, 4]]), "three points"),
+    "no object": (3, "expected an object, got 3"),
+}
+
+
+@pytest.mark.parametrize(("entry", "message"), BAD.values(), ids=BAD)
+def test_the_file_and_the_first_offender_are_named(load, entry, message):
+    with pytest.raises(UserError, match=rf"results\.json: detection 1\b.*{message}"):
+        load([result(), entry, {}])
+
+
+def test_a_detection_that_occurs_twice_is_refused(load):
+    with pytest.raises(UserError, match=r"detection 2 is the same as detection 0 \(image 1"):
+        load([result(), result(score=0.4), result()])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": []}', "expected a list"),
+        ("[", "not json"),
+        ("[" * 100_000, "not json"),
+        ("null", "got null"),
+    ],
+    ids=["object", "cut off", "nested", "null"],
+)
+def test_what_is_no_result_file_is_refused(load, content, message):
+    with pytest.raises(UserError, match=message):
+        load(content)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*nowhere\.json"):
+        load_results(tmp_path / "nowhere.json", coco_of(dataset()))
+
+
+def test_a_data_set_without_masks_is_refused(tmp_path):
+    path = tmp_path / "boxes.json"
+    content = dataset()
+    del content["annotations"][1]["segmentation"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"boxes\.json: annotation 2 has no mask"):
+        load_truth(path)
+    with pytest.raises(UserError, match="annotation 2 has no mask"):
+        load_results(path, coco_of(content))
+    del content["images"][1]["height"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="image 2 has no whole height and width"):
+        load_truth(path)
+    content = {**dataset(), "annotations": []}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="no annotations"):
+        load_truth(path)
+    path.write_text("[]")
+    with pytest.raises(UserError, match="expected COCO's annotation format"):
+        load_truth(path)
+
+
+@pytest.mark.parametrize("box", ["x", [1, 2], [1, 2, 3, math.nan], [1, 2, 3, "4"]])
+def test_a_broken_box_is_named(tmp_path, box):
+    path, content = tmp_path / "truth.json", dataset()
+    content["annotations"][1]["bbox"] = box
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"truth\.json: annotation 2: expected a bbox"):
+        load_truth(path)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_runs_are_those_that_pycocotools_wrote(seed):
+    rng = np.random.default_rng(seed)
+    mask = rng.random((37, 53)) < rng.random() ** 3
+    flat = mask.ravel(order="F").astype(int)
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    expected = [0, *runs] if flat[0] else runs
+    assert rle_runs(rle(mask)["counts"]) == expected
+    large = mask_util.frPyObjects({"size": [5000, 5000], "counts": [24_000_000, 7, 999_993]}, 1, 1)
+    assert rle_runs(large["counts"]) == [24_000_000, 7, 999_993]
+
+
+def test_a_broken_code_never_reaches_the_decoder():
+    good = text_rle(LEFT)
+    for counts in ("", "P", "o" * 40, good["counts"] + "1"):
+        with pytest.raises(UserError, match="do not fill"):
+            as_rle({"size": [HEIGHT, WIDTH], "counts": counts}, HEIGHT, WIDTH)
+
+
+def test_a_broken_annotation_is_named():
+    content = dataset()
+    content["annotations"][1]["segmentation"]["size"] = [50, 50]
+    with pytest.raises(UserError, match=r"annotation 2.*\[50, 50\]"):
+        measure(coco_of(content), {})

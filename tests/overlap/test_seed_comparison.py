@@ -1,0 +1,158 @@
+"""Two models trained several times: a bootstrap over images and trainings."""
+
+import json
+
+import numpy as np
+import pytest
+from comparison_cases import cut, detections, scene, write_pair
+
+from mask_rcnn_ext.overlap import seed_comparison as seeds
+from mask_rcnn_ext.overlap.bootstrap import draw_weights
+from mask_rcnn_ext.overlap.comparison import (
+    METRICS,
+    compare,
+    load_results,
+    load_truth,
+    measure,
+    summarize,
+)
+from mask_rcnn_ext.overlap.seed_comparison import compare_seeds
+
+SEAMS, HEAVY = "errors/seam_share", "overlap/AP_heavy"
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory):
+    """Return the records of three trainings: exact, a straight cut in one image, in all."""
+    folder = tmp_path_factory.mktemp("seeds")
+    write_pair(folder)
+    truth = load_truth(folder / "truth.json")
+    some = [*detections([1, 3, 4, 5, 6], lambda masks: masks), *detections([2], cut)]
+    (folder / "some.json").write_text(json.dumps(some))
+    assert len(scene(2)) == 2
+    return [
+        measure(truth, load_results(folder / name, truth))
+        for name in ("exact.json", "some.json", "cut.json")
+    ]
+
+
+def numbers(records):
+    found = summarize(records)
+    return {name: found[name.split("/")[0]][name.split("/")[1]] for name in METRICS}
+
+
+def test_one_training_each_is_the_comparison_over_images(trainings):
+    exact, some, _ = trainings
+    pooled = compare_seeds([exact], [some], draws=60, seed=3)
+    alone = compare(exact, some, draws=60, seed=3)
+    assert repr(pooled.metrics) == repr(alone)  # NaN is not equal to itself
+    assert repr(pooled.seeds) == repr([alone])
+
+
+def test_numbers_are_means_over_trainings_and_each_pair_is_there(trainings):
+    exact, some, all_cut = trainings
+    pooled = compare_seeds([exact, exact, some], [some, all_cut, all_cut], draws=40, seed=1)
+    sides = {"a": [exact, exact, some], "b": [some, all_cut, all_cut]}
+    of_each = {side: [numbers(records) for records in sides[side]] for side in sides}
+    for name, entry in pooled.metrics.items():
+        for side in sides:
+            mean = np.mean([found[name] for found in of_each[side]])
+            assert entry[side] == pytest.approx(mean, nan_ok=True), (name, side)
+        assert entry["difference"] == pytest.approx(entry["a"] - entry["b"], nan_ok=True)
+    # Of three images with a pair of objects that meet, both masks have the seam: 0, 1/3, all.
+    assert pooled.metrics[SEAMS]["a"] == pytest.approx(100 / 9)
+    assert pooled.metrics[SEAMS]["b"] == pytest.approx(100 * (1 / 3 + 1 + 1) / 3)
+    pairs = zip(*sides.values(), strict=True)
+    expected = [compare(a, b, draws=40, seed=1) for a, b in pairs]
+    assert repr(pooled.seeds) == repr(expected)
+
+
+def test_draws_are_those_of_a_loop(trainings):
+    """Each draw by hand: the images of it, then the trainings of it."""
+    first, second = [trainings[0], trainings[1]], [trainings[1], trainings[2]]
+    draws, images = 25, len(trainings[0])
+    pooled = compare_seeds(first, second, draws=draws, seed=5)
+    weights = draw_weights(images, draws, 5)
+    picks = [np.random.default_rng((5, side)).integers(2, size=(draws, 2)) for side in (1, 2)]
+    assert (picks[0] != picks[1]).any()
+    for draw in range(draws):
+        taken = np.repeat(np.arange(images), weights[draw])
+        for side, records, values in ((0, first, pooled.a), (1, second, pooled.b)):
+            of_each = [numbers([records[s][i] for i in taken]) for s in picks[side][draw]]
+            for name in (SEAMS, HEAVY, "AP/AP", "errors/leak"):
+                expected = np.mean([found[name] for found in of_each])
+                assert values[name][1 + draw] == pytest.approx(expected, nan_ok=True), name
+    entry = pooled.metrics[HEAVY]
+    difference = (pooled.a[HEAVY] - pooled.b[HEAVY])[1:]
+    known = difference[~np.isnan(difference)]
+    assert (entry["low"], entry["high"]) == pytest.approx(tuple(np.percentile(known, [2.5, 97.5])))
+
+
+def test_a_model_is_not_told_apart_from_itself(trainings):
+    pooled = compare_seeds(trainings, trainings, draws=200)
+    for name, entry in pooled.metrics.items():
+        assert entry["difference"] == 0 or np.isnan(entry["difference"]), name
+        assert entry["low"] <= 0 <= entry["high"] or np.isnan(entry["low"]), name
+    # Its trainings differ, and are drawn for each side by itself.
+    assert pooled.metrics[SEAMS]["low"] < 0 < pooled.metrics[SEAMS]["high"]
+    equal = compare_seeds([trainings[1]] * 3, [trainings[1]] * 3, draws=50)
+    entry = equal.metrics[SEAMS]
+    assert (entry["difference"], entry["low"], entry["high"]) == (0, 0, 0)
+
+
+def test_the_order_of_trainings_matters_to_the_draws_only(trainings):
+    exact, some, all_cut = trainings
+    once = compare_seeds([exact, some], [some, all_cut], draws=60)
+    turned = compare_seeds([some, exact], [some, all_cut], draws=60)
+    for name, entry in once.metrics.items():
+        for key in ("a", "b", "difference"):
+            assert turned.metrics[name][key] == pytest.approx(entry[key], nan_ok=True), name
+    assert (once.a[SEAMS][1:] != turned.a[SEAMS][1:]).any()
+    np.testing.assert_array_equal(once.b[SEAMS], turned.b[SEAMS])
+
+
+def test_trainings_that_differ_widen_the_interval(trainings):
+    exact, some, all_cut = trainings
+
+    def width(records_b):
+        entry = compare_seeds([exact] * 3, records_b, draws=300).metrics["errors/leak"]
+        return entry["high"] - entry["low"]
+
+    assert width([exact, some, all_cut]) > 1.5 * width([all_cut] * 3)
+
+
+def test_a_training_that_is_not_taken_adds_nothing():
+    values = [np.array([1.0, 1.0, 4.0]), np.array([np.nan, 3.0, np.nan])]
+    weights = np.array([[2, 0], [1, 1], [1, 1]], dtype=np.int32)
+    mean = seeds._mean(values, weights)
+    assert mean[:2].tolist() == [1.0, 2.0]
+    assert np.isnan(mean[2])
+
+
+def test_the_seed_makes_the_draws(trainings):
+    exact, some, all_cut = trainings
+    runs = [
+        compare_seeds([exact, some], [some, all_cut], draws=30, seed=seed, threads=threads).metrics
+        for seed, threads in ((1, 1), (1, 2), (2, 1))
+    ]
+    assert repr(runs[0]) == repr(runs[1])
+    assert repr(runs[0]) != repr(runs[2])
+
+
+def test_other_images_or_other_numbers_of_trainings_are_refused(trainings):
+    exact, some, _ = trainings
+    with pytest.raises(ValueError, match="got 2 and 1"):
+        compare_seeds([exact, exact], [some])
+    with pytest.raises(ValueError, match="at least one; got 0"):
+        compare_seeds([], [])
+    with pytest.raises(ValueError, match="same images"):
+        compare_seeds([exact, exact], [some, some[1:]])
+    with pytest.raises(ValueError, match="at least one, of all"):
+        compare_seeds([[]], [[]])
+
+
+def test_the_method_says_what_the_intervals_cover():
+    assert "not the chance in training" in seeds.method(1, 1000, 0)
+    three = seeds.method(3, 1000, 7)
+    assert "1000 draws, seed 7" in three
+    assert "2/3 of their variance" in three

@@ -1,0 +1,89 @@
+"""Stored proposals of a trained RPN, as `tools/compute_proposals.py rpn` writes them."""
+
+import json
+import pickle
+
+import compute_proposals
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.modeling import build_model
+from support import SMALL, TINY_CONFIG, write_coco
+
+from mask_rcnn_ext import load_config
+from mask_rcnn_ext.proposals.methods import rpn_only
+from mask_rcnn_ext.proposals.stored import write_proposals
+
+DATA = "proposals_of_an_rpn"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file with the random weights of a whole Mask R-CNN."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "model_final.pth"
+    cfg = load_config(TINY_CONFIG, [*SMALL, "MODEL.DEVICE", "cpu"])
+    torch.save({"model": build_model(cfg).state_dict()}, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _data(tmp_path_factory):
+    paths = write_coco(tmp_path_factory.mktemp("data"), images=3)
+    register_coco_instances(DATA, {}, *map(str, paths))
+    yield
+    DatasetCatalog.remove(DATA)
+    MetadataCatalog.remove(DATA)
+
+
+def told(capsys) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def propose(output, *arguments: str) -> int:
+    options = ["--config-file", TINY_CONFIG, "--dataset", DATA, "--output", str(output)]
+    return compute_proposals.main(["rpn", *options, *arguments])
+
+
+def test_an_rpn_gives_what_its_evaluator_writes(weights, tmp_path, capsys, caplog):
+    keys = [*SMALL, "MODEL.WEIGHTS", weights]
+    assert propose(tmp_path, "--topk", "40", *keys) == 0
+    assert "recall" in capsys.readouterr().out
+    assert "roi_heads" not in caplog.text  # that the file has more weights is as it should be
+    cfg = rpn_only(load_config(TINY_CONFIG, keys), 40)
+    write_proposals(cfg, DATA, 40, tmp_path / "expected.pkl")
+    ours, expected = (
+        pickle.loads((tmp_path / name).read_bytes()) for name in (f"{DATA}.pkl", "expected.pkl")
+    )
+    assert ours["ids"] == expected["ids"]
+    assert ours["bbox_mode"] == expected["bbox_mode"]
+    for key in ("boxes", "objectness_logits"):
+        assert [len(a) for a in ours[key]] == [40] * 3
+        assert all(map(np.array_equal, ours[key], expected[key]))
+    recipe = json.loads((tmp_path / f"{DATA}.json").read_text())
+    assert len(recipe["rpn_weights_sha256"]) == 64
+    # The same weights elsewhere are the same proposals; another RPN's are not.
+    assert propose(tmp_path, "--topk", "40", *keys, "MODEL.RPN.NMS_THRESH", "0.5") == 2
+    assert "rpn_config_sha256" in told(capsys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "expected the config of a model with an RPN"),
+        (["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"], "PrecomputedProposals"),
+        (["MODEL.WEIGHTS", "", "SEED", "1"], "no weights: add MODEL.WEIGHTS"),
+        (["MODEL.WEIGHTS", "nowhere.pth"], "weights not found: nowhere.pth"),
+        (["MODEL.FPN.OUT_CHANNELS", "8"], "does not fit the model"),
+        (["MODEL.RPN.HEAD_NAME", "NoHead"], "MODEL.RPN.HEAD_NAME"),
+    ],
+    ids=["retinanet", "precomputed", "no-weights", "lost-weights", "other-weights", "head"],
+)
+def test_a_config_that_does_not_fit(weights, tmp_path, capsys, keys, message):
+    assert propose(tmp_path, *SMALL, "MODEL.WEIGHTS", weights, *keys) == 2
+    assert message in told(capsys)
+    assert not list(tmp_path.iterdir())

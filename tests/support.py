@@ -1,0 +1,117 @@
+"""Helpers of all tests: an offline, CPU-only, hermetic environment and small COCO data."""
+
+import json
+import os
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Data sets are registered at import, so their root is set before anything imports the package.
+# Worker processes of pytest-xdist inherit the variable and share what one of them has drawn.
+_OWNER = "MASK_RCNN_EXT_TEST_DATASETS"
+if _OWNER not in os.environ:
+    os.environ[_OWNER] = os.environ["DETECTRON2_DATASETS"] = tempfile.mkdtemp(prefix="datasets-")
+    CREATED_HERE = os.environ[_OWNER]
+else:
+    CREATED_HERE = ""
+if os.environ.get("MASK_RCNN_EXT_TEST_GPU") != "1":  # results must not depend on the machine
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def write_coco(folder: Path, *, images: int, seed: int = 0, size=(64, 48), classes=("cat", "dog")):
+    """Write a COCO-format set of bright rectangles; return (json path, image folder).
+
+    `size` is (width, height). Category ids have a gap: 3, 10, 17, ... Class c has its own colour.
+    """
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(exist_ok=True)
+    width, height = size
+    coco = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 3 + 7 * i, "name": name} for i, name in enumerate(classes)],
+    }
+    for index in range(images):
+        pixels = rng.integers(0, 60, (height, width, 3), dtype=np.uint8)
+        for _ in range(2):
+            label = int(rng.integers(len(classes)))
+            w, h = (int(v) for v in rng.integers(12, 24, 2))
+            x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
+            pixels[y : y + h, x : x + w, label % 3] = 220
+            coco["annotations"].append(
+                {
+                    "id": len(coco["annotations"]) + 1,
+                    "image_id": index + 1,
+                    "category_id": 3 + 7 * label,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+                }
+            )
+        name = f"{index:03d}.png"
+        Image.fromarray(pixels).save(folder / "images" / name)
+        coco["images"].append(
+            {"id": index + 1, "file_name": name, "width": width, "height": height}
+        )
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(coco))
+    return path, folder / "images"
+
+
+# The smallest model that has every part: one FPN level for the RoI heads, few channels.
+SMALL = [
+    "MODEL.TINY_RESNET.STEM_CHANNELS", "8",
+    "MODEL.TINY_RESNET.CHANNELS", "[8, 16, 24, 32]",
+    "MODEL.TINY_RESNET.BLOCKS", "[1, 1, 1, 1]",
+    "MODEL.FPN.OUT_CHANNELS", "16",
+    "MODEL.ROI_BOX_HEAD.FC_DIM", "32",
+    "MODEL.ROI_MASK_HEAD.CONV_DIM", "16",
+    "MODEL.ROI_MASK_HEAD.NUM_CONV", "1",
+    "INPUT.MIN_SIZE_TRAIN", "(64,)",
+    "INPUT.MIN_SIZE_TEST", "64",
+    "SOLVER.IMS_PER_BATCH", "4",
+    "SOLVER.BASE_LR", "0.002",
+    "SOLVER.WARMUP_ITERS", "2",
+    "DATALOADER.NUM_WORKERS", "0",
+    "TEST.EVAL_PERIOD", "0",
+]  # fmt: skip
+TINY_CONFIG = str(REPO / "configs/shapes/mask_rcnn_tiny_FPN.yaml")
+
+
+def run_train_net(*arguments: str) -> int:
+    """Run `train_net.py` in this process as the command line would; return its exit code."""
+    import torch
+
+    import train_net
+    from mask_rcnn_ext.engine.launch import launch, run_as_command
+    from mask_rcnn_ext.engine.prepare import argument_parser
+
+    args = argument_parser().parse_args(list(arguments))
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        return run_as_command(lambda: launch(train_net.main, args))
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def run_script(path: Path, monkeypatch, *arguments: str) -> int:
+    """Run a script in this process as the command line would; return its exit code."""
+    import torch
+
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+    try:
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(path), run_name="__main__")
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+    return end.value.code

@@ -1,0 +1,320 @@
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as mask_util
+from support import REPO
+from tiny_model import tiny_cfg, tiny_model
+
+from mask_rcnn_ext import Predictor
+from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
+from mask_rcnn_ext.prediction.image_files import find_images
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
+
+_SCRIPT = REPO / "tools" / "predict.py"
+RCNN = REPO / "configs/shapes/lineage/rcnn_tiny.yaml"
+_SPEC = importlib.util.spec_from_file_location("predict_tool", _SCRIPT)
+tool = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(tool)
+
+
+def write_image(path: Path, height: int = 60, width: int = 80, **kwargs) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seed = sum(path.name.encode())
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+    image.save(path, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    """A run's config.yaml and weights, as training on a GPU on somebody's data leaves them."""
+    folder = tmp_path_factory.mktemp("run")
+    cfg = tiny_cfg(3)
+    cfg.MODEL.DEVICE = "cuda"
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("somebodys_data",)
+    cfg.MASK_RCNN_EXT.CLASS_NAMES = ["cat", "dog", "cow"]
+    cfg.MASK_RCNN_EXT.CATEGORY_IDS = [2, 7, 90]
+    (folder / "config.yaml").write_text(cfg.dump())
+    torch.save({"model": tiny_model(3, seed=1).state_dict()}, folder / "model_final.pth")
+    return folder
+
+
+@pytest.fixture
+def predict(run_folder, tmp_path, monkeypatch):
+    """Run the tool on inputs; return its exit code. The output goes to tmp_path/out."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def run(*inputs, threshold="0", **options) -> int:
+        argv = [str(i) for i in inputs]
+        argv += ["--config-file", str(options.pop("config", run_folder / "config.yaml"))]
+        argv += ["--weights", str(options.pop("weights", run_folder / "model_final.pth"))]
+        argv += ["--output", str(options.pop("output", tmp_path / "out"))]
+        argv += ["--score-threshold", threshold, *options.pop("more", [])]
+        return tool.main(argv)
+
+    return run
+
+
+def outputs(tmp_path: Path) -> tuple[list[dict], dict]:
+    out = tmp_path / "out"
+    results = json.loads((out / "coco_instances_results.json").read_text())
+    return results, json.loads((out / "images.json").read_text())
+
+
+def test_folder_gives_results_images_and_pictures(predict, run_folder, tmp_path):
+    for name in ("img10.jpg", "img2.PNG", "img1.bmp"):
+        write_image(tmp_path / "in" / name)
+    (tmp_path / "in" / "notes.txt").write_text("not an image")
+    (tmp_path / "in" / "._img1.jpg").write_text("macOS leaves such files")
+    assert predict(tmp_path / "in") == 0
+    results, images = outputs(tmp_path)
+    assert images["images"] == [
+        {"id": 1, "file_name": "img1.bmp", "width": 80, "height": 60},
+        {"id": 2, "file_name": "img2.PNG", "width": 80, "height": 60},
+        {"id": 3, "file_name": "img10.jpg", "width": 80, "height": 60},
+    ]
+    assert images["categories"] == [
+        {"id": 2, "name": "cat"},
+        {"id": 7, "name": "dog"},
+        {"id": 90, "name": "cow"},
+    ]
+    assert {r["image_id"] for r in results} == {1, 2, 3}
+    assert sorted(os.listdir(tmp_path / "out" / "pictures")) == [
+        "img1.bmp.png",
+        "img10.jpg",
+        "img2.PNG",
+    ]
+    for name, kind in (("img10.jpg", "JPEG"), ("img2.PNG", "PNG"), ("img1.bmp.png", "PNG")):
+        with Image.open(tmp_path / "out" / "pictures" / name) as picture:
+            assert (picture.format, picture.size) == (kind, (480, 360))
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "coco_instances_results.json",
+        "images.json",
+        "pictures",
+    ]
+
+
+# Of pycocotools' decode, under NumPy 2.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_results_lose_nothing_of_the_prediction(predict, run_folder, tmp_path):
+    write_image(tmp_path / "x.png")
+    assert predict(tmp_path / "x.png", more=["--no-pictures"]) == 0
+    results, _ = outputs(tmp_path)
+    predictor = Predictor(run_folder / "config.yaml", run_folder / "model_final.pth")
+    instances = predictor(str(tmp_path / "x.png"))
+    ids = [predictor.category_ids[label] for label in instances.pred_classes]
+    assert len(results) == len(instances) == 10
+    assert [r["category_id"] for r in results] == ids
+    assert len(set(ids)) > 1
+    scores = np.array([r["score"] for r in results], dtype=np.float32)
+    assert (scores == instances.scores.numpy()).all()
+    boxes = instances.pred_boxes.tensor.numpy()
+    xywh = np.array([r["bbox"] for r in results], dtype=np.float32)
+    assert (xywh == np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)).all()
+    assert all(isinstance(r["segmentation"]["counts"], str) for r in results)
+    masks = np.stack([mask_util.decode(r["segmentation"]) for r in results]).astype(bool)
+    assert (masks == instances.pred_masks.numpy()).all()
+    assert not (tmp_path / "out" / "pictures").exists()
+
+
+def test_score_threshold_default_and_overrides(predict, tmp_path):
+    write_image(tmp_path / "x.png")
+    assert predict(tmp_path / "x.png") == 0
+    everything, _ = outputs(tmp_path)
+    middle = sorted(r["score"] for r in everything)[4]
+    assert predict(tmp_path / "x.png", threshold=repr(middle)) == 0
+    some, _ = outputs(tmp_path)
+    assert [r["score"] for r in some] == [r["score"] for r in everything if r["score"] > middle]
+    assert predict(tmp_path / "x.png", more=["--opts", "TEST.DETECTIONS_PER_IMAGE", "2"]) == 0
+    assert len(outputs(tmp_path)[0]) == 2
+    assert tool.build_parser().parse_args(
+        ["x", "--config-file", "c", "--output", "o"]
+    ).score_threshold == pytest.approx(0.5)
+
+
+def test_exif_rotated_and_gray_images(predict, tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    write_image(tmp_path / "in" / "turned.jpg", 50, 90, exif=exif)
+    Image.new("L", (70, 40), 100).save(tmp_path / "in" / "gray.png")
+    assert predict(tmp_path / "in") == 0
+    results, images = outputs(tmp_path)
+    sizes = {i["file_name"]: (i["width"], i["height"]) for i in images["images"]}
+    assert sizes == {"turned.jpg": (50, 90), "gray.png": (70, 40)}
+    assert all(r["segmentation"]["size"] == [90, 50] for r in results if r["image_id"] == 2)
+    assert any(r["image_id"] == 2 for r in results)
+    with Image.open(tmp_path / "out" / "pictures" / "turned.jpg") as picture:
+        assert picture.size == (267, 480)
+
+
+def test_unreadable_files_are_reported_and_the_rest_is_done(predict, tmp_path, capsys):
+    for name in ("a.png", "c.png"):
+        write_image(tmp_path / "in" / name)
+    (tmp_path / "in" / "b.jpg").write_bytes(b"no image")
+    whole = (tmp_path / "in" / "c.png").read_bytes()
+    (tmp_path / "in" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    assert predict(tmp_path / "in") == 1
+    _, images = outputs(tmp_path)
+    assert [i["file_name"] for i in images["images"]] == ["a.png", "c.png"]
+    said = capsys.readouterr().err
+    assert "2 of 4 could not be read" in said
+    assert "b.jpg: cannot be read as an image" in said
+    assert "cut.png: cannot be read as an image" in said
+
+
+def test_when_no_image_is_readable_each_is_named_and_the_results_are_empty(
+    predict, tmp_path, capsys
+):
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / name).write_bytes(b"no image")
+    assert predict(tmp_path / "a.png", tmp_path / "b.jpg") == 1
+    said = capsys.readouterr().err
+    assert "2 of 2 could not be read" in said
+    assert "a.png: cannot be read as an image" in said
+    assert "b.jpg: cannot be read as an image" in said
+    results, images = outputs(tmp_path)
+    assert (results, images["images"]) == ([], [])
+    assert [c["name"] for c in images["categories"]] == ["cat", "dog", "cow"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["coco_instances_results.json", "images.json"]
+
+
+@pytest.mark.parametrize("name", ["coco_instances_results.json", "images.json", "x.png"])
+def test_a_disk_that_fills_up_is_one_line_and_leaves_the_former_results(
+    predict, tmp_path, monkeypatch, capsys, name
+):
+    write_image(tmp_path / "x.png")
+    assert predict(tmp_path / "x.png") == 0
+
+    def contents():
+        return {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+
+    before, replace = contents(), os.replace
+
+    def full(source, target):
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device", str(source))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    capsys.readouterr()
+    assert predict(tmp_path / "x.png") == 2
+    said = capsys.readouterr().err
+    assert "error: cannot write " in said
+    assert f"{name}: No space left on device" in said
+    assert contents() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"inputs": ["missing.jpg"]}, "input not found: missing.jpg"),
+        ({"inputs": ["empty"]}, "no images in the folder empty"),
+        ({"inputs": ["*.gif"]}, "no image matches the pattern *.gif"),
+        ({"output": "x.png/out"}, "x.png/out cannot be written to: Not a directory"),
+        ({"config": "nowhere.yaml"}, "no config 'nowhere.yaml'"),
+        ({"weights": "nowhere.pth"}, "weights not found: nowhere.pth"),
+        ({"more": ["--device", "cuda"]}, "device cuda: PyTorch finds no CUDA"),
+        ({"more": ["--batch-size", "0"]}, "batch_size: expected"),
+        ({"more": ["--opts", "TEST.DETECTION_PER_IMAGE", "2"]}, "TEST.DETECTIONS_PER_IMAGE"),
+        ({"threshold": "50"}, "score_threshold: expected 0 to 1"),
+        ({"more": ["--selective-search", "fast"]}, "the model finds its own"),
+        ({"more": ["--search-width", "500"]}, "need --selective-search MODE"),
+        ({"config": RCNN}, "Add --selective-search MODE"),
+        (
+            {"config": RCNN, "more": ["--selective-search", "fast", "--search-width", "-1"]},
+            "--search-width: expected 0 or more, got -1",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_wrong_usage_ends_with_2_and_one_line(
+    predict, tmp_path, monkeypatch, capsys, options, says
+):
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "x.png")
+    (tmp_path / "empty").mkdir()
+    inputs = options.get("inputs", ["x.png"])
+    rest = {key: value for key, value in options.items() if key != "inputs"}
+    assert predict(*inputs, **rest) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert said.startswith("error: ") or "\nerror: " in said
+    assert says in said
+    assert not (tmp_path / "out" / "coco_instances_results.json").exists()
+
+
+def test_unwritable_output_is_noticed_before_the_model_is_built(predict, tmp_path, monkeypatch):
+    write_image(tmp_path / "x.png")
+    monkeypatch.setattr(tool, "Predictor", lambda *args, **kwargs: pytest.fail("built a model"))
+    assert predict(tmp_path / "x.png", output=tmp_path / "x.png" / "out") == 2
+
+
+def test_a_crash_leaves_the_former_results_whole(predict, tmp_path, monkeypatch):
+    write_image(tmp_path / "in" / "a.png")
+    assert predict(tmp_path / "in") == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
+    write_image(tmp_path / "in" / "b.png")
+    add = CocoResultsWriter.add
+
+    def dies(self, name, instances):
+        if name == "b.png":
+            raise KeyboardInterrupt
+        return add(self, name, instances)
+
+    monkeypatch.setattr(CocoResultsWriter, "add", dies)
+    assert predict(tmp_path / "in") == 130
+    after = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
+    assert after == before
+
+
+def names(*inputs, **kwargs) -> list[str]:
+    return [file.name for file in find_images([str(i) for i in inputs], **kwargs)]
+
+
+def test_find_images_by_folder_glob_and_file(tmp_path, monkeypatch):
+    for name in ("b/2.jpg", "b/10.JPG", "b/deep/1.webp", "a/1.tiff", "a/[x].png", "odd.dat"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    assert names(tmp_path / "b") == ["2.jpg", "10.JPG"]
+    assert names(tmp_path / "b", recursive=True) == ["2.jpg", "10.JPG", "deep/1.webp"]
+    assert names(tmp_path / "*" / "1*") == ["a/1.tiff", "b/10.JPG"]
+    assert names(tmp_path / "**" / "*.webp") == ["b/deep/1.webp"]
+    assert names(tmp_path / "a" / "[x].png") == ["[x].png"]
+    assert names(tmp_path / "odd.dat") == ["odd.dat"]
+    assert names(tmp_path / "b", tmp_path / "b" / "2.jpg") == ["2.jpg", "10.JPG"]
+    assert names(tmp_path / "b" / "2.jpg", tmp_path / "a") == ["b/2.jpg", "a/1.tiff", "a/[x].png"]
+    monkeypatch.chdir(tmp_path)
+    assert names("b", "b/../b/2.jpg", tmp_path / "b") == ["2.jpg", "10.JPG"]
+    assert names("b/*", recursive=True) == ["2.jpg", "10.JPG"]
+
+
+def test_find_images_hints_at_subfolders(tmp_path):
+    write_image(tmp_path / "in" / "deep" / "x.png")
+    with pytest.raises(UserError, match="its subfolders hold some: add --recursive"):
+        names(tmp_path / "in")
+
+
+def test_same_names_in_two_folders_keep_apart(predict, tmp_path):
+    write_image(tmp_path / "in" / "a" / "x.png", 40, 50)
+    write_image(tmp_path / "in" / "b" / "x.png", 50, 40)
+    assert predict(tmp_path / "in", more=["--recursive"]) == 0
+    _, images = outputs(tmp_path)
+    assert [i["file_name"] for i in images["images"]] == ["a/x.png", "b/x.png"]
+    for name, size in (("a/x.png", (480, 384)), ("b/x.png", (384, 480))):
+        with Image.open(tmp_path / "out" / "pictures" / name) as picture:
+            assert picture.size == size
+
+
+def test_pictures_of_an_earlier_run_are_not_inputs(predict, tmp_path):
+    write_image(tmp_path / "x.png")
+    for _ in range(2):
+        assert predict(tmp_path, more=["--recursive"]) == 0
+        assert [i["file_name"] for i in outputs(tmp_path)[1]["images"]] == ["x.png"]

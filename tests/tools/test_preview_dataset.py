@@ -1,0 +1,147 @@
+"""The contact sheet of a data set from the command line."""
+
+import importlib.util
+import json
+import os
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from PIL import Image
+from support import REPO, write_coco
+
+from mask_rcnn_ext.report.drawing.pictures import instance_color
+
+_SCRIPT = REPO / "tools" / "preview_dataset.py"
+_SPEC = importlib.util.spec_from_file_location("preview_dataset_tool", _SCRIPT)
+tool = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(tool)
+
+# pycocotools' compiled code under NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+NAME = "preview_of_two_classes"
+
+
+def make_records(folder, count):
+    """Return records of detectron2's: a polygon and a bitmap in each image, and a crowd."""
+    records = []
+    bitmap = np.zeros((30, 40), dtype=np.uint8)
+    bitmap[15:28, 20:38] = 1
+    for i in range(count):
+        path = folder / f"{i}.png"
+        Image.new("RGB", (40, 30), (10 * i, 0, 0)).save(path)
+        shared = {"bbox_mode": BoxMode.XYWH_ABS}
+        polygon = [[2.0, 2.0, 14.0, 2.0, 14.0, 12.0, 2.0, 12.0]]
+        annotations = [
+            {"category_id": 0, "bbox": [2, 2, 12, 10], "segmentation": polygon, **shared},
+            {"category_id": 1, "bbox": [20, 15, 18, 13], "segmentation": bitmap, **shared},
+            {"category_id": 1, "bbox": [0, 0, 40, 30], "iscrowd": 1, **shared},
+        ]
+        records.append(
+            {
+                "file_name": str(path),
+                "image_id": i,
+                "height": 30,
+                "width": 40,
+                "annotations": annotations,
+            }
+        )
+    return records
+
+
+@pytest.fixture
+def registered(tmp_path):
+    records = make_records(tmp_path, 5)
+    DatasetCatalog.register(NAME, lambda: records)
+    MetadataCatalog.get(NAME).set(thing_classes=["one", "two"])
+    yield tmp_path
+    DatasetCatalog.remove(NAME)
+    MetadataCatalog.remove(NAME)
+
+
+def test_a_registered_data_set(registered, capsys):
+    output = registered / "out" / "sheet.png"
+    command = ["--dataset", NAME, "--output", str(output), "--num", "4", "--columns", "2"]
+    assert tool.main([*command, "--size", "120"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(output)
+    assert lines[1] == "5 images, 10 objects and 5 crowd regions"
+    assert [line.split() for line in lines[2:]] == [["one", "5"], ["two", "5"]]
+    sheet = np.array(Image.open(output))
+    assert sheet.shape[1] == 2 * 120 + 3 * 10
+    for index in (0, 1):  # both kinds of mask are drawn, in each of the four pictures
+        near = np.abs(sheet.astype(int) - instance_color(index)).max(axis=2) < 30
+        assert near.sum() > 4 * 50
+    assert os.listdir(output.parent) == ["sheet.png"]
+
+
+def test_the_seed_decides_the_images(registered):
+    def sheet(seed):
+        output = registered / "sheet.png"
+        command = ["--dataset", NAME, "--output", str(output), "--num", "2", "--seed", str(seed)]
+        assert tool.main(command) == 0
+        return output.read_bytes()
+
+    assert sheet(0) == sheet(0)
+    assert len({tuple(tool.choose(5, 2, seed)) for seed in range(6)}) > 1
+    assert tool.choose(5, 9, 0) == [0, 1, 2, 3, 4]
+
+
+def test_json_and_images(tmp_path, capsys):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    polygon = [[2, 2, 14, 2, 14, 12, 2, 12]]
+    annotation = {"id": 1, "image_id": 1, "category_id": 9, "iscrowd": 0, "segmentation": polygon}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
+        "annotations": [{**annotation, "bbox": [2, 2, 12, 10], "area": 120}],
+        "categories": [{"id": 9, "name": "cell"}],
+    }
+    (tmp_path / "data.json").write_text(json.dumps(content), encoding="utf-8")
+    output = tmp_path / "sheet.png"
+    command = ["--json", str(tmp_path / "data.json"), "--images", str(tmp_path)]
+    assert tool.main([*command, "--output", str(output)]) == 0
+    assert output.is_file()
+    assert capsys.readouterr().out.split()[-2:] == ["cell", "1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "occluded_shapes_trian"], "did you mean 'occluded_shapes_train'"),
+        ([], "either --dataset NAME"),
+        (["--json", "a.json"], "--images"),
+        (["--dataset", "a", "--json", "b", "--images", "c"], "either --dataset NAME"),
+        (["--json", "gone.json", "--images", "."], "gone.json"),
+        (["--dataset", "a", "--num", "0"], "--num"),
+    ],
+)
+def test_bad_input_is_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert tool.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_image_is_named_and_nothing_is_written(registered, capsys):
+    (registered / "3.png").unlink()
+    output = registered / "sheet.png"
+    assert tool.main(["--dataset", NAME, "--output", str(output)]) == 2
+    assert "3.png" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_boxes_without_masks_are_shown_when_asked_for(tmp_path, capsys):
+    path, images = write_coco(tmp_path, images=2)
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"][::2]:
+        del annotation["segmentation"]
+    path.write_text(json.dumps(content))
+    arguments = ["--json", str(path), "--images", str(images), "--output", str(tmp_path / "a.png")]
+    assert tool.main(arguments) == 0
+    assert "2 images, 2 objects" in capsys.readouterr().out
+    assert tool.main([*arguments, "--boxes"]) == 0
+    assert "2 images, 4 objects" in capsys.readouterr().out
