@@ -29,10 +29,10 @@ from ..checkpoint.checkpointer import Checkpointer
 from ..data.loader import TrainLoader
 from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
-from ..modeling.fcis.tta import augmented_model
+from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
-from ..modeling.precision import amp_dtype, inference_autocast, prepare_model
-from ..modeling.test_time_augmentation import add_tta_results, require_tta, tta_config
+from ..modeling.precision import get_amp_dtype, inference_autocast, prepare_model
+from ..modeling.test_time_augmentation import add_tta_results, make_tta_config, require_tta
 from ..proposals.stored import proposals_explained, require_proposal_files, training_dicts
 from .hooks import RunRecord, StepSeed
 from .optimizer import build_optimizer
@@ -269,7 +269,7 @@ class Trainer(DefaultTrainer):
         logger.info("Evaluating with test-time augmentation.")
         folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
-        return cls.test(tta_config(cfg), augmented_model(cfg, model), evaluators)
+        return cls.test(make_tta_config(cfg), build_tta_model(cfg, model), evaluators)
 
 
 class AutocastTrainer(SimpleTrainer):
@@ -309,12 +309,12 @@ def build_loop(
     """Return detectron2's loop for float32 or float16, or the one above for bfloat16.
 
     Args:
-        cfg: the config, see `amp_dtype`.
+        cfg: the config, see `get_amp_dtype`.
         model: the model to train, perhaps wrapped for distributed training.
         loader: endless batches.
         optimizer: of the model's parameters.
     """
-    dtype = amp_dtype(cfg)
+    dtype = get_amp_dtype(cfg)
     if dtype is None:
         return SimpleTrainer(model, loader, optimizer)
     if dtype is torch.float16:

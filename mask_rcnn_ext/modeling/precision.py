@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import UserError
 
-__all__ = ["amp_dtype", "choose_device", "inference_autocast", "prepare_model"]
+__all__ = ["choose_device", "get_amp_dtype", "inference_autocast", "prepare_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def choose_device(cfg: CfgNode, device: str | torch.device | None = None) -> Non
     cfg.MODEL.DEVICE = str(wanted)
 
 
-def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
+def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     """Return the autocast dtype that `cfg` asks for, or None when `SOLVER.AMP.ENABLED` is off.
 
     Raises:
@@ -72,7 +72,7 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
 
 def inference_autocast(cfg: CfgNode) -> AbstractContextManager[object]:
     """Return the context to predict in: autocast if `MASK_RCNN_EXT.AMP_INFERENCE`, else none."""
-    dtype = amp_dtype(cfg) if cfg.MASK_RCNN_EXT.AMP_INFERENCE else None
+    dtype = get_amp_dtype(cfg) if cfg.MASK_RCNN_EXT.AMP_INFERENCE else None
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(torch.device(cfg.MODEL.DEVICE).type, dtype=dtype)
@@ -98,7 +98,7 @@ def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
     """
     if cfg.MASK_RCNN_EXT.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if amp_dtype(cfg) is not None:
+    if get_amp_dtype(cfg) is not None:
         for path in _FLOAT32_OUTPUTS:
             module: object = model
             for name in path.split("."):

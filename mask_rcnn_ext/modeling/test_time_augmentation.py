@@ -26,7 +26,7 @@ from ..errors import UserError
 from .checks import is_generalized_rcnn
 from .fcis import FCIS
 
-__all__ = ["MaskRCNNWithTTA", "add_tta_results", "require_tta", "tta_config"]
+__all__ = ["MaskRCNNWithTTA", "add_tta_results", "make_tta_config", "require_tta"]
 
 
 def require_tta(cfg: CfgNode) -> None:
@@ -69,7 +69,7 @@ def _keypoint_flip(cfg: CfgNode) -> list[int]:
     return flip
 
 
-def tta_config(cfg: CfgNode) -> CfgNode:
+def make_tta_config(cfg: CfgNode) -> CfgNode:
     """Return a copy of `cfg` whose test loader hands over images at their own size.
 
     detectron2 would resize them to `INPUT.MIN_SIZE_TEST` and from there to each scale: at 1200

@@ -7,8 +7,8 @@ from support import SMALL, TINY_CONFIG
 
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.modeling.precision import (
-    amp_dtype,
     choose_device,
+    get_amp_dtype,
     inference_autocast,
     prepare_model,
 )
@@ -27,15 +27,17 @@ def config(*overrides: str):
     ],
 )
 def test_dtype_by_device(device, name, expected):
-    assert amp_dtype(config("MODEL.DEVICE", device, "MASK_RCNN_EXT.AMP_DTYPE", name)) is expected
+    assert (
+        get_amp_dtype(config("MODEL.DEVICE", device, "MASK_RCNN_EXT.AMP_DTYPE", name)) is expected
+    )
 
 
 def test_off_by_default_and_unknown_names_are_refused():
-    assert amp_dtype(config("SOLVER.AMP.ENABLED", "False")) is None
+    assert get_amp_dtype(config("SOLVER.AMP.ENABLED", "False")) is None
     with pytest.raises(UserError, match="'half'"):
-        amp_dtype(config("MASK_RCNN_EXT.AMP_DTYPE", "half"))
+        get_amp_dtype(config("MASK_RCNN_EXT.AMP_DTYPE", "half"))
     with pytest.raises(UserError, match="use bfloat16"):
-        amp_dtype(config("MASK_RCNN_EXT.AMP_DTYPE", "float16"))
+        get_amp_dtype(config("MASK_RCNN_EXT.AMP_DTYPE", "float16"))
 
 
 def test_boxes_reach_the_roi_layers_in_float32():

@@ -19,8 +19,8 @@ from mask_rcnn_ext.modeling.precision import inference_autocast, prepare_model
 from mask_rcnn_ext.modeling.test_time_augmentation import (
     MaskRCNNWithTTA,
     add_tta_results,
+    make_tta_config,
     require_tta,
-    tta_config,
 )
 
 NAMES = ["nose", "left_eye", "right_eye"]
@@ -115,7 +115,7 @@ def test_one_view_at_the_test_size_is_the_plain_model(keypoints):
 
 
 def test_one_view_of_an_image_that_is_resized():
-    """The original goes in, see `tta_config`; the plain model gets it resized."""
+    """The original goes in, see `make_tta_config`; the plain model gets it resized."""
     from detectron2.data.transforms import ResizeShortestEdge
 
     cfg = cfg_of()
@@ -131,7 +131,7 @@ def test_one_view_of_an_image_that_is_resized():
 
 def test_the_test_loader_of_tta_does_not_resize():
     cfg = cfg_of()
-    assert tta_config(cfg).INPUT.MIN_SIZE_TEST == 0
+    assert make_tta_config(cfg).INPUT.MIN_SIZE_TEST == 0
     assert cfg.INPUT.MIN_SIZE_TEST == 64
 
 

@@ -9,19 +9,19 @@ from detectron2.structures import Boxes, Instances
 
 from ...errors import UserError
 from .roi_heads import FCISROIHeads
-from .voting import select_detections, single_masks, vote_masks
+from .voting import paste_masks, select_detections, vote_masks
 
 __all__ = ["FCIS"]
 
 
 @META_ARCH_REGISTRY.register()
 class FCIS(GeneralizedRCNN):
-    """`GeneralizedRCNN` on `FCISROIHeads`; its detections come from mask voting.
+    """`GeneralizedRCNN` with `FCISROIHeads`; its detections come from mask voting.
 
-    Training is that of `GeneralizedRCNN`. In testing the RoIs are scaled to the output image, those
-    of a side under `min_size` network pixels are dropped, and `voting` makes detections of the
-    rest there, in the output's pixels: the boxes of the result are those of the masks, and no box
-    is regressed further.
+    It trains as `GeneralizedRCNN` does. In testing the RoIs are scaled to the output image, RoIs
+    with a side under `min_size` pixels of the network's input are dropped, and the other RoIs vote
+    in pixels of the output, see `vote_masks`. The boxes of the result are the boxes of the masks;
+    no box is regressed after the vote.
 
     Attributes:
         mask_threshold: a pixel belongs to a mask from this probability on.
@@ -40,21 +40,21 @@ class FCIS(GeneralizedRCNN):
         min_size: float = 2.0,
         **kwargs: Any,
     ) -> None:
-        """Build the model; the defaults are those of FCIS's COCO models.
+        """Build the model; the defaults are the values of FCIS's COCO models.
 
         Args:
-            mask_threshold: of the votes and of the result.
-            score_threshold: lower ones are dropped.
+            mask_threshold: threshold of the votes and of the result.
+            score_threshold: detections with a lower score are dropped.
             nms_threshold: see `select_detections`.
             vote_iou_threshold: see `vote_masks`.
-            mask_voting: False: each detection has its own RoI's mask and box.
-            detections_per_image: the most that are kept, of all classes.
+            mask_voting: False gives each detection the mask and the box of its RoI.
+            detections_per_image: the largest number of detections, over all classes.
             min_size: least width and height of a RoI, in pixels of the network's input.
             kwargs: see `GeneralizedRCNN`.
 
         Raises:
-            UserError: the heads are others than `FCISROIHeads`, or the mask threshold is not
-                between 0 and 1.
+            UserError: the heads are not `FCISROIHeads`, or the mask threshold is not between 0 and
+                1.
         """
         if not isinstance(kwargs["roi_heads"], FCISROIHeads):
             raise UserError(
@@ -64,7 +64,7 @@ class FCIS(GeneralizedRCNN):
         if not 0 < mask_threshold < 1:
             raise UserError(
                 "MODEL.FCIS.MASK_THRESH: expected a probability above 0 and below 1, got "
-                f"{mask_threshold}; FCIS's is 0.4"
+                f"{mask_threshold}; FCIS uses 0.4"
             )
         super().__init__(**kwargs)
         self.mask_threshold, self.score_threshold = mask_threshold, score_threshold
@@ -74,9 +74,9 @@ class FCIS(GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read `MODEL.FCIS`, detectron2's keys of the same meaning, and what the base class does.
+        """Read `MODEL.FCIS`, four keys of detectron2, and the keys of the base class.
 
-        Those are `MODEL.ROI_HEADS.SCORE_THRESH_TEST` and `NMS_THRESH_TEST`,
+        The four keys are `MODEL.ROI_HEADS.SCORE_THRESH_TEST` and `NMS_THRESH_TEST`,
         `TEST.DETECTIONS_PER_IMAGE` and `MODEL.PROPOSAL_GENERATOR.MIN_SIZE`.
         """
         fcis, heads = cfg.MODEL.FCIS, cfg.MODEL.ROI_HEADS
@@ -102,11 +102,11 @@ class FCIS(GeneralizedRCNN):
         Returns:
             For each image {"instances": `Instances`} in pixels of the output: `pred_boxes`,
             `scores`, `pred_classes`, and `pred_masks` bool (D, height, width). Without
-            `do_postprocess`, the RoIs, see `FCISROIHeads`.
+            `do_postprocess`, the RoIs of each image, see `FCISROIHeads`.
 
         Raises:
-            NotImplementedError: `detected_instances` are given. FCIS has no branch that could run
-                on boxes of another model.
+            NotImplementedError: `detected_instances` are given. FCIS finds boxes and masks
+                together; it has no branch that predicts masks for given boxes.
         """
         if detected_instances is not None:
             raise NotImplementedError("FCIS finds boxes and masks together; it takes no boxes")
@@ -122,14 +122,14 @@ class FCIS(GeneralizedRCNN):
 
     @torch.no_grad()
     def detect(self, rois: Instances, height: int, width: int) -> Instances:
-        """Make detections of the RoIs of an image.
+        """Turn the RoIs of an image into detections.
 
         Args:
-            rois: see `FCISROIHeads`; in pixels of the network's input.
-            height: of the output image.
-            width: the same.
+            rois: the result of `FCISROIHeads`, in pixels of the network's input.
+            height: height of the output image.
+            width: width of the output image.
         """
-        # detectron2 keeps what is larger than the threshold, FCIS also what equals it.
+        # detectron2 drops boxes whose side equals the threshold, FCIS keeps them.
         rois = rois[rois.proposal_boxes.nonempty(threshold=max(self.min_size - 1e-5, 0.0))]
         boxes = Boxes(rois.proposal_boxes.tensor)
         boxes.scale(width / rois.image_size[1], height / rois.image_size[0])
@@ -142,21 +142,13 @@ class FCIS(GeneralizedRCNN):
             nms_threshold=self.nms_threshold,
             limit=self.detections_per_image,
         )
-        size, threshold = (height, width), self.mask_threshold
         arguments = (boxes.tensor, probs, masks, selected)
-        if self.mask_voting:
-            found = vote_masks(
-                *arguments,
-                image_size=size,
-                mask_threshold=threshold,
-                iou_threshold=self.vote_iou_threshold,
-            )
-        else:
-            found = single_masks(*arguments, image_size=size, mask_threshold=threshold)
-        return Instances(
-            size,
-            pred_boxes=Boxes(found.boxes),
-            scores=found.scores,
-            pred_classes=found.classes,
-            pred_masks=found.masks,
+        size, threshold = (height, width), self.mask_threshold
+        if not self.mask_voting:
+            return paste_masks(*arguments, image_size=size, mask_threshold=threshold)
+        return vote_masks(
+            *arguments,
+            image_size=size,
+            mask_threshold=threshold,
+            iou_threshold=self.vote_iou_threshold,
         )

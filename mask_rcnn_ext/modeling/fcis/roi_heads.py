@@ -1,10 +1,10 @@
 """FCIS's heads: score maps of the image, assembled for each RoI (arXiv:1611.07709, section 3).
 
 Letters: N images, R RoIs of all images, K foreground classes, C = K + 1 with the background last
-(label K, as in detectron2; FCIS's own code has it first); k bins and P pooled cells a side.
+(label K, as in detectron2; FCIS's own code has it first); k bins and P pooled cells per side.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -13,65 +13,45 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.poolers import convert_boxes_to_pooler_format
 from detectron2.modeling.roi_heads import ROIHeads
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from ...errors import UserError
+from ...errors import UserError, nearest
 from ...layers import PSROIAlign, PSROIPool
-from .losses import RoILosses, hardest, roi_losses, sample_mask_targets
-from .objects import bitmasks_of, numbered
-from .pooler import build_ps_pooler, require_in_range
-from .scores import class_logits, foreground_masks
+from .losses import (
+    RoILosses,
+    compute_class_logits,
+    compute_roi_losses,
+    predict_masks,
+    sample_mask_targets,
+    select_hardest,
+)
 
-__all__ = ["FCISROIHeads", "Pooled", "RoIResults"]
+__all__ = ["FCISROIHeads"]
 
-_ALL = 1_000_000  # RoIs per image that are sampled when all are to be
-
-
-class Pooled(NamedTuple):
-    """What R RoIs see.
-
-    Attributes:
-        scores: (R, C, 2, P, P), see `scores`.
-        deltas: (R, 4), class-agnostic box deltas.
-    """
-
-    scores: Tensor
-    deltas: Tensor
-
-
-class RoIResults(NamedTuple):
-    """What R RoIs of an image are found to be.
-
-    Attributes:
-        probs: (R, C), softmax over classes.
-        masks: (R, P, P), probabilities, of each RoI's best foreground class.
-        boxes: (R, 4), XYXY_ABS: where the deltas move the RoIs, clipped to the image.
-    """
-
-    probs: Tensor
-    masks: Tensor
-    boxes: Tensor
+POOLER_TYPES = ("PSROIPool", "PSROIAlign")
+_ALL = 1_000_000  # RoIs to sample per image with OHEM, which samples all of them
 
 
 @ROI_HEADS_REGISTRY.register()
 class FCISROIHeads(ROIHeads):
     """Classes, boxes and masks of all RoIs from one set of score maps; no layer runs on a RoI.
 
-    Belongs to the meta-architecture `FCIS`, which makes detections of what it returns in testing.
+    These heads belong to the meta-architecture `FCIS`, which turns their RoIs into detections.
 
-    In training it returns the sampled proposals and `loss_cls`, `loss_mask`, `loss_box_reg`: per
-    image, over the RoIs that count, the mean cross entropy, and the sums of mask and box losses of
-    the positive ones divided by `batch_size_per_image`; averaged over images. With OHEM all RoIs
-    are sampled, the hardest `ohem_size` count, and that is what the sums are divided by.
+    In training they return the sampled proposals and the losses `loss_cls`, `loss_mask` and
+    `loss_box_reg`. For each image, `loss_cls` is the mean cross entropy of the RoIs that count; the
+    other two are the sums over positive RoIs, divided by `batch_size_per_image`. The losses are
+    then averaged over images. With OHEM all RoIs are sampled, the hardest `ohem_size` RoIs count,
+    and the sums are divided by `ohem_size`.
 
-    In testing it returns for each image `Instances` in the network's pixels with `proposal_boxes`,
-    `class_probs` (R, C) and `roi_masks` (R, P, P). The RoIs are those of the RPN, then, for each
-    pass after the first, the same ones moved by the deltas.
+    In testing they return for each image an `Instances` with `proposal_boxes` in pixels of the
+    network's input, `class_probs` (R, C) and `roi_masks` (R, P, P), all float. It holds the RoIs of
+    the RPN, followed by the same RoIs moved by their deltas, once for each pass after the first.
 
     Deviations from the released code: boxes are continuous, where it counts pixels (+ 1), and the
-    box branch has no dead output for the background, as in the paper.
+    box branch has no unused output for the background, as in the paper.
     """
 
     @configurable
@@ -93,16 +73,16 @@ class FCISROIHeads(ROIHeads):
         """Build the heads.
 
         Args:
-            in_feature: name of the one feature map, res5.
-            in_channels: of that.
+            in_feature: name of the only feature map they read, res5.
+            in_channels: channels of this feature map.
             conv_dim: channels of the convolution before the score maps.
             pooler: `PSROIPool` or `PSROIAlign`.
-            box2box_transform: FCIS's weights are (5, 5, 2, 2).
-            smooth_l1_beta: of the box loss.
-            mask_loss_weight: of the mask loss; FCIS's is 10.
-            mask_threshold: of the mask targets.
-            ohem_size: RoIs per image that count, the hardest; None: those that are sampled.
-            num_passes: in testing, 1 or more.
+            box2box_transform: FCIS uses the weights (5, 5, 2, 2).
+            smooth_l1_beta: beta of the box loss.
+            mask_loss_weight: weight of the mask loss; FCIS uses 10.
+            mask_threshold: threshold of the mask targets; FCIS uses 0.4.
+            ohem_size: number of hardest RoIs per image that count; None: all sampled RoIs count.
+            num_passes: number of passes in testing, at least 1.
             kwargs: see `ROIHeads`.
         """
         super().__init__(**kwargs)
@@ -124,8 +104,8 @@ class FCISROIHeads(ROIHeads):
         """Translate the config into the constructor's arguments.
 
         Raises:
-            UserError: not exactly one feature map, no mask branch, a keypoint branch, or see
-                `require_in_range` and `build_ps_pooler`.
+            UserError: there is not exactly one feature map, the mask branch is off, the keypoint
+                branch is on, the type of the RoI layer is unknown, or a number is out of range.
         """
         names = cfg.MODEL.ROI_HEADS.IN_FEATURES
         if len(names) != 1 or names[0] not in input_shape:
@@ -138,7 +118,7 @@ class FCISROIHeads(ROIHeads):
                 "FCISROIHeads has masks and no keypoints: set MODEL.MASK_ON True and "
                 "MODEL.KEYPOINT_ON False"
             )
-        require_in_range(cfg)
+        _require_in_range(cfg)
         ret = super().from_config(cfg)
         if cfg.MODEL.FCIS.OHEM:
             ret |= {"batch_size_per_image": _ALL, "positive_fraction": 1.0}
@@ -148,7 +128,7 @@ class FCISROIHeads(ROIHeads):
             "in_feature": names[0],
             "in_channels": shape.channels,
             "conv_dim": cfg.MODEL.FCIS.CONV_DIM,
-            "pooler": build_ps_pooler(cfg, shape.stride),
+            "pooler": _build_pooler(cfg, shape.stride),
             "box2box_transform": Box2BoxTransform(weights=cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS),
             "smooth_l1_beta": cfg.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA,
             "mask_loss_weight": cfg.MODEL.FCIS.MASK_LOSS_WEIGHT,
@@ -173,27 +153,42 @@ class FCISROIHeads(ROIHeads):
         if not self.training:
             return self.inference(maps, proposals), {}
         assert targets is not None, "'targets' argument is required during training"
-        masks = [bitmasks_of(target) for target in targets]
-        sampled = self.label_and_sample_proposals(proposals, [numbered(t) for t in targets])
+        masks = [_get_bitmasks(target) for target in targets]
+        # detectron2 copies each field that begins with `gt_` for each sampled proposal. Masks of
+        # hundreds of proposals would fill the memory, so the index of the object stands for them.
+        unmasked = [
+            Instances(
+                target.image_size,
+                gt_boxes=target.gt_boxes,
+                gt_classes=target.gt_classes,
+                gt_index=torch.arange(len(target), device=target.gt_boxes.device),
+            )
+            for target in targets
+        ]
+        sampled = self.label_and_sample_proposals(proposals, unmasked)
         return sampled, self.losses(maps, sampled, masks)
 
     def compute_maps(self, features: dict[str, Tensor]) -> Tensor:
-        """Return (N, (2 C + 4) k k, H, W): the score maps and, behind them, those of the boxes."""
+        """Return the score maps, followed by the box maps: (N, (2 C + 4) k k, H, W)."""
         hidden = self.conv_new(features[self.in_feature])
         return cat([self.score_maps(hidden), self.box_maps(hidden)], dim=1)
 
-    def pool(self, maps: Tensor, boxes: list[Boxes]) -> Pooled:
+    def pool(self, maps: Tensor, boxes: list[Boxes]) -> tuple[Tensor, Tensor]:
         """Pool the RoIs of N images, one image after the other.
 
         Args:
             maps: see `compute_maps`.
-            boxes: of each image, in its pixels as the network sees it.
+            boxes: the RoIs of each image, in pixels of the network's input.
+
+        Returns:
+            The scores (R, C, 2, P, P), see the module `losses`, and the class-agnostic box deltas
+            (R, 4).
         """
         pooled = self.pooler(maps, convert_boxes_to_pooler_format(boxes))
         scores, deltas = pooled[:, :-4], pooled[:, -4:]
         side = pooled.shape[-1]
         scores = scores.reshape(len(pooled), self.num_classes + 1, 2, side, side)
-        return Pooled(scores, deltas.mean(dim=(2, 3)))
+        return scores, deltas.mean(dim=(2, 3))
 
     def losses(
         self, maps: Tensor, proposals: list[Instances], masks: list[Tensor]
@@ -202,25 +197,24 @@ class FCISROIHeads(ROIHeads):
 
         Args:
             maps: see `compute_maps`.
-            proposals: of `label_and_sample_proposals`.
-            masks: (G, H, W) bool for each image, of its G objects.
+            proposals: the result of `label_and_sample_proposals`.
+            masks: the masks of the G objects of each image, (G, H, W) bool.
         """
-        pooled = self.pool(maps, [p.proposal_boxes for p in proposals])
+        scores, deltas = self.pool(maps, [p.proposal_boxes for p in proposals])
         classes = cat([p.gt_classes for p in proposals])
         foreground = [p[p.gt_classes < self.num_classes] for p in proposals]
-        mask_targets, delta_targets = self._targets(foreground, masks, pooled)
-        losses = roi_losses(
-            *(pooled.scores, pooled.deltas, classes, mask_targets, delta_targets),
+        losses = compute_roi_losses(
+            *(scores, deltas, classes, *self._make_targets(foreground, masks, deltas)),
             smooth_l1_beta=self.smooth_l1_beta,
         )
-        _log_accuracy(pooled.scores, classes)
+        _log_accuracy(scores, classes)
         sizes = [len(p) for p in proposals]
         nothing = losses.classification.sum() * 0  # attached to the graph, also without RoIs
         totals = dict.fromkeys(("loss_cls", "loss_mask", "loss_box_reg"), nothing)
-        for of_image in zip(*(loss.split(sizes) for loss in losses), strict=True):
-            counted = RoILosses(*of_image)
+        for image_losses in zip(*(loss.split(sizes) for loss in losses), strict=True):
+            counted = RoILosses(*image_losses)
             if self.ohem_size is not None:
-                kept = hardest(counted, self.ohem_size, self.mask_loss_weight)
+                kept = select_hardest(counted, self.ohem_size, self.mask_loss_weight)
                 counted = RoILosses(*(loss[kept] for loss in counted))
             normalizer = self.ohem_size or self.batch_size_per_image
             if len(counted.classification):
@@ -230,65 +224,105 @@ class FCISROIHeads(ROIHeads):
             totals["loss_box_reg"] = totals["loss_box_reg"] + counted.box.sum() / normalizer
         return {name: total / len(proposals) for name, total in totals.items()}
 
-    def _targets(
-        self, foreground: list[Instances], masks: list[Tensor], pooled: Pooled
+    def _make_targets(
+        self, foreground: list[Instances], masks: list[Tensor], deltas: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the targets of the F positive RoIs: masks (F, P, P) bool and deltas (F, 4)."""
-        side = pooled.scores.shape[-1]
-        mask_targets = [pooled.deltas.new_zeros(0, side, side, dtype=torch.bool)]
-        delta_targets = [pooled.deltas.new_zeros(0, 4)]
-        for rois, masks_per_image in zip(foreground, masks, strict=True):
-            if not len(rois):  # without objects the proposals have no field but their class
+        side = self.pooler.output_size
+        mask_targets = [deltas.new_zeros(0, side, side, dtype=torch.bool)]
+        delta_targets = [deltas.new_zeros(0, 4)]
+        for rois, image_masks in zip(foreground, masks, strict=True):
+            if not len(rois):  # proposals of an image without objects have no `gt_index`
                 continue
-            boxes, matched = rois.proposal_boxes.tensor, rois.gt_index
+            boxes, threshold = rois.proposal_boxes.tensor, self.mask_threshold
             mask_targets.append(
                 sample_mask_targets(
-                    *(masks_per_image, boxes, matched), size=side, threshold=self.mask_threshold
+                    image_masks, boxes, rois.gt_index, size=side, threshold=threshold
                 )
             )
-            deltas = self.box2box_transform.get_deltas(boxes, rois.gt_boxes.tensor)
-            delta_targets.append(deltas.to(pooled.deltas.dtype))
+            targets = self.box2box_transform.get_deltas(boxes, rois.gt_boxes.tensor)
+            delta_targets.append(targets.to(deltas.dtype))
         return cat(mask_targets), cat(delta_targets)
 
     def inference(self, maps: Tensor, proposals: list[Instances]) -> list[Instances]:
-        """Return what the RoIs of each image are found to be, see the class."""
+        """Return the RoIs of each image with their classes and masks, see the class."""
         boxes = [p.proposal_boxes for p in proposals]
-        image_sizes = [p.image_size for p in proposals]
-        found: list[list[Instances]] = [[] for _ in proposals]
+        passes: list[list[Instances]] = [[] for _ in proposals]
         for _ in range(self.num_passes):
-            results = self.evaluate_rois(maps, boxes, image_sizes)
-            for passes, rois, result, size in zip(found, boxes, results, image_sizes, strict=True):
-                fields = {"class_probs": result.probs, "roi_masks": result.masks}
-                passes.append(Instances(size, proposal_boxes=rois, **fields))
-            boxes = [Boxes(result.boxes) for result in results]
-        return [Instances.cat(passes) for passes in found]
-
-    def evaluate_rois(
-        self, maps: Tensor, boxes: list[Boxes], image_sizes: list[tuple[int, int]]
-    ) -> list[RoIResults]:
-        """Pool the RoIs of each image once and return what they are found to be."""
-        pooled = self.pool(maps, boxes)
-        probs = class_logits(pooled.scores).softmax(dim=1)
-        masks = foreground_masks(pooled.scores, probs)
-        moved = self.box2box_transform.apply_deltas(pooled.deltas, cat([b.tensor for b in boxes]))
-        results = []
-        sizes = [len(b) for b in boxes]
-        for *parts, size in zip(
-            *(part.split(sizes) for part in (probs, masks, moved)), image_sizes, strict=True
-        ):
-            clipped = Boxes(parts[2])
-            clipped.clip(size)
-            results.append(RoIResults(parts[0], parts[1], clipped.tensor))
-        return results
+            scores, deltas = self.pool(maps, boxes)
+            probs = compute_class_logits(scores).softmax(dim=1)
+            masks = predict_masks(scores, probs)
+            moved = self.box2box_transform.apply_deltas(deltas, cat([b.tensor for b in boxes]))
+            sizes = [len(b) for b in boxes]
+            split = zip(*(part.split(sizes) for part in (probs, masks, moved)), strict=True)
+            for index, (image_probs, image_masks, image_boxes) in enumerate(split):
+                size = proposals[index].image_size
+                fields = {"class_probs": image_probs, "roi_masks": image_masks}
+                passes[index].append(Instances(size, proposal_boxes=boxes[index], **fields))
+                boxes[index] = Boxes(image_boxes)
+                boxes[index].clip(size)
+        return [Instances.cat(rois) for rois in passes]
 
 
-def _log_accuracy(pooled: Tensor, classes: Tensor) -> None:
-    """Log how many RoIs, and positive ones, have the right class."""
+def _require_in_range(cfg: CfgNode) -> None:
+    """Check the numbers of `MODEL.FCIS` that no other function checks."""
+    fcis = cfg.MODEL.FCIS
+    for key, fits, expected in (
+        ("NUM_PASSES_TEST", fcis.NUM_PASSES_TEST >= 1, "1 or more"),
+        ("CONV_DIM", fcis.CONV_DIM >= 1, "1 or more"),
+        ("CONV_LR_FACTOR", fcis.CONV_LR_FACTOR > 0, "more than 0"),
+        ("MASK_LOSS_WEIGHT", fcis.MASK_LOSS_WEIGHT >= 0, "0 or more"),
+        ("POOLER_SAMPLING_RATIO", fcis.POOLER_SAMPLING_RATIO >= 0, "0 or more"),
+        ("VOTE_IOU_THRESH", 0 < fcis.VOTE_IOU_THRESH <= 1, "more than 0 and at most 1"),
+    ):
+        if not fits:
+            raise UserError(f"MODEL.FCIS.{key}: expected {expected}, got {fcis[key]}")
+
+
+def _build_pooler(cfg: CfgNode, stride: int) -> PSROIPool | PSROIAlign:
+    """Build the position-sensitive RoI layer of `MODEL.FCIS`."""
+    fcis = cfg.MODEL.FCIS
+    if fcis.POOLER_TYPE not in POOLER_TYPES:
+        raise UserError(
+            f"MODEL.FCIS.POOLER_TYPE: expected {' or '.join(POOLER_TYPES)}, got "
+            f"{fcis.POOLER_TYPE!r}{nearest(str(fcis.POOLER_TYPE), POOLER_TYPES)}"
+        )
+    bins, side = fcis.NUM_BINS, fcis.POOLED_SIZE
+    if bins < 1 or side < bins:
+        raise UserError(
+            "MODEL.FCIS: expected NUM_BINS of 1 or more and a POOLED_SIZE of at least NUM_BINS, "
+            f"got {bins} and {side}"
+        )
+    if fcis.POOLER_TYPE == "PSROIPool":
+        return PSROIPool(bins, side, 1 / stride)
+    if side % bins:
+        raise UserError(
+            f"MODEL.FCIS.POOLED_SIZE: PSROIAlign needs a multiple of NUM_BINS {bins}, got {side}"
+        )
+    return PSROIAlign(bins, side, 1 / stride, fcis.POOLER_SAMPLING_RATIO)
+
+
+def _get_bitmasks(target: Instances) -> Tensor:
+    """Return the masks of an image's G objects, (G, H, W) bool."""
+    height, width = target.image_size
+    if not target.has("gt_masks"):  # detectron2's mapper adds no masks without objects
+        return target.gt_boxes.tensor.new_zeros((0, height, width), dtype=torch.bool)
+    if not isinstance(target.gt_masks, BitMasks):
+        raise UserError(
+            "FCIS samples its mask targets from bit masks: expected INPUT.MASK_FORMAT bitmask, "
+            f"got {type(target.gt_masks).__name__}"
+        )
+    masks: Tensor = target.gt_masks.tensor
+    return masks
+
+
+def _log_accuracy(scores: Tensor, classes: Tensor) -> None:
+    """Log the share of RoIs, and of positive RoIs, that get the right class."""
     if not len(classes):
         return
     with torch.no_grad():
-        right = class_logits(pooled).argmax(dim=1) == classes
-        positive = classes < pooled.shape[1] - 1
+        right = compute_class_logits(scores).argmax(dim=1) == classes
+        positive = classes < scores.shape[1] - 1
         storage = get_event_storage()
         storage.put_scalar("fcis/cls_accuracy", right.float().mean().item())
         if positive.any():

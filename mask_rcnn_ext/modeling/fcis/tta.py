@@ -1,11 +1,11 @@
 """Test-time augmentation for FCIS: the scales and the flips of FCIS+++.
 
 Mask R-CNN (arXiv:1703.06870) compares itself with "FCIS+++", FCIS with several scales and flips.
-FCIS's released code has none of it, and all that is known here of how the paper (arXiv:1611.07709)
-combines the predictions is third-party summaries: the RPN runs at the test size only, each RoI
-takes its result from the scale where it is closest to 224 x 224 pixels, and flipped results are
-averaged for each RoI. The rest is this project's reading. Letters: R RoIs, S scales, C classes with
-the background, P the side of the masks.
+FCIS's released code has no such augmentation. From summaries of the paper (arXiv:1611.07709) by
+others, three rules are known: the RPN runs at the test size only, each RoI takes its result from
+the scale where it is closest to 224 x 224 pixels, and flipped results are averaged for each RoI.
+The rest is the choice of this project. Letters: R RoIs, S scales, C classes with the background, P
+the side of the masks.
 """
 
 from typing import Any
@@ -22,64 +22,64 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...errors import UserError
 from ..test_time_augmentation import MaskRCNNWithTTA
-from . import FCIS
-from .roi_heads import Pooled
-from .scores import class_logits, foreground_masks
+from .fcis import FCIS
+from .losses import compute_class_logits, predict_masks
 
-__all__ = ["FCISWithTTA", "augmented_model", "choose_scales"]
+__all__ = ["FCISWithTTA", "build_tta_model", "choose_scales"]
 
 BEST_SIDE = 224.0  # pixels; the side of the images that backbones are pre-trained on
 
 
-def augmented_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """Return the model with the test-time augmentation of its kind; see the two classes.
+def build_tta_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Wrap a model in its test-time augmentation: `FCISWithTTA` or `MaskRCNNWithTTA`.
 
     Args:
         cfg: the config.
         model: a `GeneralizedRCNN`, or a DistributedDataParallel of one.
     """
-    kind = FCISWithTTA if isinstance(_unwrapped(model), FCIS) else MaskRCNNWithTTA
+    kind = FCISWithTTA if isinstance(_unwrap(model), FCIS) else MaskRCNNWithTTA
     augmented: nn.Module = kind(cfg, model)
     return augmented
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def _unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def choose_scales(boxes: Tensor, factors: Tensor) -> Tensor:
-    """Return (R,), int64 in [0, S): at which scale the root of a box's area is closest to 224.
+    """Return the scale where the square root of a box's area is closest to 224: (R,), int64.
 
-    Of equally good scales it is the first.
+    The first of several equally good scales wins.
 
     Args:
         boxes: (R, 4), XYXY_ABS.
-        factors: (S, 2), of x and y: pixels of a scale for one pixel of the boxes' image.
+        factors: (S, 2): how many pixels of a scale, in x and in y, are one pixel of the boxes.
     """
     sides = (Boxes(boxes).area()[:, None] * factors.prod(dim=1)).sqrt()
     return (sides - BEST_SIDE).abs().argmin(dim=1)
 
 
 class FCISWithTTA(nn.Module):
-    """An FCIS model that looks at each image at several scales, and in a mirror.
+    """An FCIS model that sees each image at several scales, and mirrored.
 
     The RPN proposes RoIs on the unflipped image at the test size (`INPUT.MIN_SIZE_TEST`,
     `MAX_SIZE_TEST`). In each pass of the heads every RoI is moved to one scale of
-    `TEST.AUG.MIN_SIZES`, see `choose_scales`, and pooled there. With `TEST.AUG.FLIP` it is pooled
-    from the mirrored image of that scale too; class probabilities, masks and box deltas of the two
-    are averaged, each turned back, where both masks are of the class that is best on average. The
-    averaged deltas move the RoI for the next pass, which chooses the scale anew. All RoIs of all
-    passes then vote as in the plain model. See the module docstring for what of this is published.
+    `TEST.AUG.MIN_SIZES`, see `choose_scales`, and pooled there. With `TEST.AUG.FLIP` it is also
+    pooled from the mirrored image of that scale. The class probabilities, masks and box deltas of
+    the two are averaged after those of the mirrored image are turned back; both masks are masks of
+    the class that is best on average. The averaged deltas move the RoI for the next pass, which
+    chooses its scale again. The RoIs of all passes then vote as in the plain model. The module
+    docstring says which parts of this are published.
 
     With one scale, the test size, and no flip the result is the plain model's.
 
-    The backbone runs once for each scale and flip that some RoI needs. Its features are kept until
-    the image is done; the score maps, several times as large, are those of one scale and flip at a
-    time, and are computed again in each pass.
+    The backbone runs once for each scale and flip that some RoI needs, and its features are kept
+    until the image is done. The score maps are several times as large, so only those of one scale
+    and flip are in memory at a time; each pass computes them again.
 
     Args:
-        cfg: the config; reads `TEST.AUG` and the test size.
-        model: an `FCIS`; a DistributedDataParallel is unwrapped.
+        cfg: the config; `TEST.AUG` and the test size are read.
+        model: an `FCIS`, or a DistributedDataParallel of one.
 
     Raises:
         UserError: the model is no `FCIS`.
@@ -87,7 +87,7 @@ class FCISWithTTA(nn.Module):
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
         super().__init__()
-        model = _unwrapped(model)
+        model = _unwrap(model)
         if not isinstance(model, FCIS):
             raise UserError(
                 f"FCISWithTTA: expected an FCIS model, got {type(model).__name__}; "
@@ -103,12 +103,12 @@ class FCISWithTTA(nn.Module):
 
     @torch.no_grad()
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
-        """Return what :meth:`FCIS.inference` does, one image after the other.
+        """Return the same as :meth:`FCIS.inference`, one image after the other.
 
         Args:
-            batched_inputs: dicts with `image`, (3, H, W), at its own size, or a `file_name` to read
-                it from; `height` and `width` of the output, by default those of the image; and, for
-                a model without an RPN, `proposals` in pixels of `image`.
+            batched_inputs: dicts with `image`, (3, H, W), at its original size, or a `file_name` to
+                read it from; `height` and `width` of the output, by default the image's; and, for a
+                model without an RPN, `proposals` in pixels of `image`.
         """
         assert not self.model.training, "test-time augmentation of a model in training mode"
         return [{"instances": self._detect(image)} for image in batched_inputs]
@@ -152,10 +152,10 @@ class FCISWithTTA(nn.Module):
         """Pool each RoI at its scale.
 
         Args:
-            views: of the image.
+            views: the views of the image.
             scales: the (H, W) of each scale.
-            boxes: (R, 4), XYXY_ABS.
-            size: (H, W) of the image that they are in pixels of.
+            boxes: (R, 4), XYXY_ABS, in pixels of an image of `size`.
+            size: (H, W).
 
         Returns:
             Class probabilities (R, C), masks (R, P, P) and box deltas (R, 4).
@@ -178,33 +178,35 @@ class FCISWithTTA(nn.Module):
     def _evaluate_at(
         self, views: "_Views", size: tuple[int, int], boxes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pool RoIs in pixels of the scale of that size; return what `_evaluate` does."""
+        """Pool RoIs at the scale of `size`, in its pixels; the result is as in `_evaluate`."""
         heads = self.model.roi_heads
-        pooled: list[Pooled] = [heads.pool(views.score_maps(size), [Boxes(boxes)])]
+        pooled: list[tuple[Tensor, Tensor]] = [
+            heads.pool(views.compute_score_maps(size), [Boxes(boxes)])
+        ]
         if self.flip:
             mirrored = boxes[:, [2, 1, 0, 3]] * boxes.new_tensor([-1, 1, -1, 1])
             mirrored += boxes.new_tensor([size[1], 0, size[1], 0])
-            maps = views.score_maps(size, mirrored=True)
+            maps = views.compute_score_maps(size, mirrored=True)
             pooled.append(heads.pool(maps, [Boxes(mirrored)]))
-        probs = _mean([class_logits(p.scores).softmax(dim=1) for p in pooled])
-        masks = [foreground_masks(p.scores, probs) for p in pooled]
-        deltas = [p.deltas for p in pooled]
+        probs = _average([compute_class_logits(scores).softmax(dim=1) for scores, _ in pooled])
+        masks = [predict_masks(scores, probs) for scores, _ in pooled]
+        deltas = [deltas for _, deltas in pooled]
         if self.flip:
             masks[1] = masks[1].flip(dims=[2])
             deltas[1] = deltas[1] * boxes.new_tensor([-1, 1, 1, 1])  # dx, dy, dw, dh
-        return probs, _mean(masks), _mean(deltas)
+        return probs, _average(masks), _average(deltas)
 
 
-def _mean(views: list[Tensor]) -> Tensor:
+def _average(views: list[Tensor]) -> Tensor:
     return torch.stack(views).mean(dim=0)
 
 
 class _Views:
-    """One image at several sizes, plain and mirrored, each seen by the backbone at most once.
+    """One image at several sizes, plain and mirrored; the backbone sees each at most once.
 
     Args:
-        model: runs on them.
-        image: (H, W, 3), at its own size.
+        model: the model that runs on the views.
+        image: (H, W, 3), at its original size.
     """
 
     def __init__(self, model: FCIS, image: npt.NDArray[Any]) -> None:
@@ -213,7 +215,7 @@ class _Views:
         self._features: dict[tuple[tuple[int, int], bool], dict[str, Tensor]] = {}
 
     def resize(self, augmentation: ResizeShortestEdge) -> tuple[int, int]:
-        """Make the image of a scale; return its (H, W), by which it is known from then on."""
+        """Make the image of a scale; return its (H, W), which the other methods take."""
         resized = augmentation.get_transform(self._image).apply_image(self._image)
         size = (int(resized.shape[0]), int(resized.shape[1]))
         self._resized.setdefault(size, resized)
@@ -226,7 +228,7 @@ class _Views:
         found: Instances = proposals[0]
         return found
 
-    def score_maps(self, size: tuple[int, int], *, mirrored: bool = False) -> Tensor:
+    def compute_score_maps(self, size: tuple[int, int], *, mirrored: bool = False) -> Tensor:
         """Return the maps of the image of that size, see `FCISROIHeads.compute_maps`."""
         if (size, mirrored) not in self._features:
             self._run_backbone(size, mirrored=mirrored)
@@ -236,7 +238,7 @@ class _Views:
     def _run_backbone(
         self, size: tuple[int, int], *, mirrored: bool
     ) -> tuple[ImageList, dict[str, Tensor]]:
-        """Return the network's input and all its features; keep those that the heads read."""
+        """Return the network's input and all its features; keep the feature that the heads read."""
         pixels = self._resized[size]
         pixels = pixels[:, ::-1] if mirrored else pixels
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

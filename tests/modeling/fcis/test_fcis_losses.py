@@ -1,4 +1,4 @@
-"""FCIS's mask targets, the losses of its RoIs, and the choice of the hardest."""
+"""FCIS's pooled scores as classes and masks, mask targets, losses, and the hardest RoIs."""
 
 import math
 
@@ -9,12 +9,97 @@ from reference import fcis as reference
 
 from mask_rcnn_ext.modeling.fcis.losses import (
     RoILosses,
-    hardest,
-    roi_losses,
+    compute_class_logits,
+    compute_mask_logits,
+    compute_roi_losses,
+    predict_masks,
     sample_mask_targets,
+    select_hardest,
 )
 
 HEIGHT, WIDTH = 60, 80
+
+
+def random_scores(rois=5, classes=4, side=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rois, classes, 2, side, side, generator=generator, dtype=torch.float64)
+
+
+def test_scores_of_zero_are_undecided():
+    pooled = torch.zeros(2, 4, 2, 7, 7)
+    assert torch.equal(compute_class_logits(pooled), torch.zeros(2, 4))
+    probs = torch.full((2, 4), 0.25)
+    assert torch.equal(predict_masks(pooled, probs), torch.full((2, 7, 7), 0.5))
+
+
+def test_logits_by_hand():
+    pooled = torch.zeros(1, 2, 2, 1, 2)
+    pooled[0, 0, 0, 0] = torch.tensor([3.0, -1.0])  # outside
+    pooled[0, 0, 1, 0] = torch.tensor([1.0, 2.0])  # inside
+    assert compute_class_logits(pooled).tolist() == [
+        [2.5, 0.0]
+    ]  # of 3 and 2; not the larger of the means
+    assert compute_mask_logits(pooled, torch.tensor([0])).tolist() == [[[-2.0, 3.0]]]
+    masks = predict_masks(pooled, torch.tensor([[0.5, 0.5]]))
+    expected = [np.exp(1) / (np.exp(1) + np.exp(3)), np.exp(2) / (np.exp(2) + np.exp(-1))]
+    assert masks[0, 0].tolist() == pytest.approx(expected)
+
+
+def test_logits_are_those_of_the_loop():
+    pooled = random_scores()
+    expected = [reference.class_logits(scores) for scores in pooled.numpy()]
+    np.testing.assert_allclose(compute_class_logits(pooled).numpy(), expected, atol=1e-14)
+
+
+def test_gradient_goes_to_the_larger_score_and_of_equal_ones_to_outside():
+    pooled = torch.zeros(1, 1, 2, 1, 4, dtype=torch.float64)
+    pooled[0, 0, :, 0] = torch.tensor([[1.0, 0.0, 2.0, -3.0], [0.0, 1.0, 2.0, -3.0]])
+    pooled.requires_grad_()
+    compute_class_logits(pooled).sum().backward()
+    assert pooled.grad[0, 0, :, 0].tolist() == [[0.25, 0, 0.25, 0.25], [0, 0.25, 0, 0]]
+
+
+def test_gradients_of_the_logits():
+    classes = torch.tensor([0, 3, 1, 2, 3])
+    for function in (compute_class_logits, lambda p: compute_mask_logits(p, classes)):
+        assert torch.autograd.gradcheck(function, random_scores().requires_grad_())
+
+
+def test_the_mask_is_of_the_best_foreground_class_even_where_the_background_wins():
+    pooled = random_scores(rois=3, classes=4)
+    probs = torch.tensor([[0.1, 0.2, 0.05, 0.65], [0.3, 0.2, 0.4, 0.1], [0.0, 0.0, 0.01, 0.99]])
+    masks = predict_masks(pooled, probs)
+    for roi, best in enumerate((1, 2, 2)):
+        logits = pooled[roi, best, 1] - pooled[roi, best, 0]
+        torch.testing.assert_close(masks[roi], logits.sigmoid())
+
+
+def test_masks_of_classes_do_not_compete():
+    pooled = random_scores()
+    classes = torch.tensor([0, 1, 2, 3, 1])
+    before = compute_mask_logits(pooled, classes)
+    for roi, own in enumerate(classes.tolist()):
+        others = [c for c in range(4) if c != own]
+        pooled[roi, others] += 7
+    assert torch.equal(compute_mask_logits(pooled, classes), before)
+
+
+def test_order_of_rois_does_not_matter():
+    pooled = random_scores()
+    probs = compute_class_logits(pooled).softmax(dim=1)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    assert torch.equal(compute_class_logits(pooled[order]), compute_class_logits(pooled)[order])
+    permuted = predict_masks(pooled[order], probs[order])
+    torch.testing.assert_close(permuted, predict_masks(pooled, probs)[order])
+
+
+def test_no_rois_have_no_logits():
+    pooled = torch.zeros(0, 4, 2, 7, 7, requires_grad=True)
+    logits = compute_class_logits(pooled)
+    assert logits.shape == (0, 4)
+    assert predict_masks(pooled, logits).shape == (0, 7, 7)
+    assert compute_mask_logits(pooled, torch.zeros(0, dtype=torch.int64)).shape == (0, 7, 7)
+    logits.sum().backward()
 
 
 def blob(rng):
@@ -111,7 +196,7 @@ def random_rois(rng, count=9, classes=4, side=3):
 
 def losses_of(scores, deltas, labels, targets, delta_targets):
     positive = labels < scores.shape[1] - 1
-    return roi_losses(
+    return compute_roi_losses(
         torch.as_tensor(scores),
         torch.as_tensor(deltas),
         torch.as_tensor(labels),
@@ -164,9 +249,9 @@ def test_the_hardest_are_ranked_by_the_weighted_sum(count):
     losses = RoILosses(*torch.rand(3, 20, generator=generator).requires_grad_().unbind())
     sums = [c + 10 * m + b for c, m, b in zip(*(x.tolist() for x in losses), strict=True)]
     expected = sorted(range(20), key=lambda i: -sums[i])[:count]
-    kept = hardest(losses, count, 10.0)
+    kept = select_hardest(losses, count, 10.0)
     assert len(kept) == min(count, 20)
     assert kept.tolist() == expected
     if count == 4:  # the weight counts
-        assert set(hardest(losses, count, 0.0).tolist()) != set(expected)
-    assert hardest(RoILosses(*torch.zeros(3, 0)), count, 10.0).tolist() == []
+        assert set(select_hardest(losses, count, 0.0).tolist()) != set(expected)
+    assert select_hardest(RoILosses(*torch.zeros(3, 0)), count, 10.0).tolist() == []

@@ -6,7 +6,8 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
-from support import REPO, SMALL
+from support import SMALL
+from tiny_fcis import FCIS_CONFIG
 from torch import nn
 
 from mask_rcnn_ext import UserError, load_config
@@ -14,7 +15,6 @@ from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.layers import PSROIAlign, PSROIPool
 from mask_rcnn_ext.modeling.fcis import FCIS, FCISROIHeads
 
-FCIS_CONFIG = str(REPO / "configs/shapes/fcis_tiny.yaml")
 HEIGHT, WIDTH = 64, 80
 FCIS_SMALL = [
     *SMALL,

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.modeling.fcis import FCIS
 from mask_rcnn_ext.modeling.fcis import tta as fcis_tta
-from mask_rcnn_ext.modeling.fcis.tta import FCISWithTTA, augmented_model, choose_scales
+from mask_rcnn_ext.modeling.fcis.tta import FCISWithTTA, build_tta_model, choose_scales
 from mask_rcnn_ext.modeling.precision import inference_autocast
 from mask_rcnn_ext.modeling.test_time_augmentation import MaskRCNNWithTTA, require_tta
 
@@ -70,7 +70,7 @@ def test_one_view_at_the_test_size_is_the_plain_model():
 
 @pytest.mark.parametrize("source", ["image", "file"])
 def test_one_view_of_an_image_that_is_resized(source, tmp_path):
-    """The original goes in, see `tta_config`; the plain model gets it resized."""
+    """The original goes in, see `make_tta_config`; the plain model gets it resized."""
     cfg = cfg_of("TEST.AUG.MAX_SIZE", "96")
     model = fcis_model(cfg)
     original = image_of(96, 152)
@@ -256,17 +256,17 @@ def test_the_augmentation_is_chosen_by_the_models_class():
     cfg, stock = cfg_of(), tiny_cfg(3)
     require_tta(cfg)
     model, mask_rcnn = build_model(cfg), tiny_model(3)
-    assert type(augmented_model(cfg, model)) is FCISWithTTA
-    assert type(augmented_model(stock, mask_rcnn)) is MaskRCNNWithTTA
+    assert type(build_tta_model(cfg, model)) is FCISWithTTA
+    assert type(build_tta_model(stock, mask_rcnn)) is MaskRCNNWithTTA
     for inner, kind in ((model, FCISWithTTA), (mask_rcnn, MaskRCNNWithTTA)):
         wrapped = DistributedDataParallel.__new__(DistributedDataParallel)  # without processes
         nn.Module.__init__(wrapped)
         wrapped.module = inner
-        augmented = augmented_model(cfg if inner is model else stock, wrapped)
+        augmented = build_tta_model(cfg if inner is model else stock, wrapped)
         assert type(augmented) is kind
         assert augmented.model is inner
     model.__class__ = OtherName
-    assert type(augmented_model(cfg, model)) is FCISWithTTA
+    assert type(build_tta_model(cfg, model)) is FCISWithTTA
     with pytest.raises(UserError, match="expected an FCIS model, got GeneralizedRCNN"):
         FCISWithTTA(stock, mask_rcnn)
     with pytest.raises(UserError, match=r"got OtherName; use .*FCISWithTTA"):

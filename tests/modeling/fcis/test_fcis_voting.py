@@ -6,9 +6,9 @@ import torch
 from reference import fcis as reference
 
 from mask_rcnn_ext.modeling.fcis.voting import (
+    paste_masks,
     render_mask,
     select_detections,
-    single_masks,
     vote_masks,
 )
 
@@ -29,7 +29,11 @@ def voted(boxes, probs, masks, *, voting=True, **selection):
     common = {"image_size": (HEIGHT, WIDTH), "mask_threshold": 0.4}
     if voting:
         return vote_masks(boxes, probs, masks, selected, iou_threshold=0.5, **common)
-    return single_masks(boxes, probs, masks, selected, **common)
+    return paste_masks(boxes, probs, masks, selected, **common)
+
+
+def boxes_of(found):
+    return found.pred_boxes.tensor.tolist()
 
 
 def in_image(mask, box=BOX):
@@ -48,11 +52,11 @@ def test_one_roi_is_its_own_mask_with_a_tight_box():
     mask[3, 3] = 0.39
     found = voted([BOX], [[0.25]], [mask])
     assert found.scores.tolist() == [0.25]
-    assert found.classes.tolist() == [0]
-    assert found.boxes.tolist() == [[11, 10, 17, 13]]
-    np.testing.assert_array_equal(found.masks[0].numpy(), in_image(mask >= 0.4))
-    assert (found.boxes.dtype, found.scores.dtype) == (torch.float32, torch.float32)
-    assert (found.classes.dtype, found.masks.dtype) == (torch.int64, torch.bool)
+    assert found.pred_classes.tolist() == [0]
+    assert boxes_of(found) == [[11, 10, 17, 13]]
+    np.testing.assert_array_equal(found.pred_masks[0].numpy(), in_image(mask >= 0.4))
+    assert (found.pred_boxes.tensor.dtype, found.scores.dtype) == (torch.float32, torch.float32)
+    assert (found.pred_classes.dtype, found.pred_masks.dtype) == (torch.int64, torch.bool)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def test_two_rois_of_one_box_with_disjoint_masks(scores, expected):
     found = voted([BOX, BOX], [[s] for s in scores], masks)
     assert found.scores.tolist() == pytest.approx([scores[0]])
     seen = in_image(masks[0] * expected[0] + masks[1] * expected[1] > 0)
-    np.testing.assert_array_equal(found.masks[0].numpy(), seen)
+    np.testing.assert_array_equal(found.pred_masks[0].numpy(), seen)
 
 
 def test_masks_are_cut_before_they_are_averaged():
@@ -78,28 +82,28 @@ def test_masks_are_cut_before_they_are_averaged():
     masks = np.stack([np.full((8, 8), 0.39), np.full((8, 8), 0.8)])
     masks[0, 0] = 1
     found = voted([BOX, BOX], [[0.7], [0.3]], masks)
-    assert found.boxes.tolist() == [[10, 8, 18, 9]]
+    assert boxes_of(found) == [[10, 8, 18, 9]]
 
 
 def test_an_empty_mask_is_dropped():
     other = (30.0, 20.0, 38.0, 28.0)
     masks = np.stack([np.full((8, 8), 0.39), np.full((8, 8), 0.41)])
     found = voted([BOX, other], [[0.9], [0.2]], masks)
-    assert found.boxes.tolist() == [list(other)]
+    assert boxes_of(found) == [list(other)]
     assert found.scores.tolist() == pytest.approx([0.2])
-    assert len(found.masks) == len(found.classes) == 1
-    assert len(voted([BOX], [[0.9]], masks[:1]).boxes) == 0
+    assert len(found) == 1
+    assert len(voted([BOX], [[0.9]], masks[:1])) == 0
 
 
 def test_suppressed_rois_vote_and_far_ones_do_not():
     boxes = [BOX, (12.0, 8.0, 20.0, 16.0), (14.0, 8.0, 22.0, 16.0)]  # IoU 0.6 and 1 / 3
     masks = np.ones((3, 8, 8))
     found = voted(boxes, [[0.5], [0.45], [0.4]], masks)
-    assert found.boxes.tolist() == [[10, 8, 20, 16]]  # the second widens it, not the third
+    assert boxes_of(found) == [[10, 8, 20, 16]]  # the second widens it, not the third
     # and of whatever class they are: here all three are of class 1, the first of class 0 as well
     probs = [[0.5, 0.6], [0.45, 0.5], [0.001, 0.55]]
     found = voted(boxes, probs, masks)
-    assert found.boxes[found.classes == 0].tolist() == [[10, 8, 20, 16]]
+    assert boxes_of(found[found.pred_classes == 0]) == [[10, 8, 20, 16]]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_an_iou_of_a_half_is_enough_to_vote(right, expected):
     masks = np.ones((2, 8, 8))
     masks[0, :, :4] = 0
     found = voted([BOX, (10.0, 8.0, right, 16.0)], [[0.5], [0.7]], masks, nms_threshold=0.9)
-    assert found.boxes[found.scores == 0.5].tolist() == [expected]
+    assert boxes_of(found[found.scores == 0.5]) == [expected]
 
 
 def scene(seed, count=24, classes=3, side=7):
@@ -139,12 +143,12 @@ def test_random_scenes_are_those_of_the_loop(seed, limit):
     )
     found = voted(boxes, probs, masks, limit=limit)
     assert 3 < len(expected) <= limit
-    assert len(found.boxes) == len(expected)
+    assert len(found) == len(expected)
     expected.sort(key=lambda detection: -detection[1])
     assert found.scores.tolist() == pytest.approx([score for _, score, _, _ in expected])
-    assert found.classes.tolist() == [class_ for class_, _, _, _ in expected]
-    assert found.boxes.tolist() == [list(box) for _, _, box, _ in expected]
-    np.testing.assert_array_equal(found.masks.numpy(), np.stack([d[3] for d in expected]))
+    assert found.pred_classes.tolist() == [class_ for class_, _, _, _ in expected]
+    assert boxes_of(found) == [list(box) for _, _, box, _ in expected]
+    np.testing.assert_array_equal(found.pred_masks.numpy(), np.stack([d[3] for d in expected]))
 
 
 @pytest.mark.parametrize("floor", [1e-3, 0.2])
@@ -192,26 +196,26 @@ def test_boxes_on_and_over_the_border(box):
     assert expected.any()
     np.testing.assert_array_equal(seen, expected)
     found = voted([box], [[0.5]], [mask])
-    np.testing.assert_array_equal(found.masks[0].numpy(), expected)
+    np.testing.assert_array_equal(found.pred_masks[0].numpy(), expected)
 
 
 @pytest.mark.parametrize("voting", [True, False])
 def test_boxes_thinner_than_a_pixel(voting):
     boxes = [(20.1, 10.1, 20.4, 10.4), (WIDTH - 0.2, 5, WIDTH, 9), (3, HEIGHT - 0.2, 9, HEIGHT)]
     found = voted(boxes, [[0.9], [0.8], [0.7]], np.ones((3, 8, 8)), voting=voting)
-    assert found.masks[0, 10, 20]
-    assert found.masks[0].sum() == 1
-    assert len(found.boxes) == (1 if voting else 3)  # past the last pixel there is none
+    assert found.pred_masks[0, 10, 20]
+    assert found.pred_masks[0].sum() == 1
+    assert len(found) == (1 if voting else 3)  # past the last pixel there is none
 
 
 @pytest.mark.parametrize("voting", [True, False])
 def test_nothing_to_detect(voting):
     for boxes, probs in (([], np.zeros((0, 1))), ([BOX], [[1e-4, 0, 1e-5]])):
         found = voted(boxes, probs, np.ones((len(boxes), 8, 8)), voting=voting)
-        assert found.boxes.shape == (0, 4)
-        assert found.scores.shape == found.classes.shape == (0,)
-        assert found.masks.shape == (0, HEIGHT, WIDTH)
-        assert found.masks.dtype == torch.bool
+        assert found.pred_boxes.tensor.shape == (0, 4)
+        assert found.scores.shape == found.pred_classes.shape == (0,)
+        assert found.pred_masks.shape == (0, HEIGHT, WIDTH)
+        assert found.pred_masks.dtype == torch.bool
 
 
 def test_without_voting_each_detection_has_its_own_box_and_mask():
@@ -219,10 +223,10 @@ def test_without_voting_each_detection_has_its_own_box_and_mask():
     found = voted(boxes, probs, masks, voting=False)
     pairs = reference.detections(boxes.astype(np.float64), probs)
     pairs.sort(key=lambda pair: -probs[pair])
-    assert len(found.boxes) == len(pairs) > 3
-    assert found.classes.tolist() == [c for _, c in pairs]
+    assert len(found) == len(pairs) > 3
+    assert found.pred_classes.tolist() == [c for _, c in pairs]
     for index, (roi, c) in enumerate(pairs):
-        assert found.boxes[index].tolist() == boxes[roi].tolist()
+        assert boxes_of(found)[index] == boxes[roi].tolist()
         assert found.scores[index].item() == probs[roi, c]
         expected = reference.paste(masks[roi].astype(np.float64), boxes[roi], HEIGHT, WIDTH)
-        np.testing.assert_array_equal(found.masks[index].numpy(), expected)
+        np.testing.assert_array_equal(found.pred_masks[index].numpy(), expected)
