@@ -26,6 +26,7 @@ from .fcis import FCIS, FCISROIHeads
 from .meta_arch import MaskRCNN
 from .poolers import POOLER_TYPES
 from .rcnn import RCNN, RCNNROIHeads
+from .rcnn.roi_heads import SVM_TRAINING
 from .roi_heads import MaskRCNNFCNHead, MaskRCNNMLPHead, MaskRCNNRes5ROIHeads, MaskRCNNROIHeads
 
 __all__ = [
@@ -188,11 +189,7 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
             "are drawn then when they are read"
         )
     if is_rcnn(cfg) and cfg.MODEL.RCNN.SCORER == "svm":
-        raise UserError(
-            "MODEL.RCNN.SCORER svm: the SVMs and the box regression are fitted to a trained "
-            "backbone, not trained by gradients: use tools/train_rcnn_svm.py. To train the "
-            "backbone, set MODEL.RCNN.SCORER softmax"
-        )
+        raise UserError(SVM_TRAINING)
     if not cfg.MODEL.KEYPOINT_ON:
         return
     expected = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS

@@ -165,7 +165,7 @@ def _describe(
     parts = []
     sizes = model.crops_per_batch
     for chunk, rows in zip(boxes.split(sizes), wanted.split(sizes), strict=True):
-        maps = model.crop_maps(image, [chunk.to(model.device)])
+        maps = model.map_crops(image, [chunk.to(model.device)])
         hidden, flat = model.roi_heads.describe(maps)
         parts.append((hidden.float().cpu(), flat[rows.to(flat.device)].float().cpu()))
     hidden, flat = (torch.cat(part).numpy() for part in zip(*parts, strict=True))

@@ -163,7 +163,7 @@ def fitted():
 
 def features(model, each, boxes):
     image = model.preprocess_image([each])[0]
-    maps = model.crop_maps(image, [torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)])
+    maps = model.map_crops(image, [torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)])
     with torch.no_grad():
         return [part.numpy().astype(np.float64) for part in model.roi_heads.describe(maps)]
 

@@ -1,7 +1,6 @@
-"""R-CNN, the beginning of the line (arXiv:1311.2524): a classifier on every warped proposal."""
+"""R-CNN, the first detector of the lineage (arXiv:1311.2524): it classifies warped proposals."""
 
 from .rcnn import RCNN
-from .roi_heads import RCNNROIHeads
-from .svm_layers import RCNNSVMOutputLayers
+from .roi_heads import RCNNROIHeads, RCNNSVMOutputLayers
 
 __all__ = ["RCNN", "RCNNROIHeads", "RCNNSVMOutputLayers"]

@@ -1,4 +1,4 @@
-"""The meta-architecture of R-CNN: no map is shared, the backbone runs on every proposal."""
+"""The meta-architecture of R-CNN: the backbone runs on every proposal, no map is shared."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,16 +21,16 @@ __all__ = ["RCNN"]
 
 @META_ARCH_REGISTRY.register()
 class RCNN(GeneralizedRCNN):
-    """R-CNN: proposals from outside, each warped to a crop, a classifier run on every crop.
+    """R-CNN: warps stored proposals to crops and runs a classifier on every crop.
 
-    Paper: "Rich feature hierarchies...", arXiv:1311.2524, section 2 and appendix A. An image's
-    record has its `proposals`, in pixels of the network's input, as detectron2's mapper gives them
+    Paper: "Rich feature hierarchies...", arXiv:1311.2524, section 2 and appendix A. Each image
+    comes with its `proposals`, in pixels of the network's input, as detectron2's mapper gives them
     for `MODEL.LOAD_PROPOSALS`. The cost is linear in their number.
 
     Attributes:
         crop_size: side of the crops, in pixels.
-        crop_context: pixels around the proposal on each side of its crop.
-        crops_per_batch: crops that the backbone takes at once in testing.
+        crop_context: context around the proposal on each side of its crop, in pixels of the crop.
+        crops_per_batch: number of crops in one forward pass of the backbone in testing.
     """
 
     @configurable
@@ -49,10 +49,10 @@ class RCNN(GeneralizedRCNN):
             crop_context: see the class.
             crops_per_batch: see the class.
             kwargs: see `GeneralizedRCNN`; `backbone` is the classifier without its last layers,
-                `proposal_generator` is None, `roi_heads` are `RCNNROIHeads`.
+                `proposal_generator` is None, and `roi_heads` is an `RCNNROIHeads`.
 
         Raises:
-            UserError: the heads are others, or a number is out of range.
+            UserError: the heads are not `RCNNROIHeads`, or a number is out of range.
         """
         if not isinstance(kwargs["roi_heads"], RCNNROIHeads):
             raise UserError(
@@ -69,13 +69,13 @@ class RCNN(GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read `MODEL.RCNN`, and what `GeneralizedRCNN` does.
+        """Read `MODEL.RCNN` and the keys of `GeneralizedRCNN`.
 
-        The backbone is run once on a black crop: the heads are built for the maps that it gives,
-        whose sides do not follow from its stride where layers have no padding.
+        The backbone runs once on a black crop, and the heads are built for the maps that result.
+        The sizes of the maps do not follow from the strides where layers have no padding.
 
         Raises:
-            UserError: the crops are too small for the backbone, or all context.
+            UserError: the crops are too small for the backbone or for their context.
         """
         rcnn = cfg.MODEL.RCNN
         if not 0 <= 2 * rcnn.CROP_CONTEXT < rcnn.CROP_SIZE:
@@ -84,7 +84,7 @@ class RCNN(GeneralizedRCNN):
                 f"({rcnn.CROP_SIZE}), got {rcnn.CROP_CONTEXT}"
             )
         backbone = build_backbone(cfg)
-        shapes = _crop_shapes(backbone, len(cfg.MODEL.PIXEL_MEAN), rcnn.CROP_SIZE)
+        shapes = _measure_maps(backbone, len(cfg.MODEL.PIXEL_MEAN), rcnn.CROP_SIZE)
         return {
             "backbone": backbone,
             "proposal_generator": None,
@@ -99,17 +99,17 @@ class RCNN(GeneralizedRCNN):
         }
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """See `GeneralizedRCNN.forward`; in training, the losses of the heads."""
+        """See `GeneralizedRCNN.forward`; in training it returns the losses of the heads."""
         if not self.training:
             return self.inference(batched_inputs)
         images = self.preprocess_image(batched_inputs)
         targets = [image["instances"].to(self.device) for image in batched_inputs]
         proposals = self.roi_heads.label_and_sample_proposals(
-            self.proposals_of(batched_inputs), targets
+            self._get_proposals(batched_inputs), targets
         )
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             self.visualize_training(batched_inputs, proposals)
-        maps = self.crop_maps(images, [each.proposal_boxes.tensor for each in proposals])
+        maps = self.map_crops(images, [each.proposal_boxes.tensor for each in proposals])
         _, losses = self.roi_heads(images, maps, proposals, targets)
         return losses
 
@@ -122,18 +122,18 @@ class RCNN(GeneralizedRCNN):
         """See `GeneralizedRCNN.inference`.
 
         Raises:
-            NotImplementedError: `detected_instances` are given. There is no branch for them.
+            NotImplementedError: `detected_instances` are given; R-CNN has no branch for them.
         """
         if detected_instances is not None:
             raise NotImplementedError(
                 "R-CNN has no branch that could run on boxes of another model"
             )
         images = self.preprocess_image(batched_inputs)
-        proposals = self.proposals_of(batched_inputs)
+        proposals = self._get_proposals(batched_inputs)
         predictions = [
-            self.roi_heads.predict(self.crop_maps(images[index], [chunk]))
+            self.roi_heads.predict(self.map_crops(images[index], [chunk]))
             for index, each in enumerate(proposals)
-            # one empty chunk of an image without proposals
+            # an image without proposals has one empty chunk
             for chunk in each.proposal_boxes.tensor.split(self.crops_per_batch)
         ]
         scores, deltas = (torch.cat(parts) for parts in zip(*predictions, strict=True))
@@ -146,26 +146,12 @@ class RCNN(GeneralizedRCNN):
         )
         return processed
 
-    def proposals_of(self, batched_inputs: Sequence[dict[str, Any]]) -> list[Instances]:
-        """Return the proposals of the images, on the model's device.
-
-        Raises:
-            UserError: an image has none.
-        """
-        if any("proposals" not in image for image in batched_inputs):
-            raise UserError(
-                "R-CNN reads stored proposals, but an image came without: expected 'proposals' in "
-                "its record. tools/compute_proposals.py writes a file of them for a data set, "
-                "which DATASETS.PROPOSAL_FILES_TEST names"
-            )
-        return [image["proposals"].to(self.device) for image in batched_inputs]
-
-    def crop_maps(self, images: ImageList | Tensor, boxes: Sequence[Tensor]) -> dict[str, Tensor]:
+    def map_crops(self, images: ImageList | Tensor, boxes: Sequence[Tensor]) -> dict[str, Tensor]:
         """Warp boxes of the images to crops and run the backbone on them.
 
         Args:
-            images: N normalised ones, or one as a tensor (C, H, W).
-            boxes: (R_i, 4) of each image, XYXY_ABS.
+            images: N normalised images, or one normalised image as a tensor (C, H, W).
+            boxes: the boxes of each image, (R_i, 4), XYXY_ABS.
 
         Returns:
             name -> (R, C, h, w), the backbone's maps of the R boxes of all images, in order.
@@ -180,10 +166,20 @@ class RCNN(GeneralizedRCNN):
         maps: dict[str, Tensor] = self.backbone(torch.cat(crops))
         return maps
 
+    def _get_proposals(self, batched_inputs: Sequence[dict[str, Any]]) -> list[Instances]:
+        """Return the proposals of the images, on the model's device."""
+        if any("proposals" not in image for image in batched_inputs):
+            raise UserError(
+                "R-CNN reads stored proposals: expected 'proposals' in the record of every image, "
+                "got an image without. tools/compute_proposals.py writes a file of proposals for "
+                "a data set; name it in DATASETS.PROPOSAL_FILES_TEST"
+            )
+        return [image["proposals"].to(self.device) for image in batched_inputs]
+
 
 @torch.no_grad()
-def _crop_shapes(backbone: Backbone, channels: int, size: int) -> dict[str, ShapeSpec]:
-    """Return the shapes of a backbone's maps of one crop."""
+def _measure_maps(backbone: Backbone, channels: int, size: int) -> dict[str, ShapeSpec]:
+    """Return the shapes of the maps that a backbone computes from one crop."""
     training = backbone.training
     backbone.eval()  # batch statistics stay as they are
     device = next(backbone.parameters()).device

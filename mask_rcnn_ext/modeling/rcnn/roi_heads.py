@@ -9,28 +9,110 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, ROIHeads, build_box_head
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...errors import UserError, nearest
-from .svm_layers import RCNNSVMOutputLayers
 
-__all__ = ["SCORERS", "RCNNROIHeads"]
+__all__ = ["SVM_TRAINING", "RCNNROIHeads", "RCNNSVMOutputLayers"]
 
-# What MODEL.RCNN.SCORER may name -> the layers that score a crop.
-SCORERS = {"softmax": FastRCNNOutputLayers, "svm": RCNNSVMOutputLayers}
+SCORERS = ("softmax", "svm")  # the values of MODEL.RCNN.SCORER
+SVM_TRAINING = (
+    "MODEL.RCNN.SCORER svm: the SVMs and the box regression are fitted to a trained backbone, not "
+    "trained by gradients: use tools/train_rcnn_svm.py. To train the backbone, set "
+    "MODEL.RCNN.SCORER softmax"
+)
+
+
+class RCNNSVMOutputLayers(FastRCNNOutputLayers):
+    """One linear SVM and one linear box regressor per class, as in R-CNN's own second stage.
+
+    Paper: arXiv:1311.2524, section 2.3 and appendix C. The weights are fitted by
+    `tools/train_rcnn_svm.py`, not trained by gradients. Detections are made as in
+    `FastRCNNOutputLayers`: boxes are moved, low scores dropped, and NMS runs for each class. The
+    score of a detection is the sigmoid of its margin. It has the order of the margins and lies
+    between 0 and 1, as detectron2 expects.
+
+    Deviation: the best detections of all classes of an image are kept after NMS. R-CNN's released
+    code keeps the best of each class before NMS, about 40 per image on average.
+
+    Attributes:
+        svm: (R, D) -> (R, K), the margins.
+        ridge: (R, E) -> (R, 4K), the deltas of each class, in the units of `box2box_transform`.
+    """
+
+    @configurable
+    def __init__(
+        self, input_shape: ShapeSpec, *, box_input_shape: ShapeSpec, **kwargs: Any
+    ) -> None:
+        """Build the layers.
+
+        Args:
+            input_shape: shape of the hidden features, which the SVMs read.
+            box_input_shape: shape of the features that the box regression reads.
+            kwargs: see `FastRCNNOutputLayers`.
+
+        Raises:
+            UserError: class-agnostic boxes or the sigmoid loss is set, which have no meaning here.
+        """
+        super().__init__(input_shape, **kwargs)
+        if kwargs.get("cls_agnostic_bbox_reg") or kwargs.get("use_sigmoid_ce"):
+            raise UserError(
+                "MODEL.RCNN.SCORER svm: expected class-specific boxes and no sigmoid loss. Set "
+                "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG and USE_SIGMOID_CE False"
+            )
+        width = self.cls_score.in_features
+        del self.cls_score, self.bbox_pred
+        self.svm = nn.Linear(width, self.num_classes)
+        self.ridge = nn.Linear(box_input_shape.channels, 4 * self.num_classes)
+        for layer in (self.svm, self.ridge):
+            nn.init.normal_(layer.weight, std=0.001)
+            nn.init.zeros_(layer.bias)
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, input_shape: ShapeSpec, *, box_input_shape: ShapeSpec
+    ) -> dict[str, Any]:
+        """See `FastRCNNOutputLayers.from_config`."""
+        return {**super().from_config(cfg, input_shape), "box_input_shape": box_input_shape}
+
+    def forward(self, hidden: Tensor, box_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return margins (R, K) and deltas (R, 4K).
+
+        Args:
+            hidden: (R, D).
+            box_features: (R, E).
+        """
+        return self.svm(hidden), self.ridge(box_features)
+
+    def losses(
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> dict[str, Tensor]:
+        """Raise an error: no loss trains these layers.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(SVM_TRAINING)
+
+    def predict_probs(
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> tuple[Tensor, ...]:
+        """Return (R_i, K + 1) for each image: sigmoids of the margins, and 0 for the background."""
+        scores = F.pad(torch.sigmoid(predictions[0].float()), (0, 1))
+        return scores.split([len(each) for each in proposals], dim=0)
 
 
 @ROI_HEADS_REGISTRY.register()
 class RCNNROIHeads(ROIHeads):
-    """The heads of the meta-architecture `RCNN`: they get a map of each proposal's crop.
+    """The heads of the meta-architecture `RCNN`, which gives them a feature map of each crop.
 
-    Sampling, losses, and how detections are made of scores and boxes are detectron2's, those of
-    Fast R-CNN: with the scorer "softmax" the classes and the boxes are learned together with the
-    backbone. With "svm" the layers are R-CNN's own, see `RCNNSVMOutputLayers`, and are not trained
-    by gradients.
+    Sampling, losses and the step from scores and boxes to detections are detectron2's Fast R-CNN.
+    With the scorer "softmax" the classes and the boxes are learned together with the backbone. With
+    "svm" the output layers are `RCNNSVMOutputLayers`, which are not trained by gradients.
 
     Attributes:
-        in_feature: name of the one map that is read.
-        box_head: the classifier's last hidden layers, of the map.
+        in_feature: name of the only feature map that is read.
+        box_head: the classifier's last hidden layers; reads the map.
         box_predictor: `FastRCNNOutputLayers`, or `RCNNSVMOutputLayers`.
     """
 
@@ -50,8 +132,8 @@ class RCNNROIHeads(ROIHeads):
             in_feature: see the class.
             box_head: see the class.
             box_predictor: see the class.
-            boxes_from_map: the ridge regression reads the map, flattened (pool5); False: what the
-                box head makes of it. Matters with the SVMs only.
+            boxes_from_map: whether the ridge regression reads the flattened map (pool5) or, if
+                False, the output of the box head. Only the scorer "svm" uses it.
             kwargs: see `ROIHeads`.
         """
         super().__init__(**kwargs)
@@ -60,14 +142,14 @@ class RCNNROIHeads(ROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Read `MODEL.RCNN.SCORER`, `MODEL.ROI_BOX_HEAD` and what `ROIHeads` does.
+        """Read `MODEL.RCNN.SCORER`, `MODEL.ROI_BOX_HEAD` and the keys of `ROIHeads`.
 
         Args:
             cfg: the config; `MODEL.ROI_HEADS.IN_FEATURES` names one map.
-            input_shape: of the backbone's maps of one crop, with their heights and widths.
+            input_shape: shapes of the backbone's maps of one crop, with their heights and widths.
 
         Raises:
-            UserError: there is no such map or scorer, or box head.
+            UserError: the map or the scorer is unknown, or no box head is set.
         """
         names, scorer = cfg.MODEL.ROI_HEADS.IN_FEATURES, cfg.MODEL.RCNN.SCORER
         if len(names) != 1 or names[0] not in input_shape:
@@ -87,13 +169,15 @@ class RCNNROIHeads(ROIHeads):
             )
         shape = input_shape[names[0]]
         box_head = build_box_head(cfg, shape)
-        boxes_from_map = cfg.MODEL.ROI_BOX_HEAD.NUM_FC > 0  # else it is ResNet's: 100352 numbers
+        # Without hidden layers the box head is ResNet's pooling. Its map is large (100352 numbers
+        # in ResNet-50), so the ridge regression then reads the pooled features.
+        boxes_from_map = cfg.MODEL.ROI_BOX_HEAD.NUM_FC > 0
         if scorer == "svm":
-            map_size = shape.channels * shape.height * shape.width
-            width = map_size if boxes_from_map else _width(box_head.output_shape)
-            predictor = RCNNSVMOutputLayers(
-                cfg, box_head.output_shape, box_input_shape=ShapeSpec(channels=width)
-            )
+            hidden = box_head.output_shape
+            width = hidden.channels * (hidden.height or 1) * (hidden.width or 1)
+            if boxes_from_map:
+                width = shape.channels * shape.height * shape.width
+            predictor = RCNNSVMOutputLayers(cfg, hidden, box_input_shape=ShapeSpec(channels=width))
         else:
             predictor = FastRCNNOutputLayers(cfg, box_head.output_shape)
         return {
@@ -111,14 +195,13 @@ class RCNNROIHeads(ROIHeads):
         proposals: list[Instances],
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """See `ROIHeads.forward`, but for the features.
+        """See `ROIHeads.forward`; only the features differ.
 
         Args:
             images: not read.
             features: name -> (R, C, h, w), the maps of the crops of all `proposals`, in order.
-            proposals: of each image; in training, those that were sampled, with their classes and
-                boxes.
-            targets: not read; the proposals are labelled.
+            proposals: the proposals of each image; in training, the sampled and labelled proposals.
+            targets: not read, since the proposals are labelled.
 
         Returns:
             In training the proposals and the losses `loss_cls` and `loss_box_reg`; in testing the
@@ -139,7 +222,8 @@ class RCNNROIHeads(ROIHeads):
             features: name -> (R, C, h, w); R may be 0.
 
         Returns:
-            Scores (R, K + 1) with the background last, or (R, K) of the SVMs.
+            Scores (R, K + 1) with the background last, or the margins (R, K) of the SVMs; and the
+            deltas.
         """
         if isinstance(self.box_predictor, RCNNSVMOutputLayers):
             found: tuple[Tensor, Tensor] = self.box_predictor(*self.describe(features))
@@ -148,20 +232,16 @@ class RCNNROIHeads(ROIHeads):
         return found
 
     def describe(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return what R-CNN's SVMs and its ridge regression read of each crop.
+        """Return the features of each crop that R-CNN's SVMs and its ridge regression read.
 
         Args:
             features: name -> (R, C, h, w).
 
         Returns:
-            (R, D), the box head's output (fc7), and (R, E), the map, flattened (pool5), or, if not
-            `boxes_from_map`, the former again.
+            (R, D), the output of the box head (fc7), for the SVMs; and (R, E), for the regression:
+            the flattened map (pool5) or, without `boxes_from_map`, the output of the box head.
         """
         hidden = torch.flatten(self.box_head(features[self.in_feature]), start_dim=1)
         if not self.boxes_from_map:
             return hidden, hidden
         return hidden, torch.flatten(features[self.in_feature], start_dim=1)
-
-
-def _width(shape: ShapeSpec) -> int:
-    return int(shape.channels * (shape.height or 1) * (shape.width or 1))

@@ -141,10 +141,10 @@ def test_an_svms_score_is_the_sigmoid_of_its_margin():
     assert layers.ridge.in_features == 16 * 4 * 4  # the map of a crop, flattened
     one = record(BOXES)
     images = model.preprocess_image([one])
-    hidden, flat = model.roi_heads.describe(model.crop_maps(images, [torch.tensor(BOXES).float()]))
+    hidden, flat = model.roi_heads.describe(model.map_crops(images, [torch.tensor(BOXES).float()]))
     margins, deltas = layers(hidden, flat)
     torch.testing.assert_close(margins, hidden @ layers.svm.weight.T + layers.svm.bias)
-    probs = layers.predict_probs((margins, deltas), model.proposals_of([one]))[0]
+    probs = layers.predict_probs((margins, deltas), [one["proposals"]])[0]
     torch.testing.assert_close(probs[:, :-1], 1 / (1 + torch.exp(-margins)))
     assert not probs[:, -1].any()
     best = model([one])[0]["instances"].scores.max()
