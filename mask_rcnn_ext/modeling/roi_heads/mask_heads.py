@@ -1,11 +1,16 @@
-"""The mask branches of the paper: FCN (Figure 4) and MLP (Table 2e).
+"""The mask branches of the paper, FCN (Figure 4) and MLP (Table 2e), and the softmax mask loss.
 
-Both take either loss of Table 2b, class-specific or class-agnostic masks, and an output resolution.
-A mask's side is decided once, by the layers here: the loss crops its targets to the side of the
-logits (`mask_losses.py`; detectron2's `mask_rcnn_loss`), and pasting resamples the masks it gets
-(detectron2's `paste_masks_in_image`), so neither can disagree with the head.
+Both heads take either loss of Table 2b, class-specific or class-agnostic masks, and an output
+resolution. "sigmoid" is detectron2's own loss: one binary mask per class. With "softmax" the
+classes and the background compete at each pixel.
+
+The layers alone decide the side of a mask: the losses crop their targets to the side of the logits,
+and detectron2's `paste_masks_in_image` resamples masks of any side.
+
+Shapes: R masks of all images, K foreground classes, masks of M x M.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
@@ -14,33 +19,38 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ConvTranspose2d, ShapeSpec
 from detectron2.modeling import ROI_MASK_HEAD_REGISTRY
 from detectron2.modeling.roi_heads import BaseMaskRCNNHead, FastRCNNConvFCHead
-from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
+from detectron2.modeling.roi_heads.mask_head import (
+    MaskRCNNConvUpsampleHead,
+    mask_rcnn_inference,
+    mask_rcnn_loss,
+)
 from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
 from torch import nn
+from torch.nn import functional as F
 
-from ...errors import UserError
-from .mask_losses import get_mask_loss
+from ...errors import UserError, nearest
 
-__all__ = ["MaskRCNNFCNHead", "MaskRCNNMLPHead"]
+__all__ = ["MaskRCNNFCNHead", "MaskRCNNMLPHead", "softmax_mask_inference", "softmax_mask_loss"]
 
+MASK_LOSSES = ("sigmoid", "softmax")  # the values of MODEL.ROI_MASK_HEAD.LOSS
 _KEY = "MODEL.ROI_MASK_HEAD"
 
 
 class _MaskHead(BaseMaskRCNNHead):
-    """What both heads share: the choice of the loss and of the output resolution.
+    """The part that both heads share: the choice of the loss and of the output resolution.
 
-    A subclass with a loss of its own overrides `mask_loss`, and `mask_inference` when its logits
-    are to be read in another way. Export it by tracing; TorchScript's scripting is not supported.
+    To use another loss, override `mask_loss` in a subclass, and `mask_inference` if the logits have
+    another meaning. The heads can be exported by tracing, but not by TorchScript's scripting.
     """
 
     def __init__(self, *, loss: str, pooled_side: int | None, **kwargs: Any) -> None:
-        """Build detectron2's part.
+        """Initialise detectron2's base class.
 
         Args:
             loss: "sigmoid" or "softmax".
-            pooled_side: side of the features that the layers were built for; None if any side will
-                do.
-            kwargs: for the next class.
+            pooled_side: side of the features that the layers are built for; None for any side.
+            kwargs: arguments of the base class.
         """
         super().__init__(**kwargs)
         self.loss_name = loss
@@ -48,7 +58,7 @@ class _MaskHead(BaseMaskRCNNHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Read `MODEL.ROI_MASK_HEAD.{LOSS,OUTPUT_RESOLUTION}` and what detectron2's classes do."""
+        """Read `MODEL.ROI_MASK_HEAD.{LOSS,OUTPUT_RESOLUTION}` and the base class's keys."""
         return {
             **super().from_config(cfg, input_shape),
             "loss": cfg.MODEL.ROI_MASK_HEAD.LOSS,
@@ -65,14 +75,14 @@ class _MaskHead(BaseMaskRCNNHead):
             (R_image, 1, M, M), probabilities.
 
         Raises:
-            UserError: the features have another side than the one that the ROI heads announced.
+            UserError: the side of the features is not the one that the head was built for.
         """
         known = self.pooled_side is not None and not torch.jit.is_tracing()
         if known and x.shape[-1] != self.pooled_side:
             raise UserError(
                 f"{type(self).__name__} was built for pooled features of side {self.pooled_side}, "
-                f"but gets side {x.shape[-1]}: detectron2's Res5ROIHeads, for one, announces the "
-                "side before res5 halves it. Set MODEL.ROI_HEADS.NAME to MaskRCNNRes5ROIHeads"
+                f"but gets side {x.shape[-1]}. detectron2's Res5ROIHeads builds mask heads for the "
+                "side before res5 halves it: set MODEL.ROI_HEADS.NAME to MaskRCNNRes5ROIHeads"
             )
         logits = self.layers(x)
         if self.training:
@@ -81,23 +91,29 @@ class _MaskHead(BaseMaskRCNNHead):
         return instances
 
     def mask_loss(self, logits: torch.Tensor, instances: list[Instances]) -> torch.Tensor:
-        """Return the loss, a scalar without `loss_weight`, of the logits, (R, C, M, M)."""
-        return get_mask_loss(self.loss_name).loss(logits, instances, self.vis_period)
+        """Return the loss of the logits, (R, C, M, M): a scalar, before `loss_weight`."""
+        if self.loss_name == "softmax":
+            return softmax_mask_loss(logits, instances, self.vis_period)
+        loss: torch.Tensor = mask_rcnn_loss(logits, instances, self.vis_period)
+        return loss
 
     def mask_inference(self, logits: torch.Tensor, instances: list[Instances]) -> None:
         """Add `pred_masks` to `instances`, in place, from the logits, (R, C, M, M)."""
-        get_mask_loss(self.loss_name).inference(logits, instances)
+        if self.loss_name == "softmax":
+            softmax_mask_inference(logits, instances)
+        else:
+            mask_rcnn_inference(logits, instances)
 
 
 @ROI_MASK_HEAD_REGISTRY.register()
 class MaskRCNNFCNHead(_MaskHead, MaskRCNNConvUpsampleHead):
     """The fully convolutional branch: 3 x 3 convolutions, deconvolutions, 1 x 1 predictor.
 
-    Paper: Figure 4; one 2 x 2 deconvolution of stride 2, which is detectron2's
-    `MaskRCNNConvUpsampleHead`: at the defaults this class has its state-dict keys and gives its
-    tensors, bit for bit. Other output resolutions have more deconvolutions (`deconv2`, `deconv3`,
-    ...; as wide as the first, each with a ReLU, without a norm) or none; the paper does not vary
-    it.
+    Paper: Figure 4, with one 2 x 2 deconvolution of stride 2, as in detectron2's
+    `MaskRCNNConvUpsampleHead`. With the default arguments this class has the same state-dict keys
+    as that class and gives the same tensors, bit for bit. Other output resolutions, which the paper
+    does not have, take no deconvolution or several (`deconv2`, `deconv3`, ...; as wide as the
+    first, each with a ReLU, without a norm).
     """
 
     @configurable
@@ -117,10 +133,11 @@ class MaskRCNNFCNHead(_MaskHead, MaskRCNNConvUpsampleHead):
             input_shape: channels and side (height, width) of the pooled features. The side may be
                 missing when `output_resolution` is 0.
             num_classes: number of foreground classes; 1 for class-agnostic masks.
-            conv_dims: widths of the 3 x 3 convolutions, then that of the deconvolutions.
+            conv_dims: widths of the 3 x 3 convolutions, followed by the width of the
+                deconvolutions.
             loss: "sigmoid" or "softmax"; softmax has one more channel, the background.
-            output_resolution: side of the masks: that of the pooled features times 1, 2, 4, ...;
-                0: twice it.
+            output_resolution: side of the masks: 1, 2, 4, ... times the side of the pooled
+                features; 0: twice that side.
             kwargs: `conv_norm`, `vis_period`, `loss_weight`; see `MaskRCNNConvUpsampleHead`.
 
         Raises:
@@ -129,10 +146,11 @@ class MaskRCNNFCNHead(_MaskHead, MaskRCNNConvUpsampleHead):
         deconvs = _count_deconvs(input_shape, output_resolution)
         super().__init__(
             input_shape=input_shape,
-            num_classes=num_classes + get_mask_loss(loss).extra_channels,
+            num_classes=_count_channels(num_classes, loss),
             conv_dims=conv_dims,
             loss=loss,
-            # Twice whatever comes needs no check; detectron2's Res5ROIHeads stay usable that way.
+            # One deconvolution doubles any side. So detectron2's Res5ROIHeads, which give a smaller
+            # side than they announce, can be used.
             pooled_side=input_shape.height if output_resolution else None,
             **kwargs,
         )
@@ -149,7 +167,7 @@ class MaskRCNNFCNHead(_MaskHead, MaskRCNNConvUpsampleHead):
         self.add_module("predictor", predictor)
 
     def _remove_deconv(self, predictor: Conv2d, in_channels: int) -> Conv2d:
-        """Leave the convolutions only; return a predictor that fits the last of them."""
+        """Remove the deconvolution; return a predictor that fits the last convolution."""
         del self.deconv, self.deconv_relu
         if self.conv_norm_relus:
             in_channels = self.conv_norm_relus[-1].out_channels
@@ -163,10 +181,10 @@ class MaskRCNNFCNHead(_MaskHead, MaskRCNNConvUpsampleHead):
 class MaskRCNNMLPHead(_MaskHead):
     """The fully connected branch: hidden layers with ReLU, then one output per class and pixel.
 
-    Paper: Table 2e, "1024-1024-80*28^2" and "1024-1024-1024-80*28^2". The RoI size that feeds it
-    is not given there; with `POOLER_RESOLUTION` 14 it is that of the FCN branch. Hidden layers are
-    detectron2's `FastRCNNConvFCHead` without convolutions (keys `hidden.fc1`, ...); the predictor
-    starts as detectron2's mask predictor does, at N(0, 0.001).
+    Paper: Table 2e, "1024-1024-80*28^2" and "1024-1024-1024-80*28^2". The paper does not give the
+    size of its input; `POOLER_RESOLUTION` 14 is the size of the FCN branch. The hidden layers are
+    detectron2's `FastRCNNConvFCHead` without convolutions (keys `hidden.fc1`, ...). The predictor
+    is initialised from N(0, 0.001), as detectron2's mask predictor.
     """
 
     @configurable
@@ -185,9 +203,9 @@ class MaskRCNNMLPHead(_MaskHead):
         Args:
             input_shape: channels, height and width of the pooled features.
             num_classes: number of foreground classes; 1 for class-agnostic masks.
-            fc_dims: widths of the hidden layers, one at least.
+            fc_dims: widths of the hidden layers, at least one.
             loss: "sigmoid" or "softmax"; softmax has one more channel, the background.
-            output_resolution: side of the masks; 0: twice that of the pooled features.
+            output_resolution: side of the masks; 0: twice the side of the pooled features.
             kwargs: `vis_period`, `loss_weight`; see `BaseMaskRCNNHead`.
 
         Raises:
@@ -196,13 +214,13 @@ class MaskRCNNMLPHead(_MaskHead):
         """
         if not fc_dims:
             raise UserError(f"{_KEY}.NUM_FC: expected one hidden layer or more, got 0")
-        side = _pooled_side(input_shape)
+        side = _get_pooled_side(input_shape)
         if output_resolution < 0:
             raise UserError(
                 f"{_KEY}.OUTPUT_RESOLUTION: expected the side of the masks in pixels, or 0 for "
-                f"twice that of the pooled features ({2 * side}), got {output_resolution}"
+                f"twice the side of the pooled features ({2 * side}), got {output_resolution}"
             )
-        channels = num_classes + get_mask_loss(loss).extra_channels
+        channels = _count_channels(num_classes, loss)
         super().__init__(loss=loss, pooled_side=side, **kwargs)
         output_side = output_resolution or 2 * side
         self.output_shape = (channels, output_side, output_side)
@@ -226,14 +244,23 @@ class MaskRCNNMLPHead(_MaskHead):
         return self.predictor(self.hidden(x)).unflatten(1, self.output_shape)
 
 
+def _count_channels(num_classes: int, loss: str) -> int:
+    """Return the number of logits per pixel; softmax has one more, for the background."""
+    if loss not in MASK_LOSSES:
+        known = " or ".join(repr(known) for known in MASK_LOSSES)
+        hint = nearest(str(loss), MASK_LOSSES)
+        raise UserError(f"{_KEY}.LOSS: expected {known}, got {loss!r}{hint}")
+    return num_classes + (loss == "softmax")
+
+
 def _init_predictor(predictor: nn.Linear | nn.Conv2d) -> None:
-    """As detectron2 starts its mask predictor."""
+    """Initialise a layer as detectron2 initialises its mask predictor."""
     nn.init.normal_(predictor.weight, std=0.001)
     if predictor.bias is not None:
         nn.init.zeros_(predictor.bias)
 
 
-def _pooled_side(input_shape: ShapeSpec) -> int:
+def _get_pooled_side(input_shape: ShapeSpec) -> int:
     if input_shape.height is None or input_shape.height != input_shape.width:
         raise UserError(
             "expected a mask head's input_shape with equal height and width, the side of the "
@@ -243,10 +270,10 @@ def _pooled_side(input_shape: ShapeSpec) -> int:
 
 
 def _count_deconvs(input_shape: ShapeSpec, output_resolution: int) -> int:
-    """Return how often the side of the pooled features is doubled to reach the output's."""
+    """Return how many deconvolutions, each doubling the side, lead to the output resolution."""
     if output_resolution == 0:
         return 1
-    side = _pooled_side(input_shape)
+    side = _get_pooled_side(input_shape)
     ratio, rest = divmod(output_resolution, side)
     if rest or ratio < 1 or ratio & (ratio - 1):
         fitting = ", ".join(str(side * 2**n) for n in range(4))
@@ -256,3 +283,117 @@ def _count_deconvs(input_shape: ShapeSpec, output_resolution: int) -> int:
             "it, or the POOLER_RESOLUTION"
         )
     return ratio.bit_length() - 1
+
+
+def softmax_mask_loss(
+    pred_mask_logits: torch.Tensor, instances: Sequence[Instances], vis_period: int = 0
+) -> torch.Tensor:
+    """Return the multinomial mask loss: at each pixel a choice among K classes and background.
+
+    Paper: Mask R-CNN (arXiv:1703.06870), Table 2b, "softmax". The paper only says "a per-pixel
+    softmax and a multinomial loss". This project chose what is nearest to the sigmoid loss: a
+    channel for the background, the RoI's class as the target inside the mask and the background
+    outside it, and positive RoIs only. With K = 1 and background logits of 0 the two losses are
+    equal.
+
+    It logs the same scalars as detectron2's `mask_rcnn_loss`, `mask_rcnn/{accuracy,false_positive,
+    false_negative}`, and so needs an `EventStorage`. A pixel counts as predicted where the
+    probability of the RoI's class is above 0.5.
+
+    Args:
+        pred_mask_logits: (R, K + 1, M, M), floating; channel K is the background. With two
+            channels, masks are class-agnostic (or K is 1) and the classes are not read.
+        instances: one per image, with R rows in all, in the order of the logits. Fields:
+            `proposal_boxes` (XYXY, absolute pixels of the image), `gt_classes` (int, in [0, K)),
+            `gt_masks` (`PolygonMasks` or `BitMasks`, cropped and resized as in detectron2).
+        vis_period: number of iterations between two pictures of the masks and their targets, which
+            go to the storage, as in detectron2; 0: no pictures.
+
+    Returns:
+        Scalar, the mean over R * M * M pixels; float32 for logits in half precision. With R == 0
+        exactly 0, still attached to the graph.
+
+    Raises:
+        ValueError: the masks are not square.
+    """
+    side = pred_mask_logits.shape[-1]
+    if pred_mask_logits.shape[-2] != side:
+        raise ValueError(f"expected square mask logits, got {tuple(pred_mask_logits.shape)}")
+    instances = [image for image in instances if len(image)]
+    if not instances:
+        return pred_mask_logits.sum() * 0
+    crops = [i.gt_masks.crop_and_resize(i.proposal_boxes.tensor, side) for i in instances]
+    gt_masks = torch.cat(crops).to(pred_mask_logits.device)[:, None]
+    if gt_masks.dtype != torch.bool:  # detectron2's loss also accepts masks of floats
+        gt_masks = gt_masks > 0.5
+    classes = torch.cat([image.gt_classes for image in instances])
+    classes = _get_channel(classes, pred_mask_logits)
+    background = pred_mask_logits.shape[1] - 1
+    targets = torch.where(gt_masks, classes, background)[:, 0]
+
+    log_probabilities = F.log_softmax(_to_float32(pred_mask_logits), dim=1)
+    loss = F.nll_loss(log_probabilities, targets)
+    with torch.no_grad():
+        probabilities = _select_channel(log_probabilities, classes).exp()
+        _log_accuracy(probabilities[:, 0], gt_masks[:, 0], vis_period)
+    return loss
+
+
+def softmax_mask_inference(
+    pred_mask_logits: torch.Tensor, pred_instances: Sequence[Instances]
+) -> None:
+    """Add the field `pred_masks` to `pred_instances`: probabilities of the predicted class.
+
+    The paper (Table 2b) does not say how masks are predicted under softmax. Here a pixel's value is
+    the softmax probability of the predicted class among all classes and the background, and pasting
+    compares it with the threshold (0.5) as under sigmoid. A pixel where no class has more than half
+    of the probability belongs to no mask.
+
+    Args:
+        pred_mask_logits: (R, K + 1, M, M), as for `softmax_mask_loss`.
+        pred_instances: one per image, with R rows in all, changed in place: each gets `pred_masks`,
+            (R_image, 1, M, M) in [0, 1], float32 for logits in half precision. The field
+            `pred_classes` (int64, in [0, K)) is read, unless there are only two channels.
+    """
+    probabilities = _to_float32(pred_mask_logits).softmax(dim=1)
+    classes = torch.cat([image.pred_classes for image in pred_instances])
+    selected = _select_channel(probabilities, _get_channel(classes, pred_mask_logits))
+    masks = selected.split([len(image) for image in pred_instances])
+    for masks_of_image, image in zip(masks, pred_instances, strict=True):
+        image.pred_masks = masks_of_image
+
+
+def _get_channel(classes: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Return each mask's foreground channel, (R, 1, 1, 1), int64; 0 for class-agnostic masks."""
+    classes = classes.to(device=logits.device, dtype=torch.int64)
+    if logits.shape[1] == 2:
+        classes = torch.zeros_like(classes)
+    return classes[:, None, None, None]
+
+
+def _select_channel(values: torch.Tensor, channel: torch.Tensor) -> torch.Tensor:
+    return values.gather(1, channel.expand(-1, 1, *values.shape[2:]))  # (R, 1, M, M)
+
+
+def _to_float32(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits in float32 or float64: bfloat16's 8 bits cannot sum 81 exponentials."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _log_accuracy(probabilities: torch.Tensor, gt_masks: torch.Tensor, vis_period: int) -> None:
+    """Log the same scalars and pictures as detectron2's `mask_rcnn_loss`; both are (R, M, M)."""
+    wrong = (probabilities > 0.5) != gt_masks
+    positives = int(gt_masks.sum())
+    negatives = gt_masks.numel() - positives
+    false_positives = int((wrong & ~gt_masks).sum())
+    false_negatives = int((wrong & gt_masks).sum())
+    incorrect = false_positives + false_negatives
+    storage = get_event_storage()
+    storage.put_scalar("mask_rcnn/accuracy", 1 - incorrect / max(wrong.numel(), 1))
+    storage.put_scalar("mask_rcnn/false_positive", false_positives / max(negatives, 1))
+    storage.put_scalar("mask_rcnn/false_negative", false_negatives / max(positives, 1))
+    if vis_period > 0 and storage.iter % vis_period == 0:
+        pairs = torch.cat([probabilities, gt_masks.to(probabilities.dtype)], dim=2)
+        for index, pair in enumerate(pairs):
+            name = f"Left: mask prediction;   Right: mask GT ({index})"
+            storage.put_image(name, pair.expand(3, -1, -1))

@@ -4,33 +4,80 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_model, detector_postprocess
-from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead, build_mask_head
+from detectron2.modeling.roi_heads.mask_head import build_mask_head
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
-from mask_head_cases import (
-    BOXES,
-    CLASSES,
-    agnostic_or_not,
-    build,
-    detected_image,
-    ellipses,
-    every_head,
-    every_loss,
-    features,
-    head_cfg,
-    loss_of,
-    masks_of,
-    training_image,
-)
+from tiny_model import tiny_cfg
 
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.modeling.roi_heads.mask_heads import MaskRCNNFCNHead, MaskRCNNMLPHead
+from mask_rcnn_ext.modeling.roi_heads import MaskRCNNFCNHead, MaskRCNNMLPHead
+
+HEADS = ("MaskRCNNFCNHead", "MaskRCNNMLPHead")
+CLASSES = 3
+every_head = pytest.mark.parametrize("name", HEADS)
+every_loss = pytest.mark.parametrize("loss", ["sigmoid", "softmax"])
+agnostic_or_not = pytest.mark.parametrize("agnostic", [False, True], ids=["specific", "agnostic"])
 
 
-def test_registered():
-    assert ROI_MASK_HEAD_REGISTRY.get("MaskRCNNFCNHead") is MaskRCNNFCNHead
-    assert ROI_MASK_HEAD_REGISTRY.get("MaskRCNNMLPHead") is MaskRCNNMLPHead
-    assert issubclass(MaskRCNNFCNHead, MaskRCNNConvUpsampleHead)
+def head_cfg(name="MaskRCNNFCNHead", *, loss="sigmoid", agnostic=False, resolution=0, num_conv=1):
+    cfg = tiny_cfg(CLASSES)
+    mask_head = cfg.MODEL.ROI_MASK_HEAD
+    mask_head.NAME, mask_head.LOSS, mask_head.OUTPUT_RESOLUTION = name, loss, resolution
+    mask_head.CLS_AGNOSTIC_MASK, mask_head.NUM_CONV, mask_head.CONV_DIM = agnostic, num_conv, 8
+    mask_head.NUM_FC, mask_head.FC_DIM = 2, 16
+    return cfg
+
+
+def build(cfg, side=14, channels=6, seed=3):
+    torch.manual_seed(seed)
+    return build_mask_head(cfg, ShapeSpec(channels=channels, height=side, width=side))
+
+
+def features(count, side=14, channels=6):
+    return torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(5))
+
+
+def ellipses(boxes, size=(120, 140)):
+    """Return bit masks of an ellipse inside each XYXY box, cut by a diagonal."""
+    ys, xs = (torch.arange(n)[:, None] + 0.5 for n in size)
+    masks = []
+    for x0, y0, x1, y1 in boxes:
+        v, u = (ys - (y0 + y1) / 2) / (y1 - y0) * 2, ((xs - (x0 + x1) / 2) / (x1 - x0) * 2).T
+        masks.append((u**2 + v**2 < 1) & (u < 0.5 + v))
+    return torch.stack(masks)
+
+
+BOXES = [[4.0, 7.0, 90.0, 100.0], [30.0, 20.0, 110.0, 112.0], [60.5, 5.25, 135.0, 80.5]]
+
+
+def training_image(rows=slice(None)):
+    instances = Instances((120, 140))
+    instances.proposal_boxes = Boxes(torch.tensor(BOXES))
+    instances.gt_classes = torch.tensor([2, 0, 1])
+    instances.gt_masks = BitMasks(ellipses(BOXES))
+    return instances[rows]
+
+
+def detected_image(rows=slice(None)):
+    instances = Instances((120, 140))
+    instances.pred_boxes = Boxes(torch.tensor(BOXES))
+    instances.pred_classes = torch.tensor([2, 0, 1])
+    instances.scores = torch.tensor([0.9, 0.8, 0.7])
+    return instances[rows]
+
+
+def loss_of(head, x, images):
+    head.train()
+    with EventStorage():
+        losses = head(x, images)
+    assert list(losses) == ["loss_mask"]
+    return losses["loss_mask"]
+
+
+def masks_of(head, x, images):
+    head.eval()
+    with torch.no_grad():
+        return [image.pred_masks for image in head(x, images)]
 
 
 @agnostic_or_not
@@ -142,9 +189,12 @@ def test_resolution_that_does_not_fit(resolution):
 
 
 @every_head
-def test_unknown_loss_is_an_error_when_the_head_is_built(name):
-    with pytest.raises(UserError, match=r"LOSS: expected .* did you mean 'softmax'"):
-        build(head_cfg(name, loss="sofmax"))
+@pytest.mark.parametrize(
+    ("loss", "hint"), [("sofmax", "did you mean 'softmax'"), ("dice", "got 'dice'"), (3, "got 3")]
+)
+def test_unknown_loss_is_an_error_when_the_head_is_built(name, loss, hint):
+    with pytest.raises(UserError, match=rf"LOSS: expected 'sigmoid' or 'softmax', .*{hint}"):
+        build(head_cfg(name, loss=loss))
 
 
 @every_head
@@ -279,3 +329,53 @@ def test_a_whole_model_trains_a_step(name, loss):
     assert len(found) > 0
     assert found.pred_masks.shape == (len(found), 80, 120)
     assert found.pred_masks.dtype == torch.bool
+
+
+def test_mlp_takes_any_resolution_but_a_negative_one():
+    assert build(head_cfg("MaskRCNNMLPHead", resolution=21)).layers(features(1)).shape[-1] == 21
+    with pytest.raises(UserError, match=r"OUTPUT_RESOLUTION: .*\(28\), got -1"):
+        build(head_cfg("MaskRCNNMLPHead", resolution=-1))
+
+
+def test_mlp_without_hidden_layer():
+    cfg = head_cfg("MaskRCNNMLPHead")
+    cfg.MODEL.ROI_MASK_HEAD.NUM_FC = 0
+    with pytest.raises(UserError, match="NUM_FC"):
+        build(cfg)
+
+
+@pytest.mark.parametrize("num_fc", [2, 3])
+def test_mlp_of_the_paper(num_fc):
+    """Table 2e: 1024-1024-80*28^2 and 1024-1024-1024-80*28^2, on 256 x 14 x 14."""
+    with torch.device("meta"):  # 115 million weights
+        head = MaskRCNNMLPHead(
+            ShapeSpec(channels=256, height=14, width=14), num_classes=80, fc_dims=[1024] * num_fc
+        )
+    shapes = [tuple(p.shape) for p in head.parameters() if p.dim() == 2]
+    widths = [256 * 14 * 14] + [1024] * num_fc + [80 * 28**2]
+    assert shapes == list(zip(widths[1:], widths[:-1], strict=True))
+
+
+def test_mlp_by_hand():
+    head = build(head_cfg("MaskRCNNMLPHead"))
+    torch.nn.init.normal_(head.predictor.weight)
+    torch.nn.init.normal_(head.predictor.bias)
+    x = features(2)
+    h = x.reshape(2, -1)
+    for fc in (head.hidden.fc1, head.hidden.fc2):
+        h = (h @ fc.weight.T + fc.bias).clamp(min=0)
+    logits = head.layers(x)
+    for label, row, column in ((0, 0, 0), (1, 3, 20), (2, 27, 27)):
+        index = (label * 28 + row) * 28 + column
+        expected = h @ head.predictor.weight[index] + head.predictor.bias[index]
+        torch.testing.assert_close(logits[:, label, row, column], expected)
+
+
+def test_mlp_starts_as_detectron2s_layers_do():
+    head = build(head_cfg("MaskRCNNMLPHead"))
+    weights = head.predictor.weight
+    assert weights.std().item() == pytest.approx(0.001, rel=0.05)
+    for fc in (head.hidden.fc1, head.hidden.fc2):
+        bound = (3 / fc.in_features) ** 0.5  # c2_xavier_fill: uniform
+        assert fc.weight.abs().max().item() == pytest.approx(bound, rel=0.1)
+    assert not any(p.any() for n, p in head.named_parameters() if n.endswith("bias"))

@@ -9,12 +9,7 @@ from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference, mask_rc
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
-from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.modeling.roi_heads.mask_losses import (
-    get_mask_loss,
-    softmax_mask_inference,
-    softmax_mask_loss,
-)
+from mask_rcnn_ext.modeling.roi_heads.mask_heads import softmax_mask_inference, softmax_mask_loss
 
 SCALARS = ("mask_rcnn/accuracy", "mask_rcnn/false_positive", "mask_rcnn/false_negative")
 # XYXY: proposals, and the rectangle that each one's ground truth fills. Rectangles lie on the lines
@@ -200,21 +195,6 @@ def test_inference_of_nothing():
     assert all(i.pred_masks.shape == (0, 1, 8, 8) for i in images)
 
 
-def test_order_of_the_rois_does_not_matter():
-    logits, order = logits_of(5), torch.tensor([2, 0, 1])
-    instances = image([3, 0, 2])
-    plain, permuted = [detected([3, 0, 2])], [detected([2, 3, 0])]
-    softmax_mask_inference(logits, plain)
-    softmax_mask_inference(logits[order], permuted)
-    assert torch.equal(permuted[0].pred_masks, plain[0].pred_masks[order])
-    with EventStorage():
-        losses = [
-            softmax_mask_loss(logits, [instances]),
-            softmax_mask_loss(logits[order], [instances[order]]),
-        ]
-    assert losses[0].item() == pytest.approx(losses[1].item())
-
-
 def test_half_precision_logits_are_summed_in_float32():
     logits = logits_of(5).bfloat16()
     with EventStorage(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -239,19 +219,6 @@ def test_masks_of_floats_are_cut_at_one_half():
     with EventStorage():
         losses = [softmax_mask_loss(logits_of(5), [i]) for i in (instances, soft)]
     assert torch.equal(*losses)
-
-
-def test_sigmoid_is_detectron2s_own_code():
-    assert get_mask_loss("sigmoid")[:2] == (mask_rcnn_loss, mask_rcnn_inference)
-
-
-@pytest.mark.parametrize(
-    ("name", "hint"), [("sofmax", "did you mean 'softmax'?"), ("dice", "got 'dice'"), (3, "got 3")]
-)
-def test_unknown_loss(name, hint):
-    with pytest.raises(UserError, match=r"LOSS: expected 'sigmoid' or 'softmax'") as error:
-        get_mask_loss(name)
-    assert hint in str(error.value)
 
 
 def test_masks_must_be_square():
