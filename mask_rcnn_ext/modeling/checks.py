@@ -1,4 +1,7 @@
-"""Combinations of config values that detectron2 meets with a failed assertion, or in training."""
+"""Checks of a config before its model is built: names of parts, parts that fit, training data.
+
+Without them detectron2 would fail with an assertion, or only in training.
+"""
 
 from typing import Any
 
@@ -43,42 +46,44 @@ _OURS_ONLY = tuple(name for name in POOLER_TYPES if name not in _STOCK_POOLER_TY
 
 
 def is_generalized_rcnn(cfg: CfgNode) -> bool:
-    """Return whether the config's meta-architecture is registered as a `GeneralizedRCNN`."""
-    return _is_meta_architecture(cfg, GeneralizedRCNN)
+    """Return whether the config's meta-architecture is a `GeneralizedRCNN` or a subclass."""
+    return _is_registered_as(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, GeneralizedRCNN)
 
 
 def is_fcis(cfg: CfgNode) -> bool:
-    """Return whether the config's meta-architecture is registered as an `FCIS`."""
-    return _is_meta_architecture(cfg, FCIS)
+    """Return whether the config's meta-architecture is an `FCIS` or a subclass."""
+    return _is_registered_as(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, FCIS)
 
 
 def is_rcnn(cfg: CfgNode) -> bool:
-    """Return whether the config's meta-architecture is registered as an `RCNN`."""
-    return _is_meta_architecture(cfg, RCNN)
+    """Return whether the config's meta-architecture is an `RCNN` or a subclass."""
+    return _is_registered_as(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, RCNN)
 
 
-def _is_meta_architecture(cfg: CfgNode, kind: type) -> bool:
-    name = cfg.MODEL.META_ARCHITECTURE
-    architecture = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
-    return isinstance(architecture, type) and issubclass(architecture, kind)
+def _is_registered_as(registry: Registry, name: str, base: type) -> bool:
+    """Return whether `name` is registered as `base` or as a subclass of it."""
+    registered = registry.get(name) if name in registry else None
+    return isinstance(registered, type) and issubclass(registered, base)
 
 
 def require_fitting_parts(cfg: CfgNode) -> None:
-    """Check that the RoI heads fit the model, and can take the config's RoI layers and mask head.
+    """Check that the RoI heads fit the meta-architecture, the RoI layers and the mask head.
 
-    Call it when the names are known to be registered.
+    Call it after `check_registry_names`.
 
     Raises:
-        UserError: one of FCIS's, or of R-CNN's, meta-architecture and heads is without the other;
-            R-CNN is to make its own proposals, or masks or keypoints; or detectron2's RoI heads are
-            to build a RoI layer of this package, or a mask head whose side they announce wrongly.
+        UserError: FCIS or R-CNN has heads of another method, or their heads belong to another
+            meta-architecture; R-CNN has no stored proposals, or has masks or keypoints; or
+            detectron2's RoI heads get a RoI layer of this package, or a mask head that would be
+            built for the wrong side.
     """
     if not is_generalized_rcnn(cfg):
         return
     roi_heads = ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)
     _require_both_of_a_method(cfg, roi_heads)
-    _require_fitting_rcnn(cfg)
-    # Not their subclasses: a class of another project may build what it likes.
+    if is_rcnn(cfg):
+        _require_rcnn_parts(cfg)
+    # Subclasses are not checked: a class of another project may build other parts.
     if roi_heads not in (Res5ROIHeads, StandardROIHeads):
         return
     on_res5 = roi_heads is Res5ROIHeads
@@ -90,20 +95,20 @@ def require_fitting_parts(cfg: CfgNode) -> None:
     for head in used:
         if cfg.MODEL[head].POOLER_TYPE in _OURS_ONLY:
             raise UserError(
-                f"MODEL.{head}.POOLER_TYPE: {roi_heads.__name__}, detectron2's, knows "
-                f"{', '.join(_STOCK_POOLER_TYPES)} only, got {cfg.MODEL[head].POOLER_TYPE!r}. "
+                f"MODEL.{head}.POOLER_TYPE: detectron2's {roi_heads.__name__} knows only "
+                f"{', '.join(_STOCK_POOLER_TYPES)}, got {cfg.MODEL[head].POOLER_TYPE!r}. "
                 f"Set MODEL.ROI_HEADS.NAME to {ours.__name__}"
             )
     if on_res5 and cfg.MODEL.MASK_ON and _has_fixed_side(cfg):
         raise UserError(
-            "MODEL.ROI_HEADS.NAME: Res5ROIHeads, detectron2's, announces to the mask head the side "
-            f"before res5 halves it, which {cfg.MODEL.ROI_MASK_HEAD.NAME} cannot take here. Set "
+            "MODEL.ROI_HEADS.NAME: detectron2's Res5ROIHeads builds the mask head for the side "
+            f"before res5 halves it, where {cfg.MODEL.ROI_MASK_HEAD.NAME} cannot work. Set "
             f"MODEL.ROI_HEADS.NAME to {ours.__name__}"
         )
 
 
-# Heads that come with a meta-architecture of their own -> it, its class, what the two are to each
-# other.
+# Heads that belong to one meta-architecture -> their class; the name and class of the
+# meta-architecture; what the heads do, and what the meta-architecture does.
 _OWN_HEADS = {
     "FCISROIHeads": (
         FCISROIHeads,
@@ -117,17 +122,18 @@ _OWN_HEADS = {
 
 
 def _require_both_of_a_method(cfg: CfgNode, roi_heads: Any) -> None:
+    """Check that FCIS and R-CNN have both their meta-architecture and their heads."""
     architecture, name = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME
-    if not isinstance(roi_heads, type):  # a function, which may return what it likes
+    if not isinstance(roi_heads, type):  # a function, which may return any heads
         return
     for own_name, (heads, own, kind, they, it) in _OWN_HEADS.items():
         belongs = issubclass(roi_heads, heads)
-        if _is_meta_architecture(cfg, kind) and not belongs:
+        if _is_registered_as(META_ARCH_REGISTRY, architecture, kind) and not belongs:
             raise UserError(
                 f"MODEL.META_ARCHITECTURE {architecture}: expected its own heads, which {they}, "
                 f"got {name}. Set MODEL.ROI_HEADS.NAME {own_name}"
             )
-        # Not their subclasses, as above.
+        # Subclasses are not checked, as above.
         others = {GeneralizedRCNN, PanopticFPN, MaskRCNN, FCIS, RCNN} - {kind}
         if belongs and META_ARCH_REGISTRY.get(architecture) in others:
             raise UserError(
@@ -136,16 +142,15 @@ def _require_both_of_a_method(cfg: CfgNode, roi_heads: Any) -> None:
             )
 
 
-def _require_fitting_rcnn(cfg: CfgNode) -> None:
-    if not is_rcnn(cfg):
-        return
+def _require_rcnn_parts(cfg: CfgNode) -> None:
+    """Check that R-CNN reads stored proposals and finds boxes only."""
     name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
     if not cfg.MODEL.LOAD_PROPOSALS or name != "PrecomputedProposals":
         raise UserError(
-            "MODEL.META_ARCHITECTURE RCNN: its proposals come from outside: expected "
-            f"MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals, got {name!r} (LOAD_PROPOSALS "
-            f"{cfg.MODEL.LOAD_PROPOSALS}). Set that and MODEL.LOAD_PROPOSALS True; "
-            "tools/compute_proposals.py writes the files"
+            "MODEL.META_ARCHITECTURE RCNN reads stored proposals: expected "
+            "MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals and MODEL.LOAD_PROPOSALS True, got "
+            f"{name!r} and {cfg.MODEL.LOAD_PROPOSALS}. Set both; tools/compute_proposals.py writes "
+            "the files"
         )
     for key in ("MASK_ON", "KEYPOINT_ON"):
         if cfg.MODEL[key]:
@@ -156,7 +161,7 @@ def _require_fitting_rcnn(cfg: CfgNode) -> None:
 
 
 def _has_fixed_side(cfg: CfgNode) -> bool:
-    """Return whether the mask head is of this package and built for one side of its input."""
+    """Return whether the mask head is this package's and takes only one side of its input."""
     mask_head = ROI_MASK_HEAD_REGISTRY.get(cfg.MODEL.ROI_MASK_HEAD.NAME)
     if not isinstance(mask_head, type):
         return False
@@ -167,14 +172,14 @@ def _has_fixed_side(cfg: CfgNode) -> bool:
 
 
 def require_fitting_training_data(cfg: CfgNode) -> None:
-    """Check what training needs beyond evaluation: image sizes, whole masks, keypoints.
+    """Check the settings that only training needs: image sizes, bit masks, scorer, keypoints.
 
-    Call it when the data sets are registered.
+    Call it after the data sets are registered.
 
     Raises:
-        UserError: a range of sizes without two ends; polygons where FCIS samples whole masks;
-            SVMs, which no gradient trains; or a data set whose keypoints are not described, or are
-            not those of the model.
+        UserError: a range of sizes has not two ends; FCIS would get polygons; R-CNN's SVMs would be
+            trained by gradients; or a data set does not describe its keypoints, or has another
+            number of them than the model.
     """
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
@@ -184,9 +189,9 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
         )
     if is_fcis(cfg) and cfg.INPUT.MASK_FORMAT != "bitmask":
         raise UserError(
-            "INPUT.MASK_FORMAT: FCIS samples its mask targets from whole masks: expected "
+            "INPUT.MASK_FORMAT: FCIS samples its mask targets from bit masks: expected "
             f"'bitmask', got {cfg.INPUT.MASK_FORMAT!r}. Set INPUT.MASK_FORMAT bitmask; polygons "
-            "are drawn then when they are read"
+            "are then drawn as bit masks when they are read"
         )
     if is_rcnn(cfg) and cfg.MODEL.RCNN.SCORER == "svm":
         raise UserError(SVM_TRAINING)
@@ -208,17 +213,11 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
             )
 
 
-def _is_registered_as(registry: Registry, name: str, base: type) -> bool:
-    """Return whether `name` is registered as `base` or as a subclass of it."""
-    registered = registry.get(name) if name in registry else None
-    return isinstance(registered, type) and issubclass(registered, base)
-
-
 def check_registry_names(cfg: CfgNode) -> None:
     """Check the names of the model's parts against detectron2's registries.
 
     Raises:
-        UserError: a name is unknown; the nearest known one is named.
+        UserError: a name is unknown; the message suggests the nearest known name.
     """
     model = cfg.MODEL
     used = [
@@ -237,7 +236,7 @@ def check_registry_names(cfg: CfgNode) -> None:
             used.append(("MODEL.PROPOSAL_GENERATOR.NAME", name, PROPOSAL_GENERATOR_REGISTRY))
     if two_stage:
         used.append(("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY))
-        # The C4 heads build no box head: res5 is in its place.
+        # The C4 heads use res5 and build no box head.
         box_on = not _is_registered_as(ROI_HEADS_REGISTRY, model.ROI_HEADS.NAME, Res5ROIHeads)
         for on, key, registry in (
             (box_on, "ROI_BOX_HEAD", ROI_BOX_HEAD_REGISTRY),

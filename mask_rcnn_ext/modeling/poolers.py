@@ -1,4 +1,4 @@
-"""detectron2's ROI pooler with the RoI layers that the paper compares (Table 2c)."""
+"""detectron2's RoI pooler with the RoI layers that the paper compares (Table 2c)."""
 
 from collections.abc import Sequence
 
@@ -23,27 +23,27 @@ POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool", "ROIAlignMax", "ROIWarpMax"
 class MaskRCNNROIPooler(ROIPooler):
     """detectron2's `ROIPooler` with three more values of `pooler_type`.
 
-    - "ROIAlign" (the paper's, unaligned), "ROIAlignV2", "ROIPool": detectron2's own layers, bit for
-      bit, but that float16 and bfloat16 features do not round the boxes
+    - "ROIAlign" (the paper's, unaligned), "ROIAlignV2", "ROIPool": the same as detectron2's layers,
+      bit for bit, except that float16 and bfloat16 features do not round the boxes
       (`mask_rcnn_ext.layers.roi_layers`);
-    - "ROIAlignMax", "ROIWarpMax", "ROIWarpAve": the others of Table 2c.
+    - "ROIAlignMax", "ROIWarpMax", "ROIWarpAve": the other layers of Table 2c.
 
-    It has no parameters, assigns boxes to levels as detectron2 does (FPN's equation 1), and is
-    called like detectron2's: `forward(features, boxes)` with a list of (N, C, H, W) maps, one per
-    scale, and a list of N `Boxes` (XYXY, pixels of the image); returns (R, C, h, w) in the dtype of
-    the features.
+    The pooler has no parameters. It assigns boxes to levels as detectron2 does (FPN's equation 1)
+    and is called in the same way: `forward(features, boxes)` takes a list of (N, C, H, W) maps, one
+    per scale, and a list of N `Boxes` (XYXY, pixels of the image), and returns (R, C, h, w) in the
+    dtype of the features.
 
     Args:
         output_size: h = w, or (h, w); equal where there are several scales.
         scales: 1 / stride of each feature map; each is half of the one before.
         sampling_ratio: samples per bin and axis. 0 is adaptive for "ROIAlign" and "ROIAlignV2" and
-            2 for our three; "ROIPool" has none.
+            2 for the three added types; "ROIPool" does not use it.
         pooler_type: one of `POOLER_TYPES`.
         canonical_box_size: side in pixels of a box that goes to `canonical_level`.
-        canonical_level: log2 of the stride of that level.
+        canonical_level: log2 of the stride of this level.
 
     Raises:
-        UserError: an unknown `pooler_type`, or a negative `sampling_ratio` for one of our three.
+        UserError: an unknown `pooler_type`, or a negative `sampling_ratio` for an added type.
     """
 
     def __init__(
@@ -60,8 +60,7 @@ class MaskRCNNROIPooler(ROIPooler):
                 f"POOLER_TYPE: expected one of {', '.join(POOLER_TYPES)}, got {pooler_type!r}"
                 f"{nearest(pooler_type, POOLER_TYPES)}"
             )
-        # The parent checks the arguments and makes its own layers, which are then replaced; they
-        # hold no parameters.
+        # The base class checks the arguments. Its layers, which have no parameters, are replaced.
         super().__init__(
             output_size=output_size,
             scales=scales,

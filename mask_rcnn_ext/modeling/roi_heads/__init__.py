@@ -2,8 +2,7 @@
 
 from .classifier_head import ClassifierBoxHead
 from .mask_heads import MaskRCNNFCNHead, MaskRCNNMLPHead
-from .res5_heads import MaskRCNNRes5ROIHeads, MaskRCNNTinyRes5ROIHeads
-from .roi_heads import MaskRCNNROIHeads
+from .roi_heads import MaskRCNNRes5ROIHeads, MaskRCNNROIHeads, MaskRCNNTinyRes5ROIHeads
 
 __all__ = [
     "ClassifierBoxHead",

@@ -17,12 +17,12 @@ __all__ = ["ClassifierBoxHead"]
 class ClassifierBoxHead(nn.Sequential):
     """VGG-16's and AlexNet's fc6 and fc7 with dropout, or the global average pooling of a ResNet.
 
-    detectron2's `FastRCNNConvFCHead` without convolutions, with its layers' names (fc6 is `fc1`)
-    and its initialisation, and with dropout after each ReLU; or, without fully connected layers,
-    the average over all cells.
+    With fully connected layers this is detectron2's `FastRCNNConvFCHead` without convolutions and
+    with dropout after each ReLU; it has the same names of layers (fc6 is `fc1`) and the same
+    initialisation. Without them, it averages over all cells.
 
     Attributes:
-        output_shape: `ShapeSpec` of the output's channels.
+        output_shape: `ShapeSpec` with the number of output channels.
     """
 
     @configurable
@@ -30,8 +30,7 @@ class ClassifierBoxHead(nn.Sequential):
         """Build the head.
 
         Args:
-            input_shape: channels, height and width of the features; height and width are not read
-                without fully connected layers.
+            input_shape: channels of the features and, for fully connected layers, height and width.
             fc_dims: width of each fully connected layer; empty for average pooling.
             dropout: share of the units that training drops; 0 adds no layer for it.
 
@@ -56,7 +55,7 @@ class ClassifierBoxHead(nn.Sequential):
             if dropout:
                 self.add_module(f"dropout{number}", nn.Dropout(dropout))
             width = fc_dim
-        for layer in self:  # in the end, as detectron2: it draws the same random numbers
+        for layer in self:  # last, as in detectron2, to draw the same random numbers
             if isinstance(layer, nn.Linear):
                 weight_init.c2_xavier_fill(layer)
         self.output_shape = ShapeSpec(channels=width)

@@ -179,7 +179,7 @@ def test_a_model_that_cannot_be_built_says_why(overrides, told):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["MODEL.LOAD_PROPOSALS", "False"], "proposals come from outside"),
+        (["MODEL.LOAD_PROPOSALS", "False"], "reads stored proposals"),
         (["MODEL.PROPOSAL_GENERATOR.NAME", "RPN"], "got 'RPN'.*compute_proposals"),
         (["MODEL.MASK_ON", "True"], "MODEL.MASK_ON: R-CNN finds boxes only"),
         (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "Set MODEL.ROI_HEADS.NAME RCNNROIHeads"),

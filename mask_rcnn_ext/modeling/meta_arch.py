@@ -6,7 +6,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, detector_postprocess
 from detectron2.structures import Instances
 
-from ...errors import UserError
+from ..errors import UserError
 
 __all__ = ["MaskRCNN"]
 
@@ -15,15 +15,15 @@ __all__ = ["MaskRCNN"]
 class MaskRCNN(GeneralizedRCNN):
     """`GeneralizedRCNN` that pastes masks at `MODEL.ROI_MASK_HEAD.PASTE_THRESH`.
 
-    Paper: section 3.1, "Inference": masks are binarised at 0.5, which is the default and what
-    detectron2 has fixed; there the two classes give the same tensors. Training, state-dict keys and
-    everything else are detectron2's.
+    Paper: section 3.1, "Inference": masks are binarised at 0.5. This is the default, and
+    detectron2's fixed value; with it the two classes give the same tensors. Training and state-dict
+    keys are detectron2's.
 
-    detectron2's `GeneralizedRCNNWithTTA` accepts this model but pastes by itself, at 0.5; what
-    wraps a model that way finds the threshold as `mask_threshold`.
+    detectron2's `GeneralizedRCNNWithTTA` accepts this model but pastes masks at 0.5; a wrapper of
+    this kind can read the threshold from `mask_threshold`.
 
-    Export it by tracing, as detectron2's `TracingAdapter` does; TorchScript's scripting, which
-    `GeneralizedRCNN` allows, does not know `super()`.
+    The model can be exported by tracing, as detectron2's `TracingAdapter` does. TorchScript's
+    scripting, which `GeneralizedRCNN` allows, does not support `super()`.
     """
 
     @configurable
@@ -40,14 +40,14 @@ class MaskRCNN(GeneralizedRCNN):
         if not 0 < mask_threshold < 1:
             raise UserError(
                 "MODEL.ROI_MASK_HEAD.PASTE_THRESH: expected a probability above 0 and below 1, "
-                f"got {mask_threshold}; the paper's is 0.5"
+                f"got {mask_threshold}; the paper uses 0.5"
             )
         super().__init__(**kwargs)
         self.mask_threshold = mask_threshold
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read `PASTE_THRESH` and what `GeneralizedRCNN` does."""
+        """Read `PASTE_THRESH` and the keys of `GeneralizedRCNN`."""
         return {
             **super().from_config(cfg),
             "mask_threshold": cfg.MODEL.ROI_MASK_HEAD.PASTE_THRESH,

@@ -1,5 +1,0 @@
-"""Meta-architectures."""
-
-from .mask_rcnn import MaskRCNN
-
-__all__ = ["MaskRCNN"]
