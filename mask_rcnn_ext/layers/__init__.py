@@ -1,4 +1,4 @@
-"""Tensor functions and modules without config or `Instances`."""
+"""Tensor functions and modules that know neither configs nor `Instances`."""
 
 from .crop_warp import dilate_boxes, warp_crops
 from .ps_roi_layers import PSROIAlign, PSROIPool

@@ -1,26 +1,26 @@
-"""Position-sensitive RoI layers of FCIS (arXiv:1611.07709, section 3): what a bin sees of its maps.
+"""Position-sensitive RoI layers of FCIS (arXiv:1611.07709, section 3).
 
-A feature map of D * k * k channels holds D maps, each k x k times over, once for every part of an
-object: channel (d * k + row) * k + column is map d as the bin in that row and column of the RoI
-sees it. A layer returns (R, D, P, P) for R boxes: output cell (i, j), which lies in bin
-(floor(i * k / P), floor(j * k / P)), is pooled from that bin's channels only.
+A RoI is divided into k x k bins, one for each part of an object. A feature map of D * k * k
+channels holds D maps in k x k versions, one for each bin: channel (d * k + row) * k + column is the
+version of map d for the bin in that row and column. A layer returns (R, D, P, P) for R boxes.
+Output cell (i, j) lies in bin (floor(i * k / P), floor(j * k / P)), and is pooled from the channels
+of that bin only.
 
-| layer      | box corners             | an output cell's value             | source         |
-|------------|-------------------------|------------------------------------|----------------|
-| PSROIPool  | rounded to image pixels | mean of every cell that it touches | FCIS           |
-| PSROIAlign | as they are             | mean of bilinear samples           | after RoIAlign |
+| layer      | box corners             | value of an output cell             | source         |
+|------------|-------------------------|-------------------------------------|----------------|
+| PSROIPool  | rounded to image pixels | mean of every feature cell in reach | FCIS           |
+| PSROIAlign | not rounded             | mean of bilinear samples            | like RoIAlign  |
 
-`rois` (R, 5): a row is (batch index, x1, y1, x2, y2) in pixels of the network's input, continuous
-coordinates: a box of one pixel is 1 wide. FCIS's own code counts pixels, and writes x2 - 1 for x2.
-`spatial_scale` is 1 / stride of the map. Any number of boxes may be 0. Gradients flow to the
-features only. Everything is PyTorch's and torchvision's operators, on CPU and CUDA.
+A row of `rois` (R, 5) is (batch index, x1, y1, x2, y2), in pixels of the network's input and in
+continuous coordinates: a box around one pixel has width 1. FCIS's own code counts pixels and writes
+x2 - 1 for x2. `spatial_scale` is 1 / stride of the map. R may be 0. Gradients flow to the features
+only. The layers consist of operators of PyTorch and torchvision and run on CPU and CUDA.
 
-Precision: float16 and bfloat16 features are pooled in float32, and the result is float32; boxes are
-never rounded to either. Where a cell of PSROIPool begins and ends is computed in float32, as in
-FCIS.
+Precision: float16 and bfloat16 features are pooled in float32, and the result is float32. Boxes are
+never rounded to half precision. As in FCIS, PSROIPool computes the ends of its cells in float32.
 
-torchvision's `ps_roi_pool` is not this operator: it needs k = P, rounds on the feature map, and
-never reads the map's last row and column.
+torchvision's `ps_roi_pool` is another operator: it needs k = P, rounds on the feature map, and
+never reads the last row and column of the map.
 """
 
 import torch
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from ..errors import UserError
-from .roi_layers import round_half_away
+from .roi_layers import round_half_away, to_full_precision
 
 __all__ = ["PSROIAlign", "PSROIPool", "ps_roi_align", "ps_roi_pool"]
 
@@ -37,18 +37,18 @@ __all__ = ["PSROIAlign", "PSROIPool", "ps_roi_align", "ps_roi_pool"]
 def ps_roi_pool(
     features: Tensor, rois: Tensor, *, num_bins: int, output_size: int, spatial_scale: float
 ) -> Tensor:
-    """Pool as FCIS does: averages over whole cells, of boxes rounded to whole pixels.
+    """Pool as FCIS does: average whole feature cells, in boxes rounded to whole pixels.
 
-    Along one axis, with "round" halves away from zero: the box begins at s = round(x1) * scale and
-    is L = max(round(x2) * scale - s, 0.1) cells long; output cell j averages the feature cells from
-    floor(s + j * L / P) up to, but without, ceil(s + (j + 1) * L / P), clipped to the map, and is 0
-    where there are none.
+    Along one axis, where "round" rounds halves away from zero, the box begins at
+    s = round(x1) * scale and is L = max(round(x2) * scale - s, 0.1) cells long. Output cell j
+    averages the feature cells from floor(s + j * L / P) to ceil(s + (j + 1) * L / P), without the
+    latter, clipped to the map. It is 0 where no feature cell is left.
 
     Args:
         features: (N, D * k * k, H, W), see the module docstring for the order of the channels.
         rois: (R, 5), batch index and XYXY_ABS.
         num_bins: k.
-        output_size: P; it need not be a multiple of k.
+        output_size: P; not necessarily a multiple of k.
         spatial_scale: 1 / stride.
 
     Returns:
@@ -57,13 +57,13 @@ def ps_roi_pool(
     Raises:
         UserError: the number of channels is not a multiple of k * k.
     """
-    depth = _depth(features, num_bins)
+    depth = _count_maps(features, num_bins)
     batch, _, height, width = features.shape
-    table = _full_precision(features).reshape(batch, depth, num_bins**2, height, width)
+    table = to_full_precision(features).reshape(batch, depth, num_bins**2, height, width)
     table = table.permute(0, 2, 3, 4, 1).reshape(-1, depth)  # a row for each bin and cell
     rois = rois.float()
-    left, right = _windows(rois[:, 1], rois[:, 3], output_size, spatial_scale, width)
-    top, bottom = _windows(rois[:, 2], rois[:, 4], output_size, spatial_scale, height)
+    left, right = _find_windows(rois[:, 1], rois[:, 3], output_size, spatial_scale, width)
+    top, bottom = _find_windows(rois[:, 2], rois[:, 4], output_size, spatial_scale, height)
     side = torch.arange(output_size, device=features.device)
     group = torch.div(side * num_bins, output_size, rounding_mode="floor")
     maps = rois[:, 0].long()[:, None, None] * num_bins**2 + group[:, None] * num_bins + group
@@ -73,7 +73,7 @@ def ps_roi_pool(
     first = (maps * height + top[:, :, None]) * width + left[:, None, :]
     ends = area.cumsum(0)
     starts = ends - area
-    # One row of the table for each feature cell of each output cell, one output cell after another.
+    # The rows of the table that each output cell averages, one output cell after another.
     total = int(ends[-1]) if len(ends) else 0
     cell = torch.repeat_interleave(area, output_size=total)
     place = torch.arange(total, device=features.device) - starts[cell]
@@ -86,10 +86,10 @@ def ps_roi_pool(
     return pooled.reshape(len(rois), output_size, output_size, depth).permute(0, 3, 1, 2)
 
 
-def _windows(
+def _find_windows(
     low: Tensor, high: Tensor, size: int, scale: float, limit: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the first and past the last feature cell of each output cell, (R, P) int64 each."""
+    """Return each output cell's first feature cell and the one after its last, (R, P) int64."""
     start = round_half_away(low) * scale
     length = (round_half_away(high) * scale - start).clamp(min=0.1) / size
     index = torch.arange(size, dtype=low.dtype, device=low.device)
@@ -107,10 +107,10 @@ def ps_roi_align(
     spatial_scale: float,
     sampling_ratio: int = 0,
 ) -> Tensor:
-    """Pool bilinear samples, with nothing rounded: what RoIAlign is to RoIPool.
+    """Average bilinear samples without rounding, as RoIAlign does where RoIPool rounds.
 
-    The k x k bins of a box are boxes themselves, and each is RoIAligned (`aligned=True`: cell
-    centres at .5, no least size) into (P / k) x (P / k) cells of its own channels.
+    Each of the k x k bins of a box is treated as a box. RoIAlign (`aligned=True`: cell centres at
+    .5, no least size) pools it into (P / k) x (P / k) cells of the channels of the bin.
 
     Args:
         features: (N, D * k * k, H, W), see the module docstring for the order of the channels.
@@ -118,15 +118,15 @@ def ps_roi_align(
         num_bins: k.
         output_size: P, a multiple of k.
         spatial_scale: 1 / stride.
-        sampling_ratio: n, a cell averages n x n samples; 0: as many as it spans feature cells.
+        sampling_ratio: n: a cell averages n x n samples; 0: one sample for each feature cell.
 
     Returns:
         (R, D, P, P), float32, or float64 for float64 features.
 
     Raises:
-        UserError: the number of channels is not a multiple of k * k, or P none of k.
+        UserError: the number of channels is not a multiple of k * k, or P is not a multiple of k.
     """
-    depth = _depth(features, num_bins)
+    depth = _count_maps(features, num_bins)
     if output_size % num_bins:
         raise UserError(
             f"ps_roi_align: expected an output size that is a multiple of the {num_bins} bins, got "
@@ -134,7 +134,7 @@ def ps_roi_align(
         )
     batch, _, height, width = features.shape
     bins, cells = num_bins**2, output_size // num_bins
-    maps = _full_precision(features).reshape(batch, depth, bins, height, width)
+    maps = to_full_precision(features).reshape(batch, depth, bins, height, width)
     maps = maps.transpose(1, 2).reshape(batch * bins, depth, height, width)
     rois = rois.to(maps.dtype)
     grid = torch.arange(num_bins, dtype=rois.dtype, device=rois.device)
@@ -151,7 +151,7 @@ def ps_roi_align(
     return pooled.permute(0, 3, 1, 4, 2, 5).reshape(len(rois), depth, output_size, output_size)
 
 
-def _depth(features: Tensor, num_bins: int) -> int:
+def _count_maps(features: Tensor, num_bins: int) -> int:
     channels = features.shape[1]
     if channels % num_bins**2:
         raise UserError(
@@ -161,12 +161,8 @@ def _depth(features: Tensor, num_bins: int) -> int:
     return channels // num_bins**2
 
 
-def _full_precision(features: Tensor) -> Tensor:
-    return features if features.dtype == torch.float64 else features.float()
-
-
 class _PSROILayer(nn.Module):
-    """What the two layers share: their arguments.
+    """The arguments that both layers share.
 
     Args:
         num_bins: k.
@@ -202,7 +198,7 @@ class PSROIPool(_PSROILayer):
 
 
 class PSROIAlign(_PSROILayer):
-    """See `ps_roi_align`; `sampling_ratio` is its."""
+    """See `ps_roi_align`."""
 
     def __init__(
         self, num_bins: int, output_size: int, spatial_scale: float, sampling_ratio: int = 0
