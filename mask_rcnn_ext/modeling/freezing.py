@@ -1,37 +1,43 @@
-"""Training with a part of the model fixed: `MASK_RCNN_EXT.FREEZE`."""
+"""Freezing parts of a model (`MASK_RCNN_EXT.FREEZE`), and which parameters a feature depends on."""
 
 from collections.abc import Iterable, Sequence
 
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling.backbone import Backbone
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError, nearest
 
-__all__ = ["freeze_parts", "is_within", "parameters_read", "parts_of"]
+__all__ = [
+    "find_dependencies",
+    "find_parts",
+    "freeze_parts",
+    "is_within",
+    "trace_parameters",
+]
 
 
 def is_within(name: str, parts: Iterable[str]) -> bool:
-    """Tell whether a module or parameter is one of `parts` or lies in one, by its name."""
+    """Return whether the module or parameter `name` is one of `parts`, or is inside one of them."""
     return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
 def freeze_parts(model: nn.Module, parts: Sequence[str]) -> nn.Module:
-    """Fix the parameters and the batch statistics of parts of a model, in place; return it.
+    """Freeze the parameters and the batch statistics of parts of a model, in place; return it.
 
-    Call it before the optimizer is built and before the weights are loaded: the names in the state
-    dict stay as they are, so a checkpoint serves the model with and without frozen parts. Batch
-    normalisation becomes detectron2's `FrozenBatchNorm2d`. Dropout goes on as it was.
+    Call it before the optimizer is built and the weights are loaded. The state-dict keys do not
+    change, so a checkpoint fits the model with and without frozen parts. Batch normalisation
+    becomes detectron2's `FrozenBatchNorm2d`. Dropout is not changed.
 
     Args:
         model: a new model.
-        parts: names of modules, such as "backbone" or "backbone.bottom_up.res2"; all that is in
-            them is frozen.
+        parts: names of modules, such as "backbone" or "backbone.bottom_up.res2", which are frozen
+            with all their submodules.
 
     Raises:
-        UserError: the model has no part of a name, or nothing is left to train.
+        UserError: the model has no part with a given name, or nothing is left to train.
     """
     parts = [str(part) for part in parts]
     if not parts:
@@ -41,16 +47,16 @@ def freeze_parts(model: nn.Module, parts: Sequence[str]) -> nn.Module:
         if part not in modules:
             raise UserError(
                 f"MASK_RCNN_EXT.FREEZE: the model has no part {part!r}{nearest(part, modules)}. "
-                f"Expected names such as {', '.join(n for n, _ in model.named_children())}, or, "
-                "with dots, of parts of these"
+                f"Expected names such as {', '.join(n for n, _ in model.named_children())}, or "
+                "names of their parts, with dots"
             )
-    # All names of what has two: a part may share layers with one that is trained.
+    # A shared layer has several names; it is frozen if one of them is in a frozen part.
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if is_within(name, parts):
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"MASK_RCNN_EXT.FREEZE {parts} leaves nothing to train. Name fewer parts")
-    # A list, since the loop replaces modules; a module with two names is replaced under both.
+    # A list, since the loop replaces modules. A module with two names is replaced under both.
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if is_within(name, parts) and isinstance(module, _BatchNorm):
             _freeze_statistics(model, name, module)
@@ -58,13 +64,16 @@ def freeze_parts(model: nn.Module, parts: Sequence[str]) -> nn.Module:
 
 
 def _freeze_statistics(model: nn.Module, name: str, norm: _BatchNorm) -> None:
-    if norm.running_mean is None:  # it has none, in training and in testing
+    if norm.running_mean is None:  # a norm without running statistics
         return
-    if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) and not _does_more(norm):
+    # A class of another package may do more in evaluation, such as the activation of timm's norms,
+    # which the conversion would lose.
+    is_plain = type(norm).__module__.partition(".")[0] in ("torch", "detectron2")
+    if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) and is_plain:
         parent, _, child = name.rpartition(".")
         frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(norm)
         setattr(model.get_submodule(parent), child, frozen)
-    else:  # the conversion would lose what it does beside, such as the activation of timm's
+    else:
         norm.register_forward_pre_hook(_use_fixed_statistics)
 
 
@@ -72,22 +81,26 @@ def _use_fixed_statistics(norm: nn.Module, inputs: object) -> None:
     norm.eval()
 
 
-def _does_more(norm: nn.Module) -> bool:
-    """Tell whether a subclass, unlike detectron2's, computes something else in evaluation."""
-    own = type(norm).__module__.partition(".")[0]
-    return own not in ("torch", "detectron2")
+def find_dependencies(outputs: Iterable[Tensor], parameters: Sequence[nn.Parameter]) -> list[bool]:
+    """Return for each parameter whether one of `outputs` depends on it, by the graph of autograd.
+
+    The graph is kept. The parameters must require gradients.
+    """
+    total = torch.stack([output.float().sum() for output in outputs]).sum()
+    gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    return [gradient is not None for gradient in gradients]
 
 
-def parameters_read(backbone: Backbone, features: Sequence[str], channels: int) -> set[str]:
-    """Return the names of the parameters that some of the backbone's features depend on.
+def trace_parameters(backbone: Backbone, features: Sequence[str], channels: int) -> set[str]:
+    """Return the names of the parameters that some features of a backbone depend on.
 
-    Found by differentiating these features for a small image of zeros. Parameters that are frozen
-    count as read: no training moves them.
+    The backbone runs on a small image of zeros. Frozen parameters are always included, since
+    training does not change them.
 
     Args:
-        backbone: a new one; its batch statistics stay as they are.
-        features: some of those that it returns.
-        channels: of the images.
+        backbone: a new backbone; its batch statistics do not change.
+        features: names of features that it returns.
+        channels: channels of the images.
     """
     parameters = dict(backbone.named_parameters())
     trained = {name: value for name, value in parameters.items() if value.requires_grad}
@@ -98,21 +111,17 @@ def parameters_read(backbone: Backbone, features: Sequence[str], channels: int) 
     training, device = backbone.training, next(iter(parameters.values())).device
     maps = backbone.eval()(torch.zeros((1, channels, side, side), device=device))
     backbone.train(training)
-    gradients = torch.autograd.grad(
-        [maps[name].sum() for name in features], list(trained.values()), allow_unused=True
-    )
-    return read | {
-        name for name, gradient in zip(trained, gradients, strict=True) if gradient is not None
-    }
+    used = find_dependencies([maps[name] for name in features], list(trained.values()))
+    return read | {name for name, is_used in zip(trained, used, strict=True) if is_used}
 
 
-def parts_of(module: nn.Module, parameters: set[str], name: str) -> list[str]:
-    """Return the largest parts of a module all of whose parameters are in a set.
+def find_parts(module: nn.Module, parameters: set[str], name: str) -> list[str]:
+    """Return the names of the largest parts of a module whose parameters are all in a set.
 
     Args:
         module: a module.
         parameters: names of parameters, as `module.named_parameters()` gives them.
-        name: of the module in the model; the names that are returned begin with it.
+        name: name of the module in the model; the returned names begin with it.
     """
     own = {key for key, _ in module.named_parameters()}
     if own and own <= parameters:
@@ -120,5 +129,5 @@ def parts_of(module: nn.Module, parameters: set[str], name: str) -> list[str]:
     parts = []
     for child, part in module.named_children():
         within = {key.removeprefix(f"{child}.") for key in parameters if is_within(key, [child])}
-        parts += parts_of(part, within, f"{name}.{child}")
+        parts += find_parts(part, within, f"{name}.{child}")
     return parts

@@ -19,15 +19,15 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def choose_device(cfg: CfgNode, device: str | torch.device | None = None) -> None:
-    """Set `MODEL.DEVICE`, in place, to the device that is asked for, or to the CPU.
+    """Set `MODEL.DEVICE`, in place, to an available device.
 
     Args:
-        cfg: a config whose `MODEL.DEVICE` may ask for CUDA where there is none: then the CPU is
-            used, and the log says so.
-        device: asked for explicitly, in place of the config's; it must be there.
+        cfg: the config. If its `MODEL.DEVICE` is a CUDA device and there is none, the CPU is used,
+            with a warning in the log.
+        device: an explicit choice that replaces the config's; it must be available.
 
     Raises:
-        UserError: there is no such device.
+        UserError: the device does not exist.
     """
     given = cfg.MODEL.DEVICE if device is None else device
     try:
@@ -39,7 +39,7 @@ def choose_device(cfg: CfgNode, device: str | torch.device | None = None) -> Non
             raise UserError(f"device {device}: PyTorch finds no CUDA device here; use 'cpu'")
         logger.warning("No GPU was found: running on the CPU (MODEL.DEVICE is %s).", wanted)
         wanted = torch.device("cpu")
-        if cfg.MASK_RCNN_EXT.AMP_DTYPE == "float16":  # chosen for that device; no use on a CPU
+        if cfg.MASK_RCNN_EXT.AMP_DTYPE == "float16":  # chosen for a GPU; not usable on a CPU
             cfg.MASK_RCNN_EXT.AMP_DTYPE = "auto"
     elif wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {wanted}: there are {torch.cuda.device_count()} CUDA devices here")
@@ -47,7 +47,7 @@ def choose_device(cfg: CfgNode, device: str | torch.device | None = None) -> Non
 
 
 def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """Return the autocast dtype that `cfg` asks for, or None when `SOLVER.AMP.ENABLED` is off.
+    """Return the autocast dtype of `cfg`, or None without `SOLVER.AMP.ENABLED`.
 
     Raises:
         UserError: `MASK_RCNN_EXT.AMP_DTYPE` is unknown, or is float16 on a CPU, where gradients
@@ -65,36 +65,36 @@ def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
         )
     if on_cpu and name == "float16":
         raise UserError(
-            "MASK_RCNN_EXT.AMP_DTYPE is float16 but MODEL.DEVICE is cpu; use bfloat16 there"
+            "MASK_RCNN_EXT.AMP_DTYPE is float16 but MODEL.DEVICE is cpu; use bfloat16 on a CPU"
         )
     return _DTYPES[name]
 
 
 def inference_autocast(cfg: CfgNode) -> AbstractContextManager[object]:
-    """Return the context to predict in: autocast if `MASK_RCNN_EXT.AMP_INFERENCE`, else none."""
+    """Return the context for prediction: autocast with `MASK_RCNN_EXT.AMP_INFERENCE`, or none."""
     dtype = get_amp_dtype(cfg) if cfg.MASK_RCNN_EXT.AMP_INFERENCE else None
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(torch.device(cfg.MODEL.DEVICE).type, dtype=dtype)
 
 
-# Where tensors leave the layers that gain from low precision for arithmetic that cannot bear it.
+# Modules whose outputs feed arithmetic that needs float32.
 _FLOAT32_OUTPUTS = (
-    "backbone",  # detectron2's RoI layers give the boxes the dtype of the features
+    "backbone",  # detectron2's RoI layers convert boxes to the dtype of the features
     "proposal_generator.rpn_head",  # anchors are sorted by these scores
-    "roi_heads.box_predictor",  # and so are detections
+    "roi_heads.box_predictor",  # detections are sorted by these scores
     "roi_heads.mask_head.predictor",
     "roi_heads.keypoint_head.score_lowres",  # keypoints are decoded from these heatmaps
 )
 
 
 def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """Make a new model ready for the precision and memory format of `cfg`; return it.
+    """Prepare a new model for the precision and the memory format of `cfg`; return it.
 
-    With `MASK_RCNN_EXT.CHANNELS_LAST` its weights get that format; convolutions take the format of
+    With `MASK_RCNN_EXT.CHANNELS_LAST` its weights get that format. Convolutions use the format of
     their weights, so the images need no conversion. With `SOLVER.AMP.ENABLED` the features, scores,
-    box deltas and mask logits are handed on in float32: bfloat16 has 8 bits, which would move a box
-    at pixel 600 by up to 2 pixels, and give many detections the same score.
+    box deltas and mask logits are converted to float32. bfloat16 has 8 bits: it would move a box at
+    pixel 600 by up to 2 pixels and give many detections the same score.
     """
     if cfg.MASK_RCNN_EXT.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -103,18 +103,18 @@ def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
             module: object = model
             for name in path.split("."):
                 module = getattr(module, name, None)
-            # A cascade has a list of predictors.
+            # A cascade has a list of box predictors.
             for part in module if isinstance(module, nn.ModuleList) else [module]:
                 if isinstance(part, nn.Module):
-                    part.register_forward_hook(lambda _module, _inputs, output: _float32(output))
+                    part.register_forward_hook(lambda _module, _inputs, output: _to_float32(output))
     return model
 
 
-def _float32(value: Any) -> Any:
+def _to_float32(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.float()
     if isinstance(value, dict):
-        return {key: _float32(item) for key, item in value.items()}
+        return {key: _to_float32(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_float32(item) for item in value)
+        return type(value)(_to_float32(item) for item in value)
     return value

@@ -1,8 +1,9 @@
 """Test-time augmentation for boxes, masks and keypoints (Mask R-CNN, appendix B, Tables 8 and 9).
 
 The paper augments with the scales 400 to 1200 in steps of 100 and horizontal flips, which are the
-defaults of `TEST.AUG`. How the predictions are combined it does not say: boxes are merged by NMS
-here, masks and keypoint heatmaps averaged on the merged boxes, as in detectron2 and Detectron.
+defaults of `TEST.AUG`. It does not say how the predictions are combined. Here boxes are merged by
+NMS, and masks and keypoint heatmaps are averaged on the merged boxes, as in detectron2 and
+Detectron.
 """
 
 from collections import OrderedDict
@@ -30,27 +31,27 @@ __all__ = ["MaskRCNNWithTTA", "add_tta_results", "make_tta_config", "require_tta
 
 
 def require_tta(cfg: CfgNode) -> None:
-    """Check that a config with `TEST.AUG.ENABLED` can be evaluated so.
+    """Check that a config with `TEST.AUG.ENABLED` can be evaluated with the augmentation.
 
     Raises:
-        UserError: the meta-architecture is no `GeneralizedRCNN`, no scale is given, or keypoints
-            are to be flipped and the data sets do not say which are left and right.
+        UserError: the meta-architecture is not a `GeneralizedRCNN`, there is no scale, or keypoints
+            would be flipped and the data sets do not say which are left and right.
     """
     if not cfg.TEST.AUG.ENABLED:
         return
     if not is_generalized_rcnn(cfg):
         raise UserError(
             f"TEST.AUG.ENABLED: MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} has no "
-            "test-time augmentation, only GeneralizedRCNN and its subclasses have. Set "
+            "test-time augmentation; only GeneralizedRCNN and its subclasses have it. Set "
             "TEST.AUG.ENABLED False"
         )
     if not cfg.TEST.AUG.MIN_SIZES:
         raise UserError("TEST.AUG.MIN_SIZES is empty: expected the shorter sides, e.g. (640, 800)")
     if cfg.MODEL.KEYPOINT_ON and cfg.TEST.AUG.FLIP:
-        _keypoint_flip(cfg)
+        _get_mirrored_keypoints(cfg)
 
 
-def _keypoint_flip(cfg: CfgNode) -> list[int]:
+def _get_mirrored_keypoints(cfg: CfgNode) -> list[int]:
     """Return, for each of the K keypoints, the index of its mirror image."""
     names = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
     try:
@@ -59,7 +60,7 @@ def _keypoint_flip(cfg: CfgNode) -> list[int]:
         raise UserError(
             f"TEST.AUG.FLIP: data set {', '.join(names[:1]) or '(none given)'} does not say which "
             "keypoints are left and right: its metadata needs keypoint_names and keypoint_flip_map."
-            " Set TEST.AUG.FLIP False to go without"
+            " To augment without flips, set TEST.AUG.FLIP False"
         ) from error
     if len(flip) != cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS:
         raise UserError(
@@ -70,10 +71,10 @@ def _keypoint_flip(cfg: CfgNode) -> list[int]:
 
 
 def make_tta_config(cfg: CfgNode) -> CfgNode:
-    """Return a copy of `cfg` whose test loader hands over images at their own size.
+    """Return a copy of `cfg` whose test loader does not resize the images.
 
-    detectron2 would resize them to `INPUT.MIN_SIZE_TEST` and from there to each scale: at 1200
-    pixels, nothing finer than at 800 would be seen.
+    Otherwise images would be resized to `INPUT.MIN_SIZE_TEST` and from there to each scale. An
+    image at 1200 pixels would then show no more detail than at 800.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -85,12 +86,12 @@ def make_tta_config(cfg: CfgNode) -> CfgNode:
 def add_tta_results(
     results: Mapping[str, Any], augmented: Mapping[str, Any], *, num_datasets: int
 ) -> OrderedDict[str, Any]:
-    """Return `results` with those of test-time augmentation beside them, as tasks `*_TTA`.
+    """Return `results` with the results of test-time augmentation added, as tasks `*_TTA`.
 
     Args:
-        results: of `Trainer.test`: task -> metrics, or, for several data sets, data set -> task ->
-            metrics.
-        augmented: the same of the augmented model.
+        results: the results of `Trainer.test`: task -> metrics, or, for several data sets, data set
+            -> task -> metrics.
+        augmented: the results of the augmented model, in the same form.
         num_datasets: number of test sets.
     """
     if num_datasets > 1:
@@ -103,25 +104,25 @@ def add_tta_results(
 
 
 class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
-    """detectron2's `GeneralizedRCNNWithTTA`, for keypoints and stored proposals too.
+    """detectron2's `GeneralizedRCNNWithTTA`, also for keypoints and stored proposals.
 
-    Each image is resized to the scales of `TEST.AUG.MIN_SIZES`, each also flipped. The boxes of all
-    are merged by NMS in the original image's pixels; masks and keypoint heatmaps are predicted for
-    the merged boxes on each augmented image, turned back, and averaged: mask probabilities, and
-    keypoint logits. Departs from detectron2 in:
+    Each image is resized to the scales of `TEST.AUG.MIN_SIZES`, and each scale is also flipped. The
+    boxes of all augmented images are merged by NMS in pixels of the original image. Masks and
+    keypoint heatmaps are predicted for the merged boxes on each augmented image, turned back, and
+    averaged: masks as probabilities, keypoints as logits. Differences from detectron2:
 
-    - keypoints: flipped heatmaps are mirrored and left and right exchanged; the average is decoded
-      once, in pixels of the original image;
+    - keypoints: flipped heatmaps are mirrored, and left and right are exchanged; the average is
+      decoded once, in pixels of the original image;
     - stored proposals are moved to each augmented image;
-    - masks are pasted with the model's own `mask_threshold`, if it has one.
+    - masks are pasted at the model's `mask_threshold`, if it has one.
 
     With one scale, the test size, and no flip the result is the plain model's, up to rounding.
 
     Args:
-        cfg: the config; reads `TEST`, `MODEL` and, for keypoints, the names in `DATASETS`.
-        model: a `GeneralizedRCNN`; a DistributedDataParallel is unwrapped.
+        cfg: the config; `TEST`, `MODEL` and, for keypoints, the names in `DATASETS` are read.
+        model: a `GeneralizedRCNN`, or a DistributedDataParallel of one.
         tta_mapper: see detectron2's class.
-        batch_size: augmented images in one forward pass.
+        batch_size: number of augmented images in one forward pass.
 
     Raises:
         UserError: see `require_tta`; or the model is an `FCIS`, which `FCISWithTTA` augments.
@@ -131,19 +132,19 @@ class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
         self, cfg: CfgNode, model: nn.Module, tta_mapper: Any = None, batch_size: int = 3
     ) -> None:
         inner = model.module if isinstance(model, DistributedDataParallel) else model
-        if isinstance(inner, FCIS):  # a GeneralizedRCNN, but one that cannot mask given boxes
+        if isinstance(inner, FCIS):  # it cannot predict masks for given boxes
             raise UserError(
                 f"MaskRCNNWithTTA: expected a model that predicts masks for given boxes, got "
                 f"{type(inner).__name__}; use mask_rcnn_ext.modeling.fcis.tta.FCISWithTTA"
             )
-        # detectron2 refuses these two, which the methods below add.
+        # detectron2 refuses these two settings, which the methods below support.
         plain = cfg.clone()
         plain.defrost()
         plain.MODEL.KEYPOINT_ON = plain.MODEL.LOAD_PROPOSALS = False
         super().__init__(plain, model, tta_mapper, batch_size)
         self.cfg = cfg.clone()
         flips = cfg.MODEL.KEYPOINT_ON and cfg.TEST.AUG.FLIP
-        self._keypoint_flip = _keypoint_flip(cfg) if flips else []
+        self._mirrored_keypoints = _get_mirrored_keypoints(cfg) if flips else []
         self.train(self.model.training)  # a new nn.Module is in training mode, whatever it wraps
 
     def _get_augmented_inputs(
@@ -152,7 +153,7 @@ class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
         augmented, tfms = super()._get_augmented_inputs(input)
         if "proposals" in input:
             for image, tfm in zip(augmented, tfms, strict=True):
-                image["proposals"] = _transformed_proposals(input, tfm, image["image"].shape[1:])
+                image["proposals"] = _transform_proposals(input, tfm, image["image"].shape[1:])
         return augmented, tfms
 
     def _inference_one_image(self, input: dict[str, Any]) -> dict[str, Instances]:
@@ -179,25 +180,25 @@ class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
     def _reduce_heatmaps(
         self, outputs: Sequence[Instances], tfms: Sequence[TransformList]
     ) -> torch.Tensor:
-        """Return the (R, K, S, S) float32 mean of the logits, those of flipped images turned."""
+        """Return the mean of the keypoint logits, (R, K, S, S) float32, after undoing flips."""
         upright = []
         for output, tfm in zip(outputs, tfms, strict=True):
             heatmaps = output.pred_keypoint_heatmaps.float()
             if any(isinstance(t, HFlipTransform) for t in tfm.transforms):
-                heatmaps = heatmaps.flip(dims=[3])[:, self._keypoint_flip]
+                heatmaps = heatmaps.flip(dims=[3])[:, self._mirrored_keypoints]
             upright.append(heatmaps)
         return torch.stack(upright).mean(dim=0)
 
 
-def _transformed_proposals(
+def _transform_proposals(
     input: Mapping[str, Any], tfm: TransformList, image_size: Sequence[int]
 ) -> Instances:
     """Move the proposals of `input` to an augmented image.
 
     Args:
-        input: `proposals` are in pixels of `image`, which may be a resized one.
-        tfm: from the original image to the augmented one.
-        image_size: (H, W) of that.
+        input: dict with `proposals` in pixels of its `image`, which may be resized.
+        tfm: the transforms from the original image to the augmented image.
+        image_size: (H, W) of the augmented image.
     """
     given = input["proposals"]
     height, width = given.image_size

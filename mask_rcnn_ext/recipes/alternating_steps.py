@@ -10,7 +10,7 @@ from detectron2.modeling import build_backbone
 
 from ..checkpoint.safe_load import load_torch
 from ..errors import UserError
-from ..modeling.freezing import is_within, parameters_read, parts_of
+from ..modeling.freezing import find_parts, is_within, trace_parameters
 from ..proposals.stored import rpn_keys
 from .two_stage import first_stage, second_stage
 
@@ -91,11 +91,11 @@ def _shared_parts(rpn: CfgNode, detector: CfgNode) -> tuple[list[str], list[str]
     """
     channels = len(rpn.MODEL.PIXEL_MEAN)
     of_rpn, of_detector = build_backbone(rpn), build_backbone(detector)
-    read_by_rpn = parameters_read(of_rpn, rpn.MODEL.RPN.IN_FEATURES, channels)
-    read_by_heads = parameters_read(of_detector, detector.MODEL.ROI_HEADS.IN_FEATURES, channels)
+    read_by_rpn = trace_parameters(of_rpn, rpn.MODEL.RPN.IN_FEATURES, channels)
+    read_by_heads = trace_parameters(of_detector, detector.MODEL.ROI_HEADS.IN_FEATURES, channels)
     return (
-        parts_of(of_rpn, read_by_heads, "backbone"),
-        parts_of(of_detector, read_by_rpn, "backbone"),
+        find_parts(of_rpn, read_by_heads, "backbone"),
+        find_parts(of_detector, read_by_rpn, "backbone"),
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.engine.optimizer import build_optimizer
 from mask_rcnn_ext.engine.trainer import Trainer
-from mask_rcnn_ext.modeling.freezing import freeze_parts, parameters_read, parts_of
+from mask_rcnn_ext.modeling.freezing import find_parts, freeze_parts, trace_parameters
 
 
 def small_cfg(*keys: str):
@@ -146,18 +146,18 @@ def test_parameters_that_features_depend_on():
     """res2 <- stem; p2 <- res2 and the lateral and output convolutions of all coarser levels."""
     backbone = build_model(small_cfg()).backbone
     before = copied(backbone.state_dict())
-    read = parameters_read(backbone, ["p5"], 3)
-    assert parts_of(backbone, read, "backbone") == [
+    read = trace_parameters(backbone, ["p5"], 3)
+    assert find_parts(backbone, read, "backbone") == [
         "backbone.fpn_lateral5",
         "backbone.fpn_output5",
         "backbone.bottom_up",
     ]
     assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
     assert backbone.training
-    everything = parameters_read(backbone, ["p2", "p3", "p4", "p5"], 3)
-    assert parts_of(backbone, everything, "backbone") == ["backbone"]
+    everything = trace_parameters(backbone, ["p2", "p3", "p4", "p5"], 3)
+    assert find_parts(backbone, everything, "backbone") == ["backbone"]
     for parameter in backbone.fpn_output2.parameters():
         parameter.requires_grad_(False)
-    assert parameters_read(backbone, ["p5"], 3) - read == {
+    assert trace_parameters(backbone, ["p5"], 3) - read == {
         name for name in everything if name.startswith("fpn_output2.")
     }

@@ -1,16 +1,16 @@
-"""VGG-16 and AlexNet, the classifiers under R-CNN, Fast R-CNN and Faster R-CNN, as backbones.
+"""VGG-16 and AlexNet, the classifiers of R-CNN, Fast R-CNN and Faster R-CNN, as backbones.
 
-The layers are torchvision's `vgg16().features` and `alexnet().features`, under the same names, so
-that its ImageNet weights load (`mask_rcnn_ext.checkpoint.torchvision_weights`). Nothing is
-downloaded to build them. The fully connected layers are the box head, `ClassifierBoxHead`.
+The layers are torchvision's `vgg16().features` and `alexnet().features`, with the same names, so
+that its ImageNet weights load (`mask_rcnn_ext.checkpoint.torchvision_weights`). Building a model
+downloads nothing. The fully connected layers are the box head, `ClassifierBoxHead`.
 
-torchvision's AlexNet, on which R-CNN stands here, is not Caffe's, on which it stood: it has no
-local response normalisation and no groups; 64, 192, 384, 256, 256 channels in place of 96, 256,
-384, 384, 256; it pads the image by 2 pixels. Of 227 x 227 pixels both make 6 x 6 x 256 numbers in
-pool5.
+torchvision's AlexNet differs from Caffe's AlexNet, which R-CNN used: it has no local response
+normalisation and no groups; it has 64, 192, 384, 256, 256 channels instead of 96, 256, 384, 384,
+256; and it pads the image by 2 pixels. With 227 x 227 pixels, pool5 has 6 x 6 x 256 numbers in
+both.
 
-Pooling rounds sizes down, Caffe's up. Images in a batch are padded to multiples of the stride,
-where the two agree for VGG-16.
+Pooling layers round sizes down, where Caffe's round up. Images in a batch are padded to multiples
+of the stride, where the two agree for VGG-16.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from ...errors import UserError, nearest
 
 __all__ = ["ClassifierBackbone", "build_alexnet_backbone", "build_vgg16_backbone"]
 
-# Stride of each map that a backbone can give. conv5 ends with its ReLU; pool5 halves it once more.
+# Stride of each map that a backbone can return. conv5 ends with its ReLU; pool5 halves its sides.
 _STRIDES = {"conv5": 16, "pool5": 32}
 # Where the five stages of convolutions begin in torchvision's `features`.
 _VGG16_STAGES = (0, 5, 10, 17, 24)
@@ -40,13 +40,13 @@ class ClassifierBackbone(Backbone):
     """The convolutions of an image classifier, up to conv5 or pool5.
 
     Args:
-        features: torchvision's; five stages of convolutions, the last layer is pool5.
-        stages: index in `features` at which each of the five stages begins.
+        features: torchvision's layers: five stages of convolutions; the last layer is pool5.
+        stages: index in `features` where each of the five stages begins.
         out_features: which of "conv5" (stride 16) and "pool5" (stride 32) to return.
-        freeze_at: the first so many stages are fixed: 0 none, 5 all.
+        freeze_at: number of stages to freeze, from the first: 0 none, 5 all.
 
     Raises:
-        UserError: another feature is asked for, or `freeze_at` is not from 0 to 5.
+        UserError: a feature in `out_features` does not exist, or `freeze_at` is not from 0 to 5.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class ClassifierBackbone(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Map (N, 3, H, W) to {feature: (N, C, h, w)}.
 
-        h and w are those of the module docstring's arithmetic, H / stride rounded in VGG-16.
+        In VGG-16, h and w are H and W divided by the stride, rounded down.
         """
         maps, last = {}, images
         for layer in self.features:
             if isinstance(layer, nn.MaxPool2d):
-                maps["conv5"] = last  # in the end, what comes before the last pooling layer
+                maps["conv5"] = last  # overwritten until the last pooling layer
             last = layer(last)
         maps["pool5" if "pool5" in self._out_features else "conv5"] = last
         return {name: maps[name] for name in self._out_features}
@@ -107,8 +107,8 @@ def _build(
             "MODEL.PIXEL_MEAN: expected 3 numbers, since this backbone takes images of 3 channels, "
             f"got {shape.channels}"
         )
-    device = torch.empty(0).device  # the one that modules are being built on
-    with torch.device("meta"):  # its fully connected layers, most of the weights, are not needed
+    device = torch.empty(0).device  # the current default device
+    with torch.device("meta"):  # most weights are in the fully connected layers, which are dropped
         features = classifier(weights=None).features
     features.to_empty(device=device)
     for layer in features:
@@ -124,26 +124,26 @@ def _build(
 
 @BACKBONE_REGISTRY.register()
 def build_vgg16_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ClassifierBackbone:
-    """Build VGG-16's convolutions, 512 channels.
+    """Build VGG-16's convolutions, with 512 output channels.
 
-    Reads `MODEL.RESNETS.OUT_FEATURES`, ["conv5"] for Fast and Faster R-CNN and ["pool5"] for R-CNN,
-    and `MODEL.BACKBONE.FREEZE_AT`: Fast R-CNN trains conv3_1 and up, which is 2.
+    It reads `MODEL.RESNETS.OUT_FEATURES`, ["conv5"] for Fast and Faster R-CNN and ["pool5"] for
+    R-CNN, and `MODEL.BACKBONE.FREEZE_AT`; Fast R-CNN trains conv3_1 and up, which is 2.
 
     Raises:
-        UserError: see `ClassifierBackbone`; or images of other than 3 channels.
+        UserError: see `ClassifierBackbone`; or the images do not have 3 channels.
     """
     return _build(vgg16, _VGG16_STAGES, cfg, input_shape)
 
 
 @BACKBONE_REGISTRY.register()
 def build_alexnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ClassifierBackbone:
-    """Build torchvision's AlexNet's convolutions, 256 channels.
+    """Build the convolutions of torchvision's AlexNet, with 256 output channels.
 
-    Reads the keys of `build_vgg16_backbone`; a stage is one convolution. The layers have no padding
-    that would make h and w a fraction of the image's sides: 227 pixels are 13 cells of conv5 and 6
-    of pool5. That suits crops of one size, R-CNN's, and ["pool5"].
+    It reads the same keys as `build_vgg16_backbone`; a stage is one convolution. The padding of the
+    layers does not make h and w a fraction of the image's sides: 227 pixels become 13 cells in
+    conv5 and 6 in pool5. So this backbone is for crops of one size, as in R-CNN, and ["pool5"].
 
     Raises:
-        UserError: see `ClassifierBackbone`; or images of other than 3 channels.
+        UserError: see `ClassifierBackbone`; or the images do not have 3 channels.
     """
     return _build(alexnet, _ALEXNET_STAGES, cfg, input_shape)

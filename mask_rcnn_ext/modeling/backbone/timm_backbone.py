@@ -1,15 +1,15 @@
 """Feature extractors of timm as detectron2 backbones, for images with any number of channels.
 
-timm (https://github.com/huggingface/pytorch-image-models, Apache-2.0) is an extra,
-`pip install "mask_rcnn_ext[timm]"`; it is imported when such a backbone is built, not before.
+timm (https://github.com/huggingface/pytorch-image-models, Apache-2.0) is an optional dependency,
+`pip install "mask_rcnn_ext[timm]"`. It is imported when such a backbone is built.
 
-Features are named by their stride, as those of a ResNet: res2 (4), res3 (8), res4 (16), res5 (32).
-Which of them a network has is up to it: a plain ViT of patch 16 has res4 only.
+Features are named by their stride, as in a ResNet: res2 (4), res3 (8), res4 (16), res5 (32). Not
+every network has all of them: a plain ViT with patches of 16 pixels has only res4.
 """
 
 import importlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,17 +18,17 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from torch import nn
 
 from ...errors import UserError, nearest
+from ..freezing import find_dependencies
 
 __all__ = ["TimmBackbone", "build_timm_backbone", "build_timm_fpn_backbone"]
 
 logger = logging.getLogger(__name__)
 
 _STAGES = {2: "res1", 4: "res2", 8: "res3", 16: "res4", 32: "res5"}  # res1: for freezing only
-_PROBE = (128, 192)  # height and width: multiples of 32 that differ, small enough to cost nothing
-# What makes the families of fixed image size (ViT, Swin, ...) take images of any size.
+_PROBE = (128, 192)  # height and width of a cheap test image: two different multiples of 32
+# Options that let families with a fixed image size (ViT, Swin, ...) take images of any size.
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
 
 
@@ -47,25 +47,25 @@ def _import_timm() -> Any:
 class TimmBackbone(Backbone):
     """The features of a timm network as a detectron2 `Backbone`.
 
-    Built once on a small image of zeros to see that it gives what timm says: maps in (N, C, H, W)
-    order whose size is the image's divided by the stride. Networks with maps in (N, H, W, C) order
-    (Swin) are permuted. Parameters that none of `out_features` depends on are frozen, so that
-    distributed training does not wait for their gradients.
+    The network runs once on a small image of zeros, to check that its maps have the channels and
+    strides that timm reports. Maps in (N, H, W, C) order (Swin) are permuted to (N, C, H, W).
+    Parameters that none of `out_features` depends on are frozen, so that distributed training does
+    not wait for their gradients.
 
     Args:
-        name: a name of `timm.list_models()`, also with a tag, "resnet18.a1_in1k".
-        in_channels: of the images. With `pretrained`, timm adapts the weights of the first
+        name: a name in `timm.list_models()`, with or without a tag, such as "resnet18.a1_in1k".
+        in_channels: channels of the images. With `pretrained`, timm adapts the weights of the first
             convolution: it sums them for one channel, and repeats and scales them for others.
         out_features: which of "res2".."res5" to return.
         pretrained: load timm's weights, from its cache or the network.
-        freeze_at: as `MODEL.BACKBONE.FREEZE_AT`: 0 trains everything, batch normalisation included.
-            n > 0 fixes the statistics and weights of all batch normalisation (as in detectron2's
+        freeze_at: `MODEL.BACKBONE.FREEZE_AT`: 0 trains everything, also batch normalisation. n > 0
+            freezes the statistics and weights of all batch normalisation (as in detectron2's
             ResNets) and the parameters up to the feature of stride 2^n: 1 the stem, 2 up to res2,
             ..., 5 everything.
 
     Raises:
-        UserError: timm is missing or does not know the name; the network lacks a feature that was
-            asked for or cannot take images of any size; its weights cannot be had.
+        UserError: timm is not installed or does not know the name; the network lacks a requested
+            feature or cannot take images of any size; or its weights cannot be loaded.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class TimmBackbone(Backbone):
             raise UserError(
                 f"MODEL.TIMM.NAME {name!r} has the features {', '.join(known)}; asked for: "
                 f"{', '.join(wanted) or 'none'}. Set MODEL.RESNETS.OUT_FEATURES (with an FPN, "
-                "MODEL.FPN.IN_FEATURES) to some that it has"
+                "MODEL.FPN.IN_FEATURES) to features that it has"
             )
-        frozen = _frozen_feature(name, freeze_at, wanted, available)
+        frozen = _choose_frozen_feature(name, freeze_at, wanted, available)
         needed = {*wanted, frozen} - {""}
         built = [feature for feature in available if feature in needed]
         self.net = _create(
@@ -101,7 +101,7 @@ class TimmBackbone(Backbone):
         )
         if freeze_at > 0:
             self.net = timm.layers.freeze_batch_norm_2d(self.net)
-        # An enum of strings; networks without it give (N, C, H, W).
+        # An enum of strings; networks without it have the order (N, C, H, W).
         layout = getattr(self.net, "output_fmt", "NCHW")
         self._channels_are_last = getattr(layout, "value", layout) == "NHWC"
         self._built, self._out_features = built, wanted
@@ -115,7 +115,7 @@ class TimmBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The largest stride: images are padded to multiples of it, so that strides are exact."""
+        """The largest stride; images are padded to multiples of it, so that strides are exact."""
         return max(self._out_feature_strides.values())
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -123,10 +123,10 @@ class TimmBackbone(Backbone):
 
         H and W are multiples of `size_divisibility`.
         """
-        features = self._all_features(images)
+        features = self._compute_features(images)
         return {feature: features[feature] for feature in self._out_features}
 
-    def _all_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _compute_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         maps = self.net(images)
         if self._channels_are_last:
             maps = [feature_map.permute(0, 3, 1, 2).contiguous() for feature_map in maps]
@@ -135,15 +135,16 @@ class TimmBackbone(Backbone):
     def _probe(
         self, name: str, in_channels: int, shapes: dict[str, tuple[int, int]]
     ) -> dict[str, torch.Tensor]:
-        """Return the features of an image of zeros; raise unless they have these `shapes`."""
+        """Return the features of an image of zeros; raise an error for other shapes."""
         height, width = _PROBE
-        self.eval()  # the statistics of batch normalisation stay as they are
+        self.eval()  # the statistics of batch normalisation do not change
         try:
-            features = self._all_features(torch.zeros(1, in_channels, height, width))
+            features = self._compute_features(torch.zeros(1, in_channels, height, width))
         except (AssertionError, RuntimeError, ValueError, TypeError) as error:
             raise UserError(
-                f"MODEL.TIMM.NAME {name!r} cannot be a backbone for images of any size: on one of "
-                f"{height} x {width} pixels it says {_reason(error)!r}. Choose another network"
+                f"MODEL.TIMM.NAME {name!r} cannot be a backbone for images of any size: with an "
+                f"image of {height} x {width} pixels it fails ({_get_reason(error)}). Choose "
+                "another network"
             ) from error
         finally:
             self.train()
@@ -152,37 +153,31 @@ class TimmBackbone(Backbone):
             if (came := tuple(features[feature].shape)) != expected:
                 raise UserError(
                     f"MODEL.TIMM.NAME {name!r} cannot be a backbone: its {feature} of a {height} x "
-                    f"{width} image is {came}, expected {expected}. Choose another network"
+                    f"{width} image has the shape {came}, expected {expected}. Choose another "
+                    "network"
                 )
         return features
 
     def _freeze(self, features: dict[str, torch.Tensor], last: str) -> None:
-        """Freeze what feeds the feature `last`, and what feeds no output."""
+        """Freeze the parameters of the feature `last`, and those that no output depends on."""
         names, parameters = zip(*self.net.named_parameters(), strict=True)
         outputs = [features[feature] for feature in self._out_features]
-        used = _dependencies(outputs, parameters)
-        frozen = _dependencies([features[last]], parameters) if last else [False] * len(parameters)
+        used = find_dependencies(outputs, parameters)
+        frozen = [False] * len(parameters)
+        if last:
+            frozen = find_dependencies([features[last]], parameters)
         for parameter, is_used, is_frozen in zip(parameters, used, frozen, strict=True):
             parameter.requires_grad = is_used and not is_frozen
         if unused := [n for n, is_used in zip(names, used, strict=True) if not is_used]:
             logger.info("Parameters that no output depends on, frozen: %s", ", ".join(unused))
 
 
-def _dependencies(
-    outputs: Iterable[torch.Tensor], parameters: Sequence[nn.Parameter]
-) -> list[bool]:
-    """Tell of each parameter whether some output depends on it, by the graph of autograd."""
-    total = torch.stack([output.float().sum() for output in outputs]).sum()
-    gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
-    return [gradient is not None for gradient in gradients]
-
-
-def _reason(error: Exception) -> str:
+def _get_reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _create(timm: Any, name: str, **options: Any) -> Any:
-    """Call `timm.create_model`; what it raises becomes a UserError."""
+    """Call `timm.create_model`; turn its errors into a UserError."""
     if ":" not in name and not timm.is_model(name.partition(".")[0]):
         raise UserError(
             f"MODEL.TIMM.NAME: timm {timm.__version__} has no model {name!r}"
@@ -191,15 +186,16 @@ def _create(timm: Any, name: str, **options: Any) -> Any:
     try:
         return timm.create_model(name, features_only=True, **options)
     except TypeError:
-        raise  # an option that this family does not know, see _inspect
-    except Exception as error:  # downloads, caches and factories raise nearly anything
+        raise  # this family does not know an option, see _inspect
+    except Exception as error:  # downloads, caches and factories raise many kinds of errors
         if options.get("pretrained"):
             raise UserError(
-                f"MODEL.TIMM.NAME {name!r}: its weights could not be had ({_reason(error)}). To "
-                "train from scratch set MODEL.TIMM.PRETRAINED False; else MODEL.WEIGHTS to a file"
+                f"MODEL.TIMM.NAME {name!r}: its weights could not be loaded "
+                f"({_get_reason(error)}). To train from scratch set MODEL.TIMM.PRETRAINED False; "
+                "otherwise set MODEL.WEIGHTS to a file"
             ) from error
         raise UserError(
-            f"MODEL.TIMM.NAME {name!r}: timm gives no feature maps of it ({_reason(error)})"
+            f"MODEL.TIMM.NAME {name!r}: timm gives no feature maps for it ({_get_reason(error)})"
         ) from error
 
 
@@ -207,8 +203,8 @@ def _inspect(timm: Any, name: str) -> tuple[dict[str, bool], dict[str, int]]:
     """Look at a network without allocating it.
 
     Returns:
-        The options that make it take images of any size, and {feature: timm's index of it}, by
-        stride. Of several maps with one stride the last, deepest one counts.
+        The options that let it take images of any size, and {feature: its index in timm}. If
+        several maps have one stride, the last and deepest map is the feature.
     """
     for options in (*_ANY_SIZE, {}):
         try:
@@ -232,7 +228,9 @@ def _inspect(timm: Any, name: str) -> tuple[dict[str, bool], dict[str, int]]:
     return options, available
 
 
-def _frozen_feature(name: str, freeze_at: int, wanted: list[str], available: dict[str, int]) -> str:
+def _choose_frozen_feature(
+    name: str, freeze_at: int, wanted: list[str], available: dict[str, int]
+) -> str:
     """Return the feature up to which parameters are frozen, or ""."""
     if freeze_at <= 0:
         return ""
@@ -252,14 +250,14 @@ def _build(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str]) ->
     if freeze_at > 0 and not (model.TIMM.PRETRAINED or model.WEIGHTS):
         raise UserError(
             f"MODEL.BACKBONE.FREEZE_AT is {freeze_at} (detectron2's default is 2), which would "
-            "freeze random weights. To train from scratch set MODEL.BACKBONE.FREEZE_AT 0; else "
-            "MODEL.TIMM.PRETRAINED True, or MODEL.WEIGHTS to a file"
+            "freeze random weights. To train from scratch set MODEL.BACKBONE.FREEZE_AT 0; "
+            "otherwise set MODEL.TIMM.PRETRAINED True, or MODEL.WEIGHTS to a file"
         )
     return TimmBackbone(
         name=model.TIMM.NAME,
         in_channels=input_shape.channels,
         out_features=out_features,
-        # A file's weights would replace timm's: nothing is downloaded to predict or to go on.
+        # Weights from a file replace timm's, which are then not downloaded.
         pretrained=model.TIMM.PRETRAINED and not model.WEIGHTS,
         freeze_at=freeze_at,
     )
@@ -269,13 +267,13 @@ def _build(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str]) ->
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     """Build the timm network `MODEL.TIMM.NAME` with the outputs `MODEL.RESNETS.OUT_FEATURES`.
 
-    `MODEL.TIMM.PRETRAINED` counts while `MODEL.WEIGHTS` is empty. timm's weights are mostly made
-    for RGB: INPUT.FORMAT "RGB", PIXEL_MEAN [123.675, 116.28, 103.53], PIXEL_STD [58.395, 57.12,
+    `MODEL.TIMM.PRETRAINED` has an effect only while `MODEL.WEIGHTS` is empty. Most weights of timm
+    expect RGB: INPUT.FORMAT "RGB", PIXEL_MEAN [123.675, 116.28, 103.53], PIXEL_STD [58.395, 57.12,
     57.375].
 
     Args:
         cfg: the config; for `MODEL.BACKBONE.FREEZE_AT` see `TimmBackbone`.
-        input_shape: its channels, the length of `MODEL.PIXEL_MEAN`, are those of the images.
+        input_shape: its channels are the channels of the images, the length of `MODEL.PIXEL_MEAN`.
 
     Raises:
         UserError: see `TimmBackbone`; or FREEZE_AT would freeze random weights.
@@ -287,7 +285,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
 def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build detectron2's FPN on the timm network `MODEL.TIMM.NAME`: p2..p5, p6 at strides 4..64.
 
-    Reads `MODEL.FPN`; arguments and errors are those of `build_timm_backbone`.
+    It reads `MODEL.FPN`. For arguments and errors see `build_timm_backbone`.
     """
     fpn = cfg.MODEL.FPN
     return FPN(

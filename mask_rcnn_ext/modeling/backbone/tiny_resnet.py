@@ -1,9 +1,9 @@
 """A small ResNet, with an FPN or without, for small images and for training from scratch.
 
-The stages are detectron2's `BasicBlock`s; the widths and depths are configurable, and the stem is
-two 3 x 3 convolutions of stride 2 in place of the 7 x 7 convolution and the max pooling of ResNet,
-which throw away what small objects need. Strides are those of every ResNet: res2..res5 at 4, 8, 16,
-32. `MODEL.BACKBONE.FREEZE_AT` is not read: nothing is pre-trained that could be frozen.
+The stages are made of detectron2's `BasicBlock`; their widths and depths are configurable. The stem
+is two 3 x 3 convolutions of stride 2 instead of ResNet's 7 x 7 convolution and max pooling, which
+lose the detail of small objects. The strides are the same as in ResNet: res2..res5 at 4, 8, 16, 32.
+`MODEL.BACKBONE.FREEZE_AT` is not read, since there are no pre-trained weights to freeze.
 """
 
 import itertools
@@ -70,24 +70,24 @@ def build_tiny_resnet(
     """Build the bottom-up network.
 
     Args:
-        in_channels: of the images.
-        stem_channels: of the stem's output.
-        channels: of res2..res5, four numbers.
+        in_channels: channels of the images.
+        stem_channels: channels of the stem.
+        channels: channels of res2..res5, four numbers.
         blocks: number of basic blocks of res2..res5, four numbers; a block is two 3 x 3
             convolutions.
         norm: a name that `detectron2.layers.get_norm` knows.
         out_features: which of "res2".."res5" to return. The network ends with the last of them.
-        res4_dilation: 1, or 2 for a res4 that stays at stride 8; see there.
-        res5_dilation: 1, or 2 for a res5 that stays at the stride of res4: its convolutions after
-            the first are dilated by 2, so that every second cell is what the strided res5 computes.
-            As in detectron2's `build_resnet_backbone`, whose ResNet has its stride in a 1 x 1
-            convolution and therefore dilates them all. On a dilated res4 all of its convolutions
-            are dilated, twice as much after the first.
+        res4_dilation: 1, or 2 for a res4 that stays at stride 8; works as `res5_dilation`.
+        res5_dilation: 1, or 2 for a res5 that stays at the stride of res4. Its convolutions after
+            the first are dilated by 2, so every second cell is a cell of the strided res5. (In
+            detectron2's `build_resnet_backbone` the stride is in a 1 x 1 convolution, so there all
+            3 x 3 convolutions are dilated.) On a dilated res4, the first convolution is dilated by
+            2 and the others by 4.
 
     Raises:
-        UserError: `channels` or `blocks` is not four numbers, a stage that halves the resolution
-            keeps the width (detectron2's `BasicBlock` has no shortcut for that), a stage is
-            unknown, a dilation is neither 1 nor 2, or res4 is dilated and res5 not.
+        UserError: `channels` or `blocks` is not four numbers; two consecutive stages have the same
+            width (detectron2's `BasicBlock` would have no shortcut to halve the resolution); a
+            stage is unknown; a dilation is neither 1 nor 2; or res4 is dilated and res5 is not.
     """
     _require_four_stages(channels, blocks)
     for name in out_features:
@@ -98,7 +98,7 @@ def build_tiny_resnet(
             )
     _require_dilations(res4_dilation, res5_dilation, out_features)
     stages = []
-    dilation = 1  # of what is computed so far
+    dilation = 1  # of the stages so far
     for index, (width, depth) in enumerate(zip(channels, blocks, strict=True)):
         more = {"res4": res4_dilation, "res5": res5_dilation}.get(STAGES[index], 1)
         stage = _build_stage(
@@ -119,13 +119,13 @@ def build_tiny_resnet(
 def build_tiny_res5(
     *, channels: Sequence[int], blocks: Sequence[int], norm: str, stride: int
 ) -> list[BasicBlock]:
-    """Build res5 alone, for a head that applies it to each RoI.
+    """Build only res5, for a head that applies it to each RoI.
 
     Args:
-        channels: of res2..res5, four numbers; res5 maps `channels[2]` to `channels[3]`.
+        channels: channels of res2..res5, four numbers; res5 maps `channels[2]` to `channels[3]`.
         blocks: number of basic blocks of res2..res5, four numbers.
         norm: a name that `detectron2.layers.get_norm` knows.
-        stride: of the first block.
+        stride: stride of the first block.
 
     Raises:
         UserError: see `build_tiny_resnet`.
@@ -165,16 +165,16 @@ def _require_dilations(res4: int, res5: int, out_features: Sequence[str]) -> Non
             raise UserError(f"MODEL.{key}_DILATION: expected 1 or 2, got {value}")
     if res4 == 2 and res5 == 1 and "res5" in out_features:
         raise UserError(
-            "MODEL.TINY_RESNET.RES4_DILATION is 2, which goes with MODEL.RESNETS.RES5_DILATION 2: "
+            "MODEL.TINY_RESNET.RES4_DILATION is 2, which needs MODEL.RESNETS.RES5_DILATION 2: "
             "expected a res5 at the same stride, got RES5_DILATION 1"
         )
 
 
 def _dilate(stage: list[BasicBlock], *, first: int, later: int) -> None:
-    """Dilate the stage's first convolution by `first` and those after it by `later`, in place.
+    """Dilate the stage's first convolution by `first` and the others by `later`, in place.
 
-    `BasicBlock` takes no dilation. Where the stride was in the first convolution, which itself
-    reaches as far as before, each later one then reaches as far as behind the stride.
+    `BasicBlock` takes no dilation. In the strided stage the first convolution has the stride, and
+    the others read cells that are twice as far apart; the dilation keeps these distances.
     """
     convs = [conv for block in stage for conv in (block.conv1, block.conv2)]
     for index, conv in enumerate(convs):
@@ -184,9 +184,9 @@ def _dilate(stage: list[BasicBlock], *, first: int, later: int) -> None:
 
 @BACKBONE_REGISTRY.register()
 def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """Build a `build_tiny_resnet` without an FPN, for heads on C4 or C5.
+    """Build the tiny ResNet without an FPN, for heads on C4 or C5.
 
-    Reads `MODEL.TINY_RESNET`, and of detectron2's keys `MODEL.RESNETS.OUT_FEATURES` (["res4"] for
+    It reads `MODEL.TINY_RESNET`, and detectron2's keys `MODEL.RESNETS.OUT_FEATURES` (["res4"] for
     C4, ["res5"] for C5) and `MODEL.RESNETS.RES5_DILATION` (2: the dilated C5).
 
     Raises:
@@ -207,9 +207,9 @@ def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
 
 @BACKBONE_REGISTRY.register()
 def build_tiny_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Build a `build_tiny_resnet` with detectron2's FPN on top: p2..p5 and p6 at strides 4..64.
+    """Build the tiny ResNet with detectron2's FPN on top: p2..p5 and p6 at strides 4..64.
 
-    Reads `MODEL.TINY_RESNET` and detectron2's `MODEL.FPN`.
+    It reads `MODEL.TINY_RESNET` and detectron2's `MODEL.FPN`.
     """
     tiny, fpn = cfg.MODEL.TINY_RESNET, cfg.MODEL.FPN
     bottom_up = build_tiny_resnet(

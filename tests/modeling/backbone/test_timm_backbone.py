@@ -204,5 +204,5 @@ def test_weights_that_cannot_be_fetched_are_one_error(timm, monkeypatch):
         return create(name, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(UserError, match=r"could not be had \(Name or service not known\)\. To"):
+    with pytest.raises(UserError, match=r"could not be loaded \(Name or service not known\)\. To"):
         build_backbone(timm_cfg("test_resnet", "MODEL.TIMM.PRETRAINED", True))
