@@ -225,7 +225,7 @@ def _url(checkpoint: paper.Checkpoint) -> str:
 
 def _fitting_checkpoint(name: str) -> paper.Checkpoint:
     """Return the best checkpoint for our config `name`; raise a UserError that says why not."""
-    rows = paper.rows_of(name)
+    rows = paper.get_rows(name)
     if not rows:
         raise UserError(
             f"{name}: no trained model, since this config is no row of the paper (detectron2's own "

@@ -28,7 +28,7 @@ TINY = "shapes/mask_rcnn_tiny_FPN"
 
 
 def fitting(name: str) -> list[paper.Checkpoint]:
-    found = [c for row in paper.rows_of(name) for c in row.checkpoints if c.fit != "different"]
+    found = [c for row in paper.get_rows(name) for c in row.checkpoints if c.fit != "different"]
     return list(dict.fromkeys(found))
 
 
@@ -132,7 +132,7 @@ def test_every_config_of_ours_resolves_or_says_why_not(name):
             function(name)
         message = str(caught.value)
         assert f"--config-file configs/{name}.yaml" in message
-        for row in paper.rows_of(name):
+        for row in paper.get_rows(name):
             assert message.count(f"{model_zoo._table(row.table)}, {row.name!r}") == 1
             for checkpoint in row.checkpoints[:1]:
                 assert checkpoint.config in message
@@ -197,7 +197,7 @@ def test_the_other_checkpoints_that_are_called_identical_have_our_keys_and_shape
 def stand_in(monkeypatch, *checkpoints: paper.Checkpoint, note: str = "") -> None:
     """Make TINY the config of a row with these checkpoints."""
     row = paper.Row("2a", "stand-in", {}, "minival", TINY, checkpoints, (), note)
-    monkeypatch.setattr(paper, "rows_of", lambda name: (row,) if name == TINY else ())
+    monkeypatch.setattr(paper, "get_rows", lambda name: (row,) if name == TINY else ())
 
 
 def checkpoint(name: str, fit: paper.Fit, *overrides: str, note: str = "") -> paper.Checkpoint:

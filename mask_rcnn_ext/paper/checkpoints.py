@@ -1,9 +1,9 @@
-"""Which weights of detectron2's model zoo fit which config of ours, and how well.
+"""Which weights of detectron2's model zoo fit which of our configs, and how well.
 
-All of them were trained with the RPN jointly, and all but "noaug" with scale jitter. Those that are
-not under "Detectron1-Comparisons" have L1 losses (the keypoint models' boxes smooth L1, beta 0.5),
-RoIAlign with the half-pixel shift and an adaptive number of samples. The APs are those that
-detectron2's MODEL_ZOO.md gives, with NMS at 0.5.
+All were trained jointly with the RPN, and all but "noaug" with scale jitter. All that are not under
+"Detectron1-Comparisons" were trained with L1 losses (in keypoint models smooth L1 with beta 0.5 for
+boxes) and with RoIAlign with the half-pixel shift and an adaptive number of samples. The APs come
+from detectron2's MODEL_ZOO.md, with NMS at 0.5.
 """
 
 from .rows import Checkpoint, Fit
@@ -13,26 +13,21 @@ __all__ = ["CHECKPOINTS"]
 _NMS = ("MODEL.ROI_HEADS.NMS_THRESH_TEST", "0.5")
 
 
-def _align_v2(*heads: str) -> tuple[str, ...]:
+def _use_align_v2(*heads: str) -> tuple[str, ...]:
     """Return overrides for detectron2's default RoIAlign in these heads."""
-    return tuple(
-        word
-        for head in heads
-        for word in (
-            f"MODEL.ROI_{head}_HEAD.POOLER_TYPE",
-            "ROIAlignV2",
-            f"MODEL.ROI_{head}_HEAD.POOLER_SAMPLING_RATIO",
-            "0",
-        )
-    )
+    words: list[str] = []
+    for head in heads:
+        words += [f"MODEL.ROI_{head}_HEAD.POOLER_TYPE", "ROIAlignV2"]
+        words += [f"MODEL.ROI_{head}_HEAD.POOLER_SAMPLING_RATIO", "0"]
+    return tuple(words)
 
 
-_MASK_FPN = (*_align_v2("BOX", "MASK"), *_NMS)
-_BOX_FPN = (*_align_v2("BOX"), *_NMS)
-_KEYPOINT_FPN = _align_v2("BOX", "KEYPOINT")
-# Res5ROIHeads pools 14 x 14 and lets res5 halve that: at this resolution our C4 head does the same.
+_MASK_FPN = (*_use_align_v2("BOX", "MASK"), *_NMS)
+_BOX_FPN = (*_use_align_v2("BOX"), *_NMS)
+_KEYPOINT_FPN = _use_align_v2("BOX", "KEYPOINT")
+# With this resolution our C4 head does the same as Res5ROIHeads: it pools 14 x 14, and res5 halves.
 _MASK_C4 = (
-    *_align_v2("BOX"),
+    *_use_align_v2("BOX"),
     *_NMS,
     *("MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION", "14", "MODEL.RPN.POST_NMS_TOPK_TEST", "1000"),
 )
@@ -68,9 +63,8 @@ def _keypoint(
     overrides: tuple[str, ...],
     note: str,
 ) -> Checkpoint:
-    return Checkpoint(
-        f"COCO-Keypoints/keypoint_rcnn_{name}.yaml", path, box, None, keypoint, fit, overrides, note
-    )
+    config = f"COCO-Keypoints/keypoint_rcnn_{name}.yaml"
+    return Checkpoint(config, path, box, None, keypoint, fit, overrides, note)
 
 
 _JITTER = "trained jointly with scale jitter and L1 losses"
@@ -256,7 +250,7 @@ _FASTER_R101 = (
     ),
 )
 
-# By config, best fit first. A config that is not here has no weights in the zoo.
+# Config -> checkpoints, best fit first. The zoo has no weights for the other configs.
 CHECKPOINTS: dict[str, tuple[Checkpoint, ...]] = {
     "mask_rcnn_R50_C4": _R50_C4,
     "mask_rcnn_R101_C4": _R101_C4,

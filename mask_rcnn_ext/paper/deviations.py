@@ -4,11 +4,11 @@ The headers of the yaml files say the same; a test compares them. For FCIS it is
 that the configs follow, and differ from.
 """
 
-__all__ = ["COMMON", "FCIS", "OWN", "deviations_of"]
+__all__ = ["COMMON", "FCIS", "OWN", "get_deviations"]
 
 _JOINT = (
-    "The RPN is trained jointly with the rest; the paper trains it first and shares no features, "
-    "which tools/train_two_stage.py does."
+    "The RPN is trained jointly with the rest of the model. The paper trains it first and "
+    "shares no features; tools/train_two_stage.py does the same."
 )
 _SIGMOID = "Objectness is a sigmoid per anchor, not a two-class softmax."
 _PASTE = "Masks are pasted by grid sampling into the exact box, not resized to whole pixels."
@@ -21,83 +21,90 @@ COMMON = (
 )
 # Of every FCIS config, in the header of Base-FCIS.yaml.
 FCIS = (
-    "The factors of batch normalisation are frozen; the released code trains those of res3 to "
-    "res5.",
+    "The factors of batch normalisation are frozen; the released code trains them in res3 to res5.",
     _SIGMOID,
     "The stem's max pooling pads by one pixel; the released code rounds the size up instead.",
-    "Anchors' sides are not rounded, and boxes are continuous: none is one pixel wider for being "
-    "counted in whole pixels.",
-    "Boxes under 2 pixels are dropped after the best 6000 are taken, not before, and proposals are "
-    "not filled up to 300 with copies.",
-    "The box branch has no outputs for the background, which the released code never trains: 4 per "
-    "bin, as in the paper, not 8.",
-    "An object's best anchor is found among all anchors, and left out when it crosses the border; "
-    "the released code finds it among those that do not.",
-    "Objects' polygons are drawn at the size of the network's input; the released code draws them "
-    "at the image's and resizes bilinearly. Objects' boxes are not rounded to pixels.",
-    "Mask targets are cropped at the RoI, not also at the object's rounded box.",
-    "Averaged votes are cut at 0.4 where they are, in the image, not resized to 21 x 21 first; of "
-    "detections that score as high as the hundredth no more than 100 are kept in all.",
-    "Weight decay is 5e-4 beside the rate of the mean gradient; beside that of the sum, as in the "
-    "released code, it acts an eighth as strongly.",
-    "240k iterations with the drop at 160k, and flips at random; the released code has 8 epochs of "
-    "each image and its mirror image, about 234.5k iterations, with the drop at about 156k.",
-    "ImageNet weights and pixel means are detectron2's, MSRA's in Caffe; the released code has a "
-    "conversion for MXNet, with means half a grey level lower.",
+    "Boxes and the sides of anchors are continuous; the released code counts whole pixels, "
+    "which makes a box one pixel wider.",
+    "Boxes under 2 pixels are dropped after the best 6000 are selected, not before, and there "
+    "are fewer than 300 proposals where the released code adds copies.",
+    "The box branch has 4 outputs per bin, as in the paper; the released code has 8, of which "
+    "the 4 for the background are never trained.",
+    "An object's best anchor is found among all anchors and is left out if it crosses the "
+    "border; the released code searches only anchors inside the image.",
+    "Polygons are drawn at the size of the network's input; the released code draws them at "
+    "the size of the image and resizes the masks bilinearly. Boxes of objects are not rounded "
+    "to pixels.",
+    "Mask targets are cropped at the RoI only, not also at the object's rounded box.",
+    "Averaged votes are cut at 0.4 in the image, without resizing them to 21 x 21 first. At "
+    "most 100 detections are kept, also if others have the same score as the hundredth.",
+    "Weight decay is 5e-4 with a learning rate for the mean gradient; the released code has a "
+    "rate for the sum over 8 images, where the same decay is an eighth as strong.",
+    "Training takes 240k iterations with the drop at 160k, and images are flipped at random; "
+    "the released code trains 8 epochs on each image and its mirror image, about 234.5k "
+    "iterations, with the drop at about 156k.",
+    "ImageNet weights and pixel means are detectron2's, from MSRA's Caffe model; the released "
+    "code has a conversion for MXNet, with means half a grey level lower.",
 )
 
 _C4 = (
-    "The number of proposals in training is not in the paper; here 2000 per image, as Detectron's."
+    "The number of proposals in training is not in the paper; here it is 2000 per image, as "
+    "in Detectron."
 )
 _C5 = (
-    "RoIs and proposals for C5 are not in the paper; here FPN's, since the head is: 512 RoIs and "
-    "2000 proposals per image in training, 1000 proposals in testing."
+    "RoIs and proposals for C5 are not in the paper; here they are the same as for FPN, which "
+    "has the same head: 512 RoIs and 2000 proposals per image in training, 1000 proposals in "
+    "testing."
 )
 _WARP = (
-    "The paper says of RoIWarp that it quantises the RoI; the rest is MNC's arithmetic, one "
-    "bilinear sample at each cell's top-left corner and 2 x 2 of them per bin."
+    "The paper says only that RoIWarp quantises the RoI; the rest follows MNC: one bilinear "
+    "sample at each cell's top-left corner, and 2 x 2 samples per bin."
 )
 _MLP = (
-    "The size of the RoI features before the MLP is not in the paper; here 14 x 14, as the FCN's."
+    "The size of the RoI features before the MLP is not in the paper; here it is 14 x 14, as "
+    "for the FCN."
 )
 _SAME_DATA = (
-    "Images with persons but without labelled keypoints are trained on too; the paper's rows share "
-    "the images with keypoints."
+    "Training also uses images with persons but without labelled keypoints; the rows of the "
+    "paper all use the images with keypoints."
 )
 _CITY = (
-    "Not in the paper: NMS in testing, here 0.3, its default; longer side, here 2048, the images'."
+    "NMS in testing is not in the paper; here it is 0.3, the paper's default. The longer side "
+    "is not in the paper either; here it is 2048, the width of the images."
 )
 _IN5K = "ImageNet-5k pre-training, which the paper adds before this row, is missing."
 _X152 = (
-    "The width of the ResNeXt-152 is not in the paper; here 32 x 8d, that of the only public "
-    "weights, which are pre-trained on ImageNet-5k as the paper's are."
+    "The width of the ResNeXt-152 is not in the paper; here it is 32 x 8d, the width of the "
+    "only public weights, which are pre-trained on ImageNet-5k as in the paper."
 )
 _NONLOCAL = (
-    "Number and place of the non-local blocks are not in the paper; here one, before the last "
-    "block of res4, as in the non-local paper's COCO experiments.",
+    "Number and place of the non-local blocks are not in the paper; here there is one, before "
+    "the last block of res4, as in the COCO experiments of the non-local paper.",
     "The non-local block has no batch normalisation; its last convolution starts at zero.",
 )
 _TTA = (
-    "How predictions at several scales are combined is not in the paper; here boxes by NMS, masks "
-    "and keypoint heatmaps by averaging, as in Detectron."
+    "The paper does not say how predictions at several scales are combined; here boxes are "
+    "merged by NMS, masks and keypoint heatmaps are averaged, as in Detectron."
 )
-_64X4D = "The width of this ResNeXt-101 is not in the paper; here 64 x 4d, as in Table 2a."
+_64X4D = "The width of this ResNeXt-101 is not in the paper; here it is 64 x 4d, as in Table 2a."
 
 # By config, in the header of its yaml.
 OWN: dict[str, tuple[str, ...]] = {
     "fcis/fcis_plusplusplus_R101_C5_dilated": (
-        "The limit of the longer side is not in the paper; here 2333, which is to 1400 what 1000 "
-        "is to 600, so images up to 5 : 3 have each size whole.",
-        "How the sizes' results are combined is known from summaries of the paper only; "
-        "FCISWithTTA in mask_rcnn_ext/modeling/fcis/tta.py says what is taken from there.",
-        "The iterations of training at several scales are not in the paper; here the same.",
+        "The limit of the longer side is not in the paper; here it is 2333, the same ratio to "
+        "1400 as 1000 to 600, so no size of an image up to 5 : 3 is reduced.",
+        "How the results of the sizes are combined is known only from summaries of the paper; "
+        "mask_rcnn_ext/modeling/fcis/tta.py says which rules come from them.",
+        "The iterations of training at several scales are not in the paper; here they are the "
+        "same as for one scale.",
     ),
     "mask_rcnn_R50_C4": (_C4,),
     "mask_rcnn_R101_C4": (_C4,),
     "ablations/mask_rcnn_R50_C4_softmax": (
         _C4,
-        "The paper does not say which channels compete or how a mask is read; here the classes and "
-        "the background, and the predicted class's probability from 0.5 on.",
+        "The paper does not say which channels compete or how a mask is predicted; here the "
+        "classes and the background compete, and a mask is where the probability of the predicted "
+        "class is at least 0.5.",
     ),
     "ablations/mask_rcnn_R50_C4_RoIPool": (_C4,),
     "ablations/mask_rcnn_R50_C4_RoIWarpMax": (_C4, _WARP),
@@ -109,7 +116,7 @@ OWN: dict[str, tuple[str, ...]] = {
     "ablations/mask_rcnn_R50_FPN_MLP2": (_MLP,),
     "ablations/mask_rcnn_R50_FPN_MLP3": (_MLP,),
     "ablations/mask_rcnn_R50_FPN_RoIPool": (
-        "The sentence does not name the backbone; here ResNet-50.",
+        "The sentence does not name the backbone; here it is ResNet-50.",
     ),
     "keypoints/faster_rcnn_R50_FPN_person": (_SAME_DATA,),
     "keypoints/mask_rcnn_R50_FPN_person": (_SAME_DATA,),
@@ -122,7 +129,7 @@ OWN: dict[str, tuple[str, ...]] = {
     "cityscapes/mask_rcnn_R50_FPN_fine": (_CITY,),
     "cityscapes/mask_rcnn_R50_FPN_fine_coco": (
         _CITY,
-        "The learning rate that fine-tuning starts from is not in the paper; here 0.01.",
+        "The first learning rate of fine-tuning is not in the paper; here it is 0.01.",
     ),
     "enhanced/mask_rcnn_X101_FPN_augm": (_IN5K,),
     "enhanced/mask_rcnn_X152_FPN": (_X152,),
@@ -143,7 +150,7 @@ _JOINT_IN_THE_PAPER = tuple(
 )
 
 
-def deviations_of(config: str) -> tuple[str, ...]:
+def get_deviations(config: str) -> tuple[str, ...]:
     """Return the common deviations that concern this config, then its own.
 
     Args:

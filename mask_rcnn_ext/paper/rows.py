@@ -1,4 +1,4 @@
-"""What a row of the paper's tables is, and what a checkpoint of detectron2's zoo is to it."""
+"""The types of the data: a row of the paper's tables, and a checkpoint of detectron2's zoo."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,22 +12,21 @@ _TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of detectron2's model zoo, and how they fit a config of ours.
+    """Weights of detectron2's model zoo, and how well they fit one of our configs.
 
     Attributes:
         config: detectron2's config, such as
             `"COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"`.
         path: `"<id>/model_final_<hash>.pkl"`, as in detectron2's table of URLs.
-        box: box AP on coco_2017_val (0-100) that detectron2's zoo gives; None: not given.
-        mask: the same, mask AP; on Cityscapes' val for a Cityscapes model.
-        keypoint: the same, keypoint AP.
-        fit: "identical": the same architecture. "nearest": the same weights fit, but the model that
-            they were trained in computes something else with them. "different": another
-            architecture.
-        overrides: `(KEY, VALUE, KEY, VALUE, ...)` to put over our config: the settings of testing
-            that the weights were trained with. Empty for an architecture that our configs do not
-            express.
-        note: in words, what differs from the paper's row.
+        box: box AP on coco_2017_val (0-100) from detectron2's zoo; None if the zoo has none.
+        mask: mask AP, likewise; on Cityscapes' val for a Cityscapes model.
+        keypoint: keypoint AP, likewise.
+        fit: "identical": the same architecture. "nearest": the weights fit, but they were trained
+            in a model that computes something else with them. "different": another architecture.
+        overrides: `(KEY, VALUE, KEY, VALUE, ...)` to merge into our config: the settings that the
+            weights were trained with and that change predictions. Empty for an architecture that
+            our configs cannot express.
+        note: the differences from the paper's row, in words.
     """
 
     config: str
@@ -46,16 +45,16 @@ class Row:
 
     Attributes:
         table: "1", "2a" ... "9", or "text" for a sentence of section 4.2.
-        name: the row, as printed.
-        published: the paper's own numbers, 0-100: "segm/AP", "segm/AP50", "segm/APs",
-            "segm/AP-person", "bbox/AP", "keypoints/APm", ...: detectron2's task and metric.
+        name: name of the row, as printed.
+        published: the paper's numbers, 0-100, by detectron2's task and metric: "segm/AP",
+            "segm/AP50", "segm/APs", "segm/AP-person", "bbox/AP", "keypoints/APm", ...
         split: "minival" (which is coco_2017_val), "test-dev", or Cityscapes' "val" or "test".
-        config: relative to `configs/`, without `.yaml`; None: another method than Mask R-CNN and
-            FCIS, or a row that needs what is not public (see `note`).
-        checkpoints: of detectron2's zoo, best fit first.
-        deviations: what the config does otherwise than the paper, and what it chooses where the
-            paper is silent. One sentence each.
-        note: why there is no config, or what the printed row leaves unsaid.
+        config: relative to `configs/`, without `.yaml`; None for other methods than Mask R-CNN and
+            FCIS, and for rows that need data or weights that are not public (see `note`).
+        checkpoints: weights of detectron2's zoo, best fit first.
+        deviations: where the config deviates from the paper, and its choices where the paper says
+            nothing. One sentence each.
+        note: why there is no config, or what is not in the printed row.
     """
 
     table: str
@@ -67,7 +66,7 @@ class Row:
     deviations: tuple[str, ...] = ()
     note: str = ""
 
-    def summary(self) -> str:
+    def summarize(self) -> str:
         """Return one line: table, row, split and every published number."""
         place = "Section 4.2" if self.table == "text" else f"Table {self.table}"
         tasks: dict[str, list[str]] = {}

@@ -15,11 +15,13 @@ _KEYPOINT = tuple(f"keypoints/{metric}" for metric in ("AP", "AP50", "AP75", "AP
 _CITY_CLASSES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 _CITY = ("segm/AP", "segm/AP50", *(f"segm/AP-{name}" for name in _CITY_CLASSES))
 
-# One printed row: name, config or None, numbers (None: not printed), and a note where needed.
+# One printed row: name, config or None, numbers (None: not printed), and a note if there is one.
 _Entry = Sequence[Any]
 
 
-def _rows(table: str, split: str, columns: Sequence[str], entries: Iterable[_Entry]) -> list[Row]:
+def _make_rows(
+    table: str, split: str, columns: Sequence[str], entries: Iterable[_Entry]
+) -> list[Row]:
     def row(name: str, config: str | None, numbers: Sequence[float | None], note: str = "") -> Row:
         pairs = zip(columns, numbers, strict=True)
         published = {key: value for key, value in pairs if value is not None}
@@ -72,11 +74,7 @@ _TABLE_2D = [
     ("RoIAlign", "ablations/mask_rcnn_R50_C5", (30.9, 51.8, 32.1, 34.0, 55.3, 36.4)),
 ]
 _TABLE_2E = [
-    (
-        "MLP, fc: 1024 -> 1024 -> 80*28^2",
-        "ablations/mask_rcnn_R50_FPN_MLP2",
-        (31.5, 53.7, 32.8),
-    ),
+    ("MLP, fc: 1024 -> 1024 -> 80*28^2", "ablations/mask_rcnn_R50_FPN_MLP2", (31.5, 53.7, 32.8)),
     (
         "MLP, fc: 1024 -> 1024 -> 1024 -> 80*28^2",
         "ablations/mask_rcnn_R50_FPN_MLP3",
@@ -98,7 +96,7 @@ _ROIPOOL_FPN = [
         "RoIPool with FPN",
         "ablations/mask_rcnn_R50_FPN_RoIPool",
         (),
-        "printed is only what RoIAlign gains over it: 1.5 mask AP, 0.5 box AP",
+        "the paper prints only RoIAlign's gain over it: 1.5 mask AP, 0.5 box AP",
     ),
 ]
 _TABLE_3 = [
@@ -146,11 +144,7 @@ _TABLE_5 = [
     ("Faster R-CNN", "keypoints/faster_rcnn_R50_FPN_person", (52.5, None, None)),
     ("Mask R-CNN, mask-only", "keypoints/mask_rcnn_R50_FPN_person", (53.6, 45.8, None)),
     ("Mask R-CNN, keypoint-only", _KEYPOINT_R50, (50.7, None, 64.2)),
-    (
-        "Mask R-CNN, keypoint & mask",
-        "keypoints/keypoint_mask_rcnn_R50_FPN",
-        (52.0, 45.1, 64.7),
-    ),
+    ("Mask R-CNN, keypoint & mask", "keypoints/keypoint_mask_rcnn_R50_FPN", (52.0, 45.1, 64.7)),
 ]
 _TABLE_6 = [
     ("RoIPool", "keypoints/keypoint_rcnn_R50_FPN_RoIPool", (59.8, 86.2, 66.7, 55.1, 67.4)),
@@ -251,25 +245,25 @@ _TABLE_9 = [
 ]
 
 
-def _all() -> Iterator[Row]:
-    yield from _rows("1", "test-dev", _MASK_SIZES, _TABLE_1)
-    yield from _rows("2a", "minival", _MASK, _TABLE_2A)
-    yield from _rows("2b", "minival", _MASK, _TABLE_2B)
-    yield from _rows("2c", "minival", _MASK, _TABLE_2C)
-    yield from _rows("2d", "minival", _MASK + _BOX, _TABLE_2D)
-    yield from _rows("2e", "minival", _MASK, _TABLE_2E)
-    yield from _rows("text", "minival", ("segm/AP",), _CLASS_AGNOSTIC)
-    yield from _rows("text", "minival", (), _ROIPOOL_FPN)
-    yield from _rows("3", "test-dev", _BOX_SIZES, _TABLE_3)
-    yield from _rows("4", "test-dev", _KEYPOINT, _TABLE_4)
-    yield from _rows("5", "minival", ("bbox/AP", "segm/AP", "keypoints/AP"), _TABLE_5)
-    yield from _rows("6", "minival", _KEYPOINT, _TABLE_6)
+def _list_rows() -> Iterator[Row]:
+    yield from _make_rows("1", "test-dev", _MASK_SIZES, _TABLE_1)
+    yield from _make_rows("2a", "minival", _MASK, _TABLE_2A)
+    yield from _make_rows("2b", "minival", _MASK, _TABLE_2B)
+    yield from _make_rows("2c", "minival", _MASK, _TABLE_2C)
+    yield from _make_rows("2d", "minival", _MASK + _BOX, _TABLE_2D)
+    yield from _make_rows("2e", "minival", _MASK, _TABLE_2E)
+    yield from _make_rows("text", "minival", ("segm/AP",), _CLASS_AGNOSTIC)
+    yield from _make_rows("text", "minival", (), _ROIPOOL_FPN)
+    yield from _make_rows("3", "test-dev", _BOX_SIZES, _TABLE_3)
+    yield from _make_rows("4", "test-dev", _KEYPOINT, _TABLE_4)
+    yield from _make_rows("5", "minival", ("bbox/AP", "segm/AP", "keypoints/AP"), _TABLE_5)
+    yield from _make_rows("6", "minival", _KEYPOINT, _TABLE_6)
     city_val = ("segm/AP", "segm/AP-truck", "segm/AP-bus", "segm/AP-train")
-    yield from _rows("7", "val", city_val, _TABLE_7_VAL)
-    yield from _rows("7", "test", _CITY, _TABLE_7_TEST)
-    yield from _rows("8", "minival", _MASK + _BOX, _TABLE_8)
-    yield from _rows("9", "minival", _KEYPOINT, _TABLE_9)
+    yield from _make_rows("7", "val", city_val, _TABLE_7_VAL)
+    yield from _make_rows("7", "test", _CITY, _TABLE_7_TEST)
+    yield from _make_rows("8", "minival", _MASK + _BOX, _TABLE_8)
+    yield from _make_rows("9", "minival", _KEYPOINT, _TABLE_9)
 
 
-# In the order of the paper; `checkpoints` and `deviations` are still empty, see the package.
-PRINTED: tuple[Row, ...] = tuple(_all())
+# In the order of the paper. The package fills in `checkpoints` and `deviations`.
+PRINTED: tuple[Row, ...] = tuple(_list_rows())

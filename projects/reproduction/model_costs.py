@@ -17,7 +17,7 @@ from reproduction.pages.write import write_pages
 
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import atomic_open
-from mask_rcnn_ext.paper import configs
+from mask_rcnn_ext.paper import CONFIGS
 
 _REPO = Path(__file__).resolve().parents[2]
 
@@ -42,7 +42,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def count(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    content = measure_models(args.configs or configs())
+    content = measure_models(args.configs or CONFIGS)
     if args.configs:
         print(costs_table(content), end="")
         return

@@ -28,7 +28,7 @@ from mask_rcnn_ext.paper.deviations import FCIS, OWN
 from mask_rcnn_ext.recipes.two_stage import first_stage, second_stage
 
 ROOT = REPO / "configs"
-ROWS = [name for name in RECIPES if name in paper.configs()]
+ROWS = [name for name in RECIPES if name in paper.CONFIGS]
 
 
 def config(name, *overrides):
@@ -207,8 +207,8 @@ def test_the_features_of_an_fpn_stay():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_header_names_numbers_command_and_deviations(name):
-    text, rows = header(name), paper.rows_of(name)
-    assert all(f"{row.summary()}." in text for row in rows)
+    text, rows = header(name), paper.get_rows(name)
+    assert all(f"{row.summarize()}." in text for row in rows)
     assert rows or text.startswith("No row of the paper: FCIS ")
     assert "Not run by us." in text
     if name.endswith("PSROIAlign"):
@@ -236,8 +236,8 @@ def test_the_header_names_numbers_command_and_deviations(name):
 )
 def test_published_numbers_that_table_1_lacks(name, numbers):
     text = header(name)
-    for row in paper.rows_of(name):
-        text = text.replace(row.summary(), "")
+    for row in paper.get_rows(name):
+        text = text.replace(row.summarize(), "")
     assert re.findall(r"\b\d\d\.\d\b", text) == numbers.split()
 
 

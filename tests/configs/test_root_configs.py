@@ -16,7 +16,7 @@ from mask_rcnn_ext import load_config, paper
 from mask_rcnn_ext.paper.deviations import COMMON, OWN
 
 ROOT = REPO / "configs"
-ROWS = [name for name in paper.configs() if "fcis" not in name]
+ROWS = [name for name in paper.CONFIGS if "fcis" not in name]
 NO_ROW = [name for name in paper.NO_ROW if "fcis" not in name]
 NAMES = [*ROWS, *NO_ROW]
 BASES = {
@@ -40,15 +40,15 @@ def header(name):
 def test_every_file_is_a_row_or_a_base_or_says_why_not():
     found = {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml")}
     found = {name for name in found if not name.startswith(OTHER_FOLDERS)}
-    assert found == set(paper.configs()) | set(paper.NO_ROW) | BASES
-    assert set(paper.configs()) >= ROOT_NAMES
+    assert found == set(paper.CONFIGS) | set(paper.NO_ROW) | BASES
+    assert set(paper.CONFIGS) >= ROOT_NAMES
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_header_names_row_numbers_command_and_deviations(name):
     text = header(name)
-    for row in paper.rows_of(name):
-        assert f"{row.summary()}." in text
+    for row in paper.get_rows(name):
+        assert f"{row.summarize()}." in text
     assert "The paper's numbers. Not run by us." in text
     assert f"--config-file configs/{name}.yaml" in text
     assert "Deviations: those of Base-Paper.yaml" in text
@@ -56,20 +56,20 @@ def test_the_header_names_row_numbers_command_and_deviations(name):
         assert f"- {deviation}" in text
     assert text.count(" - ") == len(OWN.get(name, ())), "a deviation that paper.py lacks"
     joint = COMMON[0]
-    (row, *_) = paper.rows_of(name)
+    (row, *_) = paper.get_rows(name)
     assert (joint not in row.deviations) == ("but for the joint training" in text)
 
 
 def test_the_base_lists_the_common_deviations():
     text = header("Base-Paper")
     assert [deviation for deviation in COMMON if f"- {deviation}" not in text] == []
-    assert set(OWN) <= set(paper.configs())
+    assert set(OWN) <= set(paper.CONFIGS)
 
 
 @pytest.mark.parametrize("name", NO_ROW)
 def test_a_config_of_no_row_says_so(name):
     assert header(name).startswith("No row of the paper")
-    assert paper.rows_of(name) == ()
+    assert paper.get_rows(name) == ()
 
 
 @pytest.mark.parametrize("name", sorted(ROOT_NAMES | {"cityscapes/mask_rcnn_R50_FPN_fine_coco"}))

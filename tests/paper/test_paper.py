@@ -16,7 +16,7 @@ from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.paper.deviations import COMMON
 
 JSON = REPO / "tests/reference/paper_tables.json"  # the tables, copied from the paper independently
-CONFIGS = sorted(paper.configs())
+CONFIGS = sorted(paper.CONFIGS)
 
 
 def flat(node, prefix=""):
@@ -114,7 +114,7 @@ def test_every_number_of_cityscapes_and_of_the_text_is_the_papers():
     assert numbers_of("text", "minival", ["segm/AP"]) == [
         [row[1]] for row in tables["text_class_agnostic"]["rows"]
     ]
-    (row,) = paper.rows_of("ablations/mask_rcnn_R50_FPN_RoIPool")
+    (row,) = paper.get_rows("ablations/mask_rcnn_R50_FPN_RoIPool")
     gains = tables["text_roialign_fpn"]["rows"]
     assert all(f"{gain} {what}" in row.note for what, gain in gains)
 
@@ -123,12 +123,14 @@ def test_rows_of_one_model_agree():
     """A model's minival AP is printed in up to four tables."""
     for name in CONFIGS:
         seen = {}
-        for row in paper.rows_of(name):
+        for row in paper.get_rows(name):
             for key, value in row.published.items():
                 assert seen.setdefault((row.split, key), value) == value, (name, key)
 
 
-@pytest.mark.parametrize("row", [r for r in paper.ROWS if r.config], ids=lambda r: r.summary()[:40])
+@pytest.mark.parametrize(
+    "row", [r for r in paper.ROWS if r.config], ids=lambda r: r.summarize()[:40]
+)
 def test_a_rows_name_is_its_configs(row):
     """The depth, ResNet or ResNeXt, and the feature map of the name are those of the model."""
     cfg = ours(row.config)

@@ -13,7 +13,7 @@ from reproduction.pages import write as generated_pages
 from support import REPO
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.paper import NO_ROW, ROWS, configs
+from mask_rcnn_ext.paper import CONFIGS, NO_ROW, ROWS
 
 PAGES = [
     *("configs/README.md", "README.md", "docs/models.md", "docs/ablations.md"),
@@ -160,7 +160,7 @@ def test_the_readme_has_one_line_for_each_config():
     first, last = generated_pages.markers(generated_pages.CONFIGS_TABLE)
     table = text.split(first)[1].split(last)[0]
     assert re.findall(r"^\| \[(.*?)\]", table, flags=re.M) == [
-        *configs(),
+        *CONFIGS,
         "shapes/mask_rcnn_tiny_FPN",
     ]
     assert cells(table, "mask_rcnn_R101_FPN") == [[

@@ -25,7 +25,7 @@ from support import REPO
 from torch import nn
 
 from mask_rcnn_ext import UserError, load_config
-from mask_rcnn_ext.paper import configs
+from mask_rcnn_ext.paper import CONFIGS
 
 CONTENT = json.loads((REPO / COSTS).read_text())
 MODELS = {model["config"]: model for model in CONTENT["models"]}
@@ -42,7 +42,7 @@ def on_meta(name):
 
 
 def test_every_row_of_the_paper_was_counted():
-    assert tuple(MODELS) == configs()
+    assert tuple(MODELS) == CONFIGS
     assert CONTENT["conventions"] == CONVENTIONS
     for name, model in MODELS.items():
         cfg = config(name)
@@ -275,7 +275,7 @@ def test_the_command_writes_json_and_page(tmp_path, monkeypatch, capsys):
     for name in ("README.md", *inputs):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
-    monkeypatch.setattr(model_costs, "configs", lambda: ("shapes/mask_rcnn_tiny_FPN",))
+    monkeypatch.setattr(model_costs, "CONFIGS", ("shapes/mask_rcnn_tiny_FPN",))
     assert model_costs.main(["--root", str(tmp_path)]) == 0
     content = json.loads((tmp_path / COSTS).read_text())
     (model,) = content["models"]
