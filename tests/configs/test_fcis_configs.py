@@ -216,7 +216,7 @@ def test_the_header_names_numbers_command_and_deviations(name):
     else:
         assert "The numbers of FCIS's authors." in text
     assert f"--config-file configs/{name}.yaml" in text
-    assert "Deviations: those of Base-FCIS.yaml" in text
+    assert "Deviations: see Base-FCIS.yaml" in text
     assert [deviation for deviation in OWN.get(name, ()) if f"- {deviation}" not in text] == []
     if rows:
         assert text.count(" - ") == len(OWN.get(name, ())), "a deviation that deviations.py lacks"

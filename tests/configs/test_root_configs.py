@@ -51,13 +51,13 @@ def test_the_header_names_row_numbers_command_and_deviations(name):
         assert f"{row.summarize()}." in text
     assert "The paper's numbers. Not run by us." in text
     assert f"--config-file configs/{name}.yaml" in text
-    assert "Deviations: those of Base-Paper.yaml" in text
+    assert "Deviations: see Base-Paper.yaml" in text
     for deviation in OWN.get(name, ()):
         assert f"- {deviation}" in text
     assert text.count(" - ") == len(OWN.get(name, ())), "a deviation that paper.py lacks"
     joint = COMMON[0]
     (row, *_) = paper.get_rows(name)
-    assert (joint not in row.deviations) == ("but for the joint training" in text)
+    assert (joint not in row.deviations) == ("without the joint training" in text)
 
 
 def test_the_base_lists_the_common_deviations():
