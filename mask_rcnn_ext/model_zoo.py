@@ -1,23 +1,22 @@
-"""Configs and trained models by name: this package's, and those of detectron2's model zoo.
+"""Configs and trained models by name, from this package and from detectron2's model zoo.
 
-The functions are those of `detectron2.model_zoo` and take its names too; one import serves both:
+The functions are the same as in `detectron2.model_zoo`, and take names of both:
 
     from mask_rcnn_ext import model_zoo
-    model_zoo.get_config("mask_rcnn_R50_FPN")  # ours; ".yaml" may be left out
-    model_zoo.get("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml", trained=True)  # its
+    model_zoo.get_config("mask_rcnn_R50_FPN")  # ours; ".yaml" is optional
+    model_zoo.get("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml", trained=True)  # theirs
 
-A name that both have ("Base-RCNN-FPN.yaml") means ours.
+A name that both have ("Base-RCNN-FPN.yaml") means our config.
 
-The other way round there is no door: `detectron2.model_zoo.get_config("mask_rcnn_ext/...")` cannot
-find our configs. It looks for files in its own installed folder only, so ours would have to be
-written there; and it merges them into detectron2's default config, which lacks this package's keys.
-Either would change detectron2 for every other project in the environment.
+detectron2's own functions cannot find our configs: `detectron2.model_zoo.get_config` reads files in
+its installed folder only, and merges them into its default config, which lacks this package's keys.
+Changing either would change detectron2 for every other project in the environment.
 
 With `trained=True` one of our configs gets the checkpoint of detectron2's zoo that fits its row of
-the paper, as `paper.py` lists them. The settings that the checkpoint was trained with and that
-change its predictions (its RoI layer, its pixel normalisation) then replace the config's, and the
-log says which. No checkpoint is the paper's own: detectron2's authors trained them, by another
-schedule and with other augmentation.
+the paper; `mask_rcnn_ext.paper` lists them. The settings that the checkpoint was trained with and
+that change its predictions (the RoI layer, the pixel normalisation) then replace the settings of
+the config, and the log names them. detectron2's authors trained all these checkpoints, with another
+schedule and other augmentation than the paper.
 """
 
 import functools
@@ -34,8 +33,10 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from . import paper
+from .checkpoint.checkpointer import Checkpointer
 from .config import ExtCfgNode, add_mask_rcnn_ext_config, get_cfg, load_config
 from .errors import UserError, nearest
+from .modeling.precision import choose_device, prepare_model
 
 __all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file"]
 
@@ -44,25 +45,26 @@ _logger = logging.getLogger(__name__)
 _URL_PREFIX = "https://dl.fbaipublicfiles.com/detectron2/"
 
 
-def _config_root() -> Path:
-    """Return the folder of yaml files: in an installed wheel, or beside the package."""
+def _find_config_root() -> Path:
+    """Return the folder of yaml files: in an installed wheel, or next to the package."""
     package = Path(__file__).resolve().parent
     for root in (package / "configs", package.parent / "configs"):
         if root.is_dir():
             return root
-    raise UserError(f"no configs folder in {package} or beside it; reinstall mask_rcnn_ext")
+    raise UserError(f"no configs folder in {package} or next to it; reinstall mask_rcnn_ext")
 
 
-def _our_names() -> list[str]:
-    root = _config_root()
+def _list_our_names() -> list[str]:
+    root = _find_config_root()
     return sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
 
 
 @functools.cache
-def _stock_names() -> dict[str, str]:
-    """Return detectron2's zoo: names without suffix -> with; of two, the yaml.
+def _list_stock_names() -> dict[str, str]:
+    """Return the names in detectron2's zoo, with and without suffix -> file name.
 
-    The folder is listed without importing `detectron2.model_zoo`, which needs `pkg_resources`.
+    A name without suffix means the yaml file if there are both. The folder is listed without
+    importing `detectron2.model_zoo`, which needs `pkg_resources`.
     """
     spec = importlib.util.find_spec("detectron2.model_zoo")
     folders = list(spec.submodule_search_locations or ()) if spec else []
@@ -76,7 +78,7 @@ def _stock_names() -> dict[str, str]:
     return names
 
 
-def _stock_zoo() -> ModuleType:
+def _import_stock_zoo() -> ModuleType:
     try:
         from detectron2 import model_zoo
     except ModuleNotFoundError as error:
@@ -84,26 +86,26 @@ def _stock_zoo() -> ModuleType:
             raise
         raise UserError(
             "detectron2's model zoo needs pkg_resources, which setuptools 81 and later lack. "
-            "Run: pip install 'setuptools<81'. The configs of mask_rcnn_ext work without"
+            "Run: pip install 'setuptools<81'. The configs of mask_rcnn_ext work without it"
         ) from error
     zoo: ModuleType = model_zoo
     return zoo
 
 
 def _resolve(name: str) -> tuple[str, bool]:
-    """Return one of our names without suffix and True, or one of detectron2's and False."""
+    """Return our name without suffix and True, or detectron2's file name and False."""
     stem = name.removesuffix(".yaml")
-    # Quicker than to list all of them; ".." and folders elsewhere are not in a plain relative path.
+    # Looking for one file is quicker than listing all. Paths out of the folder are not names.
     plain = not os.path.isabs(stem) and ".." not in stem.split("/")
-    if plain and (_config_root() / f"{stem}.yaml").is_file():
+    if plain and (_find_config_root() / f"{stem}.yaml").is_file():
         return stem, True
-    ours, stock = _our_names(), _stock_names()
+    ours, stock = _list_our_names(), _list_stock_names()
     if name in stock:
         return stock[name], False
     hint = nearest(stem, [*ours, *dict.fromkeys(stock.values())])
     raise UserError(
         f"no config {name!r}{hint}"
-        + ("" if hint else f"; ours: {', '.join(ours)}; and those of detectron2's model zoo")
+        + ("" if hint else f"; ours: {', '.join(ours)}; and the names of detectron2's model zoo")
     )
 
 
@@ -112,55 +114,55 @@ def get_config_file(name: str) -> str:
 
     Args:
         name: relative to `configs/`, with or without `.yaml`: `"mask_rcnn_R50_FPN"`,
-            `"shapes/mask_rcnn_tiny_FPN.yaml"`; or one of detectron2's zoo, likewise.
+            `"shapes/mask_rcnn_tiny_FPN.yaml"`; or a name of detectron2's zoo, likewise.
 
     Raises:
-        UserError: there is no such config. The message names the nearest one.
+        UserError: there is no such config. The message suggests the nearest name.
     """
     resolved, is_ours = _resolve(name)
     if is_ours:
-        return str(_config_root() / f"{resolved}.yaml")
-    path: str = _stock_zoo().get_config_file(resolved)
+        return str(_find_config_root() / f"{resolved}.yaml")
+    path: str = _import_stock_zoo().get_config_file(resolved)
     return path
 
 
 def get_checkpoint_url(name: str) -> str:
     """Return the URL of the trained model for the config called `name`.
 
-    For one of ours it is the checkpoint of detectron2's zoo that fits its row of the paper. Load it
+    For our configs it is the checkpoint of detectron2's zoo that fits the row of the paper. Load it
     with `get` or `get_config`, which also merge the settings that it was trained with.
 
     Args:
         name: see `get_config_file`.
 
     Raises:
-        UserError: there is no such config, or no trained model for it; the message says why.
+        UserError: there is no such config, or no trained model for it. The message says why.
     """
     resolved, is_ours = _resolve(name)
     if is_ours:
-        return _url(_fitting_checkpoint(resolved))
+        return _make_url(_find_checkpoint(resolved))
     try:
-        url: str = _stock_zoo().get_checkpoint_url(resolved)
+        url: str = _import_stock_zoo().get_checkpoint_url(resolved)
     except RuntimeError as error:
         raise UserError(
-            f"{resolved}: detectron2's zoo has the config, but no trained model for it. Take "
+            f"{resolved}: detectron2's zoo has the config, but no trained model for it. Use "
             "trained=False, or train it"
         ) from error
     return url
 
 
 def get_config(name: str, trained: bool = False) -> Any:
-    """Return the config called `name`, to be changed at will.
+    """Return the config called `name`, as a new object that may be changed.
 
     Args:
         name: see `get_config_file`.
         trained: set MODEL.WEIGHTS to the URL of the trained model, see `get_checkpoint_url`, and
-            merge the settings that it was trained with. Otherwise MODEL.WEIGHTS is the config's
-            own: in most, the backbone's ImageNet weights.
+            merge the settings that it was trained with. Without it, MODEL.WEIGHTS stays as in the
+            config; most configs name the backbone's ImageNet weights.
 
     Returns:
-        An `ExtCfgNode`, for detectron2's yaml files too. A `.py` file of detectron2's zoo gives
-        omegaconf's DictConfig, as `detectron2.model_zoo.get_config` does.
+        An `ExtCfgNode`, also for detectron2's yaml files. For a `.py` file of detectron2's zoo,
+        omegaconf's DictConfig, as from `detectron2.model_zoo.get_config`.
 
     Raises:
         UserError: see `get_config_file` and `get_checkpoint_url`.
@@ -168,9 +170,9 @@ def get_config(name: str, trained: bool = False) -> Any:
     resolved, is_ours = _resolve(name)
     if not is_ours:
         if trained:
-            get_checkpoint_url(resolved)  # refuses with a reason
-        # detectron2 reads its own files: some hold python tags, which `load_config` refuses.
-        stock = _stock_zoo().get_config(resolved, trained=trained)
+            get_checkpoint_url(resolved)  # raises a UserError without a trained model
+        # detectron2 reads its own files. Some have python tags, which `load_config` refuses.
+        stock = _import_stock_zoo().get_config(resolved, trained=trained)
         if resolved.endswith(".py"):
             return stock
         cfg = ExtCfgNode(stock)
@@ -178,9 +180,9 @@ def get_config(name: str, trained: bool = False) -> Any:
         return cfg
     cfg = load_config(get_config_file(resolved))
     if trained:
-        checkpoint = _fitting_checkpoint(resolved)
+        checkpoint = _find_checkpoint(resolved)
         cfg.merge_from_list(list(checkpoint.overrides))
-        cfg.MODEL.WEIGHTS = _url(checkpoint)
+        cfg.MODEL.WEIGHTS = _make_url(checkpoint)
         _logger.info("%s", _describe(resolved, checkpoint))
     return cfg
 
@@ -190,22 +192,18 @@ def get(name: str, trained: bool = False, device: str | torch.device | None = No
 
     Args:
         name: see `get_config_file`.
-        trained: load the trained model, every weight of it. Otherwise, as detectron2 does, load
-            what MODEL.WEIGHTS names, in most configs the backbone's ImageNet weights; the rest is
-            random.
-        device: where the model goes; default: the config's MODEL.DEVICE, or the CPU, with a line in
-            the log, where that asks for CUDA and there is none.
+        trained: load the trained model, with all its weights. Without it, as in detectron2, load
+            the file in MODEL.WEIGHTS, in most configs the backbone's ImageNet weights; the other
+            weights are random.
+        device: device of the model. By default the config's MODEL.DEVICE, or the CPU, with a
+            warning in the log, if that is a CUDA device and there is none.
 
     Returns:
-        The model, in training mode, as detectron2's `get`.
+        The model, in training mode, as from detectron2's `get`.
 
     Raises:
         UserError: see `get_config` and `Checkpointer.load`; or there is no such device.
     """
-    # The engine imports this module, so it is imported late.
-    from .checkpoint.checkpointer import Checkpointer
-    from .modeling.precision import choose_device, prepare_model
-
     cfg = get_config(name, trained)
     if isinstance(cfg, ExtCfgNode):
         choose_device(cfg, device)
@@ -219,17 +217,17 @@ def get(name: str, trained: bool = False, device: str | torch.device | None = No
     return model.train()
 
 
-def _url(checkpoint: paper.Checkpoint) -> str:
+def _make_url(checkpoint: paper.Checkpoint) -> str:
     return f"{_URL_PREFIX}{checkpoint.config.removesuffix('.yaml')}/{checkpoint.path}"
 
 
-def _fitting_checkpoint(name: str) -> paper.Checkpoint:
-    """Return the best checkpoint for our config `name`; raise a UserError that says why not."""
+def _find_checkpoint(name: str) -> paper.Checkpoint:
+    """Return the best checkpoint for our config `name`; raise a UserError if none fits."""
     rows = paper.get_rows(name)
     if not rows:
         raise UserError(
-            f"{name}: no trained model, since this config is no row of the paper (detectron2's own "
-            "are to be had under its names). Train it: "
+            f"{name}: no trained model, since this config is no row of the paper (detectron2's "
+            "models have detectron2's names). Train it: "
             f"python train_net.py --config-file configs/{name}.yaml"
         )
     checkpoints = [checkpoint for row in rows for checkpoint in row.checkpoints]
@@ -237,12 +235,16 @@ def _fitting_checkpoint(name: str) -> paper.Checkpoint:
         if checkpoint.fit != "different":
             return checkpoint
     # Table 7 prints one model twice, on val and on test.
-    where = "; ".join(dict.fromkeys(f"{_table(row.table)}, {row.name!r}" for row in rows))
+    places = (
+        ("the paper's text" if row.table == "text" else f"Table {row.table}") + f", {row.name!r}"
+        for row in rows
+    )
+    where = "; ".join(dict.fromkeys(places))
     if checkpoints:
         other = checkpoints[0]
         reason = (
-            f"The nearest one, {other.config}, is of another model: {other.note}. It is to be had "
-            f"under that name: model_zoo.get({other.config!r}, trained=True)"
+            f"The nearest checkpoint, {other.config}, is another model: {other.note}. Get it with "
+            f"model_zoo.get({other.config!r}, trained=True)"
         )
     else:
         notes = [row.note for row in rows if row.note]
@@ -253,12 +255,8 @@ def _fitting_checkpoint(name: str) -> paper.Checkpoint:
     )
 
 
-def _table(table: str) -> str:
-    return "the paper's text" if table == "text" else f"Table {table}"
-
-
 def _describe(name: str, checkpoint: paper.Checkpoint) -> str:
-    """Return one line on the checkpoint that stands in for `name`."""
+    """Return one line about the checkpoint that is used for `name`."""
     metrics = ("box", checkpoint.box), ("mask", checkpoint.mask), ("keypoint", checkpoint.keypoint)
     figures = ", ".join(f"{what} AP {value:g}" for what, value in metrics if value is not None)
     words = checkpoint.overrides

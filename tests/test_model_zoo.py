@@ -73,7 +73,7 @@ def test_a_lazy_config_of_detectron2_stays_one():
         ("mask_rcnn_R50_FPM", "did you mean 'mask_rcnn_R50_FPN'"),
         ("shapes/mask_rcnn_tiny_FPN.yml", "did you mean 'shapes/mask_rcnn_tiny_FPN'"),
         ("COCO-InstanceSegmentation/mask_rcnn_R50_FPN_1x.yaml", f"did you mean '{FPN}."),
-        ("zzz", "ours: .*mask_rcnn_R50_FPN, .*and those of detectron2's model zoo"),
+        ("zzz", "ours: .*mask_rcnn_R50_FPN, .*and the names of detectron2's model zoo"),
         ("../configs/mask_rcnn_R50_FPN", "no config"),
         (str(REPO / "configs/mask_rcnn_R50_FPN"), "no config"),
     ],
@@ -133,7 +133,8 @@ def test_every_config_of_ours_resolves_or_says_why_not(name):
         message = str(caught.value)
         assert f"--config-file configs/{name}.yaml" in message
         for row in paper.get_rows(name):
-            assert message.count(f"{model_zoo._table(row.table)}, {row.name!r}") == 1
+            place = "the paper's text" if row.table == "text" else f"Table {row.table}"
+            assert message.count(f"{place}, {row.name!r}") == 1
             for checkpoint in row.checkpoints[:1]:
                 assert checkpoint.config in message
                 assert checkpoint.note in message
@@ -148,7 +149,7 @@ def test_every_listed_checkpoint_is_in_detectron2s_zoo():
     checkpoints = {c for row in paper.ROWS for c in row.checkpoints}
     assert len(checkpoints) > 10
     for checkpoint in checkpoints:
-        assert model_zoo._url(checkpoint) == stock_zoo.get_checkpoint_url(checkpoint.config)
+        assert model_zoo._make_url(checkpoint) == stock_zoo.get_checkpoint_url(checkpoint.config)
 
 
 # What the checkpoint predicts with, besides the model's layers.
