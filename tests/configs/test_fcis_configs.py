@@ -1,11 +1,11 @@
 """The COCO-scale FCIS configs: the released code's recipe, what they build, what they say."""
 
 import re
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from config_files import ROOT, build_on_meta, load, read_header
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
@@ -13,76 +13,31 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from reference.fcis_recipes import RECIPES
-from support import REPO
 
-from mask_rcnn_ext import UserError, load_config, model_zoo, paper
-from mask_rcnn_ext.config import flat_config, get_cfg
+from mask_rcnn_ext import UserError, model_zoo, paper
 from mask_rcnn_ext.engine.trainer import Trainer
-from mask_rcnn_ext.modeling.checks import (
-    check_registry_names,
-    require_fitting_parts,
-    require_fitting_training_data,
-)
+from mask_rcnn_ext.modeling.checks import require_fitting_training_data
 from mask_rcnn_ext.modeling.fcis import FCISROIHeads
 from mask_rcnn_ext.paper.deviations import FCIS, OWN
 from mask_rcnn_ext.recipes.two_stage import first_stage, second_stage
 
-ROOT = REPO / "configs"
 ROWS = [name for name in RECIPES if name in paper.CONFIGS]
 
 
-def config(name, *overrides):
-    return load_config(str(ROOT / f"{name}.yaml"), overrides)
-
-
-def flat(cfg):
-    """Return `{"A.B.C": value}` of a config, tuples as lists."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in flat_config(cfg)}
-
-
-@cache
-def on_meta(name):
-    """Return the full-size model, without a weight being made."""
-    with torch.device("meta"):
-        return build_model(config(name, "MODEL.DEVICE", "meta"))
-
-
-def header(name):
-    """Return the comment before the first line of yaml, as one line of words."""
-    lines = (ROOT / f"{name}.yaml").read_text().splitlines()
-    end = next(i for i, line in enumerate(lines) if not line.startswith("#"))
-    return " ".join(" ".join(line.lstrip("#").split()) for line in lines[:end])
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_config_is_the_released_codes_recipe_and_sets_nothing_else(name):
-    cfg, defaults = flat(config(name)), flat(get_cfg())
-    assert {key: cfg[key] for key in RECIPES[name]} == RECIPES[name]
-    changed = {key for key, value in cfg.items() if value != defaults[key]}
-    assert changed - set(RECIPES[name]) == {"OUTPUT_DIR"}
-    assert cfg["OUTPUT_DIR"] == f"output/{name.split('/')[-1]}"
-
-
-def test_there_is_a_recipe_for_every_config():
-    found = {p.relative_to(ROOT).with_suffix("").as_posix() for p in ROOT.rglob("*fcis_*.yaml")}
-    assert {name for name in found if not name.startswith("shapes/")} == set(RECIPES)
+def test_the_rows_of_the_paper_are_two_of_the_configs():
     assert set(ROWS) == {"fcis_R101_C5_dilated", "fcis/fcis_plusplusplus_R101_C5_dilated"}
     assert set(RECIPES) - set(ROWS) == {name for name in paper.NO_ROW if "fcis" in name}
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_name_is_found_and_every_part_fits(name):
-    cfg = model_zoo.get_config(name)
-    assert flat(cfg) == flat(config(name))
-    check_registry_names(cfg)
-    require_fitting_parts(cfg)
-    require_fitting_training_data(cfg)
+def test_a_config_fits_its_training_data(name):
+    require_fitting_training_data(load(name))
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_model_builds_with_the_released_codes_channels(name):
     """81 classes with the background, twice, and 4 box deltas: each for 7 x 7 bins."""
-    model, copies = on_meta(name), 1 if name.endswith("k1") else 49
+    model, copies = build_on_meta(name), 1 if name.endswith("k1") else 49
     heads = model.roi_heads
     shapes = [tuple(layer.weight.shape) for layer in (heads.conv_new, heads.score_maps)]
     assert shapes == [(1024, 2048, 1, 1), (2 * 81 * copies, 1024, 1, 1)]
@@ -101,7 +56,7 @@ def test_every_model_builds_with_the_released_codes_channels(name):
 
 @pytest.mark.parametrize("name", ["fcis_R101_C5_dilated", "fcis/fcis_R50_C5_dilated"])
 def test_all_of_res5_is_dilated_at_stride_16(name):
-    model = on_meta(name)
+    model = build_on_meta(name)
     shapes = model.backbone.output_shape()
     assert {key: (s.stride, s.channels) for key, s in shapes.items()} == {
         "res4": (16, 1024), "res5": (16, 2048)
@@ -115,7 +70,7 @@ def test_all_of_res5_is_dilated_at_stride_16(name):
 
 
 def test_the_learning_rate_and_the_weight_decay_of_each_parameter():
-    cfg, model = config("fcis_R101_C5_dilated"), on_meta("fcis_R101_C5_dilated")
+    cfg, model = load("fcis_R101_C5_dilated"), build_on_meta("fcis_R101_C5_dilated")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = Trainer.build_optimizer(cfg, model).param_groups
     rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
@@ -130,7 +85,7 @@ def test_the_learning_rate_and_the_weight_decay_of_each_parameter():
 
 
 def test_the_schedule_starts_at_a_tenth_without_a_ramp_and_drops_once():
-    cfg = config("fcis_R101_C5_dilated")
+    cfg = load("fcis_R101_C5_dilated")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
     multiplier = build_lr_scheduler(cfg, optimizer)._multiplier
     at = {i: multiplier(i / 240_000) for i in (0, 249, 251, 159_999, 160_001, 239_999)}
@@ -142,7 +97,7 @@ def test_the_schedule_starts_at_a_tenth_without_a_ramp_and_drops_once():
 @pytest.mark.parametrize("name", ["fcis_R101_C5_dilated", "fcis/fcis_plusplusplus_R101_C5_dilated"])
 def test_no_size_is_cut_for_images_of_cocos_usual_shapes(name):
     """4 : 3 and 3 : 2 keep their shorter side, in training and in augmented testing."""
-    cfg = config(name)
+    cfg = load(name)
     sizes = [(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN)]
     if cfg.TEST.AUG.ENABLED:
         sizes.append((cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.MAX_SIZE))
@@ -158,7 +113,7 @@ def test_an_r50_takes_a_training_step_and_finds_masks():
     name = "fcis/fcis_R50_C5_dilated"
     few = ["MODEL.RPN.POST_NMS_TOPK_TRAIN", "20", "MODEL.RPN.POST_NMS_TOPK_TEST", "5"]
     torch.manual_seed(0)
-    model = build_model(config(name, "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *few))
+    model = build_model(load(name, "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *few))
     masks = torch.zeros(1, 64, 64, dtype=torch.bool)
     masks[:, 8:40, 16:60] = True
     boxes, classes = Boxes(torch.tensor([[16.0, 8.0, 60.0, 40.0]])), torch.tensor([17])
@@ -193,7 +148,7 @@ def test_the_rpn_alone_has_no_layers_that_only_the_heads_read(name):
 
 
 def test_fcis_reads_as_many_stored_proposals_as_it_would_make():
-    second = second_stage(config("fcis_R101_C5_dilated"))
+    second = second_stage(load("fcis_R101_C5_dilated"))
     assert second.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN == 300
     assert second.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST == 300
     assert second.MODEL.META_ARCHITECTURE == "FCIS"
@@ -207,7 +162,7 @@ def test_the_features_of_an_fpn_stay():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_header_names_numbers_command_and_deviations(name):
-    text, rows = header(name), paper.get_rows(name)
+    text, rows = read_header(name), paper.get_rows(name)
     assert all(f"{row.summarize()}." in text for row in rows)
     assert rows or text.startswith("No row of the paper: FCIS ")
     assert "Not run by us." in text
@@ -235,14 +190,14 @@ def test_the_header_names_numbers_command_and_deviations(name):
     ],
 )
 def test_published_numbers_that_table_1_lacks(name, numbers):
-    text = header(name)
+    text = read_header(name)
     for row in paper.get_rows(name):
         text = text.replace(row.summarize(), "")
     assert re.findall(r"\b\d\d\.\d\b", text) == numbers.split()
 
 
 def test_the_base_lists_the_common_deviations():
-    text = header("Base-FCIS")
+    text = read_header("Base-FCIS")
     assert [deviation for deviation in FCIS if f"- {deviation}" not in text] == []
     assert text.count(" - ") == len(FCIS)
 
@@ -256,7 +211,7 @@ def test_the_base_lists_the_common_deviations():
     ids=str,
 )
 def test_a_number_out_of_range_is_told(key, value):
-    cfg = config("shapes/fcis_tiny")
+    cfg = load("shapes/fcis_tiny")
     cfg.MODEL.FCIS[key] = value
     with pytest.raises(UserError, match=rf"MODEL\.FCIS\.{key}: expected .*, got {value}"):
         FCISROIHeads.from_config(cfg, {"res5": ShapeSpec(channels=8, stride=8)})

@@ -1,70 +1,26 @@
 """The full-size configs of the lineage: their papers' recipes, numbers and models."""
 
-import functools
 import re
 
 import numpy as np
 import pytest
 import torch
+from config_files import ROOT, build_on_meta, load, read_header
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.data.transforms import AugInput, AugmentationList
-from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from reference.lineage_recipes import ALEXNET_URL, RECIPES, VGG16_URL, VOC_NUMBERS
 from reproduction.lineage import papers as lineage
 from support import REPO
 from torchvision.models import AlexNet_Weights, VGG16_Weights
 
-from mask_rcnn_ext import load_config
-from mask_rcnn_ext.config import flat_config, get_cfg
 from mask_rcnn_ext.engine.optimizer import build_optimizer
-from mask_rcnn_ext.modeling.checks import check_registry_names, require_fitting_parts
 from mask_rcnn_ext.paper.tables import PRINTED
 
-ROOT = REPO / "configs"
-BASES = {"lineage/Base-Crops", "lineage/Base-VGG16"}
 
-
-def config(name, *overrides):
-    return load_config(str(ROOT / f"{name}.yaml"), overrides)
-
-
-def flat(cfg):
-    """Return `{"A.B.C": value}` of a config, tuples as lists."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in flat_config(cfg)}
-
-
-@functools.cache
-def on_meta(name):
-    """Return the full-size model, without a weight being made."""
-    with torch.device("meta"):
-        return build_model(config(name, "MODEL.DEVICE", "meta"))
-
-
-def header(name):
-    """Return the comment before the first line of yaml, as one line of words."""
-    lines = (ROOT / f"{name}.yaml").read_text().splitlines()
-    end = next(i for i, line in enumerate(lines) if not line.startswith("#"))
-    return " ".join(" ".join(line.lstrip("#").split()) for line in lines[:end])
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_config_is_its_papers_recipe_and_sets_nothing_else(name):
-    cfg, defaults = flat(config(name)), flat(get_cfg())
-    assert {key: cfg[key] for key in RECIPES[name]} == RECIPES[name]
-    changed = {key for key, value in cfg.items() if value != defaults[key]}
-    assert changed - set(RECIPES[name]) == {"OUTPUT_DIR"}
-    assert cfg["OUTPUT_DIR"] == f"output/{name.split('/')[-1]}"
-    check_registry_names(config(name))
-    require_fitting_parts(config(name))
-
-
-def test_there_is_a_recipe_for_every_config():
-    found = {p.relative_to(ROOT).with_suffix("").as_posix() for p in ROOT.glob("lineage/*.yaml")}
-    assert found - BASES == set(RECIPES)
-    assert {n.config for n in lineage.LINEAGE if "lineage/" in (n.config or "")} == set(RECIPES) - {
-        "lineage/rcnn_R50"
-    }
+def test_every_config_but_one_has_a_published_number():
+    named = {n.config for n in lineage.LINEAGE if "lineage/" in (n.config or "")}
+    assert named == set(RECIPES) - {"lineage/rcnn_R50"}
 
 
 def test_the_weights_are_those_of_torchvision():
@@ -74,7 +30,7 @@ def test_the_weights_are_those_of_torchvision():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_header_names_numbers_command_and_deviations(name):
-    text = header(name)
+    text = read_header(name)
     numbers = lineage.summaries_of(f"{name}.yaml")
     assert all(number in text for number in numbers)
     assert "The paper's numbers. Not run by us." in text or not numbers
@@ -113,7 +69,7 @@ BUILT = {
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_model_builds_with_its_papers_parts(name):
     """On the "meta" device; fc6 alone has 103 million weights."""
-    model = on_meta(name)
+    model = build_on_meta(name)
     heads = model.roi_heads
     assert type(model).__name__ == RECIPES[name]["MODEL.META_ARCHITECTURE"]
     head = getattr(heads, "box_head", torch.nn.Module())
@@ -140,13 +96,13 @@ def test_every_model_builds_with_its_papers_parts(name):
 
 
 def test_svms_read_fc7_and_the_ridge_regression_reads_pool5():
-    predictor = on_meta("lineage/rcnn_AlexNet_svm").roi_heads.box_predictor
+    predictor = build_on_meta("lineage/rcnn_AlexNet_svm").roi_heads.box_predictor
     assert tuple(predictor.ridge.weight.shape) == (80, 6 * 6 * 256)
 
 
 def test_biases_learn_at_twice_the_rate_and_there_is_no_warm_up():
     for name, decay in (("lineage/fast_rcnn_VGG16", 5e-4), ("lineage/rcnn_VGG16", 0.0)):
-        cfg, model = config(name), on_meta(name)
+        cfg, model = load(name), build_on_meta(name)
         names = {id(p): n for n, p in model.named_parameters()}
         optimizer = build_optimizer(cfg, model)
         for group in optimizer.param_groups:
@@ -162,7 +118,7 @@ def test_biases_learn_at_twice_the_rate_and_there_is_no_warm_up():
 
 
 def test_images_of_rcnn_keep_their_size():
-    cfg = config("lineage/rcnn_AlexNet")
+    cfg = load("lineage/rcnn_AlexNet")
     for is_train in (True, False):
         resize = AugmentationList(build_augmentation(cfg, is_train)[:1])
         given = AugInput(np.zeros((333, 500, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""The yaml files: what each says of itself, that it builds, and that the bases are stock.
+"""The yaml files of Mask R-CNN: their headers, their models, and the stock bases.
 
 Those of FCIS are in `test_fcis_configs.py`.
 """
@@ -8,14 +8,14 @@ from itertools import chain
 
 import pytest
 import torch
+from config_files import ROOT, load, read_header
 from detectron2 import model_zoo as stock_zoo
 from detectron2.modeling import build_model
 from support import REPO
 
-from mask_rcnn_ext import load_config, paper
+from mask_rcnn_ext import paper
 from mask_rcnn_ext.paper.deviations import COMMON, OWN
 
-ROOT = REPO / "configs"
 ROWS = [name for name in paper.CONFIGS if "fcis" not in name]
 NO_ROW = [name for name in paper.NO_ROW if "fcis" not in name]
 NAMES = [*ROWS, *NO_ROW]
@@ -30,13 +30,6 @@ ROOT_NAMES = {  # fixed names: users and other projects refer to them
 }  # fmt: skip
 
 
-def header(name):
-    """Return the comment before the first line of yaml, as one line of words."""
-    lines = (ROOT / f"{name}.yaml").read_text().splitlines()
-    end = next(i for i, line in enumerate(lines) if not line.startswith("#"))
-    return " ".join(" ".join(line.lstrip("#").split()) for line in lines[:end])
-
-
 def test_every_file_is_a_row_or_a_base_or_says_why_not():
     found = {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml")}
     found = {name for name in found if not name.startswith(OTHER_FOLDERS)}
@@ -46,7 +39,7 @@ def test_every_file_is_a_row_or_a_base_or_says_why_not():
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_header_names_row_numbers_command_and_deviations(name):
-    text = header(name)
+    text = read_header(name)
     for row in paper.get_rows(name):
         assert f"{row.summarize()}." in text
     assert "The paper's numbers. Not run by us." in text
@@ -61,20 +54,22 @@ def test_the_header_names_row_numbers_command_and_deviations(name):
 
 
 def test_the_base_lists_the_common_deviations():
-    text = header("Base-Paper")
+    text = read_header("Base-Paper")
     assert [deviation for deviation in COMMON if f"- {deviation}" not in text] == []
     assert set(OWN) <= set(paper.CONFIGS)
 
 
 @pytest.mark.parametrize("name", NO_ROW)
 def test_a_config_of_no_row_says_so(name):
-    assert header(name).startswith("No row of the paper")
+    assert read_header(name).startswith("No row of the paper")
     assert paper.get_rows(name) == ()
 
 
 @pytest.mark.parametrize("name", sorted(ROOT_NAMES | {"cityscapes/mask_rcnn_R50_FPN_fine_coco"}))
 def test_files_that_a_header_names_exist(name):
-    words = re.findall(r"\b(?:configs|tools)/[\w/]+\.(?:yaml|py)|\bBase-[\w-]+\.yaml", header(name))
+    words = re.findall(
+        r"\b(?:configs|tools)/[\w/]+\.(?:yaml|py)|\bBase-[\w-]+\.yaml", read_header(name)
+    )
     assert words
     for word in words:
         path = ROOT / word if word.startswith("Base") else REPO / word
@@ -84,7 +79,7 @@ def test_files_that_a_header_names_exist(name):
 @pytest.mark.parametrize("name", ["Base-RCNN-FPN", "Base-RCNN-C4", "Base-RCNN-DilatedC5"])
 def test_base_is_detectron2s_own(name):
     """Drift test: every key of detectron2 has the value of its own file of this name."""
-    ours = load_config(str(ROOT / f"{name}.yaml"))
+    ours = load(name)
 
     def compare(stock, mine, place):
         for key, value in stock.items():
@@ -135,7 +130,7 @@ BUILT = {  # ROI heads; classifier; mask predictor; the keypoint head's deconvol
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_loads_strictly_and_its_model_builds(name):
     """On the "meta" device, so that no weight of the full-size models is made."""
-    cfg = load_config(str(ROOT / f"{name}.yaml"), ["MODEL.DEVICE", "meta"])
+    cfg = load(name, "MODEL.DEVICE", "meta")
     with torch.device("meta"):
         model = build_model(cfg)
     assert type(model).__name__ == cfg.MODEL.META_ARCHITECTURE == "MaskRCNN"
@@ -161,7 +156,7 @@ def test_every_config_loads_strictly_and_its_model_builds(name):
 def test_resnet_152_is_one_key(name, stages):
     """The paper has a ResNeXt-152 only; the ResNet of that depth is to be had from any config."""
     depth = ["MODEL.RESNETS.DEPTH", "152", "MODEL.DEVICE", "meta"]
-    cfg = load_config(str(ROOT / f"mask_rcnn_{name}.yaml"), depth)
+    cfg = load(f"mask_rcnn_{name}", *depth)
     with torch.device("meta"):
         backbone = build_model(cfg).backbone
     assert [len(stage) for stage in getattr(backbone, "bottom_up", backbone).stages] == stages

@@ -1,55 +1,26 @@
-"""`paper.py` holds the paper's numbers, and every config the recipe that the paper gives for it."""
+"""`mask_rcnn_ext.paper` holds the numbers of the paper, and the checkpoints that fit them."""
 
 import functools
 import json
 import re
 
 import pytest
+from config_files import flatten, load
 from detectron2 import model_zoo as stock_zoo
 from detectron2.model_zoo.model_zoo import _ModelZooUrls
-from reference.fcis_recipes import RECIPES as FCIS_RECIPES
-from reference.paper_recipes import RECIPES
 from support import REPO
 
-from mask_rcnn_ext import load_config, paper
-from mask_rcnn_ext.config import get_cfg
+from mask_rcnn_ext import paper
 from mask_rcnn_ext.paper.deviations import COMMON
 
 JSON = REPO / "tests/reference/paper_tables.json"  # the tables, copied from the paper independently
 CONFIGS = sorted(paper.CONFIGS)
 
 
-def flat(node, prefix=""):
-    """Return `{"A.B.C": value}` of a config, tuples as lists."""
-    found = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return found
-
-
 @functools.cache
 def ours(name, overrides=()):
-    """Return `flat` of one of our configs."""
-    return flat(load_config(str(REPO / f"configs/{name}.yaml"), overrides))
-
-
-DEFAULTS = flat(get_cfg())
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_config_is_the_papers_recipe_and_sets_nothing_else(name):
-    cfg = ours(name)
-    assert {key: cfg[key] for key in RECIPES[name]} == RECIPES[name]
-    changed = {key for key, value in cfg.items() if value != DEFAULTS[key]}
-    assert changed - set(RECIPES[name]) == {"OUTPUT_DIR"}
-    assert cfg["OUTPUT_DIR"] == f"output/{name.split('/')[-1]}"
-
-
-def test_there_is_a_recipe_for_every_config():
-    assert set(RECIPES) | set(FCIS_RECIPES) == set(CONFIGS) | set(paper.NO_ROW)
+    """Return the values of one of our configs."""
+    return flatten(load(name, *overrides))
 
 
 def rows_of_table(table, split):
@@ -186,7 +157,7 @@ def test_every_checkpoint_is_detectron2s():
 
 @functools.cache
 def stock_flat(name):
-    return flat(stock_zoo.get_config(name))
+    return flatten(stock_zoo.get_config(name))
 
 
 # All keys but these decide a trained model's predictions: they are of training, name files, or name

@@ -1,10 +1,12 @@
-"""What each FCIS config is to be, key by key, for `test_fcis_configs.py`.
+"""The recipe of each FCIS config, key by key, for `test_recipes.py`.
 
 The numbers are facts of FCIS's released code (its COCO model with OHEM), section by section: [1.1]
 backbone, [1.2] RPN, [1.3] the heads' convolutions, [2] pooling, [4.1] labels, [4.2] mask targets,
 [4.3] losses, [4.4] OHEM, [5] training, [6] inference; [paper]: arXiv:1611.07709; "choice": neither
 says. Together the keys of a recipe are all those by which the config departs from the defaults.
 """
+
+from .paper_recipes import resnet
 
 FCIS = {
     "MODEL.META_ARCHITECTURE": "FCIS",
@@ -87,14 +89,6 @@ FCIS = {
     "SOLVER.CLIP_GRADIENTS.ENABLED": False,
     "TEST.AUG.ENABLED": False,
 }
-
-
-def resnet(depth):
-    weights = f"detectron2://ImageNetPretrained/MSRA/R-{depth}.pkl"
-    return {
-        "MODEL.RESNETS.DEPTH": depth, "MODEL.RESNETS.NUM_GROUPS": 1, "MODEL.WEIGHTS": weights,
-        "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675], "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
-    }  # fmt: skip
 
 
 SCALES = [480, 576, 688, 864, 1200, 1400]  # [paper]
