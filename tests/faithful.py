@@ -1,4 +1,4 @@
-"""Two models, ours and detectron2's own, side by side: built alike, fed alike, compared by bits."""
+"""Builds our model and detectron2's from the same config and compares them, bit for bit."""
 
 import torch
 from detectron2 import model_zoo as stock_zoo
@@ -9,7 +9,7 @@ from torch import nn
 
 from mask_rcnn_ext import model_zoo
 
-# Fewer RoIs and detections than in the configs, on both sides alike: the tests stay quick.
+# Fewer RoIs and detections than in the configs, in both models, so that the tests are quick.
 FEW = [
     "MODEL.DEVICE", "cpu",
     "MODEL.WEIGHTS", "",
@@ -23,7 +23,7 @@ FEW = [
     "TEST.DETECTIONS_PER_IMAGE", "10",
 ]  # fmt: skip
 
-# A sixteenth of the weights, and every layer.
+# All layers, with a sixteenth of the weights.
 NARROW = [
     "MODEL.RESNETS.STEM_OUT_CHANNELS", "16",
     "MODEL.RESNETS.WIDTH_PER_GROUP", "16",
@@ -34,7 +34,7 @@ NARROW = [
     "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "(32, 32, 32, 32, 32, 32, 32, 32)",
 ]  # fmt: skip
 
-# Our classes in place of detectron2's.
+# Our classes instead of detectron2's.
 OUR_CLASSES = [
     "MODEL.META_ARCHITECTURE", "MaskRCNN",
     "MODEL.ROI_HEADS.NAME", "MaskRCNNROIHeads",
@@ -70,8 +70,8 @@ def our_config(name: str, *overrides: str):
 def build(cfg, seed: int = 7) -> nn.Module:
     """Return the model of `cfg` with random weights that keep activations near one.
 
-    As built, with frozen norms that do nothing yet, each residual block doubles the variance, and
-    in the end every softmax is saturated.
+    A new model has frozen norms that do nothing, so each residual block doubles the variance and
+    every softmax is saturated.
     """
     torch.manual_seed(seed)
     model = build_model(cfg)
@@ -112,7 +112,7 @@ def batch(*, keypoints: bool = False) -> list[dict]:
 
 
 def losses(model: nn.Module, *, backward: bool = False) -> dict[str, torch.Tensor]:
-    """Return the losses of a training step; with `backward`, the gradients by parameter, too."""
+    """Return the losses of a training step; with `backward`, also the gradients by parameter."""
     model.train()
     model.zero_grad()
     torch.manual_seed(11)  # of the RoI sampling
@@ -145,7 +145,7 @@ def assert_same_tensors(ours: dict[str, torch.Tensor], stock: dict[str, torch.Te
 
 
 def assert_same_detections(ours: nn.Module, stock: nn.Module, *fields: str) -> None:
-    """Fail unless both find the same, which is something and has `fields`."""
+    """Fail unless both find the same objects, at least one, with `fields`."""
     for mine, its in zip(detections(ours), detections(stock), strict=True):
         assert len(its["scores"]) > 0
         assert {"pred_boxes", "scores", "pred_classes", *fields} <= its.keys()

@@ -158,7 +158,7 @@ class _SampledROILayer(nn.Module):
 
 
 class ROIAlignMax(_SampledROILayer):
-    """RoIAlign with the largest sample of each bin in place of the average (Table 2c).
+    """RoIAlign with the largest sample of each bin instead of the average (Table 2c).
 
     It uses the same samples as `FullPrecisionROIAlign` with `aligned=False` and the same n. The
     paper says only "max"; here it is the maximum of the n x n points. These points are the centres

@@ -1,7 +1,7 @@
-"""What each config does otherwise than the paper, and chooses where the paper is silent.
+"""Where each config deviates from the paper, and its choices where the paper says nothing.
 
-The headers of the yaml files say the same; a test compares them. For FCIS it is the released code
-that the configs follow, and differ from.
+The headers of the yaml files have the same sentences; a test compares them. The FCIS configs follow
+the released code, and their deviations are from that code.
 """
 
 __all__ = ["COMMON", "FCIS", "OWN", "get_deviations"]
@@ -12,14 +12,14 @@ _JOINT = (
 )
 _SIGMOID = "Objectness is a sigmoid per anchor, not a two-class softmax."
 _PASTE = "Masks are pasted by grid sampling into the exact box, not resized to whole pixels."
-# Of every config, in the header of Base-Paper.yaml.
+# Deviations of every config, also in the header of Base-Paper.yaml.
 COMMON = (
     _JOINT,
     _SIGMOID,
     _PASTE,
     "Crowd regions are left out of training.",
 )
-# Of every FCIS config, in the header of Base-FCIS.yaml.
+# Deviations of every FCIS config, also in the header of Base-FCIS.yaml.
 FCIS = (
     "The factors of batch normalisation are frozen; the released code trains them in res3 to res5.",
     _SIGMOID,
@@ -88,7 +88,7 @@ _TTA = (
 )
 _64X4D = "The width of this ResNeXt-101 is not in the paper; here it is 64 x 4d, as in Table 2a."
 
-# By config, in the header of its yaml.
+# Config -> its own deviations, also in the header of its yaml.
 OWN: dict[str, tuple[str, ...]] = {
     "fcis/fcis_plusplusplus_R101_C5_dilated": (
         "The limit of the longer side is not in the paper; here it is 2333, the same ratio to "
@@ -137,7 +137,7 @@ OWN: dict[str, tuple[str, ...]] = {
     "enhanced/mask_rcnn_X152_FPN_nonlocal_TTA": (_X152, *_NONLOCAL, _TTA),
 }
 
-# Table 8 from "+ e2e training" on: the paper, too, trains jointly.
+# In Table 8, from "+ e2e training" on, the paper also trains jointly.
 _JOINT_IN_THE_PAPER = tuple(
     f"enhanced/mask_rcnn_{name}"
     for name in (

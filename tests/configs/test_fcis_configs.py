@@ -210,7 +210,7 @@ def test_the_base_lists_the_common_deviations():
     ],
     ids=str,
 )
-def test_a_number_out_of_range_is_told(key, value):
+def test_a_number_out_of_range_is_an_error(key, value):
     cfg = load("shapes/fcis_tiny")
     cfg.MODEL.FCIS[key] = value
     with pytest.raises(UserError, match=rf"MODEL\.FCIS\.{key}: expected .*, got {value}"):

@@ -146,7 +146,7 @@ def test_every_number_has_its_key_once_and_a_source():
 
 
 def test_what_the_papers_say_of_one_another_holds():
-    """Differences that are printed, too: box regression, sharing, ResNet over VGG."""
+    """Differences that the papers also print: box regression, sharing, ResNet over VGG."""
     values = {(n.method, n.model, n.tested_on, n.metric): n.value for n in lineage.LINEAGE}
 
     def gain(method, tested_on, metric, low, high):

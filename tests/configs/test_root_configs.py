@@ -78,7 +78,7 @@ def test_files_that_a_header_names_exist(name):
 
 @pytest.mark.parametrize("name", ["Base-RCNN-FPN", "Base-RCNN-C4", "Base-RCNN-DilatedC5"])
 def test_base_is_detectron2s_own(name):
-    """Drift test: every key of detectron2 has the value of its own file of this name."""
+    """Every key of detectron2 has the same value as in detectron2's file of this name."""
     ours = load(name)
 
     def compare(stock, mine, place):
@@ -154,7 +154,7 @@ def test_every_config_loads_strictly_and_its_model_builds(name):
 
 @pytest.mark.parametrize(("name", "stages"), [("R50_FPN", [3, 8, 36, 3]), ("R50_C4", [3, 8, 36])])
 def test_resnet_152_is_one_key(name, stages):
-    """The paper has a ResNeXt-152 only; the ResNet of that depth is to be had from any config."""
+    """The paper has only a ResNeXt-152; any config can have a ResNet of that depth."""
     depth = ["MODEL.RESNETS.DEPTH", "152", "MODEL.DEVICE", "meta"]
     cfg = load(f"mask_rcnn_{name}", *depth)
     with torch.device("meta"):

@@ -35,7 +35,7 @@ EDGES = {
     # of the corners on the map: 0.5, 1.5, 2.5, 4.5; -0.5, -1.5, 3.5; -2.5
     "halves": [(8, 24, 40, 72), (-8, -24, 56, 40), (24, 8, 72, 56), (-40, -8, 24, 24)],
     # RoIWarp's samples lie at -1, -0.5, 0, ... and at ..., 10, 10.5, 11: on its limits. Two
-    # boxes are not whole, for no sample of ROIAlignV2 to lie on a limit of its own.
+    # boxes are not whole, so that no sample of ROIAlignV2 lies on a limit.
     "limits": [(-16, -16, 48, 48), (112, 80, 176, 144), (-16, 16, 14, 48), (160, 112, 190, 158)],
 }
 

@@ -1,4 +1,4 @@
-"""Config values that do not go together: one line, exit code 2, nothing left behind."""
+"""Config values that do not fit together: an error of one line, exit code 2, no files."""
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -12,7 +12,7 @@ from mask_rcnn_ext.modeling.checks import require_fitting_parts, require_fitting
 
 
 @pytest.mark.parametrize(
-    ("config", "values", "told"),
+    ("config", "values", "message"),
     [
         ("mask_rcnn_R50_FPN", {"ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignMax"}, "MaskRCNNROIHeads"),
         ("mask_rcnn_R50_FPN", {"ROI_MASK_HEAD.POOLER_TYPE": "ROIWarpAve"}, "ROI_MASK_HEAD"),
@@ -26,14 +26,14 @@ from mask_rcnn_ext.modeling.checks import require_fitting_parts, require_fitting
         ("mask_rcnn_R50_C4", {"ROI_MASK_HEAD.NAME": "MaskRCNNMLPHead"}, "MaskRCNNRes5ROIHeads"),
     ],
 )
-def test_what_detectron2s_roi_heads_cannot_take(config, values, told):
+def test_what_detectron2s_roi_heads_cannot_take(config, values, message):
     cfg = get_config(config)
     words = [word for key, value in values.items() for word in (f"MODEL.{key}", value)]
     cfg.merge_from_list(words)
     require_fitting_parts(cfg)  # with our RoI heads
     on_res5 = "C4" in config
     cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeads" if on_res5 else "StandardROIHeads"
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         require_fitting_parts(cfg)
 
 
@@ -84,7 +84,7 @@ def test_another_projects_architecture_may_take_the_heads_of_fcis(monkeypatch):
     assert require_fitting_parts(cfg) is None  # no UserError
 
 
-def test_fcis_trains_on_whole_masks():
+def test_fcis_trains_on_bit_masks():
     cfg = get_config("fcis_R101_C5_dilated")
     require_fitting_training_data(cfg)
     cfg.INPUT.MASK_FORMAT = "polygon"
@@ -135,7 +135,7 @@ def test_the_range_of_sizes_has_two_ends():
 
 
 @pytest.mark.parametrize(
-    ("config", "values", "told"),
+    ("config", "values", "message"),
     [
         ("mask_rcnn_R50_FPN", ["MODEL.ROI_HEADS.NAME", "StandardROIHeads",
                                "MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignMax"], "POOLER_TYPE"),
@@ -143,7 +143,7 @@ def test_the_range_of_sizes_has_two_ends():
         ("fcis_R101_C5_dilated", ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "FCISROIHeads"),
     ],
 )  # fmt: skip
-def test_train_net_says_so_in_one_line(tmp_path, capsys, config, values, told):
+def test_train_net_prints_the_error_in_one_line(tmp_path, capsys, config, values, message):
     path, images = write_coco(tmp_path / "data", images=2)
     out = tmp_path / "out"
     code = run_train_net(
@@ -153,5 +153,5 @@ def test_train_net_says_so_in_one_line(tmp_path, capsys, config, values, told):
     errors = [e for e in capsys.readouterr().err.splitlines() if e.startswith("error: ")]
     assert code == 2
     assert len(errors) == 1
-    assert told in errors[0]
+    assert message in errors[0]
     assert not out.exists()

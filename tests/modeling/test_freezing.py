@@ -1,4 +1,4 @@
-"""`MASK_RCNN_EXT.FREEZE`: what stays as it is, what learns, and the names."""
+"""`MASK_RCNN_EXT.FREEZE`: frozen parts do not change, the others learn, names stay."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_frozen_parts_stay_and_the_others_learn(optimizer):
 
 
 def test_the_trainer_freezes_and_checkpoints_fit_either_model(tmp_path, monkeypatch):
-    """Names and tensors are those of the plain model, whose test-time output is the same."""
+    """Names, tensors and the output in testing are the same as in the plain model."""
     cfg = small_cfg("MASK_RCNN_EXT.FREEZE", "['backbone.bottom_up']", "OUTPUT_DIR", str(tmp_path))
     plain = build_model(cfg)
     for name, buffer in plain.named_buffers():

@@ -1,4 +1,4 @@
-"""The ROI pooler: detectron2's for detectron2's layers, and the others beside them."""
+"""The RoI pooler: the same as detectron2's with its layers, and correct with the others."""
 
 import numpy as np
 import pytest

@@ -107,7 +107,7 @@ def assert_same(ours: Instances, plain: Instances) -> None:
 def test_one_view_at_the_test_size_is_the_plain_model(keypoints):
     cfg = cfg_of(keypoints=keypoints)
     model = model_of(cfg)
-    batch = [image_of(64, 96), image_of(64, 80, seed=1)]  # several images in one batch, too
+    batch = [image_of(64, 96), image_of(64, 80, seed=1)]  # also several images in one batch
     with torch.no_grad():
         ours = MaskRCNNWithTTA(cfg, model)(batch)
         for mine, image in zip(ours, batch, strict=True):
@@ -264,7 +264,7 @@ def test_evaluating_leaves_the_model_in_its_mode():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"MODEL.META_ARCHITECTURE": "RetinaNet"}, "RetinaNet has no test-time augmentation"),
         ({"TEST.AUG.MIN_SIZES": ()}, "MIN_SIZES is empty"),
@@ -272,12 +272,12 @@ def test_evaluating_leaves_the_model_in_its_mode():
     ],
     ids=["meta-architecture", "no scale", "left and right"],
 )
-def test_mistakes_are_told_beforehand(changes, told):
+def test_mistakes_are_found_before_evaluation(changes, message):
     cfg = cfg_of(flip=True, datasets=("occluded_shapes_val",))
     require_tta(cfg)
     for key, value in changes.items():
         cfg.merge_from_list([key, value])
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         require_tta(cfg)
     cfg.TEST.AUG.ENABLED = False
     require_tta(cfg)
@@ -290,7 +290,7 @@ def test_keypoint_count_that_contradicts_the_data(people):
         require_tta(cfg)
 
 
-def test_results_stand_beside_the_plain_ones():
+def test_results_are_added_to_the_plain_results():
     one = add_tta_results({"bbox": {"AP": 1.0}}, {"bbox": {"AP": 2.0}}, num_datasets=1)
     assert one == {"bbox": {"AP": 1.0}, "bbox_TTA": {"AP": 2.0}}
     two = add_tta_results(

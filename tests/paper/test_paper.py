@@ -103,7 +103,7 @@ def test_rows_of_one_model_agree():
     "row", [r for r in paper.ROWS if r.config], ids=lambda r: r.summarize()[:40]
 )
 def test_a_rows_name_is_its_configs(row):
-    """The depth, ResNet or ResNeXt, and the feature map of the name are those of the model."""
+    """The name and the model have the same depth, type (ResNet or ResNeXt) and feature map."""
     cfg = ours(row.config)
     if found := re.search(r"(ResNet|ResNeXt|R|X)-(\d+)", row.name):
         assert int(found[2]) == cfg["MODEL.RESNETS.DEPTH"]
@@ -160,8 +160,8 @@ def stock_flat(name):
     return flatten(stock_zoo.get_config(name))
 
 
-# All keys but these decide a trained model's predictions: they are of training, name files, or name
-# classes of ours that compute what detectron2's do.
+# Keys that do not change a trained model's predictions: they are for training, name files, or name
+# our classes that compute the same as detectron2's.
 NOT_DECISIVE = (
     "SOLVER.", "DATASETS.", "OUTPUT_DIR", "MODEL.WEIGHTS", "TEST.EVAL_PERIOD", "TEST.AUG.",
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "MODEL.META_ARCHITECTURE", "MODEL.ROI_HEADS.NAME",
@@ -185,7 +185,7 @@ def test_with_its_overrides_a_config_tests_as_the_checkpoint_was_trained(name, c
     keys = [key for key in stock if not (key.startswith(skipped) or TRAINING_ONLY.search(key))]
     assert "MODEL.ROI_BOX_HEAD.POOLER_TYPE" in keys
     assert {key: mine[key] for key in keys} == {key: stock[key] for key in keys}
-    if checkpoint.fit != "different":  # the overrides leave the backbone as it is
+    if checkpoint.fit != "different":  # the overrides do not change the backbone
         assert not any("MODEL.RESNETS." in word for word in checkpoint.overrides)
 
 

@@ -48,7 +48,7 @@ def ps_roi_pool(features, rois, bins, size, scale):
 
 
 def ps_roi_align(features, rois, bins, size, scale, samples):
-    """Return (R, D, size, size): each of the bins is a RoI of its own, RoIAligned by itself."""
+    """Return (R, D, size, size): RoIAlign of each bin as if it were a RoI."""
     depth, cells = features.shape[1] // bins**2, size // bins
     output = features.new_zeros(len(rois), depth, size, size)
     for n, (image, x1, y1, x2, y2) in enumerate(rois.tolist()):

@@ -3,7 +3,7 @@
 The numbers are facts of FCIS's released code (its COCO model with OHEM), section by section: [1.1]
 backbone, [1.2] RPN, [1.3] the heads' convolutions, [2] pooling, [4.1] labels, [4.2] mask targets,
 [4.3] losses, [4.4] OHEM, [5] training, [6] inference; [paper]: arXiv:1611.07709; "choice": neither
-says. Together the keys of a recipe are all those by which the config departs from the defaults.
+says it. A recipe has all keys in which the config differs from the defaults.
 """
 
 from .paper_recipes import resnet

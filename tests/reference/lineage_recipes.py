@@ -1,9 +1,9 @@
-"""What each config of configs/lineage is to be, key by key, for `test_lineage_configs.py`.
+"""The recipe of each config in configs/lineage, key by key, for `test_recipes.py`.
 
 [R]: R-CNN (arXiv:1311.2524), [F]: Fast R-CNN (arXiv:1504.08083), [FR]: Faster R-CNN
 (arXiv:1506.01497), [RES]: ResNet (arXiv:1512.03385, appendix A), [FPN]: arXiv:1612.03144, sections
-5.1 and 5.2; "code": the authors' released code, where the paper is silent; "choice": neither says.
-Together the keys of a recipe are all those by which the config departs from the defaults.
+5.1 and 5.2; "code": the authors' released code, where the paper says nothing; "choice": neither
+does. A recipe has all keys in which the config differs from the defaults.
 """
 
 VOC = {

@@ -1,7 +1,7 @@
-"""What the paper (arXiv:1703.06870v3) says of each config, key by key, for `test_paper.py`.
+"""The recipe of each config of the paper (arXiv:1703.06870v3), key by key, for `test_recipes.py`.
 
-Sections and tables stand in brackets; "choice": the paper is silent. Together the keys of a recipe
-are all those by which the config departs from the defaults.
+Sections and tables are in brackets; "choice": the paper says nothing. A recipe has all keys in
+which the config differs from the defaults.
 """
 
 EVERY = {

@@ -65,8 +65,8 @@ class FCISWithTTA(nn.Module):
     The RPN proposes RoIs on the unflipped image at the test size (`INPUT.MIN_SIZE_TEST`,
     `MAX_SIZE_TEST`). In each pass of the heads every RoI is moved to one scale of
     `TEST.AUG.MIN_SIZES`, see `choose_scales`, and pooled there. With `TEST.AUG.FLIP` it is also
-    pooled from the mirrored image of that scale. The class probabilities, masks and box deltas of
-    the two are averaged after those of the mirrored image are turned back; both masks are masks of
+    pooled from the mirrored image of that scale. The results of the mirrored image are turned back;
+    then class probabilities, masks and box deltas of both images are averaged. Both masks belong to
     the class that is best on average. The averaged deltas move the RoI for the next pass, which
     chooses its scale again. The RoIs of all passes then vote as in the plain model. The module
     docstring says which parts of this are published.
@@ -74,7 +74,7 @@ class FCISWithTTA(nn.Module):
     With one scale, the test size, and no flip the result is the plain model's.
 
     The backbone runs once for each scale and flip that some RoI needs, and its features are kept
-    until the image is done. The score maps are several times as large, so only those of one scale
+    until the image is done. Score maps are several times as large, so only the maps of one scale
     and flip are in memory at a time; each pass computes them again.
 
     Args:

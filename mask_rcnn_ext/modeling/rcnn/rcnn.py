@@ -181,7 +181,7 @@ class RCNN(GeneralizedRCNN):
 def _measure_maps(backbone: Backbone, channels: int, size: int) -> dict[str, ShapeSpec]:
     """Return the shapes of the maps that a backbone computes from one crop."""
     training = backbone.training
-    backbone.eval()  # batch statistics stay as they are
+    backbone.eval()  # batch statistics do not change
     device = next(backbone.parameters()).device
     try:
         maps = backbone(torch.zeros(1, channels, size, size, device=device))

@@ -1,4 +1,4 @@
-"""`FCISROIHeads`: what it learns from, which RoIs count, and the second pass in testing."""
+"""`FCISROIHeads`: its losses, the RoIs that count, and the second pass in testing."""
 
 import math
 
@@ -150,7 +150,7 @@ def test_losses_with_ohem_are_those_of_the_loop(ohem):
     assert expected.min() > 0
 
 
-def test_without_ohem_128_are_drawn_of_which_a_quarter_is_positive():
+def test_without_ohem_128_are_drawn_a_quarter_of_them_positive():
     heads = build_heads(spread=0.05, ohem_size=None)
     boxes = [random_boxes(300, seed=1), random_boxes(40, seed=2)]
     targets = [image_of(*OBJECTS), image_of(OBJECTS[0][1:], [1])]

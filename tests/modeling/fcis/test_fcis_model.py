@@ -78,7 +78,7 @@ def test_names_are_in_the_registries_of_detectron2():
 
 
 VARIANTS = {
-    "as it is": [],
+    "default": [],
     "no position-sensitive bins": ["MODEL.FCIS.NUM_BINS", "1"],
     "aligned": ["MODEL.FCIS.POOLER_TYPE", "PSROIAlign"],
     "no OHEM": ["MODEL.FCIS.OHEM", "False"],
@@ -200,7 +200,7 @@ def test_results_are_in_pixels_of_the_output(voting):
         result = model([image])[0]["instances"]
         assert result.image_size == (100, 150)
         assert result.pred_masks.shape[1:] == (100, 150)
-        image = {"image": image["image"]}  # no size: that of the network
+        image = {"image": image["image"]}  # without a size, the size of the input
         assert model([image])[0]["instances"].image_size == (HEIGHT, WIDTH)
 
 
@@ -251,7 +251,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("overrides", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_does_not_fit_is_refused(overrides, message):
+def test_parts_that_do_not_fit_are_refused(overrides, message):
     with pytest.raises(UserError, match=message):
         build_model(config(*overrides))
 

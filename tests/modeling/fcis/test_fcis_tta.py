@@ -52,7 +52,7 @@ BOXES = [
 
 
 def rois_seen(wrapper, image, monkeypatch) -> Instances:
-    """Return the RoIs of all passes, as they are handed to the voting."""
+    """Return the RoIs of all passes, which then vote."""
     seen = []
     detect = wrapper.model.detect
     monkeypatch.setattr(wrapper.model, "detect", lambda r, h, w: seen.append(r) or detect(r, h, w))

@@ -78,7 +78,7 @@ def test_two_rois_of_one_box_with_disjoint_masks(scores, expected):
 
 
 def test_masks_are_cut_before_they_are_averaged():
-    """The average of the probabilities, 0.5, would be in the mask; that of the votes is 0.3."""
+    """The average of the probabilities, 0.5, would be in the mask, but the votes average 0.3."""
     masks = np.stack([np.full((8, 8), 0.39), np.full((8, 8), 0.8)])
     masks[0, 0] = 1
     found = voted([BOX, BOX], [[0.7], [0.3]], masks)

@@ -160,7 +160,7 @@ def test_building_it_leaves_batch_statistics_alone():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["MODEL.RCNN.CROP_CONTEXT", "16"], r"CROP_CONTEXT.*less than half of CROP_SIZE \(32\)"),
         (["MODEL.RCNN.CROPS_PER_BATCH", "0"], "CROPS_PER_BATCH: expected 1 or more, got 0"),
@@ -171,13 +171,13 @@ def test_building_it_leaves_batch_statistics_alone():
          "class-specific boxes"),
     ],
 )  # fmt: skip
-def test_a_model_that_cannot_be_built_says_why(overrides, told):
-    with pytest.raises(UserError, match=told):
+def test_a_model_that_cannot_be_built_says_why(overrides, message):
+    with pytest.raises(UserError, match=message):
         build_model(small_cfg(*overrides))
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["MODEL.LOAD_PROPOSALS", "False"], "reads stored proposals"),
         (["MODEL.PROPOSAL_GENERATOR.NAME", "RPN"], "got 'RPN'.*compute_proposals"),
@@ -186,9 +186,9 @@ def test_a_model_that_cannot_be_built_says_why(overrides, told):
         (["MODEL.META_ARCHITECTURE", "MaskRCNN"], "Set MODEL.META_ARCHITECTURE RCNN"),
     ],
 )
-def test_parts_that_do_not_fit_are_told_before_building(overrides, told):
+def test_parts_that_do_not_fit_are_found_before_building(overrides, message):
     require_fitting_parts(small_cfg())
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         require_fitting_parts(small_cfg(*overrides))
 
 
@@ -198,7 +198,7 @@ def test_the_svms_are_not_for_train_net():
         require_fitting_training_data(small_cfg("MODEL.RCNN.SCORER", "svm"))
 
 
-def test_an_image_without_proposals_is_told():
+def test_an_image_without_proposals_is_an_error():
     one = record(BOXES)
     del one["proposals"]
     with pytest.raises(UserError, match="reads stored proposals"):

@@ -166,7 +166,7 @@ def test_each_head_has_its_own_pooler():
         alone = MaskRCNNROIPooler(side, (1 / 4, 1 / 8, 1 / 16, 1 / 32), 0, pooler_type)
         assert isinstance(pooler, MaskRCNNROIPooler)
         assert torch.equal(pooler(maps, boxes), alone(maps, boxes)), pooler_type
-    # Building needed a stock type in a copy; the user's config keeps its own.
+    # Building sets a stock type in a copy; the user's config does not change.
     assert cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE == "ROIWarpMax"
 
 
