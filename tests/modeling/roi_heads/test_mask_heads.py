@@ -7,6 +7,7 @@ from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_model, detector_po
 from detectron2.modeling.roi_heads.mask_head import build_mask_head
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
+from faithful import assert_same_tensors
 from tiny_model import tiny_cfg
 
 from mask_rcnn_ext.errors import UserError
@@ -96,11 +97,8 @@ def test_fcn_at_the_default_is_detectron2s(agnostic, resolution, num_conv, norm)
         gradients = {name: p.grad for name, p in head.named_parameters()}
         masks = masks_of(head, features(3), [detected_image()])[0]
         results.append((state, {"loss": loss, "masks": masks, "after": after, **gradients}))
-    assert list(results[0][0]) == list(results[1][0])
     for ours, stock in zip(*results, strict=True):
-        assert ours.keys() == stock.keys()
-        for name, value in stock.items():
-            assert torch.equal(ours[name], value), name
+        assert_same_tensors(ours, stock)
 
 
 @every_head
@@ -284,9 +282,7 @@ def test_built_from_cfg_and_from_arguments_are_the_same(name, loss, agnostic):
         loss_weight=2.0,
         **widths,
     )
-    assert list(from_cfg.state_dict()) == list(from_arguments.state_dict())
-    for key, value in from_cfg.state_dict().items():
-        assert torch.equal(value, from_arguments.state_dict()[key]), key
+    assert_same_tensors(from_cfg.state_dict(), from_arguments.state_dict())
     single, double = (
         loss_of(h, features(3), [training_image()]) for h in (from_cfg, from_arguments)
     )

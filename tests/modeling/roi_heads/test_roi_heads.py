@@ -7,6 +7,7 @@ from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_model
 from detectron2.modeling.roi_heads import BaseMaskRCNNHead
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
+from faithful import assert_same_detections, assert_same_tensors
 from tiny_model import tiny_cfg
 from torch import nn
 
@@ -76,24 +77,14 @@ def detections(model: nn.Module) -> list[Instances]:
 
 
 def assert_same_model(ours: nn.Module, stock: nn.Module, images: list[dict]) -> None:
-    """Hold keys, initial values, losses and predictions equal, bit for bit."""
-    assert list(ours.state_dict()) == list(stock.state_dict())
-    for name, value in stock.state_dict().items():
-        assert torch.equal(ours.state_dict()[name], value), name
-    our_losses, stock_losses = train_losses(ours, images), train_losses(stock, images)
-    assert list(our_losses) == list(stock_losses)
-    for name, value in stock_losses.items():
-        assert torch.equal(our_losses[name], value), name
-    for mine, theirs in zip(detections(ours), detections(stock), strict=True):
-        assert len(mine) == len(theirs) > 0
-        assert set(mine.get_fields()) == set(theirs.get_fields())
-        for field, value in theirs.get_fields().items():
-            value, other = (getattr(v, "tensor", v) for v in (value, mine.get(field)))
-            assert torch.equal(other, value), field
+    """Fail unless keys, initial values, losses and predictions are equal, bit for bit."""
+    assert_same_tensors(ours.state_dict(), stock.state_dict())
+    assert_same_tensors(train_losses(ours, images), train_losses(stock, images))
+    assert_same_detections(ours, stock)
 
 
 def assert_trains(model: nn.Module, images: list[dict]) -> dict[str, torch.Tensor]:
-    """Hold losses and all gradients finite, and every trained parameter reached."""
+    """Fail unless losses and gradients are finite and every trained parameter gets a gradient."""
     losses = train_losses(model, images)
     sum(losses.values()).backward()
     for name, loss in losses.items():
