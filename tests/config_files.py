@@ -10,6 +10,7 @@ from torch import nn
 
 from mask_rcnn_ext import load_config
 from mask_rcnn_ext.config import flat_config
+from mask_rcnn_ext.paper import Row
 
 ROOT = REPO / "configs"
 
@@ -36,3 +37,15 @@ def read_header(name: str) -> str:
     lines = (ROOT / f"{name}.yaml").read_text().splitlines()
     end = next(i for i, line in enumerate(lines) if not line.startswith("#"))
     return " ".join(" ".join(line.lstrip("#").split()) for line in lines[:end])
+
+
+def summarize(row: Row) -> str:
+    """Return the line of a header: table, row, split and every published number."""
+    place = "Section 4.2" if row.table == "text" else f"Table {row.table}"
+    names = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
+    tasks: dict[str, list[str]] = {}
+    for key, value in row.published.items():
+        task, metric = key.split("/")
+        tasks.setdefault(names[task], []).append(f"{metric} {value}")
+    numbers = "; ".join(f"{task} {', '.join(found)}" for task, found in tasks.items())
+    return f"{place}, {row.name} ({row.split}): {numbers or 'no AP printed'}"

@@ -7,8 +7,6 @@ __all__ = ["Checkpoint", "Fit", "Row"]
 
 Fit = Literal["identical", "nearest", "different"]
 
-_TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -65,13 +63,3 @@ class Row:
     checkpoints: tuple[Checkpoint, ...] = ()
     deviations: tuple[str, ...] = ()
     note: str = ""
-
-    def summarize(self) -> str:
-        """Return one line: table, row, split and every published number."""
-        place = "Section 4.2" if self.table == "text" else f"Table {self.table}"
-        tasks: dict[str, list[str]] = {}
-        for key, value in self.published.items():
-            task, metric = key.split("/")
-            tasks.setdefault(task, []).append(f"{metric} {value}")
-        numbers = "; ".join(f"{_TASKS[task]} {', '.join(found)}" for task, found in tasks.items())
-        return f"{place}, {self.name} ({self.split}): {numbers or 'no AP printed'}"

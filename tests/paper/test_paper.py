@@ -99,9 +99,7 @@ def test_rows_of_one_model_agree():
                 assert seen.setdefault((row.split, key), value) == value, (name, key)
 
 
-@pytest.mark.parametrize(
-    "row", [r for r in paper.ROWS if r.config], ids=lambda r: r.summarize()[:40]
-)
+@pytest.mark.parametrize("row", [r for r in paper.ROWS if r.config], ids=lambda r: r.name)
 def test_a_rows_name_is_its_configs(row):
     """The name and the model have the same depth, type (ResNet or ResNeXt) and feature map."""
     cfg = ours(row.config)

@@ -8,6 +8,7 @@ lose the detail of small objects. The strides are the same as in ResNet: res2..r
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch
@@ -182,6 +183,18 @@ def _dilate(stage: list[BasicBlock], *, first: int, later: int) -> None:
         conv.dilation = conv.padding = (dilation, dilation)
 
 
+def _build_from_config(cfg: CfgNode, input_shape: ShapeSpec, **options: Any) -> ResNet:
+    tiny = cfg.MODEL.TINY_RESNET
+    return build_tiny_resnet(
+        input_shape.channels,
+        stem_channels=tiny.STEM_CHANNELS,
+        channels=tiny.CHANNELS,
+        blocks=tiny.BLOCKS,
+        norm=tiny.NORM,
+        **options,
+    )
+
+
 @BACKBONE_REGISTRY.register()
 def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """Build the tiny ResNet without an FPN, for heads on C4 or C5.
@@ -192,15 +205,12 @@ def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     Raises:
         UserError: see `build_tiny_resnet`.
     """
-    tiny, resnets = cfg.MODEL.TINY_RESNET, cfg.MODEL.RESNETS
-    return build_tiny_resnet(
-        input_shape.channels,
-        stem_channels=tiny.STEM_CHANNELS,
-        channels=tiny.CHANNELS,
-        blocks=tiny.BLOCKS,
-        norm=tiny.NORM,
+    resnets = cfg.MODEL.RESNETS
+    return _build_from_config(
+        cfg,
+        input_shape,
         out_features=resnets.OUT_FEATURES,
-        res4_dilation=tiny.RES4_DILATION,
+        res4_dilation=cfg.MODEL.TINY_RESNET.RES4_DILATION,
         res5_dilation=resnets.RES5_DILATION,
     )
 
@@ -211,17 +221,9 @@ def build_tiny_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 
     It reads `MODEL.TINY_RESNET` and detectron2's `MODEL.FPN`.
     """
-    tiny, fpn = cfg.MODEL.TINY_RESNET, cfg.MODEL.FPN
-    bottom_up = build_tiny_resnet(
-        input_shape.channels,
-        stem_channels=tiny.STEM_CHANNELS,
-        channels=tiny.CHANNELS,
-        blocks=tiny.BLOCKS,
-        norm=tiny.NORM,
-        out_features=fpn.IN_FEATURES,
-    )
+    fpn = cfg.MODEL.FPN
     return FPN(
-        bottom_up=bottom_up,
+        bottom_up=_build_from_config(cfg, input_shape, out_features=fpn.IN_FEATURES),
         in_features=fpn.IN_FEATURES,
         out_channels=fpn.OUT_CHANNELS,
         norm=fpn.NORM,
