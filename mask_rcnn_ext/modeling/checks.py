@@ -107,18 +107,11 @@ def require_fitting_parts(cfg: CfgNode) -> None:
         )
 
 
-# Heads that belong to one meta-architecture -> their class; the name and class of the
-# meta-architecture; what the heads do, and what the meta-architecture does.
-_OWN_HEADS = {
-    "FCISROIHeads": (
-        FCISROIHeads,
-        "FCIS",
-        FCIS,
-        "return RoIs to vote",
-        "makes detections of its RoIs",
-    ),
-    "RCNNROIHeads": (RCNNROIHeads, "RCNN", RCNN, "read maps of crops", "crops its proposals"),
-}
+# Heads and meta-architectures that belong together; what the former do, and what the latter does.
+_PAIRS = (
+    (FCISROIHeads, FCIS, "return RoIs for mask voting", "turns RoIs into detections"),
+    (RCNNROIHeads, RCNN, "read maps of crops", "crops the proposals"),
+)
 
 
 def _require_both_of_a_method(cfg: CfgNode, roi_heads: Any) -> None:
@@ -126,19 +119,19 @@ def _require_both_of_a_method(cfg: CfgNode, roi_heads: Any) -> None:
     architecture, name = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME
     if not isinstance(roi_heads, type):  # a function, which may return any heads
         return
-    for own_name, (heads, own, kind, they, it) in _OWN_HEADS.items():
+    for heads, kind, heads_task, task in _PAIRS:
         belongs = issubclass(roi_heads, heads)
         if _is_registered_as(META_ARCH_REGISTRY, architecture, kind) and not belongs:
             raise UserError(
-                f"MODEL.META_ARCHITECTURE {architecture}: expected its own heads, which {they}, "
-                f"got {name}. Set MODEL.ROI_HEADS.NAME {own_name}"
+                f"MODEL.META_ARCHITECTURE {architecture}: expected heads that {heads_task}, got "
+                f"{name}. Set MODEL.ROI_HEADS.NAME {heads.__name__}"
             )
         # Subclasses are not checked, as above.
         others = {GeneralizedRCNN, PanopticFPN, MaskRCNN, FCIS, RCNN} - {kind}
         if belongs and META_ARCH_REGISTRY.get(architecture) in others:
             raise UserError(
-                f"MODEL.ROI_HEADS.NAME {name}: expected the meta-architecture that {it}, got "
-                f"{architecture}. Set MODEL.META_ARCHITECTURE {own}"
+                f"MODEL.ROI_HEADS.NAME {name}: expected the meta-architecture that {task}, got "
+                f"{architecture}. Set MODEL.META_ARCHITECTURE {kind.__name__}"
             )
 
 

@@ -50,7 +50,7 @@ def test_the_header_names_row_numbers_command_and_deviations(name):
     assert text.count(" - ") == len(OWN.get(name, ())), "a deviation that paper.py lacks"
     joint = COMMON[0]
     (row, *_) = paper.get_rows(name)
-    assert (joint not in row.deviations) == ("without the joint training" in text)
+    assert (joint not in row.deviations) == ("except joint training" in text)
 
 
 def test_the_base_lists_the_common_deviations():
