@@ -10,6 +10,7 @@ import sys
 import detectron2
 import pytest
 import torch
+from config_files import flatten
 from detectron2 import model_zoo as stock_zoo
 from detectron2.modeling import build_model
 from faithful import FEW, NARROW, assert_same_detections, assert_same_tensors, build, stock_config
@@ -86,7 +87,7 @@ def test_an_unknown_name_is_one_error(name, message):
 
 
 def test_detectron2s_own_functions_do_not_find_our_configs():
-    """What the module's docstring says; should this fail one day, a door has opened."""
+    """As the module's docstring says."""
     with pytest.raises(RuntimeError):
         stock_zoo.get_config_file("mask_rcnn_ext/mask_rcnn_R50_FPN.yaml")
 
@@ -161,20 +162,13 @@ TEST_TIME = [
 ]  # fmt: skip
 
 
-def value(cfg, key: str):
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
-
-
 @pytest.mark.parametrize("name", TRAINED)
 def test_with_trained_the_model_is_the_checkpoints_own(name):
     """Same keys and shapes, so it loads; same detections, so it runs as it was trained."""
     checkpoint = fitting(name)[0]
     cfg = model_zoo.get_config(name, trained=True)
-    stock_cfg = stock_zoo.get_config(checkpoint.config)
-    different = {k: (value(cfg, k), value(stock_cfg, k)) for k in TEST_TIME}
-    assert not {k: v for k, v in different.items() if v[0] != v[1]}
+    values, stock_values = flatten(cfg), flatten(stock_zoo.get_config(checkpoint.config))
+    assert {k: values[k] for k in TEST_TIME} == {k: stock_values[k] for k in TEST_TIME}
     cfg.merge_from_list([*FEW, *NARROW])
     ours, stock = build(cfg), build(stock_config(checkpoint.config, *NARROW))
     generator = torch.Generator().manual_seed(4)
@@ -205,7 +199,7 @@ def checkpoint(name: str, fit: paper.Fit, *overrides: str, note: str = "") -> pa
     return paper.Checkpoint(f"X/{name}.yaml", "1/m.pkl", 40.0, 35.5, None, fit, overrides, note)
 
 
-def test_the_first_that_fits_is_taken_and_its_settings_are_merged_and_told(monkeypatch, caplog):
+def test_the_first_that_fits_is_used_and_its_settings_are_merged_and_logged(monkeypatch, caplog):
     stand_in(
         monkeypatch,
         checkpoint("a", "different"),
