@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reproduction.costs.page import COMMAND
+from reproduction.markdown import COMMAND
 from reproduction.pages.write import stale_pages, write_pages
 
 from mask_rcnn_ext.engine.launch import run_as_command
