@@ -27,7 +27,7 @@ _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)\s]+)\)")
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the pages that are made from files which MkDocs does not read."""
     text = (_REPO / "configs/README.md").read_text("utf-8")
-    files.append(File.generated(config, _ALL_CONFIGS, content=_link_from(text, "configs")))
+    files.append(File.generated(config, _ALL_CONFIGS, content=rewrite_links(text, "configs")))
     for path in sorted(Path(config.docs_dir).glob("notebooks/*.ipynb")):
         name = path.relative_to(config.docs_dir).with_suffix("").as_posix()
         page, pictures = render_notebook(json.loads(path.read_text("utf-8")), name)
@@ -40,12 +40,14 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Replace links that leave `docs/`, and the mark of the API page."""
     folder = posixpath.dirname(f"docs/{page.file.src_uri}")
+    if page.file.src_uri == "models.md":  # its wide table needs the place of the contents
+        page.meta["hide"] = ["toc"]
     if "<!-- api -->" in markdown:
         markdown = markdown.replace("<!-- api -->", render_api())
-    return _link_from(markdown, folder) if page.file.src_uri != _ALL_CONFIGS else markdown
+    return rewrite_links(markdown, folder) if page.file.src_uri != _ALL_CONFIGS else markdown
 
 
-def _link_from(markdown: str, folder: str) -> str:
+def rewrite_links(markdown: str, folder: str) -> str:
     """Return the page with its links to files of the repository changed to what the site has.
 
     Args:
