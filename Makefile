@@ -75,7 +75,7 @@ tables: setup  ## write the generated parts of README.md, configs/ and docs/
 	$(PY) projects/reproduction/make_tables.py
 
 docs: setup  ## build the site from docs/ into output/site; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(PY) -W ignore -m mkdocs build -q
+	@NO_MKDOCS_2_WARNING=1 $(PY) -W ignore -m mkdocs build  # with -q, strict would miss warnings
 	@echo "site    output/site/index.html"
 
 doctor: setup  ## say what is installed, what is wrong and how to mend it

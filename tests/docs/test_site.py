@@ -23,7 +23,7 @@ LOADED = re.compile(
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "-q", "-d", str(folder)]
+    command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "-d", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(REPO)}
     done = subprocess.run(
         command, cwd=REPO, env=environment, capture_output=True, text=True, check=False
