@@ -2,6 +2,7 @@
 
 - `configs/README.md` is the page `all_configs.md`.
 - `notebooks/X.ipynb` is the page `notebooks/X.md`, with its outputs.
+- A link to a notebook leads to that page.
 - A link to a file outside `docs/` becomes the file's path. On GitHub it stays a link.
 - `<!-- api -->` becomes the reference of the names in `mask_rcnn_ext.__all__`.
 """
@@ -63,9 +64,9 @@ def rewrite_links(markdown: str, folder: str) -> str:
         path, _, anchor = target.partition("#")
         place = posixpath.normpath(posixpath.join(folder, path))
         if not path or place.startswith("docs/"):
-            if folder == "configs" and path:  # all_configs.md lies in docs/
-                return f"[{text}]({target.removeprefix('../docs/')})"
-            return match[0]
+            if folder == "configs":  # all_configs.md lies in docs/
+                target = target.removeprefix("../docs/")
+            return f"[{text}]({target.replace('.ipynb', '.md')})"
         if not (_REPO / place).exists():
             raise PluginError(f"{folder}: the link to {target} leads to no file")
         if place == "configs/README.md":

@@ -42,9 +42,8 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_links_and_named_files_exist(page):
     text = page.read_text()
-    made = {"notebooks/own_data.md": "notebooks/own_data.ipynb"}  # by the site, from the notebook
     for path, anchor in LINK.findall(text):
-        target = page.parent / made.get(path, path) if path else page
+        target = page.parent / path if path else page
         assert target.exists(), path
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target.read_text()), f"{path}#{anchor}"

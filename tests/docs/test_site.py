@@ -62,9 +62,9 @@ def test_the_notebook_page_has_its_outputs(site):
 
 def test_links_out_of_the_docs_become_paths():
     text = "[demo](../results/demo.json), [x](../LICENSE), [own](own_data.md)"
-    text += ", [all](../configs/README.md#a)"
+    text += ", [nb](notebooks/a.ipynb), [all](../configs/README.md#a)"
     assert rewrite_links(text, "docs") == (
-        "`demo`, x (`LICENSE`), [own](own_data.md), [all](all_configs.md#a)"
+        "`demo`, x (`LICENSE`), [own](own_data.md), [nb](notebooks/a.md), [all](all_configs.md#a)"
     )
     with pytest.raises(Exception, match="no file"):
         rewrite_links("[gone](../results/gone.json)", "docs")
