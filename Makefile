@@ -14,7 +14,7 @@ LINEAGE := output/lineage
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo compare lineage test lint check tables doctor clean clean-demo
+.PHONY: help setup demo compare lineage test lint check tables docs doctor clean clean-demo
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -73,6 +73,10 @@ check: lint test  ## lint and test
 
 tables: setup  ## write the generated parts of README.md, configs/ and docs/
 	$(PY) projects/reproduction/make_tables.py
+
+docs: setup  ## build the site from docs/ into output/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(PY) -W ignore -m mkdocs build  # with -q, strict would miss warnings
+	@echo "site    output/site/index.html"
 
 doctor: setup  ## say what is installed, what is wrong and how to mend it
 	$(PY) tools/environment/doctor.py

@@ -97,7 +97,7 @@ def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
 
 
 def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None) -> UserError:
-    """Make of yacs's or fvcore's exception one line with the file, key and nearest known key."""
+    """Turn an exception of yacs or fvcore into one line: the file, the key, the nearest key."""
     message = (
         str(error) if isinstance(error, OSError) else str(error.args[0] if error.args else error)
     )
@@ -112,15 +112,26 @@ def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None
     return UserError(f"{source}: {f'{key}: ' if key else ''}{message}{hint}")
 
 
-def _declare(node: CfgNode, key: str, default: Any) -> None:
-    """Add `key`; leave a value of the same type that is there, refuse one of another type."""
+def _declare(cfg: CfgNode, name: str, default: Any) -> None:
+    """Add the key `name`, with dots; keep a value that is there, refuse one of another type."""
+    *parents, key = name.split(".")
+    node = cfg
+    for parent in parents:
+        if parent not in node:
+            node[parent] = type(cfg)()  # yacs merges only nodes of one class
+        node = node[parent]
     if key not in node:
         node[key] = default
     elif type(node[key]) is not type(default):
         raise ValueError(
-            f"config key {key} is already there as {node[key]!r}; mask_rcnn_ext needs a "
+            f"config key {name} is already there as {node[key]!r}; mask_rcnn_ext needs a "
             f"{type(default).__name__}"
         )
+
+
+# The comment above a declaration describes its key. `projects/reproduction/make_tables.py` writes
+# the comments into docs/configs.md, so each is Markdown and can be read without the code. Keys that
+# follow one another without an empty line or a comment share the comment above the first.
 
 
 def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
@@ -132,138 +143,143 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     Raises:
         ValueError: another project declared one of the keys with another type.
     """
-    node = type(cfg)  # yacs merges only nodes of one class
-    _declare(cfg, "MASK_RCNN_EXT", node())
-    ext = cfg.MASK_RCNN_EXT
-    # Class names and their ids in the annotation file, in the model's order. Filled in when a run
-    # starts, so that the run's config.yaml and its weights are enough to predict with.
-    _declare(ext, "CLASS_NAMES", [])
-    _declare(ext, "CATEGORY_IDS", [])
-    # A user's own COCO-format data; `train_net.py --train-json F --train-images D ...` sets these
-    # four. When they are set, DATASETS.TRAIN and TEST, the class count and INPUT.MASK_FORMAT follow
-    # from the files.
-    _declare(ext, "DATA", node())
-    for key in ("TRAIN_JSON", "TRAIN_IMAGES", "VAL_JSON", "VAL_IMAGES"):
-        _declare(ext.DATA, key, "")
-    # Make a malformed annotation an error; by default it is dropped and counted.
-    _declare(ext.DATA, "STRICT", False)
-    # Mixed precision is switched on by detectron2's SOLVER.AMP.ENABLED, on CUDA and on CPU. "auto"
-    # is float16 with loss scaling on CUDA (detectron2's choice) and bfloat16 on CPU.
-    _declare(ext, "AMP_DTYPE", "auto")
-    # Use the same autocast in evaluation and prediction (detectron2 evaluates in float32).
-    _declare(ext, "AMP_INFERENCE", False)
-    # Keep weights in the channels_last memory format: faster convolutions with AMP on CPU and on
-    # CUDA.
-    _declare(ext, "CHANNELS_LAST", False)
-    # "SGD" is detectron2's; "AdamW" uses SOLVER.BASE_LR and WEIGHT_DECAY, and detectron2's rules
-    # for norms and biases. It learns faster from scratch in few iterations.
-    _declare(ext, "OPTIMIZER", "SGD")
-    # Evaluators beside COCO's, by name. "FCISComparisonEvaluator": AP by overlap level, Boundary
-    # AP, and the errors where objects meet.
-    _declare(ext, "EVALUATORS", [])
-    # Parts of the model, by their names ("backbone", "backbone.bottom_up.res2",
-    # "proposal_generator"), whose weights and batch statistics training leaves as they are.
-    _declare(ext, "FREEZE", [])
-
-    _declare_mask_head_keys(cfg.MODEL.ROI_MASK_HEAD)
-    _declare_rcnn_keys(cfg.MODEL, node)
-    _declare_fcis_keys(cfg.MODEL, node)
-    _declare_backbone_keys(cfg.MODEL, node)
+    _declare_run_keys(cfg)
+    _declare_mask_head_keys(cfg)
+    _declare_rcnn_keys(cfg)
+    _declare_fcis_keys(cfg)
+    _declare_backbone_keys(cfg)
 
 
-def _declare_mask_head_keys(mask_head: CfgNode) -> None:
+def _declare_run_keys(cfg: CfgNode) -> None:
+    """Add what data, training and evaluation of every model read."""
+    # Class names and their ids in the annotation file, in the order of the model's classes. A run
+    # fills them in when it starts, so `config.yaml` and the weights are enough to predict with.
+    _declare(cfg, "MASK_RCNN_EXT.CLASS_NAMES", [])
+    _declare(cfg, "MASK_RCNN_EXT.CATEGORY_IDS", [])
+    # Your own COCO-format data. `train_net.py --train-json F --train-images D --val-json F
+    # --val-images D` sets these four keys. When they are set, `DATASETS.TRAIN`, `DATASETS.TEST`,
+    # the class count and `INPUT.MASK_FORMAT` follow from the files.
+    _declare(cfg, "MASK_RCNN_EXT.DATA.TRAIN_JSON", "")
+    _declare(cfg, "MASK_RCNN_EXT.DATA.TRAIN_IMAGES", "")
+    _declare(cfg, "MASK_RCNN_EXT.DATA.VAL_JSON", "")
+    _declare(cfg, "MASK_RCNN_EXT.DATA.VAL_IMAGES", "")
+    # `True` makes a malformed annotation an error (`--strict-data`). By default it is dropped and
+    # counted.
+    _declare(cfg, "MASK_RCNN_EXT.DATA.STRICT", False)
+    # Number format of mixed precision, which detectron2's `SOLVER.AMP.ENABLED` switches on:
+    # `"float16"` or `"bfloat16"`. `"auto"` is float16 with loss scaling on CUDA (detectron2's
+    # choice) and bfloat16 on CPU.
+    _declare(cfg, "MASK_RCNN_EXT.AMP_DTYPE", "auto")
+    # Evaluate and predict in mixed precision too. detectron2 evaluates in float32.
+    _declare(cfg, "MASK_RCNN_EXT.AMP_INFERENCE", False)
+    # Keep weights in the channels_last memory format. This makes convolutions in mixed precision
+    # faster, on CPU and on CUDA.
+    _declare(cfg, "MASK_RCNN_EXT.CHANNELS_LAST", False)
+    # `"SGD"` is detectron2's optimizer. `"AdamW"` reads `SOLVER.BASE_LR`, `SOLVER.WEIGHT_DECAY` and
+    # detectron2's rules for norms and biases. It learns faster when training from scratch is short.
+    _declare(cfg, "MASK_RCNN_EXT.OPTIMIZER", "SGD")
+    # Names of evaluators that run next to COCO's. `"FCISComparisonEvaluator"` measures AP by
+    # overlap level, Boundary AP, and the errors where objects meet.
+    _declare(cfg, "MASK_RCNN_EXT.EVALUATORS", [])
+    # Names of the model's parts, such as `"backbone"`, `"backbone.bottom_up.res2"` or
+    # `"proposal_generator"`. Training does not change their weights or batch statistics.
+    _declare(cfg, "MASK_RCNN_EXT.FREEZE", [])
+
+
+def _declare_mask_head_keys(cfg: CfgNode) -> None:
     """Add what `MaskRCNNFCNHead`, `MaskRCNNMLPHead` and the meta-architecture `MaskRCNN` read."""
-    # "sigmoid": one binary mask per class (the paper's choice); "softmax": the classes and the
-    # background compete at each pixel (Table 2b).
-    _declare(mask_head, "LOSS", "sigmoid")
-    # Side of the predicted masks: 14, 28, 56 or 112. 0: twice the side of the pooled features.
-    _declare(mask_head, "OUTPUT_RESOLUTION", 0)
-    # The MLP branch (Table 2e): number of hidden layers and their width. Names, meaning and
-    # defaults are those of detectron2's PointRend project.
-    _declare(mask_head, "NUM_FC", 2)
-    _declare(mask_head, "FC_DIM", 1024)
-    # A pixel belongs to the pasted mask from this probability on (section 3.1, "Inference").
-    _declare(mask_head, "PASTE_THRESH", 0.5)
+    # `"sigmoid"` predicts one binary mask per class, as the paper does. With `"softmax"` the
+    # classes and the background compete at each pixel (Table 2b).
+    _declare(cfg, "MODEL.ROI_MASK_HEAD.LOSS", "sigmoid")
+    # Side of the predicted masks: 14, 28, 56 or 112. 0 is twice the side of the pooled features.
+    _declare(cfg, "MODEL.ROI_MASK_HEAD.OUTPUT_RESOLUTION", 0)
+    # Number of hidden layers of `MaskRCNNMLPHead` (Table 2e), and their width. detectron2's
+    # PointRend project has the same two keys, with the same meaning and defaults.
+    _declare(cfg, "MODEL.ROI_MASK_HEAD.NUM_FC", 2)
+    _declare(cfg, "MODEL.ROI_MASK_HEAD.FC_DIM", 1024)
+    # A pixel belongs to the pasted mask when its probability is at least this (section 3.1,
+    # "Inference").
+    _declare(cfg, "MODEL.ROI_MASK_HEAD.PASTE_THRESH", 0.5)
 
 
-def _declare_rcnn_keys(model: CfgNode, node: type[CfgNode]) -> None:
+def _declare_rcnn_keys(cfg: CfgNode) -> None:
     """Add what the meta-architecture `RCNN` and `ClassifierBoxHead` read."""
-    _declare(model, "RCNN", node())
-    rcnn = model.RCNN
-    # Side of the warped crops, of which CROP_CONTEXT pixels on every side show what surrounds the
-    # proposal.
-    _declare(rcnn, "CROP_SIZE", 227)
-    _declare(rcnn, "CROP_CONTEXT", 16)
-    # Crops that the backbone takes at once in testing: less needs less memory.
-    _declare(rcnn, "CROPS_PER_BATCH", 256)
-    # "softmax": class scores and boxes learned with the backbone. "svm": one linear SVM per class
-    # and ridge regression of the boxes, which tools/train_rcnn_svm.py fits to a trained backbone.
-    _declare(rcnn, "SCORER", "softmax")
-    # What an SVM pays for an error on one of its class's objects, beside 1 for one on a background
-    # proposal. Too little where features are few or objects rare, and a margin of -1 everywhere is
-    # the best there is.
-    _declare(rcnn, "SVM_POSITIVE_WEIGHT", 2.0)
-    # Of `ClassifierBoxHead`: share of the units of its fully connected layers that training drops.
-    _declare(model.ROI_BOX_HEAD, "DROPOUT", 0.0)
+    # Side of R-CNN's warped crops in pixels, and how many pixels on each side of a crop show what
+    # surrounds the proposal.
+    _declare(cfg, "MODEL.RCNN.CROP_SIZE", 227)
+    _declare(cfg, "MODEL.RCNN.CROP_CONTEXT", 16)
+    # Number of crops that the backbone takes at once in testing. Fewer crops need less memory.
+    _declare(cfg, "MODEL.RCNN.CROPS_PER_BATCH", 256)
+    # `"softmax"`: class scores and boxes are learned with the backbone. `"svm"`: one linear SVM per
+    # class and ridge regression of the boxes, which `tools/train_rcnn_svm.py` fits to a trained
+    # backbone.
+    _declare(cfg, "MODEL.RCNN.SCORER", "softmax")
+    # Cost of an SVM's error on an object of its class. An error on a background proposal costs 1.
+    # If this is too small where features are few or objects rare, the best SVM gives a margin of -1
+    # everywhere.
+    _declare(cfg, "MODEL.RCNN.SVM_POSITIVE_WEIGHT", 2.0)
+    # Share of the units that training drops in the fully connected layers of `ClassifierBoxHead`.
+    _declare(cfg, "MODEL.ROI_BOX_HEAD.DROPOUT", 0.0)
 
 
-def _declare_fcis_keys(model: CfgNode, node: type[CfgNode]) -> None:
-    """Add what the meta-architecture `FCIS` and `FCISROIHeads` read beside detectron2's keys."""
-    _declare(model, "FCIS", node())
-    fcis = model.FCIS
-    # k: every map comes in k x k position-sensitive copies, one for each part of an object.
-    _declare(fcis, "NUM_BINS", 7)
-    # P, the side of the pooled maps, and so of the masks.
-    _declare(fcis, "POOLED_SIZE", 21)
-    # "PSROIPool": the paper's; "PSROIAlign": bilinear samples, nothing rounded, P a multiple of k.
-    _declare(fcis, "POOLER_TYPE", "PSROIPool")
-    # Of PSROIAlign: n x n samples in each of the P x P cells; 0: as many as it spans feature cells.
-    _declare(fcis, "POOLER_SAMPLING_RATIO", 0)
-    # Channels of the 1 x 1 convolution before the score maps, and its learning rate beside
-    # SOLVER.BASE_LR.
-    _declare(fcis, "CONV_DIM", 1024)
-    _declare(fcis, "CONV_LR_FACTOR", 3.0)
-    # Train on the MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE RoIs of the largest loss, of all proposals;
-    # False: on that many random ones, MODEL.ROI_HEADS.POSITIVE_FRACTION of them positive at most.
-    _declare(fcis, "OHEM", True)
-    # Weight of the mask loss; those of the class and box losses are 1.
-    _declare(fcis, "MASK_LOSS_WEIGHT", 10.0)
-    # How often RoIs are pooled in testing: after each time but the last they are moved to the
-    # predicted boxes, and the results of all times are kept.
-    _declare(fcis, "NUM_PASSES_TEST", 2)
-    # A pixel belongs to a mask from this probability on: in targets, in votes, in the result.
-    _declare(fcis, "MASK_THRESH", 0.4)
-    # Each detection's mask is the average of those of all RoIs whose box has at least this IoU with
-    # its own, weighted by their scores. False: its own mask, and its RoI as the box.
-    _declare(fcis, "MASK_VOTING", True)
-    _declare(fcis, "VOTE_IOU_THRESH", 0.5)
+def _declare_fcis_keys(cfg: CfgNode) -> None:
+    """Add what the meta-architecture `FCIS` and `FCISROIHeads` read besides detectron2's keys."""
+    # k: each score map has k x k position-sensitive copies, one for each part of an object.
+    _declare(cfg, "MODEL.FCIS.NUM_BINS", 7)
+    # P: the side of the pooled maps, and so of the masks.
+    _declare(cfg, "MODEL.FCIS.POOLED_SIZE", 21)
+    # `"PSROIPool"` is the paper's. `"PSROIAlign"` samples bilinearly and rounds nothing; it needs a
+    # `POOLED_SIZE` that is a multiple of `NUM_BINS`.
+    _declare(cfg, "MODEL.FCIS.POOLER_TYPE", "PSROIPool")
+    # `PSROIAlign` takes n x n samples in each of the P x P cells. 0 takes as many as the cell spans
+    # feature cells.
+    _declare(cfg, "MODEL.FCIS.POOLER_SAMPLING_RATIO", 0)
+    # Channels of the 1 x 1 convolution before the score maps, and the factor between its learning
+    # rate and `SOLVER.BASE_LR`.
+    _declare(cfg, "MODEL.FCIS.CONV_DIM", 1024)
+    _declare(cfg, "MODEL.FCIS.CONV_LR_FACTOR", 3.0)
+    # `True`: train on the `MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE` RoIs that have the largest loss.
+    # `False`: train on that many random RoIs, at most `MODEL.ROI_HEADS.POSITIVE_FRACTION` of them
+    # positive.
+    _declare(cfg, "MODEL.FCIS.OHEM", True)
+    # Weight of the mask loss. The class loss and the box loss have weight 1.
+    _declare(cfg, "MODEL.FCIS.MASK_LOSS_WEIGHT", 10.0)
+    # How often RoIs are pooled in testing. After each time but the last they move to the predicted
+    # boxes. The results of all times are kept.
+    _declare(cfg, "MODEL.FCIS.NUM_PASSES_TEST", 2)
+    # A pixel belongs to a mask when its probability is at least this: in targets, in votes and in
+    # the result.
+    _declare(cfg, "MODEL.FCIS.MASK_THRESH", 0.4)
+    # `True`: the mask of a detection is the average of the masks of all RoIs whose box has an IoU
+    # of at least `VOTE_IOU_THRESH` with the detection's box, weighted by their scores. `False`: the
+    # detection keeps the mask of its RoI, and the RoI is its box.
+    _declare(cfg, "MODEL.FCIS.MASK_VOTING", True)
+    _declare(cfg, "MODEL.FCIS.VOTE_IOU_THRESH", 0.5)
 
 
-def _declare_backbone_keys(model: CfgNode, node: type[CfgNode]) -> None:
-    # The non-local blocks (Table 8) of `build_nonlocal_resnet_fpn_backbone`: each of these stages
-    # has one, before its last residual block.
-    _declare(model, "NON_LOCAL", node())
-    _declare(model.NON_LOCAL, "STAGES", ["res4"])
-
-    # Any feature extractor of timm, `build_timm_backbone` and `build_timm_fpn_backbone`. The number
-    # of input channels is that of MODEL.PIXEL_MEAN.
-    _declare(model, "TIMM", node())
-    _declare(model.TIMM, "NAME", "resnet18")
-    _declare(model.TIMM, "PRETRAINED", False)  # download timm's weights
-
-    # The small ResNet of the embedded-data configs, `build_tiny_resnet_backbone` and
-    # `build_tiny_resnet_fpn_backbone`.
-    _declare(model, "TINY_RESNET", node())
-    tiny = model.TINY_RESNET
-    _declare(tiny, "STEM_CHANNELS", 32)
-    _declare(tiny, "CHANNELS", [32, 64, 128, 256])  # of res2..res5, strides 4, 8, 16, 32
-    _declare(
-        tiny, "BLOCKS", [2, 2, 2, 2]
-    )  # basic blocks per stage; [2, 2, 2, 2] is ResNet-18's layout
-    _declare(tiny, "NORM", "BN")
-    # 2: res4 keeps the resolution of res3 (stride 8), and so does what follows; for heads on C4 and
-    # C5. With MODEL.RESNETS.RES5_DILATION 2 only res5 keeps that of res4 (stride 16).
-    _declare(tiny, "RES4_DILATION", 1)
+def _declare_backbone_keys(cfg: CfgNode) -> None:
+    """Add what the backbones of this package read."""
+    # Stages of `build_nonlocal_resnet_fpn_backbone` that get a non-local block (Table 8), before
+    # their last residual block.
+    _declare(cfg, "MODEL.NON_LOCAL.STAGES", ["res4"])
+    # Name of timm's feature extractor for `build_timm_backbone` and `build_timm_fpn_backbone`. The
+    # number of input channels is the length of `MODEL.PIXEL_MEAN`. Needs `pip install -e
+    # ".[timm]"`.
+    _declare(cfg, "MODEL.TIMM.NAME", "resnet18")
+    # Download timm's weights.
+    _declare(cfg, "MODEL.TIMM.PRETRAINED", False)
+    # Channels of the stem of `build_tiny_resnet_backbone` and `build_tiny_resnet_fpn_backbone`, the
+    # small ResNet of the configs for the embedded data.
+    _declare(cfg, "MODEL.TINY_RESNET.STEM_CHANNELS", 32)
+    # Channels of res2 to res5 of the small ResNet, which have strides 4, 8, 16 and 32.
+    _declare(cfg, "MODEL.TINY_RESNET.CHANNELS", [32, 64, 128, 256])
+    # Basic blocks in each stage of the small ResNet. The default is ResNet-18's layout.
+    _declare(cfg, "MODEL.TINY_RESNET.BLOCKS", [2, 2, 2, 2])
+    # Normalisation layers of the small ResNet.
+    _declare(cfg, "MODEL.TINY_RESNET.NORM", "BN")
+    # 2: res4 keeps the resolution of res3 (stride 8), and so does what follows, for heads on C4 and
+    # C5. With `MODEL.RESNETS.RES5_DILATION 2` only res5 keeps the resolution of res4 (stride 16).
+    _declare(cfg, "MODEL.TINY_RESNET.RES4_DILATION", 1)
 
 
 def get_cfg() -> ExtCfgNode:
@@ -302,14 +318,14 @@ def load_config(
 
 
 def config_hash(cfg: CfgNode, seed: int, without: Collection[str] = ()) -> str:
-    """Return the SHA-256 of what a run with `seed` does.
+    """Return a SHA-256 that identifies what a run with `seed` does.
 
-    It is of the keys that are not at their default, without `OUTPUT_DIR`: a key that a later
-    version adds leaves the runs valid.
+    It covers the keys that differ from their default, except `OUTPUT_DIR`. So a key that a later
+    version adds does not change the hash of an earlier run.
 
     Args:
-        cfg: of the run.
-        seed: in place of the config's.
+        cfg: the run's config.
+        seed: takes the place of the config's.
         without: keys, with dots, that do not count either.
     """
     defaults = _flat_lists(get_cfg)
@@ -323,10 +339,10 @@ def config_hash(cfg: CfgNode, seed: int, without: Collection[str] = ()) -> str:
 
 @functools.cache
 def _flat_lists(make: Callable[[], CfgNode]) -> dict[str, Any]:
-    """Return the values of the config that `make` gives; building the defaults takes a while."""
+    """Return the values of the config that `make` builds; cached, since building is slow."""
     return {key: _as_lists(value) for key, value in flat_config(make())}
 
 
 def _as_lists(value: Any) -> Any:
-    """Return a value with lists for tuples, which a dumped config has in their place."""
+    """Return the value with lists in place of tuples, as a dumped config has them."""
     return [_as_lists(entry) for entry in value] if isinstance(value, list | tuple) else value

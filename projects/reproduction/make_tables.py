@@ -1,4 +1,4 @@
-"""Write configs/README.md, README.md's tables and the generated pages of docs/, or check them.
+"""Write configs/README.md and the generated tables of README.md and docs/, or check them.
 
 python projects/reproduction/make_tables.py [--check]
 """
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reproduction.costs.page import COMMAND
+from reproduction.markdown import COMMAND
 from reproduction.pages.write import stale_pages, write_pages
 
 from mask_rcnn_ext.engine.launch import run_as_command
@@ -20,7 +20,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
-        epilog="They come from mask_rcnn_ext/paper and from results/.",
+        epilog="They come from mask_rcnn_ext/paper, mask_rcnn_ext/config.py and results/.",
     )
     parser.add_argument(
         "--check",

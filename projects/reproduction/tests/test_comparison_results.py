@@ -127,7 +127,7 @@ def test_masks_before_voting_are_measured_too(measured, content, data):
     assert before["errors/seam_share"]["a"] == content["metrics"]["errors/seam_share"]["a"] == 0
     assert before["errors/seam_share"]["b"] > content["metrics"]["errors/seam_share"]["b"]
     assert set(before) > {"AP/AP", "overlap/AP_drop", "errors/leak", "errors/miss"}
-    doc = comparison_doc(content)
+    doc = re.sub(r" {2,}", " ", comparison_doc(content))
     assert "## Before voting" in doc
     row = f"| straight seam, pairs, % | 0.0 | 50.0 | {before['errors/seam_share']['b']:.1f} |"
     assert row in doc
@@ -222,7 +222,7 @@ def test_without_spurious_contour_the_lattice_says_so(content):
 
 
 def test_the_doc_has_the_numbers_and_even_tables(numbers):
-    doc = comparison_doc(numbers)
+    doc = re.sub(r" {2,}", " ", comparison_doc(numbers))
     rows = answer_rows(numbers)
     assert rows[0][0] == "AP lost from no overlap to heavy"
     assert rows[0][1:3] == ("30.0", "42.0")
@@ -246,18 +246,19 @@ def test_the_doc_has_the_numbers_and_even_tables(numbers):
 
 def test_the_doc_and_the_readme_are_generated_from_the_results(numbers, tmp_path):
     results = {f"results/{path.name}" for path in (REPO / "results").glob("*.json")}
-    for name in ("README.md", *(results - {COMPARISON})):
+    pages = {"README.md", *(f"docs/{path.name}" for path in (REPO / "docs").glob("*.md"))}
+    for name in pages | results - {COMPARISON}:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
     with pytest.raises(UserError, match=r"Run: python projects/reproduction/run_comparison.py"):
         generated_pages.pages(tmp_path, ())
     (tmp_path / COMPARISON).write_text(json.dumps(numbers))
-    assert generated_pages.pages(tmp_path, ())[DOC] == comparison_doc(numbers)
-    assert {DOC, "README.md"} <= set(generated_pages.write_pages(tmp_path, ()))
+    assert comparison_doc(numbers) in generated_pages.pages(tmp_path, ())[DOC]
+    assert DOC in generated_pages.write_pages(tmp_path, ())
     assert generated_pages.stale_pages(tmp_path, ()) == []
     numbers["answers"]["leak"]["a"] += 1
     (tmp_path / COMPARISON).write_text(json.dumps(numbers))
-    assert generated_pages.stale_pages(tmp_path, ()) == ["README.md", DOC]
+    assert generated_pages.stale_pages(tmp_path, ()) == [DOC]
 
 
 def test_measuring_is_told(measured, data, monkeypatch, caplog):

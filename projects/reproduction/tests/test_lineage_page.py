@@ -1,7 +1,8 @@
-"""`make lineage`: what is measured of the runs, the pictures, the page and the README's tables."""
+"""`make lineage`: what is measured of the runs, the pictures, the page and docs/lineage.md."""
 
 import json
 import pickle
+import re
 import shutil
 
 import make_tables
@@ -33,7 +34,6 @@ from reproduction.lineage.tables import (
     published_table,
     sentences,
 )
-from reproduction.pages.write import LINEAGE_TABLE, PUBLISHED_TABLE, markers
 from support import REPO
 
 from mask_rcnn_ext.report.drawing.pictures import instance_color
@@ -242,36 +242,31 @@ def test_the_sheet_shows_shared_proposals_once(scenes, monkeypatch):
 
 @pytest.fixture
 def checkout(tmp_path, content):
-    """Return a copy of what the README is made of, with the lineage's section and numbers."""
+    """Return a copy of what the pages are made of, with the lineage's numbers."""
     for path in (REPO / "results").glob("*.json"):
         (tmp_path / "results").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "results")
     (tmp_path / "results/lineage.json").write_text(json.dumps(content))
-    readme = (REPO / "README.md").read_text()
-    for what in (LINEAGE_TABLE, PUBLISHED_TABLE):
-        first, last = markers(what)
-        if first not in readme:
-            readme += f"\n{first}\n{last}\n"
-    (tmp_path / "README.md").write_text(readme)
+    (tmp_path / "docs").mkdir()
+    for path in (REPO / "README.md", *(REPO / "docs").glob("*.md")):
+        shutil.copy(path, tmp_path / path.relative_to(REPO))
     return tmp_path
 
 
-def test_the_readme_holds_the_numbers_and_a_check_notices_others(checkout, content, capsys):
+def test_the_page_holds_the_numbers_and_a_check_notices_others(checkout, content, capsys):
     root = ["--root", str(checkout)]
     assert make_tables.main(root) == 0
     assert make_tables.main(["--check", *root]) == 0
-    readme = (checkout / "README.md").read_text()
-    assert lineage_summary(content) in readme
-    assert published_table() in readme
-    assert "| VGG-16 | VOC 2007 | VOC 2007 test | mAP 66.9 | arXiv:1504.08083 |" in readme
+    page = (checkout / "docs/lineage.md").read_text()
+    assert lineage_summary(content) in page
+    assert published_table() in page
+    row = "| VGG-16 | VOC 2007 | VOC 2007 test | mAP 66.9 | arXiv:1504.08083 |"
+    assert row in re.sub(r" {2,}", " ", page)
     content["methods"][0]["metrics"]["bbox"]["AP"] += 1
     (checkout / "results/lineage.json").write_text(json.dumps(content))
     capsys.readouterr()
     assert make_tables.main(["--check", *root]) == 1
-    assert (
-        capsys.readouterr().err
-        == "stale: README.md; run: python projects/reproduction/make_tables.py\n"
-    )
+    assert "stale: docs/lineage.md; run: python" in capsys.readouterr().err
     (checkout / "results/lineage.json").unlink()
     assert make_tables.main(["--check", *root]) == 2
     assert "Run: python projects/reproduction/run_lineage.py" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The generated tables: current, noticed when stale, and holding the numbers that they should."""
 
+import ast
 import dataclasses
 import json
 import re
@@ -7,17 +8,20 @@ import shutil
 
 import make_tables
 import pytest
+from detectron2.config import get_cfg as detectron2_get_cfg
 from reproduction.ablations.markdown import ABLATIONS, differences_table
 from reproduction.costs.page import COSTS
 from reproduction.pages import write as generated_pages
+from reproduction.pages.config_keys import config_keys
 from support import REPO
 
-from mask_rcnn_ext import UserError
+from mask_rcnn_ext import UserError, get_cfg
+from mask_rcnn_ext.config import flat_config
 from mask_rcnn_ext.paper import CONFIGS, NO_ROW, ROWS
 
 PAGES = [
-    *("configs/README.md", "README.md", "docs/models.md", "docs/ablations.md"),
-    "docs/fcis_comparison.md",
+    *("configs/README.md", "docs/models.md", "README.md", "docs/configs.md", "docs/ablations.md"),
+    *("docs/fcis_comparison.md", "docs/lineage.md"),
 ]
 
 
@@ -29,6 +33,11 @@ def checkout(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
     return tmp_path
+
+
+def read(path):
+    """Return a page without the blanks that make the columns of its tables even."""
+    return re.sub(r" {2,}", " ", path.read_text())
 
 
 def check(root):
@@ -50,10 +59,12 @@ def test_the_pages_of_this_checkout_are_current(capsys):
     [
         ("configs/README.md", "33.6 / 55.2", "33.7 / 55.2"),
         ("README.md", "| mask 35.4", "| mask 35.5"),
-        ("docs/models.md", "| 44.34 |", "| 44.35 |"),
+        ("docs/models.md", " 44.34 |", " 44.35 |"),
+        ("docs/configs.md", "| `MODEL.FCIS.NUM_BINS`", "| `MODEL.FCIS.NUMBINS`"),
+        ("docs/lineage.md", "1,500 iterations", "1,600 iterations"),
     ],
 )
-def test_a_changed_number_is_noticed_and_mended(checkout, capsys, name, old, new):
+def test_a_changed_number_is_noticed_and_fixed(checkout, capsys, name, old, new):
     text = (checkout / name).read_text()
     assert old in text
     (checkout / name).write_text(text.replace(old, new, 1))
@@ -76,7 +87,7 @@ def test_a_changed_row_of_the_paper_is_noticed(checkout):
         ROWS[index], published={**ROWS[index].published, "segm/AP": 99.9}
     )
     assert generated_pages.stale_pages(checkout) == []
-    assert generated_pages.stale_pages(checkout, rows) == ["configs/README.md", "README.md"]
+    assert generated_pages.stale_pages(checkout, rows) == ["configs/README.md", "docs/configs.md"]
 
 
 def test_a_changed_count_is_noticed(checkout):
@@ -90,7 +101,7 @@ def test_a_changed_difference_is_noticed(checkout):
     content = json.loads((checkout / ABLATIONS).read_text())
     content["rows"][0]["ours"]["AP"]["difference"] += 1
     (checkout / ABLATIONS).write_text(json.dumps(content))
-    assert generated_pages.stale_pages(checkout) == ["README.md", "docs/ablations.md"]
+    assert generated_pages.stale_pages(checkout) == ["docs/ablations.md"]
 
 
 def test_the_table_of_ablations_by_hand():
@@ -107,12 +118,12 @@ def test_the_table_of_ablations_by_hand():
     bare = {**one, "ours": {"AP": gone, "AP75": gone}}
     rows = [row, one, bare, left]
     content = {"settings": {"tables": {"2b": "Table 2b: mask loss"}}, "rows": rows}
-    lines = differences_table(content).replace("\u2212", "-").splitlines()[2:]
-    assert lines == [
+    table = re.sub(r" {2,}", " ", differences_table(content).replace("\u2212", "-"))
+    assert table.splitlines()[2:] == [
         "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | 2 seeds | +5.5 / +6.4 |",
         "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | images, 1 seed | +5.5 / +6.4 |",
         "| Table 2b | a - b | +0.0 | +0.0 | none, 1 seed | +5.5 / +6.4 |",
-        "| Table 2b | a - b | not run | not run |  | -0.6 / \u2013 |",
+        "| Table 2b | a - b | not run | not run | | -0.6 / \u2013 |",
     ]
 
 
@@ -124,7 +135,7 @@ def test_a_missing_page_is_stale_and_written(checkout):
 
 def test_every_number_of_the_paper_is_on_the_page_of_configs():
     """Row by row, in the paper's order, with the config or the reason why there is none."""
-    text = (REPO / "configs/README.md").read_text()
+    text = read(REPO / "configs/README.md")
     lines = iter(text.splitlines())
     for row in ROWS:
         name = f"| {row.name.replace('*', chr(92) + '*')} |"
@@ -155,8 +166,8 @@ def test_deviations_are_numbered():
         assert {listed[str(n)] for n in numbers} == set(row.deviations), row.config
 
 
-def test_the_readme_has_one_line_for_each_config():
-    text = (REPO / "README.md").read_text()
+def test_the_table_of_configs_has_one_line_for_each():
+    text = (REPO / "docs/configs.md").read_text()
     first, last = generated_pages.markers(generated_pages.CONFIGS_TABLE)
     table = text.split(first)[1].split(last)[0]
     assert re.findall(r"^\| \[(.*?)\]", table, flags=re.M) == [
@@ -164,7 +175,7 @@ def test_the_readme_has_one_line_for_each_config():
         "shapes/mask_rcnn_tiny_FPN",
     ]
     assert cells(table, "mask_rcnn_R101_FPN") == [[
-        "[mask_rcnn_R101_FPN](configs/mask_rcnn_R101_FPN.yaml)",
+        "[mask_rcnn_R101_FPN](../configs/mask_rcnn_R101_FPN.yaml)",
         "1, 2a, 3",
         "mask 35.4 (minival); mask 35.7, box 38.2 (test-dev)",
         "`COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x`: mask 38.6, box 42.9",
@@ -178,6 +189,44 @@ def test_the_readme_has_one_line_for_each_config():
     )
 
 
+def test_the_readme_has_the_papers_figure_or_ours_for_each_method():
+    text = (REPO / "README.md").read_text()
+    first, last = generated_pages.markers(generated_pages.METHODS_TABLE)
+    rows = text.split(first)[1].split(last)[0].strip().splitlines()[2:]
+    for row in rows:
+        _, config, paper, ours = (cell.strip() for cell in row.strip("|").split("|"))
+        path = re.search(r"\((configs/\S+\.yaml)\)", config)[1]
+        assert (REPO / path).is_file()
+        assert ("shapes/" in path) == (ours != "\u2013") == (paper == "\u2013"), row
+    results = {name: json.loads((REPO / f"results/{name}.json").read_text()) for name in (
+        "demo", "fcis_comparison", "lineage")}  # fmt: skip
+    assert cells(text, "mask_rcnn_R50_FPN")[0][2:] == ["mask 33.6 (minival)", "\u2013"]
+    assert cells(text, "lineage/fast_rcnn_VGG16")[0][2] == "mAP 66.9 (VOC 2007)"
+    aps = [
+        run["metrics"]["segm"]["AP"]
+        for run in results["fcis_comparison"]["runs"]
+        if run["model"] == "FCIS"
+    ]
+    assert cells(text, "shapes/fcis_tiny")[0][-1].startswith(f"mask {sum(aps) / len(aps):.1f} ")
+    demo = results["demo"]
+    assert cells(text, "shapes/mask_rcnn_tiny_FPN")[0][-1] == (
+        f"mask {demo['segm']['AP']:.1f}, box {demo['bbox']['AP']:.1f}"
+    )
+    rcnn = results["lineage"]["methods"][0]["metrics"]["bbox"]["AP"]
+    assert cells(text, "shapes/lineage/rcnn_tiny")[0][-1] == f"box {rcnn:.1f}"
+
+
+def test_the_table_of_keys_has_every_added_key_with_its_default():
+    """What `config.py` declares in its text is what it adds to a config."""
+    stock = {key for key, _ in flat_config(detectron2_get_cfg())}
+    added = {key: repr(value) for key, value in flat_config(get_cfg()) if key not in stock}
+    declared = {}
+    for keys, description in config_keys():
+        assert description.endswith("."), keys
+        declared |= {key: repr(ast.literal_eval(default)) for key, default in keys}
+    assert declared == added
+
+
 def test_a_run_of_a_row_stands_beside_it(checkout):
     (checkout / "results/mask_rcnn_R50_FPN.json").write_text(
         json.dumps({"segm": {"AP": 33.333}, "bbox": {"AP": None}, "run": {}})
@@ -189,7 +238,7 @@ def test_a_run_of_a_row_stands_beside_it(checkout):
 
 
 def test_links_lead_to_files():
-    for page in ("configs/README.md", "docs/models.md", "docs/ablations.md"):
+    for page in PAGES:
         text = (REPO / page).read_text()
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (REPO / page).parent.joinpath(target).exists(), target
@@ -213,6 +262,7 @@ def test_tables_are_even():
     ("name", "text", "message"),
     [
         ("README.md", "# no markers\n", "put them back"),
+        ("docs/configs.md", "# no markers\n", "put them back"),
         (COSTS, "[]", "expected an object, got a list. Run: python projects/reproduction/model_"),
         (COSTS, None, "Run: python projects/reproduction/model_costs.py"),
         ("README.md", None, "Give --root a checkout"),
@@ -220,7 +270,7 @@ def test_tables_are_even():
         ("results/mask_rcnn_R50_FPN.json", "{}", "with the AP of a task, got none"),
     ],
 )  # fmt: skip
-def test_what_is_missing_or_broken_is_told(checkout, capsys, name, text, message):
+def test_what_is_missing_or_broken_is_reported(checkout, capsys, name, text, message):
     if text is None:
         (checkout / name).unlink()
     else:

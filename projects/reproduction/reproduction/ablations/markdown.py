@@ -1,22 +1,20 @@
-"""The ablations in Markdown: README's table and docs/ablations.md."""
+"""The ablations in Markdown: the generated part of docs/ablations.md."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..costs.page import COMMAND, markdown_table
+from mask_rcnn_ext.report.text import NO_NUMBER, shown
+
+from ..markdown import markdown_table
 
 __all__ = ["ABLATIONS", "ablations_page", "differences_table"]
 
 ABLATIONS = "results/ablations.json"
-_MINUS, _NONE, _NOT_RUN = "\u2212", "\u2013", "not run"
+_MINUS, _NOT_RUN = "\u2212", "not run"
 
 _HEAD = """\
-# The ablations, small
-
-<!-- `{command}` writes this file from the results of run_ablations.py; edits are lost. -->
-
 Small counterparts of the paper's ablations on the embedded data set `occluded_shapes`, from
 [{ablations}](../{ablations}): {runs} runs, {seconds} s of training each on average, {device}.
 The settings are in `configs/shapes/ablations/`; within a table they differ in nothing but the keys
@@ -33,18 +31,9 @@ over the validation images ({draws} draws); it does not. The paper's are on COCO
 """
 
 
-def _signed(value: float | None) -> str:
-    if value is None:
-        return _NONE
-    return f"{round(value, 1) + 0.0:+.1f}".replace("-", _MINUS)  # no minus zero
-
-
 def _difference(ours: Mapping[str, float | None]) -> str:
-    if ours["difference"] is None:
-        return _NONE
-    if ours["low"] is None:
-        return _signed(ours["difference"])
-    return f"{_signed(ours['difference'])} [{_signed(ours['low'])}, {_signed(ours['high'])}]"
+    difference, low, high = (shown(ours[key], signed=True) for key in ("difference", "low", "high"))
+    return difference if ours["low"] is None else f"{difference} [{low}, {high}]"
 
 
 def _interval_over(row: Mapping[str, Any]) -> str:
@@ -58,7 +47,7 @@ def differences_table(content: Mapping[str, Any]) -> str:
     """Return a table with a line per comparison: our differences, the paper's beside them.
 
     Args:
-        content: of `ablations.json`.
+        content: the content of `ablations.json`.
     """
 
     def cells(row: Mapping[str, Any]) -> Iterator[str]:
@@ -71,7 +60,7 @@ def differences_table(content: Mapping[str, Any]) -> str:
         else:
             yield from (_difference(row["ours"][metric]) for metric in ("AP", "AP75"))
             yield _interval_over(row)
-        yield " / ".join(_signed(paper.get(metric)) for metric in ("AP", "AP75"))
+        yield " / ".join(shown(paper.get(metric), signed=True) for metric in ("AP", "AP75"))
 
     header = ["the paper's", "comparison", "AP here", "AP75 here", "interval over"]
     header += ["the paper, AP / AP75"]
@@ -83,7 +72,7 @@ def _absolute_table(content: Mapping[str, Any]) -> str:
 
     def mean(runs: Sequence[Mapping[str, Any]], task: str) -> str:
         if any(task not in run["metrics"] for run in runs):
-            return _NONE
+            return NO_NUMBER
         values = [
             float(np.mean([run["metrics"][task][metric] for run in runs]))
             for metric in ("AP", "AP50", "AP75")
@@ -105,16 +94,15 @@ def _absolute_table(content: Mapping[str, Any]) -> str:
 
 
 def ablations_page(content: Mapping[str, Any]) -> str:
-    """Return docs/ablations.md.
+    """Return the generated part of docs/ablations.md.
 
     Args:
-        content: of `ablations.json`, with one run at least.
+        content: the content of `ablations.json`, with at least one run.
     """
     runs, settings = content["runs"], content["settings"]
     devices = sorted({run["device"] for run in runs})
     versions = runs[0]["versions"]
     head = _HEAD.format(
-        command=COMMAND,
         ablations=ABLATIONS,
         runs=len(runs),
         seconds=round(float(np.mean([run["train_seconds"] for run in runs]))),

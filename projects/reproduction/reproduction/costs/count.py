@@ -1,10 +1,10 @@
 """Parameters and FLOPs of the models, counted by fvcore, part by part.
 
-What a detector computes depends on the image: on how many proposals and detections it gives. Here
-the image is a size, and the numbers are those that the config allows, so the figures are the
-model's alone: the backbone and the RPN's head are run on an image, each branch on one RoI, and the
-branch's count is multiplied by the number of RoIs, which it grows with exactly. FCIS's score maps
-are of the image; it has no branches. Weights and pixels are zeros; they do not matter.
+What a detector computes depends on how many proposals and detections an image gives. Here the image
+is only a size, and the config's limits stand for these numbers, so the figures depend on the model
+alone. The backbone and the RPN's head run on an image. Each branch runs on one RoI, and its count
+is multiplied by the number of RoIs, since it grows in proportion. FCIS has no branches: its score
+maps cover the image. Weights and pixels are zeros, which do not change a count.
 """
 
 import copy
@@ -58,7 +58,7 @@ _Cache = dict[tuple[str, tuple[tuple[int, ...], ...]], int]
 
 
 class _Layers(nn.Module):
-    """The layers of a mask or keypoint head, without the loss or the reading of its output."""
+    """The layers of a mask or keypoint head, without its loss and without decoding its output."""
 
     def __init__(self, head: Any) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _ScoreMaps(nn.Module):
 
 
 class _SpatialMean(nn.Module):
-    """What `Res5ROIHeads` does between res5 and the box predictor."""
+    """The mean over positions, which `Res5ROIHeads` takes between res5 and the box predictor."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (R, C, H, W) to (R, C)."""
@@ -96,7 +96,7 @@ class _SpatialMean(nn.Module):
 
 
 class _Head(nn.Module):
-    """The RPN's head, called with tensors in place of a list."""
+    """The RPN's head, called with tensors instead of a list."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class _Head(nn.Module):
 
 
 def image_size(cfg: CfgNode) -> tuple[int, int]:
-    """Return (height, width) in pixels of the image that a config's FLOPs are counted on."""
+    """Return the size of the image for which FLOPs are counted: (height, width) in pixels."""
     city = any(name.startswith("cityscapes") for name in cfg.DATASETS.TEST)
     shorter = cfg.INPUT.MIN_SIZE_TEST
     longer = shorter * (_CITYSCAPES_ASPECT if city else _ASPECT)
@@ -119,10 +119,11 @@ def image_size(cfg: CfgNode) -> tuple[int, int]:
 
 
 def _count(part: nn.Module, inputs: Sequence[torch.Tensor], cache: _Cache) -> int:
-    """Return the FLOPs of a part, whose weights may be on the meta device.
+    """Return the FLOPs of a part. Its weights may be on the meta device.
 
-    fvcore traces, and PyTorch does not trace convolutions on that device: a copy of the part gets
-    weights of zero on the CPU. What `repr` shows, with the shapes of the inputs, decides the count.
+    fvcore traces the part, and PyTorch cannot trace convolutions on the meta device. So a copy of
+    the part gets weights of zero on the CPU. The part's `repr` and the shapes of its inputs decide
+    the count, so they are the key in `cache`.
     """
     key = repr(part), tuple(tuple(tensor.shape) for tensor in inputs)
     if key not in cache:
@@ -150,8 +151,8 @@ def _count_per_roi(roi_heads: Any, channels: int, cache: _Cache) -> dict[str, in
     """Return part -> FLOPs for one RoI.
 
     Args:
-        roi_heads: detectron2's, or a subclass.
-        channels: of the feature maps that RoIs are pooled from.
+        roi_heads: RoI heads of detectron2, or a subclass.
+        channels: number of channels of the feature maps that RoIs are pooled from.
         cache: see `count_flops`.
     """
     if isinstance(roi_heads, Res5ROIHeads):
@@ -186,14 +187,14 @@ def count_flops(
     detections: int,
     cache: _Cache | None = None,
 ) -> dict[str, int]:
-    """Return the FLOPs of one inference: part -> number, for each of `PARTS` that there is.
+    """Return the FLOPs of one inference: part -> number, for each of `PARTS` that the model has.
 
     Args:
         model: a `GeneralizedRCNN`, on any device.
         size: (height, width) of the image in pixels, multiples of 32.
-        proposals: RoIs of the box branch.
-        detections: RoIs of the mask and the keypoint branch.
-        cache: counts of parts that other models share; filled in.
+        proposals: number of RoIs for the box branch.
+        detections: number of RoIs for the mask branch and the keypoint branch.
+        cache: counts of parts that other models share; new counts are added.
 
     Raises:
         UserError: `size` does not fit, the ROI heads are of an unknown kind, or a part has an
@@ -230,10 +231,10 @@ def count_flops(
 
 
 def count_costs(cfg: CfgNode, cache: _Cache | None = None) -> dict[str, Any]:
-    """Return what a config's model costs.
+    """Count the parameters and FLOPs of a config's model.
 
     Args:
-        cfg: of a `GeneralizedRCNN`; it is not changed.
+        cfg: the config of a `GeneralizedRCNN`; it is not changed.
         cache: see `count_flops`.
 
     Returns:
@@ -246,7 +247,7 @@ def count_costs(cfg: CfgNode, cache: _Cache | None = None) -> dict[str, Any]:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"
-    with torch.device("meta"):  # no memory, and no time, for weights that nobody looks at
+    with torch.device("meta"):  # weights take no memory and no time there
         model = build_model(cfg)
     parameters = {
         "total": sum(p.numel() for p in model.parameters()),
@@ -266,7 +267,7 @@ def measure_models(names: Sequence[str]) -> dict[str, Any]:
     """Return the content of `model_costs.json`.
 
     Args:
-        names: configs, this package's or of detectron2's zoo, see `mask_rcnn_ext.model_zoo`.
+        names: names of configs, ours or in detectron2's zoo; see `mask_rcnn_ext.model_zoo`.
 
     Returns:
         `{"conventions", "versions", "models": [{"config": name, ...}]}`; see `count_costs`.

@@ -1,16 +1,13 @@
 """docs/models.md: what the models cost, from `results/model_costs.json`."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from mask_rcnn_ext.errors import UserError
+from ..markdown import COMMAND, markdown_table
 
-__all__ = ["COMMAND", "COSTS", "costs_page", "costs_table", "markdown_table", "read_json"]
+__all__ = ["COSTS", "costs_page", "costs_table"]
 
 COSTS = "results/model_costs.json"
-COMMAND = "python projects/reproduction/make_tables.py"  # writes all generated pages
 
 _HEAD = """\
 # What the models cost
@@ -34,40 +31,12 @@ _CONVENTIONS = {
 _PARTS = ("backbone", "rpn", "maps", "box", "mask", "keypoint")
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Iterable[str]], words: int = 0) -> str:
-    """Return a Markdown table.
-
-    Args:
-        header: of each column.
-        rows: the cells, escaped where they need it.
-        words: number of columns of text; those after them are numbers, aligned to the right. 0: all
-            are text.
-    """
-    rule = ["---:" if 0 < words <= column else "---" for column in range(len(header))]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *rows))
-
-
-def read_json(path: Path, mend: str) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises:
-        UserError: there is none; `mend` is the last sentence of the message.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}. {mend}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected an object, got a {type(content).__name__}. {mend}")
-    return content
-
-
 def costs_table(content: Mapping[str, Any], folder: str | None = None) -> str:
     """Return the table of `model_costs.json`.
 
     Args:
-        content: of the file.
-        folder: where the configs are, seen from the page, for links to them; None: no links.
+        content: the content of the file.
+        folder: path from the page to the configs, for links to them; None: no links.
     """
 
     def cells(model: Mapping[str, Any]) -> list[str]:
@@ -89,7 +58,7 @@ def costs_page(content: Mapping[str, Any]) -> str:
     """Return docs/models.md.
 
     Args:
-        content: of `model_costs.json`.
+        content: the content of `model_costs.json`.
     """
     conventions = [
         f"- {title}: {content['conventions'][key]}." for key, title in _CONVENTIONS.items()

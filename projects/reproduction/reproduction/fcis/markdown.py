@@ -1,24 +1,19 @@
-"""docs/fcis_comparison.md, from `results/fcis_comparison.json`."""
+"""The generated part of docs/fcis_comparison.md, from `results/fcis_comparison.json`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mask_rcnn_ext.overlap.comparison import METRICS
-from mask_rcnn_ext.overlap.matching import LEVELS
 from mask_rcnn_ext.report.comparison_answers import answer_rows, lattice_rows, sentences
 from mask_rcnn_ext.report.text import shown
 
-from ..costs.page import COMMAND, markdown_table
+from ..markdown import markdown_table
 
-__all__ = ["COMPARISON", "comparison_doc", "comparison_summary"]
+__all__ = ["COMPARISON", "comparison_doc"]
 
 COMPARISON = "results/fcis_comparison.json"
 
 _HEAD = """\
-# {first} and {second} where objects overlap
-
-<!-- `make compare` trains and measures; `{command}` writes this file; edits are lost. -->
-
 The small {first} ([{config_a}](../{config_a})) and the small {second}
 ([{config_b}](../{config_b})), trained with the same backbone, data and schedule
 ({iterations} iterations of {batch} images of `{train}`), {seeds} of each, measured on
@@ -62,10 +57,10 @@ have these lines, too. In brackets: 95 % intervals, {method}.
 
 
 def comparison_doc(content: Mapping[str, Any]) -> str:
-    """Return docs/fcis_comparison.md.
+    """Return the generated part of docs/fcis_comparison.md.
 
     Args:
-        content: of `fcis_comparison.json`.
+        content: the content of `fcis_comparison.json`.
     """
     first, second = content["names"]
     configs, runs = content["configs"], content["runs"]
@@ -76,7 +71,6 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
     head = _HEAD.format(
         first=first,
         second=second,
-        command=COMMAND,
         comparison=COMPARISON,
         config_a=configs[variants[0]],
         config_b=configs[variants[1]],
@@ -107,19 +101,6 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
     parts += [_MEANINGS, _meanings(content)]
     parts += ["\n## The runs\n\n", _runs_table(runs), _differing(configs)]
     return "".join(parts)
-
-
-def comparison_summary(content: Mapping[str, Any]) -> str:
-    """Return the README's part: the APs by overlap, the answers, and both in words.
-
-    Args:
-        content: of `fcis_comparison.json`.
-    """
-    names = ["AP/AP", *(f"overlap/AP_{level}" for level in LEVELS)]
-    header = ["", *content["names"], "difference", "95 % interval"]
-    answers = ((label.replace("|", r"\|"), *cells) for label, *cells, _ in answer_rows(content))
-    table = markdown_table(header, [*_ap_rows(content, names), *answers], words=1)
-    return "\n".join([table, *(f"- {sentence}" for sentence in sentences(content)), ""])
 
 
 def _levels_table(content: Mapping[str, Any]) -> str:

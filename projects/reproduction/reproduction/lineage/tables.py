@@ -6,7 +6,7 @@ from typing import Any
 
 from mask_rcnn_ext.report.text import shown
 
-from ..costs.page import markdown_table
+from ..markdown import markdown_table
 from .papers import LINEAGE as PUBLISHED
 from .papers import Published
 

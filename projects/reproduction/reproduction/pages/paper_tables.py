@@ -1,8 +1,8 @@
-"""The paper's tables in Markdown: configs/README.md and README.md's table of configs.
+"""The tables of configs in configs/README.md, README.md and docs/configs.md.
 
-They come from `mask_rcnn_ext.paper`, see `generated_pages`. The published numbers are the paper's,
-those of weights are detectron2's. A number of ours stands there when `results/<config>.json` is the
-`results.json` of a run of that config.
+They come from `mask_rcnn_ext.paper`. The published numbers are the paper's, the numbers of weights
+are detectron2's. Our number is there when `results/<config>.json` is the `results.json` of a run of
+that config.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,10 +12,31 @@ from pathlib import Path
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.paper import NO_ROW, Checkpoint, Row
 
-from ..costs.page import COMMAND, markdown_table, read_json
-from ..lineage.tables import lineage_configs
+from ..fcis.markdown import COMPARISON
+from ..lineage.papers import LINEAGE as PUBLISHED
+from ..lineage.tables import LINEAGE, lineage_configs
+from ..markdown import COMMAND, markdown_table, read_json
 
-__all__ = ["configs_page", "configs_table"]
+__all__ = ["configs_page", "configs_table", "methods_table"]
+
+# README's table: (method, config). First what a reader looks for, then what was trained here.
+_METHODS = (
+    ("Mask R-CNN, ResNet-50-FPN", "mask_rcnn_R50_FPN"),
+    ("Mask R-CNN, ResNet-101-FPN", "mask_rcnn_R101_FPN"),
+    ("Mask R-CNN, ResNeXt-101-FPN", "mask_rcnn_X101_FPN"),
+    ("Mask R-CNN, ResNet-50-C4", "mask_rcnn_R50_C4"),
+    ("Mask R-CNN for keypoints, ResNet-50-FPN", "keypoints/keypoint_rcnn_R50_FPN"),
+    ("FCIS, ResNet-101", "fcis_R101_C5_dilated"),
+    ("Faster R-CNN, ResNet-101-FPN", "faster_rcnn_R101_FPN"),
+    ("Faster R-CNN, VGG-16", "lineage/faster_rcnn_VGG16"),
+    ("Fast R-CNN, VGG-16", "lineage/fast_rcnn_VGG16"),
+    ("R-CNN, VGG-16", "lineage/rcnn_VGG16"),
+    ("Mask R-CNN, small: the demo", "shapes/mask_rcnn_tiny_FPN"),
+    ("FCIS, small", "shapes/fcis_tiny"),
+    ("Faster R-CNN, small", "shapes/lineage/faster_rcnn_tiny"),
+    ("Fast R-CNN, small", "shapes/lineage/fast_rcnn_tiny"),
+    ("R-CNN, small", "shapes/lineage/rcnn_tiny"),
+)
 
 _TASKS = {"segm": "mask", "bbox": "box", "keypoints": "keypoint"}
 _TITLES = {
@@ -51,8 +72,8 @@ deviations:
     python train_net.py --num-gpus 8 --config-file configs/mask_rcnn_R50_FPN.yaml
 
 `shapes/` is for the embedded data set: the demo and the small counterparts of the ablations and
-of the lineage.
-Their figures are in the [README](../README.md). What each model costs:
+of the lineage. Their figures are in [docs/ablations.md](../docs/ablations.md) and
+[docs/lineage.md](../docs/lineage.md). The parameters and FLOPs of each model are in
 [docs/models.md](../docs/models.md).
 
 ## By name, and with weights
@@ -230,18 +251,46 @@ def _published(rows: Sequence[Row]) -> str:
     return "; ".join(f"{aps} ({split})" for split, aps in found.items() if aps) or "not printed"
 
 
+def methods_table(root: Path, rows: Sequence[Row]) -> str:
+    """Return README's table: method, config, the paper's AP, ours; `results/` is below `root`."""
+    lineage = {f"lineage/{m['variant']}": m for m in read_json(root / LINEAGE, "")["methods"]}
+    fcis = [run for run in read_json(root / COMPARISON, "")["runs"] if run["model"] == "FCIS"]
+
+    def ours(config: str) -> str:
+        if config == "shapes/fcis_tiny":
+            mean = sum(run["metrics"]["segm"]["AP"] for run in fcis) / len(fcis)
+            return f"mask {mean:.1f} (mean of {len(fcis)} trainings)"
+        if method := lineage.get(config.removeprefix("shapes/")):
+            return f"box {method['metrics']['bbox']['AP']:.1f}"
+        found = _ours(root, config)
+        return _NONE if found == _NOT_RUN else found.removesuffix(" (occluded_shapes_val)")
+
+    def published(config: str) -> str:
+        for paper_row in PUBLISHED:
+            if paper_row.config == config and paper_row.metric == "mAP":
+                return f"mAP {paper_row.value:.1f} (VOC 2007)"
+        own = [row for row in rows if row.config == config]
+        return _published(own) if own else _NONE
+
+    cells = (
+        (method, _link(config, "configs/"), published(config), ours(config))
+        for method, config in _METHODS
+    )
+    return markdown_table(["method", "config", "AP in the paper", "AP here"], cells)
+
+
 def configs_table(root: Path, rows: Sequence[Row]) -> str:
-    """Return README's table, a line per config; `results/` is read below `root`."""
+    """Return the table of docs/configs.md, a line per config; `results/` is below `root`."""
 
     def cells(config: str) -> Sequence[str]:
         own = [row for row in rows if row.config == config]
         tables = ", ".join(dict.fromkeys("4.2" if r.table == "text" else r.table for r in own))
         fits = [c for c in own[0].checkpoints if c.fit != "different"]
         zoo = _zoo(fits).replace(" (identical)", "") if fits else ""
-        return _link(config, "configs/"), tables, _published(own), zoo, _ours(root, config)
+        return _link(config, "../configs/"), tables, _published(own), zoo, _ours(root, config)
 
     names = dict.fromkeys(row.config for row in rows if row.config)
-    demo = (_link(_DEMO, "configs/"), "the demo", "", "", _ours(root, _DEMO))
+    demo = (_link(_DEMO, "../configs/"), "the demo", "", "", _ours(root, _DEMO))
     header = ["config", "table or section", "AP in the paper"]
     header += ["weights in detectron2's zoo that fit", "ours"]
     return markdown_table(header, [*map(cells, names), demo])

@@ -1,7 +1,7 @@
-"""The Markdown that is generated: parts of README.md, and pages in configs/ and docs/.
+"""The Markdown that is generated: configs/README.md, docs/models.md, and parts of other pages.
 
-They come from `mask_rcnn_ext.paper` and from the files in `results/`, by
-`projects/reproduction/make_tables.py`; a test fails when one is stale.
+`projects/reproduction/make_tables.py` writes it from `mask_rcnn_ext.paper`, from the comments in
+`mask_rcnn_ext/config.py` and from the files in `results/`. A test fails when a page is stale.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,21 @@ from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.paper import ROWS, Row
 
-from ..ablations.markdown import ABLATIONS, ablations_page, differences_table
-from ..costs.page import COMMAND, COSTS, costs_page, read_json
-from ..fcis.markdown import COMPARISON, comparison_doc, comparison_summary
+from ..ablations.markdown import ABLATIONS, ablations_page
+from ..costs.page import COSTS, costs_page
+from ..fcis.markdown import COMPARISON, comparison_doc
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
-from .paper_tables import configs_page, configs_table
+from ..markdown import COMMAND, read_json
+from .config_keys import keys_table
+from .paper_tables import configs_page, configs_table, methods_table
 
 __all__ = [
     "ABLATIONS_TABLE",
     "COMPARISON_TABLE",
     "CONFIGS_TABLE",
+    "KEYS_TABLE",
     "LINEAGE_TABLE",
+    "METHODS_TABLE",
     "PUBLISHED_TABLE",
     "markers",
     "pages",
@@ -29,66 +33,71 @@ __all__ = [
     "write_pages",
 ]
 
-_COMPARE = "Run: python projects/reproduction/run_comparison.py"
-CONFIGS_TABLE, ABLATIONS_TABLE = "the table of configs", "the table of ablations"
+METHODS_TABLE = "the table of methods"
+CONFIGS_TABLE, KEYS_TABLE = "the table of configs", "the table of keys"
+ABLATIONS_TABLE = "the ablations' numbers"
 COMPARISON_TABLE = "the comparison's numbers"
 LINEAGE_TABLE = "the lineage's numbers"
 PUBLISHED_TABLE = "the lineage's published numbers"
 
 
 def markers(what: str) -> tuple[str, str]:
-    """Return the README's lines before and after a table, such as `CONFIGS_TABLE`."""
+    """Return the lines of a page before and after a generated part, such as `CONFIGS_TABLE`."""
     return (
         f"<!-- {what.capitalize()}: `{COMMAND}` writes it; edits are lost. -->",
         f"<!-- End of {what}. -->",
     )
 
 
-def _with_table(readme: str, what: str, table: str, path: Path) -> str:
-    """Return the README with what is between the markers of `what` replaced."""
+def _replace_part(text: str, what: str, part: str, path: Path) -> str:
+    """Return the page `text` with `part` between the markers of `what`."""
     first, last = markers(what)
-    head, begin, rest = readme.partition(first)
+    head, begin, rest = text.partition(first)
     _, end, tail = rest.partition(last)
     if not begin or not end:
         raise UserError(
             f"{path}: expected the lines {first!r} and {last!r}, which {what} goes between; put "
             "them back"
         )
-    return f"{head}{first}\n\n{table}\n{last}{tail}"
+    return f"{head}{first}\n\n{part}\n{last}{tail}"
 
 
 def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
-    """Return what the generated pages should hold: path relative to `root` -> whole text.
+    """Return what the generated pages should hold: path relative to `root` -> complete text.
 
     Args:
-        root: of the checkout; `results/` and the README's own words are read there.
-        rows: of the paper.
+        root: the checkout; `results/` and the hand-written text of the pages are read there.
+        rows: the rows of the paper.
 
     Raises:
-        UserError: a file of results or the README is missing or broken.
+        UserError: a file of results or a page with hand-written text is missing or broken.
     """
-    path = root / "README.md"
-    try:
-        readme = path.read_text("utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}. Give --root a checkout") from error
     costs = read_json(root / COSTS, "Run: python projects/reproduction/model_costs.py")
     ablations = read_json(root / ABLATIONS, "Run: python projects/reproduction/run_ablations.py")
-    readme = _with_table(readme, CONFIGS_TABLE, configs_table(root, rows), path)
-    readme = _with_table(readme, ABLATIONS_TABLE, differences_table(ablations), path)
-    comparison = read_json(root / COMPARISON, _COMPARE)
-    readme = _with_table(readme, COMPARISON_TABLE, comparison_summary(comparison), path)
-    if (root / LINEAGE).exists() or markers(LINEAGE_TABLE)[0] in readme:
-        lineage = read_json(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
-        readme = _with_table(readme, LINEAGE_TABLE, lineage_summary(lineage), path)
-        readme = _with_table(readme, PUBLISHED_TABLE, published_table(), path)
-    return {
-        "configs/README.md": configs_page(root, rows),
-        "README.md": readme,
-        "docs/models.md": costs_page(costs),
-        "docs/ablations.md": ablations_page(ablations),
-        "docs/fcis_comparison.md": comparison_doc(comparison),
+    comparison = read_json(root / COMPARISON, "Run: python projects/reproduction/run_comparison.py")
+    lineage = read_json(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
+    parts = {
+        "README.md": {METHODS_TABLE: methods_table(root, rows)},
+        "docs/configs.md": {CONFIGS_TABLE: configs_table(root, rows), KEYS_TABLE: keys_table()},
+        "docs/ablations.md": {ABLATIONS_TABLE: ablations_page(ablations)},
+        "docs/fcis_comparison.md": {COMPARISON_TABLE: comparison_doc(comparison)},
+        "docs/lineage.md": {
+            LINEAGE_TABLE: lineage_summary(lineage),
+            PUBLISHED_TABLE: published_table(),
+        },
     }
+    texts = {"configs/README.md": configs_page(root, rows), "docs/models.md": costs_page(costs)}
+    for name, generated in parts.items():
+        try:
+            text = (root / name).read_text("utf-8")
+        except OSError as error:
+            raise UserError(
+                f"{root / name} cannot be read: {error}. Give --root a checkout"
+            ) from error
+        for what, part in generated.items():
+            text = _replace_part(text, what, part, root / name)
+        texts[name] = text
+    return texts
 
 
 def _differing(root: Path, rows: Sequence[Row]) -> dict[str, str]:
@@ -100,12 +109,12 @@ def _differing(root: Path, rows: Sequence[Row]) -> dict[str, str]:
 
 
 def stale_pages(root: Path, rows: Sequence[Row] = ROWS) -> list[str]:
-    """Return the paths, relative to `root`, of the pages that are not what `pages` says."""
+    """Return the paths, relative to `root`, of the pages that differ from what `pages` returns."""
     return list(_differing(root, rows))
 
 
 def write_pages(root: Path, rows: Sequence[Row] = ROWS) -> list[str]:
-    """Write the pages that are stale, each whole or not at all; return their relative paths.
+    """Write the pages that are stale, each atomically; return their relative paths.
 
     Raises:
         UserError: see `pages`; or a file cannot be written.

@@ -1,0 +1,48 @@
+"""What the generated Markdown pages share: reading a result file, writing a table."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from mask_rcnn_ext.errors import UserError
+
+__all__ = ["COMMAND", "markdown_table", "read_json"]
+
+COMMAND = "python projects/reproduction/make_tables.py"  # writes all generated pages
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Iterable[str]], words: int = 0) -> str:
+    """Return a Markdown table.
+
+    Args:
+        header: the titles of the columns.
+        rows: the cells of each row; a pipe in a cell has to be escaped.
+        words: the number of columns that hold text. The columns after them hold numbers, which are
+            aligned to the right. 0: all columns hold text.
+    """
+    align = ["right" if 0 < words <= column else "left" for column in range(len(header))]
+    cells = [list(row) for row in rows]
+    table = tabulate(cells, list(header), "pipe", colalign=align, disable_numparse=True)
+    return f"{table}\n"
+
+
+def read_json(path: Path, fix: str) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Args:
+        path: the file.
+        fix: the last sentence of the error message, which says how to get the file.
+
+    Raises:
+        UserError: the file cannot be read or holds no object.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}. {fix}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object, got a {type(content).__name__}. {fix}")
+    return content

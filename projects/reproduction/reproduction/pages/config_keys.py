@@ -1,0 +1,45 @@
+"""The table of the config keys that `mask_rcnn_ext/config.py` adds, from the comments there."""
+
+import inspect
+import re
+from collections.abc import Iterator
+
+from mask_rcnn_ext import config
+
+from ..markdown import markdown_table
+
+__all__ = ["config_keys", "keys_table"]
+
+
+def config_keys() -> Iterator[tuple[list[tuple[str, str]], str]]:
+    """Yield ([(key, default), ...], description) in the order of `config.py`.
+
+    A description is the comment above a `_declare` call. Calls that follow one another directly
+    share the comment above the first.
+    """
+    keys: list[tuple[str, str]] = []
+    comment: list[str] = []
+    for line in (*inspect.getsource(config).splitlines(), ""):
+        call = re.fullmatch(r'    _declare\(cfg, "([A-Z0-9_.]+)", (.+)\)', line)
+        if call:
+            keys.append((call[1], call[2]))
+            continue
+        if keys:
+            yield keys, " ".join(comment)
+            keys, comment = [], []
+        comment = [*comment, line[6:]] if line.startswith("    # ") else []
+
+
+def keys_table() -> str:
+    """Return the Markdown table: key, default, meaning."""
+    return markdown_table(
+        ["key", "default", "meaning"],
+        (
+            [
+                ", ".join(f"`{key}`" for key, _ in keys),
+                ", ".join(f"`{default}`" for default in dict.fromkeys(d for _, d in keys)),
+                description.replace("|", r"\|"),
+            ]
+            for keys, description in config_keys()
+        ),
+    )
