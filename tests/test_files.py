@@ -151,5 +151,5 @@ def test_require_writable_names_the_folder_and_the_reason(tmp_path, monkeypatch)
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", denied)
-    with pytest.raises(UserError, match=r"Permission denied\. Give another folder, or mend its"):
+    with pytest.raises(UserError, match=r"Permission denied\. Give another folder, or fix its"):
         require_writable(tmp_path)

@@ -27,6 +27,7 @@ from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
 from ..errors import UserError
+from ..files import read_json_or_none
 from .shape_drawing import CLASSES, SIZE, draw_image
 
 __all__ = ["SPLITS", "checksum", "draw_split", "register_occluded_shapes"]
@@ -82,11 +83,8 @@ def draw_split(split: str, folder: str | os.PathLike[str]) -> None:
 
 
 def _is_drawn(folder: Path, split: str) -> bool:
-    try:
-        with open(folder / "annotations.json") as f:
-            return bool(json.load(f)["info"] == _info(split))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    coco = read_json_or_none(folder / "annotations.json")
+    return isinstance(coco, dict) and coco.get("info") == _info(split)
 
 
 def _write_split(split: str, folder: Path) -> None:

@@ -1,13 +1,13 @@
 """docs/models.md: what the models cost, from `results/model_costs.json`."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.files import read_json
 
-__all__ = ["COMMAND", "COSTS", "costs_page", "costs_table", "markdown_table", "read_json"]
+__all__ = ["COMMAND", "COSTS", "costs_page", "costs_table", "markdown_table", "read_results"]
 
 COSTS = "results/model_costs.json"
 COMMAND = "python projects/reproduction/make_tables.py"  # writes all generated pages
@@ -47,18 +47,19 @@ def markdown_table(header: Sequence[str], rows: Iterable[Iterable[str]], words: 
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *rows))
 
 
-def read_json(path: Path, mend: str) -> dict[str, Any]:
-    """Return the object in a JSON file.
+def read_results(path: Path, fix: str) -> dict[str, Any]:
+    """Return the json object in a file of results.
+
+    Args:
+        path: the file.
+        fix: the last sentence of an error message, which tells the user what to do.
 
     Raises:
-        UserError: there is none; `mend` is the last sentence of the message.
+        UserError: the file cannot be read, or does not hold a json object.
     """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}. {mend}") from error
+    content = read_json(path, fix)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected an object, got a {type(content).__name__}. {mend}")
+        raise UserError(f"{path}: expected an object, got a {type(content).__name__}. {fix}")
     return content
 
 

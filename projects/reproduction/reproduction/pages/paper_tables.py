@@ -12,7 +12,7 @@ from pathlib import Path
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.paper import NO_ROW, Checkpoint, Row
 
-from ..costs.page import COMMAND, markdown_table, read_json
+from ..costs.page import COMMAND, markdown_table, read_results
 from ..lineage.tables import lineage_configs
 
 __all__ = ["configs_page", "configs_table"]
@@ -117,7 +117,7 @@ def _ours(root: Path, config: str) -> str:
     path = root / (_DEMO_RESULTS if config == _DEMO else f"results/{config}.json")
     if not path.is_file():
         return _NOT_RUN
-    record = read_json(path, "Put a run's results.json there, or nothing")
+    record = read_results(path, "Put a run's results.json there, or nothing")
     values = {
         f"{task}/AP": record[task]["AP"]
         for task in _TASKS

@@ -12,7 +12,7 @@ from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.paper import ROWS, Row
 
 from ..ablations.markdown import ABLATIONS, ablations_page, differences_table
-from ..costs.page import COMMAND, COSTS, costs_page, read_json
+from ..costs.page import COMMAND, COSTS, costs_page, read_results
 from ..fcis.markdown import COMPARISON, comparison_doc, comparison_summary
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from .paper_tables import configs_page, configs_table
@@ -72,14 +72,14 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
         readme = path.read_text("utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}. Give --root a checkout") from error
-    costs = read_json(root / COSTS, "Run: python projects/reproduction/model_costs.py")
-    ablations = read_json(root / ABLATIONS, "Run: python projects/reproduction/run_ablations.py")
+    costs = read_results(root / COSTS, "Run: python projects/reproduction/model_costs.py")
+    ablations = read_results(root / ABLATIONS, "Run: python projects/reproduction/run_ablations.py")
     readme = _with_table(readme, CONFIGS_TABLE, configs_table(root, rows), path)
     readme = _with_table(readme, ABLATIONS_TABLE, differences_table(ablations), path)
-    comparison = read_json(root / COMPARISON, _COMPARE)
+    comparison = read_results(root / COMPARISON, _COMPARE)
     readme = _with_table(readme, COMPARISON_TABLE, comparison_summary(comparison), path)
     if (root / LINEAGE).exists() or markers(LINEAGE_TABLE)[0] in readme:
-        lineage = read_json(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
+        lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
         readme = _with_table(readme, LINEAGE_TABLE, lineage_summary(lineage), path)
         readme = _with_table(readme, PUBLISHED_TABLE, published_table(), path)
     return {
