@@ -1,23 +1,133 @@
-"""Reads a COCO-format json and checks its ids, its references and its image files."""
+"""Reads a COCO-format json and checks it: ids, references, image files, annotations."""
 
 import contextlib
+import logging
 import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from ..errors import UserError, name_some, nearest
 from ..files import read_json
+from .annotations import IssueCounter, clean_annotations, complete_ids
 
-__all__ = ["HEADERS_CHECKED", "check_image_files", "read_coco_json"]
-
+__all__ = [
+    "HEADERS_CHECKED",
+    "CocoJson",
+    "category_table",
+    "check_coco_json",
+    "check_image_files",
+    "read_coco_json",
+]
 
 HEADERS_CHECKED = 2000  # images whose header is compared with the json, evenly spread over the file
 
 _EXIF_ORIENTATION = 0x0112
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CocoJson:
+    """A checked COCO json.
+
+    Attributes:
+        path: the file that was read.
+        content: the json object, cleaned so that detectron2 and pycocotools can read all of it.
+        changed: `content` differs from the file, so that the file itself cannot be used.
+        polygons: every instance that is not a crowd has polygons.
+    """
+
+    path: str
+    content: dict[str, Any]
+    changed: bool
+    polygons: bool
+
+
+def check_coco_json(
+    json_file: str,
+    image_root: str,
+    *,
+    strict: bool = False,
+    masks: bool = True,
+    allow_empty: bool = False,
+) -> CocoJson:
+    """Read a COCO-format json, check it against its images, and clean its annotations.
+
+    A malformed annotation (degenerate box, empty or wrong mask, no box and no mask) is dropped, and
+    a warning counts the dropped annotations by reason. Boxes that stick out of the image are
+    clipped; missing `area`, `bbox`, `id`, `iscrowd`, `width` and `height` are filled in; `ignore`
+    becomes `iscrowd`. The log also counts these changes.
+
+    Args:
+        json_file: path of the json.
+        image_root: folder of the images.
+        strict: raise an error for a malformed annotation instead of dropping it.
+        masks: treat an instance without a segmentation as malformed. If off, it is kept, and a
+            missing `area` is the area of its box.
+        allow_empty: accept a file without annotations, as validation data may be.
+
+    Returns:
+        The checked file.
+
+    Raises:
+        UserError: the file is not COCO format, or contradicts itself or the images; images are
+            missing; no instance is left; or, with `strict`, an annotation is malformed.
+    """
+    content = read_coco_json(json_file)
+    category_table(content, json_file)
+    completed, dropped = IssueCounter(), IssueCounter()
+    for image_id in check_image_files(content["images"], image_root, json_file):
+        completed.add("image size read from the file", image_id)
+    complete_ids(content["annotations"], completed)
+    total = len(content["annotations"])
+    folders = (os.path.dirname(os.path.abspath(json_file)), image_root)
+    kept, missing = clean_annotations(content, folders, strict, masks, completed, dropped)
+    if missing:
+        raise UserError(
+            f"{json_file}: {len(missing)} mask files are missing: {name_some(missing)}; "
+            f"looked for in {folders[0]} and {folders[1]}"
+        )
+    malformed = f"{dropped.total} of {total} annotations: {dropped}"
+    if "no segmentation" in dropped.issues and masks:
+        malformed += ". A model without masks, MODEL.MASK_ON False, needs only their boxes"
+    if dropped.issues and strict:
+        raise UserError(f"{json_file}: malformed {malformed}. Fix them, or leave out --strict-data")
+    if not any(not a["iscrowd"] for a in kept) and ((total and not kept) or not allow_empty):
+        why = f"; malformed: {malformed}" if dropped.issues else ""
+        raise UserError(f"{json_file}: no instance to learn from or to compare with{why}")
+    if dropped.issues:
+        logger.warning("%s: dropped %s", json_file, malformed)
+    if completed.issues:
+        logger.info("%s: completed %s", json_file, completed)
+    # Some releases of pycocotools cannot load results for a file without `info`.
+    changed = bool(dropped.issues or completed.issues) or "info" not in content
+    content.setdefault("info", {})
+    content["annotations"] = kept
+    polygons = all(a["iscrowd"] or isinstance(a.get("segmentation", []), list) for a in kept)
+    return CocoJson(json_file, content, changed, polygons)
+
+
+def category_table(content: dict[str, Any], path: str) -> dict[int, str]:
+    """Return the categories of a COCO json, id -> name, sorted by id.
+
+    Raises:
+        UserError: a name is missing or occurs twice.
+    """
+    categories = content["categories"]
+    for category in categories:
+        if not isinstance(category.get("name"), str) or not category["name"]:
+            raise UserError(f"{path}: category {category['id']} has no `name`")
+    table = {c["id"]: c["name"] for c in sorted(categories, key=lambda c: c["id"])}
+    repeated = [name for name, n in Counter(table.values()).items() if n > 1]
+    if repeated:
+        ids = ", ".join(str(i) for i, name in table.items() if name == repeated[0])
+        raise UserError(f"{path}: the categories {ids} have the same name {repeated[0]!r}")
+    return table
 
 
 def read_coco_json(path: str) -> dict[str, Any]:

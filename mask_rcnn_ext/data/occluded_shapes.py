@@ -1,12 +1,11 @@
 """The embedded data set `occluded_shapes`: overlapping outlines, drawn from a seed at first use.
 
 Every image is 160 x 160 pixels and holds 2 to 6 shapes of five classes. Shapes overlap, often with
-one of their own class or colour, so that only outlines tell instances apart; one class has a hole.
-An instance that is less than 30 % visible is not drawn. Annotations are the visible parts.
+a shape of the same class or colour, so that only outlines separate the instances; one class has a
+hole. An instance that is less than 30 % visible is not drawn. Annotations are the visible parts.
 
-The same pixels come out on every machine, see `shape_drawing`; `checksum` sums up what was drawn,
-and the tests hold its value. The difficulty is fixed: it is part of the data set's version and is
-not changed for the sake of a result.
+The pixels are the same on every machine, see `shape_drawing`; the tests compare `checksum`. The
+difficulty is fixed: it belongs to the version of the data set and is never tuned towards a result.
 
 Layout: `$DETECTRON2_DATASETS/occluded_shapes/{train,val,test}/{000000.png, ..., annotations.json}`.
 """
@@ -49,12 +48,13 @@ def _info(split: str) -> dict[str, Any]:
 
 
 def draw_split(split: str, folder: str | os.PathLike[str]) -> None:
-    """Draw a split into `folder`, whole or not at all; one that holds this version is left.
+    """Draw a split into `folder`, unless this version of the split is already there.
 
-    Several processes may call this at once: the first to finish wins.
+    The folder appears only when it is complete. Several processes may call this at the same time:
+    the first to finish wins.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written to.
     """
     folder = Path(folder)
     if _is_drawn(folder, split):
@@ -72,11 +72,11 @@ def draw_split(split: str, folder: str | os.PathLike[str]) -> None:
         scratch.chmod(0o755)
         _write_split(split, scratch)
         if folder.exists() and not _is_drawn(folder, split):
-            shutil.rmtree(folder, ignore_errors=True)  # an older version, or cut short by hand
+            shutil.rmtree(folder, ignore_errors=True)  # another version, or damaged
         try:
             scratch.rename(folder)
         except OSError:
-            if not _is_drawn(folder, split):  # not because another process was faster
+            if not _is_drawn(folder, split):  # another process was not faster
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -109,7 +109,7 @@ def _write_split(split: str, folder: Path) -> None:
 def checksum(folder: str | os.PathLike[str]) -> str:
     """Return the SHA-256 (hex) over the decoded pixels and the annotations of a drawn split.
 
-    Pixels, not PNG bytes: encoders compress differently from version to version.
+    PNG bytes are not compared, because encoders compress differently from version to version.
     """
     digest = hashlib.sha256()
     coco = json.loads((Path(folder) / "annotations.json").read_text())

@@ -18,7 +18,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.modeling.meta_arch import ProposalNetwork
 
 from ..checkpoint.checkpointer import Checkpointer, local_file
-from ..data.images import read_bgr
+from ..data.images import read_record_bgr
 from ..errors import UserError
 from ..files import file_sha256
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
@@ -87,13 +87,7 @@ class SelectiveSearchMethod:
         return self._propose
 
     def _propose(self, record: dict[str, Any]) -> tuple[Floats, Floats]:
-        image = read_bgr(record["file_name"])
-        size, given = image.shape[:2], (record.get("height"), record.get("width"))
-        if None not in given and size != given:
-            raise UserError(
-                f"{record['file_name']}: expected {given[1]} x {given[0]} pixels (width x height) "
-                f"as its data set says, got {size[1]} x {size[0]}"
-            )
+        image = read_record_bgr(record)
         boxes = selective_search(image, image_id=record["image_id"], **asdict(self))
         return boxes, -np.arange(len(boxes), dtype=np.float32)
 

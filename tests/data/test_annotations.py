@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from mask_rcnn_ext.data.annotations import _rle_runs
-from mask_rcnn_ext.data.own_data import CocoJson, check_coco_json
+from mask_rcnn_ext.data.coco_json import CocoJson, check_coco_json
 from mask_rcnn_ext.errors import UserError
 
 # pycocotools 2.0.11 hands NumPy 2 an array type of the old protocol.
@@ -219,7 +219,7 @@ def test_the_area_of_a_box_without_a_mask(folder, box, area):
 
 
 def test_boxes_without_masks_name_the_way_out(folder, caplog):
-    way_out = "A model without masks, MODEL.MASK_ON False, needs their boxes only"
+    way_out = "A model without masks, MODEL.MASK_ON False, needs only their boxes"
     boxes = annotation(7, segmentation=...)
     with pytest.raises(UserError, match=rf"1 x no segmentation \(first: 7\)\. {way_out}"):
         check(folder, content(boxes))

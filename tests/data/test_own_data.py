@@ -247,8 +247,8 @@ def test_a_clean_dir_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        pytest.param(("t.json", "", "", ""), "give --train-images too", id="no train images"),
-        pytest.param(("", "", "", "d"), "give --val-json too", id="no val json"),
+        pytest.param(("t.json", "", "", ""), "also give --train-images", id="no train images"),
+        pytest.param(("", "", "", "d"), "also give --val-json", id="no val json"),
         pytest.param(("", "", "", ""), "no data given", id="nothing"),
         pytest.param(("t.json", "d", "", ""), "json file not found: .*t.json", id="no file"),
     ],

@@ -100,7 +100,7 @@ def test_polygons_rle_and_bitmaps_decode_to_the_same_mask():
 def test_an_image_of_another_size_than_its_annotations_is_an_error(tmp_path):
     Image.new("RGB", (8, 4)).save(tmp_path / "a.png")
     record = {"file_name": str(tmp_path / "a.png"), "height": 8, "width": 4}
-    with pytest.raises(UserError, match=r"4 x 8 pixels .* say 8 x 4"):
+    with pytest.raises(UserError, match=r"expected 4 x 8 pixels .* got 8 x 4"):
         load_picture(record)
 
 

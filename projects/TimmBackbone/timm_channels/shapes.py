@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 
 from mask_rcnn_ext import UserError
+from mask_rcnn_ext.data.images import read_bgr
 from mask_rcnn_ext.files import atomic_open
 
 from .channels import register_channels
@@ -71,7 +71,7 @@ def convert(json_file: str, image_root: str, folder: Path, channels: int) -> Non
     coco = json.loads(Path(json_file).read_text(encoding="utf-8"))
     for image in coco["images"]:
         source = Path(image_root, image["file_name"])
-        pixels = _with_channels(read_image(str(source), format="BGR"), channels)
+        pixels = _with_channels(read_bgr(source), channels)
         image["file_name"] = str(Path(image["file_name"]).with_suffix(".npy"))
         with atomic_open(folder / image["file_name"], durable=False) as file:
             np.save(file, pixels)
