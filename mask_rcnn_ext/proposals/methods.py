@@ -17,7 +17,7 @@ from detectron2.data import DatasetMapper
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.modeling.meta_arch import ProposalNetwork
 
-from ..checkpoint.checkpointer import Checkpointer, local_file
+from ..checkpoint.checkpointer import Checkpointer, fetch_weights
 from ..data.images import read_record_bgr
 from ..errors import UserError
 from ..files import file_sha256
@@ -169,7 +169,7 @@ class RPNMethod:
             UserError: the weights are not there.
         """
         keys = json.dumps(rpn_keys(self.cfg), sort_keys=True).encode()
-        weights = local_file(self.cfg.MODEL.WEIGHTS, "Give those of the trained model")
+        weights = fetch_weights(self.cfg.MODEL.WEIGHTS, "Give those of the trained model")
         return {
             "method": "rpn",
             "topk": self.topk,
