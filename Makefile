@@ -74,7 +74,7 @@ check: lint test  ## lint and test
 tables: setup  ## write the generated parts of README.md, configs/ and docs/
 	$(PY) projects/reproduction/make_tables.py
 
-doctor: setup  ## say what is installed, what is wrong and how to mend it
+doctor: setup  ## say what is installed, what is wrong and how to fix it
 	$(PY) tools/environment/doctor.py
 
 clean-demo:  ## remove the demo's output
