@@ -135,18 +135,15 @@ def list_steps(environment: Environment, *, update: bool) -> list[tuple[str, lis
     # Compiling all of torch takes longer than compiling, at first import, the used part of it.
     pip = [python, "-m", "pip", "install", "--no-compile", "-c", "constraints.txt"]
     connection = "Check the connection to the package index, then run `make setup` again."
+    # detectron2.model_zoo needs the setuptools of the constraints at run time.
+    package = [*pip, "setuptools", "-e", ".[dev]"]
     again = "Then run `make setup` again."
     installer = [python, "tools/environment/install_detectron2.py", "-c", "constraints.txt"]
     # -E: also write bytecode where PYTHONDONTWRITEBYTECODE is set.
     start = [python, "-E", "-W", "ignore", "-c", f"import {', '.join(IMPORTED)}"]
     steps = [
         ("installing torch, the largest download", [*pip, "torch", "torchvision"], connection),
-        # This setuptools is the version that detectron2.model_zoo needs at run time.
-        (
-            "installing this package and its requirements",
-            [*pip, "setuptools", "-e", ".[dev]"],
-            connection,
-        ),
+        ("installing this package and its requirements", package, connection),
         ("installing detectron2", installer, again),
         ("compiling the imported modules", start, "`make doctor` says what is wrong."),
     ]
@@ -154,9 +151,8 @@ def list_steps(environment: Environment, *, update: bool) -> list[tuple[str, lis
         # Before pip installs the other OpenCV: both contain cv2, and removing one breaks the other.
         uninstall = [python, "-m", "pip", "uninstall", "--yes", REPLACED]
         return [("removing an older OpenCV", uninstall, again), *steps]
-    title = (
-        f"making {environment.folder.name} with Python {'.'.join(map(str, sys.version_info[:3]))}"
-    )
+    version = ".".join(map(str, sys.version_info[:3]))
+    title = f"making {environment.folder.name} with Python {version}"
     venv = [sys.executable, "-m", "venv", str(environment.folder)]
     return [(title, venv, "On Debian and Ubuntu: `sudo apt install python3-venv`."), *steps]
 

@@ -86,7 +86,7 @@ def test_wrong_hash_stops_with_one_message_and_installs_nothing(bare_python, car
     assert result.stderr.count("error:") == 1
     assert "Traceback" not in result.stderr
     assert f"expected sha256 {detectron2_wheel.CARRIER_SHA256}" in result.stderr
-    assert f"came     sha256 {sha256(carrier)}" in result.stderr
+    assert f"got      sha256 {sha256(carrier)}" in result.stderr
     found = subprocess.run(
         [bare_python, "-c", "import detectron2"], capture_output=True, check=False
     )
