@@ -16,19 +16,6 @@ from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint
 from mask_rcnn_ext.engine.launch import run_as_command
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="a COCO model, .pkl or .pth"
-    )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the .pth to write")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the random weights (default: 0)"
-    )
-    return parser.parse_args(argv)
-
-
 def convert(args: argparse.Namespace) -> None:
     """Write the converted checkpoint and print a summary."""
     drawn = convert_checkpoint(args.weights, args.output, seed=args.seed)
@@ -37,7 +24,16 @@ def convert(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: `sys.argv`) and return the exit code."""
-    return run_as_command(lambda: convert(parse_args(argv)))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="a COCO model, .pkl or .pth"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the .pth to write")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the random weights (default: 0)"
+    )
+    args = parser.parse_args(argv)
+    return run_as_command(lambda: convert(args))
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ difficulty is fixed: it belongs to the version of the data set and is never tune
 Layout: `$DETECTRON2_DATASETS/occluded_shapes/{train,val,test}/{000000.png, ..., annotations.json}`.
 """
 
+import functools
 import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,25 +123,22 @@ def checksum(folder: str | os.PathLike[str]) -> str:
 def register_occluded_shapes(root: str) -> None:
     """Register `occluded_shapes_{train,val,test}` under `root` in detectron2's catalogs.
 
-    Nothing is drawn until `DatasetCatalog.get` asks for a split.
+    A split is drawn when `DatasetCatalog.get` first asks for it.
     """
-
-    def loader(name: str, split: str, folder: str, json_file: str) -> Callable[[], list[dict]]:
-        def load() -> list[dict]:
-            draw_split(split, folder)
-            dicts: list[dict] = load_coco_json(json_file, folder, name)
-            return dicts
-
-        return load
-
     for split in SPLITS:
         name, folder = f"occluded_shapes_{split}", os.path.join(root, "occluded_shapes", split)
-        json_file = os.path.join(folder, "annotations.json")
-        DatasetCatalog.register(name, loader(name, split, folder, json_file))
+        DatasetCatalog.register(name, functools.partial(_load_split, name, split, folder))
         MetadataCatalog.get(name).set(
-            json_file=json_file,
+            json_file=os.path.join(folder, "annotations.json"),
             image_root=folder,
             evaluator_type="coco",
             thing_classes=list(CLASSES),
             thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(CLASSES))},
         )
+
+
+def _load_split(name: str, split: str, folder: str) -> list[dict[str, Any]]:
+    draw_split(split, folder)
+    json_file = os.path.join(folder, "annotations.json")
+    records: list[dict[str, Any]] = load_coco_json(json_file, folder, name)
+    return records

@@ -16,14 +16,12 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from detectron2_wheel import (
     CARRIER,
@@ -39,29 +37,17 @@ GIT_SOURCE = "detectron2 @ git+https://github.com/facebookresearch/detectron2"
 FIX_AND_REPEAT = "Fix the problem that pip names, and run this script again."
 
 PROBE = """
-import importlib.util, json
+import importlib.util, os
 spec = importlib.util.find_spec("detectron2")
 # A spec without an origin is only a folder of that name, not the package.
-found = None
 if spec is not None and spec.origin is not None:
     import detectron2
-    found = [detectron2.__version__, spec.origin]
-print(json.dumps(found))
+    print("\\ndetectron2", detectron2.__version__, "in", os.path.dirname(spec.origin))
 """
 
 
-class Installed(NamedTuple):
-    """An installed detectron2 that can be imported."""
-
-    version: str
-    location: str
-
-    def __str__(self) -> str:
-        return f"detectron2 {self.version} in {self.location}"
-
-
-def find_detectron2() -> Installed | None:
-    """Return the detectron2 that this Python imports, or None if there is none.
+def find_detectron2() -> str:
+    """Return version and folder of the detectron2 that this Python imports, or "" if there is none.
 
     Raises:
         InstallError: importing the installed detectron2 fails. The script never changes it.
@@ -77,8 +63,7 @@ def find_detectron2() -> Installed | None:
             f"    {_last_lines(probe.stderr, 1)}\n"
             "`python tools/environment/doctor.py` names the cause and the command that fixes it."
         )
-    found = json.loads(probe.stdout.splitlines()[-1])
-    return Installed(found[0], str(Path(found[1]).parent)) if found else None
+    return probe.stdout.strip().rpartition("\n")[2]
 
 
 def download_carrier(folder: Path) -> Path:

@@ -43,7 +43,7 @@ def bare_python(tmp_path):
 @pytest.fixture
 def nothing_installed(monkeypatch):
     """Let the installer find no detectron2."""
-    monkeypatch.setattr(install_detectron2, "find_detectron2", lambda: None)
+    monkeypatch.setattr(install_detectron2, "find_detectron2", lambda: "")
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_a_missing_wheel_is_one_message(nothing_installed, pip_calls, tmp_path, 
 
 def test_the_right_wheel_is_handed_to_pip(monkeypatch, carrier, capsys, tmp_path):
     monkeypatch.setattr(install_detectron2, "CARRIER_SHA256", sha256(carrier))
-    answers = iter([None, install_detectron2.Installed("0.6", "/site/detectron2")])
+    answers = iter(["", "detectron2 0.6 in /site/detectron2"])
     monkeypatch.setattr(install_detectron2, "find_detectron2", lambda: next(answers))
     handed = {}
 
@@ -270,12 +270,13 @@ def test_the_right_wheel_is_handed_to_pip(monkeypatch, carrier, capsys, tmp_path
 
 def test_what_does_not_import_is_uninstalled_again(monkeypatch, carrier, pip_calls, capsys):
     monkeypatch.setattr(install_detectron2, "CARRIER_SHA256", sha256(carrier))
-    answers = iter([None, InstallError("importing it fails")])
+    answers = iter(["", InstallError("importing it fails")])
 
     def find():
         answer = next(answers)
-        if answer is not None:
+        if answer:
             raise answer
+        return answer
 
     monkeypatch.setattr(install_detectron2, "find_detectron2", find)
     assert install_detectron2.main(["--wheel", str(carrier)]) == 1
