@@ -260,7 +260,7 @@ def _valid_polygons(parts: list[Any], size: tuple[int, int], strict: bool) -> li
     kept, covered, fault = [], 0.0, None
     for part in parts:
         try:
-            covered += _polygon_area(part, size)
+            covered += _check_polygon(part, size)
             kept.append(part)
         except _Malformed as reason:
             fault = reason
@@ -271,8 +271,8 @@ def _valid_polygons(parts: list[Any], size: tuple[int, int], strict: bool) -> li
     return kept if fault else parts
 
 
-def _polygon_area(part: Any, size: tuple[int, int]) -> float:
-    """Return the area of a polygon in pixels; parts that cross count against each other."""
+def _check_polygon(part: Any, size: tuple[int, int]) -> float:
+    """Raise if a polygon is malformed; return its area in pixels, less if it crosses itself."""
     try:
         points = np.asarray(part)
     except ValueError:  # lists of unequal length

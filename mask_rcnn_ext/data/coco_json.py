@@ -18,9 +18,9 @@ from .annotations import IssueCounter, clean_annotations, complete_ids
 __all__ = [
     "HEADERS_CHECKED",
     "CocoJson",
-    "category_table",
     "check_coco_json",
     "check_image_files",
+    "read_categories",
     "read_coco_json",
 ]
 
@@ -79,7 +79,7 @@ def check_coco_json(
             missing; no instance is left; or, with `strict`, an annotation is malformed.
     """
     content = read_coco_json(json_file)
-    category_table(content, json_file)
+    read_categories(content, json_file)
     completed, dropped = IssueCounter(), IssueCounter()
     for image_id in check_image_files(content["images"], image_root, json_file):
         completed.add("image size read from the file", image_id)
@@ -112,7 +112,7 @@ def check_coco_json(
     return CocoJson(json_file, content, changed, polygons)
 
 
-def category_table(content: dict[str, Any], path: str) -> dict[int, str]:
+def read_categories(content: dict[str, Any], path: str) -> dict[int, str]:
     """Return the categories of a COCO json, id -> name, sorted by id.
 
     Raises:

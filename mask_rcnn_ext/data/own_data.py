@@ -16,7 +16,7 @@ from detectron2.data.datasets import register_coco_instances
 
 from ..errors import UserError, name_some
 from ..files import atomic_open
-from .coco_json import CocoJson, category_table, check_coco_json
+from .coco_json import CocoJson, check_coco_json, read_categories
 
 __all__ = ["OwnData", "register_own_data"]
 
@@ -86,12 +86,12 @@ def register_own_data(
     for name in _NAMES.values():
         for catalog in (DatasetCatalog, MetadataCatalog):
             catalog.pop(name, None)
-    given = _complete_pairs({"train": (train_json, train_images), "val": (val_json, val_images)})
+    given = _require_pairs({"train": (train_json, train_images), "val": (val_json, val_images)})
     files = {
         split: check_coco_json(*pair, strict=strict, masks=masks, allow_empty=split == "val")
         for split, pair in given.items()
     }
-    table = _class_table(files, classes)
+    table = _build_class_table(files, classes)
     _warn_about_unused(files, table)
     for split, file in files.items():
         if file.changed:
@@ -114,7 +114,7 @@ def register_own_data(
     )
 
 
-def _complete_pairs(given: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+def _require_pairs(given: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
     """Return the (json, folder) pairs that are given; raise if one is incomplete or none is."""
     for split, (json_file, images) in given.items():
         if bool(json_file) != bool(images):
@@ -129,7 +129,9 @@ def _complete_pairs(given: dict[str, tuple[str, str]]) -> dict[str, tuple[str, s
     return pairs
 
 
-def _class_table(files: dict[str, CocoJson], classes: Sequence[tuple[int, str]]) -> dict[int, str]:
+def _build_class_table(
+    files: dict[str, CocoJson], classes: Sequence[tuple[int, str]]
+) -> dict[int, str]:
     """Return the class table, id -> name; add its absent categories to the files in place."""
     if classes:
         table, owner = dict(classes), "the weights' class table"
@@ -139,10 +141,10 @@ def _class_table(files: dict[str, CocoJson], classes: Sequence[tuple[int, str]])
             )
     else:
         first = next(iter(files.values()))
-        table, owner = category_table(first.content, first.path), first.path
+        table, owner = read_categories(first.content, first.path), first.path
     known = {name: category for category, name in table.items()}
     for file in files.values():
-        own = category_table(file.content, file.path)
+        own = read_categories(file.content, file.path)
         wrong = []
         for category, name in own.items():
             if category in table and table[category] != name:
@@ -154,7 +156,7 @@ def _class_table(files: dict[str, CocoJson], classes: Sequence[tuple[int, str]])
         if wrong:
             raise UserError(
                 f"categories of {file.path} contradict {owner}: {name_some(wrong)}. "
-                "Both need the same ids and names; only here may a category be absent"
+                f"The ids and names must be the same; a category of {owner} may be absent here"
             )
         if own != table:
             absent = [{"id": i, "name": name} for i, name in table.items() if i not in own]

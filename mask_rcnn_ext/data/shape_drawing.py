@@ -55,7 +55,7 @@ class _Shape:
     shade: tuple[float, float]  # change of brightness per radius along x and y
 
 
-def _outline(shape: _Shape) -> list[np.ndarray]:
+def _make_outline(shape: _Shape) -> list[np.ndarray]:
     """Return closed polygons, (V, 2) int64 in 1/256 pixel; a second polygon is a hole."""
     radius = shape.size / 2
 
@@ -83,7 +83,7 @@ def _rasterise(polygons: list[np.ndarray]) -> tuple[slice, slice, np.ndarray]:
     """Rasterise polygons inside the image by the even-odd rule, exactly.
 
     Args:
-        polygons: see `_outline`.
+        polygons: see `_make_outline`.
 
     Returns:
         The rows and the columns of the window of samples around the shape, and which samples of
@@ -112,7 +112,7 @@ def _rasterise(polygons: list[np.ndarray]) -> tuple[slice, slice, np.ndarray]:
     return slice(low[1], high[1]), slice(low[0], high[0]), inside
 
 
-def _candidate(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _Shape:
+def _propose_shape(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _Shape:
     """Propose the next shape, usually next to a placed one and often of its class or colour."""
     partner = placed[rng.integer(0, len(placed) - 1)] if placed and rng.uniform() < 0.7 else None
     if partner is None:
@@ -131,7 +131,7 @@ def _candidate(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _S
         same = rng.uniform() < 0.5
         label = partner.label if same else rng.integer(0, len(CLASSES) - 1)
         shared = rng.uniform() < 0.4
-    colour = partner.colour if partner and shared else _clear_colour(rng, background)
+    colour = partner.colour if partner and shared else _draw_colour(rng, background)
     shift = rng.uniform(-10, 10)  # neighbours of the same colour still differ a little
     return _Shape(
         label=label,
@@ -144,7 +144,7 @@ def _candidate(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _S
     )
 
 
-def _clear_colour(rng: _Stream, background: np.ndarray) -> tuple[float, float, float]:
+def _draw_colour(rng: _Stream, background: np.ndarray) -> tuple[float, float, float]:
     """Return a colour that differs from `background` by at least 120 levels, summed over RGB."""
     while True:
         colour = (rng.uniform(30, 225), rng.uniform(30, 225), rng.uniform(30, 225))
@@ -162,11 +162,11 @@ def _compose(rng: _Stream, background: np.ndarray) -> tuple[list[_Shape], np.nda
     for _ in range(200):
         if len(shapes) == wanted:
             break
-        shape = _candidate(rng, shapes, background)
+        shape = _propose_shape(rng, shapes, background)
         radius = shape.size / 2
         if not (radius <= shape.x <= SIZE - radius and radius <= shape.y <= SIZE - radius):
             continue
-        rows, columns, inside = _rasterise(_outline(shape))
+        rows, columns, inside = _rasterise(_make_outline(shape))
         covered = np.bincount(owner[rows, columns][inside] + 1, minlength=len(shapes) + 1)[1:]
         left = [n - int(c) for n, c in zip(seen, covered, strict=True)]
         if all(n >= MIN_VISIBLE * whole for n, whole in zip(left, full, strict=True)):
