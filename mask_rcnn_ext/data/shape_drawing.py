@@ -205,24 +205,24 @@ def draw_image(*entropy: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
     background = np.array([level + rng.uniform(-25, 25) for _ in range(3)])
     shapes, owner, visible = _compose(rng, background)
 
-    # (SIZE, SIZE, N + 1) samples per pixel; channel 0 is the background, channel i + 1 shape i.
-    counts = np.stack([_count_samples(owner == i) for i in range(-1, len(shapes))], axis=2)
+    # (N + 1, SIZE, SIZE) samples per pixel; entry 0 is the background, entry i + 1 is shape i.
+    counts = np.stack([_count_samples(owner == i) for i in range(-1, len(shapes))])
     grid = np.arange(SIZE) + 0.5
-    image = counts[:, :, :1] * background
-    for i, shape in enumerate(shapes):
+    image = counts[0] * background[:, None, None]  # (3, SIZE, SIZE)
+    for shape, count in zip(shapes, counts[1:], strict=True):
         light = (
             shape.shade[0] * ((grid - shape.x) / (shape.size / 2))[None, :]
             + shape.shade[1] * ((grid - shape.y) / (shape.size / 2))[:, None]
         )
-        image += counts[:, :, i + 1, None] * (np.array(shape.colour) + light[:, :, None])
+        image += count * (np.array(shape.colour)[:, None, None] + light)
     image /= _SUB * _SUB
     ramp_x, ramp_y = rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)
-    ramp = 1.0 + ramp_x * (grid / SIZE - 0.5)[None, :] + ramp_y * (grid / SIZE - 0.5)[:, None]
-    image = image * ramp[:, :, None] + 6.0 * rng.noise(SIZE, SIZE)
+    image *= 1.0 + ramp_x * (grid / SIZE - 0.5)[None, :] + ramp_y * (grid / SIZE - 0.5)[:, None]
+    image = image.transpose(1, 2, 0) + 6.0 * rng.noise(SIZE, SIZE)
     pixels = np.clip(np.floor(image + 0.5), 0, 255).astype(np.uint8)
 
-    # A pixel belongs to the channel with most of its samples; ties go to the front.
-    front = len(shapes) - np.argmax(counts[:, :, ::-1], axis=2)
+    # A pixel belongs to the entry with most of its samples; ties go to the front.
+    front = len(shapes) - np.argmax(counts[::-1], axis=0)
     annotations = []
     for i, shape in enumerate(shapes):
         mask = front == i + 1

@@ -18,7 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,12 +93,12 @@ class Probe(NamedTuple):
 
 
 class ProbeResult(NamedTuple):
-    """The result of a probe; `missing` is the top-level module that was not found, or ""."""
+    """The result of a probe; `fix` is the command for a failed one, or ""."""
 
     name: str
     works: bool
     text: str
-    missing: str = ""
+    fix: str = ""
 
 
 def find_version(distribution: str) -> str:
@@ -270,20 +270,25 @@ DATA_SETS = {
 }
 
 
-def run_probes(names: Sequence[str]) -> None:
-    """Run the named probes; print each `ProbeResult` as one line of json."""
-    for name in names:
-        missing = ""
-        try:
-            works, text = True, PROBES[name].use()
-        except Exception as error:  # a broken installation may raise anything
-            works, text = False, (str(error).strip().splitlines() or [""])[0]
-            if not isinstance(error, NotWorkingError):
-                text = f"{type(error).__name__}: {text}"
-            if isinstance(error, ModuleNotFoundError) and error.name:
-                missing = error.name.partition(".")[0]
-                text = "not installed" if error.name == name.lower() else text
-        print(json.dumps(ProbeResult(name, works, text, missing)), flush=True)
+def run_probe(name: str) -> ProbeResult:
+    """Use a requirement; on failure, choose the command that fixes it."""
+    probe = PROBES[name]
+    try:
+        return ProbeResult(name, True, probe.use())
+    except Exception as error:  # a broken installation may raise anything
+        text = (str(error).strip().splitlines() or [""])[0]
+        if not isinstance(error, NotWorkingError):
+            text = f"{type(error).__name__}: {text}"
+        fix = probe.fix_broken or probe.fix
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            missing = error.name.partition(".")[0]
+            if error.name == name.lower():
+                text, fix = "not installed", probe.fix
+            elif missing in sys.stdlib_module_names:  # Python was built without a system library
+                fix = ANOTHER_PYTHON
+            elif missing != name:
+                fix = install_command(missing)
+        return ProbeResult(name, False, text, fix)
 
 
 def run_probes_in_child() -> Iterator[ProbeResult]:
@@ -299,7 +304,8 @@ def run_probes_in_child() -> Iterator[ProbeResult]:
                 yield result
         if left:
             text = f"using it ends Python (exit code {child.returncode})"
-            yield ProbeResult(left.pop(0), False, text)
+            name = left.pop(0)
+            yield ProbeResult(name, False, text, PROBES[name].fix_broken or PROBES[name].fix)
 
 
 def check_python() -> Finding:
@@ -324,19 +330,7 @@ def check_modules() -> Iterator[Finding]:
         if causes:
             yield Finding("skip", name, f"cannot work while {causes[0]} does not")
         else:
-            yield Finding(probe.mark, name, result.text, choose_fix(result))
-
-
-def choose_fix(result: ProbeResult) -> str:
-    """Return the command that fixes a failed probe."""
-    probe = PROBES[result.name]
-    if result.missing in sys.stdlib_module_names:  # Python was built without a system library
-        return ANOTHER_PYTHON
-    if result.text == "not installed":
-        return probe.fix
-    if result.missing and result.missing != result.name:
-        return install_command(result.missing)
-    return probe.fix_broken or probe.fix
+            yield Finding(probe.mark, name, result.text, result.fix)
 
 
 def check_data() -> Iterator[Finding]:
@@ -373,6 +367,7 @@ def report() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--probe"]:
-        run_probes(sys.argv[2:])
+        for name in sys.argv[2:]:
+            print(json.dumps(run_probe(name)), flush=True)
     else:
         sys.exit(report())
