@@ -146,7 +146,7 @@ class TrainLoader:
             self.dataset,
             batch_sampler=self.batches,  # type: ignore[arg-type]  # any iterable of lists works
             num_workers=self.num_workers,
-            collate_fn=_as_list,
+            collate_fn=list,
             pin_memory=torch.cuda.is_available(),
             # A separate generator: drawing the workers' base seed must not change the global state.
             generator=torch.Generator().manual_seed(0),
@@ -158,7 +158,3 @@ class TrainLoader:
                         f"cannot read image {sample.file_name}: {sample.reason}. Fix or remove it."
                     )
             yield batch
-
-
-def _as_list(samples: list) -> list:
-    return samples
