@@ -40,9 +40,12 @@ PROBE = """
 import importlib.util, os
 spec = importlib.util.find_spec("detectron2")
 # A spec without an origin is only a folder of that name, not the package.
+found = ""
 if spec is not None and spec.origin is not None:
     import detectron2
-    print("\\ndetectron2", detectron2.__version__, "in", os.path.dirname(spec.origin))
+    found = f"detectron2 {detectron2.__version__} in {os.path.dirname(spec.origin)}"
+print()  # an import may print a line without an end
+print(found)
 """
 
 
@@ -63,7 +66,7 @@ def find_detectron2() -> str:
             f"    {_last_lines(probe.stderr, 1)}\n"
             "`python tools/environment/doctor.py` names the cause and the command that fixes it."
         )
-    return probe.stdout.strip().rpartition("\n")[2]
+    return probe.stdout.splitlines()[-1]
 
 
 def download_carrier(folder: Path) -> Path:
