@@ -78,7 +78,7 @@ docs: setup  ## build the site from docs/ into output/site; a broken link is an 
 	@NO_MKDOCS_2_WARNING=1 $(PY) -W ignore -m mkdocs build  # with -q, strict would miss warnings
 	@echo "site    output/site/index.html"
 
-doctor: setup  ## say what is installed, what is wrong and how to mend it
+doctor: setup  ## say what is installed, what is wrong and how to fix it
 	$(PY) tools/environment/doctor.py
 
 clean-demo:  ## remove the demo's output

@@ -1,7 +1,7 @@
-"""What pyproject.toml cannot say: the folder `configs/` is installed as `mask_rcnn_ext/configs/`.
+"""Packages and package data. pyproject.toml has everything else.
 
-Everything else is in pyproject.toml. Nothing is imported here but setuptools, so that the package
-builds without torch.
+pyproject.toml cannot install the folder `configs/` as `mask_rcnn_ext/configs/`. This file imports
+only setuptools, so that the package builds without torch.
 """
 
 from setuptools import find_packages, setup
@@ -17,5 +17,5 @@ setup(
         "mask_rcnn_ext.configs": ["**/*.yaml"],
         "mask_rcnn_ext.report": ["templates/*"],
     },
-    include_package_data=False,  # only the files named above
+    include_package_data=False,  # only the files listed above
 )

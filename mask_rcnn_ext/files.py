@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, and seeing beforehand that a folder can be written to."""
+"""Reading json, writing files atomically, checking that a folder can be written, hashing files."""
 
 import contextlib
 import errno
@@ -13,30 +13,37 @@ from typing import IO, Any
 
 from .errors import UserError
 
-__all__ = ["atomic_open", "file_sha256", "read_json", "require_writable", "write_json"]
+__all__ = [
+    "atomic_open",
+    "file_sha256",
+    "read_json",
+    "read_json_or_none",
+    "require_writable",
+    "write_json",
+]
 
 
 @contextlib.contextmanager
 def atomic_open(
     path: str | os.PathLike[str], mode: str = "wb", *, durable: bool = True
 ) -> Iterator[IO[Any]]:
-    """Open a file for writing; it takes the place of `path` when the block ends.
+    """Open a file for writing that replaces `path` when the block ends.
 
-    When the block raises, or the process is killed, the former file is as it was. Several processes
-    may write the same path: the last one's file stays, whole. A killed process may leave a
-    `.mask_rcnn_ext-*.tmp` beside it, which can be deleted.
+    If the block raises or the process is killed, the previous file stays unchanged. Several
+    processes may write the same path: the last one to finish wins. A killed process may leave a
+    file `.mask_rcnn_ext-*.tmp` in the folder, which can be deleted.
 
     Args:
-        path: a local path; its folder is made if missing.
+        path: a local path; its folder is created if missing.
         mode: "wb", or "w" for UTF-8 text.
-        durable: wait until the disk has the content, so that a power cut cannot leave the new name
-            on an empty file. Turn it off for many small files that are easily made again.
+        durable: wait until the content is on the disk, so that a power cut cannot leave an empty
+            file. Turn it off for many small files that are easy to make again.
 
     Raises:
-        UserError: the system does not let the file be written, such as a full disk.
+        UserError: the file cannot be written, for example because the disk is full.
     """
     path = Path(path)
-    # The name is not part of it: together they could be longer than file names may be.
+    # Without the name of `path`, which may already be as long as file names can be.
     temporary = path.with_name(f".mask_rcnn_ext-{uuid.uuid4().hex}.tmp")
     in_block = False
     try:
@@ -51,25 +58,23 @@ def atomic_open(
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        # When a write fails, torch.save raises a RuntimeError of its own over the system's error.
-        refusal = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(refusal, OSError):
+        # When a write fails, torch.save raises a RuntimeError whose context is the system's error.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
             raise
-        if in_block and refusal.filename is not None:  # of another file: writing gives no name
+        if in_block and cause.filename is not None:  # a failed write has no file name: another file
             raise
-        raise UserError(
-            f"cannot write {os.path.abspath(path)}: {_reason(refusal)}. {_mend(refusal)}"
-        ) from error
+        raise UserError(f"cannot write {os.path.abspath(path)}: {_explain(cause)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 def require_writable(folder: str | os.PathLike[str]) -> None:
-    """Make `folder`, with its parents, and see that files can be written there.
+    """Create `folder` with its parents, and check that files can be written there.
 
     Raises:
-        UserError: they cannot.
+        UserError: the folder cannot be created or written to.
     """
     try:
         os.makedirs(folder, exist_ok=True)
@@ -77,19 +82,16 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"folder {os.path.abspath(folder)} cannot be written to: {_reason(error)}. "
-            f"{_mend(error)}"
+            f"folder {os.path.abspath(folder)} cannot be written to: {_explain(error)}"
         ) from error
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
-
-
-def _mend(error: OSError) -> str:
+def _explain(error: OSError) -> str:
+    """Return the reason of a failed write and how to fix it."""
+    reason = error.strerror or str(error) or type(error).__name__
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "Make room, or give another folder"
-    return "Give another folder, or mend its permissions"
+        return f"{reason}. Make room, or give another folder"
+    return f"{reason}. Give another folder, or fix its permissions"
 
 
 def file_sha256(path: str) -> str:
@@ -101,17 +103,36 @@ def file_sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: str) -> Any:
-    """Return what a json file holds, None when it cannot be read."""
+def read_json(path: str | os.PathLike[str], fix: str = "") -> Any:
+    """Return the content of a json file.
+
+    Args:
+        path: a local path.
+        fix: the last sentence of the error message, which tells the user what to do.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or is not json.
+    """
+    fix = f". {fix}" if fix else ""
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
-    except (OSError, ValueError):
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}{fix}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not json: {error}{fix}") from error
+
+
+def read_json_or_none(path: str | os.PathLike[str]) -> Any:
+    """Return the content of a json file, or None if it cannot be read."""
+    try:
+        return read_json(path)
+    except UserError:
         return None
 
 
-def write_json(path: str, content: Any) -> None:
-    """Write a json file, whole or not at all."""
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write a json file atomically."""
     with atomic_open(path, "w") as file:
         json.dump(content, file, indent=1)
         file.write("\n")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes, json, and folders that can be written to."""
 
 import errno
 import os
@@ -11,7 +11,13 @@ from multiprocessing import get_context
 import pytest
 
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import atomic_open, require_writable
+from mask_rcnn_ext.files import (
+    atomic_open,
+    read_json,
+    read_json_or_none,
+    require_writable,
+    write_json,
+)
 
 
 @pytest.mark.parametrize(("mode", "content"), [("wb", b"\r\n\xff"), ("w", "Größe")])
@@ -151,5 +157,28 @@ def test_require_writable_names_the_folder_and_the_reason(tmp_path, monkeypatch)
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", denied)
-    with pytest.raises(UserError, match=r"Permission denied\. Give another folder, or mend its"):
+    with pytest.raises(UserError, match=r"Permission denied\. Give another folder, or fix its"):
         require_writable(tmp_path)
+
+
+def test_json_that_was_written_is_read(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [1, "ö"]})
+    assert read_json(tmp_path / "a.json") == {"a": [1, "ö"]}
+    assert read_json_or_none(tmp_path / "a.json") == {"a": [1, "ö"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(None, r"cannot read .*a\.json: No such file or directory", id="missing"),
+        pytest.param(b"[1,", r"a\.json: not json: .* line 1", id="cut-short"),
+        pytest.param(b"\xff", r"a\.json: not json: .*utf-8", id="not-text"),
+        pytest.param(b"[" * 100_000, r"a\.json: not json: ", id="too-deep"),
+    ],
+)
+def test_json_that_cannot_be_read(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=f"{message}.*[.] Run it again$"):
+        read_json(tmp_path / "a.json", fix="Run it again")
+    assert read_json_or_none(tmp_path / "a.json") is None

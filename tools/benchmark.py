@@ -1,11 +1,11 @@
-"""Time the position-sensitive RoI layers of FCIS at COCO's scale, side by side.
+"""Compare the speed of the position-sensitive RoI layers of FCIS at the scale of COCO.
 
     python tools/benchmark.py
 
-300 RoIs, 81 classes (162 maps of 7 x 7 bins, 7938 channels) and a map of 38 x 63 cells, an image
-of 600 x 1000 pixels at stride 16. The yardstick is torchvision's `ps_roi_align`, which reads the
-same channels into 7 x 7 cells where FCIS's layers fill 21 x 21. The layers take turns, and each
-ratio is of two medians of one run.
+The input has 300 RoIs, 81 classes (162 maps of 7 x 7 bins, 7938 channels) and maps of 38 x 63
+cells, as an image of 600 x 1000 pixels has at stride 16. The baseline is torchvision's
+`ps_roi_align`, which pools the same channels into 7 x 7 cells; the layers of FCIS fill 21 x 21. The
+layers take turns, and a ratio compares the medians of one run.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from mask_rcnn_ext.layers import PSROIAlign, PSROIPool
 
 NUM_ROIS, NUM_MAPS, BINS, POOLED = 300, 162, 7, 21
 HEIGHT, WIDTH, STRIDE = 38, 63, 16
-YARDSTICK = "torchvision PSRoIAlign, 7 x 7"
+BASELINE = "torchvision PSRoIAlign, 7 x 7"
 
 
 def make_inputs(device: str, seed: int) -> tuple[Tensor, Tensor]:
@@ -56,14 +56,14 @@ def time_once(layer: Callable[[Tensor, Tensor], Tensor], maps: Tensor, rois: Ten
 
 
 def benchmark(args: argparse.Namespace) -> None:
-    """Do what the command line asks for and print the table."""
+    """Time the layers and print the table."""
     if args.repeats < 1:
         raise UserError(f"--repeats: expected 1 or more, got {args.repeats}")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu")
     maps, rois = make_inputs(args.device, args.seed)
     layers: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        YARDSTICK: PSRoIAlign(BINS, 1 / STRIDE, 2),
+        BASELINE: PSRoIAlign(BINS, 1 / STRIDE, 2),
         "PSROIPool, 21 x 21": PSROIPool(BINS, POOLED, 1 / STRIDE),
         "PSROIAlign, 21 x 21": PSROIAlign(BINS, POOLED, 1 / STRIDE, 2),
     }
@@ -78,7 +78,7 @@ def benchmark(args: argparse.Namespace) -> None:
         for name, found in times.items()
     }
     rows = [
-        [name, *seconds, *(s / y for s, y in zip(seconds, medians[YARDSTICK], strict=True))]
+        [name, *seconds, *(s / y for s, y in zip(seconds, medians[BASELINE], strict=True))]
         for name, seconds in medians.items()
     ]
     headers = ["layer", "forward, s", "backward, s", "forward, ratio", "backward, ratio"]
@@ -91,11 +91,11 @@ def benchmark(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (default: the process's own); return the exit code."""
+    """Run the command line `argv` (default: `sys.argv`) and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: 0)")
     args = parser.parse_args(argv)
     return run_as_command(lambda: benchmark(args))
 

@@ -1,10 +1,11 @@
-"""Make of a Mask R-CNN for COCO the start of one for Cityscapes (Appendix A, "fine + COCO").
+"""Convert a Mask R-CNN for COCO to the classes of Cityscapes (Appendix A, "fine + COCO").
 
     python tools/convert_coco_to_cityscapes.py --weights model_final.pkl --output converted.pth
 
-The weights may be of detectron2's zoo or of a run of ours, a file or a URL. The output layers of
-the 7 classes that both data sets have are copied; "rider" is drawn at random, from `--seed`. Train
-with `MODEL.WEIGHTS converted.pth` and configs/cityscapes/mask_rcnn_R50_FPN_fine_coco.yaml.
+The weights may come from detectron2's zoo or a run of mask_rcnn_ext; give a file or a URL. The
+output layers of the 7 classes in both data sets are copied; "rider" is drawn at random, with the
+seed `--seed`. Train with `MODEL.WEIGHTS converted.pth` and
+configs/cityscapes/mask_rcnn_R50_FPN_fine_coco.yaml.
 """
 
 import argparse
@@ -15,26 +16,24 @@ from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint
 from mask_rcnn_ext.engine.launch import run_as_command
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="a model for COCO, .pkl or .pth"
-    )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the .pth to write")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
-    return parser.parse_args(argv)
-
-
 def convert(args: argparse.Namespace) -> None:
-    """Write the checkpoint that the command line asks for, and print what was done."""
+    """Write the converted checkpoint and print a summary."""
     drawn = convert_checkpoint(args.weights, args.output, seed=args.seed)
     print(f"{args.output}: drawn at random: {', '.join(drawn)}; the other classes are COCO's")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (default: the process's own); return the exit code."""
-    return run_as_command(lambda: convert(parse_args(argv)))
+    """Run the command line `argv` (default: `sys.argv`) and return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="a COCO model, .pkl or .pth"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the .pth to write")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the random weights (default: 0)"
+    )
+    args = parser.parse_args(argv)
+    return run_as_command(lambda: convert(args))
 
 
 if __name__ == "__main__":

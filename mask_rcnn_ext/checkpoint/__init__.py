@@ -1,1 +1,1 @@
-"""Checkpoints: saved whole, loaded without running code, converted between class sets."""
+"""Checkpoints: saving, safe loading, torchvision's weights, conversion to other classes."""

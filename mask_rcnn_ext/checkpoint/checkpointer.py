@@ -1,4 +1,4 @@
-"""Checkpoints: saved whole, loaded without running code, never half-matched in silence."""
+"""Saves checkpoints atomically, loads them safely, and reports weights that do not fit."""
 
 import logging
 import os
@@ -14,27 +14,27 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
 
-from ..errors import UserError, nearest
+from ..errors import UserError, name_some, nearest
 from ..files import atomic_open
 from ..modeling.fcis import FCISROIHeads
 from .safe_load import load_pickle, load_torch
-from .torchvision_weights import detector_weights
+from .torchvision_weights import convert_torchvision_weights
 
-__all__ = ["Checkpointer", "local_file"]
+__all__ = ["Checkpointer", "fetch_weights"]
 
 _logger = logging.getLogger(__name__)
 
-# A buffer of BatchNorm's that prediction does not read; older files lack it.
+# A buffer of BatchNorm that prediction does not use; older files lack it.
 _COUNTER = "num_batches_tracked"
-# Blobs of Detectron's files that are no weights of a model here: the solver's state, and the fixed
-# filter that doubled its keypoint heatmaps, for which detectron2 calls an interpolation.
+# Blobs in Detectron's files that are not weights here: the state of the solver, and the filter that
+# doubled the keypoint heatmaps, which detectron2 replaces with an interpolation.
 _NOT_WEIGHTS = re.compile(r"_momentum$|^kps_score_[wb]$")
 # (parameter name, shape in the file, shape in the model)
 ShapeMismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 
 class _AtomicWrites:
-    """detectron2's path manager; a local file that it writes appears whole or not at all."""
+    """detectron2's path manager, which writes local files atomically."""
 
     def __init__(self, path_manager: Any) -> None:
         self._path_manager = path_manager
@@ -49,23 +49,23 @@ class _AtomicWrites:
 
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's `DetectionCheckpointer`, with three differences.
+    """detectron2's `DetectionCheckpointer` with three differences.
 
-    - `save` is atomic: a run killed while writing leaves the former checkpoint whole.
+    - `save` is atomic: if a run is killed while it writes, the previous checkpoint stays intact.
     - Loading runs no code from a file (`.pth`, `.pkl`), see `safe_load`.
-    - A file that does not fit the model is an error or, when fine-tuning, a plain line in the log.
+    - A file that does not fit the model is an error or, when fine-tuning, one line in the log.
 
     Args:
         model: the model whose weights are saved and loaded; a DistributedDataParallel is unwrapped.
         save_dir: folder that `save` writes to and `resume_or_load` resumes from.
-        save_to_disk: whether this process writes; default: the main process does.
-        **checkpointables: further objects with `state_dict` and `load_state_dict`.
+        save_to_disk: whether this process writes; by default, only the main process writes.
+        **checkpointables: more objects with `state_dict` and `load_state_dict`.
     """
 
-    # Layers whose first dimension follows from the number of classes.
+    # Layers whose first dimension depends on the number of classes.
     CLASS_LAYERS = re.compile(
         r"^roi_heads\.(box_predictor\.(\d+\.)?(cls_score|bbox_pred|svm|ridge)|mask_head\.predictor|"
-        r"score_maps)\."  # the last is FCIS's
+        r"score_maps)\."  # score_maps: FCIS
     )
 
     def __init__(
@@ -88,18 +88,18 @@ class Checkpointer(DetectionCheckpointer):
 
         Args:
             path: a local file, or a URL that detectron2's PathManager knows (`https://`,
-                `detectron2://`). With `strict` off it may be empty: the model stays as it is.
-            checkpointables: names of the objects to load; default: all that the file has.
-            strict: every weight of the model must come from the file: right for prediction,
-                evaluation and resuming. Off, for fine-tuning: layers that the file lacks, or has in
-                another shape, start from scratch, and the log says which.
+                `detectron2://`). It may be empty if `strict` is off: the model is not changed.
+            checkpointables: names of the objects to load; by default, all objects in the file.
+            strict: require that the file has every weight of the model, for prediction, evaluation
+                and resuming. Turn it off for fine-tuning: layers that are missing in the file, or
+                have another shape there, start from scratch, and the log names them.
 
         Returns:
-            What else the file holds, such as `iteration`.
+            The other contents of the file, such as `iteration`.
 
         Raises:
-            UserError: the file is missing, unreadable, refused or cannot be fetched; it does not
-                fit the model; or none of its weights does.
+            UserError: the file is missing, unreadable or unsafe, or cannot be fetched; or its
+                weights do not fit the model.
         """
         path = os.fspath(path) if path else ""
         if not path:
@@ -109,7 +109,7 @@ class Checkpointer(DetectionCheckpointer):
                     "Give MODEL.WEIGHTS the file of a trained model"
                 )
             return super().load(path, checkpointables)
-        local_file(
+        fetch_weights(
             path, 'Give MODEL.WEIGHTS a local file, or, to train from scratch, MODEL.WEIGHTS ""'
         )
         self._source, self._strict = path, strict
@@ -117,27 +117,27 @@ class Checkpointer(DetectionCheckpointer):
             return super().load(path, checkpointables)
         except UserError:
             raise
-        except ValueError as error:  # of detectron2's name matching, or of an optimizer's state
+        except ValueError as error:  # from detectron2's name matching, or an optimizer's state
             raise UserError(f"{path}: {error}") from error
         finally:
-            # detectron2 leaves it set when loading fails, and asserts it unset at the next try.
+            # detectron2 does not reset it when loading fails, and then asserts at the next try.
             self._parsed_url_during_load = None
 
     def resume_or_load(
         self, path: str, *, resume: bool = True, strict: bool = False
     ) -> dict[str, Any]:
-        """Resume from the last checkpoint in `save_dir`, if asked and there is one, or load `path`.
+        """Load the last checkpoint in `save_dir` if `resume` is set and there is one, else `path`.
 
         Args:
             path: weights to start from, usually MODEL.WEIGHTS; may be empty unless `strict`.
-            resume: take the last checkpoint, with all checkpointables; it must match the model.
-            strict: of `load`, for `path`. The default allows fine-tuning; give True to evaluate.
+            resume: load the last checkpoint with all checkpointables; it must fit the model.
+            strict: see `load`; applies to `path`. The default allows fine-tuning.
 
         Returns:
             See `load`.
 
         Raises:
-            UserError: see `load`; or `last_checkpoint` names a file that is not there.
+            UserError: see `load`; or `last_checkpoint` names a file that does not exist.
         """
         if not (resume and self.has_checkpoint()):
             return self.load(path, checkpointables=[], strict=strict)
@@ -146,7 +146,7 @@ class Checkpointer(DetectionCheckpointer):
             raise UserError(
                 f"cannot resume: {os.path.join(self.save_dir, 'last_checkpoint')} names "
                 f"{os.path.basename(latest)!r}, which is not there. Restore that file, write the "
-                "name of another one into it, or start anew without --resume"
+                "name of another one into it, or start again without --resume"
             )
         return self.load(latest)
 
@@ -165,12 +165,12 @@ class Checkpointer(DetectionCheckpointer):
         else:
             loaded = super()._load_file(filename)
             weights = _require_dict(loaded["model"], filename)
-            loaded["model"] = detector_weights(weights) or weights
+            loaded["model"] = convert_torchvision_weights(weights) or weights
         for name, value in _require_dict(loaded["model"], filename).items():
             if not isinstance(value, torch.Tensor | np.ndarray):
                 raise UserError(
                     f"{filename}: expected a checkpoint with tensors under 'model', got {name!r}: "
-                    f"{type(value).__name__}; is it of another library?"
+                    f"{type(value).__name__}. Is the file from another library?"
                 )
         return loaded
 
@@ -186,20 +186,20 @@ class Checkpointer(DetectionCheckpointer):
             for name in _filter_reused_missing_keys(self.model, incompatible.missing_keys)
             if name not in skipped and not name.endswith(_COUNTER)
         ]
-        # Not the buffers: FrozenBatchNorm2d fills in some of its own when a file lacks them.
-        own = {name for name, _ in self.model.named_parameters()}
-        if own and own <= skipped.union(missing):
+        # Without buffers: FrozenBatchNorm2d fills in some buffers that a file lacks.
+        parameters = {name for name, _ in self.model.named_parameters()}
+        if parameters and parameters <= skipped.union(missing):
             raise UserError(
-                f"{self._source}: none of its weights fits the model; is it of another model?"
+                f"{self._source}: none of its weights fits the model. Use weights of this model"
             )
         if self._strict:
             self._require_match(shapes, sorted(missing))
         else:
-            self._log_fresh_layers(shapes, sorted(missing))
+            self._log_new_layers(shapes, sorted(missing))
         unexpected = [
             name
             for name in incompatible.unexpected_keys
-            # They are the config's, and older files still hold them.
+            # The config sets these; older files still contain them.
             if name not in ("pixel_mean", "pixel_std")
         ]
         return incompatible._replace(
@@ -207,7 +207,7 @@ class Checkpointer(DetectionCheckpointer):
         )
 
     def _fcis_bins(self) -> int:
-        """Return k * k of an FCIS model, 0 of another."""
+        """Return k * k of an FCIS model, 0 of other models."""
         heads = getattr(self.model, "roi_heads", None)
         return heads.pooler.num_bins**2 if isinstance(heads, FCISROIHeads) else 0
 
@@ -220,64 +220,65 @@ class Checkpointer(DetectionCheckpointer):
                 f"MODEL.ROI_HEADS.NUM_CLASSES {counts[0]}; for {counts[1]} classes, train first"
             )
         if shapes:
-            name, in_file, in_model = shapes[0]
-            more = f" (and {len(shapes) - 1} more)" if len(shapes) > 1 else ""
+            wrong = [
+                f"{name} is {file} in the file, {ours} in the model" for name, file, ours in shapes
+            ]
             raise UserError(
-                f"{self._source} does not fit the model: {name} is {in_file} in the file, "
-                f"{in_model} in the model{more}. Use the config of these weights"
+                f"{self._source} does not fit the model: {name_some(wrong, 1)}. Use the config of "
+                "these weights"
             )
         if missing:
             raise UserError(
-                f"{self._source} has no weights for {_layers(missing)}; these layers of the model "
-                "would be random. Use the weights of a model trained with this config"
+                f"{self._source} has no weights for {_name_layers(missing)}; these layers would be "
+                "random. Use the weights of a model trained with this config"
             )
 
-    def _log_fresh_layers(self, shapes: list[ShapeMismatch], missing: list[str]) -> None:
+    def _log_new_layers(self, shapes: list[ShapeMismatch], missing: list[str]) -> None:
         counts = _class_counts(shapes, self._fcis_bins())
         if counts:
             class_layers = [name for name, _, _ in shapes if self.CLASS_LAYERS.search(name)]
             shapes = [mismatch for mismatch in shapes if mismatch[0] not in class_layers]
             _logger.info(
-                "The class layers (%s) start from scratch: the weights know %d classes, the "
-                "data %d; that is expected when fine-tuning.",
-                _layers(class_layers),
+                "The class layers (%s) start from scratch, because the weights know %d classes and "
+                "the data has %d. This is expected when fine-tuning.",
+                _name_layers(class_layers),
                 *counts,
             )
         if shapes:
             _logger.warning(
-                "These layers start from scratch, since they have another shape in %s: %s",
+                "These layers start from scratch, because they have another shape in %s: %s",
                 self._source,
                 ", ".join(f"{name} ({file} there, {model} here)" for name, file, model in shapes),
             )
         if missing:
             _logger.info(
-                "These layers start from scratch, since %s has no weights for them: %s. That is "
+                "These layers start from scratch, because %s has no weights for them: %s. This is "
                 "expected when training starts from a pre-trained backbone.",
                 self._source,
-                _layers(missing),
+                _name_layers(missing),
             )
 
 
-def local_file(path: str, mend: str) -> str:
-    """Return the local path of weights, which are fetched first if `path` is a URL.
+def fetch_weights(path: str, fix: str) -> str:
+    """Return the local path of weights; download the file first if `path` is a URL.
 
     Args:
         path: a local file, or a URL that detectron2's PathManager knows.
-        mend: the end of an error message, what the user is to do; without a full stop.
+        fix: the last sentence of an error message, which tells the user what to do.
 
     Raises:
         UserError: there is no such file, or it cannot be fetched.
     """
     try:
         local: str = PathManager.get_local_path(urlparse(path)._replace(query="").geturl())
-    except Exception as error:  # which one depends on the kind of URL
-        raise UserError(f"weights {path}: could not be fetched ({error}). {mend}") from error
+    except Exception as error:  # the type depends on the kind of URL
+        raise UserError(f"weights {path}: could not be fetched ({error}). {fix}") from error
     if not os.path.isfile(local):
         folder, name = os.path.split(os.path.abspath(local))
         siblings = os.listdir(folder) if os.path.isdir(folder) else []
         raise UserError(
             f"weights not found: {path} (looked for {os.path.join(folder, name)})"
-            f"{nearest(name, siblings) or '.'} {mend}"
+            f"{nearest(name, siblings) or '.'} {fix}"
         )
     return local
 
@@ -291,11 +292,11 @@ def _require_dict(value: Any, filename: str) -> Any:
 
 
 def _class_counts(shapes: Iterable[ShapeMismatch], bins: int) -> tuple[int, int] | None:
-    """Return the foreground classes of file and model when they differ, else None.
+    """Return the number of foreground classes in file and model, or None if it is the same.
 
     Args:
-        shapes: layers of other shapes in file and model.
-        bins: k * k of an FCIS model, whose score maps come in pairs and k * k copies; else 0.
+        shapes: the layers whose shapes differ between file and model.
+        bins: k * k of an FCIS model, which has 2 * k * k score maps per class; else 0.
     """
     shapes = list(shapes)
     for name, in_file, in_model in shapes:
@@ -304,15 +305,14 @@ def _class_counts(shapes: Iterable[ShapeMismatch], bins: int) -> tuple[int, int]
         if name.startswith("roi_heads.box_predictor.svm."):
             return in_file[0], in_model[0]
     if any(name.startswith("roi_heads.box_maps.") for name, _, _ in shapes):
-        return None  # another k: the file's classes cannot be counted
+        return None  # another k, so the classes of the file cannot be counted
     for name, in_file, in_model in shapes:
         if name.startswith("roi_heads.score_maps.") and bins and in_file[0] % (2 * bins) == 0:
             return in_file[0] // (2 * bins) - 1, in_model[0] // (2 * bins) - 1
     return None
 
 
-def _layers(names: Iterable[str], limit: int = 6) -> str:
-    """Return the modules of the parameters `names`, for a message."""
-    modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
-    rest = f" and {len(modules) - limit} more" if len(modules) > limit else ""
-    return ", ".join(modules[:limit]) + rest
+def _name_layers(parameters: Iterable[str]) -> str:
+    """Return the names of the modules of `parameters`, for a message."""
+    modules = dict.fromkeys(name.rpartition(".")[0] or name for name in parameters)
+    return name_some(list(modules), limit=6)

@@ -1,8 +1,8 @@
-"""Weights for other classes: the COCO model as a start for Cityscapes (Appendix A, "fine + COCO").
+"""Converts weights to other classes: from COCO to Cityscapes (Appendix A, "fine + COCO").
 
 The paper copies the output layers of the classes that both data sets have and starts "rider", which
-COCO lacks, at random. Detectron's converter draws it from a normal distribution with the mean and
-standard deviation of the layer's weights; so does this one.
+COCO lacks, at random. Like Detectron's converter, this one draws new classes from a normal
+distribution with the mean and standard deviation of the layer's weights.
 """
 
 import logging
@@ -18,14 +18,14 @@ from detectron2.data import MetadataCatalog
 
 from ..errors import UserError, nearest
 from ..files import atomic_open
-from .checkpointer import Checkpointer, local_file
+from .checkpointer import Checkpointer, fetch_weights
 from .safe_load import load_pickle, load_torch
 
 __all__ = ["convert_checkpoint", "convert_weights"]
 
 _logger = logging.getLogger(__name__)
 
-# Data sets whose classes detectron2 knows without their files.
+# detectron2 knows the classes of these data sets without their files.
 _COCO, _CITYSCAPES = "coco_2017_train", "cityscapes_fine_instance_seg_train"
 
 
@@ -36,31 +36,32 @@ def convert_weights(
     *,
     seed: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """Return the weights of a detectron2 model with its output layers for other classes.
+    """Return the weights of a detectron2 model with output layers for other classes.
 
-    Weights and biases of the class scores, the box deltas and the masks: those of a class that both
-    lists name are copied, so is the background; those of a new class are drawn from
-    N(mean, std) of the whole tensor. Class-agnostic layers and all others stay as they are. A layer
-    that could be either counts as class-specific: the box deltas of a single class, say.
+    In the layers of class scores, box deltas and masks, the rows of the background and of classes
+    in both lists are copied; the rows of new classes are drawn from N(mean, std) of the whole
+    tensor. Class-agnostic layers and all other layers do not change. A layer that could be either,
+    such as the box deltas of a single class, counts as class-specific.
 
     Args:
         weights: state dict of a Mask, Faster or Cascade R-CNN. Per layer and class c in
             [0, K), K = len(old_classes): `cls_score` (K + 1, ...), the background last; `bbox_pred`
             (4 * K, ...) or (4, ...); `mask_head.predictor` (n * K, ...), (n * (K + 1), ...) with
             the background last, or class-agnostic (1, ...); n is 1, or the pixels of a square mask.
-        old_classes: names of the model's classes, in its order.
-        new_classes: names of the classes to convert to, in their order.
-        seed: of what is drawn.
+        old_classes: names of the model's classes, in the model's order.
+        new_classes: names of the new classes, in the new order.
+        seed: the seed of the random rows.
 
     Raises:
-        UserError: there are no output layers, or they are not of `old_classes`.
+        UserError: there are no output layers, or they have another number of classes.
     """
     counts = {len(value) - 1 for key, value in weights.items() if key.endswith(".cls_score.weight")}
     if not counts:
+        hint = nearest("cls_score.weight", weights) or "."
         raise UserError(
             "expected the weights of a detector in detectron2's layout, with "
-            f"roi_heads.box_predictor.cls_score.weight{nearest('cls_score.weight', weights)}; "
-            "FCIS, which has no such layer, is not converted"
+            f"roi_heads.box_predictor.cls_score.weight{hint} "
+            "FCIS has no such layer and cannot be converted"
         )
     if counts != {len(old_classes)}:
         raise UserError(
@@ -68,7 +69,7 @@ def convert_weights(
             f"got weights for {', '.join(str(count) for count in sorted(counts))}"
         )
     generator = torch.Generator().manual_seed(seed)
-    # Where each new class stands among the old ones; -1: nowhere. Behind them, the background.
+    # The old index of each new class, -1 for none; the background comes last.
     sources = [old_classes.index(name) if name in old_classes else -1 for name in new_classes]
     sources.append(len(old_classes))
     return {
@@ -80,9 +81,9 @@ def convert_weights(
 
 
 def _count_groups(key: str, rows: int, classes: int) -> int:
-    """Return how many classes the rows of a layer are of, the background included; 0: of none.
+    """Return the number of classes of a layer, with the background if it has one; 0 if agnostic.
 
-    The name decides first: with one class, the two rows of `cls_score` are also a multiple of it.
+    The name is checked first: the two rows of `cls_score` for one class would also fit two classes.
     """
     if ".cls_score." in key:
         return classes + 1
@@ -98,7 +99,7 @@ def _count_groups(key: str, rows: int, classes: int) -> int:
 def _convert_layer(
     key: str, layer: torch.Tensor, sources: Sequence[int], generator: torch.Generator
 ) -> torch.Tensor:
-    """Return one tensor for the classes of `sources`, whose last entry is the background."""
+    """Return a layer for the classes of `sources`, whose last entry is the background."""
     classes = sources[-1]
     groups = _count_groups(key, len(layer), classes)
     if not groups:
@@ -124,21 +125,21 @@ def convert_checkpoint(
     new_classes: Sequence[str] | None = None,
     seed: int = 0,
 ) -> list[str]:
-    """Write a checkpoint for other classes, to start training from with MODEL.WEIGHTS.
+    """Write a checkpoint for other classes, as MODEL.WEIGHTS for a training.
 
     Paper: Mask R-CNN (arXiv:1703.06870), Appendix A.
 
     Args:
         weights: a checkpoint in detectron2's layout, `.pth` or `.pkl`: a local file, or a URL that
             detectron2's PathManager knows.
-        output: the file to write, `.pth`; it holds the weights only. It appears whole or not at
-            all.
-        old_classes: see `convert_weights`; default: COCO's 80 in detectron2's order.
-        new_classes: likewise; default: Cityscapes' 8 in detectron2's order.
-        seed: of what is drawn.
+        output: the `.pth` file to write; it contains only the weights.
+        old_classes: see `convert_weights`; default: the 80 classes of COCO in detectron2's order.
+        new_classes: see `convert_weights`; default: the 8 classes of Cityscapes in detectron2's
+            order.
+        seed: the seed of the random rows.
 
     Returns:
-        The new classes whose weights were drawn.
+        The new classes, whose weights were drawn at random.
 
     Raises:
         UserError: see `convert_weights`; or a file cannot be read or written.
@@ -161,12 +162,12 @@ def convert_checkpoint(
 
 def _read_weights(path: str) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint, by name."""
-    local = local_file(path, "Give the file of a model for COCO")
+    local = fetch_weights(path, "Give the file of a model for COCO")
     loaded: Any = (load_pickle if local.endswith(".pkl") else load_torch)(local)
     if isinstance(loaded, Mapping) and "blobs" in loaded:
         raise UserError(
-            f"{path}: is in the layout of Caffe2's Detectron; expected detectron2's. Load it into "
-            "a model with mask_rcnn_ext's or detectron2's checkpointer and save that"
+            f"{path}: expected detectron2's layout, got the layout of Caffe2's Detectron. Load it "
+            "into a model with mask_rcnn_ext's or detectron2's checkpointer and save the model"
         )
     state = loaded.get("model", loaded) if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping) or not all(

@@ -1,7 +1,7 @@
-"""Reading checkpoint files without running code from them.
+"""Reads checkpoint files without running code from them.
 
-A pickle may name any function of any module and have it called. Weights need a handful of them; a
-file that names another one is refused before that one is looked up.
+A pickle can call any function of any module. Weights need only a few functions; a file that names
+another function is refused before that function is looked up.
 """
 
 import contextlib
@@ -21,43 +21,38 @@ from ..errors import UserError
 
 __all__ = ["load_pickle", "load_torch"]
 
-# NumPy's own functions for unpickling, found through a pickle of its own: their module was renamed
-# from numpy.core to numpy._core in NumPy 2, and files hold either name.
+# NumPy's functions for unpickling, taken from pickles of NumPy: NumPy 2 renamed their module from
+# numpy.core to numpy._core, and files contain either name.
 _ndarray_from_pickle: Callable[..., Any] = np.zeros(1).__reduce__()[0]  # type: ignore[assignment]
 _ndarray_from_buffer: Callable[..., Any] = np.zeros(1).__reduce_ex__(5)[0]  # type: ignore[assignment]
 _scalar_from_pickle: Callable[..., Any] = np.float32(0).__reduce__()[0]  # type: ignore[assignment]
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Stand in for `_codecs.encode`, by which pickles of protocol 2 hold bytes."""
+    """Replace `_codecs.encode`, with which pickles of protocol 2 store bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}, expected latin1")
     return text.encode("latin1")
 
 
 def _storage_from_bytes(content: bytes) -> Any:
-    """Stand in for `torch.storage._load_from_bytes`, which would unpickle anything."""
+    """Replace `torch.storage._load_from_bytes`, which would unpickle anything."""
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _allowed_globals() -> dict[tuple[str, str], Any]:
-    allowed: dict[tuple[str, str], Any] = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("_codecs", "encode"): _latin1_bytes,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
-        ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-        ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    }
-    for core in ("numpy.core", "numpy._core"):
-        allowed[f"{core}.multiarray", "_reconstruct"] = _ndarray_from_pickle
-        allowed[f"{core}.multiarray", "scalar"] = _scalar_from_pickle
-        allowed[f"{core}.numeric", "_frombuffer"] = _ndarray_from_buffer
-    return allowed
-
-
-_ALLOWED_IN_PICKLE = _allowed_globals()
+_ALLOWED_IN_PICKLE: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): _latin1_bytes,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+}
+for _core in ("numpy.core", "numpy._core"):
+    _ALLOWED_IN_PICKLE[f"{_core}.multiarray", "_reconstruct"] = _ndarray_from_pickle
+    _ALLOWED_IN_PICKLE[f"{_core}.multiarray", "scalar"] = _scalar_from_pickle
+    _ALLOWED_IN_PICKLE[f"{_core}.numeric", "_frombuffer"] = _ndarray_from_buffer
 
 
 class _ForbiddenGlobal(pickle.UnpicklingError):
@@ -74,9 +69,9 @@ class _WeightsUnpickler(pickle.Unpickler):
 
 def _refuse(path: str, name: str) -> UserError:
     return UserError(
-        f"{path}: refused, since it names {name}, which could run code; expected a checkpoint of "
-        "tensors, arrays and plain values. If you trust its source, load it with its project's own "
-        "code and save it anew as torch.save({'model': model.state_dict()}, file)"
+        f"{path}: refused, because it names {name}, which could run code; expected a checkpoint of "
+        "tensors, arrays and plain values. If you trust its source, load it with the code of its "
+        "project and save it again with torch.save({'model': model.state_dict()}, file)"
     )
 
 
@@ -89,10 +84,10 @@ def _unreadable(path: str, error: Exception) -> UserError:
 
 
 def load_pickle(path: str) -> Any:
-    """Return what a `.pkl` checkpoint holds: detectron2's zoo, or Caffe2's and Detectron's.
+    """Return the content of a `.pkl` checkpoint from detectron2's zoo, Caffe2 or Detectron.
 
     Args:
-        path: a local file. Python 2's strings are read as latin1, as detectron2 does.
+        path: a local file. Strings of Python 2 are read as latin1, as in detectron2.
 
     Raises:
         UserError: the file is unreadable, or names more than arrays, tensors and containers.
@@ -107,8 +102,8 @@ def load_pickle(path: str) -> Any:
 
 
 def _numpy_allowed() -> AbstractContextManager[object]:
-    """Let `torch.load(weights_only=True)` read NumPy values, which hooks put in their state."""
-    if TORCH_VERSION < (2, 6):  # cannot be told of a second name for one function
+    """Let `torch.load(weights_only=True)` read the NumPy values that hooks put in their state."""
+    if TORCH_VERSION < (2, 6):  # accepts only one name of a function
         return contextlib.nullcontext()
     allowed: list[Any] = [
         np.ndarray,
@@ -122,10 +117,10 @@ def _numpy_allowed() -> AbstractContextManager[object]:
 
 
 def load_torch(path: str) -> Any:
-    """Return what a file of `torch.save` holds, on the CPU.
+    """Return the content of a file that `torch.save` wrote, on the CPU.
 
-    `torch.load(weights_only=True)` guards the loading; PyTorch before 2.6 has a known hole in it
-    (CVE-2025-32434).
+    Loading is as safe as `torch.load(weights_only=True)`, which has a known hole in PyTorch before
+    2.6 (CVE-2025-32434).
 
     Args:
         path: a local file.

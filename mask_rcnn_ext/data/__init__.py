@@ -1,8 +1,8 @@
-"""The embedded data set and a user's own COCO-format data."""
+"""Data sets: a user's own COCO-format data, the embedded shapes, and how they are loaded."""
 
 import os
 
 from .occluded_shapes import register_occluded_shapes
 
-# As detectron2 does for its own data sets: the root is read once, at import.
+# Like detectron2, this package reads the root of data sets once, at import.
 register_occluded_shapes(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))

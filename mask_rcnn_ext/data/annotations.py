@@ -1,8 +1,8 @@
-"""Checks of the annotations of a COCO-format json, and their cleaning.
+"""Checks and cleans the annotations of a COCO-format json.
 
-Boxes are XYWH in pixels, sizes (H, W). Accepted segmentations: polygons, RLE (compressed or not), a
-path to a mask image, a 2-D list of 0 and 1. The last two become compressed RLE, since COCO's tools
-know no others. Masks are not decoded: runs and polygons are checked as numbers.
+Boxes are XYWH in pixels, sizes are (H, W). A segmentation may be polygons, RLE (compressed or not),
+the path of a mask image, or a 2-D list of 0 and 1. The last two become compressed RLE, because
+pycocotools cannot read them. Masks are not decoded: runs and polygons are checked as numbers.
 """
 
 import math
@@ -17,43 +17,51 @@ from pycocotools import mask as mask_util
 
 from ..errors import UserError
 
-__all__ = ["Tally", "clean_annotations", "complete_ids"]
+__all__ = ["IssueCounter", "clean_annotations", "complete_ids"]
 
-_MIN_SIDE = 1e-5  # pixels; detectron2's `filter_empty_instances` takes smaller boxes for empty
-_BOX_SLACK = 0.01  # pixels; jsons round coordinates to two decimals
-_SMALL_POLYGON = 4.0  # pixels; above this area a polygon covers a pixel unless it is a sliver
+_MIN_SIDE = 1e-5  # pixels; detectron2's `filter_empty_instances` drops smaller boxes
+_BOX_SLACK = 0.01  # pixels; many jsons round coordinates to two decimals
+_SMALL_POLYGON = 4.0  # pixels; a larger polygon covers a pixel unless it is very thin
 
 
 class _Malformed(Exception):
-    """An annotation that has to go; the message is the reason that is counted."""
+    """An annotation cannot be used; the message is the reason to count."""
 
 
 @dataclass
-class Tally:
-    """How often each thing happened, and to which annotation or image first."""
+class IssueCounter:
+    """Counts issues by kind, and remembers the first annotation or image of each kind.
 
-    seen: dict[str, list[Any]] = field(default_factory=dict)  # what -> [count, first]
+    Attributes:
+        issues: kind -> [count, id of the first].
+    """
 
-    def add(self, what: str, where: int) -> None:
-        """Count `what`; `where` is the id it happened to."""
-        self.seen.setdefault(what, [0, where])[0] += 1
+    issues: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, kind: str, first_id: int) -> None:
+        """Count an issue of the annotation or image `first_id`."""
+        self.issues.setdefault(kind, [0, first_id])[0] += 1
+
+    @property
+    def total(self) -> int:
+        """The number of all issues."""
+        return sum(count for count, _ in self.issues.values())
 
     def __str__(self) -> str:
-        return ", ".join(f"{n} x {what} (first: {first})" for what, (n, first) in self.seen.items())
+        return ", ".join(f"{n} x {kind} (first: {i})" for kind, (n, i) in self.issues.items())
 
 
-def complete_ids(annotations: list[dict[str, Any]], mended: Tally) -> None:
-    """Give a new id to annotations whose id is missing, no integer, or not positive.
+def complete_ids(annotations: list[dict[str, Any]], completed: IssueCounter) -> None:
+    """Give a new id to each annotation whose id is missing, not an integer, or not positive.
 
-    COCO evaluation takes the id 0 for "not matched": such an instance would never count as found.
+    COCO evaluation reads the id 0 as "not matched", so such an instance would never count as found.
     """
-    top = max((a["id"] for a in annotations if type(a.get("id")) is int), default=0)
-    top = max(top, 0)
+    last_id = max([0, *(a["id"] for a in annotations if type(a.get("id")) is int)])
     for annotation in annotations:
         if type(annotation.get("id")) is not int or annotation["id"] <= 0:
-            top += 1
-            annotation["id"] = top
-            mended.add("annotation without a positive id, given one", top)
+            last_id += 1
+            annotation["id"] = last_id
+            completed.add("annotation without a positive id, given one", last_id)
 
 
 def clean_annotations(
@@ -61,24 +69,24 @@ def clean_annotations(
     folders: Sequence[str],
     strict: bool,
     masks: bool,
-    mended: Tally,
-    dropped: Tally,
+    completed: IssueCounter,
+    dropped: IssueCounter,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Check the annotations one by one and complete them in place.
 
     Args:
-        content: the json, with images' sizes, ids and references checked.
-        folders: where mask files are looked for.
-        strict: count an instance as malformed if any of its polygons is.
-        masks: count an instance as malformed if it has a box and no segmentation.
-        mended: gets what was completed.
-        dropped: gets what was malformed.
+        content: the json, whose image sizes, ids and references were checked.
+        folders: folders in which to look for mask files.
+        strict: reject an instance if any of its polygons is malformed.
+        masks: reject an instance that has a box but no segmentation.
+        completed: counts what was filled in.
+        dropped: counts the rejected annotations by reason.
 
     Returns:
-        The annotations that are sound, and the names of mask files that are missing.
+        The annotations to keep, and the names of mask files that are missing.
 
     Raises:
-        UserError: a mask file is no image.
+        UserError: a mask file is not an image.
     """
     images = {image["id"]: image for image in content["images"]}
     kept, missing = [], []
@@ -87,44 +95,46 @@ def clean_annotations(
         size = (image["height"], image["width"])
         try:
             if masks or annotation.get("segmentation") or not annotation.get("bbox"):
-                _clean_mask(annotation, size, folders, strict, mended)
-            _clean_box(annotation, size, mended)
+                _clean_mask(annotation, size, folders, strict, completed)
+            _clean_box(annotation, size, completed)
         except _Malformed as fault:
             dropped.add(str(fault), annotation["id"])
             continue
         except FileNotFoundError:
             missing.append(annotation["segmentation"])
             continue
-        _complete_numbers(annotation, size, mended)
+        _complete_numbers(annotation, size, completed)
         kept.append(annotation)
     return kept, missing
 
 
-def _complete_numbers(annotation: dict[str, Any], size: tuple[int, int], mended: Tally) -> None:
+def _complete_numbers(
+    annotation: dict[str, Any], size: tuple[int, int], completed: IssueCounter
+) -> None:
     """Fill in what COCO evaluation needs: `iscrowd` and `area` (pixels)."""
-    # detectron2 refuses `ignore`; as a crowd, the region is neither learnt nor counted as missed.
+    # detectron2 rejects `ignore`. A crowd region is neither learnt nor counted as missed.
     ignored = bool(annotation.pop("ignore", 0))
     crowd = int(ignored or bool(annotation.get("iscrowd")))
     if ignored or annotation.get("iscrowd") != crowd:
         annotation["iscrowd"] = crowd
-        mended.add("`iscrowd` set", annotation["id"])
+        completed.add("`iscrowd` set", annotation["id"])
     area = annotation.get("area", 0)
     if not _is_number(area) or area <= 0:
         mask, (_, _, width, height) = annotation.get("segmentation"), annotation["bbox"]
         annotation["area"] = _mask_area(mask, size) if mask else float(width * height)
-        mended.add("`area` computed", annotation["id"])
+        completed.add("`area` computed", annotation["id"])
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _clean_box(annotation: dict[str, Any], size: tuple[int, int], mended: Tally) -> None:
-    """Clip the XYWH box to the image, or compute it from the mask where there is none."""
+def _clean_box(annotation: dict[str, Any], size: tuple[int, int], completed: IssueCounter) -> None:
+    """Clip the XYWH box to the image, or compute it from the mask if there is no box."""
     box = annotation.get("bbox")
     if not box:
         annotation["bbox"] = _mask_box(annotation["segmentation"], size)
-        mended.add("`bbox` computed from the mask", annotation["id"])
+        completed.add("`bbox` computed from the mask", annotation["id"])
         return
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         raise _Malformed("box that is not four finite numbers")
@@ -137,7 +147,7 @@ def _clean_box(annotation: dict[str, Any], size: tuple[int, int], mended: Tally)
         raise _Malformed("box outside the image")
     if max(left - x, top - y, x + width - right, y + height - bottom) > _BOX_SLACK:
         annotation["bbox"] = [left, top, right - left, bottom - top]
-        mended.add("box clipped to the image", annotation["id"])
+        completed.add("box clipped to the image", annotation["id"])
 
 
 def _clean_mask(
@@ -145,9 +155,9 @@ def _clean_mask(
     size: tuple[int, int],
     folders: Sequence[str],
     strict: bool,
-    mended: Tally,
+    completed: IssueCounter,
 ) -> None:
-    """Check the segmentation and give it a form that detectron2 and pycocotools read."""
+    """Check the segmentation and convert it to a form that detectron2 and pycocotools read."""
     mask = annotation.get("segmentation")
     if not mask:
         raise _Malformed("no segmentation" if annotation.get("bbox") else "no box and no mask")
@@ -155,25 +165,26 @@ def _clean_mask(
         _check_rle(mask, size)
     elif isinstance(mask, str):
         annotation["segmentation"] = _encode(_read_mask(mask, folders), size)
-        mended.add("mask file turned into RLE", annotation["id"])
+        completed.add("mask file turned into RLE", annotation["id"])
     elif not isinstance(mask, list):
         raise _Malformed(f"segmentation that is a {type(mask).__name__}")
     elif (bitmap := _as_bitmap(mask)) is not None:
         annotation["segmentation"] = _encode(bitmap, size)
-        mended.add("bitmap turned into RLE", annotation["id"])
+        completed.add("bitmap turned into RLE", annotation["id"])
     else:
         parts = [mask] if _is_number(mask[0]) else mask
-        kept = _sound_polygons(parts, size, strict)
+        kept = _valid_polygons(parts, size, strict)
         if kept is not mask:
             annotation["segmentation"] = kept
             what = "flat polygon" if parts is not mask else "polygons without degenerate parts"
-            mended.add(what, annotation["id"])
+            completed.add(what, annotation["id"])
 
 
 def _as_bitmap(rows: list[Any]) -> np.ndarray | None:
-    """Return a 2-D list of 0 and 1 as an array; None when it is polygons.
+    """Return a 2-D list of 0 and 1 as an array, or None if the list holds polygons.
 
-    Polygons differ by their values: several of equal length in [0, 1] x [0, 1] are no shape.
+    Several polygons of equal length could look like a bitmap only if all their coordinates were 0
+    or 1, and such polygons have no useful shape.
     """
     first = rows[0]
     if len(rows) < 2 or not isinstance(first, list) or not first or first[0] not in (0, 1):
@@ -185,7 +196,7 @@ def _as_bitmap(rows: list[Any]) -> np.ndarray | None:
 
 
 def _read_mask(name: str, folders: Sequence[str]) -> np.ndarray:
-    """Return a mask file as (H, W) bool: True where any channel but alpha is not zero."""
+    """Read a mask file as (H, W) bool: True where any channel except alpha is not zero."""
     path = next((p for f in folders if os.path.isfile(p := os.path.join(f, name))), None)
     if path is None:
         raise FileNotFoundError(name)
@@ -244,12 +255,12 @@ def _rle_runs(counts: object) -> np.ndarray:
     return runs
 
 
-def _sound_polygons(parts: list[Any], size: tuple[int, int], strict: bool) -> list[Any]:
-    """Return `parts` itself when all its polygons are sound, else a new list of those that are."""
+def _valid_polygons(parts: list[Any], size: tuple[int, int], strict: bool) -> list[Any]:
+    """Return `parts` itself if all polygons are valid, else a new list of the valid polygons."""
     kept, covered, fault = [], 0.0, None
     for part in parts:
         try:
-            covered += _polygon_area(part, size)
+            covered += _check_polygon(part, size)
             kept.append(part)
         except _Malformed as reason:
             fault = reason
@@ -260,8 +271,8 @@ def _sound_polygons(parts: list[Any], size: tuple[int, int], strict: bool) -> li
     return kept if fault else parts
 
 
-def _polygon_area(part: Any, size: tuple[int, int]) -> float:
-    """Return the area of one polygon in pixels; if it crosses itself, less than it covers."""
+def _check_polygon(part: Any, size: tuple[int, int]) -> float:
+    """Raise if a polygon is malformed; return its area in pixels, less if it crosses itself."""
     try:
         points = np.asarray(part)
     except ValueError:  # lists of unequal length

@@ -1,4 +1,4 @@
-"""Is the data there? Named data sets in detectron2's catalogs; a COCO json and its image files."""
+"""Checks that named data sets of detectron2's catalogs are on disk, and finds their files."""
 
 import os
 from collections.abc import Iterable
@@ -8,14 +8,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import UserError, nearest
 from .occluded_shapes import SPLITS
 
-__all__ = [
-    "find_truth",
-    "require_dataset",
-    "require_datasets",
-]
+__all__ = ["find_truth", "require_dataset", "require_datasets"]
 
-
-# Where detectron2's own data sets and ours keep the paths of what they read.
+# The metadata keys under which detectron2's data sets and ours keep the paths that they read.
 _PATH_KEYS = (
     *("json_file", "image_root", "image_dir", "gt_dir"),
     *("dirname", "panoptic_json", "panoptic_root", "sem_seg_root"),
@@ -25,39 +20,39 @@ _OWN_DATA = "--train-json F --train-images D --val-json F --val-images D"
 
 
 def require_dataset(name: str) -> None:
-    """Raise unless the data set `name` is registered and lies on disk, see `require_datasets`."""
+    """Raise unless the data set `name` is registered and on disk, see `require_datasets`."""
     require_datasets([name])
 
 
 def require_datasets(names: Iterable[str]) -> None:
     """Raise unless every named data set is registered and its files and folders are on disk.
 
-    Only the presence of the annotation file and of the folders is looked at. The embedded sets are
-    always there: they are drawn when they are first used.
+    Only the existence of annotation files and folders is checked. The embedded data sets always
+    pass, because they are drawn when they are first used.
 
     Args:
-        names: as in `DATASETS.TRAIN` and `DATASETS.TEST`.
+        names: data-set names, as in `DATASETS.TRAIN` and `DATASETS.TEST`.
 
     Raises:
-        UserError: a name is unknown, or files are missing. One message covers all the names: where
-            was looked, what to put there, and how to run without it.
+        UserError: a name is unknown, or files are missing. One message covers all names and says
+            which paths were checked, what to put there, and how to run without these data sets.
     """
     names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in DatasetCatalog]
-    complaints = [
+    problems = [
         f"unknown data set {name!r}{nearest(name, DatasetCatalog.list())}" for name in unknown
     ]
     if unknown:
-        complaints.append(f"Your own COCO-format data needs no name: {_OWN_DATA}")
+        problems.append(f"Your own COCO-format data needs no name: {_OWN_DATA}")
     missing = {name: paths for name in names if (paths := _missing_paths(name))}
     if missing:
-        complaints.append(_explain_missing(missing))
-    if complaints:
-        raise UserError("\n".join(complaints))
+        problems.append(_explain_missing(missing))
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def _missing_paths(name: str) -> list[str]:
-    """Return the absolute paths that the data set `name` reads and that are not there."""
+    """Return the absolute paths of the data set `name` that do not exist."""
     if name in _DRAWN_AT_FIRST_USE or name not in DatasetCatalog:
         return []
     metadata = MetadataCatalog.get(name)
@@ -75,34 +70,34 @@ def _explain_missing(missing: dict[str, list[str]]) -> str:
     names = ", ".join(repr(name) for name in missing)
     lines = [f"the data of {names} is not there. Looked for:", *(f"  {path}" for path in paths)]
     if inside:
-        came = f"is {setting!r}" if setting else "is not set, so it is ./datasets"
+        status = f"is {setting!r}" if setting else "is not set, so it is ./datasets"
         shown = ", ".join(p if os.path.splitext(p)[1] else f"{p}/" for p in inside)
         lines += [
-            f"The root of data sets is {root} ($DETECTRON2_DATASETS {came}).",
+            f"The root of data sets is {root} ($DETECTRON2_DATASETS {status}).",
             f"Put there {shown}, or set DETECTRON2_DATASETS to the folder that holds them.",
         ]
         if any(p.split(os.sep)[0] == "coco" for p in inside):
             lines.append("COCO is at https://cocodataset.org/#download")
-    return "\n".join(
-        [
-            *lines,
-            "To run without it:",
-            f"  your own COCO-format data: {_OWN_DATA}",
-            "  embedded data: --config-file configs/shapes/mask_rcnn_tiny_FPN.yaml, or `make demo`",
-        ]
-    )
+    lines += [
+        "To run without it:",
+        f"  your own COCO-format data: {_OWN_DATA}",
+        "  embedded data: --config-file configs/shapes/mask_rcnn_tiny_FPN.yaml, or `make demo`",
+    ]
+    return "\n".join(lines)
 
 
 def find_truth(name: str) -> tuple[str, str]:
-    """Return annotation file and image folder of a registered data set, drawn if it is embedded.
+    """Return the annotation file and the image folder of a registered data set.
+
+    An embedded data set is drawn first.
 
     Raises:
-        UserError: it is registered without a COCO json.
+        UserError: the data set has no COCO json.
     """
     metadata = MetadataCatalog.get(name)
     path = metadata.get("json_file", "")
     if not path:
         raise UserError(f"data set {name!r}: expected a COCO json (`json_file`) in its metadata")
     if not os.path.isfile(path):
-        DatasetCatalog.get(name)  # the embedded data set is drawn at its first use
+        DatasetCatalog.get(name)  # draws an embedded data set
     return str(path), str(metadata.get("image_root") or "")

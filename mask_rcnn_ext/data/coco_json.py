@@ -1,46 +1,150 @@
-"""Reading a COCO-format json and the sizes of its image files, and every mistake in them told."""
+"""Reads a COCO-format json and checks it: ids, references, image files, annotations."""
 
 import contextlib
-import json
+import logging
 import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from ..errors import UserError, name_some, nearest
+from ..files import read_json
+from .annotations import IssueCounter, clean_annotations, complete_ids
 
-__all__ = ["HEADERS_CHECKED", "check_image_files", "read_coco_json"]
-
+__all__ = [
+    "HEADERS_CHECKED",
+    "CocoJson",
+    "check_coco_json",
+    "check_image_files",
+    "read_categories",
+    "read_coco_json",
+]
 
 HEADERS_CHECKED = 2000  # images whose header is compared with the json, evenly spread over the file
 
-
 _EXIF_ORIENTATION = 0x0112
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CocoJson:
+    """A checked COCO json.
+
+    Attributes:
+        path: the file that was read.
+        content: the json object, cleaned so that detectron2 and pycocotools can read all of it.
+        changed: `content` differs from the file, so that the file itself cannot be used.
+        polygons: every instance that is not a crowd has polygons.
+    """
+
+    path: str
+    content: dict[str, Any]
+    changed: bool
+    polygons: bool
+
+
+def check_coco_json(
+    json_file: str,
+    image_root: str,
+    *,
+    strict: bool = False,
+    masks: bool = True,
+    allow_empty: bool = False,
+) -> CocoJson:
+    """Read a COCO-format json, check it against its images, and clean its annotations.
+
+    A malformed annotation (degenerate box, empty or wrong mask, no box and no mask) is dropped, and
+    a warning counts the dropped annotations by reason. Boxes that stick out of the image are
+    clipped; missing `area`, `bbox`, `id`, `iscrowd`, `width` and `height` are filled in; `ignore`
+    becomes `iscrowd`. The log also counts these changes.
+
+    Args:
+        json_file: path of the json.
+        image_root: folder of the images.
+        strict: raise an error for a malformed annotation instead of dropping it.
+        masks: treat an instance without a segmentation as malformed. If off, it is kept, and a
+            missing `area` is the area of its box.
+        allow_empty: accept a file without annotations, as validation data may be.
+
+    Returns:
+        The checked file.
+
+    Raises:
+        UserError: the file is not COCO format, or contradicts itself or the images; images are
+            missing; no instance is left; or, with `strict`, an annotation is malformed.
+    """
+    content = read_coco_json(json_file)
+    read_categories(content, json_file)
+    completed, dropped = IssueCounter(), IssueCounter()
+    for image_id in check_image_files(content["images"], image_root, json_file):
+        completed.add("image size read from the file", image_id)
+    complete_ids(content["annotations"], completed)
+    total = len(content["annotations"])
+    folders = (os.path.dirname(os.path.abspath(json_file)), image_root)
+    kept, missing = clean_annotations(content, folders, strict, masks, completed, dropped)
+    if missing:
+        raise UserError(
+            f"{json_file}: {len(missing)} mask files are missing: {name_some(missing)}; "
+            f"looked for in {folders[0]} and {folders[1]}"
+        )
+    malformed = f"{dropped.total} of {total} annotations: {dropped}"
+    if "no segmentation" in dropped.issues and masks:
+        malformed += ". A model without masks, MODEL.MASK_ON False, needs only their boxes"
+    if dropped.issues and strict:
+        raise UserError(f"{json_file}: malformed {malformed}. Fix them, or leave out --strict-data")
+    if not any(not a["iscrowd"] for a in kept) and ((total and not kept) or not allow_empty):
+        why = f"; malformed: {malformed}" if dropped.issues else ""
+        raise UserError(f"{json_file}: no instance to learn from or to compare with{why}")
+    if dropped.issues:
+        logger.warning("%s: dropped %s", json_file, malformed)
+    if completed.issues:
+        logger.info("%s: completed %s", json_file, completed)
+    # Some releases of pycocotools cannot load results for a file without `info`.
+    changed = bool(dropped.issues or completed.issues) or "info" not in content
+    content.setdefault("info", {})
+    content["annotations"] = kept
+    polygons = all(a["iscrowd"] or isinstance(a.get("segmentation", []), list) for a in kept)
+    return CocoJson(json_file, content, changed, polygons)
+
+
+def read_categories(content: dict[str, Any], path: str) -> dict[int, str]:
+    """Return the categories of a COCO json, id -> name, sorted by id.
+
+    Raises:
+        UserError: a name is missing or occurs twice.
+    """
+    categories = content["categories"]
+    for category in categories:
+        if not isinstance(category.get("name"), str) or not category["name"]:
+            raise UserError(f"{path}: category {category['id']} has no `name`")
+    table = {c["id"]: c["name"] for c in sorted(categories, key=lambda c: c["id"])}
+    repeated = [name for name, n in Counter(table.values()).items() if n > 1]
+    if repeated:
+        ids = ", ".join(str(i) for i, name in table.items() if name == repeated[0])
+        raise UserError(f"{path}: the categories {ids} have the same name {repeated[0]!r}")
+    return table
 
 
 def read_coco_json(path: str) -> dict[str, Any]:
-    """Return the object in a COCO json, whose `images`, `annotations`, `categories` fit each other.
+    """Read a COCO json and check that `images`, `annotations` and `categories` fit each other.
+
+    Returns:
+        The json object.
 
     Raises:
-        UserError: the file is missing, unreadable, not json, not COCO format; ids are not unique
-            integers, or an annotation is of an image or a category that is not listed.
+        UserError: the file is missing, unreadable, not json or not COCO format; ids are not unique
+            integers; or an annotation refers to an image or a category that is not listed.
     """
-    try:
-        with open(path, encoding="utf-8") as f:
-            content = json.load(f)
-    except FileNotFoundError:
+    if not os.path.exists(path):
         folder, name = os.path.split(os.path.abspath(path))
         hint = nearest(name, os.listdir(folder)) if os.path.isdir(folder) else ""
-        raise UserError(f"json file not found: {os.path.join(folder, name)}{hint}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: not json: {error.msg} at line {error.lineno}, column {error.colno}"
-        ) from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as json: {error}") from error
+        raise UserError(f"json file not found: {os.path.join(folder, name)}{hint}")
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(
             f"{path}: expected a json object with `images`, `annotations` and `categories`, got a "
@@ -49,17 +153,18 @@ def read_coco_json(path: str) -> dict[str, Any]:
     for key in ("images", "annotations", "categories"):
         entries = content.get(key)
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-            came = "nothing" if key not in content else f"a {type(entries).__name__}"
+            got = "nothing" if key not in content else f"a {type(entries).__name__}"
             raise UserError(
-                f"{path}: not COCO format: expected `{key}` to be a list of objects, got {came}; "
+                f"{path}: not COCO format: expected `{key}` to be a list of objects, got {got}; "
                 f"the file's keys are {', '.join(map(repr, content)) or 'none'}"
             )
         if not entries and key != "annotations":
             raise UserError(f"{path}: the list `{key}` is empty")
     _require_unique_ids(content["images"], "image", path)
     _require_unique_ids(content["categories"], "category", path)
-    given = [a for a in content["annotations"] if type(a.get("id")) is int]
-    _require_unique_ids(given, "annotation", path)
+    # An annotation may lack an id, `complete_ids` gives it one.
+    with_id = [a for a in content["annotations"] if type(a.get("id")) is int]
+    _require_unique_ids(with_id, "annotation", path)
     _check_references(content, path)
     return content
 
@@ -71,48 +176,50 @@ def _require_unique_ids(entries: Sequence[dict[str, Any]], kind: str, path: str)
             raise UserError(
                 f"{path}: {kind} number {i} of the list: expected an integer `id`, got {value!r}"
             )
-    twice = [str(value) for value, n in Counter(ids).items() if n > 1]
-    if twice:
-        raise UserError(f"{path}: {len(twice)} {kind} ids occur more than once: {name_some(twice)}")
+    repeated = [str(value) for value, n in Counter(ids).items() if n > 1]
+    if repeated:
+        raise UserError(
+            f"{path}: {len(repeated)} {kind} ids occur more than once: {name_some(repeated)}"
+        )
 
 
 def _check_references(content: dict[str, Any], path: str) -> None:
+    """Raise if an annotation refers to an image or a category that is not listed."""
     for key, plural in (("image_id", "images"), ("category_id", "categories")):
-        labels = {e["id"]: e.get("file_name") or e.get("name") for e in content[plural]}
-        lost = [
-            a for a in content["annotations"] if type(a.get(key)) is not int or a[key] not in labels
+        names = {e["id"]: e.get("file_name") or e.get("name") for e in content[plural]}
+        unknown = [
+            a for a in content["annotations"] if type(a.get(key)) is not int or a[key] not in names
         ]
-        if not lost:
+        if not unknown:
             continue
-        value = lost[0].get(key)
-        near = (
-            min(labels, key=lambda i: abs(i - value)) if type(value) is int else next(iter(labels))
+        value = unknown[0].get(key)
+        closest = (
+            min(names, key=lambda i: abs(i - value)) if type(value) is int else next(iter(names))
         )
         raise UserError(
-            f"{path}: annotation {lost[0].get('id', 'without id')} has {key} {value!r}, which is "
-            f"not in `{plural}` ({len(lost)} annotations are like this); the nearest there is "
-            f"{near!r} ({labels[near]})"
+            f"{path}: annotation {unknown[0].get('id', 'without id')} has {key} {value!r}, which "
+            f"is not in `{plural}`; the nearest id there is {closest!r} ({names[closest]}). "
+            f"{len(unknown)} annotations have an unknown {key}"
         )
 
 
 def check_image_files(images: list[dict[str, Any]], image_root: str, json_file: str) -> list[int]:
-    """Check that the images of a COCO json are there and have the size that it gives.
+    """Check that the image files exist and have the sizes that a COCO json gives.
 
-    Folders are listed once instead of asking for each file. The header of `HEADERS_CHECKED` images,
-    evenly spread, is compared with the json; a missing or unusable `width` or `height` is filled
-    in, in place. The size meant is the one that detectron2 reads: after the file's EXIF
-    orientation.
+    The headers of `HEADERS_CHECKED` images, evenly spread, are compared with the json. A missing or
+    unusable `width` or `height` is filled in, in place. Sizes are after EXIF orientation, as
+    detectron2 reads images.
 
     Args:
-        images: the json's `images`; `file_name` may hold sub-folders.
-        image_root: the folder of images.
-        json_file: the json's path, for messages.
+        images: the `images` of the json; `file_name` may contain sub-folders.
+        image_root: the folder of the images.
+        json_file: the path of the json, for error messages.
 
     Returns:
         The ids of the images whose size was filled in.
 
     Raises:
-        UserError: the folder or files are missing, a file is no image, or its size is another.
+        UserError: the folder or a file is missing, a file is not an image, or it has another size.
     """
     if not os.path.isdir(image_root):
         raise UserError(f"image folder not found: {os.path.abspath(image_root)} (for {json_file})")
@@ -136,7 +243,7 @@ def check_image_files(images: list[dict[str, Any]], image_root: str, json_file: 
         if i in unsized:
             images[i].update(width=width, height=height)
         elif given != (width, height):
-            exif = ", once turned by its EXIF orientation as detectron2 does" if rotated else ""
+            exif = ", after its EXIF orientation" if rotated else ""
             contradictions.append(
                 f"image {images[i]['id']} ({images[i]['file_name']}) is {given[0]} x {given[1]} in "
                 f"the json, the file is {width} x {height}{exif}"
@@ -146,13 +253,14 @@ def check_image_files(images: list[dict[str, Any]], image_root: str, json_file: 
     if contradictions:
         raise UserError(
             f"{json_file}: sizes (width x height, pixels) contradict the files: "
-            f"{name_some(contradictions)}. Annotations must be made on the pixels as they are "
-            "read; correct the json or the files."
+            f"{name_some(contradictions)}. Correct the json or the files: annotations must fit "
+            "the pixels as they are read"
         )
     return [images[i]["id"] for i in sorted(unsized)]
 
 
 def _require_files(paths: list[str], image_root: str, json_file: str) -> None:
+    """Raise if an image file is missing; each folder is listed only once."""
     listed: dict[str, set[str]] = {}
     missing = []
     for path in paths:
@@ -164,16 +272,16 @@ def _require_files(paths: list[str], image_root: str, json_file: str) -> None:
         if name not in listed[folder]:
             missing.append(path)
     if missing:
-        there = sorted(os.listdir(image_root))[:3]
+        names = sorted(os.listdir(image_root))[:3]
         raise UserError(
             f"{json_file}: {len(missing)} of {len(paths)} image files are missing: "
             f"{name_some(missing)}. `file_name` is relative to the folder {image_root}, which "
-            f"holds {', '.join(there) + ' ...' if there else 'nothing'}"
+            f"holds {', '.join(names) + ' ...' if names else 'nothing'}"
         )
 
 
 def _normalise_size(image: dict[str, Any]) -> bool:
-    """Tell whether `width` and `height` (pixels) are usable; make whole floats integers."""
+    """Return whether `width` and `height` are usable; turn floats like 40.0 into integers."""
     for key in ("width", "height"):
         value = image.get(key)
         if isinstance(value, float) and value.is_integer():
@@ -189,7 +297,7 @@ def _read_size(path: str) -> tuple[int, int, bool]:
         warnings.simplefilter("ignore")  # large images and odd EXIF blocks: only the header is read
         with Image.open(path) as image:
             width, height = image.size
-            # A PNG without EXIF in its header would be decoded whole to look for it at the end.
+            # Pillow would decode a whole PNG to look for EXIF data at its end.
             has_exif = image.format != "PNG" or "exif" in image.info
             rotated = has_exif and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
     return (height, width, True) if rotated else (width, height, False)

@@ -1,9 +1,9 @@
-"""A training loader that a resumed run can continue exactly where the interrupted one stopped.
+"""A training loader with which a resumed run continues exactly where the first one stopped.
 
-detectron2's loader starts its stream of images over when a run resumes, and its augmentations draw
-from the state of the worker processes. Here the batch of iteration i is a function of (seed, i)
-alone: batches are formed by a batch sampler in the main process, which can skip, and every sample's
-augmentation is seeded with its place in the stream. The number of workers changes nothing.
+When a run resumes, detectron2's loader starts its stream of images again, and its augmentations use
+the random state of the worker processes. Here the batch of iteration i depends only on (seed, i): a
+batch sampler in the main process forms the batches and can skip some, and the augmentation of each
+sample is seeded with the sample's position in the stream. The number of workers does not matter.
 """
 
 import random
@@ -28,7 +28,7 @@ def stream_seed(*entropy: int) -> int:
 
 
 def seed_everything(seed: int, *, cuda: bool = True) -> None:
-    """Seed `random`, NumPy and torch in this process; with `cuda`, every GPU's generator too."""
+    """Seed `random`, NumPy and torch in this process; with `cuda`, also all GPUs."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - detectron2's augmentations draw from the global state
     if cuda:
@@ -38,9 +38,9 @@ def seed_everything(seed: int, *, cuda: bool = True) -> None:
 
 
 class ResumableBatchSampler:
-    """Batches of (position in the stream, index), grouped by aspect ratio as in detectron2.
+    """Forms batches of (position in the stream, index), grouped by aspect ratio as in detectron2.
 
-    Iterating starts with batch number `start`; the batches before it are formed but not loaded.
+    Iteration starts at batch number `start`; the batches before it are formed but not loaded.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ResumableBatchSampler:
         Args:
             sampler: an endless stream of indices, the same each time it is iterated.
             batch_size: images per batch of this process.
-            groups: a group per index; a batch holds images of one group. None: no grouping.
+            groups: the group of each index; a batch holds images of one group. None: no groups.
         """
         self.sampler, self.batch_size, self.groups = sampler, batch_size, groups
         self.start = 0
@@ -71,7 +71,7 @@ class ResumableBatchSampler:
 
 
 class _Unreadable:
-    """What a worker hands over in place of a sample that could not be read."""
+    """Replaces a sample that a worker could not read."""
 
     def __init__(self, file_name: str, reason: str) -> None:
         self.file_name, self.reason = file_name, reason
@@ -79,7 +79,7 @@ class _Unreadable:
 
 class _SeededDataset(Dataset):
     def __init__(self, dicts: Sequence[dict], mapper: Callable[[dict], Any], seed: int) -> None:
-        # Serialised, so that worker processes share its memory instead of copying it bit by bit.
+        # Serialised, so that worker processes share the memory instead of copying it.
         self.dicts = DatasetFromList(list(dicts), copy=False)
         self.mapper, self.seed, self.rank = mapper, seed, comm.get_rank()
 
@@ -102,19 +102,15 @@ class _SeededDataset(Dataset):
             record = self.dicts[(index + offset) % len(self.dicts)]
             try:
                 sample = self.mapper(record)
-            except (
-                OSError,
-                SizeMismatchError,
-                SyntaxError,
-            ) as error:  # SyntaxError: PIL, broken PNG
+            except (OSError, SizeMismatchError, SyntaxError) as error:  # PIL: SyntaxError for PNG
                 return _Unreadable(str(record.get("file_name")), str(error).strip())
-            if sample is not None:  # a mapper may refuse an image; the next one takes its place
+            if sample is not None:  # a mapper may reject an image; the next one replaces it
                 return sample
-        raise UserError("the data set mapper refused every image")
+        raise UserError("the data set mapper rejected every image")
 
 
 class TrainLoader:
-    """Endless batches for `detectron2.engine.SimpleTrainer`: lists of mapped dicts."""
+    """Yields endless batches for `detectron2.engine.SimpleTrainer`: lists of mapped dicts."""
 
     def __init__(
         self,
@@ -131,13 +127,13 @@ class TrainLoader:
 
         Args:
             dicts: the data set in detectron2's format, with `width` and `height` when grouping.
-            mapper: makes a sample of a dict, e.g. `detectron2.data.DatasetMapper`.
-            sampler: an endless stream of this process's indices into `dicts`, a function of the
-                seed.
+            mapper: turns a dict into a sample, for example `detectron2.data.DatasetMapper`.
+            sampler: an endless stream of indices into `dicts` for this process, which depends only
+                on the seed.
             batch_size: images per batch of this process.
-            num_workers: processes that load; 0 loads in the main process. Results do not depend on
-                it.
-            seed: of the augmentations.
+            num_workers: number of loading processes; 0 loads in the main process. The batches do
+                not depend on it.
+            seed: the seed of the augmentations.
             aspect_ratio_grouping: put wide and tall images in separate batches, as detectron2 does.
         """
         groups = [int(d["width"] > d["height"]) for d in dicts] if aspect_ratio_grouping else None
@@ -148,21 +144,17 @@ class TrainLoader:
     def __iter__(self) -> Iterator[list[dict]]:
         loader: DataLoader = DataLoader(
             self.dataset,
-            batch_sampler=self.batches,  # type: ignore[arg-type]  # any iterable of lists serves
+            batch_sampler=self.batches,  # type: ignore[arg-type]  # any iterable of lists works
             num_workers=self.num_workers,
-            collate_fn=_as_list,
+            collate_fn=list,
             pin_memory=torch.cuda.is_available(),
-            # Its own generator: drawing the workers' base seed must not move the global state.
+            # A separate generator: drawing the workers' base seed must not change the global state.
             generator=torch.Generator().manual_seed(0),
         )
         for batch in loader:
             for sample in batch:
                 if isinstance(sample, _Unreadable):
                     raise UserError(
-                        f"cannot read image {sample.file_name}: {sample.reason}. Mend or remove it."
+                        f"cannot read image {sample.file_name}: {sample.reason}. Fix or remove it."
                     )
             yield batch
-
-
-def _as_list(samples: list) -> list:
-    return samples

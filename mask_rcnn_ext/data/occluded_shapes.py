@@ -1,23 +1,22 @@
 """The embedded data set `occluded_shapes`: overlapping outlines, drawn from a seed at first use.
 
 Every image is 160 x 160 pixels and holds 2 to 6 shapes of five classes. Shapes overlap, often with
-one of their own class or colour, so that only outlines tell instances apart; one class has a hole.
-An instance that is less than 30 % visible is not drawn. Annotations are the visible parts.
+a shape of the same class or colour, so that only outlines separate the instances; one class has a
+hole. An instance that is less than 30 % visible is not drawn. Annotations are the visible parts.
 
-The same pixels come out on every machine, see `shape_drawing`; `checksum` sums up what was drawn,
-and the tests hold its value. The difficulty is fixed: it is part of the data set's version and is
-not changed for the sake of a result.
+The pixels are the same on every machine, see `shape_drawing`; the tests compare `checksum`. The
+difficulty is fixed: it belongs to the version of the data set and is never tuned towards a result.
 
 Layout: `$DETECTRON2_DATASETS/occluded_shapes/{train,val,test}/{000000.png, ..., annotations.json}`.
 """
 
+import functools
 import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
 from ..errors import UserError
+from ..files import read_json_or_none
 from .shape_drawing import CLASSES, SIZE, draw_image
 
 __all__ = ["SPLITS", "checksum", "draw_split", "register_occluded_shapes"]
@@ -48,12 +48,13 @@ def _info(split: str) -> dict[str, Any]:
 
 
 def draw_split(split: str, folder: str | os.PathLike[str]) -> None:
-    """Draw a split into `folder`, whole or not at all; one that holds this version is left.
+    """Draw a split into `folder`, unless this version of the split is already there.
 
-    Several processes may call this at once: the first to finish wins.
+    The folder appears only when it is complete. Several processes may call this at the same time:
+    the first to finish wins.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written to.
     """
     folder = Path(folder)
     if _is_drawn(folder, split):
@@ -71,22 +72,19 @@ def draw_split(split: str, folder: str | os.PathLike[str]) -> None:
         scratch.chmod(0o755)
         _write_split(split, scratch)
         if folder.exists() and not _is_drawn(folder, split):
-            shutil.rmtree(folder, ignore_errors=True)  # an older version, or cut short by hand
+            shutil.rmtree(folder, ignore_errors=True)  # another version, or damaged
         try:
             scratch.rename(folder)
         except OSError:
-            if not _is_drawn(folder, split):  # not because another process was faster
+            if not _is_drawn(folder, split):  # another process was not faster
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _is_drawn(folder: Path, split: str) -> bool:
-    try:
-        with open(folder / "annotations.json") as f:
-            return bool(json.load(f)["info"] == _info(split))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    coco = read_json_or_none(folder / "annotations.json")
+    return isinstance(coco, dict) and coco.get("info") == _info(split)
 
 
 def _write_split(split: str, folder: Path) -> None:
@@ -111,7 +109,7 @@ def _write_split(split: str, folder: Path) -> None:
 def checksum(folder: str | os.PathLike[str]) -> str:
     """Return the SHA-256 (hex) over the decoded pixels and the annotations of a drawn split.
 
-    Pixels, not PNG bytes: encoders compress differently from version to version.
+    PNG bytes are not compared, because encoders compress differently from version to version.
     """
     digest = hashlib.sha256()
     coco = json.loads((Path(folder) / "annotations.json").read_text())
@@ -125,25 +123,22 @@ def checksum(folder: str | os.PathLike[str]) -> str:
 def register_occluded_shapes(root: str) -> None:
     """Register `occluded_shapes_{train,val,test}` under `root` in detectron2's catalogs.
 
-    Nothing is drawn until `DatasetCatalog.get` asks for a split.
+    A split is drawn when `DatasetCatalog.get` first asks for it.
     """
-
-    def loader(name: str, split: str, folder: str, json_file: str) -> Callable[[], list[dict]]:
-        def load() -> list[dict]:
-            draw_split(split, folder)
-            dicts: list[dict] = load_coco_json(json_file, folder, name)
-            return dicts
-
-        return load
-
     for split in SPLITS:
         name, folder = f"occluded_shapes_{split}", os.path.join(root, "occluded_shapes", split)
-        json_file = os.path.join(folder, "annotations.json")
-        DatasetCatalog.register(name, loader(name, split, folder, json_file))
+        DatasetCatalog.register(name, functools.partial(_load_split, name, split, folder))
         MetadataCatalog.get(name).set(
-            json_file=json_file,
+            json_file=os.path.join(folder, "annotations.json"),
             image_root=folder,
             evaluator_type="coco",
             thing_classes=list(CLASSES),
             thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(CLASSES))},
         )
+
+
+def _load_split(name: str, split: str, folder: str) -> list[dict[str, Any]]:
+    draw_split(split, folder)
+    json_file = os.path.join(folder, "annotations.json")
+    records: list[dict[str, Any]] = load_coco_json(json_file, folder, name)
+    return records

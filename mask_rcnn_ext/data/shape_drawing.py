@@ -1,7 +1,7 @@
-"""Drawing one image of `occluded_shapes`: the same pixels on every machine.
+"""Draws one image of `occluded_shapes`, with the same pixels on every machine.
 
 Random numbers are the raw stream of PCG64 (whose stability NumPy guarantees), outlines are
-rasterised in integers, and colours use only IEEE basic arithmetic.
+rasterised in integers, and colours use basic IEEE arithmetic only.
 """
 
 import math
@@ -19,9 +19,6 @@ MIN_VISIBLE = 0.3
 
 _UNIT = 256  # fixed-point steps per pixel
 _SUB = 4  # samples per pixel side
-_PIXEL_OF_SAMPLE = (
-    np.arange(SIZE * _SUB)[:, None] // _SUB * SIZE + np.arange(SIZE * _SUB)[None, :] // _SUB
-).ravel()
 _SMALL, _SPLIT, _LARGE = 16.0, 32.0, 90.0  # pixels; a third of the sizes lies under _SPLIT
 
 
@@ -40,8 +37,10 @@ class _Stream:
 
     def noise(self, height: int, width: int) -> np.ndarray:
         """Return (height, width, 3) float64, mean 0, variance 1: centred sums of eight bytes."""
-        raw = self._bits.random_raw(height * width * 3).astype("<u8")
-        total = raw.view(np.uint8).reshape(height, width, 3, 8).astype(np.int64).sum(axis=3)
+        raw = self._bits.random_raw(height * width * 3).reshape(height, width, 3)
+        total = np.zeros(raw.shape, dtype=np.int64)
+        for shift in range(0, 64, 8):
+            total += ((raw >> np.uint64(shift)) & np.uint64(255)).astype(np.int64)
         return (total - 1020) / 209.0  # 8 uniform bytes: mean 8 * 127.5, deviation 8 ** .5 * 73.9
 
 
@@ -56,8 +55,8 @@ class _Shape:
     shade: tuple[float, float]  # change of brightness per radius along x and y
 
 
-def _outline(shape: _Shape) -> list[np.ndarray]:
-    """Return closed polygons, (V, 2) int64 in 1/256 pixel; holes by the even-odd rule."""
+def _make_outline(shape: _Shape) -> list[np.ndarray]:
+    """Return closed polygons, (V, 2) int64 in 1/256 pixel; a second polygon is a hole."""
     radius = shape.size / 2
 
     def polygon(radii: list[float]) -> np.ndarray:
@@ -81,40 +80,43 @@ def _outline(shape: _Shape) -> list[np.ndarray]:
 
 
 def _rasterise(polygons: list[np.ndarray]) -> tuple[slice, slice, np.ndarray]:
-    """Rasterise by the even-odd rule, exactly.
+    """Rasterise polygons inside the image by the even-odd rule, exactly.
+
+    Args:
+        polygons: see `_make_outline`.
 
     Returns:
-        The rows and columns of samples that bound the shape, and the samples inside, bool, of that
-        window.
+        The rows and the columns of the window of samples around the shape, and which samples of
+        the window are inside, bool.
     """
-    side, step = SIZE * _SUB, _UNIT // _SUB
-    corners = np.concatenate(polygons)
-    low = np.maximum(corners.min(axis=0) // step, 0)
-    high = np.minimum(corners.max(axis=0) // step + 1, side)
-    rows = np.arange(low[1], high[1])
-    sample_y = rows * step + step // 2
-    toggles = np.zeros((len(rows), int(high[0] - low[0]) + 1), dtype=np.int32)
-    for points in polygons:
-        for (x1, y1), (x2, y2) in zip(points, np.roll(points, -1, axis=0), strict=True):
-            if y1 == y2:
-                continue
-            if y1 > y2:
-                x1, y1, x2, y2 = x2, y2, x1, y1
-            hit = np.flatnonzero((sample_y >= y1) & (sample_y < y2))
-            dx, dy = x2 - x1, y2 - y1
-            # First column whose sample lies right of the edge: floor division keeps it exact.
-            column = (x1 * dy + (sample_y[hit] - y1) * dx - (step // 2) * dy) // (step * dy) + 1
-            # An edge crosses a row once, so the indices of one edge are distinct.
-            toggles[hit, np.clip(column - low[0], 0, toggles.shape[1] - 1)] += 1
-    inside = (np.cumsum(toggles, axis=1)[:, :-1] & 1).astype(bool)
+    step = _UNIT // _SUB
+    half = step // 2  # a sample lies in the middle of its cell
+    starts = np.concatenate(polygons)
+    ends = np.concatenate([np.roll(points, -1, axis=0) for points in polygons])
+    low, high = starts.min(axis=0) // step, starts.max(axis=0) // step + 1
+    high = np.minimum(high, SIZE * _SUB)
+    down = (starts[:, 1] > ends[:, 1])[:, None]
+    (x1, y1), (x2, y2) = np.where(down, ends, starts).T, np.where(down, starts, ends).T
+    dx, dy = x2 - x1, y2 - y1
+    # The sample rows that each edge crosses: y1 <= row * step + half < y2.
+    first, stop = -((half - y1) // step), -((half - y2) // step)
+    counts = stop - first
+    edge = np.repeat(np.arange(len(starts)), counts)
+    row = np.arange(len(edge)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+    # The first column whose sample lies right of the edge: floor division keeps it exact.
+    rise = (row * step + half - y1[edge]) * dx[edge]
+    column = ((x1[edge] - half) * dy[edge] + rise) // (step * dy[edge]) + 1
+    crossings = np.zeros((high[1] - low[1], high[0] - low[0] + 1), dtype=bool)
+    np.logical_xor.at(crossings, (row - low[1], column - low[0]), True)
+    inside = np.logical_xor.accumulate(crossings, axis=1)[:, :-1]
     return slice(low[1], high[1]), slice(low[0], high[0]), inside
 
 
-def _candidate(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _Shape:
-    """Propose the next shape: usually beside one that is there, often of its class or colour."""
+def _propose_shape(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _Shape:
+    """Propose the next shape, usually next to a placed one and often of its class or colour."""
     partner = placed[rng.integer(0, len(placed) - 1)] if placed and rng.uniform() < 0.7 else None
     if partner is None:
-        small = rng.uniform() < 0.27  # large ones are refused more often: a third in the end
+        small = rng.uniform() < 0.27  # large shapes are refused more often; a third is left
         size = rng.uniform(_SMALL, _SPLIT) if small else rng.uniform(_SPLIT, _LARGE)
         x, y = rng.uniform(size / 2, SIZE - size / 2), rng.uniform(size / 2, SIZE - size / 2)
         label, shared = rng.integer(0, len(CLASSES) - 1), False
@@ -129,8 +131,8 @@ def _candidate(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _S
         same = rng.uniform() < 0.5
         label = partner.label if same else rng.integer(0, len(CLASSES) - 1)
         shared = rng.uniform() < 0.4
-    colour = partner.colour if partner and shared else _clear_colour(rng, background)
-    shift = rng.uniform(-10, 10)  # neighbours of one colour still differ by a little light
+    colour = partner.colour if partner and shared else _draw_colour(rng, background)
+    shift = rng.uniform(-10, 10)  # neighbours of the same colour still differ a little
     return _Shape(
         label=label,
         size=size,
@@ -142,7 +144,7 @@ def _candidate(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _S
     )
 
 
-def _clear_colour(rng: _Stream, background: np.ndarray) -> tuple[float, float, float]:
+def _draw_colour(rng: _Stream, background: np.ndarray) -> tuple[float, float, float]:
     """Return a colour that differs from `background` by at least 120 levels, summed over RGB."""
     while True:
         colour = (rng.uniform(30, 225), rng.uniform(30, 225), rng.uniform(30, 225))
@@ -151,7 +153,7 @@ def _clear_colour(rng: _Stream, background: np.ndarray) -> tuple[float, float, f
 
 
 def _compose(rng: _Stream, background: np.ndarray) -> tuple[list[_Shape], np.ndarray, list[float]]:
-    """Return shapes back to front, the owner of each sample (-1: background) and visible shares."""
+    """Return the shapes back to front, the shape at each sample (-1: none), the visible shares."""
     wanted = rng.integer(2, 6)
     owner = np.full((SIZE * _SUB, SIZE * _SUB), -1, dtype=np.int8)
     shapes: list[_Shape] = []
@@ -160,11 +162,11 @@ def _compose(rng: _Stream, background: np.ndarray) -> tuple[list[_Shape], np.nda
     for _ in range(200):
         if len(shapes) == wanted:
             break
-        shape = _candidate(rng, shapes, background)
+        shape = _propose_shape(rng, shapes, background)
         radius = shape.size / 2
         if not (radius <= shape.x <= SIZE - radius and radius <= shape.y <= SIZE - radius):
             continue
-        rows, columns, inside = _rasterise(_outline(shape))
+        rows, columns, inside = _rasterise(_make_outline(shape))
         covered = np.bincount(owner[rows, columns][inside] + 1, minlength=len(shapes) + 1)[1:]
         left = [n - int(c) for n, c in zip(seen, covered, strict=True)]
         if all(n >= MIN_VISIBLE * whole for n, whole in zip(left, full, strict=True)):
@@ -176,11 +178,22 @@ def _compose(rng: _Stream, background: np.ndarray) -> tuple[list[_Shape], np.nda
     return shapes, owner, visible
 
 
+def _count_samples(samples: np.ndarray) -> np.ndarray:
+    """Return the number of true samples in each pixel, (160, 160) uint8, of (640, 640) bool."""
+    rows = np.zeros((SIZE, SIZE * _SUB), dtype=np.uint8)
+    counts = np.zeros((SIZE, SIZE), dtype=np.uint8)
+    for i in range(_SUB):
+        rows += samples[i::_SUB]
+    for i in range(_SUB):
+        counts += rows[:, i::_SUB]
+    return counts
+
+
 def draw_image(*entropy: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Draw one image.
 
     Args:
-        entropy: non-negative integers; each tuple of them gives another image.
+        entropy: non-negative integers; each combination gives another image.
 
     Returns:
         The image, (160, 160, 3) uint8 RGB, and its annotations in COCO format without ids:
@@ -192,26 +205,24 @@ def draw_image(*entropy: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
     background = np.array([level + rng.uniform(-25, 25) for _ in range(3)])
     shapes, owner, visible = _compose(rng, background)
 
-    # (SIZE, SIZE, N + 1) samples per pixel; channel 0 is the background, channel i + 1 is shape i.
-    channels = len(shapes) + 1
-    bins = _PIXEL_OF_SAMPLE * channels + owner.ravel() + 1
-    counts = np.bincount(bins, minlength=SIZE * SIZE * channels).reshape(SIZE, SIZE, channels)
+    # (N + 1, SIZE, SIZE) samples per pixel; entry 0 is the background, entry i + 1 is shape i.
+    counts = np.stack([_count_samples(owner == i) for i in range(-1, len(shapes))])
     grid = np.arange(SIZE) + 0.5
-    image = counts[:, :, :1] * background
-    for i, shape in enumerate(shapes):
+    image = counts[0] * background[:, None, None]  # (3, SIZE, SIZE)
+    for shape, count in zip(shapes, counts[1:], strict=True):
         light = (
             shape.shade[0] * ((grid - shape.x) / (shape.size / 2))[None, :]
             + shape.shade[1] * ((grid - shape.y) / (shape.size / 2))[:, None]
         )
-        image += counts[:, :, i + 1, None] * (np.array(shape.colour) + light[:, :, None])
+        image += count * (np.array(shape.colour)[:, None, None] + light)
     image /= _SUB * _SUB
     ramp_x, ramp_y = rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)
-    ramp = 1.0 + ramp_x * (grid / SIZE - 0.5)[None, :] + ramp_y * (grid / SIZE - 0.5)[:, None]
-    image = image * ramp[:, :, None] + 6.0 * rng.noise(SIZE, SIZE)
+    image *= 1.0 + ramp_x * (grid / SIZE - 0.5)[None, :] + ramp_y * (grid / SIZE - 0.5)[:, None]
+    image = image.transpose(1, 2, 0) + 6.0 * rng.noise(SIZE, SIZE)
     pixels = np.clip(np.floor(image + 0.5), 0, 255).astype(np.uint8)
 
-    # A pixel belongs to the one channel with most of its samples; ties go to the front.
-    front = len(shapes) - np.argmax(counts[:, :, ::-1], axis=2)
+    # A pixel belongs to the entry with most of its samples; ties go to the front.
+    front = len(shapes) - np.argmax(counts[::-1], axis=0)
     annotations = []
     for i, shape in enumerate(shapes):
         mask = front == i + 1

@@ -5,7 +5,6 @@ The file is COCO's: a json list of `{image_id, category_id, score, segmentation}
 
 import contextlib
 import io
-import json
 import math
 import os
 from collections.abc import Hashable, Sequence
@@ -18,6 +17,7 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError, nearest
+from ..files import read_json
 
 __all__ = [
     "BoxedDetections",
@@ -60,7 +60,7 @@ def load_truth(path: str | os.PathLike[str]) -> COCO:
     Raises:
         UserError: the file cannot be read, is not COCO's format, or has no masks.
     """
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise UserError(
             f"{path}: expected COCO's annotation format, an object with images, annotations and "
@@ -98,7 +98,7 @@ def load_results(path: str | os.PathLike[str], coco_gt: COCO) -> Detections:
             image's size, or the detection occurs twice (same image, category, score and mask).
     """
     _require_masks(coco_gt, "the data set")
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, list):
         raise UserError(
             f"{path}: expected a list of detections, as COCO's result format has it, got "
@@ -245,16 +245,6 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < math.inf
 
 
-def _read_json(path: str | os.PathLike[str]) -> Any:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not json: {error}") from error
-
-
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a text", type(None): "null"}
     return names.get(type(value), repr(value))
@@ -291,8 +281,7 @@ def load_boxed_results(path: str | os.PathLike[str], coco_gt: COCO) -> BoxedDete
             and height.
     """
     detections = load_results(path, coco_gt)
-    with open(path, encoding="utf-8") as file:
-        content = json.load(file)
+    content = read_json(path)
     boxes: dict[Any, list[Any]] = {}
     for index, entry in enumerate(content):
         if "bbox" not in entry:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ..data.catalog import require_datasets
 from ..errors import UserError
-from ..files import read_json, require_writable, write_json
+from ..files import read_json_or_none, require_writable, write_json
 from .file import write_proposal_file
 from .methods import Method
 from .parts import IMAGES_PER_PART, Proposals, compute_parts, read_parts
@@ -109,7 +109,7 @@ def _compute(
     images = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
     settings = {"data_set": name, **settings, "images": len(records), "images_sha256": images}
     file, note, parts = (output / f"{name}{end}" for end in (".pkl", ".json", ".parts"))
-    former = read_json(str(note))
+    former = read_json_or_none(str(note))
     if file.is_file() and _difference(former, settings) is None:
         shutil.rmtree(parts, ignore_errors=True)
         logger.info("%s is there already, of these settings.", file)
@@ -146,12 +146,12 @@ def _begin(file: Path, note: Path, parts: Path, settings: dict[str, Any], overwr
     Raises:
         UserError: there are parts or proposals of other settings, and they are to stay.
     """
-    started = read_json(str(parts / _SETTINGS))
+    started = read_json_or_none(str(parts / _SETTINGS))
     if started is not None and _difference(started, settings) is None:
         return
     if not any(parts.glob("*.npz")):
         started = None  # it was interrupted before its first part
-    earlier = started if started is not None else read_json(str(note))
+    earlier = started if started is not None else read_json_or_none(str(note))
     if not overwrite and (started is not None or file.exists()):
         what = file if file.exists() else parts
         why = _difference(earlier, settings)

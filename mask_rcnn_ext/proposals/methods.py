@@ -17,8 +17,8 @@ from detectron2.data import DatasetMapper
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.modeling.meta_arch import ProposalNetwork
 
-from ..checkpoint.checkpointer import Checkpointer, local_file
-from ..data.images import read_bgr
+from ..checkpoint.checkpointer import Checkpointer, fetch_weights
+from ..data.images import read_record_bgr
 from ..errors import UserError
 from ..files import file_sha256
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
@@ -87,13 +87,7 @@ class SelectiveSearchMethod:
         return self._propose
 
     def _propose(self, record: dict[str, Any]) -> tuple[Floats, Floats]:
-        image = read_bgr(record["file_name"])
-        size, given = image.shape[:2], (record.get("height"), record.get("width"))
-        if None not in given and size != given:
-            raise UserError(
-                f"{record['file_name']}: expected {given[1]} x {given[0]} pixels (width x height) "
-                f"as its data set says, got {size[1]} x {size[0]}"
-            )
+        image = read_record_bgr(record)
         boxes = selective_search(image, image_id=record["image_id"], **asdict(self))
         return boxes, -np.arange(len(boxes), dtype=np.float32)
 
@@ -175,7 +169,7 @@ class RPNMethod:
             UserError: the weights are not there.
         """
         keys = json.dumps(rpn_keys(self.cfg), sort_keys=True).encode()
-        weights = local_file(self.cfg.MODEL.WEIGHTS, "Give those of the trained model")
+        weights = fetch_weights(self.cfg.MODEL.WEIGHTS, "Give those of the trained model")
         return {
             "method": "rpn",
             "topk": self.topk,

@@ -13,7 +13,7 @@ from detectron2.structures import BoxMode, Instances
 from fvcore.transforms.transform import Transform
 
 from ..errors import UserError
-from ..files import read_json
+from ..files import read_json_or_none
 from .selective_search import MODES, require_selective_search, selective_search
 from .stored import require_proposal_files
 
@@ -157,7 +157,7 @@ def _recipe(cfg: CfgNode) -> tuple[dict[str, Any], str]:
     """
     for file in cfg.DATASETS.PROPOSAL_FILES_TEST[:1]:
         note = os.path.splitext(file)[0] + ".json"
-        recipe = read_json(note)
+        recipe = read_json_or_none(note)
         searched = ("method", "mode", "width", "min_size", "topk")
         if isinstance(recipe, dict) and (
             "rpn_weights_sha256" in recipe or all(key in recipe for key in searched)

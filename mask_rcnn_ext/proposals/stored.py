@@ -24,7 +24,7 @@ from detectron2.utils.file_io import PathManager
 from ..checkpoint.checkpointer import Checkpointer
 from ..config import flat_config
 from ..errors import UserError
-from ..files import file_sha256, read_json, write_json
+from ..files import file_sha256, read_json_or_none, write_json
 from ..modeling.precision import inference_autocast, prepare_model
 from .file import ProposalFileWriter
 
@@ -90,7 +90,7 @@ def _warn_of_other_data(name: str, file: str) -> None:
 
     It may still be right: a part of a data set has a name of its own.
     """
-    note = read_json(os.path.splitext(file)[0] + ".json")
+    note = read_json_or_none(os.path.splitext(file)[0] + ".json")
     made_for = note.get("data_set") if isinstance(note, dict) else None
     if made_for not in (None, name):
         logger.warning(
@@ -237,7 +237,7 @@ def update_proposals(rpn_cfg: CfgNode, cfg: CfgNode) -> dict[str, Any]:
 
 def _update_file(cfg: CfgNode, name: str, topk: int, path: str, recipe: dict[str, Any]) -> None:
     note = os.path.splitext(path)[0] + ".json"
-    former = read_json(note) if os.path.isfile(path) else None
+    former = read_json_or_none(note) if os.path.isfile(path) else None
     if comm.all_gather(former == recipe)[0]:
         logger.info("Proposals for %s are there, of this RPN: %s.", name, path)
         return

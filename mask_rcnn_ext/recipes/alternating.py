@@ -44,7 +44,7 @@ from ..config import config_hash
 from ..engine.hooks import write_results
 from ..engine.prepare import prepared_run
 from ..engine.trainer import Trainer
-from ..files import atomic_open, file_sha256, read_json, write_json
+from ..files import atomic_open, file_sha256, read_json, read_json_or_none, write_json
 from ..modeling.freezing import freeze_parts
 from ..modeling.precision import prepare_model
 from ..proposals.stored import update_proposals
@@ -139,7 +139,7 @@ def _run_step(
     """
     path = os.path.join(cfg.OUTPUT_DIR, "made_from.json")
     made_from = {**made_from, "config_sha256": config_hash(cfg, cfg.SEED, _MAY_CHANGE)}
-    same = comm.all_gather(read_json(path) == made_from)[0]
+    same = comm.all_gather(read_json_or_none(path) == made_from)[0]
     resume = bool(comm.all_gather(resume and has_checkpoint(cfg))[0])
     if resume and same and is_finished(cfg):
         _log_skipped(number, cfg)
@@ -178,7 +178,7 @@ def _finish(joint: CfgNode, steps: Steps, resume: bool) -> None:
         "rpn_sha256": _final_sha256(steps.shared_rpn),
         "detector_sha256": _final_sha256(steps.shared_detector),
     }
-    done = resume and read_json(note) == made_from and os.path.isfile(path)
+    done = resume and read_json_or_none(note) == made_from and os.path.isfile(path)
     if comm.all_gather(done)[0]:
         logger.info("The whole network: finished in %s.", joint.OUTPUT_DIR)
         return

@@ -18,7 +18,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from torch import nn
 
-from ..checkpoint.checkpointer import Checkpointer, local_file
+from ..checkpoint.checkpointer import Checkpointer, fetch_weights
 from ..engine.hooks import write_results
 from ..engine.prepare import argument_parser, prepared_run
 from ..engine.trainer import Trainer
@@ -138,7 +138,7 @@ def _load_network(model: nn.Module, path: str) -> None:
             "MODEL.WEIGHTS is empty: expected the trained network that SVMs and box regression are "
             f"fitted to. {train_first}"
         )
-    local_file(path, train_first)
+    fetch_weights(path, train_first)
     heads: Any = model.roi_heads
     layers = heads.box_predictor
     heads.box_predictor = nn.Identity()  # what is fitted is not in the file, or not to be read

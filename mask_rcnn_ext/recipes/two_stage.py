@@ -27,7 +27,7 @@ from ..data.catalog import require_datasets
 from ..engine.prepare import prepared_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
-from ..files import read_json, write_json
+from ..files import read_json_or_none, write_json
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
 from ..modeling.freezing import freeze_parts, is_within
 from ..proposals.stored import make_proposal_network, update_proposals
@@ -177,7 +177,7 @@ def train_two_stages(args: argparse.Namespace) -> None:
 def _remember_proposals(cfg: CfgNode, recipes: dict[str, Any], resume: bool) -> None:
     """Note what the second stage trains on; raise when it is resumed on something else."""
     path = os.path.join(cfg.OUTPUT_DIR, "two_stage.json")
-    same = comm.all_gather(read_json(path) == {"proposals": recipes})[0]
+    same = comm.all_gather(read_json_or_none(path) == {"proposals": recipes})[0]
     if resume and not same:
         raise UserError(
             f"--resume: the checkpoint in {os.path.abspath(cfg.OUTPUT_DIR)} was not trained on the "

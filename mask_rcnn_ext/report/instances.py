@@ -10,11 +10,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from detectron2.utils.visualizer import GenericMask
 
-from ..errors import UserError
+from ..data.images import read_record_bgr
 
 __all__ = [
     "Annotated",
@@ -89,23 +88,8 @@ def summarize(name: str) -> DatasetSummary:
 
 
 def load_picture(record: dict[str, Any]) -> npt.NDArray[np.uint8]:
-    """Return the image of a record of detectron2's, (H, W, 3) uint8 RGB, upright.
-
-    Raises:
-        UserError: the file is missing, no image, or not of the size that its annotations are for.
-    """
-    path = record["file_name"]
-    try:
-        image = np.asarray(read_image(path, format="RGB"), dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
-    expected = (record.get("height", image.shape[0]), record.get("width", image.shape[1]))
-    if image.shape[:2] != expected:
-        raise UserError(
-            f"{path} is {image.shape[0]} x {image.shape[1]} pixels (height x width) but the "
-            f"annotations say {expected[0]} x {expected[1]}; correct one of the two"
-        )
-    return image
+    """Return the image of a detectron2 record, (H, W, 3) uint8 RGB, see `read_record_bgr`."""
+    return np.ascontiguousarray(read_record_bgr(record)[:, :, ::-1])
 
 
 def decode(

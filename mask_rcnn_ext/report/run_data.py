@@ -11,6 +11,7 @@ from detectron2.config import get_cfg as detectron2_get_cfg
 
 from ..config import flat_config, load_config
 from ..errors import UserError
+from ..files import read_json
 
 __all__ = ["TASK_TITLES", "Run", "changed_keys", "evenly_spread", "read_predictions", "read_run"]
 
@@ -100,10 +101,7 @@ def _read_results(
     if not path.is_file():
         missing.append("No results.json: this run was not evaluated.")
         return {}, {}
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not a json file: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected {{task: {{metric: number}}}}, got a list or a value")
     info = content.pop("run", None) or {}
@@ -125,13 +123,11 @@ def read_predictions(run: Run, name: str) -> dict[Any, list[dict[str, Any]]] | N
     path = run.folder / "inference" / name / "coco_instances_results.json"
     if not path.is_file():
         return None
+    by_image: dict[Any, list[dict[str, Any]]] = {}
     try:
-        by_image: dict[Any, list[dict[str, Any]]] = {}
-        for result in json.loads(path.read_text("utf-8")):
+        for result in read_json(path):
             by_image.setdefault(result["image_id"], []).append(result)
-    except OSError as error:
-        raise UserError(f"the run cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a list of COCO results: {error!r}") from error
     return by_image
 

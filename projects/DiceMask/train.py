@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate with `DiceMaskHead`: `train_net.py` and its arguments, with one import more."""
+"""Train or evaluate with `DiceMaskHead`; takes the arguments of `train_net.py`."""
 
 import sys
 from pathlib import Path

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate on images with any number of channels; the arguments are `train_net.py`'s."""
+"""Train or evaluate with any number of channels; takes the arguments of `train_net.py`."""
 
 import argparse
 import sys

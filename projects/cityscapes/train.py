@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate on Cityscapes; the arguments are `train_net.py`'s and two more."""
+"""Train or evaluate on Cityscapes; takes the arguments of `train_net.py` and two more."""
 
 import argparse
 import os
@@ -21,7 +21,7 @@ from mask_rcnn_ext.engine.launch import launch, run_as_command  # noqa: E402
 from mask_rcnn_ext.engine.main import run_job  # noqa: E402
 from mask_rcnn_ext.engine.prepare import argument_parser  # noqa: E402
 
-ROOT_VARIABLE = "CITYSCAPES_DATASET"  # the one that the official scripts read
+ROOT_VARIABLE = "CITYSCAPES_DATASET"  # the official scripts also read it
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "--coco-weights",
         default="",
         metavar="FILE",
-        help="start from this model for COCO, .pkl or .pth: 7 classes are copied, rider is drawn",
+        help="start from this COCO model, .pkl or .pth: 7 classes are copied, rider is random",
     )
     return arguments
 
@@ -50,23 +50,23 @@ def main(args: argparse.Namespace) -> None:
     if splits := used_splits(data):
         if not args.cityscapes:
             raise UserError(
-                "where is Cityscapes? Give --cityscapes DIR, the folder that holds leftImg8bit and "
-                f"gtFine, or set {ROOT_VARIABLE} to it"
+                "the folder of Cityscapes is unknown: give --cityscapes DIR, the folder that "
+                f"contains leftImg8bit and gtFine, or set {ROOT_VARIABLE} to it"
             )
         require_layout(args.cityscapes, splits)
         register_cityscapes(args.cityscapes)
-    run_job(args, trainer_class=_trainer(args, cfg.OUTPUT_DIR))
+    run_job(args, trainer_class=_choose_trainer(args, cfg.OUTPUT_DIR))
 
 
-def _trainer(args: argparse.Namespace, output_dir: str) -> type[CityscapesTrainer]:
-    """Return the trainer's class; with --coco-weights also set MODEL.WEIGHTS in `args`."""
-    if not args.coco_weights or args.resume:  # what is resumed has its start behind it
+def _choose_trainer(args: argparse.Namespace, output_dir: str) -> type[CityscapesTrainer]:
+    """Return the class of the trainer; with --coco-weights, also set MODEL.WEIGHTS in `args`."""
+    if not args.coco_weights or args.resume:  # a resumed run has its weights
         return CityscapesTrainer
     if args.eval_only or "MODEL.WEIGHTS" in args.opts:
         other = "--eval-only" if args.eval_only else "MODEL.WEIGHTS"
         raise UserError(
-            f"--coco-weights is what training starts from, and does not go with {other}: leave one "
-            "of the two out"
+            f"--coco-weights sets the weights that training starts from, so it does not go with "
+            f"{other}: leave one of the two out"
         )
 
     class FromCOCO(CityscapesTrainer):

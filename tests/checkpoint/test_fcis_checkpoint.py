@@ -31,7 +31,7 @@ def test_fine_tuning_starts_the_score_maps_from_scratch(three_classes, caplog):
     with caplog.at_level(logging.INFO):
         Checkpointer(model).load(three_classes, strict=False)
     assert "roi_heads.score_maps" in caplog.text
-    assert "the weights know 3 classes, the data 5" in caplog.text
+    assert "the weights know 3 classes and the data has 5" in caplog.text
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert torch.equal(model.roi_heads.score_maps.weight, before)
     loaded = torch.load(three_classes, weights_only=True)["model"]
@@ -46,7 +46,7 @@ def test_another_number_of_bins_is_no_class_count(three_classes):
 
 def test_its_classes_are_not_converted(three_classes):
     weights = torch.load(three_classes, weights_only=True)["model"]
-    with pytest.raises(UserError, match="FCIS, which has no such layer, is not converted"):
+    with pytest.raises(UserError, match="FCIS has no such layer and cannot be converted"):
         convert_weights(weights, ["a", "b", "c"], ["a"])
 
 

@@ -44,7 +44,7 @@ def test_malicious_file_is_refused_and_its_code_does_not_run(tmp_path, suffix):
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path)
-    with pytest.raises(UserError, match=rf"bad\.{suffix}: refused, since it names \w+\.open"):
+    with pytest.raises(UserError, match=rf"bad\.{suffix}: refused, because it names \w+\.open"):
         Checkpointer(nn.Linear(2, 2)).load(str(path))
     assert not proof.exists()
 

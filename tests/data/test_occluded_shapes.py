@@ -102,7 +102,7 @@ def test_ring_has_a_hole_and_the_raster_is_exact():
     assert inside.sum() == 8 * 8 * 16
     assert (rows.start, columns.start) == (80, 40)
     shape = shape_drawing._Shape(4, 40.0, 80.0, 80.0, 0.0, (0, 0, 0), (0, 0))
-    rows, columns, inside = shape_drawing._rasterise(shape_drawing._outline(shape))
+    rows, columns, inside = shape_drawing._rasterise(shape_drawing._make_outline(shape))
     assert not inside[320 - rows.start, 320 - columns.start]
     assert inside[320 - rows.start, 320 + 15 * 4 - columns.start]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coco_masks import compressed, uncompressed
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -31,23 +32,13 @@ MASK[15:25, 18:30] = 1  # an L, so that a transposed or mirrored mask is another
 POLYGON = [[10, 5, 18, 5, 18, 15, 30, 15, 30, 25, 10, 25]]
 
 
-def compressed() -> dict[str, Any]:
-    rle = mask_util.encode(np.asfortranarray(MASK))
-    return {"size": [H, W], "counts": rle["counts"].decode()}
-
-
-def uncompressed() -> dict[str, Any]:
-    flat = np.concatenate([[0], MASK.flatten(order="F"), [2]])
-    return {"size": [H, W], "counts": np.diff(np.flatnonzero(np.diff(flat)), prepend=0).tolist()}
-
-
 def annotation(number: int, category: int = 0, image: int = 1, **changes: Any) -> dict[str, Any]:
     keys = {"id": number, "image_id": image, "category_id": category, "iscrowd": 0}
     return {**keys, "bbox": [10, 5, 20, 20], "area": 280, "segmentation": POLYGON, **changes}
 
 
 def write(path: Path, categories: list[dict], annotations: list[dict]) -> Path:
-    """Write a json with the images 1..3; they are drawn once beside it."""
+    """Write a json with the images 1..3, and the images next to it if they are missing."""
     images = []
     for i in (1, 2, 3):
         images.append({"id": i, "file_name": f"{i}.png", "width": W, "height": H})
@@ -80,7 +71,7 @@ def _forget():
 
 
 def test_a_sound_pair_is_registered_as_it_is(tmp_path):
-    crowd = annotation(9, 4, iscrowd=1, segmentation=uncompressed())
+    crowd = annotation(9, 4, iscrowd=1, segmentation=uncompressed(MASK))
     train = write(tmp_path / "t.json", [CAT, DOG, COW], [annotation(5, 7), annotation(6, 4), crowd])
     val = write(tmp_path / "v.json", [CAT, DOG, COW], [annotation(5, 0, image=2)])
     own = register(train, val)
@@ -98,8 +89,8 @@ def test_a_sound_pair_is_registered_as_it_is(tmp_path):
 SEGMENTATIONS: dict[str, Any] = {
     "polygon": POLYGON,
     "flat polygon": POLYGON[0],
-    "compressed RLE": compressed(),
-    "uncompressed RLE": uncompressed(),
+    "compressed RLE": compressed(MASK),
+    "uncompressed RLE": uncompressed(MASK),
     "png": "mask.png",
     "list": MASK.tolist(),
 }
@@ -151,7 +142,7 @@ def test_a_val_file_without_a_category_keeps_the_numbers(tmp_path):
     train = write(tmp_path / "t.json", [CAT, DOG, COW], [annotation(1, 4), annotation(2, 7)])
     annotations = [
         annotation(0, 7, image=1),  # the id 0 would never count as matched
-        annotation(3, 7, image=2, segmentation=compressed()),
+        annotation(3, 7, image=2, segmentation=compressed(MASK)),
         annotation(4, 0, image=3, segmentation=MASK.tolist()),
         annotation(5, 0, image=3, bbox=[0, 0, 0, 0]),
     ]
@@ -211,7 +202,7 @@ def test_the_weights_class_table_takes_the_place_of_train(tmp_path):
 
 
 def test_train_alone(tmp_path):
-    train = write(tmp_path / "t.json", [CAT], [annotation(1, segmentation=compressed())])
+    train = write(tmp_path / "t.json", [CAT], [annotation(1, segmentation=compressed(MASK))])
     assert register(train) == OwnData("own_train", None, (0,), ("cat",), "bitmask")
     assert registered() == ["own_train"]
 
@@ -247,8 +238,8 @@ def test_a_clean_dir_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        pytest.param(("t.json", "", "", ""), "give --train-images too", id="no train images"),
-        pytest.param(("", "", "", "d"), "give --val-json too", id="no val json"),
+        pytest.param(("t.json", "", "", ""), "also give --train-images", id="no train images"),
+        pytest.param(("", "", "", "d"), "also give --val-json", id="no val json"),
         pytest.param(("", "", "", ""), "no data given", id="nothing"),
         pytest.param(("t.json", "d", "", ""), "json file not found: .*t.json", id="no file"),
     ],

@@ -151,13 +151,19 @@ def test_the_folder_becomes_records(root, official):
         ("rm leftImg8bit", r"no folder leftImg8bit/train. Unpack leftImg8bit_trainvaltest.zip"),
         ("rm gtFine/val", r"no folder gtFine/val. Unpack gtFine_trainvaltest.zip"),
         ("rm leftImg8bit/val/ulm", r"leftImg8bit/val has no image <city>/\*_leftImg8bit.png"),
-        ("rm gtFine/train/ulm", "1 of 2 images of train have no gtFine/train/<city>/.*, ulm/ulm_"),
+        (
+            "rm gtFine/train/ulm",
+            "1 of 2 images of train have no gtFine/train/<city>/.*, for example ulm/ulm_",
+        ),
         (
             "rm gtFine/val/ulm/ulm_000009_000019_gtFine_instanceIds.png",
-            r"1 of 1 images of val have no gtFine/val/<city>/\*_gtFine_instanceIds.png, .* it "
-            r"needs no preparation \(what createTrainIdInstanceImgs writes is not read\)",
+            r"1 of 1 images of val have no gtFine/val/<city>/\*_gtFine_instanceIds.png, .* files "
+            r"need no preparation \(the output of createTrainIdInstanceImgs is not read\)",
         ),
-        ("rm leftImg8bit/train/ulm", "1 truths of train have no image, ulm/ulm_000001_000019"),
+        (
+            "rm leftImg8bit/train/ulm",
+            "1 truths of train have no image, for example ulm/ulm_000001_000019",
+        ),
         ("add leftImg8bit/train/ulm/Thumbs.db", "Thumbs.db: expected nothing but <city>/<city>_"),
         ("add leftImg8bit/val/.DS_Store", "DS_Store: expected nothing but .*; move it away"),
         ("add gtFine/train/ulm/ulm_000001_000019_gtFine_color.png", ""),

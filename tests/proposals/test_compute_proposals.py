@@ -253,7 +253,7 @@ def test_own_data_has_the_names_of_train_net(coco, tmp_path, capsys, monkeypatch
         (["--dataset", "no_set"], "unknown data set 'no_set'"),
         (["--dataset", "no_set", "MODEL.WEIGHTS", "x"], "MODEL.WEIGHTS is a config key"),
         ([], "no data: expected --dataset NAME"),
-        (["--val-json", "f.json"], "came without its counterpart: give --val-images"),
+        (["--val-json", "f.json"], "needs its counterpart: also give --val-images"),
         (["--dataset", DATA, "--topk", "0"], "--topk: expected 1 or more, got 0"),
         (["--dataset", DATA, "--width", "-1"], "--width: expected 0 or more"),
         (["--dataset", DATA, "--processes", "0"], "--processes: expected 1 or more"),

@@ -12,12 +12,12 @@ def small(monkeypatch):
         monkeypatch.setattr(benchmark, name, value)
 
 
-def test_it_prints_each_layer_beside_the_yardstick(small, capsys):
+def test_it_prints_each_layer_and_the_baseline(small, capsys):
     assert benchmark.main(["--repeats", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split("  ") for line in lines[2:5]]
     assert [row[0] for row in rows] == [
-        benchmark.YARDSTICK,
+        benchmark.BASELINE,
         "PSROIPool, 21 x 21",
         "PSROIAlign, 21 x 21",
     ]
@@ -39,6 +39,6 @@ def test_its_rois_are_on_the_image(small):
     ("options", "message"),
     [(["--repeats", "0"], "--repeats: expected 1 or more"), (["--device", "cuda"], "use cpu")],
 )
-def test_what_cannot_be_timed_is_told(options, message, capsys):
+def test_wrong_options_are_errors(options, message, capsys):
     assert benchmark.main(options) == 2
     assert message in capsys.readouterr().err

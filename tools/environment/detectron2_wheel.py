@@ -1,8 +1,8 @@
-"""Make a wheel of detectron2 from the wheel of another distribution that carries its Python tree.
+"""Builds a wheel of detectron2 from another distribution's wheel that contains its Python tree.
 
-LabGym's wheel holds, under `LabGym/detectron2/`, detectron2 (Apache-2.0) at the upstream commit
-59d9fb1b, unchanged but for the prefix `LabGym.` of its imports. The functions here compare the hash
-of that wheel, take the folder, remove the prefix and write the wheel that pip installs.
+LabGym's wheel contains, under `LabGym/detectron2/`, detectron2 (Apache-2.0) at the upstream commit
+59d9fb1b, with one change: its imports have the prefix `LabGym.`. The functions here compare the
+hash of the wheel, extract the folder, remove the prefix and write the wheel that pip installs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import zipfile
 from pathlib import Path
 
-LICENSE_FILE = Path(__file__).resolve().parents[2] / "LICENSE"  # detectron2's licence too
+LICENSE_FILE = Path(__file__).resolve().parents[2] / "LICENSE"  # also the licence of detectron2
 
 CARRIER = "labgym==3.1.2"
 CARRIER_SHA256 = "a2900cff8a3fb508e1975f19b5f9abd9f261966db87b0c332697fb4138c1cb2b"
@@ -23,9 +23,9 @@ VERSION = "0.6+59d9fb1b"
 # detectron2's install_requires, with four differences:
 # - iopath up to 0.1.10 instead of below it: 0.1.10 is the release that was tested with it;
 # - setuptools is added: detectron2.model_zoo imports its pkg_resources, which version 81 dropped;
-# - black is left out: only LazyConfig.to_py imports it, to format what it prints;
+# - black is left out: only LazyConfig.to_py imports it, to format its output;
 # - dataclasses is left out: it is a backport for Python 3.6.
-# Like detectron2's own list it has neither torch, torchvision nor OpenCV: the user chooses those.
+# Like detectron2's list, this one has no torch, torchvision or OpenCV: the user chooses them.
 REQUIRES = (
     "Pillow>=7.1",
     "matplotlib",
@@ -75,14 +75,14 @@ Tag: py3-none-any
 
 
 class InstallError(Exception):
-    """detectron2 could not be installed; the message says what came and what to do."""
+    """detectron2 could not be installed; the message says why and what to do."""
 
 
 def verify_hash(wheel: Path, expected: str) -> None:
     """Compare the sha256 of `wheel` with `expected`.
 
     Raises:
-        InstallError: it differs, or the file cannot be read.
+        InstallError: the hash differs, or the file cannot be read.
     """
     try:
         actual = hashlib.sha256(wheel.read_bytes()).hexdigest()
@@ -90,19 +90,19 @@ def verify_hash(wheel: Path, expected: str) -> None:
         raise InstallError(f"cannot read the wheel {wheel}: {error.strerror}") from error
     if actual != expected:
         raise InstallError(
-            f"{wheel.name} is not the file that was expected.\n"
+            f"{wheel.name} is not the expected file.\n"
             f"    expected sha256 {expected}\n"
-            f"    came     sha256 {actual}\n"
+            f"    got      sha256 {actual}\n"
             "It is damaged or was replaced; nothing was installed. Empty pip's cache\n"
-            "(`pip cache purge`) and try again, or install detectron2 by --source git."
+            "(`pip cache purge`) and try again, or install detectron2 with --source git."
         )
 
 
 def read_tree(wheel: Path) -> dict[str, bytes]:
-    """Return the files of `detectron2/` in a carrier wheel, without the carrier's prefix.
+    """Return path -> content of the files of `detectron2/` in a carrier wheel, without the prefix.
 
     Raises:
-        InstallError: the folder is not there, or the carrier's name is left somewhere in it.
+        InstallError: the folder is missing, or the carrier's name is left in one of its files.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -124,9 +124,9 @@ def read_tree(wheel: Path) -> dict[str, bytes]:
 
 
 def build_wheel(tree: dict[str, bytes], folder: Path) -> Path:
-    """Write `tree` as a wheel of detectron2 into `folder` and return its path.
+    """Write `tree` as a wheel of detectron2 into `folder` and return the path of the wheel.
 
-    The same tree gives the same bytes: the members are sorted and carry no time.
+    The same tree gives the same bytes: the members are sorted and have no time.
     """
     info = f"detectron2-{VERSION}.dist-info"
     members = {

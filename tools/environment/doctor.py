@@ -1,9 +1,9 @@
-"""Say what is installed, what is wrong, and the command that mends it.
+"""Reports what is installed, what is wrong, and the command that fixes it.
 
     python tools/environment/doctor.py
 
-The exit code is 1 when Mask R-CNN could not run in this environment, else 0. Each thing is tried by
-using it, in a child process that may crash, so this runs however broken the rest is.
+The exit code is 1 if Mask R-CNN cannot run in this environment, else 0. Every requirement is tested
+by using it in a child process, so the doctor itself runs even if an import crashes.
 """
 
 from __future__ import annotations
@@ -11,37 +11,38 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def in_shell(path: str | Path) -> str:
-    """Return `path` as typed in a shell here: relative when it is in the working folder."""
+def quote_path(path: str | Path) -> str:
+    """Return `path` quoted for a shell, relative if it is in the working folder."""
     path, here = Path(path), Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
-def this_python() -> str:
-    """Return the shortest name by which a shell here runs this same Python."""
+def find_python_name() -> str:
+    """Return the shortest name with which a shell here runs this Python."""
     for name in ("python", "python3"):
-        if shutil.which(name) == sys.executable:  # as it is: an environment's is often a link
+        if shutil.which(name) == sys.executable:  # unresolved, since an environment's is a link
             return name
-    return in_shell(sys.executable)
+    return quote_path(sys.executable)
 
 
-PIP = f"{this_python()} -m pip install"
-PINS = f"-c {in_shell(ROOT / 'constraints.txt')}"
+PYTHON = find_python_name()
+PIP = f"{PYTHON} -m pip install"
 ANOTHER_PYTHON = "make setup PYTHON=python3.11"
-# Where the name of a module is not that of the distribution to install.
+# Modules whose distribution has another name.
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "antlr4": "antlr4-python3-runtime",
@@ -55,8 +56,8 @@ DISTRIBUTIONS = {
 }
 
 
-def install(module: str) -> str:
-    """Return the command that installs what a top-level module is in."""
+def install_command(module: str) -> str:
+    """Return the command that installs the distribution of a top-level module."""
     return f"{PIP} {DISTRIBUTIONS.get(module, module.replace('_', '-'))}"
 
 
@@ -66,42 +67,42 @@ class Finding(NamedTuple):
     mark: str
     name: str
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
 class NotWorkingError(Exception):
-    """Something is there but does not do what it should; the message is shown as it is."""
+    """A module is installed but does not work; the report shows the message."""
 
 
 class Probe(NamedTuple):
-    """Something that Mask R-CNN needs.
+    """A requirement of Mask R-CNN.
 
     Attributes:
-        use: uses it and returns what is there, in words; any exception means that it does not work.
-        mend: the command for when it does not; unless it lacks a module of another distribution:
-            then that one is installed.
-        needs: the probes that must have succeeded, or this one fails for the same cause.
-        mark: the mark for when it does not work.
-        broken: the command for when it is there but fails, if that is another one.
+        use: uses it and returns a description; raises any exception if it does not work.
+        fix: the command that installs it.
+        needs: names of other probes; if one of them fails, this one is skipped.
+        mark: the mark of a failure.
+        fix_broken: the command for when it is installed but fails; default: `fix`.
     """
 
     use: Callable[[], str]
-    mend: str
+    fix: str
     needs: tuple[str, ...] = ()
     mark: str = "wrong"
-    broken: str = ""
+    fix_broken: str = ""
 
 
-class Answer(NamedTuple):
-    """What came of using a probe; `lacks` is the top-level module that was not found, or ""."""
+class ProbeResult(NamedTuple):
+    """The result of a probe; `fix` is the command for a failed one, or ""."""
 
     name: str
     works: bool
     text: str
-    lacks: str = ""
+    fix: str = ""
 
 
-def _version(distribution: str) -> str:
+def find_version(distribution: str) -> str:
+    """Return the version of an installed distribution."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -119,7 +120,7 @@ def use_torch() -> str:
 
 
 def use_torchvision() -> str:
-    """Run a compiled operator: it exists only when torchvision fits torch."""
+    """Run a compiled operator, which exists only if torchvision fits torch."""
     import torch
     import torchvision
 
@@ -131,51 +132,52 @@ def use_torchvision() -> str:
 
 
 def use_pycocotools() -> str:
-    """Encode a mask: fails when it was compiled for another NumPy."""
+    """Encode a mask, which fails if pycocotools was compiled for another NumPy."""
     import numpy as np
     from pycocotools import mask
 
     mask.encode(np.ones((2, 2, 1), dtype=np.uint8, order="F"))
-    return _version("pycocotools")
+    return find_version("pycocotools")
 
 
 def use_module(module: str, distribution: str) -> str:
     """Import a module."""
     imported = importlib.import_module(module)
-    return str(getattr(imported, "__version__", None) or _version(distribution))
+    return str(getattr(imported, "__version__", None) or find_version(distribution))
 
 
 def use_selective_search() -> str:
-    """Find selective search, which only OpenCV's contrib distributions have."""
+    """Find selective search, which only the contrib distributions of OpenCV have."""
     import cv2
 
     if not hasattr(getattr(cv2, "ximgproc", None), "segmentation"):
-        text = f"not in OpenCV {cv2.__version__}; only tools/compute_proposals.py can use it"
+        text = f"not in OpenCV {cv2.__version__}; only tools/compute_proposals.py needs it"
         raise NotWorkingError(text)
     return f"in OpenCV {cv2.__version__}"
 
 
-def install_contrib() -> str:
-    """Return the command that puts the OpenCV with selective search in place of the other."""
-    # They are one module, cv2, and overwrite each other: the one that is there has to go first.
-    there = [d.metadata["Name"] for d in importlib.metadata.distributions()]
-    there = sorted({name for name in there if name and name.startswith("opencv-")})
-    names = " ".join(there)
-    first = f"{this_python()} -m pip uninstall -y {names} && " if there else ""
-    version = f"=={_version(there[0])}" if there else ""
-    return f"{first}{PIP} opencv-contrib-python-headless{version}"
+def replace_opencv_command() -> str:
+    """Return the command that replaces the installed OpenCV with the one with selective search."""
+    names = [d.metadata["Name"] for d in importlib.metadata.distributions()]
+    installed = sorted({name for name in names if name and name.startswith("opencv-")})
+    command = f"{PIP} opencv-contrib-python-headless"
+    if not installed:
+        return command
+    # All OpenCV distributions contain the same module, cv2: the old one must be uninstalled first.
+    uninstall = f"{PYTHON} -m pip uninstall -y {' '.join(installed)}"
+    return f"{uninstall} && {command}=={find_version(installed[0])}"
 
 
 def use_tensorboard() -> str:
     """Import the writer of training curves."""
     import torch.utils.tensorboard  # noqa: F401 - needs more than `tensorboard` itself
 
-    return _version("tensorboard")
+    return find_version("tensorboard")
 
 
 def use_pkg_resources() -> str:
-    """Import pkg_resources, which setuptools 81 dropped."""
-    version = _version("setuptools")
+    """Import pkg_resources, which setuptools 81 removed."""
+    version = find_version("setuptools")
     try:
         importlib.import_module("pkg_resources")
     except ModuleNotFoundError as error:
@@ -185,7 +187,7 @@ def use_pkg_resources() -> str:
 
 
 def use_detectron2() -> str:
-    """Import the parts that train and evaluate."""
+    """Import the modules that train and evaluate."""
     import detectron2
     from detectron2 import engine, evaluation, modeling  # noqa: F401
 
@@ -211,8 +213,9 @@ def use_gpu() -> str:
     return str(torch.cuda.get_device_name())
 
 
-INSTALL_TORCH = f"{PIP} --upgrade --force-reinstall {PINS} torch torchvision"
-INSTALL_DETECTRON2 = f"{this_python()} {in_shell(ROOT / 'tools/environment/install_detectron2.py')}"
+CONSTRAINTS = f"-c {quote_path(ROOT / 'constraints.txt')}"
+INSTALL_TORCH = f"{PIP} --upgrade --force-reinstall {CONSTRAINTS} torch torchvision"
+INSTALL_DETECTRON2 = f"{PYTHON} {quote_path(ROOT / 'tools/environment/install_detectron2.py')}"
 IMPORTED_BY_DETECTRON2 = (
     "torch",
     "torchvision",
@@ -226,27 +229,29 @@ IMPORTED_BY_DETECTRON2 = (
 PROBES = {
     "torch": Probe(use_torch, INSTALL_TORCH),
     "torchvision": Probe(use_torchvision, INSTALL_TORCH, ("torch",)),
-    "NumPy": Probe(lambda: use_module("numpy", "numpy"), install("numpy")),
-    "Pillow": Probe(lambda: use_module("PIL.Image", "pillow"), install("PIL")),
+    "NumPy": Probe(lambda: use_module("numpy", "numpy"), install_command("numpy")),
+    "Pillow": Probe(lambda: use_module("PIL.Image", "pillow"), install_command("PIL")),
     "pycocotools": Probe(
         use_pycocotools, f"{PIP} --force-reinstall --no-deps pycocotools", ("NumPy",)
     ),
-    "OpenCV": Probe(lambda: use_module("cv2", ""), install("cv2"), ("NumPy",)),
-    "setuptools": Probe(use_pkg_resources, install("pkg_resources")),
-    "tensorboard": Probe(use_tensorboard, install("tensorboard"), ("torch",)),
-    "jinja2": Probe(lambda: use_module("jinja2", "jinja2"), install("jinja2")),
+    "OpenCV": Probe(lambda: use_module("cv2", ""), install_command("cv2"), ("NumPy",)),
+    "setuptools": Probe(use_pkg_resources, install_command("pkg_resources")),
+    "tensorboard": Probe(use_tensorboard, install_command("tensorboard"), ("torch",)),
+    "jinja2": Probe(lambda: use_module("jinja2", "jinja2"), install_command("jinja2")),
     "detectron2": Probe(
         use_detectron2,
         INSTALL_DETECTRON2,
         IMPORTED_BY_DETECTRON2,
-        # The installer leaves a detectron2 that is there as it is.
-        broken=f"{this_python()} -m pip uninstall -y detectron2 && {INSTALL_DETECTRON2}",
+        # The installer never changes an installed detectron2.
+        fix_broken=f"{PYTHON} -m pip uninstall -y detectron2 && {INSTALL_DETECTRON2}",
     ),
-    "mask_rcnn_ext": Probe(use_package, f"{PIP} -e {in_shell(ROOT)}", ("detectron2",)),
-    "selective-search": Probe(use_selective_search, install_contrib(), ("OpenCV",), mark="note"),
+    "mask_rcnn_ext": Probe(use_package, f"{PIP} -e {quote_path(ROOT)}", ("detectron2",)),
+    "selective-search": Probe(
+        use_selective_search, replace_opencv_command(), ("OpenCV",), mark="note"
+    ),
     "scikit-learn": Probe(
         lambda: use_module("sklearn", "scikit-learn"),
-        install("sklearn"),
+        install_command("sklearn"),
         ("NumPy",),
         mark="note",
     ),
@@ -265,78 +270,71 @@ DATA_SETS = {
 }
 
 
-def answer(names: Sequence[str]) -> None:
-    """Use the named things in turn; print the `Answer` for each, as one line of JSON."""
-    for name in names:
-        lacks = ""
-        try:
-            works, text = True, PROBES[name].use()
-        except Exception as error:  # whatever a broken installation raises is the answer
-            lines = str(error).strip().splitlines() or [""]
-            works, text = False, f"{type(error).__name__}: {lines[0]}"
-            if isinstance(error, ModuleNotFoundError) and error.name:
-                lacks = error.name.partition(".")[0]
-                text = "not installed" if error.name == name.lower() else text
-            elif isinstance(error, NotWorkingError):
-                text = lines[0]
-        print(json.dumps(Answer(name, works, text, lacks)), flush=True)
+def run_probe(name: str) -> ProbeResult:
+    """Use a requirement; on failure, choose the command that fixes it."""
+    probe = PROBES[name]
+    try:
+        return ProbeResult(name, True, probe.use())
+    except Exception as error:  # a broken installation may raise anything
+        text = (str(error).strip().splitlines() or [""])[0]
+        if not isinstance(error, NotWorkingError):
+            text = f"{type(error).__name__}: {text}"
+        fix = probe.fix_broken or probe.fix
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            missing = error.name.partition(".")[0]
+            if error.name == name.lower():
+                text, fix = "not installed", probe.fix
+            elif missing in sys.stdlib_module_names:  # Python was built without a system library
+                fix = ANOTHER_PYTHON
+            elif missing != name:
+                fix = install_command(missing)
+        return ProbeResult(name, False, text, fix)
 
 
-def ask(names: Sequence[str]) -> Iterator[Answer]:
-    """Yield the answers of a child process; start another for the rest where one crashes it."""
-    left = list(names)
+def run_probes_in_child() -> Iterator[ProbeResult]:
+    """Run all probes in a child process; if one ends it, run the rest in another child."""
+    left = list(PROBES)
     while left:
         command = [sys.executable, __file__, "--probe", *left]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
         for line in child.stdout.splitlines():
             if line.startswith('["'):
-                said = Answer(*json.loads(line))
-                left.remove(said.name)
-                yield said
+                result = ProbeResult(*json.loads(line))
+                left.remove(result.name)
+                yield result
         if left:
             text = f"using it ends Python (exit code {child.returncode})"
-            yield Answer(left.pop(0), False, text)
+            name = left.pop(0)
+            yield ProbeResult(name, False, text, PROBES[name].fix_broken or PROBES[name].fix)
 
 
 def check_python() -> Finding:
     """Report the Python that runs this."""
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 10):  # noqa: UP036 - this also runs where the package could not
+    if sys.version_info < (3, 10):  # noqa: UP036 - the doctor also runs on an older Python
         text = f"{version} at {sys.executable}; expected 3.10 or later"
         return Finding("wrong", "Python", text, ANOTHER_PYTHON)
     return Finding("ok", "Python", f"{version} at {sys.executable}")
 
 
 def check_modules() -> Iterator[Finding]:
-    """Report every probe, and skip those whose need has failed already."""
+    """Report every probe, and skip probes that need a failed one."""
     failed: set[str] = set()
-    for said in ask(list(PROBES)):
-        name, probe = said.name, PROBES[said.name]
-        if said.works:
-            yield Finding("ok", name, said.text)
+    for result in run_probes_in_child():
+        name, probe = result.name, PROBES[result.name]
+        if result.works:
+            yield Finding("ok", name, result.text)
             continue
         failed.add(name)
         causes = [need for need in probe.needs if need in failed]
         if causes:
             yield Finding("skip", name, f"cannot work while {causes[0]} does not")
         else:
-            yield Finding(probe.mark, name, said.text, choose_mend(said))
-
-
-def choose_mend(said: Answer) -> str:
-    """Return the command for a probe that does not work."""
-    probe = PROBES[said.name]
-    if said.lacks in sys.stdlib_module_names:  # a Python that was built without a system library
-        return ANOTHER_PYTHON
-    if said.text == "not installed":
-        return probe.mend
-    if said.lacks and said.lacks != said.name:
-        return install(said.lacks)
-    return probe.broken or probe.mend
+            yield Finding(probe.mark, name, result.text, result.fix)
 
 
 def check_data() -> Iterator[Finding]:
-    """Report which data sets are in the folder where detectron2 looks for them."""
+    """Report which data sets are in detectron2's folder of data sets."""
     folder = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser().absolute()
     for name, parts in DATA_SETS.items():
         place = folder / name
@@ -354,15 +352,14 @@ def check_data() -> Iterator[Finding]:
 def report() -> int:
     """Print all findings and the verdict, and return the exit code."""
     findings = []
-    for source in ([check_python()], check_modules(), check_data()):
-        for finding in source:
-            findings.append(finding)
-            print(f"{finding.mark:6}{finding.name:17}{finding.text}", flush=True)
-            if finding.mend:
-                print(f"{'':23}mend: {finding.mend}", flush=True)
+    for finding in itertools.chain([check_python()], check_modules(), check_data()):
+        findings.append(finding)
+        print(f"{finding.mark:6}{finding.name:17}{finding.text}", flush=True)
+        if finding.fix:
+            print(f"{'':23}fix: {finding.fix}", flush=True)
     wrong = [finding.name for finding in findings if finding.mark == "wrong"]
     if wrong:
-        print(f"\nMask R-CNN cannot run here. To mend, in this order: {', '.join(wrong)}.")
+        print(f"\nMask R-CNN cannot run here. Fix, in this order: {', '.join(wrong)}.")
         return 1
     print("\nMask R-CNN can run here.")
     return 0
@@ -370,6 +367,7 @@ def report() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--probe"]:
-        answer(sys.argv[2:])
+        for name in sys.argv[2:]:
+            print(json.dumps(run_probe(name)), flush=True)
     else:
         sys.exit(report())

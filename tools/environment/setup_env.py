@@ -1,9 +1,8 @@
-"""Build `.venv` with this package, its tested dependencies and detectron2: `make setup`.
+"""Builds `.venv` with this package, its tested dependencies and detectron2: `make setup`.
 
-A stamp is written into `.venv` last. It holds a hash of what decides what is installed: while that
-stays the same, a second run has nothing to do; when it changes, the environment is brought up to
-date. A run that fails or is killed leaves no stamp: the next one removes what it left and starts
-again.
+The last step writes a stamp into `.venv`, a hash of the files that decide what is installed. While
+the hash stays the same, another run does nothing; when it changes, the environment is updated. A
+run that fails or is killed leaves no stamp, and the next run starts again in an empty folder.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ INPUTS = (
     "tools/environment/install_detectron2.py",
     "tools/environment/setup_env.py",
 )
-# The extra `dev` had this OpenCV before; now it has the one with selective search.
+# The extra `dev` used to install this OpenCV; it now installs the one with selective search.
 REPLACED = "opencv-python-headless"
-# What commands and tests import: compiled once, and seen to start.
+# The modules that commands and tests import.
 IMPORTED = (
     "mask_rcnn_ext.engine.main",
     *("torch._dynamo", "torch.utils.tensorboard", "matplotlib.pyplot", "timm"),
@@ -39,43 +38,43 @@ IMPORTED = (
 
 
 class SetupError(Exception):
-    """A step failed; the message says which, why and how to mend it."""
+    """A step failed; the message says which step, why, and how to fix it."""
 
 
 class Environment:
-    """A virtual environment in `folder` that is known to be whole, or is built anew."""
+    """The virtual environment in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.python = folder / "bin" / "python"
         self.stamp = folder / "setup-complete"
-        # It says that this script made the folder and may remove it; for its text see identity().
+        # A mark that this script made the folder and may empty it; its text is identity().
         self.owner = folder / "made-by-setup"
         self.log = folder / "setup.log"
 
     def is_current(self) -> bool:
-        """Tell whether the environment is complete and its inputs have not changed since."""
-        return self.is_whole() and self.stamp.read_text() == fingerprint()
+        """Return whether the environment is complete and its inputs have not changed."""
+        return self.is_complete() and self.stamp.read_text() == fingerprint()
 
-    def is_whole(self) -> bool:
-        """Tell whether the last run came to its end and an update can start from what it made."""
+    def is_complete(self) -> bool:
+        """Return whether the last run finished, so that its environment can be updated."""
         files = (self.stamp, self.owner, self.python)
         if not all(file.is_file() for file in files) or self.owner.read_text() != self.identity():
             return False
         return subprocess.run([self.python, "-c", ""], check=False).returncode == 0
 
     def identity(self) -> str:
-        """Return what an update cannot change: the absolute paths within, and which detectron2."""
+        """Return what an update cannot change: the path of the folder and detectron2's version."""
         return f"{self.folder}\n{fingerprint('tools/environment/detectron2_wheel.py')}\n"
 
-    def create(self) -> None:
-        """Make the virtual environment, in place of one that a failed run left.
+    def clear(self) -> None:
+        """Create the folder, or empty the folder that a failed run left.
 
         Raises:
-            SetupError: there is one that this script did not make, or venv cannot make it.
+            SetupError: this script did not create the folder.
         """
         if self.owner.is_file():
-            # Its mark stays: this takes seconds, and a run that is killed here must be repeatable.
+            # The mark stays: removing takes seconds, and after a kill it must be possible again.
             for entry in self.folder.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
@@ -88,24 +87,12 @@ class Environment:
             )
         self.folder.mkdir(exist_ok=True)
         self.owner.write_text(self.identity())
-        hint = "On Debian and Ubuntu: `sudo apt install python3-venv`."
-        self.run([sys.executable, "-m", "venv", str(self.folder)], hint)
-
-    def pip(self, *arguments: str) -> None:
-        """Run `pip install` in the environment.
-
-        Raises:
-            SetupError: pip failed.
-        """
-        # Compiling all of torch takes longer than compiling, at first import, what is used of it.
-        command = [str(self.python), "-m", "pip", "install", "--no-compile", *arguments]
-        self.run(command, "Check the connection to the package index, then run `make setup` again.")
 
     def run(self, command: Sequence[str], hint: str) -> None:
-        """Run `command` in the root folder, its output into the log.
+        """Run `command` in the root folder and write its output to the log.
 
         Raises:
-            SetupError: the exit code is not 0. The message has the end of the output.
+            SetupError: the exit code is not 0. The message contains the end of the output.
         """
         with self.log.open("a+") as log:
             log.write(f"$ {' '.join(command)}\n")
@@ -119,7 +106,7 @@ class Environment:
                 stdout=log,
                 stderr=log,
                 check=False,
-                close_fds=False,  # the lock goes with it, see lock()
+                close_fds=False,  # the child inherits the lock, see lock()
             ).returncode
             log.seek(start)
             tail = [line.rstrip() for line in log if line.strip()][-8:]
@@ -132,7 +119,7 @@ class Environment:
 
 
 def fingerprint(*names: str) -> str:
-    """Return a hash of the named files, by default of all that decide what is installed."""
+    """Return a hash of the named files; by default, of all files that decide what is installed."""
     digest = hashlib.sha256()
     for name in names or INPUTS:
         text = (ROOT / name).read_text(encoding="utf-8")
@@ -142,75 +129,58 @@ def fingerprint(*names: str) -> str:
     return digest.hexdigest()
 
 
+def list_steps(environment: Environment, *, update: bool) -> list[tuple[str, list[str], str]]:
+    """Return the steps that build or update `environment`: (title, command, hint on failure)."""
+    python = str(environment.python)
+    # Compiling all of torch takes longer than compiling, at first import, the used part of it.
+    pip = [python, "-m", "pip", "install", "--no-compile", "-c", "constraints.txt"]
+    connection = "Check the connection to the package index, then run `make setup` again."
+    # detectron2.model_zoo needs the setuptools of the constraints at run time.
+    package = [*pip, "setuptools", "-e", ".[dev]"]
+    again = "Then run `make setup` again."
+    installer = [python, "tools/environment/install_detectron2.py", "-c", "constraints.txt"]
+    # -E: also write bytecode where PYTHONDONTWRITEBYTECODE is set.
+    start = [python, "-E", "-W", "ignore", "-c", f"import {', '.join(IMPORTED)}"]
+    steps = [
+        ("installing torch, the largest download", [*pip, "torch", "torchvision"], connection),
+        ("installing this package and its requirements", package, connection),
+        ("installing detectron2", installer, again),
+        ("compiling the imported modules", start, "`make doctor` says what is wrong."),
+    ]
+    if update:
+        # Before pip installs the other OpenCV: both contain cv2, and removing one breaks the other.
+        uninstall = [python, "-m", "pip", "uninstall", "--yes", REPLACED]
+        return [("removing an older OpenCV", uninstall, again), *steps]
+    version = ".".join(map(str, sys.version_info[:3]))
+    title = f"making {environment.folder.name} with Python {version}"
+    venv = [sys.executable, "-m", "venv", str(environment.folder)]
+    return [(title, venv, "On Debian and Ubuntu: `sudo apt install python3-venv`."), *steps]
+
+
 def build(environment: Environment) -> None:
-    """Make or update `environment`, one line of progress per step.
+    """Build or update `environment`, and print a line of progress for each step.
 
     Raises:
         SetupError: a step failed. The environment then has no stamp.
     """
-    whole = environment.is_whole()
-    python = str(environment.python)
-    constraint = ("-c", "constraints.txt")
-    installer = ["tools/environment/install_detectron2.py", *constraint]
-    steps = [
-        (
-            "installing torch, the largest download",
-            lambda: environment.pip(*constraint, "torch", "torchvision"),
-        ),
-        (
-            "installing this package and what it needs",
-            lambda: install_package(environment, constraint, update=whole),
-        ),
-        (
-            "installing detectron2",
-            lambda: environment.run([python, *installer], "Then run `make setup` again."),
-        ),
-        (
-            "compiling what is imported",
-            # -E: also where PYTHONDONTWRITEBYTECODE would have every start compile it again.
-            lambda: environment.run(
-                [python, "-E", "-W", "ignore", "-c", f"import {', '.join(IMPORTED)}"],
-                "`make doctor` says what is wrong.",
-            ),
-        ),
-    ]
-    if not whole:
-        version = ".".join(map(str, sys.version_info[:3]))
-        name = environment.folder.name
-        steps.insert(0, (f"making {name} with Python {version}", environment.create))
+    update = environment.is_complete()
+    expected = fingerprint()  # of the files before the first step
     environment.stamp.unlink(missing_ok=True)
-    expected = fingerprint()  # of the files as they were when the steps began
-    for number, (title, step) in enumerate(steps, start=1):
+    if not update:
+        environment.clear()
+    steps = list_steps(environment, update=update)
+    for number, (title, command, hint) in enumerate(steps, start=1):
         print(f"[{number}/{len(steps)}] {title} ...", end=" ", flush=True)
         start = time.monotonic()
-        step()
+        environment.run(command, hint)
         print(f"{time.monotonic() - start:.0f} s", flush=True)
     environment.stamp.write_text(expected)
 
 
-def install_package(environment: Environment, constraint: Sequence[str], *, update: bool) -> None:
-    """Install this package, what it needs and what its development needs.
-
-    Args:
-        environment: to install into.
-        constraint: the arguments of pip that name the versions.
-        update: an earlier run installed into it.
-
-    Raises:
-        SetupError: pip failed.
-    """
-    if update:
-        # What took its place is the same module, cv2: removed later, it would take files of that.
-        command = [str(environment.python), "-m", "pip", "uninstall", "--yes", REPLACED]
-        environment.run(command, "Then run `make setup` again.")
-    # setuptools here is what detectron2.model_zoo needs at run time.
-    environment.pip(*constraint, "setuptools", "-e", ".[dev]")
-
-
 def lock() -> int:
-    """Wait until no other setup runs in this checkout, and return the open lock.
+    """Wait until no other setup runs in this checkout, and return the file descriptor of the lock.
 
-    Its file descriptor is inherited: a pip that outlives a killed setup still holds the lock.
+    Child processes inherit the descriptor: a pip that outlives a killed setup still holds the lock.
     """
     descriptor = os.open(ROOT, os.O_RDONLY)
     try:

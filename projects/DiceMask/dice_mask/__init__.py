@@ -1,4 +1,4 @@
-"""A mask head with a loss of its own; importing the package registers `DiceMaskHead`."""
+"""A mask head with another loss; importing the package registers `DiceMaskHead`."""
 
 from .dice_mask_head import DiceMaskHead, dice_loss
 

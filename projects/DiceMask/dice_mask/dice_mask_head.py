@@ -1,4 +1,4 @@
-"""The FCN mask branch, trained with Dice loss beside the pixels' cross entropy.
+"""The FCN mask branch, trained with the sum of cross entropy and Dice loss.
 
 Shapes: R masks of all images, K foreground classes, masks of M x M.
 """
@@ -22,16 +22,16 @@ __all__ = ["DiceMaskHead", "dice_loss"]
 def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return one minus the soft Dice coefficient of each mask, averaged over the masks.
 
-    V-Net (arXiv:1606.04797), section 3: 2 sum(p g) / (sum(p^2) + sum(g^2)), with p the probability
-    and g the truth at each pixel. Departs from it in: 1 is added above and below, so that two empty
-    masks agree. Every mask counts the same, whatever share of its box it fills.
+    V-Net (arXiv:1606.04797), section 3: 2 sum(p g) / (sum(p^2) + sum(g^2)), where p is the
+    probability and g the ground truth at each pixel. Deviation: 1 is added to numerator and
+    denominator, so that two empty masks agree. Every mask has the same weight.
 
     Args:
         logits: (R, M, M), floating; summed in float32.
         targets: (R, M, M), bool.
 
     Returns:
-        Scalar in [0, 1], float32; exactly 0, attached to the graph, with R == 0.
+        Scalar in [0, 1], float32. If R == 0, it is exactly 0 and still part of the graph.
     """
     probabilities, truth = logits.float().sigmoid().flatten(1), targets.float().flatten(1)
     overlap = 2 * (probabilities * truth).sum(1) + 1
@@ -43,7 +43,7 @@ def dice_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 class DiceMaskHead(MaskRCNNFCNHead):
     """`MaskRCNNFCNHead` whose loss is a weighted sum of cross entropy and Dice.
 
-    Layers, state-dict keys and inference are those of `MaskRCNNFCNHead`, so its checkpoints fit.
+    Layers, state-dict keys and inference are the same, so checkpoints of `MaskRCNNFCNHead` fit.
     """
 
     @configurable
@@ -58,7 +58,7 @@ class DiceMaskHead(MaskRCNNFCNHead):
         """Build the layers.
 
         Args:
-            input_shape: of the pooled features.
+            input_shape: shape of the pooled features.
             bce_weight: weight of detectron2's `mask_rcnn_loss`.
             dice_weight: weight of `dice_loss`.
             kwargs: see `MaskRCNNFCNHead`.
@@ -68,7 +68,7 @@ class DiceMaskHead(MaskRCNNFCNHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Read what `MaskRCNNFCNHead` reads.
+        """Read the same config keys as `MaskRCNNFCNHead`.
 
         Raises:
             UserError: `MODEL.ROI_MASK_HEAD.LOSS` is not "sigmoid".
@@ -76,7 +76,7 @@ class DiceMaskHead(MaskRCNNFCNHead):
         if (loss := cfg.MODEL.ROI_MASK_HEAD.LOSS) != "sigmoid":
             raise UserError(
                 f"MODEL.ROI_MASK_HEAD.LOSS: DiceMaskHead needs 'sigmoid', got {loss!r}; for that "
-                "loss set MODEL.ROI_MASK_HEAD.NAME MaskRCNNFCNHead"
+                "loss, set MODEL.ROI_MASK_HEAD.NAME MaskRCNNFCNHead"
             )
         arguments: dict[str, Any] = super().from_config(cfg, input_shape)
         return arguments
@@ -86,8 +86,8 @@ class DiceMaskHead(MaskRCNNFCNHead):
 
         Args:
             logits: (R, K, M, M), or (R, 1, M, M) for class-agnostic masks.
-            instances: one per image, R in all, with `proposal_boxes` (XYXY, absolute pixels),
-                `gt_classes` and `gt_masks`.
+            instances: one per image, with R instances in total and the fields `proposal_boxes`
+                (XYXY, absolute pixels), `gt_classes` and `gt_masks`.
         """
         bce = mask_rcnn_loss(logits, instances, self.vis_period)  # also logs the accuracy
         found = [image for image in instances if len(image)]

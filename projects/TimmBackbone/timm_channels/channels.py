@@ -34,12 +34,12 @@ def read_channels(path: str, channels: int) -> npt.NDArray[np.float32]:
         channels: the number of channels expected.
 
     Raises:
-        UserError: the file has another shape or dtype. One that cannot be read is an OSError,
-            which the training loader reports with its name.
+        UserError: the file has another shape or dtype.
+        OSError: the file cannot be read; the training loader reports its name.
     """
     try:
         image = np.load(path, allow_pickle=False)
-    except ValueError as error:  # no array, or one of Python objects
+    except ValueError as error:  # not an array, or an array of Python objects
         raise OSError(f"{path}: not an array of numbers: {error}") from error
     if image.ndim == 2:
         image = image[:, :, None]
@@ -48,7 +48,7 @@ def read_channels(path: str, channels: int) -> npt.NDArray[np.float32]:
             f"{path}: expected numbers of shape (H, W, {channels}), got {image.dtype} "
             f"{image.shape}. MODEL.PIXEL_MEAN and PIXEL_STD have one number per channel"
         )
-    # float32, since detectron2 resizes uint8 through Pillow, which knows 1, 3 and 4 channels only.
+    # float32: detectron2 resizes uint8 with Pillow, which supports only 1, 3 and 4 channels.
     return image.astype(np.float32)
 
 
@@ -61,7 +61,7 @@ class ChannelsMapper(DatasetMapper):
 
         Args:
             is_train: whether to augment and to keep the annotations.
-            channels: of the images.
+            channels: number of channels of the images.
             kwargs: see `DatasetMapper`.
         """
         super().__init__(is_train, **kwargs)
@@ -69,7 +69,7 @@ class ChannelsMapper(DatasetMapper):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Read what `DatasetMapper` reads; the channels are those of `MODEL.PIXEL_MEAN`."""
+        """Read the keys of `DatasetMapper`, and the number of channels from `MODEL.PIXEL_MEAN`."""
         return {**super().from_config(cfg, is_train), "channels": len(cfg.MODEL.PIXEL_MEAN)}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:

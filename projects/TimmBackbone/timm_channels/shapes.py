@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 
 from mask_rcnn_ext import UserError
+from mask_rcnn_ext.data.images import read_bgr
 from mask_rcnn_ext.files import atomic_open
 
 from .channels import register_channels
@@ -36,15 +36,15 @@ def register_shapes() -> None:
 
 
 def write_shapes(channels: int) -> None:
-    """Write `occluded_shapes_{channels}ch_{train,val}`; a complete split is left as it is.
+    """Write `occluded_shapes_{channels}ch_{train,val}`, except splits that are complete.
 
     Raises:
-        UserError: there is no conversion to that many channels, or a file cannot be written.
+        UserError: `channels` is not 1 or 6, or a file cannot be written.
     """
-    _require_known(channels)  # before anything is drawn
+    _require_known(channels)  # before a data set is drawn
     for split in SPLITS:
         name = f"occluded_shapes_{split}"
-        DatasetCatalog.get(name)  # draws it at first use
+        DatasetCatalog.get(name)  # draws the data set at first use
         metadata = MetadataCatalog.get(name)
         convert(metadata.json_file, metadata.image_root, _folder(channels, split), channels)
 
@@ -52,18 +52,18 @@ def write_shapes(channels: int) -> None:
 def convert(json_file: str, image_root: str, folder: Path, channels: int) -> None:
     """Copy COCO-format data with its images as `.npy` files of other channels.
 
-    One channel is the mean of the three; six are the three, in BGR order, and the size of the
-    gradient of each, which stand for the further bands of a real sensor.
+    One channel is the mean of the three. Six channels are the three in BGR order and the size of
+    their gradients, which stand for the additional bands of a real sensor.
 
     Args:
         json_file: the annotations.
         image_root: the folder of the images.
-        folder: where the `.npy` files go, (H, W, `channels`) uint8, and `annotations.json`, which
-            is written last: where it is, nothing is done.
+        folder: the folder for the `.npy` files, (H, W, `channels`) uint8, and `annotations.json`.
+            The json is written last; if it exists, nothing is done.
         channels: 1 or 6.
 
     Raises:
-        UserError: `channels` is another number, or a file cannot be written.
+        UserError: `channels` is not 1 or 6, or a file cannot be read or written.
     """
     _require_known(channels)
     if (folder / "annotations.json").is_file():
@@ -71,7 +71,7 @@ def convert(json_file: str, image_root: str, folder: Path, channels: int) -> Non
     coco = json.loads(Path(json_file).read_text(encoding="utf-8"))
     for image in coco["images"]:
         source = Path(image_root, image["file_name"])
-        pixels = _with_channels(read_image(str(source), format="BGR"), channels)
+        pixels = _with_channels(read_bgr(source), channels)
         image["file_name"] = str(Path(image["file_name"]).with_suffix(".npy"))
         with atomic_open(folder / image["file_name"], durable=False) as file:
             np.save(file, pixels)

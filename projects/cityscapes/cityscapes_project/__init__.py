@@ -1,4 +1,4 @@
-"""Cityscapes as a downstream project: its folder as data sets, its AP, its start from COCO."""
+"""Cityscapes as a downstream project: data sets, official AP, start from COCO weights."""
 
 from .evaluation import CityscapesAPEvaluator, SubmissionWriter
 from .folder import data_name, register_cityscapes, require_layout, used_splits

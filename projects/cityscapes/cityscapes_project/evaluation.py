@@ -1,4 +1,4 @@
-"""What Cityscapes is measured with: its official AP, also per class; and files for its server."""
+"""The official AP of Cityscapes, also per class, and files for the Cityscapes server."""
 
 import importlib
 import logging
@@ -16,15 +16,15 @@ logger = logging.getLogger("mask_rcnn_ext.cityscapes_project")
 
 
 class CityscapesAPEvaluator(MaskRCNNCityscapesEvaluator):
-    """The official mask AP and AP50 of Table 7, with the AP of every class beside them.
+    """The official mask AP and AP50 of Table 7, and the AP of every class.
 
-    The official scripts compute it, and detectron2's evaluator drops it.
+    The official scripts compute the AP of the classes; detectron2's evaluator does not return it.
     """
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """Return `{"segm": {"AP", "AP50", "AP-person", ...}}`, 0-100; None but in one process.
+        """Return `{"segm": {"AP", "AP50", "AP-person", ...}}`, 0-100; None except in one process.
 
-        The AP of a class that no image has is NaN.
+        The AP of a class without instances is NaN.
         """
         scripts: Any = importlib.import_module(
             "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"
@@ -47,10 +47,9 @@ class CityscapesAPEvaluator(MaskRCNNCityscapesEvaluator):
 
 
 class SubmissionWriter(CityscapesInstanceEvaluator):
-    """Writes predictions as Cityscapes' server takes them: a .txt per image, a .png per mask.
+    """Writes predictions for the Cityscapes server: a .txt per image and a .png per mask.
 
-    It measures nothing. The folder's earlier predictions are removed; the folder, zipped, is what
-    the server wants.
+    It measures nothing. Earlier predictions in the folder are removed. Zip the folder to submit it.
     """
 
     def __init__(self, dataset_name: str, folder: str) -> None:
@@ -59,7 +58,7 @@ class SubmissionWriter(CityscapesInstanceEvaluator):
         self._folder = Path(folder).absolute()
 
     def reset(self) -> None:
-        """Make the folder, or take an earlier run's predictions out of it."""
+        """Create the folder, or remove the predictions of an earlier run from it."""
         if comm.is_main_process():
             self._folder.mkdir(parents=True, exist_ok=True)
             for path in self._folder.glob("*_leftImg8bit_*"):
@@ -68,7 +67,7 @@ class SubmissionWriter(CityscapesInstanceEvaluator):
         self._temp_dir = str(self._folder)  # where the base class's `process` writes
 
     def evaluate(self) -> dict[str, Any]:
-        """Say where the predictions are; return no metric."""
+        """Log the folder of the predictions; return no metric."""
         comm.synchronize()
-        logger.info("Predictions for Cityscapes' server, to be zipped: %s", self._folder)
+        logger.info("Predictions for the Cityscapes server, zip this folder: %s", self._folder)
         return {}

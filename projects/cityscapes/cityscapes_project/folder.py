@@ -1,10 +1,10 @@
-"""The folder of Cityscapes as it is unpacked: checked, and registered as data sets.
+"""Checks the unpacked folder of Cityscapes and registers its splits as data sets.
 
     DIR/leftImg8bit/{train,val,test}/<city>/<city>_<sequence>_<frame>_leftImg8bit.png
     DIR/gtFine/{train,val}/<city>/<city>_<sequence>_<frame>_gtFine_{instanceIds.png,labelIds.png,
         polygons.json}
 
-Training reads the polygons, evaluation the instanceIds. No file has to be prepared.
+Training reads the polygons, evaluation reads the instanceIds. The files need no preparation.
 """
 
 import functools
@@ -24,7 +24,7 @@ SPLITS = ("train", "val", "test")
 _IMAGE = "_leftImg8bit.png"
 _TRUTH = ("_gtFine_instanceIds.png", "_gtFine_labelIds.png", "_gtFine_polygons.json")
 _ARCHIVES = {"leftImg8bit": "leftImg8bit_trainvaltest.zip", "gtFine": "gtFine_trainvaltest.zip"}
-# detectron2's own data set, whose classes it knows without the files: Cityscapes' 8, in its order.
+# detectron2's data set, which knows the 8 classes of Cityscapes without files.
 _BUILTIN = "cityscapes_fine_instance_seg_train"
 
 
@@ -34,27 +34,26 @@ def data_name(split: str) -> str:
 
 
 def used_splits(names: Iterable[str]) -> list[str]:
-    """Return the splits of Cityscapes among the names of data sets."""
+    """Return the splits of Cityscapes among data-set names."""
     names = set(names)
     return [split for split in SPLITS if data_name(split) in names]
 
 
 def register_cityscapes(root: str) -> None:
-    """Register the three splits in detectron2's catalogs; an earlier folder's are replaced.
+    """Register the three splits in detectron2's catalogs, in place of earlier registrations.
 
-    train and val are read by detectron2's loader from the polygons, groups (`persongroup`) as
-    crowds, and have the metadata that the official evaluation needs. test has images only, since
-    its truth is on Cityscapes' server.
+    For train and val, detectron2's loader reads the polygons, with groups (`persongroup`) as
+    crowds, and the metadata is complete for the official evaluation. test has images only, because
+    its ground truth is not public.
 
     Args:
-        root: the folder that holds `leftImg8bit` and `gtFine`; nothing is read yet.
+        root: the folder that contains `leftImg8bit` and `gtFine`; it is not read yet.
     """
     classes = MetadataCatalog.get(_BUILTIN).thing_classes
     for split in SPLITS:
         name = data_name(split)
         for catalog in (DatasetCatalog, MetadataCatalog):
-            if name in catalog:
-                catalog.remove(name)
+            catalog.pop(name, None)
         images, truth = (os.path.join(root, kind, split) for kind in _ARCHIVES)
         metadata = {"image_dir": images, "evaluator_type": "cityscapes_instance"}
         load: Callable[[], list[dict[str, Any]]]
@@ -62,7 +61,7 @@ def register_cityscapes(root: str) -> None:
             load = functools.partial(_load_images, images)
         else:
             load = functools.partial(load_cityscapes_instances, images, truth)
-            if split == "val":  # both evaluators read it, every time; the loader is slow
+            if split == "val":  # both evaluators call the loader, which is slow
                 load = functools.cache(load)
             metadata["gt_dir"] = truth
         DatasetCatalog.register(name, load)
@@ -75,15 +74,15 @@ def _load_images(folder: str) -> list[dict[str, Any]]:
 
 
 def require_layout(root: str, splits: Iterable[str]) -> None:
-    """Check that the splits are there, with every truth of every image and no image missing.
+    """Check that the splits are complete: every image has its ground truth, and the reverse.
 
     Args:
-        root: the folder that holds `leftImg8bit` and `gtFine`.
-        splits: of `SPLITS`.
+        root: the folder that contains `leftImg8bit` and `gtFine`.
+        splits: names in `SPLITS`.
 
     Raises:
-        UserError: a folder or a file is missing, or a file lies there that detectron2's loader or
-            the official scripts would stumble over.
+        UserError: a folder or a file is missing, or there is a file that detectron2's loader or the
+            official scripts cannot handle.
     """
     for split in splits:
         images = _frames(root, "leftImg8bit", split, (_IMAGE,))[_IMAGE]
@@ -95,14 +94,14 @@ def require_layout(root: str, splits: Iterable[str]) -> None:
         for suffix, frames in truths.items():
             if lacking := images - frames:
                 what = f"{len(lacking)} of {len(images)} images of {split} have no gtFine/{split}/"
-                _refuse(root, f"{what}<city>/*{suffix}, {min(lacking)} for one", "gtFine")
+                _refuse(root, f"{what}<city>/*{suffix}, for example {min(lacking)}", "gtFine")
         if lacking := set().union(*truths.values()) - images:
-            what = f"{len(lacking)} truths of {split} have no image, {min(lacking)} for one"
+            what = f"{len(lacking)} truths of {split} have no image, for example {min(lacking)}"
             _refuse(root, what, "leftImg8bit")
 
 
 def _frames(root: str, kind: str, split: str, suffixes: tuple[str, ...]) -> dict[str, set[str]]:
-    """Return by suffix the `<city>/<city>_<sequence>_<frame>` of a split's files."""
+    """Return suffix -> the `<city>/<city>_<sequence>_<frame>` of the files of a split."""
     folder = Path(root, kind, split)
     if not folder.is_dir():
         _refuse(root, f"there is no folder {kind}/{split}", kind)
@@ -114,7 +113,7 @@ def _frames(root: str, kind: str, split: str, suffixes: tuple[str, ...]) -> dict
             frame = file.name.removesuffix(suffix)
             if path.is_dir() and suffix and len(frame.split("_")) == 3:
                 found[suffix].add(f"{path.name}/{frame}")
-            elif kind == "leftImg8bit":  # gtFine has files of other kinds, too: *_color.png, ...
+            elif kind == "leftImg8bit":  # gtFine also has other files: *_color.png, ...
                 raise UserError(
                     f"{file}: expected nothing but <city>/<city>_<sequence>_<frame>{_IMAGE} in "
                     f"{folder}; move it away"
@@ -125,6 +124,6 @@ def _frames(root: str, kind: str, split: str, suffixes: tuple[str, ...]) -> dict
 def _refuse(root: str, what: str, kind: str) -> None:
     raise UserError(
         f"Cityscapes in {os.path.abspath(root)}: {what}. Unpack {_ARCHIVES[kind]} of "
-        "https://www.cityscapes-dataset.com there, whole: it needs no preparation "
-        "(what createTrainIdInstanceImgs writes is not read)"
+        "https://www.cityscapes-dataset.com there completely. The files need no preparation (the "
+        "output of createTrainIdInstanceImgs is not read)"
     )

@@ -1,4 +1,4 @@
-"""The trainer of mask_rcnn_ext with Cityscapes' evaluation and its start from a COCO model."""
+"""The trainer of mask_rcnn_ext with the evaluation of Cityscapes and a start from COCO weights."""
 
 import os
 
@@ -20,14 +20,14 @@ class CityscapesTrainer(Trainer):
     """`Trainer` for the data sets that `register_cityscapes` registered.
 
     Attributes:
-        coco_weights: a model for COCO to make `MODEL.WEIGHTS` of before training; empty: none. A
-            subclass sets it.
+        coco_weights: a COCO model that is converted to `MODEL.WEIGHTS` before training; "" for
+            none. A subclass sets it.
     """
 
     coco_weights = ""
 
     def __init__(self, cfg: CfgNode) -> None:
-        """Convert the COCO model, then build what the base class builds.
+        """Convert the COCO model, then build the trainer.
 
         Raises:
             UserError: see `convert_checkpoint` and the base class.
@@ -41,9 +41,9 @@ class CityscapesTrainer(Trainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluator:
-        """Return the official mask AP, and box AP as COCO counts it; for test, the file writer.
+        """Return evaluators of the official mask AP and COCO's box AP; for test, the file writer.
 
-        Models without masks and other data sets get what the base class gives them.
+        Models without masks and other data sets get the evaluators of the base class.
         """
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         splits = used_splits([dataset_name])

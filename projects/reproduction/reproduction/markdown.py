@@ -1,6 +1,5 @@
 """What the generated Markdown pages share: reading a result file, writing a table."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 from tabulate import tabulate
 
 from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.files import read_json
 
-__all__ = ["COMMAND", "markdown_table", "read_json"]
+__all__ = ["COMMAND", "markdown_table", "read_results"]
 
 COMMAND = "python projects/reproduction/make_tables.py"  # writes all generated pages
 
@@ -29,7 +29,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Iterable[str]], words: 
     return f"{table}\n"
 
 
-def read_json(path: Path, fix: str) -> dict[str, Any]:
+def read_results(path: Path, fix: str) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Args:
@@ -39,10 +39,7 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read or holds no object.
     """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}. {fix}") from error
+    content = read_json(path, fix)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected an object, got a {type(content).__name__}. {fix}")
     return content

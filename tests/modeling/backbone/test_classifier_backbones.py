@@ -10,7 +10,7 @@ from torchvision.models import alexnet, vgg16
 
 from mask_rcnn_ext import UserError, get_cfg
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
-from mask_rcnn_ext.checkpoint.torchvision_weights import detector_weights
+from mask_rcnn_ext.checkpoint.torchvision_weights import convert_torchvision_weights
 from mask_rcnn_ext.modeling.backbone.classifier_backbones import ClassifierBackbone
 from mask_rcnn_ext.modeling.roi_heads import ClassifierBoxHead
 
@@ -177,7 +177,7 @@ def test_torchvisions_names_become_those_of_the_detector(classifier, layers):
     with torch.device("meta"):
         weights = classifier(weights=None).state_dict()
     assert {int(n.split(".")[1]) for n in weights if n.startswith("classifier.")} == set(layers)
-    renamed = detector_weights(weights)
+    renamed = convert_torchvision_weights(weights)
     fc6, fc7, _ = layers
     for kind in ("weight", "bias"):
         assert renamed[f"roi_heads.box_head.fc1.{kind}"] is weights[f"classifier.{fc6}.{kind}"]
@@ -197,7 +197,7 @@ def test_torchvisions_names_become_those_of_the_detector(classifier, layers):
     ],
 )
 def test_other_files_keep_their_names(names):
-    assert detector_weights(dict.fromkeys(names)) is None
+    assert convert_torchvision_weights(dict.fromkeys(names)) is None
 
 
 class Small(nn.Module):

@@ -1,4 +1,4 @@
-"""The doctor, among stubs: each wrong state is named with the command that mends it."""
+"""The doctor names each broken requirement and the command that fixes it. Modules are stubs."""
 
 import os
 import subprocess
@@ -100,147 +100,90 @@ def test_a_healthy_environment(examine):
     assert result.stdout.splitlines()[-1] == "Mask R-CNN can run here."
 
 
-BROKEN = [
-    pytest.param(
-        "torch",
-        missing("torch"),
-        "torch            not installed",
+# Case -> module, source of its stub, a part of the line of the report, a part of the command.
+TORCH = "constraints.txt torch torchvision"
+BROKEN = {
+    "torch-missing": (
+        "torch", missing("torch"), "torch            not installed",
         "pip install --upgrade --force-reinstall -c",
-        id="torch-missing",
     ),
-    pytest.param(
-        "torchvision",
-        "raise RuntimeError('operator torchvision::nms does not exist')",
-        "operator torchvision::nms does not exist",
-        "constraints.txt torch torchvision",
-        id="torchvision-does-not-fit",
+    "torchvision-does-not-fit": (
+        "torchvision", "raise RuntimeError('operator torchvision::nms does not exist')",
+        "operator torchvision::nms does not exist", TORCH,
     ),
-    pytest.param(
-        "torchvision",
-        HEALTHY["torchvision"].replace("[0]", "[0, 1]"),
-        "nms kept [0, 1] of two equal boxes",
-        "constraints.txt torch torchvision",
-        id="torchvision-wrong-result",
+    "torchvision-wrong-result": (
+        "torchvision", HEALTHY["torchvision"].replace("[0]", "[0, 1]"),
+        "nms kept [0, 1] of two equal boxes", TORCH,
     ),
-    pytest.param(
-        "torchvision",
-        "import os\nos.abort()",
-        "using it ends Python (exit code -6)",
-        "constraints.txt torch torchvision",
-        id="torchvision-crashes",
+    "torchvision-crashes": (
+        "torchvision", "import os\nos.abort()", "using it ends Python (exit code -6)", TORCH,
     ),
-    pytest.param(
-        "torchvision",
-        "raise SystemExit(0)",
-        "using it ends Python (exit code 0)",
-        "constraints.txt torch torchvision",
-        id="torchvision-exits",
+    "torchvision-exits": (
+        "torchvision", "raise SystemExit(0)", "using it ends Python (exit code 0)", TORCH,
     ),
-    pytest.param(
-        "pkg_resources",
-        missing("pkg_resources"),
-        "has no pkg_resources, which detectron2.model_zoo imports",
-        'pip install "setuptools<81"',
-        id="setuptools-too-new",
+    "setuptools-too-new": (
+        "pkg_resources", missing("pkg_resources"),
+        "has no pkg_resources, which detectron2.model_zoo imports", 'pip install "setuptools<81"',
     ),
-    pytest.param(
-        "detectron2",
-        missing("detectron2"),
-        "detectron2       not installed",
+    "detectron2-missing": (
+        "detectron2", missing("detectron2"), "detectron2       not installed",
         "tools/environment/install_detectron2.py",
-        id="detectron2-missing",
     ),
-    pytest.param(
-        "detectron2.engine",
-        missing("fvcore.nn"),
-        "No module named 'fvcore.nn'",
+    "detectron2-lacks-a-module": (
+        "detectron2.engine", missing("fvcore.nn"), "No module named 'fvcore.nn'",
         "-m pip install fvcore",
-        id="detectron2-lacks-a-module",
     ),
-    pytest.param(
-        "detectron2",
-        missing("hydra"),
-        "No module named 'hydra'",
-        "-m pip install hydra-core",
-        id="detectron2-lacks-a-module-of-another-name",
+    "detectron2-lacks-a-module-of-another-name": (
+        "detectron2", missing("hydra"), "No module named 'hydra'", "-m pip install hydra-core",
     ),
-    pytest.param(
-        "detectron2",
-        missing("_lzma"),
-        "No module named '_lzma'",
+    "python-lacks-a-module": (
+        "detectron2", missing("_lzma"), "No module named '_lzma'",
         "make setup PYTHON=python3.11",
-        id="python-lacks-a-module",
     ),
-    pytest.param(
-        "detectron2.engine",
-        missing("detectron2.engine.defaults"),
-        "No module named 'detectron2.engine.defaults'",
-        "-m pip uninstall -y detectron2 && ",
-        id="detectron2-incomplete",
+    "detectron2-incomplete": (
+        "detectron2.engine", missing("detectron2.engine.defaults"),
+        "No module named 'detectron2.engine.defaults'", "-m pip uninstall -y detectron2 && ",
     ),
-    pytest.param(
-        "tensorboard",
-        missing("tensorboard"),
-        "tensorboard      not installed",
+    "tensorboard-missing": (
+        "tensorboard", missing("tensorboard"), "tensorboard      not installed",
         "-m pip install tensorboard",
-        id="tensorboard-missing",
     ),
-    pytest.param(
-        "torch.utils.tensorboard",
-        missing("google.protobuf"),
-        "No module named 'google.protobuf'",
-        "-m pip install protobuf",
-        id="tensorboard-lacks-a-module",
+    "tensorboard-lacks-a-module": (
+        "torch.utils.tensorboard", missing("google.protobuf"),
+        "No module named 'google.protobuf'", "-m pip install protobuf",
     ),
-    pytest.param(
-        "jinja2",
-        missing("jinja2"),
-        "jinja2           not installed",
-        "-m pip install jinja2",
-        id="jinja2-missing",
+    "jinja2-missing": (
+        "jinja2", missing("jinja2"), "jinja2           not installed", "-m pip install jinja2",
     ),
-    pytest.param(
-        "mask_rcnn_ext",
-        missing("yacs"),
-        "No module named 'yacs'",
-        "-m pip install yacs",
-        id="package-lacks-a-module",
+    "package-lacks-a-module": (
+        "mask_rcnn_ext", missing("yacs"), "No module named 'yacs'", "-m pip install yacs",
     ),
-    pytest.param(
-        "pycocotools.mask",
-        "raise ValueError('numpy.dtype size changed')",
+    "pycocotools-for-another-numpy": (
+        "pycocotools.mask", "raise ValueError('numpy.dtype size changed')",
         "ValueError: numpy.dtype size changed",
         "pip install --force-reinstall --no-deps pycocotools",
-        id="pycocotools-for-another-numpy",
     ),
-    pytest.param(
-        "cv2",
-        missing("cv2"),
-        "No module named 'cv2'",
-        "pip install opencv-python-headless",
-        id="opencv-missing",
+    "opencv-missing": (
+        "cv2", missing("cv2"), "No module named 'cv2'", "pip install opencv-python-headless",
     ),
-    pytest.param(
-        "mask_rcnn_ext",
-        missing("mask_rcnn_ext"),
-        "mask_rcnn_ext    not installed",
+    "package-missing": (
+        "mask_rcnn_ext", missing("mask_rcnn_ext"), "mask_rcnn_ext    not installed",
         f"pip install -e {doctor.ROOT}",
-        id="package-missing",
     ),
-]
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("module", "source", "says", "mend"), BROKEN)
-def test_a_broken_environment(examine, module, source, says, mend):
+@pytest.mark.parametrize(("module", "source", "text", "fix"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_environment(examine, module, source, text, fix):
     result = examine(**{module: source})
     assert result.returncode == 1, result.stdout + result.stderr
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     wrong = [index for index, line in enumerate(lines) if line.startswith("wrong ")]
-    assert len(wrong) == 1, result.stdout  # what depends on it is skipped, not wrong too
-    assert says in lines[wrong[0]]
-    assert lines[wrong[0] + 1].lstrip().startswith("mend: ")
-    assert mend in lines[wrong[0] + 1]
+    assert len(wrong) == 1, result.stdout  # what depends on it is skipped
+    assert text in lines[wrong[0]]
+    assert lines[wrong[0] + 1].lstrip().startswith("fix: ")
+    assert fix in lines[wrong[0] + 1]
     assert lines[-1].startswith("Mask R-CNN cannot run here.")
     assert "occluded_shapes" in result.stdout  # it went on to the end
 
@@ -263,25 +206,25 @@ def test_optional_parts_are_noted(examine):
     result = examine(cv2='__version__ = "5"', sklearn=missing("sklearn"))
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
-    for name, mend in (
+    for name, fix in (
         ("selective-search", "pip install opencv-contrib-python-headless=="),
         ("scikit-learn", "pip install scikit-learn"),
     ):
         (index,) = (i for i, line in enumerate(lines) if line.startswith(f"note  {name}"))
-        assert lines[index + 1].lstrip().startswith("mend: ")
-        assert mend in lines[index + 1]
+        assert lines[index + 1].lstrip().startswith("fix: ")
+        assert fix in lines[index + 1]
         assert "uninstall -y opencv-" in lines[index + 1] or name == "scikit-learn"
 
 
 def test_the_python_of_the_commands(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "a b" / "bin" / "python"))
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
-    assert doctor.this_python() == f"'{tmp_path}/a b/bin/python'"
+    assert doctor.find_python_name() == f"'{tmp_path}/a b/bin/python'"
     monkeypatch.chdir(tmp_path)
-    assert doctor.this_python() == "'a b/bin/python'"
+    assert doctor.find_python_name() == "'a b/bin/python'"
     found = {"python": "/another/python", "python3": sys.executable}
     monkeypatch.setattr(doctor.shutil, "which", found.get)
-    assert doctor.this_python() == "python3"
+    assert doctor.find_python_name() == "python3"
 
 
 def test_data_sets(tmp_path, monkeypatch):

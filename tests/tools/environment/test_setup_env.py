@@ -46,9 +46,7 @@ def fail_at(environment, monkeypatch, word, error):
 def test_all_steps_then_nothing_to_do(environment, capsys):
     build(environment)
     assert all(word in command for word, command in zip(STEPS, environment.commands, strict=True))
-    assert (
-        capsys.readouterr().out.count(" s\n") == 5
-    )  # a line of progress with its seconds per step
+    assert capsys.readouterr().out.count(" s\n") == 5  # one line with the seconds for each step
     assert environment.is_current()
 
 
@@ -96,7 +94,7 @@ def test_a_failed_update_is_not_trusted(environment, checkout, monkeypatch):
     fail_at(environment, monkeypatch, "torchvision", SetupError("no such version"))
     with pytest.raises(SetupError):
         build(environment)
-    assert not environment.is_whole()
+    assert not environment.is_complete()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +129,7 @@ def test_an_update_removes_the_replaced_opencv_before_it_installs_the_other(envi
     assert environment.commands.index(removed) < environment.commands.index(install)
 
 
-def test_a_moved_checkout_is_set_up_anew(environment, checkout):
+def test_a_moved_checkout_is_set_up_again(environment, checkout):
     build(environment)
     moved = Environment(checkout / "moved")
     environment.folder.rename(moved.folder)

@@ -7,7 +7,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog
 
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import read_json
+from mask_rcnn_ext.files import read_json_or_none
 from mask_rcnn_ext.overlap.intervals import METRICS
 
 from .runs import LineageRun, Method, compare_configs, methods, proposal_sets
@@ -37,7 +37,7 @@ def require_proposals(runs: Sequence[LineageRun]) -> dict[str, dict[str, Any]]:
     found = {}
     for name in proposal_sets(runs):
         path = folder / f"{name}.json"
-        content = read_json(str(path))
+        content = read_json_or_none(str(path))
         if not isinstance(content, dict) or any(key not in content for key in _OF_PROPOSALS):
             raise UserError(
                 f"{path}: expected what tools/compute_proposals.py says of the proposals for "

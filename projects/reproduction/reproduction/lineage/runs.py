@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 
 from mask_rcnn_ext.config import flat_config, load_config
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import atomic_open, file_sha256, read_json
+from mask_rcnn_ext.files import atomic_open, file_sha256, read_json_or_none
 from mask_rcnn_ext.model_zoo import get_config_file
 
 from ..config_runs import ConfigRun
@@ -167,7 +167,9 @@ class LineageRun(ConfigRun):
     def written_hash(self) -> str | None:
         """Return the hash of the run's own config and inputs; see the base class."""
         written = super().written_hash()
-        return written and _with_inputs(written, read_json(str(self.folder / _INPUTS)) or {})
+        return written and _with_inputs(
+            written, read_json_or_none(str(self.folder / _INPUTS)) or {}
+        )
 
     def is_complete(self) -> bool:
         """Tell whether results, result file and weights are there."""

@@ -15,7 +15,7 @@ from mask_rcnn_ext.paper import NO_ROW, Checkpoint, Row
 from ..fcis.markdown import COMPARISON
 from ..lineage.papers import LINEAGE as PUBLISHED
 from ..lineage.tables import LINEAGE, lineage_configs
-from ..markdown import COMMAND, markdown_table, read_json
+from ..markdown import COMMAND, markdown_table, read_results
 
 __all__ = ["configs_page", "configs_table", "methods_table"]
 
@@ -138,7 +138,7 @@ def _ours(root: Path, config: str) -> str:
     path = root / (_DEMO_RESULTS if config == _DEMO else f"results/{config}.json")
     if not path.is_file():
         return _NOT_RUN
-    record = read_json(path, "Put a run's results.json there, or nothing")
+    record = read_results(path, "Put a run's results.json there, or nothing")
     values = {
         f"{task}/AP": record[task]["AP"]
         for task in _TASKS
@@ -253,8 +253,8 @@ def _published(rows: Sequence[Row]) -> str:
 
 def methods_table(root: Path, rows: Sequence[Row]) -> str:
     """Return README's table: method, config, the paper's AP, ours; `results/` is below `root`."""
-    lineage = {f"lineage/{m['variant']}": m for m in read_json(root / LINEAGE, "")["methods"]}
-    fcis = [run for run in read_json(root / COMPARISON, "")["runs"] if run["model"] == "FCIS"]
+    lineage = {f"lineage/{m['variant']}": m for m in read_results(root / LINEAGE, "")["methods"]}
+    fcis = [run for run in read_results(root / COMPARISON, "")["runs"] if run["model"] == "FCIS"]
 
     def ours(config: str) -> str:
         if config == "shapes/fcis_tiny":

@@ -15,7 +15,7 @@ from ..ablations.markdown import ABLATIONS, ablations_page
 from ..costs.page import COSTS, costs_page
 from ..fcis.markdown import COMPARISON, comparison_doc
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
-from ..markdown import COMMAND, read_json
+from ..markdown import COMMAND, read_results
 from .config_keys import keys_table
 from .paper_tables import configs_page, configs_table, methods_table
 
@@ -72,10 +72,10 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     Raises:
         UserError: a file of results or a page with hand-written text is missing or broken.
     """
-    costs = read_json(root / COSTS, "Run: python projects/reproduction/model_costs.py")
-    ablations = read_json(root / ABLATIONS, "Run: python projects/reproduction/run_ablations.py")
-    comparison = read_json(root / COMPARISON, "Run: python projects/reproduction/run_comparison.py")
-    lineage = read_json(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
+    costs = read_results(root / COSTS, "Run: python projects/reproduction/model_costs.py")
+    ablations = read_results(root / ABLATIONS, "Run: python projects/reproduction/run_ablations.py")
+    comparison = read_results(root / COMPARISON, "Run: python projects/reproduction/run_comparison.py")
+    lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
     parts = {
         "README.md": {METHODS_TABLE: methods_table(root, rows)},
         "docs/configs.md": {CONFIGS_TABLE: configs_table(root, rows), KEYS_TABLE: keys_table()},
