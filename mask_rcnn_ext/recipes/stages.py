@@ -1,13 +1,13 @@
-"""What the trainings in stages share: starting, skipping and resuming a stage, and its mistakes."""
+"""One stage of a training that has several: a trained model in its own folder, and its options."""
 
 import argparse
 import contextlib
 import gc
-import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -20,32 +20,27 @@ from ..config import load_config
 from ..engine.prepare import argument_parser
 from ..engine.trainer import Trainer
 from ..errors import UserError
-from ..files import atomic_open
-from ..proposals.stored import rpn_keys
+from ..files import atomic_open, read_json, write_json
+from ..steps import Step, decide
 
 __all__ = [
-    "build_trainer",
-    "forget_checkpoint",
-    "free_memory",
-    "has_checkpoint",
-    "is_finished",
-    "new_folder",
+    "TrainingStage",
+    "make_stage_parser",
+    "remove_if_refused",
     "require_resumable",
-    "require_same_rpn",
-    "rpn_options",
-    "stage_parser",
-    "write_config",
+    "split_rpn_options",
+    "write_configs",
 ]
 
 
-def stage_parser(
+def make_stage_parser(
     epilog: str | None = None, *, rpn: str = "the first stage"
 ) -> argparse.ArgumentParser:
     """Return the parser of `train_net.py` with `--rpn-opts`.
 
     Args:
-        epilog: what the help ends with.
-        rpn: what the help calls the training of the RPN.
+        epilog: the last part of the help.
+        rpn: how the help calls the training of the RPN.
     """
     parser = argument_parser(epilog)
     parser.add_argument(
@@ -57,7 +52,7 @@ def stage_parser(
     return parser
 
 
-def rpn_options(text: str) -> list[str]:
+def split_rpn_options(text: str) -> list[str]:
     """Return the words of `--rpn-opts`.
 
     Raises:
@@ -70,15 +65,15 @@ def rpn_options(text: str) -> list[str]:
 
 
 def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: str) -> None:
-    """Check what can be told before anything is prepared.
+    """Check the options that need no preparation.
 
     Args:
-        args: what `stage_parser` parsed.
-        folders: those of the stages, below `OUTPUT_DIR`.
-        where: these folders in words, for the message.
+        args: the options, see `make_stage_parser`.
+        folders: the folders of the stages, below `OUTPUT_DIR`.
+        where: a description of these folders for the message.
 
     Raises:
-        UserError: `--eval-only`; or `--resume` where no stage has a checkpoint.
+        UserError: `--eval-only`; or `--resume` although no stage has a checkpoint.
     """
     if args.eval_only:
         raise UserError(
@@ -95,8 +90,8 @@ def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: s
 
 
 @contextlib.contextmanager
-def new_folder(path: str) -> Iterator[None]:
-    """Make a folder; undo that when the user's mistake shows before anything is trained."""
+def remove_if_refused(path: str) -> Iterator[None]:
+    """Make a folder; remove it if it is new and a `UserError` is raised inside the context."""
     existed = os.path.isdir(path)
     comm.synchronize()  # every process has looked
     os.makedirs(path, exist_ok=True)
@@ -108,90 +103,122 @@ def new_folder(path: str) -> Iterator[None]:
         raise
 
 
-def write_config(cfg: CfgNode) -> None:
-    """Write a stage's `config.yaml`, with which `train_net.py` repeats or evaluates it."""
-    with atomic_open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
-        file.write(cfg.dump())
+def write_configs(cfgs: Sequence[CfgNode]) -> None:
+    """Write each stage's `config.yaml`, so that `train_net.py` can repeat or evaluate it."""
+    for cfg in cfgs if comm.is_main_process() else ():
+        with atomic_open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
+            file.write(cfg.dump())
+    comm.synchronize()
 
 
-def build_trainer(cfg: CfgNode, resume: bool) -> Trainer:
-    """Return the trainer of a stage with its weights.
+class TrainingStage(Step):
+    """The training of one model in its own folder.
 
     Args:
-        cfg: of the stage.
-        resume: go on from its last checkpoint, if there is one.
-
-    Raises:
-        UserError: see `Trainer` and `Checkpointer`.
+        title: the stage's name in the log.
+        cfg: the config of the stage.
+        resume: continue or keep an earlier training in the folder. False: start again.
+        find_inputs: returns the recipe.
+        record: the name of the file in the folder that holds the recipe.
     """
-    # A stage begins with the same random numbers whether or not the former one was skipped.
-    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    return trainer
+
+    def __init__(
+        self,
+        title: str,
+        cfg: CfgNode,
+        *,
+        resume: bool,
+        find_inputs: Callable[[], dict[str, Any]],
+        record: str = "made_from.json",
+    ) -> None:
+        self.cfg, self.resume, self.find_inputs = cfg, resume, find_inputs
+        self._title, self._trainer = title, None
+        self._record = os.path.join(cfg.OUTPUT_DIR, record)
+        self._last = os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")
+
+    @property
+    def title(self) -> str:
+        """See `Step`."""
+        return f"{self._title}, in {self.cfg.OUTPUT_DIR}"
+
+    @property
+    def weights(self) -> str:
+        """The path of the trained weights."""
+        return os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
+
+    def recipe(self) -> dict[str, Any]:
+        """See `Step`."""
+        return self.find_inputs()
+
+    def recorded(self) -> dict[str, Any] | None:
+        """See `Step`; without a checkpoint there is nothing to continue."""
+        if not (self.resume and os.path.isfile(self._last)):
+            return None
+        return read_json(self._record) or {}
+
+    def is_complete(self) -> bool:
+        """Return whether the last iteration that the config asks for was reached and evaluated."""
+        results = os.path.join(self.cfg.OUTPUT_DIR, "results.json")
+        if not (os.path.isfile(results) and os.path.isfile(self.weights)):
+            return False
+        with open(self._last, encoding="utf-8") as file:
+            # Otherwise the weights are from an earlier training in this folder.
+            newest = file.read().strip() == os.path.basename(self.weights)
+        evaluated = os.path.getmtime(results) >= os.path.getmtime(self.weights)
+        last = DefaultTrainer.auto_scale_workers(self.cfg, comm.get_world_size()).SOLVER.MAX_ITER
+        return bool(
+            newest and evaluated and load_torch(self.weights).get("iteration", -1) + 1 >= last
+        )
+
+    def is_resumable(self) -> bool:
+        """See `Step`."""
+        return True
+
+    def forget_checkpoint(self) -> None:
+        """Make a later `--resume` find no checkpoint of an earlier training in the folder."""
+        if comm.is_main_process():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._last)
+
+    def start(self, resume: bool) -> None:
+        """See `Step`."""
+        if not resume:
+            self.forget_checkpoint()
+            write_json(self._record, self.recipe())
+
+    def build(self) -> None:
+        """Build the trainer before `make` does, so that mistakes are reported now.
+
+        Raises:
+            UserError: see `Trainer`, `Checkpointer` and `require_replaceable`.
+        """
+        if change := decide(self.change):
+            self.require_replaceable(change)
+        state = decide(self.state)
+        if state != "done":
+            self._trainer = self._build_trainer(state == "interrupted")
+
+    def _build_trainer(self, resume: bool) -> Any:
+        # A stage begins with the same random numbers whether or not the one before was skipped.
+        seed_all_rng(None if self.cfg.SEED < 0 else self.cfg.SEED + comm.get_rank())
+        trainer = Trainer(self.cfg)
+        trainer.resume_or_load(resume=resume)
+        return trainer
+
+    def make(self, resume: bool) -> None:
+        """See `Step`."""
+        trainer, self._trainer = self._trainer, None
+        if trainer is None:
+            _free_memory()
+            trainer = self._build_trainer(resume)
+        trainer.train()
+        del trainer
+        _free_memory()
 
 
-def free_memory() -> None:
-    """Give back the memory of a stage that is over."""
+def _free_memory() -> None:
+    """Give back the memory of the stage before; each stage reports its own peak."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()  # the stages report their own
-
-
-def has_checkpoint(cfg: CfgNode) -> bool:
-    """Return whether there is something to resume."""
-    return os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
-
-
-def _last_checkpoint(cfg: CfgNode) -> str:
-    try:
-        with open(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"), encoding="utf-8") as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        return ""
-
-
-def forget_checkpoint(cfg: CfgNode) -> None:
-    """Have `--resume` find no checkpoint of an earlier run in the folder of one that starts anew.
-
-    It would take the earlier stage for that of the proposals that are written now.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
-
-
-def is_finished(cfg: CfgNode) -> bool:
-    """Tell whether a run reached the iteration that `cfg` asks for and was evaluated then."""
-    results, weights = (
-        os.path.join(cfg.OUTPUT_DIR, name) for name in ("results.json", "model_final.pth")
-    )
-    finished = False
-    if comm.is_main_process() and os.path.isfile(results) and os.path.isfile(weights):
-        last = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()).SOLVER.MAX_ITER
-        evaluated = os.path.getmtime(results) >= os.path.getmtime(weights)
-        # Else the weights are of an earlier run in this folder, which was started anew.
-        newest = _last_checkpoint(cfg) == os.path.basename(weights)
-        finished = evaluated and newest and load_torch(weights).get("iteration", -1) + 1 >= last
-    return bool(comm.all_gather(finished)[0])
-
-
-def require_same_rpn(cfg: CfgNode) -> None:
-    """Raise when an RPN's folder holds a run of another model or on other data."""
-    path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
-    if not os.path.isfile(path):
-        return
-    before, now = (
-        {
-            **{key: value for key, value in rpn_keys(one).items() if not key.endswith("_TEST")},
-            "DATASETS.TRAIN": json.dumps(one.DATASETS.TRAIN),
-        }
-        for one in (load_config(path), cfg)
-    )
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key):
-            raise UserError(
-                f"--resume: the RPN in {cfg.OUTPUT_DIR} was trained with {key} {before.get(key)}, "
-                f"now it is {now.get(key)}. Set it back, or start anew: without --resume, or with "
-                "another OUTPUT_DIR"
-            )
+        torch.cuda.reset_peak_memory_stats()

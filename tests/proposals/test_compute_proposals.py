@@ -17,7 +17,7 @@ from reference.proposal_recall import recall_at
 from support import write_coco
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.proposals import parts as proposal_parts
+from mask_rcnn_ext.proposals import compute as module
 from mask_rcnn_ext.proposals.compute import compute_proposals as compute
 
 needs_search = pytest.mark.skipif(
@@ -153,7 +153,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(coco, tmp_path):
     assert not (tmp_path / f"out/{DATA}.pkl").exists()
     method = Corners()
     compute(method, [DATA], tmp_path / "out")
-    assert method.seen == IMAGES - proposal_parts.IMAGES_PER_PART  # only what was missing
+    assert method.seen == IMAGES - module.IMAGES_PER_PART  # only what was missing
     whole, resumed = (tmp_path / folder / f"{DATA}.pkl" for folder in ("whole", "out"))
     assert resumed.read_bytes() == whole.read_bytes()
     assert sorted(p.name for p in resumed.parent.iterdir()) == [f"{DATA}.json", f"{DATA}.pkl"]
@@ -162,8 +162,8 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(coco, tmp_path):
 
 
 def test_a_mistake_in_one_of_two_processes_stops_the_work(coco, tmp_path, monkeypatch):
-    monkeypatch.setattr(proposal_parts, "_START", "fork")
-    monkeypatch.setattr(proposal_parts, "IMAGES_PER_PART", 1)
+    monkeypatch.setattr(module, "_START", "fork")
+    monkeypatch.setattr(module, "IMAGES_PER_PART", 1)
 
     def broken():
         raise UserError("image 1 is broken")
@@ -185,7 +185,7 @@ def test_a_mistake_in_one_of_two_processes_stops_the_work(coco, tmp_path, monkey
 
 def test_two_processes_give_the_same_bytes(coco, tmp_path, monkeypatch):
     # A new Python would import everything again, which takes longer than all tests here.
-    monkeypatch.setattr(proposal_parts, "_START", "fork")
+    monkeypatch.setattr(module, "_START", "fork")
     for processes in (1, 2):
         compute(Corners(), [DATA], tmp_path / str(processes), processes=processes)
     one, two = (tmp_path / folder / f"{DATA}.pkl" for folder in "12")
@@ -193,7 +193,7 @@ def test_two_processes_give_the_same_bytes(coco, tmp_path, monkeypatch):
 
 
 def test_a_killed_process_is_told_and_the_rest_is_kept(coco, tmp_path, monkeypatch):
-    monkeypatch.setattr(proposal_parts, "_START", "fork")
+    monkeypatch.setattr(module, "_START", "fork")
     method = Corners(fail_at=IMAGES, how=killed)
     with pytest.raises(UserError, match="a process was killed"):
         compute(method, [DATA], tmp_path, processes=2)

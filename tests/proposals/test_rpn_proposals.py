@@ -13,8 +13,7 @@ from detectron2.modeling import build_model
 from support import SMALL, TINY_CONFIG, write_coco
 
 from mask_rcnn_ext import load_config
-from mask_rcnn_ext.proposals.methods import rpn_only
-from mask_rcnn_ext.proposals.stored import write_proposals
+from mask_rcnn_ext.proposals.rpn import make_rpn_config, write_proposals
 
 DATA = "proposals_of_an_rpn"
 
@@ -54,7 +53,7 @@ def test_an_rpn_gives_what_its_evaluator_writes(weights, tmp_path, capsys, caplo
     assert propose(tmp_path, "--topk", "40", *keys) == 0
     assert "recall" in capsys.readouterr().out
     assert "roi_heads" not in caplog.text  # that the file has more weights is as it should be
-    cfg = rpn_only(load_config(TINY_CONFIG, keys), 40)
+    cfg = make_rpn_config(load_config(TINY_CONFIG, keys), 40)
     write_proposals(cfg, DATA, 40, tmp_path / "expected.pkl")
     ours, expected = (
         pickle.loads((tmp_path / name).read_bytes()) for name in (f"{DATA}.pkl", "expected.pkl")

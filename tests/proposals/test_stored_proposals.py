@@ -13,8 +13,9 @@ from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine import trainer
 from mask_rcnn_ext.engine.trainer import Trainer
-from mask_rcnn_ext.proposals.stored import training_dicts, write_proposals
-from mask_rcnn_ext.recipes.two_stage import first_stage, second_stage
+from mask_rcnn_ext.proposals.file import load_training_dicts
+from mask_rcnn_ext.proposals.rpn import write_proposals
+from mask_rcnn_ext.recipes.two_stage import make_first_stage, make_second_stage
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def configs(flags, tmp_path, *options: str):
     joint.OUTPUT_DIR = str(tmp_path / "out")
     joint.DATASETS.TRAIN, joint.DATASETS.TEST = ("own_train",), ("own_val",)
     joint.MODEL.ROI_HEADS.NUM_CLASSES = 2
-    return joint, first_stage(joint, []), second_stage(joint)
+    return joint, make_first_stage(joint, []), make_second_stage(joint)
 
 
 def test_stored_proposals_give_what_the_models_own_rpn_gives(flags, tmp_path):
@@ -202,9 +203,9 @@ def test_data_without_a_usable_image_is_one_message(tmp_path):
     try:
         cfg = load_config(None, ["DATASETS.TRAIN", f"('{name}',)"])
         with pytest.raises(UserError, match=f"with an annotation in {name}, got none"):
-            training_dicts(cfg)
+            load_training_dicts(cfg)
         cfg.MODEL.KEYPOINT_ON = True
         with pytest.raises(UserError, match=f"1 labelled keypoint.*{name}"):
-            training_dicts(cfg)
+            load_training_dicts(cfg)
     finally:
         DatasetCatalog.remove(name)

@@ -11,8 +11,8 @@ from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.recipes import two_stage
-from mask_rcnn_ext.recipes.alternating_steps import FOLDERS, Steps, join_steps
-from mask_rcnn_ext.recipes.stages import is_finished
+from mask_rcnn_ext.recipes.alternating import FOLDERS, StepConfigs, join_steps, make_step_configs
+from mask_rcnn_ext.recipes.two_stage import RPNStage
 
 STAGES = [
     *SMALL,
@@ -112,7 +112,7 @@ def test_a_run_leaves_what_every_run_has(run):
     assert results["run"]["eval_seconds"] >= sum(step["eval_seconds"] for step in steps)
     assert results["run"]["peak_memory_mb"] >= max(step["peak_memory_mb"] for step in steps)
     log = (run / "log.txt").read_text()
-    places = [log.index(f"Step {number} of 4: training") for number in (1, 2, 3, 4)]
+    places = [log.index(f"Step {number} of 4") for number in (1, 2, 3, 4)]
     assert places == sorted(places)
     assert places[3] < log.index("The whole network")
 
@@ -142,7 +142,7 @@ def test_a_finished_run_is_left_alone(copy, flags):
     assert train(copy, flags, "--resume") == 0
     assert stamps(copy) == before
     log = (copy / "log.txt").read_text()
-    assert all(f"Step {number} of 4: finished" in log for number in (1, 2, 3, 4))
+    assert log.count("done already, skipped") == 4 + 4 + 1  # steps, proposals, the whole network
 
 
 def test_an_interrupted_step_goes_on_and_what_depends_on_it_is_made_anew(copy, run, flags):
@@ -157,7 +157,9 @@ def test_an_interrupted_step_goes_on_and_what_depends_on_it_is_made_anew(copy, r
         *(f"step4_detector/model_{name}.pth" for name in ("0000000", "0000001", "final")),
         "model_final.pth",
     }
-    assert "Step 4 of 4 begins anew" in (copy / "log.txt").read_text()
+    log = (copy / "log.txt").read_text()
+    assert "Step 4 of 4, the heads on fixed features, " in log
+    assert "starts again, since it was made with " in log
     for folder in ("", *FOLDERS):
         assert same(weights(copy / folder), weights(run / folder)), folder
 
@@ -165,14 +167,15 @@ def test_an_interrupted_step_goes_on_and_what_depends_on_it_is_made_anew(copy, r
 def test_final_weights_of_an_earlier_run_do_not_count_as_finished(copy):
     folder = copy / FOLDERS[0]
     cfg = load_config(str(folder / "config.yaml"), ["OUTPUT_DIR", str(folder)])
-    assert is_finished(cfg)
+    stage = RPNStage("the RPN", cfg, resume=True)
+    assert stage.state() == "done"
     (folder / "last_checkpoint").write_text("model_0000000.pth")  # of one that started anew
-    assert not is_finished(cfg)
+    assert stage.state() == "interrupted"
 
 
-def steps_of(config: str, out, *keys: str, rpn_opts=()) -> Steps:
+def steps_of(config: str, out, *keys: str, rpn_opts=()) -> StepConfigs:
     keys = [*SMALL, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(out), *keys]
-    return Steps.of(load_config(str(REPO / "configs" / config), keys), list(rpn_opts))
+    return make_step_configs(load_config(str(REPO / "configs" / config), keys), list(rpn_opts))
 
 
 def test_the_command_in_the_header_has_the_papers_schedules(tmp_path, monkeypatch):
@@ -185,7 +188,7 @@ def test_the_command_in_the_header_has_the_papers_schedules(tmp_path, monkeypatc
     cfg = load_config(
         str(REPO / words[1]), ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path), *keys]
     )
-    steps = Steps.of(cfg, words[words.index("--rpn-opts") + 1].split())
+    steps = make_step_configs(cfg, words[words.index("--rpn-opts") + 1].split())
     assert [step.SOLVER.MAX_ITER for step in steps] == [80_000, 40_000, 80_000, 40_000]
     assert [step.SOLVER.STEPS for step in steps] == [(60_000,), (30_000,)] * 2
     assert [step.SOLVER.IMS_PER_BATCH for step in steps] == [1, 2, 1, 2]

@@ -11,8 +11,8 @@ import train_two_stage
 from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
 from mask_rcnn_ext import Predictor, UserError, load_config
-from mask_rcnn_ext.recipes import two_stage
-from mask_rcnn_ext.recipes.two_stage import first_stage, second_stage
+from mask_rcnn_ext.recipes.stages import TrainingStage
+from mask_rcnn_ext.recipes.two_stage import make_first_stage, make_second_stage
 
 STAGES = [*SMALL, "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
 RPN = ["--rpn-opts", "SOLVER.MAX_ITER 3 SOLVER.CHECKPOINT_PERIOD 2"]
@@ -74,7 +74,7 @@ def test_both_stages_leave_a_runs_files(run):
     assert 0 < recall["box_proposals"]["AR@1000"] <= 100
     assert set(json.loads((run / "results.json").read_text())) == {"bbox", "segm", "run"}
     log = (run / "log.txt").read_text()
-    assert log.index("Stage 1 of 2") < log.index("Writing the proposals") < log.index("Stage 2")
+    assert log.index("Stage 1 of 2") < log.index("Proposals for") < log.index("Stage 2")
 
 
 def test_features_are_not_shared_and_the_second_stage_has_no_rpn(run):
@@ -146,8 +146,8 @@ def test_a_finished_run_is_left_alone(copy, flags):
     assert train(copy, flags, "--resume") == 0
     assert stamps(copy) == before
     log = (copy / "log.txt").read_text()
-    assert "Stage 1 of 2, the RPN: finished" in log
-    assert "Stage 2 of 2, on stored proposals: finished" in log
+    assert f"Stage 1 of 2, the RPN, in {copy}/rpn: done already" in log
+    assert f"Stage 2 of 2, on stored proposals, in {copy}: done already" in log
 
 
 def test_interrupted_in_the_first_stage(run, flags, tmp_path):
@@ -174,14 +174,14 @@ def test_a_new_start_forgets_the_checkpoints_of_an_earlier_run(copy, flags, monk
     """Interrupted before its first checkpoint, it has none to resume, least of all the old ones."""
     starts = []
 
-    def interrupted(cfg, resume):
-        starts.append(cfg.OUTPUT_DIR)
+    def interrupted(stage, resume):
+        starts.append(stage)
         if len(starts) == 2:
             raise KeyboardInterrupt
-        return build(cfg, resume)
+        return build(stage, resume)
 
-    build = two_stage._build_trainer
-    monkeypatch.setattr(two_stage, "_build_trainer", interrupted)
+    build = TrainingStage._build_trainer
+    monkeypatch.setattr(TrainingStage, "_build_trainer", interrupted)
     assert train(copy, flags) == 130
     assert (copy / "rpn/last_checkpoint").is_file()  # the new one
     assert not (copy / "last_checkpoint").exists()
@@ -274,8 +274,8 @@ def test_a_mistake_leaves_an_existing_folder_as_it_was(flags, tmp_path, capsys):
 
 def test_a_paper_config_keeps_its_number_of_test_proposals():
     cfg = load_config(None, ["MODEL.RPN.POST_NMS_TOPK_TEST", "300", "OUTPUT_DIR", "out"])
-    assert second_stage(cfg).DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST == 300  # C4
-    rpn = first_stage(cfg, ["SOLVER.MAX_ITER", "30000"])
+    assert make_second_stage(cfg).DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST == 300  # C4
+    rpn = make_first_stage(cfg, ["SOLVER.MAX_ITER", "30000"])
     assert rpn.MODEL.RPN.POST_NMS_TOPK_TEST == 2000  # enough for the training images and AR@1000
     assert rpn.SOLVER.MAX_ITER == 30000
     assert cfg.SOLVER.MAX_ITER == 40000  # detectron2's default, as it was
