@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .files import file_sha256
@@ -10,15 +10,15 @@ from .files import file_sha256
 __all__ = ["code_sha256", "files_sha256", "imported_files"]
 
 
-def imported_files(entries: Iterable[Path], package: Path) -> list[Path]:
-    """Return source files and the files of a package that they import, also indirectly.
+def imported_files(entries: Iterable[Path], packages: Sequence[Path]) -> list[Path]:
+    """Return source files and the files of some packages that they import, also indirectly.
 
     The imports are read from the source, wherever they stand in a file; nothing is imported. The
-    `__init__.py` at the root of the package only gathers public names, so it is left out.
+    `__init__.py` at the root of a package only gathers public names, so it is left out.
 
     Args:
-        entries: files inside the package or outside.
-        package: the folder of the package.
+        entries: files inside the packages or outside.
+        packages: the folders of the packages.
 
     Returns:
         Sorted paths, with the entries.
@@ -29,27 +29,29 @@ def imported_files(entries: Iterable[Path], package: Path) -> list[Path]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += _imports_of(path, package)
-    return sorted(found - {package / "__init__.py"})
+            waiting += _find_imports(path, packages)
+    return sorted(found)
 
 
-def _imports_of(path: Path, package: Path) -> Iterator[Path]:
+def _find_imports(path: Path, packages: Sequence[Path]) -> Iterator[Path]:
+    roots = {package.name: package.parent for package in packages}
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            if node.level:
-                base = path.parents[node.level - 1].relative_to(package.parent)
-                module = ".".join([*base.parts, *filter(None, [module])])
+            if node.level:  # relative: the package is the outermost folder that is known
+                folder = path.parents[node.level - 1]
+                root = next(p for p in packages if folder.is_relative_to(p)).parent
+                module = ".".join([*folder.relative_to(root).parts, *filter(None, [module])])
             names = [f"{module}.{alias.name}" for alias in node.names]
         else:
             continue
         for name in names:
             parts = name.split(".")
-            # A package's __init__.py runs before the modules in it. Root: see `imported_files`.
-            for end in range(2, len(parts) + 1) if parts[0] == package.name else ():
-                place = package.parent.joinpath(*parts[:end])
+            # The `__init__.py` of a folder runs before the modules in it; not that of the root.
+            for end in range(2, len(parts) + 1) if parts[0] in roots else ():
+                place = roots[parts[0]].joinpath(*parts[:end])
                 for file in (place.with_suffix(".py"), place / "__init__.py"):
                     if file.is_file():
                         yield file

@@ -9,10 +9,10 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.modeling import build_model
-from reproduction import config_runs
-from reproduction.config_runs import read_config
+from reproduction import training_runs
 from reproduction.lineage import runs as lineage_runs
 from reproduction.lineage.runs import METHODS, LineageRun
+from reproduction.training_runs import read_config
 from support import SMALL, write_coco
 
 from mask_rcnn_ext.config import load_config
@@ -42,7 +42,7 @@ def _load_once(path):
 def use_small_configs(monkeypatch):
     """Read every yaml of the lineage once, with a smaller model and the sets of `small_sets`."""
     monkeypatch.setattr(lineage_runs, "load_config", lambda path: _load_once(path).clone())
-    monkeypatch.setattr(config_runs, "read_config", _read_written)
+    monkeypatch.setattr(training_runs, "read_config", _read_written)
     leave_out_svm(monkeypatch)
 
 

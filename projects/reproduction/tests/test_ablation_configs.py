@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-import run_ablations as tool
+from reproduction import training_runs
 from reproduction.ablations.published import published_difference
 from reproduction.ablations.runs import AblationRun, plan
 from reproduction.ablations.tables import COMPARISONS, TABLES, VARIANTS
@@ -104,7 +104,7 @@ def test_mistakes_are_told(tmp_path):
     run = AblationRun.under(tmp_path, C4, 1)
     run.folder.mkdir(parents=True)
     (run.folder / "thesis.txt").write_text("dear")
-    with pytest.raises(UserError, match="not a run of this tool"):
+    with pytest.raises(UserError, match="not a training run"):
         run.state()
 
 
@@ -120,16 +120,16 @@ sys.exit({code})
 
 def fake_train_net(tmp_path, monkeypatch, seconds=0, code=0):
     (tmp_path / "train_net.py").write_text(_CHILD.format(seconds=seconds, code=code))
-    monkeypatch.setattr(tool, "_REPO", tmp_path)
+    monkeypatch.setattr(training_runs, "REPO", tmp_path)
     monkeypatch.chdir(tmp_path)
     run = AblationRun.under(tmp_path / "out", C4, 2)
-    run.prepare()
+    run.start(False)
     return run
 
 
 def test_the_command_of_a_run(tmp_path, monkeypatch):
     run = fake_train_net(tmp_path, monkeypatch, code=3)
-    assert tool.train_in_subprocess(run, True) == 3
+    assert run.train(True) == 3
     words = (tmp_path / "started").read_text().split()[1:]
     assert words == [
         *("--config-file", run.config_file, "--resume"),
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_the_training_too(tmp_path, monkeypatch, request):
     thread = threading.Thread(target=press)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        tool.train_in_subprocess(run, False)
+        run.train(False)
     thread.join()
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text().split()[0]), 0)
