@@ -114,9 +114,18 @@ def find_change(recorded: Any, recipe: dict[str, Any]) -> str:
     for key, value in json.loads(json.dumps(recipe)).items():  # tuples become lists, as in a file
         if key not in recorded:
             return f"made without {key}"
-        if recorded[key] != value:
-            return f"made with {key} {recorded[key]}, now it is {value}"
+        earlier = recorded[key]
+        if isinstance(value, dict) and isinstance(earlier, dict) and earlier:
+            if change := find_change(earlier, value):
+                return change
+        elif earlier != value:
+            return f"made with {key} {_shorten(earlier)}, now it is {_shorten(value)}"
     return ""
+
+
+def _shorten(value: Any) -> Any:
+    """Return the first digits of a SHA-256, any other value as it is."""
+    return value[:8] if isinstance(value, str) and len(value) == 64 else value
 
 
 def decide(function: Callable[[], _T]) -> _T:

@@ -84,12 +84,16 @@ def test_a_stale_output_that_must_stay(tmp_path, written):
         ({"a": 1, "b": [1, 2], "more": 3}, ""),
         ({"a": 2, "b": [1, 2]}, "made with a 2, now it is 1"),
         ({"a": 1}, "made without b"),
+        ({"a": 1, "b": [1, 2], "c": {"d": 64 * "e"}}, "made with d eeeeeeee, now it is ffffffff"),
         ({}, "made from an unknown recipe"),
         (["a"], "made from an unknown recipe"),
     ],
 )
 def test_changes_are_named(recorded, change):
-    assert find_change(recorded, {"a": 1, "b": (1, 2)}) == change
+    recipe = {"a": 1, "b": (1, 2)}
+    if "c" in recorded:
+        recipe["c"] = {"d": 64 * "f"}
+    assert find_change(recorded, recipe) == change
 
 
 def test_the_main_process_decides_for_all(monkeypatch, tmp_path):

@@ -184,5 +184,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("mask_rcnn_ext").setLevel(logging.INFO)  # what is drawn, skipped, run again
     sys.exit(main())
