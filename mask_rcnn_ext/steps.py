@@ -1,8 +1,8 @@
 """Steps of work: which are done, stale or interrupted, and how the others are run.
 
-A step makes an output, a file or a folder, from a recipe: everything that decides the output, such
-as the hash of a config and the checksums of files. The recipe is stored next to the output, so that
-a later call can tell whether the output is still the one that it would make.
+A recipe is everything that decides the output of a step, such as the hash of a config and the
+checksums of files. It is stored next to the output, so that a later call can tell whether it would
+make the same output again.
 
 In several processes the main process decides and the others do the same.
 """
@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 from detectron2.utils import comm
 
 from .errors import UserError
+from .files import read_json, write_json
 
 __all__ = ["State", "Step", "decide", "find_change", "run_command", "run_step", "run_steps"]
 
@@ -34,31 +35,39 @@ _PATIENCE = 10  # seconds that an interrupted command has to end, after each sig
 
 
 class Step(ABC):
-    """One step of work. A subclass names the recipe, finds what is recorded, and makes the output.
+    """One step of work, which makes files from a recipe and stores the recipe next to them.
+
+    By default the recipe is stored when the files are complete. A step that can be resumed stores
+    it at the start: it overrides `start` and `is_resumable`.
 
     Only `make` runs in every process; the main process calls the other methods.
+
+    Args:
+        title: the step's name in the log.
+        record: the json file that holds the recipe.
+        outputs: the files that the step makes.
     """
 
-    @property
-    @abstractmethod
-    def title(self) -> str:
-        """The step's name in the log."""
+    def __init__(self, title: str, record: str | Path, outputs: Sequence[str | Path] = ()) -> None:
+        self.title, self.record, self.outputs = title, Path(record), [Path(p) for p in outputs]
 
     @abstractmethod
     def recipe(self) -> dict[str, Any]:
         """Return what the output would be made from now, as json can hold it."""
 
-    @abstractmethod
     def recorded(self) -> dict[str, Any] | None:
         """Return the recipe of the output that is there; None if there is no output.
 
         Entries that `recipe` does not have are ignored. An output of unknown origin has the recipe
         {}, which makes it stale.
         """
+        if self.record.is_file():
+            return read_json(str(self.record)) or {}
+        return {} if any(path.exists() for path in self.outputs) else None
 
-    @abstractmethod
     def is_complete(self) -> bool:
         """Return whether the output is complete, given that its recipe is up to date."""
+        return all(path.is_file() for path in self.outputs)
 
     def is_resumable(self) -> bool:
         """Return whether an incomplete output can be completed."""
@@ -71,9 +80,9 @@ class Step(ABC):
             change: how the recipe has changed, see `find_change`.
         """
 
-    @abstractmethod
     def start(self, resume: bool) -> None:
-        """Get ready for `make`: remove what is stale, record the recipe of a resumable output."""
+        """Get ready for `make`; by default forget the recipe of an earlier output."""
+        self.record.unlink(missing_ok=True)
 
     @abstractmethod
     def make(self, resume: bool) -> None:
@@ -83,8 +92,9 @@ class Step(ABC):
             resume: complete the output that is there.
         """
 
-    def finish(self) -> None:  # noqa: B027, optional
-        """Record the recipe of an output that cannot be resumed."""
+    def finish(self) -> None:
+        """Store the recipe after `make`."""
+        write_json(str(self.record), self.recipe())
 
     def change(self) -> str | None:
         """Return how the recipe differs from the recorded one; "" if not; None without output."""

@@ -1,6 +1,5 @@
 """Steps of work: their states, what is made again, and the fingerprint of code."""
 
-import json
 import os
 import signal
 import sys
@@ -15,24 +14,18 @@ from mask_rcnn_ext.steps import Step, find_change, run_command, run_step, run_st
 
 
 class Copy(Step):
-    """Copies a text, half of it before an interruption; `recipe.json` is the record."""
+    """Copies a text; half of it before an interruption, which can be resumed."""
 
     def __init__(self, folder, text, *, stop=False, replaceable=True):
-        self.folder, self.text, self.stop, self.replaceable = folder, text, stop, replaceable
-        self.record, self.output, self.log = folder / "recipe.json", folder / "output", []
-
-    @property
-    def title(self):
-        return "Copy"
+        super().__init__("Copy", folder / "recipe.json", [folder / "output"])
+        self.text, self.stop, self.replaceable = text, stop, replaceable
+        self.output, self.log = folder / "output", []
 
     def recipe(self):
         return {"text": self.text, "pair": (1, 2)}
 
-    def recorded(self):
-        return json.loads(self.record.read_text()) if self.record.exists() else None
-
     def is_complete(self):
-        return self.output.exists() and self.output.read_text() == self.text
+        return super().is_complete() and self.output.read_text() == self.text
 
     def is_resumable(self):
         return self.output.exists()
@@ -44,7 +37,7 @@ class Copy(Step):
     def start(self, resume):
         if not resume:
             self.output.unlink(missing_ok=True)
-            self.record.write_text(json.dumps(self.recipe()))
+            self.finish()
 
     def make(self, resume):
         self.log.append("resumed" if resume else "made")

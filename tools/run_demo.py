@@ -23,7 +23,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import config_hash, load_config
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.files import file_sha256, read_json, require_writable, write_json
+from mask_rcnn_ext.files import file_sha256, require_writable
 from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
 from mask_rcnn_ext.steps import Step, run_command, run_steps
 
@@ -51,13 +51,9 @@ class DemoTraining(Step):
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
+        outputs = [folder / "results.json", folder / "model_final.pth"]
+        super().__init__(f"Demo in {folder}", folder / "made_from.json", outputs)
         self.folder, self.root = folder, root
-        self._record = folder / "made_from.json"
-
-    @property
-    def title(self) -> str:
-        """See `Step`."""
-        return f"Demo in {self.folder}"
 
     @functools.cached_property
     def _recipe(self) -> dict[str, Any]:
@@ -83,16 +79,12 @@ class DemoTraining(Step):
         """
         if not (self.folder.exists() and any(self.folder.iterdir())):
             return None
-        if not (self._record.is_file() or (self.folder / "config.yaml").is_file()):
+        if not (self.record.is_file() or (self.folder / "config.yaml").is_file()):
             raise UserError(
                 f"{self.folder} is there, but is not a training run (no config.yaml in it). Move "
                 "it away, or give another --output"
             )
-        return read_json(str(self._record)) or {}
-
-    def is_complete(self) -> bool:
-        """See `Step`."""
-        return all((self.folder / name).is_file() for name in ("results.json", "model_final.pth"))
+        return super().recorded() or {}
 
     def is_resumable(self) -> bool:
         """See `Step`."""
@@ -105,7 +97,7 @@ class DemoTraining(Step):
         if self.recorded() is not None:  # raises before anything is deleted that is not a run's
             shutil.rmtree(self.folder)
         require_writable(self.folder)
-        write_json(str(self._record), self.recipe())
+        self.finish()
 
     def make(self, resume: bool) -> None:
         """See `Step`."""
@@ -118,19 +110,15 @@ class DemoReport(Step):
     """The report of the demo; see `DemoTraining` for the arguments."""
 
     def __init__(self, folder: Path, root: Path) -> None:
+        outputs = [folder / "report.html", folder / "predictions.png"]
+        super().__init__(f"Report in {folder}", folder / "report_made_from.json", outputs)
         self.folder, self.root = folder, root
-        self._record = folder / "report_made_from.json"
-
-    @property
-    def title(self) -> str:
-        """See `Step`."""
-        return f"Report in {self.folder}"
 
     def recipe(self) -> dict[str, Any]:
         """See `Step`."""
         package = self.root / "mask_rcnn_ext"
-        files = [self.folder / name for name in ("config.yaml", "metrics.json", "results.json")]
         code = imported_files([self.root / "tools/make_report.py"], [package])
+        files = [self.folder / name for name in ("config.yaml", "metrics.json", "results.json")]
         return {
             "run_sha256": {path.name: file_sha256(str(path)) for path in files if path.is_file()},
             "predictions_sha256": files_sha256(self.folder / "inference"),
@@ -138,25 +126,9 @@ class DemoReport(Step):
             "templates_sha256": files_sha256(package / "report/templates"),
         }
 
-    def recorded(self) -> dict[str, Any] | None:
-        """See `Step`."""
-        return read_json(str(self._record))
-
-    def is_complete(self) -> bool:
-        """See `Step`."""
-        return all((self.folder / name).is_file() for name in ("report.html", "predictions.png"))
-
-    def start(self, resume: bool) -> None:
-        """See `Step`."""
-        self._record.unlink(missing_ok=True)
-
     def make(self, resume: bool) -> None:
         """See `Step`."""
         _run("report", self.root / "tools/make_report.py", str(self.folder))
-
-    def finish(self) -> None:
-        """See `Step`."""
-        write_json(str(self._record), self.recipe())
 
 
 def _run(what: str, script: Path, *options: str) -> None:

@@ -124,7 +124,7 @@ def compute_proposals(
         for name in names:
             step = _Computation(method, settings, name, folder, processes, overwrite)
             run_step(step)
-            recipes[name] = read_json(str(step.note))
+            recipes[name] = read_json(str(step.record))
     except UserError:
         if not existed:
             with contextlib.suppress(OSError):  # not empty: something was computed
@@ -161,17 +161,12 @@ class _Computation(Step):
         processes: int,
         overwrite: bool,
     ) -> None:
+        self.file, self.parts = output / f"{name}.pkl", output / f"{name}.parts"
+        super().__init__(f"Proposals for {name}", output / f"{name}.json", [self.file])
         self.method, self.processes, self.overwrite = method, processes, overwrite
         self.name, self.settings = name, settings
         self.records: list[Record] = DatasetCatalog.get(name)
-        self.file, self.note, self.parts = (
-            output / f"{name}{e}" for e in (".pkl", ".json", ".parts")
-        )
         self.statistics: dict[str, Any] = {}
-
-    @property
-    def title(self) -> str:
-        return f"Proposals for {self.name}"
 
     def recipe(self) -> dict[str, Any]:
         ids = []
@@ -186,7 +181,7 @@ class _Computation(Step):
 
     def recorded(self) -> dict[str, Any] | None:
         """Return the recipe of the file if it is up to date, else of the parts if there are any."""
-        finished: dict[str, Any] = read_json(str(self.note)) or {}
+        finished: dict[str, Any] = read_json(str(self.record)) or {}
         started = read_json(str(self._started))
         if self.is_complete():
             return finished
@@ -197,7 +192,7 @@ class _Computation(Step):
         return finished if self.file.exists() else None
 
     def is_complete(self) -> bool:
-        return self.file.is_file() and not find_change(read_json(str(self.note)), self.recipe())
+        return self.file.is_file() and not find_change(read_json(str(self.record)), self.recipe())
 
     def is_resumable(self) -> bool:
         return self._started.is_file()
@@ -220,7 +215,7 @@ class _Computation(Step):
     def start(self, resume: bool) -> None:
         if not resume:
             shutil.rmtree(self.parts, ignore_errors=True)
-            self.note.unlink(missing_ok=True)
+            self.record.unlink(missing_ok=True)
             write_json(str(self._started), {**self.recipe(), "images_per_part": IMAGES_PER_PART})
 
     def make(self, resume: bool) -> None:
@@ -242,7 +237,7 @@ class _Computation(Step):
         }
 
     def finish(self) -> None:
-        write_json(str(self.note), {**self.recipe(), **self.statistics})
+        write_json(str(self.record), {**self.recipe(), **self.statistics})
         shutil.rmtree(self.parts, ignore_errors=True)
 
 

@@ -21,7 +21,7 @@ from detectron2.modeling.meta_arch import ProposalNetwork
 from ..checkpoint.checkpointer import Checkpointer, local_file
 from ..config import flat_config
 from ..errors import UserError
-from ..files import file_sha256, read_json, write_json
+from ..files import file_sha256
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..steps import Step
@@ -208,13 +208,9 @@ class RPNProposals(Step):
     """
 
     def __init__(self, cfg: CfgNode, dataset_name: str, topk: int, path: str) -> None:
+        record = os.path.splitext(path)[0] + ".json"
+        super().__init__(f"Proposals for {dataset_name}", record, [path])
         self.cfg, self.dataset_name, self.topk, self.path = cfg, dataset_name, topk, path
-        self._note = os.path.splitext(path)[0] + ".json"
-
-    @property
-    def title(self) -> str:
-        """See `Step`."""
-        return f"Proposals for {self.dataset_name}"
 
     @functools.cached_property
     def _recipe(self) -> dict[str, Any]:
@@ -225,26 +221,9 @@ class RPNProposals(Step):
         """See `Step`; the weights are the file that is there at the first call."""
         return self._recipe
 
-    def recorded(self) -> dict[str, Any] | None:
-        """See `Step`."""
-        return read_json(self._note) or {} if os.path.isfile(self.path) else None
-
-    def is_complete(self) -> bool:
-        """See `Step`; the file is written atomically, and its recipe after it."""
-        return True
-
-    def start(self, resume: bool) -> None:
-        """See `Step`; an earlier file is kept until the new one replaces it."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._note)
-
     def make(self, resume: bool) -> None:
         """See `Step`."""
         write_proposals(self.cfg, self.dataset_name, self.topk, self.path)
-
-    def finish(self) -> None:
-        """See `Step`."""
-        write_json(self._note, self.recipe())
 
 
 def plan_proposals(rpn_cfg: CfgNode, cfg: CfgNode) -> list[RPNProposals]:

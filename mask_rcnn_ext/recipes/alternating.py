@@ -27,7 +27,6 @@ files of a run, for the whole network.
 """
 
 import argparse
-import contextlib
 import os
 import time
 from collections.abc import Iterable
@@ -46,7 +45,7 @@ from ..engine.hooks import write_results
 from ..engine.prepare import prepared_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
-from ..files import atomic_open, file_sha256, read_json, write_json
+from ..files import atomic_open, file_sha256, read_json
 from ..modeling.freezing import freeze_parts, is_within, parameters_read, parts_of
 from ..modeling.precision import prepare_model
 from ..proposals.rpn import get_rpn_keys, plan_proposals
@@ -205,12 +204,10 @@ class _WholeNetwork(Step):
     """The network that the steps make, evaluated."""
 
     def __init__(self, joint: CfgNode, steps: StepConfigs, resume: bool) -> None:
+        record = os.path.join(joint.OUTPUT_DIR, "alternating.json")
+        title = f"The whole network, in {joint.OUTPUT_DIR}"
+        super().__init__(title, record, [get_weights_path(joint)])
         self.joint, self.steps, self.resume = joint, steps, resume
-        self._record = os.path.join(joint.OUTPUT_DIR, "alternating.json")
-
-    @property
-    def title(self) -> str:
-        return f"The whole network, in {self.joint.OUTPUT_DIR}"
 
     def recipe(self) -> dict[str, Any]:
         return {
@@ -219,14 +216,7 @@ class _WholeNetwork(Step):
         }
 
     def recorded(self) -> dict[str, Any] | None:
-        return read_json(self._record) if self.resume else None
-
-    def is_complete(self) -> bool:
-        return os.path.isfile(get_weights_path(self.joint))
-
-    def start(self, resume: bool) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._record)
+        return super().recorded() if self.resume else None
 
     def make(self, resume: bool) -> None:
         path = get_weights_path(self.joint)
@@ -251,9 +241,6 @@ class _WholeNetwork(Step):
                 peak_mb=max(run["peak_memory_mb"] for run in runs),
             )
             verify_results(self.joint, results)  # against TEST.EXPECTED_RESULTS
-
-    def finish(self) -> None:
-        write_json(self._record, self.recipe())
 
 
 def _plan(rpn: RPNStage, joint: CfgNode, configs: StepConfigs, resume: bool) -> list[Step]:

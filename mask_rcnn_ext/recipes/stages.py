@@ -20,7 +20,7 @@ from ..config import load_config
 from ..engine.prepare import argument_parser
 from ..engine.trainer import Trainer
 from ..errors import UserError
-from ..files import atomic_open, read_json, write_json
+from ..files import atomic_open
 from ..steps import Step, decide
 
 __all__ = [
@@ -131,20 +131,15 @@ class TrainingStage(Step):
         find_inputs: Callable[[], dict[str, Any]],
         record: str = "made_from.json",
     ) -> None:
+        folder = cfg.OUTPUT_DIR
+        self.weights, results = (
+            os.path.join(folder, name) for name in ("model_final.pth", "results.json")
+        )
+        super().__init__(
+            f"{title}, in {folder}", os.path.join(folder, record), [self.weights, results]
+        )
         self.cfg, self.resume, self.find_inputs = cfg, resume, find_inputs
-        self._title, self._trainer = title, None
-        self._record = os.path.join(cfg.OUTPUT_DIR, record)
-        self._last = os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")
-
-    @property
-    def title(self) -> str:
-        """See `Step`."""
-        return f"{self._title}, in {self.cfg.OUTPUT_DIR}"
-
-    @property
-    def weights(self) -> str:
-        """The path of the trained weights."""
-        return os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
+        self._last, self._trainer = os.path.join(folder, "last_checkpoint"), None
 
     def recipe(self) -> dict[str, Any]:
         """See `Step`."""
@@ -154,20 +149,21 @@ class TrainingStage(Step):
         """See `Step`; without a checkpoint there is nothing to continue."""
         if not (self.resume and os.path.isfile(self._last)):
             return None
-        return read_json(self._record) or {}
+        return super().recorded() or {}
 
     def is_complete(self) -> bool:
         """Return whether the last iteration that the config asks for was reached and evaluated."""
-        results = os.path.join(self.cfg.OUTPUT_DIR, "results.json")
-        if not (os.path.isfile(results) and os.path.isfile(self.weights)):
+        if not super().is_complete():
             return False
         with open(self._last, encoding="utf-8") as file:
             # Otherwise the weights are from an earlier training in this folder.
             newest = file.read().strip() == os.path.basename(self.weights)
-        evaluated = os.path.getmtime(results) >= os.path.getmtime(self.weights)
+        weights, results = (path.stat().st_mtime for path in self.outputs)
         last = DefaultTrainer.auto_scale_workers(self.cfg, comm.get_world_size()).SOLVER.MAX_ITER
         return bool(
-            newest and evaluated and load_torch(self.weights).get("iteration", -1) + 1 >= last
+            newest
+            and results >= weights
+            and load_torch(self.weights).get("iteration", -1) + 1 >= last
         )
 
     def is_resumable(self) -> bool:
@@ -184,7 +180,7 @@ class TrainingStage(Step):
         """See `Step`."""
         if not resume:
             self.forget_checkpoint()
-            write_json(self._record, self.recipe())
+            self.finish()
 
     def build(self) -> None:
         """Build the trainer before `make` does, so that mistakes are reported now.

@@ -134,11 +134,12 @@ class RPNStage(TrainingStage):
         super().__init__(title, cfg, resume=resume, find_inputs=lambda: _find_rpn_inputs(cfg))
 
     def recorded(self) -> dict[str, Any] | None:
-        """See `Step`; the folder's `config.yaml` is the record."""
-        path = os.path.join(self.cfg.OUTPUT_DIR, "config.yaml")
-        if super().recorded() is None:
-            return None
-        return _find_rpn_inputs(load_config(path)) if os.path.isfile(path) else self.recipe()
+        """See `Step`; without a record the folder's `config.yaml` counts."""
+        recorded = super().recorded()
+        if recorded == {}:
+            path = os.path.join(self.cfg.OUTPUT_DIR, "config.yaml")
+            return _find_rpn_inputs(load_config(path)) if os.path.isfile(path) else self.recipe()
+        return recorded
 
     def require_replaceable(self, change: str) -> None:
         """Raise a `UserError`: with `--resume`, a trained RPN is not thrown away."""
@@ -146,11 +147,6 @@ class RPNStage(TrainingStage):
             f"--resume: the RPN in {self.cfg.OUTPUT_DIR} was {change}. Set it back, or start "
             "again: without --resume, or with another OUTPUT_DIR"
         )
-
-    def start(self, resume: bool) -> None:
-        """See `Step`."""
-        if not resume:
-            self.forget_checkpoint()
 
 
 def _find_rpn_inputs(cfg: CfgNode) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mask_rcnn_ext.files import file_sha256, read_json, write_json
+from mask_rcnn_ext.files import file_sha256
 from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
 from mask_rcnn_ext.steps import Step, run_step
 
@@ -34,14 +34,9 @@ class Report(Step):
         write: Callable[[], None],
         **options: Any,
     ) -> None:
-        self.script, self.files, self.runs = Path(script).resolve(), files, runs
+        super().__init__(str(files[0]), files[0].with_name("made_from.json"), files)
+        self.script, self.runs = Path(script).resolve(), runs
         self.write, self.options = write, options
-        self._record = str(files[0].with_name("made_from.json"))
-
-    @property
-    def title(self) -> str:
-        """See `Step`."""
-        return str(self.files[0])
 
     def recipe(self) -> dict[str, Any]:
         """See `Step`."""
@@ -54,25 +49,9 @@ class Report(Step):
             "templates_sha256": [files_sha256(folder, "**/*.j2") for folder in packages],
         }
 
-    def recorded(self) -> dict[str, Any] | None:
-        """See `Step`."""
-        return read_json(self._record)
-
-    def is_complete(self) -> bool:
-        """See `Step`."""
-        return all(path.is_file() for path in self.files)
-
-    def start(self, resume: bool) -> None:
-        """See `Step`."""
-        Path(self._record).unlink(missing_ok=True)
-
     def make(self, resume: bool) -> None:
         """See `Step`."""
         self.write()
-
-    def finish(self) -> None:
-        """See `Step`."""
-        write_json(self._record, self.recipe())
 
     def update(self, *, always: bool) -> None:
         """Make the files that are stale, or all of them; say so if nothing was to do."""

@@ -64,12 +64,12 @@ class UnvotedEvaluation(Step):
     """The evaluation of a finished FCIS run before mask voting, in the folder `unvoted`."""
 
     def __init__(self, run: ComparisonRun) -> None:
+        super().__init__(
+            f"{run.title} without mask voting",
+            run.unvoted / "config.yaml",
+            [run.rois_file, run.unvoted / "results.json"],
+        )
         self.run, self.folder = run, run.unvoted
-
-    @property
-    def title(self) -> str:
-        """See `Step`."""
-        return f"{self.run.title} without mask voting"
 
     def recipe(self) -> dict[str, Any]:
         """See `Step`."""
@@ -79,10 +79,9 @@ class UnvotedEvaluation(Step):
 
     def recorded(self) -> dict[str, Any] | None:
         """See `Step`; the record is the evaluation's `config.yaml`."""
-        path = self.folder / "config.yaml"
-        if not path.is_file():
+        if not self.record.is_file():
             return None
-        cfg = read_config(path)
+        cfg = read_config(self.record)
         return {} if cfg is None else {"config_sha256": self._hash(cfg)}
 
     @staticmethod
@@ -92,9 +91,9 @@ class UnvotedEvaluation(Step):
 
     def is_complete(self) -> bool:
         """See `Step`; an evaluation that is older than the weights is not complete."""
-        rois, weights = self.run.rois_file, self.run.folder / "model_final.pth"
-        if not (rois.is_file() and (self.folder / "results.json").is_file()):
+        if not super().is_complete():
             return False
+        rois, weights = self.outputs[0], self.run.folder / "model_final.pth"
         return not (weights.is_file() and weights.stat().st_mtime > rois.stat().st_mtime)
 
     def start(self, resume: bool) -> None:
@@ -126,6 +125,9 @@ class UnvotedEvaluation(Step):
         """
         if (code := self.evaluate()) or self.state() != "done":
             raise UserError(f"{self.title} failed (exit code {code})")
+
+    def finish(self) -> None:
+        """See `Step`; `train_net.py` has written the record."""
 
 
 def plan_steps(runs: Sequence[ComparisonRun]) -> list[ComparisonRun | UnvotedEvaluation]:
