@@ -13,7 +13,7 @@ import logging
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,7 +22,16 @@ from detectron2.utils import comm
 from .errors import UserError
 from .files import read_json, write_json
 
-__all__ = ["State", "Step", "decide", "find_change", "run_command", "run_step", "run_steps"]
+__all__ = [
+    "State",
+    "Step",
+    "decide",
+    "find_change",
+    "require_run",
+    "run_command",
+    "run_step",
+    "run_steps",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +164,28 @@ def decide(function: Callable[[], _T]) -> _T:
         raise outcome
     found: _T = outcome
     return found
+
+
+def require_run(folder: Path, first_files: Collection[str]) -> bool:
+    """Return whether a folder holds a training run, so that its files may be deleted.
+
+    Args:
+        folder: the `OUTPUT_DIR`; it may be missing.
+        first_files: names of files that a run leaves before it writes its `config.yaml`.
+
+    Returns:
+        False if the folder is missing, empty, or has nothing but first files.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if "config.yaml" in names or not names - set(first_files):
+        return "config.yaml" in names
+    raise UserError(
+        f"{folder} is there, but is not a training run (no config.yaml in it). Move it away, or "
+        "give another --output"
+    )
 
 
 def run_step(step: Step) -> State:

@@ -25,7 +25,7 @@ from mask_rcnn_ext.config import config_hash, load_config
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import file_sha256, require_writable
 from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
-from mask_rcnn_ext.steps import Step, run_command, run_steps
+from mask_rcnn_ext.steps import Step, require_run, run_command, run_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/shapes/mask_rcnn_tiny_FPN.yaml"
@@ -77,13 +77,8 @@ class DemoTraining(Step):
         Raises:
             UserError: the folder holds something else than a run.
         """
-        if not (self.folder.exists() and any(self.folder.iterdir())):
+        if not require_run(self.folder, {self.record.name, "log.txt"}):
             return None
-        if not (self.record.is_file() or (self.folder / "config.yaml").is_file()):
-            raise UserError(
-                f"{self.folder} is there, but is not a training run (no config.yaml in it). Move "
-                "it away, or give another --output"
-            )
         return super().recorded() or {}
 
     def is_resumable(self) -> bool:
@@ -94,8 +89,8 @@ class DemoTraining(Step):
         """See `Step`; the curves of an earlier run would continue in `metrics.json`."""
         if resume:
             return
-        if self.recorded() is not None:  # raises before anything is deleted that is not a run's
-            shutil.rmtree(self.folder)
+        self.recorded()  # raises before anything is deleted that is not a run's
+        shutil.rmtree(self.folder, ignore_errors=True)
         require_writable(self.folder)
         self.finish()
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -64,21 +64,6 @@ class ProposalMethod(Protocol):
         Args:
             rank: the number of the process, from 0.
         """
-
-
-class _Proposals(NamedTuple):
-    """The proposals of all images, in the order of the data set.
-
-    Attributes:
-        boxes: one array per image, (N, 4), XYXY in pixels of the image.
-        logits: one array per image, (N,), descending.
-        seconds: the time for all images, with reading them, as one process would take. On a CPU it
-            is the time of the working thread, on a GPU the time of the clock.
-    """
-
-    boxes: list[Floats]
-    logits: list[Floats]
-    seconds: float
 
 
 def compute_proposals(
@@ -227,12 +212,12 @@ class _Computation(Step):
             if not self._has_parts():
                 shutil.rmtree(self.parts, ignore_errors=True)
             raise
-        found = _read_parts(records, self.parts)
-        write_proposal_file(self.file, [r["image_id"] for r in records], found.boxes, found.logits)
-        recall = measure_recall(zip(found.boxes, map(read_objects, records), strict=True))
+        boxes, logits, seconds = _read_parts(records, self.parts)
+        write_proposal_file(self.file, [r["image_id"] for r in records], boxes, logits)
+        recall = measure_recall(zip(boxes, map(read_objects, records), strict=True))
         self.statistics = {
-            "proposals_per_image": sum(map(len, found.boxes)) / max(len(records), 1),
-            "seconds_per_image": found.seconds / max(len(records), 1),
+            "proposals_per_image": sum(map(len, boxes)) / max(len(records), 1),
+            "seconds_per_image": seconds / max(len(records), 1),
             "recall": recall if recall["objects"] else None,
         }
 
@@ -276,7 +261,10 @@ def _compute_parts(
     _compute_in_processes(method, missing, processes, progress)
 
 
-def _read_parts(records: Sequence[Record], folder: Path) -> _Proposals:
+def _read_parts(
+    records: Sequence[Record], folder: Path
+) -> tuple[list[Floats], list[Floats], float]:
+    """Return boxes and logits of all images, and the seconds that one process would have taken."""
     boxes: list[Floats] = []
     logits: list[Floats] = []
     seconds = 0.0
@@ -295,7 +283,7 @@ def _read_parts(records: Sequence[Record], folder: Path) -> _Proposals:
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise UserError(f"{path} is damaged: delete it and run this again") from error
     # Copies, so that no array keeps its whole part in memory.
-    return _Proposals([b.copy() for b in boxes], [score.copy() for score in logits], seconds)
+    return [b.copy() for b in boxes], [score.copy() for score in logits], seconds
 
 
 def _split(records: Sequence[Record], folder: Path) -> Iterator[tuple[Path, Sequence[Record]]]:

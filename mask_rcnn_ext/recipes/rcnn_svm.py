@@ -44,6 +44,7 @@ from ..modeling.checks import is_rcnn
 from ..modeling.precision import inference_autocast, prepare_model
 from ..modeling.rcnn import RCNN, RCNNSVMOutputLayers
 from ..proposals.file import load_training_dicts
+from .stages import require_training
 from .svm_fitting import (
     MEAN_NORM,
     Array,
@@ -128,11 +129,7 @@ def train_rcnn_svm(args: argparse.Namespace) -> None:
 
 
 def _require_fitting_options(args: argparse.Namespace) -> None:
-    if args.eval_only:
-        raise UserError(
-            "--eval-only: use train_net.py --eval-only --config-file OUTPUT_DIR/config.yaml "
-            "MODEL.WEIGHTS OUTPUT_DIR/model_final.pth"
-        )
+    require_training(args)
     if args.resume:
         raise UserError("--resume: fitting has no checkpoints to go on from. Leave --resume out")
     if args.max_images is not None and args.max_images < 1:

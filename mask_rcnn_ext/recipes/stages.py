@@ -28,6 +28,7 @@ __all__ = [
     "make_stage_parser",
     "remove_if_refused",
     "require_resumable",
+    "require_training",
     "split_rpn_options",
     "write_configs",
 ]
@@ -64,6 +65,19 @@ def split_rpn_options(text: str) -> list[str]:
         raise UserError(f"--rpn-opts: expected KEY VALUE pairs, got {text!r} ({error})") from error
 
 
+def require_training(args: argparse.Namespace) -> None:
+    """Check that the options do not ask for an evaluation.
+
+    Raises:
+        UserError: `--eval-only`; the message has the command to use.
+    """
+    if args.eval_only:
+        raise UserError(
+            "--eval-only: use train_net.py --eval-only --config-file OUTPUT_DIR/config.yaml "
+            "MODEL.WEIGHTS OUTPUT_DIR/model_final.pth"
+        )
+
+
 def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: str) -> None:
     """Check the options that need no preparation.
 
@@ -75,11 +89,7 @@ def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: s
     Raises:
         UserError: `--eval-only`; or `--resume` although no stage has a checkpoint.
     """
-    if args.eval_only:
-        raise UserError(
-            "--eval-only: use train_net.py --eval-only --config-file OUTPUT_DIR/config.yaml "
-            "MODEL.WEIGHTS OUTPUT_DIR/model_final.pth"
-        )
+    require_training(args)
     output = load_config(args.config_file, args.opts).OUTPUT_DIR
     paths = [os.path.join(output, folder, "last_checkpoint") for folder in folders]
     if args.resume and not any(map(os.path.isfile, paths)):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+from small_runs import read_error, write_data
+from support import SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.data.own_data import register_own_data
@@ -20,11 +21,7 @@ from mask_rcnn_ext.recipes.two_stage import make_first_stage, make_second_stage
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
-    root, result = tmp_path_factory.mktemp("data"), []
-    for split, count in (("train", 12), ("val", 4)):
-        path, images = write_coco(root / split, images=count, seed=count)
-        result += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
-    return result
+    return write_data(tmp_path_factory.mktemp("data"), train=12, val=4)
 
 
 def configs(flags, tmp_path, *options: str):
@@ -130,9 +127,7 @@ def refused(flags, tmp_path, capsys):
             return "nothing"
         assert code == 2
         assert not out.exists()
-        lines = capsys.readouterr().err.splitlines()
-        (message,) = [line for line in lines if line.startswith("error: ")]
-        return message
+        return read_error(capsys)
 
     return run
 
@@ -144,7 +139,11 @@ def test_files_that_fit_are_not_refused(refused):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("DATASETS.PROPOSAL_FILES_TEST", "('nowhere.pkl',)", "file not found: nowhere.pkl"),
+        (
+            "DATASETS.PROPOSAL_FILES_TEST",
+            "('nowhere.pkl',)",
+            "nowhere.pkl. tools/compute_proposals.py",
+        ),
         ("DATASETS.PROPOSAL_FILES_TRAIN", "()", "one file for each of the 1 data set(s)"),
         ("MODEL.LOAD_PROPOSALS", "False", "MODEL.LOAD_PROPOSALS is False"),
     ],

@@ -7,7 +7,8 @@ import shutil
 import pytest
 import torch
 import train_alternating
-from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
+from small_runs import read_error, read_stamps, read_weights, same, write_data
+from support import REPO, SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.recipes import two_stage
@@ -23,11 +24,7 @@ STAGES = [
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
-    root, result = tmp_path_factory.mktemp("data"), []
-    for split, count in (("train", 4), ("val", 2)):
-        path, images = write_coco(root / split, images=count, seed=count)
-        result += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
-    return result
+    return write_data(tmp_path_factory.mktemp("data"), train=4, val=2)
 
 
 def train(folder, flags, *options: str, keys=()) -> int:
@@ -49,24 +46,12 @@ def copy(run, tmp_path):
 
 
 def weights(folder, part: str = "") -> dict[str, torch.Tensor]:
-    """Return the tensors of a finished training, those of one part of the model."""
-    content = torch.load(folder / "model_final.pth", weights_only=True)["model"]
-    return {key: value for key, value in content.items() if key.startswith(part)}
-
-
-def same(a, b) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    return read_weights(folder / "model_final.pth", part)
 
 
 def changed(a, b) -> set[str]:
     assert a.keys() == b.keys()
     return {key for key in a if not torch.equal(a[key], b[key])}
-
-
-def stamps(folder):
-    """Return the times of weights and proposals, by their paths in the folder."""
-    paths = [*folder.glob("**/model_*.pth"), *folder.glob("*/proposals/*.pkl")]
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in paths}
 
 
 def test_the_network_is_made_of_steps_2_3_and_4(run):
@@ -138,9 +123,9 @@ def test_eval_only_repeats_the_result(run, tmp_path):
 
 
 def test_a_finished_run_is_left_alone(copy, flags):
-    before = stamps(copy)
+    before = read_stamps(copy)
     assert train(copy, flags, "--resume") == 0
-    assert stamps(copy) == before
+    assert read_stamps(copy) == before
     log = (copy / "log.txt").read_text()
     assert log.count("done already, skipped") == 4 + 4 + 1  # steps, proposals, the whole network
 
@@ -148,9 +133,9 @@ def test_a_finished_run_is_left_alone(copy, flags):
 def test_an_interrupted_step_goes_on_and_what_depends_on_it_is_made_anew(copy, run, flags):
     rpn = copy / FOLDERS[2]
     (rpn / "last_checkpoint").write_text("model_0000000.pth")
-    before = stamps(copy)
+    before = read_stamps(copy)
     assert train(copy, flags, "--resume") == 0
-    assert {path for path, stamp in stamps(copy).items() if stamp != before[path]} == {
+    assert {path for path, stamp in read_stamps(copy).items() if stamp != before[path]} == {
         "step3_rpn/model_0000001.pth",
         *(f"step3_rpn/{name}" for name in ("model_final.pth", "proposals/own_train.pkl")),
         "step3_rpn/proposals/own_val.pkl",
@@ -262,7 +247,5 @@ def test_mistakes_are_told_at_once_and_leave_nothing(
     flags, tmp_path, capsys, options, keys, message
 ):
     assert train(tmp_path / "out", flags, *options, keys=keys) == 2
-    errors = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
-    assert len(errors) == 1
-    assert message in errors[0]
+    assert message in read_error(capsys)
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from mask_rcnn_ext.config import config_hash, flat_config, load_config
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json, require_writable, write_json
 from mask_rcnn_ext.model_zoo import get_config_file
-from mask_rcnn_ext.steps import Step, run_command, run_step
+from mask_rcnn_ext.steps import Step, require_run, run_command, run_step
 
 __all__ = [
     "FILLED_IN",
@@ -115,15 +115,9 @@ class TrainingRun(Step):
         Raises:
             UserError: the folder holds something else.
         """
-        path = self.folder / "config.yaml"
-        if not path.is_file():
-            if self.folder.exists() and {p.name for p in self.folder.iterdir()} - _FIRST_FILES:
-                raise UserError(
-                    f"{self.folder} is there, but is not a training run (no config.yaml in it). "
-                    "Move it away, or give another --output"
-                )
+        if not require_run(self.folder, _FIRST_FILES):
             return None
-        cfg = read_config(path)
+        cfg = read_config(self.folder / "config.yaml")
         if cfg is None:
             return {}
         inputs = read_json(str(self.folder / "inputs.json")) or {}
@@ -167,8 +161,7 @@ class TrainingRun(Step):
         if resume:
             return
         self.recorded()  # raises before anything is deleted that is not a run's
-        if self.folder.is_dir() and any(self.folder.iterdir()):
-            shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
         require_writable(self.folder)
         if inputs := self.inputs():
             write_json(str(self.folder / "inputs.json"), inputs)

@@ -1,10 +1,5 @@
 """The ablations: their configs, the order of work, and the subprocess that trains."""
 
-import os
-import signal
-import threading
-import time
-
 import pytest
 from reproduction import training_runs
 from reproduction.ablations.published import published_difference
@@ -110,50 +105,14 @@ def test_mistakes_are_told(tmp_path):
 
 # The subprocess
 
-_CHILD = """
-import os, sys, time
-open("started", "w").write(str(os.getpid()) + " " + " ".join(sys.argv[1:]))
-time.sleep({seconds})
-sys.exit({code})
-"""
-
-
-def fake_train_net(tmp_path, monkeypatch, seconds=0, code=0):
-    (tmp_path / "train_net.py").write_text(_CHILD.format(seconds=seconds, code=code))
-    monkeypatch.setattr(training_runs, "REPO", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    run = AblationRun.under(tmp_path / "out", C4, 2)
-    run.start(False)
-    return run
-
 
 def test_the_command_of_a_run(tmp_path, monkeypatch):
-    run = fake_train_net(tmp_path, monkeypatch, code=3)
+    (tmp_path / "train_net.py").write_text("import sys; print(*sys.argv[1:]); sys.exit(3)")
+    monkeypatch.setattr(training_runs, "REPO", tmp_path)
+    run = AblationRun.under(tmp_path / "out", C4, 2)
+    run.start(False)
     assert run.train(True) == 3
-    words = (tmp_path / "started").read_text().split()[1:]
-    assert words == [
+    assert (run.folder / "console.txt").read_text().split() == [
         *("--config-file", run.config_file, "--resume"),
         *("OUTPUT_DIR", str(run.folder), "SEED", "2"),
     ]
-    assert (run.folder / "console.txt").exists()
-
-
-def test_ctrl_c_ends_the_training_too(tmp_path, monkeypatch, request):
-    run = fake_train_net(tmp_path, monkeypatch, seconds=60)
-    # A job in the background is started with the signal ignored.
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, former))
-    started = tmp_path / "started"
-
-    def press():
-        while not (started.exists() and started.read_text().strip()):
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=press)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        run.train(False)
-    thread.join()
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(started.read_text().split()[0]), 0)

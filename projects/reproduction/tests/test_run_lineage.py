@@ -25,7 +25,6 @@ from reproduction.lineage.runs import METHODS, LineageRun, compare_configs, meth
 from reproduction.report import Report
 from support import REPO
 
-from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.errors import UserError
 
 
@@ -107,17 +106,6 @@ def test_new_proposals_make_the_runs_that_read_them_stale(call, training, tmp_pa
     training.best = 5.0
     assert call() == 0
     assert training.calls == [PROPOSED, *trained(RCNN, FAST)]
-
-
-@pytest.mark.parametrize(("key", "value"), [("SOLVER.MAX_ITER", "77"), ("SEED", "9")])
-def test_another_config_makes_a_run_stale(call, training, tmp_path, key, value):
-    call()
-    run = the_run(tmp_path, FASTER)
-    cfg = load_config(str(run.folder / "config.yaml"), [key, value])
-    (run.folder / "config.yaml").write_text(cfg.dump())
-    assert run.state() == "stale"
-    assert call() == 0
-    assert training.calls == [PROPOSED, *trained(FASTER)]
 
 
 def test_an_interrupted_run_is_resumed_and_without_weights_it_is_not_done(call, training, tmp_path):

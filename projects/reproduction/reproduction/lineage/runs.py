@@ -9,7 +9,6 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import file_sha256
 from mask_rcnn_ext.model_zoo import get_config_file
@@ -116,11 +115,6 @@ class LineageRun(TrainingRun):
         return self.folder / "model_final.pth"
 
     @property
-    def config_file(self) -> str:
-        """See `TrainingRun`."""
-        return get_config_file(f"{self.yaml_folder}/{self.variant}")
-
-    @property
     def measured_files(self) -> list[Path]:
         """See `TrainingRun`."""
         return [*super().measured_files, self.weights]
@@ -132,7 +126,7 @@ class LineageRun(TrainingRun):
 
     def config(self) -> CfgNode:
         """Return the variant's config, which reads the proposals below `root`."""
-        cfg = load_config(self.config_file)
+        cfg = super().config()
         cfg.merge_from_list(_get_proposal_options(cfg, self.root))
         return cfg
 
