@@ -7,6 +7,7 @@ import shutil
 import pytest
 import run_comparison as tool
 from fake_comparison import FCIS, RIVAL, FakeTraining
+from reproduction import report as report_step
 from reproduction import training_runs
 from reproduction.fcis import runs as fcis_runs
 from reproduction.fcis.runs import MODELS, ComparisonRun, UnvotedEvaluation, compare_configs
@@ -214,6 +215,31 @@ def test_what_failed_is_told_and_made_up_for(call, training, capsys, unvoted):
     assert call("--seeds", "1") == 0
     assert training.calls[-1] == (FCIS, 1, "unvoted")
     assert (RIVAL, 1, "trained") not in training.calls
+
+
+def test_the_page_is_made_again_when_a_run_or_the_code_has_changed(
+    call, training, tmp_path, monkeypatch, capsys
+):
+    page, made = tmp_path / "out/comparison.html", []
+
+    def report(args, runs):
+        made.append(len(runs))
+        for path in (page, tmp_path / "results.json"):
+            path.write_text("")
+
+    monkeypatch.setattr(tool, "report", report)
+    assert call("--seeds", "1", report=True) == call("--seeds", "1", report=True) == 0
+    assert f"{page} is up to date" in capsys.readouterr().out
+    assert made == [2]
+    call("--seeds", "1", "--only-report", report=True)
+    assert made == [2, 2]  # asked for
+    call("--seeds", "2", report=True)
+    assert made == [2, 2, 4]
+    (tmp_path / "results.json").unlink()
+    call("--seeds", "2", report=True)
+    monkeypatch.setattr(report_step, "code_sha256", lambda *_: "other")
+    call("--seeds", "2", report=True)
+    assert made == [2, 2, 4, 4, 4]
 
 
 def test_the_list_tells_what_is_left(call, capsys):
