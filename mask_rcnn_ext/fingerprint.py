@@ -49,7 +49,7 @@ def _find_imports(path: Path, packages: Sequence[Path]) -> Iterator[Path]:
             continue
         for name in names:
             parts = name.split(".")
-            # The `__init__.py` of a folder runs before the modules in it; not that of the root.
+            # The `__init__.py` of a folder runs before its modules. The root's is left out.
             for end in range(2, len(parts) + 1) if parts[0] in roots else ():
                 place = roots[parts[0]].joinpath(*parts[:end])
                 for file in (place.with_suffix(".py"), place / "__init__.py"):

@@ -27,7 +27,7 @@ __all__ = [
     "Step",
     "decide",
     "find_change",
-    "require_run",
+    "holds_run",
     "run_command",
     "run_step",
     "run_steps",
@@ -36,7 +36,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 # done: nothing to do. interrupted: started from the same recipe, can be resumed. stale: made from
-# another recipe. left: there is nothing to go on from.
+# another recipe. left: there is nothing to resume.
 State = Literal["done", "interrupted", "stale", "left"]
 
 _T = TypeVar("_T")
@@ -166,7 +166,7 @@ def decide(function: Callable[[], _T]) -> _T:
     return found
 
 
-def require_run(folder: Path, first_files: Collection[str]) -> bool:
+def holds_run(folder: Path, first_files: Collection[str]) -> bool:
     """Return whether a folder holds a training run, so that its files may be deleted.
 
     Args:

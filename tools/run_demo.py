@@ -25,7 +25,7 @@ from mask_rcnn_ext.config import config_hash, load_config
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import file_sha256, require_writable
 from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
-from mask_rcnn_ext.steps import Step, require_run, run_command, run_steps
+from mask_rcnn_ext.steps import Step, holds_run, run_command, run_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/shapes/mask_rcnn_tiny_FPN.yaml"
@@ -77,7 +77,7 @@ class DemoTraining(Step):
         Raises:
             UserError: the folder holds something else than a run.
         """
-        if not require_run(self.folder, {self.record.name, "log.txt"}):
+        if not holds_run(self.folder, {self.record.name, "log.txt"}):
             return None
         return super().recorded() or {}
 

@@ -133,7 +133,7 @@ class RPNMethod:
         Raises:
             UserError: the weights are not there.
         """
-        weights = local_file(self.cfg.MODEL.WEIGHTS, "Give those of the trained model")
+        weights = local_file(self.cfg.MODEL.WEIGHTS, "Give the weights of the trained model")
         return {"method": "rpn", "topk": self.topk, **_describe_rpn(self.cfg, weights)}
 
     def start(self, rank: int) -> Propose:
@@ -209,7 +209,7 @@ class RPNProposals(Step):
 
     def __init__(self, cfg: CfgNode, dataset_name: str, topk: int, path: str) -> None:
         record = os.path.splitext(path)[0] + ".json"
-        super().__init__(f"Proposals for {dataset_name}", record, [path])
+        super().__init__(f"Proposals for {dataset_name}, in {path}", record, [path])
         self.cfg, self.dataset_name, self.topk, self.path = cfg, dataset_name, topk, path
 
     @functools.cached_property

@@ -50,13 +50,7 @@ from ..modeling.freezing import freeze_parts, is_within, parameters_read, parts_
 from ..modeling.precision import prepare_model
 from ..proposals.rpn import get_rpn_keys, plan_proposals
 from ..steps import Step, run_steps
-from .stages import (
-    TrainingStage,
-    remove_if_refused,
-    require_resumable,
-    split_rpn_options,
-    write_configs,
-)
+from .stages import TrainingStage, prepare_stages, require_resumable, split_rpn_options
 from .two_stage import RPNStage, make_first_stage, make_second_stage
 
 __all__ = ["FOLDERS", "StepConfigs", "join_steps", "make_step_configs", "train_alternating"]
@@ -243,7 +237,7 @@ class _WholeNetwork(Step):
             verify_results(self.joint, results)  # against TEST.EXPECTED_RESULTS
 
 
-def _plan(rpn: RPNStage, joint: CfgNode, configs: StepConfigs, resume: bool) -> list[Step]:
+def _plan(joint: CfgNode, configs: StepConfigs, resume: bool) -> list[Step]:
     """Return all steps of the work, in order."""
     first = plan_proposals(configs.rpn, configs.detector)
     second = plan_proposals(configs.shared_rpn, configs.shared_detector)
@@ -267,7 +261,7 @@ def _plan(rpn: RPNStage, joint: CfgNode, configs: StepConfigs, resume: bool) -> 
 
     _, detector, shared_rpn, shared_detector = configs
     return [
-        rpn,
+        RPNStage("Step 1 of 4, the RPN", configs.rpn, resume=resume),
         *first,
         make_stage("Step 2 of 4, the detector", detector, first, weights=False),
         make_stage("Step 3 of 4, the RPN on fixed features", shared_rpn, weights=True),
@@ -298,12 +292,6 @@ def train_alternating(args: argparse.Namespace) -> None:
         # A mistake in the heads or in the fixed parts is reported now, not after hours.
         for cfg in configs[1:]:
             freeze_parts(build_model(cfg), cfg.MASK_RCNN_EXT.FREEZE)
-        rpn = RPNStage("Step 1 of 4, the RPN", configs.rpn, resume=args.resume)
-        steps = _plan(rpn, joint, configs, args.resume)
-        with remove_if_refused(configs.rpn.OUTPUT_DIR):
-            rpn.build()
-        write_configs(configs)
-        for step in steps if not args.resume else ():
-            if isinstance(step, TrainingStage):
-                step.forget_checkpoint()
+        steps = _plan(joint, configs, args.resume)
+        prepare_stages(steps)
     run_steps(steps)

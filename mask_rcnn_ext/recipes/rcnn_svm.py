@@ -131,7 +131,7 @@ def train_rcnn_svm(args: argparse.Namespace) -> None:
 def _require_fitting_options(args: argparse.Namespace) -> None:
     require_training(args)
     if args.resume:
-        raise UserError("--resume: fitting has no checkpoints to go on from. Leave --resume out")
+        raise UserError("--resume: fitting has no checkpoints. Leave --resume out")
     if args.max_images is not None and args.max_images < 1:
         raise UserError(f"--max-images: expected 1 or more, got {args.max_images}")
     if comm.get_world_size() > 1:

@@ -6,7 +6,7 @@ import gc
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,11 +26,10 @@ from ..steps import Step, decide
 __all__ = [
     "TrainingStage",
     "make_stage_parser",
-    "remove_if_refused",
+    "prepare_stages",
     "require_resumable",
     "require_training",
     "split_rpn_options",
-    "write_configs",
 ]
 
 
@@ -99,28 +98,6 @@ def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: s
         )
 
 
-@contextlib.contextmanager
-def remove_if_refused(path: str) -> Iterator[None]:
-    """Make a folder; remove it if it is new and a `UserError` is raised inside the context."""
-    existed = os.path.isdir(path)
-    comm.synchronize()  # every process has looked
-    os.makedirs(path, exist_ok=True)
-    try:
-        yield
-    except UserError:
-        if not existed and comm.is_main_process():
-            shutil.rmtree(path, ignore_errors=True)
-        raise
-
-
-def write_configs(cfgs: Sequence[CfgNode]) -> None:
-    """Write each stage's `config.yaml`, so that `train_net.py` can repeat or evaluate it."""
-    for cfg in cfgs if comm.is_main_process() else ():
-        with atomic_open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
-            file.write(cfg.dump())
-    comm.synchronize()
-
-
 class TrainingStage(Step):
     """The training of one model in its own folder.
 
@@ -182,9 +159,8 @@ class TrainingStage(Step):
 
     def forget_checkpoint(self) -> None:
         """Make a later `--resume` find no checkpoint of an earlier training in the folder."""
-        if comm.is_main_process():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._last)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._last)
 
     def start(self, resume: bool) -> None:
         """See `Step`."""
@@ -193,7 +169,7 @@ class TrainingStage(Step):
             self.finish()
 
     def build(self) -> None:
-        """Build the trainer before `make` does, so that mistakes are reported now.
+        """Build the trainer now, so that mistakes are reported before `make`.
 
         Raises:
             UserError: see `Trainer`, `Checkpointer` and `require_replaceable`.
@@ -220,6 +196,39 @@ class TrainingStage(Step):
         trainer.train()
         del trainer
         _free_memory()
+
+
+def prepare_stages(steps: Sequence[Step]) -> None:
+    """Build the first trainer, write the config of every stage, and forget earlier trainings.
+
+    The `config.yaml` of a stage is written even if the stage is done, since `prepared_run` has
+    written another one. Without `resume` the checkpoints of all stages are forgotten, so that a
+    later `--resume` does not take them for checkpoints of this run.
+
+    Args:
+        steps: the steps of the run; the first one is a `TrainingStage`.
+
+    Raises:
+        UserError: see `TrainingStage.build`; the folder of the first stage is then removed if it is
+            new.
+    """
+    stages = [step for step in steps if isinstance(step, TrainingStage)]
+    folder = stages[0].cfg.OUTPUT_DIR
+    existed = os.path.isdir(folder)
+    comm.synchronize()  # every process has looked
+    os.makedirs(folder, exist_ok=True)
+    try:
+        stages[0].build()
+    except UserError:
+        if not existed and comm.is_main_process():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    for stage in stages if comm.is_main_process() else ():
+        with atomic_open(os.path.join(stage.cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
+            file.write(stage.cfg.dump())
+        if not stage.resume:
+            stage.forget_checkpoint()
+    comm.synchronize()
 
 
 def _free_memory() -> None:

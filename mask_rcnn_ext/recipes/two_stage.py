@@ -31,13 +31,7 @@ from ..modeling.checks import check_registry_names, is_generalized_rcnn
 from ..modeling.freezing import freeze_parts, is_within
 from ..proposals.rpn import get_rpn_keys, make_proposal_network, plan_proposals
 from ..steps import run_steps
-from .stages import (
-    TrainingStage,
-    remove_if_refused,
-    require_resumable,
-    split_rpn_options,
-    write_configs,
-)
+from .stages import TrainingStage, prepare_stages, require_resumable, split_rpn_options
 
 __all__ = ["RPNStage", "make_first_stage", "make_second_stage", "train_two_stages"]
 
@@ -196,9 +190,6 @@ def train_two_stages(args: argparse.Namespace) -> None:
             },
             record="two_stage.json",
         )
-        with remove_if_refused(rpn_cfg.OUTPUT_DIR):
-            rpn.build()
-        write_configs([rpn_cfg, cfg])
-        if not args.resume:
-            detector.forget_checkpoint()
-    run_steps([rpn, *proposals, detector])
+        steps = [rpn, *proposals, detector]
+        prepare_stages(steps)
+    run_steps(steps)

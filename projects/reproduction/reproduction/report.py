@@ -54,7 +54,7 @@ class Report(Step):
         self.write()
 
     def update(self, *, always: bool) -> None:
-        """Make the files that are stale, or all of them; say so if nothing was to do."""
+        """Make the files if they are stale or if `always`; print a line if they are up to date."""
         if always:
             self.start(False)
             self.make(False)

@@ -16,7 +16,7 @@ from mask_rcnn_ext.config import config_hash, flat_config, load_config
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json, require_writable, write_json
 from mask_rcnn_ext.model_zoo import get_config_file
-from mask_rcnn_ext.steps import Step, require_run, run_command, run_step
+from mask_rcnn_ext.steps import Step, holds_run, run_command, run_step
 
 __all__ = [
     "FILLED_IN",
@@ -91,7 +91,7 @@ class TrainingRun(Step):
         return FILLED_IN
 
     def inputs(self) -> dict[str, Any]:
-        """Return the checksums of what the run is made from besides its config."""
+        """Return the checksums of the files that the run is made from; its config counts anyway."""
         return {}
 
     def recipe(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class TrainingRun(Step):
         Raises:
             UserError: the folder holds something else.
         """
-        if not require_run(self.folder, _FIRST_FILES):
+        if not holds_run(self.folder, _FIRST_FILES):
             return None
         cfg = read_config(self.folder / "config.yaml")
         if cfg is None:
@@ -238,7 +238,7 @@ def find_differences(
     Args:
         configs: variant -> config.
         same: beginnings of the keys in which the configs must not differ.
-        ignored: keys that are left out, besides `OUTPUT_DIR`.
+        ignored: other keys that are left out, as `OUTPUT_DIR` is.
         base: the yaml that sets the keys that must be the same, for the message.
 
     Raises:
