@@ -61,14 +61,14 @@ class Step(ABC):
         self.title, self.record, self.outputs = title, Path(record), [Path(p) for p in outputs]
 
     @abstractmethod
-    def recipe(self) -> dict[str, Any]:
+    def find_recipe(self) -> dict[str, Any]:
         """Return what the output would be made from now, as json can hold it."""
 
-    def recorded(self) -> dict[str, Any] | None:
+    def read_record(self) -> dict[str, Any] | None:
         """Return the recipe of the output that is there; None if there is no output.
 
-        Entries that `recipe` does not have are ignored. An output of unknown origin has the recipe
-        {}, which makes it stale.
+        Entries that `find_recipe` does not return are ignored. An output of unknown origin has the
+        recipe {}, which makes it stale.
         """
         if self.record.is_file():
             return read_json(str(self.record)) or {}
@@ -103,16 +103,16 @@ class Step(ABC):
 
     def finish(self) -> None:
         """Store the recipe after `make`."""
-        write_json(str(self.record), self.recipe())
+        write_json(str(self.record), self.find_recipe())
 
-    def change(self) -> str | None:
+    def describe_change(self) -> str | None:
         """Return how the recipe differs from the recorded one; "" if not; None without output."""
-        recorded = self.recorded()
-        return None if recorded is None else find_change(recorded, self.recipe())
+        recorded = self.read_record()
+        return None if recorded is None else find_change(recorded, self.find_recipe())
 
     def state(self) -> State:
         """Return the state of the output."""
-        change = self.change()
+        change = self.describe_change()
         if change is None:
             return "left"
         if change:
@@ -200,7 +200,7 @@ def run_step(step: Step) -> State:
         return state
     what = {"interrupted": "is resumed", "left": "starts"}.get(state)
     if state == "stale":
-        change = decide(step.change) or ""
+        change = decide(step.describe_change) or ""
         step.require_replaceable(change)
         what = f"starts again, since it was {change}"
     logger.info("%s: %s.", step.title, what)

@@ -21,7 +21,7 @@ class Copy(Step):
         self.text, self.stop, self.replaceable = text, stop, replaceable
         self.output, self.log = folder / "output", []
 
-    def recipe(self):
+    def find_recipe(self):
         return {"text": self.text, "pair": (1, 2)}
 
     def is_complete(self):

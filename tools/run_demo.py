@@ -67,11 +67,11 @@ class DemoTraining(Step):
             "code_sha256": code_sha256(find_training_files(self.root), self.root),
         }
 
-    def recipe(self) -> dict[str, Any]:
+    def find_recipe(self) -> dict[str, Any]:
         """See `Step`; looked up once, so that the record is of the code that was started."""
         return self._recipe
 
-    def recorded(self) -> dict[str, Any] | None:
+    def read_record(self) -> dict[str, Any] | None:
         """See `Step`.
 
         Raises:
@@ -79,7 +79,7 @@ class DemoTraining(Step):
         """
         if not holds_run(self.folder, {self.record.name, "log.txt"}):
             return None
-        return super().recorded() or {}
+        return super().read_record() or {}
 
     def is_resumable(self) -> bool:
         """See `Step`."""
@@ -89,7 +89,7 @@ class DemoTraining(Step):
         """See `Step`; the curves of an earlier run would continue in `metrics.json`."""
         if resume:
             return
-        self.recorded()  # raises before anything is deleted that is not a run's
+        self.read_record()  # raises before anything is deleted that is not a run's
         shutil.rmtree(self.folder, ignore_errors=True)
         require_writable(self.folder)
         self.finish()
@@ -109,7 +109,7 @@ class DemoReport(Step):
         super().__init__(f"Report in {folder}", folder / "report_made_from.json", outputs)
         self.folder, self.root = folder, root
 
-    def recipe(self) -> dict[str, Any]:
+    def find_recipe(self) -> dict[str, Any]:
         """See `Step`."""
         package = self.root / "mask_rcnn_ext"
         code = imported_files([self.root / "tools/make_report.py"], [package])

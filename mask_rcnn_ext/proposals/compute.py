@@ -153,7 +153,7 @@ class _Computation(Step):
         self.records: list[Record] = DatasetCatalog.get(name)
         self.statistics: dict[str, Any] = {}
 
-    def recipe(self) -> dict[str, Any]:
+    def find_recipe(self) -> dict[str, Any]:
         ids = []
         for record in self.records:
             path = Path(record["file_name"])  # its folder may change
@@ -164,7 +164,7 @@ class _Computation(Step):
         count = {"images": len(ids), "images_sha256": images}
         return {"data_set": self.name, **self.settings, **count}
 
-    def recorded(self) -> dict[str, Any] | None:
+    def read_record(self) -> dict[str, Any] | None:
         """Return the recipe of the file if it is up to date, else of the parts if there are any."""
         finished: dict[str, Any] = read_json(str(self.record)) or {}
         started = read_json(str(self._started))
@@ -172,12 +172,16 @@ class _Computation(Step):
             return finished
         if started and started.get("images_per_part") != IMAGES_PER_PART:
             started = {}
-        if started is not None and (self._has_parts() or not find_change(started, self.recipe())):
+        if started is not None and (
+            self._has_parts() or not find_change(started, self.find_recipe())
+        ):
             return dict(started)
         return finished if self.file.exists() else None
 
     def is_complete(self) -> bool:
-        return self.file.is_file() and not find_change(read_json(str(self.record)), self.recipe())
+        return self.file.is_file() and not find_change(
+            read_json(str(self.record)), self.find_recipe()
+        )
 
     def is_resumable(self) -> bool:
         return self._started.is_file()
@@ -201,7 +205,9 @@ class _Computation(Step):
         if not resume:
             shutil.rmtree(self.parts, ignore_errors=True)
             self.record.unlink(missing_ok=True)
-            write_json(str(self._started), {**self.recipe(), "images_per_part": IMAGES_PER_PART})
+            write_json(
+                str(self._started), {**self.find_recipe(), "images_per_part": IMAGES_PER_PART}
+            )
 
     def make(self, resume: bool) -> None:
         records = self.records
@@ -222,7 +228,7 @@ class _Computation(Step):
         }
 
     def finish(self) -> None:
-        write_json(str(self.record), {**self.recipe(), **self.statistics})
+        write_json(str(self.record), {**self.find_recipe(), **self.statistics})
         shutil.rmtree(self.parts, ignore_errors=True)
 
 

@@ -217,7 +217,7 @@ class RPNProposals(Step):
         rpn = _describe_rpn(self.cfg, self.cfg.MODEL.WEIGHTS)
         return {"data_set": self.dataset_name, "topk": self.topk, **rpn}
 
-    def recipe(self) -> dict[str, Any]:
+    def find_recipe(self) -> dict[str, Any]:
         """See `Step`; the weights are the file that is there at the first call."""
         return self._recipe
 

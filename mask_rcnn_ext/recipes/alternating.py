@@ -203,14 +203,14 @@ class _WholeNetwork(Step):
         super().__init__(title, record, [get_weights_path(joint)])
         self.joint, self.steps, self.resume = joint, steps, resume
 
-    def recipe(self) -> dict[str, Any]:
+    def find_recipe(self) -> dict[str, Any]:
         return {
             "rpn_sha256": file_sha256(get_weights_path(self.steps.shared_rpn)),
             "detector_sha256": file_sha256(get_weights_path(self.steps.shared_detector)),
         }
 
-    def recorded(self) -> dict[str, Any] | None:
-        return super().recorded() if self.resume else None
+    def read_record(self) -> dict[str, Any] | None:
+        return super().read_record() if self.resume else None
 
     def make(self, resume: bool) -> None:
         path = get_weights_path(self.joint)
@@ -244,7 +244,7 @@ def _plan(joint: CfgNode, configs: StepConfigs, resume: bool) -> list[Step]:
 
     def find_inputs(cfg: CfgNode, proposals: Iterable[Any], *, weights: bool) -> dict[str, Any]:
         inputs = {"config_sha256": config_hash(cfg, cfg.SEED, _MAY_CHANGE)}
-        found: dict[str, Any] = {step.dataset_name: step.recipe() for step in proposals}
+        found: dict[str, Any] = {step.dataset_name: step.find_recipe() for step in proposals}
         if weights:
             inputs["weights_sha256"] = file_sha256(get_weights_path(configs.detector))
         return {**inputs, **({"proposals": found} if found else {})}

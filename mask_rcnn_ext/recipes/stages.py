@@ -128,15 +128,15 @@ class TrainingStage(Step):
         self.cfg, self.resume, self.find_inputs = cfg, resume, find_inputs
         self._last, self._trainer = os.path.join(folder, "last_checkpoint"), None
 
-    def recipe(self) -> dict[str, Any]:
+    def find_recipe(self) -> dict[str, Any]:
         """See `Step`."""
         return self.find_inputs()
 
-    def recorded(self) -> dict[str, Any] | None:
+    def read_record(self) -> dict[str, Any] | None:
         """See `Step`; without a checkpoint there is nothing to continue."""
         if not (self.resume and os.path.isfile(self._last)):
             return None
-        return super().recorded() or {}
+        return super().read_record() or {}
 
     def is_complete(self) -> bool:
         """Return whether the last iteration that the config asks for was reached and evaluated."""
@@ -174,7 +174,7 @@ class TrainingStage(Step):
         Raises:
             UserError: see `Trainer`, `Checkpointer` and `require_replaceable`.
         """
-        if change := decide(self.change):
+        if change := decide(self.describe_change):
             self.require_replaceable(change)
         state = decide(self.state)
         if state != "done":

@@ -127,12 +127,14 @@ class RPNStage(TrainingStage):
     def __init__(self, title: str, cfg: CfgNode, *, resume: bool) -> None:
         super().__init__(title, cfg, resume=resume, find_inputs=lambda: _find_rpn_inputs(cfg))
 
-    def recorded(self) -> dict[str, Any] | None:
+    def read_record(self) -> dict[str, Any] | None:
         """See `Step`; without a record the folder's `config.yaml` counts."""
-        recorded = super().recorded()
+        recorded = super().read_record()
         if recorded == {}:
             path = os.path.join(self.cfg.OUTPUT_DIR, "config.yaml")
-            return _find_rpn_inputs(load_config(path)) if os.path.isfile(path) else self.recipe()
+            return (
+                _find_rpn_inputs(load_config(path)) if os.path.isfile(path) else self.find_recipe()
+            )
         return recorded
 
     def require_replaceable(self, change: str) -> None:
@@ -186,7 +188,7 @@ def train_two_stages(args: argparse.Namespace) -> None:
             cfg,
             resume=args.resume,
             find_inputs=lambda: {
-                "proposals": {step.dataset_name: step.recipe() for step in proposals}
+                "proposals": {step.dataset_name: step.find_recipe() for step in proposals}
             },
             record="two_stage.json",
         )

@@ -94,13 +94,13 @@ class TrainingRun(Step):
         """Return the checksums of the files that the run is made from; its config counts anyway."""
         return {}
 
-    def recipe(self) -> dict[str, Any]:
+    def find_recipe(self) -> dict[str, Any]:
         """See `Step`."""
         return {"config_sha256": self._hash(self.config(), self.seed), **self.inputs()}
 
     def sha256(self) -> str:
         """Return one hash of the recipe, for the file of results."""
-        recipe = self.recipe()
+        recipe = self.find_recipe()
         config = str(recipe.pop("config_sha256"))
         if not recipe:
             return config
@@ -109,7 +109,7 @@ class TrainingRun(Step):
     def _hash(self, cfg: CfgNode, seed: int) -> str:
         return config_hash(cfg, seed, self.filled_in)
 
-    def recorded(self) -> dict[str, Any] | None:
+    def read_record(self) -> dict[str, Any] | None:
         """See `Step`.
 
         Raises:
@@ -132,9 +132,9 @@ class TrainingRun(Step):
     @property
     def predictions(self) -> Path:
         """The run's result file."""
-        return self.predictions_in(self.folder)
+        return self.find_predictions(self.folder)
 
-    def predictions_in(self, folder: Path) -> Path:
+    def find_predictions(self, folder: Path) -> Path:
         """Return the path of the result file of an evaluation whose `OUTPUT_DIR` is `folder`."""
         name = self.config().DATASETS.TEST[0]
         return folder / "inference" / name / "coco_instances_results.json"
@@ -160,7 +160,7 @@ class TrainingRun(Step):
         """
         if resume:
             return
-        self.recorded()  # raises before anything is deleted that is not a run's
+        self.read_record()  # raises before anything is deleted that is not a run's
         shutil.rmtree(self.folder, ignore_errors=True)
         require_writable(self.folder)
         if inputs := self.inputs():

@@ -48,7 +48,7 @@ class ComparisonRun(TrainingRun):
     @property
     def rois_file(self) -> Path:
         """The result file whose boxes are the RoIs of the masks."""
-        return self.predictions_in(self.unvoted) if self.is_fcis else self.predictions
+        return self.find_predictions(self.unvoted) if self.is_fcis else self.predictions
 
     @property
     def measured_files(self) -> list[Path]:
@@ -71,13 +71,13 @@ class UnvotedEvaluation(Step):
         )
         self.run, self.folder = run, run.unvoted
 
-    def recipe(self) -> dict[str, Any]:
+    def find_recipe(self) -> dict[str, Any]:
         """See `Step`."""
         cfg = self.run.config()
         cfg.MODEL.FCIS.MASK_VOTING = False
         return {"config_sha256": self._hash(cfg)}
 
-    def recorded(self) -> dict[str, Any] | None:
+    def read_record(self) -> dict[str, Any] | None:
         """See `Step`; the record is the evaluation's `config.yaml`."""
         if not self.record.is_file():
             return None

@@ -136,9 +136,12 @@ class LineageRun(TrainingRun):
         files = [*cfg.DATASETS.PROPOSAL_FILES_TRAIN, *cfg.DATASETS.PROPOSAL_FILES_TEST]
         found: dict[str, Any] = {}
         if cfg.MODEL.LOAD_PROPOSALS:
-            found["proposals"] = {Path(file).stem: _checksum(Path(file)) for file in files}
+            found["proposals"] = {Path(file).stem: _hash_if_there(Path(file)) for file in files}
         if self.base:
-            found["base"] = {"run": self.base.sha256(), "weights": _checksum(self.base.weights)}
+            found["base"] = {
+                "run": self.base.sha256(),
+                "weights": _hash_if_there(self.base.weights),
+            }
         return found
 
     def is_complete(self) -> bool:
@@ -166,16 +169,16 @@ def _get_proposal_options(cfg: CfgNode, root: Path) -> list[str]:
     ]
 
 
-def _checksum(path: Path) -> str:
+def _hash_if_there(path: Path) -> str:
     try:
         status = path.stat()
     except OSError:
         return ""
-    return _sha256(path, status.st_mtime_ns, status.st_size)
+    return _hash_file(path, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=16)
-def _sha256(path: Path, mtime: int, size: int) -> str:
+def _hash_file(path: Path, mtime: int, size: int) -> str:
     """Return the SHA-256 of a file that was last written at `mtime`."""
     del mtime, size  # for the cache: the file has changed if they have
     return file_sha256(str(path))
