@@ -13,6 +13,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,4 +154,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mask_rcnn_ext").setLevel(logging.INFO)  # what is drawn, skipped, run again
+    # The training must not continue alone when this process is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())
