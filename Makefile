@@ -4,16 +4,11 @@
 PYTHON ?= python3
 PY ?= .venv/bin/python
 
-DEMO_CONFIG := configs/shapes/mask_rcnn_tiny_FPN.yaml
 DEMO := output/demo
-SOURCES := train_net.py $(wildcard tools/make_report.py configs/shapes/*.yaml) \
-	$(shell find mask_rcnn_ext -name '*.py' -o -path '*/templates/*' -type f)
-
 COMPARE := output/compare
 LINEAGE := output/lineage
 
 .DEFAULT_GOAL := help
-.DELETE_ON_ERROR:
 .PHONY: help setup demo compare lineage test lint check tables docs doctor clean clean-demo
 
 help:  ## list the targets
@@ -28,38 +23,19 @@ ifeq ($(PY),.venv/bin/python)
 	@$(PYTHON) tools/environment/setup_env.py
 endif
 
-demo: $(DEMO)/report.html  ## train Mask R-CNN on drawn shapes, evaluate it, write output/demo/report.html
-	@$(if $(DEMO_RAN),,echo "$(DEMO) is up to date; \`make clean-demo demo\` runs it again")
-	@$(PY) -c 'import json; print("mask AP", round(json.load(open("$(DEMO)/results.json"))["segm"]["AP"], 1))'
-	@echo "report  $(DEMO)/report.html"
+# The scripts decide what is out of date: a training by its config, data and code, a page by its runs and templates.
+demo: setup  ## train Mask R-CNN on drawn shapes, evaluate it, write output/demo/report.html
+	@$(PY) tools/run_demo.py --output $(DEMO)
 
-$(DEMO)/results.json: $(SOURCES) | setup
-	$(eval DEMO_RAN := yes)
-	@rm -rf $(DEMO)  # curves of an earlier run would go on in this one's
-	$(PY) train_net.py --config-file $(DEMO_CONFIG) OUTPUT_DIR $(DEMO)
-
-$(DEMO)/report.html: $(DEMO)/results.json | setup
-	$(eval DEMO_RAN := yes)
-	$(PY) tools/make_report.py $(DEMO)
-
-compare: $(COMPARE)/comparison.html  ## train Mask R-CNN and FCIS, three seeds each, and compare them where objects overlap
-	@$(if $(COMPARE_RAN),,echo "$(COMPARE) is up to date; trainings whose config has not changed are kept")
-	@$(if $(COMPARE_RAN),$(PY) projects/reproduction/make_tables.py)
+compare: setup  ## train Mask R-CNN and FCIS, three seeds each, and compare them where objects overlap
+	$(PY) projects/reproduction/run_comparison.py --output $(COMPARE)
+	@$(PY) projects/reproduction/make_tables.py
 	@echo "report  $(COMPARE)/comparison.html"
 
-$(COMPARE)/comparison.html: $(SOURCES) projects/reproduction/run_comparison.py tools/compare.py | setup
-	$(eval COMPARE_RAN := yes)
-	$(PY) projects/reproduction/run_comparison.py --output $(COMPARE)
-
-lineage: $(LINEAGE)/lineage.html  ## train R-CNN, Fast, Faster and Mask R-CNN, small, and set them side by side
-	@$(if $(LINEAGE_RAN),,echo "$(LINEAGE) is up to date; trainings whose config and proposals have not changed are kept")
-	@$(if $(LINEAGE_RAN),$(PY) projects/reproduction/make_tables.py)
-	@echo "report  $(LINEAGE)/lineage.html"
-
-$(LINEAGE)/lineage.html: $(SOURCES) $(wildcard configs/shapes/lineage/*.yaml) projects/reproduction/run_lineage.py \
-		tools/compute_proposals.py tools/train_rcnn_svm.py | setup
-	$(eval LINEAGE_RAN := yes)
+lineage: setup  ## train R-CNN, Fast, Faster and Mask R-CNN, small, and set them side by side
 	$(PY) projects/reproduction/run_lineage.py --output $(LINEAGE)
+	@$(PY) projects/reproduction/make_tables.py
+	@echo "report  $(LINEAGE)/lineage.html"
 
 test: setup  ## run the tests on two processes, offline
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
@@ -84,6 +60,6 @@ doctor: setup  ## say what is installed, what is wrong and how to fix it
 clean-demo:  ## remove the demo's output
 	rm -rf $(DEMO)
 
-clean: clean-demo  ## remove .venv, caches and builds too; data sets stay
+clean: clean-demo  ## also remove .venv, caches and builds; data sets stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,7 +13,7 @@ PACKAGE = REPO / "mask_rcnn_ext"
 FLOORS = (
     {"errors", "paper"},
     {"files"},
-    {"config", "layers"},
+    {"config", "fingerprint", "layers", "steps"},
     {"data", "modeling", "overlap"},
     {"checkpoint", "evaluation", "report"},
     {"model_zoo", "proposals"},

@@ -1,7 +1,7 @@
-"""Compute object proposals of data sets and store them as detectron2 reads them.
+"""Compute object proposals for data sets and store them in detectron2's format.
 
-For R-CNN and Fast R-CNN, whose boxes came from selective search, and for any model that is to train
-or be tested on stored proposals.
+R-CNN and Fast R-CNN need proposals of selective search; any model can be trained and tested on
+stored proposals.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.proposals.compute import compute_proposals, describe
-from mask_rcnn_ext.proposals.methods import Method, RPNMethod, SelectiveSearchMethod
-from mask_rcnn_ext.proposals.selective_search import MODES
+from mask_rcnn_ext.proposals.compute import ProposalMethod, compute_proposals, format_recipe
+from mask_rcnn_ext.proposals.rpn import RPNMethod
+from mask_rcnn_ext.proposals.selective_search import MODES, SelectiveSearchMethod
 
 _EPILOG = r"""
 For each data set the output folder gets DATASET.pkl, the proposals, and DATASET.json: settings,
-number, recall against the annotations, seconds. An interrupted command goes on where it stopped
-when it is given again. Own data is named as train_net.py names it: own_train and own_val.
+number, recall against the annotations, seconds. To continue an interrupted command, run it again.
+Your own data has the names that train_net.py gives it: own_train and own_val.
 
 Examples:
 
@@ -51,7 +51,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
     search = methods.add_parser(
         "selective-search",
-        help="of OpenCV: no training (R-CNN: --width 500 --min-size 20)",
+        help="OpenCV's, without training (R-CNN: --width 500 --min-size 20)",
         description="Selective search. R-CNN's code ran it with --width 500 --min-size 20.",
     )
     rpn = methods.add_parser("rpn", help="the RPN of a trained model")
@@ -63,24 +63,26 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=0,
         metavar="PIXELS",
-        help="of the image that is searched; the boxes are scaled back (default: as it is)",
+        help="resize the image to this width for the search (default: do not resize)",
     )
     search.add_argument(
         "--min-size",
         type=int,
         default=5,
         metavar="PIXELS",
-        help="of the searched image; boxes with a shorter side are dropped (default: 5)",
+        help="drop boxes with a shorter side in the searched image (default: 5)",
     )
     search.add_argument(
-        "--seed", type=int, default=0, help="of the order, which is partly random (default: 0)"
+        "--seed", type=int, default=0, help="seed of the order, which is partly random (default: 0)"
     )
-    rpn.add_argument("--config-file", required=True, metavar="FILE", help="of the trained model")
+    rpn.add_argument(
+        "--config-file", required=True, metavar="FILE", help="config of the trained model"
+    )
     rpn.add_argument(
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
-        help="config keys, last of all: MODEL.WEIGHTS FILE, and others",
+        help="config keys, after all options: MODEL.WEIGHTS FILE, and others",
     )
     return parser.parse_args(argv)
 
@@ -91,26 +93,32 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         "--dataset", nargs="+", default=[], metavar="NAME", help="in detectron2's catalog"
     )
     for split in ("train", "val"):
-        data.add_argument(f"--{split}-json", default="", metavar="FILE", help="own COCO json")
-        data.add_argument(f"--{split}-images", default="", metavar="DIR", help="its images")
+        data.add_argument(f"--{split}-json", default="", metavar="FILE", help="your own COCO json")
+        data.add_argument(
+            f"--{split}-images", default="", metavar="DIR", help="folder of its images"
+        )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
-        "--topk", type=int, default=2000, metavar="N", help="the most per image (default: 2000)"
+        "--topk",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="highest number per image (default: 2000)",
     )
     parser.add_argument(
         "--processes",
         type=int,
         default=1,
         metavar="N",
-        help="each works on one CPU core, or GPU (default: 1); they change no result",
+        help="processes, each on one CPU core or GPU (default: 1); results do not depend on it",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace proposals of other settings"
     )
 
 
-def build_method(args: argparse.Namespace) -> Method:
-    """Return what the command line asks for."""
+def build_method(args: argparse.Namespace) -> ProposalMethod:
+    """Return the method that the command line asks for."""
     if args.method == "rpn":
         return RPNMethod(load_config(args.config_file, args.opts), args.topk)
     return SelectiveSearchMethod(
@@ -119,7 +127,7 @@ def build_method(args: argparse.Namespace) -> Method:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compute the proposals, and print a line and a file per data set."""
+    """Compute the proposals; print a line and the file of each data set."""
     own = (args.train_json, args.train_images, args.val_json, args.val_images)
     if not any(own) and not args.dataset:
         raise UserError(
@@ -138,7 +146,7 @@ def run(args: argparse.Namespace) -> None:
             method, names, args.output, processes=args.processes, overwrite=args.overwrite
         )
     for name, recipe in recipes.items():
-        print(describe(name, recipe))
+        print(format_recipe(name, recipe))
         print(Path(args.output, f"{name}.pkl"))
 
 
@@ -149,6 +157,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    # It says which proposals were there already.
-    logging.getLogger("mask_rcnn_ext.proposals.compute").setLevel(logging.INFO)
+    logging.getLogger("mask_rcnn_ext.steps").setLevel(logging.INFO)  # what is skipped or resumed
     sys.exit(main())

@@ -27,8 +27,8 @@ from mask_rcnn_ext.files import atomic_open, require_writable
 from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
 from mask_rcnn_ext.prediction.image_files import ImageFile, find_images, predict_files
 from mask_rcnn_ext.prediction.predictor import resolve_config
-from mask_rcnn_ext.proposals.of_images import ImagePropose, require_propose, searching
 from mask_rcnn_ext.proposals.selective_search import MODES
+from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
 from mask_rcnn_ext.report.drawing.pictures import draw_instances
 
 SMALLEST_PICTURE = 480  # pixels of the longer side; smaller images are enlarged, for the labels
@@ -132,7 +132,7 @@ def proposing(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None:
     if given and not args.selective_search:
         raise UserError("--search-width and --search-min-size need --selective-search MODE")
     require_propose(cfg, args.selective_search is not None)
-    return searching(cfg, mode=args.selective_search, **given) if args.selective_search else None
+    return make_search(cfg, mode=args.selective_search, **given) if args.selective_search else None
 
 
 def predict(args: argparse.Namespace) -> int:

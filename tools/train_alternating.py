@@ -1,6 +1,6 @@
 """Train RPN and detector in turns, in the four steps of Faster R-CNN, until one network has both.
 
-The arguments are those of train_net.py; results.json and the model are those of the whole network.
+It takes the arguments of train_net.py; results.json and model_final.pth are of the whole network.
 """
 
 import sys
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 from mask_rcnn_ext.engine.launch import launch, run_as_command
 from mask_rcnn_ext.recipes.alternating import train_alternating
-from mask_rcnn_ext.recipes.stages import stage_parser
+from mask_rcnn_ext.recipes.stages import make_stage_parser
 
 _EPILOG = r"""
 Section 3.2 of Faster R-CNN (arXiv:1506.01497): (1) the RPN alone and (2) a detector on its
 proposals, both from MODEL.WEIGHTS; then, on the fixed features of that detector, (3) a new RPN and
 (4) the detector's heads on its proposals. Every step has the config's own SOLVER. In OUTPUT_DIR:
-step1_rpn, step2_detector, step3_rpn, step4_detector (each a run of its own; those of the RPN have
-the proposals), and the whole network, which needs no stored proposals. --resume skips finished
-steps, goes on with an interrupted one, and makes anew what depends on a step that has changed.
+step1_rpn, step2_detector, step3_rpn, step4_detector (each is a run; the RPN's have the proposals),
+and the whole network, which needs no stored proposals. --resume skips finished steps, continues an
+interrupted one, and makes steps again that depend on a step that has changed.
 
 Examples:
 
@@ -32,7 +32,7 @@ Examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = stage_parser(_EPILOG, rpn="both trainings of the RPN").parse_args(argv)
+    args = make_stage_parser(_EPILOG, rpn="both trainings of the RPN").parse_args(argv)
     return run_as_command(lambda: launch(train_alternating, args))
 
 

@@ -1,18 +1,18 @@
-"""Fit R-CNN's own second stage, linear SVMs and box regression, to a network that was trained.
+"""Fit R-CNN's second stage, linear SVMs and box regression, to a trained network.
 
-The arguments are those of train_net.py; MODEL.WEIGHTS are those of the trained network.
+It takes the arguments of train_net.py; MODEL.WEIGHTS is the file of the trained network.
 """
 
 import sys
 from collections.abc import Sequence
 
 from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.recipes.rcnn_svm import svm_parser, train_rcnn_svm
+from mask_rcnn_ext.recipes.rcnn_svm import make_svm_parser, train_rcnn_svm
 
 _EPILOG = r"""
 Section 2.3 and appendices B and C of R-CNN (arXiv:1311.2524): one SVM per class on the box head's
 output, with hard negative mining in one pass over the training images, and one ridge regression per
-class on the backbone's map. The network stays as it is. In OUTPUT_DIR: what every run leaves.
+class on the backbone's map. The network does not change. OUTPUT_DIR gets the usual files of a run.
 
 Example, small:
 
@@ -26,7 +26,7 @@ Example, small:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = svm_parser(_EPILOG).parse_args(argv)
+    args = make_svm_parser(_EPILOG).parse_args(argv)
     return run_as_command(lambda: launch(train_rcnn_svm, args))
 
 

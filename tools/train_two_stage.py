@@ -1,20 +1,20 @@
 """Train an RPN first, then Mask R-CNN on its stored proposals, as the paper did for its ablations.
 
-The arguments are those of train_net.py; results.json and the model are those of the second stage.
+It takes the arguments of train_net.py; results.json and model_final.pth are of the second stage.
 """
 
 import sys
 from collections.abc import Sequence
 
 from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.recipes.stages import stage_parser
+from mask_rcnn_ext.recipes.stages import make_stage_parser
 from mask_rcnn_ext.recipes.two_stage import train_two_stages
 
 _EPILOG = r"""
 Both stages start from MODEL.WEIGHTS, and features are not shared (section 3.1 of the paper). The
-paper does not give the schedule of the first stage; it is the config's own, unless --rpn-opts says
-otherwise. In OUTPUT_DIR: rpn/ (a run of its own; its results.json has the proposals' recall),
-proposals/, and the second stage. --resume skips a finished stage and goes on with the other.
+paper does not give the schedule of the first stage; it is the config's own, unless --rpn-opts
+changes it. In OUTPUT_DIR: rpn/ (a run whose results.json has the recall of the proposals),
+proposals/, and the second stage. --resume skips a finished stage and continues the other.
 
 Examples:
 
@@ -34,7 +34,7 @@ Another model on the same proposals, without training the RPN again:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = stage_parser(_EPILOG).parse_args(argv)
+    args = make_stage_parser(_EPILOG).parse_args(argv)
     return run_as_command(lambda: launch(train_two_stages, args))
 
 

@@ -33,7 +33,11 @@ from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
 from ..modeling.precision import get_amp_dtype, inference_autocast, prepare_model
 from ..modeling.test_time_augmentation import add_tta_results, make_tta_config, require_tta
-from ..proposals.stored import proposals_explained, require_proposal_files, training_dicts
+from ..proposals.file import (
+    explain_proposal_errors,
+    load_training_dicts,
+    require_proposal_files,
+)
 from .hooks import RunRecord, StepSeed
 from .optimizer import build_optimizer
 from .progress import ProgressWriter
@@ -130,7 +134,7 @@ class Trainer(DefaultTrainer):
                 f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}: expected a multiple of the "
                 f"{world} processes"
             )
-        dicts = training_dicts(cfg)
+        dicts = load_training_dicts(cfg)
         return TrainLoader(
             dicts,
             cls.build_mapper(cfg, is_train=True),
@@ -238,7 +242,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """See :meth:`DefaultTrainer.build_test_loader`."""
-        with proposals_explained(cfg, cfg.DATASETS.PROPOSAL_FILES_TEST):
+        with explain_proposal_errors(cfg, cfg.DATASETS.PROPOSAL_FILES_TEST):
             mapper = cls.build_mapper(cfg, is_train=False)
             return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 

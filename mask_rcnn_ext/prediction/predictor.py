@@ -19,7 +19,7 @@ from ..data.images import BGRArray, ImageLike, read_bgr
 from ..errors import UserError
 from ..model_zoo import get_config
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
-from ..proposals.of_images import ImagePropose, image_proposals, require_propose
+from ..proposals.single_images import ImagePropose, propose_boxes, require_propose
 
 __all__ = ["Predictor", "resolve_config"]
 
@@ -68,7 +68,7 @@ class Predictor:
         propose: for a model without an RPN (MODEL.LOAD_PROPOSALS), and for no other: a function of
             an image, (H, W, 3) uint8 BGR, that gives boxes, (N, 4) XYXY in its pixels, and logits,
             (N,), of which the best DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST are used; see
-            `image_proposals.searching`.
+            `single_images.make_search`.
 
     Attributes:
         cfg: the config in use.
@@ -165,7 +165,7 @@ class Predictor:
         inputs = {"image": tensor, "height": height, "width": width}
         if self._propose is not None:
             topk = self.cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
-            inputs["proposals"] = image_proposals(
+            inputs["proposals"] = propose_boxes(
                 self._propose, bgr, resized.shape[:2], transform, topk
             )
         return inputs

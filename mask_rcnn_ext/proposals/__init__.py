@@ -1,1 +1,1 @@
-"""Stored object proposals: their files, how they are computed, and their recall."""
+"""Object proposals: files, methods that compute them, and recall."""

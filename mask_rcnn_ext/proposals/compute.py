@@ -1,66 +1,101 @@
-"""The proposals of data sets, stored as detectron2 reads them: what `compute_proposals.py` does.
+"""The proposals of whole data sets, computed by several processes: `tools/compute_proposals.py`.
 
-For each data set the folder gets `<name>.pkl`, in detectron2's format, and `<name>.json`, its
-recipe: what the proposals were made with, how many there are, their recall, and how long they took.
-While they are computed `<name>.parts` holds what is done.
+For each data set the output folder gets `<name>.pkl`, in detectron2's format, and `<name>.json`,
+its recipe: the settings, the number of proposals, their recall, and the seconds they took.
+
+Meanwhile `<name>.parts` holds what is computed. The images are split, in the order of the data set,
+into parts of `IMAGES_PER_PART`, whatever the number of processes. Each part is a file that is
+written atomically, so an interrupted computation only computes the parts without a file.
 """
 
 import contextlib
 import hashlib
 import json
-import logging
+import multiprocessing
+import os
 import shutil
-from collections.abc import Sequence
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
+import numpy.typing as npt
+import torch
 from detectron2.data import DatasetCatalog
-from detectron2.structures import BoxMode
 from tqdm import tqdm
 
 from ..data.catalog import require_datasets
 from ..errors import UserError
-from ..files import read_json_or_none, require_writable, write_json
+from ..files import atomic_open, read_json_or_none, require_writable, write_json
+from ..steps import Step, find_change, run_step
 from .file import write_proposal_file
-from .methods import Method
-from .parts import IMAGES_PER_PART, Proposals, compute_parts, read_parts
-from .recall import proposal_recall
+from .recall import measure_recall, read_objects
 
-__all__ = ["compute_proposals", "describe"]
+__all__ = ["IMAGES_PER_PART", "ProposalMethod", "Propose", "compute_proposals", "format_recipe"]
 
-logger = logging.getLogger(__name__)
+IMAGES_PER_PART = 10
+# A fork of a process that has threads, such as torch's, can hang. The fork server has none, and
+# imports this package once for all processes.
+_START = "forkserver"
 
-_SETTINGS = "settings.json"  # in the folder of the parts
+Floats = npt.NDArray[np.float32]
+Record = dict[str, Any]
+
+# A record of a data set (`file_name`, `image_id`, `height`, `width`) -> boxes, (N, 4) XYXY in
+# pixels of the image, and their scores, (N,), descending.
+Propose = Callable[[Record], tuple[Floats, Floats]]
+
+
+class ProposalMethod(Protocol):
+    """A way to propose boxes. It must be picklable, since other processes get a copy."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the boxes of an image, as json can hold it."""
+
+    def start(self, rank: int) -> Propose:
+        """Return the function that proposes boxes; called once in each process.
+
+        Args:
+            rank: the number of the process, from 0.
+        """
 
 
 def compute_proposals(
-    method: Method,
+    method: ProposalMethod,
     names: Sequence[str],
     output: str | Path,
     *,
     processes: int = 1,
     overwrite: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Compute and store the proposals of data sets; go on where an earlier call was interrupted.
+    """Compute and store the proposals of data sets; continue an interrupted computation.
 
-    Proposals that are there, of the same method, settings and images, are left as they are. Images
-    are the same when their ids and the names and sizes of their files are; annotations, of which
-    the recall is, do not count.
+    Proposals of the same method, settings and images are not computed again. Images count as the
+    same if their ids, file names and file sizes are; their annotations do not count, although the
+    recall is measured on them.
 
     Args:
-        method: what proposes.
-        names: of registered data sets.
-        output: folder of the files.
-        processes: that compute, see `compute_parts`.
-        overwrite: replace what was made with other settings, which is an error otherwise.
+        method: the method that proposes boxes.
+        names: names of registered data sets.
+        output: the folder to write to.
+        processes: the number of processes. Each works on one CPU core, so their number changes no
+            result. More than 1 starts new Python processes: call this from a script that is guarded
+            by `if __name__ == "__main__"`.
+        overwrite: replace proposals of other settings, which are an error otherwise.
 
     Returns:
         Data set -> recipe.
 
     Raises:
-        UserError: a data set is unknown or not there, `output` cannot be written to or holds
-            proposals of other settings, or see `compute_parts`.
+        UserError: a data set is unknown or not there; `output` cannot be written to or holds
+            proposals of other settings; an image cannot be read; the method cannot start; or a
+            process was killed.
     """
     names = list(dict.fromkeys(names))
     if processes < 1:
@@ -69,19 +104,22 @@ def compute_proposals(
     settings, folder = method.settings(), Path(output)
     existed = folder.exists()
     require_writable(folder)
+    recipes = {}
     try:
-        return {
-            name: _compute(method, settings, name, folder, processes, overwrite) for name in names
-        }
+        for name in names:
+            step = _Computation(method, settings, name, folder, processes, overwrite)
+            run_step(step)
+            recipes[name] = read_json_or_none(str(step.record))
     except UserError:
         if not existed:
-            with contextlib.suppress(OSError):  # something is done: it stays
+            with contextlib.suppress(OSError):  # not empty: something was computed
                 folder.rmdir()
         raise
+    return recipes
 
 
-def describe(name: str, recipe: dict[str, Any]) -> str:
-    """Return the recipe of a data set's proposals as one line."""
+def format_recipe(name: str, recipe: dict[str, Any]) -> str:
+    """Return one line about a data set's proposals: their number, time and recall."""
     recall = recipe["recall"]
     parts = [
         f"{name}: {recipe['images']} images",
@@ -96,96 +134,257 @@ def describe(name: str, recipe: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _compute(
-    method: Method,
-    settings: dict[str, Any],
-    name: str,
-    output: Path,
-    processes: int,
-    overwrite: bool,
-) -> dict[str, Any]:
-    records: list[dict[str, Any]] = DatasetCatalog.get(name)
-    ids = [[record["image_id"], *_file(record["file_name"])] for record in records]
-    images = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
-    settings = {"data_set": name, **settings, "images": len(records), "images_sha256": images}
-    file, note, parts = (output / f"{name}{end}" for end in (".pkl", ".json", ".parts"))
-    former = read_json_or_none(str(note))
-    if file.is_file() and _difference(former, settings) is None:
-        shutil.rmtree(parts, ignore_errors=True)
-        logger.info("%s is there already, of these settings.", file)
-        return dict(former)
-    _begin(file, note, parts, {**settings, "images_per_part": IMAGES_PER_PART}, overwrite)
-    try:
-        with tqdm(total=len(records), desc=name, unit="image", disable=None) as bar:
-            compute_parts(method, records, parts, processes=processes, progress=bar.update)
-    except UserError:
-        if not any(parts.glob("*.npz")):  # nothing that is worth keeping
-            shutil.rmtree(parts, ignore_errors=True)
-        raise
-    found = read_parts(records, parts)
-    write_proposal_file(file, [r["image_id"] for r in records], found.boxes, found.logits)
-    recipe = {
-        **settings,
-        "proposals_per_image": sum(map(len, found.boxes)) / max(len(records), 1),
-        "seconds_per_image": found.seconds / max(len(records), 1),
-        "recall": _recall(records, found),
-    }
-    write_json(str(note), recipe)
-    shutil.rmtree(parts, ignore_errors=True)
-    return recipe
+class _Computation(Step):
+    """The proposals of one data set; see the module for the files."""
 
+    def __init__(
+        self,
+        method: ProposalMethod,
+        settings: dict[str, Any],
+        name: str,
+        output: Path,
+        processes: int,
+        overwrite: bool,
+    ) -> None:
+        self.file, self.parts = output / f"{name}.pkl", output / f"{name}.parts"
+        super().__init__(f"Proposals for {name}", output / f"{name}.json", [self.file])
+        self.method, self.processes, self.overwrite = method, processes, overwrite
+        self.name, self.settings = name, settings
+        self.records: list[Record] = DatasetCatalog.get(name)
+        self.statistics: dict[str, Any] = {}
 
-def _file(path: str) -> tuple[str, int]:
-    """Return an image's name and its size in bytes, -1 of none: not its place, which may change."""
-    return Path(path).name, Path(path).stat().st_size if Path(path).is_file() else -1
+    def find_recipe(self) -> dict[str, Any]:
+        ids = []
+        for record in self.records:
+            path = Path(record["file_name"])  # its folder may change
+            ids.append(
+                [record["image_id"], path.name, path.stat().st_size if path.is_file() else -1]
+            )
+        images = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+        count = {"images": len(ids), "images_sha256": images}
+        return {"data_set": self.name, **self.settings, **count}
 
+    def read_record(self) -> dict[str, Any] | None:
+        """Return the recipe of the file if it is up to date, else of the parts if there are any."""
+        finished: dict[str, Any] = read_json_or_none(str(self.record)) or {}
+        started = read_json_or_none(str(self._started))
+        if self.is_complete():
+            return finished
+        if started and started.get("images_per_part") != IMAGES_PER_PART:
+            started = {}
+        if started is not None and (
+            self._has_parts() or not find_change(started, self.find_recipe())
+        ):
+            return dict(started)
+        return finished if self.file.exists() else None
 
-def _begin(file: Path, note: Path, parts: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Make the folder of the parts, unless it is there, of these settings.
-
-    Raises:
-        UserError: there are parts or proposals of other settings, and they are to stay.
-    """
-    started = read_json_or_none(str(parts / _SETTINGS))
-    if started is not None and _difference(started, settings) is None:
-        return
-    if not any(parts.glob("*.npz")):
-        started = None  # it was interrupted before its first part
-    earlier = started if started is not None else read_json_or_none(str(note))
-    if not overwrite and (started is not None or file.exists()):
-        what = file if file.exists() else parts
-        why = _difference(earlier, settings)
-        raise UserError(
-            f"{what} is there already, {why}. Give another --output, or --overwrite to replace it"
+    def is_complete(self) -> bool:
+        return self.file.is_file() and not find_change(
+            read_json_or_none(str(self.record)), self.find_recipe()
         )
-    shutil.rmtree(parts, ignore_errors=True)
-    note.unlink(missing_ok=True)  # from here on the file is not vouched for
-    write_json(str(parts / _SETTINGS), settings)
+
+    def is_resumable(self) -> bool:
+        return self._started.is_file()
+
+    @property
+    def _started(self) -> Path:
+        return self.parts / "settings.json"
+
+    def _has_parts(self) -> bool:
+        return any(self.parts.glob("*.npz"))
+
+    def require_replaceable(self, change: str) -> None:
+        if not self.overwrite:
+            what = self.file if self.file.exists() else self.parts
+            raise UserError(
+                f"{what} is there already, {change}. Give another --output, or --overwrite to "
+                "replace it"
+            )
+
+    def start(self, resume: bool) -> None:
+        if not resume:
+            shutil.rmtree(self.parts, ignore_errors=True)
+            self.record.unlink(missing_ok=True)
+            write_json(
+                str(self._started), {**self.find_recipe(), "images_per_part": IMAGES_PER_PART}
+            )
+
+    def make(self, resume: bool) -> None:
+        records = self.records
+        try:
+            with tqdm(total=len(records), desc=self.name, unit="image", disable=None) as bar:
+                _compute_parts(self.method, records, self.parts, self.processes, bar.update)
+        except UserError:
+            if not self._has_parts():
+                shutil.rmtree(self.parts, ignore_errors=True)
+            raise
+        boxes, logits, seconds = _read_parts(records, self.parts)
+        write_proposal_file(self.file, [r["image_id"] for r in records], boxes, logits)
+        recall = measure_recall(zip(boxes, map(read_objects, records), strict=True))
+        self.statistics = {
+            "proposals_per_image": sum(map(len, boxes)) / max(len(records), 1),
+            "seconds_per_image": seconds / max(len(records), 1),
+            "recall": recall if recall["objects"] else None,
+        }
+
+    def finish(self) -> None:
+        write_json(str(self.record), {**self.find_recipe(), **self.statistics})
+        shutil.rmtree(self.parts, ignore_errors=True)
 
 
-def _difference(earlier: Any, settings: dict[str, Any]) -> str | None:
-    """Return in which setting `earlier` is another, in words; None: in none."""
-    if not isinstance(earlier, dict):
-        return "of unknown settings"
-    for key, value in settings.items():
-        if key not in earlier:
-            return f"made without {key}"
-        if earlier[key] != value:
-            return f"made with {key} {earlier[key]}, now it is {value}"
-    return None
+def _compute_parts(
+    method: ProposalMethod,
+    records: Sequence[Record],
+    folder: Path,
+    processes: int,
+    progress: Callable[[int], object],
+) -> None:
+    """Compute the parts that have no file in `folder` yet.
+
+    Args:
+        method: the method that proposes boxes.
+        records: the records of the images.
+        folder: the folder of the parts; it exists.
+        processes: the number of processes.
+        progress: called with a number of finished images, at first the images of an earlier call.
+    """
+    missing = []
+    for path, part in _split(records, folder):
+        if path.is_file():
+            progress(len(part))
+        else:
+            missing.append((path, part))
+    if not missing:
+        return
+    processes = min(processes, len(missing))
+    with _limit_threads():
+        propose = method.start(0)  # with several processes: a mistake is reported here, once
+        if processes == 1:
+            for path, part in missing:
+                _compute_part(path, part, propose, progress)
+            return
+    del propose
+    _compute_in_processes(method, missing, processes, progress)
 
 
-def _recall(records: Sequence[dict[str, Any]], found: Proposals) -> dict[str, float] | None:
-    """Return the recall, None where no image has an object."""
+def _read_parts(
+    records: Sequence[Record], folder: Path
+) -> tuple[list[Floats], list[Floats], float]:
+    """Return boxes and logits of all images, and the seconds that one process would have taken."""
+    boxes: list[Floats] = []
+    logits: list[Floats] = []
+    seconds = 0.0
+    for path, _ in _split(records, folder):
+        try:
+            with np.load(path, allow_pickle=False) as part:
+                ends = np.cumsum(part["counts"])[:-1]
+                boxes += np.split(part["boxes"], ends)
+                logits += np.split(part["logits"], ends)
+                seconds += float(part["seconds"])
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{path} is gone: is another run of this command at work in the same folder? Wait "
+                "for it, then run this again"
+            ) from error
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise UserError(f"{path} is damaged: delete it and run this again") from error
+    # Copies, so that no array keeps its whole part in memory.
+    return [b.copy() for b in boxes], [score.copy() for score in logits], seconds
 
-    def objects(record: dict[str, Any]) -> np.ndarray:
-        boxes = [
-            BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS)
-            for a in record.get("annotations", ())
-            if not a.get("iscrowd", 0)
-        ]
-        return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
-    pairs = zip(found.boxes, map(objects, records), strict=True)
-    recall = proposal_recall(pairs)
-    return recall if recall["objects"] else None
+def _split(records: Sequence[Record], folder: Path) -> Iterator[tuple[Path, Sequence[Record]]]:
+    for start in range(0, len(records), IMAGES_PER_PART):
+        path = folder / f"{start // IMAGES_PER_PART:06d}.npz"
+        yield path, records[start : start + IMAGES_PER_PART]
+
+
+def _compute_part(
+    path: Path, part: Sequence[Record], propose: Propose, progress: Callable[[int], object]
+) -> None:
+    found = []
+    # On a CPU that other programs use too, only the time of this thread says what the work costs.
+    clock = time.perf_counter if torch.cuda.is_initialized() else time.thread_time
+    start = clock()
+    for record in part:
+        found.append(propose(record))
+        progress(1)
+    seconds = clock() - start
+    with atomic_open(path) as file:
+        np.savez(
+            file,
+            boxes=np.concatenate([np.zeros((0, 4), np.float32), *(boxes for boxes, _ in found)]),
+            logits=np.concatenate([np.zeros(0, np.float32), *(logits for _, logits in found)]),
+            counts=np.array([len(boxes) for boxes, _ in found], dtype=np.int64),
+            seconds=np.float64(seconds),
+        )
+
+
+@contextlib.contextmanager
+def _limit_threads() -> Iterator[None]:
+    """Use one thread in this process."""
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+
+
+def _compute_in_processes(
+    method: ProposalMethod,
+    missing: Sequence[tuple[Path, Sequence[Record]]],
+    processes: int,
+    progress: Callable[[int], object],
+) -> None:
+    context = multiprocessing.get_context(_START)
+    if _START == "forkserver":
+        context.set_forkserver_preload([__name__])
+    ranks = context.Value("i", 0)
+    needed = ("file_name", "image_id", "height", "width")
+    with ProcessPoolExecutor(processes, context, _start_process, (method, ranks)) as pool:
+        try:
+            jobs = {
+                pool.submit(_work, path, [{k: r[k] for k in needed if k in r} for r in part]): part
+                for path, part in missing
+            }
+            for job in as_completed(jobs):
+                job.result()
+                progress(len(jobs[job]))
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process was killed, most likely because memory ran out. Run this again with a "
+                "smaller --processes; finished parts are kept"
+            ) from error
+        except BaseException:
+            # Each process finishes its part; the parts that wait are cancelled.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+_propose: Propose | None = None  # of this process, when it is one of several
+
+
+def _start_process(method: ProposalMethod, ranks: Any) -> None:
+    global _propose
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process tells the others to end
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)  # the parent was killed, so nothing else would end this process
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    with ranks.get_lock():
+        rank = ranks.value
+        ranks.value += 1
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _propose = method.start(rank)
+
+
+def _work(path: Path, part: Sequence[Record]) -> None:
+    assert _propose is not None
+    _compute_part(path, part, _propose, lambda images: None)

@@ -1,28 +1,31 @@
 """Selective search (Uijlings et al., IJCV 2013): object proposals without learning.
 
-The boxes of R-CNN (arXiv:1311.2524, section 2.1) and Fast R-CNN. R-CNN uses the "fast" mode, about
-2000 regions per image; its published code enlarges or reduces the image to a width of 500 pixels
-first and drops boxes with a side under 20 of those pixels. The search itself is OpenCV's
-(`cv2.ximgproc.segmentation`), which only its contrib distributions have. It departs from the
-authors' MATLAB code, so the boxes are not theirs, and on small drawn images they are far fewer.
+R-CNN (arXiv:1311.2524, section 2.1) and Fast R-CNN classify these boxes. R-CNN uses the "fast"
+mode, about 2000 regions per image; its published code first resizes the image to a width of 500
+pixels and drops boxes with a side under 20 pixels. The search itself is OpenCV's
+(`cv2.ximgproc.segmentation`), which only the contrib distributions have. OpenCV's code differs from
+the authors' MATLAB code, so the boxes differ too, and on small drawn images there are far fewer.
 """
 
 import ctypes
 import importlib.metadata
 import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..data.images import read_bgr
 from ..errors import UserError
 
-__all__ = ["MODES", "require_selective_search", "selective_search"]
+__all__ = ["MODES", "SelectiveSearchMethod", "require_selective_search", "selective_search"]
 
 Floats = npt.NDArray[np.float32]
 
-# Which colour spaces, similarities and scales of the first segmentation are combined.
+# Mode -> OpenCV's method. A mode combines colour spaces, similarities and scales.
 MODES = {
     "fast": "switchToSelectiveSearchFast",
     "quality": "switchToSelectiveSearchQuality",
@@ -35,21 +38,24 @@ _DISTRIBUTIONS = (
 
 
 def require_selective_search() -> None:
-    """Raise unless the installed OpenCV has selective search.
+    """Check that the installed OpenCV has selective search.
 
     Raises:
-        UserError: it has not; the message has the commands that exchange it for one that has, of
-            the same version.
+        UserError: it does not. The message has the commands that replace OpenCV with a distribution
+            of the same version that has it.
     """
     if hasattr(getattr(cv2, "ximgproc", None), "segmentation"):
         return
-    there = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
-    found = [name for name in _DISTRIBUTIONS if name in there]
+    installed = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    found = [name for name in _DISTRIBUTIONS if name in installed]
     wanted, pin, first = "opencv-contrib-python-headless", "", ""
     if found:
-        # All four are one module, cv2, and overwrite each other: only one may be installed.
+        # All four install the module cv2 and overwrite each other: only one may be installed.
         first = f"pip uninstall -y {' '.join(found)} && "
-        wanted, pin = found[0].replace("opencv-python", "opencv-contrib-python"), there[found[0]]
+        wanted, pin = (
+            found[0].replace("opencv-python", "opencv-contrib-python"),
+            installed[found[0]],
+        )
     raise UserError(
         f"selective search: OpenCV {cv2.__version__} has no cv2.ximgproc, which only its contrib "
         f"distributions have. Exchange it: {first}pip install {wanted}{pin and '=='}{pin} (the "
@@ -67,24 +73,24 @@ def selective_search(
     topk: int = 2000,
     seed: int = 0,
 ) -> Floats:
-    """Return the proposals of one image, the best first.
+    """Return the proposals of one image, best first.
 
-    They are ordered by their level in the hierarchy of regions times a random number, as the
-    authors order them. OpenCV draws that number from the C library's `rand`, which is seeded here,
-    so the same image gives the same boxes on one platform; not beside other threads that call it.
+    As in the authors' code, boxes are ordered by their level in the hierarchy of regions times a
+    random number. OpenCV draws it from the C library's `rand`, which is seeded here: on one
+    platform the same image gives the same boxes, unless another thread calls `rand`.
 
     Args:
         image: (H, W, 3), BGR.
-        image_id: with `seed` it decides the order.
+        image_id: the id of the image; with `seed` it decides the order.
         mode: one of `MODES`.
-        width: the image is resized to so many pixels before the search, its height in proportion,
-            bilinear; 0: searched as it is.
-        min_size: pixels of the searched image; boxes with a shorter side are dropped.
-        topk: the most boxes.
-        seed: another one gives another order, and so other boxes when there are more than `topk`.
+        width: the width in pixels that the image is resized to before the search (bilinear, height
+            in proportion). 0: not resized.
+        min_size: boxes with a shorter side, in pixels of the resized image, are dropped.
+        topk: the highest number of boxes.
+        seed: decides the order, and so which boxes are kept when there are more than `topk`.
 
     Returns:
-        (N, 4), XYXY in pixels of `image`, inside it; no two are equal (OpenCV sees to that).
+        (N, 4), XYXY in pixels of `image`, inside the image; no two boxes are equal.
     """
     searched = image
     if width and width != image.shape[1]:
@@ -105,3 +111,52 @@ def _search(image: npt.NDArray[np.uint8], mode: str, seed: int) -> npt.NDArray[n
     getattr(search, MODES[mode])()
     ctypes.CDLL(None).srand(ctypes.c_uint(seed))
     return np.asarray(search.process(), dtype=np.int32).reshape(-1, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectiveSearchMethod:
+    """A `ProposalMethod`: selective search, see `selective_search` for the fields.
+
+    Selective search orders the boxes but does not score them: the first box gets the score 0, the
+    next one -1, and so on.
+    """
+
+    mode: str = "fast"
+    width: int = 0
+    min_size: int = 0
+    topk: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UserError: a value is out of range, or the installed OpenCV has no selective search.
+        """
+        if self.mode not in MODES:
+            raise UserError(f"--mode: expected {', '.join(MODES)}, got {self.mode!r}")
+        for name, least in (("width", 0), ("min_size", 0), ("topk", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option}: expected {least} or more, got {getattr(self, name)}")
+        require_selective_search()
+
+    def settings(self) -> dict[str, Any]:
+        """See `ProposalMethod`; other releases of OpenCV may give other boxes."""
+        return {"method": "selective-search", **asdict(self), "opencv": cv2.__version__}
+
+    def start(self, rank: int) -> Callable[[dict[str, Any]], tuple[Floats, Floats]]:
+        """See `ProposalMethod`."""
+        del rank
+        return self._propose
+
+    def _propose(self, record: dict[str, Any]) -> tuple[Floats, Floats]:
+        image = read_bgr(record["file_name"])
+        size, given = image.shape[:2], (record.get("height"), record.get("width"))
+        if None not in given and size != given:
+            raise UserError(
+                f"{record['file_name']}: expected {given[1]} x {given[0]} pixels (width x height) "
+                f"as its data set says, got {size[1]} x {size[0]}"
+            )
+        boxes = selective_search(image, image_id=record["image_id"], **asdict(self))
+        return boxes, -np.arange(len(boxes), dtype=np.float32)

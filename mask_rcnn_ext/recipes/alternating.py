@@ -3,211 +3,295 @@
 Faster R-CNN (Ren et al., arXiv:1506.01497), section 3.2, "4-Step Alternating Training":
 
 1. the RPN is trained from the pre-trained network;
-2. a detector is trained from the pre-trained network, too, on the proposals of step 1; nothing is
-   shared yet;
-3. the RPN is trained anew on the detector's layers, which are fixed where both read them;
-4. the detector's own layers are trained on, from step 2, on the proposals of step 3; the shared
-   layers are still fixed.
+2. a detector is trained from the pre-trained network on the proposals of step 1; the two networks
+   share nothing yet;
+3. an RPN is trained on the detector's layers; the layers that both read are fixed;
+4. the detector's own layers are trained further, from step 2, on the proposals of step 3; the
+   shared layers are still fixed.
 
 The result is one network: the backbone of step 2, the RPN of step 3, the heads of step 4. Mask
-R-CNN (section 4.4) shares its features so, too.
+R-CNN (section 4.4) shares its features in the same way.
 
-Details, and what the paper leaves open:
+Details, and choices that the paper leaves open:
 
-- every step has the config's own `SOLVER`, the RPN's with `--rpn-opts`: on COCO the paper has one
-  schedule for both, on PASCAL VOC the detector's is half as long;
+- every step has the config's own `SOLVER`, the RPN's steps with `--rpn-opts`. On COCO the paper has
+  one schedule for both, on PASCAL VOC the detector's is half as long;
 - in step 3 the layers of the RPN alone start fresh;
 - where heads and RPN read different feature maps, a layer of the backbone that only one of them
-  reads is not shared: it is trained with that one. So is the res5 of FCIS in step 4;
-- fixed layers have fixed batch statistics as well: those of step 2;
-- proposals are as many as in two-stage training, see `engine.two_stage`.
+  reads is not shared: it is trained with its reader. So is the res5 of FCIS in step 4;
+- fixed layers also keep the batch statistics of step 2;
+- there are as many proposals as in two-stage training, see `recipes.two_stage`.
 
-The folder of a run has one folder for each step, of which those of the RPN hold the proposals, and
-what every run has, of the whole network.
+A run's folder has one folder for each step (the RPN's folders hold the proposals) and the usual
+files of a run, for the whole network.
 """
 
 import argparse
-import logging
 import os
 import time
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
-from detectron2.modeling import build_model
+from detectron2.modeling import build_backbone, build_model
 from detectron2.utils import comm
-from torch import nn
 
 from ..checkpoint.checkpointer import Checkpointer
+from ..checkpoint.safe_load import load_torch
 from ..config import config_hash
 from ..engine.hooks import write_results
 from ..engine.prepare import prepared_run
 from ..engine.trainer import Trainer
-from ..files import atomic_open, file_sha256, read_json, read_json_or_none, write_json
-from ..modeling.freezing import freeze_parts
+from ..errors import UserError
+from ..files import atomic_open, file_sha256, read_json_or_none
+from ..modeling.freezing import find_parts, freeze_parts, is_within, trace_parameters
 from ..modeling.precision import prepare_model
-from ..proposals.stored import update_proposals
-from .alternating_steps import FOLDERS, Steps, final_weights, join_steps
-from .stages import (
-    build_trainer,
-    forget_checkpoint,
-    free_memory,
-    has_checkpoint,
-    is_finished,
-    new_folder,
-    require_resumable,
-    require_same_rpn,
-    rpn_options,
-    write_config,
-)
+from ..proposals.rpn import get_rpn_keys, plan_proposals
+from ..steps import Step, run_steps
+from .stages import TrainingStage, prepare_stages, require_resumable, split_rpn_options
+from .two_stage import RPNStage, make_first_stage, make_second_stage
 
-__all__ = ["train_alternating"]
+__all__ = ["FOLDERS", "StepConfigs", "join_steps", "make_step_configs", "train_alternating"]
 
-logger = logging.getLogger(__name__)
+FOLDERS = ("step1_rpn", "step2_detector", "step3_rpn", "step4_detector")
 
-# Keys that a step may be resumed with another value of: it trains on, or learns the same.
+# Keys that can change when a step is resumed: they only prolong the training, or change nothing.
 _MAY_CHANGE = (
     *("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD"),
-    *("MODEL.DEVICE", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS"),  # weights by their checksum
-    *("DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST"),  # so are proposals
+    *("MODEL.DEVICE", "DATALOADER.NUM_WORKERS"),
+    # The checksums of these files count instead.
+    *("MODEL.WEIGHTS", "DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST"),
 )
+
+
+class StepConfigs(NamedTuple):
+    """The configs of the four steps, each with its own `OUTPUT_DIR`."""
+
+    rpn: CfgNode
+    detector: CfgNode
+    shared_rpn: CfgNode
+    shared_detector: CfgNode
+
+
+def make_step_configs(joint: CfgNode, rpn_opts: list[str]) -> StepConfigs:
+    """Return the configs of the steps that train the model of `joint`.
+
+    Args:
+        joint: the config of the whole network. Its `OUTPUT_DIR` is the folder of the run.
+        rpn_opts: KEY, VALUE, ... for both trainings of the RPN.
+
+    Raises:
+        UserError: see `make_first_stage` and `make_second_stage`; or `rpn_opts` makes another
+            network.
+    """
+    as_asked = make_second_stage(joint)  # first, since it refuses a model without an RPN
+    rpn = make_first_stage(joint, rpn_opts, FOLDERS[0])
+    _require_one_network(make_first_stage(joint, [], FOLDERS[0]), rpn)
+    detectors = [_use_proposals(joint, as_asked, FOLDERS[i], FOLDERS[i + 1]) for i in (0, 2)]
+    rpn_parts, detector_parts = _find_shared_parts(rpn, as_asked)
+    weights = get_weights_path(detectors[0])
+    shared_rpn = _continue_from(rpn, weights, rpn_parts)
+    shared_rpn.OUTPUT_DIR = os.path.join(joint.OUTPUT_DIR, FOLDERS[2])
+    shared_detector = _continue_from(detectors[1], weights, detector_parts)
+    steps = StepConfigs(rpn, detectors[0], shared_rpn, shared_detector)
+    for step in steps:
+        step.freeze()
+    return steps
+
+
+def _require_one_network(without: CfgNode, rpn: CfgNode) -> None:
+    """Raise when `--rpn-opts` gives the RPN another network than the detector's."""
+    before, now = get_rpn_keys(without), get_rpn_keys(rpn)
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key):
+            raise UserError(
+                f"--rpn-opts: {key} is {now.get(key)} for the RPN, {before.get(key)} for the "
+                "detector, but the two become one network. Set it for both, without --rpn-opts"
+            )
+
+
+def _use_proposals(joint: CfgNode, detector: CfgNode, rpn_folder: str, folder: str) -> CfgNode:
+    """Return the config `detector`, moved to `folder`, with the proposals in `rpn_folder`."""
+    cfg = detector.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = os.path.join(joint.OUTPUT_DIR, folder)
+    proposals = os.path.abspath(os.path.join(joint.OUTPUT_DIR, rpn_folder, "proposals"))
+    for split in ("TRAIN", "TEST"):
+        key = f"PROPOSAL_FILES_{split}"
+        cfg.DATASETS[key] = tuple(
+            os.path.join(proposals, os.path.basename(file)) for file in cfg.DATASETS[key]
+        )
+    cfg.TEST.AUG.ENABLED, cfg.TEST.EXPECTED_RESULTS = False, []  # of the whole network
+    return cfg
+
+
+def _find_shared_parts(rpn: CfgNode, detector: CfgNode) -> tuple[list[str], list[str]]:
+    """Return the parts of the backbone that are fixed in step 3, and those fixed in step 4.
+
+    Step 3 fixes the layers that the heads read, step 4 the layers that the RPN reads. Usually both
+    read the whole backbone.
+    """
+    channels = len(rpn.MODEL.PIXEL_MEAN)
+    rpn_backbone, detector_backbone = build_backbone(rpn), build_backbone(detector)
+    read_by_rpn = trace_parameters(rpn_backbone, rpn.MODEL.RPN.IN_FEATURES, channels)
+    read_by_heads = trace_parameters(
+        detector_backbone, detector.MODEL.ROI_HEADS.IN_FEATURES, channels
+    )
+    return (
+        find_parts(rpn_backbone, read_by_heads, "backbone"),
+        find_parts(detector_backbone, read_by_rpn, "backbone"),
+    )
+
+
+def _continue_from(cfg: CfgNode, weights: str, frozen: Iterable[str]) -> CfgNode:
+    """Return a config that starts from `weights` and keeps the parts `frozen` fixed."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = weights
+    ext = cfg.MASK_RCNN_EXT
+    ext.FREEZE = [*ext.FREEZE, *(part for part in frozen if part not in ext.FREEZE)]
+    return cfg
+
+
+def join_steps(steps: StepConfigs) -> dict[str, torch.Tensor]:
+    """Return the state dict of the whole network.
+
+    Args:
+        steps: the configs of finished steps.
+
+    Returns:
+        All tensors of step 4, and the tensors of step 3 that are not shared.
+
+    Raises:
+        UserError: the shared layers of steps 3 and 4 differ, or a file is unreadable.
+    """
+    rpn, detector = (get_weights_path(step) for step in (steps.shared_rpn, steps.shared_detector))
+    rpn_state, detector_state = (load_torch(path)["model"] for path in (rpn, detector))
+    frozen = steps.shared_rpn.MASK_RCNN_EXT.FREEZE
+    shared = [part for part in frozen if is_within(part, ["backbone"])]
+    for name, value in rpn_state.items():
+        if is_within(name, shared) and not torch.equal(value, detector_state[name]):
+            raise UserError(
+                f"{name} is not the same in {rpn} and {detector}: expected steps of one run. "
+                "Train again, without --resume"
+            )
+    own = {name: value for name, value in rpn_state.items() if not is_within(name, shared)}
+    fixed = [*frozen, *steps.shared_detector.MASK_RCNN_EXT.FREEZE]
+    for name in own.keys() & detector_state.keys():
+        if not is_within(name, fixed) and not torch.equal(own[name], detector_state[name]):
+            raise UserError(
+                f"{name} was trained in step 3 and again in step 4, so that the two are not one "
+                "network: it lies in no part of the backbone that can be fixed separately. "
+                "Train in two stages (tools/train_two_stage.py) or jointly"
+            )
+    return {**detector_state, **own}
+
+
+def get_weights_path(cfg: CfgNode) -> str:
+    """Return the path of the weights at the end of a step."""
+    return os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+
+
+class _WholeNetwork(Step):
+    """The network that the steps make, evaluated."""
+
+    def __init__(self, joint: CfgNode, steps: StepConfigs, resume: bool) -> None:
+        record = os.path.join(joint.OUTPUT_DIR, "alternating.json")
+        title = f"The whole network, in {joint.OUTPUT_DIR}"
+        super().__init__(title, record, [get_weights_path(joint)])
+        self.joint, self.steps, self.resume = joint, steps, resume
+
+    def find_recipe(self) -> dict[str, Any]:
+        return {
+            "rpn_sha256": file_sha256(get_weights_path(self.steps.shared_rpn)),
+            "detector_sha256": file_sha256(get_weights_path(self.steps.shared_detector)),
+        }
+
+    def read_record(self) -> dict[str, Any] | None:
+        return super().read_record() if self.resume else None
+
+    def make(self, resume: bool) -> None:
+        path = get_weights_path(self.joint)
+        if comm.is_main_process():
+            with atomic_open(path, "wb") as file:
+                torch.save({"model": join_steps(self.steps)}, file)
+        comm.synchronize()
+        model = prepare_model(self.joint, Trainer.build_model(self.joint))
+        Checkpointer(model).load(path, checkpointables=[])
+        start = time.perf_counter()
+        results = Trainer.test_all(self.joint, model)
+        seconds = time.perf_counter() - start
+        if comm.is_main_process():
+            files = [os.path.join(step.OUTPUT_DIR, "results.json") for step in self.steps]
+            runs = [read_json_or_none(file)["run"] for file in files]
+            write_results(
+                self.joint,
+                results,
+                train_seconds=sum(run["train_seconds"] for run in runs),
+                eval_seconds=seconds + sum(run["eval_seconds"] for run in runs),
+                seed=self.joint.SEED,
+                peak_mb=max(run["peak_memory_mb"] for run in runs),
+            )
+            verify_results(self.joint, results)  # against TEST.EXPECTED_RESULTS
+
+
+def _plan(joint: CfgNode, configs: StepConfigs, resume: bool) -> list[Step]:
+    """Return all steps of the work, in order."""
+    first = plan_proposals(configs.rpn, configs.detector)
+    second = plan_proposals(configs.shared_rpn, configs.shared_detector)
+
+    def find_inputs(cfg: CfgNode, proposals: Iterable[Any], *, weights: bool) -> dict[str, Any]:
+        inputs = {"config_sha256": config_hash(cfg, cfg.SEED, _MAY_CHANGE)}
+        found: dict[str, Any] = {step.dataset_name: step.find_recipe() for step in proposals}
+        if weights:
+            inputs["weights_sha256"] = file_sha256(get_weights_path(configs.detector))
+        return {**inputs, **({"proposals": found} if found else {})}
+
+    def make_stage(
+        title: str, cfg: CfgNode, proposals: Iterable[Any] = (), *, weights: bool
+    ) -> Step:
+        return TrainingStage(
+            title,
+            cfg,
+            resume=resume,
+            find_inputs=lambda: find_inputs(cfg, proposals, weights=weights),
+        )
+
+    _, detector, shared_rpn, shared_detector = configs
+    return [
+        RPNStage("Step 1 of 4, the RPN", configs.rpn, resume=resume),
+        *first,
+        make_stage("Step 2 of 4, the detector", detector, first, weights=False),
+        make_stage("Step 3 of 4, the RPN on fixed features", shared_rpn, weights=True),
+        *second,
+        make_stage(
+            "Step 4 of 4, the heads on fixed features", shared_detector, second, weights=True
+        ),
+        _WholeNetwork(joint, configs, resume),
+    ]
 
 
 def train_alternating(args: argparse.Namespace) -> None:
     """Run one process of the job.
 
-    With `--resume` a finished step is skipped and an interrupted one goes on; a step that was made
-    from weights or proposals which are no longer there is made anew.
+    With `--resume` a finished step is skipped and an interrupted one continues. A step that was
+    made from weights or proposals that have changed is made again.
 
     Args:
-        args: what `stage_parser` parsed.
+        args: the options, see `stages.make_stage_parser`.
 
     Raises:
-        UserError: see `prepared_run` and `Steps.of`; or a step cannot be resumed.
+        UserError: see `prepared_run` and `make_step_configs`; or a step cannot be resumed.
     """
     require_resumable(args, FOLDERS, "the folders of its steps")
     with prepared_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
-        steps = Steps.of(joint, rpn_options(args.rpn_opts))
+        configs = make_step_configs(joint, split_rpn_options(args.rpn_opts))
         Trainer.require_ready(joint)
-        # A mistake in the heads or in what is fixed is told now, not after hours.
-        for step in steps[1:]:
-            freeze_parts(build_model(step), step.MASK_RCNN_EXT.FREEZE)
-        if args.resume:
-            require_same_rpn(steps.rpn)
-            require_same_rpn(steps.shared_rpn)
-        skip = args.resume and is_finished(steps.rpn)
-        with new_folder(steps.rpn.OUTPUT_DIR):
-            trainer = None if skip else build_trainer(steps.rpn, args.resume)
-        if comm.is_main_process():
-            for step in steps:
-                os.makedirs(step.OUTPUT_DIR, exist_ok=True)
-                write_config(step)
-                if not args.resume:
-                    forget_checkpoint(step)
-        comm.synchronize()
-    if trainer is None:
-        _log_skipped(1, steps.rpn)
-    else:
-        logger.info("Step 1 of 4: training the RPN, in %s.", steps.rpn.OUTPUT_DIR)
-        trainer.train()
-        del trainer
-        free_memory()
-    made_from: dict[str, Any] = {"proposals": update_proposals(steps.rpn, steps.detector)}
-    _run_step(2, "the detector", steps.detector, made_from, args.resume)
-    made_from = {"weights_sha256": _final_sha256(steps.detector)}
-    _run_step(3, "the RPN on fixed features", steps.shared_rpn, made_from, args.resume)
-    made_from = {
-        **made_from,
-        "proposals": update_proposals(steps.shared_rpn, steps.shared_detector),
-    }
-    _run_step(4, "the heads on fixed features", steps.shared_detector, made_from, args.resume)
-    _finish(joint, steps, args.resume)
-
-
-def _run_step(
-    number: int, what: str, cfg: CfgNode, made_from: dict[str, Any], resume: bool
-) -> None:
-    """Train a step unless that is done.
-
-    Args:
-        number: 2, 3 or 4.
-        what: is trained, for the log.
-        cfg: of the step.
-        made_from: what identifies the files that it starts from.
-        resume: whether an earlier training counts, if it was made from the same.
-    """
-    path = os.path.join(cfg.OUTPUT_DIR, "made_from.json")
-    made_from = {**made_from, "config_sha256": config_hash(cfg, cfg.SEED, _MAY_CHANGE)}
-    same = comm.all_gather(read_json_or_none(path) == made_from)[0]
-    resume = bool(comm.all_gather(resume and has_checkpoint(cfg))[0])
-    if resume and same and is_finished(cfg):
-        _log_skipped(number, cfg)
-        return
-    if resume and not same:
-        logger.info(
-            "Step %d of 4 begins anew, since its config or what it was made from has changed.",
-            number,
-        )
-    if comm.is_main_process() and not same:
-        forget_checkpoint(cfg)
-        write_json(path, made_from)
-    comm.synchronize()
-    logger.info("Step %d of 4: training %s, in %s.", number, what, cfg.OUTPUT_DIR)
-    build_trainer(cfg, resume and same).train()
-    free_memory()
-
-
-def _log_skipped(number: int, cfg: CfgNode) -> None:
-    logger.info("Step %d of 4: finished in %s, skipped.", number, cfg.OUTPUT_DIR)
-
-
-def _final_sha256(cfg: CfgNode) -> str:
-    checksum: str = comm.all_gather(
-        file_sha256(final_weights(cfg)) if comm.is_main_process() else ""
-    )[0]
-    return checksum
-
-
-def _finish(joint: CfgNode, steps: Steps, resume: bool) -> None:
-    """Write and evaluate the whole network, unless that is done."""
-    note, path = (
-        os.path.join(joint.OUTPUT_DIR, f) for f in ("alternating.json", "model_final.pth")
-    )
-    made_from = {
-        "rpn_sha256": _final_sha256(steps.shared_rpn),
-        "detector_sha256": _final_sha256(steps.shared_detector),
-    }
-    done = resume and read_json_or_none(note) == made_from and os.path.isfile(path)
-    if comm.all_gather(done)[0]:
-        logger.info("The whole network: finished in %s.", joint.OUTPUT_DIR)
-        return
-    logger.info("The whole network: evaluating it, in %s.", joint.OUTPUT_DIR)
-    if comm.is_main_process():
-        with atomic_open(path, "wb") as file:
-            torch.save({"model": join_steps(steps)}, file)
-    comm.synchronize()
-    model = prepare_model(joint, Trainer.build_model(joint))
-    Checkpointer(model).load(path, checkpointables=[])
-    _evaluate(joint, model, steps)
-    if comm.is_main_process():
-        write_json(note, made_from)
-
-
-def _evaluate(joint: CfgNode, model: nn.Module, steps: Steps) -> None:
-    """Evaluate the whole network as `train_net.py --eval-only` would; count all steps' times."""
-    start = time.perf_counter()
-    results = Trainer.test_all(joint, model)
-    seconds = time.perf_counter() - start
-    if not comm.is_main_process():
-        return
-    records = [read_json(os.path.join(step.OUTPUT_DIR, "results.json"))["run"] for step in steps]
-    write_results(
-        joint,
-        results,
-        train_seconds=sum(record["train_seconds"] for record in records),
-        eval_seconds=seconds + sum(record["eval_seconds"] for record in records),
-        seed=joint.SEED,
-        peak_mb=max(record["peak_memory_mb"] for record in records),
-    )
-    verify_results(joint, results)  # against TEST.EXPECTED_RESULTS, as after training
+        # A mistake in the heads or in the fixed parts is reported now, not after hours.
+        for cfg in configs[1:]:
+            freeze_parts(build_model(cfg), cfg.MASK_RCNN_EXT.FREEZE)
+        steps = _plan(joint, configs, args.resume)
+        prepare_stages(steps)
+    run_steps(steps)

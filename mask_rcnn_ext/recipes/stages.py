@@ -1,13 +1,13 @@
-"""What the trainings in stages share: starting, skipping and resuming a stage, and its mistakes."""
+"""One stage of a training that has several: a trained model in its own folder, and its options."""
 
 import argparse
 import contextlib
 import gc
-import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -21,31 +21,26 @@ from ..engine.prepare import argument_parser
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import atomic_open
-from ..proposals.stored import rpn_keys
+from ..steps import Step, decide
 
 __all__ = [
-    "build_trainer",
-    "forget_checkpoint",
-    "free_memory",
-    "has_checkpoint",
-    "is_finished",
-    "new_folder",
+    "TrainingStage",
+    "make_stage_parser",
+    "prepare_stages",
     "require_resumable",
-    "require_same_rpn",
-    "rpn_options",
-    "stage_parser",
-    "write_config",
+    "require_training",
+    "split_rpn_options",
 ]
 
 
-def stage_parser(
+def make_stage_parser(
     epilog: str | None = None, *, rpn: str = "the first stage"
 ) -> argparse.ArgumentParser:
     """Return the parser of `train_net.py` with `--rpn-opts`.
 
     Args:
-        epilog: what the help ends with.
-        rpn: what the help calls the training of the RPN.
+        epilog: the last part of the help.
+        rpn: how the help calls the training of the RPN.
     """
     parser = argument_parser(epilog)
     parser.add_argument(
@@ -57,7 +52,7 @@ def stage_parser(
     return parser
 
 
-def rpn_options(text: str) -> list[str]:
+def split_rpn_options(text: str) -> list[str]:
     """Return the words of `--rpn-opts`.
 
     Raises:
@@ -69,22 +64,31 @@ def rpn_options(text: str) -> list[str]:
         raise UserError(f"--rpn-opts: expected KEY VALUE pairs, got {text!r} ({error})") from error
 
 
-def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: str) -> None:
-    """Check what can be told before anything is prepared.
-
-    Args:
-        args: what `stage_parser` parsed.
-        folders: those of the stages, below `OUTPUT_DIR`.
-        where: these folders in words, for the message.
+def require_training(args: argparse.Namespace) -> None:
+    """Check that the options do not ask for an evaluation.
 
     Raises:
-        UserError: `--eval-only`; or `--resume` where no stage has a checkpoint.
+        UserError: `--eval-only`; the message has the command to use.
     """
     if args.eval_only:
         raise UserError(
             "--eval-only: use train_net.py --eval-only --config-file OUTPUT_DIR/config.yaml "
             "MODEL.WEIGHTS OUTPUT_DIR/model_final.pth"
         )
+
+
+def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: str) -> None:
+    """Check the options that need no preparation.
+
+    Args:
+        args: the options, see `make_stage_parser`.
+        folders: the folders of the stages, below `OUTPUT_DIR`.
+        where: a description of these folders for the message.
+
+    Raises:
+        UserError: `--eval-only`; or `--resume` although no stage has a checkpoint.
+    """
+    require_training(args)
     output = load_config(args.config_file, args.opts).OUTPUT_DIR
     paths = [os.path.join(output, folder, "last_checkpoint") for folder in folders]
     if args.resume and not any(map(os.path.isfile, paths)):
@@ -94,104 +98,142 @@ def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: s
         )
 
 
-@contextlib.contextmanager
-def new_folder(path: str) -> Iterator[None]:
-    """Make a folder; undo that when the user's mistake shows before anything is trained."""
-    existed = os.path.isdir(path)
-    comm.synchronize()  # every process has looked
-    os.makedirs(path, exist_ok=True)
-    try:
-        yield
-    except UserError:
-        if not existed and comm.is_main_process():
-            shutil.rmtree(path, ignore_errors=True)
-        raise
-
-
-def write_config(cfg: CfgNode) -> None:
-    """Write a stage's `config.yaml`, with which `train_net.py` repeats or evaluates it."""
-    with atomic_open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
-        file.write(cfg.dump())
-
-
-def build_trainer(cfg: CfgNode, resume: bool) -> Trainer:
-    """Return the trainer of a stage with its weights.
+class TrainingStage(Step):
+    """The training of one model in its own folder.
 
     Args:
-        cfg: of the stage.
-        resume: go on from its last checkpoint, if there is one.
+        title: the stage's name in the log.
+        cfg: the config of the stage.
+        resume: continue or keep an earlier training in the folder. False: start again.
+        find_inputs: returns the recipe.
+        record: the name of the file in the folder that holds the recipe.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        cfg: CfgNode,
+        *,
+        resume: bool,
+        find_inputs: Callable[[], dict[str, Any]],
+        record: str = "made_from.json",
+    ) -> None:
+        folder = cfg.OUTPUT_DIR
+        self.weights, results = (
+            os.path.join(folder, name) for name in ("model_final.pth", "results.json")
+        )
+        super().__init__(
+            f"{title}, in {folder}", os.path.join(folder, record), [self.weights, results]
+        )
+        self.cfg, self.resume, self.find_inputs = cfg, resume, find_inputs
+        self._last, self._trainer = os.path.join(folder, "last_checkpoint"), None
+
+    def find_recipe(self) -> dict[str, Any]:
+        """See `Step`."""
+        return self.find_inputs()
+
+    def read_record(self) -> dict[str, Any] | None:
+        """See `Step`; without a checkpoint there is nothing to continue."""
+        if not (self.resume and os.path.isfile(self._last)):
+            return None
+        return super().read_record() or {}
+
+    def is_complete(self) -> bool:
+        """Return whether the last iteration that the config asks for was reached and evaluated."""
+        if not super().is_complete():
+            return False
+        with open(self._last, encoding="utf-8") as file:
+            # Otherwise the weights are from an earlier training in this folder.
+            newest = file.read().strip() == os.path.basename(self.weights)
+        weights, results = (path.stat().st_mtime for path in self.outputs)
+        last = DefaultTrainer.auto_scale_workers(self.cfg, comm.get_world_size()).SOLVER.MAX_ITER
+        return bool(
+            newest
+            and results >= weights
+            and load_torch(self.weights).get("iteration", -1) + 1 >= last
+        )
+
+    def is_resumable(self) -> bool:
+        """See `Step`."""
+        return True
+
+    def forget_checkpoint(self) -> None:
+        """Make a later `--resume` find no checkpoint of an earlier training in the folder."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._last)
+
+    def start(self, resume: bool) -> None:
+        """See `Step`."""
+        if not resume:
+            self.forget_checkpoint()
+            self.finish()
+
+    def build(self) -> None:
+        """Build the trainer now, so that mistakes are reported before `make`.
+
+        Raises:
+            UserError: see `Trainer`, `Checkpointer` and `require_replaceable`.
+        """
+        if change := decide(self.describe_change):
+            self.require_replaceable(change)
+        state = decide(self.state)
+        if state != "done":
+            self._trainer = self._build_trainer(state == "interrupted")
+
+    def _build_trainer(self, resume: bool) -> Any:
+        # A stage begins with the same random numbers whether or not the one before was skipped.
+        seed_all_rng(None if self.cfg.SEED < 0 else self.cfg.SEED + comm.get_rank())
+        trainer = Trainer(self.cfg)
+        trainer.resume_or_load(resume=resume)
+        return trainer
+
+    def make(self, resume: bool) -> None:
+        """See `Step`."""
+        trainer, self._trainer = self._trainer, None
+        if trainer is None:
+            _free_memory()
+            trainer = self._build_trainer(resume)
+        trainer.train()
+        del trainer
+        _free_memory()
+
+
+def prepare_stages(steps: Sequence[Step]) -> None:
+    """Build the first trainer, write the config of every stage, and forget earlier trainings.
+
+    The `config.yaml` of a stage is written even if the stage is done, since `prepared_run` has
+    written another one. Without `resume` the checkpoints of all stages are forgotten, so that a
+    later `--resume` does not take them for checkpoints of this run.
+
+    Args:
+        steps: the steps of the run; the first one is a `TrainingStage`.
 
     Raises:
-        UserError: see `Trainer` and `Checkpointer`.
+        UserError: see `TrainingStage.build`; the folder of the first stage is then removed if it is
+            new.
     """
-    # A stage begins with the same random numbers whether or not the former one was skipped.
-    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    return trainer
+    stages = [step for step in steps if isinstance(step, TrainingStage)]
+    folder = stages[0].cfg.OUTPUT_DIR
+    existed = os.path.isdir(folder)
+    comm.synchronize()  # every process has looked
+    os.makedirs(folder, exist_ok=True)
+    try:
+        stages[0].build()
+    except UserError:
+        if not existed and comm.is_main_process():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    for stage in stages if comm.is_main_process() else ():
+        with atomic_open(os.path.join(stage.cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
+            file.write(stage.cfg.dump())
+        if not stage.resume:
+            stage.forget_checkpoint()
+    comm.synchronize()
 
 
-def free_memory() -> None:
-    """Give back the memory of a stage that is over."""
+def _free_memory() -> None:
+    """Give back the memory of the stage before; each stage reports its own peak."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()  # the stages report their own
-
-
-def has_checkpoint(cfg: CfgNode) -> bool:
-    """Return whether there is something to resume."""
-    return os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
-
-
-def _last_checkpoint(cfg: CfgNode) -> str:
-    try:
-        with open(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"), encoding="utf-8") as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        return ""
-
-
-def forget_checkpoint(cfg: CfgNode) -> None:
-    """Have `--resume` find no checkpoint of an earlier run in the folder of one that starts anew.
-
-    It would take the earlier stage for that of the proposals that are written now.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
-
-
-def is_finished(cfg: CfgNode) -> bool:
-    """Tell whether a run reached the iteration that `cfg` asks for and was evaluated then."""
-    results, weights = (
-        os.path.join(cfg.OUTPUT_DIR, name) for name in ("results.json", "model_final.pth")
-    )
-    finished = False
-    if comm.is_main_process() and os.path.isfile(results) and os.path.isfile(weights):
-        last = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size()).SOLVER.MAX_ITER
-        evaluated = os.path.getmtime(results) >= os.path.getmtime(weights)
-        # Else the weights are of an earlier run in this folder, which was started anew.
-        newest = _last_checkpoint(cfg) == os.path.basename(weights)
-        finished = evaluated and newest and load_torch(weights).get("iteration", -1) + 1 >= last
-    return bool(comm.all_gather(finished)[0])
-
-
-def require_same_rpn(cfg: CfgNode) -> None:
-    """Raise when an RPN's folder holds a run of another model or on other data."""
-    path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
-    if not os.path.isfile(path):
-        return
-    before, now = (
-        {
-            **{key: value for key, value in rpn_keys(one).items() if not key.endswith("_TEST")},
-            "DATASETS.TRAIN": json.dumps(one.DATASETS.TRAIN),
-        }
-        for one in (load_config(path), cfg)
-    )
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key):
-            raise UserError(
-                f"--resume: the RPN in {cfg.OUTPUT_DIR} was trained with {key} {before.get(key)}, "
-                f"now it is {now.get(key)}. Set it back, or start anew: without --resume, or with "
-                "another OUTPUT_DIR"
-            )
+        torch.cuda.reset_peak_memory_stats()

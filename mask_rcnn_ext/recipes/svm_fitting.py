@@ -1,12 +1,13 @@
 """R-CNN's second stage on arrays: hard negatives, linear SVMs, ridge regression of boxes.
 
-Paper: "Rich feature hierarchies...", arXiv:1311.2524, section 2.3 and appendices B and C. What it
-leaves open (`COST`, `BIAS_FEATURE`, `MEAN_NORM`, the thresholds of the mining) is as in its
-authors' released code, which differs from the paper in three things that are not done here: there
-an object is a negative of the other classes, too; a proposal is regressed to its best
-object of any class; and the regression's bias is penalised. Both are fitted by scikit-learn, whose
-`LinearSVC` is LIBLINEAR, as theirs. Shapes: R proposals, G objects of an image, K classes, N rows
-of D features.
+Paper: "Rich feature hierarchies...", arXiv:1311.2524, section 2.3 and appendices B and C. The paper
+leaves some constants open (`COST`, `BIAS_FEATURE`, `MEAN_NORM`, the thresholds of the mining); they
+are taken from the authors' released code. That code differs from the paper in three points, where
+this module follows the paper: in the code an object is also a negative of the other classes, a
+proposal is regressed to its best object of any class, and the bias of the regression is penalised.
+scikit-learn fits both; its `LinearSVC` is LIBLINEAR, as in the released code.
+
+Shapes: R proposals, G objects of an image, K classes, N rows of D features.
 """
 
 import importlib.util
@@ -35,25 +36,23 @@ Array = npt.NDArray[Any]
 
 NEGATIVE_IOU = 0.3  # section 2.3: below it with every object of the class, a proposal is a negative
 REGRESSION_IOU = 0.6  # appendix C: above it, a proposal is regressed to the object
-MEAN_NORM = 20.0  # of the scaled features; without it the next numbers would mean nothing
+MEAN_NORM = 20.0  # of the scaled features; the next constants depend on it
 COST = 1e-3  # LIBLINEAR's -c
-BIAS_FEATURE = (
-    10.0  # its -B: the constant feature whose weight is the bias, regularised like others
-)
+BIAS_FEATURE = 10.0  # LIBLINEAR's -B: the feature whose weight is the bias, regularised as well
 RIDGE_LAMBDA = 1000.0  # appendix C
-HARD_MARGIN = -1.0001  # negatives above it are hard: the solution depends on them
-EVICTION_MARGIN = -1.2  # below it, one leaves the cache
-RETRAIN_AFTER = 2000  # new hard negatives of a class
+HARD_MARGIN = -1.0001  # negatives with a higher margin are hard: the solution depends on them
+EVICTION_MARGIN = -1.2  # negatives with a lower margin leave the cache
+RETRAIN_AFTER = 2000  # new hard negatives of a class until its SVM is fitted again
 _MAX_ITER = 10_000
-# The margin of a class that cannot be fitted: its sigmoid is 0, so it is never detected.
+# The margin of a class that cannot be fitted: the sigmoid is 0, so the class is never detected.
 ABSENT_MARGIN = -1000.0
 
 
 def require_scikit_learn() -> None:
-    """Check that scikit-learn is there.
+    """Check that scikit-learn is installed.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not installed.
     """
     if importlib.util.find_spec("sklearn") is None:
         raise UserError(
@@ -63,21 +62,21 @@ def require_scikit_learn() -> None:
 
 
 def label_proposals(overlaps: Array, classes: Array, num_classes: int) -> tuple[Array, Array]:
-    """Tell what the proposals of an image are to each class.
+    """Return the role of each proposal of an image for each class.
 
     Section 2.3: a proposal is a negative of a class if its IoU with every object of that class is
-    below 0.3; so all are in an image without the class. The positives are the objects themselves,
-    not proposals; what overlaps them more is left out. Appendix C: a proposal is regressed to the
-    object that it overlaps most, of the class, if by more than 0.6.
+    below 0.3; in an image without the class every proposal is a negative. The positives are the
+    objects themselves; proposals that overlap an object more are not used. Appendix C: a proposal
+    is regressed to the object of the class that it overlaps most, if the IoU is above 0.6.
 
     Args:
-        overlaps: (R, G), IoU.
+        overlaps: (R, G), the IoU of proposals and objects.
         classes: (G,), integers in [0, K).
         num_classes: K.
 
     Returns:
-        Which are negatives, (K, R) bool; and the index of the object that a proposal is regressed
-        to, (K, R), -1 for none.
+        Whether a proposal is a negative, (K, R) bool; and the index of the object that a proposal
+        is regressed to, (K, R), -1 for none.
     """
     negative = np.ones((num_classes, len(overlaps)), dtype=bool)
     matched = np.full((num_classes, len(overlaps)), -1)
@@ -92,14 +91,14 @@ def label_proposals(overlaps: Array, classes: Array, num_classes: int) -> tuple[
 def fit_svm(
     positives: Array, negatives: Array, *, seed: int, positive_weight: float
 ) -> tuple[Array, float]:
-    """Fit a linear SVM: L2-regularised hinge loss, in its dual form.
+    """Fit a linear SVM: L2-regularised hinge loss, in the dual form.
 
     Args:
         positives: (N+, D), N+ > 0.
         negatives: (N-, D), N- > 0.
-        seed: of the order in which LIBLINEAR visits the rows.
-        positive_weight: its -w1, what an error on a positive costs beside one on a negative; 2 in
-            the released code.
+        seed: decides the order in which LIBLINEAR visits the rows.
+        positive_weight: LIBLINEAR's -w1, the cost of an error on a positive relative to a negative;
+            2 in the released code.
 
     Returns:
         Weights (D,) and bias, float64: the margin of a row x is `x @ weights + bias`.
@@ -128,14 +127,14 @@ def fit_svm(
 def fit_ridge(rows: Array, targets: Array) -> tuple[Array, Array]:
     """Fit the box regression of a class: least squares with a penalty on the weights.
 
-    Appendix C, equation (5), but for a bias, which is not penalised.
+    Appendix C, equation (5), with a bias, which is not penalised.
 
     Args:
         rows: (N, D), N > 0, float32 or float64. They are centred in place, to save memory.
-        targets: (N, 4). Their units do not matter: the weights come in the same.
+        targets: (N, 4), in any units; the weights get the same units.
 
     Returns:
-        Weights (4, D) and biases (4,), in the precision of the rows, which is that of solving too.
+        Weights (4, D) and biases (4,). They have, and are solved in, the precision of the rows.
     """
     from sklearn.linear_model import Ridge  # late: an extra
 
@@ -147,16 +146,17 @@ def fit_ridge(rows: Array, targets: Array) -> tuple[Array, Array]:
 class ClassSVM:
     """The linear SVM of one class, and the hard negatives that it is fitted to.
 
-    Hard negative mining in one pass over the images, as in R-CNN: the first negatives are all taken
-    and a first model fitted; from then on only those above `HARD_MARGIN` are. When enough new ones
-    have come the model is fitted again, and those below `EVICTION_MARGIN` are dropped.
+    Hard negatives are mined in one pass over the images, as in R-CNN. The negatives of the first
+    image are all taken and a first SVM is fitted; then only negatives above `HARD_MARGIN` are
+    taken. After enough new negatives the SVM is fitted again, and negatives below
+    `EVICTION_MARGIN` are dropped.
 
     Attributes:
         weights: (D,), float64; zeros before the first fit.
         bias: `ABSENT_MARGIN` before the first fit.
-        fits: how often it was fitted.
-        offered: how many negatives came by.
-        taken: how many of them were hard.
+        fits: the number of fits.
+        offered: the number of negatives that were offered.
+        taken: the number of negatives that were taken.
     """
 
     def __init__(
@@ -170,10 +170,10 @@ class ClassSVM:
         """Start with the positives and no negatives.
 
         Args:
-            positives: (N, D). With N = 0 there is nothing to fit: negatives are not kept.
+            positives: (N, D). With N = 0 there is nothing to fit, and negatives are not kept.
             seed: see `fit_svm`.
             positive_weight: see `fit_svm`.
-            retrain_after: new hard negatives that make it fit again.
+            retrain_after: the number of new hard negatives after which the SVM is fitted again.
         """
         self.positives, self.seed, self.retrain_after = positives, seed, retrain_after
         self.positive_weight = positive_weight
@@ -183,26 +183,26 @@ class ClassSVM:
 
     @property
     def cached(self) -> int:
-        """How many negatives are kept."""
+        """The number of negatives that are kept."""
         return sum(map(len, self._cache))
 
-    def margins(self, rows: Array) -> Array:
-        """Return the margins (N,) of rows (N, D), in their precision."""
+    def compute_margins(self, rows: Array) -> Array:
+        """Return the margins (N,) of rows (N, D), in the precision of the rows."""
         found: Array = rows @ self.weights.astype(rows.dtype) + self.bias
         return found
 
     def offer(self, rows: Array, negative: Array) -> None:
-        """Take those negatives of an image that are hard; fit when it is time.
+        """Take the hard negatives of an image; fit again after enough new ones.
 
         Args:
-            rows: (N, D), of the image's proposals.
-            negative: (N,) bool, which of them are negatives.
+            rows: (N, D), the features of the image's proposals.
+            negative: (N,) bool, whether a proposal is a negative.
         """
         self.offered += int(negative.sum())
         if not len(self.positives) or not negative.any():
             return
         if self.fits:
-            negative = negative & (self.margins(rows) > HARD_MARGIN)
+            negative = negative & (self.compute_margins(rows) > HARD_MARGIN)
         self._cache.append(rows[negative])
         self._new += len(self._cache[-1])
         self.taken += len(self._cache[-1])
@@ -210,7 +210,7 @@ class ClassSVM:
             self._fit()
 
     def finish(self) -> None:
-        """Fit to what has come since the last fit: after the last image."""
+        """Fit again if there are new negatives; call this after the last image."""
         if self._new:
             self._fit()
 
@@ -220,4 +220,4 @@ class ClassSVM:
             self.positives, negatives, seed=self.seed, positive_weight=self.positive_weight
         )
         self.fits, self._new = self.fits + 1, 0
-        self._cache = [negatives[self.margins(negatives) >= EVICTION_MARGIN]]
+        self._cache = [negatives[self.compute_margins(negatives) >= EVICTION_MARGIN]]

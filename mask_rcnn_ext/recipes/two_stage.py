@@ -2,67 +2,54 @@
 
 Mask R-CNN, section 3.1: "For convenient ablation, RPN is trained separately and does not share
 features with Mask R-CNN, unless specified." Both stages start from `MODEL.WEIGHTS`, with the same
-backbone and data. What the paper leaves open is chosen so:
+backbone and data. The paper leaves the rest open:
 
-- the schedule of the first stage is the config's own `SOLVER`, unless `--rpn-opts` says otherwise;
-- `DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN` proposals per training image, 2000 as in the FPN paper;
-- the second stage trains on images flipped and scaled at random, the proposals move along.
+- the first stage has the config's own `SOLVER`, unless `--rpn-opts` changes it;
+- the second stage reads `DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN` proposals per training image,
+  2000 as in the FPN paper;
+- the second stage trains on images flipped and scaled at random, with their proposals.
 
-At test time the second stage sees the best `MODEL.RPN.POST_NMS_TOPK_TEST` proposals, as joint
-training would. The folder of a run has `rpn/`, a run of its own whose results are the average
-recall of the proposals, `proposals/<data set>.pkl`, and what every run has, of the second stage.
+At test time the second stage reads the best `MODEL.RPN.POST_NMS_TOPK_TEST` proposals, as many as in
+joint training. The run's folder has `rpn/`, a run whose results are the average recall of the
+proposals; `proposals/<data set>.pkl`; and the usual files of a run, for the second stage.
 """
 
 import argparse
-import logging
+import json
 import os
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from detectron2.utils import comm
 
-from ..config import get_cfg
+from ..config import get_cfg, load_config
 from ..data.catalog import require_datasets
 from ..engine.prepare import prepared_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
-from ..files import read_json_or_none, write_json
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
 from ..modeling.freezing import freeze_parts, is_within
-from ..proposals.stored import make_proposal_network, update_proposals
-from .stages import build_trainer as _build_trainer
-from .stages import (
-    forget_checkpoint,
-    free_memory,
-    has_checkpoint,
-    is_finished,
-    new_folder,
-    require_resumable,
-    require_same_rpn,
-    rpn_options,
-    write_config,
-)
+from ..proposals.rpn import get_rpn_keys, make_proposal_network, plan_proposals
+from ..steps import run_steps
+from .stages import TrainingStage, prepare_stages, require_resumable, split_rpn_options
 
-__all__ = ["first_stage", "second_stage", "train_two_stages"]
+__all__ = ["RPNStage", "make_first_stage", "make_second_stage", "train_two_stages"]
 
-logger = logging.getLogger(__name__)
-
-_RPN = ("proposal_generator",)  # its name in the model
+_RPN = ("proposal_generator",)  # the name of the RPN in the model
 _LIMIT = 1000  # average recall is also reported at this many proposals
 
 
-def first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgNode:
+def make_first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgNode:
     """Return the config of the RPN alone, in `OUTPUT_DIR/folder`.
 
     Args:
-        cfg: of the whole model.
+        cfg: the config of the whole model.
         opts: KEY, VALUE, ... for this stage.
-        folder: a name.
+        folder: the name of the folder.
 
     Raises:
-        UserError: a key is unknown or cannot be chosen, a value has the wrong type, or a data set
-            or a part of the model does not exist.
+        UserError: a key is unknown or must not be set here, a value has the wrong type, or a data
+            set or a part of the model does not exist.
     """
     rpn = cfg.clone()
     rpn.defrost()
@@ -74,11 +61,11 @@ def first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgNode:
         )
     rpn.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, folder)
     make_proposal_network(rpn)
-    # Recall is measured at up to 1000; the files keep what the second stage reads.
+    # Recall is measured at up to 1000 proposals; the second stage can read more.
     rpn.MODEL.RPN.POST_NMS_TOPK_TEST = max(
         _LIMIT, cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN
     )
-    # Names that are no part of either model are told when the second one is built.
+    # Names that belong to neither model are reported when the second model is built.
     ext = rpn.MASK_RCNN_EXT
     ext.FREEZE = [part for part in map(str, ext.FREEZE) if is_within(part, ("backbone", *_RPN))]
     rpn.TEST.AUG.ENABLED, rpn.TEST.EXPECTED_RESULTS = False, []
@@ -88,12 +75,12 @@ def first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgNode:
     return rpn
 
 
-def second_stage(cfg: CfgNode) -> CfgNode:
+def make_second_stage(cfg: CfgNode) -> CfgNode:
     """Return the config of Mask R-CNN on the proposals in `OUTPUT_DIR/proposals`.
 
     Raises:
-        UserError: `cfg` is not of a model with RoI heads, reads stored proposals already, or asks
-            for another number of them at test time than its RPN would give.
+        UserError: the model has no RoI heads, reads stored proposals already, or asks for another
+            number of proposals at test time than its RPN gives.
     """
     if not is_generalized_rcnn(cfg):
         raise UserError(
@@ -103,8 +90,8 @@ def second_stage(cfg: CfgNode) -> CfgNode:
     if cfg.MODEL.LOAD_PROPOSALS or cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
         raise UserError(
             "the config reads stored proposals already (MODEL.LOAD_PROPOSALS, "
-            "MODEL.PROPOSAL_GENERATOR.NAME): expected that of a model with an RPN. Train this one "
-            "with train_net.py; the second stage of a run is resumed so, too"
+            "MODEL.PROPOSAL_GENERATOR.NAME): expected the config of a model with an RPN. Train "
+            "this one with train_net.py; it also resumes the second stage of a run"
         )
     topk, given = cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
     if given not in (topk, get_cfg().DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST):
@@ -128,61 +115,83 @@ def second_stage(cfg: CfgNode) -> CfgNode:
     return second
 
 
+class RPNStage(TrainingStage):
+    """The training of an RPN. With `resume`, an RPN of another config or data set is an error.
+
+    Args:
+        title: the stage's name in the log.
+        cfg: the config of the RPN.
+        resume: see `TrainingStage`.
+    """
+
+    def __init__(self, title: str, cfg: CfgNode, *, resume: bool) -> None:
+        super().__init__(title, cfg, resume=resume, find_inputs=lambda: _find_rpn_inputs(cfg))
+
+    def read_record(self) -> dict[str, Any] | None:
+        """See `Step`; without a record the folder's `config.yaml` counts."""
+        recorded = super().read_record()
+        if recorded == {}:
+            path = os.path.join(self.cfg.OUTPUT_DIR, "config.yaml")
+            return (
+                _find_rpn_inputs(load_config(path)) if os.path.isfile(path) else self.find_recipe()
+            )
+        return recorded
+
+    def require_replaceable(self, change: str) -> None:
+        """Raise a `UserError`: with `--resume`, a trained RPN is not thrown away."""
+        raise UserError(
+            f"--resume: the RPN in {self.cfg.OUTPUT_DIR} was {change}. Set it back, or start "
+            "again: without --resume, or with another OUTPUT_DIR"
+        )
+
+
+def _find_rpn_inputs(cfg: CfgNode) -> dict[str, Any]:
+    keys = {key: value for key, value in get_rpn_keys(cfg).items() if not key.endswith("_TEST")}
+    return {**keys, "DATASETS.TRAIN": json.dumps(cfg.DATASETS.TRAIN)}
+
+
+class _SecondStage(TrainingStage):
+    """The training on stored proposals. With `resume`, other proposals are an error."""
+
+    def require_replaceable(self, change: str) -> None:
+        folder = os.path.abspath(self.cfg.OUTPUT_DIR)
+        raise UserError(
+            f"--resume: the checkpoint in {folder} was not trained on the proposals of the "
+            "RPN that is there now. Start the second stage again: remove its last_checkpoint; or "
+            "start both stages again, without --resume"
+        )
+
+
 def train_two_stages(args: argparse.Namespace) -> None:
     """Run one process of the job.
 
-    With `--resume` a finished stage is skipped and an interrupted one goes on; proposals are
-    written again unless they are those of the RPN, to the last bit of its weights.
+    With `--resume` a finished stage is skipped and an interrupted one continues. Proposals are
+    written again unless they were made with the same weights of the RPN, to the last bit.
 
     Args:
-        args: what `stage_parser` parsed.
+        args: the options, see `make_stage_parser`.
 
     Raises:
         UserError: see `prepared_run`; or a stage cannot be resumed.
     """
     require_resumable(args, ["rpn", ""], "its folder rpn")
     with prepared_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
-        rpn_cfg, cfg = first_stage(joint, rpn_options(args.rpn_opts)), second_stage(joint)
+        rpn_cfg = make_first_stage(joint, split_rpn_options(args.rpn_opts))
+        cfg = make_second_stage(joint)
         Trainer.require_ready(joint)
-        # A mistake in the heads is told now, not after the first stage.
+        # A mistake in the heads is reported now, not after the first stage.
         freeze_parts(build_model(cfg), cfg.MASK_RCNN_EXT.FREEZE)
-        if args.resume:
-            require_same_rpn(rpn_cfg)
-        skip = args.resume and is_finished(rpn_cfg)
-        with new_folder(rpn_cfg.OUTPUT_DIR):
-            trainer = None if skip else _build_trainer(rpn_cfg, args.resume)
-        if comm.is_main_process():
-            for stage in (rpn_cfg, cfg):
-                write_config(stage)
-                if not args.resume:
-                    forget_checkpoint(stage)
-    if trainer is None:
-        logger.info("Stage 1 of 2, the RPN: finished in %s, skipped.", rpn_cfg.OUTPUT_DIR)
-    else:
-        logger.info("Stage 1 of 2: training the RPN alone, in %s.", rpn_cfg.OUTPUT_DIR)
-        trainer.train()
-        del trainer
-        free_memory()
-    recipes = update_proposals(rpn_cfg, cfg)
-    free_memory()
-    resume = args.resume and has_checkpoint(cfg)
-    _remember_proposals(cfg, recipes, resume)
-    if resume and is_finished(cfg):
-        logger.info("Stage 2 of 2, on stored proposals: finished in %s, skipped.", cfg.OUTPUT_DIR)
-        return
-    logger.info("Stage 2 of 2: training on the stored proposals, in %s.", cfg.OUTPUT_DIR)
-    _build_trainer(cfg, resume).train()
-
-
-def _remember_proposals(cfg: CfgNode, recipes: dict[str, Any], resume: bool) -> None:
-    """Note what the second stage trains on; raise when it is resumed on something else."""
-    path = os.path.join(cfg.OUTPUT_DIR, "two_stage.json")
-    same = comm.all_gather(read_json_or_none(path) == {"proposals": recipes})[0]
-    if resume and not same:
-        raise UserError(
-            f"--resume: the checkpoint in {os.path.abspath(cfg.OUTPUT_DIR)} was not trained on the "
-            "proposals of the RPN that is there now. Start the second stage anew: remove its "
-            "last_checkpoint; or both, without --resume"
+        proposals = plan_proposals(rpn_cfg, cfg)
+        rpn = RPNStage("Stage 1 of 2, the RPN", rpn_cfg, resume=args.resume)
+        detector = _SecondStage(
+            "Stage 2 of 2, on stored proposals",
+            cfg,
+            resume=args.resume,
+            find_inputs=lambda: {
+                "proposals": {step.dataset_name: step.find_recipe() for step in proposals}
+            },
+            record="two_stage.json",
         )
-    if comm.is_main_process() and not same:
-        write_json(path, {"proposals": recipes})
+        steps = [rpn, *proposals, detector]
+        prepare_stages(steps)
+    run_steps(steps)

@@ -4,67 +4,32 @@ python projects/reproduction/run_ablations.py --rows 2b,2c --seeds 3
 """
 
 import argparse
-import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.ablations.page import write_ablation_report
 from reproduction.ablations.results import read_results, write_ablation_results
-from reproduction.ablations.runs import AblationRun, Progress, plan, train_all
+from reproduction.ablations.runs import plan
 from reproduction.ablations.tables import TABLES
-from reproduction.training_runs import run_to_the_end, training_options
+from reproduction.command_line import make_parser, prepare_process
+from reproduction.training_runs import Progress, train_all
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.paper import ROWS
 
-_REPO = Path(__file__).resolve().parents[2]
-
-
-def train_in_subprocess(run: AblationRun, resume: bool) -> int:
-    """Run train_net.py for one variant and seed; its output goes to the run's console.txt.
-
-    When this process is interrupted, so is the training, and it has ended when this returns.
-
-    Returns:
-        The exit code.
-    """
-    command = [sys.executable, str(_REPO / "train_net.py"), *training_options(run, resume)]
-    return run_to_the_end(command, run.folder / "console.txt")
-
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0],
-        epilog="A run that is done is skipped, an interrupted one goes on, one whose config has "
-        "changed since starts again. Runs are started one at a time, about three minutes each on "
-        "two CPU cores.",
-    )
+    parser = make_parser(__doc__, folder="ablations", name="ablations", seeds=3, picture="--chart")
     tables = "; ".join(f"{key}: {title}" for key, title in TABLES.items())
     parser.add_argument(
         "--rows",
         default="",
         metavar="A,B",
-        help=f"only these tables, all with --seeds seeds ({tables})",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=int,
-        default=3,
-        metavar="N",
-        help="seeds of each variant (default: 3; without --rows, tables other than 2b and 2c have "
-        "one)",
-    )
-    parser.add_argument("--output", default="output/ablations", metavar="DIR", help="of the runs")
-    parser.add_argument("--results", default="results/ablations.json", metavar="FILE")
-    parser.add_argument("--chart", default="docs/images/ablations.png", metavar="FILE")
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--list", action="store_true", help="say what is done and what is left")
-    group.add_argument(
-        "--only-report", action="store_true", help="make page and chart from --results, no runs"
+        help=f"only these tables, all with --seeds seeds; without it, tables other than 2b and 2c "
+        f"have one seed ({tables})",
     )
     return parser.parse_args(argv)
 
@@ -77,16 +42,15 @@ def run_ablations(args: argparse.Namespace) -> None:
     if args.list:
         print(progress.table())
         return
-    page = Path(args.output) / "ablations.html"
     content = read_results(args.results)
     if args.only_report:
         if content is None:
             raise UserError(f"no results yet: {args.results} is not there. Leave out --only-report")
     else:
         print(progress.summary())
-        train_all(progress, train_in_subprocess, lambda: _write(args))
+        train_all(runs, progress, lambda: _write(args))
         content = _write(args)
-    for path in write_ablation_report(content, page, args.chart):
+    for path in write_ablation_report(content, Path(args.output) / "ablations.html", args.chart):
         print(path)
 
 
@@ -100,7 +64,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # A training must not go on alone when this process is told to end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    prepare_process()
     sys.exit(main())

@@ -6,84 +6,56 @@ python projects/reproduction/run_lineage.py --output output/lineage
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog
+from reproduction.command_line import make_parser, prepare_process
 from reproduction.lineage.inference import best_proposals, load_model, measure_seconds
 from reproduction.lineage.page import write_lineage
 from reproduction.lineage.pictures import draw_scenes
 from reproduction.lineage.results import collect, require_proposals
-from reproduction.lineage.runs import (
-    LineageRun,
-    compare_configs,
-    plan,
-    proposal_sets,
-    require_complete,
-)
+from reproduction.lineage.runs import LineageRun, compare_configs, methods, proposal_sets
 from reproduction.lineage.tables import HEADER, method_rows, sentences
-from reproduction.training_runs import Progress, run_to_the_end, train_all
+from reproduction.report import Report
+from reproduction.training_runs import (
+    REPO,
+    Progress,
+    plan_runs,
+    require_complete,
+    train_all,
+)
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import atomic_open, require_writable, write_json
 from mask_rcnn_ext.report.run_data import evenly_spread, read_predictions, read_run
+from mask_rcnn_ext.steps import run_command
 
 logger = logging.getLogger(__name__)
 
-_REPO = Path(__file__).resolve().parents[2]
 _SCENES = 4  # images on the page
 _PROPOSALS = 50  # of each method that are drawn on an image
 
 
-def train_in_subprocess(run: LineageRun, resume: bool) -> int:
-    """Make a run; see `run_to_the_end`. Return the exit code."""
-    script, *options = run.command(resume)
-    command = [sys.executable, str(_REPO / script), *options]
-    return run_to_the_end(command, run.folder / "console.txt")
-
-
 def propose_in_subprocess(folder: Path, names: Sequence[str]) -> int:
-    """Compute the proposals for data sets that `folder` has none of; return the exit code.
+    """Compute the proposals of data sets that `folder` does not have; return the exit code.
 
-    Those of other settings, or of another release of OpenCV, are replaced.
+    Proposals of other settings, or of another release of OpenCV, are replaced.
     """
     require_writable(folder)
-    command = [sys.executable, str(_REPO / "tools/compute_proposals.py"), "selective-search"]
+    command = [sys.executable, str(REPO / "tools/compute_proposals.py"), "selective-search"]
     command += ["--mode", "quality", "--overwrite", "--dataset", *names, "--output", str(folder)]
     command += ["--processes", str(min(len(os.sched_getaffinity(0)), 8))]
-    return run_to_the_end(command, folder / "console.txt")
+    return run_command(command, folder / "console.txt")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0],
-        epilog="A run that is done is skipped, an interrupted one goes on, one whose config or "
-        "proposals have changed since starts again. Runs are started one at a time.",
-    )
-    parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="trainings of each method (default: 1)"
-    )
-    parser.add_argument(
-        "--output", default="output/lineage", metavar="DIR", help="of the runs and the page"
-    )
-    parser.add_argument(
-        "--results", default="results/lineage.json", metavar="FILE", help="json to write"
-    )
-    parser.add_argument(
-        "--picture", default="docs/images/lineage.png", metavar="FILE", help="for a README"
-    )
-    parser.add_argument(
-        "--timed-images", type=int, default=20, metavar="N", help="that are timed (default: 20)"
-    )
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--list", action="store_true", help="say what is done and what is left")
-    group.add_argument(
-        "--only-report", action="store_true", help="make all files from the runs that are there"
-    )
+    parser = make_parser(__doc__, folder="lineage", name="lineage", seeds=1)
+    help_text = "images to measure the time of (default: 20)"
+    parser.add_argument("--timed-images", type=int, default=20, metavar="N", help=help_text)
     args = parser.parse_args(argv)
     if args.timed_images < 1:
         raise UserError(f"--timed-images: expected 1 or more, got {args.timed_images}")
@@ -92,26 +64,29 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run_lineage(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    runs = plan(args.output, args.seeds)
+    variants = [method.variant for method in methods()]
+    runs = plan_runs(LineageRun, args.output, variants, args.seeds)
+    progress = Progress(runs)  # refuses a folder of something else before anything is computed
     if args.list:
-        print(Progress(runs).table())
+        print(progress.table())
         return
     compare_configs()  # refuses an unfair comparison before anything is computed
     if not args.only_report:
-        Progress(runs)  # tells of a folder that holds something else, before anything is computed
         propose(Path(args.output) / "proposals", proposal_sets(runs))
-        progress = Progress(runs)  # of the proposals as they are now
+        progress = Progress(runs)  # with the new proposals
         print(progress.summary())
-        train_all(progress, train_in_subprocess, lambda: None)
+        train_all(runs, progress)
     require_complete(runs)
-    report(args, runs)
+    files = [Path(args.output) / "lineage.html", Path(args.results)]
+    page = Report(__file__, files, runs, lambda: report(args, runs), timed_images=args.timed_images)
+    page.update(always=args.only_report)
 
 
 def propose(folder: Path, names: Sequence[str]) -> None:
     """Compute the proposals that are not there yet.
 
     Raises:
-        UserError: that failed.
+        UserError: the computation failed.
     """
     if not names:
         return
@@ -119,7 +94,7 @@ def propose(folder: Path, names: Sequence[str]) -> None:
     if code := propose_in_subprocess(folder, names):
         raise UserError(
             f"computing the proposals failed (exit code {code}). The file console.txt in {folder} "
-            "says why; run the same command again when that is mended"
+            "says why; run the same command again when that is fixed"
         )
 
 
@@ -164,7 +139,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # A training must not go on alone when this process is told to end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    prepare_process()
     sys.exit(main())

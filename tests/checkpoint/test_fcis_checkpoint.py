@@ -9,7 +9,7 @@ from tiny_fcis import fcis_cfg, fcis_model
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.checkpoint.convert_classes import convert_weights
-from mask_rcnn_ext.proposals.stored import rpn_keys
+from mask_rcnn_ext.proposals.rpn import get_rpn_keys
 
 
 @pytest.fixture
@@ -52,5 +52,5 @@ def test_its_classes_are_not_converted(three_classes):
 
 @pytest.mark.parametrize("key", ["OHEM", "MASK_VOTING"])
 def test_its_keys_are_none_of_the_rpn(key):
-    assert rpn_keys(fcis_cfg(f"MODEL.FCIS.{key}", "False")) == rpn_keys(fcis_cfg())
-    assert rpn_keys(fcis_cfg("MODEL.RCNN.CROP_SIZE", "99")) == rpn_keys(fcis_cfg())
+    assert get_rpn_keys(fcis_cfg(f"MODEL.FCIS.{key}", "False")) == get_rpn_keys(fcis_cfg())
+    assert get_rpn_keys(fcis_cfg("MODEL.RCNN.CROP_SIZE", "99")) == get_rpn_keys(fcis_cfg())

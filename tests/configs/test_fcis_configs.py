@@ -19,7 +19,7 @@ from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.modeling.checks import require_fitting_training_data
 from mask_rcnn_ext.modeling.fcis import FCISROIHeads
 from mask_rcnn_ext.paper.deviations import FCIS, OWN
-from mask_rcnn_ext.recipes.two_stage import first_stage, second_stage
+from mask_rcnn_ext.recipes.two_stage import make_first_stage, make_second_stage
 
 ROWS = [name for name in RECIPES if name in paper.CONFIGS]
 
@@ -140,7 +140,7 @@ def test_the_rpn_alone_has_no_layers_that_only_the_heads_read(name):
     cfg = model_zoo.get_config(name)
     cfg.MODEL.DEVICE, cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = "meta", (), ()
     assert cfg.MODEL.RPN.IN_FEATURES == ["res4"]
-    rpn, second = first_stage(cfg, []), second_stage(cfg)
+    rpn, second = make_first_stage(cfg, []), make_second_stage(cfg)
     with torch.device("meta"):
         names = [[name for name, _ in build_model(c).named_parameters()] for c in (rpn, second)]
     assert [any("res5" in name for name in found) for found in names] == [False, True]
@@ -148,7 +148,7 @@ def test_the_rpn_alone_has_no_layers_that_only_the_heads_read(name):
 
 
 def test_fcis_reads_as_many_stored_proposals_as_it_would_make():
-    second = second_stage(load("fcis_R101_C5_dilated"))
+    second = make_second_stage(load("fcis_R101_C5_dilated"))
     assert second.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN == 300
     assert second.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST == 300
     assert second.MODEL.META_ARCHITECTURE == "FCIS"
@@ -157,7 +157,7 @@ def test_fcis_reads_as_many_stored_proposals_as_it_would_make():
 def test_the_features_of_an_fpn_stay():
     cfg = model_zoo.get_config("mask_rcnn_R50_FPN")
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
-    assert first_stage(cfg, []).MODEL.RESNETS.OUT_FEATURES == cfg.MODEL.RESNETS.OUT_FEATURES
+    assert make_first_stage(cfg, []).MODEL.RESNETS.OUT_FEATURES == cfg.MODEL.RESNETS.OUT_FEATURES
 
 
 @pytest.mark.parametrize("name", RECIPES)

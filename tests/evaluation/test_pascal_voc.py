@@ -17,7 +17,7 @@ from support import SMALL, TINY_CONFIG, run_train_net
 from mask_rcnn_ext import UserError, get_cfg
 from mask_rcnn_ext.data.catalog import require_datasets
 from mask_rcnn_ext.evaluation.build import build_evaluator, require_known_evaluators
-from mask_rcnn_ext.proposals.stored import training_dicts
+from mask_rcnn_ext.proposals.file import load_training_dicts
 
 CLASSES = ("bird", "cat")
 # image -> objects: class, box in 1-based pixels with both ends, whether it is difficult
@@ -115,7 +115,7 @@ def test_stored_proposals_of_named_images_are_read(voc, tmp_path):
     cfg = get_cfg()
     cfg.DATASETS.TRAIN, cfg.DATASETS.PROPOSAL_FILES_TRAIN = (NAME,), (str(path),)
     cfg.MODEL.LOAD_PROPOSALS = True
-    dicts = training_dicts(cfg)
+    dicts = load_training_dicts(cfg)
     assert [each["image_id"] for each in dicts] == list(OBJECTS)
     for each in dicts:  # VOC's first pixel is 1: the boxes begin at 0
         truth = [annotation["bbox"] for annotation in each["annotations"]]

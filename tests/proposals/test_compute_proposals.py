@@ -14,10 +14,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.build import get_detection_dataset_dicts, load_proposals_into_dataset
 from detectron2.data.datasets import register_coco_instances
 from reference.proposal_recall import recall_at
+from small_runs import read_error
 from support import write_coco
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.proposals import parts as proposal_parts
+from mask_rcnn_ext.proposals import compute as module
 from mask_rcnn_ext.proposals.compute import compute_proposals as compute
 
 needs_search = pytest.mark.skipif(
@@ -54,12 +55,6 @@ def stored(coco, tmp_path_factory):
 def read(path):
     with open(path, "rb") as file:
         return pickle.load(file)
-
-
-def told(capsys) -> str:
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
 
 
 class Corners:
@@ -127,7 +122,7 @@ def test_the_recipe_has_recall_and_settings(stored, coco, capsys):
 def test_another_opencv_is_told(coco, tmp_path, capsys, monkeypatch):
     monkeypatch.delattr(cv2, "ximgproc", raising=False)
     assert search(tmp_path / "out") == 2
-    error = told(capsys)
+    error = read_error(capsys)
     assert "pip install opencv-contrib-python" in error
     assert "uninstall" in error
     assert not (tmp_path / "out").exists()
@@ -153,7 +148,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(coco, tmp_path):
     assert not (tmp_path / f"out/{DATA}.pkl").exists()
     method = Corners()
     compute(method, [DATA], tmp_path / "out")
-    assert method.seen == IMAGES - proposal_parts.IMAGES_PER_PART  # only what was missing
+    assert method.seen == IMAGES - module.IMAGES_PER_PART  # only what was missing
     whole, resumed = (tmp_path / folder / f"{DATA}.pkl" for folder in ("whole", "out"))
     assert resumed.read_bytes() == whole.read_bytes()
     assert sorted(p.name for p in resumed.parent.iterdir()) == [f"{DATA}.json", f"{DATA}.pkl"]
@@ -162,8 +157,8 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(coco, tmp_path):
 
 
 def test_a_mistake_in_one_of_two_processes_stops_the_work(coco, tmp_path, monkeypatch):
-    monkeypatch.setattr(proposal_parts, "_START", "fork")
-    monkeypatch.setattr(proposal_parts, "IMAGES_PER_PART", 1)
+    monkeypatch.setattr(module, "_START", "fork")
+    monkeypatch.setattr(module, "IMAGES_PER_PART", 1)
 
     def broken():
         raise UserError("image 1 is broken")
@@ -185,7 +180,7 @@ def test_a_mistake_in_one_of_two_processes_stops_the_work(coco, tmp_path, monkey
 
 def test_two_processes_give_the_same_bytes(coco, tmp_path, monkeypatch):
     # A new Python would import everything again, which takes longer than all tests here.
-    monkeypatch.setattr(proposal_parts, "_START", "fork")
+    monkeypatch.setattr(module, "_START", "fork")
     for processes in (1, 2):
         compute(Corners(), [DATA], tmp_path / str(processes), processes=processes)
     one, two = (tmp_path / folder / f"{DATA}.pkl" for folder in "12")
@@ -193,7 +188,7 @@ def test_two_processes_give_the_same_bytes(coco, tmp_path, monkeypatch):
 
 
 def test_a_killed_process_is_told_and_the_rest_is_kept(coco, tmp_path, monkeypatch):
-    monkeypatch.setattr(proposal_parts, "_START", "fork")
+    monkeypatch.setattr(module, "_START", "fork")
     method = Corners(fail_at=IMAGES, how=killed)
     with pytest.raises(UserError, match="a process was killed"):
         compute(method, [DATA], tmp_path, processes=2)
@@ -207,7 +202,7 @@ def test_other_settings_are_refused_unless_they_may_replace(stored, tmp_path, ca
     file = folder / f"{DATA}.pkl"
     before = file.read_bytes()
     assert search(folder, "--topk", "3") == 2
-    assert "made with topk 2000, now it is 3" in told(capsys)
+    assert "made with topk 2000, now it is 3" in read_error(capsys)
     assert file.read_bytes() == before
     assert search(folder, "--topk", "3", "--overwrite") == 0
     assert max(map(len, read(file)["boxes"])) == 3
@@ -264,7 +259,7 @@ def test_own_data_has_the_names_of_train_net(coco, tmp_path, capsys, monkeypatch
 def test_mistakes_are_one_line(coco, tmp_path, capsys, arguments, message):
     out = ["--output", str(tmp_path / "out")]
     assert compute_proposals.main(["selective-search", *arguments, *out]) == 2
-    assert message in told(capsys)
+    assert message in read_error(capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -272,7 +267,7 @@ def test_mistakes_are_one_line(coco, tmp_path, capsys, arguments, message):
 def test_an_output_that_is_no_folder(coco, tmp_path, capsys):
     (tmp_path / "out").write_text("")
     assert search(tmp_path / "out") == 2
-    assert "cannot be written to" in told(capsys)
+    assert "cannot be written to" in read_error(capsys)
 
 
 @needs_search
@@ -292,7 +287,7 @@ def test_an_image_that_cannot_be_used(coco, tmp_path, capsys, monkeypatch, conte
         record["file_name"] = record["file_name"].replace(str(coco[1]), str(folder))
     monkeypatch.setitem(DatasetCatalog.data, DATA, lambda: records)
     assert search(tmp_path / "out") == 2
-    error = told(capsys)
+    error = read_error(capsys)
     assert message in error
     assert "003.png" in error
     assert not (tmp_path / "out").exists()  # it was in the first part

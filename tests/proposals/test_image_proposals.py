@@ -15,8 +15,8 @@ from tiny_rcnn import small_cfg, small_model
 
 from mask_rcnn_ext import Predictor, UserError
 from mask_rcnn_ext.proposals.file import write_proposal_file
-from mask_rcnn_ext.proposals.of_images import searching
 from mask_rcnn_ext.proposals.selective_search import selective_search
+from mask_rcnn_ext.proposals.single_images import make_search
 
 tool = importlib.import_module("predict")  # tools/predict.py
 
@@ -110,8 +110,8 @@ AS_STORED = "--selective-search quality --search-width 300 --search-min-size 9"
     ("recipe", "says"),
     [
         (None, r"propose=FUNCTION$"),
-        (SEARCHED, rf"had {AS_STORED} \(.*x\.json\)$"),
-        ({"rpn_weights_sha256": "0", "topk": 9}, r"are of an RPN \(.*x\.json\), "),
+        (SEARCHED, rf"made with {AS_STORED} \(.*x\.json\)$"),
+        ({"rpn_weights_sha256": "0", "topk": 9}, r"come from an RPN \(.*x\.json\), "),
         ({"method": "selective-search"}, r"propose=FUNCTION$"),
     ],
     ids=["none", "searched", "rpn", "broken"],
@@ -134,7 +134,7 @@ def test_proposals_for_a_model_with_an_rpn_are_an_error():
 
 
 def test_settings_of_the_search_other_than_the_stored_ones_are_told(tmp_path, monkeypatch, caplog):
-    module = "mask_rcnn_ext.proposals.of_images"
+    module = "mask_rcnn_ext.proposals.single_images"
     asked = []
     monkeypatch.setattr(f"{module}.require_selective_search", lambda: None)
     monkeypatch.setattr(
@@ -142,22 +142,22 @@ def test_settings_of_the_search_other_than_the_stored_ones_are_told(tmp_path, mo
         lambda image, **kwargs: asked.append(kwargs) or np.zeros((3, 4), np.float32),
     )
     cfg = small_cfg("DATASETS.PROPOSAL_FILES_TEST", f"('{tmp_path}/x.pkl',)")
-    searching(cfg)(picture(8, 8))
+    make_search(cfg)(picture(8, 8))
     other = importlib.import_module("compute_proposals")  # tools/compute_proposals.py
     defaults = vars(other.parse_args(["selective-search", "--output", "x"]))
     assert asked[-1] == {name: defaults[name] for name in ("mode", "width", "min_size", "topk")}
     (tmp_path / "x.json").write_text(json.dumps(SEARCHED))
     assert not caplog.text
-    searching(cfg, mode="quality", width=300)
+    make_search(cfg, mode="quality", width=300)
     assert f"had other settings: {AS_STORED}" in caplog.text
     caplog.clear()
-    _, logits = searching(cfg, mode="quality", width=300, min_size=9)(picture(8, 8))
+    _, logits = make_search(cfg, mode="quality", width=300, min_size=9)(picture(8, 8))
     assert not caplog.text
     assert asked[-1]["topk"] == 2
     assert logits.tolist() == [0, -1, -2]
     for options in ({"mode": "slow"}, {"width": -1}, {"min_size": -1}):
         with pytest.raises(UserError, match=r"search.*: expected"):
-            searching(cfg, **options)
+            make_search(cfg, **options)
 
 
 @pytest.mark.skipif(

@@ -10,11 +10,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.modeling import build_model
+from small_runs import read_error
 from support import SMALL, TINY_CONFIG, write_coco
 
 from mask_rcnn_ext import load_config
-from mask_rcnn_ext.proposals.methods import rpn_only
-from mask_rcnn_ext.proposals.stored import write_proposals
+from mask_rcnn_ext.proposals.rpn import make_rpn_config, write_proposals
 
 DATA = "proposals_of_an_rpn"
 
@@ -38,12 +38,6 @@ def _data(tmp_path_factory):
     MetadataCatalog.remove(DATA)
 
 
-def told(capsys) -> str:
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
-
-
 def propose(output, *arguments: str) -> int:
     options = ["--config-file", TINY_CONFIG, "--dataset", DATA, "--output", str(output)]
     return compute_proposals.main(["rpn", *options, *arguments])
@@ -54,7 +48,7 @@ def test_an_rpn_gives_what_its_evaluator_writes(weights, tmp_path, capsys, caplo
     assert propose(tmp_path, "--topk", "40", *keys) == 0
     assert "recall" in capsys.readouterr().out
     assert "roi_heads" not in caplog.text  # that the file has more weights is as it should be
-    cfg = rpn_only(load_config(TINY_CONFIG, keys), 40)
+    cfg = make_rpn_config(load_config(TINY_CONFIG, keys), 40)
     write_proposals(cfg, DATA, 40, tmp_path / "expected.pkl")
     ours, expected = (
         pickle.loads((tmp_path / name).read_bytes()) for name in (f"{DATA}.pkl", "expected.pkl")
@@ -68,7 +62,7 @@ def test_an_rpn_gives_what_its_evaluator_writes(weights, tmp_path, capsys, caplo
     assert len(recipe["rpn_weights_sha256"]) == 64
     # The same weights elsewhere are the same proposals; another RPN's are not.
     assert propose(tmp_path, "--topk", "40", *keys, "MODEL.RPN.NMS_THRESH", "0.5") == 2
-    assert "rpn_config_sha256" in told(capsys)
+    assert "rpn_config_sha256" in read_error(capsys)
 
 
 @pytest.mark.parametrize(
@@ -85,5 +79,5 @@ def test_an_rpn_gives_what_its_evaluator_writes(weights, tmp_path, capsys, caplo
 )
 def test_a_config_that_does_not_fit(weights, tmp_path, capsys, keys, message):
     assert propose(tmp_path, *SMALL, "MODEL.WEIGHTS", weights, *keys) == 2
-    assert message in told(capsys)
+    assert message in read_error(capsys)
     assert not list(tmp_path.iterdir())

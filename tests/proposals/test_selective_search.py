@@ -6,7 +6,7 @@ import pytest
 from reference.proposal_recall import recall_at
 from support import write_coco
 
-from mask_rcnn_ext.proposals.recall import proposal_recall
+from mask_rcnn_ext.proposals.recall import measure_recall
 from mask_rcnn_ext.proposals.selective_search import selective_search
 
 needs_search = pytest.mark.skipif(
@@ -47,7 +47,7 @@ def test_recall_against_the_loop():
         return np.hstack([corner, corner + rng.uniform(5, 30, (count, 2))])
 
     images = [(boxes(n), boxes(g)) for n, g in ((30, 4), (0, 2), (20, 0), (50, 5))]
-    recall = proposal_recall(images)
+    recall = measure_recall(images)
     assert recall["recall_50"] == pytest.approx(recall_at(images, 0.5))
     assert recall["recall_70"] == pytest.approx(recall_at(images, 0.7))
     every = [recall_at(images, least) for least in np.arange(0.5, 0.96, 0.05)]
@@ -58,6 +58,6 @@ def test_recall_against_the_loop():
 
 def test_recall_of_one_object():
     target = np.array([[0.0, 0, 10, 10]])
-    half = proposal_recall([(np.array([[0.0, 0, 10, 5]]), target)])
+    half = measure_recall([(np.array([[0.0, 0, 10, 5]]), target)])
     assert (half["recall_50"], half["recall_70"], half["AR"]) == (100, 0, 10)
-    assert np.isnan(proposal_recall([(target, np.zeros((0, 4)))])["AR"])
+    assert np.isnan(measure_recall([(target, np.zeros((0, 4)))])["AR"])

@@ -7,23 +7,21 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+from small_runs import read_error, write_data
+from support import SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine import trainer
 from mask_rcnn_ext.engine.trainer import Trainer
-from mask_rcnn_ext.proposals.stored import training_dicts, write_proposals
-from mask_rcnn_ext.recipes.two_stage import first_stage, second_stage
+from mask_rcnn_ext.proposals.file import load_training_dicts
+from mask_rcnn_ext.proposals.rpn import write_proposals
+from mask_rcnn_ext.recipes.two_stage import make_first_stage, make_second_stage
 
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
-    root, result = tmp_path_factory.mktemp("data"), []
-    for split, count in (("train", 12), ("val", 4)):
-        path, images = write_coco(root / split, images=count, seed=count)
-        result += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
-    return result
+    return write_data(tmp_path_factory.mktemp("data"), train=12, val=4)
 
 
 def configs(flags, tmp_path, *options: str):
@@ -36,7 +34,7 @@ def configs(flags, tmp_path, *options: str):
     joint.OUTPUT_DIR = str(tmp_path / "out")
     joint.DATASETS.TRAIN, joint.DATASETS.TEST = ("own_train",), ("own_val",)
     joint.MODEL.ROI_HEADS.NUM_CLASSES = 2
-    return joint, first_stage(joint, []), second_stage(joint)
+    return joint, make_first_stage(joint, []), make_second_stage(joint)
 
 
 def test_stored_proposals_give_what_the_models_own_rpn_gives(flags, tmp_path):
@@ -129,9 +127,7 @@ def refused(flags, tmp_path, capsys):
             return "nothing"
         assert code == 2
         assert not out.exists()
-        lines = capsys.readouterr().err.splitlines()
-        (message,) = [line for line in lines if line.startswith("error: ")]
-        return message
+        return read_error(capsys)
 
     return run
 
@@ -143,7 +139,11 @@ def test_files_that_fit_are_not_refused(refused):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("DATASETS.PROPOSAL_FILES_TEST", "('nowhere.pkl',)", "file not found: nowhere.pkl"),
+        (
+            "DATASETS.PROPOSAL_FILES_TEST",
+            "('nowhere.pkl',)",
+            "nowhere.pkl. tools/compute_proposals.py",
+        ),
         ("DATASETS.PROPOSAL_FILES_TRAIN", "()", "one file for each of the 1 data set(s)"),
         ("MODEL.LOAD_PROPOSALS", "False", "MODEL.LOAD_PROPOSALS is False"),
     ],
@@ -202,9 +202,9 @@ def test_data_without_a_usable_image_is_one_message(tmp_path):
     try:
         cfg = load_config(None, ["DATASETS.TRAIN", f"('{name}',)"])
         with pytest.raises(UserError, match=f"with an annotation in {name}, got none"):
-            training_dicts(cfg)
+            load_training_dicts(cfg)
         cfg.MODEL.KEYPOINT_ON = True
         with pytest.raises(UserError, match=f"1 labelled keypoint.*{name}"):
-            training_dicts(cfg)
+            load_training_dicts(cfg)
     finally:
         DatasetCatalog.remove(name)

@@ -7,12 +7,13 @@ import shutil
 import pytest
 import torch
 import train_alternating
-from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
+from small_runs import read_error, read_stamps, read_weights, same, write_data
+from support import REPO, SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.recipes import two_stage
-from mask_rcnn_ext.recipes.alternating_steps import FOLDERS, Steps, join_steps
-from mask_rcnn_ext.recipes.stages import is_finished
+from mask_rcnn_ext.recipes.alternating import FOLDERS, StepConfigs, join_steps, make_step_configs
+from mask_rcnn_ext.recipes.two_stage import RPNStage
 
 STAGES = [
     *SMALL,
@@ -23,11 +24,7 @@ STAGES = [
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
-    root, result = tmp_path_factory.mktemp("data"), []
-    for split, count in (("train", 4), ("val", 2)):
-        path, images = write_coco(root / split, images=count, seed=count)
-        result += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
-    return result
+    return write_data(tmp_path_factory.mktemp("data"), train=4, val=2)
 
 
 def train(folder, flags, *options: str, keys=()) -> int:
@@ -49,24 +46,12 @@ def copy(run, tmp_path):
 
 
 def weights(folder, part: str = "") -> dict[str, torch.Tensor]:
-    """Return the tensors of a finished training, those of one part of the model."""
-    content = torch.load(folder / "model_final.pth", weights_only=True)["model"]
-    return {key: value for key, value in content.items() if key.startswith(part)}
-
-
-def same(a, b) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    return read_weights(folder / "model_final.pth", part)
 
 
 def changed(a, b) -> set[str]:
     assert a.keys() == b.keys()
     return {key for key in a if not torch.equal(a[key], b[key])}
-
-
-def stamps(folder):
-    """Return the times of weights and proposals, by their paths in the folder."""
-    paths = [*folder.glob("**/model_*.pth"), *folder.glob("*/proposals/*.pkl")]
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in paths}
 
 
 def test_the_network_is_made_of_steps_2_3_and_4(run):
@@ -112,7 +97,7 @@ def test_a_run_leaves_what_every_run_has(run):
     assert results["run"]["eval_seconds"] >= sum(step["eval_seconds"] for step in steps)
     assert results["run"]["peak_memory_mb"] >= max(step["peak_memory_mb"] for step in steps)
     log = (run / "log.txt").read_text()
-    places = [log.index(f"Step {number} of 4: training") for number in (1, 2, 3, 4)]
+    places = [log.index(f"Step {number} of 4") for number in (1, 2, 3, 4)]
     assert places == sorted(places)
     assert places[3] < log.index("The whole network")
 
@@ -138,26 +123,28 @@ def test_eval_only_repeats_the_result(run, tmp_path):
 
 
 def test_a_finished_run_is_left_alone(copy, flags):
-    before = stamps(copy)
+    before = read_stamps(copy)
     assert train(copy, flags, "--resume") == 0
-    assert stamps(copy) == before
+    assert read_stamps(copy) == before
     log = (copy / "log.txt").read_text()
-    assert all(f"Step {number} of 4: finished" in log for number in (1, 2, 3, 4))
+    assert log.count("done already, skipped") == 4 + 4 + 1  # steps, proposals, the whole network
 
 
 def test_an_interrupted_step_goes_on_and_what_depends_on_it_is_made_anew(copy, run, flags):
     rpn = copy / FOLDERS[2]
     (rpn / "last_checkpoint").write_text("model_0000000.pth")
-    before = stamps(copy)
+    before = read_stamps(copy)
     assert train(copy, flags, "--resume") == 0
-    assert {path for path, stamp in stamps(copy).items() if stamp != before[path]} == {
+    assert {path for path, stamp in read_stamps(copy).items() if stamp != before[path]} == {
         "step3_rpn/model_0000001.pth",
         *(f"step3_rpn/{name}" for name in ("model_final.pth", "proposals/own_train.pkl")),
         "step3_rpn/proposals/own_val.pkl",
         *(f"step4_detector/model_{name}.pth" for name in ("0000000", "0000001", "final")),
         "model_final.pth",
     }
-    assert "Step 4 of 4 begins anew" in (copy / "log.txt").read_text()
+    log = (copy / "log.txt").read_text()
+    assert "Step 4 of 4, the heads on fixed features, " in log
+    assert "starts again, since it was made with " in log
     for folder in ("", *FOLDERS):
         assert same(weights(copy / folder), weights(run / folder)), folder
 
@@ -165,14 +152,15 @@ def test_an_interrupted_step_goes_on_and_what_depends_on_it_is_made_anew(copy, r
 def test_final_weights_of_an_earlier_run_do_not_count_as_finished(copy):
     folder = copy / FOLDERS[0]
     cfg = load_config(str(folder / "config.yaml"), ["OUTPUT_DIR", str(folder)])
-    assert is_finished(cfg)
+    stage = RPNStage("the RPN", cfg, resume=True)
+    assert stage.state() == "done"
     (folder / "last_checkpoint").write_text("model_0000000.pth")  # of one that started anew
-    assert not is_finished(cfg)
+    assert stage.state() == "interrupted"
 
 
-def steps_of(config: str, out, *keys: str, rpn_opts=()) -> Steps:
+def steps_of(config: str, out, *keys: str, rpn_opts=()) -> StepConfigs:
     keys = [*SMALL, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(out), *keys]
-    return Steps.of(load_config(str(REPO / "configs" / config), keys), list(rpn_opts))
+    return make_step_configs(load_config(str(REPO / "configs" / config), keys), list(rpn_opts))
 
 
 def test_the_command_in_the_header_has_the_papers_schedules(tmp_path, monkeypatch):
@@ -185,7 +173,7 @@ def test_the_command_in_the_header_has_the_papers_schedules(tmp_path, monkeypatc
     cfg = load_config(
         str(REPO / words[1]), ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path), *keys]
     )
-    steps = Steps.of(cfg, words[words.index("--rpn-opts") + 1].split())
+    steps = make_step_configs(cfg, words[words.index("--rpn-opts") + 1].split())
     assert [step.SOLVER.MAX_ITER for step in steps] == [80_000, 40_000, 80_000, 40_000]
     assert [step.SOLVER.STEPS for step in steps] == [(60_000,), (30_000,)] * 2
     assert [step.SOLVER.IMS_PER_BATCH for step in steps] == [1, 2, 1, 2]
@@ -259,7 +247,5 @@ def test_mistakes_are_told_at_once_and_leave_nothing(
     flags, tmp_path, capsys, options, keys, message
 ):
     assert train(tmp_path / "out", flags, *options, keys=keys) == 2
-    errors = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
-    assert len(errors) == 1
-    assert message in errors[0]
+    assert message in read_error(capsys)
     assert not (tmp_path / "out").exists()

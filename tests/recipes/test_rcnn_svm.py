@@ -11,8 +11,8 @@ from mask_rcnn_ext import UserError
 
 pytest.importorskip("sklearn", reason="scikit-learn, of the extra svm, is not installed")
 
-from mask_rcnn_ext.recipes import svm_features
-from mask_rcnn_ext.recipes.svm_features import fit_layers
+from mask_rcnn_ext.recipes import rcnn_svm
+from mask_rcnn_ext.recipes.rcnn_svm import fit_layers
 from mask_rcnn_ext.recipes.svm_fitting import (
     ABSENT_MARGIN,
     ClassSVM,
@@ -42,7 +42,7 @@ def mined(positives, negatives, *, images=30, retrain_after=40) -> ClassSVM:
 def test_separable_features_get_the_right_margins():
     positives, negatives = clouds(400, gap=9)
     svm = mined(positives, negatives)
-    assert svm.margins(positives).min() > 0 > svm.margins(negatives).max()
+    assert svm.compute_margins(positives).min() > 0 > svm.compute_margins(negatives).max()
 
 
 @pytest.mark.parametrize("weight", [1.0, 2.0])
@@ -72,8 +72,8 @@ def test_the_cache_holds_what_is_hard():
     positives, negatives = clouds(500, gap=6)
     svm = mined(positives, negatives, images=1)
     assert (svm.fits, svm.taken) == (1, 500)
-    assert svm.cached == (svm.margins(negatives) >= -1.2).sum() < 500
-    before, hard = svm.cached, svm.margins(negatives) > -1.0001
+    assert svm.cached == (svm.compute_margins(negatives) >= -1.2).sum() < 500
+    before, hard = svm.cached, svm.compute_margins(negatives) > -1.0001
     svm.offer(negatives, np.arange(500) < 250)
     assert svm.cached - before == hard[:250].sum() < 40  # too few to fit again
     assert svm.fits == 1
@@ -156,7 +156,7 @@ def fitted():
             models.append(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(svm_features, "ClassSVM", Kept)
+        patch.setattr(rcnn_svm, "ClassSVM", Kept)
         fit_layers(model, [[each] for each in RECORDS], seed=0)
     return model, models
 

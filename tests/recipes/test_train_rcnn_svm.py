@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
+from small_runs import read_error, read_weights
 from support import REPO, run_train_net, write_coco
 from tiny_rcnn import SMALL, small_cfg, small_model
 
@@ -76,13 +77,9 @@ def run(data, tmp_path_factory):
     return out
 
 
-def weights(path):
-    return torch.load(path, weights_only=True)["model"]
-
-
 def test_training_step_by_step_does_not_reach_the_backbone(data, run):
     """Bit for bit, batch statistics included: R-CNN's second stage changes no feature."""
-    before, after = weights(data[1][-1]), weights(run / "model_final.pth")
+    before, after = read_weights(data[1][-1]), read_weights(run / "model_final.pth")
     layers = "roi_heads.box_predictor."
     kept = {name for name in before if not name.startswith(layers)}
     assert {name.split(".")[0] for name in kept} == {"backbone", "roi_heads"}
@@ -104,13 +101,6 @@ def test_it_leaves_a_runs_files(run):
     assert "cat: an SVM of " in log
     assert "Proposals: 16 of 16 images" in log
     assert not list(run.rglob(".mask_rcnn_ext-*"))
-
-
-def evaluate(run, out, *pairs: str) -> int:
-    return run_train_net(
-        "--config-file", str(run / "config.yaml"), "--eval-only",
-        "MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", str(out), *pairs,
-    )  # fmt: skip
 
 
 def test_eval_only_repeats_the_result_which_is_better_than_chance(run, tmp_path):
@@ -148,9 +138,7 @@ def test_another_class_count_is_told(run):
 )
 def test_mistakes_are_told_at_once_and_leave_nothing(data, tmp_path, capsys, arguments, told):
     assert fit(data, tmp_path / "out", *arguments) == 2
-    errors = [e for e in capsys.readouterr().err.splitlines() if e.startswith("error: ")]
-    assert len(errors) == 1
-    assert re.search(told, errors[0])
+    assert re.search(told, read_error(capsys))
     assert not (tmp_path / "out").exists()
 
 

@@ -1,49 +1,65 @@
-"""Training what is not trained yet: each run in a folder of its own, skipped, resumed or redone."""
+"""Training runs of the experiments, one folder each: planned, trained, compared by config."""
 
-import contextlib
+import hashlib
 import json
 import logging
 import shutil
-import signal
-import subprocess
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from detectron2.config import CfgNode
 
-from mask_rcnn_ext.config import config_hash
+from mask_rcnn_ext.config import config_hash, flat_config, load_config
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import require_writable
+from mask_rcnn_ext.files import read_json_or_none, require_writable, write_json
+from mask_rcnn_ext.model_zoo import get_config_file
+from mask_rcnn_ext.steps import Step, holds_run, run_command, run_step
 
 __all__ = [
+    "FILLED_IN",
+    "REPO",
     "Progress",
-    "State",
     "TrainingRun",
-    "run_to_the_end",
+    "find_differences",
+    "plan_runs",
+    "read_config",
+    "require_complete",
     "train_all",
-    "training_options",
 ]
 
 logger = logging.getLogger(__name__)
 
-State = Literal["done", "interrupted", "stale", "left"]
+REPO = Path(__file__).resolve().parents[3]
 
-_PATIENCE = 10  # seconds that an interrupted process has to end, at each way of asking
+# Keys that are filled in when a run starts: they follow from the data and the machine.
+FILLED_IN = ("MASK_RCNN_EXT.CLASS_NAMES", "MASK_RCNN_EXT.CATEGORY_IDS", "MODEL.DEVICE")
 
+# The files of a run that was stopped before it wrote its config.
+_FIRST_FILES = {"console.txt", "log.txt", "inputs.json", "ablation.json"}
 
 _Run = TypeVar("_Run", bound="TrainingRun")
 
 
 @dataclass(frozen=True)
-class TrainingRun(ABC):
-    """One training run: a variant, a seed, and the folder of its output."""
+class TrainingRun(Step):
+    """One training run: a variant, a seed, and the folder of its output.
+
+    The `config.yaml` that `train_net.py` writes is the record of the run, so a run that was started
+    by hand in the same folder counts as well. `inputs.json` holds the checksums of other inputs, if
+    there are any.
+
+    Attributes:
+        yaml_folder: the folder of the variants' yamls in `configs/`.
+    """
 
     variant: str
     seed: int
     folder: Path
+
+    yaml_folder: ClassVar[str] = "shapes"
 
     @classmethod
     def under(cls: type[_Run], root: str | Path, variant: str, seed: int) -> _Run:
@@ -52,110 +68,213 @@ class TrainingRun(ABC):
 
     @property
     def title(self) -> str:
-        """Name the run in a line of text."""
+        """The run's name in a line of text."""
         return f"{self.variant} seed {self.seed}"
 
     @property
     def form(self) -> str:
-        """What it has in common with other variants that take about as long."""
+        """A name that variants share if they take about as long."""
         return self.variant
 
     @property
-    @abstractmethod
     def config_file(self) -> str:
-        """Where the variant's yaml is."""
+        """The path of the variant's yaml."""
+        return get_config_file(f"{self.yaml_folder}/{self.variant}")
 
-    @abstractmethod
     def config(self) -> CfgNode:
         """Return the variant's config."""
+        return load_config(self.config_file)
 
-    @abstractmethod
-    def written_hash(self) -> str | None:
-        """Return `sha256` of the run in the folder, "" when it is broken, None without a run.
+    @property
+    def filled_in(self) -> tuple[str, ...]:
+        """Keys that do not make a run stale: they follow from the data, the machine, the folder."""
+        return FILLED_IN
 
-        Raises:
-            UserError: the folder holds something else.
-        """
+    def inputs(self) -> dict[str, Any]:
+        """Return the checksums of the files that the run is made from; its config counts anyway."""
+        return {}
+
+    def find_recipe(self) -> dict[str, Any]:
+        """See `Step`."""
+        return {"config_sha256": self._hash(self.config(), self.seed), **self.inputs()}
 
     def sha256(self) -> str:
-        """Return the hash of what the variant's config and the seed are now."""
-        return config_hash(self.config(), self.seed)
+        """Return one hash of the recipe, for the file of results."""
+        recipe = self.find_recipe()
+        config = str(recipe.pop("config_sha256"))
+        if not recipe:
+            return config
+        return hashlib.sha256(json.dumps([config, recipe], sort_keys=True).encode()).hexdigest()
 
-    def results(self) -> dict[str, Any] | None:
-        """Return the run's `results.json`; None when it is not there or is of no evaluation."""
-        try:
-            content = json.loads((self.folder / "results.json").read_text("utf-8"))
-            return content if content["bbox"] and content["run"] else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    def _hash(self, cfg: CfgNode, seed: int) -> str:
+        return config_hash(cfg, seed, self.filled_in)
 
-    def is_complete(self) -> bool:
-        """Tell whether the folder holds all that the run is to leave."""
-        return self.results() is not None
-
-    def state(self) -> State:
-        """Tell how far the run is. "stale": it is of another config than the yaml is now.
+    def read_record(self) -> dict[str, Any] | None:
+        """See `Step`.
 
         Raises:
             UserError: the folder holds something else.
         """
-        written = self.written_hash()
-        if written is None:
-            return "left"
-        if written != self.sha256():
-            return "stale"
-        if self.is_complete():
-            return "done"
-        return "interrupted" if (self.folder / "last_checkpoint").is_file() else "left"
+        if not holds_run(self.folder, _FIRST_FILES):
+            return None
+        cfg = read_config(self.folder / "config.yaml")
+        if cfg is None:
+            return {}
+        inputs = read_json_or_none(str(self.folder / "inputs.json")) or {}
+        return {"config_sha256": self._hash(cfg, cfg.SEED), **inputs}
 
-    def discard_checkpoints(self) -> None:
-        """Delete the checkpoints that a finished run has no use for; `model_final.pth` stays."""
-        for path in self.folder.glob("model_[0-9]*.pth"):
-            path.unlink()
+    def results(self) -> dict[str, Any] | None:
+        """Return the run's `results.json`; None if it is not there or has no evaluation."""
+        content = read_json_or_none(str(self.folder / "results.json"))
+        complete = isinstance(content, dict) and content.get("bbox") and content.get("run")
+        return content if complete else None
 
-    def prepare(self) -> bool:
-        """Make the folder ready for training; return whether to resume.
+    @property
+    def predictions(self) -> Path:
+        """The run's result file."""
+        return self.find_predictions(self.folder)
 
-        What an older config, or a start without a checkpoint, left there is deleted.
+    def find_predictions(self, folder: Path) -> Path:
+        """Return the path of the result file of an evaluation whose `OUTPUT_DIR` is `folder`."""
+        name = self.config().DATASETS.TEST[0]
+        return folder / "inference" / name / "coco_instances_results.json"
+
+    @property
+    def measured_files(self) -> list[Path]:
+        """The files of a finished run that a report is made from."""
+        return [self.folder / "results.json", self.predictions]
+
+    def is_complete(self) -> bool:
+        """See `Step`."""
+        return self.results() is not None
+
+    def is_resumable(self) -> bool:
+        """See `Step`."""
+        return (self.folder / "last_checkpoint").is_file()
+
+    def start(self, resume: bool) -> None:
+        """See `Step`; deletes the files of an older config, or of a run without a checkpoint.
 
         Raises:
             UserError: the folder holds something else, or cannot be written.
         """
-        if self.state() == "interrupted":
-            return True
-        if self.folder.is_dir() and any(self.folder.iterdir()):
-            shutil.rmtree(self.folder)
+        if resume:
+            return
+        self.read_record()  # raises before anything is deleted that is not a run's
+        shutil.rmtree(self.folder, ignore_errors=True)
         require_writable(self.folder)
-        return False
+        if inputs := self.inputs():
+            write_json(str(self.folder / "inputs.json"), inputs)
+
+    def command(self, resume: bool) -> list[str]:
+        """Return the script, relative to the checkout, that trains the run, and its arguments."""
+        options = ["--config-file", self.config_file, *(["--resume"] if resume else [])]
+        return ["train_net.py", *options, "OUTPUT_DIR", str(self.folder), "SEED", str(self.seed)]
+
+    def train(self, resume: bool) -> int:
+        """Train in a new process, whose output goes to `console.txt`; return its exit code."""
+        script, *options = self.command(resume)
+        command = [sys.executable, str(REPO / script), *options]
+        return run_command(command, self.folder / "console.txt")
+
+    def make(self, resume: bool) -> None:
+        """See `Step`.
+
+        Raises:
+            UserError: the training failed.
+        """
+        code = self.train(resume)
+        if code or self.state() != "done":
+            raise UserError(f"{self.title} failed (exit code {code})")
+
+    def finish(self) -> None:
+        """Delete the checkpoints that a finished run does not need; `model_final.pth` stays."""
+        for path in self.folder.glob("model_[0-9]*.pth"):
+            path.unlink()
+
+
+def read_config(path: Path) -> CfgNode | None:
+    """Return a run's config; None if there is none, or if this version cannot read it."""
+    try:
+        return load_config(str(path))
+    except UserError:
+        return None
+
+
+def plan_runs(
+    kind: type[_Run], root: str | Path, variants: Iterable[str], seeds: int
+) -> list[_Run]:
+    """Return runs in the order of work: all variants with seed 1, then with seed 2, ...
+
+    Raises:
+        UserError: `seeds` is not positive.
+    """
+    if seeds < 1:
+        raise UserError(f"--seeds: expected 1 or more, got {seeds}")
+    variants = list(variants)
+    return [kind.under(root, v, seed) for seed in range(1, seeds + 1) for v in variants]
+
+
+def require_complete(steps: Iterable[Step]) -> None:
+    """Check that every step is done.
+
+    Raises:
+        UserError: some are not; the message names them.
+    """
+    states = {step.title: step.state() for step in steps}
+    missing = [f"{title} ({state})" for title, state in states.items() if state != "done"]
+    if missing:
+        raise UserError(
+            f"the report needs runs that are not there: {', '.join(missing)}. Leave out "
+            "--only-report to make them, or give the --output and --seeds of runs that are there"
+        )
+
+
+def find_differences(
+    configs: Mapping[str, CfgNode], *, same: Sequence[str], ignored: Sequence[str] = (), base: str
+) -> dict[str, dict[str, Any]]:
+    """Return each key in which configs differ: key -> {variant: value}.
+
+    Args:
+        configs: variant -> config.
+        same: beginnings of the keys in which the configs must not differ.
+        ignored: other keys that are left out, as `OUTPUT_DIR` is.
+        base: the yaml that sets the keys that must be the same, for the message.
+
+    Raises:
+        UserError: the configs differ in one of these keys.
+    """
+    flat = {variant: dict(flat_config(cfg)) for variant, cfg in configs.items()}
+    differing = {}
+    for key, first in next(iter(flat.values())).items():
+        values = {variant: keys[key] for variant, keys in flat.items()}
+        if key not in ("OUTPUT_DIR", *ignored) and any(v != first for v in values.values()):
+            differing[key] = values
+    for key in differing:
+        if key.startswith(tuple(same)):
+            values = ", ".join(f"{value!r} in {name}" for name, value in differing[key].items())
+            raise UserError(f"the comparison is unfair: {key} is {values}. Set it in {base}")
+    return differing
 
 
 class Progress(Generic[_Run]):
-    """What is done of a plan, what is left, and about how long that takes."""
+    """Which runs of a plan are done, which are left, and about how long these take."""
 
     def __init__(self, runs: Sequence[_Run]) -> None:
         """Look at the folders of `runs`.
 
         Raises:
-            UserError: one holds something else than a run.
+            UserError: a folder holds something else than a run.
         """
         self.runs = list(runs)
         self.states = {run: run.state() for run in self.runs}
 
-    @property
-    def todo(self) -> list[_Run]:
-        """The runs that are not done, in the order of work."""
-        return [run for run in self.runs if self.states[run] != "done"]
-
-    def update(self, run: _Run) -> None:
-        """Look at a run's folder again."""
-        self.states[run] = run.state()
-
     def seconds(self, run: _Run) -> float | None:
-        """Return what a finished run took, about what another takes, None when nothing tells.
+        """Return the time of a finished run, an estimate for another one, None without a basis.
 
-        Finished runs of the same variant tell best, then those of its form, then all.
+        Finished runs of the same variant are the best basis, then runs of its form, then all.
         """
-        took = {done: _seconds(done) for done, state in self.states.items() if state == "done"}
+        took = {done: _get_seconds(done) for done, state in self.states.items() if state == "done"}
         if run in took:
             return took[run]
         for alike in (
@@ -178,82 +297,55 @@ class Progress(Generic[_Run]):
         return "\n".join([*lines, self.summary()])
 
     def summary(self) -> str:
-        """Return one line: how many are done and left, and about how long the rest takes."""
-        estimates = [self.seconds(run) for run in self.todo]
-        known = [seconds for seconds in estimates if seconds is not None]
-        text = f"{len(self.runs) - len(estimates)} of {len(self.runs)} runs done"
-        if not estimates:
+        """Return one line: how many runs are done, and about how long the rest takes."""
+        left = [self.seconds(run) for run, state in self.states.items() if state != "done"]
+        known = [seconds for seconds in left if seconds is not None]
+        text = f"{len(self.runs) - len(left)} of {len(self.runs)} runs done"
+        if not left:
             return text
         if not known:
             return f"{text}; how long one takes here is not known yet"
         return f"{text}, about {sum(known) / 60:.0f} min left"
 
 
-def _seconds(run: TrainingRun) -> float:
+def _get_seconds(run: TrainingRun) -> float:
     info = (run.results() or {}).get("run", {})
     return sum(float(info.get(key) or 0.0) for key in ("train_seconds", "eval_seconds"))
 
 
-def training_options(run: TrainingRun, resume: bool) -> list[str]:
-    """Return what `train_net.py` is given to train a run in its folder."""
-    options = ["--config-file", run.config_file, *(["--resume"] if resume else [])]
-    return [*options, "OUTPUT_DIR", str(run.folder), "SEED", str(run.seed)]
-
-
-def run_to_the_end(command: Sequence[str], console: Path) -> int:
-    """Run a command and return its exit code; what it prints is added to the file `console`.
-
-    When this process is interrupted, so is the command, and it has ended when this returns.
-    """
-    with open(console, "ab") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            return process.wait()
-        except BaseException:
-            for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-                process.send_signal(stop)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_PATIENCE)
-                    break
-            raise
-
-
 def train_all(
-    progress: Progress[_Run],
-    train: Callable[[_Run, bool], int],
-    after_each: Callable[[], object],
+    steps: Sequence[Any],
+    progress: Progress[Any],
+    after_each: Callable[[], object] = lambda: None,
 ) -> None:
-    """Train the runs that are not done, one at a time, in the order of work.
-
-    A run that fails does not stop the others.
+    """Run the steps that are not done, in order. A step that fails does not stop the others.
 
     Args:
-        progress: of the runs; kept up to date.
-        train: trains a run in its folder; told whether to resume; returns an exit code.
-        after_each: called after every run that ended well.
+        steps: the runs, and perhaps other steps that have a folder.
+        progress: the progress of the runs; it is kept up to date.
+        after_each: called after every run that was trained.
 
     Raises:
-        UserError: at the end, which runs failed and where they say why.
+        UserError: at the end, with the names of the steps that failed.
     """
-    failed: list[_Run] = []
-    for run in progress.runs:
-        progress.update(run)  # what was trained just now may have made it stale
-        if progress.states[run] == "done":
+    failed = []
+    for step in steps:
+        try:
+            before = run_step(step)
+        except UserError as error:
+            logger.error("%s", error)
+            failed.append(step)
             continue
-        resume = run.prepare()
-        logger.info("%s%s ...", run.title, ", resumed" if resume else "")
-        code = train(run, resume)
-        progress.update(run)
-        if code or progress.states[run] != "done":
-            logger.error("%s failed (exit code %d)", run.title, code)
-            failed.append(run)
-            continue
-        run.discard_checkpoints()
-        after_each()
-        logger.info("%s took %.0f s. %s", run.title, _seconds(run), progress.summary())
+        if step in progress.states:
+            progress.states[step] = "done"
+            if before != "done":
+                after_each()
+                logger.info(
+                    "%s took %.0f s. %s", step.title, _get_seconds(step), progress.summary()
+                )
     if failed:
         raise UserError(
-            f"{len(failed)} of the runs failed: {', '.join(run.title for run in failed)}. The file "
-            f"console.txt in the folder of each says why, {failed[0].folder} first; run the same "
-            "command again when that is mended"
+            f"{len(failed)} of the runs failed: {', '.join(step.title for step in failed)}. The "
+            f"file console.txt in the folder of each says why, {failed[0].folder} first; run the "
+            "same command again when that is fixed"
         )

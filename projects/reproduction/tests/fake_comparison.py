@@ -5,7 +5,7 @@ import json
 import numpy as np
 from comparison_cases import CATEGORIES, cut, detections
 from pycocotools import mask as mask_util
-from reproduction.fcis.runs import MODELS
+from reproduction.fcis.runs import MODELS, ComparisonRun, UnvotedEvaluation
 
 RIVAL, FCIS = MODELS
 
@@ -24,6 +24,11 @@ class FakeTraining:
 
     def __init__(self):
         self.calls, self.fail = [], set()
+
+    def use(self, monkeypatch):
+        """Train and evaluate nothing else."""
+        monkeypatch.setattr(ComparisonRun, "train", lambda run, resume: self.train(run, resume))
+        monkeypatch.setattr(UnvotedEvaluation, "evaluate", lambda step: self.evaluate(step.run))
 
     def train(self, run, resume):
         self.calls.append((run.variant, run.seed, "resumed" if resume else "trained"))

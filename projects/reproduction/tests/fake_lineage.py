@@ -9,11 +9,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.modeling import build_model
-from reproduction import config_runs
-from reproduction.config_runs import read_config
+from reproduction import training_runs
 from reproduction.lineage import runs as lineage_runs
 from reproduction.lineage.runs import METHODS, LineageRun
-from support import SMALL, write_coco
+from reproduction.training_runs import read_config
+from support import REPO, SMALL, write_coco
 
 from mask_rcnn_ext.config import load_config
 
@@ -41,8 +41,12 @@ def _load_once(path):
 
 def use_small_configs(monkeypatch):
     """Read every yaml of the lineage once, with a smaller model and the sets of `small_sets`."""
-    monkeypatch.setattr(lineage_runs, "load_config", lambda path: _load_once(path).clone())
-    monkeypatch.setattr(config_runs, "read_config", _read_written)
+    monkeypatch.setattr(
+        training_runs,
+        "load_config",
+        lambda path: _load_once(path).clone() if path.startswith(str(REPO)) else load_config(path),
+    )
+    monkeypatch.setattr(training_runs, "read_config", _read_written)
     leave_out_svm(monkeypatch)
 
 
@@ -61,9 +65,8 @@ def pretend_svm(monkeypatch):
     """Make the second step of R-CNN one of the methods, of R-CNN's own yaml."""
     real = lineage_runs.get_config_file
     monkeypatch.setattr(lineage_runs, "METHODS", tuple(m for m in METHODS if not m.variation))
-    monkeypatch.setattr(
-        lineage_runs, "get_config_file", lambda name: real(name.removesuffix("_svm"))
-    )
+    for module in (lineage_runs, training_runs):
+        monkeypatch.setattr(module, "get_config_file", lambda name: real(name.removesuffix("_svm")))
 
 
 def small_sets(folder):

@@ -1,12 +1,7 @@
 """The ablations: their configs, the order of work, and the subprocess that trains."""
 
-import os
-import signal
-import threading
-import time
-
 import pytest
-import run_ablations as tool
+from reproduction import training_runs
 from reproduction.ablations.published import published_difference
 from reproduction.ablations.runs import AblationRun, plan
 from reproduction.ablations.tables import COMPARISONS, TABLES, VARIANTS
@@ -104,56 +99,20 @@ def test_mistakes_are_told(tmp_path):
     run = AblationRun.under(tmp_path, C4, 1)
     run.folder.mkdir(parents=True)
     (run.folder / "thesis.txt").write_text("dear")
-    with pytest.raises(UserError, match="not a run of this tool"):
+    with pytest.raises(UserError, match="not a training run"):
         run.state()
 
 
 # The subprocess
 
-_CHILD = """
-import os, sys, time
-open("started", "w").write(str(os.getpid()) + " " + " ".join(sys.argv[1:]))
-time.sleep({seconds})
-sys.exit({code})
-"""
-
-
-def fake_train_net(tmp_path, monkeypatch, seconds=0, code=0):
-    (tmp_path / "train_net.py").write_text(_CHILD.format(seconds=seconds, code=code))
-    monkeypatch.setattr(tool, "_REPO", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    run = AblationRun.under(tmp_path / "out", C4, 2)
-    run.prepare()
-    return run
-
 
 def test_the_command_of_a_run(tmp_path, monkeypatch):
-    run = fake_train_net(tmp_path, monkeypatch, code=3)
-    assert tool.train_in_subprocess(run, True) == 3
-    words = (tmp_path / "started").read_text().split()[1:]
-    assert words == [
+    (tmp_path / "train_net.py").write_text("import sys; print(*sys.argv[1:]); sys.exit(3)")
+    monkeypatch.setattr(training_runs, "REPO", tmp_path)
+    run = AblationRun.under(tmp_path / "out", C4, 2)
+    run.start(False)
+    assert run.train(True) == 3
+    assert (run.folder / "console.txt").read_text().split() == [
         *("--config-file", run.config_file, "--resume"),
         *("OUTPUT_DIR", str(run.folder), "SEED", "2"),
     ]
-    assert (run.folder / "console.txt").exists()
-
-
-def test_ctrl_c_ends_the_training_too(tmp_path, monkeypatch, request):
-    run = fake_train_net(tmp_path, monkeypatch, seconds=60)
-    # A job in the background is started with the signal ignored.
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, former))
-    started = tmp_path / "started"
-
-    def press():
-        while not (started.exists() and started.read_text().strip()):
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=press)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        tool.train_in_subprocess(run, False)
-    thread.join()
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(started.read_text().split()[0]), 0)

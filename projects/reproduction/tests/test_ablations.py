@@ -13,12 +13,13 @@ import pytest
 import run_ablations as tool
 from boxes_coco import as_rle, predictions_of, truth_json
 from PIL import Image
+from reproduction import training_runs
 from reproduction.ablations import results as ablation_results
-from reproduction.ablations import runs as ablation_runs
 from reproduction.ablations.page import write_ablation_report
 from reproduction.ablations.results import BOOTSTRAP, NO_PREDICTIONS, NOT_RUN, STUDENT_T
-from reproduction.ablations.runs import AblationRun, Progress
+from reproduction.ablations.runs import AblationRun
 from reproduction.ablations.tables import VARIANTS
+from reproduction.training_runs import Progress
 from support import REPO
 
 from mask_rcnn_ext import config
@@ -41,13 +42,23 @@ def truth(tmp_path_factory):
     return path
 
 
-_load_once = functools.cache(load_config)
+_load_yaml = functools.cache(load_config)
+_WRITTEN = {}  # text of a config.yaml -> config: reading one takes 50 ms
+
+
+def _load_once(path):
+    return _load_yaml(path) if path.startswith(str(REPO)) else load_config(path)
+
+
+def _read_written(path):
+    return _WRITTEN[path.read_text()]
 
 
 @pytest.fixture(autouse=True)
 def _quick(truth, monkeypatch):
     """Use the small data, few draws, and read every yaml once."""
-    monkeypatch.setattr(ablation_runs, "load_config", _load_once)
+    monkeypatch.setattr(training_runs, "load_config", _load_once)
+    monkeypatch.setattr(training_runs, "read_config", _read_written)
     monkeypatch.setattr(ablation_results, "_annotations", lambda name: str(truth))
     monkeypatch.setattr(ablation_results, "DRAWS", 40)
 
@@ -67,6 +78,11 @@ class FakeTraining:
         truth = json.loads(self.truth.read_text())
         predictions = run.folder / "inference/occluded_shapes_val/coco_instances_results.json"
         predictions.parent.mkdir(parents=True, exist_ok=True)
+        cfg = run.config().clone()
+        cfg.SEED = run.seed
+        text = f"# {run.sha256()}\n{cfg.SEED}"
+        _WRITTEN[text] = cfg
+        (run.folder / "config.yaml").write_text(text)
         for name in ("model_0000099.pth", "model_final.pth"):
             (run.folder / name).touch()
         predictions.write_text(json.dumps(as_rle(truth, predictions_of(truth, rng, jitter))))
@@ -84,7 +100,7 @@ class FakeTraining:
 @pytest.fixture
 def training(truth, monkeypatch):
     fake = FakeTraining(truth)
-    monkeypatch.setattr(tool, "train_in_subprocess", fake)
+    monkeypatch.setattr(AblationRun, "train", lambda run, resume: fake(run, resume))
     return fake
 
 
@@ -152,7 +168,7 @@ def test_a_changed_config_makes_a_run_stale_and_it_is_redone(
     yaml = copies / f"ablations/{SOFTMAX}.yaml"
     yaml.write_text(yaml.read_text() + "SOLVER:\n  MAX_ITER: 701\n")
     monkeypatch.setattr(
-        ablation_runs, "get_config_file", lambda name: str(tmp_path / f"{name}.yaml")
+        training_runs, "get_config_file", lambda name: str(tmp_path / f"{name}.yaml")
     )
     run = AblationRun.under(tmp_path / "out", SOFTMAX, 1)
     (run.folder / "old.txt").write_text("of the former config")
@@ -166,14 +182,14 @@ def test_a_changed_config_makes_a_run_stale_and_it_is_redone(
 
 def test_output_dir_and_new_keys_do_not_make_a_run_stale(monkeypatch):
     cfg = AblationRun.under("", C4, 1).config().clone()
-    before = ablation_runs.config_hash(cfg, 1)
-    assert before != ablation_runs.config_hash(cfg, 2)
+    before = config.config_hash(cfg, 1)
+    assert before != config.config_hash(cfg, 2)
     cfg.OUTPUT_DIR = "elsewhere"
     with_key, defaults = cfg.clone(), config.get_cfg()
     for node in (with_key, defaults):
         node.MASK_RCNN_EXT.NEW = 3
     monkeypatch.setattr(config, "get_cfg", lambda: defaults)
-    assert ablation_runs.config_hash(with_key, 1) == before
+    assert config.config_hash(with_key, 1) == before
 
 
 def test_a_failed_run_is_told_and_does_not_stop_the_others(ablations, training, capsys):
@@ -206,7 +222,7 @@ def test_the_list_tells_what_is_left_and_how_long_it_takes(ablations, capsys):
 def test_the_estimate_prefers_the_same_variant_then_the_same_form(training, tmp_path):
     for variant, seconds in ((C4, 50.0), (SOFTMAX, 150.0), ("mask_rcnn_tiny_C5", 500.0)):
         run = AblationRun.under(tmp_path, variant, 1)
-        run.prepare()
+        run.start(False)
         training(run, False)
         content = run.results()
         content["run"] |= {"train_seconds": seconds, "eval_seconds": 0}

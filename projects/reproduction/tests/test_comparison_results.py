@@ -13,8 +13,9 @@ from fake_comparison import FCIS, RIVAL, FakeTraining
 from PIL import Image
 from reproduction.fcis import results as comparison_results
 from reproduction.fcis.markdown import COMPARISON, comparison_doc
-from reproduction.fcis.runs import MODELS, ComparisonRun, plan
+from reproduction.fcis.runs import MODELS, ComparisonRun
 from reproduction.pages import write as generated_pages
+from reproduction.training_runs import plan_runs
 from support import REPO
 
 from mask_rcnn_ext import UserError
@@ -48,8 +49,7 @@ def measured(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         fake = FakeTraining()
         truth = (str(data / "truth.json"), str(data / "images"))
-        patch.setattr(tool, "train_in_subprocess", fake.train)
-        patch.setattr(tool, "evaluate_in_subprocess", fake.evaluate)
+        fake.use(patch)
         patch.setattr(comparison_results, "find_truth", lambda name: truth)
         patch.setattr(comparison_results, "DRAWS", 40)
         options = ["--seeds", "2", "--output", str(folder / "out")]
@@ -262,7 +262,7 @@ def test_the_doc_and_the_readme_are_generated_from_the_results(numbers, tmp_path
 
 
 def test_measuring_is_told(measured, data, monkeypatch, caplog):
-    runs = plan(measured / "out", 1)
+    runs = plan_runs(ComparisonRun, measured / "out", MODELS, 1)
     with caplog.at_level(logging.INFO):
         found = comparison_results.measure_runs(runs)
     assert f"measuring {FCIS} seed 1" in caplog.text

@@ -51,7 +51,7 @@ def made(tmp_path_factory):
         use_small_configs(patch)
         fake = FakeLineage()
         fake.weights = True
-        patch.setattr(tool, "train_in_subprocess", fake.train)
+        patch.setattr(LineageRun, "train", lambda run, resume: fake.train(run, resume))
         patch.setattr(tool, "propose_in_subprocess", fake.propose)
         options = ["--seeds", "2", "--output", str(folder / "out"), "--timed-images", "2"]
         options += ["--results", str(folder / "results.json")]

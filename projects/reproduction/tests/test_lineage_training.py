@@ -2,12 +2,13 @@
 
 import json
 import math
-import pickle
 
 import numpy as np
 import pytest
 import torch
 from support import REPO, SMALL, run_train_net, write_coco
+
+from mask_rcnn_ext.proposals.file import write_proposal_file
 
 LINEAGE = REPO / "configs/shapes/lineage"
 NARROW = [
@@ -33,10 +34,7 @@ def write_proposals(path, json_file, seed=0) -> None:
         found = np.concatenate([true + rng.uniform(-2, 2, true.shape), rest]).clip(0, [64, 48] * 2)
         boxes.append(found.astype(np.float32))
     logits = [-np.arange(12, dtype=np.float32)] * len(boxes)
-    ids = [image["id"] for image in content["images"]]
-    path.write_bytes(
-        pickle.dumps({"ids": ids, "boxes": boxes, "objectness_logits": logits, "bbox_mode": 0})
-    )
+    write_proposal_file(path, [image["id"] for image in content["images"]], boxes, logits)
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +99,3 @@ def test_the_line_shares_backbone_and_box_head(tmp_path, data):
         shapes[name] = {k: v.shape for k, v in state.items() if k.startswith(shared)}
     assert len(shapes["rcnn_tiny"]) > 40
     assert all(each == shapes["rcnn_tiny"] for each in shapes.values())
-
-
-def test_a_missing_proposal_file_is_told(tmp_path, data, capsys):
-    flags, _ = data
-    files = f"('{tmp_path / 'none.pkl'}',)"
-    keys = ["DATASETS.PROPOSAL_FILES_TRAIN", files, "DATASETS.PROPOSAL_FILES_TEST", files]
-    code = train("fast_rcnn_tiny", (flags, keys), tmp_path / "out")
-    errors = [e for e in capsys.readouterr().err.splitlines() if e.startswith("error: ")]
-    assert code == 2
-    assert len(errors) == 1
-    assert "tools/compute_proposals.py" in errors[0]
-    assert not (tmp_path / "out").exists()

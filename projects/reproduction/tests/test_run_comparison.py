@@ -7,8 +7,12 @@ import shutil
 import pytest
 import run_comparison as tool
 from fake_comparison import FCIS, RIVAL, FakeTraining
-from reproduction import config_runs
-from reproduction.fcis.runs import MODELS, ComparisonRun, compare_configs, plan
+from reproduction import report as report_step
+from reproduction import training_runs
+from reproduction.fcis import runs as fcis_runs
+from reproduction.fcis.runs import MODELS, ComparisonRun, UnvotedEvaluation, compare_configs
+from reproduction.report import Report
+from reproduction.training_runs import plan_runs
 from support import REPO
 
 from mask_rcnn_ext import UserError
@@ -27,24 +31,23 @@ def _quick(monkeypatch):
     def load(path):
         return load_once(path).clone() if path.startswith(str(REPO)) else load_config(path)
 
-    monkeypatch.setattr(config_runs, "load_config", load)
+    monkeypatch.setattr(training_runs, "load_config", load)
 
 
 @pytest.fixture
 def training(monkeypatch):
     fake = FakeTraining()
-    monkeypatch.setattr(tool, "train_in_subprocess", fake.train)
-    monkeypatch.setattr(tool, "evaluate_in_subprocess", fake.evaluate)
+    fake.use(monkeypatch)
     return fake
 
 
 @pytest.fixture
 def call(training, tmp_path, monkeypatch):
     """Return a function that calls the tool; it makes files only when told `report=True`."""
-    real = tool.report
+    real = Report.update
 
     def run(*arguments, report=False):
-        monkeypatch.setattr(tool, "report", real if report else lambda *_: None)
+        monkeypatch.setattr(Report, "update", real if report else lambda *_, **__: None)
         options = ["--output", str(tmp_path / "out"), "--results", str(tmp_path / "results.json")]
         return tool.main([*options, "--picture", str(tmp_path / "picture.png"), *arguments])
 
@@ -190,9 +193,9 @@ def touch(path, seconds):
 def test_an_evaluation_before_voting_that_does_not_count_is_redone(call, training, tmp_path, spoil):
     call("--seeds", "1")
     run = the_run(tmp_path, FCIS)
-    assert run.is_unvoted_complete()
+    assert UnvotedEvaluation(run).state() == "done"
     spoil(run)
-    assert not run.is_unvoted_complete()
+    assert UnvotedEvaluation(run).state() != "done"
     training.calls.clear()
     assert call("--only-report", "--seeds", "1") == 2
     assert training.calls == []
@@ -214,6 +217,31 @@ def test_what_failed_is_told_and_made_up_for(call, training, capsys, unvoted):
     assert (RIVAL, 1, "trained") not in training.calls
 
 
+def test_the_page_is_made_again_when_a_run_or_the_code_has_changed(
+    call, training, tmp_path, monkeypatch, capsys
+):
+    page, made = tmp_path / "out/comparison.html", []
+
+    def report(args, runs):
+        made.append(len(runs))
+        for path in (page, tmp_path / "results.json"):
+            path.write_text("")
+
+    monkeypatch.setattr(tool, "report", report)
+    assert call("--seeds", "1", report=True) == call("--seeds", "1", report=True) == 0
+    assert f"{page} is up to date" in capsys.readouterr().out
+    assert made == [2]
+    call("--seeds", "1", "--only-report", report=True)
+    assert made == [2, 2]  # asked for
+    call("--seeds", "2", report=True)
+    assert made == [2, 2, 4]
+    (tmp_path / "results.json").unlink()
+    call("--seeds", "2", report=True)
+    monkeypatch.setattr(report_step, "code_sha256", lambda *_: "other")
+    call("--seeds", "2", report=True)
+    assert made == [2, 2, 4, 4, 4]
+
+
 def test_the_list_tells_what_is_left(call, capsys):
     call("--seeds", "1")
     capsys.readouterr()
@@ -230,9 +258,10 @@ def test_the_list_tells_what_is_left(call, capsys):
 
 def test_the_commands(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(tool, "run_to_the_end", lambda *words: asked.append(words) or 3)
+    for module in (training_runs, fcis_runs):
+        monkeypatch.setattr(module, "run_command", lambda *words: asked.append(words) or 3)
     run = the_run(tmp_path, FCIS, 2)
-    assert tool.train_in_subprocess(run, True) == tool.evaluate_in_subprocess(run) == 3
+    assert run.train(True) == UnvotedEvaluation(run).evaluate() == 3
     (train, train_console), (evaluate, evaluate_console) = asked
     config = str(REPO / "configs/shapes/fcis_tiny.yaml")
     own = ["OUTPUT_DIR", str(run.folder), "SEED", "2"]
@@ -244,7 +273,6 @@ def test_the_commands(tmp_path, monkeypatch):
     ]
     assert train_console == run.folder / "console.txt"
     assert evaluate_console == run.folder / "unvoted/console.txt"
-    assert evaluate_console.parent.is_dir()
 
 
 @pytest.mark.parametrize(
@@ -268,4 +296,4 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 def test_the_plan_needs_a_seed(tmp_path):
     with pytest.raises(UserError, match="--seeds"):
-        plan(tmp_path, 0)
+        plan_runs(ComparisonRun, tmp_path, MODELS, 0)

@@ -18,12 +18,13 @@ from fake_lineage import (
     pretend_svm,
     use_small_configs,
 )
+from reproduction import training_runs
 from reproduction.lineage import runs as lineage_runs
 from reproduction.lineage.results import require_proposals
-from reproduction.lineage.runs import METHODS, LineageRun, compare_configs, methods, plan
+from reproduction.lineage.runs import METHODS, LineageRun, compare_configs, methods
+from reproduction.report import Report
 from support import REPO
 
-from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.errors import UserError
 
 
@@ -31,7 +32,7 @@ from mask_rcnn_ext.errors import UserError
 def training(monkeypatch):
     fake = FakeLineage()
     use_small_configs(monkeypatch)
-    monkeypatch.setattr(tool, "train_in_subprocess", fake.train)
+    monkeypatch.setattr(LineageRun, "train", lambda run, resume: fake.train(run, resume))
     monkeypatch.setattr(tool, "propose_in_subprocess", fake.propose)
     return fake
 
@@ -39,11 +40,11 @@ def training(monkeypatch):
 @pytest.fixture
 def call(training, tmp_path, monkeypatch):
     """Return a function that calls the tool; it makes files only when told `report=True`."""
-    real = tool.report
+    real = Report.update
 
     def run(*arguments, report=False):
         training.calls.clear()
-        monkeypatch.setattr(tool, "report", real if report else lambda *_: None)
+        monkeypatch.setattr(Report, "update", real if report else lambda *_, **__: None)
         options = ["--output", str(tmp_path / "out"), "--results", str(tmp_path / "results.json")]
         return tool.main([*options, "--picture", str(tmp_path / "picture.png"), *arguments])
 
@@ -107,17 +108,6 @@ def test_new_proposals_make_the_runs_that_read_them_stale(call, training, tmp_pa
     assert training.calls == [PROPOSED, *trained(RCNN, FAST)]
 
 
-@pytest.mark.parametrize(("key", "value"), [("SOLVER.MAX_ITER", "77"), ("SEED", "9")])
-def test_another_config_makes_a_run_stale(call, training, tmp_path, key, value):
-    call()
-    run = the_run(tmp_path, FASTER)
-    cfg = load_config(str(run.folder / "config.yaml"), [key, value])
-    (run.folder / "config.yaml").write_text(cfg.dump())
-    assert run.state() == "stale"
-    assert call() == 0
-    assert training.calls == [PROPOSED, *trained(FASTER)]
-
-
 def test_an_interrupted_run_is_resumed_and_without_weights_it_is_not_done(call, training, tmp_path):
     call()
     first, second = (the_run(tmp_path, variant) for variant in (RCNN, MASK))
@@ -169,7 +159,6 @@ def test_without_its_yaml_the_second_step_is_left_out(monkeypatch):
     monkeypatch.setattr(lineage_runs, "get_config_file", missing)
     left = [RCNN, FAST, FASTER, ALIGN, MASK]
     assert [method.variant for method in methods()] == left
-    assert [run.variant for run in plan("out", 2)] == left * 2
     assert [method.variant for method in METHODS if method.base] == [SVM]
 
 
@@ -177,9 +166,10 @@ def test_the_commands(call, training, tmp_path, monkeypatch):
     monkeypatch.undo()
     use_small_configs(monkeypatch)
     asked = []
-    monkeypatch.setattr(tool, "run_to_the_end", lambda *words: asked.append(words) or 3)
+    for module in (tool, training_runs):
+        monkeypatch.setattr(module, "run_command", lambda *words: asked.append(words) or 3)
     for variant in (FAST, MASK):
-        assert tool.train_in_subprocess(the_run(tmp_path, variant, 2), True) == 3
+        assert the_run(tmp_path, variant, 2).train(True) == 3
     folder = tmp_path / "out/proposals"
     assert tool.propose_in_subprocess(folder, SETS) == 3
     (fast, console), (mask, _), (propose, _) = asked
@@ -257,7 +247,7 @@ def test_a_folder_of_something_else_is_left_alone(call, training, tmp_path, caps
 
 def test_proposals_without_their_json_are_told(call, tmp_path):
     call()
-    runs = plan(tmp_path / "out")
+    runs = [the_run(tmp_path, variant) for variant in TRAINED]
     assert require_proposals(runs)[SETS[1]]["seconds_per_image"] == 0.25
     path = tmp_path / "out/proposals" / f"{SETS[1]}.json"
     for content in ("{}", json.dumps([1]), "{"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from mask_rcnn_ext.config import config_hash
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.overlap.intervals import (
@@ -22,7 +23,7 @@ from mask_rcnn_ext.overlap.intervals import (
 )
 
 from .published import PaperRow, published_difference
-from .runs import AblationRun, config_hash
+from .runs import AblationRun
 from .tables import COMPARISONS, TABLES, VARIANTS, Comparison
 
 __all__ = [

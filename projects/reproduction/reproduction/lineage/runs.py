@@ -1,8 +1,6 @@
-"""The lineage's training runs: of which methods, from what, in what order, by what commands."""
+"""The training runs of the lineage: their methods, inputs and commands."""
 
 import functools
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,33 +9,21 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from mask_rcnn_ext.config import flat_config, load_config
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import atomic_open, file_sha256, read_json_or_none
+from mask_rcnn_ext.files import file_sha256
 from mask_rcnn_ext.model_zoo import get_config_file
 
-from ..config_runs import ConfigRun
-from ..training_runs import training_options
+from ..training_runs import TrainingRun, find_differences
 
-__all__ = [
-    "METHODS",
-    "LineageRun",
-    "Method",
-    "compare_configs",
-    "methods",
-    "plan",
-    "proposal_sets",
-    "require_complete",
-]
+__all__ = ["METHODS", "LineageRun", "Method", "compare_configs", "methods", "proposal_sets"]
 
 _FILES = ("DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST")
-# Keys, by their beginning, in which the methods must not differ: backbone, data, image size. How
-# long each trains, and on what of an image, is its own.
+# Beginnings of the keys in which the methods must not differ: backbone, data, image size. Their
+# schedules and their parts of an image differ.
 _SHARED = (
     *("MODEL.BACKBONE.", "MODEL.TINY_RESNET.", "MODEL.RESNETS.", "MODEL.WEIGHTS", "MODEL.PIXEL_"),
     *("DATASETS.TRAIN", "DATASETS.TEST", "INPUT.", "MASK_RCNN_EXT.OPTIMIZER"),
 )
-_INPUTS = "inputs.json"  # in a run's folder: checksums of what it was made from
 
 
 @dataclass(frozen=True)
@@ -45,13 +31,13 @@ class Method:
     """A method of the lineage.
 
     Attributes:
-        variant: stem of its yaml in configs/shapes/lineage.
-        name: as its paper calls it.
-        added: what it added to the method before it.
-        base: variant whose trained network it is fitted to, instead of training one; None: trained
-            by `train_net.py`. It is left out where its yaml does not exist.
-        variation: whether it is no method of a paper's own, but one between two, which tells apart
-            what the later one added.
+        variant: the stem of its yaml in configs/shapes/lineage.
+        name: the name in its paper.
+        added: its addition to the method before it.
+        base: the variant whose trained network it is fitted to. None: `train_net.py` trains it.
+            A method with a base is left out if its yaml does not exist.
+        variation: whether it has no paper, but stands between two methods to separate the
+            additions of the later one.
     """
 
     variant: str
@@ -86,35 +72,30 @@ METHODS = (
 )
 
 
-def _stem(variant: str) -> str:
-    return f"shapes/lineage/{variant}"
-
-
 def methods() -> tuple[Method, ...]:
-    """Return the methods that there are configs of, in the order of their papers."""
+    """Return the methods that have a config, in the order of their papers."""
 
     def exists(method: Method) -> bool:
         try:
-            return os.path.isfile(get_config_file(_stem(method.variant)))
+            return os.path.isfile(get_config_file(f"shapes/lineage/{method.variant}"))
         except UserError:
             return False
 
     return tuple(m for m in METHODS if m.base is None or exists(m))
 
 
-class LineageRun(ConfigRun):
-    """One run: by `train_net.py`, or fitted to another run's network.
+class LineageRun(TrainingRun):
+    """One run: trained by `train_net.py`, or fitted to the network of another run.
 
-    `inputs.json` in its folder holds the checksums of the proposals that it read, and those of the
-    run that it is based on and of its weights; when these change, it is stale. A run that reads
-    proposals and was trained by hand has no such file: it is stale, too, and trained anew.
+    Its inputs are the checksums of the proposals that it reads, and of the run that it is fitted
+    to. A run that reads proposals and was started by hand has no record of them, so it is stale.
     """
 
-    starts_with = ConfigRun.starts_with | {_INPUTS}
+    yaml_folder = "shapes/lineage"
 
     @property
     def method(self) -> Method:
-        """What it is a run of."""
+        """The method of the variant."""
         return next(method for method in METHODS if method.variant == self.variant)
 
     @property
@@ -124,7 +105,7 @@ class LineageRun(ConfigRun):
 
     @property
     def base(self) -> "LineageRun | None":
-        """The run that it is fitted to."""
+        """The run whose network this one is fitted to."""
         variant = self.method.base
         return None if variant is None else LineageRun.under(self.root, variant, self.seed)
 
@@ -134,66 +115,50 @@ class LineageRun(ConfigRun):
         return self.folder / "model_final.pth"
 
     @property
-    def config_file(self) -> str:
-        """Where the variant's yaml is."""
-        return get_config_file(_stem(self.variant))
+    def measured_files(self) -> list[Path]:
+        """See `TrainingRun`."""
+        return [*super().measured_files, self.weights]
 
     @property
     def filled_in(self) -> tuple[str, ...]:
-        """Keys that do not count: where proposals and a base's weights lie; see `inputs`."""
+        """See `TrainingRun`; the paths of proposals and of a base's weights: see `inputs`."""
         return (*super().filled_in, *_FILES, *(["MODEL.WEIGHTS"] if self.base else []))
 
     def config(self) -> CfgNode:
         """Return the variant's config, which reads the proposals below `root`."""
-        cfg = load_config(self.config_file)
-        cfg.merge_from_list(_proposal_options(cfg, self.root))
+        cfg = super().config()
+        cfg.merge_from_list(_get_proposal_options(cfg, self.root))
         return cfg
 
     def inputs(self) -> dict[str, Any]:
-        """Return the checksums of what it is made from: "" for a file that is not there."""
+        """See `TrainingRun`; the checksum of a file that is not there is ""."""
         cfg = self.config()
         files = [*cfg.DATASETS.PROPOSAL_FILES_TRAIN, *cfg.DATASETS.PROPOSAL_FILES_TEST]
         found: dict[str, Any] = {}
         if cfg.MODEL.LOAD_PROPOSALS:
-            found["proposals"] = {Path(file).stem: _checksum(Path(file)) for file in files}
+            found["proposals"] = {Path(file).stem: _hash_if_there(Path(file)) for file in files}
         if self.base:
-            found["base"] = {"run": self.base.sha256(), "weights": _checksum(self.base.weights)}
+            found["base"] = {
+                "run": self.base.sha256(),
+                "weights": _hash_if_there(self.base.weights),
+            }
         return found
 
-    def sha256(self) -> str:
-        """Return the hash of config, seed and inputs as they are now."""
-        return _with_inputs(super().sha256(), self.inputs())
-
-    def written_hash(self) -> str | None:
-        """Return the hash of the run's own config and inputs; see the base class."""
-        written = super().written_hash()
-        return written and _with_inputs(
-            written, read_json_or_none(str(self.folder / _INPUTS)) or {}
-        )
-
     def is_complete(self) -> bool:
-        """Tell whether results, result file and weights are there."""
+        """See `Step`; results, result file and weights are there."""
         return super().is_complete() and self.predictions.is_file() and self.weights.is_file()
 
-    def prepare(self) -> bool:
-        """Note the inputs, too; see the base class."""
-        if super().prepare():
-            return True
-        if inputs := self.inputs():
-            with atomic_open(self.folder / _INPUTS, "w") as file:
-                json.dump(inputs, file, indent=2)
-        return False
-
     def command(self, resume: bool) -> list[str]:
-        """Return the script, seen from the checkout, that makes the run, and its arguments."""
-        files = _proposal_options(self.config(), self.root)
+        """See `TrainingRun`."""
+        files = _get_proposal_options(self.config(), self.root)
         if self.base is None:
-            return ["train_net.py", *training_options(self, resume), *files]
-        options = ["MODEL.WEIGHTS", str(self.base.weights), *files]
-        return ["tools/train_rcnn_svm.py", *training_options(self, False), *options]
+            return [*super().command(resume), *files]
+        _, *options = super().command(False)
+        weights = ["MODEL.WEIGHTS", str(self.base.weights)]
+        return ["tools/train_rcnn_svm.py", *options, *weights, *files]
 
 
-def _proposal_options(cfg: CfgNode, root: Path) -> list[str]:
+def _get_proposal_options(cfg: CfgNode, root: Path) -> list[str]:
     """Return keys and values that name the proposal files under `root`; none without proposals."""
     if not cfg.MODEL.LOAD_PROPOSALS:
         return []
@@ -204,44 +169,23 @@ def _proposal_options(cfg: CfgNode, root: Path) -> list[str]:
     ]
 
 
-def _checksum(path: Path) -> str:
+def _hash_if_there(path: Path) -> str:
     try:
         status = path.stat()
     except OSError:
         return ""
-    return _sha256(path, status.st_mtime_ns, status.st_size)
+    return _hash_file(path, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=16)
-def _sha256(path: Path, mtime: int, size: int) -> str:
+def _hash_file(path: Path, mtime: int, size: int) -> str:
     """Return the SHA-256 of a file that was last written at `mtime`."""
-    del mtime, size  # tell the cache that the file has changed
+    del mtime, size  # for the cache: the file has changed if they have
     return file_sha256(str(path))
 
 
-def _with_inputs(sha256: str, inputs: dict[str, Any]) -> str:
-    if not inputs:
-        return sha256
-    return hashlib.sha256(json.dumps([sha256, inputs], sort_keys=True).encode()).hexdigest()
-
-
-def plan(root: str | Path, seeds: int = 1) -> list[LineageRun]:
-    """Return the runs in the order of work: all methods with seed 1, then with seed 2, ...
-
-    Raises:
-        UserError: `seeds` is not positive.
-    """
-    if seeds < 1:
-        raise UserError(f"--seeds: expected 1 or more, got {seeds}")
-    return [
-        LineageRun.under(root, method.variant, seed)
-        for seed in range(1, seeds + 1)
-        for method in methods()
-    ]
-
-
 def proposal_sets(runs: Sequence[LineageRun]) -> list[str]:
-    """Return the data sets whose stored proposals the runs read, once each."""
+    """Return the data sets whose stored proposals the runs read, each one once."""
     configs = [run.config() for run in runs]
     return list(
         dict.fromkeys(
@@ -253,48 +197,22 @@ def proposal_sets(runs: Sequence[LineageRun]) -> list[str]:
     )
 
 
-def require_complete(runs: Sequence[LineageRun]) -> None:
-    """Raise unless every run is done.
-
-    Raises:
-        UserError: what is missing.
-    """
-    states = {run: run.state() for run in runs}
-    missing = [f"{run.title} ({state})" for run, state in states.items() if state != "done"]
-    if missing:
-        raise UserError(
-            f"the lineage needs runs that are not there: {', '.join(missing)}. Leave out "
-            "--only-report to make them, or give the --output and --seeds of those that are there"
-        )
-
-
 def compare_configs() -> dict[str, dict[str, Any]]:
-    """Return what the methods' configs share, and each key in which they differ.
+    """Return the settings that the methods share, and each key in which they differ.
 
     Returns:
         "shared": name -> value, to print; "differing": key -> {variant: value}.
 
     Raises:
-        UserError: they differ in backbone, data, or image size.
+        UserError: the methods differ in backbone, data, or image size.
     """
     configs = {m.variant: LineageRun.under("", m.variant, 1).config() for m in methods()}
-    flat = {variant: dict(flat_config(cfg)) for variant, cfg in configs.items()}
     for method in methods():
-        if method.base is not None:  # it starts from what the base learned, and so from its start
-            flat[method.variant]["MODEL.WEIGHTS"] = flat[method.base]["MODEL.WEIGHTS"]
+        if method.base is not None:  # its network was trained from the weights of the base
+            configs[method.variant].MODEL.WEIGHTS = configs[method.base].MODEL.WEIGHTS
+    base = "the base of configs/shapes/lineage"
+    differing = find_differences(configs, same=_SHARED, ignored=_FILES, base=base)
     cfg = next(iter(configs.values()))
-    differing = {}
-    for key, first in flat_config(cfg):
-        values = {variant: values[key] for variant, values in flat.items()}
-        if key not in ("OUTPUT_DIR", *_FILES) and any(v != first for v in values.values()):
-            differing[key] = values
-    unfair = [key for key in differing if key.startswith(_SHARED)]
-    if unfair:
-        raise UserError(
-            f"the methods have the same backbone, data and image size, but {unfair[0]} is "
-            + ", ".join(f"{value!r} in {name}" for name, value in differing[unfair[0]].items())
-            + ". Set it in the base of configs/shapes/lineage"
-        )
     shared = {
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "channels": list(cfg.MODEL.TINY_RESNET.CHANNELS),

@@ -74,7 +74,9 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     """
     costs = read_results(root / COSTS, "Run: python projects/reproduction/model_costs.py")
     ablations = read_results(root / ABLATIONS, "Run: python projects/reproduction/run_ablations.py")
-    comparison = read_results(root / COMPARISON, "Run: python projects/reproduction/run_comparison.py")
+    comparison = read_results(
+        root / COMPARISON, "Run: python projects/reproduction/run_comparison.py"
+    )
     lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
     parts = {
         "README.md": {METHODS_TABLE: methods_table(root, rows)},

@@ -1,4 +1,4 @@
-"""Proposals for single images, of models that have no RPN: what `Predictor` gives such a model."""
+"""Proposals for single images, which `Predictor` gives to a model without an RPN."""
 
 import logging
 import os
@@ -14,10 +14,10 @@ from fvcore.transforms.transform import Transform
 
 from ..errors import UserError
 from ..files import read_json_or_none
+from .file import require_proposal_files
 from .selective_search import MODES, require_selective_search, selective_search
-from .stored import require_proposal_files
 
-__all__ = ["ImagePropose", "image_proposals", "require_propose", "searching"]
+__all__ = ["ImagePropose", "make_search", "propose_boxes", "require_propose"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,19 +26,19 @@ Floats = npt.NDArray[np.float32]
 # An image, (H, W, 3) uint8 BGR -> boxes, (N, 4) XYXY in its pixels, and their scores, (N,).
 ImagePropose = Callable[[npt.NDArray[np.uint8]], tuple[Floats, Floats]]
 
-_TOPK = 2000  # that tools/compute_proposals.py stores of an image unless told otherwise
+_TOPK = 2000  # the default of tools/compute_proposals.py
 
 
 def require_propose(cfg: CfgNode, given: bool) -> None:
-    """Check that proposals come from outside exactly when the model needs them.
+    """Check that a function that proposes boxes is given if, and only if, the model needs one.
 
     Args:
-        cfg: of the model.
-        given: whether something proposes.
+        cfg: the config of the model.
+        given: whether such a function is given.
 
     Raises:
-        UserError: it is missing or too much. Where the model's test proposals are of selective
-            search, and their recipe is beside them, the message has its options.
+        UserError: the function is missing, or the model does not need it. If the model's test
+            proposals come from selective search and have a recipe, the message has its options.
     """
     require_proposal_files(cfg, ())
     if given == cfg.MODEL.LOAD_PROPOSALS:
@@ -48,41 +48,42 @@ def require_propose(cfg: CfgNode, given: bool) -> None:
             "proposals are given (--selective-search, propose=), but the model finds its own: "
             "MODEL.LOAD_PROPOSALS is False. Leave them out"
         )
-    recipe, note = _recipe(cfg)
+    recipe, note = _read_recipe(cfg)
     advice = (
         "Add --selective-search MODE to tools/predict.py, with the settings of the proposals that "
         "it was trained on, or in Python propose=FUNCTION"
     )
     if recipe.get("method") == "selective-search":
-        advice += f". Those that it is tested on had {_options(recipe)} ({note})"
+        advice += f". Its test proposals were made with {_format_options(recipe)} ({note})"
     elif recipe:
-        advice += f". Those that it is tested on are of an RPN ({note}), so a search's fit less"
+        advice += f". Its test proposals come from an RPN ({note}), so a search fits it less well"
     raise UserError(
         f"MODEL.LOAD_PROPOSALS: the model has no RPN, so it needs proposals for an image. {advice}"
     )
 
 
-def image_proposals(
+def propose_boxes(
     propose: ImagePropose,
     image: npt.NDArray[np.uint8],
     resized: tuple[int, int],
     transform: Transform,
     topk: int,
 ) -> Instances:
-    """Return the proposals of one image as detectron2's mapper makes them of stored ones.
+    """Return the proposals of one image in the form of detectron2's mapper.
 
     Args:
-        propose: gives boxes and scores.
-        image: (H, W, 3), BGR, before it is resized.
-        resized: (H', W') of the model's input.
-        transform: from `image` to that.
-        topk: the most that are kept, those with the highest scores.
+        propose: the function that proposes boxes and scores.
+        image: (H, W, 3), BGR, before resizing.
+        resized: (H', W'), the size of the model's input.
+        transform: the transform from `image` to the model's input.
+        topk: the highest number of proposals; those with the highest scores are kept.
 
     Returns:
-        `proposal_boxes`, XYXY_ABS in pixels of the input, inside it, and `objectness_logits`.
+        `proposal_boxes`, XYXY_ABS in pixels of the input, inside the input, and
+        `objectness_logits`.
 
     Raises:
-        UserError: `propose` gave something else, or numbers that are not finite.
+        UserError: `propose` returned arrays of another shape, or numbers that are not finite.
     """
     boxes, logits = (np.asarray(each, dtype=np.float32) for each in propose(image))
     if boxes.size == logits.size == 0:
@@ -104,25 +105,27 @@ def image_proposals(
     return proposals
 
 
-def searching(
+def make_search(
     cfg: CfgNode, *, mode: str = "fast", width: int = 0, min_size: int = 5
 ) -> ImagePropose:
-    """Return what proposes by selective search, see `data.selective_search`.
+    """Return a function that proposes boxes by selective search, see `selective_search`.
 
-    The defaults are those of `tools/compute_proposals.py`. The boxes are those of the same image in
-    a data set, but their order, which is partly random, is that of an image with the id 0. It
-    decides which are kept where the search finds too many, and which of two wins in NMS that
-    RoIPool rounds to one. Settings other than those of the model's stored test proposals, as far as
-    their recipe is there, are told in the log.
+    The defaults are the defaults of `tools/compute_proposals.py`. For an image of a data set the
+    boxes are the same as the stored ones, but their order is partly random, and here it is always
+    the order of an image with the id 0. The order decides which boxes are kept when there are too
+    many, and which of two boxes wins in NMS if RoIPool rounds both to the same box.
+
+    If the recipe of the model's test proposals is there and has other settings, a warning is
+    logged.
 
     Args:
-        cfg: of the model.
-        mode: of the search.
-        width: in pixels, that an image is resized to before; 0: as it is.
-        min_size: in pixels of the searched image; boxes with a shorter side are dropped.
+        cfg: the config of the model.
+        mode: the mode of the search.
+        width: the width in pixels that an image is resized to before the search. 0: not resized.
+        min_size: boxes with a shorter side, in pixels of the resized image, are dropped.
 
     Raises:
-        UserError: a value cannot be, or the installed OpenCV has no selective search.
+        UserError: a value is out of range, or the installed OpenCV has no selective search.
     """
     if mode not in MODES:
         raise UserError(f"--selective-search: expected {', '.join(MODES)}, got {mode!r}")
@@ -131,14 +134,14 @@ def searching(
             raise UserError(f"--search-{option}: expected 0 or more, got {value}")
     require_selective_search()
     settings = {"mode": mode, "width": width, "min_size": min_size}
-    recipe, note = _recipe(cfg)
+    recipe, note = _read_recipe(cfg)
     topk = _TOPK
     if recipe.get("method") == "selective-search":
         topk = recipe["topk"]
-        if _options(recipe) != _options(settings):
+        if _format_options(recipe) != _format_options(settings):
             logger.warning(
-                "The proposals that the model is tested on (%s) had other settings: %s",
-                *(note, _options(recipe)),
+                "The model's test proposals (%s) had other settings: %s",
+                *(note, _format_options(recipe)),
             )
 
     def propose(image: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
@@ -150,10 +153,10 @@ def searching(
     return propose
 
 
-def _recipe(cfg: CfgNode) -> tuple[dict[str, Any], str]:
-    """Return what the json beside the first file of test proposals says, and the path of the json.
+def _read_recipe(cfg: CfgNode) -> tuple[dict[str, Any], str]:
+    """Return the recipe of the first file of test proposals, and the path of the recipe.
 
-    The first is empty where there is no such file, or it is of no use.
+    Both are empty if there is no recipe or it does not name a method that is known here.
     """
     for file in cfg.DATASETS.PROPOSAL_FILES_TEST[:1]:
         note = os.path.splitext(file)[0] + ".json"
@@ -166,8 +169,8 @@ def _recipe(cfg: CfgNode) -> tuple[dict[str, Any], str]:
     return {}, ""
 
 
-def _options(settings: dict[str, Any]) -> str:
-    """Return settings of the search as `tools/predict.py` takes them."""
+def _format_options(settings: dict[str, Any]) -> str:
+    """Return the settings of a search as options of `tools/predict.py`."""
     return (
         f"--selective-search {settings['mode']} --search-width {settings['width']} "
         f"--search-min-size {settings['min_size']}"

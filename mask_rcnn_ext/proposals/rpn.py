@@ -1,0 +1,248 @@
+"""The RPN of a model: its config, and its proposals for images and for whole data sets."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.evaluation import inference_on_dataset
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from detectron2.modeling.meta_arch import ProposalNetwork
+
+from ..checkpoint.checkpointer import Checkpointer, fetch_weights
+from ..config import flat_config
+from ..errors import UserError
+from ..files import file_sha256
+from ..modeling.checks import check_registry_names, is_generalized_rcnn
+from ..modeling.precision import choose_device, inference_autocast, prepare_model
+from ..steps import Step
+from .compute import Propose
+from .file import ProposalFileWriter, keep_best
+
+__all__ = [
+    "RPNMethod",
+    "RPNProposals",
+    "get_rpn_keys",
+    "make_proposal_network",
+    "make_rpn_config",
+    "plan_proposals",
+    "write_proposals",
+]
+
+Floats = npt.NDArray[np.float32]
+
+# Beginnings of the keys under MODEL that an RPN does not read, or that change nothing for it.
+_NOT_OF_THE_RPN = (
+    *("DEVICE", "WEIGHTS", "META_ARCHITECTURE", "LOAD_PROPOSALS", "MASK_ON", "KEYPOINT_ON"),
+    *("ROI_", "FCIS", "RCNN.", "SEM_SEG_HEAD", "PANOPTIC_FPN", "RETINANET"),
+)
+
+
+def make_proposal_network(cfg: CfgNode) -> None:
+    """Change a model's config, in place, to its RPN and the backbone that the RPN reads."""
+    cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
+    cfg.MODEL.MASK_ON = False  # so that no masks are drawn
+    # A stage that only the heads read, such as FCIS's res5, would cost time, and in training
+    # several processes would wait for its gradients.
+    if set(cfg.MODEL.RPN.IN_FEATURES) <= set(cfg.MODEL.RESNETS.OUT_FEATURES):
+        cfg.MODEL.RESNETS.OUT_FEATURES = list(cfg.MODEL.RPN.IN_FEATURES)
+
+
+def make_rpn_config(cfg: CfgNode, topk: int) -> CfgNode:
+    """Return the config of a trained model's RPN, as a `ProposalNetwork` for inference.
+
+    Args:
+        cfg: the config of a `GeneralizedRCNN`, a subclass such as FCIS, or a `ProposalNetwork`.
+        topk: the highest number of proposals per image after NMS.
+
+    Raises:
+        UserError: the model has no RPN, or an RPN of rotated boxes; a part of the model is not
+            registered; or no weights are given.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    known = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    alone = isinstance(known, type) and issubclass(known, ProposalNetwork)
+    generator = cfg.MODEL.PROPOSAL_GENERATOR.NAME
+    if not (alone or is_generalized_rcnn(cfg)) or generator in ("PrecomputedProposals", "RRPN"):
+        raise UserError(
+            "expected the config of a model with an RPN (Faster or Mask R-CNN, FCIS, a "
+            f"ProposalNetwork), got MODEL.META_ARCHITECTURE {name} with "
+            f"MODEL.PROPOSAL_GENERATOR.NAME {generator}"
+        )
+    if not cfg.MODEL.WEIGHTS:
+        raise UserError("no weights: add MODEL.WEIGHTS FILE, the weights of the trained model")
+    rpn = cfg.clone()
+    rpn.defrost()
+    make_proposal_network(rpn)
+    rpn.MODEL.KEYPOINT_ON = rpn.MODEL.LOAD_PROPOSALS = False
+    rpn.MODEL.RPN.POST_NMS_TOPK_TEST = topk
+    choose_device(rpn)
+    rpn.freeze()
+    check_registry_names(rpn)
+    return rpn
+
+
+def get_rpn_keys(cfg: CfgNode) -> dict[str, str]:
+    """Return the keys that decide what an RPN learns and proposes, with their values as json."""
+    model = {
+        key: json.dumps(value)
+        for key, value in flat_config(cfg.MODEL, "MODEL.")
+        if not key.removeprefix("MODEL.").startswith(_NOT_OF_THE_RPN)
+    }
+    keys = ("FORMAT", "MIN_SIZE_TEST", "MAX_SIZE_TEST")
+    return {**model, **{f"INPUT.{key}": json.dumps(cfg.INPUT[key]) for key in keys}}
+
+
+def _describe_rpn(cfg: CfgNode, weights: str) -> dict[str, Any]:
+    """Return the part of a recipe that names an RPN, whatever folder its files are in."""
+    keys = json.dumps(get_rpn_keys(cfg), sort_keys=True).encode()
+    return {
+        "rpn_weights_sha256": file_sha256(weights),
+        "rpn_config_sha256": hashlib.sha256(keys).hexdigest(),
+    }
+
+
+class RPNMethod:
+    """A `ProposalMethod`: the RPN of a trained model, on images at test size, one at a time.
+
+    Args:
+        cfg: the model's config, see `make_rpn_config`.
+        topk: the highest number of boxes per image.
+
+    Raises:
+        UserError: see `make_rpn_config`.
+    """
+
+    def __init__(self, cfg: CfgNode, topk: int) -> None:
+        if topk < 1:
+            raise UserError(f"--topk: expected 1 or more, got {topk}")
+        self.cfg, self.topk = make_rpn_config(cfg, topk), topk
+
+    def settings(self) -> dict[str, Any]:
+        """See `ProposalMethod`.
+
+        Raises:
+            UserError: the weights are not there.
+        """
+        weights = fetch_weights(self.cfg.MODEL.WEIGHTS, "Give the weights of the trained model")
+        return {"method": "rpn", "topk": self.topk, **_describe_rpn(self.cfg, weights)}
+
+    def start(self, rank: int) -> Propose:
+        """See `ProposalMethod`; on several GPUs, each process takes the next one.
+
+        Raises:
+            UserError: the weights do not fit the model.
+        """
+        cfg, device = self.cfg.clone(), torch.device(self.cfg.MODEL.DEVICE)
+        if device.type == "cuda" and device.index is None:
+            cfg.defrost()
+            cfg.MODEL.DEVICE = f"cuda:{rank % torch.cuda.device_count()}"
+        model = prepare_model(cfg, build_model(cfg)).eval()
+        with _hide_unused_weights():
+            Checkpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
+        mapper = DatasetMapper(cfg, is_train=False)
+
+        def propose(record: dict[str, Any]) -> tuple[Floats, Floats]:
+            try:
+                image = mapper(record)
+            except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
+                reason = str(error).strip() or type(error).__name__
+                path = record["file_name"]
+                raise UserError(f"{path}: cannot be read as an image ({reason})") from error
+            with torch.no_grad(), inference_autocast(cfg):
+                proposals = model([image])[0]["proposals"]
+            return keep_best(proposals, self.topk)
+
+        return propose
+
+
+@contextlib.contextmanager
+def _hide_unused_weights() -> Iterator[None]:
+    """Stop fvcore from listing the weights of the heads, which are left out on purpose."""
+    log = logging.getLogger("fvcore.common.checkpoint")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def write_proposals(cfg: CfgNode, dataset_name: str, topk: int, path: str | os.PathLike) -> None:
+    """Run an RPN on a whole data set, at test size and without flips, and store its proposals.
+
+    Args:
+        cfg: the config of a `ProposalNetwork`. `MODEL.WEIGHTS` holds the RPN, and
+            `MODEL.RPN.POST_NMS_TOPK_TEST` is at least `topk`.
+        dataset_name: a registered name.
+        topk: the highest number of proposals per image.
+        path: the file to write, see `ProposalFileWriter`.
+
+    Raises:
+        UserError: the weights do not fit, or the file cannot be written.
+    """
+    model = prepare_model(cfg, build_model(cfg))
+    Checkpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
+    loader = build_detection_test_loader(cfg, dataset_name)
+    with inference_autocast(cfg):
+        inference_on_dataset(model, loader, ProposalFileWriter(path, topk))
+
+
+class RPNProposals(Step):
+    """The proposals of an RPN for a data set: a file, and its recipe as json next to it.
+
+    Args:
+        cfg: see `write_proposals`.
+        dataset_name: a registered name.
+        topk: the highest number of proposals per image.
+        path: the file.
+    """
+
+    def __init__(self, cfg: CfgNode, dataset_name: str, topk: int, path: str) -> None:
+        record = os.path.splitext(path)[0] + ".json"
+        super().__init__(f"Proposals for {dataset_name}, in {path}", record, [path])
+        self.cfg, self.dataset_name, self.topk, self.path = cfg, dataset_name, topk, path
+
+    @functools.cached_property
+    def _recipe(self) -> dict[str, Any]:
+        rpn = _describe_rpn(self.cfg, self.cfg.MODEL.WEIGHTS)
+        return {"data_set": self.dataset_name, "topk": self.topk, **rpn}
+
+    def find_recipe(self) -> dict[str, Any]:
+        """See `Step`; the weights are the file that is there at the first call."""
+        return self._recipe
+
+    def make(self, resume: bool) -> None:
+        """See `Step`."""
+        write_proposals(self.cfg, self.dataset_name, self.topk, self.path)
+
+
+def plan_proposals(rpn_cfg: CfgNode, cfg: CfgNode) -> list[RPNProposals]:
+    """Return the steps that write the proposals which a second stage reads.
+
+    Args:
+        rpn_cfg: the config of the first stage. Its `OUTPUT_DIR` gets `model_final.pth`.
+        cfg: the config of the second stage: data sets, files, and how many proposals it reads.
+    """
+    steps: dict[str, RPNProposals] = {}
+    for split in ("TRAIN", "TEST"):
+        job = rpn_cfg.clone()
+        job.defrost()
+        job.MODEL.WEIGHTS = os.path.join(rpn_cfg.OUTPUT_DIR, "model_final.pth")
+        if split == "TRAIN":
+            job.MODEL.RPN.PRE_NMS_TOPK_TEST = job.MODEL.RPN.PRE_NMS_TOPK_TRAIN
+        topk = cfg.DATASETS[f"PRECOMPUTED_PROPOSAL_TOPK_{split}"]
+        files = cfg.DATASETS[f"PROPOSAL_FILES_{split}"]
+        for name, path in zip(cfg.DATASETS[split], files, strict=True):
+            # A training set that is also tested on needs one file.
+            steps.setdefault(name, RPNProposals(job, name, topk, path))
+    return list(steps.values())

@@ -1,0 +1,45 @@
+"""What the scripts that train and compare runs share: their options and how they end."""
+
+import argparse
+import logging
+import signal
+import sys
+
+__all__ = ["make_parser", "prepare_process"]
+
+
+def make_parser(
+    doc: str | None, *, folder: str, name: str, seeds: int, picture: str = "--picture"
+) -> argparse.ArgumentParser:
+    """Return a parser with the options of all scripts.
+
+    Args:
+        doc: the docstring of the script, whose first line describes it.
+        folder: the folder in `output/`.
+        name: the name of the files in `results/` and `docs/images/`.
+        seeds: the default number of seeds.
+        picture: the option of the picture.
+    """
+    parser = argparse.ArgumentParser(
+        description=(doc or "").splitlines()[0],
+        epilog="A run that is done is skipped, an interrupted one continues, one whose config or "
+        "inputs have changed since starts again. Runs are started one at a time.",
+    )
+    number = f"trainings of each variant (default: {seeds})"
+    parser.add_argument("--seeds", type=int, default=seeds, metavar="N", help=number)
+    for option, metavar, default, text in (
+        ("--output", "DIR", f"output/{folder}", "folder of the runs and the page"),
+        ("--results", "FILE", f"results/{name}.json", "json to write"),
+        (picture, "FILE", f"docs/images/{name}.png", "picture to write, for the documentation"),
+    ):
+        parser.add_argument(option, default=default, metavar=metavar, help=text)
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--list", action="store_true", help="print what is done and what is left")
+    group.add_argument("--only-report", action="store_true", help="make the files, train nothing")
+    return parser
+
+
+def prepare_process() -> None:
+    """Show the log, and make SIGTERM end the training that this process has started."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -1,0 +1,38 @@
+"""Helpers of tests that run a training command on small data of their own."""
+
+import torch
+from support import write_coco
+
+
+def write_data(root, **counts) -> list[str]:
+    """Write a COCO set for each split, `train=8, val=2`; return the flags that name them."""
+    flags = []
+    for split, count in counts.items():
+        path, images = write_coco(root / split, images=count, seed=count)
+        flags += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
+    return flags
+
+
+def read_weights(path, part: str = "") -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint, those of one part of the model."""
+    content = torch.load(path, weights_only=True)["model"]
+    return {key: value for key, value in content.items() if key.startswith(part)}
+
+
+def same(a, b) -> bool:
+    """Tell whether two state dicts have the same keys and the same bits."""
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def read_stamps(folder) -> dict[str, int]:
+    """Return the times of weights and proposals, by their paths in the folder."""
+    paths = [*folder.rglob("model_*.pth"), *folder.rglob("proposals/*.pkl")]
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in paths}
+
+
+def read_error(capsys) -> str:
+    """Return the one message of a command that failed."""
+    lines = capsys.readouterr().err.splitlines()
+    (error,) = [line for line in lines if line.startswith("error: ")]
+    assert not any(line.startswith("Traceback") for line in lines)
+    return error

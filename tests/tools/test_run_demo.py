@@ -1,0 +1,141 @@
+"""`make demo`: what makes the training and the report stale, in a copy of the checkout."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import run_demo as tool
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from support import REPO, write_coco
+
+DATA = "demo_of_rectangles"
+TRAINING, REPORT = "train_net.py", "make_report.py"
+
+
+class Demo:
+    """A copied checkout with two small images, and the demo on it without a training."""
+
+    def __init__(self, root):
+        self.root, self.folder, self.ran = root, root / "out", []
+        ignored = shutil.ignore_patterns("__pycache__")
+        for name in ("mask_rcnn_ext", "configs/shapes"):
+            shutil.copytree(REPO / name, root / name, ignore=ignored)
+        for name in ("train_net.py", "tools/make_report.py"):
+            (root / name).parent.mkdir(exist_ok=True)
+            shutil.copy(REPO / name, root / name)
+        json_file, _ = write_coco(root / "data", images=2)
+        register_coco_instances(DATA, {}, str(json_file), str(root / "data"))
+        config = root / tool.CONFIG
+        text = config.read_text()
+        for split in ("train", "val"):
+            assert f"occluded_shapes_{split}" in text
+            text = text.replace(f"occluded_shapes_{split}", DATA)
+        config.write_text(text)
+
+    def run_command(self, command):
+        """Leave what the command would leave; the AP is the number of runs."""
+        self.ran.append((Path(command[1]).name, "--resume" in command))
+        if self.ran[-1][0] == REPORT:
+            for name in ("report.html", "predictions.png"):
+                (self.folder / name).write_text("")
+            return 0
+        for name in ("config.yaml", "model_final.pth", "last_checkpoint"):
+            (self.folder / name).write_text("")
+        (self.folder / "results.json").write_text(json.dumps({"segm": {"AP": len(self.ran)}}))
+        return 0
+
+    def run(self):
+        """Run the demo; return the scripts that it ran, and whether each was resumed."""
+        before = len(self.ran)
+        tool.run_demo(self.folder, self.root)
+        return self.ran[before:]
+
+    def states(self):
+        return [
+            step(self.folder, self.root).state() for step in (tool.DemoTraining, tool.DemoReport)
+        ]
+
+    def replace(self, name, old, new):
+        path = self.root / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        return lambda: path.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A demo that is done; tests leave it so."""
+    made = Demo(tmp_path_factory.mktemp("checkout"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool, "run_command", made.run_command)
+        assert made.run() == [(TRAINING, False), (REPORT, False)]
+        yield made
+    DatasetCatalog.remove(DATA)
+    MetadataCatalog.remove(DATA)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "states"),
+    [
+        ("mask_rcnn_ext/engine/trainer.py", '"""The trainer', '"""Our trainer', ["done", "done"]),
+        ("mask_rcnn_ext/engine/trainer.py", "max_iter", "last_iter", ["stale", "done"]),
+        ("mask_rcnn_ext/report/run_page.py", "import", "import os\nimport", ["done", "stale"]),
+        ("mask_rcnn_ext/report/templates/report.html.j2", "<", " <", ["done", "stale"]),
+        (tool.CONFIG, "MAX_ITER: ", "MAX_ITER: 1", ["stale", "done"]),
+        (tool.CONFIG, "# The demo", "# Our demo", ["done", "done"]),
+        ("data/annotations.json", '"id": 1', '"id": 9', ["stale", "done"]),
+        ("out/results.json", "AP", "AP50", ["done", "stale"]),
+    ],
+    ids=[
+        *("docstring", "training code", "report code", "template", "config", "comment in a config"),
+        *("data", "results"),
+    ],
+)
+def test_what_makes_the_demo_stale(demo, name, old, new, states):
+    put_back = demo.replace(name, old, new)
+    found = demo.states()
+    put_back()
+    assert found == states
+
+
+def test_the_training_depends_on_model_and_data_and_on_no_page():
+    found = {str(path.relative_to(REPO)) for path in tool.find_training_files(REPO)}
+    assert {"train_net.py", "mask_rcnn_ext/modeling/roi_heads/mask_heads.py"} <= found
+    assert "mask_rcnn_ext/data/shape_drawing.py" in found
+    rooms = {Path(name).parts[1] for name in found if name != "train_net.py"}
+    assert not rooms & {"report", "prediction", "recipes", "steps.py", "model_zoo.py"}
+    assert rooms >= {"engine", "config.py", "layers", "evaluation"}
+
+
+def test_done_then_interrupted_then_another_config(demo, capsys):
+    assert demo.run() == []
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"{demo.folder} is up to date; `make clean-demo demo` runs it again",
+        "mask AP 1",
+        f"report  {demo.folder}/report.html",
+    ]
+    (demo.folder / "results.json").unlink()
+    (demo.folder / "metrics.json").write_text("the first half")
+    assert demo.run() == [(TRAINING, True), (REPORT, False)]
+    assert (demo.folder / "metrics.json").exists()
+    assert "is up to date" not in capsys.readouterr().out
+    put_back = demo.replace(tool.CONFIG, "MAX_ITER: ", "MAX_ITER: 1")
+    assert demo.run() == [(TRAINING, False), (REPORT, False)]
+    assert not (demo.folder / "metrics.json").exists()
+    put_back()
+    (demo.folder / "made_from.json").unlink()  # a run of an earlier version
+    assert demo.run() == [(TRAINING, False), (REPORT, False)]
+
+
+def test_a_folder_of_something_else_and_a_failed_training(demo, monkeypatch, tmp_path):
+    (tmp_path / "thesis.txt").write_text("dear")
+    with pytest.raises(tool.UserError, match="is not a training run"):
+        tool.run_demo(tmp_path, demo.root)
+    assert (tmp_path / "thesis.txt").exists()
+    monkeypatch.setattr(tool, "run_command", lambda command: 3)
+    with pytest.raises(tool.UserError, match=r"the training of the demo failed \(exit code 3\)"):
+        tool.run_demo(tmp_path / "new", demo.root)

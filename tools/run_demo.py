@@ -1,0 +1,159 @@
+"""Train the demo, a small Mask R-CNN on drawn shapes, evaluate it, and make its report.
+
+python tools/run_demo.py --output output/demo
+
+The training is run again if its config, its data or the code that trains has changed; the report if
+the training, a template or the report's code has changed. Comments and docstrings do not count.
+"""
+
+import argparse
+import functools
+import json
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.config import config_hash, load_config
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.files import file_sha256, require_writable
+from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
+from mask_rcnn_ext.steps import Step, holds_run, run_command, run_steps
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = "configs/shapes/mask_rcnn_tiny_FPN.yaml"
+
+
+def find_training_files(root: Path) -> list[Path]:
+    """Return the source files that decide what a training gives.
+
+    Args:
+        root: the checkout.
+    """
+    package = root / "mask_rcnn_ext"
+    entries = [root / "train_net.py", *(package / "engine").glob("*.py")]
+    return imported_files(entries, [package])
+
+
+class DemoTraining(Step):
+    """The training and evaluation of the demo.
+
+    Args:
+        folder: the folder of the run.
+        root: the checkout.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        outputs = [folder / "results.json", folder / "model_final.pth"]
+        super().__init__(f"Demo in {folder}", folder / "made_from.json", outputs)
+        self.folder, self.root = folder, root
+
+    @functools.cached_property
+    def _recipe(self) -> dict[str, Any]:
+        cfg, data = load_config(str(self.root / CONFIG)), {}
+        for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+            DatasetCatalog.get(name)  # draws the images if they are not there
+            data[name] = files_sha256(Path(MetadataCatalog.get(name).image_root))
+        return {
+            "config_sha256": config_hash(cfg, cfg.SEED),
+            "data_sha256": data,
+            "code_sha256": code_sha256(find_training_files(self.root), self.root),
+        }
+
+    def find_recipe(self) -> dict[str, Any]:
+        """See `Step`; looked up once, so that the record is of the code that was started."""
+        return self._recipe
+
+    def read_record(self) -> dict[str, Any] | None:
+        """See `Step`.
+
+        Raises:
+            UserError: the folder holds something else than a run.
+        """
+        if not holds_run(self.folder, {self.record.name, "log.txt"}):
+            return None
+        return super().read_record() or {}
+
+    def is_resumable(self) -> bool:
+        """See `Step`."""
+        return (self.folder / "last_checkpoint").is_file()
+
+    def start(self, resume: bool) -> None:
+        """See `Step`; the curves of an earlier run would continue in `metrics.json`."""
+        if resume:
+            return
+        self.read_record()  # raises before anything is deleted that is not a run's
+        shutil.rmtree(self.folder, ignore_errors=True)
+        require_writable(self.folder)
+        self.finish()
+
+    def make(self, resume: bool) -> None:
+        """See `Step`."""
+        options = ["--config-file", os.path.relpath(self.root / CONFIG)]
+        options += ["--resume"] if resume else []
+        _run("training", self.root / "train_net.py", *options, "OUTPUT_DIR", str(self.folder))
+
+
+class DemoReport(Step):
+    """The report of the demo; see `DemoTraining` for the arguments."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        outputs = [folder / "report.html", folder / "predictions.png"]
+        super().__init__(f"Report in {folder}", folder / "report_made_from.json", outputs)
+        self.folder, self.root = folder, root
+
+    def find_recipe(self) -> dict[str, Any]:
+        """See `Step`."""
+        package = self.root / "mask_rcnn_ext"
+        code = imported_files([self.root / "tools/make_report.py"], [package])
+        files = [self.folder / name for name in ("config.yaml", "metrics.json", "results.json")]
+        return {
+            "run_sha256": {path.name: file_sha256(str(path)) for path in files if path.is_file()},
+            "predictions_sha256": files_sha256(self.folder / "inference"),
+            "code_sha256": code_sha256(code, self.root),
+            "templates_sha256": files_sha256(package / "report/templates"),
+        }
+
+    def make(self, resume: bool) -> None:
+        """See `Step`."""
+        _run("report", self.root / "tools/make_report.py", str(self.folder))
+
+
+def _run(what: str, script: Path, *options: str) -> None:
+    command = [sys.executable, os.path.relpath(script), *options]
+    print(shlex.join(command), flush=True)
+    if code := run_command(command):
+        raise UserError(f"the {what} of the demo failed (exit code {code}); see the output above")
+
+
+def run_demo(folder: Path, root: Path = ROOT) -> None:
+    """Bring the demo up to date; print its mask AP and where the report is."""
+    if not run_steps([DemoTraining(folder, root), DemoReport(folder, root)]):
+        print(f"{folder} is up to date; `make clean-demo demo` runs it again")
+    results = json.loads((folder / "results.json").read_text("utf-8"))
+    print("mask AP", round(results["segm"]["AP"], 1))
+    print(f"report  {folder / 'report.html'}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default="output/demo", metavar="DIR", help="folder")
+    args = parser.parse_args(argv)
+    return run_as_command(lambda: run_demo(args.output))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("mask_rcnn_ext").setLevel(logging.INFO)  # what is drawn, skipped, run again
+    # The training must not continue alone when this process is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())
