@@ -2,10 +2,12 @@
 """Train or evaluate a model from a config, with detectron2's command line."""
 
 import argparse
+import runpy
 import sys
+from pathlib import Path
 
-from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.engine.prepare import argument_parser
+# Run by its path: importing it imports detectron2 first, which takes seconds.
+_PARSERS = runpy.run_path(str(Path(__file__).parent / "mask_rcnn_ext/engine/arguments.py"))
 
 _EPILOG = r"""
 Examples:
@@ -22,11 +24,14 @@ Examples:
 
 def main(args: argparse.Namespace) -> None:
     """Run one process of the job."""
-    from mask_rcnn_ext.engine.main import run_job  # imported late: --help needs no trainer
+    from mask_rcnn_ext.engine.main import run_job
 
     run_job(args)
 
 
 if __name__ == "__main__":
-    arguments = argument_parser(_EPILOG).parse_args()
+    arguments = _PARSERS["argument_parser"](_EPILOG).parse_args()
+
+    from mask_rcnn_ext.engine.launch import launch, run_as_command
+
     sys.exit(run_as_command(lambda: launch(main, arguments)))

@@ -92,8 +92,8 @@ def run_train_net(*arguments: str) -> int:
     import torch
 
     import train_net
+    from mask_rcnn_ext.engine.arguments import argument_parser
     from mask_rcnn_ext.engine.launch import launch, run_as_command
-    from mask_rcnn_ext.engine.prepare import argument_parser
 
     args = argument_parser().parse_args(list(arguments))
     deterministic = torch.are_deterministic_algorithms_enabled()

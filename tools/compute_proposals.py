@@ -11,14 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mask_rcnn_ext import UserError
-from mask_rcnn_ext.config import load_config
-from mask_rcnn_ext.data.own_data import register_own_data
-from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.proposals.compute import compute_proposals, describe
-from mask_rcnn_ext.proposals.methods import Method, RPNMethod, SelectiveSearchMethod
-from mask_rcnn_ext.proposals.selective_search import MODES
-
+MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 _EPILOG = r"""
 For each data set the output folder gets DATASET.pkl, the proposals, and DATASET.json: settings,
 number, recall against the annotations, seconds. An interrupted command goes on where it stopped
@@ -42,8 +35,8 @@ Training on them:
 """
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0], epilog=_EPILOG, formatter_class=raw
@@ -82,7 +75,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY VALUE",
         help="config keys, last of all: MODEL.WEIGHTS FILE, and others",
     )
-    return parser.parse_args(argv)
+    return parser
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +100,17 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace proposals of other settings"
     )
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.config import load_config
+from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.proposals.compute import compute_proposals, describe
+from mask_rcnn_ext.proposals.methods import Method, RPNMethod, SelectiveSearchMethod
 
 
 def build_method(args: argparse.Namespace) -> Method:
@@ -144,7 +148,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    return run_as_command(lambda: run(parse_args(argv)))
+    return run_as_command(lambda: run(build_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -11,19 +11,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint
-from mask_rcnn_ext.engine.launch import run_as_command
 
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--weights", required=True, metavar="FILE", help="a model for COCO, .pkl or .pth"
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the .pth to write")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
-    return parser.parse_args(argv)
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint
+from mask_rcnn_ext.engine.launch import run_as_command
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -34,7 +38,7 @@ def convert(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    return run_as_command(lambda: convert(parse_args(argv)))
+    return run_as_command(lambda: convert(build_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 The arguments are those of train_net.py; results.json and the model are those of the whole network.
 """
 
+import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.recipes.alternating import train_alternating
-from mask_rcnn_ext.recipes.stages import stage_parser
+# Run by its path: importing it imports detectron2 first, which takes seconds.
+_PARSERS = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/engine/arguments.py"))
 
 _EPILOG = r"""
 Section 3.2 of Faster R-CNN (arXiv:1506.01497): (1) the RPN alone and (2) a detector on its
@@ -32,7 +33,11 @@ Examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = stage_parser(_EPILOG, rpn="both trainings of the RPN").parse_args(argv)
+    args = _PARSERS["stage_parser"](_EPILOG, rpn="both trainings of the RPN").parse_args(argv)
+
+    from mask_rcnn_ext.engine.launch import launch, run_as_command
+    from mask_rcnn_ext.recipes.alternating import train_alternating
+
     return run_as_command(lambda: launch(train_alternating, args))
 
 

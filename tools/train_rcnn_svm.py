@@ -3,11 +3,13 @@
 The arguments are those of train_net.py; MODEL.WEIGHTS are those of the trained network.
 """
 
+import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.recipes.rcnn_svm import svm_parser, train_rcnn_svm
+# Run by its path: importing it imports detectron2 first, which takes seconds.
+_PARSERS = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/engine/arguments.py"))
 
 _EPILOG = r"""
 Section 2.3 and appendices B and C of R-CNN (arXiv:1311.2524): one SVM per class on the box head's
@@ -26,7 +28,11 @@ Example, small:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = svm_parser(_EPILOG).parse_args(argv)
+    args = _PARSERS["svm_parser"](_EPILOG).parse_args(argv)
+
+    from mask_rcnn_ext.engine.launch import launch, run_as_command
+    from mask_rcnn_ext.recipes.rcnn_svm import train_rcnn_svm
+
     return run_as_command(lambda: launch(train_rcnn_svm, args))
 
 

@@ -3,12 +3,13 @@
 The arguments are those of train_net.py; results.json and the model are those of the second stage.
 """
 
+import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.recipes.stages import stage_parser
-from mask_rcnn_ext.recipes.two_stage import train_two_stages
+# Run by its path: importing it imports detectron2 first, which takes seconds.
+_PARSERS = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/engine/arguments.py"))
 
 _EPILOG = r"""
 Both stages start from MODEL.WEIGHTS, and features are not shared (section 3.1 of the paper). The
@@ -34,7 +35,11 @@ Another model on the same proposals, without training the RPN again:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = stage_parser(_EPILOG).parse_args(argv)
+    args = _PARSERS["stage_parser"](_EPILOG).parse_args(argv)
+
+    from mask_rcnn_ext.engine.launch import launch, run_as_command
+    from mask_rcnn_ext.recipes.two_stage import train_two_stages
+
     return run_as_command(lambda: launch(train_two_stages, args))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
@@ -27,25 +27,9 @@ from ..modeling.checks import (
 )
 from ..modeling.precision import choose_device
 
-__all__ = ["argument_parser", "prepare_data", "prepared_run"]
+__all__ = ["prepare_data", "prepared_run"]
 
 _DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
-
-
-def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Return detectron2's argument parser with the flags for a user's own data."""
-    parser = default_argument_parser(epilog)
-    own = parser.add_argument_group("own data, in COCO format")
-    own.add_argument("--train-json", default="", metavar="FILE", help="annotations to train on")
-    own.add_argument("--train-images", default="", metavar="DIR", help="folder of their images")
-    own.add_argument("--val-json", default="", metavar="FILE", help="annotations to evaluate on")
-    own.add_argument("--val-images", default="", metavar="DIR", help="folder of their images")
-    own.add_argument(
-        "--strict-data",
-        action="store_true",
-        help="make a malformed annotation an error; by default it is dropped and counted",
-    )
-    return parser
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from torch import nn
 
 from ..checkpoint.checkpointer import Checkpointer, local_file
 from ..engine.hooks import write_results
-from ..engine.prepare import argument_parser, prepared_run
+from ..engine.prepare import prepared_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..modeling.checks import is_rcnn
@@ -29,18 +29,9 @@ from ..proposals.stored import training_dicts
 from .svm_features import Images, fit_layers
 from .svm_fitting import require_scikit_learn
 
-__all__ = ["svm_parser", "train_rcnn_svm"]
+__all__ = ["train_rcnn_svm"]
 
 logger = logging.getLogger(__name__)
-
-
-def svm_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of `train_net.py` with `--max-images`."""
-    parser = argument_parser(epilog)
-    parser.add_argument(
-        "--max-images", type=int, metavar="N", help="fit to the first N training images only"
-    )
-    return parser
 
 
 def train_rcnn_svm(args: argparse.Namespace) -> None:

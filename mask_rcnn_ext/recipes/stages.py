@@ -17,7 +17,6 @@ from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint.safe_load import load_torch
 from ..config import load_config
-from ..engine.prepare import argument_parser
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import atomic_open
@@ -33,28 +32,8 @@ __all__ = [
     "require_resumable",
     "require_same_rpn",
     "rpn_options",
-    "stage_parser",
     "write_config",
 ]
-
-
-def stage_parser(
-    epilog: str | None = None, *, rpn: str = "the first stage"
-) -> argparse.ArgumentParser:
-    """Return the parser of `train_net.py` with `--rpn-opts`.
-
-    Args:
-        epilog: what the help ends with.
-        rpn: what the help calls the training of the RPN.
-    """
-    parser = argument_parser(epilog)
-    parser.add_argument(
-        "--rpn-opts",
-        default="",
-        metavar='"KEY VALUE ..."',
-        help=f"keys for {rpn} only, in one pair of quotes",
-    )
-    return parser
 
 
 def rpn_options(text: str) -> list[str]:

@@ -15,6 +15,7 @@ from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
 from mask_rcnn_ext.prediction.image_files import find_images
+from mask_rcnn_ext.proposals.selective_search import MODES
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 
@@ -273,6 +274,13 @@ def test_a_crash_leaves_the_former_results_whole(predict, tmp_path, monkeypatch)
     assert predict(tmp_path / "in") == 130
     after = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
     assert after == before
+
+
+def test_the_tools_offer_the_modes_of_selective_search():
+    """They name them without importing the package, which would make `--help` slow."""
+    import compute_proposals
+
+    assert tool.MODES == compute_proposals.MODES == tuple(MODES)
 
 
 def names(*inputs, **kwargs) -> list[str]:
