@@ -1,7 +1,6 @@
 #!/usr/bin/env python
 """Train or evaluate a model from a config, with detectron2's command line."""
 
-import argparse
 import runpy
 import sys
 from pathlib import Path
@@ -21,17 +20,11 @@ Examples:
       MODEL.WEIGHTS output/run/model_final.pth
 """
 
-
-def main(args: argparse.Namespace) -> None:
-    """Run one process of the job."""
-    from mask_rcnn_ext.engine.main import run_job
-
-    run_job(args)
-
-
 if __name__ == "__main__":
+    # --help ends here, before the import below, which takes seconds.
     arguments = _PARSERS["argument_parser"](_EPILOG).parse_args()
 
-    from mask_rcnn_ext.engine.launch import launch, run_as_command
+from mask_rcnn_ext import launch, run_as_command, run_job
 
-    sys.exit(run_as_command(lambda: launch(main, arguments)))
+if __name__ == "__main__":
+    sys.exit(run_as_command(lambda: launch(run_job, arguments)))

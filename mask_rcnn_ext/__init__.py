@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # the names of _LAZY
     from .data.own_data import register_own_data
     from .engine.arguments import argument_parser
     from .engine.launch import launch, run_as_command
-    from .engine.main import run_job
+    from .engine.run import run_job
     from .engine.trainer import Trainer
     from .evaluation.build import MaskRCNNCityscapesEvaluator, build_evaluator
     from .evaluation.coco import MaskRCNNCOCOEvaluator
@@ -125,7 +125,7 @@ _LAZY = {
     "model_zoo": "model_zoo",
     "register_own_data": "data.own_data",
     "run_as_command": "engine.launch",
-    "run_job": "engine.main",
+    "run_job": "engine.run",
     "write_proposal_file": "proposals.file",
     "write_report": "report.run_page",
 }

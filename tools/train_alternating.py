@@ -3,6 +3,7 @@
 The arguments are those of train_net.py; results.json and the model are those of the whole network.
 """
 
+import argparse
 import runpy
 import sys
 from collections.abc import Sequence
@@ -31,13 +32,21 @@ Examples:
 """
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    return _PARSERS["make_stage_parser"](_EPILOG, rpn="both trainings of the RPN")
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+from mask_rcnn_ext import launch, run_as_command
+from mask_rcnn_ext.recipes.alternating import train_alternating
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = _PARSERS["stage_parser"](_EPILOG, rpn="both trainings of the RPN").parse_args(argv)
-
-    from mask_rcnn_ext.engine.launch import launch, run_as_command
-    from mask_rcnn_ext.recipes.alternating import train_alternating
-
+    args = build_parser().parse_args(argv)
     return run_as_command(lambda: launch(train_alternating, args))
 
 

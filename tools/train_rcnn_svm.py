@@ -3,6 +3,7 @@
 The arguments are those of train_net.py; MODEL.WEIGHTS are those of the trained network.
 """
 
+import argparse
 import runpy
 import sys
 from collections.abc import Sequence
@@ -26,13 +27,21 @@ Example, small:
 """
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    return _PARSERS["make_svm_parser"](_EPILOG)
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+from mask_rcnn_ext import launch, run_as_command
+from mask_rcnn_ext.recipes.rcnn_svm import train_rcnn_svm
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = _PARSERS["svm_parser"](_EPILOG).parse_args(argv)
-
-    from mask_rcnn_ext.engine.launch import launch, run_as_command
-    from mask_rcnn_ext.recipes.rcnn_svm import train_rcnn_svm
-
+    args = build_parser().parse_args(argv)
     return run_as_command(lambda: launch(train_rcnn_svm, args))
 
 

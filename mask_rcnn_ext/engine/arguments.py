@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 
-__all__ = ["argument_parser", "stage_parser", "svm_parser"]
+__all__ = ["argument_parser", "make_stage_parser", "make_svm_parser"]
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -54,7 +54,7 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def stage_parser(
+def make_stage_parser(
     epilog: str | None = None, *, rpn: str = "the first stage"
 ) -> argparse.ArgumentParser:
     """Return the parser of `train_net.py` with `--rpn-opts`, for trainings in stages.
@@ -73,7 +73,7 @@ def stage_parser(
     return parser
 
 
-def svm_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+def make_svm_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of `train_net.py` with `--max-images`, for R-CNN's SVMs."""
     parser = argument_parser(epilog)
     parser.add_argument(

@@ -1,5 +1,6 @@
 """The trainer: detectron2's `DefaultTrainer`, on CPU and GPU, resumable to the bit."""
 
+import inspect
 import logging
 import os
 import time
@@ -24,6 +25,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..data.loader import TrainLoader
@@ -85,7 +87,10 @@ class Trainer(DefaultTrainer):
             logger.info("Weights and batch statistics that stay as they are: %s.", frozen)
         model = prepare_model(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
-        ddp_args: dict[str, Any] = {"broadcast_buffers": False}
+        # PyTorch 2.15 renamed the option. The buffers are the same in every process at the start.
+        options = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
+        ddp_args: dict[str, Any] = {sync: False}
         if torch.device(cfg.MODEL.DEVICE).type != "cuda":
             ddp_args["device_ids"] = None
         if cfg.MODEL.LOAD_PROPOSALS:  # feature maps that only the RPN would read get no gradient

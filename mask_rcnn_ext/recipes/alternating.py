@@ -41,8 +41,8 @@ from torch import nn
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..config import config_hash
-from ..engine.hooks import write_results
-from ..engine.prepare import prepared_run
+from ..engine.results import write_results
+from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
 from ..files import atomic_open, file_sha256, read_json, write_json
 from ..modeling.freezing import freeze_parts
@@ -81,13 +81,13 @@ def train_alternating(args: argparse.Namespace) -> None:
     from weights or proposals which are no longer there is made anew.
 
     Args:
-        args: what `stage_parser` parsed.
+        args: what `make_stage_parser` parsed.
 
     Raises:
-        UserError: see `prepared_run` and `Steps.of`; or a step cannot be resumed.
+        UserError: see `prepare_run` and `Steps.of`; or a step cannot be resumed.
     """
     require_resumable(args, FOLDERS, "the folders of its steps")
-    with prepared_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
+    with prepare_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
         steps = Steps.of(joint, rpn_options(args.rpn_opts))
         Trainer.require_ready(joint)
         # A mistake in the heads or in what is fixed is told now, not after hours.

@@ -19,8 +19,8 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..checkpoint.checkpointer import Checkpointer, local_file
-from ..engine.hooks import write_results
-from ..engine.prepare import prepared_run
+from ..engine.results import write_results
+from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..modeling.checks import is_rcnn
@@ -41,16 +41,16 @@ def train_rcnn_svm(args: argparse.Namespace) -> None:
     `inference/`. Its `train_seconds` are those of fitting, without the network's.
 
     Args:
-        args: what `svm_parser` parsed.
+        args: what `make_svm_parser` parsed.
 
     Raises:
-        UserError: see `prepared_run`, `Trainer.require_ready` and `fit_layers`; an option has no
+        UserError: see `prepare_run`, `Trainer.require_ready` and `fit_layers`; an option has no
             meaning here; scikit-learn is missing; the config is not of R-CNN with SVMs; or
             `MODEL.WEIGHTS` does not hold its network.
     """
     _require_fitting_options(args)
     require_scikit_learn()
-    with prepared_run(args, by_gradients=False) as cfg:
+    with prepare_run(args, by_gradients=False) as cfg:
         _require_svm_config(cfg)
         Trainer.require_ready(cfg)
         for name in cfg.DATASETS.TEST:  # a proposal file that does not fit is told now

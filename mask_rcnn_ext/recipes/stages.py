@@ -52,7 +52,7 @@ def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: s
     """Check what can be told before anything is prepared.
 
     Args:
-        args: what `stage_parser` parsed.
+        args: what `make_stage_parser` parsed.
         folders: those of the stages, below `OUTPUT_DIR`.
         where: these folders in words, for the message.
 

@@ -24,7 +24,7 @@ from detectron2.utils import comm
 
 from ..config import get_cfg
 from ..data.catalog import require_datasets
-from ..engine.prepare import prepared_run
+from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import read_json, write_json
@@ -135,13 +135,13 @@ def train_two_stages(args: argparse.Namespace) -> None:
     written again unless they are those of the RPN, to the last bit of its weights.
 
     Args:
-        args: what `stage_parser` parsed.
+        args: what `make_stage_parser` parsed.
 
     Raises:
-        UserError: see `prepared_run`; or a stage cannot be resumed.
+        UserError: see `prepare_run`; or a stage cannot be resumed.
     """
     require_resumable(args, ["rpn", ""], "its folder rpn")
-    with prepared_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
+    with prepare_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
         rpn_cfg, cfg = first_stage(joint, rpn_options(args.rpn_opts)), second_stage(joint)
         Trainer.require_ready(joint)
         # A mistake in the heads is told now, not after the first stage.

@@ -32,7 +32,7 @@ INPUTS = (
 REPLACED = "opencv-python-headless"
 # What commands and tests import: compiled once, and seen to start.
 IMPORTED = (
-    "mask_rcnn_ext.engine.main",
+    "mask_rcnn_ext.engine.run",
     *("torch._dynamo", "torch.utils.tensorboard", "matplotlib.pyplot", "timm"),
     *("sklearn.linear_model", "sklearn.svm", "pytest", "xdist"),
 )
