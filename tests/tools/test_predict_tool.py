@@ -306,7 +306,7 @@ def test_find_images_by_folder_glob_and_file(tmp_path, monkeypatch):
 
 def test_find_images_hints_at_subfolders(tmp_path):
     write_image(tmp_path / "in" / "deep" / "x.png")
-    with pytest.raises(UserError, match="its subfolders hold some: add --recursive"):
+    with pytest.raises(UserError, match="its subfolders have some: add --recursive"):
         names(tmp_path / "in")
 
 
