@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from support import REPO, SMALL, TINY_CONFIG, run_train_net
+from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
 
 
 def train(folder, *arguments: str) -> int:
@@ -29,8 +29,6 @@ def same(a, b) -> bool:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Twenty iterations on own data, checkpoints at 10 and 20."""
-    from support import write_coco
-
     root = tmp_path_factory.mktemp("run")
     flags = []
     for split, count in (("train", 12), ("val", 4)):

@@ -1,15 +1,15 @@
-import importlib.util
 import json
 import os
 from pathlib import Path
 
 import numpy as np
+import predict as tool  # tools/ is on the path
 import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as mask_util
 from support import REPO
-from tiny_model import tiny_cfg, tiny_model
+from tiny_model import picture, tiny_cfg, tiny_model
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.errors import UserError
@@ -19,19 +19,12 @@ from mask_rcnn_ext.proposals.selective_search import MODES
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 
-_SCRIPT = REPO / "tools" / "predict.py"
 RCNN = REPO / "configs/shapes/lineage/rcnn_tiny.yaml"
-_SPEC = importlib.util.spec_from_file_location("predict_tool", _SCRIPT)
-tool = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tool)
 
 
 def write_image(path: Path, height: int = 60, width: int = 80, **kwargs) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    seed = sum(path.name.encode())
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-    image.save(path, **kwargs)
+    Image.fromarray(picture(height, width, seed=sum(path.name.encode()))).save(path, **kwargs)
 
 
 @pytest.fixture(scope="module")
