@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """Train or evaluate a model from a config, with detectron2's command line."""
 
-import argparse
+import runpy
 import sys
+from pathlib import Path
 
-from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.engine.prepare import argument_parser
+# Run by its path: importing it imports detectron2 first, which takes seconds.
+_PARSERS = runpy.run_path(str(Path(__file__).parent / "mask_rcnn_ext/engine/arguments.py"))
 
 _EPILOG = r"""
 Examples:
@@ -19,14 +20,11 @@ Examples:
       MODEL.WEIGHTS output/run/model_final.pth
 """
 
+if __name__ == "__main__":
+    # --help ends here, before the import below, which takes seconds.
+    arguments = _PARSERS["argument_parser"](_EPILOG).parse_args()
 
-def main(args: argparse.Namespace) -> None:
-    """Run one process of the job."""
-    from mask_rcnn_ext.engine.main import run_job  # imported late: --help needs no trainer
-
-    run_job(args)
-
+from mask_rcnn_ext import launch, run_as_command, run_job
 
 if __name__ == "__main__":
-    arguments = argument_parser(_EPILOG).parse_args()
-    sys.exit(run_as_command(lambda: launch(main, arguments)))
+    sys.exit(run_as_command(lambda: launch(run_job, arguments)))

@@ -91,14 +91,12 @@ def run_train_net(*arguments: str) -> int:
     """Run `train_net.py` in this process as the command line would; return its exit code."""
     import torch
 
-    import train_net
-    from mask_rcnn_ext.engine.launch import launch, run_as_command
-    from mask_rcnn_ext.engine.prepare import argument_parser
+    from mask_rcnn_ext import argument_parser, launch, run_as_command, run_job
 
     args = argument_parser().parse_args(list(arguments))
     deterministic = torch.are_deterministic_algorithms_enabled()
     try:
-        return run_as_command(lambda: launch(train_net.main, args))
+        return run_as_command(lambda: launch(run_job, args))
     finally:
         torch.use_deterministic_algorithms(deterministic)
 

@@ -15,6 +15,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: 0)")
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
 import torch
 from tabulate import tabulate
 from torch import Tensor
@@ -92,11 +105,7 @@ def benchmark(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: `sys.argv`) and return the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: 0)")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     return run_as_command(lambda: benchmark(args))
 
 

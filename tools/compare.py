@@ -14,6 +14,39 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dataset", metavar="D", help="a data set in detectron2's catalog")
+    parser.add_argument("--gt-json", metavar="F", help="COCO-format annotations, in its place")
+    parser.add_argument("--images", metavar="DIR", help="of --gt-json; without it, no pictures")
+    parser.add_argument(
+        "--a", required=True, metavar="JSON", help="results of the first model, with masks"
+    )
+    parser.add_argument("--b", required=True, metavar="JSON", help="results of the second model")
+    parser.add_argument(
+        "--names", nargs=2, default=["A", "B"], metavar=("A", "B"), help="of the models"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--num-images", type=int, default=12, help="in the gallery (default: 12)")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        help="lower unmatched detections are not drawn; measured are all (default: 0.5)",
+    )
+    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="that measure (default: 1)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
 from tqdm import tqdm
 
 from mask_rcnn_ext import UserError
@@ -80,31 +113,7 @@ def print_table(names: Sequence[str], metrics: Mapping[str, Mapping[str, Any]]) 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dataset", metavar="D", help="a data set in detectron2's catalog")
-    parser.add_argument("--gt-json", metavar="F", help="COCO-format annotations, in its place")
-    parser.add_argument("--images", metavar="DIR", help="of --gt-json; without it, no pictures")
-    parser.add_argument(
-        "--a", required=True, metavar="JSON", help="results of the first model, with masks"
-    )
-    parser.add_argument("--b", required=True, metavar="JSON", help="results of the second model")
-    parser.add_argument(
-        "--names", nargs=2, default=["A", "B"], metavar=("A", "B"), help="of the models"
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
-    parser.add_argument("--num-images", type=int, default=12, help="in the gallery (default: 12)")
-    parser.add_argument(
-        "--score-threshold",
-        type=float,
-        default=0.5,
-        help="lower unmatched detections are not drawn; measured are all (default: 0.5)",
-    )
-    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    parser.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="that measure (default: 1)"
-    )
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     if bool(args.dataset) == bool(args.gt_json):
         raise UserError("expected either --dataset D or --gt-json F (with --images DIR)")
     if args.images and not args.gt_json:

@@ -11,14 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mask_rcnn_ext import UserError
-from mask_rcnn_ext.config import load_config
-from mask_rcnn_ext.data.own_data import register_own_data
-from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.proposals.compute import ProposalMethod, compute_proposals, format_recipe
-from mask_rcnn_ext.proposals.rpn import RPNMethod
-from mask_rcnn_ext.proposals.selective_search import MODES, SelectiveSearchMethod
-
+MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 _EPILOG = r"""
 For each data set the output folder gets DATASET.pkl, the proposals, and DATASET.json: settings,
 number, recall against the annotations, seconds. To continue an interrupted command, run it again.
@@ -42,8 +35,8 @@ Training on them:
 """
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0], epilog=_EPILOG, formatter_class=raw
@@ -84,7 +77,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY VALUE",
         help="config keys, after all options: MODEL.WEIGHTS FILE, and others",
     )
-    return parser.parse_args(argv)
+    return parser
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +108,18 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace proposals of other settings"
     )
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.config import load_config
+from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.proposals.compute import ProposalMethod, compute_proposals, format_recipe
+from mask_rcnn_ext.proposals.rpn import RPNMethod
+from mask_rcnn_ext.proposals.selective_search import SelectiveSearchMethod
 
 
 def build_method(args: argparse.Namespace) -> ProposalMethod:
@@ -152,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    return run_as_command(lambda: run(parse_args(argv)))
+    return run_as_command(lambda: run(build_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="a COCO model, .pkl or .pth"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the .pth to write")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the random weights (default: 0)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
 from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint
 from mask_rcnn_ext.engine.launch import run_as_command
 
@@ -24,16 +41,7 @@ def convert(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: `sys.argv`) and return the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="a COCO model, .pkl or .pth"
-    )
-    parser.add_argument("--output", required=True, metavar="FILE", help="the .pth to write")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the random weights (default: 0)"
-    )
-    args = parser.parse_args(argv)
-    return run_as_command(lambda: convert(args))
+    return run_as_command(lambda: convert(build_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,24 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", metavar="RUN_DIR", help="OUTPUT_DIR of a run of train_net.py")
+    parser.add_argument("--num-images", type=int, default=12, help="images to draw (default: 12)")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        help="predictions with a lower score are not drawn (default: 0.5)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
 from detectron2.config import CfgNode
 
 from mask_rcnn_ext import UserError
@@ -66,16 +84,7 @@ def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", metavar="RUN_DIR", help="OUTPUT_DIR of a run of train_net.py")
-    parser.add_argument("--num-images", type=int, default=12, help="images to draw (default: 12)")
-    parser.add_argument(
-        "--score-threshold",
-        type=float,
-        default=0.5,
-        help="predictions with a lower score are not drawn (default: 0.5)",
-    )
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     if args.num_images < 1:
         raise UserError(f"--num-images: expected 1 or more, got {args.num_images}")
     if not 0 <= args.score_threshold <= 1:

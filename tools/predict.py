@@ -3,8 +3,8 @@
     python tools/predict.py --config-file output/run/config.yaml \
         --weights output/run/model_final.pth photos --output predictions
 
-Exit code: 0 all done; 1 some images could not be read, the others are done; 2 wrong usage, or the
-output cannot be written.
+Exit code: 0 if all images are done; 1 if some could not be read and the others are done; 2 for
+wrong usage or an output folder that cannot be written.
 """
 
 import argparse
@@ -15,22 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.config import CfgNode
-from detectron2.structures import Instances
-from PIL import Image
-from tqdm import tqdm
-
-from mask_rcnn_ext import Predictor, UserError
-from mask_rcnn_ext.data.images import BGRArray
-from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.files import atomic_open, require_writable
-from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
-from mask_rcnn_ext.prediction.image_files import ImageFile, find_images, predict_files
-from mask_rcnn_ext.prediction.predictor import resolve_config
-from mask_rcnn_ext.proposals.selective_search import MODES
-from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
-from mask_rcnn_ext.report.drawing.pictures import draw_instances
-
+MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 SMALLEST_PICTURE = 480  # pixels of the longer side; smaller images are enlarged, for the labels
 
 
@@ -46,10 +31,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--config-file",
         required=True,
         metavar="CFG",
-        help="a yaml, such as the config.yaml of a run, or the name of one of our configs",
+        help="a yaml file, such as the config.yaml of a run, or the name of one of our configs",
     )
     parser.add_argument(
-        "--weights", metavar="W", help="file of a trained model; default: MODEL.WEIGHTS of CFG"
+        "--weights", metavar="W", help="file of a trained model (default: MODEL.WEIGHTS of CFG)"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
@@ -57,31 +42,31 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
     parser.add_argument(
-        "--device", help="cpu, cuda, cuda:1; default: MODEL.DEVICE, the CPU where there is no CUDA"
+        "--device", help="cpu, cuda, cuda:1 (default: MODEL.DEVICE, or the CPU if there is no CUDA)"
     )
-    parser.add_argument("--recursive", action="store_true", help="look in subfolders too")
+    parser.add_argument("--recursive", action="store_true", help="also look in subfolders")
     parser.add_argument("--no-pictures", action="store_true", help="write the json files only")
     search = parser.add_argument_group(
         "models without an RPN (R-CNN, Fast R-CNN)",
-        "Give what tools/compute_proposals.py was given for the training data.",
+        "Use the settings with which tools/compute_proposals.py searched the training data.",
     )
     search.add_argument(
         "--selective-search",
         choices=MODES,
         metavar="MODE",
-        help=f"propose by it: {', '.join(MODES)}",
+        help=f"propose boxes with selective search: {', '.join(MODES)}",
     )
     search.add_argument(
         "--search-width",
         type=int,
         metavar="PX",
-        help="of the image that is searched (default: as it is, which takes long on large photos)",
+        help="search the image at this width (default: its own, which is slow for large photos)",
     )
     search.add_argument(
         "--search-min-size",
         type=int,
         metavar="PX",
-        help="of the searched image; boxes with a shorter side are dropped (default: 5)",
+        help="drop boxes with a side shorter than this in the searched image (default: 5)",
     )
     parser.add_argument(
         "--opts",
@@ -91,6 +76,27 @@ def build_parser() -> argparse.ArgumentParser:
         help="config overrides; last on the line",
     )
     return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+# The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
+from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext.data.images import BGRArray
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.files import atomic_open, require_writable
+from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
+from mask_rcnn_ext.prediction.image_files import ImageFile, find_images, predict_files
+from mask_rcnn_ext.prediction.predictor import resolve_config
+from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
+from mask_rcnn_ext.report.drawing.pictures import draw_instances
+
+# isort: split
+from detectron2.config import CfgNode
+from detectron2.structures import Instances
+from PIL import Image
+from tqdm import tqdm
 
 
 def save_picture(path: Path, image: BGRArray, instances: Instances, names: Sequence[str]) -> None:
@@ -117,15 +123,16 @@ def save_picture(path: Path, image: BGRArray, instances: Instances, names: Seque
 
 
 def picture_name(name: str) -> str:
-    """Return where in `pictures/` the picture of the image `name` goes; no two images share one."""
+    """Return the file name, in `pictures/`, of the picture of the image `name`; it is unique."""
     return name if name.lower().endswith((".jpg", ".jpeg", ".png")) else f"{name}.png"
 
 
-def proposing(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None:
-    """Return what proposes boxes to a model without an RPN; None for the others.
+def build_propose(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None:
+    """Return the function that proposes boxes to a model without an RPN; None for other models.
 
     Raises:
-        UserError: the options are missing, too much or out of range.
+        UserError: the model needs the search options and they are missing, it does not need them
+            and they are given, or one is out of range.
     """
     given = {"width": args.search_width, "min_size": args.search_min_size}
     given = {name: value for name, value in given.items() if value is not None}
@@ -139,13 +146,13 @@ def predict(args: argparse.Namespace) -> int:
     """Do what the command line asks; return the exit code.
 
     Raises:
-        UserError: wrong usage, or the output cannot be written; the results are as before.
+        UserError: wrong usage, or the output cannot be written; earlier results stay as they are.
     """
     pictures = Path(args.output, "pictures")
     files = find_images(args.inputs, recursive=args.recursive, exclude=str(pictures))
     cfg = resolve_config(args.config_file)
     cfg.merge_from_list(args.opts)
-    propose = proposing(args, cfg)
+    propose = build_propose(args, cfg)
     require_writable(args.output)
     predictor = Predictor(
         cfg,

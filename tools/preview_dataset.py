@@ -14,16 +14,43 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from detectron2.data import DatasetCatalog
 
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dataset", metavar="NAME", help="a data set in detectron2's catalog")
+    parser.add_argument("--json", metavar="F", help="COCO-format annotations, with --images")
+    parser.add_argument("--images", metavar="D", help="folder of the images of --json")
+    parser.add_argument(
+        "--boxes",
+        action="store_true",
+        help="also show objects of --json without masks, as a model without masks takes them",
+    )
+    parser.add_argument("--output", metavar="PNG", help="default: preview_NAME.png")
+    parser.add_argument("--num", type=int, default=24, help="images to draw (default: 24)")
+    parser.add_argument("--seed", type=int, default=0, help="picks the images (default: 0)")
+    parser.add_argument("--columns", type=int, default=6, help="images in a row (default: 6)")
+    parser.add_argument(
+        "--size", type=int, default=240, help="longer side of an image, pixels (default: 240)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+# The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.report.drawing.pictures import contact_sheet, draw_instances, save_png
 from mask_rcnn_ext.report.instances import DatasetSummary, load_picture, summarize, truth
+
+# isort: split
+import numpy as np
+import numpy.typing as npt
+from detectron2.data import DatasetCatalog
 
 LABELS_AT_MOST = 25  # objects in an image; names on more would hide it
 
@@ -86,23 +113,7 @@ def print_counts(summary: DatasetSummary, output: str) -> None:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dataset", metavar="NAME", help="a data set in detectron2's catalog")
-    parser.add_argument("--json", metavar="F", help="COCO-format annotations, with --images")
-    parser.add_argument("--images", metavar="D", help="folder of the images of --json")
-    parser.add_argument(
-        "--boxes",
-        action="store_true",
-        help="also show objects of --json without masks, as a model without masks takes them",
-    )
-    parser.add_argument("--output", metavar="PNG", help="default: preview_NAME.png")
-    parser.add_argument("--num", type=int, default=24, help="images to draw (default: 24)")
-    parser.add_argument("--seed", type=int, default=0, help="picks the images (default: 0)")
-    parser.add_argument("--columns", type=int, default=6, help="images in a row (default: 6)")
-    parser.add_argument(
-        "--size", type=int, default=240, help="longer side of an image, pixels (default: 240)"
-    )
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     if bool(args.dataset) == bool(args.json) or bool(args.json) != bool(args.images):
         raise UserError("expected either --dataset NAME, or --json F with --images D")
     for option, least in (("num", 1), ("columns", 1), ("size", 32)):

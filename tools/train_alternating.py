@@ -3,12 +3,14 @@
 It takes the arguments of train_net.py; results.json and model_final.pth are of the whole network.
 """
 
+import argparse
+import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.recipes.alternating import train_alternating
-from mask_rcnn_ext.recipes.stages import make_stage_parser
+# Run by its path: importing it imports detectron2 first, which takes seconds.
+_PARSERS = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/engine/arguments.py"))
 
 _EPILOG = r"""
 Section 3.2 of Faster R-CNN (arXiv:1506.01497): (1) the RPN alone and (2) a detector on its
@@ -30,9 +32,21 @@ Examples:
 """
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    return _PARSERS["make_stage_parser"](_EPILOG, rpn="both trainings of the RPN")
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+from mask_rcnn_ext import launch, run_as_command
+from mask_rcnn_ext.recipes.alternating import train_alternating
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = make_stage_parser(_EPILOG, rpn="both trainings of the RPN").parse_args(argv)
+    args = build_parser().parse_args(argv)
     return run_as_command(lambda: launch(train_alternating, args))
 
 

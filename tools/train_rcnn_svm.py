@@ -3,11 +3,14 @@
 It takes the arguments of train_net.py; MODEL.WEIGHTS is the file of the trained network.
 """
 
+import argparse
+import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from mask_rcnn_ext.engine.launch import launch, run_as_command
-from mask_rcnn_ext.recipes.rcnn_svm import make_svm_parser, train_rcnn_svm
+# Run by its path: importing it imports detectron2 first, which takes seconds.
+_PARSERS = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/engine/arguments.py"))
 
 _EPILOG = r"""
 Section 2.3 and appendices B and C of R-CNN (arXiv:1311.2524): one SVM per class on the box head's
@@ -24,9 +27,21 @@ Example, small:
 """
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    return _PARSERS["make_svm_parser"](_EPILOG)
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+from mask_rcnn_ext import launch, run_as_command
+from mask_rcnn_ext.recipes.rcnn_svm import train_rcnn_svm
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    args = make_svm_parser(_EPILOG).parse_args(argv)
+    args = build_parser().parse_args(argv)
     return run_as_command(lambda: launch(train_rcnn_svm, args))
 
 

@@ -1,37 +1,29 @@
-"""What a run leaves behind for its reader: `results.json`, and the seed that repeats it."""
+"""Hooks of the trainer: one seeds every iteration, one writes `results.json` at the end.
 
-import importlib.metadata
-import json
-import math
-import os
-import platform
-import resource
-import sys
+A checkpoint stores the state of a hook under the name of its class: the names must not change.
+"""
+
 import time
 from collections.abc import Mapping
-from typing import Any
 
-import torch
-import torchvision
-from detectron2 import __version__ as detectron2_version
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ..data.loader import seed_everything, stream_seed
-from ..files import atomic_open
+from .results import write_results
 
-__all__ = ["RunRecord", "StepSeed", "earlier_train_seconds", "peak_memory_mb", "write_results"]
+__all__ = ["RunRecord", "StepSeed"]
 
 
 class StepSeed(HookBase):
     """Seeds every iteration from (seed, rank, iteration), so that a resumed run repeats it exactly.
 
-    The seed is part of the checkpoint: a run that drew its own goes on with it.
+    The checkpoint has the seed, so that a run with a random seed resumes with the same one.
     """
 
     def __init__(self, seed: int) -> None:
-        """Take the run's seed, the same on every process."""
+        """Take the seed of the run, the same on every process."""
         self.seed = seed
 
     def before_step(self) -> None:
@@ -48,10 +40,10 @@ class StepSeed(HookBase):
 
 
 class RunRecord(HookBase):
-    """Writes `OUTPUT_DIR/results.json` when a training run has reached its end."""
+    """Measures the time of a training run and writes `OUTPUT_DIR/results.json` at its end."""
 
     def __init__(self, cfg: CfgNode, step_seed: StepSeed) -> None:
-        """Take the run's config and the hook that holds its seed."""
+        """Take the config of the run and the hook that has its seed."""
         self.cfg, self.step_seed = cfg, step_seed
         self._eval_seconds = 0.0  # of this process
         self._earlier_eval_seconds = 0.0
@@ -79,7 +71,7 @@ class RunRecord(HookBase):
         self._start = time.perf_counter()
 
     def after_train(self) -> None:
-        """Write the file, unless the run was cut short."""
+        """Write the file, unless the run was interrupted."""
         if comm.is_main_process() and self.trainer.iter + 1 >= self.trainer.max_iter:
             write_results(
                 self.cfg,
@@ -97,84 +89,3 @@ class RunRecord(HookBase):
         """Add the times of the run that is resumed."""
         self._earlier_seconds = float(state["train_seconds"])
         self._earlier_eval_seconds = float(state["eval_seconds"])
-
-
-def peak_memory_mb(device: str) -> float:
-    """Return the peak memory of this process in MB: allocated on the GPU, or resident on a CPU."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def earlier_train_seconds(folder: str) -> float | None:
-    """Return `train_seconds` of the `results.json` in a run's folder, None without one."""
-    try:
-        with open(os.path.join(folder, "results.json")) as f:
-            seconds = json.load(f)["run"]["train_seconds"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return None if seconds is None else float(seconds)
-
-
-def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name()
-    return f"cpu, {torch.get_num_threads()} threads"
-
-
-def _detectron2_version() -> str:
-    try:
-        return importlib.metadata.version("detectron2")  # with the commit, which 0.6 does not tell
-    except importlib.metadata.PackageNotFoundError:  # a source tree on the path
-        return str(detectron2_version)
-
-
-def _plain(results: Any) -> Any:
-    """Copy nested results with plain floats; NaN and infinity, which JSON lacks, become None."""
-    if isinstance(results, Mapping):
-        return {str(key): _plain(value) for key, value in results.items()}
-    value = float(results)
-    return value if math.isfinite(value) else None
-
-
-def write_results(
-    cfg: CfgNode,
-    results: Mapping[str, Any],
-    *,
-    train_seconds: float | None,
-    eval_seconds: float,
-    seed: int,
-    peak_mb: float = 0.0,
-) -> str:
-    """Write `OUTPUT_DIR/results.json`, whole or not at all, and return its path.
-
-    The file is `{"task": {"metric": number}, ..., "run": {...}}`, AP in 0-100; a metric that cannot
-    be computed is null. With several test sets there is one more level, the data set's name.
-
-    Args:
-        cfg: the run's config.
-        results: what `Trainer.test` returned.
-        train_seconds: None when nothing was trained.
-        eval_seconds: of all evaluations of the run.
-        seed: of the run; negative when there was none.
-        peak_mb: peak memory of earlier parts of the run, in MB.
-    """
-    run = {
-        "train_seconds": None if train_seconds is None else round(train_seconds, 1),
-        "eval_seconds": round(eval_seconds, 1),
-        "peak_memory_mb": round(max(peak_mb, peak_memory_mb(cfg.MODEL.DEVICE)), 1),
-        "device": _device_name(cfg.MODEL.DEVICE),
-        "seed": seed,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "detectron2": _detectron2_version(),
-        },
-    }
-    path = os.path.join(cfg.OUTPUT_DIR, "results.json")
-    with atomic_open(path, "w") as f:
-        json.dump({**_plain(results), "run": run}, f, indent=2, allow_nan=False)
-        f.write("\n")
-    return path

@@ -1,4 +1,4 @@
-"""Starting processes: one, `--num-gpus N`, several machines, or `torchrun`."""
+"""Starts the processes of a command: one, `--num-gpus N`, several machines, or `torchrun`."""
 
 import os
 import sys
@@ -18,17 +18,22 @@ __all__ = ["launch", "run_as_command"]
 
 
 def launch(main: Callable[[Any], Any], args: Any) -> Any:
-    """Run `main(args)` in every process that `args` or `torchrun` asks for.
+    """Run `main(args)` in as many processes as `args` or `torchrun` asks for.
 
-    Without a GPU the processes communicate through gloo, on CPU; `--num-gpus` is then their number.
+    Without a GPU, `--num-gpus` is the number of processes on the CPU, which communicate through
+    gloo.
 
     Args:
-        main: the function; a function of a module, so that new processes can import it.
-        args: of detectron2's argument parser: `num_gpus`, `num_machines`, `machine_rank`,
-            `dist_url`.
+        main: a function that new processes can import, so one that a module defines.
+        args: the arguments, parsed by `argument_parser`; `launch` reads `num_gpus`,
+            `num_machines`, `machine_rank` and `dist_url`.
+
+    Returns:
+        The result of `main` if it ran in this process, else None.
 
     Raises:
-        UserError: `--num-gpus` contradicts `torchrun`, or is more than the GPUs there are.
+        UserError: `--num-gpus` contradicts `torchrun`, is less than 1, or is more than the number
+            of GPUs of this machine.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _join_torchrun(main, args)
@@ -53,10 +58,10 @@ def launch(main: Callable[[Any], Any], args: Any) -> Any:
 
 
 def _process(main: Callable[[Any], Any], args: Any) -> None:
-    """Run `main` in a process that `launch` started; a user's mistake ends it with exit code 2."""
+    """Run `main` in a process that `launch` started; a `UserError` ends it with exit code 2."""
     if not torch.cuda.is_available():
-        # Each process would start as many threads as there are cores, and they would wait for
-        # one another.
+        # By default each process starts as many threads as there are cores, and the threads of the
+        # processes then wait for each other.
         torch.set_num_threads(max(1, torch.get_num_threads() // args.num_gpus))
     code = run_as_command(lambda: main(args))
     if code:
@@ -82,19 +87,22 @@ def _join_torchrun(main: Callable[[Any], Any], args: Any) -> Any:
 
 
 def run_as_command(command: Callable[[], Any]) -> int:
-    """Run a command-line script's body and return its exit code.
+    """Run the body of a command-line script and return the exit code of the script.
 
-    A `UserError` is printed as one line and gives 2; so does one that ended a process that `launch`
-    started, which has printed it. Ctrl-C gives 130. Any other exception is a defect and is raised.
+    A `UserError` is printed as one line, and the exit code is 2, also if it ended a process that
+    `launch` started. Ctrl-C gives 130. Any other exception is a defect and is raised.
+
+    Args:
+        command: the body. If it returns an int, this is the exit code, else 0.
     """
     try:
         code = command()
     except UserError as error:
         # Under torchrun the process group is gone by now; the variable is still there.
         if int(os.environ.get("RANK", comm.get_rank())) > 0:
-            # A mistake in the config is found by every process. The first one's end stops the
-            # others, so waiting keeps the message single; a mistake that only this process met is
-            # still told.
+            # Every process finds a mistake in the config, but one message is enough. The end of
+            # the first process stops the others while they wait here. A mistake that only this
+            # process finds is printed after the wait.
             time.sleep(10)
         print(f"error: {error}", file=sys.stderr)
         return 2

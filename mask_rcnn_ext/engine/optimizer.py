@@ -1,4 +1,4 @@
-"""The optimizer of a config: detectron2's SGD or AdamW, and rates of single layers."""
+"""Builds the optimizer of a config: detectron2's SGD, or AdamW, with FCIS's learning rates."""
 
 from collections.abc import Callable
 
@@ -18,14 +18,17 @@ __all__ = ["build_optimizer"]
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Return detectron2's SGD, or AdamW if `MASK_RCNN_EXT.OPTIMIZER` says so.
 
-    In an FCIS model, the convolution before the score maps learns at
-    `MODEL.FCIS.CONV_LR_FACTOR` times the rate of the rest; its bias, with a
-    `SOLVER.BIAS_LR_FACTOR` other than 1, at that factor alone, as detectron2 combines the two.
+    In an FCIS model, the learning rate of the convolution before the score maps is multiplied by
+    `MODEL.FCIS.CONV_LR_FACTOR`. If `SOLVER.BIAS_LR_FACTOR` is not 1, it replaces this factor for
+    the bias, because detectron2 combines the two in this way.
+
+    Raises:
+        UserError: `MASK_RCNN_EXT.OPTIMIZER` is neither "SGD" nor "AdamW".
     """
     name = cfg.MASK_RCNN_EXT.OPTIMIZER
     if name not in ("SGD", "AdamW"):
         raise UserError(f"MASK_RCNN_EXT.OPTIMIZER: expected 'SGD' or 'AdamW', got {name!r}")
-    factor = _lr_factor(cfg, model)
+    factor = _find_lr_factor(cfg, model)
     if name == "SGD" and factor is None:
         optimizer: torch.optim.Optimizer = stock_build_optimizer(cfg, model)
         return optimizer
@@ -47,15 +50,15 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         )
     adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-    # On a CPU the fused update takes half the time. On CUDA it would take over the unscaling of
-    # float16 gradients, behind the back of detectron2's gradient clipping.
+    # On a CPU the fused update takes half the time. On CUDA it would also unscale the float16
+    # gradients, after detectron2 has clipped the scaled ones.
     on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
     fused = on_cpu and TORCH_VERSION >= (2, 4)
     return adamw(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, fused=fused)
 
 
-def _lr_factor(cfg: CfgNode, model: nn.Module) -> Callable[[str], float] | None:
-    """Return parameter name -> factor of its learning rate; None where all have the same."""
+def _find_lr_factor(cfg: CfgNode, model: nn.Module) -> Callable[[str], float] | None:
+    """Return a function from a parameter's name to its learning-rate factor; None if all are 1."""
     factor = cfg.MODEL.FCIS.CONV_LR_FACTOR
     own = {
         f"{name}.conv_new.{parameter}"

@@ -1,4 +1,4 @@
-"""Training progress as a bar with ETA, losses, and the AP so far."""
+"""Shows the progress of training: a bar with ETA, losses and the AP so far."""
 
 import datetime
 import logging
@@ -15,14 +15,14 @@ _BAR_WIDTH = 20
 
 
 class ProgressWriter(EventWriter):
-    """Writes one line per period to the log; on a terminal, keeps one bar at the bottom instead.
+    """Writes one line per period to the log, or, on a terminal, keeps a bar at the bottom.
 
-    The line has the bar, iteration, ETA, losses (medians over the last 20 iterations), learning
-    rate, and the latest and best mask (or box) AP once there was a validation.
+    The line has the bar, the iteration, the ETA, the losses (medians over the last 20 iterations),
+    the learning rate and, after the first evaluation, the latest and the best mask (or box) AP.
     """
 
     def __init__(self, max_iter: int) -> None:
-        """Take the run's number of iterations."""
+        """Take the number of iterations of the run."""
         self.max_iter = max_iter
         self.logger = logging.getLogger("detectron2.progress")
         self._start: tuple[int, float] | None = None
@@ -33,7 +33,7 @@ class ProgressWriter(EventWriter):
         storage = get_event_storage()
         if storage.iter >= self.max_iter:
             return  # after the last step the writers are called once more
-        text = describe(storage)
+        text = describe_progress(storage)
         done = storage.iter + 1
         filled = _BAR_WIDTH * done // self.max_iter
         bar = "#" * filled + "." * (_BAR_WIDTH - filled)
@@ -48,7 +48,7 @@ class ProgressWriter(EventWriter):
         self._log_to_files(line)
 
     def _log_to_files(self, line: str) -> None:
-        """Log a line where the bar does not stand: everywhere but on the terminal."""
+        """Log a line everywhere but on the terminal, which shows the bar."""
         record = self.logger.makeRecord(self.logger.name, logging.INFO, __file__, 0, line, (), None)
         for handler in logging.getLogger("detectron2").handlers:
             if getattr(handler, "stream", None) not in (sys.stdout, sys.stderr):
@@ -70,8 +70,8 @@ class ProgressWriter(EventWriter):
             self._bar.close()
 
 
-def describe(storage: EventStorage) -> str:
-    """Return losses, learning rate and AP so far as one line."""
+def describe_progress(storage: EventStorage) -> str:
+    """Return the losses, the learning rate and the AP so far as one line."""
     histories = storage.histories()
     window = 20
     losses = {name: h.median(window) for name, h in histories.items() if name.startswith("loss_")}
@@ -84,7 +84,7 @@ def describe(storage: EventStorage) -> str:
     if "lr" in histories:
         parts.append(f"lr {histories['lr'].latest():.2g}")
     for task, label in (("segm", "mask AP"), ("bbox", "box AP")):
-        # With several test sets the name begins with the data set's.
+        # With several test sets the name begins with the name of the data set.
         names = [n for n in histories if n == f"{task}/AP" or n.endswith(f"/{task}/AP")]
         if names:
             for name in names:

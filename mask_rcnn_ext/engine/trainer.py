@@ -1,5 +1,6 @@
-"""The trainer: detectron2's `DefaultTrainer`, on CPU and GPU, resumable to the bit."""
+"""The trainer: detectron2's `DefaultTrainer` on CPU and GPU, which resumes a run exactly."""
 
+import inspect
 import logging
 import os
 import time
@@ -24,6 +25,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..data.loader import TrainLoader
@@ -47,34 +49,40 @@ __all__ = ["Trainer"]
 logger = logging.getLogger(__name__)
 
 
-def _is_a_defect(record: logging.LogRecord) -> bool:
-    """Tell whether a log record is of something else than a user's mistake."""
+def _reports_defect(record: logging.LogRecord) -> bool:
+    """Return False for the log record of a `UserError`, True for any other record."""
     return not (record.exc_info and isinstance(record.exc_info[1], UserError))
 
 
 class Trainer(DefaultTrainer):
-    """detectron2's `DefaultTrainer` with what this package adds.
+    """detectron2's `DefaultTrainer`, with these additions.
 
-    - Mixed precision (`SOLVER.AMP.ENABLED`) and distributed training work on CPU too.
-    - A resumed run goes on exactly as the uninterrupted one: the random numbers and the images of
-      an iteration depend on the seed and the iteration only.
-    - It evaluates every data set with its metrics, also with test-time augmentation, shows AP
-      while training, and writes `results.json`.
+    - Mixed precision (`SOLVER.AMP.ENABLED`) and distributed training also work on the CPU.
+    - A resumed run gives the same weights as an uninterrupted one: the random numbers and the
+      images of an iteration depend on the seed and the iteration only.
+    - It evaluates every data set with the metrics of the data set, also with test-time
+      augmentation, shows the AP while it trains, and writes `results.json`.
+
+    Override `build_mapper`, `build_evaluator` or `build_optimizer` in a subclass, and give the
+    subclass to `run_job`.
+
+    Args:
+        cfg: the config of the run.
+
+    Raises:
+        UserError: see `require_ready`; or the loader or the optimizer of the config cannot be
+            built, or `MASK_RCNN_EXT.FREEZE` does not fit the model.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         """Build model, optimizer, loader and hooks from `cfg`.
 
-        `DefaultTrainer.__init__` is repeated rather than called: it gives a CPU model device ids
-        when it runs in several processes, and demands CUDA for mixed precision.
-
-        Raises:
-            UserError: see `require_ready`; or the config's loader or optimizer cannot be built, or
-                `MASK_RCNN_EXT.FREEZE` does not fit the model.
+        This replaces `DefaultTrainer.__init__`, which gives device ids to a CPU model in several
+        processes, and needs CUDA for mixed precision.
         """
         self.require_ready(cfg)
         if cfg.MODEL.LOAD_PROPOSALS:
-            for name in cfg.DATASETS.TEST:  # a file that does not fit is told now, not at the end
+            for name in cfg.DATASETS.TEST:  # reports a file that does not fit now, not at the end
                 self.build_test_loader(cfg, name)
         TrainerBase.__init__(self)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
@@ -89,10 +97,13 @@ class Trainer(DefaultTrainer):
             logger.info("Weights and batch statistics that stay as they are: %s.", frozen)
         model = prepare_model(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
-        ddp_args: dict[str, Any] = {"broadcast_buffers": False}
+        # PyTorch 2.15 renamed the option. The buffers are the same in every process at the start.
+        options = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
+        ddp_args: dict[str, Any] = {sync: False}
         if torch.device(cfg.MODEL.DEVICE).type != "cuda":
             ddp_args["device_ids"] = None
-        if cfg.MODEL.LOAD_PROPOSALS:  # feature maps that only the RPN would read get no gradient
+        if cfg.MODEL.LOAD_PROPOSALS:  # feature maps that only an RPN reads get no gradient
             ddp_args["find_unused_parameters"] = True
         model = create_ddp_model(model, **ddp_args)
         self._trainer = build_loop(cfg, model, self.build_train_loader(cfg, seed), optimizer)
@@ -104,11 +115,11 @@ class Trainer(DefaultTrainer):
 
     @staticmethod
     def require_ready(cfg: CfgNode, *, eval_only: bool = False) -> None:
-        """Check, before anything is built, what would otherwise fail after hours of training.
+        """Check, before anything is built, for mistakes that would show after hours of training.
 
         Raises:
-            UserError: a proposal file or the package of an evaluator is missing, or the model has
-                no test-time augmentation although `TEST.AUG.ENABLED` asks for it.
+            UserError: a proposal file or the package of an evaluator is missing, or
+                `TEST.AUG.ENABLED` is set and the model has no test-time augmentation.
         """
         splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
         require_evaluators([name for split in splits for name in cfg.DATASETS[split]])
@@ -118,13 +129,17 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int | None = None) -> TrainLoader:
-        """Build the loader from the same config keys as detectron2's, with resumable batches.
+        """Build the loader, which can resume at any batch, from detectron2's config keys.
 
         Args:
             cfg: the config; `DATALOADER.SAMPLER_TRAIN` is one of `TrainingSampler`,
                 `RepeatFactorTrainingSampler`, `RandomSubsetTrainingSampler`.
-            seed: of the stream; the same on every process. None: `cfg.SEED`, or a shared random
-                one.
+            seed: the seed of the order of the images, the same on every process. None: `cfg.SEED`,
+                or a shared random seed.
+
+        Raises:
+            UserError: the sampler is unknown, or `SOLVER.IMS_PER_BATCH` is not a multiple of the
+                number of processes.
         """
         if seed is None:
             seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -147,9 +162,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_mapper(cls, cfg: CfgNode, *, is_train: bool) -> Callable[[dict], Any]:
-        """Return what makes a model's input of a data set's record: detectron2's `DatasetMapper`.
+        """Return a function from a record of a data set to an input of the model.
 
-        Override it for images of another kind; training and evaluation both use it.
+        This is detectron2's `DatasetMapper`. Override it for other kinds of images; training and
+        evaluation both use it.
         """
         return DatasetMapper(cfg, is_train=is_train)
 
@@ -159,7 +175,7 @@ class Trainer(DefaultTrainer):
         if name == "TrainingSampler":
             return TrainingSampler(len(dicts), seed=seed)
         if name == "RepeatFactorTrainingSampler":
-            # detectron2's main branch made the square root an option; before, it was always taken.
+            # In detectron2's main branch the square root is an option; before, it was always taken.
             loader = cfg.DATALOADER
             option = {"sqrt": loader.REPEAT_SQRT} if "REPEAT_SQRT" in loader else {}
             factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
@@ -182,10 +198,10 @@ class Trainer(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """See :meth:`DefaultTrainer.resume_or_load`; also moves the loader to the next batch."""
+        """See :meth:`DefaultTrainer.resume_or_load`; it also moves the loader to the next batch."""
         seed = self.step_seed.seed
         super().resume_or_load(resume)
-        if self.step_seed.seed != seed:  # this process drew one, the checkpoint has another
+        if self.step_seed.seed != seed:  # this run drew a seed, and the checkpoint has another
             self._trainer.reset_data_loader(
                 lambda: self.build_train_loader(self.cfg, self.step_seed.seed)
             )
@@ -196,17 +212,17 @@ class Trainer(DefaultTrainer):
             )
 
     def train(self) -> Any:
-        """See :meth:`DefaultTrainer.train`; a user's mistake is not logged with a traceback."""
+        """See :meth:`DefaultTrainer.train`; a `UserError` is not logged with a traceback."""
         loop_logger = logging.getLogger("detectron2.engine.train_loop")
-        loop_logger.addFilter(_is_a_defect)
+        loop_logger.addFilter(_reports_defect)
         try:
             return super().train()
         finally:
-            loop_logger.removeFilter(_is_a_defect)
+            loop_logger.removeFilter(_reports_defect)
 
     def build_hooks(self) -> list[HookBase]:
-        """Return detectron2's hooks, with the seed of every step first, the run's record last."""
-        evaluation = hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)  # the timed one
+        """Return detectron2's hooks, with `StepSeed` as the first and `RunRecord` as the last."""
+        evaluation = hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)  # measures its time
         return [
             self.step_seed,
             *(evaluation if isinstance(h, hooks.EvalHook) else h for h in super().build_hooks()),
@@ -232,9 +248,9 @@ class Trainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
     ) -> DatasetEvaluator:
-        """Return the data set's evaluator, see `evaluation.build.build_evaluator`.
+        """Return the evaluator of a data set, see `evaluation.build.build_evaluator`.
 
-        Predictions go to `output_folder`, by default `OUTPUT_DIR/inference`.
+        It writes the predictions to `output_folder`, by default `OUTPUT_DIR/inference`.
         """
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         return build_evaluator(cfg, dataset_name, folder)
@@ -248,10 +264,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict:
-        """See :meth:`DefaultTrainer.test`; honours `MASK_RCNN_EXT.AMP_INFERENCE`."""
+        """See :meth:`DefaultTrainer.test`; this also follows `MASK_RCNN_EXT.AMP_INFERENCE`."""
         if comm.get_world_size() > 1:
-            # Each process has statistics of batch normalisation of its own; the checkpoint has the
-            # first one's, and so must every share of the evaluation.
+            # The statistics of batch normalisation differ between the processes. The checkpoint has
+            # those of the first process, so all processes evaluate with them.
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
         with inference_autocast(cfg):
@@ -260,7 +276,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test_all(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
-        """Return the results of `test` and, if `TEST.AUG.ENABLED`, those of `test_with_TTA`."""
+        """Return the results of `test` and, if `TEST.AUG.ENABLED` is set, of `test_with_TTA`."""
         results = cls.test(cfg, model)
         if not cfg.TEST.AUG.ENABLED:
             return results
@@ -269,7 +285,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> OrderedDict:
-        """Evaluate with the augmentations of `TEST.AUG`; predictions go to `inference_TTA/`."""
+        """Evaluate with the augmentations of `TEST.AUG`; write predictions to `inference_TTA/`."""
         logger.info("Evaluating with test-time augmentation.")
         folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
@@ -277,7 +293,7 @@ class Trainer(DefaultTrainer):
 
 
 class AutocastTrainer(SimpleTrainer):
-    """`SimpleTrainer` with autocast and no loss scaling: for bfloat16, also on CPU."""
+    """`SimpleTrainer` with autocast and without loss scaling, for bfloat16 on CPU and GPU."""
 
     def __init__(
         self,
@@ -288,7 +304,7 @@ class AutocastTrainer(SimpleTrainer):
         device_type: str,
         dtype: torch.dtype,
     ) -> None:
-        """Build the loop; `device_type` is "cpu" or "cuda", `dtype` the autocast dtype."""
+        """Build the loop; `device_type` is "cpu" or "cuda", `dtype` is the dtype of autocast."""
         super().__init__(model, data_loader, optimizer)
         self.device_type, self.dtype = device_type, dtype
 
@@ -310,13 +326,13 @@ class AutocastTrainer(SimpleTrainer):
 def build_loop(
     cfg: CfgNode, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
 ) -> SimpleTrainer:
-    """Return detectron2's loop for float32 or float16, or the one above for bfloat16.
+    """Return detectron2's loop for float32 or float16, or `AutocastTrainer` for bfloat16.
 
     Args:
         cfg: the config, see `get_amp_dtype`.
         model: the model to train, perhaps wrapped for distributed training.
-        loader: endless batches.
-        optimizer: of the model's parameters.
+        loader: an endless iterable of batches.
+        optimizer: the optimizer of the parameters of the model.
     """
     dtype = get_amp_dtype(cfg)
     if dtype is None:

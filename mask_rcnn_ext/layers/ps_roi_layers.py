@@ -184,7 +184,13 @@ class _PSROILayer(nn.Module):
 
 
 class PSROIPool(_PSROILayer):
-    """See `ps_roi_pool`."""
+    """FCIS's pooling of position-sensitive maps, as a module; see `ps_roi_pool`.
+
+    Args:
+        num_bins: k, the bins of a RoI along each side.
+        output_size: P, the cells of the output along each side.
+        spatial_scale: 1 / stride of the feature map.
+    """
 
     def forward(self, features: Tensor, rois: Tensor) -> Tensor:
         """Pool, see the module docstring for shapes, units and precision."""
@@ -198,7 +204,14 @@ class PSROIPool(_PSROILayer):
 
 
 class PSROIAlign(_PSROILayer):
-    """See `ps_roi_align`."""
+    """RoIAlign on position-sensitive maps, as a module; see `ps_roi_align`.
+
+    Args:
+        num_bins: k, the bins of a RoI along each side.
+        output_size: P, the cells of the output along each side.
+        spatial_scale: 1 / stride of the feature map.
+        sampling_ratio: samples per cell and axis; 0 adapts their number to the size of the RoI.
+    """
 
     def __init__(
         self, num_bins: int, output_size: int, spatial_scale: float, sampling_ratio: int = 0

@@ -1,4 +1,4 @@
-"""Predictions written as COCO json while they come in."""
+"""Writes predictions as COCO json, image by image."""
 
 import json
 import os
@@ -20,15 +20,18 @@ __all__ = ["CocoResultsWriter"]
 class CocoResultsWriter:
     """Writes `coco_instances_results.json` and `images.json` to a folder.
 
-    The results are COCO's, a list of `{image_id, category_id, bbox, score, segmentation}` with XYWH
-    boxes and RLE masks. `images.json` says what the ids mean: COCO's `images` and `categories`.
-    Both appear, whole, when the `with` block ends; when it raises, files of an earlier run stay as
-    they were. Only one image's instances are in memory.
+    The results are in COCO's format, a list of `{image_id, category_id, bbox, score, segmentation}`
+    with XYWH boxes and RLE masks. `images.json` says what the ids mean, with COCO's `images` and
+    `categories`. Both files appear complete at the end of the `with` block. If the block raises,
+    the files of an earlier run stay as they are. Only the instances of one image are in memory.
 
     Args:
         folder: an existing folder.
-        class_names: name of each of the model's K classes.
-        category_ids: id of each of the K classes in the data set.
+        class_names: names of the K classes of the model.
+        category_ids: ids of the K classes in the data set.
+
+    Attributes:
+        num_instances: the number of instances written so far.
     """
 
     def __init__(
@@ -47,12 +50,12 @@ class CocoResultsWriter:
 
     @property
     def results_path(self) -> Path:
-        """Where the results go."""
+        """The path of the results."""
         return self._folder / "coco_instances_results.json"
 
     @property
     def images_path(self) -> Path:
-        """Where the images and categories go."""
+        """The path of the images and categories."""
         return self._folder / "images.json"
 
     def __enter__(self) -> "CocoResultsWriter":
@@ -80,30 +83,31 @@ class CocoResultsWriter:
 
         Args:
             name: `file_name` of the image.
-            instances: on the CPU, in pixels of the image; `image_size` is its (H, W).
+            instances: the instances, on the CPU, in pixels of the image; `image_size` is the (H, W)
+                of the image.
 
         Returns:
-            The id given to the image, from 1.
+            The id of the image; the first image has 1.
         """
         image_id = len(self._images) + 1
         height, width = instances.image_size
         self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
         fields = dict(instances.get_fields())
         if "pred_masks" in fields:
-            # detectron2 gives each mask to np.array, and NumPy 2 warns of tensors there.
+            # detectron2 calls np.array on each mask; with tensors NumPy 2 warns.
             fields["pred_masks"] = fields["pred_masks"].numpy()
         if "pred_keypoints" in fields:  # detectron2 moves them by half a pixel, in place
             fields["pred_keypoints"] = fields["pred_keypoints"].clone()
         for result in instances_to_coco_json(Instances((height, width), **fields), image_id):
             result["category_id"] = self._categories[result["category_id"]]["id"]
-            result["bbox"] = [_shortest(value) for value in result["bbox"]]
-            result["score"] = _shortest(result["score"])
+            result["bbox"] = [_round_to_float32(value) for value in result["bbox"]]
+            result["score"] = _round_to_float32(result["score"])
             self._results.write(",\n" if self.num_instances else "\n")
             json.dump(result, self._results)
             self.num_instances += 1
         return image_id
 
 
-def _shortest(value: float) -> float:
-    """Return a float32 value as the decimal with the fewest digits that is the same float32."""
+def _round_to_float32(value: float) -> float:
+    """Return the decimal number with the fewest digits that is the same float32 as `value`."""
     return float(str(np.float32(value)))

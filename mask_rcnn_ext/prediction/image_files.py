@@ -1,4 +1,4 @@
-"""Image files as a user names them (file, folder, glob), and prediction over them."""
+"""Finds the image files that a user names (file, folder, glob), and predicts on them."""
 
 import glob
 import os
@@ -25,7 +25,8 @@ class ImageFile:
 
     Attributes:
         path: absolute path.
-        name: path relative to the folder that holds all inputs, with "/" between its parts; unique.
+        name: path relative to the folder of all inputs, with "/" between its parts; no two files
+            have the same name.
     """
 
     path: Path
@@ -38,11 +39,12 @@ def find_images(
     """Return the image files that `inputs` name, each file once, in natural order within an input.
 
     Args:
-        inputs: files, folders and glob patterns. A file is taken whatever its extension; in a
-            folder, or matched by a pattern, files with one of `IMAGE_EXTENSIONS`, in any case, are.
-        recursive: also look in the folders' subfolders.
-        exclude: folder whose files are left out unless named one by one, such as that of earlier
-            pictures.
+        inputs: files, folders and glob patterns. A file may have any extension. In folders and
+            among the matches of a pattern, only files with one of `IMAGE_EXTENSIONS` count, in
+            upper or lower case.
+        recursive: also look in subfolders.
+        exclude: a folder whose files are left out, unless an input names the file itself; for
+            example the folder of earlier pictures.
 
     Raises:
         UserError: an input names no image.
@@ -54,9 +56,9 @@ def find_images(
         if exclude and not os.path.isfile(given):
             found = [path for path in found if _absolute(exclude) not in path.parents]
         if not found:
-            raise UserError(_nothing_found(given, recursive))
+            raise UserError(_explain_no_images(given, recursive))
         roots.append(root)
-        paths.update(dict.fromkeys(sorted(found, key=_natural)))
+        paths.update(dict.fromkeys(sorted(found, key=_natural_order)))
     common = Path(os.path.commonpath(roots))
     return [ImageFile(path, path.relative_to(common).as_posix()) for path in paths]
 
@@ -71,13 +73,14 @@ def predict_files(
     At most one batch of images is in memory.
 
     Args:
-        predictor: finds the instances.
+        predictor: the predictor.
         files: the files to read.
-        on_unreadable: called with a file that cannot be read and the reason; the others go on.
+        on_unreadable: a function that is called with each unreadable file and the reason; the
+            other files are still predicted.
     """
     pending: deque[tuple[ImageFile, BGRArray]] = deque()
 
-    def readable() -> Iterator[BGRArray]:
+    def read_images() -> Iterator[BGRArray]:
         for file in files:
             try:
                 image = read_bgr(file.path)
@@ -87,7 +90,7 @@ def predict_files(
             pending.append((file, image))
             yield image
 
-    for instances in predictor.stream(readable()):
+    for instances in predictor.stream(read_images()):
         file, image = pending.popleft()
         yield file, image, instances
 
@@ -97,14 +100,14 @@ def _absolute(path: str) -> Path:
 
 
 def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
-    """Return the folder that one input speaks of, and the image files it names."""
+    """Return the root folder of one input, and the image files that the input names."""
     if os.path.isfile(given):
         path = _absolute(given)
         return path.parent, [path]
     if os.path.isdir(given):
         folder = _absolute(given)
-        return folder, [path for path in _walk(folder, recursive) if _is_image_name(path)]
-    # The root of a pattern is what stands before its first folder with a wildcard.
+        return folder, [path for path in _list_files(folder, recursive) if _is_image_name(path)]
+    # The root of a pattern is the path before the first part with a wildcard.
     parts = _absolute(given).parts
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
     matches = map(_absolute, glob.glob(given, recursive=True)) if glob.has_magic(given) else ()
@@ -112,7 +115,7 @@ def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
     return Path(*parts[:fixed]), found
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+def _list_files(folder: Path, recursive: bool) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         yield from (Path(parent, name) for name in names)
         if not recursive:
@@ -121,23 +124,25 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
 
 
 def _is_image_name(path: Path) -> bool:
-    # A leading dot marks a hidden file, such as the "._x.jpg" that macOS leaves beside "x.jpg".
+    # A leading dot marks a hidden file, such as the "._x.jpg" that macOS leaves next to "x.jpg".
     return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".")
 
 
-def _nothing_found(given: str, recursive: bool) -> str:
+def _explain_no_images(given: str, recursive: bool) -> str:
     kinds = " ".join(IMAGE_EXTENSIONS)
     if os.path.isdir(given):
-        below = not recursive and any(_is_image_name(p) for p in _walk(_absolute(given), True))
-        hint = "; its subfolders hold some: add --recursive" if below else ""
+        below = not recursive and any(
+            _is_image_name(p) for p in _list_files(_absolute(given), True)
+        )
+        hint = "; its subfolders have some: add --recursive" if below else ""
         return f"no images in the folder {given} (looked for {kinds}){hint}"
     if glob.has_magic(given):
         return f"no image matches the pattern {given} (looked for {kinds} from {os.getcwd()})"
     return f"input not found: {given} (looked for {_absolute(given)})"
 
 
-def _natural(path: Path) -> list[list[str | int]]:
-    """Return a sorting key by which img2 comes before img10."""
+def _natural_order(path: Path) -> list[list[str | int]]:
+    """Return a sorting key that puts img2 before img10."""
     return [
         [int(text) if i % 2 else text for i, text in enumerate(re.split(r"(\d+)", part.lower()))]
         for part in path.parts

@@ -1,4 +1,4 @@
-"""Prediction on images: one or many, in batches, on the CPU or a GPU."""
+"""Finds instances in one image or in many, in batches, on the CPU or a GPU."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -25,14 +25,15 @@ __all__ = ["Predictor", "resolve_config"]
 
 
 def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
-    """Return a config of one's own to change.
+    """Return a new config that the caller may change.
 
     Args:
-        cfg_or_name: a config (also one of detectron2's `get_cfg()`), the path of a yaml, or the
-            name of one of this package's configs, such as "mask_rcnn_R50_FPN".
+        cfg_or_name: a config (also one from detectron2's `get_cfg()`), the path of a yaml file, or
+            the name of a config of this package, such as "mask_rcnn_R50_FPN".
 
     Raises:
-        UserError: neither a file nor a known name, or the file is no valid config.
+        UserError: `cfg_or_name` is neither a file nor a known name, or the file is not a valid
+            config.
     """
     if isinstance(cfg_or_name, CfgNode):
         cfg = cfg_or_name.clone()
@@ -53,33 +54,43 @@ def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
 
 
 class Predictor:
-    """Finds instances in images: `DefaultPredictor` for many images, with the same numbers.
+    """Finds instances in images: detectron2's `DefaultPredictor` for one image or for many.
 
-    Images are resized as INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST say. Only images that the model pads
-    to one size share a forward pass, so a prediction does not depend on the others of its batch.
+    One image gives the same numbers as `DefaultPredictor`. Images are resized to
+    INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST. Images share a forward pass only if the model pads
+    them to the same size, so a prediction does not depend on the other images of the batch.
+
+    Example:
+        predictor = Predictor("output/run/config.yaml", "output/run/model_final.pth")
+        instances = predictor("photo.jpg")
+        print(instances.pred_boxes, instances.scores)
 
     Args:
-        cfg_or_name: see `resolve_config`. A config passed in is not changed.
-        weights: file or URL of a trained model; default: the config's MODEL.WEIGHTS.
-        device: "cpu", "cuda", "cuda:1", ...; default: the config's MODEL.DEVICE, or the CPU, with a
-            line in the log, where that asks for CUDA and there is none.
-        batch_size: the most images in one forward pass.
-        score_threshold: drop instances that score lower, in [0, 1]; default: the config's.
-        propose: for a model without an RPN (MODEL.LOAD_PROPOSALS), and for no other: a function of
-            an image, (H, W, 3) uint8 BGR, that gives boxes, (N, 4) XYXY in its pixels, and logits,
-            (N,), of which the best DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST are used; see
-            `single_images.make_search`.
+        cfg_or_name: a config, which is not changed, the path of a yaml file, or the name of a
+            config of this package, such as "mask_rcnn_R50_FPN".
+        weights: file or URL of a trained model; default: MODEL.WEIGHTS of the config.
+        device: "cpu", "cuda", "cuda:1", ...; default: MODEL.DEVICE of the config. If this is "cuda"
+            and there is no CUDA, the CPU is used and the log says so.
+        batch_size: the largest number of images in one forward pass.
+        score_threshold: drop instances with a lower score, in [0, 1]; default: the threshold of the
+            config.
+        propose: a function that proposes boxes, for models without an RPN (MODEL.LOAD_PROPOSALS)
+            only. It takes an image, (H, W, 3) uint8 BGR, and returns boxes, (N, 4) XYXY in pixels
+            of the image, and logits, (N,). The model gets the best
+            DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST of them.
 
     Attributes:
         cfg: the config in use.
         model: the model, in eval mode.
-        class_names: a name for each of the model's K classes: of MASK_RCNN_EXT.CLASS_NAMES, else of
-            the config's data set if it is registered, else "class 0", "class 1", ...
-        category_ids: the classes' ids in the data set's annotation file, found likewise; else 1..K.
+        class_names: names of the K classes of the model: MASK_RCNN_EXT.CLASS_NAMES, or the names of
+            the data set of the config if it is registered, or "class 0", "class 1", ...
+        category_ids: ids of the K classes in the annotation file of the data set:
+            MASK_RCNN_EXT.CATEGORY_IDS, or the ids of the registered data set, or 1, ..., K.
 
     Raises:
-        UserError: unknown config or device; `propose` missing or too much; weights missing, refused
-            or of another model.
+        UserError: the config or the device is unknown; the model needs `propose` and it is missing,
+            or does not need it and it is given; the weights are missing, refused, or of another
+            model.
     """
 
     def __init__(
@@ -109,7 +120,7 @@ class Predictor:
         self.cfg = cfg
         self.batch_size = batch_size
         self._propose = propose
-        self.class_names, self.category_ids = _classes(cfg)
+        self.class_names, self.category_ids = _find_classes(cfg)
         self.model = prepare_model(cfg, build_model(cfg.clone())).eval()
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS, strict=True)
         self._resize = T.ResizeShortestEdge(
@@ -117,31 +128,31 @@ class Predictor:
         )
 
     def __call__(self, images: ImageLike | Iterable[ImageLike]) -> Instances | list[Instances]:
-        """Return the instances of one image, or, for several images, a list in their order.
+        """Return the instances of one image, or a list with the instances of each image.
 
         Args:
-            images: one image or an iterable of them. An image is a (H, W, 3) uint8 array in BGR
-                order, as `cv2.imread` gives, or the path of a file, which is read with `read_bgr`.
+            images: one image or an iterable of images. An image is a (H, W, 3) uint8 array in BGR
+                order, as `cv2.imread` returns it, or the path of an image file.
 
         Returns:
-            `Instances` on the CPU, in pixels of the image as given: `pred_boxes` (XYXY_ABS),
-            `scores`, `pred_classes` in [0, K), and, from a model with masks, `pred_masks` (N, H, W)
-            bool.
+            For each image `Instances` on the CPU, in pixels of the original image: `pred_boxes`
+            (XYXY_ABS), `scores`, `pred_classes` in [0, K), and, from a model with masks,
+            `pred_masks` (N, H, W) bool.
 
         Raises:
-            UserError: an image is of another type, shape or dtype, or a file is unreadable; or
-                `propose` gave something else than boxes and logits.
+            UserError: an image has another type, shape or dtype, or a file cannot be read; or
+                `propose` did not return boxes and logits.
         """
         if _is_image(images):
             return next(self.stream([images]))  # type: ignore[list-item]
         if isinstance(images, bytes | dict | torch.Tensor) or not isinstance(images, Iterable):
-            raise _bad_image(images)
+            raise _image_error(images)
         return list(self.stream(images))
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Instances]:
-        """Yield the instances of each image in order, taking `batch_size` images at a time.
+        """Yield the instances of each image in order, with `batch_size` images in memory.
 
-        Use it for more images than fit into memory. Arguments and errors are those of `__call__`.
+        Use it for more images than fit into memory. See `__call__` for the arguments and errors.
         """
         batch: list[dict[str, Any]] = []
         for image in images:
@@ -152,9 +163,9 @@ class Predictor:
         yield from self._predict(batch)
 
     def _prepare(self, image: ImageLike) -> dict[str, Any]:
-        """Return detectron2's model input: the resized image (3, H', W') float32, and H and W.
+        """Return the input of the model: the resized image, (3, H', W') float32, H and W.
 
-        With `propose` its `proposals` too.
+        With `propose` it also has `proposals`.
         """
         bgr = _as_bgr(image)
         array = bgr[:, :, ::-1] if self.cfg.INPUT.FORMAT == "RGB" else bgr
@@ -171,7 +182,7 @@ class Predictor:
         return inputs
 
     def _padded_size(self, inputs: dict[str, Any]) -> tuple[int, int]:
-        """Return the (H, W) to which the model pads this image when it is alone."""
+        """Return the (H, W) to which the model pads this image alone."""
         multiple = max(1, getattr(getattr(self.model, "backbone", None), "size_divisibility", 1))
         height, width = inputs["image"].shape[-2:]
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
@@ -200,7 +211,7 @@ def _is_image(value: Any) -> bool:
     )
 
 
-def _bad_image(value: Any) -> UserError:
+def _image_error(value: Any) -> UserError:
     got = type(value).__name__
     if isinstance(value, np.ndarray):
         got = f"an array {value.shape} {value.dtype}"
@@ -211,14 +222,14 @@ def _as_bgr(image: Any) -> BGRArray:
     if isinstance(image, str | os.PathLike):
         return read_bgr(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
-        raise _bad_image(image)
+        raise _image_error(image)
     if image.shape[2] != 3 or 0 in image.shape:
-        raise _bad_image(image)
+        raise _image_error(image)
     return image
 
 
-def _classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
-    """Return names and data-set ids of the model's classes, see `Predictor`."""
+def _find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
+    """Return the names and the data-set ids of the classes, see `Predictor`."""
     retinanet = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
     count = cfg.MODEL.RETINANET.NUM_CLASSES if retinanet else cfg.MODEL.ROI_HEADS.NUM_CLASSES
     names, ids = list(cfg.MASK_RCNN_EXT.CLASS_NAMES), list(cfg.MASK_RCNN_EXT.CATEGORY_IDS)
@@ -229,14 +240,14 @@ def _classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
                 f"{count} classes (MODEL.ROI_HEADS.NUM_CLASSES)"
             )
     if not names:
-        names, catalog_ids = _catalog_classes(cfg, count)
+        names, catalog_ids = _find_catalog_classes(cfg, count)
         ids = ids or catalog_ids
     names = names or [f"class {index}" for index in range(count)]
     return names, ids or list(range(1, count + 1))
 
 
-def _catalog_classes(cfg: CfgNode, count: int) -> tuple[list[str], list[int]]:
-    """Return the classes of the config's first registered data set that has `count` of them."""
+def _find_catalog_classes(cfg: CfgNode, count: int) -> tuple[list[str], list[int]]:
+    """Return the classes of the first registered data set of the config with `count` classes."""
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         if dataset not in MetadataCatalog:  # `get` would add it
             continue

@@ -41,8 +41,8 @@ from detectron2.utils import comm
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.safe_load import load_torch
 from ..config import config_hash
-from ..engine.hooks import write_results
-from ..engine.prepare import prepared_run
+from ..engine.results import write_results
+from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import atomic_open, file_sha256, read_json_or_none
@@ -283,10 +283,10 @@ def train_alternating(args: argparse.Namespace) -> None:
         args: the options, see `stages.make_stage_parser`.
 
     Raises:
-        UserError: see `prepared_run` and `make_step_configs`; or a step cannot be resumed.
+        UserError: see `prepare_run` and `make_step_configs`; or a step cannot be resumed.
     """
     require_resumable(args, FOLDERS, "the folders of its steps")
-    with prepared_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
+    with prepare_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
         configs = make_step_configs(joint, split_rpn_options(args.rpn_opts))
         Trainer.require_ready(joint)
         # A mistake in the heads or in the fixed parts is reported now, not after hours.

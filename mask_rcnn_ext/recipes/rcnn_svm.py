@@ -36,8 +36,8 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from ..checkpoint.checkpointer import Checkpointer, fetch_weights
-from ..engine.hooks import write_results
-from ..engine.prepare import argument_parser, prepared_run
+from ..engine.results import write_results
+from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..modeling.checks import is_rcnn
@@ -54,7 +54,7 @@ from .svm_fitting import (
     require_scikit_learn,
 )
 
-__all__ = ["Images", "fit_layers", "make_svm_parser", "train_rcnn_svm"]
+__all__ = ["Images", "fit_layers", "train_rcnn_svm"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,15 +75,6 @@ class Images(Protocol):
         """Yield each image in a list with one entry."""
 
 
-def make_svm_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of `train_net.py` with `--max-images`."""
-    parser = argument_parser(epilog)
-    parser.add_argument(
-        "--max-images", type=int, metavar="N", help="fit to the first N training images only"
-    )
-    return parser
-
-
 def train_rcnn_svm(args: argparse.Namespace) -> None:
     """Fit the second stage of R-CNN to a trained network and evaluate both together.
 
@@ -94,13 +85,13 @@ def train_rcnn_svm(args: argparse.Namespace) -> None:
         args: the options, see `make_svm_parser`.
 
     Raises:
-        UserError: see `prepared_run`, `Trainer.require_ready` and `fit_layers`; an option has no
+        UserError: see `prepare_run`, `Trainer.require_ready` and `fit_layers`; an option has no
             meaning here; scikit-learn is missing; the config is not an R-CNN with SVMs; or
             `MODEL.WEIGHTS` does not hold its network.
     """
     _require_fitting_options(args)
     require_scikit_learn()
-    with prepared_run(args, by_gradients=False) as cfg:
+    with prepare_run(args, by_gradients=False) as cfg:
         _require_svm_config(cfg)
         Trainer.require_ready(cfg)
         for name in cfg.DATASETS.TEST:  # reports a proposal file that does not fit

@@ -17,7 +17,6 @@ from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint.safe_load import load_torch
 from ..config import load_config
-from ..engine.prepare import argument_parser
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import atomic_open
@@ -25,31 +24,11 @@ from ..steps import Step, decide
 
 __all__ = [
     "TrainingStage",
-    "make_stage_parser",
     "prepare_stages",
     "require_resumable",
     "require_training",
     "split_rpn_options",
 ]
-
-
-def make_stage_parser(
-    epilog: str | None = None, *, rpn: str = "the first stage"
-) -> argparse.ArgumentParser:
-    """Return the parser of `train_net.py` with `--rpn-opts`.
-
-    Args:
-        epilog: the last part of the help.
-        rpn: how the help calls the training of the RPN.
-    """
-    parser = argument_parser(epilog)
-    parser.add_argument(
-        "--rpn-opts",
-        default="",
-        metavar='"KEY VALUE ..."',
-        help=f"keys for {rpn} only, in one pair of quotes",
-    )
-    return parser
 
 
 def split_rpn_options(text: str) -> list[str]:
@@ -201,7 +180,7 @@ class TrainingStage(Step):
 def prepare_stages(steps: Sequence[Step]) -> None:
     """Build the first trainer, write the config of every stage, and forget earlier trainings.
 
-    The `config.yaml` of a stage is written even if the stage is done, since `prepared_run` has
+    The `config.yaml` of a stage is written even if the stage is done, since `prepare_run` has
     written another one. Without `resume` the checkpoints of all stages are forgotten, so that a
     later `--resume` does not take them for checkpoints of this run.
 

@@ -24,7 +24,7 @@ from detectron2.modeling import build_model
 
 from ..config import get_cfg, load_config
 from ..data.catalog import require_datasets
-from ..engine.prepare import prepared_run
+from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
@@ -172,10 +172,10 @@ def train_two_stages(args: argparse.Namespace) -> None:
         args: the options, see `make_stage_parser`.
 
     Raises:
-        UserError: see `prepared_run`; or a stage cannot be resumed.
+        UserError: see `prepare_run`; or a stage cannot be resumed.
     """
     require_resumable(args, ["rpn", ""], "its folder rpn")
-    with prepared_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
+    with prepare_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
         rpn_cfg = make_first_stage(joint, split_rpn_options(args.rpn_opts))
         cfg = make_second_stage(joint)
         Trainer.require_ready(joint)

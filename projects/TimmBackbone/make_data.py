@@ -7,9 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from timm_channels import write_shapes
+from mask_rcnn_ext import run_as_command
 
-from mask_rcnn_ext.engine.launch import run_as_command
+# isort: split
+from timm_channels import write_shapes
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

@@ -8,11 +8,10 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent
 sys.path[:0] = [str(PROJECT), str(PROJECT.parents[1])]
 
-from timm_channels import ChannelsTrainer, register_shapes  # noqa: E402
+from mask_rcnn_ext import argument_parser, launch, run_as_command, run_job  # noqa: E402
 
-from mask_rcnn_ext.engine.launch import launch, run_as_command  # noqa: E402
-from mask_rcnn_ext.engine.main import run_job  # noqa: E402
-from mask_rcnn_ext.engine.prepare import argument_parser  # noqa: E402
+# isort: split
+from timm_channels import ChannelsTrainer, register_shapes  # noqa: E402
 
 
 def main(args: argparse.Namespace) -> None:

@@ -9,17 +9,22 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent
 sys.path[:0] = [str(PROJECT), str(PROJECT.parents[1])]
 
+from mask_rcnn_ext import (  # noqa: E402
+    UserError,
+    argument_parser,
+    launch,
+    load_config,
+    run_as_command,
+    run_job,
+)
+
+# isort: split
 from cityscapes_project import (  # noqa: E402
     CityscapesTrainer,
     register_cityscapes,
     require_layout,
     used_splits,
 )
-
-from mask_rcnn_ext import UserError, load_config  # noqa: E402
-from mask_rcnn_ext.engine.launch import launch, run_as_command  # noqa: E402
-from mask_rcnn_ext.engine.main import run_job  # noqa: E402
-from mask_rcnn_ext.engine.prepare import argument_parser  # noqa: E402
 
 ROOT_VARIABLE = "CITYSCAPES_DATASET"  # the official scripts also read it
 

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import mask_rcnn_ext  # noqa: F401 - first: it keeps PyTorch from warning about detectron2's import
+
+# isort: split
 from reproduction.costs.count import measure_models
 from reproduction.costs.page import COSTS, costs_table
 from reproduction.pages.write import write_pages

@@ -10,6 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import mask_rcnn_ext  # noqa: F401 - first: it keeps PyTorch from warning about detectron2's import
+
+# isort: split
 from detectron2.data import DatasetCatalog
 from reproduction.command_line import make_parser, prepare_process
 from reproduction.lineage.inference import best_proposals, load_model, measure_seconds

@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
 import pytest
 import torch
-from support import REPO, SMALL, TINY_CONFIG, run_train_net
+from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
 
 
 def train(folder, *arguments: str) -> int:
@@ -28,8 +29,6 @@ def same(a, b) -> bool:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Twenty iterations on own data, checkpoints at 10 and 20."""
-    from support import write_coco
-
     root = tmp_path_factory.mktemp("run")
     flags = []
     for split, count in (("train", 12), ("val", 4)):
@@ -194,25 +193,43 @@ def test_adamw(coco_pair, tmp_path):
     assert "exp_avg_sq" in next(iter(state.values()))
 
 
+def start(*command: object, **environment: str) -> subprocess.Popen:
+    """Start a Python process with one thread, as launchers of several processes do."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def start_like_torchrun(*command: object) -> list[subprocess.Popen]:
+    """Start the two processes that torchrun would start; the launcher itself takes 2 s to start."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [start(*command, **shared, RANK=rank, LOCAL_RANK=rank) for rank in "01"]
+
+
 def test_two_processes_on_cpu(coco_pair, tmp_path):
     """Gloo: both launchers train, write one result file, and give the same weights."""
-    script = [str(REPO / "train_net.py"), "--config-file", TINY_CONFIG, *coco_pair]
-    commands = {
-        "spawn": [*script, "--num-gpus", "2", "--dist-url", "auto"],
-        "torchrun": [
-            "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script
-        ],
-    }  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    for name, command in commands.items():
-        out = tmp_path / name
-        done = subprocess.run(
-            [sys.executable, *command, *SMALL, "SOLVER.MAX_ITER", "4", "OUTPUT_DIR", str(out)],
-            capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=240,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        assert "segm" in json.loads((out / "results.json").read_text())
-        assert (out / "log.txt.rank1").exists()
+    command = [REPO / "train_net.py", "--config-file", TINY_CONFIG, *coco_pair]
+    keys = [*SMALL, "SOLVER.MAX_ITER", "4", "OUTPUT_DIR"]
+    spawn = [*command, "--num-gpus", "2", "--dist-url", "auto", *keys, tmp_path / "spawn"]
+    for start_all in (
+        lambda: [start(*spawn)],
+        lambda: start_like_torchrun(*command, *keys, tmp_path / "torchrun"),
+    ):
+        for process in start_all():
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors[-4000:]
+            assert "FutureWarning" not in errors
+    for name in ("spawn", "torchrun"):
+        assert "segm" in json.loads((tmp_path / name / "results.json").read_text())
+        assert (tmp_path / name / "log.txt.rank1").exists()
     two = weights(tmp_path / "spawn" / "model_final.pth")
     assert same(two, weights(tmp_path / "torchrun" / "model_final.pth"))
     # The first process alone, with its half of each batch, learns something else: gradients are
@@ -223,26 +240,21 @@ def test_two_processes_on_cpu(coco_pair, tmp_path):
 
 
 @pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
-def test_a_mistake_in_two_processes_is_one_message(coco_pair, tmp_path, launcher):
-    start, flags = [], ["--num-gpus", "2", "--dist-url", "auto"]
-    if launcher == "torchrun":
-        start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        flags = []
-    command = [
-        sys.executable, *start, str(REPO / "train_net.py"), "--config-file", TINY_CONFIG,
-        *coco_pair, *flags, *SMALL, "OUTPUT_DIR", str(tmp_path / "out"),
-        "SOLVER.IMS_PER_BATCH", "3",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=240
-    )
-    assert done.returncode == (2 if launcher == "spawn" else 1)  # torchrun's own code
-    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1
-    assert "IMS_PER_BATCH" in done.stderr
+def test_a_mistake_in_two_processes_is_one_message(coco_pair, tmp_path, capfd, launcher):
+    arguments = ["--config-file", TINY_CONFIG, *coco_pair]
+    keys = [*SMALL, "OUTPUT_DIR", str(tmp_path / "out"), "SOLVER.IMS_PER_BATCH", "3"]
+    if launcher == "spawn":
+        two = ["--num-gpus", "2", "--dist-url", "auto"]
+        assert run_train_net(*arguments, *two, *keys) == 2
+        errors = capfd.readouterr().err
+        assert "Traceback" not in errors  # torchrun reports the failed process in its own way
+    else:
+        process = start(*TORCHRUN, REPO / "train_net.py", *arguments, *keys)
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 1  # torchrun's own code
+    assert sum(line.startswith("error: ") for line in errors.splitlines()) == 1
+    assert "IMS_PER_BATCH is 3: expected a multiple of the 2 processes" in errors
     assert not (tmp_path / "out").exists()
-    if launcher == "spawn":  # torchrun reports the failed process in its own way
-        assert "Traceback" not in done.stderr
 
 
 def test_test_time_augmentation_stands_beside_the_plain_result(run, tmp_path):

@@ -12,7 +12,7 @@ from tiny_model import tiny_cfg
 
 import mask_rcnn_ext
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.engine.prepare import prepare_data
+from mask_rcnn_ext.engine.run import prepare_data
 from mask_rcnn_ext.modeling.checks import check_registry_names
 
 

@@ -10,15 +10,10 @@ import torch
 from PIL import Image
 from pycocotools import mask as mask_util
 from tiny_fcis import fcis_cfg, fcis_model, image_of
+from tiny_model import picture
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.modeling.precision import inference_autocast
-
-
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A smooth random image, (H, W, 3) uint8."""
-    noise = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    return np.array(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
 
 
 @pytest.fixture(scope="module")

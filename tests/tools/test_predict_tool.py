@@ -1,36 +1,30 @@
-import importlib.util
 import json
 import os
 from pathlib import Path
 
 import numpy as np
+import predict as tool  # tools/ is on the path
 import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as mask_util
 from support import REPO
-from tiny_model import tiny_cfg, tiny_model
+from tiny_model import picture, tiny_cfg, tiny_model
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
 from mask_rcnn_ext.prediction.image_files import find_images
+from mask_rcnn_ext.proposals.selective_search import MODES
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
 
-_SCRIPT = REPO / "tools" / "predict.py"
 RCNN = REPO / "configs/shapes/lineage/rcnn_tiny.yaml"
-_SPEC = importlib.util.spec_from_file_location("predict_tool", _SCRIPT)
-tool = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tool)
 
 
 def write_image(path: Path, height: int = 60, width: int = 80, **kwargs) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    seed = sum(path.name.encode())
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
-    image.save(path, **kwargs)
+    Image.fromarray(picture(height, width, seed=sum(path.name.encode()))).save(path, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +269,13 @@ def test_a_crash_leaves_the_former_results_whole(predict, tmp_path, monkeypatch)
     assert after == before
 
 
+def test_the_tools_offer_the_modes_of_selective_search():
+    """They name them without importing the package, which would make `--help` slow."""
+    import compute_proposals
+
+    assert tool.MODES == compute_proposals.MODES == tuple(MODES)
+
+
 def names(*inputs, **kwargs) -> list[str]:
     return [file.name for file in find_images([str(i) for i in inputs], **kwargs)]
 
@@ -298,7 +299,7 @@ def test_find_images_by_folder_glob_and_file(tmp_path, monkeypatch):
 
 def test_find_images_hints_at_subfolders(tmp_path):
     write_image(tmp_path / "in" / "deep" / "x.png")
-    with pytest.raises(UserError, match="its subfolders hold some: add --recursive"):
+    with pytest.raises(UserError, match="its subfolders have some: add --recursive"):
         names(tmp_path / "in")
 
 

@@ -31,7 +31,7 @@ INPUTS = (
 REPLACED = "opencv-python-headless"
 # The modules that commands and tests import.
 IMPORTED = (
-    "mask_rcnn_ext.engine.main",
+    "mask_rcnn_ext.engine.run",
     *("torch._dynamo", "torch.utils.tensorboard", "matplotlib.pyplot", "timm"),
     *("sklearn.linear_model", "sklearn.svm", "pytest", "xdist"),
 )

@@ -13,8 +13,7 @@ from detectron2.modeling import ROI_MASK_HEAD_REGISTRY
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_loss
 from detectron2.structures import Instances
 
-from mask_rcnn_ext import UserError
-from mask_rcnn_ext.modeling.roi_heads import MaskRCNNFCNHead
+from mask_rcnn_ext import MaskRCNNFCNHead, UserError
 
 __all__ = ["DiceMaskHead", "dice_loss"]
 

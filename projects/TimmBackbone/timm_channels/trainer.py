@@ -2,7 +2,7 @@
 
 from detectron2.config import CfgNode
 
-from mask_rcnn_ext.engine.trainer import Trainer
+from mask_rcnn_ext import Trainer
 
 from .channels import ChannelsMapper
 

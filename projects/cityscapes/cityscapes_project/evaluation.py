@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.evaluation import CityscapesInstanceEvaluator
 from detectron2.utils import comm
 
-from mask_rcnn_ext.evaluation.build import MaskRCNNCityscapesEvaluator
+from mask_rcnn_ext import MaskRCNNCityscapesEvaluator
 
 __all__ = ["CityscapesAPEvaluator", "SubmissionWriter"]
 

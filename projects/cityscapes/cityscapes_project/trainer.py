@@ -6,9 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 
-from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint
-from mask_rcnn_ext.engine.trainer import Trainer
-from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
+from mask_rcnn_ext import MaskRCNNCOCOEvaluator, Trainer, convert_checkpoint
 
 from .evaluation import CityscapesAPEvaluator, SubmissionWriter
 from .folder import used_splits

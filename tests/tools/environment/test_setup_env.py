@@ -50,7 +50,7 @@ def test_all_steps_then_nothing_to_do(environment, capsys):
     assert environment.is_current()
 
 
-STEPS = ("venv", "torchvision", "-e", "install_detectron2.py", "mask_rcnn_ext.engine.main")
+STEPS = ("venv", "torchvision", "-e", "install_detectron2.py", "mask_rcnn_ext.engine.run")
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -1,18 +1,21 @@
-"""From command-line arguments to a checked config: what `train_net.py` does first."""
+"""One run of `train_net.py`: arguments to a checked config, then training or evaluation."""
 
 import argparse
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch.distributed as dist
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_setup
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..checkpoint.checkpointer import Checkpointer
 from ..config import ExtCfgNode, load_config
 from ..data.catalog import require_datasets
 from ..data.own_data import register_own_data
@@ -25,31 +28,58 @@ from ..modeling.checks import (
     require_fitting_parts,
     require_fitting_training_data,
 )
-from ..modeling.precision import choose_device
+from ..modeling.precision import choose_device, prepare_model
+from .results import read_train_seconds, write_results
+from .trainer import Trainer
 
-__all__ = ["argument_parser", "prepare_data", "prepared_run"]
+__all__ = ["prepare_data", "prepare_run", "run_job"]
 
 _DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
 
 
-def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Return detectron2's argument parser with the flags for a user's own data."""
-    parser = default_argument_parser(epilog)
-    own = parser.add_argument_group("own data, in COCO format")
-    own.add_argument("--train-json", default="", metavar="FILE", help="annotations to train on")
-    own.add_argument("--train-images", default="", metavar="DIR", help="folder of their images")
-    own.add_argument("--val-json", default="", metavar="FILE", help="annotations to evaluate on")
-    own.add_argument("--val-images", default="", metavar="DIR", help="folder of their images")
-    own.add_argument(
-        "--strict-data",
-        action="store_true",
-        help="make a malformed annotation an error; by default it is dropped and counted",
-    )
-    return parser
+def run_job(
+    args: argparse.Namespace,
+    *,
+    trainer_class: type[Trainer] = Trainer,
+    add_keys: Callable[[ExtCfgNode], None] | None = None,
+) -> None:
+    """Train, or evaluate weights, in this process; give it to `launch`, as `train_net.py` does.
+
+    Args:
+        args: the arguments, parsed by `argument_parser`.
+        trainer_class: a subclass of `Trainer`, such as one with another mapper or evaluator.
+        add_keys: a function that declares config keys of a project, see `load_config`.
+
+    Raises:
+        UserError: see `prepare_run` and `Trainer`.
+    """
+    with prepare_run(args, add_keys=add_keys) as cfg:
+        if args.eval_only:
+            trainer_class.require_ready(cfg, eval_only=True)
+            model = prepare_model(cfg, trainer_class.build_model(cfg))
+            checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+            checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume, strict=True)
+        else:
+            trainer = trainer_class(cfg)
+            trainer.resume_or_load(resume=args.resume)
+    if not args.eval_only:
+        trainer.train()
+        return
+    start = time.perf_counter()
+    results = trainer_class.test_all(cfg, model)
+    if comm.is_main_process():
+        write_results(
+            cfg,
+            results,
+            train_seconds=read_train_seconds(cfg.OUTPUT_DIR),
+            eval_seconds=time.perf_counter() - start,
+            seed=cfg.SEED,
+        )
+        verify_results(cfg, results)  # against TEST.EXPECTED_RESULTS, as after training
 
 
 @contextlib.contextmanager
-def prepared_run(
+def prepare_run(
     args: argparse.Namespace,
     *,
     add_keys: Callable[[ExtCfgNode], None] | None = None,
@@ -57,19 +87,19 @@ def prepared_run(
 ) -> Iterator[ExtCfgNode]:
     """Yield the frozen config of a run, with its data registered and its folder made.
 
-    Build the model and load its weights inside the context: a `UserError` that is raised there,
-    too, leaves nothing behind. A new folder is removed again, an earlier run's `config.yaml` is put
-    back. Evaluation never replaces the `config.yaml` of the run that it evaluates.
+    Build the model and load its weights inside the context: a `UserError` that is raised there
+    leaves nothing behind. A new folder is removed again, and the `config.yaml` of an earlier run is
+    put back. Evaluation never replaces the `config.yaml` of the run that it evaluates.
 
     Args:
-        args: what `argument_parser` parsed.
-        add_keys: declares a project's own keys, see `load_config`.
-        by_gradients: whether training, if any, is the trainer's, which has needs of its own.
+        args: the arguments, parsed by `argument_parser`.
+        add_keys: a function that declares config keys of a project, see `load_config`.
+        by_gradients: whether `Trainer` does the training; it can't use every config.
 
     Raises:
-        UserError: see the modules `config`, `combinations`, `data.own_data` and `data.lookup`; or
-            the output folder cannot be written, `--resume` has nothing to resume, or a registered
-            name is unknown.
+        UserError: see `load_config`, `modeling.checks` and `prepare_data`; or the output folder
+            cannot be written, `--resume` finds no checkpoint, `--eval-only` has no weights, or a
+            registered name is unknown.
     """
     cfg = load_config(args.config_file, args.opts, add_keys=add_keys)
     for flag in _DATA_FLAGS:
@@ -83,12 +113,13 @@ def prepared_run(
         _require_checkpoint(cfg.OUTPUT_DIR)
     if args.eval_only and not (weights_given or args.resume):
         raise UserError(
-            "--eval-only needs weights: add MODEL.WEIGHTS FILE, or --resume for those of OUTPUT_DIR"
+            "--eval-only needs weights: add MODEL.WEIGHTS FILE, or --resume to use the weights in "
+            "OUTPUT_DIR"
         )
     with _run_folder(cfg.OUTPUT_DIR) as put_config_back:
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mask_rcnn_ext")
-        # Wait until every process has made its log, or one that is slow would make the folder again
-        # after the first one has removed it.
+        # Wait until every process has opened its log. After a mistake the first process removes the
+        # folder, and a process that opens its log later would make it again.
         comm.synchronize()
         choose_device(cfg)
         _require_gloo_on_cpu(cfg)
@@ -121,10 +152,10 @@ def _require_checkpoint(folder: str) -> None:
 
 @contextlib.contextmanager
 def _run_folder(folder: str) -> Iterator[Callable[[], None]]:
-    """Make a run's folder and see that it can be written; undo that if what follows fails.
+    """Make the folder of a run and check that it can be written; undo this after a `UserError`.
 
     Yields:
-        A function that puts an earlier run's `config.yaml` back, if there was one.
+        A function that puts the `config.yaml` of an earlier run back, if there was one.
     """
     missing = Path(folder).absolute()  # the outermost folder that has to be made
     while not missing.parent.exists():
@@ -152,18 +183,17 @@ def _run_folder(folder: str) -> Iterator[Callable[[], None]]:
 
 
 def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:
-    """Register the user's own data, check that all data is there, note its classes.
+    """Register the user's own data, check that all data sets exist, and store their classes.
 
-    Changes `cfg`: with own data, `DATASETS`, `MODEL.ROI_HEADS.NUM_CLASSES` and `INPUT.MASK_FORMAT`
-    follow from the files; always, `MASK_RCNN_EXT.CLASS_NAMES` and `CATEGORY_IDS` follow from the
-    data sets.
+    This changes `cfg`. Own data sets `DATASETS`, `MODEL.ROI_HEADS.NUM_CLASSES` and
+    `INPUT.MASK_FORMAT`; every data set sets `MASK_RCNN_EXT.CLASS_NAMES` and `CATEGORY_IDS`.
 
     Raises:
         UserError: a file is missing or malformed, or the data's class count contradicts the config.
     """
     own = cfg.MASK_RCNN_EXT.DATA
     if any((own.TRAIN_JSON, own.TRAIN_IMAGES, own.VAL_JSON, own.VAL_IMAGES)):
-        _use_own_data(cfg, eval_only)
+        _register_own_data(cfg, eval_only)
         return
     names = list(cfg.DATASETS.TEST) if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     if not (cfg.DATASETS.TEST if eval_only else cfg.DATASETS.TRAIN):
@@ -174,17 +204,17 @@ def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:
         )
     require_datasets(names)
     if names and is_generalized_rcnn(cfg):
-        _take_classes_from_metadata(cfg, names)
+        _store_classes(cfg, names)
 
 
-def _use_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
+def _register_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
     own, ext = cfg.MASK_RCNN_EXT.DATA, cfg.MASK_RCNN_EXT
     if eval_only and not own.VAL_JSON:
         raise UserError("--eval-only needs --val-json and --val-images")
     if not eval_only and not own.TRAIN_JSON:
         raise UserError("training needs --train-json and --train-images (or add --eval-only)")
     known: Iterable[tuple[int, str]] = ()
-    if eval_only and ext.CATEGORY_IDS:  # the config of a finished run: the classes its weights know
+    if eval_only and ext.CATEGORY_IDS:  # config.yaml of a run: the classes that its weights know
         known = list(zip(ext.CATEGORY_IDS, ext.CLASS_NAMES, strict=True))
     data = register_own_data(
         "" if eval_only else own.TRAIN_JSON,
@@ -204,7 +234,7 @@ def _use_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
     ext.CLASS_NAMES, ext.CATEGORY_IDS = list(data.class_names), list(data.category_ids)
 
 
-def _take_classes_from_metadata(cfg: ExtCfgNode, names: list[str]) -> None:
+def _store_classes(cfg: ExtCfgNode, names: list[str]) -> None:
     first = ""
     for name in names:
         metadata = MetadataCatalog.get(name)

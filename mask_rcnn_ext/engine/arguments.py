@@ -1,0 +1,111 @@
+"""The command lines of `train_net.py` and of the trainings that build on it.
+
+This file imports nothing but the standard library. Importing it as a part of the package imports
+detectron2 first, which takes seconds; the scripts of this repository therefore run it by its path,
+and answer `--help` at once.
+"""
+
+import argparse
+import os
+import sys
+
+__all__ = ["argument_parser", "make_stage_parser", "make_svm_parser"]
+
+
+def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of `train_net.py`: detectron2's arguments and a user's own data.
+
+    The arguments are the ones of `detectron2.engine.default_argument_parser`, stated again because
+    importing detectron2 takes seconds. A test compares the two parsers.
+
+    Args:
+        epilog: text at the end of the help; default: detectron2's examples.
+
+    Returns:
+        A parser that takes more arguments with `add_argument`. `launch` and `run_job` take what it
+        parses.
+    """
+    parser = argparse.ArgumentParser(
+        epilog=epilog or _EXAMPLES.format(script=sys.argv[0]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-file", default="", metavar="FILE", help="path to config file")
+    parser.add_argument("--resume", action="store_true", help=_RESUME)
+    parser.add_argument("--eval-only", action="store_true", help="perform evaluation only")
+    parser.add_argument("--num-gpus", type=int, default=1, help="number of gpus *per machine*")
+    parser.add_argument("--num-machines", type=int, default=1, help="total number of machines")
+    parser.add_argument(
+        "--machine-rank", type=int, default=0, help="the rank of this machine (unique per machine)"
+    )
+    # One port for each user: processes that an earlier run left behind make the next run fail.
+    port = 2**15 + 2**14 + hash(os.getuid() if sys.platform != "win32" else 1) % 2**14
+    parser.add_argument("--dist-url", default=f"tcp://127.0.0.1:{port}", help=_DIST_URL)
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help=_OPTS)
+    own = parser.add_argument_group("own data, in COCO format")
+    own.add_argument("--train-json", default="", metavar="FILE", help="annotations to train on")
+    own.add_argument("--train-images", default="", metavar="DIR", help="folder of their images")
+    own.add_argument("--val-json", default="", metavar="FILE", help="annotations to evaluate on")
+    own.add_argument("--val-images", default="", metavar="DIR", help="folder of their images")
+    own.add_argument(
+        "--strict-data",
+        action="store_true",
+        help="make a malformed annotation an error; by default it is dropped and counted",
+    )
+    return parser
+
+
+def make_stage_parser(
+    epilog: str | None = None, *, rpn: str = "the first stage"
+) -> argparse.ArgumentParser:
+    """Return the parser of `train_net.py` with `--rpn-opts`, for trainings in stages.
+
+    Args:
+        epilog: text at the end of the help.
+        rpn: what the help calls the training of the RPN.
+    """
+    parser = argument_parser(epilog)
+    parser.add_argument(
+        "--rpn-opts",
+        default="",
+        metavar='"KEY VALUE ..."',
+        help=f"config keys for {rpn} only, in one pair of quotes",
+    )
+    return parser
+
+
+def make_svm_parser(epilog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of `train_net.py` with `--max-images`, for R-CNN's SVMs."""
+    parser = argument_parser(epilog)
+    parser.add_argument(
+        "--max-images", type=int, metavar="N", help="fit to the first N training images only"
+    )
+    return parser
+
+
+# detectron2's texts.
+_EXAMPLES = """
+Examples:
+
+Run on single machine:
+    $ {script} --num-gpus 8 --config-file cfg.yaml
+
+Change some config options:
+    $ {script} --config-file cfg.yaml MODEL.WEIGHTS /path/to/weight.pth SOLVER.BASE_LR 0.001
+
+Run on multiple machines:
+    (machine0)$ {script} --machine-rank 0 --num-machines 2 --dist-url <URL> [--other-flags]
+    (machine1)$ {script} --machine-rank 1 --num-machines 2 --dist-url <URL> [--other-flags]
+"""
+_RESUME = (
+    "Whether to attempt to resume from the checkpoint directory. "
+    "See documentation of `DefaultTrainer.resume_or_load()` for what it means."
+)
+_DIST_URL = (
+    "initialization URL for pytorch distributed backend. See "
+    "https://pytorch.org/docs/stable/distributed.html for details."
+)
+_OPTS = (
+    "Modify config options at the end of the command. For Yacs configs, use\n"
+    'space-separated "PATH.KEY VALUE" pairs.\n'
+    'For python-based LazyConfig, use "path.key=value".'
+)

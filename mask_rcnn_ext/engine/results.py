@@ -1,0 +1,101 @@
+"""The file `results.json` of a run: its metrics, times, memory, device, seed and versions."""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torchvision
+from detectron2 import __version__ as detectron2_version
+from detectron2.config import CfgNode
+
+from ..files import atomic_open
+
+__all__ = ["read_train_seconds", "write_results"]
+
+
+def write_results(
+    cfg: CfgNode,
+    results: Mapping[str, Any],
+    *,
+    train_seconds: float | None,
+    eval_seconds: float,
+    seed: int,
+    peak_mb: float = 0.0,
+) -> str:
+    """Write `OUTPUT_DIR/results.json` atomically and return its path.
+
+    The file is `{"task": {"metric": number}, ..., "run": {...}}`, AP in 0-100; a metric that cannot
+    be computed is null. With several test sets, the names of the data sets are one more level.
+
+    Args:
+        cfg: the config of the run.
+        results: the metrics, as `Trainer.test` returns them.
+        train_seconds: wall-clock time of training; None if nothing was trained.
+        eval_seconds: wall-clock time of all evaluations of the run.
+        seed: the seed of the run; negative if it had none.
+        peak_mb: peak memory of earlier parts of the run, in MB.
+    """
+    run = {
+        "train_seconds": None if train_seconds is None else round(train_seconds, 1),
+        "eval_seconds": round(eval_seconds, 1),
+        "peak_memory_mb": round(max(peak_mb, _peak_memory_mb(cfg.MODEL.DEVICE)), 1),
+        "device": _device_name(cfg.MODEL.DEVICE),
+        "seed": seed,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "detectron2": _detectron2_version(),
+        },
+    }
+    path = os.path.join(cfg.OUTPUT_DIR, "results.json")
+    with atomic_open(path, "w") as f:
+        json.dump({**_plain(results), "run": run}, f, indent=2, allow_nan=False)
+        f.write("\n")
+    return path
+
+
+def _peak_memory_mb(device: str) -> float:
+    """Return the peak memory of this process in MB: allocated on the GPU, or resident on a CPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def read_train_seconds(folder: str) -> float | None:
+    """Return `train_seconds` from the `results.json` in `folder`, or None if it has none."""
+    try:
+        with open(os.path.join(folder, "results.json")) as f:
+            seconds = json.load(f)["run"]["train_seconds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if seconds is None else float(seconds)
+
+
+def _device_name(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name()
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def _detectron2_version() -> str:
+    try:
+        return importlib.metadata.version("detectron2")  # has the commit, which "0.6" lacks
+    except importlib.metadata.PackageNotFoundError:  # a source tree on the path
+        return str(detectron2_version)
+
+
+def _plain(results: Any) -> Any:
+    """Copy nested results with plain floats; NaN and infinity, which JSON lacks, become None."""
+    if isinstance(results, Mapping):
+        return {str(key): _plain(value) for key, value in results.items()}
+    value = float(results)
+    return value if math.isfinite(value) else None

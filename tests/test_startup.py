@@ -1,0 +1,54 @@
+"""The commands answer at once, and importing the package brings no more than it needs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from support import REPO
+
+SCRIPTS = ["train_net.py", *(f"tools/{path.name}" for path in (REPO / "tools").glob("*.py"))]
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_help_imports_nothing_slow_and_prints_no_warning(script, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", REPO / script, "--help"],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.startswith("usage: ")
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not line.startswith("import time:")] == []
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+    assert "argparse" in imported
+    assert not imported & {"torch", "numpy", "detectron2", "mask_rcnn_ext"}
+
+
+_IMPORT = """
+import json, sys, warnings
+with warnings.catch_warnings(record=True) as shown:
+    warnings.simplefilter("always")
+    filters = list(warnings.filters)
+    import mask_rcnn_ext
+    kept = warnings.filters == filters
+modules = list(sys.modules)
+import detectron2.data, detectron2.modeling
+print(json.dumps({
+    "warnings": [str(warning.message) for warning in shown if warning.category is FutureWarning],
+    "kept": kept,
+    "modules": modules,
+}))
+"""
+
+
+def test_the_import_is_quiet_and_defers_what_registering_does_not_need():
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True, cwd=REPO
+    )
+    seen = json.loads(done.stdout)
+    assert seen["warnings"] == []
+    assert seen["kept"], "the import changed the user's warning filters"
+    assert "mask_rcnn_ext.modeling.fcis" in seen["modules"]
+    slow = {"matplotlib", "scipy", "sklearn", "timm", "tensorboard", "jinja2", "pkg_resources"}
+    slow |= {"detectron2.engine", "detectron2.evaluation", "mask_rcnn_ext.engine"}
+    assert not slow & set(seen["modules"])
