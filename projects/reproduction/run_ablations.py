@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.ablations.page import write_ablation_report
-from reproduction.ablations.results import read_results, write_ablation_results
+from reproduction.ablations.results import AblationResults, read_results, write_ablation_results
 from reproduction.ablations.runs import AblationRun, Progress, plan, train_all
 from reproduction.ablations.tables import TABLES
 from reproduction.training_runs import run_to_the_end, training_options
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.paper import ROWS
 
 _REPO = Path(__file__).resolve().parents[2]
 
@@ -90,8 +89,8 @@ def run_ablations(args: argparse.Namespace) -> None:
         print(path)
 
 
-def _write(args: argparse.Namespace) -> dict:
-    return write_ablation_results(args.results, args.output, ROWS)
+def _write(args: argparse.Namespace) -> AblationResults:
+    return write_ablation_results(args.results, args.output)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
