@@ -96,7 +96,7 @@ def draw_times(results: LineageResults) -> Chart:
     ]
     axes.bar_label(bars, labels, padding=4, color=MUTED, fontsize=9)
     axes.tick_params(axis="y", labelcolor=INK)
-    axes.set_xlim(0, 1.3 * max(method.total_seconds for method in methods))
+    axes.set_xlim(0, 1.5 * max(method.total_seconds for method in methods))
     axes.xaxis.set_major_formatter("{x:g}")
     alt = "Seconds per image: " + ", ".join(
         f"{name} {label}" for name, label in zip(names[::-1], labels[::-1], strict=True)
