@@ -42,7 +42,7 @@ Floats = npt.NDArray[np.float64]
 _SEAM: RGB = (255, 0, 40)
 _BLACK: RGB = (0, 0, 0)
 _WHITE: RGB = (255, 255, 255)
-_FIRST_COLOR = 1  # the first colour of instances is red, as seams are
+_FIRST_COLOR = 1  # the first colour of instances is red, like the seams
 _MARGIN = 0.08  # around the objects that meet, as a share of the longer side
 _SMALL_IMAGE = 320  # pixels; see `_choose_window`
 _LEAST_SIDE = 64  # pixels of the image that are shown at least: fewer would be a mosaic
@@ -293,7 +293,7 @@ def _prediction_colors(side: Side, truth_count: int) -> list[int]:
 def draw_case(case: Case, longer_side: int) -> CasePictures:
     """Return pictures of ground truth, first and second model, their longer side as given.
 
-    An object and what is matched with it have one colour. Only the part where objects meet is
+    An object and the prediction matched with it have one colour. Only the part where objects meet is
     shown, squared; all of an image where none do.
     """
     rows, columns = _choose_window(case)

@@ -95,7 +95,7 @@ def _label(class_names: list[str], class_id: int, score: float | None) -> str:
 
 
 def _matching_colors(sample: Sample) -> list[int]:
-    """Return a colour id per prediction: that of the object it found (IoU >= 0.5), or a new one."""
+    """Return a colour id per prediction: its object's (IoU >= 0.5), or a new one."""
     found, expected = sample.predicted, sample.truth
     if not found.classes or not expected.classes:
         iou = np.zeros((len(found.classes), len(expected.classes)))

@@ -40,13 +40,13 @@ def write_report(
 ) -> list[Path]:
     """Write `predictions.png` and `report.html` into a run's folder.
 
-    What the run lacks is said on the page. `predictions.png` is not written when there are no
+    The page names the parts that the run lacks. `predictions.png` is not written when there are no
     predictions, or when the test set cannot be read.
 
     Args:
         folder: `OUTPUT_DIR` of the run.
-        train_names: its training sets, those of them that are registered and on disk.
-        test_names: the same of its test sets. Pictures come from the first one with predictions.
+        train_names: its training sets that are registered and on disk.
+        test_names: its test sets, likewise. Pictures come from the first one with predictions.
         num_images: images to draw, spread evenly over the test set.
         score_threshold: predictions below it are not drawn; 0-1.
         notes: sentences to show among what is missing.
@@ -193,7 +193,7 @@ def _headline(run: RunFolder) -> list[tuple[str, str, str]]:
 
 
 def _format_metric(metric: str, value: Any) -> str:
-    """Return an AP with one decimal, any other number with what it needs, and else text."""
+    """Return an AP with one decimal, another number with four digits, anything else as text."""
     number = _number(value)
     if number is None:
         return NO_NUMBER if value is None or isinstance(value, float) else str(value)

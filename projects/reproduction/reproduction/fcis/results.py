@@ -107,7 +107,7 @@ class Answer(JudgedDifference):
 
     Attributes:
         metric: its name in `METRICS`; None for one that is made of several.
-        ratio_b_to_a: the metric of FCIS over the metric of Mask R-CNN, where that is told.
+        ratio_b_to_a: the metric of FCIS over the metric of Mask R-CNN, where it is reported.
     """
 
     metric: str | None = None
@@ -202,11 +202,11 @@ class Measured:
 
     Attributes:
         truth: the data set.
-        images: folder of its images.
-        detections: of the first run of each model.
-        records: of each model, those of its runs.
-        unvoted: of FCIS before mask voting, those of its runs.
-        lattice: of each model, those of its runs; of FCIS before mask voting.
+        images: the folder of its images.
+        detections: the detections of the first run of each model.
+        records: the image records of each model, run by run.
+        unvoted: the image records of FCIS before mask voting, run by run.
+        lattice: the lattice records of each model, run by run; FCIS is taken before mask voting.
     """
 
     truth: COCO = field(repr=False)
@@ -221,7 +221,7 @@ def measure_runs(runs: Sequence[ComparisonRun], processes: int = 1) -> Measured:
     """Measure finished runs.
 
     Args:
-        runs: of both models, as of `runs.plan`.
+        runs: runs of both models, as `runs.plan` returns them.
         processes: see `evaluation.comparison.measure`.
 
     Raises:
@@ -372,7 +372,7 @@ def _lattice_side(trainings: Sequence[Sequence[LatticeRecord]]) -> LatticeSide:
 
 
 def _counts(trainings: Sequence[Sequence[ImageRecord]]) -> dict[str, float]:
-    """Return the counts of a model: those of the data once, of what it found over all its runs."""
+    """Return a model's counts: of the data once, of its detections summed over all runs."""
     each = [summarize(records)["counts"] for records in trainings]
     return {
         name: int(

@@ -106,7 +106,7 @@ def draw_times(results: LineageResults) -> Chart:
 
 
 def _embed(image: ImagePictures, names: Mapping[str, str]) -> list[dict[str, Any] | None]:
-    """Return two rows of pictures: what is there and found, and below each method its proposals."""
+    """Return two rows of pictures: ground truth and detections, then each method's proposals."""
 
     def picture(rgb: RGBArray, title: str, text: str) -> dict[str, Any]:
         height, width = rgb.shape[:2]

@@ -40,7 +40,7 @@ class MethodPictures:
 
 @dataclass(frozen=True)
 class ImagePictures:
-    """An image: the picture of its ground truth, (H, W, 3) uint8, and those of each method."""
+    """An image: a picture of its ground truth, (H, W, 3) uint8, and the pictures of each method."""
 
     name: str
     truth: RGBArray = field(repr=False)
