@@ -293,8 +293,8 @@ def _prediction_colors(side: Side, truth_count: int) -> list[int]:
 def draw_case(case: Case, longer_side: int) -> CasePictures:
     """Return pictures of ground truth, first and second model, their longer side as given.
 
-    An object and the prediction matched with it have one colour. Only the part where objects meet is
-    shown, squared; all of an image where none do.
+    An object and the prediction matched with it have one colour. Only a square around the objects
+    that meet is shown; all of the image where none do.
     """
     rows, columns = _choose_window(case)
     image = np.ascontiguousarray(case.image[rows, columns])
