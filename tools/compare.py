@@ -3,7 +3,7 @@
     python tools/compare.py --dataset occluded_shapes_val --a mask_rcnn.json --b fcis.json \
         --names "Mask R-CNN" FCIS --output output/compare
 
-From any two COCO-format result files with masks; no model is needed. Writes comparison.json,
+It takes any two COCO-format result files with masks; no model is needed. It writes comparison.json,
 comparison.html (one self-contained page) and comparison.png (its first pictures) to the output
 folder, and prints the main rows.
 """
@@ -11,7 +11,7 @@ folder, and prints the main rows.
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -19,27 +19,35 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dataset", metavar="D", help="a data set in detectron2's catalog")
-    parser.add_argument("--gt-json", metavar="F", help="COCO-format annotations, in its place")
-    parser.add_argument("--images", metavar="DIR", help="of --gt-json; without it, no pictures")
+    parser.add_argument(
+        "--gt-json", metavar="F", help="COCO-format annotations, instead of --dataset"
+    )
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="folder of the images of --gt-json; without it, there are no pictures",
+    )
     parser.add_argument(
         "--a", required=True, metavar="JSON", help="results of the first model, with masks"
     )
     parser.add_argument("--b", required=True, metavar="JSON", help="results of the second model")
     parser.add_argument(
-        "--names", nargs=2, default=["A", "B"], metavar=("A", "B"), help="of the models"
+        "--names", nargs=2, default=["A", "B"], metavar=("A", "B"), help="names of the models"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
-    parser.add_argument("--num-images", type=int, default=12, help="in the gallery (default: 12)")
+    parser.add_argument("--num-images", type=int, default=12, help="images to draw (default: 12)")
     parser.add_argument(
         "--score-threshold",
         type=float,
         default=0.5,
-        help="lower unmatched detections are not drawn; measured are all (default: 0.5)",
+        help="unmatched detections below it are not drawn; all are measured (default: 0.5)",
     )
-    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     parser.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="that measure (default: 1)"
+        "--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="processes that measure (default: 1)"
     )
     return parser
 
@@ -54,7 +62,6 @@ from mask_rcnn_ext.data.catalog import find_truth, require_dataset
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import require_writable
 from mask_rcnn_ext.overlap.comparison import (
-    METRICS,
     Detections,
     ImageRecord,
     compare,
@@ -63,14 +70,12 @@ from mask_rcnn_ext.overlap.comparison import (
     measure,
     summarize,
 )
-from mask_rcnn_ext.report.comparison_gallery import draw_gallery, rank_images
-from mask_rcnn_ext.report.comparison_page import shown, write_comparison
-
-# What is printed; everything is in comparison.json and on the page.
-MAIN = (
-    *("AP/AP", "overlap/AP_none", "overlap/AP_partial", "overlap/AP_heavy", "overlap/AP_drop"),
-    *("errors/leak", "errors/miss", "errors/double_claim", "errors/spurious_edge"),
-    *("errors/seam_length", "errors/seam_share"),
+from mask_rcnn_ext.report.comparison_gallery import CasePictures, draw_gallery, rank_images
+from mask_rcnn_ext.report.comparison_page import (
+    Comparison,
+    Difference,
+    print_comparison,
+    write_comparison,
 )
 
 
@@ -84,31 +89,6 @@ def measure_model(
             bar.update(done - bar.n)
 
         return measure(truth, detections, progress=progress, processes=processes)
-
-
-def bootstrap_method(draws: int, seed: int) -> str:
-    """Name the intervals of `compare` for the page."""
-    return (
-        f"paired bootstrap over the images ({draws} draws, seed {seed}); it covers the choice of "
-        "the images, not the chance in training"
-    )
-
-
-def print_table(names: Sequence[str], metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the main rows."""
-    rows = [["", *names, "difference", "95 % interval"]]
-    for key in MAIN:
-        metric, values = METRICS[key], metrics[key]
-        digits = 1 if metric.unit in ("", "%") else 3
-        numbers = [values[column] for column in ("a", "b", "difference", "low", "high")]
-        numbers = [None if value != value else value for value in numbers]  # NaN: None
-        a, b, difference, low, high = (shown(n, digits, i > 1) for i, n in enumerate(numbers))
-        label = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
-        rows.append([label, a, b, difference, f"{low} to {high}"])
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    for first, *rest in rows:
-        cells = (f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))
-        print(f"{first:<{widths[0]}}  {'  '.join(cells)}")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -135,7 +115,7 @@ def compare_files(args: argparse.Namespace) -> None:
     else:
         json_file, folder = args.gt_json, args.images
     truth = load_truth(json_file)
-    # Both are read before either is measured: a mistake is told after seconds, not minutes.
+    # Both are read before either is measured: a mistake is reported after seconds, not minutes.
     first, second = (load_results(path, truth) for path in (args.a, args.b))
     require_writable(args.output)  # makes the folder, which a mistake in a file must not leave
     records_a, records_b = (
@@ -145,7 +125,8 @@ def compare_files(args: argparse.Namespace) -> None:
     metrics = compare(
         records_a, records_b, draws=args.draws, seed=args.seed, processes=args.processes
     )
-    drawn, notes = [], []
+    drawn: list[CasePictures] = []
+    notes: list[str] = []
     if folder:
         drawn, notes = draw_gallery(
             truth,
@@ -155,20 +136,21 @@ def compare_files(args: argparse.Namespace) -> None:
             args.num_images,
             score_threshold=args.score_threshold,
         )
-    content = {
-        "dataset": args.dataset or args.gt_json,
-        "names": args.names,
-        "files": [[args.a], [args.b]],
-        "counts": {"a": summarize(records_a)["counts"], "b": summarize(records_b)["counts"]},
-        "draws": args.draws,
-        "seed": args.seed,
-        "method": bootstrap_method(args.draws, args.seed),
-        "metrics": metrics,
-        "seeds": [],
-        "notes": notes,
-    }
-    written = write_comparison(args.output, content, drawn)
-    print_table(args.names, metrics)
+    comparison = Comparison(
+        dataset=args.dataset or args.gt_json,
+        names=args.names,
+        files=[[args.a], [args.b]],
+        counts={"a": summarize(records_a)["counts"], "b": summarize(records_b)["counts"]},
+        draws=args.draws,
+        seed=args.seed,
+        method=f"paired bootstrap over the images ({args.draws} draws, seed {args.seed}); it "
+        "covers the choice of the images, not the chance in training",
+        metrics={name: Difference(**values) for name, values in metrics.items()},
+        seeds=[],
+        notes=notes,
+    )
+    written = write_comparison(args.output, comparison, drawn)
+    print_comparison(comparison)
     for path in written:
         print(path)
 

@@ -41,7 +41,7 @@ def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[
     """Return the run's training and test sets that can be read, and a sentence on each other one.
 
     Args:
-        cfg: of the run. A user's own data, named there by its files, is registered again.
+        cfg: the config of the run. A user's own data, which it names by files, is registered again.
         clean_dir: folder for cleaned copies of own data; needed until the report is written.
     """
     notes: list[str] = []

@@ -3,7 +3,7 @@
     python tools/preview_dataset.py --dataset occluded_shapes_train
     python tools/preview_dataset.py --json annotations.json --images folder
 
-Any data set in detectron2's catalog will do: ours, detectron2's own, or COCO-format files.
+--dataset takes any data set in detectron2's catalog: ours or detectron2's.
 """
 
 import argparse
@@ -28,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", metavar="PNG", help="default: preview_NAME.png")
     parser.add_argument("--num", type=int, default=24, help="images to draw (default: 24)")
-    parser.add_argument("--seed", type=int, default=0, help="picks the images (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the choice of images (default: 0)"
+    )
     parser.add_argument("--columns", type=int, default=6, help="images in a row (default: 6)")
     parser.add_argument(
         "--size", type=int, default=240, help="longer side of an image, pixels (default: 240)"
@@ -45,7 +47,13 @@ from mask_rcnn_ext.data.catalog import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.report.drawing.pictures import contact_sheet, draw_instances, save_png
-from mask_rcnn_ext.report.instances import DatasetSummary, load_picture, summarize, truth
+from mask_rcnn_ext.report.instances import (
+    DatasetSummary,
+    count_instances,
+    decode_ground_truth,
+    load_picture,
+)
+from mask_rcnn_ext.report.text import count_noun
 
 # isort: split
 import numpy as np
@@ -64,7 +72,7 @@ def draw_record(
         UserError: the image cannot be read or does not fit its annotations.
     """
     image = load_picture(record)
-    shown = truth(record, *image.shape[:2])
+    shown = decode_ground_truth(record, *image.shape[:2])
     few = len(shown.classes) <= LABELS_AT_MOST and len(class_names) > 1
     return draw_instances(
         image,
@@ -75,34 +83,32 @@ def draw_record(
     )
 
 
-def choose(count: int, wanted: int, seed: int) -> list[int]:
-    """Return `wanted` of range(count), in order; the same for the same seed."""
-    return sorted(random.Random(seed).sample(range(count), min(count, wanted)))
-
-
 def make_sheet(name: str, args: argparse.Namespace) -> DatasetSummary:
     """Write the sheet of a registered data set to `args.output`; return its counts."""
     records = DatasetCatalog.get(name)
     if not records:
         raise UserError(f"data set {name!r} has no images")
-    summary = summarize(name)
-    chosen = [records[i] for i in choose(len(records), args.num, args.seed)]
+    summary = count_instances(name)
+    count = min(args.num, len(records))
+    indices = sorted(random.Random(args.seed).sample(range(len(records)), count))
+    chosen = [records[index] for index in indices]
     tiles = [draw_record(record, summary.class_names, args.size) for record in chosen]
     titles = []
     for record in chosen:
         count = sum(not a.get("iscrowd", 0) for a in record.get("annotations", []))
         titles.append(f"{record['file_name'].rsplit('/', 1)[-1]} · {count}")
+    classes = len(summary.class_names)
     heading = (
         f"{args.json or name}\n{len(chosen)} of {summary.images:,} images, drawn at random "
-        f"(seed {args.seed}) · {summary.instances:,} objects of {len(summary.class_names)} "
-        f"{'class' if len(summary.class_names) == 1 else 'classes'} in all"
+        f"(seed {args.seed}) · {count_noun(summary.instances, 'object')} of "
+        f"{classes} {'class' if classes == 1 else 'classes'} in all"
     )
     save_png(args.output, contact_sheet(tiles, titles, min(args.columns, len(tiles)), heading))
     return summary
 
 
 def print_counts(summary: DatasetSummary, output: str) -> None:
-    """Print what the data set holds."""
+    """Print how many images and objects of each class the data set has."""
     print(output)
     crowds = f" and {summary.crowds:,} crowd regions" if summary.crowds else ""
     print(f"{summary.images:,} images, {summary.instances:,} objects{crowds}")
@@ -124,7 +130,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def preview(args: argparse.Namespace) -> None:
-    """Write the sheet that the command line asks for, and print what the data set holds."""
+    """Write the sheet that the command line asks for, and print the counts of the data set."""
     args.output = args.output or f"preview_{args.dataset or 'own_data'}.png"
     with tempfile.TemporaryDirectory() as clean_dir:
         name = args.dataset

@@ -1,63 +1,86 @@
-"""Line charts as plain geometry: the page's template turns a `Chart` into an SVG."""
+"""Charts as SVG for the pages, drawn by matplotlib in the colours of the pages' stylesheet."""
 
+import io
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .run_data import TASK_TITLES
 
-__all__ = ["Chart", "Line", "Tick", "line_chart", "run_charts", "smooth"]
+__all__ = ["COLORS", "INK", "MUTED", "Chart", "finish_chart", "make_axes", "run_charts", "smooth"]
 
 Series = tuple[list[int], list[float]]  # iterations, values
-Floats = npt.NDArray[np.float64]
 
-_WIDTH, _HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 14, 12, 44  # room around the plot, for ticks and labels
-_MAX_POINTS = 400  # more than the plot has pixels for
+INK, MUTED, _RULE, _CARD = "#1b2027", "#606a76", "#e3e6ea", "#fffffe"
+COLORS = (
+    *("#2f5fd0", "#d9480f", "#14866d", "#9c36b5"),
+    *("#b58100", "#c2255c", "#0b7fa5", "#5c6b7a"),
+)
+# Drawn with colours of the light page; the stylesheet has others for a dark one.
+_VARIABLES = {INK: "--ink", MUTED: "--muted", _RULE: "--rule", _CARD: "--card"}
+_VARIABLES |= {color: f"--s{index}" for index, color in enumerate(COLORS)}
 _MAX_MARKERS = 40
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A mark on an axis: its place in the SVG's units, and its text."""
-
-    at: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """One curve; `points` and `faint` (the curve before smoothing, or "") are SVG polylines."""
-
-    name: str
-    points: str
-    faint: str
-    markers: list[tuple[float, float]]
-    last: str
+_MAX_POINTS = 500  # of a noisy curve: about as many as the page has pixels for
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart in the SVG's units; the plot is `left, top, right, bottom`."""
+    """A chart of a page.
+
+    Attributes:
+        title: the title, or "" where a heading on the page gives it.
+        alt: what stands in its place for a reader who does not see it.
+        svg: its markup.
+        legend: (index in `COLORS`, name, last value or "") of each series.
+    """
 
     title: str
-    x_label: str
-    y_label: str
-    lines: list[Line]
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
-    width: int = _WIDTH
-    height: int = _HEIGHT
-    left: int = _LEFT
-    top: int = _TOP
-    right: int = _WIDTH - _RIGHT
-    bottom: int = _HEIGHT - _BOTTOM
+    alt: str
+    svg: str = field(repr=False)
+    legend: list[tuple[int, str, str]]
 
 
-def smooth(values: Sequence[float]) -> Floats:
+def make_axes(
+    width: float = 4.8, height: float = 2.6, grid: Literal["x", "y"] = "y"
+) -> tuple[Figure, Axes]:
+    """Return a figure of (width, height) inches, and its empty axes with lines across `grid`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes: Axes = figure.subplots()
+    axes.tick_params(colors=MUTED, length=0, labelsize=9)
+    axes.grid(axis=grid, color=_RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "left", "right"]].set_visible(False)
+    axes.spines["bottom"].set_color(MUTED)
+    return figure, axes
+
+
+def finish_chart(
+    figure: Figure, title: str, alt: str, legend: Sequence[tuple[int, str, str]] = ()
+) -> Chart:
+    """Return the chart of a figure; the same drawing gives the same SVG."""
+    buffer = io.StringIO()
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with mpl.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": alt, "path.simplify_threshold": 1}
+    ):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r' (?:xmlns(?::\w+)?|id)="(?:http[^"]*|[\w.]+_\d+)"', "", svg)  # one page has many
+    for color, name in _VARIABLES.items():
+        svg = svg.replace(color, f"var({name})")
+    return Chart(title, alt, svg, list(legend))
+
+
+def smooth(values: Sequence[float]) -> npt.NDArray[np.float64]:
     """Return the centred running mean over about a twentieth of the curve, the same length."""
     array = np.asarray(values, dtype=np.float64)
     window = max(1, len(array) // 20) | 1  # odd, so that the mean does not shift
@@ -66,19 +89,7 @@ def smooth(values: Sequence[float]) -> Floats:
     return np.convolve(array, kernel)[window // 2 :][: len(array)] / inside
 
 
-def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Return means of neighbours, at most `_MAX_POINTS`, and the last point as it is."""
-    step = -(-len(x) // _MAX_POINTS)
-    if step == 1:
-        return x, y
-    starts = np.arange(0, len(x), step)
-    sizes = np.diff(np.append(starts, len(x)))
-    thin_x, thin_y = np.add.reduceat(x, starts) / sizes, np.add.reduceat(y, starts) / sizes
-    thin_x[-1], thin_y[-1] = x[-1], y[-1]
-    return thin_x, thin_y
-
-
-def line_chart(
+def _line_chart(
     title: str,
     series: Mapping[str, Series],
     y_label: str,
@@ -88,63 +99,50 @@ def line_chart(
     markers: bool = False,
     number: str = ".3g",
 ) -> Chart:
-    """Return a chart of `series`, name -> (iterations, values), with y from 0.
+    """Return a chart over the iterations, with y from 0.
 
     Args:
-        title: of the chart.
-        series: at least one; no curve is empty.
-        y_label: with the unit.
+        title: its title.
+        series: name -> (iterations, values); at least one, and none is empty.
+        y_label: name of the y axis, with the unit.
         smoothed: draw running means.
         raw: with `smoothed`, draw the values as well, faint; peaks may leave the plot.
         markers: mark the points, where there are few.
         number: format of the last value of a curve.
     """
-    curves = []
-    for name, (iterations, values) in series.items():
-        x, y = np.asarray(iterations, dtype=np.float64), np.asarray(values, dtype=np.float64)
-        curves.append((name, x, y, smooth(values) if smoothed else y))
-    last_x = max(1.0, max(float(x[-1]) for _, x, _, _ in curves))
-    top_y = max(float(drawn.max()) for _, _, _, drawn in curves)
-    low_y = min(0.0, min(float(drawn.min()) for _, _, _, drawn in curves))
-    y_marks = MaxNLocator(nbins=5).tick_values(low_y, top_y if top_y > low_y else low_y + 1.0)
-    low_y, high_y = float(y_marks[0]), float(y_marks[-1])
-    plot_w, plot_h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-
-    def place(x: Floats, y: Floats) -> list[tuple[float, float]]:
-        across = _LEFT + x / last_x * plot_w
-        down = _TOP + (high_y - y) / (high_y - low_y) * plot_h
-        return [(round(float(a), 1), round(float(d), 1)) for a, d in zip(across, down, strict=True)]
-
-    def polyline(x: Floats, y: Floats) -> str:
-        return " ".join(f"{a:g},{d:g}" for a, d in place(*_thin(x, y)))
-
-    lines = [
-        Line(
-            name,
-            polyline(x, drawn),
-            polyline(x, y) if smoothed and raw else "",
-            place(x, drawn) if markers and len(x) <= _MAX_MARKERS else [],
-            format(float(drawn[-1]), number),
-        )
-        for name, x, y, drawn in curves
-    ]
-    x_marks = [v for v in MaxNLocator(nbins=6, integer=True).tick_values(0, last_x) if v <= last_x]
-    x_ticks = [Tick(round(_LEFT + v / last_x * plot_w, 1), f"{v:.0f}") for v in x_marks]
-    y_ticks = [
-        Tick(round(_TOP + (high_y - v) / (high_y - low_y) * plot_h, 1), f"{v:.4g}") for v in y_marks
-    ]
-    return Chart(title, "iteration", y_label, lines, x_ticks, y_ticks)
+    figure, axes = make_axes()
+    legend, drawn = [], [0.0]
+    for index, (name, (iterations, values)) in enumerate(series.items()):
+        curve, color = smooth(values) if smoothed else np.asarray(values), COLORS[index % 8]
+        marker = "o" if markers and len(values) <= _MAX_MARKERS else ""
+        axes.plot(iterations, curve, color=color, marker=marker, mec=_CARD, markersize=6, zorder=3)
+        if smoothed and raw:
+            step = len(values) // _MAX_POINTS + 1
+            axes.plot(iterations[::step], values[::step], color=color, alpha=0.28, linewidth=1)
+        drawn += [float(curve.min()), float(curve.max())]
+        legend.append((index % 8, name, format(float(curve[-1]), number)))
+    low, high = min(drawn), max(drawn)
+    axes.set_ylim(low, high + 0.05 * (high - low) or 1.0)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.set_xlabel("iteration", color=MUTED, fontsize=9)
+    axes.set_ylabel(y_label, color=MUTED, fontsize=9)
+    ends = ", ".join(f"{name} {last}" for _, name, last in legend)
+    return finish_chart(
+        figure, title, f"{title}: {y_label} over iterations; at the end {ends}", legend
+    )
 
 
 def run_charts(history: Mapping[str, Series]) -> list[Chart]:
-    """Return the charts of a run's metrics: losses, AP, learning rate; those that there are."""
+    """Return the charts of a run's metrics: losses, AP and learning rate, where there are any."""
     charts = []
     if "total_loss" in history:
         total = {"total_loss": history["total_loss"]}
-        charts.append(line_chart("Total loss", total, "loss", smoothed=True, raw=True))
+        charts.append(_line_chart("Total loss", total, "loss", smoothed=True, raw=True))
     parts = {k: v for k, v in history.items() if k.startswith("loss_") and "/" not in k}
     if parts:
-        charts.append(line_chart("Losses by part", parts, "loss", smoothed=True))
+        charts.append(_line_chart("Losses by part", parts, "loss", smoothed=True))
     quality = {
         key.removesuffix(f"{task}/AP") + f"{TASK_TITLES[task].lower()} AP": history[key]
         for task in TASK_TITLES
@@ -152,7 +150,7 @@ def run_charts(history: Mapping[str, Series]) -> list[Chart]:
         if key == f"{task}/AP" or key.endswith(f"/{task}/AP")
     }
     if quality:
-        charts.append(line_chart("Test AP", quality, "AP (0 to 100)", markers=True, number=".1f"))
+        charts.append(_line_chart("Test AP", quality, "AP (0 to 100)", markers=True, number=".1f"))
     if "lr" in history:
-        charts.append(line_chart("Learning rate", {"lr": history["lr"]}, "learning rate"))
+        charts.append(_line_chart("Learning rate", {"lr": history["lr"]}, "learning rate"))
     return charts

@@ -1,10 +1,17 @@
-"""The images on which two models differ most where objects overlap, chosen and drawn."""
+"""Ground truth and two models side by side on the images where they differ most in their overlaps.
+
+Contested regions, where the boxes of two objects overlap, are outlined, and so are straight seams:
+what Figure 6 of the Mask R-CNN paper (arXiv:1703.06870) shows of FCIS, a straight line in a mask
+where two objects meet. `mask_rcnn_ext.overlap.comparison` measures both; here they are drawn.
+"""
 
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_util
@@ -12,16 +19,86 @@ from pycocotools.coco import COCO
 
 from ..errors import UserError
 from ..overlap.comparison import Detections, ImageErrors, ImageRecord, seams
-from .comparison_pictures import Case, Drawn, Side, draw_case
+from .drawing.pictures import Rect, draw_instances
+from .drawing.sheets import contact_sheet, resize_picture
 from .instances import load_picture
+from .text import count_noun
 
-__all__ = ["draw_gallery", "rank_images"]
+__all__ = [
+    "Case",
+    "CasePictures",
+    "Side",
+    "cases_sheet",
+    "draw_case",
+    "draw_gallery",
+    "rank_images",
+]
 
+RGB = tuple[int, int, int]
 RGBArray = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
+_SEAM: RGB = (255, 0, 40)
+_BLACK: RGB = (0, 0, 0)
+_WHITE: RGB = (255, 255, 255)
+_FIRST_COLOR = 1  # the first colour of instances is red, like the seams
+_MARGIN = 0.08  # around the objects that meet, as a share of the longer side
+_SMALL_IMAGE = 320  # pixels; see `_choose_window`
+_LEAST_SIDE = 64  # pixels of the image that are shown at least: fewer would be a mosaic
+_SHEET_TILE = 300  # pixels
+_SHADE = 4  # bits after the point that OpenCV draws lines with: a sixteenth of a pixel
 _TILE = 380  # pixels
 _RANKED = ("errors/leak", "errors/miss", "errors/double_claim", "errors/seam_length")
 _PATIENCE = 10  # images that cannot be read: then the folder is the wrong one
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one model predicts on an image.
+
+    Attributes:
+        masks: (N, H, W) bool.
+        objects: of each, the index of the ground truth that it is matched with, or None.
+        seams: its straight seams, each (K, 2) float: x and y in pixels; (0, 0) is the corner of the
+            image.
+        text: its figures on this image, in a line.
+    """
+
+    masks: Bools = field(repr=False)
+    objects: Sequence[int | None]
+    seams: Sequence[Floats] = field(repr=False)
+    text: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image with its ground truth and both models' predictions.
+
+    Attributes:
+        name: of the image.
+        image: (H, W, 3) uint8 RGB.
+        truth: (G, H, W) bool, the visible masks; crowds are left out.
+        contested: (H, W) bool, where boxes of two objects overlap.
+        sides: of the two models.
+        text: about the ground truth, in a line.
+    """
+
+    name: str
+    image: RGBArray = field(repr=False)
+    truth: Bools = field(repr=False)
+    contested: Bools = field(repr=False)
+    sides: tuple[Side, Side]
+    text: str
+
+
+@dataclass(frozen=True)
+class CasePictures:
+    """The three pictures of a case, (H, W, 3) uint8, and the line that goes with each."""
+
+    name: str
+    tiles: tuple[RGBArray, RGBArray, RGBArray] = field(repr=False)
+    texts: tuple[str, str, str]
 
 
 def rank_images(first: Sequence[ImageRecord], second: Sequence[ImageRecord]) -> list[Any]:
@@ -47,21 +124,21 @@ def draw_gallery(
     wanted: int,
     *,
     score_threshold: float = 0.5,
-) -> tuple[list[Drawn], list[str]]:
+) -> tuple[list[CasePictures], list[str]]:
     """Return pictures of the first `wanted` of the ranked images, and what went wrong.
 
-    Drawn are the detections that are matched with an object, and others from the threshold on. One
+    The detections that are matched with an object are drawn, and others from the threshold on. One
     image is held in memory at a time.
 
     Args:
         truth: the data set.
-        folder: of its images.
-        detections: of the two models.
-        ranked: ids, see `rank_images`.
-        wanted: how many; images that cannot be read are left out, and the next ones taken.
+        folder: the folder of its images.
+        detections: the detections of the two models.
+        ranked: ids of images, see `rank_images`.
+        wanted: how many to draw; for an image that cannot be read, the next one is drawn.
         score_threshold: 0 to 1.
     """
-    drawn: list[Drawn] = []
+    drawn: list[CasePictures] = []
     problems: list[str] = []
     for image_id in ranked:
         if len(drawn) == wanted or len(problems) == _PATIENCE:
@@ -73,11 +150,13 @@ def draw_gallery(
         except UserError as error:
             problems.append(f"A picture is left out: {error}.")
             continue
-        drawn.append(draw_case(_case(truth, image_id, image, detections, score_threshold), _TILE))
+        drawn.append(
+            draw_case(_make_case(truth, image_id, image, detections, score_threshold), _TILE)
+        )
     return drawn, problems
 
 
-def _case(
+def _make_case(
     truth: COCO,
     image_id: Any,
     image: RGBArray,
@@ -106,22 +185,150 @@ def _case(
                 _describe(errors),
             )
         )
-    count = len(annotations)
     return Case(
         os.path.basename(str(truth.imgs[image_id].get("file_name", image_id))),
         image,
         np.stack(masks) if masks else np.zeros((0, *image.shape[:2]), dtype=bool),
         contested,
         (sides[0], sides[1]),
-        f"{count} object" if count == 1 else f"{count} objects",
+        count_noun(len(annotations), "object"),
     )
 
 
 def _describe(errors: ImageErrors) -> str:
     """Return the image's figures in a line."""
     count, length = len(errors.seams), sum(seam.length for seam in errors.seams)
-    parts = ["no seam" if not count else f"{count} seam{'s' * (count > 1)}, {length:.0f} px"]
+    parts = [f"{count_noun(count, 'seam')}, {length:.0f} px" if count else "no seam"]
     for name, value in (("leak", errors.leak), ("miss", errors.miss)):
         if not math.isnan(value):
             parts.append(f"{name} {100 * value:.0f} %")
     return " \u00b7 ".join(parts)
+
+
+def _choose_window(case: Case) -> tuple[slice, slice]:
+    """Return the rows and columns to show: the objects that meet others, and some surroundings.
+
+    Of a large image with seams, only the objects whose boxes hold one: in all of it, lines of a few
+    pixels would be lost.
+    """
+    height, width = case.image.shape[:2]
+    shown = [box for box in map(_tight_box, case.truth) if box and _holds_contested(box, case)]
+    if max(height, width) > _SMALL_IMAGE:
+        points = np.concatenate([np.zeros((0, 2)), *(s for side in case.sides for s in side.seams)])
+        shown = [box for box in shown if _holds_point(box, points)] or shown
+    if not shown:
+        return slice(0, height), slice(0, width)
+    lefts, tops, rights, bottoms = zip(*shown, strict=True)
+    rows, columns = (min(tops), max(bottoms)), (min(lefts), max(rights))
+    longer = max(rows[1] - rows[0], columns[1] - columns[0])
+    side = max(round(longer * (1 + 2 * _MARGIN)), _LEAST_SIDE)
+    return _center_span(rows, side, height), _center_span(columns, side, width)
+
+
+def _tight_box(mask: Bools) -> Rect | None:
+    """Return the tight box of a mask, None when it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _holds_contested(box: Rect, case: Case) -> bool:
+    """Tell whether an object's box holds a contested region; its visible part need not."""
+    return bool(case.contested[box[1] : box[3], box[0] : box[2]].any())
+
+
+def _holds_point(box: Rect, points: Floats) -> bool:
+    return bool(((points >= box[:2]) & (points <= box[2:])).all(axis=1).any())
+
+
+def _center_span(ends: tuple[int, int], side: int, limit: int) -> slice:
+    """Return `side` pixels around what lies between `ends`, moved to lie in 0 to `limit`."""
+    side = min(side, limit)
+    start = max(0, min((sum(ends) - side) // 2, limit - side))
+    return slice(start, start + side)
+
+
+def _draw_polyline(
+    tile: RGBArray, points: Floats, color: RGB, width: int, closed: bool = False
+) -> None:
+    """Draw a polyline with subpixel places; `points` are (K, 2), x and y in pixels of the tile."""
+    fixed = np.round(points * 2**_SHADE).astype(np.int32).reshape(-1, 1, 2)
+    cv2.polylines(tile, [fixed], closed, color, width, cv2.LINE_AA, shift=_SHADE)
+
+
+def _outline_contested(tile: RGBArray, contested: Bools) -> None:
+    """Outline regions with dashes, white on a thin black line, which show on any ground."""
+    height, across = tile.shape[:2]
+    size = (across, height)
+    large = cv2.resize(contested.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    dash = max(5, round(math.hypot(height, across) / 80))
+    width = max(2, round(dash / 4))
+    for contour in contours:
+        points = np.asarray(contour, dtype=np.float64).reshape(-1, 2)
+        _draw_polyline(tile, points, _BLACK, width - 1, closed=True)
+        for start in range(0, len(points), 2 * dash):
+            _draw_polyline(tile, points[start : start + dash], _WHITE, width)
+
+
+def _draw_seams(tile: RGBArray, seams: Sequence[Floats], scale: float, corner: Floats) -> None:
+    """Draw seams as thick red lines edged with white: nothing else on a tile is as heavy."""
+    width = max(3, round(math.hypot(*tile.shape[:2]) / 150))
+    placed = [(np.asarray(seam, dtype=np.float64) - corner) * scale - 0.5 for seam in seams]
+    for color, grow in ((_BLACK, 5), (_WHITE, 3), (_SEAM, 0)):
+        for points in placed:
+            _draw_polyline(tile, points, color, width + grow)
+
+
+def _prediction_colors(side: Side, truth_count: int) -> list[int]:
+    """Return a colour id for each prediction: its object's, or one that no object has."""
+    colors, spare = [], truth_count
+    for index in side.objects:
+        colors.append(_FIRST_COLOR + (spare if index is None else index))
+        spare += index is None
+    return colors
+
+
+def draw_case(case: Case, longer_side: int) -> CasePictures:
+    """Return pictures of ground truth, first and second model, their longer side as given.
+
+    An object and the prediction matched with it have one colour. Only a square around the objects
+    that meet is shown; all of the image where none do.
+    """
+    rows, columns = _choose_window(case)
+    image = np.ascontiguousarray(case.image[rows, columns])
+    corner = np.array([columns.start, rows.start], dtype=np.float64)
+    scale = longer_side / max(image.shape[:2])
+
+    def tile(masks: Bools, colors: list[int], seams: Sequence[Floats]) -> RGBArray:
+        shown = masks[:, rows, columns] if len(masks) else np.zeros((0, *image.shape[:2]), bool)
+        picture = draw_instances(image, shown, scale=scale, color_ids=colors)
+        _outline_contested(picture, case.contested[rows, columns])
+        _draw_seams(picture, seams, scale, corner)
+        return picture
+
+    count = len(case.truth)
+    first, second = (tile(s.masks, _prediction_colors(s, count), s.seams) for s in case.sides)
+    truth = tile(case.truth, [_FIRST_COLOR + index for index in range(count)], [])
+    texts = (case.text, case.sides[0].text, case.sides[1].text)
+    return CasePictures(case.name, (truth, first, second), texts)
+
+
+def cases_sheet(drawn: Sequence[CasePictures], names: Sequence[str], heading: str) -> RGBArray:
+    """Return a sheet, two cases a row, each ground truth, first and second model.
+
+    Args:
+        drawn: at least one.
+        names: of the two models.
+        heading: above all; its first line in bold.
+    """
+    tiles: list[RGBArray] = []
+    titles: list[str] = []
+    for case in drawn:
+        ratio = _SHEET_TILE / max(case.tiles[0].shape[:2])
+        size = [max(1, round(side * ratio)) for side in case.tiles[0].shape[1::-1]]
+        tiles += [resize_picture(tile, size[0], size[1]) for tile in case.tiles]
+        titles += case.texts
+    columns = 6 if len(drawn) > 1 else 3
+    return contact_sheet(tiles, titles, columns, heading, ["Ground truth", *names] * (columns // 3))

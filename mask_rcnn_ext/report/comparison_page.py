@@ -1,30 +1,39 @@
 """The comparison of two models on overlapping instances: a page, its json, a sheet of pictures."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.ticker import MaxNLocator
+from tabulate import tabulate
 
 from ..files import atomic_open
 from ..overlap.comparison import METRICS
 from ..overlap.matching import LEVELS
-from .charts import Tick
-from .comparison_answers import answer_rows, lattice_rows, sentences
-from .comparison_pictures import Drawn, cases_sheet
+from .charts import COLORS, INK, Chart, finish_chart, make_axes
+from .comparison_gallery import CasePictures, cases_sheet
 from .drawing.pictures import jpeg_url, save_png
+from .json_records import to_json
+from .render import render_page
 from .text import reading, shown
 
-__all__ = ["level_chart", "shown", "without_nan", "write_comparison"]
+__all__ = [
+    "Comparison",
+    "Difference",
+    "MetricRow",
+    "SeedDifferences",
+    "describe_metric",
+    "draw_levels",
+    "format_interval",
+    "print_comparison",
+    "write_comparison",
+]
 
 _PAGE_BYTES = 6_000_000  # of base64 pictures
-_SHEET_CASES = 6  # on the sheet, the picture for a README; the page has all
-
-
+_SHEET_CASES = 6  # on the sheet; the page has all
+_TEMPLATE = Path(__file__).parent / "templates" / "comparison.html.j2"
 _LEVEL_NAMES = {"none": "no overlap", "partial": "partial overlap", "heavy": "heavy overlap"}
 _TASK_TITLES = {
     "AP": "Average precision of masks, 0 to 100",
@@ -33,31 +42,84 @@ _TASK_TITLES = {
     "overlap_same": "Mask AP by overlap with another object of the same class",
     "errors": "Errors where objects meet; lower is better",
 }
+# The metrics that are printed; everything is in comparison.json and on the page.
+_PRINTED = (
+    *("AP/AP", "overlap/AP_none", "overlap/AP_partial", "overlap/AP_heavy", "overlap/AP_drop"),
+    *("errors/leak", "errors/miss", "errors/double_claim", "errors/spurious_edge"),
+    *("errors/seam_length", "errors/seam_share"),
+)
+_BOLD = ("/AP", "/AP_none", "/AP_partial", "/AP_heavy", "/AP_drop", "/seam_share")
 
 
-def without_nan(value: Any) -> Any:
-    """Return `value` with None for every number that is not finite: JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A metric of two models, and the first minus the second with a 95 % interval.
+
+    A number is NaN or None where there is nothing to measure.
+    """
+
+    a: float | None
+    b: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedDifferences:
+    """Every metric of one seed of training."""
+
+    seed: int
+    metrics: dict[str, Difference]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The content of the page.
+
+    Attributes:
+        dataset: name of the data set, or of its file.
+        names: names of the two models.
+        files: result files of each model.
+        counts: "a" and "b" -> the counts of `overlap.comparison.summarize`.
+        draws: draws of the bootstrap over the images.
+        seed: seed of that bootstrap.
+        method: how the intervals of `metrics` came about.
+        metrics: name in `METRICS` -> the difference.
+        seeds: the same of each seed of training; empty for a comparison of two files.
+        notes: sentences to know.
+    """
+
+    dataset: str
+    names: list[str]
+    files: list[list[str]]
+    counts: dict[str, dict[str, float]]
+    draws: int
+    seed: int
+    method: str
+    metrics: Mapping[str, Difference]
+    seeds: Sequence[SeedDifferences]
+    notes: list[str]
 
 
 def write_comparison(
-    folder: str | Path, content: Mapping[str, Any], drawn: Sequence[Drawn]
+    folder: str | Path,
+    comparison: Comparison,
+    drawn: Sequence[CasePictures],
+    *,
+    results: Any = None,
+    template: Path = _TEMPLATE,
+    **values: Any,
 ) -> list[Path]:
     """Write `comparison.json`, `comparison.html`, and `comparison.png` when there are pictures.
 
     Args:
         folder: made if missing.
-        content: "dataset"; "names", "files" of the two models; "draws", "seed" of the bootstrap;
-            "counts": "a" and "b" -> the counts of `evaluation.comparison.summarize`; "metrics":
-            its `compare`; "method": of the intervals; "seeds": per seed of training
-            {"seed", "metrics"}, or empty; "notes": sentences to know. Of a comparison over seeds
-            also "answers", "lattice" and "settings", see `comparison_answers`. What else there is
-            goes to the json.
+        comparison: the content.
         drawn: the gallery, in its order.
+        results: a record whose fields `comparison.json` has as well.
+        template: a template that extends `comparison.html.j2`.
+        values: the names that it reads.
 
     Returns:
         The paths written.
@@ -65,32 +127,49 @@ def write_comparison(
     Raises:
         UserError: a file cannot be written.
     """
-    folder, content = Path(folder), without_nan(content)
-    page = _render(content, drawn)
-    with atomic_open(folder / "comparison.json", "w") as file:
+    folder = Path(folder)
+    content = {**(to_json(results) or {}), **to_json(comparison)}
+    first, second = comparison.names
+    page = render_page(
+        template.name,
+        template.parent,
+        content=comparison,
+        first=first,
+        second=second,
+        chart=draw_levels(comparison),
+        counts=comparison.counts["a"],
+        pairs=" and ".join(
+            f"{c['matched']:,} objects, {c['pairs']:,} pairs with overlapping boxes ({name})"
+            for name, c in zip(comparison.names, comparison.counts.values(), strict=True)
+        ),
+        tables=[
+            (title, [_make_row(n, comparison) for n in METRICS if n.startswith(f"{task}/")])
+            for task, title in _TASK_TITLES.items()
+        ],
+        errors=[metric for name, metric in METRICS.items() if name.startswith("errors/")],
+        cases=list(zip(drawn, _data_urls(drawn), strict=True)),
+        **values,
+    )
+    written = [folder / "comparison.json", folder / "comparison.html"]
+    with atomic_open(written[0], "w") as file:
         json.dump(content, file, indent=1, allow_nan=False)
         file.write("\n")
-    written = [folder / "comparison.json", folder / "comparison.html"]
     with atomic_open(written[1], "w") as file:
         file.write(page)
     (folder / "comparison.png").unlink(missing_ok=True)  # of an earlier comparison
     if drawn:
         written.append(folder / "comparison.png")
-        save_png(written[2], cases_sheet(drawn[:_SHEET_CASES], content["names"], _heading(content)))
+        heading = (
+            f"{first} and {second} on {comparison.dataset}, where they differ most\n"
+            "Dashed: contested region, where the boxes of two objects overlap. Red: straight seam. "
+            "An object and the prediction matched with it have one colour; a prediction that is "
+            "matched with none has another."
+        )
+        save_png(written[2], cases_sheet(drawn[:_SHEET_CASES], comparison.names, heading))
     return written
 
 
-def _heading(content: Mapping[str, Any]) -> str:
-    first, second = content["names"]
-    return (
-        f"{first} and {second} on {content['dataset']}, where they differ most\n"
-        "Dashed: contested region, where the boxes of two objects overlap. Red: straight seam. "
-        "An object and what is matched with it have one colour; what is matched with none has its "
-        "own."
-    )
-
-
-def _data_urls(drawn: Sequence[Drawn]) -> list[list[str]]:
+def _data_urls(drawn: Sequence[CasePictures]) -> list[list[str]]:
     """Return the tiles of each case as JPEGs; their quality falls until the page is small."""
     urls: list[list[str]] = []
     for quality in (90, 75, 60, 45):
@@ -100,125 +179,98 @@ def _data_urls(drawn: Sequence[Drawn]) -> list[list[str]]:
     return urls
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One bar of the chart, in the SVG's units; `text` stands above it."""
-
-    x: float
-    y: float
-    height: float
-    text: str
-    series: int
-
-
-@dataclass(frozen=True)
-class LevelChart:
-    """AP by overlap level as bars, the two models side by side; in the SVG's units."""
-
-    bars: list[Bar]
-    groups: list[tuple[float, str, str]]  # centre, level, difference with interval
-    y_ticks: list[Tick]
-    bar_width: float
-    width: int = 760
-    height: int = 340
-    left: int = 52
-    top: int = 22
-    right: int = 750
-    bottom: int = 280
-
-
-def level_chart(
-    metrics: Mapping[str, Mapping[str, float | None]], counts: Mapping[str, int]
-) -> LevelChart:
+def draw_levels(comparison: Comparison) -> Chart:
     """Return the chart of the mask AP at each overlap level, with the number of objects there."""
-    found = [
-        (metrics[f"overlap/AP_{level}"], f"{_LEVEL_NAMES[level]}: {counts[f'objects_{level}']:,}")
-        for level in LEVELS
-    ]
-    values = [row[side] for row, _ in found for side in ("a", "b")]
-    top = max([1.0, *(value for value in values if value is not None)])
-    marks = [m for m in MaxNLocator(nbins=5).tick_values(0, top) if m >= 0]
-    empty = LevelChart([], [], [], 84)
-    left, right, bottom = empty.left, empty.right, empty.bottom
-    unit = (bottom - empty.top) / marks[-1]
-    bars, groups = [], []
-    for index, (row, label) in enumerate(found):
-        centre = round(left + (right - left) * (index + 0.5) / len(found), 1)
-        for series, side in enumerate(("a", "b")):
-            value = row[side]
-            height = round(unit * max(0.0, value or 0.0), 1)
-            x = centre + (series - 1) * (empty.bar_width + 3) + 1.5
-            bars.append(Bar(x, bottom - height, height, shown(value), series))
-        groups.append((centre, label, _difference_text(row)))
-    ticks = [Tick(round(bottom - unit * mark, 1), f"{mark:.4g}") for mark in marks]
-    return LevelChart(bars, groups, ticks, empty.bar_width)
+    figure, axes = make_axes(5.4, 3.0)
+    rows = [comparison.metrics[f"overlap/AP_{level}"] for level in LEVELS]
+    labels = []
+    for level, row in zip(LEVELS, rows, strict=True):
+        count = comparison.counts["a"][f"objects_{level}"]
+        labels.append(f"{_LEVEL_NAMES[level]}\n{count:,} objects\n{_format_difference(row)}")
+    top = 1.0
+    for series, values in enumerate(([row.a for row in rows], [row.b for row in rows])):
+        heights = [0.0 if value is None or math.isnan(value) else value for value in values]
+        places = [index + 0.37 * (series - 0.5) for index in range(len(rows))]
+        bars = axes.bar(places, heights, 0.34, color=COLORS[series])
+        axes.bar_label(bars, [shown(value) for value in values], padding=2, color=INK, fontsize=10)
+        top = max(top, *heights)
+    axes.set_ylim(0, 1.1 * top)
+    axes.set_xticks(range(len(rows)), labels)
+    axes.yaxis.set_major_formatter("{x:g}")
+    alt = f"Mask AP of {' and '.join(comparison.names)} on objects by their overlap with others; "
+    legend = [(series, name, "") for series, name in enumerate(comparison.names)]
+    return finish_chart(figure, "", f"{alt}the numbers are in the table below", legend)
 
 
-def _difference_text(row: Mapping[str, float | None], decimals: int = 1) -> str:
-    low, high = row["low"], row["high"]
-    text = shown(row["difference"], decimals, signed=True)
-    if low is None or high is None:
-        return text
-    return f"{text} ({shown(low, decimals, True)} to {shown(high, decimals, True)})"
+def describe_metric(name: str) -> tuple[str, int]:
+    """Return the label of one of `METRICS`, with its unit, and the decimals of its numbers."""
+    metric = METRICS[name]
+    label = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+    return label, 1 if metric.unit in ("", "%") else 3
 
 
-def _tables(content: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Return (title, rows) of every group of metrics."""
-    return [
-        (title, [_row(name, content) for name in METRICS if name.startswith(f"{task}/")])
-        for task, title in _TASK_TITLES.items()
-    ]
+def format_interval(row: Difference, decimals: int = 1, form: str = "{} to {}") -> str:
+    """Return the two ends of an interval in a text of that form; "" when there is none."""
+    if row.low is None or row.high is None or math.isnan(row.low):
+        return ""
+    return form.format(*(shown(end, decimals, signed=True) for end in (row.low, row.high)))
 
 
-def _row(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    metric, values = METRICS[name], content["metrics"][name]
-    digits = 1 if metric.unit in ("", "%") else 3
-    good = "higher" if metric.higher_is_better else "lower"
-    said = reading(values)
-    low, high = (shown(values[end], digits, signed=True) for end in ("low", "high"))
-    return {
-        "label": f"{metric.label}, {metric.unit}" if metric.unit else metric.label,
-        "meaning": metric.meaning,
-        "main": name.endswith(
-            ("/AP", "/AP_none", "/AP_partial", "/AP_heavy", "/AP_drop", "/seam_share")
-        ),
-        "a": shown(values["a"], digits),
-        "b": shown(values["b"], digits),
-        "difference": shown(values["difference"], digits, signed=True),
-        "interval": "" if values["low"] is None else f"{low} to {high}",
-        "told": said in ("higher", "lower"),
-        "reading": said
-        if said not in ("higher", "lower")
-        else "better"
-        if said == good
-        else "worse",
-        "seeds": [_difference_text(seed["metrics"][name], digits) for seed in content["seeds"]],
-    }
+def _format_difference(row: Difference, decimals: int = 1) -> str:
+    interval = format_interval(row, decimals, " ({} to {})")
+    return shown(row.difference, decimals, signed=True) + interval
 
 
-def _render(content: Mapping[str, Any], drawn: Sequence[Drawn]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+@dataclasses.dataclass(frozen=True)
+class MetricRow:
+    """A row of the page's tables, its numbers as text.
+
+    Attributes:
+        label: name of the metric, with its unit.
+        meaning: what it measures.
+        bold: whether it is one of the main rows.
+        a: the number of the first model.
+        b: the number of the second.
+        difference: the first minus the second.
+        interval: its 95 % interval, or "".
+        verdict: "better", "worse" or "not told apart", of the first model; a dash without interval.
+        seeds: the difference of each seed of training.
+    """
+
+    label: str
+    meaning: str
+    bold: bool
+    a: str
+    b: str
+    difference: str
+    interval: str
+    verdict: str
+    seeds: list[str]
+
+
+def _make_row(name: str, comparison: Comparison) -> MetricRow:
+    metric, values = METRICS[name], comparison.metrics[name]
+    label, decimals = describe_metric(name)
+    verdict = reading(values.low, values.high)
+    if verdict in ("higher", "lower"):
+        verdict = "better" if metric.higher_is_better == (verdict == "higher") else "worse"
+    return MetricRow(
+        label=label,
+        meaning=metric.meaning,
+        bold=name.endswith(_BOLD),
+        a=shown(values.a, decimals),
+        b=shown(values.b, decimals),
+        difference=shown(values.difference, decimals, signed=True),
+        interval=format_interval(values, decimals),
+        verdict=verdict,
+        seeds=[_format_difference(seed.metrics[name], decimals) for seed in comparison.seeds],
     )
-    first, second = content["names"]
-    return environment.get_template("comparison.html.j2").render(
-        content=content,
-        first=first,
-        second=second,
-        chart=level_chart(content["metrics"], content["counts"]["a"]),
-        counts=content["counts"]["a"],
-        pairs=" and ".join(
-            f"{c['matched']:,} objects, {c['pairs']:,} pairs with overlapping boxes ({name})"
-            for name, c in zip(content["names"], content["counts"].values(), strict=True)
-        ),
-        tables=_tables(content),
-        sentences=sentences(content) if "answers" in content else [],
-        answers=answer_rows(content) if "answers" in content else [],
-        lattice=lattice_rows(content) if "answers" in content else [],
-        errors=[metric for name, metric in METRICS.items() if name.startswith("errors/")],
-        cases=list(zip(drawn, _data_urls(drawn), strict=True)),
-    )
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Print the main metrics as a table."""
+    rows = [_make_row(name, comparison) for name in _PRINTED]
+    cells = [[row.label, row.a, row.b, row.difference, row.interval] for row in rows]
+    header = ["", *comparison.names, "difference", "95 % interval"]
+    align = ("left", *["right"] * 4)
+    print(tabulate(cells, header, "plain", colalign=align, disable_numparse=True))

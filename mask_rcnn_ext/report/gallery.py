@@ -1,4 +1,4 @@
-"""Ground truth beside prediction, for a few images of a run's test set."""
+"""Ground truth next to prediction, for a few images of a run's test set."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,8 +12,9 @@ from detectron2.data import DatasetCatalog
 from ..errors import UserError
 from .drawing.pictures import contact_sheet, draw_instances, jpeg_url
 from .drawing.sheets import resize_picture
-from .instances import Annotated, load_picture, predicted, truth
+from .instances import Annotated, decode_ground_truth, decode_predictions, load_picture
 from .run_data import evenly_spread
+from .text import count_noun
 
 __all__ = ["Pair", "Sample", "as_pairs", "choose_samples", "draw_sample", "predictions_sheet"]
 
@@ -79,8 +80,8 @@ def choose_samples(
             Sample(
                 record["file_name"].replace("\\", "/").rsplit("/", 1)[-1],
                 resize_picture(image, *(max(1, round(side * shrink)) for side in (width, height))),
-                truth(record, height, width, shrink),
-                predicted(results, name, threshold, height, width, shrink),
+                decode_ground_truth(record, height, width, shrink),
+                decode_predictions(results, name, threshold, height, width, shrink),
             )
         )
     return samples, problems
@@ -94,7 +95,7 @@ def _label(class_names: list[str], class_id: int, score: float | None) -> str:
 
 
 def _matching_colors(sample: Sample) -> list[int]:
-    """Return a colour id per prediction: that of the object it found (IoU >= 0.5), or a new one."""
+    """Return a colour id per prediction: its object's (IoU >= 0.5), or a new one."""
     found, expected = sample.predicted, sample.truth
     if not found.classes or not expected.classes:
         iou = np.zeros((len(found.classes), len(expected.classes)))
@@ -134,18 +135,14 @@ def draw_sample(
     return pictures[0], pictures[1]
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def predictions_sheet(samples: list[Sample], class_names: list[str], heading: str) -> RGBArray:
-    """Return a sheet, two samples a row, each ground truth beside prediction; 1810 pixels wide."""
+    """Return a sheet, two samples a row, each ground truth next to prediction; 1810 pixels wide."""
     tiles: list[RGBArray] = []
     titles: list[str] = []
     for sample in samples:
         tiles += draw_sample(sample, class_names, _SHEET_TILE)
-        titles.append(f"{sample.name} · {_plural(len(sample.truth.classes), 'object')}")
-        titles.append(_plural(len(sample.predicted.classes), "prediction"))
+        titles.append(f"{sample.name} · {count_noun(len(sample.truth.classes), 'object')}")
+        titles.append(count_noun(len(sample.predicted.classes), "prediction"))
     columns = 4 if len(samples) > 1 else 2
     names = ["Ground truth", "Prediction"] * (columns // 2)
     return contact_sheet(tiles, titles, columns, heading, names)

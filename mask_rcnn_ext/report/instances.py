@@ -18,11 +18,11 @@ from ..data.images import read_record_bgr
 __all__ = [
     "Annotated",
     "DatasetSummary",
-    "decode",
+    "count_instances",
+    "decode_ground_truth",
+    "decode_masks",
+    "decode_predictions",
     "load_picture",
-    "predicted",
-    "summarize",
-    "truth",
 ]
 
 
@@ -66,7 +66,7 @@ class DatasetSummary:
     sizes: list[float] = field(repr=False)
 
 
-def summarize(name: str) -> DatasetSummary:
+def count_instances(name: str) -> DatasetSummary:
     """Count images, instances and classes of a registered data set."""
     records = DatasetCatalog.get(name)
     per_class: Counter[int] = Counter()
@@ -92,13 +92,13 @@ def load_picture(record: dict[str, Any]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(read_record_bgr(record)[:, :, ::-1])
 
 
-def decode(
+def decode_masks(
     segmentations: Sequence[Any], height: int, width: int, shrink: float = 1.0
 ) -> npt.NDArray[np.bool_]:
     """Return the masks of polygons, COCO RLE or bitmaps.
 
     Args:
-        segmentations: N of them, for an image of (height, width).
+        segmentations: N segmentations of an image of (height, width).
         height: in pixels.
         width: in pixels.
         shrink: at most 1; the masks are this many times as large.
@@ -115,18 +115,27 @@ def decode(
     return masks
 
 
-def truth(record: dict[str, Any], height: int, width: int, shrink: float = 1.0) -> Annotated:
-    """Return the ground truth of a record of detectron2's, without crowd regions; see `decode`."""
+def decode_ground_truth(
+    record: dict[str, Any], height: int, width: int, shrink: float = 1.0
+) -> Annotated:
+    """Return the ground truth of a record of detectron2's, without crowd regions.
+
+    Args:
+        record: a record of an image of (height, width).
+        height: in pixels.
+        width: in pixels.
+        shrink: at most 1; masks and boxes are this many times as large.
+    """
     kept = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
     boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept]
     masks = None
     if all("segmentation" in a for a in kept):
-        masks = decode([a["segmentation"] for a in kept], height, width, shrink)
+        masks = decode_masks([a["segmentation"] for a in kept], height, width, shrink)
     corners = np.array(boxes, dtype=np.float64).reshape(-1, 4) * shrink
     return Annotated(masks, corners, [int(a["category_id"]) for a in kept])
 
 
-def predicted(
+def decode_predictions(
     results: Sequence[dict[str, Any]],
     name: str,
     threshold: float,
@@ -134,15 +143,15 @@ def predicted(
     width: int,
     shrink: float = 1.0,
 ) -> Annotated:
-    """Return an image's COCO `results` with a score >= `threshold`, best first; see `decode`.
+    """Return an image's COCO `results` with a score >= `threshold`, best first.
 
     Args:
-        results: of one image of (height, width).
+        results: COCO results of one image of (height, width).
         name: the data set, for its category ids.
         threshold: 0-1.
         height: in pixels.
         width: in pixels.
-        shrink: at most 1.
+        shrink: at most 1; masks and boxes are this many times as large.
     """
     kept = sorted((r for r in results if r["score"] >= threshold), key=lambda r: -r["score"])
     boxes = np.array([r["bbox"] for r in kept], dtype=np.float64).reshape(-1, 4)
@@ -152,5 +161,5 @@ def predicted(
     classes = ids if to_class is None else [to_class.get(i, -1) for i in ids]
     masks = None
     if all("segmentation" in r for r in kept):
-        masks = decode([r["segmentation"] for r in kept], height, width, shrink)
+        masks = decode_masks([r["segmentation"] for r in kept], height, width, shrink)
     return Annotated(masks, boxes * shrink, classes, [float(r["score"]) for r in kept])

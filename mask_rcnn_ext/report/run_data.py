@@ -13,13 +13,20 @@ from ..config import flat_config, load_config
 from ..errors import UserError
 from ..files import read_json
 
-__all__ = ["TASK_TITLES", "Run", "changed_keys", "evenly_spread", "read_predictions", "read_run"]
+__all__ = [
+    "TASK_TITLES",
+    "RunFolder",
+    "changed_keys",
+    "evenly_spread",
+    "read_predictions",
+    "read_run",
+]
 
 TASK_TITLES = {"segm": "Mask", "bbox": "Box"}  # detectron2's tasks of instance segmentation
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """The contents of a run's folder.
 
     Attributes:
@@ -42,8 +49,8 @@ class Run:
     missing: list[str]
 
 
-def read_run(folder: str | Path) -> Run:
-    """Read a run's folder. Parts that are not there are named in `Run.missing`.
+def read_run(folder: str | Path) -> RunFolder:
+    """Read a run's folder. Parts that are not there are named in `RunFolder.missing`.
 
     Raises:
         UserError: there is no such folder, no `config.yaml` in it, or a file that cannot be read.
@@ -62,7 +69,9 @@ def read_run(folder: str | Path) -> Run:
     try:
         history = _read_history(folder / "metrics.json", missing)
         results, info = _read_results(folder / "results.json", list(config.DATASETS.TEST), missing)
-        return Run(folder, config, config_file.read_text("utf-8"), history, results, info, missing)
+        return RunFolder(
+            folder, config, config_file.read_text("utf-8"), history, results, info, missing
+        )
     except OSError as error:
         raise UserError(f"the run cannot be read: {error}") from error
 
@@ -114,7 +123,7 @@ def _read_results(
     return {test_names[0] if test_names else "test": tasks}, info
 
 
-def read_predictions(run: Run, name: str) -> dict[Any, list[dict[str, Any]]] | None:
+def read_predictions(run: RunFolder, name: str) -> dict[Any, list[dict[str, Any]]] | None:
     """Return image id -> COCO results of the run on data set `name`; None when it left none.
 
     Raises:

@@ -1,27 +1,30 @@
 """Numbers and verdicts as text, for every page and table."""
 
-from collections.abc import Mapping
+import math
 
-__all__ = ["NO_NUMBER", "reading", "shown"]
+__all__ = ["NO_NUMBER", "count_noun", "reading", "shown"]
 
 NO_NUMBER, _MINUS = "\u2013", "\u2212"  # a dash stands where there is no number
 
 
-def reading(difference: Mapping[str, float | None]) -> str:
-    """Return what an interval says: "higher", "lower", or "not told apart" when it holds zero.
+def reading(low: float | None, high: float | None) -> str:
+    """Return what a difference's interval says: "higher", "lower", or "not told apart".
 
-    Args:
-        difference: with "difference", "low" and "high", in AP points.
+    An interval that holds zero does not tell the two apart. Without an interval, return a dash.
     """
-    low, high = difference["low"], difference["high"]
-    if low is None or high is None:
+    if low is None or high is None or math.isnan(low):
         return NO_NUMBER
     return "higher" if low > 0 else "lower" if high < 0 else "not told apart"
 
 
 def shown(value: float | None, decimals: int = 1, signed: bool = False) -> str:
-    """Return a number with a minus in place of the hyphen; a dash for None."""
-    if value is None:
+    """Return a number with a minus in place of the hyphen; a dash for None and NaN."""
+    if value is None or math.isnan(value):
         return NO_NUMBER
     text = format(round(value, decimals) + 0.0, f"{'+' if signed else ''}.{decimals}f")
     return text.replace("-", _MINUS)
+
+
+def count_noun(count: int, noun: str) -> str:
+    """Return a count and its noun: "1 object", "2 objects"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.ablations.page import write_ablation_report
-from reproduction.ablations.results import read_results, write_ablation_results
+from reproduction.ablations.results import AblationResults, read_results, write_ablation_results
 from reproduction.ablations.runs import plan
 from reproduction.ablations.tables import TABLES
 from reproduction.command_line import make_parser, prepare_process
@@ -17,7 +17,6 @@ from reproduction.training_runs import Progress, train_all
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.paper import ROWS
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -54,8 +53,8 @@ def run_ablations(args: argparse.Namespace) -> None:
         print(path)
 
 
-def _write(args: argparse.Namespace) -> dict:
-    return write_ablation_results(args.results, args.output, ROWS)
+def _write(args: argparse.Namespace) -> AblationResults:
+    return write_ablation_results(args.results, args.output)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

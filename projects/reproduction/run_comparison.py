@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.command_line import make_parser, prepare_process
+from reproduction.fcis.answers import sentences
+from reproduction.fcis.page import make_comparison, write_comparison_page
 from reproduction.fcis.results import collect, measure_runs, result_files, write_comparison_results
 from reproduction.fcis.runs import MODELS, ComparisonRun, compare_configs, plan_steps
 from reproduction.report import Report
 from reproduction.training_runs import (
-    REPO,
     Progress,
     plan_runs,
     require_complete,
@@ -23,12 +24,8 @@ from reproduction.training_runs import (
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import atomic_open
-from mask_rcnn_ext.report.comparison_answers import sentences
 from mask_rcnn_ext.report.comparison_gallery import draw_gallery, rank_images
-from mask_rcnn_ext.report.comparison_page import write_comparison
-
-sys.path.append(str(REPO / "tools"))
-from compare import print_table
+from mask_rcnn_ext.report.comparison_page import print_comparison
 
 _GALLERY = 12  # pictures on the page
 
@@ -63,7 +60,7 @@ def run_comparison(args: argparse.Namespace) -> None:
 def report(args: argparse.Namespace, runs: Sequence[ComparisonRun]) -> None:
     """Measure the runs; write results, page and picture; print the answers."""
     measured = measure_runs(runs, args.processes)
-    content = collect(runs, measured)
+    results = collect(runs, measured)
     drawn, problems = draw_gallery(
         measured.truth,
         measured.images,
@@ -71,23 +68,19 @@ def report(args: argparse.Namespace, runs: Sequence[ComparisonRun]) -> None:
         rank_images(measured.records[0][0], measured.records[1][0]),
         _GALLERY,
     )
-    write_comparison_results(args.results, content)
+    write_comparison_results(args.results, results)
     first = f"The pictures are of seed {runs[0].seed}."
     several = "Matched objects and pairs are counted over all trainings."
-    page = {
-        **content,
-        "files": result_files(runs),
-        "draws": content["settings"]["bootstrap_draws"],
-        "seed": content["settings"]["bootstrap_seed"],
-        "notes": [*([first, several] if args.seeds > 1 else []), *problems],
-    }
-    written = [Path(args.results), *write_comparison(args.output, page, drawn)]
+    notes = [*([first, several] if args.seeds > 1 else []), *problems]
+    comparison = make_comparison(results, result_files(runs), notes)
+    pages = write_comparison_page(args.output, results, comparison, drawn)
+    written = [Path(args.results), *pages]
     if drawn:
         with atomic_open(args.picture) as file:
             file.write((Path(args.output) / "comparison.png").read_bytes())
         written.append(Path(args.picture))
-    print_table(content["names"], content["metrics"])
-    for sentence in sentences(content):
+    print_comparison(comparison)
+    for sentence in sentences(results):
         print(sentence)
     for path in written:
         print(path)

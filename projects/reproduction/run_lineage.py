@@ -15,10 +15,10 @@ import mask_rcnn_ext  # noqa: F401 - first: it keeps PyTorch from warning about 
 # isort: split
 from detectron2.data import DatasetCatalog
 from reproduction.command_line import make_parser, prepare_process
-from reproduction.lineage.inference import best_proposals, load_model, measure_seconds
+from reproduction.lineage.inference import find_best_proposals, load_model, measure_seconds
 from reproduction.lineage.page import write_lineage
-from reproduction.lineage.pictures import draw_scenes
-from reproduction.lineage.results import collect, require_proposals
+from reproduction.lineage.pictures import draw_pictures
+from reproduction.lineage.results import collect, require_proposals, write_lineage_results
 from reproduction.lineage.runs import LineageRun, compare_configs, methods, proposal_sets
 from reproduction.lineage.tables import HEADER, method_rows, sentences
 from reproduction.report import Report
@@ -32,13 +32,13 @@ from reproduction.training_runs import (
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.files import atomic_open, require_writable, write_json
+from mask_rcnn_ext.files import atomic_open, require_writable
 from mask_rcnn_ext.report.run_data import evenly_spread, read_predictions, read_run
 from mask_rcnn_ext.steps import run_command
 
 logger = logging.getLogger(__name__)
 
-_SCENES = 4  # images on the page
+_IMAGES = 4  # images on the page
 _PROPOSALS = 50  # of each method that are drawn on an image
 
 
@@ -107,12 +107,12 @@ def report(args: argparse.Namespace, runs: Sequence[LineageRun]) -> None:
     first = [run for run in runs if run.seed == runs[0].seed]
     logger.info("timing %d methods ...", len(first))
     models = [load_model(run) for run in first]
-    content = collect(runs, measure_seconds(models, args.timed_images), proposals)
-    test = content["dataset"]
-    indices = evenly_spread(len(DatasetCatalog.get(test)), _SCENES)
+    results = collect(runs, measure_seconds(models, args.timed_images), proposals)
+    test = results.dataset
+    indices = evenly_spread(len(DatasetCatalog.get(test)), _IMAGES)
     drawn = {
         loaded.variant: {
-            os.path.basename(loaded.inputs[index]["file_name"]): best_proposals(
+            os.path.basename(loaded.inputs[index]["file_name"]): find_best_proposals(
                 loaded, index, _PROPOSALS
             )
             for index in indices
@@ -120,17 +120,17 @@ def report(args: argparse.Namespace, runs: Sequence[LineageRun]) -> None:
         for loaded in models
     }
     found = {run.variant: read_predictions(read_run(run.folder), test) or {} for run in first}
-    scenes, problems = draw_scenes(test, found, drawn, _SCENES)
-    write_json(args.results, content)
+    images, problems = draw_pictures(test, found, drawn, _IMAGES)
+    write_lineage_results(args.results, results)
     several = [f"The pictures and the times are of seed {first[0].seed}."] if args.seeds > 1 else []
-    written = [Path(args.results), *write_lineage(args.output, content, scenes, several + problems)]
-    if scenes:
+    written = [Path(args.results), *write_lineage(args.output, results, images, several + problems)]
+    if images:
         with atomic_open(args.picture) as file:
             file.write((Path(args.output) / "lineage.png").read_bytes())
         written.append(Path(args.picture))
-    for row in method_rows(content):
+    for row in method_rows(results):
         print("; ".join(f"{title} {cell}" for title, cell in zip(HEADER, row, strict=True)))
-    for sentence in sentences(content):
+    for sentence in sentences(results):
         print(sentence)
     for path in written:
         print(path)

@@ -1,7 +1,9 @@
 """The comparison's pictures and its page, from hand-made masks and numbers."""
 
+import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,14 +11,17 @@ from PIL import Image
 
 from mask_rcnn_ext.overlap.comparison import METRICS
 from mask_rcnn_ext.overlap.metrics import COUNTS
+from mask_rcnn_ext.report.comparison_gallery import Case, Side, cases_sheet, draw_case
 from mask_rcnn_ext.report.comparison_page import (
-    level_chart,
-    shown,
-    without_nan,
+    Comparison,
+    Difference,
+    SeedDifferences,
+    draw_levels,
     write_comparison,
 )
-from mask_rcnn_ext.report.comparison_pictures import Case, Side, cases_sheet, draw_case
 from mask_rcnn_ext.report.drawing.pictures import instance_color
+from mask_rcnn_ext.report.json_records import from_json, to_json
+from mask_rcnn_ext.report.text import count_noun, reading, shown
 
 RED = (255, 0, 40)  # of seams
 
@@ -121,33 +126,33 @@ def test_the_sheet_names_its_columns():
 
 
 def row(a, b, low=None, high=None):
-    return {"a": a, "b": b, "difference": a - b, "low": low, "high": high}
+    return Difference(a, b, a - b, low, high)
 
 
 @pytest.fixture
-def content():
+def comparison():
     metrics = {name: row(50.0, 40.0, 5.0, 15.0) for name in METRICS}
     metrics["overlap/AP_heavy"] = row(33.0, 21.5, 9.25, 13.75)
     metrics["errors/leak"] = row(2.0, 6.0, -5.0, -3.0)
     metrics["errors/miss"] = row(3.0, 2.0, -0.5, 2.5)
     counts = {name: 1000 + index for index, name in enumerate(COUNTS)}
-    return {
-        "dataset": "shapes <val>",
-        "names": ["Mask R-CNN", "FCIS"],
-        "files": [["a.json"], ["b.json"]],
-        "counts": {"a": {**counts, "images": 1234}, "b": {**counts, "matched": 77}},
-        "draws": 100,
-        "seed": 0,
-        "method": "the method",
-        "metrics": metrics,
-        "seeds": [],
-        "notes": ["a note"],
-    }
+    return Comparison(
+        dataset="shapes <val>",
+        names=["Mask R-CNN", "FCIS"],
+        files=[["a.json"], ["b.json"]],
+        counts={"a": {**counts, "images": 1234}, "b": {**counts, "matched": 77}},
+        draws=100,
+        seed=0,
+        method="the method",
+        metrics=metrics,
+        seeds=[],
+        notes=["a note"],
+    )
 
 
-def test_the_page_the_json_and_the_sheet(tmp_path, content):
+def test_the_page_the_json_and_the_sheet(tmp_path, comparison):
     drawn = [draw_case(make_case(seams=[[(50, 40), (50, 60)]]), 200)] * 2
-    written = write_comparison(tmp_path / "out", content, drawn)
+    written = write_comparison(tmp_path / "out", comparison, drawn)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *("comparison.html", "comparison.json", "comparison.png"),
     ]
@@ -159,14 +164,17 @@ def test_the_page_the_json_and_the_sheet(tmp_path, content):
     assert "+11.5 (+9.2 to +13.8)" in page  # under the bars
     assert "http" not in page
     assert "<script" not in page
-    assert json.loads(written[0].read_text()) == content
+    assert json.loads(written[0].read_text()) == dataclasses.asdict(comparison)
     with Image.open(written[2]) as sheet:
         assert sheet.width == 1870
+    before = [path.read_bytes() for path in written]
+    write_comparison(tmp_path / "out", comparison, drawn)
+    assert [path.read_bytes() for path in written] == before
 
 
-def test_the_reading_knows_which_direction_is_good(tmp_path, content):
+def test_the_reading_knows_which_direction_is_good(tmp_path, comparison):
     (tmp_path / "comparison.png").touch()  # of an earlier comparison, with pictures
-    page = write_comparison(tmp_path, content, [])[1].read_text()
+    page = write_comparison(tmp_path, comparison, [])[1].read_text()
 
     def said(name):
         metric = METRICS[name]
@@ -185,45 +193,107 @@ def test_the_reading_knows_which_direction_is_good(tmp_path, content):
     assert "No pictures." in page
 
 
-def test_a_number_that_is_missing_is_a_dash_and_null(tmp_path, content):
-    content["metrics"]["overlap/AP_none"] = row(math.nan, math.nan, math.nan, math.nan)
-    written = write_comparison(tmp_path, content, [])
+def test_a_number_that_is_missing_is_a_dash_and_null(tmp_path, comparison):
+    comparison.metrics["overlap/AP_none"] = row(math.nan, math.nan, math.nan, math.nan)
+    written = write_comparison(tmp_path, comparison, [])
     metrics = json.loads(written[0].read_text())["metrics"]
     assert set(metrics["overlap/AP_none"].values()) == {None}
     page = written[1].read_text()
-    assert ">nan<" not in page.lower()
+    assert "nan" not in page.lower()
     assert page.count(">\u2013<") >= 5  # three bars' worth of numbers, and the row of the table
 
 
-def test_every_seed_is_on_the_page(tmp_path, content):
-    seeds = [{"seed": n, "metrics": content["metrics"]} for n in (1, 2)]
-    page = write_comparison(tmp_path, {**content, "seeds": seeds}, [])[1].read_text()
+def test_every_seed_is_on_the_page(tmp_path, comparison):
+    seeds = [SeedDifferences(n, comparison.metrics) for n in (1, 2)]
+    comparison = dataclasses.replace(comparison, seeds=seeds)
+    page = write_comparison(tmp_path, comparison, [])[1].read_text()
     assert ">Seed 1<" in page
     assert ">Seed 2<" in page
     assert page.count('<td class="num">+11.5 (+9.2 to +13.8)</td>') == 2
 
 
-def test_bars_are_as_high_as_their_numbers(content):
-    content["metrics"]["overlap/AP_none"] = row(60.0, 30.0)
-    chart = level_chart(content["metrics"], content["counts"]["a"])
-    first, second = chart.bars[:2]
-    assert first.height == pytest.approx(2 * second.height, abs=0.2)
-    assert (first.text, second.text) == ("60.0", "30.0")
-    assert first.y + first.height == pytest.approx(chart.bottom)
-    tick = next(tick for tick in chart.y_ticks if tick.text == "60")
-    assert tick.at == pytest.approx(first.y, abs=0.2)
-    assert chart.groups[0][1:] == ("no overlap: 1,002", "+30.0")
-    assert first.x + chart.bar_width < second.x
+def test_bars_are_as_high_as_their_numbers(comparison):
+    comparison.metrics["overlap/AP_none"] = row(60.0, 30.0)
+    chart = draw_levels(comparison)
+    assert chart.legend == [(0, "Mask R-CNN", ""), (1, "FCIS", "")]
+    bars = {
+        color: [float(y) for y in re.findall(r"[-\d.]+(?=\s|$)", path)]
+        for path, color in re.findall(r'<path d="([^"]*)"[^>]*fill: var\(--(s\d)\)', chart.svg)[::3]
+    }  # the first of three bars of each model
+    first, second = (max(ys[1::2]) - min(ys[1::2]) for ys in (bars["s0"], bars["s1"]))
+    assert first == pytest.approx(2 * second, rel=0.01)
+    for text in ("60.0", "30.0", "no overlap", "1,002 objects", "+30.0"):
+        assert f">{text}</text>" in chart.svg
 
 
-def test_zeros_give_a_chart_too(content):
+def test_zeros_give_a_chart_too(comparison):
     zeros = {name: row(0.0, 0.0) for name in METRICS}
-    chart = level_chart(zeros, content["counts"]["a"])
-    assert [bar.height for bar in chart.bars] == [0] * 6
+    assert draw_levels(dataclasses.replace(comparison, metrics=zeros)).svg.count(">0.0</text>") == 6
 
 
 def test_numbers_are_printed_with_a_minus_and_never_as_minus_zero():
     assert shown(-1.26) == "\u22121.3"
     assert shown(-0.01, signed=True) == "+0.0"
-    assert shown(None) == "\u2013"
-    assert without_nan({"a": [math.inf, 1.5, (math.nan,)]}) == {"a": [None, 1.5, [None]]}
+    assert shown(None) == shown(math.nan) == "\u2013"
+    assert [count_noun(count, "seam") for count in (0, 1, 1200)] == [
+        "0 seams",
+        "1 seam",
+        "1,200 seams",
+    ]
+
+
+def test_what_an_interval_says():
+    assert reading(0.1, 2) == "higher"
+    assert reading(-2, -0.1) == "lower"
+    assert reading(-0.1, 2) == "not told apart"
+    assert reading(None, None) == reading(math.nan, math.nan) == "\u2013"
+
+
+# Records and json
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    size: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Named(Part):
+    name: str
+    note: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    parts: list[Named | Part]
+    more: dict[str, tuple[int, float | None]]
+    anything: object = dataclasses.field(metadata={"key": "any/thing"})
+
+
+def test_records_survive_json():
+    whole = Whole([Named(1, "a"), Part(0.25)], {"x": (1, None)}, [math.inf, {"y": (1.5,)}])
+    content = to_json(whole)
+    assert content == {
+        "parts": [{"size": 1, "name": "a"}, {"size": 0.25}],
+        "more": {"x": [1, None]},
+        "any/thing": [None, {"y": [1.5]}],
+    }
+    back = from_json(Whole, content)
+    assert (back.parts, back.more) == (whole.parts, whole.more)
+    assert to_json(back) == content
+    assert to_json(Part(0.123456), decimals=2) == {"size": 0.12}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [],
+        {"parts": [], "more": {}},
+        {"parts": {}, "more": {}, "any/thing": 0},
+        {"parts": [{"size": "1"}], "more": {}, "any/thing": 0},
+        {"parts": [], "more": {"x": [1]}, "any/thing": 0},
+    ],
+)
+def test_json_of_something_else_is_an_error(content):
+    with pytest.raises((TypeError, ValueError, KeyError)):
+        from_json(Whole, content)

@@ -1,28 +1,22 @@
 """The report of a run: its folder, the pictures, the page, and what is said when parts lack."""
 
 import html
-import importlib.util
 import json
 import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import make_report as tool
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as mask_util
-from support import REPO
 
 from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.report.gallery import choose_samples, draw_sample
 from mask_rcnn_ext.report.run_data import read_predictions, read_run
 from mask_rcnn_ext.report.run_page import write_report
-
-_SCRIPT = REPO / "tools" / "make_report.py"
-_SPEC = importlib.util.spec_from_file_location("make_report_tool", _SCRIPT)
-tool = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tool)
 
 # pycocotools' compiled code under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

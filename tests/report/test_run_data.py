@@ -10,8 +10,8 @@ from pycocotools import mask as mask_util
 
 from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.report.charts import line_chart, smooth
-from mask_rcnn_ext.report.instances import decode, load_picture
+from mask_rcnn_ext.report.charts import run_charts, smooth
+from mask_rcnn_ext.report.instances import decode_masks, load_picture
 from mask_rcnn_ext.report.run_data import changed_keys, evenly_spread, read_predictions, read_run
 
 # pycocotools' compiled code under NumPy 2.
@@ -90,9 +90,9 @@ def test_polygons_rle_and_bitmaps_decode_to_the_same_mask():
     bitmap[3:13, 2:12] = 1
     rle = mask_util.encode(np.asfortranarray(bitmap))
     polygon = [[2.0, 3.0, 12.0, 3.0, 12.0, 13.0, 2.0, 13.0]]
-    masks = decode([polygon, rle, bitmap], SIDE, SIDE)
+    masks = decode_masks([polygon, rle, bitmap], SIDE, SIDE)
     assert (masks == bitmap.astype(bool)).all()
-    half = decode([bitmap], SIDE, SIDE, shrink=0.5)
+    half = decode_masks([bitmap], SIDE, SIDE, shrink=0.5)
     assert half.shape == (1, SIDE // 2, SIDE // 2)
     assert half.sum() == pytest.approx(25, abs=5)
 
@@ -104,17 +104,28 @@ def test_an_image_of_another_size_than_its_annotations_is_an_error(tmp_path):
         load_picture(record)
 
 
-def test_a_chart_places_its_points():
-    chart = line_chart("t", {"a": ([0, 50, 100], [0.0, 5.0, 10.0])}, "y", markers=True)
-    (line,) = chart.lines
-    assert line.markers[0] == (chart.left, chart.bottom)
-    assert line.markers[2] == (chart.right, chart.top)
-    x, y = line.markers[1]
-    assert (x, y) == ((chart.left + chart.right) / 2, (chart.top + chart.bottom) / 2)
-    assert line.last == "10"
-    assert [tick.text for tick in chart.y_ticks][:2] == ["0", "2"]
-    long = line_chart("t", {"a": (list(range(9001)), [1.0] * 9001)}, "y")
-    assert len(long.lines[0].points.split()) <= 400
+def test_the_charts_of_a_run():
+    """The last values are in the legends; long curves stay small; the same run, the same SVG."""
+    noise = np.random.default_rng(0).normal(size=9000).tolist()
+    history = {
+        "total_loss": (list(range(9000)), noise),
+        "loss_mask": ([19, 39], [0.75, 0.5]),
+        "loss_mask/old": ([19], [1.0]),
+        "own_val/segm/AP": ([19, 39, 59], [0.0, 41.04, 20.0]),
+        "lr": ([0], [0.0]),
+    }
+    charts = run_charts(history)
+    assert [chart.title for chart in charts] == [
+        *("Total loss", "Losses by part", "Test AP", "Learning rate"),
+    ]
+    assert charts[1].legend == [(0, "loss_mask", "0.5")]
+    assert charts[2].legend == [(0, "own_val/mask AP", "20.0")]
+    assert charts[2].svg.count("<use") == 3  # a mark for each value
+    assert charts[2].alt.endswith("own_val/mask AP 20.0")
+    assert all(len(chart.svg) < 80_000 for chart in charts)
+    assert all("var(--s0)" in chart.svg and "#2f5fd0" not in chart.svg for chart in charts)
+    assert [chart.svg for chart in run_charts(history)] == [chart.svg for chart in charts]
+    assert run_charts({}) == []
 
 
 def test_smoothing_keeps_a_line_and_calms_noise():

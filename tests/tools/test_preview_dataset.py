@@ -1,22 +1,17 @@
 """The contact sheet of a data set from the command line."""
 
-import importlib.util
 import json
 import os
 
 import numpy as np
+import preview_dataset as tool
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
-from support import REPO, write_coco
+from support import write_coco
 
 from mask_rcnn_ext.report.drawing.pictures import instance_color
-
-_SCRIPT = REPO / "tools" / "preview_dataset.py"
-_SPEC = importlib.util.spec_from_file_location("preview_dataset_tool", _SCRIPT)
-tool = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tool)
 
 # pycocotools' compiled code under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -78,15 +73,19 @@ def test_a_registered_data_set(registered, capsys):
 
 
 def test_the_seed_decides_the_images(registered):
-    def sheet(seed):
+    def sheet(seed, num):
         output = registered / "sheet.png"
-        command = ["--dataset", NAME, "--output", str(output), "--num", "2", "--seed", str(seed)]
-        assert tool.main(command) == 0
+        command = ["--dataset", NAME, "--output", str(output), "--size", "32"]
+        assert tool.main([*command, "--num", str(num), "--seed", str(seed)]) == 0
         return output.read_bytes()
 
-    assert sheet(0) == sheet(0)
-    assert len({tuple(tool.choose(5, 2, seed)) for seed in range(6)}) > 1
-    assert tool.choose(5, 9, 0) == [0, 1, 2, 3, 4]
+    sheets = [sheet(seed, 2) for seed in range(6)]
+    assert sheet(0, 2) == sheets[0]
+    assert len(set(sheets)) > 1
+    width = np.array(Image.open(registered / "sheet.png")).shape[1]
+    assert width == 2 * 32 + 3 * 10
+    sheet(0, 9)  # more than there are: all
+    assert np.array(Image.open(registered / "sheet.png")).shape[1] == 5 * 32 + 6 * 10
 
 
 def test_json_and_images(tmp_path, capsys):

@@ -148,7 +148,7 @@ _Region = tuple[Rect, npt.NDArray[np.uint8]]
 def _scaled_region(mask: npt.NDArray[np.bool_], scale: float) -> _Region | None:
     """Return where `mask` lies in the scaled picture; None when it is empty.
 
-    Only the mask's box is touched: a hundred whole masks of a large photo would take seconds.
+    Only the mask's box is touched: a hundred full masks of a large photo would take seconds.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
@@ -269,7 +269,7 @@ def _draw_labels(
 
 
 def save_png(path: str | os.PathLike[str], rgb: RGBArray) -> None:
-    """Write `rgb`, (H, W, 3) uint8, as a PNG, whole or not at all; make its folder if missing."""
+    """Write `rgb`, (H, W, 3) uint8, as a PNG, atomically; make its folder if missing."""
     encoded = io.BytesIO()
     Image.fromarray(rgb).save(encoded, format="PNG", optimize=True)
     with atomic_open(path) as file:

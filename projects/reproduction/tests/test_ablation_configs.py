@@ -1,15 +1,16 @@
 """The ablations: their configs, the order of work, and the subprocess that trains."""
 
+from dataclasses import replace
+
 import pytest
 from reproduction import training_runs
-from reproduction.ablations.published import published_difference
+from reproduction.ablations.results import find_published
 from reproduction.ablations.runs import AblationRun, plan
 from reproduction.ablations.tables import COMPARISONS, TABLES, VARIANTS
 from support import REPO
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import flat_config
-from mask_rcnn_ext.paper import ROWS
 
 FOLDER = REPO / "configs/shapes/ablations"
 C4, SOFTMAX = "mask_rcnn_tiny_C4", "mask_rcnn_tiny_C4_softmax"
@@ -48,7 +49,7 @@ def test_a_variant_trains_from_scratch_on_the_embedded_data_and_is_evaluated_onc
 
 
 def test_the_paper_differences_are_those_that_it_prints():
-    printed = {c.name: published_difference(c, ROWS)["difference"] for c in COMPARISONS}
+    printed = {c.name: find_published(c).difference for c in COMPARISONS}
     for name, difference in {
         f"2b: {C4} - {SOFTMAX}, segm": {"AP": 5.5, "AP50": 7.1, "AP75": 6.4},
         f"2c: {C4} - {C4}_RoIPool, segm": {"AP": 3.4, "AP50": 2.4, "AP75": 5.1},
@@ -69,8 +70,8 @@ def test_the_paper_differences_are_those_that_it_prints():
 
 
 def test_an_unknown_row_of_the_paper_is_an_error():
-    with pytest.raises(ValueError, match="one row 'sigmoid' in the paper's table 2b"):
-        published_difference(COMPARISONS[0], [])
+    with pytest.raises(ValueError, match="a row 'sigmoidal' in the paper's table 2b"):
+        find_published(replace(COMPARISONS[0], paper=("2b", "sigmoidal", "softmax")))
 
 
 # The plan

@@ -1,24 +1,27 @@
-"""`results/ablations.json` from elsewhere: read whole, or refused in one line; and its chart."""
+"""`results/ablations.json` from elsewhere: read completely, or refused in one line; its chart."""
 
-import copy
-import importlib
 import json
 
 import pytest
-from matplotlib.lines import Line2D
+import run_ablations as tool
 from reproduction.ablations import page as ablation_page
-from reproduction.ablations.results import BOOTSTRAP, NO_PREDICTIONS, STUDENT_T, collect
+from reproduction.ablations.results import (
+    AblationResults,
+    IntervalMethod,
+    collect,
+    read_results,
+)
+from support import REPO
 
-from mask_rcnn_ext.paper import ROWS
+from mask_rcnn_ext.report.json_records import from_json, to_json
 
-tool = importlib.import_module("run_ablations")
 C4 = "mask_rcnn_tiny_C4"
 
 
 @pytest.fixture
 def content(tmp_path):
     """Return what the tool writes when nothing was run, with one run put in by hand."""
-    found = collect(tmp_path / "none", ROWS)
+    found = to_json(collect(tmp_path / "none"))
     run = {"variant": C4, "seed": 1, "config_sha256": "", "metrics": {"segm": {"AP": 30.0}}}
     run |= {"train_seconds": 1.0, "eval_seconds": 1.0, "peak_memory_mb": 1.0, "device": "a cpu"}
     found["runs"] = [{**run, "versions": {"torch": "9.8"}}]
@@ -55,14 +58,24 @@ def test_an_incomplete_file_is_one_line_and_leaves_nothing(tmp_path, content, ca
     assert not (tmp_path / "out").exists()
 
 
-def test_a_difference_without_interval_does_not_pass_for_one_over_seeds(content):
-    def labels(method: str, low: float | None) -> list[str]:
-        changed = copy.deepcopy(content)
-        bounds = {"difference": 1.0, "low": low, "high": None if low is None else 2.0}
-        changed["rows"][0].update(method=method, ours=dict.fromkeys(("AP", "AP50", "AP75"), bounds))
-        handles: list[Line2D] = ablation_page._legend(changed)
-        return [str(handle.get_label()) for handle in handles]
+def test_the_committed_file_is_rewritten_as_it_is():
+    path = REPO / "results/ablations.json"
+    assert json.dumps(to_json(read_results(path)), indent=1) + "\n" == path.read_text()
 
-    assert labels(STUDENT_T, 0.5)[:-1] == ["here, over seeds"]
-    assert labels(BOOTSTRAP, 0.5)[:-1] == ["here, one seed, over images"]
-    assert labels(NO_PREDICTIONS, None)[:-1] == ["here, no interval"]
+
+@pytest.mark.parametrize(
+    ("method", "low", "label"),
+    [
+        (IntervalMethod.STUDENT_T, 0.5, "here, over seeds"),
+        (IntervalMethod.BOOTSTRAP, 0.5, "here, one seed, over images"),
+        (IntervalMethod.NO_PREDICTIONS, None, "here, no interval"),
+    ],
+)
+def test_a_difference_without_interval_does_not_pass_for_one_over_seeds(
+    content, method, low, label
+):
+    bounds = {"difference": 1.0, "low": low, "high": None if low is None else 2.0}
+    ours = dict.fromkeys(("AP", "AP50", "AP75"), bounds)
+    content["rows"][0].update(method=method.value, ours=ours)
+    handles = ablation_page._make_legend(from_json(AblationResults, content))
+    assert [handle.get_label() for handle in handles] == [label, "the paper, on COCO"]

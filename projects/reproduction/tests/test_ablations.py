@@ -16,7 +16,7 @@ from PIL import Image
 from reproduction import training_runs
 from reproduction.ablations import results as ablation_results
 from reproduction.ablations.page import write_ablation_report
-from reproduction.ablations.results import BOOTSTRAP, NO_PREDICTIONS, NOT_RUN, STUDENT_T
+from reproduction.ablations.results import AblationResults, IntervalMethod
 from reproduction.ablations.runs import AblationRun
 from reproduction.ablations.tables import VARIANTS
 from reproduction.training_runs import Progress
@@ -25,8 +25,7 @@ from support import REPO
 from mask_rcnn_ext import config
 from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.overlap.intervals import METRICS, image_table, t_interval
-from mask_rcnn_ext.paper import ROWS
-from mask_rcnn_ext.report.text import reading
+from mask_rcnn_ext.report.json_records import from_json
 
 C4, SOFTMAX = "mask_rcnn_tiny_C4", "mask_rcnn_tiny_C4_softmax"
 
@@ -132,6 +131,14 @@ def row_of(content, name=f"2b: {C4} - {SOFTMAX}, segm"):
     return row
 
 
+def result_row(results):
+    return next(r for r in results.rows if r.name == f"2b: {C4} - {SOFTMAX}, segm")
+
+
+def collect(root, content):
+    return ablation_results.collect(root, from_json(AblationResults, content))
+
+
 def test_finished_runs_are_skipped_and_keep_their_last_weights(ablations, training, tmp_path):
     assert ablations("--rows", "2b", "--seeds", "1")[0] == 0
     assert training.calls == [(C4, 1, False), (SOFTMAX, 1, False)]
@@ -173,7 +180,7 @@ def test_a_changed_config_makes_a_run_stale_and_it_is_redone(
     run = AblationRun.under(tmp_path / "out", SOFTMAX, 1)
     (run.folder / "old.txt").write_text("of the former config")
     assert run.state() == "stale"
-    assert not row_of(ablation_results.collect(tmp_path / "out", ROWS, content))["seeds"]
+    assert not result_row(collect(tmp_path / "out", content)).seeds
     training.calls.clear()
     ablations("--rows", "2b", "--seeds", "1")
     assert training.calls == [(SOFTMAX, 1, False)]
@@ -257,15 +264,15 @@ def test_the_file_has_what_the_page_and_a_reader_need(ablations):
 
 
 def test_without_runs_every_row_says_so(tmp_path):
-    content = ablation_results.collect(tmp_path, ROWS)
-    assert len(content["rows"]) == 13
-    assert all(row["method"] == NOT_RUN and row["ours"] is None for row in content["rows"])
+    rows = ablation_results.collect(tmp_path).rows
+    assert len(rows) == 13
+    assert all(row.method == IntervalMethod.NOT_RUN and row.ours is None for row in rows)
 
 
 def test_one_seed_gives_a_bootstrap_interval(ablations):
     _, content = ablations("--rows", "2b", "--seeds", "1")
     row, runs = row_of(content), content["runs"]
-    assert (row["method"], row["seeds"]) == (BOOTSTRAP, [1])
+    assert (row["method"], row["seeds"]) == (IntervalMethod.BOOTSTRAP.value, [1])
     for metric in METRICS:
         ours = row["ours"][metric]
         difference = runs[0]["metrics"]["segm"][metric] - runs[1]["metrics"]["segm"][metric]
@@ -276,7 +283,7 @@ def test_one_seed_gives_a_bootstrap_interval(ablations):
 def test_three_seeds_give_a_t_interval_of_the_paired_differences(ablations):
     _, content = ablations("--rows", "2b", "--seeds", "3")
     row = row_of(content)
-    assert (row["method"], row["seeds"]) == (STUDENT_T, [1, 2, 3])
+    assert (row["method"], row["seeds"]) == (IntervalMethod.STUDENT_T.value, [1, 2, 3])
     ap = {(r["variant"], r["seed"]): r["metrics"]["segm"]["AP"] for r in content["runs"]}
     differences = [ap[C4, seed] - ap[SOFTMAX, seed] for seed in (1, 2, 3)]
     ours = row["ours"]["AP"]
@@ -288,12 +295,11 @@ def test_a_bootstrap_is_done_once_and_runs_outlive_their_folder(ablations, tmp_p
     _, content = ablations("--rows", "2b", "--seeds", "1")
     monkeypatch.setattr(ablation_results, "paired_bootstrap", None)  # not callable
     shutil.rmtree(tmp_path / "out")
-    kept = ablation_results.collect(tmp_path / "out", ROWS, content)
-    assert kept == content
+    assert collect(tmp_path / "out", content) == from_json(AblationResults, content)
     content["rows"] = []
-    row = row_of(ablation_results.collect(tmp_path / "out", ROWS, content))
-    assert row["method"] == NO_PREDICTIONS
-    assert row["ours"]["AP"]["low"] is None
+    row = result_row(collect(tmp_path / "out", content))
+    assert row.method == IntervalMethod.NO_PREDICTIONS
+    assert row.ours["AP"].low is None
 
 
 def test_predictions_of_another_run_give_no_interval(ablations, tmp_path, caplog):
@@ -303,8 +309,8 @@ def test_predictions_of_another_run_give_no_interval(ablations, tmp_path, caplog
     (tmp_path / "results.json").unlink()
     with caplog.at_level(logging.WARNING):
         row = row_of(ablations("--rows", "2b", "--seeds", "1")[1])
-    assert row["method"] == NO_PREDICTIONS
-    assert "is not that of its predictions" in caplog.text
+    assert row["method"] == IntervalMethod.NO_PREDICTIONS.value
+    assert "its predictions do not give its segm AP" in caplog.text
 
 
 # The page
@@ -323,7 +329,9 @@ def test_the_page_and_the_chart(ablations, tmp_path, seeds):
     ours = row_of(content)["ours"]["AP"]
     assert f"{ours['difference']:+.1f}" in page
     assert "+5.5" in page
-    assert (STUDENT_T if seeds == 3 else BOOTSTRAP) in page
+    assert (
+        IntervalMethod.STUDENT_T.value if seeds == 3 else IntervalMethod.BOOTSTRAP.value
+    ) in page
     assert ("\u00b1" in page.split("Absolute numbers")[1].split("AP from 0")[0]) == (seeds == 3)
     assert "not run" in page
     assert "http" not in page
@@ -333,13 +341,6 @@ def test_the_page_and_the_chart(ablations, tmp_path, seeds):
     assert ablations("--only-report", page=True)[0] == 0
     assert (tmp_path / "out/ablations.html").read_text() == page
     assert (tmp_path / "chart.png").read_bytes() == chart
-
-
-def test_what_an_interval_says():
-    assert reading({"difference": 1, "low": 0.1, "high": 2}) == "higher"
-    assert reading({"difference": -1, "low": -2, "high": -0.1}) == "lower"
-    assert reading({"difference": 1, "low": -0.1, "high": 2}) == "not told apart"
-    assert reading({"difference": 1, "low": None, "high": None}) == "\u2013"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from comparison_cases import write_pair
 from fake_comparison import FCIS, RIVAL, FakeTraining
 from PIL import Image
 from reproduction.fcis import results as comparison_results
+from reproduction.fcis.answers import answer_rows, lattice_rows, sentences
 from reproduction.fcis.markdown import COMPARISON, comparison_doc
+from reproduction.fcis.results import ComparisonResults
 from reproduction.fcis.runs import MODELS, ComparisonRun
 from reproduction.pages import write as generated_pages
 from reproduction.training_runs import plan_runs
@@ -22,7 +24,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.lattice import lattice_records
 from mask_rcnn_ext.overlap.metrics import METRICS
-from mask_rcnn_ext.report.comparison_answers import answer_rows, lattice_rows, sentences
+from mask_rcnn_ext.report.json_records import from_json
 
 DOC = "docs/fcis_comparison.md"
 
@@ -56,6 +58,16 @@ def measured(data, tmp_path_factory):
         options += ["--results", str(folder / "results.json")]
         assert tool.main([*options, "--picture", str(folder / "images/picture.png")]) == 0
     return folder
+
+
+def read(content):
+    return from_json(ComparisonResults, content)
+
+
+def test_the_committed_file_is_rewritten_as_it_is(tmp_path):
+    text = (REPO / COMPARISON).read_text()
+    comparison_results.write_comparison_results(tmp_path / "again.json", read(json.loads(text)))
+    assert (tmp_path / "again.json").read_text() == text
 
 
 @pytest.fixture
@@ -135,7 +147,7 @@ def test_masks_before_voting_are_measured_too(measured, content, data):
 
 def test_the_page_the_picture_and_the_report_again(measured, content, data, tmp_path, monkeypatch):
     page = (measured / "out/comparison.html").read_text()
-    for sentence in sentences(content):
+    for sentence in sentences(read(content)):
         assert sentence.replace("'", "&#39;") in page
     assert "Is it the lattice?" in page
     assert ">Seed 2<" in page
@@ -157,13 +169,12 @@ def test_the_page_the_picture_and_the_report_again(measured, content, data, tmp_
 def test_the_ratio_of_two_models():
     draws = np.array([2.0, 1.5, 3.0, np.inf, np.nan])
     ratio = comparison_results._ratio(draws)
-    assert (ratio["value"], ratio["high"], ratio["excludes_one"]) == (2.0, np.inf, True)
-    assert 1.5 <= ratio["low"] < 3
+    assert (ratio.value, ratio.high, ratio.excludes_one) == (2.0, np.inf, True)
+    assert 1.5 <= ratio.low < 3
     ratio = comparison_results._ratio(np.array([0.5, 0.25, 0.75]))
-    assert (ratio["low"], ratio["high"]) == pytest.approx((0.2625, 0.7375))
-    assert ratio["excludes_one"]
-    nothing = comparison_results._ratio(np.full(4, np.nan))
-    assert nothing["excludes_one"] is None
+    assert (ratio.low, ratio.high) == pytest.approx((0.2625, 0.7375))
+    assert ratio.excludes_one
+    assert comparison_results._ratio(np.full(4, np.nan)).excludes_one is None
 
 
 @pytest.fixture
@@ -194,7 +205,7 @@ def numbers(content):
 
 
 def test_the_answers_in_words(numbers):
-    loss, seams, lattice = (s.replace("\u2212", "-") for s in sentences(numbers))
+    loss, seams, lattice = (s.replace("\u2212", "-") for s in sentences(read(numbers)))
     assert "Mask R-CNN loses 30.0 AP (50.0 % of its AP) and FCIS 42.0 AP (60.0 %)" in loss
     assert "minus FCIS: -12.0 AP [-20.0, -4.0]; the interval excludes zero." in loss
     assert "minus FCIS: -10.0 points [-25.0, +5.0]; the interval includes zero." in loss
@@ -216,20 +227,20 @@ def test_the_answers_in_words(numbers):
 def test_without_spurious_contour_the_lattice_says_so(content):
     empty = {"value": None, "low": None, "high": None}
     content["lattice"]["b"] |= {"ratio": empty, "density_ratio": empty}
-    assert "no spurious contour" in sentences(content)[2]
-    rows = lattice_rows(content)
+    assert "no spurious contour" in sentences(read(content))[2]
+    rows = lattice_rows(read(content))
     assert rows[2][3:] == ("\u2013", "\u2013")
 
 
 def test_the_doc_has_the_numbers_and_even_tables(numbers):
     doc = re.sub(r" {2,}", " ", comparison_doc(numbers))
-    rows = answer_rows(numbers)
+    rows = answer_rows(read(numbers))
     assert rows[0][0] == "AP lost from no overlap to heavy"
     assert rows[0][1:3] == ("30.0", "42.0")
     assert [row[5] for row in rows[:3]] == ["yes", "no", "\u2013"]
-    for row in [*rows, *lattice_rows(numbers)]:
+    for row in [*rows, *lattice_rows(read(numbers))]:
         assert f"| {' | '.join(row)} |\n" in doc.replace(r"\|", "|")
-    for sentence in sentences(numbers):
+    for sentence in sentences(read(numbers)):
         assert f"- {sentence}\n" in doc
     assert "| Mask R-CNN | 2 | 52.0 / 52.0 / 52.0 | 52.0 / 52.0 / 52.0 | 200 |" in doc
     assert "| `MODEL.META_ARCHITECTURE` | `MaskRCNN` | `FCIS` |" in doc

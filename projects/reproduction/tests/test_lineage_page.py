@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import shutil
+from dataclasses import replace
 
 import make_tables
 import numpy as np
@@ -21,10 +22,11 @@ from fake_lineage import (
     use_small_configs,
 )
 from PIL import Image
-from reproduction.lineage.inference import best_proposals, load_model
+from reproduction.lineage.inference import find_best_proposals, load_model
 from reproduction.lineage.page import write_lineage
 from reproduction.lineage.papers import LINEAGE as PUBLISHED
-from reproduction.lineage.pictures import draw_scenes, lineage_sheet
+from reproduction.lineage.pictures import draw_pictures, lineage_sheet
+from reproduction.lineage.results import LineageResults, write_lineage_results
 from reproduction.lineage.runs import LineageRun
 from reproduction.lineage.tables import (
     HEADER,
@@ -37,6 +39,7 @@ from reproduction.lineage.tables import (
 from support import REPO
 
 from mask_rcnn_ext.report.drawing.pictures import instance_color
+from mask_rcnn_ext.report.json_records import from_json
 
 # detectron2's anchor generator calls torch.meshgrid the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
@@ -58,6 +61,16 @@ def made(tmp_path_factory):
         assert tool.main([*options, "--picture", str(folder / "images/picture.png")]) == 0
         yield folder
     remove()
+
+
+def read(content):
+    return from_json(LineageResults, content)
+
+
+def test_the_committed_file_is_rewritten_as_it_is(tmp_path):
+    text = (REPO / "results/lineage.json").read_text()
+    write_lineage_results(tmp_path / "again.json", read(json.loads(text)))
+    assert (tmp_path / "again.json").read_text() == text
 
 
 @pytest.fixture
@@ -104,11 +117,13 @@ def loaded(made, monkeypatch):
 
 def test_the_proposals_are_those_that_the_model_reads_or_makes(made, loaded):
     file = pickle.loads((made / "out/proposals/lineage_val.pkl").read_bytes())
-    stored = best_proposals(loaded(RCNN), 1, 50)
+    stored = find_best_proposals(loaded(RCNN), 1, 50)
     np.testing.assert_allclose(stored, file["boxes"][1], atol=1e-4)  # images are resized 64 / 48
-    np.testing.assert_allclose(best_proposals(loaded(RCNN), 1, 1), file["boxes"][1][:1], atol=1e-4)
+    np.testing.assert_allclose(
+        find_best_proposals(loaded(RCNN), 1, 1), file["boxes"][1][:1], atol=1e-4
+    )
     model = loaded(FASTER)
-    own = best_proposals(model, 1, 5)
+    own = find_best_proposals(model, 1, 5)
     assert own.shape == (5, 4)
     assert (own >= 0).all()
     assert (own[:, 2] <= 64).all()
@@ -117,7 +132,7 @@ def test_the_proposals_are_those_that_the_model_reads_or_makes(made, loaded):
 
 
 def test_the_table_by_hand(content):
-    rows = [dict(zip(HEADER, row, strict=True)) for row in method_rows(content)]
+    rows = [dict(zip(HEADER, row, strict=True)) for row in method_rows(read(content))]
     assert [row["method"] for row in rows] == ["R-CNN", "Fast R-CNN", "Faster R-CNN", "Mask R-CNN"]
     assert rows[0]["box AP"] == "21.5"
     assert [row["mask AP"] for row in rows] == ["none", "none", "none", "19.5"]
@@ -130,14 +145,14 @@ def test_a_second_step_is_told_as_one(content):
     svm = {**content["methods"][0], "variant": "svm", "base": RCNN, "iterations": None}
     svm["metrics"] = {"bbox": {"AP": None, "AP50": None, "AP75": None}, "segm": None}
     content["methods"].insert(1, svm)
-    row = dict(zip(HEADER, method_rows(content)[1], strict=True))
+    row = dict(zip(HEADER, method_rows(read(content))[1], strict=True))
     assert row["training, min"] == "R-CNN's + 1.5"
     assert row["box AP"] == "\u2013"
-    assert not [sentence for sentence in sentences(content) if sentence.startswith("svm")]
+    assert not [sentence for sentence in sentences(read(content)) if sentence.startswith("svm")]
 
 
 def test_the_sentences_say_what_each_step_took(content):
-    schedule, proposals, fast, faster, mask = sentences(content)
+    schedule, proposals, fast, faster, mask = sentences(read(content))
     assert schedule == "Each network is trained for 1,500 iterations of 4 images."
     assert "takes 0.250 s per image and gives 2 boxes, of which at most 200 are used" in proposals
     assert "cover 91.3 % of the objects" in proposals
@@ -153,7 +168,7 @@ def test_the_sentences_say_what_each_step_took(content):
     ):
         method["metrics"]["bbox"] |= {"APs": small, "APm": large}
     content["methods"][0]["iterations"] = 900
-    schedule, _, fast, *_ = sentences(content)
+    schedule, _, fast, *_ = sentences(read(content))
     assert schedule == (
         "Each network is trained for 900 iterations of 4 images (R-CNN); 1,500 iterations of 4 "
         "images (Fast R-CNN, Faster R-CNN, Mask R-CNN)."
@@ -162,10 +177,10 @@ def test_the_sentences_say_what_each_step_took(content):
 
 
 def test_the_page_has_our_numbers_and_the_papers_by_name(made, content, tmp_path):
-    written = write_lineage(tmp_path, content, [], ["a note"])
+    written = write_lineage(tmp_path, read(content), [], ["a note"])
     assert [path.name for path in written] == ["lineage.html"]
     page = (tmp_path / "lineage.html").read_text()
-    for row in method_rows(content):
+    for row in method_rows(read(content)):
         assert all(cell.replace("'", "&#39;") in page for cell in row)
     assert "a note" in page
     for number in PUBLISHED:
@@ -173,10 +188,11 @@ def test_the_page_has_our_numbers_and_the_papers_by_name(made, content, tmp_path
         assert f"{number.metric} {value}" in page, number
         assert number.source in page
     assert "None of these was measured here" in page
-    assert all(sentence.replace("'", "&#39;") in page for sentence in differences(content))
+    assert all(sentence.replace("'", "&#39;") in page for sentence in differences(read(content)))
     assert "means over 2 trainings" in page
+    assert "R-CNN 4.00 + 0.250 s, Fast R-CNN 0.050 + 0.250 s, Faster R-CNN 0.040 s" in page
     content["seeds"] = [1]
-    assert "one training of each method" in differences(content)[-1]
+    assert "one training of each method" in differences(read(content))[-1]
     whole = (made / "out/lineage.html").read_text()
     assert whole.count("data:image/jpeg") == 4 * (1 + 2 * 4)  # 4 images: truth, and 2 a method
     assert "The pictures and the times are of seed 1" in whole
@@ -187,8 +203,8 @@ def near(picture, color):
 
 
 @pytest.fixture
-def scenes(made):
-    """Return a scene in which one of two proposals is the first object's box."""
+def drawn(made):
+    """Return pictures of images; in the first, one of two proposals is the first object's box."""
     truth = json.loads((made / SETS[1] / "annotations.json").read_text())
     boxes = [a["bbox"] for a in truth["annotations"] if a["image_id"] == 1]
     x, y, w, h = boxes[0]
@@ -199,35 +215,36 @@ def scenes(made):
     proposals |= {f"{index:03d}.png": np.zeros((0, 4)) for index in (2, 3)}
     found = {"image_id": 1, "category_id": 3, "score": 0.8, "bbox": boxes[0]}
     predictions = {FAST: {1: [found, {**found, "score": 0.4}]}, FASTER: {}, MASK: {}}
-    return draw_scenes(SETS[1], predictions, dict.fromkeys(predictions, proposals), 4)[0]
+    return draw_pictures(SETS[1], predictions, dict.fromkeys(predictions, proposals), 4)[0]
 
 
-def test_proposals_that_cover_an_object_are_red(scenes):
-    fast, faster, _ = scenes[0].methods
+def test_proposals_that_cover_an_object_are_red(drawn):
+    fast, faster, _ = drawn[0].methods
     assert fast.proposals_text == "2 boxes cover 1 of 2 objects"
     assert (fast.found_text, faster.found_text) == ("1 detection", "0 detections")
     hits, misses = (near(fast.proposals, instance_color(index)) for index in (0, 2))
     assert hits.sum() > 100
     rows, columns = np.nonzero(misses)
     assert (rows.max(), columns.max()) == pytest.approx((31, 31), abs=3)  # 5 pixels, times 400 / 64
-    empty = scenes[1].methods[0]
+    empty = drawn[1].methods[0]
     assert empty.proposals_text == "0 boxes cover 0 of 2 objects"
 
 
-def test_the_sheet_shows_shared_proposals_once(scenes, monkeypatch):
+def test_the_sheet_shows_shared_proposals_once(drawn, content, monkeypatch):
     asked = []
     name = "reproduction.lineage.pictures.contact_sheet"
     monkeypatch.setattr(name, lambda *words: asked.append(words))
-    names = ("Fast R-CNN", "SVMs", "Faster R-CNN", "RoIAlign", "Mask R-CNN")
+    first = read(content).methods[0]
     methods = [
-        {"variant": variant, "name": name, "base": base, "proposals": proposals,
-         "variation": name == "RoIAlign"}
-        for variant, name, base, proposals in zip(
-            (FAST, "svm", FASTER, "align", MASK), names, (None, FAST, None, None, None),
-            ("stored", "stored", "RPN", "RPN", "RPN"), strict=True,
+        replace(first, variant=variant, name=name, base=base, proposals=proposals,
+                variation=name == "RoIAlign")
+        for variant, name, base, proposals in (
+            (FAST, "Fast R-CNN", None, "stored"), ("svm", "SVMs", FAST, "stored"),
+            (FASTER, "Faster R-CNN", None, "RPN"), ("align", "RoIAlign", None, "RPN"),
+            (MASK, "Mask R-CNN", None, "RPN"),
         )
     ]  # fmt: skip
-    lineage_sheet(scenes[:2], methods, "heading")
+    lineage_sheet(drawn[:2], methods, "heading")
     tiles, texts, columns, _, titles = asked[0]
     assert titles == [
         *("Ground truth", "Selective search", "Fast R-CNN", "RPN of Faster R-CNN", "Faster R-CNN"),

@@ -1,10 +1,13 @@
 """`results/ablations.json`: what the runs measured, and each difference with its interval."""
 
+import functools
 import json
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mask_rcnn_ext.config import config_hash
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import atomic_open
+from mask_rcnn_ext.files import write_json
 from mask_rcnn_ext.overlap.intervals import (
     METRICS,
     ImageTable,
@@ -21,142 +24,204 @@ from mask_rcnn_ext.overlap.intervals import (
     paired_bootstrap,
     t_interval,
 )
+from mask_rcnn_ext.paper import ROWS
+from mask_rcnn_ext.report.json_records import from_json, to_json
 
-from .published import PaperRow, published_difference
+from ..run_entries import RunEntry, describe_run
 from .runs import AblationRun
 from .tables import COMPARISONS, TABLES, VARIANTS, Comparison
 
 __all__ = [
-    "BOOTSTRAP",
-    "NOT_RUN",
-    "NO_PREDICTIONS",
-    "STUDENT_T",
+    "AblationResults",
+    "IntervalMethod",
+    "MeasuredDifference",
+    "PublishedDifference",
+    "ResultRow",
+    "Settings",
+    "Variant",
     "collect",
+    "find_published",
     "read_results",
     "write_ablation_results",
 ]
 
 logger = logging.getLogger(__name__)
 
-# How the interval of a row came about, `rows[i]["method"]`.
-STUDENT_T = "Student t over per-seed differences"
-BOOTSTRAP = "paired bootstrap over the validation images"
-NO_PREDICTIONS = "no interval: the runs' predictions are gone"
-NOT_RUN = "not run"
-
 LEVEL, DRAWS, BOOTSTRAP_SEED = 0.95, 1000, 0
-_RUN_METRICS = (*METRICS, "APs")
-# What the page reads of each entry of the file.
-_ENTRY_KEYS: dict[str, set[str]] = {
-    "variants": {"name", "label", "config", "train", "val", "image_size", "iterations"},
-    "rows": {"name", "table", "label", "task", "note", "paper", "seeds", "method", "ours"},
-    "runs": {"variant", "seed", "config_sha256", "metrics", "train_seconds", "eval_seconds"},
-}
+_Runs = dict[tuple[str, int], RunEntry]  # by variant and seed
 _Tables = Callable[[str, int, str], ImageTable | None]  # of variant, seed, task
+_Bounds = tuple[float | None, float | None]  # low, high
 
 
-def collect(
-    root: str | Path, paper: Sequence[PaperRow], earlier: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return the content of `ablations.json`.
+class IntervalMethod(Enum):
+    """How the interval of a row came about."""
+
+    STUDENT_T = "Student t over per-seed differences"
+    BOOTSTRAP = "paired bootstrap over the validation images"
+    NO_PREDICTIONS = "no interval: the runs' predictions are gone"
+    NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of the intervals, and the title of each of the paper's tables."""
+
+    level: float
+    bootstrap_draws: int
+    bootstrap_seed: int
+    tables: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model: its name in `VARIANTS`, and how it is trained."""
+
+    name: str
+    label: str
+    config: str
+    train: str
+    val: str
+    image_size: int
+    iterations: int
+    images_per_batch: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class PublishedDifference:
+    """What the paper printed for a comparison, in AP points.
+
+    Attributes:
+        table: the paper's table.
+        split: the data that it measured on.
+        of: "name" of its row, and each printed metric.
+        minus: the same of the row that is subtracted.
+        difference: metric -> difference, where the paper printed both.
+    """
+
+    table: str
+    split: str
+    of: dict[str, Any]
+    minus: dict[str, Any]
+    difference: dict[str, float]
+
+
+@dataclass(frozen=True)
+class MeasuredDifference:
+    """Our difference in a metric and its interval, in AP points; None where there is none."""
+
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A row of the results: a `Comparison` with what the paper and our runs measured.
+
+    Attributes:
+        paper: the paper's difference.
+        seeds: seeds that both variants were trained with.
+        method: how the intervals came about.
+        ours: metric -> our difference; None without runs.
+
+    The other attributes are those of `Comparison`.
+    """
+
+    name: str
+    table: str
+    label: str
+    of: str
+    minus: str
+    task: str
+    keys: list[str]
+    note: str
+    paper: PublishedDifference
+    seeds: list[int]
+    method: IntervalMethod
+    ours: dict[str, MeasuredDifference] | None
+
+
+@dataclass(frozen=True)
+class AblationResults:
+    """The content of `ablations.json`."""
+
+    settings: Settings
+    variants: list[Variant]
+    rows: list[ResultRow]
+    runs: list[RunEntry]
+
+
+def collect(root: str | Path, earlier: AblationResults | None = None) -> AblationResults:
+    """Return the results of the runs.
 
     Args:
         root: folder of the runs.
-        paper: the paper's rows.
-        earlier: the file's content until now. Its runs stay, where their config is what it was and
-            the folder has none of that variant and seed; so do its intervals, where the difference
-            is what it was.
+        earlier: the results so far. Their runs stay, where their config is what it was and the
+            folder has none of that variant and seed. Their intervals stay, where the difference is
+            what it was.
     """
-    earlier = earlier or {}
-    runs = _all_runs(Path(root), earlier)
-    old_rows = {row["name"]: row for row in earlier.get("rows", ())}
-    cache: dict[tuple[str, int, str], ImageTable | None] = {}
+    runs = _find_runs(Path(root), earlier)
+    old_rows = {row.name: row for row in earlier.rows} if earlier else {}
 
+    @functools.cache
     def tables(variant: str, seed: int, task: str) -> ImageTable | None:
-        if (key := (variant, seed, task)) not in cache:
-            cache[key] = _image_table(AblationRun.under(root, variant, seed), task, runs)
-        return cache[key]
+        return _read_table(AblationRun.under(root, variant, seed), task, runs)
 
-    return {
-        "settings": {
-            "level": LEVEL,
-            "bootstrap_draws": DRAWS,
-            "bootstrap_seed": BOOTSTRAP_SEED,
-            "tables": TABLES,
-        },
-        "variants": [_describe(variant) for variant in VARIANTS],
-        "rows": [_row(c, runs, paper, tables, old_rows.get(c.name)) for c in COMPARISONS],
-        "runs": list(runs.values()),
-    }
+    return AblationResults(
+        settings=Settings(LEVEL, DRAWS, BOOTSTRAP_SEED, TABLES),
+        variants=[_describe(variant) for variant in VARIANTS],
+        rows=[_make_row(c, runs, tables, old_rows.get(c.name)) for c in COMPARISONS],
+        runs=list(runs.values()),
+    )
 
 
-def _all_runs(root: Path, earlier: Mapping[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return (variant, seed) -> the run's entry, in the order of `VARIANTS`."""
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+def _find_runs(root: Path, earlier: AblationResults | None) -> _Runs:
+    """Return the runs in the order of `VARIANTS`."""
+    found: _Runs = {}
     for variant in VARIANTS:
         for folder in (root / variant).glob("seed*"):
             if not folder.name.removeprefix("seed").isdecimal():
                 continue
             run = AblationRun.under(root, variant, int(folder.name.removeprefix("seed")))
             if run.folder == folder and run.state() == "done":
-                found[variant, run.seed] = _entry(run)
-    for entry in earlier.get("runs", ()):
-        key = entry["variant"], entry["seed"]
+                entry = describe_run(run, ("segm", "bbox"), (*METRICS, "APs"))
+                found[variant, run.seed] = entry
+    for entry in earlier.runs if earlier else ():
+        key = entry.variant, entry.seed
         if key[0] in VARIANTS and key not in found:
             run = AblationRun.under(root, *key)
-            if entry["config_sha256"] == config_hash(run.config(), run.seed):
+            if entry.config_sha256 == config_hash(run.config(), run.seed):
                 found[key] = entry
     order = list(VARIANTS)
     return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0][1])))
 
 
-def _entry(run: AblationRun) -> dict[str, Any]:
-    results = run.results()
-    assert results is not None, run.title
-    info = results["run"]
-    return {
-        "variant": run.variant,
-        "seed": run.seed,
-        "config_sha256": config_hash(run.config(), run.seed),
-        "metrics": {
-            task: {metric: results[task].get(metric) for metric in _RUN_METRICS}
-            for task in ("segm", "bbox")
-            if results.get(task)
-        },
-        **{
-            key: info.get(key)
-            for key in ("train_seconds", "eval_seconds", "peak_memory_mb", "device", "versions")
-        },
-    }
-
-
-def _describe(variant: str) -> dict[str, Any]:
+def _describe(variant: str) -> Variant:
     cfg = AblationRun.under("", variant, 1).config()
-    return {
-        "name": variant,
-        "label": VARIANTS[variant],
-        "config": f"configs/shapes/ablations/{variant}.yaml",
-        "train": ", ".join(cfg.DATASETS.TRAIN),
-        "val": ", ".join(cfg.DATASETS.TEST),
-        "image_size": cfg.INPUT.MIN_SIZE_TEST,
-        "iterations": cfg.SOLVER.MAX_ITER,
-        "images_per_batch": cfg.SOLVER.IMS_PER_BATCH,
-        "learning_rate": cfg.SOLVER.BASE_LR,
-    }
+    return Variant(
+        name=variant,
+        label=VARIANTS[variant],
+        config=f"configs/shapes/ablations/{variant}.yaml",
+        train=", ".join(cfg.DATASETS.TRAIN),
+        val=", ".join(cfg.DATASETS.TEST),
+        image_size=cfg.INPUT.MIN_SIZE_TEST,
+        iterations=cfg.SOLVER.MAX_ITER,
+        images_per_batch=cfg.SOLVER.IMS_PER_BATCH,
+        learning_rate=cfg.SOLVER.BASE_LR,
+    )
 
 
-def _image_table(
-    run: AblationRun, task: str, runs: Mapping[tuple[str, int], dict[str, Any]]
-) -> ImageTable | None:
-    """Return the run's table; None when its predictions are not there or not those of its AP."""
+def _read_table(run: AblationRun, task: str, runs: _Runs) -> ImageTable | None:
+    """Return the run's table; None when its predictions are gone or do not give its AP."""
     name = run.config().DATASETS.TEST[0]
     predictions = run.folder / "inference" / name / "coco_instances_results.json"
     if run.state() != "done" or not predictions.is_file():
         return None
     table = image_table(_annotations(name), predictions, task)
-    measured = runs[run.variant, run.seed]["metrics"][task]["AP"]
+    measured = runs[run.variant, run.seed].metrics[task]["AP"]
     if measured is None or abs(table.ap()[0] - measured) > 0.01:
-        logger.warning("%s: its %s AP is not that of its predictions", run.title, task)
+        logger.warning("%s: its predictions do not give its %s AP", run.title, task)
         return None
     return table
 
@@ -168,92 +233,112 @@ def _annotations(name: str) -> str:
     return path
 
 
-def _row(
-    comparison: Comparison,
-    runs: Mapping[tuple[str, int], dict[str, Any]],
-    paper: Sequence[PaperRow],
-    tables: _Tables,
-    old: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Return the entry of a comparison; every number is in AP points."""
+def _make_row(
+    comparison: Comparison, runs: _Runs, tables: _Tables, old: ResultRow | None
+) -> ResultRow:
     of, minus, task = comparison.of, comparison.minus, comparison.task
     seeds = sorted({s for v, s in runs if v == of} & {s for v, s in runs if v == minus})
-    row: dict[str, Any] = {
-        "name": comparison.name,
-        "table": comparison.table,
-        "label": comparison.label,
-        **{"of": of, "minus": minus, "task": task, "keys": list(comparison.keys)},
-        "note": comparison.note,
-        "paper": published_difference(comparison, paper),
-        "seeds": seeds,
-        "method": NOT_RUN,
-        "ours": None,
-    }
-    if not seeds:
-        return row
-    differences = {m: [_difference(runs, comparison, seed, m) for seed in seeds] for m in METRICS}
-    means = {metric: _rounded(float(np.mean(found))) for metric, found in differences.items()}
-    row["method"], bounds = _interval(comparison, differences, means, row, tables, old)
-    row["ours"] = {
-        metric: {"difference": means[metric], "low": _rounded(low), "high": _rounded(high)}
-        for metric, (low, high) in zip(METRICS, bounds, strict=True)
-    }
-    return row
-
-
-def _difference(
-    runs: Mapping[tuple[str, int], dict[str, Any]], comparison: Comparison, seed: int, metric: str
-) -> float:
-    of, minus = (
-        runs[variant, seed]["metrics"].get(comparison.task, {}).get(metric)
-        for variant in (comparison.of, comparison.minus)
+    method, ours = IntervalMethod.NOT_RUN, None
+    if seeds:
+        differences = {
+            metric: [
+                _subtract(*(runs[v, seed].metrics.get(task, {}).get(metric) for v in (of, minus)))
+                for seed in seeds
+            ]
+            for metric in METRICS
+        }
+        means = {metric: _round(float(np.mean(found))) for metric, found in differences.items()}
+        method, bounds = _find_interval(comparison, seeds, differences, means, tables, old)
+        ours = {
+            metric: MeasuredDifference(means[metric], _round(low), _round(high))
+            for metric, (low, high) in zip(METRICS, bounds, strict=True)
+        }
+    return ResultRow(
+        name=comparison.name,
+        table=comparison.table,
+        label=comparison.label,
+        of=of,
+        minus=minus,
+        task=task,
+        keys=list(comparison.keys),
+        note=comparison.note,
+        paper=find_published(comparison),
+        seeds=seeds,
+        method=method,
+        ours=ours,
     )
-    return math.nan if of is None or minus is None else float(of) - float(minus)
 
 
-def _rounded(value: float | None) -> float | None:
+def _subtract(of: float | None, minus: float | None) -> float:
+    return math.nan if of is None or minus is None else of - minus
+
+
+def _round(value: float | None) -> float | None:
     """Return `value` with three decimals; JSON has no NaN."""
     return None if value is None or not math.isfinite(value) else round(value, 3)
 
 
-def _interval(
+def _find_interval(
     comparison: Comparison,
-    differences: Mapping[str, Sequence[float]],
-    means: Mapping[str, float | None],
-    row: Mapping[str, Any],
+    seeds: list[int],
+    differences: dict[str, list[float]],
+    means: dict[str, float | None],
     tables: _Tables,
-    old: Mapping[str, Any] | None,
-) -> tuple[str, Sequence[tuple[float | None, float | None]]]:
-    """Return how the interval was had, and (low, high) of each of `METRICS`."""
-    seeds: list[int] = row["seeds"]
+    old: ResultRow | None,
+) -> tuple[IntervalMethod, list[_Bounds]]:
+    """Return the interval of each of `METRICS`, and how it came about."""
     if len(seeds) > 1:
-        return STUDENT_T, [t_interval(differences[metric], LEVEL) for metric in METRICS]
-    if old and old["method"] == BOOTSTRAP and old["seeds"] == seeds:
-        kept = old["ours"]
-        if all(kept[metric]["difference"] == means[metric] for metric in METRICS):
-            return BOOTSTRAP, [(kept[metric]["low"], kept[metric]["high"]) for metric in METRICS]
+        bounds = [t_interval(differences[metric], LEVEL) for metric in METRICS]
+        return IntervalMethod.STUDENT_T, list(bounds)
+    if old and old.method == IntervalMethod.BOOTSTRAP and old.seeds == seeds:
+        kept = [(old.ours or {})[metric] for metric in METRICS]
+        if [entry.difference for entry in kept] == [means[metric] for metric in METRICS]:
+            return IntervalMethod.BOOTSTRAP, [(entry.low, entry.high) for entry in kept]
     of, minus = (tables(v, seeds[0], comparison.task) for v in (comparison.of, comparison.minus))
     if of is None or minus is None:
-        return NO_PREDICTIONS, [(None, None)] * len(METRICS)
-    bounds = paired_bootstrap(of, minus, draws=DRAWS, seed=BOOTSTRAP_SEED, level=LEVEL)
-    return BOOTSTRAP, bounds.tolist()
+        return IntervalMethod.NO_PREDICTIONS, [(None, None)] * len(METRICS)
+    resampled = paired_bootstrap(of, minus, draws=DRAWS, seed=BOOTSTRAP_SEED, level=LEVEL)
+    return IntervalMethod.BOOTSTRAP, [(low, high) for low, high in resampled.tolist()]
 
 
-def read_results(path: str | Path) -> dict[str, Any] | None:
-    """Return the content of `ablations.json`, None when there is no such file.
+def find_published(comparison: Comparison) -> PublishedDifference:
+    """Return the paper's numbers of both sides and their difference, where it printed both.
 
     Raises:
-        UserError: it is something else.
+        ValueError: the paper's table has no such row.
+    """
+    table, *names = comparison.paper
+    printed = {row.name: row for row in ROWS if row.table == table}
+    for name in names:
+        if name not in printed:
+            raise ValueError(f"expected a row {name!r} in the paper's table {table}")
+    of, minus = (
+        {
+            metric: printed[name].published[key]
+            for metric in METRICS
+            if (key := f"{comparison.task}/{metric}") in printed[name].published
+        }
+        for name in names
+    )
+    return PublishedDifference(
+        table=table,
+        split=printed[names[0]].split,
+        of={"name": names[0], **of},
+        minus={"name": names[1], **minus},
+        difference={m: round(of[m] - minus[m], 1) for m in METRICS if m in of and m in minus},
+    )
+
+
+def read_results(path: str | Path) -> AblationResults | None:
+    """Return the results in `ablations.json`, None when there is no such file.
+
+    Raises:
+        UserError: the file holds something else.
     """
     try:
-        content = json.loads(Path(path).read_text("utf-8"))
-        variants = {variant["name"] for variant in content["variants"]}
-        if (
-            isinstance(content["settings"]["tables"], dict)
-            and all(keys <= set(e) for part, keys in _ENTRY_KEYS.items() for e in content[part])
-            and all(run["variant"] in variants for run in content["runs"])
-        ):
-            return dict(content)
+        results = from_json(AblationResults, json.loads(Path(path).read_text("utf-8")))
+        if {run.variant for run in results.runs} <= {v.name for v in results.variants}:
+            return results
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -266,16 +351,12 @@ def read_results(path: str | Path) -> dict[str, Any] | None:
     )
 
 
-def write_ablation_results(
-    path: str | Path, root: str | Path, paper: Sequence[PaperRow]
-) -> dict[str, Any]:
-    """Collect what the runs under `root` measured, write it to `path` and return it.
+def write_ablation_results(path: str | Path, root: str | Path) -> AblationResults:
+    """Collect the results of the runs under `root`, write them to `path` and return them.
 
     Raises:
         UserError: `path` holds something else, or cannot be written.
     """
-    content = collect(root, paper, read_results(path))
-    with atomic_open(path, "w") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
-    return content
+    results = collect(root, read_results(path))
+    write_json(str(path), to_json(results))
+    return results

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mask_rcnn_ext.overlap.comparison import METRICS
-from mask_rcnn_ext.report.comparison_answers import answer_rows, lattice_rows, sentences
+from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.text import shown
 
 from ..markdown import markdown_table
+from .answers import answer_rows, lattice_rows, sentences
+from .results import ComparisonResults
 
 __all__ = ["COMPARISON", "comparison_doc"]
 
@@ -62,6 +64,7 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
     Args:
         content: the content of `fcis_comparison.json`.
     """
+    results = from_json(ComparisonResults, content)
     first, second = content["names"]
     configs, runs = content["configs"], content["runs"]
     shared = configs["shared"]
@@ -81,10 +84,10 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
         seeds=f"{count} seeds" if count > 1 else "one seed",
         device="Trained on " + " and ".join(sorted({str(run["device"]) for run in runs})),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
-        sentences="\n".join(f"- {sentence}" for sentence in sentences(content)),
+        sentences="\n".join(f"- {sentence}" for sentence in sentences(results)),
     )
     header = ["", first, second, "difference", "95 % interval", "excludes zero"]
-    rows = ((label.replace("|", r"\|"), *cells) for label, *cells in answer_rows(content))
+    rows = ((label.replace("|", r"\|"), *cells) for label, *cells in answer_rows(results))
     answers = markdown_table(header, rows, words=1)
     intervals = _INTERVALS.format(first=first, second=second, method=content["method"])
     lattice = _LATTICE.format(
@@ -95,7 +98,7 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
         method=content["lattice"]["method"],
     )
     lattice_header = ["", "share, %", "chance, %", "share / chance", "line / neighbours"]
-    lattice += markdown_table(lattice_header, lattice_rows(content), words=1)
+    lattice += markdown_table(lattice_header, lattice_rows(results), words=1)
     before = _before_voting_table(content)
     parts = [head, answers, intervals, _levels_table(content), before, lattice]
     parts += [_MEANINGS, _meanings(content)]

@@ -1,9 +1,8 @@
 """What the comparison's runs measured: every metric over seeds, the lattice check, the answers."""
 
-import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
-from mask_rcnn_ext.files import atomic_open
+from mask_rcnn_ext.files import write_json
 from mask_rcnn_ext.overlap.bootstrap import percentile_interval
 from mask_rcnn_ext.overlap.comparison import (
     Detections,
@@ -33,12 +32,23 @@ from mask_rcnn_ext.overlap.lattice import (
     summarize_lattice,
 )
 from mask_rcnn_ext.overlap.seed_comparison import SeedComparison, compare_seeds, method
+from mask_rcnn_ext.report.comparison_page import Difference, SeedDifferences
+from mask_rcnn_ext.report.json_records import from_json, to_json
 
+from ..run_entries import RunEntry, describe_run
 from .runs import MODELS, ComparisonRun, compare_configs
 
 __all__ = [
     "DRAWS",
+    "Answer",
+    "ComparisonResults",
+    "Estimate",
+    "JudgedDifference",
+    "Lattice",
+    "LatticeSide",
     "Measured",
+    "Ratio",
+    "Settings",
     "collect",
     "measure_runs",
     "result_files",
@@ -66,16 +76,137 @@ _ANSWERS = {
 
 
 @dataclass(frozen=True)
+class JudgedDifference(Difference):
+    """A difference, and whether its interval excludes zero; None without an interval."""
+
+    excludes_zero: bool | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with a 95 % interval.
+
+    Each may be None: there is nothing to measure, or, for `high` alone, the interval has no end.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Ratio(Estimate):
+    """A ratio, and whether its interval excludes 1; None without an interval."""
+
+    excludes_one: bool | None
+
+
+@dataclass(frozen=True)
+class Answer(JudgedDifference):
+    """An answer of the comparison.
+
+    Attributes:
+        metric: its name in `METRICS`; None for one that is made of several.
+        ratio_b_to_a: the metric of FCIS over the metric of Mask R-CNN, where it is reported.
+    """
+
+    metric: str | None = None
+    ratio_b_to_a: Ratio | None = None
+
+
+@dataclass(frozen=True)
+class LatticeSide:
+    """The lattice check of one model, see `overlap.lattice`: of all its runs, and of each.
+
+    Attributes:
+        share: share of the spurious contour that lies on the lines of the lattice.
+        chance: the same by chance.
+        ratio: the first over the second.
+        density_ratio: contour on a line of the lattice over contour on the lines next to it.
+        seam_share: as `share`, of the straight seams; so are the other three.
+        counts: what was counted.
+        seeds: the first four of each run.
+        excludes_one: whether the intervals of "ratio" and "density_ratio" exclude 1.
+    """
+
+    share: Estimate
+    chance: Estimate
+    ratio: Estimate
+    density_ratio: Estimate
+    seam_share: Estimate = field(metadata={"key": "seams/share"})
+    seam_chance: Estimate = field(metadata={"key": "seams/chance"})
+    seam_ratio: Estimate = field(metadata={"key": "seams/ratio"})
+    seam_density_ratio: Estimate = field(metadata={"key": "seams/density_ratio"})
+    counts: dict[str, float]
+    seeds: list[dict[str, float | None]]
+    excludes_one: dict[str, bool | None]
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The lattice check of Mask R-CNN, of FCIS before mask voting, and how its intervals came."""
+
+    a: LatticeSide
+    b: LatticeSide
+    method: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the intervals were computed, and k and the mask cells of the models."""
+
+    level: float
+    bootstrap_draws: int
+    bootstrap_seed: int
+    seeds: list[int]
+    lattice_bins: int
+    mask_cells: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ComparisonResults:
+    """The content of `fcis_comparison.json`; "a" is Mask R-CNN, "b" FCIS.
+
+    Attributes:
+        dataset: the data set that was measured on.
+        names: names of the two models.
+        settings: how it was measured.
+        configs: config file of each variant, and what `runs.compare_configs` returns.
+        method: how the intervals of `metrics` came about.
+        answers: name of an answer -> the answer.
+        before_voting: metric -> difference with the masks of FCIS before mask voting.
+        lattice: the lattice check.
+        counts: "a" and "b" -> counts of the data once, and of what was found over all runs.
+        metrics: name in `METRICS` -> difference over all runs.
+        seeds: the same of each seed.
+        runs: the runs.
+    """
+
+    dataset: str
+    names: list[str]
+    settings: Settings
+    configs: dict[str, Any]
+    method: str
+    answers: dict[str, Answer]
+    before_voting: dict[str, JudgedDifference]
+    lattice: Lattice
+    counts: dict[str, dict[str, float]]
+    metrics: dict[str, JudgedDifference]
+    seeds: list[SeedDifferences]
+    runs: list[RunEntry]
+
+
+@dataclass(frozen=True)
 class Measured:
     """What was measured, side by side in the order of `MODELS`.
 
     Attributes:
         truth: the data set.
-        images: folder of its images.
-        detections: of the first run of each model.
-        records: of each model, those of its runs.
-        unvoted: of FCIS before mask voting, those of its runs.
-        lattice: of each model, those of its runs; of FCIS before mask voting.
+        images: the folder of its images.
+        detections: the detections of the first run of each model.
+        records: the image records of each model, run by run.
+        unvoted: the image records of FCIS before mask voting, run by run.
+        lattice: the lattice records of each model, run by run; FCIS is taken before mask voting.
     """
 
     truth: COCO = field(repr=False)
@@ -90,7 +221,7 @@ def measure_runs(runs: Sequence[ComparisonRun], processes: int = 1) -> Measured:
     """Measure finished runs.
 
     Args:
-        runs: of both models, as of `runs.plan`.
+        runs: runs of both models, as `runs.plan` returns them.
         processes: see `evaluation.comparison.measure`.
 
     Raises:
@@ -131,123 +262,117 @@ def _mask_side(variant: str) -> int:
     return int(model.ROI_MASK_HEAD.POOLER_RESOLUTION)
 
 
-def collect(runs: Sequence[ComparisonRun], measured: Measured) -> dict[str, Any]:
-    """Return the content of `fcis_comparison.json`, which is that of the page, too.
+def collect(runs: Sequence[ComparisonRun], measured: Measured) -> ComparisonResults:
+    """Return the results of the runs, with the decimals that the file has.
 
     Args:
-        runs: those that were measured.
-        measured: of `measure_runs`.
+        runs: the runs that were measured.
+        measured: what `measure_runs` returned for them.
     """
     seeds = sorted({run.seed for run in runs})
     pooled = compare_seeds(*measured.records, draws=DRAWS, seed=BOOTSTRAP_SEED)
-    content = {
-        "dataset": runs[0].config().DATASETS.TEST[0],
-        "names": list(MODELS.values()),
-        "settings": {
-            "level": LEVEL,
-            "bootstrap_draws": DRAWS,
-            "bootstrap_seed": BOOTSTRAP_SEED,
-            "seeds": seeds,
-            "lattice_bins": _bins(),
-            "mask_cells": {s: _mask_side(v) for s, v in zip(("a", "b"), MODELS, strict=True)},
-        },
-        "configs": {
+    metrics = {name: _judge(entry) for name, entry in pooled.metrics.items()}
+    results = ComparisonResults(
+        dataset=runs[0].config().DATASETS.TEST[0],
+        names=list(MODELS.values()),
+        settings=Settings(
+            level=LEVEL,
+            bootstrap_draws=DRAWS,
+            bootstrap_seed=BOOTSTRAP_SEED,
+            seeds=seeds,
+            lattice_bins=_bins(),
+            mask_cells={s: _mask_side(v) for s, v in zip("ab", MODELS, strict=True)},
+        ),
+        configs={
             **{variant: f"configs/shapes/{variant}.yaml" for variant in MODELS},
             **compare_configs(),
         },
-        "method": method(len(seeds), DRAWS, BOOTSTRAP_SEED),
-        "answers": {
-            name: _told(pooled.metrics[metric]) | {"metric": metric}
-            for name, metric in _ANSWERS.items()
-        },
-        "before_voting": _before_voting(measured),
-        "lattice": _lattice(measured),
-        "counts": {
-            side: _counts(records)
-            for side, records in zip(("a", "b"), measured.records, strict=True)
-        },
-        "metrics": {name: _told(entry) for name, entry in pooled.metrics.items()},
-        "seeds": [
-            {"seed": seed, "metrics": metrics}
-            for seed, metrics in zip(seeds, pooled.seeds, strict=True)
+        method=method(len(seeds), DRAWS, BOOTSTRAP_SEED),
+        answers=_answers(pooled, metrics),
+        before_voting=_before_voting(measured),
+        lattice=Lattice(
+            *map(_lattice_side, measured.lattice),
+            method="bootstrap over the images, all trainings pooled; it does not cover the chance "
+            "in training",
+        ),
+        counts={s: _counts(records) for s, records in zip("ab", measured.records, strict=True)},
+        metrics=metrics,
+        seeds=[
+            SeedDifferences(seed, {name: Difference(**entry) for name, entry in found.items()})
+            for seed, found in zip(seeds, pooled.seeds, strict=True)
         ],
-        "runs": [_entry(run) for run in runs],
-    }
-    _add_ratios(content["answers"], pooled)
-    plain: dict[str, Any] = _rounded(content)
-    return plain
+        runs=[
+            describe_run(run, ("segm", "bbox"), (*AP_METRICS, "APs"), model=run.model)
+            for run in runs
+        ],
+    )
+    return from_json(ComparisonResults, to_json(results, _DECIMALS))
 
 
-def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Add whether the interval excludes zero; None without an interval."""
-    low, high = entry["low"], entry["high"]
-    known = math.isfinite(low) and math.isfinite(high)
-    return {**entry, "excludes_zero": bool(low > 0 or high < 0) if known else None}
+def _judge(entry: dict[str, float]) -> JudgedDifference:
+    return JudgedDifference(**entry, excludes_zero=_excludes(0, entry["low"], entry["high"]))
 
 
-def _add_ratios(answers: dict[str, Any], pooled: SeedComparison) -> None:
-    """Add the relative loss from no overlap to heavy, and FCIS's seams over Mask R-CNN's."""
+def _excludes(value: float, low: float | None, high: float | None) -> bool | None:
+    """Return whether an interval excludes `value`; None without an interval."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return None
+    return bool(low > value or high < value)
+
+
+def _answers(pooled: SeedComparison, metrics: dict[str, JudgedDifference]) -> dict[str, Answer]:
+    """Return the answers, with the relative loss from no overlap to heavy."""
     none, heavy = "overlap/AP_none", "overlap/AP_heavy"
     with np.errstate(divide="ignore", invalid="ignore"):
+        answers = {
+            name: Answer(
+                **vars(metrics[metric]),
+                metric=metric,
+                ratio_b_to_a=_ratio(pooled.b[metric] / pooled.a[metric])
+                if name in ("seam_share", "seam_length")
+                else None,
+            )
+            for name, metric in _ANSWERS.items()
+        }
         first, second = (100 * (1 - side[heavy] / side[none]) for side in (pooled.a, pooled.b))
-        answers["relative_overlap_loss"] = _told(difference_entry(first, second))
-        for name in ("seam_share", "seam_length"):
-            metric = _ANSWERS[name]
-            answers[name]["ratio_b_to_a"] = _ratio(pooled.b[metric] / pooled.a[metric])
+    relative = _judge(difference_entry(first, second))
+    return {**answers, "relative_overlap_loss": Answer(**vars(relative))}
 
 
-def _ratio(values: Floats) -> dict[str, Any]:
-    """Return {"value", "low", "high", "excludes_one"} of (1 + D,), the number and the draws."""
+def _ratio(values: Floats) -> Ratio:
+    """Return the ratio and its interval of (1 + D,), the number and the draws."""
     # A draw in which the first model has none is above every other. Percentiles interpolate, which
     # infinity does not allow.
     ends = percentile_interval(np.nan_to_num(values[1:], nan=np.nan, posinf=_ENDLESS))
     low, high = (end if not end >= _ENDLESS / 1e6 else math.inf for end in ends)
-    known = not math.isnan(low)
-    return {
-        "value": float(values[0]),
-        "low": low,
-        "high": high,
-        "excludes_one": bool(low > 1 or high < 1) if known else None,
-    }
+    return Ratio(float(values[0]), low, high, _excludes(1, low, high))
 
 
-def _before_voting(measured: Measured) -> dict[str, Any]:
+def _before_voting(measured: Measured) -> dict[str, JudgedDifference]:
     """Return the mask AP and the answers' metrics with FCIS's masks before voting as "b"."""
     pooled = compare_seeds(measured.records[0], measured.unvoted, draws=DRAWS, seed=BOOTSTRAP_SEED)
-    names = ("AP/AP", *_ANSWERS.values())
-    return {name: _told(pooled.metrics[name]) for name in names}
+    return {name: _judge(pooled.metrics[name]) for name in ("AP/AP", *_ANSWERS.values())}
 
 
-def _lattice(measured: Measured) -> dict[str, Any]:
-    """Return the lattice check of both models: pooled over the runs, and of each."""
-    sides: dict[str, Any] = {}
-    for side, trainings in zip(("a", "b"), measured.lattice, strict=True):
-        summary: dict[str, Any] = _summary(pool_records(trainings))
-        shares = ("share", "chance", "ratio", "density_ratio")
-        each = [_summary(records) for records in trainings]
-        summary["seeds"] = [{name: one[name]["value"] for name in shares} for one in each]
-        summary["excludes_one"] = {
-            name: _excludes_one(summary[name]) for name in ("ratio", "density_ratio")
-        }
-        sides[side] = summary
-    return {
-        **sides,
-        "method": "bootstrap over the images, all trainings pooled; it does not cover the chance "
-        "in training",
+def _lattice_side(trainings: Sequence[Sequence[LatticeRecord]]) -> LatticeSide:
+    """Return the lattice check of a model: pooled over its runs, and of each."""
+
+    def summarize_records(records: Sequence[LatticeRecord]) -> dict[str, Any]:
+        return dict(summarize_lattice(records, draws=DRAWS, seed=BOOTSTRAP_SEED))
+
+    summary = summarize_records(pool_records(trainings))
+    each = [summarize_records(records) for records in trainings]
+    shares = ("share", "chance", "ratio", "density_ratio")
+    summary["seeds"] = [{name: one[name]["value"] for name in shares} for one in each]
+    summary["excludes_one"] = {
+        name: _excludes(1, summary[name]["low"], summary[name]["high"])
+        for name in ("ratio", "density_ratio")
     }
+    return from_json(LatticeSide, summary)
 
 
-def _excludes_one(entry: Mapping[str, Any]) -> bool | None:
-    low, high = entry["low"], entry["high"]
-    return None if low is None or high is None else bool(low > 1 or high < 1)
-
-
-def _summary(records: Sequence[LatticeRecord]) -> dict[str, Any]:
-    return dict(summarize_lattice(records, draws=DRAWS, seed=BOOTSTRAP_SEED))
-
-
-def _counts(trainings: Sequence[Sequence[ImageRecord]]) -> dict[str, int]:
-    """Return the counts of a model: those of the data once, of what it found over all its runs."""
+def _counts(trainings: Sequence[Sequence[ImageRecord]]) -> dict[str, float]:
+    """Return a model's counts: of the data once, of its detections summed over all runs."""
     each = [summarize(records)["counts"] for records in trainings]
     return {
         name: int(
@@ -257,48 +382,15 @@ def _counts(trainings: Sequence[Sequence[ImageRecord]]) -> dict[str, int]:
     }
 
 
-def _entry(run: ComparisonRun) -> dict[str, Any]:
-    results = run.results()
-    assert results is not None, run.title
-    info = results["run"]
-    return {
-        "model": run.model,
-        "variant": run.variant,
-        "seed": run.seed,
-        "config_sha256": run.sha256(),
-        "metrics": {
-            task: {metric: results[task].get(metric) for metric in (*AP_METRICS, "APs")}
-            for task in ("segm", "bbox")
-        },
-        **{
-            key: info.get(key)
-            for key in ("train_seconds", "eval_seconds", "peak_memory_mb", "device", "versions")
-        },
-    }
-
-
-def _rounded(value: Any) -> Any:
-    """Return nested content with few decimals; JSON has no NaN and no infinity: None."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(entry) for entry in value]
-    if isinstance(value, float):
-        return round(value, _DECIMALS) if math.isfinite(value) else None
-    return value
-
-
 def result_files(runs: Sequence[ComparisonRun]) -> list[list[str]]:
     """Return the paths of each model's result files, in the order of `MODELS`."""
     return [[str(run.predictions) for run in runs if run.variant == v] for v in MODELS]
 
 
-def write_comparison_results(path: str | Path, content: Mapping[str, Any]) -> None:
+def write_comparison_results(path: str | Path, results: ComparisonResults) -> None:
     """Write `fcis_comparison.json`.
 
     Raises:
         UserError: it cannot be written.
     """
-    with atomic_open(path, "w") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
+    write_json(str(path), to_json(results))

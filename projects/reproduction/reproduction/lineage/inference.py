@@ -1,8 +1,8 @@
-"""The lineage's trained models, run side by side: seconds per image, and proposals to draw."""
+"""Runs the lineage's trained models: seconds per image, and proposals to draw."""
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,10 @@ from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.modeling.precision import choose_device, inference_autocast, prepare_model
 
+from .results import Quartiles, Timing
 from .runs import LineageRun
 
-__all__ = ["TIMED", "Loaded", "best_proposals", "load_model", "measure_seconds"]
+__all__ = ["TIMED", "LoadedModel", "find_best_proposals", "load_model", "measure_seconds"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ TIMED = (
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A trained model, ready to predict, and its data.
 
     Attributes:
@@ -57,7 +58,7 @@ class Loaded:
         return found
 
 
-def load_model(run: LineageRun) -> Loaded:
+def load_model(run: LineageRun) -> LoadedModel:
     """Load a finished run's model and its test set.
 
     Raises:
@@ -68,47 +69,43 @@ def load_model(run: LineageRun) -> Loaded:
     model = prepare_model(cfg, build_model(cfg.clone())).eval()
     Checkpointer(model).load(str(run.weights), checkpointables=[])
     inputs = Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0]).dataset
-    return Loaded(run.variant, model, cfg, inputs)
+    return LoadedModel(run.variant, model, cfg, inputs)
 
 
-def measure_seconds(models: Sequence[Loaded], images: int = 20, warm_up: int = 3) -> dict[str, Any]:
+def measure_seconds(
+    models: Sequence[LoadedModel], images: int = 20, warm_up: int = 3
+) -> tuple[Timing, dict[str, Quartiles]]:
     """Measure how long each model takes for an image.
 
     Args:
-        models: of one data set.
-        images: that are timed, from the first on; at most as many as there are.
-        warm_up: images before, the last ones, which are not.
+        models: models of one data set.
+        images: number of images to time, from the first on; at most as many as there are.
+        warm_up: number of images before them, the last ones of the data set.
 
     Returns:
-        "images", "warm_up", "threads", "device", "what" (see `TIMED`), and "seconds": variant ->
-        {"median", "low", "high"}, the quartiles.
+        How the time was measured, and variant -> seconds per image.
     """
-    images = min(images, len(models[0].inputs))
-    took: dict[str, list[float]] = {loaded.variant: [] for loaded in models}
     count = len(models[0].inputs)
+    images = min(images, count)
+    took: dict[str, list[float]] = {model.variant: [] for model in models}
     for index in (*(count - 1 - i % count for i in range(warm_up)), *range(images)):
-        for loaded in models:
-            image = loaded.inputs[index]
+        for model in models:
+            image = model.inputs[index]
             start = time.perf_counter()
-            loaded.predict(image)
-            took[loaded.variant].append(time.perf_counter() - start)
+            model.predict(image)
+            took[model.variant].append(time.perf_counter() - start)
     device = torch.device(models[0].cfg.MODEL.DEVICE)
-    return {
-        "images": images,
-        "warm_up": warm_up,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "what": TIMED,
-        "seconds": {variant: _quartiles(seconds[-images:]) for variant, seconds in took.items()},
-    }
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    timing = Timing(images, warm_up, torch.get_num_threads(), name, TIMED)
+    return timing, {variant: _quartiles(seconds[-images:]) for variant, seconds in took.items()}
 
 
-def _quartiles(seconds: Sequence[float]) -> Mapping[str, float]:
-    low, median, high = (float(value) for value in np.percentile(seconds, (25, 50, 75)))
-    return {"median": median, "low": low, "high": high}
+def _quartiles(seconds: Sequence[float]) -> Quartiles:
+    low, median, high = (round(float(v), 4) for v in np.percentile(seconds, (25, 50, 75)))
+    return Quartiles(median, low, high)
 
 
-def best_proposals(loaded: Loaded, index: int, count: int) -> Floats:
+def find_best_proposals(loaded: LoadedModel, index: int, count: int) -> Floats:
     """Return the best proposals that a model's heads are given for an image.
 
     Args:

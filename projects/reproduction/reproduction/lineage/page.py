@@ -1,16 +1,16 @@
 """The lineage to look at: a page with its numbers and the papers', and a sheet of pictures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from mask_rcnn_ext.files import atomic_open
+from mask_rcnn_ext.report.charts import COLORS, INK, MUTED, Chart, finish_chart, make_axes
 from mask_rcnn_ext.report.drawing.pictures import jpeg_url, save_png
+from mask_rcnn_ext.report.render import render_page
 
-from .pictures import RGBArray, Scene, lineage_sheet
+from .pictures import ImagePictures, RGBArray, lineage_sheet
+from .results import LineageResults
 from .tables import (
     HEADER,
     PUBLISHED_HEADER,
@@ -21,34 +21,24 @@ from .tables import (
     sentences,
 )
 
-__all__ = ["write_lineage"]
+__all__ = ["draw_times", "write_lineage"]
 
 _QUALITY = 80
-_SHEET_SCENES = 2  # images on the sheet, the picture for a README; the page has all
-
-
-@dataclass(frozen=True)
-class TimeBar:
-    """A method's seconds per image as a bar: widths in percent of the longest method's."""
-
-    name: str
-    network: float
-    proposals: float
-    text: str
+_SHEET_IMAGES = 2  # images on the sheet; the page has all
 
 
 def write_lineage(
     folder: str | Path,
-    content: Mapping[str, Any],
-    scenes: Sequence[Scene],
+    results: LineageResults,
+    images: Sequence[ImagePictures],
     notes: Sequence[str] = (),
 ) -> list[Path]:
     """Write `lineage.html`, and `lineage.png` when there are pictures.
 
     Args:
         folder: made if missing.
-        content: of `lineage.json`.
-        scenes: the pictures, in their order.
+        results: the results.
+        images: the pictures, in their order.
         notes: sentences to know.
 
     Returns:
@@ -58,88 +48,74 @@ def write_lineage(
         UserError: a file cannot be written.
     """
     folder = Path(folder)
-    page = _render(content, scenes, notes)
+    names = {method.variant: method.name for method in results.methods}
+    page = render_page(
+        "lineage.html.j2",
+        Path(__file__).parent,
+        content=results,
+        notes=notes,
+        header=HEADER,
+        rows=method_rows(results),
+        times=draw_times(results),
+        sentences=sentences(results),
+        differences=differences(results),
+        published_header=PUBLISHED_HEADER,
+        published=published_rows(),
+        cases=[(image.name, _embed(image, names)) for image in images],
+        versions=results.runs[0].versions or {},
+        devices=" and ".join(sorted({str(run.device) for run in results.runs})),
+    )
     written = [folder / "lineage.html"]
     with atomic_open(written[0], "w") as file:
         file.write(page)
     (folder / "lineage.png").unlink(missing_ok=True)  # of an earlier page
-    if scenes:
+    if images:
         written.append(folder / "lineage.png")
-        save_png(
-            written[1], lineage_sheet(scenes[:_SHEET_SCENES], content["methods"], _heading(content))
+        chain = (m.name for m in results.methods if not m.base and not m.variation)
+        heading = (
+            f"{', '.join(chain)} on {results.dataset}\n"
+            "Proposals: the best ones, red where one covers an object (IoU 0.5 or more), else "
+            "yellow. Detections: score 0.5 or more; what finds an object has its colour."
         )
+        save_png(written[1], lineage_sheet(images[:_SHEET_IMAGES], results.methods, heading))
     return written
 
 
-def _heading(content: Mapping[str, Any]) -> str:
-    chain = (m["name"] for m in content["methods"] if not m["base"] and not m["variation"])
-    names = ", ".join(chain)
-    return (
-        f"{names} on {content['dataset']}\n"
-        "Proposals: the best ones, red where one covers an object (IoU 0.5 or more), else yellow. "
-        "Detections: score 0.5 or more; what finds an object has its colour."
-    )
-
-
-def _time_bars(content: Mapping[str, Any]) -> list[TimeBar]:
-    parts = [
-        (
-            method["name"],
-            float(method["seconds_per_image"]["median"]),
-            float(method["proposal_seconds_per_image"] or 0.0),
-        )
-        for method in content["methods"]
+def draw_times(results: LineageResults) -> Chart:
+    """Return the chart of each method's seconds per image: the network, and stored proposals."""
+    methods = results.methods[::-1]  # axes count from below
+    figure, axes = make_axes(5.4, 0.5 + 0.34 * len(methods), grid="x")
+    names = [method.name for method in methods]
+    network = [method.seconds_per_image.median for method in methods]
+    stored = [method.proposal_seconds_per_image or 0.0 for method in methods]
+    axes.barh(names, network, 0.55, color=COLORS[0])
+    bars = axes.barh(names, stored, 0.55, left=network, color=COLORS[1])
+    labels = [
+        seconds_text(first) + (f" + {seconds_text(second)}" if second else "") + " s"
+        for first, second in zip(network, stored, strict=True)
     ]
-    unit = 100 / max(network + proposals for _, network, proposals in parts)
+    axes.bar_label(bars, labels, padding=4, color=MUTED, fontsize=9)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set_xlim(0, 1.5 * max(method.total_seconds for method in methods))
+    axes.xaxis.set_major_formatter("{x:g}")
+    alt = "Seconds per image: " + ", ".join(
+        f"{name} {label}" for name, label in zip(names[::-1], labels[::-1], strict=True)
+    )
+    legend = [(0, "the network, per image", ""), (1, "selective search, before it", "")]
+    return finish_chart(figure, "", alt, legend)
+
+
+def _embed(image: ImagePictures, names: Mapping[str, str]) -> list[dict[str, Any] | None]:
+    """Return two rows of pictures: ground truth and detections, then each method's proposals."""
+
+    def picture(rgb: RGBArray, title: str, text: str) -> dict[str, Any]:
+        height, width = rgb.shape[:2]
+        url = jpeg_url(rgb, _QUALITY)
+        return {"url": url, "width": width, "height": height, "title": title, "text": text}
+
     return [
-        TimeBar(
-            name,
-            round(unit * network, 2),
-            round(unit * proposals, 2),
-            seconds_text(network) + (f" + {seconds_text(proposals)}" if proposals else "") + " s",
-        )
-        for name, network, proposals in parts
+        picture(image.truth, "Ground truth", image.text),
+        *(picture(m.found, names[m.variant], m.found_text) for m in image.methods),
+        None,
+        *(picture(m.proposals, "its proposals", m.proposals_text) for m in image.methods),
     ]
-
-
-def _picture(rgb: RGBArray, title: str, text: str) -> dict[str, Any]:
-    height, width = rgb.shape[:2]
-    url = jpeg_url(rgb, _QUALITY)
-    return {"url": url, "width": width, "height": height, "title": title, "text": text}
-
-
-def _case(scene: Scene, names: Mapping[str, str]) -> dict[str, Any]:
-    """Return two rows of pictures: what is there and found, and below each method its proposals."""
-    found = [
-        _picture(tiles.found, names[tiles.variant], tiles.found_text) for tiles in scene.methods
-    ]
-    proposals = [
-        _picture(tiles.proposals, "its proposals", tiles.proposals_text) for tiles in scene.methods
-    ]
-    truth = _picture(scene.truth, "Ground truth", scene.text)
-    return {"name": scene.name, "rows": [[truth, *found], [None, *proposals]]}
-
-
-def _render(content: Mapping[str, Any], scenes: Sequence[Scene], notes: Sequence[str]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    names = {method["variant"]: method["name"] for method in content["methods"]}
-    return environment.get_template("lineage.html.j2").render(
-        content=content,
-        notes=notes,
-        header=HEADER,
-        rows=method_rows(content),
-        bars=_time_bars(content),
-        sentences=sentences(content),
-        differences=differences(content),
-        published_header=PUBLISHED_HEADER,
-        published=published_rows(),
-        cases=[_case(scene, names) for scene in scenes],
-        versions=content["runs"][0]["versions"] or {},
-        devices=" and ".join(sorted({str(run["device"]) for run in content["runs"]})),
-    )

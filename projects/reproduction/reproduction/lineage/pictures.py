@@ -1,4 +1,4 @@
-"""What each method of the lineage proposes and finds on a few images, beside the ground truth."""
+"""What each method of the lineage proposes and finds on a few images, next to the ground truth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pycocotools.mask as mask_util
+import torch
 from detectron2.data import MetadataCatalog
+from torchvision.ops import box_iou
 
 from mask_rcnn_ext.report.drawing.pictures import contact_sheet, draw_instances
 from mask_rcnn_ext.report.drawing.sheets import resize_picture
 from mask_rcnn_ext.report.gallery import Sample, choose_samples, draw_sample
+from mask_rcnn_ext.report.text import count_noun
 
-__all__ = ["MethodTiles", "Scene", "draw_scenes", "lineage_sheet"]
+from .results import MethodResults
+
+__all__ = ["ImagePictures", "MethodPictures", "draw_pictures", "lineage_sheet"]
 
 RGBArray = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -24,7 +28,7 @@ _MISS_COLOR, _HIT_COLOR = 2, 0  # ids: yellow, and red for a proposal that cover
 
 
 @dataclass(frozen=True)
-class MethodTiles:
+class MethodPictures:
     """What a method proposes and finds on an image: pictures, (H, W, 3) uint8, and a line each."""
 
     variant: str
@@ -35,23 +39,23 @@ class MethodTiles:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """An image: the picture of its ground truth, (H, W, 3) uint8, and those of each method."""
+class ImagePictures:
+    """An image: a picture of its ground truth, (H, W, 3) uint8, and the pictures of each method."""
 
     name: str
     truth: RGBArray = field(repr=False)
     text: str
-    methods: list[MethodTiles]
+    methods: list[MethodPictures]
 
 
-def draw_scenes(
+def draw_pictures(
     name: str,
     predictions: Mapping[str, dict[Any, list[dict[str, Any]]]],
     proposals: Mapping[str, Mapping[str, Floats]],
     wanted: int,
     *,
     score_threshold: float = 0.5,
-) -> tuple[list[Scene], list[str]]:
+) -> tuple[list[ImagePictures], list[str]]:
     """Return pictures of `wanted` images spread evenly over a data set, and what went wrong.
 
     Args:
@@ -66,22 +70,23 @@ def draw_scenes(
     for variant, results in predictions.items():
         by_variant[variant], problems = choose_samples(name, results, wanted, score_threshold)
     class_names = list(MetadataCatalog.get(name).thing_classes)
-    scenes = []
+    drawn = []
     for samples in zip(*by_variant.values(), strict=True):
         truth, _ = draw_sample(samples[0], class_names, _TILE)
-        tiles = [
-            _method_tiles(variant, sample, proposals[variant][sample.name], class_names)
+        methods = [
+            _draw_method(variant, sample, proposals[variant][sample.name], class_names)
             for variant, sample in zip(by_variant, samples, strict=True)
         ]
-        text = _count(len(samples[0].truth.classes), "object")
-        scenes.append(Scene(samples[0].name, truth, text, tiles))
-    return scenes, problems
+        text = count_noun(len(samples[0].truth.classes), "object")
+        drawn.append(ImagePictures(samples[0].name, truth, text, methods))
+    return drawn, problems
 
 
-def _method_tiles(
+def _draw_method(
     variant: str, sample: Sample, proposals: Floats, class_names: list[str]
-) -> MethodTiles:
-    hits = _ious(proposals, sample.truth.boxes) >= _HIT_IOU
+) -> MethodPictures:
+    boxes = (torch.from_numpy(np.asarray(b)) for b in (proposals, sample.truth.boxes))
+    hits = box_iou(*boxes).numpy() >= _HIT_IOU
     covers = np.asarray(hits.any(axis=1))
     order = np.argsort(covers, kind="stable")  # those that cover an object are drawn last, on top
     drawn = draw_instances(
@@ -92,29 +97,17 @@ def _method_tiles(
     )
     _, found = draw_sample(sample, class_names, _TILE)
     covered, total = int(hits.any(axis=0).sum()), len(sample.truth.classes)
-    return MethodTiles(
+    return MethodPictures(
         variant,
         drawn,
         found,
-        f"{len(proposals)} boxes cover {covered} of {_count(total, 'object')}",
-        f"{_count(len(sample.predicted.classes), 'detection')}",
+        f"{len(proposals)} boxes cover {covered} of {count_noun(total, 'object')}",
+        count_noun(len(sample.predicted.classes), "detection"),
     )
 
 
-def _ious(first: Floats, second: Floats) -> Floats:
-    """Return the IoU of boxes (N, 4) and (M, 4), XYXY, as (N, M)."""
-    if not len(first) or not len(second):
-        return np.zeros((len(first), len(second)))
-    xywh = [np.hstack([b[:, :2], b[:, 2:] - b[:, :2]]) for b in (first, second)]
-    return np.asarray(mask_util.iou(*xywh, [0] * len(second)), dtype=np.float64)
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def lineage_sheet(
-    scenes: Sequence[Scene], methods: Sequence[Mapping[str, Any]], heading: str
+    images: Sequence[ImagePictures], methods: Sequence[MethodResults], heading: str
 ) -> RGBArray:
     """Return a sheet, one image a row: ground truth, then proposals and detections in their order.
 
@@ -122,27 +115,29 @@ def lineage_sheet(
     another's network, or lies between two, is left out.
 
     Args:
-        scenes: at least one.
-        methods: of `lineage.json`.
-        heading: above all; its first line in bold.
+        images: at least one.
+        methods: the methods, in the order of the columns.
+        heading: text above the sheet; its first line is bold.
     """
-    titles, pick = ["Ground truth"], [("", "truth")]
-    shown = None
+    titles, columns = ["Ground truth"], []
+    former = None
     for method in methods:
-        if method["base"] is not None or method["variation"]:
+        if method.base is not None or method.variation:
             continue
-        if method["proposals"] != shown:
-            shown = method["proposals"]
-            stored = shown == "stored"
-            titles.append("Selective search" if stored else f"RPN of {method['name']}")
-            pick.append((method["variant"], "proposals"))
-        titles.append(method["name"])
-        pick.append((method["variant"], "found"))
+        if method.proposals != former:
+            former = method.proposals
+            stored = former == "stored"
+            titles.append("Selective search" if stored else f"RPN of {method.name}")
+            columns.append((method.variant, "proposals"))
+        titles.append(method.name)
+        columns.append((method.variant, "found"))
     tiles, texts = [], []
-    for scene in scenes:
-        by_variant = {tiles.variant: tiles for tiles in scene.methods}
-        for variant, kind in pick:
-            source = scene if kind == "truth" else by_variant[variant]
-            tiles.append(resize_picture(getattr(source, kind), _SHEET_TILE, _SHEET_TILE))
-            texts.append(scene.text if kind == "truth" else getattr(source, f"{kind}_text"))
-    return contact_sheet(tiles, texts, len(pick), heading, titles)
+    for image in images:
+        by_variant = {pictures.variant: pictures for pictures in image.methods}
+        cells = [(image.truth, image.text)]
+        for variant, kind in columns:
+            drawn = by_variant[variant]
+            cells.append((getattr(drawn, kind), getattr(drawn, f"{kind}_text")))
+        tiles += [resize_picture(tile, _SHEET_TILE, _SHEET_TILE) for tile, _ in cells]
+        texts += [text for _, text in cells]
+    return contact_sheet(tiles, texts, len(titles), heading, titles)

@@ -1,34 +1,139 @@
-"""What the lineage's runs measured: accuracy, time, and what each was made from."""
+"""`results/lineage.json`: accuracy and time of the lineage's methods, and their runs."""
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from detectron2.data import DatasetCatalog
 
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import read_json_or_none
+from mask_rcnn_ext.files import read_json_or_none, write_json
 from mask_rcnn_ext.overlap.intervals import METRICS
+from mask_rcnn_ext.report.json_records import to_json
 
+from ..run_entries import RunEntry, describe_run
 from .runs import LineageRun, Method, compare_configs, methods, proposal_sets
 
-__all__ = ["TASKS", "collect", "require_proposals"]
+__all__ = [
+    "LineageResults",
+    "MethodResults",
+    "Quartiles",
+    "Timing",
+    "collect",
+    "require_proposals",
+    "write_lineage_results",
+]
 
-TASKS = ("bbox", "segm")
+_TASKS = ("bbox", "segm")
 _DECIMALS = 4
 _METRICS = (*METRICS, "APs", "APm")  # the last two: of objects under 32 pixels, and of larger ones
-_OF_PROPOSALS = (
-    "proposals_per_image",
-    "recall",
-    "seconds_per_image",
-)  # what is read of the json beside the proposals
+# What is read of the json next to the proposals.
+_PROPOSAL_KEYS = ("proposals_per_image", "recall", "seconds_per_image")
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """The median and the lower and upper quartile of seconds."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How seconds per image were measured.
+
+    Attributes:
+        images: number of images that were timed.
+        warm_up: number of images before them.
+        threads: number of threads of torch.
+        device: "cpu", or the name of the GPU.
+        what: what the seconds are of, in words.
+    """
+
+    images: int
+    warm_up: int
+    threads: int
+    device: str
+    what: str
+
+
+@dataclass(frozen=True)
+class MethodResults:
+    """The results of a method: means over the seeds, None where there is no number.
+
+    Attributes:
+        variant: see `Method`, like name, added, base and variation.
+        config: path of the config.
+        metrics: task -> metric -> AP in 0-100; None for a task that the method does not have.
+        proposals: "stored" for selective search, or "RPN".
+        proposals_per_image: the most proposals that an image is tested with.
+        seconds_per_image: time of the network.
+        proposal_seconds_per_image: time of stored proposals.
+        train_seconds: duration of the training.
+        iterations: of the training; None for a method that is fitted to another's network.
+        images_per_batch: likewise.
+        train_images: number of images that it is trained on.
+    """
+
+    variant: str
+    name: str
+    added: str
+    base: str | None
+    variation: bool
+    config: str
+    metrics: dict[str, dict[str, float | None] | None]
+    proposals: str
+    proposals_per_image: int
+    seconds_per_image: Quartiles
+    proposal_seconds_per_image: float | None
+    train_seconds: float | None
+    iterations: int | None
+    images_per_batch: int | None
+    train_images: int
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds per image of the network and of stored proposals."""
+        return self.seconds_per_image.median + (self.proposal_seconds_per_image or 0.0)
+
+    def ap(self, task: str, metric: str = "AP") -> float | None:
+        """Return an AP; None when the method does not have the task, or the AP has no number."""
+        return (self.metrics[task] or {}).get(metric)
+
+
+@dataclass(frozen=True)
+class LineageResults:
+    """The content of `lineage.json`.
+
+    Attributes:
+        dataset: the data set that was measured on.
+        seeds: the seeds of training.
+        shared: what all configs share, see `runs.compare_configs`.
+        differing: the keys in which they differ.
+        proposals: data set -> the json next to its proposals, see `require_proposals`.
+        timing: how the time was measured.
+        methods: the methods, in the order of their papers.
+        runs: the runs.
+    """
+
+    dataset: str
+    seeds: list[int]
+    shared: dict[str, Any]
+    differing: dict[str, dict[str, Any]]
+    proposals: dict[str, dict[str, Any]]
+    timing: Timing
+    methods: list[MethodResults]
+    runs: list[RunEntry]
 
 
 def require_proposals(runs: Sequence[LineageRun]) -> dict[str, dict[str, Any]]:
-    """Return what the json beside each proposal file says: data set -> its content.
+    """Return the json next to each proposal file: data set -> content.
 
     Args:
-        runs: of one root.
+        runs: runs of one root.
 
     Raises:
         UserError: a file is missing, or is not what `tools/compute_proposals.py` writes.
@@ -38,83 +143,83 @@ def require_proposals(runs: Sequence[LineageRun]) -> dict[str, dict[str, Any]]:
     for name in proposal_sets(runs):
         path = folder / f"{name}.json"
         content = read_json_or_none(str(path))
-        if not isinstance(content, dict) or any(key not in content for key in _OF_PROPOSALS):
+        if not isinstance(content, dict) or any(key not in content for key in _PROPOSAL_KEYS):
             raise UserError(
                 f"{path}: expected what tools/compute_proposals.py says of the proposals for "
-                f"{name} ({', '.join(_OF_PROPOSALS)}); leave out --only-report to compute them"
+                f"{name} ({', '.join(_PROPOSAL_KEYS)}); leave out --only-report to compute them"
             )
         found[name] = content
     return found
 
 
 def collect(
-    runs: Sequence[LineageRun], timing: Mapping[str, Any], proposals: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the content of `lineage.json`, which is that of the page, too.
+    runs: Sequence[LineageRun],
+    timed: tuple[Timing, Mapping[str, Quartiles]],
+    proposals: dict[str, dict[str, Any]],
+) -> LineageResults:
+    """Return the results of the runs.
 
     Args:
-        runs: finished ones, as of `runs.plan`.
-        timing: of `inference.measure_seconds`, of the first seed.
-        proposals: of `require_proposals`.
+        runs: finished runs, as `runs.plan` returns them.
+        timed: what `inference.measure_seconds` returned for the first seed.
+        proposals: what `require_proposals` returned.
     """
     configs = compare_configs()
-    test = runs[0].config().DATASETS.TEST[0]
-    return {
-        "dataset": test,
-        "seeds": sorted({run.seed for run in runs}),
-        "shared": configs["shared"],
-        "differing": configs["differing"],
-        "proposals": dict(proposals),
-        "timing": {key: value for key, value in timing.items() if key != "seconds"},
-        "methods": [
-            _method(
+    timing, seconds = timed
+    return LineageResults(
+        dataset=runs[0].config().DATASETS.TEST[0],
+        seeds=sorted({run.seed for run in runs}),
+        shared=configs["shared"],
+        differing=configs["differing"],
+        proposals=proposals,
+        timing=timing,
+        methods=[
+            _average(
                 method,
                 [run for run in runs if run.variant == method.variant],
-                timing["seconds"][method.variant],
+                seconds[method.variant],
                 proposals,
             )
             for method in methods()
         ],
-        "runs": [_entry(run) for run in runs],
-    }
+        runs=[describe_run(run, _TASKS, _METRICS, inputs=run.inputs()) for run in runs],
+    )
 
 
-def _method(
+def _average(
     method: Method,
     runs: Sequence[LineageRun],
-    seconds: Mapping[str, float],
+    seconds: Quartiles,
     proposals: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return a row of the page's table: means over the seeds, None where there is no number."""
+) -> MethodResults:
+    """Return the results of a method over its runs."""
     cfg = runs[0].config()
+    entries = [describe_run(run, _TASKS, _METRICS) for run in runs]
     stored = cfg.MODEL.LOAD_PROPOSALS
     topk = cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST if stored else 0
     test = cfg.DATASETS.TEST[0]
-    return {
-        "variant": method.variant,
-        "name": method.name,
-        "added": method.added,
-        "base": method.base,
-        "variation": method.variation,
-        "config": f"configs/shapes/lineage/{method.variant}.yaml",
-        "metrics": {task: _means(runs, task) for task in TASKS},
-        "proposals": "stored" if stored else "RPN",
-        "proposals_per_image": int(topk or cfg.MODEL.RPN.POST_NMS_TOPK_TEST),
-        "seconds_per_image": {key: round(value, _DECIMALS) for key, value in seconds.items()},
-        "proposal_seconds_per_image": proposals[test]["seconds_per_image"] if stored else None,
-        "train_seconds": _mean([_info(run).get("train_seconds") for run in runs], 1),
-        "iterations": None if method.base else int(cfg.SOLVER.MAX_ITER),
-        "images_per_batch": None if method.base else int(cfg.SOLVER.IMS_PER_BATCH),
-        "train_images": sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN),
-    }
-
-
-def _means(runs: Sequence[LineageRun], task: str) -> dict[str, float | None] | None:
-    """Return the mean of each AP over the runs; None when they have no such task."""
-    found = [(run.results() or {}).get(task) for run in runs]
-    if not all(found):
-        return None
-    return {metric: _mean([(entry or {}).get(metric) for entry in found]) for metric in _METRICS}
+    return MethodResults(
+        variant=method.variant,
+        name=method.name,
+        added=method.added,
+        base=method.base,
+        variation=method.variation,
+        config=f"configs/shapes/lineage/{method.variant}.yaml",
+        metrics={
+            task: {metric: _mean([e.metrics[task][metric] for e in entries]) for metric in _METRICS}
+            if all(task in entry.metrics for entry in entries)
+            else None
+            for task in _TASKS
+        },
+        proposals="stored" if stored else "RPN",
+        proposals_per_image=int(topk or cfg.MODEL.RPN.POST_NMS_TOPK_TEST),
+        seconds_per_image=seconds,
+        proposal_seconds_per_image=proposals[test]["seconds_per_image"] if stored else None,
+        train_seconds=_mean([entry.train_seconds for entry in entries], 1),
+        iterations=None if method.base else int(cfg.SOLVER.MAX_ITER),
+        images_per_batch=None if method.base else int(cfg.SOLVER.IMS_PER_BATCH),
+        train_images=sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN),
+    )
 
 
 def _mean(values: Sequence[float | None], decimals: int = _DECIMALS) -> float | None:
@@ -122,24 +227,10 @@ def _mean(values: Sequence[float | None], decimals: int = _DECIMALS) -> float | 
     return round(statistics.fmean(known), decimals) if len(known) == len(values) else None
 
 
-def _info(run: LineageRun) -> dict[str, Any]:
-    return dict((run.results() or {})["run"])
+def write_lineage_results(path: str, results: LineageResults) -> None:
+    """Write `lineage.json`.
 
-
-def _entry(run: LineageRun) -> dict[str, Any]:
-    results, info = run.results() or {}, _info(run)
-    return {
-        "variant": run.variant,
-        "seed": run.seed,
-        "config_sha256": run.sha256(),
-        "inputs": run.inputs(),
-        "metrics": {
-            task: {metric: results[task].get(metric) for metric in _METRICS}
-            for task in TASKS
-            if task in results
-        },
-        **{
-            key: info.get(key)
-            for key in ("train_seconds", "eval_seconds", "peak_memory_mb", "device", "versions")
-        },
-    }
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_json(path, to_json(results))

@@ -1,14 +1,16 @@
-"""The lineage's numbers, ours and the papers', as rows and sentences for page and README."""
+"""The lineage's numbers, ours and the papers', as rows and sentences."""
 
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.text import shown
 
 from ..markdown import markdown_table
 from .papers import LINEAGE as PUBLISHED
 from .papers import Published
+from .results import LineageResults, MethodResults
 
 __all__ = [
     "HEADER",
@@ -47,7 +49,6 @@ _MAIN_DATA = {
 }
 _NOT_RUN = "not run"
 _METRICS = ("AP", "AP50", "AP75")
-_TIMES = "\u00d7"
 
 
 def seconds_text(seconds: float) -> str:
@@ -56,74 +57,59 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:.{decimals}f}"
 
 
-def method_rows(content: Mapping[str, Any]) -> list[list[str]]:
-    """Return the cells of `HEADER` for each method.
-
-    Args:
-        content: of `lineage.json`.
-    """
-    return [_row(method, content) for method in content["methods"]]
-
-
-def _row(method: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
-    box, mask = method["metrics"]["bbox"], method["metrics"]["segm"]
-    own = method["proposal_seconds_per_image"]
-    minutes = method["train_seconds"]
-    training = shown(None if minutes is None else minutes / 60)
-    if method["base"] is not None:
-        name = next(m["name"] for m in content["methods"] if m["variant"] == method["base"])
-        training = f"{name}'s + {training}"
-    return [
-        method["name"],
-        method["added"],
-        *(shown((box or {}).get(metric)) for metric in _METRICS),
-        "none" if mask is None else shown(mask["AP"]),
-        seconds_text(method["seconds_per_image"]["median"]),
-        "in it" if own is None else f"+ {seconds_text(own)}",
-        training,
-    ]
-
-
-def _total(method: Mapping[str, Any]) -> float:
-    return float(method["seconds_per_image"]["median"]) + float(
-        method["proposal_seconds_per_image"] or 0.0
-    )
-
-
-def sentences(content: Mapping[str, Any]) -> list[str]:
-    """Return what the numbers say, step by step: what each method takes beside the one before.
-
-    Args:
-        content: of `lineage.json`.
-    """
-    chain = [method for method in content["methods"] if method["base"] is None]
-    said = [_schedules(chain)]
-    said += [_proposals(content)] if content["dataset"] in content["proposals"] else []
-    for former, method in itertools.pairwise(chain):
-        times = [m["seconds_per_image"]["median"] for m in (former, method)]
-        text = (
-            f"{method['name']} after {former['name']}: the network takes {seconds_text(times[1])} "
-            f"s per image in place of {seconds_text(times[0])} s"
+def method_rows(results: LineageResults) -> list[list[str]]:
+    """Return the cells of `HEADER` for each method."""
+    names = {method.variant: method.name for method in results.methods}
+    rows = []
+    for method in results.methods:
+        proposals, seconds = method.proposal_seconds_per_image, method.train_seconds
+        training = shown(None if seconds is None else seconds / 60)
+        if method.base is not None:
+            training = f"{names[method.base]}'s + {training}"
+        rows.append(
+            [
+                method.name,
+                method.added,
+                *(shown(method.ap("bbox", metric)) for metric in _METRICS),
+                "none" if method.metrics["segm"] is None else shown(method.ap("segm")),
+                seconds_text(method.seconds_per_image.median),
+                "in it" if proposals is None else f"+ {seconds_text(proposals)}",
+                training,
+            ]
         )
-        if former["proposal_seconds_per_image"] is not None:
-            ends = [seconds_text(_total(m)) for m in (former, method)]
-            text += f" ({ends[1]} s in place of {ends[0]} s with proposals)"
-        aps = [(m["metrics"]["bbox"] or {}).get("AP") for m in (former, method)]
-        if None not in aps:
-            text += f", box AP is {shown(aps[1])} in place of {shown(aps[0])}"
-            text += _by_size(former, method)
-        if method["metrics"]["segm"] and not former["metrics"]["segm"]:
-            text += f", and there is a mask AP, {shown(method['metrics']['segm']['AP'])}"
-        said.append(text + ".")
-    return said
+    return rows
 
 
-def _schedules(chain: Iterable[Mapping[str, Any]]) -> str:
-    """Return how long the methods of a chain were trained, said once for those that are alike."""
-    names: dict[tuple[int, int], list[str]] = {}
+def sentences(results: LineageResults) -> list[str]:
+    """Return what the numbers say, step by step: how each method compares with the one before."""
+    chain = [method for method in results.methods if method.base is None]
+    texts = [_describe_schedules(chain)]
+    texts += [_describe_proposals(results)] if results.dataset in results.proposals else []
+    return texts + [_describe_step(*pair) for pair in itertools.pairwise(chain)]
+
+
+def _describe_step(former: MethodResults, method: MethodResults) -> str:
+    before, now = (seconds_text(m.seconds_per_image.median) for m in (former, method))
+    text = (
+        f"{method.name} after {former.name}: the network takes {now} s per image in place of "
+        f"{before} s"
+    )
+    if former.proposal_seconds_per_image is not None:
+        before, now = (seconds_text(m.total_seconds) for m in (former, method))
+        text += f" ({now} s in place of {before} s with proposals)"
+    if former.ap("bbox") is not None and method.ap("bbox") is not None:
+        text += f", box AP is {shown(method.ap('bbox'))} in place of {shown(former.ap('bbox'))}"
+        text += _describe_sizes(former, method)
+    if method.metrics["segm"] and not former.metrics["segm"]:
+        text += f", and there is a mask AP, {shown(method.ap('segm'))}"
+    return text + "."
+
+
+def _describe_schedules(chain: Iterable[MethodResults]) -> str:
+    """Return how long the methods were trained, in one phrase for those that are alike."""
+    names: dict[tuple[int | None, int | None], list[str]] = {}
     for method in chain:
-        schedule = (method["iterations"], method["images_per_batch"])
-        names.setdefault(schedule, []).append(method["name"])
+        names.setdefault((method.iterations, method.images_per_batch), []).append(method.name)
     each = (
         f"{iterations:,} iterations of {images} images"
         + ("" if len(names) == 1 else f" ({', '.join(own)})")
@@ -132,21 +118,20 @@ def _schedules(chain: Iterable[Mapping[str, Any]]) -> str:
     return f"Each network is trained for {'; '.join(each)}."
 
 
-def _by_size(former: Mapping[str, Any], method: Mapping[str, Any]) -> str:
+def _describe_sizes(former: MethodResults, method: MethodResults) -> str:
     """Return the box APs of small and of larger objects, nothing where there are none."""
-    boxes = [m["metrics"]["bbox"] for m in (former, method)]
-    said = []
+    texts = []
     for key, what in (("APs", "under 32 pixels"), ("APm", "larger")):
-        before, now = (box.get(key) for box in boxes)
-        if None in (before, now):
+        before, now = (m.ap("bbox", key) for m in (former, method))
+        if before is None or now is None:
             return ""
-        said.append(f"{what} {shown(now)} in place of {shown(before)}")
-    return f" ({'; '.join(said)})"
+        texts.append(f"{what} {shown(now)} in place of {shown(before)}")
+    return f" ({'; '.join(texts)})"
 
 
-def _proposals(content: Mapping[str, Any]) -> str:
-    found = content["proposals"][content["dataset"]]
-    read = next(m["proposals_per_image"] for m in content["methods"] if m["proposals"] == "stored")
+def _describe_proposals(results: LineageResults) -> str:
+    found = results.proposals[results.dataset]
+    read = next(m.proposals_per_image for m in results.methods if m.proposals == "stored")
     text = (
         f"Selective search takes {seconds_text(found['seconds_per_image'])} s per image and gives "
         f"{found['proposals_per_image']:.0f} boxes, of which at most {read} are used"
@@ -156,47 +141,42 @@ def _proposals(content: Mapping[str, Any]) -> str:
     return text + "."
 
 
-def differences(content: Mapping[str, Any]) -> list[str]:
-    """Return what differs between our runs and the papers', in sentences.
-
-    Args:
-        content: of `lineage.json`.
-    """
-    shared, seeds = content["shared"], content["seeds"]
-    images = content["methods"][0]["train_images"]
-    stored = next((m for m in content["methods"] if m["proposals"] == "stored"), None)
-    own = next((m for m in content["methods"] if m["proposals"] != "stored"), None)
+def differences(results: LineageResults) -> list[str]:
+    """Return what differs between our runs and the papers', in sentences."""
+    shared, timing = results.shared, results.timing
+    channels = "\u00d7".join(map(str, shared["channels"]))
+    images = results.methods[0].train_images
+    stored = next((m for m in results.methods if m.proposals == "stored"), None)
+    own = next((m for m in results.methods if m.proposals != "stored"), None)
     parts = [
-        f"Data: {images:,} drawn images of {shared['image_size']} pixels with five kinds of shape; "
-        "the papers': thousands of photos of PASCAL VOC, 20 classes, or a hundred thousand of "
-        "COCO, 80 classes. The APs are of different tasks and are not to be compared with theirs.",
-        "Metric: AP is COCO's, over IoU 0.5 to 0.95; the mAP of PASCAL VOC is at IoU 0.5, as AP50 "
-        "is, by an interpolation of its own.",
-        "Start: all of ours are trained from scratch; the papers' networks had been trained to "
+        f"Data: ours are {images:,} drawn images of {shared['image_size']} pixels with five kinds "
+        "of shape. The papers' are thousands of photos of PASCAL VOC with 20 classes, or a hundred "
+        "thousand of COCO with 80 classes. So our APs cannot be compared with theirs.",
+        "Metric: AP is COCO's, over IoU 0.5 to 0.95. The mAP of PASCAL VOC is at IoU 0.5, like "
+        "AP50, but interpolates in another way.",
+        "Start: all of ours are trained from scratch. The papers' networks had been trained to "
         "classify the 1.2 million images of ImageNet.",
-        f"Network: the same small ResNet ({_TIMES.join(map(str, shared['channels']))} channels, no "
-        "feature pyramid) in all of ours, so that the method alone changes; the papers' went from "
+        f"Network: all of ours have the same small ResNet ({channels} channels, no feature "
+        "pyramid), so that only the method changes. The papers went from "
         "AlexNet over VGG-16 to ResNet as they went from one method to the next.",
     ]
     if stored and own:
         parts.append(
-            f"Proposals: at most {stored['proposals_per_image']} of selective search (its quality "
-            f"mode) and {own['proposals_per_image']} of the RPN per test image; the papers' about "
+            f"Proposals: a test image has at most {stored.proposals_per_image} of selective search "
+            f"(its quality mode) and {own.proposals_per_image} of the RPN. The papers have about "
             "2000 (fast mode) and 300."
         )
     parts += [
-        "Training: Faster R-CNN is trained jointly with its RPN; its paper's numbers are of "
-        "training in four steps. How many iterations each method had is in the table: they are "
-        "chosen for minutes, not for convergence.",
-        f"Time: the networks' is measured on {content['timing']['device']} with "
-        f"{content['timing']['threads']} thread(s), of an image that is read already; selective "
-        "search's is the processor time of one core, reading included. The papers' are of their "
-        "GPUs, and selective search is theirs in another implementation. What carries over is "
-        "which part costs most.",
-        "Chance: one training of each method; a difference of an AP or two may be that of another "
-        "seed."
-        if len(seeds) == 1
-        else f"Chance: means over {len(seeds)} trainings of each method.",
+        "Training: Faster R-CNN is trained jointly with its RPN. Its paper's numbers are from "
+        "training in four steps. The table says how many iterations each method had: as many as "
+        "take minutes, not as many as it needs to converge.",
+        f"Time: the networks are timed on {timing.device} with {timing.threads} thread(s), on "
+        "images that are read already. The time of selective search is the processor time of one "
+        "core, with reading. The papers' times are of their GPUs and of another implementation of "
+        "selective search. What carries over is which part costs most.",
+        "Chance: there is one training of each method; another seed may change an AP by 1 or 2."
+        if len(results.seeds) == 1
+        else f"Chance: the numbers are means over {len(results.seeds)} trainings of each method.",
     ]
     return parts
 
@@ -205,10 +185,11 @@ def lineage_summary(content: Mapping[str, Any]) -> str:
     """Return the README's table of our numbers, and what they say.
 
     Args:
-        content: of `lineage.json`.
+        content: the json of `lineage.json`.
     """
-    table = markdown_table(HEADER, method_rows(content), words=2)
-    return "\n".join([table, *(f"- {sentence}" for sentence in sentences(content)), ""])
+    results = from_json(LineageResults, content)
+    table = markdown_table(HEADER, method_rows(results), words=2)
+    return "\n".join([table, *(f"- {sentence}" for sentence in sentences(results)), ""])
 
 
 def published_rows(rows: Iterable[Published] = PUBLISHED) -> list[list[str]]:
