@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError, nearest
+from ..layers.rle import compress, read_runs
 
 __all__ = [
     "BoxedDetections",
@@ -27,7 +27,6 @@ __all__ = [
     "load_boxed_results",
     "load_results",
     "load_truth",
-    "rle_runs",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -174,8 +173,7 @@ def as_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
             raise UserError(
                 "expected polygons, lists of x, y, x, y, ... in pixels, of three points or more"
             )
-        rle: dict[str, Any] = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-        return rle
+        return compress(segmentation, height, width)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
         raise UserError("expected a mask, polygons or an RLE with size and counts, got neither")
     size, counts = segmentation["size"], segmentation["counts"]
@@ -183,44 +181,11 @@ def as_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
         raise UserError(f"the mask is of size {size}, the image is [{height}, {width}] (H, W)")
     if not isinstance(counts, list | str | bytes):
         raise UserError(f"expected the mask's counts as a text or a list, got {_kind(counts)}")
-    runs = counts if isinstance(counts, list) else rle_runs(counts)
-    # pycocotools' loops need not end on runs that do not fill the mask, as parts of pixels do not.
-    whole = all(isinstance(run, int) and run >= 0 for run in runs)
-    if not whole or sum(runs) != height * width:
-        raise UserError(f"the mask's runs do not fill its {height} x {width} pixels")
-    if isinstance(counts, list):
-        rle = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-        return rle
-    return {
-        "size": [height, width],
-        "counts": counts.encode() if isinstance(counts, str) else counts,
-    }
-
-
-def rle_runs(counts: str | bytes) -> list[int]:
-    """Return the run lengths of COCO's compressed counts; [-1] where they are cut off.
-
-    Six bits a character, from "0": five of the value and one that says that more follow; from the
-    fourth run on, the value is the difference from the run before the last.
-    """
-    raw = np.frombuffer(
-        counts.encode("utf-8", "replace") if isinstance(counts, str) else counts, np.uint8
-    )
-    codes = raw.astype(np.int64) - 48
-    last = codes & 32 == 0
-    if not len(codes) or not last[-1] or codes.min() < 0 or codes.max() > 63:
-        return [] if not len(codes) else [-1]
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if (ends - starts).max() > 6:  # more than 32 bits
-        return [-1]
-    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    values = np.add.reduceat((codes & 31) << (5 * place), starts)
-    values -= np.where(codes[ends] & 16, np.int64(1) << (5 * (ends - starts + 1)), 0)
-    for parity in (1, 2):  # of the runs after the first, each second one is a chain of differences
-        values[parity::2] = np.cumsum(values[parity::2])
-    runs: list[int] = values.tolist()
-    return runs
+    try:
+        read_runs(counts, height * width)
+    except ValueError as error:
+        raise UserError(f"the mask's runs do not fill its {height} x {width} pixels") from error
+    return compress(segmentation, height, width)
 
 
 def _require_masks(truth: COCO, name: str) -> None:

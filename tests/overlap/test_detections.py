@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 from pycocotools import mask as mask_util
-from reference.overlap import coco_of, dataset_of, rle, text_rle
+from reference.overlap import coco_of, dataset_of, text_rle
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.overlap.comparison import load_results, load_truth, measure
-from mask_rcnn_ext.overlap.detections import as_rle, rle_runs
+from mask_rcnn_ext.overlap.detections import as_rle
 
 HEIGHT, WIDTH = 48, 64
 
@@ -167,19 +167,6 @@ def test_a_broken_box_is_named(tmp_path, box):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"truth\.json: annotation 2: expected a bbox"):
         load_truth(path)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_runs_are_those_that_pycocotools_wrote(seed):
-    rng = np.random.default_rng(seed)
-    mask = rng.random((37, 53)) < rng.random() ** 3
-    flat = mask.ravel(order="F").astype(int)
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
-    expected = [0, *runs] if flat[0] else runs
-    assert rle_runs(rle(mask)["counts"]) == expected
-    large = mask_util.frPyObjects({"size": [5000, 5000], "counts": [24_000_000, 7, 999_993]}, 1, 1)
-    assert rle_runs(large["counts"]) == [24_000_000, 7, 999_993]
 
 
 def test_a_broken_code_never_reaches_the_decoder():
