@@ -1,6 +1,8 @@
 """Files that appear whole or not at all."""
 
 import errno
+import json
+import math
 import os
 import resource
 import signal
@@ -8,10 +10,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 
+import numpy as np
 import pytest
+import torch
 
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import atomic_open, require_writable
+from mask_rcnn_ext.files import atomic_open, make_jsonable, require_writable, write_json
 
 
 @pytest.mark.parametrize(("mode", "content"), [("wb", b"\r\n\xff"), ("w", "Größe")])
@@ -153,3 +157,14 @@ def test_require_writable_names_the_folder_and_the_reason(tmp_path, monkeypatch)
     monkeypatch.setattr("tempfile.TemporaryFile", denied)
     with pytest.raises(UserError, match=r"Permission denied\. Give another folder, or mend its"):
         require_writable(tmp_path)
+
+
+def test_json_has_no_number_that_is_not_finite(tmp_path):
+    content = {"a": [math.inf, 1.23456, (math.nan,)], "b": np.float32(0.5), "c": np.int64(3)}
+    content |= {"d": np.array([1.0, np.nan]), "e": torch.tensor(2.0), "f": None, "g": "x"}
+    expected = {"a": [None, 1.23456, [None]], "b": 0.5, "c": 3, "d": [1, None], "e": 2}
+    expected |= {"f": None, "g": "x"}
+    assert make_jsonable(content) == expected
+    assert make_jsonable(content, 2) == {**expected, "a": [None, 1.23, [None]]}
+    write_json(tmp_path / "new" / "file.json", content)
+    assert json.loads((tmp_path / "new" / "file.json").read_text()) == expected

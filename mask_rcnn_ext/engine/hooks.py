@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import resource
@@ -19,7 +18,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from ..data.loader import seed_everything, stream_seed
-from ..files import atomic_open
+from ..files import write_json
 
 __all__ = ["RunRecord", "StepSeed", "earlier_train_seconds", "peak_memory_mb", "write_results"]
 
@@ -130,14 +129,6 @@ def _detectron2_version() -> str:
         return str(detectron2_version)
 
 
-def _plain(results: Any) -> Any:
-    """Copy nested results with plain floats; NaN and infinity, which JSON lacks, become None."""
-    if isinstance(results, Mapping):
-        return {str(key): _plain(value) for key, value in results.items()}
-    value = float(results)
-    return value if math.isfinite(value) else None
-
-
 def write_results(
     cfg: CfgNode,
     results: Mapping[str, Any],
@@ -174,7 +165,5 @@ def write_results(
         },
     }
     path = os.path.join(cfg.OUTPUT_DIR, "results.json")
-    with atomic_open(path, "w") as f:
-        json.dump({**_plain(results), "run": run}, f, indent=2, allow_nan=False)
-        f.write("\n")
+    write_json(path, {**results, "run": run})
     return path

@@ -1,7 +1,6 @@
 """The overlap metrics as a detectron2 evaluator, beside COCO's."""
 
 import itertools
-import json
 import logging
 import math
 import os
@@ -19,7 +18,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from ..errors import UserError
-from ..files import atomic_open
+from ..files import write_json
 from ..overlap.comparison import METRICS, compare, load_results, load_truth, measure, summarize
 from ..overlap.detections import Detection, Detections, as_rle
 
@@ -135,10 +134,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         else:
             logger.info("Overlap metrics of %s:\n%s", self._dataset_name, _table(numbers))
         if self._output_dir is not None:
-            path = os.path.join(self._output_dir, "fcis_comparison.json")
-            with atomic_open(path, "w") as file:
-                json.dump(_plain(content), file, indent=1, allow_nan=False)
-                file.write("\n")
+            write_json(os.path.join(self._output_dir, "fcis_comparison.json"), content)
         return results
 
 
@@ -165,10 +161,3 @@ def _comparison_table(compared: dict[str, dict[str, float]]) -> str:
 
 def _text(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
-
-
-def _plain(content: Any) -> Any:
-    """Copy nested results; NaN, which JSON lacks, becomes None."""
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    return None if isinstance(content, float) and math.isnan(content) else content

@@ -1,7 +1,5 @@
 """The comparison of two models on overlapping instances: a page, its json, a sheet of pictures."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.ticker import MaxNLocator
 
-from ..files import atomic_open
+from ..files import atomic_open, make_jsonable, write_json
 from ..overlap.comparison import METRICS
 from ..overlap.matching import LEVELS
 from .charts import Tick
@@ -19,7 +17,7 @@ from .comparison_pictures import Drawn, cases_sheet
 from .drawing.pictures import jpeg_url, save_png
 from .text import reading, shown
 
-__all__ = ["level_chart", "shown", "without_nan", "write_comparison"]
+__all__ = ["level_chart", "shown", "write_comparison"]
 
 _PAGE_BYTES = 6_000_000  # of base64 pictures
 _SHEET_CASES = 6  # on the sheet, the picture for a README; the page has all
@@ -33,15 +31,6 @@ _TASK_TITLES = {
     "overlap_same": "Mask AP by overlap with another object of the same class",
     "errors": "Errors where objects meet; lower is better",
 }
-
-
-def without_nan(value: Any) -> Any:
-    """Return `value` with None for every number that is not finite: JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_comparison(
@@ -65,11 +54,9 @@ def write_comparison(
     Raises:
         UserError: a file cannot be written.
     """
-    folder, content = Path(folder), without_nan(content)
+    folder, content = Path(folder), make_jsonable(content)
     page = _render(content, drawn)
-    with atomic_open(folder / "comparison.json", "w") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
+    write_json(folder / "comparison.json", content)
     written = [folder / "comparison.json", folder / "comparison.html"]
     with atomic_open(written[1], "w") as file:
         file.write(page)

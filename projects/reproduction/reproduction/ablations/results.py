@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import atomic_open
+from mask_rcnn_ext.files import make_jsonable, write_json
 from mask_rcnn_ext.overlap.intervals import (
     METRICS,
     ImageTable,
@@ -44,6 +44,7 @@ NO_PREDICTIONS = "no interval: the runs' predictions are gone"
 NOT_RUN = "not run"
 
 LEVEL, DRAWS, BOOTSTRAP_SEED = 0.95, 1000, 0
+_DECIMALS = 3  # of AP points
 _RUN_METRICS = (*METRICS, "APs")
 # What the page reads of each entry of the file.
 _ENTRY_KEYS: dict[str, set[str]] = {
@@ -191,12 +192,15 @@ def _row(
     if not seeds:
         return row
     differences = {m: [_difference(runs, comparison, seed, m) for seed in seeds] for m in METRICS}
-    means = {metric: _rounded(float(np.mean(found))) for metric, found in differences.items()}
+    means = {
+        metric: make_jsonable(np.mean(found), _DECIMALS) for metric, found in differences.items()
+    }
     row["method"], bounds = _interval(comparison, differences, means, row, tables, old)
-    row["ours"] = {
-        metric: {"difference": means[metric], "low": _rounded(low), "high": _rounded(high)}
+    ours = {
+        metric: {"difference": means[metric], "low": low, "high": high}
         for metric, (low, high) in zip(METRICS, bounds, strict=True)
     }
+    row["ours"] = make_jsonable(ours, _DECIMALS)
     return row
 
 
@@ -208,11 +212,6 @@ def _difference(
         for variant in (comparison.of, comparison.minus)
     )
     return math.nan if of is None or minus is None else float(of) - float(minus)
-
-
-def _rounded(value: float | None) -> float | None:
-    """Return `value` with three decimals; JSON has no NaN."""
-    return None if value is None or not math.isfinite(value) else round(value, 3)
 
 
 def _interval(
@@ -274,7 +273,5 @@ def write_ablation_results(
         UserError: `path` holds something else, or cannot be written.
     """
     content = collect(root, paper, read_results(path))
-    with atomic_open(path, "w") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
+    write_json(path, content)
     return content

@@ -1,6 +1,5 @@
 """What the comparison's runs measured: every metric over seeds, the lattice check, the answers."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
-from mask_rcnn_ext.files import atomic_open
+from mask_rcnn_ext.files import make_jsonable, write_json
 from mask_rcnn_ext.overlap.bootstrap import percentile_interval
 from mask_rcnn_ext.overlap.comparison import (
     Detections,
@@ -174,8 +173,8 @@ def collect(runs: Sequence[ComparisonRun], measured: Measured) -> dict[str, Any]
         "runs": [_entry(run) for run in runs],
     }
     _add_ratios(content["answers"], pooled)
-    plain: dict[str, Any] = _rounded(content)
-    return plain
+    rounded: dict[str, Any] = make_jsonable(content, _DECIMALS)
+    return rounded
 
 
 def _told(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,17 +276,6 @@ def _entry(run: ComparisonRun) -> dict[str, Any]:
     }
 
 
-def _rounded(value: Any) -> Any:
-    """Return nested content with few decimals; JSON has no NaN and no infinity: None."""
-    if isinstance(value, Mapping):
-        return {key: _rounded(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(entry) for entry in value]
-    if isinstance(value, float):
-        return round(value, _DECIMALS) if math.isfinite(value) else None
-    return value
-
-
 def result_files(runs: Sequence[ComparisonRun]) -> list[list[str]]:
     """Return the paths of each model's result files, in the order of `MODELS`."""
     return [[str(run.predictions) for run in runs if run.variant == v] for v in MODELS]
@@ -299,6 +287,4 @@ def write_comparison_results(path: str | Path, content: Mapping[str, Any]) -> No
     Raises:
         UserError: it cannot be written.
     """
-    with atomic_open(path, "w") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
+    write_json(path, content)
