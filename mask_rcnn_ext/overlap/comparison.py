@@ -18,11 +18,12 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 
 from ..errors import UserError
-from .bootstrap import APTable, draw_weights, percentile_interval, weighted_mean
+from .average_precision import APTable
 from .detections import Detection, Detections, load_results, load_truth
 from .geometry import ImageErrors, seams
 from .image_instances import MAX_DETECTIONS
 from .image_metrics import ImageRecord, Job, measure_image
+from .intervals import compute_percentile_interval, compute_weighted_mean, draw_weights
 from .metrics import AP_TASKS, COUNTS, METRICS, RATIOS, Metric
 
 __all__ = [
@@ -174,7 +175,7 @@ def difference_entry(first: Floats, second: Floats) -> dict[str, float]:
         second: (1 + D,), of the second.
     """
     difference = first - second
-    low, high = percentile_interval(difference[1:])
+    low, high = compute_percentile_interval(difference[1:])
     return {
         "a": float(first[0]),
         "b": float(second[0]),
@@ -190,7 +191,9 @@ def weighted_values(
     """Return (D,) of each of `METRICS` for the images taken as the (D, I) weights say."""
     tables = {name: _table(records, name) for name in AP_TASKS}
     with ThreadPoolExecutor(max(1, threads)) as pool:  # NumPy's sums run beside one another
-        found = dict(zip(tables, pool.map(lambda t: t.ap(weights), tables.values()), strict=True))
+        found = dict(
+            zip(tables, pool.map(lambda t: t.compute_ap(weights), tables.values()), strict=True)
+        )
     values: dict[str, Floats] = {}
     for name, columns in AP_TASKS.items():
         values |= {column: found[name][:, i] for i, column in enumerate(columns)}
@@ -198,7 +201,7 @@ def weighted_values(
         values[f"{task}/AP_drop"] = values[f"{task}/AP_none"] - values[f"{task}/AP_heavy"]
     for name, scale in RATIOS.items():
         pairs = np.array([record.sums.get(name, (0.0, 0)) for record in records]).reshape(-1, 2)
-        values[name] = scale * weighted_mean(pairs[:, 0], pairs[:, 1], weights)
+        values[name] = scale * compute_weighted_mean(pairs[:, 0], pairs[:, 1], weights)
     return {name: values[name] for name in METRICS}
 
 
@@ -212,6 +215,7 @@ def _table(records: Sequence[ImageRecord], name: str) -> APTable:
             objects.setdefault(category, np.zeros(len(records), dtype=np.int32))[index] = number
     sizes = [len(record.scores) for record in records]
     return APTable(
+        num_images=len(records),
         classes=np.concatenate([r.classes for r in records]),
         scores=np.concatenate([r.scores for r in records]),
         images=np.repeat(np.arange(len(records)), sizes),

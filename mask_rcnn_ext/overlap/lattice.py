@@ -57,10 +57,10 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools.coco import COCO
 
-from .bootstrap import draw_weights, percentile_interval, weighted_mean
 from .detections import BoxedDetections, load_boxed_results
 from .errors import measure_errors
 from .image_instances import MAX_DETECTIONS, make_scene
+from .intervals import compute_percentile_interval, compute_weighted_mean, draw_weights
 
 __all__ = [
     "BoxedDetections",
@@ -281,8 +281,8 @@ def summarize_lattice(
             ("density_ratio", sums["dense_on"], sums["dense_off"]),
         ):
             with np.errstate(divide="ignore", invalid="ignore"):
-                values = weighted_mean(over, under, weights)
-                low, high = percentile_interval(values[1:])
+                values = compute_weighted_mean(over, under, weights)
+                low, high = compute_percentile_interval(values[1:])
             ends = {"value": float(values[0]), "low": low, "high": high}
             summary[prefix + name] = {
                 key: value if math.isfinite(value) else None for key, value in ends.items()

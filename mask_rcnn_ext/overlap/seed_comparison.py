@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .bootstrap import draw_weights
 from .comparison import METRICS, difference_entry, weighted_values
 from .image_metrics import ImageRecord
+from .intervals import draw_weights
 
 __all__ = ["SeedComparison", "compare_seeds", "method"]
 

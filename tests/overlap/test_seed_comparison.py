@@ -7,7 +7,6 @@ import pytest
 from comparison_cases import cut, detections, scene, write_pair
 
 from mask_rcnn_ext.overlap import seed_comparison as seeds
-from mask_rcnn_ext.overlap.bootstrap import draw_weights
 from mask_rcnn_ext.overlap.comparison import (
     METRICS,
     compare,
@@ -16,6 +15,7 @@ from mask_rcnn_ext.overlap.comparison import (
     measure,
     summarize,
 )
+from mask_rcnn_ext.overlap.intervals import draw_weights
 from mask_rcnn_ext.overlap.seed_comparison import compare_seeds
 
 SEAMS, HEAVY = "errors/seam_share", "overlap/AP_heavy"

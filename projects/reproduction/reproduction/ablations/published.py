@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from mask_rcnn_ext.overlap.intervals import METRICS
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 
 from .tables import Comparison
 
@@ -46,7 +46,7 @@ def published_difference(comparison: Comparison, paper: Sequence[PaperRow]) -> d
     of, minus = (
         {
             m: row.published[key]
-            for m in METRICS
+            for m in AP_METRICS
             if (key := f"{comparison.task}/{m}") in row.published
         }
         for row in sides
@@ -56,5 +56,5 @@ def published_difference(comparison: Comparison, paper: Sequence[PaperRow]) -> d
         "split": sides[0].split,
         "of": {"name": names[0], **of},
         "minus": {"name": names[1], **minus},
-        "difference": {m: round(of[m] - minus[m], 1) for m in METRICS if m in of and m in minus},
+        "difference": {m: round(of[m] - minus[m], 1) for m in AP_METRICS if m in of and m in minus},
     }

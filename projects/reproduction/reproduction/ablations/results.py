@@ -13,13 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import make_jsonable, write_json
-from mask_rcnn_ext.overlap.intervals import (
-    METRICS,
-    ImageTable,
-    image_table,
-    paired_bootstrap,
-    t_interval,
-)
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS, APTable, read_ap_table
+from mask_rcnn_ext.overlap.intervals import bootstrap_ap_difference, compute_t_interval
 
 from .published import PaperRow, published_difference
 from .runs import AblationRun, config_hash
@@ -45,14 +40,14 @@ NOT_RUN = "not run"
 
 LEVEL, DRAWS, BOOTSTRAP_SEED = 0.95, 1000, 0
 _DECIMALS = 3  # of AP points
-_RUN_METRICS = (*METRICS, "APs")
+_RUN_METRICS = (*AP_METRICS, "APs")
 # What the page reads of each entry of the file.
 _ENTRY_KEYS: dict[str, set[str]] = {
     "variants": {"name", "label", "config", "train", "val", "image_size", "iterations"},
     "rows": {"name", "table", "label", "task", "note", "paper", "seeds", "method", "ours"},
     "runs": {"variant", "seed", "config_sha256", "metrics", "train_seconds", "eval_seconds"},
 }
-_Tables = Callable[[str, int, str], ImageTable | None]  # of variant, seed, task
+_Tables = Callable[[str, int, str], APTable | None]  # of variant, seed, task
 
 
 def collect(
@@ -70,11 +65,11 @@ def collect(
     earlier = earlier or {}
     runs = _all_runs(Path(root), earlier)
     old_rows = {row["name"]: row for row in earlier.get("rows", ())}
-    cache: dict[tuple[str, int, str], ImageTable | None] = {}
+    cache: dict[tuple[str, int, str], APTable | None] = {}
 
-    def tables(variant: str, seed: int, task: str) -> ImageTable | None:
+    def tables(variant: str, seed: int, task: str) -> APTable | None:
         if (key := (variant, seed, task)) not in cache:
-            cache[key] = _image_table(AblationRun.under(root, variant, seed), task, runs)
+            cache[key] = _ap_table(AblationRun.under(root, variant, seed), task, runs)
         return cache[key]
 
     return {
@@ -145,17 +140,17 @@ def _describe(variant: str) -> dict[str, Any]:
     }
 
 
-def _image_table(
+def _ap_table(
     run: AblationRun, task: str, runs: Mapping[tuple[str, int], dict[str, Any]]
-) -> ImageTable | None:
+) -> APTable | None:
     """Return the run's table; None when its predictions are not there or not those of its AP."""
     name = run.config().DATASETS.TEST[0]
     predictions = run.folder / "inference" / name / "coco_instances_results.json"
     if run.state() != "done" or not predictions.is_file():
         return None
-    table = image_table(_annotations(name), predictions, task)
+    table = read_ap_table(_annotations(name), predictions, task)
     measured = runs[run.variant, run.seed]["metrics"][task]["AP"]
-    if measured is None or abs(table.ap()[0] - measured) > 0.01:
+    if measured is None or abs(table.compute_ap()[0, 0] - measured) > 0.01:
         logger.warning("%s: its %s AP is not that of its predictions", run.title, task)
         return None
     return table
@@ -191,14 +186,16 @@ def _row(
     }
     if not seeds:
         return row
-    differences = {m: [_difference(runs, comparison, seed, m) for seed in seeds] for m in METRICS}
+    differences = {
+        m: [_difference(runs, comparison, seed, m) for seed in seeds] for m in AP_METRICS
+    }
     means = {
         metric: make_jsonable(np.mean(found), _DECIMALS) for metric, found in differences.items()
     }
     row["method"], bounds = _interval(comparison, differences, means, row, tables, old)
     ours = {
         metric: {"difference": means[metric], "low": low, "high": high}
-        for metric, (low, high) in zip(METRICS, bounds, strict=True)
+        for metric, (low, high) in zip(AP_METRICS, bounds, strict=True)
     }
     row["ours"] = make_jsonable(ours, _DECIMALS)
     return row
@@ -222,19 +219,19 @@ def _interval(
     tables: _Tables,
     old: Mapping[str, Any] | None,
 ) -> tuple[str, Sequence[tuple[float | None, float | None]]]:
-    """Return how the interval was had, and (low, high) of each of `METRICS`."""
+    """Return how the interval was had, and (low, high) of each of `AP_METRICS`."""
     seeds: list[int] = row["seeds"]
     if len(seeds) > 1:
-        return STUDENT_T, [t_interval(differences[metric], LEVEL) for metric in METRICS]
+        return STUDENT_T, [compute_t_interval(differences[metric], LEVEL) for metric in AP_METRICS]
     if old and old["method"] == BOOTSTRAP and old["seeds"] == seeds:
         kept = old["ours"]
-        if all(kept[metric]["difference"] == means[metric] for metric in METRICS):
-            return BOOTSTRAP, [(kept[metric]["low"], kept[metric]["high"]) for metric in METRICS]
+        if all(kept[metric]["difference"] == means[metric] for metric in AP_METRICS):
+            return BOOTSTRAP, [(kept[metric]["low"], kept[metric]["high"]) for metric in AP_METRICS]
     of, minus = (tables(v, seeds[0], comparison.task) for v in (comparison.of, comparison.minus))
     if of is None or minus is None:
-        return NO_PREDICTIONS, [(None, None)] * len(METRICS)
-    bounds = paired_bootstrap(of, minus, draws=DRAWS, seed=BOOTSTRAP_SEED, level=LEVEL)
-    return BOOTSTRAP, bounds.tolist()
+        return NO_PREDICTIONS, [(None, None)] * len(AP_METRICS)
+    bounds = bootstrap_ap_difference(of, minus, draws=DRAWS, seed=BOOTSTRAP_SEED, level=LEVEL)
+    return BOOTSTRAP, bounds
 
 
 def read_results(path: str | Path) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
 from mask_rcnn_ext.files import make_jsonable, write_json
-from mask_rcnn_ext.overlap.bootstrap import percentile_interval
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.overlap.comparison import (
     Detections,
     ImageRecord,
@@ -23,7 +23,7 @@ from mask_rcnn_ext.overlap.comparison import (
     measure,
     summarize,
 )
-from mask_rcnn_ext.overlap.intervals import METRICS as AP_METRICS
+from mask_rcnn_ext.overlap.intervals import compute_percentile_interval
 from mask_rcnn_ext.overlap.lattice import (
     LatticeRecord,
     lattice_records,
@@ -199,7 +199,7 @@ def _ratio(values: Floats) -> dict[str, Any]:
     """Return {"value", "low", "high", "excludes_one"} of (1 + D,), the number and the draws."""
     # A draw in which the first model has none is above every other. Percentiles interpolate, which
     # infinity does not allow.
-    ends = percentile_interval(np.nan_to_num(values[1:], nan=np.nan, posinf=_ENDLESS))
+    ends = compute_percentile_interval(np.nan_to_num(values[1:], nan=np.nan, posinf=_ENDLESS))
     low, high = (end if not end >= _ENDLESS / 1e6 else math.inf for end in ends)
     known = not math.isnan(low)
     return {

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json
-from mask_rcnn_ext.overlap.intervals import METRICS
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 
 from .runs import LineageRun, Method, compare_configs, methods, proposal_sets
 
@@ -16,7 +16,11 @@ __all__ = ["TASKS", "collect", "require_proposals"]
 
 TASKS = ("bbox", "segm")
 _DECIMALS = 4
-_METRICS = (*METRICS, "APs", "APm")  # the last two: of objects under 32 pixels, and of larger ones
+_METRICS = (
+    *AP_METRICS,
+    "APs",
+    "APm",
+)  # the last two: of objects under 32 pixels, and of larger ones
 _OF_PROPOSALS = (
     "proposals_per_image",
     "recall",
