@@ -19,16 +19,17 @@ from tqdm import tqdm
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import find_truth, require_dataset
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.files import require_writable
+from mask_rcnn_ext.files import make_jsonable, require_writable
 from mask_rcnn_ext.overlap.comparison import (
     METRICS,
     Detections,
     ImageRecord,
     compare,
+    compute_metrics,
+    describe_intervals,
     load_results,
     load_truth,
     measure,
-    summarize,
 )
 from mask_rcnn_ext.report.comparison_gallery import draw_gallery, rank_images
 from mask_rcnn_ext.report.comparison_page import shown, write_comparison
@@ -53,14 +54,6 @@ def measure_model(
         return measure(truth, detections, progress=progress, processes=processes)
 
 
-def bootstrap_method(draws: int, seed: int) -> str:
-    """Name the intervals of `compare` for the page."""
-    return (
-        f"paired bootstrap over the images ({draws} draws, seed {seed}); it covers the choice of "
-        "the images, not the chance in training"
-    )
-
-
 def print_table(names: Sequence[str], metrics: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the main rows."""
     rows = [["", *names, "difference", "95 % interval"]]
@@ -68,8 +61,9 @@ def print_table(names: Sequence[str], metrics: Mapping[str, Mapping[str, Any]]) 
         metric, values = METRICS[key], metrics[key]
         digits = 1 if metric.unit in ("", "%") else 3
         numbers = [values[column] for column in ("a", "b", "difference", "low", "high")]
-        numbers = [None if value != value else value for value in numbers]  # NaN: None
-        a, b, difference, low, high = (shown(n, digits, i > 1) for i, n in enumerate(numbers))
+        a, b, difference, low, high = (
+            shown(n, digits, i > 1) for i, n in enumerate(make_jsonable(numbers))
+        )
         label = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
         rows.append([label, a, b, difference, f"{low} to {high}"])
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
@@ -134,7 +128,7 @@ def compare_files(args: argparse.Namespace) -> None:
         for found, name in zip((first, second), args.names, strict=True)
     )
     metrics = compare(
-        records_a, records_b, draws=args.draws, seed=args.seed, processes=args.processes
+        records_a, records_b, draws=args.draws, seed=args.seed, threads=args.processes
     )
     drawn, notes = [], []
     if folder:
@@ -150,10 +144,13 @@ def compare_files(args: argparse.Namespace) -> None:
         "dataset": args.dataset or args.gt_json,
         "names": args.names,
         "files": [[args.a], [args.b]],
-        "counts": {"a": summarize(records_a)["counts"], "b": summarize(records_b)["counts"]},
+        "counts": {
+            "a": compute_metrics(records_a)["counts"],
+            "b": compute_metrics(records_b)["counts"],
+        },
         "draws": args.draws,
         "seed": args.seed,
-        "method": bootstrap_method(args.draws, args.seed),
+        "method": describe_intervals(1, args.draws, args.seed),
         "metrics": metrics,
         "seeds": [],
         "notes": notes,

@@ -19,8 +19,15 @@ from tabulate import tabulate
 
 from ..errors import UserError
 from ..files import write_json
-from ..overlap.comparison import METRICS, compare, load_results, load_truth, measure, summarize
-from ..overlap.detections import Detection, Detections, as_rle
+from ..overlap.comparison import (
+    METRICS,
+    compare,
+    compute_metrics,
+    load_results,
+    load_truth,
+    measure,
+)
+from ..overlap.detections import Detection, Detections, convert_to_rle
 
 __all__ = ["FCISComparisonEvaluator"]
 
@@ -100,7 +107,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
             Detection(
                 category_id=self._category_ids.get(entry["category_id"], entry["category_id"]),
                 score=float(entry["score"]),
-                mask=as_rle(entry["segmentation"], *instances.image_size),
+                mask=convert_to_rle(entry["segmentation"], *instances.image_size),
             )
             for entry in found
         ]
@@ -117,7 +124,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         # Several processes may be given one image when there are more of them than images.
         detections = dict(itertools.chain.from_iterable(found.items() for found in gathered))
         records = measure(self._truth, detections)
-        summary = summarize(records)
+        summary = compute_metrics(records)
         content: dict[str, Any] = {"dataset": self._dataset_name, "metrics": summary}
         results: dict[str, Any] = OrderedDict(
             (task, summary[task]) for task in ("boundary", "overlap", "overlap_same", "errors")

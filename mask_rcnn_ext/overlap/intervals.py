@@ -43,19 +43,19 @@ def compute_t_interval(differences: Sequence[float], level: float = 0.95) -> tup
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def draw_weights(images: int, draws: int, seed: int) -> Weights:
-    """Return (draws, images): how often each image is in each draw of a bootstrap."""
+def draw_weights(items: int, draws: int, seed: int | tuple[int, ...]) -> Weights:
+    """Return (1 + draws, items): 1 for each item, then how often each one is in each draw.
+
+    A draw of a bootstrap takes as many items (images or trainings) as there are, with replacement.
+    """
     rng = np.random.default_rng(seed)
-    return np.stack(
-        [
-            np.bincount(rng.integers(images, size=images), minlength=images).astype(np.int32)
-            for _ in range(draws)
-        ]
-    )
+    picks = [rng.integers(items, size=items) for _ in range(draws)]
+    weights = [np.bincount(pick, minlength=items) for pick in (np.arange(items), *picks)]
+    return np.array(weights, dtype=np.int32)
 
 
 def compute_weighted_mean(sums: Floats, counts: Floats, weights: Weights) -> Floats:
-    """Return (D,): the mean of a quantity over all its values in the drawn images; NaN for none.
+    """Return (D,): the mean of all values in the drawn images; NaN where there are none.
 
     Args:
         sums: (I,), sum of the values in each image.
@@ -99,6 +99,6 @@ def bootstrap_ap_difference(
     """
     if first.num_images != second.num_images:
         raise ValueError(f"expected the same images, got {first.num_images}, {second.num_images}")
-    weights = draw_weights(first.num_images, draws, seed)
+    weights = draw_weights(first.num_images, draws, seed)[1:]
     differences = first.compute_ap(weights) - second.compute_ap(weights)
     return [compute_percentile_interval(column, level) for column in differences.T]

@@ -11,7 +11,9 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError
-from ..overlap.comparison import Detections, ImageErrors, ImageRecord, seams
+from ..overlap.comparison import Detections, ImageRecord
+from ..overlap.image_instances import read_image_instances
+from ..overlap.overlap_errors import ImageErrors, measure_errors
 from .comparison_pictures import Case, Drawn, Side, draw_case
 from .instances import load_picture
 
@@ -89,7 +91,7 @@ def _case(
     order = {annotation["id"]: index for index, annotation in enumerate(annotations)}
     sides, contested = [], np.zeros(image.shape[:2], dtype=bool)
     for found in detections:
-        errors = seams(truth, image_id, found)
+        errors = measure_errors(read_image_instances(truth, image_id, found))
         contested = errors.contested
         matched = {match.detection: order[match.annotation_id] for match in errors.matches}
         shown = [
@@ -121,7 +123,8 @@ def _describe(errors: ImageErrors) -> str:
     """Return the image's figures in a line."""
     count, length = len(errors.seams), sum(seam.length for seam in errors.seams)
     parts = ["no seam" if not count else f"{count} seam{'s' * (count > 1)}, {length:.0f} px"]
-    for name, value in (("leak", errors.leak), ("miss", errors.miss)):
-        if not math.isnan(value):
+    means = errors.means
+    for name in ("leak", "miss"):
+        if not math.isnan(value := means[name]):
             parts.append(f"{name} {100 * value:.0f} %")
     return " \u00b7 ".join(parts)

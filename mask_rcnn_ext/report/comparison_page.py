@@ -41,7 +41,7 @@ def write_comparison(
     Args:
         folder: made if missing.
         content: "dataset"; "names", "files" of the two models; "draws", "seed" of the bootstrap;
-            "counts": "a" and "b" -> the counts of `evaluation.comparison.summarize`; "metrics":
+            "counts": "a" and "b" -> the counts of `overlap.comparison.compute_metrics`; "metrics":
             its `compare`; "method": of the intervals; "seeds": per seed of training
             {"seed", "metrics"}, or empty; "notes": sentences to know. Of a comparison over seeds
             also "answers", "lattice" and "settings", see `comparison_answers`. What else there is

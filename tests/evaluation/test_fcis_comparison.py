@@ -20,12 +20,13 @@ from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
 from mask_rcnn_ext.evaluation.fcis_comparison import FCISComparisonEvaluator
 from mask_rcnn_ext.overlap.comparison import (
     METRICS,
+    compute_metrics,
     load_results,
     load_truth,
     measure,
-    seams,
-    summarize,
 )
+from mask_rcnn_ext.overlap.image_instances import read_image_instances
+from mask_rcnn_ext.overlap.overlap_errors import measure_errors
 
 HEIGHT, WIDTH = 48, 64
 
@@ -72,28 +73,28 @@ def test_the_geometry_for_pictures(load):
         ]
     )
     truth = coco_of(dataset())
-    picture = seams(truth, 1, found)
+    picture = measure_errors(read_image_instances(truth, 1, found))
     np.testing.assert_array_equal(picture.contested, rectangle(30, 10, 40, 40))
     assert picture.regions.tolist() == [[30, 10, 40, 40]]
     assert [(m.annotation_id, m.detection) for m in picture.matches] == [(1, 2), (2, 0)]
-    assert picture.pairs == ((1, 2),)
-    assert picture.leak == pytest.approx(120 / 720 / 2)
-    assert picture.miss == 0
+    assert [pair.objects for pair in picture.pairs] == [(0, 1)]
+    assert picture.means["leak"] == pytest.approx(120 / 720 / 2)
+    assert picture.means["miss"] == 0
     (seam,) = picture.seams
     assert (seam.points[:, 0] == 34).all()
     assert seam.points[[0, -1], 1].tolist() in ([12.5, 37.5], [37.5, 12.5])
     assert seam.length == 26
     assert seam.relative == pytest.approx(26 / 600**0.5)
-    summary = summarize(measure(truth, found))
-    assert summary["errors"]["leak"] == pytest.approx(100 * picture.leak)
-    empty = seams(truth, 2, found)
+    summary = compute_metrics(measure(truth, found))
+    assert summary["errors"]["leak"] == pytest.approx(100 * picture.means["leak"])
+    empty = measure_errors(read_image_instances(truth, 2, found))
     assert not empty.contested.any()
-    assert math.isnan(empty.leak)
+    assert math.isnan(empty.means["leak"])
     assert empty.matches == empty.pairs == ()
 
 
 def test_every_metric_is_described_and_summarized():
-    summary = summarize(measure(coco_of(dataset()), {}))
+    summary = compute_metrics(measure(coco_of(dataset()), {}))
     names = {f"{task}/{metric}" for task in summary for metric in summary[task]}
     assert names - {n for n in names if n.startswith("counts/")} == set(METRICS)
     assert all("-" not in name for name in names)  # detectron2 does not print such metrics
@@ -142,7 +143,7 @@ def test_the_evaluator_measures_what_a_result_file_gives(own, tmp_path):
     results = run(both, content, shift=2)
     assert list(results) == ["bbox", "segm", "boundary", "overlap", "overlap_same", "errors"]
     truth = load_truth(MetadataCatalog.get(name).json_file)
-    summary = summarize(
+    summary = compute_metrics(
         measure(truth, load_results(tmp_path / "coco_instances_results.json", truth))
     )
     for task in ("boundary", "overlap", "overlap_same", "errors"):

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from reference.overlap import scenes
 
-from mask_rcnn_ext.overlap import comparison
+from mask_rcnn_ext.overlap import image_records
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS, read_ap_table
-from mask_rcnn_ext.overlap.comparison import compare, load_results, load_truth, measure, summarize
+from mask_rcnn_ext.overlap.comparison import (
+    compare,
+    compute_metrics,
+    load_results,
+    load_truth,
+    measure,
+)
 from mask_rcnn_ext.overlap.intervals import bootstrap_ap_difference
 
 
@@ -55,7 +61,7 @@ def test_the_interval_follows_its_seed_and_mirrors(files):
     truth, first = loaded(files, 1)
     a, b = measure(truth, first), measure(truth, load_results(files[2], truth))
     once = compare(a, b, draws=50, seed=1)
-    assert repr(once) == repr(compare(a, b, draws=50, seed=1, processes=2))
+    assert repr(once) == repr(compare(a, b, draws=50, seed=1, threads=2))
     assert repr(once) != repr(compare(a, b, draws=50, seed=2))
     mirrored = compare(b, a, draws=50, seed=1)
     for name, entry in once.items():
@@ -103,14 +109,14 @@ def test_processes_give_the_same_records_and_report_progress(files, monkeypatch)
         asked.append(method)
         return SimpleNamespace(Pool=PicklingPool)
 
-    monkeypatch.setattr(comparison.multiprocessing, "get_context", get_context)
+    monkeypatch.setattr(image_records.multiprocessing, "get_context", get_context)
     measure(truth, found, processes=2)
     assert asked == []  # eight images do not repay a process
-    monkeypatch.setattr(comparison, "_SHARE", 4)
+    monkeypatch.setattr(image_records, "_SHARE", 4)
     steps.clear()
     together = measure(truth, found, processes=2, progress=count)
     assert asked == ["spawn"]
     assert steps == [(i + 1, 8) for i in range(8)]
     for one, other in zip(alone, together, strict=True):
         assert (one.image_id, one.sums, one.counts) == (other.image_id, other.sums, other.counts)
-    assert repr(summarize(alone)) == repr(summarize(together))
+    assert repr(compute_metrics(alone)) == repr(compute_metrics(together))

@@ -12,11 +12,17 @@ from pycocotools.cocoeval import COCOeval
 from reference.overlap import SIDE, boundary, boundary_iou, coco_of, ellipse, rle, scenes
 from support import REPO
 
-from mask_rcnn_ext.overlap.boundary import boundary_distance, boundary_of
 from mask_rcnn_ext.overlap.boundary import boundary_iou as fast_boundary_iou
-from mask_rcnn_ext.overlap.comparison import Detection, load_results, load_truth, measure, summarize
-from mask_rcnn_ext.overlap.crops import decode_crop, intersection
-from mask_rcnn_ext.overlap.matching import LEVELS
+from mask_rcnn_ext.overlap.boundary import compute_boundary_distance, find_boundary
+from mask_rcnn_ext.overlap.comparison import (
+    Detection,
+    compute_metrics,
+    load_results,
+    load_truth,
+    measure,
+)
+from mask_rcnn_ext.overlap.crops import count_common_pixels, decode_crop
+from mask_rcnn_ext.overlap.matching import LEVELS, assign_levels
 
 FIXTURES = REPO.parent / "shared/data/eval_fixtures"
 
@@ -64,7 +70,7 @@ def loaded(files, which=1):
 
 def test_mask_ap_is_that_of_pycocotools(files):
     dataset, results = (json.loads(path.read_text()) for path in files[:2])
-    ap = summarize(measure(*loaded(files)))["AP"]
+    ap = compute_metrics(measure(*loaded(files)))["AP"]
     expected = official(dataset, results)
     assert 10 < expected[0] < 90
     assert list(ap.values()) == pytest.approx(expected, rel=1e-12)
@@ -74,7 +80,7 @@ def test_mask_ap_is_that_of_pycocotools(files):
 def test_boundary_ap_is_that_of_a_slow_reference(seed):
     """The IoUs come from masks that are peeled pixel by pixel, the AP from pycocotools."""
     dataset, results = scenes(seed)
-    distance = boundary_distance(SIDE, SIDE)
+    distance = compute_boundary_distance(SIDE, SIDE)
     assert distance == 1
 
     def ious(evaluation, image, category):
@@ -99,7 +105,7 @@ def test_boundary_ap_is_that_of_a_slow_reference(seed):
     for r in results:
         mask = {**r["segmentation"], "counts": r["segmentation"]["counts"].encode()}
         found.setdefault(r["image_id"], []).append(Detection(r["category_id"], r["score"], mask))
-    summary = summarize(measure(truth, found))
+    summary = compute_metrics(measure(truth, found))
     assert list(summary["boundary"].values()) == pytest.approx(expected, rel=1e-12)
     assert summary["boundary"]["AP"] < summary["AP"]["AP"] - 1
 
@@ -110,25 +116,25 @@ def test_boundaries_are_those_of_masks_peeled_pixel_by_pixel(distance):
     for _ in range(4):
         first, second = ellipse(rng), ellipse(rng)
         second[:, :3] |= first[:, :3] | True  # reaches the frame of the image
-        crops = [boundary_of(decode_crop(rle(m)), distance) for m in (first, second)]
+        crops = [find_boundary(decode_crop(rle(m)), distance) for m in (first, second)]
         whole = slice(0, SIDE)
         for crop, mask in zip(crops, (first, second), strict=True):
-            np.testing.assert_array_equal(crop.window(whole, whole), boundary(mask, distance))
+            np.testing.assert_array_equal(crop.cut(whole, whole), boundary(mask, distance))
         assert fast_boundary_iou(*crops) == pytest.approx(boundary_iou(first, second, distance))
         a, b = (decode_crop(rle(m)) for m in (first, second))
-        assert intersection(a, b) == (first & second).sum()
+        assert count_common_pixels(a, b) == (first & second).sum()
 
 
 def test_the_boundary_is_2_percent_of_the_diagonal_wide():
-    assert boundary_distance(480, 640) == 16
-    assert boundary_distance(160, 160) == 5  # 4.5 pixels
-    assert boundary_distance(10, 10) == 1
+    assert compute_boundary_distance(480, 640) == 16
+    assert compute_boundary_distance(160, 160) == 5  # 4.5 pixels
+    assert compute_boundary_distance(10, 10) == 1
 
 
 def test_an_empty_mask_has_no_boundary():
     nothing = decode_crop(rle(np.zeros((SIDE, SIDE), dtype=bool)))
-    assert boundary_of(nothing, 2).area == 0
-    assert fast_boundary_iou(boundary_of(nothing, 2), boundary_of(nothing, 2)) == 0
+    assert find_boundary(nothing, 2).area == 0
+    assert fast_boundary_iou(find_boundary(nothing, 2), find_boundary(nothing, 2)) == 0
 
 
 def box_iou(first, second):
@@ -181,7 +187,7 @@ def test_ap_by_level_is_that_of_pycocotools_with_levels_as_areas(seed, task):
     for r in results:
         mask = {**r["segmentation"], "counts": r["segmentation"]["counts"].encode()}
         found.setdefault(r["image_id"], []).append(Detection(r["category_id"], r["score"], mask))
-    summary = summarize(measure(coco_of(dataset), found))
+    summary = compute_metrics(measure(coco_of(dataset), found))
     seen = 0
     for index, level in enumerate(LEVELS):
         detections = [index if d < 0 else d for d in of_detections]
@@ -197,16 +203,14 @@ def test_ap_by_level_is_that_of_pycocotools_with_levels_as_areas(seed, task):
 
 
 def test_levels_begin_at_their_bound():
-    from mask_rcnn_ext.overlap.matching import levels_of
-
     overlaps = np.array([0, 0.0499, 0.05, 0.2999, 0.3, 1])
-    assert levels_of(overlaps).tolist() == [0, 0, 1, 1, 2, 2]
+    assert assign_levels(overlaps).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_only_the_best_hundred_of_a_class_count(files):
     truth, found = loaded(files)
-    full = summarize(measure(truth, found))
-    one = summarize(measure(truth, found, max_detections=1))
+    full = compute_metrics(measure(truth, found))
+    one = compute_metrics(measure(truth, found, max_detections=1))
     assert one["counts"]["detections"] < full["counts"]["detections"]
     assert one["AP"]["AP"] < full["AP"]["AP"]
 
@@ -216,6 +220,6 @@ def test_ap_on_coco_is_the_official_one_to_every_digit():
     truth = load_truth(FIXTURES / "instances_val2014_100.json")
     found = load_results(FIXTURES / "instances_val2014_fakesegm100_results.json", truth)
     expected = json.loads((FIXTURES / "expected_pycocotools_stats.json").read_text())["segm"][:3]
-    summary = summarize(measure(truth, found))
+    summary = compute_metrics(measure(truth, found))
     assert list(summary["AP"].values()) == pytest.approx([100 * v for v in expected], rel=1e-12)
     assert summary["counts"]["crowds"] == 9

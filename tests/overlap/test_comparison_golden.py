@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from reference.overlap import coco_of, dataset_of, rle
 
-from mask_rcnn_ext.overlap.comparison import Detection, measure, seams, summarize
+from mask_rcnn_ext.overlap.comparison import Detection, compute_metrics, measure
+from mask_rcnn_ext.overlap.image_instances import read_image_instances
+from mask_rcnn_ext.overlap.overlap_errors import measure_errors
 
 SIZE = 100  # pixels: the boundary of a mask is 3 px wide
 
@@ -24,7 +26,7 @@ def found(*masks, category=1):
 
 def summary_of(images, detections):
     """Return the summary: objects per image as in `dataset_of`, image id -> detections."""
-    return summarize(measure(coco_of(dataset_of(images)), detections))
+    return compute_metrics(measure(coco_of(dataset_of(images)), detections))
 
 
 # The box of the lower one reaches to 60, as an amodal annotator would draw it: IoU 800 / 2400.
@@ -117,7 +119,7 @@ def test_objects_that_do_not_overlap():
     for name in ("AP_partial", "AP_heavy", "AP_drop"):
         assert math.isnan(summary["overlap"][name])
     assert all(math.isnan(value) for value in summary["errors"].values())
-    picture = seams(coco_of(dataset_of([objects])), 1, {})
+    picture = measure_errors(read_image_instances(coco_of(dataset_of([objects])), 1, {}))
     assert not picture.contested.any()
 
 

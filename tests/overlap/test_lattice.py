@@ -7,7 +7,8 @@ import pytest
 from reference.lattice import lattice_sums
 from reference.overlap import coco_of, dataset_of, text_rle, tight_box
 
-from mask_rcnn_ext.overlap.lattice import lattice_records, pool_records, summarize_lattice
+from mask_rcnn_ext.overlap.detections import load_results
+from mask_rcnn_ext.overlap.lattice import measure_lattice, pool_records, summarize_lattice
 
 SIZE = 100
 NUMBERS = ("share", "chance", "ratio", "density_ratio")
@@ -46,7 +47,8 @@ def records_of(tmp_path):
     def make(entries, truth=None, **options):
         path = tmp_path / "results.json"
         path.write_text(json.dumps(entries))
-        return lattice_records(truth or truth_of(), path, **options)
+        truth = truth or truth_of()
+        return measure_lattice(truth, load_results(path, truth, with_boxes=True), **options)
 
     return make
 

@@ -13,7 +13,9 @@ from reference.overlap import (
     tight_box,
 )
 
-from mask_rcnn_ext.overlap.comparison import Detection, seams
+from mask_rcnn_ext.overlap.comparison import Detection
+from mask_rcnn_ext.overlap.image_instances import read_image_instances
+from mask_rcnn_ext.overlap.overlap_errors import measure_errors
 
 
 def blob(rng):
@@ -38,7 +40,9 @@ def test_errors_are_those_of_loops_over_pixels(seed):
         prediction[: y + 4, : x + w // 2] = False  # a cut corner
     dataset = dataset_of([[{"mask": m} for m in masks]], size=(48, 48))
     truth = coco_of(dataset)
-    picture = seams(truth, 1, {1: [Detection(1, 0.5, rle(mask)) for mask in found]})
+    picture = measure_errors(
+        read_image_instances(truth, 1, {1: [Detection(1, 0.5, rle(mask)) for mask in found]})
+    )
     # Which prediction is whose is decided by the matching, which other tests check.
     partners = {m.annotation_id - 1: found[m.detection] for m in picture.matches}
     assert len(partners) >= 2
@@ -47,7 +51,7 @@ def test_errors_are_those_of_loops_over_pixels(seed):
     for name in ("leak", "miss"):
         values = [getattr(m, name) for m in picture.matches if not math.isnan(getattr(m, name))]
         assert values == pytest.approx(expected[name], abs=1e-12)
-    assert picture.errors["double_claim"] == pytest.approx(np.mean(expected["double_claim"]))
+    assert picture.means["double_claim"] == pytest.approx(np.mean(expected["double_claim"]))
     for match in picture.matches:
         if not math.isnan(match.spurious_edge):
             i = match.annotation_id - 1

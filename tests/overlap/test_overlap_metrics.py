@@ -11,7 +11,9 @@ from reference.overlap import (
     rle,
 )
 
-from mask_rcnn_ext.overlap.comparison import Detection, measure, seams, summarize
+from mask_rcnn_ext.overlap.comparison import Detection, compute_metrics, measure
+from mask_rcnn_ext.overlap.image_instances import read_image_instances
+from mask_rcnn_ext.overlap.overlap_errors import measure_errors
 
 SIZE = 100
 
@@ -31,7 +33,7 @@ def found_of(masks, scores=None, category=1):
 
 def errors_of(objects, detections):
     """Return the task "errors" of one image: objects as in `dataset_of`, and detections."""
-    return summarize(measure(coco_of(dataset_of([objects])), {1: detections}))["errors"]
+    return compute_metrics(measure(coco_of(dataset_of([objects])), {1: detections}))["errors"]
 
 
 # Two objects: the lower is a square of 40; the upper covers its right part, and the box of the
@@ -41,7 +43,9 @@ OBJECTS = [{"mask": LOWER, "bbox": [20, 20, 40, 40]}, {"mask": UPPER}]
 
 
 def test_perfect_masks_have_no_error():
-    summary = summarize(measure(coco_of(dataset_of([OBJECTS])), {1: found_of([LOWER, UPPER])}))
+    summary = compute_metrics(
+        measure(coco_of(dataset_of([OBJECTS])), {1: found_of([LOWER, UPPER])})
+    )
     assert summary["errors"] == dict.fromkeys(summary["errors"], 0.0)
     for task in ("AP", "boundary"):
         assert summary[task] == pytest.approx({"AP": 100, "AP50": 100, "AP75": 100})
@@ -88,7 +92,7 @@ def test_objects_apart_have_nothing_to_measure():
 
 def test_boxes_that_only_touch_are_no_pair():
     objects = [{"mask": rectangle(5, 5, 30, 30)}, {"mask": rectangle(30, 5, 60, 30)}]
-    summary = summarize(
+    summary = compute_metrics(
         measure(coco_of(dataset_of([objects])), {1: found_of([o["mask"] for o in objects])})
     )
     assert summary["counts"]["pairs"] == 0
@@ -100,7 +104,7 @@ def test_objects_that_hardly_overlap_are_a_pair_but_not_met():
     objects = [{"mask": rectangle(10, 10, 30, 30), "bbox": [10, 10, 20, 20]}]
     objects.append({"mask": rectangle(30, 10, 49, 30), "bbox": [29, 10, 20, 20]})
     leaky = [rectangle(10, 10, 34, 30), objects[1]["mask"]]
-    summary = summarize(measure(coco_of(dataset_of([objects])), {1: found_of(leaky)}))
+    summary = compute_metrics(measure(coco_of(dataset_of([objects])), {1: found_of(leaky)}))
     for name in ("leak", "miss", "spurious_edge"):
         assert math.isnan(summary["errors"][name])
     assert summary["errors"]["double_claim"] == pytest.approx(100 * 80 / (480 + 380 - 80))
@@ -111,7 +115,7 @@ def test_objects_that_hardly_overlap_are_a_pair_but_not_met():
 def test_a_crowd_is_left_out():
     crowd = [*OBJECTS[:1], {"mask": UPPER, "iscrowd": 1}]
     leaky = LOWER | rectangle(40, 20, 44, 60)
-    summary = summarize(measure(coco_of(dataset_of([crowd])), {1: found_of([leaky, UPPER])}))
+    summary = compute_metrics(measure(coco_of(dataset_of([crowd])), {1: found_of([leaky, UPPER])}))
     assert all(math.isnan(value) for value in summary["errors"].values())
     assert summary["counts"]["objects"] == summary["counts"]["crowds"] == 1
     assert summary["counts"]["objects_none"] == 1
@@ -136,7 +140,7 @@ def test_the_box_of_a_crowd_is_not_contested():
 
 @pytest.mark.parametrize("detections", [{}, {1: []}], ids=["no entry", "empty list"])
 def test_no_prediction_at_all(detections):
-    summary = summarize(measure(coco_of(dataset_of([OBJECTS, []])), detections))
+    summary = compute_metrics(measure(coco_of(dataset_of([OBJECTS, []])), detections))
     assert summary["AP"]["AP"] == summary["boundary"]["AP"] == 0
     assert summary["overlap"]["AP_heavy"] == 0
     assert math.isnan(summary["overlap"]["AP_partial"])
@@ -147,9 +151,9 @@ def test_no_prediction_at_all(detections):
 def test_an_image_without_objects():
     truth = coco_of(dataset_of([OBJECTS, []]))
     found = {1: found_of([LOWER, UPPER])}
-    perfect = summarize(measure(truth, found))
+    perfect = compute_metrics(measure(truth, found))
     assert perfect["AP"]["AP"] == pytest.approx(100)
-    invented = summarize(measure(truth, {**found, 2: found_of([LOWER], [0.99])}))
+    invented = compute_metrics(measure(truth, {**found, 2: found_of([LOWER], [0.99])}))
     assert invented["AP"]["AP"] < 100  # a false detection, the best score of all
     assert invented["overlap"]["AP_heavy"] < 100  # it overlaps nothing: it counts at every level
     assert invented["errors"] == perfect["errors"]
@@ -166,8 +170,8 @@ def seam_errors(prediction, image_errors=False):
     objects = [{"mask": BIG}, {"mask": frame}]
     truth, found = coco_of(dataset_of([objects])), {1: found_of([prediction, frame])}
     if image_errors:
-        return seams(truth, 1, found)
-    return summarize(measure(truth, found))["errors"]
+        return measure_errors(read_image_instances(truth, 1, found))
+    return compute_metrics(measure(truth, found))["errors"]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +195,7 @@ def test_a_seam_of_known_length_and_angle(degrees, length):
     (seam,) = picture.seams
     x, y = seam.points[-1] - seam.points[0]
     assert math.degrees(math.atan2(y, x)) % 180 == pytest.approx(degrees % 180, abs=1)
-    assert picture.errors["seam_length"] == pytest.approx(errors["seam_length"])
+    assert picture.means["seam_length"] == pytest.approx(errors["seam_length"])
 
 
 def test_a_seam_along_the_pixels_is_exactly_as_long_as_its_pixels():
@@ -264,12 +268,12 @@ def test_a_seam_belongs_to_the_pair_that_holds_most_of_it():
     cut = rectangle(10, 10, 60, 50)
     found = found_of([cut, objects[1]["mask"], objects[2]["mask"]])
     truth = coco_of(dataset_of([objects]))
-    summary = summarize(measure(truth, {1: found}))
+    summary = compute_metrics(measure(truth, {1: found}))
     # Pairs: (1, 2) and (1, 3); the boxes of 2 and 3 are apart. The cut's ends are within 2 px of
     # the object's sides.
     assert summary["counts"]["pairs"] == 2
     assert summary["counts"]["pairs_with_seam"] == 1
-    (seam,) = seams(truth, 1, {1: found}).seams
+    (seam,) = measure_errors(read_image_instances(truth, 1, {1: found})).seams
     assert seam.other == 2
     assert seam.length == pytest.approx(50 - 4, abs=1)
     assert summary["errors"]["seam_length"] == pytest.approx(seam.length / 50 / 2)

@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from comparison_cases import cut, detections, scene, write_pair
 
-from mask_rcnn_ext.overlap import seed_comparison as seeds
+from mask_rcnn_ext.overlap import comparison
 from mask_rcnn_ext.overlap.comparison import (
     METRICS,
     compare,
+    compare_seeds,
+    compute_metrics,
+    describe_intervals,
     load_results,
     load_truth,
     measure,
-    summarize,
 )
 from mask_rcnn_ext.overlap.intervals import draw_weights
-from mask_rcnn_ext.overlap.seed_comparison import compare_seeds
 
 SEAMS, HEAVY = "errors/seam_share", "overlap/AP_heavy"
 
@@ -37,7 +38,7 @@ def trainings(tmp_path_factory):
 
 
 def numbers(records):
-    found = summarize(records)
+    found = compute_metrics(records)
     return {name: found[name.split("/")[0]][name.split("/")[1]] for name in METRICS}
 
 
@@ -72,7 +73,7 @@ def test_draws_are_those_of_a_loop(trainings):
     first, second = [trainings[0], trainings[1]], [trainings[1], trainings[2]]
     draws, images = 25, len(trainings[0])
     pooled = compare_seeds(first, second, draws=draws, seed=5)
-    weights = draw_weights(images, draws, 5)
+    weights = draw_weights(images, draws, 5)[1:]
     picks = [np.random.default_rng((5, side)).integers(2, size=(draws, 2)) for side in (1, 2)]
     assert (picks[0] != picks[1]).any()
     for draw in range(draws):
@@ -124,7 +125,7 @@ def test_trainings_that_differ_widen_the_interval(trainings):
 def test_a_training_that_is_not_taken_adds_nothing():
     values = [np.array([1.0, 1.0, 4.0]), np.array([np.nan, 3.0, np.nan])]
     weights = np.array([[2, 0], [1, 1], [1, 1]], dtype=np.int32)
-    mean = seeds._mean(values, weights)
+    mean = comparison._mean(values, weights)
     assert mean[:2].tolist() == [1.0, 2.0]
     assert np.isnan(mean[2])
 
@@ -152,7 +153,7 @@ def test_other_images_or_other_numbers_of_trainings_are_refused(trainings):
 
 
 def test_the_method_says_what_the_intervals_cover():
-    assert "not the chance in training" in seeds.method(1, 1000, 0)
-    three = seeds.method(3, 1000, 7)
+    assert "not the chance in training" in describe_intervals(1, 1000, 0)
+    three = describe_intervals(3, 1000, 7)
     assert "1000 draws, seed 7" in three
     assert "2/3 of their variance" in three

@@ -17,21 +17,22 @@ from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.overlap.comparison import (
     Detections,
     ImageRecord,
-    difference_entry,
+    SeedComparison,
+    compare_seeds,
+    compute_difference,
+    compute_metrics,
+    describe_intervals,
     load_results,
     load_truth,
     measure,
-    summarize,
 )
 from mask_rcnn_ext.overlap.intervals import compute_percentile_interval
 from mask_rcnn_ext.overlap.lattice import (
     LatticeRecord,
-    lattice_records,
-    load_boxed_results,
+    measure_lattice,
     pool_records,
     summarize_lattice,
 )
-from mask_rcnn_ext.overlap.seed_comparison import SeedComparison, compare_seeds, method
 
 from .runs import MODELS, ComparisonRun, compare_configs
 
@@ -90,7 +91,7 @@ def measure_runs(runs: Sequence[ComparisonRun], processes: int = 1) -> Measured:
 
     Args:
         runs: of both models, as of `runs.plan`.
-        processes: see `evaluation.comparison.measure`.
+        processes: see `comparison.measure`.
 
     Raises:
         UserError: a result file is broken.
@@ -105,14 +106,14 @@ def measure_runs(runs: Sequence[ComparisonRun], processes: int = 1) -> Measured:
     for index, variant in enumerate(MODELS):
         for run in (run for run in runs if run.variant == variant):
             logger.info("measuring %s ...", run.title)
-            rois = load_boxed_results(run.rois_file, truth)
-            found = load_results(run.predictions, truth) if run.is_fcis else rois.detections
+            rois = load_results(run.rois_file, truth, with_boxes=True)
+            found = load_results(run.predictions, truth) if run.is_fcis else rois
             if not records[index]:
                 detections.append(found)
             records[index].append(measure(truth, found, processes=processes))
             if run.is_fcis:
-                unvoted.append(measure(truth, rois.detections, processes=processes))
-            found_on = lattice_records(truth, rois, k=_bins(), cells=_mask_side(variant))
+                unvoted.append(measure(truth, rois, processes=processes))
+            found_on = measure_lattice(truth, rois, k=_bins(), cells=_mask_side(variant))
             lattice[index].append(found_on)
     return Measured(truth, images, (detections[0], detections[1]), records, unvoted, lattice)
 
@@ -154,7 +155,7 @@ def collect(runs: Sequence[ComparisonRun], measured: Measured) -> dict[str, Any]
             **{variant: f"configs/shapes/{variant}.yaml" for variant in MODELS},
             **compare_configs(),
         },
-        "method": method(len(seeds), DRAWS, BOOTSTRAP_SEED),
+        "method": describe_intervals(len(seeds), DRAWS, BOOTSTRAP_SEED),
         "answers": {
             name: _told(pooled.metrics[metric]) | {"metric": metric}
             for name, metric in _ANSWERS.items()
@@ -189,7 +190,7 @@ def _add_ratios(answers: dict[str, Any], pooled: SeedComparison) -> None:
     none, heavy = "overlap/AP_none", "overlap/AP_heavy"
     with np.errstate(divide="ignore", invalid="ignore"):
         first, second = (100 * (1 - side[heavy] / side[none]) for side in (pooled.a, pooled.b))
-        answers["relative_overlap_loss"] = _told(difference_entry(first, second))
+        answers["relative_overlap_loss"] = _told(compute_difference(first, second))
         for name in ("seam_share", "seam_length"):
             metric = _ANSWERS[name]
             answers[name]["ratio_b_to_a"] = _ratio(pooled.b[metric] / pooled.a[metric])
@@ -247,7 +248,7 @@ def _summary(records: Sequence[LatticeRecord]) -> dict[str, Any]:
 
 def _counts(trainings: Sequence[Sequence[ImageRecord]]) -> dict[str, int]:
     """Return the counts of a model: those of the data once, of what it found over all its runs."""
-    each = [summarize(records)["counts"] for records in trainings]
+    each = [compute_metrics(records)["counts"] for records in trainings]
     return {
         name: int(
             each[0][name] if name.startswith(_OF_THE_DATA) else sum(count[name] for count in each)

@@ -16,11 +16,7 @@ __all__ = ["TASKS", "collect", "require_proposals"]
 
 TASKS = ("bbox", "segm")
 _DECIMALS = 4
-_METRICS = (
-    *AP_METRICS,
-    "APs",
-    "APm",
-)  # the last two: of objects under 32 pixels, and of larger ones
+_METRICS = (*AP_METRICS, "APs", "APm")  # APs: objects under 32 pixels; APm: larger ones
 _OF_PROPOSALS = (
     "proposals_per_image",
     "recall",
