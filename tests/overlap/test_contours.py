@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from overlap_cases import rectangle
 from reference.overlap import cracks, half_plane, rle, straight
 
 from mask_rcnn_ext.overlap.contours import (
@@ -15,12 +16,6 @@ from mask_rcnn_ext.overlap.contours import (
 from mask_rcnn_ext.overlap.crops import decode_crop, find_box_window
 
 SIZE = 100
-
-
-def rectangle(x1, y1, x2, y2):
-    mask = np.zeros((SIZE, SIZE), dtype=bool)
-    mask[y1:y2, x1:x2] = True
-    return mask
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from overlap_cases import rectangle
 from pycocotools import mask as mask_util
 from reference.overlap import coco_of, dataset_of, text_rle
 
@@ -15,13 +16,7 @@ from mask_rcnn_ext.overlap.detections import convert_to_rle
 HEIGHT, WIDTH = 48, 64
 
 
-def rectangle(x1, y1, x2, y2):
-    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    mask[y1:y2, x1:x2] = True
-    return mask
-
-
-LEFT, RIGHT = rectangle(10, 10, 30, 40), rectangle(30, 10, 50, 40)
+LEFT, RIGHT = (rectangle(x, 10, x + 20, 40, (HEIGHT, WIDTH)) for x in (10, 30))
 
 
 def dataset():

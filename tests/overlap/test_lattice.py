@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from overlap_cases import rectangle
 from reference.lattice import lattice_sums
 from reference.overlap import coco_of, dataset_of, text_rle, tight_box
 
@@ -12,12 +13,6 @@ from mask_rcnn_ext.overlap.lattice import measure_lattice, pool_records, summari
 
 SIZE = 100
 NUMBERS = ("share", "chance", "ratio", "density_ratio")
-
-
-def rectangle(x1, y1, x2, y2):
-    mask = np.zeros((SIZE, SIZE), dtype=bool)
-    mask[y1:y2, x1:x2] = True
-    return mask
 
 
 # A square and the frame around it, whose boxes make all of the image contested. The lattice lines

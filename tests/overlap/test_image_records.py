@@ -1,12 +1,23 @@
-"""AP of masks, of boundaries and by overlap level, against pycocotools and slow references."""
+"""AP of masks, of boundaries and by overlap level, against pycocotools and hand-made masks."""
 
 import contextlib
 import copy
 import io
 import json
+import math
 
 import numpy as np
 import pytest
+from overlap_cases import (
+    LOWER,
+    OBJECTS,
+    UPPER,
+    detect,
+    errors_of,
+    metrics_of,
+    read_detections,
+    rectangle,
+)
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from reference.overlap import SIDE, boundary, boundary_iou, coco_of, ellipse, rle, scenes
@@ -23,18 +34,9 @@ from mask_rcnn_ext.overlap.comparison import (
 )
 from mask_rcnn_ext.overlap.crops import count_common_pixels, decode_crop
 from mask_rcnn_ext.overlap.matching import LEVELS, assign_levels
+from mask_rcnn_ext.overlap.metrics import METRICS
 
 FIXTURES = REPO.parent / "shared/data/eval_fixtures"
-
-
-@pytest.fixture
-def files(tmp_path):
-    dataset, found = scenes(0)
-    worse = scenes(0)[1][::2]
-    paths = [tmp_path / name for name in ("truth.json", "a.json", "b.json")]
-    for path, content in zip(paths, (dataset, found, worse), strict=True):
-        path.write_text(json.dumps(content))
-    return paths
 
 
 def official(dataset, results, *, ious=None, areas=None):
@@ -63,14 +65,9 @@ def official(dataset, results, *, ious=None, areas=None):
     return [100 * v if v >= 0 else np.nan for v in evaluation.stats[:3]]
 
 
-def loaded(files, which=1):
-    truth = load_truth(files[0])
-    return truth, load_results(files[which], truth)
-
-
-def test_mask_ap_is_that_of_pycocotools(files):
-    dataset, results = (json.loads(path.read_text()) for path in files[:2])
-    ap = compute_metrics(measure(*loaded(files)))["AP"]
+def test_mask_ap_is_that_of_pycocotools():
+    dataset, results = scenes(0)
+    ap = compute_metrics(measure(coco_of(dataset), read_detections(results)))["AP"]
     expected = official(dataset, results)
     assert 10 < expected[0] < 90
     assert list(ap.values()) == pytest.approx(expected, rel=1e-12)
@@ -100,12 +97,7 @@ def test_boundary_ap_is_that_of_a_slow_reference(seed):
         return mask_ious
 
     expected = official(dataset, results, ious=ious)
-    truth = coco_of(dataset)
-    found = {}
-    for r in results:
-        mask = {**r["segmentation"], "counts": r["segmentation"]["counts"].encode()}
-        found.setdefault(r["image_id"], []).append(Detection(r["category_id"], r["score"], mask))
-    summary = compute_metrics(measure(truth, found))
+    summary = compute_metrics(measure(coco_of(dataset), read_detections(results)))
     assert list(summary["boundary"].values()) == pytest.approx(expected, rel=1e-12)
     assert summary["boundary"]["AP"] < summary["AP"]["AP"] - 1
 
@@ -183,11 +175,7 @@ def test_ap_by_level_is_that_of_pycocotools_with_levels_as_areas(seed, task):
     """pycocotools ignores objects outside of an area range, and what is unmatched outside of it."""
     dataset, results = scenes(seed, images=14)
     of_objects, of_detections = expected_levels(dataset, results, task == "overlap_same")
-    found = {}
-    for r in results:
-        mask = {**r["segmentation"], "counts": r["segmentation"]["counts"].encode()}
-        found.setdefault(r["image_id"], []).append(Detection(r["category_id"], r["score"], mask))
-    summary = compute_metrics(measure(coco_of(dataset), found))
+    summary = compute_metrics(measure(coco_of(dataset), read_detections(results)))
     seen = 0
     for index, level in enumerate(LEVELS):
         detections = [index if d < 0 else d for d in of_detections]
@@ -207,10 +195,10 @@ def test_levels_begin_at_their_bound():
     assert assign_levels(overlaps).tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_only_the_best_hundred_of_a_class_count(files):
-    truth, found = loaded(files)
-    full = compute_metrics(measure(truth, found))
-    one = compute_metrics(measure(truth, found, max_detections=1))
+def test_only_the_best_hundred_of_a_class_count():
+    dataset, results = scenes(0)
+    truth, found = coco_of(dataset), read_detections(results)
+    full, one = (compute_metrics(measure(truth, found, max_detections=n)) for n in (100, 1))
     assert one["counts"]["detections"] < full["counts"]["detections"]
     assert one["AP"]["AP"] < full["AP"]["AP"]
 
@@ -223,3 +211,117 @@ def test_ap_on_coco_is_the_official_one_to_every_digit():
     summary = compute_metrics(measure(truth, found))
     assert list(summary["AP"].values()) == pytest.approx([100 * v for v in expected], rel=1e-12)
     assert summary["counts"]["crowds"] == 9
+
+
+ALONE = [{"mask": rectangle(10, 10, 50, 50)}]
+
+
+def test_boundary_ap_of_a_square_that_is_a_pixel_too_small_on_each_side():
+    """Mask IoU 38² / 40² = 0.9025. Rings, 3 px wide: 444 and 420 pixels, 288 of them in common."""
+    summary = metrics_of([ALONE], {1: detect(rectangle(11, 11, 49, 49))})
+    assert summary["AP"] == pytest.approx({"AP": 90, "AP50": 100, "AP75": 100})
+    # 288 / (444 + 420 - 288) is 0.5: the lowest of the ten thresholds, and no other.
+    assert summary["boundary"] == pytest.approx({"AP": 10, "AP50": 100, "AP75": 0})
+
+
+def test_ap_by_level_sees_where_a_model_fails():
+    """It finds what is alone, and one of the two that overlap: half of the recalls, 51 of 101."""
+    summary = metrics_of([ALONE, OBJECTS], {1: detect(ALONE[0]["mask"]), 2: detect(UPPER)})
+    for task in ("overlap", "overlap_same"):
+        assert summary[task]["AP_none"] == pytest.approx(100)
+        assert summary[task]["AP_heavy"] == pytest.approx(100 * 51 / 101)
+        assert summary[task]["AP_drop"] == pytest.approx(100 * 50 / 101)
+        assert math.isnan(summary[task]["AP_partial"])
+
+
+def test_a_false_detection_counts_at_the_level_of_the_object_that_it_overlaps():
+    # Box IoU with the object that is alone: 400 / 1600; with nothing in the other image.
+    false = Detection(1, 0.95, rle(rectangle(10, 10, 30, 30)))
+    objects = {1: detect(ALONE[0]["mask"]), 2: detect(UPPER, LOWER)}
+    summary = metrics_of([ALONE, OBJECTS], {**objects, 1: [false, *objects[1]]})
+    assert summary["overlap"]["AP_none"] == pytest.approx(50)
+    assert summary["overlap"]["AP_heavy"] == pytest.approx(100)
+    # One that overlaps no object counts at both: a true detection after it has precision 1 / 2,
+    # and two have 2 / 3, which stands for the recalls before them, too.
+    nowhere = Detection(1, 0.95, rle(rectangle(80, 80, 95, 95)))
+    summary = metrics_of([ALONE, OBJECTS], {**objects, 1: [nowhere, *objects[1]]})
+    assert summary["overlap"]["AP_none"] == pytest.approx(50)
+    assert summary["overlap"]["AP_heavy"] == pytest.approx(100 * 2 / 3)
+
+
+def test_objects_of_other_classes_overlap_but_not_in_the_same_class():
+    objects = [OBJECTS[0], {**OBJECTS[1], "category_id": 2}]
+    counts = metrics_of([objects], {})["counts"]
+    assert (counts["objects_heavy"], counts["objects_same_none"]) == (2, 2)
+
+
+def test_a_crowd_is_left_out_of_everything():
+    """It covers both objects and more; what lies in it is no object, no neighbour, no mistake."""
+    crowd = {"mask": rectangle(0, 0, 100, 100), "iscrowd": 1}
+    masks = [rectangle(5, 5, 30, 30), rectangle(50, 50, 80, 80)]
+    apart = [{"mask": mask} for mask in masks]
+    inside = rectangle(85, 5, 95, 15)  # first by score, in the crowd alone: ignored
+    summary = metrics_of([[*apart, crowd]], {1: detect(inside, *masks)})
+    assert summary["AP"]["AP"] == summary["boundary"]["AP"] == pytest.approx(100)
+    assert summary["overlap"]["AP_none"] == pytest.approx(100)
+    counts = summary["counts"]
+    assert (counts["objects"], counts["crowds"], counts["objects_none"]) == (2, 1, 2)
+    assert (counts["matched"], counts["pairs"]) == (2, 0)
+    assert all(math.isnan(value) for value in summary["errors"].values())
+    # Beside objects that meet, it changes no error, though the leaking mask lies on it.
+    leaky = [LOWER | rectangle(40, 20, 44, 60), UPPER]
+    with_crowd, without = (
+        metrics_of([objects], {1: detect(*leaky)})["errors"]
+        for objects in ([*OBJECTS, crowd], OBJECTS)
+    )
+    assert with_crowd == without
+    assert with_crowd["leak"] > 0
+
+
+def test_objects_that_do_not_overlap():
+    objects = [{"mask": rectangle(5, 5, 30, 30)}, {"mask": rectangle(50, 50, 80, 80)}]
+    summary = metrics_of([objects], {1: detect(*(o["mask"] for o in objects))})
+    assert summary["overlap"]["AP_none"] == pytest.approx(100)
+    for name in ("AP_partial", "AP_heavy", "AP_drop"):
+        assert math.isnan(summary["overlap"][name])
+    assert all(math.isnan(value) for value in summary["errors"].values())
+    assert not errors_of(objects, []).contested.any()
+
+
+@pytest.mark.parametrize("detections", [{}, {1: []}], ids=["no entry", "empty list"])
+def test_a_model_that_predicts_nothing(detections):
+    summary = metrics_of([ALONE, OBJECTS, []], detections)
+    for task in ("AP", "boundary"):
+        assert set(summary[task].values()) == {0}
+    assert summary["overlap"]["AP_none"] == summary["overlap"]["AP_heavy"] == 0
+    assert summary["overlap"]["AP_drop"] == 0
+    assert math.isnan(summary["overlap"]["AP_partial"])
+    assert all(math.isnan(value) for value in summary["errors"].values())
+    assert summary["counts"]["detections"] == summary["counts"]["matched"] == 0
+
+
+def test_an_image_without_objects_only_adds_what_is_found_there():
+    perfect = {2: detect(LOWER, UPPER)}
+    without, quiet, loud = (
+        metrics_of(images, detections)
+        for images, detections in (
+            ([OBJECTS], {1: perfect[2]}),
+            ([[], OBJECTS], perfect),
+            ([[], OBJECTS], {**perfect, 1: [Detection(1, 0.95, rle(UPPER))]}),
+        )
+    )
+    for task in ("AP", "boundary", "errors"):
+        assert quiet[task] == without[task]
+    assert quiet["AP"]["AP"] == pytest.approx(100)
+    # One false detection before two true ones.
+    assert loud["AP"]["AP"] == loud["overlap"]["AP_heavy"] == pytest.approx(100 * 2 / 3)
+    assert loud["errors"] == without["errors"]
+
+
+def test_every_metric_is_described_and_summarized():
+    summary = metrics_of([OBJECTS], {})
+    names = {f"{task}/{metric}" for task in summary for metric in summary[task]}
+    assert names - {n for n in names if n.startswith("counts/")} == set(METRICS)
+    assert all("-" not in name for name in names)  # detectron2 does not print such metrics
+    assert all(m.label and m.meaning.endswith(".") for m in METRICS.values())
+    assert len({m.label for m in METRICS.values()}) == len(METRICS)
