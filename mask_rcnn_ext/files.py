@@ -4,10 +4,11 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,6 +17,7 @@ from .errors import UserError
 __all__ = [
     "atomic_open",
     "file_sha256",
+    "make_jsonable",
     "read_json",
     "read_json_or_none",
     "require_writable",
@@ -132,7 +134,34 @@ def read_json_or_none(path: str | os.PathLike[str]) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write a json file atomically."""
+    """Write a json file atomically; see `make_jsonable` for what becomes null.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     with atomic_open(path, "w") as file:
-        json.dump(content, file, indent=1)
+        json.dump(make_jsonable(content), file, indent=1, allow_nan=False)
         file.write("\n")
+
+
+def make_jsonable(content: Any, decimals: int | None = None) -> Any:
+    """Return a copy of nested content that json can hold.
+
+    NaN and infinities become None, numbers and arrays of NumPy and PyTorch become Python's numbers
+    and lists, and tuples become lists.
+
+    Args:
+        content: dictionaries, lists, tuples, arrays, numbers, strings and None.
+        decimals: round floats to as many; None: leave them.
+    """
+    if isinstance(content, Mapping):
+        return {key: make_jsonable(value, decimals) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [make_jsonable(value, decimals) for value in content]
+    if hasattr(content, "tolist"):
+        return make_jsonable(content.tolist(), decimals)
+    if isinstance(content, float):
+        if not math.isfinite(content):
+            return None
+        return content if decimals is None else round(content, decimals)
+    return content

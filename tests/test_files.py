@@ -1,6 +1,8 @@
 """Atomic writes, json, and folders that can be written to."""
 
 import errno
+import json
+import math
 import os
 import resource
 import signal
@@ -8,11 +10,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 
+import numpy as np
 import pytest
+import torch
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import (
     atomic_open,
+    make_jsonable,
     read_json,
     read_json_or_none,
     require_writable,
@@ -182,3 +187,14 @@ def test_json_that_cannot_be_read(tmp_path, content, message):
     with pytest.raises(UserError, match=f"{message}.*[.] Run it again$"):
         read_json(tmp_path / "a.json", fix="Run it again")
     assert read_json_or_none(tmp_path / "a.json") is None
+
+
+def test_json_has_no_number_that_is_not_finite(tmp_path):
+    content = {"a": [math.inf, 1.23456, (math.nan,)], "b": np.float32(0.5), "c": np.int64(3)}
+    content |= {"d": np.array([1.0, np.nan]), "e": torch.tensor(2.0), "f": None, "g": "x"}
+    expected = {"a": [None, 1.23456, [None]], "b": 0.5, "c": 3, "d": [1, None], "e": 2}
+    expected |= {"f": None, "g": "x"}
+    assert make_jsonable(content) == expected
+    assert make_jsonable(content, 2) == {**expected, "a": [None, 1.23, [None]]}
+    write_json(tmp_path / "new" / "file.json", content)
+    assert json.loads((tmp_path / "new" / "file.json").read_text()) == expected

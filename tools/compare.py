@@ -65,10 +65,10 @@ from mask_rcnn_ext.overlap.comparison import (
     Detections,
     ImageRecord,
     compare,
+    compute_metrics,
     load_results,
     load_truth,
     measure,
-    summarize,
 )
 from mask_rcnn_ext.report.comparison_gallery import CasePictures, draw_gallery, rank_images
 from mask_rcnn_ext.report.comparison_page import (
@@ -123,7 +123,7 @@ def compare_files(args: argparse.Namespace) -> None:
         for found, name in zip((first, second), args.names, strict=True)
     )
     metrics = compare(
-        records_a, records_b, draws=args.draws, seed=args.seed, processes=args.processes
+        records_a, records_b, draws=args.draws, seed=args.seed, threads=args.processes
     )
     drawn: list[CasePictures] = []
     notes: list[str] = []
@@ -140,7 +140,10 @@ def compare_files(args: argparse.Namespace) -> None:
         dataset=args.dataset or args.gt_json,
         names=args.names,
         files=[[args.a], [args.b]],
-        counts={"a": summarize(records_a)["counts"], "b": summarize(records_b)["counts"]},
+        counts={
+            "a": compute_metrics(records_a)["counts"],
+            "b": compute_metrics(records_b)["counts"],
+        },
         draws=args.draws,
         seed=args.seed,
         method=f"paired bootstrap over the images ({args.draws} draws, seed {args.seed}); it "

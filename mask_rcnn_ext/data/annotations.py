@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from ..errors import UserError
+from ..layers.rle import compress, read_runs
 
 __all__ = ["IssueCounter", "clean_annotations", "complete_ids"]
 
@@ -222,37 +223,12 @@ def _encode(mask: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
 def _check_rle(rle: dict[str, Any], size: tuple[int, int]) -> None:
     if rle.get("size") != list(size):
         raise _Malformed("RLE of another size than its image")
-    runs = _rle_runs(rle.get("counts"))
-    if len(runs) == 0 or runs.min() < 0 or runs.sum() != size[0] * size[1]:
-        raise _Malformed("RLE that does not add up to its size")
+    try:
+        runs = read_runs(rle.get("counts"), size[0] * size[1])
+    except ValueError as error:
+        raise _Malformed(str(error)) from error
     if not runs[1::2].any():
         raise _Malformed("empty mask")
-
-
-def _rle_runs(counts: object) -> np.ndarray:
-    """Return the run lengths of an RLE, int64, background first.
-
-    Compressed runs are read here since older pycocotools writes beyond its memory when they are
-    wrong: a number is 5 bits per character, lowest first, 32 marks that more follow, 16 in the
-    last one the sign; from the fourth number on it is the difference to the number two before.
-    """
-    if isinstance(counts, list):
-        runs = np.asarray(counts) if not any(isinstance(c, list) for c in counts) else np.empty(0)
-        return runs.astype(np.int64) if runs.dtype.kind in "iu" else np.empty(0, dtype=np.int64)
-    if not isinstance(counts, str) or not counts:
-        raise _Malformed("RLE without counts")
-    codes = np.frombuffer(counts.encode("utf-8"), dtype=np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero((codes & 32) == 0)
-    lengths = np.diff(ends, prepend=-1)
-    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32 or lengths.max() > 8:
-        raise _Malformed("RLE with wrong characters")
-    starts = ends - lengths + 1
-    place = np.arange(len(codes)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((codes & 31) << (5 * place), starts)
-    runs -= np.where(codes[ends] & 16, 1 << (5 * lengths), 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs
 
 
 def _valid_polygons(parts: list[Any], size: tuple[int, int], strict: bool) -> list[Any]:
@@ -290,15 +266,9 @@ def _check_polygon(part: Any, size: tuple[int, int]) -> float:
     return float(abs(twice)) / 2
 
 
-def _compressed(mask: list[Any] | dict[str, Any], size: tuple[int, int]) -> Any:
-    if isinstance(mask, list):
-        return mask_util.merge(mask_util.frPyObjects(mask, *size))
-    return mask_util.frPyObjects(mask, *size) if isinstance(mask["counts"], list) else mask
-
-
 def _mask_area(mask: list[Any] | dict[str, Any], size: tuple[int, int]) -> float:
     """Return the area in pixels as COCO's tools count it."""
-    return float(mask_util.area(_compressed(mask, size)))
+    return float(mask_util.area(compress(mask, *size)))
 
 
 def _mask_box(mask: list[Any] | dict[str, Any], size: tuple[int, int]) -> list[float]:
@@ -308,4 +278,4 @@ def _mask_box(mask: list[Any] | dict[str, Any], size: tuple[int, int]) -> list[f
         points = points.reshape(-1, 2).clip(0, size[::-1])
         low, high = points.min(axis=0), points.max(axis=0)
         return [*low.tolist(), *(high - low).tolist()]
-    return [float(v) for v in mask_util.toBbox(_compressed(mask, size))]
+    return [float(v) for v in mask_util.toBbox(compress(mask, *size))]

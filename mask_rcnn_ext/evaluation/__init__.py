@@ -1,1 +1,1 @@
-"""detectron2 `DatasetEvaluator`s, and which one a data set gets."""
+"""detectron2 `DatasetEvaluator`s, and the choice of one for a data set."""

@@ -1,4 +1,4 @@
-"""COCO evaluation that always reports every task it was asked for."""
+"""COCO evaluation that reports every requested task, also for a model that detects nothing."""
 
 from collections import OrderedDict
 from typing import Any
@@ -10,13 +10,13 @@ __all__ = ["MaskRCNNCOCOEvaluator"]
 
 
 class MaskRCNNCOCOEvaluator(COCOEvaluator):
-    """detectron2's `COCOEvaluator`, for models that may detect nothing yet.
+    """detectron2's `COCOEvaluator` with two differences.
 
-    Departs from it in two things. With no detection at all, AP is 0 in every task that was asked
-    for (detectron2 reports NaN), so that a curve over training has a point there. The recall of
-    proposals is that of images with names for ids, such as PASCAL VOC's, too: detectron2 asks
-    pycocotools for the objects of image "000005", which looks for images "0", "0", ..., and the
-    recall of no object is NaN.
+    - Without any detection, AP is 0 in every requested task, so that a curve over training has a
+      point there. detectron2 reports NaN.
+    - The recall of proposals also works for images whose ids are strings, such as PASCAL VOC's.
+      detectron2 asks pycocotools for the objects of image "000005". pycocotools takes the string
+      for a list of ids and finds no object, and the recall of no object is NaN.
     """
 
     def _eval_box_proposals(self, predictions: list[dict[str, Any]]) -> None:
@@ -25,7 +25,7 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         try:
             super()._eval_box_proposals(predictions)
         finally:
-            del self._coco_api.getAnnIds  # the method of its class is there again
+            del self._coco_api.getAnnIds  # brings back the method of the class
 
     def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: Any = None) -> None:
         super()._eval_predictions(predictions, img_ids=img_ids)

@@ -1,9 +1,7 @@
-"""The overlap metrics as a detectron2 evaluator, beside COCO's."""
+"""The overlap metrics as a detectron2 evaluator, to run together with COCO's."""
 
 import itertools
-import json
 import logging
-import math
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,31 +17,45 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from ..errors import UserError
-from ..files import atomic_open
-from ..overlap.comparison import METRICS, compare, load_results, load_truth, measure, summarize
-from ..overlap.detections import Detection, Detections, as_rle
+from ..files import make_jsonable, write_json
+from ..overlap.comparison import (
+    METRICS,
+    compare,
+    compute_metrics,
+    load_results,
+    load_truth,
+    measure,
+)
+from ..overlap.detections import Detection, Detections, convert_to_rle
 
-__all__ = ["FCISComparisonEvaluator"]
+__all__ = ["NO_MASKS", "FCISComparisonEvaluator"]
 
 logger = logging.getLogger(__name__)
 
+NO_MASKS = (
+    "FCISComparisonEvaluator compares masks, and the model predicts none: set MODEL.MASK_ON True, "
+    "or take the evaluator out of MASK_RCNN_EXT.EVALUATORS"
+)
+
 
 class FCISComparisonEvaluator(DatasetEvaluator):
-    """Measures how a model does on overlapping instances, and how another model does beside it.
+    """Measures a model on overlapping instances and, if asked, compares it with another model.
 
     The metrics are `comparison.METRICS`: AP by overlap level, Boundary AP, and the errors where
-    objects meet, of which FCIS is accused (Mask R-CNN, arXiv:1703.06870, Figure 6). Put it beside
-    detectron2's `COCOEvaluator` in a list or in `DatasetEvaluators`: their tasks have other names,
-    and the mask AP of all objects, COCO's "segm", is left to that one. The processes of a
-    distributed evaluation each see a share of the images; the first one gathers and measures.
+    objects meet, which the Mask R-CNN paper (arXiv:1703.06870, Figure 6) shows of FCIS. Put this
+    evaluator next to detectron2's `COCOEvaluator` in `DatasetEvaluators`: their tasks have
+    different names, and only the other one reports the mask AP of all objects ("segm"). In a
+    distributed evaluation each process sees a share of the images; the first process gathers all
+    detections and measures.
 
     Args:
-        dataset_name: a registered data set with masks. One without a COCO json gets it, in
+        dataset_name: a registered data set with masks. If it has no COCO json, one is written to
             `output_dir`, as `COCOEvaluator` does it.
-        output_dir: `fcis_comparison.json` is written there; None: nothing is.
-        reference: another model's result file (`coco_instances_results.json`) on this data set.
-            The results then have the task "against_reference": this model's number minus that one's
-            for each metric; the file has the 95 % intervals, too.
+        output_dir: folder for `fcis_comparison.json`; None: write no file.
+        reference: the result file (`coco_instances_results.json`) of another model on this data
+            set. The results then also have the task "against_reference": the number of this model
+            minus the number of the other model for each metric. The file also has the 95 %
+            intervals.
     """
 
     def __init__(
@@ -74,7 +86,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         self._found: Detections = {}
 
     def reset(self) -> None:
-        """Forget what was processed."""
+        """Forget all detections."""
         self._found = {}
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
@@ -84,15 +96,12 @@ class FCISComparisonEvaluator(DatasetEvaluator):
             UserError: the instances have no masks.
         """
         for image, output in zip(inputs, outputs, strict=True):
-            self._found[image["image_id"]] = self._detections(output["instances"])
+            self._found[image["image_id"]] = self._convert(output["instances"])
 
-    def _detections(self, instances: Instances) -> list[Detection]:
+    def _convert(self, instances: Instances) -> list[Detection]:
         fields = instances.to("cpu").get_fields()
         if "pred_masks" not in fields:
-            raise UserError(
-                "FCISComparisonEvaluator compares masks, and the model predicts none: set "
-                "MODEL.MASK_ON True, or take it out of MASK_RCNN_EXT.EVALUATORS"
-            )
+            raise UserError(NO_MASKS)
         kept = {name: fields[name] for name in ("pred_boxes", "scores", "pred_classes")}
         # detectron2 gives each mask to np.array, and NumPy 2 warns of tensors there.
         kept["pred_masks"] = np.asarray(fields["pred_masks"])
@@ -101,7 +110,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
             Detection(
                 category_id=self._category_ids.get(entry["category_id"], entry["category_id"]),
                 score=float(entry["score"]),
-                mask=as_rle(entry["segmentation"], *instances.image_size),
+                mask=convert_to_rle(entry["segmentation"], *instances.image_size),
             )
             for entry in found
         ]
@@ -115,60 +124,38 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         gathered = comm.gather(self._found, dst=0)
         if not comm.is_main_process():
             return {}
-        # Several processes may be given one image when there are more of them than images.
+        # With more processes than images, several processes may see the same image.
         detections = dict(itertools.chain.from_iterable(found.items() for found in gathered))
         records = measure(self._truth, detections)
-        summary = summarize(records)
-        content: dict[str, Any] = {"dataset": self._dataset_name, "metrics": summary}
+        metrics = compute_metrics(records)
+        content: dict[str, Any] = {"dataset": self._dataset_name, "metrics": metrics}
         results: dict[str, Any] = OrderedDict(
-            (task, summary[task]) for task in ("boundary", "overlap", "overlap_same", "errors")
+            (task, metrics[task]) for task in ("boundary", "overlap", "overlap_same", "errors")
         )
-        numbers = {name: summary[name.split("/")[0]][name.split("/")[1]] for name in METRICS}
-        if self._reference is not None:
+        if self._reference is None:
+            columns = ["value"]
+            rows = {
+                f"{task}/{name}": [value]
+                for task, values in metrics.items()
+                for name, value in values.items()
+            }
+        else:
             compared = compare(records, measure(self._truth, self._reference))
             content["against_reference"] = compared
             results["against_reference"] = {
                 name.replace("/", "_"): entry["difference"] for name, entry in compared.items()
             }
-            logger.info("Overlap metrics of %s, and of the reference:", self._dataset_name)
-            logger.info("\n%s", _comparison_table(compared))
-        else:
-            logger.info("Overlap metrics of %s:\n%s", self._dataset_name, _table(numbers))
+            columns = ["this model", "reference", "difference", "95 % interval from", "to"]
+            rows = {name: list(entry.values()) for name, entry in compared.items()}
+        logger.info("Overlap metrics of %s:\n%s", self._dataset_name, _format_table(columns, rows))
         if self._output_dir is not None:
-            path = os.path.join(self._output_dir, "fcis_comparison.json")
-            with atomic_open(path, "w") as file:
-                json.dump(_plain(content), file, indent=1, allow_nan=False)
-                file.write("\n")
+            write_json(os.path.join(self._output_dir, "fcis_comparison.json"), content)
         return results
 
 
-def _table(numbers: dict[str, float]) -> str:
-    rows = [(METRICS[n].label, METRICS[n].unit, _text(value)) for n, value in numbers.items()]
-    return tabulate(rows, headers=["metric", "unit", "value"], disable_numparse=True)
-
-
-def _comparison_table(compared: dict[str, dict[str, float]]) -> str:
-    rows = [
-        (
-            METRICS[name].label,
-            METRICS[name].unit,
-            _text(entry["a"]),
-            _text(entry["b"]),
-            _text(entry["difference"]),
-            f"{_text(entry['low'])} to {_text(entry['high'])}",
-        )
-        for name, entry in compared.items()
+def _format_table(columns: list[str], rows: dict[str, list[float]]) -> str:
+    """Return the numbers of each metric as text; "-" for NaN."""
+    cells = [
+        (METRICS[name].label, METRICS[name].unit, *make_jsonable(rows[name])) for name in METRICS
     ]
-    headers = ["metric", "unit", "this model", "reference", "difference", "95 % interval"]
-    return tabulate(rows, headers=headers, disable_numparse=True)
-
-
-def _text(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"
-
-
-def _plain(content: Any) -> Any:
-    """Copy nested results; NaN, which JSON lacks, becomes None."""
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    return None if isinstance(content, float) and math.isnan(content) else content
+    return tabulate(cells, ["metric", "unit", *columns], floatfmt=".2f", missingval="-")

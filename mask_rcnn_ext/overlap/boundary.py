@@ -3,40 +3,32 @@
 import math
 
 import numpy as np
-import numpy.typing as npt
+from scipy.ndimage import minimum_filter
 
-from .crops import Crop, intersection
+from .crops import Crop, count_common_pixels
 
-__all__ = ["boundary_distance", "boundary_iou", "boundary_of"]
+__all__ = ["boundary_iou", "compute_boundary_distance", "find_boundary"]
 
-Bools = npt.NDArray[np.bool_]
-
-_DILATION_RATIO = 0.02  # of the image's diagonal
+_DILATION_RATIO = 0.02  # share of the image's diagonal
 
 
-def boundary_distance(height: int, width: int) -> int:
-    """Return the width d of the boundary in an image: 2 % of its diagonal, in whole pixels >= 1."""
+def compute_boundary_distance(height: int, width: int) -> int:
+    """Return the width d of a boundary: 2 % of the image's diagonal in whole pixels, at least 1."""
     return max(1, round(_DILATION_RATIO * math.hypot(height, width)))
 
 
-def boundary_of(crop: Crop, distance: int) -> Crop:
-    """Return the pixels of a mask that have a pixel outside of it within `distance`.
+def find_boundary(crop: Crop, distance: int) -> Crop:
+    """Return the pixels of a mask that have a pixel outside of the mask within `distance`.
 
-    "Within" is in rows and in columns (a square of side 2 d + 1), as in the authors' code, which
-    erodes d times by 3 x 3. What lies outside of the image is outside of the mask.
+    The distance is counted in rows and columns, over a square of side 2 d + 1, as in the authors'
+    code, which erodes the mask d times by 3 x 3. What lies outside of the image is outside of the
+    mask.
     """
-    inner = _all_within(_all_within(crop.mask, distance).T, distance).T
-    return Crop(crop.top, crop.left, crop.mask & ~inner)
-
-
-def _all_within(mask: Bools, distance: int) -> Bools:
-    """Return where all of the 2 d + 1 pixels around, in the column, are True."""
-    sums = np.pad(mask, ((distance + 1, distance), (0, 0))).cumsum(axis=0, dtype=np.int32)
-    side = 2 * distance + 1
-    return sums[side:] - sums[:-side] == side
+    inner = minimum_filter(crop.mask.view(np.uint8), 2 * distance + 1, mode="constant", cval=0)
+    return Crop(crop.top, crop.left, crop.mask & (inner == 0))
 
 
 def boundary_iou(first: Crop, second: Crop) -> float:
-    """Return the IoU of two boundaries, as `boundary_of` gives them; 0 when both are empty."""
-    common = intersection(first, second)
+    """Return the IoU of two boundaries, made by `find_boundary`; 0 when both are empty."""
+    common = count_common_pixels(first, second)
     return common / max(1, first.area + second.area - common)

@@ -1,132 +1,89 @@
-"""Mask R-CNN and its rival on overlapping instances: measured, and compared with intervals.
+"""Two models on overlapping instances: metrics, and differences with 95 % intervals.
 
     truth = load_truth("annotations.json")
     first, second = (measure(truth, load_results(path, truth)) for path in (a, b))
-    summarize(first)["overlap"]["AP_heavy"]
+    compute_metrics(first)["overlap"]["AP_heavy"]
     compare(first, second)["errors/seam_share"]  # a, b, difference, low, high
 
-`METRICS` says what each number is. All of them come from masks, never from predicted boxes.
+`METRICS` says what each number means. All numbers come from masks, none from predicted boxes.
+
+A difference between two models has two sources of chance: the images that it is measured on, and
+the training. `compare` covers the first one. `compare_seeds` covers both, by a bootstrap over the
+images and over several trainings of each model.
 """
 
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools.coco import COCO
 
-from ..errors import UserError
-from .bootstrap import APTable, draw_weights, percentile_interval, weighted_mean
+from .average_precision import APTable
 from .detections import Detection, Detections, load_results, load_truth
-from .geometry import ImageErrors, seams
-from .image_instances import MAX_DETECTIONS
-from .image_metrics import ImageRecord, Job, measure_image
+from .image_records import ImageRecord, measure
+from .intervals import compute_percentile_interval, compute_weighted_mean, draw_weights
 from .metrics import AP_TASKS, COUNTS, METRICS, RATIOS, Metric
 
 __all__ = [
     "METRICS",
     "Detection",
     "Detections",
-    "ImageErrors",
     "ImageRecord",
     "Metric",
+    "SeedComparison",
     "compare",
-    "difference_entry",
+    "compare_seeds",
+    "compute_difference",
+    "compute_metrics",
+    "describe_intervals",
     "load_results",
     "load_truth",
     "measure",
-    "seams",
-    "summarize",
-    "weighted_values",
 ]
 
 Floats = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.int32]
-Progress = Callable[[int, int], None]
-
-_CHUNK = 8  # images that a process is given at a time
-_SHARE = 200  # images; a new process takes seconds to start, and fewer do not repay it
+Trainings = Sequence[Sequence[ImageRecord]]  # the records of each training of one model
 
 
-def measure(
-    coco_gt: COCO,
-    detections: Detections,
-    *,
-    progress: Progress | None = None,
-    processes: int = 1,
-    max_detections: int = MAX_DETECTIONS,
-) -> list[ImageRecord]:
-    """Match a model's detections with the objects, and measure the errors, image by image.
+@dataclass(frozen=True)
+class SeedComparison:
+    """Two models, trained several times each.
 
-    Masks stay RLE; only one image's are decoded at a time (in each process).
-
-    Args:
-        coco_gt: the data set, see `load_truth`. Annotations of a category that it does not list are
-            left out, as COCO does.
-        detections: see `load_results`.
-        progress: called with the number of images that are done and of all images, after each.
-        processes: more than 1 starts as many new Python processes, fewer where one would have less
-            than 200 images; call it from a script that is guarded by `if __name__ == "__main__"`.
-        max_detections: the most detections of one class in one image that count, the best ones.
-
-    Returns:
-        One record for each image of the data set, by ascending id; they can be pickled.
-
-    Raises:
-        UserError: there are detections of an image that the data set does not have, or an
-            annotation has a broken mask.
+    Attributes:
+        metrics: "task/metric" -> {"a", "b", "difference" (a minus b), "low", "high"}, see
+            `compare`; "a" and "b" are means over the trainings.
+        seeds: `compare` of the first training of each model, of the second, ...
+        a, b: "task/metric" -> (1 + D,): the mean over the trainings, then the mean in each of D
+            draws. A number that is computed from them can get its interval from the same draws.
     """
-    ids = sorted(coco_gt.imgs)
-    for image_id in detections:
-        if image_id not in coco_gt.imgs:
-            raise UserError(f"detections of image {image_id!r}, which is not in the data set")
-    jobs = _jobs(coco_gt, detections, ids, max_detections)
-    records: list[ImageRecord] = []
 
-    def take(found: Iterable[ImageRecord]) -> list[ImageRecord]:
-        for record in found:
-            records.append(record)
-            if progress:
-                progress(len(records), len(ids))
-        return records
-
-    processes = min(processes, len(ids) // _SHARE)
-    if processes <= 1:
-        return take(map(measure_image, jobs))
-    # New processes rather than forks: a fork of a process with threads, as torch's, may hang.
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        return take(pool.imap(measure_image, jobs, chunksize=_CHUNK))
+    metrics: dict[str, dict[str, float]]
+    seeds: list[dict[str, dict[str, float]]] = field(repr=False)
+    a: dict[str, Floats] = field(repr=False)
+    b: dict[str, Floats] = field(repr=False)
 
 
-def _jobs(
-    truth: COCO, detections: Detections, ids: Sequence[Any], max_detections: int
-) -> Iterator[Job]:
-    for image_id in ids:
-        annotations = [a for a in truth.imgToAnns[image_id] if a["category_id"] in truth.cats]
-        yield Job(truth.imgs[image_id], annotations, detections.get(image_id, []), max_detections)
-
-
-def summarize(records: Sequence[ImageRecord]) -> dict[str, dict[str, float]]:
+def compute_metrics(records: Sequence[ImageRecord]) -> dict[str, dict[str, float]]:
     """Return every metric of a model: task -> metric -> number.
 
     The tasks are "AP", "boundary", "overlap", "overlap_same", "errors" and "counts", see `METRICS`.
-    A number that cannot be computed, since the data set has nothing to measure it on or the model
-    has matched nothing, is NaN. Without a detection, every AP is 0.
+    A number is NaN when the data set has nothing to measure it on or the model has matched nothing.
+    Without a detection, every AP is 0.
 
     Args:
-        records: of `measure`.
+        records: from `measure`.
     """
-    values = weighted_values(records, np.ones((1, len(records)), dtype=np.int32))
-    summary: dict[str, dict[str, float]] = {}
+    values = _compute_weighted_metrics(records, np.ones((1, len(records)), dtype=np.int32))
+    found: dict[str, dict[str, float]] = {}
     for name, value in values.items():
         task, metric = name.split("/")
-        summary.setdefault(task, {})[metric] = float(value[0])
-    summary["counts"] = {
+        found.setdefault(task, {})[metric] = float(value[0])
+    found["counts"] = {
         name: sum(record.counts.get(name, 0) for record in records) for name in COUNTS
     }
-    return summary
+    return found
 
 
 def compare(
@@ -135,46 +92,113 @@ def compare(
     *,
     draws: int = 1000,
     seed: int = 0,
-    processes: int = 1,
+    threads: int = 1,
 ) -> dict[str, dict[str, float]]:
     """Return every metric of two models and the difference, with a 95 % interval.
 
-    The interval is that of a paired bootstrap over images, percentile method: each draw takes as
-    many images as there are, with replacement, the same for both models. It covers the choice of
-    the images, not the chance in training.
+    The interval has the percentiles of a paired bootstrap over images: each draw takes as many
+    images as there are, with replacement, the same for both models. It covers the choice of the
+    images, not the randomness of training.
 
     Args:
-        records_a: of one model.
-        records_b: of another, on the same images.
+        records_a: of one model, from `measure`.
+        records_b: of another model, on the same images.
         draws: how many times to resample.
         seed: of the draws; the same seed gives the same interval.
-        processes: how many threads share the work.
+        threads: how many threads share the work.
 
     Returns:
         "task/metric" -> {"a", "b", "difference" (a minus b), "low", "high"}, in the order of
-        `METRICS`; NaN as in `summarize`, and for an interval when the metric can be computed on
-        fewer than half of the draws.
+        `METRICS`; NaN as in `compute_metrics`, and for an interval when the metric can be computed
+        for fewer than half of the draws.
 
     Raises:
-        ValueError: the records are of other images, or there are none.
+        ValueError: the records are of different images, or there are none.
     """
-    if [r.image_id for r in records_a] != [r.image_id for r in records_b] or not records_a:
-        raise ValueError("expected records of the same images, at least one, of both models")
-    ones = np.ones((1, len(records_a)), dtype=np.int32)
-    weights = np.concatenate([ones, draw_weights(len(records_a), draws, seed)])
-    first, second = (weighted_values(r, weights, processes) for r in (records_a, records_b))
-    return {name: difference_entry(first[name], second[name]) for name in METRICS}
+    return compare_seeds([records_a], [records_b], draws=draws, seed=seed, threads=threads).metrics
 
 
-def difference_entry(first: Floats, second: Floats) -> dict[str, float]:
-    """Return what `compare` says of a metric.
+def compare_seeds(
+    records_a: Trainings,
+    records_b: Trainings,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    threads: int = 1,
+) -> SeedComparison:
+    """Return every metric of two models with several trainings each, and the difference.
+
+    Each draw takes as many images as there are, with replacement, the same for all trainings of
+    both models. It also takes as many trainings of each model as there are, with replacement, and
+    independently for each model, since equal seeds do not make two trainings a pair. The number of
+    a model is the mean over its trainings. The 95 % intervals are percentiles of the draws.
+
+    With S trainings, a bootstrap shows on average only (S - 1) / S of the variance of training, so
+    with few trainings the interval is too small. With one training of each model it is the interval
+    of `compare`.
 
     Args:
-        first: (1 + D,), of the first model: its number, then that of each draw.
-        second: (1 + D,), of the second.
+        records_a: of each training of one model, from `measure`.
+        records_b: of as many trainings of another model, on the same images.
+        draws: how many times to resample.
+        seed: of the draws; the same seed gives the same intervals.
+        threads: how many threads share the work.
+
+    Raises:
+        ValueError: there is no training, the models have different numbers of trainings, or the
+            records are of different images or of none.
+    """
+    count = len(records_a)
+    if not count or count != len(records_b):
+        raise ValueError(
+            "expected as many trainings of both models, at least one; "
+            f"got {count} and {len(records_b)}"
+        )
+    every = [*records_a, *records_b]
+    ids = [[record.image_id for record in records] for records in every]
+    if not ids[0] or any(other != ids[0] for other in ids):
+        raise ValueError("expected records of the same images, at least one, of all trainings")
+    images = draw_weights(len(ids[0]), draws, seed)
+    values = [_compute_weighted_metrics(records, images, threads) for records in every]
+    means = []
+    for index, trainings in enumerate((values[:count], values[count:])):
+        # Other seeds than for the images, and another one for each model.
+        weights = draw_weights(count, draws, (seed, 1 + index))
+        means.append({name: _mean([v[name] for v in trainings], weights) for name in METRICS})
+    a, b = means
+    return SeedComparison(
+        metrics={name: compute_difference(a[name], b[name]) for name in METRICS},
+        seeds=[
+            {name: compute_difference(one[name], other[name]) for name in METRICS}
+            for one, other in zip(values[:count], values[count:], strict=True)
+        ],
+        a=a,
+        b=b,
+    )
+
+
+def _mean(values: Sequence[Floats], weights: Weights) -> Floats:
+    """Return (D,): the mean over trainings; NaN where the value of a drawn training is NaN.
+
+    Args:
+        values: (D,) of each of S trainings.
+        weights: (D, S), how often each training is drawn.
+    """
+    # A training that is not drawn adds nothing, not even its NaN.
+    taken = np.where(weights > 0, np.stack(values, axis=1), 0.0)
+    mean: Floats = (taken * weights).sum(axis=1) / weights.sum(axis=1)
+    return mean
+
+
+def compute_difference(first: Floats, second: Floats) -> dict[str, float]:
+    """Return {"a", "b", "difference", "low", "high"} of one metric.
+
+    Args:
+        first: (1 + D,), the number of the first model, then its number in each draw.
+        second: (1 + D,), the same of the second model.
     """
     difference = first - second
-    low, high = percentile_interval(difference[1:])
+    low, high = compute_percentile_interval(difference[1:])
     return {
         "a": float(first[0]),
         "b": float(second[0]),
@@ -184,38 +208,64 @@ def difference_entry(first: Floats, second: Floats) -> dict[str, float]:
     }
 
 
-def weighted_values(
+def _compute_weighted_metrics(
     records: Sequence[ImageRecord], weights: Weights, threads: int = 1
 ) -> dict[str, Floats]:
-    """Return (D,) of each of `METRICS` for the images taken as the (D, I) weights say."""
-    tables = {name: _table(records, name) for name in AP_TASKS}
-    with ThreadPoolExecutor(max(1, threads)) as pool:  # NumPy's sums run beside one another
-        found = dict(zip(tables, pool.map(lambda t: t.ap(weights), tables.values()), strict=True))
+    """Return (D,) of each of `METRICS`, with the images weighted by the (D, I) weights."""
+    tables = {name: _join_tables(records, name) for name in AP_TASKS}
+    with ThreadPoolExecutor(max(1, threads)) as pool:  # NumPy's sums run in parallel
+        aps = pool.map(lambda table: table.compute_ap(weights), tables.values())
+        found = dict(zip(tables, aps, strict=True))
     values: dict[str, Floats] = {}
     for name, columns in AP_TASKS.items():
         values |= {column: found[name][:, i] for i, column in enumerate(columns)}
     for task in ("overlap", "overlap_same"):
         values[f"{task}/AP_drop"] = values[f"{task}/AP_none"] - values[f"{task}/AP_heavy"]
     for name, scale in RATIOS.items():
-        pairs = np.array([record.sums.get(name, (0.0, 0)) for record in records]).reshape(-1, 2)
-        values[name] = scale * weighted_mean(pairs[:, 0], pairs[:, 1], weights)
+        sums, counts = np.array([record.sums[name] for record in records]).reshape(-1, 2).T
+        values[name] = scale * compute_weighted_mean(sums, counts, weights)
     return {name: values[name] for name in METRICS}
 
 
-def _table(records: Sequence[ImageRecord], name: str) -> APTable:
-    """Join one table of all images."""
+def _join_tables(records: Sequence[ImageRecord], name: str) -> APTable:
+    """Return one kind of match table over all images."""
     none = np.zeros((10, 0), dtype=bool)
-    kept = [record.tables[name] for record in records]
+    tables = [record.tables[name] for record in records]
     objects: dict[int, Weights] = {}
-    for index, table in enumerate(kept):
+    for index, table in enumerate(tables):
         for category, number in table.objects.items():
             objects.setdefault(category, np.zeros(len(records), dtype=np.int32))[index] = number
-    sizes = [len(record.scores) for record in records]
     return APTable(
+        num_images=len(records),
         classes=np.concatenate([r.classes for r in records]),
         scores=np.concatenate([r.scores for r in records]),
-        images=np.repeat(np.arange(len(records)), sizes),
-        true=np.concatenate([none, *(t.true for t in kept)], axis=1),
-        counted=np.concatenate([none, *(t.counted for t in kept)], axis=1),
+        images=np.repeat(np.arange(len(records)), [len(r.scores) for r in records]),
+        true=np.concatenate([none, *(t.true for t in tables)], axis=1),
+        counted=np.concatenate([none, *(t.counted for t in tables)], axis=1),
         objects=dict(sorted(objects.items())),
+    )
+
+
+def describe_intervals(trainings: int, draws: int, seed: int) -> str:
+    """Return in words what the intervals of `compare_seeds` cover, for a page.
+
+    Args:
+        trainings: number of trainings of each model.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    images = (
+        f"percentiles of a bootstrap ({draws} draws, seed {seed}). Each draw takes as many images "
+        "as there are, with replacement, the same for both models and all trainings"
+    )
+    if trainings == 1:
+        return (
+            f"{images}; with one training of each model they cover the choice of the images, not "
+            "the chance in training"
+        )
+    return (
+        f"{images}, and {trainings} of the {trainings} trainings of each model, with replacement, "
+        "for each model by itself. They cover the choice of the images and the chance in training, "
+        f"the latter only as far as {trainings} trainings show it: a bootstrap of {trainings} has "
+        f"on average {trainings - 1}/{trainings} of their variance"
     )

@@ -1,22 +1,31 @@
 """Contours of masks, as the sides of pixels, and the straight runs in them.
 
-A contour is made of *cracks*: the unit sides between a pixel of the mask and one that is not. Its
-place is its midpoint; coordinates are those of `crops`. A crack on the frame of the image is no
-contour, since nobody drew it. The cracks of a mask form closed loops, holes included; where two
-pixels of the mask touch only at a corner, the loop joins them (8-connected masks).
+A contour is made of *cracks*: the unit sides between a pixel of the mask and a pixel outside of it.
+The place of a crack is its midpoint, in the coordinates of `crops`. A crack on the frame of the
+image does not belong to the contour, since no model drew it. The cracks of a mask form closed
+loops, also around its holes; where two pixels of the mask touch only at a corner, the loop joins
+them (8-connected masks).
 
-Cracks rather than boundary pixels: a horizontal or vertical edge of L pixels is L long, and the
-midpoints of a digitised straight line, at any angle, lie within half a pixel of it.
+Why cracks and not boundary pixels: a horizontal or vertical edge of L pixels is L long, and the
+midpoints of a digitised straight line, at any angle, lie within half a pixel of the line.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from .crops import Crop
 
-__all__ = ["Contour", "Run", "arcs", "crack_points", "near", "straight_runs", "trace"]
+__all__ = [
+    "Contour",
+    "StraightRun",
+    "find_arcs",
+    "find_near_points",
+    "find_straight_runs",
+    "trace_contour",
+]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -29,13 +38,14 @@ _BLOCK = 1_000_000  # most elements of a matrix of starts and ends
 
 @dataclass(frozen=True)
 class Contour:
-    """The loops of a mask, one after the other, the mask on the right hand.
+    """The loops of a mask, one after the other, with the mask on the right hand.
 
     Attributes:
-        points: (N, 2) float64, x and y of the midpoints.
+        points: (N, 2) float64, x and y of the midpoints of the cracks.
         steps: (N, 2) float64, the unit step along each crack.
         loops: (L + 1,), where each loop begins, and N.
-        frame: (N,) bool, on the frame of the image: part of the loop, not of the contour.
+        frame: (N,) bool, whether a crack is on the frame of the image. Such a crack is part of the
+            loop, not of the contour.
     """
 
     points: Floats = field(repr=False)
@@ -45,12 +55,12 @@ class Contour:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A straight run, `points[start:stop]` of an arc.
+class StraightRun:
+    """A straight run: `points[start:stop]` of an arc.
 
     Attributes:
-        start, stop: indices of its first crack and past its last one.
-        length: of its chord, in pixels.
+        start, stop: index of the first crack, and of the crack after the last one.
+        length: of the chord, in pixels.
     """
 
     start: int
@@ -58,7 +68,7 @@ class Run:
     length: float
 
 
-def _cracks(crop: Crop) -> tuple[Ints, Ints, Ints]:
+def _find_cracks(crop: Crop) -> tuple[Ints, Ints, Ints]:
     """Return row and column of each crack's first vertex in the crop, and its direction."""
     padded = np.pad(crop.mask, 1).view(np.int8)
     across = padded[1:, 1:-1] - padded[:-1, 1:-1]  # (h + 1, w): +1 where the mask begins, below
@@ -76,27 +86,9 @@ def _cracks(crop: Crop) -> tuple[Ints, Ints, Ints]:
     return rows, columns, directions
 
 
-def _places(crop: Crop, rows: Ints, columns: Ints, directions: Ints) -> Floats:
-    corners = np.stack([columns + crop.left, rows + crop.top], axis=1).astype(np.float64)
-    return corners + _STEPS[directions] / 2
-
-
-def _on_frame(points: Floats, directions: Ints, height: int, width: int) -> Bools:
-    along_x = directions % 2 == 0
-    place = np.where(along_x, points[:, 1], points[:, 0])
-    return (place == 0) | (place == np.where(along_x, height, width))
-
-
-def crack_points(crop: Crop, height: int, width: int) -> Floats:
-    """Return (N, 2), the midpoints of a mask's contour in an image, in no particular order."""
-    rows, columns, directions = _cracks(crop)
-    points = _places(crop, rows, columns, directions)
-    return points[~_on_frame(points, directions, height, width)]
-
-
-def trace(crop: Crop, height: int, width: int) -> Contour:
+def trace_contour(crop: Crop, height: int, width: int) -> Contour:
     """Return the contour of a mask in an image of the given size."""
-    rows, columns, directions = _cracks(crop)
+    rows, columns, directions = _find_cracks(crop)
     across = crop.mask.shape[1] + 1
     leaving = np.full(((crop.mask.shape[0] + 1) * across, 4), -1, dtype=np.intp)
     leaving[rows * across + columns, directions] = np.arange(len(rows))
@@ -116,16 +108,20 @@ def trace(crop: Crop, height: int, width: int) -> Contour:
         if len(order) > loops[-1]:
             loops.append(len(order))
     index = np.asarray(order, dtype=np.intp)
-    points = _places(crop, rows, columns, directions)
-    frame = _on_frame(points, directions, height, width)
-    return Contour(points[index], _STEPS[directions[index]], np.asarray(loops), frame[index])
+    directions = directions[index]
+    corners = np.stack([columns[index] + crop.left, rows[index] + crop.top], axis=1)
+    points = corners + _STEPS[directions] / 2
+    horizontal = directions % 2 == 0
+    place = np.where(horizontal, points[:, 1], points[:, 0])  # across the crack
+    frame = (place == 0) | (place == np.where(horizontal, height, width))
+    return Contour(points, _STEPS[directions], np.asarray(loops), frame)
 
 
-def arcs(contour: Contour, chosen: Bools) -> list[Ints]:
+def find_arcs(contour: Contour, chosen: Bools) -> list[Ints]:
     """Return the longest stretches of chosen cracks, as indices, in the order of the loop.
 
-    A loop that is chosen whole is one arc; it begins at the crack farthest from the loop's centroid
-    (the first of equals): a corner, so that it cuts no straight run in two.
+    A loop whose cracks are all chosen is one arc. It begins at the crack farthest from the centroid
+    of the loop (the first of equals): a corner, so that the beginning cuts no straight run in two.
 
     Args:
         contour: of one mask.
@@ -144,7 +140,7 @@ def arcs(contour: Contour, chosen: Bools) -> list[Ints]:
     return found
 
 
-def near(points: Floats, targets: Floats, radius: float) -> Bools:
+def find_near_points(points: Floats, targets: Floats, radius: float) -> Bools:
     """Return (N,): which points have a target at a distance of `radius` or less.
 
     Args:
@@ -152,68 +148,50 @@ def near(points: Floats, targets: Floats, radius: float) -> Bools:
         targets: (M, 2).
         radius: positive.
     """
-    close = np.zeros(len(points), dtype=bool)
-    if not len(points):
-        return close
-    low, high = points.min(axis=0) - radius, points.max(axis=0) + radius
-    targets = targets[((targets >= low) & (targets <= high)).all(axis=1)]
     if not len(targets):
-        return close
-    # Cells of side `radius`: only targets of the nine cells around a point can be that near. The
-    # three of a row are one stretch of the targets sorted by cell.
-    across = int((high[0] - low[0]) // radius) + 3
-    cell_of = [((p - low) // radius).astype(np.intp) for p in (points, targets)]
-    number = cell_of[1][:, 1] * across + cell_of[1][:, 0] + 1
-    order = np.argsort(number, kind="stable")
-    number, targets = number[order], targets[order]
-    for row in (-1, 0, 1):
-        middle = (cell_of[0][:, 1] + row) * across + cell_of[0][:, 0] + 1
-        first = np.searchsorted(number, middle - 1, side="left")
-        counts = np.searchsorted(number, middle + 1, side="right") - first
-        ends = np.cumsum(counts)
-        source = np.repeat(np.arange(len(points)), counts)
-        index = np.repeat(first - (ends - counts), counts) + np.arange(len(source))
-        away = points[source] - targets[index]
-        close[source[np.hypot(away[:, 0], away[:, 1]) <= radius]] = True
-    return close
+        return np.zeros(len(points), dtype=bool)
+    distances, _ = cKDTree(targets).query(points)
+    return np.asarray(distances <= radius)
 
 
-def straight_runs(points: Floats, steps: Floats, least: float) -> list[Run]:
+def find_straight_runs(points: Floats, steps: Floats, least: float) -> list[StraightRun]:
     """Return the straight runs of an arc, in its order.
 
-    A run is straight when each of its midpoints lies within 1 px of the chord, the line from its
-    first midpoint to its last; none lies farther back than that, and none is farther from the first
-    one than the last is. The chord's length counts both outer cracks whole: half of each, projected
-    on it, is added to the distance of the midpoints. The longest run is taken first (of equals, the
-    one that begins, then the one that ends, first), then the same again in what is left before it
-    and after it. A curve whose radius is more than `least`^2 / 8 has such runs, too: 1 px is not
-    much.
+    The chord of a run is the line from its first midpoint to its last one. A run is straight when
+    each of its midpoints lies within 1 px of the chord, none lies farther back than 1 px, and none
+    is farther from the first midpoint than the last one is. The length of a chord counts both outer
+    cracks completely: half of each, projected on the chord, is added to the distance of the
+    midpoints. The longest run is taken first (of equals, the one that begins first, then the one
+    that ends first), then the longest ones in what is left before it and after it.
+
+    The tolerance of 1 px is not small: a curve whose radius is more than `least`^2 / 8 also has
+    such runs.
 
     Args:
         points: (N, 2), midpoints of consecutive cracks.
         steps: (N, 2), their unit steps.
-        least: runs whose chord is shorter are left out; pixels.
+        least: the least length of a chord, in pixels; shorter runs are left out.
     """
     runs, pieces = [], [(0, len(points))]
     while pieces:
         begin, end = pieces.pop()
-        if end - begin < least:  # a chord is never longer than the way
+        if end - begin < least:  # a chord is never longer than its run
             continue
-        first, last, length = _longest_run(points[begin:end], steps[begin:end])
+        first, last, length = _find_longest_run(points[begin:end], steps[begin:end])
         if length < least:
             continue
-        runs.append(Run(begin + first, begin + last + 1, length))
+        runs.append(StraightRun(begin + first, begin + last + 1, length))
         pieces += [(begin, begin + first), (begin + last + 1, end)]
     return sorted(runs, key=lambda run: run.start)
 
 
-def _longest_run(points: Floats, steps: Floats) -> tuple[int, int, float]:
+def _find_longest_run(points: Floats, steps: Floats) -> tuple[int, int, float]:
     """Return first and last index of the longest straight run, and its length."""
     number, best = len(points), (0, 0, -1.0)
     rows = max(1, _BLOCK // number)
     for begin in range(0, number, rows):
         starts = np.arange(begin, min(begin + rows, number))
-        lengths = _run_lengths(points, steps, starts)
+        lengths = _measure_runs(points, steps, starts)
         flat = int(lengths.argmax())
         row, last = divmod(flat, lengths.shape[1])
         if lengths[row, last] > best[2] + 1e-9:
@@ -221,18 +199,18 @@ def _longest_run(points: Floats, steps: Floats) -> tuple[int, int, float]:
     return best
 
 
-def _run_lengths(points: Floats, steps: Floats, starts: Ints) -> Floats:
-    """Return (S, N - starts[0]): the chord of the run from each start to each end; -1: no run.
+def _measure_runs(points: Floats, steps: Floats, starts: Ints) -> Floats:
+    """Return (S, N - starts[0]): length of the run from each start to each end; -1 if not straight.
 
-    A point at distance d from the start is within 1 px of the chord when the two directions differ
-    by no more than asin(1 / d). So each point leaves an interval of directions, and the run is
-    straight when the direction of its end is in all of them.
+    A point at distance d from the start is within 1 px of the chord when the directions of the
+    point and of the chord differ by at most asin(1 / d). So each point allows an interval of
+    directions, and the run is straight when the direction of its end is in all of them.
     """
     away = points[None, starts[0] :] - points[starts, None]
     distance = np.hypot(away[..., 0], away[..., 1])
     after = np.arange(away.shape[1]) >= (starts - starts[0])[:, None]
     binding = after & (distance > _TOLERANCE)
-    # Directions relative to that of the first point that binds: what is behind it is no run.
+    # Directions are relative to the direction of the first binding point.
     reference = away[np.arange(len(starts)), binding.argmax(axis=1)]
     cross = reference[:, None, 0] * away[..., 1] - reference[:, None, 1] * away[..., 0]
     dot = (reference[:, None] * away).sum(axis=2)

@@ -1,6 +1,6 @@
-"""Binary masks cut to their box, so that an image's masks fit in memory together.
+"""Binary masks cut to their box, so that all masks of an image fit in memory together.
 
-Coordinates are those of COCO boxes: x to the right, y down, in pixels; the pixel in column c and
+Coordinates are those of COCO boxes: x to the right, y down, in pixels. The pixel in column c and
 row r covers c <= x <= c + 1, r <= y <= r + 1.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_util
 
-__all__ = ["Crop", "box_window", "decode_crop", "intersection"]
+__all__ = ["Crop", "count_common_pixels", "decode_crop", "find_box_window"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Crop:
-    """The part of a binary image mask inside its tight box; all else of the image is False.
+    """The part of a binary image mask inside its tight box; the rest of the image is False.
 
     Attributes:
         top, left: row and column of the first pixel.
@@ -35,20 +35,6 @@ class Crop:
         """Number of pixels."""
         return int(np.count_nonzero(self.mask))
 
-    def window(self, rows: slice, columns: slice) -> Bools:
-        """Return the image mask at the given rows and columns, which have a start and a stop."""
-        out = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
-        top, bottom = max(rows.start, self.top), min(rows.stop, self.top + self.mask.shape[0])
-        left, right = (
-            max(columns.start, self.left),
-            min(columns.stop, self.left + self.mask.shape[1]),
-        )
-        if top < bottom and left < right:
-            out[
-                top - rows.start : bottom - rows.start, left - columns.start : right - columns.start
-            ] = self.mask[top - self.top : bottom - self.top, left - self.left : right - self.left]
-        return out
-
     @property
     def rows(self) -> slice:
         """Rows of the image that the crop covers."""
@@ -58,6 +44,17 @@ class Crop:
     def columns(self) -> slice:
         """Columns of the image that the crop covers."""
         return slice(self.left, self.left + self.mask.shape[1])
+
+    def cut(self, rows: slice, columns: slice) -> Bools:
+        """Return the image mask at the given rows and columns, which have a start and a stop."""
+        out = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
+        top, bottom = max(rows.start, self.top), min(rows.stop, self.rows.stop)
+        left, right = max(columns.start, self.left), min(columns.stop, self.columns.stop)
+        if top < bottom and left < right:
+            out[
+                top - rows.start : bottom - rows.start, left - columns.start : right - columns.start
+            ] = self.mask[top - self.top : bottom - self.top, left - self.left : right - self.left]
+        return out
 
 
 def decode_crop(rle: dict[str, Any]) -> Crop:
@@ -69,28 +66,19 @@ def decode_crop(rle: dict[str, Any]) -> Crop:
     return Crop(y, x, np.ascontiguousarray(mask).view(bool))
 
 
-def intersection(first: Crop, second: Crop) -> int:
+def count_common_pixels(first: Crop, second: Crop) -> int:
     """Return how many pixels two masks share."""
-    top, left = max(first.top, second.top), max(first.left, second.left)
-    bottom = min(first.rows.stop, second.rows.stop)
-    right = min(first.columns.stop, second.columns.stop)
-    if top >= bottom or left >= right:
-        return 0
-    a = first.mask[top - first.top : bottom - first.top, left - first.left : right - first.left]
-    b = second.mask[
-        top - second.top : bottom - second.top, left - second.left : right - second.left
-    ]
-    return int(np.count_nonzero(a & b))
+    return int(np.count_nonzero(first.mask & second.cut(first.rows, first.columns)))
 
 
-def box_window(box: Floats, height: int, width: int) -> tuple[slice, slice]:
+def find_box_window(box: Floats, height: int, width: int) -> tuple[slice, slice]:
     """Return the rows and columns of the pixels whose centre lies in a box.
 
     Args:
         box: (4,) float64, XYXY in pixels; a centre on the left or upper side is inside, one on the
             right or lower side is not.
-        height: of the image, which the window is clipped to.
-        width: the same.
+        height: of the image, to which the window is clipped.
+        width: of the image.
     """
     x1, y1, x2, y2 = np.clip(np.ceil(box - 0.5), 0, [width, height, width, height]).astype(int)
     return slice(int(y1), int(max(y1, y2))), slice(int(x1), int(max(x1, x2)))

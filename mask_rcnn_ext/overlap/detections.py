@@ -1,39 +1,26 @@
-"""A model's result file, read against its data set, and every mistake in it told.
+"""The result file of a model, read and checked against its data set.
 
-The file is COCO's: a json list of `{image_id, category_id, score, segmentation}`.
+The file has COCO's result format: a json list of `{image_id, category_id, score, segmentation}`.
 """
 
 import contextlib
 import io
-import math
 import os
-from collections.abc import Hashable, Sequence
+import sys
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
-from ..errors import UserError, nearest
+from ..errors import UserError, name_some, nearest
 from ..files import read_json
+from ..layers.rle import compress, read_runs
 
-__all__ = [
-    "BoxedDetections",
-    "Detection",
-    "Detections",
-    "as_rle",
-    "load_boxed_results",
-    "load_results",
-    "load_truth",
-    "rle_runs",
-]
-
-Floats = npt.NDArray[np.float64]
+__all__ = ["Detection", "Detections", "convert_to_rle", "load_results", "load_truth"]
 
 _FIELDS = ("image_id", "category_id", "score", "segmentation")
-_FARTHEST = 1e6  # pixels: pycocotools walks along a polygon's sides, wherever they lead
+_FARTHEST = 1e6  # pixels: pycocotools walks along the sides of a polygon, however long they are
 
 
 @dataclass(frozen=True)
@@ -44,11 +31,13 @@ class Detection:
         category_id: COCO's category id.
         score: 0 to 1.
         mask: compressed RLE of pycocotools, `{"size": [H, W], "counts": bytes}`, in the image.
+        box: XYWH in pixels; None when the boxes of the file were not read.
     """
 
     category_id: int
     score: float
     mask: dict[str, Any] = field(repr=False)
+    box: tuple[float, float, float, float] | None = None
 
 
 Detections = dict[Any, list[Detection]]  # image id -> its detections, in the order of the file
@@ -64,7 +53,7 @@ def load_truth(path: str | os.PathLike[str]) -> COCO:
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise UserError(
             f"{path}: expected COCO's annotation format, an object with images, annotations and "
-            f"categories; got {_kind(content)}"
+            f"categories; got {_describe(content)}"
         )
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth = COCO()
@@ -80,35 +69,40 @@ def load_truth(path: str | os.PathLike[str]) -> COCO:
     return truth
 
 
-def load_results(path: str | os.PathLike[str], coco_gt: COCO) -> Detections:
+def load_results(
+    path: str | os.PathLike[str], coco_gt: COCO, *, with_boxes: bool = False
+) -> Detections:
     """Read a result file and check it against its data set.
 
     Args:
-        path: json, a list of detections; an empty list is fine. Masks are RLE, compressed or not,
-            or polygons. Boxes, keypoints and anything else in the file are not looked at.
+        path: json, a list of detections, which may be empty. Masks are RLE, compressed or not, or
+            polygons. Boxes are only read with `with_boxes`; keypoints and other fields are ignored.
         coco_gt: the data set, see `load_truth`.
+        with_boxes: also read the `bbox` of each detection, XYWH in pixels.
 
     Returns:
         The detections of each image that has any.
 
     Raises:
-        UserError: the data set has no masks; or the file cannot be read or is not a list; or, with
-            the number of the first offender, from 0: a field is missing, the image or category id
-            is not the data set's, the score is not in 0 to 1, the mask is broken or not of the
-            image's size, or the detection occurs twice (same image, category, score and mask).
+        UserError: the data set has no masks; the file cannot be read or is not a list; or a
+            detection is wrong. The message names the first wrong one, counted from 0: a field is
+            missing, the data set does not have its image or category id, its score is not in 0 to
+            1, its mask is broken or not as large as the image, its box is not four finite numbers
+            with a positive width and height, or it occurs twice (same image, category, score and
+            mask).
     """
     _require_masks(coco_gt, "the data set")
     content = read_json(path)
     if not isinstance(content, list):
         raise UserError(
-            f"{path}: expected a list of detections, as COCO's result format has it, got "
-            f"{_kind(content)}"
+            f"{path}: expected a list of detections (COCO's result format), got "
+            f"{_describe(content)}"
         )
     found: Detections = {}
     seen: dict[Hashable, int] = {}
     for index, entry in enumerate(content):
         where = f"{path}: detection {index}"
-        image_id, detection = _checked(entry, coco_gt, where)
+        image_id, detection = _read_detection(entry, coco_gt, where, with_boxes)
         key = (image_id, detection.category_id, detection.score, detection.mask["counts"])
         if key in seen:
             raise UserError(
@@ -120,9 +114,9 @@ def load_results(path: str | os.PathLike[str], coco_gt: COCO) -> Detections:
     return found
 
 
-def _checked(entry: Any, truth: COCO, where: str) -> tuple[Any, Detection]:
+def _read_detection(entry: Any, truth: COCO, where: str, with_boxes: bool) -> tuple[Any, Detection]:
     if not isinstance(entry, dict):
-        raise UserError(f"{where}: expected an object, got {_kind(entry)}")
+        raise UserError(f"{where}: expected an object, got {_describe(entry)}")
     for name in _FIELDS:
         if name not in entry:
             hint = " A file of boxes only has no masks to compare." if name == _FIELDS[-1] else ""
@@ -132,35 +126,54 @@ def _checked(entry: Any, truth: COCO, where: str) -> tuple[Any, Detection]:
     if not isinstance(image_id, int | str) or image_id is True or image_id not in truth.imgs:
         raise UserError(
             f"{where}: image_id {image_id!r} is not in the data set, which has {len(truth.imgs)} "
-            f"images{_few(truth.imgs)}. Give the data set that the file was made on"
+            f"images ({name_some(list(map(repr, truth.imgs)))}). Give the data set that the file "
+            "was made on"
         )
     if not isinstance(category, int) or category not in truth.cats:
         raise UserError(
-            f"{where}: category_id {category!r} is not in the data set, which has"
-            f"{_few(truth.cats)}. Result files have the ids of the annotation file, not the "
-            "model's class numbers"
+            f"{where}: category_id {category!r} is not in the data set, which has "
+            f"({name_some(list(map(repr, truth.cats)))}). Result files have the ids of the "
+            "annotation file, not the model's class numbers"
         )
-    number = isinstance(score, int | float) and not isinstance(score, bool)
-    if not number or not 0 <= score <= 1:  # NaN is neither
+    if not _is_finite(score) or not 0 <= score <= 1:
         raise UserError(f"{where}: expected a score from 0 to 1, got {score!r}")
     image = truth.imgs[image_id]
     try:
-        mask = as_rle(entry["segmentation"], int(image["height"]), int(image["width"]))
+        mask = convert_to_rle(entry["segmentation"], int(image["height"]), int(image["width"]))
     except UserError as error:
         raise UserError(f"{where} (image {image_id!r}): {error}") from error
-    return image_id, Detection(category, float(score), mask)
+    return image_id, Detection(
+        category, float(score), mask, _read_box(entry, where) if with_boxes else None
+    )
 
 
-def as_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """Return COCO's `segmentation` as a compressed RLE of an image, checked.
+def _read_box(entry: dict[str, Any], where: str) -> tuple[float, float, float, float]:
+    if "bbox" not in entry:
+        raise UserError(
+            f"{where} has no 'bbox', the RoI that its mask was made in. Give a file with boxes, as "
+            "COCOEvaluator writes it"
+        )
+    box = entry["bbox"]
+    if not _is_box(box) or min(box[2:]) <= 0:
+        raise UserError(
+            f"{where}: expected a bbox of four finite numbers, x, y, width and height, with a "
+            f"positive width and height; got {box!r}"
+        )
+    x, y, width, height = map(float, box)
+    return x, y, width, height
+
+
+def convert_to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """Check COCO's `segmentation` and return it as a compressed RLE.
 
     Args:
         segmentation: a list of polygons, or an RLE whose counts are a list, a str or bytes.
         height: of the image.
-        width: the same.
+        width: of the image.
 
     Raises:
-        UserError: it is none of these, its size is not the image's, or its runs do not fill it.
+        UserError: it is none of these, it is not as large as the image, or its runs do not fill the
+            image.
     """
     if isinstance(segmentation, list) and segmentation:
         good = all(
@@ -174,53 +187,19 @@ def as_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
             raise UserError(
                 "expected polygons, lists of x, y, x, y, ... in pixels, of three points or more"
             )
-        rle: dict[str, Any] = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-        return rle
+        return compress(segmentation, height, width)
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
         raise UserError("expected a mask, polygons or an RLE with size and counts, got neither")
     size, counts = segmentation["size"], segmentation["counts"]
     if not isinstance(size, list | tuple) or list(size) != [height, width]:
         raise UserError(f"the mask is of size {size}, the image is [{height}, {width}] (H, W)")
     if not isinstance(counts, list | str | bytes):
-        raise UserError(f"expected the mask's counts as a text or a list, got {_kind(counts)}")
-    runs = counts if isinstance(counts, list) else rle_runs(counts)
-    # pycocotools' loops need not end on runs that do not fill the mask, as parts of pixels do not.
-    whole = all(isinstance(run, int) and run >= 0 for run in runs)
-    if not whole or sum(runs) != height * width:
-        raise UserError(f"the mask's runs do not fill its {height} x {width} pixels")
-    if isinstance(counts, list):
-        rle = mask_util.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-        return rle
-    return {
-        "size": [height, width],
-        "counts": counts.encode() if isinstance(counts, str) else counts,
-    }
-
-
-def rle_runs(counts: str | bytes) -> list[int]:
-    """Return the run lengths of COCO's compressed counts; [-1] where they are cut off.
-
-    Six bits a character, from "0": five of the value and one that says that more follow; from the
-    fourth run on, the value is the difference from the run before the last.
-    """
-    raw = np.frombuffer(
-        counts.encode("utf-8", "replace") if isinstance(counts, str) else counts, np.uint8
-    )
-    codes = raw.astype(np.int64) - 48
-    last = codes & 32 == 0
-    if not len(codes) or not last[-1] or codes.min() < 0 or codes.max() > 63:
-        return [] if not len(codes) else [-1]
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if (ends - starts).max() > 6:  # more than 32 bits
-        return [-1]
-    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    values = np.add.reduceat((codes & 31) << (5 * place), starts)
-    values -= np.where(codes[ends] & 16, np.int64(1) << (5 * (ends - starts + 1)), 0)
-    for parity in (1, 2):  # of the runs after the first, each second one is a chain of differences
-        values[parity::2] = np.cumsum(values[parity::2])
-    runs: list[int] = values.tolist()
-    return runs
+        raise UserError(f"expected the mask's counts as a text or a list, got {_describe(counts)}")
+    try:
+        read_runs(counts, height * width)
+    except ValueError as error:
+        raise UserError(f"the mask's runs do not fill its {height} x {width} pixels") from error
+    return compress(segmentation, height, width)
 
 
 def _require_masks(truth: COCO, name: str) -> None:
@@ -228,82 +207,28 @@ def _require_masks(truth: COCO, name: str) -> None:
     if not annotations:
         raise UserError(f"{name} has no annotations: expected objects with masks to compare with")
     for annotation in annotations:
+        where = f"{name}: annotation {annotation.get('id')!r}"
         if not annotation.get("segmentation"):
             raise UserError(
-                f"{name}: annotation {annotation.get('id')!r} has no mask (segmentation). Overlap "
-                "can only be measured on a data set with masks"
+                f"{where} has no mask (segmentation). Overlap can only be measured on a data set "
+                "with masks"
             )
         box = annotation.get("bbox") or [0, 0, 0, 0]
-        if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_finite, box)):
+        if not _is_box(box):
             raise UserError(
-                f"{name}: annotation {annotation.get('id')!r}: expected a bbox of four numbers, "
-                f"x, y, width and height, got {box!r}"
+                f"{where}: expected a bbox of four numbers, x, y, width and height, got {box!r}"
             )
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_finite, value))
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < math.inf
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
-def _kind(value: Any) -> str:
+def _describe(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a text", type(None): "null"}
     return names.get(type(value), repr(value))
-
-
-def _few(known: Sequence[Any] | dict[Any, Any]) -> str:
-    names = [repr(name) for name in list(known)[:5]]
-    return f" ({', '.join(names)}{', ...' if len(known) > 5 else ''})"
-
-
-@dataclass(frozen=True)
-class BoxedDetections:
-    """The detections of a model and the RoI of each one.
-
-    Attributes:
-        detections: see `detections.load_results`.
-        boxes: image id -> (D, 4) float64, XYWH in pixels, in the order of the image's detections.
-    """
-
-    detections: Detections = field(repr=False)
-    boxes: dict[Any, Floats] = field(repr=False)
-
-
-def load_boxed_results(path: str | os.PathLike[str], coco_gt: COCO) -> BoxedDetections:
-    """Read a result file whose detections have their RoI as `bbox`.
-
-    Args:
-        path: see `detections.load_results`; each detection has a `bbox`, XYWH in pixels, too.
-        coco_gt: the data set, see `detections.load_truth`.
-
-    Raises:
-        UserError: see `detections.load_results`; or, with the number of the first offender, from 0:
-            a detection has no `bbox`, or one that is not four finite numbers with a positive width
-            and height.
-    """
-    detections = load_results(path, coco_gt)
-    content = read_json(path)
-    boxes: dict[Any, list[Any]] = {}
-    for index, entry in enumerate(content):
-        if "bbox" not in entry:
-            raise UserError(
-                f"{path}: detection {index} has no 'bbox', the RoI that its mask was made in. Give "
-                "a file with boxes, as COCOEvaluator writes it"
-            )
-        box = entry["bbox"]
-        if not _is_box(box):
-            raise UserError(
-                f"{path}: detection {index}: expected as bbox four finite numbers, x, y, width and "
-                f"height, the last two positive; got {box!r}"
-            )
-        boxes.setdefault(entry["image_id"], []).append(box)
-    return BoxedDetections(
-        detections, {image: np.array(found, dtype=np.float64) for image, found in boxes.items()}
-    )
-
-
-def _is_box(box: Any) -> bool:
-    if not isinstance(box, list) or len(box) != 4:
-        return False
-    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in box):
-        return False
-    return all(math.isfinite(v) for v in box) and box[2] > 0 and box[3] > 0

@@ -1,6 +1,5 @@
-"""One image's objects and detections as arrays: what every comparison metric starts from."""
+"""One image's objects and detections as arrays: the input of every comparison metric."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -8,49 +7,52 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
 
 from ..errors import UserError
-from .crops import Crop, decode_crop
-from .detections import Detection, as_rle
-from .matching import best_overlap, box_iou, levels_of, match_detections
+from .crops import Crop, decode_crop, find_box_window
+from .detections import Detections, convert_to_rle
+from .matching import assign_levels, box_iou, match_detections, measure_overlap
 
-__all__ = ["MAX_DETECTIONS", "Scene", "make_scene"]
+__all__ = ["MAX_DETECTIONS", "ImageInstances", "read_image_instances"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
-MAX_DETECTIONS = 100  # of one class in one image, as in COCO: the best ones
+MAX_DETECTIONS = 100  # of one class in one image, the best ones, as in COCO
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One image: G objects, crowds among them, and D detections, in descending order of scores.
+class ImageInstances:
+    """The G objects of an image, crowds included, and its D detections, best score first.
 
     Attributes:
+        image_id: of the data set.
         height, width: of the image, in pixels.
         classes: (G,), category ids.
         crowd: (G,).
         boxes: (G, 4) float64, XYXY in pixels: the annotations' boxes.
-        masks: G RLE of the visible parts.
-        ids: of the G annotations.
+        masks: RLE of the visible part of each object.
+        annotation_ids: of the objects.
         detection_classes: (D,), category ids.
         scores: (D,).
-        detection_masks: D RLE.
-        source: (D,), where each detection stood in the list that was given.
+        detection_masks: RLE of each detection.
+        positions: (D,), position of each detection in the list that was read.
     """
 
+    image_id: Any
     height: int
     width: int
     classes: Ints
     crowd: Bools
     boxes: Floats = field(repr=False)
     masks: list[dict[str, Any]] = field(repr=False)
-    ids: list[Any]
+    annotation_ids: list[Any]
     detection_classes: Ints
     scores: Floats = field(repr=False)
     detection_masks: list[dict[str, Any]] = field(repr=False)
-    source: Ints
+    positions: Ints
 
     @cached_property
     def object_crops(self) -> list[Crop]:
@@ -58,33 +60,34 @@ class Scene:
         return [decode_crop(mask) for mask in self.masks]
 
     @cached_property
-    def detection_crops(self) -> dict[int, Crop]:
-        """The decoded masks of detections, filled in by `detection_crop`."""
+    def _detection_crops(self) -> dict[int, Crop]:
         return {}
 
-    def detection_crop(self, index: int) -> Crop:
-        """Return a detection's decoded mask; only those that are asked for are decoded."""
-        if index not in self.detection_crops:
-            self.detection_crops[index] = decode_crop(self.detection_masks[index])
-        return self.detection_crops[index]
+    def decode_detection(self, index: int) -> Crop:
+        """Return the decoded mask of a detection; each one is decoded once, when asked for."""
+        if index not in self._detection_crops:
+            self._detection_crops[index] = decode_crop(self.detection_masks[index])
+        return self._detection_crops[index]
 
     @cached_property
-    def box_ious(self) -> Floats:
-        """(G, G), of the objects' boxes; 0 for crowds, which are left out."""
-        ious = box_iou(self.boxes, self.boxes)
-        ious[self.crowd] = ious[:, self.crowd] = 0
-        return ious
+    def object_mask(self) -> Bools:
+        """(H, W), the union of all objects without crowds."""
+        union = np.zeros((self.height, self.width), dtype=bool)
+        for index in np.flatnonzero(~self.crowd):
+            crop = self.object_crops[index]
+            union[crop.rows, crop.columns] |= crop.mask
+        return union
 
     @cached_property
     def common_boxes(self) -> Floats:
-        """(G, G, 4), XYXY of b_i ∩ b_j; see `touching` for where it is one."""
+        """(G, G, 4), XYXY of b_i ∩ b_j; it is a box only where `touching` is True."""
         low = np.maximum(self.boxes[:, None, :2], self.boxes[None, :, :2])
         high = np.minimum(self.boxes[:, None, 2:], self.boxes[None, :, 2:])
         return np.concatenate([low, high], axis=2)
 
     @cached_property
     def touching(self) -> Bools:
-        """(G, G): two objects, no crowds, whose boxes have an area in common."""
+        """(G, G): whether the boxes of two objects, no crowds, have an area in common."""
         common, counts = self.common_boxes, ~self.crowd
         touching = (common[..., :2] < common[..., 2:]).all(axis=2)
         return touching & counts[:, None] & counts[None] & ~np.eye(len(counts), dtype=bool)
@@ -92,33 +95,36 @@ class Scene:
     @cached_property
     def detection_boxes(self) -> Floats:
         """(D, 4), XYXY: the tight boxes of the detections' masks."""
-        found = [mask_util.toBbox(mask) for mask in self.detection_masks]
-        xywh = np.asarray(found, dtype=np.float64).reshape(-1, 4)
-        return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
+        return _to_corners([mask_util.toBbox(mask) for mask in self.detection_masks])
 
     @cached_property
     def overlap(self) -> Floats:
-        """(G,), each object's largest box IoU with another object that is no crowd."""
-        return best_overlap(self.box_ious, self.classes, same_class=False)
+        """(G,), the largest box IoU of each object with another object, without crowds."""
+        return self._measure_overlap(same_class=False)
 
     @cached_property
     def overlap_same(self) -> Floats:
-        """(G,), the same with others of its class."""
-        return best_overlap(self.box_ious, self.classes, same_class=True)
+        """(G,), the same with other objects of its class."""
+        return self._measure_overlap(same_class=True)
+
+    def _measure_overlap(self, *, same_class: bool) -> Floats:
+        ious = box_iou(self.boxes, self.boxes)
+        ious[self.crowd] = ious[:, self.crowd] = 0
+        return measure_overlap(ious, self.classes, same_class=same_class)
 
     @cached_property
     def levels(self) -> dict[str, Ints]:
         """(G,) each: index in `matching.LEVELS` by `overlap` and by `overlap_same`."""
         return {
-            "overlap": levels_of(self.overlap),
-            "overlap_same": levels_of(self.overlap_same),
+            "overlap": assign_levels(self.overlap),
+            "overlap_same": assign_levels(self.overlap_same),
         }
 
     @cached_property
     def mask_ious(self) -> dict[int, tuple[Ints, Ints, Floats]]:
-        """Per class: indices of its detections and objects, and their (D_c, G_c) mask IoUs.
+        """Category id -> indices of its detections and objects, and their (D_c, G_c) mask IoUs.
 
-        With a crowd, IoU is the share of the detection that lies in it, as in COCO.
+        With a crowd, the IoU is the share of the detection that lies in it, as in COCO.
         """
         found = {}
         for category in np.unique(np.concatenate([self.classes, self.detection_classes])):
@@ -134,8 +140,8 @@ class Scene:
             found[int(category)] = here, there, ious
         return found
 
-    def partners(self) -> dict[int, int]:
-        """Return object -> the detection that COCO's matching at mask IoU 0.5 gives to it."""
+    def match(self) -> dict[int, int]:
+        """Return object -> detection, matched as in COCO at mask IoU 0.5, by ascending object."""
         pairs = {}
         for here, there, ious in self.mask_ious.values():
             crowd = self.crowd[there]
@@ -145,56 +151,72 @@ class Scene:
                     pairs[int(there[matches[detection]])] = int(here[detection])
         return dict(sorted(pairs.items()))
 
+    def find_contested(self, index: int) -> tuple[slice, slice, Bools]:
+        """Return the window of an object's box, and which of its pixels are contested."""
+        rows, columns = find_box_window(self.boxes[index], self.height, self.width)
+        region = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
+        for box in self.common_boxes[index, self.touching[index]]:
+            r, c = find_box_window(box, self.height, self.width)
+            region[
+                r.start - rows.start : r.stop - rows.start,
+                c.start - columns.start : c.stop - columns.start,
+            ] = True
+        return rows, columns, region
 
-def _object_mask(annotation: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    try:
-        return as_rle(annotation["segmentation"], height, width)
-    except UserError as error:
-        raise UserError(f"the data set's annotation {annotation['id']!r}: {error}") from error
 
-
-def make_scene(
-    image: dict[str, Any],
-    annotations: Sequence[dict[str, Any]],
-    detections: Sequence[Detection],
-    max_detections: int = MAX_DETECTIONS,
-) -> Scene:
-    """Return the scene of one image.
+def read_image_instances(
+    coco_gt: COCO, image_id: Any, detections: Detections, max_detections: int = MAX_DETECTIONS
+) -> ImageInstances:
+    """Return the objects and detections of one image.
 
     Args:
-        image: COCO's entry, with `height` and `width`.
-        annotations: COCO's entries of the image, with masks. An annotation without `bbox` gets the
-            tight box of its mask.
-        detections: of the image; of each class only the best `max_detections` are taken, of equal
-            scores the first.
-        max_detections: see there.
+        coco_gt: the data set, see `detections.load_truth`. Annotations of a category that it does
+            not list are left out, as in COCO. An annotation without `bbox` gets the tight box of
+            its mask.
+        image_id: an image of the data set.
+        detections: see `detections.load_results`.
+        max_detections: only so many detections of each class count, the best ones; of equal scores
+            the first.
 
     Raises:
-        UserError: an annotation has a broken mask, or one of another size than the image.
+        UserError: an annotation has a broken mask, or a mask of another size than the image.
     """
+    image = coco_gt.imgs[image_id]
     height, width = int(image["height"]), int(image["width"])
-    masks = [_object_mask(a, height, width) for a in annotations]
+    annotations = [a for a in coco_gt.imgToAnns[image_id] if a["category_id"] in coco_gt.cats]
+    masks = []
+    for annotation in annotations:
+        try:
+            masks.append(convert_to_rle(annotation["segmentation"], height, width))
+        except UserError as error:
+            raise UserError(f"the data set's annotation {annotation['id']!r}: {error}") from error
     xywh = [a.get("bbox") or mask_util.toBbox(m) for a, m in zip(annotations, masks, strict=True)]
-    boxes = np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
-    boxes = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
 
-    scores = np.array([d.score for d in detections], dtype=np.float64)
-    classes = np.array([d.category_id for d in detections], dtype=np.intp)
+    found = detections.get(image_id, [])
+    scores = np.array([d.score for d in found], dtype=np.float64)
+    classes = np.array([d.category_id for d in found], dtype=np.intp)
     order = np.argsort(-scores, kind="stable")
     kept = np.zeros(len(order), dtype=bool)
     for category in np.unique(classes):
         kept[np.flatnonzero(classes[order] == category)[:max_detections]] = True
     order = order[kept]
-    return Scene(
+    return ImageInstances(
+        image_id=image_id,
         height=height,
         width=width,
         classes=np.array([a["category_id"] for a in annotations], dtype=np.intp),
         crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
-        boxes=boxes,
+        boxes=_to_corners(xywh),
         masks=masks,
-        ids=[a["id"] for a in annotations],
+        annotation_ids=[a["id"] for a in annotations],
         detection_classes=classes[order],
         scores=scores[order],
-        detection_masks=[detections[i].mask for i in order],
-        source=order,
+        detection_masks=[found[i].mask for i in order],
+        positions=order,
     )
+
+
+def _to_corners(xywh: list[Any]) -> Floats:
+    """Return (N, 4) XYXY of N XYWH boxes."""
+    boxes = np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
+    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])

@@ -12,11 +12,11 @@ __all__ = [
     "IOU_THRESHOLDS",
     "LEVELS",
     "RECALLS",
-    "best_overlap",
+    "assign_levels",
     "box_iou",
-    "levels_of",
+    "find_nearest_levels",
     "match_detections",
-    "nearest_level",
+    "measure_overlap",
 ]
 
 Bools = npt.NDArray[np.bool_]
@@ -24,10 +24,10 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)  # COCO's T thresholds
-RECALLS: Floats = np.linspace(0.0, 1.0, 101)  # that COCO averages precision over
+RECALLS: Floats = np.linspace(0.0, 1.0, 101)  # COCO averages precision over these
 LEVELS = ("none", "partial", "heavy")  # overlap < 0.05, < 0.3, and the rest
 _LEVEL_BOUNDS = (0.05, 0.3)
-_NEAREST_IOU = 0.1  # an unmatched detection belongs to no object whose box it overlaps less
+_NEAREST_IOU = 0.1  # least box IoU of an unmatched detection with the object it is assigned to
 
 
 def box_iou(first: Floats, second: Floats) -> Floats:
@@ -39,13 +39,13 @@ def box_iou(first: Floats, second: Floats) -> Floats:
     return np.nan_to_num(np.asarray(ious, dtype=np.float64))
 
 
-def best_overlap(ious: Floats, classes: Ints, *, same_class: bool) -> Floats:
-    """Return (G,): each object's largest box IoU with another one; 0 where there is none.
+def measure_overlap(ious: Floats, classes: Ints, *, same_class: bool) -> Floats:
+    """Return (G,): the largest box IoU of each object with another object; 0 without another one.
 
     Args:
-        ious: (G, G), of the objects' boxes.
+        ious: (G, G), IoUs of the objects' boxes.
         classes: (G,).
-        same_class: count only others of the object's class.
+        same_class: count only other objects of the same class.
     """
     others = ~np.eye(len(ious), dtype=bool)
     if same_class:
@@ -53,20 +53,20 @@ def best_overlap(ious: Floats, classes: Ints, *, same_class: bool) -> Floats:
     return np.where(others, ious, 0.0).max(axis=1, initial=0.0)
 
 
-def levels_of(overlap: Floats) -> Ints:
+def assign_levels(overlap: Floats) -> Ints:
     """Return the index in `LEVELS` of each overlap; a bound belongs to the upper level."""
     return np.searchsorted(_LEVEL_BOUNDS, overlap, side="right")
 
 
-def nearest_level(ious: Floats, levels: Ints) -> Ints:
-    """Return (D,): the level of the object that each detection's box overlaps most.
+def find_nearest_levels(ious: Floats, levels: Ints) -> Ints:
+    """Return (D,): the level of the object that the box of each detection overlaps most.
 
     Args:
-        ious: (D, G), of the boxes of detections and of objects of their class.
+        ious: (D, G), box IoUs of the detections with the objects of their class.
         levels: (G,), of the objects.
 
     Returns:
-        -1 where no box IoU is 0.1 or more. Of equals, the first object counts.
+        -1 where no box IoU is 0.1 or more. Of equal IoUs, the first object counts.
     """
     if not ious.shape[1]:
         return np.full(len(ious), -1, dtype=np.intp)
@@ -77,9 +77,9 @@ def nearest_level(ious: Floats, levels: Ints) -> Ints:
 def match_detections(ious: Floats, ignored: Bools, crowd: Bools) -> Ints:
     """Match the detections of one class in one image with its objects, as pycocotools does.
 
-    Each detection, best score first, takes the free object of highest IoU, if the threshold is
-    reached; of equals, the last. Objects that count go before ignored ones, however large the IoU.
-    A crowd is never used up.
+    Each detection, best score first, takes the free object of highest IoU, if the IoU reaches the
+    threshold; of equal IoUs, the last object. Objects that count go before ignored ones, however
+    large the IoU. A crowd can be taken many times.
 
     Args:
         ious: (D, G), detections in descending order of scores.
@@ -87,7 +87,7 @@ def match_detections(ious: Floats, ignored: Bools, crowd: Bools) -> Ints:
         crowd: (G,).
 
     Returns:
-        (T, D): the index of the object, -1 for none.
+        (T, D): the index of the matched object, -1 for none.
     """
     thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
     matches = np.full((len(thresholds), len(ious)), -1, dtype=np.intp)

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from .average_precision import AP_METRICS
 from .matching import LEVELS
 
 __all__ = ["AP_TASKS", "COUNTS", "METRICS", "RATIOS", "Metric"]
 
-_AP_NAMES = ("AP", "AP50", "AP75")
 _LEVEL_TASKS = ("overlap", "overlap_same")
 
 
@@ -16,9 +16,9 @@ class Metric:
 
     Attributes:
         label: for a table.
-        unit: "" for AP (0 to 100), "%", or "√|G|": in units of the square root of the mask's area.
+        unit: "" for AP (0 to 100), "%", or "√|G|": the square root of the object's area.
         higher_is_better: False for errors.
-        meaning: one sentence.
+        meaning: one or two sentences.
     """
 
     label: str
@@ -27,18 +27,18 @@ class Metric:
     meaning: str
 
 
-# Table of matches -> the metrics AP, AP50 and AP75 that come from it.
+# Kind of match table -> the metrics AP, AP50 and AP75 that are computed from it.
 AP_TASKS = {
-    "AP": tuple(f"AP/{name}" for name in _AP_NAMES),
-    "boundary": tuple(f"boundary/{name}" for name in _AP_NAMES),
+    "AP": tuple(f"AP/{name}" for name in AP_METRICS),
+    "boundary": tuple(f"boundary/{name}" for name in AP_METRICS),
     **{
-        f"{task}_{level}": tuple(f"{task}/{name}_{level}" for name in _AP_NAMES)
+        f"{task}_{level}": tuple(f"{task}/{name}_{level}" for name in AP_METRICS)
         for task in _LEVEL_TASKS
         for level in LEVELS
     },
 }
 
-# Metrics that are means over what an image has of something, and their scale.
+# Metrics that are means over objects or pairs -> the factor from the mean to the metric's unit.
 RATIOS = {
     "errors/leak": 100.0,
     "errors/miss": 100.0,
@@ -48,7 +48,7 @@ RATIOS = {
     "errors/seam_share": 100.0,
 }
 
-# Sums over images, beside the metrics: what there is to measure on, and how much was matched.
+# Sums over images: how much there is to measure on, and how much of it was matched.
 COUNTS = (
     "images",
     "objects",
@@ -65,79 +65,80 @@ COUNTS = (
 _BOUND = {"none": "below 0.05", "partial": "from 0.05 to below 0.3", "heavy": "0.3 or more"}
 
 
-def _ap_metrics() -> dict[str, Metric]:
+def _describe_ap() -> dict[str, Metric]:
     found = {}
-    for name in _AP_NAMES:
+    for name in AP_METRICS:
         found[f"AP/{name}"] = Metric(f"mask {name}", "", True, f"COCO's mask {name}.")
-    for name in _AP_NAMES:
+    for name in AP_METRICS:
         found[f"boundary/{name}"] = Metric(
             f"boundary {name}",
             "",
             True,
-            f"COCO's {name} with the smaller of mask IoU and Boundary IoU (Cheng et al. 2021; "
-            "dilation 2 % of the image's diagonal).",
+            f"COCO's {name} with the smaller of mask IoU and Boundary IoU as the IoU of two masks "
+            "(Cheng et al. 2021; dilation 2 % of the image's diagonal).",
         )
     for task in _LEVEL_TASKS:
         who = "another object of its class" if task == "overlap_same" else "another object"
         short = "same-class overlap" if task == "overlap_same" else "overlap"
         for level in LEVELS:
-            for name in _AP_NAMES:
+            for name in AP_METRICS:
                 found[f"{task}/{name}_{level}"] = Metric(
                     f"{name}, {short} {level}",
                     "",
                     True,
                     f"Mask {name} of the objects whose largest box IoU with {who} is "
-                    f"{_BOUND[level]}; the other objects are ignored.",
+                    f"{_BOUND[level]}. The other objects are ignored.",
                 )
         found[f"{task}/AP_drop"] = Metric(
             f"AP lost from no {short} to heavy",
             "",
             False,
-            f"AP of the objects without {short} minus AP of those with heavy {short}.",
+            f"AP of the objects without {short} minus AP of the objects with heavy {short}.",
         )
     return found
 
 
-# "task/metric" -> what it is. Everything that `compare` compares, in the order of a table.
+# "task/metric" -> its description: everything that `compare` compares, in the order of a table.
 METRICS: dict[str, Metric] = {
-    **_ap_metrics(),
+    **_describe_ap(),
     "errors/leak": Metric(
         "leak",
         "%",
         False,
-        "Share of a matched mask that lies on other objects; mean over objects with overlap.",
+        "Share of a matched mask that lies on other objects. Mean over objects with overlap.",
     ),
     "errors/miss": Metric(
         "miss",
         "%",
         False,
-        "Share of the object inside the contested region that its mask leaves out; mean over "
-        "objects with overlap.",
+        "Share of the object in the contested region (where its box overlaps other boxes) that the "
+        "matched mask leaves out. Mean over objects with overlap.",
     ),
     "errors/double_claim": Metric(
         "double claim",
         "%",
         False,
-        "IoU of the masks of two objects whose boxes meet; mean over matched pairs.",
+        "IoU of the two masks that are matched with a pair of objects whose boxes overlap. Mean "
+        "over these pairs.",
     ),
     "errors/spurious_edge": Metric(
         "spurious edge",
         "%",
         False,
-        "Share of a mask's contour inside the contested region that is far from every object's "
-        "contour; mean over objects with overlap.",
+        "Share of a mask's contour that lies in the contested region and far from the contour of "
+        "every object. Mean over objects with overlap.",
     ),
     "errors/seam_length": Metric(
         "straight seam, length",
         "√|G|",
         False,
-        "Length of the straight runs of spurious edges per matched pair whose boxes meet, in units "
-        "of the square root of the object's area.",
+        "Length of the straight runs of spurious edges at a matched pair whose boxes overlap, in "
+        "units of the square root of the object's area. Mean over these pairs.",
     ),
     "errors/seam_share": Metric(
         "straight seam, pairs",
         "%",
         False,
-        "Share of the matched pairs whose boxes meet that have at least one straight seam.",
+        "Share of the matched pairs whose boxes overlap that have at least one straight seam.",
     ),
 }

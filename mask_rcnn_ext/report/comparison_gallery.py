@@ -18,7 +18,9 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError
-from ..overlap.comparison import Detections, ImageErrors, ImageRecord, seams
+from ..overlap.comparison import Detections, ImageRecord
+from ..overlap.image_instances import read_image_instances
+from ..overlap.overlap_errors import ImageErrors, measure_errors
 from .drawing.pictures import Rect, draw_instances
 from .drawing.sheets import contact_sheet, resize_picture
 from .instances import load_picture
@@ -168,7 +170,7 @@ def _make_case(
     order = {annotation["id"]: index for index, annotation in enumerate(annotations)}
     sides, contested = [], np.zeros(image.shape[:2], dtype=bool)
     for found in detections:
-        errors = seams(truth, image_id, found)
+        errors = measure_errors(read_image_instances(truth, image_id, found))
         contested = errors.contested
         matched = {match.detection: order[match.annotation_id] for match in errors.matches}
         shown = [
@@ -199,8 +201,9 @@ def _describe(errors: ImageErrors) -> str:
     """Return the image's figures in a line."""
     count, length = len(errors.seams), sum(seam.length for seam in errors.seams)
     parts = [f"{count_noun(count, 'seam')}, {length:.0f} px" if count else "no seam"]
-    for name, value in (("leak", errors.leak), ("miss", errors.miss)):
-        if not math.isnan(value):
+    means = errors.means
+    for name in ("leak", "miss"):
+        if not math.isnan(value := means[name]):
             parts.append(f"{name} {100 * value:.0f} %")
     return " \u00b7 ".join(parts)
 

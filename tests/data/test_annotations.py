@@ -12,7 +12,6 @@ from coco_masks import compressed, uncompressed
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from mask_rcnn_ext.data.annotations import _rle_runs
 from mask_rcnn_ext.data.coco_json import CocoJson, check_coco_json
 from mask_rcnn_ext.errors import UserError
 
@@ -268,16 +267,6 @@ def test_mask_files_that_are_missing_or_no_images(folder):
     (folder / "m6.png").write_text("no image")
     with pytest.raises(UserError, match=r"m6.png: not readable"):
         check(folder, content(missing[0]))
-
-
-def test_rle_runs_are_those_of_pycocotools():
-    rng = np.random.default_rng(0)
-    for density in (0.02, 0.5, 1.0):
-        mask = (rng.random((61, 83)) < density).astype(np.uint8)
-        mask[:, 30:60] = 0  # long runs, whose differences are negative
-        expected = uncompressed(mask)["counts"]
-        assert _rle_runs(compressed(mask)["counts"]).tolist() == expected
-        assert _rle_runs(expected).tolist() == expected
 
 
 def test_an_image_size_that_was_filled_in_is_a_change(folder, caplog):

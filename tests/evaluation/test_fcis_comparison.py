@@ -1,4 +1,4 @@
-"""Result files and their mistakes, the geometry for pictures, and the evaluator of a run."""
+"""The overlap metrics as an evaluator: alone, next to COCO's, in several processes, by config."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, Instances
-from reference.overlap import coco_of, dataset_of, text_rle
+from overlap_cases import rectangle
 from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, get_cfg
@@ -19,86 +19,13 @@ from mask_rcnn_ext.evaluation.build import build_evaluator, require_known_evalua
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
 from mask_rcnn_ext.evaluation.fcis_comparison import FCISComparisonEvaluator
 from mask_rcnn_ext.overlap.comparison import (
-    METRICS,
+    compute_metrics,
     load_results,
     load_truth,
     measure,
-    seams,
-    summarize,
 )
 
 HEIGHT, WIDTH = 48, 64
-
-
-def rectangle(x1, y1, x2, y2):
-    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    mask[y1:y2, x1:x2] = True
-    return mask
-
-
-LEFT, RIGHT = rectangle(10, 10, 30, 40), rectangle(30, 10, 50, 40)
-
-
-def dataset():
-    objects = [{"mask": LEFT, "bbox": [10, 10, 30, 30]}, {"mask": RIGHT, "category_id": 2}]
-    return dataset_of([objects, []], size=(HEIGHT, WIDTH))
-
-
-def result(**changes):
-    entry = {"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": text_rle(LEFT)}
-    return {name: value for name, value in {**entry, **changes}.items() if value is not ...}
-
-
-@pytest.fixture
-def load(tmp_path):
-    """Return a function that writes a result file and reads it against the data set."""
-
-    def load_content(content):
-        path = tmp_path / "results.json"
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return load_results(path, coco_of(dataset()))
-
-    return load_content
-
-
-def test_the_geometry_for_pictures(load):
-    # The left object's mask takes 4 columns of the right one; that edge is a seam of 30 - 4 px.
-    leaky = LEFT | rectangle(30, 10, 34, 40)
-    found = load(
-        [
-            result(category_id=2, score=0.9, segmentation=text_rle(RIGHT)),
-            result(score=0.1, segmentation=text_rle(RIGHT)),
-            result(segmentation=text_rle(leaky)),
-        ]
-    )
-    truth = coco_of(dataset())
-    picture = seams(truth, 1, found)
-    np.testing.assert_array_equal(picture.contested, rectangle(30, 10, 40, 40))
-    assert picture.regions.tolist() == [[30, 10, 40, 40]]
-    assert [(m.annotation_id, m.detection) for m in picture.matches] == [(1, 2), (2, 0)]
-    assert picture.pairs == ((1, 2),)
-    assert picture.leak == pytest.approx(120 / 720 / 2)
-    assert picture.miss == 0
-    (seam,) = picture.seams
-    assert (seam.points[:, 0] == 34).all()
-    assert seam.points[[0, -1], 1].tolist() in ([12.5, 37.5], [37.5, 12.5])
-    assert seam.length == 26
-    assert seam.relative == pytest.approx(26 / 600**0.5)
-    summary = summarize(measure(truth, found))
-    assert summary["errors"]["leak"] == pytest.approx(100 * picture.leak)
-    empty = seams(truth, 2, found)
-    assert not empty.contested.any()
-    assert math.isnan(empty.leak)
-    assert empty.matches == empty.pairs == ()
-
-
-def test_every_metric_is_described_and_summarized():
-    summary = summarize(measure(coco_of(dataset()), {}))
-    names = {f"{task}/{metric}" for task in summary for metric in summary[task]}
-    assert names - {n for n in names if n.startswith("counts/")} == set(METRICS)
-    assert all("-" not in name for name in names)  # detectron2 does not print such metrics
-    assert all(m.label and m.meaning.endswith(".") for m in METRICS.values())
-    assert len({m.label for m in METRICS.values()}) == len(METRICS)
 
 
 @pytest.fixture
@@ -114,7 +41,7 @@ def outputs_of(content, image_id, shift=0):
     masks, classes, scores = [], [], []
     for a in (a for a in content["annotations"] if a["image_id"] == image_id):
         x, y, w, h = a["bbox"]
-        masks.append(rectangle(x + shift, y, x + w + shift, y + h))
+        masks.append(rectangle(x + shift, y, x + w + shift, y + h, (HEIGHT, WIDTH)))
         classes.append({3: 0, 10: 1}[a["category_id"]])
         scores.append(0.9 - 0.01 * len(scores))
     instances = Instances((HEIGHT, WIDTH))
@@ -142,7 +69,7 @@ def test_the_evaluator_measures_what_a_result_file_gives(own, tmp_path):
     results = run(both, content, shift=2)
     assert list(results) == ["bbox", "segm", "boundary", "overlap", "overlap_same", "errors"]
     truth = load_truth(MetadataCatalog.get(name).json_file)
-    summary = summarize(
+    summary = compute_metrics(
         measure(truth, load_results(tmp_path / "coco_instances_results.json", truth))
     )
     for task in ("boundary", "overlap", "overlap_same", "errors"):

@@ -5,23 +5,18 @@ import math
 
 import numpy as np
 import pytest
+from overlap_cases import rectangle
 from pycocotools import mask as mask_util
-from reference.overlap import coco_of, dataset_of, rle, text_rle
+from reference.overlap import coco_of, dataset_of, text_rle
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.overlap.comparison import load_results, load_truth, measure
-from mask_rcnn_ext.overlap.detections import as_rle, rle_runs
+from mask_rcnn_ext.overlap.detections import convert_to_rle
 
 HEIGHT, WIDTH = 48, 64
 
 
-def rectangle(x1, y1, x2, y2):
-    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    mask[y1:y2, x1:x2] = True
-    return mask
-
-
-LEFT, RIGHT = rectangle(10, 10, 30, 40), rectangle(30, 10, 50, 40)
+LEFT, RIGHT = (rectangle(x, 10, x + 20, 40, (HEIGHT, WIDTH)) for x in (10, 30))
 
 
 def dataset():
@@ -38,10 +33,10 @@ def result(**changes):
 def load(tmp_path):
     """Return a function that writes a result file and reads it against the data set."""
 
-    def load_content(content):
+    def load_content(content, **options):
         path = tmp_path / "results.json"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return load_results(path, coco_of(dataset()))
+        return load_results(path, coco_of(dataset()), **options)
 
     return load_content
 
@@ -169,24 +164,11 @@ def test_a_broken_box_is_named(tmp_path, box):
         load_truth(path)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_runs_are_those_that_pycocotools_wrote(seed):
-    rng = np.random.default_rng(seed)
-    mask = rng.random((37, 53)) < rng.random() ** 3
-    flat = mask.ravel(order="F").astype(int)
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
-    expected = [0, *runs] if flat[0] else runs
-    assert rle_runs(rle(mask)["counts"]) == expected
-    large = mask_util.frPyObjects({"size": [5000, 5000], "counts": [24_000_000, 7, 999_993]}, 1, 1)
-    assert rle_runs(large["counts"]) == [24_000_000, 7, 999_993]
-
-
 def test_a_broken_code_never_reaches_the_decoder():
     good = text_rle(LEFT)
     for counts in ("", "P", "o" * 40, good["counts"] + "1"):
         with pytest.raises(UserError, match="do not fill"):
-            as_rle({"size": [HEIGHT, WIDTH], "counts": counts}, HEIGHT, WIDTH)
+            convert_to_rle({"size": [HEIGHT, WIDTH], "counts": counts}, HEIGHT, WIDTH)
 
 
 def test_a_broken_annotation_is_named():
@@ -194,3 +176,40 @@ def test_a_broken_annotation_is_named():
     content["annotations"][1]["segmentation"]["size"] = [50, 50]
     with pytest.raises(UserError, match=r"annotation 2.*\[50, 50\]"):
         measure(coco_of(content), {})
+
+
+def test_boxes_are_read_on_request(load):
+    entries = [
+        result(image_id=image, score=score, bbox=[0.25, 0, 1 + index, 2.5])
+        for index, (image, score) in enumerate([(2, 0.1), (1, 0.2), (2, 0.3)])
+    ]
+    found = load(entries, with_boxes=True)
+    assert [(d.score, d.box) for d in found[2]] == [
+        (0.1, (0.25, 0, 1, 2.5)),
+        (0.3, (0.25, 0, 3, 2.5)),
+    ]
+    assert [d.box for d in found[1]] == [(0.25, 0, 2, 2.5)]
+    assert load(entries)[1][0].box is None
+    assert load([], with_boxes=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("bbox", "message"),
+    [
+        (..., "has no 'bbox'"),
+        ([1, 2, 3], r"got \[1, 2, 3\]"),
+        ([1, 2, 0, 4], "positive"),
+        ([1, 2, 3, -4], "positive"),
+        ([1, 2, math.nan, 4], "finite"),
+        ([1, math.inf, 3, 4], "finite"),
+        ([1, 10**400, 3, 4], "finite"),
+        ([1, 2, "3", 4], "four finite numbers"),
+        ([1, 2, True, 4], "four finite numbers"),
+        ("1 2 3 4", "four finite numbers"),
+    ],
+    ids=str,
+)
+def test_a_detection_without_a_good_box(load, bbox, message):
+    entries = [result(bbox=[0.5, 1, 10, 12.25]), result(score=0.4, bbox=bbox)]
+    with pytest.raises(UserError, match=rf"results\.json: detection 1\b.*{message}"):
+        load(entries, with_boxes=True)

@@ -4,19 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from overlap_cases import rectangle
 from reference.lattice import lattice_sums
 from reference.overlap import coco_of, dataset_of, text_rle, tight_box
 
-from mask_rcnn_ext.overlap.lattice import lattice_records, pool_records, summarize_lattice
+from mask_rcnn_ext.overlap.detections import load_results
+from mask_rcnn_ext.overlap.lattice import measure_lattice, pool_records, summarize_lattice
 
 SIZE = 100
 NUMBERS = ("share", "chance", "ratio", "density_ratio")
-
-
-def rectangle(x1, y1, x2, y2):
-    mask = np.zeros((SIZE, SIZE), dtype=bool)
-    mask[y1:y2, x1:x2] = True
-    return mask
 
 
 # A square and the frame around it, whose boxes make all of the image contested. The lattice lines
@@ -46,7 +42,8 @@ def records_of(tmp_path):
     def make(entries, truth=None, **options):
         path = tmp_path / "results.json"
         path.write_text(json.dumps(entries))
-        return lattice_records(truth or truth_of(), path, **options)
+        truth = truth or truth_of()
+        return measure_lattice(truth, load_results(path, truth, with_boxes=True), **options)
 
     return make
 

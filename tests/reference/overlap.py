@@ -105,7 +105,7 @@ def cracks(mask: np.ndarray) -> set[tuple[float, float]]:
 
 
 def straight(points: list[tuple[float, float]]) -> bool:
-    """Say whether midpoints in a row are a straight run: see `contours.straight_runs`."""
+    """Say whether midpoints in a row are a straight run: see `contours.find_straight_runs`."""
     (x1, y1), (x2, y2) = points[0], points[-1]
     chord = math.hypot(x2 - x1, y2 - y1)
     for x, y in points:

@@ -24,7 +24,8 @@ from support import REPO
 
 from mask_rcnn_ext import config
 from mask_rcnn_ext.config import load_config
-from mask_rcnn_ext.overlap.intervals import METRICS, image_table, t_interval
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS, read_ap_table
+from mask_rcnn_ext.overlap.intervals import compute_t_interval
 from mask_rcnn_ext.report.json_records import from_json
 
 C4, SOFTMAX = "mask_rcnn_tiny_C4", "mask_rcnn_tiny_C4_softmax"
@@ -88,7 +89,13 @@ class FakeTraining:
         info = {"train_seconds": 100.0, "eval_seconds": 20.0, "peak_memory_mb": 500.0}
         info |= {"device": "a cpu", "seed": run.seed, "versions": {"torch": "9.8"}}
         found = {
-            task: dict(zip(METRICS, image_table(self.truth, predictions, task).ap(), strict=True))
+            task: dict(
+                zip(
+                    AP_METRICS,
+                    read_ap_table(self.truth, predictions, task).compute_ap()[0],
+                    strict=True,
+                )
+            )
             for task in ("segm", "bbox")
         }
         content = {task: {**values, "APs": 1.0} for task, values in found.items()}
@@ -273,7 +280,7 @@ def test_one_seed_gives_a_bootstrap_interval(ablations):
     _, content = ablations("--rows", "2b", "--seeds", "1")
     row, runs = row_of(content), content["runs"]
     assert (row["method"], row["seeds"]) == (IntervalMethod.BOOTSTRAP.value, [1])
-    for metric in METRICS:
+    for metric in AP_METRICS:
         ours = row["ours"][metric]
         difference = runs[0]["metrics"]["segm"][metric] - runs[1]["metrics"]["segm"][metric]
         assert ours["difference"] == pytest.approx(difference, abs=1e-3)
@@ -288,12 +295,12 @@ def test_three_seeds_give_a_t_interval_of_the_paired_differences(ablations):
     differences = [ap[C4, seed] - ap[SOFTMAX, seed] for seed in (1, 2, 3)]
     ours = row["ours"]["AP"]
     assert ours["difference"] == pytest.approx(np.mean(differences), abs=1e-3)
-    assert (ours["low"], ours["high"]) == pytest.approx(t_interval(differences), abs=1e-3)
+    assert (ours["low"], ours["high"]) == pytest.approx(compute_t_interval(differences), abs=1e-3)
 
 
 def test_a_bootstrap_is_done_once_and_runs_outlive_their_folder(ablations, tmp_path, monkeypatch):
     _, content = ablations("--rows", "2b", "--seeds", "1")
-    monkeypatch.setattr(ablation_results, "paired_bootstrap", None)  # not callable
+    monkeypatch.setattr(ablation_results, "bootstrap_ap_difference", None)  # not callable
     shutil.rmtree(tmp_path / "out")
     assert collect(tmp_path / "out", content) == from_json(AblationResults, content)
     content["rows"] = []

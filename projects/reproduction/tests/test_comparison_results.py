@@ -21,8 +21,8 @@ from reproduction.training_runs import plan_runs
 from support import REPO
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.overlap.detections import load_truth
-from mask_rcnn_ext.overlap.lattice import lattice_records
+from mask_rcnn_ext.overlap.detections import load_results, load_truth
+from mask_rcnn_ext.overlap.lattice import measure_lattice
 from mask_rcnn_ext.overlap.metrics import METRICS
 from mask_rcnn_ext.report.json_records import from_json
 
@@ -121,7 +121,10 @@ def test_the_lattice_is_that_of_the_file_before_voting(measured, content, data):
     assert run.rois_file.parent.parent.parent == run.unvoted
     truth = load_truth(data / "truth.json")
     cracks, with_voting = (
-        sum(record.sums["edges/cracks"] for record in lattice_records(truth, path))
+        sum(
+            record.sums["edges/cracks"]
+            for record in measure_lattice(truth, load_results(path, truth, with_boxes=True))
+        )
         for path in (run.rois_file, run.predictions)
     )
     assert cracks > with_voting > 0

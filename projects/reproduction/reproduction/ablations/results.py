@@ -17,13 +17,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask_rcnn_ext.config import config_hash
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import write_json
-from mask_rcnn_ext.overlap.intervals import (
-    METRICS,
-    ImageTable,
-    image_table,
-    paired_bootstrap,
-    t_interval,
-)
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS, APTable, read_ap_table
+from mask_rcnn_ext.overlap.intervals import bootstrap_ap_difference, compute_t_interval
 from mask_rcnn_ext.paper import ROWS
 from mask_rcnn_ext.report.json_records import from_json, to_json
 
@@ -49,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 LEVEL, DRAWS, BOOTSTRAP_SEED = 0.95, 1000, 0
 _Runs = dict[tuple[str, int], RunEntry]  # by variant and seed
-_Tables = Callable[[str, int, str], ImageTable | None]  # of variant, seed, task
+_Tables = Callable[[str, int, str], APTable | None]  # of variant, seed, task
 _Bounds = tuple[float | None, float | None]  # low, high
 
 
@@ -165,7 +160,7 @@ def collect(root: str | Path, earlier: AblationResults | None = None) -> Ablatio
     old_rows = {row.name: row for row in earlier.rows} if earlier else {}
 
     @functools.cache
-    def tables(variant: str, seed: int, task: str) -> ImageTable | None:
+    def tables(variant: str, seed: int, task: str) -> APTable | None:
         return _read_table(AblationRun.under(root, variant, seed), task, runs)
 
     return AblationResults(
@@ -185,7 +180,7 @@ def _find_runs(root: Path, earlier: AblationResults | None) -> _Runs:
                 continue
             run = AblationRun.under(root, variant, int(folder.name.removeprefix("seed")))
             if run.folder == folder and run.state() == "done":
-                entry = describe_run(run, ("segm", "bbox"), (*METRICS, "APs"))
+                entry = describe_run(run, ("segm", "bbox"), (*AP_METRICS, "APs"))
                 found[variant, run.seed] = entry
     for entry in earlier.runs if earlier else ():
         key = entry.variant, entry.seed
@@ -212,15 +207,15 @@ def _describe(variant: str) -> Variant:
     )
 
 
-def _read_table(run: AblationRun, task: str, runs: _Runs) -> ImageTable | None:
+def _read_table(run: AblationRun, task: str, runs: _Runs) -> APTable | None:
     """Return the run's table; None when its predictions are gone or do not give its AP."""
     name = run.config().DATASETS.TEST[0]
     predictions = run.folder / "inference" / name / "coco_instances_results.json"
     if run.state() != "done" or not predictions.is_file():
         return None
-    table = image_table(_annotations(name), predictions, task)
+    table = read_ap_table(_annotations(name), predictions, task)
     measured = runs[run.variant, run.seed].metrics[task]["AP"]
-    if measured is None or abs(table.ap()[0] - measured) > 0.01:
+    if measured is None or abs(table.compute_ap()[0, 0] - measured) > 0.01:
         logger.warning("%s: its predictions do not give its %s AP", run.title, task)
         return None
     return table
@@ -245,13 +240,13 @@ def _make_row(
                 _subtract(*(runs[v, seed].metrics.get(task, {}).get(metric) for v in (of, minus)))
                 for seed in seeds
             ]
-            for metric in METRICS
+            for metric in AP_METRICS
         }
         means = {metric: _round(float(np.mean(found))) for metric, found in differences.items()}
         method, bounds = _find_interval(comparison, seeds, differences, means, tables, old)
         ours = {
             metric: MeasuredDifference(means[metric], _round(low), _round(high))
-            for metric, (low, high) in zip(METRICS, bounds, strict=True)
+            for metric, (low, high) in zip(AP_METRICS, bounds, strict=True)
         }
     return ResultRow(
         name=comparison.name,
@@ -286,19 +281,19 @@ def _find_interval(
     tables: _Tables,
     old: ResultRow | None,
 ) -> tuple[IntervalMethod, list[_Bounds]]:
-    """Return the interval of each of `METRICS`, and how it came about."""
+    """Return the interval of each of `AP_METRICS`, and how it came about."""
     if len(seeds) > 1:
-        bounds = [t_interval(differences[metric], LEVEL) for metric in METRICS]
+        bounds = [compute_t_interval(differences[metric], LEVEL) for metric in AP_METRICS]
         return IntervalMethod.STUDENT_T, list(bounds)
     if old and old.method == IntervalMethod.BOOTSTRAP and old.seeds == seeds:
-        kept = [(old.ours or {})[metric] for metric in METRICS]
-        if [entry.difference for entry in kept] == [means[metric] for metric in METRICS]:
+        kept = [(old.ours or {})[metric] for metric in AP_METRICS]
+        if [entry.difference for entry in kept] == [means[metric] for metric in AP_METRICS]:
             return IntervalMethod.BOOTSTRAP, [(entry.low, entry.high) for entry in kept]
     of, minus = (tables(v, seeds[0], comparison.task) for v in (comparison.of, comparison.minus))
     if of is None or minus is None:
-        return IntervalMethod.NO_PREDICTIONS, [(None, None)] * len(METRICS)
-    resampled = paired_bootstrap(of, minus, draws=DRAWS, seed=BOOTSTRAP_SEED, level=LEVEL)
-    return IntervalMethod.BOOTSTRAP, [(low, high) for low, high in resampled.tolist()]
+        return IntervalMethod.NO_PREDICTIONS, [(None, None)] * len(AP_METRICS)
+    resampled = bootstrap_ap_difference(of, minus, draws=DRAWS, seed=BOOTSTRAP_SEED, level=LEVEL)
+    return IntervalMethod.BOOTSTRAP, list(resampled)
 
 
 def find_published(comparison: Comparison) -> PublishedDifference:
@@ -315,7 +310,7 @@ def find_published(comparison: Comparison) -> PublishedDifference:
     of, minus = (
         {
             metric: printed[name].published[key]
-            for metric in METRICS
+            for metric in AP_METRICS
             if (key := f"{comparison.task}/{metric}") in printed[name].published
         }
         for name in names
@@ -325,7 +320,7 @@ def find_published(comparison: Comparison) -> PublishedDifference:
         split=printed[names[0]].split,
         of={"name": names[0], **of},
         minus={"name": names[1], **minus},
-        difference={m: round(of[m] - minus[m], 1) for m in METRICS if m in of and m in minus},
+        difference={m: round(of[m] - minus[m], 1) for m in AP_METRICS if m in of and m in minus},
     )
 
 

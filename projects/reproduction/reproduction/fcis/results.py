@@ -13,25 +13,26 @@ from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
 from mask_rcnn_ext.files import write_json
-from mask_rcnn_ext.overlap.bootstrap import percentile_interval
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.overlap.comparison import (
     Detections,
     ImageRecord,
-    difference_entry,
+    SeedComparison,
+    compare_seeds,
+    compute_difference,
+    compute_metrics,
+    describe_intervals,
     load_results,
     load_truth,
     measure,
-    summarize,
 )
-from mask_rcnn_ext.overlap.intervals import METRICS as AP_METRICS
+from mask_rcnn_ext.overlap.intervals import compute_percentile_interval
 from mask_rcnn_ext.overlap.lattice import (
     LatticeRecord,
-    lattice_records,
-    load_boxed_results,
+    measure_lattice,
     pool_records,
     summarize_lattice,
 )
-from mask_rcnn_ext.overlap.seed_comparison import SeedComparison, compare_seeds, method
 from mask_rcnn_ext.report.comparison_page import Difference, SeedDifferences
 from mask_rcnn_ext.report.json_records import from_json, to_json
 
@@ -237,14 +238,14 @@ def measure_runs(runs: Sequence[ComparisonRun], processes: int = 1) -> Measured:
     for index, variant in enumerate(MODELS):
         for run in (run for run in runs if run.variant == variant):
             logger.info("measuring %s ...", run.title)
-            rois = load_boxed_results(run.rois_file, truth)
-            found = load_results(run.predictions, truth) if run.is_fcis else rois.detections
+            rois = load_results(run.rois_file, truth, with_boxes=True)
+            found = load_results(run.predictions, truth) if run.is_fcis else rois
             if not records[index]:
                 detections.append(found)
             records[index].append(measure(truth, found, processes=processes))
             if run.is_fcis:
-                unvoted.append(measure(truth, rois.detections, processes=processes))
-            found_on = lattice_records(truth, rois, k=_bins(), cells=_mask_side(variant))
+                unvoted.append(measure(truth, rois, processes=processes))
+            found_on = measure_lattice(truth, rois, k=_bins(), cells=_mask_side(variant))
             lattice[index].append(found_on)
     return Measured(truth, images, (detections[0], detections[1]), records, unvoted, lattice)
 
@@ -287,7 +288,7 @@ def collect(runs: Sequence[ComparisonRun], measured: Measured) -> ComparisonResu
             **{variant: f"configs/shapes/{variant}.yaml" for variant in MODELS},
             **compare_configs(),
         },
-        method=method(len(seeds), DRAWS, BOOTSTRAP_SEED),
+        method=describe_intervals(len(seeds), DRAWS, BOOTSTRAP_SEED),
         answers=_answers(pooled, metrics),
         before_voting=_before_voting(measured),
         lattice=Lattice(
@@ -335,7 +336,7 @@ def _answers(pooled: SeedComparison, metrics: dict[str, JudgedDifference]) -> di
             for name, metric in _ANSWERS.items()
         }
         first, second = (100 * (1 - side[heavy] / side[none]) for side in (pooled.a, pooled.b))
-    relative = _judge(difference_entry(first, second))
+    relative = _judge(compute_difference(first, second))
     return {**answers, "relative_overlap_loss": Answer(**vars(relative))}
 
 
@@ -343,7 +344,7 @@ def _ratio(values: Floats) -> Ratio:
     """Return the ratio and its interval of (1 + D,), the number and the draws."""
     # A draw in which the first model has none is above every other. Percentiles interpolate, which
     # infinity does not allow.
-    ends = percentile_interval(np.nan_to_num(values[1:], nan=np.nan, posinf=_ENDLESS))
+    ends = compute_percentile_interval(np.nan_to_num(values[1:], nan=np.nan, posinf=_ENDLESS))
     low, high = (end if not end >= _ENDLESS / 1e6 else math.inf for end in ends)
     return Ratio(float(values[0]), low, high, _excludes(1, low, high))
 
@@ -373,7 +374,7 @@ def _lattice_side(trainings: Sequence[Sequence[LatticeRecord]]) -> LatticeSide:
 
 def _counts(trainings: Sequence[Sequence[ImageRecord]]) -> dict[str, float]:
     """Return a model's counts: of the data once, of its detections summed over all runs."""
-    each = [summarize(records)["counts"] for records in trainings]
+    each = [compute_metrics(records)["counts"] for records in trainings]
     return {
         name: int(
             each[0][name] if name.startswith(_OF_THE_DATA) else sum(count[name] for count in each)

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json_or_none, write_json
-from mask_rcnn_ext.overlap.intervals import METRICS
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.report.json_records import to_json
 
 from ..run_entries import RunEntry, describe_run
@@ -27,7 +27,8 @@ __all__ = [
 
 _TASKS = ("bbox", "segm")
 _DECIMALS = 4
-_METRICS = (*METRICS, "APs", "APm")  # the last two: of objects under 32 pixels, and of larger ones
+# APs: objects under 32 pixels; APm: larger ones.
+_METRICS = (*AP_METRICS, "APs", "APm")
 # What is read of the json next to the proposals.
 _PROPOSAL_KEYS = ("proposals_per_image", "recall", "seconds_per_image")
 

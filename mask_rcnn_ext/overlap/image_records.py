@@ -1,0 +1,229 @@
+"""The share of each image in every metric of the comparison: the unit of the bootstrap."""
+
+import math
+import multiprocessing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools.coco import COCO
+
+from ..errors import UserError
+from .boundary import boundary_iou, compute_boundary_distance, find_boundary
+from .crops import Crop
+from .detections import Detections
+from .image_instances import MAX_DETECTIONS, ImageInstances, read_image_instances
+from .matching import IOU_THRESHOLDS, LEVELS, box_iou, find_nearest_levels, match_detections
+from .overlap_errors import ImageErrors, measure_errors
+
+__all__ = ["ImageRecord", "MatchTable", "measure"]
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+Progress = Callable[[int, int], None]
+
+_CHUNK = 8  # images that a process gets at a time
+_SHARE = 200  # images; starting a process takes seconds, which fewer images do not repay
+
+
+@dataclass(frozen=True)
+class MatchTable:
+    """How the detections of an image match the objects that count for one kind of AP.
+
+    Attributes:
+        true: (T, D), whether a detection matches an object that counts, at each of COCO's T IoU
+            thresholds.
+        counted: (T, D), whether a detection is not ignored.
+        objects: category id -> number of objects that count.
+    """
+
+    true: Bools = field(repr=False)
+    counted: Bools = field(repr=False)
+    objects: dict[int, int]
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """The share of one image in the metrics.
+
+    Attributes:
+        image_id: of the data set.
+        classes: (D,), category ids of the detections, best score first.
+        scores: (D,).
+        tables: one for each name in `metrics.AP_TASKS`.
+        sums: metric -> (sum, number) of its values, see `ImageErrors.sums`.
+        counts: those of `metrics.COUNTS` that are not 0.
+    """
+
+    image_id: Any
+    classes: Ints = field(repr=False)
+    scores: Floats = field(repr=False)
+    tables: dict[str, MatchTable] = field(repr=False)
+    sums: dict[str, tuple[float, int]]
+    counts: dict[str, int]
+
+
+def measure(
+    coco_gt: COCO,
+    detections: Detections,
+    *,
+    progress: Progress | None = None,
+    processes: int = 1,
+    max_detections: int = MAX_DETECTIONS,
+) -> list[ImageRecord]:
+    """Match the detections of a model with the objects and measure the errors, image by image.
+
+    Masks stay RLE; each process decodes the masks of one image at a time.
+
+    Args:
+        coco_gt: the data set, see `detections.load_truth`.
+        detections: see `detections.load_results`.
+        progress: called after each image with the number of images that are done and of all images.
+        processes: more than 1 starts as many new Python processes, or fewer so that each one has at
+            least 200 images; the script must be guarded by `if __name__ == "__main__"`.
+        max_detections: only so many detections of one class in one image count, the best ones.
+
+    Returns:
+        One record for each image of the data set, by ascending id; they can be pickled.
+
+    Raises:
+        UserError: there are detections on an image that the data set does not have, or an
+            annotation has a broken mask.
+    """
+    ids = sorted(coco_gt.imgs)
+    for image_id in detections:
+        if image_id not in coco_gt.imgs:
+            raise UserError(f"detections of image {image_id!r}, which is not in the data set")
+    images = (read_image_instances(coco_gt, i, detections, max_detections) for i in ids)
+    records: list[ImageRecord] = []
+
+    def collect(found: Iterable[ImageRecord]) -> list[ImageRecord]:
+        for record in found:
+            records.append(record)
+            if progress:
+                progress(len(records), len(ids))
+        return records
+
+    processes = min(processes, len(ids) // _SHARE)
+    if processes <= 1:
+        return collect(map(_measure_image, images))
+    # New processes, not forks: a fork of a process with threads, such as PyTorch's, may hang.
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        return collect(pool.imap(_measure_image, images, chunksize=_CHUNK))
+
+
+def _measure_image(instances: ImageInstances) -> ImageRecord:
+    errors = measure_errors(instances)
+    counts = _count(instances, errors)
+    return ImageRecord(
+        image_id=instances.image_id,
+        classes=instances.detection_classes,
+        scores=instances.scores,
+        tables=_make_tables(instances),
+        sums=errors.sums,
+        counts={name: number for name, number in counts.items() if number},
+    )
+
+
+def _count(instances: ImageInstances, errors: ImageErrors) -> dict[str, int]:
+    counts = {
+        "images": 1,
+        "objects": int(np.count_nonzero(~instances.crowd)),
+        "crowds": int(np.count_nonzero(instances.crowd)),
+        "detections": len(instances.scores),
+        "matched": len(errors.matches),
+        "matched_met": sum(not math.isnan(match.leak) for match in errors.matches),
+        "pairs": len(errors.pairs),
+        "pairs_with_seam": sum(pair.seams > 0 for pair in errors.pairs),
+    }
+    for task, prefix in (("overlap", "objects"), ("overlap_same", "objects_same")):
+        levels = instances.levels[task][~instances.crowd]
+        for index, level in enumerate(LEVELS):
+            counts[f"{prefix}_{level}"] = int(np.count_nonzero(levels == index))
+    return counts
+
+
+def _make_tables(instances: ImageInstances) -> dict[str, MatchTable]:
+    """Return the match table of every kind of AP."""
+    everything = ~instances.crowd
+    ious = {category: ious for category, (_, _, ious) in instances.mask_ious.items()}
+    tables = {
+        "AP": _match(instances, ious, everything),
+        "boundary": _match(instances, _compute_boundary_ious(instances), everything),
+    }
+    for task, levels in instances.levels.items():
+        detection_levels = _assign_detection_levels(instances, levels)
+        for index, level in enumerate(LEVELS):
+            at_level = (detection_levels == index) | (detection_levels < 0)
+            counts = everything & (levels == index)
+            tables[f"{task}_{level}"] = _match(instances, ious, counts, at_level)
+    return tables
+
+
+def _match(
+    instances: ImageInstances,
+    ious: dict[int, Floats],
+    counts: Bools,
+    unmatched_count: Bools | bool = True,
+) -> MatchTable:
+    """Match with the objects that count; other objects are ignored with what matches them.
+
+    Args:
+        instances: the image.
+        ious: category id -> (D_c, G_c).
+        counts: (G,).
+        unmatched_count: (D,), which detections count when they match nothing; True: all.
+    """
+    shape = (len(IOU_THRESHOLDS), len(instances.scores))
+    true, counted = np.zeros(shape, dtype=bool), np.ones(shape, dtype=bool) & unmatched_count
+    objects = {}
+    for category, (here, there, _) in instances.mask_ious.items():
+        if number := int(np.count_nonzero(counts[there])):
+            objects[category] = number
+        if not len(here) or not len(there):
+            continue
+        matches = match_detections(ious[category], ~counts[there], instances.crowd[there])
+        hit = matches >= 0
+        right = hit & counts[there][matches]
+        true[:, here] = right
+        counted[:, here] = np.where(hit, right, counted[:, here])
+    return MatchTable(true, counted, objects)
+
+
+def _assign_detection_levels(instances: ImageInstances, levels: Ints) -> Ints:
+    """Return (D,): the level at which a detection counts when it is unmatched; -1: at every one."""
+    found = np.full(len(instances.scores), -1, dtype=np.intp)
+    for here, there, _ in instances.mask_ious.values():
+        there = there[~instances.crowd[there]]
+        ious = box_iou(instances.detection_boxes[here], instances.boxes[there])
+        found[here] = find_nearest_levels(ious, levels[there])
+    return found
+
+
+def _compute_boundary_ious(instances: ImageInstances) -> dict[int, Floats]:
+    """Return category id -> (D_c, G_c): the smaller one of mask IoU and Boundary IoU.
+
+    Crowds keep their mask IoU. So do pairs whose mask IoU is below every threshold: they match
+    nothing either way, and their masks need not be decoded.
+    """
+    distance = compute_boundary_distance(instances.height, instances.width)
+    objects: dict[int, Crop] = {}
+    detections: dict[int, Crop] = {}
+    found = {}
+    for category, (here, there, ious) in instances.mask_ious.items():
+        smaller = ious.copy()
+        for row, column in np.argwhere(ious >= IOU_THRESHOLDS[0]):
+            d, g = int(here[row]), int(there[column])
+            if instances.crowd[g]:
+                continue
+            if g not in objects:
+                objects[g] = find_boundary(instances.object_crops[g], distance)
+            if d not in detections:
+                detections[d] = find_boundary(instances.decode_detection(d), distance)
+            iou = boundary_iou(objects[g], detections[d])
+            smaller[row, column] = min(smaller[row, column], iou)
+        found[category] = smaller
+    return found
