@@ -19,7 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default="output/demo", metavar="DIR", help="folder")
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import config_hash, load_config
@@ -27,6 +36,9 @@ from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import file_sha256, require_writable
 from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
 from mask_rcnn_ext.steps import Step, holds_run, run_command, run_steps
+
+# isort: split
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/shapes/mask_rcnn_tiny_FPN.yaml"
@@ -145,9 +157,7 @@ def run_demo(folder: Path, root: Path = ROOT) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default="output/demo", metavar="DIR", help="folder")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     return run_as_command(lambda: run_demo(args.output))
 
 

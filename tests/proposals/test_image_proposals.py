@@ -144,7 +144,7 @@ def test_settings_of_the_search_other_than_the_stored_ones_are_told(tmp_path, mo
     cfg = small_cfg("DATASETS.PROPOSAL_FILES_TEST", f"('{tmp_path}/x.pkl',)")
     make_search(cfg)(picture(8, 8))
     other = importlib.import_module("compute_proposals")  # tools/compute_proposals.py
-    defaults = vars(other.parse_args(["selective-search", "--output", "x"]))
+    defaults = vars(other.build_parser().parse_args(["selective-search", "--output", "x"]))
     assert asked[-1] == {name: defaults[name] for name in ("mode", "width", "min_size", "topk")}
     (tmp_path / "x.json").write_text(json.dumps(SEARCHED))
     assert not caplog.text

@@ -167,7 +167,7 @@ def test_the_command_in_the_header_has_the_papers_schedules(tmp_path, monkeypatc
     """Of PASCAL VOC: 80k iterations of the RPN on 1 image, 40k of the detector on 2 of 64 RoIs."""
     monkeypatch.setattr(two_stage, "require_datasets", lambda names: None)
     header = (REPO / "configs/lineage/faster_rcnn_VGG16.yaml").read_text()
-    command = header.partition("tools/train_alternating.py")[2].partition("# What")[0]
+    command = header.partition("tools/train_alternating.py")[2].partition("# From the paper")[0]
     words = shlex.split(command.replace("\\\n#", ""))
     keys = words[words.index("--rpn-opts") + 2 :]
     cfg = load_config(

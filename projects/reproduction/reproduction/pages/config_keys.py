@@ -3,8 +3,9 @@
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
-from mask_rcnn_ext import config
+from mask_rcnn_ext.config import get_cfg
 
 from ..markdown import markdown_table
 
@@ -19,7 +20,7 @@ def config_keys() -> Iterator[tuple[list[tuple[str, str]], str]]:
     """
     keys: list[tuple[str, str]] = []
     comment: list[str] = []
-    for line in (*inspect.getsource(config).splitlines(), ""):
+    for line in (*Path(inspect.getfile(get_cfg)).read_text("utf-8").splitlines(), ""):
         call = re.fullmatch(r'    _declare\(cfg, "([A-Z0-9_.]+)", (.+)\)', line)
         if call:
             keys.append((call[1], call[2]))
