@@ -13,11 +13,11 @@ from ..files import atomic_open
 from ..overlap.comparison import METRICS
 from ..overlap.matching import LEVELS
 from .charts import COLORS, INK, Chart, finish_chart, make_axes
-from .comparison_gallery import CasePictures, cases_sheet
-from .drawing.pictures import jpeg_url, save_png
+from .comparison_gallery import CasePictures, make_case_sheet
+from .drawing.pictures import encode_jpeg, save_png
 from .json_records import to_json
 from .render import render_page
-from .text import reading, shown
+from .text import judge_interval, to_text
 
 __all__ = [
     "Comparison",
@@ -165,7 +165,7 @@ def write_comparison(
             "An object and the prediction matched with it have one colour; a prediction that is "
             "matched with none has another."
         )
-        save_png(written[2], cases_sheet(drawn[:_SHEET_CASES], comparison.names, heading))
+        save_png(written[2], make_case_sheet(drawn[:_SHEET_CASES], comparison.names, heading))
     return written
 
 
@@ -173,7 +173,7 @@ def _data_urls(drawn: Sequence[CasePictures]) -> list[list[str]]:
     """Return the tiles of each case as JPEGs; their quality falls until the page is small."""
     urls: list[list[str]] = []
     for quality in (90, 75, 60, 45):
-        urls = [[jpeg_url(tile, quality) for tile in case.tiles] for case in drawn]
+        urls = [[encode_jpeg(tile, quality) for tile in case.tiles] for case in drawn]
         if sum(len(url) for case in urls for url in case) <= _PAGE_BYTES:
             break
     return urls
@@ -192,7 +192,9 @@ def draw_levels(comparison: Comparison) -> Chart:
         heights = [0.0 if value is None or math.isnan(value) else value for value in values]
         places = [index + 0.37 * (series - 0.5) for index in range(len(rows))]
         bars = axes.bar(places, heights, 0.34, color=COLORS[series])
-        axes.bar_label(bars, [shown(value) for value in values], padding=2, color=INK, fontsize=10)
+        axes.bar_label(
+            bars, [to_text(value) for value in values], padding=2, color=INK, fontsize=10
+        )
         top = max(top, *heights)
     axes.set_ylim(0, 1.1 * top)
     axes.set_xticks(range(len(rows)), labels)
@@ -213,12 +215,12 @@ def format_interval(row: Difference, decimals: int = 1, form: str = "{} to {}") 
     """Return the two ends of an interval in a text of that form; "" when there is none."""
     if row.low is None or row.high is None or math.isnan(row.low):
         return ""
-    return form.format(*(shown(end, decimals, signed=True) for end in (row.low, row.high)))
+    return form.format(*(to_text(end, decimals, signed=True) for end in (row.low, row.high)))
 
 
 def _format_difference(row: Difference, decimals: int = 1) -> str:
     interval = format_interval(row, decimals, " ({} to {})")
-    return shown(row.difference, decimals, signed=True) + interval
+    return to_text(row.difference, decimals, signed=True) + interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,16 +253,16 @@ class MetricRow:
 def _make_row(name: str, comparison: Comparison) -> MetricRow:
     metric, values = METRICS[name], comparison.metrics[name]
     label, decimals = describe_metric(name)
-    verdict = reading(values.low, values.high)
+    verdict = judge_interval(values.low, values.high)
     if verdict in ("higher", "lower"):
         verdict = "better" if metric.higher_is_better == (verdict == "higher") else "worse"
     return MetricRow(
         label=label,
         meaning=metric.meaning,
         bold=name.endswith(_BOLD),
-        a=shown(values.a, decimals),
-        b=shown(values.b, decimals),
-        difference=shown(values.difference, decimals, signed=True),
+        a=to_text(values.a, decimals),
+        b=to_text(values.b, decimals),
+        difference=to_text(values.difference, decimals, signed=True),
         interval=format_interval(values, decimals),
         verdict=verdict,
         seeds=[_format_difference(seed.metrics[name], decimals) for seed in comparison.seeds],

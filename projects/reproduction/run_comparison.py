@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.command_line import make_parser, prepare_process
-from reproduction.fcis.answers import sentences
+from reproduction.fcis.answers import describe_answers
 from reproduction.fcis.page import make_comparison, write_comparison_page
 from reproduction.fcis.results import collect, measure_runs, result_files, write_comparison_results
 from reproduction.fcis.runs import MODELS, ComparisonRun, compare_configs, plan_steps
@@ -80,7 +80,7 @@ def report(args: argparse.Namespace, runs: Sequence[ComparisonRun]) -> None:
             file.write((Path(args.output) / "comparison.png").read_bytes())
         written.append(Path(args.picture))
     print_comparison(comparison)
-    for sentence in sentences(results):
+    for sentence in describe_answers(results):
         print(sentence)
     for path in written:
         print(path)

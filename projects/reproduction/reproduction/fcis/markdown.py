@@ -5,10 +5,10 @@ from typing import Any
 
 from mask_rcnn_ext.overlap.comparison import METRICS
 from mask_rcnn_ext.report.json_records import from_json
-from mask_rcnn_ext.report.text import shown
+from mask_rcnn_ext.report.text import to_text
 
 from ..markdown import markdown_table
-from .answers import answer_rows, lattice_rows, sentences
+from .answers import describe_answers, make_answer_rows, make_lattice_rows
 from .results import ComparisonResults
 
 __all__ = ["COMPARISON", "comparison_doc"]
@@ -84,10 +84,10 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
         seeds=f"{count} seeds" if count > 1 else "one seed",
         device="Trained on " + " and ".join(sorted({str(run["device"]) for run in runs})),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
-        sentences="\n".join(f"- {sentence}" for sentence in sentences(results)),
+        sentences="\n".join(f"- {sentence}" for sentence in describe_answers(results)),
     )
     header = ["", first, second, "difference", "95 % interval", "excludes zero"]
-    rows = ((label.replace("|", r"\|"), *cells) for label, *cells in answer_rows(results))
+    rows = ((label.replace("|", r"\|"), *cells) for label, *cells in make_answer_rows(results))
     answers = markdown_table(header, rows, words=1)
     intervals = _INTERVALS.format(first=first, second=second, method=content["method"])
     lattice = _LATTICE.format(
@@ -98,7 +98,7 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
         method=content["lattice"]["method"],
     )
     lattice_header = ["", "share, %", "chance, %", "share / chance", "line / neighbours"]
-    lattice += markdown_table(lattice_header, lattice_rows(results), words=1)
+    lattice += markdown_table(lattice_header, make_lattice_rows(results), words=1)
     before = _before_voting_table(content)
     parts = [head, answers, intervals, _levels_table(content), before, lattice]
     parts += [_MEANINGS, _meanings(content)]
@@ -120,9 +120,9 @@ def _ap_rows(content: Mapping[str, Any], names: Sequence[str]) -> Iterator[list[
         ends = (entry["low"], entry["high"])
         yield [
             METRICS[name].label,
-            *(shown(entry[side]) for side in ("a", "b")),
-            shown(entry["difference"], signed=True),
-            "\u2013" if None in ends else f"[{', '.join(shown(e, signed=True) for e in ends)}]",
+            *(to_text(entry[side]) for side in ("a", "b")),
+            to_text(entry["difference"], signed=True),
+            "\u2013" if None in ends else f"[{', '.join(to_text(e, signed=True) for e in ends)}]",
         ]
 
 
@@ -143,15 +143,15 @@ def _before_voting_table(content: Mapping[str, Any]) -> str:
         decimals = 1 if about.unit in ("", "%") else 3
         label = f"{about.label}, {about.unit}" if about.unit else about.label
         yield label.replace("|", r"\|")
-        yield shown(entry["a"], decimals)
-        yield shown(content["metrics"][name]["b"], decimals)
-        yield shown(entry["b"], decimals)
-        yield shown(entry["difference"], decimals, signed=True)
+        yield to_text(entry["a"], decimals)
+        yield to_text(content["metrics"][name]["b"], decimals)
+        yield to_text(entry["b"], decimals)
+        yield to_text(entry["difference"], decimals, signed=True)
         ends = (entry["low"], entry["high"])
         yield (
             "\u2013"
             if None in ends
-            else f"[{', '.join(shown(e, decimals, signed=True) for e in ends)}]"
+            else f"[{', '.join(to_text(e, decimals, signed=True) for e in ends)}]"
         )
 
     header = ["", first, second, f"{second} before voting"]
@@ -165,7 +165,7 @@ def _runs_table(runs: Sequence[Mapping[str, Any]]) -> str:
         yield run["model"]
         yield str(run["seed"])
         for task in ("segm", "bbox"):
-            yield " / ".join(shown(run["metrics"][task][m]) for m in ("AP", "AP50", "AP75"))
+            yield " / ".join(to_text(run["metrics"][task][m]) for m in ("AP", "AP50", "AP75"))
         yield "\u2013" if run["train_seconds"] is None else f"{run['train_seconds']:.0f}"
 
     header = ["model", "seed", "mask AP / 50 / 75", "box AP / 50 / 75", "training, s"]

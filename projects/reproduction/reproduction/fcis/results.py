@@ -292,7 +292,8 @@ def collect(runs: Sequence[ComparisonRun], measured: Measured) -> ComparisonResu
         answers=_answers(pooled, metrics),
         before_voting=_before_voting(measured),
         lattice=Lattice(
-            *map(_lattice_side, measured.lattice),
+            _lattice_side(measured.lattice[0]),
+            _lattice_side(measured.lattice[1]),
             method="bootstrap over the images, all trainings pooled; it does not cover the chance "
             "in training",
         ),
