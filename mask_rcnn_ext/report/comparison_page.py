@@ -1,7 +1,6 @@
 """The comparison of two models on overlapping instances: a page, its json, a sheet of pictures."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..files import atomic_open
+from ..files import atomic_open, write_json
 from ..overlap.comparison import METRICS
 from ..overlap.matching import LEVELS
 from .charts import COLORS, INK, Chart, finish_chart, make_axes
 from .comparison_gallery import CasePictures, make_case_sheet
-from .drawing.pictures import encode_jpeg, save_png
+from .drawing.pictures import encode_jpegs, save_png
 from .json_records import to_json
 from .render import render_page
 from .text import judge_interval, to_text
@@ -147,13 +146,13 @@ def write_comparison(
             for task, title in _TASK_TITLES.items()
         ],
         errors=[metric for name, metric in METRICS.items() if name.startswith("errors/")],
-        cases=list(zip(drawn, _data_urls(drawn), strict=True)),
+        cases=list(
+            zip(drawn, encode_jpegs([case.tiles for case in drawn], 90, _PAGE_BYTES), strict=True)
+        ),
         **values,
     )
     written = [folder / "comparison.json", folder / "comparison.html"]
-    with atomic_open(written[0], "w") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
+    write_json(written[0], content)
     with atomic_open(written[1], "w") as file:
         file.write(page)
     (folder / "comparison.png").unlink(missing_ok=True)  # of an earlier comparison
@@ -167,16 +166,6 @@ def write_comparison(
         )
         save_png(written[2], make_case_sheet(drawn[:_SHEET_CASES], comparison.names, heading))
     return written
-
-
-def _data_urls(drawn: Sequence[CasePictures]) -> list[list[str]]:
-    """Return the tiles of each case as JPEGs; their quality falls until the page is small."""
-    urls: list[list[str]] = []
-    for quality in (90, 75, 60, 45):
-        urls = [[encode_jpeg(tile, quality) for tile in case.tiles] for case in drawn]
-        if sum(len(url) for case in urls for url in case) <= _PAGE_BYTES:
-            break
-    return urls
 
 
 def draw_levels(comparison: Comparison) -> Chart:

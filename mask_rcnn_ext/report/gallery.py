@@ -10,7 +10,7 @@ import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog
 
 from ..errors import UserError
-from .drawing.pictures import draw_instances, encode_jpeg, make_tile_sheet
+from .drawing.pictures import draw_instances, encode_jpegs, make_tile_sheet
 from .drawing.sheets import resize_picture
 from .instances import Annotated, decode_ground_truth, decode_predictions, load_picture
 from .run_data import spread_evenly
@@ -161,12 +161,8 @@ def make_pairs(samples: list[Sample], class_names: list[str]) -> list[Pair]:
     sides = [max(sample.image.shape[:2]) for sample in samples]
     side = _SMALL_TILE if np.median(sides) <= _SMALL else _LARGE_TILE
     drawn = [draw_sample(sample, class_names, side) for sample in samples]
-    urls: list[tuple[str, str]] = []
-    for quality in (88, 75, 60, 45):
-        urls = [(encode_jpeg(left, quality), encode_jpeg(right, quality)) for left, right in drawn]
-        if sum(len(left) + len(right) for left, right in urls) <= _PAGE_BYTES:
-            break
-    while urls and sum(len(left) + len(right) for left, right in urls) > _PAGE_BYTES:
+    urls = encode_jpegs(drawn, 88, _PAGE_BYTES)
+    while urls and sum(len(url) for pair in urls for url in pair) > _PAGE_BYTES:
         urls.pop()
     return [
         Pair(

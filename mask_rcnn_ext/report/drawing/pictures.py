@@ -20,7 +20,14 @@ from PIL import Image, ImageDraw
 from ...files import atomic_open
 from .sheets import load_font, make_tile_sheet, resize_picture
 
-__all__ = ["choose_color", "draw_instances", "encode_jpeg", "make_tile_sheet", "save_png"]
+__all__ = [
+    "choose_color",
+    "draw_instances",
+    "encode_jpeg",
+    "encode_jpegs",
+    "make_tile_sheet",
+    "save_png",
+]
 
 RGB = tuple[int, int, int]
 Rect = tuple[int, int, int, int]  # x0, y0, x1, y1; x1 and y1 are outside
@@ -274,6 +281,19 @@ def save_png(path: str | os.PathLike[str], rgb: RGBArray) -> None:
     Image.fromarray(rgb).save(encoded, format="PNG", optimize=True)
     with atomic_open(path) as file:
         file.write(encoded.getvalue())
+
+
+def encode_jpegs(rows: Sequence[Sequence[RGBArray]], best: int, limit: int) -> list[list[str]]:
+    """Return the `encode_jpeg` of each picture, at a lower quality if they exceed `limit` bytes.
+
+    The quality is `best`, 75, 60 or 45, with which they may still be larger.
+    """
+    urls: list[list[str]] = []
+    for quality in (best, 75, 60, 45):
+        urls = [[encode_jpeg(picture, quality) for picture in row] for row in rows]
+        if sum(len(url) for row in urls for url in row) <= limit:
+            break
+    return urls
 
 
 def encode_jpeg(rgb: RGBArray, quality: int) -> str:

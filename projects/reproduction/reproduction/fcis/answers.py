@@ -5,9 +5,7 @@ from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 
 from .results import Answer, ComparisonResults, Estimate
 
-__all__ = ["AnswerRow", "describe_answers", "make_answer_rows", "make_lattice_rows"]
-
-AnswerRow = tuple[str, str, str, str, str, str]
+__all__ = ["bracket_difference", "describe_answers", "make_answer_rows", "make_lattice_rows"]
 
 _LABELS = {
     "overlap_loss": "AP lost from no overlap to heavy",
@@ -15,9 +13,9 @@ _LABELS = {
 }
 
 
-def make_answer_rows(results: ComparisonResults) -> list[AnswerRow]:
+def make_answer_rows(results: ComparisonResults) -> list[tuple[str, ...]]:
     """Return (label, first model, second, difference, interval, "yes" if it excludes zero)."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in dict.fromkeys([*_LABELS, *results.answers]):
         answer = results.answers[name]
         if name in _LABELS or answer.metric is None:
@@ -30,7 +28,7 @@ def make_answer_rows(results: ComparisonResults) -> list[AnswerRow]:
                 to_text(answer.a, decimals),
                 to_text(answer.b, decimals),
                 to_text(answer.difference, decimals, signed=True),
-                _bracket_difference(answer, decimals),
+                bracket_difference(answer, decimals),
                 {True: "yes", False: "no", None: NO_NUMBER}[answer.excludes_zero],
             )
         )
@@ -58,7 +56,8 @@ def make_lattice_rows(results: ComparisonResults) -> list[tuple[str, ...]]:
     return rows
 
 
-def _bracket_difference(answer: Difference, decimals: int = 1) -> str:
+def bracket_difference(answer: Difference, decimals: int = 1) -> str:
+    """Return "[low, high]"; a dash without an interval."""
     return format_interval(answer, decimals, "[{}, {}]") or NO_NUMBER
 
 
@@ -90,7 +89,7 @@ def _describe_difference(results: ComparisonResults, answer: Answer, unit: str) 
     first, second = results.names
     return (
         f"{first} minus {second}: {to_text(answer.difference, signed=True)}{unit} "
-        f"{_bracket_difference(answer)}; {_verdict(answer.excludes_zero, 'zero')}."
+        f"{bracket_difference(answer)}; {_verdict(answer.excludes_zero, 'zero')}."
     )
 
 
