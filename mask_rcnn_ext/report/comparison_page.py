@@ -74,31 +74,18 @@ class SeedDifferences:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The content of the page.
+    """The content of the page."""
 
-    Attributes:
-        dataset: name of the data set, or of its file.
-        names: names of the two models.
-        files: result files of each model.
-        counts: "a" and "b" -> the counts of `overlap.comparison.summarize`.
-        draws: draws of the bootstrap over the images.
-        seed: seed of that bootstrap.
-        method: how the intervals of `metrics` came about.
-        metrics: name in `METRICS` -> the difference.
-        seeds: the same of each seed of training; empty for a comparison of two files.
-        notes: sentences to know.
-    """
-
-    dataset: str
-    names: list[str]
-    files: list[list[str]]
-    counts: dict[str, dict[str, float]]
-    draws: int
-    seed: int
-    method: str
-    metrics: Mapping[str, Difference]
-    seeds: Sequence[SeedDifferences]
-    notes: list[str]
+    dataset: str  # name of the data set, or of its file
+    names: list[str]  # names of the two models
+    files: list[list[str]]  # result files of each model
+    counts: dict[str, dict[str, float]]  # "a" and "b" -> counts of `summarize`
+    draws: int  # number of draws of the bootstrap over the images
+    seed: int  # seed of that bootstrap
+    method: str  # how the intervals of `metrics` came about
+    metrics: Mapping[str, Difference]  # by name in `METRICS`
+    seeds: Sequence[SeedDifferences]  # empty for two files
+    notes: list[str]  # sentences to know
 
 
 def write_comparison(
@@ -214,29 +201,17 @@ def _format_difference(row: Difference, decimals: int = 1) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class MetricRow:
-    """A row of the page's tables, its numbers as text.
+    """A row of the page's tables, its numbers as text."""
 
-    Attributes:
-        label: name of the metric, with its unit.
-        meaning: what it measures.
-        bold: whether it is one of the main rows.
-        a: the number of the first model.
-        b: the number of the second.
-        difference: the first minus the second.
-        interval: its 95 % interval, or "".
-        verdict: "better", "worse" or "not told apart", of the first model; a dash without interval.
-        seeds: the difference of each seed of training.
-    """
-
-    label: str
+    label: str  # with the unit
     meaning: str
-    bold: bool
+    bold: bool  # whether it is one of the main rows
     a: str
     b: str
     difference: str
-    interval: str
-    verdict: str
-    seeds: list[str]
+    interval: str  # 95 %; "": none
+    verdict: str  # "better", "worse", "not told apart" or a dash
+    seeds: list[str]  # the difference of each seed of training
 
 
 def _make_row(name: str, comparison: Comparison) -> MetricRow:

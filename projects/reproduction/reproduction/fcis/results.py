@@ -59,6 +59,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
+_Records = list[list[ImageRecord]]  # of one model, run by run
+_LatticeRecords = list[list[LatticeRecord]]
 
 LEVEL, DRAWS, BOOTSTRAP_SEED = 0.95, 1000, 0
 _OF_THE_DATA = ("images", "objects", "crowds")  # counts, by their beginning, that no model changes
@@ -166,56 +168,32 @@ class Settings:
 
 @dataclass(frozen=True)
 class ComparisonResults:
-    """The content of `fcis_comparison.json`; "a" is Mask R-CNN, "b" FCIS.
+    """The content of `fcis_comparison.json`; "a" is Mask R-CNN, "b" FCIS."""
 
-    Attributes:
-        dataset: the data set that was measured on.
-        names: names of the two models.
-        settings: how it was measured.
-        configs: config file of each variant, and what `runs.compare_configs` returns.
-        method: how the intervals of `metrics` came about.
-        answers: name of an answer -> the answer.
-        before_voting: metric -> difference with the masks of FCIS before mask voting.
-        lattice: the lattice check.
-        counts: "a" and "b" -> counts of the data once, and of what was found over all runs.
-        metrics: name in `METRICS` -> difference over all runs.
-        seeds: the same of each seed.
-        runs: the runs.
-    """
-
-    dataset: str
-    names: list[str]
+    dataset: str  # the data set that was measured on
+    names: list[str]  # of the two models
     settings: Settings
-    configs: dict[str, Any]
-    method: str
+    configs: dict[str, Any]  # config file of each variant, and what `compare_configs` returns
+    method: str  # how the intervals of `metrics` came about
     answers: dict[str, Answer]
-    before_voting: dict[str, JudgedDifference]
+    before_voting: dict[str, JudgedDifference]  # "b" is FCIS before mask voting
     lattice: Lattice
-    counts: dict[str, dict[str, float]]
-    metrics: dict[str, JudgedDifference]
+    counts: dict[str, dict[str, float]]  # of the data once, of the rest over all runs
+    metrics: dict[str, JudgedDifference]  # as in `METRICS`, over all runs
     seeds: list[SeedDifferences]
     runs: list[RunEntry]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured, side by side in the order of `MODELS`.
-
-    Attributes:
-        truth: the data set.
-        images: the folder of its images.
-        detections: the detections of the first run of each model.
-        records: the image records of each model, run by run.
-        unvoted: the image records of FCIS before mask voting, run by run.
-        lattice: the lattice records of each model, run by run; FCIS is taken before mask voting.
-    """
+    """What was measured, side by side in the order of `MODELS`."""
 
     truth: COCO = field(repr=False)
-    images: str
-    detections: tuple[Detections, Detections] = field(repr=False)
-    records: tuple[list[list[ImageRecord]], list[list[ImageRecord]]] = field(repr=False)
-    unvoted: list[list[ImageRecord]] = field(repr=False)
-    lattice: tuple[list[list[LatticeRecord]], list[list[LatticeRecord]]] = field(repr=False)
+    images: str  # the folder of the images
+    detections: tuple[Detections, Detections] = field(repr=False)  # of the first runs
+    records: tuple[_Records, _Records] = field(repr=False)
+    unvoted: _Records = field(repr=False)  # FCIS before mask voting
+    lattice: tuple[_LatticeRecords, _LatticeRecords] = field(repr=False)  # FCIS: before mask voting
 
 
 def measure_runs(runs: Sequence[ComparisonRun], processes: int = 1) -> Measured:
@@ -232,9 +210,9 @@ def measure_runs(runs: Sequence[ComparisonRun], processes: int = 1) -> Measured:
     json_file, images = find_truth(cfg.DATASETS.TEST[0])
     truth = load_truth(json_file)
     detections: list[Detections] = []
-    records: tuple[list[list[ImageRecord]], list[list[ImageRecord]]] = ([], [])
-    unvoted: list[list[ImageRecord]] = []
-    lattice: tuple[list[list[LatticeRecord]], list[list[LatticeRecord]]] = ([], [])
+    records: tuple[_Records, _Records] = ([], [])
+    unvoted: _Records = []
+    lattice: tuple[_LatticeRecords, _LatticeRecords] = ([], [])
     for index, variant in enumerate(MODELS):
         for run in (run for run in runs if run.variant == variant):
             logger.info("measuring %s ...", run.title)
