@@ -14,7 +14,7 @@ import mask_rcnn_ext  # noqa: F401 - first: it keeps PyTorch from warning about 
 
 # isort: split
 from detectron2.data import DatasetCatalog
-from reproduction.command_line import make_parser, prepare_process
+from reproduction.command_line import make_parser, prepare_process, print_files
 from reproduction.lineage.inference import find_best_proposals, load_model, measure_seconds
 from reproduction.lineage.page import write_lineage
 from reproduction.lineage.pictures import draw_pictures
@@ -32,7 +32,7 @@ from reproduction.training_runs import (
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.files import atomic_open, require_writable
+from mask_rcnn_ext.files import require_writable
 from mask_rcnn_ext.report.run_data import read_predictions, read_run, spread_evenly
 from mask_rcnn_ext.steps import run_command
 
@@ -123,17 +123,12 @@ def report(args: argparse.Namespace, runs: Sequence[LineageRun]) -> None:
     images, problems = draw_pictures(test, found, drawn, _IMAGES)
     write_lineage_results(args.results, results)
     several = [f"The pictures and the times are of seed {first[0].seed}."] if args.seeds > 1 else []
-    written = [Path(args.results), *write_lineage(args.output, results, images, several + problems)]
-    if images:
-        with atomic_open(args.picture) as file:
-            file.write((Path(args.output) / "lineage.png").read_bytes())
-        written.append(Path(args.picture))
+    pages = write_lineage(args.output, results, images, several + problems)
     for row in make_method_rows(results):
         print("; ".join(f"{title} {cell}" for title, cell in zip(HEADER, row, strict=True)))
     for sentence in describe_results(results):
         print(sentence)
-    for path in written:
-        print(path)
+    print_files(args, pages)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
