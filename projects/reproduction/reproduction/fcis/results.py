@@ -106,43 +106,28 @@ class Ratio(Estimate):
 
 @dataclass(frozen=True)
 class Answer(JudgedDifference):
-    """An answer of the comparison.
+    """An answer of the comparison."""
 
-    Attributes:
-        metric: its name in `METRICS`; None for one that is made of several.
-        ratio_b_to_a: the metric of FCIS over the metric of Mask R-CNN, where it is reported.
-    """
-
-    metric: str | None = None
-    ratio_b_to_a: Ratio | None = None
+    metric: str | None = None  # in `METRICS`; None: made of several
+    ratio_b_to_a: Ratio | None = None  # FCIS / Mask R-CNN, where it is reported
 
 
 @dataclass(frozen=True)
 class LatticeSide:
-    """The lattice check of one model, see `overlap.lattice`: of all its runs, and of each.
+    """The lattice check of one model, see `overlap.lattice`: of all its runs, and of each."""
 
-    Attributes:
-        share: share of the spurious contour that lies on the lines of the lattice.
-        chance: the same by chance.
-        ratio: the first over the second.
-        density_ratio: contour on a line of the lattice over contour on the lines next to it.
-        seam_share: as `share`, of the straight seams; so are the other three.
-        counts: what was counted.
-        seeds: the first four of each run.
-        excludes_one: whether the intervals of "ratio" and "density_ratio" exclude 1.
-    """
-
-    share: Estimate
-    chance: Estimate
-    ratio: Estimate
-    density_ratio: Estimate
+    share: Estimate  # of the spurious contour that lies on lattice lines
+    chance: Estimate  # the same by chance
+    ratio: Estimate  # share / chance
+    density_ratio: Estimate  # contour on a lattice line / on the lines next to it
+    # The same four of the straight seams.
     seam_share: Estimate = field(metadata={"key": "seams/share"})
     seam_chance: Estimate = field(metadata={"key": "seams/chance"})
     seam_ratio: Estimate = field(metadata={"key": "seams/ratio"})
     seam_density_ratio: Estimate = field(metadata={"key": "seams/density_ratio"})
-    counts: dict[str, float]
-    seeds: list[dict[str, float | None]]
-    excludes_one: dict[str, bool | None]
+    counts: dict[str, float]  # what was counted
+    seeds: list[dict[str, float | None]]  # the first four of each run
+    excludes_one: dict[str, bool | None]  # whether the intervals of the ratios exclude 1
 
 
 @dataclass(frozen=True)
