@@ -46,7 +46,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.report.drawing.pictures import contact_sheet, draw_instances, save_png
+from mask_rcnn_ext.report.drawing.pictures import draw_instances, make_tile_sheet, save_png
 from mask_rcnn_ext.report.instances import (
     DatasetSummary,
     count_instances,
@@ -103,7 +103,7 @@ def make_sheet(name: str, args: argparse.Namespace) -> DatasetSummary:
         f"(seed {args.seed}) · {count_noun(summary.instances, 'object')} of "
         f"{classes} {'class' if classes == 1 else 'classes'} in all"
     )
-    save_png(args.output, contact_sheet(tiles, titles, min(args.columns, len(tiles)), heading))
+    save_png(args.output, make_tile_sheet(tiles, titles, min(args.columns, len(tiles)), heading))
     return summary
 
 

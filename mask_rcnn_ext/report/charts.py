@@ -33,19 +33,12 @@ _MAX_POINTS = 500  # of a noisy curve: about as many as the page has pixels for
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of a page.
+    """A chart of a page."""
 
-    Attributes:
-        title: the title, or "" where a heading on the page gives it.
-        alt: what stands in its place for a reader who does not see it.
-        svg: its markup.
-        legend: (index in `COLORS`, name, last value or "") of each series.
-    """
-
-    title: str
-    alt: str
+    title: str  # "" where a heading on the page gives it
+    alt: str  # for a reader who does not see it
     svg: str = field(repr=False)
-    legend: list[tuple[int, str, str]]
+    legend: list[tuple[int, str, str]]  # (index in `COLORS`, name, last value or "")
 
 
 def make_axes(

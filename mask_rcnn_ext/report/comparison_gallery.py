@@ -22,7 +22,7 @@ from ..overlap.comparison import Detections, ImageRecord
 from ..overlap.image_instances import read_image_instances
 from ..overlap.overlap_errors import ImageErrors, measure_errors
 from .drawing.pictures import Rect, draw_instances
-from .drawing.sheets import contact_sheet, resize_picture
+from .drawing.sheets import make_tile_sheet, resize_picture
 from .instances import load_picture
 from .text import count_noun
 
@@ -30,9 +30,9 @@ __all__ = [
     "Case",
     "CasePictures",
     "Side",
-    "cases_sheet",
     "draw_case",
     "draw_gallery",
+    "make_case_sheet",
     "rank_images",
 ]
 
@@ -318,7 +318,7 @@ def draw_case(case: Case, longer_side: int) -> CasePictures:
     return CasePictures(case.name, (truth, first, second), texts)
 
 
-def cases_sheet(drawn: Sequence[CasePictures], names: Sequence[str], heading: str) -> RGBArray:
+def make_case_sheet(drawn: Sequence[CasePictures], names: Sequence[str], heading: str) -> RGBArray:
     """Return a sheet, two cases a row, each ground truth, first and second model.
 
     Args:
@@ -334,4 +334,6 @@ def cases_sheet(drawn: Sequence[CasePictures], names: Sequence[str], heading: st
         tiles += [resize_picture(tile, size[0], size[1]) for tile in case.tiles]
         titles += case.texts
     columns = 6 if len(drawn) > 1 else 3
-    return contact_sheet(tiles, titles, columns, heading, ["Ground truth", *names] * (columns // 3))
+    return make_tile_sheet(
+        tiles, titles, columns, heading, ["Ground truth", *names] * (columns // 3)
+    )

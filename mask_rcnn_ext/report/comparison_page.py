@@ -1,7 +1,6 @@
 """The comparison of two models on overlapping instances: a page, its json, a sheet of pictures."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,15 +8,15 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..files import atomic_open
+from ..files import atomic_open, write_json
 from ..overlap.comparison import METRICS
 from ..overlap.matching import LEVELS
 from .charts import COLORS, INK, Chart, finish_chart, make_axes
-from .comparison_gallery import CasePictures, cases_sheet
-from .drawing.pictures import jpeg_url, save_png
+from .comparison_gallery import CasePictures, make_case_sheet
+from .drawing.pictures import encode_jpegs, save_png
 from .json_records import to_json
 from .render import render_page
-from .text import reading, shown
+from .text import judge_interval, to_text
 
 __all__ = [
     "Comparison",
@@ -75,31 +74,18 @@ class SeedDifferences:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The content of the page.
+    """The content of the page."""
 
-    Attributes:
-        dataset: name of the data set, or of its file.
-        names: names of the two models.
-        files: result files of each model.
-        counts: "a" and "b" -> the counts of `overlap.comparison.summarize`.
-        draws: draws of the bootstrap over the images.
-        seed: seed of that bootstrap.
-        method: how the intervals of `metrics` came about.
-        metrics: name in `METRICS` -> the difference.
-        seeds: the same of each seed of training; empty for a comparison of two files.
-        notes: sentences to know.
-    """
-
-    dataset: str
-    names: list[str]
-    files: list[list[str]]
-    counts: dict[str, dict[str, float]]
-    draws: int
-    seed: int
-    method: str
-    metrics: Mapping[str, Difference]
-    seeds: Sequence[SeedDifferences]
-    notes: list[str]
+    dataset: str  # name of the data set, or of its file
+    names: list[str]  # names of the two models
+    files: list[list[str]]  # result files of each model
+    counts: dict[str, dict[str, float]]  # "a" and "b" -> counts of `summarize`
+    draws: int  # number of draws of the bootstrap over the images
+    seed: int  # seed of that bootstrap
+    method: str  # how the intervals of `metrics` came about
+    metrics: Mapping[str, Difference]  # by name in `METRICS`
+    seeds: Sequence[SeedDifferences]  # empty for two files
+    notes: list[str]  # sentences to know
 
 
 def write_comparison(
@@ -147,13 +133,13 @@ def write_comparison(
             for task, title in _TASK_TITLES.items()
         ],
         errors=[metric for name, metric in METRICS.items() if name.startswith("errors/")],
-        cases=list(zip(drawn, _data_urls(drawn), strict=True)),
+        cases=list(
+            zip(drawn, encode_jpegs([case.tiles for case in drawn], 90, _PAGE_BYTES), strict=True)
+        ),
         **values,
     )
     written = [folder / "comparison.json", folder / "comparison.html"]
-    with atomic_open(written[0], "w") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
+    write_json(written[0], content)
     with atomic_open(written[1], "w") as file:
         file.write(page)
     (folder / "comparison.png").unlink(missing_ok=True)  # of an earlier comparison
@@ -165,18 +151,8 @@ def write_comparison(
             "An object and the prediction matched with it have one colour; a prediction that is "
             "matched with none has another."
         )
-        save_png(written[2], cases_sheet(drawn[:_SHEET_CASES], comparison.names, heading))
+        save_png(written[2], make_case_sheet(drawn[:_SHEET_CASES], comparison.names, heading))
     return written
-
-
-def _data_urls(drawn: Sequence[CasePictures]) -> list[list[str]]:
-    """Return the tiles of each case as JPEGs; their quality falls until the page is small."""
-    urls: list[list[str]] = []
-    for quality in (90, 75, 60, 45):
-        urls = [[jpeg_url(tile, quality) for tile in case.tiles] for case in drawn]
-        if sum(len(url) for case in urls for url in case) <= _PAGE_BYTES:
-            break
-    return urls
 
 
 def draw_levels(comparison: Comparison) -> Chart:
@@ -192,7 +168,9 @@ def draw_levels(comparison: Comparison) -> Chart:
         heights = [0.0 if value is None or math.isnan(value) else value for value in values]
         places = [index + 0.37 * (series - 0.5) for index in range(len(rows))]
         bars = axes.bar(places, heights, 0.34, color=COLORS[series])
-        axes.bar_label(bars, [shown(value) for value in values], padding=2, color=INK, fontsize=10)
+        axes.bar_label(
+            bars, [to_text(value) for value in values], padding=2, color=INK, fontsize=10
+        )
         top = max(top, *heights)
     axes.set_ylim(0, 1.1 * top)
     axes.set_xticks(range(len(rows)), labels)
@@ -213,54 +191,42 @@ def format_interval(row: Difference, decimals: int = 1, form: str = "{} to {}") 
     """Return the two ends of an interval in a text of that form; "" when there is none."""
     if row.low is None or row.high is None or math.isnan(row.low):
         return ""
-    return form.format(*(shown(end, decimals, signed=True) for end in (row.low, row.high)))
+    return form.format(*(to_text(end, decimals, signed=True) for end in (row.low, row.high)))
 
 
 def _format_difference(row: Difference, decimals: int = 1) -> str:
     interval = format_interval(row, decimals, " ({} to {})")
-    return shown(row.difference, decimals, signed=True) + interval
+    return to_text(row.difference, decimals, signed=True) + interval
 
 
 @dataclasses.dataclass(frozen=True)
 class MetricRow:
-    """A row of the page's tables, its numbers as text.
+    """A row of the page's tables, its numbers as text."""
 
-    Attributes:
-        label: name of the metric, with its unit.
-        meaning: what it measures.
-        bold: whether it is one of the main rows.
-        a: the number of the first model.
-        b: the number of the second.
-        difference: the first minus the second.
-        interval: its 95 % interval, or "".
-        verdict: "better", "worse" or "not told apart", of the first model; a dash without interval.
-        seeds: the difference of each seed of training.
-    """
-
-    label: str
+    label: str  # with the unit
     meaning: str
-    bold: bool
+    bold: bool  # whether it is one of the main rows
     a: str
     b: str
     difference: str
-    interval: str
-    verdict: str
-    seeds: list[str]
+    interval: str  # 95 %; "": none
+    verdict: str  # "better", "worse", "not told apart" or a dash
+    seeds: list[str]  # the difference of each seed of training
 
 
 def _make_row(name: str, comparison: Comparison) -> MetricRow:
     metric, values = METRICS[name], comparison.metrics[name]
     label, decimals = describe_metric(name)
-    verdict = reading(values.low, values.high)
+    verdict = judge_interval(values.low, values.high)
     if verdict in ("higher", "lower"):
         verdict = "better" if metric.higher_is_better == (verdict == "higher") else "worse"
     return MetricRow(
         label=label,
         meaning=metric.meaning,
         bold=name.endswith(_BOLD),
-        a=shown(values.a, decimals),
-        b=shown(values.b, decimals),
-        difference=shown(values.difference, decimals, signed=True),
+        a=to_text(values.a, decimals),
+        b=to_text(values.b, decimals),
+        difference=to_text(values.difference, decimals, signed=True),
         interval=format_interval(values, decimals),
         verdict=verdict,
         seeds=[_format_difference(seed.metrics[name], decimals) for seed in comparison.seeds],

@@ -10,13 +10,13 @@ import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog
 
 from ..errors import UserError
-from .drawing.pictures import contact_sheet, draw_instances, jpeg_url
+from .drawing.pictures import draw_instances, encode_jpegs, make_tile_sheet
 from .drawing.sheets import resize_picture
 from .instances import Annotated, decode_ground_truth, decode_predictions, load_picture
-from .run_data import evenly_spread
+from .run_data import spread_evenly
 from .text import count_noun
 
-__all__ = ["Pair", "Sample", "as_pairs", "choose_samples", "draw_sample", "predictions_sheet"]
+__all__ = ["Pair", "Sample", "choose_samples", "draw_sample", "make_pairs", "make_prediction_sheet"]
 
 RGBArray = npt.NDArray[np.uint8]
 
@@ -65,7 +65,7 @@ def choose_samples(
     """
     records = DatasetCatalog.get(name)
     samples, problems = [], []
-    for index in evenly_spread(len(records), wanted):
+    for index in spread_evenly(len(records), wanted):
         record = records[index]
         try:
             image = load_picture(record)
@@ -135,7 +135,7 @@ def draw_sample(
     return pictures[0], pictures[1]
 
 
-def predictions_sheet(samples: list[Sample], class_names: list[str], heading: str) -> RGBArray:
+def make_prediction_sheet(samples: list[Sample], class_names: list[str], heading: str) -> RGBArray:
     """Return a sheet, two samples a row, each ground truth next to prediction; 1810 pixels wide."""
     tiles: list[RGBArray] = []
     titles: list[str] = []
@@ -145,7 +145,7 @@ def predictions_sheet(samples: list[Sample], class_names: list[str], heading: st
         titles.append(count_noun(len(sample.predicted.classes), "prediction"))
     columns = 4 if len(samples) > 1 else 2
     names = ["Ground truth", "Prediction"] * (columns // 2)
-    return contact_sheet(tiles, titles, columns, heading, names)
+    return make_tile_sheet(tiles, titles, columns, heading, names)
 
 
 def _count_text(classes: list[int], class_names: list[str]) -> str:
@@ -156,17 +156,13 @@ def _count_text(classes: list[int], class_names: list[str]) -> str:
     )
 
 
-def as_pairs(samples: list[Sample], class_names: list[str]) -> list[Pair]:
+def make_pairs(samples: list[Sample], class_names: list[str]) -> list[Pair]:
     """Return pictures to embed, 4 MB at most: the JPEG quality falls, then the last ones go."""
     sides = [max(sample.image.shape[:2]) for sample in samples]
     side = _SMALL_TILE if np.median(sides) <= _SMALL else _LARGE_TILE
     drawn = [draw_sample(sample, class_names, side) for sample in samples]
-    urls: list[tuple[str, str]] = []
-    for quality in (88, 75, 60, 45):
-        urls = [(jpeg_url(left, quality), jpeg_url(right, quality)) for left, right in drawn]
-        if sum(len(left) + len(right) for left, right in urls) <= _PAGE_BYTES:
-            break
-    while urls and sum(len(left) + len(right) for left, right in urls) > _PAGE_BYTES:
+    urls = encode_jpegs(drawn, 88, _PAGE_BYTES)
+    while urls and sum(len(url) for pair in urls for url in pair) > _PAGE_BYTES:
         urls.pop()
     return [
         Pair(

@@ -45,25 +45,15 @@ class Annotated:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """Counts over one data set; crowd regions are left out of all but `crowds`.
+    """Counts over one data set; crowd regions are left out of all but `crowds`."""
 
-    Attributes:
-        name: its name in detectron2's catalog.
-        images: number of images.
-        instances: number of instances.
-        crowds: number of crowd regions.
-        class_names: in the order of the contiguous ids.
-        per_class: instances of each class.
-        sizes: square root of each instance's box area, in pixels.
-    """
-
-    name: str
+    name: str  # in detectron2's catalog
     images: int
     instances: int
     crowds: int
-    class_names: list[str]
-    per_class: list[int]
-    sizes: list[float] = field(repr=False)
+    class_names: list[str]  # in the order of the contiguous ids
+    per_class: list[int]  # instances of each class
+    sizes: list[float] = field(repr=False)  # square roots of the box areas, pixels
 
 
 def count_instances(name: str) -> DatasetSummary:

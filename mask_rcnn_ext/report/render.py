@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from .text import shown
+from .text import to_text
 
 __all__ = ["render_page"]
 
@@ -27,7 +27,7 @@ def render_page(name: str, folder: Path = _TEMPLATES, /, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shown"] = shown
-    environment.filters["signed"] = lambda value: shown(value, signed=True)
+    environment.filters["shown"] = to_text
+    environment.filters["signed"] = lambda value: to_text(value, signed=True)
     environment.filters["count"] = lambda value: f"{value:,}"
     return environment.get_template(name).render(values)

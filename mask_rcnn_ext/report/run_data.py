@@ -16,10 +16,10 @@ from ..files import read_json
 __all__ = [
     "TASK_TITLES",
     "RunFolder",
-    "changed_keys",
-    "evenly_spread",
+    "find_changed_keys",
     "read_predictions",
     "read_run",
+    "spread_evenly",
 ]
 
 TASK_TITLES = {"segm": "Mask", "bbox": "Box"}  # detectron2's tasks of instance segmentation
@@ -141,7 +141,7 @@ def read_predictions(run: RunFolder, name: str) -> dict[Any, list[dict[str, Any]
     return by_image
 
 
-def changed_keys(config: CfgNode) -> list[tuple[str, str, str]]:
+def find_changed_keys(config: CfgNode) -> list[tuple[str, str, str]]:
     """Return (key, value, detectron2's default or "") of every key that is not at its default."""
     defaults = dict(flat_config(detectron2_get_cfg()))
     own = dict(flat_config(load_config(None)))  # the defaults of the keys that this package adds
@@ -161,7 +161,7 @@ def _as_list(value: Any) -> Any:
     return [_as_list(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def evenly_spread(count: int, wanted: int) -> list[int]:
+def spread_evenly(count: int, wanted: int) -> list[int]:
     """Return min(count, wanted) indices: the middles of that many equal parts of range(count)."""
     wanted = min(count, wanted)
     return [(2 * k + 1) * count // (2 * wanted) for k in range(wanted)]

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from ..files import atomic_open
 from .charts import run_charts
 from .drawing.pictures import save_png
-from .gallery import Pair, as_pairs, choose_samples, predictions_sheet
+from .gallery import Pair, choose_samples, make_pairs, make_prediction_sheet
 from .instances import DatasetSummary, count_instances
 from .render import render_page
-from .run_data import TASK_TITLES, RunFolder, changed_keys, read_predictions, read_run
-from .text import NO_NUMBER, shown
+from .run_data import TASK_TITLES, RunFolder, find_changed_keys, read_predictions, read_run
+from .text import NO_NUMBER, to_text
 
 __all__ = ["write_report"]
 
@@ -105,8 +105,8 @@ def _make_gallery(
         "scores are left out."
     )
     heading = f"Ground truth next to prediction: {data.name}\n{caption}"
-    sheet = predictions_sheet(samples, data.class_names, heading)
-    pairs = as_pairs(samples, data.class_names)
+    sheet = make_prediction_sheet(samples, data.class_names, heading)
+    pairs = make_pairs(samples, data.class_names)
     if len(pairs) < len(samples):
         missing.append(
             f"{len(samples) - len(pairs)} picture(s), to keep the page small; they are in "
@@ -145,7 +145,7 @@ def _render(
         pairs=gallery.pairs,
         pair_width=480 if small else 760,
         caption=gallery.caption,
-        changed=changed_keys(run.config),
+        changed=find_changed_keys(run.config),
         config_text=run.config_text,
         run_facts=_facts(run, info),
         versions=versions if isinstance(versions, dict) else {},
@@ -179,7 +179,7 @@ def _headline(run: RunFolder) -> list[tuple[str, str, str]]:
         if task in tasks:
             ap50 = _number(tasks[task].get("AP50"))
             detail = "AP, IoU 0.50 to 0.95" if ap50 is None else f"AP50 {ap50:.1f}"
-            value = shown(_number(tasks[task].get("AP")))
+            value = to_text(_number(tasks[task].get("AP")))
             cards.append((f"{TASK_TITLES[task]} AP", value, detail))
     if not cards:
         cards.append(("Mask AP", NO_NUMBER, "not evaluated"))
@@ -197,7 +197,7 @@ def _format_metric(metric: str, value: Any) -> str:
     number = _number(value)
     if number is None:
         return NO_NUMBER if value is None or isinstance(value, float) else str(value)
-    return shown(number) if "AP" in metric else f"{number:.4g}"
+    return to_text(number) if "AP" in metric else f"{number:.4g}"
 
 
 def _ap_rows(tasks: dict[str, Any]) -> list[list[str]]:

@@ -2,12 +2,12 @@
 
 import math
 
-__all__ = ["NO_NUMBER", "count_noun", "reading", "shown"]
+__all__ = ["NO_NUMBER", "count_noun", "judge_interval", "to_text"]
 
 NO_NUMBER, _MINUS = "\u2013", "\u2212"  # a dash stands where there is no number
 
 
-def reading(low: float | None, high: float | None) -> str:
+def judge_interval(low: float | None, high: float | None) -> str:
     """Return what a difference's interval says: "higher", "lower", or "not told apart".
 
     An interval that holds zero does not tell the two apart. Without an interval, return a dash.
@@ -17,7 +17,7 @@ def reading(low: float | None, high: float | None) -> str:
     return "higher" if low > 0 else "lower" if high < 0 else "not told apart"
 
 
-def shown(value: float | None, decimals: int = 1, signed: bool = False) -> str:
+def to_text(value: float | None, decimals: int = 1, signed: bool = False) -> str:
     """Return a number with a minus in place of the hyphen; a dash for None and NaN."""
     if value is None or math.isnan(value):
         return NO_NUMBER

@@ -5,7 +5,6 @@ python projects/reproduction/model_costs.py mask_rcnn_R50_FPN fcis_R101_C5_dilat
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from reproduction.costs.page import COSTS, costs_table
 from reproduction.pages.write import write_pages
 
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.files import atomic_open
+from mask_rcnn_ext.files import write_json
 from mask_rcnn_ext.paper import CONFIGS
 
 _REPO = Path(__file__).resolve().parents[2]
@@ -49,9 +48,7 @@ def count(args: argparse.Namespace) -> None:
     if args.configs:
         print(costs_table(content), end="")
         return
-    with atomic_open(args.root / COSTS, "w") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
+    write_json(args.root / COSTS, content)
     print(args.root / COSTS)
     for path in write_pages(args.root):
         print(path)

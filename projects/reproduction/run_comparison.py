@@ -8,22 +8,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reproduction.command_line import make_parser, prepare_process
-from reproduction.fcis.answers import sentences
+from reproduction.command_line import make_parser, prepare_process, print_files
+from reproduction.fcis.answers import describe_answers
 from reproduction.fcis.page import make_comparison, write_comparison_page
 from reproduction.fcis.results import collect, measure_runs, result_files, write_comparison_results
 from reproduction.fcis.runs import MODELS, ComparisonRun, compare_configs, plan_steps
 from reproduction.report import Report
-from reproduction.training_runs import (
-    Progress,
-    plan_runs,
-    require_complete,
-    train_all,
-)
+from reproduction.training_runs import Progress, plan_runs, require_complete, train_all
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.report.comparison_gallery import draw_gallery, rank_images
 from mask_rcnn_ext.report.comparison_page import print_comparison
 
@@ -74,16 +68,10 @@ def report(args: argparse.Namespace, runs: Sequence[ComparisonRun]) -> None:
     notes = [*([first, several] if args.seeds > 1 else []), *problems]
     comparison = make_comparison(results, result_files(runs), notes)
     pages = write_comparison_page(args.output, results, comparison, drawn)
-    written = [Path(args.results), *pages]
-    if drawn:
-        with atomic_open(args.picture) as file:
-            file.write((Path(args.output) / "comparison.png").read_bytes())
-        written.append(Path(args.picture))
     print_comparison(comparison)
-    for sentence in sentences(results):
+    for sentence in describe_answers(results):
         print(sentence)
-    for path in written:
-        print(path)
+    print_files(args, pages)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,13 +14,13 @@ import mask_rcnn_ext  # noqa: F401 - first: it keeps PyTorch from warning about 
 
 # isort: split
 from detectron2.data import DatasetCatalog
-from reproduction.command_line import make_parser, prepare_process
+from reproduction.command_line import make_parser, prepare_process, print_files
 from reproduction.lineage.inference import find_best_proposals, load_model, measure_seconds
 from reproduction.lineage.page import write_lineage
 from reproduction.lineage.pictures import draw_pictures
 from reproduction.lineage.results import collect, require_proposals, write_lineage_results
 from reproduction.lineage.runs import LineageRun, compare_configs, methods, proposal_sets
-from reproduction.lineage.tables import HEADER, method_rows, sentences
+from reproduction.lineage.tables import HEADER, describe_results, make_method_rows
 from reproduction.report import Report
 from reproduction.training_runs import (
     REPO,
@@ -32,8 +32,8 @@ from reproduction.training_runs import (
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.files import atomic_open, require_writable
-from mask_rcnn_ext.report.run_data import evenly_spread, read_predictions, read_run
+from mask_rcnn_ext.files import require_writable
+from mask_rcnn_ext.report.run_data import read_predictions, read_run, spread_evenly
 from mask_rcnn_ext.steps import run_command
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def report(args: argparse.Namespace, runs: Sequence[LineageRun]) -> None:
     models = [load_model(run) for run in first]
     results = collect(runs, measure_seconds(models, args.timed_images), proposals)
     test = results.dataset
-    indices = evenly_spread(len(DatasetCatalog.get(test)), _IMAGES)
+    indices = spread_evenly(len(DatasetCatalog.get(test)), _IMAGES)
     drawn = {
         loaded.variant: {
             os.path.basename(loaded.inputs[index]["file_name"]): find_best_proposals(
@@ -123,17 +123,12 @@ def report(args: argparse.Namespace, runs: Sequence[LineageRun]) -> None:
     images, problems = draw_pictures(test, found, drawn, _IMAGES)
     write_lineage_results(args.results, results)
     several = [f"The pictures and the times are of seed {first[0].seed}."] if args.seeds > 1 else []
-    written = [Path(args.results), *write_lineage(args.output, results, images, several + problems)]
-    if images:
-        with atomic_open(args.picture) as file:
-            file.write((Path(args.output) / "lineage.png").read_bytes())
-        written.append(Path(args.picture))
-    for row in method_rows(results):
+    pages = write_lineage(args.output, results, images, several + problems)
+    for row in make_method_rows(results):
         print("; ".join(f"{title} {cell}" for title, cell in zip(HEADER, row, strict=True)))
-    for sentence in sentences(results):
+    for sentence in describe_results(results):
         print(sentence)
-    for path in written:
-        print(path)
+    print_files(args, pages)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

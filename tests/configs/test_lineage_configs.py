@@ -31,7 +31,7 @@ def test_the_weights_are_those_of_torchvision():
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_header_names_numbers_command_and_deviations(name):
     text = read_header(name)
-    numbers = lineage.summaries_of(f"{name}.yaml")
+    numbers = lineage.describe_published(f"{name}.yaml")
     assert all(number in text for number in numbers)
     assert "The paper's numbers. Not run by us." in text or not numbers
     assert "Not run by us." in text

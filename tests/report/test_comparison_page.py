@@ -11,7 +11,7 @@ from PIL import Image
 
 from mask_rcnn_ext.overlap.comparison import METRICS
 from mask_rcnn_ext.overlap.metrics import COUNTS
-from mask_rcnn_ext.report.comparison_gallery import Case, Side, cases_sheet, draw_case
+from mask_rcnn_ext.report.comparison_gallery import Case, Side, draw_case, make_case_sheet
 from mask_rcnn_ext.report.comparison_page import (
     Comparison,
     Difference,
@@ -19,9 +19,9 @@ from mask_rcnn_ext.report.comparison_page import (
     draw_levels,
     write_comparison,
 )
-from mask_rcnn_ext.report.drawing.pictures import instance_color
+from mask_rcnn_ext.report.drawing.pictures import choose_color
 from mask_rcnn_ext.report.json_records import from_json, to_json
-from mask_rcnn_ext.report.text import count_noun, reading, shown
+from mask_rcnn_ext.report.text import count_noun, judge_interval, to_text
 
 RED = (255, 0, 40)  # of seams
 
@@ -92,18 +92,18 @@ def test_without_overlap_all_of_the_image_is_shown():
     case = make_case()
     case = Case("a", case.image, case.truth, np.zeros((100, 100), bool), case.sides, "")
     tile = draw_case(case, 200).tiles[0]
-    columns = np.nonzero(near(tile, instance_color(1), 40))[1]
+    columns = np.nonzero(near(tile, choose_color(1), 40))[1]
     assert (columns.min(), columns.max()) == pytest.approx((40, 119), abs=2)
 
 
 def test_a_match_has_its_objects_colour_and_red_is_left_to_the_seams():
     tiles = draw_case(make_case(objects=(1, None)), 700).tiles
     for index in (1, 2):
-        assert near(tiles[0], instance_color(index)).sum() > 500
-    assert near(tiles[1], instance_color(2)).sum() > 500  # matched with the second object
-    assert not near(tiles[1], instance_color(1)).any()
-    assert near(tiles[1], instance_color(3)).sum() > 500  # matched with none
-    assert not near(tiles[0], instance_color(0)).any()
+        assert near(tiles[0], choose_color(index)).sum() > 500
+    assert near(tiles[1], choose_color(2)).sum() > 500  # matched with the second object
+    assert not near(tiles[1], choose_color(1)).any()
+    assert near(tiles[1], choose_color(3)).sum() > 500  # matched with none
+    assert not near(tiles[0], choose_color(0)).any()
 
 
 def test_no_prediction_and_no_object():
@@ -118,7 +118,7 @@ def test_no_prediction_and_no_object():
 
 def test_the_sheet_names_its_columns():
     drawn = draw_case(make_case(), 380)
-    one, two = (cases_sheet([drawn] * n, ["A", "B"], "heading") for n in (1, 2))
+    one, two = (make_case_sheet([drawn] * n, ["A", "B"], "heading") for n in (1, 2))
     assert (one.shape[1], two.shape[1]) == (3 * 310 + 10, 6 * 310 + 10)
 
 
@@ -232,9 +232,9 @@ def test_zeros_give_a_chart_too(comparison):
 
 
 def test_numbers_are_printed_with_a_minus_and_never_as_minus_zero():
-    assert shown(-1.26) == "\u22121.3"
-    assert shown(-0.01, signed=True) == "+0.0"
-    assert shown(None) == shown(math.nan) == "\u2013"
+    assert to_text(-1.26) == "\u22121.3"
+    assert to_text(-0.01, signed=True) == "+0.0"
+    assert to_text(None) == to_text(math.nan) == "\u2013"
     assert [count_noun(count, "seam") for count in (0, 1, 1200)] == [
         "0 seams",
         "1 seam",
@@ -243,10 +243,10 @@ def test_numbers_are_printed_with_a_minus_and_never_as_minus_zero():
 
 
 def test_what_an_interval_says():
-    assert reading(0.1, 2) == "higher"
-    assert reading(-2, -0.1) == "lower"
-    assert reading(-0.1, 2) == "not told apart"
-    assert reading(None, None) == reading(math.nan, math.nan) == "\u2013"
+    assert judge_interval(0.1, 2) == "higher"
+    assert judge_interval(-2, -0.1) == "lower"
+    assert judge_interval(-0.1, 2) == "not told apart"
+    assert judge_interval(None, None) == judge_interval(math.nan, math.nan) == "\u2013"
 
 
 # Records and json

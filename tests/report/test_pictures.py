@@ -8,9 +8,9 @@ from PIL import Image
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.report.drawing.pictures import (
-    contact_sheet,
+    choose_color,
     draw_instances,
-    instance_color,
+    make_tile_sheet,
     save_png,
 )
 
@@ -38,7 +38,7 @@ def test_a_mask_tints_its_inside_and_nothing_else():
     around = box_mask(60, 80, 19, 9, 51, 41)  # the outline is antialiased
     assert changed(picture)[mask].all()
     assert not changed(picture)[~around].any()
-    blend = GRAY * 0.62 + np.array(instance_color(0)) * 0.38
+    blend = GRAY * 0.62 + np.array(choose_color(0)) * 0.38
     np.testing.assert_allclose(picture[25, 35], blend, atol=1)
     assert (image == GRAY).all()  # the input is left alone
 
@@ -49,7 +49,7 @@ def test_the_outline_is_drawn_at_the_scale_of_the_result():
     assert picture.shape == (180, 240, 3)
 
     def likeness(row):
-        return np.abs(picture[row, 105].astype(int) - instance_color(0)).max()
+        return np.abs(picture[row, 105].astype(int) - choose_color(0)).max()
 
     assert likeness(30) < 25  # the top edge, y = 10 * 3
     assert likeness(30 + 3) > 50  # thinner than one pixel of the image
@@ -62,7 +62,7 @@ def test_a_hole_stays_clear():
     mask[20:40, 20:40] = False
     picture = draw_instances(gray_image(), mask[None], scale=2)
     assert (picture[60, 60] == GRAY).all()
-    assert np.abs(picture[60, 2 * 20 - 1].astype(int) - instance_color(0)).max() < 30  # its edge
+    assert np.abs(picture[60, 2 * 20 - 1].astype(int) - choose_color(0)).max() < 30  # its edge
 
 
 @pytest.mark.parametrize("scale", [0.37, 0.5, 1.0, 2.5])
@@ -76,7 +76,7 @@ def test_the_size_of_the_picture(scale):
 def test_boxes_only_and_no_instances():
     boxes = np.array([[10.0, 10.0, 30.0, 40.0]])
     picture = draw_instances(gray_image(), boxes=boxes)
-    assert (picture[10, 20] == instance_color(0)).all()
+    assert (picture[10, 20] == choose_color(0)).all()
     assert (picture[20, 20] == GRAY).all()
     nothing = draw_instances(gray_image(), np.zeros((0, 60, 80), dtype=bool), np.zeros((0, 4)), [])
     assert (nothing == GRAY).all()
@@ -85,13 +85,13 @@ def test_boxes_only_and_no_instances():
 
 
 def test_colors_are_stable_and_told_apart():
-    colors = np.array([instance_color(i) for i in range(24)], dtype=float)
+    colors = np.array([choose_color(i) for i in range(24)], dtype=float)
     distances = np.linalg.norm(colors[:, None] - colors[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     assert distances.min() > 45
     mask = box_mask(60, 80, 20, 10, 50, 40)
     seventh = draw_instances(gray_image(), mask[None], color_ids=[7])
-    assert np.abs(seventh[10, 30].astype(int) - instance_color(7)).max() < 25
+    assert np.abs(seventh[10, 30].astype(int) - choose_color(7)).max() < 25
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def solid(height, width, color):
 def test_a_sheet_shows_every_tile_whole_and_in_order():
     colors = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
     tiles = [solid(40, 60, color) for color in colors]
-    sheet = contact_sheet(tiles, ["a", "b", "c"], columns=2)
+    sheet = make_tile_sheet(tiles, ["a", "b", "c"], columns=2)
     places = []
     for color in colors:
         found = (sheet == color).all(axis=2)
@@ -148,7 +148,7 @@ def test_a_sheet_shows_every_tile_whole_and_in_order():
 
 
 def test_tiles_of_other_shapes_are_fitted_not_stretched():
-    sheet = contact_sheet([solid(40, 80, (200, 0, 0)), solid(20, 10, (0, 0, 200))], columns=2)
+    sheet = make_tile_sheet([solid(40, 80, (200, 0, 0)), solid(20, 10, (0, 0, 200))], columns=2)
     blue = np.argwhere((sheet == (0, 0, 200)).all(axis=2))
     height, width = blue.max(axis=0) - blue.min(axis=0) + 1
     assert (height, width) == (40, 20)
@@ -156,8 +156,8 @@ def test_tiles_of_other_shapes_are_fitted_not_stretched():
 
 def test_heading_and_titles_take_room_above_the_tiles():
     tiles = [solid(40, 200, (200, 0, 0))] * 2
-    plain = contact_sheet(tiles, columns=2)
-    titled = contact_sheet(
+    plain = make_tile_sheet(tiles, columns=2)
+    titled = make_tile_sheet(
         tiles, ["t" * 500, "u"], 2, "Heading\n" + "word " * 99, ["left", "right"]
     )
     assert titled.shape[1] == plain.shape[1]
@@ -168,11 +168,11 @@ def test_heading_and_titles_take_room_above_the_tiles():
 
 def test_lists_that_do_not_fit_a_sheet_are_errors():
     with pytest.raises(ValueError, match="expected tiles"):
-        contact_sheet([])
+        make_tile_sheet([])
     with pytest.raises(ValueError, match="2 titles"):
-        contact_sheet([gray_image()] * 2, ["one"])
+        make_tile_sheet([gray_image()] * 2, ["one"])
     with pytest.raises(ValueError, match="column titles"):
-        contact_sheet([gray_image()] * 2, None, 2, "", ["one"])
+        make_tile_sheet([gray_image()] * 2, None, 2, "", ["one"])
 
 
 def test_save_png_is_exact_and_makes_its_folder(tmp_path):

@@ -12,7 +12,12 @@ from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.report.charts import run_charts, smooth
 from mask_rcnn_ext.report.instances import decode_masks, load_picture
-from mask_rcnn_ext.report.run_data import changed_keys, evenly_spread, read_predictions, read_run
+from mask_rcnn_ext.report.run_data import (
+    find_changed_keys,
+    read_predictions,
+    read_run,
+    spread_evenly,
+)
 
 # pycocotools' compiled code under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -70,17 +75,17 @@ def test_changed_keys_are_those_that_were_set(tmp_path):
     cfg.SOLVER.STEPS = (10, 20)
     cfg.MASK_RCNN_EXT.CHANNELS_LAST = True
     (tmp_path / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
-    assert changed_keys(read_run(tmp_path).config) == [
+    assert find_changed_keys(read_run(tmp_path).config) == [
         ("MASK_RCNN_EXT.CHANNELS_LAST", "True", ""),
         ("SOLVER.STEPS", "[10, 20]", "[30000]"),
     ]
 
 
 def test_images_are_chosen_evenly():
-    assert evenly_spread(9, 3) == [1, 4, 7]
-    assert evenly_spread(2, 12) == [0, 1]
-    assert evenly_spread(0, 12) == []
-    chosen = evenly_spread(200, 12)
+    assert spread_evenly(9, 3) == [1, 4, 7]
+    assert spread_evenly(2, 12) == [0, 1]
+    assert spread_evenly(0, 12) == []
+    chosen = spread_evenly(200, 12)
     assert len(set(chosen)) == 12
     assert max(np.diff(chosen)) - min(np.diff(chosen)) <= 1
 

@@ -11,7 +11,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 from support import write_coco
 
-from mask_rcnn_ext.report.drawing.pictures import instance_color
+from mask_rcnn_ext.report.drawing.pictures import choose_color
 
 # pycocotools' compiled code under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -67,7 +67,7 @@ def test_a_registered_data_set(registered, capsys):
     sheet = np.array(Image.open(output))
     assert sheet.shape[1] == 2 * 120 + 3 * 10
     for index in (0, 1):  # both kinds of mask are drawn, in each of the four pictures
-        near = np.abs(sheet.astype(int) - instance_color(index)).max(axis=2) < 30
+        near = np.abs(sheet.astype(int) - choose_color(index)).max(axis=2) < 30
         assert near.sum() > 4 * 50
     assert os.listdir(output.parent) == ["sheet.png"]
 

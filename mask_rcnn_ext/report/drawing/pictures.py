@@ -18,9 +18,16 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ...files import atomic_open
-from .sheets import contact_sheet, load_font, resize_picture
+from .sheets import load_font, make_tile_sheet, resize_picture
 
-__all__ = ["contact_sheet", "draw_instances", "instance_color", "jpeg_url", "save_png"]
+__all__ = [
+    "choose_color",
+    "draw_instances",
+    "encode_jpeg",
+    "encode_jpegs",
+    "make_tile_sheet",
+    "save_png",
+]
 
 RGB = tuple[int, int, int]
 Rect = tuple[int, int, int, int]  # x0, y0, x1, y1; x1 and y1 are outside
@@ -45,7 +52,7 @@ _FILL_OPACITY = 0.38
 _LABELS_COVER = 0.16  # share of the picture: labels on more of it would hide what they name
 
 
-def instance_color(index: int) -> RGB:
+def choose_color(index: int) -> RGB:
     """Return the colour (R, G, B), 0-255, of the instance at `index`."""
     if index < len(_PALETTE):
         return _PALETTE[index]
@@ -66,7 +73,7 @@ def draw_instances(
 ) -> RGBArray:
     """Return a picture of `image_rgb` with its instances drawn over it.
 
-    An instance's colour is `instance_color` of its index, or of its entry in `color_ids`. Large
+    An instance's colour is `choose_color` of its index, or of its entry in `color_ids`. Large
     masks are drawn first, so small ones stay visible. A label sits near its box, or near its mask's
     box when `boxes` is None, inside the picture. Where labels crowd, one that would cover others,
     or bring them above 16 % of the picture, is left out: the first in the list win.
@@ -77,7 +84,7 @@ def draw_instances(
         boxes: (N, 4) float, XYXY_ABS in pixels of `image_rgb`, or None.
         labels: N texts, "" for none; or None.
         scale: the result is this many times as large.
-        color_ids: N indices for `instance_color`, to give an object one colour in two pictures.
+        color_ids: N indices for `choose_color`, to give an object one colour in two pictures.
 
     Returns:
         (max(1, round(H * scale)), max(1, round(W * scale)), 3) uint8.
@@ -87,7 +94,7 @@ def draw_instances(
     """
     image_rgb = np.asarray(image_rgb)
     count = _check(image_rgb, masks, boxes, labels, color_ids, scale)
-    colors = [instance_color(i) for i in (range(count) if color_ids is None else color_ids)]
+    colors = [choose_color(i) for i in (range(count) if color_ids is None else color_ids)]
     height, width = (max(1, round(side * scale)) for side in image_rgb.shape[:2])
     canvas = resize_picture(image_rgb, width, height)
     line = max(1, round(math.hypot(height, width) / 320))
@@ -276,7 +283,20 @@ def save_png(path: str | os.PathLike[str], rgb: RGBArray) -> None:
         file.write(encoded.getvalue())
 
 
-def jpeg_url(rgb: RGBArray, quality: int) -> str:
+def encode_jpegs(rows: Sequence[Sequence[RGBArray]], best: int, limit: int) -> list[list[str]]:
+    """Return the `encode_jpeg` of each picture, at a lower quality if they exceed `limit` bytes.
+
+    The quality is `best`, 75, 60 or 45, with which they may still be larger.
+    """
+    urls: list[list[str]] = []
+    for quality in (best, 75, 60, 45):
+        urls = [[encode_jpeg(picture, quality) for picture in row] for row in rows]
+        if sum(len(url) for row in urls for url in row) <= limit:
+            break
+    return urls
+
+
+def encode_jpeg(rgb: RGBArray, quality: int) -> str:
     """Return `rgb`, (H, W, 3) uint8, as the data URL of a JPEG of a quality up to 95."""
     encoded = io.BytesIO()
     Image.fromarray(rgb).save(encoded, format="JPEG", quality=quality, subsampling=0)

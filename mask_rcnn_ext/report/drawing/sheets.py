@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["contact_sheet", "load_font", "resize_picture"]
+__all__ = ["load_font", "make_tile_sheet", "resize_picture"]
 
 RGB = tuple[int, int, int]
 RGBArray = npt.NDArray[np.uint8]
@@ -93,7 +93,7 @@ def _heading(text: str, width: int) -> Image.Image:
     return picture
 
 
-def contact_sheet(
+def make_tile_sheet(
     tiles: Sequence[RGBArray],
     titles: Sequence[str] | None = None,
     columns: int = 6,

@@ -4,8 +4,12 @@ import argparse
 import logging
 import signal
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-__all__ = ["make_parser", "prepare_process"]
+from mask_rcnn_ext.files import atomic_open
+
+__all__ = ["make_parser", "prepare_process", "print_files"]
 
 
 def make_parser(
@@ -37,6 +41,18 @@ def make_parser(
     group.add_argument("--list", action="store_true", help="print what is done and what is left")
     group.add_argument("--only-report", action="store_true", help="make the files, train nothing")
     return parser
+
+
+def print_files(args: argparse.Namespace, pages: Sequence[Path]) -> None:
+    """Print the paths of all files; copy the picture among `pages` to `--picture` before."""
+    written = [Path(args.results), *pages]
+    for path in pages:
+        if path.suffix == ".png":
+            with atomic_open(args.picture) as file:
+                file.write(path.read_bytes())
+            written.append(Path(args.picture))
+    for path in written:
+        print(path)
 
 
 def prepare_process() -> None:

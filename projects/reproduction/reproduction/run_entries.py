@@ -11,28 +11,14 @@ __all__ = ["RunEntry", "describe_run"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunEntry:
-    """One training run in a file of results.
+    """One training run in a file of results."""
 
-    Attributes:
-        model: name of the model, where the file has one.
-        variant: stem of the run's yaml.
-        seed: seed of the run.
-        config_sha256: hash of config and seed, see `TrainingRun.sha256`.
-        inputs: checksums of the files that the run was made from, where the file has them.
-        metrics: task -> metric -> AP in 0-100; None where there is nothing to measure.
-        train_seconds: duration of the training.
-        eval_seconds: duration of the evaluation.
-        peak_memory_mb: peak memory in MB.
-        device: the device, in words.
-        versions: package -> version.
-    """
-
-    model: str | None = None
-    variant: str
+    model: str | None = None  # where the file has one
+    variant: str  # stem of its yaml
     seed: int
-    config_sha256: str
-    inputs: dict[str, Any] | None = None
-    metrics: dict[str, dict[str, float | None]]
+    config_sha256: str  # see `TrainingRun.sha256`
+    inputs: dict[str, Any] | None = None  # checksums of its input files
+    metrics: dict[str, dict[str, float | None]]  # by task; None: nothing to measure
     train_seconds: float | None
     eval_seconds: float | None
     peak_memory_mb: float | None

@@ -67,7 +67,7 @@ class TrainingRun(Step):
         return cls(variant, seed, Path(root) / variant / f"seed{seed}")
 
     @property
-    def title(self) -> str:
+    def title(self) -> str:  # type: ignore[override]  # `Step` assigns it
         """The run's name in a line of text."""
         return f"{self.variant} seed {self.seed}"
 
@@ -252,8 +252,8 @@ def find_differences(
             differing[key] = values
     for key in differing:
         if key.startswith(tuple(same)):
-            values = ", ".join(f"{value!r} in {name}" for name, value in differing[key].items())
-            raise UserError(f"the comparison is unfair: {key} is {values}. Set it in {base}")
+            found = ", ".join(f"{value!r} in {name}" for name, value in differing[key].items())
+            raise UserError(f"the comparison is unfair: {key} is {found}. Set it in {base}")
     return differing
 
 

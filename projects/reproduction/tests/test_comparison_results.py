@@ -12,7 +12,7 @@ from comparison_cases import write_pair
 from fake_comparison import FCIS, RIVAL, FakeTraining
 from PIL import Image
 from reproduction.fcis import results as comparison_results
-from reproduction.fcis.answers import answer_rows, lattice_rows, sentences
+from reproduction.fcis.answers import describe_answers, make_answer_rows, make_lattice_rows
 from reproduction.fcis.markdown import COMPARISON, comparison_doc
 from reproduction.fcis.results import ComparisonResults
 from reproduction.fcis.runs import MODELS, ComparisonRun
@@ -150,7 +150,7 @@ def test_masks_before_voting_are_measured_too(measured, content, data):
 
 def test_the_page_the_picture_and_the_report_again(measured, content, data, tmp_path, monkeypatch):
     page = (measured / "out/comparison.html").read_text()
-    for sentence in sentences(read(content)):
+    for sentence in describe_answers(read(content)):
         assert sentence.replace("'", "&#39;") in page
     assert "Is it the lattice?" in page
     assert ">Seed 2<" in page
@@ -208,7 +208,7 @@ def numbers(content):
 
 
 def test_the_answers_in_words(numbers):
-    loss, seams, lattice = (s.replace("\u2212", "-") for s in sentences(read(numbers)))
+    loss, seams, lattice = (s.replace("\u2212", "-") for s in describe_answers(read(numbers)))
     assert "Mask R-CNN loses 30.0 AP (50.0 % of its AP) and FCIS 42.0 AP (60.0 %)" in loss
     assert "minus FCIS: -12.0 AP [-20.0, -4.0]; the interval excludes zero." in loss
     assert "minus FCIS: -10.0 points [-25.0, +5.0]; the interval includes zero." in loss
@@ -230,20 +230,20 @@ def test_the_answers_in_words(numbers):
 def test_without_spurious_contour_the_lattice_says_so(content):
     empty = {"value": None, "low": None, "high": None}
     content["lattice"]["b"] |= {"ratio": empty, "density_ratio": empty}
-    assert "no spurious contour" in sentences(read(content))[2]
-    rows = lattice_rows(read(content))
+    assert "no spurious contour" in describe_answers(read(content))[2]
+    rows = make_lattice_rows(read(content))
     assert rows[2][3:] == ("\u2013", "\u2013")
 
 
 def test_the_doc_has_the_numbers_and_even_tables(numbers):
     doc = re.sub(r" {2,}", " ", comparison_doc(numbers))
-    rows = answer_rows(read(numbers))
+    rows = make_answer_rows(read(numbers))
     assert rows[0][0] == "AP lost from no overlap to heavy"
     assert rows[0][1:3] == ("30.0", "42.0")
     assert [row[5] for row in rows[:3]] == ["yes", "no", "\u2013"]
-    for row in [*rows, *lattice_rows(read(numbers))]:
+    for row in [*rows, *make_lattice_rows(read(numbers))]:
         assert f"| {' | '.join(row)} |\n" in doc.replace(r"\|", "|")
-    for sentence in sentences(read(numbers)):
+    for sentence in describe_answers(read(numbers)):
         assert f"- {sentence}\n" in doc
     assert "| Mask R-CNN | 2 | 52.0 / 52.0 / 52.0 | 52.0 / 52.0 / 52.0 | 200 |" in doc
     assert "| `MODEL.META_ARCHITECTURE` | `MaskRCNN` | `FCIS` |" in doc

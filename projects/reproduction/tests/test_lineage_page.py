@@ -25,20 +25,20 @@ from PIL import Image
 from reproduction.lineage.inference import find_best_proposals, load_model
 from reproduction.lineage.page import write_lineage
 from reproduction.lineage.papers import LINEAGE as PUBLISHED
-from reproduction.lineage.pictures import draw_pictures, lineage_sheet
+from reproduction.lineage.pictures import draw_pictures, make_lineage_sheet
 from reproduction.lineage.results import LineageResults, write_lineage_results
 from reproduction.lineage.runs import LineageRun
 from reproduction.lineage.tables import (
     HEADER,
-    differences,
+    describe_results,
     lineage_summary,
-    method_rows,
+    list_differences,
+    make_method_rows,
     published_table,
-    sentences,
 )
 from support import REPO
 
-from mask_rcnn_ext.report.drawing.pictures import instance_color
+from mask_rcnn_ext.report.drawing.pictures import choose_color
 from mask_rcnn_ext.report.json_records import from_json
 
 # detectron2's anchor generator calls torch.meshgrid the old way.
@@ -132,7 +132,7 @@ def test_the_proposals_are_those_that_the_model_reads_or_makes(made, loaded):
 
 
 def test_the_table_by_hand(content):
-    rows = [dict(zip(HEADER, row, strict=True)) for row in method_rows(read(content))]
+    rows = [dict(zip(HEADER, row, strict=True)) for row in make_method_rows(read(content))]
     assert [row["method"] for row in rows] == ["R-CNN", "Fast R-CNN", "Faster R-CNN", "Mask R-CNN"]
     assert rows[0]["box AP"] == "21.5"
     assert [row["mask AP"] for row in rows] == ["none", "none", "none", "19.5"]
@@ -145,14 +145,16 @@ def test_a_second_step_is_told_as_one(content):
     svm = {**content["methods"][0], "variant": "svm", "base": RCNN, "iterations": None}
     svm["metrics"] = {"bbox": {"AP": None, "AP50": None, "AP75": None}, "segm": None}
     content["methods"].insert(1, svm)
-    row = dict(zip(HEADER, method_rows(read(content))[1], strict=True))
+    row = dict(zip(HEADER, make_method_rows(read(content))[1], strict=True))
     assert row["training, min"] == "R-CNN's + 1.5"
     assert row["box AP"] == "\u2013"
-    assert not [sentence for sentence in sentences(read(content)) if sentence.startswith("svm")]
+    assert not [
+        sentence for sentence in describe_results(read(content)) if sentence.startswith("svm")
+    ]
 
 
 def test_the_sentences_say_what_each_step_took(content):
-    schedule, proposals, fast, faster, mask = sentences(read(content))
+    schedule, proposals, fast, faster, mask = describe_results(read(content))
     assert schedule == "Each network is trained for 1,500 iterations of 4 images."
     assert "takes 0.250 s per image and gives 2 boxes, of which at most 200 are used" in proposals
     assert "cover 91.3 % of the objects" in proposals
@@ -168,7 +170,7 @@ def test_the_sentences_say_what_each_step_took(content):
     ):
         method["metrics"]["bbox"] |= {"APs": small, "APm": large}
     content["methods"][0]["iterations"] = 900
-    schedule, _, fast, *_ = sentences(read(content))
+    schedule, _, fast, *_ = describe_results(read(content))
     assert schedule == (
         "Each network is trained for 900 iterations of 4 images (R-CNN); 1,500 iterations of 4 "
         "images (Fast R-CNN, Faster R-CNN, Mask R-CNN)."
@@ -180,7 +182,7 @@ def test_the_page_has_our_numbers_and_the_papers_by_name(made, content, tmp_path
     written = write_lineage(tmp_path, read(content), [], ["a note"])
     assert [path.name for path in written] == ["lineage.html"]
     page = (tmp_path / "lineage.html").read_text()
-    for row in method_rows(read(content)):
+    for row in make_method_rows(read(content)):
         assert all(cell.replace("'", "&#39;") in page for cell in row)
     assert "a note" in page
     for number in PUBLISHED:
@@ -188,11 +190,13 @@ def test_the_page_has_our_numbers_and_the_papers_by_name(made, content, tmp_path
         assert f"{number.metric} {value}" in page, number
         assert number.source in page
     assert "None of these was measured here" in page
-    assert all(sentence.replace("'", "&#39;") in page for sentence in differences(read(content)))
+    assert all(
+        sentence.replace("'", "&#39;") in page for sentence in list_differences(read(content))
+    )
     assert "means over 2 trainings" in page
     assert "R-CNN 4.00 + 0.250 s, Fast R-CNN 0.050 + 0.250 s, Faster R-CNN 0.040 s" in page
     content["seeds"] = [1]
-    assert "one training of each method" in differences(read(content))[-1]
+    assert "one training of each method" in list_differences(read(content))[-1]
     whole = (made / "out/lineage.html").read_text()
     assert whole.count("data:image/jpeg") == 4 * (1 + 2 * 4)  # 4 images: truth, and 2 a method
     assert "The pictures and the times are of seed 1" in whole
@@ -222,7 +226,7 @@ def test_proposals_that_cover_an_object_are_red(drawn):
     fast, faster, _ = drawn[0].methods
     assert fast.proposals_text == "2 boxes cover 1 of 2 objects"
     assert (fast.found_text, faster.found_text) == ("1 detection", "0 detections")
-    hits, misses = (near(fast.proposals, instance_color(index)) for index in (0, 2))
+    hits, misses = (near(fast.proposals, choose_color(index)) for index in (0, 2))
     assert hits.sum() > 100
     rows, columns = np.nonzero(misses)
     assert (rows.max(), columns.max()) == pytest.approx((31, 31), abs=3)  # 5 pixels, times 400 / 64
@@ -232,7 +236,7 @@ def test_proposals_that_cover_an_object_are_red(drawn):
 
 def test_the_sheet_shows_shared_proposals_once(drawn, content, monkeypatch):
     asked = []
-    name = "reproduction.lineage.pictures.contact_sheet"
+    name = "reproduction.lineage.pictures.make_tile_sheet"
     monkeypatch.setattr(name, lambda *words: asked.append(words))
     first = read(content).methods[0]
     methods = [
@@ -244,14 +248,14 @@ def test_the_sheet_shows_shared_proposals_once(drawn, content, monkeypatch):
             (MASK, "Mask R-CNN", None, "RPN"),
         )
     ]  # fmt: skip
-    lineage_sheet(drawn[:2], methods, "heading")
+    make_lineage_sheet(drawn[:2], methods, "heading")
     tiles, texts, columns, _, titles = asked[0]
     assert titles == [
         *("Ground truth", "Selective search", "Fast R-CNN", "RPN of Faster R-CNN", "Faster R-CNN"),
         "Mask R-CNN",
     ]
     assert (len(tiles), len(texts), columns) == (12, 12, 6)
-    near_red = [near(tile, instance_color(0)).sum() for tile in tiles[:6]]
+    near_red = [near(tile, choose_color(0)).sum() for tile in tiles[:6]]
     assert near_red[1] > 100
     assert near_red[3] > 100
     assert tiles[0].shape == (320, 320, 3)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mask_rcnn_ext.report.text import NO_NUMBER, shown
+from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 
 from ..markdown import markdown_table
 
@@ -32,7 +32,9 @@ over the validation images ({draws} draws); it does not. The paper's are on COCO
 
 
 def _difference(ours: Mapping[str, float | None]) -> str:
-    difference, low, high = (shown(ours[key], signed=True) for key in ("difference", "low", "high"))
+    difference, low, high = (
+        to_text(ours[key], signed=True) for key in ("difference", "low", "high")
+    )
     return difference if ours["low"] is None else f"{difference} [{low}, {high}]"
 
 
@@ -60,7 +62,7 @@ def differences_table(content: Mapping[str, Any]) -> str:
         else:
             yield from (_difference(row["ours"][metric]) for metric in ("AP", "AP75"))
             yield _interval_over(row)
-        yield " / ".join(shown(paper.get(metric), signed=True) for metric in ("AP", "AP75"))
+        yield " / ".join(to_text(paper.get(metric), signed=True) for metric in ("AP", "AP75"))
 
     header = ["the paper's", "comparison", "AP here", "AP75 here", "interval over"]
     header += ["the paper, AP / AP75"]

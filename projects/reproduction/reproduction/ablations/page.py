@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.report.render import render_page
 from mask_rcnn_ext.report.run_data import TASK_TITLES
-from mask_rcnn_ext.report.text import NO_NUMBER, count_noun, reading, shown
+from mask_rcnn_ext.report.text import NO_NUMBER, count_noun, judge_interval, to_text
 
 from .results import AblationResults, IntervalMethod, MeasuredDifference, ResultRow, Variant
 
@@ -124,7 +124,9 @@ def _draw_panel(
             axes.plot(paper, place, "D", color=_PAPER, markersize=6, mfc="white", mew=1.6, zorder=4)
     axes.set_title(f"difference in {metric}, with its 95 % interval", fontsize=12)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
-    axes.xaxis.set_major_formatter(lambda value, _: shown(value, 0, signed=True) if value else "0")
+    axes.xaxis.set_major_formatter(
+        lambda value, _: to_text(value, 0, signed=True) if value else "0"
+    )
     axes.grid(axis="x", color="#e3e6ea", zorder=0)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0, labelsize=11)
@@ -189,7 +191,7 @@ def _render(results: AblationResults, png: bytes) -> str:
                 labels[run.variant],
                 run.seed,
                 *(
-                    shown(run.metrics.get(task, {}).get(metric))
+                    to_text(run.metrics.get(task, {}).get(metric))
                     for task, metric in (("segm", "AP"), ("segm", "AP75"), ("bbox", "AP"))
                 ),
                 run.train_seconds,
@@ -206,7 +208,7 @@ def _render(results: AblationResults, png: bytes) -> str:
 
 
 def _read_interval(row: ResultRow) -> str:
-    return reading(row.ours["AP"].low, row.ours["AP"].high) if row.ours else NO_NUMBER
+    return judge_interval(row.ours["AP"].low, row.ours["AP"].high) if row.ours else NO_NUMBER
 
 
 def _average(variant: Variant, results: AblationResults) -> list[str] | None:

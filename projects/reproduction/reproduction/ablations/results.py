@@ -84,21 +84,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class PublishedDifference:
-    """What the paper printed for a comparison, in AP points.
+    """What the paper printed for a comparison, in AP points."""
 
-    Attributes:
-        table: the paper's table.
-        split: the data that it measured on.
-        of: "name" of its row, and each printed metric.
-        minus: the same of the row that is subtracted.
-        difference: metric -> difference, where the paper printed both.
-    """
-
-    table: str
-    split: str
-    of: dict[str, Any]
-    minus: dict[str, Any]
-    difference: dict[str, float]
+    table: str  # the paper's table
+    split: str  # the data that it measured on
+    of: dict[str, Any]  # "name" of its row, and each printed metric
+    minus: dict[str, Any]  # the same of the row that is subtracted
+    difference: dict[str, float]  # by metric, where the paper printed both
 
 
 @dataclass(frozen=True)
@@ -114,12 +106,6 @@ class MeasuredDifference:
 class ResultRow:
     """A row of the results: a `Comparison` with what the paper and our runs measured.
 
-    Attributes:
-        paper: the paper's difference.
-        seeds: seeds that both variants were trained with.
-        method: how the intervals came about.
-        ours: metric -> our difference; None without runs.
-
     The other attributes are those of `Comparison`.
     """
 
@@ -132,9 +118,9 @@ class ResultRow:
     keys: list[str]
     note: str
     paper: PublishedDifference
-    seeds: list[int]
-    method: IntervalMethod
-    ours: dict[str, MeasuredDifference] | None
+    seeds: list[int]  # that both variants were trained with
+    method: IntervalMethod  # how the intervals came about
+    ours: dict[str, MeasuredDifference] | None  # by metric; None: no runs
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import copy
 import logging
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import detectron2
@@ -57,54 +57,16 @@ _NO_FLOPS = {"aten::mean", "aten::unflatten"}
 _Cache = dict[tuple[str, tuple[tuple[int, ...], ...]], int]
 
 
-class _Layers(nn.Module):
-    """The layers of a mask or keypoint head, without its loss and without decoding its output."""
+class _Part(nn.Module):
+    """Layers that run as `function(*layers, *inputs)` does, for fvcore to trace."""
 
-    def __init__(self, head: Any) -> None:
+    def __init__(self, function: Callable[..., Any], *layers: nn.Module) -> None:
         super().__init__()
-        self.head = head
+        self.function, self.layers = function, nn.ModuleList(layers)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map pooled features to logits."""
-        logits: torch.Tensor = self.head.layers(features)
-        return logits
-
-
-class _ScoreMaps(nn.Module):
-    """The layers of `FCISROIHeads`, all of which run on the image."""
-
-    def __init__(self, heads: FCISROIHeads) -> None:
-        super().__init__()
-        self.hidden, self.score_maps, self.box_maps = (
-            heads.conv_new,
-            heads.score_maps,
-            heads.box_maps,
-        )
-
-    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map res5 (N, C, H, W) to the maps of scores and of boxes."""
-        hidden = self.hidden(features)
-        return self.score_maps(hidden), self.box_maps(hidden)
-
-
-class _SpatialMean(nn.Module):
-    """The mean over positions, which `Res5ROIHeads` takes between res5 and the box predictor."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map (R, C, H, W) to (R, C)."""
-        return features.mean(dim=[2, 3])
-
-
-class _Head(nn.Module):
-    """The RPN's head, called with tensors instead of a list."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, *features: torch.Tensor) -> Any:
-        """Return the head's outputs for feature maps (N, C, H, W), one per level."""
-        return self.head(list(features))
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """Return the outputs of the layers, without a loss and without decoding."""
+        return self.function(*self.layers, *inputs)
 
 
 def image_size(cfg: CfgNode) -> tuple[int, int]:
@@ -142,11 +104,6 @@ def _count(part: nn.Module, inputs: Sequence[torch.Tensor], cache: _Cache) -> in
     return cache[key]
 
 
-def _pooled(pooler: Any, channels: int) -> torch.Tensor:
-    """Return the features of one RoI."""
-    return torch.zeros(1, channels, *pooler.output_size)
-
-
 def _count_per_roi(roi_heads: Any, channels: int, cache: _Cache) -> dict[str, int]:
     """Return part -> FLOPs for one RoI.
 
@@ -155,13 +112,17 @@ def _count_per_roi(roi_heads: Any, channels: int, cache: _Cache) -> dict[str, in
         channels: number of channels of the feature maps that RoIs are pooled from.
         cache: see `count_flops`.
     """
+
+    def count(pooler: Any, function: Callable[..., Any], *layers: nn.Module) -> int:
+        pooled = torch.zeros(1, channels, *pooler.output_size)
+        return _count(_Part(function, *layers), [pooled], cache)
+
     if isinstance(roi_heads, Res5ROIHeads):
-        pooled = _pooled(roi_heads.pooler, channels)
-        box = nn.Sequential(roi_heads.res5, _SpatialMean(), roi_heads.box_predictor)
-        flops = {"box": _count(box, [pooled], cache)}
+        pooler, res5, predictor = roi_heads.pooler, roi_heads.res5, roi_heads.box_predictor
+        flops = {"box": count(pooler, lambda r, p, x: p(r(x).mean(dim=[2, 3])), res5, predictor)}
         if roi_heads.mask_on:
-            mask = nn.Sequential(roi_heads.res5, _Layers(roi_heads.mask_head))
-            flops["mask"] = _count(mask, [pooled], cache)
+            mask_head = roi_heads.mask_head
+            flops["mask"] = count(pooler, lambda r, m, x: m.layers(r(x)), res5, mask_head)
         return flops
     if not isinstance(roi_heads, StandardROIHeads):
         raise UserError(
@@ -169,13 +130,12 @@ def _count_per_roi(roi_heads: Any, channels: int, cache: _Cache) -> dict[str, in
             "FCISROIHeads, got "
             f"{type(roi_heads).__name__}: the FLOPs of its branches cannot be told apart"
         )
-    box = nn.Sequential(roi_heads.box_head, roi_heads.box_predictor)
-    flops = {"box": _count(box, [_pooled(roi_heads.box_pooler, channels)], cache)}
+    head, predictor = roi_heads.box_head, roi_heads.box_predictor
+    flops = {"box": count(roi_heads.box_pooler, lambda h, p, x: p(h(x)), head, predictor)}
     for name in ("mask", "keypoint"):
         if getattr(roi_heads, f"{name}_on"):
-            pooled = _pooled(getattr(roi_heads, f"{name}_pooler"), channels)
-            head = _Layers(getattr(roi_heads, f"{name}_head"))
-            flops[name] = _count(head, [pooled], cache)
+            pooler, head = (getattr(roi_heads, f"{name}_{part}") for part in ("pooler", "head"))
+            flops[name] = count(pooler, lambda h, x: h.layers(x), head)
     return flops
 
 
@@ -205,11 +165,8 @@ def count_flops(
             f"image size: expected multiples of {_SIDE_MULTIPLE}, got {size[0]} x {size[1]}"
         )
     cache = {} if cache is None else cache
-    rpn, roi_heads, shapes = (
-        model.proposal_generator,
-        model.roi_heads,
-        model.backbone.output_shape(),
-    )
+    rpn, roi_heads = model.proposal_generator, model.roi_heads
+    shapes = model.backbone.output_shape()
 
     def feature_map(name: str) -> torch.Tensor:
         cells = (math.ceil(side / shapes[name].stride) for side in size)
@@ -218,11 +175,12 @@ def count_flops(
     image, maps = torch.zeros(1, len(model.pixel_mean), *size), map(feature_map, rpn.in_features)
     flops = {
         "backbone": _count(model.backbone, [image], cache),
-        "rpn": _count(_Head(rpn.rpn_head), [*maps], cache),
+        "rpn": _count(_Part(lambda head, *x: head(list(x)), rpn.rpn_head), [*maps], cache),
     }
     if isinstance(roi_heads, FCISROIHeads):
-        in_feature = feature_map(roi_heads.in_feature)
-        flops["maps"] = _count(_ScoreMaps(roi_heads), [in_feature], cache)
+        layers = roi_heads.conv_new, roi_heads.score_maps, roi_heads.box_maps
+        maps_part = _Part(lambda new, scores, boxes, x: (scores(y := new(x)), boxes(y)), *layers)
+        flops["maps"] = _count(maps_part, [feature_map(roi_heads.in_feature)], cache)
         return flops
     in_features = roi_heads.in_features
     for part, per_roi in _count_per_roi(roi_heads, shapes[in_features[0]].channels, cache).items():

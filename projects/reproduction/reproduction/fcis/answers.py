@@ -1,13 +1,11 @@
 """The answers of the comparison over seeds, in rows and sentences."""
 
 from mask_rcnn_ext.report.comparison_page import Difference, describe_metric, format_interval
-from mask_rcnn_ext.report.text import NO_NUMBER, shown
+from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 
 from .results import Answer, ComparisonResults, Estimate
 
-__all__ = ["AnswerRow", "answer_rows", "lattice_rows", "sentences"]
-
-AnswerRow = tuple[str, str, str, str, str, str]
+__all__ = ["bracket_difference", "describe_answers", "make_answer_rows", "make_lattice_rows"]
 
 _LABELS = {
     "overlap_loss": "AP lost from no overlap to heavy",
@@ -15,9 +13,9 @@ _LABELS = {
 }
 
 
-def answer_rows(results: ComparisonResults) -> list[AnswerRow]:
+def make_answer_rows(results: ComparisonResults) -> list[tuple[str, ...]]:
     """Return (label, first model, second, difference, interval, "yes" if it excludes zero)."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in dict.fromkeys([*_LABELS, *results.answers]):
         answer = results.answers[name]
         if name in _LABELS or answer.metric is None:
@@ -27,17 +25,17 @@ def answer_rows(results: ComparisonResults) -> list[AnswerRow]:
         rows.append(
             (
                 label,
-                shown(answer.a, decimals),
-                shown(answer.b, decimals),
-                shown(answer.difference, decimals, signed=True),
-                _bracket_difference(answer, decimals),
+                to_text(answer.a, decimals),
+                to_text(answer.b, decimals),
+                to_text(answer.difference, decimals, signed=True),
+                bracket_difference(answer, decimals),
                 {True: "yes", False: "no", None: NO_NUMBER}[answer.excludes_zero],
             )
         )
     return rows
 
 
-def lattice_rows(results: ComparisonResults) -> list[tuple[str, str, str, str, str]]:
+def make_lattice_rows(results: ComparisonResults) -> list[tuple[str, ...]]:
     """Return (contour, share in %, chance in %, share / chance, line / neighbours)."""
     first, second = results.names
     rows = []
@@ -51,14 +49,15 @@ def lattice_rows(results: ComparisonResults) -> list[tuple[str, str, str, str, s
             ("straight seams", *seams),
         ):
             ratios = [
-                NO_NUMBER if r.value is None else f"{shown(r.value, 2)} {_bracket_estimate(r)}"
+                NO_NUMBER if r.value is None else f"{to_text(r.value, 2)} {_bracket_estimate(r)}"
                 for r in (ratio, density)
             ]
             rows.append((f"{title}, {what}", _percent(share), _percent(chance), *ratios))
     return rows
 
 
-def _bracket_difference(answer: Difference, decimals: int = 1) -> str:
+def bracket_difference(answer: Difference, decimals: int = 1) -> str:
+    """Return "[low, high]"; a dash without an interval."""
     return format_interval(answer, decimals, "[{}, {}]") or NO_NUMBER
 
 
@@ -66,15 +65,15 @@ def _bracket_estimate(estimate: Estimate) -> str:
     """Return "[low, high]"; an upper end that is None, where low is not, is endless."""
     if estimate.low is None:
         return NO_NUMBER
-    high = "\u221e" if estimate.high is None else shown(estimate.high, 2)
-    return f"[{shown(estimate.low, 2)}, {high}]"
+    high = "\u221e" if estimate.high is None else to_text(estimate.high, 2)
+    return f"[{to_text(estimate.low, 2)}, {high}]"
 
 
 def _percent(estimate: Estimate) -> str:
-    return shown(None if estimate.value is None else 100 * estimate.value)
+    return to_text(None if estimate.value is None else 100 * estimate.value)
 
 
-def sentences(results: ComparisonResults) -> list[str]:
+def describe_answers(results: ComparisonResults) -> list[str]:
     """Return the answers in words: loss by overlap, straight seams, the lattice."""
     return [_describe_loss(results), _describe_seams(results), _describe_lattice(results)]
 
@@ -89,8 +88,8 @@ def _verdict(excludes: bool | None, value: str) -> str:
 def _describe_difference(results: ComparisonResults, answer: Answer, unit: str) -> str:
     first, second = results.names
     return (
-        f"{first} minus {second}: {shown(answer.difference, signed=True)}{unit} "
-        f"{_bracket_difference(answer)}; {_verdict(answer.excludes_zero, 'zero')}."
+        f"{first} minus {second}: {to_text(answer.difference, signed=True)}{unit} "
+        f"{bracket_difference(answer)}; {_verdict(answer.excludes_zero, 'zero')}."
     )
 
 
@@ -98,10 +97,10 @@ def _describe_loss(results: ComparisonResults) -> str:
     first, second = results.names
     loss, relative = (results.answers[k] for k in ("overlap_loss", "relative_overlap_loss"))
     return (
-        f"From no overlap to heavy overlap, {first} loses {shown(loss.a)} AP "
-        f"({shown(relative.a)} % of its AP) and {second} {shown(loss.b)} AP "
-        f"({shown(relative.b)} %). {_describe_difference(results, loss, ' AP')} Relative to the AP "
-        f"without overlap, {_describe_difference(results, relative, ' points')}"
+        f"From no overlap to heavy overlap, {first} loses {to_text(loss.a)} AP "
+        f"({to_text(relative.a)} % of its AP) and {second} {to_text(loss.b)} AP "
+        f"({to_text(relative.b)} %). {_describe_difference(results, loss, ' AP')} Relative to the "
+        f"AP without overlap, {_describe_difference(results, relative, ' points')}"
     )
 
 
@@ -110,10 +109,10 @@ def _describe_seams(results: ComparisonResults) -> str:
     seams = results.answers["seam_share"]
     ratio, times = seams.ratio_b_to_a, ""
     if ratio is not None and ratio.value is not None:
-        times = f", {shown(ratio.value, 2)} times as often {_bracket_estimate(ratio)}"
+        times = f", {to_text(ratio.value, 2)} times as often {_bracket_estimate(ratio)}"
     return (
-        f"{first} draws a straight seam in {shown(seams.a)} % of the matched pairs whose boxes "
-        f"meet and {second} in {shown(seams.b)} %{times}. "
+        f"{first} draws a straight seam in {to_text(seams.a)} % of the matched pairs whose boxes "
+        f"meet and {second} in {to_text(seams.b)} %{times}. "
         f"{_describe_difference(results, seams, ' points')}"
     )
 
@@ -137,4 +136,4 @@ def _describe_lattice(results: ComparisonResults) -> str:
 
 
 def _times(ratio: Estimate) -> str:
-    return f"{shown(ratio.value, 2)} times as much {_bracket_estimate(ratio)}"
+    return f"{to_text(ratio.value, 2)} times as much {_bracket_estimate(ratio)}"

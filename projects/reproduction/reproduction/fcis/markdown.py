@@ -1,14 +1,16 @@
 """The generated part of docs/fcis_comparison.md, from `results/fcis_comparison.json`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mask_rcnn_ext.overlap.comparison import METRICS
+from mask_rcnn_ext.report.comparison_page import Difference, describe_metric
 from mask_rcnn_ext.report.json_records import from_json
-from mask_rcnn_ext.report.text import shown
+from mask_rcnn_ext.report.text import to_text
 
 from ..markdown import markdown_table
-from .answers import answer_rows, lattice_rows, sentences
+from ..run_entries import RunEntry
+from .answers import bracket_difference, describe_answers, make_answer_rows, make_lattice_rows
 from .results import ComparisonResults
 
 __all__ = ["COMPARISON", "comparison_doc"]
@@ -65,114 +67,85 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
         content: the content of `fcis_comparison.json`.
     """
     results = from_json(ComparisonResults, content)
-    first, second = content["names"]
-    configs, runs = content["configs"], content["runs"]
-    shared = configs["shared"]
-    variants = list(dict.fromkeys(run["variant"] for run in runs))
-    count = len(content["settings"]["seeds"])
-    versions = runs[0]["versions"] or {}
+    first, second = results.names
+    settings, configs, runs = results.settings, results.configs, results.runs
+    variants = list(dict.fromkeys(run.variant for run in runs))
+    count = len(settings.seeds)
+    versions = runs[0].versions or {}
     head = _HEAD.format(
         first=first,
         second=second,
         comparison=COMPARISON,
         config_a=configs[variants[0]],
         config_b=configs[variants[1]],
-        iterations=shared["iterations"],
-        batch=shared["images_per_batch"],
-        train=shared["train"],
-        dataset=content["dataset"],
+        iterations=configs["shared"]["iterations"],
+        batch=configs["shared"]["images_per_batch"],
+        train=configs["shared"]["train"],
+        dataset=results.dataset,
         seeds=f"{count} seeds" if count > 1 else "one seed",
-        device="Trained on " + " and ".join(sorted({str(run["device"]) for run in runs})),
+        device="Trained on " + " and ".join(sorted({str(run.device) for run in runs})),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
-        sentences="\n".join(f"- {sentence}" for sentence in sentences(results)),
+        sentences="\n".join(f"- {sentence}" for sentence in describe_answers(results)),
     )
-    header = ["", first, second, "difference", "95 % interval", "excludes zero"]
-    rows = ((label.replace("|", r"\|"), *cells) for label, *cells in answer_rows(results))
-    answers = markdown_table(header, rows, words=1)
-    intervals = _INTERVALS.format(first=first, second=second, method=content["method"])
+    header = ["", first, second, "difference", "95 % interval"]
+    answers = _make_table([*header, "excludes zero"], make_answer_rows(results))
+    intervals = _INTERVALS.format(first=first, second=second, method=results.method)
+    names = ["AP/AP", "boundary/AP"]
+    names += [name for name in METRICS if name.startswith(("overlap/AP_", "overlap_same/AP_"))]
+    levels = _make_table(header, (_make_cells(n, results.metrics[n]) for n in names))
     lattice = _LATTICE.format(
         first=first,
         second=second,
-        k=content["settings"]["lattice_bins"],
-        cells=content["settings"]["mask_cells"]["a"],
-        method=content["lattice"]["method"],
+        k=settings.lattice_bins,
+        cells=settings.mask_cells["a"],
+        method=results.lattice.method,
     )
     lattice_header = ["", "share, %", "chance, %", "share / chance", "line / neighbours"]
-    lattice += markdown_table(lattice_header, lattice_rows(results), words=1)
-    before = _before_voting_table(content)
-    parts = [head, answers, intervals, _levels_table(content), before, lattice]
-    parts += [_MEANINGS, _meanings(content)]
-    parts += ["\n## The runs\n\n", _runs_table(runs), _differing(configs)]
+    lattice += _make_table(lattice_header, make_lattice_rows(results))
+    measured = [answer.metric for answer in results.answers.values() if answer.metric]
+    meanings = [
+        f"- *{METRICS[n].label}*: {METRICS[n].meaning}\n" for n in ["boundary/AP", *measured]
+    ]
+    parts = [head, answers, intervals, levels, _describe_voting(results), lattice, _MEANINGS]
+    parts += [*meanings, "\n## The runs\n\n", _make_runs_table(runs), _describe_keys(configs)]
     return "".join(parts)
 
 
-def _levels_table(content: Mapping[str, Any]) -> str:
-    """Return a table of the APs: of all objects, and at each level of overlap."""
-    names = ["AP/AP", "boundary/AP"]
-    names += [name for name in METRICS if name.startswith(("overlap/AP_", "overlap_same/AP_"))]
-    header = ["", *content["names"], "difference", "95 % interval"]
-    return markdown_table(header, _ap_rows(content, names), words=1)
+def _make_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return markdown_table(header, ((row[0].replace("|", r"\|"), *row[1:]) for row in rows), words=1)
 
 
-def _ap_rows(content: Mapping[str, Any], names: Sequence[str]) -> Iterator[list[str]]:
-    for name in names:
-        entry = content["metrics"][name]
-        ends = (entry["low"], entry["high"])
-        yield [
-            METRICS[name].label,
-            *(shown(entry[side]) for side in ("a", "b")),
-            shown(entry["difference"], signed=True),
-            "\u2013" if None in ends else f"[{', '.join(shown(e, signed=True) for e in ends)}]",
-        ]
+def _make_cells(name: str, values: Difference) -> tuple[str, str, str, str, str]:
+    """Return label, first model, second, difference and interval of one of `METRICS`."""
+    label, decimals = describe_metric(name)
+    first, second = (to_text(value, decimals) for value in (values.a, values.b))
+    difference = to_text(values.difference, decimals, signed=True)
+    return label, first, second, difference, bracket_difference(values, decimals)
 
 
-def _meanings(content: Mapping[str, Any]) -> str:
-    names = [
-        "boundary/AP",
-        *(answer["metric"] for answer in content["answers"].values() if "metric" in answer),
-    ]
-    return "".join(f"- *{METRICS[n].label}*: {METRICS[n].meaning}\n" for n in names)
-
-
-def _before_voting_table(content: Mapping[str, Any]) -> str:
+def _describe_voting(results: ComparisonResults) -> str:
     """Return the section on the second model's masks before they vote."""
-    first, second = content["names"]
-
-    def cells(name: str) -> Iterator[str]:
-        about, entry = METRICS[name], content["before_voting"][name]
-        decimals = 1 if about.unit in ("", "%") else 3
-        label = f"{about.label}, {about.unit}" if about.unit else about.label
-        yield label.replace("|", r"\|")
-        yield shown(entry["a"], decimals)
-        yield shown(content["metrics"][name]["b"], decimals)
-        yield shown(entry["b"], decimals)
-        yield shown(entry["difference"], decimals, signed=True)
-        ends = (entry["low"], entry["high"])
-        yield (
-            "\u2013"
-            if None in ends
-            else f"[{', '.join(shown(e, decimals, signed=True) for e in ends)}]"
-        )
-
-    header = ["", first, second, f"{second} before voting"]
-    header += [f"{first} minus that", "95 % interval"]
-    table = markdown_table(header, map(cells, content["before_voting"]), words=1)
-    return f"\n## Before voting\n\n{table}"
+    first, second = results.names
+    rows = []
+    for name, values in results.before_voting.items():
+        label, a, b, *rest = _make_cells(name, values)
+        rows.append((label, a, _make_cells(name, results.metrics[name])[2], b, *rest))
+    header = ["", first, second, f"{second} before voting", f"{first} minus that", "95 % interval"]
+    return f"\n## Before voting\n\n{_make_table(header, rows)}"
 
 
-def _runs_table(runs: Sequence[Mapping[str, Any]]) -> str:
-    def cells(run: Mapping[str, Any]) -> Iterator[str]:
-        yield run["model"]
-        yield str(run["seed"])
+def _make_runs_table(runs: Sequence[RunEntry]) -> str:
+    def cells(run: RunEntry) -> Iterator[str]:
+        yield from (str(run.model), str(run.seed))
         for task in ("segm", "bbox"):
-            yield " / ".join(shown(run["metrics"][task][m]) for m in ("AP", "AP50", "AP75"))
-        yield "\u2013" if run["train_seconds"] is None else f"{run['train_seconds']:.0f}"
+            yield " / ".join(to_text(run.metrics[task][m]) for m in ("AP", "AP50", "AP75"))
+        yield to_text(run.train_seconds, 0)
 
     header = ["model", "seed", "mask AP / 50 / 75", "box AP / 50 / 75", "training, s"]
     return markdown_table(header, map(cells, runs), words=1)
 
 
-def _differing(configs: Mapping[str, Any]) -> str:
+def _describe_keys(configs: Mapping[str, Any]) -> str:
     """Return the keys in which the configs differ, as a table."""
     rows = [
         [f"`{key}`", *(f"`{value}`" for value in values.values())]

@@ -6,7 +6,7 @@ from pathlib import Path
 from mask_rcnn_ext.report.comparison_gallery import CasePictures
 from mask_rcnn_ext.report.comparison_page import Comparison, write_comparison
 
-from .answers import answer_rows, lattice_rows, sentences
+from .answers import describe_answers, make_answer_rows, make_lattice_rows
 from .results import ComparisonResults
 
 __all__ = ["make_comparison", "write_comparison_page"]
@@ -50,8 +50,8 @@ def write_comparison_page(
         results=results,
         template=Path(__file__).with_name("comparison_of_seeds.html.j2"),
         settings=results.settings,
-        sentences=sentences(results),
-        answers=answer_rows(results),
-        lattice=lattice_rows(results),
+        sentences=describe_answers(results),
+        answers=make_answer_rows(results),
+        lattice=make_lattice_rows(results),
         lattice_method=results.lattice.method,
     )

@@ -59,6 +59,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
+_Records = list[list[ImageRecord]]  # of one model, run by run
+_LatticeRecords = list[list[LatticeRecord]]
 
 LEVEL, DRAWS, BOOTSTRAP_SEED = 0.95, 1000, 0
 _OF_THE_DATA = ("images", "objects", "crowds")  # counts, by their beginning, that no model changes
@@ -104,43 +106,28 @@ class Ratio(Estimate):
 
 @dataclass(frozen=True)
 class Answer(JudgedDifference):
-    """An answer of the comparison.
+    """An answer of the comparison."""
 
-    Attributes:
-        metric: its name in `METRICS`; None for one that is made of several.
-        ratio_b_to_a: the metric of FCIS over the metric of Mask R-CNN, where it is reported.
-    """
-
-    metric: str | None = None
-    ratio_b_to_a: Ratio | None = None
+    metric: str | None = None  # in `METRICS`; None: made of several
+    ratio_b_to_a: Ratio | None = None  # FCIS / Mask R-CNN, where it is reported
 
 
 @dataclass(frozen=True)
 class LatticeSide:
-    """The lattice check of one model, see `overlap.lattice`: of all its runs, and of each.
+    """The lattice check of one model, see `overlap.lattice`: of all its runs, and of each."""
 
-    Attributes:
-        share: share of the spurious contour that lies on the lines of the lattice.
-        chance: the same by chance.
-        ratio: the first over the second.
-        density_ratio: contour on a line of the lattice over contour on the lines next to it.
-        seam_share: as `share`, of the straight seams; so are the other three.
-        counts: what was counted.
-        seeds: the first four of each run.
-        excludes_one: whether the intervals of "ratio" and "density_ratio" exclude 1.
-    """
-
-    share: Estimate
-    chance: Estimate
-    ratio: Estimate
-    density_ratio: Estimate
+    share: Estimate  # of the spurious contour that lies on lattice lines
+    chance: Estimate  # the same by chance
+    ratio: Estimate  # share / chance
+    density_ratio: Estimate  # contour on a lattice line / on the lines next to it
+    # The same four of the straight seams.
     seam_share: Estimate = field(metadata={"key": "seams/share"})
     seam_chance: Estimate = field(metadata={"key": "seams/chance"})
     seam_ratio: Estimate = field(metadata={"key": "seams/ratio"})
     seam_density_ratio: Estimate = field(metadata={"key": "seams/density_ratio"})
-    counts: dict[str, float]
-    seeds: list[dict[str, float | None]]
-    excludes_one: dict[str, bool | None]
+    counts: dict[str, float]  # what was counted
+    seeds: list[dict[str, float | None]]  # the first four of each run
+    excludes_one: dict[str, bool | None]  # whether the intervals of the ratios exclude 1
 
 
 @dataclass(frozen=True)
@@ -166,56 +153,32 @@ class Settings:
 
 @dataclass(frozen=True)
 class ComparisonResults:
-    """The content of `fcis_comparison.json`; "a" is Mask R-CNN, "b" FCIS.
+    """The content of `fcis_comparison.json`; "a" is Mask R-CNN, "b" FCIS."""
 
-    Attributes:
-        dataset: the data set that was measured on.
-        names: names of the two models.
-        settings: how it was measured.
-        configs: config file of each variant, and what `runs.compare_configs` returns.
-        method: how the intervals of `metrics` came about.
-        answers: name of an answer -> the answer.
-        before_voting: metric -> difference with the masks of FCIS before mask voting.
-        lattice: the lattice check.
-        counts: "a" and "b" -> counts of the data once, and of what was found over all runs.
-        metrics: name in `METRICS` -> difference over all runs.
-        seeds: the same of each seed.
-        runs: the runs.
-    """
-
-    dataset: str
-    names: list[str]
+    dataset: str  # the data set that was measured on
+    names: list[str]  # of the two models
     settings: Settings
-    configs: dict[str, Any]
-    method: str
+    configs: dict[str, Any]  # config file of each variant, and what `compare_configs` returns
+    method: str  # how the intervals of `metrics` came about
     answers: dict[str, Answer]
-    before_voting: dict[str, JudgedDifference]
+    before_voting: dict[str, JudgedDifference]  # "b" is FCIS before mask voting
     lattice: Lattice
-    counts: dict[str, dict[str, float]]
-    metrics: dict[str, JudgedDifference]
+    counts: dict[str, dict[str, float]]  # of the data once, of the rest over all runs
+    metrics: dict[str, JudgedDifference]  # as in `METRICS`, over all runs
     seeds: list[SeedDifferences]
     runs: list[RunEntry]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured, side by side in the order of `MODELS`.
-
-    Attributes:
-        truth: the data set.
-        images: the folder of its images.
-        detections: the detections of the first run of each model.
-        records: the image records of each model, run by run.
-        unvoted: the image records of FCIS before mask voting, run by run.
-        lattice: the lattice records of each model, run by run; FCIS is taken before mask voting.
-    """
+    """What was measured, side by side in the order of `MODELS`."""
 
     truth: COCO = field(repr=False)
-    images: str
-    detections: tuple[Detections, Detections] = field(repr=False)
-    records: tuple[list[list[ImageRecord]], list[list[ImageRecord]]] = field(repr=False)
-    unvoted: list[list[ImageRecord]] = field(repr=False)
-    lattice: tuple[list[list[LatticeRecord]], list[list[LatticeRecord]]] = field(repr=False)
+    images: str  # the folder of the images
+    detections: tuple[Detections, Detections] = field(repr=False)  # of the first runs
+    records: tuple[_Records, _Records] = field(repr=False)
+    unvoted: _Records = field(repr=False)  # FCIS before mask voting
+    lattice: tuple[_LatticeRecords, _LatticeRecords] = field(repr=False)  # FCIS: before mask voting
 
 
 def measure_runs(runs: Sequence[ComparisonRun], processes: int = 1) -> Measured:
@@ -232,9 +195,9 @@ def measure_runs(runs: Sequence[ComparisonRun], processes: int = 1) -> Measured:
     json_file, images = find_truth(cfg.DATASETS.TEST[0])
     truth = load_truth(json_file)
     detections: list[Detections] = []
-    records: tuple[list[list[ImageRecord]], list[list[ImageRecord]]] = ([], [])
-    unvoted: list[list[ImageRecord]] = []
-    lattice: tuple[list[list[LatticeRecord]], list[list[LatticeRecord]]] = ([], [])
+    records: tuple[_Records, _Records] = ([], [])
+    unvoted: _Records = []
+    lattice: tuple[_LatticeRecords, _LatticeRecords] = ([], [])
     for index, variant in enumerate(MODELS):
         for run in (run for run in runs if run.variant == variant):
             logger.info("measuring %s ...", run.title)
@@ -292,7 +255,8 @@ def collect(runs: Sequence[ComparisonRun], measured: Measured) -> ComparisonResu
         answers=_answers(pooled, metrics),
         before_voting=_before_voting(measured),
         lattice=Lattice(
-            *map(_lattice_side, measured.lattice),
+            _lattice_side(measured.lattice[0]),
+            _lattice_side(measured.lattice[1]),
             method="bootstrap over the images, all trainings pooled; it does not cover the chance "
             "in training",
         ),

@@ -130,7 +130,7 @@ class UnvotedEvaluation(Step):
         """See `Step`; `train_net.py` has written the record."""
 
 
-def plan_steps(runs: Sequence[ComparisonRun]) -> list[ComparisonRun | UnvotedEvaluation]:
+def plan_steps(runs: Sequence[ComparisonRun]) -> list[Step]:
     """Return the runs, each run of FCIS followed by its evaluation before mask voting."""
     return [
         step for run in runs for step in ([run, UnvotedEvaluation(run)] if run.is_fcis else [run])

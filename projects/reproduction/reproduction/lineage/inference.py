@@ -37,19 +37,12 @@ TIMED = (
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model, ready to predict, and its data.
-
-    Attributes:
-        variant: of the lineage.
-        model: in eval mode.
-        cfg: with the device that it is on.
-        inputs: of the data set, in its order: detectron2's input of one image, by index.
-    """
+    """A trained model, ready to predict, and its data."""
 
     variant: str
-    model: nn.Module = field(repr=False)
-    cfg: CfgNode = field(repr=False)
-    inputs: Sequence[dict[str, Any]] = field(repr=False)
+    model: nn.Module = field(repr=False)  # in eval mode
+    cfg: CfgNode = field(repr=False)  # with the device that it is on
+    inputs: Sequence[dict[str, Any]] = field(repr=False)  # detectron2's, by index
 
     def predict(self, image: dict[str, Any]) -> Instances:
         """Return the instances of one input, and wait until they are there."""

@@ -6,19 +6,19 @@ from typing import Any
 
 from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.report.charts import COLORS, INK, MUTED, Chart, finish_chart, make_axes
-from mask_rcnn_ext.report.drawing.pictures import jpeg_url, save_png
+from mask_rcnn_ext.report.drawing.pictures import encode_jpeg, save_png
 from mask_rcnn_ext.report.render import render_page
 
-from .pictures import ImagePictures, RGBArray, lineage_sheet
+from .pictures import ImagePictures, RGBArray, make_lineage_sheet
 from .results import LineageResults
 from .tables import (
     HEADER,
     PUBLISHED_HEADER,
-    differences,
-    method_rows,
-    published_rows,
-    seconds_text,
-    sentences,
+    describe_results,
+    format_seconds,
+    list_differences,
+    make_method_rows,
+    make_published_rows,
 )
 
 __all__ = ["draw_times", "write_lineage"]
@@ -55,12 +55,12 @@ def write_lineage(
         content=results,
         notes=notes,
         header=HEADER,
-        rows=method_rows(results),
+        rows=make_method_rows(results),
         times=draw_times(results),
-        sentences=sentences(results),
-        differences=differences(results),
+        sentences=describe_results(results),
+        differences=list_differences(results),
         published_header=PUBLISHED_HEADER,
-        published=published_rows(),
+        published=make_published_rows(),
         cases=[(image.name, _embed(image, names)) for image in images],
         versions=results.runs[0].versions or {},
         devices=" and ".join(sorted({str(run.device) for run in results.runs})),
@@ -77,7 +77,7 @@ def write_lineage(
             "Proposals: the best ones, red where one covers an object (IoU 0.5 or more), else "
             "yellow. Detections: score 0.5 or more; what finds an object has its colour."
         )
-        save_png(written[1], lineage_sheet(images[:_SHEET_IMAGES], results.methods, heading))
+        save_png(written[1], make_lineage_sheet(images[:_SHEET_IMAGES], results.methods, heading))
     return written
 
 
@@ -91,7 +91,7 @@ def draw_times(results: LineageResults) -> Chart:
     axes.barh(names, network, 0.55, color=COLORS[0])
     bars = axes.barh(names, stored, 0.55, left=network, color=COLORS[1])
     labels = [
-        seconds_text(first) + (f" + {seconds_text(second)}" if second else "") + " s"
+        format_seconds(first) + (f" + {format_seconds(second)}" if second else "") + " s"
         for first, second in zip(network, stored, strict=True)
     ]
     axes.bar_label(bars, labels, padding=4, color=MUTED, fontsize=9)
@@ -110,7 +110,7 @@ def _embed(image: ImagePictures, names: Mapping[str, str]) -> list[dict[str, Any
 
     def picture(rgb: RGBArray, title: str, text: str) -> dict[str, Any]:
         height, width = rgb.shape[:2]
-        url = jpeg_url(rgb, _QUALITY)
+        url = encode_jpeg(rgb, _QUALITY)
         return {"url": url, "width": width, "height": height, "title": title, "text": text}
 
     return [

@@ -5,18 +5,18 @@ Every number is its paper's own; none was measured by us. Those of Mask R-CNN ar
 Times are of the papers' own machines, so they compare within a paper only.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mask_rcnn_ext.paper.tables import PRINTED
 
-__all__ = ["LINEAGE", "Published", "published_for", "summaries_of"]
+__all__ = ["LINEAGE", "Published", "describe_published"]
 
 _RCNN = "arXiv:1311.2524"
 _FAST = "arXiv:1504.08083"
 _FASTER = "arXiv:1506.01497"
 _RESNET = "arXiv:1512.03385, Table 9"
-_FPN = "arXiv:1612.03144, Table {}"
+_FPN = "arXiv:1612.03144"
 _MASK = "arXiv:1703.06870v3"
 
 
@@ -58,87 +58,84 @@ class Published:
         return f"{self.method}, {self.model}, on {self.trained_on} ({self.tested_on}{note})"
 
 
-_SVM = "AlexNet, SVMs"
-_RIDGE = "AlexNet, SVMs and box regression"
-_SVM_CONFIG = "lineage/rcnn_AlexNet_svm"
 _VOC07, _VOC12 = ("VOC 2007", "VOC 2007 test"), ("VOC 2012", "VOC 2012 test")
-_VOC10 = ("VOC 2012", "VOC 2010 test")
+_VOC10, _VOC0712 = ("VOC 2012", "VOC 2010 test"), ("VOC 2007+2012", "VOC 2007 test")
+_COCO, _COCO_VAL = ("COCO train", "COCO test-dev"), ("COCO train", "COCO val")
+_TRAINVAL, _MINIVAL = ("COCO trainval", "COCO test-dev"), ("COCO trainval35k", "COCO minival")
+_DEV = ("COCO trainval35k", "COCO test-dev")
 _PER_IMAGE, _TRAINING = "seconds per image", "hours of training"
 
 
 def _rcnn() -> Iterator[Published]:
-    name = "R-CNN"
-    softmax = "AlexNet, softmax"
-    yield Published(name, softmax, *_VOC07, "mAP", 50.9, _RCNN, "lineage/rcnn_AlexNet")
-    yield Published(name, _SVM, *_VOC07, "mAP", 54.2, _RCNN)
-    yield Published(name, _RIDGE, *_VOC07, "mAP", 58.5, _RCNN, _SVM_CONFIG)
-    for data, without, with_regression in ((_VOC10, 50.2, 53.7), (_VOC12, 49.6, 53.3)):
-        yield Published(name, _SVM, *data, "mAP", without, _RCNN)
-        yield Published(name, _RIDGE, *data, "mAP", with_regression, _RCNN)
-    for seconds, device in ((13.0, "GPU"), (53.0, "CPU")):
-        note = f"{device}, proposals and features"
-        yield Published(name, _SVM, *_VOC07, _PER_IMAGE, seconds, _RCNN, note=note)
-    vgg, source = "VGG-16, SVMs and box regression", f"{_FAST}, Table 4"
-    yield Published(name, vgg, *_VOC07, "mAP", 66.0, source, "lineage/rcnn_VGG16")
-    note = "K40 GPU, without proposals"
-    yield Published(name, vgg, *_VOC07, _PER_IMAGE, 47.0, source, note=note)
-    yield Published(name, vgg, *_VOC07, _TRAINING, 84.0, source, note="K40 GPU")
+    svm, ridge = "AlexNet, SVMs", "AlexNet, SVMs and box regression"
+    vgg = "VGG-16, SVMs and box regression"
+    fast, config = f"{_FAST}, Table 4", "lineage/rcnn_AlexNet"
+    for model, data, metric, value, source, *more in (
+        ("AlexNet, softmax", _VOC07, "mAP", 50.9, _RCNN, config),
+        (svm, _VOC07, "mAP", 54.2, _RCNN),
+        (ridge, _VOC07, "mAP", 58.5, _RCNN, f"{config}_svm"),
+        (svm, _VOC10, "mAP", 50.2, _RCNN),
+        (ridge, _VOC10, "mAP", 53.7, _RCNN),
+        (svm, _VOC12, "mAP", 49.6, _RCNN),
+        (ridge, _VOC12, "mAP", 53.3, _RCNN),
+        (svm, _VOC07, _PER_IMAGE, 13.0, _RCNN, None, "GPU, proposals and features"),
+        (svm, _VOC07, _PER_IMAGE, 53.0, _RCNN, None, "CPU, proposals and features"),
+        (vgg, _VOC07, "mAP", 66.0, fast, "lineage/rcnn_VGG16"),
+        (vgg, _VOC07, _PER_IMAGE, 47.0, fast, None, "K40 GPU, without proposals"),
+        (vgg, _VOC07, _TRAINING, 84.0, fast, None, "K40 GPU"),
+    ):
+        yield Published("R-CNN", model, *data, metric, value, source, *more)
 
 
 def _fast_rcnn() -> Iterator[Published]:
-    name, vgg, config = "Fast R-CNN", "VGG-16", "lineage/fast_rcnn_VGG16"
-    note, source = "K40 GPU, without proposals", f"{_FAST}, Table 4"
-    yield Published(name, vgg, *_VOC07, "mAP", 66.9, _FAST, config)
-    yield Published(name, vgg, "VOC 2007+2012", "VOC 2007 test", "mAP", 70.0, _FAST)
-    yield Published(name, vgg, *_VOC07, _PER_IMAGE, 0.32, source, note=note)
-    shortened = "VGG-16, fc6 and fc7 of low rank"
-    yield Published(name, shortened, *_VOC07, _PER_IMAGE, 0.22, source, note=note)
-    yield Published(name, vgg, *_VOC07, _TRAINING, 9.5, source, note="K40 GPU")
-    for metric, value in (("box AP", 19.7), ("box AP50", 35.9)):
-        coco = ("COCO train", "COCO test-dev")
-        yield Published(name, vgg, *coco, metric, value, _FAST, f"{config}_COCO")
-    values = {"AP": 31.9, "AP50": 54.7, "APs": 15.7, "APm": 36.5, "APl": 45.5}
-    yield from _fpn_baseline(name, values, _FPN.format(2), "lineage/fast_rcnn_R50_C4")
+    vgg, low_rank, c4 = "VGG-16", "VGG-16, fc6 and fc7 of low rank", "ResNet-50-C4"
+    fpn, c4_config = f"{_FPN}, Table 2", "lineage/fast_rcnn_R50_C4"
+    table, config = f"{_FAST}, Table 4", "lineage/fast_rcnn_VGG16"
+    for model, data, metric, value, source, *more in (
+        (vgg, _VOC07, "mAP", 66.9, _FAST, config),
+        (vgg, _VOC0712, "mAP", 70.0, _FAST),
+        (vgg, _VOC07, _PER_IMAGE, 0.32, table, None, "K40 GPU, without proposals"),
+        (low_rank, _VOC07, _PER_IMAGE, 0.22, table, None, "K40 GPU, without proposals"),
+        (vgg, _VOC07, _TRAINING, 9.5, table, None, "K40 GPU"),
+        (vgg, _COCO, "box AP", 19.7, _FAST, f"{config}_COCO"),
+        (vgg, _COCO, "box AP50", 35.9, _FAST, f"{config}_COCO"),
+        (c4, _MINIVAL, "box AP", 31.9, fpn, c4_config),
+        (c4, _MINIVAL, "box AP50", 54.7, fpn, c4_config),
+        (c4, _MINIVAL, "box APs", 15.7, fpn, c4_config),
+        (c4, _MINIVAL, "box APm", 36.5, fpn, c4_config),
+        (c4, _MINIVAL, "box APl", 45.5, fpn, c4_config),
+    ):
+        yield Published("Fast R-CNN", model, *data, metric, value, source, *more)
 
 
 def _faster_rcnn() -> Iterator[Published]:
-    name, vgg, config = "Faster R-CNN", "VGG-16", "lineage/faster_rcnn_VGG16"
-    unshared = "VGG-16, features not shared"
-    yield Published(name, unshared, *_VOC07, "mAP", 68.5, _FASTER)
-    yield Published(name, vgg, *_VOC07, "mAP", 69.9, _FASTER, config)
-    yield Published(name, vgg, "VOC 2007+2012", "VOC 2007 test", "mAP", 73.2, _FASTER)
-    for model, seconds in ((vgg, 0.198), ("ZF", 0.059)):
-        note = "K40 GPU, with proposals"
-        yield Published(name, model, *_VOC07, _PER_IMAGE, seconds, _FASTER, note=note)
-    coco = f"{config}_COCO"
-    yield Published(name, vgg, "COCO train", "COCO test-dev", "box AP", 21.5, _FASTER, coco)
-    yield Published(name, vgg, "COCO trainval", "COCO test-dev", "box AP", 21.9, _FASTER)
-    for model, ap, ap50, of in (
-        (vgg, 21.2, 41.5, coco),
-        ("ResNet-101-C4", 27.2, 48.4, "lineage/faster_rcnn_R101_C4"),
+    vgg, c4, fpn = "VGG-16", "ResNet-50-C4", "ResNet-50-FPN"
+    config, c4_config = "lineage/faster_rcnn_VGG16", "lineage/faster_rcnn_R50_C4"
+    coco, r101 = f"{config}_COCO", "lineage/faster_rcnn_R101_C4"
+    table = f"{_FPN}, Table 3"
+    for model, data, metric, value, source, *more in (
+        ("VGG-16, features not shared", _VOC07, "mAP", 68.5, _FASTER),
+        (vgg, _VOC07, "mAP", 69.9, _FASTER, config),
+        (vgg, _VOC0712, "mAP", 73.2, _FASTER),
+        (vgg, _VOC07, _PER_IMAGE, 0.198, _FASTER, None, "K40 GPU, with proposals"),
+        ("ZF", _VOC07, _PER_IMAGE, 0.059, _FASTER, None, "K40 GPU, with proposals"),
+        (vgg, _COCO, "box AP", 21.5, _FASTER, coco),
+        (vgg, _TRAINVAL, "box AP", 21.9, _FASTER),
+        (vgg, _COCO_VAL, "box AP", 21.2, _RESNET, coco),
+        (vgg, _COCO_VAL, "box AP50", 41.5, _RESNET, coco),
+        ("ResNet-101-C4", _COCO_VAL, "box AP", 27.2, _RESNET, r101),
+        ("ResNet-101-C4", _COCO_VAL, "box AP50", 48.4, _RESNET, r101),
+        (c4, _MINIVAL, "box AP", 31.6, table, c4_config),
+        (c4, _MINIVAL, "box AP50", 53.1, table, c4_config),
+        (c4, _MINIVAL, "box APs", 13.2, table, c4_config),
+        (c4, _MINIVAL, "box APm", 35.6, table, c4_config),
+        (c4, _MINIVAL, "box APl", 47.1, table, c4_config),
+        (fpn, _MINIVAL, "box AP", 33.9, table),
+        (c4, _MINIVAL, _PER_IMAGE, 0.32, _FPN, None, "M40 GPU"),
+        (fpn, _MINIVAL, _PER_IMAGE, 0.148, _FPN, None, "M40 GPU"),
+        ("ResNet-101-FPN", _MINIVAL, _PER_IMAGE, 0.172, _FPN, None, "M40 GPU"),
     ):
-        data = ("COCO train", "COCO val")
-        yield Published(name, model, *data, "box AP", ap, _RESNET, of)
-        yield Published(name, model, *data, "box AP50", ap50, _RESNET, of)
-    values = {"AP": 31.6, "AP50": 53.1, "APs": 13.2, "APm": 35.6, "APl": 47.1}
-    yield from _fpn_baseline(name, values, _FPN.format(3), "lineage/faster_rcnn_R50_C4")
-    data = ("COCO trainval35k", "COCO minival")
-    yield Published(name, "ResNet-50-FPN", *data, "box AP", 33.9, _FPN.format(3))
-    for model, seconds in (
-        ("ResNet-50-C4", 0.32),
-        ("ResNet-50-FPN", 0.148),
-        ("ResNet-101-FPN", 0.172),
-    ):
-        source = _FPN.partition(",")[0]
-        yield Published(name, model, *data, _PER_IMAGE, seconds, source, note="M40 GPU")
-
-
-def _fpn_baseline(
-    name: str, values: dict[str, float], source: str, config: str
-) -> Iterator[Published]:
-    data = ("COCO trainval35k", "COCO minival")
-    for metric, value in values.items():
-        yield Published(name, "ResNet-50-C4", *data, f"box {metric}", value, source, config)
+        yield Published("Faster R-CNN", model, *data, metric, value, source, *more)
 
 
 def _mask_rcnn() -> Iterator[Published]:
@@ -151,41 +148,25 @@ def _mask_rcnn() -> Iterator[Published]:
             task, metric = key.split("/")
             kind = {"bbox": "box", "segm": "mask"}[task]
             source = f"{_MASK}, Table {row.table}"
-            data = ("COCO trainval35k", "COCO test-dev")
-            yield Published(method, model, *data, f"{kind} {metric}", value, source, row.config)
-    data = ("COCO trainval35k", "COCO test-dev")
+            yield Published(method, model, *_DEV, f"{kind} {metric}", value, source, row.config)
     model, config = "ResNet-101-FPN", "mask_rcnn_R101_FPN"
     note = "M40 GPU, without 0.015 s on the CPU"
-    yield Published("Mask R-CNN", model, *data, _PER_IMAGE, 0.195, _MASK, config, note)
-
-
-def _all() -> Iterable[Published]:
-    for part in (_rcnn, _fast_rcnn, _faster_rcnn, _mask_rcnn):
-        yield from part()
+    yield Published("Mask R-CNN", model, *_DEV, _PER_IMAGE, 0.195, _MASK, config, note)
 
 
 # In the order of the papers; within one method those of one paper are together.
-LINEAGE: tuple[Published, ...] = tuple(_all())
+LINEAGE: tuple[Published, ...] = (*_rcnn(), *_fast_rcnn(), *_faster_rcnn(), *_mask_rcnn())
 
 
-def published_for(config: str) -> tuple[Published, ...]:
-    """Return the published numbers that a config stands for.
+def describe_published(config: str) -> list[str]:
+    """Return what the header of a config says of its numbers: a line for each subject and source.
 
     Args:
         config: relative to `configs/`, with or without `.yaml`.
     """
     name = config.removesuffix(".yaml")
-    return tuple(number for number in LINEAGE if number.config == name)
-
-
-def summaries_of(config: str) -> list[str]:
-    """Return what the header of a config says of its numbers: a line for each subject and source.
-
-    Args:
-        config: as of `published_for`.
-    """
     found: dict[tuple[str, str], list[str]] = {}
-    for number in published_for(config):
+    for number in (number for number in LINEAGE if number.config == name):
         texts = found.setdefault((number.source, number.subject), [])
         texts.append(f"{number.metric} {number.value}")
     return [f"{', '.join(place)}: {', '.join(texts)}." for place, texts in found.items()]

@@ -10,14 +10,14 @@ import torch
 from detectron2.data import MetadataCatalog
 from torchvision.ops import box_iou
 
-from mask_rcnn_ext.report.drawing.pictures import contact_sheet, draw_instances
+from mask_rcnn_ext.report.drawing.pictures import draw_instances, make_tile_sheet
 from mask_rcnn_ext.report.drawing.sheets import resize_picture
 from mask_rcnn_ext.report.gallery import Sample, choose_samples, draw_sample
 from mask_rcnn_ext.report.text import count_noun
 
 from .results import MethodResults
 
-__all__ = ["ImagePictures", "MethodPictures", "draw_pictures", "lineage_sheet"]
+__all__ = ["ImagePictures", "MethodPictures", "draw_pictures", "make_lineage_sheet"]
 
 RGBArray = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -106,7 +106,7 @@ def _draw_method(
     )
 
 
-def lineage_sheet(
+def make_lineage_sheet(
     images: Sequence[ImagePictures], methods: Sequence[MethodResults], heading: str
 ) -> RGBArray:
     """Return a sheet, one image a row: ground truth, then proposals and detections in their order.
@@ -140,4 +140,4 @@ def lineage_sheet(
             cells.append((getattr(drawn, kind), getattr(drawn, f"{kind}_text")))
         tiles += [resize_picture(tile, _SHEET_TILE, _SHEET_TILE) for tile, _ in cells]
         texts += [text for _, text in cells]
-    return contact_sheet(tiles, texts, len(titles), heading, titles)
+    return make_tile_sheet(tiles, texts, len(titles), heading, titles)

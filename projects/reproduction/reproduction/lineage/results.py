@@ -44,55 +44,33 @@ class Quartiles:
 
 @dataclass(frozen=True)
 class Timing:
-    """How seconds per image were measured.
+    """How seconds per image were measured."""
 
-    Attributes:
-        images: number of images that were timed.
-        warm_up: number of images before them.
-        threads: number of threads of torch.
-        device: "cpu", or the name of the GPU.
-        what: what the seconds are of, in words.
-    """
-
-    images: int
-    warm_up: int
-    threads: int
-    device: str
-    what: str
+    images: int  # number of images that were timed
+    warm_up: int  # number of images before them
+    threads: int  # threads of torch
+    device: str  # "cpu", or the name of the GPU
+    what: str  # what the seconds are of, in words
 
 
 @dataclass(frozen=True)
 class MethodResults:
-    """The results of a method: means over the seeds, None where there is no number.
+    """The results of a method: means over the seeds, AP in 0-100; None: there is no number."""
 
-    Attributes:
-        variant: see `Method`, like name, added, base and variation.
-        config: path of the config.
-        metrics: task -> metric -> AP in 0-100; None for a task that the method does not have.
-        proposals: "stored" for selective search, or "RPN".
-        proposals_per_image: the most proposals that an image is tested with.
-        seconds_per_image: time of the network.
-        proposal_seconds_per_image: time of stored proposals.
-        train_seconds: duration of the training.
-        iterations: of the training; None for a method that is fitted to another's network.
-        images_per_batch: likewise.
-        train_images: number of images that it is trained on.
-    """
-
-    variant: str
+    variant: str  # this and the next four: see `Method`
     name: str
     added: str
     base: str | None
     variation: bool
-    config: str
-    metrics: dict[str, dict[str, float | None] | None]
-    proposals: str
-    proposals_per_image: int
-    seconds_per_image: Quartiles
-    proposal_seconds_per_image: float | None
+    config: str  # path of the yaml
+    metrics: dict[str, dict[str, float | None] | None]  # by task, which may be None
+    proposals: str  # "stored" for selective search, or "RPN"
+    proposals_per_image: int  # the most that an image is tested with
+    seconds_per_image: Quartiles  # time of the network
+    proposal_seconds_per_image: float | None  # time of stored proposals
     train_seconds: float | None
-    iterations: int | None
-    images_per_batch: int | None
+    iterations: int | None  # None: it is fitted to another's network
+    images_per_batch: int | None  # likewise
     train_images: int
 
     @property
@@ -107,26 +85,15 @@ class MethodResults:
 
 @dataclass(frozen=True)
 class LineageResults:
-    """The content of `lineage.json`.
+    """The content of `lineage.json`."""
 
-    Attributes:
-        dataset: the data set that was measured on.
-        seeds: the seeds of training.
-        shared: what all configs share, see `runs.compare_configs`.
-        differing: the keys in which they differ.
-        proposals: data set -> the json next to its proposals, see `require_proposals`.
-        timing: how the time was measured.
-        methods: the methods, in the order of their papers.
-        runs: the runs.
-    """
-
-    dataset: str
+    dataset: str  # the data set that was measured on
     seeds: list[int]
-    shared: dict[str, Any]
-    differing: dict[str, dict[str, Any]]
-    proposals: dict[str, dict[str, Any]]
+    shared: dict[str, Any]  # see `runs.compare_configs`
+    differing: dict[str, dict[str, Any]]  # likewise
+    proposals: dict[str, dict[str, Any]]  # by data set, see `require_proposals`
     timing: Timing
-    methods: list[MethodResults]
+    methods: list[MethodResults]  # in the order of their papers
     runs: list[RunEntry]
 
 

@@ -30,19 +30,14 @@ _SHARED = (
 class Method:
     """A method of the lineage.
 
-    Attributes:
-        variant: the stem of its yaml in configs/shapes/lineage.
-        name: the name in its paper.
-        added: its addition to the method before it.
-        base: the variant whose trained network it is fitted to. None: `train_net.py` trains it.
-            A method with a base is left out if its yaml does not exist.
-        variation: whether it has no paper, but stands between two methods to separate the
-            additions of the later one.
+    One with a `base` is fitted to the network that was trained for this variant, and is left out if
+    its yaml does not exist; `train_net.py` trains the others. A `variation` has no paper, but
+    separates the additions of the method after it.
     """
 
-    variant: str
-    name: str
-    added: str
+    variant: str  # the stem of its yaml in configs/shapes/lineage
+    name: str  # in its paper
+    added: str  # its addition to the method before it
     base: str | None = None
     variation: bool = False
 

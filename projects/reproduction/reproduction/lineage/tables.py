@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mask_rcnn_ext.report.json_records import from_json
-from mask_rcnn_ext.report.text import shown
+from mask_rcnn_ext.report.text import to_text
 
 from ..markdown import markdown_table
 from .papers import LINEAGE as PUBLISHED
@@ -16,14 +16,14 @@ __all__ = [
     "HEADER",
     "LINEAGE",
     "PUBLISHED_HEADER",
-    "differences",
+    "describe_results",
+    "format_seconds",
     "lineage_configs",
     "lineage_summary",
-    "method_rows",
-    "published_rows",
+    "list_differences",
+    "make_method_rows",
+    "make_published_rows",
     "published_table",
-    "seconds_text",
-    "sentences",
 ]
 
 LINEAGE = "results/lineage.json"
@@ -51,36 +51,36 @@ _NOT_RUN = "not run"
 _METRICS = ("AP", "AP50", "AP75")
 
 
-def seconds_text(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Return seconds to two or three digits."""
     decimals = 3 if seconds < 1 else 2 if seconds < 10 else 1
     return f"{seconds:.{decimals}f}"
 
 
-def method_rows(results: LineageResults) -> list[list[str]]:
+def make_method_rows(results: LineageResults) -> list[list[str]]:
     """Return the cells of `HEADER` for each method."""
     names = {method.variant: method.name for method in results.methods}
     rows = []
     for method in results.methods:
         proposals, seconds = method.proposal_seconds_per_image, method.train_seconds
-        training = shown(None if seconds is None else seconds / 60)
+        training = to_text(None if seconds is None else seconds / 60)
         if method.base is not None:
             training = f"{names[method.base]}'s + {training}"
         rows.append(
             [
                 method.name,
                 method.added,
-                *(shown(method.ap("bbox", metric)) for metric in _METRICS),
-                "none" if method.metrics["segm"] is None else shown(method.ap("segm")),
-                seconds_text(method.seconds_per_image.median),
-                "in it" if proposals is None else f"+ {seconds_text(proposals)}",
+                *(to_text(method.ap("bbox", metric)) for metric in _METRICS),
+                "none" if method.metrics["segm"] is None else to_text(method.ap("segm")),
+                format_seconds(method.seconds_per_image.median),
+                "in it" if proposals is None else f"+ {format_seconds(proposals)}",
                 training,
             ]
         )
     return rows
 
 
-def sentences(results: LineageResults) -> list[str]:
+def describe_results(results: LineageResults) -> list[str]:
     """Return what the numbers say, step by step: how each method compares with the one before."""
     chain = [method for method in results.methods if method.base is None]
     texts = [_describe_schedules(chain)]
@@ -89,19 +89,19 @@ def sentences(results: LineageResults) -> list[str]:
 
 
 def _describe_step(former: MethodResults, method: MethodResults) -> str:
-    before, now = (seconds_text(m.seconds_per_image.median) for m in (former, method))
+    before, now = (format_seconds(m.seconds_per_image.median) for m in (former, method))
     text = (
         f"{method.name} after {former.name}: the network takes {now} s per image in place of "
         f"{before} s"
     )
     if former.proposal_seconds_per_image is not None:
-        before, now = (seconds_text(m.total_seconds) for m in (former, method))
+        before, now = (format_seconds(m.total_seconds) for m in (former, method))
         text += f" ({now} s in place of {before} s with proposals)"
     if former.ap("bbox") is not None and method.ap("bbox") is not None:
-        text += f", box AP is {shown(method.ap('bbox'))} in place of {shown(former.ap('bbox'))}"
+        text += f", box AP is {to_text(method.ap('bbox'))} in place of {to_text(former.ap('bbox'))}"
         text += _describe_sizes(former, method)
     if method.metrics["segm"] and not former.metrics["segm"]:
-        text += f", and there is a mask AP, {shown(method.ap('segm'))}"
+        text += f", and there is a mask AP, {to_text(method.ap('segm'))}"
     return text + "."
 
 
@@ -125,7 +125,7 @@ def _describe_sizes(former: MethodResults, method: MethodResults) -> str:
         before, now = (m.ap("bbox", key) for m in (former, method))
         if before is None or now is None:
             return ""
-        texts.append(f"{what} {shown(now)} in place of {shown(before)}")
+        texts.append(f"{what} {to_text(now)} in place of {to_text(before)}")
     return f" ({'; '.join(texts)})"
 
 
@@ -133,15 +133,15 @@ def _describe_proposals(results: LineageResults) -> str:
     found = results.proposals[results.dataset]
     read = next(m.proposals_per_image for m in results.methods if m.proposals == "stored")
     text = (
-        f"Selective search takes {seconds_text(found['seconds_per_image'])} s per image and gives "
-        f"{found['proposals_per_image']:.0f} boxes, of which at most {read} are used"
+        f"Selective search takes {format_seconds(found['seconds_per_image'])} s per image and "
+        f"gives {found['proposals_per_image']:.0f} boxes, of which at most {read} are used"
     )
     if recall := found["recall"]:
-        text += f"; all of them cover {shown(recall['recall_50'])} % of the objects at IoU 0.5"
+        text += f"; all of them cover {to_text(recall['recall_50'])} % of the objects at IoU 0.5"
     return text + "."
 
 
-def differences(results: LineageResults) -> list[str]:
+def list_differences(results: LineageResults) -> list[str]:
     """Return what differs between our runs and the papers', in sentences."""
     shared, timing = results.shared, results.timing
     channels = "\u00d7".join(map(str, shared["channels"]))
@@ -188,11 +188,11 @@ def lineage_summary(content: Mapping[str, Any]) -> str:
         content: the json of `lineage.json`.
     """
     results = from_json(LineageResults, content)
-    table = markdown_table(HEADER, method_rows(results), words=2)
-    return "\n".join([table, *(f"- {sentence}" for sentence in sentences(results)), ""])
+    table = markdown_table(HEADER, make_method_rows(results), words=2)
+    return "\n".join([table, *(f"- {sentence}" for sentence in describe_results(results)), ""])
 
 
-def published_rows(rows: Iterable[Published] = PUBLISHED) -> list[list[str]]:
+def make_published_rows(rows: Iterable[Published] = PUBLISHED) -> list[list[str]]:
     """Return the papers' numbers as the cells of `PUBLISHED_HEADER`: a row for each model and data.
 
     Args:
@@ -220,7 +220,7 @@ def published_table() -> str:
         and (row.trained_on, row.tested_on) in _MAIN_DATA
         and not row.metric.endswith(("APs", "APm", "APl"))
     ]
-    return markdown_table(PUBLISHED_HEADER, published_rows(main))
+    return markdown_table(PUBLISHED_HEADER, make_published_rows(main))
 
 
 def lineage_configs() -> str:
@@ -235,6 +235,6 @@ def lineage_configs() -> str:
         (
             [f"[{config}]({config}.yaml)", f"{own[0].method}, {own[0].model}", *each[2:], _NOT_RUN]
             for config, own in found.items()
-            for each in published_rows(own)
+            for each in make_published_rows(own)
         ),
     )
