@@ -49,8 +49,9 @@ class ExtCfgNode(CfgNode):
         try:
             super().merge_from_file(cfg_filename, allow_unsafe=allow_unsafe)
         except yaml.constructor.ConstructorError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else "unknown"
             raise UserError(
-                f"{cfg_filename}: refused, since {error.problem} (line {_line(error)}); a config "
+                f"{cfg_filename}: refused, since {error.problem} (line {line}); a config "
                 "holds plain values only. Remove the tag."
             ) from error
         except yaml.YAMLError as error:
@@ -74,10 +75,6 @@ class ExtCfgNode(CfgNode):
                 super().merge_from_list([key, value])
             except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
                 raise _explain(self, error, "command line", key) from error
-
-
-def _line(error: yaml.MarkedYAMLError) -> int | str:
-    return error.problem_mark.line + 1 if error.problem_mark else "unknown"
 
 
 def flat_config(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

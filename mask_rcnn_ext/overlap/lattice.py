@@ -60,7 +60,7 @@ from pycocotools.coco import COCO
 
 from ..files import make_jsonable
 from .detections import Detections
-from .image_instances import MAX_DETECTIONS, read_image_instances
+from .image_instances import read_image_instances
 from .intervals import compute_percentile_interval, compute_weighted_mean, draw_weights
 from .overlap_errors import measure_errors
 
@@ -104,7 +104,6 @@ def measure_lattice(
     k: int = 7,
     cells: int = 21,
     tolerance: float = 0.5,
-    max_detections: int = MAX_DETECTIONS,
 ) -> list[LatticeRecord]:
     """Return the record of each image of the data set, by ascending id.
 
@@ -114,7 +113,6 @@ def measure_lattice(
         k: bins of a RoI in each direction, at least 2.
         cells: P, the side of the grid on which masks are made: a multiple of k, at least 2 k.
         tolerance: greatest distance of a crack from a line, in pixels; above 0 and below 1.
-        max_detections: see `read_image_instances`.
 
     Raises:
         UserError: an annotation has a broken mask.
@@ -126,7 +124,7 @@ def measure_lattice(
         raise ValueError(f"expected a multiple of {k}, {2 * k} or more, as cells, got {cells}")
     records = []
     for image_id in sorted(coco_gt.imgs):
-        instances = read_image_instances(coco_gt, image_id, detections, max_detections)
+        instances = read_image_instances(coco_gt, image_id, detections)
         sums = {f"{row}/{name}": 0.0 for row in _ROWS.values() for name in _SUMS}
         counts = dict.fromkeys(_COUNTS, 0)
         for match in measure_errors(instances).matches:

@@ -38,16 +38,6 @@ AP_TASKS = {
     },
 }
 
-# Metrics that are means over objects or pairs -> the factor from the mean to the metric's unit.
-RATIOS = {
-    "errors/leak": 100.0,
-    "errors/miss": 100.0,
-    "errors/double_claim": 100.0,
-    "errors/spurious_edge": 100.0,
-    "errors/seam_length": 1.0,
-    "errors/seam_share": 100.0,
-}
-
 # Sums over images: how much there is to measure on, and how much of it was matched.
 COUNTS = (
     "images",
@@ -98,47 +88,47 @@ def _describe_ap() -> dict[str, Metric]:
     return found
 
 
+def _describe_error(label: str, meaning: str, unit: str = "%") -> Metric:
+    return Metric(label, unit, False, meaning)
+
+
 # "task/metric" -> its description: everything that `compare` compares, in the order of a table.
 METRICS: dict[str, Metric] = {
     **_describe_ap(),
-    "errors/leak": Metric(
+    "errors/leak": _describe_error(
         "leak",
-        "%",
-        False,
         "Share of a matched mask that lies on other objects. Mean over objects with overlap.",
     ),
-    "errors/miss": Metric(
+    "errors/miss": _describe_error(
         "miss",
-        "%",
-        False,
         "Share of the object in the contested region (where its box overlaps other boxes) that the "
         "matched mask leaves out. Mean over objects with overlap.",
     ),
-    "errors/double_claim": Metric(
+    "errors/double_claim": _describe_error(
         "double claim",
-        "%",
-        False,
         "IoU of the two masks that are matched with a pair of objects whose boxes overlap. Mean "
         "over these pairs.",
     ),
-    "errors/spurious_edge": Metric(
+    "errors/spurious_edge": _describe_error(
         "spurious edge",
-        "%",
-        False,
         "Share of a mask's contour that lies in the contested region and far from the contour of "
         "every object. Mean over objects with overlap.",
     ),
-    "errors/seam_length": Metric(
+    "errors/seam_length": _describe_error(
         "straight seam, length",
-        "√|G|",
-        False,
         "Length of the straight runs of spurious edges at a matched pair whose boxes overlap, in "
         "units of the square root of the object's area. Mean over these pairs.",
+        unit="√|G|",
     ),
-    "errors/seam_share": Metric(
+    "errors/seam_share": _describe_error(
         "straight seam, pairs",
-        "%",
-        False,
         "Share of the matched pairs whose boxes overlap that have at least one straight seam.",
     ),
+}
+
+# Metrics that are means over objects or pairs -> the factor from the mean to the metric's unit.
+RATIOS = {
+    name: 100.0 if metric.unit == "%" else 1.0
+    for name, metric in METRICS.items()
+    if name.startswith("errors/")
 }

@@ -1,6 +1,6 @@
 """Every number of Tables 1-9 of arXiv:1703.06870v3, and of two sentences of section 4.2."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .rows import Row
@@ -13,15 +13,15 @@ _MASK_SIZES = (*_MASK, "segm/APs", "segm/APm", "segm/APl")
 _BOX_SIZES = (*_BOX, "bbox/APs", "bbox/APm", "bbox/APl")
 _KEYPOINT = tuple(f"keypoints/{metric}" for metric in ("AP", "AP50", "AP75", "APm", "APl"))
 _CITY_CLASSES = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+_CITY_VAL = ("segm/AP", "segm/AP-truck", "segm/AP-bus", "segm/AP-train")
 _CITY = ("segm/AP", "segm/AP50", *(f"segm/AP-{name}" for name in _CITY_CLASSES))
-
-# One printed row: name, config or None, numbers (None: not printed), and a note if there is one.
-_Entry = Sequence[Any]
 
 
 def _make_rows(
-    table: str, split: str, columns: Sequence[str], entries: Iterable[_Entry]
+    table: str, split: str, columns: Sequence[str], entries: Sequence[Sequence[Any]]
 ) -> list[Row]:
+    """Return rows; an entry has name, config or None, numbers (None: not printed), maybe a note."""
+
     def row(name: str, config: str | None, numbers: Sequence[float | None], note: str = "") -> Row:
         pairs = zip(columns, numbers, strict=True)
         published = {key: value for key, value in pairs if value is not None}
@@ -244,26 +244,22 @@ _TABLE_9 = [
     ),
 ]
 
-
-def _list_rows() -> Iterator[Row]:
-    yield from _make_rows("1", "test-dev", _MASK_SIZES, _TABLE_1)
-    yield from _make_rows("2a", "minival", _MASK, _TABLE_2A)
-    yield from _make_rows("2b", "minival", _MASK, _TABLE_2B)
-    yield from _make_rows("2c", "minival", _MASK, _TABLE_2C)
-    yield from _make_rows("2d", "minival", _MASK + _BOX, _TABLE_2D)
-    yield from _make_rows("2e", "minival", _MASK, _TABLE_2E)
-    yield from _make_rows("text", "minival", ("segm/AP",), _CLASS_AGNOSTIC)
-    yield from _make_rows("text", "minival", (), _ROIPOOL_FPN)
-    yield from _make_rows("3", "test-dev", _BOX_SIZES, _TABLE_3)
-    yield from _make_rows("4", "test-dev", _KEYPOINT, _TABLE_4)
-    yield from _make_rows("5", "minival", ("bbox/AP", "segm/AP", "keypoints/AP"), _TABLE_5)
-    yield from _make_rows("6", "minival", _KEYPOINT, _TABLE_6)
-    city_val = ("segm/AP", "segm/AP-truck", "segm/AP-bus", "segm/AP-train")
-    yield from _make_rows("7", "val", city_val, _TABLE_7_VAL)
-    yield from _make_rows("7", "test", _CITY, _TABLE_7_TEST)
-    yield from _make_rows("8", "minival", _MASK + _BOX, _TABLE_8)
-    yield from _make_rows("9", "minival", _KEYPOINT, _TABLE_9)
-
-
 # In the order of the paper. The package fills in `checkpoints` and `deviations`.
-PRINTED: tuple[Row, ...] = tuple(_list_rows())
+PRINTED: tuple[Row, ...] = (
+    *_make_rows("1", "test-dev", _MASK_SIZES, _TABLE_1),
+    *_make_rows("2a", "minival", _MASK, _TABLE_2A),
+    *_make_rows("2b", "minival", _MASK, _TABLE_2B),
+    *_make_rows("2c", "minival", _MASK, _TABLE_2C),
+    *_make_rows("2d", "minival", _MASK + _BOX, _TABLE_2D),
+    *_make_rows("2e", "minival", _MASK, _TABLE_2E),
+    *_make_rows("text", "minival", ("segm/AP",), _CLASS_AGNOSTIC),
+    *_make_rows("text", "minival", (), _ROIPOOL_FPN),
+    *_make_rows("3", "test-dev", _BOX_SIZES, _TABLE_3),
+    *_make_rows("4", "test-dev", _KEYPOINT, _TABLE_4),
+    *_make_rows("5", "minival", ("bbox/AP", "segm/AP", "keypoints/AP"), _TABLE_5),
+    *_make_rows("6", "minival", _KEYPOINT, _TABLE_6),
+    *_make_rows("7", "val", _CITY_VAL, _TABLE_7_VAL),
+    *_make_rows("7", "test", _CITY, _TABLE_7_TEST),
+    *_make_rows("8", "minival", _MASK + _BOX, _TABLE_8),
+    *_make_rows("9", "minival", _KEYPOINT, _TABLE_9),
+)

@@ -35,7 +35,6 @@ __all__ = [
     "make_proposal_network",
     "make_rpn_config",
     "plan_proposals",
-    "write_proposals",
 ]
 
 Floats = npt.NDArray[np.float32]
@@ -177,34 +176,17 @@ def _hide_unused_weights() -> Iterator[None]:
         log.setLevel(level)
 
 
-def write_proposals(cfg: CfgNode, dataset_name: str, topk: int, path: str | os.PathLike) -> None:
-    """Run an RPN on a whole data set, at test size and without flips, and store its proposals.
+class RPNProposals(Step):
+    """The proposals of an RPN for a data set: a file, and its recipe as json next to it.
+
+    The RPN runs at test size and without flips.
 
     Args:
         cfg: the config of a `ProposalNetwork`. `MODEL.WEIGHTS` holds the RPN, and
             `MODEL.RPN.POST_NMS_TOPK_TEST` is at least `topk`.
         dataset_name: a registered name.
         topk: the highest number of proposals per image.
-        path: the file to write, see `ProposalFileWriter`.
-
-    Raises:
-        UserError: the weights do not fit, or the file cannot be written.
-    """
-    model = prepare_model(cfg, build_model(cfg))
-    Checkpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
-    loader = build_detection_test_loader(cfg, dataset_name)
-    with inference_autocast(cfg):
-        inference_on_dataset(model, loader, ProposalFileWriter(path, topk))
-
-
-class RPNProposals(Step):
-    """The proposals of an RPN for a data set: a file, and its recipe as json next to it.
-
-    Args:
-        cfg: see `write_proposals`.
-        dataset_name: a registered name.
-        topk: the highest number of proposals per image.
-        path: the file.
+        path: the file, see `ProposalFileWriter`.
     """
 
     def __init__(self, cfg: CfgNode, dataset_name: str, topk: int, path: str) -> None:
@@ -222,8 +204,16 @@ class RPNProposals(Step):
         return self._recipe
 
     def make(self, resume: bool) -> None:
-        """See `Step`."""
-        write_proposals(self.cfg, self.dataset_name, self.topk, self.path)
+        """See `Step`.
+
+        Raises:
+            UserError: the weights do not fit, or the file cannot be written.
+        """
+        model = prepare_model(self.cfg, build_model(self.cfg))
+        Checkpointer(model).load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
+        loader = build_detection_test_loader(self.cfg, self.dataset_name)
+        with inference_autocast(self.cfg):
+            inference_on_dataset(model, loader, ProposalFileWriter(self.path, self.topk))
 
 
 def plan_proposals(rpn_cfg: CfgNode, cfg: CfgNode) -> list[RPNProposals]:

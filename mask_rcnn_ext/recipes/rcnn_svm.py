@@ -21,7 +21,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from detectron2.evaluation import verify_results
 from detectron2.evaluation.evaluator import inference_context
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torchvision.ops import box_iou
 from tqdm import tqdm
 
@@ -58,21 +59,11 @@ __all__ = ["Images", "fit_layers", "train_rcnn_svm"]
 
 logger = logging.getLogger(__name__)
 
+# A loader that gives the same images in the same order each time. Each image is a list of one
+# record, with `image`, `proposals` and `instances`, as from detectron2's mapper in training.
+Images = DataLoader[list[dict[str, Any]]]
+
 _NORM_SAMPLE = 16  # proposals of each image that the mean norms are measured on
-
-
-class Images(Protocol):
-    """A loader of single images that gives the same records in the same order each time.
-
-    A record has `image`, `proposals` and `instances`, like a record of detectron2's mapper in
-    training.
-    """
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield each image in a list with one entry."""
 
 
 def train_rcnn_svm(args: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from small_runs import read_error
 from support import SMALL, TINY_CONFIG, write_coco
 
 from mask_rcnn_ext import load_config
-from mask_rcnn_ext.proposals.rpn import make_rpn_config, write_proposals
+from mask_rcnn_ext.proposals.rpn import RPNProposals, make_rpn_config
 
 DATA = "proposals_of_an_rpn"
 
@@ -49,7 +49,7 @@ def test_an_rpn_gives_what_its_evaluator_writes(weights, tmp_path, capsys, caplo
     assert "recall" in capsys.readouterr().out
     assert "roi_heads" not in caplog.text  # that the file has more weights is as it should be
     cfg = make_rpn_config(load_config(TINY_CONFIG, keys), 40)
-    write_proposals(cfg, DATA, 40, tmp_path / "expected.pkl")
+    RPNProposals(cfg, DATA, 40, str(tmp_path / "expected.pkl")).make(resume=False)
     ours, expected = (
         pickle.loads((tmp_path / name).read_bytes()) for name in (f"{DATA}.pkl", "expected.pkl")
     )

@@ -15,7 +15,7 @@ from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine import trainer
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.proposals.file import load_training_dicts
-from mask_rcnn_ext.proposals.rpn import write_proposals
+from mask_rcnn_ext.proposals.rpn import RPNProposals
 from mask_rcnn_ext.recipes.two_stage import make_first_stage, make_second_stage
 
 
@@ -48,7 +48,8 @@ def test_stored_proposals_give_what_the_models_own_rpn_gives(flags, tmp_path):
     rpn.MODEL.WEIGHTS = str(tmp_path / "joint.pth")
     torch.save({"model": model.state_dict()}, rpn.MODEL.WEIGHTS)
     path = second.DATASETS.PROPOSAL_FILES_TEST[0]
-    write_proposals(rpn, "own_val", second.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST, path)
+    topk = second.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
+    RPNProposals(rpn, "own_val", topk, path).make(resume=False)
     alone = Trainer.build_model(second).eval()
     alone.load_state_dict({k: v for k, v in model.state_dict().items() if "generator" not in k})
     loaders = (Trainer.build_test_loader(cfg, "own_val") for cfg in (joint, second))

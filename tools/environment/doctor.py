@@ -92,15 +92,6 @@ class Probe(NamedTuple):
     fix_broken: str = ""
 
 
-class ProbeResult(NamedTuple):
-    """The result of a probe; `fix` is the command for a failed one, or ""."""
-
-    name: str
-    works: bool
-    text: str
-    fix: str = ""
-
-
 def find_version(distribution: str) -> str:
     """Return the version of an installed distribution."""
     try:
@@ -270,11 +261,11 @@ DATA_SETS = {
 }
 
 
-def run_probe(name: str) -> ProbeResult:
+def run_probe(name: str) -> Finding:
     """Use a requirement; on failure, choose the command that fixes it."""
     probe = PROBES[name]
     try:
-        return ProbeResult(name, True, probe.use())
+        return Finding("ok", name, probe.use())
     except Exception as error:  # a broken installation may raise anything
         text = (str(error).strip().splitlines() or [""])[0]
         if not isinstance(error, NotWorkingError):
@@ -288,10 +279,10 @@ def run_probe(name: str) -> ProbeResult:
                 fix = ANOTHER_PYTHON
             elif missing != name:
                 fix = install_command(missing)
-        return ProbeResult(name, False, text, fix)
+        return Finding(probe.mark, name, text, fix)
 
 
-def run_probes_in_child() -> Iterator[ProbeResult]:
+def run_probes_in_child() -> Iterator[Finding]:
     """Run all probes in a child process; if one ends it, run the rest in another child."""
     left = list(PROBES)
     while left:
@@ -299,13 +290,14 @@ def run_probes_in_child() -> Iterator[ProbeResult]:
         child = subprocess.run(command, capture_output=True, text=True, check=False)
         for line in child.stdout.splitlines():
             if line.startswith('["'):
-                result = ProbeResult(*json.loads(line))
-                left.remove(result.name)
-                yield result
+                finding = Finding(*json.loads(line))
+                left.remove(finding.name)
+                yield finding
         if left:
             text = f"using it ends Python (exit code {child.returncode})"
             name = left.pop(0)
-            yield ProbeResult(name, False, text, PROBES[name].fix_broken or PROBES[name].fix)
+            probe = PROBES[name]
+            yield Finding(probe.mark, name, text, probe.fix_broken or probe.fix)
 
 
 def check_python() -> Finding:
@@ -320,17 +312,13 @@ def check_python() -> Finding:
 def check_modules() -> Iterator[Finding]:
     """Report every probe, and skip probes that need a failed one."""
     failed: set[str] = set()
-    for result in run_probes_in_child():
-        name, probe = result.name, PROBES[result.name]
-        if result.works:
-            yield Finding("ok", name, result.text)
-            continue
-        failed.add(name)
-        causes = [need for need in probe.needs if need in failed]
-        if causes:
-            yield Finding("skip", name, f"cannot work while {causes[0]} does not")
-        else:
-            yield Finding(probe.mark, name, result.text, result.fix)
+    for finding in run_probes_in_child():
+        if finding.mark != "ok":
+            name = finding.name
+            failed.add(name)
+            if causes := [need for need in PROBES[name].needs if need in failed]:
+                finding = Finding("skip", name, f"cannot work while {causes[0]} does not")
+        yield finding
 
 
 def check_data() -> Iterator[Finding]:
