@@ -144,7 +144,7 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
         file.write("\n")
 
 
-def make_jsonable(content: Any, decimals: int | None = None) -> Any:
+def make_jsonable(content: Any) -> Any:
     """Return a copy of nested content that json can hold.
 
     NaN and infinities become None, numbers and arrays of NumPy and PyTorch become Python's numbers
@@ -152,16 +152,13 @@ def make_jsonable(content: Any, decimals: int | None = None) -> Any:
 
     Args:
         content: dictionaries, lists, tuples, arrays, numbers, strings and None.
-        decimals: round floats to as many; None: leave them.
     """
     if isinstance(content, Mapping):
-        return {key: make_jsonable(value, decimals) for key, value in content.items()}
+        return {key: make_jsonable(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [make_jsonable(value, decimals) for value in content]
+        return [make_jsonable(value) for value in content]
     if hasattr(content, "tolist"):
-        return make_jsonable(content.tolist(), decimals)
+        return make_jsonable(content.tolist())
     if isinstance(content, float):
-        if not math.isfinite(content):
-            return None
-        return content if decimals is None else round(content, decimals)
+        return content if math.isfinite(content) else None
     return content

@@ -195,6 +195,5 @@ def test_json_has_no_number_that_is_not_finite(tmp_path):
     expected = {"a": [None, 1.23456, [None]], "b": 0.5, "c": 3, "d": [1, None], "e": 2}
     expected |= {"f": None, "g": "x"}
     assert make_jsonable(content) == expected
-    assert make_jsonable(content, 2) == {**expected, "a": [None, 1.23, [None]]}
     write_json(tmp_path / "new" / "file.json", content)
     assert json.loads((tmp_path / "new" / "file.json").read_text()) == expected
