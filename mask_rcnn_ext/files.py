@@ -93,7 +93,9 @@ def _explain(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{reason}. Make room, or give another folder"
-    return f"{reason}. Give another folder, or fix its permissions"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{reason}. Give another folder, or fix its permissions"
+    return f"{reason}. Give another folder"
 
 
 def file_sha256(path: str) -> str:

@@ -15,7 +15,7 @@ MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 _EPILOG = r"""
 For each data set the output folder gets DATASET.pkl, the proposals, and DATASET.json: settings,
 number, recall against the annotations, seconds. To continue an interrupted command, run it again.
-Your own data has the names that train_net.py gives it: own_train and own_val.
+For your own data, give --val-json and --val-images too: `--dataset own_val` then names it.
 
 Examples:
 

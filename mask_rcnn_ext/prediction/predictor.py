@@ -50,7 +50,7 @@ def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
     try:
         return get_config(name)
     except UserError as error:
-        raise UserError(f"{error}; nor is there a file {os.path.abspath(name)}") from error
+        raise UserError(f"{error}. There is no file {os.path.abspath(name)} either") from error
 
 
 class Predictor:

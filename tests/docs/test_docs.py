@@ -132,8 +132,8 @@ def test_the_lineage_is_reported_as_it_came_out():
     figures = [
         *(f"{gain(rcnn, fast, 'APs')} AP", gain(rcnn, fast, "APm")),
         *(f"{svm['AP']:.1f} box AP", f"{rcnn['AP']:.1f}"),
-        f"AP50 {faster['AP50']:.1f} and {fast['AP50']:.1f}",
-        f"AP75 {faster['AP75']:.1f} and {fast['AP75']:.1f}",
+        f"AP50 {faster['AP50']:.1f} and AP75 {faster['AP75']:.1f}",
+        f"{fast['AP50']:.1f} and {fast['AP75']:.1f}",
         *(f"+{gain(align, faster)}", f"+{gain(mask, align)}"),
         *(f"{value:.3f} s" for value in seconds),
         f"{found['rcnn_tiny']['proposal_seconds_per_image']:.3f} s",

@@ -264,7 +264,7 @@ def test_config_as_file_name_or_detectron2s(weights, tmp_path):
     frozen = cfg.clone()
     frozen.freeze()
     assert len(Predictor(frozen, weights)(picture(64, 64))) == 10
-    with pytest.raises(UserError, match=r"no config 'mask_rcnn_R5_FPN.*nor is there a file"):
+    with pytest.raises(UserError, match=r"no config 'mask_rcnn_R5_FPN.*There is no file .* either"):
         resolve_config("mask_rcnn_R5_FPN")
     with pytest.raises(UserError, match="expected a CfgNode, a path or a name, got int"):
         resolve_config(3)

@@ -8,6 +8,7 @@ by using it in a child process, so the doctor itself runs even if an import cras
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.metadata
 import importlib.util
@@ -358,4 +359,5 @@ if __name__ == "__main__":
         for name in sys.argv[2:]:
             print(json.dumps(run_probe(name)), flush=True)
     else:
+        argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
         sys.exit(report())
