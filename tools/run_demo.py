@@ -88,11 +88,17 @@ class DemoTraining(Step):
         """See `Step`.
 
         Raises:
-            UserError: the folder holds something else than a run.
+            UserError: the folder holds something else than a demo, such as another training.
         """
         if not holds_run(self.folder, {self.record.name, "log.txt"}):
             return None
-        return super().read_record() or {}
+        if not self.record.is_file():  # the training of a user, or a demo of an earlier version
+            raise UserError(
+                f"{self.folder} holds a training that this command did not start (there is no "
+                f"{self.record.name} in it). Move it away, or give another --output; "
+                "`make clean-demo` removes a demo of an earlier version"
+            )
+        return super().read_record()
 
     def is_resumable(self) -> bool:
         """See `Step`."""

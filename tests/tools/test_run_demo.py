@@ -127,8 +127,11 @@ def test_done_then_interrupted_then_another_config(demo, capsys):
     assert demo.run() == [(TRAINING, False), (REPORT, False)]
     assert not (demo.folder / "metrics.json").exists()
     put_back()
-    (demo.folder / "made_from.json").unlink()  # a run of an earlier version
-    assert demo.run() == [(TRAINING, False), (REPORT, False)]
+    (demo.folder / "made_from.json").unlink()  # the training of a user
+    kept = sorted(demo.folder.iterdir())
+    with pytest.raises(tool.UserError, match="holds a training that this command did not start"):
+        demo.run()
+    assert sorted(demo.folder.iterdir()) == kept
 
 
 def test_a_folder_of_something_else_and_a_failed_training(demo, monkeypatch, tmp_path):
