@@ -7,11 +7,21 @@ from detectron2.modeling import (
     META_ARCH_REGISTRY,
     ROI_HEADS_REGISTRY,
     ROI_MASK_HEAD_REGISTRY,
+    GeneralizedRCNN,
 )
+from detectron2.modeling.roi_heads import BaseMaskRCNNHead, Res5ROIHeads, StandardROIHeads
 from tiny_model import tiny_cfg
 
 import mask_rcnn_ext
-from mask_rcnn_ext import UserError
+from mask_rcnn_ext import (
+    FCIS,
+    MaskRCNN,
+    MaskRCNNFCNHead,
+    MaskRCNNMLPHead,
+    MaskRCNNRes5ROIHeads,
+    MaskRCNNROIHeads,
+    UserError,
+)
 from mask_rcnn_ext.engine.run import prepare_data
 from mask_rcnn_ext.modeling.checks import check_registry_names
 
@@ -103,3 +113,20 @@ def test_the_class_count_of_every_two_stage_model_is_checked(meta_arch):
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize(
+    ("ours", "base"),
+    [
+        (MaskRCNN, GeneralizedRCNN),
+        (FCIS, GeneralizedRCNN),
+        (MaskRCNNROIHeads, StandardROIHeads),
+        (MaskRCNNRes5ROIHeads, Res5ROIHeads),
+        (MaskRCNNFCNHead, BaseMaskRCNNHead),
+        (MaskRCNNMLPHead, BaseMaskRCNNHead),
+    ],
+    ids=lambda cls: cls.__name__,
+)
+def test_a_part_extends_the_one_of_detectron2(ours, base):
+    """Plugins and detectron2's own code ask with isinstance."""
+    assert issubclass(ours, base)
