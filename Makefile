@@ -58,8 +58,9 @@ doctor: setup  ## say what is installed, what is wrong and how to fix it
 	$(PY) tools/environment/doctor.py
 
 clean-demo:  ## remove the demo's output
-	rm -rf $(DEMO)
+	@$(PYTHON) tools/clean_demo.py $(DEMO)
 
-clean: clean-demo  ## also remove .venv, caches and builds; data sets stay
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+clean: clean-demo  ## also remove the .venv of `make setup`, caches and builds; data sets stay
+	if test -f .venv/made-by-setup; then rm -rf .venv; fi
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,6 +21,7 @@ from detectron2.utils import comm
 
 from .errors import UserError
 from .files import read_json_or_none, write_json
+from .run_files import EARLIER
 
 __all__ = [
     "State",
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 State = Literal["done", "interrupted", "stale", "left"]
 
 _T = TypeVar("_T")
-_PATIENCE = 10  # seconds that an interrupted command has to end, after each signal
+_PATIENCE = 60  # seconds that an interrupted command has to end, after each signal
 
 
 class Step(ABC):
@@ -167,7 +168,7 @@ def decide(function: Callable[[], _T]) -> _T:
 
 
 def holds_run(folder: Path, first_files: Collection[str]) -> bool:
-    """Return whether a folder holds a training run, so that its files may be deleted.
+    """Return whether a folder holds a training run, so that its files may be moved aside.
 
     Args:
         folder: the `OUTPUT_DIR`; it may be missing.
@@ -180,6 +181,7 @@ def holds_run(folder: Path, first_files: Collection[str]) -> bool:
         UserError: the folder holds something else.
     """
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    names.discard(EARLIER)
     if "config.yaml" in names or not names - set(first_files):
         return "config.yaml" in names
     raise UserError(

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from mask_rcnn_ext.config import config_hash, load_config
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import file_sha256, require_writable
 from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
+from mask_rcnn_ext.run_files import set_aside
 from mask_rcnn_ext.steps import Step, holds_run, run_command, run_steps
 
 # isort: split
@@ -105,11 +105,11 @@ class DemoTraining(Step):
         return (self.folder / "last_checkpoint").is_file()
 
     def start(self, resume: bool) -> None:
-        """See `Step`; the curves of an earlier run would continue in `metrics.json`."""
+        """See `Step`; moves the files of an earlier demo aside."""
         if resume:
             return
-        self.read_record()  # raises before anything is deleted that is not a run's
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.read_record()  # raises if the folder holds something else
+        set_aside(self.folder, [self.record.name])
         require_writable(self.folder)
         self.finish()
 

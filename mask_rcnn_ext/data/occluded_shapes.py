@@ -10,6 +10,7 @@ difficulty is fixed: it belongs to the version of the data set and is never tune
 Layout: `$DETECTRON2_DATASETS/occluded_shapes/{train,val,test}/{000000.png, ..., annotations.json}`.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -17,6 +18,7 @@ import logging
 import os
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,11 @@ def draw_split(split: str, folder: str | os.PathLike[str]) -> None:
         scratch.chmod(0o755)
         _write_split(split, scratch)
         if folder.exists() and not _is_drawn(folder, split):
-            shutil.rmtree(folder, ignore_errors=True)  # another version, or damaged
+            # Another version, or damaged, or a user's own folder.
+            set_aside = folder.with_name(f"{split}.replaced-{uuid.uuid4().hex[:8]}")
+            logger.warning("%s holds something else, which is now in %s.", folder, set_aside)
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                folder.rename(set_aside)
         try:
             scratch.rename(folder)
         except OSError:

@@ -13,7 +13,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 import time
@@ -203,7 +202,7 @@ class _Computation(Step):
 
     def start(self, resume: bool) -> None:
         if not resume:
-            shutil.rmtree(self.parts, ignore_errors=True)
+            self._remove_parts()
             self.record.unlink(missing_ok=True)
             write_json(
                 str(self._started), {**self.find_recipe(), "images_per_part": IMAGES_PER_PART}
@@ -216,7 +215,7 @@ class _Computation(Step):
                 _compute_parts(self.method, records, self.parts, self.processes, bar.update)
         except UserError:
             if not self._has_parts():
-                shutil.rmtree(self.parts, ignore_errors=True)
+                self._remove_parts()
             raise
         boxes, logits, seconds = _read_parts(records, self.parts)
         write_proposal_file(self.file, [r["image_id"] for r in records], boxes, logits)
@@ -229,7 +228,14 @@ class _Computation(Step):
 
     def finish(self) -> None:
         write_json(str(self.record), {**self.find_recipe(), **self.statistics})
-        shutil.rmtree(self.parts, ignore_errors=True)
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        """Remove the parts, and their folder if nothing else is in it."""
+        for path in (*self.parts.glob("[0-9]*.npz"), self._started):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.parts.rmdir()
 
 
 def _compute_parts(

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from mask_rcnn_ext.config import config_hash, flat_config, load_config
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json_or_none, require_writable, write_json
 from mask_rcnn_ext.model_zoo import get_config_file
+from mask_rcnn_ext.run_files import set_aside
 from mask_rcnn_ext.steps import Step, holds_run, run_command, run_step
 
 __all__ = [
@@ -153,15 +153,15 @@ class TrainingRun(Step):
         return (self.folder / "last_checkpoint").is_file()
 
     def start(self, resume: bool) -> None:
-        """See `Step`; deletes the files of an older config, or of a run without a checkpoint.
+        """See `Step`; moves the files of an older config, or of a run without a checkpoint, aside.
 
         Raises:
             UserError: the folder holds something else, or cannot be written.
         """
         if resume:
             return
-        self.read_record()  # raises before anything is deleted that is not a run's
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.read_record()  # raises if the folder holds something else
+        set_aside(self.folder, _FIRST_FILES)
         require_writable(self.folder)
         if inputs := self.inputs():
             write_json(str(self.folder / "inputs.json"), inputs)
@@ -189,7 +189,7 @@ class TrainingRun(Step):
 
     def finish(self) -> None:
         """Delete the checkpoints that a finished run does not need; `model_final.pth` stays."""
-        for path in self.folder.glob("model_[0-9]*.pth"):
+        for path in self.folder.glob(f"model_{'[0-9]' * 7}.pth"):
             path.unlink()
 
 

@@ -185,13 +185,16 @@ def test_a_changed_config_makes_a_run_stale_and_it_is_redone(
         training_runs, "get_config_file", lambda name: str(tmp_path / f"{name}.yaml")
     )
     run = AblationRun.under(tmp_path / "out", SOFTMAX, 1)
-    (run.folder / "old.txt").write_text("of the former config")
+    (run.folder / "notes.txt").write_text("of a user")
+    former = (run.folder / "config.yaml").read_text()
     assert run.state() == "stale"
     assert not result_row(collect(tmp_path / "out", content)).seeds
     training.calls.clear()
     ablations("--rows", "2b", "--seeds", "1")
     assert training.calls == [(SOFTMAX, 1, False)]
-    assert not (run.folder / "old.txt").exists()
+    assert (run.folder / "notes.txt").read_text() == "of a user"
+    assert (run.folder / "earlier_runs/1/config.yaml").read_text() == former
+    assert (run.folder / "config.yaml").read_text() != former
 
 
 def test_output_dir_and_new_keys_do_not_make_a_run_stale(monkeypatch):

@@ -1,0 +1,117 @@
+"""The files that a run leaves in its folder: their names, and where the ones of an earlier run go.
+
+Nothing else in the folder is ever moved or removed.
+"""
+
+import contextlib
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+__all__ = [
+    "EARLIER",
+    "find_run_files",
+    "free_place",
+    "holds_training",
+    "move",
+    "remove_empty",
+    "remove_run",
+    "set_aside",
+]
+
+EARLIER = "earlier_runs"  # the folder, below a run's folder, that earlier runs are moved to
+
+_CHECKPOINT = r"model_(\d{7}|final|interrupted)\.pth"
+_FILES = re.compile(
+    rf"config\.yaml|log\.txt(\.rank\d+)?|metrics\.json|results\.json|last_checkpoint|{_CHECKPOINT}|"
+    r"events\.out\.tfevents\..*|report\.html|predictions\.png|report_made_from\.json"
+)
+_FOLDERS = ("data", "inference", "inference_TTA", "evaluations")
+_FILES_IN_FOLDERS = re.compile(
+    r"own_(train|val)\.json|coco_instances_results\.json|instances_predictions\.pth"
+)
+
+
+def find_run_files(folder: Path) -> list[Path]:
+    """Return the files and folders in `folder` that a run has left there, by name."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if (path.name in _FOLDERS if path.is_dir() else _FILES.fullmatch(path.name))
+    )
+
+
+def holds_training(folder: Path) -> bool:
+    """Return whether `folder` holds a training, not just an evaluation."""
+    names = [path.name for path in find_run_files(folder)]
+    return any(
+        name in ("metrics.json", "last_checkpoint") or re.fullmatch(_CHECKPOINT, name)
+        for name in names
+    )
+
+
+def free_place(folder: Path) -> Path:
+    """Return the folder, which is not there yet, that the next earlier run is moved to."""
+    taken = [int(path.name) for path in (folder / EARLIER).glob("*") if path.name.isdigit()]
+    return folder / EARLIER / str(max(taken, default=0) + 1)
+
+
+def move(paths: Iterable[Path], target: Path) -> None:
+    """Move files and folders into the folder `target`, which is made when it is missing."""
+    for path in paths:
+        target.mkdir(parents=True, exist_ok=True)
+        path.rename(target / path.name)
+
+
+def set_aside(folder: Path, also: Collection[str] = ()) -> Path | None:
+    """Move the files of an earlier run to `folder/earlier_runs/N`, with the next free N.
+
+    Args:
+        folder: the folder of the run.
+        also: names of more files to move, which the caller has written.
+
+    Returns:
+        The new folder; None if there was nothing to move.
+    """
+    found = [*find_run_files(folder), *(path for name in also if (path := folder / name).exists())]
+    target = free_place(folder)
+    move(found, target)
+    return target if found else None
+
+
+def remove_run(folder: Path, also: Collection[str] = ()) -> list[Path]:
+    """Remove the files that runs have left in a folder, and the folders that are then empty.
+
+    Args:
+        folder: the folder of the run; earlier runs in it are removed too.
+        also: names of more files that the caller has written there.
+
+    Returns:
+        What is still there: files that no run writes.
+    """
+    for name in also:
+        (folder / name).unlink(missing_ok=True)
+    for path in find_run_files(folder):
+        if path.is_file():
+            path.unlink()
+        elif path.name != "evaluations":
+            for file in path.rglob("*"):
+                if file.is_file() and _FILES_IN_FOLDERS.fullmatch(file.name):
+                    file.unlink()
+            remove_empty([*sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True), path])
+    for runs in (folder / "evaluations", folder / EARLIER):
+        for run in sorted(runs.glob("*")):
+            if run.is_dir():
+                remove_run(run, also)
+        remove_empty([runs])
+    remove_empty([folder])
+    return sorted(path for path in folder.rglob("*") if not path.is_dir())
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove the folders that are empty, in the order given."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # not empty, or not there
+            folder.rmdir()

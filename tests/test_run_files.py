@@ -1,0 +1,80 @@
+"""The files of a run: moved aside, removed, and told from other people's files."""
+
+import subprocess
+import sys
+
+import pytest
+from support import REPO
+
+from mask_rcnn_ext.run_files import find_run_files, holds_training, remove_run, set_aside
+
+RUN = (
+    "config.yaml", "log.txt", "log.txt.rank1", "metrics.json", "results.json", "last_checkpoint",
+    "model_0000099.pth", "model_final.pth", "events.out.tfevents.1.host.2.0", "report.html",
+    "predictions.png", "data/own_val.json", "inference/a/coco_instances_results.json",
+    "inference/a/instances_predictions.pth", "evaluations/b-model_final/results.json",
+    "evaluations/b-model_final/inference/b/coco_instances_results.json",
+)  # fmt: skip
+FOREIGN = ("notes.txt", "model_best.pth", "inference/a/notes.txt", "other/results.json")
+
+
+def write(folder, names) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def tree(folder) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_an_earlier_run_is_moved_as_a_whole_and_no_other_file(tmp_path):
+    foreign = ("notes.txt", "model_best.pth", "other/results.json")
+    for number in ("1", "2"):
+        write(tmp_path, [*RUN, *foreign, "made_from.json"])
+        assert set_aside(tmp_path, ["made_from.json"]) == tmp_path / "earlier_runs" / number
+        assert tree(tmp_path / "earlier_runs" / number) == {*RUN, "made_from.json"}
+    assert set_aside(tmp_path) is None
+    assert {name for name in tree(tmp_path) if not name.startswith("earlier_runs/")} == {*foreign}
+
+
+def test_removing_a_run_leaves_what_no_run_writes(tmp_path):
+    write(tmp_path, [*RUN, "made_from.json"])
+    set_aside(tmp_path, ["made_from.json"])
+    write(tmp_path, [*RUN, *FOREIGN, "made_from.json", "earlier_runs/1/notes.txt"])
+    (tmp_path / "empty").mkdir()
+    left = remove_run(tmp_path, ["made_from.json"])
+    assert tree(tmp_path) == {*FOREIGN, "earlier_runs/1/notes.txt"}
+    assert {str(path.relative_to(tmp_path)) for path in left} == tree(tmp_path)
+    assert (tmp_path / "empty").is_dir()
+    for name in tree(tmp_path):
+        (tmp_path / name).unlink()
+
+
+def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
+    folder = tmp_path / "demo"
+    write(folder, [*RUN, "made_from.json", "notes.txt"])
+    command = [sys.executable, "-S", str(REPO / "tools/clean_demo.py"), str(folder)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "1 file(s) in it are not the demo's" in said
+    assert "notes.txt" in said
+    assert tree(folder) == {"notes.txt"}
+    (folder / "notes.txt").unlink()
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == ""
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "training"),
+    [
+        (("metrics.json",), True),
+        (("last_checkpoint",), True),
+        (("model_final.pth",), True),
+        (("config.yaml", "results.json", "inference/a/coco_instances_results.json"), False),
+        ((), False),
+    ],
+)
+def test_a_training_is_told_from_an_evaluation(tmp_path, names, training):
+    write(tmp_path, names)
+    assert holds_training(tmp_path) is training
+    assert len(find_run_files(tmp_path)) == len(names)
