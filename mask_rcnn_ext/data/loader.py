@@ -7,6 +7,7 @@ sample is seeded with the sample's position in the stream. The number of workers
 """
 
 import random
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -109,6 +110,12 @@ class _SeededDataset(Dataset):
         raise UserError("the data set mapper rejected every image")
 
 
+def _outlive_signals(_: int) -> None:
+    """Let a worker go on for a minute after a signal, so that training can finish its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
+
+
 class TrainLoader:
     """Yields endless batches for `detectron2.engine.SimpleTrainer`: lists of mapped dicts."""
 
@@ -147,14 +154,20 @@ class TrainLoader:
             batch_sampler=self.batches,  # type: ignore[arg-type]  # any iterable of lists works
             num_workers=self.num_workers,
             collate_fn=list,
+            worker_init_fn=_outlive_signals,
             pin_memory=torch.cuda.is_available(),
             # A separate generator: drawing the workers' base seed must not change the global state.
             generator=torch.Generator().manual_seed(0),
         )
-        for batch in loader:
-            for sample in batch:
-                if isinstance(sample, _Unreadable):
-                    raise UserError(
-                        f"cannot read image {sample.file_name}: {sample.reason}. Fix or remove it."
-                    )
-            yield batch
+        iterator = iter(loader)
+        try:
+            for batch in iterator:
+                for sample in batch:
+                    if isinstance(sample, _Unreadable):
+                        raise UserError(
+                            f"cannot read image {sample.file_name}: {sample.reason}. Fix or remove "
+                            "it."
+                        )
+                yield batch
+        finally:
+            del iterator  # it ends the workers, which may wait for a minute otherwise

@@ -1,4 +1,4 @@
-"""Hooks of the trainer: one seeds every iteration, one writes `results.json` at the end.
+"""Hooks of the trainer: the seed of an iteration, the last evaluation, `results.json` at the end.
 
 A checkpoint stores the state of a hook under the name of its class: the names must not change.
 """
@@ -7,13 +7,13 @@ import time
 from collections.abc import Mapping
 
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
 from ..data.loader import seed_everything, stream_seed
 from .results import write_results
 
-__all__ = ["RunRecord", "StepSeed"]
+__all__ = ["Evaluation", "RunRecord", "StepSeed"]
 
 
 class StepSeed(HookBase):
@@ -37,6 +37,15 @@ class StepSeed(HookBase):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Take the seed of the run that is resumed."""
         self.seed = int(state["seed"])
+
+
+class Evaluation(hooks.EvalHook):
+    """detectron2's `EvalHook`, which does not evaluate a run that failed in its last iteration."""
+
+    def after_train(self) -> None:
+        """Evaluate at the end of a complete run."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
 
 
 class RunRecord(HookBase):
@@ -71,8 +80,8 @@ class RunRecord(HookBase):
         self._start = time.perf_counter()
 
     def after_train(self) -> None:
-        """Write the file, unless the run was interrupted."""
-        if comm.is_main_process() and self.trainer.iter + 1 >= self.trainer.max_iter:
+        """Write the file, unless the run was interrupted or failed."""
+        if comm.is_main_process() and self.trainer.iter >= self.trainer.max_iter:
             write_results(
                 self.cfg,
                 getattr(self.trainer, "_last_eval_results", {}),

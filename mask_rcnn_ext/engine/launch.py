@@ -1,6 +1,7 @@
 """Starts the processes of a command: one, `--num-gpus N`, several machines, or `torchrun`."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
 from ..errors import UserError
+from .interruption import Interrupted, forward_signals
 
 __all__ = ["launch", "run_as_command"]
 
@@ -47,14 +49,15 @@ def launch(main: Callable[[Any], Any], args: Any) -> Any:
         )
     if args.num_gpus * args.num_machines == 1:
         return main(args)
-    return detectron2_launch(
-        _process,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(main, args),
-    )
+    with forward_signals():
+        return detectron2_launch(
+            _process,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(main, args),
+        )
 
 
 def _process(main: Callable[[Any], Any], args: Any) -> None:
@@ -90,7 +93,8 @@ def run_as_command(command: Callable[[], Any]) -> int:
     """Run the body of a command-line script and return the exit code of the script.
 
     A `UserError` is printed as one line, and the exit code is 2, also if it ended a process that
-    `launch` started. Ctrl-C gives 130. Any other exception is a defect and is raised.
+    `launch` started. Ctrl-C gives 130, and SIGTERM during training 143; the command that resumes
+    the training is printed. Any other exception is a defect and is raised.
 
     Args:
         command: the body. If it returns an int, this is the exit code, else 0.
@@ -107,10 +111,12 @@ def run_as_command(command: Callable[[], Any]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ProcessExitedException as error:
-        if error.exit_code == 2:
-            return 2
+        if error.exit_code in (2, 130, 143):
+            return error.exit_code
         raise
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        interrupted = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+        if int(os.environ.get("RANK", comm.get_rank())) == 0:
+            print(interrupted.describe(), file=sys.stderr)
+        return interrupted.exit_code
     return code if isinstance(code, int) else 0

@@ -17,7 +17,7 @@ from detectron2.config import CfgNode
 
 from ..files import atomic_open
 
-__all__ = ["read_train_seconds", "write_results"]
+__all__ = ["write_results"]
 
 
 def write_results(
@@ -68,16 +68,6 @@ def _peak_memory_mb(device: str) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def read_train_seconds(folder: str) -> float | None:
-    """Return `train_seconds` from the `results.json` in `folder`, or None if it has none."""
-    try:
-        with open(os.path.join(folder, "results.json")) as f:
-            seconds = json.load(f)["run"]["train_seconds"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return None if seconds is None else float(seconds)
 
 
 def _device_name(device: str) -> str:

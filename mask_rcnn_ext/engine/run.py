@@ -2,25 +2,24 @@
 
 import argparse
 import contextlib
+import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..config import ExtCfgNode, load_config
 from ..data.catalog import require_datasets
 from ..data.own_data import register_own_data
 from ..errors import UserError
-from ..files import require_writable
 from ..modeling.checks import (
     check_registry_names,
     is_fcis,
@@ -29,10 +28,13 @@ from ..modeling.checks import (
     require_fitting_training_data,
 )
 from ..modeling.precision import choose_device, prepare_model
-from .results import read_train_seconds, write_results
+from .output_folder import choose_evaluation_folder, output_folder
+from .results import write_results
 from .trainer import Trainer
 
 __all__ = ["prepare_data", "prepare_run", "run_job"]
+
+logger = logging.getLogger(__name__)
 
 _DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
 
@@ -57,8 +59,7 @@ def run_job(
         if args.eval_only:
             trainer_class.require_ready(cfg, eval_only=True)
             model = prepare_model(cfg, trainer_class.build_model(cfg))
-            checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
-            checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume, strict=True)
+            Checkpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
         else:
             trainer = trainer_class(cfg)
             trainer.resume_or_load(resume=args.resume)
@@ -68,13 +69,14 @@ def run_job(
     start = time.perf_counter()
     results = trainer_class.test_all(cfg, model)
     if comm.is_main_process():
-        write_results(
+        path = write_results(
             cfg,
             results,
-            train_seconds=read_train_seconds(cfg.OUTPUT_DIR),
+            train_seconds=None,
             eval_seconds=time.perf_counter() - start,
             seed=cfg.SEED,
         )
+        logger.info("The results are in %s.", path)
         verify_results(cfg, results)  # against TEST.EXPECTED_RESULTS, as after training
 
 
@@ -84,17 +86,21 @@ def prepare_run(
     *,
     add_keys: Callable[[ExtCfgNode], None] | None = None,
     by_gradients: bool = True,
+    stages: bool = False,
 ) -> Iterator[ExtCfgNode]:
     """Yield the frozen config of a run, with its data registered and its folder made.
 
     Build the model and load its weights inside the context: a `UserError` that is raised there
-    leaves nothing behind. A new folder is removed again, and the `config.yaml` of an earlier run is
-    put back. Evaluation never replaces the `config.yaml` of the run that it evaluates.
+    leaves nothing behind. The run begins at the end of the context, see `output_folder`. An
+    evaluation in the folder of a training gets a folder of its own below it, see
+    `choose_evaluation_folder`.
 
     Args:
         args: the arguments, parsed by `argument_parser`.
         add_keys: a function that declares config keys of a project, see `load_config`.
         by_gradients: whether `Trainer` does the training; it can't use every config.
+        stages: the training has stages with folders of their own, and the caller has checked that
+            `--resume` finds a checkpoint.
 
     Raises:
         UserError: see `load_config`, `modeling.checks` and `prepare_data`; or the output folder
@@ -108,30 +114,48 @@ def prepare_run(
     cfg.MASK_RCNN_EXT.DATA.STRICT |= getattr(args, "strict_data", False)
     check_registry_names(cfg)
     require_fitting_parts(cfg)
-    weights_given = args.eval_only and cfg.MODEL.WEIGHTS
-    if args.resume and not weights_given:
+    if args.eval_only:
+        cfg.MODEL.WEIGHTS = _find_weights(cfg, resume=args.resume)
+        cfg.OUTPUT_DIR = choose_evaluation_folder(cfg)
+    elif args.resume and not stages:
         _require_checkpoint(cfg.OUTPUT_DIR)
-    if args.eval_only and not (weights_given or args.resume):
+    with output_folder(cfg, resume=args.resume and not args.eval_only):
+        _log_start(cfg, args)
+        choose_device(cfg)
+        _require_gloo_on_cpu(cfg)
+        prepare_data(cfg, eval_only=args.eval_only)
+        comm.synchronize()  # every process has cleaned its data, which the first one may remove
+        if by_gradients and not args.eval_only:
+            require_fitting_training_data(cfg)
+        cfg.freeze()
+        logger.debug("The full config:\n%s", cfg.dump())
+        seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+        if not args.eval_only:
+            torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+        yield cfg
+
+
+def _find_weights(cfg: ExtCfgNode, *, resume: bool) -> str:
+    """Return the weights to evaluate: the last checkpoint of the folder, or MODEL.WEIGHTS."""
+    last = os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")
+    if resume and (os.path.isfile(last) or not cfg.MODEL.WEIGHTS):
+        _require_checkpoint(cfg.OUTPUT_DIR)
+        with open(last, encoding="utf-8") as file:
+            return os.path.join(cfg.OUTPUT_DIR, file.read().strip())
+    if not cfg.MODEL.WEIGHTS:
         raise UserError(
             "--eval-only needs weights: add MODEL.WEIGHTS FILE, or --resume to use the weights in "
             "OUTPUT_DIR"
         )
-    with _run_folder(cfg.OUTPUT_DIR) as put_config_back:
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mask_rcnn_ext")
-        # Wait until every process has opened its log. After a mistake the first process removes the
-        # folder, and a process that opens its log later would make it again.
-        comm.synchronize()
-        choose_device(cfg)
-        _require_gloo_on_cpu(cfg)
-        prepare_data(cfg, eval_only=args.eval_only)
-        if by_gradients and not args.eval_only:
-            require_fitting_training_data(cfg)
-        cfg.freeze()
-        default_setup(cfg, args)
-        if args.eval_only:
-            put_config_back()
-        comm.synchronize()
-        yield cfg
+    return str(cfg.MODEL.WEIGHTS)
+
+
+def _log_start(cfg: ExtCfgNode, args: argparse.Namespace) -> None:
+    """Log what detectron2's `default_setup` logs: most of it to the file only."""
+    logger.info("Folder of the run: %s", os.path.abspath(cfg.OUTPUT_DIR))
+    logger.debug("Process %d of %d", comm.get_rank(), comm.get_world_size())
+    logger.debug("Environment:\n%s", collect_env_info())
+    logger.debug("Command line arguments: %s", args)
 
 
 def _require_gloo_on_cpu(cfg: ExtCfgNode) -> None:
@@ -148,38 +172,6 @@ def _require_checkpoint(folder: str) -> None:
             f"--resume: no checkpoint in {os.path.abspath(folder)} (no file last_checkpoint). "
             "Leave out --resume to start a new run, or set OUTPUT_DIR to the run's folder."
         )
-
-
-@contextlib.contextmanager
-def _run_folder(folder: str) -> Iterator[Callable[[], None]]:
-    """Make the folder of a run and check that it can be written; undo this after a `UserError`.
-
-    Yields:
-        A function that puts the `config.yaml` of an earlier run back, if there was one.
-    """
-    missing = Path(folder).absolute()  # the outermost folder that has to be made
-    while not missing.parent.exists():
-        missing = missing.parent
-    existed = missing.exists()
-    config = Path(folder, "config.yaml")
-    earlier = config.read_bytes() if config.is_file() else None
-    comm.synchronize()  # every process has looked before one of them makes the folder
-
-    def put_config_back() -> None:
-        if earlier is not None and comm.is_main_process():
-            config.write_bytes(earlier)
-
-    try:
-        require_writable(folder)
-    except UserError as error:
-        raise UserError(f"OUTPUT_DIR: {error}") from error
-    try:
-        yield put_config_back
-    except UserError:
-        put_config_back()
-        if not existed and comm.is_main_process():
-            shutil.rmtree(missing, ignore_errors=True)
-        raise
 
 
 def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:

@@ -22,8 +22,9 @@ from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTraine
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import build_model
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter, TensorboardXWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -40,9 +41,12 @@ from ..proposals.file import (
     load_training_dicts,
     require_proposal_files,
 )
-from .hooks import RunRecord, StepSeed
+from .hooks import Evaluation, RunRecord, StepSeed
+from .interruption import Interrupted, StopHook, StopSignals
+from .metrics import MetricsWriter, drop_metrics
 from .optimizer import build_optimizer
 from .progress import ProgressWriter
+from .resuming import get_checkpoint_period, kept_settings, require_same_optimizer
 
 __all__ = ["Trainer"]
 
@@ -90,6 +94,7 @@ class Trainer(DefaultTrainer):
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self.step_seed = StepSeed(seed)
         self.run_record = RunRecord(cfg, self.step_seed)
+        self.stop_signals = StopSignals()
 
         frozen = cfg.MASK_RCNN_EXT.FREEZE
         model = freeze_parts(self.build_model(cfg), frozen)
@@ -126,6 +131,13 @@ class Trainer(DefaultTrainer):
         require_known_evaluators(cfg)
         require_proposal_files(cfg, splits)
         require_tta(cfg)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """See :meth:`DefaultTrainer.build_model`; the model is logged to the file only."""
+        model: nn.Module = build_model(cfg)
+        logger.debug("Model:\n%s", model)
+        return model
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int | None = None) -> TrainLoader:
@@ -211,36 +223,82 @@ class Trainer(DefaultTrainer):
                 "The run is at its end, SOLVER.MAX_ITER %d. Raise it to train on.", self.max_iter
             )
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state of the run that is resumed, but the settings of this run's config.
+
+        Raises:
+            UserError: the state is of another optimizer, or of other parameters.
+        """
+        state = state_dict["_trainer"]
+        require_same_optimizer(state["optimizer"], self.optimizer)
+        if isinstance(self._trainer, AMPTrainer):  # the run may have had no loss scaling so far
+            state.setdefault("grad_scaler", self._trainer.grad_scaler.state_dict())
+        with kept_settings(self.optimizer, self.scheduler):
+            super().load_state_dict(state_dict)
+        if self.cfg.SEED >= 0:
+            self.step_seed.seed = self.cfg.SEED
+
     def train(self) -> Any:
-        """See :meth:`DefaultTrainer.train`; a `UserError` is not logged with a traceback."""
+        """See :meth:`DefaultTrainer.train`; a `UserError` is not logged with a traceback.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; a checkpoint is saved.
+        """
+        if comm.is_main_process():
+            drop_metrics(self._metrics_file, self.start_iter)
         loop_logger = logging.getLogger("detectron2.engine.train_loop")
         loop_logger.addFilter(_reports_defect)
         try:
-            return super().train()
+            with self.stop_signals.taken():
+                try:
+                    return super().train()
+                except Interrupted as error:
+                    error.checkpoint = self._save_interrupted()
+                    raise
         finally:
+            self._trainer._data_loader_iter_obj = None  # ends the workers that load data
             loop_logger.removeFilter(_reports_defect)
+
+    def _save_interrupted(self) -> str:
+        """Save the state after the last whole step unless that was done; return the path."""
+        last = self.iter + 1 >= self.max_iter
+        path = os.path.join(
+            self.cfg.OUTPUT_DIR, "model_final.pth" if last else f"model_{self.iter:07d}.pth"
+        )
+        if comm.is_main_process() and self.checkpointer.get_checkpoint_file() != path:
+            name = os.path.splitext(os.path.basename(path))[0]
+            self.checkpointer.save(name, iteration=self.iter)
+        return path
 
     def build_hooks(self) -> list[HookBase]:
         """Return detectron2's hooks, with `StepSeed` as the first and `RunRecord` as the last."""
-        evaluation = hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)  # measures its time
-        return [
-            self.step_seed,
-            *(evaluation if isinstance(h, hooks.EvalHook) else h for h in super().build_hooks()),
-            self.run_record,
-        ]
+        found: list[HookBase] = [self.step_seed]
+        for hook in super().build_hooks():
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                hook.period = get_checkpoint_period(self.cfg)
+            if isinstance(hook, hooks.EvalHook):
+                found.append(StopHook(self.stop_signals, self.cfg.MODEL.DEVICE))
+                hook = Evaluation(self.cfg.TEST.EVAL_PERIOD, self._evaluate)  # measures its time
+            found.append(hook)
+        return [*found, self.run_record]
 
     def _evaluate(self) -> OrderedDict:
         start = time.perf_counter()
         test = self.test_all if self.iter + 1 >= self.max_iter else self.test
-        self._last_eval_results = test(self.cfg, self.model)
+        with self.stop_signals.raised_at_once():
+            self._last_eval_results = test(self.cfg, self.model)
         self.run_record.add_evaluation(time.perf_counter() - start)
         return self._last_eval_results
+
+    @property
+    def _metrics_file(self) -> str:
+        return os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
 
     def build_writers(self) -> list[EventWriter]:
         """Return the progress display and detectron2's `metrics.json` and TensorBoard writers."""
         return [
             ProgressWriter(self.max_iter),
-            JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
+            MetricsWriter(self._metrics_file),
             TensorboardXWriter(self.cfg.OUTPUT_DIR),
         ]
 

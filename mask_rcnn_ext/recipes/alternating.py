@@ -50,7 +50,7 @@ from ..modeling.freezing import find_parts, freeze_parts, is_within, trace_param
 from ..modeling.precision import prepare_model
 from ..proposals.rpn import get_rpn_keys, plan_proposals
 from ..steps import Step, run_steps
-from .stages import TrainingStage, prepare_stages, require_resumable, split_rpn_options
+from .stages import TrainingStage, begin_stages, require_resumable, split_rpn_options
 from .two_stage import RPNStage, make_first_stage, make_second_stage
 
 __all__ = ["FOLDERS", "StepConfigs", "join_steps", "make_step_configs", "train_alternating"]
@@ -237,8 +237,8 @@ class _WholeNetwork(Step):
             verify_results(self.joint, results)  # against TEST.EXPECTED_RESULTS
 
 
-def _plan(joint: CfgNode, configs: StepConfigs, resume: bool) -> list[Step]:
-    """Return all steps of the work, in order."""
+def _plan(joint: CfgNode, configs: StepConfigs, resume: bool) -> list[Any]:
+    """Return all steps of the work, in order; the first one is a `TrainingStage`."""
     first = plan_proposals(configs.rpn, configs.detector)
     second = plan_proposals(configs.shared_rpn, configs.shared_detector)
 
@@ -286,12 +286,13 @@ def train_alternating(args: argparse.Namespace) -> None:
         UserError: see `prepare_run` and `make_step_configs`; or a step cannot be resumed.
     """
     require_resumable(args, FOLDERS, "the folders of its steps")
-    with prepare_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
+    with prepare_run(args, stages=True) as joint:
         configs = make_step_configs(joint, split_rpn_options(args.rpn_opts))
         Trainer.require_ready(joint)
         # A mistake in the heads or in the fixed parts is reported now, not after hours.
         for cfg in configs[1:]:
             freeze_parts(build_model(cfg), cfg.MASK_RCNN_EXT.FREEZE)
         steps = _plan(joint, configs, args.resume)
-        prepare_stages(steps)
+        steps[0].build()
+    begin_stages(steps, joint.OUTPUT_DIR)
     run_steps(steps)

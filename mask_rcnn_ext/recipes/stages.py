@@ -5,8 +5,8 @@ import contextlib
 import gc
 import os
 import shlex
-import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +20,12 @@ from ..config import load_config
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import atomic_open
+from ..run_files import set_aside
 from ..steps import Step, decide
 
 __all__ = [
     "TrainingStage",
-    "prepare_stages",
+    "begin_stages",
     "require_resumable",
     "require_training",
     "split_rpn_options",
@@ -177,36 +178,24 @@ class TrainingStage(Step):
         _free_memory()
 
 
-def prepare_stages(steps: Sequence[Step]) -> None:
-    """Build the first trainer, write the config of every stage, and forget earlier trainings.
+def begin_stages(steps: Sequence[Step], output: str) -> None:
+    """Move earlier trainings aside, and write the config of every stage.
 
     The `config.yaml` of a stage is written even if the stage is done, since `prepare_run` has
-    written another one. Without `resume` the checkpoints of all stages are forgotten, so that a
-    later `--resume` does not take them for checkpoints of this run.
+    written another one. Without `resume` the folders of the stages hold nothing of earlier
+    trainings, so that a later `--resume` does not take their checkpoints for ones of this run.
 
     Args:
-        steps: the steps of the run; the first one is a `TrainingStage`.
-
-    Raises:
-        UserError: see `TrainingStage.build`; the folder of the first stage is then removed if it is
-            new.
+        steps: the steps of the run.
+        output: `OUTPUT_DIR` of the whole run, in which `prepare_run` has done this already.
     """
     stages = [step for step in steps if isinstance(step, TrainingStage)]
-    folder = stages[0].cfg.OUTPUT_DIR
-    existed = os.path.isdir(folder)
-    comm.synchronize()  # every process has looked
-    os.makedirs(folder, exist_ok=True)
-    try:
-        stages[0].build()
-    except UserError:
-        if not existed and comm.is_main_process():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     for stage in stages if comm.is_main_process() else ():
-        with atomic_open(os.path.join(stage.cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
+        folder = Path(stage.cfg.OUTPUT_DIR)
+        if not stage.resume and folder != Path(output):
+            set_aside(folder, [stage.record.name])
+        with atomic_open(folder / "config.yaml", "w") as file:
             file.write(stage.cfg.dump())
-        if not stage.resume:
-            stage.forget_checkpoint()
     comm.synchronize()
 
 

@@ -31,7 +31,7 @@ from ..modeling.checks import check_registry_names, is_generalized_rcnn
 from ..modeling.freezing import freeze_parts, is_within
 from ..proposals.rpn import get_rpn_keys, make_proposal_network, plan_proposals
 from ..steps import run_steps
-from .stages import TrainingStage, prepare_stages, require_resumable, split_rpn_options
+from .stages import TrainingStage, begin_stages, require_resumable, split_rpn_options
 
 __all__ = ["RPNStage", "make_first_stage", "make_second_stage", "train_two_stages"]
 
@@ -175,7 +175,7 @@ def train_two_stages(args: argparse.Namespace) -> None:
         UserError: see `prepare_run`; or a stage cannot be resumed.
     """
     require_resumable(args, ["rpn", ""], "its folder rpn")
-    with prepare_run(argparse.Namespace(**{**vars(args), "resume": False})) as joint:
+    with prepare_run(args, stages=True) as joint:
         rpn_cfg = make_first_stage(joint, split_rpn_options(args.rpn_opts))
         cfg = make_second_stage(joint)
         Trainer.require_ready(joint)
@@ -193,5 +193,6 @@ def train_two_stages(args: argparse.Namespace) -> None:
             record="two_stage.json",
         )
         steps = [rpn, *proposals, detector]
-        prepare_stages(steps)
+        rpn.build()
+    begin_stages(steps, joint.OUTPUT_DIR)
     run_steps(steps)

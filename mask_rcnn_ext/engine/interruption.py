@@ -1,0 +1,139 @@
+"""Ctrl-C and SIGTERM: training finishes its step and saves a checkpoint before it ends."""
+
+import contextlib
+import multiprocessing
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+__all__ = ["Interrupted", "StopHook", "StopSignals", "forward_signals"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A terminal sends Ctrl-C to all processes, and a parent process sends it on: one signal, twice.
+_SAME = 2.0  # seconds
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training has ended because of a signal.
+
+    Attributes:
+        signum: the number of the signal.
+        checkpoint: the path of the checkpoint with which training goes on; "" if there is none.
+    """
+
+    def __init__(self, signum: int, checkpoint: str = "") -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum, self.checkpoint = signum, checkpoint
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a command that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.signum
+
+    def describe(self) -> str:
+        """Return what happened and the command that goes on, for the end of this command."""
+        if not self.checkpoint:
+            return "interrupted"
+        script, *arguments = sys.argv
+        words = ["python", script, *([] if "--resume" in arguments else ["--resume"]), *arguments]
+        command = shlex.join(words)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            command = "the same command with --resume after the name of the script"
+        return f"interrupted; {self.checkpoint} is saved. To go on: {command}"
+
+
+class StopSignals:
+    """Takes Ctrl-C and SIGTERM while training runs. A second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received, self._raise_at_once, self._first = 0, False, 0.0
+        self._process = os.getpid()
+        self._before: dict[signal.Signals, Any] = {}
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take the signals during the block; do nothing in a thread, which cannot."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._before = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def raised_at_once(self) -> Iterator[None]:
+        """Let the first signal raise `Interrupted` during the block, which changes no weights.
+
+        Only in the main process, which saves: an evaluation may take long.
+        """
+        self._raise_at_once = comm.is_main_process()
+        try:
+            yield
+        finally:
+            self._raise_at_once = False
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a worker that loads data
+            return
+        if not self.received:
+            self.received, self._first = number, time.monotonic()
+            if comm.is_main_process():
+                print("stopping, a checkpoint is saved first ...", file=sys.stderr, flush=True)
+            if self._raise_at_once:
+                raise Interrupted(number)
+        elif time.monotonic() - self._first > _SAME:
+            signal.signal(number, self._before[signal.Signals(number)])
+            signal.raise_signal(number)
+
+    def agree(self, device: str) -> int:
+        """Return the signal that any process has received, the same in all; 0 if none."""
+        if comm.get_world_size() == 1:
+            return self.received
+        received = torch.tensor(self.received, device=device)
+        dist.all_reduce(received, op=dist.ReduceOp.MAX)
+        return int(received)
+
+
+class StopHook(HookBase):
+    """Raises `Interrupted` in all processes after the step in which a signal came."""
+
+    def __init__(self, signals: StopSignals, device: str) -> None:
+        """Take the signals, and the device on which the processes communicate."""
+        self.signals, self.device = signals, device
+
+    def after_step(self) -> None:
+        """See :meth:`HookBase.after_step`."""
+        if number := self.signals.agree(self.device):
+            raise Interrupted(number)
+
+
+@contextlib.contextmanager
+def forward_signals() -> Iterator[None]:
+    """Send Ctrl-C and SIGTERM to the processes that this one has started, and wait for them."""
+
+    def send(number: int, frame: FrameType | None) -> None:
+        for process in multiprocessing.active_children():
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+
+    before = {number: signal.signal(number, send) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,77 @@
+"""The log of a run: short on the screen, complete in `OUTPUT_DIR/log.txt`.
+
+detectron2's `setup_logger` adds handlers and never takes them away, so that the second run in one
+Python process would log each line twice, and into the file of the first.
+"""
+
+import logging
+import os
+import sys
+from logging.handlers import MemoryHandler
+
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+__all__ = ["end_log", "open_log_file", "start_log"]
+
+_NAMES = ("mask_rcnn_ext", "detectron2", "fvcore")
+_FORMAT = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"  # detectron2's
+_HELD_BACK = 100_000  # records
+
+_added: list[tuple[logging.Logger, logging.Handler]] = []
+
+
+def start_log() -> None:
+    """Log to the screen from now on, and hold everything back for `open_log_file`.
+
+    The handlers of an earlier run in this Python process are taken away. Only the main process logs
+    to the screen, where records below INFO, such as the config and the model, are left out. A
+    logger that somebody else has connected to the screen stays as it is.
+    """
+    end_log()
+    held_back = MemoryHandler(_HELD_BACK, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    for name in _NAMES:
+        logger = logging.getLogger(name)
+        before = list(logger.handlers)
+        on_screen = any(_is_screen(handler) for handler in before)
+        # A rank above 0 gets no screen. The cache that `__wrapped__` goes around would ignore all
+        # runs but the first.
+        rank = 1 if on_screen else comm.get_rank()
+        setup_logger.__wrapped__(None, rank, name=name)
+        logger.addHandler(held_back)
+        for handler in logger.handlers:
+            if handler not in before:
+                handler.setLevel(logging.DEBUG if handler is held_back else logging.INFO)
+                _added.append((logger, handler))
+
+
+def open_log_file(folder: str) -> None:
+    """Write what was held back to `log.txt`, and each later record too.
+
+    Args:
+        folder: the folder of the run. The log of process N > 0 is `log.txt.rankN`.
+    """
+    rank = comm.get_rank()
+    path = os.path.join(folder, f"log.txt.rank{rank}" if rank else "log.txt")
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter(_FORMAT, datefmt="%m/%d %H:%M:%S"))
+    for index, (logger, handler) in enumerate(_added):
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(file)
+            handler.flush()
+            logger.removeHandler(handler)
+            logger.addHandler(file)
+            _added[index] = (logger, file)
+
+
+def end_log() -> None:
+    """Take away the handlers of `start_log`; what is still held back is dropped."""
+    while _added:
+        logger, handler = _added.pop()
+        logger.removeHandler(handler)
+        if not _is_screen(handler):
+            handler.close()
+
+
+def _is_screen(handler: logging.Handler) -> bool:
+    return getattr(handler, "stream", None) in (sys.stdout, sys.stderr)

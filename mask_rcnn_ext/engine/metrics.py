@@ -1,0 +1,46 @@
+"""The file `metrics.json` of a run: one line of json for every 20 iterations."""
+
+import functools
+import json
+from typing import Any
+
+from detectron2.utils.events import JSONWriter
+
+from ..files import atomic_open
+
+__all__ = ["MetricsWriter", "drop_metrics"]
+
+
+class MetricsWriter(JSONWriter):
+    """detectron2's `JSONWriter`, which opens its file when it writes first."""
+
+    def __init__(self, json_file: str, window_size: int = 20) -> None:
+        """See `JSONWriter`."""
+        self._path, self._window_size, self._last_write = json_file, window_size, -1
+
+    @functools.cached_property
+    def _file_handle(self) -> Any:
+        return open(self._path, "a", encoding="utf-8")  # `close` closes it
+
+
+def drop_metrics(path: str, start: int) -> None:
+    """Drop the lines of the iterations that a run does again, and lines that were cut short.
+
+    Args:
+        path: the file; it is made when it is missing.
+        start: the first iteration of the run.
+    """
+    kept = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.readlines() if start else []
+    except FileNotFoundError:
+        lines = []
+    for line in lines:
+        try:
+            if json.loads(line)["iteration"] < start:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):  # the run was killed while it wrote
+            continue
+    with atomic_open(path, "w") as file:
+        file.writelines(kept)

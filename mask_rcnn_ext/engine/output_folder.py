@@ -1,0 +1,124 @@
+"""The folder of a run, from the first check to its start: after a mistake it is as it was."""
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ..config import flat_config, load_config
+from ..errors import UserError
+from ..files import atomic_open, require_writable
+from ..run_files import EARLIER, find_run_files, free_place, holds_training, move, remove_empty
+from .log import end_log, open_log_file, start_log
+
+__all__ = ["choose_evaluation_folder", "output_folder"]
+
+logger = logging.getLogger(__name__)
+
+
+def choose_evaluation_folder(cfg: CfgNode) -> str:
+    """Return the folder of an evaluation.
+
+    Args:
+        cfg: the config, whose `MODEL.WEIGHTS` are evaluated.
+
+    Returns:
+        `OUTPUT_DIR`; if it holds a training, `OUTPUT_DIR/evaluations/<data>-<weights>`.
+    """
+    if not holds_training(Path(cfg.OUTPUT_DIR)):
+        return str(cfg.OUTPUT_DIR)
+    own = cfg.MASK_RCNN_EXT.DATA.VAL_JSON
+    data = Path(own).stem if own else "-".join(cfg.DATASETS.TEST)
+    name = re.sub(r"[^\w.-]+", "_", f"{data}-{Path(cfg.MODEL.WEIGHTS).stem}")
+    return os.path.join(cfg.OUTPUT_DIR, "evaluations", name[:200])
+
+
+@contextlib.contextmanager
+def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
+    """Make `OUTPUT_DIR` and start the log; at the end of the block, begin the run in it.
+
+    Beginning means to move the files of an earlier run to `earlier_runs/N`, unless it is resumed,
+    and to write `config.yaml` and `log.txt`. If the block raises a `UserError` or is interrupted,
+    nothing is left of it: the cleaned data, folders that this run made and that are empty. Files
+    that it did not write are never touched.
+
+    Args:
+        cfg: the config of the run; the block may change it.
+        resume: the run in the folder goes on.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    folder = Path(cfg.OUTPUT_DIR).absolute()
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    earlier, data = free_place(folder), folder / "data"
+    cleaned = [data / f"own_{split}.json" for split in ("train", "val")]
+    comm.synchronize()  # every process has looked before one of them makes the folder
+    main, new = comm.is_main_process(), []
+    try:
+        try:
+            require_writable(folder)
+        except UserError as error:
+            raise UserError(f"OUTPUT_DIR: {error}") from error
+        if main and not resume and data.is_dir():  # the new run may clean its data into `data`
+            move([data], earlier)
+        new = [path for path in cleaned if not path.exists()]
+        comm.synchronize()
+        start_log()
+        yield
+        comm.synchronize()  # in no process was there a mistake
+        if main:
+            _begin(cfg, folder, earlier, resume=resume)
+        comm.synchronize()
+        open_log_file(str(folder))
+    except (UserError, KeyboardInterrupt):
+        end_log()
+        if main:
+            for path in new:
+                path.unlink(missing_ok=True)
+            remove_empty([data])
+            if (earlier / "data").exists() and not data.exists():
+                (earlier / "data").rename(data)
+            remove_empty([earlier, earlier.parent])
+        remove_empty(missing)
+        raise
+    except Exception:  # a defect: the log may say more
+        open_log_file(str(folder))
+        raise
+
+
+def _begin(cfg: CfgNode, folder: Path, earlier: Path, *, resume: bool) -> None:
+    if resume:
+        _log_changes(cfg, folder / "config.yaml")
+    else:
+        cleaned = folder / "data"  # of this run
+        old = [path for path in find_run_files(folder) if path != cleaned]
+        move(old, earlier)
+        if earlier.exists():
+            logger.info(
+                "%s held an earlier run. Its files are now in %s/%s.", folder, EARLIER, earlier.name
+            )
+    with atomic_open(folder / "config.yaml", "w") as file:
+        file.write(cfg.dump())
+
+
+def _log_changes(cfg: CfgNode, config_file: Path) -> None:
+    """Log in one line which keys have other values than in the config that the run had so far."""
+    try:
+        before = dict(flat_config(load_config(str(config_file))))
+    except UserError:  # there is none, or it is of another version
+        return
+    after = load_config(None)
+    after.merge_from_other_cfg(CfgNode.load_cfg(cfg.dump()))  # values as a file holds them
+    changes = [
+        f"{key} {before[key]} -> {value}"
+        for key, value in flat_config(after)
+        if key != "OUTPUT_DIR" and before.get(key, value) != value
+    ]
+    if changes:
+        logger.info("Changed since the run was started: %s", ", ".join(changes))

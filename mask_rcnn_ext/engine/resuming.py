@@ -1,0 +1,81 @@
+"""How often a run saves a checkpoint, and what a resumed run takes from it or from its config."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver import LRMultiplier
+
+from ..config import get_cfg
+from ..errors import UserError
+
+__all__ = ["get_checkpoint_period", "kept_settings", "require_same_optimizer"]
+
+# What a config says about the optimizer, as the optimizer names it.
+_SETTINGS = ("initial_lr", "weight_decay", "momentum", "nesterov")
+_FEWEST = 100  # iterations between two checkpoints, by default
+
+
+def get_checkpoint_period(cfg: CfgNode) -> int:
+    """Return the number of iterations between two checkpoints.
+
+    It is `SOLVER.CHECKPOINT_PERIOD`. detectron2's default of 5000 is too long for short runs: it is
+    shortened to a tenth of the run, but not below 100.
+    """
+    period = int(cfg.SOLVER.CHECKPOINT_PERIOD)
+    if period != get_cfg().SOLVER.CHECKPOINT_PERIOD:
+        return period
+    return min(period, max(_FEWEST, cfg.SOLVER.MAX_ITER // 10))
+
+
+def require_same_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Check that an optimizer can take a saved state.
+
+    Args:
+        saved: the `state_dict` of the optimizer of the run that is resumed.
+        optimizer: the optimizer of the config.
+
+    Raises:
+        UserError: the saved state is of another optimizer, or of other parameters.
+    """
+    fix = "or start a new run from its weights: MODEL.WEIGHTS FILE, without --resume"
+    theirs, ours = saved["param_groups"], optimizer.param_groups
+    kinds = ["AdamW" if "betas" in groups[0] else "SGD" for groups in (theirs, ours)]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"--resume: the checkpoint was trained with {kinds[0]}, the config says {kinds[1]}, "
+            f"which cannot use its state. Set MASK_RCNN_EXT.OPTIMIZER {kinds[0]}, {fix}"
+        )
+    counts = [[len(group["params"]) for group in groups] for groups in (theirs, ours)]
+    if counts[0] != counts[1]:
+        raise UserError(
+            "--resume: the config trains other parameters than the checkpoint, or gives them other "
+            f"learning rates and weight decays (groups of {counts[0]} parameters there, of "
+            f"{counts[1]} here). Set MASK_RCNN_EXT.FREEZE and the keys of SOLVER as they were, "
+            f"{fix}"
+        )
+
+
+@contextlib.contextmanager
+def kept_settings(
+    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
+) -> Iterator[None]:
+    """Keep the learning rate, weight decay and momentum of the config while a state is loaded.
+
+    The learning rate of the next iteration is computed again, to the same bits if nothing changed.
+    """
+    base_lrs = list(scheduler.base_lrs)
+    settings = [
+        {key: group[key] for key in _SETTINGS if key in group} for group in optimizer.param_groups
+    ]
+    yield
+    for group, kept in zip(optimizer.param_groups, settings, strict=True):
+        # A scheduler that is not detectron2's may compute a rate from the last one.
+        group["lr"] *= kept["initial_lr"] / group["initial_lr"] if group["initial_lr"] else 1.0
+        group.update(kept)
+    scheduler.base_lrs = base_lrs
+    if isinstance(scheduler, LRMultiplier) and scheduler.last_epoch <= scheduler._max_iter:
+        for group, rate in zip(optimizer.param_groups, scheduler.get_lr(), strict=True):
+            group["lr"] = rate

@@ -1,0 +1,120 @@
+"""Ctrl-C and SIGTERM: a checkpoint, the command that goes on, and the weights of a whole run."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from small_runs import read_weights, same, write_data
+from support import REPO, SMALL, TINY_CONFIG, run_train_net
+
+from mask_rcnn_ext.engine import interruption, trainer
+
+KEYS = ["SOLVER.IMS_PER_BATCH", "2", "SOLVER.CHECKPOINT_PERIOD", "100"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> list[str]:
+    return write_data(tmp_path_factory.mktemp("data"), train=4, val=1)
+
+
+def make_command(data, folder, iterations: int, *flags: str) -> list[str]:
+    return [
+        "--config-file", TINY_CONFIG, *data, *flags, *SMALL, *KEYS, "OUTPUT_DIR", str(folder),
+        "SOLVER.MAX_ITER", str(iterations),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The final weights of a run of four iterations without an interruption."""
+    out = tmp_path_factory.mktemp("whole")
+    assert run_train_net(*make_command(data, out, 4)) == 0
+    return read_weights(out / "model_final.pth")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "moment"),
+    [(signal.SIGINT, 130, "step"), (signal.SIGTERM, 143, "evaluation")],
+)
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
+    data, whole, tmp_path, monkeypatch, capsys, number, code, moment
+):
+    command = make_command(data, tmp_path / "out", 4)
+    monkeypatch.setattr(sys, "argv", ["train_net.py", *command])
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        if moment == "step":
+            step = trainer.Trainer.run_step
+
+            def run_step(self):
+                if self.iter == 1:
+                    signal.raise_signal(number)
+                    signal.raise_signal(number)  # from the terminal, and from a parent process
+                step(self)
+
+            patch.setattr(trainer.Trainer, "run_step", run_step)
+        else:  # at the end, when all iterations are done
+            patch.setattr(trainer.Trainer, "test", lambda *_: signal.raise_signal(number))
+        assert run_train_net(*command) == code
+    assert signal.getsignal(number) is before
+    saved = tmp_path / "out" / ("model_0000001.pth" if moment == "step" else "model_final.pth")
+    *_, told = capsys.readouterr().err.splitlines()
+    going_on = shlex.join(["python", "train_net.py", "--resume", *command])
+    assert told == f"interrupted; {saved} is saved. To go on: {going_on}"
+    assert not (tmp_path / "out/results.json").exists()
+    assert run_train_net("--resume", *command) == 0
+    assert same(read_weights(tmp_path / "out/model_final.pth"), whole)
+    assert (tmp_path / "out/results.json").exists()
+
+
+def test_a_crash_in_the_last_iteration_leaves_no_results(data, tmp_path, monkeypatch):
+    step = trainer.Trainer.run_step
+
+    def run_step(self):
+        if self.iter == 1:
+            raise RuntimeError("a defect")
+        step(self)
+
+    monkeypatch.setattr(trainer.Trainer, "run_step", run_step)
+    with pytest.raises(RuntimeError, match="a defect"):
+        run_train_net(*make_command(data, tmp_path / "out", 2))
+    assert not (tmp_path / "out/results.json").exists()
+    assert not (tmp_path / "out/inference").exists()
+
+
+def test_a_second_signal_ends_the_process(monkeypatch):
+    monkeypatch.setattr(interruption, "_SAME", -1.0)
+    signals = interruption.StopSignals()
+    with signals.taken():
+        signal.raise_signal(signal.SIGINT)
+        assert signals.agree("cpu") == signal.SIGINT
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_two_processes_stop_together(data, tmp_path):
+    """SIGTERM to the first process only, as from a scheduler."""
+    options = ["--num-gpus", "2", "--dist-url", "auto"]
+    command = make_command(data, tmp_path / "out", 1000, *options)
+    log = tmp_path / "out/log.txt"
+    process = subprocess.Popen(
+        [sys.executable, str(REPO / "train_net.py"), *command], stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while not (log.exists() and "Starting training" in log.read_text()) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors[-4000:]
+    assert "Traceback" not in errors
+    assert errors.count("interrupted; ") == 1
+    name = (tmp_path / "out/last_checkpoint").read_text()
+    last = json.loads((tmp_path / "out/metrics.json").read_text().splitlines()[-1])["iteration"]
+    assert name == f"model_{last:07d}.pth"
+    assert "Exception during training" not in log.read_text()

@@ -1,0 +1,124 @@
+"""The folder of a run: after a mistake as it was, and one run's files at a time."""
+
+import json
+import shutil
+
+import pytest
+from small_runs import write_data
+from support import SMALL, TINY_CONFIG, run_train_net
+
+
+def run(flags, folder, *keys: str) -> int:
+    return run_train_net(
+        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(folder),
+        "SOLVER.IMS_PER_BATCH", "1", *keys,
+    )  # fmt: skip
+
+
+def tree(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> list[str]:
+    """Flags of own data whose files need cleaning, so that the run writes copies."""
+    root = tmp_path_factory.mktemp("data")
+    flags = write_data(root, train=2, val=1)
+    for path in (flags[1], flags[5]):
+        with open(path) as file:
+            coco = json.load(file)
+        coco["annotations"].append({**coco["annotations"][0], "id": 99, "bbox": [0, 0, 0, 0]})
+        with open(path, "w") as file:
+            json.dump(coco, file)
+    return flags
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """The folder of a run of two iterations."""
+    out = tmp_path_factory.mktemp("trained") / "out"
+    assert run(data, out, "SOLVER.MAX_ITER", "2") == 0
+    return out
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """A copy of the folder, with a file of somebody else."""
+    shutil.copytree(trained, tmp_path / "out")
+    (tmp_path / "out/notes.txt").write_text("mine")
+    return tmp_path / "out"
+
+
+def test_a_mistake_removes_no_run_beside_it(data, tmp_path, monkeypatch):
+    """The folder `sweep` is new to both runs; the second one fails after the first has begun."""
+    from mask_rcnn_ext.engine import run as module
+
+    def prepare_data(*args, **kwargs):
+        neighbour = tmp_path / "sweep/b/model_0000099.pth"  # another process is faster
+        neighbour.parent.mkdir(parents=True)
+        neighbour.write_text("hours of work")
+        prepare(*args, **kwargs)
+
+    prepare = module.prepare_data
+    monkeypatch.setattr(module, "prepare_data", prepare_data)
+    assert run(data, tmp_path / "sweep/a/deep", "MODEL.WEIGHTS", "typo.pth") == 2
+    assert set(tree(tmp_path / "sweep")) == {"b/model_0000099.pth"}
+    assert not (tmp_path / "sweep/a").exists()
+
+
+def test_a_mistake_leaves_a_used_folder_as_it_was(data, folder):
+    before = tree(folder)
+    assert "data/own_train.json" in before
+    assert run(data, folder, "MODEL.WEIGHTS", "typo.pth") == 2
+    assert run([*data, "--resume"], folder, "MASK_RCNN_EXT.OPTIMIZER", "SGD") == 2
+    assert run([*data, "--eval-only"], folder, "MODEL.WEIGHTS", "typo.pth") == 2
+    assert tree(folder) == before
+
+
+def test_a_mistake_leaves_a_foreign_file_in_a_new_folder(data, tmp_path):
+    (tmp_path / "out/data").mkdir(parents=True)
+    (tmp_path / "out/data/own_val.json").write_text("somebody else's")
+    (tmp_path / "out/data/notes.txt").write_text("mine")
+    before = tree(tmp_path)
+    assert run(data, tmp_path / "out", "MODEL.WEIGHTS", "typo.pth") == 2
+    assert tree(tmp_path) == before
+
+
+def test_a_new_run_moves_the_earlier_one_aside(data, folder, capsys):
+    before = tree(folder)
+    weights = str(folder / "model_final.pth")  # can be given, although it is moved
+    assert run(data, folder, "SOLVER.MAX_ITER", "1", "MODEL.WEIGHTS", weights) == 0
+    assert f"{folder} held an earlier run. Its files are now in earlier_runs/1" in (
+        capsys.readouterr().out
+    )
+    after = tree(folder)
+    moved = {f"earlier_runs/1/{name}": content for name, content in before.items()}
+    assert moved.pop("earlier_runs/1/notes.txt") == after.pop("notes.txt") == b"mine"
+    assert {k: v for k, v in after.items() if k.startswith("earlier_runs")} == moved
+    lines = (folder / "metrics.json").read_text().splitlines()
+    assert {json.loads(line)["iteration"] for line in lines} <= {0, 1}
+    assert "data/own_train.json" in after
+    assert "/2 eta" not in after["log.txt"].decode()
+
+
+def test_two_runs_in_one_process_log_each_line_once(data, tmp_path, capsys):
+    folders = [tmp_path / name for name in ("a", "b")]
+    for out in folders:
+        capsys.readouterr()
+        assert run(data, out, "SOLVER.MAX_ITER", "1") == 0
+        assert capsys.readouterr().out.count("Starting training from iteration") == 1
+    for out in folders:
+        assert (out / "log.txt").read_text().count("Starting training from iteration") == 1
+        assert str(folders[out == folders[0]]) not in (out / "log.txt").read_text()
+
+
+def test_the_screen_has_no_config_and_no_model_the_file_has_both(trained, data, tmp_path, capsys):
+    assert run(data, tmp_path / "out", "SOLVER.MAX_ITER", "1") == 0
+    captured = capsys.readouterr()
+    before = captured.out.partition("Starting training")[0]
+    assert len(before.splitlines()) < 60, before
+    assert "FutureWarning" not in captured.err
+    log = (tmp_path / "out/log.txt").read_text()
+    assert "GeneralizedRCNN(" in log
+    assert "CUDNN_BENCHMARK" in log
+    assert "GeneralizedRCNN(" not in captured.out

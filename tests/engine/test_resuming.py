@@ -1,0 +1,113 @@
+"""What a resumed run takes from its checkpoint and what from its config, and what is refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from small_runs import read_error, read_weights, same, write_data
+from support import SMALL, TINY_CONFIG, run_train_net
+
+from mask_rcnn_ext import get_cfg
+from mask_rcnn_ext.engine.metrics import drop_metrics
+from mask_rcnn_ext.engine.resuming import get_checkpoint_period
+
+KEYS = [
+    "SOLVER.IMS_PER_BATCH", "1", "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR",
+    "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "0", "SOLVER.CHECKPOINT_PERIOD", "2",
+    "MASK_RCNN_EXT.OPTIMIZER", "AdamW", "SOLVER.WEIGHT_DECAY", "0.05",
+]  # fmt: skip
+
+
+def run(flags, folder, *keys: str) -> int:
+    return run_train_net(
+        "--config-file", TINY_CONFIG, *flags, *SMALL, *KEYS, "OUTPUT_DIR", str(folder), *keys
+    )
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Four iterations: the flags of the data, and the folder, with a checkpoint after two."""
+    root = tmp_path_factory.mktemp("start")
+    flags = write_data(root, train=3)
+    assert run(flags, root / "out", "SOLVER.MAX_ITER", "4") == 0
+    return flags, root / "out"
+
+
+@pytest.fixture
+def half(start, tmp_path):
+    """A copy of the folder as if the run had been killed in its fourth iteration."""
+    shutil.copytree(start[1], tmp_path / "out")
+    (tmp_path / "out/last_checkpoint").write_text("model_0000001.pth")
+    (tmp_path / "out/model_final.pth").unlink()
+    return start[0], tmp_path / "out"
+
+
+def optimizer_of(path) -> dict:
+    return torch.load(path, weights_only=True)["trainer"]["_trainer"]["optimizer"]
+
+
+def test_the_config_decides_about_rates_and_decay(half, start, capsys):
+    flags, out = half
+    changes = ["SOLVER.BASE_LR", "0.00001", "SOLVER.WEIGHT_DECAY", "0.7", "SEED", "5"]
+    assert run([*flags, "--resume"], out, "SOLVER.MAX_ITER", "4", *changes) == 0
+    said = capsys.readouterr().out
+    assert (
+        "Changed since the run was started: SEED 1 -> 5, SOLVER.BASE_LR 0.002 -> 1e-05, "
+        "SOLVER.WEIGHT_DECAY 0.05 -> 0.7\n" in said
+    )
+    lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
+    assert [line["lr"] for line in lines if "lr" in line] == [pytest.approx(1e-5)]
+    groups = optimizer_of(out / "model_final.pth")["param_groups"]
+    assert {group["initial_lr"] for group in groups} == {1e-5}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.7}
+    state = torch.load(out / "model_final.pth", weights_only=True)["trainer"]
+    assert state["hooks"]["StepSeed"]["seed"] == 5
+    assert state["hooks"]["LRScheduler"]["base_lrs"] == [1e-5] * len(groups)
+    assert not same(*(read_weights(folder / "model_final.pth") for folder in (out, start[1])))
+
+
+def test_nothing_changed_gives_the_same_bits_and_no_iteration_twice(half, start, capsys):
+    flags, out = half
+    assert run([*flags, "--resume"], out, "SOLVER.MAX_ITER", "4") == 0
+    assert "Changed since" not in capsys.readouterr().out
+    assert same(*(read_weights(folder / "model_final.pth") for folder in (out, start[1])))
+    ours, theirs = (optimizer_of(f / "model_final.pth")["param_groups"] for f in (out, start[1]))
+    assert ours == theirs
+    lines = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
+    assert len({line["iteration"] for line in lines}) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (["MASK_RCNN_EXT.OPTIMIZER", "SGD"], "trained with AdamW, the config says SGD"),
+        (["MASK_RCNN_EXT.FREEZE", "['backbone']"], "trains other parameters"),
+        (["MODEL.ROI_BOX_HEAD.FC_DIM", "16"], "does not fit the model"),
+    ],
+)
+def test_what_may_not_change_is_refused_in_a_sentence(half, capsys, keys, told):
+    flags, out = half
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert run([*flags, "--resume"], out, "SOLVER.MAX_ITER", "4", *keys) == 2
+    assert told in read_error(capsys)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_metrics_of_iterations_that_are_done_again_are_dropped(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text('{"iteration": 9}\n{"iteration": 19}\n{"iteration": 2')
+    drop_metrics(str(path), 19)
+    assert path.read_text() == '{"iteration": 9}\n'
+    drop_metrics(str(path), 0)
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "iterations", "period"),
+    [(5000, 90000, 5000), (5000, 10000, 1000), (5000, 300, 100), (700, 800, 700), (7, 800, 7)],
+)
+def test_short_runs_save_more_often_than_detectron2(given, iterations, period):
+    cfg = get_cfg()
+    cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.MAX_ITER = given, iterations
+    assert get_checkpoint_period(cfg) == period
