@@ -5,6 +5,7 @@ model as it was. Reading a yaml never runs code from it, and an unknown key is a
 the nearest known one.
 """
 
+import ast
 import functools
 import hashlib
 import json
@@ -62,6 +63,9 @@ class ExtCfgNode(CfgNode):
     def merge_from_list(self, cfg_list: Sequence[str]) -> None:
         """Merge `[KEY, VALUE, KEY, VALUE, ...]` as given on a command line.
 
+        The value of a key that holds text is taken as text, also if it looks like a number, such as
+        `OUTPUT_DIR 2024` or `DATASETS.TRAIN "(2024,)"`.
+
         Raises:
             UserError: an odd number of words, an unknown key, or a value of the wrong type.
         """
@@ -72,9 +76,44 @@ class ExtCfgNode(CfgNode):
             )
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
             try:
-                super().merge_from_list([key, value])
+                super().merge_from_list([key, _keep_text(self, key, value)])
             except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
                 raise _explain(self, error, "command line", key) from error
+
+
+# Lists of text whose defaults are empty, so that nothing else tells what they hold.
+_TEXTS = ("TRAIN", "TEST", "PROPOSAL_FILES_TRAIN", "PROPOSAL_FILES_TEST")
+_TEXT_LISTS = {f"DATASETS.{key}" for key in _TEXTS} | {
+    f"MASK_RCNN_EXT.{key}" for key in ("CLASS_NAMES", "EVALUATORS", "FREEZE")
+}
+
+
+def _keep_text(cfg: CfgNode, key: str, value: Any) -> Any:
+    """Return a value of a command line so that yacs, which parses it, leaves text as it is."""
+    default = functools.reduce(
+        lambda node, name: node.get(name) if isinstance(node, CfgNode) else None,
+        key.split("."),
+        cfg,
+    )
+    if not isinstance(value, str):
+        return value
+    try:
+        tree = ast.parse(value, mode="eval").body
+    except (SyntaxError, ValueError):
+        return value  # yacs takes it as text too
+    if isinstance(default, str):
+        quoted = isinstance(tree, ast.Constant) and isinstance(tree.value, str)
+        return value if quoted else repr(value)
+    if not (isinstance(default, list | tuple) and isinstance(tree, ast.Tuple | ast.List)):
+        return value
+    if key in _TEXT_LISTS or (default and all(isinstance(item, str) for item in default)):
+        return [
+            item.value
+            if isinstance(item, ast.Constant) and isinstance(item.value, str)
+            else ast.get_source_segment(value, item)
+            for item in tree.elts
+        ]
+    return value
 
 
 def flat_config(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,6 +145,8 @@ def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None
     hint = ""
     if "(<class 'float'> vs. <class 'int'>)" in message:
         hint = ". Write whole numbers with a point there, such as 2.0"
+    elif "(<class 'str'> vs. " in message:
+        hint = ". Put text that looks like a number into quotes"
     return UserError(f"{source}: {f'{key}: ' if key else ''}{message}{hint}")
 
 

@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 from support import REPO
 
 from mask_rcnn_ext import UserError, add_mask_rcnn_ext_config, get_cfg, load_config
+from mask_rcnn_ext.config import flat_config
 
 CONFIGS = sorted((REPO / "configs").rglob("*.yaml"))
 
@@ -146,6 +147,41 @@ def test_keys_of_a_project_are_declared_before_the_file_is_read(tmp_path):
     assert cfg.MODEL.ROI_MASK_HEAD.ROUGHNESS == 0.125
     with pytest.raises(UserError, match="ROUGHNESS"):
         load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "expected"),
+    [
+        ("OUTPUT_DIR", "2024", "2024"),
+        ("OUTPUT_DIR", "007", "007"),
+        ("OUTPUT_DIR", "1e3", "1e3"),
+        ("OUTPUT_DIR", "None", "None"),
+        ("OUTPUT_DIR", "(a)", "(a)"),
+        ("OUTPUT_DIR", "out/2024-11", "out/2024-11"),
+        ("OUTPUT_DIR", "'quoted'", "quoted"),
+        ("MODEL.WEIGHTS", "", ""),
+        ("MODEL.WEIGHTS", "''", ""),
+        ("DATASETS.TRAIN", "(2024,)", ("2024",)),
+        ("DATASETS.TEST", "('a', 1e3)", ("a", "1e3")),
+        ("DATASETS.TEST", "()", ()),
+        ("MASK_RCNN_EXT.CLASS_NAMES", "[1, 'two', 3.50]", ["1", "two", "3.50"]),
+        ("MODEL.RPN.IN_FEATURES", "['p2', 3]", ["p2", "3"]),
+        ("SOLVER.STEPS", "(8000,)", (8000,)),
+        ("MODEL.DEVICE", "cpu", "cpu"),
+        ("SOLVER.MAX_ITER", "7", 7),
+    ],
+)
+def test_text_stays_text_and_numbers_numbers(key, given, expected):
+    values = dict(flat_config(load_config(None, [key, given])))
+    assert values[key] == expected
+
+
+def test_a_number_in_a_file_where_text_belongs_says_how_to_write_it(tmp_path):
+    (tmp_path / "a.yaml").write_text("OUTPUT_DIR: 2024\n")
+    with pytest.raises(
+        UserError, match=r"OUTPUT_DIR.*Put text that looks like a number into quotes"
+    ):
+        load_config(str(tmp_path / "a.yaml"))
 
 
 def test_a_whole_number_for_a_float_says_how_to_write_it():
