@@ -15,7 +15,8 @@ import torchvision
 from detectron2 import __version__ as detectron2_version
 from detectron2.config import CfgNode
 
-from ..files import atomic_open
+from ..data.checksums import get_data_checksums
+from ..files import atomic_open, file_sha256
 
 __all__ = ["write_results"]
 
@@ -28,11 +29,13 @@ def write_results(
     eval_seconds: float,
     seed: int,
     peak_mb: float = 0.0,
+    weights: str = "",
 ) -> str:
     """Write `OUTPUT_DIR/results.json` atomically and return its path.
 
-    The file is `{"task": {"metric": number}, ..., "run": {...}}`, AP in 0-100; a metric that cannot
-    be computed is null. With several test sets, the names of the data sets are one more level.
+    The file is `{"task": {"metric": number}, ..., "run": {...}}`, AP in 0-100. "run" has the
+    SHA-256 of the annotations, by data set, and in an evaluation of the weights. A metric that
+    cannot be computed is null. With several test sets, the names of the data sets are one more level.
 
     Args:
         cfg: the config of the run.
@@ -41,6 +44,7 @@ def write_results(
         eval_seconds: wall-clock time of all evaluations of the run.
         seed: the seed of the run; negative if it had none.
         peak_mb: peak memory of earlier parts of the run, in MB.
+        weights: the file of the weights, if they are not this run's own.
     """
     run = {
         "train_seconds": None if train_seconds is None else round(train_seconds, 1),
@@ -48,6 +52,8 @@ def write_results(
         "peak_memory_mb": round(max(peak_mb, _peak_memory_mb(cfg.MODEL.DEVICE)), 1),
         "device": _device_name(cfg.MODEL.DEVICE),
         "seed": seed,
+        "data_sha256": get_data_checksums(cfg),
+        **({"weights_sha256": file_sha256(weights)} if weights else {}),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

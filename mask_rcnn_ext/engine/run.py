@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 
-from ..checkpoint.checkpointer import Checkpointer
+from ..checkpoint.checkpointer import Checkpointer, fetch_weights
 from ..config import ExtCfgNode, load_config
 from ..data.catalog import require_datasets
 from ..data.own_data import register_own_data
@@ -75,6 +75,7 @@ def run_job(
             train_seconds=None,
             eval_seconds=time.perf_counter() - start,
             seed=cfg.SEED,
+            weights=fetch_weights(cfg.MODEL.WEIGHTS, ""),
         )
         logger.info("The results are in %s.", path)
         verify_results(cfg, results)  # against TEST.EXPECTED_RESULTS, as after training

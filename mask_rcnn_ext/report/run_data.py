@@ -10,8 +10,9 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
 
 from ..config import flat_config, load_config
+from ..data.checksums import find_annotation_files
 from ..errors import UserError
-from ..files import read_json
+from ..files import file_sha256, read_json
 
 __all__ = [
     "TASK_TITLES",
@@ -53,7 +54,8 @@ def read_run(folder: str | Path) -> RunFolder:
     """Read a run's folder. Parts that are not there are named in `RunFolder.missing`.
 
     Raises:
-        UserError: there is no such folder, no `config.yaml` in it, or a file that cannot be read.
+        UserError: there is no such folder, no `config.yaml` in it, or a file that cannot be read;
+            or the annotations have changed since the run was evaluated.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -69,11 +71,24 @@ def read_run(folder: str | Path) -> RunFolder:
     try:
         history = _read_history(folder / "metrics.json", missing)
         results, info = _read_results(folder / "results.json", list(config.DATASETS.TEST), missing)
+        _require_same_data(folder, config, info)
         return RunFolder(
             folder, config, config_file.read_text("utf-8"), history, results, info, missing
         )
     except OSError as error:
         raise UserError(f"the run cannot be read: {error}") from error
+
+
+def _require_same_data(folder: Path, config: CfgNode, info: dict[str, Any]) -> None:
+    """Raise if the run was evaluated on other annotations than its config names now."""
+    recorded = info.get("data_sha256") or {}
+    for name, path in find_annotation_files(config).items():
+        if name in recorded and file_sha256(path) != recorded[name]:
+            raise UserError(
+                f"{folder} was evaluated on another version of {path}, so its results and "
+                "predictions do not belong to that file. Put the file back as it was, or evaluate "
+                f"again: train_net.py --eval-only --resume --config-file {folder}/config.yaml"
+            )
 
 
 def _read_history(path: Path, missing: list[str]) -> dict[str, tuple[list[int], list[float]]]:

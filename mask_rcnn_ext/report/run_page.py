@@ -273,7 +273,8 @@ def _facts(run: RunFolder, info: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     memory = _number(info.pop("peak_memory_mb", None))
     facts.append(("Peak memory", NO_NUMBER if memory is None else f"{memory:,.0f} MB"))
-    info.pop("command", None)
+    for shown_elsewhere in ("command", "data_sha256"):
+        info.pop(shown_elsewhere, None)
     return facts + [(str(key).replace("_", " "), str(value)) for key, value in info.items()]
 
 
@@ -284,4 +285,5 @@ def _command(run: RunFolder) -> str:
     again = shlex.quote(f"{run.folder}_again")
     seed = run.info.get("seed")
     suffix = f" SEED {seed}" if isinstance(seed, int) and seed >= 0 else ""
-    return f"python train_net.py --config-file {config} OUTPUT_DIR {again}{suffix}"
+    only = " --eval-only" if "weights_sha256" in run.info else ""
+    return f"python train_net.py --config-file {config}{only} OUTPUT_DIR {again}{suffix}"

@@ -1,0 +1,24 @@
+"""Checksums of the annotations that a run is evaluated on: are they still the same later?"""
+
+import os
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from ..files import file_sha256
+
+__all__ = ["find_annotation_files", "get_data_checksums"]
+
+
+def find_annotation_files(cfg: CfgNode) -> dict[str, str]:
+    """Return the annotation file of each test set that has one, by the name of the data set."""
+    own = cfg.MASK_RCNN_EXT.DATA.VAL_JSON
+    files = {
+        name: own or MetadataCatalog.get(name).get("json_file", "") for name in cfg.DATASETS.TEST
+    }
+    return {name: path for name, path in files.items() if path and os.path.isfile(path)}
+
+
+def get_data_checksums(cfg: CfgNode) -> dict[str, str]:
+    """Return the SHA-256 of each file of `find_annotation_files`."""
+    return {name: file_sha256(path) for name, path in find_annotation_files(cfg).items()}

@@ -1,0 +1,111 @@
+"""An evaluation changes nothing in the run whose weights it takes, and says what it is made of."""
+
+import importlib.util
+import json
+import shutil
+
+import pytest
+from small_runs import read_error, write_data
+from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
+
+from mask_rcnn_ext.files import file_sha256
+from mask_rcnn_ext.report.run_data import read_predictions, read_run
+
+SPEC = importlib.util.spec_from_file_location("make_report", REPO / "tools/make_report.py")
+report = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(report)
+
+
+def tree(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a short run, and the flags of another val set with the same image ids."""
+    root = tmp_path_factory.mktemp("trained")
+    flags = write_data(root, train=2, val=2)
+    assert run_train_net(
+        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(root / "out"),
+        "SOLVER.IMS_PER_BATCH", "1", "SOLVER.MAX_ITER", "2", "MODEL.DEVICE", "cpu",
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0",
+    ) == 0  # fmt: skip
+    path, images = write_coco(root / "other", images=2, seed=7)
+    path = path.rename(path.with_name("other val.json"))
+    return root / "out", ["--val-json", str(path), "--val-images", str(images)]
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "out")
+    return tmp_path / "out"
+
+
+def evaluate(folder, *arguments: str) -> int:
+    return run_train_net(
+        "--config-file", str(folder / "config.yaml"), "--eval-only", *arguments,
+        "MODEL.WEIGHTS", str(folder / "model_final.pth"), "OUTPUT_DIR", str(folder),
+    )  # fmt: skip
+
+
+def test_another_data_set_gets_a_folder_of_its_own(trained, folder):
+    before, (_, other) = tree(folder), trained
+    own = folder / "evaluations/annotations-model_final"
+    theirs = folder / "evaluations/other_val-model_final"
+    assert evaluate(folder, *other) == 0
+    assert evaluate(folder) == 0
+    assert {k: v for k, v in tree(folder).items() if not k.startswith("evaluations")} == before
+    run = read_run(folder)
+    assert read_run(own).results == run.results
+    assert read_predictions(read_run(own), "own_val") == read_predictions(run, "own_val")
+    assert read_predictions(read_run(theirs), "own_val") != read_predictions(run, "own_val")
+    assert other[1] == read_run(theirs).config.MASK_RCNN_EXT.DATA.VAL_JSON
+    facts = [read_run(evaluation).info for evaluation in (own, theirs)]
+    weights = file_sha256(str(folder / "model_final.pth"))
+    assert [info["weights_sha256"] for info in facts] == [weights] * 2
+    assert facts[1]["data_sha256"] == {"own_val": file_sha256(other[1])}
+    assert [info["train_seconds"] for info in facts] == [None, None]
+    assert run.info["train_seconds"] > 0
+    assert report.main([str(theirs), "--score-threshold", "0"]) == 0
+    page = (theirs / "report.html").read_text()
+    assert f"--config-file &#39;{theirs}" in page or f"--config-file {theirs}" in page
+    assert "--eval-only" in page
+    assert (theirs / "predictions.png").exists()
+
+
+def test_resume_takes_the_last_checkpoint(folder):
+    (folder / "model_final.pth").rename(folder / "model_0000001.pth")
+    (folder / "last_checkpoint").write_text("model_0000001.pth")
+    assert evaluate(folder, "--resume") == 0
+    run = read_run(folder / "evaluations/annotations-model_0000001")
+    assert str(folder / "model_0000001.pth") == run.config.MODEL.WEIGHTS
+    (folder / "model_0000001.pth").unlink()
+    assert evaluate(folder, "--resume") == 2
+
+
+def test_a_folder_without_a_training_holds_the_last_evaluation(trained, tmp_path):
+    out, other = trained
+    for flags in ([], other):
+        assert run_train_net(
+            "--config-file", str(out / "config.yaml"), "--eval-only", *flags,
+            "MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(tmp_path),
+        ) == 0  # fmt: skip
+    first, second = (read_run(folder) for folder in (tmp_path / "earlier_runs/1", tmp_path))
+    assert first.results == read_run(out).results
+    assert second.info["data_sha256"] != first.info["data_sha256"]
+
+
+def test_the_report_refuses_annotations_that_have_changed(folder, capsys, tmp_path):
+    run = read_run(folder)
+    path = tmp_path / "val.json"
+    shutil.copy(run.config.MASK_RCNN_EXT.DATA.VAL_JSON, path)
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(
+        text.replace(run.config.MASK_RCNN_EXT.DATA.VAL_JSON, str(path))
+    )
+    assert report.main([str(folder)]) == 0
+    coco = json.loads(path.read_text())
+    coco["annotations"].pop()
+    path.write_text(json.dumps(coco))
+    assert report.main([str(folder)]) == 2
+    assert f"was evaluated on another version of {path}" in read_error(capsys)
