@@ -35,7 +35,7 @@ def write_results(
 
     The file is `{"task": {"metric": number}, ..., "run": {...}}`, AP in 0-100. "run" has the
     SHA-256 of the annotations, by data set, and in an evaluation of the weights. A metric that
-    cannot be computed is null. With several test sets, the names of the data sets are one more level.
+    cannot be computed is null. With several test sets, their names are one more level.
 
     Args:
         cfg: the config of the run.

@@ -18,7 +18,7 @@ from detectron2.data.samplers import (
     RepeatFactorTrainingSampler,
     TrainingSampler,
 )
-from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator
@@ -34,7 +34,7 @@ from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
 from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
-from ..modeling.precision import get_amp_dtype, inference_autocast, prepare_model
+from ..modeling.precision import inference_autocast, prepare_model
 from ..modeling.test_time_augmentation import add_tta_results, make_tta_config, require_tta
 from ..proposals.file import (
     explain_proposal_errors,
@@ -43,6 +43,7 @@ from ..proposals.file import (
 )
 from .hooks import Evaluation, RunRecord, StepSeed
 from .interruption import Interrupted, StopHook, StopSignals
+from .loop import build_loop
 from .metrics import MetricsWriter, drop_metrics
 from .optimizer import build_optimizer
 from .progress import ProgressWriter
@@ -229,10 +230,7 @@ class Trainer(DefaultTrainer):
         Raises:
             UserError: the state is of another optimizer, or of other parameters.
         """
-        state = state_dict["_trainer"]
-        require_same_optimizer(state["optimizer"], self.optimizer)
-        if isinstance(self._trainer, AMPTrainer):  # the run may have had no loss scaling so far
-            state.setdefault("grad_scaler", self._trainer.grad_scaler.state_dict())
+        require_same_optimizer(state_dict["_trainer"]["optimizer"], self.optimizer)
         with kept_settings(self.optimizer, self.scheduler):
             super().load_state_dict(state_dict)
         if self.cfg.SEED >= 0:
@@ -348,54 +346,3 @@ class Trainer(DefaultTrainer):
         folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
         return cls.test(make_tta_config(cfg), build_tta_model(cfg, model), evaluators)
-
-
-class AutocastTrainer(SimpleTrainer):
-    """`SimpleTrainer` with autocast and without loss scaling, for bfloat16 on CPU and GPU."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Any,
-        optimizer: torch.optim.Optimizer,
-        *,
-        device_type: str,
-        dtype: torch.dtype,
-    ) -> None:
-        """Build the loop; `device_type` is "cpu" or "cuda", `dtype` is the dtype of autocast."""
-        super().__init__(model, data_loader, optimizer)
-        self.device_type, self.dtype = device_type, dtype
-
-    def run_step(self) -> None:
-        """See :meth:`SimpleTrainer.run_step`."""
-        assert self.model.training, "model was changed to eval mode"
-        start = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-        with torch.autocast(self.device_type, dtype=self.dtype):
-            loss_dict = self.model(data)
-        self.optimizer.zero_grad()
-        sum(loss_dict.values()).backward()
-        self.after_backward()
-        self._write_metrics(loss_dict, data_time)
-        self.optimizer.step()
-
-
-def build_loop(
-    cfg: CfgNode, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
-) -> SimpleTrainer:
-    """Return detectron2's loop for float32 or float16, or `AutocastTrainer` for bfloat16.
-
-    Args:
-        cfg: the config, see `get_amp_dtype`.
-        model: the model to train, perhaps wrapped for distributed training.
-        loader: an endless iterable of batches.
-        optimizer: the optimizer of the parameters of the model.
-    """
-    dtype = get_amp_dtype(cfg)
-    if dtype is None:
-        return SimpleTrainer(model, loader, optimizer)
-    if dtype is torch.float16:
-        return AMPTrainer(model, loader, optimizer, precision=dtype)
-    device_type = torch.device(cfg.MODEL.DEVICE).type
-    return AutocastTrainer(model, loader, optimizer, device_type=device_type, dtype=dtype)

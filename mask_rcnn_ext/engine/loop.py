@@ -1,0 +1,97 @@
+"""The step of training: detectron2's in float32, and one in mixed precision for CPU and GPU."""
+
+import time
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import SimpleTrainer
+from torch import nn
+
+from ..modeling.precision import get_amp_dtype
+
+__all__ = ["AutocastTrainer", "build_loop"]
+
+
+class AutocastTrainer(SimpleTrainer):
+    """`SimpleTrainer` with autocast, on CPU and GPU; float16 also scales the loss.
+
+    detectron2's `AMPTrainer` needs CUDA, and calls what PyTorch has deprecated. A checkpoint of one
+    can be read by the other.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device_type: str,
+        dtype: torch.dtype,
+    ) -> None:
+        """Build the loop; `device_type` is "cpu" or "cuda", `dtype` is the dtype of autocast."""
+        super().__init__(model, data_loader, optimizer)
+        self.device_type, self.dtype = device_type, dtype
+        self.grad_scaler = make_grad_scaler(device_type) if dtype is torch.float16 else None
+
+    def run_step(self) -> None:
+        """See :meth:`SimpleTrainer.run_step`."""
+        assert self.model.training, "model was changed to eval mode"
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        with torch.autocast(self.device_type, dtype=self.dtype):
+            loss_dict = self.model(data)
+        losses = sum(loss_dict.values())
+        self.optimizer.zero_grad()
+        if self.grad_scaler is None:
+            losses.backward()
+        else:
+            self.grad_scaler.scale(losses).backward()
+        self.after_backward()
+        self._write_metrics(loss_dict, data_time)
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of `SimpleTrainer`, and with loss scaling the one of the scaler."""
+        state: dict[str, Any] = super().state_dict()
+        return state if self.grad_scaler is None else {**state, **self._scaler_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a state; a run that had no loss scaling so far begins with a new scaler."""
+        super().load_state_dict(state_dict)
+        if self.grad_scaler is not None:
+            state = {**self._scaler_state(), **state_dict}
+            self.grad_scaler.load_state_dict(state["grad_scaler"])
+
+    def _scaler_state(self) -> dict[str, Any]:
+        return {"grad_scaler": self.grad_scaler.state_dict()}  # type: ignore[union-attr]
+
+
+def make_grad_scaler(device_type: str) -> torch.amp.GradScaler:
+    """Return a scaler of losses; PyTorch below 2.3 has one for CUDA only."""
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device_type)
+    return torch.cuda.amp.GradScaler()  # type: ignore[no-any-return]
+
+
+def build_loop(
+    cfg: CfgNode, model: nn.Module, loader: Any, optimizer: torch.optim.Optimizer
+) -> SimpleTrainer:
+    """Return detectron2's loop for float32, or `AutocastTrainer`.
+
+    Args:
+        cfg: the config, see `get_amp_dtype`.
+        model: the model to train, perhaps wrapped for distributed training.
+        loader: an endless iterable of batches.
+        optimizer: the optimizer of the parameters of the model.
+    """
+    dtype = get_amp_dtype(cfg)
+    if dtype is None:
+        return SimpleTrainer(model, loader, optimizer)
+    device_type = torch.device(cfg.MODEL.DEVICE).type
+    return AutocastTrainer(model, loader, optimizer, device_type=device_type, dtype=dtype)
