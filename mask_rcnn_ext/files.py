@@ -20,9 +20,24 @@ __all__ = [
     "make_jsonable",
     "read_json",
     "read_json_or_none",
+    "recorded_writes",
     "require_writable",
     "write_json",
 ]
+
+
+_records: list[list[Path]] = []  # of `recorded_writes`
+
+
+@contextlib.contextmanager
+def recorded_writes() -> Iterator[list[Path]]:
+    """Yield a list to which `atomic_open` adds each file that was not there before the block."""
+    record: list[Path] = []
+    _records.append(record)
+    try:
+        yield record
+    finally:
+        _records.remove(record)
 
 
 @contextlib.contextmanager
@@ -58,6 +73,9 @@ def atomic_open(
             file.flush()
             if durable:
                 os.fsync(file.fileno())
+        if not path.exists():
+            for record in _records:
+                record.append(path)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         # When a write fails, torch.save raises a RuntimeError whose context is the system's error.

@@ -26,21 +26,29 @@ _FILES = re.compile(
     rf"config\.yaml|log\.txt(\.rank\d+)?|metrics\.json|results\.json|last_checkpoint|{_CHECKPOINT}|"
     r"events\.out\.tfevents\..*|report\.html|predictions\.png|report_made_from\.json"
 )
-_FOLDERS = ("data", "inference", "inference_TTA", "evaluations")
+_FOLDERS = ("inference", "inference_TTA", "evaluations")
+_CLEANED = re.compile(r"own_(train|val)\.json")
 _FILES_IN_FOLDERS = re.compile(
-    r"own_(train|val)\.json|coco_instances_results\.json|instances_predictions\.pth"
+    rf"{_CLEANED.pattern}|coco_instances_results\.json|instances_predictions\.pth"
 )
 
 
 def find_run_files(folder: Path) -> list[Path]:
-    """Return the files and folders in `folder` that a run has left there, by name."""
+    """Return the files and folders in `folder` that a run has left there, by name.
+
+    A folder `data` counts if it holds nothing but cleaned copies: it may be a user's data set.
+    """
     if not folder.is_dir():
         return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if (path.name in _FOLDERS if path.is_dir() else _FILES.fullmatch(path.name))
-    )
+    return sorted(path for path in folder.iterdir() if _is_of_run(path))
+
+
+def _is_of_run(path: Path) -> bool:
+    if not path.is_dir():
+        return bool(_FILES.fullmatch(path.name))
+    if path.name == "data":
+        return all(_CLEANED.fullmatch(file.name) for file in path.iterdir())
+    return path.name in _FOLDERS
 
 
 def holds_training(folder: Path) -> bool:

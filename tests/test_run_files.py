@@ -29,7 +29,7 @@ def tree(folder) -> set[str]:
 
 
 def test_an_earlier_run_is_moved_as_a_whole_and_no_other_file(tmp_path):
-    foreign = ("notes.txt", "model_best.pth", "other/results.json")
+    foreign = ("notes.txt", "model_best.pth", "other/results.json", "images/inference/a.png")
     for number in ("1", "2"):
         write(tmp_path, [*RUN, *foreign, "made_from.json"])
         assert set_aside(tmp_path, ["made_from.json"]) == tmp_path / "earlier_runs" / number
@@ -62,6 +62,13 @@ def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
     (folder / "notes.txt").unlink()
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == ""
     assert not folder.exists()
+
+
+def test_a_users_folder_named_data_is_no_runs(tmp_path):
+    write(tmp_path, ["config.yaml", "data/own_val.json", "data/train.json"])
+    assert [path.name for path in find_run_files(tmp_path)] == ["config.yaml"]
+    (tmp_path / "data/train.json").unlink()
+    assert [path.name for path in find_run_files(tmp_path)] == ["config.yaml", "data"]
 
 
 @pytest.mark.parametrize(

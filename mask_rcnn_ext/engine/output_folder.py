@@ -12,7 +12,7 @@ from detectron2.utils import comm
 
 from ..config import flat_config, load_config
 from ..errors import UserError
-from ..files import atomic_open, require_writable
+from ..files import atomic_open, recorded_writes, require_writable
 from ..run_files import EARLIER, find_run_files, free_place, holds_training, move, remove_empty
 from .log import end_log, open_log_file, start_log
 
@@ -44,8 +44,8 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
 
     Beginning means to move the files of an earlier run to `earlier_runs/N`, unless it is resumed,
     and to write `config.yaml` and `log.txt`. If the block raises a `UserError` or is interrupted,
-    nothing is left of it: the cleaned data, folders that this run made and that are empty. Files
-    that it did not write are never touched.
+    nothing is left of it: the files that `atomic_open` has made, and empty folders. A file that
+    this run did not write is never touched.
 
     Args:
         cfg: the config of the run; the block may change it.
@@ -57,20 +57,20 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
     folder = Path(cfg.OUTPUT_DIR).absolute()
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     earlier, data = free_place(folder), folder / "data"
-    cleaned = [data / f"own_{split}.json" for split in ("train", "val")]
     comm.synchronize()  # every process has looked before one of them makes the folder
-    main, new = comm.is_main_process(), []
+    main, written = comm.is_main_process(), []
     try:
         try:
             require_writable(folder)
         except UserError as error:
             raise UserError(f"OUTPUT_DIR: {error}") from error
-        if main and not resume and data.is_dir():  # the new run may clean its data into `data`
+        # The new run may clean its data into the folder `data`.
+        if main and not resume and data in find_run_files(folder):
             move([data], earlier)
-        new = [path for path in cleaned if not path.exists()]
         comm.synchronize()
         start_log()
-        yield
+        with recorded_writes() as written:
+            yield
         comm.synchronize()  # in no process was there a mistake
         if main:
             _begin(cfg, folder, earlier, resume=resume)
@@ -78,10 +78,10 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
         open_log_file(str(folder))
     except (UserError, KeyboardInterrupt):
         end_log()
+        for path in written:
+            path.unlink(missing_ok=True)
+            remove_empty([path.parent])
         if main:
-            for path in new:
-                path.unlink(missing_ok=True)
-            remove_empty([data])
             if (earlier / "data").exists() and not data.exists():
                 (earlier / "data").rename(data)
             remove_empty([earlier, earlier.parent])

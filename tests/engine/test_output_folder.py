@@ -77,7 +77,6 @@ def test_a_mistake_leaves_a_used_folder_as_it_was(data, folder):
 
 def test_a_mistake_leaves_a_foreign_file_in_a_new_folder(data, tmp_path):
     (tmp_path / "out/data").mkdir(parents=True)
-    (tmp_path / "out/data/own_val.json").write_text("somebody else's")
     (tmp_path / "out/data/notes.txt").write_text("mine")
     before = tree(tmp_path)
     assert run(data, tmp_path / "out", "MODEL.WEIGHTS", "typo.pth") == 2
