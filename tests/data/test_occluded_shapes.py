@@ -137,8 +137,11 @@ def test_a_drawing_cut_short_leaves_nothing_that_is_trusted(tmp_path, few, monke
     assert os.listdir(tmp_path) == []
     draw_split("val", tmp_path / "val")
     (tmp_path / "val" / "annotations.json").write_text("{}")  # another version, or damaged
+    (tmp_path / "val" / "notes.txt").write_text("of a user")
     draw_split("val", tmp_path / "val")
     assert len(json.loads((tmp_path / "val" / "annotations.json").read_text())["images"]) == 3
+    (replaced,) = tmp_path.glob("val.replaced-*")
+    assert (replaced / "notes.txt").read_text() == "of a user"
 
 
 def test_a_folder_that_cannot_be_written_is_one_error(tmp_path):

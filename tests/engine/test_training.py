@@ -139,24 +139,6 @@ def test_eval_only_repeats_the_runs_result(run, tmp_path):
     assert results["segm"] == json.loads((root / "out/results.json").read_text())["segm"]
 
 
-def test_eval_only_in_the_runs_own_folder_keeps_its_config_and_training_time(run, tmp_path):
-    root, _ = run
-    copy = tmp_path / "copy"
-    shutil.copytree(root / "out", copy)
-    before = (copy / "config.yaml").read_text()
-    code = run_train_net(
-        "--config-file", str(copy / "config.yaml"), "--eval-only",
-        "MODEL.WEIGHTS", str(copy / "model_final.pth"), "OUTPUT_DIR", str(copy),
-    )  # fmt: skip
-    assert code == 0
-    assert (copy / "config.yaml").read_text() == before
-    seconds = [
-        json.loads((folder / "results.json").read_text())["run"]["train_seconds"]
-        for folder in (root / "out", copy)
-    ]
-    assert seconds[0] == seconds[1]
-
-
 def test_resume_is_exact_with_workers_and_flips(coco_pair, tmp_path):
     """Another loader: two workers, and a seed that the run drew for itself."""
     options = ["DATALOADER.NUM_WORKERS", "2", "SEED", "-1", "SOLVER.CHECKPOINT_PERIOD", "3"]
@@ -242,7 +224,7 @@ def test_two_processes_on_cpu(coco_pair, tmp_path):
 @pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
 def test_a_mistake_in_two_processes_is_one_message(coco_pair, tmp_path, capfd, launcher):
     arguments = ["--config-file", TINY_CONFIG, *coco_pair]
-    keys = [*SMALL, "OUTPUT_DIR", str(tmp_path / "out"), "SOLVER.IMS_PER_BATCH", "3"]
+    keys = [*SMALL, "OUTPUT_DIR", str(tmp_path / "sweep/a"), "SOLVER.IMS_PER_BATCH", "3"]
     if launcher == "spawn":
         two = ["--num-gpus", "2", "--dist-url", "auto"]
         assert run_train_net(*arguments, *two, *keys) == 2
@@ -254,7 +236,7 @@ def test_a_mistake_in_two_processes_is_one_message(coco_pair, tmp_path, capfd, l
         assert process.returncode == 1  # torchrun's own code
     assert sum(line.startswith("error: ") for line in errors.splitlines()) == 1
     assert "IMS_PER_BATCH is 3: expected a multiple of the 2 processes" in errors
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_test_time_augmentation_stands_beside_the_plain_result(run, tmp_path):

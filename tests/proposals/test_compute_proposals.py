@@ -145,13 +145,16 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(coco, tmp_path):
         compute(Corners(fail_at=IMAGES, how=interrupted), [DATA], tmp_path / "out")
     parts = tmp_path / f"out/{DATA}.parts"
     assert sorted(p.name for p in parts.iterdir()) == ["000000.npz", "settings.json"]
+    (parts / "notes.txt").write_text("of a user")
     assert not (tmp_path / f"out/{DATA}.pkl").exists()
     method = Corners()
     compute(method, [DATA], tmp_path / "out")
     assert method.seen == IMAGES - module.IMAGES_PER_PART  # only what was missing
     whole, resumed = (tmp_path / folder / f"{DATA}.pkl" for folder in ("whole", "out"))
     assert resumed.read_bytes() == whole.read_bytes()
-    assert sorted(p.name for p in resumed.parent.iterdir()) == [f"{DATA}.json", f"{DATA}.pkl"]
+    assert [p.name for p in parts.iterdir()] == ["notes.txt"]
+    others = set(resumed.parent.iterdir()) - {parts}
+    assert sorted(p.name for p in others) == [f"{DATA}.json", f"{DATA}.pkl"]
     content = read(resumed)
     assert [len(boxes) for boxes in content["boxes"]] == [i % 3 for i in content["ids"]]
 
