@@ -113,10 +113,12 @@ def prepare_run(
         if value := getattr(args, flag, ""):
             cfg.MASK_RCNN_EXT.DATA[flag.upper()] = os.path.abspath(value)
     cfg.MASK_RCNN_EXT.DATA.STRICT |= getattr(args, "strict_data", False)
+    _choose_data(cfg, args)
     check_registry_names(cfg)
     require_fitting_parts(cfg)
     if args.eval_only:
         cfg.MODEL.WEIGHTS = _find_weights(cfg, resume=args.resume)
+        fetch_weights(cfg.MODEL.WEIGHTS, "Give MODEL.WEIGHTS the file of a trained model")
         cfg.OUTPUT_DIR = choose_evaluation_folder(cfg)
     elif args.resume and not stages:
         _require_checkpoint(cfg.OUTPUT_DIR)
@@ -134,6 +136,25 @@ def prepare_run(
         if not args.eval_only:
             torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         yield cfg
+
+
+def _choose_data(cfg: ExtCfgNode, args: argparse.Namespace) -> None:
+    """Let `DATASETS.TEST` on the command line decide between own and registered data."""
+    own, given = cfg.MASK_RCNN_EXT.DATA, {*args.opts[::2]} & {"DATASETS.TRAIN", "DATASETS.TEST"}
+    if not (given and (own.TRAIN_JSON or own.VAL_JSON)):
+        return
+    by_flag = any(getattr(args, flag, "") for flag in _DATA_FLAGS)
+    if given == {"DATASETS.TEST"} and not cfg.DATASETS.TEST and not args.eval_only:
+        own.VAL_JSON = own.VAL_IMAGES = ""  # no evaluation
+    elif given == {"DATASETS.TEST"} and args.eval_only and not by_flag:
+        for flag in _DATA_FLAGS:  # from the config of the run whose weights are evaluated
+            own[flag.upper()] = ""
+    else:
+        raise UserError(
+            f"{' and '.join(sorted(given))} and own data (MASK_RCNN_EXT.DATA) are both given. "
+            "Leave out one of the two; to train on registered data with the config of a run that "
+            'had own data, empty its four keys, such as MASK_RCNN_EXT.DATA.TRAIN_JSON ""'
+        )
 
 
 def _find_weights(cfg: ExtCfgNode, *, resume: bool) -> str:

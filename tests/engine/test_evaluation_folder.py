@@ -5,6 +5,8 @@ import json
 import shutil
 
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from small_runs import read_error, write_data
 from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
 
@@ -41,10 +43,11 @@ def folder(trained, tmp_path):
     return tmp_path / "out"
 
 
-def evaluate(folder, *arguments: str) -> int:
+def evaluate(folder, *arguments: str, data_set: str = "") -> int:
+    keys = ["DATASETS.TEST", f"('{data_set}',)"] if data_set else []
     return run_train_net(
         "--config-file", str(folder / "config.yaml"), "--eval-only", *arguments,
-        "MODEL.WEIGHTS", str(folder / "model_final.pth"), "OUTPUT_DIR", str(folder),
+        "MODEL.WEIGHTS", str(folder / "model_final.pth"), "OUTPUT_DIR", str(folder), *keys,
     )  # fmt: skip
 
 
@@ -71,6 +74,19 @@ def test_another_data_set_gets_a_folder_of_its_own(trained, folder):
     assert f"--config-file &#39;{theirs}" in page or f"--config-file {theirs}" in page
     assert "--eval-only" in page
     assert (theirs / "predictions.png").exists()
+
+
+def test_a_registered_data_set_on_the_command_line_replaces_the_runs_own_data(folder):
+    own = read_run(folder).config.MASK_RCNN_EXT.DATA
+    register_coco_instances("two_rectangles", {}, own.VAL_JSON, own.VAL_IMAGES)
+    try:
+        assert evaluate(folder, data_set="two_rectangles") == 0
+    finally:
+        DatasetCatalog.remove("two_rectangles")
+        MetadataCatalog.remove("two_rectangles")
+    found = read_run(folder / "evaluations/two_rectangles-model_final")
+    assert set(found.info["data_sha256"]) == {"two_rectangles"}
+    assert found.results["two_rectangles"] == read_run(folder).results["own_val"]
 
 
 def test_resume_takes_the_last_checkpoint(folder):

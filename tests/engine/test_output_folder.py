@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from small_runs import write_data
+from small_runs import read_error, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
 
 
@@ -98,6 +98,15 @@ def test_a_new_run_moves_the_earlier_one_aside(data, folder, capsys):
     assert {json.loads(line)["iteration"] for line in lines} <= {0, 1}
     assert "data/own_train.json" in after
     assert "/2 eta" not in after["log.txt"].decode()
+
+
+def test_an_empty_test_set_on_the_command_line_means_no_evaluation(data, tmp_path, capsys):
+    assert run(data, tmp_path / "out", "SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()") == 0
+    assert not (tmp_path / "out/inference").exists()
+    assert set(json.loads((tmp_path / "out/results.json").read_text())) == {"run"}
+    capsys.readouterr()
+    assert run(data, tmp_path / "b", "DATASETS.TEST", "('coco_2017_val',)") == 2
+    assert "DATASETS.TEST and own data" in read_error(capsys)
 
 
 def test_two_runs_in_one_process_log_each_line_once(data, tmp_path, capsys):
