@@ -92,7 +92,8 @@ class StopSignals:
         if not self.received:
             self.received, self._first = number, time.monotonic()
             if comm.is_main_process():
-                print("stopping, a checkpoint is saved first ...", file=sys.stderr, flush=True)
+                # `print` may not be called while it is at work, which a signal can interrupt.
+                os.write(2, b"\nstopping, a checkpoint is saved first ...\n")
             if self._raise_at_once:
                 raise Interrupted(number)
         elif time.monotonic() - self._first > _SAME:
@@ -131,6 +132,9 @@ def forward_signals() -> Iterator[None]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, number)
 
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, send) for number in _SIGNALS}
     try:
         yield

@@ -113,6 +113,8 @@ def run_as_command(command: Callable[[], Any]) -> int:
     except ProcessExitedException as error:
         if error.exit_code in (2, 130, 143):
             return error.exit_code
+        if -error.exit_code in (signal.SIGINT, signal.SIGTERM):  # it came before training began
+            return 128 - error.exit_code
         raise
     except KeyboardInterrupt as error:
         interrupted = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)

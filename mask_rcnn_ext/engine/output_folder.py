@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from ..config import flat_config, load_config
+from ..config import flat_config
 from ..errors import UserError
 from ..files import atomic_open, recorded_writes, require_writable
 from ..run_files import EARLIER, find_run_files, free_place, holds_training, move, remove_empty
@@ -110,14 +111,13 @@ def _begin(cfg: CfgNode, folder: Path, earlier: Path, *, resume: bool) -> None:
 def _log_changes(cfg: CfgNode, config_file: Path) -> None:
     """Log in one line which keys have other values than in the config that the run had so far."""
     try:
-        before = dict(flat_config(load_config(str(config_file))))
-    except UserError:  # there is none, or it is of another version
+        text = config_file.read_text("utf-8")
+        before, after = (dict(flat_config(CfgNode.load_cfg(t))) for t in (text, cfg.dump()))
+    except (OSError, ValueError, yaml.YAMLError):  # there is none, or it is no config
         return
-    after = load_config(None)
-    after.merge_from_other_cfg(CfgNode.load_cfg(cfg.dump()))  # values as a file holds them
     changes = [
         f"{key} {before[key]} -> {value}"
-        for key, value in flat_config(after)
+        for key, value in after.items()
         if key != "OUTPUT_DIR" and before.get(key, value) != value
     ]
     if changes:

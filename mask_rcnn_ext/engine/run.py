@@ -119,6 +119,8 @@ def prepare_run(
     if args.eval_only:
         cfg.MODEL.WEIGHTS = _find_weights(cfg, resume=args.resume)
         fetch_weights(cfg.MODEL.WEIGHTS, "Give MODEL.WEIGHTS the file of a trained model")
+        if "://" not in cfg.MODEL.WEIGHTS:
+            cfg.MODEL.WEIGHTS = os.path.abspath(cfg.MODEL.WEIGHTS)
         cfg.OUTPUT_DIR = choose_evaluation_folder(cfg)
     elif args.resume and not stages:
         _require_checkpoint(cfg.OUTPUT_DIR)

@@ -9,6 +9,8 @@ from small_runs import read_error, read_weights, same, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext import get_cfg
+from mask_rcnn_ext.config import ExtCfgNode
+from mask_rcnn_ext.engine import output_folder
 from mask_rcnn_ext.engine.metrics import drop_metrics
 from mask_rcnn_ext.engine.resuming import get_checkpoint_period
 
@@ -92,6 +94,20 @@ def test_what_may_not_change_is_refused_in_a_sentence(half, capsys, keys, told):
     assert run([*flags, "--resume"], out, "SOLVER.MAX_ITER", "4", *keys) == 2
     assert told in read_error(capsys)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_changed_keys_of_a_project_are_told_too(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(output_folder.logger, "info", lambda text, *args: said.append(text % args))
+    cfg = get_cfg()
+    cfg.A_PROJECT = ExtCfgNode({"SIZES": (1, 2)})
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    output_folder._log_changes(cfg, tmp_path / "config.yaml")
+    assert said == []
+    cfg.A_PROJECT.SIZES = (1, 3)
+    output_folder._log_changes(cfg, tmp_path / "config.yaml")
+    assert said == ["Changed since the run was started: A_PROJECT.SIZES [1, 2] -> [1, 3]"]
+    output_folder._log_changes(cfg, tmp_path / "none.yaml")
 
 
 def test_metrics_of_iterations_that_are_done_again_are_dropped(tmp_path):
