@@ -29,7 +29,8 @@ _FILES = re.compile(
 _FOLDERS = ("inference", "inference_TTA", "evaluations")
 _CLEANED = re.compile(r"own_(train|val)\.json")
 _FILES_IN_FOLDERS = re.compile(
-    rf"{_CLEANED.pattern}|coco_instances_results\.json|instances_predictions\.pth"
+    rf"{_CLEANED.pattern}|coco_instances_results\.json|instances_predictions\.pth|"
+    r"box_proposals\.pkl|fcis_comparison\.json"
 )
 
 

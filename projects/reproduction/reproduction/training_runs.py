@@ -53,6 +53,7 @@ class TrainingRun(Step):
 
     Attributes:
         yaml_folder: the folder of the variants' yamls in `configs/`.
+        evaluations: folders of further evaluations, below the folder of the run.
     """
 
     variant: str
@@ -60,6 +61,7 @@ class TrainingRun(Step):
     folder: Path
 
     yaml_folder: ClassVar[str] = "shapes"
+    evaluations: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def under(cls: type[_Run], root: str | Path, variant: str, seed: int) -> _Run:
@@ -161,7 +163,7 @@ class TrainingRun(Step):
         if resume:
             return
         self.read_record()  # raises if the folder holds something else
-        set_aside(self.folder, _FIRST_FILES)
+        set_aside(self.folder, {*_FIRST_FILES, *self.evaluations})
         require_writable(self.folder)
         if inputs := self.inputs():
             write_json(str(self.folder / "inputs.json"), inputs)

@@ -127,13 +127,14 @@ def test_a_run_of_another_config_is_stale_and_redone(call, training, tmp_path, k
     cfg = load_config(str(run.folder / "config.yaml"))
     cfg.merge_from_list([key, value])
     (run.folder / "config.yaml").write_text(cfg.dump())
-    (run.folder / "old.txt").write_text("of the former config")
+    (run.folder / "notes.txt").write_text("of a user")
     assert run.state() == state
     training.calls.clear()
     assert call("--seeds", "1") == 0
     redone = [(FCIS, 1, "trained"), (FCIS, 1, "unvoted")] if state == "stale" else []
     assert training.calls == [(RIVAL, 1, "trained"), *redone]
-    assert (run.folder / "old.txt").exists() == (state == "done")
+    assert (run.folder / "earlier_runs/1/unvoted").exists() == (state == "stale")
+    assert (run.folder / "notes.txt").exists()
 
 
 def test_a_config_that_this_version_cannot_read_is_stale(training, tmp_path):

@@ -30,6 +30,8 @@ _SHARED = (
 class ComparisonRun(TrainingRun):
     """One training run of either model."""
 
+    evaluations = ("unvoted",)
+
     @property
     def model(self) -> str:
         """The model's name."""
@@ -43,7 +45,7 @@ class ComparisonRun(TrainingRun):
     @property
     def unvoted(self) -> Path:
         """The folder of the evaluation before mask voting."""
-        return self.folder / "unvoted"
+        return self.folder / self.evaluations[0]
 
     @property
     def rois_file(self) -> Path:
