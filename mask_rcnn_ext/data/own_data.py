@@ -17,6 +17,7 @@ from detectron2.data.datasets import register_coco_instances
 from ..errors import UserError, name_some
 from ..files import atomic_open
 from .coco_json import CocoJson, inspect_coco_json, list_classes, raise_faults
+from .repeated_images import describe_repeated_images
 
 __all__ = ["OwnData", "register_own_data"]
 
@@ -97,7 +98,10 @@ def register_own_data(
         known = known or _name_ids(files[split])
     faults = [fault for file in files.values() for fault in file.faults]
     table = _build_class_table(files, classes, faults)
-    raise_faults(faults)
+    repeated = describe_repeated_images(files)
+    raise_faults([*faults, *repeated] if strict else faults)
+    for sentence in repeated:
+        logger.warning("%s", sentence)
     _warn_about_unused(files, table)
     for split, file in files.items():
         if file.changed:
