@@ -1,11 +1,13 @@
 """Finds the image files that a COCO json names, and compares their sizes with the json.
 
-Labelling tools write `file_name` as a path of their own machine, as a URL, with backslashes, or
-with the image folder's own name in front. Such a name is replaced if only one file can be meant.
+Labelling tools write `file_name` as a path of their own machine, as a URL, with backslashes, with
+the image folder's own name in front, or in other capitals. Such a name is replaced if only one file
+can be meant.
 """
 
 import os
 import re
+import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -36,13 +38,27 @@ class _Folders:
 
     def __init__(self) -> None:
         self._listed: dict[str, set[str]] = {}
+        self._by_plain_name: dict[str, dict[str, list[str]]] = {}
         self.unreadable: dict[str, str] = {}
 
     def has_file(self, path: str) -> bool:
         folder, name = os.path.split(path)
+        return name in self._names(folder)
+
+    def find_similar(self, path: str) -> str:
+        """Return the only name in the folder of `path` that differs in capitals or accents."""
+        folder, name = os.path.split(path)
+        if folder not in self._by_plain_name:
+            self._by_plain_name[folder] = defaultdict(list)
+            for known in self._names(folder):
+                self._by_plain_name[folder][_plain(known)].append(known)
+        similar = self._by_plain_name[folder].get(_plain(name), [])
+        return similar[0] if len(similar) == 1 else ""
+
+    def _names(self, folder: str) -> set[str]:
         if folder not in self._listed:
             self._listed[folder] = self._list(folder)
-        return name in self._listed[folder]
+        return self._listed[folder]
 
     def _list(self, folder: str) -> set[str]:
         try:
@@ -53,6 +69,11 @@ class _Folders:
         except OSError as error:  # for example no permission, or links in a circle
             self.unreadable[folder] = error.strerror or str(error)
             return set()
+
+
+def _plain(name: str) -> str:
+    """Return the name as file systems without capitals, or with accents on their own, see it."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
@@ -149,6 +170,8 @@ def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
         end = "/".join(parts[length:])
         if parts[:length] == tail[-length:] and folders.has_file(os.path.join(root, end)):
             return end, "`file_name` that begins with the name of the image folder"
+    if similar := folders.find_similar(os.path.join(root, name)):
+        return os.path.join(os.path.dirname(name), similar), "`file_name` in other capitals"
     return "", ""
 
 

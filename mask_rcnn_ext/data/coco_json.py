@@ -16,6 +16,9 @@ from .coco_images import check_image_sizes, find_image_files
 
 __all__ = ["CocoJson", "check_coco_json", "inspect_coco_json", "list_classes", "raise_faults"]
 
+# What to do with the file of a labelling tool in a format of its own, or with a result file.
+_EXPORT = "Export the objects in the format that labelling tools call COCO or COCO instances"
+
 logger = logging.getLogger(__name__)
 
 
@@ -234,7 +237,7 @@ def _read_content(path: str, image_root: str, completed: IssueCounter) -> dict[s
     if not isinstance(content, dict):
         raise UserError(
             f"{path}: expected a json object with `images`, `annotations` and `categories`, got a "
-            f"{type(content).__name__}"
+            f"{type(content).__name__}. {_EXPORT}"
         )
     for key in ("images", "annotations", "categories"):
         entries = content.get(key)
@@ -242,10 +245,14 @@ def _read_content(path: str, image_root: str, completed: IssueCounter) -> dict[s
             got = "nothing" if key not in content else f"a {type(entries).__name__}"
             raise UserError(
                 f"{path}: not COCO format: expected `{key}` to be a list of objects, got {got}; "
-                f"the file's keys are {', '.join(map(repr, content)) or 'none'}"
+                f"the file's keys are {', '.join(map(repr, content)) or 'none'}. {_EXPORT}"
             )
         if not entries and key != "annotations":
             raise UserError(f"{path}: the list `{key}` is empty")
+    if any("segments_info" in a for a in content["annotations"]):
+        raise UserError(
+            f"{path}: annotations with `segments_info`: COCO's panoptic form. {_EXPORT}"
+        )
     with open(path, "rb") as file:
         encoding = json.detect_encoding(file.read(4))
     if encoding != "utf-8":  # detectron2 and pycocotools read UTF-8 without a mark

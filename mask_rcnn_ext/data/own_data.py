@@ -33,7 +33,7 @@ class OwnData:
     Attributes:
         train_name: `"own_train"`, the name in detectron2's catalogs; None without a train file.
         val_name: `"own_val"`; None without a val file.
-        category_ids: the ids in the json, ascending, in the order of the model's classes.
+        category_ids: the ids in the registered json, ascending, in the order of the classes.
         class_names: the names in the same order.
         mask_format: the value for `INPUT.MASK_FORMAT`: `"polygon"` if every instance of the train
             file (without one, of the val file) that is not a crowd has polygons, else `"bitmask"`,

@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
     """Return a folder `images` with 1.png, 2.png and sub/deep/3.png."""
     root = tmp_path / "images"
     (root / "sub" / "deep").mkdir(parents=True)
-    for name in ("1.png", "2.png", "sub/deep/3.png"):
+    for name in ("1.png", "2.png", "sub/deep/3.png", "sub/\xe9.png"):
         Image.new("RGB", (W, H)).save(root / name)
     return root
 
@@ -45,6 +45,8 @@ FOUND = {  # name -> `file_name`, the name here, what is said
     "its folders too": ("/home/ann/sub/deep/3.png", "sub/deep/3.png", "a path of another machine"),
     "a drive": (r"C:\set\2.png", "2.png", "a path of another machine"),
     "a share": (r"\\server\set\2.png", "2.png", "a path of another machine"),
+    "capitals": ("sub/deep/3.PNG", "sub/deep/3.png", "in other capitals"),
+    "an accent on its own": ("sub/e\u0301.png", "sub/\xe9.png", "in other capitals"),
     "a URL": ("https://x.org/a/2.png?w=40#top", "2.png", "a URL, its end taken"),
     "a quoted URL": ("s3://bucket/sub%2Fdeep/3.png", "sub/deep/3.png", "a URL"),
 }
@@ -65,6 +67,12 @@ def test_a_path_of_this_machine_is_used_as_it_is(folder):
 
 def test_an_image_may_be_listed_twice_under_one_name(folder):
     assert find(folder, "/pc/1.png", "/pc/1.png")[:2] == (["1.png", "1.png"], [])
+
+
+def test_capitals_that_fit_two_files(folder):
+    (folder / "2.PNG").touch()
+    assert find(folder, "2.Png")[0] == [""]
+    assert find(folder, "2.PNG", "2.png") == (["2.PNG", "2.png"], [], "")
 
 
 @pytest.mark.parametrize("other", ["https://x.org/b/1.png", "1.png"])
@@ -88,7 +96,7 @@ def test_missing_files_are_counted_and_the_folder_shown(folder):
     assert "7 of 8 image files are missing: sub/4.png, " in fault
     assert "sub/8.png and 2 more. `file_name` is relative to the folder" in fault
     assert fault.endswith("which holds 1.png, 2.png, sub")
-    assert find(folder, "sub/deep/3.PNG")[1][0].endswith("For sub/deep/3.PNG there is 3.png")
+    assert find(folder, "sub/deep/3")[1][0].endswith("For sub/deep/3 there is 3.png")
     assert find(folder, "1.jpg")[1][0].endswith("For 1.jpg there is 1.png")
 
 

@@ -168,6 +168,37 @@ def test_a_val_file_without_a_category_keeps_the_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param([3, 1, 2], id="small"),
+        pytest.param([2**62 + 1, 2**62, -(2**62)], id="64 bits"),
+        pytest.param([2**100 + 1, 2**100, 0], id="100 bits"),
+        pytest.param(["9", "10", "11"], id="text"),
+        pytest.param([1.0, 2.0, 1e15], id="floats"),
+        pytest.param(["b", "a", "ü"], id="names"),
+    ],
+)
+def test_the_registered_ids_fit_every_reader(tmp_path, ids):
+    val = write(tmp_path / "v.json", [CAT], [annotation(1), annotation(2, image=3)])
+    coco = json.loads(val.read_text())
+    new = {image["id"]: own for image, own in zip(coco["images"], ids, strict=True)}
+    for image in coco["images"]:
+        image["id"] = new[image["id"]]
+    for entry in coco["annotations"]:
+        entry.update(image_id=new[entry["image_id"]], id=new[entry["image_id"]])
+    val.write_text(json.dumps(coco))
+    register(None, val)
+    path = MetadataCatalog.get("own_val").json_file
+    images = json.loads(Path(path).read_text())["images"]
+    assert all(type(i["id"]) is int and -(2**63) <= i["id"] < 2**63 for i in images)
+    own = [str(i.get("original_id", i["id"])) for i in images]
+    assert own == [str(i).removesuffix(".0") for i in ids]
+    assert [(r["image_id"], len(r["annotations"])) for r in DatasetCatalog.get("own_val")] == [
+        (i["id"], int(i["file_name"] != "2.png")) for i in sorted(images, key=lambda i: i["id"])
+    ]
+
+
+@pytest.mark.parametrize(
     ("categories", "message"),
     [
         pytest.param(
