@@ -137,10 +137,13 @@ def read_json(path: str | os.PathLike[str], fix: str = "") -> Any:
     """
     fix = f". {fix}" if fix else ""
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        with open(path, "rb") as file:
+            return json.load(file)  # from bytes: UTF-8, -16 or -32, with or without a mark
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}{fix}") from error
+    except UnicodeDecodeError as error:
+        fix = fix or ". Save the file as UTF-8"
+        raise UserError(f"{path}: neither UTF-8 nor UTF-16: {error}{fix}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not json: {error}{fix}") from error
 

@@ -177,7 +177,7 @@ def test_json_that_was_written_is_read(tmp_path):
     [
         pytest.param(None, r"cannot read .*a\.json: No such file or directory", id="missing"),
         pytest.param(b"[1,", r"a\.json: not json: .* line 1", id="cut-short"),
-        pytest.param(b"\xff", r"a\.json: not json: .*utf-8", id="not-text"),
+        pytest.param(b"\xff", r"a\.json: neither UTF-8 nor UTF-16: .*utf-8", id="not-text"),
         pytest.param(b"[" * 100_000, r"a\.json: not json: ", id="too-deep"),
     ],
 )

@@ -18,7 +18,7 @@ from pycocotools import mask as mask_util
 from ..errors import UserError
 from ..layers.rle import compress, read_runs
 
-__all__ = ["IssueCounter", "clean_annotations", "complete_ids"]
+__all__ = ["IssueCounter", "clean_annotations"]
 
 _MIN_SIDE = 1e-5  # pixels; detectron2's `filter_empty_instances` drops smaller boxes
 _BOX_SLACK = 0.01  # pixels; many jsons round coordinates to two decimals
@@ -37,10 +37,10 @@ class IssueCounter:
         issues: kind -> [count, id of the first].
     """
 
-    issues: dict[str, list[int]] = field(default_factory=dict)
+    issues: dict[str, list[Any]] = field(default_factory=dict)
 
-    def add(self, kind: str, first_id: int) -> None:
-        """Count an issue of the annotation or image `first_id`."""
+    def add(self, kind: str, first_id: object) -> None:
+        """Count an issue of the annotation, image or category `first_id`."""
         self.issues.setdefault(kind, [0, first_id])[0] += 1
 
     @property
@@ -50,19 +50,6 @@ class IssueCounter:
 
     def __str__(self) -> str:
         return ", ".join(f"{n} x {kind} (first: {i})" for kind, (n, i) in self.issues.items())
-
-
-def complete_ids(annotations: list[dict[str, Any]], completed: IssueCounter) -> None:
-    """Give a new id to each annotation whose id is missing, not an integer, or not positive.
-
-    COCO evaluation reads the id 0 as "not matched", so such an instance would never count as found.
-    """
-    last_id = max([0, *(a["id"] for a in annotations if type(a.get("id")) is int)])
-    for annotation in annotations:
-        if type(annotation.get("id")) is not int or annotation["id"] <= 0:
-            last_id += 1
-            annotation["id"] = last_id
-            completed.add("annotation without a positive id, given one", last_id)
 
 
 def clean_annotations(
@@ -221,6 +208,8 @@ def _encode(mask: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _check_rle(rle: dict[str, Any], size: tuple[int, int]) -> None:
+    if "size" not in rle and "counts" not in rle:
+        raise _Malformed("segmentation that is an object without `size` and `counts`, so no RLE")
     if rle.get("size") != list(size):
         raise _Malformed("RLE of another size than its image")
     try:

@@ -1,32 +1,23 @@
 """Reads a COCO-format json and checks it: ids, references, image files, annotations."""
 
-import contextlib
+import json
 import logging
 import os
-import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
-
-from PIL import Image
 
 from ..errors import UserError, name_some, nearest
 from ..files import read_json
-from .annotations import IssueCounter, clean_annotations, complete_ids
+from .annotations import IssueCounter, clean_annotations
+from .coco_ids import normalise_ids
+from .coco_images import check_image_sizes, find_image_files
 
-__all__ = [
-    "HEADERS_CHECKED",
-    "CocoJson",
-    "check_coco_json",
-    "check_image_files",
-    "read_categories",
-    "read_coco_json",
-]
+__all__ = ["CocoJson", "check_coco_json", "inspect_coco_json", "list_classes", "raise_faults"]
 
-HEADERS_CHECKED = 2000  # images whose header is compared with the json, evenly spread over the file
-
-_EXIF_ORIENTATION = 0x0112
+# What to do with the file of a labelling tool in a format of its own, or with a result file.
+_EXPORT = "Export the objects in the format that labelling tools call COCO or COCO instances"
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +31,17 @@ class CocoJson:
         content: the json object, cleaned so that detectron2 and pycocotools can read all of it.
         changed: `content` differs from the file, so that the file itself cannot be used.
         polygons: every instance that is not a crowd has polygons.
+        image_paths: the file of each of `content["images"]`, "" where there is none.
+        faults: what makes the file unusable, a complete sentence for each kind. If there are any,
+            `content` is only good for finding more faults.
     """
 
     path: str
-    content: dict[str, Any]
-    changed: bool
-    polygons: bool
+    content: dict[str, Any] = field(default_factory=dict)
+    changed: bool = False
+    polygons: bool = True
+    image_paths: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
 
 def check_coco_json(
@@ -56,39 +52,98 @@ def check_coco_json(
     masks: bool = True,
     allow_empty: bool = False,
 ) -> CocoJson:
+    """Read a COCO-format json and check it, see `inspect_coco_json`.
+
+    Raises:
+        UserError: the file has faults; the message lists all of them.
+    """
+    file = inspect_coco_json(
+        json_file, image_root, strict=strict, masks=masks, allow_empty=allow_empty
+    )
+    raise_faults(file.faults)
+    return file
+
+
+def raise_faults(faults: Iterable[str]) -> None:
+    """Raise one `UserError` with all faults, one on each line, if there are any."""
+    faults = list(faults)
+    if len(faults) > 1:
+        raise UserError("\n  ".join([f"the data has {len(faults)} kinds of faults:", *faults]))
+    if faults:
+        raise UserError(faults[0])
+
+
+def inspect_coco_json(
+    json_file: str,
+    image_root: str,
+    *,
+    strict: bool = False,
+    masks: bool = True,
+    allow_empty: bool = False,
+    known: Mapping[str, int] | None = None,
+) -> CocoJson:
     """Read a COCO-format json, check it against its images, and clean its annotations.
 
     A malformed annotation (degenerate box, empty or wrong mask, no box and no mask) is dropped, and
     a warning counts the dropped annotations by reason. Boxes that stick out of the image are
     clipped; missing `area`, `bbox`, `id`, `iscrowd`, `width` and `height` are filled in; `ignore`
-    becomes `iscrowd`. The log also counts these changes.
+    becomes `iscrowd`. Ids become integers, see `coco_ids`, and file names of other machines become
+    names in `image_root`, see `coco_images`. A category that only groups the others is left out.
+    The log also counts these changes.
 
     Args:
         json_file: path of the json.
         image_root: folder of the images.
-        strict: raise an error for a malformed annotation instead of dropping it.
+        strict: a malformed annotation is a fault.
         masks: treat an instance without a segmentation as malformed. If off, it is kept, and a
             missing `area` is the area of its box.
         allow_empty: accept a file without annotations, as validation data may be.
+        known: category name -> id, for categories whose ids are not integers.
 
     Returns:
-        The checked file.
-
-    Raises:
-        UserError: the file is not COCO format, or contradicts itself or the images; images are
-            missing; no instance is left; or, with `strict`, an annotation is malformed.
+        The checked file. Its `faults` tell if it is not COCO format, or contradicts itself or the
+        images; if images are missing; if no instance is left; or, with `strict`, if an annotation
+        is malformed.
     """
-    content = read_coco_json(json_file)
-    read_categories(content, json_file)
-    completed, dropped = IssueCounter(), IssueCounter()
-    for image_id in check_image_files(content["images"], image_root, json_file):
-        completed.add("image size read from the file", image_id)
-    complete_ids(content["annotations"], completed)
+    file = CocoJson(json_file)
+    completed = IssueCounter()
+    try:
+        file.content = _read_content(json_file, image_root, completed)
+    except UserError as error:
+        file.faults.append(str(error))
+        return file
+    content = file.content
+    _leave_out_root_category(content, completed)
+    faults = normalise_ids(content, known or {}, completed)
+    faults += _find_category_faults(content)
+    file.image_paths, missing = find_image_files(content["images"], image_root, completed)
+    unsized, wrong = check_image_sizes(content["images"], file.image_paths, completed)
+    file.faults = [f"{json_file}: {fault}" for fault in [*faults, *missing, *wrong]]
+    # The annotations of an image without a known size cannot be checked.
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in unsized]
+    _check_annotations(file, image_root, strict, masks, allow_empty, completed)
+    return file
+
+
+def _check_annotations(
+    file: CocoJson,
+    image_root: str,
+    strict: bool,
+    masks: bool,
+    allow_empty: bool,
+    completed: IssueCounter,
+) -> None:
+    """Clean the annotations, add their faults to `file`, and log what was changed."""
+    json_file, content, dropped = file.path, file.content, IssueCounter()
     total = len(content["annotations"])
     folders = (os.path.dirname(os.path.abspath(json_file)), image_root)
-    kept, missing = clean_annotations(content, folders, strict, masks, completed, dropped)
+    try:
+        kept, missing = clean_annotations(content, folders, strict, masks, completed, dropped)
+    except UserError as error:
+        file.faults.append(f"{json_file}: {error}")
+        return
     if missing:
-        raise UserError(
+        file.faults.append(
             f"{json_file}: {len(missing)} mask files are missing: {name_some(missing)}; "
             f"looked for in {folders[0]} and {folders[1]}"
         )
@@ -96,59 +151,93 @@ def check_coco_json(
     if "no segmentation" in dropped.issues and masks:
         malformed += ". A model without masks, MODEL.MASK_ON False, needs only their boxes"
     if dropped.issues and strict:
-        raise UserError(f"{json_file}: malformed {malformed}. Fix them, or leave out --strict-data")
+        file.faults.append(
+            f"{json_file}: malformed {malformed}. Fix them, or leave out --strict-data"
+        )
+    if file.faults:
+        return
     if not any(not a["iscrowd"] for a in kept) and ((total and not kept) or not allow_empty):
         why = f"; malformed: {malformed}" if dropped.issues else ""
-        raise UserError(f"{json_file}: no instance to learn from or to compare with{why}")
+        file.faults.append(f"{json_file}: no instance to learn from or to compare with{why}")
+        return
     if dropped.issues:
         logger.warning("%s: dropped %s", json_file, malformed)
     if completed.issues:
         logger.info("%s: completed %s", json_file, completed)
     # Some releases of pycocotools cannot load results for a file without `info`.
-    changed = bool(dropped.issues or completed.issues) or "info" not in content
+    file.changed = bool(dropped.issues or completed.issues) or "info" not in content
     content.setdefault("info", {})
     content["annotations"] = kept
-    polygons = all(a["iscrowd"] or isinstance(a.get("segmentation", []), list) for a in kept)
-    return CocoJson(json_file, content, changed, polygons)
+    file.polygons = all(a["iscrowd"] or isinstance(a.get("segmentation", []), list) for a in kept)
 
 
-def read_categories(content: dict[str, Any], path: str) -> dict[int, str]:
-    """Return the categories of a COCO json, id -> name, sorted by id.
+def list_classes(content: Mapping[str, Any]) -> dict[int, str]:
+    """Return the categories of a COCO json, id -> name, sorted by id."""
+    return {c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])}
 
-    Raises:
-        UserError: a name is missing or occurs twice.
-    """
+
+def _find_category_faults(content: dict[str, Any]) -> list[str]:
+    """Return a fault if a category has no name, and one if two have the same."""
     categories = content["categories"]
-    for category in categories:
-        if not isinstance(category.get("name"), str) or not category["name"]:
-            raise UserError(f"{path}: category {category['id']} has no `name`")
-    table = {c["id"]: c["name"] for c in sorted(categories, key=lambda c: c["id"])}
-    repeated = [name for name, n in Counter(table.values()).items() if n > 1]
+    faults = []
+    nameless = [c for c in categories if not isinstance(c.get("name"), str) or not c["name"]]
+    if nameless:
+        faults.append(
+            f"{len(nameless)} of {len(categories)} categories have no name: "
+            f"category {nameless[0]['id']} has no `name`"
+        )
+    names = Counter(c["name"] for c in categories if c not in nameless)
+    repeated = [name for name, n in names.items() if n > 1]
     if repeated:
-        ids = ", ".join(str(i) for i, name in table.items() if name == repeated[0])
-        raise UserError(f"{path}: the categories {ids} have the same name {repeated[0]!r}")
-    return table
+        ids = ", ".join(str(c["id"]) for c in categories if c.get("name") == repeated[0])
+        faults.append(
+            f"{len(repeated)} names are used twice: the categories {ids} have the same name "
+            f"{repeated[0]!r}. Rename one, or keep one and correct each category_id"
+        )
+    return faults
 
 
-def read_coco_json(path: str) -> dict[str, Any]:
-    """Read a COCO json and check that `images`, `annotations` and `categories` fit each other.
+def _leave_out_root_category(content: dict[str, Any], completed: IssueCounter) -> None:
+    """Leave out a category that has no objects and is the `supercategory` of all the others.
 
-    Returns:
-        The json object.
+    Roboflow's exports begin with such a category. As a class it could never be learnt.
+    """
+    used = {str(a.get("category_id")) for a in content["annotations"]}
+    for root in content["categories"]:
+        others = [c for c in content["categories"] if c is not root]
+        name = root.get("name")
+        if (
+            others
+            and name
+            and str(root.get("id")) not in used
+            and all(c.get("supercategory") == name for c in others)
+        ):
+            content["categories"] = others
+            completed.add("category without objects that only groups the others left out", name)
+            return
+
+
+def _read_content(path: str, image_root: str, completed: IssueCounter) -> dict[str, Any]:
+    """Read a COCO json and check that it has `images`, `annotations` and `categories`.
 
     Raises:
-        UserError: the file is missing, unreadable, not json or not COCO format; ids are not unique
-            integers; or an annotation refers to an image or a category that is not listed.
+        UserError: the file is missing, unreadable, not json or not COCO format.
     """
+    folder, name = os.path.split(os.path.abspath(path))
+    if os.path.isdir(path):
+        held = [n for n in sorted(os.listdir(path)) if n.endswith(".json")]
+        hint = f". It holds {name_some(held, 3)}" if held else ""
+        if os.path.isfile(image_root):
+            hint = ". The json and the image folder seem to be exchanged"
+        raise UserError(f"expected a json file, got the folder {os.path.abspath(path)}{hint}")
     if not os.path.exists(path):
-        folder, name = os.path.split(os.path.abspath(path))
         hint = nearest(name, os.listdir(folder)) if os.path.isdir(folder) else ""
         raise UserError(f"json file not found: {os.path.join(folder, name)}{hint}")
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(
             f"{path}: expected a json object with `images`, `annotations` and `categories`, got a "
-            f"{type(content).__name__}"
+            f"{type(content).__name__}. {_EXPORT}"
         )
     for key in ("images", "annotations", "categories"):
         entries = content.get(key)
@@ -156,148 +245,16 @@ def read_coco_json(path: str) -> dict[str, Any]:
             got = "nothing" if key not in content else f"a {type(entries).__name__}"
             raise UserError(
                 f"{path}: not COCO format: expected `{key}` to be a list of objects, got {got}; "
-                f"the file's keys are {', '.join(map(repr, content)) or 'none'}"
+                f"the file's keys are {', '.join(map(repr, content)) or 'none'}. {_EXPORT}"
             )
         if not entries and key != "annotations":
             raise UserError(f"{path}: the list `{key}` is empty")
-    _require_unique_ids(content["images"], "image", path)
-    _require_unique_ids(content["categories"], "category", path)
-    # An annotation may lack an id, `complete_ids` gives it one.
-    with_id = [a for a in content["annotations"] if type(a.get("id")) is int]
-    _require_unique_ids(with_id, "annotation", path)
-    _check_references(content, path)
+    if any("segments_info" in a for a in content["annotations"]):
+        raise UserError(
+            f"{path}: annotations with `segments_info`: COCO's panoptic form. {_EXPORT}"
+        )
+    with open(path, "rb") as file:
+        encoding = json.detect_encoding(file.read(4))
+    if encoding != "utf-8":  # detectron2 and pycocotools read UTF-8 without a mark
+        completed.add("file in another form than plain UTF-8", encoding)
     return content
-
-
-def _require_unique_ids(entries: Sequence[dict[str, Any]], kind: str, path: str) -> None:
-    ids = [entry.get("id") for entry in entries]
-    for i, value in enumerate(ids):
-        if type(value) is not int:
-            raise UserError(
-                f"{path}: {kind} number {i} of the list: expected an integer `id`, got {value!r}"
-            )
-    repeated = [str(value) for value, n in Counter(ids).items() if n > 1]
-    if repeated:
-        raise UserError(
-            f"{path}: {len(repeated)} {kind} ids occur more than once: {name_some(repeated)}"
-        )
-
-
-def _check_references(content: dict[str, Any], path: str) -> None:
-    """Raise if an annotation refers to an image or a category that is not listed."""
-    for key, plural in (("image_id", "images"), ("category_id", "categories")):
-        names = {e["id"]: e.get("file_name") or e.get("name") for e in content[plural]}
-        unknown = [
-            a for a in content["annotations"] if type(a.get(key)) is not int or a[key] not in names
-        ]
-        if not unknown:
-            continue
-        value = unknown[0].get(key)
-        closest = (
-            min(names, key=lambda i: abs(i - value)) if type(value) is int else next(iter(names))
-        )
-        raise UserError(
-            f"{path}: annotation {unknown[0].get('id', 'without id')} has {key} {value!r}, which "
-            f"is not in `{plural}`; the nearest id there is {closest!r} ({names[closest]}). "
-            f"{len(unknown)} annotations have an unknown {key}"
-        )
-
-
-def check_image_files(images: list[dict[str, Any]], image_root: str, json_file: str) -> list[int]:
-    """Check that the image files exist and have the sizes that a COCO json gives.
-
-    The headers of `HEADERS_CHECKED` images, evenly spread, are compared with the json. A missing or
-    unusable `width` or `height` is filled in, in place. Sizes are after EXIF orientation, as
-    detectron2 reads images.
-
-    Args:
-        images: the `images` of the json; `file_name` may contain sub-folders.
-        image_root: the folder of the images.
-        json_file: the path of the json, for error messages.
-
-    Returns:
-        The ids of the images whose size was filled in.
-
-    Raises:
-        UserError: the folder or a file is missing, a file is not an image, or it has another size.
-    """
-    if not os.path.isdir(image_root):
-        raise UserError(f"image folder not found: {os.path.abspath(image_root)} (for {json_file})")
-    paths = []
-    for image in images:
-        if not isinstance(image.get("file_name"), str) or not image["file_name"]:
-            raise UserError(f"{json_file}: image {image['id']} has no `file_name`")
-        paths.append(os.path.join(image_root, image["file_name"]))
-    _require_files(paths, image_root, json_file)
-
-    unsized = {i for i, image in enumerate(images) if not _normalise_size(image)}
-    step = -(-len(images) // HEADERS_CHECKED)
-    unreadable, contradictions = [], []
-    for i in sorted(unsized.union(range(0, len(images), step))):
-        try:
-            width, height, rotated = _read_size(paths[i])
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            unreadable.append(paths[i])
-            continue
-        given = (images[i].get("width"), images[i].get("height"))
-        if i in unsized:
-            images[i].update(width=width, height=height)
-        elif given != (width, height):
-            exif = ", after its EXIF orientation" if rotated else ""
-            contradictions.append(
-                f"image {images[i]['id']} ({images[i]['file_name']}) is {given[0]} x {given[1]} in "
-                f"the json, the file is {width} x {height}{exif}"
-            )
-    if unreadable:
-        raise UserError(f"{json_file}: not readable as images: {name_some(unreadable)}")
-    if contradictions:
-        raise UserError(
-            f"{json_file}: sizes (width x height, pixels) contradict the files: "
-            f"{name_some(contradictions)}. Correct the json or the files: annotations must fit "
-            "the pixels as they are read"
-        )
-    return [images[i]["id"] for i in sorted(unsized)]
-
-
-def _require_files(paths: list[str], image_root: str, json_file: str) -> None:
-    """Raise if an image file is missing; each folder is listed only once."""
-    listed: dict[str, set[str]] = {}
-    missing = []
-    for path in paths:
-        folder, name = os.path.split(path)
-        if folder not in listed:
-            listed[folder] = set()
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                listed[folder] = {entry.name for entry in entries if entry.is_file()}
-        if name not in listed[folder]:
-            missing.append(path)
-    if missing:
-        names = sorted(os.listdir(image_root))[:3]
-        raise UserError(
-            f"{json_file}: {len(missing)} of {len(paths)} image files are missing: "
-            f"{name_some(missing)}. `file_name` is relative to the folder {image_root}, which "
-            f"holds {', '.join(names) + ' ...' if names else 'nothing'}"
-        )
-
-
-def _normalise_size(image: dict[str, Any]) -> bool:
-    """Return whether `width` and `height` are usable; turn floats like 40.0 into integers."""
-    for key in ("width", "height"):
-        value = image.get(key)
-        if isinstance(value, float) and value.is_integer():
-            value = image[key] = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            return False
-    return True
-
-
-def _read_size(path: str) -> tuple[int, int, bool]:
-    """Return width and height in pixels after EXIF orientation, and whether it swapped them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # large images and odd EXIF blocks: only the header is read
-        with Image.open(path) as image:
-            width, height = image.size
-            # Pillow would decode a whole PNG to look for EXIF data at its end.
-            has_exif = image.format != "PNG" or "exif" in image.info
-            rotated = has_exif and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
-    return (height, width, True) if rotated else (width, height, False)

@@ -16,7 +16,8 @@ from detectron2.data.datasets import register_coco_instances
 
 from ..errors import UserError, name_some
 from ..files import atomic_open
-from .coco_json import CocoJson, check_coco_json, read_categories
+from .coco_json import CocoJson, inspect_coco_json, list_classes, raise_faults
+from .repeated_images import describe_repeated_images
 
 __all__ = ["OwnData", "register_own_data"]
 
@@ -32,7 +33,7 @@ class OwnData:
     Attributes:
         train_name: `"own_train"`, the name in detectron2's catalogs; None without a train file.
         val_name: `"own_val"`; None without a val file.
-        category_ids: the ids in the json, ascending, in the order of the model's classes.
+        category_ids: the ids in the registered json, ascending, in the order of the classes.
         class_names: the names in the same order.
         mask_format: the value for `INPUT.MASK_FORMAT`: `"polygon"` if every instance of the train
             file (without one, of the val file) that is not a crowd has polygons, else `"bitmask"`,
@@ -79,7 +80,8 @@ def register_own_data(
         The registered names and the class table.
 
     Raises:
-        UserError: see `check_coco_json`; or a json is given without its images, images without
+        UserError: a file has faults, see `inspect_coco_json`, and the message lists all faults of
+            both files; or a json is given without its images, images without
             their json, or neither; or categories contradict each other, or `clean_dir` cannot be
             written.
     """
@@ -87,11 +89,19 @@ def register_own_data(
         for catalog in (DatasetCatalog, MetadataCatalog):
             catalog.pop(name, None)
     given = _require_pairs({"train": (train_json, train_images), "val": (val_json, val_images)})
-    files = {
-        split: check_coco_json(*pair, strict=strict, masks=masks, allow_empty=split == "val")
-        for split, pair in given.items()
-    }
-    table = _build_class_table(files, classes)
+    files: dict[str, CocoJson] = {}
+    known = {name: category for category, name in classes}
+    for split, pair in given.items():
+        files[split] = inspect_coco_json(
+            *pair, strict=strict, masks=masks, allow_empty=split == "val", known=known
+        )
+        known = known or _name_ids(files[split])
+    faults = [fault for file in files.values() for fault in file.faults]
+    table = _build_class_table(files, classes, faults)
+    repeated = describe_repeated_images(files)
+    raise_faults([*faults, *repeated] if strict else faults)
+    for sentence in repeated:
+        logger.warning("%s", sentence)
     _warn_about_unused(files, table)
     for split, file in files.items():
         if file.changed:
@@ -129,22 +139,35 @@ def _require_pairs(given: dict[str, tuple[str, str]]) -> dict[str, tuple[str, st
     return pairs
 
 
+def _name_ids(file: CocoJson) -> dict[str, int]:
+    """Return the category id of each name; nothing if ids or names are missing or repeated."""
+    categories = file.content.get("categories", [])
+    ids = {c.get("name"): c["id"] for c in categories}
+    sound = len(ids) == len(categories) and not {None} & {*ids, *ids.values()}
+    return ids if sound else {}
+
+
 def _build_class_table(
-    files: dict[str, CocoJson], classes: Sequence[tuple[int, str]]
+    files: dict[str, CocoJson], classes: Sequence[tuple[int, str]], faults: list[str]
 ) -> dict[int, str]:
-    """Return the class table, id -> name; add its absent categories to the files in place."""
+    """Return the class table, id -> name; add its absent categories to the files in place.
+
+    Contradictions between the categories of the files are added to `faults`.
+    """
+    sound = [file for file in files.values() if _name_ids(file)]
     if classes:
         table, owner = dict(classes), "the weights' class table"
         if list(table) != sorted(i for i, _ in classes) or len(set(table.values())) != len(classes):
             raise UserError(
                 f"classes: expected unique names by ascending unique ids, got {list(classes)}"
             )
+    elif sound:
+        table, owner = list_classes(sound[0].content), sound[0].path
     else:
-        first = next(iter(files.values()))
-        table, owner = read_categories(first.content, first.path), first.path
+        return {}
     known = {name: category for category, name in table.items()}
-    for file in files.values():
-        own = read_categories(file.content, file.path)
+    for file in sound:
+        own = list_classes(file.content)
         wrong = []
         for category, name in own.items():
             if category in table and table[category] != name:
@@ -154,7 +177,7 @@ def _build_class_table(
             elif category not in table:
                 wrong.append(f"{name!r} (id {category}) is not there")
         if wrong:
-            raise UserError(
+            faults.append(
                 f"categories of {file.path} contradict {owner}: {name_some(wrong)}. "
                 f"The ids and names must be the same; a category of {owner} may be absent here"
             )

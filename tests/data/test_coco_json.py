@@ -1,48 +1,37 @@
-"""A COCO json and its image files: what is refused, and which sizes are filled in."""
+"""A COCO json as a whole: what is refused, that all faults are told, and which forms are read."""
 
 import json
-import os
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
-from detectron2.data.detection_utils import read_image
+from coco_files import H, W, annotation, content, entry
 from PIL import Image
 
-from mask_rcnn_ext.data import coco_json
-from mask_rcnn_ext.data.coco_json import check_image_files, read_coco_json
+from mask_rcnn_ext.data.coco_json import CocoJson, check_coco_json, inspect_coco_json, list_classes
 from mask_rcnn_ext.errors import UserError
-
-W, H = 40, 30  # pixels
-
-
-def entry(number: int, **changes: Any) -> dict[str, Any]:
-    sizes = {"file_name": f"{number}.png", "width": W, "height": H}
-    return {k: v for k, v in {"id": number, **sizes, **changes}.items() if v is not ...}
-
-
-def annotation(number: int, **changes: Any) -> dict[str, Any]:
-    ann = {"id": number, "image_id": 1, "category_id": 1, **changes}
-    return {k: v for k, v in ann.items() if v is not ...}
-
-
-def content(*annotations: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "images": [entry(1), entry(2)],
-        "categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}],
-        "annotations": list(annotations),
-    }
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for i in (1, 2):
-        Image.new("RGB", (W, H)).save(tmp_path / f"{i}.png")
+        Image.new("RGB", (W, H), (i, 0, 0)).save(tmp_path / f"{i}.png")
     return tmp_path
 
 
-def check(folder: Path, *images: dict[str, Any]) -> list[int]:
-    return check_image_files(list(images), str(folder), "f.json")
+@pytest.fixture(autouse=True)
+def _logs_reach_caplog(monkeypatch, caplog):
+    """Undo what detectron2's `setup_logger`, when another test calls it, does to this logger."""
+    monkeypatch.setattr(logging.getLogger("mask_rcnn_ext"), "propagate", True)
+    caplog.set_level(logging.INFO)
+
+
+def check(folder: Path, coco: Any, encoding: str = "utf-8", **options: bool) -> CocoJson:
+    path = folder / "coco.json"
+    text = coco if isinstance(coco, str) else json.dumps(coco, ensure_ascii=False)
+    path.write_bytes(text.encode(encoding))
+    return check_coco_json(str(path), str(folder), **options)
 
 
 def without(key: str) -> dict[str, Any]:
@@ -55,100 +44,131 @@ NOT_COCO = {  # name -> the json as text or as an object, a part of the error
     "no images": (without("images"), "`images` to be a list of objects, got nothing"),
     "no annotations": (without("annotations"), "`annotations` to be a list"),
     "no categories": (without("categories"), "`categories` to be a list"),
-    "images no list": ({**content(), "images": {}}, "`images` .* got a dict"),
-    "images empty": ({**content(), "images": []}, "`images` is empty"),
-    "categories empty": ({**content(), "categories": []}, "`categories` is empty"),
-    "image ids twice": (
-        {**content(), "images": content()["images"] * 2},
-        "2 image ids occur more than once: 1, 2",
-    ),
-    "ids twice": (content(annotation(6), annotation(6)), "annotation ids occur .*: 6"),
-    "image id is a string": (
-        {**content(), "images": [{"id": "1", "file_name": "1.png"}]},
-        "expected an integer `id`, got '1'",
-    ),
-    "unknown image": (
-        content(annotation(6, image_id=5)),
-        r"annotation 6 has image_id 5, .*`images`; the nearest id there is 2 \(2.png\)",
-    ),
-    "unknown category": (
-        content(annotation(6, category_id=4)),
-        r"annotation 6 has category_id 4, .*`categories`; .* 3 \(dog\)",
-    ),
-    "no image id": (content(annotation(6, image_id=...)), "image_id None"),
-    "category ids twice": (
-        {**content(), "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
-        "category ids occur more than once: 1",
-    ),
+    "images no list": (content(images={}), "`images` .* got a dict"),
+    "images empty": (content(images=[]), "`images` is empty"),
+    "categories empty": (content(categories=[]), "`categories` is empty"),
+    "panoptic": (content({"segments_info": []}), "panoptic form. Export the objects in the format"),
+    "a long number": ('{"images": %s}' % ("9" * 5000), "not json: Exceeds the limit"),
 }
 
 
 @pytest.mark.parametrize(("coco", "message"), NOT_COCO.values(), ids=NOT_COCO)
-def test_a_file_that_is_not_coco_is_refused(tmp_path, coco, message):
-    path = tmp_path / "coco.json"
-    path.write_text(coco if isinstance(coco, str) else json.dumps(coco))
+def test_a_file_that_is_not_coco_is_refused(folder, coco, message):
     with pytest.raises(UserError, match=message):
-        read_coco_json(str(path))
+        check(folder, coco)
 
 
-def test_a_missing_json_names_the_nearest(tmp_path):
-    (tmp_path / "coco.json").touch()
+def test_a_json_that_is_not_there_or_a_folder(folder):
+    (folder / "coco.json").touch()
     with pytest.raises(UserError, match=r"not found: .*cocoo.json; did you mean 'coco.json'"):
-        read_coco_json(str(tmp_path / "cocoo.json"))
+        check_coco_json(str(folder / "cocoo.json"), str(folder))
+    with pytest.raises(UserError, match=r"got the folder .*\. It holds coco.json$"):
+        check_coco_json(str(folder), str(folder))
+    with pytest.raises(UserError, match="The json and the image folder seem to be exchanged"):
+        check_coco_json(str(folder), str(folder / "coco.json"))
 
 
-def test_image_files_that_are_missing(folder):
-    images = [entry(1), entry(2)] + [entry(i, file_name=f"sub/{i}.png") for i in range(3, 10)]
-    expected = r"f.json: 7 of 9 image files are missing: .*3.png, .*7.png and 2 more.* holds 1.png"
-    with pytest.raises(UserError, match=expected):
-        check(folder, *images)
-    with pytest.raises(UserError, match=r"image folder not found: .*nowhere \(for f.json\)"):
-        check(folder / "nowhere", entry(1))
-    with pytest.raises(UserError, match="image 1 has no `file_name`"):
-        check(folder, entry(1, file_name=...))
+def test_all_faults_are_told_in_one_message(folder):
+    (folder / "3.png").write_text("no image")
+    images = [
+        *(entry(1), entry(2, width=99), entry(3), entry(3, file_name="4.png")),
+        *(entry(5, id=None, file_name="1.png"), entry(6, file_name=...)),
+    ]
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}, {"id": 3}]
+    instances = [
+        *(annotation(1), annotation(2, image_id=9), annotation(3, category_id=8)),
+        *(annotation(4, segmentation="mask.png"), annotation(5, segmentation=[])),
+    ]
+    coco = content(*instances, images=images, categories=categories)
+    with pytest.raises(UserError) as error:
+        check(folder, coco, strict=True)
+    first, *lines = str(error.value).split("\n")
+    parts = [
+        "1 of 6 images have no usable `id`",
+        "1 image ids occur more than once: 3",
+        "1 of 5 annotations have an unknown image_id",
+        "1 of 4 annotations have an unknown category_id",
+        "1 of 3 categories have no name",
+        "1 names are used twice",
+        "1 of 6 images have no `file_name`",
+        "1 of 6 image files are missing: 4.png",
+        "1 image files are not readable as images",
+        "1 of 6 images contradict the files: image 2",
+        "1 mask files are missing: mask.png",
+        "malformed 1 of 3 annotations: 1 x no segmentation (first: 5)",
+    ]
+    assert first == f"the data has {len(parts)} kinds of faults:"
+    assert len(lines) == len(parts)
+    for line, part in zip(lines, parts, strict=True):
+        assert line.startswith(f"  {folder / 'coco.json'}: ")
+        assert part in line
 
 
-def test_images_in_sub_folders_are_found_and_sizes_filled_in(folder):
-    (folder / "sub").mkdir()
-    Image.new("L", (7, 5)).save(folder / "sub" / "3.png")
-    image = entry(3, file_name="sub/3.png", width=None, height=...)
-    assert check(folder, entry(1), image) == [3]
-    assert image == {"id": 3, "file_name": "sub/3.png", "width": 7, "height": 5}
+def test_one_fault_is_one_line(folder):
+    with pytest.raises(UserError) as error:
+        check(folder, content(images=[entry(1), entry(7)]))
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{folder / 'coco.json'}: 1 of 2 image files are missing")
 
 
-def test_a_size_that_contradicts_the_file(folder):
-    swapped = entry(2, width=H, height=W)
-    expected = r"image 2 \(2.png\) is 30 x 40 in the json, the file is 40 x 30\. "
-    with pytest.raises(UserError, match=expected):
-        check(folder, entry(1), swapped)
-    assert check(folder, entry(1, width=float(W))) == []
-    (folder / "2.png").write_text("no image")
-    with pytest.raises(UserError, match=r"not readable as images: .*2.png"):
-        check(folder, entry(1), swapped)
+def test_objects_of_images_with_faults_are_not_said_to_be_missing(folder):
+    """Whether the file has instances to learn from is only known when the images are there."""
+    coco = content(annotation(1, image_id=2), images=[entry(1), entry(2, width=99)])
+    (folder / "coco.json").write_text(json.dumps(coco))
+    (fault,) = inspect_coco_json(str(folder / "coco.json"), str(folder)).faults
+    assert "contradict the files" in fault
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_sizes_are_those_after_exif_orientation(folder, suffix):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    name = f"turned.{suffix}"
-    Image.new("RGB", (W, H)).save(folder / name, exif=exif)
-    assert check(folder, entry(1, file_name=name, width=H, height=W)) == []
-    with pytest.raises(
-        UserError, match=r"40 x 30 in the json, the file is 30 x 40, after its EXIF"
-    ):
-        check(folder, entry(1, file_name=name))
-    image = entry(1, file_name=name, width=0)
-    assert check(folder, image) == [1]
-    assert (image["width"], image["height"]) == read_image(str(folder / name)).shape[1::-1]
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"]
 
 
-def test_a_spread_of_headers_is_read(tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(coco_json, "HEADERS_CHECKED", 4)
-    monkeypatch.setattr(coco_json, "_read_size", lambda path: (read.append(path), (7, 5, False))[1])
-    images = [entry(i, width=7, height=5) for i in range(10)]
-    for image in images:
-        (tmp_path / image["file_name"]).touch()
-    check(tmp_path, *images)
-    assert [os.path.basename(path) for path in read] == ["0.png", "3.png", "6.png", "9.png"]
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_file_in_any_unicode_form_is_read(folder, caplog, encoding):
+    categories = [{"id": 1, "name": "вишня"}]
+    checked = check(folder, content(annotation(6), categories=categories), encoding)
+    assert list_classes(checked.content) == {1: "вишня"}
+    # detectron2 and pycocotools read plain UTF-8 only, so a copy is written.
+    assert checked.changed == (encoding != "utf-8")
+    assert ("file in another form than plain UTF-8" in caplog.text) == checked.changed
+
+
+def test_another_encoding_names_the_way_out(folder):
+    with pytest.raises(UserError, match=r"neither UTF-8 nor UTF-16: .*\. Save the file as UTF-8"):
+        check(folder, content(categories=[{"id": 1, "name": "Käse"}]), "latin-1")
+
+
+def root_category(own: str = "parts", other: str = "parts") -> list[dict[str, Any]]:
+    """Return the categories of an export that begins with a category for the others."""
+    return [
+        {"id": 0, "name": "parts", "supercategory": own},
+        {"id": 1, "name": "bolt", "supercategory": "parts"},
+        {"id": 2, "name": "nut", "supercategory": other},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("categories", "category_id", "kept"),
+    [
+        pytest.param(root_category("none"), 1, [1, 2], id="empty root"),
+        pytest.param(root_category("none"), 0, [0, 1, 2], id="it has objects"),
+        pytest.param(root_category("none"), "0", [0, 1, 2], id="it has objects, as text"),
+        pytest.param(root_category("none", "tools"), 1, [0, 1, 2], id="not of all"),
+        pytest.param(root_category()[:1], 0, [0], id="alone"),
+        pytest.param(
+            [{"id": 0, "name": "c"}, {"id": 1, "name": "c", "supercategory": "c"}], 1, [1],
+            id="the name of its only class",
+        ),
+    ],
+)  # fmt: skip
+def test_a_category_that_only_groups_the_others_is_no_class(
+    folder, caplog, categories, category_id, kept
+):
+    checked = check(folder, content(annotation(6, category_id=category_id), categories=categories))
+    assert list(list_classes(checked.content)) == kept
+    said = "1 x category without objects that only groups the others left out" in caplog.text
+    assert said == (len(kept) < len(categories))
+
+
+def test_an_object_as_segmentation_that_is_no_rle(folder):
+    with pytest.raises(UserError, match="1 x segmentation that is an object without `size` and"):
+        check(folder, content(annotation(6, segmentation={"points": [1, 2]})))

@@ -168,6 +168,37 @@ def test_a_val_file_without_a_category_keeps_the_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param([3, 1, 2], id="small"),
+        pytest.param([2**62 + 1, 2**62, -(2**62)], id="64 bits"),
+        pytest.param([2**100 + 1, 2**100, 0], id="100 bits"),
+        pytest.param(["9", "10", "11"], id="text"),
+        pytest.param([1.0, 2.0, 1e15], id="floats"),
+        pytest.param(["b", "a", "ü"], id="names"),
+    ],
+)
+def test_the_registered_ids_fit_every_reader(tmp_path, ids):
+    val = write(tmp_path / "v.json", [CAT], [annotation(1), annotation(2, image=3)])
+    coco = json.loads(val.read_text())
+    new = {image["id"]: own for image, own in zip(coco["images"], ids, strict=True)}
+    for image in coco["images"]:
+        image["id"] = new[image["id"]]
+    for entry in coco["annotations"]:
+        entry.update(image_id=new[entry["image_id"]], id=new[entry["image_id"]])
+    val.write_text(json.dumps(coco))
+    register(None, val)
+    path = MetadataCatalog.get("own_val").json_file
+    images = json.loads(Path(path).read_text())["images"]
+    assert all(type(i["id"]) is int and -(2**63) <= i["id"] < 2**63 for i in images)
+    own = [str(i.get("original_id", i["id"])) for i in images]
+    assert own == [str(i).removesuffix(".0") for i in ids]
+    assert [(r["image_id"], len(r["annotations"])) for r in DatasetCatalog.get("own_val")] == [
+        (i["id"], int(i["file_name"] != "2.png")) for i in sorted(images, key=lambda i: i["id"])
+    ]
+
+
+@pytest.mark.parametrize(
     ("categories", "message"),
     [
         pytest.param(
@@ -175,7 +206,11 @@ def test_a_val_file_without_a_category_keeps_the_numbers(tmp_path):
         ),
         pytest.param([CAT, {"id": 5, "name": "dog"}], "'dog' has id 5 here and 4 there", id="id"),
         pytest.param([CAT, {"id": 9, "name": "owl"}], r"'owl' \(id 9\) is not there", id="lacking"),
-        pytest.param([CAT, {"id": 9, "name": "cat"}], "0, 9 have the same name 'cat'", id="twice"),
+        pytest.param(
+            [CAT, {"id": 9, "name": "cat"}],
+            r"v.json: 1 .* categories 9, 0 have the same name 'cat'",
+            id="twice",
+        ),
     ],
 )
 def test_categories_that_contradict(tmp_path, categories, message):
@@ -184,6 +219,38 @@ def test_categories_that_contradict(tmp_path, categories, message):
     with pytest.raises(UserError, match=message):
         register(train, val)
     assert registered() == []
+
+
+def test_the_faults_of_both_files_are_told_in_one_message(tmp_path):
+    train = write(tmp_path / "t.json", [CAT, DOG], [annotation(1, image=9), annotation(2)])
+    val = write(tmp_path / "v.json", [CAT, {"id": 5, "name": "dog"}], [annotation(1, 6)])
+    with pytest.raises(UserError) as error:
+        register(train, val)
+    first, *lines = str(error.value).split("\n")
+    assert first == "the data has 3 kinds of faults:"
+    assert "t.json: 1 of 2 annotations have an unknown image_id" in lines[0]
+    assert "v.json: 1 of 1 annotations have an unknown category_id" in lines[1]
+    assert "v.json contradict" in lines[2]
+    assert "'dog' has id 5 here and 4 there" in lines[2]
+
+
+def test_one_file_that_is_no_json_leaves_the_faults_of_the_other(tmp_path):
+    val = write(tmp_path / "v.json", [CAT], [annotation(1, image=9)])
+    (tmp_path / "t.json").write_text("[]")
+    with pytest.raises(UserError, match=r"t.json: expected a json object .*\n.*v.json: 1 of 1 ann"):
+        register(tmp_path / "t.json", val)
+
+
+def test_categories_with_names_as_ids_are_the_same_in_both_files(tmp_path):
+    cat, dog = {"id": "felis", "name": "cat"}, {"id": "canis", "name": "dog"}
+    train = write(tmp_path / "t.json", [cat, dog], [annotation(1, "canis")])
+    val = write(tmp_path / "v.json", [cat], [annotation(1, "felis")])
+    own = register(train, val)
+    assert (own.category_ids, own.class_names) == ((1, 2), ("dog", "cat"))  # in the file's order
+    assert DatasetCatalog.get("own_val")[0]["annotations"][0]["category_id"] == 1
+    classes = list(zip(own.category_ids, own.class_names, strict=True))
+    assert register(None, val, classes=classes).category_ids == (1, 2)
+    assert DatasetCatalog.get("own_val")[0]["annotations"][0]["category_id"] == 1
 
 
 def test_the_weights_class_table_takes_the_place_of_train(tmp_path):

@@ -1,0 +1,302 @@
+"""Finds the image files that a COCO json names, and compares their sizes with the json.
+
+Labelling tools write `file_name` as a path of their own machine, as a URL, with backslashes, with
+the image folder's own name in front, or in other capitals. Such a name is replaced if only one file
+can be meant.
+"""
+
+import os
+import re
+import unicodedata
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+from urllib.parse import unquote
+
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import name_some, nearest
+from .annotations import IssueCounter
+
+__all__ = ["HEADERS_CHECKED", "check_image_sizes", "find_image_files"]
+
+HEADERS_CHECKED = 2000  # images whose header is compared with the json, evenly spread over the file
+
+_EXIF_ORIENTATION = 0x0112
+_FOLDERS_SEARCHED = 300  # where the images might be instead
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+class _Folders:
+    """Says which files exist; each folder is listed only once.
+
+    Attributes:
+        unreadable: folder -> why it cannot be listed, for folders that exist.
+    """
+
+    def __init__(self) -> None:
+        self._listed: dict[str, set[str]] = {}
+        self._by_plain_name: dict[str, dict[str, list[str]]] = {}
+        self.unreadable: dict[str, str] = {}
+
+    def has_file(self, path: str) -> bool:
+        folder, name = os.path.split(path)
+        return name in self._names(folder)
+
+    def find_similar(self, path: str) -> str:
+        """Return the only name in the folder of `path` that differs in capitals or accents."""
+        folder, name = os.path.split(path)
+        if folder not in self._by_plain_name:
+            self._by_plain_name[folder] = defaultdict(list)
+            for known in self._names(folder):
+                self._by_plain_name[folder][_plain(known)].append(known)
+        similar = self._by_plain_name[folder].get(_plain(name), [])
+        return similar[0] if len(similar) == 1 else ""
+
+    def _names(self, folder: str) -> set[str]:
+        if folder not in self._listed:
+            self._listed[folder] = self._list(folder)
+        return self._listed[folder]
+
+    def _list(self, folder: str) -> set[str]:
+        try:
+            with os.scandir(folder or ".") as entries:
+                return {entry.name for entry in entries if _is_file(entry)}
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no possible name
+            return set()
+        except OSError as error:  # for example no permission, or links in a circle
+            self.unreadable[folder] = error.strerror or str(error)
+            return set()
+
+
+def _plain(name: str) -> str:
+    """Return the name as file systems without capitals, or with accents on their own, see it."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link in a circle
+        return False
+
+
+def find_image_files(
+    images: list[dict[str, Any]], image_root: str, completed: IssueCounter
+) -> tuple[list[str], list[str]]:
+    """Find the file of each image, and correct in place a `file_name` with only one meaning.
+
+    Args:
+        images: the `images` of the json, with integer ids; `file_name` may contain sub-folders.
+        image_root: the folder of the images.
+        completed: counts the names that were replaced.
+
+    Returns:
+        The path of each image, "" where there is none, and the faults.
+    """
+    if fault := _explain_root(image_root):
+        return [""] * len(images), [fault]
+    folders, faults = _Folders(), []
+    nameless = [i for i in images if not isinstance(i.get("file_name"), str) or not i["file_name"]]
+    if nameless:
+        faults.append(
+            f"{len(nameless)} of {len(images)} images have no `file_name`: image "
+            f"{nameless[0]['id']} has no `file_name`"
+        )
+    meant: dict[str, tuple[str, str]] = {}  # `file_name` in the json -> name here, what was done
+    owners = defaultdict(set)
+    for image in images:
+        own = image.get("file_name")
+        if isinstance(own, str) and own and own not in meant:
+            meant[own] = _find_name(own, image_root, folders)
+            owners[meant[own][0]].add(own)
+    paths, missing = [], []
+    for image in images:
+        own = image.get("file_name")
+        name, change = meant.get(own, ("", "")) if isinstance(own, str) else ("", "")
+        if not name or (change and len(owners[name]) > 1):  # two names must not share a file
+            paths.append("")
+            if own and isinstance(own, str):
+                missing.append(own)
+            continue
+        if change:
+            image["file_name"] = name
+            completed.add(change, image["id"])
+        paths.append(os.path.join(image_root, name))
+    if missing:
+        faults.append(_explain_missing(missing, len(images), image_root))
+    faults += [f"folder {f or '.'} cannot be listed: {r}" for f, r in folders.unreadable.items()]
+    return paths, faults
+
+
+def _explain_root(image_root: str) -> str:
+    """Return why `image_root` is no folder, or "" if it is one."""
+    if os.path.isdir(image_root):
+        return ""
+    path = os.path.abspath(image_root)
+    if os.path.isfile(path):
+        return f"expected the folder of the images, got the file {path}"
+    if os.path.islink(path):
+        return f"image folder {path} is a link that leads to nothing or in a circle"
+    folder, name = os.path.split(path)
+    hint = nearest(name, os.listdir(folder)) if os.path.isdir(folder) else ""
+    return f"image folder not found: {path}{hint}"
+
+
+def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
+    """Return the name of the file inside `root` and what was changed, or "" twice."""
+    if folders.has_file(os.path.join(root, own)):
+        return own, ""
+    name, change = own, "`file_name` with backslashes"
+    foreign = ""
+    if "://" in own:
+        name, foreign = unquote(re.split(r"[?#]", own)[0]), "a URL"
+    elif own.startswith(("/", "\\")) or _DRIVE.match(own):
+        foreign = "a path of another machine"
+    name = name.replace("\\", "/")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if foreign:
+        for start in range(len(parts)):
+            end = "/".join(parts[start:])
+            if folders.has_file(os.path.join(root, end)):
+                return end, f"`file_name` that is {foreign}, its end taken"
+        return "", ""
+    if name != own and folders.has_file(os.path.join(root, name)):
+        return name, change
+    tail = os.path.abspath(root).split(os.sep)
+    for length in range(1, len(parts)):
+        end = "/".join(parts[length:])
+        if parts[:length] == tail[-length:] and folders.has_file(os.path.join(root, end)):
+            return end, "`file_name` that begins with the name of the image folder"
+    if similar := folders.find_similar(os.path.join(root, name)):
+        return os.path.join(os.path.dirname(name), similar), "`file_name` in other capitals"
+    return "", ""
+
+
+def _explain_missing(missing: list[str], total: int, root: str) -> str:
+    shown = []
+    for name in missing[:5]:
+        link = os.path.islink(os.path.join(root, name))
+        shown.append(f"{name} (a link that leads to nothing or in a circle)" if link else name)
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    text = f"{len(missing)} of {total} image files are missing: {', '.join(shown)}{more}. "
+    for folder in islice(_nearby_folders(root), _FOLDERS_SEARCHED):
+        if all(os.path.isfile(os.path.join(folder, _to_slashes(name))) for name in missing):
+            return f"{text}They are in {folder}: give this folder in place of {root}"
+    text += f"`file_name` is relative to the folder {root}, which holds "
+    text += name_some(_list_names(root), 3) or "nothing"
+    folder, name = os.path.split(_to_slashes(missing[0]))
+    same = [
+        n for n in _list_names(os.path.join(root, folder)) if _plain_stem(n) == _plain_stem(name)
+    ]
+    return f"{text}. For {missing[0]} there is {same[0]}" if same else text
+
+
+def _to_slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _plain_stem(name: str) -> str:
+    return os.path.splitext(name)[0].lower()
+
+
+def _list_names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except (OSError, ValueError):
+        return []
+
+
+def _nearby_folders(root: str) -> Iterator[str]:
+    """Yield the two folders above `root`, and those up to two levels below it."""
+    root = os.path.abspath(root)
+    above = [os.path.dirname(root), os.path.dirname(os.path.dirname(root))]
+    yield from above
+    for folder, inner, _ in os.walk(root):
+        depth = os.path.relpath(folder, root).count(os.sep) + 1 if folder != root else 0
+        inner[:] = sorted(inner) if depth < 2 else []
+        if depth:
+            yield folder
+
+
+def check_image_sizes(
+    images: list[dict[str, Any]], paths: list[str], completed: IssueCounter
+) -> tuple[set[int], list[str]]:
+    """Compare the sizes that a COCO json gives with the image files.
+
+    The headers of `HEADERS_CHECKED` images, evenly spread, are read. A missing or unusable `width`
+    or `height` is filled in, in place. Sizes are after EXIF orientation, as detectron2 reads
+    images.
+
+    Args:
+        images: the `images` of the json, with integer ids.
+        paths: the file of each image, or "".
+        completed: counts the images whose size was filled in.
+
+    Returns:
+        The ids of the images whose size is not known, and the faults.
+    """
+    unsized = {i for i, image in enumerate(images) if not _normalise_size(image)}
+    step = -(-len(images) // HEADERS_CHECKED)
+    unreadable, contradictions = [], []
+    bad = {images[i]["id"] for i in unsized if not paths[i]}
+    for i in sorted(unsized.union(range(0, len(images), step))):
+        if not paths[i]:
+            continue
+        image = images[i]
+        try:
+            width, height, rotated = _read_size(paths[i])
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            # Pillow's own sentence would only repeat the path.
+            reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+            unreadable.append(f"{paths[i]}{reason}")
+            bad.add(image["id"])
+            continue
+        given = (image.get("width"), image.get("height"))
+        if i in unsized:
+            image.update(width=width, height=height)
+            completed.add("image size read from the file", image["id"])
+        elif given != (width, height):
+            exif = ", after its EXIF orientation" if rotated else ""
+            contradictions.append(
+                f"image {image['id']} ({image['file_name']}) is {given[0]} x {given[1]} in "
+                f"the json, the file is {width} x {height}{exif}"
+            )
+            bad.add(image["id"])
+    faults = []
+    if unreadable:
+        shown = name_some(unreadable)
+        faults.append(f"{len(unreadable)} image files are not readable as images: {shown}")
+    if contradictions:
+        faults.append(
+            f"the sizes (width x height, pixels) of {len(contradictions)} of {len(images)} images "
+            "contradict the files: "
+            f"{name_some(contradictions)}. Correct the json or the files: annotations must fit "
+            "the pixels as they are read"
+        )
+    return bad, faults
+
+
+def _normalise_size(image: dict[str, Any]) -> bool:
+    """Return whether `width` and `height` are usable; turn floats like 40.0 into integers."""
+    for key in ("width", "height"):
+        value = image.get(key)
+        if isinstance(value, float) and value.is_integer():
+            value = image[key] = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            return False
+    return True
+
+
+def _read_size(path: str) -> tuple[int, int, bool]:
+    """Return width and height in pixels after EXIF orientation, and whether it swapped them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # large images and odd EXIF blocks: only the header is read
+        with Image.open(path) as image:
+            width, height = image.size
+            # Pillow would decode a whole PNG to look for EXIF data at its end.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            rotated = has_exif and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
+    return (height, width, True) if rotated else (width, height, False)
