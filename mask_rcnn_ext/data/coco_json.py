@@ -55,28 +55,34 @@ def check_coco_json(
     strict: bool = False,
     masks: bool = True,
     allow_empty: bool = False,
+    boxes_from_masks: bool = False,
 ) -> CocoJson:
     """Read a COCO-format json, check it against its images, and clean its annotations.
 
     A malformed annotation (degenerate box, empty or wrong mask, no box and no mask) is dropped, and
     a warning counts the dropped annotations by reason. Boxes that stick out of the image are
     clipped; missing `area`, `bbox`, `id`, `iscrowd`, `width` and `height` are filled in; `ignore`
-    becomes `iscrowd`. The log also counts these changes.
+    becomes `iscrowd`. Coordinates that are fractions of the image become pixels. The log also
+    counts these changes. It warns of boxes that contradict their masks, of objects that are
+    annotated twice, and of files in which most annotations are crowd regions.
 
     Args:
         json_file: path of the json.
         image_root: folder of the images.
-        strict: raise an error for a malformed annotation instead of dropping it.
+        strict: raise an error for a malformed annotation instead of dropping it, and for boxes that
+            contradict their masks and objects that are annotated twice.
         masks: treat an instance without a segmentation as malformed. If off, it is kept, and a
             missing `area` is the area of its box.
         allow_empty: accept a file without annotations, as validation data may be.
+        boxes_from_masks: replace the box of every annotation that has a mask by its mask's box.
 
     Returns:
         The checked file.
 
     Raises:
         UserError: the file is not COCO format, or contradicts itself or the images; images are
-            missing; no instance is left; or, with `strict`, an annotation is malformed.
+            missing; no instance is left; or, with `strict`, an annotation is malformed, contradicts
+            itself or repeats another.
     """
     content = read_coco_json(json_file)
     read_categories(content, json_file)
@@ -86,7 +92,9 @@ def check_coco_json(
     complete_ids(content["annotations"], completed)
     total = len(content["annotations"])
     folders = (os.path.dirname(os.path.abspath(json_file)), image_root)
-    kept, missing = clean_annotations(content, folders, strict, masks, completed, dropped)
+    kept, missing, doubts = clean_annotations(
+        content, folders, strict, masks, completed, dropped, boxes_from_masks=boxes_from_masks
+    )
     if missing:
         raise UserError(
             f"{json_file}: {len(missing)} mask files are missing: {name_some(missing)}; "
@@ -95,13 +103,16 @@ def check_coco_json(
     malformed = f"{dropped.total} of {total} annotations: {dropped}"
     if "no segmentation" in dropped.issues and masks:
         malformed += ". A model without masks, MODEL.MASK_ON False, needs only their boxes"
-    if dropped.issues and strict:
-        raise UserError(f"{json_file}: malformed {malformed}. Fix them, or leave out --strict-data")
+    faults = [f"malformed {malformed}"] * bool(dropped.issues) + doubts
+    if faults and strict:
+        raise UserError(f"{json_file}: {'. '.join(faults)}. Fix them, or leave out --strict-data")
     if not any(not a["iscrowd"] for a in kept) and ((total and not kept) or not allow_empty):
         why = f"; malformed: {malformed}" if dropped.issues else ""
         raise UserError(f"{json_file}: no instance to learn from or to compare with{why}")
     if dropped.issues:
         logger.warning("%s: dropped %s", json_file, malformed)
+    for doubt in doubts:
+        logger.warning("%s: %s", json_file, doubt)
     if completed.issues:
         logger.info("%s: completed %s", json_file, completed)
     # Some releases of pycocotools cannot load results for a file without `info`.

@@ -55,6 +55,7 @@ def register_own_data(
     clean_dir: str,
     strict: bool = False,
     masks: bool = True,
+    boxes_from_masks: bool = False,
     classes: Sequence[tuple[int, str]] = (),
 ) -> OwnData:
     """Check a user's COCO-format files and register them as `own_train` and `own_val`.
@@ -70,8 +71,9 @@ def register_own_data(
         val_json: path of the validation json, or "" for none.
         val_images: folder of the validation images.
         clean_dir: folder for cleaned copies, created when needed.
-        strict: raise an error for a malformed annotation instead of dropping it.
+        strict: see `check_coco_json`.
         masks: whether the model learns masks; if not, instances need no segmentation.
+        boxes_from_masks: take the box of every annotation with a mask from its mask.
         classes: (category id, name) by ascending id, the class table of weights to evaluate. It
             replaces the categories of the train file, and each file must agree with it.
 
@@ -88,7 +90,13 @@ def register_own_data(
             catalog.pop(name, None)
     given = _require_pairs({"train": (train_json, train_images), "val": (val_json, val_images)})
     files = {
-        split: check_coco_json(*pair, strict=strict, masks=masks, allow_empty=split == "val")
+        split: check_coco_json(
+            *pair,
+            strict=strict,
+            masks=masks,
+            allow_empty=split == "val",
+            boxes_from_masks=boxes_from_masks,
+        )
         for split, pair in given.items()
     }
     table = _build_class_table(files, classes)

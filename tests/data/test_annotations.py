@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def test_nothing_left_is_an_error_that_says_why(folder):
     ],
 )
 def test_boxes_without_masks_are_kept_for_a_model_without_masks(folder, caplog, changes, dropped):
-    boxes = annotation(7, **{"segmentation": ..., **changes})
+    boxes = annotation(7, **{"image_id": 2, "segmentation": ..., **changes})
     checked = check(folder, content(annotation(6), boxes), masks=False, strict=not dropped)
     kept = [a["id"] for a in checked.content["annotations"]]
     assert kept == ([6] if dropped else [6, 7])
@@ -200,7 +201,7 @@ def test_boxes_without_masks_name_the_way_out(folder, caplog):
 
 
 COMPLETED = {  # name -> changes of an annotation, a key, its value afterwards
-    "box sticks out": ({"bbox": [-2, 5, 10, 40]}, "bbox", [0, 5, 8, 25]),
+    "box sticks out": ({"bbox": [-2, 9, 23, 22]}, "bbox", [0, 9, 21, 21]),
     "no box": ({"bbox": ...}, "bbox", [10, 10, 10, 10]),
     "empty box": ({"bbox": []}, "bbox", [10, 10, 10, 10]),
     "no box, RLE": ({"bbox": ..., "segmentation": compressed(SQUARE_MASK)}, "bbox", [10] * 4),
@@ -212,6 +213,9 @@ COMPLETED = {  # name -> changes of an annotation, a key, its value afterwards
     "no id": ({"id": ...}, "id", 7),
     "id 0 reads as unmatched in COCO evaluation": ({"id": 0}, "id", 7),
     "flat polygon": ({"segmentation": SQUARE[0]}, "segmentation", SQUARE),
+    "keypoints as a text": ({"keypoints": "x"}, "keypoints", None),
+    "nested keypoints": ({"keypoints": [[1, 2, 2], [3, 4, 1]]}, "keypoints", None),
+    "two numbers of keypoints": ({"keypoints": [1, 2]}, "keypoints", None),
     "degenerate part": ({"segmentation": [[1, 1, 5, 5], *SQUARE]}, "segmentation", SQUARE),
 }
 
@@ -219,8 +223,8 @@ COMPLETED = {  # name -> changes of an annotation, a key, its value afterwards
 @pytest.mark.parametrize(("changes", "key", "expected"), COMPLETED.values(), ids=COMPLETED)
 def test_what_is_missing_is_completed(folder, caplog, changes, key, expected):
     caplog.set_level(logging.INFO)
-    checked = check(folder, content(annotation(6), annotation(9, **changes)))
-    assert checked.content["annotations"][1][key] == expected
+    checked = check(folder, content(annotation(6, image_id=2), annotation(9, **changes)))
+    assert checked.content["annotations"][1].get(key) == expected
     assert checked.changed
     (record,) = caplog.records
     assert record.levelno == logging.INFO
@@ -233,8 +237,9 @@ def test_strict_refuses_a_degenerate_part(folder):
 
 
 def test_rounding_is_not_clipped_and_a_bow_tie_is_a_polygon(folder):
-    bow_tie = [[0, 0, 10, 10, 10, 0, 0, 10]]  # the signed areas of its halves cancel
-    box = annotation(6, bbox=[30.5, 20.5, 9.505, 9.5])
+    bow_tie = [[10, 10, 20, 20, 20, 10, 10, 20]]  # the signed areas of its halves cancel
+    corner = [[30.5, 20.5, 40, 20.5, 40, 30, 30.5, 30]]
+    box = annotation(6, bbox=[30.5, 20.5, 9.505, 9.5], segmentation=corner)
     assert not check(folder, content(box, annotation(7, segmentation=bow_tie)), strict=True).changed
 
 
@@ -283,3 +288,49 @@ def test_a_json_without_info_is_completed(folder):
     checked = check(folder, {k: v for k, v in content().items() if k != "info"})
     assert checked.changed
     assert checked.content["info"] == {}
+
+
+CONTRADICTIONS = {  # name -> changes of the second annotation, a part of the message
+    "corners": ({"bbox": [10, 10, 20, 20]}, "1 of 2 boxes contradict .* look like corners"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_contradictions_are_a_warning_or_an_error(folder, caplog, changes, message):
+    coco = content(annotation(6), annotation(7, **{"image_id": 2, **changes}))
+    checked = check(folder, coco)
+    assert not checked.changed
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert re.search(message, record.message)
+    coco["annotations"].append(annotation(8, segmentation=[]))
+    with pytest.raises(UserError, match=f"malformed 1 of 3 .*{message}.* leave out --strict-data"):
+        check(folder, coco, strict=True)
+
+
+@pytest.mark.parametrize("box", [[10, 10, 20, 20], [10, 10, 0, 0], "text"], ids=str)
+def test_boxes_from_masks(folder, box):
+    rle = annotation(7, bbox=box, image_id=2, segmentation=compressed(SQUARE_MASK))
+    coco = content(annotation(6, bbox=box), rle)
+    checked = check(folder, coco, strict=True, boxes_from_masks=True)
+    assert [a["bbox"] for a in checked.content["annotations"]] == [[10, 10, 10, 10]] * 2
+    assert checked.changed
+
+
+def test_boxes_from_masks_keep_the_boxes_of_objects_without_masks(folder):
+    boxes = annotation(7, image_id=2, bbox=[1, 2, 3, 4], segmentation=...)
+    coco = content(annotation(6, bbox=[0, 0, 40, 30]), boxes)
+    checked = check(folder, coco, masks=False, boxes_from_masks=True)
+    assert [a["bbox"] for a in checked.content["annotations"]] == [[10, 10, 10, 10], [1, 2, 3, 4]]
+
+
+def test_fractions_of_the_image_become_pixels(folder, caplog):
+    caplog.set_level(logging.INFO)
+    square = [[0.25, 1 / 3, 0.5, 1 / 3, 0.5, 2 / 3, 0.25, 2 / 3]]
+    fractions = annotation(6, bbox=[0.25, 1 / 3, 0.25, 1 / 3], area=0.08, segmentation=square)
+    checked = check(folder, content(fractions), strict=True)
+    (kept,) = checked.content["annotations"]
+    assert kept["bbox"] == pytest.approx([10, 10, 10, 10])
+    assert kept["segmentation"][0] == pytest.approx(SQUARE[0])
+    assert kept["area"] == 100
+    assert "1 x fractions of the image turned into pixels (first: 6)" in caplog.text
