@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from ..errors import UserError
+from ..errors import UserError, name_some
 from ..layers.rle import compress, read_runs
 from .box_conventions import explain_contradictions
 from .coordinates import as_bitmap, is_number, scale_fractions
 from .keypoints import count_numbers
 
-__all__ = ["IssueCounter", "clean_annotations", "complete_ids"]
+__all__ = ["IssueCounter", "clean_annotations", "complete_ids", "explain_crowds"]
 
 _MIN_SIDE = 1e-5  # pixels; detectron2's `filter_empty_instances` drops smaller boxes
 _BOX_SLACK = 0.01  # pixels; many jsons round coordinates to two decimals
@@ -124,14 +124,27 @@ def clean_annotations(
     return kept, missing, [doubt] if doubt else []
 
 
+def explain_crowds(annotations: Sequence[dict[str, Any]]) -> str:
+    """Return a sentence if most annotations are crowd regions, else ""."""
+    crowds = [str(annotation["id"]) for annotation in annotations if annotation["iscrowd"]]
+    if 2 * len(crowds) <= len(annotations):
+        return ""
+    return (
+        f"{len(crowds)} of {len(annotations)} annotations are crowd regions (`iscrowd` 1, or "
+        f"`ignore`), which are neither learned nor counted in evaluation: {name_some(crowds)}. "
+        "Some labelling tools mark every brush mask so. Set `iscrowd` to 0 for single objects"
+    )
+
+
 def _complete_numbers(
     annotation: dict[str, Any], size: tuple[int, int], completed: IssueCounter
 ) -> None:
     """Fill in what COCO evaluation needs: `iscrowd` and `area` (pixels)."""
     # detectron2 rejects `ignore`. A crowd region is neither learnt nor counted as missed.
-    ignored = bool(annotation.pop("ignore", 0))
-    crowd = int(ignored or bool(annotation.get("iscrowd")))
-    if ignored or annotation.get("iscrowd") != crowd:
+    ignored = _read_flag(annotation.pop("ignore", None), "ignore")
+    given = annotation.get("iscrowd")
+    crowd = int(_read_flag(given, "iscrowd") or ignored)
+    if type(given) is not int or given != crowd:
         annotation["iscrowd"] = crowd
         completed.add("`iscrowd` set", annotation["id"])
     if "keypoints" in annotation and count_numbers(annotation["keypoints"]) % 3:
@@ -142,6 +155,15 @@ def _complete_numbers(
         mask, (_, _, width, height) = annotation.get("segmentation"), annotation["bbox"]
         annotation["area"] = _mask_area(mask, size) if mask else float(width * height)
         completed.add("`area` computed", annotation["id"])
+
+
+def _read_flag(value: Any, key: str) -> bool:
+    """Return a flag that may be missing, a number, or a text such as "0" or "false"."""
+    texts = {"": 0, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+    number = texts.get(value.strip().lower()) if isinstance(value, str) else value or 0
+    if number not in (0, 1):
+        raise _Malformed(f"`{key}` that is neither 0 nor 1")
+    return bool(number)
 
 
 def _is_box(box: Any) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..errors import UserError, name_some, nearest
 from ..files import read_json
-from .annotations import IssueCounter, clean_annotations, complete_ids
+from .annotations import IssueCounter, clean_annotations, complete_ids, explain_crowds
 
 __all__ = [
     "HEADERS_CHECKED",
@@ -106,12 +106,14 @@ def check_coco_json(
     faults = [f"malformed {malformed}"] * bool(dropped.issues) + doubts
     if faults and strict:
         raise UserError(f"{json_file}: {'. '.join(faults)}. Fix them, or leave out --strict-data")
+    crowds = explain_crowds(kept)
     if not any(not a["iscrowd"] for a in kept) and ((total and not kept) or not allow_empty):
         why = f"; malformed: {malformed}" if dropped.issues else ""
+        why += f"; {crowds}" if crowds else ""
         raise UserError(f"{json_file}: no instance to learn from or to compare with{why}")
     if dropped.issues:
         logger.warning("%s: dropped %s", json_file, malformed)
-    for doubt in doubts:
+    for doubt in [*doubts, *([crowds] if crowds else [])]:
         logger.warning("%s: %s", json_file, doubt)
     if completed.issues:
         logger.info("%s: completed %s", json_file, completed)

@@ -105,6 +105,9 @@ DROPPED = {  # name -> changes of an annotation, the reason that is given
     "characters": ({"segmentation": {"size": [H, W], "counts": "é~"}}, "characters"),
     "no counts": ({"segmentation": {"size": [H, W]}}, "RLE without counts"),
     "empty RLE": ({"segmentation": {"size": [H, W], "counts": [H * W]}}, "empty mask"),
+    "iscrowd as a word": ({"iscrowd": "maybe"}, "`iscrowd` that is neither 0 nor 1"),
+    "iscrowd as a list": ({"iscrowd": [0]}, "`iscrowd` that is neither 0 nor 1"),
+    "ignore 2": ({"ignore": 2}, "`ignore` that is neither 0 nor 1"),
     "empty bitmap": ({"segmentation": [[0] * W] * H}, "empty mask"),
     "bitmap W x H": ({"segmentation": [[1] * H] * W}, "mask of another size"),
 }
@@ -151,7 +154,7 @@ def test_nothing_left_is_an_error_that_says_why(folder):
     with pytest.raises(UserError, match="no instance to learn"):
         check(folder, {**content(), "annotations": []})
     crowd = content(annotation(6, iscrowd=1))
-    with pytest.raises(UserError, match="no instance"):
+    with pytest.raises(UserError, match=r"no instance .* 1 of 1 annotations are crowd regions"):
         check(folder, crowd)
     assert len(check(folder, crowd, allow_empty=True).content["annotations"]) == 1
     assert check(folder, {**content(), "annotations": []}, allow_empty=True).polygons
@@ -208,8 +211,13 @@ COMPLETED = {  # name -> changes of an annotation, a key, its value afterwards
     "no area": ({"area": ...}, "area", 100),
     "area 0, RLE": ({"area": 0, "segmentation": uncompressed(SQUARE_MASK)}, "area", 100),
     "no iscrowd": ({"iscrowd": ...}, "iscrowd", 0),
-    "iscrowd as bool": ({"iscrowd": True, "area": ...}, "iscrowd", 1),
+    "iscrowd as bool": ({"iscrowd": True}, "iscrowd", 1),
     "ignore becomes crowd": ({"ignore": 1}, "iscrowd", 1),
+    "iscrowd as a text": ({"iscrowd": "0"}, "iscrowd", 0),
+    "crowd as a text": ({"iscrowd": "True"}, "iscrowd", 1),
+    "iscrowd as a float": ({"iscrowd": 0.0}, "iscrowd", 0),
+    "iscrowd null": ({"iscrowd": None}, "iscrowd", 0),
+    "ignore as a text": ({"ignore": "1.0"}, "iscrowd", 1),
     "no id": ({"id": ...}, "id", 7),
     "id 0 reads as unmatched in COCO evaluation": ({"id": 0}, "id", 7),
     "flat polygon": ({"segmentation": SQUARE[0]}, "segmentation", SQUARE),
@@ -224,7 +232,8 @@ COMPLETED = {  # name -> changes of an annotation, a key, its value afterwards
 def test_what_is_missing_is_completed(folder, caplog, changes, key, expected):
     caplog.set_level(logging.INFO)
     checked = check(folder, content(annotation(6, image_id=2), annotation(9, **changes)))
-    assert checked.content["annotations"][1].get(key) == expected
+    value = checked.content["annotations"][1].get(key)
+    assert (value, type(value) is bool) == (expected, False)
     assert checked.changed
     (record,) = caplog.records
     assert record.levelno == logging.INFO
@@ -288,6 +297,18 @@ def test_a_json_without_info_is_completed(folder):
     checked = check(folder, {k: v for k, v in content().items() if k != "info"})
     assert checked.changed
     assert checked.content["info"] == {}
+
+
+def test_most_annotations_are_crowds(folder, caplog):
+    """Some tools mark every brush mask as a crowd. Half of them do not count, as on few images."""
+    crowds = [annotation(i, image_id=2, iscrowd=1) for i in (7, 8)]
+    check(folder, content(annotation(6), crowds[0]), strict=True)
+    assert not caplog.records
+    check(folder, content(annotation(6), *crowds), strict=True)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "2 of 3 annotations are crowd regions" in record.message
+    assert "neither learned nor counted in evaluation: 7, 8." in record.message
 
 
 CONTRADICTIONS = {  # name -> changes of the second annotation, a part of the message
