@@ -18,6 +18,7 @@ from ..errors import UserError, name_some
 from ..layers.rle import compress, read_runs
 from .box_conventions import explain_contradictions
 from .coordinates import as_bitmap, is_number, scale_fractions
+from .duplicates import explain_duplicates
 from .keypoints import count_numbers
 
 __all__ = ["IssueCounter", "clean_annotations", "complete_ids", "explain_crowds"]
@@ -90,7 +91,7 @@ def clean_annotations(
 
     Returns:
         The annotations to keep, the names of mask files that are missing, and a sentence for each
-        kind of contradiction: boxes that contradict their masks.
+        kind of contradiction: boxes that contradict their masks, objects that are annotated twice.
 
     Raises:
         UserError: a mask file is not an image.
@@ -120,8 +121,8 @@ def clean_annotations(
         if box and annotation.get("segmentation"):
             mask_box = _mask_box(annotation["segmentation"], size)
             compared.append((annotation["id"], box, mask_box, size))
-    doubt = explain_contradictions(compared)
-    return kept, missing, [doubt] if doubt else []
+    doubts = explain_contradictions(compared), explain_duplicates(kept, sizes)
+    return kept, missing, [sentence for sentence in doubts if sentence]
 
 
 def explain_crowds(annotations: Sequence[dict[str, Any]]) -> str:

@@ -313,6 +313,7 @@ def test_most_annotations_are_crowds(folder, caplog):
 
 CONTRADICTIONS = {  # name -> changes of the second annotation, a part of the message
     "corners": ({"bbox": [10, 10, 20, 20]}, "1 of 2 boxes contradict .* look like corners"),
+    "copy": ({"image_id": 1}, "1 of 2 annotations repeat .*annotation 7 repeats 6"),
 }
 
 
