@@ -45,6 +45,7 @@ _READINGS: dict[str, Callable[[Array, Array], Array]] = {
 _EXCHANGED = "x and y are exchanged, in the boxes or in the masks"
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a box may have the largest of floats
 def explain_contradictions(
     compared: Sequence[tuple[int, Sequence[float], Sequence[float], tuple[int, int]]],
 ) -> str:
@@ -74,7 +75,8 @@ def explain_contradictions(
     wrong = far if far.mean() > _MOST else far & ~_contains(given, masks)
     readings = {**_READINGS, _EXCHANGED: lambda box, sides: _exchange(box)}
     fits = {
-        name: apart & _compare(f(given, sides), masks, sides)[0] for name, f in readings.items()
+        name: apart & _compare(read(given, sides), masks, sides)[0]
+        for name, read in readings.items()
     }
     convention = max(fits, key=lambda name: int(fits[name].sum()))
     if fits[convention].sum() >= _MOST * apart.sum():

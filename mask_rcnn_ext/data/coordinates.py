@@ -13,8 +13,11 @@ _ROUNDING = 0.01  # of the image; a polygon in pixels with no larger coordinate 
 
 
 def is_number(value: object) -> bool:
-    """Return whether `value` is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    """Return whether `value` is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return False
 
 
 def as_bitmap(rows: list[Any]) -> npt.NDArray[np.int64] | None:

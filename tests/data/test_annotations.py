@@ -82,6 +82,7 @@ DROPPED = {  # name -> changes of an annotation, the reason that is given
     "no width": ({"bbox": [10, 10, 0, 10]}, "box without width or height"),
     "negative height": ({"bbox": [10, 10, 5, -1]}, "box without width or height"),
     "NaN": ({"bbox": [10, float("nan"), 5, 5]}, "not four finite numbers"),
+    "four hundred digits": ({"bbox": [10, 10**400, 5, 5]}, "not four finite numbers"),
     "three numbers": ({"bbox": [1, 2, 3]}, "not four finite numbers"),
     "box outside": ({"bbox": [40, 0, 5, 5]}, "box outside the image"),
     "no segmentation": ({"segmentation": ...}, "no segmentation"),

@@ -124,6 +124,10 @@ def test_boxes_without_a_known_convention():
     assert explain([], []) == ""
 
 
+def test_the_largest_of_floats():
+    assert "1 of 1 boxes contradict" in explain([[1e308] * 4], objects(1))
+
+
 def test_the_key_takes_the_boxes_from_the_masks(tmp_path):
     path, images = write_coco(tmp_path, images=3)
     coco = json.loads(path.read_text())
