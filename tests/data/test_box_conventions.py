@@ -113,6 +113,12 @@ def test_the_hidden_parts_are_far_in_the_test_above():
     assert (areas > 2).sum() > 10
 
 
+@pytest.mark.parametrize(("shift", "told"), [(2, False), (3, True)])
+def test_two_pixels_are_agreement_however_small_the_object(shift, told):
+    masks = np.array([[10.0, 10, 3, 3]])
+    assert bool(explain(masks + np.array([shift, shift, 0, 0]), masks)) is told
+
+
 def test_boxes_without_a_known_convention():
     masks = objects()
     whole = explain(np.tile([0, 0, W, H], (len(masks), 1)), masks)
