@@ -201,9 +201,11 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MASK_RCNN_EXT.DATA.TRAIN_IMAGES", "")
     _declare(cfg, "MASK_RCNN_EXT.DATA.VAL_JSON", "")
     _declare(cfg, "MASK_RCNN_EXT.DATA.VAL_IMAGES", "")
-    # `True` makes a malformed annotation an error (`--strict-data`). By default it is dropped and
-    # counted.
+    # `True` makes a malformed annotation, and one that contradicts itself or repeats another, an
+    # error (`--strict-data`). By default the former is dropped, the latter kept, and both counted.
     _declare(cfg, "MASK_RCNN_EXT.DATA.STRICT", False)
+    # `True` takes the box of every annotation from its mask, and ignores the `bbox` of the json.
+    _declare(cfg, "MASK_RCNN_EXT.DATA.BOXES_FROM_MASKS", False)
     # Number format of mixed precision, which detectron2's `SOLVER.AMP.ENABLED` switches on:
     # `"float16"` or `"bfloat16"`. `"auto"` is float16 with loss scaling on CUDA (detectron2's
     # choice) and bfloat16 on CPU.

@@ -5,7 +5,6 @@ the path of a mask image, or a 2-D list of 0 and 1. The last two become compress
 pycocotools cannot read them. Masks are not decoded: runs and polygons are checked as numbers.
 """
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,10 +14,14 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from ..errors import UserError
+from ..errors import UserError, name_some
 from ..layers.rle import compress, read_runs
+from .box_conventions import explain_contradictions
+from .coordinates import as_bitmap, is_number, scale_fractions
+from .duplicates import explain_duplicates
+from .keypoints import count_numbers
 
-__all__ = ["IssueCounter", "clean_annotations"]
+__all__ = ["IssueCounter", "clean_annotations", "explain_crowds"]
 
 _MIN_SIDE = 1e-5  # pixels; detectron2's `filter_empty_instances` drops smaller boxes
 _BOX_SLACK = 0.01  # pixels; many jsons round coordinates to two decimals
@@ -59,7 +62,9 @@ def clean_annotations(
     masks: bool,
     completed: IssueCounter,
     dropped: IssueCounter,
-) -> tuple[list[dict[str, Any]], list[str]]:
+    *,
+    boxes_from_masks: bool = False,
+) -> tuple[list[dict[str, Any]], list[str], list[str]]:
     """Check the annotations one by one and complete them in place.
 
     Args:
@@ -69,31 +74,54 @@ def clean_annotations(
         masks: reject an instance that has a box but no segmentation.
         completed: counts what was filled in.
         dropped: counts the rejected annotations by reason.
+        boxes_from_masks: replace the box of every annotation that has a mask.
 
     Returns:
-        The annotations to keep, and the names of mask files that are missing.
+        The annotations to keep, the names of mask files that are missing, and a sentence for each
+        kind of contradiction: boxes that contradict their masks, objects that are annotated twice.
 
     Raises:
         UserError: a mask file is not an image.
     """
-    images = {image["id"]: image for image in content["images"]}
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    for annotation_id in scale_fractions(content["annotations"], sizes):
+        completed.add("fractions of the image turned into pixels", annotation_id)
     kept, missing = [], []
+    compared = []
     for annotation in content["annotations"]:
-        image = images[annotation["image_id"]]
-        size = (image["height"], image["width"])
+        size = sizes[annotation["image_id"]]
         try:
             if masks or annotation.get("segmentation") or not annotation.get("bbox"):
                 _clean_mask(annotation, size, folders, strict, completed)
+            if boxes_from_masks and annotation.get("segmentation"):
+                annotation["bbox"] = None
+            box = annotation.get("bbox")
             _clean_box(annotation, size, completed)
+            _complete_numbers(annotation, size, completed)
         except _Malformed as fault:
             dropped.add(str(fault), annotation["id"])
             continue
         except FileNotFoundError:
             missing.append(annotation["segmentation"])
             continue
-        _complete_numbers(annotation, size, completed)
         kept.append(annotation)
-    return kept, missing
+        if box and annotation.get("segmentation"):
+            mask_box = _mask_box(annotation["segmentation"], size)
+            compared.append((annotation["id"], box, mask_box, size))
+    doubts = explain_contradictions(compared), explain_duplicates(kept, sizes)
+    return kept, missing, [sentence for sentence in doubts if sentence]
+
+
+def explain_crowds(annotations: Sequence[dict[str, Any]]) -> str:
+    """Return a sentence if most annotations are crowd regions, else ""."""
+    crowds = [str(annotation["id"]) for annotation in annotations if annotation["iscrowd"]]
+    if 2 * len(crowds) <= len(annotations):
+        return ""
+    return (
+        f"{len(crowds)} of {len(annotations)} annotations are crowd regions (`iscrowd` 1, or "
+        f"`ignore`), which are neither learned nor counted in evaluation: {name_some(crowds)}. "
+        "Some labelling tools mark every brush mask so. Set `iscrowd` to 0 for single objects"
+    )
 
 
 def _complete_numbers(
@@ -101,20 +129,33 @@ def _complete_numbers(
 ) -> None:
     """Fill in what COCO evaluation needs: `iscrowd` and `area` (pixels)."""
     # detectron2 rejects `ignore`. A crowd region is neither learnt nor counted as missed.
-    ignored = bool(annotation.pop("ignore", 0))
-    crowd = int(ignored or bool(annotation.get("iscrowd")))
-    if ignored or annotation.get("iscrowd") != crowd:
+    ignored = _read_flag(annotation.pop("ignore", None), "ignore")
+    given = annotation.get("iscrowd")
+    crowd = int(_read_flag(given, "iscrowd") or ignored)
+    if type(given) is not int or given != crowd:
         annotation["iscrowd"] = crowd
         completed.add("`iscrowd` set", annotation["id"])
+    if "keypoints" in annotation and count_numbers(annotation["keypoints"]) % 3:
+        del annotation["keypoints"]
+        completed.add("`keypoints` removed, since not x, y, visibility, ...", annotation["id"])
     area = annotation.get("area", 0)
-    if not _is_number(area) or area <= 0:
+    if not is_number(area) or area <= 0:
         mask, (_, _, width, height) = annotation.get("segmentation"), annotation["bbox"]
         annotation["area"] = _mask_area(mask, size) if mask else float(width * height)
         completed.add("`area` computed", annotation["id"])
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _read_flag(value: Any, key: str) -> bool:
+    """Return a flag that may be missing, a number, or a text such as "0" or "false"."""
+    texts = {"": 0, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+    number = texts.get(value.strip().lower()) if isinstance(value, str) else value or 0
+    if number not in (0, 1):
+        raise _Malformed(f"`{key}` that is neither 0 nor 1")
+    return bool(number)
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
 
 
 def _clean_box(annotation: dict[str, Any], size: tuple[int, int], completed: IssueCounter) -> None:
@@ -124,7 +165,7 @@ def _clean_box(annotation: dict[str, Any], size: tuple[int, int], completed: Iss
         annotation["bbox"] = _mask_box(annotation["segmentation"], size)
         completed.add("`bbox` computed from the mask", annotation["id"])
         return
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+    if not _is_box(box):
         raise _Malformed("box that is not four finite numbers")
     x, y, width, height = box
     if width <= _MIN_SIDE or height <= _MIN_SIDE:
@@ -156,31 +197,16 @@ def _clean_mask(
         completed.add("mask file turned into RLE", annotation["id"])
     elif not isinstance(mask, list):
         raise _Malformed(f"segmentation that is a {type(mask).__name__}")
-    elif (bitmap := _as_bitmap(mask)) is not None:
+    elif (bitmap := as_bitmap(mask)) is not None:
         annotation["segmentation"] = _encode(bitmap, size)
         completed.add("bitmap turned into RLE", annotation["id"])
     else:
-        parts = [mask] if _is_number(mask[0]) else mask
+        parts = [mask] if is_number(mask[0]) else mask
         kept = _valid_polygons(parts, size, strict)
         if kept is not mask:
             annotation["segmentation"] = kept
             what = "flat polygon" if parts is not mask else "polygons without degenerate parts"
             completed.add(what, annotation["id"])
-
-
-def _as_bitmap(rows: list[Any]) -> np.ndarray | None:
-    """Return a 2-D list of 0 and 1 as an array, or None if the list holds polygons.
-
-    Several polygons of equal length could look like a bitmap only if all their coordinates were 0
-    or 1, and such polygons have no useful shape.
-    """
-    first = rows[0]
-    if len(rows) < 2 or not isinstance(first, list) or not first or first[0] not in (0, 1):
-        return None
-    if any(not isinstance(row, list) or len(row) != len(first) for row in rows):
-        return None
-    bitmap = np.asarray(rows)
-    return bitmap if bitmap.ndim == 2 and np.isin(bitmap, (0, 1)).all() else None
 
 
 def _read_mask(name: str, folders: Sequence[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import UserError, name_some, nearest
 from ..files import read_json
-from .annotations import IssueCounter, clean_annotations
+from .annotations import IssueCounter, clean_annotations, explain_crowds
 from .coco_ids import normalise_ids
 from .coco_images import check_image_sizes, find_image_files
 
@@ -51,6 +51,7 @@ def check_coco_json(
     strict: bool = False,
     masks: bool = True,
     allow_empty: bool = False,
+    boxes_from_masks: bool = False,
 ) -> CocoJson:
     """Read a COCO-format json and check it, see `inspect_coco_json`.
 
@@ -58,7 +59,12 @@ def check_coco_json(
         UserError: the file has faults; the message lists all of them.
     """
     file = inspect_coco_json(
-        json_file, image_root, strict=strict, masks=masks, allow_empty=allow_empty
+        json_file,
+        image_root,
+        strict=strict,
+        masks=masks,
+        allow_empty=allow_empty,
+        boxes_from_masks=boxes_from_masks,
     )
     raise_faults(file.faults)
     return file
@@ -80,6 +86,7 @@ def inspect_coco_json(
     strict: bool = False,
     masks: bool = True,
     allow_empty: bool = False,
+    boxes_from_masks: bool = False,
     known: Mapping[str, int] | None = None,
 ) -> CocoJson:
     """Read a COCO-format json, check it against its images, and clean its annotations.
@@ -89,21 +96,25 @@ def inspect_coco_json(
     clipped; missing `area`, `bbox`, `id`, `iscrowd`, `width` and `height` are filled in; `ignore`
     becomes `iscrowd`. Ids become integers, see `coco_ids`, and file names of other machines become
     names in `image_root`, see `coco_images`. A category that only groups the others is left out.
-    The log also counts these changes.
+    Coordinates that are fractions of the image become pixels. The log also counts these changes. It
+    warns of boxes that contradict their masks, of objects that are annotated twice, and of files in
+    which most annotations are crowd regions.
 
     Args:
         json_file: path of the json.
         image_root: folder of the images.
-        strict: a malformed annotation is a fault.
+        strict: a malformed annotation is a fault, and so are boxes that contradict their masks and
+            objects that are annotated twice.
         masks: treat an instance without a segmentation as malformed. If off, it is kept, and a
             missing `area` is the area of its box.
         allow_empty: accept a file without annotations, as validation data may be.
+        boxes_from_masks: replace the box of every annotation that has a mask by its mask's box.
         known: category name -> id, for categories whose ids are not integers.
 
     Returns:
         The checked file. Its `faults` tell if it is not COCO format, or contradicts itself or the
         images; if images are missing; if no instance is left; or, with `strict`, if an annotation
-        is malformed.
+        is malformed, contradicts itself or repeats another.
     """
     file = CocoJson(json_file)
     completed = IssueCounter()
@@ -121,7 +132,7 @@ def inspect_coco_json(
     file.faults = [f"{json_file}: {fault}" for fault in [*faults, *missing, *wrong]]
     # The annotations of an image without a known size cannot be checked.
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in unsized]
-    _check_annotations(file, image_root, strict, masks, allow_empty, completed)
+    _check_annotations(file, image_root, strict, masks, allow_empty, boxes_from_masks, completed)
     return file
 
 
@@ -131,6 +142,7 @@ def _check_annotations(
     strict: bool,
     masks: bool,
     allow_empty: bool,
+    boxes_from_masks: bool,
     completed: IssueCounter,
 ) -> None:
     """Clean the annotations, add their faults to `file`, and log what was changed."""
@@ -138,7 +150,9 @@ def _check_annotations(
     total = len(content["annotations"])
     folders = (os.path.dirname(os.path.abspath(json_file)), image_root)
     try:
-        kept, missing = clean_annotations(content, folders, strict, masks, completed, dropped)
+        kept, missing, doubts = clean_annotations(
+            content, folders, strict, masks, completed, dropped, boxes_from_masks=boxes_from_masks
+        )
     except UserError as error:
         file.faults.append(f"{json_file}: {error}")
         return
@@ -150,18 +164,23 @@ def _check_annotations(
     malformed = f"{dropped.total} of {total} annotations: {dropped}"
     if "no segmentation" in dropped.issues and masks:
         malformed += ". A model without masks, MODEL.MASK_ON False, needs only their boxes"
-    if dropped.issues and strict:
-        file.faults.append(
-            f"{json_file}: malformed {malformed}. Fix them, or leave out --strict-data"
-        )
+    faults = [f"malformed {malformed}"] * bool(dropped.issues) + doubts
+    if faults and strict:
+        file.faults += [
+            f"{json_file}: {fault}. Fix them, or leave out --strict-data" for fault in faults
+        ]
     if file.faults:
         return
+    crowds = explain_crowds(kept)
     if not any(not a["iscrowd"] for a in kept) and ((total and not kept) or not allow_empty):
         why = f"; malformed: {malformed}" if dropped.issues else ""
+        why += f"; {crowds}" if crowds else ""
         file.faults.append(f"{json_file}: no instance to learn from or to compare with{why}")
         return
     if dropped.issues:
         logger.warning("%s: dropped %s", json_file, malformed)
+    for doubt in [*doubts, *([crowds] if crowds else [])]:
+        logger.warning("%s: %s", json_file, doubt)
     if completed.issues:
         logger.info("%s: completed %s", json_file, completed)
     # Some releases of pycocotools cannot load results for a file without `info`.

@@ -56,6 +56,7 @@ def register_own_data(
     clean_dir: str,
     strict: bool = False,
     masks: bool = True,
+    boxes_from_masks: bool = False,
     classes: Sequence[tuple[int, str]] = (),
 ) -> OwnData:
     """Check a user's COCO-format files and register them as `own_train` and `own_val`.
@@ -71,8 +72,9 @@ def register_own_data(
         val_json: path of the validation json, or "" for none.
         val_images: folder of the validation images.
         clean_dir: folder for cleaned copies, created when needed.
-        strict: raise an error for a malformed annotation instead of dropping it.
+        strict: see `check_coco_json`.
         masks: whether the model learns masks; if not, instances need no segmentation.
+        boxes_from_masks: take the box of every annotation with a mask from its mask.
         classes: (category id, name) by ascending id, the class table of weights to evaluate. It
             replaces the categories of the train file, and each file must agree with it.
 
@@ -93,7 +95,12 @@ def register_own_data(
     known = {name: category for category, name in classes}
     for split, pair in given.items():
         files[split] = inspect_coco_json(
-            *pair, strict=strict, masks=masks, allow_empty=split == "val", known=known
+            *pair,
+            strict=strict,
+            masks=masks,
+            allow_empty=split == "val",
+            boxes_from_masks=boxes_from_masks,
+            known=known,
         )
         known = known or _name_ids(files[split])
     faults = [fault for file in files.values() for fault in file.faults]

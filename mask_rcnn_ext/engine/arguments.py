@@ -49,7 +49,7 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     own.add_argument(
         "--strict-data",
         action="store_true",
-        help="make a malformed annotation an error; by default it is dropped and counted",
+        help="make a malformed, contradictory or repeated annotation an error, not a warning",
     )
     return parser
 

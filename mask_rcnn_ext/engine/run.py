@@ -240,6 +240,7 @@ def _register_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
         clean_dir=os.path.join(cfg.OUTPUT_DIR, "data"),
         strict=own.STRICT,
         masks=cfg.MODEL.MASK_ON,
+        boxes_from_masks=own.BOXES_FROM_MASKS,
         classes=list(known),
     )
     cfg.DATASETS.TRAIN = (data.train_name,) if data.train_name else ()

@@ -17,6 +17,7 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
 )
 
+from ..data.keypoints import NUM_COCO_KEYPOINTS
 from ..errors import UserError, nearest
 from .coco import MaskRCNNCOCOEvaluator
 from .fcis_comparison import NO_MASKS, FCISComparisonEvaluator
@@ -101,11 +102,13 @@ def require_known_evaluators(cfg: CfgNode) -> None:
     """Raise unless the evaluators of a config exist and its model suits them.
 
     Args:
-        cfg: the config; reads `MASK_RCNN_EXT.EVALUATORS`, `MODEL` and `DATASETS.TEST`.
+        cfg: the config; reads `MASK_RCNN_EXT.EVALUATORS`, `MODEL`, `DATASETS.TEST` and
+            `TEST.KEYPOINT_OKS_SIGMAS`.
 
     Raises:
         UserError: the config names an unknown evaluator, or names one for a model without masks; or
-            the model predicts masks or keypoints on PASCAL VOC, which has boxes only.
+            the model predicts masks or keypoints on PASCAL VOC, which has boxes only; or the
+            tolerances of the keypoints are not as many as the keypoints.
     """
     for name in cfg.DATASETS.TEST:
         with_more = cfg.MODEL.MASK_ON or cfg.MODEL.KEYPOINT_ON
@@ -114,6 +117,14 @@ def require_known_evaluators(cfg: CfgNode) -> None:
                 f"data set {name}: PASCAL VOC's detection data has boxes only. Set MODEL.MASK_ON "
                 "and MODEL.KEYPOINT_ON to False"
             )
+    given = len(cfg.TEST.KEYPOINT_OKS_SIGMAS)
+    expected = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    if cfg.MODEL.KEYPOINT_ON and cfg.DATASETS.TEST and (given or NUM_COCO_KEYPOINTS) != expected:
+        raise UserError(
+            f"TEST.KEYPOINT_OKS_SIGMAS: expected {expected} numbers, a tolerance for each keypoint "
+            f"(MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS), got {given}. An empty list stands for the "
+            f"{NUM_COCO_KEYPOINTS} of COCO's persons"
+        )
     for name in _get_named_evaluators(cfg):
         if name not in _NAMED_EVALUATORS:
             known = ", ".join(_NAMED_EVALUATORS)

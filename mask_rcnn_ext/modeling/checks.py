@@ -7,6 +7,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.data.detection_utils import create_keypoint_hflip_indices
 from detectron2.modeling import (
     ANCHOR_GENERATOR_REGISTRY,
     BACKBONE_REGISTRY,
@@ -171,8 +172,8 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
 
     Raises:
         UserError: a range of sizes has not two ends; FCIS would get polygons; R-CNN's SVMs would be
-            trained by gradients; or a data set does not describe its keypoints, or has another
-            number of them than the model.
+            trained by gradients; or a data set does not describe its keypoints and which of them a
+            mirror exchanges, or has another number of them than the model.
     """
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
@@ -204,6 +205,15 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
                 f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {expected}, but data set {name} has "
                 f"{len(keypoints)}. Set MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {len(keypoints)}"
             )
+        try:
+            create_keypoint_hflip_indices([cfg.DATASETS.TRAIN[0], name])
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"MODEL.KEYPOINT_ON: data set {name}: expected keypoint_flip_map in its metadata, "
+                "pairs of the keypoint_names that a mirror exchanges, the same in all training "
+                f"data, got {MetadataCatalog.get(name).get('keypoint_flip_map')!r} for the names "
+                f"{', '.join(keypoints)}"
+            ) from error
 
 
 def check_registry_names(cfg: CfgNode) -> None:

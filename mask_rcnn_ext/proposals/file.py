@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data.build import get_detection_dataset_dicts
+from detectron2.data.build import (
+    filter_images_with_few_keypoints,
+    get_detection_dataset_dicts,
+)
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from ..data.keypoints import complete_keypoints
 from ..errors import UserError
 from ..files import atomic_open, read_json_or_none
 
@@ -117,30 +121,40 @@ def explain_proposal_errors(cfg: CfgNode, files: Sequence[str]) -> Iterator[None
 def load_training_dicts(cfg: CfgNode) -> list[dict]:
     """Return the training images as detectron2's dicts, with proposals if the config reads them.
 
+    In a model with keypoints, objects without keypoints get unlabelled ones.
+
     Raises:
-        UserError: see `require_proposal_files` and `explain_proposal_errors`; or no image is left.
+        UserError: see `require_proposal_files`, `explain_proposal_errors` and
+            `complete_keypoints`; or no image is left, or no keypoint is labelled.
     """
     require_proposal_files(cfg, ["TRAIN"])
     files = cfg.DATASETS.PROPOSAL_FILES_TRAIN
-    min_keypoints = 0
-    if cfg.MODEL.KEYPOINT_ON:
-        min_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+    head = cfg.MODEL.ROI_KEYPOINT_HEAD
     try:
         with explain_proposal_errors(cfg, files):
             dicts: list[dict] = get_detection_dataset_dicts(
                 cfg.DATASETS.TRAIN,
                 filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-                min_keypoints=min_keypoints,
                 proposal_files=files if cfg.MODEL.LOAD_PROPOSALS else None,
             )
     except AssertionError as error:
         if "No valid data found" not in str(error):
             raise
-        wanted = f"{min_keypoints} labelled keypoint(s)" if min_keypoints else "an annotation"
+        dicts = []
+    wanted = "an annotation"
+    if cfg.MODEL.KEYPOINT_ON:
+        # detectron2's own filter cannot read objects without keypoints, so they come first.
+        dicts = complete_keypoints(dicts, head.NUM_KEYPOINTS)
+        if not any(max(a["keypoints"][2::3]) > 0 for d in dicts for a in d["annotations"]):
+            dicts = []
+        elif head.MIN_KEYPOINTS_PER_IMAGE > 0:
+            dicts = filter_images_with_few_keypoints(dicts, head.MIN_KEYPOINTS_PER_IMAGE)
+        wanted = f"{max(head.MIN_KEYPOINTS_PER_IMAGE, 1)} labelled keypoint(s)"
+    if not dicts:
         raise UserError(
             f"DATASETS.TRAIN: expected images with {wanted} in {', '.join(cfg.DATASETS.TRAIN)}, "
             "got none. Look at the data: python tools/preview_dataset.py"
-        ) from error
+        )
     return dicts
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ DROPPED = {  # name -> changes of an annotation, the reason that is given
     "no width": ({"bbox": [10, 10, 0, 10]}, "box without width or height"),
     "negative height": ({"bbox": [10, 10, 5, -1]}, "box without width or height"),
     "NaN": ({"bbox": [10, float("nan"), 5, 5]}, "not four finite numbers"),
+    "four hundred digits": ({"bbox": [10, 10**400, 5, 5]}, "not four finite numbers"),
     "three numbers": ({"bbox": [1, 2, 3]}, "not four finite numbers"),
     "box outside": ({"bbox": [40, 0, 5, 5]}, "box outside the image"),
     "no segmentation": ({"segmentation": ...}, "no segmentation"),
@@ -104,6 +106,9 @@ DROPPED = {  # name -> changes of an annotation, the reason that is given
     "characters": ({"segmentation": {"size": [H, W], "counts": "é~"}}, "characters"),
     "no counts": ({"segmentation": {"size": [H, W]}}, "RLE without counts"),
     "empty RLE": ({"segmentation": {"size": [H, W], "counts": [H * W]}}, "empty mask"),
+    "iscrowd as a word": ({"iscrowd": "maybe"}, "`iscrowd` that is neither 0 nor 1"),
+    "iscrowd as a list": ({"iscrowd": [0]}, "`iscrowd` that is neither 0 nor 1"),
+    "ignore 2": ({"ignore": 2}, "`ignore` that is neither 0 nor 1"),
     "empty bitmap": ({"segmentation": [[0] * W] * H}, "empty mask"),
     "bitmap W x H": ({"segmentation": [[1] * H] * W}, "mask of another size"),
 }
@@ -150,7 +155,7 @@ def test_nothing_left_is_an_error_that_says_why(folder):
     with pytest.raises(UserError, match="no instance to learn"):
         check(folder, {**content(), "annotations": []})
     crowd = content(annotation(6, iscrowd=1))
-    with pytest.raises(UserError, match="no instance"):
+    with pytest.raises(UserError, match=r"no instance .* 1 of 1 annotations are crowd regions"):
         check(folder, crowd)
     assert len(check(folder, crowd, allow_empty=True).content["annotations"]) == 1
     assert check(folder, {**content(), "annotations": []}, allow_empty=True).polygons
@@ -169,7 +174,7 @@ def test_nothing_left_is_an_error_that_says_why(folder):
     ],
 )
 def test_boxes_without_masks_are_kept_for_a_model_without_masks(folder, caplog, changes, dropped):
-    boxes = annotation(7, **{"segmentation": ..., **changes})
+    boxes = annotation(7, **{"image_id": 2, "segmentation": ..., **changes})
     checked = check(folder, content(annotation(6), boxes), masks=False, strict=not dropped)
     kept = [a["id"] for a in checked.content["annotations"]]
     assert kept == ([6] if dropped else [6, 7])
@@ -200,18 +205,26 @@ def test_boxes_without_masks_name_the_way_out(folder, caplog):
 
 
 COMPLETED = {  # name -> changes of an annotation, a key, its value afterwards
-    "box sticks out": ({"bbox": [-2, 5, 10, 40]}, "bbox", [0, 5, 8, 25]),
+    "box sticks out": ({"bbox": [-2, 9, 23, 22]}, "bbox", [0, 9, 21, 21]),
     "no box": ({"bbox": ...}, "bbox", [10, 10, 10, 10]),
     "empty box": ({"bbox": []}, "bbox", [10, 10, 10, 10]),
     "no box, RLE": ({"bbox": ..., "segmentation": compressed(SQUARE_MASK)}, "bbox", [10] * 4),
     "no area": ({"area": ...}, "area", 100),
     "area 0, RLE": ({"area": 0, "segmentation": uncompressed(SQUARE_MASK)}, "area", 100),
     "no iscrowd": ({"iscrowd": ...}, "iscrowd", 0),
-    "iscrowd as bool": ({"iscrowd": True, "area": ...}, "iscrowd", 1),
+    "iscrowd as bool": ({"iscrowd": True}, "iscrowd", 1),
     "ignore becomes crowd": ({"ignore": 1}, "iscrowd", 1),
+    "iscrowd as a text": ({"iscrowd": "0"}, "iscrowd", 0),
+    "crowd as a text": ({"iscrowd": "True"}, "iscrowd", 1),
+    "iscrowd as a float": ({"iscrowd": 0.0}, "iscrowd", 0),
+    "iscrowd null": ({"iscrowd": None}, "iscrowd", 0),
+    "ignore as a text": ({"ignore": "1.0"}, "iscrowd", 1),
     "no id": ({"id": ...}, "id", 7),
     "id 0 reads as unmatched in COCO evaluation": ({"id": 0}, "id", 7),
     "flat polygon": ({"segmentation": SQUARE[0]}, "segmentation", SQUARE),
+    "keypoints as a text": ({"keypoints": "x"}, "keypoints", None),
+    "nested keypoints": ({"keypoints": [[1, 2, 2], [3, 4, 1]]}, "keypoints", None),
+    "two numbers of keypoints": ({"keypoints": [1, 2]}, "keypoints", None),
     "degenerate part": ({"segmentation": [[1, 1, 5, 5], *SQUARE]}, "segmentation", SQUARE),
 }
 
@@ -219,8 +232,9 @@ COMPLETED = {  # name -> changes of an annotation, a key, its value afterwards
 @pytest.mark.parametrize(("changes", "key", "expected"), COMPLETED.values(), ids=COMPLETED)
 def test_what_is_missing_is_completed(folder, caplog, changes, key, expected):
     caplog.set_level(logging.INFO)
-    checked = check(folder, content(annotation(6), annotation(9, **changes)))
-    assert checked.content["annotations"][1][key] == expected
+    checked = check(folder, content(annotation(6, image_id=2), annotation(9, **changes)))
+    value = checked.content["annotations"][1].get(key)
+    assert (value, type(value) is bool) == (expected, False)
     assert checked.changed
     (record,) = caplog.records
     assert record.levelno == logging.INFO
@@ -233,8 +247,9 @@ def test_strict_refuses_a_degenerate_part(folder):
 
 
 def test_rounding_is_not_clipped_and_a_bow_tie_is_a_polygon(folder):
-    bow_tie = [[0, 0, 10, 10, 10, 0, 0, 10]]  # the signed areas of its halves cancel
-    box = annotation(6, bbox=[30.5, 20.5, 9.505, 9.5])
+    bow_tie = [[10, 10, 20, 20, 20, 10, 10, 20]]  # the signed areas of its halves cancel
+    corner = [[30.5, 20.5, 40, 20.5, 40, 30, 30.5, 30]]
+    box = annotation(6, bbox=[30.5, 20.5, 9.505, 9.5], segmentation=corner)
     assert not check(folder, content(box, annotation(7, segmentation=bow_tie)), strict=True).changed
 
 
@@ -283,3 +298,62 @@ def test_a_json_without_info_is_completed(folder):
     checked = check(folder, {k: v for k, v in content().items() if k != "info"})
     assert checked.changed
     assert checked.content["info"] == {}
+
+
+def test_most_annotations_are_crowds(folder, caplog):
+    """Some tools mark every brush mask as a crowd. Half of them do not count, as on few images."""
+    crowds = [annotation(i, image_id=2, iscrowd=1) for i in (7, 8)]
+    check(folder, content(annotation(6), crowds[0]), strict=True)
+    assert not caplog.records
+    check(folder, content(annotation(6), *crowds), strict=True)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "2 of 3 annotations are crowd regions" in record.message
+    assert "neither learned nor counted in evaluation: 7, 8." in record.message
+
+
+CONTRADICTIONS = {  # name -> changes of the second annotation, a part of the message
+    "corners": ({"bbox": [10, 10, 20, 20]}, "1 of 2 boxes contradict .* look like corners"),
+    "copy": ({"image_id": 1}, "1 of 2 annotations repeat .*annotation 7 repeats 6"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_contradictions_are_a_warning_or_an_error(folder, caplog, changes, message):
+    coco = content(annotation(6), annotation(7, **{"image_id": 2, **changes}))
+    checked = check(folder, coco)
+    assert not checked.changed
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert re.search(message, record.message)
+    coco["annotations"].append(annotation(8, segmentation=[]))
+    with pytest.raises(UserError, match=f"(?s)malformed 1 of 3 .*{message}.* leave out --strict-data"):
+        check(folder, coco, strict=True)
+
+
+@pytest.mark.parametrize("box", [[10, 10, 20, 20], [10, 10, 0, 0], "text"], ids=str)
+def test_boxes_from_masks(folder, box):
+    rle = annotation(7, bbox=box, image_id=2, segmentation=compressed(SQUARE_MASK))
+    coco = content(annotation(6, bbox=box), rle)
+    checked = check(folder, coco, strict=True, boxes_from_masks=True)
+    assert [a["bbox"] for a in checked.content["annotations"]] == [[10, 10, 10, 10]] * 2
+    assert checked.changed
+
+
+def test_boxes_from_masks_keep_the_boxes_of_objects_without_masks(folder):
+    boxes = annotation(7, image_id=2, bbox=[1, 2, 3, 4], segmentation=...)
+    coco = content(annotation(6, bbox=[0, 0, 40, 30]), boxes)
+    checked = check(folder, coco, masks=False, boxes_from_masks=True)
+    assert [a["bbox"] for a in checked.content["annotations"]] == [[10, 10, 10, 10], [1, 2, 3, 4]]
+
+
+def test_fractions_of_the_image_become_pixels(folder, caplog):
+    caplog.set_level(logging.INFO)
+    square = [[0.25, 1 / 3, 0.5, 1 / 3, 0.5, 2 / 3, 0.25, 2 / 3]]
+    fractions = annotation(6, bbox=[0.25, 1 / 3, 0.25, 1 / 3], area=0.08, segmentation=square)
+    checked = check(folder, content(fractions), strict=True)
+    (kept,) = checked.content["annotations"]
+    assert kept["bbox"] == pytest.approx([10, 10, 10, 10])
+    assert kept["segmentation"][0] == pytest.approx(SQUARE[0])
+    assert kept["area"] == 100
+    assert "1 x fractions of the image turned into pixels (first: 6)" in caplog.text

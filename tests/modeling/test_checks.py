@@ -111,7 +111,7 @@ def test_own_polygons_are_drawn_for_fcis(tmp_path, config):
 def keypoint_data():
     name = "five_points"
     DatasetCatalog.register(name, list)
-    MetadataCatalog.get(name).keypoint_names = list("abcde")
+    MetadataCatalog.get(name).set(keypoint_names=list("abcde"), keypoint_flip_map=[("a", "b")])
     yield name
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
@@ -124,6 +124,23 @@ def test_the_number_of_keypoints_follows_from_the_data(keypoint_data):
         require_fitting_training_data(cfg)
     cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 5
     require_fitting_training_data(cfg)
+
+
+@pytest.mark.parametrize(
+    "flip_map", [None, [("a", "x")], [("a", "b", "c")]], ids=["none", "unknown name", "no pair"]
+)
+def test_a_mirror_must_exchange_known_keypoints(keypoint_data, flip_map):
+    metadata = MetadataCatalog.get(keypoint_data)
+    del metadata.keypoint_flip_map
+    if flip_map:
+        metadata.keypoint_flip_map = flip_map
+    cfg = get_config("keypoints/keypoint_rcnn_R50_FPN")
+    cfg.DATASETS.TRAIN = (keypoint_data,)
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 5
+    with pytest.raises(
+        UserError, match=r"expected keypoint_flip_map .* for the names a, b, c, d, e"
+    ):
+        require_fitting_training_data(cfg)
 
 
 def test_the_range_of_sizes_has_two_ends():

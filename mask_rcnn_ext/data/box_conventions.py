@@ -1,0 +1,125 @@
+"""Finds boxes that contradict their masks, and names the convention that they seem to follow.
+
+The json has a box and a mask for each object, so a box that was written in another convention than
+COCO's [x, y, width, height] in pixels shows beside its mask.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import name_some
+
+__all__ = ["explain_contradictions"]
+
+Array = npt.NDArray[np.float64]
+
+_SLACK = 2.0  # pixels; COCO's crowd boxes lack 1 pixel, and tools round coordinates
+_CLOSE = 0.95  # IoU of a box and its mask's box from which they agree, however large they are
+_FAR = 0.5  # IoU below which they are of different regions
+_MOST = 0.5  # share of the boxes
+
+
+def _as_corners(box: Array) -> Array:
+    return np.hstack([box[:, :2], box[:, 2:] - box[:, :2]])
+
+
+def _as_centre(box: Array) -> Array:
+    return np.hstack([box[:, :2] - box[:, 2:] / 2, box[:, 2:]])
+
+
+def _exchange(box: Array) -> Array:
+    return box[:, [1, 0, 3, 2]]
+
+
+# What a box (N, 4) may mean; `sides` (N, 4) are width, height, width, height of the image.
+_READINGS: dict[str, Callable[[Array, Array], Array]] = {
+    "corners (x1, y1, x2, y2)": lambda box, sides: _as_corners(box),
+    "corners with y first (y1, x1, y2, x2)": lambda box, sides: _as_corners(_exchange(box)),
+    "centre and size (cx, cy, width, height)": lambda box, sides: _as_centre(box),
+    "fractions of the image": lambda box, sides: box * sides,
+    "fractions of the image, as corners": lambda box, sides: _as_corners(box * sides),
+    "fractions of the image, as centre and size": lambda box, sides: _as_centre(box * sides),
+}
+_EXCHANGED = "x and y are exchanged, in the boxes or in the masks"
+
+
+@np.errstate(over="ignore", invalid="ignore")  # a box may have the largest of floats
+def explain_contradictions(
+    compared: Sequence[tuple[int, Sequence[float], Sequence[float], tuple[int, int]]],
+) -> str:
+    """Return a sentence about the boxes that contradict their masks, or "".
+
+    Boxes that were rounded, and boxes that surround an occluded object as a whole, do not count: a
+    box counts if it lies elsewhere than its mask (IoU below 0.5, and it does not contain the mask),
+    or if most boxes are far from their masks, or if one other convention brings at least half of
+    the boxes that disagree to their masks.
+
+    Args:
+        compared: for each annotation its id, its box, which should be XYWH in pixels, the XYWH box
+            of its mask, and the (H, W) of its image.
+    """
+    if not compared:
+        return ""
+    ids = [annotation_id for annotation_id, *_ in compared]
+    given, masks, sizes = (
+        np.array(column, dtype=np.float64) for column in list(zip(*compared, strict=True))[1:]
+    )
+    sides = sizes[:, [1, 0, 1, 0]]
+    close, iou = _compare(given, masks, sides)
+    apart = ~close
+    if not apart.any():
+        return ""
+    far = apart & (iou < _FAR)
+    wrong = far if far.mean() > _MOST else far & ~_contains(given, masks)
+    readings = {**_READINGS, _EXCHANGED: lambda box, sides: _exchange(box)}
+    fits = {
+        name: apart & _compare(read(given, sides), masks, sides)[0]
+        for name, read in readings.items()
+    }
+    convention = max(fits, key=lambda name: int(fits[name].sum()))
+    if fits[convention].sum() >= _MOST * apart.sum():
+        wrong = wrong | fits[convention]
+    else:
+        convention = ""
+    if not wrong.any():
+        return ""
+    examples = [
+        f"annotation {ids[i]} (bbox {_show(given[i])}, mask {_show(masks[i])})"
+        for i in np.flatnonzero(wrong)
+    ]
+    text = f"{wrong.sum()} of {len(ids)} boxes contradict their masks: {name_some(examples, 3)}. "
+    if convention == _EXCHANGED:
+        return f"{text}It looks as if {convention}. Correct the json"
+    if convention:
+        text += f"They look like {convention} in place of [x, y, width, height] in pixels. "
+    return (
+        f"{text}Correct them, or set MASK_RCNN_EXT.DATA.BOXES_FROM_MASKS True, which takes every "
+        "box from its mask"
+    )
+
+
+def _show(box: Array) -> str:
+    return "[" + ", ".join(f"{value:.5g}" for value in box) + "]"
+
+
+def _compare(boxes: Array, others: Array, sides: Array) -> tuple[npt.NDArray[np.bool_], Array]:
+    """Return which boxes agree with the others, (N,) bool, and their IoU, (N,), in the image."""
+    first, second = (_corners_in_image(array, sides) for array in (boxes, others))
+    overlap = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
+    both = overlap.clip(0).prod(axis=1)
+    areas = [(corners[:, 2:] - corners[:, :2]).clip(0).prod(axis=1) for corners in (first, second)]
+    iou = both / np.maximum(areas[0] + areas[1] - both, np.finfo(np.float64).tiny)
+    return (np.abs(first - second).max(axis=1) <= _SLACK) | (iou >= _CLOSE), iou
+
+
+def _contains(boxes: Array, others: Array) -> npt.NDArray[np.bool_]:
+    begins = boxes[:, :2] <= others[:, :2] + _SLACK
+    ends = boxes[:, :2] + boxes[:, 2:] >= others[:, :2] + others[:, 2:] - _SLACK
+    inside: npt.NDArray[np.bool_] = np.all(begins & ends, axis=1)
+    return inside
+
+
+def _corners_in_image(boxes: Array, sides: Array) -> Array:
+    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]).clip(0, sides)

@@ -1,0 +1,45 @@
+"""Finds objects that are annotated twice in one image."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import name_some
+from ..layers.rle import compress
+
+__all__ = ["explain_duplicates"]
+
+
+def explain_duplicates(
+    annotations: Sequence[dict[str, Any]], sizes: Mapping[int, tuple[int, int]]
+) -> str:
+    """Return a sentence about the annotations that repeat another one, or "".
+
+    A copy has the image and the category of the other annotation, its box up to rounding, and a
+    mask of the same pixels, polygons or RLE. Crowd regions do not count.
+
+    Args:
+        annotations: checked; `bbox` is XYWH, `segmentation` is polygons, RLE or missing.
+        sizes: image id -> (H, W).
+    """
+    groups: dict[tuple[int, ...], list[dict[str, Any]]] = {}
+    for annotation in annotations:
+        if not annotation["iscrowd"]:
+            place = (annotation["image_id"], annotation["category_id"])
+            box = (round(v) for v in annotation["bbox"])
+            groups.setdefault((*place, *box), []).append(annotation)
+    copies = []
+    for group in groups.values():
+        first_of: dict[Any, int] = {}  # the pixels of a mask -> the id of its first annotation
+        for annotation in group if len(group) > 1 else ():
+            mask = annotation.get("segmentation")
+            pixels = compress(mask, *sizes[annotation["image_id"]])["counts"] if mask else b""
+            first = first_of.setdefault(pixels, annotation["id"])
+            if first != annotation["id"]:
+                copies.append(f"annotation {annotation['id']} repeats {first}")
+    if not copies:
+        return ""
+    return (
+        f"{len(copies)} of {len(annotations)} annotations repeat an object of their image, with "
+        f"its category and its mask or box: {name_some(copies, 3)}. Evaluation counts each copy as "
+        "a missed object. Remove the copies"
+    )

@@ -1,0 +1,82 @@
+"""Coordinates that are fractions of the image become pixels, if all of the file are."""
+
+import copy
+
+import pytest
+
+from mask_rcnn_ext.data.coordinates import scale_fractions
+
+SIZES = {1: (30, 40), 2: (100, 200)}  # (H, W)
+PIXELS = [
+    {"id": 4, "image_id": 1, "bbox": [10, 15, 20, 6], "segmentation": [[10, 15, 30, 15, 30, 21]]},
+    {"id": 5, "image_id": 2, "bbox": [0, 0, 200, 100], "segmentation": [0, 0, 200, 0, 200, 100]},
+    {"id": 6, "image_id": 2, "bbox": [20, 10, 100, 50], "segmentation": []},
+]
+RLE = {"size": [100, 200], "counts": [20000]}
+
+
+def halves(numbers, image_id):
+    height, width = SIZES[image_id]
+    return [v / (height if i % 2 else width) for i, v in enumerate(numbers)]
+
+
+def fractions():
+    """Return the annotations with every coordinate as a fraction."""
+    made = copy.deepcopy(PIXELS)
+    for a in made:
+        a["bbox"] = halves(a["bbox"], a["image_id"])
+        a["segmentation"] = (
+            halves(a["segmentation"], a["image_id"])
+            if a["id"] == 5
+            else [halves(part, a["image_id"]) for part in a["segmentation"]]
+        )
+    return made
+
+
+def test_all_fractions_become_pixels():
+    made = fractions()
+    made[0]["area"], made[1]["area"] = 0.05, 10000.0
+    assert scale_fractions(made, SIZES) == [4, 5, 6]
+    assert "area" not in made[0]  # a fraction, to be computed again
+    assert made[1].pop("area") == 10000.0
+    for a, pixels in zip(made, PIXELS, strict=True):
+        assert a["bbox"] == pytest.approx(pixels["bbox"])
+    assert made[0]["segmentation"][0] == pytest.approx(PIXELS[0]["segmentation"][0])
+    assert made[1]["segmentation"] == pytest.approx(PIXELS[1]["segmentation"])
+    assert scale_fractions(made, SIZES) == []
+
+
+def test_polygons_beside_boxes_in_pixels():
+    made = fractions()
+    for a, pixels in zip(made, PIXELS, strict=True):
+        a["bbox"] = list(pixels["bbox"])
+    assert scale_fractions(made, SIZES) == [4, 5]
+    assert [a["bbox"] for a in made] == [a["bbox"] for a in PIXELS]
+    assert made[0]["segmentation"][0] == pytest.approx(PIXELS[0]["segmentation"][0])
+
+
+IN_PIXELS = {  # what is not a fraction, beside fractions
+    "a polygon": {"segmentation": [[10, 15, 30, 15, 30, 21]]},
+    "RLE": {"segmentation": RLE, "bbox": ...},
+    "a bitmap": {"segmentation": [[0, 1], [1, 1]], "bbox": ...},
+    "a mask file": {"segmentation": "mask.png", "bbox": ...},
+}
+
+
+@pytest.mark.parametrize("change", IN_PIXELS.values(), ids=IN_PIXELS)
+def test_boxes_beside_masks_in_pixels_are_left_alone(change):
+    made = [{k: v for k, v in a.items() if k != "segmentation"} for a in fractions()]
+    made[1] = {k: v for k, v in {**made[1], **copy.deepcopy(change)}.items() if v is not ...}
+    before = copy.deepcopy(made)
+    assert scale_fractions(made, SIZES) == []
+    assert made == before
+
+
+def test_malformed_entries_neither_count_nor_change():
+    made = fractions()
+    made[0]["segmentation"].append(["0.1", 0.1, 0.2, float("nan"), 0.3, 0.3])
+    made[2]["bbox"] = "text"
+    before = copy.deepcopy(made)
+    assert scale_fractions(made, SIZES) == [4, 5]
+    assert made[0]["segmentation"][1][:3] == before[0]["segmentation"][1][:3]
+    assert made[2]["bbox"] == "text"
