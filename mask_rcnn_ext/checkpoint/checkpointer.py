@@ -20,7 +20,7 @@ from ..modeling.fcis import FCISROIHeads
 from .safe_load import load_pickle, load_torch
 from .torchvision_weights import convert_torchvision_weights
 
-__all__ = ["Checkpointer", "fetch_weights"]
+__all__ = ["Checkpointer", "fetch_file", "fetch_weights"]
 
 _logger = logging.getLogger(__name__)
 
@@ -260,10 +260,16 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def fetch_weights(path: str, fix: str) -> str:
-    """Return the local path of weights; download the file first if `path` is a URL.
+    """Return the local path of weights, see `fetch_file`."""
+    return fetch_file(path, "weights", fix)
+
+
+def fetch_file(path: str, what: str, fix: str) -> str:
+    """Return the local path of a file; download it first if `path` is a URL.
 
     Args:
         path: a local file, or a URL that detectron2's PathManager knows.
+        what: what the file is, for error messages.
         fix: the last sentence of an error message, which tells the user what to do.
 
     Raises:
@@ -272,12 +278,12 @@ def fetch_weights(path: str, fix: str) -> str:
     try:
         local: str = PathManager.get_local_path(urlparse(path)._replace(query="").geturl())
     except Exception as error:  # the type depends on the kind of URL
-        raise UserError(f"weights {path}: could not be fetched ({error}). {fix}") from error
+        raise UserError(f"{what} {path}: could not be fetched ({error}). {fix}") from error
     if not os.path.isfile(local):
         folder, name = os.path.split(os.path.abspath(local))
         siblings = os.listdir(folder) if os.path.isdir(folder) else []
         raise UserError(
-            f"weights not found: {path} (looked for {os.path.join(folder, name)})"
+            f"{what} not found: {path} (looked for {os.path.join(folder, name)})"
             f"{nearest(name, siblings) or '.'} {fix}"
         )
     return local
