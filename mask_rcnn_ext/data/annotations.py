@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from ..errors import UserError
-from ..layers.rle import compress, read_runs
+from ..layers.rle import check_polygon, compress, read_runs
 
 __all__ = ["IssueCounter", "clean_annotations", "complete_ids"]
 
@@ -221,7 +221,7 @@ def _encode(mask: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _check_rle(rle: dict[str, Any], size: tuple[int, int]) -> None:
-    if rle.get("size") != list(size):
+    if rle.get("size") != list(size) or any(type(side) is not int for side in rle["size"]):
         raise _Malformed("RLE of another size than its image")
     try:
         runs = read_runs(rle.get("counts"), size[0] * size[1])
@@ -258,6 +258,10 @@ def _check_polygon(part: Any, size: tuple[int, int]) -> float:
     x, y = points[0::2].astype(np.float64), points[1::2].astype(np.float64)
     if not np.isfinite(points).all():
         raise _Malformed("polygon with a coordinate that is not finite")
+    try:
+        check_polygon(part, *size)
+    except ValueError as error:
+        raise _Malformed(str(error)) from error
     if x.max() <= 0 or y.max() <= 0 or x.min() >= size[1] or y.min() >= size[0]:
         raise _Malformed("polygon outside the image")
     twice = x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1]

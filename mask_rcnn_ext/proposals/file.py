@@ -23,6 +23,7 @@ from ..checkpoint.checkpointer import fetch_file
 from ..checkpoint.safe_load import load_pickle
 from ..errors import UserError, name_some
 from ..files import atomic_open, read_json_or_none
+from ..layers.rle import check_mask
 
 __all__ = [
     "ProposalFileWriter",
@@ -167,6 +168,29 @@ def _add_proposals(dicts: list[dict[str, Any]], path: str) -> None:
         image["proposal_bbox_mode"] = mode
 
 
+def _load_checked(names: Sequence[str], options: dict[str, Any]) -> Any:
+    """Return the images of data sets; raise UserError if pycocotools could crash on a mask."""
+    where = f"data set {' or '.join(names)}"
+    try:
+        dicts = get_detection_dataset_dicts(names, **options)
+    except OverflowError as error:  # of pycocotools, which turns lists of counts into bytes
+        raise UserError(f"{where}: an RLE has counts that no image has ({error})") from error
+    for image in dicts if isinstance(dicts, list) else ():
+        for annotation in image.get("annotations", ()):
+            mask = annotation.get("segmentation")
+            if not isinstance(mask, list | dict) or not mask or "height" not in image:
+                continue
+            try:
+                check_mask(mask, image["height"], image["width"])
+            except ValueError as error:
+                raise UserError(
+                    f"{where}: image {image.get('image_id')!r} ({image.get('file_name')}) has a "
+                    f"broken mask: {error}. Correct it in the annotations, or give them with "
+                    "--train-json, which drops such objects"
+                ) from error
+    return dicts
+
+
 def load_dicts(
     cfg: CfgNode, split: str, names: Sequence[str], **options: Any
 ) -> list[dict[str, Any]]:
@@ -179,16 +203,17 @@ def load_dicts(
         options: see detectron2's `get_detection_dataset_dicts`.
 
     Raises:
-        UserError: see `read_proposal_file`; or a file has no proposals for an image.
+        UserError: see `read_proposal_file`; a file has no proposals for an image; or pycocotools
+            could not read a mask, see `check_mask`.
     """
     dicts: list[dict[str, Any]] = []
     if not cfg.MODEL.LOAD_PROPOSALS:
-        dicts = get_detection_dataset_dicts(names, **options)
+        dicts = _load_checked(names, options)
         return dicts
     with contextlib.suppress(AttributeError):  # data without class names
         check_metadata_consistency("thing_classes", names)
     for name in names:
-        images = get_detection_dataset_dicts([name], **options)
+        images = _load_checked([name], options)
         place = list(cfg.DATASETS[split]).index(name)
         _add_proposals(images, cfg.DATASETS[f"PROPOSAL_FILES_{split}"][place])
         dicts += images

@@ -1,15 +1,17 @@
 """Stored proposals are read as they were written, by both loaders; a wrong file is one message."""
 
+import json
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 from small_runs import read_error, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.data.own_data import register_own_data
@@ -321,3 +323,32 @@ def test_data_without_a_usable_image_is_one_message(tmp_path):
             load_training_dicts(cfg)
     finally:
         DatasetCatalog.remove(name)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[5, 5, 20, 5, 20, -2147483648, 5, 20]], "polygon that leads more than 10 x"),
+        ({"size": [48, 64], "counts": [0, 4]}, "RLE that does not add up"),
+        ({"size": [0, 64], "counts": [0]}, r"RLE of size \[0, 64\], the image is \[48, 64\]"),
+        ({"size": [48, 64], "counts": "o" * 20}, "RLE with wrong characters"),
+        ({"size": [48, 64], "counts": [1 << 62] * 4}, "an RLE has counts that no image has"),
+    ],
+    ids=["far polygon", "too few runs", "no height", "characters", "runs that wrap"],
+)
+def test_a_mask_of_registered_data_that_would_break_pycocotools_is_named(tmp_path, mask, message):
+    name = "broken_masks"
+    path, images = write_coco(tmp_path, images=2)
+    content = json.loads(path.read_text())
+    content["annotations"][3]["segmentation"] = mask
+    path.write_text(json.dumps(content))
+    register_coco_instances(name, {}, str(path), str(images))
+    try:
+        cfg = load_config(TINY_CONFIG, ["DATASETS.TRAIN", f"('{name}',)"])
+        cfg.DATASETS.TEST = (name,)
+        for load in (load_training_dicts, lambda cfg: Trainer.build_test_loader(cfg, name)):
+            with pytest.raises(UserError, match=f"data set {name}: .*{message}"):
+                load(cfg)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
