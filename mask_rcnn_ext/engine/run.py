@@ -57,7 +57,8 @@ def run_job(
         if args.eval_only:
             trainer_class.require_ready(cfg, eval_only=True)
             model = prepare_model(cfg, trainer_class.build_model(cfg))
-            checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+            names = cfg.MASK_RCNN_EXT.CLASS_NAMES
+            checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, class_names=names)
             checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume, strict=True)
         else:
             trainer = trainer_class(cfg)

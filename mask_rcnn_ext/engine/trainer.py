@@ -108,7 +108,12 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(model, **ddp_args)
         self._trainer = build_loop(cfg, model, self.build_train_loader(cfg, seed), optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = Checkpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            class_names=cfg.MASK_RCNN_EXT.CLASS_NAMES,
+            trainer=weakref.proxy(self),
+        )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
