@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlparse
 
@@ -17,10 +17,11 @@ from torch import nn
 from ..errors import UserError, name_some, nearest
 from ..files import atomic_open
 from ..modeling.fcis import FCISROIHeads
+from .class_layers import CLASS_LAYERS, ShapeMismatch, count_classes, count_groups
 from .safe_load import load_pickle, load_torch
 from .torchvision_weights import convert_torchvision_weights
 
-__all__ = ["Checkpointer", "fetch_weights"]
+__all__ = ["Checkpointer", "fetch_file", "fetch_weights"]
 
 _logger = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ _COUNTER = "num_batches_tracked"
 # Blobs in Detectron's files that are not weights here: the state of the solver, and the filter that
 # doubled the keypoint heatmaps, which detectron2 replaces with an interpolation.
 _NOT_WEIGHTS = re.compile(r"_momentum$|^kps_score_[wb]$")
-# (parameter name, shape in the file, shape in the model)
-ShapeMismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
 
 
 class _AtomicWrites:
@@ -49,24 +48,21 @@ class _AtomicWrites:
 
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's `DetectionCheckpointer` with three differences.
+    """detectron2's `DetectionCheckpointer` with four differences.
 
     - `save` is atomic: if a run is killed while it writes, the previous checkpoint stays intact.
     - Loading runs no code from a file (`.pth`, `.pkl`), see `safe_load`.
     - A file that does not fit the model is an error or, when fine-tuning, one line in the log.
+    - A checkpoint also holds the names of the classes. When fine-tuning, weights of other classes
+      are left out even if there are as many.
 
     Args:
         model: the model whose weights are saved and loaded; a DistributedDataParallel is unwrapped.
         save_dir: folder that `save` writes to and `resume_or_load` resumes from.
         save_to_disk: whether this process writes; by default, only the main process writes.
+        class_names: names of the model's classes, in the model's order; empty if they have none.
         **checkpointables: more objects with `state_dict` and `load_state_dict`.
     """
-
-    # Layers whose first dimension depends on the number of classes.
-    CLASS_LAYERS = re.compile(
-        r"^roi_heads\.(box_predictor\.(\d+\.)?(cls_score|bbox_pred|svm|ridge)|mask_head\.predictor|"
-        r"score_maps)\."  # score_maps: FCIS
-    )
 
     def __init__(
         self,
@@ -74,12 +70,19 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         save_to_disk: bool | None = None,
+        class_names: Sequence[str] = (),
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.path_manager: Any = _AtomicWrites(PathManager)
+        self.class_names = list(class_names)
         self._strict = True
         self._source = ""
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """See :meth:`DetectionCheckpointer.save`; this also saves the names of the classes."""
+        names = {"class_names": self.class_names} if self.class_names else {}
+        super().save(name, **names, **kwargs)
 
     def load(
         self, path: str, checkpointables: list[str] | None = None, *, strict: bool = True
@@ -91,8 +94,9 @@ class Checkpointer(DetectionCheckpointer):
                 `detectron2://`). It may be empty if `strict` is off: the model is not changed.
             checkpointables: names of the objects to load; by default, all objects in the file.
             strict: require that the file has every weight of the model, for prediction, evaluation
-                and resuming. Turn it off for fine-tuning: layers that are missing in the file, or
-                have another shape there, start from scratch, and the log names them.
+                and resuming. Turn it off for fine-tuning: layers that are missing in the file, have
+                another shape there, or are of other classes, start from scratch, and the log names
+                them.
 
         Returns:
             The other contents of the file, such as `iteration`.
@@ -178,13 +182,14 @@ class Checkpointer(DetectionCheckpointer):
         return _require_dict(load_torch(f), f)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
+        left_out = self._compare_classes(checkpoint)
         incompatible = super()._load_model(checkpoint)
         shapes: list[ShapeMismatch] = incompatible.incorrect_shapes
         skipped = {name for name, _, _ in shapes}
         missing = [
             name
             for name in _filter_reused_missing_keys(self.model, incompatible.missing_keys)
-            if name not in skipped and not name.endswith(_COUNTER)
+            if name not in skipped.union(left_out) and not name.endswith(_COUNTER)
         ]
         # Without buffers: FrozenBatchNorm2d fills in some buffers that a file lacks.
         parameters = {name for name, _ in self.model.named_parameters()}
@@ -206,13 +211,64 @@ class Checkpointer(DetectionCheckpointer):
             missing_keys=[], incorrect_shapes=[], unexpected_keys=unexpected
         )
 
+    def _compare_classes(self, checkpoint: dict[str, Any]) -> list[str]:
+        """Remove from the checkpoint, when fine-tuning, the weights of as many other classes.
+
+        Returns:
+            The names of the removed weights. The log says what is kept or left out, and why.
+        """
+        known, ours = checkpoint.pop("class_names", []), self.class_names
+        weights = checkpoint["model"]
+        layers = [
+            name
+            for name, parameter in self.model.state_dict().items()
+            if ours
+            and CLASS_LAYERS.search(name)
+            and name in weights
+            and weights[name].shape == parameter.shape
+            and count_groups(name, len(parameter), len(ours))
+        ]
+        if not layers:  # they are missing, or of another number of classes
+            return []
+        named = isinstance(known, list) and all(isinstance(name, str) for name in known)
+        if not named or len(known) != len(ours):
+            if not self._strict:
+                _logger.info(
+                    "The class layers (%s) are kept: the weights know as many classes as the data "
+                    "(%d), but not their names. Are they the same classes, in the same order?",
+                    *(_name_layers(layers), len(ours)),
+                )
+            return []
+        other = [
+            f"{theirs!r} in place of {name!r}"
+            for theirs, name in zip(known, ours, strict=True)
+            if theirs.strip().lower() != name.strip().lower()
+        ]
+        if not other:
+            return []
+        if self._strict:
+            _logger.warning(
+                "%s knows other classes (%s). What it finds gets the names of the config.",
+                *(self._source, name_some(other)),
+            )
+            return []
+        _logger.info(
+            "The class layers (%s) start from scratch, because the weights know other classes (%s)."
+            " To keep the weights of classes that both have, convert them first: "
+            "mask_rcnn_ext.convert_checkpoint",
+            *(_name_layers(layers), name_some(other)),
+        )
+        for name in layers:
+            del weights[name]
+        return layers
+
     def _fcis_bins(self) -> int:
         """Return k * k of an FCIS model, 0 of other models."""
         heads = getattr(self.model, "roi_heads", None)
         return heads.pooler.num_bins**2 if isinstance(heads, FCISROIHeads) else 0
 
     def _require_match(self, shapes: list[ShapeMismatch], missing: list[str]) -> None:
-        counts = _class_counts(shapes, self._fcis_bins())
+        counts = count_classes(shapes, self._fcis_bins())
         if counts:
             raise UserError(
                 f"{self._source} knows {counts[0]} classes, the config says {counts[1]} "
@@ -234,9 +290,9 @@ class Checkpointer(DetectionCheckpointer):
             )
 
     def _log_new_layers(self, shapes: list[ShapeMismatch], missing: list[str]) -> None:
-        counts = _class_counts(shapes, self._fcis_bins())
+        counts = count_classes(shapes, self._fcis_bins())
         if counts:
-            class_layers = [name for name, _, _ in shapes if self.CLASS_LAYERS.search(name)]
+            class_layers = [name for name, _, _ in shapes if CLASS_LAYERS.search(name)]
             shapes = [mismatch for mismatch in shapes if mismatch[0] not in class_layers]
             _logger.info(
                 "The class layers (%s) start from scratch, because the weights know %d classes and "
@@ -260,10 +316,16 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def fetch_weights(path: str, fix: str) -> str:
-    """Return the local path of weights; download the file first if `path` is a URL.
+    """Return the local path of weights, see `fetch_file`."""
+    return fetch_file(path, "weights", fix)
+
+
+def fetch_file(path: str, what: str, fix: str) -> str:
+    """Return the local path of a file; download it first if `path` is a URL.
 
     Args:
         path: a local file, or a URL that detectron2's PathManager knows.
+        what: what the file is, for error messages.
         fix: the last sentence of an error message, which tells the user what to do.
 
     Raises:
@@ -272,12 +334,12 @@ def fetch_weights(path: str, fix: str) -> str:
     try:
         local: str = PathManager.get_local_path(urlparse(path)._replace(query="").geturl())
     except Exception as error:  # the type depends on the kind of URL
-        raise UserError(f"weights {path}: could not be fetched ({error}). {fix}") from error
+        raise UserError(f"{what} {path}: could not be fetched ({error}). {fix}") from error
     if not os.path.isfile(local):
         folder, name = os.path.split(os.path.abspath(local))
         siblings = os.listdir(folder) if os.path.isdir(folder) else []
         raise UserError(
-            f"weights not found: {path} (looked for {os.path.join(folder, name)})"
+            f"{what} not found: {path} (looked for {os.path.join(folder, name)})"
             f"{nearest(name, siblings) or '.'} {fix}"
         )
     return local
@@ -289,29 +351,6 @@ def _require_dict(value: Any, filename: str) -> Any:
             f"{filename}: expected a checkpoint, a dict of tensors, got {type(value).__name__}"
         )
     return value
-
-
-def _class_counts(shapes: Iterable[ShapeMismatch], bins: int) -> tuple[int, int] | None:
-    """Return the number of foreground classes in file and model, or None if it is the same.
-
-    Args:
-        shapes: the layers whose shapes differ between file and model.
-        bins: k * k of an FCIS model, which has 2 * k * k score maps per class; else 0.
-    """
-    shapes = list(shapes)
-    for name, in_file, in_model in shapes:
-        if in_file[0] == in_model[0]:  # the classes are as many; the features differ
-            continue
-        if re.search(r"^roi_heads\.box_predictor\.(\d+\.)?cls_score\.", name):
-            return in_file[0] - 1, in_model[0] - 1  # the last row is the background
-        if name.startswith("roi_heads.box_predictor.svm."):
-            return in_file[0], in_model[0]
-    if any(name.startswith("roi_heads.box_maps.") for name, _, _ in shapes):
-        return None  # another k, so the classes of the file cannot be counted
-    for name, in_file, in_model in shapes:
-        if name.startswith("roi_heads.score_maps.") and bins and in_file[0] % (2 * bins) == 0:
-            return in_file[0] // (2 * bins) - 1, in_model[0] // (2 * bins) - 1
-    return None
 
 
 def _name_layers(parameters: Iterable[str]) -> str:

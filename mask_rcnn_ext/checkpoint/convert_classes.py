@@ -6,7 +6,6 @@ distribution with the mean and standard deviation of the layer's weights.
 """
 
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from detectron2.data import MetadataCatalog
 
 from ..errors import UserError, nearest
 from ..files import atomic_open
-from .checkpointer import Checkpointer, fetch_weights
+from .checkpointer import fetch_weights
+from .class_layers import CLASS_LAYERS, count_groups
 from .safe_load import load_pickle, load_torch
 
 __all__ = ["convert_checkpoint", "convert_weights"]
@@ -73,27 +73,9 @@ def convert_weights(
     sources = [old_classes.index(name) if name in old_classes else -1 for name in new_classes]
     sources.append(len(old_classes))
     return {
-        key: _convert_layer(key, value, sources, generator)
-        if Checkpointer.CLASS_LAYERS.search(key)
-        else value
+        key: _convert_layer(key, value, sources, generator) if CLASS_LAYERS.search(key) else value
         for key, value in weights.items()
     }
-
-
-def _count_groups(key: str, rows: int, classes: int) -> int:
-    """Return the number of classes of a layer, with the background if it has one; 0 if agnostic.
-
-    The name is checked first: the two rows of `cls_score` for one class would also fit two classes.
-    """
-    if ".cls_score." in key:
-        return classes + 1
-    if ".bbox_pred." in key:
-        return classes if rows == 4 * classes else 0
-    for groups in (classes, classes + 1):
-        pixels, rest = divmod(rows, groups)
-        if not rest and math.isqrt(pixels) ** 2 == pixels:
-            return groups
-    return 0
 
 
 def _convert_layer(
@@ -101,7 +83,7 @@ def _convert_layer(
 ) -> torch.Tensor:
     """Return a layer for the classes of `sources`, whose last entry is the background."""
     classes = sources[-1]
-    groups = _count_groups(key, len(layer), classes)
+    groups = count_groups(key, len(layer), classes)
     if not groups:
         return layer
     if groups == classes:
@@ -132,7 +114,7 @@ def convert_checkpoint(
     Args:
         weights: a checkpoint in detectron2's layout, `.pth` or `.pkl`: a local file, or a URL that
             detectron2's PathManager knows.
-        output: the `.pth` file to write; it contains only the weights.
+        output: the `.pth` file to write: the weights, and the names of their classes.
         old_classes: see `convert_weights`; default: the 80 classes of COCO in detectron2's order.
         new_classes: see `convert_weights`; default: the 8 classes of Cityscapes in detectron2's
             order.
@@ -154,7 +136,7 @@ def convert_checkpoint(
     except UserError as error:
         raise UserError(f"{os.fspath(weights)}: {error}") from error
     with atomic_open(output) as file:
-        torch.save({"model": converted}, file)
+        torch.save({"model": converted, "class_names": new}, file)
     drawn = [name for name in new if name not in old]
     _logger.info("%s: %d classes, drawn: %s", output, len(new), ", ".join(drawn) or "none")
     return drawn

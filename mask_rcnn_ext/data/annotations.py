@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from ..errors import UserError, name_some
-from ..layers.rle import compress, read_runs
+from ..layers.rle import check_polygon, compress, read_runs
 from .box_conventions import explain_contradictions
 from .coordinates import as_bitmap, is_number, scale_fractions
 from .duplicates import explain_duplicates
@@ -236,7 +236,7 @@ def _encode(mask: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
 def _check_rle(rle: dict[str, Any], size: tuple[int, int]) -> None:
     if "size" not in rle and "counts" not in rle:
         raise _Malformed("segmentation that is an object without `size` and `counts`, so no RLE")
-    if rle.get("size") != list(size):
+    if rle.get("size") != list(size) or any(type(side) is not int for side in rle["size"]):
         raise _Malformed("RLE of another size than its image")
     try:
         runs = read_runs(rle.get("counts"), size[0] * size[1])
@@ -273,6 +273,10 @@ def _check_polygon(part: Any, size: tuple[int, int]) -> float:
     x, y = points[0::2].astype(np.float64), points[1::2].astype(np.float64)
     if not np.isfinite(points).all():
         raise _Malformed("polygon with a coordinate that is not finite")
+    try:
+        check_polygon(part, *size)
+    except ValueError as error:
+        raise _Malformed(str(error)) from error
     if x.max() <= 0 or y.max() <= 0 or x.min() >= size[1] or y.min() >= size[0]:
         raise _Malformed("polygon outside the image")
     twice = x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1]

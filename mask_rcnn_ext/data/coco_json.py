@@ -164,11 +164,12 @@ def _check_annotations(
     malformed = f"{dropped.total} of {total} annotations: {dropped}"
     if "no segmentation" in dropped.issues and masks:
         malformed += ". A model without masks, MODEL.MASK_ON False, needs only their boxes"
-    faults = [f"malformed {malformed}"] * bool(dropped.issues) + doubts
-    if faults and strict:
-        file.faults += [
-            f"{json_file}: {fault}. Fix them, or leave out --strict-data" for fault in faults
-        ]
+    if strict:
+        if dropped.issues:
+            file.faults.append(
+                f"{json_file}: malformed {malformed}. Fix them, or leave out --strict-data"
+            )
+        file.faults += [f"{json_file}: {doubt}, or leave out --strict-data" for doubt in doubts]
     if file.faults:
         return
     crowds = explain_crowds(kept)

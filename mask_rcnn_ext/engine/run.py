@@ -59,7 +59,8 @@ def run_job(
         if args.eval_only:
             trainer_class.require_ready(cfg, eval_only=True)
             model = prepare_model(cfg, trainer_class.build_model(cfg))
-            Checkpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
+            names = cfg.MASK_RCNN_EXT.CLASS_NAMES
+            Checkpointer(model, class_names=names).load(cfg.MODEL.WEIGHTS, checkpointables=[])
         else:
             trainer = trainer_class(cfg)
             trainer.resume_or_load(resume=args.resume)

@@ -37,7 +37,7 @@ from ..modeling.freezing import freeze_parts
 from ..modeling.precision import inference_autocast, prepare_model
 from ..modeling.test_time_augmentation import add_tta_results, make_tta_config, require_tta
 from ..proposals.file import (
-    explain_proposal_errors,
+    load_dicts,
     load_training_dicts,
     require_proposal_files,
 )
@@ -114,7 +114,12 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(model, **ddp_args)
         self._trainer = build_loop(cfg, model, self.build_train_loader(cfg, seed), optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = Checkpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            class_names=cfg.MASK_RCNN_EXT.CLASS_NAMES,
+            trainer=weakref.proxy(self),
+        )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
@@ -314,9 +319,11 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """See :meth:`DefaultTrainer.build_test_loader`."""
-        with explain_proposal_errors(cfg, cfg.DATASETS.PROPOSAL_FILES_TEST):
-            mapper = cls.build_mapper(cfg, is_train=False)
-            return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return build_detection_test_loader(
+            load_dicts(cfg, "TEST", [dataset_name], filter_empty=False),
+            mapper=cls.build_mapper(cfg, is_train=False),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict:

@@ -1,22 +1,93 @@
-"""COCO's run-length encoding of masks: its runs as numbers, and its compressed form.
+"""COCO's masks, polygons and run-length encoding (RLE), checked before pycocotools sees them.
+
+pycocotools does not check: with wrong counts, sizes or coordinates it may write outside of its
+memory, fill all memory, or never end.
 
 An RLE is `{"size": [H, W], "counts": counts}`. Its runs go down the columns and alternate between
 background and mask, background first. `counts` is a list of the runs, or their compressed form.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_util
 
-__all__ = ["compress", "read_runs"]
+__all__ = ["check_mask", "check_polygon", "check_size", "compress", "read_runs"]
+
+_MOST_PIXELS = 1 << 30  # OpenCV reads no larger image
+_REACH = 10  # times height + width: how far outside the image a vertex may lie
+_LONGEST = 1_000_000  # pixels: pycocotools stores five points for each pixel of an outline
+
+
+def _are_whole(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in values)
+
+
+def check_size(height: Any, width: Any) -> None:
+    """Raise ValueError unless a mask can have this size; the message is a phrase."""
+    if not _are_whole([height, width]) or min(height, width) < 1:
+        raise ValueError("image whose height and width are not whole numbers of at least 1")
+    if height * width > _MOST_PIXELS:
+        raise ValueError(f"image of more than {_MOST_PIXELS:,} pixels")
+
+
+def check_polygon(points: Sequence[float], height: int, width: int) -> None:
+    """Raise ValueError unless pycocotools can draw a polygon; the message is a phrase.
+
+    Args:
+        points: x, y, x, y, ... in pixels.
+        height: of the image.
+        width: of the image.
+    """
+    try:
+        low, high, total = float(min(points)), float(max(points)), float(sum(points))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError("polygon that is not made of numbers") from error
+    reach = _REACH * (height + width)
+    if not math.isfinite(total) or low < -reach or high > reach + max(height, width):
+        raise ValueError(f"polygon that leads more than {_REACH} x (height + width) outside")
+    if len(points) * (high - low) > _LONGEST:
+        x, y = np.asarray(points[0::2]), np.asarray(points[1::2])
+        steps = np.maximum(abs(x - np.roll(x, 1)), abs(y - np.roll(y, 1)))
+        if steps.sum() > _LONGEST:
+            raise ValueError(f"polygon with an outline of more than {_LONGEST:,} pixels")
+
+
+def check_mask(segmentation: Any, height: int, width: int) -> None:
+    """Raise ValueError unless polygons or an RLE can be given to pycocotools.
+
+    Args:
+        segmentation: a list of polygons, see `check_polygon`; or an RLE, see `read_runs`, of the
+            size of the image.
+        height: of the image.
+        width: of the image.
+
+    Raises:
+        ValueError: it is something else; the message is a phrase.
+    """
+    check_size(height, width)
+    if isinstance(segmentation, list) and segmentation:
+        for points in segmentation:
+            known = isinstance(points, list | tuple | np.ndarray)
+            if not known or len(points) < 6 or len(points) % 2:
+                raise ValueError("polygon that is not x, y, x, y, ... of three points or more")
+            check_polygon(points, height, width)
+    elif isinstance(segmentation, dict):
+        size = segmentation.get("size")
+        if not isinstance(size, list | tuple) or len(size) != 2 or not _are_whole(size):
+            raise ValueError("RLE whose size is not two whole numbers")
+        if list(size) != [height, width]:
+            raise ValueError(f"RLE of size {list(size)}, the image is {[height, width]} (H, W)")
+        read_runs(segmentation.get("counts"), height * width)
+    else:
+        raise ValueError("mask that is neither polygons nor an RLE with size and counts")
 
 
 def read_runs(counts: object, num_pixels: int) -> npt.NDArray[np.int64]:
     """Return the (N,) run lengths of an RLE, checked.
-
-    pycocotools does not check: with wrong counts it may write outside of its memory or never end.
 
     Args:
         counts: a list of runs, or compressed counts as str or bytes. These have one character for 6

@@ -19,6 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..errors import UserError
+from ..layers.rle import check_mask
 from .matching import IOU_THRESHOLDS, RECALLS
 
 __all__ = ["AP_METRICS", "APTable", "read_ap_table"]
@@ -132,6 +133,7 @@ def read_ap_table(
             results: list[dict[str, Any]] = json.load(file)
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             truth = COCO(os.fspath(annotations))
+            _check_masks(truth, results)
             if task == "segm":  # as in detectron2, a detection is as large as its mask
                 results = [{k: v for k, v in r.items() if k != "bbox"} for r in results]
             evaluation = COCOeval(truth, _load_results(truth, results), task)
@@ -145,6 +147,13 @@ def read_ap_table(
             f"{predictions} has predictions for other images than {annotations}: {error}"
         ) from error
     return _convert_matches(evaluation)
+
+
+def _check_masks(truth: COCO, results: list[dict[str, Any]]) -> None:
+    for entry in [*truth.dataset["annotations"], *results]:
+        image = truth.imgs.get(entry["image_id"])
+        if image and entry.get("segmentation"):
+            check_mask(entry["segmentation"], image.get("height"), image.get("width"))
 
 
 def _load_results(truth: COCO, results: list[dict[str, Any]]) -> COCO:

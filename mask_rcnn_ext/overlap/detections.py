@@ -6,7 +6,6 @@ The file has COCO's result format: a json list of `{image_id, category_id, score
 import contextlib
 import io
 import os
-import sys
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +14,12 @@ from pycocotools.coco import COCO
 
 from ..errors import UserError, name_some, nearest
 from ..files import read_json
-from ..layers.rle import compress, read_runs
+from ..layers.rle import check_mask, check_size, compress
 
 __all__ = ["Detection", "Detections", "convert_to_rle", "load_results", "load_truth"]
 
 _FIELDS = ("image_id", "category_id", "score", "segmentation")
-_FARTHEST = 1e6  # pixels: pycocotools walks along the sides of a polygon, however long they are
+_FARTHEST = 1e9  # pixels: a box may lie outside the image, but not so far that sums overflow
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def load_truth(path: str | os.PathLike[str]) -> COCO:
     """Read a COCO-format annotation file with masks, silently.
 
     Raises:
-        UserError: the file cannot be read, is not COCO's format, or has no masks.
+        UserError: the file cannot be read, is not COCO's format, or has no masks or a broken one.
     """
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
@@ -63,9 +62,19 @@ def load_truth(path: str | os.PathLike[str]) -> COCO:
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not COCO's annotation format: {error!r}") from error
     for image in truth.dataset["images"]:
-        if not all(isinstance(image.get(name), int) for name in ("height", "width")):
-            raise UserError(f"{path}: image {image['id']!r} has no whole height and width")
+        try:
+            check_size(image.get("height"), image.get("width"))
+        except ValueError as error:
+            raise UserError(f"{path}: image {image['id']!r}: {error}") from error
     _require_masks(truth, str(path))
+    for annotation in truth.dataset["annotations"]:
+        image = truth.imgs.get(annotation.get("image_id"))
+        try:
+            if image:
+                check_mask(annotation["segmentation"], image["height"], image["width"])
+        except ValueError as error:
+            where = f"{path}: annotation {annotation.get('id')!r} has a broken mask"
+            raise UserError(f"{where}: {error}") from error
     return truth
 
 
@@ -172,33 +181,12 @@ def convert_to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]
         width: of the image.
 
     Raises:
-        UserError: it is none of these, it is not as large as the image, or its runs do not fill the
-            image.
+        UserError: it is none of these, or pycocotools could not read it, see `check_mask`.
     """
-    if isinstance(segmentation, list) and segmentation:
-        good = all(
-            isinstance(p, list)
-            and len(p) >= 6
-            and len(p) % 2 == 0
-            and all(isinstance(v, int | float) and abs(v) <= _FARTHEST for v in p)
-            for p in segmentation
-        )
-        if not good:
-            raise UserError(
-                "expected polygons, lists of x, y, x, y, ... in pixels, of three points or more"
-            )
-        return compress(segmentation, height, width)
-    if not isinstance(segmentation, dict) or not {"size", "counts"} <= set(segmentation):
-        raise UserError("expected a mask, polygons or an RLE with size and counts, got neither")
-    size, counts = segmentation["size"], segmentation["counts"]
-    if not isinstance(size, list | tuple) or list(size) != [height, width]:
-        raise UserError(f"the mask is of size {size}, the image is [{height}, {width}] (H, W)")
-    if not isinstance(counts, list | str | bytes):
-        raise UserError(f"expected the mask's counts as a text or a list, got {_describe(counts)}")
     try:
-        read_runs(counts, height * width)
+        check_mask(segmentation, height, width)
     except ValueError as error:
-        raise UserError(f"the mask's runs do not fill its {height} x {width} pixels") from error
+        raise UserError(f"broken mask: {error}") from error
     return compress(segmentation, height, width)
 
 
@@ -226,7 +214,7 @@ def _is_box(value: Any) -> bool:
 
 def _is_finite(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max
+    return number and abs(value) <= _FARTHEST
 
 
 def _describe(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Proposal files in detectron2's format: checked, read by detectron2's loaders, and written.
+"""Proposal files in detectron2's format: read, checked, and written.
 
-detectron2 unpickles these files, which can run code: use files of your own, or of a source that you
-trust, such as detectron2's model zoo.
+detectron2's own loaders unpickle these files, which can run code. Here they are read as safely as
+weights, see `checkpoint.safe_pickle`; every loader of this package gets its images from here.
 """
 
 import contextlib
@@ -9,34 +9,43 @@ import itertools
 import logging
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data.build import (
+    check_metadata_consistency,
     filter_images_with_few_keypoints,
     get_detection_dataset_dicts,
 )
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 
+from ..checkpoint.checkpointer import fetch_file
+from ..checkpoint.safe_load import load_pickle
 from ..data.keypoints import complete_keypoints
-from ..errors import UserError
+from ..errors import UserError, name_some
 from ..files import atomic_open, read_json_or_none
+from ..layers.rle import check_mask
 
 __all__ = [
     "ProposalFileWriter",
-    "explain_proposal_errors",
     "keep_best",
+    "load_dicts",
     "load_training_dicts",
+    "read_proposal_file",
     "require_proposal_files",
     "write_proposal_file",
 ]
 
 logger = logging.getLogger(__name__)
+
+_MAKE_ONE = "tools/compute_proposals.py makes such files"
+# The names in Detectron's files, and in detectron2's.
+_OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}
+_MODES = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 
 
 def require_proposal_files(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST")) -> None:
@@ -65,16 +74,11 @@ def require_proposal_files(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST
         if len(files) != len(names):
             raise UserError(
                 f"{key}: expected one file for each of the {len(names)} data set(s) of "
-                f"DATASETS.{split} ({', '.join(names)}), got {len(files)}. "
-                "tools/compute_proposals.py writes them"
+                f"DATASETS.{split} ({', '.join(names)}), got {len(files)}. {_MAKE_ONE}"
             )
         for name, file in zip(names, files, strict=True):
             _warn_of_other_data(name, file)
-        missing = [file for file in files if not PathManager.isfile(file)]
-        if missing:
-            raise UserError(
-                f"{key}: file not found: {missing[0]}. tools/compute_proposals.py writes such files"
-            )
+            fetch_file(file, f"{key}: proposal file", _MAKE_ONE)
 
 
 def _warn_of_other_data(name: str, file: str) -> None:
@@ -91,52 +95,154 @@ def _warn_of_other_data(name: str, file: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def explain_proposal_errors(cfg: CfgNode, files: Sequence[str]) -> Iterator[None]:
-    """Turn detectron2's exceptions about a proposal file into a `UserError` that names the file.
+def read_proposal_file(path: str) -> tuple[dict[str, tuple[Any, Any]], BoxMode]:
+    """Return the proposals of each image, checked, and the format of their boxes.
 
     Args:
-        cfg: the config. Without `MODEL.LOAD_PROPOSALS`, exceptions are left as they are.
-        files: the proposal files that are read inside the context.
+        path: a local file, or a URL that detectron2's PathManager knows. It holds a pickled dict:
+            `ids`, `boxes`, `objectness_logits` and, if it is not XYXY_ABS, `bbox_mode`.
+
+    Returns:
+        Image id as text -> boxes, (N, 4) and finite, and logits, (N,) and finite; and XYXY_ABS or
+        XYWH_ABS.
+
+    Raises:
+        UserError: the file is not there, could run code, or holds something else.
     """
+    local = fetch_file(path, "proposal file", _MAKE_ONE)
+    content = load_pickle(local, "proposal file", f"{_MAKE_ONE[0].upper()}{_MAKE_ONE[1:]}")
     try:
-        yield
-    except (KeyError, IndexError, TypeError, AttributeError, EOFError, pickle.PickleError) as error:
-        if not cfg.MODEL.LOAD_PROPOSALS:
-            raise
-        cause = str(error)
-        if isinstance(error, KeyError):
-            key = error.args[0]
-            cause = (
-                f"it has no {key!r}; expected a dict with ids, boxes and objectness_logits"
-                if key in ("ids", "boxes", "objectness_logits")
-                else f"it has no proposals for image {key!r}, so it is of other data"
+        return _check_proposals(content)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"proposal file {path}: {error}. {_MAKE_ONE}") from error
+
+
+def _check_proposals(content: Any) -> tuple[dict[str, tuple[Any, Any]], BoxMode]:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"expected a dict, got {type(content).__name__}")
+    given = {_OLD_NAMES.get(name, name): value for name, value in content.items()}
+    for name in ("ids", "boxes", "objectness_logits"):
+        if not isinstance(given.get(name), list | np.ndarray):
+            raise ValueError(
+                f"it has no {name!r}; expected a dict of lists: ids, boxes and objectness_logits"
             )
+    ids, all_boxes, all_logits = given["ids"], given["boxes"], given["objectness_logits"]
+    if not len(ids) == len(all_boxes) == len(all_logits):
+        raise ValueError(
+            f"it has {len(ids)} ids, {len(all_boxes)} arrays of boxes and {len(all_logits)} of "
+            "objectness_logits; expected one of each for each image"
+        )
+    mode = given.get("bbox_mode", BoxMode.XYXY_ABS)
+    if not isinstance(mode, int | np.integer) or mode not in _MODES:
+        raise ValueError(f"its bbox_mode is {mode!r}, expected 0 (XYXY_ABS) or 1 (XYWH_ABS)")
+    images = zip(ids, all_boxes, all_logits, strict=True)
+    return {str(i): _check_image(i, boxes, logits) for i, boxes, logits in images}, BoxMode(mode)
+
+
+def _check_image(image_id: object, boxes: Any, logits: Any) -> tuple[Any, Any]:
+    for values in (boxes, logits):
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+            raise ValueError(f"image {image_id!r} has no arrays of numbers")
+        if not np.isfinite(values).all():
+            raise ValueError(f"image {image_id!r} has numbers that are not finite")
+    if not boxes.size:
+        boxes = boxes.reshape(0, 4)
+    if boxes.shape != (logits.size, 4) or logits.ndim != 1:
+        raise ValueError(
+            f"image {image_id!r} has boxes of shape {boxes.shape} and objectness_logits of shape "
+            f"{logits.shape}, expected (N, 4) and (N,)"
+        )
+    return boxes, logits
+
+
+def _add_proposals(dicts: list[dict[str, Any]], path: str) -> None:
+    """Add the proposals of a file to the dicts of its images, best first, as detectron2 does."""
+    found, mode = read_proposal_file(path)
+    missing = [str(image["image_id"]) for image in dicts if str(image["image_id"]) not in found]
+    if missing:
         raise UserError(
-            f"proposal file {' or '.join(files)}: does not fit the data ({cause}). Give the file "
-            "that was made for this data set; tools/compute_proposals.py makes one"
-        ) from error
+            f"proposal file {path}: does not fit the data (it has no proposals for image "
+            f"{name_some(list(map(repr, missing)))}). Give the file that was made for this data "
+            f"set; {_MAKE_ONE}"
+        )
+    for image in dicts:
+        boxes, logits = found[str(image["image_id"])]
+        order = logits.argsort()[::-1]
+        image["proposal_boxes"] = boxes[order]
+        image["proposal_objectness_logits"] = logits[order]
+        image["proposal_bbox_mode"] = mode
 
 
-def load_training_dicts(cfg: CfgNode) -> list[dict]:
+def _load_checked(names: Sequence[str], options: dict[str, Any]) -> Any:
+    """Return the images of data sets; raise UserError if pycocotools could crash on a mask."""
+    where = f"data set {' or '.join(names)}"
+    try:
+        dicts = get_detection_dataset_dicts(names, **options)
+    except OverflowError as error:  # of pycocotools, which turns lists of counts into bytes
+        raise UserError(f"{where}: an RLE has counts that no image has ({error})") from error
+    for image in dicts if isinstance(dicts, list) else ():
+        for annotation in image.get("annotations", ()):
+            mask = annotation.get("segmentation")
+            if not isinstance(mask, list | dict) or not mask or "height" not in image:
+                continue
+            try:
+                check_mask(mask, image["height"], image["width"])
+            except ValueError as error:
+                raise UserError(
+                    f"{where}: image {image.get('image_id')!r} ({image.get('file_name')}) has a "
+                    f"broken mask: {error}. Correct it in the annotations, or give them with "
+                    "--train-json, which drops such objects"
+                ) from error
+    return dicts
+
+
+def load_dicts(
+    cfg: CfgNode, split: str, names: Sequence[str], **options: Any
+) -> list[dict[str, Any]]:
+    """Return the images of data sets as detectron2's dicts, with proposals if the config reads any.
+
+    Args:
+        cfg: the config.
+        split: "TRAIN" or "TEST".
+        names: data sets of `DATASETS.<split>`.
+        options: see detectron2's `get_detection_dataset_dicts`.
+
+    Raises:
+        UserError: see `read_proposal_file`; a file has no proposals for an image; or pycocotools
+            could not read a mask, see `check_mask`.
+    """
+    dicts: list[dict[str, Any]] = []
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        dicts = _load_checked(names, options)
+        return dicts
+    with contextlib.suppress(AttributeError):  # data without class names
+        check_metadata_consistency("thing_classes", names)
+    for name in names:
+        images = _load_checked([name], options)
+        place = list(cfg.DATASETS[split]).index(name)
+        _add_proposals(images, cfg.DATASETS[f"PROPOSAL_FILES_{split}"][place])
+        dicts += images
+    return dicts
+
+
+def load_training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
     """Return the training images as detectron2's dicts, with proposals if the config reads them.
 
     In a model with keypoints, objects without keypoints get unlabelled ones.
 
     Raises:
-        UserError: see `require_proposal_files`, `explain_proposal_errors` and
-            `complete_keypoints`; or no image is left, or no keypoint is labelled.
+        UserError: see `require_proposal_files`, `load_dicts` and `complete_keypoints`; or no image
+            is left, or no keypoint is labelled.
     """
     require_proposal_files(cfg, ["TRAIN"])
-    files = cfg.DATASETS.PROPOSAL_FILES_TRAIN
     head = cfg.MODEL.ROI_KEYPOINT_HEAD
     try:
-        with explain_proposal_errors(cfg, files):
-            dicts: list[dict] = get_detection_dataset_dicts(
-                cfg.DATASETS.TRAIN,
-                filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-                proposal_files=files if cfg.MODEL.LOAD_PROPOSALS else None,
-            )
+        dicts = load_dicts(
+            cfg,
+            "TRAIN",
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        )
     except AssertionError as error:
         if "No valid data found" not in str(error):
             raise

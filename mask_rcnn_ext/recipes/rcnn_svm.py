@@ -100,7 +100,8 @@ def train_rcnn_svm(args: argparse.Namespace) -> None:
                 positive_weight=cfg.MODEL.RCNN.SVM_POSITIVE_WEIGHT,
                 class_names=cfg.MASK_RCNN_EXT.CLASS_NAMES,
             )
-    Checkpointer(model, cfg.OUTPUT_DIR).save("model_final")
+    names = cfg.MASK_RCNN_EXT.CLASS_NAMES
+    Checkpointer(model, cfg.OUTPUT_DIR, class_names=names).save("model_final")
     fitted = time.perf_counter()
     results = Trainer.test_all(cfg, model)
     evaluated = time.perf_counter()

@@ -14,6 +14,8 @@ from detectron2.structures import BoxMode
 from detectron2.utils.visualizer import GenericMask
 
 from ..data.images import read_record_bgr
+from ..errors import UserError
+from ..layers.rle import check_mask
 
 __all__ = [
     "Annotated",
@@ -95,10 +97,18 @@ def decode_masks(
 
     Returns:
         (N, round(height * shrink), round(width * shrink)) bool.
+
+    Raises:
+        UserError: pycocotools could not read a mask, see `check_mask`.
     """
     small_h, small_w = (max(1, round(side * shrink)) for side in (height, width))
     masks = np.zeros((len(segmentations), small_h, small_w), dtype=bool)
     for index, segmentation in enumerate(segmentations):
+        if not isinstance(segmentation, np.ndarray):
+            try:
+                check_mask(segmentation, height, width)
+            except ValueError as error:
+                raise UserError(f"broken mask {index} of an image: {error}") from error
         mask = GenericMask(segmentation, height, width).mask.astype(np.float32)
         small = cv2.resize(mask, (small_w, small_h), interpolation=cv2.INTER_AREA)
         masks[index] = np.asarray(small) >= 0.5

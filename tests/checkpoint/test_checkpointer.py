@@ -8,6 +8,7 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultTrainer
+from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from tiny_model import tiny_cfg, tiny_model
 from torch import nn
@@ -185,6 +186,83 @@ def test_fine_tuning_skips_the_class_layers_with_one_line(zoo_pkl, three_classes
     assert torch.equal(
         model.backbone.fpn_lateral2.weight, three_classes.backbone.fpn_lateral2.weight
     )
+
+
+CLASS_LAYERS = ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_head.predictor")
+
+
+def is_class_layer(name: str) -> bool:
+    return any(part in name for part in CLASS_LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("names", "log"),
+    [
+        (["bolt", "nut", "ring"], "other classes ('cat' in place of 'bolt', 'dog' in place of"),
+        (["dog", "cat", "cow"], "('cat' in place of 'dog', 'dog' in place of 'cat')"),
+        (["cat", "dog", "Ox"], "('cow' in place of 'Ox')"),
+    ],
+    ids=["other", "another order", "one other"],
+)
+def test_as_many_other_classes_start_from_scratch(tmp_path, three_classes, caplog, names, log):
+    Checkpointer(three_classes, str(tmp_path), class_names=["cat", "dog", "cow"]).save("first")
+    model, fresh = tiny_model(3, seed=2), tiny_model(3, seed=2).state_dict()
+    caplog.set_level(logging.INFO)
+    Checkpointer(model, class_names=names).load(str(tmp_path / "first.pth"), strict=False)
+    for name, value in model.state_dict().items():
+        expected = fresh[name] if is_class_layer(name) else three_classes.state_dict()[name]
+        assert torch.equal(value, expected), name
+    (message,) = [r.getMessage() for r in caplog.records if "class layers" in r.getMessage()]
+    assert log in message
+    assert "roi_heads.mask_head.predictor) start from scratch" in message
+    assert "no weights for" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("known", "ours", "log"),
+    [
+        (["cat", "dog", "cow"], ["Cat", "dog ", "cow"], None),
+        ([], ["cat", "dog", "cow"], "are kept: the weights know as many classes as the data (3)"),
+        (["cat", "dog", "cow"], [], None),
+        (["cat", "dog"], ["cat", "dog", "cow"], "but not their names"),
+    ],
+    ids=["the same", "weights without names", "data without names", "names that do not fit"],
+)
+def test_classes_that_may_be_the_same_are_kept(tmp_path, three_classes, caplog, known, ours, log):
+    Checkpointer(three_classes, str(tmp_path), class_names=known).save("first")
+    model = tiny_model(3, seed=2)
+    caplog.set_level(logging.INFO)
+    extra = Checkpointer(model, class_names=ours).load(str(tmp_path / "first.pth"), strict=False)
+    assert same(model, three_classes)
+    assert "class_names" not in extra
+    messages = [r.getMessage() for r in caplog.records if "class layers" in r.getMessage()]
+    assert [str(log) in message for message in messages] == ([True] if log else [])
+
+
+def test_class_agnostic_layers_are_of_no_class(tmp_path):
+    models = []
+    for seed in (1, 2):
+        cfg = tiny_cfg(3)
+        cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
+        cfg.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = True
+        torch.manual_seed(seed)
+        models.append(build_model(cfg))
+    Checkpointer(models[0], str(tmp_path), class_names=["a", "b", "c"]).save("first")
+    fresh = models[1].roi_heads.box_predictor.cls_score.weight.clone()
+    checkpointer = Checkpointer(models[1], class_names=["d", "e", "f"])
+    checkpointer.load(str(tmp_path / "first.pth"), strict=False)
+    for name, value in models[1].state_dict().items():
+        if "cls_score" not in name:
+            assert torch.equal(value, models[0].state_dict()[name]), name
+    assert torch.equal(models[1].roi_heads.box_predictor.cls_score.weight, fresh)
+
+
+def test_an_evaluation_of_as_many_other_classes_is_a_warning(tmp_path, three_classes, caplog):
+    Checkpointer(three_classes, str(tmp_path), class_names=["cat", "dog", "cow"]).save("first")
+    model = tiny_model(3, seed=2)
+    Checkpointer(model, class_names=["Katze", "dog", "cow"]).load(str(tmp_path / "first.pth"))
+    assert same(model, three_classes)
+    assert "first.pth knows other classes ('cat' in place of 'Katze')" in caplog.text
 
 
 def test_other_shapes_of_other_layers_are_an_error(zoo_pkl):

@@ -117,11 +117,13 @@ def test_the_result_loads_whole_into_a_cityscapes_model(tmp_path, zoo_pkl):
     assert_same_tensors(model.state_dict(), converted(output))
 
 
-def test_a_checkpoint_of_a_run_converts_to_its_weights_alone(tmp_path, coco):
+def test_a_checkpoint_of_a_run_converts_to_its_weights_and_their_names(tmp_path, coco):
     run_file = tmp_path / "model_0000009.pth"
     torch.save({"model": coco, "optimizer": {"state": {}}, "iteration": 9}, run_file)
     convert_checkpoint(run_file, tmp_path / "out.pth")
-    assert set(torch.load(tmp_path / "out.pth", weights_only=True)) == {"model"}
+    content = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert set(content) == {"model", "class_names"}
+    assert content["class_names"][:2] == ["person", "rider"]
 
 
 def test_class_agnostic_layers_stay_and_softmax_masks_keep_their_background(coco):

@@ -38,6 +38,19 @@ def test_fine_tuning_starts_the_score_maps_from_scratch(three_classes, caplog):
     assert torch.equal(model.roi_heads.box_maps.weight, loaded["roi_heads.box_maps.weight"])
 
 
+def test_the_score_maps_of_as_many_other_classes_start_from_scratch(tmp_path):
+    first = fcis_model(fcis_cfg())
+    Checkpointer(first, str(tmp_path), class_names=["cat", "dog", "cow"]).save("first")
+    torch.manual_seed(5)
+    model = fcis_model(fcis_cfg())
+    torch.nn.init.normal_(model.roi_heads.score_maps.weight)
+    before = model.roi_heads.score_maps.weight.clone()
+    checkpointer = Checkpointer(model, class_names=["bolt", "nut", "ring"])
+    checkpointer.load(str(tmp_path / "first.pth"), strict=False)
+    assert torch.equal(model.roi_heads.score_maps.weight, before)
+    assert torch.equal(model.roi_heads.box_maps.weight, first.roi_heads.box_maps.weight)
+
+
 def test_another_number_of_bins_is_no_class_count(three_classes):
     model = fcis_model(fcis_cfg("MODEL.FCIS.NUM_BINS", "3"))
     with pytest.raises(UserError, match=r"does not fit the model: .*(score|box)_maps"):

@@ -94,8 +94,11 @@ DROPPED = {  # name -> changes of an annotation, the reason that is given
     "strings": ({"segmentation": [["1", "1", "9", "9", "5", "1"]]}, "3 points"),
     "a line": ({"segmentation": [[1, 1, 5, 5, 9, 9]]}, "polygon without area"),
     "inf": ({"segmentation": [[1, 1, 5, 5, 9, float("inf")]]}, "not finite"),
+    "far away": ({"segmentation": [[1, 1, 9, 1, 9, -2147483648, 1, 9]]}, "leads more than 10 x"),
     "outside": ({"segmentation": [[41, 1, 50, 1, 45, 9]]}, "polygon outside"),
     "below a pixel": ({"segmentation": [[1.1, 1.1, 1.3, 1.1, 1.3, 1.3]]}, "covers no pixel"),
+    "RLE of floats": ({"segmentation": {"size": [H * 1.0, W], "counts": [5]}}, "of another size"),
+    "runs that wrap": ({"segmentation": {"size": [H, W], "counts": [1 << 62] * 4}}, "add up"),
     "RLE size": ({"segmentation": compressed(OTHER)}, "RLE of another size"),
     "runs too short": ({"segmentation": {"size": [H, W], "counts": [5, 5]}}, "does not add up"),
     "negative run": ({"segmentation": {"size": [H, W], "counts": [-5, H * W + 5]}}, "add up"),
@@ -327,7 +330,8 @@ def test_contradictions_are_a_warning_or_an_error(folder, caplog, changes, messa
     assert record.levelno == logging.WARNING
     assert re.search(message, record.message)
     coco["annotations"].append(annotation(8, segmentation=[]))
-    with pytest.raises(UserError, match=f"(?s)malformed 1 of 3 .*{message}.* leave out --strict-data"):
+    both = f"(?s)malformed 1 of 3 .*{message}.* leave out --strict-data"
+    with pytest.raises(UserError, match=both):
         check(folder, coco, strict=True)
 
 

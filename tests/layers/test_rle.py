@@ -5,7 +5,7 @@ import pytest
 from pycocotools import mask as mask_util
 from reference.overlap import rle
 
-from mask_rcnn_ext.layers.rle import compress, read_runs
+from mask_rcnn_ext.layers.rle import check_mask, check_size, compress, read_runs
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -60,3 +60,74 @@ def test_polygons_are_joined():
 def test_counts_that_do_not_fill_the_mask_are_refused(counts, message):
     with pytest.raises(ValueError, match=message):
         read_runs(counts, 100)
+
+
+def nest(depth: int):
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+FAR = 2147483648
+LONG = [*[5, 5] * 3, *[-500, 500, 500, -500] * 400]  # 1600 sides
+BROKEN = {
+    "a vertex at the end of 32 bits": ([[5, 5, 20, 5, 20, -FAR, 5, 20]], "leads more than"),
+    "a vertex beyond 32 bits": ([[5, 5, 20, 5, 20, 4 * FAR, 5, 20]], "leads more than"),
+    "a vertex beyond floats": ([[5, 5, 20, 5, 20, 10**400, 5, 20]], "not made of numbers"),
+    "a vertex 2000 pixels away": ([[5, 5, 20, 5, 20, 2000, 5, 20]], "leads more than"),
+    "not a number": ([[5, 5, 20, 5, float("nan"), 20]], "leads more than"),
+    "infinity": ([[5, 5, 20, 5, float("inf"), 20]], "leads more than"),
+    "a long outline": ([LONG * 2], "outline of more than 1,000,000 pixels"),
+    "texts": ([["5"] * 6], "not made of numbers"),
+    "a good and a bad part": ([[5, 5, 20, 5, 20, 20], [1, 2, FAR, 4, 5, 6]], "leads more than"),
+    "two points": ([[5, 5, 20, 5]], "three points or more"),
+    "an odd number": ([[5, 5, 20, 5, 20, 20, 5]], "three points or more"),
+    "a flat list": ([5, 5, 20, 5, 20, 20], "three points or more"),
+    "nested points": ([nest(900)] * 6, "three points or more"),
+    "nested deeper": ([[nest(900)] * 6], "not made of numbers"),
+    "no polygon": ([], "neither polygons"),
+    "a text": ("mask.png", "neither polygons"),
+    "runs that wrap": ({"size": [64, 64], "counts": [FAR * FAR] * 4 + [4096]}, "add up"),
+    "runs that wrap in 32 bits": ({"size": [64, 64], "counts": [2 * FAR, 4096]}, "add up"),
+    "too few runs": ({"size": [64, 64], "counts": [0, 4]}, "add up"),
+    "nested runs": ({"size": [64, 64], "counts": nest(900)}, "add up"),
+    "another size": ({"size": [0, 64], "counts": [0]}, "RLE of size [0, 64], the image"),
+    "a size of floats": ({"size": [64.0, 64.0], "counts": [0, 4096]}, "two whole numbers"),
+    "a size of truth values": ({"size": [True, True], "counts": [0, 4096]}, "two whole numbers"),
+    "a size of texts": ({"size": "64", "counts": [0, 4096]}, "two whole numbers"),
+    "a size of three": ({"size": [64, 64, 1], "counts": [0, 4096]}, "two whole numbers"),
+    "a nested size": ({"size": nest(900), "counts": [0, 4096]}, "two whole numbers"),
+    "no size": ({"counts": [0, 4096]}, "two whole numbers"),
+}
+
+
+@pytest.mark.parametrize(("mask", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_mask_that_would_break_pycocotools_is_refused(mask, message):
+    with pytest.raises(ValueError, match=r"(polygon|RLE|mask) (?s:.*)") as caught:
+        check_mask(mask, 64, 64)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("size", [(0, 5), (-5, 5), (5.0, 5), (True, 5), ("5", 5), (None, None)])
+def test_a_size_that_no_image_has_is_refused(size):
+    with pytest.raises(ValueError, match="whole numbers of at least 1"):
+        check_size(*size)
+
+
+def test_a_size_that_no_memory_holds_is_refused():
+    check_size(1 << 15, 1 << 15)
+    with pytest.raises(ValueError, match="more than 1,073,741,824 pixels"):
+        check_size(1 << 15, (1 << 15) + 1)
+
+
+def test_what_images_hold_is_not_refused():
+    """Parts outside the image are common where a large image was cut into tiles."""
+    polygons = [[-600, 10, 700, 10, 5.5, 40], np.array([-1, -1, 65, -1, 65, 65.0])]
+    check_mask(polygons, 64, 64)
+    check_mask([LONG], 64, 64)
+    assert mask_util.area(compress([polygons[0]], 64, 64)) > 0
+    runs = {"size": [64, 64], "counts": [96, 4000]}
+    check_mask(runs, 64, 64)
+    check_mask(compress(runs, 64, 64), 64, 64)

@@ -72,31 +72,31 @@ BAD = {
     "score text": (result(score="0.5"), "score from 0 to 1, got '0.5'"),
     "no score": (result(score=..., scores=0.5), "no 'score'; did you mean 'scores'"),
     "boxes only": (result(segmentation=..., bbox=[0, 0, 1, 1]), "no 'segmentation'.*boxes only"),
-    "no mask": (result(segmentation=None), r"image 1.*expected a mask"),
+    "no mask": (result(segmentation=None), r"image 1.*mask that is neither polygons nor an RLE"),
     "wrong size": (
         result(segmentation=text_rle(LEFT.T.copy())),
-        r"size \[64, 48\], the image is \[48, 64\]",
+        r"RLE of size \[64, 48\], the image is \[48, 64\]",
     ),
     "runs too short": (
         result(segmentation={**BROKEN, "counts": BROKEN["counts"][:-2]}),
-        "runs do not fill",
+        "RLE with wrong characters",
     ),
-    "runs not of the code": (result(segmentation={**BROKEN, "counts": "~~~"}), "do not fill"),
+    "runs not of the code": (result(segmentation={**BROKEN, "counts": "~~~"}), "wrong characters"),
     "runs of a list": (
         result(segmentation={**BROKEN, "counts": [5, -5, HEIGHT * WIDTH]}),
-        "do not fill",
+        "does not add up",
     ),
     "image id true": (result(image_id=True), "image_id True is not"),
-    "size of one number": (result(segmentation={**BROKEN, "size": 5}), "of size 5, the image is"),
-    "no runs": (result(segmentation={**BROKEN, "counts": None}), "as a text or a list, got null"),
-    "runs as texts": (result(segmentation={**BROKEN, "counts": ["1", "2"]}), "do not fill"),
+    "size of one number": (result(segmentation={**BROKEN, "size": 5}), "size is not two whole"),
+    "no runs": (result(segmentation={**BROKEN, "counts": None}), "RLE without counts"),
+    "runs as texts": (result(segmentation={**BROKEN, "counts": ["1", "2"]}), "does not add up"),
     # pycocotools may loop for ever on them.
     "half pixels": (
         result(segmentation={**BROKEN, "counts": [0.5, HEIGHT * WIDTH - 0.5]}),
-        "do not fill",
+        "does not add up",
     ),
-    "polygon far away": (result(segmentation=[[1, 2, 10**400, 4, 5, 6]]), "three points"),
-    "polygon of NaN": (result(segmentation=[[1, 2, math.nan, 4, 5, 6]]), "three points"),
+    "polygon far away": (result(segmentation=[[1, 2, 10**400, 4, 5, 6]]), "not made of numbers"),
+    "polygon of NaN": (result(segmentation=[[1, 2, math.nan, 4, 5, 6]]), "leads more than"),
     "flat polygon": (result(segmentation=[[1, 2, 3, 4]]), "three points"),
     "no object": (3, "expected an object, got 3"),
 }
@@ -144,7 +144,7 @@ def test_a_data_set_without_masks_is_refused(tmp_path):
         load_results(path, coco_of(content))
     del content["images"][1]["height"]
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="image 2 has no whole height and width"):
+    with pytest.raises(UserError, match="image 2: image whose height and width are not whole"):
         load_truth(path)
     content = {**dataset(), "annotations": []}
     path.write_text(json.dumps(content))
@@ -155,7 +155,9 @@ def test_a_data_set_without_masks_is_refused(tmp_path):
         load_truth(path)
 
 
-@pytest.mark.parametrize("box", ["x", [1, 2], [1, 2, 3, math.nan], [1, 2, 3, "4"]])
+@pytest.mark.parametrize(
+    "box", ["x", [1, 2], [1e300, 2, 3, 4], [1, 2, 3, math.nan], [1, 2, 3, "4"]]
+)
 def test_a_broken_box_is_named(tmp_path, box):
     path, content = tmp_path / "truth.json", dataset()
     content["annotations"][1]["bbox"] = box
@@ -167,15 +169,18 @@ def test_a_broken_box_is_named(tmp_path, box):
 def test_a_broken_code_never_reaches_the_decoder():
     good = text_rle(LEFT)
     for counts in ("", "P", "o" * 40, good["counts"] + "1"):
-        with pytest.raises(UserError, match="do not fill"):
+        with pytest.raises(UserError, match=r"broken mask: RLE (without|with wrong|that does not)"):
             convert_to_rle({"size": [HEIGHT, WIDTH], "counts": counts}, HEIGHT, WIDTH)
 
 
-def test_a_broken_annotation_is_named():
-    content = dataset()
+def test_a_broken_annotation_is_named(tmp_path):
+    content, path = dataset(), tmp_path / "truth.json"
     content["annotations"][1]["segmentation"]["size"] = [50, 50]
     with pytest.raises(UserError, match=r"annotation 2.*\[50, 50\]"):
         measure(coco_of(content), {})
+    path.write_text(json.dumps(content))  # before anything is measured
+    with pytest.raises(UserError, match=r"truth\.json: annotation 2 has a broken.*\[50, 50\]"):
+        load_truth(path)
 
 
 def test_boxes_are_read_on_request(load):

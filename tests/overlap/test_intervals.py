@@ -144,6 +144,18 @@ def test_the_bootstrap_is_that_of_pycocotools_on_copied_images(files, task):
     np.testing.assert_allclose(bounds, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("broken", [0, 1], ids=["annotations", "predictions"])
+def test_a_mask_that_pycocotools_could_not_read_is_refused(files, tmp_path, broken):
+    paths = list(files[:2])
+    content = json.loads(paths[broken].read_text())
+    entries = content["annotations"] if broken == 0 else content
+    entries[3]["segmentation"] = [[5, 5, 20, 5, 20, -2147483648, 5, 20]]
+    paths[broken] = tmp_path / "broken.json"
+    paths[broken].write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"broken\.json.*polygon that leads more than"):
+        read_ap_table(*paths, "segm")
+
+
 def test_ap_of_images_without_objects_is_not_a_number(files):
     table = read_ap_table(files[0], files[1], "segm")
     assert np.isnan(table.compute_ap(np.eye(12, dtype=np.int32)[[1]])).all()

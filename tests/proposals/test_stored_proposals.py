@@ -1,20 +1,23 @@
 """Stored proposals are read as they were written, by both loaders; a wrong file is one message."""
 
+import json
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.structures import BoxMode
 from small_runs import read_error, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine import trainer
 from mask_rcnn_ext.engine.trainer import Trainer
-from mask_rcnn_ext.proposals.file import load_training_dicts
+from mask_rcnn_ext.proposals.file import load_training_dicts, read_proposal_file
 from mask_rcnn_ext.proposals.rpn import RPNProposals
 from mask_rcnn_ext.recipes.two_stage import make_first_stage, make_second_stage
 
@@ -143,12 +146,17 @@ def test_files_that_fit_are_not_refused(refused):
         (
             "DATASETS.PROPOSAL_FILES_TEST",
             "('nowhere.pkl',)",
-            "nowhere.pkl. tools/compute_proposals.py",
+            "file not found: nowhere.pkl (looked for",
+        ),
+        (
+            "DATASETS.PROPOSAL_FILES_TEST",
+            "('http://localhost:1/a.pkl',)",
+            "file http://localhost:1/a.pkl: could not be fetched (",
         ),
         ("DATASETS.PROPOSAL_FILES_TRAIN", "()", "one file for each of the 1 data set(s)"),
         ("MODEL.LOAD_PROPOSALS", "False", "MODEL.LOAD_PROPOSALS is False"),
     ],
-    ids=["missing", "too few", "contradicting keys"],
+    ids=["missing", "out of reach", "too few", "contradicting keys"],
 )
 def test_keys_that_do_not_fit(refused, key, value, message):
     found = refused(key, value)
@@ -156,25 +164,131 @@ def test_keys_that_do_not_fit(refused, key, value, message):
     assert message in found
 
 
+class Opens:
+    """A malicious pickle: unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def write_code(path, proof) -> None:
+    path.write_bytes(pickle.dumps({"ids": [1], "boxes": [Opens(proof)], "objectness_logits": []}))
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
+def test_a_file_with_code_is_refused_and_the_code_does_not_run(refused, tmp_path, split):
+    proof, path = tmp_path / "proof", tmp_path / "bad.pkl"
+    write_code(path, proof)
+    found = refused(f"DATASETS.PROPOSAL_FILES_{split}", f"('{path}',)")
+    assert f"{path}: refused, because it names " in found
+    assert not proof.exists()
+
+
+def test_an_evaluation_by_a_config_file_runs_no_code(flags, tmp_path, capsys):
+    second = configs(flags, tmp_path)[2]
+    proof, path = tmp_path / "proof", Path(second.DATASETS.PROPOSAL_FILES_TEST[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_code(path, proof)
+    weights, config = str(tmp_path / "weights.pth"), tmp_path / "config.yaml"
+    torch.save({"model": Trainer.build_model(second).state_dict()}, weights)
+    config.write_text(second.dump())
+    code = run_train_net(
+        *("--config-file", str(config), *flags[4:], "--eval-only", "MODEL.WEIGHTS", weights)
+    )
+    assert code == 2
+    assert f"{path}: refused, because it names " in read_error(capsys)
+    assert not proof.exists()
+
+
+BOX, LOGIT = np.array([[0, 0, 10, 20]], np.float32), np.zeros(1, np.float32)
+
+
+def proposals(boxes=BOX, logits=LOGIT, **more):
+    return {"ids": [1], "boxes": [boxes], "objectness_logits": [logits], **more}
+
+
+MALFORMED = [
+    ("no scores", {"ids": [1], "boxes": [BOX]}, "no 'objectness_logits'"),
+    ("no ids", {"boxes": []}, "no 'ids'"),
+    ("a text for ids", proposals(ids="1"), "no 'ids'"),
+    ("a list", [1, 2], "expected a dict, got list"),
+    ("too few", {**proposals(), "boxes": []}, "1 ids, 0 arrays of boxes and 1 of"),
+    ("NaN", proposals(BOX * np.nan), "image 1 has numbers that are not finite"),
+    ("an infinite score", proposals(logits=LOGIT + np.inf), "numbers that are not finite"),
+    ("boxes of 5", proposals(np.zeros((1, 5))), "boxes of shape (1, 5)"),
+    ("more boxes than scores", proposals(np.zeros((2, 4))), "boxes of shape (2, 4)"),
+    ("scores in a column", proposals(logits=np.zeros((1, 1))), "of shape (1, 1), expected (N, 4)"),
+    ("lists for arrays", proposals([[0, 0, 1, 1]]), "image 1 has no arrays of numbers"),
+    ("arrays of truth values", proposals(BOX > 0), "image 1 has no arrays of numbers"),
+    ("relative boxes", proposals(bbox_mode=2), "its bbox_mode is 2, expected 0 (XYXY_ABS) or 1"),
+    ("no box mode", proposals(bbox_mode="XYXY"), "its bbox_mode is 'XYXY'"),
+    ("garbage", b"not a pickle", "not a readable proposal file"),
+    ("empty", b"", "not a readable proposal file"),
+]
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"ids": [1], "boxes": [np.zeros((1, 4))]}, "no 'objectness_logits'"),
-        ({"boxes": []}, "no 'ids'"),
-        ({"ids": [1], "boxes": [], "objectness_logits": []}, "list index out of range"),
-        ({"ids": [99], "boxes": [], "objectness_logits": []}, "no proposals for image '1'"),
-        (b"not a pickle", "does not fit"),
-        (b"", "does not fit"),
-    ],
-    ids=["no scores", "no ids", "too few", "of other images", "garbage", "empty"],
+    ("content", "message"), [row[1:] for row in MALFORMED], ids=[row[0] for row in MALFORMED]
 )
-def test_a_file_of_something_else(refused, tmp_path, content, message):
+def test_a_malformed_file(tmp_path, content, message):
     path = tmp_path / "other.pkl"
     path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content))
-    for split in ("TRAIN", "TEST"):  # the test set's, too, before training
-        found = refused(f"DATASETS.PROPOSAL_FILES_{split}", f"('{path}',)")
-        assert message in found
-        assert str(path) in found
+    with pytest.raises(UserError) as caught:
+        read_proposal_file(str(path))
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])  # the test set's, too, before training
+def test_a_file_of_other_images(refused, tmp_path, split):
+    path = tmp_path / "other.pkl"
+    path.write_bytes(pickle.dumps(proposals(ids=[99])))
+    found = refused(f"DATASETS.PROPOSAL_FILES_{split}", f"('{path}',)")
+    assert f"proposal file {path}: does not fit the data" in found
+    assert "no proposals for image '1', '2'" in found
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"indexes": [1], "boxes": [BOX], "scores": [LOGIT]},  # Detectron
+        proposals(ids=np.array([1])),
+        proposals(ids=["1"], bbox_mode=BoxMode.XYXY_ABS),
+        proposals(BOX.astype(int), LOGIT.astype(np.float64)),
+    ],
+    ids=["Detectron", "array of ids", "detectron2's own classes", "other types"],
+)
+def test_files_of_others_are_read(tmp_path, content):
+    path = tmp_path / "theirs.pkl"
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    found, mode = read_proposal_file(str(path))
+    assert mode == BoxMode.XYXY_ABS
+    assert found["1"][0].tolist() == BOX.tolist()
+    assert found["1"][1].tolist() == [0]
+
+
+def test_several_data_sets_have_a_file_each(tmp_path):
+    cfg = load_config(TINY_CONFIG)
+    cfg.MODEL.LOAD_PROPOSALS = True
+    names, paths = ("proposals_a", "proposals_b"), []
+    image = {"file_name": "a.png", "annotations": [{"iscrowd": 0, "category_id": 0}]}
+    try:
+        for number, name in enumerate(names):
+            DatasetCatalog.register(name, lambda n=number: [{**image, "image_id": n}])
+            path = tmp_path / f"{name}.pkl"
+            path.write_bytes(pickle.dumps(proposals(BOX + number, ids=[number], bbox_mode=number)))
+            paths.append(str(path))
+        cfg.DATASETS.TRAIN, cfg.DATASETS.PROPOSAL_FILES_TRAIN = names, tuple(paths)
+        first, second = load_training_dicts(cfg)
+    finally:
+        for name in names:
+            DatasetCatalog.remove(name)
+    assert first["proposal_boxes"].tolist() == BOX.tolist()
+    assert second["proposal_boxes"].tolist() == (BOX + 1).tolist()
+    assert second["proposal_bbox_mode"] == BoxMode.XYWH_ABS
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["stored proposals", "own RPN"])
@@ -209,3 +323,32 @@ def test_data_without_a_usable_image_is_one_message(tmp_path):
             load_training_dicts(cfg)
     finally:
         DatasetCatalog.remove(name)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[5, 5, 20, 5, 20, -2147483648, 5, 20]], "polygon that leads more than 10 x"),
+        ({"size": [48, 64], "counts": [0, 4]}, "RLE that does not add up"),
+        ({"size": [0, 64], "counts": [0]}, r"RLE of size \[0, 64\], the image is \[48, 64\]"),
+        ({"size": [48, 64], "counts": "o" * 20}, "RLE with wrong characters"),
+        ({"size": [48, 64], "counts": [1 << 62] * 4}, "an RLE has counts that no image has"),
+    ],
+    ids=["far polygon", "too few runs", "no height", "characters", "runs that wrap"],
+)
+def test_a_mask_of_registered_data_that_would_break_pycocotools_is_named(tmp_path, mask, message):
+    name = "broken_masks"
+    path, images = write_coco(tmp_path, images=2)
+    content = json.loads(path.read_text())
+    content["annotations"][3]["segmentation"] = mask
+    path.write_text(json.dumps(content))
+    register_coco_instances(name, {}, str(path), str(images))
+    try:
+        cfg = load_config(TINY_CONFIG, ["DATASETS.TRAIN", f"('{name}',)"])
+        cfg.DATASETS.TEST = (name,)
+        for load in (load_training_dicts, lambda cfg: Trainer.build_test_loader(cfg, name)):
+            with pytest.raises(UserError, match=f"data set {name}: .*{message}"):
+                load(cfg)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

@@ -90,6 +90,13 @@ def test_images_are_chosen_evenly():
     assert max(np.diff(chosen)) - min(np.diff(chosen)) <= 1
 
 
+def test_a_mask_that_pycocotools_could_not_read_is_refused():
+    """Predictions and registered data reach the pictures without a check of their own."""
+    far = [[5, 5, 20, 5, 20, -2147483648, 5, 20]]
+    with pytest.raises(UserError, match="broken mask 1 of an image: polygon that leads more"):
+        decode_masks([[[5, 5, 20, 5, 20, 20]], far], SIDE, SIDE)
+
+
 def test_polygons_rle_and_bitmaps_decode_to_the_same_mask():
     bitmap = np.zeros((SIDE, SIDE), dtype=np.uint8)
     bitmap[3:13, 2:12] = 1
