@@ -327,7 +327,9 @@ def test_contradictions_are_a_warning_or_an_error(folder, caplog, changes, messa
     assert record.levelno == logging.WARNING
     assert re.search(message, record.message)
     coco["annotations"].append(annotation(8, segmentation=[]))
-    with pytest.raises(UserError, match=f"malformed 1 of 3 .*{message}.* leave out --strict-data"):
+    with pytest.raises(
+        UserError, match=f"(?s)malformed 1 of 3 .*{message}.* leave out --strict-data"
+    ):
         check(folder, coco, strict=True)
 
 
