@@ -57,8 +57,10 @@ _C5 = (
     "testing."
 )
 _WARP = (
-    "The paper says only that RoIWarp quantises the RoI; the rest follows MNC: one bilinear "
-    "sample at each cell's top-left corner, and 2 x 2 samples per bin."
+    "The paper says only that RoIWarp quantises the RoI; the rest follows MNC's code from commit "
+    "37e896e of caffe-mnc (2016-10-22) on: one bilinear sample at each cell's top-left corner, and "
+    "2 x 2 samples per bin. MODEL.ROI_BOX_HEAD.POOLER_TYPE {} has the form of its first release, "
+    "17b56bd, with samples at both ends of each cell."
 )
 _MLP = (
     "The size of the RoI features before the MLP is not in the paper; here it is 14 x 14, as "
@@ -104,11 +106,12 @@ OWN: dict[str, tuple[str, ...]] = {
         _C4,
         "The paper does not say which channels compete or how a mask is predicted; here the "
         "classes and the background compete, and a mask is where the probability of the predicted "
-        "class is at least 0.5.",
+        "class is at least 0.5. With MODEL.ROI_MASK_HEAD.SOFTMAX_ARGMAX True it is where this "
+        "probability is the largest.",
     ),
     "ablations/mask_rcnn_R50_C4_RoIPool": (_C4,),
-    "ablations/mask_rcnn_R50_C4_RoIWarpMax": (_C4, _WARP),
-    "ablations/mask_rcnn_R50_C4_RoIWarpAve": (_C4, _WARP),
+    "ablations/mask_rcnn_R50_C4_RoIWarpMax": (_C4, _WARP.format("ROIWarpV1Max")),
+    "ablations/mask_rcnn_R50_C4_RoIWarpAve": (_C4, _WARP.format("ROIWarpV1Ave")),
     "ablations/mask_rcnn_R50_C4_RoIAlignMax": (_C4,),
     "ablations/mask_rcnn_R50_C4_agnostic": (_C4,),
     "ablations/mask_rcnn_R50_C5": (_C5,),
