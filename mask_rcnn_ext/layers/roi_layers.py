@@ -307,7 +307,8 @@ class _ROIWarpV1(_ROIWarp):
     - Those of `_ROIWarp`.
 
     Boxes with the same numbers of parts are sampled together. They need (parts across * parts down)
-    times the memory of the other form.
+    times the memory of the other form. The layers can be scripted; a trace holds only for boxes
+    with the numbers of parts of its example.
 
     For arguments and errors see `_SampledROILayer`.
     """
