@@ -231,6 +231,10 @@ def _declare_mask_head_keys(cfg: CfgNode) -> None:
     # `"sigmoid"` predicts one binary mask per class, as the paper does. With `"softmax"` the
     # classes and the background compete at each pixel (Table 2b).
     _declare(cfg, "MODEL.ROI_MASK_HEAD.LOSS", "sigmoid")
+    # How masks are read under `"softmax"`. `False`: a pixel belongs to the mask when the predicted
+    # class has at least `PASTE_THRESH` of the probability. `True`: when the predicted class is the
+    # likeliest of all classes and the background. The key changes no weights.
+    _declare(cfg, "MODEL.ROI_MASK_HEAD.SOFTMAX_ARGMAX", False)
     # Side of the predicted masks: 14, 28, 56 or 112. 0 is twice the side of the pooled features.
     _declare(cfg, "MODEL.ROI_MASK_HEAD.OUTPUT_RESOLUTION", 0)
     # Number of hidden layers of `MaskRCNNMLPHead` (Table 2e), and their width. detectron2's

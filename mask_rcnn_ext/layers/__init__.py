@@ -8,6 +8,8 @@ from .roi_layers import (
     ROIAlignMax,
     ROIWarpAve,
     ROIWarpMax,
+    ROIWarpV1Ave,
+    ROIWarpV1Max,
 )
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "ROIAlignMax",
     "ROIWarpAve",
     "ROIWarpMax",
+    "ROIWarpV1Ave",
+    "ROIWarpV1Max",
     "dilate_boxes",
     "warp_crops",
 ]

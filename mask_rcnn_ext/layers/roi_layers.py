@@ -3,8 +3,10 @@
 | layer                 | box corners | samples of a bin          | pooling | source           |
 |-----------------------|-------------|---------------------------|---------|------------------|
 | FullPrecisionROIPool  | rounded     | every cell that it meets  | max     | Fast R-CNN       |
-| ROIWarpMax            | rounded     | 4, bilinear, at top left  | max     | MNC              |
-| ROIWarpAve            | rounded     | 4, bilinear, at top left  | average | MNC and Table 2c |
+| ROIWarpMax            | rounded     | 4, bilinear, at top left  | max     | MNC, late code   |
+| ROIWarpAve            | rounded     | 4, bilinear, at top left  | average | and Table 2c     |
+| ROIWarpV1Max          | rounded     | 9 or more, both ends too  | max     | MNC, first code  |
+| ROIWarpV1Ave          | rounded     | 9 or more, both ends too  | average | and Table 2c     |
 | ROIAlignMax           | not rounded | 4, bilinear               | max     | Table 2c         |
 | FullPrecisionROIAlign | not rounded | 4 or adaptive, bilinear   | average | section 3        |
 
@@ -36,6 +38,8 @@ __all__ = [
     "ROIAlignMax",
     "ROIWarpAve",
     "ROIWarpMax",
+    "ROIWarpV1Ave",
+    "ROIWarpV1Max",
     "round_half_away",
     "to_full_precision",
 ]
@@ -180,17 +184,22 @@ class ROIAlignMax(_SampledROILayer):
 class _ROIWarp(_SampledROILayer):
     """The base of the layers that pool the samples of MNC's RoIWarp (arXiv:1512.04412).
 
+    MNC's code exists in two forms. This is the form from 2016-10-22 on (commit 37e896e of
+    daijifeng001/caffe-mnc); `_ROIWarpV1` is the form of the first release.
+
     MNC rounds the corners to X = round(x * scale), halves away from zero, and takes the width
     W = max(X2 - X1, 0), without RoIPool's + 1. It divides the box into n * w x n * h cells and
     samples each cell once, bilinearly, at its top-left corner, x = X1 + j * W / (n * w). A point
     outside [-0.5, width - 0.5] gives 0; a point inside is clamped to [0, width - 1]; y likewise.
-    So the box is quantised, but its bins are not.
+    So the box is quantised, but its bins are not. The middle of a bin's samples lies 1 / (2 * n) of
+    the bin's side left of and above the middle of the bin: a quarter of the side with n = 2.
+    RoIPool, RoIAlign and MNC's first form have no such shift.
 
     Deviations:
     - MNC's layer has a gradient with respect to the box. torchvision's kernel, and so this layer,
       has none. Mask R-CNN needs none: its proposals are constants in the second stage.
     - MNC uses n = 2 (28 x 28 samples, 2 x 2 max pooling). Other n are an extension.
-    - The paper does not say whether its RoIWarp also samples the top-left corners.
+    - The paper does not say which of the two forms its RoIWarp is, if it is one of them.
 
     For arguments and errors see `_SampledROILayer`.
     """
@@ -198,29 +207,63 @@ class _ROIWarp(_SampledROILayer):
     def _sample(self, features: Tensor, rois: Tensor) -> Tensor:
         """Return the samples, (R, C, n * h, n * w), with the dtype of `features`."""
         rois = rois.to(features.dtype)
-        corners = round_half_away(rois[:, 1:] * self.spatial_scale)
-        start = corners[:, :2]  # x, y
-        size = (corners[:, 2:] - start).clamp(min=0)
+        start, size = self._round(rois)
         down, across = self.grid_size
+        samples, inside = self._sample_grid(features, rois[:, :1], start, size, (down, across), 0)
+        return samples.masked_fill(~inside, 0.0)
+
+    def _round(self, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rounded top left corner (x, y) and the size (W, H) of each box, in cells."""
+        corners = round_half_away(rois[:, 1:] * self.spatial_scale)
+        start = corners[:, :2]
+        return start, (corners[:, 2:] - start).clamp(min=0)
+
+    def _sample_grid(
+        self,
+        features: Tensor,
+        batch: Tensor,
+        start: Tensor,
+        size: Tensor,
+        intervals: tuple[int, int],
+        ends: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Sample each box where its division into `intervals` (down, across) begins.
+
+        Args:
+            features: (N, C, H, W).
+            batch: (R, 1), the index of each box's image.
+            start: (R, 2), see `_round`.
+            size: (R, 2), see `_round`.
+            intervals: into how many parts a box is divided, down and across.
+            ends: 1 to sample the end of the last part too, or 0.
+
+        Returns:
+            The samples, (R, C, down + ends, across + ends), and which of them are on the map,
+            (R, 1, down + ends, across + ends) bool.
+        """
+        down, across = intervals
+        grid = (down + ends, across + ends)
         # RoIAlign with one point samples the centre of a cell, so the box is moved back by half a
         # cell. aligned=True allows boxes smaller than a cell; it subtracts the 0.5 added here.
         half_cell = torch.stack([size[:, 0] / (2 * across), size[:, 1] / (2 * down)], dim=1)
         shifted = start - half_cell + 0.5
-        boxes = torch.cat([rois[:, :1], shifted, shifted + size], dim=1)
-        samples = roi_align(features, boxes, self.grid_size, 1.0, 1, True)
+        extent = torch.stack([size[:, 0] * grid[1] / across, size[:, 1] * grid[0] / down], dim=1)
+        boxes = torch.cat([batch, shifted, shifted + extent], dim=1)
+        samples = roi_align(features, boxes, grid, 1.0, 1, True)
         # torchvision's RoIAlign repeats the border for up to one cell outside the map (its
         # deterministic CUDA version without limit), MNC for half a cell.
         height, width = features.shape[-2:]
-        inside_x = self._find_inside(start[:, 0], size[:, 0], across, width)
-        inside_y = self._find_inside(start[:, 1], size[:, 1], down, height)
-        inside = inside_y[:, :, None] & inside_x[:, None, :]
-        return samples.masked_fill(~inside[:, None], 0.0)
+        inside_x = self._find_inside(start[:, 0], size[:, 0], across, ends, width)
+        inside_y = self._find_inside(start[:, 1], size[:, 1], down, ends, height)
+        return samples, (inside_y[:, :, None] & inside_x[:, None, :])[:, None]
 
-    def _find_inside(self, start: Tensor, size: Tensor, cells: int, limit: int) -> Tensor:
-        """Return which samples of each box are on the map along an axis, (R, cells) bool."""
-        index = torch.arange(cells, dtype=start.dtype, device=start.device)
+    def _find_inside(
+        self, start: Tensor, size: Tensor, intervals: int, ends: int, limit: int
+    ) -> Tensor:
+        """Return which points of each box are on the map along an axis, (R, points) bool."""
+        index = torch.arange(intervals + ends, dtype=start.dtype, device=start.device)
         # Multiplying before dividing keeps halves exact in every dtype; halves are on the border.
-        points = start[:, None] + index * size[:, None] / cells
+        points = start[:, None] + index * size[:, None] / intervals
         return (points >= -0.5) & (points <= limit - 0.5)
 
 
@@ -246,3 +289,96 @@ class ROIWarpAve(_ROIWarp):
         """Pool, see the module docstring for shapes, units and precision."""
         samples = self._sample(to_full_precision(input), rois)
         return _restore_dtype(F.avg_pool2d(samples, self.samples), input)
+
+
+class _ROIWarpV1(_ROIWarp):
+    """The base of the layers that pool the samples of the first release of MNC's RoIWarp.
+
+    It is the form of 2016-06-12 (commit 17b56bd of daijifeng001/caffe-mnc). The box and its cells
+    are those of `_ROIWarp`. A cell has more points: it is divided into ceil(W / (n * w)) parts
+    across and likewise down, and sampled where a part begins and at the end of the last part. So a
+    cell of at most one cell of the map has its four corners, and neighbours share points. Points
+    outside the map are left out; a cell without points is 0.
+
+    Deviations:
+    - MNC takes the maximum of a cell's points and then of 2 x 2 cells. `ROIWarpV1Ave`, for Table
+      2c, averages in both steps.
+    - MNC adds up the step in float32 and so misses the end of some cells that have several parts.
+    - Those of `_ROIWarp`.
+
+    Boxes with the same numbers of parts are sampled together. They need (parts across * parts down)
+    times the memory of the other form. The layers can be scripted; a trace holds only for boxes
+    with the numbers of parts of its example.
+
+    For arguments and errors see `_SampledROILayer`.
+    """
+
+    def _pool(self, features: Tensor, rois: Tensor, largest: bool) -> Tensor:
+        """Return the cells, (R, C, n * h, n * w): the maximum of each, or else the average."""
+        rois = rois.to(features.dtype)
+        start, size = self._round(rois)
+        down, across = self.grid_size
+        parts_x = torch.ceil(size[:, 0] / across).clamp(min=1).long()
+        parts_y = torch.ceil(size[:, 1] / down).clamp(min=1).long()
+        # One call of RoIAlign per pair of numbers. The pair (1, 1) is always there: without boxes,
+        # the result still belongs to the graph of the features.
+        pairs = torch.stack([parts_y, parts_x], dim=1)
+        every = torch.cat([pairs, pairs.new_ones((1, 2))])
+        groups: list[Tensor] = []
+        cells: list[Tensor] = []
+        for pair in torch.unique(every, dim=0):
+            group = torch.nonzero((pairs == pair).all(dim=1))[:, 0]
+            parts = (int(pair[0]), int(pair[1]))
+            groups.append(group)
+            cells.append(
+                self._pool_cells(
+                    features, rois[group, :1], start[group], size[group], parts, largest
+                )
+            )
+        return torch.cat(cells)[torch.argsort(torch.cat(groups))]
+
+    def _pool_cells(
+        self,
+        features: Tensor,
+        batch: Tensor,
+        start: Tensor,
+        size: Tensor,
+        parts: tuple[int, int],
+        largest: bool,
+    ) -> Tensor:
+        """Return the cells of boxes whose cells have `parts` (down, across); see `_pool`."""
+        down, across = parts
+        grid = (self.grid_size[0] * down, self.grid_size[1] * across)
+        samples, inside = self._sample_grid(features, batch, start, size, grid, 1)
+        window, stride = [down + 1, across + 1], [down, across]
+        share = F.avg_pool2d(inside.to(samples.dtype), window, stride)  # of the points, on the map
+        if largest:
+            pooled = F.max_pool2d(samples.masked_fill(~inside, -float("inf")), window, stride)
+        else:
+            pooled = F.avg_pool2d(samples.masked_fill(~inside, 0.0), window, stride)
+            pooled = pooled / share.clamp(min=1e-6)
+        return pooled.masked_fill(share == 0, 0.0)
+
+
+class ROIWarpV1Max(_ROIWarpV1):
+    """MNC's first RoIWarp with maxima over a cell's points and a bin's cells, as in MNC (Table 2c).
+
+    See `_ROIWarpV1` for the samples and deviations, `_SampledROILayer` for arguments and errors.
+    """
+
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
+        """Pool, see the module docstring for shapes, units and precision."""
+        cells = self._pool(to_full_precision(input), rois, True)
+        return _restore_dtype(F.max_pool2d(cells, self.samples), input)
+
+
+class ROIWarpV1Ave(_ROIWarpV1):
+    """MNC's first RoIWarp with averages over a cell's points and a bin's cells (Table 2c).
+
+    See `_ROIWarpV1` for the samples and deviations, `_SampledROILayer` for arguments and errors.
+    """
+
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
+        """Pool, see the module docstring for shapes, units and precision."""
+        cells = self._pool(to_full_precision(input), rois, False)
+        return _restore_dtype(F.avg_pool2d(cells, self.samples), input)

@@ -12,21 +12,32 @@ from ..layers.roi_layers import (
     ROIAlignMax,
     ROIWarpAve,
     ROIWarpMax,
+    ROIWarpV1Ave,
+    ROIWarpV1Max,
 )
 
 __all__ = ["POOLER_TYPES", "MaskRCNNROIPooler"]
 
+_OURS = {
+    "ROIAlignMax": ROIAlignMax,
+    "ROIWarpMax": ROIWarpMax,
+    "ROIWarpAve": ROIWarpAve,
+    "ROIWarpV1Max": ROIWarpV1Max,
+    "ROIWarpV1Ave": ROIWarpV1Ave,
+}
+
 # Values of MODEL.ROI_{BOX,MASK,KEYPOINT}_HEAD.POOLER_TYPE; the first three are detectron2's.
-POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool", "ROIAlignMax", "ROIWarpMax", "ROIWarpAve")
+POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool", *_OURS)
 
 
 class MaskRCNNROIPooler(ROIPooler):
-    """detectron2's `ROIPooler` with three more values of `pooler_type`.
+    """detectron2's `ROIPooler` with five more values of `pooler_type`.
 
     - "ROIAlign" (the paper's, unaligned), "ROIAlignV2", "ROIPool": the same as detectron2's layers,
       bit for bit, except that float16 and bfloat16 features do not round the boxes
       (`mask_rcnn_ext.layers.roi_layers`);
-    - "ROIAlignMax", "ROIWarpMax", "ROIWarpAve": the other layers of Table 2c.
+    - "ROIAlignMax", "ROIWarpMax", "ROIWarpAve": the other layers of Table 2c;
+    - "ROIWarpV1Max", "ROIWarpV1Ave": RoIWarp in the form of MNC's first release.
 
     The pooler has no parameters. It assigns boxes to levels as detectron2 does (FPN's equation 1)
     and is called in the same way: `forward(features, boxes)` takes a list of (N, C, H, W) maps, one
@@ -37,7 +48,7 @@ class MaskRCNNROIPooler(ROIPooler):
         output_size: h = w, or (h, w); equal where there are several scales.
         scales: 1 / stride of each feature map; each is half of the one before.
         sampling_ratio: samples per bin and axis. 0 is adaptive for "ROIAlign" and "ROIAlignV2" and
-            2 for the three added types; "ROIPool" does not use it.
+            2 for the added types; "ROIPool" does not use it.
         pooler_type: one of `POOLER_TYPES`.
         canonical_box_size: side in pixels of a box that goes to `canonical_level`.
         canonical_level: log2 of the stride of this level.
@@ -85,5 +96,4 @@ def _build_roi_layer(
         return FullPrecisionROIAlign(output_size, scale, sampling_ratio, aligned=aligned)
     if pooler_type == "ROIPool":
         return FullPrecisionROIPool(output_size, scale)
-    ours = {"ROIAlignMax": ROIAlignMax, "ROIWarpMax": ROIWarpMax, "ROIWarpAve": ROIWarpAve}
-    return ours[pooler_type](output_size, scale, sampling_ratio)
+    return _OURS[pooler_type](output_size, scale, sampling_ratio)

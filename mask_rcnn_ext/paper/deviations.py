@@ -12,12 +12,23 @@ _JOINT = (
 )
 _SIGMOID = "Objectness is a sigmoid per anchor, not a two-class softmax."
 _PASTE = "Masks are pasted by grid sampling into the exact box, not resized to whole pixels."
+_BOXES = (
+    "Boxes are continuous, the sides of anchors are exact, and anchors are centred on the corners "
+    "of cells, as in detectron2. Detectron, the authors' code, counts whole pixels, which makes a "
+    "box one pixel wider, rounds the sides, and centres anchors in the cells."
+)
+_MATCHED = (
+    "The mask target of a RoI comes from the object that the RoI was matched to. Detectron takes "
+    "the object whose mask has the bounding box with the largest IoU, whatever its class."
+)
 # Deviations of every config, also in the header of Base-Paper.yaml.
 COMMON = (
     _JOINT,
     _SIGMOID,
     _PASTE,
     "Crowd regions are left out of training.",
+    _BOXES,
+    _MATCHED,
 )
 # Deviations of every FCIS config, also in the header of Base-FCIS.yaml.
 FCIS = (
@@ -57,8 +68,10 @@ _C5 = (
     "testing."
 )
 _WARP = (
-    "The paper says only that RoIWarp quantises the RoI; the rest follows MNC: one bilinear "
-    "sample at each cell's top-left corner, and 2 x 2 samples per bin."
+    "The paper says only that RoIWarp quantises the RoI; the rest follows MNC's code from commit "
+    "37e896e of caffe-mnc (2016-10-22) on: one bilinear sample at each cell's top-left corner, and "
+    "2 x 2 samples per bin. MODEL.ROI_BOX_HEAD.POOLER_TYPE ROIWarpV1Max and ROIWarpV1Ave have the "
+    "form of its first release, 17b56bd, with samples at both ends of each cell."
 )
 _MLP = (
     "The size of the RoI features before the MLP is not in the paper; here it is 14 x 14, as "
@@ -83,10 +96,25 @@ _NONLOCAL = (
     "The non-local block has no batch normalisation; its last convolution starts at zero.",
 )
 _TTA = (
-    "The paper does not say how predictions at several scales are combined; here boxes are "
-    "merged by NMS, masks and keypoint heatmaps are averaged, as in Detectron."
+    "The paper does not say how predictions at several scales are combined, nor how long the "
+    "longer side may be; here it is at most 2000, as in Detectron's configs with augmentation."
+)
+_TTA_MASK = (
+    "Boxes of all scales are merged by NMS and masks are averaged, as in Detectron's ResNeXt-152. "
+    "That config then replaces each box by the average of all boxes with an IoU of 0.9 (box "
+    "voting), with and without augmentation; here there is no voting."
+)
+_TTA_KEYPOINT = (
+    "Boxes of all scales are merged by NMS and all scales count for the averaged heatmaps. "
+    "Detectron's example averages boxes and scores of the same proposals and leaves scales out "
+    "that do not suit an object's size."
 )
 _64X4D = "The width of this ResNeXt-101 is not in the paper; here it is 64 x 4d, as in Table 2a."
+_X101_KEYPOINT = (
+    "The batch of this row is not in the paper; here it is 16 images at a learning rate of 0.02, "
+    "as in Detectron's config of this schedule. For masks (section 3.1) the paper trains ResNeXt "
+    "on 8 images at 0.01."
+)
 
 # Config -> its own deviations, also in the header of its yaml.
 OWN: dict[str, tuple[str, ...]] = {
@@ -104,7 +132,8 @@ OWN: dict[str, tuple[str, ...]] = {
         _C4,
         "The paper does not say which channels compete or how a mask is predicted; here the "
         "classes and the background compete, and a mask is where the probability of the predicted "
-        "class is at least 0.5.",
+        "class is at least 0.5. With MODEL.ROI_MASK_HEAD.SOFTMAX_ARGMAX True it is where this "
+        "probability is the largest.",
     ),
     "ablations/mask_rcnn_R50_C4_RoIPool": (_C4,),
     "ablations/mask_rcnn_R50_C4_RoIWarpMax": (_C4, _WARP),
@@ -115,16 +144,21 @@ OWN: dict[str, tuple[str, ...]] = {
     "ablations/mask_rcnn_R50_C5_RoIPool": (_C5,),
     "ablations/mask_rcnn_R50_FPN_MLP2": (_MLP,),
     "ablations/mask_rcnn_R50_FPN_MLP3": (_MLP,),
+    "ablations/faster_rcnn_R101_FPN_RoIPool": (
+        "NMS in testing is not in FPN's paper; here it is 0.3, as in the other rows of the table.",
+    ),
     "ablations/mask_rcnn_R50_FPN_RoIPool": (
         "The sentence does not name the backbone; here it is ResNet-50.",
     ),
     "keypoints/faster_rcnn_R50_FPN_person": (_SAME_DATA,),
     "keypoints/mask_rcnn_R50_FPN_person": (_SAME_DATA,),
-    "keypoints/keypoint_rcnn_X101_FPN": (_64X4D,),
+    "keypoints/keypoint_rcnn_X101_FPN": (_64X4D, _X101_KEYPOINT),
     "keypoints/keypoint_rcnn_X101_FPN_TTA": (
         _64X4D,
+        _X101_KEYPOINT,
         "Data distillation, which the paper adds before this row, is missing.",
         _TTA,
+        _TTA_KEYPOINT,
     ),
     "cityscapes/mask_rcnn_R50_FPN_fine": (_CITY,),
     "cityscapes/mask_rcnn_R50_FPN_fine_coco": (
@@ -134,7 +168,7 @@ OWN: dict[str, tuple[str, ...]] = {
     "enhanced/mask_rcnn_X101_FPN_augm": (_IN5K,),
     "enhanced/mask_rcnn_X152_FPN": (_X152,),
     "enhanced/mask_rcnn_X152_FPN_nonlocal": (_X152, *_NONLOCAL),
-    "enhanced/mask_rcnn_X152_FPN_nonlocal_TTA": (_X152, *_NONLOCAL, _TTA),
+    "enhanced/mask_rcnn_X152_FPN_nonlocal_TTA": (_X152, *_NONLOCAL, _TTA, _TTA_MASK),
 }
 
 # In Table 8, from "+ e2e training" on, the paper also trains jointly.
@@ -163,5 +197,5 @@ def get_deviations(config: str) -> tuple[str, ...]:
     if config in _JOINT_IN_THE_PAPER:
         absent.add(_JOINT)
     if "mask_rcnn" not in config:
-        absent.add(_PASTE)
+        absent |= {_PASTE, _MATCHED}
     return (*(text for text in COMMON if text not in absent), *own)

@@ -103,10 +103,9 @@ _TABLE_3 = [
     ("Faster R-CNN+++, ResNet-101-C4", None, (34.9, 55.7, 37.4, 15.6, 38.7, 50.9), _NOT_OURS),
     (
         "Faster R-CNN w FPN, ResNet-101-FPN",
-        None,
+        "ablations/faster_rcnn_R101_FPN_RoIPool",
         (36.2, 59.1, 39.0, 18.2, 39.0, 48.2),
-        f"{_NOT_OURS}; of our configs, faster_rcnn_R101_FPN with "
-        "MODEL.ROI_BOX_HEAD.POOLER_TYPE ROIPool comes nearest",
+        f"{_NOT_OURS}, arXiv:1612.03144, Table 4",
     ),
     (
         "Faster R-CNN by G-RMI, Inception-ResNet-v2",

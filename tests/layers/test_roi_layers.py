@@ -13,12 +13,21 @@ from mask_rcnn_ext.layers.roi_layers import (
     ROIAlignMax,
     ROIWarpAve,
     ROIWarpMax,
+    ROIWarpV1Ave,
+    ROIWarpV1Max,
     round_half_away,
 )
 
 SCALE = 1 / 16
 HEIGHT, WIDTH = 9, 11  # the map; the image is 144 x 176
-TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool", "ROIAlignMax", "ROIWarpMax", "ROIWarpAve")
+OURS = {
+    "ROIAlignMax": ROIAlignMax,
+    "ROIWarpMax": ROIWarpMax,
+    "ROIWarpAve": ROIWarpAve,
+    "ROIWarpV1Max": ROIWarpV1Max,
+    "ROIWarpV1Ave": ROIWarpV1Ave,
+}
+TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool", *OURS)
 EDGES = {
     "partly outside": [(-40.3, 20.7, 60.2, 90.1), (100.6, 90.3, 230.9, 200.4)],
     "outside": [
@@ -45,8 +54,7 @@ def layer(name: str, size: int, samples: int = 2) -> nn.Module:
         return FullPrecisionROIAlign((size, size), SCALE, samples, aligned=name == "ROIAlignV2")
     if name == "ROIPool":
         return FullPrecisionROIPool((size, size), SCALE)
-    ours = {"ROIAlignMax": ROIAlignMax, "ROIWarpMax": ROIWarpMax, "ROIWarpAve": ROIWarpAve}
-    return ours[name](size, SCALE, samples)
+    return OURS[name](size, SCALE, samples)
 
 
 def feature_maps(dtype=torch.float64, seed=0, shape=(2, 3, HEIGHT, WIDTH)) -> torch.Tensor:
@@ -103,7 +111,7 @@ def test_sampling_ratio(name, samples):
 
 def test_sampling_ratio_0_is_2_for_ours():
     features, rois = feature_maps(), random_rois(6)
-    for name in ("ROIAlignMax", "ROIWarpMax", "ROIWarpAve"):
+    for name in OURS:
         assert torch.equal(layer(name, 4, 0)(features, rois), layer(name, 4, 2)(features, rois))
         assert not torch.equal(layer(name, 4, 1)(features, rois), layer(name, 4, 2)(features, rois))
 
@@ -117,6 +125,8 @@ def test_sampling_ratio_0_is_2_for_ours():
         ("ROIAlignMax", [2.75, 3.75, 4.75, 5.75]),  # the farther sample
         ("ROIWarpMax", [2.5, 3.5, 4.5, 5.5]),  # samples at 0 and 1/2 of the bin
         ("ROIWarpAve", [2.25, 3.25, 4.25, 5.25]),
+        ("ROIWarpV1Max", [3.0, 4.0, 5.0, 6.0]),  # samples at 0, 1/2 and 1: the last one
+        ("ROIWarpV1Ave", [2.5, 3.5, 4.5, 5.5]),  # the middle of the bin
         ("ROIPool", [3.0, 4.0, 5.0, 6.0]),  # five columns in bins of 1.25: 2-3, 3-4, 4-5, 5-6
     ],
 )
@@ -144,6 +154,28 @@ def test_warp_repeats_the_border_for_half_a_cell_only():
     output = layer("ROIWarpAve", 4)(features, rois)
     # samples at -1, -0.75 | -0.5, -0.25 | 0, 0.25 | 0.5, 0.75
     assert output[0, 0, 0].tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("name", "left"), [("ROIWarp", True), ("ROIWarpV1", False)])
+@pytest.mark.parametrize("kind", ["Max", "Ave"])
+def test_only_mncs_late_form_samples_up_and_left_of_the_middle(name, left, kind):
+    """A mirrored map gives the mirrored result, unless the samples of a bin lie to one side."""
+    features = feature_maps(seed=4)
+    pool = layer(name + kind, 4)
+    flipped = pool(features.flip(2, 3), rois_of([(48, 32, 144, 96)])).flip(2, 3)
+    # the box's mirror image on the map, whose cells have their centres at 0 to 10 and 0 to 8
+    mirrored = pool(features, rois_of([(160 - 144, 128 - 96, 160 - 48, 128 - 32)]))
+    assert torch.allclose(flipped, mirrored, rtol=0, atol=1e-12) != left
+
+
+def test_a_cell_of_mncs_first_form_leaves_out_points_outside():
+    features = -torch.ones(1, 1, HEIGHT, WIDTH, dtype=torch.float64)
+    rois = torch.tensor([[0, -32, 32, 32, 64]], dtype=torch.float64)  # columns -2 to 2
+    for kind in ("Max", "Ave"):
+        # Cells begin at -2, -1.5 | -1, -0.5 | 0, ... The first two have no point on the map and are
+        # 0; the third has one, its end at -0.5.
+        output = layer(f"ROIWarpV1{kind}", 4)(features, rois)
+        assert output[0, 0, 0].tolist() == [0, -1, -1, -1]
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -205,7 +237,7 @@ def test_can_be_scripted(name):
         assert torch.equal(scripted(x, rois), pool(x, rois))
 
 
-@pytest.mark.parametrize("cls", [ROIAlignMax, ROIWarpMax, ROIWarpAve])
+@pytest.mark.parametrize("cls", OURS.values())
 def test_arguments(cls):
     with pytest.raises(UserError, match=f"{cls.__name__}: expected a sampling ratio of 0.*got -1"):
         cls(7, SCALE, -1)

@@ -144,9 +144,14 @@ KEYPOINT = NMS | NO_MASK | shorter_side(640, 800) | iterations(90_000, 60_000, 8
     "DATASETS.TEST": ["keypoints_coco_2017_val"],
 }  # fmt: skip
 KEYPOINT_UPDATED = KEYPOINT | iterations(130_000, 100_000, 120_000)  # [appendix B]
+KEYPOINT_X101 = X101 | KEYPOINT_UPDATED | {  # Detectron: two images per GPU, as for ResNet
+    "SOLVER.IMS_PER_BATCH": 16,
+    "SOLVER.BASE_LR": 0.02,
+}  # fmt: skip
 TTA = {  # [appendix B]
     "TEST.AUG.ENABLED": True,
     "TEST.AUG.MIN_SIZES": list(range(400, 1201, 100)),
+    "TEST.AUG.MAX_SIZE": 2000,  # Detectron
     "TEST.AUG.FLIP": True,
 }
 CITYSCAPES = shorter_side(800, 1024) | iterations(24_000, 18_000) | {  # [appendix A]
@@ -187,6 +192,10 @@ RECIPES = {
     "ablations/mask_rcnn_R50_C5_RoIPool": R50_C5 | layer("ROIPool", "BOX", "MASK"),
     "ablations/mask_rcnn_R50_DC5": R50_C5 | {"MODEL.RESNETS.RES5_DILATION": 2},  # no row
     "ablations/mask_rcnn_R50_FPN_RoIPool": R50_FPN | layer("ROIPool", "BOX", "MASK"),
+    "ablations/faster_rcnn_R101_FPN_RoIPool": FPN
+    | resnet(101)
+    | NO_MASK
+    | layer("ROIPool", "BOX"),
     "ablations/mask_rcnn_R50_FPN_MLP2": R50_FPN | mlp(2),
     "ablations/mask_rcnn_R50_FPN_MLP3": R50_FPN | mlp(3),
     "keypoints/keypoint_rcnn_R50_FPN": R50_FPN | KEYPOINT,
@@ -198,8 +207,8 @@ RECIPES = {
     | layer("ROIPool", "BOX", "KEYPOINT"),
     "keypoints/keypoint_rcnn_R50_FPN_updated": R50_FPN | KEYPOINT_UPDATED,
     "keypoints/keypoint_rcnn_R101_FPN": FPN | resnet(101) | KEYPOINT_UPDATED,
-    "keypoints/keypoint_rcnn_X101_FPN": X101 | KEYPOINT_UPDATED,
-    "keypoints/keypoint_rcnn_X101_FPN_TTA": X101 | KEYPOINT_UPDATED | TTA,
+    "keypoints/keypoint_rcnn_X101_FPN": KEYPOINT_X101,
+    "keypoints/keypoint_rcnn_X101_FPN_TTA": KEYPOINT_X101 | TTA,
     "cityscapes/mask_rcnn_R50_FPN_fine": R50_FPN | CITYSCAPES,
     "cityscapes/mask_rcnn_R50_FPN_fine_coco": R50_FPN
     | CITYSCAPES

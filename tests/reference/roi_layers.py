@@ -1,9 +1,9 @@
 """The RoI layers as literal loops over boxes, bins and samples, in float64.
 
 Written from the published arithmetic (Fast R-CNN, section 2.1; Mask R-CNN, section 3, in the form
-Detectron gave it; MNC, arXiv:1512.04412), one scalar coordinate at a time. `features` is an array
-(N, C, H, W), `rois` (R, 5): batch index, x1, y1, x2, y2 in image pixels; the result is
-(R, C, size, size) float64.
+Detectron gave it; MNC, arXiv:1512.04412, in both forms of its code), one scalar coordinate at a
+time. `features` is an array (N, C, H, W), `rois` (R, 5): batch index, x1, y1, x2, y2 in image
+pixels; the result is (R, C, size, size) float64.
 """
 
 import math
@@ -128,6 +128,44 @@ def roi_warp(
     return output
 
 
+def roi_warp_v1(
+    features: np.ndarray,
+    rois: np.ndarray,
+    size: int,
+    scale: float,
+    *,
+    samples: int = 2,
+    largest: bool,
+) -> np.ndarray:
+    """MNC's first RoIWarp: each fine cell walks over itself in steps, both ends included."""
+    features = features.astype(np.float64)
+    _, channels, map_height, map_width = features.shape
+    reduce = np.max if largest else np.mean
+    cells = size * samples
+    output = np.zeros((len(rois), channels, size, size))
+    for r, (batch, *box) in enumerate(rois.astype(np.float64)):
+        x1, y1, x2, y2 = (c_round(v * scale) for v in box)
+        width, height = max(x2 - x1, 0), max(y2 - y1, 0)
+        across, down = max(-(-width // cells), 1), max(-(-height // cells), 1)
+        fine = np.zeros((channels, cells, cells))
+        for i in range(cells):
+            for j in range(cells):
+                values = []
+                for k in range(down + 1):
+                    for m in range(across + 1):
+                        y = y1 + (i * down + k) * height / (cells * down)
+                        x = x1 + (j * across + m) * width / (cells * across)
+                        if -0.5 <= y <= map_height - 0.5 and -0.5 <= x <= map_width - 0.5:
+                            values.append(bilinear(features[int(batch)], x, y, outside=0.5))
+                if values:
+                    fine[:, i, j] = reduce(values, axis=0)
+        for i in range(size):
+            for j in range(size):
+                window = fine[:, i * samples : (i + 1) * samples, j * samples : (j + 1) * samples]
+                output[r, :, i, j] = reduce(window, axis=(1, 2))
+    return output
+
+
 def roi_layer(
     name: str, features: np.ndarray, rois: np.ndarray, size: int, scale: float, samples: int
 ) -> np.ndarray:
@@ -139,5 +177,6 @@ def roi_layer(
         return roi_align(features, rois, size, scale, samples=samples, aligned=aligned)
     if name == "ROIAlignMax":
         return roi_align(features, rois, size, scale, samples=samples or 2, largest=True)
-    largest = {"ROIWarpMax": True, "ROIWarpAve": False}[name]
-    return roi_warp(features, rois, size, scale, samples=samples or 2, largest=largest)
+    warp = roi_warp_v1 if "V1" in name else roi_warp
+    largest = {"Max": True, "Ave": False}[name[-3:]]
+    return warp(features, rois, size, scale, samples=samples or 2, largest=largest)

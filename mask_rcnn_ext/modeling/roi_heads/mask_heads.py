@@ -1,8 +1,8 @@
-"""The mask branches of the paper, FCN (Figure 4) and MLP (Table 2e), and the softmax mask loss.
+"""The mask branches of the paper, FCN (Figure 4) and MLP (Table 2e).
 
 Both heads take either loss of Table 2b, class-specific or class-agnostic masks, and an output
 resolution. "sigmoid" is detectron2's own loss: one binary mask per class. With "softmax" the
-classes and the background compete at each pixel.
+classes and the background compete at each pixel: see `softmax_masks`.
 
 The layers alone decide the side of a mask: the losses crop their targets to the side of the logits,
 and detectron2's `paste_masks_in_image` resamples masks of any side.
@@ -10,7 +10,6 @@ and detectron2's `paste_masks_in_image` resamples masks of any side.
 Shapes: R masks of all images, K foreground classes, masks of M x M.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
@@ -25,13 +24,12 @@ from detectron2.modeling.roi_heads.mask_head import (
     mask_rcnn_loss,
 )
 from detectron2.structures import Instances
-from detectron2.utils.events import get_event_storage
 from torch import nn
-from torch.nn import functional as F
 
 from ...errors import UserError, nearest
+from .softmax_masks import softmax_mask_inference, softmax_mask_loss
 
-__all__ = ["MaskRCNNFCNHead", "MaskRCNNMLPHead", "softmax_mask_inference", "softmax_mask_loss"]
+__all__ = ["MaskRCNNFCNHead", "MaskRCNNMLPHead"]
 
 MASK_LOSSES = ("sigmoid", "softmax")  # the values of MODEL.ROI_MASK_HEAD.LOSS
 _KEY = "MODEL.ROI_MASK_HEAD"
@@ -44,25 +42,30 @@ class _MaskHead(BaseMaskRCNNHead):
     another meaning. The heads can be exported by tracing, but not by TorchScript's scripting.
     """
 
-    def __init__(self, *, loss: str, pooled_side: int | None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, loss: str, pooled_side: int | None, softmax_argmax: bool = False, **kwargs: Any
+    ) -> None:
         """Initialise detectron2's base class.
 
         Args:
             loss: "sigmoid" or "softmax".
             pooled_side: side of the features that the layers are built for; None for any side.
+            softmax_argmax: see `softmax_mask_inference`.
             kwargs: arguments of the base class.
         """
         super().__init__(**kwargs)
         self.loss_name = loss
+        self.softmax_argmax = softmax_argmax
         self.pooled_side = pooled_side
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Read `MODEL.ROI_MASK_HEAD.{LOSS,OUTPUT_RESOLUTION}` and the base class's keys."""
+        """Read our keys of `MODEL.ROI_MASK_HEAD` and the base class's keys."""
         return {
             **super().from_config(cfg, input_shape),
             "loss": cfg.MODEL.ROI_MASK_HEAD.LOSS,
             "output_resolution": cfg.MODEL.ROI_MASK_HEAD.OUTPUT_RESOLUTION,
+            "softmax_argmax": cfg.MODEL.ROI_MASK_HEAD.SOFTMAX_ARGMAX,
         }
 
     def forward(
@@ -100,7 +103,7 @@ class _MaskHead(BaseMaskRCNNHead):
     def mask_inference(self, logits: torch.Tensor, instances: list[Instances]) -> None:
         """Add `pred_masks` to `instances`, in place, from the logits, (R, C, M, M)."""
         if self.loss_name == "softmax":
-            softmax_mask_inference(logits, instances)
+            softmax_mask_inference(logits, instances, self.softmax_argmax)
         else:
             mask_rcnn_inference(logits, instances)
 
@@ -138,7 +141,8 @@ class MaskRCNNFCNHead(_MaskHead, MaskRCNNConvUpsampleHead):
             loss: "sigmoid" or "softmax"; softmax has one more channel, the background.
             output_resolution: side of the masks: 1, 2, 4, ... times the side of the pooled
                 features; 0: twice that side.
-            kwargs: `conv_norm`, `vis_period`, `loss_weight`; see `MaskRCNNConvUpsampleHead`.
+            kwargs: `softmax_argmax`, see `softmax_mask_inference`; `conv_norm`, `vis_period`,
+                `loss_weight`, see `MaskRCNNConvUpsampleHead`.
 
         Raises:
             UserError: `loss` is unknown or `output_resolution` does not fit.
@@ -206,7 +210,8 @@ class MaskRCNNMLPHead(_MaskHead):
             fc_dims: widths of the hidden layers, at least one.
             loss: "sigmoid" or "softmax"; softmax has one more channel, the background.
             output_resolution: side of the masks; 0: twice the side of the pooled features.
-            kwargs: `vis_period`, `loss_weight`; see `BaseMaskRCNNHead`.
+            kwargs: `softmax_argmax`, see `softmax_mask_inference`; `vis_period`, `loss_weight`, see
+                `BaseMaskRCNNHead`.
 
         Raises:
             UserError: `loss` is unknown, there is no hidden layer, or `output_resolution` is
@@ -283,117 +288,3 @@ def _count_deconvs(input_shape: ShapeSpec, output_resolution: int) -> int:
             "it, or the POOLER_RESOLUTION"
         )
     return ratio.bit_length() - 1
-
-
-def softmax_mask_loss(
-    pred_mask_logits: torch.Tensor, instances: Sequence[Instances], vis_period: int = 0
-) -> torch.Tensor:
-    """Return the multinomial mask loss: at each pixel a choice among K classes and background.
-
-    Paper: Mask R-CNN (arXiv:1703.06870), Table 2b, "softmax". The paper only says "a per-pixel
-    softmax and a multinomial loss". This project chose what is nearest to the sigmoid loss: a
-    channel for the background, the RoI's class as the target inside the mask and the background
-    outside it, and positive RoIs only. With K = 1 and background logits of 0 the two losses are
-    equal.
-
-    It logs the same scalars as detectron2's `mask_rcnn_loss`, `mask_rcnn/{accuracy,false_positive,
-    false_negative}`, and so needs an `EventStorage`. A pixel counts as predicted where the
-    probability of the RoI's class is above 0.5.
-
-    Args:
-        pred_mask_logits: (R, K + 1, M, M), floating; channel K is the background. With two
-            channels, masks are class-agnostic (or K is 1) and the classes are not read.
-        instances: one per image, with R rows in all, in the order of the logits. Fields:
-            `proposal_boxes` (XYXY, absolute pixels of the image), `gt_classes` (int, in [0, K)),
-            `gt_masks` (`PolygonMasks` or `BitMasks`, cropped and resized as in detectron2).
-        vis_period: number of iterations between two pictures of the masks and their targets, which
-            go to the storage, as in detectron2; 0: no pictures.
-
-    Returns:
-        Scalar, the mean over R * M * M pixels; float32 for logits in half precision. With R == 0
-        exactly 0, still attached to the graph.
-
-    Raises:
-        ValueError: the masks are not square.
-    """
-    side = pred_mask_logits.shape[-1]
-    if pred_mask_logits.shape[-2] != side:
-        raise ValueError(f"expected square mask logits, got {tuple(pred_mask_logits.shape)}")
-    instances = [image for image in instances if len(image)]
-    if not instances:
-        return pred_mask_logits.sum() * 0
-    crops = [i.gt_masks.crop_and_resize(i.proposal_boxes.tensor, side) for i in instances]
-    gt_masks = torch.cat(crops).to(pred_mask_logits.device)[:, None]
-    if gt_masks.dtype != torch.bool:  # detectron2's loss also accepts masks of floats
-        gt_masks = gt_masks > 0.5
-    classes = torch.cat([image.gt_classes for image in instances])
-    classes = _get_channel(classes, pred_mask_logits)
-    background = pred_mask_logits.shape[1] - 1
-    targets = torch.where(gt_masks, classes, background)[:, 0]
-
-    log_probabilities = F.log_softmax(_to_float32(pred_mask_logits), dim=1)
-    loss = F.nll_loss(log_probabilities, targets)
-    with torch.no_grad():
-        probabilities = _select_channel(log_probabilities, classes).exp()
-        _log_accuracy(probabilities[:, 0], gt_masks[:, 0], vis_period)
-    return loss
-
-
-def softmax_mask_inference(
-    pred_mask_logits: torch.Tensor, pred_instances: Sequence[Instances]
-) -> None:
-    """Add the field `pred_masks` to `pred_instances`: probabilities of the predicted class.
-
-    The paper (Table 2b) does not say how masks are predicted under softmax. Here a pixel's value is
-    the softmax probability of the predicted class among all classes and the background, and pasting
-    compares it with the threshold (0.5) as under sigmoid. A pixel where no class has more than half
-    of the probability belongs to no mask.
-
-    Args:
-        pred_mask_logits: (R, K + 1, M, M), as for `softmax_mask_loss`.
-        pred_instances: one per image, with R rows in all, changed in place: each gets `pred_masks`,
-            (R_image, 1, M, M) in [0, 1], float32 for logits in half precision. The field
-            `pred_classes` (int64, in [0, K)) is read, unless there are only two channels.
-    """
-    probabilities = _to_float32(pred_mask_logits).softmax(dim=1)
-    classes = torch.cat([image.pred_classes for image in pred_instances])
-    selected = _select_channel(probabilities, _get_channel(classes, pred_mask_logits))
-    masks = selected.split([len(image) for image in pred_instances])
-    for masks_of_image, image in zip(masks, pred_instances, strict=True):
-        image.pred_masks = masks_of_image
-
-
-def _get_channel(classes: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Return each mask's foreground channel, (R, 1, 1, 1), int64; 0 for class-agnostic masks."""
-    classes = classes.to(device=logits.device, dtype=torch.int64)
-    if logits.shape[1] == 2:
-        classes = torch.zeros_like(classes)
-    return classes[:, None, None, None]
-
-
-def _select_channel(values: torch.Tensor, channel: torch.Tensor) -> torch.Tensor:
-    return values.gather(1, channel.expand(-1, 1, *values.shape[2:]))  # (R, 1, M, M)
-
-
-def _to_float32(logits: torch.Tensor) -> torch.Tensor:
-    """Return logits in float32 or float64: bfloat16's 8 bits cannot sum 81 exponentials."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _log_accuracy(probabilities: torch.Tensor, gt_masks: torch.Tensor, vis_period: int) -> None:
-    """Log the same scalars and pictures as detectron2's `mask_rcnn_loss`; both are (R, M, M)."""
-    wrong = (probabilities > 0.5) != gt_masks
-    positives = int(gt_masks.sum())
-    negatives = gt_masks.numel() - positives
-    false_positives = int((wrong & ~gt_masks).sum())
-    false_negatives = int((wrong & gt_masks).sum())
-    incorrect = false_positives + false_negatives
-    storage = get_event_storage()
-    storage.put_scalar("mask_rcnn/accuracy", 1 - incorrect / max(wrong.numel(), 1))
-    storage.put_scalar("mask_rcnn/false_positive", false_positives / max(negatives, 1))
-    storage.put_scalar("mask_rcnn/false_negative", false_negatives / max(positives, 1))
-    if vis_period > 0 and storage.iter % vis_period == 0:
-        pairs = torch.cat([probabilities, gt_masks.to(probabilities.dtype)], dim=2)
-        for index, pair in enumerate(pairs):
-            name = f"Left: mask prediction;   Right: mask GT ({index})"
-            storage.put_image(name, pair.expand(3, -1, -1))

@@ -223,7 +223,7 @@ def test_a_failed_run_is_told_and_does_not_stop_the_others(ablations, training, 
 
 def test_the_list_tells_what_is_left_and_how_long_it_takes(ablations, capsys):
     ablations("--list")
-    assert "0 of 27 runs done; how long" in capsys.readouterr().out
+    assert "0 of 33 runs done; how long" in capsys.readouterr().out
     ablations("--rows", "2b", "--seeds", "1")
     capsys.readouterr()
     assert ablations("--list", "--rows", "2b", "--seeds", "2")[0] == 0
@@ -275,7 +275,7 @@ def test_the_file_has_what_the_page_and_a_reader_need(ablations):
 
 def test_without_runs_every_row_says_so(tmp_path):
     rows = ablation_results.collect(tmp_path).rows
-    assert len(rows) == 13
+    assert len(rows) == 15
     assert all(row.method == IntervalMethod.NOT_RUN and row.ours is None for row in rows)
 
 

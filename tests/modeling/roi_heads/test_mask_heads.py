@@ -136,11 +136,25 @@ def test_perfect_logits_give_the_ground_truth_back(name, loss, agnostic, side):
             logits[row, -1][~inside[row]] = 9
     with EventStorage():
         assert head.mask_loss(logits, [training_image()]).item() < 1e-3
-    image = detected_image()
-    head.mask_inference(logits, [image])
-    pasted = detector_postprocess(image, 120, 140).pred_masks
-    overlap = (pasted & truth).sum((1, 2)) / (pasted | truth).sum((1, 2))
-    assert (overlap > (0.9 if side == 14 else 0.95)).all(), overlap
+    for head.softmax_argmax in (False, True):  # how softmax masks are read
+        image = detected_image()
+        head.mask_inference(logits, [image])
+        pasted = detector_postprocess(image, 120, 140).pred_masks
+        overlap = (pasted & truth).sum((1, 2)) / (pasted | truth).sum((1, 2))
+        assert (overlap > (0.9 if side == 14 else 0.95)).all(), overlap
+
+
+@every_head
+def test_a_key_reads_softmax_masks_by_the_likeliest_channel(name):
+    cfg = head_cfg(name, loss="softmax")
+    literal = build(cfg)
+    cfg.MODEL.ROI_MASK_HEAD.SOFTMAX_ARGMAX = True
+    argmax = build(cfg)
+    assert_same_tensors(argmax.state_dict(), literal.state_dict())
+    masks = [masks_of(head, features(3), [detected_image()])[0] for head in (literal, argmax)]
+    # Untrained: four channels of about a quarter each.
+    assert masks[0].mean().item() == pytest.approx(1 / 4, abs=0.05)
+    assert masks[1].mean().item() == pytest.approx(1 / 2, abs=0.05)
 
 
 @pytest.mark.parametrize(

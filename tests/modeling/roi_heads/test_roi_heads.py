@@ -12,14 +12,14 @@ from tiny_model import tiny_cfg
 from torch import nn
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.modeling.poolers import MaskRCNNROIPooler
+from mask_rcnn_ext.modeling.poolers import POOLER_TYPES, MaskRCNNROIPooler
 
 # detectron2 logs the mean number of keypoint RoIs per image, also when no image has any.
 no_keypoints_at_all = pytest.mark.filterwarnings(
     "ignore:Mean of empty slice:RuntimeWarning", "ignore:invalid value encountered:RuntimeWarning"
 )
 STOCK_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool")
-OUR_TYPES = ("ROIAlignMax", "ROIWarpMax", "ROIWarpAve")
+OUR_TYPES = POOLER_TYPES[len(STOCK_TYPES) :]
 CLASSES, KEYPOINTS = 3, 2
 
 

@@ -21,6 +21,8 @@ VARIANTS = {
     f"{_C4}_RoIPool": "C4, RoIPool",
     f"{_C4}_RoIWarpMax": "C4, RoIWarp max",
     f"{_C4}_RoIWarpAve": "C4, RoIWarp ave",
+    f"{_C4}_RoIWarpV1Max": "C4, RoIWarp max, MNC's first form",
+    f"{_C4}_RoIWarpV1Ave": "C4, RoIWarp ave, MNC's first form",
     f"{_C4}_RoIAlignMax": "C4, RoIAlign max",
     f"{_C5}_RoIPool": "C5, RoIPool",
     _C5: "C5: RoIAlign",
@@ -83,8 +85,8 @@ _FCN = "FCN, conv: 256 -> 256 -> 256 -> 256 -> 256 -> 80"
 _WITH, _WITHOUT = "Mask R-CNN, ResNet-101-FPN", "Faster R-CNN, RoIAlign, ResNet-101-FPN"
 
 
-def _roi_layer(layer: str, of: str) -> Comparison:
-    label = layer.replace(",", "") + " - RoIPool"
+def _roi_layer(layer: str, of: str, form: str = "") -> Comparison:
+    label = layer.replace(",", "") + form + " - RoIPool"
     paper = ("2c", layer, "RoIPool, max")
     return Comparison("2c", label, of, f"{_C4}_RoIPool", "segm", (_BOX_POOLER,), paper)
 
@@ -113,6 +115,8 @@ COMPARISONS = (
     ),
     _roi_layer("RoIWarp, max", f"{_C4}_RoIWarpMax"),
     _roi_layer("RoIWarp, ave", f"{_C4}_RoIWarpAve"),
+    _roi_layer("RoIWarp, max", f"{_C4}_RoIWarpV1Max", ", first form"),
+    _roi_layer("RoIWarp, ave", f"{_C4}_RoIWarpV1Ave", ", first form"),
     _roi_layer("RoIAlign, max", f"{_C4}_RoIAlignMax"),
     _roi_layer("RoIAlign, ave", _C4),
     _stride_32("segm", "masks"),

@@ -9,7 +9,7 @@ from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference, mask_rc
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
-from mask_rcnn_ext.modeling.roi_heads.mask_heads import softmax_mask_inference, softmax_mask_loss
+from mask_rcnn_ext.modeling.roi_heads.softmax_masks import softmax_mask_inference, softmax_mask_loss
 
 SCALARS = ("mask_rcnn/accuracy", "mask_rcnn/false_positive", "mask_rcnn/false_negative")
 # XYXY: proposals, and the rectangle that each one's ground truth fills. Rectangles lie on the lines
@@ -189,9 +189,34 @@ def test_inference_of_agnostic_masks_looks_at_no_class():
     torch.testing.assert_close(images[0].pred_masks, logits.softmax(dim=1)[:, :1])
 
 
-def test_inference_of_nothing():
+def test_argmax_takes_the_pixels_whose_likeliest_channel_is_the_predicted_class():
+    """Among five channels the likeliest often has less than half of the probability."""
+    classes = [3, 0, 2]
+    logits = logits_of(5, seed=1)
+    found = {}
+    for argmax in (False, True):
+        images = [detected(classes[:2]), detected([]), detected(classes[2:])]
+        softmax_mask_inference(logits, images, argmax)
+        found[argmax] = torch.cat([i.pred_masks for i in images])[:, 0]
+    likeliest = logits.argmax(dim=1) == torch.tensor(classes)[:, None, None]
+    assert torch.equal(found[True] > 0.5, likeliest)
+    assert (found[False] <= 0.5)[likeliest].any()
+    own, *others = (math.exp(logits[0, c, 4, 4]) for c in (3, 0, 1, 2, 4))  # one pixel by hand
+    assert found[True][0, 4, 4].item() == pytest.approx(own / (own + max(others)), rel=1e-5)
+
+
+def test_with_two_channels_both_readings_are_the_same():
+    logits, images = logits_of(2), [detected([1, 0, 2])]
+    softmax_mask_inference(logits, images)
+    literal = images[0].pred_masks
+    softmax_mask_inference(logits, images, argmax=True)
+    torch.testing.assert_close(images[0].pred_masks, literal)
+
+
+@pytest.mark.parametrize("argmax", [False, True])
+def test_inference_of_nothing(argmax):
     images = [detected([]), detected([])]
-    softmax_mask_inference(torch.zeros(0, 5, 8, 8), images)
+    softmax_mask_inference(torch.zeros(0, 5, 8, 8), images, argmax)
     assert all(i.pred_masks.shape == (0, 1, 8, 8) for i in images)
 
 
