@@ -166,13 +166,13 @@ class MaskRCNNRes5ROIHeads(Res5ROIHeads):
 class MaskRCNNTinyRes5ROIHeads(MaskRCNNRes5ROIHeads):
     """`MaskRCNNRes5ROIHeads` with the res5 of the tiny ResNet, for C4 models on small images.
 
-    These heads read `MODEL.TINY_RESNET` instead of `MODEL.RESNETS`. They belong to
+    These heads read `MASK_RCNN_EXT.TINY_RESNET` instead of `MODEL.RESNETS`. They belong to
     `build_tiny_resnet_backbone` with `MODEL.RESNETS.OUT_FEATURES` ["res4"].
     """
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
-        tiny, stride = cfg.MODEL.TINY_RESNET, _get_res5_stride(cfg)
+        tiny, stride = cfg.MASK_RCNN_EXT.TINY_RESNET, _get_res5_stride(cfg)
         blocks = build_tiny_res5(
             channels=tiny.CHANNELS, blocks=tiny.BLOCKS, norm=tiny.NORM, stride=stride
         )
