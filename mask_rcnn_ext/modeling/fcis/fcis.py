@@ -24,6 +24,9 @@ class FCIS(GeneralizedRCNN):
     in pixels of the output, see `vote_masks`. The boxes of the result are the boxes of the masks;
     no box is regressed after the vote.
 
+    The model can be exported by tracing, as detectron2's `TracingAdapter` does, with the vote or,
+    by `do_postprocess=False`, without it. Traced on one image it runs on any.
+
     Attributes:
         mask_threshold: a pixel belongs to a mask from this probability on.
     """
