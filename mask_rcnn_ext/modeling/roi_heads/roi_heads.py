@@ -10,7 +10,7 @@ same parameters. `MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION` chooses between them: th
 a seventh of it, the rule of Detectron, the code of the paper's authors.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ShapeSpec
@@ -78,8 +78,14 @@ class MaskRCNNROIHeads(StandardROIHeads):
 
     With a pooler type of detectron2 these heads have the same state dict, losses and predictions as
     `StandardROIHeads`, bit for bit. As there, an empty `POOLER_TYPE` of the mask or keypoint head
-    means no pooler: the head gets the feature maps.
+    means no pooler: the head gets the feature maps. They can be scripted where `StandardROIHeads`
+    can, with every pooler type (`detectron2.export.scripting_with_instances`).
     """
+
+    # TorchScript leaves out the branches that these switch off. When detectron2 scripts a model, it
+    # annotates its own class in this way, which does not reach subclasses.
+    mask_on: Final[bool]  # type: ignore[misc]  # the base class sets it
+    keypoint_on: Final[bool]  # type: ignore[misc]
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
