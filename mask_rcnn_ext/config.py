@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from .errors import UserError, nearest
@@ -59,6 +60,7 @@ class ExtCfgNode(CfgNode):
             raise UserError(f"{cfg_filename}: not a yaml file: {error}") from error
         except (OSError, KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
             raise _explain(self, error, cfg_filename) from error
+        _publish_class_names(self)
 
     def merge_from_other_cfg(self, cfg_other: CfgNode) -> None:
         """Merge a config, which may hold names of earlier versions (`mask_rcnn_ext.old_names`)."""
@@ -92,6 +94,28 @@ def flat_config(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat_config(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def _publish_class_names(cfg: CfgNode) -> None:
+    """Put the config's class names into detectron2's catalog, where its tools look for them.
+
+    Only data sets count that this process does not know. Names that someone else has put there
+    stay; those of another config are replaced.
+    """
+    names = list(cfg.get("MASK_RCNN_EXT", {}).get("CLASS_NAMES", []))
+    if not names:
+        return
+    ids = list(cfg.MASK_RCNN_EXT.CATEGORY_IDS) or list(range(1, len(names) + 1))
+    for dataset in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} - set(DatasetCatalog):
+        if MetadataCatalog.get(dataset).get("classes_of_a_config"):
+            MetadataCatalog.pop(dataset)  # a value cannot be changed
+        metadata = MetadataCatalog.get(dataset)
+        if not metadata.get("thing_classes"):
+            metadata.set(
+                classes_of_a_config=True,
+                thing_classes=names,
+                thing_dataset_id_to_contiguous_id={key: index for index, key in enumerate(ids)},
+            )
 
 
 def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
@@ -321,6 +345,7 @@ def load_config(
     if config_file:
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(list(overrides))
+    _publish_class_names(cfg)
     return cfg
 
 
