@@ -10,11 +10,13 @@ same parameters. `MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION` chooses between them: th
 a seventh of it, the rule of Detectron, the code of the paper's authors.
 """
 
+import copy
 from typing import Any, Final
 
 from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_mask_head
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
 from torch import nn
 
@@ -32,10 +34,10 @@ __all__ = [
 RES5_SIDE = 7  # side of res5's output, in cells
 
 
-def build_roi_pooler(
-    cfg: CfgNode, input_shape: dict[str, ShapeSpec], head: str
-) -> MaskRCNNROIPooler:
+def build_roi_pooler(cfg: CfgNode, input_shape: dict[str, ShapeSpec], head: str) -> ROIPooler:
     """Build the pooler of one head from its keys `POOLER_{TYPE,RESOLUTION,SAMPLING_RATIO}`.
+
+    It is a `MaskRCNNROIPooler`, except for rotated boxes ("ROIAlignRotated"): detectron2's.
 
     Args:
         cfg: the config; `MODEL.ROI_HEADS.IN_FEATURES` names the feature maps, finest first.
@@ -52,7 +54,8 @@ def build_roi_pooler(
                 f"the backbone gives, got {name!r}{nearest(name, input_shape)}"
             )
     keys = cfg.MODEL[head]
-    return MaskRCNNROIPooler(
+    rotated = keys.POOLER_TYPE == "ROIAlignRotated"
+    return (ROIPooler if rotated else MaskRCNNROIPooler)(
         output_size=keys.POOLER_RESOLUTION,
         scales=tuple(1.0 / input_shape[k].stride for k in cfg.MODEL.ROI_HEADS.IN_FEATURES),
         sampling_ratio=keys.POOLER_SAMPLING_RATIO,
@@ -66,9 +69,8 @@ def _set_stock_pooler(cfg: CfgNode, head: str) -> CfgNode:
     detectron2 builds pooler and head in one function. Its pooler has no parameters and draws no
     random numbers, so the heads can replace it by the result of `build_roi_pooler`.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL[head].POOLER_TYPE = "ROIAlignV2"
+    cfg = copy.deepcopy(cfg)  # which an OmegaConf config can do too; it has no `clone`
+    cfg.MODEL[head]["POOLER_TYPE"] = "ROIAlignV2"  # an item can be set in a frozen config
     return cfg
 
 
@@ -148,7 +150,7 @@ class MaskRCNNRes5ROIHeads(Res5ROIHeads):
         # `super` would build the mask head for 14 x 14 cells. It is built below instead, in the
         # same order, so that it draws the same random numbers.
         without_mask = _set_stock_pooler(cfg, "ROI_BOX_HEAD")
-        without_mask.MODEL.MASK_ON = False
+        without_mask.MODEL["MASK_ON"] = False
         ret = super().from_config(without_mask, input_shape)
         ret["pooler"] = pooler
         if cfg.MODEL.MASK_ON:
