@@ -9,7 +9,7 @@ COMPARE := output/compare
 LINEAGE := output/lineage
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare lineage test lint check tables docs doctor clean clean-demo
+.PHONY: help setup demo compare lineage test test-oldest lint check tables docs doctor clean clean-demo
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,6 +40,10 @@ lineage: setup  ## train R-CNN, Fast, Faster and Mask R-CNN, small, and set them
 test: setup  ## run the tests on two processes, offline
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
 
+test-oldest:  ## run the tests with the oldest PyTorch that is supported, in .venv-oldest
+	@$(PYTHON) tools/environment/setup_env.py .venv-oldest --constraints constraints-oldest.txt
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+
 lint: setup  ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -60,6 +64,6 @@ doctor: setup  ## say what is installed, what is wrong and how to fix it
 clean-demo:  ## remove the demo's output
 	rm -rf $(DEMO)
 
-clean: clean-demo  ## also remove .venv, caches and builds; data sets stay
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+clean: clean-demo  ## also remove .venv, .venv-oldest, caches and builds; data sets stay
+	rm -rf .venv .venv-oldest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

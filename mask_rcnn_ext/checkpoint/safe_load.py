@@ -9,7 +9,7 @@ import io
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -103,8 +103,6 @@ def load_pickle(path: str) -> Any:
 
 def _numpy_allowed() -> AbstractContextManager[object]:
     """Let `torch.load(weights_only=True)` read the NumPy values that hooks put in their state."""
-    if TORCH_VERSION < (2, 6):  # accepts only one name of a function
-        return contextlib.nullcontext()
     allowed: list[Any] = [
         np.ndarray,
         np.dtype,
@@ -113,7 +111,36 @@ def _numpy_allowed() -> AbstractContextManager[object]:
     for core in ("numpy.core", "numpy._core"):
         allowed.append((_ndarray_from_pickle, f"{core}.multiarray._reconstruct"))
         allowed.append((_scalar_from_pickle, f"{core}.multiarray.scalar"))
+    if TORCH_VERSION < (2, 6):
+        return _allowed_by_name(allowed)
     return torch.serialization.safe_globals(allowed)
+
+
+@contextlib.contextmanager
+def _allowed_by_name(allowed: list[Any]) -> Iterator[None]:
+    """Do what `torch.serialization.safe_globals` does, for PyTorch 2.4 and 2.5.
+
+    There a function has the name that it says, so one that has another name is wrapped. Later
+    versions also know `_codecs.encode`, with which pickles store bytes.
+    """
+
+    def rename(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def renamed(*arguments: Any) -> Any:
+            return call(*arguments)
+
+        renamed.__module__, _, renamed.__name__ = name.rpartition(".")
+        return renamed
+
+    before = torch.serialization.get_safe_globals()
+    allowed = [*allowed, (_latin1_bytes, "_codecs.encode")]
+    torch.serialization.add_safe_globals(
+        [rename(*each) if isinstance(each, tuple) else each for each in allowed]
+    )
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def load_torch(path: str) -> Any:
