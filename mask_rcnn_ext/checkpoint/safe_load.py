@@ -120,27 +120,22 @@ def _numpy_allowed() -> AbstractContextManager[object]:
 def _allowed_by_name(allowed: list[Any]) -> Iterator[None]:
     """Do what `torch.serialization.safe_globals` does, for PyTorch 2.4 and 2.5.
 
-    There a function has the name that it says, so one that has another name is wrapped. Later
-    versions also know `_codecs.encode`, with which pickles store bytes.
+    There it takes no (function, name). Later versions also know `_codecs.encode`, with which
+    pickles store bytes.
     """
-
-    def rename(call: Callable[..., Any], name: str) -> Callable[..., Any]:
-        def renamed(*arguments: Any) -> Any:
-            return call(*arguments)
-
-        renamed.__module__, _, renamed.__name__ = name.rpartition(".")
-        return renamed
-
-    before = torch.serialization.get_safe_globals()
-    allowed = [*allowed, (_latin1_bytes, "_codecs.encode")]
-    torch.serialization.add_safe_globals(
-        [rename(*each) if isinstance(each, tuple) else each for each in allowed]
-    )
+    known = {"_codecs.encode": _latin1_bytes}
+    for each in allowed:
+        call, name = (
+            each if isinstance(each, tuple) else (each, f"{each.__module__}.{each.__name__}")
+        )
+        known[name] = call
+    unpickler: Any = torch._weights_only_unpickler
+    find = unpickler._get_user_allowed_globals
+    unpickler._get_user_allowed_globals = lambda: known
     try:
         yield
     finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
+        unpickler._get_user_allowed_globals = find
 
 
 def load_torch(path: str) -> Any:
