@@ -9,7 +9,7 @@ COMPARE := output/compare
 LINEAGE := output/lineage
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare lineage test lint check tables docs doctor clean clean-demo
+.PHONY: help setup demo compare lineage test test-oldest lint check tables docs doctor clean clean-demo
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,6 +40,10 @@ lineage: setup  ## train R-CNN, Fast, Faster and Mask R-CNN, small, and set them
 test: setup  ## run the tests on two processes, offline
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
 
+test-oldest:  ## run the tests with the oldest PyTorch that is supported, in .venv-oldest
+	@$(PYTHON) tools/environment/setup_env.py .venv-oldest --constraints constraints-oldest.txt
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+
 lint: setup  ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -60,7 +64,7 @@ doctor: setup  ## say what is installed, what is wrong and how to fix it
 clean-demo:  ## remove the demo's output
 	@$(PYTHON) tools/clean_demo.py $(DEMO)
 
-clean: clean-demo  ## also remove the .venv of `make setup`, caches and builds; data sets stay
-	if test -f .venv/made-by-setup; then rm -rf .venv; fi
+clean: clean-demo  ## also remove the environments of `make setup`, caches and builds; data sets stay
+	for venv in .venv .venv-oldest; do if test -f $$venv/made-by-setup; then rm -rf $$venv; fi; done
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,9 +16,11 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from .errors import UserError, nearest
+from .old_names import move_old_nodes, rename_old_key, rename_old_parts, restore_old_names
 
 __all__ = [
     "ExtCfgNode",
@@ -59,6 +61,12 @@ class ExtCfgNode(CfgNode):
             raise UserError(f"{cfg_filename}: not a yaml file: {error}") from error
         except (OSError, KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
             raise _explain(self, error, cfg_filename) from error
+        _publish_class_names(self)
+
+    def merge_from_other_cfg(self, cfg_other: CfgNode) -> None:
+        """Merge a config, which may hold names of earlier versions (`mask_rcnn_ext.old_names`)."""
+        super().merge_from_other_cfg(move_old_nodes(self, cfg_other))
+        rename_old_parts(self)
 
     def merge_from_list(self, cfg_list: Sequence[str]) -> None:
         """Merge `[KEY, VALUE, KEY, VALUE, ...]` as given on a command line.
@@ -75,10 +83,12 @@ class ExtCfgNode(CfgNode):
                 f"{len(cfg_list)} word(s): {' '.join(cfg_list)!r}"
             )
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
+            key = rename_old_key(self, key)
             try:
                 super().merge_from_list([key, _keep_text(self, key, value)])
             except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
                 raise _explain(self, error, "command line", key) from error
+        rename_old_parts(self)
 
 
 # Lists of text whose defaults are empty, so that nothing else tells what they hold.
@@ -123,6 +133,28 @@ def flat_config(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat_config(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def _publish_class_names(cfg: CfgNode) -> None:
+    """Put the config's class names into detectron2's catalog, where its tools look for them.
+
+    Only data sets count that this process does not know. Names that someone else has put there
+    stay; those of another config are replaced.
+    """
+    names = list(cfg.get("MASK_RCNN_EXT", {}).get("CLASS_NAMES", []))
+    if not names:
+        return
+    ids = list(cfg.MASK_RCNN_EXT.CATEGORY_IDS) or list(range(1, len(names) + 1))
+    for dataset in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} - set(DatasetCatalog):
+        if MetadataCatalog.get(dataset).get("classes_of_a_config"):
+            MetadataCatalog.pop(dataset)  # a value cannot be changed
+        metadata = MetadataCatalog.get(dataset)
+        if not metadata.get("thing_classes"):
+            metadata.set(
+                classes_of_a_config=True,
+                thing_classes=names,
+                thing_dataset_id_to_contiguous_id={key: index for index, key in enumerate(ids)},
+            )
 
 
 def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
@@ -247,7 +279,7 @@ def _declare_mask_head_keys(cfg: CfgNode) -> None:
 
 
 def _declare_rcnn_keys(cfg: CfgNode) -> None:
-    """Add what the meta-architecture `RCNN` and `ClassifierBoxHead` read."""
+    """Add what `MaskRCNNExtRCNN` and `MaskRCNNExtClassifierBoxHead` read."""
     # Side of R-CNN's warped crops in pixels, and how many pixels on each side of a crop show what
     # surrounds the proposal.
     _declare(cfg, "MODEL.RCNN.CROP_SIZE", 227)
@@ -262,12 +294,13 @@ def _declare_rcnn_keys(cfg: CfgNode) -> None:
     # If this is too small where features are few or objects rare, the best SVM gives a margin of -1
     # everywhere.
     _declare(cfg, "MODEL.RCNN.SVM_POSITIVE_WEIGHT", 2.0)
-    # Share of the units that training drops in the fully connected layers of `ClassifierBoxHead`.
+    # Share of the units that training drops in the fully connected layers of
+    # `MaskRCNNExtClassifierBoxHead`.
     _declare(cfg, "MODEL.ROI_BOX_HEAD.DROPOUT", 0.0)
 
 
 def _declare_fcis_keys(cfg: CfgNode) -> None:
-    """Add what the meta-architecture `FCIS` and `FCISROIHeads` read besides detectron2's keys."""
+    """Add what `MaskRCNNExtFCIS` and `FCISROIHeads` read besides detectron2's keys."""
     # k: each score map has k x k position-sensitive copies, one for each part of an object.
     _declare(cfg, "MODEL.FCIS.NUM_BINS", 7)
     # P: the side of the pooled maps, and so of the masks.
@@ -303,27 +336,28 @@ def _declare_fcis_keys(cfg: CfgNode) -> None:
 
 def _declare_backbone_keys(cfg: CfgNode) -> None:
     """Add what the backbones of this package read."""
-    # Stages of `build_nonlocal_resnet_fpn_backbone` that get a non-local block (Table 8), before
-    # their last residual block.
-    _declare(cfg, "MODEL.NON_LOCAL.STAGES", ["res4"])
-    # Name of timm's feature extractor for `build_timm_backbone` and `build_timm_fpn_backbone`. The
-    # number of input channels is the length of `MODEL.PIXEL_MEAN`. Needs `pip install -e
-    # ".[timm]"`.
-    _declare(cfg, "MODEL.TIMM.NAME", "resnet18")
+    # Stages of `mask_rcnn_ext_nonlocal_resnet_fpn_backbone` that get a non-local block (Table 8),
+    # before their last residual block.
+    _declare(cfg, "MASK_RCNN_EXT.NON_LOCAL.STAGES", ["res4"])
+    # Name of timm's feature extractor for `mask_rcnn_ext_timm_backbone` and
+    # `mask_rcnn_ext_timm_fpn_backbone`. The number of input channels is the length of
+    # `MODEL.PIXEL_MEAN`. Needs `pip install -e ".[timm]"`.
+    _declare(cfg, "MASK_RCNN_EXT.TIMM.NAME", "resnet18")
     # Download timm's weights.
-    _declare(cfg, "MODEL.TIMM.PRETRAINED", False)
-    # Channels of the stem of `build_tiny_resnet_backbone` and `build_tiny_resnet_fpn_backbone`, the
-    # small ResNet of the configs for the embedded data.
-    _declare(cfg, "MODEL.TINY_RESNET.STEM_CHANNELS", 32)
+    _declare(cfg, "MASK_RCNN_EXT.TIMM.PRETRAINED", False)
+    # Channels of the stem of `mask_rcnn_ext_tiny_resnet_backbone` and
+    # `mask_rcnn_ext_tiny_resnet_fpn_backbone`, the small ResNet of the configs for the embedded
+    # data.
+    _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.STEM_CHANNELS", 32)
     # Channels of res2 to res5 of the small ResNet, which have strides 4, 8, 16 and 32.
-    _declare(cfg, "MODEL.TINY_RESNET.CHANNELS", [32, 64, 128, 256])
+    _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.CHANNELS", [32, 64, 128, 256])
     # Basic blocks in each stage of the small ResNet. The default is ResNet-18's layout.
-    _declare(cfg, "MODEL.TINY_RESNET.BLOCKS", [2, 2, 2, 2])
+    _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.BLOCKS", [2, 2, 2, 2])
     # Normalisation layers of the small ResNet.
-    _declare(cfg, "MODEL.TINY_RESNET.NORM", "BN")
+    _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.NORM", "BN")
     # 2: res4 keeps the resolution of res3 (stride 8), and so does what follows, for heads on C4 and
     # C5. With `MODEL.RESNETS.RES5_DILATION 2` only res5 keeps the resolution of res4 (stride 16).
-    _declare(cfg, "MODEL.TINY_RESNET.RES4_DILATION", 1)
+    _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.RES4_DILATION", 1)
 
 
 def get_cfg() -> ExtCfgNode:
@@ -358,6 +392,7 @@ def load_config(
     if config_file:
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(list(overrides))
+    _publish_class_names(cfg)
     return cfg
 
 
@@ -365,7 +400,7 @@ def config_hash(cfg: CfgNode, seed: int, without: Collection[str] = ()) -> str:
     """Return a SHA-256 that identifies what a run with `seed` does.
 
     It covers the keys that differ from their default, except `OUTPUT_DIR`. So a key that a later
-    version adds does not change the hash of an earlier run.
+    version adds does not change the hash of an earlier run, and neither does another name.
 
     Args:
         cfg: the run's config.
@@ -378,6 +413,7 @@ def config_hash(cfg: CfgNode, seed: int, without: Collection[str] = ()) -> str:
     changed.update(SEED=seed)
     for key in ("OUTPUT_DIR", *without):
         changed.pop(key, None)
+    changed = restore_old_names(changed)
     return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
 
 

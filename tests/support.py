@@ -69,9 +69,9 @@ def write_coco(folder: Path, *, images: int, seed: int = 0, size=(64, 48), class
 
 # The smallest model that has every part: one FPN level for the RoI heads, few channels.
 SMALL = [
-    "MODEL.TINY_RESNET.STEM_CHANNELS", "8",
-    "MODEL.TINY_RESNET.CHANNELS", "[8, 16, 24, 32]",
-    "MODEL.TINY_RESNET.BLOCKS", "[1, 1, 1, 1]",
+    "MASK_RCNN_EXT.TINY_RESNET.STEM_CHANNELS", "8",
+    "MASK_RCNN_EXT.TINY_RESNET.CHANNELS", "[8, 16, 24, 32]",
+    "MASK_RCNN_EXT.TINY_RESNET.BLOCKS", "[1, 1, 1, 1]",
     "MODEL.FPN.OUT_CHANNELS", "16",
     "MODEL.ROI_BOX_HEAD.FC_DIM", "32",
     "MODEL.ROI_MASK_HEAD.CONV_DIM", "16",

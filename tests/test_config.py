@@ -8,6 +8,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from support import REPO
 
@@ -187,3 +188,48 @@ def test_a_number_in_a_file_where_text_belongs_says_how_to_write_it(tmp_path):
 def test_a_whole_number_for_a_float_says_how_to_write_it():
     with pytest.raises(UserError, match=r"VOTE_IOU_THRESH.*Write whole numbers with a point"):
         get_cfg().merge_from_list(["MODEL.FCIS.VOTE_IOU_THRESH", "1"])
+
+
+@pytest.fixture
+def catalog():
+    names = ["config_train", "config_val", "config_known"]
+    yield names
+    for name in names:
+        MetadataCatalog.pop(name, None)
+        DatasetCatalog.pop(name, None)
+
+
+def write_run_config(path: Path, datasets: list[str], names: list[str], ids: list[int]) -> str:
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = datasets[:1], datasets[1:]
+    cfg.MASK_RCNN_EXT.CLASS_NAMES, cfg.MASK_RCNN_EXT.CATEGORY_IDS = names, ids
+    path.write_text(cfg.dump())
+    return str(path)
+
+
+def test_class_names_of_a_run_are_where_detectron2s_tools_look(tmp_path, catalog):
+    """`DefaultPredictor(cfg).metadata` is that of `DATASETS.TEST[0]`; others read TRAIN[0]."""
+    run = write_run_config(tmp_path / "a.yaml", catalog[:2], ["cell", "nucleus"], [3, 7])
+    get_cfg().merge_from_file(run)
+    for name in catalog[:2]:
+        metadata = MetadataCatalog.get(name)
+        assert metadata.thing_classes == ["cell", "nucleus"]
+        assert metadata.thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
+    other = write_run_config(tmp_path / "b.yaml", catalog[:2], ["cat"], [1])
+    kept = MetadataCatalog.get(catalog[1])
+    load_config(other)
+    assert MetadataCatalog.get(catalog[1]).thing_classes == ["cat"]
+    assert kept.thing_classes == ["cell", "nucleus"]
+
+
+def test_class_names_of_others_stay(tmp_path, catalog):
+    MetadataCatalog.get("config_train").thing_classes = ["mine"]
+    DatasetCatalog.register("config_known", list)
+    run = write_run_config(tmp_path / "a.yaml", catalog, ["cell"], [1])
+    load_config(run)
+    assert MetadataCatalog.get("config_train").thing_classes == ["mine"]
+    assert MetadataCatalog.get("config_train").get("thing_dataset_id_to_contiguous_id") is None
+    assert MetadataCatalog.get("config_val").thing_classes == ["cell"]
+    assert MetadataCatalog.get("config_known").get("thing_classes") is None
+    load_config(None, ["DATASETS.TEST", "('coco_2017_val',)", "MASK_RCNN_EXT.CLASS_NAMES", "['x']"])
+    assert len(MetadataCatalog.get("coco_2017_val").thing_classes) == 80

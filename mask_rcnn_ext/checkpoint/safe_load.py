@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,6 +14,7 @@ from .safe_pickle import (
     NUMPY_FUNCTIONS,
     ForbiddenGlobal,
     PickledArray,
+    encode_latin1,
     make_plain,
     unpickle,
 )
@@ -67,12 +69,34 @@ def load_pickle(path: str, kind: str = "checkpoint", fix: str = _SAVE_AGAIN) -> 
 
 def _numpy_allowed() -> AbstractContextManager[object]:
     """Let `torch.load(weights_only=True)` read the NumPy values that hooks put in their state."""
-    if TORCH_VERSION < (2, 6):  # accepts only one name of a function
-        return contextlib.nullcontext()
     # A state may be given to what an allowed class makes, so the stand-in's class is allowed, too.
     allowed: list[Any] = [PickledArray]
     allowed += [(call, ".".join(name)) for name, call in NUMPY_FUNCTIONS.items()]
+    if TORCH_VERSION < (2, 6):
+        return _allowed_by_name(allowed)
     return torch.serialization.safe_globals(allowed)
+
+
+@contextlib.contextmanager
+def _allowed_by_name(allowed: list[Any]) -> Iterator[None]:
+    """Do what `torch.serialization.safe_globals` does, for PyTorch 2.4 and 2.5.
+
+    There it takes no (function, name). Later versions also know `_codecs.encode`, with which
+    pickles store bytes.
+    """
+    known = {"_codecs.encode": encode_latin1}
+    for each in allowed:
+        call, name = (
+            each if isinstance(each, tuple) else (each, f"{each.__module__}.{each.__name__}")
+        )
+        known[name] = call
+    unpickler: Any = torch._weights_only_unpickler
+    find = unpickler._get_user_allowed_globals
+    unpickler._get_user_allowed_globals = lambda: known
+    try:
+        yield
+    finally:
+        unpickler._get_user_allowed_globals = find
 
 
 def load_torch(path: str) -> Any:

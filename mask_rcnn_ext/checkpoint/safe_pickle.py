@@ -24,6 +24,7 @@ __all__ = [
     "ForbiddenGlobal",
     "PickledArray",
     "PickledDtype",
+    "encode_latin1",
     "make_plain",
     "unpickle",
 ]
@@ -122,7 +123,7 @@ def _scalar(dtype: Any, content: Any) -> Any:
     return _make_array(content, dtype, (), "C")[()]
 
 
-def _latin1_bytes(text: Any, encoding: Any) -> bytes:
+def encode_latin1(text: Any, encoding: Any) -> bytes:
     """Replace `_codecs.encode`, with which pickles of protocol 2 store bytes."""
     _require(encoding == "latin1", f"bytes in the encoding {encoding!r}, expected latin1")
     _require(isinstance(text, str), "bytes that are not made from a text")
@@ -170,7 +171,7 @@ for _core in ("numpy.core", "numpy._core"):
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     **NUMPY_FUNCTIONS,
     ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _latin1_bytes,
+    ("_codecs", "encode"): encode_latin1,
     ("__builtin__", "bytes"): lambda: b"",  # of an empty array, in protocol 2
     ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,

@@ -71,19 +71,15 @@ def ps_roi_pool(
     across = (right - left)[:, None, :].expand(-1, output_size, -1).reshape(-1)
     area = ((bottom - top)[:, :, None] * (right - left)[:, None, :]).reshape(-1)
     first = (maps * height + top[:, :, None]) * width + left[:, None, :]
-    ends = area.cumsum(0)
-    starts = ends - area
-    # The rows of the table that each output cell averages, one output cell after another.
-    total = int(ends[-1]) if len(ends) else 0
-    cell = torch.repeat_interleave(area, output_size=total)
-    place = torch.arange(total, device=features.device) - starts[cell]
+    starts = area.cumsum(0) - area
+    # The rows of the table that each output cell averages, one output cell after another. Their
+    # number must not become a Python number, which a trace would keep for every other image.
+    cell = torch.repeat_interleave(area)
+    place = torch.arange(cell.shape[0], device=features.device) - starts[cell]
     row = torch.div(place, across[cell], rounding_mode="floor")
     index = first.reshape(-1)[cell] + row * width + (place - row * across[cell])
-    if not total:  # no boxes, or none on the map
-        pooled = table.new_zeros(len(area), depth) + table.sum() * 0
-    else:
-        pooled = F.embedding_bag(index, table, starts, mode="mean")
-    return pooled.reshape(len(rois), output_size, output_size, depth).permute(0, 3, 1, 2)
+    pooled = F.embedding_bag(index, table, starts, mode="mean")  # 0 where there is no row
+    return pooled.reshape(rois.shape[0], output_size, output_size, depth).permute(0, 3, 1, 2)
 
 
 def _find_windows(
@@ -139,7 +135,7 @@ def ps_roi_align(
     rois = rois.to(maps.dtype)
     grid = torch.arange(num_bins, dtype=rois.dtype, device=rois.device)
     step = (rois[:, 3:] - rois[:, 1:3]) / num_bins  # (R, 2): x, y
-    shape = (len(rois), num_bins, num_bins)
+    shape = (rois.shape[0], num_bins, num_bins)
     x1 = (rois[:, 1, None] + grid * step[:, :1])[:, None, :].expand(shape)
     y1 = (rois[:, 2, None] + grid * step[:, 1:])[:, :, None].expand(shape)
     across, down = (step[:, axis, None, None].expand(shape) for axis in (0, 1))
@@ -147,8 +143,8 @@ def ps_roi_align(
     index = rois[:, 0, None, None] * bins + row
     boxes = torch.stack([index, x1, y1, x1 + across, y1 + down], dim=-1).reshape(-1, 5)
     pooled = roi_align(maps, boxes, cells, spatial_scale, sampling_ratio, True)
-    pooled = pooled.reshape(len(rois), num_bins, num_bins, depth, cells, cells)
-    return pooled.permute(0, 3, 1, 4, 2, 5).reshape(len(rois), depth, output_size, output_size)
+    pooled = pooled.reshape(rois.shape[0], num_bins, num_bins, depth, cells, cells)
+    return pooled.permute(0, 3, 1, 4, 2, 5).reshape(rois.shape[0], depth, output_size, output_size)
 
 
 def _count_maps(features: Tensor, num_bins: int) -> int:

@@ -108,10 +108,14 @@ def require_fitting_parts(cfg: CfgNode) -> None:
         )
 
 
-# Heads and meta-architectures that belong together; what the former do, and what the latter does.
+# Heads and meta-architectures that belong together; what the former do, what the latter does, and
+# the latter's registered name.
 _PAIRS = (
-    (FCISROIHeads, FCIS, "return RoIs for mask voting", "turns RoIs into detections"),
-    (RCNNROIHeads, RCNN, "read maps of crops", "crops the proposals"),
+    (
+        *(FCISROIHeads, FCIS, "return RoIs for mask voting", "turns RoIs into detections"),
+        "MaskRCNNExtFCIS",
+    ),
+    (RCNNROIHeads, RCNN, "read maps of crops", "crops the proposals", "MaskRCNNExtRCNN"),
 )
 
 
@@ -120,7 +124,7 @@ def _require_both_of_a_method(cfg: CfgNode, roi_heads: Any) -> None:
     architecture, name = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME
     if not isinstance(roi_heads, type):  # a function, which may return any heads
         return
-    for heads, kind, heads_task, task in _PAIRS:
+    for heads, kind, heads_task, task, registered in _PAIRS:
         belongs = issubclass(roi_heads, heads)
         if _is_registered_as(META_ARCH_REGISTRY, architecture, kind) and not belongs:
             raise UserError(
@@ -132,7 +136,7 @@ def _require_both_of_a_method(cfg: CfgNode, roi_heads: Any) -> None:
         if belongs and META_ARCH_REGISTRY.get(architecture) in others:
             raise UserError(
                 f"MODEL.ROI_HEADS.NAME {name}: expected the meta-architecture that {task}, got "
-                f"{architecture}. Set MODEL.META_ARCHITECTURE {kind.__name__}"
+                f"{architecture}. Set MODEL.META_ARCHITECTURE {registered}"
             )
 
 
@@ -141,7 +145,7 @@ def _require_rcnn_parts(cfg: CfgNode) -> None:
     name = cfg.MODEL.PROPOSAL_GENERATOR.NAME
     if not cfg.MODEL.LOAD_PROPOSALS or name != "PrecomputedProposals":
         raise UserError(
-            "MODEL.META_ARCHITECTURE RCNN reads stored proposals: expected "
+            "MODEL.META_ARCHITECTURE MaskRCNNExtRCNN reads stored proposals: expected "
             "MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals and MODEL.LOAD_PROPOSALS True, got "
             f"{name!r} and {cfg.MODEL.LOAD_PROPOSALS}. Set both; tools/compute_proposals.py writes "
             "the files"

@@ -151,7 +151,7 @@ def test_fcis_reads_as_many_stored_proposals_as_it_would_make():
     second = make_second_stage(load("fcis_R101_C5_dilated"))
     assert second.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN == 300
     assert second.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST == 300
-    assert second.MODEL.META_ARCHITECTURE == "FCIS"
+    assert second.MODEL.META_ARCHITECTURE == "MaskRCNNExtFCIS"
 
 
 def test_the_features_of_an_fpn_stay():

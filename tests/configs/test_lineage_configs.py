@@ -8,6 +8,7 @@ import torch
 from config_files import ROOT, build_on_meta, load, read_header
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.data.transforms import AugInput, AugmentationList
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.solver import build_lr_scheduler
 from reference.lineage_recipes import ALEXNET_URL, RECIPES, VGG16_URL, VOC_NUMBERS
 from reproduction.lineage import papers as lineage
@@ -71,7 +72,7 @@ def test_every_model_builds_with_its_papers_parts(name):
     """On the "meta" device; fc6 alone has 103 million weights."""
     model = build_on_meta(name)
     heads = model.roi_heads
-    assert type(model).__name__ == RECIPES[name]["MODEL.META_ARCHITECTURE"]
+    assert type(model) is META_ARCH_REGISTRY.get(RECIPES[name]["MODEL.META_ARCHITECTURE"])
     head = getattr(heads, "box_head", torch.nn.Module())
     weights = {
         n.removesuffix(".weight"): tuple(p.shape) for n, p in head.named_parameters() if p.dim() > 1

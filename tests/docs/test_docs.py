@@ -142,6 +142,7 @@ def test_the_lineage_is_reported_as_it_came_out():
     assert [figure for figure in figures if figure not in text] == []
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit")
 def test_the_python_blocks_run(tmp_path, monkeypatch):
     """The blocks as they stand, on a small model and pictures put where they expect them."""
     import numpy as np
@@ -158,10 +159,14 @@ def test_the_python_blocks_run(tmp_path, monkeypatch):
         Image.fromarray(np.full((40, 60, 3), 128, np.uint8)).save(name)
     namespace: dict = {}
     for page in ("README.md", "docs/prediction.md"):
-        (block,) = python_blocks(page)
+        block, *more = python_blocks(page)
         exec(block, namespace)
         assert namespace["instances"].image_size == (40, 60)
     assert len(namespace["many"]) == 3
+    exec(*more, namespace)
+    exported, outputs_schema = namespace["export"](tiny_model(), torch.zeros(3, 64, 64))
+    found = outputs_schema(exported(torch.zeros(3, 40, 60)))
+    assert found.image_size.tolist() == [40, 60]
 
 
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # detectron2's mapper

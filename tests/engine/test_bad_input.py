@@ -122,7 +122,11 @@ def test_absent_coco_says_what_to_do(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("key", "value", "nearest"),
     [
-        ("MODEL.BACKBONE.NAME", "build_tiny_resnet_fpn", "build_tiny_resnet_fpn_backbone"),
+        (
+            "MODEL.BACKBONE.NAME",
+            "mask_rcnn_ext_tiny_resnet_fpn",
+            "mask_rcnn_ext_tiny_resnet_fpn_backbone",
+        ),
         ("MODEL.ROI_HEADS.NAME", "StandardRoiHeads", "StandardROIHeads"),
         ("MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHed", "MaskRCNNConvUpsampleHead"),
         ("MODEL.META_ARCHITECTURE", "GeneralisedRCNN", "GeneralizedRCNN"),

@@ -1,8 +1,10 @@
 """Which evaluator a data set gets, what Cityscapes needs, and the writer of proposal files."""
 
 import importlib
+import inspect
 import json
 import pickle
+import re
 import sys
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import CityscapesInstanceEvaluator
+from detectron2.evaluation import CityscapesInstanceEvaluator, cityscapes_evaluation
 from detectron2.structures import Boxes, Instances
 from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
@@ -93,7 +95,7 @@ def scripts(tmp_path, monkeypatch):
 
 
 def _loaded_scripts() -> list[str]:
-    roots = ("cityscapesscripts", "shapely")
+    roots = ("cityscapesscripts", "deeplearning", "shapely")
     return [name for name in sys.modules if name.split(".")[0] in roots]
 
 
@@ -139,6 +141,15 @@ def test_everything_else_is_evaluated_by_coco(city, no_scripts, tmp_path):
     build.require_evaluators(["own_val"])
 
 
+def test_detectron2s_name_for_the_scripts_is_the_same_module(scripts):
+    labels = importlib.import_module(
+        "deeplearning.projects.cityscapesApi.cityscapesscripts.helpers.labels"
+    )
+    assert labels is importlib.import_module("cityscapesscripts.helpers.labels")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("deeplearning.projects.other")
+
+
 def test_the_missing_package_is_named(city, no_scripts):
     with pytest.raises(UserError, match="pip install cityscapesscripts shapely"):
         build.require_evaluators(["own_val", city])
@@ -155,7 +166,27 @@ def test_the_missing_package_is_told_before_training(city, no_scripts, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_cityscapes_ap_is_in_0_to_100_in_results_json(city, scripts, tmp_path, monkeypatch):
+@pytest.fixture(params=["as installed", "as on the main branch"])
+def detectron2_imports(request, monkeypatch):
+    """detectron2's evaluator as it imports the scripts here, and as its main branch does."""
+    if request.param == "as installed":
+        return
+    source = inspect.getsource(cityscapes_evaluation)
+    if "deeplearning" in source:
+        pytest.skip("the main branch is installed")
+    package = "deeplearning.projects.cityscapesApi.cityscapesscripts"
+    source = re.sub(r"(from|import) cityscapesscripts", rf"\1 {package}", source)
+    assert source.count(package) == 4
+    namespace = {**vars(cityscapes_evaluation)}
+    exec(source, namespace)
+    theirs = namespace["CityscapesInstanceEvaluator"]
+    for method in ("process", "evaluate"):
+        monkeypatch.setattr(CityscapesInstanceEvaluator, method, getattr(theirs, method))
+
+
+def test_cityscapes_ap_is_in_0_to_100_in_results_json(
+    city, scripts, detectron2_imports, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     out, before = tmp_path / "out", "in1d" in vars(np)
     code = run_train_net(

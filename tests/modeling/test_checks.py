@@ -62,8 +62,9 @@ def test_what_detectron2s_roi_heads_can_take():
         ("fcis_R101_C5_dilated", "ROI_HEADS.NAME", "Res5ROIHeads",
          "Set MODEL.ROI_HEADS.NAME FCISROIHeads"),
         ("fcis_R101_C5_dilated", "META_ARCHITECTURE", "GeneralizedRCNN",
-         "Set MODEL.META_ARCHITECTURE FCIS"),
-        ("mask_rcnn_R50_C4", "ROI_HEADS.NAME", "FCISROIHeads", "Set MODEL.META_ARCHITECTURE FCIS"),
+         "Set MODEL.META_ARCHITECTURE MaskRCNNExtFCIS"),
+        ("mask_rcnn_R50_C4", "ROI_HEADS.NAME", "FCISROIHeads",
+         "Set MODEL.META_ARCHITECTURE MaskRCNNExtFCIS"),
     ],
 )  # fmt: skip
 def test_fcis_and_its_heads_need_one_another(config, key, value, remedy):

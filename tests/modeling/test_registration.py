@@ -32,11 +32,11 @@ from mask_rcnn_ext.modeling.checks import check_registry_names
         (
             BACKBONE_REGISTRY,
             [
-                "build_nonlocal_resnet_fpn_backbone",
-                "build_timm_backbone",
-                "build_timm_fpn_backbone",
-                "build_tiny_resnet_backbone",
-                "build_tiny_resnet_fpn_backbone",
+                "mask_rcnn_ext_nonlocal_resnet_fpn_backbone",
+                "mask_rcnn_ext_timm_backbone",
+                "mask_rcnn_ext_timm_fpn_backbone",
+                "mask_rcnn_ext_tiny_resnet_backbone",
+                "mask_rcnn_ext_tiny_resnet_fpn_backbone",
             ],
         ),
         (META_ARCH_REGISTRY, ["MaskRCNN"]),

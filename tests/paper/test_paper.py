@@ -138,7 +138,7 @@ def test_the_rows_of_fcis_are_its_configs():
         ("FCIS +OHEM, ResNet-101-C5-dilated", "fcis_R101_C5_dilated"),
         ("FCIS+++ +OHEM, ResNet-101-C5-dilated", "fcis/fcis_plusplusplus_R101_C5_dilated"),
     ]
-    assert all(ours(config)["MODEL.META_ARCHITECTURE"] == "FCIS" for _, config in found)
+    assert all(ours(config)["MODEL.META_ARCHITECTURE"] == "MaskRCNNExtFCIS" for _, config in found)
 
 
 CHECKPOINTS = sorted(

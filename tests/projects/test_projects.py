@@ -264,7 +264,8 @@ def test_timm_project_trains_and_evaluates(tmp_path, channels, monkeypatch):
     run = tmp_path / "run"
     config = PROJECTS / f"TimmBackbone/configs/timm_resnet10t_FPN_{channels}ch.yaml"
     overrides = [
-        *SMALL, "MODEL.DEVICE", "cpu", "MODEL.TIMM.NAME", "test_resnet", "OUTPUT_DIR", str(run),
+        *SMALL, "MODEL.DEVICE", "cpu", "MASK_RCNN_EXT.TIMM.NAME", "test_resnet",
+        "OUTPUT_DIR", str(run),
         "MODEL.ROI_HEADS.NUM_CLASSES", "2", "SOLVER.MAX_ITER", "2",
         "DATASETS.TRAIN", "('small_train',)", "DATASETS.TEST", "('small_val',)",
     ]  # fmt: skip

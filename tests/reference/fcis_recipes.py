@@ -9,7 +9,7 @@ says it. A recipe has all keys in which the config differs from the defaults.
 from .paper_recipes import resnet
 
 FCIS = {
-    "MODEL.META_ARCHITECTURE": "FCIS",
+    "MODEL.META_ARCHITECTURE": "MaskRCNNExtFCIS",
     "MODEL.MASK_ON": True,
     "MODEL.BACKBONE.NAME": "build_resnet_backbone",
     "MODEL.BACKBONE.FREEZE_AT": 2,  # conv1 and res2 [1.1]

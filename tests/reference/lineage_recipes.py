@@ -43,7 +43,7 @@ TORCHVISION = {
     "INPUT.FORMAT": "RGB",
 }
 CLASSIFIER = {
-    "MODEL.ROI_BOX_HEAD.NAME": "ClassifierBoxHead",
+    "MODEL.ROI_BOX_HEAD.NAME": "MaskRCNNExtClassifierBoxHead",
     "MODEL.ROI_BOX_HEAD.NUM_FC": 2,  # fc6, fc7
     "MODEL.ROI_BOX_HEAD.FC_DIM": 4096,
     "MODEL.ROI_BOX_HEAD.DROPOUT": 0.5,  # code
@@ -99,7 +99,7 @@ def msra(depth):
 
 VGG16 = BOXES | VOC | TORCHVISION | CLASSIFIER | SCALE_600 | SGD | LIMITED | {  # [F]
     "MODEL.WEIGHTS": VGG16_URL,
-    "MODEL.BACKBONE.NAME": "build_vgg16_backbone",
+    "MODEL.BACKBONE.NAME": "mask_rcnn_ext_vgg16_backbone",
     "MODEL.BACKBONE.FREEZE_AT": 2,  # conv3_1 and up are trained
     "MODEL.RESNETS.OUT_FEATURES": ["conv5"],
     "MODEL.RPN.IN_FEATURES": ["conv5"],
@@ -156,9 +156,9 @@ CROPS = BOXES | VOC | TORCHVISION | CLASSIFIER | SGD | STORED | ALL_BELOW | topk
     **batch(16, 8),
     **iterations(70_000, 20_000, 40_000, 60_000),  # code
     **files("selective_search", "voc_2007_trainval", "voc_2007_test"),
-    "MODEL.META_ARCHITECTURE": "RCNN",
+    "MODEL.META_ARCHITECTURE": "MaskRCNNExtRCNN",
     "MODEL.WEIGHTS": ALEXNET_URL,
-    "MODEL.BACKBONE.NAME": "build_alexnet_backbone",
+    "MODEL.BACKBONE.NAME": "mask_rcnn_ext_alexnet_backbone",
     "MODEL.BACKBONE.FREEZE_AT": 0,
     "MODEL.RESNETS.OUT_FEATURES": ["pool5"],
     "MODEL.RCNN.CROP_SIZE": 227,
@@ -184,7 +184,7 @@ RECIPES = {
     | batch(6, 4)  # 24 crops: [R]
     | {
         "MODEL.WEIGHTS": VGG16_URL,
-        "MODEL.BACKBONE.NAME": "build_vgg16_backbone",
+        "MODEL.BACKBONE.NAME": "mask_rcnn_ext_vgg16_backbone",
         "MODEL.RCNN.CROP_SIZE": 224,  # choice
     },
     "lineage/rcnn_R50": CROPS | msra(50) | RES5,

@@ -168,8 +168,8 @@ UPDATED = X101 | NMS | iterations(180_000, 120_000, 160_000)  # [appendix B], as
 AUGMENTED = UPDATED | shorter_side(640, 800) | iterations(260_000, 200_000, 240_000)
 X152 = AUGMENTED | resnext(152, 32, 8, "X-152-32x8d-IN5k")
 NONLOCAL = X152 | {
-    "MODEL.BACKBONE.NAME": "build_nonlocal_resnet_fpn_backbone",
-    "MODEL.NON_LOCAL.STAGES": ["res4"],
+    "MODEL.BACKBONE.NAME": "mask_rcnn_ext_nonlocal_resnet_fpn_backbone",
+    "MASK_RCNN_EXT.NON_LOCAL.STAGES": ["res4"],
 }
 RECIPES = {
     "mask_rcnn_R50_FPN": R50_FPN,

@@ -101,12 +101,18 @@ def find_version(distribution: str) -> str:
         return "(version unknown)"
 
 
+OLDEST_TORCH = (2, 4)  # `make test-oldest` runs the tests with it
+
+
 def use_torch() -> str:
     """Add two numbers."""
     import torch
 
     if float(torch.ones(2).sum()) != 2:
         raise NotWorkingError("torch.ones(2).sum() is not 2")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise NotWorkingError(f"{torch.__version__}; expected {oldest} or later")
     device = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     return f"{torch.__version__}, built for {device}"
 

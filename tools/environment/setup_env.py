@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# The files that decide what is installed, besides the versions of an environment.
 INPUTS = (
     "pyproject.toml",
     "setup.py",
-    "constraints.txt",
     "tools/environment/detectron2_wheel.py",
     "tools/environment/install_detectron2.py",
     "tools/environment/setup_env.py",
@@ -44,8 +44,10 @@ class SetupError(Exception):
 class Environment:
     """The virtual environment in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, constraints: str = "constraints.txt") -> None:
         self.folder = folder
+        self.constraints = constraints  # a file of the checkout with the versions to install
+        self.inputs = (*INPUTS, constraints)
         self.python = folder / "bin" / "python"
         self.stamp = folder / "setup-complete"
         # A mark that this script made the folder and may empty it; its text is identity().
@@ -54,7 +56,7 @@ class Environment:
 
     def is_current(self) -> bool:
         """Return whether the environment is complete and its inputs have not changed."""
-        return self.is_complete() and self.stamp.read_text() == fingerprint()
+        return self.is_complete() and self.stamp.read_text() == fingerprint(*self.inputs)
 
     def is_complete(self) -> bool:
         """Return whether the last run finished, so that its environment can be updated."""
@@ -119,9 +121,9 @@ class Environment:
 
 
 def fingerprint(*names: str) -> str:
-    """Return a hash of the named files; by default, of all files that decide what is installed."""
+    """Return a hash of the named files of the checkout."""
     digest = hashlib.sha256()
-    for name in names or INPUTS:
+    for name in names:
         text = (ROOT / name).read_text(encoding="utf-8")
         if name == "pyproject.toml":
             text = text.partition("\n[tool.")[0]  # the settings of ruff, mypy and pytest
@@ -133,12 +135,13 @@ def list_steps(environment: Environment, *, update: bool) -> list[tuple[str, lis
     """Return the steps that build or update `environment`: (title, command, hint on failure)."""
     python = str(environment.python)
     # Compiling all of torch takes longer than compiling, at first import, the used part of it.
-    pip = [python, "-m", "pip", "install", "--no-compile", "-c", "constraints.txt"]
+    pip = [python, "-m", "pip", "install", "--no-compile", "-c", environment.constraints]
     connection = "Check the connection to the package index, then run `make setup` again."
     # detectron2.model_zoo needs the setuptools of the constraints at run time.
     package = [*pip, "setuptools", "-e", ".[dev]"]
     again = "Then run `make setup` again."
-    installer = [python, "tools/environment/install_detectron2.py", "-c", "constraints.txt"]
+    installer = [python, "tools/environment/install_detectron2.py"]
+    installer += ["-c", environment.constraints]
     # -E: also write bytecode where PYTHONDONTWRITEBYTECODE is set.
     start = [python, "-E", "-W", "ignore", "-c", f"import {', '.join(IMPORTED)}"]
     steps = [
@@ -164,7 +167,7 @@ def build(environment: Environment) -> None:
         SetupError: a step failed. The environment then has no stamp.
     """
     update = environment.is_complete()
-    expected = fingerprint()  # of the files before the first step
+    expected = fingerprint(*environment.inputs)  # of the files before the first step
     environment.stamp.unlink(missing_ok=True)
     if not update:
         environment.clear()
@@ -196,7 +199,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description="Build the environment of this checkout.")
     parser.add_argument("folder", nargs="?", default=".venv", help="default: %(default)s")
-    environment = Environment(ROOT / parser.parse_args(argv).folder)
+    parser.add_argument(
+        "--constraints",
+        default="constraints.txt",
+        metavar="FILE",
+        help="versions to install (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    environment = Environment(ROOT / args.folder, args.constraints)
     descriptor = lock()
     try:
         if not environment.is_current():

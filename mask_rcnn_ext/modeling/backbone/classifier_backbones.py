@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torchvision.models import alexnet, vgg16
 
 from ...errors import UserError, nearest
+from ..registration import register_as
 
 __all__ = ["ClassifierBackbone", "build_alexnet_backbone", "build_vgg16_backbone"]
 
@@ -122,7 +123,7 @@ def _build(
     )
 
 
-@BACKBONE_REGISTRY.register()
+@register_as(BACKBONE_REGISTRY, "mask_rcnn_ext_vgg16_backbone")
 def build_vgg16_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ClassifierBackbone:
     """Build VGG-16's convolutions, with 512 output channels.
 
@@ -135,7 +136,7 @@ def build_vgg16_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ClassifierBack
     return _build(vgg16, _VGG16_STAGES, cfg, input_shape)
 
 
-@BACKBONE_REGISTRY.register()
+@register_as(BACKBONE_REGISTRY, "mask_rcnn_ext_alexnet_backbone")
 def build_alexnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ClassifierBackbone:
     """Build the convolutions of torchvision's AlexNet, with 256 output channels.
 

@@ -18,6 +18,7 @@ from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
 from torch import nn
 
 from ...errors import UserError, nearest
+from ..registration import register_as
 
 __all__ = ["NonLocalBlock", "build_nonlocal_resnet_fpn_backbone", "insert_non_local"]
 
@@ -80,12 +81,14 @@ def insert_non_local(resnet: ResNet, stage_name: str) -> None:
     """
     if stage_name not in resnet.stage_names:
         raise UserError(
-            f"MODEL.NON_LOCAL.STAGES: expected some of {', '.join(resnet.stage_names)}, got "
-            f"{stage_name!r}{nearest(stage_name, resnet.stage_names)}"
+            f"MASK_RCNN_EXT.NON_LOCAL.STAGES: expected some of {', '.join(resnet.stage_names)}, "
+            f"got {stage_name!r}{nearest(stage_name, resnet.stage_names)}"
         )
     blocks = OrderedDict(getattr(resnet, stage_name).named_children())
     if "non_local" in blocks:
-        raise UserError(f"MODEL.NON_LOCAL.STAGES: {stage_name!r} is listed twice; list it once")
+        raise UserError(
+            f"MASK_RCNN_EXT.NON_LOCAL.STAGES: {stage_name!r} is listed twice; list it once"
+        )
     last_name, last_block = blocks.popitem()
     # `nn.Sequential` runs its children in their order; their names do not matter.
     blocks["non_local"] = NonLocalBlock(last_block.in_channels)
@@ -95,17 +98,17 @@ def insert_non_local(resnet: ResNet, stage_name: str) -> None:
     resnet.stages[resnet.stage_names.index(stage_name)] = stage  # `stages` is a plain list
 
 
-@BACKBONE_REGISTRY.register()
+@register_as(BACKBONE_REGISTRY, "mask_rcnn_ext_nonlocal_resnet_fpn_backbone")
 def build_nonlocal_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build detectron2's `build_resnet_fpn_backbone` with non-local blocks in some stages.
 
-    It reads `MODEL.NON_LOCAL.STAGES` and the keys of detectron2's builder. In a stage that
+    It reads `MASK_RCNN_EXT.NON_LOCAL.STAGES` and the keys of detectron2's builder. In a stage that
     `MODEL.BACKBONE.FREEZE_AT` freezes, the block is still trained.
 
     Raises:
         UserError: see `insert_non_local`.
     """
     backbone = build_resnet_fpn_backbone(cfg, input_shape)
-    for stage_name in cfg.MODEL.NON_LOCAL.STAGES:
+    for stage_name in cfg.MASK_RCNN_EXT.NON_LOCAL.STAGES:
         insert_non_local(backbone.bottom_up, stage_name)
     return backbone

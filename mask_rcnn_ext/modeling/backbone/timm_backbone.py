@@ -21,6 +21,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
 from ...errors import UserError, nearest
 from ..freezing import find_dependencies
+from ..registration import register_as
 
 __all__ = ["TimmBackbone", "build_timm_backbone", "build_timm_fpn_backbone"]
 
@@ -84,7 +85,7 @@ class TimmBackbone(Backbone):
         known = [feature for feature in available if feature != "res1"]
         if not wanted or not set(wanted) <= set(known):
             raise UserError(
-                f"MODEL.TIMM.NAME {name!r} has the features {', '.join(known)}; asked for: "
+                f"MASK_RCNN_EXT.TIMM.NAME {name!r} has the features {', '.join(known)}; asked for: "
                 f"{', '.join(wanted) or 'none'}. Set MODEL.RESNETS.OUT_FEATURES (with an FPN, "
                 "MODEL.FPN.IN_FEATURES) to features that it has"
             )
@@ -142,9 +143,9 @@ class TimmBackbone(Backbone):
             features = self._compute_features(torch.zeros(1, in_channels, height, width))
         except (AssertionError, RuntimeError, ValueError, TypeError) as error:
             raise UserError(
-                f"MODEL.TIMM.NAME {name!r} cannot be a backbone for images of any size: with an "
-                f"image of {height} x {width} pixels it fails ({_get_reason(error)}). Choose "
-                "another network"
+                f"MASK_RCNN_EXT.TIMM.NAME {name!r} cannot be a backbone for images of any size: "
+                f"with an image of {height} x {width} pixels it fails ({_get_reason(error)}). "
+                "Choose another network"
             ) from error
         finally:
             self.train()
@@ -152,9 +153,9 @@ class TimmBackbone(Backbone):
             expected = (1, channels, height // stride, width // stride)
             if (came := tuple(features[feature].shape)) != expected:
                 raise UserError(
-                    f"MODEL.TIMM.NAME {name!r} cannot be a backbone: its {feature} of a {height} x "
-                    f"{width} image has the shape {came}, expected {expected}. Choose another "
-                    "network"
+                    f"MASK_RCNN_EXT.TIMM.NAME {name!r} cannot be a backbone: its {feature} of a "
+                    f"{height} x {width} image has the shape {came}, expected {expected}. Choose "
+                    "another network"
                 )
         return features
 
@@ -180,7 +181,7 @@ def _create(timm: Any, name: str, **options: Any) -> Any:
     """Call `timm.create_model`; turn its errors into a UserError."""
     if ":" not in name and not timm.is_model(name.partition(".")[0]):
         raise UserError(
-            f"MODEL.TIMM.NAME: timm {timm.__version__} has no model {name!r}"
+            f"MASK_RCNN_EXT.TIMM.NAME: timm {timm.__version__} has no model {name!r}"
             f"{nearest(name, timm.list_models()) or '; timm.list_models() names them'}"
         )
     try:
@@ -190,12 +191,13 @@ def _create(timm: Any, name: str, **options: Any) -> Any:
     except Exception as error:  # downloads, caches and factories raise many kinds of errors
         if options.get("pretrained"):
             raise UserError(
-                f"MODEL.TIMM.NAME {name!r}: its weights could not be loaded "
-                f"({_get_reason(error)}). To train from scratch set MODEL.TIMM.PRETRAINED False; "
-                "otherwise set MODEL.WEIGHTS to a file"
+                f"MASK_RCNN_EXT.TIMM.NAME {name!r}: its weights could not be loaded "
+                f"({_get_reason(error)}). To train from scratch set MASK_RCNN_EXT.TIMM.PRETRAINED "
+                "False; otherwise set MODEL.WEIGHTS to a file"
             ) from error
         raise UserError(
-            f"MODEL.TIMM.NAME {name!r}: timm gives no feature maps for it ({_get_reason(error)})"
+            f"MASK_RCNN_EXT.TIMM.NAME {name!r}: timm gives no feature maps for it "
+            f"({_get_reason(error)})"
         ) from error
 
 
@@ -222,8 +224,9 @@ def _inspect(timm: Any, name: str) -> tuple[dict[str, bool], dict[str, int]]:
     }
     if not set(available) - {"res1"}:
         raise UserError(
-            f"MODEL.TIMM.NAME {name!r} has features of stride {', '.join(map(str, strides))}; "
-            "expected some of 4, 8, 16, 32 (res2..res5). Choose another network"
+            f"MASK_RCNN_EXT.TIMM.NAME {name!r} has features of stride "
+            f"{', '.join(map(str, strides))}; expected some of 4, 8, 16, 32 (res2..res5). "
+            "Choose another network"
         )
     return options, available
 
@@ -237,39 +240,39 @@ def _choose_frozen_feature(
     feature = min(f"res{freeze_at}", max(wanted))
     if feature not in available:
         raise UserError(
-            f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}: MODEL.TIMM.NAME {name!r} has no feature of "
-            f"stride {2**freeze_at} to freeze up to. Set it to 0, which freezes nothing, or to one "
-            f"of {', '.join(stage.removeprefix('res') for stage in available)}"
+            f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}: MASK_RCNN_EXT.TIMM.NAME {name!r} has no "
+            f"feature of stride {2**freeze_at} to freeze up to. Set it to 0, which freezes "
+            f"nothing, or to one of {', '.join(stage.removeprefix('res') for stage in available)}"
         )
     return feature
 
 
 def _build(cfg: CfgNode, input_shape: ShapeSpec, out_features: Sequence[str]) -> TimmBackbone:
-    model = cfg.MODEL
+    model, network = cfg.MODEL, cfg.MASK_RCNN_EXT.TIMM
     freeze_at = model.BACKBONE.FREEZE_AT
-    if freeze_at > 0 and not (model.TIMM.PRETRAINED or model.WEIGHTS):
+    if freeze_at > 0 and not (network.PRETRAINED or model.WEIGHTS):
         raise UserError(
             f"MODEL.BACKBONE.FREEZE_AT is {freeze_at} (detectron2's default is 2), which would "
             "freeze random weights. To train from scratch set MODEL.BACKBONE.FREEZE_AT 0; "
-            "otherwise set MODEL.TIMM.PRETRAINED True, or MODEL.WEIGHTS to a file"
+            "otherwise set MASK_RCNN_EXT.TIMM.PRETRAINED True, or MODEL.WEIGHTS to a file"
         )
     return TimmBackbone(
-        name=model.TIMM.NAME,
+        name=network.NAME,
         in_channels=input_shape.channels,
         out_features=out_features,
         # Weights from a file replace timm's, which are then not downloaded.
-        pretrained=model.TIMM.PRETRAINED and not model.WEIGHTS,
+        pretrained=network.PRETRAINED and not model.WEIGHTS,
         freeze_at=freeze_at,
     )
 
 
-@BACKBONE_REGISTRY.register()
+@register_as(BACKBONE_REGISTRY, "mask_rcnn_ext_timm_backbone")
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
-    """Build the timm network `MODEL.TIMM.NAME` with the outputs `MODEL.RESNETS.OUT_FEATURES`.
+    """Build the timm network `MASK_RCNN_EXT.TIMM.NAME`.
 
-    `MODEL.TIMM.PRETRAINED` has an effect only while `MODEL.WEIGHTS` is empty. Most weights of timm
-    expect RGB: INPUT.FORMAT "RGB", PIXEL_MEAN [123.675, 116.28, 103.53], PIXEL_STD [58.395, 57.12,
-    57.375].
+    Its outputs are `MODEL.RESNETS.OUT_FEATURES`. `MASK_RCNN_EXT.TIMM.PRETRAINED` has an effect only
+    while `MODEL.WEIGHTS` is empty. Most weights of timm expect RGB: INPUT.FORMAT "RGB", PIXEL_MEAN
+    [123.675, 116.28, 103.53], PIXEL_STD [58.395, 57.12, 57.375].
 
     Args:
         cfg: the config; for `MODEL.BACKBONE.FREEZE_AT` see `TimmBackbone`.
@@ -281,9 +284,9 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     return _build(cfg, input_shape, cfg.MODEL.RESNETS.OUT_FEATURES)
 
 
-@BACKBONE_REGISTRY.register()
+@register_as(BACKBONE_REGISTRY, "mask_rcnn_ext_timm_fpn_backbone")
 def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Build detectron2's FPN on the timm network `MODEL.TIMM.NAME`: p2..p5, p6 at strides 4..64.
+    """Build detectron2's FPN on a timm network: p2..p5 and p6 at strides 4..64.
 
     It reads `MODEL.FPN`. For arguments and errors see `build_timm_backbone`.
     """

@@ -21,6 +21,7 @@ from detectron2.modeling.backbone.resnet import BasicBlock, CNNBlockBase
 from torch.nn import functional as F
 
 from ...errors import UserError, nearest
+from ..registration import register_as
 
 __all__ = [
     "TinyStem",
@@ -138,12 +139,13 @@ def build_tiny_res5(
 def _require_four_stages(channels: Sequence[int], blocks: Sequence[int]) -> None:
     if len(channels) != 4 or len(blocks) != 4:
         raise UserError(
-            "MODEL.TINY_RESNET: expected four numbers for res2..res5, got CHANNELS "
+            "MASK_RCNN_EXT.TINY_RESNET: expected four numbers for res2..res5, got CHANNELS "
             f"{list(channels)}, BLOCKS {list(blocks)}"
         )
     if any(a == b for a, b in itertools.pairwise(channels)):
         raise UserError(
-            f"MODEL.TINY_RESNET.CHANNELS: expected every stage to change the width, got {channels}"
+            f"MASK_RCNN_EXT.TINY_RESNET.CHANNELS: expected every stage to change the width, got "
+            f"{channels}"
         )
 
 
@@ -161,13 +163,13 @@ def _build_stage(
 
 
 def _require_dilations(res4: int, res5: int, out_features: Sequence[str]) -> None:
-    for key, value in (("TINY_RESNET.RES4", res4), ("RESNETS.RES5", res5)):
+    for key, value in (("MASK_RCNN_EXT.TINY_RESNET.RES4", res4), ("MODEL.RESNETS.RES5", res5)):
         if value not in (1, 2):
-            raise UserError(f"MODEL.{key}_DILATION: expected 1 or 2, got {value}")
+            raise UserError(f"{key}_DILATION: expected 1 or 2, got {value}")
     if res4 == 2 and res5 == 1 and "res5" in out_features:
         raise UserError(
-            "MODEL.TINY_RESNET.RES4_DILATION is 2, which needs MODEL.RESNETS.RES5_DILATION 2: "
-            "expected a res5 at the same stride, got RES5_DILATION 1"
+            "MASK_RCNN_EXT.TINY_RESNET.RES4_DILATION is 2, which needs MODEL.RESNETS.RES5_DILATION "
+            "2: expected a res5 at the same stride, got RES5_DILATION 1"
         )
 
 
@@ -184,7 +186,7 @@ def _dilate(stage: list[BasicBlock], *, first: int, later: int) -> None:
 
 
 def _build_from_config(cfg: CfgNode, input_shape: ShapeSpec, **options: Any) -> ResNet:
-    tiny = cfg.MODEL.TINY_RESNET
+    tiny = cfg.MASK_RCNN_EXT.TINY_RESNET
     return build_tiny_resnet(
         input_shape.channels,
         stem_channels=tiny.STEM_CHANNELS,
@@ -195,12 +197,12 @@ def _build_from_config(cfg: CfgNode, input_shape: ShapeSpec, **options: Any) -> 
     )
 
 
-@BACKBONE_REGISTRY.register()
+@register_as(BACKBONE_REGISTRY, "mask_rcnn_ext_tiny_resnet_backbone")
 def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """Build the tiny ResNet without an FPN, for heads on C4 or C5.
 
-    It reads `MODEL.TINY_RESNET`, and detectron2's keys `MODEL.RESNETS.OUT_FEATURES` (["res4"] for
-    C4, ["res5"] for C5) and `MODEL.RESNETS.RES5_DILATION` (2: the dilated C5).
+    It reads `MASK_RCNN_EXT.TINY_RESNET`, and detectron2's keys `MODEL.RESNETS.OUT_FEATURES`
+    (["res4"] for C4, ["res5"] for C5) and `MODEL.RESNETS.RES5_DILATION` (2: the dilated C5).
 
     Raises:
         UserError: see `build_tiny_resnet`.
@@ -210,16 +212,16 @@ def build_tiny_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
         cfg,
         input_shape,
         out_features=resnets.OUT_FEATURES,
-        res4_dilation=cfg.MODEL.TINY_RESNET.RES4_DILATION,
+        res4_dilation=cfg.MASK_RCNN_EXT.TINY_RESNET.RES4_DILATION,
         res5_dilation=resnets.RES5_DILATION,
     )
 
 
-@BACKBONE_REGISTRY.register()
+@register_as(BACKBONE_REGISTRY, "mask_rcnn_ext_tiny_resnet_fpn_backbone")
 def build_tiny_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build the tiny ResNet with detectron2's FPN on top: p2..p5 and p6 at strides 4..64.
 
-    It reads `MODEL.TINY_RESNET` and detectron2's `MODEL.FPN`.
+    It reads `MASK_RCNN_EXT.TINY_RESNET` and detectron2's `MODEL.FPN`.
     """
     fpn = cfg.MODEL.FPN
     return FPN(

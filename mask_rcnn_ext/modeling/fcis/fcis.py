@@ -8,13 +8,14 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
 
 from ...errors import UserError
+from ..registration import register_as
 from .roi_heads import FCISROIHeads
 from .voting import paste_masks, select_detections, vote_masks
 
 __all__ = ["FCIS"]
 
 
-@META_ARCH_REGISTRY.register()
+@register_as(META_ARCH_REGISTRY, "MaskRCNNExtFCIS")
 class FCIS(GeneralizedRCNN):
     """`GeneralizedRCNN` with `FCISROIHeads`; its detections come from mask voting.
 
@@ -22,6 +23,9 @@ class FCIS(GeneralizedRCNN):
     with a side under `min_size` pixels of the network's input are dropped, and the other RoIs vote
     in pixels of the output, see `vote_masks`. The boxes of the result are the boxes of the masks;
     no box is regressed after the vote.
+
+    The model can be exported by tracing, as detectron2's `TracingAdapter` does, with the vote or,
+    by `do_postprocess=False`, without it. Traced on one image it runs on any.
 
     Attributes:
         mask_threshold: a pixel belongs to a mask from this probability on.
@@ -58,8 +62,8 @@ class FCIS(GeneralizedRCNN):
         """
         if not isinstance(kwargs["roi_heads"], FCISROIHeads):
             raise UserError(
-                "MODEL.META_ARCHITECTURE FCIS: expected MODEL.ROI_HEADS.NAME FCISROIHeads, got "
-                f"{type(kwargs['roi_heads']).__name__}"
+                "MODEL.META_ARCHITECTURE MaskRCNNExtFCIS: expected MODEL.ROI_HEADS.NAME "
+                f"FCISROIHeads, got {type(kwargs['roi_heads']).__name__}"
             )
         if not 0 < mask_threshold < 1:
             raise UserError(
@@ -133,7 +137,10 @@ class FCIS(GeneralizedRCNN):
         rois = rois[rois.proposal_boxes.nonempty(threshold=max(self.min_size - 1e-5, 0.0))]
         boxes = Boxes(rois.proposal_boxes.tensor)
         boxes.scale(width / rois.image_size[1], height / rois.image_size[0])
-        boxes.clip((height, width))
+        size: Any = (height, width)
+        if torch.jit.is_tracing():  # a trace would keep a Python number for every other image
+            size = torch.stack([torch.as_tensor(side) for side in size])
+        boxes.clip(size)
         probs, masks = rois.class_probs[:, :-1], rois.roi_masks
         selected = select_detections(
             boxes.tensor,
@@ -143,7 +150,7 @@ class FCIS(GeneralizedRCNN):
             limit=self.detections_per_image,
         )
         arguments = (boxes.tensor, probs, masks, selected)
-        size, threshold = (height, width), self.mask_threshold
+        threshold = self.mask_threshold
         if not self.mask_voting:
             return paste_masks(*arguments, image_size=size, mask_threshold=threshold)
         return vote_masks(

@@ -50,7 +50,7 @@ def compute_mask_logits(pooled: Tensor, classes: Tensor) -> Tensor:
         pooled: see the module docstring.
         classes: (R,), int64 in [0, K].
     """
-    chosen = pooled[torch.arange(len(pooled), device=pooled.device), classes]
+    chosen = pooled[torch.arange(pooled.shape[0], device=pooled.device), classes]
     return chosen[:, INSIDE] - chosen[:, OUTSIDE]
 
 

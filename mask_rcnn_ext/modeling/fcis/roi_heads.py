@@ -187,7 +187,7 @@ class FCISROIHeads(ROIHeads):
         pooled = self.pooler(maps, convert_boxes_to_pooler_format(boxes))
         scores, deltas = pooled[:, :-4], pooled[:, -4:]
         side = pooled.shape[-1]
-        scores = scores.reshape(len(pooled), self.num_classes + 1, 2, side, side)
+        scores = scores.reshape(pooled.shape[0], self.num_classes + 1, 2, side, side)
         return scores, deltas.mean(dim=(2, 3))
 
     def losses(
@@ -253,7 +253,7 @@ class FCISROIHeads(ROIHeads):
             probs = compute_class_logits(scores).softmax(dim=1)
             masks = predict_masks(scores, probs)
             moved = self.box2box_transform.apply_deltas(deltas, cat([b.tensor for b in boxes]))
-            sizes = [len(b) for b in boxes]
+            sizes = [b.tensor.shape[0] for b in boxes]  # a trace keeps the result of len()
             split = zip(*(part.split(sizes) for part in (probs, masks, moved)), strict=True)
             for index, (image_probs, image_masks, image_boxes) in enumerate(split):
                 size = proposals[index].image_size

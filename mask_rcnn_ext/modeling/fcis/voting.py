@@ -25,11 +25,6 @@ class MaskCrop(NamedTuple):
     left: int
     mask: Tensor
 
-    def get_window(self, top: int = 0, left: int = 0) -> tuple[slice, slice]:
-        """Return the rows and columns that the mask covers, counted from `top` and `left`."""
-        top, left = self.top - top, self.left - left
-        return slice(top, top + self.mask.shape[0]), slice(left, left + self.mask.shape[1])
-
 
 def select_detections(
     boxes: Tensor, probs: Tensor, *, score_threshold: float, nms_threshold: float, limit: int
@@ -68,10 +63,11 @@ def render_mask(mask: Tensor, box: Tensor, height: int, width: int, threshold: f
         width: width of the image.
         threshold: FCIS uses 0.4.
     """
-    left, top, right, bottom = (int(v) for v in round_half_away(box).tolist())
-    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    corners: list[int] = round_half_away(box).long().tolist()
+    left, top = corners[0], corners[1]
+    right, bottom = max(corners[2], left + 1), max(corners[3], top + 1)
     resized = F.interpolate(
-        mask[None, None], size=(bottom - top, right - left), mode="bilinear", align_corners=False
+        mask[None, None], size=[bottom - top, right - left], mode="bilinear", align_corners=False
     )[0, 0]
     first_row, first_column = max(-top, 0), max(-left, 0)
     inside = resized[first_row : max(height - top, 0), first_column : max(width - left, 0)]
@@ -112,24 +108,11 @@ def vote_masks(
     """
     rois, classes = selected
     voters = pairwise_iou(Boxes(boxes[rois]), Boxes(boxes)) >= iou_threshold
-    voters[torch.arange(len(rois), device=rois.device), rois] = True
+    voters[torch.arange(rois.shape[0], device=rois.device), rois] = True
     weights = voters * probs[:, classes].T
-    weights = (weights / weights.sum(dim=1, keepdim=True)).tolist()
-    crops = {
-        index: render_mask(masks[index], boxes[index], *image_size, mask_threshold)
-        for index in torch.nonzero(voters.any(dim=0))[:, 0].tolist()
-    }
-    voted = torch.zeros((len(rois), *image_size), dtype=torch.bool, device=boxes.device)
-    tight = boxes.new_zeros(len(rois), 4)
-    for number in range(len(rois)):
-        around = torch.nonzero(voters[number])[:, 0].tolist()
-        crop = _average([crops[m] for m in around], [weights[number][m] for m in around])
-        mask = crop.mask >= mask_threshold
-        rows, columns = (torch.nonzero(mask.any(dim=axis))[:, 0] for axis in (1, 0))
-        if len(rows):
-            voted[number][crop.get_window()] = mask
-            tight[number] = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-            tight[number] += tight.new_tensor([crop.left, crop.top] * 2)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    size = torch.as_tensor(image_size)
+    voted, tight = _vote(boxes, masks, voters, weights, size, mask_threshold)
     detections = Instances(
         image_size,
         pred_boxes=Boxes(tight),
@@ -140,15 +123,67 @@ def vote_masks(
     return detections[tight[:, 2] > 0]
 
 
-def _average(crops: list[MaskCrop], weights: list[float]) -> MaskCrop:
-    """Return the weighted sum of masks, on the window that covers them all."""
-    top, left = min(crop.top for crop in crops), min(crop.left for crop in crops)
-    bottom = max(crop.top + crop.mask.shape[0] for crop in crops)
-    right = max(crop.left + crop.mask.shape[1] for crop in crops)
-    total = torch.zeros(bottom - top, right - left, device=crops[0].mask.device)
-    for crop, weight in zip(crops, weights, strict=True):
-        total[crop.get_window(top, left)] += weight * crop.mask
-    return MaskCrop(top, left, total)
+# The loops of the two functions below depend on the image. A trace holds them as TorchScript, since
+# it would record them as they ran on the traced image.
+
+
+@torch.jit.script_if_tracing
+def _vote(
+    boxes: Tensor,
+    masks: Tensor,
+    voters: Tensor,
+    weights: Tensor,
+    image_size: Tensor,
+    threshold: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the masks (D, H, W) of the votes and their boxes (D, 4), which are 0 for no pixel.
+
+    Args:
+        boxes: see `vote_masks`.
+        masks: see `vote_masks`.
+        voters: (D, M) bool, which RoIs vote for each detection.
+        weights: (D, M), their weights.
+        image_size: (2,) int, H and W; a trace would keep Python numbers.
+        threshold: `mask_threshold` of `vote_masks`.
+    """
+    height, width = int(image_size[0]), int(image_size[1])
+    voted = torch.zeros((voters.shape[0], height, width), dtype=torch.bool, device=boxes.device)
+    tight = torch.zeros((voters.shape[0], 4), dtype=boxes.dtype, device=boxes.device)
+    crops: dict[int, MaskCrop] = {}
+    for number in range(voters.shape[0]):
+        around: list[int] = torch.nonzero(voters[number])[:, 0].tolist()
+        top, left, bottom, right = height, width, 0, 0
+        for roi in around:
+            if roi not in crops:
+                crops[roi] = render_mask(masks[roi], boxes[roi], height, width, threshold)
+            crop = crops[roi]
+            top, left = min(top, crop.top), min(left, crop.left)
+            bottom = max(bottom, crop.top + crop.mask.shape[0])
+            right = max(right, crop.left + crop.mask.shape[1])
+        total = torch.zeros((bottom - top, right - left), device=boxes.device)
+        for roi in around:
+            crop = crops[roi]
+            window = total[crop.top - top :, crop.left - left :]
+            window[: crop.mask.shape[0], : crop.mask.shape[1]] += weights[number, roi] * crop.mask
+        mask = total >= threshold
+        rows, columns = torch.nonzero(mask.any(dim=1))[:, 0], torch.nonzero(mask.any(dim=0))[:, 0]
+        if rows.shape[0] > 0:
+            voted[number, top:bottom, left:right] = mask
+            low = torch.stack([columns[0] + left, rows[0] + top])
+            tight[number] = torch.cat([low, torch.stack([columns[-1] + left, rows[-1] + top]) + 1])
+    return voted, tight
+
+
+@torch.jit.script_if_tracing
+def _paste(boxes: Tensor, masks: Tensor, image_size: Tensor, threshold: float) -> Tensor:
+    """Return the masks (D, P, P) in their boxes (D, 4), bool (D, H, W); `image_size` as above."""
+    height, width = int(image_size[0]), int(image_size[1])
+    pasted = torch.zeros((boxes.shape[0], height, width), dtype=torch.bool, device=boxes.device)
+    for number in range(boxes.shape[0]):
+        crop = render_mask(masks[number], boxes[number], height, width, threshold)
+        window = pasted[number, crop.top :, crop.left :]
+        window[: crop.mask.shape[0], : crop.mask.shape[1]] = crop.mask
+    return pasted
 
 
 def paste_masks(
@@ -165,10 +200,7 @@ def paste_masks(
     For arguments and result see `vote_masks`.
     """
     rois, classes = selected
-    pasted = torch.zeros((len(rois), *image_size), dtype=torch.bool, device=boxes.device)
-    for number, roi in enumerate(rois.tolist()):
-        crop = render_mask(masks[roi], boxes[roi], *image_size, mask_threshold)
-        pasted[number][crop.get_window()] = crop.mask
+    pasted = _paste(boxes[rois], masks[rois], torch.as_tensor(image_size), mask_threshold)
     return Instances(
         image_size,
         pred_boxes=Boxes(boxes[rois]),

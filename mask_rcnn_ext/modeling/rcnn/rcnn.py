@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ...errors import UserError
 from ...layers import warp_crops
+from ..registration import register_as
 from .roi_heads import RCNNROIHeads
 
 __all__ = ["RCNN"]
 
 
-@META_ARCH_REGISTRY.register()
+@register_as(META_ARCH_REGISTRY, "MaskRCNNExtRCNN")
 class RCNN(GeneralizedRCNN):
     """R-CNN: warps stored proposals to crops and runs a classifier on every crop.
 
@@ -56,8 +57,8 @@ class RCNN(GeneralizedRCNN):
         """
         if not isinstance(kwargs["roi_heads"], RCNNROIHeads):
             raise UserError(
-                "MODEL.META_ARCHITECTURE RCNN: expected MODEL.ROI_HEADS.NAME RCNNROIHeads, got "
-                f"{type(kwargs['roi_heads']).__name__}"
+                "MODEL.META_ARCHITECTURE MaskRCNNExtRCNN: expected MODEL.ROI_HEADS.NAME "
+                f"RCNNROIHeads, got {type(kwargs['roi_heads']).__name__}"
             )
         if crops_per_batch < 1:
             raise UserError(

@@ -165,7 +165,7 @@ class RCNNROIHeads(ROIHeads):
         if not cfg.MODEL.ROI_BOX_HEAD.NAME:
             raise UserError(
                 "MODEL.ROI_BOX_HEAD.NAME: R-CNN needs a box head, the last hidden layers of the "
-                "classifier, got none. Set MODEL.ROI_BOX_HEAD.NAME ClassifierBoxHead"
+                "classifier, got none. Set MODEL.ROI_BOX_HEAD.NAME MaskRCNNExtClassifierBoxHead"
             )
         shape = input_shape[names[0]]
         box_head = build_box_head(cfg, shape)

@@ -9,11 +9,12 @@ from detectron2.modeling import ROI_BOX_HEAD_REGISTRY
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ..registration import register_as
 
 __all__ = ["ClassifierBoxHead"]
 
 
-@ROI_BOX_HEAD_REGISTRY.register()
+@register_as(ROI_BOX_HEAD_REGISTRY, "MaskRCNNExtClassifierBoxHead")
 class ClassifierBoxHead(nn.Sequential):
     """VGG-16's and AlexNet's fc6 and fc7 with dropout, or the global average pooling of a ResNet.
 

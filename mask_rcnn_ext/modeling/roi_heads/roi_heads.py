@@ -10,11 +10,13 @@ same parameters. `MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION` chooses between them: th
 a seventh of it, the rule of Detectron, the code of the paper's authors.
 """
 
-from typing import Any
+import copy
+from typing import Any, Final
 
 from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY, build_mask_head
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
 from torch import nn
 
@@ -32,10 +34,10 @@ __all__ = [
 RES5_SIDE = 7  # side of res5's output, in cells
 
 
-def build_roi_pooler(
-    cfg: CfgNode, input_shape: dict[str, ShapeSpec], head: str
-) -> MaskRCNNROIPooler:
+def build_roi_pooler(cfg: CfgNode, input_shape: dict[str, ShapeSpec], head: str) -> ROIPooler:
     """Build the pooler of one head from its keys `POOLER_{TYPE,RESOLUTION,SAMPLING_RATIO}`.
+
+    It is a `MaskRCNNROIPooler`, except for rotated boxes ("ROIAlignRotated"): detectron2's.
 
     Args:
         cfg: the config; `MODEL.ROI_HEADS.IN_FEATURES` names the feature maps, finest first.
@@ -52,7 +54,8 @@ def build_roi_pooler(
                 f"the backbone gives, got {name!r}{nearest(name, input_shape)}"
             )
     keys = cfg.MODEL[head]
-    return MaskRCNNROIPooler(
+    rotated = keys.POOLER_TYPE == "ROIAlignRotated"
+    return (ROIPooler if rotated else MaskRCNNROIPooler)(
         output_size=keys.POOLER_RESOLUTION,
         scales=tuple(1.0 / input_shape[k].stride for k in cfg.MODEL.ROI_HEADS.IN_FEATURES),
         sampling_ratio=keys.POOLER_SAMPLING_RATIO,
@@ -66,9 +69,8 @@ def _set_stock_pooler(cfg: CfgNode, head: str) -> CfgNode:
     detectron2 builds pooler and head in one function. Its pooler has no parameters and draws no
     random numbers, so the heads can replace it by the result of `build_roi_pooler`.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL[head].POOLER_TYPE = "ROIAlignV2"
+    cfg = copy.deepcopy(cfg)  # which an OmegaConf config can do too; it has no `clone`
+    cfg.MODEL[head]["POOLER_TYPE"] = "ROIAlignV2"  # an item can be set in a frozen config
     return cfg
 
 
@@ -78,8 +80,14 @@ class MaskRCNNROIHeads(StandardROIHeads):
 
     With a pooler type of detectron2 these heads have the same state dict, losses and predictions as
     `StandardROIHeads`, bit for bit. As there, an empty `POOLER_TYPE` of the mask or keypoint head
-    means no pooler: the head gets the feature maps.
+    means no pooler: the head gets the feature maps. They can be scripted where `StandardROIHeads`
+    can, with every pooler type (`detectron2.export.scripting_with_instances`).
     """
+
+    # TorchScript leaves out the branches that these switch off. When detectron2 scripts a model, it
+    # annotates its own class in this way, which does not reach subclasses.
+    mask_on: Final[bool]  # type: ignore[misc]  # the base class sets it
+    keypoint_on: Final[bool]  # type: ignore[misc]
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -142,7 +150,7 @@ class MaskRCNNRes5ROIHeads(Res5ROIHeads):
         # `super` would build the mask head for 14 x 14 cells. It is built below instead, in the
         # same order, so that it draws the same random numbers.
         without_mask = _set_stock_pooler(cfg, "ROI_BOX_HEAD")
-        without_mask.MODEL.MASK_ON = False
+        without_mask.MODEL["MASK_ON"] = False
         ret = super().from_config(without_mask, input_shape)
         ret["pooler"] = pooler
         if cfg.MODEL.MASK_ON:
@@ -166,13 +174,13 @@ class MaskRCNNRes5ROIHeads(Res5ROIHeads):
 class MaskRCNNTinyRes5ROIHeads(MaskRCNNRes5ROIHeads):
     """`MaskRCNNRes5ROIHeads` with the res5 of the tiny ResNet, for C4 models on small images.
 
-    These heads read `MODEL.TINY_RESNET` instead of `MODEL.RESNETS`. They belong to
+    These heads read `MASK_RCNN_EXT.TINY_RESNET` instead of `MODEL.RESNETS`. They belong to
     `build_tiny_resnet_backbone` with `MODEL.RESNETS.OUT_FEATURES` ["res4"].
     """
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
-        tiny, stride = cfg.MODEL.TINY_RESNET, _get_res5_stride(cfg)
+        tiny, stride = cfg.MASK_RCNN_EXT.TINY_RESNET, _get_res5_stride(cfg)
         blocks = build_tiny_res5(
             channels=tiny.CHANNELS, blocks=tiny.BLOCKS, norm=tiny.NORM, stride=stride
         )

@@ -246,7 +246,7 @@ def test_the_doc_has_the_numbers_and_even_tables(numbers):
     for sentence in describe_answers(read(numbers)):
         assert f"- {sentence}\n" in doc
     assert "| Mask R-CNN | 2 | 52.0 / 52.0 / 52.0 | 52.0 / 52.0 / 52.0 | 200 |" in doc
-    assert "| `MODEL.META_ARCHITECTURE` | `MaskRCNN` | `FCIS` |" in doc
+    assert "| `MODEL.META_ARCHITECTURE` | `MaskRCNN` | `MaskRCNNExtFCIS` |" in doc
     assert "2 seeds of each" in doc
     width = 0
     for line in doc.splitlines():

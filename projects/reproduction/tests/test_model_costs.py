@@ -47,7 +47,7 @@ def test_every_row_of_the_paper_was_counted():
     assert CONTENT["conventions"] == CONVENTIONS
     for name, model in MODELS.items():
         cfg = config(name)
-        fcis = cfg.MODEL.META_ARCHITECTURE == "FCIS"
+        fcis = cfg.MODEL.META_ARCHITECTURE == "MaskRCNNExtFCIS"
         branches = {"mask": cfg.MODEL.MASK_ON, "keypoint": cfg.MODEL.KEYPOINT_ON, "maps": False}
         if fcis:
             branches = {"maps": True, "box": False, "mask": False, "keypoint": False}

@@ -64,10 +64,11 @@ def the_run(tmp_path, variant, seed=1):
 def test_the_models_have_the_same_backbone_data_and_schedule():
     configs = compare_configs()
     assert configs["shared"]["train"] == "occluded_shapes_train"
-    assert configs["differing"]["MODEL.META_ARCHITECTURE"][FCIS] == "FCIS"
+    assert configs["differing"]["MODEL.META_ARCHITECTURE"][FCIS] == "MaskRCNNExtFCIS"
     first, second = (ComparisonRun.under("", variant, 1).config() for variant in MODELS)
-    for key in ("BACKBONE", "TINY_RESNET", "RESNETS", "ANCHOR_GENERATOR"):
+    for key in ("BACKBONE", "RESNETS", "ANCHOR_GENERATOR"):
         assert first.MODEL[key] == second.MODEL[key], key
+    assert first.MASK_RCNN_EXT.TINY_RESNET == second.MASK_RCNN_EXT.TINY_RESNET
     for key in ("DATASETS", "INPUT"):
         assert first[key] == second[key], key
 

@@ -64,7 +64,7 @@ PROPOSED = ("proposals", *SETS)
 
 def test_the_methods_share_backbone_data_and_image_size():
     configs = compare_configs()
-    assert configs["shared"]["backbone"] == "build_tiny_resnet_backbone"
+    assert configs["shared"]["backbone"] == "mask_rcnn_ext_tiny_resnet_backbone"
     assert configs["shared"]["train"] == "occluded_shapes_train"
     assert configs["differing"]["MODEL.LOAD_PROPOSALS"][FAST]
     assert not configs["differing"]["MODEL.LOAD_PROPOSALS"][FASTER]
@@ -74,7 +74,7 @@ def test_the_methods_share_backbone_data_and_image_size():
     assert names.index(FASTER) < names.index(ALIGN) < names.index(MASK)
 
 
-@pytest.mark.parametrize("key", ["MODEL.TINY_RESNET.CHANNELS", "INPUT.MIN_SIZE_TEST"])
+@pytest.mark.parametrize("key", ["MASK_RCNN_EXT.TINY_RESNET.CHANNELS", "INPUT.MIN_SIZE_TEST"])
 def test_unfair_configs_are_refused(call, training, monkeypatch, capsys, key):
     real = LineageRun.config
 

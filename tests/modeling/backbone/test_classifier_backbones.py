@@ -17,7 +17,7 @@ from mask_rcnn_ext.modeling.roi_heads import ClassifierBoxHead
 
 def backbone_cfg(name, *features, freeze_at=0):
     cfg = get_cfg()
-    cfg.MODEL.BACKBONE.NAME = f"build_{name}_backbone"
+    cfg.MODEL.BACKBONE.NAME = f"mask_rcnn_ext_{name}_backbone"
     cfg.MODEL.BACKBONE.FREEZE_AT = freeze_at
     cfg.MODEL.RESNETS.OUT_FEATURES = list(features)
     return cfg
@@ -118,7 +118,8 @@ def test_what_a_backbone_lacks_is_told(features, freeze_at, channels, message):
 def head_cfg(num_fc, dropout=0.0):
     cfg = get_cfg()
     head = cfg.MODEL.ROI_BOX_HEAD
-    head.NAME, head.NUM_FC, head.FC_DIM, head.DROPOUT = "ClassifierBoxHead", num_fc, 5, dropout
+    head.NAME = "MaskRCNNExtClassifierBoxHead"
+    head.NUM_FC, head.FC_DIM, head.DROPOUT = num_fc, 5, dropout
     return cfg
 
 
@@ -127,7 +128,7 @@ SHAPE = ShapeSpec(channels=4, height=2, width=3)
 
 def test_the_head_is_detectron2s_without_dropout_and_drops_in_training():
     heads = []
-    for name in ("ClassifierBoxHead", "FastRCNNConvFCHead"):
+    for name in ("MaskRCNNExtClassifierBoxHead", "FastRCNNConvFCHead"):
         cfg = head_cfg(2)
         cfg.MODEL.ROI_BOX_HEAD.NAME = name
         torch.manual_seed(1)

@@ -11,10 +11,12 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.modeling.backbone.non_local import NonLocalBlock
 
 
-def backbone(name: str = "build_nonlocal_resnet_fpn_backbone", stages=("res4",), depth: int = 18):
+def backbone(
+    name: str = "mask_rcnn_ext_nonlocal_resnet_fpn_backbone", stages=("res4",), depth: int = 18
+):
     cfg = tiny_cfg()
     cfg.MODEL.BACKBONE.NAME = name
-    cfg.MODEL.NON_LOCAL.STAGES = list(stages)
+    cfg.MASK_RCNN_EXT.NON_LOCAL.STAGES = list(stages)
     if depth != 18:
         cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.WIDTH_PER_GROUP = depth, 8
         cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 32

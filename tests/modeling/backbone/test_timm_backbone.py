@@ -22,8 +22,9 @@ def timm():
 
 def timm_cfg(name: str, *overrides):
     cfg = get_cfg()
-    cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
-    cfg.merge_from_list(["MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.TIMM.NAME", name, *overrides])
+    cfg.MODEL.BACKBONE.NAME = "mask_rcnn_ext_timm_backbone"
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.merge_from_list(["MASK_RCNN_EXT.TIMM.NAME", name, *overrides])
     return cfg
 
 
@@ -32,8 +33,8 @@ def build(name: str, features=ALL, *, channels: int = 3, freeze_at: int = 0) -> 
 
 
 def test_registered_in_detectron2():
-    assert "build_timm_backbone" in BACKBONE_REGISTRY
-    assert "build_timm_fpn_backbone" in BACKBONE_REGISTRY
+    assert "mask_rcnn_ext_timm_backbone" in BACKBONE_REGISTRY
+    assert "mask_rcnn_ext_timm_fpn_backbone" in BACKBONE_REGISTRY
 
 
 def test_without_timm_the_error_says_what_to_install(monkeypatch):
@@ -94,7 +95,7 @@ def test_later_stages_are_not_built(timm):
 
 
 def test_fpn_from_a_config(timm):
-    cfg = timm_cfg("test_resnet", "MODEL.BACKBONE.NAME", "build_timm_fpn_backbone")
+    cfg = timm_cfg("test_resnet", "MODEL.BACKBONE.NAME", "mask_rcnn_ext_timm_fpn_backbone")
     cfg.merge_from_list(["MODEL.FPN.IN_FEATURES", ALL, "MODEL.FPN.OUT_CHANNELS", 16])
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [100.0] * 6, [50.0] * 6
     fpn = build_backbone(cfg)
@@ -189,7 +190,7 @@ def test_timms_weights_are_wanted_only_without_others(timm, monkeypatch, weights
         return create(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", record)
-    cfg = timm_cfg("test_resnet", "MODEL.TIMM.PRETRAINED", True)
+    cfg = timm_cfg("test_resnet", "MASK_RCNN_EXT.TIMM.PRETRAINED", True)
     cfg.MODEL.WEIGHTS = weights
     build_backbone(cfg)
     assert any(asked) is asked_for
@@ -205,4 +206,4 @@ def test_weights_that_cannot_be_fetched_are_one_error(timm, monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(UserError, match=r"could not be loaded \(Name or service not known\)\. To"):
-        build_backbone(timm_cfg("test_resnet", "MODEL.TIMM.PRETRAINED", True))
+        build_backbone(timm_cfg("test_resnet", "MASK_RCNN_EXT.TIMM.PRETRAINED", True))

@@ -9,17 +9,19 @@ from support import TINY_CONFIG
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.modeling.backbone.tiny_resnet import build_tiny_res5, build_tiny_resnet
 
+RES4_DILATION = "MASK_RCNN_EXT.TINY_RESNET.RES4_DILATION"
+
 
 def tiny_backbone(*overrides):
-    """Return `build_tiny_resnet_backbone` of four, eight, ... channels."""
+    """Return `mask_rcnn_ext_tiny_resnet_backbone` of four, eight, ... channels."""
     cfg = load_config(
         TINY_CONFIG,
         [
             "MODEL.DEVICE", "cpu",
-            "MODEL.BACKBONE.NAME", "build_tiny_resnet_backbone",
-            "MODEL.TINY_RESNET.STEM_CHANNELS", "6",
-            "MODEL.TINY_RESNET.CHANNELS", "[4, 8, 12, 16]",
-            "MODEL.TINY_RESNET.BLOCKS", "[1, 2, 1, 2]",
+            "MODEL.BACKBONE.NAME", "mask_rcnn_ext_tiny_resnet_backbone",
+            "MASK_RCNN_EXT.TINY_RESNET.STEM_CHANNELS", "6",
+            "MASK_RCNN_EXT.TINY_RESNET.CHANNELS", "[4, 8, 12, 16]",
+            "MASK_RCNN_EXT.TINY_RESNET.BLOCKS", "[1, 2, 1, 2]",
             *overrides,
         ],
     )  # fmt: skip
@@ -72,7 +74,7 @@ def test_dilated_res4_and_res5_keep_the_resolution_and_the_field_of_view():
     """Both at stride 8: every second cell of res4, every fourth of res5 is one of the strided."""
     stages = ["MODEL.RESNETS.OUT_FEATURES", "['res3', 'res4', 'res5']"]
     strided = tiny_backbone(*stages).eval()
-    both = ["MODEL.TINY_RESNET.RES4_DILATION", "2", "MODEL.RESNETS.RES5_DILATION", "2"]
+    both = [RES4_DILATION, "2", "MODEL.RESNETS.RES5_DILATION", "2"]
     dilated = tiny_backbone(*stages, *both).eval()
     assert [shape.stride for shape in dilated.output_shape().values()] == [8, 8, 8]
     for name, value in strided.state_dict().items():
@@ -95,9 +97,7 @@ def test_dilated_res4_and_res5_keep_the_resolution_and_the_field_of_view():
 
 
 def test_dilated_res4_alone():
-    backbone = tiny_backbone(
-        "MODEL.RESNETS.OUT_FEATURES", "['res4']", "MODEL.TINY_RESNET.RES4_DILATION", "2"
-    )
+    backbone = tiny_backbone("MODEL.RESNETS.OUT_FEATURES", "['res4']", RES4_DILATION, "2")
     assert backbone.output_shape() == {"res4": ShapeSpec(channels=12, stride=8)}
 
 
@@ -116,9 +116,9 @@ def test_res5_alone_is_that_of_the_network():
         (["MODEL.RESNETS.OUT_FEATURES", "['c4']"], r"expected some of res2, .*got 'c4'"),
         (["MODEL.RESNETS.OUT_FEATURES", "['Res4']"], r"got 'Res4'; did you mean 'res4'"),
         (["MODEL.RESNETS.RES5_DILATION", "4"], r"RES5_DILATION: expected 1 or 2, got 4"),
-        (["MODEL.TINY_RESNET.RES4_DILATION", "3"], r"RES4_DILATION: expected 1 or 2, got 3"),
+        ([RES4_DILATION, "3"], r"RESNET.RES4_DILATION: expected 1 or 2, got 3"),
         (
-            ["MODEL.RESNETS.OUT_FEATURES", "['res5']", "MODEL.TINY_RESNET.RES4_DILATION", "2"],
+            ["MODEL.RESNETS.OUT_FEATURES", "['res5']", RES4_DILATION, "2"],
             r"expected a res5 at the same stride, got RES5_DILATION 1",
         ),
     ],

@@ -291,7 +291,7 @@ def test_results_of_the_rois():
     assert rois.class_probs.shape == (20, CLASSES + 1)
     assert rois.roi_masks.shape == (20, 6, 6)
     for roi, (probs, mask) in enumerate(zip(rois.class_probs, rois.roi_masks, strict=True)):
-        logits = torch.tensor(reference.class_logits(scores[roi].numpy()))
+        logits = torch.tensor(reference.class_logits(scores[roi].numpy()), dtype=probs.dtype)
         torch.testing.assert_close(probs, logits.softmax(0), rtol=0, atol=1e-5)
         best = scores[roi, int(logits[:-1].argmax())]
         torch.testing.assert_close(mask, best.softmax(0)[1])

@@ -70,7 +70,7 @@ def train_step(model, inputs):
 
 
 def test_names_are_in_the_registries_of_detectron2():
-    assert META_ARCH_REGISTRY.get("FCIS") is FCIS
+    assert META_ARCH_REGISTRY.get("MaskRCNNExtFCIS") is FCIS
     assert ROI_HEADS_REGISTRY.get("FCISROIHeads") is FCISROIHeads
     model = build_model(config())
     assert isinstance(model, FCIS)

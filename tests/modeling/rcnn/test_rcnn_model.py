@@ -183,7 +183,7 @@ def test_a_model_that_cannot_be_built_says_why(overrides, message):
         (["MODEL.PROPOSAL_GENERATOR.NAME", "RPN"], "got 'RPN'.*compute_proposals"),
         (["MODEL.MASK_ON", "True"], "MODEL.MASK_ON: R-CNN finds boxes only"),
         (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "Set MODEL.ROI_HEADS.NAME RCNNROIHeads"),
-        (["MODEL.META_ARCHITECTURE", "MaskRCNN"], "Set MODEL.META_ARCHITECTURE RCNN"),
+        (["MODEL.META_ARCHITECTURE", "MaskRCNN"], "Set MODEL.META_ARCHITECTURE MaskRCNNExtRCNN"),
     ],
 )
 def test_parts_that_do_not_fit_are_found_before_building(overrides, message):

@@ -51,9 +51,9 @@ def tiny_c4_cfg(resolution: int, *overrides) -> CfgNode:
     """Return a narrow tiny ResNet with its res5 as the head."""
     cfg = c4_cfg("MaskRCNNTinyRes5ROIHeads", resolution)
     model = cfg.MODEL
-    model.BACKBONE.NAME = "build_tiny_resnet_backbone"
+    model.BACKBONE.NAME = "mask_rcnn_ext_tiny_resnet_backbone"
     model.PIXEL_STD = [57.0] * 3
-    tiny = model.TINY_RESNET
+    tiny = cfg.MASK_RCNN_EXT.TINY_RESNET
     tiny.STEM_CHANNELS, tiny.CHANNELS, tiny.BLOCKS = 4, [8, 12, RES4, 24], [1, 1, 1, 2]
     cfg.merge_from_list(list(overrides))
     return cfg
@@ -255,7 +255,7 @@ def test_the_tiny_head(resolution):
 
 
 def test_the_tiny_head_has_the_parameters_of_the_tiny_backbone():
-    """Those that `build_tiny_resnet_backbone` gives to res5 when it goes that far."""
+    """Those that `mask_rcnn_ext_tiny_resnet_backbone` gives to res5 when it goes that far."""
     head = build(tiny_c4_cfg(7)).roi_heads.res5.state_dict()
     cfg = tiny_c4_cfg(7, "MODEL.RESNETS.OUT_FEATURES", ["res4", "res5"])
     backbone = build(cfg).backbone.res5.state_dict()

@@ -107,6 +107,10 @@ BROKEN = {
         "torch", missing("torch"), "torch            not installed",
         "pip install --upgrade --force-reinstall -c",
     ),
+    "torch-too-old": (
+        "torch", HEALTHY["torch"].replace("2.15.0", "2.3.1"),
+        "torch            2.3.1; expected 2.4 or later", TORCH,
+    ),
     "torchvision-does-not-fit": (
         "torchvision", "raise RuntimeError('operator torchvision::nms does not exist')",
         "operator torchvision::nms does not exist", TORCH,

@@ -1,14 +1,18 @@
 """`make setup`: what a failed or interrupted run leaves is never trusted. Nothing is downloaded."""
 
+import re
+
+import doctor
 import pytest
 import setup_env
-from setup_env import Environment, SetupError, build
+from setup_env import Environment, SetupError, build, list_steps
+from support import REPO
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A folder with the files that decide what is installed, in place of this checkout."""
-    for name in setup_env.INPUTS:
+    for name in (*setup_env.INPUTS, "constraints.txt", "constraints-oldest.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"# {name}\n")
     monkeypatch.setattr(setup_env, "ROOT", tmp_path)
@@ -127,6 +131,25 @@ def test_an_update_removes_the_replaced_opencv_before_it_installs_the_other(envi
     removed = f"{environment.python} -m pip uninstall --yes opencv-python-headless"
     (install,) = (command for command in environment.commands if ".[dev]" in command)
     assert environment.commands.index(removed) < environment.commands.index(install)
+
+
+def test_an_environment_of_other_versions_has_its_own_file(environment, checkout):
+    oldest = Environment(checkout / ".venv-oldest", "constraints-oldest.txt")
+    commands = [" ".join(command) for _, command, _ in list_steps(oldest, update=False)]
+    assert sum("-c constraints-oldest.txt" in command for command in commands) == 3
+    assert not any("-c constraints.txt" in command for command in commands)
+    build(environment)
+    (checkout / "constraints-oldest.txt").write_text("torch==0\n")
+    assert environment.is_current()
+
+
+def test_the_docs_name_the_oldest_version_that_is_tested():
+    (oldest,) = re.findall(
+        r"^torch==(\d+\.\d+)", (REPO / "constraints-oldest.txt").read_text(), re.M
+    )
+    for page in ("README.md", "docs/getting_started.md", "docs/contributing.md", "pyproject.toml"):
+        assert f"PyTorch {oldest}" in (REPO / page).read_text(), page
+    assert ".".join(map(str, doctor.OLDEST_TORCH)) == oldest
 
 
 def test_a_moved_checkout_is_set_up_again(environment, checkout):

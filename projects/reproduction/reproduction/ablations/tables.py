@@ -135,7 +135,7 @@ COMPARISONS = (
     ),
     Comparison(
         *("2a", "three blocks in res4 - one", f"{_C4}_deep", _C4, "segm"),
-        keys=("MODEL.TINY_RESNET.BLOCKS",),
+        keys=("MASK_RCNN_EXT.TINY_RESNET.BLOCKS",),
         paper=("2a", "ResNet-101-C4", "ResNet-50-C4"),
         note="The paper's is ResNet-101 - ResNet-50: 17 more blocks, all in res4.",
     ),

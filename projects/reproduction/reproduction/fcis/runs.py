@@ -22,7 +22,8 @@ MODELS = {"mask_rcnn_tiny_DC5": "Mask R-CNN", "fcis_tiny": "FCIS"}
 
 # Beginnings of the keys in which the models must not differ: backbone, data, schedule.
 _SHARED = (
-    *("MODEL.BACKBONE.", "MODEL.TINY_RESNET.", "MODEL.RESNETS.", "MODEL.WEIGHTS", "MODEL.PIXEL_"),
+    *("MODEL.BACKBONE.", "MASK_RCNN_EXT.TINY_RESNET.", "MODEL.RESNETS.", "MODEL.WEIGHTS"),
+    "MODEL.PIXEL_",
     *("DATASETS.", "INPUT.", "SOLVER.", "MASK_RCNN_EXT.OPTIMIZER"),
 )
 
@@ -152,7 +153,7 @@ def compare_configs() -> dict[str, dict[str, Any]]:
     base = "configs/shapes/Base-Comparison.yaml"
     differing = find_differences(configs, same=_SHARED, base=base)
     cfg = configs[next(iter(MODELS))]
-    tiny = cfg.MODEL.TINY_RESNET
+    tiny = cfg.MASK_RCNN_EXT.TINY_RESNET
     shared = {
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "channels": list(tiny.CHANNELS),

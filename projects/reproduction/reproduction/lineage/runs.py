@@ -21,7 +21,8 @@ _FILES = ("DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST")
 # Beginnings of the keys in which the methods must not differ: backbone, data, image size. Their
 # schedules and their parts of an image differ.
 _SHARED = (
-    *("MODEL.BACKBONE.", "MODEL.TINY_RESNET.", "MODEL.RESNETS.", "MODEL.WEIGHTS", "MODEL.PIXEL_"),
+    *("MODEL.BACKBONE.", "MASK_RCNN_EXT.TINY_RESNET.", "MODEL.RESNETS.", "MODEL.WEIGHTS"),
+    "MODEL.PIXEL_",
     *("DATASETS.TRAIN", "DATASETS.TEST", "INPUT.", "MASK_RCNN_EXT.OPTIMIZER"),
 )
 
@@ -210,8 +211,8 @@ def compare_configs() -> dict[str, dict[str, Any]]:
     cfg = next(iter(configs.values()))
     shared = {
         "backbone": cfg.MODEL.BACKBONE.NAME,
-        "channels": list(cfg.MODEL.TINY_RESNET.CHANNELS),
-        "blocks": list(cfg.MODEL.TINY_RESNET.BLOCKS),
+        "channels": list(cfg.MASK_RCNN_EXT.TINY_RESNET.CHANNELS),
+        "blocks": list(cfg.MASK_RCNN_EXT.TINY_RESNET.BLOCKS),
         "train": ", ".join(cfg.DATASETS.TRAIN),
         "val": ", ".join(cfg.DATASETS.TEST),
         "image_size": cfg.INPUT.MIN_SIZE_TEST,
