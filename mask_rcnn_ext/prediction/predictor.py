@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.data import transforms as T
 from detectron2.evaluation import inference_context
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
@@ -17,6 +16,7 @@ from ..checkpoint.checkpointer import Checkpointer
 from ..config import add_mask_rcnn_ext_config, load_config
 from ..data.images import BGRArray, ImageLike, read_bgr
 from ..errors import UserError
+from ..layers.resizing import ResizeShortestEdge
 from ..model_zoo import get_config
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..proposals.single_images import ImagePropose, propose_boxes, require_propose
@@ -123,7 +123,7 @@ class Predictor:
         self.class_names, self.category_ids = _find_classes(cfg)
         self.model = prepare_model(cfg, build_model(cfg.clone())).eval()
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS, strict=True)
-        self._resize = T.ResizeShortestEdge(
+        self._resize = ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
 

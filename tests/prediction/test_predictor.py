@@ -107,6 +107,12 @@ def test_stream_reads_no_further_than_a_batch(predictor):
     assert taken == [0, 1, 2]
 
 
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1), (1, 1)])
+def test_images_of_extreme_shape(predictor, size):
+    instances = predictor(picture(*size))
+    assert instances.image_size == size
+
+
 def test_exif_orientation_is_honoured(predictor, tmp_path):
     exif = Image.Exif()
     exif[274] = 6  # the camera was turned: show the image rotated by 90 degrees
