@@ -3,17 +3,15 @@
 import contextlib
 import logging
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
 from ..errors import UserError, name_some, nearest
 from ..files import read_json
 from .annotations import IssueCounter, clean_annotations, complete_ids
+from .images import read_header
 
 __all__ = [
     "HEADERS_CHECKED",
@@ -25,8 +23,6 @@ __all__ = [
 ]
 
 HEADERS_CHECKED = 2000  # images whose header is compared with the json, evenly spread over the file
-
-_EXIF_ORIENTATION = 0x0112
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +215,8 @@ def check_image_files(images: list[dict[str, Any]], image_root: str, json_file: 
         The ids of the images whose size was filled in.
 
     Raises:
-        UserError: the folder or a file is missing, a file is not an image, or it has another size.
+        UserError: the folder or a file is missing, a file is not a readable image (see
+            `read_header`), or it has another size.
     """
     if not os.path.isdir(image_root):
         raise UserError(f"image folder not found: {os.path.abspath(image_root)} (for {json_file})")
@@ -232,29 +229,43 @@ def check_image_files(images: list[dict[str, Any]], image_root: str, json_file: 
 
     unsized = {i for i, image in enumerate(images) if not _normalise_size(image)}
     step = -(-len(images) // HEADERS_CHECKED)
-    unreadable, contradictions = [], []
+    unreadable, contradictions, in_parts = [], [], []
     for i in sorted(unsized.union(range(0, len(images), step))):
         try:
-            width, height, rotated = _read_size(paths[i])
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            unreadable.append(paths[i])
+            header = read_header(paths[i])
+        except UserError as error:
+            unreadable.append((images[i]["file_name"], str(error)))
             continue
+        width, height = header.width, header.height
+        if header.frames > 1:
+            in_parts.append(f"{images[i]['file_name']} ({header.frames})")
         given = (images[i].get("width"), images[i].get("height"))
         if i in unsized:
             images[i].update(width=width, height=height)
         elif given != (width, height):
-            exif = ", after its EXIF orientation" if rotated else ""
+            exif = ", after its EXIF orientation" if header.rotated else ""
             contradictions.append(
                 f"image {images[i]['id']} ({images[i]['file_name']}) is {given[0]} x {given[1]} in "
                 f"the json, the file is {width} x {height}{exif}"
             )
     if unreadable:
-        raise UserError(f"{json_file}: not readable as images: {name_some(unreadable)}")
+        others = [name for name, _ in unreadable[1:]]
+        also = f". The others: {name_some(others)}" if others else ""
+        raise UserError(
+            f"{json_file}: {len(unreadable)} of its image files cannot be used: {unreadable[0][1]}"
+            f"{also}"
+        )
     if contradictions:
         raise UserError(
             f"{json_file}: sizes (width x height, pixels) contradict the files: "
             f"{name_some(contradictions)}. Correct the json or the files: annotations must fit "
             "the pixels as they are read"
+        )
+    if in_parts:
+        logger.warning(
+            "%s: only the first of several frames or pages is read of %s",
+            json_file,
+            name_some(in_parts),
         )
     return [images[i]["id"] for i in sorted(unsized)]
 
@@ -289,15 +300,3 @@ def _normalise_size(image: dict[str, Any]) -> bool:
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
             return False
     return True
-
-
-def _read_size(path: str) -> tuple[int, int, bool]:
-    """Return width and height in pixels after EXIF orientation, and whether it swapped them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # large images and odd EXIF blocks: only the header is read
-        with Image.open(path) as image:
-            width, height = image.size
-            # Pillow would decode a whole PNG to look for EXIF data at its end.
-            has_exif = image.format != "PNG" or "exif" in image.info
-            rotated = has_exif and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
-    return (height, width, True) if rotated else (width, height, False)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mask_rcnn_ext.data import coco_json
 from mask_rcnn_ext.data.coco_json import check_image_files, read_coco_json
+from mask_rcnn_ext.data.images import ImageHeader
 from mask_rcnn_ext.errors import UserError
 
 W, H = 40, 30  # pixels
@@ -123,7 +124,7 @@ def test_a_size_that_contradicts_the_file(folder):
         check(folder, entry(1), swapped)
     assert check(folder, entry(1, width=float(W))) == []
     (folder / "2.png").write_text("no image")
-    with pytest.raises(UserError, match=r"not readable as images: .*2.png"):
+    with pytest.raises(UserError, match=r"1 of its image files cannot be used: .*2\.png: cannot"):
         check(folder, entry(1), swapped)
 
 
@@ -143,10 +144,28 @@ def test_sizes_are_those_after_exif_orientation(folder, suffix):
     assert (image["width"], image["height"]) == read_image(str(folder / name)).shape[1::-1]
 
 
+def test_images_that_cannot_be_used_are_all_named(folder):
+    for name in ("1.png", "2.png"):
+        Image.new("I;16", (W, H)).save(folder / name)
+    expected = (
+        r"2 of its image files cannot be used: .*1\.png: has more than 8 bits.*others: 2\.png"
+    )
+    with pytest.raises(UserError, match=expected):
+        check(folder, entry(1), entry(2))
+
+
+def test_a_file_with_several_pages_is_told(folder, caplog):
+    pages = [Image.new("RGB", (W, H))] * 3
+    pages[0].save(folder / "3.tif", save_all=True, append_images=pages[1:])
+    check(folder, entry(1), entry(3, file_name="3.tif"))
+    assert "only the first of several frames or pages is read of 3.tif (3)" in caplog.text
+
+
 def test_a_spread_of_headers_is_read(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(coco_json, "HEADERS_CHECKED", 4)
-    monkeypatch.setattr(coco_json, "_read_size", lambda path: (read.append(path), (7, 5, False))[1])
+    header = ImageHeader(7, 5, False, 1)
+    monkeypatch.setattr(coco_json, "read_header", lambda path: read.append(path) or header)
     images = [entry(i, width=7, height=5) for i in range(10)]
     for image in images:
         (tmp_path / image["file_name"]).touch()
