@@ -74,8 +74,10 @@ def test_images_of_one_size_share_a_forward_pass_and_batch_size_is_the_limit(
     predictor, monkeypatch
 ):
     sizes = []
-    forward = predictor.model.forward
-    monkeypatch.setattr(predictor.model, "forward", lambda x: sizes.append(len(x)) or forward(x))
+    run = predictor.model.preprocess_image
+    monkeypatch.setattr(
+        predictor.model, "preprocess_image", lambda x: sizes.append(len(x)) or run(x)
+    )
     predictor([picture(64, 64)] * 7)
     assert sizes == [3, 3, 1]
 
