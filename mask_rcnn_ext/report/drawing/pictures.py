@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw
 
 from ...files import atomic_open
 from ...layers.packed_masks import MaskCrop, PackedMasks
-from .sheets import load_font, make_tile_sheet, resize_picture
+from .sheets import make_tile_sheet, resize_picture
+from .text import TextStyle
 
 __all__ = [
     "choose_color",
@@ -258,16 +259,15 @@ def _draw_labels(
 ) -> RGBArray:
     """Return `canvas` with the labels on chips in their instances' colours."""
     height, width = canvas.shape[:2]
-    font = load_font(int(np.clip(round(math.hypot(height, width) / 45), 12, 40)))
+    style = TextStyle(int(np.clip(round(math.hypot(height, width) / 45), 12, 40)))
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
-    ascent, descent = font.getmetrics()
     taken: list[Rect] = []
     room = _LABELS_COVER * height * width
     for index, (rect, label) in enumerate(zip(rects, labels, strict=True)):
         if rect is None or not label:
             continue
-        size = (math.ceil(font.getlength(label)) + 6, ascent + descent)
+        size = (math.ceil(style.measure(label)) + 6, style.get_height())
         place = _place(rect, size, (width, height), taken)
         if place is None or room < size[0] * size[1]:
             continue
@@ -277,7 +277,7 @@ def _draw_labels(
         draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=color)
         luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
         ink = (0, 0, 0) if luminance > 120 else (255, 255, 255)
-        draw.text((place[0] + 3, place[1]), label, font=font, fill=ink)
+        style.draw(draw, (place[0] + 3, place[1]), label, ink)
     return np.array(picture)
 
 
