@@ -1,4 +1,4 @@
-"""Resizing images as detectron2 does, but never to a side of 0 pixels."""
+"""Resizing images and masks as detectron2 does, but never to a side of 0 pixels."""
 
 from typing import Any
 
@@ -12,13 +12,19 @@ class ResizeShortestEdge(T.ResizeShortestEdge):
 
     Where the longer side limits the size, detectron2 rounds the shorter side of a very long image
     to 0, which Pillow cannot draw: 2000 x 1 pixels become 240 x 0. All other images get the same
-    pixels.
+    pixels. Resized arrays can be written to; PyTorch warns about detectron2's, which cannot.
     """
 
     def get_transform(self, image: Any) -> Any:
         """Return the transform of `image`, (H, W) or (H, W, C), see the base class."""
         transform = super().get_transform(image)
-        if isinstance(transform, T.ResizeTransform):
-            transform.new_h = max(1, transform.new_h)
-            transform.new_w = max(1, transform.new_w)
-        return transform
+        if not isinstance(transform, T.ResizeTransform):
+            return transform
+        height, width = max(1, transform.new_h), max(1, transform.new_w)
+        return _Resize(transform.h, transform.w, height, width, transform.interp)
+
+
+class _Resize(T.ResizeTransform):
+    def apply_image(self, img: Any, interp: Any = None) -> Any:
+        resized = super().apply_image(img, interp)
+        return resized if resized.flags.writeable else resized.copy()

@@ -55,6 +55,14 @@ def test_no_side_becomes_0(tmp_path, is_train, size):
         assert sample["instances"].gt_boxes.tensor.tolist() == [[0, 0, width, height]]
 
 
+def test_resized_masks_can_be_written_to(tmp_path):
+    """Otherwise PyTorch warns when detectron2 turns them into tensors."""
+    cfg = tiny_cfg()
+    cfg.INPUT.MASK_FORMAT, cfg.INPUT.RANDOM_FLIP = "bitmask", "none"
+    sample = ImageMapper(cfg, is_train=True)(write(tmp_path / "x.png", 50, 90))
+    assert sample["instances"].gt_masks.tensor.all()
+
+
 def test_an_image_that_cannot_be_used_is_named(tmp_path):
     mapper = ImageMapper(tiny_cfg(), is_train=True)
     record = write(tmp_path / "x.png", 30, 40)

@@ -14,9 +14,6 @@ from mask_rcnn_ext.data.images import read_bgr
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.prediction.predictor import resolve_config
 
-# detectron2's anchor generator calls torch.meshgrid the old way.
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:

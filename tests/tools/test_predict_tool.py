@@ -17,8 +17,6 @@ from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.proposals.selective_search import MODES
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
-
 RCNN = REPO / "configs/shapes/lineage/rcnn_tiny.yaml"
 
 
