@@ -13,6 +13,7 @@ from detectron2.structures import Instances
 
 from ..data.images import BGRArray, read_bgr
 from ..errors import UserError, name_some
+from ..report.text import count_noun
 from .predictor import Predictor
 
 __all__ = ["IMAGE_EXTENSIONS", "ImageFile", "describe_failure", "find_images", "predict_files"]
@@ -177,7 +178,8 @@ def _tell_left_out(given: str, paths: list[Path]) -> None:
     if paths:
         ends = Counter(path.suffix.lower() or "without suffix" for path in paths)
         kinds = [f"{ends[end]} x {end}" for end in sorted(ends, key=lambda e: (-ends[e], e))]
-        logger.warning("%s: left out %d files: %s", given, len(paths), name_some(kinds))
+        number = count_noun(len(paths), "file")
+        logger.warning("%s: left out %s of other kinds: %s", given, number, name_some(kinds))
 
 
 def _explain_no_images(given: str, recursive: bool) -> str:

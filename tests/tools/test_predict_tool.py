@@ -230,7 +230,10 @@ def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, 
     _, images = outputs(tmp_path)
     names = [i["file_name"] for i in images["images"]]
     assert names == ["film.gif", "pages.tif", "plain.jp2", "strip.png"]
-    assert f"{folder}: left out 4 files: 2 x .heic, 1 x .txt, 1 x without suffix" in caplog.text
+    assert (
+        f"{folder}: left out 4 files of other kinds: 2 x .heic, 1 x .txt, 1 x without suffix"
+        in caplog.text
+    )
     for name in ("pages.tif", "film.gif"):
         assert f"{name}: only the first of 3 frames or pages is read" in caplog.text
 
