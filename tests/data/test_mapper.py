@@ -6,6 +6,7 @@ import torch
 from detectron2.data import DatasetMapper
 from detectron2.structures import BoxMode
 from PIL import Image
+from pycocotools import mask as mask_util
 from tiny_model import picture, tiny_cfg
 
 from mask_rcnn_ext.data.loader import seed_everything
@@ -59,8 +60,13 @@ def test_resized_masks_can_be_written_to(tmp_path):
     """Otherwise PyTorch warns when detectron2 turns them into tensors."""
     cfg = tiny_cfg()
     cfg.INPUT.MASK_FORMAT, cfg.INPUT.RANDOM_FLIP = "bitmask", "none"
-    sample = ImageMapper(cfg, is_train=True)(write(tmp_path / "x.png", 50, 90))
-    assert sample["instances"].gt_masks.tensor.all()
+    record = write(tmp_path / "x.png", 50, 90)
+    full = np.ones((50, 90), dtype=np.uint8, order="F")
+    record["annotations"][0]["segmentation"] = mask_util.encode(full)
+    mapper = ImageMapper(cfg, is_train=True)
+    resized = mapper.augmentations.augs[0].get_transform(full).apply_segmentation(full)
+    assert resized.flags.writeable
+    assert mapper(record)["instances"].gt_masks.tensor.all()
 
 
 def test_an_image_that_cannot_be_used_is_named(tmp_path):
