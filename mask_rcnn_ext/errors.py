@@ -11,7 +11,17 @@ class UserError(ValueError):
 
     The message says what was expected, what was given, and how to fix it. The command-line scripts
     print the message without a traceback and exit with code 2.
+
+    A `DataLoader` makes the error of a worker process anew in the main process, with the traceback
+    in its message. Then only the message itself is kept.
     """
+
+    def __init__(self, message: object = "") -> None:
+        """Build the error with its message."""
+        text = str(message)
+        if text.startswith("Caught ") and "\nOriginal Traceback" in text:
+            text = text.rpartition(f"{__name__}.UserError: ")[2].strip()
+        super().__init__(text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

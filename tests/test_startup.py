@@ -52,3 +52,22 @@ def test_the_import_is_quiet_and_defers_what_registering_does_not_need():
     slow = {"matplotlib", "scipy", "sklearn", "timm", "tensorboard", "jinja2", "pkg_resources"}
     slow |= {"detectron2.engine", "detectron2.evaluation", "mask_rcnn_ext.engine"}
     assert not slow & set(seen["modules"])
+
+
+_MODEL_PARTS = """
+import mask_rcnn_ext, torch
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
+
+features = [torch.zeros(1, 4, 8, 8)]
+DefaultAnchorGenerator(sizes=[[8]], aspect_ratios=[[1.0]], strides=[4])(features)
+ROIPooler(2, [0.25], 0, "ROIAlignV2")(features, [Boxes(torch.tensor([[0.0, 0, 8, 8]]))])
+"""
+
+
+def test_detectron2_s_model_parts_print_no_warning_of_pytorch():
+    done = subprocess.run(
+        [sys.executable, "-c", _MODEL_PARTS], capture_output=True, text=True, check=True, cwd=REPO
+    )
+    assert done.stdout + done.stderr == ""

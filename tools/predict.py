@@ -3,8 +3,8 @@
     python tools/predict.py --config-file output/run/config.yaml \
         --weights output/run/model_final.pth photos --output predictions
 
-Exit code: 0 if all images are done; 1 if some could not be read and the others are done; 2 for
-wrong usage or an output folder that cannot be written.
+Exit code: 0 if all images are done; 1 if some failed, for example could not be read, and the others
+are done; 2 for wrong usage or an output folder that cannot be written.
 """
 
 import argparse
@@ -87,7 +87,12 @@ from mask_rcnn_ext.data.images import BGRArray
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import atomic_open, require_writable
 from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
-from mask_rcnn_ext.prediction.image_files import ImageFile, find_images, predict_files
+from mask_rcnn_ext.prediction.image_files import (
+    ImageFile,
+    describe_failure,
+    find_images,
+    predict_files,
+)
 from mask_rcnn_ext.prediction.predictor import resolve_config
 from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
 from mask_rcnn_ext.report.drawing.pictures import draw_instances
@@ -103,7 +108,7 @@ def save_picture(path: Path, image: BGRArray, instances: Instances, names: Seque
     """Draw the instances of one image and write the picture, as JPEG or PNG by the extension."""
     picture = draw_instances(
         image[:, :, ::-1].copy(),
-        instances.pred_masks.numpy() if instances.has("pred_masks") else None,
+        instances.pred_masks if instances.has("pred_masks") else None,
         instances.pred_boxes.tensor.numpy(),
         [
             f"{names[label]} {score:.2f}"
@@ -162,30 +167,36 @@ def predict(args: argparse.Namespace) -> int:
         score_threshold=args.score_threshold,
         propose=propose,
     )
-    unreadable: list[str] = []
+    failures: list[str] = []
     writer = CocoResultsWriter(args.output, predictor.class_names, predictor.category_ids)
     with writer, tqdm(total=len(files), unit="image", desc="predict") as bar:
 
-        def on_unreadable(file: ImageFile, reason: str) -> None:
-            unreadable.append(reason)
+        def on_failure(file: ImageFile, reason: str) -> None:
+            failures.append(reason)
             bar.update()
 
-        for file, image, instances in predict_files(predictor, files, on_unreadable):
-            writer.add(file.name, instances)
-            if not args.no_pictures:
-                target = pictures / picture_name(file.name)
-                save_picture(target, image, instances, predictor.class_names)
+        for file, image, instances in predict_files(predictor, files, on_failure):
+            try:
+                writer.add(file.name, instances)
+                if not args.no_pictures:
+                    target = pictures / picture_name(file.name)
+                    save_picture(target, image, instances, predictor.class_names)
+            except UserError:  # such as a full disk
+                raise
+            except Exception as error:  # for example no memory, or too large a picture for a JPEG
+                on_failure(file, describe_failure(file.path, error))
+                continue
             bar.update()
 
-    done = len(files) - len(unreadable)
+    done = len(files) - len(failures)
     print(f"{done} images, {writer.num_instances} instances: {writer.results_path}")
     print(f"ids of images and categories: {writer.images_path}")
     if done and not args.no_pictures:
         print(f"pictures: {pictures}{os.sep}")
-    if unreadable:
-        print(f"{len(unreadable)} of {len(files)} could not be read:", file=sys.stderr)
-        print("\n".join(f"  {reason}" for reason in unreadable), file=sys.stderr)
-    return 1 if unreadable else 0
+    if failures:
+        print(f"{len(failures)} of {len(files)} images failed:", file=sys.stderr)
+        print("\n".join(f"  {reason}" for reason in failures), file=sys.stderr)
+    return 1 if failures else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,28 +5,28 @@ the image folder's own name in front, or in other capitals. Such a name is repla
 can be meant.
 """
 
+import logging
 import os
 import re
 import unicodedata
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
-from PIL import Image, UnidentifiedImageError
-
-from ..errors import name_some, nearest
+from ..errors import UserError, name_some, nearest
 from .annotations import IssueCounter
+from .images import read_header
 
 __all__ = ["HEADERS_CHECKED", "check_image_sizes", "find_image_files"]
 
 HEADERS_CHECKED = 2000  # images whose header is compared with the json, evenly spread over the file
 
-_EXIF_ORIENTATION = 0x0112
 _FOLDERS_SEARCHED = 300  # where the images might be instead
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+logger = logging.getLogger(__name__)
 
 
 class _Folders:
@@ -240,26 +240,27 @@ def check_image_sizes(
     """
     unsized = {i for i, image in enumerate(images) if not _normalise_size(image)}
     step = -(-len(images) // HEADERS_CHECKED)
-    unreadable, contradictions = [], []
+    unreadable, contradictions, in_parts = [], [], []
     bad = {images[i]["id"] for i in unsized if not paths[i]}
     for i in sorted(unsized.union(range(0, len(images), step))):
         if not paths[i]:
             continue
         image = images[i]
         try:
-            width, height, rotated = _read_size(paths[i])
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            # Pillow's own sentence would only repeat the path.
-            reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
-            unreadable.append(f"{paths[i]}{reason}")
+            header = read_header(paths[i])
+        except UserError as error:
+            unreadable.append((image["file_name"], str(error)))
             bad.add(image["id"])
             continue
+        width, height = header.width, header.height
+        if header.frames > 1:
+            in_parts.append(f"{image['file_name']} ({header.frames})")
         given = (image.get("width"), image.get("height"))
         if i in unsized:
             image.update(width=width, height=height)
             completed.add("image size read from the file", image["id"])
         elif given != (width, height):
-            exif = ", after its EXIF orientation" if rotated else ""
+            exif = ", after its EXIF orientation" if header.rotated else ""
             contradictions.append(
                 f"image {image['id']} ({image['file_name']}) is {given[0]} x {given[1]} in "
                 f"the json, the file is {width} x {height}{exif}"
@@ -267,14 +268,19 @@ def check_image_sizes(
             bad.add(image["id"])
     faults = []
     if unreadable:
-        shown = name_some(unreadable)
-        faults.append(f"{len(unreadable)} image files are not readable as images: {shown}")
+        others = [name for name, _ in unreadable[1:]]
+        also = f". The others: {name_some(others)}" if others else ""
+        faults.append(f"{len(unreadable)} image files cannot be used: {unreadable[0][1]}{also}")
     if contradictions:
         faults.append(
             f"the sizes (width x height, pixels) of {len(contradictions)} of {len(images)} images "
             "contradict the files: "
             f"{name_some(contradictions)}. Correct the json or the files: annotations must fit "
             "the pixels as they are read"
+        )
+    if in_parts:
+        logger.warning(
+            "Only the first of several frames or pages is read of %s", name_some(in_parts)
         )
     return bad, faults
 
@@ -288,15 +294,3 @@ def _normalise_size(image: dict[str, Any]) -> bool:
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
             return False
     return True
-
-
-def _read_size(path: str) -> tuple[int, int, bool]:
-    """Return width and height in pixels after EXIF orientation, and whether it swapped them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # large images and odd EXIF blocks: only the header is read
-        with Image.open(path) as image:
-            width, height = image.size
-            # Pillow would decode a whole PNG to look for EXIF data at its end.
-            has_exif = image.format != "PNG" or "exif" in image.info
-            rotated = has_exif and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
-    return (height, width, True) if rotated else (width, height, False)

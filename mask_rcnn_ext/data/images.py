@@ -1,33 +1,115 @@
-"""Reads image files, upright and in the channel order of the models."""
+"""Reads image files: upright, in the channel order of the models, of 8 bits per channel.
 
+Every part of the package reads by the rules of this file. Pillow turns grey, palette, bilevel, CMYK
+and YCbCr images into colour, and an alpha channel is dropped. An image with more than 8 bits per
+channel is refused: Pillow would cut all grey values above 255, and no rule fits every camera. Of a
+file with several frames or pages the first one is read.
+"""
+
+import logging
 import os
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from detectron2.data.detection_utils import read_image
+from detectron2.utils.file_io import PathManager
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
 
-__all__ = ["BGRArray", "ImageLike", "read_bgr", "read_record_bgr"]
+__all__ = [
+    "BGRArray",
+    "ImageHeader",
+    "ImageLike",
+    "read_bgr",
+    "read_header",
+    "read_record_bgr",
+    "require_8_bits",
+]
 
 BGRArray = npt.NDArray[np.uint8]
 ImageLike = BGRArray | str | os.PathLike[str]
+
+_EXIF_ORIENTATION = 0x0112
+_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
+_16_BIT_COLOUR = re.compile(r"(?<!BGR);16")  # a raw mode of Pillow's; BGR;16 is 5, 6 and 5 bits
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an image file says of itself before its pixels.
+
+    Attributes:
+        width: in pixels, after EXIF orientation.
+        height: in pixels, after EXIF orientation.
+        rotated: EXIF orientation exchanged width and height.
+        frames: number of frames (GIF, WebP, PNG) or pages (TIFF).
+    """
+
+    width: int
+    height: int
+    rotated: bool
+    frames: int
+
+
+def read_header(path: str | os.PathLike[str]) -> ImageHeader:
+    """Read the header of an image file, and decode the file if it seems to be cut short.
+
+    Raises:
+        UserError: the file is missing, is not a readable image, ends too early (JPEG and PNG), or
+            has more than 8 bits per channel.
+    """
+    with _name_unreadable(path), _open(path) as (file, image):
+        _require_8_bits(image, path)
+        # Pillow would decode a whole PNG to look for EXIF data at its end.
+        has_exif = image.format != "PNG" or "exif" in image.info
+        rotated = has_exif and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
+        width, height = image.size[::-1] if rotated else image.size
+        frames = _count_frames(image)
+        mark = _END_MARKS.get(image.format or "")
+        if mark:
+            position = file.tell()
+            file.seek(-len(mark), os.SEEK_END)
+            cut = file.read() != mark
+            file.seek(position)
+            if cut:  # or something is appended, which is no fault
+                image.draft("L", (1, 1))  # a JPEG is decoded at an eighth of its size
+                image.load()
+    return ImageHeader(width, height, rotated, frames)
+
+
+def require_8_bits(path: str | os.PathLike[str]) -> None:
+    """Check the header of an image file, without its pixels.
+
+    Raises:
+        UserError: the file is missing, is not an image, or has more than 8 bits per channel.
+    """
+    with _name_unreadable(path), _open(path) as (_, image):
+        _require_8_bits(image, path)
 
 
 def read_bgr(path: str | os.PathLike[str]) -> BGRArray:
     """Read an image as (H, W, 3) uint8 BGR, upright by its EXIF; gray becomes 3 channels.
 
     Raises:
-        UserError: the file is missing or is not a readable image.
+        UserError: the file is missing, is not a readable image, or has more than 8 bits per
+            channel.
     """
-    try:
-        image: BGRArray = read_image(os.fspath(path), format="BGR")
-    except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
-        reason = str(error).strip() or type(error).__name__
-        raise UserError(f"{os.fspath(path)}: cannot be read as an image ({reason})") from error
-    return image
+    with _name_unreadable(path):
+        with _open(path) as (_, image):
+            _require_8_bits(image, path)
+            if (frames := _count_frames(image)) > 1:
+                logger.warning("%s: only the first of %d frames or pages is read", path, frames)
+        pixels: BGRArray = read_image(os.fspath(path), format="BGR")
+    return pixels
 
 
 def read_record_bgr(record: Mapping[str, Any]) -> BGRArray:
@@ -48,3 +130,42 @@ def read_record_bgr(record: Mapping[str, Any]) -> BGRArray:
             f"height) as its data set says, got {width} x {height}"
         )
     return image
+
+
+@contextmanager
+def _name_unreadable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn any error of the block into a `UserError` that names the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
+        reason = str(error).strip() or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # its text is of the open file, not its name
+            reason = "no image format that Pillow knows"
+        raise UserError(f"{os.fspath(path)}: cannot be read as an image ({reason})") from error
+
+
+@contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Image.Image]]:
+    """Open an image file and read its header; Pillow's warnings about the header are dropped."""
+    with PathManager.open(os.fspath(path), "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # large images and odd EXIF blocks
+        with Image.open(file) as image:
+            yield file, image
+
+
+def _require_8_bits(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    # The raw mode of 16-bit colour names its depth; `mode` is the same as with 8 bits.
+    raw_modes = " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
+    if image.mode[0] in "IF" or _16_BIT_COLOUR.search(raw_modes):
+        raise UserError(
+            f"{os.fspath(path)}: has more than 8 bits per channel (Pillow's mode {image.mode}). "
+            "Which values are black and white cannot be known from one image: convert all images "
+            "of the data set to 8 bits with one range, as docs/own_data.md shows"
+        )
+
+
+def _count_frames(image: Image.Image) -> int:
+    # The second image of an MPO file, which many phones write as .jpg, is a preview or a depth map.
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
 
-__all__ = ["ResumableBatchSampler", "TrainLoader", "seed_everything", "stream_seed"]
+__all__ = ["NamedErrors", "ResumableBatchSampler", "TrainLoader", "seed_everything", "stream_seed"]
 
 
 def stream_seed(*entropy: int) -> int:
@@ -71,18 +71,33 @@ class ResumableBatchSampler:
                 bucket.clear()
 
 
-class _Unreadable:
-    """Replaces a sample that a worker could not read."""
+class NamedErrors:
+    """A mapper that calls another one, and names the image that the other cannot read."""
 
-    def __init__(self, file_name: str, reason: str) -> None:
-        self.file_name, self.reason = file_name, reason
+    def __init__(self, mapper: Callable[[dict], Any]) -> None:
+        """Wrap `mapper`, which turns a record of a data set into a sample."""
+        self.mapper = mapper
+
+    def __call__(self, record: dict) -> Any:
+        """Return the sample of a record.
+
+        Raises:
+            UserError: the image cannot be read.
+        """
+        try:
+            return self.mapper(record)
+        except (OSError, SizeMismatchError, SyntaxError) as error:  # PIL: SyntaxError for PNG
+            raise UserError(
+                f"cannot read image {record.get('file_name')}: {str(error).strip()}. Fix or "
+                "remove it."
+            ) from error
 
 
 class _SeededDataset(Dataset):
     def __init__(self, dicts: Sequence[dict], mapper: Callable[[dict], Any], seed: int) -> None:
         # Serialised, so that worker processes share the memory instead of copying it.
         self.dicts = DatasetFromList(list(dicts), copy=False)
-        self.mapper, self.seed, self.rank = mapper, seed, comm.get_rank()
+        self.mapper, self.seed, self.rank = NamedErrors(mapper), seed, comm.get_rank()
 
     def __len__(self) -> int:
         return len(self.dicts)
@@ -100,11 +115,7 @@ class _SeededDataset(Dataset):
 
     def _load(self, index: int) -> Any:
         for offset in range(len(self.dicts)):
-            record = self.dicts[(index + offset) % len(self.dicts)]
-            try:
-                sample = self.mapper(record)
-            except (OSError, SizeMismatchError, SyntaxError) as error:  # PIL: SyntaxError for PNG
-                return _Unreadable(str(record.get("file_name")), str(error).strip())
+            sample = self.mapper(self.dicts[(index + offset) % len(self.dicts)])
             if sample is not None:  # a mapper may reject an image; the next one replaces it
                 return sample
         raise UserError("the data set mapper rejected every image")
@@ -134,7 +145,7 @@ class TrainLoader:
 
         Args:
             dicts: the data set in detectron2's format, with `width` and `height` when grouping.
-            mapper: turns a dict into a sample, for example `detectron2.data.DatasetMapper`.
+            mapper: turns a dict into a sample, for example `ImageMapper`.
             sampler: an endless stream of indices into `dicts` for this process, which depends only
                 on the seed.
             batch_size: images per batch of this process.
@@ -149,7 +160,7 @@ class TrainLoader:
         self.num_workers = num_workers
 
     def __iter__(self) -> Iterator[list[dict]]:
-        loader: DataLoader = DataLoader(
+        loader = DataLoader(
             self.dataset,
             batch_sampler=self.batches,  # type: ignore[arg-type]  # any iterable of lists works
             num_workers=self.num_workers,
@@ -161,13 +172,6 @@ class TrainLoader:
         )
         iterator = iter(loader)
         try:
-            for batch in iterator:
-                for sample in batch:
-                    if isinstance(sample, _Unreadable):
-                        raise UserError(
-                            f"cannot read image {sample.file_name}: {sample.reason}. Fix or remove "
-                            "it."
-                        )
-                yield batch
+            yield from iterator
         finally:
             del iterator  # it ends the workers, which may wait for a minute otherwise

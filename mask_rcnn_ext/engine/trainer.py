@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.data.samplers import (
     RandomSubsetTrainingSampler,
     RepeatFactorTrainingSampler,
@@ -29,7 +29,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.checkpointer import Checkpointer
-from ..data.loader import TrainLoader
+from ..data.loader import NamedErrors, TrainLoader
+from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
 from ..modeling.fcis.tta import build_tta_model
@@ -182,10 +183,10 @@ class Trainer(DefaultTrainer):
     def build_mapper(cls, cfg: CfgNode, *, is_train: bool) -> Callable[[dict], Any]:
         """Return a function from a record of a data set to an input of the model.
 
-        This is detectron2's `DatasetMapper`. Override it for other kinds of images; training and
-        evaluation both use it.
+        This is `ImageMapper`. Override it for other kinds of images; training and evaluation both
+        use it.
         """
-        return DatasetMapper(cfg, is_train=is_train)
+        return ImageMapper(cfg, is_train=is_train)
 
     @staticmethod
     def _build_sampler(cfg: CfgNode, dicts: list[dict], seed: int) -> Any:
@@ -288,8 +289,17 @@ class Trainer(DefaultTrainer):
     def _evaluate(self) -> OrderedDict:
         start = time.perf_counter()
         test = self.test_all if self.iter + 1 >= self.max_iter else self.test
-        with self.stop_signals.raised_at_once():
-            self._last_eval_results = test(self.cfg, self.model)
+        try:
+            with self.stop_signals.raised_at_once():
+                self._last_eval_results = test(self.cfg, self.model)
+        except UserError as error:  # such as a broken validation image
+            if self.iter + 1 < self.max_iter:
+                raise
+            path = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
+            raise UserError(
+                f"{error}. The training is done; to evaluate {path} after the repair, add "
+                "--eval-only --resume to the command"
+            ) from error
         self.run_record.add_evaluation(time.perf_counter() - start)
         return self._last_eval_results
 
@@ -321,7 +331,7 @@ class Trainer(DefaultTrainer):
         """See :meth:`DefaultTrainer.build_test_loader`."""
         return build_detection_test_loader(
             load_dicts(cfg, "TEST", [dataset_name], filter_empty=False),
-            mapper=cls.build_mapper(cfg, is_train=False),
+            mapper=NamedErrors(cls.build_mapper(cfg, is_train=False)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
 

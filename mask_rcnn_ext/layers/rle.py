@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_util
 
-__all__ = ["check_mask", "check_polygon", "check_size", "compress", "read_runs"]
+__all__ = ["check_mask", "check_polygon", "check_size", "compress", "encode_crop", "read_runs"]
 
 _MOST_PIXELS = 1 << 30  # OpenCV reads no larger image
 _REACH = 10  # times height + width: how far outside the image a vertex may lie
@@ -148,3 +148,28 @@ def compress(segmentation: list[Any] | dict[str, Any], height: int, width: int) 
         rle = mask_util.frPyObjects({"size": size, "counts": counts}, height, width)
         return rle
     return {"size": size, "counts": _to_bytes(counts)}
+
+
+def encode_crop(
+    mask: npt.NDArray[np.bool_], top: int, left: int, height: int, width: int
+) -> dict[str, Any]:
+    """Return a mask as pycocotools' compressed RLE; only the columns of its crop are looked at.
+
+    Args:
+        mask: (h, w), the part of the mask that may not be empty.
+        top: the row of the image in which the crop begins.
+        left: the column of the image in which the crop begins.
+        height: of the image.
+        width: of the image.
+    """
+    columns = np.zeros((mask.shape[1], height), dtype=bool)  # each row is a column of the image
+    columns[:, top : top + mask.shape[0]] = mask.T
+    padded = np.pad(columns.ravel(), 1)
+    edges = np.flatnonzero(padded[1:] != padded[:-1]) + left * height
+    total = height * width
+    ends = edges if len(edges) and edges[-1] == total else np.append(edges, total)
+    counts = np.diff(ends, prepend=0).tolist()
+    rle: dict[str, Any] = mask_util.frPyObjects(
+        {"size": [height, width], "counts": counts}, height, width
+    )
+    return rle

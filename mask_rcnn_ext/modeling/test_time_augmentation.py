@@ -8,6 +8,7 @@ ResNeXt-152, then moves each box to the average of all boxes with an IoU of 0.9 
 example for keypoints averages the boxes and scores of the same proposals instead.
 """
 
+import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,16 +17,18 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
-from detectron2.modeling import GeneralizedRCNNWithTTA
+from detectron2.data.transforms import RandomFlip, ResizeTransform, apply_augmentations
+from detectron2.modeling import DatasetMapperTTA, GeneralizedRCNNWithTTA
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from detectron2.structures.keypoints import heatmaps_to_keypoints
-from fvcore.transforms import HFlipTransform
+from fvcore.transforms import HFlipTransform, NoOpTransform
 from fvcore.transforms.transform import TransformList
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
+from ..layers.resizing import ResizeShortestEdge
 from .checks import is_generalized_rcnn
 from .fcis import FCIS
 
@@ -143,7 +146,7 @@ class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
         plain = cfg.clone()
         plain.defrost()
         plain.MODEL.KEYPOINT_ON = plain.MODEL.LOAD_PROPOSALS = False
-        super().__init__(plain, model, tta_mapper, batch_size)
+        super().__init__(plain, model, tta_mapper or _TTAMapper(cfg), batch_size)
         self.cfg = cfg.clone()
         flips = cfg.MODEL.KEYPOINT_ON and cfg.TEST.AUG.FLIP
         self._mirrored_keypoints = _get_mirrored_keypoints(cfg) if flips else []
@@ -190,6 +193,26 @@ class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
                 heatmaps = heatmaps.flip(dims=[3])[:, self._mirrored_keypoints]
             upright.append(heatmaps)
         return torch.stack(upright).mean(dim=0)
+
+
+class _TTAMapper(DatasetMapperTTA):
+    """detectron2's `DatasetMapperTTA`, which resizes no side of an image to 0 pixels."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> list[dict[str, Any]]:
+        """See the base class."""
+        pixels = dataset_dict["image"].permute(1, 2, 0).numpy()
+        given, original = pixels.shape[:2], (dataset_dict["height"], dataset_dict["width"])
+        before = ResizeTransform(*original, *given) if given != original else NoOpTransform()
+        flips: list[list[Any]] = [[], [RandomFlip(prob=1.0)]] if self.flip else [[]]
+        augmented = []
+        for size in self.min_sizes:
+            for flip in flips:
+                steps = [ResizeShortestEdge(size, self.max_size), *flip]
+                changed, transforms = apply_augmentations(steps, pixels)
+                image = torch.from_numpy(np.array(changed.transpose(2, 0, 1), order="C"))
+                rest = copy.deepcopy({k: v for k, v in dataset_dict.items() if k != "image"})
+                augmented.append({**rest, "image": image, "transforms": before + transforms})
+        return augmented
 
 
 def _transform_proposals(

@@ -13,6 +13,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
 from ..files import atomic_open
+from ..layers.rle import encode_crop
 
 __all__ = ["CocoResultsWriter"]
 
@@ -84,24 +85,30 @@ class CocoResultsWriter:
         Args:
             name: `file_name` of the image.
             instances: the instances, on the CPU, in pixels of the image; `image_size` is the (H, W)
-                of the image.
+                of the image, and `pred_masks`, if there, are `PackedMasks`.
 
         Returns:
             The id of the image; the first image has 1.
         """
         image_id = len(self._images) + 1
         height, width = instances.image_size
-        self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
         fields = dict(instances.get_fields())
-        if "pred_masks" in fields:
-            # detectron2 calls np.array on each mask; with tensors NumPy 2 warns.
-            fields["pred_masks"] = fields["pred_masks"].numpy()
+        masks = fields.pop("pred_masks", None)
         if "pred_keypoints" in fields:  # detectron2 moves them by half a pixel, in place
             fields["pred_keypoints"] = fields["pred_keypoints"].clone()
-        for result in instances_to_coco_json(Instances((height, width), **fields), image_id):
+        results = instances_to_coco_json(Instances((height, width), **fields), image_id)
+        for result, crop in zip(results, masks or [None] * len(results), strict=True):
+            if crop is not None:
+                rle = encode_crop(crop.mask, crop.top, crop.left, height, width)
+                keypoints = {k: result.pop(k) for k in ("keypoints",) if k in result}
+                result["segmentation"] = {**rle, "counts": rle["counts"].decode("ascii")}
+                result.update(keypoints)  # after the mask, as detectron2 orders them
             result["category_id"] = self._categories[result["category_id"]]["id"]
             result["bbox"] = [_round_to_float32(value) for value in result["bbox"]]
             result["score"] = _round_to_float32(result["score"])
+        # All of the image is ready: an error above leaves the files without a part of it.
+        self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        for result in results:
             self._results.write(",\n" if self.num_instances else "\n")
             json.dump(result, self._results)
             self.num_instances += 1

@@ -1,9 +1,10 @@
 """Finds the image files that a user names (file, folder, glob), and predicts on them."""
 
 import glob
+import logging
 import os
 import re
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,18 @@ from pathlib import Path
 from detectron2.structures import Instances
 
 from ..data.images import BGRArray, read_bgr
-from ..errors import UserError
+from ..errors import UserError, name_some
+from ..report.text import count_noun
 from .predictor import Predictor
 
-__all__ = ["IMAGE_EXTENSIONS", "ImageFile", "find_images", "predict_files"]
+__all__ = ["IMAGE_EXTENSIONS", "ImageFile", "describe_failure", "find_images", "predict_files"]
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+logger = logging.getLogger(__name__)
+
+IMAGE_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".avif"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ def find_images(
     Args:
         inputs: files, folders and glob patterns. A file may have any extension. In folders and
             among the matches of a pattern, only files with one of `IMAGE_EXTENSIONS` count, in
-            upper or lower case.
+            upper or lower case; the log says how many others there are.
         recursive: also look in subfolders.
         exclude: a folder whose files are left out, unless an input names the file itself; for
             example the folder of earlier pictures.
@@ -53,8 +60,11 @@ def find_images(
     paths: dict[Path, None] = {}  # keeps the order and drops duplicates
     for given in inputs:
         root, found = _expand(given, recursive)
-        if exclude and not os.path.isfile(given):
-            found = [path for path in found if _absolute(exclude) not in path.parents]
+        if not os.path.isfile(given):
+            if exclude:
+                found = [path for path in found if _absolute(exclude) not in path.parents]
+            _tell_left_out(given, [path for path in found if not _is_image_name(path)])
+            found = [path for path in found if _is_image_name(path)]
         if not found:
             raise UserError(_explain_no_images(given, recursive))
         roots.append(root)
@@ -66,33 +76,64 @@ def find_images(
 def predict_files(
     predictor: Predictor,
     files: Iterable[ImageFile],
-    on_unreadable: Callable[[ImageFile, str], None],
+    on_failure: Callable[[ImageFile, str], None],
 ) -> Iterator[tuple[ImageFile, BGRArray, Instances]]:
-    """Yield each readable file with its image, (H, W, 3) uint8 BGR, and its instances, in order.
+    """Yield each file with its image, (H, W, 3) uint8 BGR, and its instances, in order.
 
     At most one batch of images is in memory.
 
     Args:
         predictor: the predictor.
         files: the files to read.
-        on_unreadable: a function that is called with each unreadable file and the reason; the
-            other files are still predicted.
+        on_failure: a function that is called with each file that cannot be read, or on which the
+            prediction fails, and the reason; the other files are still predicted.
+
+    Yields:
+        The file, the image, and the instances of `Predictor.stream_packed`.
+
+    Raises:
+        UserError: the model cannot be used for prediction.
     """
-    pending: deque[tuple[ImageFile, BGRArray]] = deque()
+    batch: list[tuple[ImageFile, BGRArray]] = []
+    for file in files:
+        try:
+            batch.append((file, read_bgr(file.path)))
+        except UserError as error:
+            on_failure(file, str(error))
+        if len(batch) == predictor.batch_size:
+            yield from _predict_batch(predictor, batch, on_failure)
+            batch = []
+    yield from _predict_batch(predictor, batch, on_failure)
 
-    def read_images() -> Iterator[BGRArray]:
-        for file in files:
-            try:
-                image = read_bgr(file.path)
-            except UserError as error:
-                on_unreadable(file, str(error))
-                continue
-            pending.append((file, image))
-            yield image
 
-    for instances in predictor.stream(read_images()):
-        file, image = pending.popleft()
-        yield file, image, instances
+def _predict_batch(
+    predictor: Predictor,
+    batch: list[tuple[ImageFile, BGRArray]],
+    on_failure: Callable[[ImageFile, str], None],
+) -> Iterator[tuple[ImageFile, BGRArray, Instances]]:
+    """See `predict_files`; when the batch fails, its images are predicted one by one."""
+    found = predictor.stream_packed(image for _, image in batch)
+    done = 0
+    try:
+        for (file, image), instances in zip(batch, found, strict=True):
+            done += 1
+            yield file, image, instances
+        return
+    except UserError:
+        raise
+    except Exception as error:
+        if len(batch) == 1:
+            on_failure(batch[0][0], describe_failure(batch[0][0].path, error))
+            return
+    for each in batch[done:]:
+        yield from _predict_batch(predictor, [each], on_failure)
+
+
+def describe_failure(path: Path, error: Exception) -> str:
+    """Return one line about a file on which something other than reading failed."""
+    logger.debug("%s", path, exc_info=error)
+    reason = (str(error).strip() or "no reason given").splitlines()[0]
+    return f"{path}: failed ({type(error).__name__}: {reason})"
 
 
 def _absolute(path: str) -> Path:
@@ -100,18 +141,18 @@ def _absolute(path: str) -> Path:
 
 
 def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
-    """Return the root folder of one input, and the image files that the input names."""
+    """Return the root folder of one input, and the files that it names; no hidden ones."""
     if os.path.isfile(given):
         path = _absolute(given)
         return path.parent, [path]
     if os.path.isdir(given):
         folder = _absolute(given)
-        return folder, [path for path in _list_files(folder, recursive) if _is_image_name(path)]
+        return folder, [path for path in _list_files(folder, recursive) if not _is_hidden(path)]
     # The root of a pattern is the path before the first part with a wildcard.
     parts = _absolute(given).parts
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
     matches = map(_absolute, glob.glob(given, recursive=True)) if glob.has_magic(given) else ()
-    found = [path for path in matches if path.is_file() and _is_image_name(path)]
+    found = [path for path in matches if path.is_file() and not _is_hidden(path)]
     return Path(*parts[:fixed]), found
 
 
@@ -123,9 +164,22 @@ def _list_files(folder: Path, recursive: bool) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
 
 
+def _is_hidden(path: Path) -> bool:
+    # Such as the "._x.jpg" that macOS leaves next to "x.jpg".
+    return path.name.startswith(".")
+
+
 def _is_image_name(path: Path) -> bool:
-    # A leading dot marks a hidden file, such as the "._x.jpg" that macOS leaves next to "x.jpg".
-    return path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_EXTENSIONS and not _is_hidden(path)
+
+
+def _tell_left_out(given: str, paths: list[Path]) -> None:
+    """Log how many files of an input are left out, by the ends of their names."""
+    if paths:
+        ends = Counter(path.suffix.lower() or "without suffix" for path in paths)
+        kinds = [f"{ends[end]} x {end}" for end in sorted(ends, key=lambda e: (-ends[e], e))]
+        number = count_noun(len(paths), "file")
+        logger.warning("%s: left out %s of other kinds: %s", given, number, name_some(kinds))
 
 
 def _explain_no_images(given: str, recursive: bool) -> str:

@@ -1,14 +1,14 @@
 """Finds instances in one image or in many, in batches, on the CPU or a GPU."""
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.data import transforms as T
 from detectron2.evaluation import inference_context
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
@@ -17,9 +17,11 @@ from ..checkpoint.checkpointer import Checkpointer
 from ..config import add_mask_rcnn_ext_config, load_config
 from ..data.images import BGRArray, ImageLike, read_bgr
 from ..errors import UserError
+from ..layers.resizing import ResizeShortestEdge
 from ..model_zoo import get_config
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..proposals.single_images import ImagePropose, propose_boxes, require_propose
+from .inference import run_model
 
 __all__ = ["Predictor", "resolve_config"]
 
@@ -123,7 +125,7 @@ class Predictor:
         self.class_names, self.category_ids = _find_classes(cfg)
         self.model = prepare_model(cfg, build_model(cfg.clone())).eval()
         Checkpointer(self.model).load(cfg.MODEL.WEIGHTS, strict=True)
-        self._resize = T.ResizeShortestEdge(
+        self._resize = ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
 
@@ -152,7 +154,18 @@ class Predictor:
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Instances]:
         """Yield the instances of each image in order, with `batch_size` images in memory.
 
-        Use it for more images than fit into memory. See `__call__` for the arguments and errors.
+        Use it for more images than fit into memory. Only the masks of the image that is yielded are
+        there. See `__call__` for the arguments and errors.
+        """
+        for instances in self.stream_packed(images):
+            if instances.has("pred_masks"):
+                instances.pred_masks = instances.pred_masks.unpack()
+            yield instances
+
+    def stream_packed(self, images: Iterable[ImageLike]) -> Iterator[Instances]:
+        """Yield the same as `stream`, but `pred_masks` are `PackedMasks`.
+
+        They take a small part of the memory of masks (N, H, W), which matters for large photos.
         """
         batch: list[dict[str, Any]] = []
         for image in images:
@@ -187,22 +200,25 @@ class Predictor:
         height, width = inputs["image"].shape[-2:]
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
-    def _predict(self, batch: list[dict[str, Any]]) -> list[Instances]:
+    def _predict(self, batch: list[dict[str, Any]]) -> Iterator[Instances]:
+        """Run the model on the whole batch, then paste the masks of one image after the other."""
         groups: dict[tuple[int, int], list[int]] = {}
         for index, inputs in enumerate(batch):
             groups.setdefault(self._padded_size(inputs), []).append(index)
-        predictions: dict[int, Instances] = {}
+        finishers: dict[int, Callable[[], Instances]] = {}
         for indices in groups.values():
-            with inference_context(self.model), torch.no_grad(), inference_autocast(self.cfg):
-                outputs = self.model([batch[index] for index in indices])
-            for index, output in zip(indices, outputs, strict=True):
-                if "instances" not in output:
-                    raise UserError(
-                        f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} gives "
-                        f"{', '.join(output) or 'nothing'}; expected a model that gives instances"
-                    )
-                predictions[index] = output["instances"].to("cpu")
-        return [predictions[index] for index in range(len(batch))]
+            with self._inference():
+                found = run_model(self.model, [batch[index] for index in indices])
+            finishers.update(zip(indices, found, strict=True))
+        for index in range(len(batch)):
+            with self._inference():
+                instances = finishers.pop(index)()
+            yield instances
+
+    @contextlib.contextmanager
+    def _inference(self) -> Iterator[None]:
+        with inference_context(self.model), torch.no_grad(), inference_autocast(self.cfg):
+            yield
 
 
 def _is_image(value: Any) -> bool:

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.modeling.meta_arch import ProposalNetwork
 
 from ..checkpoint.checkpointer import Checkpointer, fetch_weights
 from ..config import flat_config
+from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..files import file_sha256
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
@@ -148,15 +149,10 @@ class RPNMethod:
         model = prepare_model(cfg, build_model(cfg)).eval()
         with _hide_unused_weights():
             Checkpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
-        mapper = DatasetMapper(cfg, is_train=False)
+        mapper = ImageMapper(cfg, is_train=False)
 
         def propose(record: dict[str, Any]) -> tuple[Floats, Floats]:
-            try:
-                image = mapper(record)
-            except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
-                reason = str(error).strip() or type(error).__name__
-                path = record["file_name"]
-                raise UserError(f"{path}: cannot be read as an image ({reason})") from error
+            image = mapper(record)
             with torch.no_grad(), inference_autocast(cfg):
                 proposals = model([image])[0]["proposals"]
             return keep_best(proposals, self.topk)
@@ -211,7 +207,8 @@ class RPNProposals(Step):
         """
         model = prepare_model(self.cfg, build_model(self.cfg))
         Checkpointer(model).load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
-        loader = build_detection_test_loader(self.cfg, self.dataset_name)
+        mapper = ImageMapper(self.cfg, is_train=False)
+        loader = build_detection_test_loader(self.cfg, self.dataset_name, mapper=mapper)
         with inference_autocast(self.cfg):
             inference_on_dataset(model, loader, ProposalFileWriter(self.path, self.topk))
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..data.images import read_bgr
+from ..data.images import read_record_bgr
 from ..errors import UserError
 
 __all__ = ["MODES", "SelectiveSearchMethod", "require_selective_search", "selective_search"]
@@ -151,12 +151,7 @@ class SelectiveSearchMethod:
         return self._propose
 
     def _propose(self, record: dict[str, Any]) -> tuple[Floats, Floats]:
-        image = read_bgr(record["file_name"])
-        size, given = image.shape[:2], (record.get("height"), record.get("width"))
-        if None not in given and size != given:
-            raise UserError(
-                f"{record['file_name']}: expected {given[1]} x {given[0]} pixels (width x height) "
-                f"as its data set says, got {size[1]} x {size[0]}"
-            )
-        boxes = selective_search(image, image_id=record["image_id"], **asdict(self))
+        boxes = selective_search(
+            read_record_bgr(record), image_id=record["image_id"], **asdict(self)
+        )
         return boxes, -np.arange(len(boxes), dtype=np.float32)

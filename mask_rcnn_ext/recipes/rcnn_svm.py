@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.evaluation import verify_results
 from detectron2.evaluation.evaluator import inference_context
@@ -37,6 +37,7 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from ..checkpoint.checkpointer import Checkpointer, fetch_weights
+from ..data.mapper import ImageMapper, keep_sides
 from ..engine.results import write_results
 from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
@@ -181,7 +182,7 @@ def _load_images(cfg: CfgNode, limit: int | None) -> Images:
         UserError: see `load_training_dicts`.
     """
     # As in testing, with the objects and DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN proposals.
-    mapper = DatasetMapper(cfg, True, augmentations=build_augmentation(cfg, False))
+    mapper = ImageMapper(cfg, True, augmentations=keep_sides(build_augmentation(cfg, False)))
     images: Images = build_detection_test_loader(
         dataset=load_training_dicts(cfg)[:limit],
         mapper=mapper,

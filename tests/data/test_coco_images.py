@@ -12,6 +12,7 @@ from PIL import Image
 from mask_rcnn_ext.data import coco_images
 from mask_rcnn_ext.data.annotations import IssueCounter
 from mask_rcnn_ext.data.coco_images import check_image_sizes, find_image_files
+from mask_rcnn_ext.data.images import ImageHeader
 
 
 @pytest.fixture
@@ -181,7 +182,24 @@ def test_a_size_that_contradicts_the_file(folder):
     (folder / "1.png").write_text("no image")
     bad, faults, _ = check(folder, entry(1), swapped)
     assert bad == {1, 2}
-    assert faults == [f"1 image files are not readable as images: {folder / '1.png'}", fault]
+    assert faults[0].startswith(f"1 image files cannot be used: {folder / '1.png'}: cannot be read")
+    assert faults[1:] == [fault]
+
+
+def test_images_that_cannot_be_used_are_all_named(folder):
+    for name in ("1.png", "2.png"):
+        Image.new("I;16", (W, H)).save(folder / name)
+    (fault,) = check(folder, entry(1), entry(2))[1]
+    assert "2 image files cannot be used: " in fault
+    assert "1.png: has more than 8 bits" in fault
+    assert "The others: 2.png" in fault
+
+
+def test_a_file_with_several_pages_is_told(folder, caplog):
+    pages = [Image.new("RGB", (W, H))] * 3
+    pages[0].save(folder / "4.tif", save_all=True, append_images=pages[1:])
+    assert check(folder, entry(1), entry(4, file_name="4.tif"))[1] == []
+    assert "nly the first of several frames or pages is read of 4.tif (3)" in caplog.text
 
 
 def test_an_image_that_is_too_large_says_so(folder, monkeypatch):
@@ -207,7 +225,7 @@ def test_a_spread_of_headers_is_read(monkeypatch):
     read = []
     monkeypatch.setattr(coco_images, "HEADERS_CHECKED", 4)
     monkeypatch.setattr(
-        coco_images, "_read_size", lambda path: (read.append(path), (7, 5, False))[1]
+        coco_images, "read_header", lambda path: read.append(path) or ImageHeader(7, 5, False, 1)
     )
     check(Path(), *(entry(i, width=7, height=5) for i in range(10)))
     assert [os.path.basename(path) for path in read] == ["0.png", "3.png", "6.png", "9.png"]

@@ -92,7 +92,7 @@ def test_all_faults_are_told_in_one_message(folder):
         "1 names are used twice",
         "1 of 6 images have no `file_name`",
         "1 of 6 image files are missing: 4.png",
-        "1 image files are not readable as images",
+        "1 image files cannot be used",
         "1 of 6 images contradict the files: image 2",
         "1 mask files are missing: mask.png",
         "malformed 1 of 3 annotations: 1 x no segmentation (first: 5)",

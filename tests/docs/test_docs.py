@@ -169,7 +169,6 @@ def test_the_python_blocks_run(tmp_path, monkeypatch):
     assert found.image_size.tolist() == [40, 60]
 
 
-@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # detectron2's mapper
 def test_the_notebook_runs(tmp_path, monkeypatch):
     """Its code cells in one go, with two iterations and four images in place of hundreds."""
     import matplotlib.pyplot as plt

@@ -224,7 +224,7 @@ def test_a_truncated_image_is_named_without_a_traceback(coco_pair, tmp_path, cap
     )
     captured = capsys.readouterr()
     assert code == 2
-    assert "cannot read image" in captured.err
+    assert "000.png: cannot be read as an image (image file is truncated)" in captured.err
     assert "Exception during training" not in captured.out + captured.err
 
 
@@ -258,3 +258,24 @@ def test_weights_with_other_classes_are_fine_to_start_from(
     )  # fmt: skip
     assert code == 0
     assert "start from scratch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_image_that_is_broken_inside_is_named_when_it_is_read(
+    coco_pair, tmp_path, capsys, split
+):
+    """Its end is whole, so only decoding finds the fault; worker processes decode."""
+    for image in (tmp_path / split / "images").glob("*.png"):
+        content = image.read_bytes()
+        image.write_bytes(content[: len(content) // 2] + content[-12:])
+    code = run_train_net(
+        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(tmp_path / "out"),
+        "SOLVER.MAX_ITER", "1", "DATALOADER.NUM_WORKERS", "1",
+    )  # fmt: skip
+    said = capsys.readouterr().err
+    assert code == 2
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert ".png: cannot be read as an image (" in line
+    assert "Traceback" not in said
+    assert (tmp_path / "out/model_final.pth").exists() == (split == "val")
+    assert ("add --eval-only --resume to the command" in line) == (split == "val")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
-from detectron2.modeling import build_model
+from detectron2.modeling import DatasetMapperTTA, build_model
 from detectron2.structures import Boxes, Instances
 from fvcore.transforms import HFlipTransform
 from fvcore.transforms.transform import TransformList
@@ -127,6 +127,29 @@ def test_one_view_of_an_image_that_is_resized():
     with torch.no_grad():
         ours = MaskRCNNWithTTA(cfg, model)([original])[0]["instances"]
         assert_same(ours, model([plain])[0]["instances"])
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_views_are_those_of_detectron2(flip):
+    cfg = cfg_of(sizes=(40, 64), flip=flip)
+    image = {**image_of(64, 96), "height": 128, "width": 192, "file_name": "x.png"}
+    ours = MaskRCNNWithTTA(cfg, model_of(cfg)).tta_mapper(image)
+    theirs = DatasetMapperTTA(cfg)(image)
+    assert len(ours) == len(theirs) == 2 * (1 + flip)
+    for mine, view in zip(ours, theirs, strict=True):
+        assert mine.keys() == view.keys()
+        assert torch.equal(mine["image"], view["image"])
+        corners = np.array([[3.0, 5.0], [100.0, 90.0]])
+        expected = view["transforms"].apply_coords(corners.copy())
+        assert (mine["transforms"].apply_coords(corners.copy()) == expected).all()
+
+
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
+def test_no_side_of_a_view_becomes_0(size):
+    cfg = cfg_of(sizes=(40, 64), flip=True)
+    with torch.no_grad():
+        found = MaskRCNNWithTTA(cfg, model_of(cfg))([image_of(*size)])[0]["instances"]
+    assert found.image_size == size
 
 
 def test_the_test_loader_of_tta_does_not_resize():

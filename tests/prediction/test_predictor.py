@@ -14,9 +14,6 @@ from mask_rcnn_ext.data.images import read_bgr
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.prediction.predictor import resolve_config
 
-# detectron2's anchor generator calls torch.meshgrid the old way.
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:
@@ -74,8 +71,10 @@ def test_images_of_one_size_share_a_forward_pass_and_batch_size_is_the_limit(
     predictor, monkeypatch
 ):
     sizes = []
-    forward = predictor.model.forward
-    monkeypatch.setattr(predictor.model, "forward", lambda x: sizes.append(len(x)) or forward(x))
+    run = predictor.model.preprocess_image
+    monkeypatch.setattr(
+        predictor.model, "preprocess_image", lambda x: sizes.append(len(x)) or run(x)
+    )
     predictor([picture(64, 64)] * 7)
     assert sizes == [3, 3, 1]
 
@@ -105,6 +104,12 @@ def test_stream_reads_no_further_than_a_batch(predictor):
 
     next(predictor.stream(images()))
     assert taken == [0, 1, 2]
+
+
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1), (1, 1)])
+def test_images_of_extreme_shape(predictor, size):
+    instances = predictor(picture(*size))
+    assert instances.image_size == size
 
 
 def test_exif_orientation_is_honoured(predictor, tmp_path):

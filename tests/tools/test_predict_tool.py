@@ -17,8 +17,6 @@ from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.proposals.selective_search import MODES
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")
-
 RCNN = REPO / "configs/shapes/lineage/rcnn_tiny.yaml"
 
 
@@ -159,7 +157,7 @@ def test_unreadable_files_are_reported_and_the_rest_is_done(predict, tmp_path, c
     _, images = outputs(tmp_path)
     assert [i["file_name"] for i in images["images"]] == ["a.png", "c.png"]
     said = capsys.readouterr().err
-    assert "2 of 4 could not be read" in said
+    assert "2 of 4 images failed" in said
     assert "b.jpg: cannot be read as an image" in said
     assert "cut.png: cannot be read as an image" in said
 
@@ -171,13 +169,73 @@ def test_when_no_image_is_readable_each_is_named_and_the_results_are_empty(
         (tmp_path / name).write_bytes(b"no image")
     assert predict(tmp_path / "a.png", tmp_path / "b.jpg") == 1
     said = capsys.readouterr().err
-    assert "2 of 2 could not be read" in said
+    assert "2 of 2 images failed" in said
     assert "a.png: cannot be read as an image" in said
     assert "b.jpg: cannot be read as an image" in said
     results, images = outputs(tmp_path)
     assert (results, images["images"]) == ([], [])
     assert [c["name"] for c in images["categories"]] == ["cat", "dog", "cow"]
     assert sorted(os.listdir(tmp_path / "out")) == ["coco_instances_results.json", "images.json"]
+
+
+@pytest.mark.parametrize("batch_size", ["1", "3"])
+def test_an_image_that_fails_in_the_model_costs_no_other(
+    predict, tmp_path, capsys, monkeypatch, batch_size
+):
+    """The model cannot take one image; the batch that holds it is run again one by one."""
+    for name, height in (("a.png", 60), ("b.png", 61), ("c.png", 60), ("d.png", 60)):
+        write_image(tmp_path / "in" / name, height)
+    from mask_rcnn_ext.prediction import inference
+
+    finish = inference._paste
+
+    def fail(model, image, raw):
+        if image["height"] == 61:
+            raise RuntimeError("out of memory\nand much more to read")
+        return finish(model, image, raw)
+
+    monkeypatch.setattr(inference, "_paste", fail)
+    assert predict(tmp_path / "in", more=["--batch-size", batch_size]) == 1
+    results, images = outputs(tmp_path)
+    assert [i["file_name"] for i in images["images"]] == ["a.png", "c.png", "d.png"]
+    assert {r["image_id"] for r in results} == {1, 2, 3}
+    assert sorted(os.listdir(tmp_path / "out/pictures")) == ["a.png", "c.png", "d.png"]
+    said = capsys.readouterr().err
+    assert "1 of 4 images failed:" in said
+    assert "b.png: failed (RuntimeError: out of memory)\n" in said
+    assert "Traceback" not in said
+
+
+def test_a_picture_that_cannot_be_written_costs_no_result(predict, tmp_path, capsys):
+    write_image(tmp_path / "in" / "a.png")
+    Image.new("RGB", (70_000, 2)).save(tmp_path / "in" / "b.png")
+    (tmp_path / "in" / "b.png").rename(tmp_path / "in" / "b.jpg")  # a JPEG has up to 65,535
+    assert predict(tmp_path / "in") == 1
+    _, images = outputs(tmp_path)
+    assert [i["file_name"] for i in images["images"]] == ["a.png", "b.jpg"]
+    assert "b.jpg: failed (" in capsys.readouterr().err
+
+
+def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, tmp_path, caplog):
+    folder = tmp_path / "in"
+    write_image(folder / "plain.jp2")
+    write_image(folder / "strip.png", 1, 2000)
+    first, *others = (Image.fromarray(picture(60, 80, seed=seed)) for seed in range(3))
+    for name in ("pages.tif", "film.gif"):
+        first.save(folder / name, save_all=True, append_images=others)
+    Image.new("I;16", (80, 60)).save(folder / "deep.png")
+    for name in ("a.heic", "b.HEIC", "notes.txt", "README", ".hidden"):
+        (folder / name).write_text("something")
+    assert predict(folder) == 1
+    _, images = outputs(tmp_path)
+    names = [i["file_name"] for i in images["images"]]
+    assert names == ["film.gif", "pages.tif", "plain.jp2", "strip.png"]
+    assert (
+        f"{folder}: left out 4 files of other kinds: 2 x .heic, 1 x .txt, 1 x without suffix"
+        in caplog.text
+    )
+    for name in ("pages.tif", "film.gif"):
+        assert f"{name}: only the first of 3 frames or pages is read" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["coco_instances_results.json", "images.json", "x.png"])

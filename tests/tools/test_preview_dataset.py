@@ -144,3 +144,31 @@ def test_boxes_without_masks_are_shown_when_asked_for(tmp_path, capsys):
     assert "2 images, 2 objects" in capsys.readouterr().out
     assert tool.main([*arguments, "--boxes"]) == 0
     assert "2 images, 4 objects" in capsys.readouterr().out
+
+
+def test_odd_images_are_shown_or_named(tmp_path, capsys, caplog):
+    path, folder = write_coco(tmp_path, images=3)
+    content = json.loads(path.read_text())
+    page = Image.open(folder / "001.png").convert("RGB")
+    page.save(folder / "pages.tif", save_all=True, append_images=[page])
+    Image.new("RGB", (2000, 1)).save(folder / "strip.png")
+    for image, name, size in zip(
+        content["images"], ("pages.tif", "strip.png"), (page.size, (2000, 1)), strict=False
+    ):
+        image.update(file_name=name, width=size[0], height=size[1])
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 2]
+    path.write_text(json.dumps(content))
+    command = [
+        "--json",
+        str(path),
+        "--images",
+        str(folder),
+        "--output",
+        str(tmp_path / "sheet.png"),
+    ]
+    assert tool.main(command) == 0
+    assert "only the first of several frames or pages is read of pages.tif (2)" in caplog.text
+    Image.new("I;16", page.size).save(folder / "002.png")
+    capsys.readouterr()
+    assert tool.main(command) == 2
+    assert "002.png: has more than 8 bits per channel" in capsys.readouterr().err

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
-from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...errors import UserError
+from ...layers.resizing import ResizeShortestEdge
 from ..test_time_augmentation import MaskRCNNWithTTA
 from .fcis import FCIS
 from .losses import compute_class_logits, predict_masks

@@ -18,7 +18,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from ...files import atomic_open
-from .sheets import load_font, make_tile_sheet, resize_picture
+from ...layers.packed_masks import MaskCrop, PackedMasks
+from .sheets import make_tile_sheet, resize_picture
+from .text import TextStyle
 
 __all__ = [
     "choose_color",
@@ -65,7 +67,7 @@ def choose_color(index: int) -> RGB:
 
 def draw_instances(
     image_rgb: RGBArray,
-    masks: npt.NDArray[np.bool_] | None = None,
+    masks: npt.NDArray[np.bool_] | PackedMasks | None = None,
     boxes: npt.NDArray[np.floating] | None = None,
     labels: Sequence[str] | None = None,
     scale: float = 1.0,
@@ -80,7 +82,7 @@ def draw_instances(
 
     Args:
         image_rgb: (H, W, 3) uint8; not changed.
-        masks: (N, H, W) bool, or None.
+        masks: (N, H, W) bool, or `PackedMasks`, or None.
         boxes: (N, 4) float, XYXY_ABS in pixels of `image_rgb`, or None.
         labels: N texts, "" for none; or None.
         scale: the result is this many times as large.
@@ -99,7 +101,10 @@ def draw_instances(
     canvas = resize_picture(image_rgb, width, height)
     line = max(1, round(math.hypot(height, width) / 320))
 
-    regions = [None if masks is None else _scaled_region(masks[i], scale) for i in range(count)]
+    regions: list[_Region | None] = [None] * count
+    if masks is not None:
+        crops = masks if isinstance(masks, PackedMasks) else (MaskCrop(0, 0, m) for m in masks)
+        regions = [_scaled_region(crop, image_rgb.shape[:2], scale) for crop in crops]
     areas = [0 if region is None else int(region[1].sum()) for region in regions]
     order = sorted(range(count), key=lambda i: (-areas[i], i))
     for i in order:  # fills below all outlines: a neighbour's fill would dull a thin line
@@ -122,7 +127,7 @@ def draw_instances(
 
 def _check(
     image: RGBArray,
-    masks: npt.NDArray[np.bool_] | None,
+    masks: npt.NDArray[np.bool_] | PackedMasks | None,
     boxes: npt.NDArray[np.floating] | None,
     labels: Sequence[str] | None,
     color_ids: Sequence[int] | None,
@@ -134,7 +139,7 @@ def _check(
     if not scale > 0:
         raise ValueError(f"scale: expected a positive number, got {scale}")
     if masks is not None and (
-        masks.ndim != 3 or (len(masks) and masks.shape[1:] != image.shape[:2])
+        len(masks.shape) != 3 or (len(masks) and masks.shape[1:] != image.shape[:2])
     ):
         raise ValueError(
             f"masks: expected (N, {image.shape[0]}, {image.shape[1]}), got {masks.shape}"
@@ -152,17 +157,19 @@ def _check(
 _Region = tuple[Rect, npt.NDArray[np.uint8]]
 
 
-def _scaled_region(mask: npt.NDArray[np.bool_], scale: float) -> _Region | None:
-    """Return where `mask` lies in the scaled picture; None when it is empty.
+def _scaled_region(mask: MaskCrop, image_size: Sequence[int], scale: float) -> _Region | None:
+    """Return where a mask of an image of (H, W) lies in the scaled picture; None if it is empty.
 
     Only the mask's box is touched: a hundred full masks of a large photo would take seconds.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    rows, columns = (np.flatnonzero(mask.mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return None
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    crop = np.pad(mask[top:bottom, left:right].astype(np.float32), 1)
-    height, width = (max(1, round(side * scale)) for side in mask.shape)
+    window = mask.mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, left = mask.top + rows[0], mask.left + columns[0]
+    bottom, right = top + window.shape[0], left + window.shape[1]
+    crop = np.pad(window.astype(np.float32), 1)
+    height, width = (max(1, round(side * scale)) for side in image_size)
     rect = (
         int(max(0, math.floor(left * scale))),
         int(max(0, math.floor(top * scale))),
@@ -252,16 +259,15 @@ def _draw_labels(
 ) -> RGBArray:
     """Return `canvas` with the labels on chips in their instances' colours."""
     height, width = canvas.shape[:2]
-    font = load_font(int(np.clip(round(math.hypot(height, width) / 45), 12, 40)))
+    style = TextStyle(int(np.clip(round(math.hypot(height, width) / 45), 12, 40)))
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
-    ascent, descent = font.getmetrics()
     taken: list[Rect] = []
     room = _LABELS_COVER * height * width
     for index, (rect, label) in enumerate(zip(rects, labels, strict=True)):
         if rect is None or not label:
             continue
-        size = (math.ceil(font.getlength(label)) + 6, ascent + descent)
+        size = (math.ceil(style.measure(label)) + 6, style.get_height())
         place = _place(rect, size, (width, height), taken)
         if place is None or room < size[0] * size[1]:
             continue
@@ -271,7 +277,7 @@ def _draw_labels(
         draw.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=color)
         luminance = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
         ink = (0, 0, 0) if luminance > 120 else (255, 255, 255)
-        draw.text((place[0] + 3, place[1]), label, font=font, fill=ink)
+        style.draw(draw, (place[0] + 3, place[1]), label, ink)
     return np.array(picture)
 
 

@@ -1,16 +1,15 @@
-"""Sheets of pictures with titles: the font, fitting a picture into a cell, and the grid."""
+"""Sheets of pictures with titles: fitting a picture into a cell, and the grid."""
 
-import functools
-import os
 from collections.abc import Sequence
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-__all__ = ["load_font", "make_tile_sheet", "resize_picture"]
+from .text import TextStyle
+
+__all__ = ["make_tile_sheet", "resize_picture"]
 
 RGB = tuple[int, int, int]
 RGBArray = npt.NDArray[np.uint8]
@@ -20,13 +19,6 @@ _MUTED: RGB = (96, 104, 114)
 _PAPER: RGB = (255, 255, 255)
 _LETTERBOX: RGB = (241, 243, 245)
 _PAD = 10  # pixels between the tiles
-
-
-@functools.lru_cache(maxsize=64)
-def load_font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return the sans-serif font that matplotlib brings along, `size` pixels high."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(os.path.join(mpl.get_data_path(), "fonts", "ttf", name), size)
 
 
 def resize_picture(image: RGBArray, width: int, height: int) -> RGBArray:
@@ -46,25 +38,25 @@ def _fit_tile(tile: RGBArray, width: int, height: int) -> RGBArray:
     return resize_picture(tile, new_width, new_height)
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _shorten(text: str, style: TextStyle, width: int) -> str:
     """Return `text`, cut with an ellipsis in its middle when it is wider than `width` pixels."""
-    if font.getlength(text) <= width:
+    if style.measure(text) <= width:
         return text
     for keep in range(len(text) - 1, 0, -1):
         short = text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
-        if font.getlength(short) <= width:
+        if style.measure(short) <= width:
             return short
     return "…"
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrap(text: str, style: TextStyle, width: int) -> list[str]:
     """Return the lines of `text`, none wider than `width` pixels where its words allow."""
     lines = []
     for paragraph in text.splitlines():
         line = ""
         for word in paragraph.split(" "):
             longer = f"{line} {word}" if line else word
-            if line and font.getlength(longer) > width:
+            if line and style.measure(longer) > width:
                 lines.append(line)
                 line = word
             else:
@@ -75,21 +67,21 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 def _heading(text: str, width: int) -> Image.Image:
     """Return the heading on white: its first line large and bold, the rest plain, wrapped."""
-    fonts = (
-        load_font(int(np.clip(width / 80, 13, 24)), bold=True),
-        load_font(int(np.clip(width / 110, 12, 18))),
+    styles = (
+        TextStyle(int(np.clip(width / 80, 13, 24)), bold=True),
+        TextStyle(int(np.clip(width / 110, 12, 18))),
     )
     lines = [
-        (line, fonts[min(index, 1)])
+        (line, styles[min(index, 1)])
         for index, paragraph in enumerate(text.splitlines())
-        for line in _wrap(paragraph, fonts[min(index, 1)], width - 2 * _PAD)
+        for line in _wrap(paragraph, styles[min(index, 1)], width - 2 * _PAD)
     ]
-    picture = Image.new("RGB", (width, sum(round(f.size * 1.4) for _, f in lines) + _PAD), _PAPER)
+    picture = Image.new("RGB", (width, sum(round(s.size * 1.4) for _, s in lines) + _PAD), _PAPER)
     draw = ImageDraw.Draw(picture)
     y = _PAD
-    for line, font in lines:
-        draw.text((_PAD, y), line, font=font, fill=_INK)
-        y += round(font.size * 1.4)
+    for line, style in lines:
+        style.draw(draw, (_PAD, y), line, _INK)
+        y += round(style.size * 1.4)
     return picture
 
 
@@ -129,11 +121,11 @@ def make_tile_sheet(
     lefts = [_PAD + column * (width + _PAD) for column in range(columns)]
     strips = [_heading(heading, lefts[-1] + width + _PAD)] if heading else []
     if column_titles is not None:
-        strips.append(_text_row(column_titles, lefts, width, load_font(text_size, bold=True), _INK))
+        strips.append(_text_row(column_titles, lefts, width, TextStyle(text_size, bold=True), _INK))
     for start in range(0, len(tiles), columns):
         if titles is not None:
             row_titles = titles[start : start + columns]
-            strips.append(_text_row(row_titles, lefts, width, load_font(text_size), _MUTED))
+            strips.append(_text_row(row_titles, lefts, width, TextStyle(text_size), _MUTED))
         strips.append(_picture_row(tiles[start : start + columns], lefts, width))
     sheet = Image.new("RGB", (strips[0].width, sum(s.height for s in strips) + _PAD), _PAPER)
     y = _PAD // 2
@@ -144,12 +136,12 @@ def make_tile_sheet(
 
 
 def _text_row(
-    texts: Sequence[str], lefts: list[int], width: int, font: ImageFont.FreeTypeFont, ink: RGB
+    texts: Sequence[str], lefts: list[int], width: int, style: TextStyle, ink: RGB
 ) -> Image.Image:
-    row = Image.new("RGB", (lefts[-1] + width + _PAD, round(font.size * 1.5)), _PAPER)
+    row = Image.new("RGB", (lefts[-1] + width + _PAD, round(style.size * 1.5)), _PAPER)
     draw = ImageDraw.Draw(row)
     for left, text in zip(lefts, texts, strict=False):  # the last row may be short
-        draw.text((left, 1), _shorten(text, font, width), font=font, fill=ink)
+        style.draw(draw, (left, 1), _shorten(text, style, width), ink)
     return row
 
 

@@ -83,6 +83,14 @@ def test_one_view_of_an_image_that_is_resized(source, tmp_path):
     assert_equal(*detections(FCISWithTTA(cfg, model), original), *detections(model, plain))
 
 
+@pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
+def test_no_side_of_a_view_becomes_0(size):
+    cfg = cfg_of("TEST.AUG.MAX_SIZE", "96")
+    image = {"image": torch.rand(3, *size) * 255}
+    (found,) = detections(FCISWithTTA(cfg, fcis_model(cfg)), image)
+    assert found.image_size == size
+
+
 FACTORS = [[1, 1], [2, 2], [2.5, 2.5], [4, 1]]
 
 

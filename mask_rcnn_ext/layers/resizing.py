@@ -1,0 +1,30 @@
+"""Resizing images and masks as detectron2 does, but never to a side of 0 pixels."""
+
+from typing import Any
+
+from detectron2.data import transforms as T
+
+__all__ = ["ResizeShortestEdge"]
+
+
+class ResizeShortestEdge(T.ResizeShortestEdge):
+    """detectron2's augmentation of this name; the result has at least 1 pixel on each side.
+
+    Where the longer side limits the size, detectron2 rounds the shorter side of a very long image
+    to 0, which Pillow cannot draw: 2000 x 1 pixels become 240 x 0. All other images get the same
+    pixels. Resized arrays can be written to; PyTorch warns about detectron2's, which cannot.
+    """
+
+    def get_transform(self, image: Any) -> Any:
+        """Return the transform of `image`, (H, W) or (H, W, C), see the base class."""
+        transform = super().get_transform(image)
+        if not isinstance(transform, T.ResizeTransform):
+            return transform
+        height, width = max(1, transform.new_h), max(1, transform.new_w)
+        return _Resize(transform.h, transform.w, height, width, transform.interp)
+
+
+class _Resize(T.ResizeTransform):
+    def apply_image(self, img: Any, interp: Any = None) -> Any:
+        resized = super().apply_image(img, interp)
+        return resized if resized.flags.writeable else resized.copy()
