@@ -98,7 +98,8 @@ def _read_keys(entries: list[dict[str, Any]], kind: str, faults: list[str]) -> l
 def _number_by_name(entries: list[dict[str, Any]], known: Mapping[str, int]) -> list[int]:
     """Return an id for each category: the known one of its name, or the next that is free."""
     free = (i for i in itertools.count(1) if i not in known.values())
-    return [known[c["name"]] if c.get("name") in known else next(free) for c in entries]
+    names = [str(category.get("name")) for category in entries]
+    return [known[name] if name in known else next(free) for name in names]
 
 
 def _set_ids(

@@ -130,8 +130,11 @@ def inspect_coco_json(
     file.image_paths, missing = find_image_files(content["images"], image_root, completed)
     unsized, wrong = check_image_sizes(content["images"], file.image_paths, completed)
     file.faults = [f"{json_file}: {fault}" for fault in [*faults, *missing, *wrong]]
-    # The annotations of an image without a known size cannot be checked.
-    content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in unsized]
+    if unsized:  # these images have faults, and their annotations cannot be checked
+        sized = [i for i, image in enumerate(content["images"]) if image["id"] not in unsized]
+        content["images"] = [content["images"][i] for i in sized]
+        file.image_paths = [file.image_paths[i] for i in sized]
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in unsized]
     _check_annotations(file, image_root, strict, masks, allow_empty, boxes_from_masks, completed)
     return file
 

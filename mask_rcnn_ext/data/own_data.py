@@ -149,8 +149,8 @@ def _require_pairs(given: dict[str, tuple[str, str]]) -> dict[str, tuple[str, st
 def _name_ids(file: CocoJson) -> dict[str, int]:
     """Return the category id of each name; nothing if ids or names are missing or repeated."""
     categories = file.content.get("categories", [])
-    ids = {c.get("name"): c["id"] for c in categories}
-    sound = len(ids) == len(categories) and not {None} & {*ids, *ids.values()}
+    ids = {c["name"]: c["id"] for c in categories if isinstance(c.get("name"), str)}
+    sound = len(ids) == len(categories) and None not in ids.values()
     return ids if sound else {}
 
 

@@ -119,6 +119,18 @@ def test_objects_of_images_with_faults_are_not_said_to_be_missing(folder):
     assert "contradict the files" in fault
 
 
+def test_an_image_without_a_size_or_a_file_hides_no_other_fault(folder):
+    images = [entry(1), entry(7, width=...)]
+    coco = content(annotation(1, image_id=7), annotation(2, segmentation=[]), images=images)
+    (folder / "coco.json").write_text(json.dumps(coco))
+    file = inspect_coco_json(str(folder / "coco.json"), str(folder), strict=True)
+    assert [image["id"] for image in file.content["images"]] == [1]
+    assert file.image_paths == [str(folder / "1.png")]
+    missing, malformed = file.faults
+    assert "1 of 2 image files are missing: 7.png" in missing
+    assert "malformed 1 of 1 annotations: 1 x no segmentation (first: 2)" in malformed
+
+
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"]
 
 

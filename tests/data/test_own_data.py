@@ -241,6 +241,15 @@ def test_one_file_that_is_no_json_leaves_the_faults_of_the_other(tmp_path):
         register(tmp_path / "t.json", val)
 
 
+@pytest.mark.parametrize("name", [{"id": 1}, None, 5, ""], ids=str)
+def test_a_name_of_a_class_that_is_no_text(tmp_path, name):
+    for number in (0, "x"):
+        categories = [{"id": number, "name": name}, DOG]
+        path = write(tmp_path / "t.json", categories, [annotation(1, number)])
+        with pytest.raises(UserError, match="1 of 2 categories have no name"):
+            register(path, path)
+
+
 def test_categories_with_names_as_ids_are_the_same_in_both_files(tmp_path):
     cat, dog = {"id": "felis", "name": "cat"}, {"id": "canis", "name": "dog"}
     train = write(tmp_path / "t.json", [cat, dog], [annotation(1, "canis")])
