@@ -45,7 +45,6 @@ def test_save_and_load_give_the_same_weights(tmp_path, three_classes):
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
-@pytest.mark.filterwarnings("ignore:You are using `torch.load`")  # detectron2 does, PyTorch < 2.6
 def test_detectron2_reads_our_checkpoint(tmp_path, three_classes):
     Checkpointer(three_classes, str(tmp_path)).save("model_final")
     other = tiny_model(3, seed=2)
