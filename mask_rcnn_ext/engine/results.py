@@ -5,19 +5,47 @@ import json
 import math
 import os
 import platform
+import re
 import resource
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 import torch
 import torchvision
 from detectron2 import __version__ as detectron2_version
 from detectron2.config import CfgNode
+from detectron2.utils.events import JSONWriter
 
 from ..files import atomic_open
 
-__all__ = ["read_train_seconds", "write_results"]
+__all__ = ["MetricsWriter", "read_train_seconds", "write_results"]
+
+
+class MetricsWriter(JSONWriter):
+    """detectron2's `metrics.json`, in which a metric without a value is null: JSON has no NaN."""
+
+    _file_handle: Any
+
+    def __init__(self, json_file: str) -> None:
+        """Open a file, to which lines are added."""
+        super().__init__(json_file)
+        self._file_handle = _Nulls(self._file_handle)
+
+
+class _Nulls:
+    """A text file that gets null for NaN."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        # Between a key and its value json.dumps writes '": '; inside of a key the quote has a
+        # backslash.
+        return self._file.write(re.sub(r'(?<!\\)": NaN(?=[,}])', '": null', text))
 
 
 def write_results(

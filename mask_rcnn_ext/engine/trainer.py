@@ -23,7 +23,7 @@ from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter, TensorboardXWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -43,6 +43,7 @@ from ..proposals.file import (
 from .hooks import RunRecord, StepSeed
 from .optimizer import build_optimizer
 from .progress import ProgressWriter
+from .results import MetricsWriter
 
 __all__ = ["Trainer"]
 
@@ -237,10 +238,10 @@ class Trainer(DefaultTrainer):
         return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
-        """Return the progress display and detectron2's `metrics.json` and TensorBoard writers."""
+        """Return the progress display and the writers of `metrics.json` and for TensorBoard."""
         return [
             ProgressWriter(self.max_iter),
-            JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
+            MetricsWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
             TensorboardXWriter(self.cfg.OUTPUT_DIR),
         ]
 

@@ -28,6 +28,7 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
     """
 
     _coco_api: Any
+    _tasks: Any
 
     def __init__(self, dataset_name: str, *args: Any, **kwargs: Any) -> None:
         """See the base class."""
@@ -71,11 +72,17 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         self._image_numbers = None
         if img_ids is not None and self._do_evaluation:
             self._image_numbers = [self._coco_api.image_numbers[i] for i in img_ids]
-        printed = io.StringIO()
+        tasks, printed = self._tasks, io.StringIO()
+        if self._do_evaluation and not self._coco_api.anns:  # detectron2 asks for the first object
+            self._tasks = [task for task in tasks or ("bbox",) if task != "keypoints"]
         try:
             with contextlib.redirect_stdout(printed):
                 super()._eval_predictions(predictions, img_ids=self._image_numbers)
+            if self._do_evaluation:
+                for task in tasks or ():
+                    self._results.setdefault(task, self._undefined(task))
         finally:
+            self._tasks = tasks
             # pycocotools prints -1 for what it cannot measure.
             sys.stdout.write(printed.getvalue().replace("= -1.000", "= nan"))
 
