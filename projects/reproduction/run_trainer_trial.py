@@ -16,9 +16,11 @@ the same images in the same order, but
   3. ours stores weights channels last and takes fused AdamW: both change the last bit of float32.
 
 The trial: the demo's model at half its width, 250 iterations of 4 images, 160 pixels, from scratch,
-on nuclei (dsb2018, images up to 256 pixels) and on COCO's persons (coco_free158), five seeds.
+on nuclei (dsb2018, images up to 256 pixels) and on COCO's persons (coco_free158), five seeds. The
+number of iterations, the warm-up of 20 and the size of the images were set after one training of
+our trainer with 200 iterations, a warm-up of 100 and all nuclei, which reached a mask AP of 0.7.
 
-Prediction, written before the first run: none of these changes what is learnt on average. On both
+Prediction, written before any training: none of these changes what is learnt on average. On both
 data sets the 95 % interval over five seeds of the difference in mask AP includes 0, and its mean
 is below 1 point; the loss at the end of training differs by less than 3 %.
 """
