@@ -240,7 +240,8 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MASK_RCNN_EXT.DATA.BOXES_FROM_MASKS", False)
     # Number format of mixed precision, which detectron2's `SOLVER.AMP.ENABLED` switches on:
     # `"float16"` or `"bfloat16"`. `"auto"` is float16 with loss scaling on CUDA (detectron2's
-    # choice) and bfloat16 on CPU.
+    # choice). On a CPU it is bfloat16 if the CPU computes in it (`avx512_bf16` in `/proc/cpuinfo`),
+    # else float32, which is faster there.
     _declare(cfg, "MASK_RCNN_EXT.AMP_DTYPE", "auto")
     # Evaluate and predict in mixed precision too. detectron2 evaluates in float32.
     _declare(cfg, "MASK_RCNN_EXT.AMP_INFERENCE", False)

@@ -2,7 +2,8 @@
 
 import functools
 import json
-from typing import Any
+import re
+from typing import IO, Any
 
 from detectron2.utils.events import JSONWriter
 
@@ -12,7 +13,10 @@ __all__ = ["MetricsWriter", "drop_metrics"]
 
 
 class MetricsWriter(JSONWriter):
-    """detectron2's `JSONWriter`, which opens its file when it writes first."""
+    """detectron2's `JSONWriter`, which opens its file when it writes first.
+
+    A metric without a value is null: JSON has no NaN.
+    """
 
     def __init__(self, json_file: str, window_size: int = 20) -> None:
         """See `JSONWriter`."""
@@ -20,7 +24,22 @@ class MetricsWriter(JSONWriter):
 
     @functools.cached_property
     def _file_handle(self) -> Any:
-        return open(self._path, "a", encoding="utf-8")  # `close` closes it
+        return _Nulls(open(self._path, "a", encoding="utf-8"))  # `close` closes it
+
+
+class _Nulls:
+    """A text file that gets null for NaN."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        # Between a key and its value json.dumps writes '": '; inside of a key the quote has a
+        # backslash.
+        return self._file.write(re.sub(r'(?<!\\)": NaN(?=[,}])', '": null', text))
 
 
 def drop_metrics(path: str, start: int) -> None:

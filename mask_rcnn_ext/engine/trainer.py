@@ -308,7 +308,7 @@ class Trainer(DefaultTrainer):
         return os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
 
     def build_writers(self) -> list[EventWriter]:
-        """Return the progress display and detectron2's `metrics.json` and TensorBoard writers."""
+        """Return the progress display and the writers of `metrics.json` and for TensorBoard."""
         return [
             ProgressWriter(self.max_iter),
             MetricsWriter(self._metrics_file),

@@ -14,13 +14,13 @@ from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
-    PascalVOCDetectionEvaluator,
 )
 
 from ..data.keypoints import NUM_COCO_KEYPOINTS
 from ..errors import UserError, nearest
 from .coco import MaskRCNNCOCOEvaluator
 from .fcis_comparison import NO_MASKS, FCISComparisonEvaluator
+from .pascal_voc import MaskRCNNPascalVOCEvaluator
 
 __all__ = [
     "MaskRCNNCityscapesEvaluator",
@@ -175,8 +175,7 @@ def _build_benchmark_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> 
 
     - Cityscapes (`evaluator_type` "cityscapes_instance" in its metadata) and a model with masks:
       the AP of Table 7.
-    - PASCAL VOC ("pascal_voc"): detectron2's evaluator. AP50 of the boxes, in 0-100, is VOC's mAP,
-      with 11 points for 2007. Objects that are marked as difficult count neither way.
+    - PASCAL VOC ("pascal_voc"): AP of the boxes, see `MaskRCNNPascalVOCEvaluator`.
     - All other data sets: COCO's metrics, with at least 100 detections per image. For proposal
       networks these are the average recall at 100 and 1000 proposals, in 0-100.
     """
@@ -185,7 +184,7 @@ def _build_benchmark_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> 
         return MaskRCNNCityscapesEvaluator(dataset_name)
     proposals = cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork"
     if _is_evaluated_as("pascal_voc", dataset_name) and not proposals:
-        return PascalVOCDetectionEvaluator(dataset_name)
+        return MaskRCNNPascalVOCEvaluator(dataset_name)
     tasks = ["bbox"]
     if cfg.MODEL.MASK_ON:
         tasks.append("segm")

@@ -1,51 +1,118 @@
-"""COCO evaluation that reports every requested task, also for a model that detects nothing."""
+"""COCO evaluation that reports every requested task, for ids of any size and kind."""
 
+import contextlib
+import io
+import math
+import sys
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
+from detectron2.utils import comm
+from pycocotools.cocoeval import COCOeval
 
 from ..data.keypoints import NUM_COCO_KEYPOINTS, complete_true_keypoints
+from ..overlap.numbered_coco import NumberedCOCO
 
 __all__ = ["MaskRCNNCOCOEvaluator"]
 
 
 class MaskRCNNCOCOEvaluator(COCOEvaluator):
-    """detectron2's `COCOEvaluator` with three differences.
+    """detectron2's `COCOEvaluator`, whose numbers do not depend on the ids of the data set.
 
-    - Without any detection, AP is 0 in every requested task, so that a curve over training has a
-      point there. detectron2 reports NaN.
-    - The recall of proposals also works for images whose ids are strings, such as PASCAL VOC's.
-      detectron2 asks pycocotools for the objects of image "000005". pycocotools takes the string
-      for a list of ids and finds no object, and the recall of no object is NaN.
-    - In the evaluation of keypoints, objects may lack them: detections there do not count.
-      pycocotools fails with a `KeyError`.
+    It reports the same metrics always. A metric with nothing to measure is NaN: there are no
+    objects, none of the class, or none of the size. Where there are objects and no detection, AP is
+    0, so that a curve over training has a point there. detectron2 leaves metrics out, or reports
+    NaN, when a model detects nothing.
+
+    In the evaluation of keypoints, objects may lack them: detections there do not count.
+    pycocotools fails with a `KeyError`.
 
     Raises:
         UserError: the objects of the data set have another number of keypoints than the model.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """See :meth:`COCOEvaluator.__init__`; the keypoints of the data set are completed."""
-        super().__init__(*args, **kwargs)
-        if self._do_evaluation and "keypoints" in (self._tasks or ()):
-            num_keypoints = len(self._kpt_oks_sigmas) or NUM_COCO_KEYPOINTS
-            complete_true_keypoints(self._coco_api.anns.values(), num_keypoints)
+    _coco_api: Any
+    _tasks: Any
+
+    def __init__(self, dataset_name: str, *args: Any, **kwargs: Any) -> None:
+        """See the base class; the keypoints of the data set are completed."""
+        super().__init__(dataset_name, *args, **kwargs)
+        if self._do_evaluation:
+            to_contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
+            by_class = to_contiguous and sorted(to_contiguous, key=lambda i: to_contiguous[i])
+            self._coco_api = NumberedCOCO(self._coco_api.dataset, by_class)
+            if "keypoints" in (self._tasks or ()):
+                num_keypoints = len(self._kpt_oks_sigmas) or NUM_COCO_KEYPOINTS
+                complete_true_keypoints(self._coco_api.anns.values(), num_keypoints)
+        self._image_numbers: list[int] | None = None
+
+    def evaluate(self, img_ids: Iterable[Any] | None = None) -> Any:
+        """See the base class; without images or annotations, every metric is NaN."""
+        results = super().evaluate(img_ids)
+        if results or (self._distributed and not comm.is_main_process()):
+            return results
+        if any("proposals" in prediction for prediction in self._predictions):
+            names = [f"AR{size}@{limit}" for limit in (100, 1000) for size in ("", "s", "m", "l")]
+            return OrderedDict(box_proposals=dict.fromkeys(names, math.nan))
+        return OrderedDict((task, self._undefined(task)) for task in sorted(self._tasks or ()))
+
+    def _undefined(self, task: str) -> dict[str, float]:
+        sizes = ["APm", "APl"] if task == "keypoints" else ["APs", "APm", "APl"]
+        classes = self._metadata.get("thing_classes") or []
+        by_class = [f"AP-{name}" for name in classes] if len(classes) > 1 else []
+        return dict.fromkeys(["AP", "AP50", "AP75", *sizes, *by_class], math.nan)
 
     def _eval_box_proposals(self, predictions: list[dict[str, Any]]) -> None:
-        find = self._coco_api.getAnnIds
-        self._coco_api.getAnnIds = lambda imgIds: find(imgIds=[imgIds])
+        if not self._do_evaluation:
+            super()._eval_box_proposals(predictions)
+            return
+        find, numbers = self._coco_api.getAnnIds, self._coco_api.image_numbers
+        self._coco_api.getAnnIds = lambda imgIds: find(imgIds=[numbers[imgIds]])
         try:
             super()._eval_box_proposals(predictions)
         finally:
             del self._coco_api.getAnnIds  # brings back the method of the class
 
-    def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: Any = None) -> None:
-        super()._eval_predictions(predictions, img_ids=img_ids)
-        if any(prediction["instances"] for prediction in predictions if "instances" in prediction):
-            return
-        for task, metrics in self._results.items():
-            self._results[task] = OrderedDict(
-                (name, 0.0 if np.isnan(value) else value) for name, value in metrics.items()
-            )
+    def _eval_predictions(
+        self, predictions: list[dict[str, Any]], img_ids: Iterable[Any] | None = None
+    ) -> None:
+        self._image_numbers = None
+        if img_ids is not None and self._do_evaluation:
+            self._image_numbers = [self._coco_api.image_numbers[i] for i in img_ids]
+        tasks, printed = self._tasks, io.StringIO()
+        if self._do_evaluation and not self._coco_api.anns:  # detectron2 asks for the first object
+            self._tasks = [task for task in tasks or ("bbox",) if task != "keypoints"]
+        try:
+            with contextlib.redirect_stdout(printed):
+                super()._eval_predictions(predictions, img_ids=self._image_numbers)
+            if self._do_evaluation:
+                for task in tasks or ():
+                    self._results.setdefault(task, self._undefined(task))
+        finally:
+            self._tasks = tasks
+            # pycocotools prints -1 for what it cannot measure.
+            sys.stdout.write(printed.getvalue().replace("= -1.000", "= nan"))
+
+    def _derive_coco_results(
+        self, coco_eval: COCOeval | None, iou_type: str, class_names: Any = None
+    ) -> dict[str, float]:
+        if coco_eval is None:  # not one detection
+            coco_eval = self._evaluate_nothing(iou_type)
+        results: dict[str, float] = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        return results
+
+    def _evaluate_nothing(self, iou_type: str) -> COCOeval:
+        limits = self._max_dets_per_image
+        kind = COCOeval if limits[2] == 100 else COCOevalMaxDets
+        evaluation = kind(self._coco_api, self._coco_api.loadRes([]), iou_type)
+        if iou_type != "keypoints":
+            evaluation.params.maxDets = limits
+        if self._image_numbers is not None:
+            evaluation.params.imgIds = self._image_numbers
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        return evaluation

@@ -6,21 +6,21 @@ images, N detections, T IoU thresholds, D draws.
 """
 
 import contextlib
-import copy
 import io
 import json
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..errors import UserError
 from ..layers.rle import check_mask
 from .matching import IOU_THRESHOLDS, RECALLS
+from .numbered_coco import NumberedCOCO
 
 __all__ = ["AP_METRICS", "APTable", "read_ap_table"]
 
@@ -41,12 +41,12 @@ class APTable:
 
     Attributes:
         num_images: I.
-        classes: (N,), category id of each detection.
+        classes: (N,), number of each detection's category.
         scores: (N,).
         images: (N,), index of each detection's image; ascending within a class.
         true: (T, N), whether a detection matches an object that counts.
         counted: (T, N), whether a detection is not ignored.
-        objects: category id -> (I,), number of objects that count in each image.
+        objects: number of a category -> (I,), how many of its objects count in each image.
     """
 
     num_images: int
@@ -132,15 +132,16 @@ def read_ap_table(
         with open(predictions, encoding="utf-8") as file:
             results: list[dict[str, Any]] = json.load(file)
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            truth = COCO(os.fspath(annotations))
-            _check_masks(truth, results)
+            content = json.loads(Path(annotations).read_text("utf-8"))
+            _check_masks(content, results)
+            truth = NumberedCOCO(content)
             if task == "segm":  # as in detectron2, a detection is as large as its mask
                 results = [{k: v for k, v in r.items() if k != "bbox"} for r in results]
-            evaluation = COCOeval(truth, _load_results(truth, results), task)
+            evaluation = COCOeval(truth, truth.loadRes(results), task)
             evaluation.params.areaRng = evaluation.params.areaRng[:1]  # all sizes
             evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
             evaluation.evaluate()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot compare {predictions} with {annotations}: {error}") from error
     except AssertionError as error:
         raise UserError(
@@ -149,20 +150,12 @@ def read_ap_table(
     return _convert_matches(evaluation)
 
 
-def _check_masks(truth: COCO, results: list[dict[str, Any]]) -> None:
-    for entry in [*truth.dataset["annotations"], *results]:
-        image = truth.imgs.get(entry["image_id"])
+def _check_masks(content: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    images = {image["id"]: image for image in content["images"]}
+    for entry in [*content["annotations"], *results]:
+        image = images.get(entry["image_id"])
         if image and entry.get("segmentation"):
             check_mask(entry["segmentation"], image.get("height"), image.get("width"))
-
-
-def _load_results(truth: COCO, results: list[dict[str, Any]]) -> COCO:
-    if results:
-        return truth.loadRes(results)
-    empty = COCO()  # loadRes fails on a model that found nothing
-    empty.dataset = {**copy.copy(truth.dataset), "annotations": []}
-    empty.createIndex()
-    return empty
 
 
 def _convert_matches(evaluation: COCOeval) -> APTable:

@@ -6,7 +6,7 @@ The file has COCO's result format: a json list of `{image_id, category_id, score
 import contextlib
 import io
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,13 +27,13 @@ class Detection:
     """One detected instance.
 
     Attributes:
-        category_id: COCO's category id.
+        category_id: as in the annotation file.
         score: 0 to 1.
         mask: compressed RLE of pycocotools, `{"size": [H, W], "counts": bytes}`, in the image.
         box: XYWH in pixels; None when the boxes of the file were not read.
     """
 
-    category_id: int
+    category_id: Any
     score: float
     mask: dict[str, Any] = field(repr=False)
     box: tuple[float, float, float, float] | None = None
@@ -131,14 +131,13 @@ def _read_detection(entry: Any, truth: COCO, where: str, with_boxes: bool) -> tu
             hint = " A file of boxes only has no masks to compare." if name == _FIELDS[-1] else ""
             raise UserError(f"{where} has no {name!r}{nearest(name, map(str, entry))}.{hint}")
     image_id, category, score = (entry[name] for name in _FIELDS[:3])
-    # json's true is Python's 1.
-    if not isinstance(image_id, int | str) or image_id is True or image_id not in truth.imgs:
+    if not _is_id_of(image_id, truth.imgs):
         raise UserError(
             f"{where}: image_id {image_id!r} is not in the data set, which has {len(truth.imgs)} "
             f"images ({name_some(list(map(repr, truth.imgs)))}). Give the data set that the file "
             "was made on"
         )
-    if not isinstance(category, int) or category not in truth.cats:
+    if not _is_id_of(category, truth.cats):
         raise UserError(
             f"{where}: category_id {category!r} is not in the data set, which has "
             f"({name_some(list(map(repr, truth.cats)))}). Result files have the ids of the "
@@ -206,6 +205,12 @@ def _require_masks(truth: COCO, name: str) -> None:
             raise UserError(
                 f"{where}: expected a bbox of four numbers, x, y, width and height, got {box!r}"
             )
+
+
+def _is_id_of(value: Any, known: Mapping[Any, Any]) -> bool:
+    # json's true is Python's 1; a number with ".0" is the same id without it.
+    kind = isinstance(value, int | float | str) and not isinstance(value, bool)
+    return kind and value in known
 
 
 def _is_box(value: Any) -> bool:

@@ -13,6 +13,7 @@ from ..errors import UserError
 from .crops import Crop, decode_crop, find_box_window
 from .detections import Detections, convert_to_rle
 from .matching import assign_levels, box_iou, match_detections, measure_overlap
+from .numbered_coco import sort_ids
 
 __all__ = ["MAX_DETECTIONS", "ImageInstances", "read_image_instances"]
 
@@ -30,12 +31,12 @@ class ImageInstances:
     Attributes:
         image_id: of the data set.
         height, width: of the image, in pixels.
-        classes: (G,), category ids.
+        classes: (G,), the categories' places among those of the data set, by ascending id.
         crowd: (G,).
         boxes: (G, 4) float64, XYXY in pixels: the annotations' boxes.
         masks: RLE of the visible part of each object.
         annotation_ids: of the objects.
-        detection_classes: (D,), category ids.
+        detection_classes: (D,), as `classes`; -1 for a category that the data set does not have.
         scores: (D,).
         detection_masks: RLE of each detection.
         positions: (D,), position of each detection in the list that was read.
@@ -122,7 +123,7 @@ class ImageInstances:
 
     @cached_property
     def mask_ious(self) -> dict[int, tuple[Ints, Ints, Floats]]:
-        """Category id -> indices of its detections and objects, and their (D_c, G_c) mask IoUs.
+        """Category -> indices of its detections and objects, and their (D_c, G_c) mask IoUs.
 
         With a crowd, the IoU is the share of the detection that lies in it, as in COCO.
         """
@@ -183,7 +184,8 @@ def read_image_instances(
     """
     image = coco_gt.imgs[image_id]
     height, width = int(image["height"]), int(image["width"])
-    annotations = [a for a in coco_gt.imgToAnns[image_id] if a["category_id"] in coco_gt.cats]
+    places = {category: place for place, category in enumerate(sort_ids(coco_gt.cats))}
+    annotations = [a for a in coco_gt.imgToAnns[image_id] if a["category_id"] in places]
     masks = []
     for annotation in annotations:
         try:
@@ -194,7 +196,7 @@ def read_image_instances(
 
     found = detections.get(image_id, [])
     scores = np.array([d.score for d in found], dtype=np.float64)
-    classes = np.array([d.category_id for d in found], dtype=np.intp)
+    classes = np.array([places.get(d.category_id, -1) for d in found], dtype=np.intp)
     order = np.argsort(-scores, kind="stable")
     kept = np.zeros(len(order), dtype=bool)
     for category in np.unique(classes):
@@ -204,7 +206,7 @@ def read_image_instances(
         image_id=image_id,
         height=height,
         width=width,
-        classes=np.array([a["category_id"] for a in annotations], dtype=np.intp),
+        classes=np.array([places[a["category_id"]] for a in annotations], dtype=np.intp),
         crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
         boxes=_to_corners(xywh),
         masks=masks,

@@ -16,6 +16,7 @@ from .crops import Crop
 from .detections import Detections
 from .image_instances import MAX_DETECTIONS, ImageInstances, read_image_instances
 from .matching import IOU_THRESHOLDS, LEVELS, box_iou, find_nearest_levels, match_detections
+from .numbered_coco import sort_ids
 from .overlap_errors import ImageErrors, measure_errors
 
 __all__ = ["ImageRecord", "MatchTable", "measure"]
@@ -37,7 +38,7 @@ class MatchTable:
         true: (T, D), whether a detection matches an object that counts, at each of COCO's T IoU
             thresholds.
         counted: (T, D), whether a detection is not ignored.
-        objects: category id -> number of objects that count.
+        objects: place of a category -> number of objects that count.
     """
 
     true: Bools = field(repr=False)
@@ -51,7 +52,7 @@ class ImageRecord:
 
     Attributes:
         image_id: of the data set.
-        classes: (D,), category ids of the detections, best score first.
+        classes: (D,), places of the detections' categories, best score first.
         scores: (D,).
         tables: one for each name in `metrics.AP_TASKS`.
         sums: metric -> (sum, number) of its values, see `ImageErrors.sums`.
@@ -93,7 +94,7 @@ def measure(
         UserError: there are detections on an image that the data set does not have, or an
             annotation has a broken mask.
     """
-    ids = sorted(coco_gt.imgs)
+    ids = sort_ids(coco_gt.imgs)
     for image_id in detections:
         if image_id not in coco_gt.imgs:
             raise UserError(f"detections of image {image_id!r}, which is not in the data set")
@@ -173,7 +174,7 @@ def _match(
 
     Args:
         instances: the image.
-        ious: category id -> (D_c, G_c).
+        ious: category -> (D_c, G_c).
         counts: (G,).
         unmatched_count: (D,), which detections count when they match nothing; True: all.
     """
@@ -204,7 +205,7 @@ def _assign_detection_levels(instances: ImageInstances, levels: Ints) -> Ints:
 
 
 def _compute_boundary_ious(instances: ImageInstances) -> dict[int, Floats]:
-    """Return category id -> (D_c, G_c): the smaller one of mask IoU and Boundary IoU.
+    """Return category -> (D_c, G_c): the smaller one of mask IoU and Boundary IoU.
 
     Crowds keep their mask IoU. So do pairs whose mask IoU is below every threshold: they match
     nothing either way, and their masks need not be decoded.

@@ -62,6 +62,7 @@ from ..files import make_jsonable
 from .detections import Detections
 from .image_instances import read_image_instances
 from .intervals import compute_percentile_interval, compute_weighted_mean, draw_weights
+from .numbered_coco import sort_ids
 from .overlap_errors import measure_errors
 
 __all__ = ["LatticeRecord", "measure_lattice", "pool_records", "summarize_lattice"]
@@ -123,7 +124,7 @@ def measure_lattice(
     if cells % k or cells < 2 * k:
         raise ValueError(f"expected a multiple of {k}, {2 * k} or more, as cells, got {cells}")
     records = []
-    for image_id in sorted(coco_gt.imgs):
+    for image_id in sort_ids(coco_gt.imgs):
         instances = read_image_instances(coco_gt, image_id, detections)
         sums = {f"{row}/{name}": 0.0 for row in _ROWS.values() for name in _SUMS}
         counts = dict.fromkeys(_COUNTS, 0)

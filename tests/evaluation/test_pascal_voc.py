@@ -140,17 +140,17 @@ def test_wrong_class_count_and_masks_are_told(voc, capsys, tmp_path):
 # The evaluator
 
 
-def evaluate(detections, tmp_path):
+def evaluate(detections, tmp_path, dataset=NAME, classes=CLASSES):
     """Return the results of image -> [(class, box in 0-based corners, score)]."""
-    evaluator = build_evaluator(get_cfg(), NAME, tmp_path)
-    assert type(evaluator) is PascalVOCDetectionEvaluator
+    evaluator = build_evaluator(get_cfg(), dataset, tmp_path)
+    assert isinstance(evaluator, PascalVOCDetectionEvaluator)
     evaluator.reset()
     for name in OBJECTS:
         found = detections.get(name, [])
         instances = Instances((48, 64))
         instances.pred_boxes = Boxes(torch.tensor([b for _, b, _ in found]).reshape(-1, 4).float())
         instances.scores = torch.tensor([score for _, _, score in found])
-        instances.pred_classes = torch.tensor([CLASSES.index(c) for c, _, _ in found]).long()
+        instances.pred_classes = torch.tensor([classes.index(c) for c, _, _ in found]).long()
         evaluator.process([{"image_id": name}], [{"instances": instances}])
     return evaluator.evaluate()["bbox"]
 
@@ -182,3 +182,23 @@ def test_the_ap_of_2007_has_eleven_points(voc, tmp_path):
     assert evaluate(found, tmp_path)["AP50"] == pytest.approx((100 * 6 / 11 + 100) / 2)
     found["000012"].append(("cat", (0, 0, 9, 9), 0.95))  # a false one before both: precision 2 / 3
     assert evaluate(found, tmp_path)["AP50"] == pytest.approx((100 * 6 / 11 + 100 * 2 / 3) / 2)
+
+
+@pytest.mark.parametrize("year", [2007, 2012])
+def test_a_class_without_objects_has_no_ap(voc, tmp_path, year):
+    """A false dog changes no mean, since no dog could be found; nor does its place in the list."""
+    classes = ("dog", *CLASSES)
+    register_pascal_voc("voc_with_dogs", str(voc), "trainval", year, classes)
+    MetadataCatalog.get("voc_with_dogs").evaluator_type = "pascal_voc"
+    try:
+        found = perfect()
+        found["000005"].append(("dog", (1, 1, 9, 9), 0.99))
+        numbers = evaluate(found, tmp_path, "voc_with_dogs", classes)
+        assert numbers == pytest.approx({"AP": 100, "AP50": 100, "AP75": 100})
+        (voc / "ImageSets/Main/trainval.txt").write_text("")
+        numbers = evaluate({}, tmp_path, "voc_with_dogs", classes)
+        assert list(numbers) == ["AP", "AP50", "AP75"]
+        assert np.isnan(list(numbers.values())).all()
+    finally:
+        DatasetCatalog.remove("voc_with_dogs")
+        MetadataCatalog.remove("voc_with_dogs")

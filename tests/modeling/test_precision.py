@@ -6,12 +6,19 @@ from detectron2.modeling import build_model
 from support import SMALL, TINY_CONFIG
 
 from mask_rcnn_ext import UserError, load_config
+from mask_rcnn_ext.modeling import precision
 from mask_rcnn_ext.modeling.precision import (
     choose_device,
     get_amp_dtype,
     inference_autocast,
     prepare_model,
 )
+
+
+@pytest.fixture(autouse=True)
+def with_bfloat16(monkeypatch):
+    """Let every CPU have it: these tests ask for numbers, not for speed."""
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda: True)
 
 
 def config(*overrides: str):
@@ -30,6 +37,41 @@ def test_dtype_by_device(device, name, expected):
     assert (
         get_amp_dtype(config("MODEL.DEVICE", device, "MASK_RCNN_EXT.AMP_DTYPE", name)) is expected
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 vpclmulqdq\n", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
+        (None, False),
+    ],
+    ids=["AVX-512", "AMX", "Arm", "no bfloat16", "not Linux"],
+)
+def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch, text, expected):
+    """PyTorch imitates bfloat16 there, in twice to three times the time of float32."""
+
+    def read_text(path, encoding):
+        assert str(path) == "/proc/cpuinfo"
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.undo()
+    precision.computes_bfloat16.cache_clear()
+    monkeypatch.setattr(precision.Path, "read_text", read_text)
+    try:
+        found = precision.computes_bfloat16()
+    finally:
+        monkeypatch.undo()
+        precision.computes_bfloat16.cache_clear()
+    assert found is expected
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda: found)
+    assert get_amp_dtype(config()) is (torch.bfloat16 if expected else None)
+    assert get_amp_dtype(config("MASK_RCNN_EXT.AMP_DTYPE", "bfloat16")) is torch.bfloat16
+    assert get_amp_dtype(config("MODEL.DEVICE", "cuda")) is torch.float16
 
 
 def test_off_by_default_and_unknown_names_are_refused():

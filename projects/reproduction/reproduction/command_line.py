@@ -13,7 +13,7 @@ __all__ = ["make_parser", "prepare_process", "print_files"]
 
 
 def make_parser(
-    doc: str | None, *, folder: str, name: str, seeds: int, picture: str = "--picture"
+    doc: str | None, *, folder: str, name: str, seeds: int, picture: str | None = "--picture"
 ) -> argparse.ArgumentParser:
     """Return a parser with the options of all scripts.
 
@@ -22,7 +22,7 @@ def make_parser(
         folder: the folder in `output/`.
         name: the name of the files in `results/` and `docs/images/`.
         seeds: the default number of seeds.
-        picture: the option of the picture.
+        picture: the option of the picture; None if there is none.
     """
     parser = argparse.ArgumentParser(
         description=(doc or "").splitlines()[0],
@@ -36,7 +36,8 @@ def make_parser(
         ("--results", "FILE", f"results/{name}.json", "json to write"),
         (picture, "FILE", f"docs/images/{name}.png", "picture to write, for the documentation"),
     ):
-        parser.add_argument(option, default=default, metavar=metavar, help=text)
+        if option is not None:
+            parser.add_argument(option, default=default, metavar=metavar, help=text)
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--list", action="store_true", help="print what is done and what is left")
     group.add_argument("--only-report", action="store_true", help="make the files, train nothing")

@@ -1,0 +1,90 @@
+"""pycocotools' `COCO` for ids of any size and kind.
+
+pycocotools keeps ids in NumPy's arrays: of large ones it loses digits, and the evaluation of one
+image then sees another one's objects. It takes an object whose annotation has the id 0 for no
+object at all, and a text for a list of ids. Annotations with one id it replaces by the last one.
+"""
+
+import contextlib
+import copy
+import io
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+from pycocotools.coco import COCO
+
+__all__ = ["NumberedCOCO", "sort_ids"]
+
+
+def sort_ids(ids: Iterable[Any]) -> list[Any]:
+    """Return ids in ascending order: numbers, as pycocotools has them, then texts."""
+    return sorted(ids, key=lambda i: (isinstance(i, str), i))
+
+
+class NumberedCOCO(COCO):
+    """A data set for `COCOeval`, in which images, annotations and categories count from 1.
+
+    Images and categories are in ascending order of their ids, as pycocotools takes them. Equal
+    scores are the only place where this order changes an AP.
+
+    Attributes:
+        image_numbers: id of an image in the file -> number in `self.imgs`.
+        category_numbers: id of a category in the file -> number in `self.cats`.
+    """
+
+    def __init__(self, content: dict[str, Any], category_ids: Sequence[Any] | None = None) -> None:
+        """Copy a data set.
+
+        Args:
+            content: in COCO's format; it stays as it is.
+            category_ids: the categories in another order than that of their ids.
+        """
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            super().__init__()
+            images, categories = content["images"], content.get("categories", [])
+            self.image_numbers = _number(sort_ids({image["id"] for image in images}))
+            if category_ids is None:
+                category_ids = sort_ids({category["id"] for category in categories})
+            self.category_numbers = _number(category_ids)
+            annotations = self._renumber(content.get("annotations", []))
+            self.dataset = {
+                **content,
+                "images": [{**i, "id": self.image_numbers[i["id"]]} for i in images],
+                "categories": [
+                    {**c, "id": self.category_numbers[c["id"]]}
+                    for c in categories
+                    if c["id"] in self.category_numbers
+                ],
+                "annotations": [{**a, "id": n} for n, a in enumerate(annotations, start=1)],
+            }
+            self.createIndex()
+
+    def _renumber(self, entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {
+                **entry,
+                "image_id": self.image_numbers.get(entry["image_id"]),
+                "category_id": self.category_numbers.get(entry["category_id"]),
+            }
+            for entry in entries
+        ]
+
+    def loadRes(self, resFile: list[dict[str, Any]]) -> COCO:
+        """Return results for `COCOeval`; unlike in pycocotools, there may be none.
+
+        Args:
+            resFile: entries with the ids of the file, which stay as they are.
+
+        Raises:
+            AssertionError: there are results of an image that the data set does not have.
+        """
+        if resFile:
+            return super().loadRes(self._renumber(resFile))
+        empty = COCO()
+        empty.dataset = {**copy.copy(self.dataset), "annotations": []}
+        empty.createIndex()
+        return empty
+
+
+def _number(ids: Iterable[Hashable]) -> dict[Hashable, int]:
+    return {each: number for number, each in enumerate(ids, start=1)}

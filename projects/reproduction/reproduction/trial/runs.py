@@ -1,0 +1,167 @@
+"""The runs of the trial: two data sets, two trainers, several seeds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from mask_rcnn_ext.config import load_config
+from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.files import file_sha256, read_json, write_json
+from mask_rcnn_ext.model_zoo import get_config_file
+
+from ..training_runs import FILLED_IN, TrainingRun
+
+__all__ = ["DATA", "TRAINERS", "TrialRun", "plan_trial", "select_images"]
+
+# Data set -> the class that is kept, and the longest side of an image in pixels: the smaller images
+# of the nuclei, most of them under a fluorescence microscope, load several times as fast.
+DATA = {"dsb2018": ("nucleus", 256), "persons": ("person", 640)}
+TRAINERS = ("ours", "plain")
+
+# The demo's model at half its width, with anchors from 8 pixels on.
+_OPTIONS = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.TINY_RESNET.STEM_CHANNELS": 16,
+    "MODEL.TINY_RESNET.CHANNELS": [16, 32, 64, 128],
+    "MODEL.FPN.OUT_CHANNELS": 32,
+    "MODEL.ROI_BOX_HEAD.CONV_DIM": 32,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 32,
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[8], [16], [32], [64], [128]],
+    "SOLVER.WARMUP_ITERS": 20,
+    "SOLVER.MAX_ITER": 250,
+    "SOLVER.CHECKPOINT_PERIOD": 250,
+    "TEST.EVAL_PERIOD": 0,
+}
+_PLAIN_OPTIONS = {
+    "SOLVER.AMP.ENABLED": False,
+    "MASK_RCNN_EXT.AMP_INFERENCE": False,
+    "MASK_RCNN_EXT.CHANNELS_LAST": False,
+}
+_FILES = ("train_json", "train_images", "val_json", "val_images")
+_OWN_DATA = (  # keys that own data fill in; the checksums of the files stand for them
+    "DATASETS.TRAIN",
+    "DATASETS.TEST",
+    "INPUT.MASK_FORMAT",
+    "MODEL.ROI_HEADS.NUM_CLASSES",
+    *(f"MASK_RCNN_EXT.DATA.{name.upper()}" for name in _FILES),
+)
+
+
+@dataclass(frozen=True)
+class TrialRun(TrainingRun):
+    """One training; the variant is `<data set>_<trainer>`.
+
+    Attributes:
+        files: the paths of the data, in the order of `_FILES`.
+    """
+
+    files: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def data(self) -> str:
+        """One of `DATA`."""
+        return self.variant.rsplit("_", 1)[0]
+
+    @property
+    def trainer(self) -> str:
+        """One of `TRAINERS`."""
+        return self.variant.rsplit("_", 1)[1]
+
+    @property
+    def config_file(self) -> str:
+        """The demo's yaml, for every variant."""
+        return get_config_file("shapes/mask_rcnn_tiny_FPN")
+
+    @property
+    def filled_in(self) -> tuple[str, ...]:
+        """See `TrainingRun`."""
+        return (*FILLED_IN, *_OWN_DATA)
+
+    def config(self) -> CfgNode:
+        """See `TrainingRun`."""
+        return load_config(self.config_file, self._options())
+
+    def _options(self) -> list[str]:
+        options = {**_OPTIONS, **(_PLAIN_OPTIONS if self.trainer == "plain" else {})}
+        return [word for key, value in options.items() for word in (key, str(value))]
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the checksums of the annotations."""
+        pairs = zip(_FILES, self.files, strict=True)
+        return {name: file_sha256(path) for name, path in pairs if name.endswith("json")}
+
+    def command(self, resume: bool) -> list[str]:
+        """See `TrainingRun`."""
+        script, *options = super().command(resume)
+        if self.trainer == "plain":
+            script = "projects/reproduction/train_plain.py"
+        flags = zip((f"--{name.replace('_', '-')}" for name in _FILES), self.files, strict=True)
+        return [script, *(word for flag in flags for word in flag), *options, *self._options()]
+
+    def is_resumable(self) -> bool:
+        """Return False: only our trainer would go on with the same images."""
+        return False
+
+
+def plan_trial(root: str | Path, folders: Mapping[str, str], seeds: int) -> list[TrialRun]:
+    """Write the annotations of the trial and return its runs: all with seed 1, then with seed 2.
+
+    Args:
+        root: the folder of the runs and of the annotations.
+        folders: data set -> a folder with `annotations_train.json`, `annotations_val.json` and
+            `images/`.
+        seeds: trainings of each trainer on each data set; two or more.
+
+    Raises:
+        UserError: a file is missing or has no such class, or there are too few seeds.
+    """
+    if seeds < 2:
+        raise UserError(f"--seeds: expected 2 or more, since they give the interval; got {seeds}")
+    files = {}
+    for name, (category, longest) in DATA.items():
+        images, paths = str(Path(folders[name], "images")), []
+        for split in ("train", "val"):
+            source = Path(folders[name], f"annotations_{split}.json")
+            path = Path(root, "data", f"{name}_{split}.json")
+            content = select_images(read_json(source), category, longest)
+            write_json(path, content)
+            paths += [str(path), images]
+        files[name] = tuple(paths)
+    return [
+        TrialRun(f"{data}_{trainer}", seed, Path(root, f"{data}_{trainer}", f"seed{seed}"), files=f)
+        for seed in range(1, seeds + 1)
+        for data, f in files.items()
+        for trainer in TRAINERS
+    ]
+
+
+def select_images(content: dict[str, Any], category: str, longest: int) -> dict[str, Any]:
+    """Return COCO annotations of one class, and only the images with objects of it.
+
+    Args:
+        content: a data set in COCO's format.
+        category: the name of the class.
+        longest: the longest side of an image that is kept, in pixels.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    categories = [entry for entry in content["categories"] if entry["name"] == category]
+    if not categories:
+        raise UserError(f"the annotations have no class {category!r}")
+    found = [a for a in content["annotations"] if a["category_id"] == categories[0]["id"]]
+    with_objects = {a["image_id"] for a in found}
+    images = [
+        image
+        for image in content["images"]
+        if image["id"] in with_objects and max(image["width"], image["height"]) <= longest
+    ]
+    kept = {image["id"] for image in images}
+    return {
+        "images": images,
+        "annotations": [a for a in found if a["image_id"] in kept],
+        "categories": categories,
+    }

@@ -1,0 +1,118 @@
+"""Our trainer and detectron2's, given the same random numbers: the same losses and weights."""
+
+import pytest
+import torch
+from detectron2.data import build_detection_train_loader
+from detectron2.data.samplers import TrainingSampler
+from detectron2.engine import DefaultTrainer
+from detectron2.solver.build import get_default_optimizer_params
+from small_runs import same, write_data
+from support import SMALL, TINY_CONFIG
+
+from mask_rcnn_ext import argument_parser
+from mask_rcnn_ext.engine import optimizer
+from mask_rcnn_ext.engine.hooks import StepSeed
+from mask_rcnn_ext.engine.run import prepare_run
+from mask_rcnn_ext.engine.trainer import Trainer
+
+STEPS, SEED, IMAGES = 8, 5, 8
+FLOAT32 = [
+    "SOLVER.AMP.ENABLED", "False", "MASK_RCNN_EXT.AMP_INFERENCE", "False",
+    "MASK_RCNN_EXT.CHANNELS_LAST", "False", "MODEL.DEVICE", "cpu", "DATASETS.TEST", "()",
+    "SOLVER.MAX_ITER", str(STEPS), "SEED", str(SEED),
+]  # fmt: skip
+
+
+class PlainAdamW(DefaultTrainer):
+    """detectron2's trainer has SGD only; this is AdamW as PyTorch gives it."""
+
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        groups = get_default_optimizer_params(
+            model,
+            base_lr=cfg.SOLVER.BASE_LR,
+            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+        )
+        weight_decay = cfg.SOLVER.WEIGHT_DECAY
+        return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=weight_decay)
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """Return a function that builds a trainer of a class on the same data, from the same seed."""
+    flags = write_data(tmp_path / "data", train=IMAGES)
+
+    def build(kind, *options):
+        folder = str(tmp_path / kind.__name__)
+        args = argument_parser().parse_args(
+            ["--config-file", TINY_CONFIG, *flags, *SMALL, *FLOAT32, *options, "OUTPUT_DIR", folder]
+        )
+        with prepare_run(args) as cfg:
+            return kind(cfg)
+
+    return build
+
+
+def train(trainer, batches):
+    """Train on the batches; return the losses of every iteration and the weights."""
+    trainer._trainer.reset_data_loader(lambda: batches)
+    losses, step = [], trainer._trainer.run_step
+
+    def run_step():
+        step()
+        latest = trainer.storage.latest()
+        losses.append({name: value for name, (value, _) in latest.items() if "loss" in name})
+
+    trainer._trainer.run_step = run_step
+    trainer.train()
+    return losses, trainer.model.state_dict()
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_the_losses_and_the_weights_are_equal_to_the_bit(trainer, name, monkeypatch):
+    """In float32, with the same batches, and with the random numbers that ours has in each step.
+
+    Fused AdamW rounds otherwise, so it is off here.
+    """
+    monkeypatch.setattr(optimizer, "TORCH_VERSION", (2, 3))
+    ours = trainer(Trainer, "MASK_RCNN_EXT.OPTIMIZER", name)
+    stock = trainer(DefaultTrainer if name == "SGD" else PlainAdamW)
+    assert same(ours.model.state_dict(), stock.model.state_dict())  # before training
+    batches = [batch for batch, _ in zip(ours._trainer.data_loader, range(STEPS), strict=False)]
+    seed = StepSeed(SEED)
+    stock.register_hooks([seed])
+    stock._hooks.insert(0, stock._hooks.pop())
+    losses, weights = train(ours, batches)
+    expected, stock_weights = train(stock, batches)
+    assert len(losses) == STEPS
+    assert losses == expected
+    assert losses[0] != losses[-1]
+    assert same(weights, stock_weights)
+
+
+def test_fused_adamw_differs_from_plain_adamw_by_rounding():
+    torch.manual_seed(0)
+    start = torch.randn(200)
+    ends = []
+    for fused in (False, True):
+        weights = start.clone().requires_grad_()
+        step = torch.optim.AdamW([weights], lr=1e-3, weight_decay=0.05, fused=fused)
+        for _ in range(STEPS):
+            step.zero_grad()
+            weights.sin().sum().backward()
+            step.step()
+        ends.append(weights.detach())
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-7)
+
+
+def test_the_images_come_in_the_same_order(trainer):
+    """Also when they are grouped by their shape; the flips are drawn from another stream."""
+    ours = trainer(Trainer)
+    cfg = ours.cfg
+    stock = build_detection_train_loader(cfg, sampler=TrainingSampler(IMAGES, seed=SEED))
+    orders = []
+    for loader in (ours._trainer.data_loader, stock):
+        pairs = zip(loader, range(STEPS), strict=False)
+        orders.append([[image["file_name"] for image in batch] for batch, _ in pairs])
+    assert orders[0] == orders[1]
+    assert len({tuple(batch) for batch in orders[0]}) > 2
