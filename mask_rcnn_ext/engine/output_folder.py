@@ -17,7 +17,7 @@ from ..files import atomic_open, recorded_writes, require_writable
 from ..run_files import EARLIER, find_run_files, free_place, holds_training, move, remove_empty
 from .log import end_log, open_log_file, start_log
 
-__all__ = ["choose_evaluation_folder", "output_folder"]
+__all__ = ["choose_evaluation_folder", "log_changes", "output_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +94,7 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
 
 
 def _begin(cfg: CfgNode, folder: Path, earlier: Path, *, resume: bool) -> None:
-    if resume:
-        _log_changes(cfg, folder / "config.yaml")
-    else:
+    if not resume:
         cleaned = folder / "data"  # of this run
         old = [path for path in find_run_files(folder) if path != cleaned]
         move(old, earlier)
@@ -108,10 +106,10 @@ def _begin(cfg: CfgNode, folder: Path, earlier: Path, *, resume: bool) -> None:
         file.write(cfg.dump())
 
 
-def _log_changes(cfg: CfgNode, config_file: Path) -> None:
-    """Log in one line which keys have other values than in the config that the run had so far."""
+def log_changes(cfg: CfgNode) -> None:
+    """Log in one line which keys have other values than the `config.yaml` of the run so far."""
     try:
-        text = config_file.read_text("utf-8")
+        text = Path(cfg.OUTPUT_DIR, "config.yaml").read_text("utf-8")
         before, after = (dict(flat_config(CfgNode.load_cfg(t))) for t in (text, cfg.dump()))
     except (OSError, ValueError, yaml.YAMLError):  # there is none, or it is no config
         return

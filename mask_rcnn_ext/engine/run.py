@@ -28,7 +28,7 @@ from ..modeling.checks import (
     require_fitting_training_data,
 )
 from ..modeling.precision import choose_device, prepare_model
-from .output_folder import choose_evaluation_folder, output_folder
+from .output_folder import choose_evaluation_folder, log_changes, output_folder
 from .results import write_results
 from .trainer import Trainer
 
@@ -134,6 +134,8 @@ def prepare_run(
         if by_gradients and not args.eval_only:
             require_fitting_training_data(cfg)
         cfg.freeze()
+        if args.resume and not (args.eval_only or stages):
+            log_changes(cfg)
         logger.debug("The full config:\n%s", cfg.dump())
         seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
         if not args.eval_only:

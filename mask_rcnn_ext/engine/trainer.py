@@ -265,12 +265,12 @@ class Trainer(DefaultTrainer):
 
     def _save_interrupted(self) -> str:
         """Save the state after the last whole step unless that was done; return the path."""
-        last = self.iter + 1 >= self.max_iter
-        path = os.path.join(
-            self.cfg.OUTPUT_DIR, "model_final.pth" if last else f"model_{self.iter:07d}.pth"
-        )
-        if comm.is_main_process() and self.checkpointer.get_checkpoint_file() != path:
-            name = os.path.splitext(os.path.basename(path))[0]
+        name = f"model_{self.iter:07d}"
+        path = os.path.join(self.cfg.OUTPUT_DIR, f"{name}.pth")
+        last: str = self.checkpointer.get_checkpoint_file()
+        if self.iter + 1 >= self.max_iter or last == path:  # at the end it was saved
+            return last
+        if comm.is_main_process():
             self.checkpointer.save(name, iteration=self.iter)
         return path
 

@@ -100,14 +100,17 @@ def test_changed_keys_of_a_project_are_told_too(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(output_folder.logger, "info", lambda text, *args: said.append(text % args))
     cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path)
     cfg.A_PROJECT = ExtCfgNode({"SIZES": (1, 2)})
     (tmp_path / "config.yaml").write_text(cfg.dump())
-    output_folder._log_changes(cfg, tmp_path / "config.yaml")
+    output_folder.log_changes(cfg)
     assert said == []
     cfg.A_PROJECT.SIZES = (1, 3)
-    output_folder._log_changes(cfg, tmp_path / "config.yaml")
+    output_folder.log_changes(cfg)
     assert said == ["Changed since the run was started: A_PROJECT.SIZES [1, 2] -> [1, 3]"]
-    output_folder._log_changes(cfg, tmp_path / "none.yaml")
+    (tmp_path / "config.yaml").unlink()
+    output_folder.log_changes(cfg)
+    assert len(said) == 1
 
 
 def test_metrics_of_iterations_that_are_done_again_are_dropped(tmp_path):
