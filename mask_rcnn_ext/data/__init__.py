@@ -2,7 +2,7 @@
 
 import os
 
-from .occluded_shapes import register_occluded_shapes
+from .embedded import register_embedded
 
 # Like detectron2, this package reads the root of data sets once, at import.
-register_occluded_shapes(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
+register_embedded(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
