@@ -15,21 +15,36 @@ role.
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
+from ..files import make_jsonable
 from .contours import trace_contour
 from .crops import Crop
+from .intervals import compute_percentile_interval, compute_weighted_mean, draw_weights
 
-__all__ = ["AxisRuns", "find_axis_runs", "measure_axis_lengths", "render_soft_mask"]
+__all__ = [
+    "PLACES",
+    "AxisRecord",
+    "AxisRuns",
+    "find_axis_runs",
+    "measure_axis_lengths",
+    "measure_axis_runs",
+    "render_soft_mask",
+    "summarize_axis_runs",
+]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
+PLACES = 84  # of an `AxisRecord`: four for each of 21 cells
+_CELLS = 21
 _SCALE = 8  # pixels of a rendered mask per cell of its grid
 _ANGLES = tuple(range(15, 76, 6))  # degrees, of the copies
 _SMOOTHING = 0.02  # standard deviation, as a share of the side of the array; at least 1 px
@@ -79,7 +94,7 @@ def find_axis_runs(mask: Floats, *, threshold: float = 0.5, angle: float = 0.0) 
     """Return the axis runs of a mask that is smoothed and rotated.
 
     An axis run is a stretch of at least max(8, 0.12 s) pixel sides of the contour within a band of
-    1 px parallel to an axis; s is the longer side of the mask's box. Beyond its frame, the array
+    1 px parallel to an axis; s is the longer side of the mask's box before the rotation. Beyond its frame, the array
     goes on as it ends, and the contour there does not count: where a RoI ends, no model drew a
     line. So pad a mask that is background around the array.
 
@@ -96,22 +111,22 @@ def find_axis_runs(mask: Floats, *, threshold: float = 0.5, angle: float = 0.0) 
     smooth = ndimage.gaussian_filter(mask, max(_SMOOTHING * max(mask.shape), 1.0), mode="nearest")
     turned = ndimage.affine_transform(smooth, back, offset, tuple(shape), order=1, mode="nearest")
     inside = turned >= threshold
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if not len(rows):
+    found = np.argwhere(smooth >= threshold)
+    if not len(found):
         return AxisRuns(np.zeros(0), np.zeros(0))
-    box = inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    least = max(_LEAST, math.ceil(_SHARE * max(box.shape)))
-    contour = trace_contour(Crop(int(rows[0]), int(columns[0]), box), *inside.shape)
+    side = int(np.ptp(found, axis=0).max()) + 1
+    least = max(_LEAST, math.ceil(_SHARE * side))
+    contour = trace_contour(Crop(0, 0, inside), *inside.shape)
     places = (contour.points[:, ::-1] - 0.5) @ back.T + offset
     drawn = ~contour.frame & ((places > 0) & (places < size - 1)).all(axis=1)
-    found = []
+    runs = []
     for axis in (0, 1):  # vertical runs keep their x, horizontal ones their y
         across = contour.points[:, axis]
         member = np.zeros(len(across), dtype=bool)
         for begin, end in itertools.pairwise(contour.loops):
             member[begin:end] = _find_members(across[begin:end], drawn[begin:end], least)
-        found.append(across[member & (contour.steps[:, axis] == 0)] + _SHIFT)
-    return AxisRuns(*found)
+        runs.append(across[member & (contour.steps[:, axis] == 0)] + _SHIFT)
+    return AxisRuns(*runs)
 
 
 def _find_members(across: Floats, drawn: Bools, least: int) -> Bools:
@@ -137,8 +152,8 @@ def _find_members(across: Floats, drawn: Bools, least: int) -> Bools:
     return member
 
 
-def measure_axis_lengths(mask: Floats, *, threshold: float = 0.5) -> tuple[int, float]:
-    """Return the axis length of a mask, and the mean axis length of its rotated copies, in pixels.
+def measure_axis_lengths(mask: Floats, *, threshold: float = 0.5) -> tuple[AxisRuns, float]:
+    """Return the axis runs of a mask, and the mean axis length of its rotated copies, in pixels.
 
     The copies are rotated by 15 to 75 degrees and smoothed like the mask.
 
@@ -146,5 +161,79 @@ def measure_axis_lengths(mask: Floats, *, threshold: float = 0.5) -> tuple[int, 
         mask: see `find_axis_runs`.
         threshold: a pixel belongs to the mask from this value on.
     """
-    lengths = [find_axis_runs(mask, threshold=threshold, angle=a).length for a in (0.0, *_ANGLES)]
-    return lengths[0], float(np.mean(lengths[1:]))
+    copies = [find_axis_runs(mask, threshold=threshold, angle=angle).length for angle in _ANGLES]
+    return find_axis_runs(mask, threshold=threshold), float(np.mean(copies))
+
+
+@dataclass(frozen=True)
+class AxisRecord:
+    """The axis runs of one image's soft masks: the unit of the bootstrap.
+
+    Attributes:
+        image_id: of the data set.
+        length: axis length of all masks, in pixels of the rendered masks.
+        rotated: mean axis length of the rotated copies.
+        places: (84,), how much of the length lies at each place of the RoI, in 84ths of its side;
+            both axes together.
+    """
+
+    image_id: Any
+    length: float
+    rotated: float
+    places: npt.NDArray[np.intp] = field(repr=False)
+
+
+def measure_axis_runs(image_id: Any, soft_masks: Floats, *, threshold: float) -> AxisRecord:
+    """Return the axis runs of the soft masks of an image.
+
+    Args:
+        image_id: of the data set.
+        soft_masks: (R, P, P) float64, 0 to 1, each on the grid of its RoI.
+        threshold: a pixel belongs to a mask from this value on.
+    """
+    places = np.zeros(PLACES, dtype=np.intp)
+    length = rotated = 0.0
+    for soft in soft_masks:
+        rendered = render_soft_mask(soft)
+        runs, copies = measure_axis_lengths(rendered, threshold=threshold)
+        shares = np.concatenate([runs.vertical, runs.horizontal]) / len(rendered)
+        places += np.histogram(shares, bins=PLACES, range=(0.0, 1.0))[0]
+        length, rotated = length + runs.length, rotated + copies
+    return AxisRecord(image_id, length, rotated, places)
+
+
+def summarize_axis_runs(
+    records: Sequence[AxisRecord], *, draws: int = 1000, seed: int = 0
+) -> dict[str, dict[str, float | None]]:
+    """Return the axis excess, and how strongly runs prefer lattice lines, with 95 % intervals.
+
+    Args:
+        records: from `measure_axis_runs`, of at least one image.
+        draws: of the bootstrap over images.
+        seed: of the draws.
+
+    Returns:
+        "excess", see the module, and "lines_7" and "lines_3" -> {"value", "low", "high"}.
+        "lines_k" is the length within a quarter of a cell of the lines g / k of the RoI's side, per
+        line, divided by the same at the sides of the 21 x 21 cells that are lines of neither k = 7
+        nor k = 3. It is 1 for runs that do not prefer the lines. The first and the last side of a
+        cell do not count, because objects end there. None stands for a number that would need a
+        division by 0.
+    """
+    weights = draw_weights(len(records), draws, seed)
+    cells = np.arange(2, _CELLS - 1)
+    # Sides of cells are every fourth border of the 84 places: half a place on both sides counts.
+    near = np.stack([r.places[cells * 4 - 1] + r.places[cells * 4] for r in records])
+    own = {k: cells % (_CELLS // k) == 0 for k in (7, 3)}
+    control = ~(own[7] | own[3])
+    pairs = {
+        "excess": (np.array([r.length for r in records]), np.array([r.rotated for r in records])),
+        **{f"lines_{k}": (near[:, on].mean(1), near[:, control].mean(1)) for k, on in own.items()},
+    }
+    summary = {}
+    for name, (over, under) in pairs.items():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = compute_weighted_mean(over, under, weights)
+            low, high = compute_percentile_interval(values[1:])
+        summary[name] = make_jsonable({"value": float(values[0]), "low": low, "high": high})
+    return summary

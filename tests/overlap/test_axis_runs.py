@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from mask_rcnn_ext.overlap.axis_runs import (
     find_axis_runs,
     measure_axis_lengths,
+    measure_axis_runs,
     render_soft_mask,
+    summarize_axis_runs,
 )
 
 
@@ -26,8 +29,8 @@ def disk(radius, cut=None, angle=0.0, size=128):
 
 
 def excess(masks):
-    lengths = np.array([measure_axis_lengths(mask) for mask in masks])
-    return lengths[:, 0].sum() / lengths[:, 1].sum()
+    found = [measure_axis_lengths(mask) for mask in masks]
+    return sum(runs.length for runs, _ in found) / sum(rotated for _, rotated in found)
 
 
 def test_sides_of_a_square_are_runs_at_their_places():
@@ -58,7 +61,8 @@ def test_the_frame_of_the_array_is_no_contour():
 
 def test_nothing_is_found_on_an_empty_mask():
     assert find_axis_runs(np.zeros((30, 30))).length == 0
-    assert measure_axis_lengths(np.zeros((30, 30))) == (0, 0.0)
+    runs, rotated = measure_axis_lengths(np.zeros((30, 30)))
+    assert (runs.length, rotated) == (0, 0.0)
 
 
 @pytest.mark.parametrize("radius", [16, 32, 60])
@@ -90,3 +94,35 @@ def test_rendering_keeps_the_values_of_the_cells():
     assert rendered.shape == (56, 56)
     centres = rendered.reshape(7, 8, 7, 8)[:, 3:5, :, 3:5].mean(axis=(1, 3))
     assert np.abs(centres - grid).max() < 0.1
+
+
+def soft_masks(rng, count, k, spread):
+    """Return soft masks of smooth random shapes whose k x k parts differ by random offsets."""
+    masks = []
+    for _ in range(count):
+        field = ndimage.gaussian_filter(rng.normal(size=(63, 63)), 2)[21:42, 21:42]
+        y, x = (np.mgrid[:21, :21] - 10.0) / 10
+        logits = 4 * (0.75 - np.hypot(x, y)) + field / field.std()
+        logits += np.kron(rng.normal(size=(k, k)) * spread, np.ones((21 // k, 21 // k)))
+        masks.append(1 / (1 + np.exp(-logits)))
+    return np.stack(masks)
+
+
+@pytest.mark.parametrize(
+    ("k", "spread", "excess", "lines_7", "lines_3"),
+    [
+        (7, 0.0, (0.8, 1.25), (0.6, 1.5), (0.5, 1.7)),
+        (7, 1.5, (2, 20), (4, 999), (0, 1.7)),
+        (3, 1.5, (1.4, 20), (0.3, 1.7), (4, 999)),
+    ],
+)
+def test_jumps_between_parts_are_found_where_they_are(k, spread, excess, lines_7, lines_3):
+    rng = np.random.default_rng(1)
+    records = [
+        measure_axis_runs(image, soft_masks(rng, 3, k, spread), threshold=0.5)
+        for image in range(10)
+    ]
+    summary = summarize_axis_runs(records, draws=50)
+    found = {name: entry["value"] for name, entry in summary.items()}
+    expected = {"excess": excess, "lines_7": lines_7, "lines_3": lines_3}
+    assert all(low <= found[name] <= high for name, (low, high) in expected.items()), found
