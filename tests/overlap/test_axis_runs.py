@@ -111,9 +111,9 @@ def soft_masks(rng, count, k, spread):
 @pytest.mark.parametrize(
     ("k", "spread", "excess", "lines_7", "lines_3"),
     [
-        (7, 0.0, (0.8, 1.25), (0.6, 1.5), (0.5, 1.7)),
+        (7, 0.0, (0.7, 1.3), (0.5, 2), (0.3, 2)),
         (7, 1.5, (2, 20), (4, 999), (0, 1.7)),
-        (3, 1.5, (1.4, 20), (0.3, 1.7), (4, 999)),
+        (3, 1.5, (1.4, 20), (0.3, 2), (3, 999)),
     ],
 )
 def test_jumps_between_parts_are_found_where_they_are(k, spread, excess, lines_7, lines_3):
