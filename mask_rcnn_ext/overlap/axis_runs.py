@@ -24,10 +24,9 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
-from ..files import make_jsonable
 from .contours import trace_contour
 from .crops import Crop
-from .intervals import compute_percentile_interval, compute_weighted_mean, draw_weights
+from .intervals import bootstrap_ratio, describe_interval
 
 __all__ = [
     "PLACES",
@@ -94,9 +93,9 @@ def find_axis_runs(mask: Floats, *, threshold: float = 0.5, angle: float = 0.0) 
     """Return the axis runs of a mask that is smoothed and rotated.
 
     An axis run is a stretch of at least max(8, 0.12 s) pixel sides of the contour within a band of
-    1 px parallel to an axis; s is the longer side of the mask's box before the rotation. Beyond its frame, the array
-    goes on as it ends, and the contour there does not count: where a RoI ends, no model drew a
-    line. So pad a mask that is background around the array.
+    1 px parallel to an axis; s is the longer side of the mask's box before the rotation. Beyond
+    its frame, the array goes on as it ends, and the contour there does not count: where a RoI ends,
+    no model drew a line. So pad a mask that is background around the array.
 
     Args:
         mask: (h, w) float64, 0 to 1.
@@ -203,13 +202,14 @@ def measure_axis_runs(image_id: Any, soft_masks: Floats, *, threshold: float) ->
 
 
 def summarize_axis_runs(
-    records: Sequence[AxisRecord], *, draws: int = 1000, seed: int = 0
+    trainings: Sequence[Sequence[AxisRecord]], *, draws: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, float | None]]:
     """Return the axis excess, and how strongly runs prefer lattice lines, with 95 % intervals.
 
     Args:
-        records: from `measure_axis_runs`, of at least one image.
-        draws: of the bootstrap over images.
+        trainings: the records of each training of a model, from `measure_axis_runs`, of the same
+            images.
+        draws: of the bootstrap over images and trainings, see `bootstrap_ratio`.
         seed: of the draws.
 
     Returns:
@@ -220,20 +220,24 @@ def summarize_axis_runs(
         cell do not count, because objects end there. None stands for a number that would need a
         division by 0.
     """
-    weights = draw_weights(len(records), draws, seed)
     cells = np.arange(2, _CELLS - 1)
+    places = np.array([[record.places for record in records] for records in trainings])
     # Sides of cells are every fourth border of the 84 places: half a place on both sides counts.
-    near = np.stack([r.places[cells * 4 - 1] + r.places[cells * 4] for r in records])
+    near = places[..., cells * 4 - 1] + places[..., cells * 4]
     own = {k: cells % (_CELLS // k) == 0 for k in (7, 3)}
     control = ~(own[7] | own[3])
+    length, rotated = (
+        np.array([[getattr(record, name) for record in records] for records in trainings])
+        for name in ("length", "rotated")
+    )
     pairs = {
-        "excess": (np.array([r.length for r in records]), np.array([r.rotated for r in records])),
-        **{f"lines_{k}": (near[:, on].mean(1), near[:, control].mean(1)) for k, on in own.items()},
+        "excess": (length, rotated),
+        **{
+            f"lines_{k}": (near[..., on].mean(-1), near[..., control].mean(-1))
+            for k, on in own.items()
+        },
     }
-    summary = {}
-    for name, (over, under) in pairs.items():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            values = compute_weighted_mean(over, under, weights)
-            low, high = compute_percentile_interval(values[1:])
-        summary[name] = make_jsonable({"value": float(values[0]), "low": low, "high": high})
-    return summary
+    return {
+        name: describe_interval(bootstrap_ratio(over, under, draws=draws, seed=seed))
+        for name, (over, under) in pairs.items()
+    }

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..files import make_jsonable
 from .crops import Crop, find_box_window
 from .image_instances import ImageInstances
-from .intervals import compute_percentile_interval, compute_weighted_mean, draw_weights
+from .intervals import bootstrap_ratio, describe_interval
 
 __all__ = [
     "SamePartRecord",
@@ -132,7 +131,7 @@ def measure_same_part(
 
 
 def summarize_same_part(
-    records: Sequence[SamePartRecord], *, draws: int = 1000, seed: int = 0
+    trainings: Sequence[Sequence[SamePartRecord]], *, draws: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, float | None]]:
     """Return the same-part errors of a model with 95 % intervals, in percent, ready for json.
 
@@ -140,28 +139,27 @@ def summarize_same_part(
     share elsewhere. It compares a model with itself.
 
     Args:
-        records: from `measure_same_part`, of at least one image.
-        draws: of the bootstrap over images.
+        trainings: the records of each training of a model, from `measure_same_part`, of the same
+            images.
+        draws: of the bootstrap over images and trainings, see `bootstrap_ratio`.
         seed: of the draws.
 
     Returns:
         "one_class/same", "one_class/other" and "one_class/difference" -> {"value", "low", "high"},
         and the same for "two_classes". None stands for a number without pixels.
     """
-    weights = draw_weights(len(records), draws, seed)
     summary = {}
     for pair in PAIRS:
         rates = {}
         for region in REGIONS:
             wrong, pixels = (
-                np.array([r.sums[f"{pair}/{region}/{name}"] for r in records], dtype=np.float64)
+                np.array(
+                    [[r.sums[f"{pair}/{region}/{name}"] for r in records] for records in trainings]
+                )
                 for name in ("wrong", "pixels")
             )
-            with np.errstate(divide="ignore", invalid="ignore"):
-                rates[region] = 100 * compute_weighted_mean(wrong, pixels, weights)
+            rates[region] = 100 * bootstrap_ratio(wrong, pixels, draws=draws, seed=seed)
         rates["difference"] = rates["same"] - rates["other"]
         for name, values in rates.items():
-            low, high = compute_percentile_interval(values[1:])
-            entry = {"value": float(values[0]), "low": low, "high": high}
-            summary[f"{pair}/{name}"] = make_jsonable(entry)
+            summary[f"{pair}/{name}"] = describe_interval(values)
     return summary

@@ -128,7 +128,7 @@ def test_a_perfect_fcis_is_wrong_in_the_same_part_of_one_class_only(k, categorie
         i: (Crop(0, 0, mask), np.array(roi, dtype=np.float64))
         for i, (mask, roi) in enumerate(zip(masks, rois, strict=True))
     }
-    summary = summarize_same_part([measure_same_part(instances, predictions, k=k)], draws=10)
+    summary = summarize_same_part([[measure_same_part(instances, predictions, k=k)]], draws=10)
     one, two = (summary[f"{pair}/difference"]["value"] for pair in ("one_class", "two_classes"))
     if categories == (1, 1):
         assert (one, two) == (50.0, None), "one of two masks is wrong at each contradiction"
@@ -138,5 +138,11 @@ def test_a_perfect_fcis_is_wrong_in_the_same_part_of_one_class_only(k, categorie
 
 def test_interval_is_over_images():
     records = [measure([LARGE, SMALL]), measure([LARGE | MIDDLE, SMALL])]
-    entry = summarize_same_part(records)["one_class/same"]
+    entry = summarize_same_part([records])["one_class/same"]
+    assert entry == {"value": 25.0, "low": 0.0, "high": 50.0}
+
+
+def test_interval_is_over_trainings():
+    good, bad = ([measure([large, SMALL])] * 3 for large in (LARGE, LARGE | MIDDLE))
+    entry = summarize_same_part([good, bad])["one_class/same"]
     assert entry == {"value": 25.0, "low": 0.0, "high": 50.0}

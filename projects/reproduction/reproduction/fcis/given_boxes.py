@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +69,7 @@ def load_trained(folder: str | Path) -> tuple[CfgNode, torch.nn.Module]:
 
 @torch.no_grad()
 def predict_in_true_boxes(
-    cfg: CfgNode, model: torch.nn.Module, truth: COCO, dataset: str
+    cfg: CfgNode, model: Any, truth: COCO, dataset: str
 ) -> Iterator[GivenBoxMasks]:
     """Yield the masks that a model predicts for the boxes and classes of each image's objects.
 
