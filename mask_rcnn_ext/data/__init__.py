@@ -3,8 +3,8 @@
 import os
 
 from .cityscapes_scripts import add_alias
-from .occluded_shapes import register_occluded_shapes
+from .embedded import register_embedded
 
 # Like detectron2, this package reads the root of data sets once, at import.
-register_occluded_shapes(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
+register_embedded(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
 add_alias()

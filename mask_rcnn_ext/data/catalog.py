@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import UserError, nearest
-from .occluded_shapes import SPLITS
+from .embedded import EMBEDDED
 
 __all__ = ["find_truth", "require_dataset", "require_datasets"]
 
@@ -15,7 +15,7 @@ _PATH_KEYS = (
     *("json_file", "image_root", "image_dir", "gt_dir"),
     *("dirname", "panoptic_json", "panoptic_root", "sem_seg_root"),
 )
-_DRAWN_AT_FIRST_USE = {f"occluded_shapes_{split}" for split in SPLITS}
+_DRAWN_AT_FIRST_USE = {f"{d.name}_{split}" for d in EMBEDDED.values() for split in d.splits}
 _OWN_DATA = "--train-json F --train-images D --val-json F --val-images D"
 
 

@@ -1,34 +1,45 @@
-"""Draws one image of `occluded_shapes`, with the same pixels on every machine.
+"""Draws images of overlapping shapes, with the same pixels on every machine.
 
 Random numbers are the raw stream of PCG64 (whose stability NumPy guarantees), outlines are
 rasterised in integers, and colours use basic IEEE arithmetic only.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_util
 
-__all__ = ["CLASSES", "SIZE", "draw_image"]
+__all__ = [
+    "CLASSES",
+    "Canvas",
+    "RandomStream",
+    "Shape",
+    "draw_background",
+    "draw_colour",
+    "make_shape",
+    "render",
+    "shift_colour",
+]
 
-SIZE = 160  # pixels, both sides
 CLASSES = ("disk", "box", "triangle", "star", "ring")
 MIN_VISIBLE = 0.3
 
 _UNIT = 256  # fixed-point steps per pixel
 _SUB = 4  # samples per pixel side
-_SMALL, _SPLIT, _LARGE = 16.0, 32.0, 90.0  # pixels; a third of the sizes lies under _SPLIT
+_CONTRAST = 120  # levels, summed over RGB: colours that differ by this much are clearly different
 
 
-class _Stream:
+class RandomStream:
     """Uniform numbers from PCG64's raw stream, the same on every platform and NumPy version."""
 
     def __init__(self, *entropy: int) -> None:
         self._bits = np.random.PCG64(np.random.SeedSequence(entropy))
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        """Return a number in [low, high)."""
         return low + (high - low) * (int(self._bits.random_raw()) >> 11) / 2.0**53
 
     def integer(self, low: int, high: int) -> int:
@@ -45,17 +56,28 @@ class _Stream:
 
 
 @dataclass(frozen=True)
-class _Shape:
-    label: int  # index into CLASSES
-    size: float  # pixels, diameter of the circle around the outline
-    x: float  # pixels, centre
+class Shape:
+    """A shape of an image.
+
+    Attributes:
+        label: index into `CLASSES`.
+        size: diameter of the circle around the outline, in pixels.
+        x, y: the centre, in pixels.
+        angle: in radians.
+        colour: RGB, 0 to 255.
+        shade: change of brightness per radius, along x and along y.
+    """
+
+    label: int
+    size: float
+    x: float
     y: float
-    angle: float  # radians
-    colour: tuple[float, float, float]  # 0-255, RGB
-    shade: tuple[float, float]  # change of brightness per radius along x and y
+    angle: float
+    colour: tuple[float, float, float]
+    shade: tuple[float, float]
 
 
-def _make_outline(shape: _Shape) -> list[np.ndarray]:
+def _make_outline(shape: Shape) -> list[np.ndarray]:
     """Return closed polygons, (V, 2) int64 in 1/256 pixel; a second polygon is a hole."""
     radius = shape.size / 2
 
@@ -79,11 +101,12 @@ def _make_outline(shape: _Shape) -> list[np.ndarray]:
     return [polygon([1.0] * 48), polygon([0.5] * 48)]
 
 
-def _rasterise(polygons: list[np.ndarray]) -> tuple[slice, slice, np.ndarray]:
+def _rasterise(polygons: list[np.ndarray], size: int) -> tuple[slice, slice, np.ndarray]:
     """Rasterise polygons inside the image by the even-odd rule, exactly.
 
     Args:
         polygons: see `_make_outline`.
+        size: side of the image, in pixels.
 
     Returns:
         The rows and the columns of the window of samples around the shape, and which samples of
@@ -94,7 +117,7 @@ def _rasterise(polygons: list[np.ndarray]) -> tuple[slice, slice, np.ndarray]:
     starts = np.concatenate(polygons)
     ends = np.concatenate([np.roll(points, -1, axis=0) for points in polygons])
     low, high = starts.min(axis=0) // step, starts.max(axis=0) // step + 1
-    high = np.minimum(high, SIZE * _SUB)
+    high = np.minimum(high, size * _SUB)
     down = (starts[:, 1] > ends[:, 1])[:, None]
     (x1, y1), (x2, y2) = np.where(down, ends, starts).T, np.where(down, starts, ends).T
     dx, dy = x2 - x1, y2 - y1
@@ -112,103 +135,129 @@ def _rasterise(polygons: list[np.ndarray]) -> tuple[slice, slice, np.ndarray]:
     return slice(low[1], high[1]), slice(low[0], high[0]), inside
 
 
-def _propose_shape(rng: _Stream, placed: list[_Shape], background: np.ndarray) -> _Shape:
-    """Propose the next shape, usually next to a placed one and often of its class or colour."""
-    partner = placed[rng.integer(0, len(placed) - 1)] if placed and rng.uniform() < 0.7 else None
-    if partner is None:
-        small = rng.uniform() < 0.27  # large shapes are refused more often; a third is left
-        size = rng.uniform(_SMALL, _SPLIT) if small else rng.uniform(_SPLIT, _LARGE)
-        x, y = rng.uniform(size / 2, SIZE - size / 2), rng.uniform(size / 2, SIZE - size / 2)
-        label, shared = rng.integer(0, len(CLASSES) - 1), False
-    else:
-        size = min(max(partner.size * rng.uniform(0.7, 1.3), _SMALL), _LARGE)
-        direction, reach = rng.uniform(0, 2 * math.pi), (size + partner.size) / 2
-        distance = reach * rng.uniform(0.35, 0.75)
-        x, y = (
-            partner.x + distance * math.cos(direction),
-            partner.y + distance * math.sin(direction),
-        )
-        same = rng.uniform() < 0.5
-        label = partner.label if same else rng.integer(0, len(CLASSES) - 1)
-        shared = rng.uniform() < 0.4
-    colour = partner.colour if partner and shared else _draw_colour(rng, background)
-    shift = rng.uniform(-10, 10)  # neighbours of the same colour still differ a little
-    return _Shape(
+def draw_background(rng: RandomStream) -> np.ndarray:
+    """Return the RGB colour of a background, (3,) float64, 0 to 255."""
+    level = rng.uniform(70, 180)
+    return np.array([level + rng.uniform(-25, 25) for _ in range(3)])
+
+
+def draw_colour(rng: RandomStream, *others: Iterable[float]) -> tuple[float, float, float]:
+    """Return a colour that differs from the others by at least 120 levels, summed over RGB."""
+    while True:
+        colour = (rng.uniform(30, 225), rng.uniform(30, 225), rng.uniform(30, 225))
+        if all(
+            sum(abs(c - float(o)) for c, o in zip(colour, other, strict=True)) >= _CONTRAST
+            for other in others
+        ):
+            return colour
+
+
+def make_shape(
+    rng: RandomStream,
+    label: int,
+    size: float,
+    x: float,
+    y: float,
+    colour: tuple[float, float, float],
+) -> Shape:
+    """Return a shape at a random angle, under random light."""
+    return Shape(
         label=label,
         size=size,
         x=x,
         y=y,
         angle=rng.uniform(0, 2 * math.pi),
-        colour=(colour[0] + shift, colour[1] + shift, colour[2] + shift),
+        colour=colour,
         shade=(rng.uniform(-12, 12), rng.uniform(-12, 12)),
     )
 
 
-def _draw_colour(rng: _Stream, background: np.ndarray) -> tuple[float, float, float]:
-    """Return a colour that differs from `background` by at least 120 levels, summed over RGB."""
-    while True:
-        colour = (rng.uniform(30, 225), rng.uniform(30, 225), rng.uniform(30, 225))
-        if sum(abs(c - float(b)) for c, b in zip(colour, background, strict=True)) >= 120:
-            return colour
+def shift_colour(colour: tuple[float, float, float], shift: float) -> tuple[float, float, float]:
+    """Return a colour with each of its channels changed by `shift` levels."""
+    return (colour[0] + shift, colour[1] + shift, colour[2] + shift)
 
 
-def _compose(rng: _Stream, background: np.ndarray) -> tuple[list[_Shape], np.ndarray, list[float]]:
-    """Return the shapes back to front, the shape at each sample (-1: none), the visible shares."""
-    wanted = rng.integer(2, 6)
-    owner = np.full((SIZE * _SUB, SIZE * _SUB), -1, dtype=np.int8)
-    shapes: list[_Shape] = []
-    full: list[int] = []
-    seen: list[int] = []
-    for _ in range(200):
-        if len(shapes) == wanted:
-            break
-        shape = _propose_shape(rng, shapes, background)
-        radius = shape.size / 2
-        if not (radius <= shape.x <= SIZE - radius and radius <= shape.y <= SIZE - radius):
-            continue
-        rows, columns, inside = _rasterise(_make_outline(shape))
-        covered = np.bincount(owner[rows, columns][inside] + 1, minlength=len(shapes) + 1)[1:]
-        left = [n - int(c) for n, c in zip(seen, covered, strict=True)]
-        if all(n >= MIN_VISIBLE * whole for n, whole in zip(left, full, strict=True)):
-            owner[rows, columns][inside] = len(shapes)
-            shapes.append(shape)
+class Canvas:
+    """The shapes of an image, each in front of those that were added before it.
+
+    Attributes:
+        size: side of the image, in pixels.
+        shapes: back to front.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.shapes: list[Shape] = []
+        # The shape at each sample; -1: none.
+        self._owner = np.full((size * _SUB, size * _SUB), -1, dtype=np.int8)
+        self._full: list[int] = []  # samples of each whole shape
+        self._seen: list[int] = []  # visible samples of each shape
+
+    def add(self, *shapes: Shape) -> bool:
+        """Add shapes, if all lie inside the image and leave each shape at least 30 % visible.
+
+        Returns:
+            Whether the shapes were added: all of them or none.
+        """
+        owner, full, seen = self._owner.copy(), list(self._full), list(self._seen)
+        for number, shape in enumerate(shapes, start=len(self.shapes)):
+            radius = shape.size / 2
+            low, high = radius, self.size - radius
+            if not (low <= shape.x <= high and low <= shape.y <= high):
+                return False
+            rows, columns, inside = _rasterise(_make_outline(shape), self.size)
+            covered = np.bincount(owner[rows, columns][inside] + 1, minlength=number + 1)[1:]
+            seen = [n - int(c) for n, c in zip(seen, covered, strict=True)]
+            owner[rows, columns][inside] = number
             full.append(int(inside.sum()))
-            seen = [*left, full[-1]]
-    visible = [n / whole for n, whole in zip(seen, full, strict=True)]
-    return shapes, owner, visible
+            seen.append(full[-1])
+        if any(n < MIN_VISIBLE * whole for n, whole in zip(seen, full, strict=True)):
+            return False
+        self.shapes += shapes
+        self._owner, self._full, self._seen = owner, full, seen
+        return True
+
+    @property
+    def visible(self) -> list[float]:
+        """The visible share of each shape."""
+        return [n / whole for n, whole in zip(self._seen, self._full, strict=True)]
+
+    def count_samples(self, number: int) -> np.ndarray:
+        """Return how many of the 16 samples of each pixel show a shape, (size, size) uint8.
+
+        Args:
+            number: of the shape; -1 is the background.
+        """
+        samples = self._owner == number
+        rows = np.zeros((self.size, self.size * _SUB), dtype=np.uint8)
+        counts = np.zeros((self.size, self.size), dtype=np.uint8)
+        for i in range(_SUB):
+            rows += samples[i::_SUB]
+        for i in range(_SUB):
+            counts += rows[:, i::_SUB]
+        return counts
 
 
-def _count_samples(samples: np.ndarray) -> np.ndarray:
-    """Return the number of true samples in each pixel, (160, 160) uint8, of (640, 640) bool."""
-    rows = np.zeros((SIZE, SIZE * _SUB), dtype=np.uint8)
-    counts = np.zeros((SIZE, SIZE), dtype=np.uint8)
-    for i in range(_SUB):
-        rows += samples[i::_SUB]
-    for i in range(_SUB):
-        counts += rows[:, i::_SUB]
-    return counts
-
-
-def draw_image(*entropy: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Draw one image.
+def render(
+    rng: RandomStream, background: np.ndarray, canvas: Canvas
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Return the image of a canvas and its annotations.
 
     Args:
-        entropy: non-negative integers; each combination gives another image.
+        rng: draws the light and the noise.
+        background: (3,), RGB.
+        canvas: with at least one shape.
 
     Returns:
-        The image, (160, 160, 3) uint8 RGB, and its annotations in COCO format without ids:
+        The image, (size, size, 3) uint8 RGB, and its annotations in COCO format without ids:
         `category_id` from 1, `bbox` XYWH in pixels and compressed RLE `segmentation` of the visible
         part, `area`, `iscrowd`, and `visible`, the visible share of the whole shape.
     """
-    rng = _Stream(*entropy)
-    level = rng.uniform(70, 180)
-    background = np.array([level + rng.uniform(-25, 25) for _ in range(3)])
-    shapes, owner, visible = _compose(rng, background)
-
-    # (N + 1, SIZE, SIZE) samples per pixel; entry 0 is the background, entry i + 1 is shape i.
-    counts = np.stack([_count_samples(owner == i) for i in range(-1, len(shapes))])
-    grid = np.arange(SIZE) + 0.5
-    image = counts[0] * background[:, None, None]  # (3, SIZE, SIZE)
+    size, shapes = canvas.size, canvas.shapes
+    # (N + 1, size, size) samples per pixel; entry 0 is the background, entry i + 1 is shape i.
+    counts = np.stack([canvas.count_samples(i) for i in range(-1, len(shapes))])
+    grid = np.arange(size) + 0.5
+    image = counts[0] * background[:, None, None]  # (3, size, size)
     for shape, count in zip(shapes, counts[1:], strict=True):
         light = (
             shape.shade[0] * ((grid - shape.x) / (shape.size / 2))[None, :]
@@ -217,14 +266,14 @@ def draw_image(*entropy: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
         image += count * (np.array(shape.colour)[:, None, None] + light)
     image /= _SUB * _SUB
     ramp_x, ramp_y = rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)
-    image *= 1.0 + ramp_x * (grid / SIZE - 0.5)[None, :] + ramp_y * (grid / SIZE - 0.5)[:, None]
-    image = image.transpose(1, 2, 0) + 6.0 * rng.noise(SIZE, SIZE)
+    image *= 1.0 + ramp_x * (grid / size - 0.5)[None, :] + ramp_y * (grid / size - 0.5)[:, None]
+    image = image.transpose(1, 2, 0) + 6.0 * rng.noise(size, size)
     pixels = np.clip(np.floor(image + 0.5), 0, 255).astype(np.uint8)
 
     # A pixel belongs to the entry with most of its samples; ties go to the front.
     front = len(shapes) - np.argmax(counts[::-1], axis=0)
     annotations = []
-    for i, shape in enumerate(shapes):
+    for i, (shape, visible) in enumerate(zip(shapes, canvas.visible, strict=True)):
         mask = front == i + 1
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
@@ -234,9 +283,9 @@ def draw_image(*entropy: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
                 "category_id": shape.label + 1,
                 "bbox": [float(v) for v in box],
                 "area": int(mask.sum()),
-                "segmentation": {"size": [SIZE, SIZE], "counts": rle["counts"].decode("ascii")},
+                "segmentation": {"size": [size, size], "counts": rle["counts"].decode("ascii")},
                 "iscrowd": 0,
-                "visible": round(visible[i], 4),
+                "visible": round(visible, 4),
             }
         )
     return pixels, annotations

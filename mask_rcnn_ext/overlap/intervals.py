@@ -11,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
+from ..files import make_jsonable
 from .average_precision import APTable
 
 __all__ = [
     "bootstrap_ap_difference",
+    "bootstrap_ratio",
     "compute_percentile_interval",
     "compute_t_interval",
     "compute_weighted_mean",
+    "describe_interval",
     "draw_weights",
 ]
 
@@ -52,6 +55,26 @@ def draw_weights(items: int, draws: int, seed: int | tuple[int, ...]) -> Weights
     picks = [rng.integers(items, size=items) for _ in range(draws)]
     weights = [np.bincount(pick, minlength=items) for pick in (np.arange(items), *picks)]
     return np.array(weights, dtype=np.int32)
+
+
+def bootstrap_ratio(over: Floats, under: Floats, *, draws: int, seed: int) -> Floats:
+    """Return (1 + draws,): a ratio of sums, then the ratio in each draw; NaN where it divides by 0.
+
+    A draw takes as many images as there are, with replacement, the same for all trainings, and as
+    many trainings as there are, with replacement.
+
+    Args:
+        over: (S, I), the dividend of each training and image.
+        under: (S, I), the divisor.
+        draws: how many times to resample.
+        seed: of the draws.
+    """
+    images = draw_weights(over.shape[1], draws, seed)
+    trainings = draw_weights(over.shape[0], draws, (seed, 1))
+    totals = [((trainings @ values) * images).sum(axis=1) for values in (over, under)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: Floats = totals[0] / totals[1]
+    return ratio
 
 
 def compute_weighted_mean(sums: Floats, counts: Floats, weights: Weights) -> Floats:
@@ -102,3 +125,16 @@ def bootstrap_ap_difference(
     weights = draw_weights(first.num_images, draws, seed)[1:]
     differences = first.compute_ap(weights) - second.compute_ap(weights)
     return [compute_percentile_interval(column, level) for column in differences.T]
+
+
+def describe_interval(values: Floats) -> dict[str, float | None]:
+    """Return {"value", "low", "high"}, ready for json; None stands for a number that is not there.
+
+    Args:
+        values: (1 + D,), a number, then the same in each draw of a bootstrap.
+    """
+    low, high = compute_percentile_interval(values[1:])
+    entry: dict[str, float | None] = make_jsonable(
+        {"value": float(values[0]), "low": low, "high": high}
+    )
+    return entry

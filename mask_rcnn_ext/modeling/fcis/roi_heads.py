@@ -22,6 +22,7 @@ from ...layers import PSROIAlign, PSROIPool
 from .losses import (
     RoILosses,
     compute_class_logits,
+    compute_mask_logits,
     compute_roi_losses,
     predict_masks,
     sample_mask_targets,
@@ -262,6 +263,28 @@ class FCISROIHeads(ROIHeads):
                 boxes[index] = Boxes(image_boxes)
                 boxes[index].clip(size)
         return [Instances.cat(rois) for rois in passes]
+
+    def forward_with_given_boxes(
+        self, features: dict[str, Tensor], instances: list[Instances]
+    ) -> list[Instances]:
+        """Add the masks of given boxes and classes; see `StandardROIHeads`.
+
+        FCIS itself never does this. It separates the masks from the choice of boxes and classes.
+
+        Args:
+            features: of N images.
+            instances: with `pred_boxes` in pixels of the network's input, and `pred_classes`.
+
+        Returns:
+            The instances with `pred_masks`, (R_image, 1, P, P) probabilities.
+        """
+        assert not self.training, "forward_with_given_boxes is for testing"
+        scores, _ = self.pool(self.compute_maps(features), [i.pred_boxes for i in instances])
+        masks = compute_mask_logits(scores, cat([i.pred_classes for i in instances])).sigmoid()
+        parts = masks[:, None].split([len(i) for i in instances])
+        for image, image_masks in zip(instances, parts, strict=True):
+            image.pred_masks = image_masks
+        return instances
 
 
 def _require_in_range(cfg: CfgNode) -> None:

@@ -311,3 +311,20 @@ def test_heads_of_a_config_are_those_of_keyword_arguments():
     assert heads.pooler.spatial_scale == 1 / 8
     for name, value in heads.state_dict().items():
         assert (value.std() - 0.01).abs() < 0.002 if "weight" in name else not value.any(), name
+
+
+def test_masks_of_given_boxes_are_those_of_the_same_rois():
+    """The class may be another one than the best: its maps are read then."""
+    heads, boxes = build_heads(spread=1.0).eval(), random_boxes(6)
+    rois = infer(heads, boxes)[:6]  # the first pass
+    best = rois.class_probs[:, :-1].argmax(dim=1)
+    given = Instances((HEIGHT, WIDTH), pred_boxes=rois.proposal_boxes, pred_classes=best)
+    none = Instances((HEIGHT, WIDTH), pred_boxes=Boxes(torch.zeros(0, 4)), pred_classes=best[:0])
+    features = {"res5": features_of(1)["res5"].detach().repeat(2, 1, 1, 1)}
+    with torch.no_grad():
+        first, second = heads.forward_with_given_boxes(features, [given, none])
+        assert torch.equal(first.pred_masks[:, 0], rois.roi_masks)
+        assert second.pred_masks.shape == (0, 1, 6, 6)
+        given.pred_classes = (best + 1) % CLASSES
+        (other,) = heads.forward_with_given_boxes(features_of(1), [given])
+    assert not torch.equal(other.pred_masks[:, 0], rois.roi_masks)

@@ -1,0 +1,243 @@
+"""Straight runs of a mask's contour that are parallel to the image's axes, and where they lie.
+
+Figure 6 of the Mask R-CNN paper (arXiv:1703.06870) shows lines of FCIS where objects overlap. FCIS
+reads the k x k parts of a RoI from different score maps, so such lines are parallel to the axes and
+lie between the parts. A run that is only straight says little: every smooth contour has such runs.
+So a mask is compared with rotated copies of itself. Its *axis length* is the length of contour in
+runs parallel to an axis. The *axis excess* of a set of masks is their axis length divided by the
+mean axis length of their rotated copies. It is 1 for masks that prefer no direction, whatever their
+shape. These metrics are not the papers'.
+
+A mask is a float array: a soft mask on its own P x P grid, or a binary mask cut to its box. A soft
+mask is first rendered at 8 times its grid, so that the size of the object in the image plays no
+role.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy import ndimage
+
+from .contours import trace_contour
+from .crops import Crop
+from .intervals import bootstrap_ratio, describe_interval
+
+__all__ = [
+    "PLACES",
+    "AxisRecord",
+    "AxisRuns",
+    "find_axis_runs",
+    "measure_axis_lengths",
+    "measure_axis_runs",
+    "render_soft_mask",
+    "summarize_axis_runs",
+]
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+PLACES = 84  # of an `AxisRecord`: four for each of 21 cells
+_CELLS = 21
+_SCALE = 8  # pixels of a rendered mask per cell of its grid
+_ANGLES = tuple(range(15, 76, 6))  # degrees, of the copies
+_SMOOTHING = 0.02  # standard deviation, as a share of the side of the array; at least 1 px
+_SHIFT = 0.21  # pixels; interpolation by this much smooths as much as a rotation does on average
+_BAND = 1.0  # pixels
+_SHARE, _LEAST = 0.12, 8  # of the mask's side; pixels. A part of FCIS's 7 x 7 is 0.143 of it
+
+
+@dataclass(frozen=True)
+class AxisRuns:
+    """The pixel sides of a contour that belong to axis runs.
+
+    Attributes:
+        vertical: (N,) float64, x of each vertical side, in pixels of the array.
+        horizontal: (M,), y of each horizontal side.
+    """
+
+    vertical: Floats = field(repr=False)
+    horizontal: Floats = field(repr=False)
+
+    @property
+    def length(self) -> int:
+        """In pixels."""
+        return len(self.vertical) + len(self.horizontal)
+
+
+def render_soft_mask(probabilities: Floats) -> Floats:
+    """Return a soft mask at 8 times its grid, by cubic interpolation between cell centres.
+
+    Bilinear interpolation would draw facets that are parallel to the axes.
+
+    Args:
+        probabilities: (P, P), 0 to 1. Outside of the outermost centres, the nearest one counts, as
+            the cells of a RoI reach to its sides.
+
+    Returns:
+        (8 P, 8 P) float64.
+    """
+    side = probabilities.shape[0] * _SCALE
+    places = (np.arange(side) + 0.5) / _SCALE - 0.5
+    grid = np.meshgrid(places, places, indexing="ij")
+    rendered: Floats = ndimage.map_coordinates(probabilities, grid, order=3, mode="nearest")
+    return rendered
+
+
+def find_axis_runs(mask: Floats, *, threshold: float = 0.5, angle: float = 0.0) -> AxisRuns:
+    """Return the axis runs of a mask that is smoothed and rotated.
+
+    An axis run is a stretch of at least max(8, 0.12 s) pixel sides of the contour within a band of
+    1 px parallel to an axis; s is the longer side of the mask's box before the rotation. Beyond
+    its frame, the array goes on as it ends, and the contour there does not count: where a RoI ends,
+    no model drew a line. So pad a mask that is background around the array.
+
+    Args:
+        mask: (h, w) float64, 0 to 1.
+        threshold: a pixel belongs to the mask from this value on.
+        angle: of the rotation, in degrees.
+    """
+    size = np.array(mask.shape, dtype=np.float64)
+    sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
+    back = np.array([[cosine, sine], [-sine, cosine]])  # (row, column) of the copy -> of the mask
+    shape = np.ceil(np.abs(back.T) @ size).astype(int)
+    offset = (size - 1) / 2 - back @ ((shape - 1) / 2) + _SHIFT
+    smooth = ndimage.gaussian_filter(mask, max(_SMOOTHING * max(mask.shape), 1.0), mode="nearest")
+    turned = ndimage.affine_transform(smooth, back, offset, tuple(shape), order=1, mode="nearest")
+    inside = turned >= threshold
+    found = np.argwhere(smooth >= threshold)
+    if not len(found):
+        return AxisRuns(np.zeros(0), np.zeros(0))
+    side = int(np.ptp(found, axis=0).max()) + 1
+    least = max(_LEAST, math.ceil(_SHARE * side))
+    contour = trace_contour(Crop(0, 0, inside), *inside.shape)
+    places = (contour.points[:, ::-1] - 0.5) @ back.T + offset
+    drawn = ~contour.frame & ((places > 0) & (places < size - 1)).all(axis=1)
+    runs = []
+    for axis in (0, 1):  # vertical runs keep their x, horizontal ones their y
+        across = contour.points[:, axis]
+        member = np.zeros(len(across), dtype=bool)
+        for begin, end in itertools.pairwise(contour.loops):
+            member[begin:end] = _find_members(across[begin:end], drawn[begin:end], least)
+        runs.append(across[member & (contour.steps[:, axis] == 0)] + _SHIFT)
+    return AxisRuns(*runs)
+
+
+def _find_members(across: Floats, drawn: Bools, least: int) -> Bools:
+    """Return (N,): which sides of a closed loop belong to a run parallel to one axis.
+
+    Args:
+        across: (N,), the coordinate of each side across the axis.
+        drawn: (N,), which sides count.
+        least: the least number of sides of a run.
+    """
+    count = len(across)
+    if count < least:
+        return np.zeros(count, dtype=bool)
+    index = np.arange(count + least - 1) % count
+    windows = sliding_window_view(across[index], least)
+    held = sliding_window_view(drawn[index], least).all(axis=1)
+    run = held & (windows.max(axis=1) - windows.min(axis=1) <= _BAND)
+    covered = np.zeros(2 * count + 1, dtype=np.intp)
+    covered[:count] += run
+    covered[least : least + count] -= run
+    depth = np.cumsum(covered)
+    member: Bools = (depth[:count] > 0) | (depth[count : 2 * count] > 0)
+    return member
+
+
+def measure_axis_lengths(mask: Floats, *, threshold: float = 0.5) -> tuple[AxisRuns, float]:
+    """Return the axis runs of a mask, and the mean axis length of its rotated copies, in pixels.
+
+    The copies are rotated by 15 to 75 degrees and smoothed like the mask.
+
+    Args:
+        mask: see `find_axis_runs`.
+        threshold: a pixel belongs to the mask from this value on.
+    """
+    copies = [find_axis_runs(mask, threshold=threshold, angle=angle).length for angle in _ANGLES]
+    return find_axis_runs(mask, threshold=threshold), float(np.mean(copies))
+
+
+@dataclass(frozen=True)
+class AxisRecord:
+    """The axis runs of one image's soft masks: the unit of the bootstrap.
+
+    Attributes:
+        image_id: of the data set.
+        length: axis length of all masks, in pixels of the rendered masks.
+        rotated: mean axis length of the rotated copies.
+        places: (84,), how much of the length lies at each place of the RoI, in 84ths of its side;
+            both axes together.
+    """
+
+    image_id: Any
+    length: float
+    rotated: float
+    places: npt.NDArray[np.intp] = field(repr=False)
+
+
+def measure_axis_runs(image_id: Any, soft_masks: Floats, *, threshold: float) -> AxisRecord:
+    """Return the axis runs of the soft masks of an image.
+
+    Args:
+        image_id: of the data set.
+        soft_masks: (R, P, P) float64, 0 to 1, each on the grid of its RoI.
+        threshold: a pixel belongs to a mask from this value on.
+    """
+    places = np.zeros(PLACES, dtype=np.intp)
+    length = rotated = 0.0
+    for soft in soft_masks:
+        rendered = render_soft_mask(soft)
+        runs, copies = measure_axis_lengths(rendered, threshold=threshold)
+        shares = np.concatenate([runs.vertical, runs.horizontal]) / len(rendered)
+        places += np.histogram(shares, bins=PLACES, range=(0.0, 1.0))[0]
+        length, rotated = length + runs.length, rotated + copies
+    return AxisRecord(image_id, length, rotated, places)
+
+
+def summarize_axis_runs(
+    trainings: Sequence[Sequence[AxisRecord]], *, draws: int = 1000, seed: int = 0
+) -> dict[str, dict[str, float | None]]:
+    """Return the axis excess, and how strongly runs prefer lattice lines, with 95 % intervals.
+
+    Args:
+        trainings: the records of each training of a model, from `measure_axis_runs`, of the same
+            images.
+        draws: of the bootstrap over images and trainings, see `bootstrap_ratio`.
+        seed: of the draws.
+
+    Returns:
+        "excess", see the module, and "lines_7" and "lines_3" -> {"value", "low", "high"}.
+        "lines_k" is the length within a quarter of a cell of the lines g / k of the RoI's side, per
+        line, divided by the same at the sides of the 21 x 21 cells that are lines of neither k = 7
+        nor k = 3. It is 1 for runs that do not prefer the lines. The first and the last side of a
+        cell do not count, because objects end there. None stands for a number that would need a
+        division by 0.
+    """
+    cells = np.arange(2, _CELLS - 1)
+    places = np.array([[record.places for record in records] for records in trainings])
+    # Sides of cells are every fourth border of the 84 places: half a place on both sides counts.
+    near = places[..., cells * 4 - 1] + places[..., cells * 4]
+    own = {k: cells % (_CELLS // k) == 0 for k in (7, 3)}
+    control = ~(own[7] | own[3])
+    length, rotated = (
+        np.array([[getattr(record, name) for record in records] for records in trainings])
+        for name in ("length", "rotated")
+    )
+    pairs = {
+        "excess": (length, rotated),
+        **{
+            f"lines_{k}": (near[..., on].mean(-1), near[..., control].mean(-1))
+            for k, on in own.items()
+        },
+    }
+    return {
+        name: describe_interval(bootstrap_ratio(over, under, draws=draws, seed=seed))
+        for name, (over, under) in pairs.items()
+    }

@@ -1,0 +1,42 @@
+"""Measure how often the axis excess finds lines that are there, and lines that are not.
+
+python projects/reproduction/measure_axis_rates.py
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from reproduction.fcis.axis_rates import SIZES, make_binary_kinds, make_soft_kinds, measure_rates
+
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.files import write_json
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--results", default="results/axis_rates.json", metavar="FILE")
+    parser.add_argument("--masks", type=int, default=200, metavar="N", help="of each kind")
+    parser.add_argument("--sets", type=int, default=200, metavar="N", help="of 30 masks each")
+    args = parser.parse_args(argv)
+
+    def measure() -> None:
+        rows = []
+        for size in (*SIZES, None):
+            kinds = make_binary_kinds(size) if size else make_soft_kinds()
+            for rate in measure_rates(kinds, masks=args.masks, sets=args.sets):
+                rows.append({"size": size, **rate})
+                print(
+                    f"{size or 'soft':>4} {rate['kind']:28} excess {rate['excess']:.2f}, "
+                    f"found {rate['found']:.0f} %",
+                    flush=True,
+                )
+        write_json(args.results, {"masks": args.masks, "sets": args.sets, "seed": 0, "rates": rows})
+        print(args.results)
+
+    return run_as_command(measure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
