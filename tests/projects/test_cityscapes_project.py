@@ -284,7 +284,8 @@ def test_from_coco_weights_to_results_and_a_submission(root, official, tmp_path,
     last = ["MODEL.WEIGHTS", str(run / "model_final.pth")]
     test = ["DATASETS.TEST", "('cityscapes_instances_test',)"]
     shutil.rmtree(root / "gtFine")  # which the images of test do not need
-    submission = run / "inference/cityscapes_instances_test/submission"
+    evaluation = run / "evaluations/cityscapes_instances_test-model_final"
+    submission = evaluation / "inference/cityscapes_instances_test/submission"
     submission.mkdir(parents=True)
     (submission / "bonn_000000_000019_leftImg8bit_pred.txt").touch()  # of an earlier run
     code = run_script(

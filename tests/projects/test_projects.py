@@ -280,7 +280,8 @@ def test_timm_project_trains_and_evaluates(tmp_path, channels, monkeypatch):
     evaluate = ["--config-file", str(run / "config.yaml"), "--eval-only"]
     weights = ["MODEL.WEIGHTS", str(run / "model_final.pth")]
     assert run_script(train, monkeypatch, *evaluate, *weights) == 0
-    again = json.loads((run / "results.json").read_text())
+    evaluation = run / "evaluations/small_val-model_final"
+    again = json.loads((evaluation / "results.json").read_text())
     assert again["segm"] == results["segm"]
 
 
