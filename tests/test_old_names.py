@@ -52,7 +52,9 @@ def test_every_registered_name_begins_with_a_name_of_ours():
     ours = set()
     for registry in mask_rcnn_ext.detectron2.modeling.__dict__.values():
         if type(registry).__name__ == "Registry":
-            ours |= {n for n, part in registry if part.__module__.startswith("mask_rcnn_ext")}
+            ours |= {
+                n for n, part in registry if (part.__module__ or "").startswith("mask_rcnn_ext")
+            }
     assert set(RENAMED_PARTS.values()) <= ours
     assert not ours & set(RENAMED_PARTS)
     prefixes = ("mask_rcnn_ext_", "MaskRCNN", "FCISROI", "RCNNROI")
