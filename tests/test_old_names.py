@@ -54,8 +54,6 @@ def test_every_registered_name_begins_with_a_name_of_ours():
         if type(registry).__name__ == "Registry":
             named = [(n, part.__module__ or "") for n, part in registry]
             ours |= {n for n, module in named if module.startswith("mask_rcnn_ext")}
-                n for n, part in registry if (part.__module__ or "").startswith("mask_rcnn_ext")
-            }
     assert set(RENAMED_PARTS.values()) <= ours
     assert not ours & set(RENAMED_PARTS)
     prefixes = ("mask_rcnn_ext_", "MaskRCNN", "FCISROI", "RCNNROI")
