@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for rate in measure_rates(kinds, masks=args.masks, sets=args.sets):
                 rows.append({"size": size, **rate})
                 print(
-                    f"{size or 'soft':>4} {rate['kind']:28} excess {rate['excess']:.2f}, "
+                    f"{size or '':>4} {rate['kind']:28} excess {rate['excess']:.2f}, "
                     f"found {rate['found']:.0f} %",
                     flush=True,
                 )

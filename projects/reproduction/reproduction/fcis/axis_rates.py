@@ -18,7 +18,7 @@ Make = Callable[[np.random.Generator], Floats]
 
 SIZES = (32, 64, 128)  # pixels, of the objects in an image
 _CELLS = 21  # P
-_MARGIN = 4  # pixels of background around a binary mask
+_MARGIN = 4  # pixels of background around a disk
 _SAMPLES = 4  # per pixel, in each direction
 
 
@@ -60,11 +60,14 @@ def _make_soft(rng: np.random.Generator, cells: int, k: int) -> Floats:
 
 
 def _paste(soft: Floats, size: int) -> Floats:
-    """Scale a soft mask up as detectron2 and FCIS do, bilinearly, and cut it at 0.5."""
+    """Scale a soft mask up as detectron2 and FCIS do, bilinearly, and cut it at 0.5.
+
+    The array is the RoI, so that its frame is no contour.
+    """
     places = (np.arange(size) + 0.5) * len(soft) / size - 0.5
     grid = np.meshgrid(places, places, indexing="ij")
     scaled = ndimage.map_coordinates(soft, grid, order=1, mode="nearest")
-    return np.pad((scaled >= 0.5).astype(np.float64), _MARGIN)
+    return (scaled >= 0.5).astype(np.float64)
 
 
 def make_binary_kinds(size: int) -> dict[str, tuple[bool, Make]]:
