@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
@@ -17,11 +17,13 @@ from pycocotools.coco import COCO
 
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.config import load_config
+from mask_rcnn_ext.data.mapper import ImageMapper
 from mask_rcnn_ext.modeling.checks import is_fcis
 from mask_rcnn_ext.modeling.fcis.voting import render_mask
 from mask_rcnn_ext.modeling.precision import prepare_model
 from mask_rcnn_ext.overlap.crops import Crop
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
+from mask_rcnn_ext.overlap.numbered_coco import sort_ids
 
 __all__ = ["GivenBoxMasks", "load_trained", "predict_in_true_boxes"]
 
@@ -79,9 +81,10 @@ def predict_in_true_boxes(
         truth: the data set, see `load_truth`.
         dataset: its name in detectron2's catalogs.
     """
-    mapper = DatasetMapper(cfg, is_train=False)
+    mapper = ImageMapper(cfg, is_train=False)
     metadata = MetadataCatalog.get(dataset)
-    labels = metadata.thing_dataset_id_to_contiguous_id
+    places = sort_ids(truth.cats)  # `ImageInstances` numbers the categories in this order
+    labels = [metadata.thing_dataset_id_to_contiguous_id[category] for category in places]
     fcis = is_fcis(cfg)
     threshold = cfg.MODEL.FCIS.MASK_THRESH if fcis else cfg.MODEL.ROI_MASK_HEAD.PASTE_THRESH
     for image_id in sorted(truth.imgs):
@@ -89,7 +92,7 @@ def predict_in_true_boxes(
         objects = np.flatnonzero(~instances.crowd)
         image = truth.imgs[image_id]
         path = str(Path(metadata.image_root) / image["file_name"])
-        batch = model.preprocess_image([mapper({"file_name": path, **image})])
+        batch = model.preprocess_image([mapper({**image, "file_name": path})])
         height, width = batch.image_sizes[0]
         boxes = Boxes(torch.as_tensor(instances.boxes[objects], dtype=torch.float32))
         scaled = boxes.clone()

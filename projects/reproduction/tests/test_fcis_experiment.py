@@ -1,0 +1,109 @@
+"""The FCIS experiment: its runs, and what is measured in the true boxes."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+from reproduction.fcis import experiment
+from reproduction.fcis.experiment import (
+    MODELS,
+    Measurement,
+    NestedRun,
+    collect,
+    measure_data,
+    plan_experiment,
+)
+from reproduction.fcis.given_boxes import predict_in_true_boxes
+
+from mask_rcnn_ext import load_config
+from mask_rcnn_ext.data.embedded import EMBEDDED
+from mask_rcnn_ext.modeling.precision import prepare_model
+from mask_rcnn_ext.overlap.detections import load_truth
+
+FOUR = "four_nested"
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    """Return four images of `nested_shapes_val`, known to detectron2 as "four_nested"."""
+    folder, data = tmp_path_factory.mktemp("nested") / "val", EMBEDDED["nested_shapes"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(data.splits, "val", 4)
+        data.draw_split("val", folder)
+    ids = MetadataCatalog.get("nested_shapes_val").thing_dataset_id_to_contiguous_id
+    metadata = MetadataCatalog.get(FOUR)
+    metadata.set(image_root=str(folder), thing_dataset_id_to_contiguous_id=ids)
+    yield load_truth(folder / "annotations.json")
+    MetadataCatalog.pop(FOUR)
+
+
+def small_model(variant):
+    """Return config and model of a variant, narrow and with random weights."""
+    options = ["MODEL.DEVICE", "cpu", "MASK_RCNN_EXT.TINY_RESNET.CHANNELS", "[8, 16, 8, 16]"]
+    cfg = load_config(NestedRun.under("", variant, 1).config_file, options)
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    for parameter in model.roi_heads.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return cfg, prepare_model(cfg, model)
+
+
+def test_the_models_are_trained_seed_by_seed():
+    runs = plan_experiment("out", 3)
+    assert [run.variant for run in runs[:4]] == list(MODELS)
+    assert len(runs) == 10
+    assert len(plan_experiment("out", 1)) == 4
+
+
+@pytest.mark.parametrize("variant", ["mask_rcnn_tiny_nested", "fcis_tiny_nested_k3"])
+def test_every_object_gets_the_mask_of_its_box_and_class(truth, variant):
+    cfg, model = small_model(variant)
+    for masks in itertools.islice(predict_in_true_boxes(cfg, model, truth, FOUR), 2):
+        count = len(truth.imgToAnns[masks.instances.image_id])
+        assert masks.soft.shape == (count, 21, 21)
+        assert len(masks.masks) == count == len(masks.predictions)
+        for soft, (mask, box) in zip(masks.soft, masks.predictions.values(), strict=True):
+            x1, y1, x2, y2 = box.astype(int)
+            pasted = mask.cut(slice(y1, y2), slice(x1, x2))
+            assert mask.area == np.count_nonzero(pasted), "nothing lies outside of the box"
+            assert pasted.mean() == pytest.approx((soft >= masks.threshold).mean(), abs=0.1)
+
+
+def test_results_of_a_measured_run(truth, tmp_path, monkeypatch):
+    """One run: its records are kept in a file, and the numbers of the model come from there."""
+    (run, *_) = plan_experiment(tmp_path, 1)
+    run.folder.mkdir(parents=True)
+    monkeypatch.setattr(experiment, "load_trained", lambda _: small_model(run.variant))
+    monkeypatch.setattr(experiment, "find_truth", lambda _: ("", ""))
+    monkeypatch.setattr(experiment, "load_truth", lambda _: truth)
+    monkeypatch.setattr(
+        experiment,
+        "predict_in_true_boxes",
+        lambda cfg, model, truth, _: predict_in_true_boxes(cfg, model, truth, FOUR),
+    )
+    monkeypatch.setattr(experiment, "measure_data", lambda name: {"name": name})
+    monkeypatch.setattr(
+        NestedRun, "results", lambda _: {"segm": {"AP": 1.0}, "run": {"train_seconds": 2.0}}
+    )
+    Measurement(run).make(False)
+    (model,) = collect([run], say=lambda _: None)["models"].values()
+    pairs = model["same_part"]["k = 3"]
+    assert 0 < pairs["one_class/same"]["value"] < 100
+    difference = pairs["one_class/same"]["value"] - pairs["one_class/other"]["value"]
+    assert pairs["one_class/difference"]["value"] == pytest.approx(difference)
+    assert len(model["places"]) == 84
+    assert model["runs"][0]["train_seconds"] == 2.0
+
+
+def test_part_shares_of_the_data(truth, monkeypatch):
+    """Nested pairs read about 11 % and 50 % of their common area from one part."""
+    monkeypatch.setattr(experiment, "find_truth", lambda _: ("", ""))
+    monkeypatch.setattr(experiment, "load_truth", lambda _: truth)
+    monkeypatch.setattr(experiment.DatasetCatalog, "get", lambda _: [])
+    for shares in measure_data("nested_shapes_val").values():
+        assert 5 <= shares["k = 7"] <= 20
+        assert 35 <= shares["k = 3"] <= 65
