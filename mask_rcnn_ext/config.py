@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from .errors import UserError, nearest
@@ -135,6 +135,13 @@ def flat_config(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
+class _NamesOfConfig(Metadata):
+    """The class names of a config; a data set that is registered later replaces them."""
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        self.__dict__[key] = value  # `Metadata` refuses another value
+
+
 def _publish_class_names(cfg: CfgNode) -> None:
     """Put the config's class names into detectron2's catalog, where its tools look for them.
 
@@ -144,17 +151,16 @@ def _publish_class_names(cfg: CfgNode) -> None:
     names = list(cfg.get("MASK_RCNN_EXT", {}).get("CLASS_NAMES", []))
     if not names:
         return
-    ids = list(cfg.MASK_RCNN_EXT.CATEGORY_IDS) or list(range(1, len(names) + 1))
+    ids = list(cfg.MASK_RCNN_EXT.CATEGORY_IDS)
     for dataset in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} - set(DatasetCatalog):
-        if MetadataCatalog.get(dataset).get("classes_of_a_config"):
-            MetadataCatalog.pop(dataset)  # a value cannot be changed
         metadata = MetadataCatalog.get(dataset)
-        if not metadata.get("thing_classes"):
-            metadata.set(
-                classes_of_a_config=True,
-                thing_classes=names,
-                thing_dataset_id_to_contiguous_id={key: index for index, key in enumerate(ids)},
-            )
+        if metadata.get("thing_classes") and not isinstance(metadata, _NamesOfConfig):
+            continue
+        metadata = _NamesOfConfig(name=dataset, thing_classes=names)
+        if ids:
+            indices = {key: index for index, key in enumerate(ids)}
+            metadata.set(thing_dataset_id_to_contiguous_id=indices)
+        MetadataCatalog[dataset] = metadata
 
 
 def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:

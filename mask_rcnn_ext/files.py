@@ -20,17 +20,17 @@ __all__ = [
     "make_jsonable",
     "read_json",
     "read_json_or_none",
-    "recorded_writes",
+    "record_writes",
     "require_writable",
     "write_json",
 ]
 
 
-_records: list[list[Path]] = []  # of `recorded_writes`
+_records: list[list[Path]] = []  # of `record_writes`
 
 
 @contextlib.contextmanager
-def recorded_writes() -> Iterator[list[Path]]:
+def record_writes() -> Iterator[list[Path]]:
     """Yield a list to which `atomic_open` adds each file that was not there before the block."""
     record: list[Path] = []
     _records.append(record)

@@ -1,4 +1,4 @@
-"""The files that a run leaves in its folder: their names, and where the ones of an earlier run go.
+"""Names the files that a run writes into its folder, and moves or removes them.
 
 Nothing else in the folder is ever moved or removed.
 """
@@ -10,8 +10,8 @@ from pathlib import Path
 
 __all__ = [
     "EARLIER",
+    "find_free_folder",
     "find_run_files",
-    "free_place",
     "holds_training",
     "move",
     "remove_empty",
@@ -61,8 +61,8 @@ def holds_training(folder: Path) -> bool:
     )
 
 
-def free_place(folder: Path) -> Path:
-    """Return the folder, which is not there yet, that the next earlier run is moved to."""
+def find_free_folder(folder: Path) -> Path:
+    """Return the next unused folder `earlier_runs/N`."""
     taken = [int(path.name) for path in (folder / EARLIER).glob("*") if path.name.isdigit()]
     return folder / EARLIER / str(max(taken, default=0) + 1)
 
@@ -85,7 +85,7 @@ def set_aside(folder: Path, also: Collection[str] = ()) -> Path | None:
         The new folder; None if there was nothing to move.
     """
     found = [*find_run_files(folder), *(path for name in also if (path := folder / name).exists())]
-    target = free_place(folder)
+    target = find_free_folder(folder)
     move(found, target)
     return target if found else None
 

@@ -212,7 +212,7 @@ class Checkpointer(DetectionCheckpointer):
         )
 
     def _compare_classes(self, checkpoint: dict[str, Any]) -> list[str]:
-        """Remove from the checkpoint, when fine-tuning, the weights of as many other classes.
+        """When fine-tuning, remove class layers that fit in shape but belong to other classes.
 
         Returns:
             The names of the removed weights. The log says what is kept or left out, and why.

@@ -1,4 +1,4 @@
-"""The layers of a model whose size depends on the number of classes, told by their names."""
+"""Finds, by name, the layers of a model whose size depends on the number of classes."""
 
 import math
 import re

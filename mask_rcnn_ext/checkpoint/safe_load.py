@@ -69,7 +69,7 @@ def load_pickle(path: str, kind: str = "checkpoint", fix: str = _SAVE_AGAIN) -> 
 
 def _numpy_allowed() -> AbstractContextManager[object]:
     """Let `torch.load(weights_only=True)` read the NumPy values that hooks put in their state."""
-    # A state may be given to what an allowed class makes, so the stand-in's class is allowed, too.
+    # torch.load sets the state of allowed classes only, so the stand-in's class is allowed too.
     allowed: list[Any] = [PickledArray]
     allowed += [(call, ".".join(name)) for name, call in NUMPY_FUNCTIONS.items()]
     if TORCH_VERSION < (2, 6):

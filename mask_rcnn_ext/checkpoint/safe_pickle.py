@@ -1,10 +1,10 @@
 """Unpickles arrays, tensors and plain values, and nothing else.
 
 A pickle can call any function of any module, so only a few functions are known here. That is not
-enough: NumPy's own `dtype` and `ndarray` take a pickle's word for what a piece of memory holds, and
-an array of objects made of 8 bytes is an address of the file's choice. So NumPy's functions are not
-called either. Stand-ins take the arguments that NumPy writes, check them, and make the array from
-bytes of the right number. Arrays hold numbers or booleans.
+enough: NumPy's own `dtype` and `ndarray` trust the pickle, and an array of objects could point to
+any address. So NumPy's functions are not called either. Stand-ins take the arguments that NumPy
+writes, check them, and make the array from bytes of the right number. Arrays hold numbers or
+booleans.
 """
 
 import io

@@ -53,8 +53,8 @@ def explain_contradictions(
 
     Boxes that were rounded, and boxes that surround an occluded object as a whole, do not count: a
     box counts if it lies elsewhere than its mask (IoU below 0.5, and it does not contain the mask),
-    or if most boxes are far from their masks, or if one other convention brings at least half of
-    the boxes that disagree to their masks.
+    or if most boxes are far from their masks, or if another convention explains at least half of
+    the boxes that disagree.
 
     Args:
         compared: for each annotation its id, its box, which should be XYWH in pixels, the XYWH box

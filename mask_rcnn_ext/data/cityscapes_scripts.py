@@ -1,6 +1,6 @@
 """The official Cityscapes scripts under the name by which detectron2's main branch imports them.
 
-That branch (seen in June 2026) imports `deeplearning.projects.cityscapesApi.cityscapesscripts`, a
+That branch (commit 02b5c4e) imports `deeplearning.projects.cityscapesApi.cityscapesscripts`, a
 package that no index has, where earlier versions import `cityscapesscripts`. Reading Cityscapes,
 and evaluating on it after a whole training, would end in a ModuleNotFoundError.
 """

@@ -1,8 +1,8 @@
 """Gives the entries of a COCO json ids that every reader can hold: integers of 64 bits.
 
 Labelling tools also write ids as text ("17"), as floats (17.0), as hashes or as names of files. An
-id that is a whole number stays this number. If the ids of the images or categories are anything
-else, all of them are numbered anew.
+id that is a whole number stays this number. If one image id is anything else, all images are
+numbered 1, 2, 3, ...; the same holds for categories.
 """
 
 import itertools

@@ -97,7 +97,7 @@ def _split(paths: Iterable[str], test: Callable[[str], Hashable]) -> list[list[s
     for path in paths:
         try:
             parts[test(path)].append(path)
-        except OSError:  # it will be told where the image is read
+        except OSError:  # reported when the image is read
             continue
     return [part for part in parts.values() if len(part) > 1]
 

@@ -20,7 +20,7 @@ from detectron2.utils import comm
 __all__ = ["Interrupted", "StopHook", "StopSignals", "forward_signals"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# A terminal sends Ctrl-C to all processes, and a parent process sends it on: one signal, twice.
+# The terminal and the parent process both send Ctrl-C; within this time they count as one.
 _SAME = 2.0  # seconds
 
 
@@ -29,7 +29,7 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         signum: the number of the signal.
-        checkpoint: the path of the checkpoint with which training goes on; "" if there is none.
+        checkpoint: the path of the checkpoint to resume from; "" if there is none.
     """
 
     def __init__(self, signum: int, checkpoint: str = "") -> None:
@@ -62,7 +62,7 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
+    def take_signals(self) -> Iterator[None]:
         """Take the signals during the block; do nothing in a thread, which cannot."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -75,7 +75,7 @@ class StopSignals:
                 signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def raised_at_once(self) -> Iterator[None]:
+    def raise_at_once(self) -> Iterator[None]:
         """Let the first signal raise `Interrupted` during the block, which changes no weights.
 
         Only in the main process, which saves: an evaluation may take long.

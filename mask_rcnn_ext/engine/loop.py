@@ -57,12 +57,12 @@ class AutocastTrainer(SimpleTrainer):
             self.grad_scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of `SimpleTrainer`, and with loss scaling the one of the scaler."""
+        """Return the state of `SimpleTrainer` and of the loss scaler, if there is one."""
         state: dict[str, Any] = super().state_dict()
         return state if self.grad_scaler is None else {**state, **self._scaler_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state; a run that had no loss scaling so far begins with a new scaler."""
+        """Load a state; without a scaler in it, start with a new scaler."""
         super().load_state_dict(state_dict)
         if self.grad_scaler is not None:
             state = {**self._scaler_state(), **state_dict}

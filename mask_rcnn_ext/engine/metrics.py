@@ -13,9 +13,9 @@ __all__ = ["MetricsWriter", "drop_metrics"]
 
 
 class MetricsWriter(JSONWriter):
-    """detectron2's `JSONWriter`, which opens its file when it writes first.
+    """detectron2's `JSONWriter`, that opens its file at the first write.
 
-    A metric without a value is null: JSON has no NaN.
+    A metric without a finite value is null: JSON has neither NaN nor Infinity.
     """
 
     def __init__(self, json_file: str, window_size: int = 20) -> None:
@@ -28,7 +28,7 @@ class MetricsWriter(JSONWriter):
 
 
 class _Nulls:
-    """A text file that gets null for NaN."""
+    """A text file that gets null for NaN and infinities."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -39,7 +39,7 @@ class _Nulls:
     def write(self, text: str) -> int:
         # Between a key and its value json.dumps writes '": '; inside of a key the quote has a
         # backslash.
-        return self._file.write(re.sub(r'(?<!\\)": NaN(?=[,}])', '": null', text))
+        return self._file.write(re.sub(r'(?<!\\)": (NaN|-?Infinity)(?=[,}])', '": null', text))
 
 
 def drop_metrics(path: str, start: int) -> None:

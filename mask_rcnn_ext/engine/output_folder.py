@@ -13,8 +13,15 @@ from detectron2.utils import comm
 
 from ..config import flat_config
 from ..errors import UserError
-from ..files import atomic_open, recorded_writes, require_writable
-from ..run_files import EARLIER, find_run_files, free_place, holds_training, move, remove_empty
+from ..files import atomic_open, record_writes, require_writable
+from ..run_files import (
+    EARLIER,
+    find_free_folder,
+    find_run_files,
+    holds_training,
+    move,
+    remove_empty,
+)
 from .log import end_log, open_log_file, start_log
 
 __all__ = ["choose_evaluation_folder", "log_changes", "output_folder"]
@@ -43,10 +50,9 @@ def choose_evaluation_folder(cfg: CfgNode) -> str:
 def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
     """Make `OUTPUT_DIR` and start the log; at the end of the block, begin the run in it.
 
-    Beginning means to move the files of an earlier run to `earlier_runs/N`, unless it is resumed,
-    and to write `config.yaml` and `log.txt`. If the block raises a `UserError` or is interrupted,
-    nothing is left of it: the files that `atomic_open` has made, and empty folders. A file that
-    this run did not write is never touched.
+    At its end, the files of an earlier run move to `earlier_runs/N`, unless the run is resumed, and
+    `config.yaml` is written. After a `UserError` or an interruption the folder is as it was before.
+    A file that this run did not write is never touched.
 
     Args:
         cfg: the config of the run; the block may change it.
@@ -57,7 +63,7 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
     """
     folder = Path(cfg.OUTPUT_DIR).absolute()
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    earlier, data = free_place(folder), folder / "data"
+    earlier, data = find_free_folder(folder), folder / "data"
     comm.synchronize()  # every process has looked before one of them makes the folder
     main, written = comm.is_main_process(), []
     try:
@@ -66,11 +72,11 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
         except UserError as error:
             raise UserError(f"OUTPUT_DIR: {error}") from error
         # The new run may clean its data into the folder `data`.
-        if main and not resume and data in find_run_files(folder):
+        if main and not resume and data in find_run_files(folder) and not _is_read(cfg, data):
             move([data], earlier)
         comm.synchronize()
         start_log()
-        with recorded_writes() as written:
+        with record_writes() as written:
             yield
         comm.synchronize()  # in no process was there a mistake
         if main:
@@ -91,6 +97,12 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
     except Exception:  # a defect: the log may say more
         open_log_file(str(folder))
         raise
+
+
+def _is_read(cfg: CfgNode, folder: Path) -> bool:
+    """Return whether the run reads its data from a folder."""
+    own = cfg.MASK_RCNN_EXT.DATA
+    return any(Path(path).absolute().parent == folder for path in (own.TRAIN_JSON, own.VAL_JSON))
 
 
 def _begin(cfg: CfgNode, folder: Path, earlier: Path, *, resume: bool) -> None:

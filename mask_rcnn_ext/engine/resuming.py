@@ -11,9 +11,9 @@ from detectron2.solver import LRMultiplier
 from ..config import get_cfg
 from ..errors import UserError
 
-__all__ = ["get_checkpoint_period", "kept_settings", "require_same_optimizer"]
+__all__ = ["get_checkpoint_period", "keep_settings", "require_same_optimizer"]
 
-# What a config says about the optimizer, as the optimizer names it.
+# Settings of the optimizer that the config decides.
 _SETTINGS = ("initial_lr", "weight_decay", "momentum", "nesterov")
 _FEWEST = 100  # iterations between two checkpoints, by default
 
@@ -59,7 +59,7 @@ def require_same_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Opti
 
 
 @contextlib.contextmanager
-def kept_settings(
+def keep_settings(
     optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
 ) -> Iterator[None]:
     """Keep the learning rate, weight decay and momentum of the config while a state is loaded.

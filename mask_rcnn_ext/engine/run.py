@@ -93,8 +93,8 @@ def prepare_run(
     """Yield the frozen config of a run, with its data registered and its folder made.
 
     Build the model and load its weights inside the context: a `UserError` that is raised there
-    leaves nothing behind. The run begins at the end of the context, see `output_folder`. An
-    evaluation in the folder of a training gets a folder of its own below it, see
+    leaves nothing behind. The run begins at the end of the context, see `output_folder`. If
+    `OUTPUT_DIR` holds a training, an evaluation writes to a subfolder, see
     `choose_evaluation_folder`.
 
     Args:

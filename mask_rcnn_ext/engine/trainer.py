@@ -48,7 +48,7 @@ from .loop import build_loop
 from .metrics import MetricsWriter, drop_metrics
 from .optimizer import build_optimizer
 from .progress import ProgressWriter
-from .resuming import get_checkpoint_period, kept_settings, require_same_optimizer
+from .resuming import get_checkpoint_period, keep_settings, require_same_optimizer
 
 __all__ = ["Trainer"]
 
@@ -237,7 +237,7 @@ class Trainer(DefaultTrainer):
             UserError: the state is of another optimizer, or of other parameters.
         """
         require_same_optimizer(state_dict["_trainer"]["optimizer"], self.optimizer)
-        with kept_settings(self.optimizer, self.scheduler):
+        with keep_settings(self.optimizer, self.scheduler):
             super().load_state_dict(state_dict)
         if self.cfg.SEED >= 0:
             self.step_seed.seed = self.cfg.SEED
@@ -248,12 +248,12 @@ class Trainer(DefaultTrainer):
         Raises:
             Interrupted: Ctrl-C or SIGTERM; a checkpoint is saved.
         """
-        if comm.is_main_process():
+        if comm.is_main_process() and self.start_iter:
             drop_metrics(self._metrics_file, self.start_iter)
         loop_logger = logging.getLogger("detectron2.engine.train_loop")
         loop_logger.addFilter(_reports_defect)
         try:
-            with self.stop_signals.taken():
+            with self.stop_signals.take_signals():
                 try:
                     return super().train()
                 except Interrupted as error:
@@ -287,10 +287,12 @@ class Trainer(DefaultTrainer):
         return [*found, self.run_record]
 
     def _evaluate(self) -> OrderedDict:
+        if number := self.stop_signals.agree(self.cfg.MODEL.DEVICE):
+            raise Interrupted(number)
         start = time.perf_counter()
         test = self.test_all if self.iter + 1 >= self.max_iter else self.test
         try:
-            with self.stop_signals.raised_at_once():
+            with self.stop_signals.raise_at_once():
                 self._last_eval_results = test(self.cfg, self.model)
         except UserError as error:  # such as a broken validation image
             if self.iter + 1 < self.max_iter:

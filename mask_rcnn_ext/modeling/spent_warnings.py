@@ -1,4 +1,4 @@
-"""Two warnings of PyTorch about detectron2's code, of which no user can remove the cause.
+"""Two warnings of PyTorch about detectron2's code, that users cannot fix.
 
 detectron2's anchors call `torch.meshgrid` without `indexing`, and its RoI poolers call
 `is_fx_tracing`. New versions of PyTorch warn about each of these once in a process. The function

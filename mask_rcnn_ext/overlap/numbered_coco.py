@@ -1,8 +1,8 @@
 """pycocotools' `COCO` for ids of any size and kind.
 
-pycocotools keeps ids in NumPy's arrays: of large ones it loses digits, and the evaluation of one
-image then sees another one's objects. It takes an object whose annotation has the id 0 for no
-object at all, and a text for a list of ids. Annotations with one id it replaces by the last one.
+pycocotools rounds large ids, so that the evaluation of one image may see the objects of another
+one. It ignores an annotation with the id 0, reads a text as a list of ids, and keeps only the last
+annotation of those with equal ids.
 """
 
 import contextlib

@@ -63,7 +63,7 @@ def find_images(
         if not os.path.isfile(given):
             if exclude:
                 found = [path for path in found if _absolute(exclude) not in path.parents]
-            _tell_left_out(given, [path for path in found if not _is_image_name(path)])
+            _warn_about_skipped(given, [path for path in found if not _is_image_name(path)])
             found = [path for path in found if _is_image_name(path)]
         if not found:
             raise UserError(_explain_no_images(given, recursive))
@@ -173,7 +173,7 @@ def _is_image_name(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_EXTENSIONS and not _is_hidden(path)
 
 
-def _tell_left_out(given: str, paths: list[Path]) -> None:
+def _warn_about_skipped(given: str, paths: list[Path]) -> None:
     """Log how many files of an input are left out, by the ends of their names."""
     if paths:
         ends = Counter(path.suffix.lower() or "without suffix" for path in paths)

@@ -27,7 +27,7 @@ from ..modeling.checks import check_registry_names, is_generalized_rcnn
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..steps import Step
 from .compute import Propose
-from .file import ProposalFileWriter, keep_best
+from .file import ProposalFileWriter, keep_best, load_dicts
 
 __all__ = [
     "RPNMethod",
@@ -208,7 +208,14 @@ class RPNProposals(Step):
         model = prepare_model(self.cfg, build_model(self.cfg))
         Checkpointer(model).load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
         mapper = ImageMapper(self.cfg, is_train=False)
-        loader = build_detection_test_loader(self.cfg, self.dataset_name, mapper=mapper)
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.LOAD_PROPOSALS = False  # this model makes them
+        loader = build_detection_test_loader(
+            load_dicts(cfg, "TEST", [self.dataset_name], filter_empty=False),
+            mapper=mapper,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
         with inference_autocast(self.cfg):
             inference_on_dataset(model, loader, ProposalFileWriter(self.path, self.topk))
 

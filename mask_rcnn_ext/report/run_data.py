@@ -86,8 +86,9 @@ def _require_same_data(folder: Path, config: CfgNode, info: dict[str, Any]) -> N
         if name in recorded and file_sha256(path) != recorded[name]:
             raise UserError(
                 f"{folder} was evaluated on another version of {path}, so its results and "
-                "predictions do not belong to that file. Put the file back as it was, or evaluate "
-                f"again: train_net.py --eval-only --resume --config-file {folder}/config.yaml"
+                "predictions do not belong to that file. Put the file back as it was. Or evaluate "
+                f"again (train_net.py --eval-only --resume --config-file {folder}/config.yaml) and "
+                "make the report of the folder that this names"
             )
 
 

@@ -90,7 +90,7 @@ def test_a_crash_in_the_last_iteration_leaves_no_results(data, tmp_path, monkeyp
 def test_a_second_signal_ends_the_process(monkeypatch):
     monkeypatch.setattr(interruption, "_SAME", -1.0)
     signals = interruption.StopSignals()
-    with signals.taken():
+    with signals.take_signals():
         signal.raise_signal(signal.SIGINT)
         assert signals.agree("cpu") == signal.SIGINT
         signal.signal(signal.SIGTERM, lambda *_: None)

@@ -20,7 +20,7 @@ STYLE = TextStyle(20)
 @pytest.fixture
 def machine(monkeypatch):
     """Give this machine the fonts of a list."""
-    remembered = (text._find_font, text._list_fonts, text._tell_missing)
+    remembered = (text._find_font, text._list_fonts, text._warn_about_font)
 
     def install(*paths: str) -> None:
         for function in remembered:

@@ -175,7 +175,7 @@ class MaskRCNNTinyRes5ROIHeads(MaskRCNNRes5ROIHeads):
     """`MaskRCNNRes5ROIHeads` with the res5 of the tiny ResNet, for C4 models on small images.
 
     These heads read `MASK_RCNN_EXT.TINY_RESNET` instead of `MODEL.RESNETS`. They belong to
-    `build_tiny_resnet_backbone` with `MODEL.RESNETS.OUT_FEATURES` ["res4"].
+    `mask_rcnn_ext_tiny_resnet_backbone` with `MODEL.RESNETS.OUT_FEATURES` ["res4"].
     """
 
     @classmethod

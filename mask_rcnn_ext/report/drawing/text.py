@@ -95,7 +95,7 @@ def _find_font(letter: str, base: str) -> str:
         if _has(path, letter):
             return path
     name = unicodedata.name(letter, "")
-    _tell_missing("fonts-noto-cjk" if name.startswith(_EAST_ASIAN) else "fonts-noto-core")
+    _warn_about_font("fonts-noto-cjk" if name.startswith(_EAST_ASIAN) else "fonts-noto-core")
     return base
 
 
@@ -114,7 +114,7 @@ def _list_fonts() -> list[str]:
 
 
 @functools.cache  # once for each package
-def _tell_missing(package: str) -> None:
+def _warn_about_font(package: str) -> None:
     logger.warning(
         "No font of this machine has all letters of the labels: boxes stand for some. Install one, "
         "on Debian or Ubuntu the package %s",

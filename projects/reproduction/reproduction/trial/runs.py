@@ -24,8 +24,8 @@ TRAINERS = ("ours", "plain")
 # The demo's model at half its width, with anchors from 8 pixels on.
 _OPTIONS = {
     "MODEL.DEVICE": "cpu",
-    "MODEL.TINY_RESNET.STEM_CHANNELS": 16,
-    "MODEL.TINY_RESNET.CHANNELS": [16, 32, 64, 128],
+    "MASK_RCNN_EXT.TINY_RESNET.STEM_CHANNELS": 16,
+    "MASK_RCNN_EXT.TINY_RESNET.CHANNELS": [16, 32, 64, 128],
     "MODEL.FPN.OUT_CHANNELS": 32,
     "MODEL.ROI_BOX_HEAD.CONV_DIM": 32,
     "MODEL.ROI_MASK_HEAD.CONV_DIM": 32,
