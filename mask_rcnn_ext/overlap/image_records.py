@@ -138,7 +138,6 @@ def _count(instances: ImageInstances, errors: ImageErrors) -> dict[str, int]:
         "matched": len(errors.matches),
         "matched_met": sum(not math.isnan(match.leak) for match in errors.matches),
         "pairs": len(errors.pairs),
-        "pairs_with_seam": sum(pair.seams > 0 for pair in errors.pairs),
     }
     for task, prefix in (("overlap", "objects"), ("overlap_same", "objects_same")):
         levels = instances.levels[task][~instances.crowd]

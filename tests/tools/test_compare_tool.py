@@ -35,14 +35,14 @@ def call(data, tmp_path):
     return compare
 
 
-def test_a_model_that_cuts_straight_is_found_out(call, tmp_path, capsys):
+def test_a_model_that_leaks_is_found_out(call, tmp_path, capsys):
     code, content = call("exact.json", "cut.json", "--names", "Mask R-CNN", "FCIS")
     assert code == 0
     metrics = content["metrics"]
     assert list(metrics) == list(METRICS)
     assert metrics["AP/AP"]["a"] == pytest.approx(100)
-    assert metrics["errors/seam_share"]["a"] == 0
-    assert metrics["errors/seam_share"]["b"] == pytest.approx(100)
+    assert metrics["errors/leak"]["a"] == metrics["errors/spurious_edge"]["a"] == 0
+    assert metrics["errors/spurious_edge"]["b"] > 0
     assert metrics["errors/leak"]["high"] < 0
     assert metrics["overlap/AP_none"]["difference"] == pytest.approx(0, abs=1e-6)
     assert metrics["overlap/AP_heavy"]["difference"] > 10
@@ -50,9 +50,9 @@ def test_a_model_that_cuts_straight_is_found_out(call, tmp_path, capsys):
     assert (content["counts"]["a"]["images"], content["counts"]["a"]["objects"]) == (6, 12)
     page = (tmp_path / "out/comparison.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 3 * 3  # the images where objects meet
-    assert page.count("no seam") == 3 * 2  # said twice, to readers and as alternative text
+    assert page.count("leak 0 %") == 3 * 2  # said twice, to readers and as alternative text
     printed = capsys.readouterr().out
-    assert "straight seam, pairs, %" in printed
+    assert "double claim, %" in printed
     assert printed.rstrip().endswith("comparison.png")
 
 
@@ -69,9 +69,10 @@ def test_the_image_that_differs_most_comes_first(data):
     assert drawn[0].texts[0] == "2 objects"
     # An exact mask is drawn as its object is, in the same colour.
     np.testing.assert_array_equal(drawn[0].tiles[0], drawn[0].tiles[2])
-    assert "seam" in drawn[0].texts[1]
-    assert not drawn[0].texts[1].startswith("no seam")
-    assert drawn[0].texts[2].startswith("no seam")
+    assert drawn[0].texts[1].startswith("leak ")
+    assert not drawn[0].texts[1].startswith("leak 0 %")
+    exact_text = "leak 0 % \u00b7 miss 0 % \u00b7 double claim 0 % \u00b7 spurious edge 0 %"
+    assert drawn[0].texts[2] == exact_text
 
 
 def test_low_detections_without_a_match_are_not_drawn(data):
