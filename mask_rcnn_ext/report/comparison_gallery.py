@@ -16,9 +16,8 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError
-from ..overlap.comparison import METRICS, Detections, ImageRecord
+from ..overlap.comparison import METRICS, Detection, Detections, ImageRecord
 from ..overlap.image_instances import read_image_instances
-from ..overlap.overlap_errors import ImageErrors, measure_errors
 from .drawing.pictures import Rect, draw_instances
 from .drawing.sheets import make_tile_sheet, resize_picture
 from .instances import load_picture
@@ -112,12 +111,12 @@ def draw_gallery(
     truth: COCO,
     folder: str | os.PathLike[str],
     detections: tuple[Detections, Detections],
-    ranked: Sequence[Any],
+    records: tuple[Sequence[ImageRecord], Sequence[ImageRecord]],
     wanted: int,
     *,
     score_threshold: float = 0.5,
 ) -> tuple[list[CasePictures], list[str]]:
-    """Return pictures of the first `wanted` of the ranked images, and what went wrong.
+    """Return pictures of the `wanted` images that differ most, and what went wrong.
 
     The detections that are matched with an object are drawn, and others from the threshold on. One
     image is held in memory at a time.
@@ -126,13 +125,14 @@ def draw_gallery(
         truth: the data set.
         folder: the folder of its images.
         detections: the detections of the two models.
-        ranked: ids of images, see `rank_images`.
+        records: what was measured on them, of the same images for both.
         wanted: how many to draw; for an image that cannot be read, the next one is drawn.
         score_threshold: 0 to 1.
     """
     drawn: list[CasePictures] = []
     problems: list[str] = []
-    for image_id in ranked:
+    measured = [{record.image_id: record for record in side} for side in records]
+    for image_id in rank_images(*records):
         if len(drawn) == wanted or len(problems) == _PATIENCE:
             break
         entry = truth.imgs[image_id]
@@ -142,9 +142,11 @@ def draw_gallery(
         except UserError as error:
             problems.append(f"A picture is left out: {error}.")
             continue
-        drawn.append(
-            draw_case(_make_case(truth, image_id, image, detections, score_threshold), _TILE)
-        )
+        sides = [
+            (found.get(image_id, []), known[image_id])
+            for found, known in zip(detections, measured, strict=True)
+        ]
+        drawn.append(draw_case(_make_case(truth, image_id, image, sides, score_threshold), _TILE))
     return drawn, problems
 
 
@@ -152,20 +154,18 @@ def _make_case(
     truth: COCO,
     image_id: Any,
     image: RGBArray,
-    detections: tuple[Detections, Detections],
+    measured: Sequence[tuple[list[Detection], ImageRecord]],
     threshold: float,
 ) -> Case:
     annotations = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd", 0)]
     masks = [truth.annToMask(annotation).astype(bool) for annotation in annotations]
     order = {annotation["id"]: index for index, annotation in enumerate(annotations)}
-    sides, contested = [], np.zeros(image.shape[:2], dtype=bool)
-    for found in detections:
-        instances = read_image_instances(truth, image_id, found)
-        errors, contested = measure_errors(instances), instances.contested
-        matched = {match.detection: order[match.annotation_id] for match in errors.matches}
+    sides = []
+    for detections, record in measured:
+        matched = {position: order[annotation] for position, annotation in record.matches.items()}
         shown = [
             (index, detection)
-            for index, detection in enumerate(found.get(image_id, []))
+            for index, detection in enumerate(detections)
             if index in matched or detection.score >= threshold
         ]
         pixels = [mask_util.decode(detection.mask).astype(bool) for _, detection in shown]
@@ -173,22 +173,22 @@ def _make_case(
             Side(
                 np.stack(pixels) if pixels else np.zeros((0, *image.shape[:2]), dtype=bool),
                 [matched.get(index) for index, _ in shown],
-                _describe(errors),
+                _describe(record),
             )
         )
     return Case(
         os.path.basename(str(truth.imgs[image_id].get("file_name", image_id))),
         image,
         np.stack(masks) if masks else np.zeros((0, *image.shape[:2]), dtype=bool),
-        contested,
+        read_image_instances(truth, image_id, {}).contested,
         (sides[0], sides[1]),
         count_noun(len(annotations), "object"),
     )
 
 
-def _describe(errors: ImageErrors) -> str:
+def _describe(record: ImageRecord) -> str:
     """Return the image's figures in a line."""
-    means = {name: total / number for name, (total, number) in errors.sums.items() if number}
+    means = {name: total / number for name, (total, number) in record.sums.items() if number}
     return " \u00b7 ".join(
         f"{METRICS[name].label} {100 * mean:.0f} %" for name, mean in means.items()
     )

@@ -18,7 +18,7 @@ from reproduction.training_runs import Progress, plan_runs, require_complete, tr
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.report.comparison_gallery import draw_gallery, rank_images
+from mask_rcnn_ext.report.comparison_gallery import draw_gallery
 from mask_rcnn_ext.report.comparison_page import print_comparison
 
 _GALLERY = 12  # pictures on the page
@@ -59,7 +59,7 @@ def report(args: argparse.Namespace, runs: Sequence[ComparisonRun]) -> None:
         measured.truth,
         measured.images,
         measured.detections,
-        rank_images(measured.records[0][0], measured.records[1][0]),
+        (measured.records[0][0], measured.records[1][0]),
         _GALLERY,
     )
     write_comparison_results(args.results, results)

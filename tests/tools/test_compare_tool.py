@@ -63,7 +63,7 @@ def test_the_image_that_differs_most_comes_first(data):
     first, second = (measure(truth, found) for found in (exact, mixed))
     assert rank_images(first, second)[0] == rank_images(second, first)[0] == 4
     assert sorted(rank_images(first, second)) == [2, 4, 6]
-    drawn, problems = draw_gallery(truth, data / "images", (mixed, exact), [4], 3)
+    drawn, problems = draw_gallery(truth, data / "images", (mixed, exact), (second, first), 1)
     assert problems == []
     assert [case.name for case in drawn] == ["4.png"]
     assert drawn[0].texts[0] == "2 objects"
@@ -77,7 +77,7 @@ def test_the_image_that_differs_most_comes_first(data):
 
 def test_low_detections_without_a_match_are_not_drawn(data):
     truth = load_truth(data / "truth.json")
-    exact = load_results(data / "exact.json", truth)
+    exact, other = (load_results(data / name, truth) for name in ("exact.json", "cut.json"))
     spurious = json.loads((data / "exact.json").read_text())
     box = np.zeros((SIDE, SIDE), dtype=bool)
     box[5:15, 5:15] = True
@@ -85,12 +85,17 @@ def test_low_detections_without_a_match_are_not_drawn(data):
     path = data / "spurious.json"
     path.write_text(json.dumps([*spurious, {**entry, "score": 0.3}]))
     found = load_results(path, truth)
-    pictures = [
-        draw_gallery(truth, data / "images", (exact, found), [2], 1, score_threshold=t)[0][0].tiles
-        for t in (0.5, 0.2)
-    ]
-    np.testing.assert_array_equal(pictures[0][1], pictures[0][2])
-    assert (pictures[1][1] != pictures[1][2]).any()
+
+    def draw(first, threshold):
+        records = measure(truth, first), measure(truth, other)
+        drawn, _ = draw_gallery(
+            truth, data / "images", (first, other), records, 1, score_threshold=threshold
+        )
+        assert drawn[0].name == "2.png"
+        return drawn[0].tiles[1]
+
+    np.testing.assert_array_equal(draw(exact, 0.5), draw(found, 0.5))
+    assert (draw(exact, 0.2) != draw(found, 0.2)).any()
 
 
 def test_a_file_without_detections_gives_zeros(call, tmp_path):
@@ -136,7 +141,7 @@ def test_the_number_of_processes_is_passed_on(call, monkeypatch):
 def test_the_options_of_the_gallery_are_passed_on(call, monkeypatch):
     asked = []
 
-    def record(truth, folder, detections, ranked, wanted, *, score_threshold):
+    def record(truth, folder, detections, records, wanted, *, score_threshold):
         asked.append((wanted, score_threshold))
         return [], []
 
