@@ -14,7 +14,9 @@ from overlap_cases import (
     metrics_of,
     rectangle,
 )
-from reference.overlap import error_values, spurious_share, tight_box
+from reference.overlap import coco_of, dataset_of, error_values, spurious_share, tight_box
+
+from mask_rcnn_ext.overlap.image_records import measure
 
 
 def percentages_of(objects, detections):
@@ -149,6 +151,8 @@ def test_what_is_matched_and_where_boxes_meet():
     ]
     errors = errors_of(objects, detections)
     assert [(m.annotation_id, m.detection) for m in errors.matches] == [(1, 2), (2, 0)]
+    (record,) = measure(coco_of(dataset_of([objects])), {1: detections})
+    assert record.matches == {2: 1, 0: 2}  # position of a detection -> id of its annotation
     assert [pair.objects for pair in errors.pairs] == [(0, 1)]
     assert errors.sums["errors/leak"] == (pytest.approx(120 / 720), 2)
     assert percentages_of(objects, detections)["leak"] == pytest.approx(100 * 120 / 720 / 2)
