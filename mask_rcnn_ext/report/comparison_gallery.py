@@ -44,6 +44,7 @@ _LEAST_SIDE = 64  # pixels of the image that are shown at least: fewer would be 
 _SHEET_TILE = 300  # pixels
 _TILE = 380  # pixels
 _RANKED = ("errors/leak", "errors/miss", "errors/double_claim", "errors/spurious_edge")
+_SHOWN = ("errors/leak", "errors/miss", "errors/spurious_edge")  # more would not fit a tile
 _PATIENCE = 10  # images that cannot be read: then the folder is the wrong one
 
 
@@ -188,9 +189,11 @@ def _make_case(
 
 def _describe(record: ImageRecord) -> str:
     """Return the image's figures in a line."""
-    means = {name: total / number for name, (total, number) in record.sums.items() if number}
+    sums = {name: record.sums[name] for name in _SHOWN}
     return " \u00b7 ".join(
-        f"{METRICS[name].label} {100 * mean:.0f} %" for name, mean in means.items()
+        f"{METRICS[name].label} {100 * total / number:.0f} %"
+        for name, (total, number) in sums.items()
+        if number
     )
 
 
