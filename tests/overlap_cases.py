@@ -44,7 +44,11 @@ def metrics_of(images, detections):
     return compute_metrics(measure(coco_of(dataset_of(images)), detections))
 
 
+def instances_of(objects, detections, size=(100, 100)):
+    """Return the `ImageInstances` of one image."""
+    return read_image_instances(coco_of(dataset_of([objects], size)), 1, {1: detections})
+
+
 def errors_of(objects, detections, size=(100, 100)):
     """Return the `ImageErrors` of one image."""
-    truth = coco_of(dataset_of([objects], size))
-    return measure_errors(read_image_instances(truth, 1, {1: detections}))
+    return measure_errors(instances_of(objects, detections, size))

@@ -70,7 +70,7 @@ from mask_rcnn_ext.overlap.comparison import (
     load_truth,
     measure,
 )
-from mask_rcnn_ext.report.comparison_gallery import CasePictures, draw_gallery, rank_images
+from mask_rcnn_ext.report.comparison_gallery import CasePictures, draw_gallery
 from mask_rcnn_ext.report.comparison_page import (
     Comparison,
     Difference,
@@ -132,7 +132,7 @@ def compare_files(args: argparse.Namespace) -> None:
             truth,
             folder,
             (first, second),
-            rank_images(records_a, records_b),
+            (records_a, records_b),
             args.num_images,
             score_threshold=args.score_threshold,
         )

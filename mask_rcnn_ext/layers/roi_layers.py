@@ -41,6 +41,7 @@ __all__ = [
     "ROIWarpV1Ave",
     "ROIWarpV1Max",
     "round_half_away",
+    "round_to_pixels",
     "to_full_precision",
 ]
 
@@ -65,6 +66,15 @@ def round_half_away(values: Tensor) -> Tensor:
     """
     whole = torch.trunc(values)
     return whole + torch.sign(values) * ((values - whole).abs() >= 0.5).to(values.dtype)
+
+
+def round_to_pixels(boxes: Tensor) -> Tensor:
+    """Round boxes (..., 4), XYXY, to whole pixels as the Python of FCIS's release does.
+
+    `np.round` rounds halves to the even number there. The released boxes end with their last pixel,
+    which is rounded, and continuous boxes end 1 later.
+    """
+    return torch.cat([boxes[..., :2].round(), (boxes[..., 2:] - 1).round() + 1], dim=-1)
 
 
 # The two stock layers call torchvision directly, since TorchScript cannot compile

@@ -3,7 +3,7 @@
     truth = load_truth("annotations.json")
     first, second = (measure(truth, load_results(path, truth)) for path in (a, b))
     compute_metrics(first)["overlap"]["AP_heavy"]
-    compare(first, second)["errors/seam_share"]  # a, b, difference, low, high
+    compare(first, second)["errors/leak"]  # a, b, difference, low, high
 
 `METRICS` says what each number means. All numbers come from masks, none from predicted boxes.
 
@@ -221,9 +221,9 @@ def _compute_weighted_metrics(
         values |= {column: found[name][:, i] for i, column in enumerate(columns)}
     for task in ("overlap", "overlap_same"):
         values[f"{task}/AP_drop"] = values[f"{task}/AP_none"] - values[f"{task}/AP_heavy"]
-    for name, scale in RATIOS.items():
+    for name in RATIOS:
         sums, counts = np.array([record.sums[name] for record in records]).reshape(-1, 2).T
-        values[name] = scale * compute_weighted_mean(sums, counts, weights)
+        values[name] = 100 * compute_weighted_mean(sums, counts, weights)
     return {name: values[name] for name in METRICS}
 
 

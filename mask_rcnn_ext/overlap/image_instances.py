@@ -94,6 +94,14 @@ class ImageInstances:
         return touching & counts[:, None] & counts[None] & ~np.eye(len(counts), dtype=bool)
 
     @cached_property
+    def contested(self) -> Bools:
+        """(H, W), the pixels where the boxes of two objects overlap."""
+        contested = np.zeros((self.height, self.width), dtype=bool)
+        for box in self.common_boxes[np.triu(self.touching)]:
+            contested[find_box_window(box, self.height, self.width)] = True
+        return contested
+
+    @cached_property
     def detection_boxes(self) -> Floats:
         """(D, 4), XYXY: the tight boxes of the detections' masks."""
         return _to_corners([mask_util.toBbox(mask) for mask in self.detection_masks])

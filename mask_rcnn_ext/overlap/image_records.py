@@ -57,6 +57,8 @@ class ImageRecord:
         tables: one for each name in `metrics.AP_TASKS`.
         sums: metric -> (sum, number) of its values, see `ImageErrors.sums`.
         counts: those of `metrics.COUNTS` that are not 0.
+        matches: position of a detection in the image's list -> id of the annotation that it is
+            matched with.
     """
 
     image_id: Any
@@ -65,6 +67,7 @@ class ImageRecord:
     tables: dict[str, MatchTable] = field(repr=False)
     sums: dict[str, tuple[float, int]]
     counts: dict[str, int]
+    matches: dict[int, Any] = field(repr=False)
 
 
 def measure(
@@ -126,6 +129,7 @@ def _measure_image(instances: ImageInstances) -> ImageRecord:
         tables=_make_tables(instances),
         sums=errors.sums,
         counts={name: number for name, number in counts.items() if number},
+        matches={match.detection: match.annotation_id for match in errors.matches},
     )
 
 
@@ -138,7 +142,6 @@ def _count(instances: ImageInstances, errors: ImageErrors) -> dict[str, int]:
         "matched": len(errors.matches),
         "matched_met": sum(not math.isnan(match.leak) for match in errors.matches),
         "pairs": len(errors.pairs),
-        "pairs_with_seam": sum(pair.seams > 0 for pair in errors.pairs),
     }
     for task, prefix in (("overlap", "objects"), ("overlap_same", "objects_same")):
         levels = instances.levels[task][~instances.crowd]

@@ -16,7 +16,7 @@ class Metric:
 
     Attributes:
         label: for a table.
-        unit: "" for AP (0 to 100), "%", or "√|G|": the square root of the object's area.
+        unit: "" for AP (0 to 100), or "%".
         higher_is_better: False for errors.
         meaning: one or two sentences.
     """
@@ -49,7 +49,6 @@ COUNTS = (
     "matched",
     "matched_met",
     "pairs",
-    "pairs_with_seam",
 )
 
 _BOUND = {"none": "below 0.05", "partial": "from 0.05 to below 0.3", "heavy": "0.3 or more"}
@@ -88,8 +87,8 @@ def _describe_ap() -> dict[str, Metric]:
     return found
 
 
-def _describe_error(label: str, meaning: str, unit: str = "%") -> Metric:
-    return Metric(label, unit, False, meaning)
+def _describe_error(label: str, meaning: str) -> Metric:
+    return Metric(label, "%", False, meaning)
 
 
 # "task/metric" -> its description: everything that `compare` compares, in the order of a table.
@@ -114,21 +113,7 @@ METRICS: dict[str, Metric] = {
         "Share of a mask's contour that lies in the contested region and far from the contour of "
         "every object. Mean over objects with overlap.",
     ),
-    "errors/seam_length": _describe_error(
-        "straight seam, length",
-        "Length of the straight runs of spurious edges at a matched pair whose boxes overlap, in "
-        "units of the square root of the object's area. Mean over these pairs.",
-        unit="√|G|",
-    ),
-    "errors/seam_share": _describe_error(
-        "straight seam, pairs",
-        "Share of the matched pairs whose boxes overlap that have at least one straight seam.",
-    ),
 }
 
-# Metrics that are means over objects or pairs -> the factor from the mean to the metric's unit.
-RATIOS = {
-    name: 100.0 if metric.unit == "%" else 1.0
-    for name, metric in METRICS.items()
-    if name.startswith("errors/")
-}
+# Metrics that are means of shares over objects or pairs.
+RATIOS = tuple(name for name in METRICS if name.startswith("errors/"))

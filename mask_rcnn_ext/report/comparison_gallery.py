@@ -1,8 +1,6 @@
 """Ground truth and two models side by side on the images where they differ most in their overlaps.
 
-Contested regions, where the boxes of two objects overlap, are outlined, and so are straight seams:
-what Figure 6 of the Mask R-CNN paper (arXiv:1703.06870) shows of FCIS, a straight line in a mask
-where two objects meet. `mask_rcnn_ext.overlap.comparison` measures both; here they are drawn.
+Contested regions, where the boxes of two objects overlap, are outlined.
 """
 
 import math
@@ -18,9 +16,8 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError
-from ..overlap.comparison import Detections, ImageRecord
+from ..overlap.comparison import METRICS, Detection, Detections, ImageRecord
 from ..overlap.image_instances import read_image_instances
-from ..overlap.overlap_errors import ImageErrors, measure_errors
 from .drawing.pictures import Rect, draw_instances
 from .drawing.sheets import make_tile_sheet, resize_picture
 from .instances import load_picture
@@ -39,19 +36,15 @@ __all__ = [
 RGB = tuple[int, int, int]
 RGBArray = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
-_SEAM: RGB = (255, 0, 40)
 _BLACK: RGB = (0, 0, 0)
 _WHITE: RGB = (255, 255, 255)
-_FIRST_COLOR = 1  # the first colour of instances is red, like the seams
 _MARGIN = 0.08  # around the objects that meet, as a share of the longer side
-_SMALL_IMAGE = 320  # pixels; see `_choose_window`
 _LEAST_SIDE = 64  # pixels of the image that are shown at least: fewer would be a mosaic
 _SHEET_TILE = 300  # pixels
-_SHADE = 4  # bits after the point that OpenCV draws lines with: a sixteenth of a pixel
 _TILE = 380  # pixels
-_RANKED = ("errors/leak", "errors/miss", "errors/double_claim", "errors/seam_length")
+_RANKED = ("errors/leak", "errors/miss", "errors/double_claim", "errors/spurious_edge")
+_SHOWN = ("errors/leak", "errors/miss", "errors/spurious_edge")  # more would not fit a tile
 _PATIENCE = 10  # images that cannot be read: then the folder is the wrong one
 
 
@@ -62,14 +55,11 @@ class Side:
     Attributes:
         masks: (N, H, W) bool.
         objects: of each, the index of the ground truth that it is matched with, or None.
-        seams: its straight seams, each (K, 2) float: x and y in pixels; (0, 0) is the corner of the
-            image.
         text: its figures on this image, in a line.
     """
 
     masks: Bools = field(repr=False)
     objects: Sequence[int | None]
-    seams: Sequence[Floats] = field(repr=False)
     text: str
 
 
@@ -106,8 +96,8 @@ class CasePictures:
 def rank_images(first: Sequence[ImageRecord], second: Sequence[ImageRecord]) -> list[Any]:
     """Return the ids of the images whose overlap errors differ, most first.
 
-    How much: the differences, regardless of their sign, of the image's summed leak, miss and double
-    claim (shares of each object or pair) and seam length (in units of its object's size).
+    How much: the differences, regardless of their sign, of the image's summed leak, miss, double
+    claim and spurious edges, shares of each object or pair.
     """
     gaps = []
     for one, other in zip(first, second, strict=True):
@@ -122,12 +112,12 @@ def draw_gallery(
     truth: COCO,
     folder: str | os.PathLike[str],
     detections: tuple[Detections, Detections],
-    ranked: Sequence[Any],
+    records: tuple[Sequence[ImageRecord], Sequence[ImageRecord]],
     wanted: int,
     *,
     score_threshold: float = 0.5,
 ) -> tuple[list[CasePictures], list[str]]:
-    """Return pictures of the first `wanted` of the ranked images, and what went wrong.
+    """Return pictures of the `wanted` images that differ most, and what went wrong.
 
     The detections that are matched with an object are drawn, and others from the threshold on. One
     image is held in memory at a time.
@@ -136,13 +126,14 @@ def draw_gallery(
         truth: the data set.
         folder: the folder of its images.
         detections: the detections of the two models.
-        ranked: ids of images, see `rank_images`.
+        records: what was measured on them, of the same images for both.
         wanted: how many to draw; for an image that cannot be read, the next one is drawn.
         score_threshold: 0 to 1.
     """
     drawn: list[CasePictures] = []
     problems: list[str] = []
-    for image_id in ranked:
+    measured = [{record.image_id: record for record in side} for side in records]
+    for image_id in rank_images(*records):
         if len(drawn) == wanted or len(problems) == _PATIENCE:
             break
         entry = truth.imgs[image_id]
@@ -152,9 +143,11 @@ def draw_gallery(
         except UserError as error:
             problems.append(f"A picture is left out: {error}.")
             continue
-        drawn.append(
-            draw_case(_make_case(truth, image_id, image, detections, score_threshold), _TILE)
-        )
+        sides = [
+            (found.get(image_id, []), known[image_id])
+            for found, known in zip(detections, measured, strict=True)
+        ]
+        drawn.append(draw_case(_make_case(truth, image_id, image, sides, score_threshold), _TILE))
     return drawn, problems
 
 
@@ -162,20 +155,18 @@ def _make_case(
     truth: COCO,
     image_id: Any,
     image: RGBArray,
-    detections: tuple[Detections, Detections],
+    measured: Sequence[tuple[list[Detection], ImageRecord]],
     threshold: float,
 ) -> Case:
     annotations = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd", 0)]
     masks = [truth.annToMask(annotation).astype(bool) for annotation in annotations]
     order = {annotation["id"]: index for index, annotation in enumerate(annotations)}
-    sides, contested = [], np.zeros(image.shape[:2], dtype=bool)
-    for found in detections:
-        errors = measure_errors(read_image_instances(truth, image_id, found))
-        contested = errors.contested
-        matched = {match.detection: order[match.annotation_id] for match in errors.matches}
+    sides = []
+    for detections, record in measured:
+        matched = {position: order[annotation] for position, annotation in record.matches.items()}
         shown = [
             (index, detection)
-            for index, detection in enumerate(found.get(image_id, []))
+            for index, detection in enumerate(detections)
             if index in matched or detection.score >= threshold
         ]
         pixels = [mask_util.decode(detection.mask).astype(bool) for _, detection in shown]
@@ -183,42 +174,33 @@ def _make_case(
             Side(
                 np.stack(pixels) if pixels else np.zeros((0, *image.shape[:2]), dtype=bool),
                 [matched.get(index) for index, _ in shown],
-                [seam.points[[0, -1]] for seam in errors.seams],  # contours go in steps
-                _describe(errors),
+                _describe(record),
             )
         )
     return Case(
         os.path.basename(str(truth.imgs[image_id].get("file_name", image_id))),
         image,
         np.stack(masks) if masks else np.zeros((0, *image.shape[:2]), dtype=bool),
-        contested,
+        read_image_instances(truth, image_id, {}).contested,
         (sides[0], sides[1]),
         count_noun(len(annotations), "object"),
     )
 
 
-def _describe(errors: ImageErrors) -> str:
+def _describe(record: ImageRecord) -> str:
     """Return the image's figures in a line."""
-    count, length = len(errors.seams), sum(seam.length for seam in errors.seams)
-    parts = [f"{count_noun(count, 'seam')}, {length:.0f} px" if count else "no seam"]
-    means = errors.means
-    for name in ("leak", "miss"):
-        if not math.isnan(value := means[name]):
-            parts.append(f"{name} {100 * value:.0f} %")
-    return " \u00b7 ".join(parts)
+    sums = {name: record.sums[name] for name in _SHOWN}
+    return " \u00b7 ".join(
+        f"{METRICS[name].label} {100 * total / number:.0f} %"
+        for name, (total, number) in sums.items()
+        if number
+    )
 
 
 def _choose_window(case: Case) -> tuple[slice, slice]:
-    """Return the rows and columns to show: the objects that meet others, and some surroundings.
-
-    Of a large image with seams, only the objects whose boxes hold one: in all of it, lines of a few
-    pixels would be lost.
-    """
+    """Return the rows and columns to show: the objects that meet others, and some surroundings."""
     height, width = case.image.shape[:2]
     shown = [box for box in map(_tight_box, case.truth) if box and _holds_contested(box, case)]
-    if max(height, width) > _SMALL_IMAGE:
-        points = np.concatenate([np.zeros((0, 2)), *(s for side in case.sides for s in side.seams)])
-        shown = [box for box in shown if _holds_point(box, points)] or shown
     if not shown:
         return slice(0, height), slice(0, width)
     lefts, tops, rights, bottoms = zip(*shown, strict=True)
@@ -241,23 +223,11 @@ def _holds_contested(box: Rect, case: Case) -> bool:
     return bool(case.contested[box[1] : box[3], box[0] : box[2]].any())
 
 
-def _holds_point(box: Rect, points: Floats) -> bool:
-    return bool(((points >= box[:2]) & (points <= box[2:])).all(axis=1).any())
-
-
 def _center_span(ends: tuple[int, int], side: int, limit: int) -> slice:
     """Return `side` pixels around what lies between `ends`, moved to lie in 0 to `limit`."""
     side = min(side, limit)
     start = max(0, min((sum(ends) - side) // 2, limit - side))
     return slice(start, start + side)
-
-
-def _draw_polyline(
-    tile: RGBArray, points: Floats, color: RGB, width: int, closed: bool = False
-) -> None:
-    """Draw a polyline with subpixel places; `points` are (K, 2), x and y in pixels of the tile."""
-    fixed = np.round(points * 2**_SHADE).astype(np.int32).reshape(-1, 1, 2)
-    cv2.polylines(tile, [fixed], closed, color, width, cv2.LINE_AA, shift=_SHADE)
 
 
 def _outline_contested(tile: RGBArray, contested: Bools) -> None:
@@ -269,26 +239,17 @@ def _outline_contested(tile: RGBArray, contested: Bools) -> None:
     dash = max(5, round(math.hypot(height, across) / 80))
     width = max(2, round(dash / 4))
     for contour in contours:
-        points = np.asarray(contour, dtype=np.float64).reshape(-1, 2)
-        _draw_polyline(tile, points, _BLACK, width - 1, closed=True)
-        for start in range(0, len(points), 2 * dash):
-            _draw_polyline(tile, points[start : start + dash], _WHITE, width)
-
-
-def _draw_seams(tile: RGBArray, seams: Sequence[Floats], scale: float, corner: Floats) -> None:
-    """Draw seams as thick red lines edged with white: nothing else on a tile is as heavy."""
-    width = max(3, round(math.hypot(*tile.shape[:2]) / 150))
-    placed = [(np.asarray(seam, dtype=np.float64) - corner) * scale - 0.5 for seam in seams]
-    for color, grow in ((_BLACK, 5), (_WHITE, 3), (_SEAM, 0)):
-        for points in placed:
-            _draw_polyline(tile, points, color, width + grow)
+        cv2.polylines(tile, [contour], True, _BLACK, width - 1, cv2.LINE_AA)
+        for start in range(0, len(contour), 2 * dash):
+            dashed = contour[start : start + dash]
+            cv2.polylines(tile, [dashed], False, _WHITE, width, cv2.LINE_AA)
 
 
 def _prediction_colors(side: Side, truth_count: int) -> list[int]:
     """Return a colour id for each prediction: its object's, or one that no object has."""
     colors, spare = [], truth_count
     for index in side.objects:
-        colors.append(_FIRST_COLOR + (spare if index is None else index))
+        colors.append(spare if index is None else index)
         spare += index is None
     return colors
 
@@ -301,19 +262,17 @@ def draw_case(case: Case, longer_side: int) -> CasePictures:
     """
     rows, columns = _choose_window(case)
     image = np.ascontiguousarray(case.image[rows, columns])
-    corner = np.array([columns.start, rows.start], dtype=np.float64)
     scale = longer_side / max(image.shape[:2])
 
-    def tile(masks: Bools, colors: list[int], seams: Sequence[Floats]) -> RGBArray:
+    def tile(masks: Bools, colors: list[int]) -> RGBArray:
         shown = masks[:, rows, columns] if len(masks) else np.zeros((0, *image.shape[:2]), bool)
         picture = draw_instances(image, shown, scale=scale, color_ids=colors)
         _outline_contested(picture, case.contested[rows, columns])
-        _draw_seams(picture, seams, scale, corner)
         return picture
 
     count = len(case.truth)
-    first, second = (tile(s.masks, _prediction_colors(s, count), s.seams) for s in case.sides)
-    truth = tile(case.truth, [_FIRST_COLOR + index for index in range(count)], [])
+    first, second = (tile(s.masks, _prediction_colors(s, count)) for s in case.sides)
+    truth = tile(case.truth, list(range(count)))
     texts = (case.text, case.sides[0].text, case.sides[1].text)
     return CasePictures(case.name, (truth, first, second), texts)
 

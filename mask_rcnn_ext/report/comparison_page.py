@@ -23,9 +23,9 @@ __all__ = [
     "Difference",
     "MetricRow",
     "SeedDifferences",
-    "describe_metric",
     "draw_levels",
     "format_interval",
+    "label_metric",
     "print_comparison",
     "write_comparison",
 ]
@@ -45,9 +45,8 @@ _TASK_TITLES = {
 _PRINTED = (
     *("AP/AP", "overlap/AP_none", "overlap/AP_partial", "overlap/AP_heavy", "overlap/AP_drop"),
     *("errors/leak", "errors/miss", "errors/double_claim", "errors/spurious_edge"),
-    *("errors/seam_length", "errors/seam_share"),
 )
-_BOLD = ("/AP", "/AP_none", "/AP_partial", "/AP_heavy", "/AP_drop", "/seam_share")
+_BOLD = ("/AP", "/AP_none", "/AP_partial", "/AP_heavy", "/AP_drop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,9 +146,9 @@ def write_comparison(
         written.append(folder / "comparison.png")
         heading = (
             f"{first} and {second} on {comparison.dataset}, where they differ most\n"
-            "Dashed: contested region, where the boxes of two objects overlap. Red: straight seam. "
-            "An object and the prediction matched with it have one colour; a prediction that is "
-            "matched with none has another."
+            "Dashed: contested region, where the boxes of two objects overlap. An object "
+            "and the prediction matched with it have one colour; a prediction that is matched with "
+            "none has another."
         )
         save_png(written[2], make_case_sheet(drawn[:_SHEET_CASES], comparison.names, heading))
     return written
@@ -180,23 +179,22 @@ def draw_levels(comparison: Comparison) -> Chart:
     return finish_chart(figure, "", f"{alt}the numbers are in the table below", legend)
 
 
-def describe_metric(name: str) -> tuple[str, int]:
-    """Return the label of one of `METRICS`, with its unit, and the decimals of its numbers."""
+def label_metric(name: str) -> str:
+    """Return the label of one of `METRICS`, with its unit."""
     metric = METRICS[name]
-    label = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
-    return label, 1 if metric.unit in ("", "%") else 3
+    return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
 
 
-def format_interval(row: Difference, decimals: int = 1, form: str = "{} to {}") -> str:
+def format_interval(row: Difference, form: str = "{} to {}") -> str:
     """Return the two ends of an interval in a text of that form; "" when there is none."""
     if row.low is None or row.high is None or math.isnan(row.low):
         return ""
-    return form.format(*(to_text(end, decimals, signed=True) for end in (row.low, row.high)))
+    return form.format(*(to_text(end, signed=True) for end in (row.low, row.high)))
 
 
-def _format_difference(row: Difference, decimals: int = 1) -> str:
-    interval = format_interval(row, decimals, " ({} to {})")
-    return to_text(row.difference, decimals, signed=True) + interval
+def _format_difference(row: Difference) -> str:
+    interval = format_interval(row, " ({} to {})")
+    return to_text(row.difference, signed=True) + interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,20 +214,19 @@ class MetricRow:
 
 def _make_row(name: str, comparison: Comparison) -> MetricRow:
     metric, values = METRICS[name], comparison.metrics[name]
-    label, decimals = describe_metric(name)
     verdict = judge_interval(values.low, values.high)
     if verdict in ("higher", "lower"):
         verdict = "better" if metric.higher_is_better == (verdict == "higher") else "worse"
     return MetricRow(
-        label=label,
+        label=label_metric(name),
         meaning=metric.meaning,
         bold=name.endswith(_BOLD),
-        a=to_text(values.a, decimals),
-        b=to_text(values.b, decimals),
-        difference=to_text(values.difference, decimals, signed=True),
-        interval=format_interval(values, decimals),
+        a=to_text(values.a),
+        b=to_text(values.b),
+        difference=to_text(values.difference, signed=True),
+        interval=format_interval(values),
         verdict=verdict,
-        seeds=[_format_difference(seed.metrics[name], decimals) for seed in comparison.seeds],
+        seeds=[_format_difference(seed.metrics[name]) for seed in comparison.seeds],
     )
 
 

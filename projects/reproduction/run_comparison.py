@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.command_line import make_parser, prepare_process, print_files
-from reproduction.fcis.answers import describe_answers
+from reproduction.fcis.answers import describe_loss
 from reproduction.fcis.page import make_comparison, write_comparison_page
 from reproduction.fcis.results import collect, measure_runs, result_files, write_comparison_results
 from reproduction.fcis.runs import MODELS, ComparisonRun, compare_configs, plan_steps
@@ -18,7 +18,7 @@ from reproduction.training_runs import Progress, plan_runs, require_complete, tr
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.report.comparison_gallery import draw_gallery, rank_images
+from mask_rcnn_ext.report.comparison_gallery import draw_gallery
 from mask_rcnn_ext.report.comparison_page import print_comparison
 
 _GALLERY = 12  # pictures on the page
@@ -59,7 +59,7 @@ def report(args: argparse.Namespace, runs: Sequence[ComparisonRun]) -> None:
         measured.truth,
         measured.images,
         measured.detections,
-        rank_images(measured.records[0][0], measured.records[1][0]),
+        (measured.records[0][0], measured.records[1][0]),
         _GALLERY,
     )
     write_comparison_results(args.results, results)
@@ -69,8 +69,7 @@ def report(args: argparse.Namespace, runs: Sequence[ComparisonRun]) -> None:
     comparison = make_comparison(results, result_files(runs), notes)
     pages = write_comparison_page(args.output, results, comparison, drawn)
     print_comparison(comparison)
-    for sentence in describe_answers(results):
-        print(sentence)
+    print(describe_loss(results))
     print_files(args, pages)
 
 

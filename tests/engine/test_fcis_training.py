@@ -62,7 +62,7 @@ def test_evaluation_alone_repeats_the_result_and_prints_the_overlap_metrics(
     for task in ("segm", "bbox", "boundary", "overlap", "errors"):
         assert again[task] == first[task], task
     printed = capfd.readouterr()
-    assert "straight seam, pairs" in printed.out + printed.err
+    assert "double claim" in printed.out + printed.err
 
 
 def test_two_processes_evaluate_as_one(trained, tmp_path):

@@ -13,7 +13,7 @@ from overlap_cases import (
     OBJECTS,
     UPPER,
     detect,
-    errors_of,
+    instances_of,
     metrics_of,
     read_detections,
     rectangle,
@@ -285,7 +285,7 @@ def test_objects_that_do_not_overlap():
     for name in ("AP_partial", "AP_heavy", "AP_drop"):
         assert math.isnan(summary["overlap"][name])
     assert all(math.isnan(value) for value in summary["errors"].values())
-    assert not errors_of(objects, []).contested.any()
+    assert not instances_of(objects, []).contested.any()
 
 
 @pytest.mark.parametrize("detections", [{}, {1: []}], ids=["no entry", "empty list"])

@@ -89,10 +89,17 @@ def resize(image, height, width):
     return output
 
 
+def pixels(box):
+    """Return a box in whole pixels: first and last one rounded by NumPy, halves to even."""
+    x1, y1, x2, y2 = (float(v) for v in box)
+    first, last = np.round([x1, y1]), np.round([x2 - 1, y2 - 1])
+    return *map(int, first), *map(int, last + 1)
+
+
 def mask_target(mask, box, gt_box, size, threshold=0.4):
     """Return (size, size) bool: the object's mask on a canvas of the RoI's size, resized."""
-    x1, y1, x2, y2 = (c_round(v) for v in box)
-    gx1, gy1, gx2, gy2 = (c_round(v) for v in gt_box)
+    x1, y1, x2, y2 = pixels(box)
+    gx1, gy1, gx2, gy2 = pixels(gt_box)
     canvas = np.zeros((max(y2 - y1, 1), max(x2 - x1, 1)))
     for y in range(max(y1, gy1), min(y2, gy2)):
         for x in range(max(x1, gx1), min(x2, gx2)):
@@ -206,7 +213,7 @@ def detections(boxes, probs, *, nms_threshold=0.3, floor=1e-3, limit=100):
 
 def paste(mask, box, height, width, threshold=0.4):
     """Return (H, W) bool: a RoI's mask in its rounded box, cut at the threshold."""
-    x1, y1, x2, y2 = (c_round(v) for v in box)
+    x1, y1, x2, y2 = pixels(box)
     resized = resize(mask, max(y2 - y1, 1), max(x2 - x1, 1)) >= threshold
     canvas = np.zeros((height, width), dtype=bool)
     for y in range(len(resized)):

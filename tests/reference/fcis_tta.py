@@ -38,8 +38,8 @@ def looped_tta(
     for _ in range(heads.num_passes):
         moved = []
         for x1, y1, x2, y2 in boxes:
-            side = math.sqrt((x2 - x1) * (y2 - y1))
-            short = min(sizes, key=lambda s, side=side: abs(side * s / 64 - best))
+            area = (x2 - x1) * (y2 - y1)
+            short = min(sizes, key=lambda s, area=area: abs(area * (s / 64) ** 2 - best**2))
             scale, width = short / 64, short * 3 / 2
             probs, masks, deltas = [], [], []
             for mirrored in (False, True) if mirror else (False,):

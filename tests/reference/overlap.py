@@ -104,23 +104,6 @@ def cracks(mask: np.ndarray) -> set[tuple[float, float]]:
     return found
 
 
-def straight(points: list[tuple[float, float]]) -> bool:
-    """Say whether midpoints in a row are a straight run: see `contours.find_straight_runs`."""
-    (x1, y1), (x2, y2) = points[0], points[-1]
-    chord = math.hypot(x2 - x1, y2 - y1)
-    for x, y in points:
-        away = math.hypot(x - x1, y - y1)
-        if away > chord + 1e-9:
-            return False
-        if away <= 1:
-            continue
-        along = ((x - x1) * (x2 - x1) + (y - y1) * (y2 - y1)) / chord
-        across = abs((x - x1) * (y2 - y1) - (y - y1) * (x2 - x1)) / chord
-        if along < 0 or across > 1 + 1e-6:
-            return False
-    return True
-
-
 def spurious_share(masks: list[np.ndarray], boxes: list, index: int, found: np.ndarray) -> float:
     """Return the spurious share of the contour of `found`, which is matched with `masks[index]`.
 
@@ -176,14 +159,6 @@ def error_values(masks: list[np.ndarray], boxes: list, found: dict[int, np.ndarr
             a, b = found[i], found[j]
             values["double_claim"].append((a & b).sum() / (a | b).sum())
     return values
-
-
-def half_plane(degrees: float, through=(50.0, 50.0), side: int = 100) -> np.ndarray:
-    """Return the pixels of a square image on the upper side of a line at an angle to the x axis."""
-    rows, columns = np.mgrid[:side, :side]
-    angle = math.radians(degrees)
-    x, y = columns + 0.5 - through[0], rows + 0.5 - through[1]
-    return x * math.sin(angle) - y * math.cos(angle) > 0
 
 
 def ellipse(rng, side=SIDE):

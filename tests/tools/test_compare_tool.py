@@ -35,14 +35,14 @@ def call(data, tmp_path):
     return compare
 
 
-def test_a_model_that_cuts_straight_is_found_out(call, tmp_path, capsys):
+def test_a_model_that_leaks_is_found_out(call, tmp_path, capsys):
     code, content = call("exact.json", "cut.json", "--names", "Mask R-CNN", "FCIS")
     assert code == 0
     metrics = content["metrics"]
     assert list(metrics) == list(METRICS)
     assert metrics["AP/AP"]["a"] == pytest.approx(100)
-    assert metrics["errors/seam_share"]["a"] == 0
-    assert metrics["errors/seam_share"]["b"] == pytest.approx(100)
+    assert metrics["errors/leak"]["a"] == metrics["errors/spurious_edge"]["a"] == 0
+    assert metrics["errors/spurious_edge"]["b"] > 0
     assert metrics["errors/leak"]["high"] < 0
     assert metrics["overlap/AP_none"]["difference"] == pytest.approx(0, abs=1e-6)
     assert metrics["overlap/AP_heavy"]["difference"] > 10
@@ -50,9 +50,9 @@ def test_a_model_that_cuts_straight_is_found_out(call, tmp_path, capsys):
     assert (content["counts"]["a"]["images"], content["counts"]["a"]["objects"]) == (6, 12)
     page = (tmp_path / "out/comparison.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 3 * 3  # the images where objects meet
-    assert page.count("no seam") == 3 * 2  # said twice, to readers and as alternative text
+    assert page.count("leak 0 %") == 3 * 2  # said twice, to readers and as alternative text
     printed = capsys.readouterr().out
-    assert "straight seam, pairs, %" in printed
+    assert "double claim, %" in printed
     assert printed.rstrip().endswith("comparison.png")
 
 
@@ -63,20 +63,21 @@ def test_the_image_that_differs_most_comes_first(data):
     first, second = (measure(truth, found) for found in (exact, mixed))
     assert rank_images(first, second)[0] == rank_images(second, first)[0] == 4
     assert sorted(rank_images(first, second)) == [2, 4, 6]
-    drawn, problems = draw_gallery(truth, data / "images", (mixed, exact), [4], 3)
+    drawn, problems = draw_gallery(truth, data / "images", (mixed, exact), (second, first), 1)
     assert problems == []
     assert [case.name for case in drawn] == ["4.png"]
     assert drawn[0].texts[0] == "2 objects"
     # An exact mask is drawn as its object is, in the same colour.
     np.testing.assert_array_equal(drawn[0].tiles[0], drawn[0].tiles[2])
-    assert "seam" in drawn[0].texts[1]
-    assert not drawn[0].texts[1].startswith("no seam")
-    assert drawn[0].texts[2].startswith("no seam")
+    assert drawn[0].texts[1].startswith("leak ")
+    assert not drawn[0].texts[1].startswith("leak 0 %")
+    exact_text = "leak 0 % \u00b7 miss 0 % \u00b7 spurious edge 0 %"
+    assert drawn[0].texts[2] == exact_text
 
 
 def test_low_detections_without_a_match_are_not_drawn(data):
     truth = load_truth(data / "truth.json")
-    exact = load_results(data / "exact.json", truth)
+    exact, other = (load_results(data / name, truth) for name in ("exact.json", "cut.json"))
     spurious = json.loads((data / "exact.json").read_text())
     box = np.zeros((SIDE, SIDE), dtype=bool)
     box[5:15, 5:15] = True
@@ -84,12 +85,17 @@ def test_low_detections_without_a_match_are_not_drawn(data):
     path = data / "spurious.json"
     path.write_text(json.dumps([*spurious, {**entry, "score": 0.3}]))
     found = load_results(path, truth)
-    pictures = [
-        draw_gallery(truth, data / "images", (exact, found), [2], 1, score_threshold=t)[0][0].tiles
-        for t in (0.5, 0.2)
-    ]
-    np.testing.assert_array_equal(pictures[0][1], pictures[0][2])
-    assert (pictures[1][1] != pictures[1][2]).any()
+
+    def draw(first, threshold):
+        records = measure(truth, first), measure(truth, other)
+        drawn, _ = draw_gallery(
+            truth, data / "images", (first, other), records, 1, score_threshold=threshold
+        )
+        assert drawn[0].name == "2.png"
+        return drawn[0].tiles[1]
+
+    np.testing.assert_array_equal(draw(exact, 0.5), draw(found, 0.5))
+    assert (draw(exact, 0.2) != draw(found, 0.2)).any()
 
 
 def test_a_file_without_detections_gives_zeros(call, tmp_path):
@@ -135,7 +141,7 @@ def test_the_number_of_processes_is_passed_on(call, monkeypatch):
 def test_the_options_of_the_gallery_are_passed_on(call, monkeypatch):
     asked = []
 
-    def record(truth, folder, detections, ranked, wanted, *, score_threshold):
+    def record(truth, folder, detections, records, wanted, *, score_threshold):
         asked.append((wanted, score_threshold))
         return [], []
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...layers.roi_layers import round_half_away
+from ...layers.roi_layers import round_to_pixels
 
 __all__ = [
     "RoILosses",
@@ -80,10 +80,11 @@ def sample_mask_targets(
 ) -> Tensor:
     """Return the matched object's mask inside each RoI, (R, P, P) bool.
 
-    The RoI is rounded to whole pixels and cropped from the mask. The crop is resized bilinearly
-    without averaging (half-pixel centres, so a RoI of more than 2 P pixels is sampled at points)
-    and compared with the threshold. Pixels of other objects are background. Deviation: the released
-    code also crops at the object's rounded box, which cuts off a thin fringe of the mask at most.
+    The RoI is rounded by `round_to_pixels` and cropped from the mask. The crop is resized
+    bilinearly without averaging (half-pixel centres, so a RoI of more than 2 P pixels is sampled at
+    points) and compared with the threshold. Pixels of other objects are background. Deviation: the
+    released code also crops at the object's rounded box, which cuts off a thin fringe of the mask
+    at most.
 
     Args:
         masks: (G, H, W), bool, of all objects of an image.
@@ -93,7 +94,7 @@ def sample_mask_targets(
         threshold: FCIS uses 0.4.
     """
     height, width = masks.shape[1:]
-    corners = round_half_away(boxes)
+    corners = round_to_pixels(boxes)
     xs = _find_neighbours(corners[:, 0], corners[:, 2], size, width)
     ys = _find_neighbours(corners[:, 1], corners[:, 3], size, height)
     values = boxes.new_zeros(len(boxes), size, size)

@@ -4,8 +4,10 @@ Mask R-CNN (arXiv:1703.06870) compares itself with "FCIS+++", FCIS with several 
 FCIS's released code has no such augmentation. From summaries of the paper (arXiv:1611.07709) by
 others, three rules are known: the RPN runs at the test size only, each RoI takes its result from
 the scale where it is closest to 224 x 224 pixels, and flipped results are averaged for each RoI.
-The rest is the choice of this project. Letters: R RoIs, S scales, C classes with the background, P
-the side of the masks.
+The second rule and all scales but 1400 are SPPnet's (arXiv:1406.4729, section 4.1), which counts
+pixels: the scaled window has a number of pixels closest to 224 x 224. Fast R-CNN (arXiv:1504.08083,
+section 3) compares areas, too. The rest is the choice of this project. Letters: R RoIs, S scales,
+C classes with the background, P the side of the masks.
 """
 
 from typing import Any
@@ -47,7 +49,7 @@ def _unwrap(model: nn.Module) -> nn.Module:
 
 
 def choose_scales(boxes: Tensor, factors: Tensor) -> Tensor:
-    """Return the scale where the square root of a box's area is closest to 224: (R,), int64.
+    """Return the scale where a box's number of pixels is closest to 224 x 224: (R,), int64.
 
     The first of several equally good scales wins.
 
@@ -55,8 +57,8 @@ def choose_scales(boxes: Tensor, factors: Tensor) -> Tensor:
         boxes: (R, 4), XYXY_ABS.
         factors: (S, 2): how many pixels of a scale, in x and in y, are one pixel of the boxes.
     """
-    sides = (Boxes(boxes).area()[:, None] * factors.prod(dim=1)).sqrt()
-    return (sides - BEST_SIDE).abs().argmin(dim=1)
+    areas = Boxes(boxes).area()[:, None] * factors.prod(dim=1)
+    return (areas - BEST_SIDE**2).abs().argmin(dim=1)
 
 
 class FCISWithTTA(nn.Module):

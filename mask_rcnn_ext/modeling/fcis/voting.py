@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...layers.roi_layers import round_half_away
+from ...layers.roi_layers import round_to_pixels
 
 __all__ = ["MaskCrop", "paste_masks", "render_mask", "select_detections", "vote_masks"]
 
@@ -51,7 +51,7 @@ def select_detections(
 
 
 def render_mask(mask: Tensor, box: Tensor, height: int, width: int, threshold: float) -> MaskCrop:
-    """Paste a RoI's mask into its box, rounded to whole pixels, and apply the threshold.
+    """Paste a RoI's mask into its box, rounded by `round_to_pixels`, and apply the threshold.
 
     The mask is resized bilinearly with half-pixel centres; it is constant beyond the centres of its
     outer cells.
@@ -63,7 +63,7 @@ def render_mask(mask: Tensor, box: Tensor, height: int, width: int, threshold: f
         width: width of the image.
         threshold: FCIS uses 0.4.
     """
-    corners: list[int] = round_half_away(box).long().tolist()
+    corners: list[int] = round_to_pixels(box).long().tolist()
     left, top = corners[0], corners[1]
     right, bottom = max(corners[2], left + 1), max(corners[3], top + 1)
     resized = F.interpolate(

@@ -5,14 +5,13 @@ import logging
 import re
 import shutil
 
-import numpy as np
 import pytest
 import run_comparison as tool
 from comparison_cases import write_pair
-from fake_comparison import FCIS, RIVAL, FakeTraining
+from fake_comparison import FCIS, FakeTraining
 from PIL import Image
 from reproduction.fcis import results as comparison_results
-from reproduction.fcis.answers import describe_answers, make_answer_rows, make_lattice_rows
+from reproduction.fcis.answers import describe_loss, make_answer_rows
 from reproduction.fcis.markdown import COMPARISON, comparison_doc
 from reproduction.fcis.results import ComparisonResults
 from reproduction.fcis.runs import MODELS, ComparisonRun
@@ -21,8 +20,6 @@ from reproduction.training_runs import plan_runs
 from support import REPO
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.overlap.detections import load_results, load_truth
-from mask_rcnn_ext.overlap.lattice import measure_lattice
 from mask_rcnn_ext.overlap.metrics import METRICS
 from mask_rcnn_ext.report.json_records import from_json
 
@@ -77,7 +74,7 @@ def content(measured):
 
 def test_the_file_has_what_a_reader_needs(content):
     assert content.keys() == {
-        *("dataset", "names", "settings", "configs", "method", "answers", "lattice", "counts"),
+        *("dataset", "names", "settings", "configs", "method", "answers", "counts"),
         "before_voting",
         *("metrics", "seeds", "runs"),
     }
@@ -89,8 +86,6 @@ def test_the_file_has_what_a_reader_needs(content):
     assert run["metrics"]["segm"] == {"AP": 51, "AP50": 51, "AP75": 51, "APs": 51}
     assert (run["device"], run["train_seconds"]) == ("a cpu", 100)
     assert content["settings"]["seeds"] == [1, 2]
-    assert content["settings"]["lattice_bins"] == 7
-    assert content["settings"]["mask_cells"] == {"a": 14, "b": 21}
     assert content["configs"][FCIS] == "configs/shapes/fcis_tiny.yaml"
     counts = content["counts"]["b"]
     assert (counts["images"], counts["objects"]) == (6, 12)  # of the data, once
@@ -99,13 +94,13 @@ def test_the_file_has_what_a_reader_needs(content):
 
 def test_the_answers_are_the_metrics(content):
     """With seed 1 FCIS cuts one of the three pairs that meet, with seed 2 two of them."""
-    seams = content["answers"]["seam_share"]
-    assert seams["a"] == 0
-    assert seams["b"] == pytest.approx(50)
-    assert seams["ratio_b_to_a"]["value"] is None  # of none
-    assert seams["excludes_zero"] == (seams["high"] < 0)
-    values = [seed["metrics"]["errors/seam_share"]["b"] for seed in content["seeds"]]
-    assert values == pytest.approx([100 / 3, 200 / 3], abs=1e-3)
+    leak = content["answers"]["leak"]
+    assert leak["a"] == 0
+    assert leak["excludes_zero"] == (leak["high"] < 0)
+    one, two = (seed["metrics"]["errors/leak"]["b"] for seed in content["seeds"])
+    assert two == pytest.approx(2 * one, abs=1e-3)
+    assert leak["b"] == pytest.approx((one + two) / 2, abs=1e-3)
+    assert one > 0
     loss, relative = (content["answers"][k] for k in ("overlap_loss", "relative_overlap_loss"))
     heavy = content["metrics"]["overlap/AP_heavy"]
     none = content["metrics"]["overlap/AP_none"]
@@ -115,44 +110,21 @@ def test_the_answers_are_the_metrics(content):
     assert relative["low"] <= relative["difference"] <= relative["high"]
 
 
-def test_the_lattice_is_that_of_the_file_before_voting(measured, content, data):
-    sides = content["lattice"]
-    run = ComparisonRun.under(measured / "out", FCIS, 1)
-    assert run.rois_file.parent.parent.parent == run.unvoted
-    truth = load_truth(data / "truth.json")
-    cracks, with_voting = (
-        sum(
-            record.sums["edges/cracks"]
-            for record in measure_lattice(truth, load_results(path, truth, with_boxes=True))
-        )
-        for path in (run.rois_file, run.predictions)
-    )
-    assert cracks > with_voting > 0
-    # Both trainings are the same before voting.
-    assert sides["b"]["counts"]["edges/cracks"] == 2 * cracks
-    assert sides["a"]["counts"]["edges/cracks"] == 0
-    assert len(sides["b"]["seeds"]) == 2
-    rival = ComparisonRun.under(measured / "out", RIVAL, 1)
-    assert rival.rois_file == rival.predictions
-
-
-def test_masks_before_voting_are_measured_too(measured, content, data):
+def test_masks_before_voting_are_measured_too(content):
     """Every FCIS run cuts the same pairs before voting: here, all."""
-    before = content["before_voting"]
-    assert before["errors/seam_share"]["a"] == content["metrics"]["errors/seam_share"]["a"] == 0
-    assert before["errors/seam_share"]["b"] > content["metrics"]["errors/seam_share"]["b"]
+    before, leak = content["before_voting"], content["metrics"]["errors/leak"]
+    assert before["errors/leak"]["a"] == leak["a"] == 0
+    assert before["errors/leak"]["b"] == pytest.approx(2 * leak["b"], abs=1e-3)
     assert set(before) > {"AP/AP", "overlap/AP_drop", "errors/leak", "errors/miss"}
     doc = re.sub(r" {2,}", " ", comparison_doc(content))
     assert "## Before voting" in doc
-    row = f"| straight seam, pairs, % | 0.0 | 50.0 | {before['errors/seam_share']['b']:.1f} |"
+    row = f"| leak, % | 0.0 | {leak['b']:.1f} | {before['errors/leak']['b']:.1f} |"
     assert row in doc
 
 
 def test_the_page_the_picture_and_the_report_again(measured, content, data, tmp_path, monkeypatch):
     page = (measured / "out/comparison.html").read_text()
-    for sentence in describe_answers(read(content)):
-        assert sentence.replace("'", "&#39;") in page
-    assert "Is it the lattice?" in page
+    assert describe_loss(read(content)) in page
     assert ">Seed 2<" in page
     assert "http" not in page
     picture = (measured / "images/picture.png").read_bytes()
@@ -169,17 +141,6 @@ def test_the_page_the_picture_and_the_report_again(measured, content, data, tmp_
     assert (tmp_path / "again.png").read_bytes() == picture
 
 
-def test_the_ratio_of_two_models():
-    draws = np.array([2.0, 1.5, 3.0, np.inf, np.nan])
-    ratio = comparison_results._ratio(draws)
-    assert (ratio.value, ratio.high, ratio.excludes_one) == (2.0, np.inf, True)
-    assert 1.5 <= ratio.low < 3
-    ratio = comparison_results._ratio(np.array([0.5, 0.25, 0.75]))
-    assert (ratio.low, ratio.high) == pytest.approx((0.2625, 0.7375))
-    assert ratio.excludes_one
-    assert comparison_results._ratio(np.full(4, np.nan)).excludes_one is None
-
-
 @pytest.fixture
 def numbers(content):
     """Return the content with numbers made by hand."""
@@ -189,50 +150,15 @@ def numbers(content):
         **{"a": 50.0, "b": 60.0, "difference": -10.0, "low": -25.0, "high": 5.0},
         "excludes_zero": False,
     }
-    content["answers"]["seam_share"] |= {
-        **{"a": 5.0, "b": 20.0, "difference": -15.0, "low": None, "high": None},
-        "excludes_zero": None,
-        "ratio_b_to_a": {"value": 4.0, "low": 2.0, "high": None, "excludes_one": True},
-    }
-    side = {
-        "share": {"value": 0.25, "low": 0.2, "high": 0.3},
-        "chance": {"value": 0.1, "low": 0.1, "high": 0.1},
-        "ratio": {"value": 2.5, "low": 2.0, "high": 3.0},
-        "density_ratio": {"value": 1.2, "low": 0.7, "high": 1.9},
-    }
-    excluded = {"ratio": True, "density_ratio": False}
-    content["lattice"]["b"] |= {**side, "excludes_one": excluded}
-    near = {"value": 1.0, "low": 0.9, "high": 1.1}
-    content["lattice"]["a"] |= {"ratio": near, "density_ratio": near}
+    content["answers"]["leak"] |= {"low": None, "high": None, "excludes_zero": None}
     return content
 
 
 def test_the_answers_in_words(numbers):
-    loss, seams, lattice = (s.replace("\u2212", "-") for s in describe_answers(read(numbers)))
+    loss = describe_loss(read(numbers)).replace("\u2212", "-")
     assert "Mask R-CNN loses 30.0 AP (50.0 % of its AP) and FCIS 42.0 AP (60.0 %)" in loss
     assert "minus FCIS: -12.0 AP [-20.0, -4.0]; the interval excludes zero." in loss
     assert "minus FCIS: -10.0 points [-25.0, +5.0]; the interval includes zero." in loss
-    assert "in 5.0 % of" in seams
-    assert "FCIS in 20.0 %, 4.00 times as often [2.00, \u221e]" in seams
-    assert seams.endswith("there is no interval.")
-    assert "25.0 % of FCIS's spurious contour lies on the k = 7 lattice lines" in lattice
-    assert "10.0 % would by chance: 2.50 times as much [2.00, 3.00]; the interval excludes 1" in (
-        lattice
-    )
-    assert "has 1.20 times as much [0.70, 1.90] as a line beside it" in lattice
-    assert "score maps; the interval includes 1." in lattice
-    assert lattice.endswith(
-        "1.00 times as much [0.90, 1.10] as by chance, 1.00 times as much [0.90, 1.10] as the "
-        "lines beside."
-    )
-
-
-def test_without_spurious_contour_the_lattice_says_so(content):
-    empty = {"value": None, "low": None, "high": None}
-    content["lattice"]["b"] |= {"ratio": empty, "density_ratio": empty}
-    assert "no spurious contour" in describe_answers(read(content))[2]
-    rows = make_lattice_rows(read(content))
-    assert rows[2][3:] == ("\u2013", "\u2013")
 
 
 def test_the_doc_has_the_numbers_and_even_tables(numbers):
@@ -241,10 +167,9 @@ def test_the_doc_has_the_numbers_and_even_tables(numbers):
     assert rows[0][0] == "AP lost from no overlap to heavy"
     assert rows[0][1:3] == ("30.0", "42.0")
     assert [row[5] for row in rows[:3]] == ["yes", "no", "\u2013"]
-    for row in [*rows, *make_lattice_rows(read(numbers))]:
+    for row in rows:
         assert f"| {' | '.join(row)} |\n" in doc.replace(r"\|", "|")
-    for sentence in describe_answers(read(numbers)):
-        assert f"- {sentence}\n" in doc
+    assert f"{describe_loss(read(numbers))}\n" in doc
     assert "| Mask R-CNN | 2 | 52.0 / 52.0 / 52.0 | 52.0 / 52.0 / 52.0 | 200 |" in doc
     assert "| `MODEL.META_ARCHITECTURE` | `MaskRCNN` | `MaskRCNNExtFCIS` |" in doc
     assert "2 seeds of each" in doc

@@ -186,7 +186,7 @@ def touch(path, seconds):
     "spoil",
     [
         lambda run: touch(run.folder / "model_final.pth", 60),
-        lambda run: run.rois_file.unlink(),
+        lambda run: run.unvoted_predictions.unlink(),
         lambda run: (run.unvoted / "results.json").unlink(),
         lambda run: shutil.copy(run.folder / "config.yaml", run.unvoted),
     ],

@@ -165,8 +165,8 @@ def test_targets_by_hand():
     assert targets_of([mask], [(20, 10, 24, 14)], [0], 3)[0].tolist() == expected
     half_open = targets_of([mask], [(20, 10, 24, 14)], [0], 3, 0.6)
     assert half_open[0].tolist() == [[True, False, False]] * 3
-    # rounded to whole pixels, halves up
-    assert targets_of([mask], [(19.5, 10.4, 24.4, 13.6)], [0], 3)[0].tolist() == expected
+    # Rounded to whole pixels, halves to even: columns 20 to 22, since the last one is 22.5.
+    assert targets_of([mask], [(20.5, 10.4, 23.5, 13.4)], [0], 3, 0.6)[0].tolist() == expected
 
 
 def test_pixels_of_other_objects_are_background():

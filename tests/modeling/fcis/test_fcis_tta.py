@@ -98,22 +98,23 @@ FACTORS = [[1, 1], [2, 2], [2.5, 2.5], [4, 1]]
     ("box", "scale"),
     [
         ([3, 4, 227, 228], 0),
-        ([10, 20, 110, 120], 1),  # sides 100, 200, 250, 200: 124, 24, 26 and 24 away from 224
+        ([10, 20, 110, 120], 1),  # areas 10000, 40000, 62500, 40000; 224 x 224 is 50176
         ([0, 0, 50, 200], 1),  # of the same area
         ([0, 0, 90, 90], 2),  # 90, 180, 225
         ([5, 5, 15, 15], 2),  # 10, 20, 25, 20
         ([0, 0, 400, 300], 0),
         ([0, 0, 128, 128], 1),  # 128, 256, 320, 256
+        ([0, 0, 145, 145], 0),  # 29151 and 33924 pixels off; of the sides, 290 is closer than 145
         ([7, 7, 7, 40], 0),  # 0 at every scale
     ],
 )
-def test_the_scale_is_the_one_closest_to_224(box, scale):
+def test_the_scale_is_the_one_with_a_number_of_pixels_closest_to_224_x_224(box, scale):
     assert choose_scales(torch.tensor([box]).float(), torch.tensor(FACTORS)).tolist() == [scale]
 
 
 def test_of_two_equally_good_scales_the_first():
-    factors = torch.tensor([[1.0, 1.0], [2.5, 2.5]])  # 128 and 320 are 96 away
-    box = torch.tensor([[0.0, 0, 128, 128]])
+    factors = torch.tensor([[1.0, 1.0], [1.0, 3.0]])  # half and one and a half of 224 x 224
+    box = torch.tensor([[0.0, 0, 128, 196]])
     assert choose_scales(box, factors).tolist() == [0]
     assert choose_scales(box, factors.flip(dims=[0])).tolist() == [0]
     assert choose_scales(box[:0], factors).shape == (0,)
@@ -127,8 +128,8 @@ def test_each_roi_is_what_a_loop_makes_of_it(mirror, monkeypatch):
     monkeypatch.setattr(fcis_tta, "BEST_SIDE", BEST)
     cfg = cfg_of("MODEL.FCIS.NUM_PASSES_TEST", "3", sizes=SIZES, flip=mirror)
     model, image = fcis_model(cfg), image_of(64, 96)
-    # Of a side of 32 pixels, two scales are equally good: the last four boxes are close to that.
-    boxes = [*BOXES, *([x, 20, x + w, 52] for x in (10, 40) for w in (31.9, 32.1))]
+    # Of 985 pixels, two scales are equally good: the last four boxes are close to that.
+    boxes = [*BOXES, *([x, 20, x + w, 52] for x in (10, 40) for w in (30.7, 30.85))]
     model.proposal_generator = FixedProposals(boxes)
     rois = rois_seen(FCISWithTTA(cfg, model), image, monkeypatch)
     with torch.no_grad():

@@ -85,6 +85,17 @@ def test_masks_are_cut_before_they_are_averaged():
     assert boxes_of(found) == [[10, 8, 18, 9]]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "first", "last"),
+    [(10.5, 19.5, 10, 18), (11.5, 17.5, 12, 16), (10.4, 18.6, 10, 18), (-0.5, 8.5, 0, 8)],
+)
+def test_a_box_that_ends_at_half_a_pixel_is_rounded_to_even(low, high, first, last):
+    """As the released Python: the last pixel, `high` - 1, is what is rounded."""
+    crop = render_mask(torch.ones(7, 7), torch.tensor([low, low, high, high]), 40, 40, 0.4)
+    assert crop.top == crop.left == first
+    assert crop.mask.shape == (last + 1 - first,) * 2
+
+
 def test_an_empty_mask_is_dropped():
     other = (30.0, 20.0, 38.0, 28.0)
     masks = np.stack([np.full((8, 8), 0.39), np.full((8, 8), 0.41)])

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mask_rcnn_ext.overlap.comparison import METRICS
-from mask_rcnn_ext.report.comparison_page import Difference, describe_metric
+from mask_rcnn_ext.report.comparison_page import Difference, label_metric
 from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.text import to_text
 
 from ..markdown import markdown_table
 from ..run_entries import RunEntry
-from .answers import bracket_difference, describe_answers, make_answer_rows, make_lattice_rows
+from .answers import bracket_difference, describe_loss, make_answer_rows
 from .results import ComparisonResults
 
 __all__ = ["COMPARISON", "comparison_doc"]
@@ -23,11 +23,9 @@ The small {first} ([{config_a}](../{config_a})) and the small {second}
 ({iterations} iterations of {batch} images of `{train}`), {seeds} of each, measured on
 `{dataset}`; the numbers are from [{comparison}](../{comparison}). {device}; versions: {versions}.
 
-![Where the two differ most](images/fcis_comparison.png)
-
 ## In short
 
-{sentences}
+{sentence}
 
 """
 _INTERVALS = """
@@ -42,20 +40,7 @@ An object's overlap is its largest box IoU with another object: none is below 0.
 more, partial what is between. A detection is matched as in COCO, at mask IoU 0.5. The contested
 region of an object is where its box meets those of others; a pair is two matched objects whose
 boxes meet. Spurious contour lies there, farther from every object's contour than 2 px and 2 % of
-the diagonal of the object's box; a straight seam is a run of it of at least 6 px and 15 % of the
-square root of the object's area, |G|, nowhere more than 1 px from its chord.
-
-"""
-_LATTICE = """
-## Is it the lattice?
-
-{second} assembles a mask from k x k position-sensitive maps, k = {k}. Share: of the contour's
-pixel sides, how many lie on the lines between these maps in the RoI that the mask was made in.
-Chance: the same with the lines shifted at random. Line / neighbours: pixel sides on a lattice line
-for each on the lines beside it, which are sides of the mask's cells, too, but not between maps.
-{second} is evaluated once more without mask voting for it; the RoI of {first}'s masks is the
-detected box. {first} is no clean control: the {cells} x {cells} cells that its masks are made on
-have these lines, too. In brackets: 95 % intervals, {method}.
+the diagonal of the object's box.
 
 """
 
@@ -68,9 +53,9 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
     """
     results = from_json(ComparisonResults, content)
     first, second = results.names
-    settings, configs, runs = results.settings, results.configs, results.runs
+    configs, runs = results.configs, results.runs
     variants = list(dict.fromkeys(run.variant for run in runs))
-    count = len(settings.seeds)
+    count = len(results.settings.seeds)
     versions = runs[0].versions or {}
     head = _HEAD.format(
         first=first,
@@ -85,7 +70,7 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
         seeds=f"{count} seeds" if count > 1 else "one seed",
         device="Trained on " + " and ".join(sorted({str(run.device) for run in runs})),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
-        sentences="\n".join(f"- {sentence}" for sentence in describe_answers(results)),
+        sentence=describe_loss(results),
     )
     header = ["", first, second, "difference", "95 % interval"]
     answers = _make_table([*header, "excludes zero"], make_answer_rows(results))
@@ -93,20 +78,11 @@ def comparison_doc(content: Mapping[str, Any]) -> str:
     names = ["AP/AP", "boundary/AP"]
     names += [name for name in METRICS if name.startswith(("overlap/AP_", "overlap_same/AP_"))]
     levels = _make_table(header, (_make_cells(n, results.metrics[n]) for n in names))
-    lattice = _LATTICE.format(
-        first=first,
-        second=second,
-        k=settings.lattice_bins,
-        cells=settings.mask_cells["a"],
-        method=results.lattice.method,
-    )
-    lattice_header = ["", "share, %", "chance, %", "share / chance", "line / neighbours"]
-    lattice += _make_table(lattice_header, make_lattice_rows(results))
     measured = [answer.metric for answer in results.answers.values() if answer.metric]
     meanings = [
         f"- *{METRICS[n].label}*: {METRICS[n].meaning}\n" for n in ["boundary/AP", *measured]
     ]
-    parts = [head, answers, intervals, levels, _describe_voting(results), lattice, _MEANINGS]
+    parts = [head, answers, intervals, levels, _describe_voting(results), _MEANINGS]
     parts += [*meanings, "\n## The runs\n\n", _make_runs_table(runs), _describe_keys(configs)]
     return "".join(parts)
 
@@ -117,10 +93,9 @@ def _make_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _make_cells(name: str, values: Difference) -> tuple[str, str, str, str, str]:
     """Return label, first model, second, difference and interval of one of `METRICS`."""
-    label, decimals = describe_metric(name)
-    first, second = (to_text(value, decimals) for value in (values.a, values.b))
-    difference = to_text(values.difference, decimals, signed=True)
-    return label, first, second, difference, bracket_difference(values, decimals)
+    first, second = (to_text(value) for value in (values.a, values.b))
+    difference = to_text(values.difference, signed=True)
+    return label_metric(name), first, second, difference, bracket_difference(values)
 
 
 def _describe_voting(results: ComparisonResults) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from mask_rcnn_ext.report.comparison_gallery import CasePictures
 from mask_rcnn_ext.report.comparison_page import Comparison, write_comparison
 
-from .answers import describe_answers, make_answer_rows, make_lattice_rows
+from .answers import describe_loss, make_answer_rows
 from .results import ComparisonResults
 
 __all__ = ["make_comparison", "write_comparison_page"]
@@ -49,9 +49,6 @@ def write_comparison_page(
         drawn,
         results=results,
         template=Path(__file__).with_name("comparison_of_seeds.html.j2"),
-        settings=results.settings,
-        sentences=describe_answers(results),
+        sentence=describe_loss(results),
         answers=make_answer_rows(results),
-        lattice=make_lattice_rows(results),
-        lattice_method=results.lattice.method,
     )

@@ -49,14 +49,14 @@ class ComparisonRun(TrainingRun):
         return self.folder / self.evaluations[0]
 
     @property
-    def rois_file(self) -> Path:
-        """The result file whose boxes are the RoIs of the masks."""
-        return self.find_predictions(self.unvoted) if self.is_fcis else self.predictions
+    def unvoted_predictions(self) -> Path:
+        """The result file of FCIS before mask voting."""
+        return self.find_predictions(self.unvoted)
 
     @property
     def measured_files(self) -> list[Path]:
         """See `TrainingRun`."""
-        return [*super().measured_files, self.rois_file]
+        return [*super().measured_files, *([self.unvoted_predictions] if self.is_fcis else [])]
 
     def is_complete(self) -> bool:
         """See `Step`; the results have masks, and the result file is there."""
@@ -70,7 +70,7 @@ class UnvotedEvaluation(Step):
         super().__init__(
             f"{run.title} without mask voting",
             run.unvoted / "config.yaml",
-            [run.rois_file, run.unvoted / "results.json"],
+            [run.unvoted_predictions, run.unvoted / "results.json"],
         )
         self.run, self.folder = run, run.unvoted
 
