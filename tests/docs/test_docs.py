@@ -228,3 +228,14 @@ def test_the_journeys_name_files_that_exist():
         paths = re.findall(r"`((?:mask_rcnn_ext/|train_net)[\w/]*\.py)`", journey)
         assert len(paths) >= 5
         assert [path for path in paths if not (REPO / path).is_file()] == []
+
+
+def test_the_rates_of_the_axis_excess_are_those_of_the_results():
+    """Every entry of the table in docs/fcis_comparison.md."""
+    text = (REPO / "docs/fcis_comparison.md").read_text()
+    rates = json.loads((REPO / "results/axis_rates.json").read_text())["rates"]
+    assert len(rates) > 20
+    for rate in rates:
+        if rate["size"]:
+            (row,) = re.findall(rf"^\| {re.escape(rate['kind'])} \|.*$", text, re.M)
+            assert f"{rate['excess']:.2f}, {rate['found']:.0f} %" in row

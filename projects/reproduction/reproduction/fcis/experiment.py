@@ -114,7 +114,7 @@ def measure_data(dataset: str) -> dict[str, dict[str, float]]:
 
     Returns:
         "one_class" and "two_classes" -> "k = 7" and "k = 3" -> the share, over all pairs of objects
-        whose smaller box has at least half of its area in the larger one: the nested pairs.
+        whose smaller box lies in the larger one, at least 90 % of it: the nested pairs.
     """
     DatasetCatalog.get(dataset)  # draws an embedded data set
     truth = load_truth(find_truth(dataset)[0])
@@ -130,7 +130,7 @@ def measure_data(dataset: str) -> dict[str, dict[str, float]]:
                 total = sums["one_class" if one else "two_classes"][f"k = {k}"]
                 total[0], total[1] = total[0] + same, total[1] + common
     return {
-        pair: {k: round(100 * same / common, 1) for k, (same, common) in shares.items()}
+        pair: {k: round(float(100 * same / common), 1) for k, (same, common) in shares.items()}
         for pair, shares in sums.items()
     }
 
@@ -140,7 +140,7 @@ def _find_nested(instances: ImageInstances) -> list[tuple[int, int]]:
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     common = instances.common_boxes
     shared = np.clip(common[..., 2:] - common[..., :2], 0, None).prod(axis=2)
-    nested = instances.touching & (shared >= 0.5 * np.minimum(areas[:, None], areas[None]))
+    nested = instances.touching & (shared >= 0.9 * np.minimum(areas[:, None], areas[None]))
     return [(int(i), int(j)) for i, j in np.argwhere(np.triu(nested))]
 
 
