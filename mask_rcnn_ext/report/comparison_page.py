@@ -138,10 +138,11 @@ def write_comparison(
         **values,
     )
     written = [folder / "comparison.json", folder / "comparison.html"]
+    if written[1].is_file():  # of an earlier comparison, and so is its picture
+        (folder / "comparison.png").unlink(missing_ok=True)
     write_json(written[0], content)
     with atomic_open(written[1], "w") as file:
         file.write(page)
-    (folder / "comparison.png").unlink(missing_ok=True)  # of an earlier comparison
     if drawn:
         written.append(folder / "comparison.png")
         heading = (

@@ -146,7 +146,6 @@ def test_the_page_the_json_and_the_sheet(tmp_path, comparison):
 
 
 def test_the_reading_knows_which_direction_is_good(tmp_path, comparison):
-    (tmp_path / "comparison.png").touch()  # of an earlier comparison, with pictures
     page = write_comparison(tmp_path, comparison, [])[1].read_text()
 
     def said(name):
@@ -161,8 +160,16 @@ def test_the_reading_knows_which_direction_is_good(tmp_path, comparison):
     assert "\u22124.0" in said("errors/leak")
     assert ">a note<" in page
     assert "77 objects" in page
-    assert not (tmp_path / "comparison.png").exists()
     assert "No pictures." in page
+
+
+def test_only_a_picture_of_an_earlier_comparison_is_removed(tmp_path, comparison):
+    picture = tmp_path / "comparison.png"
+    picture.touch()  # of somebody else
+    write_comparison(tmp_path, comparison, [])
+    assert picture.exists()
+    write_comparison(tmp_path, comparison, [])  # now there is an earlier comparison
+    assert not picture.exists()
 
 
 def test_a_number_that_is_missing_is_a_dash_and_null(tmp_path, comparison):

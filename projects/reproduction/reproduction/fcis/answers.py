@@ -18,10 +18,9 @@ def make_answer_rows(results: ComparisonResults) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name in dict.fromkeys([*_LABELS, *results.answers]):
         answer = results.answers[name]
-        known = name in _LABELS or answer.metric is None
         rows.append(
             (
-                _LABELS[name] if known else label_metric(answer.metric),
+                _LABELS[name] if name in _LABELS else label_metric(answer.metric or name),
                 to_text(answer.a),
                 to_text(answer.b),
                 to_text(answer.difference, signed=True),

@@ -66,9 +66,10 @@ def write_lineage(
         devices=" and ".join(sorted({str(run.device) for run in results.runs})),
     )
     written = [folder / "lineage.html"]
+    if written[0].is_file():  # of an earlier page, and so is its picture
+        (folder / "lineage.png").unlink(missing_ok=True)
     with atomic_open(written[0], "w") as file:
         file.write(page)
-    (folder / "lineage.png").unlink(missing_ok=True)  # of an earlier page
     if images:
         written.append(folder / "lineage.png")
         chain = (m.name for m in results.methods if not m.base and not m.variation)
