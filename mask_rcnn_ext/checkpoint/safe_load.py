@@ -14,6 +14,7 @@ from .safe_pickle import (
     NUMPY_FUNCTIONS,
     ForbiddenGlobal,
     PickledArray,
+    check_torch_file,
     encode_latin1,
     make_plain,
     unpickle,
@@ -112,6 +113,8 @@ def load_torch(path: str) -> Any:
         UserError: the file is unreadable, or names more than arrays, tensors and containers.
     """
     try:
+        with open(path, "rb") as file:
+            check_torch_file(file)
         with _numpy_allowed():
             return make_plain(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a broken file raises nearly anything

@@ -5,12 +5,18 @@ enough: NumPy's own `dtype` and `ndarray` trust the pickle, and an array of obje
 any address. So NumPy's functions are not called either. Stand-ins take the arguments that NumPy
 writes, check them, and make the array from bytes of the right number. Arrays hold numbers or
 booleans.
+
+A small file could also keep the reader busy for ever. A tuple of two references to a tuple of two
+references, and so on, has more entries than can be counted, and a dict's key or a function's
+argument is looked at entry by entry. So the entries are counted first.
 """
 
 import io
 import math
 import pickle
 import re
+import types
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar
@@ -24,6 +30,7 @@ __all__ = [
     "ForbiddenGlobal",
     "PickledArray",
     "PickledDtype",
+    "check_torch_file",
     "encode_latin1",
     "make_plain",
     "unpickle",
@@ -32,6 +39,8 @@ __all__ = [
 # One character for the kind, and the number of bytes: f4. Python 2 wrote the order in front.
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32))")
 _ORDERS = ("<", ">", "|", "=")
+# The keys and arguments of a pickle may have this many entries, and one more for each byte.
+_FREE_ENTRIES = 1 << 16
 
 
 class ForbiddenGlobal(pickle.UnpicklingError):
@@ -44,7 +53,12 @@ def _require(condition: object, what: str) -> None:
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _name_type(value: object) -> str:
+    """Return a short text for a value of any type."""
+    return repr(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 class PickledDtype:
@@ -58,7 +72,7 @@ class PickledDtype:
 
     def __init__(self, code: Any, align: Any = False, copy: Any = True) -> None:
         known = isinstance(code, str) and _DTYPE.fullmatch(code)
-        _require(known, f"an array of type {code!r}, expected numbers or booleans")
+        _require(known, f"an array of type {_name_type(code)}, expected numbers or booleans")
         self.value: np.dtype[Any] = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
@@ -70,7 +84,7 @@ class PickledDtype:
             and state[1] in _ORDERS
             and state[2:8] == (None, None, None, -1, -1, 0)
         )
-        _require(good, f"a type with the state {str(state)[:80]}")
+        _require(good, "a type with another state")
         self.value = self.value.newbyteorder(state[1])
 
 
@@ -93,8 +107,8 @@ def _make_array(content: Any, dtype: Any, shape: Any, order: Any) -> Any:
         content = content.encode("latin1")
     if not isinstance(dtype, PickledDtype) or not isinstance(content, bytes | bytearray):
         raise pickle.UnpicklingError("an array that is not made of bytes")
-    good = isinstance(shape, tuple) and all(map(_is_count, shape)) and order in ("C", "F")
-    _require(good, f"an array of shape {str(shape)[:80]}")
+    good = isinstance(shape, tuple) and len(shape) <= 32 and all(map(_is_count, shape))
+    _require(good and order in ("C", "F"), "an array of a shape that NumPy does not write")
     size = math.prod(shape) * dtype.value.itemsize
     _require(size == len(content), f"an array of {size} bytes, got {len(content)}")
     return np.frombuffer(bytearray(content), dtype.value).reshape(shape, order=order)
@@ -125,13 +139,15 @@ def _scalar(dtype: Any, content: Any) -> Any:
 
 def encode_latin1(text: Any, encoding: Any) -> bytes:
     """Replace `_codecs.encode`, with which pickles of protocol 2 store bytes."""
-    _require(encoding == "latin1", f"bytes in the encoding {encoding!r}, expected latin1")
+    _require(encoding == "latin1", f"bytes in the encoding {_name_type(encoding)}, expected latin1")
     _require(isinstance(text, str), "bytes that are not made from a text")
     return text.encode("latin1")
 
 
 def _storage_from_bytes(content: bytes) -> Any:
     """Replace `torch.storage._load_from_bytes`, which would unpickle anything."""
+    _require(isinstance(content, bytes), "a storage that is not made of bytes")
+    check_torch_file(io.BytesIO(content))
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
@@ -158,6 +174,11 @@ def _parameter(tensor: Any, *_: object) -> Any:
     return tensor
 
 
+def _box_mode(value: Any) -> BoxMode:
+    _require(type(value) is int, f"the box mode {_name_type(value)}")
+    return BoxMode(value)
+
+
 # NumPy 2 renamed numpy.core to numpy._core, and files contain either name.
 NUMPY_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _refuse_ndarray,
@@ -176,14 +197,29 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("detectron2.structures.boxes", "BoxMode"): lambda value: BoxMode(value),
+    ("detectron2.structures.boxes", "BoxMode"): _box_mode,
 }
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler; the one in C gives a file as much memory as a number in it says."""
+    """Python's own unpickler; the one in C gives a file as much memory as a number in it says.
+
+    Args:
+        file: open for reading. No more bytes are asked for than it has.
+    """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+    read: Callable[[int], bytes]
+
+    def __init__(self, file: BinaryIO) -> None:
+        start, size = file.tell(), file.seek(0, io.SEEK_END)
+        file.seek(start)
+        bounded = types.SimpleNamespace(
+            read=lambda count: file.read(min(count, size)), readline=file.readline
+        )
+        super().__init__(bounded, encoding="latin1")
+        self._entries_left = _FREE_ENTRIES + size
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -194,10 +230,54 @@ class _Unpickler(pickle._Unpickler):
     def get_extension(self, code: int) -> None:
         raise ForbiddenGlobal(f"the extension {code}")
 
+    def _count(self, values: Any) -> None:
+        """Count the entries of nested values, an entry as often as it occurs."""
+        waiting = [iter(values)]
+        while waiting:
+            for value in waiting[-1]:
+                self._entries_left -= 1
+                _require(self._entries_left >= 0, "keys or arguments with too many entries")
+                if isinstance(value, dict):
+                    waiting.append(iter([*value, *value.values()]))
+                    break
+                if isinstance(value, tuple | list | set | frozenset):
+                    waiting.append(iter(value))
+                    break
+            else:
+                waiting.pop()
+
+    def _load_call(self, load: Callable[[Any], None], used: int) -> None:
+        """Count what the last `used` values hold, then do what pickle does."""
+        self._count(self.stack[-used:])
+        load(self)
+
+    def _load_keys(self, load: Callable[[Any], None], kind: type | None, step: int) -> None:
+        """Count what the keys above the mark hold, then do what pickle does.
+
+        Args:
+            load: the method of pickle.
+            kind: the type of the container below the mark; None if pickle makes a new one.
+            step: 2 if each key has a value.
+        """
+        if kind is not None:
+            target = self.metastack[-1][-1]  # type: ignore[attr-defined]
+            _require(isinstance(target, kind), f"entries for a {type(target).__name__}")
+        self._count(self.stack[::step])
+        load(self)
+
+    def load_setitem(self) -> None:
+        target = self.stack[-3]
+        _require(isinstance(target, dict), f"entries for a {type(target).__name__}")
+        self._count(self.stack[-2:-1])
+        super().load_setitem()  # type: ignore[misc]
+
     def load_build(self) -> None:
         """Set the state of a stand-in or an OrderedDict; pickle would set any attribute."""
-        stack: list[Any] = self.stack  # type: ignore[attr-defined]
-        state, target = stack.pop(), stack[-1]
+        self._count(self.stack[-1:])
+        state, target = self.stack.pop(), self.stack[-1]
+        self.set_state(target, state)
+
+    def set_state(self, target: Any, state: Any) -> None:
         if isinstance(target, PickledArray | PickledDtype):
             target.__setstate__(state)
         else:
@@ -205,7 +285,93 @@ class _Unpickler(pickle._Unpickler):
             _require(good, f"a state for a {type(target).__name__}")
             vars(target).update(state)
 
-    dispatch[pickle.BUILD[0]] = load_build
+    def load_bytearray8(self) -> None:
+        """Read the bytes; pickle would make room for as many as the file says."""
+        count = int.from_bytes(self.read(8), "little")
+        self.append(bytearray(self.read(count)))  # type: ignore[attr-defined]
+
+    def _instantiate(self, function: Any, arguments: Any) -> None:
+        self._count(arguments)
+        super()._instantiate(function, arguments)  # type: ignore[misc]
+
+
+def _counted(name: str, *options: Any, keys: bool = False) -> Callable[[Any], None]:
+    load = getattr(pickle._Unpickler, name)
+    method = _Unpickler._load_keys if keys else _Unpickler._load_call
+    return lambda unpickler: method(unpickler, load, *options)
+
+
+_Unpickler.dispatch.update(
+    {
+        pickle.BUILD[0]: _Unpickler.load_build,
+        pickle.SETITEM[0]: _Unpickler.load_setitem,
+        pickle.BYTEARRAY8[0]: _Unpickler.load_bytearray8,
+        pickle.REDUCE[0]: _counted("load_reduce", 1),
+        pickle.NEWOBJ[0]: _counted("load_newobj", 1),
+        pickle.NEWOBJ_EX[0]: _counted("load_newobj_ex", 2),
+        pickle.SETITEMS[0]: _counted("load_setitems", dict, 2, keys=True),
+        pickle.DICT[0]: _counted("load_dict", None, 2, keys=True),
+        pickle.ADDITEMS[0]: _counted("load_additems", set, 1, keys=True),
+        pickle.FROZENSET[0]: _counted("load_frozenset", None, 1, keys=True),
+    }
+)
+
+
+class _Anything:
+    """Stands for what a function of PyTorch makes, while a file is only looked through."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+
+class _Empty(_Anything):
+    """Stands for what PyTorch makes empty; with a number, it would take memory."""
+
+    def __new__(cls, *arguments: object) -> Any:
+        _require(not arguments, "memory of a number of bytes, which PyTorch does not write")
+        return super().__new__(cls)
+
+
+class _Checker(_Unpickler):
+    """Goes through a pickle of PyTorch and makes nothing but containers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        return _Empty if name == "bytearray" or name.endswith("Tensor") else _Anything
+
+    def persistent_load(self, _: object) -> Any:
+        return _Anything()
+
+    def set_state(self, target: Any, state: Any) -> None:
+        pass
+
+
+def check_torch_file(file: BinaryIO) -> None:
+    """Check that PyTorch can load a file in time and memory in proportion to the file's size.
+
+    `torch.load(weights_only=True)` runs no code of the file, but does not look at this.
+
+    Args:
+        file: what `torch.save` wrote, open for reading.
+
+    Raises:
+        Exception: it is no such file, or would take too long or too much memory.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    zipped = file.read(4) == b"PK\x03\x04"
+    file.seek(0)
+    if not zipped:
+        for _ in range(5):  # number, version, system, content, keys of the storages
+            _Checker(file).load()
+        return
+    with zipfile.ZipFile(file) as archive:
+        held = sum(entry.file_size for entry in archive.infolist())
+    _require(held <= size, "compressed, which torch.save does not do")
+    file.seek(0)
+    record = torch._C.PyTorchFileReader(file).get_record("data.pkl")
+    _Checker(io.BytesIO(record)).load()
 
 
 def unpickle(file: BinaryIO) -> Any:
@@ -218,7 +384,7 @@ def unpickle(file: BinaryIO) -> Any:
         ForbiddenGlobal: it names a function that arrays, tensors and plain values do not need.
         Exception: a broken pickle raises nearly anything.
     """
-    return make_plain(_Unpickler(file, encoding="latin1").load())
+    return make_plain(_Unpickler(file).load())
 
 
 def make_plain(content: Any) -> Any:
