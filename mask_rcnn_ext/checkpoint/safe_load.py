@@ -10,15 +10,8 @@ import torch
 from fvcore.common.checkpoint import TORCH_VERSION
 
 from ..errors import UserError
-from .safe_pickle import (
-    NUMPY_FUNCTIONS,
-    ForbiddenGlobal,
-    PickledArray,
-    check_torch_file,
-    encode_latin1,
-    make_plain,
-    unpickle,
-)
+from .pickled_arrays import NUMPY_FUNCTIONS, PickledArray, encode_latin1
+from .safe_pickle import ForbiddenGlobal, check_torch_file, make_plain, unpickle
 
 __all__ = ["load_pickle", "load_torch"]
 
