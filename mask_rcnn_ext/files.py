@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -144,8 +145,14 @@ def read_json(path: str | os.PathLike[str], fix: str = "") -> Any:
     except UnicodeDecodeError as error:
         fix = fix or ". Save the file as UTF-8"
         raise UserError(f"{path}: neither UTF-8 nor UTF-16: {error}{fix}") from error
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise UserError(f"{path}: not json: {error}{fix}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not json: nested too deeply{fix}") from error
+    except ValueError as error:  # Python's own advice is for programmers
+        digits = re.search(r"value has (\d+) digits", str(error))
+        found = f"a number of {digits.group(1)} digits" if digits else str(error)
+        raise UserError(f"{path}: has {found}, which no file of data needs{fix}") from error
 
 
 def read_json_or_none(path: str | os.PathLike[str]) -> Any:

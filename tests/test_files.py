@@ -178,7 +178,8 @@ def test_json_that_was_written_is_read(tmp_path):
         pytest.param(None, r"cannot read .*a\.json: No such file or directory", id="missing"),
         pytest.param(b"[1,", r"a\.json: not json: .* line 1", id="cut-short"),
         pytest.param(b"\xff", r"a\.json: neither UTF-8 nor UTF-16: .*utf-8", id="not-text"),
-        pytest.param(b"[" * 100_000, r"a\.json: not json: ", id="too-deep"),
+        pytest.param(b"[" * 100_000, r"a\.json: not json: nested too deeply", id="too-deep"),
+        pytest.param(b"9" * 5_000, r"a\.json: has a number of 5000 digits, which", id="long"),
     ],
 )
 def test_json_that_cannot_be_read(tmp_path, content, message):

@@ -170,7 +170,9 @@ class Checkpointer(DetectionCheckpointer):
             loaded = super()._load_file(filename)
             weights = _require_dict(loaded["model"], filename)
             loaded["model"] = convert_torchvision_weights(weights) or weights
-        for name, value in _require_dict(loaded["model"], filename).items():
+        if not _require_dict(loaded["model"], filename):
+            raise UserError(f"{filename}: expected a checkpoint with tensors, got none")
+        for name, value in loaded["model"].items():
             if not isinstance(value, torch.Tensor | np.ndarray):
                 raise UserError(
                     f"{filename}: expected a checkpoint with tensors under 'model', got {name!r}: "

@@ -10,14 +10,8 @@ import torch
 from fvcore.common.checkpoint import TORCH_VERSION
 
 from ..errors import UserError
-from .safe_pickle import (
-    NUMPY_FUNCTIONS,
-    ForbiddenGlobal,
-    PickledArray,
-    encode_latin1,
-    make_plain,
-    unpickle,
-)
+from .pickled_arrays import NUMPY_FUNCTIONS, PickledArray, encode_latin1
+from .safe_pickle import ForbiddenGlobal, check_torch_file, make_plain, unpickle
 
 __all__ = ["load_pickle", "load_torch"]
 
@@ -112,6 +106,8 @@ def load_torch(path: str) -> Any:
         UserError: the file is unreadable, or names more than arrays, tensors and containers.
     """
     try:
+        with open(path, "rb") as file:
+            check_torch_file(file)
         with _numpy_allowed():
             return make_plain(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a broken file raises nearly anything

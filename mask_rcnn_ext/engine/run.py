@@ -248,6 +248,8 @@ def _register_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
     )
     cfg.DATASETS.TRAIN = (data.train_name,) if data.train_name else ()
     cfg.DATASETS.TEST = (data.val_name,) if data.val_name else ()
+    if not data.val_name:
+        cfg.DATASETS.PROPOSAL_FILES_TEST = ()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.class_names)
     # FCIS needs whole masks; detectron2's mapper draws polygons.
     cfg.INPUT.MASK_FORMAT = "bitmask" if is_fcis(cfg) else data.mask_format

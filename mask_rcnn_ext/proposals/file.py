@@ -42,7 +42,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_MAKE_ONE = "tools/compute_proposals.py makes such files"
+_MAKE_ONE = "Make such files with tools/compute_proposals.py"
 # The names in Detectron's files, and in detectron2's.
 _OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}
 _MODES = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
@@ -110,7 +110,7 @@ def read_proposal_file(path: str) -> tuple[dict[str, tuple[Any, Any]], BoxMode]:
         UserError: the file is not there, could run code, or holds something else.
     """
     local = fetch_file(path, "proposal file", _MAKE_ONE)
-    content = load_pickle(local, "proposal file", f"{_MAKE_ONE[0].upper()}{_MAKE_ONE[1:]}")
+    content = load_pickle(local, "proposal file", _MAKE_ONE)
     try:
         return _check_proposals(content)
     except (ValueError, TypeError) as error:
@@ -134,9 +134,16 @@ def _check_proposals(content: Any) -> tuple[dict[str, tuple[Any, Any]], BoxMode]
         )
     mode = given.get("bbox_mode", BoxMode.XYXY_ABS)
     if not isinstance(mode, int | np.integer) or mode not in _MODES:
-        raise ValueError(f"its bbox_mode is {mode!r}, expected 0 (XYXY_ABS) or 1 (XYWH_ABS)")
+        plain = isinstance(mode, int | str | np.integer)
+        got = repr(mode) if plain else f"a {type(mode).__name__}"
+        raise ValueError(f"its bbox_mode is {got}, expected 0 (XYXY_ABS) or 1 (XYWH_ABS)")
     images = zip(ids, all_boxes, all_logits, strict=True)
-    return {str(i): _check_image(i, boxes, logits) for i, boxes, logits in images}, BoxMode(mode)
+    found = {}
+    for i, boxes, logits in images:
+        if not isinstance(i, str | int | np.integer):
+            raise ValueError(f"it has an id of type {type(i).__name__}, expected a number or text")
+        found[str(i)] = _check_image(i, boxes, logits)
+    return found, BoxMode(mode)
 
 
 def _check_image(image_id: object, boxes: Any, logits: Any) -> tuple[Any, Any]:
@@ -163,7 +170,7 @@ def _add_proposals(dicts: list[dict[str, Any]], path: str) -> None:
         raise UserError(
             f"proposal file {path}: does not fit the data (it has no proposals for image "
             f"{name_some(list(map(repr, missing)))}). Give the file that was made for this data "
-            f"set; {_MAKE_ONE}"
+            f"set. {_MAKE_ONE}"
         )
     for image in dicts:
         boxes, logits = found[str(image["image_id"])]

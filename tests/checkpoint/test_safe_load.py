@@ -71,6 +71,8 @@ def test_code_hidden_in_a_pickled_tensor_is_refused(tmp_path):
         ("noise.pkl", b"no checkpoint" * 9),
         ("empty.pth", b""),
         ("empty.pkl", b""),
+        ("nothing.pkl", pickle.dumps({})),
+        ("no_tensors.pkl", pickle.dumps({"model": {}, "__author__": "x"})),
         ("list.pkl", pickle.dumps([1, 2])),
         ("strings.pkl", pickle.dumps({"model": {"weight": "heavy"}, "__author__": "x"})),
     ],

@@ -3,6 +3,7 @@
 import io
 import pickle
 import random
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -132,6 +133,108 @@ def test_the_state_of_a_function_stays(tmp_path):
 def test_a_number_in_the_file_takes_no_memory():
     """The unpickler in C would make room for 4 billion entries: 64 GB."""
     assert load_bytes(b"\x80\x02]r\xff\xff\xff\xff.") == []
+
+
+def nest(depth: int = 60) -> bytes:
+    """Return the code of a tuple with 2 ** depth entries, from tuples of the same tuple twice."""
+    code = b"K\x01\x85q\x00"
+    for i in range(depth):
+        code += b"h%c\x86q%c" % (i, i + 1)
+    return code
+
+
+F4_CODE = b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R"
+ENDLESS = {
+    "a key": b"}%sK\x01s.",
+    "keys": b"}(%sK\x01u.",
+    "a key of a new dict": b"(%sK\x01d.",
+    "a key in a list": b"}]%sa\x85K\x01s.",
+    "an ordered key": b"ccollections\nOrderedDict\n]%sK\x01\x86a\x85R.",
+    "a member": b"\x8f(%s\x90.",
+    "a member of a frozenset": b"(%s\x91.",
+    "a type": b"cnumpy\ndtype\n%s\x85R.",
+    "a type with keys": b"cnumpy\ndtype\n}K\x01%ss\x85R.",
+    "the state of a type": F4_CODE + b"%sb.",
+    "an encoding": b"c_codecs\nencode\nU\x01a%s\x86R.",
+    "a shape": b"cnumpy.core.numeric\n_frombuffer\n(B\x04\x00\x00\x00aaaa"
+    + F4_CODE
+    + b"%sU\x01CtR.",
+    "a box mode": b"cdetectron2.structures.boxes\nBoxMode\n%s\x85R.",
+    "a new object": b"ccollections\nOrderedDict\n%s\x85\x81.",
+    "an object in text": b"(%sicollections\nOrderedDict\n.",
+    "an object by class": b"(ccollections\nOrderedDict\n%so.",
+}
+
+
+def write_torch(path, content: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/version", "3\n")
+
+
+@pytest.mark.parametrize("code", ENDLESS.values(), ids=ENDLESS.keys())
+def test_keys_and_arguments_without_end_are_refused(code):
+    """Each would be looked at for years, in a file of 400 bytes."""
+    with pytest.raises(pickle.UnpicklingError, match="keys or arguments with too many entries"):
+        load_bytes(b"\x80\x02" + code.replace(b"%s", nest()))
+
+
+@pytest.mark.parametrize("code", [b"}%sK\x01s.", b"cbuiltins\nset\n]%sa\x85R."])
+def test_a_file_of_torch_without_end_is_refused(tmp_path, code):
+    write_torch(tmp_path / "a.pth", b"\x80\x02" + code.replace(b"%s", nest()))
+    with pytest.raises(UserError, match="keys or arguments with too many entries"):
+        load_torch(str(tmp_path / "a.pth"))
+
+
+def test_an_old_file_of_torch_without_end_is_refused(tmp_path):
+    whole = io.BytesIO()
+    torch.save({"weight": 5}, whole, _use_new_zipfile_serialization=False)
+    content = whole.getvalue()
+    assert content.count(b"K\x05") == 1
+    (tmp_path / "good.pth").write_bytes(content)
+    assert load_torch(str(tmp_path / "good.pth")) == {"weight": 5}
+    (tmp_path / "a.pth").write_bytes(content.replace(b"K\x05", b"}" + nest() + b"K\x05s"))
+    with pytest.raises(UserError, match="keys or arguments with too many entries"):
+        load_torch(str(tmp_path / "a.pth"))
+
+
+def test_a_tuple_without_end_is_read_as_a_value(tmp_path):
+    write_torch(tmp_path / "a.pth", b"\x80\x02}U\x01a%ss." % nest())
+    assert len(load_torch(str(tmp_path / "a.pth"))) == 1
+
+
+def test_a_short_file_takes_no_memory(tmp_path):
+    """bytearray(n) and Tensor(n) make n zeros, and so does a compressed file."""
+    with pytest.raises(EOFError):
+        load_bytes(b"\x80\x05\x96" + (1 << 33).to_bytes(8, "little") + b"abc.")
+    for name in (b"builtins\nbytearray", b"torch\nTensor", b"torch\nFloatTensor"):
+        write_torch(tmp_path / "a.pth", b"\x80\x02c%s\nJ\x00\x00\x00\x08\x85R." % name)
+        with pytest.raises(UserError, match="memory of a number of bytes"):
+            load_torch(str(tmp_path / "a.pth"))
+    torch.save({"model": torch.zeros(4096)}, tmp_path / "b.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "b.pth") as given,
+        zipfile.ZipFile(tmp_path / "c.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in given.namelist():
+            packed.writestr(name, given.read(name))
+    with pytest.raises(UserError, match=r"compressed, which torch\.save does not do"):
+        load_torch(str(tmp_path / "c.pth"))
+
+
+def test_values_of_a_dict_are_set_in_dicts_only():
+    tensor = pickle.dumps(torch.ones(2), 2)[:-1]
+    with pytest.raises(pickle.UnpicklingError, match="entries for a Tensor"):
+        load_bytes(tensor + b"K\x00K\x01s.")
+    with pytest.raises(pickle.UnpicklingError, match="entries for a Tensor"):
+        load_bytes(tensor + b"(K\x00K\x01u.")
+
+
+def test_entries_may_be_as_many_as_the_file_is_long():
+    arrays = [np.zeros(64, "u1") for _ in range(12)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mask_rcnn_ext.checkpoint.safe_pickle._FREE_ENTRIES", 0)
+        assert len(load_bytes(pickle.dumps(arrays))) == 12
 
 
 def load_bytes(content: bytes):

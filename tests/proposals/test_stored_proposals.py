@@ -16,6 +16,7 @@ from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine import trainer
+from mask_rcnn_ext.engine.run import prepare_data
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.proposals.file import load_training_dicts, read_proposal_file
 from mask_rcnn_ext.proposals.rpn import RPNProposals
@@ -140,6 +141,17 @@ def test_files_that_fit_are_not_refused(refused):
     assert refused() == "nothing"
 
 
+def test_own_data_without_a_val_json_need_no_proposals_to_test(flags, tmp_path):
+    second = configs(flags, tmp_path)[2]
+    assert second.DATASETS.PROPOSAL_FILES_TEST
+    second.defrost()
+    train_files = second.DATASETS.PROPOSAL_FILES_TRAIN
+    second.MASK_RCNN_EXT.DATA.TRAIN_JSON, second.MASK_RCNN_EXT.DATA.TRAIN_IMAGES = flags[1:4:2]
+    prepare_data(second)
+    assert second.DATASETS.TEST == second.DATASETS.PROPOSAL_FILES_TEST == ()
+    assert train_files == second.DATASETS.PROPOSAL_FILES_TRAIN
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -225,6 +237,9 @@ MALFORMED = [
     ("arrays of truth values", proposals(BOX > 0), "image 1 has no arrays of numbers"),
     ("relative boxes", proposals(bbox_mode=2), "its bbox_mode is 2, expected 0 (XYXY_ABS) or 1"),
     ("no box mode", proposals(bbox_mode="XYXY"), "its bbox_mode is 'XYXY'"),
+    ("a list for a box mode", proposals(bbox_mode=[0]), "its bbox_mode is a list"),
+    ("a tuple for an id", proposals(ids=[(1,)]), "it has an id of type tuple, expected a number"),
+    ("code", proposals(ids=[print]), "plain values. Make such files with tools/compute_proposals"),
     ("garbage", b"not a pickle", "not a readable proposal file"),
     ("empty", b"", "not a readable proposal file"),
 ]
