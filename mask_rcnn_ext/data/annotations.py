@@ -128,8 +128,12 @@ def _complete_numbers(
     annotation: dict[str, Any], size: tuple[int, int], completed: IssueCounter
 ) -> None:
     """Fill in what COCO evaluation needs: `iscrowd` and `area` (pixels)."""
-    # detectron2 rejects `ignore`. A crowd region is neither learnt nor counted as missed.
-    ignored = _read_flag(annotation.pop("ignore", None), "ignore")
+    # A crowd region is neither learnt nor counted as missed. detectron2 rejects every `ignore` that
+    # is not equal to 0, null and texts too.
+    ignored = _read_flag(annotation.get("ignore"), "ignore")
+    if annotation.get("ignore", 0) != 0:
+        del annotation["ignore"]
+        completed.add("`ignore` turned into `iscrowd`", annotation["id"])
     given = annotation.get("iscrowd")
     crowd = int(_read_flag(given, "iscrowd") or ignored)
     if type(given) is not int or given != crowd:

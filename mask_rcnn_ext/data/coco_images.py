@@ -238,7 +238,7 @@ def check_image_sizes(
     Returns:
         The ids of the images whose size is not known, and the faults.
     """
-    unsized = {i for i, image in enumerate(images) if not _normalise_size(image)}
+    unsized = {i for i, image in enumerate(images) if not _normalise_size(image, completed)}
     step = -(-len(images) // HEADERS_CHECKED)
     unreadable, contradictions, in_parts = [], [], []
     bad = {images[i]["id"] for i in unsized if not paths[i]}
@@ -285,12 +285,13 @@ def check_image_sizes(
     return bad, faults
 
 
-def _normalise_size(image: dict[str, Any]) -> bool:
+def _normalise_size(image: dict[str, Any], completed: IssueCounter) -> bool:
     """Return whether `width` and `height` are usable; turn floats like 40.0 into integers."""
     for key in ("width", "height"):
         value = image.get(key)
         if isinstance(value, float) and value.is_integer():
             value = image[key] = int(value)
+            completed.add(f"`{key}` of an image read as an integer", image["id"])
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
             return False
     return True

@@ -169,7 +169,11 @@ def test_sizes_are_filled_in(folder):
     completed = "1 x image size read from the file (first: 3)"
     assert check(folder, entry(1), image) == (set(), [], completed)
     assert image == {"id": 3, "file_name": "sub/3.png", "width": 7, "height": 5}
-    assert check(folder, entry(1, width=float(W))) == (set(), [], "")
+    assert check(folder, entry(1, width=float(W))) == (
+        set(),
+        [],
+        "1 x `width` of an image read as an integer (first: 1)",
+    )
     assert check(folder, entry(4, file_name="", width=...)) == ({4}, [], "")
 
 
