@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -314,17 +315,49 @@ def test_a_crash_leaves_the_former_results_whole(predict, tmp_path, monkeypatch)
     assert predict(tmp_path / "in") == 0
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
     write_image(tmp_path / "in" / "b.png")
-    add = CocoResultsWriter.add
-
-    def dies(self, name, instances):
-        if name == "b.png":
-            raise KeyboardInterrupt
-        return add(self, name, instances)
-
-    monkeypatch.setattr(CocoResultsWriter, "add", dies)
-    assert predict(tmp_path / "in") == 130
+    monkeypatch.setattr(CocoResultsWriter, "add", dies_at("b.png", UserError("full")))
+    assert predict(tmp_path / "in") == 2
     after = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
     assert after == before
+
+
+def dies_at(name: str, cause: BaseException | signal.Signals):
+    """Return a `CocoResultsWriter.add` that ends in the middle of the image `name`."""
+    add = CocoResultsWriter.add
+
+    def dies(self, given, instances):
+        if given == name:
+            self._images.append({})
+            self._results.write(', {"half": ')
+            if isinstance(cause, BaseException):
+                raise cause
+            signal.raise_signal(cause)
+        return add(self, given, instances)
+
+    return dies
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["a.png", "c.png"])
+def test_a_signal_leaves_the_results_of_the_images_that_are_done(
+    predict, tmp_path, monkeypatch, capsys, number, name
+):
+    for each in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / "in" / each)
+    monkeypatch.setattr(CocoResultsWriter, "add", dies_at(name, number))
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert predict(tmp_path / "in") == 128 + number
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    said, out = capsys.readouterr().err, tmp_path / "out"
+    if name == "a.png":
+        assert said.endswith("interrupted; 0 of 3 images are done\n")
+        assert os.listdir(out) == []
+        return
+    assert f"interrupted; 2 of 3 images are done: {out}/coco_instances_results.json\n" in said
+    results, images = outputs(tmp_path)
+    assert [i["file_name"] for i in images["images"]] == ["a.png", "b.png"]
+    assert {r["image_id"] for r in results} == {1, 2}
+    assert not list(out.rglob("*.tmp"))
 
 
 def test_the_tools_offer_the_modes_of_selective_search():
