@@ -22,6 +22,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
+from ..files import is_special
 
 __all__ = [
     "BGRArray",
@@ -149,6 +150,8 @@ def _name_unreadable(path: str | os.PathLike[str]) -> Iterator[None]:
 @contextmanager
 def _open(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Image.Image]]:
     """Open an image file and read its header; Pillow's warnings about the header are dropped."""
+    if is_special(path):
+        raise UserError(f"{os.fspath(path)}: expected an image file, got a pipe, socket or device")
     with PathManager.open(os.fspath(path), "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images and odd EXIF blocks
         with Image.open(file) as image:

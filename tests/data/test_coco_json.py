@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,9 @@ def test_a_category_that_only_groups_the_others_is_no_class(
 def test_an_object_as_segmentation_that_is_no_rle(folder):
     with pytest.raises(UserError, match="1 x segmentation that is an object without `size` and"):
         check(folder, content(annotation(6, segmentation={"points": [1, 2]})))
+
+
+def test_a_pipe_is_no_json(tmp_path):
+    os.mkfifo(tmp_path / "coco.json")
+    with pytest.raises(UserError, match="expected a json file, got a pipe, socket or device"):
+        check_coco_json(str(tmp_path / "coco.json"), str(tmp_path))

@@ -388,6 +388,17 @@ def test_find_images_by_folder_glob_and_file(tmp_path, monkeypatch):
     assert names("b/*", recursive=True) == ["2.jpg", "10.JPG"]
 
 
+def test_a_pipe_is_left_out_and_never_read(tmp_path, caplog):
+    """Whoever opened it would wait without end."""
+    write_image(tmp_path / "x.png")
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    assert names(tmp_path) == names(tmp_path / "*.png") == ["x.png"]
+    assert f"{tmp_path}: left out what is a pipe, socket or device: pipe.png" in caplog.text
+    with pytest.raises(UserError, match="expected an image file, got a pipe, socket or device"):
+        names(pipe)
+
+
 def test_find_images_hints_at_subfolders(tmp_path):
     write_image(tmp_path / "in" / "deep" / "x.png")
     with pytest.raises(UserError, match="its subfolders have some: add --recursive"):
