@@ -18,6 +18,7 @@ from pathlib import Path
 
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 SMALLEST_PICTURE = 480  # pixels of the longer side; smaller images are enlarged, for the labels
+LARGEST_PICTURE = 4096  # pixels of the longer side; larger images are drawn smaller, which is quick
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -108,8 +109,9 @@ from tqdm import tqdm
 
 def save_picture(path: Path, image: BGRArray, instances: Instances, names: Sequence[str]) -> None:
     """Draw the instances of one image and write the picture, as JPEG or PNG by the extension."""
+    longer = max(image.shape[:2])
     picture = draw_instances(
-        image[:, :, ::-1].copy(),
+        image[:, :, ::-1],
         instances.pred_masks if instances.has("pred_masks") else None,
         instances.pred_boxes.tensor.numpy(),
         [
@@ -118,7 +120,7 @@ def save_picture(path: Path, image: BGRArray, instances: Instances, names: Seque
                 instances.pred_classes.tolist(), instances.scores.tolist(), strict=True
             )
         ],
-        scale=max(1.0, SMALLEST_PICTURE / max(image.shape[:2])),
+        scale=min(max(1.0, SMALLEST_PICTURE / longer), LARGEST_PICTURE / longer),
     )
     encoded = io.BytesIO()
     if path.suffix.lower() == ".png":
@@ -155,14 +157,17 @@ def write_all(
     files: Sequence[ImageFile],
     writer: CocoResultsWriter,
     failures: list[str],
-) -> None:
+) -> int:
     """Predict on the files and write results and pictures; add a line to `failures` for each fault.
+
+    Returns:
+        The number of pictures that are smaller than their images.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; the results of the images that are done are written.
         UserError: the output cannot be written; earlier results stay as they are.
     """
-    pictures = Path(args.output, "pictures")
+    pictures, shrunk = Path(args.output, "pictures"), 0
     with raise_signals(), writer, tqdm(total=len(files), unit="image", desc="predict") as bar:
 
         def on_failure(file: ImageFile, reason: str) -> None:
@@ -175,12 +180,14 @@ def write_all(
                 if not args.no_pictures:
                     target = pictures / picture_name(file.name)
                     save_picture(target, image, instances, predictor.class_names)
+                    shrunk += max(image.shape[:2]) > LARGEST_PICTURE
             except UserError:  # such as a full disk
                 raise
             except Exception as error:  # for example no memory, or too large a picture for a JPEG
                 on_failure(file, describe_failure(file.path, error))
                 continue
             bar.update()
+    return shrunk
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -206,7 +213,7 @@ def predict(args: argparse.Namespace) -> int:
     failures: list[str] = []
     writer = CocoResultsWriter(args.output, predictor.class_names, predictor.category_ids)
     try:
-        write_all(args, predictor, files, writer, failures)
+        shrunk = write_all(args, predictor, files, writer, failures)
     except KeyboardInterrupt as error:
         said = f"interrupted; {writer.num_images} of {len(files)} images are done"
         print(f"{said}: {writer.results_path}" if writer.num_images else said, file=sys.stderr)
@@ -216,6 +223,9 @@ def predict(args: argparse.Namespace) -> int:
     print(f"ids of images and categories: {writer.images_path}")
     if done and not args.no_pictures:
         print(f"pictures: {pictures}{os.sep}")
+    if shrunk:
+        what = f"{shrunk} of the pictures, not the results, are scaled down"
+        print(f"{what}: {LARGEST_PICTURE} pixels on the longer side")
     if failures:
         print(f"{len(failures)} of {len(files)} images failed:", file=sys.stderr)
         print("\n".join(f"  {reason}" for reason in failures), file=sys.stderr)

@@ -19,6 +19,7 @@ from ..layers.rle import check_polygon, compress, read_runs
 from .box_conventions import explain_contradictions
 from .coordinates import as_bitmap, is_number, scale_fractions
 from .duplicates import explain_duplicates
+from .images import explain_unreadable
 from .keypoints import count_numbers
 
 __all__ = ["IssueCounter", "clean_annotations", "explain_crowds"]
@@ -222,7 +223,8 @@ def _read_mask(name: str, folders: Sequence[str]) -> np.ndarray:
         with Image.open(path) as image:
             pixels, alpha = np.asarray(image), image.mode in ("LA", "PA", "RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"mask file {path}: not readable as an image: {error}") from error
+        reason = explain_unreadable(error)
+        raise UserError(f"mask file {path}: not readable as an image: {reason}") from error
     if pixels.ndim == 3:
         return np.asarray((pixels[..., :-1] if alpha else pixels).any(axis=2))
     return np.asarray(pixels != 0)

@@ -202,3 +202,12 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
     for read in (read_bgr, read_header, require_8_bits):
         with pytest.raises(UserError, match=r"x\.png: expected an image file, got a pipe"):
             read(tmp_path / "x.png")
+
+
+def test_an_image_over_the_limit_of_pillow(tmp_path, monkeypatch):
+    path = save(tmp_path / "x.png", COLOUR)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W // 2 - 1)
+    expected = r"x\.png: .* \(1,200 pixels, more than Pillow opens; scale it down\)"
+    for read in (read_bgr, read_header, require_8_bits):
+        with pytest.raises(UserError, match=expected):
+            read(path)

@@ -207,14 +207,37 @@ def test_an_image_that_fails_in_the_model_costs_no_other(
     assert "Traceback" not in said
 
 
-def test_a_picture_that_cannot_be_written_costs_no_result(predict, tmp_path, capsys):
-    write_image(tmp_path / "in" / "a.png")
-    Image.new("RGB", (70_000, 2)).save(tmp_path / "in" / "b.png")
-    (tmp_path / "in" / "b.png").rename(tmp_path / "in" / "b.jpg")  # a JPEG has up to 65,535
+def test_a_picture_that_cannot_be_written_costs_no_result(predict, tmp_path, capsys, monkeypatch):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "in" / name)
+    save = tool.save_picture
+
+    def fail(path, *args):
+        if path.name == "b.png":
+            raise MemoryError
+        save(path, *args)
+
+    monkeypatch.setattr(tool, "save_picture", fail)
     assert predict(tmp_path / "in") == 1
     _, images = outputs(tmp_path)
-    assert [i["file_name"] for i in images["images"]] == ["a.png", "b.jpg"]
-    assert "b.jpg: failed (" in capsys.readouterr().err
+    assert [i["file_name"] for i in images["images"]] == ["a.png", "b.png"]
+    assert "b.png: failed (MemoryError" in capsys.readouterr().err
+
+
+def test_large_images_have_smaller_pictures_and_full_results(
+    predict, tmp_path, capsys, monkeypatch, recwarn
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 70_000)  # Pillow warns above it
+    Image.new("RGB", (70_000, 2)).save(tmp_path / "large.png")
+    (tmp_path / "large.png").rename(tmp_path / "large.jpg")  # a JPEG has up to 65,535
+    assert predict(tmp_path / "large.jpg") == 0
+    assert not [w for w in recwarn if "decompression bomb" in str(w.message)]
+    _, images = outputs(tmp_path)
+    assert [(i["width"], i["height"]) for i in images["images"]] == [(70_000, 2)]
+    with Image.open(tmp_path / "out/pictures/large.jpg") as picture:
+        assert picture.size == (4096, 1)
+    said = "1 of the pictures, not the results, are scaled down: 4096 pixels on the longer side\n"
+    assert capsys.readouterr().out.endswith(said)
 
 
 def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, tmp_path, caplog):
