@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
-__all__ = ["UserError", "name_some", "nearest", "shorten"]
+__all__ = ["UserError", "name_some", "nearest", "say_have", "shorten"]
 
 
 class UserError(ValueError):
@@ -32,6 +32,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
         plain = {k.lower().replace("-", "_"): k for k in known}
         match = [plain[k] for k in difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.6)]
     return f"; did you mean {shorten(repr(match[0]))}?" if match else ""
+
+
+def say_have(some: Sequence[object], total: Sequence[object], noun: str) -> str:
+    """Return "1 of 18 annotations has" or "2 of 18 annotations have", by the length of `some`."""
+    return f"{len(some)} of {len(total)} {noun} {'has' if len(some) == 1 else 'have'}"
 
 
 def shorten(text: object, limit: int = 60) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from ..errors import UserError, name_some
+from ..errors import UserError, name_some, shorten
 from ..layers.rle import check_polygon, compress, read_runs
 from .box_conventions import explain_contradictions
 from .coordinates import as_bitmap, is_number, scale_fractions
@@ -53,7 +53,9 @@ class IssueCounter:
         return sum(count for count, _ in self.issues.values())
 
     def __str__(self) -> str:
-        return ", ".join(f"{n} x {kind} (first: {i})" for kind, (n, i) in self.issues.items())
+        return ", ".join(
+            f"{n} x {kind} (first: {shorten(i)})" for kind, (n, i) in self.issues.items()
+        )
 
 
 def clean_annotations(
