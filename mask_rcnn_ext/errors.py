@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
-__all__ = ["UserError", "name_some", "nearest"]
+__all__ = ["UserError", "name_some", "nearest", "say_have", "shorten"]
 
 
 class UserError(ValueError):
@@ -31,10 +31,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not match:  # perhaps another case or separator
         plain = {k.lower().replace("-", "_"): k for k in known}
         match = [plain[k] for k in difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.6)]
-    return f"; did you mean {match[0]!r}?" if match else ""
+    return f"; did you mean {shorten(repr(match[0]))}?" if match else ""
+
+
+def say_have(some: Sequence[object], total: Sequence[object], noun: str) -> str:
+    """Return "1 of 18 annotations has" or "2 of 18 annotations have", by the length of `some`."""
+    return f"{len(some)} of {len(total)} {noun} {'has' if len(some) == 1 else 'have'}"
+
+
+def shorten(text: object, limit: int = 60) -> str:
+    """Return a value as a message shows it: of a long one only the begin and the end."""
+    text = str(text)
+    end = limit // 3
+    return text if len(text) <= limit else f"{text[: limit - end - 3]}...{text[-end:]}"
 
 
 def name_some(items: Sequence[str], limit: int = 5) -> str:
-    """Return the first `limit` of `items`, and how many more there are."""
+    """Return the first `limit` of `items`, each shortened, and how many more there are."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
+    return ", ".join(shorten(item, 300) for item in items[:limit]) + more  # may be sentences

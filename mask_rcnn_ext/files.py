@@ -18,6 +18,7 @@ from .errors import UserError
 __all__ = [
     "atomic_open",
     "file_sha256",
+    "is_special",
     "make_jsonable",
     "read_json",
     "read_json_or_none",
@@ -115,6 +116,11 @@ def _explain(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{reason}. Give another folder, or fix its permissions"
     return f"{reason}. Give another folder"
+
+
+def is_special(path: str | os.PathLike[str]) -> bool:
+    """Return whether `path` is a pipe, socket or device, whose reader may wait without end."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def file_sha256(path: str) -> str:

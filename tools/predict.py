@@ -4,7 +4,8 @@
         --weights output/run/model_final.pth photos --output predictions
 
 Exit code: 0 if all images are done; 1 if some failed, for example could not be read, and the others
-are done; 2 for wrong usage or an output folder that cannot be written.
+are done; 2 for wrong usage or an output folder that cannot be written; 130 after Ctrl-C and 143
+after SIGTERM, which leave the results of the images that are done.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 SMALLEST_PICTURE = 480  # pixels of the longer side; smaller images are enlarged, for the labels
+LARGEST_PICTURE = 4096  # pixels of the longer side; larger images are drawn smaller, which is quick
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,6 +86,7 @@ if __name__ == "__main__":
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import Predictor, UserError
 from mask_rcnn_ext.data.images import BGRArray
+from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import atomic_open, require_writable
 from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
@@ -106,8 +109,9 @@ from tqdm import tqdm
 
 def save_picture(path: Path, image: BGRArray, instances: Instances, names: Sequence[str]) -> None:
     """Draw the instances of one image and write the picture, as JPEG or PNG by the extension."""
+    longer = max(image.shape[:2])
     picture = draw_instances(
-        image[:, :, ::-1].copy(),
+        image[:, :, ::-1],
         instances.pred_masks if instances.has("pred_masks") else None,
         instances.pred_boxes.tensor.numpy(),
         [
@@ -116,7 +120,7 @@ def save_picture(path: Path, image: BGRArray, instances: Instances, names: Seque
                 instances.pred_classes.tolist(), instances.scores.tolist(), strict=True
             )
         ],
-        scale=max(1.0, SMALLEST_PICTURE / max(image.shape[:2])),
+        scale=min(max(1.0, SMALLEST_PICTURE / longer), LARGEST_PICTURE / longer),
     )
     encoded = io.BytesIO()
     if path.suffix.lower() == ".png":
@@ -147,6 +151,45 @@ def build_propose(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None
     return make_search(cfg, mode=args.selective_search, **given) if args.selective_search else None
 
 
+def write_all(
+    args: argparse.Namespace,
+    predictor: Predictor,
+    files: Sequence[ImageFile],
+    writer: CocoResultsWriter,
+    failures: list[str],
+) -> int:
+    """Predict on the files and write results and pictures; add a line to `failures` for each fault.
+
+    Returns:
+        The number of pictures that are smaller than their images.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; the results of the images that are done are written.
+        UserError: the output cannot be written; earlier results stay as they are.
+    """
+    pictures, shrunk = Path(args.output, "pictures"), 0
+    with raise_signals(), writer, tqdm(total=len(files), unit="image", desc="predict") as bar:
+
+        def on_failure(file: ImageFile, reason: str) -> None:
+            failures.append(reason)
+            bar.update()
+
+        for file, image, instances in predict_files(predictor, files, on_failure):
+            try:
+                writer.add(file.name, instances)
+                if not args.no_pictures:
+                    target = pictures / picture_name(file.name)
+                    save_picture(target, image, instances, predictor.class_names)
+                    shrunk += max(image.shape[:2]) > LARGEST_PICTURE
+            except UserError:  # such as a full disk
+                raise
+            except Exception as error:  # for example no memory, or too large a picture for a JPEG
+                on_failure(file, describe_failure(file.path, error))
+                continue
+            bar.update()
+    return shrunk
+
+
 def predict(args: argparse.Namespace) -> int:
     """Do what the command line asks; return the exit code.
 
@@ -169,30 +212,20 @@ def predict(args: argparse.Namespace) -> int:
     )
     failures: list[str] = []
     writer = CocoResultsWriter(args.output, predictor.class_names, predictor.category_ids)
-    with writer, tqdm(total=len(files), unit="image", desc="predict") as bar:
-
-        def on_failure(file: ImageFile, reason: str) -> None:
-            failures.append(reason)
-            bar.update()
-
-        for file, image, instances in predict_files(predictor, files, on_failure):
-            try:
-                writer.add(file.name, instances)
-                if not args.no_pictures:
-                    target = pictures / picture_name(file.name)
-                    save_picture(target, image, instances, predictor.class_names)
-            except UserError:  # such as a full disk
-                raise
-            except Exception as error:  # for example no memory, or too large a picture for a JPEG
-                on_failure(file, describe_failure(file.path, error))
-                continue
-            bar.update()
-
+    try:
+        shrunk = write_all(args, predictor, files, writer, failures)
+    except KeyboardInterrupt as error:
+        said = f"interrupted; {writer.num_images} of {len(files)} images are done"
+        print(f"{said}: {writer.results_path}" if writer.num_images else said, file=sys.stderr)
+        return error.exit_code if isinstance(error, Interrupted) else 130
     done = len(files) - len(failures)
     print(f"{done} images, {writer.num_instances} instances: {writer.results_path}")
     print(f"ids of images and categories: {writer.images_path}")
     if done and not args.no_pictures:
         print(f"pictures: {pictures}{os.sep}")
+    if shrunk:
+        what = f"{shrunk} of the pictures, not the results, are scaled down"
+        print(f"{what}: {LARGEST_PICTURE} pixels on the longer side")
     if failures:
         print(f"{len(failures)} of {len(files)} images failed:", file=sys.stderr)
         print("\n".join(f"  {reason}" for reason in failures), file=sys.stderr)

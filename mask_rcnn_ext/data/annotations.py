@@ -14,11 +14,12 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from ..errors import UserError, name_some
+from ..errors import UserError, name_some, shorten
 from ..layers.rle import check_polygon, compress, read_runs
 from .box_conventions import explain_contradictions
 from .coordinates import as_bitmap, is_number, scale_fractions
 from .duplicates import explain_duplicates
+from .images import explain_unreadable
 from .keypoints import count_numbers
 
 __all__ = ["IssueCounter", "clean_annotations", "explain_crowds"]
@@ -52,7 +53,9 @@ class IssueCounter:
         return sum(count for count, _ in self.issues.values())
 
     def __str__(self) -> str:
-        return ", ".join(f"{n} x {kind} (first: {i})" for kind, (n, i) in self.issues.items())
+        return ", ".join(
+            f"{n} x {kind} (first: {shorten(i)})" for kind, (n, i) in self.issues.items()
+        )
 
 
 def clean_annotations(
@@ -128,8 +131,12 @@ def _complete_numbers(
     annotation: dict[str, Any], size: tuple[int, int], completed: IssueCounter
 ) -> None:
     """Fill in what COCO evaluation needs: `iscrowd` and `area` (pixels)."""
-    # detectron2 rejects `ignore`. A crowd region is neither learnt nor counted as missed.
-    ignored = _read_flag(annotation.pop("ignore", None), "ignore")
+    # A crowd region is neither learnt nor counted as missed. detectron2 rejects every `ignore` that
+    # is not equal to 0, null and texts too.
+    ignored = _read_flag(annotation.get("ignore"), "ignore")
+    if annotation.get("ignore", 0) != 0:
+        del annotation["ignore"]
+        completed.add("`ignore` turned into `iscrowd`", annotation["id"])
     given = annotation.get("iscrowd")
     crowd = int(_read_flag(given, "iscrowd") or ignored)
     if type(given) is not int or given != crowd:
@@ -218,7 +225,8 @@ def _read_mask(name: str, folders: Sequence[str]) -> np.ndarray:
         with Image.open(path) as image:
             pixels, alpha = np.asarray(image), image.mode in ("LA", "PA", "RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"mask file {path}: not readable as an image: {error}") from error
+        reason = explain_unreadable(error)
+        raise UserError(f"mask file {path}: not readable as an image: {reason}") from error
     if pixels.ndim == 3:
         return np.asarray((pixels[..., :-1] if alpha else pixels).any(axis=2))
     return np.asarray(pixels != 0)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import name_some, nearest
+from ..errors import name_some, nearest, say_have, shorten
 from .annotations import IssueCounter
 
 __all__ = ["OWN_ID", "normalise_ids"]
@@ -84,13 +84,13 @@ def _read_keys(entries: list[dict[str, Any]], kind: str, faults: list[str]) -> l
     lacking = [i for i, key in enumerate(keys) if key is None]
     if lacking:
         faults.append(
-            f"{len(lacking)} of {len(entries)} {_PLURALS[kind]} have no usable `id`: {kind} number "
+            f"{say_have(lacking, entries, _PLURALS[kind])} no usable `id`: {kind} number "
             f"{lacking[0]} of the list: expected an integer `id`, got "
-            f"{entries[lacking[0]].get('id')!r}"
+            f"{shorten(repr(entries[lacking[0]].get('id')))}"
         )
     repeated = [key for key, n in Counter(keys).items() if n > 1 and key is not None]
     if repeated:
-        shown = name_some([str(key) for key in repeated])
+        shown = name_some([shorten(key) for key in repeated])
         faults.append(f"{len(repeated)} {kind} ids occur more than once: {shown}")
     return keys
 
@@ -142,13 +142,16 @@ def _resolve_references(
     whole = [key for key in table if isinstance(key, int)]
     if isinstance(value, int) and whole:
         closest = min(whole, key=lambda key: abs(key - value))
-        hint = f"; the nearest id there is {closest} ({names[table[closest]]})"
+        hint = f"; the nearest id there is {closest} ({shorten(names[table[closest]])})"
     else:
-        hint = nearest(str(own), map(str, table)) or f", where the first is {next(iter(table))!r}"
+        hint = (
+            nearest(str(own), map(str, table))
+            or f", where the first is {shorten(repr(next(iter(table))))}"
+        )
     return [
-        f"{len(unknown)} of {len(annotations)} annotations have an unknown {field}: annotation "
-        f"{unknown[0].get('id', 'without id')} has {field} {own!r}, which is not in "
-        f"`{_PLURALS[kind]}`{hint}{_explain_shift(set(keys), field, table)}"
+        f"{say_have(unknown, annotations, 'annotations')} an unknown {field}: annotation "
+        f"{shorten(unknown[0].get('id', 'without id'))} has {field} {shorten(repr(own))}, "
+        f"which is not in `{_PLURALS[kind]}`{hint}{_explain_shift(set(keys), field, table)}"
     ]
 
 

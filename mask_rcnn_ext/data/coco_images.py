@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
-from ..errors import UserError, name_some, nearest
+from ..errors import UserError, name_some, nearest, say_have, shorten
 from .annotations import IssueCounter
 from .images import read_header
 
@@ -102,7 +102,7 @@ def find_image_files(
     nameless = [i for i in images if not isinstance(i.get("file_name"), str) or not i["file_name"]]
     if nameless:
         faults.append(
-            f"{len(nameless)} of {len(images)} images have no `file_name`: image "
+            f"{say_have(nameless, images, 'images')} no `file_name`: image "
             f"{nameless[0]['id']} has no `file_name`"
         )
     meant: dict[str, tuple[str, str]] = {}  # `file_name` in the json -> name here, what was done
@@ -149,7 +149,7 @@ def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
     """Return the name of the file inside `root` and what was changed, or "" twice."""
     if folders.has_file(os.path.join(root, own)):
         return own, ""
-    name, change = own, "`file_name` with backslashes"
+    name, change = own, "`file_name` had backslashes"
     foreign = ""
     if "://" in own:
         name, foreign = unquote(re.split(r"[?#]", own)[0]), "a URL"
@@ -161,7 +161,7 @@ def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
         for start in range(len(parts)):
             end = "/".join(parts[start:])
             if folders.has_file(os.path.join(root, end)):
-                return end, f"`file_name` that is {foreign}, its end taken"
+                return end, f"`file_name` was {foreign}; only its end is used"
         return "", ""
     if name != own and folders.has_file(os.path.join(root, name)):
         return name, change
@@ -169,9 +169,9 @@ def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
     for length in range(1, len(parts)):
         end = "/".join(parts[length:])
         if parts[:length] == tail[-length:] and folders.has_file(os.path.join(root, end)):
-            return end, "`file_name` that begins with the name of the image folder"
+            return end, "`file_name` began with the name of the image folder"
     if similar := folders.find_similar(os.path.join(root, name)):
-        return os.path.join(os.path.dirname(name), similar), "`file_name` in other capitals"
+        return os.path.join(os.path.dirname(name), similar), "`file_name` was in other capitals"
     return "", ""
 
 
@@ -179,7 +179,8 @@ def _explain_missing(missing: list[str], total: int, root: str) -> str:
     shown = []
     for name in missing[:5]:
         link = os.path.islink(os.path.join(root, name))
-        shown.append(f"{name} (a link that leads to nothing or in a circle)" if link else name)
+        why = " (a link that leads to nothing or in a circle)" if link else ""
+        shown.append(shorten(name, 120) + why)
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
     text = f"{len(missing)} of {total} image files are missing: {', '.join(shown)}{more}. "
     for folder in islice(_nearby_folders(root), _FOLDERS_SEARCHED):
@@ -191,7 +192,7 @@ def _explain_missing(missing: list[str], total: int, root: str) -> str:
     same = [
         n for n in _list_names(os.path.join(root, folder)) if _plain_stem(n) == _plain_stem(name)
     ]
-    return f"{text}. For {missing[0]} there is {same[0]}" if same else text
+    return f"{text}. For {shorten(missing[0], 120)} there is {same[0]}" if same else text
 
 
 def _to_slashes(name: str) -> str:
@@ -238,7 +239,7 @@ def check_image_sizes(
     Returns:
         The ids of the images whose size is not known, and the faults.
     """
-    unsized = {i for i, image in enumerate(images) if not _normalise_size(image)}
+    unsized = {i for i, image in enumerate(images) if not _normalise_size(image, completed)}
     step = -(-len(images) // HEADERS_CHECKED)
     unreadable, contradictions, in_parts = [], [], []
     bad = {images[i]["id"] for i in unsized if not paths[i]}
@@ -285,12 +286,13 @@ def check_image_sizes(
     return bad, faults
 
 
-def _normalise_size(image: dict[str, Any]) -> bool:
+def _normalise_size(image: dict[str, Any], completed: IssueCounter) -> bool:
     """Return whether `width` and `height` are usable; turn floats like 40.0 into integers."""
     for key in ("width", "height"):
         value = image.get(key)
         if isinstance(value, float) and value.is_integer():
             value = image[key] = int(value)
+            completed.add(f"`{key}` of an image read as an integer", image["id"])
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
             return False
     return True

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import UserError, name_some, nearest
-from ..files import read_json
+from ..errors import UserError, name_some, nearest, say_have, shorten
+from ..files import is_special, read_json
 from .annotations import IssueCounter, clean_annotations, explain_crowds
 from .coco_ids import normalise_ids
 from .coco_images import check_image_sizes, find_image_files
@@ -18,6 +18,11 @@ __all__ = ["CocoJson", "check_coco_json", "inspect_coco_json", "list_classes", "
 
 # What to do with the file of a labelling tool in a format of its own, or with a result file.
 _EXPORT = "Export the objects in the format that labelling tools call COCO or COCO instances"
+
+_ADVICE = {  # begin of a reason to drop an annotation -> what to do
+    "segmentation that is an object": "Export as COCO polygons or RLE",
+    "polygon that leads more": "A vertex so far outside is likely a typo: correct it",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +172,9 @@ def _check_annotations(
     malformed = f"{dropped.total} of {total} annotations: {dropped}"
     if "no segmentation" in dropped.issues and masks:
         malformed += ". A model without masks, MODEL.MASK_ON False, needs only their boxes"
+    for reason, advice in _ADVICE.items():
+        if any(kind.startswith(reason) for kind in dropped.issues):
+            malformed += f". {advice}"
     if strict:
         if dropped.issues:
             file.faults.append(
@@ -186,7 +194,7 @@ def _check_annotations(
     for doubt in [*doubts, *([crowds] if crowds else [])]:
         logger.warning("%s: %s", json_file, doubt)
     if completed.issues:
-        logger.info("%s: completed %s", json_file, completed)
+        logger.info("%s: changed: %s", json_file, completed)
     # Some releases of pycocotools cannot load results for a file without `info`.
     file.changed = bool(dropped.issues or completed.issues) or "info" not in content
     content.setdefault("info", {})
@@ -206,7 +214,7 @@ def _find_category_faults(content: dict[str, Any]) -> list[str]:
     nameless = [c for c in categories if not isinstance(c.get("name"), str) or not c["name"]]
     if nameless:
         faults.append(
-            f"{len(nameless)} of {len(categories)} categories have no name: "
+            f"{say_have(nameless, categories, 'categories')} no name: "
             f"category {nameless[0]['id']} has no `name`"
         )
     names = Counter(c["name"] for c in categories if c not in nameless)
@@ -215,7 +223,7 @@ def _find_category_faults(content: dict[str, Any]) -> list[str]:
         ids = ", ".join(str(c["id"]) for c in categories if c.get("name") == repeated[0])
         faults.append(
             f"{len(repeated)} names are used twice: the categories {ids} have the same name "
-            f"{repeated[0]!r}. Rename one, or keep one and correct each category_id"
+            f"{shorten(repr(repeated[0]))}. Rename one, or keep one and correct each category_id"
         )
     return faults
 
@@ -256,6 +264,8 @@ def _read_content(path: str, image_root: str, completed: IssueCounter) -> dict[s
     if not os.path.exists(path):
         hint = nearest(name, os.listdir(folder)) if os.path.isdir(folder) else ""
         raise UserError(f"json file not found: {os.path.join(folder, name)}{hint}")
+    if is_special(path):  # it is opened more than once
+        raise UserError(f"{path}: expected a json file, got a pipe, socket or device")
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(
@@ -265,10 +275,11 @@ def _read_content(path: str, image_root: str, completed: IssueCounter) -> dict[s
     for key in ("images", "annotations", "categories"):
         entries = content.get(key)
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            keys = name_some([shorten(repr(k)) for k in content], 20)
             got = "nothing" if key not in content else f"a {type(entries).__name__}"
             raise UserError(
                 f"{path}: not COCO format: expected `{key}` to be a list of objects, got {got}; "
-                f"the file's keys are {', '.join(map(repr, content)) or 'none'}. {_EXPORT}"
+                f"the file's keys are {keys or 'none'}. {_EXPORT}"
             )
         if not entries and key != "annotations":
             raise UserError(f"{path}: the list `{key}` is empty")
@@ -279,5 +290,5 @@ def _read_content(path: str, image_root: str, completed: IssueCounter) -> dict[s
     with open(path, "rb") as file:
         encoding = json.detect_encoding(file.read(4))
     if encoding != "utf-8":  # detectron2 and pycocotools read UTF-8 without a mark
-        completed.add("file in another form than plain UTF-8", encoding)
+        completed.add("file was not plain UTF-8", encoding)
     return content

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import UserError
+
 __all__ = ["as_bitmap", "is_number", "scale_fractions"]
 
 _ROUNDING = 0.01  # of the image; a polygon in pixels with no larger coordinate covers no pixel
@@ -40,9 +42,11 @@ def scale_fractions(
 ) -> list[int]:
     """Turn coordinates that are fractions of the image into pixels, in place.
 
-    Polygons are fractions if no polygon of the file has a coordinate above 1. Boxes are fractions
-    if none of their numbers is above 1, and no mask of the file is in pixels. An `area` up to 1 is
-    removed with them.
+    Polygons of an annotation are fractions if they have no coordinate above 1, and the same holds
+    for most annotations with polygons: in pixels they would cover nothing. A box without a number
+    above 1 is a fraction if its polygons are; without polygons, if those of the file are and most
+    boxes have no such number, or if the file has no masks and all its boxes are so. An `area` up to
+    1 is removed with them.
 
     Args:
         annotations: of the file. What is neither a box nor polygons is left alone.
@@ -50,15 +54,28 @@ def scale_fractions(
 
     Returns:
         The ids of the annotations that were changed.
+
+    Raises:
+        UserError: most boxes are fractions without a mask, but others or the masks are in pixels.
     """
     masked = [a for a in annotations if a.get("segmentation")]
     polygons = [a for a in masked if _is_polygons(a["segmentation"])]
-    parts = [(part, a) for a in polygons for part in _parts(a["segmentation"])]
-    if any(_has_pixels(part) for part, _ in parts):
-        return []
-    boxes = [(a["bbox"], a) for a in annotations if len(polygons) == len(masked) and a.get("bbox")]
-    if any(_has_pixels(box) for box, _ in boxes):
-        boxes = []
+    whole = [a for a in polygons if not any(map(_has_pixels, _parts(a["segmentation"])))]
+    whole = whole if 2 * len(whole) > len(polygons) else []
+    parts = [(part, a) for a in whole for part in _parts(a["segmentation"])]
+    own = {id(a) for a in whole}
+    others = {id(a) for a in annotations} - {id(a) for a in polygons}
+    boxed = [a for a in annotations if a.get("bbox")]
+    small = [a for a in boxed if isinstance(a["bbox"], list) and not _has_pixels(a["bbox"])]
+    loose = (not masked and len(small) == len(boxed)) or (whole and 2 * len(small) > len(boxed))
+    boxes = [(a["bbox"], a) for a in small if id(a) in own or (loose and id(a) in others)]
+    left = [] if loose else [a for a in small if not a.get("segmentation")]
+    if 2 * len(left) > len(boxed):
+        raise UserError(
+            f"{len(left)} of {len(boxed)} boxes have only numbers up to 1, as fractions of the "
+            f"image have (first: annotation {left[0]['id']}), but other boxes or the masks are in "
+            "pixels. Write all of them in pixels"
+        )
     changed = {}
     for numbers, annotation in (*parts, *boxes):
         if isinstance(numbers, list) and all(map(is_number, numbers)):

@@ -22,11 +22,13 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
+from ..files import is_special
 
 __all__ = [
     "BGRArray",
     "ImageHeader",
     "ImageLike",
+    "explain_unreadable",
     "read_bgr",
     "read_header",
     "read_record_bgr",
@@ -108,7 +110,9 @@ def read_bgr(path: str | os.PathLike[str]) -> BGRArray:
             _require_8_bits(image, path)
             if (frames := _count_frames(image)) > 1:
                 logger.warning("%s: only the first of %d frames or pages is read", path, frames)
-        pixels: BGRArray = read_image(os.fspath(path), format="BGR")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            pixels: BGRArray = read_image(os.fspath(path), format="BGR")
     return pixels
 
 
@@ -140,15 +144,26 @@ def _name_unreadable(path: str | os.PathLike[str]) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
-        reason = str(error).strip() or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # its text is of the open file, not its name
-            reason = "no image format that Pillow knows"
+        reason = explain_unreadable(error)
         raise UserError(f"{os.fspath(path)}: cannot be read as an image ({reason})") from error
+
+
+def explain_unreadable(error: Exception) -> str:
+    """Return in few words why Pillow could not read an image."""
+    if isinstance(error, UnidentifiedImageError):  # its text is of the open file, not its name
+        return "no image format that Pillow knows"
+    if isinstance(error, Image.DecompressionBombError):
+        number = re.search(r"\d+", str(error))
+        pixels = f"{int(number[0]):,} pixels" if number else "a number of pixels"
+        return f"{pixels}, more than Pillow opens; scale it down"
+    return str(error).strip() or type(error).__name__
 
 
 @contextmanager
 def _open(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Image.Image]]:
     """Open an image file and read its header; Pillow's warnings about the header are dropped."""
+    if is_special(path):
+        raise UserError(f"{os.fspath(path)}: expected an image file, got a pipe, socket or device")
     with PathManager.open(os.fspath(path), "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images and odd EXIF blocks
         with Image.open(file) as image:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-__all__ = ["Interrupted", "StopHook", "StopSignals", "forward_signals"]
+__all__ = ["Interrupted", "StopHook", "StopSignals", "forward_signals", "raise_signals"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The terminal and the parent process both send Ctrl-C; within this time they count as one.
@@ -25,7 +25,7 @@ _SAME = 2.0  # seconds
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training has ended because of a signal.
+    """A command has ended because of a signal.
 
     Attributes:
         signum: the number of the signal.
@@ -136,6 +136,36 @@ def forward_signals() -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, send) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def raise_signals() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM raise `Interrupted` in the block; do nothing in a thread.
+
+    The block can then write what is done. A later signal ends the process at once.
+    """
+    process, first = os.getpid(), 0.0
+
+    def take(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if os.getpid() != process:  # a process that the block has started
+            return
+        if not first:
+            first = time.monotonic()
+            raise Interrupted(number)
+        if time.monotonic() - first > _SAME:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, take) for number in _SIGNALS}
     try:
         yield
     finally:

@@ -24,15 +24,13 @@ class CocoResultsWriter:
     The results are in COCO's format, a list of `{image_id, category_id, bbox, score, segmentation}`
     with XYWH boxes and RLE masks. `images.json` says what the ids mean, with COCO's `images` and
     `categories`. Both files appear complete at the end of the `with` block. If the block raises,
-    the files of an earlier run stay as they are. Only the instances of one image are in memory.
+    the files of an earlier run stay as they are; but a `KeyboardInterrupt` leaves the files of the
+    images that are done, if there are any. Only the instances of one image are in memory.
 
     Args:
         folder: an existing folder.
         class_names: names of the K classes of the model.
         category_ids: ids of the K classes in the data set.
-
-    Attributes:
-        num_instances: the number of instances written so far.
     """
 
     def __init__(
@@ -47,7 +45,17 @@ class CocoResultsWriter:
             for category, name in zip(category_ids, class_names, strict=True)
         ]
         self._images: list[dict[str, Any]] = []
-        self.num_instances = 0
+        self._done = (0, 0, 0)  # images, their instances, their end in the file; set as one
+
+    @property
+    def num_images(self) -> int:
+        """The number of images written so far."""
+        return self._done[0]
+
+    @property
+    def num_instances(self) -> int:
+        """The number of instances written so far."""
+        return self._done[1]
 
     @property
     def results_path(self) -> Path:
@@ -63,6 +71,7 @@ class CocoResultsWriter:
         self._stack = ExitStack()
         self._results: IO[str] = self._stack.enter_context(atomic_open(self.results_path, "w"))
         self._results.write("[")
+        self._done = (0, 0, self._results.tell())
         return self
 
     def __exit__(
@@ -71,10 +80,15 @@ class CocoResultsWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None:
+        interrupted = isinstance(error, KeyboardInterrupt) and self.num_images > 0
+        if error is not None and not interrupted:
             self._stack.__exit__(kind, error, traceback)
             return
         with self._stack:
+            # An interrupt may have come in the middle of an image.
+            self._results.seek(self._done[2])
+            self._results.truncate()
+            del self._images[self.num_images :]
             self._results.write("\n]\n")
             with atomic_open(self.images_path, "w") as file:
                 json.dump({"images": self._images, "categories": self._categories}, file, indent=1)
@@ -108,10 +122,10 @@ class CocoResultsWriter:
             result["score"] = _round_to_float32(result["score"])
         # All of the image is ready: an error above leaves the files without a part of it.
         self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-        for result in results:
-            self._results.write(",\n" if self.num_instances else "\n")
+        for i, result in enumerate(results):
+            self._results.write(",\n" if self.num_instances + i else "\n")
             json.dump(result, self._results)
-            self.num_instances += 1
+        self._done = (image_id, self.num_instances + len(results), self._results.tell())
         return image_id
 
 

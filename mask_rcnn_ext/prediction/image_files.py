@@ -13,6 +13,7 @@ from detectron2.structures import Instances
 
 from ..data.images import BGRArray, read_bgr
 from ..errors import UserError, name_some
+from ..files import is_special
 from ..report.text import count_noun
 from .predictor import Predictor
 
@@ -147,13 +148,24 @@ def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
         return path.parent, [path]
     if os.path.isdir(given):
         folder = _absolute(given)
-        return folder, [path for path in _list_files(folder, recursive) if not _is_hidden(path)]
+        listed = [path for path in _list_files(folder, recursive) if not _is_hidden(path)]
+        return folder, _leave_out_special(given, listed)
     # The root of a pattern is the path before the first part with a wildcard.
     parts = _absolute(given).parts
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
     matches = map(_absolute, glob.glob(given, recursive=True)) if glob.has_magic(given) else ()
-    found = [path for path in matches if path.is_file() and not _is_hidden(path)]
-    return Path(*parts[:fixed]), found
+    found = [path for path in matches if not (path.is_dir() or _is_hidden(path))]
+    found = [path for path in found if path.exists()]
+    return Path(*parts[:fixed]), _leave_out_special(given, found)
+
+
+def _leave_out_special(given: str, paths: list[Path]) -> list[Path]:
+    """Return the paths without pipes, sockets and devices, which one could wait for without end."""
+    special = [path for path in paths if is_special(path)]
+    if special:
+        shown = name_some([path.name for path in special])
+        logger.warning("%s: left out what is a pipe, socket or device: %s", given, shown)
+    return [path for path in paths if path not in set(special)]
 
 
 def _list_files(folder: Path, recursive: bool) -> Iterator[Path]:
@@ -192,6 +204,8 @@ def _explain_no_images(given: str, recursive: bool) -> str:
         return f"no images in the folder {given} (looked for {kinds}){hint}"
     if glob.has_magic(given):
         return f"no image matches the pattern {given} (looked for {kinds} from {os.getcwd()})"
+    if is_special(given):
+        return f"{given}: expected an image file, got a pipe, socket or device"
     return f"input not found: {given} (looked for {_absolute(given)})"
 
 

@@ -77,6 +77,41 @@ def test_a_sound_file_is_left_as_it_is(folder, caplog):
     assert not caplog.records
 
 
+CHANGES = {  # key of an annotation -> values; some are right, some corrected, some dropped
+    "ignore": [None, 0, 0.0, False, "", "0", "false", 1, True, "1", "maybe"],
+    "iscrowd": [..., None, 0, 0.0, False, "", "0", "false", 1, True, "1"],
+    "area": [..., None, "1", 0, -1, 50, 1e400],
+    "bbox": [..., None, [], [9, 9, 99, 10], [10, 10, 10, 10.0], [10, 10, 40, 20.001], [0.1] * 4],
+    "segmentation": [SQUARE[0], [*SQUARE, [1, 1]], [[1, 1], *SQUARE], uncompressed(SQUARE_MASK)],
+    "id": [..., None, 0, "6", 6.0, "a", -3],
+    "image_id": ["1", 1.0, 2],
+    "category_id": ["1", 1.0, 3],
+    "keypoints": [[1, 2], [1, 2, 3], None],
+    "unknown": [1],
+}
+IMAGE_CHANGES = {"id": ["1", 1.0], "width": [40.0, "40", ...], "height": [30.0, None]}
+
+
+@pytest.mark.parametrize("kind", ["annotations", "images"])
+def test_every_change_is_counted(folder, kind):
+    """A file that needs a change and is not counted as changed reaches detectron2 as it was."""
+    changes = CHANGES if kind == "annotations" else IMAGE_CHANGES
+    kept = set()
+    for key, value in ((key, value) for key, values in changes.items() for value in values):
+        coco = content(annotation(5), annotation(6))
+        coco[kind][0].pop(key, None)
+        if value is not ...:
+            coco[kind][0][key] = value
+        given = json.loads(json.dumps(coco))
+        checked = check(folder, coco)
+        same = json.dumps(checked.content, sort_keys=True) == json.dumps(given, sort_keys=True)
+        assert checked.changed is not same, (key, value)
+        kept.add(same)
+        for entry in checked.content["annotations"]:
+            assert entry.get("ignore", 0) == 0, value  # as detectron2 asserts it
+    assert kept == ({True, False} if kind == "annotations" else {False})
+
+
 OTHER = np.ones((H + 1, W), dtype=np.uint8)
 DROPPED = {  # name -> changes of an annotation, the reason that is given
     "no width": ({"bbox": [10, 10, 0, 10]}, "box without width or height"),

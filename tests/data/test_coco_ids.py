@@ -103,7 +103,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no id": (
         content(images=[entry(1), entry(2, id=...)]),
-        "1 of 2 images have no usable `id`: image number 1 of the list: expected an integer `id`, "
+        "1 of 2 images has no usable `id`: image number 1 of the list: expected an integer `id`, "
         "got None",
     ),
     "a fraction": (content(images=[entry(1), entry(2, id=1.5)]), "got 1.5"),
@@ -111,7 +111,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "true": (content(images=[entry(1), entry(2, id=True)]), "got True"),
     "unknown image": (
         content(annotation(6, image_id=5), annotation(7)),
-        "1 of 2 annotations have an unknown image_id: annotation 6 has image_id 5, which is not in "
+        "1 of 2 annotations has an unknown image_id: annotation 6 has image_id 5, which is not in "
         "`images`; the nearest id there is 2 (2.png)",
     ),
     "unknown category": (content(annotation(6, category_id=8)), "nearest id there is 3 (dog)"),
@@ -139,3 +139,16 @@ def test_references_that_are_not_all_off_by_one_are_only_unknown():
     (fault,) = normalise(coco)[0]
     assert "Each" not in fault
     assert [a["id"] for a in coco["annotations"]] == [7]
+
+
+def test_a_message_shows_only_the_ends_of_a_long_value():
+    long = "a" * 50_000 + "z" * 50_000
+    wrong = content(annotation(6, image_id=long, id=long), annotation(7, category_id=long))
+    twice = content(images=[entry(1, id=long), entry(2, id=long)], annotations=[])
+    listed = content(images=[entry(1, id=[long]), entry(2)])
+    for coco in (wrong, twice, listed):
+        faults, completed = normalise(coco)
+        assert faults
+        for text in (*faults, completed):
+            assert len(text) < 700
+        assert any("aaa..." in fault for fault in faults)

@@ -39,16 +39,16 @@ FOUND = {  # name -> `file_name`, the name here, what is said
     "as it is": ("1.png", "1.png", ""),
     "in sub-folders": ("sub/deep/3.png", "sub/deep/3.png", ""),
     "beside the folder": ("../images/1.png", "../images/1.png", ""),
-    "backslashes": (r"sub\deep\3.png", "sub/deep/3.png", "with backslashes"),
-    "the folder's own name": ("images/1.png", "1.png", "begins with the name of the image"),
-    "that with backslashes": (r"images\sub\deep\3.png", "sub/deep/3.png", "begins with the name"),
-    "another machine": ("/home/ann/set/1.png", "1.png", "a path of another machine, its end"),
+    "backslashes": (r"sub\deep\3.png", "sub/deep/3.png", "had backslashes"),
+    "the folder's own name": ("images/1.png", "1.png", "began with the name of the image"),
+    "that with backslashes": (r"images\sub\deep\3.png", "sub/deep/3.png", "began with the name"),
+    "another machine": ("/home/ann/set/1.png", "1.png", "a path of another machine; only its end"),
     "its folders too": ("/home/ann/sub/deep/3.png", "sub/deep/3.png", "a path of another machine"),
     "a drive": (r"C:\set\2.png", "2.png", "a path of another machine"),
     "a share": (r"\\server\set\2.png", "2.png", "a path of another machine"),
     "capitals": ("sub/deep/3.PNG", "sub/deep/3.png", "in other capitals"),
     "an accent on its own": ("sub/e\u0301.png", "sub/\xe9.png", "in other capitals"),
-    "a URL": ("https://x.org/a/2.png?w=40#top", "2.png", "a URL, its end taken"),
+    "a URL": ("https://x.org/a/2.png?w=40#top", "2.png", "a URL; only its end is used"),
     "a quoted URL": ("s3://bucket/sub%2Fdeep/3.png", "sub/deep/3.png", "a URL"),
 }
 
@@ -149,7 +149,7 @@ def test_links_in_a_circle_hide_no_other_file(folder):
 @pytest.mark.parametrize("name", [..., None, "", 5])
 def test_a_name_that_is_no_text(folder, name):
     assert find(folder, "1.png", name)[1] == [
-        "1 of 2 images have no `file_name`: image 2 has no `file_name`"
+        "1 of 2 images has no `file_name`: image 2 has no `file_name`"
     ]
 
 
@@ -169,7 +169,11 @@ def test_sizes_are_filled_in(folder):
     completed = "1 x image size read from the file (first: 3)"
     assert check(folder, entry(1), image) == (set(), [], completed)
     assert image == {"id": 3, "file_name": "sub/3.png", "width": 7, "height": 5}
-    assert check(folder, entry(1, width=float(W))) == (set(), [], "")
+    assert check(folder, entry(1, width=float(W))) == (
+        set(),
+        [],
+        "1 x `width` of an image read as an integer (first: 1)",
+    )
     assert check(folder, entry(4, file_name="", width=...)) == ({4}, [], "")
 
 
@@ -204,7 +208,7 @@ def test_a_file_with_several_pages_is_told(folder, caplog):
 
 def test_an_image_that_is_too_large_says_so(folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert "pixels) exceeds limit" in check(folder, entry(1))[1][0]
+    assert "pixels, more than Pillow opens; scale it down" in check(folder, entry(1))[1][0]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

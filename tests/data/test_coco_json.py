@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,13 @@ def test_all_faults_are_told_in_one_message(folder):
         check(folder, coco, strict=True)
     first, *lines = str(error.value).split("\n")
     parts = [
-        "1 of 6 images have no usable `id`",
+        "1 of 6 images has no usable `id`",
         "1 image ids occur more than once: 3",
-        "1 of 5 annotations have an unknown image_id",
-        "1 of 4 annotations have an unknown category_id",
-        "1 of 3 categories have no name",
+        "1 of 5 annotations has an unknown image_id",
+        "1 of 4 annotations has an unknown category_id",
+        "1 of 3 categories has no name",
         "1 names are used twice",
-        "1 of 6 images have no `file_name`",
+        "1 of 6 images has no `file_name`",
         "1 of 6 image files are missing: 4.png",
         "1 image files cannot be used",
         "1 of 6 images contradict the files: image 2",
@@ -141,7 +142,7 @@ def test_a_file_in_any_unicode_form_is_read(folder, caplog, encoding):
     assert list_classes(checked.content) == {1: "вишня"}
     # detectron2 and pycocotools read plain UTF-8 only, so a copy is written.
     assert checked.changed == (encoding != "utf-8")
-    assert ("file in another form than plain UTF-8" in caplog.text) == checked.changed
+    assert ("file was not plain UTF-8" in caplog.text) == checked.changed
 
 
 def test_another_encoding_names_the_way_out(folder):
@@ -184,3 +185,45 @@ def test_a_category_that_only_groups_the_others_is_no_class(
 def test_an_object_as_segmentation_that_is_no_rle(folder):
     with pytest.raises(UserError, match="1 x segmentation that is an object without `size` and"):
         check(folder, content(annotation(6, segmentation={"points": [1, 2]})))
+
+
+def test_a_pipe_is_no_json(tmp_path):
+    os.mkfifo(tmp_path / "coco.json")
+    with pytest.raises(UserError, match="expected a json file, got a pipe, socket or device"):
+        check_coco_json(str(tmp_path / "coco.json"), str(tmp_path))
+
+
+@pytest.mark.parametrize("where", ["image", "mask", "category"])
+def test_a_message_shows_only_the_ends_of_a_long_name(tmp_path, where):
+    Image.new("RGB", (W, H)).save(tmp_path / "1.png")
+    long = "a" * 50_000 + "z" * 50_000
+    coco = content(annotation(6), images=[entry(1)])
+    if where == "image":
+        coco["images"][0]["file_name"] = long
+    elif where == "mask":
+        coco["annotations"][0]["segmentation"] = long
+    else:
+        coco["categories"] = [{"id": 1, "name": long}, {"id": 2, "name": long}]
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    with pytest.raises(UserError, match=r"aaa\.\.\.zzz|aaa\.\.\.aaa|aaa\.\.\.z") as caught:
+        check_coco_json(str(tmp_path / "coco.json"), str(tmp_path))
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("mask", "advice"),
+    [
+        ({"points": [1, 2]}, "Export as COCO polygons or RLE"),
+        ([[5, 5, 20, 5, 20, 9000, 5, 20]], "likely a typo: correct it"),
+    ],
+)
+def test_dropped_annotations_come_with_advice(tmp_path, caplog, mask, advice):
+    Image.new("RGB", (W, H)).save(tmp_path / "1.png")
+    coco = content(annotation(6), annotation(7, segmentation=mask), images=[entry(1)])
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    check_coco_json(str(tmp_path / "coco.json"), str(tmp_path))
+    assert (
+        f"dropped 1 of 2 annotations: 1 x {'segmentation' if 'points' in mask else 'polygon'}"
+        in (caplog.text)
+    )
+    assert advice in caplog.text

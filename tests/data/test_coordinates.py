@@ -5,6 +5,7 @@ import copy
 import pytest
 
 from mask_rcnn_ext.data.coordinates import scale_fractions
+from mask_rcnn_ext.errors import UserError
 
 SIZES = {1: (30, 40), 2: (100, 200)}  # (H, W)
 PIXELS = [
@@ -64,9 +65,39 @@ IN_PIXELS = {  # what is not a fraction, beside fractions
 
 
 @pytest.mark.parametrize("change", IN_PIXELS.values(), ids=IN_PIXELS)
-def test_boxes_beside_masks_in_pixels_are_left_alone(change):
+def test_most_boxes_beside_masks_in_pixels_are_refused(change):
     made = [{k: v for k, v in a.items() if k != "segmentation"} for a in fractions()]
     made[1] = {k: v for k, v in {**made[1], **copy.deepcopy(change)}.items() if v is not ...}
+    before = copy.deepcopy(made)
+    expected = r"2 of [23] boxes have only numbers up to 1, .*\(first: annotation 4\).* in pixels"
+    with pytest.raises(UserError, match=expected):
+        scale_fractions(made, SIZES)
+    assert made == before
+
+
+ODD = {  # one annotation that differs from the others -> whether its box is scaled
+    "a box in pixels": ({"bbox": [10, 15, 20, 6]}, False),
+    "RLE": ({"segmentation": RLE}, True),
+    "polygons and box in pixels": ({k: PIXELS[0][k] for k in ("bbox", "segmentation")}, False),
+    "polygons in pixels": ({"segmentation": PIXELS[0]["segmentation"]}, False),
+}
+
+
+@pytest.mark.parametrize(("change", "scaled"), ODD.values(), ids=ODD)
+def test_one_odd_annotation_does_not_keep_the_others_from_pixels(change, scaled):
+    made = fractions()
+    made += [{**a, "id": a["id"] + 10} for a in fractions()]
+    made[0].update(copy.deepcopy(change))
+    box = PIXELS[0]["bbox"] if scaled else list(made[0]["bbox"])
+    assert set(scale_fractions(made, SIZES)) >= {5, 6, 14, 15, 16}
+    assert made[0]["bbox"] == pytest.approx(box)
+    for a, pixels in zip(made[1:], [*PIXELS, *PIXELS][1:], strict=True):
+        assert a["bbox"] == pytest.approx(pixels["bbox"])
+    assert made[3]["segmentation"][0] == pytest.approx(PIXELS[0]["segmentation"][0])
+
+
+def test_a_few_tiny_boxes_in_a_file_in_pixels_are_no_fractions():
+    made = [*copy.deepcopy(PIXELS), {**fractions()[0], "id": 9}, {**fractions()[2], "id": 10}]
     before = copy.deepcopy(made)
     assert scale_fractions(made, SIZES) == []
     assert made == before

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import re
 
 import numpy as np
@@ -194,3 +195,19 @@ def test_the_conversion_of_the_docs_keeps_the_levels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(block, {})
     assert rgb(tmp_path / "images8" / "x.tif")[0, :, 0].tolist() == list(range(256))
+
+
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    for read in (read_bgr, read_header, require_8_bits):
+        with pytest.raises(UserError, match=r"x\.png: expected an image file, got a pipe"):
+            read(tmp_path / "x.png")
+
+
+def test_an_image_over_the_limit_of_pillow(tmp_path, monkeypatch):
+    path = save(tmp_path / "x.png", COLOUR)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W // 2 - 1)
+    expected = r"x\.png: .* \(1,200 pixels, more than Pillow opens; scale it down\)"
+    for read in (read_bgr, read_header, require_8_bits):
+        with pytest.raises(UserError, match=expected):
+            read(path)

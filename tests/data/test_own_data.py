@@ -228,8 +228,8 @@ def test_the_faults_of_both_files_are_told_in_one_message(tmp_path):
         register(train, val)
     first, *lines = str(error.value).split("\n")
     assert first == "the data has 3 kinds of faults:"
-    assert "t.json: 1 of 2 annotations have an unknown image_id" in lines[0]
-    assert "v.json: 1 of 1 annotations have an unknown category_id" in lines[1]
+    assert "t.json: 1 of 2 annotations has an unknown image_id" in lines[0]
+    assert "v.json: 1 of 1 annotations has an unknown category_id" in lines[1]
     assert "v.json contradict" in lines[2]
     assert "'dog' has id 5 here and 4 there" in lines[2]
 
@@ -246,7 +246,7 @@ def test_a_name_of_a_class_that_is_no_text(tmp_path, name):
     for number in (0, "x"):
         categories = [{"id": number, "name": name}, DOG]
         path = write(tmp_path / "t.json", categories, [annotation(1, number)])
-        with pytest.raises(UserError, match="1 of 2 categories have no name"):
+        with pytest.raises(UserError, match="1 of 2 categories has no name"):
             register(path, path)
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -206,14 +207,37 @@ def test_an_image_that_fails_in_the_model_costs_no_other(
     assert "Traceback" not in said
 
 
-def test_a_picture_that_cannot_be_written_costs_no_result(predict, tmp_path, capsys):
-    write_image(tmp_path / "in" / "a.png")
-    Image.new("RGB", (70_000, 2)).save(tmp_path / "in" / "b.png")
-    (tmp_path / "in" / "b.png").rename(tmp_path / "in" / "b.jpg")  # a JPEG has up to 65,535
+def test_a_picture_that_cannot_be_written_costs_no_result(predict, tmp_path, capsys, monkeypatch):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "in" / name)
+    save = tool.save_picture
+
+    def fail(path, *args):
+        if path.name == "b.png":
+            raise MemoryError
+        save(path, *args)
+
+    monkeypatch.setattr(tool, "save_picture", fail)
     assert predict(tmp_path / "in") == 1
     _, images = outputs(tmp_path)
-    assert [i["file_name"] for i in images["images"]] == ["a.png", "b.jpg"]
-    assert "b.jpg: failed (" in capsys.readouterr().err
+    assert [i["file_name"] for i in images["images"]] == ["a.png", "b.png"]
+    assert "b.png: failed (MemoryError" in capsys.readouterr().err
+
+
+def test_large_images_have_smaller_pictures_and_full_results(
+    predict, tmp_path, capsys, monkeypatch, recwarn
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 70_000)  # Pillow warns above it
+    Image.new("RGB", (70_000, 2)).save(tmp_path / "large.png")
+    (tmp_path / "large.png").rename(tmp_path / "large.jpg")  # a JPEG has up to 65,535
+    assert predict(tmp_path / "large.jpg") == 0
+    assert not [w for w in recwarn if "decompression bomb" in str(w.message)]
+    _, images = outputs(tmp_path)
+    assert [(i["width"], i["height"]) for i in images["images"]] == [(70_000, 2)]
+    with Image.open(tmp_path / "out/pictures/large.jpg") as picture:
+        assert picture.size == (4096, 1)
+    said = "1 of the pictures, not the results, are scaled down: 4096 pixels on the longer side\n"
+    assert capsys.readouterr().out.endswith(said)
 
 
 def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, tmp_path, caplog):
@@ -314,17 +338,49 @@ def test_a_crash_leaves_the_former_results_whole(predict, tmp_path, monkeypatch)
     assert predict(tmp_path / "in") == 0
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
     write_image(tmp_path / "in" / "b.png")
-    add = CocoResultsWriter.add
-
-    def dies(self, name, instances):
-        if name == "b.png":
-            raise KeyboardInterrupt
-        return add(self, name, instances)
-
-    monkeypatch.setattr(CocoResultsWriter, "add", dies)
-    assert predict(tmp_path / "in") == 130
+    monkeypatch.setattr(CocoResultsWriter, "add", dies_at("b.png", UserError("full")))
+    assert predict(tmp_path / "in") == 2
     after = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
     assert after == before
+
+
+def dies_at(name: str, cause: BaseException | signal.Signals):
+    """Return a `CocoResultsWriter.add` that ends in the middle of the image `name`."""
+    add = CocoResultsWriter.add
+
+    def dies(self, given, instances):
+        if given == name:
+            self._images.append({})
+            self._results.write(', {"half": ')
+            if isinstance(cause, BaseException):
+                raise cause
+            signal.raise_signal(cause)
+        return add(self, given, instances)
+
+    return dies
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["a.png", "c.png"])
+def test_a_signal_leaves_the_results_of_the_images_that_are_done(
+    predict, tmp_path, monkeypatch, capsys, number, name
+):
+    for each in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / "in" / each)
+    monkeypatch.setattr(CocoResultsWriter, "add", dies_at(name, number))
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert predict(tmp_path / "in") == 128 + number
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    said, out = capsys.readouterr().err, tmp_path / "out"
+    if name == "a.png":
+        assert said.endswith("interrupted; 0 of 3 images are done\n")
+        assert os.listdir(out) == []
+        return
+    assert f"interrupted; 2 of 3 images are done: {out}/coco_instances_results.json\n" in said
+    results, images = outputs(tmp_path)
+    assert [i["file_name"] for i in images["images"]] == ["a.png", "b.png"]
+    assert {r["image_id"] for r in results} == {1, 2}
+    assert not list(out.rglob("*.tmp"))
 
 
 def test_the_tools_offer_the_modes_of_selective_search():
@@ -353,6 +409,17 @@ def test_find_images_by_folder_glob_and_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert names("b", "b/../b/2.jpg", tmp_path / "b") == ["2.jpg", "10.JPG"]
     assert names("b/*", recursive=True) == ["2.jpg", "10.JPG"]
+
+
+def test_a_pipe_is_left_out_and_never_read(tmp_path, caplog):
+    """Whoever opened it would wait without end."""
+    write_image(tmp_path / "x.png")
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    assert names(tmp_path) == names(tmp_path / "*.png") == ["x.png"]
+    assert f"{tmp_path}: left out what is a pipe, socket or device: pipe.png" in caplog.text
+    with pytest.raises(UserError, match="expected an image file, got a pipe, socket or device"):
+        names(pipe)
 
 
 def test_find_images_hints_at_subfolders(tmp_path):
