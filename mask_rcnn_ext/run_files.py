@@ -4,6 +4,7 @@ Nothing else in the folder is ever moved or removed.
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -93,30 +94,41 @@ def set_aside(folder: Path, also: Collection[str] = ()) -> Path | None:
 def remove_run(folder: Path, also: Collection[str] = ()) -> list[Path]:
     """Remove the files that runs have left in a folder, and the folders that are then empty.
 
+    Links stay, and so does everything that they lead to.
+
     Args:
-        folder: the folder of the run; earlier runs in it are removed too.
+        folder: the folder of the run; numbered earlier runs in it are removed too.
         also: names of more files that the caller has written there.
 
     Returns:
         What is still there: files that no run writes.
     """
-    for name in also:
-        (folder / name).unlink(missing_ok=True)
-    for path in find_run_files(folder):
-        if path.is_file():
-            path.unlink()
-        elif path.name != "evaluations":
-            for file in path.rglob("*"):
-                if file.is_file() and _FILES_IN_FOLDERS.fullmatch(file.name):
-                    file.unlink()
-            remove_empty([*sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True), path])
-    for runs in (folder / "evaluations", folder / EARLIER):
-        for run in sorted(runs.glob("*")):
-            if run.is_dir():
+    for path in (*(folder / name for name in also), *find_run_files(folder)):
+        if path.is_symlink():  # what it leads to may be another run's
+            continue
+        if path.is_dir():
+            _remove_files_in(path)
+        else:
+            path.unlink(missing_ok=True)
+    evaluations, earlier = folder / "evaluations", folder / EARLIER
+    for runs in (evaluations, earlier):
+        for run in [] if runs.is_symlink() else sorted(runs.glob("*")):
+            numbered = run.name.isdigit() or runs == evaluations
+            if numbered and run.is_dir() and not run.is_symlink():
                 remove_run(run, also)
         remove_empty([runs])
     remove_empty([folder])
-    return sorted(path for path in folder.rglob("*") if not path.is_dir())
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def _remove_files_in(folder: Path) -> None:
+    """Remove a run's files in one of its folders, and the folders that are then empty."""
+    for parent, _, names in os.walk(folder, topdown=False):  # enters no folder that is a link
+        for path in (Path(parent, name) for name in names):
+            of_run = folder.name != "evaluations" and _FILES_IN_FOLDERS.fullmatch(path.name)
+            if of_run and not path.is_symlink():
+                path.unlink()
+        remove_empty([Path(parent)])
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

@@ -51,6 +51,37 @@ def test_removing_a_run_leaves_what_no_run_writes(tmp_path):
         (tmp_path / name).unlink()
 
 
+def test_removing_a_run_follows_no_link(tmp_path):
+    other, folder = tmp_path / "other", tmp_path / "run"
+    write(other, RUN)
+    write(folder, ["config.yaml", "evaluations/x/log.txt", "earlier_runs/keep/model_final.pth"])
+    write(folder, ["inference/b/coco_instances_results.json"])
+    links = {
+        "metrics.json": other / "metrics.json",
+        "inference/a": other / "inference/a",
+        "evaluations/b": other / "evaluations/b-model_final",
+        "earlier_runs/1": other,
+        "inference_TTA": other / "inference",
+    }
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    left = remove_run(folder)
+    assert tree(other) == {*RUN}
+    assert {str(path.relative_to(folder)) for path in left} == {
+        *links, "earlier_runs/keep/model_final.pth"
+    }  # fmt: skip
+
+
+def test_a_folder_that_the_demo_never_used_stays(tmp_path):
+    write(tmp_path, [*RUN, "earlier_runs/1/results.json"])
+    before = tree(tmp_path)
+    command = [sys.executable, "-S", str(REPO / "tools/clean_demo.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path} holds a run that is not the demo's")
+    assert tree(tmp_path) == before
+
+
 def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
     folder = tmp_path / "demo"
     write(folder, [*RUN, "made_from.json", "notes.txt"])

@@ -92,11 +92,10 @@ class DemoTraining(Step):
         """
         if not holds_run(self.folder, {self.record.name, "log.txt"}):
             return None
-        if not self.record.is_file():  # the training of a user, or a demo of an earlier version
+        if not self.record.is_file():
             raise UserError(
                 f"{self.folder} holds a training that this command did not start (there is no "
-                f"{self.record.name} in it). Move it away, or give another --output; "
-                "`make clean-demo` removes a demo of an earlier version"
+                f"{self.record.name} in it). Move it away, or give another --output"
             )
         return super().read_record()
 
