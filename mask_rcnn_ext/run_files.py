@@ -11,6 +11,7 @@ from pathlib import Path
 
 __all__ = [
     "EARLIER",
+    "LOCK",
     "find_free_folder",
     "find_run_files",
     "holds_training",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 EARLIER = "earlier_runs"  # the folder, below a run's folder, that earlier runs are moved to
+LOCK = "run.lock"  # held by the run that is at work: removed, never moved
 
 _CHECKPOINT = r"model_(\d{7}|final|interrupted)\.pth"
 _FILES = re.compile(
@@ -103,7 +105,7 @@ def remove_run(folder: Path, also: Collection[str] = ()) -> list[Path]:
     Returns:
         What is still there: files that no run writes.
     """
-    for path in (*(folder / name for name in also), *find_run_files(folder)):
+    for path in (*(folder / name for name in (*also, LOCK)), *find_run_files(folder)):
         if path.is_symlink():  # what it leads to may be another run's
             continue
         if path.is_dir():

@@ -32,6 +32,7 @@ if __name__ == "__main__":
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import config_hash, load_config
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.engine.run_lock import require_free
 from mask_rcnn_ext.files import file_sha256, require_writable
 from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
 from mask_rcnn_ext.run_files import set_aside
@@ -108,6 +109,7 @@ class DemoTraining(Step):
         if resume:
             return
         self.read_record()  # raises if the folder holds something else
+        require_free(self.folder)
         set_aside(self.folder, [self.record.name])
         require_writable(self.folder)
         self.finish()

@@ -22,7 +22,9 @@ from ..run_files import (
     move,
     remove_empty,
 )
+from ..steps import decide
 from .log import end_log, open_log_file, start_log
+from .run_lock import lock_folder, release_folders
 
 __all__ = ["choose_evaluation_folder", "log_changes", "output_folder"]
 
@@ -59,18 +61,20 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
         resume: the run in the folder goes on.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder cannot be made or written, or another run is at work in it.
     """
     folder = Path(cfg.OUTPUT_DIR).absolute()
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    earlier, data = find_free_folder(folder), folder / "data"
     comm.synchronize()  # every process has looked before one of them makes the folder
     main, written = comm.is_main_process(), []
     try:
-        try:
-            require_writable(folder)
-        except UserError as error:
-            raise UserError(f"OUTPUT_DIR: {error}") from error
+        require_writable(folder)
+        decide(lambda: lock_folder(folder))
+    except UserError as error:
+        remove_empty(missing)
+        raise UserError(f"OUTPUT_DIR: {error}") from error
+    earlier, data = find_free_folder(folder), folder / "data"
+    try:
         # The new run may clean its data into the folder `data`.
         if main and not resume and data in find_run_files(folder) and not _is_read(cfg, data):
             move([data], earlier)
@@ -92,6 +96,7 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
             if (earlier / "data").exists() and not data.exists():
                 (earlier / "data").rename(data)
             remove_empty([earlier, earlier.parent])
+            release_folders()
         remove_empty(missing)
         raise
     except Exception:  # a defect: the log may say more

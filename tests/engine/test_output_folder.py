@@ -1,7 +1,10 @@
 """The folder of a run: after a mistake as it was, and one run's files at a time."""
 
+import errno
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 from small_runs import read_error, write_data
@@ -98,6 +101,42 @@ def test_a_new_run_moves_the_earlier_one_aside(data, folder, capsys):
     assert {json.loads(line)["iteration"] for line in lines} <= {0, 1}
     assert "data/own_train.json" in after
     assert "/2 eta" not in after["log.txt"].decode()
+
+
+def test_a_folder_in_use_is_refused_until_its_run_is_killed(data, folder, tmp_path, capsys):
+    """Before anything is moved; a new run, a resumed one and an evaluation of other weights."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys, pathlib, mask_rcnn_ext.engine.run_lock as lock\n"
+         "lock.lock_folder(pathlib.Path(sys.argv[1])); print(flush=True); sys.stdin.read()",
+         str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline() == b"\n"
+        before = tree(folder)
+        for flags in ([], ["--resume"]):
+            assert run([*data, *flags], folder, "SOLVER.MAX_ITER", "3") == 2
+            assert f"in use by another run (process {holder.pid} on " in read_error(capsys)
+            assert tree(folder) == before
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert (folder / "run.lock").is_file()
+    assert run(data, folder, "SOLVER.MAX_ITER", "1") == 0
+    assert not list(folder.rglob("run.lock"))
+
+
+def test_where_files_cannot_be_locked_a_run_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+    from mask_rcnn_ext.engine import run_lock
+
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_lock.fcntl, "flock", flock)
+    run_lock.lock_folder(tmp_path)
+    assert "would not be noticed: No locks available" in caplog.text
+    run_lock.release_folders()
+    assert tree(tmp_path) == {}
 
 
 def test_an_empty_test_set_on_the_command_line_means_no_evaluation(data, tmp_path, capsys):
