@@ -1,5 +1,6 @@
 """The files of a run: moved aside, removed, and told from other people's files."""
 
+import shutil
 import subprocess
 import sys
 
@@ -93,6 +94,21 @@ def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
     (folder / "notes.txt").unlink()
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == ""
     assert not folder.exists()
+
+
+def test_make_clean_leaves_what_our_tools_have_not_made(tmp_path):
+    for name in ("Makefile", "tools/clean_demo.py", "mask_rcnn_ext/run_files.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPO / name, tmp_path / name)
+    before = tree(tmp_path)
+    foreign = {"build/a", "dist/b.whl", "other/__pycache__/c.pyc", "tools/__pycache__/d.txt"}
+    made = ["build/lib/mask_rcnn_ext/a.py", "dist/mask_rcnn_ext-1-py3-none-any.whl"]
+    write(tmp_path, [*foreign, *made, "tools/__pycache__/e.pyc", "tests/__pycache__/f.pyc"])
+    (tmp_path / "projects").mkdir()
+    command = ["make", "clean", f"PYTHON={sys.executable}"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert tree(tmp_path) == before | foreign
+    assert not (tmp_path / "tests/__pycache__").exists()
 
 
 def test_a_users_folder_named_data_is_no_runs(tmp_path):
