@@ -1,5 +1,7 @@
 """The files of a run: moved aside, removed, and told from other people's files."""
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import sys
 import pytest
 from support import REPO
 
+from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.run_files import find_run_files, holds_training, remove_run, set_aside
 
 RUN = (
@@ -37,6 +40,34 @@ def test_an_earlier_run_is_moved_as_a_whole_and_no_other_file(tmp_path):
         assert tree(tmp_path / "earlier_runs" / number) == {*RUN, "made_from.json"}
     assert set_aside(tmp_path) is None
     assert {name for name in tree(tmp_path) if not name.startswith("earlier_runs/")} == {*foreign}
+
+
+def test_in_a_runs_folders_only_the_runs_files_are_moved(tmp_path):
+    foreign = ("inference/mine.txt", "evaluations/b-model_final/inference/b/c.txt", "inference/d/e")
+    write(tmp_path, [*RUN, *foreign])
+    set_aside(tmp_path)
+    assert tree(tmp_path) == {*foreign, *(f"earlier_runs/1/{name}" for name in RUN)}
+    assert not (tmp_path / "inference/a").exists()
+
+
+def test_what_cannot_be_moved_aside_stays_as_a_whole(tmp_path, monkeypatch):
+    write(tmp_path, [*RUN, "earlier_runs"])
+    with pytest.raises(UserError, match=r"cannot be moved to .*/earlier_runs/1: "):
+        set_aside(tmp_path)
+    assert tree(tmp_path) == {*RUN, "earlier_runs"}
+    (tmp_path / "earlier_runs").unlink()
+
+    def rename(path, target):
+        if path.name == "metrics.json":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        os.rename(path, target)
+
+    monkeypatch.setattr(type(tmp_path), "rename", rename)
+    write(tmp_path, ["inference/mine.txt"])
+    with pytest.raises(UserError, match="cross-device"):
+        set_aside(tmp_path)
+    assert tree(tmp_path) == {*RUN, "inference/mine.txt"}
+    assert not (tmp_path / "earlier_runs").exists()
 
 
 def test_removing_a_run_leaves_what_no_run_writes(tmp_path):

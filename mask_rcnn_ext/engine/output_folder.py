@@ -20,9 +20,11 @@ from ..run_files import (
     find_run_files,
     holds_training,
     move,
+    move_back,
     remove_empty,
 )
 from ..steps import decide
+from .interruption import raise_on_sigterm
 from .log import end_log, open_log_file, start_log
 from .run_lock import lock_folder, release_folders
 
@@ -67,6 +69,7 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     comm.synchronize()  # every process has looked before one of them makes the folder
     main, written = comm.is_main_process(), []
+    moved: list[tuple[Path, Path]] = []
     try:
         require_writable(folder)
         decide(lambda: lock_folder(folder))
@@ -75,26 +78,25 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
         raise UserError(f"OUTPUT_DIR: {error}") from error
     earlier, data = find_free_folder(folder), folder / "data"
     try:
-        # The new run may clean its data into the folder `data`.
-        if main and not resume and data in find_run_files(folder) and not _is_read(cfg, data):
-            move([data], earlier)
-        comm.synchronize()
-        start_log()
-        with record_writes() as written:
+        with raise_on_sigterm(), record_writes() as written:
+            # The new run may clean its data into the folder `data`.
+            if main and not resume and data in find_run_files(folder) and not _is_read(cfg, data):
+                moved += move([data], folder, earlier)
+            comm.synchronize()
+            start_log()
             yield
-        comm.synchronize()  # in no process was there a mistake
-        if main:
-            _begin(cfg, folder, earlier, resume=resume)
-        comm.synchronize()
-        open_log_file(str(folder))
+            comm.synchronize()  # in no process was there a mistake
+            if main:
+                _begin(cfg, folder, earlier, moved, resume=resume)
+            comm.synchronize()
+            open_log_file(str(folder))
     except (UserError, KeyboardInterrupt):
         end_log()
         for path in written:
             path.unlink(missing_ok=True)
             remove_empty([path.parent])
         if main:
-            if (earlier / "data").exists() and not data.exists():
-                (earlier / "data").rename(data)
+            move_back(moved)
             remove_empty([earlier, earlier.parent])
             release_folders()
         remove_empty(missing)
@@ -110,11 +112,13 @@ def _is_read(cfg: CfgNode, folder: Path) -> bool:
     return any(Path(path).absolute().parent == folder for path in (own.TRAIN_JSON, own.VAL_JSON))
 
 
-def _begin(cfg: CfgNode, folder: Path, earlier: Path, *, resume: bool) -> None:
+def _begin(
+    cfg: CfgNode, folder: Path, earlier: Path, moved: list[tuple[Path, Path]], *, resume: bool
+) -> None:
     if not resume:
         cleaned = folder / "data"  # of this run
         old = [path for path in find_run_files(folder) if path != cleaned]
-        move(old, earlier)
+        moved += move(old, folder, earlier)
         if earlier.exists():
             logger.info(
                 "%s held an earlier run. Its files are now in %s/%s.", folder, EARLIER, earlier.name

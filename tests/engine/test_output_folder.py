@@ -3,12 +3,15 @@
 import errno
 import json
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 from small_runs import read_error, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
+
+from mask_rcnn_ext.errors import UserError
 
 
 def run(flags, folder, *keys: str) -> int:
@@ -124,6 +127,24 @@ def test_a_folder_in_use_is_refused_until_its_run_is_killed(data, folder, tmp_pa
     assert (folder / "run.lock").is_file()
     assert run(data, folder, "SOLVER.MAX_ITER", "1") == 0
     assert not list(folder.rglob("run.lock"))
+
+
+@pytest.mark.parametrize("how", ["config", "SIGTERM"])
+def test_a_start_that_fails_late_leaves_a_used_folder_as_it_was(data, folder, monkeypatch, how):
+    from mask_rcnn_ext.engine import output_folder
+    from mask_rcnn_ext.engine import run as module
+
+    def fail(*args, **kwargs):
+        if how == "config":
+            raise UserError("cannot write config.yaml")
+        signal.raise_signal(signal.SIGTERM)
+
+    place = (output_folder, "atomic_open") if how == "config" else (module, "seed_all_rng")
+    monkeypatch.setattr(*place, fail)
+    before = tree(folder)
+    assert run(data, folder) == (2 if how == "config" else 143)
+    assert tree(folder) == before
+    assert not (folder / "earlier_runs").exists()
 
 
 def test_where_files_cannot_be_locked_a_run_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
