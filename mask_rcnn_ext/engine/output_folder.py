@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -28,9 +28,28 @@ from .interruption import raise_on_sigterm
 from .log import end_log, open_log_file, start_log
 from .run_lock import lock_folder, release_folders
 
-__all__ = ["choose_evaluation_folder", "log_changes", "output_folder"]
+__all__ = ["choose_evaluation_folder", "choose_output_folder", "log_changes", "output_folder"]
 
 logger = logging.getLogger(__name__)
+
+
+def choose_output_folder(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> str:
+    """Return the folder of a run, wherever the command is started.
+
+    Args:
+        cfg: the config.
+        config_file: where it comes from. If it is the `config.yaml` of a run, this run's folder
+            counts: `OUTPUT_DIR` in the file may be relative, and the folder may have been moved.
+        opts: KEY VALUE pairs of the command line; `OUTPUT_DIR` among them counts in any case.
+    """
+    path = Path(os.path.abspath(config_file))
+    if path.name != "config.yaml" or "OUTPUT_DIR" in opts[::2]:
+        return str(cfg.OUTPUT_DIR)
+    folder, given = path.parent, Path(cfg.OUTPUT_DIR)
+    is_run = (folder / "log.txt").is_file() or holds_training(folder)
+    if not is_run or (given.exists() and given.samefile(folder)):
+        return str(cfg.OUTPUT_DIR)
+    return str(folder)
 
 
 def choose_evaluation_folder(cfg: CfgNode) -> str:

@@ -17,6 +17,7 @@ from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint.safe_load import load_torch
 from ..config import load_config
+from ..engine.output_folder import choose_output_folder
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import atomic_open
@@ -69,7 +70,8 @@ def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: s
         UserError: `--eval-only`; or `--resume` although no stage has a checkpoint.
     """
     require_training(args)
-    output = load_config(args.config_file, args.opts).OUTPUT_DIR
+    cfg = load_config(args.config_file, args.opts)
+    output = choose_output_folder(cfg, args.config_file, args.opts)
     paths = [os.path.join(output, folder, "last_checkpoint") for folder in folders]
     if args.resume and not any(map(os.path.isfile, paths)):
         raise UserError(

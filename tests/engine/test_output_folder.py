@@ -160,6 +160,20 @@ def test_where_files_cannot_be_locked_a_run_goes_on_with_a_warning(tmp_path, mon
     assert tree(tmp_path) == {}
 
 
+def test_a_run_is_found_by_its_config_from_another_folder(data, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    assert run(data, "out", "SOLVER.MAX_ITER", "1") == 0
+    monkeypatch.chdir(tmp_path / "b")
+    command = ["--config-file", "../a/out/config.yaml", "--eval-only", "MODEL.WEIGHTS"]
+    assert run_train_net(*command, "../a/out/model_final.pth") == 0
+    assert (tmp_path / "a/out/evaluations/annotations-model_final/results.json").is_file()
+    assert not list((tmp_path / "b").iterdir())
+    assert run_train_net(*command, "../a/out/model_final.pth", "OUTPUT_DIR", "mine") == 0
+    assert (tmp_path / "b/mine/results.json").is_file()
+
+
 def test_an_empty_test_set_on_the_command_line_means_no_evaluation(data, tmp_path, capsys):
     assert run(data, tmp_path / "out", "SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()") == 0
     assert not (tmp_path / "out/inference").exists()
