@@ -4,22 +4,26 @@ Nothing else in the folder is ever moved or removed.
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 __all__ = [
     "EARLIER",
+    "LOCK",
     "find_free_folder",
     "find_run_files",
     "holds_training",
     "move",
+    "move_back",
     "remove_empty",
     "remove_run",
     "set_aside",
 ]
 
 EARLIER = "earlier_runs"  # the folder, below a run's folder, that earlier runs are moved to
+LOCK = "run.lock"  # held by the run that is at work: removed, never moved
 
 _CHECKPOINT = r"model_(\d{7}|final|interrupted)\.pth"
 _FILES = re.compile(
@@ -37,11 +41,42 @@ _FILES_IN_FOLDERS = re.compile(
 def find_run_files(folder: Path) -> list[Path]:
     """Return the files and folders in `folder` that a run has left there, by name.
 
-    A folder `data` counts if it holds nothing but cleaned copies: it may be a user's data set.
+    A folder `data` counts if it holds nothing but cleaned copies: it may be a user's data set. Of a
+    folder such as `inference` that also holds files that no run writes, only the run's files count.
     """
+    found: list[Path] = []
+    for path in _find_entries(folder):
+        own = [path]
+        if path.name in _FOLDERS and path.is_dir() and not path.is_symlink():
+            files = _find_files(path)
+            if path.name == "evaluations":
+                runs = (run for run in path.iterdir() if run.is_dir() and not run.is_symlink())
+                own = [
+                    file
+                    for run in runs
+                    for entry in find_run_files(run)
+                    for file in _find_files(entry)
+                ]
+            else:
+                own = [file for file in files if _FILES_IN_FOLDERS.fullmatch(file.name)]
+            if set(own) == set(files):
+                own = [path]
+        found += own
+    return sorted(found)
+
+
+def _find_entries(folder: Path) -> list[Path]:
+    """Return what is in `folder` itself and has the name of a run's file or folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _is_of_run(path))
+
+
+def _find_files(path: Path) -> list[Path]:
+    """Return the files and links in a folder, at any depth; a file gives itself."""
+    if not path.is_dir() or path.is_symlink():
+        return [path]
+    return [file for entry in path.iterdir() for file in _find_files(entry)]
 
 
 def _is_of_run(path: Path) -> bool:
@@ -54,7 +89,7 @@ def _is_of_run(path: Path) -> bool:
 
 def holds_training(folder: Path) -> bool:
     """Return whether `folder` holds a training, not just an evaluation."""
-    names = [path.name for path in find_run_files(folder)]
+    names = [path.name for path in _find_entries(folder)]
     return any(
         name in ("metrics.json", "last_checkpoint") or re.fullmatch(_CHECKPOINT, name)
         for name in names
@@ -67,11 +102,47 @@ def find_free_folder(folder: Path) -> Path:
     return folder / EARLIER / str(max(taken, default=0) + 1)
 
 
-def move(paths: Iterable[Path], target: Path) -> None:
-    """Move files and folders into the folder `target`, which is made when it is missing."""
-    for path in paths:
-        target.mkdir(parents=True, exist_ok=True)
-        path.rename(target / path.name)
+def move(paths: Iterable[Path], folder: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Move files and folders from `folder` to the same places in `target`, all or none.
+
+    Args:
+        paths: what to move.
+        folder: the folder that holds it, at any depth. Folders in it that are then empty go.
+        target: made when it is missing.
+
+    Returns:
+        Each old path with its new one, for `move_back`.
+
+    Raises:
+        UserError: they cannot be moved.
+    """
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for path in paths:
+            new = target / path.relative_to(folder)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(new)
+            moved.append((path, new))
+            remove_empty(parent for parent in path.parents if folder in parent.parents)
+    except OSError as error:
+        move_back(moved)
+        remove_empty([target, target.parent])
+        from .errors import UserError  # not above: clean_demo.py runs this file by its path
+
+        raise UserError(
+            f"the earlier run in {folder} cannot be moved to {target}: {error.strerror}. Move "
+            "one of the two away, or give another folder"
+        ) from error
+    return moved
+
+
+def move_back(moved: Iterable[tuple[Path, Path]]) -> None:
+    """Undo `move`, whose result is `moved`; the folders that are then empty go."""
+    for old, new in moved:
+        with contextlib.suppress(OSError):  # it stays with the earlier runs
+            old.parent.mkdir(parents=True, exist_ok=True)
+            new.rename(old)
+        remove_empty(parent for parent in new.parents if EARLIER in parent.parent.parts)
 
 
 def set_aside(folder: Path, also: Collection[str] = ()) -> Path | None:
@@ -83,40 +154,54 @@ def set_aside(folder: Path, also: Collection[str] = ()) -> Path | None:
 
     Returns:
         The new folder; None if there was nothing to move.
+
+    Raises:
+        UserError: see `move`; nothing was moved.
     """
     found = [*find_run_files(folder), *(path for name in also if (path := folder / name).exists())]
     target = find_free_folder(folder)
-    move(found, target)
+    move(found, folder, target)
     return target if found else None
 
 
 def remove_run(folder: Path, also: Collection[str] = ()) -> list[Path]:
     """Remove the files that runs have left in a folder, and the folders that are then empty.
 
+    Links stay, and so does everything that they lead to.
+
     Args:
-        folder: the folder of the run; earlier runs in it are removed too.
+        folder: the folder of the run; numbered earlier runs in it are removed too.
         also: names of more files that the caller has written there.
 
     Returns:
         What is still there: files that no run writes.
     """
-    for name in also:
-        (folder / name).unlink(missing_ok=True)
-    for path in find_run_files(folder):
-        if path.is_file():
-            path.unlink()
-        elif path.name != "evaluations":
-            for file in path.rglob("*"):
-                if file.is_file() and _FILES_IN_FOLDERS.fullmatch(file.name):
-                    file.unlink()
-            remove_empty([*sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True), path])
-    for runs in (folder / "evaluations", folder / EARLIER):
-        for run in sorted(runs.glob("*")):
-            if run.is_dir():
+    for path in (*(folder / name for name in (*also, LOCK)), *_find_entries(folder)):
+        if path.is_symlink():  # what it leads to may be another run's
+            continue
+        if path.is_dir():
+            _remove_files_in(path)
+        else:
+            path.unlink(missing_ok=True)
+    evaluations, earlier = folder / "evaluations", folder / EARLIER
+    for runs in (evaluations, earlier):
+        for run in [] if runs.is_symlink() else sorted(runs.glob("*")):
+            numbered = run.name.isdigit() or runs == evaluations
+            if numbered and run.is_dir() and not run.is_symlink():
                 remove_run(run, also)
         remove_empty([runs])
     remove_empty([folder])
-    return sorted(path for path in folder.rglob("*") if not path.is_dir())
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def _remove_files_in(folder: Path) -> None:
+    """Remove a run's files in one of its folders, and the folders that are then empty."""
+    for parent, _, names in os.walk(folder, topdown=False):  # enters no folder that is a link
+        for path in (Path(parent, name) for name in names):
+            of_run = folder.name != "evaluations" and _FILES_IN_FOLDERS.fullmatch(path.name)
+            if of_run and not path.is_symlink():
+                path.unlink()
+        remove_empty([Path(parent)])
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

@@ -21,7 +21,7 @@ from detectron2.utils import comm
 
 from .errors import UserError
 from .files import read_json_or_none, write_json
-from .run_files import EARLIER
+from .run_files import EARLIER, LOCK
 
 __all__ = [
     "State",
@@ -181,7 +181,7 @@ def holds_run(folder: Path, first_files: Collection[str]) -> bool:
         UserError: the folder holds something else.
     """
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    names.discard(EARLIER)
+    names -= {EARLIER, LOCK}
     if "config.yaml" in names or not names - set(first_files):
         return "config.yaml" in names
     raise UserError(

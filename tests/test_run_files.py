@@ -1,11 +1,15 @@
 """The files of a run: moved aside, removed, and told from other people's files."""
 
+import errno
+import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from support import REPO
 
+from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.run_files import find_run_files, holds_training, remove_run, set_aside
 
 RUN = (
@@ -38,6 +42,34 @@ def test_an_earlier_run_is_moved_as_a_whole_and_no_other_file(tmp_path):
     assert {name for name in tree(tmp_path) if not name.startswith("earlier_runs/")} == {*foreign}
 
 
+def test_in_a_runs_folders_only_the_runs_files_are_moved(tmp_path):
+    foreign = ("inference/mine.txt", "evaluations/b-model_final/inference/b/c.txt", "inference/d/e")
+    write(tmp_path, [*RUN, *foreign])
+    set_aside(tmp_path)
+    assert tree(tmp_path) == {*foreign, *(f"earlier_runs/1/{name}" for name in RUN)}
+    assert not (tmp_path / "inference/a").exists()
+
+
+def test_what_cannot_be_moved_aside_stays_as_a_whole(tmp_path, monkeypatch):
+    write(tmp_path, [*RUN, "earlier_runs"])
+    with pytest.raises(UserError, match=r"cannot be moved to .*/earlier_runs/1: "):
+        set_aside(tmp_path)
+    assert tree(tmp_path) == {*RUN, "earlier_runs"}
+    (tmp_path / "earlier_runs").unlink()
+
+    def rename(path, target):
+        if path.name == "metrics.json":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        os.rename(path, target)
+
+    monkeypatch.setattr(type(tmp_path), "rename", rename)
+    write(tmp_path, ["inference/mine.txt"])
+    with pytest.raises(UserError, match="cross-device"):
+        set_aside(tmp_path)
+    assert tree(tmp_path) == {*RUN, "inference/mine.txt"}
+    assert not (tmp_path / "earlier_runs").exists()
+
+
 def test_removing_a_run_leaves_what_no_run_writes(tmp_path):
     write(tmp_path, [*RUN, "made_from.json"])
     set_aside(tmp_path, ["made_from.json"])
@@ -51,6 +83,37 @@ def test_removing_a_run_leaves_what_no_run_writes(tmp_path):
         (tmp_path / name).unlink()
 
 
+def test_removing_a_run_follows_no_link(tmp_path):
+    other, folder = tmp_path / "other", tmp_path / "run"
+    write(other, RUN)
+    write(folder, ["config.yaml", "evaluations/x/log.txt", "earlier_runs/keep/model_final.pth"])
+    write(folder, ["inference/b/coco_instances_results.json"])
+    links = {
+        "metrics.json": other / "metrics.json",
+        "inference/a": other / "inference/a",
+        "evaluations/b": other / "evaluations/b-model_final",
+        "earlier_runs/1": other,
+        "inference_TTA": other / "inference",
+    }
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    left = remove_run(folder)
+    assert tree(other) == {*RUN}
+    assert {str(path.relative_to(folder)) for path in left} == {
+        *links, "earlier_runs/keep/model_final.pth"
+    }  # fmt: skip
+
+
+def test_a_folder_that_the_demo_never_used_stays(tmp_path):
+    write(tmp_path, [*RUN, "earlier_runs/1/results.json"])
+    before = tree(tmp_path)
+    command = [sys.executable, "-S", str(REPO / "tools/clean_demo.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path} holds a run that is not the demo's")
+    assert tree(tmp_path) == before
+
+
 def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
     folder = tmp_path / "demo"
     write(folder, [*RUN, "made_from.json", "notes.txt"])
@@ -62,6 +125,21 @@ def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
     (folder / "notes.txt").unlink()
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == ""
     assert not folder.exists()
+
+
+def test_make_clean_leaves_what_our_tools_have_not_made(tmp_path):
+    for name in ("Makefile", "tools/clean_demo.py", "mask_rcnn_ext/run_files.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPO / name, tmp_path / name)
+    before = tree(tmp_path)
+    foreign = {"build/a", "dist/b.whl", "other/__pycache__/c.pyc", "tools/__pycache__/d.txt"}
+    made = ["build/lib/mask_rcnn_ext/a.py", "dist/mask_rcnn_ext-1-py3-none-any.whl"]
+    write(tmp_path, [*foreign, *made, "tools/__pycache__/e.pyc", "tests/__pycache__/f.pyc"])
+    (tmp_path / "projects").mkdir()
+    command = ["make", "clean", f"PYTHON={sys.executable}"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert tree(tmp_path) == before | foreign
+    assert not (tmp_path / "tests/__pycache__").exists()
 
 
 def test_a_users_folder_named_data_is_no_runs(tmp_path):

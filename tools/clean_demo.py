@@ -6,22 +6,36 @@ python tools/clean_demo.py output/demo
 
 import argparse
 import runpy
+import sys
 from pathlib import Path
 
 # Run by its path: importing it imports detectron2 first, which need not be installed any more.
 _RUN_FILES = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/run_files.py"))
 
 
-def main() -> None:
-    """Run the command line."""
+_RECORD = "made_from.json"  # which tools/run_demo.py writes before anything else
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "folder", type=Path, metavar="DIR", help="the --output of tools/run_demo.py"
     )
     folder = parser.parse_args().folder
-    if left := _RUN_FILES["remove_run"](folder, ["made_from.json"]):
+    if not (folder / _RECORD).is_file() and _RUN_FILES["find_run_files"](folder):
+        print(
+            f"error: {folder} holds a run that is not the demo's (no {_RECORD} in it); nothing was "
+            "removed. Give the --output of tools/run_demo.py, or remove the folder yourself",
+            file=sys.stderr,
+        )
+        return 2
+    if not (folder / _RECORD).is_file():
+        _RUN_FILES["remove_empty"]([folder])
+    elif left := _RUN_FILES["remove_run"](folder, [_RECORD]):
         print(f"{folder} stays: {len(left)} file(s) in it are not the demo's, such as {left[0]}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -32,6 +32,7 @@ if __name__ == "__main__":
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import config_hash, load_config
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.engine.run_lock import require_free
 from mask_rcnn_ext.files import file_sha256, require_writable
 from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
 from mask_rcnn_ext.run_files import set_aside
@@ -92,11 +93,10 @@ class DemoTraining(Step):
         """
         if not holds_run(self.folder, {self.record.name, "log.txt"}):
             return None
-        if not self.record.is_file():  # the training of a user, or a demo of an earlier version
+        if not self.record.is_file():
             raise UserError(
                 f"{self.folder} holds a training that this command did not start (there is no "
-                f"{self.record.name} in it). Move it away, or give another --output; "
-                "`make clean-demo` removes a demo of an earlier version"
+                f"{self.record.name} in it). Move it away, or give another --output"
             )
         return super().read_record()
 
@@ -109,6 +109,7 @@ class DemoTraining(Step):
         if resume:
             return
         self.read_record()  # raises if the folder holds something else
+        require_free(self.folder)
         set_aside(self.folder, [self.record.name])
         require_writable(self.folder)
         self.finish()

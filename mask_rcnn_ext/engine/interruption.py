@@ -17,7 +17,14 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-__all__ = ["Interrupted", "StopHook", "StopSignals", "forward_signals", "raise_signals"]
+__all__ = [
+    "Interrupted",
+    "StopHook",
+    "StopSignals",
+    "forward_signals",
+    "raise_on_sigterm",
+    "raise_signals",
+]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The terminal and the parent process both send Ctrl-C; within this time they count as one.
@@ -107,6 +114,26 @@ class StopSignals:
         received = torch.tensor(self.received, device=device)
         dist.all_reduce(received, op=dist.ReduceOp.MAX)
         return int(received)
+
+
+@contextlib.contextmanager
+def raise_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise `Interrupted` during the block, as Ctrl-C does; not in a thread."""
+    process = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            raise Interrupted(number)
+        os._exit(128 + number)  # a worker that this process has forked
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class StopHook(HookBase):

@@ -15,6 +15,7 @@ from torch.multiprocessing import ProcessExitedException
 
 from ..errors import UserError
 from .interruption import Interrupted, forward_signals
+from .run_lock import release_folders
 
 __all__ = ["launch", "run_as_command"]
 
@@ -48,7 +49,7 @@ def launch(main: Callable[[Any], Any], args: Any) -> Any:
             "(on a machine that has one, add MODEL.DEVICE cpu)"
         )
     if args.num_gpus * args.num_machines == 1:
-        return main(args)
+        return _run(main, args)
     with forward_signals():
         return detectron2_launch(
             _process,
@@ -60,13 +61,21 @@ def launch(main: Callable[[Any], Any], args: Any) -> Any:
         )
 
 
+def _run(main: Callable[[Any], Any], args: Any) -> Any:
+    """Run `main`, and release the folder that it has written to."""
+    try:
+        return main(args)
+    finally:
+        release_folders()
+
+
 def _process(main: Callable[[Any], Any], args: Any) -> None:
     """Run `main` in a process that `launch` started; a `UserError` ends it with exit code 2."""
     if not torch.cuda.is_available():
         # By default each process starts as many threads as there are cores, and the threads of the
         # processes then wait for each other.
         torch.set_num_threads(max(1, torch.get_num_threads() // args.num_gpus))
-    code = run_as_command(lambda: main(args))
+    code = run_as_command(lambda: _run(main, args))
     if code:
         sys.exit(code)
 
@@ -84,7 +93,7 @@ def _join_torchrun(main: Callable[[Any], Any], args: Any) -> Any:
     comm.create_local_process_group(local)
     comm.synchronize()
     try:
-        return main(args)
+        return _run(main, args)
     finally:
         dist.destroy_process_group()
 

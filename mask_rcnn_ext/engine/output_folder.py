@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -20,13 +20,36 @@ from ..run_files import (
     find_run_files,
     holds_training,
     move,
+    move_back,
     remove_empty,
 )
+from ..steps import decide
+from .interruption import raise_on_sigterm
 from .log import end_log, open_log_file, start_log
+from .run_lock import lock_folder, release_folders
 
-__all__ = ["choose_evaluation_folder", "log_changes", "output_folder"]
+__all__ = ["choose_evaluation_folder", "choose_output_folder", "log_changes", "output_folder"]
 
 logger = logging.getLogger(__name__)
+
+
+def choose_output_folder(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> str:
+    """Return the folder of a run, wherever the command is started.
+
+    Args:
+        cfg: the config.
+        config_file: where it comes from. If it is the `config.yaml` of a run, this run's folder
+            counts: `OUTPUT_DIR` in the file may be relative, and the folder may have been moved.
+        opts: KEY VALUE pairs of the command line; `OUTPUT_DIR` among them counts in any case.
+    """
+    path = Path(os.path.abspath(config_file))
+    if path.name != "config.yaml" or "OUTPUT_DIR" in opts[::2]:
+        return str(cfg.OUTPUT_DIR)
+    folder, given = path.parent, Path(cfg.OUTPUT_DIR)
+    is_run = (folder / "log.txt").is_file() or holds_training(folder)
+    if not is_run or (given.exists() and given.samefile(folder)):
+        return str(cfg.OUTPUT_DIR)
+    return str(folder)
 
 
 def choose_evaluation_folder(cfg: CfgNode) -> str:
@@ -59,39 +82,42 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
         resume: the run in the folder goes on.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder cannot be made or written, or another run is at work in it.
     """
     folder = Path(cfg.OUTPUT_DIR).absolute()
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    earlier, data = find_free_folder(folder), folder / "data"
     comm.synchronize()  # every process has looked before one of them makes the folder
     main, written = comm.is_main_process(), []
+    moved: list[tuple[Path, Path]] = []
     try:
-        try:
-            require_writable(folder)
-        except UserError as error:
-            raise UserError(f"OUTPUT_DIR: {error}") from error
-        # The new run may clean its data into the folder `data`.
-        if main and not resume and data in find_run_files(folder) and not _is_read(cfg, data):
-            move([data], earlier)
-        comm.synchronize()
-        start_log()
-        with record_writes() as written:
+        require_writable(folder)
+        decide(lambda: lock_folder(folder))
+    except UserError as error:
+        remove_empty(missing)
+        raise UserError(f"OUTPUT_DIR: {error}") from error
+    earlier, data = find_free_folder(folder), folder / "data"
+    try:
+        with raise_on_sigterm(), record_writes() as written:
+            # The new run may clean its data into the folder `data`.
+            if main and not resume and data in find_run_files(folder) and not _is_read(cfg, data):
+                moved += move([data], folder, earlier)
+            comm.synchronize()
+            start_log()
             yield
-        comm.synchronize()  # in no process was there a mistake
-        if main:
-            _begin(cfg, folder, earlier, resume=resume)
-        comm.synchronize()
-        open_log_file(str(folder))
+            comm.synchronize()  # in no process was there a mistake
+            if main:
+                _begin(cfg, folder, earlier, moved, resume=resume)
+            comm.synchronize()
+            open_log_file(str(folder))
     except (UserError, KeyboardInterrupt):
         end_log()
         for path in written:
             path.unlink(missing_ok=True)
             remove_empty([path.parent])
         if main:
-            if (earlier / "data").exists() and not data.exists():
-                (earlier / "data").rename(data)
+            move_back(moved)
             remove_empty([earlier, earlier.parent])
+            release_folders()
         remove_empty(missing)
         raise
     except Exception:  # a defect: the log may say more
@@ -105,11 +131,13 @@ def _is_read(cfg: CfgNode, folder: Path) -> bool:
     return any(Path(path).absolute().parent == folder for path in (own.TRAIN_JSON, own.VAL_JSON))
 
 
-def _begin(cfg: CfgNode, folder: Path, earlier: Path, *, resume: bool) -> None:
+def _begin(
+    cfg: CfgNode, folder: Path, earlier: Path, moved: list[tuple[Path, Path]], *, resume: bool
+) -> None:
     if not resume:
         cleaned = folder / "data"  # of this run
         old = [path for path in find_run_files(folder) if path != cleaned]
-        move(old, earlier)
+        moved += move(old, folder, earlier)
         if earlier.exists():
             logger.info(
                 "%s held an earlier run. Its files are now in %s/%s.", folder, EARLIER, earlier.name

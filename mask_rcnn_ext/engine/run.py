@@ -28,7 +28,12 @@ from ..modeling.checks import (
     require_fitting_training_data,
 )
 from ..modeling.precision import choose_device, prepare_model
-from .output_folder import choose_evaluation_folder, log_changes, output_folder
+from .output_folder import (
+    choose_evaluation_folder,
+    choose_output_folder,
+    log_changes,
+    output_folder,
+)
 from .results import write_results
 from .trainer import Trainer
 
@@ -110,6 +115,7 @@ def prepare_run(
             registered name is unknown.
     """
     cfg = load_config(args.config_file, args.opts, add_keys=add_keys)
+    cfg.OUTPUT_DIR = choose_output_folder(cfg, args.config_file, args.opts)
     for flag in _DATA_FLAGS:
         if value := getattr(args, flag, ""):
             cfg.MASK_RCNN_EXT.DATA[flag.upper()] = os.path.abspath(value)

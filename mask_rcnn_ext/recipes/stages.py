@@ -17,10 +17,11 @@ from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint.safe_load import load_torch
 from ..config import load_config
+from ..engine.output_folder import choose_output_folder
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import atomic_open
-from ..run_files import set_aside
+from ..run_files import find_run_files, set_aside
 from ..steps import Step, decide
 
 __all__ = [
@@ -69,7 +70,8 @@ def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: s
         UserError: `--eval-only`; or `--resume` although no stage has a checkpoint.
     """
     require_training(args)
-    output = load_config(args.config_file, args.opts).OUTPUT_DIR
+    cfg = load_config(args.config_file, args.opts)
+    output = choose_output_folder(cfg, args.config_file, args.opts)
     paths = [os.path.join(output, folder, "last_checkpoint") for folder in folders]
     if args.resume and not any(map(os.path.isfile, paths)):
         raise UserError(
@@ -179,7 +181,7 @@ class TrainingStage(Step):
 
 
 def begin_stages(steps: Sequence[Step], output: str) -> None:
-    """Move earlier trainings aside, and write the config of every stage.
+    """Move earlier trainings and their proposals aside, and write the config of every stage.
 
     The `config.yaml` of a stage is written even if the stage is done, since `prepare_run` has
     written another one. Without `resume` the folders of the stages hold nothing of earlier
@@ -190,13 +192,24 @@ def begin_stages(steps: Sequence[Step], output: str) -> None:
         output: `OUTPUT_DIR` of the whole run, in which `prepare_run` has done this already.
     """
     stages = [step for step in steps if isinstance(step, TrainingStage)]
+    if comm.is_main_process() and not any(stage.resume for stage in stages):
+        _set_steps_aside(steps, Path(output).absolute())
     for stage in stages if comm.is_main_process() else ():
         folder = Path(stage.cfg.OUTPUT_DIR)
-        if not stage.resume and folder != Path(output):
-            set_aside(folder, [stage.record.name])
         with atomic_open(folder / "config.yaml", "w") as file:
             file.write(stage.cfg.dump())
     comm.synchronize()
+
+
+def _set_steps_aside(steps: Sequence[Step], output: Path) -> None:
+    files: dict[Path, set[str]] = {}
+    for step in steps:
+        for path in (step.record, *step.outputs):
+            if path.absolute().parent != output:
+                files.setdefault(path.absolute().parent, set()).add(path.name)
+    for folder, names in files.items():
+        unknown = names - {path.name for path in find_run_files(folder)}
+        set_aside(folder, sorted(unknown))
 
 
 def _free_memory() -> None:

@@ -1,11 +1,17 @@
 """The folder of a run: after a mistake as it was, and one run's files at a time."""
 
+import errno
 import json
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 from small_runs import read_error, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
+
+from mask_rcnn_ext.errors import UserError
 
 
 def run(flags, folder, *keys: str) -> int:
@@ -98,6 +104,74 @@ def test_a_new_run_moves_the_earlier_one_aside(data, folder, capsys):
     assert {json.loads(line)["iteration"] for line in lines} <= {0, 1}
     assert "data/own_train.json" in after
     assert "/2 eta" not in after["log.txt"].decode()
+
+
+def test_a_folder_in_use_is_refused_until_its_run_is_killed(data, folder, tmp_path, capsys):
+    """Before anything is moved; a new run, a resumed one and an evaluation of other weights."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys, pathlib, mask_rcnn_ext.engine.run_lock as lock\n"
+         "lock.lock_folder(pathlib.Path(sys.argv[1])); print(flush=True); sys.stdin.read()",
+         str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert holder.stdout.readline() == b"\n"
+        before = tree(folder)
+        for flags in ([], ["--resume"]):
+            assert run([*data, *flags], folder, "SOLVER.MAX_ITER", "3") == 2
+            assert f"in use by another run (process {holder.pid} on " in read_error(capsys)
+            assert tree(folder) == before
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert (folder / "run.lock").is_file()
+    assert run(data, folder, "SOLVER.MAX_ITER", "1") == 0
+    assert not list(folder.rglob("run.lock"))
+
+
+@pytest.mark.parametrize("how", ["config", "SIGTERM"])
+def test_a_start_that_fails_late_leaves_a_used_folder_as_it_was(data, folder, monkeypatch, how):
+    from mask_rcnn_ext.engine import output_folder
+    from mask_rcnn_ext.engine import run as module
+
+    def fail(*args, **kwargs):
+        if how == "config":
+            raise UserError("cannot write config.yaml")
+        signal.raise_signal(signal.SIGTERM)
+
+    place = (output_folder, "atomic_open") if how == "config" else (module, "seed_all_rng")
+    monkeypatch.setattr(*place, fail)
+    before = tree(folder)
+    assert run(data, folder) == (2 if how == "config" else 143)
+    assert tree(folder) == before
+    assert not (folder / "earlier_runs").exists()
+
+
+def test_where_files_cannot_be_locked_a_run_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+    from mask_rcnn_ext.engine import run_lock
+
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_lock.fcntl, "flock", flock)
+    run_lock.lock_folder(tmp_path)
+    assert "would not be noticed: No locks available" in caplog.text
+    run_lock.release_folders()
+    assert tree(tmp_path) == {}
+
+
+def test_a_run_is_found_by_its_config_from_another_folder(data, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    assert run(data, "out", "SOLVER.MAX_ITER", "1") == 0
+    monkeypatch.chdir(tmp_path / "b")
+    command = ["--config-file", "../a/out/config.yaml", "--eval-only", "MODEL.WEIGHTS"]
+    assert run_train_net(*command, "../a/out/model_final.pth") == 0
+    assert (tmp_path / "a/out/evaluations/annotations-model_final/results.json").is_file()
+    assert not list((tmp_path / "b").iterdir())
+    assert run_train_net(*command, "../a/out/model_final.pth", "OUTPUT_DIR", "mine") == 0
+    assert (tmp_path / "b/mine/results.json").is_file()
 
 
 def test_an_empty_test_set_on_the_command_line_means_no_evaluation(data, tmp_path, capsys):

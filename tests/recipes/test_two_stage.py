@@ -171,7 +171,12 @@ def test_a_new_start_forgets_the_checkpoints_of_an_earlier_run(copy, flags, monk
 
     build = TrainingStage._build_trainer
     monkeypatch.setattr(TrainingStage, "_build_trainer", interrupted)
+    names = ("own_train.pkl", "own_train.json", "own_val.pkl", "own_val.json")
+    (copy / "proposals/own_val.pkl").write_bytes(b"somebody's")
+    proposals = [(copy / "proposals" / name).read_bytes() for name in names]
     assert train(copy, flags) == 130
+    aside = copy / "proposals/earlier_runs/1"
+    assert [(aside / name).read_bytes() for name in names] == proposals
     assert (copy / "rpn/last_checkpoint").is_file()  # the new one
     assert not (copy / "last_checkpoint").exists()
     monkeypatch.undo()
