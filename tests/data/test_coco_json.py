@@ -49,7 +49,7 @@ NOT_COCO = {  # name -> the json as text or as an object, a part of the error
     "images empty": (content(images=[]), "`images` is empty"),
     "categories empty": (content(categories=[]), "`categories` is empty"),
     "panoptic": (content({"segments_info": []}), "panoptic form. Export the objects in the format"),
-    "a long number": ('{"images": %s}' % ("9" * 5000), "not json: Exceeds the limit"),
+    "a long number": ('{"images": %s}' % ("9" * 5000), "has a number of 5000 digits"),
 }
 
 
