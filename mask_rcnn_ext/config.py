@@ -5,22 +5,17 @@ model as it was. Reading a yaml never runs code from it, and an unknown key is a
 the nearest known one.
 """
 
-import ast
 import functools
 import hashlib
 import json
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
-from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
-from detectron2.utils.file_io import PathManager
 
-from .errors import UserError, nearest
-from .old_names import move_old_nodes, rename_old_key, rename_old_parts, restore_old_names
+from .config_node import ExtCfgNode, flat_config, publish_class_names
+from .old_names import restore_old_names
 
 __all__ = [
     "ExtCfgNode",
@@ -30,162 +25,6 @@ __all__ = [
     "get_cfg",
     "load_config",
 ]
-
-
-class ExtCfgNode(CfgNode):
-    """detectron2's `CfgNode` with safe yaml and errors that name the nearest known key."""
-
-    def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
-        """Merge a yaml file and its `_BASE_` files.
-
-        Args:
-            cfg_filename: path of the yaml.
-            allow_unsafe: detectron2 defaults to True, which runs Python code named by tags in the
-                yaml. Here the default is False: such a file is refused.
-
-        Raises:
-            UserError: the file is missing, is not yaml, holds a python tag, an unknown key, or a
-                value of the wrong type.
-        """
-        if not PathManager.isfile(cfg_filename):
-            raise UserError(f"config file not found: {cfg_filename} (looked from {os.getcwd()})")
-        try:
-            super().merge_from_file(cfg_filename, allow_unsafe=allow_unsafe)
-        except yaml.constructor.ConstructorError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else "unknown"
-            raise UserError(
-                f"{cfg_filename}: refused, since {error.problem} (line {line}); a config "
-                "holds plain values only. Remove the tag."
-            ) from error
-        except yaml.YAMLError as error:
-            raise UserError(f"{cfg_filename}: not a yaml file: {error}") from error
-        except (OSError, KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
-            raise _explain(self, error, cfg_filename) from error
-        _publish_class_names(self)
-
-    def merge_from_other_cfg(self, cfg_other: CfgNode) -> None:
-        """Merge a config, which may hold names of earlier versions (`mask_rcnn_ext.old_names`)."""
-        super().merge_from_other_cfg(move_old_nodes(self, cfg_other))
-        rename_old_parts(self)
-
-    def merge_from_list(self, cfg_list: Sequence[str]) -> None:
-        """Merge `[KEY, VALUE, KEY, VALUE, ...]` as given on a command line.
-
-        The value of a key that holds text is taken as text, also if it looks like a number, such as
-        `OUTPUT_DIR 2024` or `DATASETS.TRAIN "(2024,)"`.
-
-        Raises:
-            UserError: an odd number of words, an unknown key, or a value of the wrong type.
-        """
-        if len(cfg_list) % 2:
-            raise UserError(
-                "expected KEY VALUE pairs after the options, got "
-                f"{len(cfg_list)} word(s): {' '.join(cfg_list)!r}"
-            )
-        for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
-            key = rename_old_key(self, key)
-            try:
-                super().merge_from_list([key, _keep_text(self, key, value)])
-            except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
-                raise _explain(self, error, "command line", key) from error
-        rename_old_parts(self)
-
-
-# Lists of text whose defaults are empty, so that nothing else tells what they hold.
-_TEXTS = ("TRAIN", "TEST", "PROPOSAL_FILES_TRAIN", "PROPOSAL_FILES_TEST")
-_TEXT_LISTS = {f"DATASETS.{key}" for key in _TEXTS} | {
-    f"MASK_RCNN_EXT.{key}" for key in ("CLASS_NAMES", "EVALUATORS", "FREEZE")
-}
-
-
-def _keep_text(cfg: CfgNode, key: str, value: Any) -> Any:
-    """Return a value of a command line so that yacs, which parses it, leaves text as it is."""
-    default = functools.reduce(
-        lambda node, name: node.get(name) if isinstance(node, CfgNode) else None,
-        key.split("."),
-        cfg,
-    )
-    if not isinstance(value, str):
-        return value
-    try:
-        tree = ast.parse(value, mode="eval").body
-    except (SyntaxError, ValueError):
-        return value  # yacs takes it as text too
-    if isinstance(default, str):
-        quoted = isinstance(tree, ast.Constant) and isinstance(tree.value, str)
-        return value if quoted else repr(value)
-    if not (isinstance(default, list | tuple) and isinstance(tree, ast.Tuple | ast.List)):
-        return value
-    if key in _TEXT_LISTS or (default and all(isinstance(item, str) for item in default)):
-        return [
-            item.value
-            if isinstance(item, ast.Constant) and isinstance(item.value, str)
-            else ast.get_source_segment(value, item)
-            for item in tree.elts
-        ]
-    return value
-
-
-def flat_config(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (key with dots, value) of every value, in the order of the config."""
-    for key, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from flat_config(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-class _NamesOfConfig(Metadata):
-    """The class names of a config; a data set that is registered later replaces them."""
-
-    def __setattr__(self, key: str, value: Any) -> None:
-        self.__dict__[key] = value  # `Metadata` refuses another value
-
-
-def _publish_class_names(cfg: CfgNode) -> None:
-    """Put the config's class names into detectron2's catalog, where its tools look for them.
-
-    Only data sets count that this process does not know. Names that someone else has put there
-    stay; those of another config are replaced.
-    """
-    names = list(cfg.get("MASK_RCNN_EXT", {}).get("CLASS_NAMES", []))
-    if not names:
-        return
-    ids = list(cfg.MASK_RCNN_EXT.CATEGORY_IDS)
-    for dataset in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST} - set(DatasetCatalog):
-        metadata = MetadataCatalog.get(dataset)
-        if metadata.get("thing_classes") and not isinstance(metadata, _NamesOfConfig):
-            continue
-        metadata = _NamesOfConfig(name=dataset, thing_classes=names)
-        if ids:
-            indices = {key: index for index, key in enumerate(ids)}
-            metadata.set(thing_dataset_id_to_contiguous_id=indices)
-        MetadataCatalog[dataset] = metadata
-
-
-def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        yield prefix + key
-        if isinstance(value, CfgNode):
-            yield from _walk_keys(value, f"{prefix}{key}.")
-
-
-def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None) -> UserError:
-    """Turn an exception of yacs or fvcore into one line: the file, the key, the nearest key."""
-    message = (
-        str(error) if isinstance(error, OSError) else str(error.args[0] if error.args else error)
-    )
-    if (
-        "on-existent" in message
-    ):  # yacs: "Non-existent config key: X" (file), "Non-existent key: X" (list)
-        key = key or message.rsplit(":", 1)[-1].strip()
-        return UserError(f"{source}: unknown config key {key!r}{nearest(key, _walk_keys(cfg))}")
-    hint = ""
-    if "(<class 'float'> vs. <class 'int'>)" in message:
-        hint = ". Write whole numbers with a point there, such as 2.0"
-    elif "(<class 'str'> vs. " in message:
-        hint = ". Put text that looks like a number into quotes"
-    return UserError(f"{source}: {f'{key}: ' if key else ''}{message}{hint}")
 
 
 def _declare(cfg: CfgNode, name: str, default: Any) -> None:
@@ -399,7 +238,7 @@ def load_config(
     if config_file:
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(list(overrides))
-    _publish_class_names(cfg)
+    publish_class_names(cfg)
     return cfg
 
 
