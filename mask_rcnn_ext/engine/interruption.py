@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -60,6 +60,26 @@ class Interrupted(KeyboardInterrupt):
         return f"interrupted; {self.checkpoint} is saved. To go on: {command}"
 
 
+@contextlib.contextmanager
+def _handle_signals(
+    handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals
+) -> Iterator[dict[signal.Signals, Any]]:
+    """Give signals to `handler` during the block; do nothing in a thread, which cannot.
+
+    Yields:
+        The handlers that are put back at the end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield {}
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield before
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
 class StopSignals:
     """Takes Ctrl-C and SIGTERM while training runs. A second one ends the process at once."""
 
@@ -71,15 +91,8 @@ class StopSignals:
     @contextlib.contextmanager
     def take_signals(self) -> Iterator[None]:
         """Take the signals during the block; do nothing in a thread, which cannot."""
-        if threading.current_thread() is not threading.main_thread():
+        with _handle_signals(self._take, *_SIGNALS) as self._before:
             yield
-            return
-        self._before = {number: signal.signal(number, self._take) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
 
     @contextlib.contextmanager
     def raise_at_once(self) -> Iterator[None]:
@@ -126,14 +139,8 @@ def raise_on_sigterm() -> Iterator[None]:
             raise Interrupted(number)
         os._exit(128 + number)  # a worker that this process has forked
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handle_signals(stop, signal.SIGTERM):
         yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class StopHook(HookBase):
@@ -159,15 +166,8 @@ def forward_signals() -> Iterator[None]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handle_signals(send, *_SIGNALS):
         yield
-        return
-    before = {number: signal.signal(number, send) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -189,12 +189,5 @@ def raise_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handle_signals(take, *_SIGNALS):
         yield
-        return
-    before = {number: signal.signal(number, take) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
