@@ -32,7 +32,7 @@ class AutocastTrainer(SimpleTrainer):
         """Build the loop; `device_type` is "cpu" or "cuda", `dtype` is the dtype of autocast."""
         super().__init__(model, data_loader, optimizer)
         self.device_type, self.dtype = device_type, dtype
-        self.grad_scaler = make_grad_scaler(device_type) if dtype is torch.float16 else None
+        self.grad_scaler = torch.amp.GradScaler(device_type) if dtype is torch.float16 else None
 
     def run_step(self) -> None:
         """See :meth:`SimpleTrainer.run_step`."""
@@ -70,13 +70,6 @@ class AutocastTrainer(SimpleTrainer):
 
     def _scaler_state(self) -> dict[str, Any]:
         return {"grad_scaler": self.grad_scaler.state_dict()}  # type: ignore[union-attr]
-
-
-def make_grad_scaler(device_type: str) -> torch.amp.GradScaler:
-    """Return a scaler of losses; PyTorch below 2.3 has one for CUDA only."""
-    if hasattr(torch.amp, "GradScaler"):
-        return torch.amp.GradScaler(device_type)
-    return torch.cuda.amp.GradScaler()  # type: ignore[no-any-return]
 
 
 def build_loop(

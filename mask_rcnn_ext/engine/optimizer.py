@@ -6,7 +6,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as stock_build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
-from detectron2.utils.env import TORCH_VERSION
 from torch import nn
 
 from ..errors import UserError
@@ -52,8 +51,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
     # On a CPU the fused update takes half the time. On CUDA it would also unscale the float16
     # gradients, after detectron2 has clipped the scaled ones.
-    on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
-    fused = on_cpu and TORCH_VERSION >= (2, 4)
+    fused = torch.device(cfg.MODEL.DEVICE).type == "cpu"
     return adamw(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, fused=fused)
 
 
