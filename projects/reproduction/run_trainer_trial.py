@@ -30,7 +30,7 @@ import sys
 from collections.abc import Sequence
 
 from reproduction.command_line import make_parser, prepare_process
-from reproduction.training_runs import Progress, require_complete, train_all
+from reproduction.training_runs import train_as_asked
 from reproduction.trial.results import describe_trial, write_trial_results
 from reproduction.trial.runs import plan_trial
 
@@ -50,14 +50,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def run_trial(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     runs = plan_trial(args.output, {"dsb2018": args.dsb2018, "persons": args.coco}, args.seeds)
-    progress = Progress(runs)
-    if args.list:
-        print(progress.table())
+    if not train_as_asked(args, runs):
         return
-    if not args.only_report:
-        print(progress.summary())
-        train_all(runs, progress)
-    require_complete(runs)
     for line in describe_trial(write_trial_results(args.results, runs)):
         print(line)
     print(args.results)

@@ -1,5 +1,6 @@
 """Training runs of the experiments, one folder each: planned, trained, compared by config."""
 
+import argparse
 import hashlib
 import json
 import logging
@@ -28,6 +29,7 @@ __all__ = [
     "read_config",
     "require_complete",
     "train_all",
+    "train_as_asked",
 ]
 
 logger = logging.getLogger(__name__)
@@ -308,6 +310,30 @@ class Progress(Generic[_Run]):
         if not known:
             return f"{text}; how long one takes here is not known yet"
         return f"{text}, about {sum(known) / 60:.0f} min left"
+
+
+def train_as_asked(args: argparse.Namespace, runs: Sequence[Any]) -> bool:
+    """Train the runs that are not done, unless the options ask for something else.
+
+    Args:
+        args: with `list` and `only_report`, see `make_parser`.
+        runs: the runs.
+
+    Returns:
+        Whether a report is to be made: False after `--list`, which prints the runs.
+
+    Raises:
+        UserError: see `train_all`; or a run is not complete.
+    """
+    progress = Progress(runs)
+    if args.list:
+        print(progress.table())
+        return False
+    if not args.only_report:
+        print(progress.summary())
+        train_all(runs, progress)
+    require_complete(runs)
+    return True
 
 
 def _get_seconds(run: TrainingRun) -> float:
