@@ -166,6 +166,7 @@ class _Unpickler(pickle._Unpickler):
         self.set_state(target, state)
 
     def set_state(self, target: Any, state: Any) -> None:
+        """Give a stand-in or an OrderedDict its state, checked."""
         if isinstance(target, PickledArray | PickledDtype):
             target.__setstate__(state)
         else:
@@ -293,6 +294,7 @@ class _Replacement:
         self.alive: list[Any] = []  # so that no id is used again
 
     def replace(self, value: Any) -> Any:
+        """Return the value, or the value that a stand-in stands for, also inside containers."""
         if isinstance(value, PickledArray | PickledDtype):
             require(value.value is not None, "an array without content")
             return value.value

@@ -1,7 +1,7 @@
 """Finds boxes that contradict their masks, and names the convention that they seem to follow.
 
 The json has a box and a mask for each object, so a box that was written in another convention than
-COCO's [x, y, width, height] in pixels shows beside its mask.
+COCO's [x, y, width, height] in pixels differs from the box around its mask.
 """
 
 from collections.abc import Callable, Sequence

@@ -49,28 +49,18 @@ class CocoJson:
     faults: list[str] = field(default_factory=list)
 
 
-def check_coco_json(
-    json_file: str,
-    image_root: str,
-    *,
-    strict: bool = False,
-    masks: bool = True,
-    allow_empty: bool = False,
-    boxes_from_masks: bool = False,
-) -> CocoJson:
-    """Read a COCO-format json and check it, see `inspect_coco_json`.
+def check_coco_json(json_file: str, image_root: str, **options: Any) -> CocoJson:
+    """Read a COCO-format json and check it.
+
+    Args:
+        json_file: path of the json.
+        image_root: folder of the images.
+        options: see `inspect_coco_json`.
 
     Raises:
         UserError: the file has faults; the message lists all of them.
     """
-    file = inspect_coco_json(
-        json_file,
-        image_root,
-        strict=strict,
-        masks=masks,
-        allow_empty=allow_empty,
-        boxes_from_masks=boxes_from_masks,
-    )
+    file = inspect_coco_json(json_file, image_root, **options)
     raise_faults(file.faults)
     return file
 

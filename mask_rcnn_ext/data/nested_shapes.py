@@ -38,10 +38,11 @@ __all__ = ["SIZE", "draw_image"]
 
 SIZE = 224  # pixels, both sides
 
-_SMALLEST, _MIDDLE, _LARGEST = 40.0, 80.0, 150.0  # pixels; outside of nested pairs _MIDDLE ends
-_OUTER = 70.0  # pixels, least size of the larger shape of a nested pair
-_RATIO, _OFFSET = (0.4, 0.65), 0.08  # of a nested pair
-_SHIFT = (0.35, 0.75)  # of a shifted pair
+_SMALLEST = 40.0  # pixels, of every shape
+_OUTER = (70.0, 150.0)  # pixels, the larger shape of a nested pair
+_RATIO, _OFFSET = (0.4, 0.65), 0.08  # smaller size / larger size; offset / larger size
+_FIRST = (_SMALLEST, 80.0)  # pixels, a single shape and the first shape of a shifted pair
+_SHIFT = (0.35, 0.75)  # offset / mean size, of a shifted pair
 _SIMILAR = (12.0, 24.0)  # levels of each channel between similar colours; the noise has 6
 _TRIES = 300  # for a shifted pair and for a single shape
 
@@ -75,7 +76,7 @@ def _compose(rng: RandomStream, background: np.ndarray, number: int) -> Canvas:
             break
     for _ in range(_TRIES):
         label = rng.integer(0, len(CLASSES) - 1)
-        size, place = rng.uniform(_SMALLEST, _MIDDLE), _draw_place(rng)
+        size, place = rng.uniform(*_FIRST), _draw_place(rng)
         shape = make_shape(rng, label, size, *place, draw_colour(rng, background))
         if _lie_apart([shape], [outer, *canvas.shapes[2:]]) and canvas.add(shape):
             break
@@ -96,7 +97,7 @@ def _draw_place(rng: RandomStream) -> tuple[float, float]:
 def _propose_nested(
     rng: RandomStream, background: np.ndarray, one_class: bool, similar: bool
 ) -> list[Shape]:
-    size = rng.uniform(_OUTER, _LARGEST)
+    size = rng.uniform(*_OUTER)
     inner = size * rng.uniform(max(_RATIO[0], _SMALLEST / size), _RATIO[1])
     return _propose_pair(
         rng, background, (size, inner), size * _OFFSET * rng.uniform(), one_class, similar
@@ -106,7 +107,7 @@ def _propose_nested(
 def _propose_shifted(
     rng: RandomStream, background: np.ndarray, one_class: bool, similar: bool
 ) -> list[Shape]:
-    size = rng.uniform(_SMALLEST, _MIDDLE)
+    size = rng.uniform(*_FIRST)
     other = max(_SMALLEST, size * rng.uniform(0.7, 1.3))
     distance = (size + other) / 2 * rng.uniform(*_SHIFT)
     return _propose_pair(rng, background, (size, other), distance, one_class, similar)

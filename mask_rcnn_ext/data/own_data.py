@@ -72,7 +72,7 @@ def register_own_data(
         val_json: path of the validation json, or "" for none.
         val_images: folder of the validation images.
         clean_dir: folder for cleaned copies, created when needed.
-        strict: see `check_coco_json`.
+        strict: see `inspect_coco_json`.
         masks: whether the model learns masks; if not, instances need no segmentation.
         boxes_from_masks: take the box of every annotation with a mask from its mask.
         classes: (category id, name) by ascending id, the class table of weights to evaluate. It

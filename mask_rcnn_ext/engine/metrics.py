@@ -13,7 +13,7 @@ __all__ = ["MetricsWriter", "drop_metrics"]
 
 
 class MetricsWriter(JSONWriter):
-    """detectron2's `JSONWriter`, that opens its file at the first write.
+    """detectron2's `JSONWriter`, which opens its file at the first write.
 
     A metric without a finite value is null: JSON has neither NaN nor Infinity.
     """
@@ -52,7 +52,7 @@ def drop_metrics(path: str, start: int) -> None:
     kept = []
     try:
         with open(path, encoding="utf-8") as file:
-            lines = file.readlines() if start else []
+            lines = file.readlines()
     except FileNotFoundError:
         lines = []
     for line in lines:
