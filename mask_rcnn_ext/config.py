@@ -93,6 +93,10 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # Keep weights in the channels_last memory format. This makes convolutions in mixed precision
     # faster, on CPU and on CUDA.
     _declare(cfg, "MASK_RCNN_EXT.CHANNELS_LAST", False)
+    # Compute RoIAlign on a CPU as a weighted sum of feature cells, forward and backward: several
+    # times faster than torchvision's kernel, and equal up to the rounding of float32. Nothing
+    # changes on CUDA.
+    _declare(cfg, "MASK_RCNN_EXT.GATHERED_ROI_ALIGN", False)
     # `"SGD"` is detectron2's optimizer. `"AdamW"` reads `SOLVER.BASE_LR`, `SOLVER.WEIGHT_DECAY` and
     # detectron2's rules for norms and biases. It learns faster when training from scratch is short.
     _declare(cfg, "MASK_RCNN_EXT.OPTIMIZER", "SGD")

@@ -40,6 +40,7 @@ __all__ = [
     "ROIWarpMax",
     "ROIWarpV1Ave",
     "ROIWarpV1Max",
+    "restore_dtype",
     "round_half_away",
     "round_to_pixels",
     "to_full_precision",
@@ -53,7 +54,7 @@ def to_full_precision(features: Tensor) -> Tensor:
     return features if features.dtype == torch.float64 else features.float()
 
 
-def _restore_dtype(pooled: Tensor, features: Tensor) -> Tensor:
+def restore_dtype(pooled: Tensor, features: Tensor) -> Tensor:
     """Return `pooled` in the dtype of `features`, or unchanged for quantised features."""
     return pooled.to(features.dtype) if features.is_floating_point() else pooled
 
@@ -110,7 +111,7 @@ class FullPrecisionROIAlign(ROIAlign):
             self.sampling_ratio,
             self.aligned,
         )
-        return _restore_dtype(pooled, input)
+        return restore_dtype(pooled, input)
 
 
 class FullPrecisionROIPool(RoIPool):
@@ -129,7 +130,7 @@ class FullPrecisionROIPool(RoIPool):
         """Pool, see the module docstring for shapes, units and precision."""
         features = to_full_precision(input)
         pooled = roi_pool(features, rois.to(features.dtype), self.output_size, self.spatial_scale)
-        return _restore_dtype(pooled, input)
+        return restore_dtype(pooled, input)
 
 
 class _SampledROILayer(nn.Module):
@@ -188,7 +189,7 @@ class ROIAlignMax(_SampledROILayer):
         samples = roi_align(
             features, rois.to(features.dtype), self.grid_size, self.spatial_scale, 1, False
         )
-        return _restore_dtype(F.max_pool2d(samples, self.samples), input)
+        return restore_dtype(F.max_pool2d(samples, self.samples), input)
 
 
 class _ROIWarp(_SampledROILayer):
@@ -286,7 +287,7 @@ class ROIWarpMax(_ROIWarp):
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
         """Pool, see the module docstring for shapes, units and precision."""
         samples = self._sample(to_full_precision(input), rois)
-        return _restore_dtype(F.max_pool2d(samples, self.samples), input)
+        return restore_dtype(F.max_pool2d(samples, self.samples), input)
 
 
 class ROIWarpAve(_ROIWarp):
@@ -298,7 +299,7 @@ class ROIWarpAve(_ROIWarp):
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
         """Pool, see the module docstring for shapes, units and precision."""
         samples = self._sample(to_full_precision(input), rois)
-        return _restore_dtype(F.avg_pool2d(samples, self.samples), input)
+        return restore_dtype(F.avg_pool2d(samples, self.samples), input)
 
 
 class _ROIWarpV1(_ROIWarp):
@@ -379,7 +380,7 @@ class ROIWarpV1Max(_ROIWarpV1):
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
         """Pool, see the module docstring for shapes, units and precision."""
         cells = self._pool(to_full_precision(input), rois, True)
-        return _restore_dtype(F.max_pool2d(cells, self.samples), input)
+        return restore_dtype(F.max_pool2d(cells, self.samples), input)
 
 
 class ROIWarpV1Ave(_ROIWarpV1):
@@ -391,4 +392,4 @@ class ROIWarpV1Ave(_ROIWarpV1):
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
         """Pool, see the module docstring for shapes, units and precision."""
         cells = self._pool(to_full_precision(input), rois, False)
-        return _restore_dtype(F.avg_pool2d(cells, self.samples), input)
+        return restore_dtype(F.avg_pool2d(cells, self.samples), input)

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import ROIPooler
 from torch import nn
 
 from ..errors import UserError, nearest
+from ..layers.gathered_roi_align import GatheredROIAlign
 from ..layers.roi_layers import (
     FullPrecisionROIAlign,
     FullPrecisionROIPool,
@@ -16,7 +18,7 @@ from ..layers.roi_layers import (
     ROIWarpV1Max,
 )
 
-__all__ = ["POOLER_TYPES", "MaskRCNNROIPooler"]
+__all__ = ["POOLER_TYPES", "MaskRCNNROIPooler", "gather_roi_align"]
 
 _OURS = {
     "ROIAlignMax": ROIAlignMax,
@@ -97,3 +99,21 @@ def _build_roi_layer(
     if pooler_type == "ROIPool":
         return FullPrecisionROIPool(output_size, scale)
     return _OURS[pooler_type](output_size, scale, sampling_ratio)
+
+
+def gather_roi_align(model: nn.Module) -> None:
+    """Replace the RoIAlign layers of all poolers in a model, in place, by `GatheredROIAlign`.
+
+    Args:
+        model: any model with detectron2's `ROIPooler` or ours. Layers of other kinds stay.
+    """
+    for pooler in model.modules():
+        if isinstance(pooler, ROIPooler):
+            pooler.level_poolers = nn.ModuleList(
+                GatheredROIAlign(
+                    layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned
+                )
+                if type(layer) in (ROIAlign, FullPrecisionROIAlign)
+                else layer
+                for layer in pooler.level_poolers
+            )

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ..errors import UserError
+from .poolers import gather_roi_align
 
 __all__ = [
     "choose_device",
@@ -119,8 +120,11 @@ def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
     With `MASK_RCNN_EXT.CHANNELS_LAST` its weights get that format. Convolutions use the format of
     their weights, so the images need no conversion. With `SOLVER.AMP.ENABLED` the features, scores,
     box deltas and mask logits are converted to float32. bfloat16 has 8 bits: it would move a box at
-    pixel 600 by up to 2 pixels and give many detections the same score.
+    pixel 600 by up to 2 pixels and give many detections the same score. With
+    `MASK_RCNN_EXT.GATHERED_ROI_ALIGN` the RoIAlign layers are replaced by `GatheredROIAlign`.
     """
+    if cfg.MASK_RCNN_EXT.GATHERED_ROI_ALIGN:
+        gather_roi_align(model)
     if cfg.MASK_RCNN_EXT.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if get_amp_dtype(cfg) is None:

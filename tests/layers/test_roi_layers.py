@@ -7,6 +7,8 @@ from reference.roi_layers import c_round, roi_layer
 from torch import nn
 
 from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.layers import gathered_roi_align
+from mask_rcnn_ext.layers.gathered_roi_align import GatheredROIAlign
 from mask_rcnn_ext.layers.roi_layers import (
     FullPrecisionROIAlign,
     FullPrecisionROIPool,
@@ -27,7 +29,8 @@ OURS = {
     "ROIWarpV1Max": ROIWarpV1Max,
     "ROIWarpV1Ave": ROIWarpV1Ave,
 }
-TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool", *OURS)
+GATHERED = {"GatheredROIAlign": "ROIAlign", "GatheredROIAlignV2": "ROIAlignV2"}
+TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool", *OURS, *GATHERED)
 EDGES = {
     "partly outside": [(-40.3, 20.7, 60.2, 90.1), (100.6, 90.3, 230.9, 200.4)],
     "outside": [
@@ -52,6 +55,8 @@ EDGES = {
 def layer(name: str, size: int, samples: int = 2) -> nn.Module:
     if name in ("ROIAlign", "ROIAlignV2"):
         return FullPrecisionROIAlign((size, size), SCALE, samples, aligned=name == "ROIAlignV2")
+    if name in GATHERED:
+        return GatheredROIAlign((size, size), SCALE, samples, aligned=name.endswith("V2"))
     if name == "ROIPool":
         return FullPrecisionROIPool((size, size), SCALE)
     return OURS[name](size, SCALE, samples)
@@ -79,7 +84,8 @@ def rois_of(boxes) -> torch.Tensor:
 def assert_like_the_loop(name, features, rois, size, samples=2):
     # float32 boxes are float32 for the loop as well
     rois = rois.to(features.dtype)
-    expected = roi_layer(name, features.numpy(), rois.numpy(), size, SCALE, samples)
+    loop = GATHERED.get(name, name)
+    expected = roi_layer(loop, features.numpy(), rois.numpy(), size, SCALE, samples)
     output = layer(name, size, samples)(features, rois)
     assert output.dtype == features.dtype
     assert output.shape == (len(rois), features.shape[1], size, size)
@@ -226,7 +232,7 @@ def test_autocast_leaves_float32_as_it_is(name):
     assert torch.equal(output, pool(features, rois))
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", [n for n in TYPES if n not in GATHERED])
 def test_can_be_scripted(name):
     """As detectron2's own layers can, which its export needs."""
     features, rois = feature_maps(), random_rois(5)
@@ -235,6 +241,14 @@ def test_can_be_scripted(name):
     for dtype in (torch.float64, torch.bfloat16):
         x = features.to(dtype)
         assert torch.equal(scripted(x, rois), pool(x, rois))
+
+
+@pytest.mark.parametrize("samples", [0, 2])
+def test_gathering_in_blocks_changes_nothing(samples, monkeypatch):
+    pool, features, rois = layer("GatheredROIAlign", 7, samples), feature_maps(), random_rois(20)
+    whole = pool(features, rois)
+    monkeypatch.setattr(gathered_roi_align, "_BLOCK", 500)
+    torch.testing.assert_close(pool(features, rois), whole, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("cls", OURS.values())

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
 from support import SMALL, TINY_CONFIG
 
 from mask_rcnn_ext import UserError, load_config
@@ -114,6 +116,30 @@ def test_keypoints_are_decoded_from_float32_heatmaps():
     with torch.no_grad(), inference_autocast(cfg):
         heatmaps = head.layers(torch.randn(1, 16, 14, 14))
     assert heatmaps.dtype == torch.float32
+
+
+@pytest.mark.parametrize("samples", ["0", "2"])
+def test_gathered_roi_align_changes_rounding_only(samples):
+    keys = [f"MODEL.{head}.POOLER_SAMPLING_RATIO" for head in ("ROI_BOX_HEAD", "ROI_MASK_HEAD")]
+    overrides = [*(item for key in keys for item in (key, samples)), "SOLVER.AMP.ENABLED", "False"]
+    layers, losses = [], []
+    for gathered in ("False", "True"):
+        cfg = config(*overrides, "MASK_RCNN_EXT.GATHERED_ROI_ALIGN", gathered)
+        torch.manual_seed(0)
+        model = prepare_model(cfg, build_model(cfg))
+        layers.append({type(m).__name__ for m in model.modules() if "ROIAlign" in type(m).__name__})
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8, generator=generator)
+        instances = Instances((64, 96), gt_boxes=Boxes([[10.0, 12.0, 50.0, 44.0]]))
+        instances.gt_classes = torch.tensor([1])
+        instances.gt_masks = BitMasks(torch.ones(1, 64, 96, dtype=torch.bool))
+        torch.manual_seed(1)
+        with EventStorage():
+            losses.append(model([{"image": image, "instances": instances}]))
+        sum(losses[-1].values()).backward()
+    assert layers == [{"ROIAlign"}, {"GatheredROIAlign"}]
+    for name, value in losses[0].items():
+        torch.testing.assert_close(losses[1][name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_channels_last():
