@@ -8,6 +8,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 from support import REPO
+from torch import nn
 
 from mask_rcnn_ext import UserError, get_cfg
 from mask_rcnn_ext.modeling.backbone.timm_backbone import TimmBackbone
@@ -142,6 +143,22 @@ def test_freeze_at_freezes_the_stages_that_it_names(timm):
     assert any("running_mean" in name for name in before)
     for name, value in backbone.named_buffers():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("freeze_at", "trained"),
+    [(0, 7), (1, 6), (2, 5), (3, 4), (4, 2), (5, 0)],  # of the seven groups of blocks
+)
+def test_freeze_at_in_efficientnet_lite0(timm, freeze_at, trained):
+    """Strides 2, 4, 8, 16 and 32 end with the groups 0, 1, 2, 4 and 6; the stem is before them."""
+    net = build("tf_efficientnet_lite0", freeze_at=freeze_at).train().net
+    groups = [*net.blocks, nn.ModuleList([net.conv_stem, net.bn1])]
+    states = [{p.requires_grad for p in group.parameters()} for group in groups]
+    assert states == [{index >= 7 - trained} for index in range(7)] + [{trained == 7}]
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    net(torch.randn(2, 3, 64, 64))
+    fixed = {torch.equal(value, before[name]) for name, value in net.named_buffers()}
+    assert fixed == {freeze_at > 0}
 
 
 def test_freeze_at_zero_trains_everything(timm):
