@@ -106,6 +106,10 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # Names of the model's parts, such as `"backbone"`, `"backbone.bottom_up.res2"` or
     # `"proposal_generator"`. Training does not change their weights or batch statistics.
     _declare(cfg, "MASK_RCNN_EXT.FREEZE", [])
+    # Factor between the learning rate of the backbone and `SOLVER.BASE_LR`, such as 0.1 for a
+    # backbone with ImageNet weights. The layers of an FPN, which start from scratch, are not part
+    # of this.
+    _declare(cfg, "MASK_RCNN_EXT.BACKBONE_LR_FACTOR", 1.0)
 
 
 def _declare_mask_head_keys(cfg: CfgNode) -> None:

@@ -18,6 +18,7 @@ from ..errors import UserError, name_some, nearest
 from ..files import atomic_open
 from ..modeling.fcis import FCISROIHeads
 from .class_layers import CLASS_LAYERS, ShapeMismatch, count_classes, count_groups
+from .lite0_weights import convert_lite0_weights
 from .safe_load import load_pickle, load_torch
 from .torchvision_weights import convert_torchvision_weights
 
@@ -169,7 +170,11 @@ class Checkpointer(DetectionCheckpointer):
         else:
             loaded = super()._load_file(filename)
             weights = _require_dict(loaded["model"], filename)
-            loaded["model"] = convert_torchvision_weights(weights) or weights
+            loaded["model"] = (
+                convert_torchvision_weights(weights)
+                or convert_lite0_weights(weights, self.model)
+                or weights
+            )
         if not _require_dict(loaded["model"], filename):
             raise UserError(f"{filename}: expected a checkpoint with tensors, got none")
         for name, value in loaded["model"].items():

@@ -1,6 +1,4 @@
-"""Builds the optimizer of a config: detectron2's SGD, or AdamW, with FCIS's learning rates."""
-
-from collections.abc import Callable
+"""Builds the optimizer of a config: SGD or AdamW, with a learning rate for each part of a model."""
 
 import torch
 from detectron2.config import CfgNode
@@ -10,6 +8,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..modeling.fcis import FCISROIHeads
+from ..modeling.freezing import is_within
 
 __all__ = ["build_optimizer"]
 
@@ -17,27 +16,33 @@ __all__ = ["build_optimizer"]
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Return detectron2's SGD, or AdamW if `MASK_RCNN_EXT.OPTIMIZER` says so.
 
-    In an FCIS model, the learning rate of the convolution before the score maps is multiplied by
-    `MODEL.FCIS.CONV_LR_FACTOR`. If `SOLVER.BIAS_LR_FACTOR` is not 1, it replaces this factor for
-    the bias, because detectron2 combines the two in this way.
+    The learning rate of a parameter is `SOLVER.BASE_LR`, multiplied by each of these that applies:
+
+    - `MASK_RCNN_EXT.BACKBONE_LR_FACTOR` in the backbone, without the layers of an FPN;
+    - `MODEL.FCIS.CONV_LR_FACTOR` in the convolution before FCIS's score maps;
+    - `SOLVER.BIAS_LR_FACTOR` for a bias.
 
     Raises:
-        UserError: `MASK_RCNN_EXT.OPTIMIZER` is neither "SGD" nor "AdamW".
+        UserError: `MASK_RCNN_EXT.OPTIMIZER` is neither "SGD" nor "AdamW"; or the backbone's factor
+            is not above 0, or the model has no backbone.
     """
     name = cfg.MASK_RCNN_EXT.OPTIMIZER
     if name not in ("SGD", "AdamW"):
         raise UserError(f"MASK_RCNN_EXT.OPTIMIZER: expected 'SGD' or 'AdamW', got {name!r}")
-    factor = _find_lr_factor(cfg, model)
-    if name == "SGD" and factor is None:
+    factors = _find_lr_factors(cfg, model)
+    if name == "SGD" and not factors:
         optimizer: torch.optim.Optimizer = stock_build_optimizer(cfg, model)
         return optimizer
+    bias_factor = cfg.SOLVER.BIAS_LR_FACTOR
     groups = get_default_optimizer_params(
         model,
         base_lr=cfg.SOLVER.BASE_LR,
         weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        lr_factor_func=factor,
+        # With detectron2's `bias_lr_factor` the other factors would not hold for a bias.
+        lr_factor_func=lambda parameter: (
+            factors.get(parameter, 1.0) * (bias_factor if parameter.endswith(".bias") else 1.0)
+        ),
     )
     if name == "SGD":
         sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
@@ -55,13 +60,28 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     return adamw(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, fused=fused)
 
 
-def _find_lr_factor(cfg: CfgNode, model: nn.Module) -> Callable[[str], float] | None:
-    """Return a function from a parameter's name to its learning-rate factor; None if all are 1."""
-    factor = cfg.MODEL.FCIS.CONV_LR_FACTOR
-    own = {
-        f"{name}.conv_new.{parameter}"
-        for name, module in model.named_modules()
-        if isinstance(module, FCISROIHeads)
-        for parameter in ("weight", "bias")
-    }
-    return (lambda name: factor if name in own else 1.0) if own and factor != 1 else None
+def _find_lr_factors(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
+    """Return the factors of the learning rate that are not 1, by the parameter's name."""
+    factors: dict[str, float] = {}
+    of_conv = cfg.MODEL.FCIS.CONV_LR_FACTOR
+    for name, module in model.named_modules():
+        if isinstance(module, FCISROIHeads) and of_conv != 1:
+            factors |= {f"{name}.conv_new.{kind}": of_conv for kind in ("weight", "bias")}
+    of_backbone = cfg.MASK_RCNN_EXT.BACKBONE_LR_FACTOR
+    if of_backbone != 1:
+        part = _find_backbone(of_backbone, model)
+        names = (name for name, _ in model.named_parameters())
+        factors |= {name: of_backbone for name in names if is_within(name, [part])}
+    return factors
+
+
+def _find_backbone(factor: float, model: nn.Module) -> str:
+    """Return the name of the part that an FPN stands on, or else of the whole backbone."""
+    backbone = getattr(model, "backbone", None)
+    if factor <= 0 or backbone is None:
+        got = f"{factor}" if factor <= 0 else f"{factor}, and the model has no backbone"
+        raise UserError(
+            "MASK_RCNN_EXT.BACKBONE_LR_FACTOR: expected a number above 0, such as 0.1, got "
+            f"{got}. To keep the backbone as it is, set MASK_RCNN_EXT.FREEZE \"['backbone']\""
+        )
+    return "backbone.bottom_up" if hasattr(backbone, "bottom_up") else "backbone"

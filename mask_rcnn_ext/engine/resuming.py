@@ -53,7 +53,8 @@ def require_same_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Opti
         raise UserError(
             "--resume: the config trains other parameters than the checkpoint, or gives them other "
             f"learning rates and weight decays (groups of {counts[0]} parameters there, of "
-            f"{counts[1]} here). Set MASK_RCNN_EXT.FREEZE and the keys of SOLVER as they were, "
+            f"{counts[1]} here). Set MODEL.BACKBONE.FREEZE_AT, MASK_RCNN_EXT.FREEZE and "
+            "BACKBONE_LR_FACTOR, and the keys of SOLVER as they were, "
             f"{fix}"
         )
 

@@ -15,6 +15,7 @@ __all__ = [
     "find_parts",
     "freeze_parts",
     "is_within",
+    "keep_statistics",
     "trace_parameters",
 ]
 
@@ -74,7 +75,16 @@ def _freeze_statistics(model: nn.Module, name: str, norm: _BatchNorm) -> None:
         frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(norm)
         setattr(model.get_submodule(parent), child, frozen)
     else:
-        norm.register_forward_pre_hook(_use_fixed_statistics)
+        keep_statistics(norm)
+
+
+def keep_statistics(norm: _BatchNorm) -> None:
+    """Make a batch normalisation use its running statistics in training too, in place.
+
+    Its class and its state-dict keys stay as they are, and so do its weights, which may still be
+    trained.
+    """
+    norm.register_forward_pre_hook(_use_fixed_statistics)
 
 
 def _use_fixed_statistics(norm: nn.Module, inputs: object) -> None:

@@ -30,6 +30,8 @@ CONFIGS: tuple[str, ...] = tuple(dict.fromkeys(row.config for row in ROWS if row
 
 # Full-size configs that are no row of the paper -> their purpose.
 NO_ROW: dict[str, str] = {
+    "mask_rcnn_lite0_FPN": "the recommended start for your own photos on a CPU: EfficientNet-Lite0 "
+    "with ImageNet weights, a narrow FPN, small images",
     "ablations/mask_rcnn_R50_DC5": "the dilated C5 of detectron2's zoo: the C5 model of Table 2d "
     "with a dilated res5 at stride 16",
     "fcis/fcis_R50_C5_dilated": "FCIS on ResNet-50; FCIS's own paper gives mask AP 27.1 on "

@@ -18,9 +18,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import UserError, nearest
-from ..freezing import find_dependencies
+from ..freezing import find_dependencies, keep_statistics
 from ..registration import register_as
 
 __all__ = ["TimmBackbone", "build_timm_backbone", "build_timm_fpn_backbone"]
@@ -100,8 +101,6 @@ class TimmBackbone(Backbone):
             out_indices=tuple(available[feature] for feature in built),
             **options,
         )
-        if freeze_at > 0:
-            self.net = timm.layers.freeze_batch_norm_2d(self.net)
         # An enum of strings; networks without it have the order (N, C, H, W).
         layout = getattr(self.net, "output_fmt", "NCHW")
         self._channels_are_last = getattr(layout, "value", layout) == "NHWC"
@@ -113,6 +112,8 @@ class TimmBackbone(Backbone):
         self._out_feature_channels = {f: shapes[f][0] for f in wanted}
         self._out_feature_strides = {f: shapes[f][1] for f in wanted}
         self._freeze(self._probe(name, in_channels, shapes), frozen)
+        if freeze_at > 0:
+            self._freeze_norms()
 
     @property
     def size_divisibility(self) -> int:
@@ -171,6 +172,16 @@ class TimmBackbone(Backbone):
             parameter.requires_grad = is_used and not is_frozen
         if unused := [n for n, is_used in zip(names, used, strict=True) if not is_used]:
             logger.info("Parameters that no output depends on, frozen: %s", ", ".join(unused))
+
+    def _freeze_norms(self) -> None:
+        """Freeze the statistics and weights of all batch normalisation.
+
+        timm's `freeze_batch_norm_2d` does the same with layers that take longer to train through.
+        """
+        for module in self.net.modules():
+            if isinstance(module, _BatchNorm) and module.running_mean is not None:
+                module.requires_grad_(False)
+                keep_statistics(module)
 
 
 def _get_reason(error: Exception) -> str:

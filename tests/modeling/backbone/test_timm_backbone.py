@@ -8,9 +8,11 @@ import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 from support import REPO
+from torch import nn
 
 from mask_rcnn_ext import UserError, get_cfg
 from mask_rcnn_ext.modeling.backbone.timm_backbone import TimmBackbone
+from mask_rcnn_ext.modeling.freezing import freeze_parts
 
 ALL = ["res2", "res3", "res4", "res5"]
 
@@ -131,17 +133,49 @@ def test_networks_that_cannot_serve_are_refused(timm, name, features, message):
 
 def test_freeze_at_freezes_the_stages_that_it_names(timm):
     backbone = build("test_resnet", ["res3", "res5"], freeze_at=2).train()
-    trained = {name.split(".")[0] for name, p in backbone.net.named_parameters() if p.requires_grad}
-    frozen = {
-        name.split(".")[0] for name, p in backbone.net.named_parameters() if not p.requires_grad
-    }
-    assert trained == {"layer2", "layer3", "layer4"}
-    assert {"conv1", "layer1"} == frozen
+    convs = {f"{n}.weight" for n, m in backbone.net.named_modules() if isinstance(m, nn.Conv2d)}
+    state = {name: p.requires_grad for name, p in backbone.net.named_parameters()}
+    trained = {name for name, is_trained in state.items() if is_trained}
+    assert trained == {name for name in convs if name.startswith(("layer2", "layer3", "layer4"))}
+    assert {name.split(".")[0] for name in convs - trained} == {"conv1", "layer1"}
     before = {name: value.clone() for name, value in backbone.named_buffers()}
     backbone(torch.randn(2, 3, 64, 64))
     assert any("running_mean" in name for name in before)
     for name, value in backbone.named_buffers():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("freeze_at", "trained"),
+    [(0, 7), (1, 6), (2, 5), (3, 4), (4, 2), (5, 0)],  # of the seven groups of blocks
+)
+def test_freeze_at_in_efficientnet_lite0(timm, freeze_at, trained):
+    """Strides 2, 4, 8, 16 and 32 end with the groups 0, 1, 2, 4 and 6; the stem is before them."""
+    net = build("tf_efficientnet_lite0", freeze_at=freeze_at).train().net
+    groups = [*net.blocks, nn.ModuleList([net.conv_stem, net.bn1])]
+    convs = [[m for m in group.modules() if isinstance(m, nn.Conv2d)] for group in groups]
+    states = [{conv.weight.requires_grad for conv in found} for found in convs]
+    assert states == [{index >= 7 - trained} for index in range(7)] + [{trained == 7}]
+    before = {name: value.clone() for name, value in net.named_buffers()}
+    net(torch.randn(2, 3, 64, 64))
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 48
+    assert {p.requires_grad for norm in norms for p in norm.parameters()} == {freeze_at == 0}
+    fixed = {torch.equal(value, before[name]) for name, value in net.named_buffers()}
+    assert fixed == {freeze_at > 0}
+
+
+def test_a_named_stage_freezes_its_own_batch_normalisation_only(timm):
+    """`MASK_RCNN_EXT.FREEZE` takes the names of timm's modules."""
+    backbone = freeze_parts(build("tf_efficientnet_lite0"), ["net.blocks.0", "net.bn1"]).train()
+    before = {name: value.clone() for name, value in backbone.named_buffers()}
+    backbone(torch.randn(2, 3, 64, 64))
+    for name, value in backbone.named_buffers():
+        is_frozen = name.startswith(("net.blocks.0.", "net.bn1."))
+        assert torch.equal(value, before[name]) == is_frozen, name
+    for name, parameter in backbone.named_parameters():
+        is_frozen = name.startswith(("net.blocks.0.", "net.bn1."))
+        assert parameter.requires_grad != is_frozen, name
 
 
 def test_freeze_at_zero_trains_everything(timm):

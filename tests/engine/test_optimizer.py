@@ -1,0 +1,121 @@
+"""The learning rate and the weight decay of every parameter, against values worked out by hand."""
+
+import pytest
+import torch
+from detectron2.solver import build_optimizer as stock_build_optimizer
+from support import SMALL, TINY_CONFIG
+from torch import nn
+
+from mask_rcnn_ext import UserError, load_config
+from mask_rcnn_ext.engine.optimizer import build_optimizer
+
+KEYS = ["SOLVER.BASE_LR", "0.01", "SOLVER.WEIGHT_DECAY", "0.1", "SOLVER.WEIGHT_DECAY_NORM", "0.0"]
+CPU = ["MODEL.DEVICE", "cpu"]
+
+
+def small_model(*, fpn: bool = True) -> nn.Module:
+    """A backbone, with or without an FPN on it, and a head."""
+    network = nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1), "norm": nn.BatchNorm2d(1)})
+    backbone = {"bottom_up": network, "fpn_output2": nn.Conv2d(1, 1, 1)} if fpn else network
+    model = nn.Module()
+    model.backbone = nn.Module()
+    for name, layer in backbone.items():
+        model.backbone.add_module(name, layer)
+    model.backbone2 = nn.Conv2d(1, 1, 1, bias=False)  # a name that only begins like another
+    model.head = nn.Linear(1, 1)
+    return model
+
+
+def settings_of(model: nn.Module, *overrides: str) -> dict[str, tuple[float, float]]:
+    """Return {parameter: (learning rate, weight decay)}."""
+    optimizer = build_optimizer(load_config(None, [*KEYS, *CPU, *overrides]), model)
+    names = {id(value): name for name, value in model.named_parameters()}
+    return {
+        names[id(value)]: (pytest.approx(group["lr"]), group["weight_decay"])
+        for group in optimizer.param_groups
+        for value in group["params"]
+    }
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_the_backbone_has_its_own_rate_and_the_fpn_does_not(name):
+    factor = ["MASK_RCNN_EXT.OPTIMIZER", name, "MASK_RCNN_EXT.BACKBONE_LR_FACTOR", "0.1"]
+    assert settings_of(small_model(), *factor) == {
+        "backbone.bottom_up.conv.weight": (0.001, 0.1),
+        "backbone.bottom_up.conv.bias": (0.001, 0.1),
+        "backbone.bottom_up.norm.weight": (0.001, 0.0),
+        "backbone.bottom_up.norm.bias": (0.001, 0.0),
+        "backbone.fpn_output2.weight": (0.01, 0.1),
+        "backbone.fpn_output2.bias": (0.01, 0.1),
+        "backbone2.weight": (0.01, 0.1),
+        "head.weight": (0.01, 0.1),
+        "head.bias": (0.01, 0.1),
+    }
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_a_backbone_without_an_fpn_and_the_factor_of_biases(name):
+    """The two factors multiply: a bias of the backbone has 0.01 * 0.5 * 2."""
+    keys = ["MASK_RCNN_EXT.BACKBONE_LR_FACTOR", "0.5", "SOLVER.BIAS_LR_FACTOR", "2.0"]
+    keys += ["SOLVER.WEIGHT_DECAY_BIAS", "0.3", "MASK_RCNN_EXT.OPTIMIZER", name]
+    assert settings_of(small_model(fpn=False), *keys) == {
+        "backbone.conv.weight": (0.005, 0.1),
+        "backbone.conv.bias": (0.01, 0.3),
+        "backbone.norm.weight": (0.005, 0.0),
+        "backbone.norm.bias": (0.01, 0.3),
+        "backbone2.weight": (0.01, 0.1),
+        "head.weight": (0.01, 0.1),
+        "head.bias": (0.02, 0.3),
+    }
+
+
+def test_frozen_parameters_have_no_group():
+    model = small_model()
+    model.backbone.bottom_up.requires_grad_(False)
+    found = settings_of(model, "MASK_RCNN_EXT.BACKBONE_LR_FACTOR", "0.1")
+    assert found
+    assert all(rate == 0.01 for rate, _ in found.values())
+    assert not any(name.startswith("backbone.bottom_up") for name in found)
+
+
+def test_by_default_sgd_is_detectron2s():
+    model = small_model()
+    cfg = load_config(None, [*KEYS, *CPU, "SOLVER.BIAS_LR_FACTOR", "2.0"])
+    ours, stock = build_optimizer(cfg, model), stock_build_optimizer(cfg, model)
+    assert type(ours) is type(stock)
+    assert ours.state_dict() == stock.state_dict()
+
+
+def test_a_whole_model():
+    """A step of the rate 0.1 moves the backbone a tenth as far as a step of the rate 1."""
+    from detectron2.modeling import build_model
+
+    base = [*SMALL, *CPU, "MASK_RCNN_EXT.OPTIMIZER", "SGD", "SOLVER.WEIGHT_DECAY", "0.0"]
+    base += ["SOLVER.BASE_LR", "0.5"]
+    model = build_model(load_config(TINY_CONFIG, base))
+    cfg = load_config(TINY_CONFIG, [*base, "MASK_RCNN_EXT.BACKBONE_LR_FACTOR", "0.1"])
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    for value in model.parameters():
+        value.grad = torch.ones_like(value)
+    build_optimizer(cfg, model).step()
+    for name, value in model.named_parameters():
+        step = 0.05 if name.startswith("backbone.bottom_up.") else 0.5
+        torch.testing.assert_close(before[name] - value, torch.full_like(value, step))
+
+
+@pytest.mark.parametrize(
+    ("factor", "model", "message"),
+    [
+        (
+            "0.0",
+            small_model(),
+            r"above 0, such as 0\.1, got 0\.0\. To keep .*MASK_RCNN_EXT\.FREEZE",
+        ),
+        ("-1.0", small_model(), r"got -1\.0"),
+        ("0.1", nn.Linear(1, 1), r"got 0\.1, and the model has no backbone"),
+    ],
+    ids=["zero", "negative", "no backbone"],
+)
+def test_factors_that_cannot_be_used(factor, model, message):
+    with pytest.raises(UserError, match=message):
+        settings_of(model, "MASK_RCNN_EXT.BACKBONE_LR_FACTOR", factor)
