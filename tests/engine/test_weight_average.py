@@ -58,5 +58,5 @@ def test_a_run_without_a_state_starts_from_its_weights():
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 2.0])
 def test_decays_out_of_range(decay):
-    with pytest.raises(UserError, match="EMA.DECAY: expected 0 or more"):
+    with pytest.raises(UserError, match=r"EMA\.DECAY: expected 0 or more"):
         WeightAverage(torch.nn.Linear(1, 1), decay)
