@@ -22,7 +22,7 @@ __all__ = ["BestModel", "EarlyStop", "choose_metric", "is_better", "require_fitt
 
 logger = logging.getLogger(__name__)
 
-_METRIC, _PATIENCE = "BEST_CHECKPOINT.METRIC", "MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE"
+_PATIENCE = "MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE"
 _USUAL = ("segm/AP", "keypoints/AP", "bbox/AP", "box_proposals/AR@1000")
 _LOWER_IS_BETTER = ("validation_loss", "errors")  # tasks
 _COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -105,7 +105,7 @@ def _require_known_metric(cfg: CfgNode, name: str) -> None:
     if not good:
         also = "" if losses else ", or a loss, with MASK_RCNN_EXT.VALIDATION_LOSS True"
         raise UserError(
-            f"MASK_RCNN_EXT.{_METRIC}: expected one of {', '.join(known)}{also}, got {name!r}"
+            f"MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC: expected one of {', '.join(known)}{also}, got {name!r}"
             f"{nearest(name, known)}"
         )
 
@@ -154,8 +154,8 @@ class BestModel(HookBase):
         if metric is None:
             name = self.wanted or "metric to compare models by"
             logger.warning(
-                "MASK_RCNN_EXT.%s: the evaluation has no %s%s",
-                *(_METRIC, name, nearest(name, flat) if self.wanted else ""),
+                "MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC: the evaluation has no %s%s",
+                *(name, nearest(name, flat) if self.wanted else ""),
             )
             return
         if not math.isfinite(value):
