@@ -105,8 +105,8 @@ def _require_known_metric(cfg: CfgNode, name: str) -> None:
     if not good:
         also = "" if losses else ", or a loss, with MASK_RCNN_EXT.VALIDATION_LOSS True"
         raise UserError(
-            f"MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC: expected one of {', '.join(known)}{also}, got {name!r}"
-            f"{nearest(name, known)}"
+            f"MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC: expected one of {', '.join(known)}{also}, got "
+            f"{name!r}{nearest(name, known)}"
         )
 
 

@@ -70,6 +70,8 @@ class Trainer(DefaultTrainer):
       images of an iteration depend on the seed and the iteration only.
     - It evaluates every data set with the metrics of the data set, also with test-time
       augmentation, shows the AP while it trains, and writes `results.json`.
+    - It measures validation losses, averages the weights, keeps the best model and ends early, as
+      the keys of `MASK_RCNN_EXT` say.
 
     Override `build_mapper`, `build_evaluator` or `build_optimizer` in a subclass, and give the
     subclass to `run_job`.
