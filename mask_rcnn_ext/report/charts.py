@@ -149,12 +149,12 @@ def _mark_best(axes: Axes, iteration: int) -> None:
     right = iteration > axes.get_xlim()[1] / 4  # of the plot's left quarter
     axes.annotate(
         "best",
-        (iteration, 1),
+        (iteration, 0),
         xycoords=("data", "axes fraction"),
-        xytext=(-4 if right else 4, -2),
+        xytext=(-4 if right else 4, 3),
         textcoords="offset points",
         ha="right" if right else "left",
-        va="top",
+        va="bottom",
         color=MUTED,
         fontsize=9,
     )
