@@ -15,6 +15,7 @@ from detectron2.utils.events import get_event_storage
 from small_runs import read_error, read_weights, same, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
 
+from mask_rcnn_ext import get_cfg
 from mask_rcnn_ext.engine import trainer
 
 KEYS = [
@@ -64,6 +65,7 @@ def script(monkeypatch):
 @pytest.fixture(scope="module")
 def whole(flags, tmp_path_factory):
     """Six iterations with all keys; the loss decides which model is the best."""
+    torch.set_num_threads(1)  # this fixture comes before the one that does it for each test
     out = tmp_path_factory.mktemp("whole") / "out"
     assert run(flags, out, *ALL, *METRIC) == 0
     return out
@@ -135,7 +137,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(flags, whole, tmp_path, monkeypatc
 
 def test_a_run_without_progress_ends_as_a_finished_one(flags, tmp_path, script, capsys):
     keys = [*ALL, "SOLVER.MAX_ITER", "14", "MASK_RCNN_EXT.VALIDATION_LOSS", "False"]
-    out, stops = tmp_path / "out", ("", "model_0000009.pth", "model_0000011.pth", "model_final.pth")
+    out, stops = tmp_path / "out", ("", "model_0000011.pth", "model_final.pth")
     for last in stops:
         if last:  # killed after this checkpoint; the last one is of a run that has ended
             (out / "last_checkpoint").write_text(last)
@@ -160,3 +162,14 @@ def test_a_key_that_cannot_work_is_refused_before_training(flags, tmp_path, caps
     assert run(flags, tmp_path / "out", *ALL, "MASK_RCNN_EXT.EMA.DECAY", "1.0") == 2
     assert "EMA.DECAY: expected 0 or more and less than 1, got 1.0" in read_error(capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_several_test_sets_have_losses_of_their_own(monkeypatch):
+    monkeypatch.setattr(trainer, "load_dicts", lambda cfg, split, names, **_: names)
+    monkeypatch.setattr(trainer, "build_loss_loader", lambda cfg, dicts, mapper: dicts)
+    monkeypatch.setattr(trainer, "measure_losses", lambda model, loader: {"of": loader})
+    cfg = get_cfg()
+    cfg.DATASETS.TEST = ("a", "b")
+    results = {"a": {"bbox": {}}, "b": {"bbox": {}}}
+    trainer.Trainer.add_losses(cfg, torch.nn.Linear(1, 1), results)
+    assert results == {name: {"bbox": {}, "validation_loss": {"of": [name]}} for name in "ab"}
