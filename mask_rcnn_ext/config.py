@@ -110,6 +110,29 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # backbone with ImageNet weights. The layers of an FPN, which start from scratch, are not part
     # of this.
     _declare(cfg, "MASK_RCNN_EXT.BACKBONE_LR_FACTOR", 1.0)
+    _declare_selection_keys(cfg)
+
+
+def _declare_selection_keys(cfg: CfgNode) -> None:
+    """Add what decides which weights of a training are kept, and when it ends."""
+    # Measure the losses on `DATASETS.TEST` with every evaluation in training, by part and without
+    # augmentation, as `validation_loss/...`.
+    _declare(cfg, "MASK_RCNN_EXT.VALIDATION_LOSS", False)
+    # Keep the weights of the best evaluation in `model_best.pth`. `TEST.EVAL_PERIOD` says how often
+    # training evaluates.
+    _declare(cfg, "MASK_RCNN_EXT.BEST_CHECKPOINT.ENABLED", False)
+    # The metric that decides which evaluation is the best, such as `"segm/AP50"` or
+    # `"validation_loss/total_loss"`. `""` is mask AP; without masks, AP of keypoints; without
+    # these, box AP; of a proposal network, the average recall of 1000 proposals.
+    _declare(cfg, "MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC", "")
+    # Training ends when so many evaluations in a row have not improved
+    # `BEST_CHECKPOINT.METRIC`. 0 trains to `SOLVER.MAX_ITER`. Any other value also keeps
+    # `model_best.pth`.
+    _declare(cfg, "MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE", 0)
+    # Evaluate and save a moving average of the weights. The decay of update n = 0, 1, 2, ... is
+    # min(`DECAY`, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
+    _declare(cfg, "MASK_RCNN_EXT.EMA.ENABLED", False)
+    _declare(cfg, "MASK_RCNN_EXT.EMA.DECAY", 0.999)
 
 
 def _declare_mask_head_keys(cfg: CfgNode) -> None:

@@ -14,12 +14,13 @@ from mask_rcnn_ext.run_files import find_run_files, holds_training, remove_run, 
 
 RUN = (
     "config.yaml", "log.txt", "log.txt.rank1", "metrics.json", "results.json", "last_checkpoint",
-    "model_0000099.pth", "model_final.pth", "events.out.tfevents.1.host.2.0", "report.html",
-    "predictions.png", "data/own_val.json", "inference/a/coco_instances_results.json",
-    "inference/a/instances_predictions.pth", "evaluations/b-model_final/results.json",
+    "model_0000099.pth", "model_final.pth", "model_best.pth", "events.out.tfevents.1.host.2.0",
+    "report.html", "predictions.png", "data/own_val.json",
+    "inference/a/coco_instances_results.json", "inference/a/instances_predictions.pth",
+    "evaluations/b-model_final/results.json",
     "evaluations/b-model_final/inference/b/coco_instances_results.json",
 )  # fmt: skip
-FOREIGN = ("notes.txt", "model_best.pth", "inference/a/notes.txt", "other/results.json")
+FOREIGN = ("notes.txt", "best.pth", "inference/a/notes.txt", "other/results.json")
 
 
 def write(folder, names) -> None:
@@ -33,7 +34,7 @@ def tree(folder) -> set[str]:
 
 
 def test_an_earlier_run_is_moved_as_a_whole_and_no_other_file(tmp_path):
-    foreign = ("notes.txt", "model_best.pth", "other/results.json", "images/inference/a.png")
+    foreign = ("notes.txt", "best.pth", "other/results.json", "images/inference/a.png")
     for number in ("1", "2"):
         write(tmp_path, [*RUN, *foreign, "made_from.json"])
         assert set_aside(tmp_path, ["made_from.json"]) == tmp_path / "earlier_runs" / number

@@ -63,6 +63,9 @@ class Checkpointer(DetectionCheckpointer):
         save_to_disk: whether this process writes; by default, only the main process writes.
         class_names: names of the model's classes, in the model's order; empty if they have none.
         **checkpointables: more objects with `state_dict` and `load_state_dict`.
+
+    Attributes:
+        saved_model: the model whose weights are saved: `model`, or an average of it.
     """
 
     def __init__(
@@ -76,14 +79,30 @@ class Checkpointer(DetectionCheckpointer):
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.path_manager: Any = _AtomicWrites(PathManager)
+        self.saved_model: nn.Module = self.model
         self.class_names = list(class_names)
         self._strict = True
         self._source = ""
 
     def save(self, name: str, **kwargs: Any) -> None:
         """See :meth:`DetectionCheckpointer.save`; this also saves the names of the classes."""
+        super().save(name, **self._get_weights(), **kwargs)
+
+    def save_weights(self, name: str, **kwargs: Any) -> None:
+        """Save the weights and the names of the classes, in a file that no run resumes from.
+
+        Args:
+            name: name of the file, without `.pth`.
+            kwargs: more to save, as in `save`.
+        """
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        if self.save_dir and self.save_to_disk:
+            with self.path_manager.open(path, "wb") as file:
+                torch.save({**self._get_weights(), **kwargs}, file)
+
+    def _get_weights(self) -> dict[str, Any]:
         names = {"class_names": self.class_names} if self.class_names else {}
-        super().save(name, **names, **kwargs)
+        return {"model": self.saved_model.state_dict(), **names}
 
     def load(
         self, path: str, checkpointables: list[str] | None = None, *, strict: bool = True

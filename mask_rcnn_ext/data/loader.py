@@ -6,6 +6,7 @@ batch sampler in the main process forms the batches and can skip some, and the a
 sample is seeded with the sample's position in the stream. The number of workers does not matter.
 """
 
+import contextlib
 import random
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +21,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
 
-__all__ = ["NamedErrors", "ResumableBatchSampler", "TrainLoader", "seed_everything", "stream_seed"]
+__all__ = [
+    "NamedErrors",
+    "ResumableBatchSampler",
+    "TrainLoader",
+    "keep_random_state",
+    "seed_everything",
+    "stream_seed",
+]
 
 
 def stream_seed(*entropy: int) -> int:
@@ -36,6 +44,22 @@ def seed_everything(seed: int, *, cuda: bool = True) -> None:
         torch.manual_seed(seed)
     else:
         torch.default_generator.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def keep_random_state(gpus: Iterable[int] = ()) -> Iterator[None]:
+    """Let the generators of `random`, NumPy and torch go on after the block as if it was not there.
+
+    Args:
+        gpus: indices of the CUDA devices whose generators are kept too.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=list(gpus)):
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 class ResumableBatchSampler:
@@ -104,14 +128,9 @@ class _SeededDataset(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         position, index = key
-        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-        with torch.random.fork_rng(devices=[]):
+        with keep_random_state():
             seed_everything(stream_seed(self.seed, self.rank, position), cuda=False)
-            try:
-                return self._load(index)
-            finally:
-                random.setstate(python_state)
-                np.random.set_state(numpy_state)  # noqa: NPY002
+            return self._load(index)
 
     def _load(self, index: int) -> Any:
         for offset in range(len(self.dicts)):

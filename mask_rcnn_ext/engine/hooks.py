@@ -1,9 +1,11 @@
-"""Hooks of the trainer: the seed of an iteration, the last evaluation, `results.json` at the end.
+"""Hooks of the trainer: the seed of an iteration, the evaluations, `results.json` at the end.
 
 A checkpoint stores the state of a hook under the name of its class: the names must not change.
 """
 
+import os
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 
 from detectron2.config import CfgNode
@@ -11,6 +13,9 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
 from ..data.loader import seed_everything, stream_seed
+from ..errors import UserError
+from .best_model import BestModel
+from .interruption import Interrupted
 from .results import write_results
 
 __all__ = ["Evaluation", "RunRecord", "StepSeed"]
@@ -39,21 +44,13 @@ class StepSeed(HookBase):
         self.seed = int(state["seed"])
 
 
-class Evaluation(hooks.EvalHook):
-    """detectron2's `EvalHook`, which does not evaluate a run that failed in its last iteration."""
-
-    def after_train(self) -> None:
-        """Evaluate at the end of a complete run."""
-        if self.trainer.iter >= self.trainer.max_iter:
-            super().after_train()
-
-
 class RunRecord(HookBase):
     """Measures the time of a training run and writes `OUTPUT_DIR/results.json` at its end."""
 
     def __init__(self, cfg: CfgNode, step_seed: StepSeed) -> None:
         """Take the config of the run and the hook that has its seed."""
         self.cfg, self.step_seed = cfg, step_seed
+        self.best: BestModel | None = None
         self._eval_seconds = 0.0  # of this process
         self._earlier_eval_seconds = 0.0
         self._earlier_seconds = 0.0
@@ -88,6 +85,7 @@ class RunRecord(HookBase):
                 train_seconds=self.train_seconds,
                 eval_seconds=self.eval_seconds,
                 seed=self.step_seed.seed,
+                best=self.best.get_saved_record() if self.best else None,
             )
 
     def state_dict(self) -> dict[str, float]:
@@ -98,3 +96,65 @@ class RunRecord(HookBase):
         """Add the times of the run that is resumed."""
         self._earlier_seconds = float(state["train_seconds"])
         self._earlier_eval_seconds = float(state["eval_seconds"])
+
+
+class Evaluation(hooks.EvalHook):
+    """detectron2's `EvalHook`, with these additions.
+
+    - It measures its time, and does not evaluate a run that failed in its last iteration.
+    - With `MASK_RCNN_EXT.VALIDATION_LOSS` the results have a task "validation_loss".
+    - It shows the results to `BestModel`. A checkpoint is saved before the evaluation. If a run was
+      stopped between the two, the evaluation is done when the run is resumed.
+    """
+
+    def __init__(self, record: RunRecord, best: BestModel | None) -> None:
+        """Take the hooks that count the time and that keep the best model."""
+        self.record, self.best = record, best
+        self._last = -1  # the last iteration that was evaluated here
+        super().__init__(record.cfg.TEST.EVAL_PERIOD, self._evaluate)
+
+    def before_train(self) -> None:
+        """Do the evaluation that the resumed run was stopped before."""
+        trainer = self.trainer
+        done, period = trainer.start_iter, self._period
+        due = period > 0 and 0 < done < trainer.max_iter and done % period == 0
+        if self.best is None or not due or self.best.last == done - 1:
+            return
+        trainer.iter = trainer.storage.iter = done - 1
+        self._do_eval()
+        trainer.iter = trainer.storage.iter = done  # not after an interruption
+
+    def after_train(self) -> None:
+        """Evaluate at the end of a complete run."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+
+    def _evaluate(self) -> OrderedDict:
+        trainer, cfg = self.trainer, self.record.cfg
+        if number := trainer.stop_signals.agree(cfg.MODEL.DEVICE):
+            raise Interrupted(number)
+        iteration = min(trainer.iter, trainer.max_iter - 1)
+        final = iteration == trainer.max_iter - 1
+        if iteration == self._last and not cfg.TEST.AUG.ENABLED:  # training has ended early
+            return trainer._last_eval_results
+        start = time.perf_counter()
+        try:
+            with trainer.stop_signals.raise_at_once():
+                test = trainer.test_all if final else trainer.test
+                results: OrderedDict = test(cfg, trainer.evaluated_model)
+                if cfg.MASK_RCNN_EXT.VALIDATION_LOSS:
+                    trainer.add_losses(cfg, trainer.evaluated_model, results)
+        except UserError as error:  # such as a broken validation image
+            if not final:
+                raise
+            path = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+            raise UserError(
+                f"{error}. The training is done; to evaluate {path} after the repair, add "
+                "--eval-only --resume to the command"
+            ) from error
+        trainer._last_eval_results = results
+        if self.best:
+            self.best.take(results, iteration)
+        self._last = iteration
+        self.record.add_evaluation(time.perf_counter() - start)
+        return results

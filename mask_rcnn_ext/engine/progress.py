@@ -81,6 +81,12 @@ def describe_progress(storage: EventStorage) -> str:
     if losses:
         short = ", ".join(f"{name[len('loss_') :]} {value:.3f}" for name, value in losses.items())
         parts.append(f"({short})")
+    for name in histories:
+        if name.endswith("validation_loss/total_loss"):
+            where = name.removesuffix("validation_loss/total_loss").rstrip("/")
+            parts.append(
+                f"validation loss {where} {histories[name].latest():.3f}".replace("  ", " ")
+            )
     if "lr" in histories:
         parts.append(f"lr {histories['lr'].latest():.2g}")
     for task, label in (("segm", "mask AP"), ("bbox", "box AP")):

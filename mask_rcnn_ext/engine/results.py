@@ -30,6 +30,7 @@ def write_results(
     seed: int,
     peak_mb: float = 0.0,
     weights: str = "",
+    best: Mapping[str, Any] | None = None,
 ) -> str:
     """Write `OUTPUT_DIR/results.json` atomically and return its path.
 
@@ -45,6 +46,7 @@ def write_results(
         seed: the seed of the run; negative if it had none.
         peak_mb: peak memory of earlier parts of the run, in MB.
         weights: the file of the weights, if they are not this run's own.
+        best: what `model_best.pth` was measured at, if there is one.
     """
     run = {
         "train_seconds": None if train_seconds is None else round(train_seconds, 1),
@@ -54,6 +56,7 @@ def write_results(
         "seed": seed,
         "data_sha256": get_data_checksums(cfg),
         **({"weights_sha256": file_sha256(weights)} if weights else {}),
+        **({"best": dict(best)} if best else {}),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

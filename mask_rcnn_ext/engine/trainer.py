@@ -3,7 +3,6 @@
 import inspect
 import logging
 import os
-import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from detectron2.data.samplers import (
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
@@ -33,6 +32,7 @@ from ..data.loader import NamedErrors, TrainLoader
 from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
+from ..evaluation.validation_loss import build_loss_loader, measure_losses
 from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
 from ..modeling.precision import inference_autocast, prepare_model
@@ -42,6 +42,7 @@ from ..proposals.file import (
     load_training_dicts,
     require_proposal_files,
 )
+from .best_model import BestModel, EarlyStop, require_fitting_selection
 from .hooks import Evaluation, RunRecord, StepSeed
 from .interruption import Interrupted, StopHook, StopSignals
 from .loop import build_loop
@@ -49,6 +50,7 @@ from .metrics import MetricsWriter, drop_metrics
 from .optimizer import build_optimizer
 from .progress import ProgressWriter
 from .resuming import get_checkpoint_period, keep_settings, require_same_optimizer
+from .weight_average import WeightAverage
 
 __all__ = ["Trainer"]
 
@@ -68,6 +70,8 @@ class Trainer(DefaultTrainer):
       images of an iteration depend on the seed and the iteration only.
     - It evaluates every data set with the metrics of the data set, also with test-time
       augmentation, shows the AP while it trains, and writes `results.json`.
+    - It measures validation losses, averages the weights, keeps the best model and ends early, as
+      the keys of `MASK_RCNN_EXT` say.
 
     Override `build_mapper`, `build_evaluator` or `build_optimizer` in a subclass, and give the
     subclass to `run_job`.
@@ -103,6 +107,8 @@ class Trainer(DefaultTrainer):
         if frozen:
             logger.info("Weights and batch statistics that stay as they are: %s.", frozen)
         model = prepare_model(cfg, model)
+        ema, best = cfg.MASK_RCNN_EXT.EMA, cfg.MASK_RCNN_EXT.BEST_CHECKPOINT
+        self.weight_average = WeightAverage(model, ema.DECAY) if ema.ENABLED else None
         optimizer = self.build_optimizer(cfg, model)
         # PyTorch 2.15 renamed the option. The buffers are the same in every process at the start.
         options = inspect.signature(DistributedDataParallel).parameters
@@ -121,6 +127,11 @@ class Trainer(DefaultTrainer):
             class_names=cfg.MASK_RCNN_EXT.CLASS_NAMES,
             trainer=weakref.proxy(self),
         )
+        if self.weight_average:
+            self.checkpointer.saved_model = self.weight_average.model
+        self.best_model = None
+        if best.ENABLED or cfg.MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE:
+            self.best_model = self.run_record.best = BestModel(cfg, self.checkpointer)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
@@ -138,6 +149,8 @@ class Trainer(DefaultTrainer):
         require_known_evaluators(cfg)
         require_proposal_files(cfg, splits)
         require_tta(cfg)
+        if not eval_only:
+            require_fitting_selection(cfg)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -259,6 +272,9 @@ class Trainer(DefaultTrainer):
                 except Interrupted as error:
                     error.checkpoint = self._save_interrupted()
                     raise
+                except EarlyStop:
+                    if comm.is_main_process():
+                        verify_results(self.cfg, self._last_eval_results)
         finally:
             self._trainer._data_loader_iter_obj = None  # ends the workers that load data
             loop_logger.removeFilter(_reports_defect)
@@ -274,36 +290,22 @@ class Trainer(DefaultTrainer):
             self.checkpointer.save(name, iteration=self.iter)
         return path
 
-    def build_hooks(self) -> list[HookBase]:
+    def build_hooks(self) -> list[HookBase | None]:
         """Return detectron2's hooks, with `StepSeed` as the first and `RunRecord` as the last."""
-        found: list[HookBase] = [self.step_seed]
+        found: list[HookBase | None] = [self.step_seed, self.weight_average]
         for hook in super().build_hooks():
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.period = get_checkpoint_period(self.cfg)
             if isinstance(hook, hooks.EvalHook):
                 found.append(StopHook(self.stop_signals, self.cfg.MODEL.DEVICE))
-                hook = Evaluation(self.cfg.TEST.EVAL_PERIOD, self._evaluate)  # measures its time
+                hook = Evaluation(self.run_record, self.best_model)
             found.append(hook)
-        return [*found, self.run_record]
+        return [*found, self.best_model, self.run_record]
 
-    def _evaluate(self) -> OrderedDict:
-        if number := self.stop_signals.agree(self.cfg.MODEL.DEVICE):
-            raise Interrupted(number)
-        start = time.perf_counter()
-        test = self.test_all if self.iter + 1 >= self.max_iter else self.test
-        try:
-            with self.stop_signals.raise_at_once():
-                self._last_eval_results = test(self.cfg, self.model)
-        except UserError as error:  # such as a broken validation image
-            if self.iter + 1 < self.max_iter:
-                raise
-            path = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
-            raise UserError(
-                f"{error}. The training is done; to evaluate {path} after the repair, add "
-                "--eval-only --resume to the command"
-            ) from error
-        self.run_record.add_evaluation(time.perf_counter() - start)
-        return self._last_eval_results
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model whose weights are evaluated and saved: an average with `MASK_RCNN_EXT.EMA`."""
+        return self.weight_average.model if self.weight_average else self.model
 
     @property
     def _metrics_file(self) -> str:
@@ -336,6 +338,20 @@ class Trainer(DefaultTrainer):
             mapper=NamedErrors(cls.build_mapper(cfg, is_train=False)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
+
+    @classmethod
+    def add_losses(cls, cfg: CfgNode, model: nn.Module, results: OrderedDict) -> None:
+        """Add the losses of each test set to its results, as the task "validation_loss"."""
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        for name in cfg.DATASETS.TEST:
+            dicts = load_dicts(cfg, "TEST", [name], filter_empty=False)
+            loader = build_loss_loader(cfg, dicts, cls.build_mapper(cfg, is_train=False))
+            with inference_autocast(cfg):
+                losses = measure_losses(model, loader)
+            if losses:  # in the first process
+                tasks = results if len(cfg.DATASETS.TEST) == 1 else results[name]
+                tasks["validation_loss"] = losses
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict:

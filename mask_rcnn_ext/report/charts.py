@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -87,6 +87,8 @@ def _line_chart(
     series: Mapping[str, Series],
     y_label: str,
     *,
+    validation: Mapping[str, Series] | None = None,
+    best: int | None = None,
     smoothed: bool = False,
     raw: bool = False,
     markers: bool = False,
@@ -98,6 +100,9 @@ def _line_chart(
         title: its title.
         series: name -> (iterations, values); at least one, and none is empty.
         y_label: name of the y axis, with the unit.
+        validation: the same on validation images: dashed, with points, in the colour of the series
+            of that name, or in one of its own.
+        best: the iteration to mark as the best one.
         smoothed: draw running means.
         raw: with `smoothed`, draw the values as well, faint; peaks may leave the plot.
         markers: mark the points, where there are few.
@@ -114,6 +119,16 @@ def _line_chart(
             axes.plot(iterations[::step], values[::step], color=color, alpha=0.28, linewidth=1)
         drawn += [float(curve.min()), float(curve.max())]
         legend.append((index % 8, name, format(float(curve[-1]), number)))
+    for name, (iterations, values) in (validation or {}).items():
+        index = list(series).index(name) if name in series else len(legend)
+        marker = "o" if len(values) <= _MAX_MARKERS else ""
+        style: Any = {"linestyle": "--", "linewidth": 1.2, "marker": marker, "markersize": 5}
+        axes.plot(iterations, values, color=COLORS[index % 8], mec=_CARD, zorder=3, **style)
+        drawn += [min(values), max(values)]
+        if name not in series:
+            legend.append((index % 8, name, format(values[-1], number)))
+    if best is not None:
+        _mark_best(axes, best)
     low, high = min(drawn), max(drawn)
     axes.set_ylim(low, high + 0.05 * (high - low) or 1.0)
     axes.set_xlim(left=0)
@@ -122,20 +137,49 @@ def _line_chart(
     axes.set_xlabel("iteration", color=MUTED, fontsize=9)
     axes.set_ylabel(y_label, color=MUTED, fontsize=9)
     ends = ", ".join(f"{name} {last}" for _, name, last in legend)
+    marked = "" if best is None else f"; the best iteration is {best}"
     return finish_chart(
-        figure, title, f"{title}: {y_label} over iterations; at the end {ends}", legend
+        figure, title, f"{title}: {y_label} over iterations; at the end {ends}{marked}", legend
     )
 
 
-def run_charts(history: Mapping[str, Series]) -> list[Chart]:
-    """Return the charts of a run's metrics: losses, AP and learning rate, where there are any."""
+def _mark_best(axes: Axes, iteration: int) -> None:
+    """Draw a dotted line at an iteration, and the word "best" beside it."""
+    axes.axvline(iteration, color=MUTED, linestyle=":", linewidth=1.4, zorder=2)
+    right = iteration > axes.get_xlim()[1] / 4  # of the plot's left quarter
+    axes.annotate(
+        "best",
+        (iteration, 0),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4 if right else 4, 3),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="bottom",
+        color=MUTED,
+        fontsize=9,
+    )
+
+
+def run_charts(history: Mapping[str, Series], best: int | None = None) -> list[Chart]:
+    """Return the charts of a run's metrics: losses, AP and learning rate, where there are any.
+
+    Args:
+        history: metric -> (iterations, values). Losses on validation images are drawn beside those
+            of training.
+        best: the iteration of the best evaluation, to mark it; None: nothing is marked.
+    """
     charts = []
+    validation = _validation_losses(history)
+    totals = {name: line for name, line in validation.items() if name.endswith("total_loss")}
     if "total_loss" in history:
-        total = {"total_loss": history["total_loss"]}
-        charts.append(_line_chart("Total loss", total, "loss", smoothed=True, raw=True))
+        total = {"training" if totals else "total_loss": history["total_loss"]}
+        named = {name.replace("total_loss", "validation"): line for name, line in totals.items()}
+        options: Any = {"validation": named, "best": best, "smoothed": True, "raw": True}
+        charts.append(_line_chart("Total loss", total, "loss", **options))
     parts = {k: v for k, v in history.items() if k.startswith("loss_") and "/" not in k}
     if parts:
-        charts.append(_line_chart("Losses by part", parts, "loss", smoothed=True))
+        rest = {name: line for name, line in validation.items() if name not in totals}
+        charts.append(_line_chart("Losses by part", parts, "loss", validation=rest, smoothed=True))
     quality = {
         key.removesuffix(f"{task}/AP") + f"{TASK_TITLES[task].lower()} AP": history[key]
         for task in TASK_TITLES
@@ -143,7 +187,18 @@ def run_charts(history: Mapping[str, Series]) -> list[Chart]:
         if key == f"{task}/AP" or key.endswith(f"/{task}/AP")
     }
     if quality:
-        charts.append(_line_chart("Test AP", quality, "AP (0 to 100)", markers=True, number=".1f"))
+        marked: Any = {"best": best, "markers": True, "number": ".1f"}
+        charts.append(_line_chart("Test AP", quality, "AP (0 to 100)", **marked))
     if "lr" in history:
         charts.append(_line_chart("Learning rate", {"lr": history["lr"]}, "learning rate"))
     return charts
+
+
+def _validation_losses(history: Mapping[str, Series]) -> dict[str, Series]:
+    """Return the losses on validation images; with several test sets, of the first by name."""
+    found: dict[str, Series] = {}
+    for key in history:
+        *_, task, name = ["", *key.split("/")]
+        if task == "validation_loss":
+            found.setdefault(name, history[key])
+    return found

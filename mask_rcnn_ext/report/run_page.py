@@ -128,6 +128,7 @@ def _render(
     counts = {s.name: dict(zip(s.class_names, s.per_class, strict=True)) for _, s in data}
     info = dict(run.info)
     versions = info.pop("versions", None)
+    best = _read_best(run)
     small = all(max(pair.width, pair.height) < 500 for pair in gallery.pairs)
     return render_page(
         "report.html.j2",
@@ -136,7 +137,8 @@ def _render(
         headline=_headline(run),
         missing=missing,
         data=[(role, s, list(counts[s.name].items()), _histogram(s.sizes)) for role, s in data],
-        charts=run_charts(run.history),
+        charts=run_charts(run.history, best["iteration"] if best else None),
+        has_validation=any("validation_loss/" in name for name in run.history),
         results=[
             (name, _ap_rows(tasks), _class_rows(tasks, counts.get(name, {})), _other_tables(tasks))
             for name, tasks in run.results.items()
@@ -233,6 +235,8 @@ def _other_tables(tasks: dict[str, Any]) -> list[tuple[str, list[str], list[list
         if task in TASK_TITLES or not isinstance(values, dict) or not values:
             continue
         title, corner = task, ""
+        if task == "validation_loss":
+            title = "Loss on the test set"
         if task == "overlap":
             title, corner = "By overlap with other objects", "level"
         levels = {key: value for key, value in values.items() if isinstance(value, dict)}
@@ -260,6 +264,12 @@ def _histogram(sizes: list[float]) -> list[tuple[str, int]]:
     return bins
 
 
+def _read_best(run: RunFolder) -> dict[str, Any] | None:
+    """Return what `model_best.pth` of the run was measured at, if it has one."""
+    best = run.info.get("best")
+    return best if isinstance(best, dict) and isinstance(best.get("iteration"), int) else None
+
+
 def _facts(run: RunFolder, info: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (name, value) of the run's circumstances."""
     given = info.pop("seed", None)
@@ -271,9 +281,13 @@ def _facts(run: RunFolder, info: dict[str, Any]) -> list[tuple[str, str]]:
         ("Training", _duration(info.pop("train_seconds", None))),
         ("Evaluation", _duration(info.pop("eval_seconds", None))),
     ]
+    if best := _read_best(run):
+        number = format(best["value"], ".4g")
+        text = f"after {best['iteration'] + 1:,} iterations, {best['metric']} {number}"
+        facts.append(("model_best.pth", text))
     memory = _number(info.pop("peak_memory_mb", None))
     facts.append(("Peak memory", NO_NUMBER if memory is None else f"{memory:,.0f} MB"))
-    for shown_elsewhere in ("command", "data_sha256"):
+    for shown_elsewhere in ("command", "data_sha256", "best"):
         info.pop(shown_elsewhere, None)
     return facts + [(str(key).replace("_", " "), str(value)) for key, value in info.items()]
 

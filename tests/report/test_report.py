@@ -171,6 +171,24 @@ def test_a_complete_run_from_the_command_line(run_folder, capsys):
     ]
 
 
+def test_a_run_that_kept_its_best_model(run_folder):
+    best = {"metric": "segm/AP", "value": 41.04, "iteration": 39}
+    content = results(validation_loss={"loss_mask": 0.61, "total_loss": 1.234})
+    content["run"]["best"] = best
+    (run_folder / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    line = {"iteration": 39, "validation_loss/loss_mask": 0.61, "validation_loss/total_loss": 1.2}
+    with (run_folder / "metrics.json").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    write_report(run_folder)
+    page = Page(run_folder / "report.html")
+    text = re.sub(r"\s+", " ", page.text)
+    assert "model_best.pth after 40 iterations, segm/AP 41.04" in text
+    assert "Loss on the test set" in text
+    assert "total_loss 1.234" in text
+    assert "Dashed lines are losses on the test set" in text
+    assert page.source.count(">best</text>") == 2  # total loss, test AP
+
+
 def test_the_page_needs_nothing_from_outside_and_escapes_names(run_folder):
     assert tool.main([str(run_folder)]) == 0
     page = Page(run_folder / "report.html")

@@ -140,6 +140,29 @@ def test_the_charts_of_a_run():
     assert run_charts({}) == []
 
 
+def test_the_charts_of_a_run_with_validation_losses():
+    """Each is drawn beside its training loss, and the best iteration is marked."""
+    history = {
+        "total_loss": (list(range(60)), [3.0] * 60),
+        "loss_mask": ([19, 39], [0.75, 0.5]),
+        "segm/AP": ([19, 39, 60], [0.0, 41.04, 20.0]),
+        "validation_loss/total_loss": ([19, 39, 60], [4.0, 2.0, 2.5]),
+        "validation_loss/loss_mask": ([19, 39, 60], [0.9, 0.8, 1.7]),
+    }
+    total, parts, quality = run_charts(history, best=39)
+    assert total.legend == [(0, "training", "3"), (1, "validation", "2.5")]
+    assert total.svg.count("stroke-dasharray") >= 2  # the dashed curve, the dotted line
+    assert total.alt.endswith("at the end training 3, validation 2.5; the best iteration is 39")
+    assert parts.legend == [(0, "loss_mask", "0.5")]  # one colour, solid and dashed
+    assert parts.svg.count("<use") == 3  # the points of validation
+    assert ">best</text>" in quality.svg
+    assert ">best</text>" not in parts.svg
+    named = {f"{test}/{name}": history[name] for test in "ab" for name in list(history)[3:]}
+    total, *_ = run_charts({**named, "total_loss": history["total_loss"]})
+    assert total.legend[1:] == [(1, "validation", "2.5")]
+    assert ">best</text>" not in total.svg
+
+
 def test_smoothing_keeps_a_line_and_calms_noise():
     noise = np.random.default_rng(0).normal(size=400)
     assert smooth(noise).std() < 0.4 * noise.std()

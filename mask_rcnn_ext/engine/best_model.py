@@ -1,0 +1,257 @@
+"""Keeps the best model of a run, and ends a run that does not improve any more.
+
+The keys are `MASK_RCNN_EXT.BEST_CHECKPOINT` and `MASK_RCNN_EXT.EARLY_STOPPING`.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+
+from ..checkpoint.checkpointer import Checkpointer
+from ..checkpoint.safe_load import load_torch
+from ..errors import UserError, nearest
+
+__all__ = ["BestModel", "EarlyStop", "choose_metric", "is_better", "require_fitting_selection"]
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = "MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE"
+_USUAL = ("segm/AP", "keypoints/AP", "bbox/AP", "box_proposals/AR@1000")
+_LOWER_IS_BETTER = ("validation_loss", "errors")  # tasks
+_COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+class EarlyStop(BaseException):
+    """Ends the loop of training; detectron2 logs an `Exception` as a crash."""
+
+
+def choose_metric(
+    wanted: str, results: Mapping[str, float], datasets: Iterable[str] = ()
+) -> str | None:
+    """Return the name in `results` of the metric that decides which model is the best.
+
+    Args:
+        wanted: `BEST_CHECKPOINT.METRIC`; "": see there.
+        results: the metrics of an evaluation by name, such as "segm/AP".
+        datasets: names of the test sets. A name without one is looked up in the first of them.
+
+    Returns:
+        None if there is no such metric.
+    """
+    for name in [wanted] if wanted else _USUAL:
+        for full in (name, *(f"{dataset}/{name}" for dataset in [*datasets][:1])):
+            if full in results:
+                return full
+    return None
+
+
+def is_better(metric: str, value: float, best: float) -> bool:
+    """Return whether a value of a metric is better than another one; losses should be low."""
+    lower = any(part in _LOWER_IS_BETTER for part in metric.split("/")[:-1])
+    return value < best if lower else value > best
+
+
+def require_fitting_selection(cfg: CfgNode) -> None:
+    """Check, before training, what selects and averages the weights.
+
+    Raises:
+        UserError: there is no validation data, or no evaluation during training; or the model has
+            no such metric; or `TEST.PRECISE_BN` and an average of the weights are both on.
+    """
+    ext = cfg.MASK_RCNN_EXT
+    best, patience = ext.BEST_CHECKPOINT, ext.EARLY_STOPPING.PATIENCE
+    used = {
+        "MASK_RCNN_EXT.VALIDATION_LOSS": ext.VALIDATION_LOSS,
+        "MASK_RCNN_EXT.BEST_CHECKPOINT": best.ENABLED,
+        "MASK_RCNN_EXT.EARLY_STOPPING": patience,
+    }
+    for key in [key for key, on in used.items() if on and not cfg.DATASETS.TEST]:
+        raise UserError(
+            f"{key} needs validation data: expected a data set in DATASETS.TEST, or --val-json "
+            "and --val-images"
+        )
+    if patience < 0 or (patience and cfg.TEST.EVAL_PERIOD <= 0):
+        raise UserError(
+            f"{_PATIENCE} is {patience} and TEST.EVAL_PERIOD {cfg.TEST.EVAL_PERIOD}: expected the "
+            "number of evaluations to wait for, and the iterations between two evaluations"
+        )
+    if ext.EMA.ENABLED and cfg.TEST.PRECISE_BN.ENABLED:
+        raise UserError(
+            "TEST.PRECISE_BN and MASK_RCNN_EXT.EMA are both enabled, and the former computes batch "
+            "statistics for weights that the latter replaces. Disable one of them"
+        )
+    if (best.ENABLED or patience) and best.METRIC:
+        _require_known_metric(cfg, best.METRIC)
+
+
+def _require_known_metric(cfg: CfgNode, name: str) -> None:
+    """Raise if a metric of COCO, or a loss, is not among what the run measures."""
+    model, losses = cfg.MODEL, bool(cfg.MASK_RCNN_EXT.VALIDATION_LOSS)
+    tasks = {"segm": model.MASK_ON, "keypoints": model.KEYPOINT_ON, "bbox": True}
+    known = [f"{task}/{metric}" for task, on in tasks.items() if on for metric in _COCO]
+    known += ["validation_loss/total_loss"] if losses else []
+    task, _, metric = "/".join(name.split("/")[-2:]).partition("/")
+    if task in tasks:
+        good = bool(tasks[task]) and (metric in _COCO or metric.startswith("AP-"))
+    else:  # of another evaluator, perhaps
+        good = bool(metric) and (losses or task != "validation_loss")
+    if not good:
+        also = "" if losses else ", or a loss, with MASK_RCNN_EXT.VALIDATION_LOSS True"
+        raise UserError(
+            f"MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC: expected one of {', '.join(known)}{also}, got "
+            f"{name!r}{nearest(name, known)}"
+        )
+
+
+class BestModel(HookBase):
+    """Remembers the best evaluation, keeps its weights in `model_best.pth`, and ends the run.
+
+    It comes after the hook that evaluates, which calls `take`. All processes know the same.
+
+    Attributes:
+        last: the iteration of the last evaluation, counted from 0; -1 before the first one.
+        record: the best one, as `model_best.pth` has it: "metric", "value" and "iteration".
+    """
+
+    def __init__(self, cfg: CfgNode, checkpointer: Checkpointer) -> None:
+        """Take the config of the run and what saves its weights."""
+        ext = cfg.MASK_RCNN_EXT
+        self.wanted, self.patience = ext.BEST_CHECKPOINT.METRIC, ext.EARLY_STOPPING.PATIENCE
+        self.datasets, self.checkpointer = list(cfg.DATASETS.TEST), checkpointer
+        self.last = -1
+        self.record: dict[str, Any] = {}
+        self._waited = 0  # evaluations since the best one
+        self._saved: dict[str, Any] = {}  # the record of model_best.pth
+
+    @property
+    def path(self) -> str:
+        """The file of the best weights."""
+        return os.path.join(self.checkpointer.save_dir, "model_best.pth")
+
+    def take(self, results: Mapping[str, Any], iteration: int) -> None:
+        """Compare an evaluation with the best one, and save the weights if it is better.
+
+        A metric that is undefined (NaN) is neither better nor worse.
+
+        Args:
+            results: task -> metric -> number; in all processes but the first they may be empty.
+            iteration: the last iteration that trained the weights, counted from 0.
+        """
+        if iteration == self.last:
+            return
+        self.last = iteration
+        flat = flatten_results_dict(results)
+        metric = choose_metric(self.wanted, flat, self.datasets)
+        # The first process has the results, and all processes must end together.
+        metric, value = comm.all_gather((metric, float(flat[metric]) if metric else math.nan))[0]
+        if metric is None:
+            name = self.wanted or "metric to compare models by"
+            logger.warning(
+                "MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC: the evaluation has no %s%s",
+                *(name, nearest(name, flat) if self.wanted else ""),
+            )
+            return
+        if not math.isfinite(value):
+            logger.info("%s is undefined in this evaluation, which counts for nothing.", metric)
+            return
+        if self.record.get("metric", metric) != metric:
+            logger.info("The best model is chosen anew: by %s.", metric)
+            self.record = {}
+        if self.record and not is_better(metric, value, self.record["value"]):
+            self._waited += 1
+            return
+        self._waited = 0
+        self.record = {"metric": metric, "value": value, "iteration": iteration}
+        if comm.is_main_process():
+            self._save()
+
+    def _save(self) -> None:
+        saved = self._saved
+        if saved.get("metric") == self.record["metric"] and is_better(
+            saved["metric"], saved["value"], self.record["value"]
+        ):
+            logger.info("%s stays, since it is better: %s.", self.path, _describe(saved))
+            return
+        self.checkpointer.save_weights(
+            "model_best", iteration=self.record["iteration"], best=self.record
+        )
+        self._saved = self.record
+        logger.info("The best model so far is saved: %s.", _describe(self.record))
+
+    def before_train(self) -> None:
+        """Read what `model_best.pth` was measured at, and end a run that had stopped early."""
+        if comm.is_main_process() and self.trainer.start_iter and os.path.isfile(self.path):
+            try:
+                self._saved = _read_record(self.path)
+            except UserError as error:
+                logger.warning("%s. A new one will be written.", error)
+        self._stop_if_due(self.trainer.start_iter)
+
+    def after_step(self) -> None:
+        """End the run if the last evaluations have not improved."""
+        self._stop_if_due(self.trainer.iter + 1)
+
+    def _stop_if_due(self, done: int) -> None:
+        """End a run of `done` iterations as after `SOLVER.MAX_ITER`, if there was no progress."""
+        trainer = self.trainer
+        if not 0 < self.patience <= self._waited or done >= trainer.max_iter:
+            return
+        logger.info(
+            "Training ends after %d iterations: %s has not improved in %d evaluations (%s).",
+            *(done, self.record["metric"], self._waited, _PATIENCE),
+        )
+        trainer.iter = done - 1
+        if comm.is_main_process():
+            self.checkpointer.save("model_final", iteration=trainer.iter)
+        trainer.iter = trainer.max_iter = done
+        raise EarlyStop
+
+    def after_train(self) -> None:
+        """Log which iteration of a complete run was the best."""
+        if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
+            return
+        if self._saved:
+            logger.info("The best model is %s: %s.", self.path, _describe(self._saved))
+        else:
+            logger.warning("No evaluation could be compared, so there is no model_best.pth.")
+
+    def get_saved_record(self) -> dict[str, Any]:
+        """Return the record of `model_best.pth`, in the first process; {} if there is none."""
+        return self._saved
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best evaluation, the last one, and how many were not better since."""
+        return {"record": self.record, "last": self.last, "waited": self._waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the state of the run that is resumed."""
+        self.record, self.last = dict(state["record"]), int(state["last"])
+        self._waited = int(state["waited"])
+
+
+def _describe(record: Mapping[str, Any]) -> str:
+    number = format(record["value"], ".4g")
+    return f"{record['metric']} {number} after {record['iteration'] + 1} iterations"
+
+
+def _read_record(path: str) -> dict[str, Any]:
+    """Return what a `model_best.pth` was measured at.
+
+    Raises:
+        UserError: the file cannot be read, or is of something else.
+    """
+    content = load_torch(path)
+    record = content.get("best") if isinstance(content, dict) else None
+    kinds = {"metric": str, "value": float, "iteration": int}
+    if not isinstance(record, dict) or any(
+        not isinstance(record.get(key), kind) for key, kind in kinds.items()
+    ):
+        raise UserError(f"{path} does not say what it was measured at")
+    return record

@@ -1,0 +1,175 @@
+"""Training with validation losses, a best model, an average of the weights and an early end.
+
+All of it survives a stop: a resumed run has what a run without a break has, to the bit.
+"""
+
+import json
+import math
+import shutil
+import signal
+import sys
+
+import pytest
+import torch
+from detectron2.utils.events import get_event_storage
+from small_runs import read_error, read_weights, same, write_data
+from support import SMALL, TINY_CONFIG, run_train_net
+
+from mask_rcnn_ext import get_cfg
+from mask_rcnn_ext.engine import trainer
+
+KEYS = [
+    "SOLVER.IMS_PER_BATCH", "1", "SOLVER.CHECKPOINT_PERIOD", "2", "TEST.EVAL_PERIOD", "2",
+    "SOLVER.MAX_ITER", "6",
+]  # fmt: skip
+LOSS = ["MASK_RCNN_EXT.VALIDATION_LOSS", "True"]
+ALL = [
+    *LOSS, "MASK_RCNN_EXT.BEST_CHECKPOINT.ENABLED", "True", "MASK_RCNN_EXT.EMA.ENABLED", "True",
+    "MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE", "2",
+]  # fmt: skip
+# The mask AP that evaluations give, by iteration. Before the third there is one without a value.
+SCRIPT = {1: 20.0, 3: 10.0, 5: math.nan, 7: 30.0, 9: 5.0, 11: 6.0, 12: 6.0, 13: 7.0}
+
+
+def run(flags, folder, *keys: str) -> int:
+    return run_train_net(
+        "--config-file", TINY_CONFIG, *flags, *SMALL, *KEYS, *keys, "OUTPUT_DIR", str(folder)
+    )
+
+
+def read_metrics(folder, name: str) -> dict[int, float]:
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return {line["iteration"]: line[name] for line in lines if name in line}
+
+
+def read_hooks(path) -> dict:
+    return torch.load(path, weights_only=True)["trainer"]["hooks"]
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"), train=3, val=2)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Let each evaluation give the mask AP of `SCRIPT`."""
+
+    def test(cfg, model):
+        iteration = get_event_storage().iter
+        return {"segm": {"AP": SCRIPT.get(iteration, 0.0)}}
+
+    monkeypatch.setattr(trainer.Trainer, "test", staticmethod(test))
+
+
+@pytest.fixture(scope="module")
+def whole(flags, tmp_path_factory):
+    """Six iterations with all keys; the loss decides which model is the best."""
+    torch.set_num_threads(1)  # this fixture comes before the one that does it for each test
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert run(flags, out, *ALL, *METRIC) == 0
+    return out
+
+
+METRIC = ["MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC", "validation_loss/total_loss"]
+
+
+def test_training_itself_does_not_change(flags, whole, tmp_path):
+    assert run(flags, tmp_path / "plain", "TEST.EVAL_PERIOD", "0") == 0
+    plain = read_weights(tmp_path / "plain/model_final.pth")
+    hooks = read_hooks(whole / "model_final.pth")
+    assert same(hooks["WeightAverage"]["weights"], plain)
+    assert not same(read_weights(whole / "model_final.pth"), plain)
+    assert (
+        not {"WeightAverage", "BestModel"} & read_hooks(tmp_path / "plain/model_final.pth").keys()
+    )
+    assert not (tmp_path / "plain/model_best.pth").exists()
+
+
+def test_what_a_run_leaves(whole):
+    losses = read_metrics(whole, "validation_loss/total_loss")
+    parts = [read_metrics(whole, f"validation_loss/loss_{part}") for part in
+             ("cls", "box_reg", "mask", "rpn_cls", "rpn_loc")]  # fmt: skip
+    assert losses[3] == pytest.approx(sum(part[3] for part in parts))
+    assert losses[6] < losses[3]
+    results = json.loads((whole / "results.json").read_text())
+    assert results["validation_loss"]["total_loss"] == losses[6]
+    record = {"metric": "validation_loss/total_loss", "value": losses[6], "iteration": 5}
+    assert results["run"]["best"] == record
+    content = torch.load(whole / "model_best.pth", weights_only=True)
+    assert content["best"] == record
+    assert same(content["model"], read_weights(whole / "model_final.pth"))  # both are averages
+
+
+@pytest.mark.parametrize("moment", ["killed before the evaluation", "stopped in the evaluation"])
+def test_a_resumed_run_is_the_same_to_the_bit(flags, whole, tmp_path, monkeypatch, moment):
+    out = tmp_path / "out"
+    if moment.startswith("killed"):  # its files are from later than its last checkpoint
+        shutil.copytree(whole, out)
+        (out / "last_checkpoint").write_text("model_0000003.pth")
+        (out / "model_final.pth").unlink()
+    else:
+        test = trainer.Trainer.test
+
+        def stop(cfg, model):
+            if get_event_storage().iter == 3:
+                signal.raise_signal(signal.SIGINT)
+            return test(cfg, model)
+
+        monkeypatch.setattr(sys, "argv", ["train_net.py"])
+        with monkeypatch.context() as patch:
+            patch.setattr(trainer.Trainer, "test", staticmethod(stop))
+            assert run(flags, out, *ALL, *METRIC) == 130
+        assert (out / "last_checkpoint").read_text() == "model_0000003.pth"
+    assert run([*flags, "--resume"], out, *ALL, *METRIC) == 0
+    for name in ("model_final.pth", "model_best.pth"):
+        assert same(read_weights(out / name), read_weights(whole / name)), name
+    found, expected = (read_hooks(folder / "model_final.pth") for folder in (out, whole))
+    assert found["BestModel"] == expected["BestModel"]
+    assert found["WeightAverage"]["updates"] == expected["WeightAverage"]["updates"] == 6
+    assert same(*(hooks["WeightAverage"]["weights"] for hooks in (found, expected)))
+    for name in ("validation_loss/total_loss", "segm/AP"):
+        assert read_metrics(out, name)[6] == read_metrics(whole, name)[6]
+    results = [json.loads((folder / "results.json").read_text()) for folder in (out, whole)]
+    assert results[0]["run"]["best"] == results[1]["run"]["best"]
+    assert results[0]["validation_loss"] == results[1]["validation_loss"]
+
+
+def test_a_run_without_progress_ends_as_a_finished_one(flags, tmp_path, script, capsys):
+    keys = [*ALL, "SOLVER.MAX_ITER", "14", "MASK_RCNN_EXT.VALIDATION_LOSS", "False"]
+    out, stops = tmp_path / "out", ("", "model_0000011.pth", "model_final.pth")
+    for last in stops:
+        if last:  # killed after this checkpoint; the last one is of a run that has ended
+            (out / "last_checkpoint").write_text(last)
+            (out / "results.json").unlink()
+        assert run([*flags, *(["--resume"] if last else [])], out, *keys) == 0
+        said = capsys.readouterr().out
+        told = "Training ends after 12 iterations: segm/AP has not improved in 2 evaluations"
+        assert said.count(told) == 1
+        assert said.splitlines()[-1].endswith("model_best.pth: segm/AP 30 after 8 iterations.")
+        assert (out / "last_checkpoint").read_text() == "model_final.pth"
+        assert not (out / "model_0000013.pth").exists()
+        results = json.loads((out / "results.json").read_text())
+        assert results["segm"] == {"AP": 6.0}
+        assert results["run"]["best"] == {"metric": "segm/AP", "value": 30.0, "iteration": 7}
+        hooks = read_hooks(out / "model_final.pth")
+        assert hooks["WeightAverage"]["updates"] == 12
+        assert hooks["BestModel"]["waited"] == 2
+        assert same(read_weights(out / "model_final.pth"), read_weights(out / "model_0000011.pth"))
+
+
+def test_a_key_that_cannot_work_is_refused_before_training(flags, tmp_path, capsys):
+    assert run(flags, tmp_path / "out", *ALL, "MASK_RCNN_EXT.EMA.DECAY", "1.0") == 2
+    assert "EMA.DECAY: expected 0 or more and less than 1, got 1.0" in read_error(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_test_sets_have_losses_of_their_own(monkeypatch):
+    monkeypatch.setattr(trainer, "load_dicts", lambda cfg, split, names, **_: names)
+    monkeypatch.setattr(trainer, "build_loss_loader", lambda cfg, dicts, mapper: dicts)
+    monkeypatch.setattr(trainer, "measure_losses", lambda model, loader: {"of": loader})
+    cfg = get_cfg()
+    cfg.DATASETS.TEST = ("a", "b")
+    results = {"a": {"bbox": {}}, "b": {"bbox": {}}}
+    trainer.Trainer.add_losses(cfg, torch.nn.Linear(1, 1), results)
+    assert results == {name: {"bbox": {}, "validation_loss": {"of": [name]}} for name in "ab"}
