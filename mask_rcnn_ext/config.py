@@ -59,6 +59,7 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
         ValueError: another project declared one of the keys with another type.
     """
     _declare_run_keys(cfg)
+    _declare_augmentation_keys(cfg)
     _declare_mask_head_keys(cfg)
     _declare_rcnn_keys(cfg)
     _declare_fcis_keys(cfg)
@@ -102,6 +103,33 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # Names of the model's parts, such as `"backbone"`, `"backbone.bottom_up.res2"` or
     # `"proposal_generator"`. Training does not change their weights or batch statistics.
     _declare(cfg, "MASK_RCNN_EXT.FREEZE", [])
+
+
+def _declare_augmentation_keys(cfg: CfgNode) -> None:
+    """Add what changes training images at random, besides detectron2's keys under `INPUT`."""
+    # Flip half of the training images upside down. Together with detectron2's
+    # `INPUT.RANDOM_FLIP "horizontal"`, which is its default, images are flipped both ways.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP", False)
+    # Turn training images by an angle between this many degrees to the left and to the right, at
+    # most 180. The size of the image stays. Boxes are taken from the turned masks, and objects
+    # without a mask get the box around their turned box.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.ROTATION", 0.0)
+    # Smallest and largest scale, such as `[0.5, 2.0]`; the paper of copy-paste has `[0.1, 2.0]`. An
+    # image gets a random multiple of the size that `INPUT.MIN_SIZE_TRAIN` and `MAX_SIZE_TRAIN` give
+    # it, and is cropped to that size. For a crop alone, use detectron2's `INPUT.CROP`.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.SCALE_JITTER", [])
+    # Change colours: the factors of brightness, contrast and saturation are drawn from 1 - x to
+    # 1 + x, and the hue is shifted by up to x, where 0.5 is half the circle of colours.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.BRIGHTNESS", 0.0)
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.CONTRAST", 0.0)
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.SATURATION", 0.0)
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.HUE", 0.0)
+    # Blur with a Gaussian whose sigma is drawn from 0 to this many pixels of the resized image.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.BLUR", 0.0)
+    # Share of the training images that get objects of another training image pasted into them
+    # (arXiv:2012.07177). Masks and boxes of what they cover shrink; what is covered as a whole is
+    # no object any more.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE", 0.0)
 
 
 def _declare_mask_head_keys(cfg: CfgNode) -> None:

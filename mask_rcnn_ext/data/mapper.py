@@ -2,11 +2,15 @@
 
 from typing import Any
 
-from detectron2.config import CfgNode
+import numpy as np
+from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
+from detectron2.structures import Instances
 
 from ..layers.resizing import ResizeShortestEdge
+from .augmentation import add_augmentations, cuts_objects, require_augmentation
 from .images import read_record_bgr, require_8_bits
 
 __all__ = ["ImageMapper", "keep_sides"]
@@ -18,15 +22,46 @@ class ImageMapper(DatasetMapper):
     - A file that cannot be read, or has another size than its record says, is a `UserError` with
       its name; so is an image with more than 8 bits per channel, see `data.images`.
     - No side of an image is resized to 0 pixels.
+    - `MASK_RCNN_EXT.AUGMENTATION` adds augmentations to those of detectron2's keys.
 
-    All other images give the same tensors.
+    With these keys at their defaults, all other images give the same tensors.
+
+    Args:
+        is_train: see `DatasetMapper`.
+        swap_when_upside_down: exchange left and right keypoints of an image that is flipped upside
+            down, which is a mirror image too. detectron2 does it for horizontal flips only.
+        redraw_objects: bit masks and boxes are drawn anew after the augmentations, because these
+            turn or cut objects. A box is tight around the mask, even for a model without masks.
+        **arguments: see `DatasetMapper`.
     """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        swap_when_upside_down: bool = False,
+        redraw_objects: bool = False,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(is_train, **arguments)
+        self.swap_when_upside_down = swap_when_upside_down
+        self.redraw_objects = redraw_objects
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Read the keys of `DatasetMapper`."""
+        """Read the keys of `DatasetMapper` and `MASK_RCNN_EXT.AUGMENTATION`.
+
+        Raises:
+            UserError: see `require_augmentation`.
+        """
         arguments: dict[str, Any] = super().from_config(cfg, is_train)
         arguments["augmentations"] = keep_sides(arguments["augmentations"])
+        if is_train:
+            require_augmentation(cfg)
+            arguments["augmentations"] = add_augmentations(cfg, arguments["augmentations"])
+            arguments["swap_when_upside_down"] = cfg.MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP
+            arguments["redraw_objects"] = cuts_objects(cfg)
         return arguments
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -42,6 +77,53 @@ class ImageMapper(DatasetMapper):
             read_record_bgr(dataset_dict)  # names the file, if the file is the cause
             raise
         return sample
+
+    def _transform_annotations(
+        self, dataset_dict: dict[str, Any], transforms: T.TransformList, image_shape: Any
+    ) -> None:
+        """Replace `annotations` by `instances`, see `DatasetMapper`."""
+        annotations = [a for a in dataset_dict["annotations"] if not a.get("iscrowd", 0)]
+        if self.use_keypoint and self.swap_when_upside_down and _is_upside_down(transforms):
+            for annotation in annotations:
+                points = np.asarray(annotation["keypoints"], dtype=np.float64).reshape(-1, 3)
+                annotation["keypoints"] = points[self.keypoint_hflip_indices]
+        if not self.redraw_objects:
+            super()._transform_annotations(dataset_dict, transforms, image_shape)
+            return
+        del dataset_dict["annotations"]
+        dataset_dict["instances"] = self._redraw(annotations, transforms, image_shape)
+
+    def _redraw(
+        self, annotations: list[dict[str, Any]], transforms: T.TransformList, image_shape: Any
+    ) -> Instances:
+        """Return the transformed objects, with bit masks and with boxes tight around them."""
+        with_masks = all("segmentation" in annotation for annotation in annotations)
+        for annotation in annotations:
+            if not self.use_keypoint:
+                annotation.pop("keypoints", None)
+            mask = annotation.get("segmentation")
+            if isinstance(mask, list):  # detectron2 would round integers down when it scales them
+                annotation["segmentation"] = [np.asarray(part, dtype=np.float64) for part in mask]
+            if not with_masks:
+                annotation.pop("segmentation", None)
+            utils.transform_instance_annotations(
+                annotation,
+                transforms,
+                image_shape,
+                keypoint_hflip_indices=self.keypoint_hflip_indices,
+            )
+        instances = utils.annotations_to_instances(annotations, image_shape, mask_format="bitmask")
+        if instances.has("gt_masks"):
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        instances = utils.filter_empty_instances(instances)
+        if instances.has("gt_masks") and not self.use_instance_mask:
+            instances.remove("gt_masks")
+        return instances
+
+
+def _is_upside_down(transforms: T.TransformList) -> bool:
+    flips = [each for each in transforms.transforms if isinstance(each, T.VFlipTransform)]
+    return len(flips) % 2 == 1
 
 
 def keep_sides(augmentations: list[T.Augmentation]) -> list[T.Augmentation]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from detectron2.data import transforms as T
 
-__all__ = ["ResizeShortestEdge"]
+__all__ = ["ResizeScale", "ResizeShortestEdge"]
 
 
 class ResizeShortestEdge(T.ResizeShortestEdge):
@@ -17,11 +17,22 @@ class ResizeShortestEdge(T.ResizeShortestEdge):
 
     def get_transform(self, image: Any) -> Any:
         """Return the transform of `image`, (H, W) or (H, W, C), see the base class."""
-        transform = super().get_transform(image)
-        if not isinstance(transform, T.ResizeTransform):
-            return transform
-        height, width = max(1, transform.new_h), max(1, transform.new_w)
-        return _Resize(transform.h, transform.w, height, width, transform.interp)
+        return _keep_sides(super().get_transform(image))
+
+
+class ResizeScale(T.ResizeScale):
+    """detectron2's augmentation of this name; the result has at least 1 pixel on each side."""
+
+    def get_transform(self, image: Any) -> Any:
+        """Return the transform of `image`, (H, W) or (H, W, C), see the base class."""
+        return _keep_sides(super().get_transform(image))
+
+
+def _keep_sides(transform: Any) -> Any:
+    if not isinstance(transform, T.ResizeTransform):
+        return transform
+    height, width = max(1, transform.new_h), max(1, transform.new_w)
+    return _Resize(transform.h, transform.w, height, width, transform.interp)
 
 
 class _Resize(T.ResizeTransform):
