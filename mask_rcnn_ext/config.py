@@ -79,6 +79,13 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MASK_RCNN_EXT.DATA.TRAIN_IMAGES", "")
     _declare(cfg, "MASK_RCNN_EXT.DATA.VAL_JSON", "")
     _declare(cfg, "MASK_RCNN_EXT.DATA.VAL_IMAGES", "")
+    # Number of channels of images that are not 8-bit colour. Files (`.npy`, TIFF, PNG) are read as
+    # float32, without clipping, in training, evaluation and prediction. 0: 8-bit colour images.
+    _declare(cfg, "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", 0)
+    # With `IMAGE_CHANNELS`: `"auto"` measures `MODEL.PIXEL_MEAN` and `PIXEL_STD` on up to 200
+    # training images when training starts, and writes them into the run's `config.yaml`, where this
+    # key is then `"fixed"`. `"fixed"` takes both keys as they are.
+    _declare(cfg, "MASK_RCNN_EXT.DATA.PIXEL_STATISTICS", "auto")
     # `True` makes a malformed annotation, and one that contradicts itself or repeats another, an
     # error (`--strict-data`). By default the former is dropped, the latter kept, and both counted.
     _declare(cfg, "MASK_RCNN_EXT.DATA.STRICT", False)

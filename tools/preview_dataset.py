@@ -28,6 +28,13 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also show objects of --json without masks, as a model without masks takes them",
     )
+    parser.add_argument(
+        "--channels",
+        type=int,
+        default=0,
+        metavar="N",
+        help="images of --json have N channels or more than 8 bits; the first three are shown",
+    )
     parser.add_argument("--output", metavar="PNG", help="default: preview_NAME.png")
     parser.add_argument("--num", type=int, help="images to draw (default: 24; with --augmented, 4)")
     parser.add_argument(
@@ -65,6 +72,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.data.catalog import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.data.pixel_statistics import fill_pixel_statistics, require_channels
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.report.drawing.pictures import draw_instances, make_tile_sheet, save_png
@@ -137,6 +145,7 @@ def make_augmented_sheet(name: str, cfg: CfgNode, args: argparse.Namespace) -> D
     """
     cfg.DATASETS.TRAIN = (name,)
     summary = count_instances(name)
+    fill_pixel_statistics(cfg, DatasetCatalog.get(name))
     data = Trainer.build_train_loader(cfg, args.seed).dataset
     count, draws = min(args.num or 4, len(data)), max(1, args.columns - 1)
     indices = sorted(random.Random(args.seed).sample(range(len(data)), count))
@@ -188,12 +197,17 @@ def preview(args: argparse.Namespace) -> None:
     args.output = args.output or f"preview_{args.dataset or 'own_data'}.png"
     given = [] if args.config_file else ["MODEL.MASK_ON", str(not args.boxes)]
     cfg = load_config(args.config_file, [*given, *args.opts])
+    cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS = args.channels or cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
+    require_channels(cfg, measured=False)
     with tempfile.TemporaryDirectory() as clean_dir:
         name = args.dataset
         if args.json:
             masks = cfg.MODEL.MASK_ON if args.augmented else not args.boxes
             own = register_own_data(
-                args.json, args.images, "", "", clean_dir=clean_dir, masks=masks
+                *(args.json, args.images, "", ""),
+                clean_dir=clean_dir,
+                masks=masks,
+                channels=cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS,
             )
             name, cfg.INPUT.MASK_FORMAT = own.train_name, own.mask_format
         require_dataset(name)

@@ -20,6 +20,7 @@ from ..layers.resizing import ResizeScale
 
 __all__ = [
     "Blur",
+    "ChannelContrast",
     "Crop",
     "Rotation",
     "SaturationAndHue",
@@ -70,6 +71,13 @@ def require_augmentation(cfg: CfgNode) -> None:
             "MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP and INPUT.RANDOM_FLIP vertical are the same "
             "flip. Set INPUT.RANDOM_FLIP horizontal to flip both ways, or none"
         )
+    channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
+    if (keys.SATURATION or keys.HUE) and channels:
+        raise UserError(
+            "MASK_RCNN_EXT.AUGMENTATION.SATURATION and HUE change the colours of 8-bit images, and "
+            f"MASK_RCNN_EXT.DATA.IMAGE_CHANNELS is {channels}. Set both to 0; BRIGHTNESS, CONTRAST "
+            "and BLUR work with any channels"
+        )
     if (keys.SATURATION or keys.HUE) and cfg.INPUT.FORMAT not in ("BGR", "RGB"):
         raise UserError(
             "MASK_RCNN_EXT.AUGMENTATION.SATURATION and HUE change colours: expected INPUT.FORMAT "
@@ -109,7 +117,8 @@ def add_augmentations(cfg: CfgNode, stock: list[T.Augmentation]) -> list[T.Augme
     if keys.BRIGHTNESS:
         found.append(T.RandomBrightness(1 - keys.BRIGHTNESS, 1 + keys.BRIGHTNESS))
     if keys.CONTRAST:
-        found.append(T.RandomContrast(1 - keys.CONTRAST, 1 + keys.CONTRAST))
+        contrast = ChannelContrast if cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS else T.RandomContrast
+        found.append(contrast(1 - keys.CONTRAST, 1 + keys.CONTRAST))
     if keys.SATURATION or keys.HUE:
         bgr = cfg.INPUT.FORMAT == "BGR"
         found.append(SaturationAndHue(keys.SATURATION, keys.HUE, bgr=bgr))
@@ -217,6 +226,18 @@ class _FilledRotation(T.RotationTransform):
             cv2.BORDER_CONSTANT, fill,
         )  # fmt: skip
         return warped
+
+
+class ChannelContrast(T.RandomContrast):
+    """detectron2's `RandomContrast` around the mean of each channel, not the mean of all.
+
+    Channels of a sensor can have ranges that have nothing in common.
+    """
+
+    def get_transform(self, image: npt.NDArray[Any]) -> T.Transform:
+        """Return the transform of an image, (H, W, C) float32."""
+        factor = float(np.random.uniform(self.intensity_min, self.intensity_max))  # noqa: NPY002
+        return T.BlendTransform(image.mean(axis=(0, 1)), 1 - factor, factor)
 
 
 class SaturationAndHue(T.Augmentation):

@@ -1,8 +1,10 @@
 """From a record of a data set to an input of the model: detectron2's mapper with our images."""
 
+import copy
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
@@ -11,6 +13,7 @@ from detectron2.structures import Instances
 
 from ..layers.resizing import ResizeShortestEdge
 from .augmentation import add_augmentations, cuts_objects, require_augmentation
+from .bands import order_bands, read_record_bands
 from .images import read_record_bgr, require_8_bits
 
 __all__ = ["ImageMapper", "keep_sides"]
@@ -20,7 +23,8 @@ class ImageMapper(DatasetMapper):
     """detectron2's `DatasetMapper`, with these differences.
 
     - A file that cannot be read, or has another size than its record says, is a `UserError` with
-      its name; so is an image with more than 8 bits per channel, see `data.images`.
+      its name; so is an image with more than 8 bits per channel, see `data.images`. With
+      `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS`, images are read by `data.bands`.
     - No side of an image is resized to 0 pixels.
     - `MASK_RCNN_EXT.AUGMENTATION` adds augmentations to those of detectron2's keys.
 
@@ -32,6 +36,7 @@ class ImageMapper(DatasetMapper):
             down, which is a mirror image too. detectron2 does it for horizontal flips only.
         redraw_objects: bit masks and boxes are drawn anew after the augmentations, because these
             turn or cut objects. A box is tight around the mask, even for a model without masks.
+        channels: number of channels of images that `data.bands` reads as float32; 0: 8-bit colour.
         **arguments: see `DatasetMapper`.
     """
 
@@ -42,11 +47,13 @@ class ImageMapper(DatasetMapper):
         *,
         swap_when_upside_down: bool = False,
         redraw_objects: bool = False,
+        channels: int = 0,
         **arguments: Any,
     ) -> None:
         super().__init__(is_train, **arguments)
         self.swap_when_upside_down = swap_when_upside_down
         self.redraw_objects = redraw_objects
+        self.channels = channels
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -57,6 +64,7 @@ class ImageMapper(DatasetMapper):
         """
         arguments: dict[str, Any] = super().from_config(cfg, is_train)
         arguments["augmentations"] = keep_sides(arguments["augmentations"])
+        arguments["channels"] = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
         if is_train:
             require_augmentation(cfg)
             arguments["augmentations"] = add_augmentations(cfg, arguments["augmentations"])
@@ -70,6 +78,8 @@ class ImageMapper(DatasetMapper):
         Raises:
             UserError: the image cannot be used.
         """
+        if self.channels:
+            return self._map_bands(copy.deepcopy(dataset_dict))
         require_8_bits(dataset_dict["file_name"])
         try:
             sample: dict[str, Any] = super().__call__(dataset_dict)
@@ -77,6 +87,24 @@ class ImageMapper(DatasetMapper):
             read_record_bgr(dataset_dict)  # names the file, if the file is the cause
             raise
         return sample
+
+    def _map_bands(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Do what `DatasetMapper` does, with an image that it cannot read; change the record."""
+        image = order_bands(read_record_bands(record, self.channels), self.image_format)
+        augmented = T.AugInput(np.ascontiguousarray(image))
+        transforms = self.augmentations(augmented)
+        shape = augmented.image.shape[:2]
+        channels_first = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
+        record["image"] = torch.as_tensor(channels_first)
+        record.setdefault("height", image.shape[0])
+        record.setdefault("width", image.shape[1])
+        if self.proposal_topk is not None:
+            utils.transform_proposals(record, shape, transforms, proposal_topk=self.proposal_topk)
+        if not self.is_train:
+            record.pop("annotations", None)
+        elif "annotations" in record:
+            self._transform_annotations(record, transforms, shape)
+        return record
 
     def _transform_annotations(
         self, dataset_dict: dict[str, Any], transforms: T.TransformList, image_shape: Any

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+import torch
 from detectron2.data import transforms as T
+from torch.nn.functional import interpolate
 
 __all__ = ["ResizeScale", "ResizeShortestEdge"]
 
@@ -37,5 +40,14 @@ def _keep_sides(transform: Any) -> Any:
 
 class _Resize(T.ResizeTransform):
     def apply_image(self, img: Any, interp: Any = None) -> Any:
+        if img.dtype == np.float32 and interp is None:
+            return self._resize_float(img)
         resized = super().apply_image(img, interp)
         return resized if resized.flags.writeable else resized.copy()
+
+    def _resize_float(self, image: Any) -> Any:
+        """Resize (H, W, C) float32 as Pillow resizes uint8; detectron2 would skip pixels."""
+        channels_first = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        size = (self.new_h, self.new_w)
+        resized = interpolate(channels_first[None], size, mode="bilinear", antialias=True)[0]
+        return resized.permute(1, 2, 0).numpy()

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from detectron2.structures import BitMasks
 
+from ..data.bands import scale_for_display
 from .drawing.pictures import draw_instances
 from .instances import decode_masks
 
@@ -19,15 +20,19 @@ def draw_sample(
     """Return a sample of `ImageMapper` with its masks, boxes and labels, (H, W, 3) uint8 RGB.
 
     Args:
-        sample: has `image`, (C, H', W') uint8, and `instances`, as for training.
+        sample: has `image`, (C, H', W') uint8 or float32 (see `scale_for_display`), and
+            `instances`, as for training.
         class_names: the name of each class.
         size: the longer side of the picture in pixels.
         image_format: `INPUT.FORMAT`: "BGR", "RGB" or "L".
     """
     pixels = sample["image"].permute(1, 2, 0).numpy()
-    if image_format == "BGR":
+    if image_format == "BGR" and pixels.shape[2] == 3:
         pixels = pixels[:, :, ::-1]
-    image = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    if pixels.dtype == np.uint8:
+        image = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    else:
+        image = scale_for_display(pixels)
     instances = sample["instances"]
     masks = None
     if instances.has("gt_masks"):
