@@ -7,6 +7,7 @@ one channel. The channels keep their order in the file.
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -189,9 +190,11 @@ def _read_array(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         pixels = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
         if pixels is not None and pixels.dtype == np.uint16 and pixels.ndim == 3:
             return np.asarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
-    with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        return np.asarray(upright.convert("RGB") if upright.mode == "P" else upright)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(upright.convert("RGB") if upright.mode == "P" else upright)
 
 
 def _read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from pycocotools import mask as mask_util
 from tiny_model import tiny_cfg
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.data.augmentation import SaturationAndHue
+from mask_rcnn_ext.data.augmentation import ChannelContrast, Rotation, SaturationAndHue
 from mask_rcnn_ext.data.copy_paste import CopyPaste, paste_instances
 from mask_rcnn_ext.data.loader import TrainLoader, seed_everything
 from mask_rcnn_ext.data.mapper import ImageMapper
@@ -244,6 +244,25 @@ def test_saturation_and_hue_know_the_order_of_the_channels(tmp_path, image_forma
             assert np.abs(changed[0] - np.array(expected)[:, None]).max() <= 1
         else:
             assert np.abs(changed[0] - np.roll(colours[0].astype(int), 1, axis=1)).max() <= 1
+
+
+def test_five_float_channels_turn_and_change_contrast_each_on_its_own():
+    scales = np.array([1, 1000, 0.001, -5, 7])
+    image = (np.random.default_rng(0).random((40, 60, 5)) * scales).astype(np.float32)
+    fill = [3.0, -4.0, 5.0, 6.0, 70000.0]
+    seed_everything(0)
+    turned = Rotation(45.0, fill).get_transform(image).apply_image(image)
+    assert turned.dtype == np.float32
+    assert turned[0, 0].tolist() == fill
+    for channel in range(5):
+        alone = np.ascontiguousarray(image[:, :, channel : channel + 1])
+        seed_everything(0)
+        single = Rotation(45.0, fill[channel : channel + 1]).get_transform(alone)
+        assert np.array_equal(single.apply_image(alone)[:, :, 0], turned[:, :, channel])
+    changed = ChannelContrast(0.5, 0.5).get_transform(image).apply_image(image)
+    assert changed.dtype == np.float32
+    assert np.allclose(changed.mean(axis=(0, 1)), image.mean(axis=(0, 1)), rtol=1e-4)
+    assert np.allclose(changed.std(axis=(0, 1)), image.std(axis=(0, 1)) / 2, rtol=1e-4)
 
 
 def make_samples(tmp_path, shift: int, **keys):
