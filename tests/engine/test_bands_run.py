@@ -2,6 +2,7 @@
 
 import json
 
+import make_report
 import numpy as np
 import predict
 import preview_dataset
@@ -89,6 +90,16 @@ def test_eval_only_repeats_the_result(run, capsys):
     assert run_train_net(*args, "MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(root / "eval")) == 0
     first, again = (json.loads((root / f / "results.json").read_text()) for f in ("out", "eval"))
     assert again["segm"] == first["segm"]
+
+
+def test_the_report_draws_them(run):
+    root, _, channels = run
+    if channels == 1:
+        pytest.skip("a report takes seconds, and one kind of file is enough")
+    assert make_report.main([str(root / "out")]) == 0
+    page = (root / "out/report.html").read_text("utf-8")
+    assert "picture is left out" not in page
+    assert page.count("data:image/jpeg") >= 4  # two images, each with truth and prediction
 
 
 def test_the_predict_tool_and_python_find_the_same(run, tmp_path, capsys):
