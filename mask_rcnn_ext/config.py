@@ -59,6 +59,7 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
         ValueError: another project declared one of the keys with another type.
     """
     _declare_run_keys(cfg)
+    _declare_augmentation_keys(cfg)
     _declare_mask_head_keys(cfg)
     _declare_rcnn_keys(cfg)
     _declare_fcis_keys(cfg)
@@ -78,6 +79,13 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MASK_RCNN_EXT.DATA.TRAIN_IMAGES", "")
     _declare(cfg, "MASK_RCNN_EXT.DATA.VAL_JSON", "")
     _declare(cfg, "MASK_RCNN_EXT.DATA.VAL_IMAGES", "")
+    # Number of channels of images that are not 8-bit colour. Files (`.npy`, TIFF, PNG) are read as
+    # float32, without clipping, in training, evaluation and prediction. 0: 8-bit colour images.
+    _declare(cfg, "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", 0)
+    # With `IMAGE_CHANNELS`: `"auto"` measures `MODEL.PIXEL_MEAN` and `PIXEL_STD` on up to 200
+    # training images when training starts, and writes them into the run's `config.yaml`, where this
+    # key is then `"fixed"`. `"fixed"` takes both keys as they are.
+    _declare(cfg, "MASK_RCNN_EXT.DATA.PIXEL_STATISTICS", "auto")
     # `True` makes a malformed annotation, and one that contradicts itself or repeats another, an
     # error (`--strict-data`). By default the former is dropped, the latter kept, and both counted.
     _declare(cfg, "MASK_RCNN_EXT.DATA.STRICT", False)
@@ -133,6 +141,33 @@ def _declare_selection_keys(cfg: CfgNode) -> None:
     # min(`DECAY`, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
     _declare(cfg, "MASK_RCNN_EXT.EMA.ENABLED", False)
     _declare(cfg, "MASK_RCNN_EXT.EMA.DECAY", 0.999)
+
+
+def _declare_augmentation_keys(cfg: CfgNode) -> None:
+    """Add what changes training images at random, besides detectron2's keys under `INPUT`."""
+    # Flip half of the training images upside down. Together with detectron2's
+    # `INPUT.RANDOM_FLIP "horizontal"`, which is its default, images are flipped both ways.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP", False)
+    # Turn training images by an angle between this many degrees to the left and to the right, at
+    # most 180. The size of the image stays. Boxes are taken from the turned masks, and objects
+    # without a mask get the box around their turned box.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.ROTATION", 0.0)
+    # Smallest and largest scale, such as `[0.5, 2.0]`; the paper of copy-paste has `[0.1, 2.0]`. An
+    # image gets a random multiple of the size that `INPUT.MIN_SIZE_TRAIN` and `MAX_SIZE_TRAIN` give
+    # it, and is cropped to that size. For a crop alone, use detectron2's `INPUT.CROP`.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.SCALE_JITTER", [])
+    # Change colours: the factors of brightness, contrast and saturation are drawn from 1 - x to
+    # 1 + x, and the hue is shifted by up to x, where 0.5 is half the circle of colours.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.BRIGHTNESS", 0.0)
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.CONTRAST", 0.0)
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.SATURATION", 0.0)
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.HUE", 0.0)
+    # Blur with a Gaussian whose sigma is drawn from 0 to this many pixels of the resized image.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.BLUR", 0.0)
+    # Share of the training images that get objects of another training image pasted into them
+    # (arXiv:2012.07177). Masks and boxes of what they cover shrink; what is covered as a whole is
+    # no object any more.
+    _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE", 0.0)
 
 
 def _declare_mask_head_keys(cfg: CfgNode) -> None:

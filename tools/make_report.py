@@ -59,6 +59,7 @@ def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[
                 strict=data.STRICT,
                 masks=cfg.MODEL.MASK_ON,
                 classes=classes,
+                channels=data.IMAGE_CHANNELS,
             )
         except UserError as error:
             return [], [], [f"The run's data cannot be read any more: {error}."]

@@ -197,9 +197,14 @@ def predict(args: argparse.Namespace) -> int:
         UserError: wrong usage, or the output cannot be written; earlier results stay as they are.
     """
     pictures = Path(args.output, "pictures")
-    files = find_images(args.inputs, recursive=args.recursive, exclude=str(pictures))
     cfg = resolve_config(args.config_file)
     cfg.merge_from_list(args.opts)
+    files = find_images(
+        args.inputs,
+        recursive=args.recursive,
+        exclude=str(pictures),
+        arrays=bool(cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS),
+    )
     propose = build_propose(args, cfg)
     require_writable(args.output)
     predictor = Predictor(

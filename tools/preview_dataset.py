@@ -2,8 +2,10 @@
 
     python tools/preview_dataset.py --dataset occluded_shapes_train
     python tools/preview_dataset.py --json annotations.json --images folder
+    python tools/preview_dataset.py --augmented --config-file F --dataset NAME KEY VALUE ...
 
---dataset takes any data set in detectron2's catalog: ours or detectron2's.
+--dataset takes any data set in detectron2's catalog: ours or detectron2's. --augmented draws the
+images as training with a config sees them: several draws of each, after the image itself.
 """
 
 import argparse
@@ -26,14 +28,38 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also show objects of --json without masks, as a model without masks takes them",
     )
+    parser.add_argument(
+        "--channels",
+        type=int,
+        default=0,
+        metavar="N",
+        help="images of --json have N channels or more than 8 bits; the first three are shown",
+    )
     parser.add_argument("--output", metavar="PNG", help="default: preview_NAME.png")
-    parser.add_argument("--num", type=int, default=24, help="images to draw (default: 24)")
+    parser.add_argument("--num", type=int, help="images to draw (default: 24; with --augmented, 4)")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the choice of images (default: 0)"
     )
     parser.add_argument("--columns", type=int, default=6, help="images in a row (default: 6)")
     parser.add_argument(
         "--size", type=int, default=240, help="longer side of an image, pixels (default: 240)"
+    )
+    training = parser.add_argument_group("as the model sees them in training")
+    training.add_argument(
+        "--augmented",
+        action="store_true",
+        help="draw each image, then as many draws of it as there is room in the row",
+    )
+    training.add_argument(
+        "--config-file",
+        metavar="FILE",
+        help="the config of the training; without it, detectron2's defaults with masks",
+    )
+    training.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="config keys, as for train_net.py; they come last",
     )
     return parser
 
@@ -43,9 +69,12 @@ if __name__ == "__main__":
 
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import UserError
+from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.data.catalog import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.data.pixel_statistics import fill_pixel_statistics, require_channels
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.report.drawing.pictures import draw_instances, make_tile_sheet, save_png
 from mask_rcnn_ext.report.instances import (
     DatasetSummary,
@@ -53,11 +82,13 @@ from mask_rcnn_ext.report.instances import (
     decode_ground_truth,
     load_picture,
 )
+from mask_rcnn_ext.report.samples import draw_sample
 from mask_rcnn_ext.report.text import count_noun
 
 # isort: split
 import numpy as np
 import numpy.typing as npt
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 LABELS_AT_MOST = 25  # objects in an image; names on more would hide it
@@ -89,7 +120,7 @@ def make_sheet(name: str, args: argparse.Namespace) -> DatasetSummary:
     if not records:
         raise UserError(f"data set {name!r} has no images")
     summary = count_instances(name)
-    count = min(args.num, len(records))
+    count = min(args.num or 24, len(records))
     indices = sorted(random.Random(args.seed).sample(range(len(records)), count))
     chosen = [records[index] for index in indices]
     tiles = [draw_record(record, summary.class_names, args.size) for record in chosen]
@@ -104,6 +135,35 @@ def make_sheet(name: str, args: argparse.Namespace) -> DatasetSummary:
         f"{classes} {'class' if classes == 1 else 'classes'} in all"
     )
     save_png(args.output, make_tile_sheet(tiles, titles, min(args.columns, len(tiles)), heading))
+    return summary
+
+
+def make_augmented_sheet(name: str, cfg: CfgNode, args: argparse.Namespace) -> DatasetSummary:
+    """Write the sheet of augmented images to `args.output`; return the counts of the data set.
+
+    Each row has an image and its objects as they are, and then as `Trainer` gives it to the model.
+    """
+    cfg.DATASETS.TRAIN = (name,)
+    summary = count_instances(name)
+    fill_pixel_statistics(cfg, DatasetCatalog.get(name))
+    data = Trainer.build_train_loader(cfg, args.seed).dataset
+    count, draws = min(args.num or 4, len(data)), max(1, args.columns - 1)
+    indices = sorted(random.Random(args.seed).sample(range(len(data)), count))
+    tiles, titles = [], []
+    for row, index in enumerate(indices):
+        record = data.dicts[index]
+        tiles.append(draw_record(record, summary.class_names, args.size))
+        titles.append(record["file_name"].rsplit("/", 1)[-1])
+        for draw in range(draws):
+            sample = data[row * draws + draw, index]
+            tiles.append(draw_sample(sample, summary.class_names, args.size, cfg.INPUT.FORMAT))
+            height, width = sample["instances"].image_size
+            titles.append(f"{width} x {height} · {len(sample['instances'])}")
+    heading = (
+        f"{args.json or name}\nEach row: an image, and {count_noun(draws, 'draw')} of it as "
+        f"training sees it: width x height in pixels, number of objects (seed {args.seed})"
+    )
+    save_png(args.output, make_tile_sheet(tiles, titles, draws + 1, heading))
     return summary
 
 
@@ -122,9 +182,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = build_parser().parse_args(argv)
     if bool(args.dataset) == bool(args.json) or bool(args.json) != bool(args.images):
         raise UserError("expected either --dataset NAME, or --json F with --images D")
+    if (args.config_file or args.opts) and not args.augmented:
+        given = f"--config-file {args.config_file}" if args.config_file else " ".join(args.opts)
+        raise UserError(f"{given}: only --augmented reads a config; add it")
     for option, least in (("num", 1), ("columns", 1), ("size", 32)):
-        if getattr(args, option) < least:
-            value = getattr(args, option)
+        value = getattr(args, option)
+        if value is not None and value < least:
             raise UserError(f"--{option}: expected {least} or more, got {value}")
     return args
 
@@ -132,15 +195,26 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def preview(args: argparse.Namespace) -> None:
     """Write the sheet that the command line asks for, and print the counts of the data set."""
     args.output = args.output or f"preview_{args.dataset or 'own_data'}.png"
+    given = [] if args.config_file else ["MODEL.MASK_ON", str(not args.boxes)]
+    cfg = load_config(args.config_file, [*given, *args.opts])
+    cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS = args.channels or cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
+    require_channels(cfg, measured=False)
     with tempfile.TemporaryDirectory() as clean_dir:
         name = args.dataset
         if args.json:
+            masks = cfg.MODEL.MASK_ON if args.augmented else not args.boxes
             own = register_own_data(
-                args.json, args.images, "", "", clean_dir=clean_dir, masks=not args.boxes
+                *(args.json, args.images, "", ""),
+                clean_dir=clean_dir,
+                masks=masks,
+                channels=cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS,
             )
-            name = own.train_name
+            name, cfg.INPUT.MASK_FORMAT = own.train_name, own.mask_format
         require_dataset(name)
-        print_counts(make_sheet(name, args), args.output)
+        if args.augmented:
+            print_counts(make_augmented_sheet(name, cfg, args), args.output)
+        else:
+            print_counts(make_sheet(name, args), args.output)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from ..errors import UserError, name_some, nearest
 from ..files import atomic_open
 from ..modeling.fcis import FCISROIHeads
 from .class_layers import CLASS_LAYERS, ShapeMismatch, count_classes, count_groups
+from .input_channels import fit_first_convolutions
 from .lite0_weights import convert_lite0_weights
 from .safe_load import load_pickle, load_torch
 from .torchvision_weights import convert_torchvision_weights
@@ -49,13 +50,15 @@ class _AtomicWrites:
 
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's `DetectionCheckpointer` with four differences.
+    """detectron2's `DetectionCheckpointer` with five differences.
 
     - `save` is atomic: if a run is killed while it writes, the previous checkpoint stays intact.
     - Loading runs no code from a file (`.pth`, `.pkl`), see `safe_load`.
     - A file that does not fit the model is an error or, when fine-tuning, one line in the log.
     - A checkpoint also holds the names of the classes. When fine-tuning, weights of other classes
       are left out even if there are as many.
+    - When fine-tuning with images of other channels, the first convolution of weights for colour
+      images is fitted to them, see `input_channels`.
 
     Args:
         model: the model whose weights are saved and loaded; a DistributedDataParallel is unwrapped.
@@ -209,6 +212,8 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         left_out = self._compare_classes(checkpoint)
+        if not self._strict:
+            fit_first_convolutions(self.model, checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         shapes: list[ShapeMismatch] = incompatible.incorrect_shapes
         skipped = {name for name, _, _ in shapes}

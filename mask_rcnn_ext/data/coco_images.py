@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from ..errors import UserError, name_some, nearest, say_have, shorten
 from .annotations import IssueCounter
+from .bands import read_bands_header
 from .images import read_header
 
 __all__ = ["HEADERS_CHECKED", "check_image_sizes", "find_image_files"]
@@ -223,7 +224,10 @@ def _nearby_folders(root: str) -> Iterator[str]:
 
 
 def check_image_sizes(
-    images: list[dict[str, Any]], paths: list[str], completed: IssueCounter
+    images: list[dict[str, Any]],
+    paths: list[str],
+    completed: IssueCounter,
+    channels: int = 0,
 ) -> tuple[set[int], list[str]]:
     """Compare the sizes that a COCO json gives with the image files.
 
@@ -235,6 +239,7 @@ def check_image_sizes(
         images: the `images` of the json, with integer ids.
         paths: the file of each image, or "".
         completed: counts the images whose size was filled in.
+        channels: read the files with `read_bands_header`; 0: with `read_header`.
 
     Returns:
         The ids of the images whose size is not known, and the faults.
@@ -248,7 +253,7 @@ def check_image_sizes(
             continue
         image = images[i]
         try:
-            header = read_header(paths[i])
+            header = read_bands_header(paths[i], channels) if channels else read_header(paths[i])
         except UserError as error:
             unreadable.append((image["file_name"], str(error)))
             bad.add(image["id"])

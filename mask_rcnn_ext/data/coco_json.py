@@ -83,6 +83,7 @@ def inspect_coco_json(
     allow_empty: bool = False,
     boxes_from_masks: bool = False,
     known: Mapping[str, int] | None = None,
+    channels: int = 0,
 ) -> CocoJson:
     """Read a COCO-format json, check it against its images, and clean its annotations.
 
@@ -105,6 +106,7 @@ def inspect_coco_json(
         allow_empty: accept a file without annotations, as validation data may be.
         boxes_from_masks: replace the box of every annotation that has a mask by its mask's box.
         known: category name -> id, for categories whose ids are not integers.
+        channels: number of channels of images that `data.bands` reads; 0: 8-bit colour images.
 
     Returns:
         The checked file. Its `faults` tell if it is not COCO format, or contradicts itself or the
@@ -123,7 +125,7 @@ def inspect_coco_json(
     faults = normalise_ids(content, known or {}, completed)
     faults += _find_category_faults(content)
     file.image_paths, missing = find_image_files(content["images"], image_root, completed)
-    unsized, wrong = check_image_sizes(content["images"], file.image_paths, completed)
+    unsized, wrong = check_image_sizes(content["images"], file.image_paths, completed, channels)
     file.faults = [f"{json_file}: {fault}" for fault in [*faults, *missing, *wrong]]
     if unsized:  # these images have faults, and their annotations cannot be checked
         sized = [i for i, image in enumerate(content["images"]) if image["id"] not in unsized]

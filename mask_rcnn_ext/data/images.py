@@ -1,9 +1,10 @@
 """Reads image files: upright, in the channel order of the models, of 8 bits per channel.
 
-Every part of the package reads by the rules of this file. Pillow turns grey, palette, bilevel, CMYK
-and YCbCr images into colour, and an alpha channel is dropped. An image with more than 8 bits per
-channel is refused: Pillow would cut all grey values above 255, and no rule fits every camera. Of a
-file with several frames or pages the first one is read.
+Every part of the package reads by the rules of this file, unless the config names a number of
+channels, see `data.bands`. Pillow turns grey, palette, bilevel, CMYK and YCbCr images into colour,
+and an alpha channel is dropped. An image with more than 8 bits per channel is refused: Pillow would
+cut all grey values above 255, and no rule fits every camera. Of a file with several frames or pages
+the first one is read.
 """
 
 import logging
@@ -145,6 +146,8 @@ def _name_unreadable(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         reason = explain_unreadable(error)
+        if os.fspath(path).lower().endswith((".npy", ".tif", ".tiff")):
+            reason += "; if it has other channels, set MASK_RCNN_EXT.DATA.IMAGE_CHANNELS"
         raise UserError(f"{os.fspath(path)}: cannot be read as an image ({reason})") from error
 
 
@@ -176,8 +179,10 @@ def _require_8_bits(image: Image.Image, path: str | os.PathLike[str]) -> None:
     if image.mode[0] in "IF" or _16_BIT_COLOUR.search(raw_modes):
         raise UserError(
             f"{os.fspath(path)}: has more than 8 bits per channel (Pillow's mode {image.mode}). "
-            "Which values are black and white cannot be known from one image: convert all images "
-            "of the data set to 8 bits with one range, as docs/own_data.md shows"
+            "Which values are black and white cannot be known from one image. Set "
+            "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS to the number of channels to use the values as they "
+            "are, or convert all images of the data set to 8 bits with one range, as "
+            "docs/own_data.md shows"
         )
 
 

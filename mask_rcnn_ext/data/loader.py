@@ -118,10 +118,17 @@ class NamedErrors:
 
 
 class _SeededDataset(Dataset):
-    def __init__(self, dicts: Sequence[dict], mapper: Callable[[dict], Any], seed: int) -> None:
+    def __init__(
+        self,
+        dicts: Sequence[dict],
+        mapper: Callable[[dict], Any],
+        seed: int,
+        mix: Callable[[Any, Callable[[], Any]], Any] | None,
+    ) -> None:
         # Serialised, so that worker processes share the memory instead of copying it.
         self.dicts = DatasetFromList(list(dicts), copy=False)
         self.mapper, self.seed, self.rank = NamedErrors(mapper), seed, comm.get_rank()
+        self.mix = mix
 
     def __len__(self) -> int:
         return len(self.dicts)
@@ -130,7 +137,13 @@ class _SeededDataset(Dataset):
         position, index = key
         with keep_random_state():
             seed_everything(stream_seed(self.seed, self.rank, position), cuda=False)
-            return self._load(index)
+            sample = self._load(index)
+            if self.mix is None or len(self.dicts) == 1:
+                return sample
+            return self.mix(sample, lambda: self._load(self._draw_other(index)))
+
+    def _draw_other(self, index: int) -> int:
+        return (index + random.randrange(1, len(self.dicts))) % len(self.dicts)
 
     def _load(self, index: int) -> Any:
         for offset in range(len(self.dicts)):
@@ -159,6 +172,7 @@ class TrainLoader:
         num_workers: int,
         seed: int,
         aspect_ratio_grouping: bool = True,
+        mix: Callable[[Any, Callable[[], Any]], Any] | None = None,
     ) -> None:
         """Build the loader.
 
@@ -172,9 +186,11 @@ class TrainLoader:
                 not depend on it.
             seed: the seed of the augmentations.
             aspect_ratio_grouping: put wide and tall images in separate batches, as detectron2 does.
+            mix: changes a sample with others, such as `CopyPaste`. It gets the sample, and a
+                function that returns the sample of another image, drawn at random. None: no change.
         """
         groups = [int(d["width"] > d["height"]) for d in dicts] if aspect_ratio_grouping else None
-        self.dataset = _SeededDataset(dicts, mapper, seed)
+        self.dataset = _SeededDataset(dicts, mapper, seed, mix)
         self.batches = ResumableBatchSampler(sampler, batch_size, groups)
         self.num_workers = num_workers
 

@@ -1,12 +1,19 @@
 """From a record of a data set to an input of the model: detectron2's mapper with our images."""
 
+import copy
 from typing import Any
 
-from detectron2.config import CfgNode
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
+from detectron2.structures import Instances
 
 from ..layers.resizing import ResizeShortestEdge
+from .augmentation import add_augmentations, cuts_objects, require_augmentation
+from .bands import order_bands, read_record_bands
 from .images import read_record_bgr, require_8_bits
 
 __all__ = ["ImageMapper", "keep_sides"]
@@ -16,17 +23,53 @@ class ImageMapper(DatasetMapper):
     """detectron2's `DatasetMapper`, with these differences.
 
     - A file that cannot be read, or has another size than its record says, is a `UserError` with
-      its name; so is an image with more than 8 bits per channel, see `data.images`.
+      its name; so is an image with more than 8 bits per channel, see `data.images`. With
+      `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS`, images are read by `data.bands`.
     - No side of an image is resized to 0 pixels.
+    - `MASK_RCNN_EXT.AUGMENTATION` adds augmentations to those of detectron2's keys.
 
-    All other images give the same tensors.
+    With these keys at their defaults, all other images give the same tensors.
+
+    Args:
+        is_train: see `DatasetMapper`.
+        swap_when_upside_down: exchange left and right keypoints of an image that is flipped upside
+            down, which is a mirror image too. detectron2 does it for horizontal flips only.
+        redraw_objects: bit masks and boxes are drawn anew after the augmentations, because these
+            turn or cut objects. A box is tight around the mask, even for a model without masks.
+        channels: number of channels of images that `data.bands` reads as float32; 0: 8-bit colour.
+        **arguments: see `DatasetMapper`.
     """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        swap_when_upside_down: bool = False,
+        redraw_objects: bool = False,
+        channels: int = 0,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(is_train, **arguments)
+        self.swap_when_upside_down = swap_when_upside_down
+        self.redraw_objects = redraw_objects
+        self.channels = channels
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Read the keys of `DatasetMapper`."""
+        """Read the keys of `DatasetMapper` and `MASK_RCNN_EXT.AUGMENTATION`.
+
+        Raises:
+            UserError: see `require_augmentation`.
+        """
         arguments: dict[str, Any] = super().from_config(cfg, is_train)
         arguments["augmentations"] = keep_sides(arguments["augmentations"])
+        arguments["channels"] = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
+        if is_train:
+            require_augmentation(cfg)
+            arguments["augmentations"] = add_augmentations(cfg, arguments["augmentations"])
+            arguments["swap_when_upside_down"] = cfg.MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP
+            arguments["redraw_objects"] = cuts_objects(cfg)
         return arguments
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -35,6 +78,8 @@ class ImageMapper(DatasetMapper):
         Raises:
             UserError: the image cannot be used.
         """
+        if self.channels:
+            return self._map_bands(copy.deepcopy(dataset_dict))
         require_8_bits(dataset_dict["file_name"])
         try:
             sample: dict[str, Any] = super().__call__(dataset_dict)
@@ -42,6 +87,71 @@ class ImageMapper(DatasetMapper):
             read_record_bgr(dataset_dict)  # names the file, if the file is the cause
             raise
         return sample
+
+    def _map_bands(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Do what `DatasetMapper` does, with an image that it cannot read; change the record."""
+        image = order_bands(read_record_bands(record, self.channels), self.image_format)
+        augmented = T.AugInput(np.ascontiguousarray(image))
+        transforms = self.augmentations(augmented)
+        shape = augmented.image.shape[:2]
+        channels_first = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
+        record["image"] = torch.as_tensor(channels_first)
+        record.setdefault("height", image.shape[0])
+        record.setdefault("width", image.shape[1])
+        if self.proposal_topk is not None:
+            utils.transform_proposals(record, shape, transforms, proposal_topk=self.proposal_topk)
+        if not self.is_train:
+            record.pop("annotations", None)
+        elif "annotations" in record:
+            self._transform_annotations(record, transforms, shape)
+        return record
+
+    def _transform_annotations(
+        self, dataset_dict: dict[str, Any], transforms: T.TransformList, image_shape: Any
+    ) -> None:
+        """Replace `annotations` by `instances`, see `DatasetMapper`."""
+        annotations = [a for a in dataset_dict["annotations"] if not a.get("iscrowd", 0)]
+        if self.use_keypoint and self.swap_when_upside_down and _is_upside_down(transforms):
+            for annotation in annotations:
+                points = np.asarray(annotation["keypoints"], dtype=np.float64).reshape(-1, 3)
+                annotation["keypoints"] = points[self.keypoint_hflip_indices]
+        if not self.redraw_objects:
+            super()._transform_annotations(dataset_dict, transforms, image_shape)
+            return
+        del dataset_dict["annotations"]
+        dataset_dict["instances"] = self._redraw(annotations, transforms, image_shape)
+
+    def _redraw(
+        self, annotations: list[dict[str, Any]], transforms: T.TransformList, image_shape: Any
+    ) -> Instances:
+        """Return the transformed objects, with bit masks and with boxes tight around them."""
+        with_masks = all("segmentation" in annotation for annotation in annotations)
+        for annotation in annotations:
+            if not self.use_keypoint:
+                annotation.pop("keypoints", None)
+            mask = annotation.get("segmentation")
+            if isinstance(mask, list):  # detectron2 would round integers down when it scales them
+                annotation["segmentation"] = [np.asarray(part, dtype=np.float64) for part in mask]
+            if not with_masks:
+                annotation.pop("segmentation", None)
+            utils.transform_instance_annotations(
+                annotation,
+                transforms,
+                image_shape,
+                keypoint_hflip_indices=self.keypoint_hflip_indices,
+            )
+        instances = utils.annotations_to_instances(annotations, image_shape, mask_format="bitmask")
+        if instances.has("gt_masks"):
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        instances = utils.filter_empty_instances(instances)
+        if instances.has("gt_masks") and not self.use_instance_mask:
+            instances.remove("gt_masks")
+        return instances
+
+
+def _is_upside_down(transforms: T.TransformList) -> bool:
+    flips = [each for each in transforms.transforms if isinstance(each, T.VFlipTransform)]
+    return len(flips) % 2 == 1
 
 
 def keep_sides(augmentations: list[T.Augmentation]) -> list[T.Augmentation]:

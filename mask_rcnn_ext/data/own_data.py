@@ -58,6 +58,7 @@ def register_own_data(
     masks: bool = True,
     boxes_from_masks: bool = False,
     classes: Sequence[tuple[int, str]] = (),
+    channels: int = 0,
 ) -> OwnData:
     """Check a user's COCO-format files and register them as `own_train` and `own_val`.
 
@@ -77,6 +78,7 @@ def register_own_data(
         boxes_from_masks: take the box of every annotation with a mask from its mask.
         classes: (category id, name) by ascending id, the class table of weights to evaluate. It
             replaces the categories of the train file, and each file must agree with it.
+        channels: see `inspect_coco_json`.
 
     Returns:
         The registered names and the class table.
@@ -101,6 +103,7 @@ def register_own_data(
             allow_empty=split == "val",
             boxes_from_masks=boxes_from_masks,
             known=known,
+            channels=channels,
         )
         known = known or _name_ids(files[split])
     faults = [fault for file in files.values() for fault in file.faults]

@@ -19,6 +19,7 @@ from ..checkpoint.checkpointer import Checkpointer, fetch_weights
 from ..config import ExtCfgNode, load_config
 from ..data.catalog import require_datasets
 from ..data.own_data import register_own_data
+from ..data.pixel_statistics import fill_pixel_statistics, require_channels
 from ..errors import UserError
 from ..modeling.checks import (
     check_registry_names,
@@ -28,6 +29,7 @@ from ..modeling.checks import (
     require_fitting_training_data,
 )
 from ..modeling.precision import choose_device, prepare_model
+from ..proposals.file import load_training_dicts
 from .output_folder import (
     choose_evaluation_folder,
     choose_output_folder,
@@ -123,6 +125,7 @@ def prepare_run(
     _choose_data(cfg, args)
     check_registry_names(cfg)
     require_fitting_parts(cfg)
+    require_channels(cfg, measured=args.eval_only)
     if args.eval_only:
         cfg.MODEL.WEIGHTS = _find_weights(cfg, resume=args.resume)
         fetch_weights(cfg.MODEL.WEIGHTS, "Give MODEL.WEIGHTS the file of a trained model")
@@ -139,6 +142,8 @@ def prepare_run(
         comm.synchronize()  # every process has cleaned its data, which the first one may remove
         if by_gradients and not args.eval_only:
             require_fitting_training_data(cfg)
+        if not args.eval_only and cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
+            fill_pixel_statistics(cfg, load_training_dicts(cfg))
         cfg.freeze()
         if args.resume and not (args.eval_only or stages):
             log_changes(cfg)
@@ -251,6 +256,7 @@ def _register_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
         masks=cfg.MODEL.MASK_ON,
         boxes_from_masks=own.BOXES_FROM_MASKS,
         classes=list(known),
+        channels=own.IMAGE_CHANNELS,
     )
     cfg.DATASETS.TRAIN = (data.train_name,) if data.train_name else ()
     cfg.DATASETS.TEST = (data.val_name,) if data.val_name else ()

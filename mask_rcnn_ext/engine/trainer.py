@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.checkpointer import Checkpointer
+from ..data.copy_paste import CopyPaste
 from ..data.loader import NamedErrors, TrainLoader
 from ..data.mapper import ImageMapper
 from ..errors import UserError
@@ -190,6 +191,7 @@ class Trainer(DefaultTrainer):
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             seed=seed,
             aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            mix=CopyPaste(share) if (share := cfg.MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE) else None,
         )
 
     @classmethod

@@ -8,10 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from detectron2.structures import Instances
 
-from ..data.images import BGRArray, read_bgr
+from ..data.bands import scale_for_display
+from ..data.images import BGRArray
 from ..errors import UserError, name_some
 from ..files import is_special
 from ..report.text import count_noun
@@ -42,7 +46,11 @@ class ImageFile:
 
 
 def find_images(
-    inputs: Sequence[str], *, recursive: bool = False, exclude: str | None = None
+    inputs: Sequence[str],
+    *,
+    recursive: bool = False,
+    exclude: str | None = None,
+    arrays: bool = False,
 ) -> list[ImageFile]:
     """Return the image files that `inputs` name, each file once, in natural order within an input.
 
@@ -53,6 +61,7 @@ def find_images(
         recursive: also look in subfolders.
         exclude: a folder whose files are left out, unless an input names the file itself; for
             example the folder of earlier pictures.
+        arrays: `.npy` files count, too, see `data.bands`.
 
     Raises:
         UserError: an input names no image.
@@ -64,8 +73,10 @@ def find_images(
         if not os.path.isfile(given):
             if exclude:
                 found = [path for path in found if _absolute(exclude) not in path.parents]
-            _warn_about_skipped(given, [path for path in found if not _is_image_name(path)])
-            found = [path for path in found if _is_image_name(path)]
+            known = (*IMAGE_EXTENSIONS, ".npy") if arrays else IMAGE_EXTENSIONS
+            skipped = [path for path in found if not _has_extension(path, known)]
+            _warn_about_skipped(given, skipped)
+            found = [path for path in found if _has_extension(path, known)]
         if not found:
             raise UserError(_explain_no_images(given, recursive))
         roots.append(root)
@@ -81,7 +92,8 @@ def predict_files(
 ) -> Iterator[tuple[ImageFile, BGRArray, Instances]]:
     """Yield each file with its image, (H, W, 3) uint8 BGR, and its instances, in order.
 
-    At most one batch of images is in memory.
+    At most one batch of images is in memory. Images of `data.bands` are yielded as pictures, see
+    `scale_for_display`.
 
     Args:
         predictor: the predictor.
@@ -95,10 +107,10 @@ def predict_files(
     Raises:
         UserError: the model cannot be used for prediction.
     """
-    batch: list[tuple[ImageFile, BGRArray]] = []
+    batch: list[tuple[ImageFile, npt.NDArray[Any]]] = []
     for file in files:
         try:
-            batch.append((file, read_bgr(file.path)))
+            batch.append((file, predictor.read(file.path)))
         except UserError as error:
             on_failure(file, str(error))
         if len(batch) == predictor.batch_size:
@@ -109,7 +121,7 @@ def predict_files(
 
 def _predict_batch(
     predictor: Predictor,
-    batch: list[tuple[ImageFile, BGRArray]],
+    batch: list[tuple[ImageFile, npt.NDArray[Any]]],
     on_failure: Callable[[ImageFile, str], None],
 ) -> Iterator[tuple[ImageFile, BGRArray, Instances]]:
     """See `predict_files`; when the batch fails, its images are predicted one by one."""
@@ -118,7 +130,10 @@ def _predict_batch(
     try:
         for (file, image), instances in zip(batch, found, strict=True):
             done += 1
-            yield file, image, instances
+            if image.dtype == np.uint8:
+                yield file, image, instances
+            else:
+                yield file, scale_for_display(image)[:, :, ::-1], instances
         return
     except UserError:
         raise
@@ -181,8 +196,8 @@ def _is_hidden(path: Path) -> bool:
     return path.name.startswith(".")
 
 
-def _is_image_name(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_EXTENSIONS and not _is_hidden(path)
+def _has_extension(path: Path, extensions: Sequence[str]) -> bool:
+    return path.suffix.lower() in extensions and not _is_hidden(path)
 
 
 def _warn_about_skipped(given: str, paths: list[Path]) -> None:
@@ -198,7 +213,7 @@ def _explain_no_images(given: str, recursive: bool) -> str:
     kinds = " ".join(IMAGE_EXTENSIONS)
     if os.path.isdir(given):
         below = not recursive and any(
-            _is_image_name(p) for p in _list_files(_absolute(given), True)
+            _has_extension(p, IMAGE_EXTENSIONS) for p in _list_files(_absolute(given), True)
         )
         hint = "; its subfolders have some: add --recursive" if below else ""
         return f"no images in the folder {given} (looked for {kinds}){hint}"

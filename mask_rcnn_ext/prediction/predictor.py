@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -15,7 +16,9 @@ from detectron2.structures import Instances
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..config import add_mask_rcnn_ext_config, load_config
-from ..data.images import BGRArray, ImageLike, read_bgr
+from ..data.bands import order_bands, read_bands, require_bands
+from ..data.images import ImageLike, read_bgr
+from ..data.pixel_statistics import require_channels
 from ..errors import UserError
 from ..layers.resizing import ResizeShortestEdge
 from ..model_zoo import get_config
@@ -118,6 +121,7 @@ class Predictor:
             cfg.MODEL.RETINANET.SCORE_THRESH_TEST = float(score_threshold)
         if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
             raise UserError(f"INPUT.FORMAT: expected 'BGR' or 'RGB', got {cfg.INPUT.FORMAT!r}")
+        require_channels(cfg)
         choose_device(cfg, device)
         self.cfg = cfg
         self.batch_size = batch_size
@@ -134,7 +138,9 @@ class Predictor:
 
         Args:
             images: one image or an iterable of images. An image is a (H, W, 3) uint8 array in BGR
-                order, as `cv2.imread` returns it, or the path of an image file.
+                order, as `cv2.imread` returns it, or the path of an image file. With
+                `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS` an array has the numbers and the order of
+                channels of its file, see `data.bands`.
 
         Returns:
             For each image `Instances` on the CPU, in pixels of the original image: `pred_boxes`
@@ -175,13 +181,30 @@ class Predictor:
                 batch = []
         yield from self._predict(batch)
 
+    def read(self, image: ImageLike) -> npt.NDArray[Any]:
+        """Return an image as an array that `__call__` takes, read from its file if it is a path.
+
+        Raises:
+            UserError: see `__call__`.
+        """
+        channels = self.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
+        if not channels:
+            return _as_bgr(image)
+        if isinstance(image, np.ndarray):
+            return require_bands(image, channels, "image")
+        return read_bands(image, channels)
+
     def _prepare(self, image: ImageLike) -> dict[str, Any]:
-        """Return the input of the model: the resized image, (3, H', W') float32, H and W.
+        """Return the input of the model: the resized image, (C, H', W') float32, H and W.
 
         With `propose` it also has `proposals`.
         """
-        bgr = _as_bgr(image)
-        array = bgr[:, :, ::-1] if self.cfg.INPUT.FORMAT == "RGB" else bgr
+        bgr = self.read(image)
+        image_format = self.cfg.INPUT.FORMAT
+        if self.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
+            array = order_bands(bgr, image_format)
+        else:
+            array = bgr[:, :, ::-1] if image_format == "RGB" else bgr
         height, width = array.shape[:2]
         transform = self._resize.get_transform(array)
         resized = transform.apply_image(array)
@@ -234,7 +257,7 @@ def _image_error(value: Any) -> UserError:
     return UserError(f"image: expected a (H, W, 3) uint8 array in BGR order, or a path; got {got}")
 
 
-def _as_bgr(image: Any) -> BGRArray:
+def _as_bgr(image: Any) -> npt.NDArray[Any]:
     if isinstance(image, str | os.PathLike):
         return read_bgr(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:

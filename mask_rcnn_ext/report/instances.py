@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.visualizer import GenericMask
 
-from ..data.images import read_record_bgr
+from ..data.bands import read_picture
 from ..errors import UserError
 from ..layers.rle import check_mask
 
@@ -80,8 +80,8 @@ def count_instances(name: str) -> DatasetSummary:
 
 
 def load_picture(record: dict[str, Any]) -> npt.NDArray[np.uint8]:
-    """Return the image of a detectron2 record, (H, W, 3) uint8 RGB, see `read_record_bgr`."""
-    return np.ascontiguousarray(read_record_bgr(record)[:, :, ::-1])
+    """Return the image of a detectron2 record, (H, W, 3) uint8 RGB, see `read_picture`."""
+    return read_picture(record)
 
 
 def decode_masks(

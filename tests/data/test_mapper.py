@@ -12,6 +12,7 @@ from tiny_model import picture, tiny_cfg
 from mask_rcnn_ext.data.loader import seed_everything
 from mask_rcnn_ext.data.mapper import ImageMapper
 from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.layers.resizing import ResizeShortestEdge
 
 
 def write(path, height: int, width: int) -> dict:
@@ -88,3 +89,15 @@ def test_a_fault_of_something_else_is_not_blamed_on_the_image(tmp_path):
     record["annotations"][0]["segmentation"] = "nonsense"
     with pytest.raises(ValueError, match="segmentation"):
         ImageMapper(tiny_cfg(), is_train=True)(record)
+
+
+@pytest.mark.parametrize("size", [(20, 33), (100, 165)])
+def test_float_images_are_resized_as_pillow_resizes_8_bits(size):
+    """Shrinking averages all pixels; detectron2 would skip most of them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 99, 3), dtype=np.uint8)
+    transform = ResizeShortestEdge([size[0]] * 2, 400).get_transform(pixels)
+    expected = transform.apply_image(pixels).astype(float)
+    resized = transform.apply_image(pixels.astype(np.float32))
+    assert resized.dtype == np.float32
+    assert resized.shape == (*size, 3)
+    assert np.abs(resized - expected).max() <= 1.01

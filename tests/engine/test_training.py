@@ -139,9 +139,16 @@ def test_eval_only_repeats_the_runs_result(run, tmp_path):
     assert results["segm"] == json.loads((root / "out/results.json").read_text())["segm"]
 
 
-def test_resume_is_exact_with_workers_and_flips(coco_pair, tmp_path):
+def test_resume_is_exact_with_workers_and_augmentation(coco_pair, tmp_path):
     """Another loader: two workers, and a seed that the run drew for itself."""
-    options = ["DATALOADER.NUM_WORKERS", "2", "SEED", "-1", "SOLVER.CHECKPOINT_PERIOD", "3"]
+    options = [
+        "DATALOADER.NUM_WORKERS", "2", "SEED", "-1", "SOLVER.CHECKPOINT_PERIOD", "3",
+        "MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP", "True",
+        "MASK_RCNN_EXT.AUGMENTATION.ROTATION", "30.0",
+        "MASK_RCNN_EXT.AUGMENTATION.SCALE_JITTER", "[0.5, 2.0]",
+        "MASK_RCNN_EXT.AUGMENTATION.HUE", "0.1",
+        "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE", "0.5",
+    ]  # fmt: skip
     assert train(tmp_path / "a", *coco_pair, *options, "SOLVER.MAX_ITER", "6") == 0
     (tmp_path / "b").mkdir()
     shutil.copy(tmp_path / "a/model_0000002.pth", tmp_path / "b")

@@ -9,6 +9,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
+from pycocotools import mask as mask_util
 from support import write_coco
 
 from mask_rcnn_ext.report.drawing.pictures import choose_color
@@ -172,3 +173,49 @@ def test_odd_images_are_shown_or_named(tmp_path, capsys, caplog):
     capsys.readouterr()
     assert tool.main(command) == 2
     assert "002.png: has more than 8 bits per channel" in capsys.readouterr().err
+
+
+def test_augmented_draws_are_the_samples_of_training(registered, capsys):
+    """Turned images have a corner of the fill colour, and the rows hold one image each."""
+    for record in DatasetCatalog.get(NAME):
+        bitmap = record["annotations"][1]  # detectron2 trains on RLE, not on arrays
+        bitmap["segmentation"] = mask_util.encode(np.asfortranarray(bitmap["segmentation"]))
+    output = registered / "sheet.png"
+    keys = [
+        "INPUT.MIN_SIZE_TRAIN", "(30,)", "MODEL.PIXEL_MEAN", "[255.0, 0.0, 255.0]",
+        "MASK_RCNN_EXT.AUGMENTATION.ROTATION", "45.0",
+        "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE", "1.0",
+    ]  # fmt: skip
+    command = ["--dataset", NAME, "--output", str(output), "--size", "120", "--columns", "3"]
+    assert tool.main([*command, "--num", "2", "--augmented", *keys]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "5 images, 10 objects and 5 crowd regions"
+    sheet = np.array(Image.open(output)).astype(int)
+    assert sheet.shape[1] == 3 * 120 + 4 * 10
+    pink = (np.abs(sheet - (255, 0, 255)).max(axis=2) < 40).any(axis=0)
+    assert not pink[:130].any()
+    assert pink[140:260].any()
+    assert pink[270:].any()
+    first = output.read_bytes()
+    assert tool.main([*command, "--num", "2", "--augmented", *keys]) == 0
+    assert output.read_bytes() == first
+    assert tool.main([*command, "--num", "2", "--augmented", "--seed", "7", *keys]) == 0
+    assert output.read_bytes() != first
+
+
+def test_polygons_and_boxes_are_drawn_where_the_model_gets_them(tmp_path):
+    path, images = write_coco(tmp_path, images=2)
+    output = tmp_path / "sheet.png"
+    command = ["--json", str(path), "--images", str(images), "--output", str(output)]
+    for keys in ([], ["MODEL.MASK_ON", "False"]):
+        assert tool.main([*command, "--augmented", "INPUT.MIN_SIZE_TRAIN", "(48,)", *keys]) == 0
+        sheet = np.array(Image.open(output)).astype(int)
+        near = np.abs(sheet - choose_color(0)).max(axis=2) < 30
+        assert near.sum() > 500
+
+
+def test_a_config_without_augmented_is_refused(registered, capsys):
+    assert tool.main(["--dataset", NAME, "SEED", "1"]) == 2
+    assert "SEED 1: only --augmented reads a config" in capsys.readouterr().err
+    keys = ["MASK_RCNN_EXT.AUGMENTATION.HUE", "2.0"]
+    assert tool.main(["--dataset", NAME, "--augmented", *keys]) == 2
+    assert "HUE: expected 0 to 0.5, got 2.0" in capsys.readouterr().err

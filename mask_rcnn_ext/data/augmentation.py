@@ -1,0 +1,287 @@
+"""The augmentations of `MASK_RCNN_EXT.AUGMENTATION`, added to the ones of detectron2's keys.
+
+Order: crop (`INPUT.CROP`), resize with scale jitter and rotation, flips, colours, blur. Copy-paste
+takes two images that are through all of it, see `copy_paste`. All numbers are drawn from NumPy's
+global state, which the loader seeds for each sample.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from torchvision.transforms.v2 import functional
+
+from ..errors import UserError
+from ..layers.resizing import ResizeScale
+
+__all__ = [
+    "Blur",
+    "ChannelContrast",
+    "Crop",
+    "Rotation",
+    "SaturationAndHue",
+    "ScaleJitter",
+    "add_augmentations",
+    "cuts_objects",
+    "require_augmentation",
+]
+
+_HIGHEST = {
+    "ROTATION": 180,
+    "BRIGHTNESS": 1,
+    "CONTRAST": 1,
+    "SATURATION": 1,
+    "HUE": 0.5,
+    "COPY_PASTE": 1,
+}
+
+
+def cuts_objects(cfg: CfgNode) -> bool:
+    """Return whether objects may lose a part, or turn: their masks and boxes are drawn anew."""
+    keys = cfg.MASK_RCNN_EXT.AUGMENTATION
+    return bool(keys.ROTATION or keys.SCALE_JITTER or keys.COPY_PASTE)
+
+
+def require_augmentation(cfg: CfgNode) -> None:
+    """Check the keys of `MASK_RCNN_EXT.AUGMENTATION`.
+
+    Raises:
+        UserError: a value is outside its range, or a key does not fit the images or the model.
+    """
+    keys = cfg.MASK_RCNN_EXT.AUGMENTATION
+    for key, highest in _HIGHEST.items():
+        if not 0 <= keys[key] <= highest:
+            raise UserError(
+                f"MASK_RCNN_EXT.AUGMENTATION.{key}: expected 0 to {highest}, got {keys[key]}"
+            )
+    if keys.BLUR < 0:
+        raise UserError(f"MASK_RCNN_EXT.AUGMENTATION.BLUR: expected 0 or more, got {keys.BLUR}")
+    scales = keys.SCALE_JITTER
+    if scales and not (len(scales) == 2 and 0 < scales[0] <= scales[1]):
+        raise UserError(
+            "MASK_RCNN_EXT.AUGMENTATION.SCALE_JITTER: expected the smallest and the largest scale, "
+            f"such as [0.5, 2.0], got {list(scales)}"
+        )
+    if keys.VERTICAL_FLIP and cfg.INPUT.RANDOM_FLIP == "vertical":
+        raise UserError(
+            "MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP and INPUT.RANDOM_FLIP vertical are the same "
+            "flip. Set INPUT.RANDOM_FLIP horizontal to flip both ways, or none"
+        )
+    channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
+    if (keys.SATURATION or keys.HUE) and channels:
+        raise UserError(
+            "MASK_RCNN_EXT.AUGMENTATION.SATURATION and HUE change the colours of 8-bit images, and "
+            f"MASK_RCNN_EXT.DATA.IMAGE_CHANNELS is {channels}. Set both to 0; BRIGHTNESS, CONTRAST "
+            "and BLUR work with any channels"
+        )
+    if (keys.SATURATION or keys.HUE) and cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+        raise UserError(
+            "MASK_RCNN_EXT.AUGMENTATION.SATURATION and HUE change colours: expected INPUT.FORMAT "
+            f"BGR or RGB, got {cfg.INPUT.FORMAT}. Set both to 0"
+        )
+    if keys.COPY_PASTE and (cfg.MODEL.LOAD_PROPOSALS or not cfg.MODEL.MASK_ON):
+        raise UserError(
+            "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE needs a model with masks (MODEL.MASK_ON True) "
+            "that makes its own proposals (MODEL.LOAD_PROPOSALS False): stored proposals do not "
+            "know the pasted objects. Set COPY_PASTE 0"
+        )
+
+
+def add_augmentations(cfg: CfgNode, stock: list[T.Augmentation]) -> list[T.Augmentation]:
+    """Return detectron2's augmentations of a config with those of our keys between and after them.
+
+    Args:
+        cfg: the config, see `require_augmentation`. With all keys at their defaults the result is
+            `stock`.
+        stock: what detectron2's keys ask for: a crop, a resize and a flip.
+    """
+    keys = cfg.MASK_RCNN_EXT.AUGMENTATION
+    turn = [Rotation(keys.ROTATION, cfg.MODEL.PIXEL_MEAN)] if keys.ROTATION else []
+    found: list[T.Augmentation] = []
+    for each in stock:
+        if isinstance(each, T.ResizeShortestEdge) and keys.SCALE_JITTER:
+            smallest, largest = keys.SCALE_JITTER
+            found.append(ScaleJitter(each, smallest, largest, before_crop=turn))
+        elif isinstance(each, T.ResizeShortestEdge):
+            found += [each, *turn]
+        elif type(each) is T.RandomCrop and cuts_objects(cfg):
+            found.append(Crop(each.crop_type, each.crop_size))
+        else:
+            found.append(each)
+    if keys.VERTICAL_FLIP:
+        found.append(T.RandomFlip(horizontal=False, vertical=True))
+    if keys.BRIGHTNESS:
+        found.append(T.RandomBrightness(1 - keys.BRIGHTNESS, 1 + keys.BRIGHTNESS))
+    if keys.CONTRAST:
+        contrast = ChannelContrast if cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS else T.RandomContrast
+        found.append(contrast(1 - keys.CONTRAST, 1 + keys.CONTRAST))
+    if keys.SATURATION or keys.HUE:
+        bgr = cfg.INPUT.FORMAT == "BGR"
+        found.append(SaturationAndHue(keys.SATURATION, keys.HUE, bgr=bgr))
+    if keys.BLUR:
+        found.append(Blur(keys.BLUR))
+    return found
+
+
+class _Cut(T.CropTransform):
+    """A crop that only shifts polygons; detectron2's cuts them, for which it needs shapely.
+
+    The bit masks that are drawn from them end at the border of the image.
+    """
+
+    def apply_polygons(self, polygons: list[Any]) -> list[Any]:
+        return [self.apply_coords(polygon) for polygon in polygons]
+
+
+class Crop(T.RandomCrop):
+    """detectron2's `RandomCrop`; polygons are cut when their masks are drawn."""
+
+    def get_transform(self, image: npt.NDArray[Any]) -> T.Transform:
+        """Return the crop of an image, (H, W) or (H, W, C)."""
+        cut = super().get_transform(image)
+        return _Cut(cut.x0, cut.y0, cut.w, cut.h)
+
+
+class ScaleJitter(T.Augmentation):
+    """Large-scale jitter: resizes to a random multiple of the usual size, and crops to that size.
+
+    Paper: Ghiasi et al. 2021 (arXiv:2012.07177), section 3. Departs from it: "1" is the size that
+    the keys of detectron2 give the image, not a square of 1024 pixels, so that a scale of 1 is what
+    the model sees in testing; a smaller image is not padded here, since the model pads a batch
+    after it has subtracted the mean; and the two offsets of the crop are independent (in
+    detectron2's `FixedSizeCrop` both are the same share of the room).
+
+    Args:
+        resize: gives the usual size.
+        smallest: the smallest scale, positive.
+        largest: the largest scale.
+        before_crop: augmentations between resize and crop.
+    """
+
+    def __init__(
+        self,
+        resize: T.ResizeShortestEdge,
+        smallest: float,
+        largest: float,
+        before_crop: list[T.Augmentation],
+    ) -> None:
+        super().__init__()
+        self._init(locals())
+
+    def __call__(self, aug_input: T.AugInput) -> T.Transform:
+        """Change `aug_input` in place; return the transform."""
+        usual = self.resize.get_transform(aug_input.image)
+        size = aug_input.image.shape[:2]
+        if isinstance(usual, T.ResizeTransform):
+            size = (usual.new_h, usual.new_w)
+        scale = ResizeScale(self.smallest, self.largest, *size, interp=self.resize.interp)
+        steps = [scale, *self.before_crop, Crop("absolute", size)]
+        return T.AugmentationList(steps)(aug_input)
+
+
+class Rotation(T.Augmentation):
+    """Turns the image about its centre by up to `limit` degrees to either side.
+
+    The size stays, so corners leave the image, and the empty corners get `fill`.
+
+    Args:
+        limit: degrees, at most 180.
+        fill: C values, one for each channel, in the image's units.
+    """
+
+    def __init__(self, limit: float, fill: list[float]) -> None:
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image: npt.NDArray[Any]) -> T.Transform:
+        """Return the rotation of an image, (H, W, C)."""
+        angle = float(self._rand_range(-self.limit, self.limit))
+        return _FilledRotation(image.shape[0], image.shape[1], angle, self.fill)
+
+
+class _FilledRotation(T.RotationTransform):
+    """detectron2's rotation, which fills with black and knows up to 4 channels."""
+
+    def __init__(self, h: int, w: int, angle: float, fill: list[float]) -> None:
+        super().__init__(h, w, angle, expand=False)
+        self.fill = fill
+
+    def apply_image(self, img: npt.NDArray[Any], interp: Any = None) -> npt.NDArray[Any]:
+        channels = [
+            self._warp(img[:, :, channel], cv2.INTER_LINEAR, value)
+            for channel, value in zip(range(img.shape[2]), self.fill, strict=True)
+        ]
+        return np.stack(channels, axis=2)
+
+    def apply_segmentation(self, segmentation: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return self._warp(segmentation, cv2.INTER_NEAREST, 0)
+
+    def _warp(self, plane: npt.NDArray[Any], interp: int, fill: float) -> npt.NDArray[Any]:
+        warped: npt.NDArray[Any] = cv2.warpAffine(
+            np.ascontiguousarray(plane), self.rm_image, (self.w, self.h), None, interp,
+            cv2.BORDER_CONSTANT, fill,
+        )  # fmt: skip
+        return warped
+
+
+class ChannelContrast(T.RandomContrast):
+    """detectron2's `RandomContrast` around the mean of each channel, not the mean of all.
+
+    Channels of a sensor can have ranges that have nothing in common.
+    """
+
+    def get_transform(self, image: npt.NDArray[Any]) -> T.Transform:
+        """Return the transform of an image, (H, W, C) float32."""
+        factor = float(np.random.uniform(self.intensity_min, self.intensity_max))  # noqa: NPY002
+        return T.BlendTransform(image.mean(axis=(0, 1)), 1 - factor, factor)
+
+
+class SaturationAndHue(T.Augmentation):
+    """Changes saturation and hue with torchvision's functions.
+
+    detectron2 has no hue, and its saturation takes every image for RGB.
+
+    Args:
+        saturation: the factor is drawn from 1 - saturation to 1 + saturation.
+        hue: the shift is drawn from -hue to hue; 0.5 is half the circle of colours.
+        bgr: the order of the channels is BGR, otherwise RGB.
+    """
+
+    def __init__(self, saturation: float, hue: float, *, bgr: bool) -> None:
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image: npt.NDArray[Any]) -> T.Transform:
+        """Return the transform of an image, (H, W, 3) uint8."""
+        factor = float(self._rand_range(1 - self.saturation, 1 + self.saturation))
+        shift = float(self._rand_range(-self.hue, self.hue))
+        order = slice(None, None, -1 if self.bgr else 1)
+
+        def recolour(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            rgb = torch.from_numpy(np.ascontiguousarray(pixels[:, :, order])).permute(2, 0, 1)
+            changed = functional.adjust_hue(functional.adjust_saturation(rgb, factor), shift)
+            return changed.permute(1, 2, 0).numpy()[:, :, order]
+
+        return T.ColorTransform(recolour)
+
+
+class Blur(T.Augmentation):
+    """Blurs with a Gaussian whose sigma is drawn from 0 to `limit` pixels."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image: npt.NDArray[Any]) -> T.Transform:
+        """Return the transform of an image, (H, W, C)."""
+        sigma = float(self._rand_range(0.01, max(0.01, self.limit)))
+
+        def blur(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            blurred = cv2.GaussianBlur(np.ascontiguousarray(pixels), (0, 0), sigma)
+            return blurred.reshape(pixels.shape)
+
+        return T.ColorTransform(blur)

@@ -1,0 +1,218 @@
+"""Images with any number of channels (bands) and any depth, read as float32 without clipping.
+
+`MASK_RCNN_EXT.DATA.IMAGE_CHANNELS` switches this reader on; without it every image is read by the
+rules of `data.images`. It reads `.npy` files; TIFF with tifffile, which is the extra `tiff`; 16-bit
+colour PNG with OpenCV; and what else Pillow reads. An array is (H, W, C), (C, H, W), or (H, W) for
+one channel. The channels keep their order in the file.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from ..errors import UserError
+from ..files import is_special
+from .images import ImageHeader, explain_unreadable, read_record_bgr
+
+__all__ = [
+    "Bands",
+    "order_bands",
+    "read_bands",
+    "read_bands_header",
+    "read_picture",
+    "read_record_bands",
+    "require_bands",
+    "scale_for_display",
+]
+
+Bands = npt.NDArray[np.float32]
+
+_SHOWN_RANGE = (1, 99)  # percentiles that become black and white in a picture
+
+
+def read_bands(path: str | os.PathLike[str], channels: int) -> Bands:
+    """Read an image as (H, W, `channels`) float32, in the units and the order of the file.
+
+    Args:
+        path: the image file.
+        channels: how many channels it must have. 0 takes any number: of three axes, the shorter of
+            the first and the last counts the channels.
+
+    Raises:
+        UserError: the file is missing, cannot be read, has another number of channels, or has
+            values that are not finite; or tifffile is needed and missing.
+    """
+    with _name_unreadable(path):
+        return require_bands(_read_array(path), channels, os.fspath(path))
+
+
+def require_bands(array: npt.NDArray[Any], channels: int, name: str) -> Bands:
+    """Return an array as (H, W, `channels`) float32, see `read_bands`; `name` is for messages."""
+    if array.dtype.kind not in "buif":
+        raise UserError(f"{name}: expected real numbers, got {array.dtype}")
+    axis = _find_channel_axis(array.shape, channels, name)
+    image = array[:, :, None] if axis is None else np.moveaxis(array, axis, 2)
+    bands: Bands = np.ascontiguousarray(image, dtype=np.float32)
+    if not np.isfinite(bands).all():
+        raise UserError(
+            f"{name}: has values that are not finite (NaN, infinite, or beyond float32). Replace "
+            "them, for example missing pixels by the mean of their channel"
+        )
+    return bands
+
+
+def read_bands_header(path: str | os.PathLike[str], channels: int) -> ImageHeader:
+    """Return the size of an image for `read_bands`, without its pixels where the format allows.
+
+    Raises:
+        UserError: see `read_bands`; values are not looked at.
+    """
+    with _name_unreadable(path):
+        shape = _read_shape(path)
+        axis = _find_channel_axis(shape, channels, os.fspath(path))
+    height, width = (side for i, side in enumerate(shape) if i != axis)
+    return ImageHeader(width, height, rotated=False, frames=1)
+
+
+def read_record_bands(record: Mapping[str, Any], channels: int) -> Bands:
+    """Read the image of a detectron2 record, see `read_bands`.
+
+    Raises:
+        UserError: see `read_bands`; or the image has another size than the record says.
+    """
+    image = read_bands(record["file_name"], channels)
+    height, width = image.shape[:2]
+    expected = (record.get("height") or height, record.get("width") or width)
+    if (height, width) != expected:
+        raise UserError(
+            f"{record['file_name']}: expected {expected[1]} x {expected[0]} pixels (width x "
+            f"height) as its data set says, got {width} x {height}"
+        )
+    return image
+
+
+def order_bands(image: Bands, image_format: str) -> Bands:
+    """Return the channels in the order of the model: three are R, G, B in the file.
+
+    Args:
+        image: (H, W, C).
+        image_format: `INPUT.FORMAT`; "BGR" turns three channels round, as for 8-bit images, so that
+            weights for colour images fit. Any other number of channels stays as it is.
+    """
+    return image[:, :, ::-1] if image_format == "BGR" and image.shape[2] == 3 else image
+
+
+def scale_for_display(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return the first three channels as a picture, (H, W, 3) uint8; of fewer, the first as gray.
+
+    Each channel is scaled from its 1st percentile, which becomes black, to its 99th, which becomes
+    white.
+
+    Args:
+        image: (H, W, C), any numbers.
+    """
+    shown = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, :1]
+    low, high = np.percentile(shown, _SHOWN_RANGE, axis=(0, 1))
+    scaled = (shown - low) / np.where(high > low, high - low, 1) * 255
+    pixels = scaled.clip(0, 255).round().astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def read_picture(record: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
+    """Return the image of a record for people to look at, (H, W, 3) uint8 RGB.
+
+    An image that `data.images` refuses, because it has other channels or more than 8 bits, is
+    scaled, see `scale_for_display`.
+
+    Raises:
+        UserError: the image cannot be read, or has another size than the record says.
+    """
+    try:
+        return np.ascontiguousarray(read_record_bgr(record)[:, :, ::-1])
+    except UserError as error:
+        try:
+            bands = read_record_bands(record, 0)
+        except UserError:
+            raise error from None
+    return scale_for_display(bands)
+
+
+@contextmanager
+def _name_unreadable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn any error of the block into a `UserError` that names the file."""
+    if is_special(path):
+        raise UserError(f"{os.fspath(path)}: expected an image file, got a pipe, socket or device")
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on a broken file
+        reason = explain_unreadable(error)
+        raise UserError(f"{os.fspath(path)}: cannot be read as an image ({reason})") from error
+
+
+def _find_channel_axis(shape: tuple[int, ...], channels: int, name: str) -> int | None:
+    """Return the axis of the channels, 2 or 0; None for an array (H, W)."""
+    if 0 not in shape:
+        if len(shape) == 2 and channels in (0, 1):
+            return None
+        if len(shape) == 3 and channels == 0:
+            return 2 if shape[2] <= shape[0] else 0
+        if len(shape) == 3 and channels in (shape[2], shape[0]):
+            return 2 if shape[2] == channels else 0
+    expected = channels or "C"
+    raise UserError(
+        f"{name}: expected an image of {channels or 'some'} channel(s), (H, W, {expected}) or "
+        f"({expected}, H, W), got an array of shape {tuple(shape)}. "
+        "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS is the number of channels"
+    )
+
+
+def _get_kind(path: str | os.PathLike[str]) -> str:
+    return os.path.splitext(os.fspath(path))[1].lower()
+
+
+def _read_array(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    kind = _get_kind(path)
+    if kind == ".npy":
+        return np.asarray(np.load(path, allow_pickle=False))
+    if kind in (".tif", ".tiff"):
+        return np.asarray(_import_tifffile(path).imread(os.fspath(path)))
+    if kind == ".png":  # Pillow cuts 16-bit colour to 8 bits
+        raw = np.fromfile(path, dtype=np.uint8)
+        pixels = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
+        if pixels is not None and pixels.dtype == np.uint16 and pixels.ndim == 3:
+            return np.asarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(upright.convert("RGB") if upright.mode == "P" else upright)
+
+
+def _read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    kind = _get_kind(path)
+    if kind == ".npy":
+        return np.load(path, mmap_mode="r", allow_pickle=False).shape
+    if kind in (".tif", ".tiff"):
+        with _import_tifffile(path).TiffFile(os.fspath(path)) as file:
+            return tuple(file.series[0].shape)
+    return _read_array(path).shape
+
+
+def _import_tifffile(path: str | os.PathLike[str]) -> Any:
+    try:
+        import tifffile
+    except ImportError as error:
+        raise UserError(
+            f"{os.fspath(path)}: reading TIFF with MASK_RCNN_EXT.DATA.IMAGE_CHANNELS needs the "
+            'package tifffile: pip install "mask_rcnn_ext[tiff]", or pip install tifffile'
+        ) from error
+    return tifffile

@@ -1,0 +1,97 @@
+"""Copy-paste augmentation: objects of one training image are pasted into another.
+
+Paper: Ghiasi et al. 2021, "Simple Copy-Paste is a Strong Data Augmentation Method for Instance
+Segmentation" (arXiv:2012.07177), section 3. Departs from it: objects are pasted into a share of the
+images (the paper: into all); the canvas is the image that receives them, so a part outside of it is
+lost; and edges are not blended, which the paper found to make no difference. "A random subset" of
+the objects is read as: each object with probability 1/2, at least one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data.detection_utils import filter_empty_instances
+from detectron2.structures import BitMasks, Instances, Keypoints
+from torch import Tensor
+
+__all__ = ["CopyPaste", "paste_instances"]
+
+
+class CopyPaste:
+    """Pastes objects into a share of the samples; give it to `TrainLoader` as `mix`.
+
+    Args:
+        share: the share of the samples, 0 to 1.
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __call__(self, sample: dict[str, Any], draw: Callable[[], dict[str, Any]]) -> dict:
+        """Return the sample, with objects pasted into it or as it was.
+
+        Args:
+            sample: a sample of `ImageMapper` for training, with `gt_masks` that are `BitMasks`. It
+                may be changed.
+            draw: returns a sample of another image.
+        """
+        if np.random.random() >= self.share:  # noqa: NPY002 - the loader seeds the global state
+            return sample
+        other = draw()
+        found = other["instances"]
+        if not len(found):
+            return sample
+        chosen = np.random.random(len(found)) < 0.5  # noqa: NPY002
+        if not chosen.any():
+            chosen[np.random.randint(len(found))] = True  # noqa: NPY002
+        kept = found[torch.from_numpy(chosen)]
+        paste_instances(sample, other["image"], kept)
+        return sample
+
+
+def paste_instances(sample: dict[str, Any], pixels: Tensor, pasted: Instances) -> None:
+    """Paste objects into a sample, in place; their upper left corners of the images coincide.
+
+    The pasted objects come after the sample's own. Masks lose what is covered, and boxes are tight
+    around the rest. A keypoint that is covered counts as labelled but not visible.
+
+    Args:
+        sample: has `image`, (C, H, W), and `instances`, with `gt_masks` that are `BitMasks` if it
+            has any instance.
+        pixels: the image of the objects, (C, H', W').
+        pasted: N >= 1 instances of that image.
+    """
+    image, own = sample["image"], sample["instances"]
+    height, width = image.shape[1:]
+    window = (slice(0, min(height, pixels.shape[1])), slice(0, min(width, pixels.shape[2])))
+    masks = torch.zeros(len(pasted), height, width, dtype=torch.bool)
+    masks[(slice(None), *window)] = pasted.gt_masks.tensor[(slice(None), *window)]
+    covered = masks.any(dim=0)
+    cut = covered[window]
+    image[(slice(None), *window)][:, cut] = pixels[(slice(None), *window)][:, cut]
+
+    fields = {**pasted.get_fields(), "gt_masks": BitMasks(masks)}
+    if pasted.has("gt_keypoints"):
+        points = pasted.gt_keypoints.tensor
+        inside = (points[..., :2] <= torch.tensor([width, height])).all(dim=-1, keepdim=True)
+        fields["gt_keypoints"] = Keypoints(points * inside)
+    moved = Instances((height, width), **fields)
+    if len(own):
+        own.gt_masks = BitMasks(own.gt_masks.tensor & ~covered)
+        if own.has("gt_keypoints"):
+            own.gt_keypoints = _cover_keypoints(own.gt_keypoints.tensor, covered)
+        moved = Instances.cat([own, moved])
+    moved.gt_boxes = moved.gt_masks.get_bounding_boxes()
+    sample["instances"] = filter_empty_instances(moved)
+
+
+def _cover_keypoints(points: Tensor, covered: Tensor) -> Keypoints:
+    """Return (N, K, 3) keypoints; the covered ones are labelled but not visible, as COCO has it."""
+    height, width = covered.shape
+    column = points[..., 0].long().clamp(0, width - 1)
+    row = points[..., 1].long().clamp(0, height - 1)
+    hidden = covered[row, column] & (points[..., 2] == 2)
+    visibility = torch.where(hidden, 1.0, points[..., 2])
+    return Keypoints(torch.cat([points[..., :2], visibility[..., None]], dim=-1))

@@ -1,0 +1,119 @@
+"""Mean and deviation of the channels of training images: `MODEL.PIXEL_MEAN` and `PIXEL_STD`."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from ..errors import UserError
+from .bands import order_bands, read_record_bands
+
+__all__ = ["IMAGES_MEASURED", "fill_pixel_statistics", "measure_pixels", "require_channels"]
+
+IMAGES_MEASURED = 200  # images that are read, evenly spread over the data
+
+logger = logging.getLogger(__name__)
+
+
+def measure_pixels(
+    records: Sequence[dict[str, Any]], channels: int, image_format: str = "RGB"
+) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel over all pixels.
+
+    Args:
+        records: records of detectron2's, at least one. Up to `IMAGES_MEASURED` of them are read.
+        channels: see `read_bands`.
+        image_format: see `order_bands`.
+
+    Returns:
+        C means and C deviations, in 6 digits. A channel that has one value only gets 1 as its
+        deviation, since images are divided by it.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    step = -(-len(records) // IMAGES_MEASURED)
+    count, sums, squares = 0, np.zeros(channels), np.zeros(channels)
+    for record in records[::step]:
+        image = order_bands(read_record_bands(record, channels), image_format)
+        pixels = image.reshape(-1, channels).astype(np.float64)
+        count += len(pixels)
+        sums += pixels.sum(axis=0)
+        squares += np.square(pixels).sum(axis=0)
+    mean = sums / count
+    deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
+    deviation[deviation <= 1e-6 * np.abs(mean)] = 1.0
+    return _round(mean), _round(deviation)
+
+
+def _round(values: Any) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]
+
+
+def fill_pixel_statistics(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
+    """Write the statistics of the training images into a config that asks for them, in place.
+
+    This concerns configs with `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS` and `PIXEL_STATISTICS` "auto",
+    which becomes "fixed". Other configs are not changed.
+
+    Args:
+        cfg: the config of the training.
+        records: the training images.
+
+    Raises:
+        UserError: see `measure_pixels`.
+    """
+    data = cfg.MASK_RCNN_EXT.DATA
+    if not data.IMAGE_CHANNELS or data.PIXEL_STATISTICS != "auto":
+        return
+    found = measure_pixels(records, data.IMAGE_CHANNELS, cfg.INPUT.FORMAT)
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = found
+    data.PIXEL_STATISTICS = "fixed"
+    logger.info("From the training images: MODEL.PIXEL_MEAN %s, MODEL.PIXEL_STD %s", *found)
+
+
+def require_channels(cfg: CfgNode, *, measured: bool = True) -> None:
+    """Check the keys of images with other channels.
+
+    Args:
+        cfg: the config.
+        measured: the statistics must be there; `False` before a training, which measures them.
+
+    Raises:
+        UserError: a key has an unknown value; statistics are missing or are of another number of
+            channels; or a key works with colour images only.
+    """
+    data = cfg.MASK_RCNN_EXT.DATA
+    if data.IMAGE_CHANNELS < 0:
+        raise UserError(
+            "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS: expected the number of channels, or 0 for 8-bit "
+            f"colour images, got {data.IMAGE_CHANNELS}"
+        )
+    if data.PIXEL_STATISTICS not in ("auto", "fixed"):
+        raise UserError(
+            "MASK_RCNN_EXT.DATA.PIXEL_STATISTICS: expected 'auto' or 'fixed', got "
+            f"{data.PIXEL_STATISTICS!r}"
+        )
+    if not data.IMAGE_CHANNELS:
+        return
+    if cfg.VIS_PERIOD and data.IMAGE_CHANNELS != 3:
+        raise UserError(
+            "VIS_PERIOD: detectron2 draws training images of 3 channels only, got "
+            f"MASK_RCNN_EXT.DATA.IMAGE_CHANNELS {data.IMAGE_CHANNELS}. Set VIS_PERIOD 0"
+        )
+    if data.PIXEL_STATISTICS == "auto":
+        if measured:
+            raise UserError(
+                "MASK_RCNN_EXT.DATA.PIXEL_STATISTICS is 'auto', and only a training measures its "
+                "images. Use config.yaml of the run that trained the weights, which has their "
+                "MODEL.PIXEL_MEAN and PIXEL_STD"
+            )
+        return
+    for key in ("PIXEL_MEAN", "PIXEL_STD"):
+        if len(cfg.MODEL[key]) != data.IMAGE_CHANNELS:
+            raise UserError(
+                f"MODEL.{key} has {len(cfg.MODEL[key])} values, expected one for each of the "
+                f"{data.IMAGE_CHANNELS} channels (MASK_RCNN_EXT.DATA.IMAGE_CHANNELS)"
+            )
