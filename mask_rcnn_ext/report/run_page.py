@@ -1,6 +1,5 @@
 """A run's two pages to show: `predictions.png` and `report.html`, one self-contained file."""
 
-import itertools
 import logging
 import math
 import shlex
@@ -16,7 +15,7 @@ from ..files import atomic_open
 from .charts import run_charts
 from .drawing.pictures import save_png
 from .gallery import Pair, choose_samples, make_pairs, make_prediction_sheet
-from .instances import DatasetSummary, count_instances
+from .instances import DatasetSummary, count_instances, count_sizes
 from .render import render_page
 from .run_data import TASK_TITLES, RunFolder, find_changed_keys, read_predictions, read_run
 from .text import NO_NUMBER, to_text
@@ -26,7 +25,6 @@ __all__ = ["write_report"]
 logger = logging.getLogger(__name__)
 
 _AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-_SIZE_STEPS = (0, 16, 32, 48, 64, 96, 128, 192, 256, 384)  # pixels; the last bin is open
 
 
 def write_report(
@@ -135,7 +133,7 @@ def _render(
         model=f"{run.config.MODEL.META_ARCHITECTURE}, {run.config.MODEL.BACKBONE.NAME}",
         headline=_headline(run),
         missing=missing,
-        data=[(role, s, list(counts[s.name].items()), _histogram(s.sizes)) for role, s in data],
+        data=[(role, s, list(counts[s.name].items()), count_sizes(s.sizes)) for role, s in data],
         charts=run_charts(run.history),
         results=[
             (name, _ap_rows(tasks), _class_rows(tasks, counts.get(name, {})), _other_tables(tasks))
@@ -247,17 +245,6 @@ def _other_tables(tasks: dict[str, Any]) -> list[tuple[str, list[str], list[list
         if plain:
             tables.append((title, [corner, "value"], plain))
     return tables
-
-
-def _histogram(sizes: list[float]) -> list[tuple[str, int]]:
-    """Return (range in pixels, count) of the square roots of the box areas."""
-    edges = [*_SIZE_STEPS, math.inf]
-    counts, _ = np.histogram(sizes, bins=edges)
-    names = [f"{low} to {high}" for low, high in itertools.pairwise(_SIZE_STEPS)]
-    bins = list(zip([*names, f"{_SIZE_STEPS[-1]}+"], counts.tolist(), strict=True))
-    while bins and not bins[-1][1]:
-        bins.pop()
-    return bins
 
 
 def _facts(run: RunFolder, info: dict[str, Any]) -> list[tuple[str, str]]:
