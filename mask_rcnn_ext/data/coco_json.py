@@ -186,16 +186,16 @@ def _check_annotations(
             )
         file.faults += [f"{json_file}: {d.text}, or leave out --strict-data" for d in file.doubts]
     kept, crowds = file.kept, explain_crowds(file.kept)
-    if dropped.issues:
-        file.warnings.append(f"{json_file}: dropped {malformed}")
-    doubts = [doubt.text for doubt in file.doubts]
-    file.warnings += [f"{json_file}: {text}" for text in [*doubts, *([crowds] if crowds else [])]]
-    if file.faults:
-        return
-    if not any(not a["iscrowd"] for a in kept) and ((total and not kept) or not allow_empty):
+    nothing = not any(not a["iscrowd"] for a in kept) and ((total and not kept) or not allow_empty)
+    if nothing and not file.faults:
         why = f"; malformed: {malformed}" if dropped.issues else ""
         why += f"; {crowds}" if crowds else ""
         file.faults.append(f"{json_file}: no instance to learn from or to compare with{why}")
+        return
+    doubts = [doubt.text for doubt in file.doubts]
+    found = [f"dropped {malformed}" if dropped.issues else "", *doubts, crowds]
+    file.warnings += [f"{json_file}: {text}" for text in found if text]
+    if file.faults:
         return
     for sentence in file.warnings:
         logger.warning("%s", sentence)

@@ -263,6 +263,8 @@ def _build_class_table(
         if own != table:
             absent = [{"id": i, "name": name} for i, name in table.items() if i not in own]
             file.content["categories"] = [*file.content["categories"], *absent]
+            for added in absent:
+                file.completed.add("category of the class table added", added["name"])
             file.changed = True
     return table
 
