@@ -8,6 +8,7 @@ separately: a category that is missing from the val file would shift the numbers
 import json
 import logging
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -132,6 +133,7 @@ def register_own_data(
     raise_faults([*data.faults, *repeated] if strict else data.faults)
     for sentence in [*repeated, *([data.unused] if data.unused else [])]:
         logger.warning("%s", sentence)
+    _log_counts(data, pairs)
     _write_and_register(files, table, pairs, clean_dir)
     return OwnData(
         train_name=_NAMES["train"] if "train" in files else None,
@@ -180,6 +182,27 @@ def inspect_own_data(
     table = _build_class_table(files, classes, faults)
     repeated = find_repeated_images(files)
     return InspectedData(files, table, faults, repeated, _explain_unused(files, table))
+
+
+def _log_counts(data: InspectedData, pairs: Mapping[str, tuple[str, str]]) -> None:
+    """Log how much there is to learn from, and the command that shows what was warned of."""
+    for file in data.files.values():
+        crowds = sum(a["iscrowd"] for a in file.kept)
+        logger.info(
+            "%s: images: %d, objects: %d, crowd regions: %d, classes: %d",
+            *(file.path, len(file.image_paths), len(file.kept) - crowds, crowds, len(data.table)),
+        )
+    if data.warnings:
+        options = [
+            f"--{split}-{what} {shlex.quote(path)}"
+            for split, pair in pairs.items()
+            for what, path in zip(("json", "images"), pair, strict=True)
+            if path
+        ]
+        logger.info(
+            "A page that shows the places: python tools/check_dataset.py %s --output data_check",
+            " ".join(options),
+        )
 
 
 def _write_and_register(

@@ -35,6 +35,7 @@ def write_report(
     num_images: int = 12,
     score_threshold: float = 0.5,
     notes: Sequence[str] = (),
+    data_warnings: Sequence[str] = (),
 ) -> list[Path]:
     """Write `predictions.png` and `report.html` into a run's folder.
 
@@ -48,6 +49,7 @@ def write_report(
         num_images: images to draw, spread evenly over the test set.
         score_threshold: predictions below it are not drawn; 0-1.
         notes: sentences to show among what is missing.
+        data_warnings: what the check of the data warns of, see `OwnData.warnings`.
 
     Returns:
         The paths written.
@@ -60,7 +62,8 @@ def write_report(
     data = [("training", count_instances(name)) for name in train_names]
     data += [("test", summary) for summary in test]
     gallery = _make_gallery(run, test, num_images, score_threshold)
-    page = _render(run, data, gallery, [*run.missing, *notes, *gallery.missing])
+    missing = [*run.missing, *notes, *gallery.missing]
+    page = _render(run, data, gallery, missing, list(data_warnings))
     written = [run.folder / "report.html"]
     with atomic_open(written[0], "w") as file:
         file.write(page)
@@ -122,6 +125,7 @@ def _render(
     data: list[tuple[str, DatasetSummary]],
     gallery: _Gallery,
     missing: list[str],
+    data_warnings: list[str],
 ) -> str:
     counts = {s.name: dict(zip(s.class_names, s.per_class, strict=True)) for _, s in data}
     info = dict(run.info)
@@ -133,6 +137,7 @@ def _render(
         model=f"{run.config.MODEL.META_ARCHITECTURE}, {run.config.MODEL.BACKBONE.NAME}",
         headline=_headline(run),
         missing=missing,
+        data_warnings=data_warnings,
         data=[(role, s, list(counts[s.name].items()), count_sizes(s.sizes)) for role, s in data],
         charts=run_charts(run.history),
         results=[
