@@ -94,6 +94,10 @@ def test_warnings_are_those_of_training_with_their_places(tmp_path):
     (dropped,) = find(check, "dropped 1 of 5").examples
     assert (dropped.image, dropped.annotation_ids) == (1, (4,))
     assert dropped.text.startswith("polygon that is not")
+    # What training says is not said again in other words.
+    assert not any("hold the same pixels" in finding.text for finding in check.findings)
+    twins = find(check, "nearly the same pixels").examples
+    assert [example.annotation_ids for example in twins] == [(1, 5)]
     shared = find(check, "are also in")
     assert shared.examples == [Example("train", 1), Example("val", 0)]
 
