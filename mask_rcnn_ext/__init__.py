@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # the names of _LAZY
     from . import model_zoo
     from .checkpoint.checkpointer import Checkpointer
     from .checkpoint.convert_classes import convert_checkpoint
+    from .data.data_check import check_dataset
+    from .data.fixed_json import write_fixed_jsons
     from .data.own_data import register_own_data
     from .engine.arguments import argument_parser
     from .engine.launch import launch, run_as_command
@@ -53,6 +55,7 @@ if TYPE_CHECKING:  # the names of _LAZY
     from .proposals.file import write_proposal_file
     from .proposals.rpn import RPNMethod
     from .proposals.selective_search import SelectiveSearchMethod
+    from .report.check_page import write_check_page
     from .report.drawing.pictures import draw_instances
     from .report.run_page import write_report
 
@@ -84,6 +87,7 @@ __all__ = [
     "add_mask_rcnn_ext_config",
     "argument_parser",
     "build_evaluator",
+    "check_dataset",
     "compare",
     "compute_proposals",
     "convert_checkpoint",
@@ -98,6 +102,8 @@ __all__ = [
     "register_own_data",
     "run_as_command",
     "run_job",
+    "write_check_page",
+    "write_fixed_jsons",
     "write_proposal_file",
     "write_report",
 ]
@@ -115,6 +121,7 @@ _LAZY = {
     "Trainer": "engine.trainer",
     "argument_parser": "engine.arguments",
     "build_evaluator": "evaluation.build",
+    "check_dataset": "data.data_check",
     "compare": "overlap.comparison",
     "compute_proposals": "proposals.compute",
     "convert_checkpoint": "checkpoint.convert_classes",
@@ -127,6 +134,8 @@ _LAZY = {
     "register_own_data": "data.own_data",
     "run_as_command": "engine.launch",
     "run_job": "engine.run",
+    "write_check_page": "report.check_page",
+    "write_fixed_jsons": "data.fixed_json",
     "write_proposal_file": "proposals.file",
     "write_report": "report.run_page",
 }

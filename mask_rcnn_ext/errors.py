@@ -1,7 +1,7 @@
 """The exception for users' mistakes, and helpers for its messages."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 
 __all__ = ["UserError", "name_some", "nearest", "say_have", "shorten"]
 
@@ -34,7 +34,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {shorten(repr(match[0]))}?" if match else ""
 
 
-def say_have(some: Sequence[object], total: Sequence[object], noun: str) -> str:
+def say_have(some: Sized, total: Sized, noun: str) -> str:
     """Return "1 of 18 annotations has" or "2 of 18 annotations have", by the length of `some`."""
     return f"{len(some)} of {len(total)} {noun} {'has' if len(some) == 1 else 'have'}"
 

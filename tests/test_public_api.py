@@ -37,6 +37,7 @@ NAMES = [
     "add_mask_rcnn_ext_config",
     "argument_parser",
     "build_evaluator",
+    "check_dataset",
     "compare",
     "compute_proposals",
     "convert_checkpoint",
@@ -51,6 +52,8 @@ NAMES = [
     "register_own_data",
     "run_as_command",
     "run_job",
+    "write_check_page",
+    "write_fixed_jsons",
     "write_proposal_file",
     "write_report",
 ]

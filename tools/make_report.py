@@ -37,14 +37,17 @@ from mask_rcnn_ext.report.run_data import read_run
 from mask_rcnn_ext.report.run_page import write_report
 
 
-def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[str]]:
+def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[str], list[str]]:
     """Return the run's training and test sets that can be read, and a sentence on each other one.
+
+    The last list is what the check of a user's own data warns of.
 
     Args:
         cfg: the config of the run. A user's own data, which it names by files, is registered again.
         clean_dir: folder for cleaned copies of own data; needed until the report is written.
     """
     notes: list[str] = []
+    warnings: list[str] = []
     data = cfg.MASK_RCNN_EXT.DATA
     if data.TRAIN_JSON or data.VAL_JSON:
         ext = cfg.MASK_RCNN_EXT
@@ -58,11 +61,13 @@ def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[
                 clean_dir=clean_dir,
                 strict=data.STRICT,
                 masks=cfg.MODEL.MASK_ON,
+                boxes_from_masks=data.BOXES_FROM_MASKS,
                 classes=classes,
                 channels=data.IMAGE_CHANNELS,
             )
         except UserError as error:
-            return [], [], [f"The run's data cannot be read any more: {error}."]
+            return [], [], [f"The run's data cannot be read any more: {error}."], []
+        warnings = list(own.warnings)
         train, test = [own.train_name], [own.val_name]
         if not own.val_name:
             notes.append("No validation data was given.")
@@ -80,7 +85,7 @@ def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[
                 notes.append(f"Data set {name} left out: {str(error).splitlines()[0]}")
             else:
                 usable[-1].append(name)
-    return usable[0], usable[1], list(dict.fromkeys(notes))
+    return usable[0], usable[1], list(dict.fromkeys(notes)), warnings
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -97,7 +102,7 @@ def make_report(args: argparse.Namespace) -> None:
     """Write the report that the command line asks for, and print its files."""
     run = read_run(args.run)
     with tempfile.TemporaryDirectory() as clean_dir:
-        train, test, notes = find_data(run.config, clean_dir)
+        train, test, notes, warnings = find_data(run.config, clean_dir)
         written = write_report(
             args.run,
             train_names=train,
@@ -105,6 +110,7 @@ def make_report(args: argparse.Namespace) -> None:
             num_images=args.num_images,
             score_threshold=args.score_threshold,
             notes=notes,
+            data_warnings=warnings,
         )
     for path in written:
         print(path)

@@ -7,22 +7,22 @@ pycocotools cannot read them. Masks are not decoded: runs and polygons are check
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from ..errors import UserError, name_some, shorten
+from ..errors import UserError, name_some
 from ..layers.rle import check_polygon, compress, read_runs
 from .box_conventions import explain_contradictions
 from .coordinates import as_bitmap, is_number, scale_fractions
 from .duplicates import explain_duplicates
+from .findings import Doubt, IssueCounter
 from .images import explain_unreadable
 from .keypoints import count_numbers
 
-__all__ = ["IssueCounter", "clean_annotations", "explain_crowds"]
+__all__ = ["clean_annotations", "explain_crowds", "find_mask_box"]
 
 _MIN_SIDE = 1e-5  # pixels; detectron2's `filter_empty_instances` drops smaller boxes
 _BOX_SLACK = 0.01  # pixels; many jsons round coordinates to two decimals
@@ -31,31 +31,6 @@ _SMALL_POLYGON = 4.0  # pixels; a larger polygon covers a pixel unless it is ver
 
 class _Malformed(Exception):
     """An annotation cannot be used; the message is the reason to count."""
-
-
-@dataclass
-class IssueCounter:
-    """Counts issues by kind, and remembers the first annotation or image of each kind.
-
-    Attributes:
-        issues: kind -> [count, id of the first].
-    """
-
-    issues: dict[str, list[Any]] = field(default_factory=dict)
-
-    def add(self, kind: str, first_id: object) -> None:
-        """Count an issue of the annotation, image or category `first_id`."""
-        self.issues.setdefault(kind, [0, first_id])[0] += 1
-
-    @property
-    def total(self) -> int:
-        """The number of all issues."""
-        return sum(count for count, _ in self.issues.values())
-
-    def __str__(self) -> str:
-        return ", ".join(
-            f"{n} x {kind} (first: {shorten(i)})" for kind, (n, i) in self.issues.items()
-        )
 
 
 def clean_annotations(
@@ -67,7 +42,7 @@ def clean_annotations(
     dropped: IssueCounter,
     *,
     boxes_from_masks: bool = False,
-) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+) -> tuple[list[dict[str, Any]], list[str], list[Doubt]]:
     """Check the annotations one by one and complete them in place.
 
     Args:
@@ -80,8 +55,8 @@ def clean_annotations(
         boxes_from_masks: replace the box of every annotation that has a mask.
 
     Returns:
-        The annotations to keep, the names of mask files that are missing, and a sentence for each
-        kind of contradiction: boxes that contradict their masks, objects that are annotated twice.
+        The annotations to keep, the names of mask files that are missing, and a doubt for each kind
+        of contradiction: boxes that contradict their masks, objects that are annotated twice.
 
     Raises:
         UserError: a mask file is not an image.
@@ -109,10 +84,10 @@ def clean_annotations(
             continue
         kept.append(annotation)
         if box and annotation.get("segmentation"):
-            mask_box = _mask_box(annotation["segmentation"], size)
+            mask_box = find_mask_box(annotation["segmentation"], size)
             compared.append((annotation["id"], box, mask_box, size))
     doubts = explain_contradictions(compared), explain_duplicates(kept, sizes)
-    return kept, missing, [sentence for sentence in doubts if sentence]
+    return kept, missing, [doubt for doubt in doubts if doubt]
 
 
 def explain_crowds(annotations: Sequence[dict[str, Any]]) -> str:
@@ -169,7 +144,7 @@ def _clean_box(annotation: dict[str, Any], size: tuple[int, int], completed: Iss
     """Clip the XYWH box to the image, or compute it from the mask if there is no box."""
     box = annotation.get("bbox")
     if not box:
-        annotation["bbox"] = _mask_box(annotation["segmentation"], size)
+        annotation["bbox"] = find_mask_box(annotation["segmentation"], size)
         completed.add("`bbox` computed from the mask", annotation["id"])
         return
     if not _is_box(box):
@@ -298,7 +273,7 @@ def _mask_area(mask: list[Any] | dict[str, Any], size: tuple[int, int]) -> float
     return float(mask_util.area(compress(mask, *size)))
 
 
-def _mask_box(mask: list[Any] | dict[str, Any], size: tuple[int, int]) -> list[float]:
+def find_mask_box(mask: list[Any] | dict[str, Any], size: tuple[int, int]) -> list[float]:
     """Return the XYWH box around a mask, inside the image."""
     if isinstance(mask, list):
         points = np.concatenate([np.asarray(part, dtype=np.float64) for part in mask])

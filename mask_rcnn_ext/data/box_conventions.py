@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import name_some
+from .findings import Doubt
 
 __all__ = ["explain_contradictions"]
 
@@ -48,8 +49,8 @@ _EXCHANGED = "x and y are exchanged, in the boxes or in the masks"
 @np.errstate(over="ignore", invalid="ignore")  # a box may have the largest of floats
 def explain_contradictions(
     compared: Sequence[tuple[int, Sequence[float], Sequence[float], tuple[int, int]]],
-) -> str:
-    """Return a sentence about the boxes that contradict their masks, or "".
+) -> Doubt | None:
+    """Return which boxes contradict their masks, or None.
 
     Boxes that were rounded, and boxes that surround an occluded object as a whole, do not count: a
     box counts if it lies elsewhere than its mask (IoU below 0.5, and it does not contain the mask),
@@ -61,7 +62,7 @@ def explain_contradictions(
             of its mask, and the (H, W) of its image.
     """
     if not compared:
-        return ""
+        return None
     ids = [annotation_id for annotation_id, *_ in compared]
     given, masks, sizes = (
         np.array(column, dtype=np.float64) for column in list(zip(*compared, strict=True))[1:]
@@ -70,7 +71,7 @@ def explain_contradictions(
     close, iou = _compare(given, masks, sides)
     apart = ~close
     if not apart.any():
-        return ""
+        return None
     far = apart & (iou < _FAR)
     wrong = far if far.mean() > _MOST else far & ~_contains(given, masks)
     readings = {**_READINGS, _EXCHANGED: lambda box, sides: _exchange(box)}
@@ -84,20 +85,22 @@ def explain_contradictions(
     else:
         convention = ""
     if not wrong.any():
-        return ""
+        return None
     examples = [
         f"annotation {ids[i]} (bbox {_show(given[i])}, mask {_show(masks[i])})"
         for i in np.flatnonzero(wrong)
     ]
+    groups: list[tuple[int, ...]] = [(ids[i],) for i in np.flatnonzero(wrong)]
     text = f"{wrong.sum()} of {len(ids)} boxes contradict their masks: {name_some(examples, 3)}. "
     if convention == _EXCHANGED:
-        return f"{text}It looks as if {convention}. Correct the json"
+        return Doubt("exchanged", f"{text}It looks as if {convention}. Correct the json", groups)
     if convention:
         text += f"They look like {convention} in place of [x, y, width, height] in pixels. "
-    return (
-        f"{text}Correct them, or set MASK_RCNN_EXT.DATA.BOXES_FROM_MASKS True, which takes every "
+    text += (
+        "Correct them, or set MASK_RCNN_EXT.DATA.BOXES_FROM_MASKS True, which takes every "
         "box from its mask"
     )
+    return Doubt("boxes", text, groups)
 
 
 def _show(box: Array) -> str:

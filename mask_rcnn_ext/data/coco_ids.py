@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import name_some, nearest, say_have, shorten
-from .annotations import IssueCounter
+from .findings import IssueCounter
 
 __all__ = ["OWN_ID", "normalise_ids"]
 

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from ..errors import UserError, name_some, nearest, say_have, shorten
-from .annotations import IssueCounter
 from .bands import read_bands_header
+from .findings import IssueCounter
 from .images import read_header
 
 __all__ = ["HEADERS_CHECKED", "check_image_sizes", "find_image_files"]

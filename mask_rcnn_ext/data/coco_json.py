@@ -10,9 +10,10 @@ from typing import Any
 
 from ..errors import UserError, name_some, nearest, say_have, shorten
 from ..files import is_special, read_json
-from .annotations import IssueCounter, clean_annotations, explain_crowds
+from .annotations import clean_annotations, explain_crowds
 from .coco_ids import normalise_ids
 from .coco_images import check_image_sizes, find_image_files
+from .findings import Doubt, IssueCounter
 
 __all__ = ["CocoJson", "check_coco_json", "inspect_coco_json", "list_classes", "raise_faults"]
 
@@ -39,6 +40,12 @@ class CocoJson:
         image_paths: the file of each of `content["images"]`, "" where there is none.
         faults: what makes the file unusable, a complete sentence for each kind. If there are any,
             `content` is only good for finding more faults.
+        warnings: what the log warns of, a complete sentence for each kind.
+        doubts: the annotations that some of the warnings are about.
+        annotations: all of the file, malformed ones too.
+        kept: the sound ones of them.
+        completed: what was changed, by kind.
+        dropped: the malformed annotations, by reason.
     """
 
     path: str
@@ -47,6 +54,12 @@ class CocoJson:
     polygons: bool = True
     image_paths: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    completed: IssueCounter = field(default_factory=IssueCounter)
+    dropped: IssueCounter = field(default_factory=IssueCounter)
 
 
 def check_coco_json(json_file: str, image_root: str, **options: Any) -> CocoJson:
@@ -114,7 +127,7 @@ def inspect_coco_json(
         is malformed, contradicts itself or repeats another.
     """
     file = CocoJson(json_file)
-    completed = IssueCounter()
+    completed = file.completed
     try:
         file.content = _read_content(json_file, image_root, completed)
     except UserError as error:
@@ -132,7 +145,7 @@ def inspect_coco_json(
         content["images"] = [content["images"][i] for i in sized]
         file.image_paths = [file.image_paths[i] for i in sized]
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in unsized]
-    _check_annotations(file, image_root, strict, masks, allow_empty, boxes_from_masks, completed)
+    _check_annotations(file, image_root, strict, masks, allow_empty, boxes_from_masks)
     return file
 
 
@@ -143,14 +156,15 @@ def _check_annotations(
     masks: bool,
     allow_empty: bool,
     boxes_from_masks: bool,
-    completed: IssueCounter,
 ) -> None:
     """Clean the annotations, add their faults to `file`, and log what was changed."""
-    json_file, content, dropped = file.path, file.content, IssueCounter()
-    total = len(content["annotations"])
+    json_file, content = file.path, file.content
+    completed, dropped = file.completed, file.dropped
+    file.annotations = content["annotations"]
+    total = len(file.annotations)
     folders = (os.path.dirname(os.path.abspath(json_file)), image_root)
     try:
-        kept, missing, doubts = clean_annotations(
+        file.kept, missing, file.doubts = clean_annotations(
             content, folders, strict, masks, completed, dropped, boxes_from_masks=boxes_from_masks
         )
     except UserError as error:
@@ -172,19 +186,21 @@ def _check_annotations(
             file.faults.append(
                 f"{json_file}: malformed {malformed}. Fix them, or leave out --strict-data"
             )
-        file.faults += [f"{json_file}: {doubt}, or leave out --strict-data" for doubt in doubts]
-    if file.faults:
-        return
-    crowds = explain_crowds(kept)
-    if not any(not a["iscrowd"] for a in kept) and ((total and not kept) or not allow_empty):
+        file.faults += [f"{json_file}: {d.text}, or leave out --strict-data" for d in file.doubts]
+    kept, crowds = file.kept, explain_crowds(file.kept)
+    nothing = not any(not a["iscrowd"] for a in kept) and ((total and not kept) or not allow_empty)
+    if nothing and not file.faults:
         why = f"; malformed: {malformed}" if dropped.issues else ""
         why += f"; {crowds}" if crowds else ""
         file.faults.append(f"{json_file}: no instance to learn from or to compare with{why}")
         return
-    if dropped.issues:
-        logger.warning("%s: dropped %s", json_file, malformed)
-    for doubt in [*doubts, *([crowds] if crowds else [])]:
-        logger.warning("%s: %s", json_file, doubt)
+    doubts = [doubt.text for doubt in file.doubts]
+    found = [f"dropped {malformed}" if dropped.issues else "", *doubts, crowds]
+    file.warnings += [f"{json_file}: {text}" for text in found if text]
+    if file.faults:
+        return
+    for sentence in file.warnings:
+        logger.warning("%s", sentence)
     if completed.issues:
         logger.info("%s: changed: %s", json_file, completed)
     # Some releases of pycocotools cannot load results for a file without `info`.

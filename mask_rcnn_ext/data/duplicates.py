@@ -5,14 +5,15 @@ from typing import Any
 
 from ..errors import name_some
 from ..layers.rle import compress
+from .findings import Doubt
 
 __all__ = ["explain_duplicates"]
 
 
 def explain_duplicates(
     annotations: Sequence[dict[str, Any]], sizes: Mapping[int, tuple[int, int]]
-) -> str:
-    """Return a sentence about the annotations that repeat another one, or "".
+) -> Doubt | None:
+    """Return which annotations repeat another one, or None.
 
     A copy has the image and the category of the other annotation, its box up to rounding, and a
     mask of the same pixels, polygons or RLE. Crowd regions do not count.
@@ -27,7 +28,7 @@ def explain_duplicates(
             place = (annotation["image_id"], annotation["category_id"])
             box = (round(v) for v in annotation["bbox"])
             groups.setdefault((*place, *box), []).append(annotation)
-    copies = []
+    copies: list[tuple[int, ...]] = []
     for group in groups.values():
         first_of: dict[Any, int] = {}  # the pixels of a mask -> the id of its first annotation
         for annotation in group if len(group) > 1 else ():
@@ -35,11 +36,13 @@ def explain_duplicates(
             pixels = compress(mask, *sizes[annotation["image_id"]])["counts"] if mask else b""
             first = first_of.setdefault(pixels, annotation["id"])
             if first != annotation["id"]:
-                copies.append(f"annotation {annotation['id']} repeats {first}")
+                copies.append((first, annotation["id"]))
     if not copies:
-        return ""
-    return (
+        return None
+    named = [f"annotation {copy} repeats {first}" for first, copy in copies]
+    text = (
         f"{len(copies)} of {len(annotations)} annotations repeat an object of their image, with "
-        f"its category and its mask or box: {name_some(copies, 3)}. Evaluation counts each copy as "
+        f"its category and its mask or box: {name_some(named, 3)}. Evaluation counts each copy as "
         "a missed object. Remove the copies"
     )
+    return Doubt("copies", text, copies)

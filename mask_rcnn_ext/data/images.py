@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from detectron2.data.detection_utils import read_image
+from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
@@ -106,14 +106,14 @@ def read_bgr(path: str | os.PathLike[str]) -> BGRArray:
         UserError: the file is missing, is not a readable image, or has more than 8 bits per
             channel.
     """
-    with _name_unreadable(path):
-        with _open(path) as (_, image):
-            _require_8_bits(image, path)
-            if (frames := _count_frames(image)) > 1:
-                logger.warning("%s: only the first of %d frames or pages is read", path, frames)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            pixels: BGRArray = read_image(os.fspath(path), format="BGR")
+    with _name_unreadable(path), _open(path) as (_, image):
+        _require_8_bits(image, path)
+        if (frames := _count_frames(image)) > 1:
+            logger.warning("%s: only the first of %d frames or pages is read", path, frames)
+        # The parts of detectron2's `read_image`, which takes a damaged PNG for a black image.
+        if image.format == "PNG":
+            image.load()
+        pixels: BGRArray = convert_PIL_to_numpy(_apply_exif_orientation(image), "BGR")
     return pixels
 
 

@@ -8,8 +8,9 @@ separately: a category that is missing from the val file would shift the numbers
 import json
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
@@ -17,9 +18,9 @@ from detectron2.data.datasets import register_coco_instances
 from ..errors import UserError, name_some
 from ..files import atomic_open
 from .coco_json import CocoJson, inspect_coco_json, list_classes, raise_faults
-from .repeated_images import describe_repeated_images
+from .repeated_images import RepeatedImages, find_repeated_images
 
-__all__ = ["OwnData", "register_own_data"]
+__all__ = ["InspectedData", "OwnData", "inspect_own_data", "register_own_data"]
 
 _NAMES = {"train": "own_train", "val": "own_val"}
 
@@ -38,6 +39,7 @@ class OwnData:
         mask_format: the value for `INPUT.MASK_FORMAT`: `"polygon"` if every instance of the train
             file (without one, of the val file) that is not a crowd has polygons, else `"bitmask"`,
             which also reads RLE.
+        warnings: what the log warned of.
     """
 
     train_name: str | None
@@ -45,6 +47,34 @@ class OwnData:
     category_ids: tuple[int, ...]
     class_names: tuple[str, ...]
     mask_format: str
+    warnings: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class InspectedData:
+    """A user's files and what is wrong with them.
+
+    Attributes:
+        files: "train" or "val" -> the json.
+        table: the classes of both, id -> name. The files have no other categories, unless there
+            are faults.
+        faults: what makes the files unusable, a sentence for each kind.
+        repeated: images that are listed twice, or are in both files.
+        unused: a sentence on the classes without an object to learn from, or "".
+    """
+
+    files: dict[str, CocoJson]
+    table: dict[int, str]
+    faults: list[str]
+    repeated: list[RepeatedImages] = field(default_factory=list)
+    unused: str = ""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What training warns of, a sentence for each kind."""
+        found = [sentence for file in self.files.values() for sentence in file.warnings]
+        found += [repeated.text for repeated in self.repeated]
+        return [*found, *([self.unused] if self.unused else [])]
 
 
 def register_own_data(
@@ -92,7 +122,55 @@ def register_own_data(
     for name in _NAMES.values():
         for catalog in (DatasetCatalog, MetadataCatalog):
             catalog.pop(name, None)
-    given = _require_pairs({"train": (train_json, train_images), "val": (val_json, val_images)})
+    pairs = {"train": (train_json, train_images), "val": (val_json, val_images)}
+    data = inspect_own_data(
+        pairs,
+        strict=strict,
+        masks=masks,
+        boxes_from_masks=boxes_from_masks,
+        classes=classes,
+        channels=channels,
+    )
+    files, table = data.files, data.table
+    repeated = [repeated.text for repeated in data.repeated]
+    raise_faults([*data.faults, *repeated] if strict else data.faults)
+    for sentence in [*repeated, *([data.unused] if data.unused else [])]:
+        logger.warning("%s", sentence)
+    _log_counts(data, pairs)
+    _write_and_register(files, table, pairs, clean_dir)
+    return OwnData(
+        train_name=_NAMES["train"] if "train" in files else None,
+        val_name=_NAMES["val"] if "val" in files else None,
+        category_ids=tuple(table),
+        class_names=tuple(table.values()),
+        mask_format="polygon" if next(iter(files.values())).polygons else "bitmask",
+        warnings=tuple(data.warnings),
+    )
+
+
+def inspect_own_data(
+    pairs: Mapping[str, tuple[str, str]],
+    *,
+    strict: bool = False,
+    masks: bool = True,
+    boxes_from_masks: bool = False,
+    classes: Sequence[tuple[int, str]] = (),
+    channels: int = 0,
+) -> InspectedData:
+    """Check a user's COCO-format files, and give them one class table.
+
+    Args:
+        pairs: "train" and "val" -> (json, folder of the images), "" where there is none.
+        strict: see `inspect_coco_json`.
+        masks: see `register_own_data`.
+        boxes_from_masks: see `register_own_data`.
+        classes: see `register_own_data`.
+        channels: see `inspect_coco_json`.
+
+    Raises:
+        UserError: a json is given without its images, images without their json, or neither.
+    """
+    given = _require_pairs(pairs)
     files: dict[str, CocoJson] = {}
     known = {name: category for category, name in classes}
     for split, pair in given.items():
@@ -108,11 +186,38 @@ def register_own_data(
         known = known or _name_ids(files[split])
     faults = [fault for file in files.values() for fault in file.faults]
     table = _build_class_table(files, classes, faults)
-    repeated = describe_repeated_images(files)
-    raise_faults([*faults, *repeated] if strict else faults)
-    for sentence in repeated:
-        logger.warning("%s", sentence)
-    _warn_about_unused(files, table)
+    repeated = find_repeated_images(files)
+    return InspectedData(files, table, faults, repeated, _explain_unused(files, table))
+
+
+def _log_counts(data: InspectedData, pairs: Mapping[str, tuple[str, str]]) -> None:
+    """Log how much there is to learn from, and the command that shows what was warned of."""
+    for file in data.files.values():
+        crowds = sum(a["iscrowd"] for a in file.kept)
+        logger.info(
+            "%s: images: %d, objects: %d, crowd regions: %d, classes: %d",
+            *(file.path, len(file.image_paths), len(file.kept) - crowds, crowds, len(data.table)),
+        )
+    if data.warnings:
+        options = [
+            f"--{split}-{what} {shlex.quote(path)}"
+            for split, pair in pairs.items()
+            for what, path in zip(("json", "images"), pair, strict=True)
+            if path
+        ]
+        logger.info(
+            "A page that shows the places: python tools/check_dataset.py %s --output data_check",
+            " ".join(options),
+        )
+
+
+def _write_and_register(
+    files: dict[str, CocoJson],
+    table: dict[int, str],
+    pairs: Mapping[str, tuple[str, str]],
+    clean_dir: str,
+) -> None:
+    """Write a cleaned copy where one is needed, and register the files in detectron2."""
     for split, file in files.items():
         if file.changed:
             file.path = os.path.join(clean_dir, f"{_NAMES[split]}.json")
@@ -123,18 +228,11 @@ def register_own_data(
         "thing_dataset_id_to_contiguous_id": {category: i for i, category in enumerate(table)},
     }
     for split, file in files.items():
-        paths = os.path.abspath(file.path), os.path.abspath(given[split][1])
+        paths = os.path.abspath(file.path), os.path.abspath(pairs[split][1])
         register_coco_instances(_NAMES[split], metadata, *paths)
-    return OwnData(
-        train_name=_NAMES["train"] if "train" in files else None,
-        val_name=_NAMES["val"] if "val" in files else None,
-        category_ids=tuple(table),
-        class_names=tuple(table.values()),
-        mask_format="polygon" if next(iter(files.values())).polygons else "bitmask",
-    )
 
 
-def _require_pairs(given: dict[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+def _require_pairs(given: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
     """Return the (json, folder) pairs that are given; raise if one is incomplete or none is."""
     for split, (json_file, images) in given.items():
         if bool(json_file) != bool(images):
@@ -194,17 +292,19 @@ def _build_class_table(
         if own != table:
             absent = [{"id": i, "name": name} for i, name in table.items() if i not in own]
             file.content["categories"] = [*file.content["categories"], *absent]
+            for added in absent:
+                file.completed.add("category of the class table added", added["name"])
             file.changed = True
     return table
 
 
-def _warn_about_unused(files: dict[str, CocoJson], table: dict[int, str]) -> None:
-    """Log a warning for classes that have no instance to learn from."""
-    if "train" in files:
-        used = {a["category_id"] for a in files["train"].content["annotations"] if not a["iscrowd"]}
-        unused = [name for category, name in table.items() if category not in used]
-        if unused:
-            path = files["train"].path
-            logger.warning(
-                "%s: %d classes have no instance: %s", path, len(unused), name_some(unused)
-            )
+def _explain_unused(files: dict[str, CocoJson], table: dict[int, str]) -> str:
+    """Return a sentence about the classes that have no instance to learn from, or ""."""
+    if "train" not in files:
+        return ""
+    file = files["train"]
+    used = {a["category_id"] for a in file.kept if not a["iscrowd"]}
+    unused = [name for category, name in table.items() if category not in used]
+    if not unused or not used:
+        return ""
+    return f"{file.path}: {len(unused)} classes have no instance: {name_some(unused)}"

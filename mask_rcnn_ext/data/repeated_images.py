@@ -7,20 +7,34 @@ again in another format or quality is not found.
 import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from ..errors import name_some
 from ..files import file_sha256
 from .coco_json import CocoJson
 
-__all__ = ["describe_repeated_images"]
+__all__ = ["Place", "RepeatedImages", "find_repeated_images"]
 
 _SAMPLE = 4096  # bytes; so many from the middle of a file tell most images apart
 
 Place = tuple[str, int]  # split, index of an image
 
 
-def describe_repeated_images(files: Mapping[str, CocoJson]) -> list[str]:
-    """Return a sentence for each json that lists an image twice, and one if the two share images.
+@dataclass(frozen=True)
+class RepeatedImages:
+    """Images that are the same.
+
+    Attributes:
+        text: a sentence with the count and examples, and what to do.
+        groups: places of the same image.
+    """
+
+    text: str
+    groups: list[list[Place]] = field(repr=False)
+
+
+def find_repeated_images(files: Mapping[str, CocoJson]) -> list[RepeatedImages]:
+    """Return the images that each json lists twice, and the ones that the two share.
 
     Only files of equal size are read, and most of them only in part.
 
@@ -28,37 +42,44 @@ def describe_repeated_images(files: Mapping[str, CocoJson]) -> list[str]:
         files: "train" or "val" -> the inspected json; the paths of its images may contain "".
 
     Returns:
-        Sentences, each with a count and examples.
+        At most one of each kind, with its places.
     """
-    said = []
+    found = []
     groups = _find_equal_files(files)
     for split, file in files.items():
         inside = [[i for s, i in group if s == split] for group in groups]
         repeated = [group for group in inside if len(group) > 1]
         if repeated:
             shown = name_some([_name_group(file, group) for group in repeated])
-            said.append(
+            text = (
                 f"{file.path}: {len(repeated)} images are listed more than once: {shown}. An "
                 "object that only one of the entries has is background in the others. Keep one "
                 "entry, with all objects"
             )
+            places = [[(split, i) for i in group] for group in repeated]
+            found.append(RepeatedImages(text, places))
     if len(files) == 2:
-        said += _describe_shared_images(files["train"], files["val"], groups)
-    return said
+        found += _find_shared_images(files["train"], files["val"], groups)
+    return found
 
 
-def _describe_shared_images(train: CocoJson, val: CocoJson, groups: list[list[Place]]) -> list[str]:
+def _find_shared_images(
+    train: CocoJson, val: CocoJson, groups: list[list[Place]]
+) -> list[RepeatedImages]:
     too_high = "The model has seen them in training, so AP is too high"
     if os.path.realpath(train.path) == os.path.realpath(val.path):
-        return [f"{val.path} is the train and the val json: the same images. {too_high}"]
-    shared = [i for g in groups if len({split for split, _ in g}) == 2 for s, i in g if s == "val"]
+        text = f"{val.path} is the train and the val json: the same images. {too_high}"
+        return [RepeatedImages(text, [])]
+    both = [group for group in groups if len({split for split, _ in group}) == 2]
+    shared = [i for group in both for split, i in group if split == "val"]
     if not shared:
         return []
     names = name_some([val.content["images"][i]["file_name"] for i in shared])
-    return [
+    text = (
         f"{len(shared)} of the {len(val.image_paths)} images of {val.path} are also in "
         f"{train.path}: {names}. {too_high}. Remove them from one of the two"
-    ]
+    )
+    return [RepeatedImages(text, both)]
 
 
 def _name_group(file: CocoJson, group: list[int]) -> str:

@@ -1,5 +1,6 @@
 """Images and instances of a data set, and a run's predictions for them, ready to be drawn."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -21,11 +22,14 @@ __all__ = [
     "Annotated",
     "DatasetSummary",
     "count_instances",
+    "count_sizes",
     "decode_ground_truth",
     "decode_masks",
     "decode_predictions",
     "load_picture",
 ]
+
+_SIZE_STEPS = (0, 16, 32, 48, 64, 96, 128, 192, 256, 384)  # pixels; the last bin is open
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,16 @@ def count_instances(name: str) -> DatasetSummary:
     names += [f"class {i}" for i in range(len(names), max(per_class, default=-1) + 1)]
     counts = [per_class[i] for i in range(len(names))]
     return DatasetSummary(name, len(records), sum(counts), crowds, names, counts, sizes)
+
+
+def count_sizes(sizes: Sequence[float]) -> list[tuple[str, int]]:
+    """Return (range in pixels, count) of the square roots of box areas, up to the largest."""
+    counts, _ = np.histogram(sizes, bins=[*_SIZE_STEPS, math.inf])
+    names = [f"{low} to {high}" for low, high in itertools.pairwise(_SIZE_STEPS)]
+    bins = list(zip([*names, f"{_SIZE_STEPS[-1]}+"], counts.tolist(), strict=True))
+    while bins and not bins[-1][1]:
+        bins.pop()
+    return bins
 
 
 def load_picture(record: dict[str, Any]) -> npt.NDArray[np.uint8]:

@@ -1,6 +1,5 @@
 """A run's two pages to show: `predictions.png` and `report.html`, one self-contained file."""
 
-import itertools
 import logging
 import math
 import shlex
@@ -16,7 +15,7 @@ from ..files import atomic_open
 from .charts import run_charts
 from .drawing.pictures import save_png
 from .gallery import Pair, choose_samples, make_pairs, make_prediction_sheet
-from .instances import DatasetSummary, count_instances
+from .instances import DatasetSummary, count_instances, count_sizes
 from .render import render_page
 from .run_data import TASK_TITLES, RunFolder, find_changed_keys, read_predictions, read_run
 from .text import NO_NUMBER, to_text
@@ -26,7 +25,6 @@ __all__ = ["write_report"]
 logger = logging.getLogger(__name__)
 
 _AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-_SIZE_STEPS = (0, 16, 32, 48, 64, 96, 128, 192, 256, 384)  # pixels; the last bin is open
 
 
 def write_report(
@@ -37,6 +35,7 @@ def write_report(
     num_images: int = 12,
     score_threshold: float = 0.5,
     notes: Sequence[str] = (),
+    data_warnings: Sequence[str] = (),
 ) -> list[Path]:
     """Write `predictions.png` and `report.html` into a run's folder.
 
@@ -50,6 +49,7 @@ def write_report(
         num_images: images to draw, spread evenly over the test set.
         score_threshold: predictions below it are not drawn; 0-1.
         notes: sentences to show among what is missing.
+        data_warnings: what the check of the data warns of, see `OwnData.warnings`.
 
     Returns:
         The paths written.
@@ -62,7 +62,8 @@ def write_report(
     data = [("training", count_instances(name)) for name in train_names]
     data += [("test", summary) for summary in test]
     gallery = _make_gallery(run, test, num_images, score_threshold)
-    page = _render(run, data, gallery, [*run.missing, *notes, *gallery.missing])
+    missing = [*run.missing, *notes, *gallery.missing]
+    page = _render(run, data, gallery, missing, list(data_warnings))
     written = [run.folder / "report.html"]
     with atomic_open(written[0], "w") as file:
         file.write(page)
@@ -124,6 +125,7 @@ def _render(
     data: list[tuple[str, DatasetSummary]],
     gallery: _Gallery,
     missing: list[str],
+    data_warnings: list[str],
 ) -> str:
     counts = {s.name: dict(zip(s.class_names, s.per_class, strict=True)) for _, s in data}
     info = dict(run.info)
@@ -136,7 +138,8 @@ def _render(
         model=f"{run.config.MODEL.META_ARCHITECTURE}, {run.config.MODEL.BACKBONE.NAME}",
         headline=_headline(run),
         missing=missing,
-        data=[(role, s, list(counts[s.name].items()), _histogram(s.sizes)) for role, s in data],
+        data_warnings=data_warnings,
+        data=[(role, s, list(counts[s.name].items()), count_sizes(s.sizes)) for role, s in data],
         charts=run_charts(run.history, best["iteration"] if best else None),
         has_validation=any("validation_loss/" in name for name in run.history),
         results=[
@@ -251,17 +254,6 @@ def _other_tables(tasks: dict[str, Any]) -> list[tuple[str, list[str], list[list
         if plain:
             tables.append((title, [corner, "value"], plain))
     return tables
-
-
-def _histogram(sizes: list[float]) -> list[tuple[str, int]]:
-    """Return (range in pixels, count) of the square roots of the box areas."""
-    edges = [*_SIZE_STEPS, math.inf]
-    counts, _ = np.histogram(sizes, bins=edges)
-    names = [f"{low} to {high}" for low, high in itertools.pairwise(_SIZE_STEPS)]
-    bins = list(zip([*names, f"{_SIZE_STEPS[-1]}+"], counts.tolist(), strict=True))
-    while bins and not bins[-1][1]:
-        bins.pop()
-    return bins
 
 
 def _read_best(run: RunFolder) -> dict[str, Any] | None:

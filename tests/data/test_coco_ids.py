@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from coco_files import annotation, content, entry
 
-from mask_rcnn_ext.data.annotations import IssueCounter
 from mask_rcnn_ext.data.coco_ids import OWN_ID, normalise_ids
+from mask_rcnn_ext.data.findings import IssueCounter
 
 TWO = [{"name": "cat"}, {"name": "dog"}]
 

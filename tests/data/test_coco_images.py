@@ -10,8 +10,8 @@ from detectron2.data.detection_utils import read_image
 from PIL import Image
 
 from mask_rcnn_ext.data import coco_images
-from mask_rcnn_ext.data.annotations import IssueCounter
 from mask_rcnn_ext.data.coco_images import check_image_sizes, find_image_files
+from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.images import ImageHeader
 
 

@@ -21,9 +21,11 @@ L_SHAPE = [[5, 10, 25, 10, 25, 20, 15, 20, 15, 15, 5, 15]]  # of the same box
 
 
 def explain(**changes):
-    return explain_duplicates(
+    copies = explain_duplicates(
         [ANNOTATION, {**ANNOTATION, "id": 2, **changes}], {1: (H, W), 2: (H, W)}
     )
+    assert copies is None or copies.groups == [(1, 2)]
+    return copies.text if copies else ""
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_another_object_is_no_copy(changes):
 def test_copies_of_boxes_without_masks():
     boxes = [{**ANNOTATION, "id": i, "segmentation": []} for i in range(1, 8)]
     boxes[6]["bbox"] = [8, 10, 20, 10]
-    text = explain_duplicates(boxes, {1: (H, W)})
+    text = explain_duplicates(boxes, {1: (H, W)}).text
     assert text.startswith("5 of 7 annotations repeat an object")
     assert (
         "annotation 2 repeats 1, annotation 3 repeats 1, annotation 4 repeats 1 and 2 more" in text

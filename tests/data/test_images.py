@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from detectron2.data.detection_utils import read_image
 from PIL import Image, ImageFile
 from support import REPO
 from tiny_model import picture
@@ -211,3 +212,21 @@ def test_an_image_over_the_limit_of_pillow(tmp_path, monkeypatch):
     for read in (read_bgr, read_header, require_8_bits):
         with pytest.raises(UserError, match=expected):
             read(path)
+
+
+def test_damage_in_the_middle_of_a_png_is_no_black_image(tmp_path):
+    path = save(tmp_path / "x.png", COLOUR)
+    data = path.read_bytes()
+    path.write_bytes(data[:80] + b"\xff" * (len(data) - 100) + data[-20:])
+    assert read_header(path).width == W  # only decoding shows it
+    with pytest.raises(UserError, match=r"x\.png: cannot be read as an image \("):
+        read_bgr(path)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.gif", "x.jpg", "x.tif", "x.webp"])
+def test_the_pixels_are_those_that_detectron2_reads(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = {"save_all": True, "append_images": [Image.new("RGB", (W, H))]}
+    path = save(tmp_path / name, COLOUR, exif=exif, **(frames if name in ("x.gif",) else {}))
+    assert (read_bgr(path) == read_image(str(path), format="BGR")).all()

@@ -13,7 +13,7 @@ from PIL import Image
 from mask_rcnn_ext.data import repeated_images
 from mask_rcnn_ext.data.coco_json import CocoJson
 from mask_rcnn_ext.data.own_data import register_own_data
-from mask_rcnn_ext.data.repeated_images import describe_repeated_images
+from mask_rcnn_ext.data.repeated_images import find_repeated_images
 from mask_rcnn_ext.errors import UserError
 
 
@@ -42,7 +42,7 @@ BIG = b"a" * 10_000
 def test_the_same_bytes_in_train_and_val(tmp_path, other, same):
     train = write(tmp_path, "train", a=b"1", b=BIG)
     val = write(tmp_path, "val", c=other, d=b"22", e=b"333")
-    said = describe_repeated_images({"train": train, "val": val})
+    said = [r.text for r in find_repeated_images({"train": train, "val": val})]
     assert len(said) == same
     if same:
         assert f"1 of the 3 images of {val.path} are also in {train.path}: c. The" in said[0]
@@ -52,15 +52,19 @@ def test_one_file_under_two_ids_or_names(tmp_path):
     train = write(tmp_path, "train", a=b"1", b=b"2", c=b"2", d=b"4")
     train.content["images"].append(entry(9, file_name="a"))
     train.image_paths.append(train.image_paths[0])
-    (said,) = describe_repeated_images({"train": train})
-    assert f"{train.path}: 2 images are listed more than once: a (ids 1, 9), b = c (ids 2" in said
+    (found,) = find_repeated_images({"train": train})
+    assert (
+        f"{train.path}: 2 images are listed more than once: a (ids 1, 9), b = c (ids 2"
+        in found.text
+    )
+    assert found.groups == [[("train", 0), ("train", 4)], [("train", 1), ("train", 2)]]
 
 
 def test_images_that_are_not_there_are_not_the_same(tmp_path):
     train = write(tmp_path, "train", a=b"1", b=b"1", c=b"3")
     train.image_paths[:2] = ["", ""]
     os.unlink(train.image_paths[2])
-    assert describe_repeated_images({"train": train}) == []
+    assert find_repeated_images({"train": train}) == []
 
 
 def test_only_files_that_may_be_equal_are_read(tmp_path, monkeypatch):
@@ -69,7 +73,7 @@ def test_only_files_that_may_be_equal_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(repeated_images, "file_sha256", lambda path: pytest.fail(path))
     train = write(tmp_path, "train", a=b"1", b=b"2", c=b"33", d=b"44", e=b"555")
     train.content["images"][3]["width"] += 1
-    assert describe_repeated_images({"train": train}) == []
+    assert find_repeated_images({"train": train}) == []
     assert read == train.image_paths[:2]
 
 

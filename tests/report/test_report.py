@@ -272,6 +272,15 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
     assert os.listdir(tmp_path) == []
 
 
+def test_the_page_says_what_the_check_of_the_data_warns_of(run_folder):
+    assert tool.main([str(run_folder)]) == 0
+    text = re.sub(r"\s+", " ", Page(run_folder / "report.html").text)
+    assert "The check of the data warns" in text
+    assert "data.json is the train and the val json: the same images." in text
+    write_report(run_folder, train_names=["own_train"])
+    assert "The check of the data warns" not in Page(run_folder / "report.html").text
+
+
 def test_further_tasks_become_tables(run_folder):
     levels = {
         "none": {"AP": 61.25, "objects": 120},

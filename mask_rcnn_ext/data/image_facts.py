@@ -1,0 +1,104 @@
+"""Reads every image of a data set once, and keeps what can be compared and counted."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from tqdm import tqdm
+
+from ..errors import UserError
+from .images import read_record_bgr
+
+__all__ = ["ImageFacts", "read_image_facts", "scan_images"]
+
+_SIDE = 32  # pixels of the small copy
+_BITS = {"1": 1, "I": 32, "F": 32, "I;16": 16, "I;16B": 16, "I;16L": 16}  # the other modes have 8
+_NAMES = {
+    **{"1": "black and white", "L": "grey", "LA": "grey with alpha", "P": "palette"},
+    **{"RGBA": "RGB with alpha", "I": "grey", "F": "grey", "I;16": "grey"},
+}
+_MOST_THREADS = 4
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a data set's check keeps of an image file.
+
+    Attributes:
+        file_format: as Pillow names it, such as "JPEG"; the file's ending if Pillow does not.
+        mode: Pillow's, such as "RGB" or "L"; "" if Pillow does not know it.
+        bits: of a channel.
+        width: in pixels, after EXIF orientation; 0 if the file cannot be read.
+        height: likewise.
+        pixels: a hash of the pixels as models get them; b"" if the file cannot be read.
+        plain: all pixels have one colour.
+        small: (32 * 32,) uint8, the image in grey, averaged down to a square; (0,) if the file
+            cannot be read.
+        fault: why the file cannot be read or does not fit its json, or "".
+    """
+
+    file_format: str
+    mode: str
+    bits: int
+    width: int = 0
+    height: int = 0
+    pixels: bytes = b""
+    plain: bool = False
+    small: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8), repr=False)
+    fault: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The format, mode and depth in words, such as "PNG grey, 8 bit"."""
+        name = _NAMES.get(self.mode, self.mode)
+        return f"{' '.join(filter(None, (self.file_format, name)))}, {self.bits} bit"
+
+
+def read_image_facts(path: str, size: tuple[int, int] | None = None) -> ImageFacts:
+    """Decode an image file and return its facts; `size` is the (H, W) that its json gives."""
+    try:
+        with Image.open(path) as image:
+            kind = image.format or "", image.mode, _BITS.get(image.mode, 8)
+    except Exception:  # Pillow raises nearly anything on a broken file; the reader below says why
+        kind = os.path.splitext(path)[1].lstrip(".").upper(), "", 8
+    height, width = size or (0, 0)
+    try:
+        pixels = read_record_bgr({"file_name": path, "height": height, "width": width})
+    except UserError as error:
+        return ImageFacts(*kind, fault=str(error))
+    digest = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16)
+    digest.update(str(pixels.shape).encode())
+    grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    return ImageFacts(
+        *kind,
+        pixels.shape[1],
+        pixels.shape[0],
+        digest.digest(),
+        bool((pixels == pixels[0, 0]).all()),
+        np.asarray(small, dtype=np.uint8).ravel(),
+    )
+
+
+def scan_images(
+    sizes: Mapping[str, tuple[int, int]], *, progress: bool = False
+) -> dict[str, ImageFacts]:
+    """Read the facts of images, a few files at a time.
+
+    Args:
+        sizes: path -> the (H, W) that the json gives.
+        progress: show a bar on the terminal.
+    """
+    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    # The reader sets warning filters for a moment, which threads do not have for themselves.
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        found: Iterable[ImageFacts] = pool.map(read_image_facts, sizes, sizes.values())
+        bar = tqdm(found, "Reading images", len(sizes), unit="image", disable=not progress)
+        return dict(zip(sizes, bar, strict=True))

@@ -1,0 +1,97 @@
+"""The check of a data set from the command line: the text, the page, the corrected json."""
+
+import json
+import re
+
+import check_dataset as tool
+import pytest
+from PIL import Image
+from support import write_coco
+
+# pycocotools 2.0.11 hands NumPy 2 an array type of the old protocol.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Return the options of a train and a val set with one wrong box and one copied image."""
+    train, train_images = write_coco(tmp_path / "train", images=3)
+    val, val_images = write_coco(tmp_path / "val", images=2, seed=1)
+    coco = json.loads(train.read_text())
+    coco["annotations"][0]["bbox"] = [0, 0, 3, 3]
+    coco["annotations"][3]["segmentation"] = "no mask"
+    coco["annotations"][4]["id"] = "5"
+    train.write_text(json.dumps(coco))
+    Image.open(train_images / "000.png").save(val_images / "001.png")
+    return [
+        "--train-json", str(train), "--train-images", str(train_images),
+        "--val-json", str(val), "--val-images", str(val_images),
+    ]  # fmt: skip
+
+
+def test_the_report(data, tmp_path, capsys):
+    # As a mask, the image has no zeros: its object is the whole image, and the box is too small.
+    (tmp_path / "train" / "no mask").write_bytes((tmp_path / "val/images/000.png").read_bytes())
+    assert tool.main([*data, "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    text, page = ((tmp_path / "out" / f"data_check.{e}").read_text() for e in ("txt", "html"))
+    assert printed.startswith(text)
+    for words in ("2 of 6 boxes contradict", "1 of the 2 images", "Training takes this data"):
+        assert words in text
+        assert words in page
+    assert re.search(r"images: +3, 0 of them without annotations", text)
+    assert re.search(r"^cat +\d +\d$", text, flags=re.M)
+    assert "data:image/jpeg;base64," in page
+    assert not re.search(r'(?:src|href)="(?!data:)', page)
+    assert page.count("<img") == page.count('src="data:image/jpeg')
+    assert "annotation 1" in page
+
+
+def test_errors_give_exit_code_1_and_no_corrected_json(data, tmp_path, capsys):
+    """The mask file is missing: its annotation cannot be drawn, and nothing can be guessed."""
+    fixed = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    assert tool.main([*data, "--output", str(tmp_path / "out")]) == 1
+    assert "error: " in capsys.readouterr().out
+    assert "Training refuses this data" in (tmp_path / "out/data_check.html").read_text()
+    assert tool.main([*data, "--fix", *fixed]) == 2
+    assert "nothing is written: the errors" in capsys.readouterr().err
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_fix(data, tmp_path, capsys):
+    (tmp_path / "train" / "no mask").write_bytes((tmp_path / "val/images/000.png").read_bytes())
+    fixed = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    assert tool.main([*data, "--fix", *fixed]) == 0
+    printed = capsys.readouterr().out
+    assert f"{fixed[0]}: 4 changes" in printed
+    assert "2 x box that contradicted its mask, taken from the mask (first: 1)" in printed
+    assert "1 x mask file turned into RLE (first: 4)" in printed
+    assert f"{fixed[1]}: 0 changes" in printed
+    assert f"left as it is: 1 of the 2 images of {fixed[1]} are also in" in printed
+    data[1], data[5] = fixed
+    assert tool.main([*data, "--fix", *[f"{path}.json" for path in fixed]]) == 0
+    assert "contradict" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "no data given"),
+        (["--train-json", "x.json"], "also give --train-images"),
+        (["--dataset", "occluded_shapes_trian"], "did you mean 'occluded_shapes_train'"),
+        (["--dataset", "a", "b", "c"], "--dataset with one or two names"),
+        (["--dataset", "coco_2017_val", "--train-json", "x"], "--dataset with one or two names"),
+        (["--train-json", "x", "--train-images", "y", "--fix", "a", "b"], "expected 1 file names"),
+    ],
+)
+def test_wrong_commands(options, words, capsys):
+    assert tool.main(options) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_registered_data_set(monkeypatch, tmp_path, capsys):
+    path, images = write_coco(tmp_path, images=2)
+    monkeypatch.setattr(tool, "require_datasets", lambda names: None)
+    monkeypatch.setattr(tool, "find_truth", lambda name: (str(path), str(images)))
+    assert tool.main(["--dataset", "mine"]) == 0
+    assert f"train: {path}" in capsys.readouterr().out

@@ -1,0 +1,130 @@
+"""Check a data set as training does, and look further: write a page of what is suspicious.
+
+    python tools/check_dataset.py --train-json F --train-images D --val-json F --val-images D
+    python tools/check_dataset.py --dataset occluded_shapes_train occluded_shapes_val
+
+Exit code: 0 if training takes the data, 1 if it refuses them, 2 if the command is wrong.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--train-json", default="", metavar="FILE", help="annotations to train on")
+    parser.add_argument("--train-images", default="", metavar="DIR", help="folder of their images")
+    parser.add_argument("--val-json", default="", metavar="FILE", help="annotations to evaluate on")
+    parser.add_argument("--val-images", default="", metavar="DIR", help="folder of their images")
+    parser.add_argument(
+        "--dataset",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="in place of the files: one or two data sets in detectron2's catalog, training first",
+    )
+    parser.add_argument(
+        "--boxes",
+        action="store_true",
+        help="objects need no masks, as for a model with MODEL.MASK_ON False",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder for data_check.html and data_check.txt"
+    )
+    parser.add_argument(
+        "--fix",
+        nargs="+",
+        default=[],
+        metavar="OUT.json",
+        help="write a corrected json, for train and val one name each; the input stays as it is",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+from pathlib import Path
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.data.catalog import find_truth, require_datasets
+from mask_rcnn_ext.data.data_check import check_dataset
+from mask_rcnn_ext.data.findings import IssueCounter
+from mask_rcnn_ext.data.fixed_json import require_fixable_names, write_fixed_jsons
+from mask_rcnn_ext.data.own_data import inspect_own_data
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.files import atomic_open, require_writable
+from mask_rcnn_ext.report.check_page import describe_check, write_check_page
+from mask_rcnn_ext.report.text import count_noun
+
+
+def find_pairs(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """Return "train" and "val" -> (json, folder of the images), "" where there is none.
+
+    Raises:
+        UserError: data sets and files are both given; or a data set is unknown, not on disk, or has
+            no COCO json.
+    """
+    files = [args.train_json, args.train_images, args.val_json, args.val_images]
+    if not args.dataset:
+        return {"train": (files[0], files[1]), "val": (files[2], files[3])}
+    if any(files) or len(args.dataset) > 2:
+        raise UserError("expected the options for files, or --dataset with one or two names")
+    require_datasets(args.dataset)
+    found = [find_truth(name) for name in args.dataset]
+    return {"train": found[0], "val": found[1] if len(found) > 1 else ("", "")}
+
+
+def print_changes(path: str, changes: IssueCounter) -> None:
+    """Print each kind of change of a corrected json, with its count."""
+    print(f"{path}: {count_noun(changes.total, 'change')}")
+    for kind, ids in changes.issues.items():
+        print(f"  {len(ids):>7,} x {kind} (first: {ids[0]})")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks for; return the exit code."""
+    pairs = find_pairs(args)
+    given = {split: pair[0] for split, pair in pairs.items() if pair[0]}
+    outputs = dict(zip(given, args.fix, strict=False))
+    if args.fix:
+        if len(args.fix) != len(given):
+            raise UserError(f"--fix: expected {len(given)} file names, got {len(args.fix)}")
+        require_fixable_names(outputs, given)
+    if args.output:
+        require_writable(args.output)
+    check = check_dataset(
+        *pairs["train"], *pairs["val"], masks=not args.boxes, progress=sys.stderr.isatty()
+    )
+    text = describe_check(check)
+    print(text)
+    if args.output:
+        page = Path(args.output, "data_check.html")
+        write_check_page(check, page)
+        with atomic_open(page.with_suffix(".txt"), "w") as file:
+            file.write(text + "\n")
+        print(page)
+    if args.fix:
+        for split, changes in write_fixed_jsons(check, outputs).items():
+            print_changes(outputs[split], changes)
+        fixed = {split: (outputs[split], pairs[split][1]) for split in outputs}
+        left = inspect_own_data(fixed, masks=not args.boxes)
+        for sentence in [*left.faults, *left.warnings]:
+            print(f"left as it is: {sentence}")
+        return int(bool(left.faults))
+    return int(check.count("error") > 0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    # What the checks log is in their findings.
+    logging.getLogger("mask_rcnn_ext").setLevel(logging.ERROR)
+    return run_as_command(lambda: run(build_parser().parse_args(argv)))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    sys.exit(main())
