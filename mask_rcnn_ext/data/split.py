@@ -66,7 +66,9 @@ def choose_val_images(
             `group_by` does not give every image a value.
     """
     if not 0 < fraction < 1:
-        raise UserError(f"split: expected a number between 0 and 1, such as 0.8, got {fraction}")
+        raise UserError(
+            f"split: expected a number between 0 and 1, such as 0.8, got {max(fraction, 0):g}"
+        )
     groups = _find_groups(content["images"], group_by)
     if len(groups) < 2:
         raise UserError(

@@ -97,13 +97,17 @@ def _read_labelmap(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
     if not path.is_file():
         return _CLASSES, PALETTE
     names, colors = [], PALETTE.copy()
-    lines = [(number, line) for number, line in read_lines(path) if not line.startswith("#")]
-    for index, (number, line) in enumerate(lines):
+    for number, line in read_lines(path):
+        if line.startswith("#"):
+            continue
         # label:color_rgb:parts:actions; a name may hold a colon
         fields = line.rsplit(":", 3)
         try:
-            if fields[1].strip():
-                colors[index] = [int(v) for v in fields[1].split(",")]
+            color = [int(v) for v in fields[1].split(",")] if fields[1].strip() else None
+            if color == PALETTE[_VOID].tolist():
+                continue  # a name for void
+            if color:
+                colors[len(names)] = color
         except (ValueError, IndexError) as error:
             raise UserError(
                 f"{path}, line {number}: expected NAME:R,G,B::, got {line!r}"
@@ -187,6 +191,8 @@ def write_voc(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     rows = ["# label:color_rgb:parts:actions"]
     for name, color in zip(["background", *names], PALETTE.tolist(), strict=False):
         rows.append(f"{name}:{','.join(map(str, color))}::")
+    if any(a["iscrowd"] for content in dataset.splits.values() for a in content["annotations"]):
+        rows.append(f"ignored:{','.join(map(str, PALETTE[_VOID].tolist()))}::")  # datumaro needs it
     write_text(folder / _LABELMAP, "".join(f"{row}\n" for row in rows))
     seen: set[str] = set()
     for split, content in dataset.splits.items():

@@ -12,34 +12,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 # A mask of 6 x 5 pixels, a 4 x 3 frame at x 1, y 1: `mask2rle` of label-studio-sdk made it.
 FRAME = [0, 0, 0, 120, 57, 27, 254, 27, 0, 191, 255, 56, 4, 127, 243, 128, 71, 255, 56, 5, 255, 252]
 FRAME += [54, 0]
-# 3 x 2 pixels as a browser paints them: colour, and the mask in the fourth channel only.
-PAINTED = [
-    0,
-    0,
-    0,
-    24,
-    57,
-    27,
-    252,
-    96,
-    0,
-    5,
-    0,
-    40,
-    0,
-    240,
-    31,
-    246,
-    192,
-    0,
-    10,
-    0,
-    80,
-    1,
-    224,
-    32,
-    0,
-]
+# 3 x 2 pixels with colours: the first pixel has been wiped out, only the fourth channel counts.
+PAINTED = [0, 0, 0, 24, 57, 27, 248, 25, 16, 132, 194, 0, 0, 160, 3, 192, 127, 222, 0, 2, 0]
 
 
 def region(kind, value, label="cat", number="Fx1", **keys):

@@ -70,6 +70,7 @@ def test_colours_of_a_labelmap(tmp_path):
     with pytest.raises(UserError, match=r"labelmap\.txt: expected `background`"):
         read(tmp_path, "voc")
     text = "# label:color_rgb:parts:actions\r\nbackground:0,0,0::\r\ncat:250,50,83::\r\n"
+    text += "ignored:224,224,192::\r\n"  # a name for void, not a class
     (tmp_path / "labelmap.txt").write_text(f"{text}zebra:x:51,221,255::\r\n", encoding="utf-8-sig")
     dataset, _ = read(tmp_path, "voc")
     assert classes_of(dataset) == ["cat", "zebra:x"]
