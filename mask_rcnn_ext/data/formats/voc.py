@@ -96,7 +96,8 @@ def _read_labelmap(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
     """Return the names of the classes 1, 2, ... and the colour of each class number."""
     if not path.is_file():
         return _CLASSES, PALETTE
-    names, colors = [], PALETTE.copy()
+    names: list[str] = []
+    colors = PALETTE.copy()
     for number, line in read_lines(path):
         if line.startswith("#"):
             continue
