@@ -6,8 +6,6 @@ bits of a length less 1. Then blocks: 1 bit, whether one value is repeated; 2 bi
 four lengths; the length less 1; then the value, or as many values.
 """
 
-from itertools import groupby
-
 import numpy as np
 import numpy.typing as npt
 
@@ -65,8 +63,10 @@ def encode_brush(mask: npt.NDArray[np.bool_]) -> list[int]:
     """Return the code of a mask (H, W), as Label Studio's own importer writes it."""
     total = mask.size * 4
     words = [f"{total:032b}", f"{7:05b}", *(f"{bits - 1:04b}" for bits in _LENGTHS)]
-    for shown, run in groupby(mask.ravel().tolist()):
-        left = 4 * sum(1 for _ in run)
+    flat = mask.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=~flat[:1])).tolist()
+    for start, end in zip(starts, [*starts[1:], mask.size], strict=True):
+        shown, left = bool(flat[start]), 4 * (end - start)
         while left:
             length = min(left, 1 << _LENGTHS[-1])
             kind = next(i for i, bits in enumerate(_LENGTHS) if length <= 1 << bits)

@@ -285,4 +285,7 @@ def _one_polygon(segmentation: Any, mask: Bools) -> np.ndarray:
         drawn = decode_mask({"segmentation": [joined.ravel().tolist()]}, *mask.shape)
         if (drawn == mask).all():
             return joined
-    return join_loops([loop.astype(np.float64) for loop in trace_loops(mask)])
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    crop = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    corner = np.array([columns[0], rows[0]], dtype=np.float64)
+    return join_loops([loop + corner for loop in trace_loops(crop)])
