@@ -79,6 +79,13 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MASK_RCNN_EXT.DATA.TRAIN_IMAGES", "")
     _declare(cfg, "MASK_RCNN_EXT.DATA.VAL_JSON", "")
     _declare(cfg, "MASK_RCNN_EXT.DATA.VAL_IMAGES", "")
+    # The fraction of the images of `TRAIN_JSON` to train on; validation takes the rest (`--split`).
+    # The run writes both parts into its folder, names them in the keys above, and sets this key
+    # back to 0, which is no split.
+    _declare(cfg, "MASK_RCNN_EXT.DATA.SPLIT", 0.0)
+    # Images that stay on one side of the split (`--group-by`): a key of the json's images, or a
+    # regular expression for file names. Images with the same value or match are one group.
+    _declare(cfg, "MASK_RCNN_EXT.DATA.GROUP_BY", "")
     # Number of channels of images that are not 8-bit colour. Files (`.npy`, TIFF, PNG) are read as
     # float32, without clipping, in training, evaluation and prediction. 0: 8-bit colour images.
     _declare(cfg, "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", 0)

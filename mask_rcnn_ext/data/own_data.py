@@ -17,10 +17,17 @@ from detectron2.data.datasets import register_coco_instances
 
 from ..errors import UserError, name_some
 from ..files import atomic_open
-from .coco_json import CocoJson, inspect_coco_json, list_classes, raise_faults
+from .coco_json import CocoJson, check_coco_json, inspect_coco_json, list_classes, raise_faults
 from .repeated_images import RepeatedImages, find_repeated_images
+from .split import split_coco
 
-__all__ = ["InspectedData", "OwnData", "inspect_own_data", "register_own_data"]
+__all__ = [
+    "InspectedData",
+    "OwnData",
+    "inspect_own_data",
+    "register_own_data",
+    "split_own_data",
+]
 
 _NAMES = {"train": "own_train", "val": "own_val"}
 
@@ -230,6 +237,45 @@ def _write_and_register(
     for split, file in files.items():
         paths = os.path.abspath(file.path), os.path.abspath(pairs[split][1])
         register_coco_instances(_NAMES[split], metadata, *paths)
+
+
+def split_own_data(
+    json_file: str,
+    images: str,
+    fraction: float,
+    folder: str,
+    *,
+    group_by: str = "",
+    **options: Any,
+) -> tuple[str, str]:
+    """Write a training part and a validation part of a user's json; see `split.split_coco`.
+
+    Args:
+        json_file: path of the json.
+        images: folder of its images.
+        fraction: of the images to train on.
+        folder: receives `split_train.json` and `split_val.json`, cleaned as `inspect_coco_json`
+            does it. Parallel processes may write the same files.
+        group_by: which images stay together.
+        options: of `inspect_coco_json`.
+
+    Returns:
+        The paths of the two files.
+
+    Raises:
+        UserError: the json has faults or cannot be split, or `folder` cannot be written.
+    """
+    content = check_coco_json(json_file, images, **options).content
+    paths = []
+    for name, part in zip(
+        ("train", "val"), split_coco(content, fraction, group_by=group_by), strict=True
+    ):
+        paths.append(os.path.join(os.path.abspath(folder), f"split_{name}.json"))
+        with atomic_open(paths[-1], "w") as file:
+            json.dump(part, file)
+        count = len(part["annotations"])
+        logger.info("%s: %d images, %d annotations", paths[-1], len(part["images"]), count)
+    return paths[0], paths[1]
 
 
 def _require_pairs(given: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:

@@ -47,6 +47,19 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     own.add_argument("--val-json", default="", metavar="FILE", help="annotations to evaluate on")
     own.add_argument("--val-images", default="", metavar="DIR", help="folder of their images")
     own.add_argument(
+        "--split",
+        type=float,
+        metavar="F",
+        help="without --val-json: the fraction of the images to train on, such as 0.8",
+    )
+    own.add_argument(
+        "--group-by",
+        default="",
+        metavar="RULE",
+        help="images that stay together in the split: a key of the json's images, or a regular "
+        "expression for file names",
+    )
+    own.add_argument(
         "--strict-data",
         action="store_true",
         help="make a malformed, contradictory or repeated annotation an error, not a warning",

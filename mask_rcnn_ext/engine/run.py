@@ -18,7 +18,7 @@ from detectron2.utils.env import seed_all_rng
 from ..checkpoint.checkpointer import Checkpointer, fetch_weights
 from ..config import ExtCfgNode, load_config
 from ..data.catalog import require_datasets
-from ..data.own_data import register_own_data
+from ..data.own_data import register_own_data, split_own_data
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
 from ..errors import UserError
 from ..modeling.checks import (
@@ -122,6 +122,10 @@ def prepare_run(
         if value := getattr(args, flag, ""):
             cfg.MASK_RCNN_EXT.DATA[flag.upper()] = os.path.abspath(value)
     cfg.MASK_RCNN_EXT.DATA.STRICT |= getattr(args, "strict_data", False)
+    if (split := getattr(args, "split", None)) is not None:
+        cfg.MASK_RCNN_EXT.DATA.SPLIT = split or -1.0  # 0 is no split, which nobody asks for
+    if group_by := getattr(args, "group_by", ""):
+        cfg.MASK_RCNN_EXT.DATA.GROUP_BY = group_by
     _choose_data(cfg, args)
     check_registry_names(cfg)
     require_fitting_parts(cfg)
@@ -222,7 +226,8 @@ def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:
         UserError: a file is missing or malformed, or the data's class count contradicts the config.
     """
     own = cfg.MASK_RCNN_EXT.DATA
-    if any((own.TRAIN_JSON, own.TRAIN_IMAGES, own.VAL_JSON, own.VAL_IMAGES)):
+    files = (own.TRAIN_JSON, own.TRAIN_IMAGES, own.VAL_JSON, own.VAL_IMAGES)
+    if any(files) or own.SPLIT or own.GROUP_BY:
         _register_own_data(cfg, eval_only)
         return
     names = list(cfg.DATASETS.TEST) if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
@@ -239,6 +244,8 @@ def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:
 
 def _register_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
     own, ext = cfg.MASK_RCNN_EXT.DATA, cfg.MASK_RCNN_EXT
+    if own.SPLIT or own.GROUP_BY:
+        _split_own_data(cfg)
     if eval_only and not own.VAL_JSON:
         raise UserError("--eval-only needs --val-json and --val-images")
     if not eval_only and not own.TRAIN_JSON:
@@ -258,6 +265,11 @@ def _register_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
         classes=list(known),
         channels=own.IMAGE_CHANNELS,
     )
+    if not data.val_name:
+        logger.info(
+            "There is no validation data, so nothing is evaluated. Give --val-json and "
+            "--val-images, or --split 0.8 to train on 80 % of the images and evaluate on the rest"
+        )
     cfg.DATASETS.TRAIN = (data.train_name,) if data.train_name else ()
     cfg.DATASETS.TEST = (data.val_name,) if data.val_name else ()
     if not data.val_name:
@@ -266,6 +278,29 @@ def _register_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
     # FCIS needs whole masks; detectron2's mapper draws polygons.
     cfg.INPUT.MASK_FORMAT = "bitmask" if is_fcis(cfg) else data.mask_format
     ext.CLASS_NAMES, ext.CATEGORY_IDS = list(data.class_names), list(data.category_ids)
+
+
+def _split_own_data(cfg: ExtCfgNode) -> None:
+    """Replace the training data of the config by its two parts."""
+    own = cfg.MASK_RCNN_EXT.DATA
+    if not own.SPLIT:
+        raise UserError("--group-by needs --split, such as --split 0.8")
+    if own.VAL_JSON or own.VAL_IMAGES:
+        raise UserError("--split and --val-json are both given. Leave out one of the two")
+    if not (own.TRAIN_JSON and own.TRAIN_IMAGES):
+        raise UserError("--split needs --train-json and --train-images")
+    own.TRAIN_JSON, own.VAL_JSON = split_own_data(
+        own.TRAIN_JSON,
+        own.TRAIN_IMAGES,
+        own.SPLIT,
+        os.path.join(cfg.OUTPUT_DIR, "data"),
+        group_by=own.GROUP_BY,
+        strict=own.STRICT,
+        masks=cfg.MODEL.MASK_ON,
+        boxes_from_masks=own.BOXES_FROM_MASKS,
+        channels=own.IMAGE_CHANNELS,
+    )
+    own.VAL_IMAGES, own.SPLIT, own.GROUP_BY = own.TRAIN_IMAGES, 0.0, ""
 
 
 def _store_classes(cfg: ExtCfgNode, names: list[str]) -> None:

@@ -223,7 +223,7 @@ def test_every_message_in_troubleshooting_is_in_the_code():
 def test_the_journeys_name_files_that_exist():
     text = read("docs/reading_the_code.md")
     journeys = re.split(r"^## From ", text, flags=re.M)[1:]
-    assert len(journeys) == 4
+    assert len(journeys) == 5
     for journey in journeys:
         paths = re.findall(r"`((?:mask_rcnn_ext/|train_net)[\w/]*\.py)`", journey)
         assert len(paths) >= 5

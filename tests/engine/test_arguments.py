@@ -27,7 +27,8 @@ def test_the_help_ends_like_detectron2s(epilog):
 
 def test_nothing_else_is_added_but_own_data():
     added = {a.dest for a in argument_parser()._actions} - {a.dest for a in THEIRS}
-    assert added == {"train_json", "train_images", "val_json", "val_images", "strict_data"}
+    files = {"train_json", "train_images", "val_json", "val_images"}
+    assert added == {*files, "strict_data", "split", "group_by"}
 
 
 def test_keys_and_values_come_after_the_flags():

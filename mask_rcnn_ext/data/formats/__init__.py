@@ -1,0 +1,6 @@
+"""Readers and writers of the formats of labelling tools; COCO json is the middle form."""
+
+from .convert import FORMATS, guess_format, read_dataset, write_dataset
+from .dataset import Dataset
+
+__all__ = ["FORMATS", "Dataset", "guess_format", "read_dataset", "write_dataset"]

@@ -1,0 +1,194 @@
+"""The formats by name, and a conversion from one to another."""
+
+import os
+import shutil
+import uuid
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import UserError, nearest
+from ...files import read_json_or_none
+from ..annotations import IssueCounter
+from .coco import read_coco, write_coco
+from .cvat import read_cvat, write_cvat
+from .dataset import Dataset
+from .id_images import read_cityscapes, read_dsb, read_id_images, write_id_images
+from .label_studio import read_label_studio, write_label_studio
+from .labelme import read_labelme, write_labelme
+from .voc import read_voc, write_voc
+from .yolo import read_yolo, write_yolo
+
+__all__ = ["FORMATS", "Format", "guess_format", "read_dataset", "write_dataset"]
+
+Reader = Callable[[Path, Path | None, IssueCounter], Dataset]
+Writer = Callable[[Dataset, Path, IssueCounter], None]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of annotations.
+
+    Attributes:
+        read: reads a file or folder, see `read_dataset`.
+        write: writes into an empty folder; None for a format that is only read.
+    """
+
+    read: Reader
+    write: Writer | None
+
+
+FORMATS = {
+    "coco": Format(read_coco, write_coco),
+    "yolo": Format(read_yolo, write_yolo),
+    "labelme": Format(read_labelme, write_labelme),
+    "voc": Format(read_voc, write_voc),
+    "cvat": Format(read_cvat, write_cvat),
+    "label-studio": Format(read_label_studio, write_label_studio),
+    "id-images": Format(read_id_images, write_id_images),
+    "cityscapes": Format(read_cityscapes, None),
+    "dsb": Format(read_dsb, None),
+}
+
+
+def guess_format(source: str | os.PathLike[str]) -> str:
+    """Return the name of the format of a file or folder.
+
+    Raises:
+        UserError: nothing is there, or the format is none or several of `FORMATS`.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise UserError(f"not found: {path.absolute()}")
+    found = _guess_folder(path) if path.is_dir() else _guess_file(path)
+    if len(found) != 1:
+        why = f"may be {' or '.join(found)}" if found else "has no format that can be guessed"
+        zipped = ". Unpack the archive first" if path.suffix.lower() == ".zip" else ""
+        raise UserError(f"{path} {why}: give --from, one of {', '.join(FORMATS)}{zipped}")
+    return found[0]
+
+
+def _guess_file(path: Path) -> list[str]:
+    suffix = path.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return ["yolo"]
+    if suffix == ".xml":
+        try:
+            root = ET.parse(path).getroot()
+        except (OSError, ET.ParseError):
+            return []
+        return ["cvat"] if root.tag == "annotations" else []
+    return _guess_json(read_json_or_none(path)) if suffix == ".json" else []
+
+
+def _guess_json(content: Any) -> list[str]:
+    if isinstance(content, dict):
+        keys = {"coco": {"images", "categories"}, "labelme": {"shapes", "imagePath"}}
+        return [name for name, needed in keys.items() if needed <= content.keys()]
+    tasks = isinstance(content, list) and content and isinstance(content[0], dict)
+    return ["label-studio"] if tasks and "data" in content[0] else []
+
+
+def _guess_folder(path: Path) -> list[str]:
+    inner = [p for p in sorted(path.iterdir()) if p.is_dir()]
+    jsons = sorted(path.glob("*.json")) or sorted(path.glob("*/*.json"))
+    signs = {
+        "yolo": any(path.glob("*.y*ml")) or any(path.glob("labels/**/*.txt")),
+        "labelme": bool(jsons) and _guess_json(read_json_or_none(jsons[0])) == ["labelme"],
+        "voc": (path / "SegmentationObject").is_dir(),
+        "cvat": (path / "annotations.xml").is_file(),
+        "cityscapes": (path / "gtFine").is_dir(),
+        "dsb": any((p / "masks").is_dir() and (p / "images").is_dir() for p in inner),
+        "id-images": (path / "images").is_dir() and any(path.glob("masks/*.*")),
+    }
+    return [name for name, held in signs.items() if held]
+
+
+def read_dataset(
+    source: str | os.PathLike[str],
+    name: str,
+    images: str | os.PathLike[str] | None = None,
+    notes: IssueCounter | None = None,
+) -> Dataset:
+    """Read a data set of any format as COCO json.
+
+    Args:
+        source: the file or folder.
+        name: of the format, a key of `FORMATS`.
+        images: the folder of the images, where it is not the format's own.
+        notes: counts what is left out or changed.
+
+    Raises:
+        UserError: the format is unknown, or a file is missing or malformed.
+    """
+    if name not in FORMATS:
+        raise UserError(
+            f"unknown format {name!r}: expected {', '.join(FORMATS)}{nearest(name, FORMATS)}"
+        )
+    path = Path(os.path.abspath(source))
+    if not path.exists():
+        raise UserError(f"not found: {path}")
+    folder = Path(os.path.abspath(images)) if images is not None else None
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"image folder not found: {folder}")
+    return FORMATS[name].read(path, folder, IssueCounter() if notes is None else notes)
+
+
+def write_dataset(
+    dataset: Dataset,
+    name: str,
+    output: str | os.PathLike[str],
+    notes: IssueCounter | None = None,
+) -> list[Path]:
+    """Write a data set; after an error nothing is left.
+
+    Args:
+        dataset: what to write.
+        name: of the format, a key of `FORMATS` that can be written.
+        output: a file for COCO json without splits, else a folder. Neither may exist, except for an
+            empty folder.
+        notes: counts what the format cannot hold.
+
+    Returns:
+        The files or folders that were written: the jsons of COCO, else the folder.
+
+    Raises:
+        UserError: the format is not written, or `output` exists.
+    """
+    writer = FORMATS[name].write if name in FORMATS else None
+    if writer is None:
+        known = [key for key, value in FORMATS.items() if value.write]
+        raise UserError(f"the format {name!r} cannot be written: expected {', '.join(known)}")
+    notes = IssueCounter() if notes is None else notes
+    path = Path(os.path.abspath(output))
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"the folder {path} is not empty: give another one")
+    is_file = path.suffix == ".json"
+    if path.is_file():
+        raise UserError(f"{path} exists: give another name, or remove it")
+    if name == "coco" and is_file != ("" in dataset.splits):
+        splits = " and ".join(f"{split}.json" for split in dataset.splits)
+        expected = "a file, such as all.json" if not is_file else f"a folder, for {splits}"
+        raise UserError(f"OUTPUT {path}: expected {expected}")
+    if name == "coco":
+        writer(dataset, path, notes)
+        return [path / f"{split}.json" if split else path for split in dataset.splits]
+    _write_folder(dataset, writer, path, notes)
+    return [path]
+
+
+def _write_folder(dataset: Dataset, writer: Writer, path: Path, notes: IssueCounter) -> None:
+    """Write into a new folder beside `path`, and give it the name when all is there."""
+    temporary = path.with_name(f".mask_rcnn_ext-{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        writer(dataset, temporary, notes)
+        if path.is_dir():
+            path.rmdir()
+        temporary.rename(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,247 @@
+"""CVAT for images 1.1: one xml with the shapes of all images.
+
+The runs of a `mask` go along the rows of its box and alternate between background and mask,
+background first. Shapes of one label with one `group_id` are the parts of one object, as in CVAT's
+own COCO export.
+"""
+
+import xml.etree.ElementTree as ET
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import UserError
+from ..annotations import IssueCounter
+from .dataset import (
+    Bools,
+    Dataset,
+    DatasetBuilder,
+    decode_mask,
+    iterate,
+    list_names,
+    name_class,
+    sample_ellipse,
+)
+from .written_files import write_text
+
+__all__ = ["read_cvat", "write_cvat"]
+
+_XML = "annotations.xml"
+_AREALESS = ("polyline", "points", "tag", "skeleton", "cuboid")
+
+
+def read_cvat(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
+    """Read an export: its folder or its xml.
+
+    Args:
+        source: the folder that holds `annotations.xml`, or an xml.
+        images: the folder of the images. Default: `images` beside the xml.
+        notes: counts what is left out.
+
+    Raises:
+        UserError: a file is missing or malformed; the message names file, image and shape.
+    """
+    path = source / _XML if source.is_dir() else source
+    root = _parse(path)
+    labels = [
+        label.findtext("name") or ""
+        for label in root.iterfind("./meta/*/labels/label")
+        if not label.findtext("parent")  # a point of a skeleton
+    ]
+    entries = root.findall("image")
+    if not entries:
+        raise UserError(f"{path}: no image is listed")
+    builder = DatasetBuilder(images or path.parent / "images", notes, list(dict.fromkeys(labels)))
+    names = [_get(entry, "name", str(path)) for entry in entries]
+    subsets = {entry.get("subset", "") for entry in entries}
+    found = _find_images(builder, entries, names, path)
+    for entry, name in zip(entries, names, strict=True):
+        place = f"{path}, image {name}"
+        size = (_number(entry, "height", place), _number(entry, "width", place))
+        split = entry.get("subset", "").lower() if len(subsets) > 1 else ""
+        image = builder.add_image(found[name], place, split=split, size=size)
+        _add_shapes(entry, image, place, builder)
+    return builder.finish(str(path))
+
+
+def _parse(path: Path) -> ET.Element:
+    try:
+        root = ET.parse(path).getroot()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ET.ParseError as error:
+        raise UserError(f"{path}: not xml: {error}") from error
+    if root.tag != "annotations":
+        raise UserError(f"{path}: expected the element `annotations`, got `{root.tag}`")
+    if root.find("track") is not None:
+        raise UserError(f"{path}: tracks of a video. Export the task as CVAT for images 1.1")
+    return root
+
+
+def _find_images(
+    builder: DatasetBuilder, entries: list[ET.Element], names: list[str], path: Path
+) -> dict[str, str]:
+    """Return the file of each image; exports of projects have a folder for each subset."""
+    inside = {n: f"{e.get('subset')}/{n}" for e, n in zip(entries, names, strict=True)}
+    root = Path(builder.image_root)
+    moved = {n: s if (root / s).is_file() else n for n, s in inside.items()}
+    found = builder.find_images(list(moved.values()), str(path))
+    return {name: found[other] for name, other in moved.items()}
+
+
+def _get(element: ET.Element, key: str, place: str) -> str:
+    value = element.get(key)
+    if value is None:
+        raise UserError(f"{place}: <{element.tag}> has no `{key}`")
+    return value
+
+
+def _number(element: ET.Element, key: str, place: str, default: float | None = None) -> float:
+    text = _get(element, key, place) if default is None else element.get(key, str(default))
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"{place}: `{key}`: expected a number, got {text[:40]!r}") from error
+
+
+def _add_shapes(
+    entry: ET.Element, image: dict[str, Any], where: str, builder: DatasetBuilder
+) -> None:
+    """Add the objects of an image; shapes of one label and group are one object."""
+    objects: dict[tuple[str, Any], list[tuple[str, ET.Element]]] = {}
+    for number, shape in enumerate(entry, 1):
+        place = f"{where}, shape {number} ({shape.tag})"
+        if shape.tag in _AREALESS:
+            builder.notes.add(f"{shape.tag}: left out", place)
+            continue
+        label = _get(shape, "label", place)
+        group = int(_number(shape, "group_id", place, 0)) or ("alone", number)
+        objects.setdefault((label, group), []).append((place, shape))
+    for (label, _), found in objects.items():
+        drawn = [(place, shape) for place, shape in found if shape.tag != "box"]
+        if drawn:
+            parts = [_read_part(shape, image, place) for place, shape in drawn]
+            builder.add_object(image, label, drawn[0][0], parts=parts)
+        for place, shape in found:
+            if shape.tag == "box" and drawn:  # datumaro writes the box of each mask beside it
+                builder.notes.add("box in a group with masks: left out", place)
+            elif shape.tag == "box":
+                builder.notes.add("box without a mask: kept as a box", place)
+                builder.add_object(image, label, place, box=_read_box(shape, place))
+
+
+def _read_box(shape: ET.Element, place: str) -> list[float]:
+    """Return the upright box (XYWH) around a box that may be turned about its centre."""
+    left, top, right, bottom = (_number(shape, k, place) for k in ("xtl", "ytl", "xbr", "ybr"))
+    angle = np.deg2rad(_number(shape, "rotation", place, 0))
+    cos, sin = abs(np.cos(angle)), abs(np.sin(angle))
+    width, height = right - left, bottom - top
+    wide, high = width * cos + height * sin, width * sin + height * cos
+    x, y = (left + right - wide) / 2, (top + bottom - high) / 2
+    return [float(x), float(y), float(wide), float(high)]
+
+
+def _read_part(shape: ET.Element, image: dict[str, Any], place: str) -> list[float] | Bools:
+    if shape.tag == "polygon":
+        text = _get(shape, "points", place)
+        try:
+            pairs = [point.split(",") for point in text.split(";") if point.strip()]
+            return [float(v) for x, y in pairs for v in (x, y)]
+        except ValueError as error:
+            raise UserError(
+                f"{place}: `points`: expected x,y;x,y;..., got {text[:60]!r}"
+            ) from error
+    if shape.tag == "ellipse":
+        cx, cy, rx, ry = (_number(shape, key, place) for key in ("cx", "cy", "rx", "ry"))
+        return sample_ellipse((cx, cy), (rx, ry), _number(shape, "rotation", place, 0))
+    if shape.tag != "mask":
+        raise UserError(f"{place}: unknown shape <{shape.tag}>")
+    left, top, width, height = (
+        int(_number(shape, key, place)) for key in ("left", "top", "width", "height")
+    )
+    try:
+        runs = np.array([int(run) for run in _get(shape, "rle", place).split(",")])
+    except ValueError as error:
+        raise UserError(f"{place}: `rle`: expected whole numbers") from error
+    full = np.zeros((image["height"], image["width"]), dtype=bool)
+    inside = min(left, top) >= 0 and top + height <= len(full) and left + width <= len(full[0])
+    if not inside or runs.min() < 0 or runs.sum() != width * height:
+        raise UserError(
+            f"{place}: the runs cover {runs.sum()} pixels of a box of {width} x {height} at x "
+            f"{left}, y {top}, the image is {image['width']} x {image['height']}"
+        )
+    values = np.arange(len(runs)) % 2 == 1
+    full[top : top + height, left : left + width] = np.repeat(values, runs).reshape(height, width)
+    return full
+
+
+def write_cvat(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
+    """Write `annotations.xml` into a folder; images stay in place, splits become subsets.
+
+    Args:
+        dataset: what to write.
+        folder: receives the file.
+        notes: counts what CVAT cannot hold: crowds.
+    """
+    root = ET.Element("annotations")
+    ET.SubElement(root, "version").text = "1.1"
+    task = ET.SubElement(ET.SubElement(root, "meta"), "task")
+    labels = ET.SubElement(task, "labels")
+    for name in list_names(next(iter(dataset.splits.values()))):
+        label = ET.SubElement(labels, "label")
+        for tag, text in (("name", name), ("type", "any"), ("attributes", "")):
+            ET.SubElement(label, tag).text = text
+    number = 0
+    for split, content in dataset.splits.items():
+        classes = name_class(content)
+        for image, annotations in iterate(content):
+            keys = {"id": str(number), "name": image["file_name"]}
+            number += 1
+            if split:
+                keys["subset"] = split
+            keys |= {"width": str(image["width"]), "height": str(image["height"])}
+            entry = ET.SubElement(root, "image", keys)
+            for group, annotation in enumerate(annotations, 1):
+                if annotation["iscrowd"]:
+                    notes.add("crowd region: left out", annotation["id"])
+                else:
+                    _write_shapes(entry, image, annotation, classes, group)
+    ET.indent(root)
+    text = ET.tostring(root, encoding="unicode")
+    write_text(folder / _XML, f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n')
+
+
+def _write_shapes(
+    entry: ET.Element,
+    image: dict[str, Any],
+    annotation: dict[str, Any],
+    classes: dict[int, str],
+    group: int,
+) -> None:
+    keys = {"label": classes[annotation["category_id"]], "source": "manual", "occluded": "0"}
+    segmentation = annotation.get("segmentation")
+    if not segmentation:
+        x, y, w, h = annotation["bbox"]
+        corners = {"xtl": x, "ytl": y, "xbr": x + w, "ybr": y + h}
+        ET.SubElement(
+            entry, "box", {**keys, **{k: f"{v:.10g}" for k, v in corners.items()}, "z_order": "0"}
+        )
+    elif isinstance(segmentation, list):
+        if len(segmentation) > 1:
+            keys["group_id"] = str(group)
+        for part in segmentation:
+            points = ";".join(
+                f"{x:.10g},{y:.10g}" for x, y in zip(part[0::2], part[1::2], strict=True)
+            )
+            ET.SubElement(entry, "polygon", {**keys, "points": points, "z_order": "0"})
+    else:
+        mask = decode_mask(annotation, image["height"], image["width"])
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        crop = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        runs = [len(list(run)) for _, run in groupby(crop.ravel().tolist())]
+        runs = [0, *runs] if crop.ravel()[0] else runs
+        box = {"left": columns[0], "top": rows[0], "width": crop.shape[1], "height": crop.shape[0]}
+        rle = {"rle": ", ".join(map(str, runs)), **{k: str(v) for k, v in box.items()}}
+        ET.SubElement(entry, "mask", {**keys, **rle, "z_order": "0"})

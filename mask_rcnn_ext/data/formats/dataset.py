@@ -1,0 +1,290 @@
+"""The middle form of a conversion: COCO json for each split, and the folder of the images."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as mask_util
+from scipy.ndimage import find_objects
+
+from ...errors import UserError, name_some, nearest
+from ...layers.rle import check_mask, compress, encode_crop
+from ..annotations import IssueCounter, clean_annotations
+from ..coco_images import find_image_files
+from ..images import read_header
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Bools",
+    "Dataset",
+    "DatasetBuilder",
+    "Ids",
+    "cut_objects",
+    "decode_mask",
+    "encode_mask",
+    "index_images",
+    "iterate",
+    "list_names",
+    "name_class",
+    "sample_ellipse",
+]
+
+Bools = npt.NDArray[np.bool_]
+Ids = npt.NDArray[np.int64]
+# A polygon x, y, x, y, ... in pixels, a mask (H, W), or a mask as RLE.
+Part = list[float] | Bools | dict[str, Any]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
+
+_DECIMALS = 4  # of a pixel: what fractions and percentages of an image are rounded to
+_ELLIPSE_POINTS = 72
+
+
+@dataclass
+class Dataset:
+    """Images with their objects.
+
+    Attributes:
+        splits: name of a split, "" for a data set without splits -> content of a COCO json. All
+            have the same categories. `file_name` is relative to `image_root`.
+        image_root: the folder of the images.
+    """
+
+    splits: dict[str, dict[str, Any]]
+    image_root: str
+
+
+class DatasetBuilder:
+    """Collects the images and objects that a reader finds.
+
+    Args:
+        image_root: folder of the images.
+        notes: counts what is left out or changed.
+        classes: the names of the classes in their order. Without them the order is alphabetical.
+    """
+
+    def __init__(
+        self, image_root: str | Path, notes: IssueCounter, classes: Sequence[str] = ()
+    ) -> None:
+        self.image_root = str(image_root)
+        self.notes = notes
+        self.classes = list(classes)
+        self._images: list[tuple[str, dict[str, Any]]] = []
+        self._objects: list[tuple[str, dict[str, Any]]] = []
+        self._places: dict[int, str] = {}
+
+    def find_images(self, names: Sequence[str], place: str) -> dict[str, str]:
+        """Return for each name that a file gives the name inside `image_root`.
+
+        Raises:
+            UserError: image files are missing; the message begins with `place`.
+        """
+        images = [{"id": name, "file_name": name} for name in names]
+        _, faults = find_image_files(images, self.image_root, self.notes)
+        if faults:
+            raise UserError(f"{place}: {faults[0]}")
+        return {str(image["id"]): image["file_name"] for image in images}
+
+    def add_image(
+        self, file_name: str, place: str, *, split: str = "", size: tuple[Any, Any] | None = None
+    ) -> dict[str, Any]:
+        """Add an image and return its entry, with `width` and `height` after EXIF rotation.
+
+        Args:
+            file_name: relative to `image_root`.
+            place: where the image is named, for messages.
+            split: the name of its split.
+            size: (H, W) as the format states it.
+
+        Raises:
+            UserError: the file cannot be read, or has another size.
+        """
+        header = read_header(os.path.join(self.image_root, file_name))
+        found = (header.height, header.width)
+        if size is not None and tuple(size) != found:
+            raise UserError(
+                f"{place}: says {size[1]} x {size[0]} pixels (width x height) for {file_name}, the "
+                f"file is {found[1]} x {found[0]}"
+            )
+        name = file_name.replace(os.sep, "/")
+        image = {"id": len(self._images) + 1, "file_name": name}
+        image |= {"width": header.width, "height": header.height}
+        self._images.append((split, image))
+        return image
+
+    def add_object(
+        self,
+        image: dict[str, Any],
+        label: str,
+        place: str,
+        *,
+        parts: Sequence[Part] = (),
+        box: Sequence[float] | None = None,
+        crowd: bool = False,
+    ) -> None:
+        """Add an object: the union of `parts`, or a `box` (XYWH, pixels) without a mask.
+
+        A part that pycocotools cannot draw drops the object, which `notes` counts.
+        """
+        if self.classes and label not in self.classes:
+            raise UserError(
+                f"{place}: the class {label!r} is not among the classes of the data set: "
+                f"{name_some(self.classes, 10)}{nearest(label, self.classes)}"
+            )
+        found: dict[str, Any] = {}
+        if box is not None:
+            found["bbox"] = [round(float(v), _DECIMALS) for v in box]
+        if box is None:
+            try:
+                found["segmentation"] = _unite(parts, image["height"], image["width"])
+            except ValueError as error:
+                self.notes.add(f"{error}: left out", place)
+                return
+        number = len(self._places) + 1
+        self._places[number] = place
+        keys = {"id": number, "image_id": image["id"], "category_id": label, "iscrowd": int(crowd)}
+        self._objects.append((label, {**keys, **found}))
+
+    def list_labels(self) -> set[str]:
+        """Return the classes of the objects so far."""
+        return {label for label, _ in self._objects}
+
+    def list_files(self) -> set[str]:
+        """Return the `file_name` of the images so far."""
+        return {image["file_name"] for _, image in self._images}
+
+    def finish(self, place: str) -> Dataset:
+        """Return the data set; objects without a pixel are left out and counted.
+
+        Raises:
+            UserError: there is no image or no class.
+        """
+        names = self.classes or sorted(self.list_labels())
+        if not self._images:
+            raise UserError(f"{place}: no image found")
+        if not names:
+            raise UserError(f"{place}: no object found in {len(self._images)} images")
+        ids = {name: number for number, name in enumerate(names, 1)}
+        for label, annotation in self._objects:
+            annotation["category_id"] = ids[label]
+        categories = [{"id": number, "name": name} for name, number in ids.items()]
+        split_of = {image["id"]: split for split, image in self._images}
+        splits: dict[str, dict[str, Any]] = {}
+        for split, image in self._images:
+            content = splits.setdefault(
+                split, {"info": {}, "images": [], "annotations": [], "categories": categories}
+            )
+            content["images"].append(image)
+        for _, annotation in self._objects:
+            splits[split_of[annotation["image_id"]]]["annotations"].append(annotation)
+        for content in splits.values():
+            self._clean(content)
+        if len(splits) == 1:
+            splits = {"": next(iter(splits.values()))}
+        return Dataset(splits, self.image_root)
+
+    def _clean(self, content: dict[str, Any]) -> None:
+        """Compute boxes and areas in place, and leave out objects without a pixel."""
+        dropped = IssueCounter()
+        content["annotations"], _, doubts = clean_annotations(
+            content, (), strict=False, masks=False, completed=IssueCounter(), dropped=dropped
+        )
+        for kind, (count, first) in dropped.issues.items():
+            for _ in range(count):
+                self.notes.add(f"{kind}: left out", self._places[first])
+        for doubt in doubts:
+            self.notes.add(doubt, content["images"][0]["file_name"])
+
+
+def _unite(parts: Sequence[Part], height: int, width: int) -> list[Any] | dict[str, Any]:
+    """Return the polygons, or the RLE of the union if a part is a mask."""
+    if not parts:
+        raise ValueError("object without a part")
+    polygons = [[round(float(v), _DECIMALS) for v in p] for p in parts if isinstance(p, list)]
+    if polygons:
+        check_mask(polygons, height, width)
+    if len(polygons) == len(parts):
+        return polygons
+    if len(parts) == 1 and isinstance(parts[0], dict):
+        return parts[0]
+    union = np.zeros((height, width), dtype=bool)
+    for part in [*(p for p in parts if not isinstance(p, list)), *([polygons] if polygons else [])]:
+        mask = part if isinstance(part, np.ndarray) else None
+        union |= decode_mask({"segmentation": part}, height, width) if mask is None else mask
+    return encode_mask(union)
+
+
+def index_images(root: Path) -> dict[str, Path]:
+    """Return the images of a folder: name without its suffix, relative to `root` -> path.
+
+    Raises:
+        UserError: two images differ in their suffix only.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            other = found.setdefault(path.relative_to(root).with_suffix("").as_posix(), path)
+            if other != path:
+                raise UserError(f"{other} and {path}: two images of one name; remove one")
+    return found
+
+
+def encode_mask(mask: Bools) -> dict[str, Any]:
+    """Return a mask (H, W) as compressed RLE, with counts as text."""
+    rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
+
+
+def cut_objects(ids: Ids) -> Iterator[tuple[int, tuple[slice, slice], dict[str, Any]]]:
+    """Yield each value of an image of numbers (H, W) except 0: its box, and its pixels as RLE."""
+    values, numbers = np.unique(ids, return_inverse=True)
+    numbers = numbers.reshape(ids.shape)
+    for index, window in enumerate(find_objects(numbers + 1)):
+        if values[index]:
+            crop = numbers[window] == index
+            rle = encode_crop(crop, window[0].start, window[1].start, *ids.shape)
+            counts = rle["counts"].decode("ascii")
+            yield int(values[index]), window, {"size": list(ids.shape), "counts": counts}
+
+
+def decode_mask(annotation: dict[str, Any], height: int, width: int) -> Bools:
+    """Return the mask (H, W) of an annotation; polygons are drawn by pycocotools' rule."""
+    drawn = mask_util.decode(compress(annotation["segmentation"], height, width))
+    return np.asarray(drawn, dtype=np.uint8).astype(bool)
+
+
+def iterate(
+    content: dict[str, Any],
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Yield each image of a COCO json with its annotations."""
+    objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
+    for annotation in content["annotations"]:
+        objects[annotation["image_id"]].append(annotation)
+    for image in content["images"]:
+        yield image, objects[image["id"]]
+
+
+def list_names(content: dict[str, Any]) -> list[str]:
+    """Return the names of the classes by ascending id, the order in which models number them."""
+    return [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
+
+
+def name_class(content: dict[str, Any]) -> dict[int, str]:
+    """Return category id -> name."""
+    return {c["id"]: c["name"] for c in content["categories"]}
+
+
+def sample_ellipse(
+    center: tuple[float, float], radii: tuple[float, float], degrees: float = 0
+) -> list[float]:
+    """Return a polygon of 72 points on an ellipse, turned clockwise by `degrees`; pixels."""
+    turns = np.linspace(0, 2 * np.pi, _ELLIPSE_POINTS, endpoint=False)
+    points = np.stack([radii[0] * np.cos(turns), radii[1] * np.sin(turns)], axis=1)
+    angle = np.deg2rad(degrees)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    flat: list[float] = (points @ turn + center).ravel().tolist()
+    return flat

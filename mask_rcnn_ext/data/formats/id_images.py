@@ -1,0 +1,253 @@
+"""Images of object numbers: one file for each image, Cityscapes' files, and binary masks.
+
+Pixel values are numbers, not colours: 0 is background, and all pixels of one value are one object.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...errors import UserError
+from ..annotations import IssueCounter
+from ..images import explain_unreadable
+from .dataset import (
+    IMAGE_SUFFIXES,
+    Bools,
+    Dataset,
+    DatasetBuilder,
+    Ids,
+    cut_objects,
+    decode_mask,
+    index_images,
+    iterate,
+)
+
+__all__ = [
+    "draw_objects",
+    "read_cityscapes",
+    "read_dsb",
+    "read_id_images",
+    "read_ids",
+    "write_id_images",
+]
+
+_CLASS = "object"
+_MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
+_FOLDERS = ("masks", "labels")
+_MOST_IDS = 65535  # values of 16 bits
+
+# https://github.com/mcordts/cityscapesScripts: the classes with instances that are evaluated.
+_CITYSCAPES = {
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
+_PER_CLASS = 1000  # 26003 is car number 3; 26 is a group of cars
+
+
+def read_ids(path: Path) -> Ids:
+    """Return the numbers (H, W) of a file: grey values of any depth, or palette indices.
+
+    Raises:
+        UserError: the file cannot be read, has colours, or has values that are not whole.
+    """
+    try:
+        with Image.open(path) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise UserError(f"{path}: has several pages; expected one image of numbers")
+            values = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: cannot be read: {explain_unreadable(error)}") from error
+    if values.ndim != 2:
+        raise UserError(f"{path}: is a colour image; expected one channel of object numbers")
+    ids: Ids = values.astype(np.int64)
+    if (ids != values).any() or ids.min() < 0:
+        raise UserError(f"{path}: expected whole numbers of at least 0")
+    return ids
+
+
+def read_id_images(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
+    """Read a folder of one number image for each image; all objects have one class.
+
+    A number image has the name of its image, or that name and an ending such as `_masks`.
+
+    Args:
+        source: the folder of the number images, or of the folders `masks` and `images`.
+        images: the folder of the images. Default: `images` in `source`.
+        notes: counts what is left out.
+
+    Raises:
+        UserError: a file is missing, cannot be read, or has another size.
+    """
+    inner = [source / name for name in _FOLDERS if (source / name).is_dir()]
+    masks, root = (inner or [source])[0], images or source / "images"
+    if not root.is_dir():
+        raise UserError(f"image folder not found: {root}. Give it with --images")
+    # Absolute folders: the masks may lie in a folder of the images, or the images in the masks'.
+    files = [p for p in _list(masks, _MASK_SUFFIXES) if masks == root or root not in p.parents]
+    pictures = index_images(root)
+    builder = DatasetBuilder(root, notes, [_CLASS])
+    lone = 0
+    for file in files:
+        key = _match(file.relative_to(masks).with_suffix("").as_posix(), pictures)
+        if key is None:
+            raise UserError(f"{file}: no image of this name in {root}")
+        name = str(pictures[key].relative_to(root))
+        ids = read_ids(file)
+        image = builder.add_image(name, str(file), size=ids.shape)
+        found = list(cut_objects(ids))
+        lone += len(found) == 1
+        for value, _, mask in found:
+            builder.add_object(image, _CLASS, f"{file}, value {value}", parts=[mask])
+    if len(files) > 1 and lone == len(files):
+        notes.add("file with one value: are they object numbers? Touching objects are one", "all")
+    for path in sorted(set(pictures.values()) - {root / i for i in builder.list_files()}):
+        notes.add("image without a file of numbers: left out", path.name)
+    return builder.finish(str(source))
+
+
+def _list(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+
+
+def _match(name: str, pictures: dict[str, Path]) -> str | None:
+    """Return the longest key that is `name`, or its begin before an underscore or a dash."""
+    ends = [i for i, letter in enumerate(name) if letter in "_-."]
+    return next((name[:end] for end in [len(name), *ends[::-1]] if name[:end] in pictures), None)
+
+
+def read_cityscapes(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
+    """Read `gtFine/SPLIT/CITY/*_instanceIds.png` of the eight classes with instances.
+
+    A group, which has the number of its class only, is a crowd region.
+
+    Args:
+        source: the folder that holds `gtFine` and `leftImg8bit`.
+        images: the folder in place of `leftImg8bit`.
+        notes: counts what is left out.
+
+    Raises:
+        UserError: a file is missing, cannot be read, or has another size.
+    """
+    fine, root = source / "gtFine", images or source / "leftImg8bit"
+    files = sorted(fine.glob("*/*/*_gtFine_instanceIds.png"))
+    if not files:
+        raise UserError(f"{fine}: no SPLIT/CITY/*_gtFine_instanceIds.png found")
+    builder = DatasetBuilder(root, notes, list(_CITYSCAPES.values()))
+    for file in files:
+        inside = file.relative_to(fine)
+        stem = inside.name.removesuffix("_gtFine_instanceIds.png")
+        name = str(inside.with_name(f"{stem}_leftImg8bit.png"))
+        ids = read_ids(file)
+        image = builder.add_image(name, str(file), split=inside.parts[0], size=ids.shape)
+        for value, _, mask in cut_objects(ids):
+            number = value if value < _PER_CLASS else value // _PER_CLASS
+            if number in _CITYSCAPES:
+                place, crowd = f"{file}, value {value}", value < _PER_CLASS
+                builder.add_object(image, _CITYSCAPES[number], place, parts=[mask], crowd=crowd)
+    return builder.finish(str(source))
+
+
+def read_dsb(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
+    """Read the 2018 Data Science Bowl's folders: `ID/images/ID.png`, and a mask for each object.
+
+    Args:
+        source: the folder of the folders.
+        images: must be None, since the images lie beside their masks.
+        notes: counts what is left out.
+
+    Raises:
+        UserError: a file is missing, cannot be read, or has another size.
+    """
+    if images is not None:
+        raise UserError("--images: the images of this format lie beside their masks; leave it out")
+    builder = DatasetBuilder(source, notes, [_CLASS])
+    for folder in sorted(p for p in source.iterdir() if (p / "images").is_dir()):
+        pictures = _list(folder / "images")
+        if len(pictures) != 1:
+            raise UserError(f"{folder / 'images'}: expected one image, found {len(pictures)}")
+        image = builder.add_image(str(pictures[0].relative_to(source)), str(folder))
+        if not (folder / "masks").is_dir():
+            notes.add("folder without masks: an image without objects", folder.name)
+            continue
+        for file in _list(folder / "masks", _MASK_SUFFIXES):
+            mask = read_ids(file) != 0
+            _require_size(mask, image, file)
+            builder.add_object(image, _CLASS, str(file), parts=[mask])
+    return builder.finish(str(source))
+
+
+def _require_size(mask: Bools, image: dict[str, Any], file: Path) -> None:
+    if mask.shape != (image["height"], image["width"]):
+        raise UserError(
+            f"{file}: is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), its image "
+            f"{image['file_name']} is {image['width']} x {image['height']}"
+        )
+
+
+def draw_objects(
+    image: dict[str, Any], annotations: list[dict[str, Any]], most: int, notes: IssueCounter
+) -> tuple[Ids, list[dict[str, Any]]]:
+    """Return an image of the numbers 1, 2, ... and the annotation of each number.
+
+    Where objects overlap, the smaller one is on top. What the image cannot hold is counted:
+    overlaps, hidden objects, boxes without masks, and objects beyond `most`.
+    """
+    height, width = image["height"], image["width"]
+    drawn: Ids = np.zeros((height, width), dtype=np.int64)
+    masks: list[tuple[dict[str, Any], Bools]] = []
+    for annotation in annotations:
+        if annotation["iscrowd"]:
+            continue
+        if not annotation.get("segmentation"):
+            notes.add("box without a mask: left out", annotation["id"])
+        elif len(masks) == most:
+            notes.add(f"more than {most} objects in an image: left out", annotation["id"])
+        else:
+            masks.append((annotation, decode_mask(annotation, height, width)))
+    areas = [int(mask.sum()) for _, mask in masks]
+    for i in sorted(range(len(masks)), key=lambda i: -areas[i]):
+        drawn[masks[i][1]] = i + 1
+    left = np.bincount(drawn.ravel(), minlength=len(masks) + 1)[1:]
+    for i, (annotation, _) in enumerate(masks):
+        if left[i] == 0:
+            notes.add("object under others: lost", annotation["id"])
+        elif left[i] < areas[i]:
+            notes.add("object that others overlap: loses pixels", annotation["id"])
+    return drawn, [annotation for annotation, _ in masks]
+
+
+def write_id_images(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
+    """Write a PNG of 16 bits for each image, named as the image, or a folder for each split.
+
+    Args:
+        dataset: what to write.
+        folder: receives the files.
+        notes: counts what the files cannot hold: classes, crowds, overlaps.
+    """
+    classes = next(iter(dataset.splits.values()))["categories"]
+    for split, content in dataset.splits.items():
+        for image, annotations in iterate(content):
+            ids, kept = draw_objects(image, annotations, _MOST_IDS, notes)
+            for annotation in annotations:
+                if annotation["iscrowd"]:
+                    notes.add("crowd region: left out", annotation["id"])
+            if len(classes) > 1:
+                for annotation in kept:
+                    notes.add("class of an object: lost", annotation["id"])
+            path = folder / split / Path(image["file_name"]).with_suffix(".png")
+            if path.exists():
+                raise UserError(
+                    f"two images have the name {image['file_name']}, but for its ending"
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(ids.astype(np.uint16)).save(path)

@@ -1,0 +1,277 @@
+"""Label Studio's json: a list of tasks, with coordinates in percent of the image.
+
+A brush mask is the RLE of an image of four channels, the fourth of which is the mask. The order of
+the classes is not in the export; it is read from `label_config.xml` beside the json, if there is
+one.
+"""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import numpy as np
+
+from ...errors import UserError, shorten
+from ...files import read_json
+from ..annotations import IssueCounter
+from ..coordinates import is_number
+from .dataset import (
+    IMAGE_SUFFIXES,
+    Bools,
+    Dataset,
+    DatasetBuilder,
+    decode_mask,
+    iterate,
+    list_names,
+    name_class,
+    sample_ellipse,
+)
+from .label_studio_rle import decode_brush, encode_brush
+from .written_files import write_text
+
+__all__ = ["read_label_studio", "write_label_studio"]
+
+_CONFIG = "label_config.xml"
+_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # that Label Studio puts before the name of an upload
+_KINDS = ("polygon", "brush", "ellipse", "rectangle")
+
+
+def read_label_studio(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
+    """Read an export of the format JSON.
+
+    Of a task with several annotations the ground truth is read, else the one that was updated
+    last. Skipped tasks and tasks without an annotation are left out.
+
+    Args:
+        source: the json.
+        images: the folder of the images. Default: `images` beside the json.
+        notes: counts what is left out.
+
+    Raises:
+        UserError: a file is missing or malformed; the message names file, task and region.
+    """
+    tasks = read_json(source)
+    if not isinstance(tasks, list) or not all(isinstance(t, dict) and "data" in t for t in tasks):
+        raise UserError(
+            f"{source}: expected a list of tasks with `data` and `annotations`: Label Studio's "
+            "export JSON (not JSON-MIN)"
+        )
+    builder = DatasetBuilder(images or source.parent / "images", notes, _read_classes(source))
+    for number, task in enumerate(tasks, 1):
+        place = f"{source}, task {task.get('id', number)}"
+        annotation = _choose_annotation(task, place, notes)
+        if annotation is None:
+            continue
+        regions = _join_regions(annotation.get("result") or [], place)
+        name = _find_image(task["data"], builder, place)
+        sizes = {(r.get("original_height"), r.get("original_width")) for r in regions} - {
+            (None, None)
+        }
+        image = builder.add_image(name, place, size=next(iter(sizes)) if sizes else None)
+        for region in regions:
+            _add_region(region, image, f"{place}, region {region.get('id')}", builder)
+    return builder.finish(str(source))
+
+
+def _read_classes(source: Path) -> list[str]:
+    """Return the labels of `label_config.xml`, in their order; none without the file."""
+    path = source.parent / _CONFIG
+    if not path.is_file():
+        return []
+    try:
+        root = ET.parse(path).getroot()
+    except ET.ParseError as error:
+        raise UserError(f"{path}: not xml: {error}") from error
+    return list(dict.fromkeys(label.get("value", "") for label in root.iter("Label")))
+
+
+def _choose_annotation(task: dict[str, Any], place: str, notes: IssueCounter) -> Any:
+    given = task.get("annotations", task.get("completions"))
+    annotations = [a for a in given or [] if isinstance(a, dict)]
+    kept = [a for a in annotations if not a.get("was_cancelled") and not a.get("skipped")]
+    if not kept:
+        why = "skipped task" if annotations else "task without an annotation"
+        notes.add(f"{why}: left out", place)
+        return None
+    if len(kept) > 1:
+        notes.add("task with several annotations: one is read", place)
+    return max(kept, key=lambda a: (bool(a.get("ground_truth")), str(a.get("updated_at") or "")))
+
+
+def _join_regions(results: list[Any], place: str) -> list[dict[str, Any]]:
+    """Return the regions; results of one id are its shape and its label."""
+    regions: dict[Any, dict[str, Any]] = {}
+    for number, result in enumerate(results):
+        if not isinstance(result, dict):
+            raise UserError(f"{place}: `result`: expected objects, got {shorten(result)}")
+        region = regions.setdefault(result.get("id", number), {"value": {}, "types": set()})
+        region["types"].add(result.get("type"))
+        region["value"].update(result.get("value") or {})
+        region.update({k: v for k, v in result.items() if k not in ("value", "type")})
+    return list(regions.values())
+
+
+def _find_image(data: dict[str, Any], builder: DatasetBuilder, place: str) -> str:
+    """Return the file of a task: by its whole name, or by the name before the upload."""
+    texts = [value for value in data.values() if isinstance(value, str)]
+    named = [t for t in texts if urlsplit(t).path.lower().endswith(IMAGE_SUFFIXES) or "?d=" in t]
+    address = data.get("image") if isinstance(data.get("image"), str) else None
+    address = address or (named[0] if named else None)
+    if not address:
+        raise UserError(f"{place}: `data` names no image")
+    query = parse_qs(urlsplit(address).query).get("d")
+    path = (query[0] if query else unquote(urlsplit(address).path)).replace("\\", "/").lstrip("/")
+    last = path.rpartition("/")[2]
+    root = Path(builder.image_root)
+    for name in (path, last, _PREFIX.sub("", last)):
+        if (root / name).is_file():
+            return name
+    return builder.find_images([path if query else last], place)[path if query else last]
+
+
+def _add_region(
+    region: dict[str, Any], image: dict[str, Any], place: str, builder: DatasetBuilder
+) -> None:
+    value, notes = region["value"], builder.notes
+    kind = next((k for k in _KINDS if region["types"] & {k, f"{k}labels"}), None)
+    if kind is None:
+        types = ", ".join(sorted(str(t) for t in region["types"]))
+        notes.add(f"region of the type {types}: left out", place)
+        return
+    keys = (f"{kind}labels", "labels", "brushlabels", "polygonlabels")
+    labels = next((value[key] for key in keys if value.get(key)), None)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        notes.add("region without a label: left out", place)
+        return
+    if len(labels) > 1:
+        notes.add("region with several labels: the first one is read", place)
+    if region.get("image_rotation"):
+        raise UserError(
+            f"{place}: the image was turned by {region['image_rotation']} degrees in "
+            "Label Studio. Turn the image file, and draw the region again"
+        )
+    size = np.array([image["width"], image["height"]]) / 100
+    if kind == "rectangle":
+        notes.add("rectangle: kept as a box without a mask", place)
+        builder.add_object(image, labels[0], place, box=_read_box(value, size, place))
+    else:
+        part = _read_part(kind, value, image, size, place)
+        builder.add_object(image, labels[0], place, parts=[part])
+
+
+def _numbers(value: dict[str, Any], keys: tuple[str, ...], place: str) -> np.ndarray:
+    wrong = [key for key in keys if not is_number(value.get(key))]
+    if wrong:
+        raise UserError(f"{place}: `{wrong[0]}`: expected a number, got {value.get(wrong[0])!r}")
+    return np.array([value[key] for key in keys], dtype=np.float64)
+
+
+def _read_box(value: dict[str, Any], size: np.ndarray, place: str) -> list[float]:
+    """Return the upright box (XYWH) around a rectangle that is turned about its first corner."""
+    corner = _numbers(value, ("x", "y"), place) * size
+    sides = _numbers(value, ("width", "height"), place) * size
+    angle = np.deg2rad(float(value.get("rotation") or 0))
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * sides @ turn + corner
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    box: list[float] = [*low.tolist(), *(high - low).tolist()]
+    return box
+
+
+def _read_part(
+    kind: str, value: dict[str, Any], image: dict[str, Any], size: np.ndarray, place: str
+) -> list[float] | Bools:
+    if kind == "ellipse":
+        center = _numbers(value, ("x", "y"), place) * size
+        radii = _numbers(value, ("radiusX", "radiusY"), place) * size
+        angle = float(value.get("rotation") or 0)
+        return sample_ellipse((center[0], center[1]), (radii[0], radii[1]), angle)
+    if kind == "polygon":
+        points = value.get("points")
+        try:
+            flat: list[float] = (
+                (np.asarray(points, dtype=np.float64).reshape(-1, 2) * size).ravel().tolist()
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{place}: `points`: expected a list of [x, y] in percent") from error
+        return flat
+    try:
+        return decode_brush(value.get("rle"), image["height"], image["width"])
+    except ValueError as error:
+        raise UserError(f"{place}: `rle`: {error}") from error
+
+
+def write_label_studio(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
+    """Write `tasks.json` and `label_config.xml` into a folder, or into one for each split.
+
+    An image is named as a file of Label Studio's local storage, which serves the folder of the
+    images.
+
+    Args:
+        dataset: what to write.
+        folder: receives the files.
+        notes: counts what Label Studio cannot hold: crowds.
+    """
+    for split, content in dataset.splits.items():
+        classes, tasks = name_class(content), []
+        for image, annotations in iterate(content):
+            results = list(_make_results(image, annotations, classes, notes))
+            address = f"/data/local-files/?d={quote(image['file_name'])}"
+            tasks.append({"data": {"image": address}, "annotations": [{"result": results}]})
+        write_text(folder / split / "tasks.json", json.dumps(tasks, ensure_ascii=False))
+        write_text(folder / split / _CONFIG, _make_config(list_names(content)))
+
+
+def _make_config(names: list[str]) -> str:
+    """Return the labelling interface that knows the regions of `_make_results`."""
+    view = ET.Element("View")
+    ET.SubElement(view, "Image", {"name": "image", "value": "$image"})
+    for kind in ("polygon", "brush", "rectangle"):
+        tag = f"{kind.capitalize()}Labels"
+        labels = ET.SubElement(view, tag, {"name": kind, "toName": "image"})
+        for name in names:
+            ET.SubElement(labels, "Label", {"value": name})
+    ET.indent(view)
+    return ET.tostring(view, encoding="unicode") + "\n"
+
+
+def _make_results(
+    image: dict[str, Any],
+    annotations: list[dict[str, Any]],
+    classes: dict[int, str],
+    notes: IssueCounter,
+) -> Iterator[dict[str, Any]]:
+    """Yield a region for each object: a polygon, or a brush mask for other masks."""
+    height, width = image["height"], image["width"]
+    size = np.array([width, height]) / 100
+    for annotation in annotations:
+        if annotation["iscrowd"]:
+            notes.add("crowd region: left out", annotation["id"])
+            continue
+        segmentation = annotation.get("segmentation")
+        if not segmentation:
+            kind, box = "rectangle", np.reshape(annotation["bbox"], (2, 2)) / size
+            value: dict[str, Any] = dict(
+                zip(("x", "y", "width", "height"), box.ravel().tolist(), strict=True)
+            )
+        elif isinstance(segmentation, list) and len(segmentation) == 1:
+            kind, points = "polygon", np.reshape(segmentation[0], (-1, 2)) / size
+            value = {"points": points.tolist(), "closed": True}
+        else:
+            kind = "brush"
+            runs = encode_brush(decode_mask(annotation, height, width))
+            value = {"format": "rle", "rle": runs}
+        yield {
+            "id": f"object{annotation['id']}",
+            "type": f"{kind}labels",
+            "from_name": kind,
+            "to_name": "image",
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": {**value, f"{kind}labels": [classes[annotation["category_id"]]]},
+        }

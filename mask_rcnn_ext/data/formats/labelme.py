@@ -1,0 +1,235 @@
+"""LabelMe (wkentaro): a json of shapes beside each image.
+
+Shapes of one label with one `group_id` are the parts of one object. A shape of the type `mask` has
+the corners of its box, both inside, and a PNG of the box. The order of the classes is in
+`labels.txt`, the file that the tool takes with `--labels`.
+"""
+
+import base64
+import io
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...errors import UserError, shorten
+from ...files import read_json
+from ..annotations import IssueCounter
+from ..coordinates import is_number
+from .dataset import (
+    Bools,
+    Dataset,
+    DatasetBuilder,
+    decode_mask,
+    iterate,
+    list_names,
+    name_class,
+    sample_ellipse,
+)
+from .text_files import read_lines
+from .written_files import flat_names, write_text
+
+__all__ = ["read_labelme", "write_labelme"]
+
+_LABELS = "labels.txt"
+_NO_CLASSES = ("__ignore__", "_background_")  # what the tool's own lists of labels begin with
+_POINTS = {"polygon": 3, "oriented_rectangle": 4, "rectangle": 2, "circle": 2, "mask": 2}
+_AREALESS = ("point", "points", "line", "linestrip")
+
+
+def read_labelme(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
+    """Read a folder of jsons, with its subfolders, or one json.
+
+    Args:
+        source: the folder or the json.
+        images: the folder of the images. Default: what `imagePath` says, relative to each json.
+        notes: counts what is left out.
+
+    Raises:
+        UserError: a file is missing or malformed; the message names file and shape.
+    """
+    folder = source if source.is_dir() else source.parent
+    files = sorted(source.rglob("*.json")) if source.is_dir() else [source]
+    if not files:
+        raise UserError(f"{source}: no json found")
+    listed = folder / _LABELS
+    classes = [line for _, line in read_lines(listed)] if listed.is_file() else []
+    contents = {file: _read_shapes(file) for file in files}
+    root = images or _common_folder(contents)
+    builder = DatasetBuilder(root, notes, [c for c in classes if c not in _NO_CLASSES])
+    for file, content in contents.items():
+        name = content["imagePath"].replace("\\", "/")
+        if images is None:
+            name = os.path.relpath(file.parent / name, root)
+        found = builder.find_images([name], str(file))[name]
+        given = (content.get("imageHeight"), content.get("imageWidth"))
+        size = given if all(given) else None
+        image = builder.add_image(found, str(file), size=size)
+        _add_shapes(file, content["shapes"], image, builder)
+    return builder.finish(str(source))
+
+
+def _read_shapes(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise UserError(f"{file}: no LabelMe json: expected an object with the list `shapes`")
+    if not isinstance(content.get("imagePath"), str) or not content["imagePath"]:
+        raise UserError(f"{file}: expected `imagePath`, the name of the image")
+    return content
+
+
+def _common_folder(contents: dict[Path, dict[str, Any]]) -> Path:
+    """Return the folder that holds all images."""
+    folders = {
+        os.path.dirname(os.path.abspath(file.parent / content["imagePath"].replace("\\", "/")))
+        for file, content in contents.items()
+    }
+    return Path(os.path.commonpath(sorted(folders)))
+
+
+def _add_shapes(
+    file: Path, shapes: list[Any], image: dict[str, Any], builder: DatasetBuilder
+) -> None:
+    """Add the objects of an image; shapes of one label and group are one object."""
+    objects: dict[tuple[str, Any], list[tuple[str, Any]]] = {}
+    for number, shape in enumerate(shapes, 1):
+        place = f"{file}, shape {number}"
+        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+            raise UserError(f"{place}: expected an object with a `label`")
+        group = shape.get("group_id")
+        key = (shape["label"], ("alone", number) if group is None else group)
+        part = _read_shape(shape, image, place, builder.notes)
+        if part is not None:
+            objects.setdefault(key, []).append((place, part))
+    for (label, _), found in objects.items():
+        parts = [part for _, part in found if not isinstance(part, tuple)]
+        for place, part in found:
+            if isinstance(part, tuple) and not parts:
+                builder.notes.add("rectangle: kept as a box without a mask", place)
+                builder.add_object(image, label, place, box=part)
+            elif isinstance(part, tuple):
+                builder.notes.add("rectangle in a group with masks: left out", place)
+        if parts:
+            builder.add_object(image, label, found[0][0], parts=parts)
+
+
+def _read_shape(
+    shape: dict[str, Any], image: dict[str, Any], place: str, notes: IssueCounter
+) -> list[float] | Bools | tuple[float, ...] | None:
+    """Return a polygon, a mask (H, W), a box (XYWH), or None for a shape without an area."""
+    kind = shape.get("shape_type") or "polygon"
+    if kind in _AREALESS:
+        notes.add(f"shape of the type {kind}: left out", place)
+        return None
+    if kind not in _POINTS:
+        raise UserError(f"{place}: unknown shape_type {shorten(repr(kind))}")
+    points = shape.get("points")
+    pairs = isinstance(points, list) and all(
+        isinstance(p, list) and len(p) == 2 and all(map(is_number, p)) for p in points
+    )
+    if not pairs or not points:
+        raise UserError(f"{place}: `points`: expected a list of [x, y], got {shorten(points)}")
+    if len(points) < _POINTS[kind]:
+        notes.add(f"{kind} with fewer than {_POINTS[kind]} points: left out", place)
+        return None
+    if kind == "mask":
+        return _read_mask(shape, points, image, place)
+    if kind == "rectangle":
+        (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
+        return float(left), float(top), float(right - left), float(bottom - top)
+    if kind == "circle":
+        radius = math.dist(points[0], points[1])
+        return sample_ellipse(tuple(points[0]), (radius, radius))
+    return [float(v) for point in points for v in point]
+
+
+def _read_mask(
+    shape: dict[str, Any], points: list[Any], image: dict[str, Any], place: str
+) -> Bools:
+    try:
+        raw = base64.b64decode(shape["mask"], validate=True)
+        with Image.open(io.BytesIO(raw)) as picture:
+            crop = np.asarray(picture) != 0
+    except (KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        raise UserError(f"{place}: `mask`: expected a PNG in base64") from error
+    left, top = (int(v) for v in points[0])
+    full = np.zeros((image["height"], image["width"]), dtype=bool)
+    height, width = crop.shape[:2]
+    inside = left >= 0 and top >= 0 and top + height <= len(full) and left + width <= len(full[0])
+    if crop.ndim != 2 or not inside:
+        raise UserError(
+            f"{place}: a mask of {width} x {height} pixels at x {left}, y {top} does not fit into "
+            f"the image of {image['width']} x {image['height']}"
+        )
+    full[top : top + height, left : left + width] = crop
+    return full
+
+
+def write_labelme(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
+    """Write a json for each image and `labels.txt` into an empty folder; images stay in place.
+
+    Args:
+        dataset: what to write. Each split gets a folder of its own.
+        folder: `imagePath` is relative to it.
+        notes: counts what LabelMe cannot hold: crowds.
+    """
+    for split, content in dataset.splits.items():
+        labels = [*_NO_CLASSES, *list_names(content)]
+        target = folder / split
+        write_text(target / _LABELS, "".join(f"{label}\n" for label in labels))
+        names = flat_names(content)
+        classes = name_class(content)
+        for image, annotations in iterate(content):
+            path = os.path.join(dataset.image_root, image["file_name"])
+            written = {
+                "version": "5.5.0",
+                "flags": {},
+                "shapes": list(_make_shapes(image, annotations, classes, notes)),
+                "imagePath": os.path.relpath(path, target).replace(os.sep, "/"),
+                "imageData": None,
+                "imageHeight": image["height"],
+                "imageWidth": image["width"],
+            }
+            text = json.dumps(written, indent=2, ensure_ascii=False)
+            write_text(target / f"{Path(names[image['id']]).stem}.json", text)
+
+
+def _make_shapes(
+    image: dict[str, Any],
+    annotations: list[dict[str, Any]],
+    classes: dict[int, str],
+    notes: IssueCounter,
+) -> Iterator[dict[str, Any]]:
+    """Yield the shapes of an image; the parts of an object share a `group_id`."""
+    for number, annotation in enumerate(annotations, 1):
+        if annotation["iscrowd"]:
+            notes.add("crowd region: left out", annotation["id"])
+            continue
+        shape: dict[str, Any] = {"label": classes[annotation["category_id"]], "group_id": None}
+        rest: dict[str, Any] = {"description": "", "flags": {}, "mask": None}
+        segmentation = annotation.get("segmentation")
+        if not segmentation:
+            x, y, w, h = annotation["bbox"]
+            corners = [[x, y], [x + w, y + h]]
+            yield {**shape, "points": corners, "shape_type": "rectangle", **rest}
+        elif isinstance(segmentation, list):
+            if len(segmentation) > 1:
+                shape["group_id"] = number
+            for part in segmentation:
+                points = np.reshape(part, (-1, 2)).tolist()
+                yield {**shape, "points": points, "shape_type": "polygon", **rest}
+        else:
+            mask = decode_mask(annotation, image["height"], image["width"])
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            (top, bottom), (left, right) = rows[[0, -1]].tolist(), columns[[0, -1]].tolist()
+            png = io.BytesIO()
+            crop = mask[top : bottom + 1, left : right + 1].astype(np.uint8)
+            Image.fromarray(crop).save(png, "PNG")
+            rest["mask"] = base64.b64encode(png.getvalue()).decode("ascii")
+            corners = [[left, top], [right, bottom]]
+            yield {**shape, "points": corners, "shape_type": "mask", **rest}

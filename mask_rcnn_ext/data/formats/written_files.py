@@ -1,0 +1,50 @@
+"""Writes the files of a converted data set."""
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ...errors import UserError
+from ...files import atomic_open
+from .dataset import Dataset
+
+__all__ = ["copy_images", "flat_names", "write_text"]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text."""
+    with atomic_open(path, "w", durable=False) as file:
+        file.write(text)
+
+
+def flat_names(content: dict[str, Any]) -> dict[int, str]:
+    """Return for each image id a file name without folders, whose stem is unique."""
+    paths = {image["id"]: PurePosixPath(image["file_name"]) for image in content["images"]}
+    stems = Counter(path.stem for path in paths.values())
+    names = {
+        i: path.name if stems[path.stem] == 1 else "_".join(path.parts).strip("/")
+        for i, path in paths.items()
+    }
+    again = Counter(PurePosixPath(name).stem for name in names.values())
+    for i, name in names.items():
+        if again[PurePosixPath(name).stem] > 1:  # a.jpg and a.png
+            path = PurePosixPath(name)
+            names[i] = f"{path.stem}_{path.suffix[1:]}{path.suffix}"
+    if len({PurePosixPath(name).stem for name in names.values()}) < len(names):
+        raise UserError("two images have the same name; rename one: the labels would mix")
+    return names
+
+
+def copy_images(dataset: Dataset, content: dict[str, Any], folder: Path) -> dict[int, str]:
+    """Copy the images of a split into a folder; return their names there, see `flat_names`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = flat_names(content)
+    for image in content["images"]:
+        source = os.path.join(dataset.image_root, image["file_name"])
+        try:
+            shutil.copyfile(source, folder / names[image["id"]])
+        except OSError as error:
+            raise UserError(f"cannot copy {source}: {error.strerror or error}") from error
+    return names

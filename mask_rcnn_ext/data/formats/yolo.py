@@ -1,0 +1,291 @@
+"""Ultralytics' YOLO segmentation: a text file of fractions for each image, and `data.yaml`.
+
+A line is a class number and one polygon. Ultralytics joins the parts of an object by a line that
+is walked there and back; objects with several parts or with holes are written in the same way.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ...errors import UserError, name_some
+from ...layers.cracks import join_loops, trace_loops
+from ..annotations import IssueCounter
+from .dataset import (
+    IMAGE_SUFFIXES,
+    Bools,
+    Dataset,
+    DatasetBuilder,
+    decode_mask,
+    iterate,
+    list_names,
+)
+from .text_files import read_lines, read_text
+from .written_files import copy_images, write_text
+
+__all__ = ["read_yolo", "write_yolo"]
+
+_SPLITS = ("train", "val", "test")
+_FARTHEST = 2  # a coordinate beyond it is no fraction of the image
+
+
+def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
+    """Read a folder with labels and images, or its yaml.
+
+    Args:
+        source: the folder, or its `data.yaml`.
+        images: the folder of the images; then `source` holds the labels. Default: what the yaml
+            names, else the folder `images` of `source`.
+        notes: counts what is left out.
+
+    Raises:
+        UserError: a file is missing or malformed; the message names file and line.
+    """
+    yaml_file = source if source.is_file() else _find_yaml(source)
+    root = source.parent if source.is_file() else source
+    config = _read_yaml(yaml_file) if yaml_file else {}
+    names = _read_names(config, yaml_file, root)
+    found = dict(_find_splits(config, yaml_file, root, images))
+    if not any(found.values()):
+        raise UserError(f"{source}: no images found; give their folder with --images")
+    builder = DatasetBuilder(
+        _absolute(images) if images else _common_root(found, root), notes, names
+    )
+    seen: set[Path] = set()
+    for split, paths in found.items():
+        for path in paths:
+            label = _label_path(path, root, images)
+            image = builder.add_image(
+                str(path.relative_to(builder.image_root)), str(path), split=split
+            )
+            if not label.is_file():
+                notes.add("image without a label file: an image without objects", path.name)
+                continue
+            seen.add(label)
+            _read_labels(label, image, builder)
+    lonely = {p for label in {p.parent for p in seen} for p in label.glob("*.txt")} - seen
+    for path in sorted(p for p in lonely if p.name != "classes.txt"):
+        notes.add("label file without an image", path.name)
+    if not names:  # numbers are names; sorted as numbers
+        builder.classes = sorted(builder.list_labels(), key=int)
+        notes.add("no names of classes: their numbers are the names", str(root))
+    return builder.finish(str(source))
+
+
+def _find_yaml(root: Path) -> Path | None:
+    files = sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
+    named = [f for f in files if f.stem in ("data", "dataset")] or files
+    if len(named) > 1:
+        raise UserError(
+            f"{root} has several yaml files: give one of {name_some(list(map(str, named)))}"
+        )
+    return named[0] if named else None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not yaml: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: expected keys such as `names` and `train`")
+    return config
+
+
+def _read_names(config: dict[str, Any], path: Path | None, root: Path) -> list[str]:
+    """Return the names of the classes by number; none if no file holds them."""
+    names = config.get("names")
+    if isinstance(names, dict):
+        wrong = [key for key in names if not isinstance(key, int) or key < 0]
+        if wrong or set(names) != set(range(len(names))):
+            raise UserError(f"{path}: `names`: expected the numbers 0 to {len(names) - 1}")
+        names = [names[number] for number in range(len(names))]
+    if path and (not isinstance(names, list) or not names):
+        raise UserError(f"{path}: expected `names`, the names of the classes")
+    if not path:
+        lists = [root / "classes.txt", root / "obj.names", root / "labels" / "classes.txt"]
+        held = next((f for f in lists if f.is_file()), None)
+        names = [line for _, line in read_lines(held)] if held else []
+    names = [str(name) for name in names or []]
+    if len(set(names)) < len(names):
+        raise UserError(f"{path or root}: two classes have the same name: {name_some(names, 20)}")
+    return names
+
+
+def _find_splits(
+    config: dict[str, Any], yaml_file: Path | None, root: Path, images: Path | None
+) -> Iterator[tuple[str, list[Path]]]:
+    """Yield the name and the image files of each split."""
+    if images:
+        yield "", _list_images(images)
+        return
+    listed = [key for key in _SPLITS if config.get(key)]
+    for key in listed:
+        entries = config[key] if isinstance(config[key], list) else [config[key]]
+        files = [f for e in entries for f in _resolve(str(e), config, root, yaml_file, key)]
+        yield key, sorted(set(files))
+    if listed:
+        return
+    for key in _SPLITS:
+        folders = (root / "images" / key, root / key / "images")
+        if folder := next((f for f in folders if f.is_dir()), None):
+            listed.append(key)
+            yield key, _list_images(folder)
+    if not listed:
+        folder = root / "images" if (root / "images").is_dir() else root
+        yield "", _list_images(folder)
+
+
+def _resolve(
+    entry: str, config: dict[str, Any], root: Path, yaml_file: Path | None, key: str
+) -> list[Path]:
+    """Return the images of a folder or a list of files that the yaml names."""
+    entry = entry.replace("\\", "/")
+    bases = [root / str(config.get("path") or "."), root]
+    # Roboflow writes ../train/images for a folder beside the yaml.
+    tried = [base / name for base in bases for name in (entry, entry.removeprefix("../"))]
+    path = next((p for p in tried if p.exists()), None)
+    if path is None:
+        raise UserError(f"{yaml_file}: `{key}`: neither {tried[0]} nor {tried[-1]} is there")
+    if path.is_dir():
+        return _list_images(path)
+    found = []
+    for number, line in read_lines(path):
+        options = [path.parent / line, *(base / line for base in bases)]
+        file = next((p for p in options if p.is_file()), None)
+        if file is None:
+            raise UserError(f"{path}, line {number}: image not found: {line}")
+        found.append(file)
+    return [_absolute(file) for file in found]
+
+
+def _list_images(folder: Path) -> list[Path]:
+    files = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(_absolute(p) for p in files)
+
+
+def _absolute(path: Path) -> Path:
+    """Return the path without `..`; links stay, since labels lie beside them."""
+    return Path(os.path.abspath(path))
+
+
+def _common_root(found: dict[str, list[Path]], root: Path) -> Path:
+    """Return the folder of the data set, or the nearest folder above it that holds all images."""
+    paths = [path for files in found.values() for path in files]
+    root = _absolute(root)
+    while not all(path.is_relative_to(root) for path in paths):
+        root = root.parent
+    return root
+
+
+def _label_path(image: Path, root: Path, images: Path | None) -> Path:
+    """Return where the labels of an image are: as Ultralytics, `labels` in place of `images`."""
+    name = f"{image.stem}.txt"
+    if images:
+        inside = image.parent.relative_to(_absolute(images))
+        folder = root / "labels" if (root / "labels").is_dir() else root
+        return folder / inside / name
+    parts = list(image.parent.parts)
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return Path(*parts, name)
+
+
+def _read_labels(path: Path, image: dict[str, Any], builder: DatasetBuilder) -> None:
+    width, height = image["width"], image["height"]
+    for number, line in read_lines(path):
+        place = f"{path}, line {number}"
+        label, values = _read_line(line, place, builder.classes)
+        if len(values) == 4:
+            x, y, w, h = values * np.array([width, height, width, height])
+            builder.add_object(image, label, place, box=[x - w / 2, y - h / 2, w, h])
+            builder.notes.add("box without a mask: kept as a box", place)
+        else:
+            points = values.reshape(-1, 2) * (width, height)
+            builder.add_object(image, label, place, parts=[points.ravel().tolist()])
+
+
+def _read_line(line: str, place: str, names: list[str]) -> tuple[str, np.ndarray]:
+    """Return the class and the fractions of a line: a box of 4, or a polygon."""
+    try:
+        number, *values = (float(word) for word in line.split())
+    except ValueError as error:
+        raise UserError(f"{place}: expected numbers, got {line[:60]!r}") from error
+    if not number.is_integer() or number < 0 or (names and number >= len(names)):
+        known = f"0 to {len(names) - 1}" if names else "a whole number of at least 0"
+        raise UserError(f"{place}: class {line.split()[0]}: expected {known}")
+    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
+        raise UserError(
+            f"{place}: expected a class and x y of at least 3 points (or a box of 4 numbers), got "
+            f"{len(values)} numbers after the class"
+        )
+    array = np.asarray(values)
+    if not (np.abs(array) <= _FARTHEST).all():
+        raise UserError(f"{place}: expected fractions of the image, 0 to 1, got {array.max():g}")
+    return names[int(number)] if names else str(int(number)), array
+
+
+def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
+    """Write images, labels and `data.yaml` into an empty folder.
+
+    Args:
+        dataset: what to write. A data set without splits is written as `train`.
+        folder: receives `images/SPLIT`, `labels/SPLIT` and `data.yaml`.
+        notes: counts what YOLO cannot hold: crowds, and boxes in a data set with masks.
+    """
+    first = next(iter(dataset.splits.values()))
+    numbers = {c["id"]: i for i, c in enumerate(sorted(first["categories"], key=lambda c: c["id"]))}
+    everything = [a for content in dataset.splits.values() for a in content["annotations"]]
+    masks = any(a.get("segmentation") for a in everything)
+    config: dict[str, Any] = {}
+    for split, content in dataset.splits.items():
+        key = split or "train"
+        config[key] = f"images/{key}"
+        names = copy_images(dataset, content, folder / "images" / key)
+        for image, annotations in iterate(content):
+            lines = []
+            for annotation in annotations:
+                if annotation["iscrowd"]:
+                    notes.add("crowd region: left out", annotation["id"])
+                elif masks and not annotation.get("segmentation"):
+                    notes.add("box without a mask: left out", annotation["id"])
+                else:
+                    values = _fractions(annotation, image["height"], image["width"], notes)
+                    words = [numbers[annotation["category_id"]], *(f"{v:.10g}" for v in values)]
+                    lines.append(" ".join(map(str, words)))
+            target = folder / "labels" / key / f"{Path(names[image['id']]).stem}.txt"
+            write_text(target, "".join(f"{line}\n" for line in lines))
+    if "val" not in config:
+        notes.add("no val set, which Ultralytics needs: add --split 0.8", "data.yaml")
+    config["names"] = dict(enumerate(list_names(first)))
+    write_text(folder / "data.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def _fractions(
+    annotation: dict[str, Any], height: int, width: int, notes: IssueCounter
+) -> list[float]:
+    if not annotation.get("segmentation"):
+        x, y, w, h = annotation["bbox"]
+        return [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
+    mask = decode_mask(annotation, height, width)
+    points = _one_polygon(annotation["segmentation"], mask)
+    fractions: list[float] = (points / (width, height)).ravel().tolist()
+    return fractions
+
+
+def _one_polygon(segmentation: Any, mask: Bools) -> np.ndarray:
+    """Return an outline (M, 2) inside the image that pycocotools draws as exactly `mask`."""
+    if isinstance(segmentation, list):
+        parts = [np.asarray(part, dtype=np.float64).reshape(-1, 2) for part in segmentation]
+        joined = join_loops([part.clip(0, mask.shape[::-1]) for part in parts])
+        drawn = decode_mask({"segmentation": [joined.ravel().tolist()]}, *mask.shape)
+        if (drawn == mask).all():
+            return joined
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    crop = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    corner = np.array([columns[0], rows[0]], dtype=np.float64)
+    return join_loops([loop + corner for loop in trace_loops(crop)])

@@ -1,0 +1,114 @@
+"""The closed loops of cracks around a mask.
+
+A *crack* is the unit side between a pixel of the mask and a pixel outside of it. The cracks of a
+mask form closed loops, also around its holes; where two pixels of the mask touch only at a corner,
+the loop joins them (8-connected masks).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+__all__ = ["STEPS", "Cracks", "join_loops", "trace_cracks", "trace_loops"]
+
+Ints = npt.NDArray[np.intp]
+
+STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.intp)  # x, y; a right turn each
+
+
+class Cracks(NamedTuple):
+    """The cracks of a mask, loop after loop, with the mask on the right hand.
+
+    Attributes:
+        corners: (N, 2) x and y of the first end of each crack; pixel (x, y) lies between the
+            corners (x, y) and (x + 1, y + 1).
+        directions: (N,) indices of `STEPS`.
+        loops: (L + 1,), where each loop begins, and N.
+    """
+
+    corners: Ints
+    directions: Ints
+    loops: Ints
+
+
+def _find_cracks(mask: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+    """Return row and column of each crack's first corner, and its direction."""
+    padded = np.pad(mask, 1).view(np.int8)
+    across = padded[1:, 1:-1] - padded[:-1, 1:-1]  # (h + 1, w): +1 where the mask begins, below
+    down = padded[1:-1, 1:] - padded[1:-1, :-1]  # (h, w + 1): +1 where it begins, to the right
+    ends = []
+    for where, direction, offset in (
+        (across == 1, 0, (0, 0)),
+        (down == -1, 1, (0, 0)),
+        (across == -1, 2, (0, 1)),
+        (down == 1, 3, (1, 0)),
+    ):
+        rows, columns = np.nonzero(where)
+        ends.append((rows + offset[0], columns + offset[1], np.full(len(rows), direction)))
+    rows, columns, directions = (np.concatenate(part) for part in zip(*ends, strict=True))
+    return rows, columns, directions
+
+
+def trace_cracks(mask: npt.NDArray[np.bool_]) -> Cracks:
+    """Return the loops of cracks of a mask (h, w)."""
+    rows, columns, directions = _find_cracks(mask)
+    across = mask.shape[1] + 1
+    leaving = np.full(((mask.shape[0] + 1) * across, 4), -1, dtype=np.intp)
+    leaving[rows * across + columns, directions] = np.arange(len(rows))
+    steps = STEPS[directions]
+    vertices = (rows + steps[:, 1]) * across + columns + steps[:, 0]
+    following = leaving[vertices, (directions + 1) % 4]
+    for turn in (0, 3):  # left goes before straight on, and that before right
+        other = leaving[vertices, (directions + turn) % 4]
+        following = np.where(other >= 0, other, following)
+
+    chain, order, loops = following.tolist(), [], [0]
+    for first in range(len(chain)):
+        at = first
+        while chain[at] >= 0:  # a crack that was visited leads nowhere
+            order.append(at)
+            chain[at], at = -1, chain[at]
+        if len(order) > loops[-1]:
+            loops.append(len(order))
+    index = np.asarray(order, dtype=np.intp)
+    corners = np.stack([columns[index], rows[index]], axis=1)
+    return Cracks(corners, directions[index], np.asarray(loops))
+
+
+def trace_loops(mask: npt.NDArray[np.bool_]) -> list[Ints]:
+    """Return the outlines of a mask (h, w): for each loop its (M, 2) corners x, y, M >= 4.
+
+    Only corners where the outline turns are kept. pycocotools, which turns the pixels inside of a
+    polygon over, draws the loops of a mask together as exactly its pixels.
+    """
+    cracks = trace_cracks(mask)
+    loops = []
+    for start, end in zip(cracks.loops[:-1], cracks.loops[1:], strict=True):
+        directions = cracks.directions[start:end]
+        loops.append(cracks.corners[start:end][directions != np.roll(directions, 1)])
+    return loops
+
+
+def join_loops(loops: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Return one closed outline (M, 2) that runs through all loops.
+
+    Each loop hangs on the outline by a line from its nearest corner, which is walked there and
+    back. Rules that count how often an outline is crossed, as pycocotools' does, do not see it.
+    """
+    joined = np.asarray(loops[0], dtype=np.float64)
+    for loop in loops[1:]:
+        here, there = _find_nearest(joined, loop)
+        tour = np.concatenate([loop[there:], loop[: there + 1]])
+        joined = np.concatenate([joined[: here + 1], tour, joined[here:]])
+    return joined
+
+
+def _find_nearest(
+    points: npt.NDArray[np.float64], others: npt.NDArray[np.float64]
+) -> tuple[int, int]:
+    """Return the indices of the two points that are nearest to each other."""
+    distances, nearest = cKDTree(points).query(others)
+    there = int(np.argmin(distances))
+    return int(nearest[there]), there

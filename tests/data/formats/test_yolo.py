@@ -1,0 +1,169 @@
+"""YOLO segmentation as Ultralytics, Roboflow and Label Studio write it."""
+
+import numpy as np
+import pytest
+from format_cases import H, W, classes_of, masks_of, only, read, ring, save_image
+
+from mask_rcnn_ext.data.formats.yolo import _one_polygon
+from mask_rcnn_ext.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+# 10 x 10 pixels at x 4, y 3, and 20 x 15 at x 20, y 15: fractions of 40 x 30
+SQUARE = "0 0.1 0.1 0.35 0.1 0.35 0.433333 0.1 0.433333"
+RIGHT = "1 0.5 0.5 1 0.5 1 1 0.5 1"
+
+
+def square():
+    mask = np.zeros((H, W), dtype=bool)
+    mask[3:13, 4:14] = True
+    return mask
+
+
+def make(root, labels, yaml="names: [cat, dog]\ntrain: images\n", images=("a b.png",)):
+    for name in images:
+        save_image(root / "images" / name)
+    (root / "labels").mkdir()
+    for name, text in labels.items():
+        (root / "labels" / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    if yaml:
+        (root / "data.yaml").write_text(yaml, encoding="utf-8")
+    return root
+
+
+def test_windows_line_ends_marks_and_blank_lines(tmp_path):
+    text = f"\ufeff{SQUARE}\r\n\r\n  {RIGHT}  \r\n".encode()
+    root = make(
+        tmp_path, {"a b.txt": text}, "\ufeffnames:\r\n  0: 猫\r\n  1: dog\r\ntrain: images\r\n"
+    )
+    dataset, counted = read(root, "yolo")
+    assert classes_of(dataset) == ["猫", "dog"]
+    first, second = masks_of(dataset)
+    np.testing.assert_array_equal(first, square())
+    assert second.sum() == 20 * 15
+    assert second[15:, 20:].all()
+    assert counted == {}
+    assert only(dataset)["images"][0]["file_name"] == "images/a b.png"
+
+
+def test_roboflow_names_folders_one_level_up(tmp_path):
+    for split in ("train", "valid"):
+        save_image(tmp_path / split / "images" / "x_jpg.rf.0a1b.jpg")
+        (tmp_path / split / "labels").mkdir()
+        (tmp_path / split / "labels" / "x_jpg.rf.0a1b.txt").write_text(SQUARE)
+    (tmp_path / "data.yaml").write_text(
+        "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 2\n"
+        "names: ['cat', 'dog']\n\nroboflow:\n  workspace: w\n  version: 1\n"
+    )
+    with pytest.raises(UserError, match="`test`: neither"):
+        read(tmp_path, "yolo")
+    text = (tmp_path / "data.yaml").read_text().replace("test: ../test/images\n", "")
+    (tmp_path / "data.yaml").write_text(text)
+    dataset, _ = read(tmp_path / "data.yaml", "yolo")
+    assert list(dataset.splits) == ["train", "val"]
+    images = [c["images"][0]["file_name"] for c in dataset.splits.values()]
+    assert images == ["train/images/x_jpg.rf.0a1b.jpg", "valid/images/x_jpg.rf.0a1b.jpg"]
+
+
+def test_a_path_of_another_machine_and_a_list_of_files(tmp_path):
+    root = make(
+        tmp_path,
+        {"a b.txt": SQUARE, "2.txt": RIGHT},
+        "path: /content/datasets/mine\ntrain: train.txt\nval: val.txt\nnames: {0: cat, 1: dog}\n",
+        ("a b.png", "2.png"),
+    )
+    (root / "train.txt").write_text("./images/a b.png\n")
+    (root / "val.txt").write_text("images/2.png\r\n")
+    dataset, _ = read(root, "yolo")
+    assert {k: len(c["annotations"]) for k, c in dataset.splits.items()} == {"train": 1, "val": 1}
+    (root / "val.txt").write_text("images/2.png\nimages/3.png\n")
+    with pytest.raises(UserError, match=r"val.txt, line 2: image not found: images/3.png"):
+        read(root, "yolo")
+
+
+def test_label_studio_writes_classes_txt_and_no_yaml(tmp_path):
+    root = make(tmp_path, {"a b.txt": SQUARE}, yaml="")
+    (root / "classes.txt").write_text("zebra\nape\n")
+    dataset, _ = read(root, "yolo")
+    assert classes_of(dataset) == ["zebra", "ape"]
+
+
+def test_without_names_the_numbers_are_names(tmp_path):
+    labels = {"a b.txt": f"{SQUARE}\n{RIGHT.replace('1', '10', 1)}\n2{SQUARE[1:]}"}
+    dataset, counted = read(make(tmp_path, labels, yaml=""), "yolo")
+    assert classes_of(dataset) == ["0", "2", "10"]
+    assert counted["no names of classes: their numbers are the names"] == 1
+
+
+def test_labels_in_a_folder_of_their_own(tmp_path):
+    save_image(tmp_path / "photos" / "sub" / "1.jpg")
+    (tmp_path / "txt" / "sub").mkdir(parents=True)
+    (tmp_path / "txt" / "sub" / "1.txt").write_text(SQUARE)
+    dataset, _ = read(tmp_path / "txt", "yolo", tmp_path / "photos")
+    np.testing.assert_array_equal(masks_of(dataset)[0], square())
+
+
+def test_what_is_counted(tmp_path):
+    labels = {"a b.txt": "0 0.5 0.5 0.5 0.5\n0 0 0 0.5 0.5 1 1\n", "gone.txt": SQUARE}
+    dataset, counted = read(make(tmp_path, labels, images=("a b.png", "2.png")), "yolo")
+    assert counted == {
+        "box without a mask: kept as a box": 1,
+        "image without a label file: an image without objects": 1,
+        "label file without an image": 1,
+        "polygon without area: left out": 1,
+    }
+    (box,) = only(dataset)["annotations"]
+    assert box["bbox"] == [10, 7.5, 20, 15]
+    assert "segmentation" not in box
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.1 0.1 0.4 0.1 0.4", "expected a class and x y of at least 3 points"),
+        ("0 0.1 0.1 0.4 0.1 0.4 0.4 0.9", "got 7 numbers"),
+        ("cat 0.1 0.1 0.4 0.1 0.4 0.4", "expected numbers, got 'cat"),
+        ("2 0.1 0.1 0.4 0.1 0.4 0.4", "class 2: expected 0 to 1"),
+        ("0.5 0.1 0.1 0.4 0.1 0.4 0.4", "class 0.5"),
+        ("0 4 3 14 3 14 13", "expected fractions of the image, 0 to 1, got 14"),
+        ("0 nan 0.1 0.4 0.1 0.4 0.4", "expected fractions"),
+    ],
+)
+def test_a_wrong_line_is_named(line, message, tmp_path):
+    root = make(tmp_path, {"a b.txt": f"{SQUARE}\n{line}\n"})
+    with pytest.raises(UserError, match=r"a b\.txt, line 2: .*") as error:
+        read(root, "yolo")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("train: images\n", "expected `names`"),
+        ("names: {0: a, 2: b}\ntrain: images\n", "expected the numbers 0 to 1"),
+        ("names: [a, a]\ntrain: images\n", "two classes have the same name"),
+        ("names: [a\n", "not yaml"),
+        ("- a\n", "expected keys"),
+    ],
+)
+def test_a_wrong_yaml_is_named(yaml, message, tmp_path):
+    with pytest.raises(UserError, match=r"data\.yaml: ") as error:
+        read(make(tmp_path, {"a b.txt": SQUARE}, yaml), "yolo")
+    assert message in str(error.value)
+
+
+def test_a_hole_is_in_one_line_of_text(tmp_path):
+    """Ultralytics joins parts by a line there and back; so is the hole of a ring."""
+    points = _one_polygon({}, ring())
+    values = " ".join(f"{v:.6f}" for v in (points / (W, H)).ravel())
+    dataset, _ = read(make(tmp_path, {"a b.txt": f"0 {values}\n"}), "yolo")
+    np.testing.assert_array_equal(masks_of(dataset)[0], ring())
+
+
+def test_a_polygon_outside_of_the_image_is_cut(tmp_path):
+    mask = np.zeros((H, W), dtype=bool)
+    mask[:10, :10] = True
+    polygon = [[-8, -5, 10, -5, 10, 10, -8, 10]]
+    points = _one_polygon(polygon, mask)
+    assert points.min() == 0
+    assert points.max() == 10

@@ -1,0 +1,81 @@
+"""`train_net.py --split`: one json is training and validation data."""
+
+import json
+
+import pytest
+import yaml
+from small_runs import read_error, read_weights, same
+from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+
+
+def run(folder, *arguments):
+    options = ["--config-file", TINY_CONFIG]
+    keys = ["OUTPUT_DIR", str(folder), "SOLVER.MAX_ITER", "2"]
+    return run_train_net(*options, *arguments, *SMALL, *keys)
+
+
+def read_files(folder):
+    """Return the names of the images of each part."""
+    paths = [folder / "data" / f"split_{part}.json" for part in ("train", "val")]
+    return [[i["file_name"] for i in json.loads(p.read_text())["images"]] for p in paths]
+
+
+def test_one_json_trains_is_evaluated_and_resumed(tmp_path):
+    path, images = write_coco(tmp_path / "data", images=10)
+    flags = ["--train-json", str(path), "--train-images", str(images), "--split", "0.8"]
+    flags += ["--group-by", r"^0*(\d)"]
+    out = tmp_path / "out"
+    assert run(out, *flags) == 0
+    train, val = read_files(out)
+    assert (len(train), len(val)) == (8, 2)
+    assert not {*train} & {*val}
+    data = yaml.safe_load((out / "config.yaml").read_text())["MASK_RCNN_EXT"]["DATA"]
+    assert data["TRAIN_JSON"] == str(out / "data" / "split_train.json")
+    assert data["VAL_JSON"] == str(out / "data" / "split_val.json")
+    assert data["VAL_IMAGES"] == str(images)
+    assert (data["SPLIT"], data["GROUP_BY"]) == (0, "")
+    results = json.loads((out / "results.json").read_text())
+    assert {"bbox", "segm"} <= results.keys()
+
+    first = read_weights(out / "model_final.pth")
+    assert run(out, *flags, "--resume") == 0  # the same flags again
+    assert read_files(out) == [train, val]
+    assert same(read_weights(out / "model_final.pth"), first)
+
+    config = ["--config-file", str(out / "config.yaml"), "--eval-only"]
+    weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
+    assert run_train_net(*config, *weights, "OUTPUT_DIR", str(tmp_path / "eval")) == 0
+    again = json.loads((tmp_path / "eval" / "results.json").read_text())
+    assert again["segm"] == results["segm"]
+
+
+def test_without_validation_data_the_log_says_how_to_get_some(tmp_path, caplog):
+    path, images = write_coco(tmp_path / "data", images=4)
+    assert run(tmp_path / "out", "--train-json", str(path), "--train-images", str(images)) == 0
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "There is no validation data" in log
+    assert "--split 0.8 to train on 80 % of the images" in log
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--split", "80"], "expected a number between 0 and 1, such as 0.8, got 80"),
+        (["--split", "0"], "got 0"),
+        (["--split", "0.8", "--group-by", "slide"], "no match of 'slide' in the file name"),
+        (["--group-by", "slide"], "--group-by needs --split"),
+        (["--split", "0.8", "--val-json", "DATA", "--val-images", "IMAGES"], "are both given"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(flags, message, tmp_path, capsys):
+    path, images = write_coco(tmp_path / "data", images=3)
+    names = {"DATA": str(path), "IMAGES": str(images)}
+    own = ["--train-json", str(path), "--train-images", str(images)]
+    assert run(tmp_path / "out", *own, *(names.get(f, f) for f in flags)) == 2
+    assert message in read_error(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_needs_a_json(tmp_path, capsys):
+    assert run(tmp_path / "out", "--split", "0.8") == 2
+    assert "--split needs --train-json and --train-images" in read_error(capsys)

@@ -1,0 +1,126 @@
+"""Convert a data set between COCO json and the formats of labelling tools, and split it.
+
+    python tools/convert_dataset.py export --to coco all.json
+    python tools/convert_dataset.py export.json --images photos --split 0.8 data
+    python tools/convert_dataset.py all.json --images photos --to yolo yolo_data
+
+Without --from, the format of INPUT is guessed where only one is possible. docs/own_data.md lists
+the formats and what each one can hold.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+_FORMATS = (
+    "coco",
+    "yolo",
+    "labelme",
+    "voc",
+    "cvat",
+    "label-studio",
+    "id-images",
+    "cityscapes",
+    "dsb",
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        epilog=f"Formats: {', '.join(_FORMATS)}. The last two are only read.",
+    )
+    parser.add_argument("input", metavar="INPUT", help="the file or folder to read")
+    parser.add_argument("output", metavar="OUTPUT", help="the json or folder to write")
+    parser.add_argument(
+        "--from", dest="source", metavar="FORMAT", help="of INPUT (default: guessed)"
+    )
+    parser.add_argument(
+        "--to", dest="target", default="coco", metavar="FORMAT", help="of OUTPUT (default: coco)"
+    )
+    parser.add_argument(
+        "--images", metavar="DIR", help="folder of the images (default: the format's own)"
+    )
+    parser.add_argument(
+        "--split", type=float, metavar="F", help="fraction of the images to train on, such as 0.8"
+    )
+    parser.add_argument(
+        "--group-by",
+        default="",
+        metavar="RULE",
+        help="images that stay together: a key of the image entries, or a regular expression",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.data.annotations import IssueCounter
+from mask_rcnn_ext.data.coco_json import list_classes
+from mask_rcnn_ext.data.formats import Dataset, guess_format, read_dataset, write_dataset
+from mask_rcnn_ext.data.split import split_coco
+from mask_rcnn_ext.engine.launch import run_as_command
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Read, split and write the data set of a command line, and print what became of it."""
+    if args.split is None and args.group_by:
+        raise UserError("--group-by needs --split, such as --split 0.8")
+    source = args.source or guess_format(args.input)
+    if not args.source:
+        print(f"{args.input}: read as {source}")
+    notes = IssueCounter()
+    dataset = read_dataset(args.input, source, args.images, notes)
+    if args.split is not None:
+        if list(dataset.splits) != [""]:
+            raise UserError(
+                f"--split: {args.input} has splits already: {', '.join(dataset.splits)}"
+            )
+        train, val = split_coco(
+            dataset.splits[""], args.split, group_by=args.group_by, seed=args.seed
+        )
+        dataset = Dataset({"train": train, "val": val}, dataset.image_root)
+    written = write_dataset(dataset, args.target, args.output, notes)
+    _print_counts(dataset)
+    for kind, (count, first) in notes.issues.items():
+        print(f"  {count} x {kind} (first: {first})")
+    for path in written:
+        print(f"written: {path}")
+    if args.target == "coco":
+        splits = dict(zip(dataset.splits, written, strict=True))
+        train_json = splits.get("train", splits.get(""))
+        options = [f'--train-json "{train_json}" --train-images "{dataset.image_root}"']
+        if "val" in splits:
+            options.append(f'--val-json "{splits["val"]}" --val-images "{dataset.image_root}"')
+        print(f"train_net.py {' '.join(options)}")
+
+
+def _print_counts(dataset: Dataset) -> None:
+    for split, content in dataset.splits.items():
+        crowds = sum(1 for a in content["annotations"] if a["iscrowd"])
+        also = f" and {crowds} crowd regions" if crowds else ""
+        title = f"{split}: " if split else ""
+        objects = len(content["annotations"]) - crowds
+        print(f"{title}{len(content['images'])} images, {objects} objects{also}")
+        for category, name in list_classes(content).items():
+            count = sum(
+                1
+                for a in content["annotations"]
+                if a["category_id"] == category and not a["iscrowd"]
+            )
+            print(f"  {name}: {count}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    return run_as_command(lambda: convert(build_parser().parse_args(argv)))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    sys.exit(main())
