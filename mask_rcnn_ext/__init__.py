@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # the names of _LAZY
     from .data.own_data import register_own_data
     from .engine.arguments import argument_parser
     from .engine.launch import launch, run_as_command
+    from .engine.recipe.derive import derive_recipe
     from .engine.run import run_job
     from .engine.trainer import Trainer
     from .evaluation.build import MaskRCNNCityscapesEvaluator, build_evaluator
@@ -91,6 +92,7 @@ __all__ = [
     "compare",
     "compute_proposals",
     "convert_checkpoint",
+    "derive_recipe",
     "draw_instances",
     "get_cfg",
     "launch",
@@ -125,6 +127,7 @@ _LAZY = {
     "compare": "overlap.comparison",
     "compute_proposals": "proposals.compute",
     "convert_checkpoint": "checkpoint.convert_classes",
+    "derive_recipe": "engine.recipe.derive",
     "draw_instances": "report.drawing.pictures",
     "launch": "engine.launch",
     "load_results": "overlap.comparison",

@@ -41,6 +41,7 @@ NAMES = [
     "compare",
     "compute_proposals",
     "convert_checkpoint",
+    "derive_recipe",
     "draw_instances",
     "get_cfg",
     "launch",

@@ -60,8 +60,8 @@ if __name__ == "__main__":
     build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.data.annotations import IssueCounter
 from mask_rcnn_ext.data.coco_json import list_classes
+from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.formats import Dataset, guess_format, read_dataset, write_dataset
 from mask_rcnn_ext.data.split import split_coco
 from mask_rcnn_ext.engine.launch import run_as_command

@@ -13,7 +13,7 @@ __all__ = ["argument_parser", "make_stage_parser", "make_svm_parser"]
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of `train_net.py`: detectron2's arguments and a user's own data.
+    """Return the parser of `train_net.py`: detectron2's arguments, own data and a recipe.
 
     The arguments are the ones of `detectron2.engine.default_argument_parser`, stated again because
     importing detectron2 takes seconds. A test compares the two parsers.
@@ -63,6 +63,15 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
         "--strict-data",
         action="store_true",
         help="make a malformed, contradictory or repeated annotation an error, not a warning",
+    )
+    recipe = parser.add_argument_group("a recipe from the training data")
+    recipe.add_argument(
+        "--auto",
+        action="store_true",
+        help="choose image size, anchors, batch size, learning rate, length and more, and show why",
+    )
+    recipe.add_argument(
+        "--epochs", type=float, metavar="N", help="train until each image was seen N times"
     )
     return parser
 

@@ -36,6 +36,7 @@ from .output_folder import (
     log_changes,
     output_folder,
 )
+from .recipe.choose import choose_recipe, require_recipe_options
 from .results import write_results
 from .trainer import Trainer
 
@@ -116,6 +117,7 @@ def prepare_run(
             cannot be written, `--resume` finds no checkpoint, `--eval-only` has no weights, or a
             registered name is unknown.
     """
+    require_recipe_options(args, one_training=by_gradients and not stages)
     cfg = load_config(args.config_file, args.opts, add_keys=add_keys)
     cfg.OUTPUT_DIR = choose_output_folder(cfg, args.config_file, args.opts)
     for flag in _DATA_FLAGS:
@@ -146,6 +148,7 @@ def prepare_run(
         comm.synchronize()  # every process has cleaned its data, which the first one may remove
         if by_gradients and not args.eval_only:
             require_fitting_training_data(cfg)
+            choose_recipe(cfg, load_config(args.config_file, add_keys=add_keys), args)
         if not args.eval_only and cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
             fill_pixel_statistics(cfg, load_training_dicts(cfg))
         cfg.freeze()

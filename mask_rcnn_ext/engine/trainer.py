@@ -23,7 +23,7 @@ from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import build_model
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -46,6 +46,7 @@ from ..proposals.file import (
 from .best_model import BestModel, EarlyStop, require_fitting_selection
 from .hooks import Evaluation, RunRecord, StepSeed
 from .interruption import Interrupted, StopHook, StopSignals
+from .loggers import LoggerWriter, build_loggers, require_loggers
 from .loop import build_loop
 from .metrics import MetricsWriter, drop_metrics
 from .optimizer import build_optimizer
@@ -135,6 +136,7 @@ class Trainer(DefaultTrainer):
             self.best_model = self.run_record.best = BestModel(cfg, self.checkpointer)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
+        self._loggers: list[LoggerWriter] = []  # the main process has some
         self.register_hooks(self.build_hooks())
 
     @staticmethod
@@ -142,7 +144,7 @@ class Trainer(DefaultTrainer):
         """Check, before anything is built, for mistakes that would show after hours of training.
 
         Raises:
-            UserError: a proposal file or the package of an evaluator is missing, or
+            UserError: a proposal file or the package of an evaluator or a logger is missing, or
                 `TEST.AUG.ENABLED` is set and the model has no test-time augmentation.
         """
         splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
@@ -152,6 +154,7 @@ class Trainer(DefaultTrainer):
         require_tta(cfg)
         if not eval_only:
             require_fitting_selection(cfg)
+            require_loggers(cfg)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -265,6 +268,8 @@ class Trainer(DefaultTrainer):
         """
         if comm.is_main_process() and self.start_iter:
             drop_metrics(self._metrics_file, self.start_iter)
+        for writer in self._loggers:
+            writer.start(resume=self.start_iter > 0)
         loop_logger = logging.getLogger("detectron2.engine.train_loop")
         loop_logger.addFilter(_reports_defect)
         try:
@@ -314,12 +319,10 @@ class Trainer(DefaultTrainer):
         return os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")
 
     def build_writers(self) -> list[EventWriter]:
-        """Return the progress display and the writers of `metrics.json` and for TensorBoard."""
-        return [
-            ProgressWriter(self.max_iter),
-            MetricsWriter(self._metrics_file),
-            TensorboardXWriter(self.cfg.OUTPUT_DIR),
-        ]
+        """Return the progress display, the writer of `metrics.json`, and the loggers."""
+        loggers = build_loggers(self.cfg)
+        self._loggers = [writer for writer in loggers if isinstance(writer, LoggerWriter)]
+        return [ProgressWriter(self.max_iter), MetricsWriter(self._metrics_file), *loggers]
 
     @classmethod
     def build_evaluator(

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from ...files import atomic_open
-from ..annotations import IssueCounter
 from ..coco_json import check_coco_json
+from ..findings import IssueCounter
 from .dataset import Dataset
 
 __all__ = ["read_coco", "write_coco"]

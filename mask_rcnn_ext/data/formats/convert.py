@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import UserError, nearest
 from ...files import read_json_or_none
-from ..annotations import IssueCounter
+from ..findings import IssueCounter
 from .coco import read_coco, write_coco
 from .cvat import read_cvat, write_cvat
 from .dataset import Dataset

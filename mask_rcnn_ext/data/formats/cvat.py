@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
-from ..annotations import IssueCounter
+from ..findings import IssueCounter
 from .dataset import (
     Bools,
     Dataset,

@@ -13,8 +13,9 @@ from scipy.ndimage import find_objects
 
 from ...errors import UserError, name_some, nearest
 from ...layers.rle import check_mask, compress, encode_crop
-from ..annotations import IssueCounter, clean_annotations
+from ..annotations import clean_annotations
 from ..coco_images import find_image_files
+from ..findings import IssueCounter
 from ..images import read_header
 
 __all__ = [

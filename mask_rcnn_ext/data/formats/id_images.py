@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import UserError
-from ..annotations import IssueCounter
+from ..findings import IssueCounter
 from ..images import explain_unreadable
 from .dataset import (
     IMAGE_SUFFIXES,

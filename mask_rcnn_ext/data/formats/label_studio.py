@@ -17,8 +17,8 @@ import numpy as np
 
 from ...errors import UserError, shorten
 from ...files import read_json
-from ..annotations import IssueCounter
 from ..coordinates import is_number
+from ..findings import IssueCounter
 from .dataset import (
     IMAGE_SUFFIXES,
     Bools,

@@ -19,8 +19,8 @@ from PIL import Image
 
 from ...errors import UserError, shorten
 from ...files import read_json
-from ..annotations import IssueCounter
 from ..coordinates import is_number
+from ..findings import IssueCounter
 from .dataset import (
     Bools,
     Dataset,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...errors import UserError
-from ..annotations import IssueCounter
+from ..findings import IssueCounter
 from ..images import explain_unreadable
 from .dataset import (
     Dataset,

@@ -14,7 +14,7 @@ import yaml
 
 from ...errors import UserError, name_some
 from ...layers.cracks import join_loops, trace_loops
-from ..annotations import IssueCounter
+from ..findings import IssueCounter
 from .dataset import (
     IMAGE_SUFFIXES,
     Bools,

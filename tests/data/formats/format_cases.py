@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mask_rcnn_ext.data.annotations import IssueCounter
+from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.formats import Dataset, read_dataset, write_dataset
 from mask_rcnn_ext.data.formats.dataset import decode_mask, encode_mask, iterate, list_names
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from format_cases import CROWD, H, W, classes_of, objects_of, only, read, save_image, whole_objects
 
-from mask_rcnn_ext.data.annotations import IssueCounter
+from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.formats import FORMATS, guess_format, write_dataset
 from mask_rcnn_ext.data.formats.dataset import decode_mask
 from mask_rcnn_ext.data.split import split_coco
