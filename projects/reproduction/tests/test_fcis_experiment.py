@@ -1,6 +1,7 @@
 """The FCIS experiment: its runs, and what is measured in the true boxes."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -90,13 +91,23 @@ def test_results_of_a_measured_run(truth, tmp_path, monkeypatch):
         NestedRun, "results", lambda _: {"segm": {"AP": 1.0}, "run": {"train_seconds": 2.0}}
     )
     Measurement(run).make(False)
-    (model,) = collect([run], say=lambda _: None)["models"].values()
+    lines = [{"iteration": i, "segm/AP": 10.0 + i, "bbox/AP": 20.0} for i in (749, 1499)]
+    (run.folder / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+    content = collect([run], say=lambda _: None)
+    (model,) = content["models"].values()
     pairs = model["same_part"]["k = 3"]
     assert 0 < pairs["one_class/same"]["value"] < 100
     difference = pairs["one_class/same"]["value"] - pairs["one_class/other"]["value"]
     assert pairs["one_class/difference"]["value"] == pytest.approx(difference)
     assert len(model["places"]) == 84
     assert model["runs"][0]["train_seconds"] == 2.0
+    assert model["runs"][0]["evaluations"] == [
+        {"iteration": 750, "bbox": 20.0, "segm": 759.0},
+        {"iteration": 1500, "bbox": 20.0, "segm": 1509.0},
+    ]
+    classes = content["contrasts"]["same_part"]["classes"][run.variant]["k = 3"]["value"]
+    one, two = (pairs[f"{which}/difference"]["value"] for which in ("one_class", "two_classes"))
+    assert classes == pytest.approx(one - two)
 
 
 def test_part_shares_of_the_data(truth, monkeypatch):

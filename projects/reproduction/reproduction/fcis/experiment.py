@@ -23,13 +23,24 @@ from mask_rcnn_ext.overlap.same_part import (
     measure_same_part,
     summarize_same_part,
 )
+from mask_rcnn_ext.report.run_data import read_history
 from mask_rcnn_ext.steps import Step
 
 from ..run_entries import describe_run
 from ..training_runs import TrainingRun
+from .contrasts import compare_axis_runs, compare_same_part
 from .given_boxes import load_trained, predict_in_true_boxes
 
-__all__ = ["MODELS", "Measurement", "NestedRun", "collect", "measure_data", "plan_experiment"]
+__all__ = [
+    "MODELS",
+    "PARTS",
+    "Measurement",
+    "NestedRun",
+    "collect",
+    "find_nested",
+    "measure_data",
+    "plan_experiment",
+]
 
 # Variant, the stem of its yaml in configs/shapes -> the model's name and its number of trainings.
 MODELS = {
@@ -43,6 +54,11 @@ PARTS = (7, 3)  # k at which every model is measured
 
 class NestedRun(TrainingRun):
     """One training run of the experiment."""
+
+    @property
+    def measured_files(self) -> list[Path]:
+        """See `TrainingRun`; the measurement has a file of its own."""
+        return [self.folder / name for name in ("results.json", "metrics.json", "nested.json")]
 
 
 class Measurement(Step):
@@ -123,7 +139,7 @@ def measure_data(dataset: str) -> dict[str, dict[str, float]]:
     }
     for image_id in truth.imgs:
         instances = read_image_instances(truth, image_id, {})
-        for i, j in _find_nested(instances):
+        for i, j in find_nested(instances):
             one = instances.classes[i] == instances.classes[j]
             for k in PARTS:
                 same, common = measure_part_share(instances.boxes[i], instances.boxes[j], k)
@@ -135,7 +151,8 @@ def measure_data(dataset: str) -> dict[str, dict[str, float]]:
     }
 
 
-def _find_nested(instances: ImageInstances) -> list[tuple[int, int]]:
+def find_nested(instances: ImageInstances) -> list[tuple[int, int]]:
+    """Return the pairs of objects whose smaller box lies in the larger one, at least 90 % of it."""
     boxes = instances.boxes
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     common = instances.common_boxes
@@ -152,23 +169,29 @@ def collect(runs: Sequence[NestedRun], say: Callable[[str], object] = print) -> 
         say: called with a line about each model.
     """
     models = {}
+    same_part: dict[str, dict[int, list[list[SamePartRecord]]]] = {}
+    axis_runs: dict[str, list[list[AxisRecord]]] = {}
     for variant, (name, _) in MODELS.items():
         own = [run for run in runs if run.variant == variant]
         if not own:
             continue
         say(f"{name}: {len(own)} trainings")
         records = [Measurement(run).read() for run in own]
-        axis = [found for _, found in records]
+        same_part[variant] = {k: [same[k] for same, _ in records] for k in PARTS}
+        axis = axis_runs[variant] = [found for _, found in records]
         places = np.sum([record.places for found in axis for record in found], axis=0)
         models[variant] = {
             "name": name,
-            "same_part": {
-                f"k = {k}": summarize_same_part([same[k] for same, _ in records]) for k in PARTS
-            },
+            "same_part": {f"k = {k}": summarize_same_part(same_part[variant][k]) for k in PARTS},
             "axis": summarize_axis_runs(axis),
             "places": [int(place) for place in places],
             "runs": [
-                dataclasses.asdict(describe_run(run, ("bbox", "segm"), ("AP", "AP50", "AP75")))
+                {
+                    **dataclasses.asdict(
+                        describe_run(run, ("bbox", "segm"), ("AP", "AP50", "AP75"))
+                    ),
+                    "evaluations": _read_evaluations(run),
+                }
                 for run in own
             ],
         }
@@ -176,4 +199,18 @@ def collect(runs: Sequence[NestedRun], say: Callable[[str], object] = print) -> 
     return {
         "part_shares": {split: measure_data(f"nested_shapes_{split}") for split in splits},
         "models": models,
+        "contrasts": {
+            "same_part": compare_same_part(same_part),
+            "axis": compare_axis_runs(axis_runs),
+        },
     }
+
+
+def _read_evaluations(run: NestedRun) -> list[dict[str, float]]:
+    """Return the AP of each evaluation during a training: "iteration", "bbox" and "segm"."""
+    history = read_history(run.folder / "metrics.json", [])
+    found: dict[int, dict[str, float]] = {}
+    for task in ("bbox", "segm"):
+        for iteration, value in zip(*history.get(f"{task}/AP", ([], [])), strict=True):
+            found.setdefault(iteration + 1, {})[task] = value
+    return [{"iteration": iteration, **aps} for iteration, aps in sorted(found.items())]
