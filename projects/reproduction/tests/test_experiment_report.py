@@ -21,6 +21,7 @@ from reproduction.fcis.experiment_tables import (
     make_ap_rows,
     make_claim_rows,
     make_line_rows,
+    make_own_rows,
     make_refutation_rows,
     make_same_part_rows,
     summarize_predictions,
@@ -133,6 +134,9 @@ def test_the_summary_has_five_sentences_with_the_numbers(tmp_path):
     assert sentences[1].startswith("10 small trainings on drawn nested shapes tested [four")
     assert "1, 2 and 4 came true, 3 did not come true" in sentences[1]
     assert "is +5.0 [+4.0, +6.0] and +12.0 [+11.0, +13.0] points" in sentences[2]
+    assert experiment_doc(make_content(), tmp_path).startswith(
+        "10 trainings, 30 to 30 minutes each, 5.0 hours in all, on cpu, 1 thread; the numbers are"
+    )
     assert f"+0.5 [{MINUS}0.5, +1.5] and +0.5" in sentences[2]
     assert "3.00 [2.70, 3.30] times as often with k = 7 and 4.00 [3.70, 4.30] times" in sentences[3]
     assert "1.00 [0.70, 1.30] and 0.90 [0.60, 1.20]" in sentences[3]
@@ -215,6 +219,26 @@ def test_the_tables_by_hand():
             run["evaluations"] = []
     assert make_ap_rows(content)[0][-2:] == ("\u2013", "\u2013")
     assert "not in the file" in describe_training(content)
+
+
+def test_own_proposals_are_told_where_they_were_measured():
+    content = make_content()
+    assert make_own_rows(content) == []
+    assert "Own proposals" not in experiment_doc(content, REPO)
+    model = content["models"][K7]
+    found = {
+        **{"objects": 400, "matched": 300, "same_part": model["same_part"]},
+        **{"errors": {"leak": around(9.0)}, "box_sides": {"on_sides": around(2.5)}},
+    }
+    model["own_proposals"], model["voted"] = found, {**found, "matched": 200}
+    content["models"][RIVAL] |= {"own_proposals": {**found, "box_sides": {}}, "voted": None}
+    rival, before, after = make_own_rows(content)
+    assert rival[:3] == ("Mask R-CNN", "no voting", "75.0")
+    assert before[1:5] == ("before voting", "75.0", *["+5.0 [+4.0, +6.0]"] * 2)
+    assert after[1:3] == ("after voting", "50.0")
+    assert before[5:] == ("9.0 [8.0, 10.0]", "\u2013", "2.5 [1.5, 3.5]", "\u2013")
+    assert rival[7] == "\u2013"
+    assert "### Own proposals" in experiment_doc(content, REPO)
 
 
 def test_an_estimate_in_words():

@@ -11,6 +11,8 @@ from .experiment_tables import (
     AP_HEADER,
     CLAIMS_HEADER,
     LINES_HEADER,
+    OWN_HEADER,
+    OWN_NOTE,
     REFUTATIONS_HEADER,
     SAME_PART_HEADER,
     SAME_PART_NOTE,
@@ -23,6 +25,7 @@ from .experiment_tables import (
     make_ap_rows,
     make_claim_rows,
     make_line_rows,
+    make_own_rows,
     make_refutation_rows,
     make_same_part_rows,
     summarize_predictions,
@@ -58,7 +61,7 @@ _DOC = """\
 {lines}
 {chance}
 {places}
-### Training
+{own}### Training
 
 {aps}
 {training}
@@ -92,10 +95,19 @@ def experiment_doc(content: Content | None, root: Path) -> str:
         lines=_make_table(LINES_HEADER, make_line_rows(content), 1),
         chance=describe_chance(content),
         places=places,
+        own=_describe_own(content),
         aps=_make_table(AP_HEADER, make_ap_rows(content), 1),
         training=describe_training(content),
     )
     return f"{text}\n{picture}*{CAPTION}*\n" if picture else text
+
+
+def _describe_own(content: Content) -> str:
+    """Return the section on the models' own proposals; "" if they were not measured."""
+    rows = make_own_rows(content)
+    if not rows:
+        return ""
+    return f"### Own proposals\n\n{_make_table(OWN_HEADER, rows, 2)}\n{OWN_NOTE}\n\n"
 
 
 def _make_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:

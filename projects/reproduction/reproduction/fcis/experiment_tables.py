@@ -14,6 +14,8 @@ __all__ = [
     "AP_HEADER",
     "CLAIMS_HEADER",
     "LINES_HEADER",
+    "OWN_HEADER",
+    "OWN_NOTE",
     "REFUTATIONS_HEADER",
     "SAME_PART_HEADER",
     "SAME_PART_NOTE",
@@ -26,6 +28,7 @@ __all__ = [
     "make_ap_rows",
     "make_claim_rows",
     "make_line_rows",
+    "make_own_rows",
     "make_refutation_rows",
     "make_run_rows",
     "make_same_part_rows",
@@ -52,12 +55,31 @@ LINES_HEADER = (
     *("model", "axis excess", "divided by Mask R-CNN's", "near g/7, %", "preference for g/7"),
     *("near g/3, %", "preference for g/3"),
 )
+OWN_HEADER = (
+    *(
+        "model",
+        "masks",
+        "matched, %",
+        "same-part error, k = 7",
+        "same-part error, k = 3",
+        "leak, %",
+    ),
+    *("double claim, %", "contour on voters' box sides, %", "wrong contour there, %"),
+)
 AP_HEADER = (
     *("model", "trainings", "mask AP / 50 / 75", "box AP / 50 / 75"),
     *("mask AP during training", "last quarter"),
 )
 _METRICS = ("AP", "AP50", "AP75")
 _PARTS = (7, 3)
+OWN_NOTE = (
+    "Detections from each model's own proposals that are matched with objects at mask IoU 0.5. "
+    "Same-part errors are of pairs of one class, in points. Mask voting cuts the mask of each "
+    "voter at a probability and at its box before the average, so a voted mask can have a line "
+    "where a voter's box ends. The last columns have the share of contour on a voter's box side "
+    "that this voter's mask reaches, and the share that also lies farther than 2 px from every "
+    "object's contour."
+)
 
 
 def make_claim_rows(predictions: Sequence[Prediction]) -> list[tuple[str, ...]]:
@@ -125,6 +147,32 @@ def make_same_part_rows(content: Content) -> list[tuple[str, ...]]:
             ]
             shown = (estimate.show(signed=True) for estimate in differences)
             rows.append((model["name"], f"k = {k}", same, other, *shown))
+    return rows
+
+
+def make_own_rows(content: Content) -> list[tuple[str, ...]]:
+    """Return one row for each model's own detections, for FCIS before and after mask voting."""
+    rows = []
+    for model in content["models"].values():
+        voted = model.get("voted")
+        for found, masks in (
+            (model.get("own_proposals"), "before voting" if voted else "no voting"),
+            (voted, "after voting"),
+        ):
+            if not found:
+                continue
+            same_part = (
+                find_estimate(found, "same_part", f"k = {k}", "one_class/difference").show(
+                    signed=True
+                )
+                for k in _PARTS
+            )
+            keys = [("errors", "leak"), ("errors", "double_claim")]
+            keys += [("box_sides", "on_sides"), ("box_sides", "wrong_on_sides")]
+            objects, matched = found.get("objects"), found.get("matched")
+            share = 100 * matched / objects if objects and matched is not None else None
+            shown = (find_estimate(found, *key).show() for key in keys)
+            rows.append((model["name"], masks, to_text(share), *same_part, *shown))
     return rows
 
 
@@ -257,7 +305,12 @@ def describe_time(content: Content) -> str:
     """Return in words how many trainings there were and how long they took."""
     runs = [run for model in content["models"].values() for run in model["runs"]]
     seconds = [run["train_seconds"] for run in runs if run.get("train_seconds")]
-    each = f"{min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes each" if seconds else ""
+    each = (
+        f"{min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes each, "
+        f"{sum(seconds) / 3600:.1f} hours in all"
+        if seconds
+        else ""
+    )
     devices = " and ".join(sorted({str(run["device"]) for run in runs if run.get("device")}))
     return ", ".join(
         part
