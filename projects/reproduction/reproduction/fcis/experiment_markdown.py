@@ -1,7 +1,6 @@
 """The generated parts of docs/fcis_comparison.md and README.md on the FCIS experiment."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from mask_rcnn_ext.report.text import count_noun
 
@@ -38,6 +37,8 @@ __all__ = ["EXPERIMENT", "PICTURE", "PLACES_PICTURE", "experiment_doc", "experim
 EXPERIMENT = "results/fcis_experiment.json"
 PICTURE, PLACES_PICTURE = (f"docs/images/fcis_experiment{end}.png" for end in ("", "_places"))
 
+_PAIRS = "Nested pairs of one class, drawn by each model"
+
 _NOT_RUN = "The experiment has not been run yet.\n"
 _DOC = """\
 {time}; the numbers are from [{experiment}](../{experiment}). {data}
@@ -45,6 +46,9 @@ _DOC = """\
 {predictions}
 
 {rule}
+
+{picture}
+*{caption}*
 
 {claims}
 [Base-Nested.yaml](../configs/shapes/Base-Nested.yaml) also says what would refute the predictions.
@@ -60,6 +64,7 @@ _DOC = """\
 
 {lines}
 {chance}
+
 {places}
 {own}### Training
 
@@ -68,24 +73,22 @@ _DOC = """\
 """
 
 
-def experiment_doc(content: Content | None, root: Path) -> str:
+def experiment_doc(content: Content | None) -> str:
     """Return the generated part of docs/fcis_comparison.md.
 
     Args:
         content: the content of `fcis_experiment.json`; None: it was not run.
-        root: the checkout, to look which pictures are there.
     """
     if content is None:
         return _NOT_RUN
     predictions, refutations = judge_predictions(content), list_refutations(content)
-    places = _link(root, PLACES_PICTURE, "Where in the RoI axis runs lie", "images/")
-    picture = _link(root, PICTURE, "Nested pairs of one class, drawn by each model", "images/")
-    text = _DOC.format(
+    return _DOC.format(
         time=describe_time(content),
         experiment=EXPERIMENT,
         data=describe_data(content),
         predictions="\n".join(f"- {sentence}" for sentence in summarize_predictions(predictions)),
         rule=RULE,
+        caption=CAPTION,
         refutation_rule=REFUTATION_RULE,
         claims=_make_table(CLAIMS_HEADER, make_claim_rows(predictions), 2),
         refutations=_make_table(REFUTATIONS_HEADER, make_refutation_rows(refutations), 2),
@@ -94,12 +97,12 @@ def experiment_doc(content: Content | None, root: Path) -> str:
         growth=describe_growth(content),
         lines=_make_table(LINES_HEADER, make_line_rows(content), 1),
         chance=describe_chance(content),
-        places=places,
+        picture=_embed(PICTURE.removeprefix("docs/"), _PAIRS),
+        places=_embed(PLACES_PICTURE.removeprefix("docs/"), "Where in the RoI axis runs lie"),
         own=_describe_own(content),
         aps=_make_table(AP_HEADER, make_ap_rows(content), 1),
         training=describe_training(content),
     )
-    return f"{text}\n{picture}*{CAPTION}*\n" if picture else text
 
 
 def _describe_own(content: Content) -> str:
@@ -114,18 +117,15 @@ def _make_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int
     return markdown_table(header, rows, words)
 
 
-def _link(root: Path, picture: str, alt: str, folder: str) -> str:
-    """Return the Markdown of a picture and a blank line; "" if the picture is not there."""
-    name = Path(picture).name
-    return f"\n![{alt}]({folder}{name})\n\n" if (root / picture).is_file() else ""
+def _embed(picture: str, alt: str) -> str:
+    return f"![{alt}]({picture})\n"
 
 
-def experiment_summary(content: Content | None, root: Path) -> str:
+def experiment_summary(content: Content | None) -> str:
     """Return the generated part of README.md: five sentences and the picture.
 
     Args:
         content: the content of `fcis_experiment.json`; None: it was not run.
-        root: the checkout, to look whether the picture is there.
     """
     if content is None:
         return _NOT_RUN
@@ -137,8 +137,7 @@ def experiment_summary(content: Content | None, root: Path) -> str:
         _tell_lines(content),
         _conclude(content),
     ]
-    picture = _link(root, PICTURE, "Nested pairs of one class, drawn by each model", "docs/images/")
-    return " ".join(sentences) + "\n" + (f"{picture}*{CAPTION}*\n" if picture else "")
+    return f"{' '.join(sentences)}\n\n{_embed(PICTURE, _PAIRS)}\n*{CAPTION}*\n"
 
 
 def _tell_verdicts(content: Content) -> str:

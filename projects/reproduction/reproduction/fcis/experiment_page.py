@@ -33,12 +33,13 @@ from .experiment_tables import (
     summarize_predictions,
 )
 from .line_places import draw_places, save_places
-from .nested_pairs import CAPTION, COLUMNS, PairPictures, make_pairs_sheet
+from .nested_pairs import CAPTION, COLUMNS, LEGEND, PairPictures, make_pairs_sheet
 from .predictions import REFUTATION_RULE, RULE, judge_predictions, list_refutations
 
 __all__ = ["name_places", "write_experiment"]
 
-_QUALITY = 85
+_QUALITY = 85  # of the pictures on the page
+_COLORS = 256  # of the sheet, which is in the repository
 
 
 def write_experiment(
@@ -83,8 +84,8 @@ def write_experiment(
     with atomic_open(page, "w") as file:
         file.write(text)
     classes = len({pair.category for pair in pairs})
-    heading = f"Nested pairs of one class\n{CAPTION}"
-    save_png(picture, make_pairs_sheet(pairs[:classes], names, heading))
+    heading = f"Nested pairs of one class\n{LEGEND}"
+    save_png(picture, make_pairs_sheet(pairs[:classes], names, heading), _COLORS)
     places = name_places(picture)
     save_places(places, content["models"])
     return [page, picture, places]

@@ -29,6 +29,7 @@ from .given_boxes import load_trained, predict_in_true_boxes
 __all__ = [
     "CAPTION",
     "COLUMNS",
+    "LEGEND",
     "RULE",
     "NestedPair",
     "PairPictures",
@@ -49,6 +50,9 @@ RULE = (
     "k = 3). The choice looks at the boxes alone, not at any prediction."
 )
 
+LEGEND = (
+    "Blue: the outer object; red: the inner one. Ticks: the lines between the parts of their boxes."
+)
 CAPTION = (
     "Nested pairs of one class, drawn by each model in the true boxes: the outer object blue, the "
     "inner one red. A mask ends at its box. The ticks are the sides of a box and the lines between "

@@ -89,12 +89,12 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     parts = {
         "README.md": {
             METHODS_TABLE: methods_table(root, rows),
-            EXPERIMENT_SUMMARY: experiment_summary(experiment, root),
+            EXPERIMENT_SUMMARY: experiment_summary(experiment),
         },
         "docs/configs.md": {CONFIGS_TABLE: configs_table(root, rows), KEYS_TABLE: keys_table()},
         "docs/ablations.md": {ABLATIONS_TABLE: ablations_page(ablations)},
         "docs/fcis_comparison.md": {
-            EXPERIMENT_DOC: experiment_doc(experiment, root),
+            EXPERIMENT_DOC: experiment_doc(experiment),
             COMPARISON_TABLE: comparison_doc(comparison),
         },
         "docs/lineage.md": {
