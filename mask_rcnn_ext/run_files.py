@@ -158,7 +158,8 @@ def set_aside(folder: Path, also: Collection[str] = ()) -> Path | None:
     Raises:
         UserError: see `move`; nothing was moved.
     """
-    found = [*find_run_files(folder), *(path for name in also if (path := folder / name).exists())]
+    others = {path for name in also if (path := folder / name).exists()}
+    found = sorted({*find_run_files(folder), *others})  # a name may be in both
     target = find_free_folder(folder)
     move(found, folder, target)
     return target if found else None

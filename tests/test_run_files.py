@@ -42,6 +42,12 @@ def test_an_earlier_run_is_moved_as_a_whole_and_no_other_file(tmp_path):
     assert {name for name in tree(tmp_path) if not name.startswith("earlier_runs/")} == {*foreign}
 
 
+def test_a_file_that_is_named_as_the_callers_and_is_the_runs_is_moved_once(tmp_path):
+    write(tmp_path, ["log.txt", "console.txt"])
+    assert set_aside(tmp_path, {"log.txt", "console.txt"}) == tmp_path / "earlier_runs" / "1"
+    assert tree(tmp_path) == {"earlier_runs/1/log.txt", "earlier_runs/1/console.txt"}
+
+
 def test_in_a_runs_folders_only_the_runs_files_are_moved(tmp_path):
     foreign = ("inference/mine.txt", "evaluations/b-model_final/inference/b/c.txt", "inference/d/e")
     write(tmp_path, [*RUN, *foreign])

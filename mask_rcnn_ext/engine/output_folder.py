@@ -75,7 +75,8 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
 
     At its end, the files of an earlier run move to `earlier_runs/N`, unless the run is resumed, and
     `config.yaml` is written. After a `UserError` or an interruption the folder is as it was before.
-    A file that this run did not write is never touched.
+    A file that this run did not write is never touched. A file of an earlier run that the block
+    opens and keeps open, as detectron2's `JSONWriter` does, moves with the earlier run.
 
     Args:
         cfg: the config of the run; the block may change it.
@@ -96,17 +97,19 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
         remove_empty(missing)
         raise UserError(f"OUTPUT_DIR: {error}") from error
     earlier, data = find_free_folder(folder), folder / "data"
+    old = [] if resume else find_run_files(folder)  # now: the block may write files of this run
     try:
         with raise_on_sigterm(), record_writes() as written:
             # The new run may clean its data into the folder `data`.
-            if main and not resume and data in find_run_files(folder) and not _is_read(cfg, data):
+            if main and data in old and not _is_read(cfg, data):
                 moved += move([data], folder, earlier)
             comm.synchronize()
             start_log()
             yield
             comm.synchronize()  # in no process was there a mistake
             if main:
-                _begin(cfg, folder, earlier, moved, resume=resume)
+                moved += move([path for path in old if path != data], folder, earlier)
+                _begin(cfg, folder, earlier)
             comm.synchronize()
             open_log_file(str(folder))
     except (UserError, KeyboardInterrupt):
@@ -131,17 +134,11 @@ def _is_read(cfg: CfgNode, folder: Path) -> bool:
     return any(Path(path).absolute().parent == folder for path in (own.TRAIN_JSON, own.VAL_JSON))
 
 
-def _begin(
-    cfg: CfgNode, folder: Path, earlier: Path, moved: list[tuple[Path, Path]], *, resume: bool
-) -> None:
-    if not resume:
-        cleaned = folder / "data"  # of this run
-        old = [path for path in find_run_files(folder) if path != cleaned]
-        moved += move(old, folder, earlier)
-        if earlier.exists():
-            logger.info(
-                "%s held an earlier run. Its files are now in %s/%s.", folder, EARLIER, earlier.name
-            )
+def _begin(cfg: CfgNode, folder: Path, earlier: Path) -> None:
+    if earlier.exists():
+        logger.info(
+            "%s held an earlier run. Its files are now in %s/%s.", folder, EARLIER, earlier.name
+        )
     with atomic_open(folder / "config.yaml", "w") as file:
         file.write(cfg.dump())
 

@@ -21,6 +21,7 @@ __all__ = [
     "SamePartRecord",
     "draw_same_part",
     "find_parts",
+    "measure_matched_parts",
     "measure_part_share",
     "measure_same_part",
     "summarize_same_part",
@@ -129,6 +130,22 @@ def measure_same_part(
             sums[f"{prefix}/wrong"] += int(wrong[region].sum())
             sums[f"{prefix}/pixels"] += 2 * int(np.count_nonzero(region))
     return SamePartRecord(instances.image_id, sums)
+
+
+def measure_matched_parts(instances: ImageInstances, *, k: int) -> SamePartRecord:
+    """Count the pixel errors of the detections that are matched with objects.
+
+    Args:
+        instances: the image; its detections have RoIs.
+        k: see `measure_same_part`.
+    """
+    rois = instances.detection_rois
+    assert rois is not None, "the detections have no RoIs"
+    predictions = {
+        index: (instances.decode_detection(detection), rois[detection])
+        for index, detection in instances.match().items()
+    }
+    return measure_same_part(instances, predictions, k=k)
 
 
 def draw_same_part(

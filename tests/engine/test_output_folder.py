@@ -160,6 +160,22 @@ def test_where_files_cannot_be_locked_a_run_goes_on_with_a_warning(tmp_path, mon
     assert tree(tmp_path) == {}
 
 
+def test_a_file_that_the_start_of_a_run_writes_stays_with_this_run(tmp_path):
+    """A trainer of detectron2's opens metrics.json while it is built."""
+    from mask_rcnn_ext.config import get_cfg
+    from mask_rcnn_ext.engine.output_folder import output_folder
+    from mask_rcnn_ext.engine.run_lock import release_folders
+
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    (tmp_path / "log.txt").write_text("of the earlier run")
+    with output_folder(cfg, resume=False):
+        (tmp_path / "metrics.json").write_text("of this run")
+    release_folders()
+    assert (tmp_path / "metrics.json").read_text() == "of this run"
+    assert (tmp_path / "earlier_runs/1/log.txt").read_text() == "of the earlier run"
+
+
 def test_a_run_is_found_by_its_config_from_another_folder(data, tmp_path, monkeypatch):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
 from mask_rcnn_ext.files import file_sha256, make_jsonable, read_json_or_none, write_json
@@ -29,13 +31,16 @@ from mask_rcnn_ext.steps import Step
 from ..run_entries import describe_run
 from ..training_runs import TrainingRun
 from .contrasts import compare_axis_runs, compare_same_part
+from .detection_records import DetectionRecord, measure_detections, summarize_detections
 from .given_boxes import load_trained, predict_in_true_boxes
+from .own_proposals import predict_with_own_proposals
 
 __all__ = [
     "MODELS",
     "PARTS",
     "Measurement",
     "NestedRun",
+    "RunRecords",
     "collect",
     "find_nested",
     "measure_data",
@@ -50,6 +55,7 @@ MODELS = {
     "fcis_tiny_nested_k1": ("FCIS, k = 1", 1),
 }
 PARTS = (7, 3)  # k at which every model is measured
+_FORMAT = 2  # of `nested.json`
 
 
 class NestedRun(TrainingRun):
@@ -61,8 +67,30 @@ class NestedRun(TrainingRun):
         return [self.folder / name for name in ("results.json", "metrics.json", "nested.json")]
 
 
+@dataclasses.dataclass(frozen=True)
+class RunRecords:
+    """What is measured of one run, one record for each image.
+
+    Attributes:
+        same_part: k -> same-part errors of the masks in the true boxes.
+        axis: axis runs of these masks.
+        own: the masks in the model's own proposals; before mask voting, for FCIS.
+        own_axis: axis runs of the matched ones.
+        voted: the masks after mask voting; none for Mask R-CNN.
+    """
+
+    same_part: dict[int, list[SamePartRecord]]
+    axis: list[AxisRecord]
+    own: list[DetectionRecord]
+    own_axis: list[AxisRecord]
+    voted: list[DetectionRecord]
+
+
 class Measurement(Step):
-    """The masks of a finished run in the true boxes, measured, in `nested.json` of its folder."""
+    """The masks of a finished run, measured, in `nested.json` of its folder.
+
+    They are measured in the true boxes and in the model's own proposals.
+    """
 
     def __init__(self, run: NestedRun) -> None:
         file = run.folder / "nested.json"
@@ -72,12 +100,15 @@ class Measurement(Step):
     def find_recipe(self) -> dict[str, Any]:
         """See `Step`."""
         weights = self.run.folder / "model_final.pth"
-        return {"weights_sha256": file_sha256(str(weights)) if weights.is_file() else None}
+        sha256 = file_sha256(str(weights)) if weights.is_file() else None
+        return {"weights_sha256": sha256, "format": _FORMAT}
 
     def read_record(self) -> dict[str, Any] | None:
         """See `Step`; the file holds the measurement too."""
         content = read_json_or_none(str(self.record))
-        return {"weights_sha256": content.get("weights_sha256")} if content else None
+        if not content:
+            return None
+        return {"weights_sha256": content.get("weights_sha256"), "format": content.get("format")}
 
     def make(self, resume: bool) -> None:
         """See `Step`."""
@@ -94,17 +125,43 @@ class Measurement(Step):
                 masks.instances.image_id, masks.soft, threshold=masks.threshold
             )
             content["axis"].append(dataclasses.asdict(axis))
+        content |= self._measure_own(cfg, model, truth, dataset)
         write_json(str(self.record), make_jsonable(content))
+
+    @staticmethod
+    def _measure_own(cfg: CfgNode, model: Any, truth: COCO, dataset: str) -> dict[str, Any]:
+        """Return the records of the masks in the model's own proposals."""
+        content: dict[str, Any] = {"own": [], "own_axis": [], "voted": []}
+        for masks in predict_with_own_proposals(cfg, model, truth, dataset):
+            instances = masks.instances
+            matched = list(instances.match().values())
+            axis = measure_axis_runs(
+                instances.image_id, masks.soft[matched], threshold=masks.threshold
+            )
+            content["own"].append(measure_detections(instances, PARTS, masks.voted))
+            content["own_axis"].append(axis)
+            if masks.voted is not None:
+                voted = measure_detections(masks.voted.instances, PARTS, masks.voted)
+                content["voted"].append(voted)
+        return {name: [dataclasses.asdict(r) for r in found] for name, found in content.items()}
 
     def finish(self) -> None:
         """See `Step`; `make` has written the record."""
 
-    def read(self) -> tuple[dict[int, list[SamePartRecord]], list[AxisRecord]]:
-        """Return the records: k -> same-part errors, and the axis runs."""
+    def read(self) -> RunRecords:
+        """Return the records."""
         content = json.loads(self.record.read_text())
-        same = {k: [SamePartRecord(**r) for r in content[f"same_part_{k}"]] for k in PARTS}
-        axis = [AxisRecord(**{**r, "places": np.array(r["places"])}) for r in content["axis"]]
-        return same, axis
+        return RunRecords(
+            same_part={k: [SamePartRecord(**r) for r in content[f"same_part_{k}"]] for k in PARTS},
+            axis=_read_axis(content["axis"]),
+            own=[DetectionRecord.from_json(r) for r in content["own"]],
+            own_axis=_read_axis(content["own_axis"]),
+            voted=[DetectionRecord.from_json(r) for r in content["voted"]],
+        )
+
+
+def _read_axis(content: list[dict[str, Any]]) -> list[AxisRecord]:
+    return [AxisRecord(**{**r, "places": np.array(r["places"])}) for r in content]
 
 
 def plan_experiment(root: str | Path, seeds: int) -> list[NestedRun]:
@@ -167,6 +224,14 @@ def collect(runs: Sequence[NestedRun], say: Callable[[str], object] = print) -> 
     Args:
         runs: finished and measured runs.
         say: called with a line about each model.
+
+    Returns:
+        "part_shares", see `measure_data`, and "models" -> variant -> the numbers of a model:
+        "same_part", "axis" and "places" of the masks in the true boxes; "own_proposals" -> the
+        same of the detections that are matched with objects, before mask voting, and the rest of
+        `summarize_detections`; "voted" -> `summarize_detections` after mask voting, None for Mask
+        R-CNN; "runs". "contrasts" -> "same_part" and "axis", see `compare_same_part` and
+        `compare_axis_runs`.
     """
     models = {}
     same_part: dict[str, dict[int, list[list[SamePartRecord]]]] = {}
@@ -177,14 +242,17 @@ def collect(runs: Sequence[NestedRun], say: Callable[[str], object] = print) -> 
             continue
         say(f"{name}: {len(own)} trainings")
         records = [Measurement(run).read() for run in own]
-        same_part[variant] = {k: [same[k] for same, _ in records] for k in PARTS}
-        axis = axis_runs[variant] = [found for _, found in records]
-        places = np.sum([record.places for found in axis for record in found], axis=0)
+        same_part[variant] = {k: [r.same_part[k] for r in records] for k in PARTS}
+        axis_runs[variant] = [r.axis for r in records]
         models[variant] = {
             "name": name,
             "same_part": {f"k = {k}": summarize_same_part(same_part[variant][k]) for k in PARTS},
-            "axis": summarize_axis_runs(axis),
-            "places": [int(place) for place in places],
+            **_summarize_lines(axis_runs[variant]),
+            "own_proposals": {
+                **summarize_detections([r.own for r in records]),
+                **_summarize_lines([r.own_axis for r in records]),
+            },
+            "voted": summarize_detections([r.voted for r in records]) if records[0].voted else None,
             "runs": [
                 {
                     **dataclasses.asdict(
@@ -214,3 +282,9 @@ def _read_evaluations(run: NestedRun) -> list[dict[str, float]]:
         for iteration, value in zip(*history.get(f"{task}/AP", ([], [])), strict=True):
             found.setdefault(iteration + 1, {})[task] = value
     return [{"iteration": iteration, **aps} for iteration, aps in sorted(found.items())]
+
+
+def _summarize_lines(trainings: Sequence[Sequence[AxisRecord]]) -> dict[str, Any]:
+    """Return "axis", see `summarize_axis_runs`, and "places", summed over images and trainings."""
+    places = np.sum([record.places for records in trainings for record in records], axis=0)
+    return {"axis": summarize_axis_runs(trainings), "places": [int(place) for place in places]}

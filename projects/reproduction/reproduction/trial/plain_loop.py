@@ -60,7 +60,8 @@ def train_plain(args: argparse.Namespace) -> None:
         args: the arguments of `train_net.py`, with own data.
     """
     with prepare_run(args) as cfg:
-        trainer = PlainTrainer(cfg)
+        pass
+    trainer = PlainTrainer(cfg)  # not above: it opens metrics.json, which an earlier run may have
     start = time.perf_counter()
     trainer.train()
     trained = time.perf_counter()
