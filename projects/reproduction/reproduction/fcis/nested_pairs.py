@@ -55,8 +55,9 @@ LEGEND = (
 )
 CAPTION = (
     "Nested pairs of one class, drawn by each model in the true boxes: the outer object blue, the "
-    "inner one red. A mask ends at its box. The ticks are the sides of a box and the lines between "
-    "its parts, of the blue one above and on the left, of the red one below and on the right. "
+    "inner one red. The ticks are the sides of a box and the lines between its parts, of the blue "
+    "one above and on the left, of the red one below and on the right. A mask ends at its box: "
+    "straight lines at the outermost ticks are the box's sides. "
     f"{RULE}"
 )
 
