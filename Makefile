@@ -6,6 +6,7 @@ PY ?= .venv/bin/python
 
 DEMO := output/demo
 COMPARE := output/compare
+NESTED := output/nested
 LINEAGE := output/lineage
 
 .DEFAULT_GOAL := help
@@ -27,10 +28,12 @@ endif
 demo: setup  ## train Mask R-CNN on drawn shapes, evaluate it, write output/demo/report.html
 	@$(PY) tools/run_demo.py --output $(DEMO)
 
-compare: setup  ## train Mask R-CNN and FCIS, three seeds each, and compare them where objects overlap
+compare: setup  ## train Mask R-CNN and FCIS, 16 trainings, and compare them where objects overlap (hours)
 	$(PY) projects/reproduction/run_comparison.py --output $(COMPARE)
+	$(PY) projects/reproduction/run_fcis_experiment.py --output $(NESTED)
 	@$(PY) projects/reproduction/make_tables.py
 	@echo "report  $(COMPARE)/comparison.html"
+	@echo "report  $(NESTED)/fcis_experiment.html"
 
 lineage: setup  ## train R-CNN, Fast, Faster and Mask R-CNN, small, and set them side by side
 	$(PY) projects/reproduction/run_lineage.py --output $(LINEAGE)

@@ -32,6 +32,7 @@ __all__ = [
     "PLACES",
     "AxisRecord",
     "AxisRuns",
+    "draw_axis_runs",
     "find_axis_runs",
     "measure_axis_lengths",
     "measure_axis_runs",
@@ -201,23 +202,28 @@ def measure_axis_runs(image_id: Any, soft_masks: Floats, *, threshold: float) ->
     return AxisRecord(image_id, length, rotated, places)
 
 
-def summarize_axis_runs(
-    trainings: Sequence[Sequence[AxisRecord]], *, draws: int = 1000, seed: int = 0
-) -> dict[str, dict[str, float | None]]:
-    """Return the axis excess, and how strongly runs prefer lattice lines, with 95 % intervals.
+def draw_axis_runs(
+    trainings: Sequence[Sequence[AxisRecord]],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    model: int = 0,
+) -> dict[str, Floats]:
+    """Return the axis excess, and how strongly runs prefer lattice lines, in each draw too.
 
     Args:
         trainings: the records of each training of a model, from `measure_axis_runs`, of the same
             images.
         draws: of the bootstrap over images and trainings, see `bootstrap_ratio`.
         seed: of the draws.
+        model: see `bootstrap_ratio`.
 
     Returns:
-        "excess", see the module, and "lines_7" and "lines_3" -> {"value", "low", "high"}.
+        "excess", see the module, and "lines_7" and "lines_3" -> (1 + draws,).
         "lines_k" is the length within a quarter of a cell of the lines g / k of the RoI's side, per
         line, divided by the same at the sides of the 21 x 21 cells that are lines of neither k = 7
         nor k = 3. It is 1 for runs that do not prefer the lines. The first and the last side of a
-        cell do not count, because objects end there. None stands for a number that would need a
+        cell do not count, because objects end there. NaN stands for a number that would need a
         division by 0.
     """
     cells = np.arange(2, _CELLS - 1)
@@ -238,6 +244,23 @@ def summarize_axis_runs(
         },
     }
     return {
-        name: describe_interval(bootstrap_ratio(over, under, draws=draws, seed=seed))
+        name: bootstrap_ratio(over, under, draws=draws, seed=seed, model=model)
         for name, (over, under) in pairs.items()
     }
+
+
+def summarize_axis_runs(
+    trainings: Sequence[Sequence[AxisRecord]], *, draws: int = 1000, seed: int = 0
+) -> dict[str, dict[str, float | None]]:
+    """Return what `draw_axis_runs` does as {"value", "low", "high"}, ready for json.
+
+    Args:
+        trainings: see `draw_axis_runs`.
+        draws: how many times to resample.
+        seed: of the draws.
+
+    Returns:
+        The same names -> a number and its 95 % interval; None for a number that is not there.
+    """
+    ratios = draw_axis_runs(trainings, draws=draws, seed=seed)
+    return {name: describe_interval(values) for name, values in ratios.items()}

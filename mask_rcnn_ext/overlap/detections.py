@@ -30,11 +30,13 @@ class Detection:
         category_id: as in the annotation file.
         score: 0 to 1.
         mask: compressed RLE of pycocotools, `{"size": [H, W], "counts": bytes}`, in the image.
+        box: XYWH in pixels, the RoI that the mask was made in; None when boxes were not read.
     """
 
     category_id: Any
     score: float
     mask: dict[str, Any] = field(repr=False)
+    box: tuple[float, float, float, float] | None = None
 
 
 Detections = dict[Any, list[Detection]]  # image id -> its detections, in the order of the file
@@ -76,13 +78,16 @@ def load_truth(path: str | os.PathLike[str]) -> COCO:
     return truth
 
 
-def load_results(path: str | os.PathLike[str], coco_gt: COCO) -> Detections:
+def load_results(
+    path: str | os.PathLike[str], coco_gt: COCO, *, with_boxes: bool = False
+) -> Detections:
     """Read a result file and check it against its data set.
 
     Args:
         path: json, a list of detections, which may be empty. Masks are RLE, compressed or not, or
-            polygons. Boxes, keypoints and other fields are ignored.
+            polygons. Boxes are only read with `with_boxes`; keypoints and other fields are ignored.
         coco_gt: the data set, see `load_truth`.
+        with_boxes: also read the `bbox` of each detection, XYWH in pixels.
 
     Returns:
         The detections of each image that has any.
@@ -91,8 +96,9 @@ def load_results(path: str | os.PathLike[str], coco_gt: COCO) -> Detections:
         UserError: the data set has no masks; the file cannot be read or is not a list; or a
             detection is wrong. The message names the first wrong one, counted from 0: a field is
             missing, the data set does not have its image or category id, its score is not in 0 to
-            1, its mask is broken or not as large as the image, or it occurs twice (same image,
-            category, score and mask).
+            1, its mask is broken or not as large as the image, its box is not four finite numbers
+            with a positive width and height, or it occurs twice (same image, category, score and
+            mask).
     """
     _require_masks(coco_gt, "the data set")
     content = read_json(path)
@@ -105,7 +111,7 @@ def load_results(path: str | os.PathLike[str], coco_gt: COCO) -> Detections:
     seen: dict[Hashable, int] = {}
     for index, entry in enumerate(content):
         where = f"{path}: detection {index}"
-        image_id, detection = _read_detection(entry, coco_gt, where)
+        image_id, detection = _read_detection(entry, coco_gt, where, with_boxes)
         key = (image_id, detection.category_id, detection.score, detection.mask["counts"])
         if key in seen:
             raise UserError(
@@ -117,7 +123,7 @@ def load_results(path: str | os.PathLike[str], coco_gt: COCO) -> Detections:
     return found
 
 
-def _read_detection(entry: Any, truth: COCO, where: str) -> tuple[Any, Detection]:
+def _read_detection(entry: Any, truth: COCO, where: str, with_boxes: bool) -> tuple[Any, Detection]:
     if not isinstance(entry, dict):
         raise UserError(f"{where}: expected an object, got {_describe(entry)}")
     for name in _FIELDS:
@@ -144,7 +150,25 @@ def _read_detection(entry: Any, truth: COCO, where: str) -> tuple[Any, Detection
         mask = convert_to_rle(entry["segmentation"], int(image["height"]), int(image["width"]))
     except UserError as error:
         raise UserError(f"{where} (image {image_id!r}): {error}") from error
-    return image_id, Detection(category, float(score), mask)
+    return image_id, Detection(
+        category, float(score), mask, _read_box(entry, where) if with_boxes else None
+    )
+
+
+def _read_box(entry: dict[str, Any], where: str) -> tuple[float, float, float, float]:
+    if "bbox" not in entry:
+        raise UserError(
+            f"{where} has no 'bbox', the RoI that its mask was made in. Give a file with boxes, as "
+            "COCOEvaluator writes it"
+        )
+    box = entry["bbox"]
+    if not _is_box(box) or min(box[2:]) <= 0:
+        raise UserError(
+            f"{where}: expected a bbox of four finite numbers, x, y, width and height, with a "
+            f"positive width and height; got {box!r}"
+        )
+    x, y, width, height = map(float, box)
+    return x, y, width, height
 
 
 def convert_to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:

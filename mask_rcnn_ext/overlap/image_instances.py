@@ -39,6 +39,8 @@ class ImageInstances:
         detection_classes: (D,), as `classes`; -1 for a category that the data set does not have.
         scores: (D,).
         detection_masks: RLE of each detection.
+        detection_rois: (D, 4) float64, XYXY in pixels: the box of each detection, which its mask
+            was made in; None when a detection has none.
         positions: (D,), position of each detection in the list that was read.
     """
 
@@ -53,6 +55,7 @@ class ImageInstances:
     detection_classes: Ints
     scores: Floats = field(repr=False)
     detection_masks: list[dict[str, Any]] = field(repr=False)
+    detection_rois: Floats | None = field(repr=False)
     positions: Ints
 
     @cached_property
@@ -210,6 +213,7 @@ def read_image_instances(
     for category in np.unique(classes):
         kept[np.flatnonzero(classes[order] == category)[:max_detections]] = True
     order = order[kept]
+    rois = [found[i].box for i in order]
     return ImageInstances(
         image_id=image_id,
         height=height,
@@ -222,6 +226,7 @@ def read_image_instances(
         detection_classes=classes[order],
         scores=scores[order],
         detection_masks=[found[i].mask for i in order],
+        detection_rois=None if None in rois else _to_corners(rois),
         positions=order,
     )
 

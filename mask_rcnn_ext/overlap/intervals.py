@@ -57,7 +57,9 @@ def draw_weights(items: int, draws: int, seed: int | tuple[int, ...]) -> Weights
     return np.array(weights, dtype=np.int32)
 
 
-def bootstrap_ratio(over: Floats, under: Floats, *, draws: int, seed: int) -> Floats:
+def bootstrap_ratio(
+    over: Floats, under: Floats, *, draws: int, seed: int, model: int = 0
+) -> Floats:
     """Return (1 + draws,): a ratio of sums, then the ratio in each draw; NaN where it divides by 0.
 
     A draw takes as many images as there are, with replacement, the same for all trainings, and as
@@ -68,9 +70,11 @@ def bootstrap_ratio(over: Floats, under: Floats, *, draws: int, seed: int) -> Fl
         under: (S, I), the divisor.
         draws: how many times to resample.
         seed: of the draws.
+        model: a number of the model, to compare it with others: models of different numbers draw
+            the same images, and their trainings each for itself.
     """
     images = draw_weights(over.shape[1], draws, seed)
-    trainings = draw_weights(over.shape[0], draws, (seed, 1))
+    trainings = draw_weights(over.shape[0], draws, (seed, 1 + model))
     totals = [((trainings @ values) * images).sum(axis=1) for values in (over, under)]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio: Floats = totals[0] / totals[1]

@@ -19,7 +19,9 @@ from .intervals import bootstrap_ratio, describe_interval
 
 __all__ = [
     "SamePartRecord",
+    "draw_same_part",
     "find_parts",
+    "measure_matched_parts",
     "measure_part_share",
     "measure_same_part",
     "summarize_same_part",
@@ -130,10 +132,30 @@ def measure_same_part(
     return SamePartRecord(instances.image_id, sums)
 
 
-def summarize_same_part(
-    trainings: Sequence[Sequence[SamePartRecord]], *, draws: int = 1000, seed: int = 0
-) -> dict[str, dict[str, float | None]]:
-    """Return the same-part errors of a model with 95 % intervals, in percent, ready for json.
+def measure_matched_parts(instances: ImageInstances, *, k: int) -> SamePartRecord:
+    """Count the pixel errors of the detections that are matched with objects.
+
+    Args:
+        instances: the image; its detections have RoIs.
+        k: see `measure_same_part`.
+    """
+    rois = instances.detection_rois
+    assert rois is not None, "the detections have no RoIs"
+    predictions = {
+        index: (instances.decode_detection(detection), rois[detection])
+        for index, detection in instances.match().items()
+    }
+    return measure_same_part(instances, predictions, k=k)
+
+
+def draw_same_part(
+    trainings: Sequence[Sequence[SamePartRecord]],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    model: int = 0,
+) -> dict[str, Floats]:
+    """Return the same-part errors of a model, and the same in each draw of a bootstrap, in percent.
 
     The *same-part error* is the share of wrong pixels where both RoIs read the same part, minus the
     share elsewhere. It compares a model with itself.
@@ -143,12 +165,13 @@ def summarize_same_part(
             images.
         draws: of the bootstrap over images and trainings, see `bootstrap_ratio`.
         seed: of the draws.
+        model: see `bootstrap_ratio`.
 
     Returns:
-        "one_class/same", "one_class/other" and "one_class/difference" -> {"value", "low", "high"},
-        and the same for "two_classes". None stands for a number without pixels.
+        "one_class/same", "one_class/other" and "one_class/difference" -> (1 + draws,), and the same
+        for "two_classes". NaN stands for a number without pixels.
     """
-    summary = {}
+    errors: dict[str, Floats] = {}
     for pair in PAIRS:
         rates = {}
         for region in REGIONS:
@@ -158,8 +181,26 @@ def summarize_same_part(
                 )
                 for name in ("wrong", "pixels")
             )
-            rates[region] = 100 * bootstrap_ratio(wrong, pixels, draws=draws, seed=seed)
+            rates[region] = 100 * bootstrap_ratio(
+                wrong, pixels, draws=draws, seed=seed, model=model
+            )
         rates["difference"] = rates["same"] - rates["other"]
-        for name, values in rates.items():
-            summary[f"{pair}/{name}"] = describe_interval(values)
-    return summary
+        errors |= {f"{pair}/{name}": values for name, values in rates.items()}
+    return errors
+
+
+def summarize_same_part(
+    trainings: Sequence[Sequence[SamePartRecord]], *, draws: int = 1000, seed: int = 0
+) -> dict[str, dict[str, float | None]]:
+    """Return what `draw_same_part` does as {"value", "low", "high"}, ready for json.
+
+    Args:
+        trainings: see `draw_same_part`.
+        draws: how many times to resample.
+        seed: of the draws.
+
+    Returns:
+        The same names -> a number and its 95 % interval; None for a number without pixels.
+    """
+    errors = draw_same_part(trainings, draws=draws, seed=seed)
+    return {name: describe_interval(values) for name, values in errors.items()}

@@ -18,6 +18,7 @@ __all__ = [
     "TASK_TITLES",
     "RunFolder",
     "find_changed_keys",
+    "read_history",
     "read_predictions",
     "read_run",
     "spread_evenly",
@@ -69,7 +70,7 @@ def read_run(folder: str | Path) -> RunFolder:
     config = load_config(str(config_file))
     missing: list[str] = []
     try:
-        history = _read_history(folder / "metrics.json", missing)
+        history = read_history(folder / "metrics.json", missing)
         results, info = _read_results(folder / "results.json", list(config.DATASETS.TEST), missing)
         _require_same_data(folder, config, info)
         return RunFolder(
@@ -92,7 +93,13 @@ def _require_same_data(folder: Path, config: CfgNode, info: dict[str, Any]) -> N
             )
 
 
-def _read_history(path: Path, missing: list[str]) -> dict[str, tuple[list[int], list[float]]]:
+def read_history(path: Path, missing: list[str]) -> dict[str, tuple[list[int], list[float]]]:
+    """Return metric -> (iterations, values) of a run's `metrics.json`; {} if there is none.
+
+    Args:
+        path: the file.
+        missing: a sentence is added to it for what could not be read.
+    """
     if not path.is_file():
         missing.append("No metrics.json, so there are no training curves: this run did not train.")
         return {}

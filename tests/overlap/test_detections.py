@@ -33,10 +33,10 @@ def result(**changes):
 def load(tmp_path):
     """Return a function that writes a result file and reads it against the data set."""
 
-    def load_content(content):
+    def load_content(content, **options):
         path = tmp_path / "results.json"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return load_results(path, coco_of(dataset()))
+        return load_results(path, coco_of(dataset()), **options)
 
     return load_content
 
@@ -181,3 +181,40 @@ def test_a_broken_annotation_is_named(tmp_path):
     path.write_text(json.dumps(content))  # before anything is measured
     with pytest.raises(UserError, match=r"truth\.json: annotation 2 has a broken.*\[50, 50\]"):
         load_truth(path)
+
+
+def test_boxes_are_read_on_request(load):
+    entries = [
+        result(image_id=image, score=score, bbox=[0.25, 0, 1 + index, 2.5])
+        for index, (image, score) in enumerate([(2, 0.1), (1, 0.2), (2, 0.3)])
+    ]
+    found = load(entries, with_boxes=True)
+    assert [(d.score, d.box) for d in found[2]] == [
+        (0.1, (0.25, 0, 1, 2.5)),
+        (0.3, (0.25, 0, 3, 2.5)),
+    ]
+    assert [d.box for d in found[1]] == [(0.25, 0, 2, 2.5)]
+    assert load(entries)[1][0].box is None
+    assert load([], with_boxes=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("bbox", "message"),
+    [
+        (..., "has no 'bbox'"),
+        ([1, 2, 3], r"got \[1, 2, 3\]"),
+        ([1, 2, 0, 4], "positive"),
+        ([1, 2, 3, -4], "positive"),
+        ([1, 2, math.nan, 4], "finite"),
+        ([1, math.inf, 3, 4], "finite"),
+        ([1, 10**400, 3, 4], "finite"),
+        ([1, 2, "3", 4], "four finite numbers"),
+        ([1, 2, True, 4], "four finite numbers"),
+        ("1 2 3 4", "four finite numbers"),
+    ],
+    ids=str,
+)
+def test_a_detection_without_a_good_box(load, bbox, message):
+    entries = [result(bbox=[0.5, 1, 10, 12.25]), result(score=0.4, bbox=bbox)]
+    with pytest.raises(UserError, match=rf"results\.json: detection 1\b.*{message}"):
+        load(entries, with_boxes=True)

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from overlap_cases import rectangle
-from reference.overlap import coco_of, dataset_of
+from overlap_cases import instances_of, rectangle
+from reference.overlap import coco_of, dataset_of, rle
 
 from mask_rcnn_ext.overlap.crops import Crop
+from mask_rcnn_ext.overlap.detections import Detection
 from mask_rcnn_ext.overlap.image_instances import read_image_instances
 from mask_rcnn_ext.overlap.same_part import (
     find_parts,
+    measure_matched_parts,
     measure_part_share,
     measure_same_part,
     summarize_same_part,
@@ -146,3 +148,28 @@ def test_interval_is_over_trainings():
     good, bad = ([measure([large, SMALL])] * 3 for large in (LARGE, LARGE | MIDDLE))
     entry = summarize_same_part([good, bad])["one_class/same"]
     assert entry == {"value": 25.0, "low": 0.0, "high": 50.0}
+
+
+def test_matched_detections_are_measured_in_their_own_boxes():
+    """The boxes of the detections lie 14 px to the right of the objects' boxes, see above."""
+    masks = [LARGE | MIDDLE, SMALL]
+    found = [
+        Detection(1, score, rle(mask), (x, y, side, side))
+        for mask, score, (x, y, side) in zip(
+            masks, (0.5, 0.9), [(14, 0, 42), (14, 14, 14)], strict=True
+        )
+    ]
+    objects = [{"mask": LARGE, "bbox": [0, 0, 42, 42]}, {"mask": SMALL}]
+    instances = instances_of(objects, found, (60, 60))
+    record = measure_matched_parts(instances, k=3)
+    rois = [[14, 0, 56, 42], BOXES[1]]
+    assert record == measure(masks, rois=rois)
+    assert record.sums["one_class/same/wrong"] == 0, "no wrong pixel is in the first columns"
+    assert record.sums["one_class/other/wrong"] == 16
+
+
+def test_an_unmatched_object_makes_no_pair():
+    found = [Detection(1, 0.9, rle(LARGE), (0, 0, 42, 42))]
+    objects = [{"mask": LARGE, "bbox": [0, 0, 42, 42]}, {"mask": SMALL}]
+    record = measure_matched_parts(instances_of(objects, found, (60, 60)), k=3)
+    assert sum(record.sums.values()) == 0

@@ -183,6 +183,17 @@ def test_save_png_is_exact_and_makes_its_folder(tmp_path):
     assert os.listdir(path.parent) == ["picture.png"]
 
 
+def test_save_png_with_few_colours_is_smaller_and_alike(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 6, (40, 50, 3))
+    picture = np.clip(gray_image(40, 50) + noise, 0, 255).astype(np.uint8)
+    for name, colors in (("all", None), ("few", 16)):
+        save_png(tmp_path / name, picture, colors)
+    few = np.array(Image.open(tmp_path / "few").convert("RGB")).astype(int)
+    assert len(np.unique(few.reshape(-1, 3), axis=0)) <= 16
+    assert abs(few - picture).mean() < 6
+    assert (tmp_path / "few").stat().st_size < 0.5 * (tmp_path / "all").stat().st_size
+
+
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
     path = tmp_path / "picture.png"
     save_png(path, gray_image())

@@ -6,6 +6,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
+from torch import Tensor
 
 from ...errors import UserError
 from ..registration import register_as
@@ -133,23 +134,8 @@ class FCIS(GeneralizedRCNN):
             height: height of the output image.
             width: width of the output image.
         """
-        # detectron2 drops boxes whose side equals the threshold, FCIS keeps them.
-        rois = rois[rois.proposal_boxes.nonempty(threshold=max(self.min_size - 1e-5, 0.0))]
-        boxes = Boxes(rois.proposal_boxes.tensor)
-        boxes.scale(width / rois.image_size[1], height / rois.image_size[0])
-        size: Any = (height, width)
-        if torch.jit.is_tracing():  # a trace would keep a Python number for every other image
-            size = torch.stack([torch.as_tensor(side) for side in size])
-        boxes.clip(size)
-        probs, masks = rois.class_probs[:, :-1], rois.roi_masks
-        selected = select_detections(
-            boxes.tensor,
-            probs,
-            score_threshold=self.score_threshold,
-            nms_threshold=self.nms_threshold,
-            limit=self.detections_per_image,
-        )
-        arguments = (boxes.tensor, probs, masks, selected)
+        size = _make_size(height, width)
+        arguments = self.select(rois, height, width)
         threshold = self.mask_threshold
         if not self.mask_voting:
             return paste_masks(*arguments, image_size=size, mask_threshold=threshold)
@@ -159,3 +145,32 @@ class FCIS(GeneralizedRCNN):
             mask_threshold=threshold,
             iou_threshold=self.vote_iou_threshold,
         )
+
+    def select(
+        self, rois: Instances, height: int, width: int
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Return the first four arguments of `vote_masks`, in pixels of the output image.
+
+        For arguments see `detect`.
+        """
+        # detectron2 drops boxes whose side equals the threshold, FCIS keeps them.
+        rois = rois[rois.proposal_boxes.nonempty(threshold=max(self.min_size - 1e-5, 0.0))]
+        boxes = Boxes(rois.proposal_boxes.tensor)
+        boxes.scale(width / rois.image_size[1], height / rois.image_size[0])
+        boxes.clip(_make_size(height, width))
+        probs, masks = rois.class_probs[:, :-1], rois.roi_masks
+        selected = select_detections(
+            boxes.tensor,
+            probs,
+            score_threshold=self.score_threshold,
+            nms_threshold=self.nms_threshold,
+            limit=self.detections_per_image,
+        )
+        return boxes.tensor, probs, masks, selected
+
+
+def _make_size(height: int, width: int) -> Any:
+    """Return (height, width); a tensor in a trace, which would keep numbers for other images."""
+    if torch.jit.is_tracing():
+        return torch.stack([torch.as_tensor(side) for side in (height, width)])
+    return height, width

@@ -15,7 +15,14 @@ from torch.nn import functional as F
 
 from ...layers.roi_layers import round_to_pixels
 
-__all__ = ["MaskCrop", "paste_masks", "render_mask", "select_detections", "vote_masks"]
+__all__ = [
+    "MaskCrop",
+    "find_voters",
+    "paste_masks",
+    "render_mask",
+    "select_detections",
+    "vote_masks",
+]
 
 
 class MaskCrop(NamedTuple):
@@ -74,6 +81,19 @@ def render_mask(mask: Tensor, box: Tensor, height: int, width: int, threshold: f
     return MaskCrop(top + first_row, left + first_column, inside >= threshold)
 
 
+def find_voters(boxes: Tensor, rois: Tensor, iou_threshold: float) -> Tensor:
+    """Return which RoIs vote for each detection, (D, M) bool; its own RoI always does.
+
+    Args:
+        boxes: (M, 4).
+        rois: (D,), the RoI of each detection.
+        iou_threshold: least IoU of a RoI with the detection's RoI; FCIS uses 0.5.
+    """
+    voters = pairwise_iou(Boxes(boxes[rois]), Boxes(boxes)) >= iou_threshold
+    voters[torch.arange(rois.shape[0], device=rois.device), rois] = True
+    return voters
+
+
 def vote_masks(
     boxes: Tensor,
     probs: Tensor,
@@ -83,6 +103,7 @@ def vote_masks(
     image_size: tuple[int, int],
     mask_threshold: float,
     iou_threshold: float,
+    keep_empty: bool = False,
 ) -> Instances:
     """Give each detection the average of the masks around it, and the box of the result.
 
@@ -101,14 +122,14 @@ def vote_masks(
         image_size: (H, W).
         mask_threshold: FCIS uses 0.4.
         iou_threshold: FCIS uses 0.5.
+        keep_empty: keep detections with an empty mask; their boxes are 0.
 
     Returns:
         `pred_boxes`, `scores` (D,) float32, `pred_classes` (D,) int64 in [0, K) and `pred_masks`
         (D, H, W) bool.
     """
     rois, classes = selected
-    voters = pairwise_iou(Boxes(boxes[rois]), Boxes(boxes)) >= iou_threshold
-    voters[torch.arange(rois.shape[0], device=rois.device), rois] = True
+    voters = find_voters(boxes, rois, iou_threshold)
     weights = voters * probs[:, classes].T
     weights = weights / weights.sum(dim=1, keepdim=True)
     size = torch.as_tensor(image_size)
@@ -120,7 +141,7 @@ def vote_masks(
         pred_classes=classes,
         pred_masks=voted,
     )
-    return detections[tight[:, 2] > 0]
+    return detections if keep_empty else detections[tight[:, 2] > 0]
 
 
 # The loops of the two functions below depend on the image. A trace holds them as TorchScript, since

@@ -281,10 +281,18 @@ def _draw_labels(
     return np.array(picture)
 
 
-def save_png(path: str | os.PathLike[str], rgb: RGBArray) -> None:
-    """Write `rgb`, (H, W, 3) uint8, as a PNG, atomically; make its folder if missing."""
-    encoded = io.BytesIO()
-    Image.fromarray(rgb).save(encoded, format="PNG", optimize=True)
+def save_png(path: str | os.PathLike[str], rgb: RGBArray, colors: int | None = None) -> None:
+    """Write `rgb`, (H, W, 3) uint8, as a PNG, atomically; make its folder if missing.
+
+    Args:
+        path: of the file.
+        rgb: the picture.
+        colors: at most so many, up to 256; noise of an image takes much less room then. None: all.
+    """
+    encoded, picture = io.BytesIO(), Image.fromarray(rgb)
+    if colors is not None:
+        picture = picture.quantize(colors, dither=Image.Dither.NONE)
+    picture.save(encoded, format="PNG", optimize=True)
     with atomic_open(path) as file:
         file.write(encoded.getvalue())
 

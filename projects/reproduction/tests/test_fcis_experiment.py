@@ -1,6 +1,8 @@
 """The FCIS experiment: its runs, and what is measured in the true boxes."""
 
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +19,11 @@ from reproduction.fcis.experiment import (
     plan_experiment,
 )
 from reproduction.fcis.given_boxes import predict_in_true_boxes
+from reproduction.fcis.own_proposals import predict_with_own_proposals
 
 from mask_rcnn_ext import load_config
 from mask_rcnn_ext.data.embedded import EMBEDDED
+from mask_rcnn_ext.data.mapper import ImageMapper
 from mask_rcnn_ext.modeling.precision import prepare_model
 from mask_rcnn_ext.overlap.detections import load_truth
 
@@ -59,6 +63,38 @@ def test_the_models_are_trained_seed_by_seed():
     assert len(plan_experiment("out", 1)) == 4
 
 
+@pytest.mark.parametrize("voting", [None, False, True])
+def test_detections_are_those_of_the_model(truth, voting):
+    """The masks and boxes that are measured are the ones that the model itself returns."""
+    cfg, model = small_model("mask_rcnn_tiny_nested" if voting is None else "fcis_tiny_nested_k3")
+    if voting is None:
+        predictor = model.roi_heads.box_predictor
+        predictor.test_score_thresh = 0.0
+        for layer in (predictor.cls_score, predictor.bbox_pred):  # else boxes leave the image
+            torch.nn.init.normal_(layer.weight, std=1e-4)
+    model.mask_voting = voting
+    masks = next(predict_with_own_proposals(cfg, model, truth, FOUR))
+    image = truth.imgs[masks.instances.image_id]
+    path = str(Path(MetadataCatalog.get(FOUR).image_root) / image["file_name"])
+    with torch.no_grad():
+        (result,) = model([ImageMapper(cfg, is_train=False)({**image, "file_name": path})])
+    expected = result["instances"]
+    found = masks.voted.instances if voting else masks.instances
+    crops = [found.decode_detection(index) for index in range(len(found.scores))]
+    kept = [index for index, crop in enumerate(crops) if crop.area or not voting]
+    assert len(kept) == len(expected) > 2
+    whole = slice(0, image["height"]), slice(0, image["width"])
+    for index, mask in zip(kept, expected.pred_masks.numpy(), strict=True):
+        np.testing.assert_array_equal(crops[index].cut(*whole), mask)
+    if not voting:
+        boxes = expected.pred_boxes.tensor.numpy()
+        np.testing.assert_allclose(found.detection_rois, boxes, atol=1e-3)
+    if voting is not None:
+        votes = [len(masks.voted.find_ends(index)) for index in range(len(crops))]
+        assert min(votes) >= 1
+        assert max(votes) > 1
+
+
 @pytest.mark.parametrize("variant", ["mask_rcnn_tiny_nested", "fcis_tiny_nested_k3"])
 def test_every_object_gets_the_mask_of_its_box_and_class(truth, variant):
     cfg, model = small_model(variant)
@@ -85,18 +121,41 @@ def test_results_of_a_measured_run(truth, tmp_path, monkeypatch):
         "predict_in_true_boxes",
         lambda cfg, model, truth, _: predict_in_true_boxes(cfg, model, truth, FOUR),
     )
+    monkeypatch.setattr(
+        experiment,
+        "predict_with_own_proposals",
+        lambda cfg, model, truth, _: predict_with_own_proposals(cfg, model, truth, FOUR),
+    )
     monkeypatch.setattr(experiment, "measure_data", lambda name: {"name": name})
     monkeypatch.setattr(
         NestedRun, "results", lambda _: {"segm": {"AP": 1.0}, "run": {"train_seconds": 2.0}}
     )
     Measurement(run).make(False)
-    (model,) = collect([run], say=lambda _: None)["models"].values()
+    lines = [{"iteration": i, "segm/AP": 10.0 + i, "bbox/AP": 20.0} for i in (749, 1499)]
+    (run.folder / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+    content = collect([run], say=lambda _: None)
+    (model,) = content["models"].values()
     pairs = model["same_part"]["k = 3"]
     assert 0 < pairs["one_class/same"]["value"] < 100
     difference = pairs["one_class/same"]["value"] - pairs["one_class/other"]["value"]
     assert pairs["one_class/difference"]["value"] == pytest.approx(difference)
     assert len(model["places"]) == 84
+    own = model["own_proposals"]
+    assert own["objects"] >= 8
+    assert set(own) == {
+        *("objects", "matched", "same_part", "errors", "box_sides"),
+        "axis",
+        "places",
+    }
+    assert model["voted"] is None, "Mask R-CNN has no votes"
     assert model["runs"][0]["train_seconds"] == 2.0
+    assert model["runs"][0]["evaluations"] == [
+        {"iteration": 750, "bbox": 20.0, "segm": 759.0},
+        {"iteration": 1500, "bbox": 20.0, "segm": 1509.0},
+    ]
+    classes = content["contrasts"]["same_part"]["classes"][run.variant]["k = 3"]["value"]
+    one, two = (pairs[f"{which}/difference"]["value"] for which in ("one_class", "two_classes"))
+    assert classes == pytest.approx(one - two)
 
 
 def test_part_shares_of_the_data(truth, monkeypatch):

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
 from mask_rcnn_ext.files import file_sha256, make_jsonable, read_json_or_none, write_json
@@ -23,13 +25,27 @@ from mask_rcnn_ext.overlap.same_part import (
     measure_same_part,
     summarize_same_part,
 )
+from mask_rcnn_ext.report.run_data import read_history
 from mask_rcnn_ext.steps import Step
 
 from ..run_entries import describe_run
 from ..training_runs import TrainingRun
+from .contrasts import compare_axis_runs, compare_same_part
+from .detection_records import DetectionRecord, measure_detections, summarize_detections
 from .given_boxes import load_trained, predict_in_true_boxes
+from .own_proposals import predict_with_own_proposals
 
-__all__ = ["MODELS", "Measurement", "NestedRun", "collect", "measure_data", "plan_experiment"]
+__all__ = [
+    "MODELS",
+    "PARTS",
+    "Measurement",
+    "NestedRun",
+    "RunRecords",
+    "collect",
+    "find_nested",
+    "measure_data",
+    "plan_experiment",
+]
 
 # Variant, the stem of its yaml in configs/shapes -> the model's name and its number of trainings.
 MODELS = {
@@ -39,14 +55,42 @@ MODELS = {
     "fcis_tiny_nested_k1": ("FCIS, k = 1", 1),
 }
 PARTS = (7, 3)  # k at which every model is measured
+_FORMAT = 2  # of `nested.json`
 
 
 class NestedRun(TrainingRun):
     """One training run of the experiment."""
 
+    @property
+    def measured_files(self) -> list[Path]:
+        """See `TrainingRun`; the measurement has a file of its own."""
+        return [self.folder / name for name in ("results.json", "metrics.json", "nested.json")]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecords:
+    """What is measured of one run, one record for each image.
+
+    Attributes:
+        same_part: k -> same-part errors of the masks in the true boxes.
+        axis: axis runs of these masks.
+        own: the masks in the model's own proposals; before mask voting, for FCIS.
+        own_axis: axis runs of the matched ones.
+        voted: the masks after mask voting; none for Mask R-CNN.
+    """
+
+    same_part: dict[int, list[SamePartRecord]]
+    axis: list[AxisRecord]
+    own: list[DetectionRecord]
+    own_axis: list[AxisRecord]
+    voted: list[DetectionRecord]
+
 
 class Measurement(Step):
-    """The masks of a finished run in the true boxes, measured, in `nested.json` of its folder."""
+    """The masks of a finished run, measured, in `nested.json` of its folder.
+
+    They are measured in the true boxes and in the model's own proposals.
+    """
 
     def __init__(self, run: NestedRun) -> None:
         file = run.folder / "nested.json"
@@ -56,12 +100,15 @@ class Measurement(Step):
     def find_recipe(self) -> dict[str, Any]:
         """See `Step`."""
         weights = self.run.folder / "model_final.pth"
-        return {"weights_sha256": file_sha256(str(weights)) if weights.is_file() else None}
+        sha256 = file_sha256(str(weights)) if weights.is_file() else None
+        return {"weights_sha256": sha256, "format": _FORMAT}
 
     def read_record(self) -> dict[str, Any] | None:
         """See `Step`; the file holds the measurement too."""
         content = read_json_or_none(str(self.record))
-        return {"weights_sha256": content.get("weights_sha256")} if content else None
+        if not content:
+            return None
+        return {"weights_sha256": content.get("weights_sha256"), "format": content.get("format")}
 
     def make(self, resume: bool) -> None:
         """See `Step`."""
@@ -78,17 +125,43 @@ class Measurement(Step):
                 masks.instances.image_id, masks.soft, threshold=masks.threshold
             )
             content["axis"].append(dataclasses.asdict(axis))
+        content |= self._measure_own(cfg, model, truth, dataset)
         write_json(str(self.record), make_jsonable(content))
+
+    @staticmethod
+    def _measure_own(cfg: CfgNode, model: Any, truth: COCO, dataset: str) -> dict[str, Any]:
+        """Return the records of the masks in the model's own proposals."""
+        content: dict[str, Any] = {"own": [], "own_axis": [], "voted": []}
+        for masks in predict_with_own_proposals(cfg, model, truth, dataset):
+            instances = masks.instances
+            matched = list(instances.match().values())
+            axis = measure_axis_runs(
+                instances.image_id, masks.soft[matched], threshold=masks.threshold
+            )
+            content["own"].append(measure_detections(instances, PARTS, masks.voted))
+            content["own_axis"].append(axis)
+            if masks.voted is not None:
+                voted = measure_detections(masks.voted.instances, PARTS, masks.voted)
+                content["voted"].append(voted)
+        return {name: [dataclasses.asdict(r) for r in found] for name, found in content.items()}
 
     def finish(self) -> None:
         """See `Step`; `make` has written the record."""
 
-    def read(self) -> tuple[dict[int, list[SamePartRecord]], list[AxisRecord]]:
-        """Return the records: k -> same-part errors, and the axis runs."""
+    def read(self) -> RunRecords:
+        """Return the records."""
         content = json.loads(self.record.read_text())
-        same = {k: [SamePartRecord(**r) for r in content[f"same_part_{k}"]] for k in PARTS}
-        axis = [AxisRecord(**{**r, "places": np.array(r["places"])}) for r in content["axis"]]
-        return same, axis
+        return RunRecords(
+            same_part={k: [SamePartRecord(**r) for r in content[f"same_part_{k}"]] for k in PARTS},
+            axis=_read_axis(content["axis"]),
+            own=[DetectionRecord.from_json(r) for r in content["own"]],
+            own_axis=_read_axis(content["own_axis"]),
+            voted=[DetectionRecord.from_json(r) for r in content["voted"]],
+        )
+
+
+def _read_axis(content: list[dict[str, Any]]) -> list[AxisRecord]:
+    return [AxisRecord(**{**r, "places": np.array(r["places"])}) for r in content]
 
 
 def plan_experiment(root: str | Path, seeds: int) -> list[NestedRun]:
@@ -123,7 +196,7 @@ def measure_data(dataset: str) -> dict[str, dict[str, float]]:
     }
     for image_id in truth.imgs:
         instances = read_image_instances(truth, image_id, {})
-        for i, j in _find_nested(instances):
+        for i, j in find_nested(instances):
             one = instances.classes[i] == instances.classes[j]
             for k in PARTS:
                 same, common = measure_part_share(instances.boxes[i], instances.boxes[j], k)
@@ -135,7 +208,8 @@ def measure_data(dataset: str) -> dict[str, dict[str, float]]:
     }
 
 
-def _find_nested(instances: ImageInstances) -> list[tuple[int, int]]:
+def find_nested(instances: ImageInstances) -> list[tuple[int, int]]:
+    """Return the pairs of objects whose smaller box lies in the larger one, at least 90 % of it."""
     boxes = instances.boxes
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     common = instances.common_boxes
@@ -150,25 +224,42 @@ def collect(runs: Sequence[NestedRun], say: Callable[[str], object] = print) -> 
     Args:
         runs: finished and measured runs.
         say: called with a line about each model.
+
+    Returns:
+        "part_shares", see `measure_data`, and "models" -> variant -> the numbers of a model:
+        "same_part", "axis" and "places" of the masks in the true boxes; "own_proposals" -> the
+        same of the detections that are matched with objects, before mask voting, and the rest of
+        `summarize_detections`; "voted" -> `summarize_detections` after mask voting, None for Mask
+        R-CNN; "runs". "contrasts" -> "same_part" and "axis", see `compare_same_part` and
+        `compare_axis_runs`.
     """
     models = {}
+    same_part: dict[str, dict[int, list[list[SamePartRecord]]]] = {}
+    axis_runs: dict[str, list[list[AxisRecord]]] = {}
     for variant, (name, _) in MODELS.items():
         own = [run for run in runs if run.variant == variant]
         if not own:
             continue
         say(f"{name}: {len(own)} trainings")
         records = [Measurement(run).read() for run in own]
-        axis = [found for _, found in records]
-        places = np.sum([record.places for found in axis for record in found], axis=0)
+        same_part[variant] = {k: [r.same_part[k] for r in records] for k in PARTS}
+        axis_runs[variant] = [r.axis for r in records]
         models[variant] = {
             "name": name,
-            "same_part": {
-                f"k = {k}": summarize_same_part([same[k] for same, _ in records]) for k in PARTS
+            "same_part": {f"k = {k}": summarize_same_part(same_part[variant][k]) for k in PARTS},
+            **_summarize_lines(axis_runs[variant]),
+            "own_proposals": {
+                **summarize_detections([r.own for r in records]),
+                **_summarize_lines([r.own_axis for r in records]),
             },
-            "axis": summarize_axis_runs(axis),
-            "places": [int(place) for place in places],
+            "voted": summarize_detections([r.voted for r in records]) if records[0].voted else None,
             "runs": [
-                dataclasses.asdict(describe_run(run, ("bbox", "segm"), ("AP", "AP50", "AP75")))
+                {
+                    **dataclasses.asdict(
+                        describe_run(run, ("bbox", "segm"), ("AP", "AP50", "AP75"))
+                    ),
+                    "evaluations": _read_evaluations(run),
+                }
                 for run in own
             ],
         }
@@ -176,4 +267,24 @@ def collect(runs: Sequence[NestedRun], say: Callable[[str], object] = print) -> 
     return {
         "part_shares": {split: measure_data(f"nested_shapes_{split}") for split in splits},
         "models": models,
+        "contrasts": {
+            "same_part": compare_same_part(same_part),
+            "axis": compare_axis_runs(axis_runs),
+        },
     }
+
+
+def _read_evaluations(run: NestedRun) -> list[dict[str, float]]:
+    """Return the AP of each evaluation during a training: "iteration", "bbox" and "segm"."""
+    history = read_history(run.folder / "metrics.json", [])
+    found: dict[int, dict[str, float]] = {}
+    for task in ("bbox", "segm"):
+        for iteration, value in zip(*history.get(f"{task}/AP", ([], [])), strict=True):
+            found.setdefault(iteration + 1, {})[task] = value
+    return [{"iteration": iteration, **aps} for iteration, aps in sorted(found.items())]
+
+
+def _summarize_lines(trainings: Sequence[Sequence[AxisRecord]]) -> dict[str, Any]:
+    """Return "axis", see `summarize_axis_runs`, and "places", summed over images and trainings."""
+    places = np.sum([record.places for records in trainings for record in records], axis=0)
+    return {"axis": summarize_axis_runs(trainings), "places": [int(place) for place in places]}

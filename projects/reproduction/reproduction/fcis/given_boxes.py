@@ -1,6 +1,6 @@
 """Masks in the boxes of the ground truth: what a model draws when boxes and classes are right."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def load_trained(folder: str | Path) -> tuple[CfgNode, torch.nn.Module]:
 
 @torch.no_grad()
 def predict_in_true_boxes(
-    cfg: CfgNode, model: Any, truth: COCO, dataset: str
+    cfg: CfgNode, model: Any, truth: COCO, dataset: str, images: Collection[Any] | None = None
 ) -> Iterator[GivenBoxMasks]:
     """Yield the masks that a model predicts for the boxes and classes of each image's objects.
 
@@ -80,6 +80,7 @@ def predict_in_true_boxes(
         model: Mask R-CNN or FCIS, in evaluation mode.
         truth: the data set, see `load_truth`.
         dataset: its name in detectron2's catalogs.
+        images: the ids of the images to look at; None: all.
     """
     mapper = ImageMapper(cfg, is_train=False)
     metadata = MetadataCatalog.get(dataset)
@@ -87,7 +88,7 @@ def predict_in_true_boxes(
     labels = [metadata.thing_dataset_id_to_contiguous_id[category] for category in places]
     fcis = is_fcis(cfg)
     threshold = cfg.MODEL.FCIS.MASK_THRESH if fcis else cfg.MODEL.ROI_MASK_HEAD.PASTE_THRESH
-    for image_id in sorted(truth.imgs):
+    for image_id in sorted(truth.imgs if images is None else images):
         instances = read_image_instances(truth, image_id, {})
         objects = np.flatnonzero(~instances.crowd)
         image = truth.imgs[image_id]

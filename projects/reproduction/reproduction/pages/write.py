@@ -13,6 +13,7 @@ from mask_rcnn_ext.paper import ROWS, Row
 
 from ..ablations.markdown import ABLATIONS, ablations_page
 from ..costs.page import COSTS, costs_page
+from ..fcis.experiment_markdown import EXPERIMENT, experiment_doc, experiment_summary
 from ..fcis.markdown import COMPARISON, comparison_doc
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from ..markdown import COMMAND, read_results
@@ -23,6 +24,8 @@ __all__ = [
     "ABLATIONS_TABLE",
     "COMPARISON_TABLE",
     "CONFIGS_TABLE",
+    "EXPERIMENT_DOC",
+    "EXPERIMENT_SUMMARY",
     "KEYS_TABLE",
     "LINEAGE_TABLE",
     "METHODS_TABLE",
@@ -37,6 +40,7 @@ METHODS_TABLE = "the table of methods"
 CONFIGS_TABLE, KEYS_TABLE = "the table of configs", "the table of keys"
 ABLATIONS_TABLE = "the ablations' numbers"
 COMPARISON_TABLE = "the comparison's numbers"
+EXPERIMENT_DOC, EXPERIMENT_SUMMARY = "the experiment's numbers", "the experiment in short"
 LINEAGE_TABLE = "the lineage's numbers"
 PUBLISHED_TABLE = "the lineage's published numbers"
 
@@ -78,11 +82,21 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
         root / COMPARISON, "Run: python projects/reproduction/run_comparison.py"
     )
     lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
+    experiment = None
+    if (root / EXPERIMENT).is_file():
+        command = "Run: python projects/reproduction/run_fcis_experiment.py"
+        experiment = read_results(root / EXPERIMENT, command)
     parts = {
-        "README.md": {METHODS_TABLE: methods_table(root, rows)},
+        "README.md": {
+            METHODS_TABLE: methods_table(root, rows),
+            EXPERIMENT_SUMMARY: experiment_summary(experiment),
+        },
         "docs/configs.md": {CONFIGS_TABLE: configs_table(root, rows), KEYS_TABLE: keys_table()},
         "docs/ablations.md": {ABLATIONS_TABLE: ablations_page(ablations)},
-        "docs/fcis_comparison.md": {COMPARISON_TABLE: comparison_doc(comparison)},
+        "docs/fcis_comparison.md": {
+            EXPERIMENT_DOC: experiment_doc(experiment),
+            COMPARISON_TABLE: comparison_doc(comparison),
+        },
         "docs/lineage.md": {
             LINEAGE_TABLE: lineage_summary(lineage),
             PUBLISHED_TABLE: published_table(),

@@ -1,0 +1,219 @@
+"""The generated parts of docs/fcis_comparison.md and README.md on the FCIS experiment."""
+
+from collections.abc import Sequence
+
+from mask_rcnn_ext.report.text import count_noun
+
+from ..markdown import markdown_table
+from .contrasts import FCIS, RIVAL
+from .experiment_tables import (
+    AP_HEADER,
+    CLAIMS_HEADER,
+    LINES_HEADER,
+    OWN_HEADER,
+    OWN_NOTE,
+    REFUTATIONS_HEADER,
+    SAME_PART_HEADER,
+    SAME_PART_NOTE,
+    Content,
+    describe_chance,
+    describe_data,
+    describe_growth,
+    describe_time,
+    describe_training,
+    make_ap_rows,
+    make_claim_rows,
+    make_line_rows,
+    make_own_rows,
+    make_refutation_rows,
+    make_same_part_rows,
+    summarize_predictions,
+)
+from .nested_pairs import CAPTION
+from .predictions import REFUTATION_RULE, RULE, find_estimate, judge_predictions, list_refutations
+
+__all__ = ["EXPERIMENT", "PICTURE", "PLACES_PICTURE", "experiment_doc", "experiment_summary"]
+
+EXPERIMENT = "results/fcis_experiment.json"
+PICTURE, PLACES_PICTURE = (f"docs/images/fcis_experiment{end}.png" for end in ("", "_places"))
+
+_PAIRS = "Nested pairs of one class, drawn by each model"
+
+_NOT_RUN = "The experiment has not been run yet.\n"
+_DOC = """\
+{time}; the numbers are from [{experiment}](../{experiment}). {data}
+
+{predictions}
+
+{rule}
+
+{picture}
+*{caption}*
+
+{claims}
+[Base-Nested.yaml](../configs/shapes/Base-Nested.yaml) also says what would refute the predictions.
+{refutation_rule}
+
+{refutations}
+### Same-part error
+
+{same_part}
+{same_part_note} {growth}
+
+### Lines
+
+{lines}
+{chance}
+
+{places}
+{own}### Training
+
+{aps}
+{training}
+"""
+
+
+def experiment_doc(content: Content | None) -> str:
+    """Return the generated part of docs/fcis_comparison.md.
+
+    Args:
+        content: the content of `fcis_experiment.json`; None: it was not run.
+    """
+    if content is None:
+        return _NOT_RUN
+    predictions, refutations = judge_predictions(content), list_refutations(content)
+    return _DOC.format(
+        time=describe_time(content),
+        experiment=EXPERIMENT,
+        data=describe_data(content),
+        predictions="\n".join(f"- {sentence}" for sentence in summarize_predictions(predictions)),
+        rule=RULE,
+        caption=CAPTION,
+        refutation_rule=REFUTATION_RULE,
+        claims=_make_table(CLAIMS_HEADER, make_claim_rows(predictions), 2),
+        refutations=_make_table(REFUTATIONS_HEADER, make_refutation_rows(refutations), 2),
+        same_part=_make_table(SAME_PART_HEADER, make_same_part_rows(content), 2),
+        same_part_note=SAME_PART_NOTE,
+        growth=describe_growth(content),
+        lines=_make_table(LINES_HEADER, make_line_rows(content), 1),
+        chance=describe_chance(content),
+        picture=_embed(PICTURE.removeprefix("docs/"), _PAIRS),
+        places=_embed(PLACES_PICTURE.removeprefix("docs/"), "Where in the RoI axis runs lie"),
+        own=_describe_own(content),
+        aps=_make_table(AP_HEADER, make_ap_rows(content), 1),
+        training=describe_training(content),
+    )
+
+
+def _describe_own(content: Content) -> str:
+    """Return the section on the models' own proposals; "" if they were not measured."""
+    rows = make_own_rows(content)
+    if not rows:
+        return ""
+    return f"### Own proposals\n\n{_make_table(OWN_HEADER, rows, 2)}\n{OWN_NOTE}\n\n"
+
+
+def _make_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
+    return markdown_table(header, rows, words)
+
+
+def _embed(picture: str, alt: str) -> str:
+    return f"![{alt}]({picture})\n"
+
+
+def experiment_summary(content: Content | None) -> str:
+    """Return the generated part of README.md: five sentences and the picture.
+
+    Args:
+        content: the content of `fcis_experiment.json`; None: it was not run.
+    """
+    if content is None:
+        return _NOT_RUN
+    sentences = [
+        "FCIS reads the k x k parts of a box from different score maps, so two boxes of one class "
+        "must say the same about a pixel wherever both read it from the same part.",
+        _tell_verdicts(content),
+        _tell_same_part(content),
+        _tell_lines(content),
+        _conclude(content),
+    ]
+    return f"{' '.join(sentences)}\n\n{_embed(PICTURE, _PAIRS)}\n*{CAPTION}*\n"
+
+
+def _tell_verdicts(content: Content) -> str:
+    by_verdict: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+    for number, prediction in enumerate(judge_predictions(content), 1):
+        by_verdict[prediction.came_true].append(str(number))
+    words = {True: "came true", False: "did not come true", None: "is open"}
+    parts = [f"{_list(numbers)} {words[v]}" for v, numbers in by_verdict.items() if numbers]
+    trainings = sum(len(model["runs"]) for model in content["models"].values())
+    return (
+        f"{count_noun(trainings, 'small training')} on drawn nested shapes tested "
+        "[four predictions](configs/shapes/Base-Nested.yaml) that were written down before: "
+        f"{', '.join(parts)} ([details](docs/fcis_comparison.md#does-fcis-draw-lines))."
+    )
+
+
+def _list(words: Sequence[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _tell_same_part(content: Content) -> str:
+    def show(variant: str, k: int, pairs: str) -> str:
+        keys = ("models", variant, "same_part", f"k = {k}", f"{pairs}/difference")
+        return find_estimate(content, *keys).show(signed=True)
+
+    def pair(variants: Sequence[str], pairs: str = "one_class") -> str:
+        shown = (show(variant, k, pairs) for variant, k in zip(variants, FCIS, strict=True))
+        return " and ".join(shown)
+
+    own = list(FCIS.values())
+    return (
+        "The share of wrong pixels where both boxes read the same part, minus the share in the "
+        f"rest of their common area, is {pair(own)} points (95 % intervals) for FCIS with k = 7 "
+        f"and k = 3 in pairs of one class, {pair(own, 'two_classes')} in pairs of two classes, and "
+        f"{pair([RIVAL, RIVAL])} for Mask R-CNN on the same pixels of one class."
+    )
+
+
+def _tell_lines(content: Content) -> str:
+    def show(variant: str, k: int) -> str:
+        return find_estimate(content, "models", variant, "axis", f"lines_{k}").show(2)
+
+    own = " and ".join(
+        f"{show(variant, k)} times as often with k = {k}" for k, variant in FCIS.items()
+    )
+    rival = " and ".join(show(RIVAL, k) for k in FCIS)
+    return (
+        "Straight runs of FCIS's contours along the axes lie on the lines between its parts "
+        f"{own}, compared with other places of the box; for Mask R-CNN, which has no parts, the "
+        f"same lines have {rival}."
+    )
+
+
+def _conclude(content: Content) -> str:
+    control, classes, _, moved = (r.came_true for r in list_refutations(content))
+    on_lines = [claim.holds for claim in judge_predictions(content)[3].claims[:2]]
+    errors, lines = _join([control, classes]), _join([moved, *on_lines])
+    if errors is None or lines is None:
+        return "A number is missing, so the question stays open."
+    own = "the parts of FCIS make errors of their own where boxes of one class overlap"
+    if errors and lines:
+        found = f"{own}, and lines"
+    elif errors:
+        found = f"{own}, but lines that follow the parts are not shown"
+    elif lines:
+        found = (
+            "FCIS draws lines that follow its parts, but errors of its own where boxes of one "
+            "class read the same part are not shown"
+        )
+    else:
+        found = "neither errors nor lines that come from the parts of FCIS are shown"
+    return f"So, on these data, {found}."
+
+
+def _join(held: Sequence[bool | None]) -> bool | None:
+    if False in held:
+        return False
+    return None if None in held else True

@@ -1,0 +1,101 @@
+"""The FCIS experiment to look at: a page with numbers, chart and pictures, and two PNG files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mask_rcnn_ext.files import atomic_open
+from mask_rcnn_ext.report.drawing.pictures import encode_jpeg, save_png
+from mask_rcnn_ext.report.render import render_page
+
+from .experiment_tables import (
+    AP_HEADER,
+    CLAIMS_HEADER,
+    LINES_HEADER,
+    OWN_HEADER,
+    OWN_NOTE,
+    REFUTATIONS_HEADER,
+    SAME_PART_HEADER,
+    SAME_PART_NOTE,
+    Content,
+    describe_chance,
+    describe_data,
+    describe_growth,
+    describe_time,
+    describe_training,
+    make_ap_rows,
+    make_claim_rows,
+    make_line_rows,
+    make_own_rows,
+    make_refutation_rows,
+    make_run_rows,
+    make_same_part_rows,
+    summarize_predictions,
+)
+from .line_places import draw_places, save_places
+from .nested_pairs import CAPTION, COLUMNS, LEGEND, PairPictures, make_pairs_sheet
+from .predictions import REFUTATION_RULE, RULE, judge_predictions, list_refutations
+
+__all__ = ["name_places", "write_experiment"]
+
+_QUALITY = 85  # of the pictures on the page
+_COLORS = 256  # of the sheet, which is in the repository
+
+
+def write_experiment(
+    page: str | Path, picture: str | Path, content: Content, pairs: Sequence[PairPictures]
+) -> list[Path]:
+    """Write the page, the sheet of pairs, and beside it the chart of places; return the paths.
+
+    Args:
+        page: the html file.
+        picture: the png file of the sheet; the chart is `name_places` of it.
+        content: the content of `fcis_experiment.json`.
+        pairs: the pictures, at least one, the best pair of each class first.
+    """
+    page, picture = Path(page), Path(picture)
+    names = [content["models"][variant]["name"] for variant in COLUMNS]
+    predictions, refutations = judge_predictions(content), list_refutations(content)
+    text = render_page(
+        "experiment.html.j2",
+        Path(__file__).parent,
+        time=describe_time(content),
+        data=describe_data(content).replace("`", ""),
+        sentences=summarize_predictions(predictions),
+        rule=RULE,
+        claims=(CLAIMS_HEADER, make_claim_rows(predictions)),
+        refutation_rule=REFUTATION_RULE,
+        refutations=(REFUTATIONS_HEADER, make_refutation_rows(refutations)),
+        same_part=(SAME_PART_HEADER, make_same_part_rows(content)),
+        same_part_note=SAME_PART_NOTE,
+        growth=describe_growth(content),
+        lines=(LINES_HEADER, make_line_rows(content)),
+        chance=describe_chance(content),
+        places=draw_places(content["models"]),
+        own=(OWN_HEADER, make_own_rows(content)),
+        own_note=OWN_NOTE,
+        aps=(AP_HEADER, make_ap_rows(content)),
+        training=describe_training(content),
+        caption=CAPTION,
+        titles=["Image", "Truth", *names],
+        pairs=[(pair.name, [_embed(tile) for tile in pair.tiles]) for pair in pairs],
+        each=make_run_rows(content),
+    )
+    with atomic_open(page, "w") as file:
+        file.write(text)
+    classes = len({pair.category for pair in pairs})
+    heading = f"Nested pairs of one class\n{LEGEND}"
+    save_png(picture, make_pairs_sheet(pairs[:classes], names, heading), _COLORS)
+    places = name_places(picture)
+    save_places(places, content["models"])
+    return [page, picture, places]
+
+
+def name_places(picture: Path) -> Path:
+    """Return the path of the chart of places beside the sheet of pairs."""
+    return picture.with_name(f"{picture.stem}_places.png")
+
+
+def _embed(tile: Any) -> dict[str, Any]:
+    height, width = tile.shape[:2]
+    return {"url": encode_jpeg(tile, _QUALITY), "width": width, "height": height}

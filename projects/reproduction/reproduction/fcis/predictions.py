@@ -1,0 +1,227 @@
+"""The predictions of configs/shapes/Base-Nested.yaml, and which of them came true.
+
+Every prediction is a few claims, and one number with its 95 % interval decides each of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mask_rcnn_ext.report.text import NO_NUMBER, judge_interval, to_text
+
+from .contrasts import FCIS, RIVAL
+
+__all__ = [
+    "REFUTATION_RULE",
+    "RULE",
+    "Claim",
+    "Estimate",
+    "Prediction",
+    "find_estimate",
+    "judge_predictions",
+    "list_refutations",
+]
+
+RULE = (
+    "A difference is above zero, and a ratio above one, if its whole 95 % interval is. It is zero "
+    "if the interval includes zero, however wide it is, and not above zero (one) if the interval "
+    "reaches down to zero (one). A prediction came true if all of its claims hold, and did not "
+    "come true if one fails."
+)
+
+REFUTATION_RULE = (
+    "It did not happen if FCIS's number is above the other one with its whole interval; it "
+    "happened if it is below with its whole interval; else the two are not told apart."
+)
+
+Expected = Literal["above", "equal", "not above"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its 95 % interval; None where there is none."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def show(self, decimals: int = 1, *, signed: bool = False) -> str:
+        """Return "value [low, high]"; a dash stands for what is not there."""
+        value = to_text(self.value, decimals, signed=signed)
+        if self.low is None or self.high is None:
+            return value
+        low, high = (to_text(end, decimals, signed=signed) for end in (self.low, self.high))
+        return f"{value} [{low}, {high}]"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What one number should be, and what it is.
+
+    Attributes:
+        subject: whose number it is.
+        expected: "above", "equal" or "not above" `neutral`.
+        neutral: 0 for a difference, 1 for a ratio.
+        estimate: the number.
+    """
+
+    subject: str
+    expected: Expected
+    neutral: int
+    estimate: Estimate
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the number is as claimed; None if it is not there."""
+        low, high = self.estimate.low, self.estimate.high
+        if low is None or high is None:
+            return None
+        if self.expected == "above":
+            return low > self.neutral
+        return low <= self.neutral and (self.expected == "not above" or high >= self.neutral)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the number is "higher" or "lower" than `neutral`, see `judge_interval`."""
+        low, high = self.estimate.low, self.estimate.high
+        if low is None or high is None:
+            return NO_NUMBER
+        return judge_interval(low - self.neutral, high - self.neutral)
+
+    @property
+    def text(self) -> str:
+        """The claim in words."""
+        neutral = "zero" if self.neutral == 0 else "one"
+        expected = neutral if self.expected == "equal" else f"{self.expected} {neutral}"
+        return f"{self.subject}: {expected}"
+
+    @property
+    def measured(self) -> str:
+        """The number and its interval, in points or as a ratio."""
+        return (
+            self.estimate.show(2)
+            if self.neutral
+            else self.estimate.show(1, signed=True) + " points"
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A prediction, or what would refute it: a sentence and its claims."""
+
+    sentence: str
+    claims: list[Claim]
+
+    @property
+    def came_true(self) -> bool | None:
+        """Whether all claims hold; None if none fails and a number is missing."""
+        held = [claim.holds for claim in self.claims]
+        if False in held:
+            return False
+        return None if None in held else True
+
+    @property
+    def failed(self) -> list[Claim]:
+        """The claims that do not hold."""
+        return [claim for claim in self.claims if claim.holds is False]
+
+
+def find_estimate(content: Any, *keys: str) -> Estimate:
+    """Return the estimate at nested keys of a result file; all None if a key is not there."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    entry = content if isinstance(content, Mapping) else {}
+    return Estimate(*(entry.get(name) for name in ("value", "low", "high")))
+
+
+def judge_predictions(content: Mapping[str, Any]) -> list[Prediction]:
+    """Return the four predictions, in the order of the config.
+
+    Args:
+        content: the content of `fcis_experiment.json`.
+    """
+
+    def same_part(variant: str, k: int, pairs: str) -> Estimate:
+        keys = ("models", variant, "same_part", f"k = {k}", f"{pairs}/difference")
+        return find_estimate(content, *keys)
+
+    def lines(variant: str, k: int) -> Estimate:
+        return find_estimate(content, "models", variant, "axis", f"lines_{k}")
+
+    classes: list[tuple[str, str, Expected]] = [
+        ("one_class", "pairs of one class", "above"),
+        ("two_classes", "pairs of two classes", "not above"),
+    ]
+    first = [
+        Claim(f"FCIS, k = {k}, {text}", expected, 0, same_part(variant, k, pairs))
+        for pairs, text, expected in classes
+        for k, variant in FCIS.items()
+    ]
+    growth = find_estimate(content, "contrasts", "same_part", "growth", "fcis")
+    third = [
+        Claim(f"Mask R-CNN, pixels of k = {k}", "equal", 0, same_part(RIVAL, k, "one_class"))
+        for k in FCIS
+    ]
+    fourth = [
+        Claim(f"FCIS, k = {k}, preference for g/{k}", "above", 1, lines(variant, k))
+        for k, variant in FCIS.items()
+    ] + [
+        Claim(f"{name}, preference for g/{k}", "not above", 1, lines(variant, k))
+        for name, variant in (("FCIS, k = 1", "fcis_tiny_nested_k1"), ("Mask R-CNN", RIVAL))
+        for k in FCIS
+    ]
+    return [
+        Prediction(
+            "FCIS makes more pixel errors where both RoIs read the same part than elsewhere, for "
+            "pairs of one class and not for pairs of two classes.",
+            first,
+        ),
+        Prediction(
+            "The difference grows from k = 7 to k = 3.",
+            [Claim("FCIS, k = 3 minus k = 7", "above", 0, growth)],
+        ),
+        Prediction("It is zero for Mask R-CNN, measured on the same pixels.", third),
+        Prediction(
+            "The axis runs of FCIS lie at g/7 of the RoI with k = 7 and at g/3 with k = 3; with "
+            "k = 1 and for Mask R-CNN they lie at neither.",
+            fourth,
+        ),
+    ]
+
+
+def list_refutations(content: Mapping[str, Any]) -> list[Prediction]:
+    """Return what the config says would refute the predictions; one that came true did not happen.
+
+    Args:
+        content: the content of `fcis_experiment.json`.
+    """
+
+    def contrast(*keys: str) -> Estimate:
+        return find_estimate(content, "contrasts", *keys)
+
+    control, classes = (
+        [
+            Claim(f"FCIS, k = {k}, {text}", "above", 0, contrast("same_part", name, v, f"k = {k}"))
+            for k, v in FCIS.items()
+        ]
+        for name, text in (
+            ("control", "minus Mask R-CNN"),
+            ("classes", "one class minus two classes"),
+        )
+    )
+    growth = Claim("FCIS, k = 3 minus k = 7", "above", 0, contrast("same_part", "growth", "fcis"))
+    moved = [
+        Claim(
+            f"preference for g/{k}: k = {k} divided by k = {10 - k}",
+            "above",
+            1,
+            contrast("axis", "moved", f"lines_{k}"),
+        )
+        for k in FCIS
+    ]
+    return [
+        Prediction("A same-part error of Mask R-CNN that is as large as FCIS's.", control),
+        Prediction("A same-part error of pairs of two classes that is as large.", classes),
+        Prediction("A difference that does not grow.", [growth]),
+        Prediction("Axis runs that stay at the same places when k changes.", moved),
+    ]

@@ -1,0 +1,90 @@
+"""`run_fcis_experiment.py`: trained, measured and reported, and not again when nothing changed."""
+
+import json
+
+import numpy as np
+import pytest
+import run_fcis_experiment as tool
+from made_up_experiment import make_content, make_run
+from reproduction.fcis.experiment import MODELS, Measurement, NestedRun
+from reproduction.fcis.nested_pairs import PairPictures
+from support import REPO
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Return a function that calls the tool with one seed, and what was done: its list."""
+    done = []
+
+    def train(run, resume):
+        done.append(f"train {run.variant}")
+        cfg = run.config()
+        cfg.merge_from_list(["OUTPUT_DIR", str(run.folder), "SEED", str(run.seed)])
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "config.yaml").write_text(cfg.dump())
+        info = {"train_seconds": 60.0, "eval_seconds": 1.0}
+        metrics = make_run(run.variant, run.seed)["metrics"]
+        (run.folder / "results.json").write_text(json.dumps({**metrics, "run": info}))
+        (run.folder / "metrics.json").write_text("")
+        (run.folder / "model_final.pth").write_text(run.variant)
+        return 0
+
+    def measure(step, resume):
+        done.append(f"measure {step.run.variant}")
+        step.record.write_text(json.dumps(step.find_recipe()))
+
+    def collect(runs):
+        done.append("report")
+        return make_content()
+
+    monkeypatch.setattr(NestedRun, "train", train)
+    monkeypatch.setattr(Measurement, "make", measure)
+    monkeypatch.setattr(tool, "collect", collect)
+    pair = PairPictures("1.png", 0, [np.zeros((9, 9, 3), np.uint8)] * 5)
+    monkeypatch.setattr(tool, "draw_pairs", lambda runs, dataset, wanted: [pair])
+    options = ["--seeds", "1", "--output", str(tmp_path / "out")]
+    options += ["--results", str(tmp_path / "results.json")]
+    options += ["--picture", str(tmp_path / "images/picture.png")]
+    return lambda *more: tool.main([*options, *more]), done
+
+
+def test_all_is_done_once(call, tmp_path, capsys):
+    run, done = call
+    assert run() == 0
+    trained = [f"train {variant}" for variant in MODELS]
+    assert done == [*trained, *(f"measure {variant}" for variant in MODELS), "report"]
+    assert json.loads((tmp_path / "results.json").read_text()) == make_content()
+    assert "Prediction 4 came true" in (tmp_path / "out/fcis_experiment.html").read_text()
+    assert (tmp_path / "images/picture_places.png").is_file()
+    assert "Prediction 1 came true." in capsys.readouterr().out
+    del done[:]
+    assert run() == 0
+    assert done == []
+    assert "fcis_experiment.html is up to date" in capsys.readouterr().out
+    assert run("--only-report") == 0
+    assert done == ["report"]
+
+
+def test_new_weights_are_measured_again(call, tmp_path):
+    run, done = call
+    run()
+    del done[:]
+    (tmp_path / "out/fcis_tiny_nested_k3/seed1/model_final.pth").write_text("trained again")
+    assert run("--only-report") == 0
+    assert done == ["measure fcis_tiny_nested_k3", "report"]
+
+
+def test_a_report_needs_all_runs(call, tmp_path, capsys):
+    run, done = call
+    assert run("--only-report") == 2
+    assert "mask_rcnn_tiny_nested seed 1 (left)" in capsys.readouterr().err
+    assert run("--list") == 0
+    assert done == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_make_compare_runs_both_experiments():
+    recipe = (REPO / "Makefile").read_text().split("\ncompare:")[1].split("\n\n")[0]
+    scripts = ["run_comparison.py", "run_fcis_experiment.py", "make_tables.py"]
+    places = [recipe.index(script) for script in scripts]
+    assert places == sorted(places)
