@@ -18,7 +18,9 @@ from .image_instances import ImageInstances
 from .intervals import bootstrap_ratio, describe_interval
 
 __all__ = [
+    "PAIRS",
     "SamePartRecord",
+    "compute_same_part",
     "find_parts",
     "measure_matched_parts",
     "measure_part_share",
@@ -165,7 +167,18 @@ def summarize_same_part(
         "one_class/same", "one_class/other" and "one_class/difference" -> {"value", "low", "high"},
         and the same for "two_classes". None stands for a number without pixels.
     """
-    summary = {}
+    values = compute_same_part(trainings, draws=draws, seed=seed)
+    return {name: describe_interval(numbers) for name, numbers in values.items()}
+
+
+def compute_same_part(
+    trainings: Sequence[Sequence[SamePartRecord]], *, draws: int, seed: int
+) -> dict[str, Floats]:
+    """Return (1 + draws,) of each number of `summarize_same_part`: it, then it in each draw.
+
+    For arguments see there.
+    """
+    found: dict[str, Floats] = {}
     for pair in PAIRS:
         rates = {}
         for region in REGIONS:
@@ -177,6 +190,5 @@ def summarize_same_part(
             )
             rates[region] = 100 * bootstrap_ratio(wrong, pixels, draws=draws, seed=seed)
         rates["difference"] = rates["same"] - rates["other"]
-        for name, values in rates.items():
-            summary[f"{pair}/{name}"] = describe_interval(values)
-    return summary
+        found |= {f"{pair}/{name}": values for name, values in rates.items()}
+    return found
