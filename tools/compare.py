@@ -3,9 +3,10 @@
     python tools/compare.py --dataset occluded_shapes_val --a mask_rcnn.json --b fcis.json \
         --names "Mask R-CNN" FCIS --output output/compare
 
-It takes any two COCO-format result files with masks; no model is needed. It writes comparison.json,
-comparison.html (one self-contained page) and comparison.png (its first pictures) to the output
-folder, and prints the main rows.
+It takes any two COCO-format result files with masks; no model is needed. With --parts 7 it also
+measures the pixel errors where two boxes read the same one of FCIS's 7 x 7 parts. It writes
+comparison.json, comparison.html (one self-contained page) and comparison.png (its first pictures)
+to the output folder, and prints the main rows.
 """
 
 import argparse
@@ -43,6 +44,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="unmatched detections below it are not drawn; all are measured (default: 0.5)",
     )
     parser.add_argument(
+        "--parts",
+        type=int,
+        metavar="K",
+        help="also measure same-part errors, for FCIS with K x K parts; both files need the boxes "
+        "(bbox) that their masks were made in",
+    )
+    parser.add_argument(
         "--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
@@ -70,6 +78,7 @@ from mask_rcnn_ext.overlap.comparison import (
     load_truth,
     measure,
 )
+from mask_rcnn_ext.overlap.lines import compare_lines, require_rois
 from mask_rcnn_ext.report.comparison_gallery import CasePictures, draw_gallery
 from mask_rcnn_ext.report.comparison_page import (
     Comparison,
@@ -80,7 +89,7 @@ from mask_rcnn_ext.report.comparison_page import (
 
 
 def measure_model(
-    detections: Detections, truth: Any, name: str, processes: int
+    detections: Detections, truth: Any, name: str, processes: int, parts: int | None
 ) -> list[ImageRecord]:
     """Return each image's record of a model, with a progress bar."""
     with tqdm(total=len(truth.imgs), desc=name, unit="image", disable=None) as bar:
@@ -88,7 +97,9 @@ def measure_model(
         def progress(done: int, _: int) -> None:
             bar.update(done - bar.n)
 
-        return measure(truth, detections, progress=progress, processes=processes)
+        return measure(
+            truth, detections, progress=progress, processes=processes, lines=True, parts=parts
+        )
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -102,6 +113,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         value = getattr(args, option.replace("-", "_"))
         if value < least:
             raise UserError(f"--{option}: expected {least} or more, got {value}")
+    if args.parts is not None and args.parts < 1:
+        raise UserError(f"--parts: expected 1 or more, got {args.parts}")
     if not 0 <= args.score_threshold <= 1:
         raise UserError(f"--score-threshold: expected 0 to 1, got {args.score_threshold:g}")
     return args
@@ -116,10 +129,14 @@ def compare_files(args: argparse.Namespace) -> None:
         json_file, folder = args.gt_json, args.images
     truth = load_truth(json_file)
     # Both are read before either is measured: a mistake is reported after seconds, not minutes.
-    first, second = (load_results(path, truth) for path in (args.a, args.b))
+    with_boxes = args.parts is not None
+    first, second = (load_results(path, truth, with_boxes=with_boxes) for path in (args.a, args.b))
+    if with_boxes:
+        for found, path in ((first, args.a), (second, args.b)):
+            require_rois(found, path)
     require_writable(args.output)  # makes the folder, which a mistake in a file must not leave
     records_a, records_b = (
-        measure_model(found, truth, name, args.processes)
+        measure_model(found, truth, name, args.processes, args.parts)
         for found, name in zip((first, second), args.names, strict=True)
     )
     metrics = compare(
@@ -151,6 +168,12 @@ def compare_files(args: argparse.Namespace) -> None:
         metrics={name: Difference(**values) for name, values in metrics.items()},
         seeds=[],
         notes=notes,
+        lines=compare_lines(
+            *([record.lines for record in records] for records in (records_a, records_b)),
+            draws=args.draws,
+            seed=args.seed,
+        ),
+        parts=args.parts,
     )
     written = write_comparison(args.output, comparison, drawn)
     print_comparison(comparison)

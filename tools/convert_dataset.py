@@ -87,8 +87,8 @@ def convert(args: argparse.Namespace) -> None:
         dataset = Dataset({"train": train, "val": val}, dataset.image_root)
     written = write_dataset(dataset, args.target, args.output, notes)
     _print_counts(dataset)
-    for kind, (count, first) in notes.issues.items():
-        print(f"  {count} x {kind} (first: {first})")
+    for kind, found in notes.issues.items():
+        print(f"  {len(found)} x {kind} (first: {found[0]})")
     for path in written:
         print(f"written: {path}")
     if args.target == "coco":

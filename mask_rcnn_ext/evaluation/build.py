@@ -29,7 +29,8 @@ __all__ = [
     "require_known_evaluators",
 ]
 
-# Evaluators that `MASK_RCNN_EXT.EVALUATORS` may name; called with a data set's name and a folder.
+# Evaluators that `MASK_RCNN_EXT.EVALUATORS` may name; called with a data set's name, a folder, and
+# k of FCIS where the boxes of its detections are the RoIs of their masks: before mask voting.
 _NAMED_EVALUATORS = {"FCISComparisonEvaluator": FCISComparisonEvaluator}
 
 # detectron2 imports both when it reads Cityscapes, and the first one when it evaluates on it.
@@ -166,7 +167,9 @@ def build_evaluator(
     names = _get_named_evaluators(cfg)
     if not names:
         return evaluator
-    named = [_NAMED_EVALUATORS[name](dataset_name, folder) for name in names]
+    fcis = cfg.MODEL.META_ARCHITECTURE == "MaskRCNNExtFCIS"
+    parts = cfg.MODEL.FCIS.NUM_BINS if fcis and not cfg.MODEL.FCIS.MASK_VOTING else None
+    named = [_NAMED_EVALUATORS[name](dataset_name, folder, parts=parts) for name in names]
     return DatasetEvaluators([evaluator, *named])
 
 

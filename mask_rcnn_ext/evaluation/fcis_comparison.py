@@ -2,9 +2,10 @@
 
 import itertools
 import logging
+import math
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..errors import UserError
 from ..files import make_jsonable, write_json
 from ..overlap.comparison import (
     METRICS,
+    ImageRecord,
     compare,
     compute_metrics,
     load_results,
@@ -27,6 +29,7 @@ from ..overlap.comparison import (
     measure,
 )
 from ..overlap.detections import Detection, Detections, convert_to_rle
+from ..overlap.lines import LINE_METRICS, compare_lines, require_rois, summarize_lines
 
 __all__ = ["NO_MASKS", "FCISComparisonEvaluator"]
 
@@ -56,6 +59,8 @@ class FCISComparisonEvaluator(DatasetEvaluator):
             set. The results then also have the task "against_reference": the number of this model
             minus the number of the other model for each metric. The file also has the 95 %
             intervals.
+        parts: k of FCIS's k x k parts, to measure same-part errors; the boxes of the instances,
+            and of the reference, are then the RoIs of their masks. None: not measured.
     """
 
     def __init__(
@@ -63,13 +68,17 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         dataset_name: str,
         output_dir: str | os.PathLike[str] | None,
         reference: str | os.PathLike[str] | None = None,
+        *,
+        parts: int | None = None,
     ) -> None:
         """Read the data set and, if given, the reference.
 
         Raises:
-            UserError: see `comparison.load_truth` and `comparison.load_results`.
+            UserError: see `comparison.load_truth`, `comparison.load_results` and
+                `lines.require_rois`.
         """
         self._dataset_name, self._output_dir = dataset_name, output_dir
+        self._parts = parts
         metadata = MetadataCatalog.get(dataset_name)
         if not metadata.get("json_file"):
             if output_dir is None:
@@ -82,7 +91,12 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         self._truth = load_truth(metadata.json_file)
         to_contiguous = metadata.get("thing_dataset_id_to_contiguous_id", {})
         self._category_ids = {index: category for category, index in to_contiguous.items()}
-        self._reference = None if reference is None else load_results(reference, self._truth)
+        self._reference: Detections | None = None
+        if reference is not None:
+            with_boxes = parts is not None
+            self._reference = load_results(reference, self._truth, with_boxes=with_boxes)
+            if with_boxes:
+                require_rois(self._reference, str(reference))
         self._found: Detections = {}
 
     def reset(self) -> None:
@@ -111,9 +125,13 @@ class FCISComparisonEvaluator(DatasetEvaluator):
                 category_id=self._category_ids.get(entry["category_id"], entry["category_id"]),
                 score=float(entry["score"]),
                 mask=convert_to_rle(entry["segmentation"], *instances.image_size),
+                box=tuple(entry["bbox"]),
             )
             for entry in found
         ]
+
+    def _measure(self, detections: Detections) -> list[ImageRecord]:
+        return measure(self._truth, detections, lines=True, parts=self._parts)
 
     def evaluate(self) -> dict[str, Any]:
         """Return task -> metric -> number in the first process, {} in the others.
@@ -126,12 +144,18 @@ class FCISComparisonEvaluator(DatasetEvaluator):
             return {}
         # With more processes than images, several processes may see the same image.
         detections = dict(itertools.chain.from_iterable(found.items() for found in gathered))
-        records = measure(self._truth, detections)
+        records = self._measure(detections)
         metrics = compute_metrics(records)
         content: dict[str, Any] = {"dataset": self._dataset_name, "metrics": metrics}
         results: dict[str, Any] = OrderedDict(
             (task, metrics[task]) for task in ("boundary", "overlap", "overlap_same", "errors")
         )
+        lines = [record.lines for record in records if record.lines is not None]
+        content |= {"parts": self._parts, "lines": summarize_lines(lines)}
+        results["lines"] = {
+            name.replace("/", "_"): math.nan if entry["value"] is None else entry["value"]
+            for name, entry in content["lines"].items()
+        }
         if self._reference is None:
             columns = ["value"]
             rows = {
@@ -140,7 +164,11 @@ class FCISComparisonEvaluator(DatasetEvaluator):
                 for name, value in values.items()
             }
         else:
-            compared = compare(records, measure(self._truth, self._reference))
+            others = self._measure(self._reference)
+            compared = compare(records, others)
+            content["lines"] = compare_lines(
+                lines, [record.lines for record in others if record.lines is not None]
+            )
             content["against_reference"] = compared
             results["against_reference"] = {
                 name.replace("/", "_"): entry["difference"] for name, entry in compared.items()
@@ -148,9 +176,31 @@ class FCISComparisonEvaluator(DatasetEvaluator):
             columns = ["this model", "reference", "difference", "95 % interval from", "to"]
             rows = {name: list(entry.values()) for name, entry in compared.items()}
         logger.info("Overlap metrics of %s:\n%s", self._dataset_name, _format_table(columns, rows))
+        logger.info("Lines of %s:\n%s", self._dataset_name, _format_lines(content["lines"]))
         if self._output_dir is not None:
             write_json(os.path.join(self._output_dir, "fcis_comparison.json"), content)
         return results
+
+
+def _format_lines(lines: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the numbers of `summarize_lines` or `compare_lines` as text, with their meaning."""
+    columns = ("this model", "reference", "ratio or difference")
+    rows = []
+    for name, entry in lines.items():
+        entries = [entry] if "value" in entry else list(entry.values())
+        texts = [_format_entry(e) for e in entries]
+        rows.append((LINE_METRICS[name].label, LINE_METRICS[name].unit, *texts))
+    table = tabulate(rows, ["metric", "unit", *columns[: len(rows[0]) - 2]], missingval="-")
+    told = [
+        LINE_METRICS[name] for name in lines if name.endswith(("excess", "one_class/difference"))
+    ]
+    return "\n".join([table, *(f"{metric.label}: {metric.meaning}" for metric in told)])
+
+
+def _format_entry(entry: Mapping[str, float | None]) -> str:
+    """Return a number with its interval in brackets; "-" for a number that is not there."""
+    ends = ["-" if entry[end] is None else f"{entry[end]:.2f}" for end in ("value", "low", "high")]
+    return "-" if entry["value"] is None else f"{ends[0]} [{ends[1]}, {ends[2]}]"
 
 
 def _format_table(columns: list[str], rows: dict[str, list[float]]) -> str:

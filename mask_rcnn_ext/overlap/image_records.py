@@ -1,5 +1,6 @@
 """The share of each image in every metric of the comparison: the unit of the bootstrap."""
 
+import functools
 import math
 import multiprocessing
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from .boundary import boundary_iou, compute_boundary_distance, find_boundary
 from .crops import Crop
 from .detections import Detections
 from .image_instances import MAX_DETECTIONS, ImageInstances, read_image_instances
+from .lines import LineRecord, measure_lines
 from .matching import IOU_THRESHOLDS, LEVELS, box_iou, find_nearest_levels, match_detections
 from .numbered_coco import sort_ids
 from .overlap_errors import ImageErrors, measure_errors
@@ -59,6 +61,7 @@ class ImageRecord:
         counts: those of `metrics.COUNTS` that are not 0.
         matches: position of a detection in the image's list -> id of the annotation that it is
             matched with.
+        lines: None where they were not asked for.
     """
 
     image_id: Any
@@ -68,6 +71,7 @@ class ImageRecord:
     sums: dict[str, tuple[float, int]]
     counts: dict[str, int]
     matches: dict[int, Any] = field(repr=False)
+    lines: LineRecord | None = field(default=None, repr=False)
 
 
 def measure(
@@ -77,6 +81,8 @@ def measure(
     progress: Progress | None = None,
     processes: int = 1,
     max_detections: int = MAX_DETECTIONS,
+    lines: bool = False,
+    parts: int | None = None,
 ) -> list[ImageRecord]:
     """Match the detections of a model with the objects and measure the errors, image by image.
 
@@ -89,6 +95,8 @@ def measure(
         processes: more than 1 starts as many new Python processes, or fewer so that each one has at
             least 200 images; the script must be guarded by `if __name__ == "__main__"`.
         max_detections: only so many detections of one class in one image count, the best ones.
+        lines: also measure the axis runs of the masks, see `lines`.
+        parts: with `lines`: k, to measure same-part errors in the boxes of the detections.
 
     Returns:
         One record for each image of the data set, by ascending id; they can be pickled.
@@ -102,6 +110,7 @@ def measure(
         if image_id not in coco_gt.imgs:
             raise UserError(f"detections of image {image_id!r}, which is not in the data set")
     images = (read_image_instances(coco_gt, i, detections, max_detections) for i in ids)
+    measure_image = functools.partial(_measure_image, lines=lines, parts=parts)
     records: list[ImageRecord] = []
 
     def collect(found: Iterable[ImageRecord]) -> list[ImageRecord]:
@@ -113,13 +122,13 @@ def measure(
 
     processes = min(processes, len(ids) // _SHARE)
     if processes <= 1:
-        return collect(map(_measure_image, images))
+        return collect(map(measure_image, images))
     # New processes, not forks: a fork of a process with threads, such as PyTorch's, may hang.
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        return collect(pool.imap(_measure_image, images, chunksize=_CHUNK))
+        return collect(pool.imap(measure_image, images, chunksize=_CHUNK))
 
 
-def _measure_image(instances: ImageInstances) -> ImageRecord:
+def _measure_image(instances: ImageInstances, lines: bool, parts: int | None) -> ImageRecord:
     errors = measure_errors(instances)
     counts = _count(instances, errors)
     return ImageRecord(
@@ -130,6 +139,7 @@ def _measure_image(instances: ImageInstances) -> ImageRecord:
         sums=errors.sums,
         counts={name: number for name, number in counts.items() if number},
         matches={match.detection: match.annotation_id for match in errors.matches},
+        lines=measure_lines(instances, parts=parts) if lines else None,
     )
 
 

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from ..files import atomic_open, write_json
 from ..overlap.comparison import METRICS
+from ..overlap.lines import LINE_METRICS
 from ..overlap.matching import LEVELS
 from .charts import COLORS, INK, Chart, finish_chart, make_axes
 from .comparison_gallery import CasePictures, make_case_sheet
@@ -85,6 +86,11 @@ class Comparison:
     metrics: Mapping[str, Difference]  # by name in `METRICS`
     seeds: Sequence[SeedDifferences]  # empty for two files
     notes: list[str]  # sentences to know
+    # Name in `LINE_METRICS` -> see `compare_lines`. Empty where they were not measured.
+    lines: Mapping[str, Mapping[str, Mapping[str, float | None]]] = dataclasses.field(
+        default_factory=dict
+    )
+    parts: int | None = None  # k of the same-part errors
 
 
 def write_comparison(
@@ -131,6 +137,8 @@ def write_comparison(
             (title, [_make_row(n, comparison) for n in METRICS if n.startswith(f"{task}/")])
             for task, title in _TASK_TITLES.items()
         ],
+        line_tables=_make_line_tables(comparison),
+        line_metrics=[LINE_METRICS[name] for name in comparison.lines],
         errors=[metric for name, metric in METRICS.items() if name.startswith("errors/")],
         cases=list(
             zip(drawn, encode_jpegs([case.tiles for case in drawn], 90, _PAGE_BYTES), strict=True)
@@ -231,10 +239,67 @@ def _make_row(name: str, comparison: Comparison) -> MetricRow:
     )
 
 
+def _make_line_tables(comparison: Comparison) -> list[tuple[str, list[MetricRow]]]:
+    """Return the title and the rows of the axis excess, and of the same-part errors."""
+    titles = {"axis": "Contour along the axes; the last columns have the ratio"}
+    if comparison.parts is not None:
+        titles["same_part"] = f"Errors where two RoIs read the same part, k = {comparison.parts}"
+    return [
+        (title, [_make_line_row(n, comparison) for n in comparison.lines if n.startswith(task)])
+        for task, title in titles.items()
+        if comparison.lines
+    ]
+
+
+def _make_line_row(name: str, comparison: Comparison) -> MetricRow:
+    metric, values = LINE_METRICS[name], comparison.lines[name]
+    is_ratio = "ratio" in values
+    compared = values["ratio" if is_ratio else "difference"]
+    # A ratio of 1 tells nothing apart, as a difference of 0 does.
+    verdict = judge_interval(*(_subtract(compared[end], is_ratio) for end in ("low", "high")))
+    if verdict in ("higher", "lower") and not is_ratio:  # objects may have lines along the axes
+        verdict = "better" if verdict == "lower" else "worse"
+    decimals = 2 if is_ratio else 1
+    a, b, change = (
+        to_text(entry["value"], decimals, signed and not is_ratio)
+        for entry, signed in ((values["a"], False), (values["b"], False), (compared, True))
+    )
+    ends = [to_text(compared[end], decimals, not is_ratio) for end in ("low", "high")]
+    has_interval = compared["low"] is not None
+    return MetricRow(
+        label=f"{metric.label}, {metric.unit}" if metric.unit else metric.label,
+        meaning=metric.meaning,
+        bold=name.endswith(("excess", "difference")),
+        a=a + _format_own(values["a"], decimals),
+        b=b + _format_own(values["b"], decimals),
+        difference=f"\u00d7 {change}" if is_ratio and compared["value"] is not None else change,
+        interval=" to ".join(ends) if has_interval else "",
+        verdict=verdict,
+        seeds=[],
+    )
+
+
+def _subtract(value: float | None, by: float) -> float | None:
+    return None if value is None else value - by
+
+
+def _format_own(entry: Mapping[str, float | None], decimals: int) -> str:
+    """Return a model's own interval in brackets; "" when there is none."""
+    if entry["low"] is None:
+        return ""
+    low, high = (to_text(entry[end], decimals) for end in ("low", "high"))
+    return f" ({low} to {high})"
+
+
 def print_comparison(comparison: Comparison) -> None:
-    """Print the main metrics as a table."""
+    """Print the main metrics as a table, and what the lines among them mean."""
     rows = [_make_row(name, comparison) for name in _PRINTED]
+    rows += [row for _, found in _make_line_tables(comparison) for row in found]
     cells = [[row.label, row.a, row.b, row.difference, row.interval] for row in rows]
     header = ["", *comparison.names, "difference", "95 % interval"]
     align = ("left", *["right"] * 4)
     print(tabulate(cells, header, "plain", colalign=align, disable_numparse=True))
+    for name in comparison.lines:
+        if name.endswith(("excess", "one_class/difference")):
+            metric = LINE_METRICS[name]
+            print(f"{metric.label.partition(',')[0]}: {metric.meaning}")

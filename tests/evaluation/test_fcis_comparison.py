@@ -67,7 +67,10 @@ def test_the_evaluator_measures_what_a_result_file_gives(own, tmp_path):
         ]
     )
     results = run(both, content, shift=2)
-    assert list(results) == ["bbox", "segm", "boundary", "overlap", "overlap_same", "errors"]
+    assert list(results) == [
+        *("bbox", "segm", "boundary", "overlap", "overlap_same", "errors"),
+        "lines",
+    ]
     truth = load_truth(MetadataCatalog.get(name).json_file)
     summary = compute_metrics(
         measure(truth, load_results(tmp_path / "coco_instances_results.json", truth))
@@ -94,6 +97,21 @@ def test_the_evaluator_compares_with_a_reference(own, tmp_path, caplog):
     entry = written["against_reference"]["AP/AP"]
     assert entry["a"] == pytest.approx(100)
     assert entry["low"] <= entry["difference"] <= entry["high"]
+
+
+def test_same_part_errors_of_a_model_with_parts(own, tmp_path, caplog):
+    """The boxes are all 0, so no pixel lies in two RoIs; the names are there, without numbers."""
+    name, content = own
+    evaluator = FCISComparisonEvaluator(name, tmp_path, parts=7)
+    with caplog.at_level("INFO"):
+        results = run(evaluator, content)
+    assert next(iter(results["lines"])) == "axis_excess"
+    assert math.isnan(results["lines"]["same_part_one_class_difference"])
+    written = json.loads((tmp_path / "fcis_comparison.json").read_text())
+    assert written["parts"] == 7
+    assert written["lines"]["same_part/one_class/difference"]["value"] is None
+    assert "Pixel error where both RoIs read the same part" in caplog.text
+    assert list(run(FCISComparisonEvaluator(name, None), content)["lines"]) == ["axis_excess"]
 
 
 def test_perfect_predictions(own):

@@ -120,6 +120,19 @@ def comparison():
         metrics=metrics,
         seeds=[],
         notes=["a note"],
+        lines={
+            "axis/excess": {
+                "a": {"value": 1.5, "low": 1.25, "high": 1.75},
+                "b": {"value": 1.0, "low": 0.75, "high": 1.25},
+                "ratio": {"value": 1.5, "low": 1.125, "high": 1.875},
+            },
+            "same_part/one_class/difference": {
+                "a": {"value": -1.0, "low": -3.0, "high": 1.0},
+                "b": {"value": 5.0, "low": 4.0, "high": 6.0},
+                "difference": {"value": -6.0, "low": -8.0, "high": -4.0},
+            },
+        },
+        parts=7,
     )
 
 
@@ -161,6 +174,16 @@ def test_the_reading_knows_which_direction_is_good(tmp_path, comparison):
     assert ">a note<" in page
     assert "77 objects" in page
     assert "No pictures." in page
+
+
+def test_lines_and_parts_are_on_the_page_with_their_intervals(tmp_path, comparison):
+    page = write_comparison(tmp_path, comparison, [])[1].read_text()
+    excess = page.split(">axis excess</th>")[1].split("</tr>")[0]
+    for text in ("1.50 (1.25 to 1.75)", "\u00d7 1.50", "1.12 to 1.88", ">higher<"):
+        assert text in excess
+    same = page.split(">same-part error, pairs of one class, points</th>")[1].split("</tr>")[0]
+    for text in ("\u22121.0 (\u22123.0 to 1.0)", "\u22126.0", "\u22128.0 to \u22124.0", ">better<"):
+        assert text in same
 
 
 def test_only_a_picture_of_an_earlier_comparison_is_removed(tmp_path, comparison):

@@ -8,8 +8,10 @@ import compare as tool
 import numpy as np
 import pytest
 from comparison_cases import CATEGORIES, SIDE, as_rle, write_pair
+from pycocotools import mask as mask_util
 
 from mask_rcnn_ext.overlap.comparison import METRICS, load_results, load_truth, measure
+from mask_rcnn_ext.overlap.lines import LINE_METRICS
 from mask_rcnn_ext.report.comparison_gallery import draw_gallery, rank_images
 
 
@@ -129,13 +131,73 @@ def test_an_image_that_is_missing_is_said_on_the_page(call, data, tmp_path):
 def test_the_number_of_processes_is_passed_on(call, monkeypatch):
     asked, real = [], tool.measure
 
-    def record(truth, found, *, progress, processes):
+    def record(truth, found, *, progress, processes, **options):
         asked.append(processes)
-        return real(truth, found, progress=progress)
+        return real(truth, found, progress=progress, **options)
 
     monkeypatch.setattr(tool, "measure", record)
     assert call("exact.json", "cut.json", "--processes", "3", images=False)[0] == 0
     assert asked == [3, 3]
+
+
+def add_boxes(data, name):
+    """Write a result file with boxes a bit larger than its masks; return its name."""
+    entries = json.loads((data / name).read_text())
+    for entry in entries:
+        rle = entry["segmentation"]
+        box = mask_util.toBbox({**rle, "counts": rle["counts"].encode()})
+        entry["bbox"] = (box + np.array([-0.5, -0.5, 1, 1])).tolist()
+    (data / f"boxed_{name}").write_text(json.dumps(entries))
+    return f"boxed_{name}"
+
+
+def test_same_part_errors_of_files_with_boxes(call, data, tmp_path, capsys):
+    first, second = (add_boxes(data, name) for name in ("exact.json", "cut.json"))
+    code, content = call(first, second, "--parts", "1", images=False)
+    assert code == 0
+    assert content["parts"] == 1
+    assert list(content["lines"]) == list(LINE_METRICS)
+    same = content["lines"]["same_part/one_class/same"]
+    assert (same["a"]["value"], same["a"]["low"]) == (0, 0)
+    assert same["b"]["value"] > 5
+    assert same["difference"]["high"] < 0
+    assert content["lines"]["same_part/two_classes/same"]["a"]["value"] is None
+    printed = capsys.readouterr().out
+    assert "same-part error, pairs of one class, points" in printed
+    assert "\nsame-part error: Pixel error where both RoIs" in printed
+    page = (tmp_path / "out/comparison.html").read_text()
+    assert "k = 1" in page
+    assert "Pixel error where both RoIs read the same part" in page
+
+
+def test_without_parts_the_page_has_the_axis_excess(call, tmp_path, capsys):
+    code, content = call("exact.json", "cut.json", images=False)
+    assert code == 0
+    assert list(content["lines"]) == ["axis/excess"]
+    assert "\naxis excess: Length of contour" in capsys.readouterr().out
+    assert ">axis excess</th>" in (tmp_path / "out/comparison.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("first", "parts", "message"),
+    [
+        ("exact.json", "7", "has no 'bbox'"),
+        ("tight.json", "7", "MODEL.FCIS.MASK_VOTING False"),
+        ("exact.json", "0", "--parts"),
+    ],
+)
+def test_parts_need_the_boxes_of_the_masks(call, data, tmp_path, capsys, first, parts, message):
+    entries = json.loads((data / "exact.json").read_text())
+    for entry in entries:
+        rle = entry["segmentation"]
+        entry["bbox"] = mask_util.toBbox({**rle, "counts": rle["counts"].encode()}).tolist()
+    (data / "tight.json").write_text(json.dumps(entries))
+    assert call(first, "cut.json" if first == "exact.json" else first, "--parts", parts) == (
+        2,
+        None,
+    )
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_options_of_the_gallery_are_passed_on(call, monkeypatch):

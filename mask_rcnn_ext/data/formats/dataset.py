@@ -194,11 +194,11 @@ class DatasetBuilder:
         content["annotations"], _, doubts = clean_annotations(
             content, (), strict=False, masks=False, completed=IssueCounter(), dropped=dropped
         )
-        for kind, (count, first) in dropped.issues.items():
-            for _ in range(count):
-                self.notes.add(f"{kind}: left out", self._places[first])
+        for kind, found in dropped.issues.items():
+            for annotation in found:
+                self.notes.add(f"{kind}: left out", self._places[annotation])
         for doubt in doubts:
-            self.notes.add(doubt, content["images"][0]["file_name"])
+            self.notes.add(doubt.text, content["images"][0]["file_name"])
 
 
 def _unite(parts: Sequence[Part], height: int, width: int) -> list[Any] | dict[str, Any]:

@@ -85,7 +85,7 @@ def read(path, name, images=None):
     """Return the data set and what was counted: kind -> number."""
     notes = IssueCounter()
     dataset = read_dataset(path, name, images, notes)
-    return dataset, {kind: count for kind, (count, _) in notes.issues.items()}
+    return dataset, {kind: len(found) for kind, found in notes.issues.items()}
 
 
 def objects_of(content):

@@ -34,7 +34,7 @@ def convert(dataset, name, tmp_path):
     write_dataset(dataset, name, output, notes)
     _, inside, with_images = CASES.get(name, (False, "", True))
     back, read_notes = read(output / inside, name, dataset.image_root if with_images else None)
-    return back, {kind: count for kind, (count, _) in notes.issues.items()}, read_notes
+    return back, {kind: len(found) for kind, found in notes.issues.items()}, read_notes
 
 
 def test_every_written_format_has_a_case():

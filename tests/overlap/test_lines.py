@@ -1,0 +1,100 @@
+"""Axis runs and same-part errors of result files: known masks, and models that draw lines."""
+
+import numpy as np
+import pytest
+from overlap_cases import OBJECTS, detect, instances_of, rectangle
+from reference.overlap import rle
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.overlap.detections import Detection
+from mask_rcnn_ext.overlap.lines import (
+    LINE_METRICS,
+    LineRecord,
+    compare_lines,
+    measure_lines,
+    render_binary_mask,
+    require_rois,
+    summarize_lines,
+)
+
+SIZE = (200, 200)
+
+
+def disk(cut=None, radius=40, x=100, y=100):
+    """Return a disk, cut off by a vertical line at a share of its radius from its centre."""
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    mask = np.hypot(columns + 0.5 - x, rows + 0.5 - y) <= radius
+    return mask if cut is None else mask & (columns < x + cut * radius)
+
+
+def record_of(mask, truth=None):
+    return measure_lines(
+        instances_of([{"mask": disk() if truth is None else truth}], detect(mask), SIZE)
+    )
+
+
+def test_the_model_that_cuts_has_the_larger_excess():
+    """The masks of ten images: disks, and the same disks without a piece of the right side."""
+    whole = [record_of(disk(radius=40 + i), disk(radius=40 + i)) for i in range(4)]
+    cut = [record_of(disk(0.4, 40 + i), disk(radius=40 + i)) for i in range(4)]
+    assert [record.masks for record in whole] == [1] * 4
+    entry = compare_lines(cut, whole, draws=50)["axis/excess"]
+    assert entry["b"]["value"] == pytest.approx(1, abs=0.15)
+    assert entry["a"]["value"] > 1.4
+    assert entry["ratio"]["value"] == pytest.approx(entry["a"]["value"] / entry["b"]["value"])
+    assert 1 < entry["ratio"]["low"] <= entry["ratio"]["value"] <= entry["ratio"]["high"]
+    assert summarize_lines(cut, draws=50)["axis/excess"] == entry["a"]
+
+
+def test_small_masks_and_unmatched_ones_do_not_count():
+    assert record_of(disk(radius=31), disk(radius=31)).masks == 0
+    assert record_of(disk(radius=33), disk(radius=33)).masks == 1
+    assert record_of(disk(radius=33, x=40)).masks == 0, "it matches no object"
+
+
+def test_a_large_mask_is_measured_at_168_pixels():
+    rendered = render_binary_mask(np.ones((500, 250), dtype=bool))
+    assert rendered.shape == (168 + 8, 84 + 8)
+    assert rendered.sum() == pytest.approx(168 * 84)
+    small = render_binary_mask(np.ones((70, 168), dtype=bool))
+    assert small.shape == (78, 176)
+
+
+def test_same_part_errors_are_in_the_boxes_of_the_detections():
+    """k = 1: both RoIs have one part. The upper mask misses 5 columns of the common 20."""
+    short = rectangle(45, 20, 80, 60)
+    found = [
+        Detection(1, 0.9, rle(OBJECTS[0]["mask"]), (20, 20, 40, 40)),
+        Detection(1, 0.8, rle(short), (40, 20, 40, 40)),
+    ]
+    record = measure_lines(instances_of(OBJECTS, found), parts=1)
+    assert record.same_part.sums["one_class/same/pixels"] == 2 * 20 * 40
+    assert record.same_part.sums["one_class/same/wrong"] == 5 * 40
+    entry = compare_lines([record], [record], draws=5)["same_part/one_class/same"]
+    assert entry["a"]["value"] == pytest.approx(100 * 5 / 40)  # of two masks
+    assert entry["difference"]["value"] == 0
+
+
+def test_without_k_there_is_the_excess_only():
+    nothing = [LineRecord(0, 0.0, 0.0, None)] * 2
+    compared = compare_lines(nothing, nothing, draws=5)
+    assert list(compared) == ["axis/excess"]
+    assert compared["axis/excess"]["ratio"] == {"value": None, "low": None, "high": None}
+
+
+def test_an_image_without_detections_has_every_number():
+    record = measure_lines(instances_of(OBJECTS, []), parts=7)
+    summary = summarize_lines([record], draws=5)
+    assert list(summary) == list(LINE_METRICS)
+    assert {entry["value"] for entry in summary.values()} == {None}
+
+
+def test_tight_boxes_are_no_rois():
+    masks = [disk(), disk(0.4)]
+    loose = {1: [Detection(1, 0.9, rle(mask), (50, 50, 100, 100.5)) for mask in masks]}
+    tight = {1: [Detection(1, 0.9, rle(masks[0]), (60, 60, 80, 80))]}
+    require_rois(loose, "a.json")
+    require_rois({1: [*loose[1], *tight[1]]}, "a.json")
+    require_rois({}, "a.json")
+    with pytest.raises(UserError, match=r"b\.json: .*MASK_VOTING False"):
+        require_rois(tight, "b.json")
