@@ -22,7 +22,11 @@ def _one_thread():
 
 @pytest.fixture(autouse=True)
 def _no_closed_log_streams():
-    """Drop log handlers that an earlier test opened on its captured output, closed by now."""
+    """Drop log handlers that an earlier test opened on its captured output, closed by now.
+
+    A run also keeps the package's lines from the root logger, where `caplog` looks for them.
+    """
+    logging.getLogger("mask_rcnn_ext").propagate = True
     for logger in list(logging.root.manager.loggerDict.values()):
         for handler in list(getattr(logger, "handlers", ())):
             if getattr(getattr(handler, "stream", None), "closed", False):

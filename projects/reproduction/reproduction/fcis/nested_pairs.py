@@ -180,7 +180,9 @@ def _draw_tiles(
         if masks:
             tile = (tile + _FADE * (255.0 - tile)).astype(np.uint8)
             _draw_masks(tile, masks)
-        tile = cv2.copyMakeBorder(tile, *(_RIM,) * 4, cv2.BORDER_CONSTANT, value=(255,) * 3)
+        white = (255,) * 3
+        rimmed = cv2.copyMakeBorder(tile, *(_RIM,) * 4, cv2.BORDER_CONSTANT, value=white)
+        tile = np.asarray(rimmed, np.uint8)
         if k is not None:
             corner = np.array([columns.start, rows.start] * 2)
             _draw_lattice(tile, (boxes - corner) * scale + _RIM, k)
