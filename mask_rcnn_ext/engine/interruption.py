@@ -107,7 +107,11 @@ class StopSignals:
             self._raise_at_once = False
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a worker that loads data
+        if os.getpid() != self._process:  # a worker that this process has forked
+            # Ctrl-C goes to all processes of a terminal, and the workers are still needed. SIGTERM
+            # is how a pool ends its workers; the pool waits for ever for one that lives on.
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
             return
         if not self.received:
             self.received, self._first = number, time.monotonic()

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: a checkpoint, the command that goes on, and the weights of a whole run."""
 
 import json
+import multiprocessing
 import os
 import shlex
 import signal
@@ -96,6 +97,23 @@ def test_a_second_signal_ends_the_process(monkeypatch):
         signal.signal(signal.SIGTERM, lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 0)]
+)
+def test_a_forked_worker_ends_with_sigterm_and_outlives_ctrl_c(number, code):
+    """detectron2 reads Cityscapes in a pool, which ends its workers with SIGTERM."""
+
+    def work() -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)
+
+    with interruption.StopSignals().take_signals():
+        worker = multiprocessing.get_context("fork").Process(target=work)
+        worker.start()
+        worker.join(30)
+    assert worker.exitcode == code
 
 
 def test_two_processes_stop_together(data, tmp_path):
