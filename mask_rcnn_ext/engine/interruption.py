@@ -66,13 +66,25 @@ def _handle_signals(
 ) -> Iterator[dict[signal.Signals, Any]]:
     """Give signals to `handler` during the block; do nothing in a thread, which cannot.
 
+    Workers that this process forks in the block have no part in it. Ctrl-C goes to all processes of
+    a terminal, and a worker that is still needed outlives it. SIGTERM is how a pool ends its
+    workers, and waits for ever for one that lives on.
+
     Yields:
         The handlers that are put back at the end.
     """
+    process = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            handler(number, frame)
+        elif number == signal.SIGTERM:
+            os._exit(128 + number)
+
     if threading.current_thread() is not threading.main_thread():
         yield {}
         return
-    before = {number: signal.signal(number, handler) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield before
     finally:
@@ -85,7 +97,6 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received, self._raise_at_once, self._first = 0, False, 0.0
-        self._process = os.getpid()
         self._before: dict[signal.Signals, Any] = {}
 
     @contextlib.contextmanager
@@ -107,12 +118,6 @@ class StopSignals:
             self._raise_at_once = False
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a worker that this process has forked
-            # Ctrl-C goes to all processes of a terminal, and the workers are still needed. SIGTERM
-            # is how a pool ends its workers; the pool waits for ever for one that lives on.
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
-            return
         if not self.received:
             self.received, self._first = number, time.monotonic()
             if comm.is_main_process():
@@ -136,12 +141,9 @@ class StopSignals:
 @contextlib.contextmanager
 def raise_on_sigterm() -> Iterator[None]:
     """Let SIGTERM raise `Interrupted` during the block, as Ctrl-C does; not in a thread."""
-    process = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == process:
-            raise Interrupted(number)
-        os._exit(128 + number)  # a worker that this process has forked
+        raise Interrupted(number)
 
     with _handle_signals(stop, signal.SIGTERM):
         yield
@@ -180,12 +182,10 @@ def raise_signals() -> Iterator[None]:
 
     The block can then write what is done. A later signal ends the process at once.
     """
-    process, first = os.getpid(), 0.0
+    first = 0.0
 
-    def take(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         nonlocal first
-        if os.getpid() != process:  # a process that the block has started
-            return
         if not first:
             first = time.monotonic()
             raise Interrupted(number)
@@ -193,5 +193,5 @@ def raise_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    with _handle_signals(take, *_SIGNALS):
+    with _handle_signals(stop, *_SIGNALS):
         yield

@@ -102,14 +102,17 @@ def test_a_second_signal_ends_the_process(monkeypatch):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 0)]
 )
-def test_a_forked_worker_ends_with_sigterm_and_outlives_ctrl_c(number, code):
+@pytest.mark.parametrize(
+    "block", [interruption.StopSignals().take_signals, interruption.raise_signals]
+)
+def test_a_forked_worker_ends_with_sigterm_and_outlives_ctrl_c(block, number, code):
     """detectron2 reads Cityscapes in a pool, which ends its workers with SIGTERM."""
 
     def work() -> None:
         os.kill(os.getpid(), number)
         time.sleep(0.01)
 
-    with interruption.StopSignals().take_signals():
+    with block():
         worker = multiprocessing.get_context("fork").Process(target=work)
         worker.start()
         worker.join(30)
