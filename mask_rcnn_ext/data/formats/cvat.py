@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
+from ..coco_json import list_classes
 from ..findings import IssueCounter
 from .dataset import (
     Bools,
@@ -20,8 +21,6 @@ from .dataset import (
     DatasetBuilder,
     decode_mask,
     iterate,
-    list_names,
-    name_class,
     sample_ellipse,
 )
 from .written_files import write_text
@@ -189,13 +188,13 @@ def write_cvat(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     ET.SubElement(root, "version").text = "1.1"
     task = ET.SubElement(ET.SubElement(root, "meta"), "task")
     labels = ET.SubElement(task, "labels")
-    for name in list_names(next(iter(dataset.splits.values()))):
+    for name in list_classes(next(iter(dataset.splits.values()))).values():
         label = ET.SubElement(labels, "label")
         for tag, text in (("name", name), ("type", "any"), ("attributes", "")):
             ET.SubElement(label, tag).text = text
     number = 0
     for split, content in dataset.splits.items():
-        classes = name_class(content)
+        classes = list_classes(content)
         for image, annotations in iterate(content):
             keys = {"id": str(number), "name": image["file_name"]}
             number += 1

@@ -29,8 +29,6 @@ __all__ = [
     "encode_mask",
     "index_images",
     "iterate",
-    "list_names",
-    "name_class",
     "sample_ellipse",
 ]
 
@@ -267,16 +265,6 @@ def iterate(
         objects[annotation["image_id"]].append(annotation)
     for image in content["images"]:
         yield image, objects[image["id"]]
-
-
-def list_names(content: dict[str, Any]) -> list[str]:
-    """Return the names of the classes by ascending id, the order in which models number them."""
-    return [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
-
-
-def name_class(content: dict[str, Any]) -> dict[int, str]:
-    """Return category id -> name."""
-    return {c["id"]: c["name"] for c in content["categories"]}
 
 
 def sample_ellipse(

@@ -19,6 +19,7 @@ from PIL import Image
 
 from ...errors import UserError, shorten
 from ...files import read_json
+from ..coco_json import list_classes
 from ..coordinates import is_number
 from ..findings import IssueCounter
 from .dataset import (
@@ -27,8 +28,6 @@ from .dataset import (
     DatasetBuilder,
     decode_mask,
     iterate,
-    list_names,
-    name_class,
     sample_ellipse,
 )
 from .text_files import read_lines
@@ -179,11 +178,11 @@ def write_labelme(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
         notes: counts what LabelMe cannot hold: crowds.
     """
     for split, content in dataset.splits.items():
-        labels = [*_NO_CLASSES, *list_names(content)]
+        classes = list_classes(content)
+        labels = [*_NO_CLASSES, *classes.values()]
         target = folder / split
         write_text(target / _LABELS, "".join(f"{label}\n" for label in labels))
         names = flat_names(content)
-        classes = name_class(content)
         for image, annotations in iterate(content):
             path = os.path.join(dataset.image_root, image["file_name"])
             written = {

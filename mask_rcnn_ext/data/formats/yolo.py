@@ -14,6 +14,7 @@ import yaml
 
 from ...errors import UserError, name_some
 from ...layers.cracks import join_loops, trace_loops
+from ..coco_json import list_classes
 from ..findings import IssueCounter
 from .dataset import (
     IMAGE_SUFFIXES,
@@ -22,7 +23,6 @@ from .dataset import (
     DatasetBuilder,
     decode_mask,
     iterate,
-    list_names,
 )
 from .text_files import read_lines, read_text
 from .written_files import copy_images, write_text
@@ -237,8 +237,8 @@ def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
         folder: receives `images/SPLIT`, `labels/SPLIT` and `data.yaml`.
         notes: counts what YOLO cannot hold: crowds, and boxes in a data set with masks.
     """
-    first = next(iter(dataset.splits.values()))
-    numbers = {c["id"]: i for i, c in enumerate(sorted(first["categories"], key=lambda c: c["id"]))}
+    classes = list_classes(next(iter(dataset.splits.values())))
+    numbers = {category: i for i, category in enumerate(classes)}
     everything = [a for content in dataset.splits.values() for a in content["annotations"]]
     masks = any(a.get("segmentation") for a in everything)
     config: dict[str, Any] = {}
@@ -261,7 +261,7 @@ def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
             write_text(target, "".join(f"{line}\n" for line in lines))
     if "val" not in config:
         notes.add("no val set, which Ultralytics needs: add --split 0.8", "data.yaml")
-    config["names"] = dict(enumerate(list_names(first)))
+    config["names"] = dict(enumerate(classes.values()))
     write_text(folder / "data.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
