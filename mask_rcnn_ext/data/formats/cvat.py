@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
+from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..findings import IssueCounter
 from .dataset import (
@@ -237,10 +238,9 @@ def _write_shapes(
             ET.SubElement(entry, "polygon", {**keys, "points": points, "z_order": "0"})
     else:
         mask = decode_mask(annotation, image["height"], image["width"])
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        crop = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        top, left, crop = MaskCrop.cut(mask)
         runs = [len(list(run)) for _, run in groupby(crop.ravel().tolist())]
         runs = [0, *runs] if crop.ravel()[0] else runs
-        box = {"left": columns[0], "top": rows[0], "width": crop.shape[1], "height": crop.shape[0]}
+        box = {"left": left, "top": top, "width": crop.shape[1], "height": crop.shape[0]}
         rle = {"rle": ", ".join(map(str, runs)), **{k: str(v) for k, v in box.items()}}
         ET.SubElement(entry, "mask", {**keys, **rle, "z_order": "0"})

@@ -19,6 +19,7 @@ from PIL import Image
 
 from ...errors import UserError, shorten
 from ...files import read_json
+from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..coordinates import is_number
 from ..findings import IssueCounter
@@ -224,11 +225,9 @@ def _make_shapes(
                 yield {**shape, "points": points, "shape_type": "polygon", **rest}
         else:
             mask = decode_mask(annotation, image["height"], image["width"])
-            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-            (top, bottom), (left, right) = rows[[0, -1]].tolist(), columns[[0, -1]].tolist()
+            top, left, crop = MaskCrop.cut(mask)
             png = io.BytesIO()
-            crop = mask[top : bottom + 1, left : right + 1].astype(np.uint8)
-            Image.fromarray(crop).save(png, "PNG")
+            Image.fromarray(crop.astype(np.uint8)).save(png, "PNG")
             rest["mask"] = base64.b64encode(png.getvalue()).decode("ascii")
-            corners = [[left, top], [right, bottom]]
+            corners = [[left, top], [left + crop.shape[1] - 1, top + crop.shape[0] - 1]]
             yield {**shape, "points": corners, "shape_type": "mask", **rest}

@@ -14,6 +14,7 @@ import yaml
 
 from ...errors import UserError, name_some
 from ...layers.cracks import join_loops, trace_loops
+from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..findings import IssueCounter
 from .dataset import (
@@ -285,7 +286,5 @@ def _one_polygon(segmentation: Any, mask: Bools) -> np.ndarray:
         drawn = decode_mask({"segmentation": [joined.ravel().tolist()]}, *mask.shape)
         if (drawn == mask).all():
             return joined
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    crop = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    corner = np.array([columns[0], rows[0]], dtype=np.float64)
-    return join_loops([loop + corner for loop in trace_loops(crop)])
+    top, left, crop = MaskCrop.cut(mask)
+    return join_loops([loop + (left, top) for loop in trace_loops(crop)])

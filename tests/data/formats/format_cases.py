@@ -9,7 +9,8 @@ from PIL import Image
 from mask_rcnn_ext.data.coco_json import list_classes
 from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.formats import Dataset, read_dataset, write_dataset
-from mask_rcnn_ext.data.formats.dataset import decode_mask, encode_mask, iterate
+from mask_rcnn_ext.data.formats.dataset import decode_mask, iterate
+from mask_rcnn_ext.layers.rle import encode_mask
 
 W, H = 40, 30  # pixels
 
