@@ -24,12 +24,9 @@ def _one_thread():
 def _no_closed_log_streams():
     """Drop log handlers that an earlier test opened on its captured output, closed by now.
 
-    A run also keeps the package's lines from the root logger, where `caplog` looks for them, and
-    `check_dataset.py` shows its errors only.
+    A run also keeps the package's lines from the root logger, where `caplog` looks for them.
     """
-    package = logging.getLogger("mask_rcnn_ext")
-    package.propagate = True
-    package.setLevel(logging.NOTSET)
+    logging.getLogger("mask_rcnn_ext").propagate = True
     for logger in list(logging.root.manager.loggerDict.values()):
         for handler in list(getattr(logger, "handlers", ())):
             if getattr(getattr(handler, "stream", None), "closed", False):

@@ -120,11 +120,10 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    # What the checks log is in their findings.
-    logging.getLogger("mask_rcnn_ext").setLevel(logging.ERROR)
     return run_as_command(lambda: run(build_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    # What the checks warn of is in their findings.
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
     sys.exit(main())

@@ -11,6 +11,7 @@ the formats and what each one can hold.
 import argparse
 import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 _FORMATS = (
@@ -102,18 +103,14 @@ def convert(args: argparse.Namespace) -> None:
 
 def _print_counts(dataset: Dataset) -> None:
     for split, content in dataset.splits.items():
-        crowds = sum(1 for a in content["annotations"] if a["iscrowd"])
+        crowds = sum(a["iscrowd"] for a in content["annotations"])
         also = f" and {crowds} crowd regions" if crowds else ""
         title = f"{split}: " if split else ""
         objects = len(content["annotations"]) - crowds
         print(f"{title}{len(content['images'])} images, {objects} objects{also}")
+        counts = Counter(a["category_id"] for a in content["annotations"] if not a["iscrowd"])
         for category, name in list_classes(content).items():
-            count = sum(
-                1
-                for a in content["annotations"]
-                if a["category_id"] == category and not a["iscrowd"]
-            )
-            print(f"  {name}: {count}")
+            print(f"  {name}: {counts[category]}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -212,8 +212,7 @@ def _encode(mask: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
         raise _Malformed("mask of another size than its image")
     if not mask.any():
         raise _Malformed("empty mask")
-    rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(size), "counts": rle["counts"].decode("ascii")}
+    return encode_mask(mask)
 
 
 def _check_rle(rle: dict[str, Any], size: tuple[int, int]) -> None:

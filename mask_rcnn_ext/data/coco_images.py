@@ -5,7 +5,6 @@ the image folder's own name in front, or in other capitals. Such a name is repla
 can be meant.
 """
 
-import logging
 import os
 import re
 import unicodedata
@@ -26,8 +25,6 @@ HEADERS_CHECKED = 2000  # images whose header is compared with the json, evenly 
 
 _FOLDERS_SEARCHED = 300  # where the images might be instead
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-
-logger = logging.getLogger(__name__)
 
 
 class _Folders:
@@ -228,7 +225,7 @@ def check_image_sizes(
     paths: list[str],
     completed: IssueCounter,
     channels: int = 0,
-) -> tuple[set[int], list[str]]:
+) -> tuple[set[int], list[str], str]:
     """Compare the sizes that a COCO json gives with the image files.
 
     The headers of `HEADERS_CHECKED` images, evenly spread, are read. A missing or unusable `width`
@@ -242,7 +239,8 @@ def check_image_sizes(
         channels: read the files with `read_bands_header`; 0: with `read_header`.
 
     Returns:
-        The ids of the images whose size is not known, and the faults.
+        The ids of the images whose size is not known, the faults, and a warning of files with
+        several frames or pages, or "".
     """
     unsized = {i for i, image in enumerate(images) if not _normalise_size(image, completed)}
     step = -(-len(images) // HEADERS_CHECKED)
@@ -284,11 +282,8 @@ def check_image_sizes(
             f"{name_some(contradictions)}. Correct the json or the files: annotations must fit "
             "the pixels as they are read"
         )
-    if in_parts:
-        logger.warning(
-            "Only the first of several frames or pages is read of %s", name_some(in_parts)
-        )
-    return bad, faults
+    parts = f"only the first of several frames or pages is read of {name_some(in_parts)}"
+    return bad, faults, parts if in_parts else ""
 
 
 def _normalise_size(image: dict[str, Any], completed: IssueCounter) -> bool:

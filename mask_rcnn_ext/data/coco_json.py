@@ -106,8 +106,8 @@ def inspect_coco_json(
     becomes `iscrowd`. Ids become integers, see `coco_ids`, and file names of other machines become
     names in `image_root`, see `coco_images`. A category that only groups the others is left out.
     Coordinates that are fractions of the image become pixels. The log also counts these changes. It
-    warns of boxes that contradict their masks, of objects that are annotated twice, and of files in
-    which most annotations are crowd regions.
+    warns of images with several frames or pages, of boxes that contradict their masks, of objects
+    that are annotated twice, and of files in which most annotations are crowd regions.
 
     Args:
         json_file: path of the json.
@@ -138,7 +138,10 @@ def inspect_coco_json(
     faults = normalise_ids(content, known or {}, completed)
     faults += _find_category_faults(content)
     file.image_paths, missing = find_image_files(content["images"], image_root, completed)
-    unsized, wrong = check_image_sizes(content["images"], file.image_paths, completed, channels)
+    unsized, wrong, in_parts = check_image_sizes(
+        content["images"], file.image_paths, completed, channels
+    )
+    file.warnings += [f"{json_file}: {in_parts}"] if in_parts else []
     file.faults = [f"{json_file}: {fault}" for fault in [*faults, *missing, *wrong]]
     if unsized:  # these images have faults, and their annotations cannot be checked
         sized = [i for i, image in enumerate(content["images"]) if image["id"] not in unsized]

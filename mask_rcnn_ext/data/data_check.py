@@ -147,7 +147,8 @@ def _list_training_findings(data: InspectedData) -> list[Finding]:
         ]
         for sentence in file.warnings:
             text = sentence.removeprefix(f"{file.path}: ")
-            found.append(Finding("warning", sentence, examples.get(text, malformed)))
+            shown = malformed if text.startswith("dropped ") else examples.get(text, [])
+            found.append(Finding("warning", sentence, shown))
     shown_with = {finding.text for finding in found}
     found += [Finding("error", fault) for fault in faults if fault not in shown_with]
     for repeated in data.repeated:

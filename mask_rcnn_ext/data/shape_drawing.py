@@ -276,14 +276,13 @@ def render(
     for i, (shape, visible) in enumerate(zip(shapes, canvas.visible, strict=True)):
         mask = front == i + 1
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
         box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
         annotations.append(
             {
                 "category_id": shape.label + 1,
                 "bbox": [float(v) for v in box],
                 "area": int(mask.sum()),
-                "segmentation": {"size": [size, size], "counts": rle["counts"].decode("ascii")},
+                "segmentation": encode_mask(mask),
                 "iscrowd": 0,
                 "visible": round(visible, 4),
             }

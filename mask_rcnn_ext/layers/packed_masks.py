@@ -25,6 +25,15 @@ class MaskCrop(NamedTuple):
     left: int
     mask: BoolArray
 
+    @classmethod
+    def cut(cls, full: BoolArray) -> "MaskCrop":
+        """Cut a mask (H, W) out of its image: the smallest crop with all its pixels."""
+        rows, columns = (np.flatnonzero(full.any(axis=axis)) for axis in (1, 0))
+        if not len(rows):
+            return cls(0, 0, np.zeros((0, 0), dtype=bool))
+        window = full[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return cls(int(rows[0]), int(columns[0]), window)
+
 
 class PackedMasks:
     """N masks of an image of (H, W). Iterate over it to get each mask's `MaskCrop`.
@@ -64,17 +73,8 @@ class PackedMasks:
     @classmethod
     def pack(cls, masks: Tensor | BoolArray) -> "PackedMasks":
         """Pack masks (N, H, W) bool."""
-
-        def cut(mask: Tensor | BoolArray) -> MaskCrop:
-            full = np.asarray(mask)
-            rows, columns = (np.flatnonzero(full.any(axis=axis)) for axis in (1, 0))
-            if not len(rows):
-                return MaskCrop(0, 0, np.zeros((0, 0), dtype=bool))
-            window = full[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            return MaskCrop(int(rows[0]), int(columns[0]), window)
-
         height, width = masks.shape[1:]
-        return cls((height, width), map(cut, masks))
+        return cls((height, width), (MaskCrop.cut(np.asarray(mask)) for mask in masks))
 
     def __len__(self) -> int:
         return len(self._parts)

@@ -15,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_util
 
-__all__ = ["check_mask", "check_polygon", "check_size", "compress", "encode_crop", "read_runs"]
+__all__ = [
+    "check_mask",
+    "check_polygon",
+    "check_size",
+    "compress",
+    "encode_crop",
+    "encode_mask",
+    "read_runs",
+]
 
 _MOST_PIXELS = 1 << 30  # OpenCV reads no larger image
 _REACH = 10  # times height + width: how far outside the image a vertex may lie
@@ -148,6 +156,12 @@ def compress(segmentation: list[Any] | dict[str, Any], height: int, width: int) 
         rle = mask_util.frPyObjects({"size": size, "counts": counts}, height, width)
         return rle
     return {"size": size, "counts": _to_bytes(counts)}
+
+
+def encode_mask(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Return a mask (H, W) as compressed RLE, with counts as text."""
+    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
 
 
 def encode_crop(

@@ -163,6 +163,17 @@ def test_what_the_pixels_tell(tmp_path):
     assert kinds.examples == [Example("train", 2, (), "PNG grey, 8 bit")]
 
 
+def test_files_with_several_pages_are_a_warning(tmp_path):
+    """Its places are not those of the malformed annotation."""
+    annotations = [annotation(1), annotation(2, segmentation=[[1, 1, 2, 2]])]
+    images = [entry(1), entry(2, file_name="2.tif")]
+    arguments = write(tmp_path, images=images, annotations=annotations)
+    pages = [Image.new("RGB", (W, H), (0, 0, i)) for i in range(3)]
+    pages[0].save(tmp_path / "train" / "2.tif", save_all=True, append_images=pages[1:])
+    finding = find(check_dataset(*arguments), "several frames or pages is read of 2.tif (3)")
+    assert (finding.level, finding.examples) == ("warning", [])
+
+
 def test_unlisted_files(tmp_path):
     arguments = write(tmp_path)
     draw(tmp_path / "train" / "more.png")

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
+from ...layers.packed_masks import MaskCrop
+from ..coco_json import list_classes
 from ..findings import IssueCounter
 from .dataset import (
     Bools,
@@ -20,8 +22,6 @@ from .dataset import (
     DatasetBuilder,
     decode_mask,
     iterate,
-    list_names,
-    name_class,
     sample_ellipse,
 )
 from .written_files import write_text
@@ -189,13 +189,13 @@ def write_cvat(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     ET.SubElement(root, "version").text = "1.1"
     task = ET.SubElement(ET.SubElement(root, "meta"), "task")
     labels = ET.SubElement(task, "labels")
-    for name in list_names(next(iter(dataset.splits.values()))):
+    for name in list_classes(next(iter(dataset.splits.values()))).values():
         label = ET.SubElement(labels, "label")
         for tag, text in (("name", name), ("type", "any"), ("attributes", "")):
             ET.SubElement(label, tag).text = text
     number = 0
     for split, content in dataset.splits.items():
-        classes = name_class(content)
+        classes = list_classes(content)
         for image, annotations in iterate(content):
             keys = {"id": str(number), "name": image["file_name"]}
             number += 1
@@ -238,10 +238,9 @@ def _write_shapes(
             ET.SubElement(entry, "polygon", {**keys, "points": points, "z_order": "0"})
     else:
         mask = decode_mask(annotation, image["height"], image["width"])
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        crop = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        top, left, crop = MaskCrop.cut(mask)
         runs = [len(list(run)) for _, run in groupby(crop.ravel().tolist())]
         runs = [0, *runs] if crop.ravel()[0] else runs
-        box = {"left": columns[0], "top": rows[0], "width": crop.shape[1], "height": crop.shape[0]}
+        box = {"left": left, "top": top, "width": crop.shape[1], "height": crop.shape[0]}
         rle = {"rle": ", ".join(map(str, runs)), **{k: str(v) for k, v in box.items()}}
         ET.SubElement(entry, "mask", {**keys, **rle, "z_order": "0"})

@@ -12,7 +12,7 @@ from pycocotools import mask as mask_util
 from scipy.ndimage import find_objects
 
 from ...errors import UserError, name_some, nearest
-from ...layers.rle import check_mask, compress, encode_crop
+from ...layers.rle import check_mask, compress, encode_crop, encode_mask
 from ..annotations import clean_annotations
 from ..coco_images import find_image_files
 from ..findings import IssueCounter
@@ -26,11 +26,8 @@ __all__ = [
     "Ids",
     "cut_objects",
     "decode_mask",
-    "encode_mask",
     "index_images",
     "iterate",
-    "list_names",
-    "name_class",
     "sample_ellipse",
 ]
 
@@ -139,7 +136,7 @@ class DatasetBuilder:
         found: dict[str, Any] = {}
         if box is not None:
             found["bbox"] = [round(float(v), _DECIMALS) for v in box]
-        if box is None:
+        else:
             try:
                 found["segmentation"] = _unite(parts, image["height"], image["width"])
             except ValueError as error:
@@ -213,9 +210,11 @@ def _unite(parts: Sequence[Part], height: int, width: int) -> list[Any] | dict[s
     if len(parts) == 1 and isinstance(parts[0], dict):
         return parts[0]
     union = np.zeros((height, width), dtype=bool)
-    for part in [*(p for p in parts if not isinstance(p, list)), *([polygons] if polygons else [])]:
-        mask = part if isinstance(part, np.ndarray) else None
-        union |= decode_mask({"segmentation": part}, height, width) if mask is None else mask
+    for part in [*(p for p in parts if not isinstance(p, list)), polygons]:
+        if isinstance(part, np.ndarray):
+            union |= part
+        elif part:
+            union |= decode_mask({"segmentation": part}, height, width)
     return encode_mask(union)
 
 
@@ -232,12 +231,6 @@ def index_images(root: Path) -> dict[str, Path]:
             if other != path:
                 raise UserError(f"{other} and {path}: two images of one name; remove one")
     return found
-
-
-def encode_mask(mask: Bools) -> dict[str, Any]:
-    """Return a mask (H, W) as compressed RLE, with counts as text."""
-    rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
 
 
 def cut_objects(ids: Ids) -> Iterator[tuple[int, tuple[slice, slice], dict[str, Any]]]:
@@ -267,16 +260,6 @@ def iterate(
         objects[annotation["image_id"]].append(annotation)
     for image in content["images"]:
         yield image, objects[image["id"]]
-
-
-def list_names(content: dict[str, Any]) -> list[str]:
-    """Return the names of the classes by ascending id, the order in which models number them."""
-    return [c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])]
-
-
-def name_class(content: dict[str, Any]) -> dict[int, str]:
-    """Return category id -> name."""
-    return {c["id"]: c["name"] for c in content["categories"]}
 
 
 def sample_ellipse(

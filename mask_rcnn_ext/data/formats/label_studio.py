@@ -8,7 +8,7 @@ one.
 import json
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -17,6 +17,7 @@ import numpy as np
 
 from ...errors import UserError, shorten
 from ...files import read_json
+from ..coco_json import list_classes
 from ..coordinates import is_number
 from ..findings import IssueCounter
 from .dataset import (
@@ -26,8 +27,6 @@ from .dataset import (
     DatasetBuilder,
     decode_mask,
     iterate,
-    list_names,
-    name_class,
     sample_ellipse,
 )
 from .label_studio_rle import decode_brush, encode_brush
@@ -217,16 +216,16 @@ def write_label_studio(dataset: Dataset, folder: Path, notes: IssueCounter) -> N
         notes: counts what Label Studio cannot hold: crowds.
     """
     for split, content in dataset.splits.items():
-        classes, tasks = name_class(content), []
+        classes, tasks = list_classes(content), []
         for image, annotations in iterate(content):
             results = list(_make_results(image, annotations, classes, notes))
             address = f"/data/local-files/?d={quote(image['file_name'])}"
             tasks.append({"data": {"image": address}, "annotations": [{"result": results}]})
         write_text(folder / split / "tasks.json", json.dumps(tasks, ensure_ascii=False))
-        write_text(folder / split / _CONFIG, _make_config(list_names(content)))
+        write_text(folder / split / _CONFIG, _make_config(classes.values()))
 
 
-def _make_config(names: list[str]) -> str:
+def _make_config(names: Iterable[str]) -> str:
     """Return the labelling interface that knows the regions of `_make_results`."""
     view = ET.Element("View")
     ET.SubElement(view, "Image", {"name": "image", "value": "$image"})

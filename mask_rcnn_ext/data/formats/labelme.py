@@ -19,6 +19,8 @@ from PIL import Image
 
 from ...errors import UserError, shorten
 from ...files import read_json
+from ...layers.packed_masks import MaskCrop
+from ..coco_json import list_classes
 from ..coordinates import is_number
 from ..findings import IssueCounter
 from .dataset import (
@@ -27,8 +29,6 @@ from .dataset import (
     DatasetBuilder,
     decode_mask,
     iterate,
-    list_names,
-    name_class,
     sample_ellipse,
 )
 from .text_files import read_lines
@@ -179,11 +179,11 @@ def write_labelme(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
         notes: counts what LabelMe cannot hold: crowds.
     """
     for split, content in dataset.splits.items():
-        labels = [*_NO_CLASSES, *list_names(content)]
+        classes = list_classes(content)
+        labels = [*_NO_CLASSES, *classes.values()]
         target = folder / split
         write_text(target / _LABELS, "".join(f"{label}\n" for label in labels))
         names = flat_names(content)
-        classes = name_class(content)
         for image, annotations in iterate(content):
             path = os.path.join(dataset.image_root, image["file_name"])
             written = {
@@ -225,11 +225,9 @@ def _make_shapes(
                 yield {**shape, "points": points, "shape_type": "polygon", **rest}
         else:
             mask = decode_mask(annotation, image["height"], image["width"])
-            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-            (top, bottom), (left, right) = rows[[0, -1]].tolist(), columns[[0, -1]].tolist()
+            top, left, crop = MaskCrop.cut(mask)
             png = io.BytesIO()
-            crop = mask[top : bottom + 1, left : right + 1].astype(np.uint8)
-            Image.fromarray(crop).save(png, "PNG")
+            Image.fromarray(crop.astype(np.uint8)).save(png, "PNG")
             rest["mask"] = base64.b64encode(png.getvalue()).decode("ascii")
-            corners = [[left, top], [right, bottom]]
+            corners = [[left, top], [left + crop.shape[1] - 1, top + crop.shape[0] - 1]]
             yield {**shape, "points": corners, "shape_type": "mask", **rest}

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...errors import UserError
+from ..coco_json import list_classes
 from ..findings import IssueCounter
 from ..images import explain_unreadable
 from .dataset import (
@@ -23,7 +24,6 @@ from .dataset import (
     decode_mask,
     index_images,
     iterate,
-    list_names,
 )
 from .id_images import draw_objects
 from .text_files import read_lines
@@ -184,13 +184,12 @@ def write_voc(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
         folder: an empty folder.
         notes: counts what the format cannot hold: overlaps, and more than 254 objects in an image.
     """
-    names = list_names(next(iter(dataset.splits.values())))
-    if len(names) >= _VOID:
-        raise UserError(f"Pascal VOC's PNG files hold {_VOID - 1} classes, got {len(names)}")
-    ordered = sorted(c["id"] for c in next(iter(dataset.splits.values()))["categories"])
-    numbers = {category: number for number, category in enumerate(ordered, 1)}
+    classes = list_classes(next(iter(dataset.splits.values())))
+    if len(classes) >= _VOID:
+        raise UserError(f"Pascal VOC's PNG files hold {_VOID - 1} classes, got {len(classes)}")
+    numbers = {category: number for number, category in enumerate(classes, 1)}
     rows = ["# label:color_rgb:parts:actions"]
-    for name, color in zip(["background", *names], PALETTE.tolist(), strict=False):
+    for name, color in zip(["background", *classes.values()], PALETTE.tolist(), strict=False):
         rows.append(f"{name}:{','.join(map(str, color))}::")
     if any(a["iscrowd"] for content in dataset.splits.values() for a in content["annotations"]):
         rows.append(f"ignored:{','.join(map(str, PALETTE[_VOID].tolist()))}::")  # datumaro needs it

@@ -14,6 +14,8 @@ import yaml
 
 from ...errors import UserError, name_some
 from ...layers.cracks import join_loops, trace_loops
+from ...layers.packed_masks import MaskCrop
+from ..coco_json import list_classes
 from ..findings import IssueCounter
 from .dataset import (
     IMAGE_SUFFIXES,
@@ -22,7 +24,6 @@ from .dataset import (
     DatasetBuilder,
     decode_mask,
     iterate,
-    list_names,
 )
 from .text_files import read_lines, read_text
 from .written_files import copy_images, write_text
@@ -237,8 +238,8 @@ def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
         folder: receives `images/SPLIT`, `labels/SPLIT` and `data.yaml`.
         notes: counts what YOLO cannot hold: crowds, and boxes in a data set with masks.
     """
-    first = next(iter(dataset.splits.values()))
-    numbers = {c["id"]: i for i, c in enumerate(sorted(first["categories"], key=lambda c: c["id"]))}
+    classes = list_classes(next(iter(dataset.splits.values())))
+    numbers = {category: i for i, category in enumerate(classes)}
     everything = [a for content in dataset.splits.values() for a in content["annotations"]]
     masks = any(a.get("segmentation") for a in everything)
     config: dict[str, Any] = {}
@@ -261,7 +262,7 @@ def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
             write_text(target, "".join(f"{line}\n" for line in lines))
     if "val" not in config:
         notes.add("no val set, which Ultralytics needs: add --split 0.8", "data.yaml")
-    config["names"] = dict(enumerate(list_names(first)))
+    config["names"] = dict(enumerate(classes.values()))
     write_text(folder / "data.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
@@ -285,7 +286,5 @@ def _one_polygon(segmentation: Any, mask: Bools) -> np.ndarray:
         drawn = decode_mask({"segmentation": [joined.ravel().tolist()]}, *mask.shape)
         if (drawn == mask).all():
             return joined
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    crop = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    corner = np.array([columns[0], rows[0]], dtype=np.float64)
-    return join_loops([loop + corner for loop in trace_loops(crop)])
+    top, left, crop = MaskCrop.cut(mask)
+    return join_loops([loop + (left, top) for loop in trace_loops(crop)])

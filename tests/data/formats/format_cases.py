@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mask_rcnn_ext.data.coco_json import list_classes
 from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.formats import Dataset, read_dataset, write_dataset
-from mask_rcnn_ext.data.formats.dataset import decode_mask, encode_mask, iterate, list_names
+from mask_rcnn_ext.data.formats.dataset import decode_mask, iterate
+from mask_rcnn_ext.layers.rle import encode_mask
 
 W, H = 40, 30  # pixels
 
@@ -121,7 +123,7 @@ def write_dataset_to(tmp_path, name):
 
 
 def classes_of(dataset):
-    return list_names(next(iter(dataset.splits.values())))
+    return list(list_classes(next(iter(dataset.splits.values()))).values())
 
 
 def write_json(path, content, **options):
