@@ -88,7 +88,15 @@ def test_a_crash_in_the_last_iteration_leaves_no_results(data, tmp_path, monkeyp
     assert not (tmp_path / "out/inference").exists()
 
 
-def test_a_second_signal_ends_the_process(monkeypatch):
+@pytest.fixture
+def python_handles_ctrl_c():
+    """Python's own handler; a shell starts a background job with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_signal_ends_the_process(monkeypatch, python_handles_ctrl_c):
     monkeypatch.setattr(interruption, "_SAME", -1.0)
     signals = interruption.StopSignals()
     with signals.take_signals():
