@@ -287,4 +287,5 @@ def _one_polygon(segmentation: Any, mask: Bools) -> np.ndarray:
         if (drawn == mask).all():
             return joined
     top, left, crop = MaskCrop.cut(mask)
-    return join_loops([loop + (left, top) for loop in trace_loops(crop)])
+    corner = np.array([left, top], dtype=np.float64)
+    return join_loops([loop + corner for loop in trace_loops(crop)])
