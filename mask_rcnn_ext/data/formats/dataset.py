@@ -81,6 +81,10 @@ class DatasetBuilder:
         Raises:
             UserError: image files are missing; the message begins with `place`.
         """
+        if not os.path.isdir(self.image_root):
+            raise UserError(
+                f"{place}: image folder not found: {self.image_root}. Give it with --images"
+            )
         images = [{"id": name, "file_name": name} for name in names]
         _, faults = find_image_files(images, self.image_root, self.notes)
         if faults:

@@ -89,6 +89,13 @@ def test_groups_boxes_ellipses_and_shapes_without_an_area(tmp_path):
     }
 
 
+def test_an_export_without_its_images_says_how_to_name_them(tmp_path):
+    make(tmp_path, POLYGON.format("")).joinpath("images").rename(tmp_path / "photos")
+    with pytest.raises(UserError, match=r"xml: image folder not found: .*Give it with --images"):
+        read(tmp_path, "cvat")
+    assert len(only(read(tmp_path, "cvat", tmp_path / "photos")[0])["images"]) == 1
+
+
 def test_subsets_of_a_project_are_splits_in_folders(tmp_path):
     make(tmp_path, "", "project", 'subset="Train"')
     text = (tmp_path / "annotations.xml").read_text()
