@@ -16,7 +16,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from ..errors import UserError, name_some
+from ..errors import UserError, name_some, say_have
 from ..files import atomic_open
 from .coco_json import CocoJson, check_coco_json, inspect_coco_json, list_classes, raise_faults
 from .repeated_images import RepeatedImages, find_repeated_images
@@ -25,6 +25,7 @@ from .split import split_coco
 __all__ = [
     "InspectedData",
     "OwnData",
+    "get_split_paths",
     "inspect_own_data",
     "register_own_data",
     "split_own_data",
@@ -240,6 +241,14 @@ def _write_and_register(
         register_coco_instances(_NAMES[split], metadata, *paths)
 
 
+def get_split_paths(folder: str) -> tuple[str, str]:
+    """Return the files of `split_own_data` in a folder: the training part, the validation part."""
+    train, val = (
+        os.path.join(os.path.abspath(folder), f"split_{part}.json") for part in ("train", "val")
+    )
+    return train, val
+
+
 def split_own_data(
     json_file: str,
     images: str,
@@ -267,16 +276,13 @@ def split_own_data(
         UserError: the json has faults or cannot be split, or `folder` cannot be written.
     """
     content = check_coco_json(json_file, images, **options).content
-    paths = []
-    for name, part in zip(
-        ("train", "val"), split_coco(content, fraction, group_by=group_by), strict=True
-    ):
-        paths.append(os.path.join(os.path.abspath(folder), f"split_{name}.json"))
-        with atomic_open(paths[-1], "w") as file:
+    paths = get_split_paths(folder)
+    for path, part in zip(paths, split_coco(content, fraction, group_by=group_by), strict=True):
+        with atomic_open(path, "w") as file:
             json.dump(part, file)
         count = len(part["annotations"])
-        logger.info("%s: %d images, %d annotations", paths[-1], len(part["images"]), count)
-    return paths[0], paths[1]
+        logger.info("%s: %d images, %d annotations", path, len(part["images"]), count)
+    return paths
 
 
 def _require_pairs(given: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
@@ -354,4 +360,4 @@ def _explain_unused(files: dict[str, CocoJson], table: dict[int, str]) -> str:
     unused = [name for category, name in table.items() if category not in used]
     if not unused or not used:
         return ""
-    return f"{file.path}: {len(unused)} classes have no instance: {name_some(unused)}"
+    return f"{file.path}: {say_have(unused, table, 'classes')} no instance: {name_some(unused)}"

@@ -71,9 +71,8 @@ def choose_val_images(
         )
     groups = _find_groups(content["images"], group_by)
     if len(groups) < 2:
-        raise UserError(
-            f"the data cannot be split: expected at least 2 groups of images, got {len(groups)}"
-        )
+        what = "groups of images" if group_by else "images"
+        raise UserError(f"the data cannot be split: expected at least 2 {what}, got {len(groups)}")
     counts = _count(content, groups)
     total = sum(counts.values(), Counter())
     rarest = {g: min(counts[g], key=lambda key: (total[key], str(key))) for g in groups}

@@ -18,7 +18,7 @@ from detectron2.utils.env import seed_all_rng
 from ..checkpoint.checkpointer import Checkpointer, fetch_weights
 from ..config import ExtCfgNode, load_config
 from ..data.catalog import require_datasets
-from ..data.own_data import register_own_data, split_own_data
+from ..data.own_data import get_split_paths, register_own_data, split_own_data
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
 from ..errors import UserError
 from ..modeling.checks import (
@@ -144,7 +144,7 @@ def prepare_run(
         _log_start(cfg, args)
         choose_device(cfg)
         _require_gloo_on_cpu(cfg)
-        prepare_data(cfg, eval_only=args.eval_only)
+        prepare_data(cfg, eval_only=args.eval_only, resume=args.resume)
         comm.synchronize()  # every process has cleaned its data, which the first one may remove
         if by_gradients and not args.eval_only:
             require_fitting_training_data(cfg)
@@ -219,11 +219,12 @@ def _require_checkpoint(folder: str) -> None:
         )
 
 
-def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:
+def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False, resume: bool = False) -> None:
     """Register the user's own data, check that all data sets exist, and store their classes.
 
     This changes `cfg`. Own data sets `DATASETS`, `MODEL.ROI_HEADS.NUM_CLASSES` and
     `INPUT.MASK_FORMAT`; every data set sets `MASK_RCNN_EXT.CLASS_NAMES` and `CATEGORY_IDS`.
+    With `resume`, data that the run in `OUTPUT_DIR` has split are not split again.
 
     Raises:
         UserError: a file is missing or malformed, or the data's class count contradicts the config.
@@ -231,7 +232,7 @@ def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:
     own = cfg.MASK_RCNN_EXT.DATA
     files = (own.TRAIN_JSON, own.TRAIN_IMAGES, own.VAL_JSON, own.VAL_IMAGES)
     if any(files) or own.SPLIT or own.GROUP_BY:
-        _register_own_data(cfg, eval_only)
+        _register_own_data(cfg, eval_only, resume)
         return
     names = list(cfg.DATASETS.TEST) if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     if not (cfg.DATASETS.TEST if eval_only else cfg.DATASETS.TRAIN):
@@ -245,10 +246,10 @@ def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False) -> None:
         _store_classes(cfg, names)
 
 
-def _register_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
+def _register_own_data(cfg: ExtCfgNode, eval_only: bool, resume: bool) -> None:
     own, ext = cfg.MASK_RCNN_EXT.DATA, cfg.MASK_RCNN_EXT
     if own.SPLIT or own.GROUP_BY:
-        _split_own_data(cfg)
+        _split_own_data(cfg, resume)
     if eval_only and not own.VAL_JSON:
         raise UserError("--eval-only needs --val-json and --val-images")
     if not eval_only and not own.TRAIN_JSON:
@@ -283,26 +284,40 @@ def _register_own_data(cfg: ExtCfgNode, eval_only: bool) -> None:
     ext.CLASS_NAMES, ext.CATEGORY_IDS = list(data.class_names), list(data.category_ids)
 
 
-def _split_own_data(cfg: ExtCfgNode) -> None:
+def _split_own_data(cfg: ExtCfgNode, resume: bool) -> None:
     """Replace the training data of the config by its two parts."""
-    own = cfg.MASK_RCNN_EXT.DATA
+    own, folder = cfg.MASK_RCNN_EXT.DATA, os.path.join(cfg.OUTPUT_DIR, "data")
     if not own.SPLIT:
         raise UserError("--group-by needs --split, such as --split 0.8")
     if own.VAL_JSON or own.VAL_IMAGES:
-        raise UserError("--split and --val-json are both given. Leave out one of the two")
+        given = own.VAL_JSON or own.VAL_IMAGES
+        raise UserError(
+            f"--split and validation data ({given}) are both given. Leave out one of the two. A "
+            "config.yaml of a run has validation data; to split new data with it, add "
+            'MASK_RCNN_EXT.DATA.VAL_JSON "" MASK_RCNN_EXT.DATA.VAL_IMAGES ""'
+        )
     if not (own.TRAIN_JSON and own.TRAIN_IMAGES):
         raise UserError("--split needs --train-json and --train-images")
-    own.TRAIN_JSON, own.VAL_JSON = split_own_data(
-        own.TRAIN_JSON,
-        own.TRAIN_IMAGES,
-        own.SPLIT,
-        os.path.join(cfg.OUTPUT_DIR, "data"),
-        group_by=own.GROUP_BY,
-        strict=own.STRICT,
-        masks=cfg.MODEL.MASK_ON,
-        boxes_from_masks=own.BOXES_FROM_MASKS,
-        channels=own.IMAGE_CHANNELS,
-    )
+    kept = get_split_paths(folder)
+    if resume and all(map(os.path.isfile, kept)):
+        logger.info(
+            "The split is the run's own: %s and %s. Nothing is split again, and later changes in "
+            "%s do not count: an image of the validation part could move into the training part.",
+            *(*kept, own.TRAIN_JSON),
+        )
+        own.TRAIN_JSON, own.VAL_JSON = kept
+    else:
+        own.TRAIN_JSON, own.VAL_JSON = split_own_data(
+            own.TRAIN_JSON,
+            own.TRAIN_IMAGES,
+            own.SPLIT,
+            folder,
+            group_by=own.GROUP_BY,
+            strict=own.STRICT,
+            masks=cfg.MODEL.MASK_ON,
+            boxes_from_masks=own.BOXES_FROM_MASKS,
+            channels=own.IMAGE_CHANNELS,
+        )
     own.VAL_IMAGES, own.SPLIT, own.GROUP_BY = own.TRAIN_IMAGES, 0.0, ""
 
 

@@ -363,7 +363,7 @@ def test_a_class_without_an_instance_is_named(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("mask_rcnn_ext"), "propagate", True)
     with caplog.at_level(logging.WARNING):
         register(write(tmp_path / "t.json", [CAT, DOG], [annotation(1)]))
-    assert "1 classes have no instance: dog" in caplog.text
+    assert "1 of 2 classes has no instance: dog" in caplog.text
 
 
 def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path, monkeypatch):
@@ -386,6 +386,6 @@ def test_the_log_says_how_much_there_is_and_how_to_see_what_is_wrong(tmp_path, c
     assert f"{sound}: images: 3, objects: 2, crowd regions: 1, classes: 2" in caplog.messages
     assert "check_dataset.py" not in caplog.text
     own = register(write(tmp_path / "a b.json", [CAT, DOG], [annotation(1)]))
-    assert own.warnings == (f"{tmp_path / 'a b.json'}: 1 classes have no instance: dog",)
+    assert own.warnings == (f"{tmp_path / 'a b.json'}: 1 of 2 classes has no instance: dog",)
     options = f"--train-json '{tmp_path / 'a b.json'}' --train-images {tmp_path} --output"
     assert f"python tools/check_dataset.py {options} data_check" in caplog.messages[-1]

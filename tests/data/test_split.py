@@ -90,7 +90,7 @@ def test_crowds_and_images_without_objects():
     [
         (3, {"fraction": 1}, "expected a number between 0 and 1, such as 0.8, got 1"),
         (3, {"fraction": 80}, "got 80"),
-        (1, {"fraction": 0.8}, "at least 2 groups of images, got 1"),
+        (1, {"fraction": 0.8}, "at least 2 images, got 1"),
         (3, {"fraction": 0.8, "group_by": r"\d"}, "got 1"),
         (3, {"fraction": 0.8, "group_by": "("}, "is no regular expression"),
         (3, {"fraction": 0.8, "group_by": "slide"}, "3 of 3 images have no match of 'slide'"),

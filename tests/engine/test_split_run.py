@@ -34,18 +34,27 @@ def test_one_json_trains_is_evaluated_and_resumed(tmp_path):
     assert data["VAL_JSON"] == str(out / "data" / "split_val.json")
     assert data["VAL_IMAGES"] == str(images)
     assert (data["SPLIT"], data["GROUP_BY"]) == (0, "")
-    results = json.loads((out / "results.json").read_text())
-    assert {"bbox", "segm"} <= results.keys()
+    assert {"bbox", "segm"} <= json.loads((out / "results.json").read_text()).keys()
 
     first = read_weights(out / "model_final.pth")
     assert run(out, *flags, "--resume") == 0  # the same flags again
     assert read_files(out) == [train, val]
     assert same(read_weights(out / "model_final.pth"), first)
 
+    content = json.loads(path.read_text())  # another json would be split in another way
+    content["images"] = content["images"][2:]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] > 2]
+    path.write_text(json.dumps(content))
+    assert run(out, *flags, "--resume") == 0
+    assert read_files(out) == [train, val]
+    assert "The split is the run's own" in (out / "log.txt").read_text()
+
     config = ["--config-file", str(out / "config.yaml"), "--eval-only"]
     weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
     assert run_train_net(*config, *weights, "OUTPUT_DIR", str(tmp_path / "eval")) == 0
-    again = json.loads((tmp_path / "eval" / "results.json").read_text())
+    results, again = (
+        json.loads((folder / "results.json").read_text()) for folder in (out, tmp_path / "eval")
+    )
     assert again["segm"] == results["segm"]
 
 
