@@ -147,10 +147,10 @@ class Evaluation(hooks.EvalHook):
         except UserError as error:  # such as a broken validation image
             if not final:
                 raise
-            path = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+            path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
             raise UserError(
-                f"{error}. The training is done; to evaluate {path} after the repair, add "
-                "--eval-only --resume to the command"
+                f"{error}. The training is done; to evaluate its last weights after the repair: "
+                f"--config-file {path} --eval-only --resume"
             ) from error
         trainer._last_eval_results = results
         if self.best:

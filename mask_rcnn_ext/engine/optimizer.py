@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..modeling.fcis import FCISROIHeads
 from ..modeling.freezing import is_within
 
-__all__ = ["build_optimizer"]
+__all__ = ["build_optimizer", "require_fitting_schedule"]
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -58,6 +58,28 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     # gradients, after detectron2 has clipped the scaled ones.
     fused = torch.device(cfg.MODEL.DEVICE).type == "cpu"
     return adamw(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, fused=fused)
+
+
+def require_fitting_schedule(cfg: CfgNode) -> None:
+    """Check what detectron2's learning rate schedules divide by, and what they take for granted.
+
+    Raises:
+        UserError: the run has no iteration, or the learning rate is negative; or a cosine schedule
+            does not fall from `SOLVER.BASE_LR` to `SOLVER.BASE_LR_END`.
+    """
+    solver = cfg.SOLVER
+    if solver.MAX_ITER < 1:
+        raise UserError(f"SOLVER.MAX_ITER: expected 1 or more iterations, got {solver.MAX_ITER}")
+    if not solver.BASE_LR >= 0:
+        raise UserError(f"SOLVER.BASE_LR: expected a positive number, got {solver.BASE_LR:g}")
+    if solver.LR_SCHEDULER_NAME != "WarmupCosineLR":
+        return
+    if not (solver.BASE_LR > 0 and 0 <= solver.BASE_LR_END <= solver.BASE_LR):
+        raise UserError(
+            "WarmupCosineLR falls from SOLVER.BASE_LR to SOLVER.BASE_LR_END: expected a first rate "
+            "above 0 and a last one from 0 to the first, got "
+            f"{solver.BASE_LR:g} and {solver.BASE_LR_END:g}"
+        )
 
 
 def _find_lr_factors(cfg: CfgNode, model: nn.Module) -> dict[str, float]:

@@ -49,7 +49,7 @@ from .interruption import Interrupted, StopHook, StopSignals
 from .loggers import LoggerWriter, build_loggers, require_loggers
 from .loop import build_loop
 from .metrics import MetricsWriter, drop_metrics
-from .optimizer import build_optimizer
+from .optimizer import build_optimizer, require_fitting_schedule
 from .progress import ProgressWriter
 from .resuming import get_checkpoint_period, keep_settings, require_same_optimizer
 from .weight_average import WeightAverage
@@ -144,8 +144,9 @@ class Trainer(DefaultTrainer):
         """Check, before anything is built, for mistakes that would show after hours of training.
 
         Raises:
-            UserError: a proposal file or the package of an evaluator or a logger is missing, or
-                `TEST.AUG.ENABLED` is set and the model has no test-time augmentation.
+            UserError: a proposal file or the package of an evaluator or a logger is missing; or
+                `TEST.AUG.ENABLED` is set and the model has no test-time augmentation; or see
+                `require_fitting_schedule` and `require_fitting_selection`.
         """
         splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
         require_evaluators([name for split in splits for name in cfg.DATASETS[split]])
@@ -153,6 +154,7 @@ class Trainer(DefaultTrainer):
         require_proposal_files(cfg, splits)
         require_tta(cfg)
         if not eval_only:
+            require_fitting_schedule(cfg)
             require_fitting_selection(cfg)
             require_loggers(cfg)
 
@@ -255,6 +257,12 @@ class Trainer(DefaultTrainer):
             UserError: the state is of another optimizer, or of other parameters.
         """
         require_same_optimizer(state_dict["_trainer"]["optimizer"], self.optimizer)
+        states = dict(state_dict.get("hooks", {}))
+        if self.weight_average is None and (average := states.pop("WeightAverage", None)):
+            # The checkpoint has the average as the model.
+            logger.info("MASK_RCNN_EXT.EMA is off now: the run goes on with its weights alone.")
+            self.checkpointer.model.load_state_dict(average["weights"])
+            state_dict = {**state_dict, "hooks": states}
         with keep_settings(self.optimizer, self.scheduler):
             super().load_state_dict(state_dict)
         if self.cfg.SEED >= 0:

@@ -107,6 +107,15 @@ def test_unknown_data_set_names_the_nearest(attempt):
     assert "occluded_shapes_train" in message
 
 
+def test_a_learning_rate_of_zero_with_a_cosine(tmp_path, capsys):
+    flags = own(tmp_path / "data")
+    keys = ["SOLVER.BASE_LR", "0.0", "OUTPUT_DIR", str(tmp_path / "out")]
+    assert run_train_net("--config-file", TINY_CONFIG, *flags, *SMALL, *keys) == 2
+    said = capsys.readouterr().err
+    assert "error: WarmupCosineLR falls from SOLVER.BASE_LR to SOLVER.BASE_LR_END" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_absent_coco_says_what_to_do(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     from mask_rcnn_ext import model_zoo
@@ -278,4 +287,4 @@ def test_an_image_that_is_broken_inside_is_named_when_it_is_read(
     assert ".png: cannot be read as an image (" in line
     assert "Traceback" not in said
     assert (tmp_path / "out/model_final.pth").exists() == (split == "val")
-    assert ("add --eval-only --resume to the command" in line) == (split == "val")
+    assert ("out/config.yaml --eval-only --resume" in line) == (split == "val")

@@ -173,3 +173,20 @@ def test_several_test_sets_have_losses_of_their_own(monkeypatch):
     results = {"a": {"bbox": {}}, "b": {"bbox": {}}}
     trainer.Trainer.add_losses(cfg, torch.nn.Linear(1, 1), results)
     assert results == {name: {"bbox": {}, "validation_loss": {"of": [name]}} for name in "ab"}
+
+
+def test_an_average_may_begin_and_end_when_a_run_is_resumed(flags, whole, tmp_path):
+    """Training itself is the same in all of these runs: no average has a part in it."""
+    ema, plain = tmp_path / "ema", tmp_path / "plain"
+    shutil.copytree(whole, ema)
+    (ema / "last_checkpoint").write_text("model_0000003.pth")
+    keys = [*LOSS, "TEST.EVAL_PERIOD", "0"]
+    assert run([*flags, "--resume"], ema, *keys) == 0
+    weights = read_hooks(whole / "model_final.pth")["WeightAverage"]["weights"]
+    assert same(read_weights(ema / "model_final.pth"), weights)
+    assert run(flags, plain, *keys) == 0
+    (plain / "last_checkpoint").write_text("model_0000003.pth")
+    assert run([*flags, "--resume"], plain, *keys, "MASK_RCNN_EXT.EMA.ENABLED", "True") == 0
+    average = read_hooks(plain / "model_final.pth")["WeightAverage"]
+    assert average["updates"] == 2
+    assert same(average["weights"], weights)

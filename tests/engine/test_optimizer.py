@@ -7,7 +7,8 @@ from support import SMALL, TINY_CONFIG
 from torch import nn
 
 from mask_rcnn_ext import UserError, load_config
-from mask_rcnn_ext.engine.optimizer import build_optimizer
+from mask_rcnn_ext.engine.optimizer import build_optimizer, require_fitting_schedule
+from mask_rcnn_ext.engine.trainer import Trainer
 
 KEYS = ["SOLVER.BASE_LR", "0.01", "SOLVER.WEIGHT_DECAY", "0.1", "SOLVER.WEIGHT_DECAY_NORM", "0.0"]
 CPU = ["MODEL.DEVICE", "cpu"]
@@ -119,3 +120,27 @@ def test_a_whole_model():
 def test_factors_that_cannot_be_used(factor, model, message):
     with pytest.raises(UserError, match=message):
         settings_of(model, "MASK_RCNN_EXT.BACKBONE_LR_FACTOR", factor)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["SOLVER.BASE_LR", "0.0"], "got 0 and 0"),
+        (["SOLVER.BASE_LR", "0.1", "SOLVER.BASE_LR_END", "0.2"], r"got 0\.1 and 0\.2"),
+        (["SOLVER.BASE_LR", "-0.1"], r"SOLVER\.BASE_LR: expected a positive number, got -0\.1"),
+        (["SOLVER.MAX_ITER", "0"], r"SOLVER\.MAX_ITER: expected 1 or more iterations, got 0"),
+    ],
+)
+def test_schedules_that_cannot_be_used(keys, message):
+    cfg = load_config(None, ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"])
+    require_fitting_schedule(cfg)
+    cfg.merge_from_list(keys)
+    with pytest.raises(UserError, match=message):
+        require_fitting_schedule(cfg)
+
+
+def test_only_the_cosine_divides_by_the_rate():
+    cfg = load_config(None, ["SOLVER.BASE_LR", "0.0"])
+    require_fitting_schedule(cfg)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.0)
+    assert Trainer.build_lr_scheduler(cfg, optimizer).get_last_lr() == [0.0]
