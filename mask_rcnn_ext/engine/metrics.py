@@ -42,14 +42,18 @@ class _Nulls:
         return self._file.write(re.sub(r'(?<!\\)": (NaN|-?Infinity)(?=[,}])', '": null', text))
 
 
-def drop_metrics(path: str, start: int) -> None:
+def drop_metrics(path: str, start: int) -> dict[str, float]:
     """Drop the lines of the iterations that a run does again, and lines that were cut short.
 
     Args:
         path: the file; it is made when it is missing.
         start: the first iteration of the run.
+
+    Returns:
+        The best AP in the lines that stay, by its name.
     """
-    kept = []
+    kept: list[str] = []
+    best: dict[str, float] = {}
     try:
         with open(path, encoding="utf-8") as file:
             lines = file.readlines()
@@ -57,9 +61,15 @@ def drop_metrics(path: str, start: int) -> None:
         lines = []
     for line in lines:
         try:
-            if json.loads(line)["iteration"] < start:
-                kept.append(line)
+            entry = json.loads(line)
+            if entry["iteration"] >= start:
+                continue
         except (ValueError, KeyError, TypeError):  # the run was killed while it wrote
             continue
+        kept.append(line)
+        for name, value in entry.items():
+            if name.endswith("/AP") and value is not None:
+                best[name] = max(value, best.get(name, value))
     with atomic_open(path, "w") as file:
         file.writelines(kept)
+    return best

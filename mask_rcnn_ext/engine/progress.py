@@ -5,6 +5,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
 
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 from tqdm import tqdm
@@ -21,9 +22,9 @@ class ProgressWriter(EventWriter):
     the learning rate and, after the first evaluation, the latest and the best mask (or box) AP.
     """
 
-    def __init__(self, max_iter: int) -> None:
-        """Take the number of iterations of the run."""
-        self.max_iter = max_iter
+    def __init__(self, max_iter: int, earlier: Mapping[str, float] | None = None) -> None:
+        """Take the number of iterations, and the best AP of a run that is resumed, by its name."""
+        self.max_iter, self._earlier = max_iter, earlier if earlier is not None else {}
         self.logger = logging.getLogger("detectron2.progress")
         self._start: tuple[int, float] | None = None
         self._bar: tqdm | None = None
@@ -31,9 +32,10 @@ class ProgressWriter(EventWriter):
     def write(self) -> None:
         """Write the state of the current event storage."""
         storage = get_event_storage()
-        if storage.iter >= self.max_iter:
-            return  # after the last step the writers are called once more
-        text = describe_progress(storage)
+        _, last_step = storage.latest().get("total_loss", (0.0, -1))
+        if storage.iter != last_step:
+            return  # after the last step, which may come early, the writers are called once more
+        text = describe_progress(storage, self._earlier)
         done = storage.iter + 1
         filled = _BAR_WIDTH * done // self.max_iter
         bar = "#" * filled + "." * (_BAR_WIDTH - filled)
@@ -70,8 +72,13 @@ class ProgressWriter(EventWriter):
             self._bar.close()
 
 
-def describe_progress(storage: EventStorage) -> str:
-    """Return the losses, the learning rate and the AP so far as one line."""
+def describe_progress(storage: EventStorage, earlier: Mapping[str, float]) -> str:
+    """Return the losses, the learning rate and the AP so far as one line.
+
+    Args:
+        storage: of the run.
+        earlier: name -> the best AP before the storage began.
+    """
     histories = storage.histories()
     window = 20
     losses = {name: h.median(window) for name, h in histories.items() if name.startswith("loss_")}
@@ -95,7 +102,8 @@ def describe_progress(storage: EventStorage) -> str:
         if names:
             for name in names:
                 values = [value for value, _ in histories[name].values()]
-                best = max((v for v in values if not math.isnan(v)), default=math.nan)
+                known = [v for v in [*values, earlier.get(name, math.nan)] if not math.isnan(v)]
+                best = max(known, default=math.nan)
                 where = f" {name.rsplit('/', 2)[0]}" if name.count("/") == 2 else ""
                 parts.append(f"{label}{where} {values[-1]:.1f} (best {best:.1f})")
             break

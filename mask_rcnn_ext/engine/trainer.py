@@ -137,6 +137,7 @@ class Trainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self._loggers: list[LoggerWriter] = []  # the main process has some
+        self._earlier_ap: dict[str, float] = {}  # the best of a run that is resumed
         self.register_hooks(self.build_hooks())
 
     @staticmethod
@@ -275,7 +276,7 @@ class Trainer(DefaultTrainer):
             Interrupted: Ctrl-C or SIGTERM; a checkpoint is saved.
         """
         if comm.is_main_process() and self.start_iter:
-            drop_metrics(self._metrics_file, self.start_iter)
+            self._earlier_ap.update(drop_metrics(self._metrics_file, self.start_iter))
         for writer in self._loggers:
             writer.start(resume=self.start_iter > 0)
         loop_logger = logging.getLogger("detectron2.engine.train_loop")
@@ -330,7 +331,8 @@ class Trainer(DefaultTrainer):
         """Return the progress display, the writer of `metrics.json`, and the loggers."""
         loggers = build_loggers(self.cfg)
         self._loggers = [writer for writer in loggers if isinstance(writer, LoggerWriter)]
-        return [ProgressWriter(self.max_iter), MetricsWriter(self._metrics_file), *loggers]
+        progress = ProgressWriter(self.max_iter, self._earlier_ap)
+        return [progress, MetricsWriter(self._metrics_file), *loggers]
 
     @classmethod
     def build_evaluator(
