@@ -16,7 +16,7 @@ from detectron2.utils import comm
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.safe_load import load_torch
-from ..errors import UserError, nearest
+from ..errors import UserError, name_some, nearest
 
 __all__ = ["BestModel", "EarlyStop", "choose_metric", "is_better", "require_fitting_selection"]
 
@@ -95,18 +95,22 @@ def _require_known_metric(cfg: CfgNode, name: str) -> None:
     """Raise if a metric of COCO, or a loss, is not among what the run measures."""
     model, losses = cfg.MODEL, bool(cfg.MASK_RCNN_EXT.VALIDATION_LOSS)
     tasks = {"segm": model.MASK_ON, "keypoints": model.KEYPOINT_ON, "bbox": True}
-    known = [f"{task}/{metric}" for task, on in tasks.items() if on for metric in _COCO]
+    classes = [f"AP-{name}" for name in cfg.MASK_RCNN_EXT.CLASS_NAMES]
+    by_class = classes if len(classes) > 1 else []  # the AP of an only class is AP
+    metrics = [*_COCO, *by_class]
+    known = [f"{task}/{metric}" for task, on in tasks.items() if on for metric in metrics]
     known += ["validation_loss/total_loss"] if losses else []
     task, _, metric = "/".join(name.split("/")[-2:]).partition("/")
     if task in tasks:
-        good = bool(tasks[task]) and (metric in _COCO or metric.startswith("AP-"))
+        unknown_class = not classes and metric.startswith("AP-")
+        good = bool(tasks[task]) and (metric in metrics or unknown_class)
     else:  # of another evaluator, perhaps
         good = bool(metric) and (losses or task != "validation_loss")
     if not good:
         also = "" if losses else ", or a loss, with MASK_RCNN_EXT.VALIDATION_LOSS True"
         raise UserError(
-            f"MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC: expected one of {', '.join(known)}{also}, got "
-            f"{name!r}{nearest(name, known)}"
+            "MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC: expected one of "
+            f"{name_some(known, 30)}{also}, got {name!r}{nearest(name, known)}"
         )
 
 

@@ -1,5 +1,6 @@
 """Which evaluation is the best, what is saved of it, and when a run ends early."""
 
+import contextlib
 import math
 from types import SimpleNamespace
 
@@ -201,4 +202,25 @@ def test_metrics_that_a_run_may_have(metric):
     cfg.MODEL.MASK_ON, cfg.DATASETS.TEST = True, ("own_val",)
     cfg.MASK_RCNN_EXT.BEST_CHECKPOINT.ENABLED = True
     cfg.MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC = metric
-    require_fitting_selection(cfg)
+    require_fitting_selection(cfg)  # raises nothing
+    name = metric.removeprefix("own_val/")
+    assert choose_metric(metric, {name: 1.0, "own_val/bbox/AP75": 1.0}, cfg.DATASETS.TEST)
+
+
+@pytest.mark.parametrize(
+    ("classes", "metric", "told"),
+    [
+        (["cat", "dog"], "segm/AP-cat", None),
+        (["cat", "dog"], "segm/AP-dgo", "got 'segm/AP-dgo'; did you mean 'segm/AP-dog'?"),
+        (["cat"], "segm/AP-cat", "expected one of segm/AP, .*, bbox/APl, or a loss"),
+    ],
+)
+def test_the_ap_of_a_class_is_of_one_in_the_data(classes, metric, told):
+    """Of one class alone, COCO's evaluation has no AP under its name."""
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON, cfg.DATASETS.TEST = True, ("own_val",)
+    cfg.MASK_RCNN_EXT.CLASS_NAMES = classes
+    cfg.MASK_RCNN_EXT.BEST_CHECKPOINT.ENABLED = True
+    cfg.MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC = metric
+    with contextlib.nullcontext() if told is None else pytest.raises(UserError, match=told):
+        require_fitting_selection(cfg)
