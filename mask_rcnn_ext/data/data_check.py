@@ -154,9 +154,7 @@ def _list_training_findings(data: InspectedData) -> list[Finding]:
     for repeated in data.repeated:
         shown = [Example(*place) for group in repeated.groups for place in group[:2]]
         found.append(Finding("warning", repeated.text, shown))
-    if data.unused:
-        found.append(Finding("warning", data.unused))
-    return found
+    return found + [Finding("warning", sentence) for sentence in data.gaps]
 
 
 def _find_odd_images(split: str, check: SplitCheck) -> list[Finding]:

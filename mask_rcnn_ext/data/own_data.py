@@ -69,21 +69,22 @@ class InspectedData:
             are faults.
         faults: what makes the files unusable, a sentence for each kind.
         repeated: images that are listed twice, or are in both files.
-        unused: a sentence on the classes without an object to learn from, or "".
+        gaps: sentences on classes without an object to learn from, and on validation data without
+            an object.
     """
 
     files: dict[str, CocoJson]
     table: dict[int, str]
     faults: list[str]
     repeated: list[RepeatedImages] = field(default_factory=list)
-    unused: str = ""
+    gaps: list[str] = field(default_factory=list)
 
     @property
     def warnings(self) -> list[str]:
         """What training warns of, a sentence for each kind."""
         found = [sentence for file in self.files.values() for sentence in file.warnings]
         found += [repeated.text for repeated in self.repeated]
-        return [*found, *([self.unused] if self.unused else [])]
+        return [*found, *self.gaps]
 
 
 def register_own_data(
@@ -143,7 +144,7 @@ def register_own_data(
     files, table = data.files, data.table
     repeated = [repeated.text for repeated in data.repeated]
     raise_faults([*data.faults, *repeated] if strict else data.faults)
-    for sentence in [*repeated, *([data.unused] if data.unused else [])]:
+    for sentence in [*repeated, *data.gaps]:
         logger.warning("%s", sentence)
     _log_counts(data, pairs)
     _write_and_register(files, table, pairs, clean_dir)
@@ -196,7 +197,7 @@ def inspect_own_data(
     faults = [fault for file in files.values() for fault in file.faults]
     table = _build_class_table(files, classes, faults)
     repeated = find_repeated_images(files)
-    return InspectedData(files, table, faults, repeated, _explain_unused(files, table))
+    return InspectedData(files, table, faults, repeated, _find_gaps(files, table))
 
 
 def _log_counts(data: InspectedData, pairs: Mapping[str, tuple[str, str]]) -> None:
@@ -351,13 +352,18 @@ def _build_class_table(
     return table
 
 
-def _explain_unused(files: dict[str, CocoJson], table: dict[int, str]) -> str:
-    """Return a sentence about the classes that have no instance to learn from, or ""."""
-    if "train" not in files:
-        return ""
-    file = files["train"]
-    used = {a["category_id"] for a in file.kept if not a["iscrowd"]}
-    unused = [name for category, name in table.items() if category not in used]
-    if not unused or not used:
-        return ""
-    return f"{file.path}: {say_have(unused, table, 'classes')} no instance: {name_some(unused)}"
+def _find_gaps(files: dict[str, CocoJson], table: dict[int, str]) -> list[str]:
+    """Return sentences on the classes, and on the validation data, that have no instance."""
+    gaps = []
+    used = {
+        split: {a["category_id"] for a in file.kept if not a["iscrowd"]}
+        for split, file in files.items()
+    }
+    if learned := used.get("train"):
+        unused = [name for category, name in table.items() if category not in learned]
+        if unused:
+            have = say_have(unused, table, "classes")
+            gaps.append(f"{files['train'].path}: {have} no instance: {name_some(unused)}")
+    if "val" in used and not used["val"]:
+        gaps.append(f"{files['val'].path}: there is no object to find, so AP is undefined")
+    return gaps

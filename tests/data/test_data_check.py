@@ -88,7 +88,7 @@ def test_warnings_are_those_of_training_with_their_places(tmp_path):
     check = check_dataset(*arguments, *val)
     own = register_own_data(*arguments, *val, clean_dir=str(tmp_path / "clean"))
     assert list(own.warnings) == texts(check, "warning")[: len(own.warnings)]
-    assert len(own.warnings) == 4
+    assert len(own.warnings) == 5
     assert find(check, "contradict their masks").examples == [Example("train", 1, (3,))]
     assert find(check, "repeat an object").examples == [Example("train", 0, (1, 2))]
     (dropped,) = find(check, "dropped 1 of 5").examples

@@ -366,6 +366,15 @@ def test_a_class_without_an_instance_is_named(tmp_path, caplog, monkeypatch):
     assert "1 of 2 classes has no instance: dog" in caplog.text
 
 
+@pytest.mark.parametrize("crowd", [None, 1, 0])
+def test_validation_images_without_an_object_are_a_warning(tmp_path, crowd):
+    found = [] if crowd is None else [annotation(1, iscrowd=crowd)]
+    val = write(tmp_path / "v.json", [CAT], found)
+    own = register(write(tmp_path / "t.json", [CAT], [annotation(1)]), val)
+    told = f"{val}: there is no object to find, so AP is undefined" in own.warnings
+    assert told == (crowd != 0)
+
+
 def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path, monkeypatch):
     def dump(content, file):
         file.write("{")
