@@ -95,10 +95,7 @@ def register_own_data(
     *,
     clean_dir: str,
     strict: bool = False,
-    masks: bool = True,
-    boxes_from_masks: bool = False,
-    classes: Sequence[tuple[int, str]] = (),
-    channels: int = 0,
+    **options: Any,
 ) -> OwnData:
     """Check a user's COCO-format files and register them as `own_train` and `own_val`.
 
@@ -114,11 +111,7 @@ def register_own_data(
         val_images: folder of the validation images.
         clean_dir: folder for cleaned copies, created when needed.
         strict: see `inspect_coco_json`.
-        masks: whether the model learns masks; if not, instances need no segmentation.
-        boxes_from_masks: take the box of every annotation with a mask from its mask.
-        classes: (category id, name) by ascending id, the class table of weights to evaluate. It
-            replaces the categories of the train file, and each file must agree with it.
-        channels: see `inspect_coco_json`.
+        options: of `inspect_own_data`.
 
     Returns:
         The registered names and the class table.
@@ -129,23 +122,11 @@ def register_own_data(
             their json, or neither; or categories contradict each other, or `clean_dir` cannot be
             written.
     """
-    for name in _NAMES.values():
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            catalog.pop(name, None)
+    _forget_registrations()
     pairs = {"train": (train_json, train_images), "val": (val_json, val_images)}
-    data = inspect_own_data(
-        pairs,
-        strict=strict,
-        masks=masks,
-        boxes_from_masks=boxes_from_masks,
-        classes=classes,
-        channels=channels,
-    )
+    data = inspect_own_data(pairs, strict=strict, **options)
     files, table = data.files, data.table
-    repeated = [repeated.text for repeated in data.repeated]
-    raise_faults([*data.faults, *repeated] if strict else data.faults)
-    for sentence in [*repeated, *data.gaps]:
-        logger.warning("%s", sentence)
+    _raise_or_warn(data, strict)
     _log_counts(data, pairs)
     _write_and_register(files, table, pairs, clean_dir)
     return OwnData(
@@ -172,9 +153,10 @@ def inspect_own_data(
     Args:
         pairs: "train" and "val" -> (json, folder of the images), "" where there is none.
         strict: see `inspect_coco_json`.
-        masks: see `register_own_data`.
-        boxes_from_masks: see `register_own_data`.
-        classes: see `register_own_data`.
+        masks: whether the model learns masks; if not, instances need no segmentation.
+        boxes_from_masks: take the box of every annotation with a mask from its mask.
+        classes: (category id, name) by ascending id, the class table of weights to evaluate. It
+            replaces the categories of the train file, and each file must agree with it.
         channels: see `inspect_coco_json`.
 
     Raises:
@@ -198,6 +180,20 @@ def inspect_own_data(
     table = _build_class_table(files, classes, faults)
     repeated = find_repeated_images(files)
     return InspectedData(files, table, faults, repeated, _find_gaps(files, table))
+
+
+def _forget_registrations() -> None:
+    for name in _NAMES.values():
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            catalog.pop(name, None)
+
+
+def _raise_or_warn(data: InspectedData, strict: bool) -> None:
+    """Raise if there are faults; warn of what concerns both files. The others are in the log."""
+    repeated = [repeated.text for repeated in data.repeated]
+    raise_faults([*data.faults, *repeated] if strict else data.faults)
+    for sentence in [*repeated, *data.gaps]:
+        logger.warning("%s", sentence)
 
 
 def _log_counts(data: InspectedData, pairs: Mapping[str, tuple[str, str]]) -> None:
