@@ -32,6 +32,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="objects need no masks, as for a model with MODEL.MASK_ON False",
     )
     parser.add_argument(
+        "--channels",
+        type=int,
+        default=0,
+        metavar="N",
+        help="images have N channels or more than 8 bits, as for MASK_RCNN_EXT.DATA.IMAGE_CHANNELS",
+    )
+    parser.add_argument(
         "--output", metavar="DIR", help="folder for data_check.html and data_check.txt"
     )
     parser.add_argument(
@@ -96,9 +103,10 @@ def run(args: argparse.Namespace) -> int:
         require_fixable_names(outputs, given)
     if args.output:
         require_writable(args.output)
-    check = check_dataset(
-        *pairs["train"], *pairs["val"], masks=not args.boxes, progress=sys.stderr.isatty()
-    )
+    if args.channels < 0:
+        raise UserError(f"--channels: expected a number of channels, got {args.channels}")
+    kinds = {"masks": not args.boxes, "channels": args.channels}
+    check = check_dataset(*pairs["train"], *pairs["val"], **kinds, progress=sys.stderr.isatty())
     text = describe_check(check)
     print(text)
     if args.output:
@@ -111,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         for split, changes in write_fixed_jsons(check, outputs).items():
             print_changes(outputs[split], changes)
         fixed = {split: (outputs[split], pairs[split][1]) for split in outputs}
-        left = inspect_own_data(fixed, masks=not args.boxes)
+        left = inspect_own_data(fixed, **kinds)
         for sentence in [*left.faults, *left.warnings]:
             print(f"left as it is: {sentence}")
         return int(bool(left.faults))

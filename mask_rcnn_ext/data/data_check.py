@@ -67,6 +67,7 @@ def check_dataset(
     val_images: str = "",
     *,
     masks: bool = True,
+    channels: int = 0,
     progress: bool = False,
 ) -> DataCheck:
     """Check a user's COCO-format data as a training does, and look at every image and object.
@@ -79,6 +80,8 @@ def check_dataset(
         val_json: path of the validation json, or "".
         val_images: folder of the validation images.
         masks: an object without a segmentation is malformed, as for a model with masks.
+        channels: of images with more than 8 bits or other channels than three, as
+            `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS` says it; 0: 8-bit colour images.
         progress: show a bar on the terminal while the images are read.
 
     Raises:
@@ -86,14 +89,14 @@ def check_dataset(
             is wrong with the data is no error here but a finding.
     """
     pairs = {"train": (train_json, train_images), "val": (val_json, val_images)}
-    data = inspect_own_data(pairs, masks=masks)
+    data = inspect_own_data(pairs, masks=masks, channels=channels)
     sizes = {
         path: (image["height"], image["width"])
         for file in data.files.values()
         for path, image in zip(file.image_paths, file.content.get("images", ()), strict=True)
         if path
     }
-    facts = scan_images(sizes, progress=progress)
+    facts = scan_images(sizes, channels=channels, progress=progress)
     splits = {
         split: SplitCheck(
             file,

@@ -1,11 +1,13 @@
 """Reads every image of a data set once, and keeps what can be compared and counted."""
 
 import hashlib
+import itertools
 import os
 import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import UserError
+from .bands import read_record_bands, scale_for_display
 from .images import read_record_bgr
 
 __all__ = ["ImageFacts", "read_image_facts", "scan_images"]
@@ -34,7 +37,7 @@ class ImageFacts:
     Attributes:
         file_format: as Pillow names it, such as "JPEG"; the file's ending if Pillow does not.
         mode: Pillow's, such as "RGB" or "L"; "" if Pillow does not know it.
-        bits: of a channel.
+        bits: of a channel; 0 if the check reads the values as they are, with any depth.
         width: in pixels, after EXIF orientation; 0 if the file cannot be read.
         height: likewise.
         pixels: a hash of the pixels as models get them; b"" if the file cannot be read.
@@ -58,24 +61,38 @@ class ImageFacts:
     def kind(self) -> str:
         """The format, mode and depth in words, such as "PNG grey, 8 bit"."""
         name = _NAMES.get(self.mode, self.mode)
-        return f"{' '.join(filter(None, (self.file_format, name)))}, {self.bits} bit"
+        kind = " ".join(filter(None, (self.file_format, name)))
+        return f"{kind}, {self.bits} bit" if self.bits else kind
 
 
-def read_image_facts(path: str, size: tuple[int, int] | None = None) -> ImageFacts:
-    """Decode an image file and return its facts; `size` is the (H, W) that its json gives."""
+def read_image_facts(
+    path: str, size: tuple[int, int] | None = None, channels: int = 0
+) -> ImageFacts:
+    """Decode an image file and return its facts.
+
+    Args:
+        path: the file.
+        size: the (H, W) that its json gives.
+        channels: see `check_dataset`.
+    """
     try:
         with Image.open(path) as image:
             kind = image.format or "", image.mode, _BITS.get(image.mode, 8)
     except Exception:  # Pillow raises nearly anything on a broken file; the reader below says why
         kind = os.path.splitext(path)[1].lstrip(".").upper(), "", 8
+    if channels:
+        kind = kind[0], f"{channels} channel{'s' if channels > 1 else ''}", 0
     height, width = size or (0, 0)
+    record = {"file_name": path, "height": height, "width": width}
+    pixels: npt.NDArray[Any]
     try:
-        pixels = read_record_bgr({"file_name": path, "height": height, "width": width})
+        pixels = read_record_bands(record, channels) if channels else read_record_bgr(record)
     except UserError as error:
         return ImageFacts(*kind, fault=str(error))
     digest = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16)
     digest.update(str(pixels.shape).encode())
-    grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    shown = scale_for_display(pixels)[:, :, ::-1] if channels else pixels
+    grey = cv2.cvtColor(shown, cv2.COLOR_BGR2GRAY)
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     return ImageFacts(
         *kind,
@@ -88,17 +105,20 @@ def read_image_facts(path: str, size: tuple[int, int] | None = None) -> ImageFac
 
 
 def scan_images(
-    sizes: Mapping[str, tuple[int, int]], *, progress: bool = False
+    sizes: Mapping[str, tuple[int, int]], *, channels: int = 0, progress: bool = False
 ) -> dict[str, ImageFacts]:
     """Read the facts of images, a few files at a time.
 
     Args:
         sizes: path -> the (H, W) that the json gives.
+        channels: see `check_dataset`.
         progress: show a bar on the terminal.
     """
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
     # The reader sets warning filters for a moment, which threads do not have for themselves.
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        found: Iterable[ImageFacts] = pool.map(read_image_facts, sizes, sizes.values())
+        found: Iterable[ImageFacts] = pool.map(
+            read_image_facts, sizes, sizes.values(), itertools.repeat(channels)
+        )
         bar = tqdm(found, "Reading images", len(sizes), unit="image", disable=not progress)
         return dict(zip(sizes, bar, strict=True))

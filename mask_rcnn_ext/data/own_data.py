@@ -127,7 +127,7 @@ def register_own_data(
     data = inspect_own_data(pairs, strict=strict, **options)
     files, table = data.files, data.table
     _raise_or_warn(data, strict)
-    _log_counts(data, pairs)
+    _log_counts(data, pairs, options.get("channels", 0))
     _write_and_register(files, table, pairs, clean_dir)
     return OwnData(
         train_name=_NAMES["train"] if "train" in files else None,
@@ -196,7 +196,7 @@ def _raise_or_warn(data: InspectedData, strict: bool) -> None:
         logger.warning("%s", sentence)
 
 
-def _log_counts(data: InspectedData, pairs: Mapping[str, tuple[str, str]]) -> None:
+def _log_counts(data: InspectedData, pairs: Mapping[str, tuple[str, str]], channels: int) -> None:
     """Log how much there is to learn from, and the command that shows what was warned of."""
     for file in data.files.values():
         crowds = sum(a["iscrowd"] for a in file.kept)
@@ -211,6 +211,7 @@ def _log_counts(data: InspectedData, pairs: Mapping[str, tuple[str, str]]) -> No
             for what, path in zip(("json", "images"), pair, strict=True)
             if path
         ]
+        options += [f"--channels {channels}"] if channels else []
         logger.info(
             "A page that shows the places: python tools/check_dataset.py %s --output data_check",
             " ".join(options),

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.bands import read_picture
 from ..data.data_check import DataCheck, SplitCheck
 from ..data.findings import Example
-from ..data.images import read_bgr
 from ..errors import UserError, shorten
 from .drawing.pictures import draw_instances
 from .instances import decode_masks
@@ -43,7 +43,7 @@ def draw_example(check: DataCheck, example: Example) -> ExamplePicture | None:
     split = check.splits[example.split]
     image = split.file.content["images"][example.image]
     try:
-        pixels = np.ascontiguousarray(read_bgr(split.file.image_paths[example.image])[:, :, ::-1])
+        pixels = read_picture({"file_name": split.file.image_paths[example.image]})
     except UserError:
         return None
     by_id = {a["id"]: a for a in split.file.annotations} if example.annotation_ids else {}

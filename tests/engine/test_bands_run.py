@@ -2,6 +2,7 @@
 
 import json
 
+import check_dataset
 import make_report
 import numpy as np
 import predict
@@ -142,3 +143,15 @@ def test_the_preview_shows_them_and_training_without_the_key_refuses(run, tmp_pa
     assert train(flags, tmp_path / "out", channels, f"{AUGMENTATION}.HUE", "0.1") == 2
     assert "HUE change the colours of 8-bit images" in read_error(capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_check_of_the_data_reads_them(run, tmp_path, capsys):
+    _, flags, channels = run
+    command = [*flags, "--output", str(tmp_path)]
+    assert check_dataset.main([*command, "--channels", str(channels)]) == 0
+    said = capsys.readouterr().out
+    assert f" {channels} channel" in said
+    assert "0 errors, 0 warnings" in said
+    assert check_dataset.main([*command, "--channels", "7"]) == 1
+    assert "expected an image of 7 channel(s)" in capsys.readouterr().out
+    assert check_dataset.main([*command, "--channels", "-1"]) == 2
