@@ -25,7 +25,7 @@ def values(channels: int, dtype=np.uint16) -> np.ndarray:
     return (np.arange(H * W * channels).reshape(H, W, channels) * step).astype(dtype)
 
 
-def check(path, expected, channels: int) -> None:
+def assert_reads(path, expected, channels: int) -> None:
     image = read_bands(path, channels)
     assert image.dtype == np.float32
     assert np.array_equal(image, expected.astype(np.float32))
@@ -38,12 +38,12 @@ def check(path, expected, channels: int) -> None:
 def test_npy_in_both_layouts(tmp_path, channels, dtype):
     image = values(channels, dtype)
     np.save(tmp_path / "last.npy", image)
-    check(tmp_path / "last.npy", image, channels)
+    assert_reads(tmp_path / "last.npy", image, channels)
     np.save(tmp_path / "first.npy", image.transpose(2, 0, 1))
-    check(tmp_path / "first.npy", image, channels)
+    assert_reads(tmp_path / "first.npy", image, channels)
     if channels == 1:
         np.save(tmp_path / "plain.npy", image[:, :, 0])
-        check(tmp_path / "plain.npy", image, 1)
+        assert_reads(tmp_path / "plain.npy", image, 1)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
@@ -55,7 +55,7 @@ def test_tiff(tmp_path, dtype, layout):
         stored = image if layout == "last" else image.transpose(2, 0, 1)
         planes = {"planarconfig": "contig"} if layout == "last" and channels > 1 else {}
         tifffile.imwrite(tmp_path / "x.tif", stored, photometric="minisblack", **planes)
-        check(tmp_path / "x.tif", image, channels)
+        assert_reads(tmp_path / "x.tif", image, channels)
 
 
 def test_without_tifffile_the_message_names_the_package(tmp_path, monkeypatch):
@@ -69,18 +69,18 @@ def test_without_tifffile_the_message_names_the_package(tmp_path, monkeypatch):
 def test_png_of_16_bits_gray_and_colour(tmp_path):
     gray = values(1)
     Image.fromarray(gray[:, :, 0]).save(tmp_path / "gray.png")
-    check(tmp_path / "gray.png", gray, 1)
+    assert_reads(tmp_path / "gray.png", gray, 1)
     for channels, to_file in ((3, [2, 1, 0]), (4, [2, 1, 0, 3])):
         colour = values(channels)
         cv2.imwrite(str(tmp_path / "colour.png"), colour[:, :, to_file])  # OpenCV takes BGR
-        check(tmp_path / "colour.png", colour, channels)
+        assert_reads(tmp_path / "colour.png", colour, channels)
 
 
 def test_8_bit_files_keep_their_channels(tmp_path):
     for channels, mode in ((1, "L"), (3, "RGB"), (4, "RGBA")):
         image = values(channels, np.uint8)
         Image.fromarray(image.squeeze()).convert(mode).save(tmp_path / "x.png")
-        check(tmp_path / "x.png", image, channels)
+        assert_reads(tmp_path / "x.png", image, channels)
 
 
 def test_exif_orientation_is_applied(tmp_path):

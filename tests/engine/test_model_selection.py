@@ -55,11 +55,11 @@ def flags(tmp_path_factory):
 def script(monkeypatch):
     """Let each evaluation give the mask AP of `SCRIPT`."""
 
-    def test(cfg, model):
+    def evaluate(cfg, model):
         iteration = get_event_storage().iter
         return {"segm": {"AP": SCRIPT.get(iteration, 0.0)}}
 
-    monkeypatch.setattr(trainer.Trainer, "test", staticmethod(test))
+    monkeypatch.setattr(trainer.Trainer, "test", staticmethod(evaluate))
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,15 @@
 """Selective search of one image, and the recall of proposals."""
 
+import compute_proposals  # tools/ is on the path
 import cv2
 import numpy as np
+import predict
 import pytest
 from reference.proposal_recall import recall_at
 from support import write_coco
 
 from mask_rcnn_ext.proposals.recall import measure_recall
-from mask_rcnn_ext.proposals.selective_search import selective_search
+from mask_rcnn_ext.proposals.selective_search import MODES, selective_search
 
 needs_search = pytest.mark.skipif(
     not hasattr(getattr(cv2, "ximgproc", None), "segmentation"),
@@ -61,3 +63,8 @@ def test_recall_of_one_object():
     half = measure_recall([(np.array([[0.0, 0, 10, 5]]), target)])
     assert (half["recall_50"], half["recall_70"], half["AR"]) == (100, 0, 10)
     assert np.isnan(measure_recall([(target, np.zeros((0, 4)))])["AR"])
+
+
+def test_the_tools_offer_the_modes():
+    """They name them without importing the package, which would make `--help` slow."""
+    assert predict.MODES == compute_proposals.MODES == tuple(MODES)

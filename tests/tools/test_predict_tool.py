@@ -15,8 +15,6 @@ from tiny_model import picture, tiny_cfg, tiny_model
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
-from mask_rcnn_ext.prediction.image_files import find_images
-from mask_rcnn_ext.proposals.selective_search import MODES
 
 RCNN = REPO / "configs/shapes/lineage/rcnn_tiny.yaml"
 
@@ -381,51 +379,6 @@ def test_a_signal_leaves_the_results_of_the_images_that_are_done(
     assert [i["file_name"] for i in images["images"]] == ["a.png", "b.png"]
     assert {r["image_id"] for r in results} == {1, 2}
     assert not list(out.rglob("*.tmp"))
-
-
-def test_the_tools_offer_the_modes_of_selective_search():
-    """They name them without importing the package, which would make `--help` slow."""
-    import compute_proposals
-
-    assert tool.MODES == compute_proposals.MODES == tuple(MODES)
-
-
-def names(*inputs, **kwargs) -> list[str]:
-    return [file.name for file in find_images([str(i) for i in inputs], **kwargs)]
-
-
-def test_find_images_by_folder_glob_and_file(tmp_path, monkeypatch):
-    for name in ("b/2.jpg", "b/10.JPG", "b/deep/1.webp", "a/1.tiff", "a/[x].png", "odd.dat"):
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / name).touch()
-    assert names(tmp_path / "b") == ["2.jpg", "10.JPG"]
-    assert names(tmp_path / "b", recursive=True) == ["2.jpg", "10.JPG", "deep/1.webp"]
-    assert names(tmp_path / "*" / "1*") == ["a/1.tiff", "b/10.JPG"]
-    assert names(tmp_path / "**" / "*.webp") == ["b/deep/1.webp"]
-    assert names(tmp_path / "a" / "[x].png") == ["[x].png"]
-    assert names(tmp_path / "odd.dat") == ["odd.dat"]
-    assert names(tmp_path / "b", tmp_path / "b" / "2.jpg") == ["2.jpg", "10.JPG"]
-    assert names(tmp_path / "b" / "2.jpg", tmp_path / "a") == ["b/2.jpg", "a/1.tiff", "a/[x].png"]
-    monkeypatch.chdir(tmp_path)
-    assert names("b", "b/../b/2.jpg", tmp_path / "b") == ["2.jpg", "10.JPG"]
-    assert names("b/*", recursive=True) == ["2.jpg", "10.JPG"]
-
-
-def test_a_pipe_is_left_out_and_never_read(tmp_path, caplog):
-    """Whoever opened it would wait without end."""
-    write_image(tmp_path / "x.png")
-    pipe = tmp_path / "pipe.png"
-    os.mkfifo(pipe)
-    assert names(tmp_path) == names(tmp_path / "*.png") == ["x.png"]
-    assert f"{tmp_path}: left out what is a pipe, socket or device: pipe.png" in caplog.text
-    with pytest.raises(UserError, match="expected an image file, got a pipe, socket or device"):
-        names(pipe)
-
-
-def test_find_images_hints_at_subfolders(tmp_path):
-    write_image(tmp_path / "in" / "deep" / "x.png")
-    with pytest.raises(UserError, match="its subfolders have some: add --recursive"):
-        names(tmp_path / "in")
 
 
 def test_same_names_in_two_folders_keep_apart(predict, tmp_path):
