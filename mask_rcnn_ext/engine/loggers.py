@@ -5,6 +5,7 @@ each library; the file `loggers.json` in the folder of the run keeps the ids, so
 goes on under the same ones.
 """
 
+import abc
 import importlib
 import importlib.util
 import itertools
@@ -38,7 +39,7 @@ _LONGEST_PARAMETER = 500  # characters; the least that a server of mlflow takes
 _LARGEST_BATCH = 100  # parameters, also mlflow's
 
 
-class LoggerWriter(EventWriter):
+class LoggerWriter(EventWriter, abc.ABC):
     """Gives the scalars of the event storage to a library, each once.
 
     The values are those of TensorBoard: medians over 20 iterations where detectron2 smooths them.
@@ -92,15 +93,17 @@ class LoggerWriter(EventWriter):
         if self._started:
             self._finish()
 
+    @abc.abstractmethod
     def _start(self, library: Any, known: str | None) -> str:
         """Begin a run, or go on with the run `known`; return its id."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _log(self, metrics: Mapping[str, float], step: int) -> None:
-        raise NotImplementedError
+        """Give the library the values of one iteration."""
 
+    @abc.abstractmethod
     def _finish(self) -> None:
-        raise NotImplementedError
+        """End the run."""
 
 
 class WandbWriter(LoggerWriter):
