@@ -1,7 +1,7 @@
 """Compare the speed of this package with what it replaces, in one run, and compare the outputs.
 
     python tools/benchmark.py layers
-    python tools/benchmark.py layers --output results/benchmark.json
+    python tools/benchmark.py evaluation --output results/benchmark.json
 
 The contenders of a benchmark take turns, so that load on the machine meets all of them. A ratio is
 the median of the ratios of the rounds. There is no verdict when the rounds differ too much.

@@ -24,6 +24,19 @@ def add_layers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
 
 
+def add_evaluation(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `evaluation`."""
+    parser.add_argument(
+        "--images", type=int, default=5000,
+        help="7 objects and 36 detections for each (default: 5000, as COCO's val2017)",
+    )  # fmt: skip
+    tasks = ["bbox", "segm", "keypoints"]
+    parser.add_argument(
+        "--tasks", nargs="+", choices=tasks, default=tasks, help="what is evaluated (default: all)"
+    )
+
+
 BENCHMARKS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "layers": ("position-sensitive RoI layers of FCIS, against torchvision's", add_layers),
+    "evaluation": ("COCO evaluation, against detectron2's with pycocotools", add_evaluation),
 }
