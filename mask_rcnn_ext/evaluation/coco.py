@@ -2,21 +2,27 @@
 
 import contextlib
 import io
+import itertools
+import logging
 import math
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from detectron2.evaluation import COCOEvaluator
-from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
+from detectron2.evaluation.coco_evaluation import COCOevalMaxDets, _evaluate_predictions_on_coco
 from detectron2.utils import comm
 from pycocotools.cocoeval import COCOeval
 
 from ..data.keypoints import NUM_COCO_KEYPOINTS, complete_true_keypoints
 from ..overlap.numbered_coco import NumberedCOCO
+from .compiled_coco import CompiledTruth, find_compiled_version
 
 __all__ = ["MaskRCNNCOCOEvaluator"]
+
+_logger = logging.getLogger(__name__)
 
 
 class MaskRCNNCOCOEvaluator(COCOEvaluator):
@@ -30,16 +36,25 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
     In the evaluation of keypoints, objects may lack them: detections there do not count.
     pycocotools fails with a `KeyError`.
 
+    hotcoco, compiled code, computes the numbers where it is installed; they are pycocotools' own.
+    Where it is not, or where it fails, pycocotools does. `use_fast_impl=False` asks for pycocotools
+    alone.
+
     Raises:
         UserError: the objects of the data set have another number of keypoints than the model.
     """
 
     _coco_api: Any
     _tasks: Any
+    _use_fast_impl: Any
 
     def __init__(self, dataset_name: str, *args: Any, **kwargs: Any) -> None:
         """See the base class; the keypoints of the data set are completed."""
+        version = find_compiled_version() if kwargs.get("use_fast_impl", True) else None
+        if version:  # keep detectron2 from looking for compiled code of its own
+            kwargs["use_fast_impl"] = False
         super().__init__(dataset_name, *args, **kwargs)
+        self._compiled_version = version
         if self._do_evaluation:
             to_contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
             by_class = to_contiguous and sorted(to_contiguous, key=lambda i: to_contiguous[i])
@@ -87,7 +102,10 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             self._tasks = [task for task in tasks or ("bbox",) if task != "keypoints"]
         try:
             with contextlib.redirect_stdout(printed):
-                super()._eval_predictions(predictions, img_ids=self._image_numbers)
+                if self._do_evaluation and self._compiled_version:
+                    self._eval_compiled(predictions)
+                else:
+                    super()._eval_predictions(predictions, img_ids=self._image_numbers)
             if self._do_evaluation:
                 for task in tasks or ():
                     self._results.setdefault(task, self._undefined(task))
@@ -95,6 +113,51 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             self._tasks = tasks
             # pycocotools prints -1 for what it cannot measure.
             sys.stdout.write(printed.getvalue().replace("= -1.000", "= nan"))
+
+    def _eval_compiled(self, predictions: list[dict[str, Any]]) -> None:
+        tasks, by_detectron2 = self._tasks, self._use_fast_impl
+        # detectron2 prepares and saves the results, says that the code is not the official one, and
+        # evaluates no task. An empty list would stand for the tasks that it finds in the results.
+        self._tasks, self._use_fast_impl = iter(()), True
+        try:
+            super()._eval_predictions(predictions)
+        finally:
+            self._tasks, self._use_fast_impl = tasks, by_detectron2
+        _logger.info("hotcoco %s computes what pycocotools would", self._compiled_version)
+        results = list(itertools.chain.from_iterable(each["instances"] for each in predictions))
+        classes = self._metadata.get("thing_classes")
+        for task in sorted(tasks or self._tasks_from_predictions(results)):
+            evaluation = self._evaluate_task(task, results)
+            self._results[task] = self._derive_coco_results(evaluation, task, classes)
+
+    def _evaluate_task(self, task: str, results: list[dict[str, Any]]) -> COCOeval | None:
+        """Return the summarized evaluation of a task; None: not one detection."""
+        evaluation = self._start_evaluation(task, None)
+        try:
+            CompiledTruth(self._coco_api, task).evaluate(results, evaluation)
+        except BaseException as error:
+            # A panic of Rust is no Exception. Ctrl-C is none either, and has to pass.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            _logger.warning(
+                "%s: hotcoco %s failed, pycocotools goes on: %r",
+                task,
+                self._compiled_version,
+                error,
+            )
+            if not results:
+                return None
+            return _evaluate_predictions_on_coco(
+                self._coco_api,
+                results,
+                task,
+                self._kpt_oks_sigmas,
+                COCOeval,
+                self._image_numbers,
+                self._max_dets_per_image,
+            )
+        evaluation.summarize()
+        return evaluation
 
     def _derive_coco_results(
         self, coco_eval: COCOeval | None, iou_type: str, class_names: Any = None
@@ -105,14 +168,21 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         return results
 
     def _evaluate_nothing(self, iou_type: str) -> COCOeval:
-        limits = self._max_dets_per_image
-        kind = COCOeval if limits[2] == 100 else COCOevalMaxDets
-        evaluation = kind(self._coco_api, self._coco_api.loadRes([]), iou_type)
-        if iou_type != "keypoints":
-            evaluation.params.maxDets = limits
-        if self._image_numbers is not None:
-            evaluation.params.imgIds = self._image_numbers
+        evaluation = self._start_evaluation(iou_type, self._coco_api.loadRes([]))
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
+        return evaluation
+
+    def _start_evaluation(self, task: str, found: Any) -> COCOeval:
+        """Return pycocotools' evaluation of `found`, a `COCO`, with this evaluator's limits."""
+        limits = self._max_dets_per_image
+        kind = COCOeval if limits[2] == 100 else COCOevalMaxDets
+        evaluation = kind(self._coco_api, found, task)
+        if task != "keypoints":
+            evaluation.params.maxDets = limits
+        elif self._kpt_oks_sigmas:
+            evaluation.params.kpt_oks_sigmas = np.array(self._kpt_oks_sigmas)
+        if self._image_numbers is not None:
+            evaluation.params.imgIds = self._image_numbers
         return evaluation

@@ -1,0 +1,84 @@
+"""Runs one evaluation and prints its seconds, peak of memory and hashes of its outputs as json.
+
+`benchmarking.evaluation` starts it as a process: CONTENDER TASK FOLDER.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+
+from mask_rcnn_ext import MaskRCNNCOCOEvaluator
+from mask_rcnn_ext.files import file_sha256, read_json
+
+from .rounds import time_call
+
+__all__ = ["BASELINE", "OURS", "evaluate_once"]
+
+BASELINE, OURS = "detectron2 with pycocotools", "mask_rcnn_ext with hotcoco"
+_DATA = "benchmark_coco"
+
+
+def evaluate_once(contender: str, task: str, folder: Path) -> dict[str, Any]:
+    """Evaluate `predictions.json` with `truth.json` in a folder.
+
+    Returns:
+        `seconds` of building the evaluator and of `evaluate()`; `peak_mb`; hashes of the `arrays`,
+        of the `metrics` and of the result `file`.
+    """
+    content = read_json(folder / "truth.json")
+    MetadataCatalog.get(_DATA).set(
+        json_file=str(folder / "truth.json"),
+        thing_classes=[entry["name"] for entry in content["categories"]],
+        thing_dataset_id_to_contiguous_id={
+            entry["id"]: number for number, entry in enumerate(content["categories"])
+        },
+    )
+    del content
+    predictions = read_json(folder / "predictions.json")
+    hashes = hashlib.sha256()
+
+    class Recorded(COCOEvaluator if contender == BASELINE else MaskRCNNCOCOEvaluator):  # type: ignore[misc]
+        def _derive_coco_results(self, evaluation: Any, *args: Any, **kwargs: Any) -> Any:
+            for name in ("precision", "recall", "scores"):
+                hashes.update(np.ascontiguousarray(evaluation.eval[name]).tobytes())
+            return super()._derive_coco_results(evaluation, *args, **kwargs)
+
+    def evaluate() -> Any:
+        options = {"use_fast_impl": False} if contender == BASELINE else {}
+        evaluator = Recorded(_DATA, (task,), output_dir=str(folder / "output"), **options)
+        evaluator.reset()
+        evaluator._predictions = predictions  # what `process` would have kept
+        return evaluator.evaluate()
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        seconds, results = time_call(evaluate)
+    return {
+        "seconds": seconds,
+        "peak_mb": _find_peak() / 1e6,
+        "arrays": hashes.hexdigest(),
+        "metrics": json.dumps(results),
+        "file": file_sha256(str(folder / "output" / "coco_instances_results.json")),
+    }
+
+
+def _find_peak() -> float:
+    """Return the largest memory of this process, in bytes."""
+    with contextlib.suppress(OSError):  # what getrusage says includes the parent's on Linux
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(evaluate_once(sys.argv[1], sys.argv[2], Path(sys.argv[3]))))

@@ -1,0 +1,94 @@
+"""COCO evaluation of a drawn data set: detectron2's evaluator with pycocotools against ours.
+
+Each evaluation runs in a process of its own, so that its peak of memory is its own. The whole of
+`evaluate()` is timed, with the result files that it writes, but not the drawing of the data.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.evaluation.compiled_coco import find_compiled_version
+
+from .coco_data import make_coco_data
+from .evaluate_once import BASELINE, OURS
+from .machine import find_version
+from .parts import Part, Row, compare_rows
+from .rounds import Times, take_turns
+
+__all__ = ["run"]
+
+
+def run(args: argparse.Namespace) -> Part:
+    """Time the evaluation of each task and compare the outputs.
+
+    Raises:
+        UserError: hotcoco is not installed, or the options make no data.
+    """
+    if args.images < 1:
+        raise UserError(f"--images: expected 1 or more, got {args.images}")
+    if find_compiled_version() is None:
+        raise UserError('hotcoco is not installed: pip install -e ".[fast]"')
+    options = {"images": args.images, "rounds": args.rounds, "seed": args.seed}
+    part = Part("COCO evaluation, from detections to AP", options)
+    part.machine |= {name: find_version(name) for name in ("pycocotools", "hotcoco")}
+    with tempfile.TemporaryDirectory() as folder:
+        for task in args.tasks:
+            part.rows += _run_task(task, args, Path(folder))
+    return part
+
+
+def _run_task(task: str, args: argparse.Namespace, folder: Path) -> list[Row]:
+    data = make_coco_data(args.images, args.seed, keypoints=task == "keypoints")
+    (folder / "truth.json").write_text(json.dumps(data.content))
+    (folder / "predictions.json").write_text(json.dumps(data.predictions))
+    count = sum(len(entry["instances"]) for entry in data.predictions)
+    del data
+    reports: dict[str, list[dict[str, Any]]] = {BASELINE: [], OURS: []}
+
+    def contender(name: str) -> Callable[[], Times]:
+        def evaluate() -> Times:
+            reports[name].append(_evaluate_in_process(name, task, folder))
+            return {"": reports[name][-1]["seconds"]}
+
+        return evaluate
+
+    # No round warms up: each process starts anew.
+    times = take_turns({name: contender(name) for name in reports}, args.rounds, warm_up=False)
+    rows = compare_rows(f"{task}, {args.images:,} images, {count:,} detections", times, BASELINE)
+    for row in rows:
+        row.peak_mb = max(report["peak_mb"] for report in reports[row.contender])
+        if row.contender != BASELINE:
+            row.output = _compare_outputs(reports[BASELINE], reports[row.contender])
+    return rows
+
+
+def _compare_outputs(baseline: list[dict[str, Any]], ours: list[dict[str, Any]]) -> str:
+    """Return "equal" if arrays, metrics and the result file were the same in all rounds."""
+    differing = [
+        name
+        for name in ("arrays", "metrics", "file")
+        if len({report[name] for report in (*baseline, *ours)}) > 1
+    ]
+    return f"differs: {', '.join(differing)}" if differing else "equal"
+
+
+def _evaluate_in_process(contender: str, task: str, folder: Path) -> dict[str, Any]:
+    root = Path(__file__).resolve().parents[1]
+    path = os.pathsep.join([str(root), str(root.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarking.evaluate_once"]
+    done = subprocess.run(
+        [*command, contender, task, str(folder)],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{contender}, {task}: {done.stderr}")
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
