@@ -1,38 +1,23 @@
-"""The masks of one image, kept inside their boxes with one bit for each pixel.
+"""The masks of one image, kept as the runs of their pixels inside their boxes.
 
-One hundred masks of a photo of 24 megapixels are 2.4 GB as bool. Most of each mask is empty; only
-the part inside its box is kept here, and eight pixels share a byte.
+One hundred masks of a photo of 24 megapixels are 2.4 GB as bool. A mask of one object has a few
+runs in each column of its box, and only their ends are kept here.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from detectron2.layers.mask_ops import _do_paste_mask
 from torch import Tensor
+
+from .mask_crops import MaskCrop, paste_crops
+from .rle import encode_edges, fill_edges, find_edges
 
 __all__ = ["MaskCrop", "PackedMasks"]
 
 BoolArray = npt.NDArray[np.bool_]
-
-
-class MaskCrop(NamedTuple):
-    """A mask in an image: `mask` (h, w) bool begins at the row `top` and the column `left`."""
-
-    top: int
-    left: int
-    mask: BoolArray
-
-    @classmethod
-    def cut(cls, full: BoolArray) -> "MaskCrop":
-        """Cut a mask (H, W) out of its image: the smallest crop with all its pixels."""
-        rows, columns = (np.flatnonzero(full.any(axis=axis)) for axis in (1, 0))
-        if not len(rows):
-            return cls(0, 0, np.zeros((0, 0), dtype=bool))
-        window = full[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return cls(int(rows[0]), int(columns[0]), window)
 
 
 class PackedMasks:
@@ -42,10 +27,10 @@ class PackedMasks:
         shape: (N, H, W).
     """
 
-    def __init__(self, size: tuple[int, int], crops: Iterator[MaskCrop]) -> None:
+    def __init__(self, size: tuple[int, int], crops: Iterable[MaskCrop]) -> None:
         """Pack the crops one by one; `size` is (H, W)."""
         self._parts = [
-            (crop.top, crop.left, crop.mask.shape, np.packbits(crop.mask)) for crop in crops
+            (crop.top, crop.left, crop.mask.shape, find_edges(crop.mask.T)) for crop in crops
         ]
         self.shape = (len(self._parts), *size)
 
@@ -53,22 +38,8 @@ class PackedMasks:
     def paste(
         cls, probs: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
     ) -> "PackedMasks":
-        """Paste the masks of RoIs, one at a time, to the same pixels as `paste_masks_in_image`.
-
-        Args:
-            probs: (N, M, M), probabilities.
-            boxes: (N, 4), XYXY_ABS, inside the image and not empty.
-            size: (H, W) of the image.
-            threshold: a pixel belongs to a mask from this probability on.
-        """
-
-        def paste_one(index: int) -> MaskCrop:
-            one = slice(index, index + 1)
-            pasted, (rows, columns) = _do_paste_mask(probs[one, None], boxes[one], *size)
-            mask = (pasted[0] >= threshold).cpu().numpy()
-            return MaskCrop(int(rows.start), int(columns.start), mask)
-
-        return cls(size, map(paste_one, range(len(probs))))
+        """Paste the masks of RoIs, see `paste_crops`."""
+        return cls(size, paste_crops(probs, boxes, size, threshold))
 
     @classmethod
     def pack(cls, masks: Tensor | BoolArray) -> "PackedMasks":
@@ -80,9 +51,15 @@ class PackedMasks:
         return len(self._parts)
 
     def __iter__(self) -> Iterator[MaskCrop]:
-        for top, left, shape, packed in self._parts:
-            bits = np.unpackbits(packed, count=shape[0] * shape[1])
-            yield MaskCrop(top, left, bits.reshape(shape).astype(bool))
+        for top, left, (height, width), edges in self._parts:
+            yield MaskCrop(top, left, fill_edges(edges, width, height).T)
+
+    def encode(self) -> list[dict[str, Any]]:
+        """Return each mask as pycocotools' compressed RLE of the image, with counts as bytes."""
+        return [
+            encode_edges(edges, shape[0], top, left, *self.shape[1:])
+            for top, left, shape, edges in self._parts
+        ]
 
     def unpack(self) -> Tensor:
         """Return the masks as (N, H, W) bool, on the CPU."""

@@ -21,7 +21,10 @@ __all__ = [
     "check_size",
     "compress",
     "encode_crop",
+    "encode_edges",
     "encode_mask",
+    "fill_edges",
+    "find_edges",
     "read_runs",
 ]
 
@@ -164,10 +167,66 @@ def encode_mask(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
 
 
+def find_edges(columns: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
+    """Return where runs of a mask begin and end, in turn; a run ends at the end of its column.
+
+    Args:
+        columns: (w, h), the mask transposed.
+
+    Returns:
+        Positions in the columns, each of them with one pixel of background at its end.
+    """
+    closed = np.zeros((columns.shape[0], columns.shape[1] + 1), dtype=bool)
+    closed[:, :-1] = columns
+    flat = closed.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if flat[:1].any():
+        edges = np.concatenate([[0], edges])
+    return edges.astype(np.uint32)
+
+
+def fill_edges(edges: npt.NDArray[np.uint32], width: int, height: int) -> npt.NDArray[np.bool_]:
+    """Return the columns, (width, height) bool, whose edges `find_edges` found."""
+    num_pixels = width * (height + 1)
+    ends = np.concatenate([[0], edges.astype(np.int64), [num_pixels]])
+    runs = ends[1:] - ends[:-1]
+    closed = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    columns: npt.NDArray[np.bool_] = closed.reshape(width, height + 1)[:, :-1]
+    return columns
+
+
+def encode_edges(
+    edges: npt.NDArray[np.uint32], crop_height: int, top: int, left: int, height: int, width: int
+) -> dict[str, Any]:
+    """Return a mask as pycocotools' compressed RLE, with counts as bytes.
+
+    Args:
+        edges: of the crop of the mask, see `find_edges`.
+        crop_height: height of the crop.
+        top: the row of the image in which the crop begins.
+        left: the column of the image in which the crop begins.
+        height: of the image.
+        width: of the image.
+    """
+    column, row = np.divmod(edges.astype(np.int64), crop_height + 1)
+    places = (column + left) * height + row + top
+    if crop_height == height:  # a run may go on at the top of the next column
+        joined = np.flatnonzero(places[1:] == places[:-1])
+        places = np.delete(places, np.concatenate([joined, joined + 1]))
+    total = height * width
+    if not len(places) or places[-1] != total:
+        places = np.append(places, total)
+    counts = np.diff(places, prepend=0)
+    rle: dict[str, Any] = mask_util.frPyObjects(
+        {"size": [height, width], "counts": counts}, height, width
+    )
+    return rle
+
+
 def encode_crop(
     mask: npt.NDArray[np.bool_], top: int, left: int, height: int, width: int
 ) -> dict[str, Any]:
-    """Return a mask as pycocotools' compressed RLE; only the columns of its crop are looked at.
+    """Return a mask as pycocotools' compressed RLE; only its crop is looked at.
 
     Args:
         mask: (h, w), the part of the mask that may not be empty.
@@ -176,14 +235,4 @@ def encode_crop(
         height: of the image.
         width: of the image.
     """
-    columns = np.zeros((mask.shape[1], height), dtype=bool)  # each row is a column of the image
-    columns[:, top : top + mask.shape[0]] = mask.T
-    padded = np.pad(columns.ravel(), 1)
-    edges = np.flatnonzero(padded[1:] != padded[:-1]) + left * height
-    total = height * width
-    ends = edges if len(edges) and edges[-1] == total else np.append(edges, total)
-    counts = np.diff(ends, prepend=0).tolist()
-    rle: dict[str, Any] = mask_util.frPyObjects(
-        {"size": [height, width], "counts": counts}, height, width
-    )
-    return rle
+    return encode_edges(find_edges(mask.T), mask.shape[0], top, left, height, width)

@@ -13,7 +13,6 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
 from ..files import atomic_open
-from ..layers.rle import encode_crop
 
 __all__ = ["CocoResultsWriter"]
 
@@ -111,9 +110,9 @@ class CocoResultsWriter:
         if "pred_keypoints" in fields:  # detectron2 moves them by half a pixel, in place
             fields["pred_keypoints"] = fields["pred_keypoints"].clone()
         results = instances_to_coco_json(Instances((height, width), **fields), image_id)
-        for result, crop in zip(results, masks or [None] * len(results), strict=True):
-            if crop is not None:
-                rle = encode_crop(crop.mask, crop.top, crop.left, height, width)
+        rles = [None] * len(results) if masks is None else masks.encode()
+        for result, rle in zip(results, rles, strict=True):
+            if rle is not None:
                 keypoints = {k: result.pop(k) for k in ("keypoints",) if k in result}
                 result["segmentation"] = {**rle, "counts": rle["counts"].decode("ascii")}
                 result.update(keypoints)  # after the mask, as detectron2 orders them

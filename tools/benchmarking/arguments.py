@@ -34,9 +34,12 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks", nargs="+", choices=tasks, default=tasks, help="what is evaluated (default: all)"
     )
+def add_paste(_: argparse.ArgumentParser) -> None:
+    """Add the options of `paste`: there are none of its own."""
 
 
 BENCHMARKS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "layers": ("position-sensitive RoI layers of FCIS, against torchvision's", add_layers),
     "evaluation": ("COCO evaluation, against detectron2's with pycocotools", add_evaluation),
+    "paste": ("masks into their image and to RLE, against detectron2 and pycocotools", add_paste),
 }
