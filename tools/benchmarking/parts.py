@@ -1,0 +1,120 @@
+"""The result of a benchmark: a table to print, and a part of `results/benchmark.json`."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.files import read_json, write_json
+
+from .machine import describe_load, describe_machine
+from .rounds import Times, compare
+
+__all__ = ["Part", "Row", "compare_rows", "print_part", "save_part"]
+
+
+@dataclass
+class Row:
+    """A contender in one case.
+
+    Attributes:
+        case: what was done, such as "segm, 5,000 images".
+        contender: who did it; the baseline is one of them.
+        seconds: median of the rounds.
+        ratio: how many times as fast as the baseline, the median of the rounds.
+        ratios: the lowest and the highest ratio.
+        verdict: see `rounds.compare`; "baseline" for the baseline.
+        peak_mb: peak of the memory of a process that did only this, in MB of 10^6 bytes; None: not
+            measured.
+        output: how its output compares with the baseline's, such as "equal".
+    """
+
+    case: str
+    contender: str
+    seconds: float
+    ratio: float
+    ratios: list[float]
+    verdict: str
+    peak_mb: float | None = None
+    output: str = ""
+
+
+@dataclass
+class Part:
+    """What a benchmark found.
+
+    Attributes:
+        title: the first words of its table.
+        rows: its measurements.
+        options: of the command line, and the sizes of the inputs.
+        machine: see `describe_machine`.
+        load: load averages when the benchmark began and ended.
+    """
+
+    title: str
+    options: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=describe_machine)
+    load: list[float] = field(default_factory=lambda: [describe_load()])
+
+
+def compare_rows(case: str, times: Mapping[str, Sequence[Times]], baseline: str) -> list[Row]:
+    """Return a row for each contender, from `take_turns`.
+
+    Args:
+        case: the words for the case, to which what was timed is added.
+        times: contender -> times of each round.
+        baseline: the contender that the others are compared with.
+    """
+    rows = []
+    for what in times[baseline][0]:
+        seconds = {name: [one[what] for one in found] for name, found in times.items()}
+        name_of_case = ", ".join(filter(None, [case, what]))
+        for name, own in seconds.items():
+            row = Row(name_of_case, name, **compare(own, seconds[baseline]))
+            if name == baseline:
+                row.verdict = "baseline"
+            rows.append(row)
+    return rows
+
+
+def print_part(part: Part) -> None:
+    """Print the table of a benchmark, then the machine, its load and the options."""
+    part.load.append(describe_load())
+    cells = [
+        [
+            row.case,
+            row.contender,
+            f"{row.seconds:.3g}",
+            "" if row.peak_mb is None else f"{row.peak_mb:,.0f}",
+            row.output,
+            row.verdict,
+        ]
+        for row in part.rows
+    ]
+    titles = ["case", "contender", "seconds", "peak, MB", "output", "verdict"]
+    filled = [n for n in range(len(titles)) if any(row[n] for row in cells)]
+    print(part.title)
+    table = [[row[n] for n in filled] for row in cells]
+    print(tabulate(table, headers=[titles[n] for n in filled], disable_numparse=True))
+    print(", ".join(f"{name} {value}" for name, value in part.machine.items()))
+    print(f"load average {part.load[0]:.1f} at the start, {part.load[-1]:.1f} at the end")
+    print(", ".join(f"{name} {value}" for name, value in part.options.items()))
+
+
+def save_part(path: str | os.PathLike[str], name: str, part: Part) -> None:
+    """Put a part into a json file; the other parts stay.
+
+    Raises:
+        UserError: the file is there and is no json object, or cannot be written.
+    """
+    fix = "Name another file with --output"
+    content = read_json(Path(path), fix) if Path(path).exists() else {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object, got a {type(content).__name__}. {fix}")
+    write_json(path, {**content, name: asdict(part)})
+    print(f"written {path}")
