@@ -118,6 +118,10 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # `MaskRCNNFCNHead` and detectron2's `MaskRCNNConvUpsampleHead`; a line says if the model has
     # none.
     _declare(cfg, "MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR", False)
+    # The level of speed of prediction and evaluation (`predict.py --speed`), also of evaluations in
+    # training. `"exact"`: the tensors of detectron2's code. `"fast"`: equal up to the rounding of
+    # float32. `"fastest"`: mixed precision. See [the levels](prediction.md#speed).
+    _declare(cfg, "MASK_RCNN_EXT.SPEED", "exact")
     # `"SGD"` is detectron2's optimizer. `"AdamW"` reads `SOLVER.BASE_LR`, `SOLVER.WEIGHT_DECAY` and
     # detectron2's rules for norms and biases. It learns faster when training from scratch is short.
     _declare(cfg, "MASK_RCNN_EXT.OPTIMIZER", "SGD")
