@@ -114,7 +114,7 @@ def test_threads_share_a_head():
     found = {}
 
     def meet(module, args):
-        meeting.wait(10)
+        meeting.wait(120)
 
     def run(count):
         with torch.no_grad():
