@@ -112,6 +112,16 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # times faster than torchvision's kernel, and equal up to the rounding of float32. Nothing
     # changes on CUDA.
     _declare(cfg, "MASK_RCNN_EXT.GATHERED_ROI_ALIGN", False)
+    # Compute the masks of one class of each RoI only: of its true class in training, of its
+    # predicted class in prediction. Equal up to the rounding of float32, and with many classes
+    # faster, in a small part of the memory. Only for class-specific masks with the sigmoid loss, of
+    # `MaskRCNNFCNHead` and detectron2's `MaskRCNNConvUpsampleHead`; a line says if the model has
+    # none.
+    _declare(cfg, "MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR", False)
+    # The level of speed of prediction and evaluation (`predict.py --speed`), also of evaluations in
+    # training. `"exact"`: the tensors of detectron2's code. `"fast"`: equal up to the rounding of
+    # float32. `"fastest"`: mixed precision. See [the levels](prediction.md#speed).
+    _declare(cfg, "MASK_RCNN_EXT.SPEED", "exact")
     # `"SGD"` is detectron2's optimizer. `"AdamW"` reads `SOLVER.BASE_LR`, `SOLVER.WEIGHT_DECAY` and
     # detectron2's rules for norms and biases. It learns faster when training from scratch is short.
     _declare(cfg, "MASK_RCNN_EXT.OPTIMIZER", "SGD")

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
+SPEEDS = ("exact", "fast", "fastest")  # modeling.speed.SPEEDS
 SMALLEST_PICTURE = 480  # pixels of the longer side; smaller images are enlarged, for the labels
 LARGEST_PICTURE = 4096  # pixels of the longer side; larger images are drawn smaller, which is quick
 
@@ -45,6 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1 (default: MODEL.DEVICE, or the CPU if there is no CUDA)"
+    )
+    parser.add_argument(
+        "--speed",
+        choices=SPEEDS,
+        help="exact; fast: equal up to rounding; fastest: mixed precision (default: "
+        "MASK_RCNN_EXT.SPEED)",
     )
     parser.add_argument("--recursive", action="store_true", help="also look in subfolders")
     parser.add_argument("--no-pictures", action="store_true", help="write the json files only")
@@ -214,6 +221,7 @@ def predict(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         score_threshold=args.score_threshold,
         propose=propose,
+        speed=args.speed,
     )
     failures: list[str] = []
     writer = CocoResultsWriter(args.output, predictor.class_names, predictor.category_ids)

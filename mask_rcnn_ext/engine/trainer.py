@@ -37,6 +37,7 @@ from ..evaluation.validation_loss import build_loss_loader, measure_losses
 from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
 from ..modeling.precision import inference_autocast, prepare_model
+from ..modeling.speed import prepare_for_inference, require_speed, resolve_speed
 from ..modeling.test_time_augmentation import add_tta_results, make_tta_config, require_tta
 from ..proposals.file import (
     load_dicts,
@@ -146,14 +147,16 @@ class Trainer(DefaultTrainer):
 
         Raises:
             UserError: a proposal file or the package of an evaluator or a logger is missing; or
-                `TEST.AUG.ENABLED` is set and the model has no test-time augmentation; or see
-                `require_fitting_schedule` and `require_fitting_selection`.
+                `TEST.AUG.ENABLED` is set and the model has no test-time augmentation; or
+                `MASK_RCNN_EXT.SPEED` is unknown; or see `require_fitting_schedule` and
+                `require_fitting_selection`.
         """
         splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
         require_evaluators([name for split in splits for name in cfg.DATASETS[split]])
         require_known_evaluators(cfg)
         require_proposal_files(cfg, splits)
         require_tta(cfg)
+        require_speed(cfg)
         if not eval_only:
             require_fitting_schedule(cfg)
             require_fitting_selection(cfg)
@@ -370,12 +373,16 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> OrderedDict:
-        """See :meth:`DefaultTrainer.test`; this also follows `MASK_RCNN_EXT.AMP_INFERENCE`."""
+        """See :meth:`DefaultTrainer.test`; this also follows `MASK_RCNN_EXT.AMP_INFERENCE`.
+
+        At a level of `MASK_RCNN_EXT.SPEED` other than "exact", a copy of the model is evaluated.
+        """
         if comm.get_world_size() > 1:
             # The statistics of batch normalisation differ between the processes. The checkpoint has
             # those of the first process, so all processes evaluate with them.
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
+        model, cfg = prepare_for_inference(cfg, model), resolve_speed(cfg)
         with inference_autocast(cfg):
             results: OrderedDict = super().test(cfg, model, evaluators)
         return results
@@ -395,4 +402,5 @@ class Trainer(DefaultTrainer):
         logger.info("Evaluating with test-time augmentation.")
         folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
-        return cls.test(make_tta_config(cfg), build_tta_model(cfg, model), evaluators)
+        model = build_tta_model(cfg, prepare_for_inference(cfg, model))
+        return cls.test(make_tta_config(cfg), model, evaluators)

@@ -14,12 +14,14 @@ from torch import nn
 
 from ..errors import UserError
 from .poolers import gather_roi_align
+from .roi_heads.gathered_predictor import gather_mask_predictors
 
 __all__ = [
     "choose_device",
     "computes_bfloat16",
     "get_amp_dtype",
     "inference_autocast",
+    "keep_float32_outputs",
     "prepare_model",
 ]
 
@@ -121,25 +123,36 @@ def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
     their weights, so the images need no conversion. With `SOLVER.AMP.ENABLED` the features, scores,
     box deltas and mask logits are converted to float32. bfloat16 has 8 bits: it would move a box at
     pixel 600 by up to 2 pixels and give many detections the same score. With
-    `MASK_RCNN_EXT.GATHERED_ROI_ALIGN` the RoIAlign layers are replaced by `GatheredROIAlign`.
+    `MASK_RCNN_EXT.GATHERED_ROI_ALIGN` the RoIAlign layers are replaced by `GatheredROIAlign`, with
+    `MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR` see `gather_mask_predictors`.
     """
     if cfg.MASK_RCNN_EXT.GATHERED_ROI_ALIGN:
         gather_roi_align(model)
+    if cfg.MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR and not gather_mask_predictors(model):
+        logger.info(
+            "MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR changes nothing: the model has no mask head "
+            "with class-specific masks, the sigmoid loss and a convolution at its end."
+        )
     if cfg.MASK_RCNN_EXT.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if get_amp_dtype(cfg) is None:
         if cfg.SOLVER.AMP.ENABLED:
             logger.info("This CPU does not compute in bfloat16: float32 is used, which is faster.")
     else:
-        for path in _FLOAT32_OUTPUTS:
-            module: object = model
-            for name in path.split("."):
-                module = getattr(module, name, None)
-            # A cascade has a list of box predictors.
-            for part in module if isinstance(module, nn.ModuleList) else [module]:
-                if isinstance(part, nn.Module):
-                    part.register_forward_hook(lambda _module, _inputs, output: _to_float32(output))
+        keep_float32_outputs(model)
     return model
+
+
+def keep_float32_outputs(model: nn.Module) -> None:
+    """Convert what feeds arithmetic that needs float32, in place; see `prepare_model`."""
+    for path in _FLOAT32_OUTPUTS:
+        module: object = model
+        for name in path.split("."):
+            module = getattr(module, name, None)
+        # A cascade has a list of box predictors.
+        for part in module if isinstance(module, nn.ModuleList) else [module]:
+            if isinstance(part, nn.Module):
+                part.register_forward_hook(lambda _module, _inputs, output: _to_float32(output))
 
 
 def _to_float32(value: Any) -> Any:

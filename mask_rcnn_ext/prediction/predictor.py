@@ -23,6 +23,7 @@ from ..errors import UserError
 from ..layers.resizing import ResizeShortestEdge
 from ..model_zoo import get_config
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
+from ..modeling.speed import prepare_for_inference, resolve_speed
 from ..proposals.single_images import ImagePropose, propose_boxes, require_propose
 from .inference import run_model
 
@@ -83,19 +84,22 @@ class Predictor:
             only. It takes an image, (H, W, 3) uint8 BGR, and returns boxes, (N, 4) XYXY in pixels
             of the image, and logits, (N,). The model gets the best
             DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST of them.
+        speed: "exact", "fast" or "fastest", see `modeling.speed`; default: MASK_RCNN_EXT.SPEED of
+            the config.
 
     Attributes:
-        cfg: the config in use.
-        model: the model, in eval mode.
+        cfg: the config in use, with the keys of the level of speed.
+        model: the model, in eval mode. At a level other than "exact" its weights cannot be saved as
+            a checkpoint.
         class_names: names of the K classes of the model: MASK_RCNN_EXT.CLASS_NAMES, or the names of
             the data set of the config if it is registered, or "class 0", "class 1", ...
         category_ids: ids of the K classes in the annotation file of the data set:
             MASK_RCNN_EXT.CATEGORY_IDS, or the ids of the registered data set, or 1, ..., K.
 
     Raises:
-        UserError: the config or the device is unknown; the model needs `propose` and it is missing,
-            or does not need it and it is given; the weights are missing, refused, or of another
-            model.
+        UserError: the config, the device or the speed is unknown; the model needs `propose` and it
+            is missing, or does not need it and it is given; the weights are missing, refused, or of
+            another model.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class Predictor:
         batch_size: int = 8,
         score_threshold: float | None = None,
         propose: ImagePropose | None = None,
+        speed: str | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size: expected at least 1, got {batch_size}")
@@ -123,12 +128,15 @@ class Predictor:
             raise UserError(f"INPUT.FORMAT: expected 'BGR' or 'RGB', got {cfg.INPUT.FORMAT!r}")
         require_channels(cfg)
         choose_device(cfg, device)
-        self.cfg = cfg
+        if speed is not None:
+            cfg.MASK_RCNN_EXT.SPEED = speed
+        self.cfg = resolve_speed(cfg)
         self.batch_size = batch_size
         self._propose = propose
         self.class_names, self.category_ids = _find_classes(cfg)
-        self.model = prepare_model(cfg, build_model(cfg.clone())).eval()
-        Checkpointer(self.model).load(cfg.MODEL.WEIGHTS, strict=True)
+        model = prepare_model(cfg, build_model(cfg.clone())).eval()
+        Checkpointer(model).load(cfg.MODEL.WEIGHTS, strict=True)
+        self.model = prepare_for_inference(cfg, model)
         self._resize = ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )

@@ -185,6 +185,7 @@ def test_batch_that_does_not_divide_among_processes(monkeypatch, coco_pair):
     [
         ("MASK_RCNN_EXT.AMP_DTYPE", "float16", "use bfloat16"),
         ("MASK_RCNN_EXT.OPTIMIZER", "Adam", "'AdamW'"),
+        ("MASK_RCNN_EXT.SPEED", "quick", "exact, fast or fastest"),
         ("DATALOADER.SAMPLER_TRAIN", "RandomSampler", "TrainingSampler"),
         ("MODEL.WEIGHTS", "nowhere.pth", "nowhere.pth"),
         ("MODEL.DEVICE", "gpu", "'cpu'"),

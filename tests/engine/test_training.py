@@ -139,6 +139,24 @@ def test_eval_only_repeats_the_runs_result(run, tmp_path):
     assert results["segm"] == json.loads((root / "out/results.json").read_text())["segm"]
 
 
+def test_eval_only_at_another_speed_finds_the_same(run, tmp_path):
+    """In float32, which the small config does not evaluate in."""
+    root, _ = run
+    results = {}
+    for speed in ("exact", "fast"):
+        out = tmp_path / speed
+        code = run_train_net(
+            "--config-file", str(root / "out/config.yaml"), "--eval-only",
+            "MODEL.WEIGHTS", str(root / "out/model_final.pth"), "OUTPUT_DIR", str(out),
+            "MASK_RCNN_EXT.SPEED", speed, "MASK_RCNN_EXT.AMP_INFERENCE", "False",
+        )  # fmt: skip
+        assert code == 0
+        results[speed] = json.loads((out / "results.json").read_text())
+    for task in ("bbox", "segm"):
+        exact, fast = (results[speed][task] for speed in ("exact", "fast"))
+        assert fast == pytest.approx(exact, abs=0.05, nan_ok=True)
+
+
 def test_resume_is_exact_with_workers_and_augmentation(coco_pair, tmp_path):
     """Another loader: two workers, and a seed that the run drew for itself."""
     options = [

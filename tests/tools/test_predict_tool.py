@@ -14,6 +14,7 @@ from tiny_model import picture, tiny_cfg, tiny_model
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.modeling.speed import SPEEDS
 from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
 
 RCNN = REPO / "configs/shapes/lineage/rcnn_tiny.yaml"
@@ -91,6 +92,19 @@ def test_folder_gives_results_images_and_pictures(predict, run_folder, tmp_path)
         "images.json",
         "pictures",
     ]
+
+
+def test_levels_of_speed(predict, tmp_path):
+    write_image(tmp_path / "x.png")
+    scores = {}
+    for speed in SPEEDS:
+        more = ["--no-pictures", "--speed", speed]
+        assert predict(tmp_path / "x.png", more=more) == 0
+        results, _ = outputs(tmp_path)
+        scores[speed] = [r["score"] for r in results]
+    assert len(scores["fast"]) == 10
+    assert scores["fast"] == pytest.approx(scores["exact"], abs=1e-4)
+    assert tool.SPEEDS == SPEEDS
 
 
 # Of pycocotools' decode, under NumPy 2.

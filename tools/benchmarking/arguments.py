@@ -34,11 +34,29 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks", nargs="+", choices=tasks, default=tasks, help="what is evaluated (default: all)"
     )
+
+
 def add_paste(_: argparse.ArgumentParser) -> None:
     """Add the options of `paste`: there are none of its own."""
 
 
+def add_inference(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `inference`."""
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=[800, 1088],
+        metavar=("H", "W"),
+        help="pixels of the image (default: 800 1088)",
+    )
+    parser.add_argument("--detections", type=int, default=40, help="instances (default: 40)")
+    parser.add_argument("--classes", type=int, default=80, help="classes (default: 80)")
+
+
 BENCHMARKS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "inference": ("Mask R-CNN on one image: detectron2 and the levels of speed", add_inference),
     "layers": ("position-sensitive RoI layers of FCIS, against torchvision's", add_layers),
     "evaluation": ("COCO evaluation, against detectron2's with pycocotools", add_evaluation),
     "paste": ("masks into their image and to RLE, against detectron2 and pycocotools", add_paste),

@@ -1,0 +1,121 @@
+"""The levels of speed of prediction and evaluation (`MASK_RCNN_EXT.SPEED`).
+
+- "exact": the tensors that the other keys give.
+- "fast": equal up to the rounding of float32. The model is in the channels_last format, its norms
+  are folded, and RoIAlign and the mask predictor gather what they need: see `fold_norms`,
+  `gather_roi_align`, `gather_mask_predictors`.
+- "fastest": mixed precision too, bfloat16 on a CPU and float16 on CUDA. RoIAlign stays in float32.
+
+A level adds to what the other keys say, and switches nothing off. Parts that a level does not
+know, such as heads of another project, run as they are.
+"""
+
+import copy
+import logging
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.logger import log_first_n
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import UserError, nearest
+from .folding import fold_norms
+from .poolers import gather_roi_align
+from .precision import computes_bfloat16, get_amp_dtype, keep_float32_outputs
+from .roi_heads.gathered_predictor import gather_mask_predictors
+
+__all__ = ["SPEEDS", "prepare_for_inference", "require_speed", "resolve_speed"]
+
+SPEEDS = ("exact", "fast", "fastest")  # the values of MASK_RCNN_EXT.SPEED
+_LOGGER = __name__
+
+
+def require_speed(cfg: CfgNode) -> None:
+    """Check the name of the level.
+
+    Raises:
+        UserError: `MASK_RCNN_EXT.SPEED` is unknown.
+    """
+    speed = cfg.MASK_RCNN_EXT.SPEED
+    if speed not in SPEEDS:
+        raise UserError(
+            f"MASK_RCNN_EXT.SPEED: expected {', '.join(SPEEDS[:-1])} or {SPEEDS[-1]}, "
+            f"got {speed!r}{nearest(str(speed), SPEEDS)}"
+        )
+
+
+def resolve_speed(cfg: CfgNode) -> CfgNode:
+    """Return a copy of a config in which the keys say what the level asks for.
+
+    `inference_autocast` takes it. On a CPU that does not compute in bfloat16, "fastest" is "fast",
+    and the log says so once.
+
+    Raises:
+        UserError: `MASK_RCNN_EXT.SPEED` is unknown.
+    """
+    require_speed(cfg)
+    speed, frozen = cfg.MASK_RCNN_EXT.SPEED, cfg.is_frozen()
+    cfg = cfg.clone()
+    cfg.defrost()
+    if speed != "exact":
+        cfg.MASK_RCNN_EXT.CHANNELS_LAST = cfg.MASK_RCNN_EXT.GATHERED_ROI_ALIGN = True
+    if speed == "fastest" and _is_on_cpu(cfg) and not computes_bfloat16():
+        log_first_n(
+            logging.WARNING,
+            "MASK_RCNN_EXT.SPEED fastest: this CPU does not compute in bfloat16, so it is fast.",
+            name=_LOGGER,
+            key="message",
+        )
+    elif speed == "fastest":
+        cfg.SOLVER.AMP.ENABLED = cfg.MASK_RCNN_EXT.AMP_INFERENCE = True
+    if frozen:
+        cfg.freeze()
+    return cfg
+
+
+def prepare_for_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Return the model that predicts at the level of `cfg`.
+
+    Args:
+        cfg: the config.
+        model: a model with its weights, prepared by `prepare_model`; also one that is trained.
+
+    Returns:
+        At the level "exact" the model itself. At the others a copy in eval mode, which cannot be
+        trained or saved; the model stays as it is.
+
+    Raises:
+        UserError: `MASK_RCNN_EXT.SPEED` is unknown.
+    """
+    cfg = resolve_speed(cfg)
+    _tell_slow_keys(cfg)
+    if cfg.MASK_RCNN_EXT.SPEED == "exact":
+        return model
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    fold_norms(copied)
+    gather_mask_predictors(copied)
+    gather_roi_align(copied)
+    if get_amp_dtype(cfg) is not None:
+        keep_float32_outputs(copied)
+    return copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _is_on_cpu(cfg: CfgNode) -> bool:
+    return torch.device(cfg.MODEL.DEVICE).type == "cpu"
+
+
+def _tell_slow_keys(cfg: CfgNode) -> None:
+    """Say once which keys make prediction on a CPU slower than float32, or hardly faster."""
+    ext = cfg.MASK_RCNN_EXT
+    if not (ext.AMP_INFERENCE and _is_on_cpu(cfg) and get_amp_dtype(cfg) is torch.bfloat16):
+        return
+    if not computes_bfloat16():
+        said = "AMP_DTYPE bfloat16 is slower than float32 on this CPU: set it to auto."
+    elif not ext.CHANNELS_LAST:
+        said = "AMP_INFERENCE without CHANNELS_LAST gains little on a CPU: set CHANNELS_LAST True."
+    else:
+        return
+    log_first_n(logging.WARNING, f"MASK_RCNN_EXT.{said}", name=_LOGGER, key="message")

@@ -1,0 +1,69 @@
+"""The benchmark of the levels of speed: what it compares, not its times."""
+
+import re
+
+import benchmark
+import pytest
+import torch
+from benchmarking import inference
+from detectron2.structures import Boxes, Instances
+from tiny_model import tiny_cfg
+
+
+def instances(boxes, classes, masks=None):
+    found = Instances((10, 10), pred_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32)))
+    found.scores, found.pred_classes = torch.ones(len(boxes)), torch.tensor(classes)
+    found.pred_masks = torch.zeros(len(boxes), 10, 10, dtype=torch.bool)
+    for mask, box in zip(found.pred_masks, masks or boxes, strict=True):
+        x0, y0, x1, y1 = (int(side) for side in box)
+        mask[y0:y1, x0:x1] = True
+    return found
+
+
+TWO = [[0, 0, 4, 4], [2, 2, 9, 9]]
+
+
+def test_the_comparison_by_hand():
+    expected = instances(TWO, [0, 1])
+    assert inference.compare_instances(instances(TWO, [0, 1]), expected) == "2 equal"
+    # In another order, a side moved by half a pixel, a mask of 12 of 16 pixels.
+    moved = [[2, 2, 9, 9], [0, 0, 4, 3.5]]
+    other = instances(moved, [1, 0], masks=[[2, 2, 9, 9], [0, 0, 4, 3]])
+    said = inference.compare_instances(other, expected)
+    assert said == "2 of 2 found; boxes within 0.5 px; mask IoU 0.7500 or more"
+    said = inference.compare_instances(instances(TWO, [0, 0]), expected)
+    assert said == "1 of 2 found; boxes within 0 px; mask IoU 1.0000 or more"
+    assert inference.compare_instances(expected[:0], expected) == "0 of 2 found"
+
+
+def test_it_compares_each_level_with_detectron2(monkeypatch, capsys):
+    def small(args):
+        cfg = tiny_cfg(args.classes)
+        cfg.TEST.DETECTIONS_PER_IMAGE = args.detections
+        return cfg
+
+    monkeypatch.setattr(inference, "make_config", small)
+    options = ["--size", "64", "96", "--detections", "5", "--classes", "3", "--rounds", "1"]
+    assert benchmark.main(["inference", *options]) == 0
+    out = capsys.readouterr().out
+    rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()[3:7]]
+    assert [row[1] for row in rows] == ["detectron2", "exact", "fast", "fastest"]
+    assert rows[0][-1] == "baseline"
+    assert rows[1][3] == "5 equal"
+    found = re.fullmatch(r"5 of 5 found; boxes within (\S+) px; mask IoU (\S+) or more", rows[2][3])
+    assert float(found[1]) < 1e-3
+    assert float(found[2]) >= 0.999
+    assert "image 64 x 96, classes 3, detections 5" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "cuda"], "use cpu"),
+        (["--size", "0", "96"], "expected 1 or more"),
+        (["--detections", "0"], "expected 1 or more"),
+    ],
+)
+def test_wrong_options_are_errors(options, message, capsys):
+    assert benchmark.main(["inference", *options]) == 2
+    assert message in capsys.readouterr().err

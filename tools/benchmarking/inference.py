@@ -1,0 +1,162 @@
+"""Mask R-CNN with a ResNet-50 FPN on one image: detectron2 and our levels of speed.
+
+Each contender gets the pixels of an image and gives its instances with masks of the whole image:
+detectron2's `DefaultPredictor`, and our `Predictor` at each level. All have the same random
+weights. The norms get the statistics of the image and the last layers are made to spread, so that
+the model finds as many instances as asked for.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from detectron2 import model_zoo
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultPredictor
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import build_model
+from detectron2.structures import Instances, pairwise_iou
+from PIL import Image
+from torch import Tensor
+
+from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext.modeling.speed import SPEEDS
+
+from .parts import Part, compare_rows
+from .rounds import Times, take_turns, time_call
+
+__all__ = ["BASELINE", "compare_instances", "make_config", "make_image", "run"]
+
+CONFIG = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+BASELINE = "detectron2"
+_SPREAD = {  # standard deviation that the outputs of a layer get
+    "proposal_generator.rpn_head.objectness_logits": 2.0,
+    "proposal_generator.rpn_head.anchor_deltas": 0.2,
+    "roi_heads.box_predictor.cls_score": 3.0,
+    "roi_heads.box_predictor.bbox_pred": 0.5,
+    "roi_heads.mask_head.predictor": 2.0,
+}
+
+
+def make_image(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
+    """Return smooth noise, (H, W, 3) uint8."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    enlarged = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    return np.array(enlarged)
+
+
+def make_config(args: argparse.Namespace) -> CfgNode:
+    """Return detectron2's config for the options of the command line."""
+    cfg = model_zoo.get_config(CONFIG)
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = args.device, ""
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = args.classes
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0 if args.detections > 100 else 0.05
+    cfg.TEST.DETECTIONS_PER_IMAGE = args.detections
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = min(args.size), max(args.size)
+    cfg.DATASETS.TEST = ()
+    return cfg
+
+
+def make_weights(cfg: CfgNode, image: npt.NDArray[np.uint8], seed: int) -> dict[str, Tensor]:
+    """Return random weights with which the model finds something in the image."""
+    torch.manual_seed(seed)
+    model = build_model(cfg).eval()
+    for name, module in model.named_modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.register_forward_pre_hook(_take_statistics)
+        elif name in _SPREAD:
+            module.register_forward_hook(partial(_spread, deviation=_SPREAD[name]))
+    pixels = torch.as_tensor(image.astype("float32").transpose(2, 0, 1))
+    with torch.no_grad():
+        model([{"image": pixels}])
+    return dict(model.state_dict())
+
+
+def _take_statistics(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+    variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+
+
+def _spread(layer: Any, inputs: tuple[Tensor, ...], output: Tensor, deviation: float) -> Tensor:
+    """Scale a layer the first time that it runs, so that its outputs have the deviation."""
+    if getattr(layer, "is_spread", False) or output.numel() < 2:
+        return output
+    layer.is_spread = True
+    factor = deviation / output.std()
+    layer.weight.mul_(factor)
+    layer.bias.mul_(factor)
+    return output * factor
+
+
+def compare_instances(found: Instances, expected: Instances) -> str:
+    """Return how the instances of an image compare with others, in words."""
+    fields = ("scores", "pred_classes", "pred_masks")
+    boxes, others = found.pred_boxes.tensor, expected.pred_boxes.tensor
+    same = len(found) == len(expected) and torch.equal(boxes, others)
+    if same and all(torch.equal(found.get(f), expected.get(f)) for f in fields):
+        return f"{len(found)} equal"
+    overlap = pairwise_iou(expected.pred_boxes, found.pred_boxes)
+    overlap[expected.pred_classes[:, None] != found.pred_classes] = 0
+    best, index = overlap.max(dim=1) if len(found) else (overlap.new_zeros(len(expected)), None)
+    kept = best >= 0.5
+    said = f"{int(kept.sum())} of {len(expected)} found"
+    if index is None or not kept.any():
+        return said
+    pairs = found[index[kept]], expected[kept]
+    moved = (pairs[0].pred_boxes.tensor - pairs[1].pred_boxes.tensor).abs().max()
+    masks, other_masks = (pair.pred_masks for pair in pairs)
+    both, either = (masks & other_masks).sum((1, 2)), (masks | other_masks).sum((1, 2))
+    overlaps = both / either.clamp(min=1)
+    overlaps[either == 0] = 1
+    lowest = int(overlaps.min() * 10_000) / 10_000  # rounded down
+    return f"{said}; boxes within {float(moved):.1g} px; mask IoU {lowest:.4f} or more"
+
+
+def _time_once(find: Callable[[], Instances], name: str, results: dict[str, Instances]) -> Times:
+    def whole() -> Instances:
+        return find().to("cpu")  # waits for a GPU
+
+    seconds, results[name] = time_call(whole)
+    return {"": seconds}
+
+
+def run(args: argparse.Namespace) -> Part:
+    """Time the predictors and compare what they find."""
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu")
+    if min(*args.size, args.detections, args.classes) < 1:
+        raise UserError("--size, --detections, --classes: expected 1 or more")
+    image, cfg = make_image(*args.size, args.seed), make_config(args)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.MODEL.WEIGHTS = str(Path(folder, "weights.pth"))
+        torch.save({"model": make_weights(cfg, image, args.seed)}, cfg.MODEL.WEIGHTS)
+        stock = DefaultPredictor(cfg)
+        finders: dict[str, Callable[[], Instances]] = {BASELINE: lambda: stock(image)["instances"]}
+        for level in SPEEDS:
+            finders[level] = partial(Predictor(cfg, speed=level), image)  # type: ignore[assignment]
+    found: dict[str, Instances] = {}
+    turns = {name: partial(_time_once, find, name, found) for name, find in finders.items()}
+    height, width = args.size
+    part = Part(
+        "Mask R-CNN, ResNet-50 FPN, one image",
+        {
+            "device": args.device,
+            "rounds": args.rounds,
+            "seed": args.seed,
+            "image": f"{height} x {width}",
+            "classes": args.classes,
+            "detections": args.detections,
+        },
+    )
+    part.rows = compare_rows("image to instances", take_turns(turns, args.rounds), BASELINE)
+    for row in part.rows:
+        if row.contender != BASELINE:
+            row.output = compare_instances(found[row.contender], found[BASELINE])
+    return part
