@@ -9,6 +9,7 @@ import run_own_data as tool
 from reproduction.own_data import runs as runs_module
 from reproduction.own_data.choice import choose_weights
 from reproduction.own_data.markdown import own_data_doc
+from reproduction.own_data.picture import draw_curves
 from reproduction.own_data.predictions import PREDICTIONS, collect_contrasts, judge_predictions
 from reproduction.own_data.runs import DATA, EVALUATIONS, OwnDataRun, plan_own_data
 from reproduction.own_data.scoring import score_checkpoints
@@ -19,6 +20,7 @@ from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 from mask_rcnn_ext.engine.best_model import BestModel
 from mask_rcnn_ext.files import read_json
 
+AUTO_NEAR = "`--auto` is within 2 mask AP of the hand-made settings"
 RUN, AUTO = "dsb2018_lite0_hand", "dsb2018_lite0_auto"
 
 
@@ -178,6 +180,7 @@ def make_entry(data, start, settings, seed, values, average):
         "data": data, "start": start, "settings": settings, "seed": seed, "device": "cpu",
         "iterations": len(values), "train_seconds": 60.0, "evaluations": evaluations,
         "choice": vars(choice), "average": part(average),
+        "chosen": {"SOLVER.WARMUP_ITERS": {"hand": 50, "auto": 18}[settings], "SOLVER.STEPS": []},
     }  # fmt: skip
 
 
@@ -210,5 +213,39 @@ def test_contrasts_are_of_one_seed_and_decide_the_predictions():
     assert len(verdicts) == len(PREDICTIONS)
 
 
-def test_what_was_not_run_is_said(tmp_path):
+def test_the_page_says_what_was_run():
     assert own_data_doc(None) == "The experiment has not been run yet.\n"
+    entries = [
+        make_entry("dsb2018", "lite0", "hand", 1, [10.0, 30.0], 31.0),
+        make_entry("dsb2018", "lite0", "hand", 2, [10.0, 32.0], 31.0),
+        make_entry("dsb2018", "lite0", "auto", 1, [9.0, 30.0], 30.0),
+    ]
+    contrasts = collect_contrasts(entries)
+    counts = {"images": 4, "objects": 8}
+    facts = {"minutes": 5, "train": counts, "all": counts, "scoring": counts}
+    text = own_data_doc(
+        {
+            "planned_seeds": 3, "evaluations": 2, "patience": 2, "runs": entries,
+            "data": dict.fromkeys(DATA, facts),
+            "contrasts": [vars(contrast) for contrast in contrasts],
+            "predictions": [vars(prediction) for prediction in judge_predictions(contrasts)],
+        }
+    )  # fmt: skip
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert "**3 of 24 trainings are done; the others have not been run yet.**" in text
+    mean = ["31.0 (30.0 to 32.0)", "62.0 (60.0 to 64.0)"]
+    start = ["Nuclei", "ImageNet weights", "hand-made", "2"]
+    assert next(row[:6] for row in rows if row[:4] == start) == [*start, *mean]
+    missing = ["Persons", "from scratch", "`--auto`", "0", "not run"]
+    assert any(row[:5] == missing for row in rows)
+    assert ["Nuclei", "`SOLVER.WARMUP_ITERS`", "`50`", "`18`"] in rows
+    assert not any("SOLVER.STEPS" in line for line in text.splitlines())
+    gain = next(row for row in rows if row[:2] == ["Nuclei", AUTO_NEAR])
+    assert gain[2:] == ["\u22122 to 2", "+0.0 (one run)", "open"]
+
+
+def test_a_panel_is_drawn_for_each_data_set():
+    entries = [make_entry("persons", "scratch", "auto", s, [1.0, 2.0 + s], 2.0) for s in (1, 2)]
+    facts = {"minutes": 15, "scoring": {"images": 16}}
+    png = draw_curves({"runs": entries, "data": dict.fromkeys(DATA, facts)})
+    assert png.startswith(b"\x89PNG")

@@ -37,6 +37,7 @@ The numbers are from [{results}](../{results}). {state}
 AP is of the last weights on the scoring half; the columns "all" have both halves, since nothing
 was selected here. Beside a mean of several trainings are the lowest and the highest one.
 
+{settings}
 ### Best checkpoint, early end, averaged weights
 
 Each run was evaluated {evaluations} times. One half of the validation images selects the weights,
@@ -72,6 +73,7 @@ def own_data_doc(content: Mapping[str, Any] | None) -> str:
         state=_describe_state(content),
         data=_describe_data(content["data"]),
         scores=_make_scores(content),
+        settings=_make_settings(content["runs"]),
         evaluations=content["evaluations"],
         patience=content["patience"],
         choices=_make_choices(content["contrasts"]),
@@ -128,6 +130,25 @@ def _summarize_runs(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     everything = [score("all", "segm", metric) for metric in ("AP", "AP50")]
     boxes = score("scoring", "bbox", "AP")
     return [*scoring, *everything, boxes, str(runs[0]["iterations"]), f"{seconds:.0f}"]
+
+
+def _make_settings(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of what `--auto` chose otherwise than the hand-made settings."""
+    rows = []
+    for data in DATA:
+        own = [run for run in runs if run["data"] == data]
+        found = {run["settings"]: run["chosen"] for run in reversed(own)}
+        if {*found} != {*SETTINGS}:
+            continue
+        rows += [
+            [DATA_TITLES[data], f"`{key}`", f"`{hand}`", f"`{found['auto'][key]}`"]
+            for key, hand in found["hand"].items()
+            if found["auto"][key] != hand
+        ]
+    if not rows:
+        return ""
+    table = markdown_table(["data", "key", "hand-made", "`--auto`"], rows)
+    return f"The settings differ in these keys only:\n\n{table}"
 
 
 def _show(values: Sequence[float]) -> str:

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mask_rcnn_ext.config import flat_config, load_config
+from mask_rcnn_ext.config import flat_config
 from mask_rcnn_ext.engine.recipe.choose import RECIPE_KEYS
-from mask_rcnn_ext.files import make_jsonable, read_json, write_json
+from mask_rcnn_ext.files import read_json, write_json
 
 from ..run_entries import describe_run
 from ..training_runs import read_config
@@ -73,9 +73,7 @@ def _describe(run: OwnDataRun) -> dict[str, Any]:
 
 
 def _list_settings(run: OwnDataRun) -> dict[str, Any]:
-    """Return the values of the keys that `--auto` may choose, where they are not the yaml's."""
+    """Return the values that the run had of the keys that `--auto` may choose."""
     cfg = read_config(run.folder / "config.yaml")
     assert cfg is not None, run.title
-    base = dict(flat_config(load_config(run.config_file)))
-    values = {key: value for key, value in flat_config(cfg) if key in RECIPE_KEYS}
-    return {k: v for k, v in values.items() if make_jsonable(v) != make_jsonable(base[k])}
+    return {key: value for key, value in flat_config(cfg) if key in RECIPE_KEYS}
