@@ -5,6 +5,8 @@ All of it survives a stop: a resumed run has what a run without a break has, to 
 
 import json
 import math
+import multiprocessing
+import os
 import shutil
 import signal
 import sys
@@ -27,6 +29,7 @@ ALL = [
     *LOSS, "MASK_RCNN_EXT.BEST_CHECKPOINT.ENABLED", "True", "MASK_RCNN_EXT.EMA.ENABLED", "True",
     "MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE", "2",
 ]  # fmt: skip
+PATIENT = [*ALL, "SOLVER.MAX_ITER", "14", "MASK_RCNN_EXT.VALIDATION_LOSS", "False"]
 # The mask AP that evaluations give, by iteration. Before the third there is one without a value.
 SCRIPT = {1: 20.0, 3: 10.0, 5: math.nan, 7: 30.0, 9: 5.0, 11: 6.0, 12: 6.0, 13: 7.0}
 
@@ -51,15 +54,15 @@ def flags(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("data"), train=3, val=2)
 
 
+def give_scripted(cfg, model):
+    """Return the mask AP of `SCRIPT`, in place of an evaluation."""
+    return {"segm": {"AP": SCRIPT.get(get_event_storage().iter, 0.0)}}
+
+
 @pytest.fixture
 def script(monkeypatch):
     """Let each evaluation give the mask AP of `SCRIPT`."""
-
-    def evaluate(cfg, model):
-        iteration = get_event_storage().iter
-        return {"segm": {"AP": SCRIPT.get(iteration, 0.0)}}
-
-    monkeypatch.setattr(trainer.Trainer, "test", staticmethod(evaluate))
+    monkeypatch.setattr(trainer.Trainer, "test", staticmethod(give_scripted))
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +139,12 @@ def test_a_resumed_run_is_the_same_to_the_bit(flags, whole, tmp_path, monkeypatc
 
 
 def test_a_run_without_progress_ends_as_a_finished_one(flags, tmp_path, script, capsys):
-    keys = [*ALL, "SOLVER.MAX_ITER", "14", "MASK_RCNN_EXT.VALIDATION_LOSS", "False"]
     out, stops = tmp_path / "out", ("", "model_0000011.pth", "model_final.pth")
     for last in stops:
         if last:  # killed after this checkpoint; the last one is of a run that has ended
             (out / "last_checkpoint").write_text(last)
             (out / "results.json").unlink()
-        assert run([*flags, *(["--resume"] if last else [])], out, *keys) == 0
+        assert run([*flags, *(["--resume"] if last else [])], out, *PATIENT) == 0
         said = capsys.readouterr().out
         told = "Training ends after 12 iterations: segm/AP has not improved in 2 evaluations"
         assert said.count(told) == 1
@@ -156,6 +158,50 @@ def test_a_run_without_progress_ends_as_a_finished_one(flags, tmp_path, script, 
         assert hooks["WeightAverage"]["updates"] == 12
         assert hooks["BestModel"]["waited"] == 2
         assert same(read_weights(out / "model_final.pth"), read_weights(out / "model_0000011.pth"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(flags, tmp_path_factory):
+    """The folder of a run that ends early, after 12 of 14 iterations; the best is after 8."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Trainer, "test", staticmethod(give_scripted))
+        assert run(flags, out, *PATIENT) == 0
+    return out
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_process_is_resumed_to_the_bit(flags, undisturbed, tmp_path, script, number):
+    """Between two evaluations without progress, when the weights of the best one are in a file."""
+    out, step = tmp_path / "out", trainer.Trainer.run_step
+
+    def train_until_killed():
+        def run_step(self):
+            if self.iter == 10:
+                os.kill(os.getpid(), number)
+            step(self)
+
+        trainer.Trainer.run_step = run_step  # of the child only
+        sys.argv = ["train_net.py"]
+        sys.exit(run(flags, out, *PATIENT))
+
+    child = multiprocessing.get_context("fork").Process(target=train_until_killed)
+    child.start()
+    child.join(120)
+    assert child.exitcode == {signal.SIGKILL: -9, signal.SIGTERM: 143}[number]
+    # SIGTERM saves the iteration that it came in; SIGKILL leaves what was there.
+    last = {signal.SIGKILL: "model_0000009.pth", signal.SIGTERM: "model_0000010.pth"}[number]
+    assert (out / "last_checkpoint").read_text() == last
+    assert not (out / "model_final.pth").exists()
+    assert run([*flags, "--resume"], out, *PATIENT) == 0
+    for name in ("model_final.pth", "model_best.pth"):
+        assert same(read_weights(out / name), read_weights(undisturbed / name)), name
+    found, expected = (read_hooks(folder / "model_final.pth") for folder in (out, undisturbed))
+    assert found["BestModel"] == expected["BestModel"]
+    assert found["BestModel"]["waited"] == 2
+    assert found["WeightAverage"]["updates"] == expected["WeightAverage"]["updates"] == 12
+    assert same(*(hooks["WeightAverage"]["weights"] for hooks in (found, expected)))
 
 
 def test_a_key_that_cannot_work_is_refused_before_training(flags, tmp_path, capsys):

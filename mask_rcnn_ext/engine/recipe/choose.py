@@ -19,12 +19,18 @@ from .derive import derive_recipe, derive_schedule, require_epochs
 from .facts import look_at_machine
 from .plan import Row, get_value, set_value
 
-__all__ = ["choose_recipe", "format_recipe", "keep_recipe", "require_recipe_options"]
+__all__ = [
+    "RECIPE_KEYS",
+    "choose_recipe",
+    "format_recipe",
+    "keep_recipe",
+    "require_recipe_options",
+]
 
 logger = logging.getLogger(__name__)
 
 # Keys that `derive_recipe` may choose.
-_KEYS = (
+RECIPE_KEYS = (
     *(f"INPUT.{name}_{split}" for name in ("MIN_SIZE", "MAX_SIZE") for split in ("TRAIN", "TEST")),
     *("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "MODEL.ANCHOR_GENERATOR.SIZES"),
     *("TEST.DETECTIONS_PER_IMAGE", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"),
@@ -116,7 +122,7 @@ def keep_recipe(cfg: CfgNode, given: Sequence[str]) -> None:
             f"--resume with --auto needs the config.yaml of the run, which has the values of the "
             f"recipe: cannot read {os.path.abspath(path)}. Leave out --auto, and give the keys"
         ) from error
-    for key in _KEYS:
+    for key in RECIPE_KEYS:
         if key in values and key not in given:
             set_value(cfg, key, values[key])
     logger.info("The values of the recipe are those of %s; nothing is derived again.", path)

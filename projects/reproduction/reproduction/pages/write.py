@@ -17,6 +17,7 @@ from ..fcis.experiment_markdown import EXPERIMENT, experiment_doc, experiment_su
 from ..fcis.markdown import COMPARISON, comparison_doc
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from ..markdown import COMMAND, read_results
+from ..own_data.markdown import OWN_DATA, own_data_doc
 from .config_keys import keys_table
 from .paper_tables import configs_page, configs_table, methods_table
 
@@ -29,6 +30,7 @@ __all__ = [
     "KEYS_TABLE",
     "LINEAGE_TABLE",
     "METHODS_TABLE",
+    "OWN_DATA_DOC",
     "PUBLISHED_TABLE",
     "markers",
     "pages",
@@ -42,6 +44,7 @@ ABLATIONS_TABLE = "the ablations' numbers"
 COMPARISON_TABLE = "the comparison's numbers"
 EXPERIMENT_DOC, EXPERIMENT_SUMMARY = "the experiment's numbers", "the experiment in short"
 LINEAGE_TABLE = "the lineage's numbers"
+OWN_DATA_DOC = "the numbers of own data"
 PUBLISHED_TABLE = "the lineage's published numbers"
 
 
@@ -86,6 +89,11 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     if (root / EXPERIMENT).is_file():
         command = "Run: python projects/reproduction/run_fcis_experiment.py"
         experiment = read_results(root / EXPERIMENT, command)
+    own_data = None
+    if (root / OWN_DATA).is_file():
+        own_data = read_results(
+            root / OWN_DATA, "Run: python projects/reproduction/run_own_data.py"
+        )
     parts = {
         "README.md": {
             METHODS_TABLE: methods_table(root, rows),
@@ -101,6 +109,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
             LINEAGE_TABLE: lineage_summary(lineage),
             PUBLISHED_TABLE: published_table(),
         },
+        "docs/own_data.md": {OWN_DATA_DOC: own_data_doc(own_data)},
     }
     texts = {"configs/README.md": configs_page(root, rows), "docs/models.md": costs_page(costs)}
     for name, generated in parts.items():

@@ -1,7 +1,7 @@
 """The runs of the trial: two data sets, two trainers, several seeds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,11 @@ from detectron2.config import CfgNode
 
 from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import file_sha256, read_json, write_json
 from mask_rcnn_ext.model_zoo import get_config_file
 
-from ..training_runs import FILLED_IN, TrainingRun
+from ..json_runs import JsonRun, write_class
 
-__all__ = ["DATA", "TRAINERS", "TrialRun", "plan_trial", "select_images"]
+__all__ = ["DATA", "TRAINERS", "TrialRun", "plan_trial"]
 
 # Data set -> the class that is kept, and the longest side of an image in pixels: the smaller images
 # of the nuclei, most of them under a fluorescence microscope, load several times as fast.
@@ -40,25 +39,11 @@ _PLAIN_OPTIONS = {
     "MASK_RCNN_EXT.AMP_INFERENCE": False,
     "MASK_RCNN_EXT.CHANNELS_LAST": False,
 }
-_FILES = ("train_json", "train_images", "val_json", "val_images")
-_OWN_DATA = (  # keys that own data fill in; the checksums of the files stand for them
-    "DATASETS.TRAIN",
-    "DATASETS.TEST",
-    "INPUT.MASK_FORMAT",
-    "MODEL.ROI_HEADS.NUM_CLASSES",
-    *(f"MASK_RCNN_EXT.DATA.{name.upper()}" for name in _FILES),
-)
 
 
 @dataclass(frozen=True)
-class TrialRun(TrainingRun):
-    """One training; the variant is `<data set>_<trainer>`.
-
-    Attributes:
-        files: the paths of the data, in the order of `_FILES`.
-    """
-
-    files: tuple[str, ...] = field(default=(), repr=False)
+class TrialRun(JsonRun):
+    """One training; the variant is `<data set>_<trainer>`."""
 
     @property
     def data(self) -> str:
@@ -75,31 +60,20 @@ class TrialRun(TrainingRun):
         """The demo's yaml, for every variant."""
         return get_config_file("shapes/mask_rcnn_tiny_FPN")
 
-    @property
-    def filled_in(self) -> tuple[str, ...]:
-        """See `TrainingRun`."""
-        return (*FILLED_IN, *_OWN_DATA)
-
     def config(self) -> CfgNode:
         """See `TrainingRun`."""
-        return load_config(self.config_file, self._options())
+        return load_config(self.config_file, self.words())
 
-    def _options(self) -> list[str]:
-        options = {**_OPTIONS, **(_PLAIN_OPTIONS if self.trainer == "plain" else {})}
-        return [word for key, value in options.items() for word in (key, str(value))]
-
-    def inputs(self) -> dict[str, Any]:
-        """Return the checksums of the annotations."""
-        pairs = zip(_FILES, self.files, strict=True)
-        return {name: file_sha256(path) for name, path in pairs if name.endswith("json")}
+    def options(self) -> Mapping[str, Any]:
+        """See `JsonRun`."""
+        return {**_OPTIONS, **(_PLAIN_OPTIONS if self.trainer == "plain" else {})}
 
     def command(self, resume: bool) -> list[str]:
         """See `TrainingRun`."""
-        script, *options = super().command(resume)
+        script, *words = super().command(resume)
         if self.trainer == "plain":
             script = "projects/reproduction/train_plain.py"
-        flags = zip((f"--{name.replace('_', '-')}" for name in _FILES), self.files, strict=True)
-        return [script, *(word for flag in flags for word in flag), *options, *self._options()]
+        return [script, *words]
 
     def is_resumable(self) -> bool:
         """Return False: only our trainer would go on with the same images."""
@@ -111,57 +85,18 @@ def plan_trial(root: str | Path, folders: Mapping[str, str], seeds: int) -> list
 
     Args:
         root: the folder of the runs and of the annotations.
-        folders: data set -> a folder with `annotations_train.json`, `annotations_val.json` and
-            `images/`.
+        folders: data set -> its folder, see `write_class`.
         seeds: trainings of each trainer on each data set; two or more.
 
     Raises:
-        UserError: a file is missing or has no such class, or there are too few seeds.
+        UserError: see `write_class`; or there are too few seeds.
     """
     if seeds < 2:
         raise UserError(f"--seeds: expected 2 or more, since they give the interval; got {seeds}")
-    files = {}
-    for name, (category, longest) in DATA.items():
-        images, paths = str(Path(folders[name], "images")), []
-        for split in ("train", "val"):
-            source = Path(folders[name], f"annotations_{split}.json")
-            path = Path(root, "data", f"{name}_{split}.json")
-            content = select_images(read_json(source), category, longest)
-            write_json(path, content)
-            paths += [str(path), images]
-        files[name] = tuple(paths)
+    files = {name: write_class(root, name, folders[name], *kept) for name, kept in DATA.items()}
     return [
         TrialRun(f"{data}_{trainer}", seed, Path(root, f"{data}_{trainer}", f"seed{seed}"), files=f)
         for seed in range(1, seeds + 1)
         for data, f in files.items()
         for trainer in TRAINERS
     ]
-
-
-def select_images(content: dict[str, Any], category: str, longest: int) -> dict[str, Any]:
-    """Return COCO annotations of one class, and only the images with objects of it.
-
-    Args:
-        content: a data set in COCO's format.
-        category: the name of the class.
-        longest: the longest side of an image that is kept, in pixels.
-
-    Raises:
-        UserError: there is no such class.
-    """
-    categories = [entry for entry in content["categories"] if entry["name"] == category]
-    if not categories:
-        raise UserError(f"the annotations have no class {category!r}")
-    found = [a for a in content["annotations"] if a["category_id"] == categories[0]["id"]]
-    with_objects = {a["image_id"] for a in found}
-    images = [
-        image
-        for image in content["images"]
-        if image["id"] in with_objects and max(image["width"], image["height"]) <= longest
-    ]
-    kept = {image["id"] for image in images}
-    return {
-        "images": images,
-        "annotations": [a for a in found if a["image_id"] in kept],
-        "categories": categories,
-    }

@@ -1,0 +1,1 @@
+"""What own data give in minutes on a CPU: by start, by settings, by the choice of weights."""

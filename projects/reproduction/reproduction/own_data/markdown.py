@@ -1,0 +1,207 @@
+"""The generated part of docs/own_data.md: what own data give in minutes on a CPU."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from mask_rcnn_ext.report.text import NO_NUMBER, to_text
+
+from ..markdown import markdown_table
+from .runs import DATA, SETTINGS, STARTS
+
+__all__ = ["DATA_TITLES", "OWN_DATA", "PICTURE", "name_variant", "own_data_doc"]
+
+OWN_DATA, PICTURE = "results/own_data.json", "docs/images/own_data.png"
+
+DATA_TITLES = {"dsb2018": "Nuclei", "persons": "Persons"}
+_STARTS = {"lite0": "ImageNet weights", "scratch": "from scratch"}
+_SETTINGS = {"hand": "hand-made", "auto": "`--auto`"}
+_CHOICES = (
+    ("best - last", "the best checkpoint"),
+    ("best - last, selection half", "the same on the images that selected it"),
+    ("early - last", "the best one before an early end"),
+    ("average - last", "averaged weights"),
+)
+
+_NOT_RUN = "The experiment has not been run yet.\n"
+_DOC = """\
+The numbers are from [{results}](../{results}). {state}
+
+{data}
+
+![Mask AP over the minutes of training, by start and settings](images/own_data.png)
+
+*Thick lines are means, thin lines single runs.*
+
+{scores}
+AP is of the last weights on the scoring half; the columns "all" have both halves, since nothing
+was selected here. Beside a mean of several trainings are the lowest and the highest one.
+
+{settings}
+### Best checkpoint, early end, averaged weights
+
+Each run was evaluated {evaluations} times. One half of the validation images selects the weights,
+the other half scores them. An early end comes after {patience} evaluations that did not improve.
+The table has the difference from the last weights in mask AP, with a 95 % interval over the runs.
+
+{choices}
+{saved}
+
+### What was predicted
+
+{predictions}
+A prediction came true if the whole 95 % interval lies in the range, and is refuted if the whole
+interval lies outside. Else it is open.
+"""
+
+
+def name_variant(start: str, settings: str) -> str:
+    """Return the name of a variant in a legend."""
+    return f"{_STARTS[start]}, {_SETTINGS[settings].strip('`')}"
+
+
+def own_data_doc(content: Mapping[str, Any] | None) -> str:
+    """Return the Markdown.
+
+    Args:
+        content: of `results/own_data.json`; None: nothing was run.
+    """
+    if not content or not content["runs"]:
+        return _NOT_RUN
+    return _DOC.format(
+        results=OWN_DATA,
+        state=_describe_state(content),
+        data=_describe_data(content["data"]),
+        scores=_make_scores(content),
+        settings=_make_settings(content["runs"]),
+        evaluations=content["evaluations"],
+        patience=content["patience"],
+        choices=_make_choices(content["contrasts"]),
+        saved=_describe_saved(content["contrasts"]),
+        predictions=_make_predictions(content),
+    )
+
+
+def _describe_state(content: Mapping[str, Any]) -> str:
+    done, planned = len(content["runs"]), content["planned_seeds"]
+    total = planned * len(DATA) * len(STARTS) * len(SETTINGS)
+    devices = ", ".join(sorted({run["device"] for run in content["runs"]}))
+    state = f"Seeds: {planned}. Device: {devices}."
+    if done < total:
+        state += f" **{done} of {total} trainings are done; the others have not been run yet.**"
+    return state
+
+
+def _describe_data(data: Mapping[str, Any]) -> str:
+    return " ".join(
+        f"{DATA_TITLES[name]} ({name}): {facts['train']['images']} training images with "
+        f"{facts['train']['objects']} objects, {facts['all']['images']} validation images, "
+        f"{facts['scoring']['images']} of which score; {facts['minutes']} minutes of training."
+        for name, facts in data.items()
+    )
+
+
+def _make_scores(content: Mapping[str, Any]) -> str:
+    header = ["data", "start", "settings", "seeds", "mask AP", "AP50", "AP, all", "AP50, all"]
+    header += ["box AP", "iterations", "seconds"]
+    rows = []
+    for data in DATA:
+        for start in STARTS:
+            for settings in SETTINGS:
+                runs = [
+                    run
+                    for run in content["runs"]
+                    if (run["data"], run["start"], run["settings"]) == (data, start, settings)
+                ]
+                names = [DATA_TITLES[data], _STARTS[start], _SETTINGS[settings], str(len(runs))]
+                rows.append([*names, *_summarize_runs(runs)])
+    return markdown_table(header, rows, words=3)
+
+
+def _summarize_runs(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not runs:
+        return ["not run", *[NO_NUMBER] * 6]
+
+    def score(part: str, task: str, metric: str) -> str:
+        return _show([r["evaluations"][-1][part][task][metric] or 0.0 for r in runs])
+
+    seconds = fmean(run["train_seconds"] or 0.0 for run in runs)
+    scoring = [score("scoring", "segm", metric) for metric in ("AP", "AP50")]
+    everything = [score("all", "segm", metric) for metric in ("AP", "AP50")]
+    boxes = score("scoring", "bbox", "AP")
+    return [*scoring, *everything, boxes, str(runs[0]["iterations"]), f"{seconds:.0f}"]
+
+
+def _make_settings(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of what `--auto` chose otherwise than the hand-made settings."""
+    rows = []
+    for data in DATA:
+        own = [run for run in runs if run["data"] == data]
+        found = {run["settings"]: run["chosen"] for run in reversed(own)}
+        if {*found} != {*SETTINGS}:
+            continue
+        rows += [
+            [DATA_TITLES[data], f"`{key}`", f"`{hand}`", f"`{found['auto'][key]}`"]
+            for key, hand in found["hand"].items()
+            if found["auto"][key] != hand
+        ]
+    if not rows:
+        return ""
+    table = markdown_table(["data", "key", "hand-made", "`--auto`"], rows)
+    return f"The settings differ in these keys only:\n\n{table}"
+
+
+def _show(values: Sequence[float]) -> str:
+    """Return the mean, and the smallest and largest value where there are several."""
+    text = to_text(fmean(values))
+    if len(values) == 1:
+        return text
+    return f"{text} ({to_text(min(values))} to {to_text(max(values))})"
+
+
+def _find(contrasts: Iterable[Mapping[str, Any]], data: str, name: str) -> Mapping[str, Any] | None:
+    return next((c for c in contrasts if (c["data"], c["name"]) == (data, name)), None)
+
+
+def _interval(contrast: Mapping[str, Any] | None, signed: bool = True) -> str:
+    if contrast is None:
+        return NO_NUMBER
+    mean = to_text(contrast["mean"], signed=signed)
+    if contrast["low"] is None:
+        return f"{mean} (one run)"
+    low, high = (to_text(contrast[end], signed=signed) for end in ("low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _make_choices(contrasts: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        [title, *(_interval(_find(contrasts, data, name)) for data in DATA)]
+        for name, title in _CHOICES
+    ]
+    return markdown_table(["weights", *DATA_TITLES.values()], rows, words=1)
+
+
+def _describe_saved(contrasts: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    for data, photos in DATA.items():
+        if contrast := _find(contrasts, data, "saved"):
+            minutes = photos.minutes * contrast["mean"] / 100
+            early = sum(value > 0 for value in contrast["values"])
+            parts.append(
+                f"{DATA_TITLES[data]}: {early} of {len(contrast['values'])} runs would have ended "
+                f"early, which saves {to_text(minutes)} of {photos.minutes} minutes on average."
+            )
+    return " ".join(parts)
+
+
+def _make_predictions(content: Mapping[str, Any]) -> str:
+    rows = []
+    for prediction in content["predictions"]:
+        contrast = _find(content["contrasts"], prediction["data"], prediction["name"])
+        ends = [prediction["least"], prediction["most"]]
+        low, high = ("" if end is None else to_text(end, 0) for end in ends)
+        expected = f"{low} to {high}" if low and high else f"≥ {low}" if low else f"≤ {high}"
+        cells = [DATA_TITLES[prediction["data"]], prediction["sentence"], expected]
+        signed = "-" in prediction["name"]
+        rows.append([*cells, _interval(contrast, signed), prediction["verdict"]])
+    return markdown_table(["data", "prediction", "range", "measured", "verdict"], rows)

@@ -1,0 +1,83 @@
+"""The curves: mask AP over the minutes of training, for each variant."""
+
+import io
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .markdown import DATA_TITLES, name_variant
+from .runs import DATA, SETTINGS, STARTS
+
+__all__ = ["draw_curves"]
+
+_COLOURS = {"lite0": "#2f5fd0", "scratch": "#d9480f"}
+_DASHES = {"hand": "-", "auto": "--"}
+_MUTED = "#606a76"
+
+
+def draw_curves(content: Mapping[str, Any]) -> bytes:
+    """Return a PNG with a panel for each data set.
+
+    Thick lines are means over the seeds, thin ones are single runs. The minutes are the stated ones
+    in proportion to the iterations, so that the load of the machine does not show.
+
+    Args:
+        content: of `results/own_data.json`.
+    """
+    figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=110)
+    for axes, data in zip(figure.subplots(1, len(DATA)), DATA, strict=True):
+        _draw_panel(axes, data, content)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    for axes in figure.axes[1:]:
+        more = axes.get_legend_handles_labels()
+        for handle, label in zip(*more, strict=True):
+            if label not in labels:
+                handles, labels = [*handles, handle], [*labels, label]
+    if labels:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def _draw_panel(axes: Axes, data: str, content: Mapping[str, Any]) -> None:
+    minutes = content["data"][data]["minutes"]
+    for start in STARTS:
+        for settings in SETTINGS:
+            runs = [
+                run
+                for run in content["runs"]
+                if (run["data"], run["start"], run["settings"]) == (data, start, settings)
+            ]
+            style = {"color": _COLOURS[start], "linestyle": _DASHES[settings]}
+            curves = [
+                [entry["scoring"]["segm"]["AP"] or 0.0 for entry in run["evaluations"]]
+                for run in runs
+            ]
+            if not curves:
+                continue
+            times = [
+                minutes * entry["iteration"] / runs[0]["iterations"]
+                for entry in runs[0]["evaluations"]
+            ]
+            for curve in curves:
+                axes.plot(times, curve, alpha=0.35, linewidth=0.8, **style)
+            means = [fmean(values) for values in zip(*curves, strict=True)]
+            axes.plot(
+                times,
+                means,
+                marker="o",
+                markersize=3.5,
+                label=name_variant(start, settings),
+                **style,
+            )
+    axes.set_title(f"{DATA_TITLES[data]}, {content['data'][data]['scoring']['images']} images")
+    axes.set_xlabel("minutes of training on two CPU cores")
+    axes.set_ylabel("mask AP")
+    axes.set_xlim(0, minutes * 1.03)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color=_MUTED, alpha=0.2)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,79 @@
+"""`results/own_data.json`: what the runs measured, what differs, and the predictions."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mask_rcnn_ext.config import flat_config
+from mask_rcnn_ext.engine.recipe.choose import RECIPE_KEYS
+from mask_rcnn_ext.files import read_json, write_json
+
+from ..run_entries import describe_run
+from ..training_runs import read_config
+from .choice import choose_weights
+from .predictions import collect_contrasts, judge_predictions
+from .runs import DATA, EVALUATIONS, PATIENCE, OwnDataRun
+
+__all__ = ["write_own_data_results"]
+
+_METRICS = ("AP", "AP50", "AP75")
+
+
+def write_own_data_results(path: str | Path, runs: Sequence[OwnDataRun]) -> dict[str, Any]:
+    """Write what the finished runs among `runs` give, and return it."""
+    entries = [_describe(run) for run in runs if run.state() == "done"]
+    contrasts = collect_contrasts(entries)
+    content = {
+        "interval": "Student's t, 95 %: over the seeds, or over the runs of a data set",
+        "planned_seeds": max(run.seed for run in runs),
+        "evaluations": EVALUATIONS,
+        "patience": PATIENCE,
+        "data": {name: _describe_data(name, runs) for name in DATA},
+        "contrasts": [asdict(contrast) for contrast in contrasts],
+        "predictions": [asdict(prediction) for prediction in judge_predictions(contrasts)],
+        "runs": entries,
+    }
+    write_json(path, content)
+    return content
+
+
+def _describe_data(name: str, runs: Iterable[OwnDataRun]) -> dict[str, Any]:
+    run = next(run for run in runs if run.data == name)
+    train, _, scoring, _ = run.files
+    counts = {"train": train, "all": run.val_json, "scoring": scoring}
+    found: dict[str, Any] = {"class": DATA[name].category, "minutes": DATA[name].minutes}
+    for part, path in counts.items():
+        content = read_json(path)
+        objects = sum(not a.get("iscrowd", 0) for a in content["annotations"])
+        found[part] = {"images": len(content["images"]), "objects": objects}
+    return found
+
+
+def _describe(run: OwnDataRun) -> dict[str, Any]:
+    """Return the entry of a finished run."""
+    scores = run.scores()
+    assert scores is not None, run.title
+    choice = choose_weights([entry["selection"]["segm"]["AP"] for entry in scores], PATIENCE)
+    entry = describe_run(run, ("segm", "bbox"), _METRICS, inputs=run.inputs())
+    average = entry.metrics  # of the scoring half, at the end
+    plain = asdict(entry)
+    plain.pop("metrics")
+    return {
+        "data": run.data,
+        "start": run.start_from,
+        "settings": run.settings,
+        **plain,
+        "iterations": run.iterations,
+        "chosen": _list_settings(run),
+        "evaluations": scores,
+        "choice": asdict(choice),
+        "average": average,
+    }
+
+
+def _list_settings(run: OwnDataRun) -> dict[str, Any]:
+    """Return the values that the run had of the keys that `--auto` may choose."""
+    cfg = read_config(run.folder / "config.yaml")
+    assert cfg is not None, run.title
+    return {key: value for key, value in flat_config(cfg) if key in RECIPE_KEYS}
