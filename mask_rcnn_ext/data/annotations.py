@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from ..errors import UserError, name_some
-from ..layers.rle import check_polygon, compress, read_runs
+from ..layers.rle import check_polygon, compress, encode_mask, read_runs
 from .box_conventions import explain_contradictions
 from .coordinates import as_bitmap, is_number, scale_fractions
 from .duplicates import explain_duplicates

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_util
+
+from ..layers.rle import encode_mask
 
 __all__ = [
     "CLASSES",
