@@ -4,9 +4,10 @@ import json
 
 import pytest
 import run_trainer_trial as tool
+from reproduction.own_data_runs import select_images
 from reproduction.training_runs import find_differences
 from reproduction.trial.plain_loop import PlainTrainer
-from reproduction.trial.runs import DATA, TrialRun, plan_trial, select_images
+from reproduction.trial.runs import DATA, TrialRun, plan_trial
 from small_runs import same
 from support import SMALL, write_coco
 

@@ -20,6 +20,7 @@ __all__ = [
     "SAME_PART_HEADER",
     "SAME_PART_NOTE",
     "Content",
+    "average_aps",
     "describe_chance",
     "describe_data",
     "describe_growth",
@@ -194,10 +195,7 @@ def make_ap_rows(content: Content) -> list[tuple[str, ...]]:
     rows = []
     for model in content["models"].values():
         runs = model["runs"]
-        cells = []
-        for task in ("segm", "bbox"):
-            aps = [_mean(run["metrics"].get(task, {}).get(m) for run in runs) for m in _METRICS]
-            cells.append(" / ".join(to_text(ap) for ap in aps))
+        cells = [average_aps(runs, task) for task in ("segm", "bbox")]
         course = _find_course(runs)
         during = " / ".join(to_text(ap) for ap in course.values()) or NO_NUMBER
         gain = _find_last_gain(course)
@@ -217,6 +215,12 @@ def make_run_rows(content: Content) -> list[tuple[str, ...]]:
         for model in content["models"].values()
         for run in model["runs"]
     ]
+
+
+def average_aps(runs: Sequence[Content], task: str) -> str:
+    """Return "AP / AP50 / AP75" of a task, the means over the trainings."""
+    aps = [_mean(run["metrics"].get(task, {}).get(metric) for run in runs) for metric in _METRICS]
+    return " / ".join(to_text(ap) for ap in aps)
 
 
 def _mean(values: Any) -> float | None:

@@ -15,6 +15,7 @@ from ..ablations.markdown import ABLATIONS, ablations_page
 from ..costs.page import COSTS, costs_page
 from ..fcis.experiment_markdown import EXPERIMENT, experiment_doc, experiment_summary
 from ..fcis.markdown import COMPARISON, comparison_doc
+from ..fcis.photographs_markdown import PHOTOGRAPHS, photographs_doc
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from ..markdown import COMMAND, read_results
 from .config_keys import keys_table
@@ -29,6 +30,7 @@ __all__ = [
     "KEYS_TABLE",
     "LINEAGE_TABLE",
     "METHODS_TABLE",
+    "PHOTOGRAPHS_DOC",
     "PUBLISHED_TABLE",
     "markers",
     "pages",
@@ -41,6 +43,7 @@ CONFIGS_TABLE, KEYS_TABLE = "the table of configs", "the table of keys"
 ABLATIONS_TABLE = "the ablations' numbers"
 COMPARISON_TABLE = "the comparison's numbers"
 EXPERIMENT_DOC, EXPERIMENT_SUMMARY = "the experiment's numbers", "the experiment in short"
+PHOTOGRAPHS_DOC = "the photographs' numbers"
 LINEAGE_TABLE = "the lineage's numbers"
 PUBLISHED_TABLE = "the lineage's published numbers"
 
@@ -82,10 +85,11 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
         root / COMPARISON, "Run: python projects/reproduction/run_comparison.py"
     )
     lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
-    experiment = None
-    if (root / EXPERIMENT).is_file():
-        command = "Run: python projects/reproduction/run_fcis_experiment.py"
-        experiment = read_results(root / EXPERIMENT, command)
+    command = "Run: python projects/reproduction/run_fcis_experiment.py"
+    experiment, photographs = (
+        read_results(root / file, fix) if (root / file).is_file() else None
+        for file, fix in ((EXPERIMENT, command), (PHOTOGRAPHS, f"{command} --photographs"))
+    )
     parts = {
         "README.md": {
             METHODS_TABLE: methods_table(root, rows),
@@ -95,6 +99,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
         "docs/ablations.md": {ABLATIONS_TABLE: ablations_page(ablations)},
         "docs/fcis_comparison.md": {
             EXPERIMENT_DOC: experiment_doc(experiment),
+            PHOTOGRAPHS_DOC: photographs_doc(photographs),
             COMPARISON_TABLE: comparison_doc(comparison),
         },
         "docs/lineage.md": {

@@ -1,20 +1,17 @@
 """The runs of the trial: two data sets, two trainers, several seeds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
-
-from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import file_sha256, read_json, write_json
+from mask_rcnn_ext.files import read_json, write_json
 from mask_rcnn_ext.model_zoo import get_config_file
 
-from ..training_runs import FILLED_IN, TrainingRun
+from ..own_data_runs import OwnDataRun, select_images
 
-__all__ = ["DATA", "TRAINERS", "TrialRun", "plan_trial", "select_images"]
+__all__ = ["DATA", "TRAINERS", "TrialRun", "plan_trial"]
 
 # Data set -> the class that is kept, and the longest side of an image in pixels: the smaller images
 # of the nuclei, most of them under a fluorescence microscope, load several times as fast.
@@ -40,25 +37,11 @@ _PLAIN_OPTIONS = {
     "MASK_RCNN_EXT.AMP_INFERENCE": False,
     "MASK_RCNN_EXT.CHANNELS_LAST": False,
 }
-_FILES = ("train_json", "train_images", "val_json", "val_images")
-_OWN_DATA = (  # keys that own data fill in; the checksums of the files stand for them
-    "DATASETS.TRAIN",
-    "DATASETS.TEST",
-    "INPUT.MASK_FORMAT",
-    "MODEL.ROI_HEADS.NUM_CLASSES",
-    *(f"MASK_RCNN_EXT.DATA.{name.upper()}" for name in _FILES),
-)
 
 
 @dataclass(frozen=True)
-class TrialRun(TrainingRun):
-    """One training; the variant is `<data set>_<trainer>`.
-
-    Attributes:
-        files: the paths of the data, in the order of `_FILES`.
-    """
-
-    files: tuple[str, ...] = field(default=(), repr=False)
+class TrialRun(OwnDataRun):
+    """One training; the variant is `<data set>_<trainer>`."""
 
     @property
     def data(self) -> str:
@@ -76,30 +59,16 @@ class TrialRun(TrainingRun):
         return get_config_file("shapes/mask_rcnn_tiny_FPN")
 
     @property
-    def filled_in(self) -> tuple[str, ...]:
-        """See `TrainingRun`."""
-        return (*FILLED_IN, *_OWN_DATA)
-
-    def config(self) -> CfgNode:
-        """See `TrainingRun`."""
-        return load_config(self.config_file, self._options())
-
-    def _options(self) -> list[str]:
-        options = {**_OPTIONS, **(_PLAIN_OPTIONS if self.trainer == "plain" else {})}
-        return [word for key, value in options.items() for word in (key, str(value))]
-
-    def inputs(self) -> dict[str, Any]:
-        """Return the checksums of the annotations."""
-        pairs = zip(_FILES, self.files, strict=True)
-        return {name: file_sha256(path) for name, path in pairs if name.endswith("json")}
+    def options(self) -> dict[str, Any]:
+        """See `OwnDataRun`."""
+        return {**_OPTIONS, **(_PLAIN_OPTIONS if self.trainer == "plain" else {})}
 
     def command(self, resume: bool) -> list[str]:
         """See `TrainingRun`."""
         script, *options = super().command(resume)
         if self.trainer == "plain":
             script = "projects/reproduction/train_plain.py"
-        flags = zip((f"--{name.replace('_', '-')}" for name in _FILES), self.files, strict=True)
-        return [script, *(word for flag in flags for word in flag), *options, *self._options()]
+        return [script, *options]
 
     def is_resumable(self) -> bool:
         """Return False: only our trainer would go on with the same images."""
@@ -136,32 +105,3 @@ def plan_trial(root: str | Path, folders: Mapping[str, str], seeds: int) -> list
         for data, f in files.items()
         for trainer in TRAINERS
     ]
-
-
-def select_images(content: dict[str, Any], category: str, longest: int) -> dict[str, Any]:
-    """Return COCO annotations of one class, and only the images with objects of it.
-
-    Args:
-        content: a data set in COCO's format.
-        category: the name of the class.
-        longest: the longest side of an image that is kept, in pixels.
-
-    Raises:
-        UserError: there is no such class.
-    """
-    categories = [entry for entry in content["categories"] if entry["name"] == category]
-    if not categories:
-        raise UserError(f"the annotations have no class {category!r}")
-    found = [a for a in content["annotations"] if a["category_id"] == categories[0]["id"]]
-    with_objects = {a["image_id"] for a in found}
-    images = [
-        image
-        for image in content["images"]
-        if image["id"] in with_objects and max(image["width"], image["height"]) <= longest
-    ]
-    kept = {image["id"] for image in images}
-    return {
-        "images": images,
-        "annotations": [a for a in found if a["image_id"] in kept],
-        "categories": categories,
-    }
