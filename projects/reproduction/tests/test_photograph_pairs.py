@@ -7,17 +7,18 @@ from mask_rcnn_ext.files import write_json
 from mask_rcnn_ext.overlap.detections import load_truth
 
 
-def make_set(*images, first=1):
+def make_set(*images, names=("1", "2")):
     """Return COCO content: each image is a list of (class, XYWH), "crowd" after it for a crowd."""
-    content = {"images": [], "annotations": [], "categories": [{"id": c} for c in (1, 2)]}
-    for number, objects in enumerate(images, first):
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    content = {"images": [], "annotations": [], "categories": categories}
+    for number, objects in enumerate(images, 1):
         name = f"{number}.png"
         content["images"].append({"id": number, "file_name": name, "width": 90, "height": 90})
         for category, (x, y, w, h), *crowd in objects:
             box = [[x, y, x + w, y, x + w, y + h, x, y + h]]
             content["annotations"].append(
                 {
-                    "id": 100 * first + len(content["annotations"]),
+                    "id": 1 + len(content["annotations"]),
                     "image_id": number,
                     "category_id": category,
                     "bbox": [x, y, w, h],
@@ -26,8 +27,6 @@ def make_set(*images, first=1):
                     "segmentation": box,
                 }
             )
-    for category in content["categories"]:
-        category["name"] = str(category["id"])
     return content
 
 

@@ -57,18 +57,18 @@ PHOTOGRAPH_MODELS = {RIVAL: "Mask R-CNN", **{v: f"FCIS, k = {k}" for k, v in FCI
 CLASS, LONGEST = "nucleus", 256  # the class, and the longest side of an image in pixels
 _FORMAT = 1  # of `photographs.json`
 
-# Half of the nuclei are 11 to 20 pixels long. Images are enlarged to 1.5 times their side, so that
-# a nucleus covers about three cells of the stride of 8; the anchors suit it.
+# Half of the nuclei are 11 to 20 pixels long. Images are enlarged to 1.25 times their side, so
+# that a nucleus covers two or three cells of the stride of 8; the anchors suit it.
 _OPTIONS = {
     "MODEL.ROI_HEADS.NUM_CLASSES": 1,
-    "MODEL.ANCHOR_GENERATOR.SIZES": [[12, 20, 32, 52, 90]],
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[10, 16, 26, 42, 75]],
     "MODEL.RPN.POST_NMS_TOPK_TEST": 200,
-    "INPUT.MIN_SIZE_TRAIN": (384,),
-    "INPUT.MAX_SIZE_TRAIN": 384,
-    "INPUT.MIN_SIZE_TEST": 384,
-    "INPUT.MAX_SIZE_TEST": 384,
-    "SOLVER.MAX_ITER": 600,
-    "SOLVER.CHECKPOINT_PERIOD": 150,
+    "INPUT.MIN_SIZE_TRAIN": (320,),
+    "INPUT.MAX_SIZE_TRAIN": 320,
+    "INPUT.MIN_SIZE_TEST": 320,
+    "INPUT.MAX_SIZE_TEST": 320,
+    "SOLVER.MAX_ITER": 500,
+    "SOLVER.CHECKPOINT_PERIOD": 125,
     "TEST.EVAL_PERIOD": 0,
 }
 
@@ -140,7 +140,7 @@ class PhotographMeasurement(Step):
     def make(self, resume: bool) -> None:
         """See `Step`."""
         cfg, model = load_trained(self.run.folder)
-        files, clean = self.run.files, str(self.run.folder)
+        files, clean = self.run.files, str(self.run.folder / "data")
         dataset = register_own_data("", "", *files[2:], clean_dir=clean).val_name
         assert dataset is not None
         truth = load_truth(files[2])
@@ -173,9 +173,10 @@ def collect_photographs(runs: Sequence[PhotographRun], coco: str | Path) -> dict
             `annotations_val.json`.
 
     Returns:
-        "data" -> "nuclei", of the held-out images, and "coco" -> see `PairCount`. "training_images".
-        "models" -> variant -> "name"; "same_part" -> "k = 7" -> see `draw_same_part`, of pairs of
-        one class, "pixels" and "minus_rival"; "axis"; "axis_by_rival"; "right"; "runs".
+        "data" -> "nuclei", of the held-out images, and "coco" -> see `PairCount`;
+        "training_images"; "models" -> variant -> "name"; "same_part" -> "k = 7" -> see
+        `draw_same_part`, of pairs of one class, "pixels" and "minus_rival"; "axis";
+        "axis_by_rival"; "right"; "runs".
     """
     train, val = load_truth(runs[0].files[0]), load_truth(runs[0].files[2])
     parts = [load_truth(Path(coco, f"annotations_{split}.json")) for split in ("train", "val")]
