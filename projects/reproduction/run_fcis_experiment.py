@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.command_line import make_parser, prepare_process
+from reproduction.fcis.change_measurement import CHANGED, ChangeMeasurement, collect_changes
+from reproduction.fcis.change_tables import describe_changes
 from reproduction.fcis.experiment import Measurement, NestedRun, collect, plan_experiment
 from reproduction.fcis.experiment_page import name_places, write_experiment
 from reproduction.fcis.experiment_tables import summarize_predictions
@@ -41,6 +43,8 @@ def run_experiment(args: argparse.Namespace) -> None:
         return
     for run in runs:
         run_step(Measurement(run))
+        if run.variant in CHANGED:
+            run_step(ChangeMeasurement(run))
     page, picture = Path(args.output) / "fcis_experiment.html", Path(args.picture)
     files = [page, Path(args.results), picture, name_places(picture)]
     Report(__file__, files, runs, lambda: report(args, runs)).update(always=args.only_report)
@@ -48,13 +52,16 @@ def run_experiment(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace, runs: Sequence[NestedRun]) -> None:
     """Write results, page and pictures; print what came true."""
-    content = collect(runs)
+    content = {**collect(runs), "changes": collect_changes(runs)}
     (dataset,) = runs[0].config().DATASETS.TEST
     pairs = draw_pairs(runs, dataset, _PAIRS)
     write_json(args.results, content)
     page = Path(args.output) / "fcis_experiment.html"
     written = write_experiment(page, args.picture, content, pairs)
-    for sentence in summarize_predictions(judge_predictions(content)):
+    for sentence in (
+        *summarize_predictions(judge_predictions(content)),
+        *describe_changes(content),
+    ):
         print(sentence)
     for path in (args.results, *written):
         print(path)

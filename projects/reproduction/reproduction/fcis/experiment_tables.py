@@ -111,10 +111,17 @@ def _show_claim(claim: Claim) -> tuple[str, str, str]:
     return claim.text, claim.measured, {True: "yes", False: "no", None: NO_NUMBER}[claim.holds]
 
 
-def summarize_predictions(predictions: Sequence[Prediction]) -> list[str]:
-    """Return one sentence or two on each prediction: what it said, and whether it came true."""
+def summarize_predictions(
+    predictions: Sequence[Prediction], numbers: Sequence[int] = (1, 2, 3, 4)
+) -> list[str]:
+    """Return one sentence or two on each prediction: what it said, and whether it came true.
+
+    Args:
+        predictions: in the order of their numbers.
+        numbers: the first ones of them are used.
+    """
     sentences = []
-    for number, prediction in enumerate(predictions, 1):
+    for number, prediction in zip(numbers, predictions, strict=False):
         verdict = {
             True: "came true",
             False: "did not come true",

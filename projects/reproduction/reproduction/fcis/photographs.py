@@ -175,7 +175,7 @@ def collect_photographs(runs: Sequence[PhotographRun], coco: str | Path) -> dict
     Returns:
         "data" -> "nuclei", of the held-out images, and "coco" -> see `PairCount`;
         "training_images"; "models" -> variant -> "name"; "same_part" -> "k = 7" -> see
-        `draw_same_part`, of pairs of one class, "pixels" and "minus_rival"; "axis";
+        `draw_same_part`, of pairs of one class, "minus_rival", "pixels" and "images"; "axis";
         "axis_by_rival"; "right"; "runs".
     """
     train, val = load_truth(runs[0].files[0]), load_truth(runs[0].files[2])
@@ -205,10 +205,8 @@ def _collect_models(runs: Sequence[PhotographRun]) -> dict[str, Any]:
                     "minus_rival": describe_interval(
                         found["one_class/difference"] - drawn[RIVAL][0][k]["one_class/difference"]
                     ),
-                    "pixels": sum(
-                        record.same_part[k].sums["one_class/same/pixels"]
-                        for record in records[variant][0]
-                    ),
+                    "pixels": sum(pixels := _count_pixels(records[variant][0], k)),
+                    "images": int(np.count_nonzero(pixels)),
                 }
                 for k, found in errors.items()
             },
@@ -221,6 +219,11 @@ def _collect_models(runs: Sequence[PhotographRun]) -> dict[str, Any]:
             ],
         }
     return models
+
+
+def _count_pixels(records: Sequence[TrueBoxRecord], k: str) -> list[int]:
+    """Return how many pixels of each image are read from one part, in pairs of one class."""
+    return [record.same_part[k].sums["one_class/same/pixels"] for record in records]
 
 
 def _draw(

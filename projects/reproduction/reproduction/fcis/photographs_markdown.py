@@ -8,20 +8,21 @@ from ..markdown import markdown_table
 from .contrasts import FCIS, RIVAL
 from .experiment_tables import Content, average_aps, summarize_predictions
 from .photograph_pairs import LEAST
-from .predictions import RULE, Claim, Prediction, find_estimate
+from .predictions import RULE, Claim, Estimate, Prediction, find_estimate
 
 __all__ = ["PHOTOGRAPHS", "describe_photographs", "photographs_doc"]
 
 PHOTOGRAPHS = "results/fcis_photographs.json"
 
 _NOT_RUN = "Photographs have not been measured yet.\n"
+_FEWEST = 6  # images with such pixels; an interval from fewer images would be too narrow
 _DATA = {"nuclei": "nuclei, held out", "coco": "COCO, 80 classes"}
 _PAIRS_HEADER = (
     *("data", "images", "objects", "pairs", "nested pairs", "common area, px"),
     *("from one part with k = 7, %", "pairs, images", "with k = 3, %", "pairs, images"),
 )
 _ERRORS_HEADER = (
-    *("model", "pixels of", "same part, px", "wrong there, %", "wrong elsewhere, %"),
+    *("model", "pixels of", "same part, px", "images", "wrong there, %", "wrong elsewhere, %"),
     *("same-part error", "minus Mask R-CNN's"),
 )
 _LINES_HEADER = (
@@ -38,7 +39,8 @@ same part, and the pairs, and the images with such pairs, of which it is {least}
 
 {errors}
 Masks in the true boxes, pairs of one class. Every pixel of a pair counts for both of its masks. The
-brackets are 95 % intervals, a bootstrap over images and trainings.
+brackets are 95 % intervals, a bootstrap over images and trainings; from fewer than {fewest} images
+they are too narrow.
 
 {lines}
 Of the nuclei whose boxes overlap others, in their true boxes; AP is of all held-out nuclei. Right
@@ -61,6 +63,7 @@ def photographs_doc(content: Content | None) -> str:
         errors=markdown_table(_ERRORS_HEADER, _make_error_rows(content), 2),
         lines=markdown_table(_LINES_HEADER, _make_line_rows(content), 1),
         least=LEAST,
+        fewest=_FEWEST,
         file=PHOTOGRAPHS,
         rule=RULE,
     )
@@ -104,7 +107,7 @@ def _judge(content: Content) -> list[Prediction]:
             f"FCIS, k = {k}, minus Mask R-CNN",
             "equal" if k == 7 else "above",
             0,
-            find_estimate(content, "models", v, "same_part", f"k = {k}", "minus_rival"),
+            _find_difference(content["models"][v]["same_part"][f"k = {k}"]),
         )
         for k, v in FCIS.items()
     )
@@ -117,15 +120,24 @@ def _judge(content: Content) -> list[Prediction]:
     ]
 
 
+def _find_difference(errors: Content) -> Estimate:
+    """Return FCIS's same-part error minus Mask R-CNN's; all None if there are too few images."""
+    few = errors["images"] < _FEWEST
+    return find_estimate({} if few else errors, "minus_rival")
+
+
 def _conclude(content: Content, k: int) -> str:
     """Return what can be concluded for the FCIS with k x k parts."""
     errors = content["models"][FCIS[k]]["same_part"][f"k = {k}"]
-    estimate = find_estimate(errors, "minus_rival")
-    pixels = count_noun(errors["pixels"], "pixel")
+    estimate = _find_difference(errors)
+    basis = (
+        f"{count_noun(errors['pixels'], 'pixel')} of the pairs' masks, in "
+        f"{count_noun(errors['images'], 'image')}, are read from the same part"
+    )
     if estimate.low is None or estimate.high is None:
         return (
-            f"With k = {k}, nothing can be concluded: {pixels} of the pairs' masks are read from "
-            "the same part, too few for an interval."
+            f"With k = {k}, nothing can be concluded: {basis}. An interval needs {_FEWEST} images "
+            "or more."
         )
     verdict = {
         "higher": "FCIS's same-part error is larger than Mask R-CNN's",
@@ -136,9 +148,8 @@ def _conclude(content: Content, k: int) -> str:
     )
     half = to_text((estimate.high - estimate.low) / 2)
     return (
-        f"With k = {k}, {verdict}: the difference is {estimate.show(signed=True)} points. {pixels} "
-        f"of the pairs' masks decide it, and a difference of less than about {half} points could "
-        "not be seen."
+        f"With k = {k}, {verdict}: the difference is {estimate.show(signed=True)} points. {basis}, "
+        f"and a difference of less than about {half} points could not be seen."
     )
 
 
@@ -169,7 +180,8 @@ def _make_error_rows(content: Content) -> list[tuple[str, ...]]:
             )
             own, rival = differences
             shown = "" if variant == RIVAL else rival
-            rows.append((model["name"], f"k = {k}", str(errors["pixels"]), *rates, own, shown))
+            counts = (str(errors[name]) for name in ("pixels", "images"))
+            rows.append((model["name"], f"k = {k}", *counts, *rates, own, shown))
     return rows
 
 
