@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
+
+from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import file_sha256, read_json, write_json
 
@@ -45,6 +48,10 @@ class JsonRun(TrainingRun):
     def options(self) -> Mapping[str, Any]:
         """Return the keys that differ from the variant's yaml, with their values."""
         return {}
+
+    def config(self) -> CfgNode:
+        """See `TrainingRun`."""
+        return load_config(self.config_file, self.words())
 
     def words(self) -> list[str]:
         """Return the options as words of a command line."""

@@ -69,6 +69,44 @@ def make_content(false=()):
     }
 
 
+def make_changes(error=(5.0, 12.0), right=0.5):
+    """Return the rows of the changes in testing.
+
+    Args:
+        error: the same-part errors of FCIS with soft parts, k = 7 and k = 3. It stays with
+            PSROIAlign, and falls by 3 with the copies.
+        right: how much the share of right masks changes by any change.
+    """
+    rows = []
+    for variant, k, plain in ((RIVAL, 7, 0.2), (RIVAL, 3, 0.2), (K7, 7, 8.0), (K3, 3, 15.0)):
+        errors = {"none": plain, f"nine copies, k = {k}": plain - (3 if variant != RIVAL else 0)}
+        if variant != RIVAL:
+            errors |= {"PSROIAlign": plain, "soft parts": error[k == 3]}
+        for change, value in errors.items():
+            lines = {"none": 3.0, "PSROIAlign": 3.0, "soft parts": 1.0}.get(change, 1.5)
+            by_change = {
+                "error": around(value - plain, 0.5),
+                "lines": around(lines - 3.0, 0.1),
+                "excess": around(0.0, 0.1),
+                "right": around(right, 0.2),
+            }
+            rows.append(
+                {
+                    "variant": variant,
+                    "model": MODELS[variant][0],
+                    "k": k,
+                    "change": change,
+                    "error": around(value),
+                    "lines": around(lines, 0.2),
+                    "lines_minus_rival": around(lines - 1.0, 0.2),
+                    "excess": around(1.5, 0.1),
+                    "right": around(60.0),
+                    "by_change": None if change == "none" else by_change,
+                }
+            )
+    return rows
+
+
 def make_run(variant, seed):
     aps = {"AP": 50.0 + seed, "AP50": 70.0, "AP75": None}
     return {

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 import run_fcis_experiment as tool
-from made_up_experiment import make_content, make_run
+from made_up_experiment import make_changes, make_content, make_run
+from reproduction.fcis.change_measurement import ChangeMeasurement
 from reproduction.fcis.experiment import MODELS, Measurement, NestedRun
 from reproduction.fcis.nested_pairs import PairPictures
 from support import REPO
@@ -38,7 +39,14 @@ def call(tmp_path, monkeypatch):
         return make_content()
 
     monkeypatch.setattr(NestedRun, "train", train)
+
+    def measure_changes(step, resume):
+        done.append(f"change {step.run.variant}")
+        step.record.write_text(json.dumps(step.find_recipe()))
+
     monkeypatch.setattr(Measurement, "make", measure)
+    monkeypatch.setattr(ChangeMeasurement, "make", measure_changes)
+    monkeypatch.setattr(tool, "collect_changes", lambda runs: make_changes())
     monkeypatch.setattr(tool, "collect", collect)
     pair = PairPictures("1.png", 0, [np.zeros((9, 9, 3), np.uint8)] * 5)
     monkeypatch.setattr(tool, "draw_pairs", lambda runs, dataset, wanted: [pair])
@@ -52,8 +60,15 @@ def test_all_is_done_once(call, tmp_path, capsys):
     run, done = call
     assert run() == 0
     trained = [f"train {variant}" for variant in MODELS]
-    assert done == [*trained, *(f"measure {variant}" for variant in MODELS), "report"]
-    assert json.loads((tmp_path / "results.json").read_text()) == make_content()
+    measured = [
+        f"{what} {variant}"
+        for variant in MODELS
+        for what in ("measure", "change")
+        if what == "measure" or variant != "fcis_tiny_nested_k1"
+    ]
+    assert done == [*trained, *measured, "report"]
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content == {**make_content(), "changes": make_changes()}
     assert "Prediction 4 came true" in (tmp_path / "out/fcis_experiment.html").read_text()
     assert (tmp_path / "images/picture_places.png").is_file()
     assert "Prediction 1 came true." in capsys.readouterr().out
@@ -71,7 +86,17 @@ def test_new_weights_are_measured_again(call, tmp_path):
     del done[:]
     (tmp_path / "out/fcis_tiny_nested_k3/seed1/model_final.pth").write_text("trained again")
     assert run("--only-report") == 0
-    assert done == ["measure fcis_tiny_nested_k3", "report"]
+    assert done == ["measure fcis_tiny_nested_k3", "change fcis_tiny_nested_k3", "report"]
+
+
+def test_runs_that_were_measured_before_get_the_changes(call, tmp_path):
+    """The measurement that is there stays valid."""
+    run, done = call
+    run()
+    del done[:]
+    (tmp_path / "out/mask_rcnn_tiny_nested/seed1/nested_changes.json").unlink()
+    assert run("--only-report") == 0
+    assert done == ["change mask_rcnn_tiny_nested", "report"]
 
 
 def test_a_report_needs_all_runs(call, tmp_path, capsys):

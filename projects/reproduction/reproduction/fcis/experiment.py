@@ -63,8 +63,9 @@ class NestedRun(TrainingRun):
 
     @property
     def measured_files(self) -> list[Path]:
-        """See `TrainingRun`; the measurement has a file of its own."""
-        return [self.folder / name for name in ("results.json", "metrics.json", "nested.json")]
+        """See `TrainingRun`; the measurements have files of their own."""
+        names = ("results.json", "metrics.json", "nested.json", "nested_changes.json")
+        return [path for name in names if (path := self.folder / name).is_file()]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mask_rcnn_ext.report.text import count_noun
 
 from ..markdown import markdown_table
+from .change_tables import CHANGES_HEADER, CHANGES_NOTE, describe_changes, make_change_rows
 from .contrasts import FCIS, RIVAL
 from .experiment_tables import (
     AP_HEADER,
@@ -66,7 +67,11 @@ _DOC = """\
 {chance}
 
 {places}
-{own}### Training
+{own}### Changes in testing
+
+Does a change in testing remove the effect from a trained FCIS? The same file has the predictions.
+
+{changes}### Training
 
 {aps}
 {training}
@@ -100,6 +105,7 @@ def experiment_doc(content: Content | None) -> str:
         picture=_embed(PICTURE.removeprefix("docs/"), _PAIRS),
         places=_embed(PLACES_PICTURE.removeprefix("docs/"), "Where in the RoI axis runs lie"),
         own=_describe_own(content),
+        changes=_describe_changes(content),
         aps=_make_table(AP_HEADER, make_ap_rows(content), 1),
         training=describe_training(content),
     )
@@ -111,6 +117,14 @@ def _describe_own(content: Content) -> str:
     if not rows:
         return ""
     return f"### Own proposals\n\n{_make_table(OWN_HEADER, rows, 2)}\n{OWN_NOTE}\n\n"
+
+
+def _describe_changes(content: Content) -> str:
+    """Return the sentences, and the table if the changes were measured."""
+    sentences = "\n".join(f"- {sentence}" for sentence in describe_changes(content))
+    rows = make_change_rows(content)
+    table = f"{_make_table(CHANGES_HEADER, rows, 2)}\n{CHANGES_NOTE}\n\n" if rows else ""
+    return f"{sentences}\n\n{table}"
 
 
 def _make_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:

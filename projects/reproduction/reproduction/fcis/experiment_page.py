@@ -8,6 +8,7 @@ from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.report.drawing.pictures import encode_jpeg, save_png
 from mask_rcnn_ext.report.render import render_page
 
+from .change_tables import CHANGES_HEADER, CHANGES_NOTE, describe_changes, make_change_rows
 from .experiment_tables import (
     AP_HEADER,
     CLAIMS_HEADER,
@@ -74,6 +75,9 @@ def write_experiment(
         places=draw_places(content["models"]),
         own=(OWN_HEADER, make_own_rows(content)),
         own_note=OWN_NOTE,
+        changes=(CHANGES_HEADER, make_change_rows(content)),
+        changes_note=CHANGES_NOTE,
+        changes_said=describe_changes(content),
         aps=(AP_HEADER, make_ap_rows(content)),
         training=describe_training(content),
         caption=CAPTION,

@@ -20,6 +20,7 @@ __all__ = [
     "SAME_PART_HEADER",
     "SAME_PART_NOTE",
     "Content",
+    "average_aps",
     "describe_chance",
     "describe_data",
     "describe_growth",
@@ -110,10 +111,17 @@ def _show_claim(claim: Claim) -> tuple[str, str, str]:
     return claim.text, claim.measured, {True: "yes", False: "no", None: NO_NUMBER}[claim.holds]
 
 
-def summarize_predictions(predictions: Sequence[Prediction]) -> list[str]:
-    """Return one sentence or two on each prediction: what it said, and whether it came true."""
+def summarize_predictions(
+    predictions: Sequence[Prediction], numbers: Sequence[int] = (1, 2, 3, 4)
+) -> list[str]:
+    """Return one sentence or two on each prediction: what it said, and whether it came true.
+
+    Args:
+        predictions: in the order of their numbers.
+        numbers: the first ones of them are used.
+    """
     sentences = []
-    for number, prediction in enumerate(predictions, 1):
+    for number, prediction in zip(numbers, predictions, strict=False):
         verdict = {
             True: "came true",
             False: "did not come true",
@@ -194,10 +202,7 @@ def make_ap_rows(content: Content) -> list[tuple[str, ...]]:
     rows = []
     for model in content["models"].values():
         runs = model["runs"]
-        cells = []
-        for task in ("segm", "bbox"):
-            aps = [_mean(run["metrics"].get(task, {}).get(m) for run in runs) for m in _METRICS]
-            cells.append(" / ".join(to_text(ap) for ap in aps))
+        cells = [average_aps(runs, task) for task in ("segm", "bbox")]
         course = _find_course(runs)
         during = " / ".join(to_text(ap) for ap in course.values()) or NO_NUMBER
         gain = _find_last_gain(course)
@@ -217,6 +222,12 @@ def make_run_rows(content: Content) -> list[tuple[str, ...]]:
         for model in content["models"].values()
         for run in model["runs"]
     ]
+
+
+def average_aps(runs: Sequence[Content], task: str) -> str:
+    """Return "AP / AP50 / AP75" of a task, the means over the trainings."""
+    aps = [_mean(run["metrics"].get(task, {}).get(metric) for run in runs) for metric in _METRICS]
+    return " / ".join(to_text(ap) for ap in aps)
 
 
 def _mean(values: Any) -> float | None:

@@ -1,6 +1,6 @@
 """Masks in the boxes of the ground truth: what a model draws when boxes and classes are right."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from pycocotools.coco import COCO
+from torch import Tensor
 
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.config import load_config
@@ -25,9 +26,10 @@ from mask_rcnn_ext.overlap.crops import Crop
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
 from mask_rcnn_ext.overlap.numbered_coco import sort_ids
 
-__all__ = ["GivenBoxMasks", "load_trained", "predict_in_true_boxes"]
+__all__ = ["DrawMasks", "GivenBoxMasks", "draw_masks", "load_trained", "predict_in_true_boxes"]
 
 Floats = npt.NDArray[np.float64]
+DrawMasks = Callable[[Any, dict[str, Tensor], Instances], Tensor]  # see `draw_masks`
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,27 @@ def load_trained(folder: str | Path) -> tuple[CfgNode, torch.nn.Module]:
     return cfg, model
 
 
+def draw_masks(model: Any, features: dict[str, Tensor], given: Instances) -> Tensor:
+    """Return the masks of the R boxes and classes that are given, (R, P, P) probabilities.
+
+    Args:
+        model: Mask R-CNN or FCIS, in evaluation mode.
+        features: of one image.
+        given: see `FCISROIHeads.forward_with_given_boxes`; its boxes and classes.
+    """
+    (found,) = model.roi_heads.forward_with_given_boxes(features, [given])
+    masks: Tensor = found.pred_masks[:, 0]
+    return masks
+
+
 @torch.no_grad()
 def predict_in_true_boxes(
-    cfg: CfgNode, model: Any, truth: COCO, dataset: str, images: Collection[Any] | None = None
+    cfg: CfgNode,
+    model: Any,
+    truth: COCO,
+    dataset: str,
+    images: Collection[Any] | None = None,
+    draw: DrawMasks = draw_masks,
 ) -> Iterator[GivenBoxMasks]:
     """Yield the masks that a model predicts for the boxes and classes of each image's objects.
 
@@ -81,6 +101,7 @@ def predict_in_true_boxes(
         truth: the data set, see `load_truth`.
         dataset: its name in detectron2's catalogs.
         images: the ids of the images to look at; None: all.
+        draw: how the masks are made.
     """
     mapper = ImageMapper(cfg, is_train=False)
     metadata = MetadataCatalog.get(dataset)
@@ -100,9 +121,7 @@ def predict_in_true_boxes(
         scaled.scale(width / instances.width, height / instances.height)
         classes = torch.tensor([labels[int(c)] for c in instances.classes[objects]])
         given = Instances((height, width), pred_boxes=scaled, pred_classes=classes)
-        features = model.backbone(batch.tensor)
-        (found,) = model.roi_heads.forward_with_given_boxes(features, [given])
-        soft = found.pred_masks[:, 0]
+        soft = draw(model, model.backbone(batch.tensor), given)
         yield GivenBoxMasks(
             instances,
             objects,

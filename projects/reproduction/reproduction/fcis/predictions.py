@@ -34,7 +34,7 @@ REFUTATION_RULE = (
     "happened if it is below with its whole interval; else the two are not told apart."
 )
 
-Expected = Literal["above", "equal", "not above"]
+Expected = Literal["above", "equal", "not above", "below", "within one of"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Claim:
 
     Attributes:
         subject: whose number it is.
-        expected: "above", "equal" or "not above" `neutral`.
+        expected: where the number should be, relative to `neutral`.
         neutral: 0 for a difference, 1 for a ratio.
         estimate: the number.
     """
@@ -78,6 +78,10 @@ class Claim:
             return None
         if self.expected == "above":
             return low > self.neutral
+        if self.expected == "below":
+            return high < self.neutral
+        if self.expected == "within one of":
+            return low > self.neutral - 1 and high < self.neutral + 1
         return low <= self.neutral and (self.expected == "not above" or high >= self.neutral)
 
     @property

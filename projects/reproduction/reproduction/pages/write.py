@@ -15,6 +15,7 @@ from ..ablations.markdown import ABLATIONS, ablations_page
 from ..costs.page import COSTS, costs_page
 from ..fcis.experiment_markdown import EXPERIMENT, experiment_doc, experiment_summary
 from ..fcis.markdown import COMPARISON, comparison_doc
+from ..fcis.photographs_markdown import PHOTOGRAPHS, photographs_doc
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from ..markdown import COMMAND, read_results
 from ..own_data.markdown import OWN_DATA, own_data_doc
@@ -31,6 +32,7 @@ __all__ = [
     "LINEAGE_TABLE",
     "METHODS_TABLE",
     "OWN_DATA_DOC",
+    "PHOTOGRAPHS_DOC",
     "PUBLISHED_TABLE",
     "markers",
     "pages",
@@ -43,6 +45,7 @@ CONFIGS_TABLE, KEYS_TABLE = "the table of configs", "the table of keys"
 ABLATIONS_TABLE = "the ablations' numbers"
 COMPARISON_TABLE = "the comparison's numbers"
 EXPERIMENT_DOC, EXPERIMENT_SUMMARY = "the experiment's numbers", "the experiment in short"
+PHOTOGRAPHS_DOC = "the photographs' numbers"
 LINEAGE_TABLE = "the lineage's numbers"
 OWN_DATA_DOC = "the numbers of own data"
 PUBLISHED_TABLE = "the lineage's published numbers"
@@ -85,15 +88,15 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
         root / COMPARISON, "Run: python projects/reproduction/run_comparison.py"
     )
     lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
-    experiment = None
-    if (root / EXPERIMENT).is_file():
-        command = "Run: python projects/reproduction/run_fcis_experiment.py"
-        experiment = read_results(root / EXPERIMENT, command)
-    own_data = None
-    if (root / OWN_DATA).is_file():
-        own_data = read_results(
-            root / OWN_DATA, "Run: python projects/reproduction/run_own_data.py"
+    command = "Run: python projects/reproduction/run_fcis_experiment.py"
+    experiment, photographs, own_data = (
+        read_results(root / file, fix) if (root / file).is_file() else None
+        for file, fix in (
+            (EXPERIMENT, command),
+            (PHOTOGRAPHS, f"{command} --photographs"),
+            (OWN_DATA, "Run: python projects/reproduction/run_own_data.py"),
         )
+    )
     parts = {
         "README.md": {
             METHODS_TABLE: methods_table(root, rows),
@@ -103,6 +106,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
         "docs/ablations.md": {ABLATIONS_TABLE: ablations_page(ablations)},
         "docs/fcis_comparison.md": {
             EXPERIMENT_DOC: experiment_doc(experiment),
+            PHOTOGRAPHS_DOC: photographs_doc(photographs),
             COMPARISON_TABLE: comparison_doc(comparison),
         },
         "docs/lineage.md": {

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
-
-from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.model_zoo import get_config_file
 
@@ -59,10 +56,6 @@ class TrialRun(JsonRun):
     def config_file(self) -> str:
         """The demo's yaml, for every variant."""
         return get_config_file("shapes/mask_rcnn_tiny_FPN")
-
-    def config(self) -> CfgNode:
-        """See `TrainingRun`."""
-        return load_config(self.config_file, self.words())
 
     def options(self) -> Mapping[str, Any]:
         """See `JsonRun`."""

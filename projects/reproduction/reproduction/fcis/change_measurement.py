@@ -1,0 +1,140 @@
+"""The changes in testing, measured per training, and what they change."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mask_rcnn_ext.data.catalog import find_truth
+from mask_rcnn_ext.files import file_sha256, make_jsonable, read_json_or_none, write_json
+from mask_rcnn_ext.overlap.axis_runs import draw_axis_runs
+from mask_rcnn_ext.overlap.detections import load_truth
+from mask_rcnn_ext.overlap.intervals import describe_interval
+from mask_rcnn_ext.overlap.same_part import draw_same_part
+from mask_rcnn_ext.steps import Step
+
+from .contrasts import FCIS, RIVAL
+from .experiment import MODELS, PARTS, NestedRun
+from .given_boxes import load_trained, predict_in_true_boxes
+from .inference_changes import PLAIN, list_changes, name_copies
+from .true_box_records import TrueBoxRecord, draw_right, measure_true_boxes
+
+__all__ = ["CHANGED", "ChangeMeasurement", "collect_changes"]
+
+Floats = npt.NDArray[np.float64]
+# Variant -> its k; None: it has no parts.
+CHANGED: dict[str, int | None] = {RIVAL: None, **{variant: k for k, variant in FCIS.items()}}
+_FORMAT = 1  # of `nested_changes.json`
+
+
+class ChangeMeasurement(Step):
+    """The masks of a finished run with each change, measured, in `nested_changes.json`."""
+
+    def __init__(self, run: NestedRun) -> None:
+        file = run.folder / "nested_changes.json"
+        super().__init__(f"{run.title} measured with changes in testing", file, [file])
+        self.run = run
+
+    def find_recipe(self) -> dict[str, Any]:
+        """See `Step`."""
+        weights = self.run.folder / "model_final.pth"
+        sha256 = file_sha256(str(weights)) if weights.is_file() else None
+        return {"weights_sha256": sha256, "format": _FORMAT}
+
+    def read_record(self) -> dict[str, Any] | None:
+        """See `Step`; the file holds the measurement too."""
+        content = read_json_or_none(str(self.record))
+        return {key: content.get(key) for key in self.find_recipe()} if content else None
+
+    def make(self, resume: bool) -> None:
+        """See `Step`."""
+        cfg, model = load_trained(self.run.folder)
+        (dataset,) = cfg.DATASETS.TEST
+        truth = load_truth(find_truth(dataset)[0])
+        changes = {
+            name: [
+                dataclasses.asdict(measure_true_boxes(masks, PARTS))
+                for masks in predict_in_true_boxes(cfg, model, truth, dataset, draw=draw)
+            ]
+            for name, draw in list_changes(CHANGED[self.run.variant]).items()
+        }
+        write_json(str(self.record), make_jsonable({**self.find_recipe(), "changes": changes}))
+
+    def finish(self) -> None:
+        """See `Step`; `make` has written the record."""
+
+    def read(self) -> dict[str, list[TrueBoxRecord]]:
+        """Return the records of each change."""
+        changes = json.loads(self.record.read_text())["changes"]
+        return {
+            name: [TrueBoxRecord.from_json(r) for r in found] for name, found in changes.items()
+        }
+
+
+def collect_changes(runs: Sequence[NestedRun]) -> list[dict[str, Any]]:
+    """Return a row for each model, k and change, ready for json.
+
+    Args:
+        runs: finished runs, measured with the changes; runs that are not of `CHANGED` are left out.
+
+    Returns:
+        Each row has "variant", "model", "k", "change" (`PLAIN` comes first), and four numbers:
+        "error", the same-part error of pairs of one class, "lines", the preference for g/k,
+        "excess" and "right", see `draw_right`; "by_change" -> the same four minus those of `PLAIN`,
+        on the same images and trainings, None for `PLAIN`; "lines_minus_rival", the preference
+        minus Mask R-CNN's for the same lines, without a change, None if there is no Mask R-CNN.
+    """
+    rows: list[dict[str, Any]] = []
+    rival: dict[int, Floats] = {}
+    for number, (variant, bins) in enumerate(CHANGED.items()):
+        trainings = [ChangeMeasurement(run).read() for run in runs if run.variant == variant]
+        if not trainings:
+            continue
+        for k in PARTS if bins is None else (bins,):
+            names = [name for name in trainings[0] if _belongs(name, k)]
+            drawn = {n: _draw([found[n] for found in trainings], k, number) for n in names}
+            if bins is None:
+                rival[k] = drawn[PLAIN]["lines"]
+            rows += [
+                {
+                    "variant": variant,
+                    "model": MODELS[variant][0],
+                    "k": k,
+                    "change": name,
+                    **{what: describe_interval(values) for what, values in found.items()},
+                    "lines_minus_rival": describe_interval(found["lines"] - rival[k])
+                    if k in rival
+                    else None,
+                    "by_change": None
+                    if name == PLAIN
+                    else {
+                        what: describe_interval(values - drawn[PLAIN][what])
+                        for what, values in found.items()
+                    },
+                }
+                for name, found in drawn.items()
+            ]
+    return rows
+
+
+def _belongs(change: str, k: int) -> bool:
+    """Return whether a change is not one of copies for another k."""
+    return change not in {name_copies(other) for other in PARTS if other != k}
+
+
+def _draw(trainings: Sequence[Sequence[TrueBoxRecord]], k: int, model: int) -> dict[str, Floats]:
+    errors = draw_same_part(
+        [[record.same_part[f"k = {k}"] for record in records] for records in trainings], model=model
+    )
+    axis = draw_axis_runs(
+        [[record.axis for record in records] for records in trainings], model=model
+    )
+    return {
+        "error": errors["one_class/difference"],
+        "lines": axis[f"lines_{k}"],
+        "excess": axis["excess"],
+        "right": draw_right(trainings, model=model),
+    }

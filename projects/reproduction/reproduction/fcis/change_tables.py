@@ -1,0 +1,142 @@
+"""The changes in testing as rows and sentences, for the docs and for the page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .contrasts import FCIS, RIVAL
+from .experiment_tables import Content, summarize_predictions
+from .inference_changes import PLAIN, name_copies
+from .predictions import Claim, Estimate, Expected, Prediction, find_estimate
+
+__all__ = ["CHANGES_HEADER", "CHANGES_NOTE", "describe_changes", "make_change_rows"]
+
+CHANGES_HEADER = (
+    *("model", "change", "same-part error", "by the change", "preference for g/k"),
+    *("by the change", "axis excess", "right masks, %", "by the change"),
+)
+CHANGES_NOTE = (
+    "Trained models, changed in testing only; masks in the true boxes. The same-part error is of "
+    "pairs of one class, in points, with the model's own k. Right masks: the share with an IoU of "
+    "at least a threshold, the mean over COCO's ten thresholds. PSROIAlign: it stands in place of "
+    "PSROIPool. Soft parts: each cell blends the maps of neighbouring parts. Nine copies: the mean "
+    "over boxes shifted by up to a third of a part."
+)
+_NUMBERS = (5, 6, 8)  # of the predictions in Base-Nested.yaml that are measured
+
+
+def make_change_rows(content: Content) -> list[tuple[str, ...]]:
+    """Return one row for each model, k and change; none if they were not measured."""
+    rows = []
+    for row in content.get("changes", []):
+        cells = []
+        for what, decimals in (("error", 1), ("lines", 2)):
+            cells += [
+                find_estimate(row, what).show(decimals, signed=what == "error"),
+                _show_change(row, what, decimals),
+            ]
+        cells.append(find_estimate(row, "excess").show(2))
+        cells += [find_estimate(row, "right").show(), _show_change(row, "right", 1)]
+        name = row["model"] if row["variant"] != RIVAL else f"{row['model']}, k = {row['k']}"
+        rows.append((name, row["change"].split(",")[0], *cells))
+    return rows
+
+
+def _show_change(row: Mapping[str, Any], what: str, decimals: int) -> str:
+    if row["change"] == PLAIN:
+        return ""
+    return find_estimate(row, "by_change", what).show(decimals, signed=True)
+
+
+def describe_changes(content: Content) -> list[str]:
+    """Return in sentences which predictions came true, and what removes the effect."""
+    if not content.get("changes"):
+        return ["Changes in testing have not been measured yet."]
+    return [
+        *summarize_predictions(_judge(content), _NUMBERS),
+        *(
+            _conclude(content, *words, {k: name or name_copies(k) for k in FCIS})
+            for name, *words in (
+                ("PSROIAlign", "PSROIAlign removes", "PSROIAlign does not remove"),
+                ("soft parts", "Soft parts remove", "Soft parts do not remove"),
+                ("", "Nine copies remove", "Nine copies do not remove"),
+            )
+        ),
+    ]
+
+
+def _find(content: Content, variant: str, k: int, change: str, *keys: str) -> Estimate:
+    for row in content["changes"]:
+        if (row["variant"], row["k"], row["change"]) == (variant, k, change):
+            return find_estimate(row, *keys)
+    return Estimate(None, None, None)
+
+
+def _judge(content: Content) -> list[Prediction]:
+    """Return the predictions on changes, in the order of the config."""
+
+    def claims(change: str, what: str, expected: Expected, text: str) -> list[Claim]:
+        found = []
+        for k, variant in FCIS.items():
+            name = change or name_copies(k)
+            estimate = _find(content, variant, k, name, *what.split("/"))
+            found.append(Claim(f"FCIS, k = {k}, {text.format(k=k)}", expected, 0, estimate))
+        return found
+
+    copies = [
+        Claim(
+            f"Mask R-CNN, k = {k}, change of the same-part error",
+            "within one of",
+            0,
+            _find(content, RIVAL, k, name_copies(k), "by_change", "error"),
+        )
+        for k in FCIS
+    ]
+    error, lines = "change of the same-part error", "change of the preference for g/{k}"
+    stays, rival = "same-part error", "preference for g/{k} minus Mask R-CNN's"
+    return [
+        Prediction(
+            "With PSROIAlign in place of PSROIPool the same-part error and the preference for g/k "
+            "stay.",
+            [
+                *claims("PSROIAlign", "by_change/error", "equal", error),
+                *claims("PSROIAlign", "by_change/lines", "equal", lines),
+            ],
+        ),
+        Prediction(
+            "With the mean of nine copies the preference for g/k falls, and the same-part error "
+            "falls but stays above zero; Mask R-CNN's changes by less than one point.",
+            [
+                *claims("", "by_change/lines", "below", lines),
+                *claims("", "by_change/error", "below", error),
+                *claims("", "error", "above", stays),
+                *copies,
+            ],
+        ),
+        Prediction(
+            "With soft parts the preference for g/k goes down to Mask R-CNN's, and the same-part "
+            "error falls but stays above zero.",
+            [
+                *claims("soft parts", "lines_minus_rival", "not above", rival),
+                *claims("soft parts", "by_change/error", "below", error),
+                *claims("soft parts", "error", "above", stays),
+            ],
+        ),
+    ]
+
+
+def _conclude(content: Content, removes: str, fails: str, names: Mapping[int, str]) -> str:
+    """Return whether a change removes the effect, by the rule of Base-Nested.yaml."""
+    errors, rights = (
+        [_find(content, FCIS[k], k, name, *keys) for k, name in names.items()]
+        for keys in (("error",), ("by_change", "right"))
+    )
+    shown = [
+        " and ".join(estimate.show(signed=True) for estimate in estimates)
+        for estimates in (errors, rights)
+    ]
+    ends = [(e.low, r.high) for e, r in zip(errors, rights, strict=True)]
+    gone = all(low is not None and high is not None and low <= 0 <= high for low, high in ends)
+    return (
+        f"{removes if gone else fails} the effect: the same-part error is {shown[0]} points with "
+        f"k = 7 and k = 3, and the share of right masks changes by {shown[1]} points."
+    )

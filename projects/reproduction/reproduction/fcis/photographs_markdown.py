@@ -1,0 +1,200 @@
+"""The generated part of docs/fcis_comparison.md on photographs."""
+
+from collections.abc import Sequence
+
+from mask_rcnn_ext.report.text import count_noun, judge_interval, to_text
+
+from ..markdown import markdown_table
+from .contrasts import FCIS, RIVAL
+from .experiment_tables import Content, average_aps, summarize_predictions
+from .photograph_pairs import LEAST
+from .predictions import RULE, Claim, Estimate, Prediction, find_estimate
+
+__all__ = ["PHOTOGRAPHS", "describe_photographs", "photographs_doc"]
+
+PHOTOGRAPHS = "results/fcis_photographs.json"
+
+_NOT_RUN = "Photographs have not been measured yet.\n"
+_FEWEST = 6  # images with such pixels; an interval from fewer images would be too narrow
+_DATA = {"nuclei": "nuclei, held out", "coco": "COCO, 80 classes"}
+_PAIRS_HEADER = (
+    *("data", "images", "objects", "pairs", "nested pairs", "common area, px"),
+    *("from one part with k = 7, %", "pairs, images", "with k = 3, %", "pairs, images"),
+)
+_ERRORS_HEADER = (
+    *("model", "pixels of", "same part, px", "images", "wrong there, %", "wrong elsewhere, %"),
+    *("same-part error", "minus Mask R-CNN's"),
+)
+_LINES_HEADER = (
+    *("model", "trainings", "mask AP / 50 / 75", "right masks, %", "axis excess"),
+    *("divided by Mask R-CNN's", "preference for g/7", "preference for g/3"),
+)
+_DOC = """\
+{sentences}
+
+{pairs}
+Pairs are of one class, and their boxes overlap. Nested: the smaller box lies in the larger one, at
+least 90 % of it. The last columns have the share of the common area that both boxes read from the
+same part, and the pairs, and the images with such pairs, of which it is {least} pixels or more.
+
+{errors}
+Masks in the true boxes, pairs of one class. Every pixel of a pair counts for both of its masks. The
+brackets are 95 % intervals, a bootstrap over images and trainings; from fewer than {fewest} images
+they are too narrow.
+
+{lines}
+Of the nuclei whose boxes overlap others, in their true boxes; AP is of all held-out nuclei. Right
+masks: the share with an IoU of at least a threshold, the mean over COCO's ten thresholds. The
+numbers are from [{file}](../{file}). {rule}
+"""
+
+
+def photographs_doc(content: Content | None) -> str:
+    """Return the generated part of docs/fcis_comparison.md.
+
+    Args:
+        content: the content of `fcis_photographs.json`; None: it was not run.
+    """
+    if content is None:
+        return _NOT_RUN
+    return _DOC.format(
+        sentences="\n".join(f"- {sentence}" for sentence in describe_photographs(content)),
+        pairs=markdown_table(_PAIRS_HEADER, _make_pair_rows(content), 1),
+        errors=markdown_table(_ERRORS_HEADER, _make_error_rows(content), 2),
+        lines=markdown_table(_LINES_HEADER, _make_line_rows(content), 1),
+        least=LEAST,
+        fewest=_FEWEST,
+        file=PHOTOGRAPHS,
+        rule=RULE,
+    )
+
+
+def describe_photographs(content: Content) -> list[str]:
+    """Return in sentences what was counted and measured, and what can be concluded."""
+    runs = [run for model in content["models"].values() for run in model["runs"]]
+    return [
+        f"{_count(content, 'nuclei')} The models learn from {content['training_images']} other "
+        f"images, {count_noun(len(runs), 'training')} in all.",
+        f"{_count(content, 'coco')} No model was trained on them: 92 photographs are too few for "
+        "masks that are worth measuring.",
+        *summarize_predictions(_judge(content)),
+        *(_conclude(content, k) for k in FCIS),
+    ]
+
+
+def _count(content: Content, data: str) -> str:
+    count = content["data"][data]
+    shares = " and ".join(
+        f"{_share(count, k)} % with k = {k} ({count_noun(count['able_pairs'][f'k = {k}'], 'pair')} "
+        f"with {LEAST} pixels or more)"
+        for k in FCIS
+    )
+    where = {"nuclei": "The held-out images of nuclei", "coco": "COCO's free photographs"}[data]
+    return (
+        f"{where}, {count['images']} of them, have {count_noun(count['pairs'], 'pair')} of one "
+        f"class whose boxes overlap. They read {shares} of their common area from the same part."
+    )
+
+
+def _share(count: Content, k: int) -> str:
+    return to_text(100 * count["same"][f"k = {k}"] / count["area"] if count["area"] else None, 2)
+
+
+def _judge(content: Content) -> list[Prediction]:
+    """Return the predictions of `photographs`, in their order."""
+    seven, three = (
+        Claim(
+            f"FCIS, k = {k}, minus Mask R-CNN",
+            "equal" if k == 7 else "above",
+            0,
+            _find_difference(content["models"][v]["same_part"][f"k = {k}"]),
+        )
+        for k, v in FCIS.items()
+    )
+    return [
+        Prediction(
+            "With k = 7 there are too few pixels to tell FCIS's same-part error from Mask R-CNN's.",
+            [seven],
+        ),
+        Prediction("With k = 3 FCIS's same-part error is above Mask R-CNN's.", [three]),
+    ]
+
+
+def _find_difference(errors: Content) -> Estimate:
+    """Return FCIS's same-part error minus Mask R-CNN's; all None if there are too few images."""
+    few = errors["images"] < _FEWEST
+    return find_estimate({} if few else errors, "minus_rival")
+
+
+def _conclude(content: Content, k: int) -> str:
+    """Return what can be concluded for the FCIS with k x k parts."""
+    errors = content["models"][FCIS[k]]["same_part"][f"k = {k}"]
+    estimate = _find_difference(errors)
+    basis = (
+        f"{count_noun(errors['pixels'], 'pixel')} of the pairs' masks, in "
+        f"{count_noun(errors['images'], 'image')}, are read from the same part"
+    )
+    if estimate.low is None or estimate.high is None:
+        return (
+            f"With k = {k}, nothing can be concluded: {basis}. An interval needs {_FEWEST} images "
+            "or more."
+        )
+    verdict = {
+        "higher": "FCIS's same-part error is larger than Mask R-CNN's",
+        "lower": "FCIS's same-part error is smaller than Mask R-CNN's",
+    }.get(
+        judge_interval(estimate.low, estimate.high),
+        "FCIS's same-part error cannot be told from Mask R-CNN's",
+    )
+    half = to_text((estimate.high - estimate.low) / 2)
+    return (
+        f"With k = {k}, {verdict}: the difference is {estimate.show(signed=True)} points. {basis}, "
+        f"and a difference of less than about {half} points could not be seen."
+    )
+
+
+def _make_pair_rows(content: Content) -> list[tuple[str, ...]]:
+    rows = []
+    for data, name in _DATA.items():
+        count = content["data"][data]
+        cells = [str(count[key]) for key in ("images", "objects", "pairs", "nested")]
+        cells.append(to_text(count["area"], 0))
+        for k in FCIS:
+            able = (count[key][f"k = {k}"] for key in ("able_pairs", "able_images"))
+            cells += [_share(count, k), ", ".join(map(str, able))]
+        rows.append((name, *cells))
+    return rows
+
+
+def _make_error_rows(content: Content) -> list[tuple[str, ...]]:
+    rows = []
+    for variant, model in content["models"].items():
+        for k in FCIS:
+            errors = model["same_part"][f"k = {k}"]
+            rates = (
+                find_estimate(errors, f"one_class/{where}").show() for where in ("same", "other")
+            )
+            differences = (
+                find_estimate(errors, name).show(signed=True)
+                for name in ("one_class/difference", "minus_rival")
+            )
+            own, rival = differences
+            shown = "" if variant == RIVAL else rival
+            counts = (str(errors[name]) for name in ("pixels", "images"))
+            rows.append((model["name"], f"k = {k}", *counts, *rates, own, shown))
+    return rows
+
+
+def _make_line_rows(content: Content) -> Sequence[tuple[str, ...]]:
+    return [
+        (
+            model["name"],
+            str(len(model["runs"])),
+            average_aps(model["runs"], "segm"),
+            find_estimate(model, "right").show(),
+            find_estimate(model, "axis", "excess").show(2),
+            "" if variant == RIVAL else find_estimate(model, "axis_by_rival").show(2),
+            *(find_estimate(model, "axis", f"lines_{k}").show(2) for k in FCIS),
+        )
+        for variant, model in content["models"].items()
+    ]
