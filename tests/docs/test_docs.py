@@ -239,3 +239,15 @@ def test_the_rates_of_the_axis_excess_are_those_of_the_results():
         if rate["size"]:
             (row,) = re.findall(rf"^\| {re.escape(rate['kind'])} \|.*$", text, re.M)
             assert f"{rate['excess']:.2f}, {rate['found']:.0f} %" in row
+
+
+def test_the_mask_errors_are_those_of_the_results():
+    """Every figure of the table in docs/evaluation.md, and those of the sentences around it."""
+    text = read("docs/evaluation.md")
+    run = results("mask_errors")["mask_rcnn_tiny_FPN"]
+    for row in run["kinds"] + run["classes"]:
+        cells = f"| {row['name']} | {row['objects']} | {row['iou']:.1f} | {row['bound']:.1f} |"
+        assert f"\n{cells}\n" in text
+    assert f"mask AP {run['segm']:.1f}, box AP {run['bbox']:.1f})" in text
+    low, middle, high = (f"{run['thresholds'][key]:.1f}" for key in ("0.4", "0.5", "0.6"))
+    assert f"0.4 gives an IoU of {low}, 0.5 gives {middle}, and 0.6 gives {high}" in text

@@ -33,6 +33,7 @@ __all__ = ["MaskRCNNFCNHead", "MaskRCNNMLPHead"]
 
 MASK_LOSSES = ("sigmoid", "softmax")  # the values of MODEL.ROI_MASK_HEAD.LOSS
 _KEY = "MODEL.ROI_MASK_HEAD"
+_STD = 0.001  # of detectron2's mask predictor
 
 
 class _MaskHead(BaseMaskRCNNHead):
@@ -66,6 +67,7 @@ class _MaskHead(BaseMaskRCNNHead):
             "loss": cfg.MODEL.ROI_MASK_HEAD.LOSS,
             "output_resolution": cfg.MODEL.ROI_MASK_HEAD.OUTPUT_RESOLUTION,
             "softmax_argmax": cfg.MODEL.ROI_MASK_HEAD.SOFTMAX_ARGMAX,
+            "predictor_std": cfg.MASK_RCNN_EXT.MASK_HEAD.PREDICTOR_STD,
         }
 
     def forward(
@@ -128,6 +130,7 @@ class MaskRCNNFCNHead(_MaskHead, MaskRCNNConvUpsampleHead):
         conv_dims: list[int],
         loss: str = "sigmoid",
         output_resolution: int = 0,
+        predictor_std: float = _STD,
         **kwargs: Any,
     ) -> None:
         """Build the layers.
@@ -141,11 +144,13 @@ class MaskRCNNFCNHead(_MaskHead, MaskRCNNConvUpsampleHead):
             loss: "sigmoid" or "softmax"; softmax has one more channel, the background.
             output_resolution: side of the masks: 1, 2, 4, ... times the side of the pooled
                 features; 0: twice that side.
+            predictor_std: standard deviation of the predictor's first weights.
             kwargs: `softmax_argmax`, see `softmax_mask_inference`; `conv_norm`, `vis_period`,
                 `loss_weight`, see `MaskRCNNConvUpsampleHead`.
 
         Raises:
-            UserError: `loss` is unknown or `output_resolution` does not fit.
+            UserError: `loss` is unknown, `output_resolution` does not fit, or `predictor_std` is
+                not above 0.
         """
         deconvs = _count_deconvs(input_shape, output_resolution)
         super().__init__(
@@ -168,6 +173,7 @@ class MaskRCNNFCNHead(_MaskHead, MaskRCNNConvUpsampleHead):
             weight_init.c2_msra_fill(deconv)
             self.add_module(f"deconv{index}", deconv)
             self.add_module(f"deconv{index}_relu", nn.ReLU())
+        _spread_predictor(predictor, predictor_std)
         self.add_module("predictor", predictor)
 
     def _remove_deconv(self, predictor: Conv2d, in_channels: int) -> Conv2d:
@@ -188,7 +194,7 @@ class MaskRCNNMLPHead(_MaskHead):
     Paper: Table 2e, "1024-1024-80*28^2" and "1024-1024-1024-80*28^2". The paper does not give the
     size of its input; `POOLER_RESOLUTION` 14 is the size of the FCN branch. The hidden layers are
     detectron2's `FastRCNNConvFCHead` without convolutions (keys `hidden.fc1`, ...). The predictor
-    is initialised from N(0, 0.001), as detectron2's mask predictor.
+    is initialised from N(0, 0.001), as detectron2's mask predictor, by default.
     """
 
     @configurable
@@ -200,6 +206,7 @@ class MaskRCNNMLPHead(_MaskHead):
         fc_dims: list[int],
         loss: str = "sigmoid",
         output_resolution: int = 0,
+        predictor_std: float = _STD,
         **kwargs: Any,
     ) -> None:
         """Build the layers.
@@ -210,12 +217,13 @@ class MaskRCNNMLPHead(_MaskHead):
             fc_dims: widths of the hidden layers, at least one.
             loss: "sigmoid" or "softmax"; softmax has one more channel, the background.
             output_resolution: side of the masks; 0: twice the side of the pooled features.
+            predictor_std: standard deviation of the predictor's first weights.
             kwargs: `softmax_argmax`, see `softmax_mask_inference`; `vis_period`, `loss_weight`, see
                 `BaseMaskRCNNHead`.
 
         Raises:
-            UserError: `loss` is unknown, there is no hidden layer, or `output_resolution` is
-                negative.
+            UserError: `loss` is unknown, there is no hidden layer, `output_resolution` is negative,
+                or `predictor_std` is not above 0.
         """
         if not fc_dims:
             raise UserError(f"{_KEY}.NUM_FC: expected one hidden layer or more, got 0")
@@ -232,6 +240,7 @@ class MaskRCNNMLPHead(_MaskHead):
         self.hidden = FastRCNNConvFCHead(input_shape, conv_dims=[], fc_dims=fc_dims)
         self.predictor = nn.Linear(fc_dims[-1], channels * output_side**2)
         _init_predictor(self.predictor)
+        _spread_predictor(self.predictor, predictor_std)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -260,9 +269,24 @@ def _count_channels(num_classes: int, loss: str) -> int:
 
 def _init_predictor(predictor: nn.Linear | nn.Conv2d) -> None:
     """Initialise a layer as detectron2 initialises its mask predictor."""
-    nn.init.normal_(predictor.weight, std=0.001)
+    nn.init.normal_(predictor.weight, std=_STD)
     if predictor.bias is not None:
         nn.init.zeros_(predictor.bias)
+
+
+def _spread_predictor(predictor: nn.Linear | nn.Conv2d, std: float) -> None:
+    """Scale the weights of a new predictor to the standard deviation `std`, in place.
+
+    Scaling draws no random numbers, so all other layers start as they do with another `std`.
+    """
+    if not 0 < std < float("inf"):
+        raise UserError(
+            "MASK_RCNN_EXT.MASK_HEAD.PREDICTOR_STD: expected a standard deviation above 0, such as "
+            f"detectron2's {_STD}, got {std}"
+        )
+    if std != _STD:
+        with torch.no_grad():
+            predictor.weight.mul_(std / _STD)
 
 
 def _get_pooled_side(input_shape: ShapeSpec) -> int:

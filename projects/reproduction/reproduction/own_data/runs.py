@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
-
-from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.data.split import split_coco
 from mask_rcnn_ext.engine.recipe.choose import RECIPE_KEYS
 from mask_rcnn_ext.errors import UserError
@@ -119,10 +116,6 @@ class OwnDataRun(JsonRun):
     def config_file(self) -> str:
         """The recommended yaml, for every variant."""
         return get_config_file("mask_rcnn_lite0_FPN")
-
-    def config(self) -> CfgNode:
-        """See `TrainingRun`; without the values that `--auto` chooses."""
-        return load_config(self.config_file, self.words())
 
     def options(self) -> Mapping[str, Any]:
         """See `JsonRun`."""
