@@ -19,14 +19,14 @@ average is evaluated at the end.
 Predictions, written before any training. A range is refuted by a 95 % interval outside it: over the
 seeds, or over the runs of a data set where a run is compared with itself.
   1. ImageNet weights gain 10 mask AP or more on persons, since 45 photos cannot teach what a person
-     looks like; on nuclei they gain less than 5, since the task is easy and has 23,070 objects.
+     looks like; on nuclei they gain 0 to 5, since the task is easy and has 23,070 objects.
   2. `--auto` is within 2 mask AP of the hand-made settings, on both. It chooses nearly the same:
      for nuclei the same anchors, but more detections and a shorter warm-up; for persons, only a
      shorter warm-up.
   3. The best checkpoint is within 1 mask AP of the last one: the learning rate falls to 0, so that
      the last one is nearly always the best. The difference on the images that selected it cannot
      be negative; it shows what one would believe without a scoring half.
-  4. An early end costs less than 1 mask AP, and saves less than a tenth of the time.
+  4. An early end changes mask AP by less than 1, and saves less than a tenth of the time.
   5. Averaged weights are within 1 mask AP of the last ones, for the reason of 3.
   6. Five minutes give a mask AP50 of 60 or more on nuclei. Fifteen minutes do not give a mask AP of
      50 on persons: they are small or cut off in many of the photos.

@@ -62,13 +62,13 @@ class Prediction:
 # Written before the first training.
 PREDICTIONS = [
     Prediction("ImageNet weights gain 10 mask AP or more", "persons", "lite0 - scratch", 10, None),
-    Prediction("ImageNet weights gain less than 5 mask AP", "dsb2018", "lite0 - scratch", 0, 5),
+    Prediction("ImageNet weights gain 0 to 5 mask AP", "dsb2018", "lite0 - scratch", 0, 5),
     *(
         Prediction(sentence, data, name, least, most)
         for sentence, name, least, most in (
             ("`--auto` is within 2 mask AP of the hand-made settings", "auto - hand", -2, 2),
             ("the best checkpoint is within 1 mask AP of the last one", "best - last", -1, 1),
-            ("an early end costs less than 1 mask AP", "early - last", -1, 1),
+            ("an early end changes mask AP by less than 1", "early - last", -1, 1),
             ("an early end saves less than a tenth of the time", "saved", 0, 10),
             ("averaged weights are within 1 mask AP of the last ones", "average - last", -1, 1),
         )
