@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
-from reproduction.fcis import experiment
+from reproduction.fcis import change_measurement, experiment
 from reproduction.fcis.experiment import (
     MODELS,
     Measurement,
@@ -19,6 +19,7 @@ from reproduction.fcis.experiment import (
     plan_experiment,
 )
 from reproduction.fcis.given_boxes import predict_in_true_boxes
+from reproduction.fcis.inference_changes import list_changes
 from reproduction.fcis.own_proposals import predict_with_own_proposals
 
 from mask_rcnn_ext import load_config
@@ -156,6 +157,32 @@ def test_results_of_a_measured_run(truth, tmp_path, monkeypatch):
     classes = content["contrasts"]["same_part"]["classes"][run.variant]["k = 3"]["value"]
     one, two = (pairs[f"{which}/difference"]["value"] for which in ("one_class", "two_classes"))
     assert classes == pytest.approx(one - two)
+
+
+def test_changes_in_testing_are_measured(truth, tmp_path, monkeypatch):
+    """One run of the real model: every change draws other masks, and the file has them all."""
+    (run,) = [r for r in plan_experiment(tmp_path, 1) if r.variant == "fcis_tiny_nested_k3"]
+    monkeypatch.setattr(change_measurement, "load_trained", lambda _: small_model(run.variant))
+    monkeypatch.setattr(change_measurement, "find_truth", lambda _: ("", ""))
+    monkeypatch.setattr(change_measurement, "load_truth", lambda _: truth)
+    first = sorted(truth.imgs)[:1]
+    monkeypatch.setattr(
+        change_measurement,
+        "predict_in_true_boxes",
+        lambda cfg, model, truth, _, draw: predict_in_true_boxes(
+            cfg, model, truth, FOUR, first, draw
+        ),
+    )
+    step = change_measurement.ChangeMeasurement(run)
+    run.folder.mkdir(parents=True)
+    step.make(False)
+    assert step.state() == "done"
+    found = step.read()
+    assert list(found) == list(list_changes(3))
+    wrong = [
+        records[0].same_part["k = 3"].sums["one_class/other/wrong"] for records in found.values()
+    ]
+    assert len(set(wrong)) == 4
 
 
 def test_part_shares_of_the_data(truth, monkeypatch):
