@@ -34,6 +34,7 @@ __all__ = [
 
 Bands = npt.NDArray[np.float32]
 
+_EXIF_ORIENTATION = 0x0112
 _SHOWN_RANGE = (1, 99)  # percentiles that become black and white in a picture
 
 
@@ -50,7 +51,8 @@ def read_bands(path: str | os.PathLike[str], channels: int) -> Bands:
             values that are not finite; or tifffile is needed and missing.
     """
     with _name_unreadable(path):
-        return require_bands(_read_array(path), channels, os.fspath(path))
+        stored = require_bands(_read_array(path), channels, os.fspath(path))
+        return np.ascontiguousarray(_turn_upright(stored, _read_orientation(path)))
 
 
 def require_bands(array: npt.NDArray[Any], channels: int, name: str) -> Bands:
@@ -77,8 +79,11 @@ def read_bands_header(path: str | os.PathLike[str], channels: int) -> ImageHeade
     with _name_unreadable(path):
         shape = _read_shape(path)
         axis = _find_channel_axis(shape, channels, os.fspath(path))
+        rotated = _read_orientation(path) >= 5
     height, width = (side for i, side in enumerate(shape) if i != axis)
-    return ImageHeader(width, height, rotated=False, frames=1)
+    if rotated:
+        width, height = height, width
+    return ImageHeader(width, height, rotated=rotated, frames=1)
 
 
 def read_record_bands(record: Mapping[str, Any], channels: int) -> Bands:
@@ -179,6 +184,36 @@ def _get_kind(path: str | os.PathLike[str]) -> str:
     return os.path.splitext(os.fspath(path))[1].lower()
 
 
+def _read_orientation(path: str | os.PathLike[str]) -> int:
+    """Return the EXIF orientation, 1 to 8, in which `_read_array` leaves an image; 1 is upright."""
+    kind, found = _get_kind(path), 1
+    if kind in (".tif", ".tiff"):
+        with _import_tifffile(path).TiffFile(os.fspath(path)) as file:
+            found = file.pages[0].tags.valueof(_EXIF_ORIENTATION, 1)
+    elif kind == ".png" and _read_16_bit_colour(path) is not None:
+        with Image.open(path) as image:
+            found = image.getexif().get(_EXIF_ORIENTATION, 1)
+    return int(found) if found in range(1, 9) else 1
+
+
+def _turn_upright(image: Bands, orientation: int) -> Bands:
+    """Return an image (H, W, C) upright; `orientation` is EXIF's."""
+    if orientation in (3, 4, 6, 7):
+        image = image[::-1]
+    if orientation in (2, 3, 7, 8):
+        image = image[:, ::-1]
+    return image.swapaxes(0, 1) if orientation >= 5 else image
+
+
+def _read_16_bit_colour(path: str | os.PathLike[str]) -> npt.NDArray[np.uint16] | None:
+    """Return a PNG of 16-bit colour as it is stored; None for another one."""
+    raw = np.fromfile(path, dtype=np.uint8)
+    pixels = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        return None
+    return np.asarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
+
+
 def _read_array(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     kind = _get_kind(path)
     if kind == ".npy":
@@ -186,10 +221,9 @@ def _read_array(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     if kind in (".tif", ".tiff"):
         return np.asarray(_import_tifffile(path).imread(os.fspath(path)))
     if kind == ".png":  # Pillow cuts 16-bit colour to 8 bits
-        raw = np.fromfile(path, dtype=np.uint8)
-        pixels = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
-        if pixels is not None and pixels.dtype == np.uint16 and pixels.ndim == 3:
-            return np.asarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
+        colour = _read_16_bit_colour(path)
+        if colour is not None:
+            return colour
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:

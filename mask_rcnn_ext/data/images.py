@@ -40,6 +40,7 @@ BGRArray = npt.NDArray[np.uint8]
 ImageLike = BGRArray | str | os.PathLike[str]
 
 _EXIF_ORIENTATION = 0x0112
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 _16_BIT_COLOUR = re.compile(r"(?<!BGR);16")  # a raw mode of Pillow's; BGR;16 is 5, 6 and 5 bits
 
@@ -75,7 +76,9 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
         # Pillow would decode a whole PNG to look for EXIF data at its end.
         has_exif = image.format != "PNG" or "exif" in image.info
         rotated = has_exif and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
-        width, height = image.size[::-1] if rotated else image.size
+        width, height = _get_stored_size(image)
+        if rotated:
+            width, height = height, width
         frames = _count_frames(image)
         mark = _END_MARKS.get(image.format or "")
         if mark:
@@ -110,9 +113,9 @@ def read_bgr(path: str | os.PathLike[str]) -> BGRArray:
         _require_8_bits(image, path)
         if (frames := _count_frames(image)) > 1:
             logger.warning("%s: only the first of %d frames or pages is read", path, frames)
-        # The parts of detectron2's `read_image`, which takes a damaged PNG for a black image.
-        if image.format == "PNG":
-            image.load()
+        # The parts of detectron2's `read_image`, which takes a damaged PNG for a black image, and
+        # turns a TIFF twice: Pillow turns it when it loads the pixels, and drops the orientation.
+        image.load()
         pixels: BGRArray = convert_PIL_to_numpy(_apply_exif_orientation(image), "BGR")
     return pixels
 
@@ -184,6 +187,14 @@ def _require_8_bits(image: Image.Image, path: str | os.PathLike[str]) -> None:
             "are, or convert all images of the data set to 8 bits with one range, as "
             "docs/own_data.md shows"
         )
+
+
+def _get_stored_size(image: Image.Image) -> tuple[int, int]:
+    """Return width and height as they are before EXIF orientation."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or not tags:
+        return image.size
+    return int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])  # `size` is of the upright image
 
 
 def _count_frames(image: Image.Image) -> int:

@@ -1,11 +1,12 @@
 """Images of many channels and of more than 8 bits: the numbers of the file, or a sentence."""
 
 import sys
+import zlib
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.bands import (
@@ -30,7 +31,7 @@ def check(path, expected, channels: int) -> None:
     assert image.dtype == np.float32
     assert np.array_equal(image, expected.astype(np.float32))
     header = read_bands_header(path, channels)
-    assert (header.width, header.height) == (W, H)
+    assert (header.height, header.width) == expected.shape[:2]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32, np.float64])
@@ -92,6 +93,37 @@ def test_exif_orientation_is_applied(tmp_path):
     assert np.array_equal(turned[:, :, 0], np.rot90(image[:, :, 0], -1))
     header = read_bands_header(tmp_path / "x.png", 1)
     assert (header.width, header.height) == (H, W)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_and_16_bit_png_are_turned_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = values(3, np.uint8)
+    Image.fromarray(image).save(tmp_path / "x.tif", exif=exif)
+    Image.fromarray(image).save(tmp_path / "small.png", exif=exif)
+    with Image.open(tmp_path / "x.tif") as file:
+        upright = np.asarray(ImageOps.exif_transpose(file))
+    check(tmp_path / "x.tif", upright, 3)
+    check(tmp_path / "small.png", upright, 3)
+    # No writer at hand gives 16-bit colour with EXIF: the block is put after the header.
+    cv2.imwrite(str(tmp_path / "deep.png"), image[:, :, ::-1].astype(np.uint16) * 256)
+    content, block = (tmp_path / "deep.png").read_bytes(), exif.tobytes().removeprefix(b"Exif\0\0")
+    checksum = zlib.crc32(b"eXIf" + block).to_bytes(4, "big")
+    chunk = len(block).to_bytes(4, "big") + b"eXIf" + block + checksum
+    (tmp_path / "deep.png").write_bytes(content[:33] + chunk + content[33:])
+    check(tmp_path / "deep.png", upright.astype(np.uint16) * 256, 3)
+
+
+def test_the_channels_of_a_turned_tiff_stay_the_channels(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    image = values(5, np.uint16)
+    for planes, tag in ((np.moveaxis(image, 2, 0), "separate"), (image, "contig")):
+        tifffile.imwrite(
+            tmp_path / "x.tif", planes, photometric="minisblack", planarconfig=tag,
+            extratags=[(0x0112, 3, 1, 6, True)],
+        )  # fmt: skip
+        check(tmp_path / "x.tif", np.rot90(image, -1), 5)
 
 
 @pytest.mark.parametrize(
