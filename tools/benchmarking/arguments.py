@@ -24,6 +24,11 @@ def add_layers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
 
 
+def add_paste(_: argparse.ArgumentParser) -> None:
+    """Add the options of `paste`: there are none of its own."""
+
+
 BENCHMARKS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "layers": ("position-sensitive RoI layers of FCIS, against torchvision's", add_layers),
+    "paste": ("masks into their image and to RLE, against detectron2 and pycocotools", add_paste),
 }
