@@ -1,5 +1,6 @@
 """The trainer: detectron2's `DefaultTrainer` on CPU and GPU, which resumes a run exactly."""
 
+import contextlib
 import inspect
 import logging
 import os
@@ -33,6 +34,7 @@ from ..data.loader import NamedErrors, TrainLoader
 from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
+from ..evaluation.packed import pack_evaluation
 from ..evaluation.validation_loss import build_loss_loader, measure_losses
 from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
@@ -376,6 +378,7 @@ class Trainer(DefaultTrainer):
         """See :meth:`DefaultTrainer.test`; this also follows `MASK_RCNN_EXT.AMP_INFERENCE`.
 
         At a level of `MASK_RCNN_EXT.SPEED` other than "exact", a copy of the model is evaluated.
+        Evaluators that can read `PackedMasks` get them; see `evaluation.packed`.
         """
         if comm.get_world_size() > 1:
             # The statistics of batch normalisation differ between the processes. The checkpoint has
@@ -383,6 +386,12 @@ class Trainer(DefaultTrainer):
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
         model, cfg = prepare_for_inference(cfg, model), resolve_speed(cfg)
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        elif evaluators is None:
+            with contextlib.suppress(NotImplementedError):  # detectron2 says so in the log
+                evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        model, evaluators = pack_evaluation(model, evaluators)
         with inference_autocast(cfg):
             results: OrderedDict = super().test(cfg, model, evaluators)
         return results

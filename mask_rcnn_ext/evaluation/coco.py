@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from ..data.keypoints import NUM_COCO_KEYPOINTS, complete_true_keypoints
 from ..overlap.numbered_coco import NumberedCOCO
 from .compiled_coco import CompiledTruth, find_compiled_version
+from .packed import convert_to_coco, takes_packed_masks
 
 __all__ = ["MaskRCNNCOCOEvaluator"]
 
@@ -63,6 +64,19 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
                 num_keypoints = len(self._kpt_oks_sigmas) or NUM_COCO_KEYPOINTS
                 complete_true_keypoints(self._coco_api.anns.values(), num_keypoints)
         self._image_numbers: list[int] | None = None
+
+    @takes_packed_masks
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """See the base class; `pred_masks` may be `PackedMasks`."""
+        for image, output in zip(inputs, outputs, strict=True):
+            prediction = {"image_id": image["image_id"]}
+            if "instances" in output:
+                instances = output["instances"].to(self._cpu_device)
+                prediction["instances"] = convert_to_coco(instances, image["image_id"])
+            if "proposals" in output:
+                prediction["proposals"] = output["proposals"].to(self._cpu_device)
+            if len(prediction) > 1:
+                self._predictions.append(prediction)
 
     def evaluate(self, img_ids: Iterable[Any] | None = None) -> Any:
         """See the base class; without images or annotations, every metric is NaN."""

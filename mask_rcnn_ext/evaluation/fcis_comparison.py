@@ -8,11 +8,9 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_json
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from tabulate import tabulate
@@ -30,6 +28,7 @@ from ..overlap.comparison import (
 )
 from ..overlap.detections import Detection, Detections, convert_to_rle
 from ..overlap.lines import LINE_METRICS, compare_lines, require_rois, summarize_lines
+from .packed import convert_to_coco, takes_packed_masks
 
 __all__ = ["NO_MASKS", "FCISComparisonEvaluator"]
 
@@ -103,8 +102,9 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         """Forget all detections."""
         self._found = {}
 
+    @takes_packed_masks
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Take the `instances` of a model: `pred_masks` in pixels of the original image.
+        """Take the `instances` of a model: `pred_masks` in pixels of the original image, or packed.
 
         Raises:
             UserError: the instances have no masks.
@@ -117,9 +117,8 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         if "pred_masks" not in fields:
             raise UserError(NO_MASKS)
         kept = {name: fields[name] for name in ("pred_boxes", "scores", "pred_classes")}
-        # detectron2 gives each mask to np.array, and NumPy 2 warns of tensors there.
-        kept["pred_masks"] = np.asarray(fields["pred_masks"])
-        found = instances_to_coco_json(Instances(instances.image_size, **kept), 0)
+        kept["pred_masks"] = fields["pred_masks"]
+        found = convert_to_coco(Instances(instances.image_size, **kept), 0)
         return [
             Detection(
                 category_id=self._category_ids.get(entry["category_id"], entry["category_id"]),

@@ -50,6 +50,14 @@ class PackedMasks:
     def __len__(self) -> int:
         return len(self._parts)
 
+    def __getitem__(self, item: Any) -> "PackedMasks":
+        """Return some of the masks; `item` is a slice, indices, or (N,) bool, of any library."""
+        kept = PackedMasks(self.shape[1:], ())
+        chosen = item if isinstance(item, slice) else np.asarray(torch.as_tensor(item).cpu())
+        kept._parts = [self._parts[index] for index in np.arange(len(self))[chosen]]
+        kept.shape = (len(kept), *self.shape[1:])
+        return kept
+
     def __iter__(self) -> Iterator[MaskCrop]:
         for top, left, (height, width), edges in self._parts:
             yield MaskCrop(top, left, fill_edges(edges, width, height).T)

@@ -1,28 +1,38 @@
 """Runs a model on a batch of images and pastes the masks of one image at a time.
 
-detectron2's models paste the masks of the whole batch at its end. For large photos with many
-objects that is most of the memory: 2.4 GB for 100 masks of 24 megapixels.
+detectron2's models paste the masks of the whole batch at its end, each into an image of its own.
+For large photos with many objects that is most of the memory: 2.4 GB for 100 masks of 24
+megapixels.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-from detectron2.modeling import GeneralizedRCNN, detector_postprocess
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Instances
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
 from ..layers.packed_masks import PackedMasks
-from ..modeling.fcis import FCIS
-from ..modeling.meta_arch import MaskRCNN
-from ..modeling.rcnn import RCNN
+from .fcis import FCIS
+from .fcis.tta import FCISWithTTA
+from .meta_arch import MaskRCNN
+from .postprocessing import postprocess_packed
+from .rcnn import RCNN
+from .test_time_augmentation import MaskRCNNWithTTA
 
-__all__ = ["run_model"]
+__all__ = ["PackedOutputs", "pack_outputs", "run_model"]
 
 # Other subclasses may finish their results in a way of their own.
 _PASTING_MODELS = (GeneralizedRCNN, MaskRCNN, RCNN)
+
+
+def _is_augmented(model: nn.Module) -> bool:
+    if type(model) is FCISWithTTA:
+        return type(model.model) is FCIS
+    return type(model) is MaskRCNNWithTTA
 
 
 def run_model(model: nn.Module, inputs: list[dict[str, Any]]) -> list[Callable[[], Instances]]:
@@ -36,7 +46,7 @@ def run_model(model: nn.Module, inputs: list[dict[str, Any]]) -> list[Callable[[
 
     Returns:
         For each image a function without arguments. It returns the `Instances` of the image, on
-        the CPU and in pixels of the output, with `pred_masks` as `PackedMasks`.
+        the device of the model and in pixels of the output, with `pred_masks` as `PackedMasks`.
 
     Raises:
         UserError: by the function; the model gives no instances.
@@ -47,28 +57,57 @@ def run_model(model: nn.Module, inputs: list[dict[str, Any]]) -> list[Callable[[
     elif type(model) in _PASTING_MODELS:
         finish = _paste
     else:
-        return [partial(_run_alone, model, image) for image in inputs]
+        run = _run_augmented if _is_augmented(model) else _run_alone
+        return [partial(run, model, image) for image in inputs]
     found: Any = model.inference(inputs, do_postprocess=False)  # type: ignore[operator]
     return [partial(finish, model, *pair) for pair in zip(inputs, found, strict=True)]
 
 
+class PackedOutputs(nn.Module):
+    """A model whose results have `PackedMasks`; it takes and gives what detectron2's models do.
+
+    Args:
+        model: one of the models that `pack_outputs` wraps.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training  # a new nn.Module is in training mode, whatever it wraps
+
+    def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """Return {"instances": `Instances`} for each image, see `run_model`."""
+        sized = []
+        for image in inputs:
+            height, width = image["image"].shape[-2:]
+            sized.append({"height": height, "width": width, **image})
+        return [{"instances": finish()} for finish in run_model(self.model, sized)]
+
+
+def pack_outputs(model: nn.Module) -> nn.Module:
+    """Return a model with the same results, but `PackedMasks`; another kind of model as it is."""
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    known = type(inner) in (FCIS, *_PASTING_MODELS) or _is_augmented(inner)
+    return PackedOutputs(inner) if known else model
+
+
 def _paste(model: nn.Module, image: dict[str, Any], raw: Instances) -> Instances:
-    """See `detector_postprocess`, which gets the instances without their masks."""
-    probs = raw.get_fields().pop("pred_masks", None)
-    raw.kept = torch.arange(len(raw), device=raw.scores.device)
-    found = detector_postprocess(raw, image["height"], image["width"])
-    kept = found.kept
-    found.remove("kept")
-    masks = None
-    if probs is not None:
-        threshold = getattr(model, "mask_threshold", 0.5)
-        boxes = found.pred_boxes.tensor
-        masks = PackedMasks.paste(probs[kept, 0], boxes, found.image_size, threshold)
-    return _to_cpu(found, masks)
+    threshold = getattr(model, "mask_threshold", 0.5)
+    return postprocess_packed(raw, image["height"], image["width"], threshold)
 
 
 def _detect(model: Any, image: dict[str, Any], raw: Instances) -> Instances:
-    return _pack(model.detect(raw, image["height"], image["width"]))
+    found: Instances = model.detect_packed(raw, image["height"], image["width"])
+    return found
+
+
+def _run_augmented(model: Any, image: dict[str, Any]) -> Instances:
+    model.packed = True
+    try:
+        found: Instances = model([image])[0]["instances"]
+    finally:
+        model.packed = False
+    return found
 
 
 def _run_alone(model: nn.Module, image: dict[str, Any]) -> Instances:
@@ -78,16 +117,7 @@ def _run_alone(model: nn.Module, image: dict[str, Any]) -> Instances:
             f"MODEL.META_ARCHITECTURE {type(model).__name__} gives {', '.join(output) or 'nothing'}"
             "; expected a model that gives instances"
         )
-    return _pack(output["instances"])
-
-
-def _pack(found: Instances) -> Instances:
-    masks = found.get_fields().pop("pred_masks", None)
-    return _to_cpu(found, None if masks is None else PackedMasks.pack(masks.cpu()))
-
-
-def _to_cpu(found: Instances, masks: PackedMasks | None) -> Instances:
-    found = found.to("cpu")
-    if masks is not None:
-        found.pred_masks = masks
+    found: Instances = output["instances"]
+    if found.has("pred_masks"):
+        found.pred_masks = PackedMasks.pack(found.pred_masks.cpu())
     return found

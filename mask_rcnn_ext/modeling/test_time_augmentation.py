@@ -31,6 +31,7 @@ from ..errors import UserError
 from ..layers.resizing import ResizeShortestEdge
 from .checks import is_generalized_rcnn
 from .fcis import FCIS
+from .postprocessing import postprocess_packed
 
 __all__ = ["MaskRCNNWithTTA", "add_tta_results", "make_tta_config", "require_tta"]
 
@@ -133,6 +134,8 @@ class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
         UserError: see `require_tta`; or the model is an `FCIS`, which `FCISWithTTA` augments.
     """
 
+    packed = False  # True: the result has `PackedMasks`
+
     def __init__(
         self, cfg: CfgNode, model: nn.Module, tta_mapper: Any = None, batch_size: int = 3
     ) -> None:
@@ -180,7 +183,8 @@ class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
             decoded = heatmaps_to_keypoints(heatmaps, merged.pred_boxes.tensor)
             merged.pred_keypoints = decoded[:, :, [0, 1, 3]]  # x, y, score
         threshold = getattr(self.model, "mask_threshold", 0.5)
-        return {"instances": detector_postprocess(merged, *shape, mask_threshold=threshold)}
+        postprocess = postprocess_packed if self.packed else detector_postprocess
+        return {"instances": postprocess(merged, *shape, mask_threshold=threshold)}
 
     def _reduce_heatmaps(
         self, outputs: Sequence[Instances], tfms: Sequence[TransformList]

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
+from ..evaluation.packed import convert_to_coco
 from ..files import atomic_open
 
 __all__ = ["CocoResultsWriter"]
@@ -106,16 +106,10 @@ class CocoResultsWriter:
         image_id = len(self._images) + 1
         height, width = instances.image_size
         fields = dict(instances.get_fields())
-        masks = fields.pop("pred_masks", None)
         if "pred_keypoints" in fields:  # detectron2 moves them by half a pixel, in place
             fields["pred_keypoints"] = fields["pred_keypoints"].clone()
-        results = instances_to_coco_json(Instances((height, width), **fields), image_id)
-        rles = [None] * len(results) if masks is None else masks.encode()
-        for result, rle in zip(results, rles, strict=True):
-            if rle is not None:
-                keypoints = {k: result.pop(k) for k in ("keypoints",) if k in result}
-                result["segmentation"] = {**rle, "counts": rle["counts"].decode("ascii")}
-                result.update(keypoints)  # after the mask, as detectron2 orders them
+        results = convert_to_coco(Instances((height, width), **fields), image_id)
+        for result in results:
             result["category_id"] = self._categories[result["category_id"]]["id"]
             result["bbox"] = [_round_to_float32(value) for value in result["bbox"]]
             result["score"] = _round_to_float32(result["score"])

@@ -22,10 +22,10 @@ from ..data.pixel_statistics import require_channels
 from ..errors import UserError
 from ..layers.resizing import ResizeShortestEdge
 from ..model_zoo import get_config
+from ..modeling.packed_outputs import run_model
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..modeling.speed import prepare_for_inference, resolve_speed
 from ..proposals.single_images import ImagePropose, propose_boxes, require_propose
-from .inference import run_model
 
 __all__ = ["Predictor", "resolve_config"]
 
@@ -243,7 +243,7 @@ class Predictor:
             finishers.update(zip(indices, found, strict=True))
         for index in range(len(batch)):
             with self._inference():
-                instances = finishers.pop(index)()
+                instances = finishers.pop(index)().to("cpu")
             yield instances
 
     @contextlib.contextmanager

@@ -198,16 +198,16 @@ def test_an_image_that_fails_in_the_model_costs_no_other(
     """The model cannot take one image; the batch that holds it is run again one by one."""
     for name, height in (("a.png", 60), ("b.png", 61), ("c.png", 60), ("d.png", 60)):
         write_image(tmp_path / "in" / name, height)
-    from mask_rcnn_ext.prediction import inference
+    from mask_rcnn_ext.modeling import packed_outputs
 
-    finish = inference._paste
+    finish = packed_outputs._paste
 
     def fail(model, image, raw):
         if image["height"] == 61:
             raise RuntimeError("out of memory\nand much more to read")
         return finish(model, image, raw)
 
-    monkeypatch.setattr(inference, "_paste", fail)
+    monkeypatch.setattr(packed_outputs, "_paste", fail)
     assert predict(tmp_path / "in", more=["--batch-size", batch_size]) == 1
     results, images = outputs(tmp_path)
     assert [i["file_name"] for i in images["images"]] == ["a.png", "c.png", "d.png"]

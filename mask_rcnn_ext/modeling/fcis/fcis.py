@@ -134,16 +134,25 @@ class FCIS(GeneralizedRCNN):
             height: height of the output image.
             width: width of the output image.
         """
+        return self._detect(rois, height, width, packed=False)
+
+    @torch.no_grad()
+    def detect_packed(self, rois: Instances, height: int, width: int) -> Instances:
+        """See `detect`; `pred_masks` are `PackedMasks`, which take little memory."""
+        return self._detect(rois, height, width, packed=True)
+
+    def _detect(self, rois: Instances, height: int, width: int, *, packed: bool) -> Instances:
         size = _make_size(height, width)
         arguments = self.select(rois, height, width)
         threshold = self.mask_threshold
         if not self.mask_voting:
-            return paste_masks(*arguments, image_size=size, mask_threshold=threshold)
+            return paste_masks(*arguments, image_size=size, mask_threshold=threshold, packed=packed)
         return vote_masks(
             *arguments,
             image_size=size,
             mask_threshold=threshold,
             iou_threshold=self.vote_iou_threshold,
+            packed=packed,
         )
 
     def select(

@@ -87,6 +87,8 @@ class FCISWithTTA(nn.Module):
         UserError: the model is no `FCIS`.
     """
 
+    packed = False  # True: the result has `PackedMasks`
+
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
         super().__init__()
         model = _unwrap(model)
@@ -133,7 +135,8 @@ class FCISWithTTA(nn.Module):
             boxes = Boxes(transform.apply_deltas(deltas, boxes.tensor))
             boxes.clip(size)
         height, width = given.get("height", image.shape[0]), given.get("width", image.shape[1])
-        found: Instances = self.model.detect(Instances.cat(passes), height, width)
+        detect = self.model.detect_packed if self.packed else self.model.detect
+        found: Instances = detect(Instances.cat(passes), height, width)
         return found
 
     def _propose(self, views: "_Views", stored: Instances | None) -> Instances:

@@ -13,6 +13,8 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...layers.packed_masks import MaskCrop as PackedCrop
+from ...layers.packed_masks import PackedMasks
 from ...layers.roi_layers import round_to_pixels
 
 __all__ = [
@@ -104,6 +106,7 @@ def vote_masks(
     mask_threshold: float,
     iou_threshold: float,
     keep_empty: bool = False,
+    packed: bool = False,
 ) -> Instances:
     """Give each detection the average of the masks around it, and the box of the result.
 
@@ -123,17 +126,24 @@ def vote_masks(
         mask_threshold: FCIS uses 0.4.
         iou_threshold: FCIS uses 0.5.
         keep_empty: keep detections with an empty mask; their boxes are 0.
+        packed: give the masks as `PackedMasks`.
 
     Returns:
         `pred_boxes`, `scores` (D,) float32, `pred_classes` (D,) int64 in [0, K) and `pred_masks`
-        (D, H, W) bool.
+        (D, H, W) bool, or `PackedMasks`.
     """
     rois, classes = selected
     voters = find_voters(boxes, rois, iou_threshold)
     weights = voters * probs[:, classes].T
     weights = weights / weights.sum(dim=1, keepdim=True)
-    size = torch.as_tensor(image_size)
-    voted, tight = _vote(boxes, masks, voters, weights, size, mask_threshold)
+    voted: Tensor | PackedMasks
+    if packed:
+        height, width = image_size
+        crops, tight = _vote_crops(boxes, masks, voters, weights, height, width, mask_threshold)
+        voted = _pack(crops, image_size)
+    else:
+        size = torch.as_tensor(image_size)
+        voted, tight = _vote(boxes, masks, voters, weights, size, mask_threshold)
     detections = Instances(
         image_size,
         pred_boxes=Boxes(tight),
@@ -144,8 +154,14 @@ def vote_masks(
     return detections if keep_empty else detections[tight[:, 2] > 0]
 
 
-# The loops of the two functions below depend on the image. A trace holds them as TorchScript, since
-# it would record them as they ran on the traced image.
+def _pack(crops: list[MaskCrop], image_size: tuple[int, int]) -> PackedMasks:
+    return PackedMasks(
+        image_size, (PackedCrop(top, left, mask.cpu().numpy()) for top, left, mask in crops)
+    )
+
+
+# The loops of the functions below depend on the image. A trace holds them as TorchScript, since it
+# would record them as they ran on the traced image.
 
 
 @torch.jit.script_if_tracing
@@ -157,18 +173,42 @@ def _vote(
     image_size: Tensor,
     threshold: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the masks (D, H, W) of the votes and their boxes (D, 4), which are 0 for no pixel.
+    """Return the masks (D, H, W) and the boxes of the votes, see `_vote_crops`.
+
+    Args:
+        boxes: see `vote_masks`.
+        masks: see `vote_masks`.
+        voters: see `_vote_crops`.
+        weights: see `_vote_crops`.
+        image_size: (2,) int, H and W; a trace would keep Python numbers.
+        threshold: `mask_threshold` of `vote_masks`.
+    """
+    height, width = int(image_size[0]), int(image_size[1])
+    crops, tight = _vote_crops(boxes, masks, voters, weights, height, width, threshold)
+    return _place(crops, height, width, boxes.device), tight
+
+
+def _vote_crops(
+    boxes: Tensor,
+    masks: Tensor,
+    voters: Tensor,
+    weights: Tensor,
+    height: int,
+    width: int,
+    threshold: float,
+) -> tuple[list[MaskCrop], Tensor]:
+    """Return the D masks of the votes and their boxes (D, 4), which are 0 for no pixel.
 
     Args:
         boxes: see `vote_masks`.
         masks: see `vote_masks`.
         voters: (D, M) bool, which RoIs vote for each detection.
         weights: (D, M), their weights.
-        image_size: (2,) int, H and W; a trace would keep Python numbers.
+        height: height of the image.
+        width: width of the image.
         threshold: `mask_threshold` of `vote_masks`.
     """
-    height, width = int(image_size[0]), int(image_size[1])
-    voted = torch.zeros((voters.shape[0], height, width), dtype=torch.bool, device=boxes.device)
+    voted: list[MaskCrop] = []
     tight = torch.zeros((voters.shape[0], 4), dtype=boxes.dtype, device=boxes.device)
     crops: dict[int, MaskCrop] = {}
     for number in range(voters.shape[0]):
@@ -187,9 +227,9 @@ def _vote(
             window = total[crop.top - top :, crop.left - left :]
             window[: crop.mask.shape[0], : crop.mask.shape[1]] += weights[number, roi] * crop.mask
         mask = total >= threshold
+        voted.append(MaskCrop(top, left, mask))
         rows, columns = torch.nonzero(mask.any(dim=1))[:, 0], torch.nonzero(mask.any(dim=0))[:, 0]
         if rows.shape[0] > 0:
-            voted[number, top:bottom, left:right] = mask
             low = torch.stack([columns[0] + left, rows[0] + top])
             tight[number] = torch.cat([low, torch.stack([columns[-1] + left, rows[-1] + top]) + 1])
     return voted, tight
@@ -199,12 +239,26 @@ def _vote(
 def _paste(boxes: Tensor, masks: Tensor, image_size: Tensor, threshold: float) -> Tensor:
     """Return the masks (D, P, P) in their boxes (D, 4), bool (D, H, W); `image_size` as above."""
     height, width = int(image_size[0]), int(image_size[1])
-    pasted = torch.zeros((boxes.shape[0], height, width), dtype=torch.bool, device=boxes.device)
+    crops = _render_masks(boxes, masks, height, width, threshold)
+    return _place(crops, height, width, boxes.device)
+
+
+def _render_masks(
+    boxes: Tensor, masks: Tensor, height: int, width: int, threshold: float
+) -> list[MaskCrop]:
+    crops: list[MaskCrop] = []
     for number in range(boxes.shape[0]):
-        crop = render_mask(masks[number], boxes[number], height, width, threshold)
-        window = pasted[number, crop.top :, crop.left :]
+        crops.append(render_mask(masks[number], boxes[number], height, width, threshold))
+    return crops
+
+
+def _place(crops: list[MaskCrop], height: int, width: int, device: torch.device) -> Tensor:
+    """Return the masks, (D, H, W) bool."""
+    placed = torch.zeros((len(crops), height, width), dtype=torch.bool, device=device)
+    for number, crop in enumerate(crops):
+        window = placed[number, crop.top :, crop.left :]
         window[: crop.mask.shape[0], : crop.mask.shape[1]] = crop.mask
-    return pasted
+    return placed
 
 
 def paste_masks(
@@ -215,13 +269,19 @@ def paste_masks(
     *,
     image_size: tuple[int, int],
     mask_threshold: float,
+    packed: bool = False,
 ) -> Instances:
     """Give each detection the mask and the box of its RoI, without voting.
 
     For arguments and result see `vote_masks`.
     """
     rois, classes = selected
-    pasted = _paste(boxes[rois], masks[rois], torch.as_tensor(image_size), mask_threshold)
+    pasted: Tensor | PackedMasks
+    if packed:
+        crops = _render_masks(boxes[rois], masks[rois], *image_size, mask_threshold)
+        pasted = _pack(crops, image_size)
+    else:
+        pasted = _paste(boxes[rois], masks[rois], torch.as_tensor(image_size), mask_threshold)
     return Instances(
         image_size,
         pred_boxes=Boxes(boxes[rois]),
