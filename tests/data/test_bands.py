@@ -104,15 +104,15 @@ def test_tiff_and_16_bit_png_are_turned_upright(tmp_path, orientation):
     Image.fromarray(image).save(tmp_path / "small.png", exif=exif)
     with Image.open(tmp_path / "x.tif") as file:
         upright = np.asarray(ImageOps.exif_transpose(file))
-    check(tmp_path / "x.tif", upright, 3)
-    check(tmp_path / "small.png", upright, 3)
+    assert_reads(tmp_path / "x.tif", upright, 3)
+    assert_reads(tmp_path / "small.png", upright, 3)
     # No writer at hand gives 16-bit colour with EXIF: the block is put after the header.
     cv2.imwrite(str(tmp_path / "deep.png"), image[:, :, ::-1].astype(np.uint16) * 256)
     content, block = (tmp_path / "deep.png").read_bytes(), exif.tobytes().removeprefix(b"Exif\0\0")
     checksum = zlib.crc32(b"eXIf" + block).to_bytes(4, "big")
     chunk = len(block).to_bytes(4, "big") + b"eXIf" + block + checksum
     (tmp_path / "deep.png").write_bytes(content[:33] + chunk + content[33:])
-    check(tmp_path / "deep.png", upright.astype(np.uint16) * 256, 3)
+    assert_reads(tmp_path / "deep.png", upright.astype(np.uint16) * 256, 3)
 
 
 def test_the_channels_of_a_turned_tiff_stay_the_channels(tmp_path):
@@ -123,7 +123,7 @@ def test_the_channels_of_a_turned_tiff_stay_the_channels(tmp_path):
             tmp_path / "x.tif", planes, photometric="minisblack", planarconfig=tag,
             extratags=[(0x0112, 3, 1, 6, True)],
         )  # fmt: skip
-        check(tmp_path / "x.tif", np.rot90(image, -1), 5)
+        assert_reads(tmp_path / "x.tif", np.rot90(image, -1), 5)
 
 
 @pytest.mark.parametrize(
