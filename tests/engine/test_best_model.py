@@ -142,6 +142,16 @@ def test_a_file_that_cannot_be_compared_is_replaced(tmp_path, said, content):
     assert read(tmp_path)[0]["value"] == 1.0
 
 
+def test_a_patience_of_one_evaluation(tmp_path, said):
+    hook = make_hook(tmp_path, patience=1)
+    take(hook, 5.0, 0)
+    hook.after_step()
+    take(hook, 5.0, 1)
+    with pytest.raises(EarlyStop):
+        hook.after_step()
+    assert "ends after 2 iterations: segm/AP has not improved in 1 evaluation (" in said[-1]
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_patience_counts_evaluations(tmp_path, said, resumed):
     hook = make_hook(tmp_path, patience=2)
