@@ -17,7 +17,6 @@ from detectron2.utils import comm
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.safe_load import load_torch
 from ..errors import UserError, name_some, nearest
-from ..report.text import count_noun
 
 __all__ = ["BestModel", "EarlyStop", "choose_metric", "is_better", "require_fitting_selection"]
 
@@ -209,8 +208,8 @@ class BestModel(HookBase):
         if not 0 < self.patience <= self._waited or done >= trainer.max_iter:
             return
         logger.info(
-            "Training ends after %d iterations: %s has not improved in %s (%s).",
-            *(done, self.record["metric"], count_noun(self._waited, "evaluation"), _PATIENCE),
+            "Training ends after %d iterations: %s has not improved in %d evaluation%s (%s).",
+            *(done, self.record["metric"], self._waited, "s" * (self._waited != 1), _PATIENCE),
         )
         trainer.iter = done - 1
         if comm.is_main_process():

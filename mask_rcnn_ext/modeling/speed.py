@@ -40,8 +40,8 @@ def require_speed(cfg: CfgNode) -> None:
     speed = cfg.MASK_RCNN_EXT.SPEED
     if speed not in SPEEDS:
         raise UserError(
-            f"MASK_RCNN_EXT.SPEED: expected {', '.join(SPEEDS[:-1])} or {SPEEDS[-1]}, "
-            f"got {speed!r}{nearest(str(speed), SPEEDS)}"
+            f"MASK_RCNN_EXT.SPEED: expected exact, fast or fastest, got {speed!r}"
+            f"{nearest(str(speed), SPEEDS)}"
         )
 
 
