@@ -1,6 +1,5 @@
 """The trainer: detectron2's `DefaultTrainer` on CPU and GPU, which resumes a run exactly."""
 
-import contextlib
 import inspect
 import logging
 import os
@@ -34,7 +33,7 @@ from ..data.loader import NamedErrors, TrainLoader
 from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
-from ..evaluation.packed import pack_evaluation
+from ..evaluation.packed import PackedEvaluator, pack_evaluation
 from ..evaluation.validation_loss import build_loss_loader, measure_losses
 from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
@@ -388,12 +387,10 @@ class Trainer(DefaultTrainer):
         model, cfg = prepare_for_inference(cfg, model), resolve_speed(cfg)
         if isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
-        elif evaluators is None:
-            with contextlib.suppress(NotImplementedError):  # detectron2 says so in the log
-                evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
-        model, evaluators = pack_evaluation(model, evaluators)
+        packed, evaluators = pack_evaluation(model, evaluators)
+        trainer = cls if packed is model else _packing(cls)
         with inference_autocast(cfg):
-            results: OrderedDict = super().test(cfg, model, evaluators)
+            results: OrderedDict = DefaultTrainer.test.__func__(trainer, cfg, packed, evaluators)
         return results
 
     @classmethod
@@ -413,3 +410,18 @@ class Trainer(DefaultTrainer):
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
         model = build_tta_model(cfg, prepare_for_inference(cfg, model))
         return cls.test(make_tta_config(cfg), model, evaluators)
+
+
+def _packing(trainer: type[Trainer]) -> type[Trainer]:
+    """Return a trainer whose evaluators take the results of `PackedOutputs`.
+
+    detectron2 builds an evaluator after its data set has been read: until then an embedded data set
+    may not be drawn, and the metadata of a data set may lack its classes.
+    """
+
+    class Packing(trainer):  # type: ignore[misc,valid-type]
+        @classmethod
+        def build_evaluator(cls, *args: Any, **kwargs: Any) -> DatasetEvaluator:
+            return PackedEvaluator(trainer.build_evaluator(*args, **kwargs))
+
+    return Packing

@@ -31,11 +31,13 @@ def pack_evaluation(
 ) -> tuple[nn.Module, Sequence[DatasetEvaluator] | None]:
     """Return a model and evaluators that give the same results as these, in less memory.
 
-    They are new if the model can give `PackedMasks` and an evaluator reads them.
+    They are new if the model can give `PackedMasks` and an evaluator reads them. Without evaluators
+    the model alone is new, and each evaluator has to become a `PackedEvaluator`.
     """
     packed = pack_outputs(model)
-    leaves = [leaf for one in evaluators or () for leaf in _list_evaluators(one)]
-    if packed is model or evaluators is None or not any(map(_is_marked, leaves)):
+    if packed is model or evaluators is None:
+        return packed, evaluators
+    if not any(_is_marked(leaf) for one in evaluators for leaf in _list_evaluators(one)):
         return model, evaluators
     return packed, [PackedEvaluator(evaluator) for evaluator in evaluators]
 

@@ -112,7 +112,6 @@ def test_evaluators_that_do_not_read_packed_masks_keep_their_tensors(own):
     model, inputs = model_of("Mask R-CNN"), [{**image_of(64, 96), "image_id": 1}]
     for others in ([Reader()], [Overriding(own, ("segm",))], [COCOEvaluator(own, ("segm",))]):
         assert pack_evaluation(model, others) == (model, others)
-    assert pack_evaluation(model, None) == (model, None)
     both = [MaskRCNNCOCOEvaluator(own, ("segm",)), Overriding(own, ("segm",))]
     packed, (evaluator,) = pack_evaluation(model, [DatasetEvaluators(both)])
     evaluator.reset()
@@ -147,6 +146,30 @@ def test_the_trainer_evaluates_packed_masks_and_leaves_the_model_as_it_was(own, 
     assert len(plain._predictions) == 3
     np.testing.assert_equal(results, expected)
     assert frozen.training == model.backbone.bottom_up.stem.training
+
+
+def test_the_trainer_reads_the_data_before_it_builds_an_evaluator(own, monkeypatch):
+    """Reading draws an embedded data set, and gives the metadata its classes."""
+    done = []
+
+    class Users(Trainer):
+        @classmethod
+        def build_test_loader(cls, cfg, name):
+            done.append("read")
+            return super().build_test_loader(cfg, name)
+
+        @classmethod
+        def build_evaluator(cls, cfg, name, folder=None):
+            done.append("build")
+            return MaskRCNNCOCOEvaluator(name, tasks=("bbox", "segm"))
+
+    cfg, model = tiny_cfg(2), tiny_model(2).eval()
+    cfg.DATASETS.TEST, cfg.DATALOADER.NUM_WORKERS = (own,), 0
+    results = Users.test(cfg, model)
+    assert done == ["read", "build"]
+    np.testing.assert_equal(
+        results, Users.test(cfg, model, MaskRCNNCOCOEvaluator(own, ("bbox", "segm")))
+    )
 
 
 _LARGE = """
