@@ -279,9 +279,10 @@ def _read_evaluations(run: NestedRun) -> list[dict[str, float]]:
     """Return the AP of each evaluation during a training: "iteration", "bbox" and "segm"."""
     history = read_history(run.folder / "metrics.json", [])
     found: dict[int, dict[str, float]] = {}
+    last = run.config().SOLVER.MAX_ITER  # detectron2 logs the last evaluation at this iteration
     for task in ("bbox", "segm"):
         for iteration, value in zip(*history.get(f"{task}/AP", ([], [])), strict=True):
-            found.setdefault(iteration + 1, {})[task] = value
+            found.setdefault(min(iteration + 1, last), {})[task] = value
     return [{"iteration": iteration, **aps} for iteration, aps in sorted(found.items())]
 
 
