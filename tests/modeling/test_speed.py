@@ -237,7 +237,11 @@ def test_evaluation_uses_a_copy_at_the_level(monkeypatch):
     cfg, model, _ = fpn()
     cfg.MASK_RCNN_EXT.SPEED = "fast"
     seen = []
-    monkeypatch.setattr(DefaultTrainer, "test", lambda cfg, model, evaluators: seen.append(model))
+
+    def take(cls, cfg, packed, evaluators):
+        seen.append(packed.model)
+
+    monkeypatch.setattr(DefaultTrainer, "test", classmethod(take))
     Trainer.test(cfg, model.train())
     assert model.training
     assert model.backbone.bottom_up.stem.conv1.norm is not None
