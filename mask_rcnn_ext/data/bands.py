@@ -190,7 +190,7 @@ def _read_orientation(path: str | os.PathLike[str]) -> int:
     if kind in (".tif", ".tiff"):
         with _import_tifffile(path).TiffFile(os.fspath(path)) as file:
             found = file.pages[0].tags.valueof(_EXIF_ORIENTATION, 1)
-    elif kind == ".png" and _read_16_bit_colour(path) is not None:
+    elif kind == ".png" and _is_16_bit_colour(path):
         with Image.open(path) as image:
             found = image.getexif().get(_EXIF_ORIENTATION, 1)
     return int(found) if found in range(1, 9) else 1
@@ -205,13 +205,11 @@ def _turn_upright(image: Bands, orientation: int) -> Bands:
     return image.swapaxes(0, 1) if orientation >= 5 else image
 
 
-def _read_16_bit_colour(path: str | os.PathLike[str]) -> npt.NDArray[np.uint16] | None:
-    """Return a PNG of 16-bit colour as it is stored; None for another one."""
-    raw = np.fromfile(path, dtype=np.uint8)
-    pixels = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
-    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
-        return None
-    return np.asarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
+def _is_16_bit_colour(path: str | os.PathLike[str]) -> bool:
+    """Return whether a PNG says in its header that it has 16 bits and more than grey."""
+    with open(path, "rb") as file:
+        header = file.read(26)
+    return header[:4] == b"\x89PNG" and header[24:25] == b"\x10" and header[25:] != b"\x00"
 
 
 def _read_array(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
@@ -220,10 +218,10 @@ def _read_array(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         return np.asarray(np.load(path, allow_pickle=False))
     if kind in (".tif", ".tiff"):
         return np.asarray(_import_tifffile(path).imread(os.fspath(path)))
-    if kind == ".png":  # Pillow cuts 16-bit colour to 8 bits
-        colour = _read_16_bit_colour(path)
-        if colour is not None:
-            return colour
+    if kind == ".png" and _is_16_bit_colour(path):  # Pillow cuts it to 8 bits
+        pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is not None:
+            return np.asarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:
