@@ -9,17 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mask_rcnn_ext.data.catalog import find_truth
-from mask_rcnn_ext.files import file_sha256, make_jsonable, read_json_or_none, write_json
 from mask_rcnn_ext.overlap.axis_runs import draw_axis_runs
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.intervals import describe_interval
 from mask_rcnn_ext.overlap.same_part import draw_same_part
-from mask_rcnn_ext.steps import Step
 
 from .contrasts import FCIS, RIVAL
 from .experiment import MODELS, PARTS, NestedRun
 from .given_boxes import load_trained, predict_in_true_boxes
 from .inference_changes import PLAIN, list_changes, name_copies
+from .run_measurement import RunMeasurement
 from .true_box_records import TrueBoxRecord, draw_right, measure_true_boxes
 
 __all__ = ["CHANGED", "ChangeMeasurement", "collect_changes"]
@@ -30,24 +29,13 @@ CHANGED: dict[str, int | None] = {RIVAL: None, **{variant: k for k, variant in F
 _FORMAT = 1  # of `nested_changes.json`
 
 
-class ChangeMeasurement(Step):
+class ChangeMeasurement(RunMeasurement):
     """The masks of a finished run with each change, measured, in `nested_changes.json`."""
 
     def __init__(self, run: NestedRun) -> None:
-        file = run.folder / "nested_changes.json"
-        super().__init__(f"{run.title} measured with changes in testing", file, [file])
+        title = "measured with changes in testing"
+        super().__init__(run, "nested_changes.json", _FORMAT, title)
         self.run = run
-
-    def find_recipe(self) -> dict[str, Any]:
-        """See `Step`."""
-        weights = self.run.folder / "model_final.pth"
-        sha256 = file_sha256(str(weights)) if weights.is_file() else None
-        return {"weights_sha256": sha256, "format": _FORMAT}
-
-    def read_record(self) -> dict[str, Any] | None:
-        """See `Step`; the file holds the measurement too."""
-        content = read_json_or_none(str(self.record))
-        return {key: content.get(key) for key in self.find_recipe()} if content else None
 
     def make(self, resume: bool) -> None:
         """See `Step`."""
@@ -61,10 +49,7 @@ class ChangeMeasurement(Step):
             ]
             for name, draw in list_changes(CHANGED[self.run.variant]).items()
         }
-        write_json(str(self.record), make_jsonable({**self.find_recipe(), "changes": changes}))
-
-    def finish(self) -> None:
-        """See `Step`; `make` has written the record."""
+        self.write({"changes": changes})
 
     def read(self) -> dict[str, list[TrueBoxRecord]]:
         """Return the records of each change."""

@@ -15,7 +15,6 @@ from detectron2.data import DatasetCatalog
 from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
-from mask_rcnn_ext.files import file_sha256, make_jsonable, read_json_or_none, write_json
 from mask_rcnn_ext.overlap.axis_runs import AxisRecord, measure_axis_runs, summarize_axis_runs
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
@@ -26,7 +25,6 @@ from mask_rcnn_ext.overlap.same_part import (
     summarize_same_part,
 )
 from mask_rcnn_ext.report.run_data import read_history
-from mask_rcnn_ext.steps import Step
 
 from ..run_entries import describe_run
 from ..training_runs import TrainingRun
@@ -34,6 +32,7 @@ from .contrasts import compare_axis_runs, compare_same_part
 from .detection_records import DetectionRecord, measure_detections, summarize_detections
 from .given_boxes import load_trained, predict_in_true_boxes
 from .own_proposals import predict_with_own_proposals
+from .run_measurement import RunMeasurement
 
 __all__ = [
     "MODELS",
@@ -87,36 +86,22 @@ class RunRecords:
     voted: list[DetectionRecord]
 
 
-class Measurement(Step):
+class Measurement(RunMeasurement):
     """The masks of a finished run, measured, in `nested.json` of its folder.
 
     They are measured in the true boxes and in the model's own proposals.
     """
 
     def __init__(self, run: NestedRun) -> None:
-        file = run.folder / "nested.json"
-        super().__init__(f"{run.title} measured", file, [file])
+        super().__init__(run, "nested.json", _FORMAT)
         self.run = run
-
-    def find_recipe(self) -> dict[str, Any]:
-        """See `Step`."""
-        weights = self.run.folder / "model_final.pth"
-        sha256 = file_sha256(str(weights)) if weights.is_file() else None
-        return {"weights_sha256": sha256, "format": _FORMAT}
-
-    def read_record(self) -> dict[str, Any] | None:
-        """See `Step`; the file holds the measurement too."""
-        content = read_json_or_none(str(self.record))
-        if not content:
-            return None
-        return {"weights_sha256": content.get("weights_sha256"), "format": content.get("format")}
 
     def make(self, resume: bool) -> None:
         """See `Step`."""
         cfg, model = load_trained(self.run.folder)
         (dataset,) = cfg.DATASETS.TEST
         truth = load_truth(find_truth(dataset)[0])
-        content: dict[str, Any] = {**self.find_recipe(), "axis": []}
+        content: dict[str, Any] = {"axis": []}
         content |= {f"same_part_{k}": [] for k in PARTS}
         for masks in predict_in_true_boxes(cfg, model, truth, dataset):
             for k in PARTS:
@@ -126,8 +111,7 @@ class Measurement(Step):
                 masks.instances.image_id, masks.soft, threshold=masks.threshold
             )
             content["axis"].append(dataclasses.asdict(axis))
-        content |= self._measure_own(cfg, model, truth, dataset)
-        write_json(str(self.record), make_jsonable(content))
+        self.write(content | self._measure_own(cfg, model, truth, dataset))
 
     @staticmethod
     def _measure_own(cfg: CfgNode, model: Any, truth: COCO, dataset: str) -> dict[str, Any]:
@@ -145,9 +129,6 @@ class Measurement(Step):
                 voted = measure_detections(masks.voted.instances, PARTS, masks.voted)
                 content["voted"].append(voted)
         return {name: [dataclasses.asdict(r) for r in found] for name, found in content.items()}
-
-    def finish(self) -> None:
-        """See `Step`; `make` has written the record."""
 
     def read(self) -> RunRecords:
         """Return the records."""

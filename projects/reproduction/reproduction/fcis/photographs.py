@@ -23,13 +23,12 @@ import numpy as np
 
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import file_sha256, make_jsonable, read_json, read_json_or_none, write_json
+from mask_rcnn_ext.files import read_json, write_json
 from mask_rcnn_ext.overlap.axis_runs import draw_axis_runs
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import read_image_instances
 from mask_rcnn_ext.overlap.intervals import describe_interval
 from mask_rcnn_ext.overlap.same_part import draw_same_part
-from mask_rcnn_ext.steps import Step
 
 from ..json_runs import JsonRun, select_images
 from ..run_entries import describe_run
@@ -37,6 +36,7 @@ from .contrasts import FCIS, RIVAL
 from .experiment import PARTS
 from .given_boxes import load_trained, predict_in_true_boxes
 from .photograph_pairs import count_pairs, hold_out
+from .run_measurement import RunMeasurement
 from .true_box_records import (
     TrueBoxRecord,
     draw_right,
@@ -111,30 +111,19 @@ def plan_photographs(root: str | Path, folder: str | Path, seeds: int) -> list[P
     ]
 
 
-class PhotographMeasurement(Step):
+class PhotographMeasurement(RunMeasurement):
     """The masks of a finished run in the true boxes, measured, in `photographs.json` of its folder.
 
     Only images with overlapping boxes of one class are looked at.
     """
 
     def __init__(self, run: PhotographRun) -> None:
-        file = run.folder / "photographs.json"
-        super().__init__(f"{run.title} measured", file, [file])
+        super().__init__(run, "photographs.json", _FORMAT)
         self.run = run
 
     def find_recipe(self) -> dict[str, Any]:
-        """See `Step`."""
-        weights = self.run.folder / "model_final.pth"
-        return {
-            "weights_sha256": file_sha256(str(weights)) if weights.is_file() else None,
-            "val_json": self.run.inputs()["val_json"],
-            "format": _FORMAT,
-        }
-
-    def read_record(self) -> dict[str, Any] | None:
-        """See `Step`; the file holds the measurement too."""
-        content = read_json_or_none(str(self.record))
-        return {key: content.get(key) for key in self.find_recipe()} if content else None
+        """See `Step`; the images to measure are chosen by the annotations."""
+        return {**super().find_recipe(), "val_json": self.run.inputs()["val_json"]}
 
     def make(self, resume: bool) -> None:
         """See `Step`."""
@@ -152,10 +141,7 @@ class PhotographMeasurement(Step):
             dataclasses.asdict(measure_true_boxes(masks, PARTS, only_overlapping=True))
             for masks in predict_in_true_boxes(cfg, model, truth, dataset, images)
         ]
-        write_json(str(self.record), make_jsonable({**self.find_recipe(), "records": records}))
-
-    def finish(self) -> None:
-        """See `Step`; `make` has written the record."""
+        self.write({"records": records})
 
     def read(self) -> list[TrueBoxRecord]:
         """Return the records."""
