@@ -9,7 +9,7 @@ from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 from ..markdown import markdown_table
 from .runs import DATA, SETTINGS, STARTS
 
-__all__ = ["DATA_TITLES", "OWN_DATA", "PICTURE", "name_variant", "own_data_doc"]
+__all__ = ["DATA_TITLES", "OWN_DATA", "PICTURE", "name_variant", "own_data_doc", "select_runs"]
 
 OWN_DATA, PICTURE = "results/own_data.json", "docs/images/own_data.png"
 
@@ -60,6 +60,14 @@ def name_variant(start: str, settings: str) -> str:
     return f"{_STARTS[start]}, {_SETTINGS[settings].strip('`')}"
 
 
+def select_runs(
+    content: Mapping[str, Any], data: str, start: str, settings: str
+) -> list[Mapping[str, Any]]:
+    """Return the runs of one variant, one for each seed."""
+    variant = data, start, settings
+    return [r for r in content["runs"] if (r["data"], r["start"], r["settings"]) == variant]
+
+
 def own_data_doc(content: Mapping[str, Any] | None) -> str:
     """Return the Markdown.
 
@@ -108,11 +116,7 @@ def _make_scores(content: Mapping[str, Any]) -> str:
     for data in DATA:
         for start in STARTS:
             for settings in SETTINGS:
-                runs = [
-                    run
-                    for run in content["runs"]
-                    if (run["data"], run["start"], run["settings"]) == (data, start, settings)
-                ]
+                runs = select_runs(content, data, start, settings)
                 names = [DATA_TITLES[data], _STARTS[start], _SETTINGS[settings], str(len(runs))]
                 rows.append([*names, *_summarize_runs(runs)])
     return markdown_table(header, rows, words=3)

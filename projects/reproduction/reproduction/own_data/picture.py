@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .markdown import DATA_TITLES, name_variant
+from .markdown import DATA_TITLES, name_variant, select_runs
 from .runs import DATA, SETTINGS, STARTS
 
 __all__ = ["draw_curves"]
@@ -47,11 +47,7 @@ def _draw_panel(axes: Axes, data: str, content: Mapping[str, Any]) -> None:
     minutes = content["data"][data]["minutes"]
     for start in STARTS:
         for settings in SETTINGS:
-            runs = [
-                run
-                for run in content["runs"]
-                if (run["data"], run["start"], run["settings"]) == (data, start, settings)
-            ]
+            runs = select_runs(content, data, start, settings)
             style = {"color": _COLOURS[start], "linestyle": _DASHES[settings]}
             curves = [
                 [entry["scoring"]["segm"]["AP"] or 0.0 for entry in run["evaluations"]]
