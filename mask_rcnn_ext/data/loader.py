@@ -14,8 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList
 from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.data.samplers import (
+    RandomSubsetTrainingSampler,
+    RepeatFactorTrainingSampler,
+    TrainingSampler,
+)
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
@@ -25,6 +31,7 @@ __all__ = [
     "NamedErrors",
     "ResumableBatchSampler",
     "TrainLoader",
+    "build_sampler",
     "keep_random_state",
     "seed_everything",
     "stream_seed",
@@ -210,3 +217,34 @@ class TrainLoader:
             yield from iterator
         finally:
             del iterator  # it ends the workers, which may wait for a minute otherwise
+
+
+def build_sampler(cfg: CfgNode, dicts: list[dict], seed: int) -> Any:
+    """Return the sampler that `DATALOADER.SAMPLER_TRAIN` names.
+
+    Args:
+        cfg: the config.
+        dicts: the records of the training images.
+        seed: the same on every process.
+
+    Raises:
+        UserError: the sampler is unknown.
+    """
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    if name == "TrainingSampler":
+        return TrainingSampler(len(dicts), seed=seed)
+    if name == "RepeatFactorTrainingSampler":
+        # In detectron2's main branch the square root is an option; before, it was always taken.
+        loader = cfg.DATALOADER
+        option = {"sqrt": loader.REPEAT_SQRT} if "REPEAT_SQRT" in loader else {}
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            dicts, cfg.DATALOADER.REPEAT_THRESHOLD, **option
+        )
+        return RepeatFactorTrainingSampler(factors, seed=seed)
+    if name == "RandomSubsetTrainingSampler":
+        ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
+        return RandomSubsetTrainingSampler(len(dicts), ratio, seed_shuffle=seed, seed_subset=seed)
+    raise UserError(
+        f"DATALOADER.SAMPLER_TRAIN: expected TrainingSampler, RepeatFactorTrainingSampler or "
+        f"RandomSubsetTrainingSampler, got {name!r}"
+    )

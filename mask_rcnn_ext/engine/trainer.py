@@ -12,11 +12,6 @@ import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.data.samplers import (
-    RandomSubsetTrainingSampler,
-    RepeatFactorTrainingSampler,
-    TrainingSampler,
-)
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
@@ -29,22 +24,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..data.copy_paste import CopyPaste
-from ..data.loader import NamedErrors, TrainLoader
+from ..data.loader import NamedErrors, TrainLoader, build_sampler
 from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
-from ..evaluation.packed import PackedEvaluator, pack_evaluation
+from ..evaluation.packed import pack_evaluation
 from ..evaluation.validation_loss import build_loss_loader, measure_losses
 from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
 from ..modeling.precision import inference_autocast, prepare_model
 from ..modeling.speed import prepare_for_inference, require_speed, resolve_speed
 from ..modeling.test_time_augmentation import add_tta_results, make_tta_config, require_tta
-from ..proposals.file import (
-    load_dicts,
-    load_training_dicts,
-    require_proposal_files,
-)
+from ..proposals.file import load_dicts, load_training_dicts, require_proposal_files
 from .best_model import BestModel, EarlyStop, require_fitting_selection
 from .hooks import Evaluation, RunRecord, StepSeed
 from .interruption import Interrupted, StopHook, StopSignals
@@ -196,7 +187,7 @@ class Trainer(DefaultTrainer):
         return TrainLoader(
             dicts,
             cls.build_mapper(cfg, is_train=True),
-            cls._build_sampler(cfg, dicts, seed),
+            build_sampler(cfg, dicts, seed),
             batch_size=cfg.SOLVER.IMS_PER_BATCH // world,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             seed=seed,
@@ -212,29 +203,6 @@ class Trainer(DefaultTrainer):
         use it.
         """
         return ImageMapper(cfg, is_train=is_train)
-
-    @staticmethod
-    def _build_sampler(cfg: CfgNode, dicts: list[dict], seed: int) -> Any:
-        name = cfg.DATALOADER.SAMPLER_TRAIN
-        if name == "TrainingSampler":
-            return TrainingSampler(len(dicts), seed=seed)
-        if name == "RepeatFactorTrainingSampler":
-            # In detectron2's main branch the square root is an option; before, it was always taken.
-            loader = cfg.DATALOADER
-            option = {"sqrt": loader.REPEAT_SQRT} if "REPEAT_SQRT" in loader else {}
-            factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-                dicts, cfg.DATALOADER.REPEAT_THRESHOLD, **option
-            )
-            return RepeatFactorTrainingSampler(factors, seed=seed)
-        if name == "RandomSubsetTrainingSampler":
-            ratio = cfg.DATALOADER.RANDOM_SUBSET_RATIO
-            return RandomSubsetTrainingSampler(
-                len(dicts), ratio, seed_shuffle=seed, seed_subset=seed
-            )
-        raise UserError(
-            f"DATALOADER.SAMPLER_TRAIN: expected TrainingSampler, RepeatFactorTrainingSampler or "
-            f"RandomSubsetTrainingSampler, got {name!r}"
-        )
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -385,12 +353,9 @@ class Trainer(DefaultTrainer):
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
         model, cfg = prepare_for_inference(cfg, model), resolve_speed(cfg)
-        if isinstance(evaluators, DatasetEvaluator):
-            evaluators = [evaluators]
-        packed, evaluators = pack_evaluation(model, evaluators)
-        trainer = cls if packed is model else _packing(cls)
+        trainer, model, evaluators = pack_evaluation(cls, model, evaluators)
         with inference_autocast(cfg):
-            results: OrderedDict = DefaultTrainer.test.__func__(trainer, cfg, packed, evaluators)
+            results: OrderedDict = DefaultTrainer.test.__func__(trainer, cfg, model, evaluators)
         return results
 
     @classmethod
@@ -410,18 +375,3 @@ class Trainer(DefaultTrainer):
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
         model = build_tta_model(cfg, prepare_for_inference(cfg, model))
         return cls.test(make_tta_config(cfg), model, evaluators)
-
-
-def _packing(trainer: type[Trainer]) -> type[Trainer]:
-    """Return a trainer whose evaluators take the results of `PackedOutputs`.
-
-    detectron2 builds an evaluator after its data set has been read: until then an embedded data set
-    may not be drawn, and the metadata of a data set may lack its classes.
-    """
-
-    class Packing(trainer):  # type: ignore[misc,valid-type]
-        @classmethod
-        def build_evaluator(cls, *args: Any, **kwargs: Any) -> DatasetEvaluator:
-            return PackedEvaluator(trainer.build_evaluator(*args, **kwargs))
-
-    return Packing

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
@@ -27,19 +28,40 @@ def takes_packed_masks(process: Process) -> Process:
 
 
 def pack_evaluation(
-    model: nn.Module, evaluators: Sequence[DatasetEvaluator] | None
-) -> tuple[nn.Module, Sequence[DatasetEvaluator] | None]:
-    """Return a model and evaluators that give the same results as these, in less memory.
+    trainer: type[DefaultTrainer],
+    model: nn.Module,
+    evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
+) -> tuple[type[DefaultTrainer], nn.Module, Sequence[DatasetEvaluator] | None]:
+    """Return what `DefaultTrainer.test` evaluates with the same results, in less memory.
 
-    They are new if the model can give `PackedMasks` and an evaluator reads them. Without evaluators
-    the model alone is new, and each evaluator has to become a `PackedEvaluator`.
+    Args:
+        trainer: the class that builds evaluators where none are given. Only after a data set has
+            been read are its files and its classes known, so none are built here.
+        model: the model to evaluate.
+        evaluators: one, one for each data set, or None.
+
+    Returns:
+        The three, new ones if the model can give `PackedMasks` and an evaluator can read them.
     """
+    if isinstance(evaluators, DatasetEvaluator):
+        evaluators = [evaluators]
     packed = pack_outputs(model)
-    if packed is model or evaluators is None:
-        return packed, evaluators
+    if packed is model:
+        return trainer, model, evaluators
+    if evaluators is None:
+        return _pack_trainer(trainer), packed, None
     if not any(_is_marked(leaf) for one in evaluators for leaf in _list_evaluators(one)):
-        return model, evaluators
-    return packed, [PackedEvaluator(evaluator) for evaluator in evaluators]
+        return trainer, model, evaluators
+    return trainer, packed, [PackedEvaluator(evaluator) for evaluator in evaluators]
+
+
+def _pack_trainer(trainer: type[DefaultTrainer]) -> type[DefaultTrainer]:
+    class Packing(trainer):  # type: ignore[misc,valid-type]
+        @classmethod
+        def build_evaluator(cls, *args: Any, **kwargs: Any) -> DatasetEvaluator:
+            return PackedEvaluator(trainer.build_evaluator(*args, **kwargs))
+
+    return Packing
 
 
 def _is_marked(evaluator: DatasetEvaluator) -> bool:

@@ -72,7 +72,9 @@ def test_evaluators_get_what_the_model_gives(kind, own, tmp_path, monkeypatch):
     inputs[1] |= {"height": 150, "width": 230}
     coco = MaskRCNNCOCOEvaluator(own, tasks=("bbox", "segm"), output_dir=str(tmp_path))
     overlaps, reader = FCISComparisonEvaluator(own, None), Reader()
-    packed, (evaluator,) = pack_evaluation(model, [DatasetEvaluators([coco, reader, overlaps])])
+    _, packed, (evaluator,) = pack_evaluation(
+        Trainer, model, [DatasetEvaluators([coco, reader, overlaps])]
+    )
     assert type(packed) is PackedOutputs
     for one in (coco, overlaps):
         one.reset()
@@ -111,9 +113,9 @@ class Overriding(MaskRCNNCOCOEvaluator):
 def test_evaluators_that_do_not_read_packed_masks_keep_their_tensors(own):
     model, inputs = model_of("Mask R-CNN"), [{**image_of(64, 96), "image_id": 1}]
     for others in ([Reader()], [Overriding(own, ("segm",))], [COCOEvaluator(own, ("segm",))]):
-        assert pack_evaluation(model, others) == (model, others)
+        assert pack_evaluation(Trainer, model, others) == (Trainer, model, others)
     both = [MaskRCNNCOCOEvaluator(own, ("segm",)), Overriding(own, ("segm",))]
-    packed, (evaluator,) = pack_evaluation(model, [DatasetEvaluators(both)])
+    _, packed, (evaluator,) = pack_evaluation(Trainer, model, [DatasetEvaluators(both)])
     evaluator.reset()
     with torch.no_grad():
         evaluator.process(inputs, packed(inputs))
@@ -128,7 +130,7 @@ class Downstream(MaskRCNN):
 def test_models_of_others_are_run_as_they_are(own):
     model, coco = model_of("Mask R-CNN"), [MaskRCNNCOCOEvaluator(own, ("segm",))]
     model.__class__ = Downstream
-    assert pack_evaluation(model, coco) == (model, coco)
+    assert pack_evaluation(Trainer, model, coco) == (Trainer, model, coco)
 
 
 def test_the_trainer_evaluates_packed_masks_and_leaves_the_model_as_it_was(own, monkeypatch):
