@@ -1,64 +1,19 @@
-import json
 import os
-import signal
-from pathlib import Path
 
 import numpy as np
 import predict as tool  # tools/ is on the path
 import pytest
-import torch
 from PIL import Image
+from predict_runs import *  # noqa: F403
+from predict_runs import outputs, write_image
 from pycocotools import mask as mask_util
 from support import REPO
-from tiny_model import picture, tiny_cfg, tiny_model
+from tiny_model import picture
 
 from mask_rcnn_ext import Predictor
-from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.modeling.speed import SPEEDS
-from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
 
 RCNN = REPO / "configs/shapes/lineage/rcnn_tiny.yaml"
-
-
-def write_image(path: Path, height: int = 60, width: int = 80, **kwargs) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture(height, width, seed=sum(path.name.encode()))).save(path, **kwargs)
-
-
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory) -> Path:
-    """A run's config.yaml and weights, as training on a GPU on somebody's data leaves them."""
-    folder = tmp_path_factory.mktemp("run")
-    cfg = tiny_cfg(3)
-    cfg.MODEL.DEVICE = "cuda"
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("somebodys_data",)
-    cfg.MASK_RCNN_EXT.CLASS_NAMES = ["cat", "dog", "cow"]
-    cfg.MASK_RCNN_EXT.CATEGORY_IDS = [2, 7, 90]
-    (folder / "config.yaml").write_text(cfg.dump())
-    torch.save({"model": tiny_model(3, seed=1).state_dict()}, folder / "model_final.pth")
-    return folder
-
-
-@pytest.fixture
-def predict(run_folder, tmp_path, monkeypatch):
-    """Run the tool on inputs; return its exit code. The output goes to tmp_path/out."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-    def run(*inputs, threshold="0", **options) -> int:
-        argv = [str(i) for i in inputs]
-        argv += ["--config-file", str(options.pop("config", run_folder / "config.yaml"))]
-        argv += ["--weights", str(options.pop("weights", run_folder / "model_final.pth"))]
-        argv += ["--output", str(options.pop("output", tmp_path / "out"))]
-        argv += ["--score-threshold", threshold, *options.pop("more", [])]
-        return tool.main(argv)
-
-    return run
-
-
-def outputs(tmp_path: Path) -> tuple[list[dict], dict]:
-    out = tmp_path / "out"
-    results = json.loads((out / "coco_instances_results.json").read_text())
-    return results, json.loads((out / "images.json").read_text())
 
 
 def test_folder_gives_results_images_and_pictures(predict, run_folder, tmp_path):
@@ -274,32 +229,6 @@ def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, 
         assert f"{name}: only the first of 3 frames or pages is read" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["coco_instances_results.json", "images.json", "x.png"])
-def test_a_disk_that_fills_up_is_one_line_and_leaves_the_former_results(
-    predict, tmp_path, monkeypatch, capsys, name
-):
-    write_image(tmp_path / "x.png")
-    assert predict(tmp_path / "x.png") == 0
-
-    def contents():
-        return {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-
-    before, replace = contents(), os.replace
-
-    def full(source, target):
-        if Path(target).name == name:
-            raise OSError(28, "No space left on device", str(source))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", full)
-    capsys.readouterr()
-    assert predict(tmp_path / "x.png") == 2
-    said = capsys.readouterr().err
-    assert "error: cannot write " in said
-    assert f"{name}: No space left on device" in said
-    assert contents() == before
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -343,56 +272,6 @@ def test_unwritable_output_is_noticed_before_the_model_is_built(predict, tmp_pat
     write_image(tmp_path / "x.png")
     monkeypatch.setattr(tool, "Predictor", lambda *args, **kwargs: pytest.fail("built a model"))
     assert predict(tmp_path / "x.png", output=tmp_path / "x.png" / "out") == 2
-
-
-def test_a_crash_leaves_the_former_results_whole(predict, tmp_path, monkeypatch):
-    write_image(tmp_path / "in" / "a.png")
-    assert predict(tmp_path / "in") == 0
-    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
-    write_image(tmp_path / "in" / "b.png")
-    monkeypatch.setattr(CocoResultsWriter, "add", dies_at("b.png", UserError("full")))
-    assert predict(tmp_path / "in") == 2
-    after = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
-    assert after == before
-
-
-def dies_at(name: str, cause: BaseException | signal.Signals):
-    """Return a `CocoResultsWriter.add` that ends in the middle of the image `name`."""
-    add = CocoResultsWriter.add
-
-    def dies(self, given, instances):
-        if given == name:
-            self._images.append({})
-            self._results.write(', {"half": ')
-            if isinstance(cause, BaseException):
-                raise cause
-            signal.raise_signal(cause)
-        return add(self, given, instances)
-
-    return dies
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", ["a.png", "c.png"])
-def test_a_signal_leaves_the_results_of_the_images_that_are_done(
-    predict, tmp_path, monkeypatch, capsys, number, name
-):
-    for each in ("a.png", "b.png", "c.png"):
-        write_image(tmp_path / "in" / each)
-    monkeypatch.setattr(CocoResultsWriter, "add", dies_at(name, number))
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    assert predict(tmp_path / "in") == 128 + number
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    said, out = capsys.readouterr().err, tmp_path / "out"
-    if name == "a.png":
-        assert said.endswith("interrupted; 0 of 3 images are done\n")
-        assert os.listdir(out) == []
-        return
-    assert f"interrupted; 2 of 3 images are done: {out}/coco_instances_results.json\n" in said
-    results, images = outputs(tmp_path)
-    assert [i["file_name"] for i in images["images"]] == ["a.png", "b.png"]
-    assert {r["image_id"] for r in results} == {1, 2}
-    assert not list(out.rglob("*.tmp"))
 
 
 def test_same_names_in_two_folders_keep_apart(predict, tmp_path):

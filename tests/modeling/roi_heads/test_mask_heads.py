@@ -8,34 +8,18 @@ from detectron2.modeling.roi_heads.mask_head import build_mask_head
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from faithful import assert_same_tensors
-from tiny_model import tiny_cfg
+from mask_heads_to_test import (
+    CLASSES,
+    agnostic_or_not,
+    build,
+    every_head,
+    every_loss,
+    features,
+    head_cfg,
+)
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.modeling.roi_heads import MaskRCNNFCNHead, MaskRCNNMLPHead
-
-HEADS = ("MaskRCNNFCNHead", "MaskRCNNMLPHead")
-CLASSES = 3
-every_head = pytest.mark.parametrize("name", HEADS)
-every_loss = pytest.mark.parametrize("loss", ["sigmoid", "softmax"])
-agnostic_or_not = pytest.mark.parametrize("agnostic", [False, True], ids=["specific", "agnostic"])
-
-
-def head_cfg(name="MaskRCNNFCNHead", *, loss="sigmoid", agnostic=False, resolution=0, num_conv=1):
-    cfg = tiny_cfg(CLASSES)
-    mask_head = cfg.MODEL.ROI_MASK_HEAD
-    mask_head.NAME, mask_head.LOSS, mask_head.OUTPUT_RESOLUTION = name, loss, resolution
-    mask_head.CLS_AGNOSTIC_MASK, mask_head.NUM_CONV, mask_head.CONV_DIM = agnostic, num_conv, 8
-    mask_head.NUM_FC, mask_head.FC_DIM = 2, 16
-    return cfg
-
-
-def build(cfg, side=14, channels=6, seed=3):
-    torch.manual_seed(seed)
-    return build_mask_head(cfg, ShapeSpec(channels=channels, height=side, width=side))
-
-
-def features(count, side=14, channels=6):
-    return torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(5))
 
 
 def ellipses(boxes, size=(120, 140)):
@@ -183,29 +167,6 @@ def test_number_of_deconvolutions(side, resolution, layers):
     head.predictor.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     head.layers(features(2, side))
     assert seen[0].min() == 0 < seen[0].max()
-
-
-@pytest.mark.parametrize("std", [0.18, 0.5])
-@pytest.mark.parametrize(("resolution", "num_conv"), [(0, 1), (14, 0), (28, 1)])
-@every_head
-def test_wider_first_weights_of_the_predictor(name, resolution, num_conv, std):
-    """The key scales the weights of the predictor, and nothing else."""
-    stock = build(head_cfg(name, resolution=resolution, num_conv=num_conv)).state_dict()
-    cfg = head_cfg(name, resolution=resolution, num_conv=num_conv)
-    cfg.MASK_RCNN_EXT.MASK_HEAD.PREDICTOR_STD = std
-    wide = build(cfg).state_dict()
-    assert wide.keys() == stock.keys()
-    torch.testing.assert_close(wide.pop("predictor.weight"), stock["predictor.weight"] * std / 1e-3)
-    assert all(torch.equal(weights, stock[key]) for key, weights in wide.items())
-
-
-@pytest.mark.parametrize("std", [0.0, -1.0, float("nan"), float("inf")])
-@every_head
-def test_a_predictor_needs_a_positive_deviation(name, std):
-    cfg = head_cfg(name)
-    cfg.MASK_RCNN_EXT.MASK_HEAD.PREDICTOR_STD = std
-    with pytest.raises(UserError, match=r"PREDICTOR_STD: expected .* above 0"):
-        build(cfg)
 
 
 def test_without_convolution_and_deconvolution_the_predictor_fits_the_features():
