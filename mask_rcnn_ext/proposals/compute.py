@@ -153,6 +153,7 @@ class _Computation(Step):
         self.statistics: dict[str, Any] = {}
 
     def find_recipe(self) -> dict[str, Any]:
+        """See `Step`; the images are known by their ids, names and sizes."""
         ids = []
         for record in self.records:
             path = Path(record["file_name"])  # its folder may change
@@ -178,11 +179,13 @@ class _Computation(Step):
         return finished if self.file.exists() else None
 
     def is_complete(self) -> bool:
+        """See `Step`."""
         return self.file.is_file() and not find_change(
             read_json_or_none(str(self.record)), self.find_recipe()
         )
 
     def is_resumable(self) -> bool:
+        """See `Step`."""
         return self._started.is_file()
 
     @property
@@ -193,6 +196,7 @@ class _Computation(Step):
         return any(self.parts.glob("*.npz"))
 
     def require_replaceable(self, change: str) -> None:
+        """See `Step`; nothing is replaced without `overwrite`."""
         if not self.overwrite:
             what = self.file if self.file.exists() else self.parts
             raise UserError(
@@ -201,6 +205,7 @@ class _Computation(Step):
             )
 
     def start(self, resume: bool) -> None:
+        """See `Step`; the parts of an earlier computation are removed unless it goes on."""
         if not resume:
             self._remove_parts()
             self.record.unlink(missing_ok=True)
@@ -209,6 +214,7 @@ class _Computation(Step):
             )
 
     def make(self, resume: bool) -> None:
+        """See `Step`."""
         records = self.records
         try:
             with tqdm(total=len(records), desc=self.name, unit="image", disable=None) as bar:
@@ -227,6 +233,7 @@ class _Computation(Step):
         }
 
     def finish(self) -> None:
+        """See `Step`."""
         write_json(str(self.record), {**self.find_recipe(), **self.statistics})
         self._remove_parts()
 
