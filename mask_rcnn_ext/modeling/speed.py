@@ -1,6 +1,6 @@
 """The levels of speed of prediction and evaluation (`MASK_RCNN_EXT.SPEED`).
 
-- "exact": the tensors that the other keys give.
+- "exact": the tensors that the other keys give. RoIAlign uses all threads of a CPU.
 - "fast": equal up to the rounding of float32. The model is in the channels_last format, its norms
   are folded, and RoIAlign and the mask predictor gather what they need: see `fold_norms`,
   `gather_roi_align`, `gather_mask_predictors`.
@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError, nearest
 from .folding import fold_norms
-from .poolers import gather_roi_align
+from .poolers import gather_roi_align, thread_roi_align
 from .precision import computes_bfloat16, get_amp_dtype, keep_float32_outputs
 from .roi_heads.gathered_predictor import gather_mask_predictors
 
@@ -82,8 +82,8 @@ def prepare_for_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
         model: a model with its weights, prepared by `prepare_model`; also one that is trained.
 
     Returns:
-        At the level "exact" the model itself. At the others a copy in eval mode, which cannot be
-        trained or saved; the model stays as it is.
+        At the level "exact" the model itself, which gives and learns the same as before. At the
+        others a copy in eval mode, which cannot be trained or saved; the model stays as it is.
 
     Raises:
         UserError: `MASK_RCNN_EXT.SPEED` is unknown.
@@ -91,6 +91,8 @@ def prepare_for_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
     cfg = resolve_speed(cfg)
     _tell_slow_keys(cfg)
     if cfg.MASK_RCNN_EXT.SPEED == "exact":
+        if _is_on_cpu(cfg):
+            thread_roi_align(model)
         return model
     if isinstance(model, DistributedDataParallel):
         model = model.module

@@ -19,6 +19,7 @@ from torch import nn
 from mask_rcnn_ext import Predictor, UserError, load_config
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.layers.gathered_roi_align import GatheredROIAlign
+from mask_rcnn_ext.layers.threaded_roi_layer import ThreadedROILayer
 from mask_rcnn_ext.modeling import precision, speed
 from mask_rcnn_ext.modeling.precision import inference_autocast, prepare_model
 from mask_rcnn_ext.modeling.speed import prepare_for_inference, resolve_speed
@@ -126,6 +127,32 @@ def run(model, image) -> Instances:
     with torch.no_grad():
         (output,) = model([image])
     return output["instances"]
+
+
+def test_exact_pools_on_all_threads_and_changes_nothing():
+    cfg, model, image = fpn(**{"MODEL.RPN.POST_NMS_TOPK_TEST": 100})
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = run(model, image)
+        prepared = prepare_for_inference(cfg, model)
+        found = run(prepared, image)
+    finally:
+        torch.set_num_threads(before)
+    layers = [m for m in prepared.modules() if isinstance(m, ThreadedROILayer)]
+    assert len(layers) == len(model.roi_heads.box_pooler.level_poolers) * 2
+    assert len(found) == len(expected) > 1
+    for field, value in expected.get_fields().items():
+        other = found.get(field)
+        value, other = getattr(value, "tensor", value), getattr(other, "tensor", other)
+        assert torch.equal(value, other), field
+    # Twice prepared, or faster later: no layer is wrapped twice, all are replaced.
+    prepare_for_inference(cfg, prepared)
+    assert len([m for m in model.modules() if isinstance(m, ThreadedROILayer)]) == len(layers)
+    cfg.MASK_RCNN_EXT.SPEED = "fast"
+    fast = prepare_for_inference(cfg, model)
+    assert not any(isinstance(m, ThreadedROILayer) for m in fast.modules())
+    assert sum(isinstance(m, GatheredROIAlign) for m in fast.modules()) == len(layers)
 
 
 @pytest.mark.parametrize("name", MODELS)
