@@ -8,9 +8,11 @@ import math
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets, _evaluate_predictions_on_coco
 from detectron2.utils import comm
@@ -20,6 +22,7 @@ from ..data.keypoints import NUM_COCO_KEYPOINTS, complete_true_keypoints
 from ..overlap.numbered_coco import NumberedCOCO
 from .compiled_coco import CompiledTruth, find_compiled_version
 from .packed import convert_to_coco, takes_packed_masks
+from .plain_predictions import save_plain_predictions
 
 __all__ = ["MaskRCNNCOCOEvaluator"]
 
@@ -46,6 +49,7 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
     """
 
     _coco_api: Any
+    _output_dir: Any
     _tasks: Any
     _use_fast_impl: Any
 
@@ -64,6 +68,7 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
                 num_keypoints = len(self._kpt_oks_sigmas) or NUM_COCO_KEYPOINTS
                 complete_true_keypoints(self._coco_api.anns.values(), num_keypoints)
         self._image_numbers: list[int] | None = None
+        self._folder = self._output_dir
 
     @takes_packed_masks
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
@@ -80,13 +85,29 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
 
     def evaluate(self, img_ids: Iterable[Any] | None = None) -> Any:
         """See the base class; without images or annotations, every metric is NaN."""
-        results = super().evaluate(img_ids)
+        # `_save_predictions` saves what the base class would, but faster.
+        self._folder, self._output_dir = self._output_dir, ""
+        try:
+            results = super().evaluate(img_ids)
+        finally:
+            self._output_dir = self._folder
         if results or (self._distributed and not comm.is_main_process()):
             return results
         if any("proposals" in prediction for prediction in self._predictions):
             names = [f"AR{size}@{limit}" for limit in (100, 1000) for size in ("", "s", "m", "l")]
             return OrderedDict(box_proposals=dict.fromkeys(names, math.nan))
         return OrderedDict((task, self._undefined(task)) for task in sorted(self._tasks or ()))
+
+    def _save_predictions(self, predictions: list[dict[str, Any]]) -> None:
+        if self._output_dir or not self._folder:
+            return
+        self._output_dir = self._folder
+        path = Path(self._folder, "instances_predictions.pth")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if any("proposals" in prediction for prediction in predictions):
+            torch.save(predictions, path)
+        else:
+            save_plain_predictions(path, predictions)
 
     def _undefined(self, task: str) -> dict[str, float]:
         sizes = ["APm", "APl"] if task == "keypoints" else ["APs", "APm", "APl"]
@@ -95,6 +116,7 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         return dict.fromkeys(["AP", "AP50", "AP75", *sizes, *by_class], math.nan)
 
     def _eval_box_proposals(self, predictions: list[dict[str, Any]]) -> None:
+        self._save_predictions(predictions)
         if not self._do_evaluation:
             super()._eval_box_proposals(predictions)
             return
@@ -108,6 +130,7 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
     def _eval_predictions(
         self, predictions: list[dict[str, Any]], img_ids: Iterable[Any] | None = None
     ) -> None:
+        self._save_predictions(predictions)
         self._image_numbers = None
         if img_ids is not None and self._do_evaluation:
             self._image_numbers = [self._coco_api.image_numbers[i] for i in img_ids]
