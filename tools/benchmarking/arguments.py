@@ -55,8 +55,14 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", type=int, default=80, help="classes (default: 80)")
 
 
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `trained`."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a trained model")
+
+
 BENCHMARKS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "inference": ("Mask R-CNN on one image: detectron2 and the levels of speed", add_inference),
+    "trained": ("time and AP of trained models at each level of speed", add_trained),
     "layers": ("position-sensitive RoI layers of FCIS, against torchvision's", add_layers),
     "evaluation": ("COCO evaluation, against detectron2's with pycocotools", add_evaluation),
     "paste": ("masks into their image and to RLE, against detectron2 and pycocotools", add_paste),

@@ -1,9 +1,10 @@
 """Mask R-CNN with a ResNet-50 FPN on one image: detectron2 and our levels of speed.
 
 Each contender gets the pixels of an image and gives its instances with masks of the whole image:
-detectron2's `DefaultPredictor`, and our `Predictor` at each level. All have the same random
-weights. The norms get the statistics of the image and the last layers are made to spread, so that
-the model finds as many instances as asked for.
+detectron2's `DefaultPredictor`, and our `Predictor` at each level. Then each gives the instances in
+COCO's format, with masks as RLE, as evaluation and `tools/predict.py` need them. All have the same
+random weights. The norms get the statistics of the image and the last layers are made to spread, so
+that the model finds as many instances as asked for.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import torch
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from detectron2.structures import Instances, pairwise_iou
@@ -26,9 +28,10 @@ from PIL import Image
 from torch import Tensor
 
 from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext.evaluation.packed import convert_to_coco
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
-from .parts import Part, compare_rows
+from .parts import Part, Row, compare_rows
 from .rounds import Times, take_turns, time_call
 
 __all__ = ["BASELINE", "compare_instances", "make_config", "make_image", "run"]
@@ -119,12 +122,17 @@ def compare_instances(found: Instances, expected: Instances) -> str:
     return f"{said}; boxes within {float(moved):.1g} px; mask IoU {lowest:.4f} or more"
 
 
-def _time_once(find: Callable[[], Instances], name: str, results: dict[str, Instances]) -> Times:
-    def whole() -> Instances:
-        return find().to("cpu")  # waits for a GPU
-
-    seconds, results[name] = time_call(whole)
+def _time_once(find: Callable[[], Any], name: str, results: dict[str, Any]) -> Times:
+    seconds, results[name] = time_call(find)
     return {"": seconds}
+
+
+def _compare_results(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> str:
+    """Return how many results in COCO's format are equal."""
+    if found == expected:
+        return f"{len(found)} equal"
+    same = sum(one in expected for one in found)
+    return f"{same} of {len(expected)} equal"
 
 
 def run(args: argparse.Namespace) -> Part:
@@ -138,11 +146,7 @@ def run(args: argparse.Namespace) -> Part:
         cfg.MODEL.WEIGHTS = str(Path(folder, "weights.pth"))
         torch.save({"model": make_weights(cfg, image, args.seed)}, cfg.MODEL.WEIGHTS)
         stock = DefaultPredictor(cfg)
-        finders: dict[str, Callable[[], Instances]] = {BASELINE: lambda: stock(image)["instances"]}
-        for level in SPEEDS:
-            finders[level] = partial(Predictor(cfg, speed=level), image)  # type: ignore[assignment]
-    found: dict[str, Instances] = {}
-    turns = {name: partial(_time_once, find, name, found) for name, find in finders.items()}
+        ours = {level: Predictor(cfg, speed=level) for level in SPEEDS}
     height, width = args.size
     part = Part(
         "Mask R-CNN, ResNet-50 FPN, one image",
@@ -155,8 +159,51 @@ def run(args: argparse.Namespace) -> Part:
             "detections": args.detections,
         },
     )
-    part.rows = compare_rows("image to instances", take_turns(turns, args.rounds), BASELINE)
-    for row in part.rows:
-        if row.contender != BASELINE:
-            row.output = compare_instances(found[row.contender], found[BASELINE])
+
+    def find(predict: Callable[[Any], Any]) -> Callable[[], Instances]:
+        return lambda: predict(image).to("cpu")  # waits for a GPU
+
+    def encode(predict: Callable[[Any], Instances]) -> Callable[[], list[dict[str, Any]]]:
+        return lambda: convert_to_coco(predict(image), 1)
+
+    part.rows = _time_case(
+        "image to instances",
+        {
+            BASELINE: find(lambda pixels: stock(pixels)["instances"]),
+            **{level: find(predictor) for level, predictor in ours.items()},
+        },
+        args.rounds,
+        compare_instances,
+    )
+    part.rows += _time_case(
+        "image to COCO results",
+        {
+            BASELINE: lambda: _encode_stock(stock(image)["instances"]),
+            **{
+                level: encode(lambda pixels, p=predictor: next(p.stream_packed([pixels])))  # type: ignore[misc]
+                for level, predictor in ours.items()
+            },
+        },
+        args.rounds,
+        _compare_results,
+    )
     return part
+
+
+def _encode_stock(instances: Instances) -> list[dict[str, Any]]:
+    return list(instances_to_coco_json(instances.to("cpu"), 1))
+
+
+def _time_case(
+    case: str,
+    contenders: dict[str, Callable[[], Any]],
+    rounds: int,
+    compare: Callable[[Any, Any], str],
+) -> list[Row]:
+    found: dict[str, Any] = {}
+    turns = {name: partial(_time_once, call, name, found) for name, call in contenders.items()}
+    rows = compare_rows(case, take_turns(turns, rounds), BASELINE)
+    for row in rows:
+        if row.contender != BASELINE:
+            row.output = compare(found[row.contender], found[BASELINE])
+    return rows

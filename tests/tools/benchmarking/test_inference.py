@@ -46,10 +46,11 @@ def test_it_compares_each_level_with_detectron2(monkeypatch, capsys):
     options = ["--size", "64", "96", "--detections", "5", "--classes", "3", "--rounds", "1"]
     assert benchmark.main(["inference", *options]) == 0
     out = capsys.readouterr().out
-    rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()[3:7]]
-    assert [row[1] for row in rows] == ["detectron2", "exact", "fast", "fastest"]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()[3:11]]
+    assert [row[1] for row in rows] == ["detectron2", "exact", "fast", "fastest"] * 2
     assert rows[0][-1] == "baseline"
     assert rows[1][3] == "5 equal"
+    assert rows[5][3] == "5 equal", "in COCO's format"
     found = re.fullmatch(r"5 of 5 found; boxes within (\S+) px; mask IoU (\S+) or more", rows[2][3])
     assert float(found[1]) < 1e-3
     assert float(found[2]) >= 0.999
