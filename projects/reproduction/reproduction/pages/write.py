@@ -19,11 +19,13 @@ from ..fcis.photographs_markdown import PHOTOGRAPHS, photographs_doc
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from ..markdown import COMMAND, read_results
 from ..own_data.markdown import OWN_DATA, own_data_doc
+from .benchmark_tables import BENCHMARK, benchmark_tables
 from .config_keys import keys_table
 from .paper_tables import configs_page, configs_table, methods_table
 
 __all__ = [
     "ABLATIONS_TABLE",
+    "BENCHMARK_TABLES",
     "COMPARISON_TABLE",
     "CONFIGS_TABLE",
     "EXPERIMENT_DOC",
@@ -48,6 +50,7 @@ EXPERIMENT_DOC, EXPERIMENT_SUMMARY = "the experiment's numbers", "the experiment
 PHOTOGRAPHS_DOC = "the photographs' numbers"
 LINEAGE_TABLE = "the lineage's numbers"
 OWN_DATA_DOC = "the numbers of own data"
+BENCHMARK_TABLES = "the benchmarks' numbers"
 PUBLISHED_TABLE = "the lineage's published numbers"
 
 
@@ -89,12 +92,13 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     )
     lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
     command = "Run: python projects/reproduction/run_fcis_experiment.py"
-    experiment, photographs, own_data = (
+    experiment, photographs, own_data, benchmark = (
         read_results(root / file, fix) if (root / file).is_file() else None
         for file, fix in (
             (EXPERIMENT, command),
             (PHOTOGRAPHS, f"{command} --photographs"),
             (OWN_DATA, "Run: python projects/reproduction/run_own_data.py"),
+            (BENCHMARK, f"Run: python tools/benchmark.py inference --output {BENCHMARK}"),
         )
     )
     parts = {
@@ -114,6 +118,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
             PUBLISHED_TABLE: published_table(),
         },
         "docs/own_data.md": {OWN_DATA_DOC: own_data_doc(own_data)},
+        "docs/performance.md": {BENCHMARK_TABLES: benchmark_tables(benchmark)},
     }
     texts = {"configs/README.md": configs_page(root, rows), "docs/models.md": costs_page(costs)}
     for name, generated in parts.items():

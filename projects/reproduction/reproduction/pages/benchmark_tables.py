@@ -1,0 +1,78 @@
+"""The tables of docs/performance.md, from what `tools/benchmark.py` wrote."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..markdown import markdown_table
+
+__all__ = ["BENCHMARK", "benchmark_tables"]
+
+BENCHMARK = "results/benchmark.json"
+_PARTS = {  # in the order of the page: name -> title while it has not been run
+    "inference": "Mask R-CNN on one image",
+    "trained": "Evaluation of trained models",
+    "evaluation": "COCO evaluation",
+    "paste": "Pasting and encoding masks",
+    "layers": "Position-sensitive RoI layers",
+}
+
+
+def benchmark_tables(results: Mapping[str, Any] | None) -> str:
+    """Return a section for each benchmark: what was run, on what, and its table.
+
+    Args:
+        results: the content of `BENCHMARK`; None: no benchmark was run.
+    """
+    results = results or {}
+    return "\n".join(_section(name, results.get(name)) for name in _PARTS)
+
+
+def _section(name: str, part: Mapping[str, Any] | None) -> str:
+    command = f"python tools/benchmark.py {name}"
+    if part is None:
+        return f"### {_PARTS[name]}\n\n`{command}` has not been run.\n"
+    rows = part["rows"]
+    titles = ["case", "contender", "seconds", "times as fast", "lowest to highest", "output"]
+    cells = [
+        [
+            row["case"],
+            row["contender"],
+            f"{row['seconds']:.3g}",
+            _describe_ratio(row),
+            _describe_range(row),
+            row["output"],
+        ]
+        for row in rows
+    ]
+    if any(row["peak_mb"] for row in rows):
+        titles.insert(3, "peak memory, MB")
+        for row, line in zip(rows, cells, strict=True):
+            line.insert(3, "" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f}")
+    filled = [n for n in range(len(titles)) if any(line[n] for line in cells)]
+    table = markdown_table(
+        [titles[n] for n in filled], [[line[n] for n in filled] for line in cells]
+    )
+    machine = ", ".join(f"{key} {value}" for key, value in part["machine"].items())
+    options = ", ".join(f"{key} {value}" for key, value in part["options"].items())
+    start, end = part["load"][0], part["load"][-1]
+    return (
+        f"### {part['title']}\n\n`{command}`: {options}.\n\n{table}\n"
+        f"{machine[0].upper()}{machine[1:]}; "
+        f"load average {start:.1f} at the start and {end:.1f} at the end.\n"
+    )
+
+
+def _describe_ratio(row: Mapping[str, Any]) -> str:
+    verdict, ratio = row["verdict"], f"{row['ratio']:.2f}"
+    if verdict == "baseline":
+        return ""
+    if verdict.startswith("too noisy"):
+        return f"too noisy ({ratio})"
+    if verdict.startswith("no verdict"):
+        return f"{ratio} ({verdict.removeprefix('no verdict: ')})"
+    return ratio if verdict.endswith(("times as fast", "times slower")) else verdict
+
+
+def _describe_range(row: Mapping[str, Any]) -> str:
+    low, high = row["ratios"] or (1, 1)
+    return "" if low == high else f"{low:.2f} to {high:.2f}"
