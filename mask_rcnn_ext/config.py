@@ -105,6 +105,10 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MASK_RCNN_EXT.AMP_DTYPE", "auto")
     # Evaluate and predict in mixed precision too. detectron2 evaluates in float32.
     _declare(cfg, "MASK_RCNN_EXT.AMP_INFERENCE", False)
+    # Train with fewer threads or in float32 while other programs use the cores, on a CPU in mixed
+    # precision and one process. A step in bfloat16 can take ten times as long then. The weights are
+    # no longer the same, bit for bit, in every run.
+    _declare(cfg, "MASK_RCNN_EXT.ADAPT_TO_LOAD", False)
     # Keep weights in the channels_last memory format. This makes convolutions in mixed precision
     # faster, on CPU and on CUDA.
     _declare(cfg, "MASK_RCNN_EXT.CHANNELS_LAST", False)

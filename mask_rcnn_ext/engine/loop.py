@@ -29,8 +29,12 @@ class AutocastTrainer(SimpleTrainer):
         device_type: str,
         dtype: torch.dtype,
     ) -> None:
-        """Build the loop; `device_type` is "cpu" or "cuda", `dtype` is the dtype of autocast."""
+        """Build the loop; `device_type` is "cpu" or "cuda", `dtype` is the dtype of autocast.
+
+        The attribute `autocast` can be set to False for steps in float32.
+        """
         super().__init__(model, data_loader, optimizer)
+        self.autocast = True
         self.device_type, self.dtype = device_type, dtype
         self.grad_scaler = torch.amp.GradScaler(device_type) if dtype is torch.float16 else None
 
@@ -40,7 +44,7 @@ class AutocastTrainer(SimpleTrainer):
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        with torch.autocast(self.device_type, dtype=self.dtype):
+        with torch.autocast(self.device_type, dtype=self.dtype, enabled=self.autocast):
             loss_dict = self.model(data)
         losses = sum(loss_dict.values())
         self.optimizer.zero_grad()

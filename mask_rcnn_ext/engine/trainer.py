@@ -37,6 +37,7 @@ from ..modeling.speed import prepare_for_inference, require_speed, resolve_speed
 from ..modeling.test_time_augmentation import add_tta_results, make_tta_config, require_tta
 from ..proposals.file import load_dicts, load_training_dicts, require_proposal_files
 from .best_model import BestModel, EarlyStop, require_fitting_selection
+from .busy_machine import BusyMachine
 from .hooks import Evaluation, RunRecord, StepSeed
 from .interruption import Interrupted, StopHook, StopSignals
 from .loggers import LoggerWriter, build_loggers, require_loggers
@@ -279,8 +280,9 @@ class Trainer(DefaultTrainer):
         return path
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Return detectron2's hooks, with `StepSeed` as the first and `RunRecord` as the last."""
-        found: list[HookBase | None] = [self.step_seed, self.weight_average]
+        """Return detectron2's hooks, with `StepSeed` among the first, `RunRecord` as the last."""
+        busy = BusyMachine.build(self.cfg, self._trainer)
+        found: list[HookBase | None] = [busy, self.step_seed, self.weight_average]
         for hook in super().build_hooks():
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.period = get_checkpoint_period(self.cfg)
