@@ -18,6 +18,7 @@ from .run_data import spread_evenly
 from .text import count_noun
 
 __all__ = [
+    "NO_PICTURE",
     "PAGE_BYTES",
     "Pair",
     "Sample",
@@ -33,6 +34,7 @@ RGBArray = npt.NDArray[np.uint8]
 _SHEET_TILE = 440  # pixels, the longer side: four columns make a sheet 1810 wide
 _SMALL, _SMALL_TILE, _LARGE_TILE = 320, 380, 620  # on the page, small images get small tiles
 _MAX_SIDE = 1280  # pixels; larger images are shrunk before their masks are decoded
+NO_PICTURE = "A picture is left out"
 PAGE_BYTES = 4_000_000  # of base64 pictures; keeps a page under 6 MB
 
 
@@ -91,7 +93,7 @@ def load_samples(
         try:
             image = load_picture(record)
         except UserError as error:
-            problems.append(f"A picture is left out: {error}.")
+            problems.append(f"{NO_PICTURE}: {error}.")
             continue
         height, width = image.shape[:2]
         # A hundred masks of a photo of 12 megapixels would be a gigabyte.
@@ -182,6 +184,8 @@ def make_pairs(
     samples: list[Sample], class_names: list[str], most_bytes: int = PAGE_BYTES
 ) -> list[Pair]:
     """Return pictures to embed, `most_bytes` at most: the JPEG quality falls, then some go."""
+    if not samples:
+        return []
     sides = [max(sample.image.shape[:2]) for sample in samples]
     side = _SMALL_TILE if np.median(sides) <= _SMALL else _LARGE_TILE
     drawn = [draw_sample(sample, class_names, side) for sample in samples]

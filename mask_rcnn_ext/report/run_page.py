@@ -16,7 +16,7 @@ from ..overlap.analysis.run_analysis import NO_THRESHOLD
 from .analysis_view import AnalysisView, draw_extremes, view_analysis
 from .charts import run_charts
 from .drawing.pictures import save_png
-from .gallery import Pair, choose_samples, make_pairs, make_prediction_sheet
+from .gallery import NO_PICTURE, Pair, choose_samples, make_pairs, make_prediction_sheet
 from .instances import DatasetSummary, count_instances, count_sizes
 from .render import render_page
 from .run_analysis import analyze_run
@@ -27,6 +27,7 @@ __all__ = ["write_report"]
 
 logger = logging.getLogger(__name__)
 
+_MOST_PROBLEMS = 3  # pictures that could not be read, by name
 _AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -68,7 +69,7 @@ def write_report(
     data += [("test", summary) for summary in test]
     analyzed = _analyze(run, test, score_threshold)
     gallery = _make_gallery(run, analyzed, num_images)
-    missing = [*run.missing, *notes, *gallery.missing, *analyzed.missing]
+    missing = [*run.missing, *notes, *_shorten([*gallery.missing, *analyzed.missing])]
     page = _render(run, data, gallery, analyzed.view, missing, list(data_warnings))
     written = [run.folder / "report.html"]
     with atomic_open(written[0], "w") as file:
@@ -92,6 +93,17 @@ class _Gallery:
     pairs: list[Pair] = field(default_factory=list)
     caption: str = ""
     missing: list[str] = field(default_factory=list)
+
+
+def _shorten(sentences: list[str]) -> list[str]:
+    """Return the sentences once each; of many pictures that are left out, the first ones."""
+    found = list(dict.fromkeys(sentences))
+    pictures = [sentence for sentence in found if sentence.startswith(NO_PICTURE)]
+    if len(pictures) <= _MOST_PROBLEMS:
+        return found
+    rest = [sentence for sentence in found if sentence not in pictures]
+    more = f"{len(pictures) - _MOST_PROBLEMS} more pictures are left out in the same way."
+    return [*pictures[:_MOST_PROBLEMS], more, *rest]
 
 
 @dataclass

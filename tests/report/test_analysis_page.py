@@ -66,7 +66,8 @@ def test_the_page_says_what_the_analysis_found(run_folder):
         "true \\ detected disk square background disk 8 1 0 square 0 9 0 background 0 0",
         "The most frequent confusions of two classes true class detected as objects disk square 1",
         "small: up to 32² pixels 18",
-        "all together 0.1 0.94 0.94 0.94 disk 0.15 0.94 1.00 0.89 square 0.1 0.95 0.90 1.00",
+        "all together 0.1 0.94 0.94 0.94",
+        "disk 0.15 0.94 1.00 0.89 square 0.1 0.95 0.90 1.00",
         "Expected calibration error: ",
         "picture_00.png · quality 0.50: 1 of 2 objects found, 1 wrong",
         "quality 1.00: 2 of 2 objects found, 0 wrong",
@@ -128,7 +129,8 @@ def test_a_model_that_found_nothing(run_folder):
     assert content["thresholds"] == dict.fromkeys(NAMES)
     assert content["confusion"]["counts"] == [[0, 0, 9], [0, 0, 9], [0, 0, 0]]
     dashes = " ".join([NO_NUMBER] * 4)
-    assert f"all together {dashes} disk {dashes}" in text
+    assert f"all together {dashes}" in text
+    assert f"disk {dashes} square {dashes}" in text
     assert "score >= 0.5" in text
 
 
@@ -139,6 +141,19 @@ def test_a_broken_detection_is_one_line_and_leaves_no_file(run_folder, capsys):
     assert message.startswith("error: detections of image 102: expected a score from 0 to 1, got 7")
     assert not (run_folder / "report.html").exists()
     assert not (run_folder / "analysis.json").exists()
+
+
+def test_pictures_that_have_gone_are_said_shortly(run_folder):
+    run = read_run(run_folder)
+    tool.find_data(run.config, str(run_folder))
+    for path in run_folder.parent.glob("picture_*.png"):
+        path.unlink()
+    write_report(run_folder, test_names=["own_val"])
+    text = Page(run_folder / "report.html").text
+    assert text.count("A picture is left out: ") == 3
+    assert "6 more pictures are left out in the same way." in text  # 9 images
+    assert "Confusion matrix" in text
+    assert not (run_folder / "predictions.png").exists()
 
 
 def test_a_data_set_without_coco_annotations_is_said(run_folder, monkeypatch):

@@ -185,7 +185,7 @@ def _choose_repaired(typed: _Typed, here: Bools) -> Bools:
     """Return (N,): the detections that an oracle makes right; of one target, the best score."""
     repaired = np.zeros(len(here), dtype=bool)
     rows = np.flatnonzero(here & (typed.targets >= 0))
-    rows = rows[np.argsort(-typed.scores[rows], kind="stable")]
+    # A target is of one image, whose detections are in the order of their scores.
     _, first = np.unique(typed.targets[rows], return_index=True)
     repaired[rows[first]] = True
     return repaired

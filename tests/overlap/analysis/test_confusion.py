@@ -72,11 +72,11 @@ def test_the_worst_image_comes_first_and_an_empty_one_last():
     images, matches = pairs_of(
         ([(0, A)], [(0, 0.9, A)]),
         ([], []),
-        ([(0, A), (0, B)], []),
         ([(0, A)], []),
+        ([(0, A), (0, B)], []),
         ([(0, A), (0, B)], [(0, 0.9, A), (0, 0.9, B)]),
         ([(0, A, "crowd")], [(0, 0.9, A)]),
     )
     ranked = rank_images(measure_image_qualities(images, matches, 0.5))
-    assert [each.image_id for each in ranked] == [3, 4, 1, 5, 2, 6]
+    assert [each.image_id for each in ranked] == [4, 3, 1, 5, 2, 6]
     assert [each.quality for each in ranked] == [0, 0, 1, 1, None, None]

@@ -51,7 +51,8 @@ def test_of_equally_good_thresholds_the_highest_is_taken():
 
 
 @pytest.mark.parametrize(
-    ("high", "low"), [(0.5, 0.4), (0.31234, 0.31233), (0.3, 0.3 - 1e-17), (1.0, 0.999), (0.01, 0)]
+    ("high", "low"),
+    [(0.5, 0.4), (0.31234, 0.31233), (0.3, 0.3 - 1e-17), (1.0, 0.999), (0.01, 0), (0.326, 0.3245)],
 )
 def test_a_threshold_parts_what_is_kept_from_the_rest(high, low):
     scores, right = np.array([high, low]), np.array([True, False])

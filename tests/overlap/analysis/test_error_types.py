@@ -59,9 +59,13 @@ def test_a_wrong_class_is_set_right():
 
 
 def test_of_two_detections_of_one_object_only_the_better_one_is_repaired():
-    found = measure(([(0, A), (0, B)], [(1, 0.9, A), (2, 0.8, A), (0, 0.5, B)]))
-    assert only(found) == {"classification": 2}
-    assert found.costs["classification"] == pytest.approx(100 - HALF)
+    found = measure(
+        ([(0, A), (0, B)], [(1, 0.9, A), (0, 0.7, AWAY), (0, 0.5, B), (2, 0.4, A)]),
+    )
+    assert only(found) == {"classification": 2, "background": 1}
+    before = 100 * 51 / 101 / 2  # recall 1/2 with a precision of 1/2
+    repaired = 100 * (51 + 50 * 2 / 3) / 101  # right, wrong, right
+    assert found.costs["classification"] == pytest.approx(repaired - before)
 
 
 def test_a_wrong_class_on_an_object_that_is_found_is_taken_away():
