@@ -19,7 +19,7 @@ Predictions = Mapping[Any, Sequence[Mapping[str, Any]]]
 def analyze_run(
     run: RunFolder, name: str, predictions: Predictions, threshold: float | None = None
 ) -> dict[str, Any] | None:
-    """Return the analysis of a run on a registered data set; None if it has no COCO annotations.
+    """Return the analysis of a run on a registered data set; None without COCO annotations.
 
     Args:
         run: the run.
@@ -34,6 +34,8 @@ def analyze_run(
     if path is None:
         return None
     content = read_json(path)
+    if "annotations" not in content:  # images of a test server
+        return None
     return {
         "dataset": name,
         **analyze(

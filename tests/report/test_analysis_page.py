@@ -2,9 +2,11 @@
 
 import json
 import re
+from pathlib import Path
 
 import make_report as tool
 import pytest
+from detectron2.data import MetadataCatalog
 from report_runs import Page, write_run
 
 from mask_rcnn_ext.report.analysis_view import view_confusion
@@ -156,13 +158,17 @@ def test_pictures_that_have_gone_are_said_shortly(run_folder):
     assert not (run_folder / "predictions.png").exists()
 
 
-def test_a_data_set_without_coco_annotations_is_said(run_folder, monkeypatch):
-    monkeypatch.setattr("mask_rcnn_ext.report.run_page.analyze_run", lambda *_: None)
+def test_a_data_set_without_annotations_is_said(run_folder):
     run = read_run(run_folder)
     tool.find_data(run.config, str(run_folder))
+    path = Path(MetadataCatalog.get("own_val").json_file)
+    content = json.loads(path.read_text())
+    del content["annotations"]
+    path.write_text(json.dumps(content))
     write_report(run_folder, test_names=["own_val"])
     text = Page(run_folder / "report.html").text
-    assert "No analysis: data set own_val has no annotations" in text
+    assert "No analysis: data set own_val has no annotations in COCO's format." in text
+    assert "score >= 0.5" in text
     assert not (run_folder / "analysis.json").exists()
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ...files import make_jsonable
 from ..average_precision import AP_METRICS, APTable, average_classes, take_metrics
-from ..intervals import describe_interval, draw_weights
+from ..intervals import compute_basic_interval, draw_weights
 from ..matching import IOU_THRESHOLDS, LEVELS, RECALLS
 from ..numbered_coco import sort_ids
 from .confusion import count_confusions
@@ -124,7 +124,11 @@ def _name_classes(content: Mapping[str, Any]) -> list[str]:
 
 def _describe_metrics(values: Floats) -> dict[str, Any]:
     """Return {"AP": {"value", "low", "high"}, ...} of (1 + draws, 3) values."""
-    return {name: describe_interval(values[:, i]) for i, name in enumerate(AP_METRICS)}
+    found = {}
+    for index, name in enumerate(AP_METRICS):
+        low, high = compute_basic_interval(values[:, index])
+        found[name] = {"value": float(values[0, index]), "low": low, "high": high}
+    return found
 
 
 def _describe_classes(
