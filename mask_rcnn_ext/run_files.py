@@ -28,7 +28,8 @@ LOCK = "run.lock"  # held by the run that is at work: removed, never moved
 _CHECKPOINT = r"model_(\d{7}|final|best|interrupted)\.pth"
 _FILES = re.compile(
     rf"config\.yaml|log\.txt(\.rank\d+)?|metrics\.json|results\.json|last_checkpoint|{_CHECKPOINT}|"
-    r"events\.out\.tfevents\..*|report\.html|predictions\.png|report_made_from\.json|loggers\.json"
+    r"events\.out\.tfevents\..*|report\.html|predictions\.png|analysis\.json|"
+    r"report_made_from\.json|loggers\.json"
 )
 _FOLDERS = ("inference", "inference_TTA", "evaluations")
 _CLEANED = re.compile(r"own_(train|val)\.json")

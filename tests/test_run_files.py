@@ -15,7 +15,7 @@ from mask_rcnn_ext.run_files import find_run_files, holds_training, remove_run, 
 RUN = (
     "config.yaml", "log.txt", "log.txt.rank1", "metrics.json", "results.json", "last_checkpoint",
     "model_0000099.pth", "model_final.pth", "model_best.pth", "events.out.tfevents.1.host.2.0",
-    "report.html", "predictions.png", "data/own_val.json",
+    "report.html", "predictions.png", "analysis.json", "data/own_val.json",
     "inference/a/coco_instances_results.json", "inference/a/instances_predictions.pth",
     "evaluations/b-model_final/results.json",
     "evaluations/b-model_final/inference/b/coco_instances_results.json",

@@ -1,4 +1,4 @@
-"""Make predictions.png and report.html of a run, in its folder.
+"""Make report.html, analysis.json and predictions.png of a run, in its folder.
 
 python tools/make_report.py output/demo
 """
@@ -18,8 +18,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--score-threshold",
         type=float,
-        default=0.5,
-        help="predictions with a lower score are not drawn (default: 0.5)",
+        help="predictions with a lower score are not drawn, and do not count in the confusion "
+        "matrix and for the worst images (default: the score with the best F1)",
     )
     return parser
 
@@ -93,7 +93,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = build_parser().parse_args(argv)
     if args.num_images < 1:
         raise UserError(f"--num-images: expected 1 or more, got {args.num_images}")
-    if not 0 <= args.score_threshold <= 1:
+    if args.score_threshold is not None and not 0 <= args.score_threshold <= 1:
         raise UserError(f"--score-threshold: expected 0 to 1, got {args.score_threshold:g}")
     return args
 

@@ -125,7 +125,8 @@ class DemoReport(Step):
     """The report of the demo; see `DemoTraining` for the arguments."""
 
     def __init__(self, folder: Path, root: Path) -> None:
-        outputs = [folder / "report.html", folder / "predictions.png"]
+        names = ("report.html", "analysis.json", "predictions.png")
+        outputs = [folder / name for name in names]
         super().__init__(f"Report in {folder}", folder / "report_made_from.json", outputs)
         self.folder, self.root = folder, root
 

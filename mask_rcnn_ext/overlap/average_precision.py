@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ..layers.rle import check_mask
 from .matching import IOU_THRESHOLDS, RECALLS
 from .numbered_coco import NumberedCOCO
 
-__all__ = ["AP_METRICS", "APTable", "read_ap_table"]
+__all__ = ["AP_METRICS", "APTable", "average_classes", "read_ap_table", "take_metrics"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -68,26 +69,60 @@ class APTable:
         Args:
             weights: (D, I), how often each image counts; None: once, with D = 1.
         """
+        draws = 1 if weights is None else len(weights)
+        return average_classes(self.compute_class_ap(weights), draws)
+
+    def compute_class_ap(self, weights: Weights | None = None) -> dict[int, Floats]:
+        """Return number of a category -> (D, T): its AP at each IoU threshold, in 0 to 1.
+
+        It is NaN where no object of the category counts. See `compute_ap`, which takes the mean.
+        """
         if weights is None:
             weights = np.ones((1, self.num_images), dtype=np.int32)
-        total = np.zeros((len(weights), len(IOU_THRESHOLDS)))
-        present = np.zeros(len(weights), dtype=np.intp)
+        found = {}
         for category, objects in self.objects.items():
             number = weights @ objects
-            rows = np.flatnonzero(self.classes == category)
-            rows = rows[np.argsort(-self.scores[rows], kind="stable")]
-            present += number > 0
+            values = np.zeros((len(weights), len(IOU_THRESHOLDS)))
+            rows = self.rank(category)
             for index in range(len(IOU_THRESHOLDS)):
                 kept = rows[self.counted[index, rows]]
                 true = np.flatnonzero(self.true[index, kept])
                 if len(true):  # what comes after the last true detection changes nothing
                     images = self.images[kept[: true[-1] + 1]]
-                    total[:, index] += _average_precision(weights, images, true, number)
-        with np.errstate(invalid="ignore"):
-            by_threshold = 100 * total / present[:, None]
-        return np.stack(
-            [by_threshold.mean(axis=1), by_threshold[:, _AP50], by_threshold[:, _AP75]], axis=1
-        )
+                    values[:, index] = _average_precision(weights, images, true, number)
+            values[number == 0] = np.nan
+            found[category] = values
+        return found
+
+    def rank(self, category: int) -> Ints:
+        """Return the indices of the detections of a category, best score first."""
+        rows = np.flatnonzero(self.classes == category)
+        return rows[np.argsort(-self.scores[rows], kind="stable")]
+
+
+def average_classes(by_class: Mapping[int, Floats], draws: int) -> Floats:
+    """Return (D, 3): `AP_METRICS` in 0 to 100; NaN where no class has an object.
+
+    Args:
+        by_class: see `APTable.compute_class_ap`.
+        draws: D.
+    """
+    total = np.zeros((draws, len(IOU_THRESHOLDS)))
+    present = np.zeros(draws, dtype=np.intp)
+    for values in by_class.values():
+        defined = ~np.isnan(values)
+        total += np.where(defined, values, 0.0)
+        present += defined[:, 0]
+    with np.errstate(invalid="ignore"):
+        by_threshold = 100 * total / present[:, None]
+    return take_metrics(by_threshold)
+
+
+def take_metrics(by_threshold: Floats) -> Floats:
+    """Return (D, 3), `AP_METRICS`, of (D, T) values."""
+    return np.stack(
+        [by_threshold.mean(axis=1), by_threshold[:, _AP50], by_threshold[:, _AP75]], axis=1
+    )
 
 
 def _average_precision(weights: Weights, images: Ints, true: Ints, number: Ints) -> Floats:

@@ -17,6 +17,7 @@ from .average_precision import APTable
 __all__ = [
     "bootstrap_ap_difference",
     "bootstrap_ratio",
+    "compute_basic_interval",
     "compute_percentile_interval",
     "compute_t_interval",
     "compute_weighted_mean",
@@ -104,6 +105,23 @@ def compute_percentile_interval(values: Floats, level: float = 0.95) -> tuple[fl
     tail = 50 * (1 - level)
     low, high = np.percentile(numbers, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def compute_basic_interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Return (low, high) of an AP: the percentiles of its draws, mirrored at the AP; 0 to 100.
+
+    A draw has some images twice and lacks others, which makes AP too high on average, above all
+    where a class has few objects. So the percentiles lie too high; the mirrored ones do not (the
+    "basic" interval of Davison and Hinkley 1997, section 5.2). In a difference of two models this
+    cancels out.
+
+    Args:
+        values: (1 + D,), the AP, then the AP in each draw.
+        level: the coverage, 0 to 1.
+    """
+    low, high = compute_percentile_interval(values[1:], level)
+    mirrored = np.clip([2 * values[0] - high, 2 * values[0] - low], 0, 100)
+    return float(mirrored[0]), float(mirrored[1])
 
 
 def bootstrap_ap_difference(

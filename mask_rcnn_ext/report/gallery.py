@@ -1,6 +1,7 @@
 """Ground truth next to prediction, for a few images of a run's test set."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +17,25 @@ from .instances import Annotated, decode_ground_truth, decode_predictions, load_
 from .run_data import spread_evenly
 from .text import count_noun
 
-__all__ = ["Pair", "Sample", "choose_samples", "draw_sample", "make_pairs", "make_prediction_sheet"]
+__all__ = [
+    "NO_PICTURE",
+    "PAGE_BYTES",
+    "Pair",
+    "Sample",
+    "choose_samples",
+    "draw_sample",
+    "load_samples",
+    "make_pairs",
+    "make_prediction_sheet",
+]
 
 RGBArray = npt.NDArray[np.uint8]
 
 _SHEET_TILE = 440  # pixels, the longer side: four columns make a sheet 1810 wide
 _SMALL, _SMALL_TILE, _LARGE_TILE = 320, 380, 620  # on the page, small images get small tiles
 _MAX_SIDE = 1280  # pixels; larger images are shrunk before their masks are decoded
-_PAGE_BYTES = 4_000_000  # of base64 pictures; keeps the page under 6 MB
+NO_PICTURE = "A picture is left out"
+PAGE_BYTES = 4_000_000  # of base64 pictures; keeps a page under 6 MB
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,7 @@ class Sample:
     image: RGBArray = field(repr=False)
     truth: Annotated
     predicted: Annotated
+    image_id: Any = None
 
 
 @dataclass(frozen=True)
@@ -64,13 +77,23 @@ def choose_samples(
         threshold: predictions with a lower score are left out.
     """
     records = DatasetCatalog.get(name)
+    chosen = [records[index] for index in spread_evenly(len(records), wanted)]
+    return load_samples(name, chosen, predictions, threshold)
+
+
+def load_samples(
+    name: str,
+    records: Sequence[dict[str, Any]],
+    predictions: dict[Any, list[dict[str, Any]]],
+    threshold: float,
+) -> tuple[list[Sample], list[str]]:
+    """Return the images of some records of data set `name`; see `choose_samples`."""
     samples, problems = [], []
-    for index in spread_evenly(len(records), wanted):
-        record = records[index]
+    for record in records:
         try:
             image = load_picture(record)
         except UserError as error:
-            problems.append(f"A picture is left out: {error}.")
+            problems.append(f"{NO_PICTURE}: {error}.")
             continue
         height, width = image.shape[:2]
         # A hundred masks of a photo of 12 megapixels would be a gigabyte.
@@ -82,6 +105,7 @@ def choose_samples(
                 resize_picture(image, *(max(1, round(side * shrink)) for side in (width, height))),
                 decode_ground_truth(record, height, width, shrink),
                 decode_predictions(results, name, threshold, height, width, shrink),
+                record["image_id"],
             )
         )
     return samples, problems
@@ -156,13 +180,17 @@ def _count_text(classes: list[int], class_names: list[str]) -> str:
     )
 
 
-def make_pairs(samples: list[Sample], class_names: list[str]) -> list[Pair]:
-    """Return pictures to embed, 4 MB at most: the JPEG quality falls, then the last ones go."""
+def make_pairs(
+    samples: list[Sample], class_names: list[str], most_bytes: int = PAGE_BYTES
+) -> list[Pair]:
+    """Return pictures to embed, `most_bytes` at most: the JPEG quality falls, then some go."""
+    if not samples:
+        return []
     sides = [max(sample.image.shape[:2]) for sample in samples]
     side = _SMALL_TILE if np.median(sides) <= _SMALL else _LARGE_TILE
     drawn = [draw_sample(sample, class_names, side) for sample in samples]
-    urls = encode_jpegs(drawn, 88, _PAGE_BYTES)
-    while urls and sum(len(url) for pair in urls for url in pair) > _PAGE_BYTES:
+    urls = encode_jpegs(drawn, 88, most_bytes)
+    while urls and sum(len(url) for pair in urls for url in pair) > most_bytes:
         urls.pop()
     return [
         Pair(

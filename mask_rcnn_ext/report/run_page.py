@@ -1,22 +1,25 @@
-"""A run's two pages to show: `predictions.png` and `report.html`, one self-contained file."""
+"""A run's pages to show, `predictions.png` and `report.html`, and `analysis.json` behind them."""
 
 import logging
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..files import atomic_open
+from ..files import atomic_open, write_json
+from ..overlap.analysis.run_analysis import NO_THRESHOLD
+from .analysis_view import AnalysisView, draw_extremes, view_analysis
 from .charts import run_charts
 from .drawing.pictures import save_png
-from .gallery import Pair, choose_samples, make_pairs, make_prediction_sheet
+from .gallery import NO_PICTURE, Pair, choose_samples, make_pairs, make_prediction_sheet
 from .instances import DatasetSummary, count_instances, count_sizes
 from .render import render_page
+from .run_analysis import analyze_run
 from .run_data import TASK_TITLES, RunFolder, find_changed_keys, read_predictions, read_run
 from .text import NO_NUMBER, to_text
 
@@ -24,6 +27,7 @@ __all__ = ["write_report"]
 
 logger = logging.getLogger(__name__)
 
+_MOST_PROBLEMS = 3  # pictures that could not be read, by name
 _AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -33,21 +37,23 @@ def write_report(
     train_names: Sequence[str] = (),
     test_names: Sequence[str] = (),
     num_images: int = 12,
-    score_threshold: float = 0.5,
+    score_threshold: float | None = None,
     notes: Sequence[str] = (),
     data_warnings: Sequence[str] = (),
 ) -> list[Path]:
-    """Write `predictions.png` and `report.html` into a run's folder.
+    """Write `report.html`, `analysis.json` and `predictions.png` into a run's folder.
 
-    The page names the parts that the run lacks. `predictions.png` is not written when there are no
+    The page names the parts that the run lacks. The other files are not written when there are no
     predictions, or when the test set cannot be read.
 
     Args:
         folder: `OUTPUT_DIR` of the run.
         train_names: its training sets that are registered and on disk.
-        test_names: its test sets, likewise. Pictures come from the first one with predictions.
+        test_names: its test sets, likewise. Pictures and the analysis, see `analyze`, are of the
+            first one with predictions.
         num_images: images to draw, spread evenly over the test set.
-        score_threshold: predictions below it are not drawn; 0-1.
+        score_threshold: predictions below it are not drawn, and do not count in the confusion
+            matrix and for the quality of an image; 0-1. None: the best one, see `analyze`.
         notes: sentences to show among what is missing.
         data_warnings: what the check of the data warns of, see `OwnData.warnings`.
 
@@ -61,15 +67,19 @@ def write_report(
     test = [count_instances(name) for name in test_names]
     data = [("training", count_instances(name)) for name in train_names]
     data += [("test", summary) for summary in test]
-    gallery = _make_gallery(run, test, num_images, score_threshold)
-    missing = [*run.missing, *notes, *gallery.missing]
-    page = _render(run, data, gallery, missing, list(data_warnings))
+    analyzed = _analyze(run, test, score_threshold)
+    gallery = _make_gallery(run, analyzed, num_images)
+    missing = [*run.missing, *notes, *_shorten([*gallery.missing, *analyzed.missing])]
+    page = _render(run, data, gallery, analyzed.view, missing, list(data_warnings))
     written = [run.folder / "report.html"]
     with atomic_open(written[0], "w") as file:
         file.write(page)
+    if analyzed.content is not None:
+        written.append(run.folder / "analysis.json")
+        write_json(written[-1], analyzed.content)
     if gallery.sheet is not None:
         written.append(run.folder / "predictions.png")
-        save_png(written[1], gallery.sheet)
+        save_png(written[-1], gallery.sheet)
     for path in written:
         logger.info("wrote %s", path)
     return written
@@ -85,23 +95,62 @@ class _Gallery:
     missing: list[str] = field(default_factory=list)
 
 
-def _make_gallery(
-    run: RunFolder, test: list[DatasetSummary], num_images: int, score_threshold: float
-) -> _Gallery:
-    """Draw `num_images` of the first test set that has predictions."""
+def _shorten(sentences: list[str]) -> list[str]:
+    """Return the sentences once each; of many pictures that are left out, the first ones."""
+    found = list(dict.fromkeys(sentences))
+    pictures = [sentence for sentence in found if sentence.startswith(NO_PICTURE)]
+    if len(pictures) <= _MOST_PROBLEMS:
+        return found
+    rest = [sentence for sentence in found if sentence not in pictures]
+    more = f"{len(pictures) - _MOST_PROBLEMS} more pictures are left out in the same way."
+    return [*pictures[:_MOST_PROBLEMS], more, *rest]
+
+
+@dataclass
+class _Analyzed:
+    """The first test set that has predictions, and what the analysis of it found."""
+
+    threshold: float = NO_THRESHOLD
+    data: DatasetSummary | None = None
+    predictions: dict[Any, list[dict[str, Any]]] = field(default_factory=dict)
+    content: dict[str, Any] | None = None
+    view: AnalysisView | None = None
+    missing: list[str] = field(default_factory=list)
+
+
+def _analyze(
+    run: RunFolder, test: list[DatasetSummary], score_threshold: float | None
+) -> _Analyzed:
     for data in test:
         if data.images and (predictions := read_predictions(run, data.name)) is not None:
             break
     else:
-        lacking = "No pictures: there are no predictions for a test set that can be read."
-        return _Gallery(missing=[lacking])
-    samples, missing = choose_samples(data.name, predictions, num_images, score_threshold)
+        lacking = "No pictures and no analysis: there are no predictions for a test set that can "
+        return _Analyzed(missing=[f"{lacking}be read."])
+    content = analyze_run(run, data.name, predictions, score_threshold)
+    if content is None:
+        threshold = NO_THRESHOLD if score_threshold is None else score_threshold
+        lacking = f"No analysis: data set {data.name} has no annotations in COCO's format."
+        return _Analyzed(threshold, data, predictions, missing=[lacking])
+    worst, best, missing = draw_extremes(content, data, predictions)
+    view = replace(view_analysis(content), worst=worst, best_images=best)
+    threshold = content["chosen"]["threshold"]
+    return _Analyzed(threshold, data, predictions, content, view, missing)
+
+
+def _make_gallery(run: RunFolder, analyzed: _Analyzed, num_images: int) -> _Gallery:
+    """Draw `num_images` of the first test set that has predictions."""
+    data = analyzed.data
+    if data is None:
+        return _Gallery()
+    threshold = analyzed.threshold
+    samples, missing = choose_samples(data.name, analyzed.predictions, num_images, threshold)
     if not samples:
         return _Gallery(missing=missing)
     caption = (
         f"{len(samples)} of the {data.images} images of {data.name}, spread evenly over the data "
         f"set and not chosen by result. Predictions of {_name(run)} with a score >= "
-        f"{score_threshold:g}. A prediction has the colour of the object that it lies on (IoU >= "
+        f"{threshold:.4g}. A prediction has the colour of the object that it lies on (IoU >= "
         "0.5), or another one if there is none. Where objects crowd, the labels of the lowest "
         "scores are left out."
     )
@@ -124,6 +173,7 @@ def _render(
     run: RunFolder,
     data: list[tuple[str, DatasetSummary]],
     gallery: _Gallery,
+    analysis: AnalysisView | None,
     missing: list[str],
     data_warnings: list[str],
 ) -> str:
@@ -147,6 +197,7 @@ def _render(
             for name, tasks in run.results.items()
         ],
         ap_columns=list(_AP_COLUMNS),
+        analysis=analysis,
         pairs=gallery.pairs,
         pair_width=480 if small else 760,
         caption=gallery.caption,

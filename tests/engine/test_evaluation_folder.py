@@ -74,6 +74,9 @@ def test_another_data_set_gets_a_folder_of_its_own(trained, folder):
     assert f"--config-file &#39;{theirs}" in page or f"--config-file {theirs}" in page
     assert "--eval-only" in page
     assert (theirs / "predictions.png").exists()
+    analysis = json.loads((theirs / "analysis.json").read_text())
+    ap = read_run(theirs).results["own_val"]["segm"]["AP"]
+    assert analysis["ap"]["AP"]["value"] == pytest.approx(ap)
 
 
 def test_a_registered_data_set_on_the_command_line_replaces_the_runs_own_data(folder):

@@ -15,6 +15,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.overlap.average_precision import read_ap_table
 from mask_rcnn_ext.overlap.intervals import (
     bootstrap_ap_difference,
+    compute_basic_interval,
     compute_percentile_interval,
     compute_t_interval,
 )
@@ -53,6 +54,14 @@ def test_percentiles_leave_out_what_is_not_a_number():
     assert compute_percentile_interval(values, 0.9) == pytest.approx((5, 95))
     assert np.isnan(compute_percentile_interval(np.array([1, 2, np.nan, np.nan, np.nan]))).all()
     assert np.isnan(compute_percentile_interval(np.array([]))).all()
+
+
+def test_the_interval_of_an_ap_is_mirrored_at_it():
+    values = np.array([60.0, *range(50, 91)])  # the draws lie 10 too high
+    assert compute_basic_interval(values, 0.9) == pytest.approx((120 - 88, 120 - 52))
+    assert compute_basic_interval(np.array([99.0, 90, 90, 90])) == (100, 100)
+    assert compute_basic_interval(np.array([1.0, 90, 90, 90])) == (0, 0)
+    assert np.isnan(compute_basic_interval(np.array([50.0, np.nan, np.nan]))).all()
 
 
 def break_ties(results):

@@ -4,14 +4,12 @@ import html
 import json
 import os
 import re
-from html.parser import HTMLParser
-from pathlib import Path
 
 import make_report as tool
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as mask_util
+from report_runs import NAMES, SIDE, Page, results, write_run
 
 from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.report.gallery import choose_samples, draw_sample
@@ -21,118 +19,18 @@ from mask_rcnn_ext.report.run_page import write_report
 # pycocotools' compiled code under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-NAMES = ["disk & <b>bold</b>", "square"]
-SIDE = 40
-
-
-def square_rle(x, y, side):
-    mask = np.zeros((SIDE, SIDE), dtype=np.uint8, order="F")
-    mask[y : y + side, x : x + side] = 1
-    rle = mask_util.encode(mask)
-    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
-
-
-def write_data(folder, count):
-    """Write `count` images, each with an object of each class, ids 3 and 7, and the json."""
-    images, annotations = [], []
-    for i in range(count):
-        name = f"picture_{i:02d}.png"
-        Image.fromarray(np.full((SIDE, SIDE, 3), 40 + i, dtype=np.uint8)).save(folder / name)
-        images.append({"id": 100 + i, "file_name": name, "width": SIDE, "height": SIDE})
-        for k, (category, x, y, side) in enumerate([(3, 2, 3, 10), (7, 20, 18, 16)]):
-            annotations.append(
-                {
-                    "id": 2 * i + k + 1,
-                    "image_id": 100 + i,
-                    "category_id": category,
-                    "bbox": [x, y, side, side],
-                    "area": side * side,
-                    "iscrowd": 0,
-                    "segmentation": square_rle(x, y, side),
-                }
-            )
-    categories = [{"id": i, "name": n} for i, n in zip((3, 7), NAMES, strict=True)]
-    path = folder / "data.json"
-    content = {"images": images, "annotations": annotations, "categories": categories, "info": {}}
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path, annotations
-
-
-def metrics(folder, lines):
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "metrics.json").write_text(text, encoding="utf-8")
-
-
-def results(**more):
-    """Return what a run leaves in results.json."""
-    ap = {"AP": 55.87, "AP50": 83.21, "AP75": 60.0, "APs": 33.0, "APm": 61.0, "APl": None}
-    ap.update({f"AP-{NAMES[0]}": 70.04, f"AP-{NAMES[1]}": None})
-    run = {
-        "train_seconds": 372.4,
-        "eval_seconds": 9.1,
-        "peak_memory_mb": 1834.2,
-        "device": "a cpu",
-        "seed": 5,
-        "versions": {"torch": "9.8.7"},
-    }
-    return {"segm": ap, "bbox": {"AP": 52.3, "AP50": 80.0}, **more, "run": run}
-
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """A complete run on a user's own data: 9 images, the second object found in each."""
-    data_json, annotations = write_data(tmp_path, 9)
-    folder = tmp_path / "run"
-    (folder / "inference" / "own_val").mkdir(parents=True)
-    cfg = get_cfg()
-    data = cfg.MASK_RCNN_EXT.DATA
-    data.TRAIN_JSON = data.VAL_JSON = str(data_json)
-    data.TRAIN_IMAGES = data.VAL_IMAGES = str(tmp_path)
-    cfg.MASK_RCNN_EXT.CATEGORY_IDS, cfg.MASK_RCNN_EXT.CLASS_NAMES = [3, 7], NAMES
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("own_train",), ("own_val",)
-    cfg.SOLVER.BASE_LR = 0.0125
-    (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
-    metrics(
-        folder,
-        [
-            {"iteration": 19, "total_loss": 3.0, "loss_mask": 0.7, "lr": 0.01},
-            {"iteration": 39, "total_loss": 2.0, "loss_mask": 0.5, "lr": 0.01, "segm/AP": 41.0},
-        ],
-    )
-    found = [
-        {key: a[key] for key in ("image_id", "category_id", "bbox", "segmentation")}
-        | {"score": 0.9 if a["category_id"] == 7 else 0.3}
-        for a in annotations
-    ]
-    predictions = folder / "inference" / "own_val" / "coco_instances_results.json"
-    predictions.write_text(json.dumps(found), encoding="utf-8")
-    (folder / "results.json").write_text(json.dumps(results()), encoding="utf-8")
-    return folder
-
-
-class Page(HTMLParser):
-    """The tags and the text of a page."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.source = Path(path).read_text(encoding="utf-8")
-        self.tags, self.text = [], ""
-        self.feed(self.source)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += " " + data
-
-    def count(self, tag):
-        return sum(name == tag for name, _ in self.tags)
+    return write_run(tmp_path)
 
 
 def test_a_complete_run_from_the_command_line(run_folder, capsys):
-    assert tool.main([str(run_folder), "--num-images", "4"]) == 0
+    command = [str(run_folder), "--num-images", "4", "--score-threshold", "0.5"]
+    assert tool.main(command) == 0
     assert capsys.readouterr().out.split() == [
         str(run_folder / "report.html"),
+        str(run_folder / "analysis.json"),
         str(run_folder / "predictions.png"),
     ]
     with Image.open(run_folder / "predictions.png") as sheet:
@@ -159,9 +57,10 @@ def test_a_complete_run_from_the_command_line(run_folder, capsys):
     ):
         assert expected in text, expected
     assert "Not on this page" not in text
-    assert page.count("svg") == 4
-    assert page.count("img") == 8
+    assert page.count("svg") == 8  # 4 of training, 4 of the analysis
+    assert page.count("img") == 26  # 4 images, the 5 worst ones and the 4 best ones
     assert sorted(os.listdir(run_folder)) == [
+        "analysis.json",
         "config.yaml",
         "inference",
         "metrics.json",
@@ -205,7 +104,8 @@ def test_the_page_needs_nothing_from_outside_and_escapes_names(run_folder):
 
 
 def test_the_same_run_gives_the_same_files(run_folder):
-    files = [run_folder / "predictions.png", run_folder / "report.html"]
+    names = ("predictions.png", "report.html", "analysis.json")
+    files = [run_folder / name for name in names]
     tool.main([str(run_folder)])
     first = [file.read_bytes() for file in files]
     tool.main([str(run_folder)])
@@ -238,6 +138,7 @@ def test_parts_that_lack_are_said_and_do_not_stop_the_page(run_folder):
     assert "No pictures" in page.text
     assert page.count("svg") == page.count("img") == 0
     assert not (run_folder / "predictions.png").exists()
+    assert not (run_folder / "analysis.json").exists()
 
 
 def test_data_that_has_gone_is_said(run_folder):

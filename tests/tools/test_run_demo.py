@@ -38,7 +38,7 @@ class Demo:
         """Leave what the command would leave; the AP is the number of runs."""
         self.ran.append((Path(command[1]).name, "--resume" in command))
         if self.ran[-1][0] == REPORT:
-            for name in ("report.html", "predictions.png"):
+            for name in ("report.html", "analysis.json", "predictions.png"):
                 (self.folder / name).write_text("")
             return 0
         for name in ("config.yaml", "model_final.pth", "last_checkpoint"):

@@ -1,0 +1,183 @@
+"""Precision and recall over scores: the curve, the score with the best F1, and calibration.
+
+All functions take the detections of one class, or of all classes together, as two arrays of the
+same length: the scores, and whether each detection is right. Detections that are ignored are not
+among them. With a score as threshold, the detections of this score or a higher one are kept. COCO
+matches the best scores first, so that what is kept is right or wrong as before.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..average_precision import APTable
+from ..matching import RECALLS
+
+__all__ = [
+    "Calibration",
+    "Operation",
+    "choose_threshold",
+    "compute_average_precision",
+    "compute_calibration",
+    "compute_pr_curve",
+    "compute_threshold_curve",
+    "measure_operation",
+    "take_detections",
+]
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+
+_DECIMALS = range(2, 16)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a model does with a score threshold; NaN where a number is not defined.
+
+    Attributes:
+        threshold: the score, 0 to 1.
+        precision: share of the kept detections that are right; NaN when none is kept.
+        recall: share of the objects that are found; NaN without objects.
+        f1: 2 TP / (detections + objects); NaN without both.
+    """
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well scores say how often a detection is right.
+
+    Attributes:
+        edges: (B + 1,), of the bins of scores. A score on an edge belongs to the upper bin.
+        counts: (B,), number of detections.
+        scores: (B,), their mean score; NaN in an empty bin.
+        right: (B,), the share that is right; NaN in an empty bin.
+        error: the expected calibration error: the mean of |right - score| over bins, weighted by
+            counts (Guo et al. 2017, arXiv:1706.04599, equation 3). NaN without detections.
+    """
+
+    edges: Floats
+    counts: Ints
+    scores: Floats
+    right: Floats
+    error: float
+
+
+def take_detections(
+    table: APTable, category: int | None = None, threshold_index: int = 0
+) -> tuple[Floats, Bools, int]:
+    """Return scores and rightness, best score first, and the number of objects.
+
+    Args:
+        table: of matched detections.
+        category: one of the table's; None: all together.
+        threshold_index: of the IoU in `matching.IOU_THRESHOLDS`.
+    """
+    if category is None:
+        rows = np.argsort(-table.scores, kind="stable")
+        objects = sum(int(counts.sum()) for counts in table.objects.values())
+    else:
+        rows, objects = table.rank(category), int(table.objects[category].sum())
+    kept = rows[table.counted[threshold_index, rows]]
+    return table.scores[kept], table.true[threshold_index, kept], objects
+
+
+def compute_pr_curve(right: Bools, objects: int) -> Floats:
+    """Return (101,): COCO's precision at recalls of 0, 0.01, ..., 1; NaN without objects.
+
+    At each recall, it is the best precision at this recall or a higher one; 0 where the recall is
+    not reached.
+
+    Args:
+        right: (N,), best score first.
+        objects: how many there are.
+    """
+    if not objects:
+        return np.full(len(RECALLS), np.nan)
+    hits = np.cumsum(right)
+    precision = hits / np.arange(1, len(right) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(hits / objects, RECALLS, side="left")
+    return np.append(best, 0.0)[places]
+
+
+def compute_average_precision(right: Bools, objects: int) -> float:
+    """Return the AP in 0 to 100: the mean of `compute_pr_curve`; NaN without objects."""
+    return 100 * float(compute_pr_curve(right, objects).mean())
+
+
+def measure_operation(scores: Floats, right: Bools, objects: int, threshold: float) -> Operation:
+    """Return precision, recall and F1 of the detections with at least this score."""
+    kept = scores >= threshold
+    hits, number = int(np.count_nonzero(right & kept)), int(np.count_nonzero(kept))
+    return Operation(
+        threshold,
+        precision=hits / number if number else math.nan,
+        recall=hits / objects if objects else math.nan,
+        f1=2 * hits / (number + objects) if number + objects else math.nan,
+    )
+
+
+def choose_threshold(scores: Floats, right: Bools, objects: int) -> Operation | None:
+    """Return the score threshold with the best F1; None when no detection is right.
+
+    Between the last score that is kept and the next one, every threshold does the same. The number
+    with the fewest decimals, two or more, that is near their middle is taken. Of equally good
+    thresholds, it is the highest.
+
+    Args:
+        scores: (N,), best first.
+        right: (N,).
+        objects: how many there are.
+    """
+    if not right.any():
+        return None
+    f1 = 2 * np.cumsum(right) / (np.arange(1, len(right) + 1) + objects)
+    last = np.append(scores[1:] < scores[:-1], True)  # of detections with the same score
+    best = int(np.where(last, f1, -1.0).argmax())
+    high = float(scores[best])
+    low = float(scores[best + 1]) if best + 1 < len(scores) else 0.0
+    return measure_operation(scores, right, objects, _round_between(low, high))
+
+
+def _round_between(low: float, high: float) -> float:
+    """Return a short number above `low` and below `high`; `high` if there is none."""
+    middle = (low + high) / 2
+    for decimals in _DECIMALS:
+        rounded = round(middle, decimals)
+        if low < rounded < high:
+            return rounded
+    return high
+
+
+def compute_threshold_curve(scores: Floats, right: Bools, objects: int) -> list[Operation]:
+    """Return what happens at thresholds of 0, 0.01, ..., 1."""
+    return [measure_operation(scores, right, objects, i / 100) for i in range(101)]
+
+
+def compute_calibration(scores: Floats, right: Bools, bins: int = 10) -> Calibration:
+    """Return how often detections are right, by score.
+
+    Args:
+        scores: (N,), 0 to 1.
+        right: (N,).
+        bins: of equal width.
+    """
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    places = np.minimum(np.searchsorted(edges, scores, side="right") - 1, bins - 1)
+    counts = np.bincount(places, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(places, weights=scores, minlength=bins) / counts
+        share = np.bincount(places, weights=right.astype(np.float64), minlength=bins) / counts
+    error = math.nan
+    if len(scores):
+        error = float(np.nansum(abs(share - mean) * counts) / len(scores))
+    return Calibration(edges, counts, mean, share, error)

@@ -1,0 +1,82 @@
+"""How good the detections of each image are: one number, to find the worst and the best images."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .image_pairs import ImagePairs
+
+__all__ = ["ImageQuality", "measure_image_qualities", "rank_images"]
+
+Ints = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class ImageQuality:
+    """What is right and wrong in an image with a score threshold, at IoU 0.5.
+
+    Attributes:
+        image_id: of the data set.
+        objects: their number, crowds left out.
+        right: number of detections that match an object of their class.
+        wrong: number of the other detections; what lies in a crowd does not count.
+        quality: sum of the IoUs of the right ones / (right + wrong / 2 + missed / 2), 0 to 1: the
+            panoptic quality of Kirillov et al. 2019 (arXiv:1801.00868, equation 1) of all classes
+            in one image. None without objects and detections.
+    """
+
+    image_id: Any
+    objects: int
+    right: int
+    wrong: int
+    quality: float | None
+
+    @property
+    def missed(self) -> int:
+        """Number of objects without a detection of their class."""
+        return self.objects - self.right
+
+
+def measure_image_qualities(
+    images: Sequence[ImagePairs], matches: Sequence[Ints], threshold: float
+) -> list[ImageQuality]:
+    """Return the quality of each image.
+
+    Args:
+        images: the data set.
+        matches: (D,) of each image, see `tables.match_all`.
+        threshold: detections with a lower score do not count.
+    """
+    return [_measure(i, m, threshold) for i, m in zip(images, matches, strict=True)]
+
+
+def _measure(image: ImagePairs, matched: Ints, threshold: float) -> ImageQuality:
+    kept = image.scores >= threshold
+    hit = kept & (matched >= 0)
+    in_crowd = np.zeros_like(hit)
+    in_crowd[hit] = image.crowd[matched[hit]]
+    right = hit & ~in_crowd
+    total = float(image.make_ious()[right, matched[right]].sum())
+    objects, found = int(np.count_nonzero(~image.crowd)), int(np.count_nonzero(right))
+    wrong = int(np.count_nonzero(kept & ~hit))
+    parts = objects + found + wrong  # 2 right + wrong + missed
+    return ImageQuality(image.image_id, objects, found, wrong, 2 * total / parts if parts else None)
+
+
+def rank_images(qualities: Sequence[ImageQuality]) -> list[ImageQuality]:
+    """Return the images, the worst first; those without a quality are the last.
+
+    Of equal qualities, the image with more errors is worse, then the one with fewer objects found.
+    """
+    return sorted(
+        qualities,
+        key=lambda each: (
+            math.inf if each.quality is None else each.quality,
+            -(each.wrong + each.missed),
+            each.right,
+        ),
+    )

@@ -1,0 +1,236 @@
+"""An analysis of a model on a data set, as json can hold it.
+
+content = json.load(open("annotations.json"))
+results = json.load(open("coco_instances_results.json"))
+analysis = analyze(content, group_by_image(results), "segm")
+analysis["thresholds"]  # {"cat": 0.41, "dog": 0.56}
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...files import make_jsonable
+from ..average_precision import AP_METRICS, APTable, average_classes, take_metrics
+from ..intervals import compute_basic_interval, draw_weights
+from ..matching import IOU_THRESHOLDS, LEVELS, RECALLS
+from ..numbered_coco import sort_ids
+from .confusion import count_confusions
+from .curves import (
+    Operation,
+    choose_threshold,
+    compute_calibration,
+    compute_pr_curve,
+    compute_threshold_curve,
+    measure_operation,
+    take_detections,
+)
+from .error_types import measure_error_types
+from .image_pairs import ImagePairs, Kind, read_image_pairs
+from .image_quality import measure_image_qualities, rank_images
+from .tables import SIZES, make_tables, match_all
+
+__all__ = ["NO_THRESHOLD", "analyze", "group_by_image"]
+
+Floats = npt.NDArray[np.float64]
+Weights = npt.NDArray[np.int32]
+
+NO_THRESHOLD = 0.5  # the score that counts where no threshold is the best
+_CURVES = (0, 5, 8)  # IoU thresholds of the mean curves: 0.5, 0.75, 0.9
+_DIGITS = 6  # of the numbers in curves, which the page draws
+
+
+def group_by_image(results: Iterable[Mapping[str, Any]]) -> dict[Any, list[Mapping[str, Any]]]:
+    """Return image id -> its entries of a list in COCO's result format, in their order."""
+    found: dict[Any, list[Mapping[str, Any]]] = {}
+    for result in results:
+        found.setdefault(result["image_id"], []).append(result)
+    return found
+
+
+def analyze(
+    content: Mapping[str, Any],
+    predictions: Mapping[Any, Sequence[Mapping[str, Any]]],
+    kind: Kind,
+    *,
+    threshold: float | None = None,
+    max_detections: int = 100,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return what docs/evaluation.md describes as `analysis.json`; None where nothing is defined.
+
+    Args:
+        content: the data set, in COCO's annotation format.
+        predictions: image id -> its detections in COCO's result format.
+        kind: "segm": IoU of masks; "bbox": IoU of boxes.
+        threshold: the score from which detections count in the confusion matrix and for the
+            quality of an image; None: the best one over all classes, 0.5 where there is none.
+        max_detections: only so many detections of one class in one image count, the best ones.
+        draws: of the bootstrap over images, for 95 % intervals of AP.
+        seed: of the draws.
+
+    Raises:
+        UserError: see `read_image_pairs`.
+    """
+    names = _name_classes(content)
+    images = read_image_pairs(content, predictions, kind, max_detections=max_detections)
+    matches = match_all(images)
+    tables = make_tables(images, len(names))
+    weights = draw_weights(max(1, len(images)), draws, seed)[:, : len(images)]
+    best = choose_threshold(*take_detections(tables["all"]))
+    if threshold is None:
+        threshold = NO_THRESHOLD if best is None else best.threshold
+    chosen = measure_operation(*take_detections(tables["all"]), threshold)
+    by_class = tables["all"].compute_class_ap(weights)
+    classes = _describe_classes(tables["all"], names, by_class)
+    confusion = count_confusions(images, matches, len(names), threshold)
+    found = {
+        "iou": "mask" if kind == "segm" else "box",
+        "images": len(images),
+        "objects": sum(int(np.count_nonzero(~image.crowd)) for image in images),
+        "detections": sum(len(image.scores) for image in images),
+        "draws": draws,
+        "ap": _describe_metrics(average_classes(by_class, len(weights))),
+        "classes": classes,
+        "thresholds": {name: entry["best"]["threshold"] for name, entry in classes.items()},
+        "best": _describe_operation(best),
+        "chosen": _describe_operation(chosen),
+        "threshold_curve": _describe_threshold_curve(tables["all"]),
+        "precision_recall": _describe_curves(tables["all"], names),
+        "confusion": {"classes": names, "counts": confusion.tolist()},
+        "error_types": _describe_errors(images, matches, len(names)),
+        "sizes": {name: _describe_part(tables[name], weights) for name in SIZES},
+        "overlap": {name: _describe_part(tables[name], weights) for name in LEVELS},
+        "calibration": _describe_calibration(tables["all"]),
+        "per_image": _describe_images(images, matches, threshold, content),
+    }
+    jsonable: dict[str, Any] = make_jsonable(found)
+    return jsonable
+
+
+def _name_classes(content: Mapping[str, Any]) -> list[str]:
+    """Return the names in the order of the ids; a name that is used twice gets its id."""
+    by_id = {c["id"]: str(c.get("name", c["id"])) for c in content["categories"]}
+    used = Counter(by_id.values())
+    return [
+        by_id[i] if used[by_id[i]] == 1 else f"{by_id[i]} (category {i})" for i in sort_ids(by_id)
+    ]
+
+
+def _describe_metrics(values: Floats) -> dict[str, Any]:
+    """Return {"AP": {"value", "low", "high"}, ...} of (1 + draws, 3) values."""
+    found = {}
+    for index, name in enumerate(AP_METRICS):
+        low, high = compute_basic_interval(values[:, index])
+        found[name] = {"value": float(values[0, index]), "low": low, "high": high}
+    return found
+
+
+def _describe_classes(
+    table: APTable, names: Sequence[str], by_class: Mapping[int, Floats]
+) -> dict[str, dict[str, Any]]:
+    found = {}
+    for place, name in enumerate(names):
+        scores, right, objects = take_detections(table, place)
+        found[name] = {
+            "objects": objects,
+            "detections": len(scores),
+            **_describe_metrics(take_metrics(100 * by_class[place])),
+            "best": _describe_operation(choose_threshold(scores, right, objects)),
+        }
+    return found
+
+
+def _describe_operation(operation: Operation | None) -> dict[str, Any]:
+    if operation is None:
+        return dict.fromkeys(field.name for field in dataclasses.fields(Operation))
+    return dataclasses.asdict(operation)
+
+
+def _describe_threshold_curve(table: APTable) -> dict[str, list[float]]:
+    points = compute_threshold_curve(*take_detections(table))
+    return {
+        field.name: [round(getattr(point, field.name), _DIGITS) for point in points]
+        for field in dataclasses.fields(Operation)
+    }
+
+
+def _describe_curves(table: APTable, names: Sequence[str]) -> dict[str, Any]:
+    """Return the precision at each recall: of each class at IoU 0.5, and means over classes."""
+    means = {}
+    curves = np.zeros((0, len(RECALLS)))
+    for index in reversed(_CURVES):  # so that those of IoU 0.5 are the last ones
+        found = [take_detections(table, place, index) for place in range(len(names))]
+        curves = np.array([compute_pr_curve(right, objects) for _, right, objects in found])
+        curves = curves.reshape(-1, len(RECALLS))
+        defined = curves[~np.isnan(curves[:, 0])]
+        mean = defined.mean(axis=0) if len(defined) else np.full(len(RECALLS), np.nan)
+        means[f"{IOU_THRESHOLDS[index]:g}"] = mean.round(_DIGITS).tolist()
+    return {
+        "recall": RECALLS.round(2).tolist(),
+        "mean": dict(reversed(means.items())),
+        "classes": dict(zip(names, curves.round(_DIGITS).tolist(), strict=True)),
+    }
+
+
+def _describe_errors(
+    images: Sequence[ImagePairs], matches: Sequence[npt.NDArray[np.intp]], num_classes: int
+) -> dict[str, Any]:
+    measured = measure_error_types(images, matches, num_classes)
+    return {
+        "AP50": measured.ap50,
+        "types": {
+            name: {"count": measured.counts[name], "cost": measured.costs[name]}
+            for name in measured.counts
+        },
+    }
+
+
+def _describe_part(table: APTable, weights: Weights) -> dict[str, Any]:
+    objects = sum(int(counts.sum()) for counts in table.objects.values())
+    return {"objects": objects, **_describe_metrics(table.compute_ap(weights))}
+
+
+def _describe_calibration(table: APTable) -> dict[str, Any]:
+    scores, right, _ = take_detections(table)
+    found = compute_calibration(scores, right)
+    return {
+        "error": found.error,
+        "bins": [
+            {
+                "low": round(float(found.edges[i]), _DIGITS),
+                "high": round(float(found.edges[i + 1]), _DIGITS),
+                "detections": int(count),
+                "score": float(found.scores[i]),
+                "right": float(found.right[i]),
+            }
+            for i, count in enumerate(found.counts)
+        ],
+    }
+
+
+def _describe_images(
+    images: Sequence[ImagePairs],
+    matches: Sequence[npt.NDArray[np.intp]],
+    threshold: float,
+    content: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Return an entry for each image, the worst first; those without a quality are the last."""
+    file_names = {image["id"]: image.get("file_name") for image in content["images"]}
+    return [
+        {
+            "image_id": each.image_id,
+            "file_name": file_names[each.image_id],
+            "objects": each.objects,
+            "right": each.right,
+            "wrong": each.wrong,
+            "missed": each.missed,
+            "quality": each.quality,
+        }
+        for each in rank_images(measure_image_qualities(images, matches, threshold))
+    ]

@@ -1,0 +1,89 @@
+"""Tables of matched detections, from which AP is computed: of all objects, by size, by overlap.
+
+They are COCO's: objects that do not belong to a part are ignored, and so are the detections that
+match them. What counts of the unmatched detections is COCO's area for a size; for an overlap, the
+level of the object that a detection is nearest to, see `matching.find_nearest_levels`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..average_precision import APTable
+from ..matching import IOU_THRESHOLDS, LEVELS
+from .image_pairs import ImagePairs, match_image
+
+__all__ = ["SIZES", "make_tables", "match_all"]
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.intp]
+_Rule = tuple[Callable[[ImagePairs], Bools], Callable[[ImagePairs], Bools]]
+
+# COCO's areas in pixels; both ends belong to a part.
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+
+
+def match_all(images: Sequence[ImagePairs]) -> list[Ints]:
+    """Return (D,) of each image: the object that each detection matches at IoU 0.5; -1 for none."""
+    return [match_image(image, ~image.crowd)[0] for image in images]
+
+
+def make_tables(images: Sequence[ImagePairs], num_classes: int) -> dict[str, APTable]:
+    """Return the tables "all", "small", "medium", "large", "none", "partial" and "heavy".
+
+    The categories of a table are the places of the classes.
+
+    Args:
+        images: the data set.
+        num_classes: of the data set.
+    """
+    rules: dict[str, _Rule] = {"all": (lambda i: ~i.crowd, lambda i: np.ones(len(i.scores), bool))}
+    rules |= {name: _make_size_rule(*bounds) for name, bounds in SIZES.items()}
+    rules |= {name: _make_level_rule(index) for index, name in enumerate(LEVELS)}
+    return {name: _make_table(images, num_classes, *rule) for name, rule in rules.items()}
+
+
+def _make_size_rule(low: float, high: float) -> _Rule:
+    return (
+        lambda i: ~i.crowd & (i.areas >= low) & (i.areas <= high),
+        lambda i: (i.detection_areas >= low) & (i.detection_areas <= high),
+    )
+
+
+def _make_level_rule(index: int) -> _Rule:
+    return (
+        lambda i: ~i.crowd & (i.levels == index),
+        lambda i: (i.detection_levels == index) | (i.detection_levels < 0),
+    )
+
+
+def _make_table(
+    images: Sequence[ImagePairs],
+    num_classes: int,
+    choose_objects: Callable[[ImagePairs], Bools],
+    choose_detections: Callable[[ImagePairs], Bools],
+) -> APTable:
+    none = np.zeros((len(IOU_THRESHOLDS), 0), dtype=bool)
+    objects = np.zeros((num_classes, len(images)), dtype=np.int32)
+    matched, counted = [none], [none]
+    for place, image in enumerate(images):
+        counts = choose_objects(image)
+        np.add.at(objects[:, place], image.classes[counts], 1)
+        matches = match_image(image, counts)
+        hit = matches >= 0
+        right = np.zeros_like(hit)
+        right[hit] = counts[matches[hit]]
+        matched.append(right)
+        counted.append(np.where(hit, right, choose_detections(image)))
+    sizes = [len(image.scores) for image in images]
+    none_yet = np.zeros(0)
+    return APTable(
+        num_images=len(images),
+        classes=np.concatenate([none_yet, *(i.detection_classes for i in images)]).astype(np.intp),
+        scores=np.concatenate([none_yet, *(image.scores for image in images)]),
+        images=np.repeat(np.arange(len(images)), sizes),
+        true=np.concatenate(matched, axis=1),
+        counted=np.concatenate(counted, axis=1),
+        objects=dict(enumerate(objects)),
+    )

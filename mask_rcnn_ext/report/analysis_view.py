@@ -1,0 +1,230 @@
+"""What the page of a run shows of its analysis: tables, texts and pictures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from detectron2.data import DatasetCatalog
+
+from ..overlap.analysis.error_types import ERROR_TYPES
+from .analysis_charts import draw_analysis
+from .charts import Chart
+from .gallery import PAGE_BYTES, Pair, load_samples, make_pairs
+from .instances import DatasetSummary
+from .text import NO_NUMBER, count_noun, to_text
+
+__all__ = ["AnalysisView", "Cell", "draw_extremes", "view_analysis", "view_confusion"]
+
+_EXTREMES = 6  # images that are shown as the worst ones, and as the best ones
+_MOST_CLASSES = 12  # of a confusion matrix on the page
+_MOST_CONFUSIONS = 10
+_RIGHT, _WRONG = "47, 95, 208", "217, 72, 15"  # RGB of the cells of a confusion matrix
+
+# What to do about each type of `ERROR_TYPES`.
+_ADVICE = {
+    "localization": "Train longer or with larger images, and check how exact the annotations are.",
+    "classification": "Look in the confusion matrix which classes are mixed up; add examples of "
+    "them, or merge them.",
+    "duplicate": "Lower MODEL.ROI_HEADS.NMS_THRESH_TEST.",
+    "background": "Look for objects that nobody annotated; add images without objects.",
+    "both": "Few are usual. Many come from classes that look alike: see the confusion matrix.",
+    "missed": "Look at the sizes and overlaps below; add examples of what is missed, or use larger "
+    "images.",
+}
+_PARTS = {
+    "small": "small: up to 32² pixels",
+    "medium": "medium: up to 96² pixels",
+    "large": "large: above 96² pixels",
+    "none": "no overlap: IoU below 0.05",
+    "partial": "partial: below 0.3",
+    "heavy": "heavy: 0.3 or more",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the confusion matrix, with its colour as CSS."""
+
+    count: int
+    style: str
+
+
+@dataclass(frozen=True)
+class AnalysisView:
+    """What the template reads; the numbers are texts.
+
+    Attributes:
+        dataset: its name.
+        iou: "mask" or "box".
+        charts: see `draw_analysis`.
+        summary: AP, AP50 and AP75 of all classes, (name, value, interval).
+        intervals: class -> the interval of its AP, in brackets.
+        errors: (type, meaning, advice, count, cost, share of the largest cost in percent).
+        best: threshold, F1, precision and recall of all classes together.
+        thresholds: (class, threshold, F1, precision, recall).
+        chosen: the threshold of the matrix and the images.
+        columns: names of the classes in the matrix, and the background.
+        matrix: (true class, cells); the last row is the background.
+        left_out: number of classes that are not in the matrix.
+        confusions: (true class, detected class, number) of the most frequent ones.
+        parts: title -> (name, objects, AP, its interval, AP50).
+        calibration: the expected calibration error.
+        worst, best_images: pictures.
+    """
+
+    dataset: str
+    iou: str
+    charts: dict[str, list[Chart]] = field(repr=False)
+    summary: list[tuple[str, str, str]]
+    intervals: dict[str, str]
+    errors: list[tuple[str, str, str, int, str, float]]
+    best: tuple[str, ...]
+    thresholds: list[tuple[str, ...]]
+    chosen: str
+    columns: list[str]
+    matrix: list[tuple[str, list[Cell]]]
+    left_out: int
+    confusions: list[tuple[str, str, int]]
+    parts: dict[str, list[tuple[str, ...]]]
+    calibration: str
+    worst: list[Pair] = field(default_factory=list, repr=False)
+    best_images: list[Pair] = field(default_factory=list, repr=False)
+
+
+def view_analysis(analysis: Mapping[str, Any]) -> AnalysisView:
+    """Return the view of an analysis of `analyze_run`, without pictures of images."""
+    classes = analysis["classes"]
+    columns, matrix, left_out = view_confusion(analysis["confusion"])
+    return AnalysisView(
+        dataset=analysis["dataset"],
+        iou=analysis["iou"],
+        charts=draw_analysis(analysis),
+        summary=[
+            (name, to_text(entry["value"]), _show_interval(entry))
+            for name, entry in analysis["ap"].items()
+        ],
+        intervals={name: _show_interval(entry["AP"]) for name, entry in classes.items()},
+        errors=_view_errors(analysis["error_types"]["types"]),
+        best=_view_operation(analysis["best"]),
+        thresholds=[(name, *_view_operation(entry["best"])) for name, entry in classes.items()],
+        chosen=f"{analysis['chosen']['threshold']:.4g}",
+        columns=columns,
+        matrix=matrix,
+        left_out=left_out,
+        confusions=_list_confusions(analysis["confusion"]),
+        parts={
+            title: [
+                (
+                    _PARTS[name],
+                    f"{entry['objects']:,}",
+                    to_text(entry["AP"]["value"]),
+                    _show_interval(entry["AP"]),
+                    to_text(entry["AP50"]["value"]),
+                )
+                for name, entry in analysis[key].items()
+            ]
+            for title, key in (("By size", "sizes"), ("By overlap with other objects", "overlap"))
+        },
+        calibration=to_text(analysis["calibration"]["error"], 3),
+    )
+
+
+def _show_interval(entry: Mapping[str, float | None]) -> str:
+    if entry["low"] is None:
+        return ""
+    return f"[{to_text(entry['low'])}, {to_text(entry['high'])}]"
+
+
+def _view_operation(operation: Mapping[str, float | None]) -> tuple[str, ...]:
+    threshold = operation["threshold"]
+    shown = NO_NUMBER if threshold is None else f"{threshold:.4g}"
+    return (shown, *(to_text(operation[key], 2) for key in ("f1", "precision", "recall")))
+
+
+def _view_errors(
+    types: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, str, str, int, str, float]]:
+    most = max([0.0, *(entry["cost"] or 0.0 for entry in types.values())])
+    return [
+        (
+            name,
+            ERROR_TYPES[name],
+            _ADVICE[name],
+            entry["count"],
+            to_text(entry["cost"]),
+            100 * max(0.0, entry["cost"] or 0.0) / most if most else 0.0,
+        )
+        for name, entry in types.items()
+    ]
+
+
+def view_confusion(
+    confusion: Mapping[str, Any],
+) -> tuple[list[str], list[tuple[str, list[Cell]]], int]:
+    """Return the names of the columns, the rows, and how many classes are left out."""
+    names, counts = confusion["classes"], confusion["counts"]
+    background = len(names)
+    wrong = [
+        sum(counts[k][:k] + counts[k][k + 1 :]) + sum(row[k] for row in counts) - counts[k][k]
+        for k in range(background)
+    ]
+    shown = sorted(sorted(range(background), key=lambda k: -wrong[k])[:_MOST_CLASSES])
+    places = [*shown, background]
+    titles = [*names, "background"]
+    rows = []
+    for k in places:
+        total = sum(counts[k]) or 1
+        cells = []
+        for j in places:
+            share, color = counts[k][j] / total, _RIGHT if j == k else _WRONG
+            empty = j == k == background  # what is neither an object nor detected is not counted
+            style = "" if empty else f"background: rgba({color}, {0.65 * share:.2f})"
+            cells.append(Cell(-1 if empty else counts[k][j], style))
+        rows.append((titles[k], cells))
+    return [titles[k] for k in places], rows, background - len(shown)
+
+
+def _list_confusions(confusion: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Return the most frequent pairs of two classes: true, detected, number."""
+    names, counts = confusion["classes"], confusion["counts"]
+    pairs = [
+        (names[k], names[j], counts[k][j])
+        for k in range(len(names))
+        for j in range(len(names))
+        if j != k and counts[k][j]
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:_MOST_CONFUSIONS]
+
+
+def draw_extremes(
+    analysis: Mapping[str, Any], data: DatasetSummary, predictions: dict[Any, Any]
+) -> tuple[list[Pair], list[Pair], list[str]]:
+    """Return pictures of the worst and of the best images, and sentences on what is missing.
+
+    Args:
+        analysis: of `analyze_run`.
+        data: the data set.
+        predictions: see `read_predictions`.
+    """
+    ranked = [each for each in analysis["per_image"] if each["quality"] is not None]
+    number = min(_EXTREMES, (len(ranked) + 1) // 2)
+    records = {record["image_id"]: record for record in DatasetCatalog.get(data.name)}
+    found: list[list[Pair]] = []
+    missing: list[str] = []
+    for chosen in (ranked[:number], ranked[number:][::-1][:number]):
+        samples, problems = load_samples(
+            data.name,
+            [records[each["image_id"]] for each in chosen],
+            predictions,
+            analysis["chosen"]["threshold"],
+        )
+        texts = {each["image_id"]: _describe_image(each) for each in chosen}
+        titled = [replace(s, name=f"{s.name} · {texts[s.image_id]}") for s in samples]
+        found.append(make_pairs(titled, data.class_names, PAGE_BYTES // 2))
+        missing += problems
+    return found[0], found[1], missing
+
+
+def _describe_image(entry: Mapping[str, Any]) -> str:
+    found = f"{entry['right']} of {count_noun(entry['objects'], 'object')} found"
+    return f"quality {entry['quality']:.2f}: {found}, {entry['wrong']} wrong"

@@ -1,0 +1,117 @@
+"""A run's folder with results and predictions, for the tests of its report; and its page."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as mask_util
+
+from mask_rcnn_ext.config import get_cfg
+
+NAMES = ["disk & <b>bold</b>", "square"]
+SIDE = 40
+
+
+def square_rle(x, y, side):
+    mask = np.zeros((SIDE, SIDE), dtype=np.uint8, order="F")
+    mask[y : y + side, x : x + side] = 1
+    rle = mask_util.encode(mask)
+    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+
+
+def write_data(folder, count, names=NAMES):
+    """Write `count` images, each with an object of each class, ids 3 and 7, and the json."""
+    images, annotations = [], []
+    for i in range(count):
+        name = f"picture_{i:02d}.png"
+        Image.fromarray(np.full((SIDE, SIDE, 3), 40 + i, dtype=np.uint8)).save(folder / name)
+        images.append({"id": 100 + i, "file_name": name, "width": SIDE, "height": SIDE})
+        for k, (category, x, y, side) in enumerate([(3, 2, 3, 10), (7, 20, 18, 16)]):
+            annotations.append(
+                {
+                    "id": 2 * i + k + 1,
+                    "image_id": 100 + i,
+                    "category_id": category,
+                    "bbox": [x, y, side, side],
+                    "area": side * side,
+                    "iscrowd": 0,
+                    "segmentation": square_rle(x, y, side),
+                }
+            )
+    categories = [{"id": i, "name": n} for i, n in zip((3, 7), names, strict=True)]
+    path = folder / "data.json"
+    content = {"images": images, "annotations": annotations, "categories": categories, "info": {}}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path, annotations
+
+
+def metrics(folder, lines):
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.json").write_text(text, encoding="utf-8")
+
+
+def results(names=NAMES, **more):
+    """Return what a run leaves in results.json."""
+    ap = {"AP": 55.87, "AP50": 83.21, "AP75": 60.0, "APs": 33.0, "APm": 61.0, "APl": None}
+    ap.update({f"AP-{names[0]}": 70.04, f"AP-{names[1]}": None})
+    run = {
+        "train_seconds": 372.4,
+        "eval_seconds": 9.1,
+        "peak_memory_mb": 1834.2,
+        "device": "a cpu",
+        "seed": 5,
+        "versions": {"torch": "9.8.7"},
+    }
+    return {"segm": ap, "bbox": {"AP": 52.3, "AP50": 80.0}, **more, "run": run}
+
+
+def write_run(parent, names=NAMES):
+    """Write a complete run on a user's own data: 9 images, with a sure and an unsure detection."""
+    data_json, annotations = write_data(parent, 9, names)
+    folder = parent / "run"
+    (folder / "inference" / "own_val").mkdir(parents=True)
+    cfg = get_cfg()
+    data = cfg.MASK_RCNN_EXT.DATA
+    data.TRAIN_JSON = data.VAL_JSON = str(data_json)
+    data.TRAIN_IMAGES = data.VAL_IMAGES = str(parent)
+    cfg.MASK_RCNN_EXT.CATEGORY_IDS, cfg.MASK_RCNN_EXT.CLASS_NAMES = [3, 7], list(names)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("own_train",), ("own_val",)
+    cfg.SOLVER.BASE_LR = 0.0125
+    (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
+    metrics(
+        folder,
+        [
+            {"iteration": 19, "total_loss": 3.0, "loss_mask": 0.7, "lr": 0.01},
+            {"iteration": 39, "total_loss": 2.0, "loss_mask": 0.5, "lr": 0.01, "segm/AP": 41.0},
+        ],
+    )
+    found = [
+        {key: a[key] for key in ("image_id", "category_id", "bbox", "segmentation")}
+        | {"score": 0.9 if a["category_id"] == 7 else 0.3}
+        for a in annotations
+    ]
+    predictions = folder / "inference" / "own_val" / "coco_instances_results.json"
+    predictions.write_text(json.dumps(found), encoding="utf-8")
+    (folder / "results.json").write_text(json.dumps(results(names)), encoding="utf-8")
+    return folder
+
+
+class Page(HTMLParser):
+    """The tags and the text of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.source = Path(path).read_text(encoding="utf-8")
+        self.tags, self.text = [], ""
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += " " + data
+
+    def count(self, tag):
+        return sum(name == tag for name, _ in self.tags)
