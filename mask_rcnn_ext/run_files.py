@@ -25,7 +25,7 @@ __all__ = [
 EARLIER = "earlier_runs"  # the folder, below a run's folder, that earlier runs are moved to
 LOCK = "run.lock"  # held by the run that is at work: removed, never moved
 
-_CHECKPOINT = r"model_(\d{7}|final|best|interrupted)\.pth"
+_CHECKPOINT = r"(model_(\d{7}|final|best|interrupted)|nonfinite_\d{7})\.pth"
 _FILES = re.compile(
     rf"config\.yaml|log\.txt(\.rank\d+)?|metrics\.json|results\.json|last_checkpoint|{_CHECKPOINT}|"
     r"events\.out\.tfevents\..*|report\.html|predictions\.png|analysis\.json|"

@@ -167,7 +167,11 @@ def _outlive_signals(_: int) -> None:
 
 
 class TrainLoader:
-    """Yields endless batches for `detectron2.engine.SimpleTrainer`: lists of mapped dicts."""
+    """Yields endless batches for `detectron2.engine.SimpleTrainer`: lists of mapped dicts.
+
+    Attributes:
+        last_batch: the batch that was yielded last, or None.
+    """
 
     def __init__(
         self,
@@ -200,6 +204,7 @@ class TrainLoader:
         self.dataset = _SeededDataset(dicts, mapper, seed, mix)
         self.batches = ResumableBatchSampler(sampler, batch_size, groups)
         self.num_workers = num_workers
+        self.last_batch: list[dict] | None = None
 
     def __iter__(self) -> Iterator[list[dict]]:
         loader = DataLoader(
@@ -214,7 +219,9 @@ class TrainLoader:
         )
         iterator = iter(loader)
         try:
-            yield from iterator
+            for batch in iterator:
+                self.last_batch = batch
+                yield batch
         finally:
             del iterator  # it ends the workers, which may wait for a minute otherwise
 

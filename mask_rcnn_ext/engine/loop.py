@@ -44,8 +44,7 @@ class AutocastTrainer(SimpleTrainer):
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        with torch.autocast(self.device_type, dtype=self.dtype, enabled=self.autocast):
-            loss_dict = self.model(data)
+        loss_dict = self.compute_losses(data)
         losses = sum(loss_dict.values())
         self.optimizer.zero_grad()
         if self.grad_scaler is None:
@@ -59,6 +58,11 @@ class AutocastTrainer(SimpleTrainer):
         else:
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
+
+    def compute_losses(self, data: Any) -> Any:
+        """Return the losses of a batch, by name."""
+        with torch.autocast(self.device_type, dtype=self.dtype, enabled=self.autocast):
+            return self.model(data)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of `SimpleTrainer` and of the loss scaler, if there is one."""

@@ -36,6 +36,7 @@ from ..modeling.precision import inference_autocast, prepare_model
 from ..modeling.speed import prepare_for_inference, require_speed, resolve_speed
 from ..modeling.test_time_augmentation import add_tta_results, make_tta_config, require_tta
 from ..proposals.file import load_dicts, load_training_dicts, require_proposal_files
+from .bad_numbers import CheckGradients, explain_bad_numbers, keep_statistics
 from .best_model import BestModel, EarlyStop, require_fitting_selection
 from .busy_machine import BusyMachine
 from .hooks import Evaluation, RunRecord, StepSeed
@@ -54,8 +55,9 @@ logger = logging.getLogger(__name__)
 
 
 def _reports_defect(record: logging.LogRecord) -> bool:
-    """Return False for the log record of a `UserError`, True for any other record."""
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+    """Return False for the log record of an error that `run_step` explains, True for others."""
+    explained = UserError | FloatingPointError
+    return not (record.exc_info and isinstance(record.exc_info[1], explained))
 
 
 class Trainer(DefaultTrainer):
@@ -116,6 +118,7 @@ class Trainer(DefaultTrainer):
             ddp_args["find_unused_parameters"] = True
         model = create_ddp_model(model, **ddp_args)
         self._trainer = build_loop(cfg, model, self.build_train_loader(cfg, seed), optimizer)
+        self._trainer.register_hooks([CheckGradients()])
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(
             model,
@@ -267,6 +270,18 @@ class Trainer(DefaultTrainer):
         finally:
             self._trainer._data_loader_iter_obj = None  # ends the workers that load data
             loop_logger.removeFilter(_reports_defect)
+
+    def run_step(self) -> None:
+        """See :meth:`DefaultTrainer.run_step`.
+
+        Raises:
+            UserError: a loss or a gradient is NaN or infinite. The weights are still finite.
+        """
+        try:
+            with keep_statistics(self.model):
+                super().run_step()
+        except FloatingPointError as error:
+            raise explain_bad_numbers(self, error) from error
 
     def _save_interrupted(self) -> str:
         """Save the state after the last whole step unless that was done; return the path."""

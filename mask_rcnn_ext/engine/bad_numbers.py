@@ -1,0 +1,161 @@
+"""Ends a training whose loss or gradients are NaN or infinite, before they reach the weights.
+
+Weights with NaN cannot be trained on, and a checkpoint with them is lost. So gradients are looked
+at before each step of the optimizer, and the run ends with what is known about the cause.
+"""
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from detectron2.engine import HookBase
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import UserError, name_some
+
+__all__ = ["CheckGradients", "explain_bad_numbers", "keep_statistics"]
+
+logger = logging.getLogger(__name__)
+
+
+class CheckGradients(HookBase):
+    """Raises `FloatingPointError` after a backward pass that gave NaN or infinite gradients.
+
+    It is a hook of the inner loop, `SimpleTrainer` or `AutocastTrainer`. Where the loss is scaled
+    (float16), infinite gradients are usual: the scaler leaves out these steps.
+    """
+
+    def after_backward(self) -> None:
+        """Look at the gradients of all parameters."""
+        loop: Any = self.trainer
+        if getattr(loop, "grad_scaler", None) is not None:
+            return
+        gradients = [p.grad for p in loop.model.parameters() if p.grad is not None]
+        if gradients and not _is_finite(gradients):
+            raise FloatingPointError("a gradient is NaN or infinite")
+
+
+def _is_finite(tensors: list[Tensor]) -> bool:
+    largest = torch._foreach_norm(tensors, float("inf"))  # NaN where there is a NaN
+    return bool(torch.stack(largest).isfinite().all())
+
+
+@contextlib.contextmanager
+def keep_statistics(model: nn.Module) -> Iterator[None]:
+    """Give batch norms the statistics back that they had, if the block raises.
+
+    The forward pass of a step changes them before a loss can be looked at.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    kept = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
+    try:
+        yield
+    except BaseException:
+        for norm, buffers in zip(norms, kept, strict=True):
+            for buffer, before in zip(norm.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        raise
+
+
+def explain_bad_numbers(trainer: Any, error: FloatingPointError) -> UserError:
+    """Return the error that ends the run, after writing the state before the step to a file.
+
+    The step is computed once more, with the same random numbers, to find the first layer.
+
+    Args:
+        trainer: the `Trainer` in whose step the error came.
+        error: what was raised.
+    """
+    name = f"nonfinite_{trainer.iter:07d}"
+    path = os.path.join(trainer.cfg.OUTPUT_DIR, f"{name}.pth")
+    gradients = [
+        parameter_name
+        for parameter_name, parameter in trainer.model.named_parameters()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
+    state = {**trainer.state_dict(), "iteration": trainer.iter - 1}
+    # A whole checkpoint, but not the one that `--resume` takes.
+    trainer.checkpointer.save_weights(name, trainer=state, iteration=trainer.iter - 1)
+    batch = getattr(trainer._trainer.data_loader, "last_batch", None) or []
+    trainer.step_seed.before_step()
+    found = _find_origin(trainer._trainer, batch, gradients)
+    images = [str(image["file_name"]) for image in batch if "file_name" in image]
+    last = (
+        trainer.checkpointer.get_checkpoint_file() if trainer.checkpointer.has_checkpoint() else ""
+    )
+    resume = (
+        f"The checkpoint {last} is from before: lower the rate and go on from it with --resume"
+        if last
+        else "There is no checkpoint from before: lower the rate and start again"
+    )
+    return UserError(
+        f"iteration {trainer.iter}: {found}. Images: {name_some(images) or 'not known'}. The "
+        f"weights before this step are finite and in {path}. Usual causes: SOLVER.BASE_LR "
+        f"({trainer.cfg.SOLVER.BASE_LR:g}) too high for SOLVER.IMS_PER_BATCH "
+        f"({trainer.cfg.SOLVER.IMS_PER_BATCH}), SOLVER.WARMUP_ITERS "
+        f"({trainer.cfg.SOLVER.WARMUP_ITERS}) too low, or wrong boxes. {resume}"
+    )
+
+
+def _find_origin(loop: Any, batch: list[dict[str, Any]], gradients: list[str]) -> str:
+    """Compute the losses of a batch again and return what is not finite, in words."""
+    model = loop.model.module if isinstance(loop.model, DistributedDataParallel) else loop.model
+    for name, tensor in _list_tensors(model):
+        if not tensor.isfinite().all():
+            return f"the weight {name} is NaN or infinite"
+    for image in batch:
+        if isinstance(image.get("image"), Tensor) and not image["image"].isfinite().all():
+            return "an image has NaN or infinite values"
+    first: list[str] = []
+
+    def watch(name: str, module: nn.Module) -> None:
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not first and not all(math.isfinite(x) for x in _largest(output)):
+                first.append(name)
+
+        handles.append(module.register_forward_hook(look))
+
+    handles: list[Any] = []
+    for name, module in model.named_modules():
+        if name:
+            watch(name, module)
+    losses: Mapping[str, Tensor] = {}
+    try:
+        with torch.no_grad():
+            losses = loop.compute_losses(batch) if hasattr(loop, "compute_losses") else model(batch)
+    except FloatingPointError as error:  # detectron2's RPN raises one for its boxes
+        logger.debug("the step again: %s", error)
+    finally:
+        for handle in handles:
+            handle.remove()
+    bad = [f"{name} is {float(loss):g}" for name, loss in losses.items() if not loss.isfinite()]
+    said = ", ".join(bad) or ("the losses are finite" if losses else "there are no losses")
+    if first:
+        return f"{said}, and the first layer with NaN or infinite outputs is {first[0]}"
+    if gradients:
+        return f"{said}, and the gradients of {name_some(gradients)} are NaN or infinite"
+    return said
+
+
+def _list_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _largest(output: Any) -> Iterator[float]:
+    """Return the largest absolute value of each tensor in the output of a layer."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point() and output.numel():
+            yield float(output.detach().abs().max())
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _largest(value)
+    elif isinstance(output, list | tuple):
+        for value in output:
+            yield from _largest(value)
