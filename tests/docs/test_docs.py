@@ -147,11 +147,13 @@ def test_the_python_blocks_run(tmp_path, monkeypatch):
     from PIL import Image
     from tiny_model import tiny_cfg, tiny_model
 
+    from mask_rcnn_ext.checkpoint.description import describe_run
+
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "output/mine"
     run.mkdir(parents=True)
-    (run / "config.yaml").write_text(tiny_cfg().dump())
-    torch.save({"model": tiny_model().state_dict()}, run / "model_final.pth")
+    description = describe_run(tiny_cfg(), 0)
+    torch.save({"model": tiny_model().state_dict(), **description}, run / "model_final.pth")
     for name in ("photo.jpg", "a.jpg", "b.jpg", "c.jpg"):
         Image.fromarray(np.full((40, 60, 3), 128, np.uint8)).save(name)
     namespace: dict = {}
