@@ -1,4 +1,4 @@
-"""The wheel contains the package with its configs and templates, and nothing else."""
+"""The wheel contains the package with its configs, templates and tools, and nothing else."""
 
 import subprocess
 import sys
@@ -37,6 +37,8 @@ def test_the_wheel_has_all_modules_configs_and_templates(wheel_files):
         for path in (package / "report/templates").iterdir()
         if path.is_file()
     }
+    tools = find_files(REPO / "tools", "*.py", "mask_rcnn_ext_tools")
     assert len(configs) > 50
     assert templates
-    assert wheel_files == modules | configs | templates | {"mask_rcnn_ext/py.typed"}
+    assert "mask_rcnn_ext_tools/environment/doctor.py" in tools
+    assert wheel_files == modules | configs | templates | tools | {"mask_rcnn_ext/py.typed"}
