@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from command import SCRIPTS, find_commands  # tools/ is on the path
 from support import REPO
 
 README = REPO / "README.md"
@@ -220,6 +221,14 @@ def test_every_message_in_troubleshooting_is_in_the_code():
     pattern = [".{0,300}".join(map(re.escape, message.split("…"))) for message in messages]
     missing = [m for m, p in zip(messages, pattern, strict=True) if not re.search(p, texts)]
     assert missing == []
+
+
+def test_the_docs_name_commands_that_exist():
+    known = {"train", "evaluate", *SCRIPTS}
+    for page in PAGES:
+        assert {*re.findall(r"mask-rcnn-ext ([a-z]+)", page.read_text())} <= known, page.name
+    table = re.findall(r"^\| `mask-rcnn-ext ([a-z]+)`", read("docs/getting_started.md"), re.M)
+    assert {*find_commands()} <= {*table}
 
 
 def test_the_journeys_name_files_that_exist():

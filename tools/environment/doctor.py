@@ -1,4 +1,4 @@
-"""Reports what is installed, what is wrong, and the command that fixes it.
+"""Report what is installed, what is wrong, and the command that fixes it.
 
     python tools/environment/doctor.py
 
