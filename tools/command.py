@@ -36,7 +36,7 @@ Examples:
   mask-rcnn-ext train --config-file mask_rcnn_lite0_FPN --train-json train.json \\
       --train-images images --split 0.8 OUTPUT_DIR output/mine SOLVER.MAX_ITER 500
 
-  mask-rcnn-ext evaluate --config-file output/mine/config.yaml \\
+  mask-rcnn-ext evaluate --val-json val.json --val-images images \\
       MODEL.WEIGHTS output/mine/model_final.pth
 """
 

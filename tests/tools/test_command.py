@@ -1,5 +1,6 @@
 """`mask-rcnn-ext`: its commands are the scripts that are there, and end as these do."""
 
+import json
 import runpy
 import sys
 
@@ -68,6 +69,11 @@ def test_train_evaluate_predict_inspect(run, tmp_path, monkeypatch, capsys):
     (tmp_path / "out/results.json").unlink()
     assert run("evaluate", "--config-file", "out/config.yaml", "MODEL.WEIGHTS", weights) == 0
     assert len([*tmp_path.rglob("results.json")]) == 1
+    alone = ("MODEL.WEIGHTS", weights, "OUTPUT_DIR", "alone")
+    assert run("evaluate", *flags[4:], *alone) == 0  # without its config
+    first, second = (json.loads(p.read_text()) for p in tmp_path.rglob("results.json"))
+    assert first["segm"] == second["segm"]
+    assert first["run"]["weights_sha256"] == second["run"]["weights_sha256"]
     images = tmp_path / "data/val/images"
     assert run("predict", weights, images, "--output", "found", "--score-threshold", "0") == 0
     assert (tmp_path / "found/images.json").is_file()
