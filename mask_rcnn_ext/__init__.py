@@ -34,6 +34,7 @@ from .modeling.roi_heads import (
     MaskRCNNRes5ROIHeads,
     MaskRCNNROIHeads,
 )
+from .version import __version__
 
 if TYPE_CHECKING:  # the names of _LAZY
     from . import model_zoo
@@ -109,7 +110,6 @@ __all__ = [
     "write_proposal_file",
     "write_report",
 ]
-__version__ = "0.1.0"
 
 # Name -> module. These are imported when they are first used.
 _LAZY = {

@@ -21,6 +21,7 @@ __all__ = [
     "ExtCfgNode",
     "add_mask_rcnn_ext_config",
     "config_hash",
+    "find_changed_keys",
     "flat_config",
     "get_cfg",
     "load_config",
@@ -338,6 +339,16 @@ def load_config(
     return cfg
 
 
+def find_changed_keys(cfg: CfgNode) -> dict[str, Any]:
+    """Return the keys of `cfg`, with dots, that differ from their default, and their values.
+
+    Values have lists in place of tuples, as in a dumped config.
+    """
+    defaults = _flat_lists(get_cfg)
+    values = {key: _as_lists(value) for key, value in flat_config(cfg)}
+    return {key: value for key, value in values.items() if value != defaults.get(key)}
+
+
 def config_hash(cfg: CfgNode, seed: int, without: Collection[str] = ()) -> str:
     """Return a SHA-256 that identifies what a run with `seed` does.
 
@@ -349,9 +360,7 @@ def config_hash(cfg: CfgNode, seed: int, without: Collection[str] = ()) -> str:
         seed: takes the place of the config's.
         without: keys, with dots, that do not count either.
     """
-    defaults = _flat_lists(get_cfg)
-    values = {key: _as_lists(value) for key, value in flat_config(cfg)}
-    changed = {key: value for key, value in values.items() if value != defaults.get(key)}
+    changed = find_changed_keys(cfg)
     changed.update(SEED=seed)
     for key in ("OUTPUT_DIR", *without):
         changed.pop(key, None)

@@ -1,6 +1,7 @@
 """detectron2's config node, with safe yaml and errors that name the nearest key."""
 
 import ast
+import contextlib
 import functools
 import os
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .errors import UserError, nearest
+from .errors import UserError, nearest, shorten
 from .old_names import move_old_nodes, rename_old_key, rename_old_parts
 
 __all__ = ["ExtCfgNode", "flat_config", "publish_class_names"]
@@ -34,19 +35,33 @@ class ExtCfgNode(CfgNode):
         """
         if not PathManager.isfile(cfg_filename):
             raise UserError(f"config file not found: {cfg_filename} (looked from {os.getcwd()})")
-        try:
+        with _explain_yaml(self, cfg_filename):
             super().merge_from_file(cfg_filename, allow_unsafe=allow_unsafe)
-        except yaml.constructor.ConstructorError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else "unknown"
-            raise UserError(
-                f"{cfg_filename}: refused, since {error.problem} (line {line}); a config "
-                "holds plain values only. Remove the tag."
-            ) from error
-        except yaml.YAMLError as error:
-            raise UserError(f"{cfg_filename}: not a yaml file: {error}") from error
-        except (OSError, KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
-            raise _explain(self, error, cfg_filename) from error
         publish_class_names(self)
+
+    def merge_from_text(self, text: str, source: str) -> None:
+        """Merge the yaml text of a whole config, which comes from an unknown author.
+
+        No other file is read: `_BASE_` is refused.
+
+        Args:
+            text: as `dump` writes it.
+            source: where it comes from, for error messages.
+
+        Raises:
+            UserError: see `merge_from_file`.
+        """
+        with _explain_yaml(self, source):
+            loaded = yaml.load(text, Loader=_LoaderWithoutAliases)
+            if not isinstance(loaded, dict):
+                raise UserError(f"{source}: expected keys and values, got {shorten(loaded)!r}")
+            self.merge_from_other_cfg(type(self)(loaded))
+        publish_class_names(self)
+
+    def dump_text(self) -> str:
+        """Return the config as yaml text that `merge_from_text` reads."""
+        plain = yaml.safe_load(self.dump())
+        return yaml.dump(plain, Dumper=_DumperWithoutAliases)
 
     def merge_from_other_cfg(self, cfg_other: CfgNode) -> None:
         """Merge a config, which may hold names of earlier versions (`mask_rcnn_ext.old_names`)."""
@@ -74,6 +89,41 @@ class ExtCfgNode(CfgNode):
             except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
                 raise _explain(self, error, "command line", key) from error
         rename_old_parts(self)
+
+
+class _LoaderWithoutAliases(yaml.SafeLoader):
+    """Reads plain values. With aliases, which it refuses, a short text can stand for a huge one."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*)")
+        return super().compose_node(parent, index)
+
+
+class _DumperWithoutAliases(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+@contextlib.contextmanager
+def _explain_yaml(cfg: CfgNode, source: str) -> Iterator[None]:
+    """Turn the errors of reading and merging yaml into a `UserError` that names its source."""
+    try:
+        yield
+    except UserError:
+        raise
+    except yaml.constructor.ConstructorError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "unknown"
+        raise UserError(
+            f"{source}: refused, since {error.problem} (line {line}); a config "
+            "holds plain values only. Remove the tag."
+        ) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{source}: not a yaml file: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{source}: nested too deeply") from error
+    except (OSError, KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
+        raise _explain(cfg, error, source) from error
 
 
 # Lists of text whose defaults are empty, so that nothing else tells what they hold.

@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from detectron2.config import instantiate
 from detectron2.modeling import build_model
+from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from . import paper
@@ -38,7 +39,7 @@ from .config import ExtCfgNode, add_mask_rcnn_ext_config, get_cfg, load_config
 from .errors import UserError, nearest
 from .modeling.precision import choose_device, prepare_model
 
-__all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file"]
+__all__ = ["find_config_file", "get", "get_checkpoint_url", "get_config", "get_config_file"]
 
 _logger = logging.getLogger(__name__)
 
@@ -124,6 +125,23 @@ def get_config_file(name: str) -> str:
         return str(_find_config_root() / f"{resolved}.yaml")
     path: str = _import_stock_zoo().get_config_file(resolved)
     return path
+
+
+def find_config_file(path_or_name: str) -> str:
+    """Return the path of a yaml file, given by its path or by the name of one of our configs.
+
+    Raises:
+        UserError: there is neither.
+    """
+    named = _find_config_root() / f"{path_or_name.removesuffix('.yaml')}.yaml"
+    if PathManager.isfile(path_or_name):
+        return path_or_name
+    if named.is_file():
+        return str(named)
+    raise UserError(
+        f"config file not found: {path_or_name} (looked from {os.getcwd()})"
+        f"{nearest(path_or_name, _list_our_names())}"
+    )
 
 
 def get_checkpoint_url(name: str) -> str:

@@ -1,5 +1,7 @@
-"""The wheel contains the package with its configs and templates, and nothing else."""
+"""The wheel contains the package with its configs, templates and tools, and nothing else."""
 
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -8,20 +10,33 @@ from pathlib import Path
 import pytest
 from support import REPO
 
+from mask_rcnn_ext.version import __version__
+
+
+def find_copied() -> list[str]:
+    """Return the files and folders of the checkout that the Dockerfile copies."""
+    lines = re.findall(r"^COPY (?!--from)(.*) \S+$", (REPO / "Dockerfile").read_text(), re.M)
+    return [name for line in lines for name in line.split()]
+
 
 @pytest.fixture(scope="module")
-def wheel_files(tmp_path_factory) -> set[str]:
+def wheel(tmp_path_factory) -> zipfile.Path:
+    """The wheel, built in a folder that holds what the Dockerfile copies, and nothing else."""
     folder = tmp_path_factory.mktemp("wheel")
-    # All output goes to `folder`, so that the checkout stays as it is.
-    command = [
-        sys.executable, "-W", "ignore", "setup.py", "--quiet", "egg_info", "--egg-base", folder,
-        "build", "--build-base", folder / "build",
-        "bdist_wheel", "--bdist-dir", folder / "tree", "--dist-dir", folder,
-    ]  # fmt: skip
-    subprocess.run(command, cwd=REPO, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        return {name for name in archive.namelist() if ".dist-info/" not in name}
+    for name in find_copied():
+        if (REPO / name).is_dir():
+            shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("*.pyc"))
+        else:
+            shutil.copy(REPO / name, folder)
+    command = [sys.executable, "-W", "ignore", "setup.py", "--quiet", "bdist_wheel"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (path,) = folder.glob("dist/*.whl")
+    return zipfile.Path(path)
+
+
+@pytest.fixture
+def wheel_files(wheel) -> set[str]:
+    return {info.filename for info in wheel.root.filelist if ".dist-info/" not in info.filename}
 
 
 def find_files(folder: Path, pattern: str, prefix: str) -> set[str]:
@@ -37,6 +52,28 @@ def test_the_wheel_has_all_modules_configs_and_templates(wheel_files):
         for path in (package / "report/templates").iterdir()
         if path.is_file()
     }
+    tools = find_files(REPO / "tools", "*.py", "mask_rcnn_ext_tools")
     assert len(configs) > 50
     assert templates
-    assert wheel_files == modules | configs | templates | {"mask_rcnn_ext/py.typed"}
+    assert "mask_rcnn_ext_tools/environment/doctor.py" in tools
+    assert wheel_files == modules | configs | templates | tools | {"mask_rcnn_ext/py.typed"}
+
+
+def test_the_wheel_gives_the_command(wheel):
+    (info,) = (path for path in wheel.iterdir() if path.name.endswith(".dist-info"))
+    points = (info / "entry_points.txt").read_text().split("\n")
+    assert points[:2] == ["[console_scripts]", "mask-rcnn-ext = mask_rcnn_ext_tools.command:main"]
+    assert (info / "licenses/LICENSE").is_file()  # tools/environment/detectron2_wheel.py reads it
+    assert f"\nVersion: {__version__}\n" in (info / "METADATA").read_text()
+
+
+def test_the_dockerfile_copies_what_is_there_and_names_known_extras():
+    copied = find_copied()
+    assert "constraints.txt" in copied
+    assert [name for name in copied if not (REPO / name).exists()] == []
+    let_in = re.findall(r"^!(.*)$", (REPO / ".dockerignore").read_text(), re.M)
+    assert sorted(let_in) == sorted(copied)
+    (extras,) = re.findall(r"whl\)\[([\w,-]+)\]", (REPO / "Dockerfile").read_text())
+    table = (REPO / "pyproject.toml").read_text().partition("[project.optional-dependencies]\n")[2]
+    known = re.findall(r"^([\w-]+) = \[", table.partition("\n[")[0], re.M)
+    assert {*extras.split(",")} <= {*known}

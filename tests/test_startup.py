@@ -4,23 +4,28 @@ import json
 import subprocess
 import sys
 
+import command  # tools/ is on the path
 import pytest
 from support import REPO
 
-SCRIPTS = ["train_net.py", *(f"tools/{path.name}" for path in (REPO / "tools").glob("*.py"))]
+SCRIPTS = [["train_net.py"], *([f"tools/{path.name}"] for path in (REPO / "tools").glob("*.py"))]
+COMMANDS = [["tools/command.py", name] for name in command.find_commands()]
 
 
-@pytest.mark.parametrize("script", sorted(SCRIPTS))
-def test_help_imports_nothing_slow_and_prints_no_warning(script, tmp_path):
+@pytest.mark.parametrize("words", [*sorted(SCRIPTS), *COMMANDS], ids=" ".join)
+def test_help_imports_nothing_slow_and_prints_no_warning(words, tmp_path):
+    script, *arguments = words
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", REPO / script, "--help"],
+        [sys.executable, "-X", "importtime", REPO / script, *arguments, "--help"],
         capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
     assert done.stdout.startswith("usage: ")
+    if arguments:
+        assert done.stdout.startswith(f"usage: mask-rcnn-ext {arguments[0]} ")
     lines = done.stderr.splitlines()
     assert [line for line in lines if not line.startswith("import time:")] == []
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
-    assert "argparse" in imported
+    assert imported & {"argparse", "runpy"}
     assert not imported & {"torch", "numpy", "detectron2", "mask_rcnn_ext"}
 
 

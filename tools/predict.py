@@ -1,7 +1,8 @@
 """Find instances in images: COCO-json results and pictures.
 
-    python tools/predict.py --config-file output/run/config.yaml \
-        --weights output/run/model_final.pth photos --output predictions
+    python tools/predict.py output/run/model_final.pth photos --output predictions
+
+A model that does not carry its config needs `--config-file CFG --weights MODEL` in place of MODEL.
 
 Exit code: 0 if all images are done; 1 if some failed, for example could not be read, and the others
 are done; 2 for wrong usage or an output folder that cannot be written; 130 after Ctrl-C and 143
@@ -28,16 +29,20 @@ def build_parser() -> argparse.ArgumentParser:
         description="Find instances in images; write COCO-json results and pictures."
     )
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="an image, a folder, or a quoted glob pattern"
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="without --config-file and --weights: first the model, such as model_final.pth. Then "
+        "images, folders, or quoted glob patterns",
     )
     parser.add_argument(
         "--config-file",
-        required=True,
         metavar="CFG",
-        help="a yaml file, such as the config.yaml of a run, or the name of one of our configs",
+        help="a yaml file, such as the config.yaml of a run, or the name of one of our configs "
+        "(default: the config that the model carries)",
     )
     parser.add_argument(
-        "--weights", metavar="W", help="file of a trained model (default: MODEL.WEIGHTS of CFG)"
+        "--weights", metavar="W", help="the model with --config-file (default: its MODEL.WEIGHTS)"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
@@ -92,6 +97,7 @@ if __name__ == "__main__":
 
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext.checkpoint.description import is_checkpoint
 from mask_rcnn_ext.data.images import BGRArray
 from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
@@ -141,6 +147,29 @@ def save_picture(path: Path, image: BGRArray, instances: Instances, names: Seque
 def picture_name(name: str) -> str:
     """Return the file name, in `pictures/`, of the picture of the image `name`; it is unique."""
     return name if name.lower().endswith((".jpg", ".jpeg", ".png")) else f"{name}.png"
+
+
+def choose_model(args: argparse.Namespace) -> str:
+    """Return the config, or the model that carries it; a model is taken out of `args.inputs`.
+
+    Raises:
+        UserError: no model is given, or more than one, or no image.
+    """
+    named = args.config_file or args.weights
+    model = named or args.inputs.pop(0)
+    if not (named or is_checkpoint(model)):
+        raise UserError(
+            f"no model given: expected a file such as model_final.pth before {model}, or "
+            "--config-file and --weights"
+        )
+    if not args.inputs:
+        raise UserError(f"no images given: name images or folders after {model}")
+    for path in filter(is_checkpoint, args.inputs):
+        raise UserError(
+            f"{path} is a model, not an image. Give one model: first, without --config-file and "
+            "--weights, or as --weights"
+        )
+    return model
 
 
 def build_propose(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None:
@@ -204,7 +233,7 @@ def predict(args: argparse.Namespace) -> int:
         UserError: wrong usage, or the output cannot be written; earlier results stay as they are.
     """
     pictures = Path(args.output, "pictures")
-    cfg = resolve_config(args.config_file)
+    cfg = resolve_config(choose_model(args))
     cfg.merge_from_list(args.opts)
     files = find_images(
         args.inputs,

@@ -55,8 +55,8 @@ class Checkpointer(DetectionCheckpointer):
     - `save` is atomic: if a run is killed while it writes, the previous checkpoint stays intact.
     - Loading runs no code from a file (`.pth`, `.pkl`), see `safe_load`.
     - A file that does not fit the model is an error or, when fine-tuning, one line in the log.
-    - A checkpoint also holds the names of the classes. When fine-tuning, weights of other classes
-      are left out even if there are as many.
+    - A checkpoint also holds the names of the classes, and what `describe_run` says of the run.
+      When fine-tuning, weights of other classes are left out even if there are as many.
     - When fine-tuning with images of other channels, the first convolution of weights for colour
       images is fitted to them, see `input_channels`.
 
@@ -65,10 +65,12 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: folder that `save` writes to and `resume_or_load` resumes from.
         save_to_disk: whether this process writes; by default, only the main process writes.
         class_names: names of the model's classes, in the model's order; empty if they have none.
+        description: plain values that every file gets, see `description.describe_run`.
         **checkpointables: more objects with `state_dict` and `load_state_dict`.
 
     Attributes:
         saved_model: the model whose weights are saved: `model`, or an average of it.
+        description: see above; it may be changed.
     """
 
     def __init__(
@@ -78,21 +80,23 @@ class Checkpointer(DetectionCheckpointer):
         *,
         save_to_disk: bool | None = None,
         class_names: Sequence[str] = (),
+        description: Mapping[str, Any] | None = None,
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.path_manager: Any = _AtomicWrites(PathManager)
         self.saved_model: nn.Module = self.model
         self.class_names = list(class_names)
+        self.description = dict(description or {})
         self._strict = True
         self._source = ""
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """See :meth:`DetectionCheckpointer.save`; this also saves the names of the classes."""
+        """See :meth:`DetectionCheckpointer.save`; this also saves names and the description."""
         super().save(name, **self._get_weights(), **kwargs)
 
     def save_weights(self, name: str, **kwargs: Any) -> None:
-        """Save the weights and the names of the classes, in a file that no run resumes from.
+        """Save the weights, names and the description, in a file that no run resumes from.
 
         Args:
             name: name of the file, without `.pth`.
@@ -105,7 +109,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def _get_weights(self) -> dict[str, Any]:
         names = {"class_names": self.class_names} if self.class_names else {}
-        return {"model": self.saved_model.state_dict(), **names}
+        return {"model": self.saved_model.state_dict(), **names, **self.description}
 
     def load(
         self, path: str, checkpointables: list[str] | None = None, *, strict: bool = True

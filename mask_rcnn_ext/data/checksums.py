@@ -10,11 +10,16 @@ from ..files import file_sha256
 __all__ = ["find_annotation_files", "get_data_checksums"]
 
 
-def find_annotation_files(cfg: CfgNode) -> dict[str, str]:
-    """Return the annotation file of each test set that has one, by the name of the data set."""
-    own = cfg.MASK_RCNN_EXT.DATA.VAL_JSON
+def find_annotation_files(cfg: CfgNode, split: str = "TEST") -> dict[str, str]:
+    """Return the annotation file of each data set that has one, by the name of the data set.
+
+    Args:
+        cfg: the config of the run.
+        split: "TRAIN" or "TEST", the key under `DATASETS`.
+    """
+    own = cfg.MASK_RCNN_EXT.DATA["TRAIN_JSON" if split == "TRAIN" else "VAL_JSON"]
     files = {
-        name: own or MetadataCatalog.get(name).get("json_file", "") for name in cfg.DATASETS.TEST
+        name: own or MetadataCatalog.get(name).get("json_file", "") for name in cfg.DATASETS[split]
     }
     return {name: path for name, path in files.items() if path and os.path.isfile(path)}
 

@@ -53,7 +53,8 @@ class Interrupted(KeyboardInterrupt):
         if not self.checkpoint:
             return "interrupted"
         script, *arguments = sys.argv
-        words = ["python", script, *([] if "--resume" in arguments else ["--resume"]), *arguments]
+        begin = ["python", script] if script.endswith(".py") else script.split()
+        words = [*begin, *([] if "--resume" in arguments else ["--resume"]), *arguments]
         command = shlex.join(words)
         if "TORCHELASTIC_RUN_ID" in os.environ:
             command = "the same command with --resume after the name of the script"

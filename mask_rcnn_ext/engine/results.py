@@ -1,20 +1,17 @@
 """The file `results.json` of a run: its metrics, times, memory, device, seed and versions."""
 
-import importlib.metadata
 import json
 import math
 import os
-import platform
 import resource
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torchvision
-from detectron2 import __version__ as detectron2_version
 from detectron2.config import CfgNode
 
+from ..checkpoint.description import get_versions
 from ..data.checksums import get_data_checksums
 from ..files import atomic_open, file_sha256
 
@@ -57,12 +54,7 @@ def write_results(
         "data_sha256": get_data_checksums(cfg),
         **({"weights_sha256": file_sha256(weights)} if weights else {}),
         **({"best": dict(best)} if best else {}),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "detectron2": _detectron2_version(),
-        },
+        "versions": get_versions(),
     }
     path = os.path.join(cfg.OUTPUT_DIR, "results.json")
     with atomic_open(path, "w") as f:
@@ -83,13 +75,6 @@ def _device_name(device: str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name()
     return f"cpu, {torch.get_num_threads()} threads"
-
-
-def _detectron2_version() -> str:
-    try:
-        return importlib.metadata.version("detectron2")  # has the commit, which "0.6" lacks
-    except importlib.metadata.PackageNotFoundError:  # a source tree on the path
-        return str(detectron2_version)
 
 
 def _plain(results: Any) -> Any:

@@ -16,11 +16,13 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint.checkpointer import Checkpointer, fetch_weights
+from ..checkpoint.description import is_checkpoint, load_contents, parse_config
 from ..config import ExtCfgNode, load_config
 from ..data.catalog import require_datasets
 from ..data.own_data import get_split_paths, register_own_data, split_own_data
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
 from ..errors import UserError
+from ..model_zoo import find_config_file
 from ..modeling.checks import (
     check_registry_names,
     is_fcis,
@@ -118,8 +120,9 @@ def prepare_run(
             registered name is unknown.
     """
     require_recipe_options(args, one_training=by_gradients and not stages)
-    cfg = load_config(args.config_file, args.opts, add_keys=add_keys)
-    cfg.OUTPUT_DIR = choose_output_folder(cfg, args.config_file, args.opts)
+    config_file = find_config_file(args.config_file) if args.config_file else ""
+    cfg = _load_config(args, config_file, add_keys)
+    cfg.OUTPUT_DIR = choose_output_folder(cfg, config_file, args.opts)
     for flag in _DATA_FLAGS:
         if value := getattr(args, flag, ""):
             cfg.MASK_RCNN_EXT.DATA[flag.upper()] = os.path.abspath(value)
@@ -148,7 +151,7 @@ def prepare_run(
         comm.synchronize()  # every process has cleaned its data, which the first one may remove
         if by_gradients and not args.eval_only:
             require_fitting_training_data(cfg)
-            choose_recipe(cfg, load_config(args.config_file, add_keys=add_keys), args)
+            choose_recipe(cfg, load_config(config_file, add_keys=add_keys), args)
         if not args.eval_only and cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
             fill_pixel_statistics(cfg, load_training_dicts(cfg))
         cfg.freeze()
@@ -159,6 +162,20 @@ def prepare_run(
         if not args.eval_only:
             torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         yield cfg
+
+
+def _load_config(
+    args: argparse.Namespace, config_file: str, add_keys: Callable[[ExtCfgNode], None] | None
+) -> ExtCfgNode:
+    """Return the config of the file, or in an evaluation without one, of the weights."""
+    weights = dict(zip(args.opts[::2], args.opts[1::2], strict=False)).get("MODEL.WEIGHTS", "")
+    if args.eval_only and not config_file and is_checkpoint(weights) and os.path.isfile(weights):
+        contents = load_contents(weights)
+        if "config" in contents:
+            cfg = parse_config(contents, weights)
+            cfg.merge_from_list(args.opts)
+            return cfg
+    return load_config(config_file, args.opts, add_keys=add_keys)
 
 
 def _choose_data(cfg: ExtCfgNode, args: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.checkpointer import Checkpointer
+from ..checkpoint.description import describe_run
 from ..data.copy_paste import CopyPaste
 from ..data.loader import NamedErrors, TrainLoader, build_sampler
 from ..data.mapper import ImageMapper
@@ -126,6 +127,8 @@ class Trainer(DefaultTrainer):
             class_names=cfg.MASK_RCNN_EXT.CLASS_NAMES,
             trainer=weakref.proxy(self),
         )
+        if comm.is_main_process():
+            self.checkpointer.description = describe_run(cfg, seed)
         if self.weight_average:
             self.checkpointer.saved_model = self.weight_average.model
         self.best_model = None
@@ -221,6 +224,8 @@ class Trainer(DefaultTrainer):
             self._trainer.reset_data_loader(
                 lambda: self.build_train_loader(self.cfg, self.step_seed.seed)
             )
+            if description := self.checkpointer.description:
+                description["provenance"]["seed"] = self.step_seed.seed
         self._trainer.data_loader.batches.start = self.start_iter
         if self.start_iter >= self.max_iter:
             logger.warning(

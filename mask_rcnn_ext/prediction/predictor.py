@@ -15,6 +15,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from ..checkpoint.checkpointer import Checkpointer
+from ..checkpoint.description import is_checkpoint, read_config
 from ..config import add_mask_rcnn_ext_config, load_config
 from ..data.bands import order_bands, read_bands, require_bands
 from ..data.images import ImageLike, read_bgr
@@ -34,12 +35,13 @@ def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
     """Return a new config that the caller may change.
 
     Args:
-        cfg_or_name: a config (also one from detectron2's `get_cfg()`), the path of a yaml file, or
-            the name of a config of this package, such as "mask_rcnn_R50_FPN".
+        cfg_or_name: a config (also one from detectron2's `get_cfg()`), the path of a yaml file, the
+            name of a config of this package, such as "mask_rcnn_R50_FPN", or the file of a trained
+            model, which carries its config and becomes MODEL.WEIGHTS.
 
     Raises:
         UserError: `cfg_or_name` is neither a file nor a known name, or the file is not a valid
-            config.
+            config, or the model carries none.
     """
     if isinstance(cfg_or_name, CfgNode):
         cfg = cfg_or_name.clone()
@@ -51,6 +53,8 @@ def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
             f"config: expected a CfgNode, a path or a name, got {type(cfg_or_name).__name__}"
         )
     name = os.fspath(cfg_or_name)
+    if is_checkpoint(name):
+        return read_config(name)
     if os.path.isfile(name):
         return load_config(name)
     try:
@@ -67,12 +71,13 @@ class Predictor:
     them to the same size, so a prediction does not depend on the other images of the batch.
 
     Example:
-        predictor = Predictor("output/run/config.yaml", "output/run/model_final.pth")
+        predictor = Predictor("output/run/model_final.pth")
         instances = predictor("photo.jpg")
         print(instances.pred_boxes, instances.scores)
 
     Args:
-        cfg_or_name: a config, which is not changed, the path of a yaml file, or the name of a
+        cfg_or_name: the file or URL of a model that was trained with this package, which carries
+            its config; or a config, which is not changed, the path of a yaml file, or the name of a
             config of this package, such as "mask_rcnn_R50_FPN".
         weights: file or URL of a trained model; default: MODEL.WEIGHTS of the config.
         device: "cpu", "cuda", "cuda:1", ...; default: MODEL.DEVICE of the config. If this is "cuda"

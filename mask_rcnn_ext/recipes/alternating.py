@@ -39,6 +39,7 @@ from detectron2.modeling import build_backbone, build_model
 from detectron2.utils import comm
 
 from ..checkpoint.checkpointer import Checkpointer
+from ..checkpoint.description import describe_run
 from ..checkpoint.safe_load import load_torch
 from ..config import config_hash
 from ..engine.results import write_results
@@ -216,7 +217,8 @@ class _WholeNetwork(Step):
         path = get_weights_path(self.joint)
         if comm.is_main_process():
             with atomic_open(path, "wb") as file:
-                torch.save({"model": join_steps(self.steps)}, file)
+                description = describe_run(self.joint, self.joint.SEED)
+                torch.save({"model": join_steps(self.steps), **description}, file)
         comm.synchronize()
         model = prepare_model(self.joint, Trainer.build_model(self.joint))
         Checkpointer(model).load(path, checkpointables=[])

@@ -37,6 +37,7 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from ..checkpoint.checkpointer import Checkpointer, fetch_weights
+from ..checkpoint.description import describe_run
 from ..data.mapper import ImageMapper, keep_sides
 from ..engine.results import write_results
 from ..engine.run import prepare_run
@@ -102,7 +103,10 @@ def train_rcnn_svm(args: argparse.Namespace) -> None:
                 class_names=cfg.MASK_RCNN_EXT.CLASS_NAMES,
             )
     names = cfg.MASK_RCNN_EXT.CLASS_NAMES
-    Checkpointer(model, cfg.OUTPUT_DIR, class_names=names).save("model_final")
+    description = describe_run(cfg, seed)
+    Checkpointer(model, cfg.OUTPUT_DIR, class_names=names, description=description).save(
+        "model_final"
+    )
     fitted = time.perf_counter()
     results = Trainer.test_all(cfg, model)
     evaluated = time.perf_counter()

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from command import SCRIPTS, find_commands  # tools/ is on the path
 from support import REPO
 
 README = REPO / "README.md"
@@ -147,11 +148,13 @@ def test_the_python_blocks_run(tmp_path, monkeypatch):
     from PIL import Image
     from tiny_model import tiny_cfg, tiny_model
 
+    from mask_rcnn_ext.checkpoint.description import describe_run
+
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "output/mine"
     run.mkdir(parents=True)
-    (run / "config.yaml").write_text(tiny_cfg().dump())
-    torch.save({"model": tiny_model().state_dict()}, run / "model_final.pth")
+    description = describe_run(tiny_cfg(), 0)
+    torch.save({"model": tiny_model().state_dict(), **description}, run / "model_final.pth")
     for name in ("photo.jpg", "a.jpg", "b.jpg", "c.jpg"):
         Image.fromarray(np.full((40, 60, 3), 128, np.uint8)).save(name)
     namespace: dict = {}
@@ -218,6 +221,14 @@ def test_every_message_in_troubleshooting_is_in_the_code():
     pattern = [".{0,300}".join(map(re.escape, message.split("…"))) for message in messages]
     missing = [m for m, p in zip(messages, pattern, strict=True) if not re.search(p, texts)]
     assert missing == []
+
+
+def test_the_docs_name_commands_that_exist():
+    known = {"train", "evaluate", *SCRIPTS}
+    for page in PAGES:
+        assert {*re.findall(r"mask-rcnn-ext ([a-z]+)", page.read_text())} <= known, page.name
+    table = re.findall(r"^\| `mask-rcnn-ext ([a-z]+)`", read("docs/getting_started.md"), re.M)
+    assert {*find_commands()} <= {*table}
 
 
 def test_the_journeys_name_files_that_exist():

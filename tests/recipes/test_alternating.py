@@ -11,6 +11,7 @@ from small_runs import read_error, read_stamps, read_weights, same, write_data
 from support import REPO, SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext import UserError, load_config
+from mask_rcnn_ext.checkpoint.description import read_config
 from mask_rcnn_ext.recipes import two_stage
 from mask_rcnn_ext.recipes.alternating import FOLDERS, StepConfigs, join_steps, make_step_configs
 from mask_rcnn_ext.recipes.two_stage import RPNStage
@@ -96,6 +97,7 @@ def test_a_run_leaves_what_every_run_has(run):
     assert results["run"]["train_seconds"] == pytest.approx(total)
     assert results["run"]["eval_seconds"] >= sum(step["eval_seconds"] for step in steps)
     assert results["run"]["peak_memory_mb"] >= max(step["peak_memory_mb"] for step in steps)
+    assert read_config(run / "model_final.pth").MASK_RCNN_EXT.CLASS_NAMES == ["cat", "dog"]
     log = (run / "log.txt").read_text()
     places = [log.index(f"Step {number} of 4") for number in (1, 2, 3, 4)]
     assert places == sorted(places)

@@ -20,6 +20,7 @@ pytest.importorskip("sklearn", reason="scikit-learn, of the extra svm, is not in
 import train_rcnn_svm
 
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
+from mask_rcnn_ext.checkpoint.description import read_config
 from mask_rcnn_ext.recipes.rcnn_svm import _load_network, _require_svm_config
 
 # The whole command, on bright rectangles. The network has random weights: its features tell
@@ -97,6 +98,7 @@ def test_it_leaves_a_runs_files(run):
     assert results["run"]["seed"] == 1
     assert (run / "inference/own_val/coco_instances_results.json").is_file()
     assert load_config(str(run / "config.yaml")).MODEL.RCNN.SCORER == "svm"
+    assert read_config(run / "model_final.pth").MODEL.RCNN.SCORER == "svm"
     log = (run / "log.txt").read_text()
     assert "cat: an SVM of " in log
     assert "Proposals: 16 of 16 images" in log

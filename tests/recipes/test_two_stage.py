@@ -125,7 +125,7 @@ def test_eval_only_checks_the_expected_results(run, tmp_path):
 
 def test_predicting_without_proposals_is_refused(run):
     with pytest.raises(UserError, match="has no RPN"):
-        Predictor(str(run / "config.yaml"), run / "model_final.pth")
+        Predictor(run / "model_final.pth")
 
 
 def test_a_finished_run_is_left_alone(copy, flags):

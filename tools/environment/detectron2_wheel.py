@@ -12,8 +12,6 @@ import hashlib
 import zipfile
 from pathlib import Path
 
-LICENSE_FILE = Path(__file__).resolve().parents[2] / "LICENSE"  # also the licence of detectron2
-
 CARRIER = "labgym==3.1.2"
 CARRIER_SHA256 = "a2900cff8a3fb508e1975f19b5f9abd9f261966db87b0c332697fb4138c1cb2b"
 CARRIER_FOLDER = "LabGym/"
@@ -78,6 +76,13 @@ class InstallError(Exception):
     """detectron2 could not be installed; the message says why and what to do."""
 
 
+def find_license() -> Path:
+    """Return the licence of this package, which is also detectron2's, in a checkout or a wheel."""
+    root = Path(__file__).resolve().parents[2]
+    (path,) = [*root.glob("LICENSE"), *root.glob("mask_rcnn_ext-*.dist-info/licenses/LICENSE")]
+    return path
+
+
 def verify_hash(wheel: Path, expected: str) -> None:
     """Compare the sha256 of `wheel` with `expected`.
 
@@ -134,7 +139,7 @@ def build_wheel(tree: dict[str, bytes], folder: Path) -> Path:
         f"{info}/METADATA": METADATA.encode(),
         f"{info}/WHEEL": WHEEL.encode(),
         f"{info}/ORIGIN": ORIGIN.encode(),
-        f"{info}/licenses/LICENSE": LICENSE_FILE.read_bytes(),
+        f"{info}/licenses/LICENSE": find_license().read_bytes(),
     }
     record = "".join(f"{path},{_record_entry(content)}\n" for path, content in members.items())
     members[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()

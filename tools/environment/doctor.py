@@ -1,4 +1,4 @@
-"""Reports what is installed, what is wrong, and the command that fixes it.
+"""Report what is installed, what is wrong, and the command that fixes it.
 
     python tools/environment/doctor.py
 
@@ -211,9 +211,11 @@ def use_gpu() -> str:
     return str(torch.cuda.get_device_name())
 
 
-CONSTRAINTS = f"-c {quote_path(ROOT / 'constraints.txt')}"
-INSTALL_TORCH = f"{PIP} --upgrade --force-reinstall {CONSTRAINTS} torch torchvision"
-INSTALL_DETECTRON2 = f"{PYTHON} {quote_path(ROOT / 'tools/environment/install_detectron2.py')}"
+CHECKOUT = (ROOT / "pyproject.toml").is_file()  # not the folder of an installed wheel
+CONSTRAINTS = f"-c {quote_path(ROOT / 'constraints.txt')} " if CHECKOUT else ""
+INSTALL_TORCH = f"{PIP} --upgrade --force-reinstall {CONSTRAINTS}torch torchvision"
+INSTALL_DETECTRON2 = f"{PYTHON} {quote_path(Path(__file__).with_name('install_detectron2.py'))}"
+INSTALL_PACKAGE = f"{PIP} -e {quote_path(ROOT)}" if CHECKOUT else f"{PIP} --force-reinstall WHEEL"
 IMPORTED_BY_DETECTRON2 = (
     "torch",
     "torchvision",
@@ -243,7 +245,7 @@ PROBES = {
         # The installer never changes an installed detectron2.
         fix_broken=f"{PYTHON} -m pip uninstall -y detectron2 && {INSTALL_DETECTRON2}",
     ),
-    "mask_rcnn_ext": Probe(use_package, f"{PIP} -e {quote_path(ROOT)}", ("detectron2",)),
+    "mask_rcnn_ext": Probe(use_package, INSTALL_PACKAGE, ("detectron2",)),
     "selective-search": Probe(
         use_selective_search, replace_opencv_command(), ("OpenCV",), mark="note"
     ),

@@ -1,4 +1,4 @@
-"""Installs detectron2 into the environment of the Python that runs this script.
+"""Install detectron2 into the environment of the Python that runs this script.
 
 detectron2 has no release on the package index, and its git version compiles code that this package
 does not need. By default, this script takes detectron2 from the wheel of another distribution on

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import runpy
+import shutil
 import subprocess
 import sys
 import venv
@@ -288,3 +290,16 @@ def test_what_does_not_import_is_uninstalled_again(monkeypatch, carrier, pip_cal
     assert install_detectron2.main(["--wheel", str(carrier)]) == 1
     assert [call[0][0] for call in pip_calls] == ["install", "uninstall"]
     assert "uninstalled again" in capsys.readouterr().err
+
+
+def test_the_tools_of_an_installed_wheel_find_the_licence_and_one_another(tmp_path):
+    tools, info = tmp_path / "mask_rcnn_ext_tools", tmp_path / "mask_rcnn_ext-0.1.0.dist-info"
+    shutil.copytree(SCRIPT.parent, tools / "environment")
+    (info / "licenses").mkdir(parents=True)
+    (info / "licenses/LICENSE").write_text("a licence")
+    found = runpy.run_path(str(tools / "environment/detectron2_wheel.py"))["find_license"]()
+    assert found.read_text() == "a licence"
+    doctor = runpy.run_path(str(tools / "environment/doctor.py"))
+    assert doctor["INSTALL_DETECTRON2"].endswith(str(tools / "environment/install_detectron2.py"))
+    assert "constraints" not in doctor["INSTALL_TORCH"]
+    assert " -e " not in doctor["INSTALL_PACKAGE"]

@@ -1,0 +1,179 @@
+"""What a checkpoint says of its model: the config, the names, and where the weights come from.
+
+Beside the weights, the file of a run holds plain values:
+
+- `config`: the config of the run as yaml text, without the paths of the machine. It also says how
+  images are prepared: INPUT.FORMAT, MODEL.PIXEL_MEAN and PIXEL_STD, INPUT.MIN_SIZE_TEST and
+  MAX_SIZE_TEST.
+- `class_names` and, with a keypoint head, `keypoint_names`: lists of text.
+- `provenance`: `versions` (package -> version), `data` ("train" and "test" -> data set -> `file`
+  and `sha256` of its annotations), `initial_weights` and `seed`.
+- `iteration`, counted from 0, and, in `model_best.pth`, `best`: what the model was measured at.
+
+Whoever wrote the file, all of it is data: reading it runs no code and opens no other file.
+"""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torchvision
+from detectron2 import __version__ as detectron2_version
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from ..config import ExtCfgNode, get_cfg
+from ..data.checksums import find_annotation_files
+from ..errors import UserError
+from ..files import file_sha256
+from ..version import __version__
+from .checkpointer import fetch_weights
+from .safe_load import load_pickle, load_torch
+
+__all__ = [
+    "describe_run",
+    "get_versions",
+    "is_checkpoint",
+    "load_contents",
+    "parse_config",
+    "read_config",
+]
+
+# Keys that name files and folders of the machine that trained the model.
+_PLACES = (
+    "OUTPUT_DIR",
+    "MODEL.WEIGHTS",
+    "DATASETS.PROPOSAL_FILES_TRAIN",
+    "DATASETS.PROPOSAL_FILES_TEST",
+    "MASK_RCNN_EXT.DATA.TRAIN_JSON",
+    "MASK_RCNN_EXT.DATA.TRAIN_IMAGES",
+    "MASK_RCNN_EXT.DATA.VAL_JSON",
+    "MASK_RCNN_EXT.DATA.VAL_IMAGES",
+)
+
+
+def get_versions() -> dict[str, str]:
+    """Return the versions of Python and of what the numbers of a run depend on, by name."""
+    try:
+        detectron2 = importlib.metadata.version("detectron2")  # has the commit, which "0.6" lacks
+    except importlib.metadata.PackageNotFoundError:  # a source tree on the path
+        detectron2 = str(detectron2_version)
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "detectron2": detectron2,
+    }
+
+
+def describe_run(cfg: CfgNode, seed: int) -> dict[str, Any]:
+    """Return `config`, `provenance` and `keypoint_names` of a run, see above.
+
+    Args:
+        cfg: the config of the run, whose data sets are registered.
+        seed: the seed that the run uses.
+    """
+    keypoints: list[str] = []
+    if cfg.MODEL.KEYPOINT_ON and cfg.DATASETS.TRAIN:
+        keypoints = list(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("keypoint_names", []))
+    weights = cfg.MODEL.WEIGHTS
+    data = {
+        split.lower(): {
+            name: {"file": os.path.basename(path), "sha256": file_sha256(path)}
+            for name, path in find_annotation_files(cfg, split).items()
+        }
+        for split in ("TRAIN", "TEST")
+    }
+    provenance = {
+        "versions": {"mask_rcnn_ext": __version__, **get_versions()},
+        "data": data,
+        "initial_weights": weights if "://" in weights else os.path.basename(weights),
+        "seed": seed,
+    }
+    described = {"config": _without_places(cfg).dump_text(), "provenance": provenance}
+    return {**described, **({"keypoint_names": keypoints} if keypoints else {})}
+
+
+def _without_places(cfg: CfgNode) -> ExtCfgNode:
+    """Return a copy of a config that names no file or folder."""
+    cfg, defaults = ExtCfgNode(cfg.clone()), get_cfg()
+    cfg.defrost()
+    for place in _PLACES:
+        *parents, key = place.split(".")
+        node, default = cfg, defaults
+        for parent in parents:
+            node, default = node[parent], default[parent]
+        node[key] = default[key]
+    cfg.MODEL.WEIGHTS = ""
+    return cfg
+
+
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path has the name of a file of weights."""
+    return os.fspath(path).endswith((".pth", ".pkl", ".pyth"))
+
+
+def load_contents(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return all that a checkpoint holds: `model`, and what the module's docstring lists.
+
+    Args:
+        path: a local file, or a URL that detectron2's PathManager knows.
+
+    Raises:
+        UserError: the file is missing, unreadable or unsafe, or is no checkpoint.
+    """
+    path = os.fspath(path)
+    local = fetch_weights(path, "Give the file of a trained model")
+    contents = (load_pickle if local.endswith(".pkl") else load_torch)(local)
+    if not isinstance(contents, dict):
+        raise UserError(
+            f"{path}: expected a checkpoint, a dict of tensors, got {type(contents).__name__}"
+        )
+    return contents
+
+
+def read_config(path: str | os.PathLike[str]) -> ExtCfgNode:
+    """Return the config that a checkpoint carries, see `parse_config`.
+
+    Raises:
+        UserError: see `load_contents` and `parse_config`.
+    """
+    return parse_config(load_contents(path), path)
+
+
+def parse_config(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> ExtCfgNode:
+    """Return the config that a checkpoint carries, with the checkpoint as MODEL.WEIGHTS.
+
+    Keys that name files or folders have their defaults, whatever the file says, and nothing is
+    downloaded when the model is built.
+
+    Args:
+        contents: what `load_contents` returns.
+        path: the file or URL of the checkpoint.
+
+    Raises:
+        UserError: there is no config, or not a valid one.
+    """
+    path, text = os.fspath(path), contents.get("config")
+    if not isinstance(text, str):
+        raise UserError(
+            f"{path} carries no config: an earlier version or another program has saved it. Give "
+            "the config as well, such as the config.yaml of the run: --config-file FILE --weights "
+            f"{path}"
+        )
+    cfg = get_cfg()
+    cfg.merge_from_text(text, f"the config in {path}")
+    cfg = _without_places(cfg)
+    cfg.MODEL.WEIGHTS = path
+    timm = cfg.MASK_RCNN_EXT.TIMM
+    timm.PRETRAINED = False  # the file has the weights
+    if ":" in timm.NAME:
+        raise UserError(
+            f"the config in {path}: MASK_RCNN_EXT.TIMM.NAME {timm.NAME!r} names a model outside "
+            "timm, which is not fetched for a file. If you trust it, give the config as well: "
+            f"--config-file FILE --weights {path}"
+        )
+    return cfg

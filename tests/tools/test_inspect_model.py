@@ -1,0 +1,87 @@
+"""tools/inspect_model.py prints what a checkpoint holds, and what it lacks."""
+
+import inspect_model as tool  # tools/ is on the path
+import pytest
+import torch
+from small_runs import read_error
+from support import write_coco
+from tiny_model import tiny_cfg, tiny_model
+
+from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
+from mask_rcnn_ext.checkpoint.description import describe_run
+from mask_rcnn_ext.files import file_sha256
+
+
+def inspect(path, capsys) -> list[str]:
+    assert tool.main([str(path)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_what_a_file_of_a_run_says(tmp_path, capsys):
+    cfg, json_file = tiny_cfg(2), write_coco(tmp_path / "data", images=1)[0]
+    cfg.DATASETS.TEST, cfg.MASK_RCNN_EXT.DATA.VAL_JSON = ("own_val",), str(json_file)
+    cfg.MASK_RCNN_EXT.CLASS_NAMES = ["cat", "dog"]
+    checkpointer = Checkpointer(
+        tiny_model(2), str(tmp_path), class_names=["cat", "dog"], description=describe_run(cfg, 7)
+    )
+    best = {"metric": "segm/AP", "value": 45.5, "iteration": 9}
+    checkpointer.save_weights("model_best", iteration=9, best=best)
+    lines = inspect(tmp_path / "model_best.pth", capsys)
+    for expected in (
+        "classes: cat, dog (2)",
+        "images: 3 channels, BGR (INPUT.FORMAT)",
+        "  resized to 64 pixels on the shorter side, at most 96 on the longer one "
+        "(INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST)",
+        "  minus [103.53, 116.28, 123.675] (MODEL.PIXEL_MEAN)",
+        "trained for: 10 iterations",
+        "best model: segm/AP 45.5",
+        "seed: 7",
+        "started from: random weights",
+        f"test data: own_val, annotations.json, SHA-256 {file_sha256(str(json_file))}",
+        "  MODEL.ROI_HEADS.NUM_CLASSES: 2",
+        "  MASK_RCNN_EXT.CLASS_NAMES: ['cat', 'dog']",
+    ):
+        assert expected in lines
+    assert not any("MODEL.PIXEL_STD:" in line or "WEIGHTS:" in line for line in lines)  # defaults
+
+
+def test_the_weights_of_each_part_are_counted(tmp_path, capsys):
+    weights = {
+        "backbone.conv.weight": torch.zeros(4, 3, 2, 2), "backbone.conv.bias": torch.zeros(4),
+        "roi_heads.mask_head.w": torch.zeros(5), "roi_heads.box_head.w": torch.zeros(1000, 2),
+        "epoch": torch.tensor(3),
+    }  # fmt: skip
+    torch.save({"model": weights}, tmp_path / "m.pth")
+    lines = inspect(tmp_path / "m.pth", capsys)
+    start = lines.index("weights, with the statistics of norms: 2,058")
+    assert lines[start + 1 : start + 5] == [
+        "  backbone: 52",
+        "  roi_heads.mask_head: 5",
+        "  roi_heads.box_head: 2,000",
+        "  epoch: 1",
+    ]
+
+
+def test_what_a_file_lacks_is_said(tmp_path, capsys):
+    torch.save(tiny_model(2).state_dict(), tmp_path / "old.pth")
+    lines = inspect(tmp_path / "old.pth", capsys)
+    assert "classes: their names are not in the file" in lines
+    assert "provenance: not in the file (versions, data, seed)" in lines
+    assert lines[-1].startswith(f"config: {tmp_path / 'old.pth'} carries no config")
+
+
+def test_a_file_of_somebody_else_cannot_steer_the_terminal(tmp_path, capsys):
+    content = {"class_names": ["a\x1b[2Jb\nseed: 1"], "provenance": {"data": 3, "seed": "\r9"}}
+    torch.save({"model": 7, **content, "config": "A: 1", "iteration": "x"}, tmp_path / "m.pth")
+    lines = inspect(tmp_path / "m.pth", capsys)
+    assert r"classes: a\x1b[2Jb\nseed: 1 (1)" in lines
+    assert r"seed: \r9" in lines
+    assert lines[-1].endswith("unknown config key 'A'")
+
+
+@pytest.mark.parametrize("content", [None, b"no checkpoint"])
+def test_a_file_that_cannot_be_read(tmp_path, capsys, content):
+    if content:
+        (tmp_path / "m.pth").write_bytes(content)
+    assert tool.main([str(tmp_path / "m.pth")]) == 2
+    assert "m.pth" in read_error(capsys)

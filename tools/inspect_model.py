@@ -1,0 +1,146 @@
+"""Print what the file of a model says: classes, images, where it comes from, weights and config.
+
+    python tools/inspect_model.py output/run/model_final.pth
+
+Exit code: 0; 2 if the file is missing or cannot be read.
+"""
+
+import argparse
+import logging
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", metavar="MODEL", help="a .pth file, such as model_final.pth")
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+from detectron2.config import CfgNode
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.checkpoint.description import load_contents, parse_config
+from mask_rcnn_ext.config import find_changed_keys
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.report.text import count_noun
+
+
+def describe_names(contents: Mapping[str, Any], cfg: CfgNode | None) -> Iterator[str]:
+    """Yield lines on the classes and the keypoints."""
+    names = contents.get("class_names") or (cfg and list(cfg.MASK_RCNN_EXT.CLASS_NAMES))
+    yield f"classes: {join(names)}" if names else "classes: their names are not in the file"
+    if keypoints := contents.get("keypoint_names"):
+        yield f"keypoints: {join(keypoints)}"
+    elif cfg and cfg.MODEL.KEYPOINT_ON:
+        yield "keypoints: their names are not in the file"
+
+
+def join(names: Any) -> str:
+    """Return a list as text, with its length."""
+    return f"{', '.join(map(str, names))} ({len(names)})" if isinstance(names, list) else str(names)
+
+
+def describe_images(cfg: CfgNode) -> Iterator[str]:
+    """Yield lines on how images are prepared for the model."""
+    channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
+    yield f"images: {channels or 3} channels, {cfg.INPUT.FORMAT} (INPUT.FORMAT)"
+    yield (
+        f"  resized to {cfg.INPUT.MIN_SIZE_TEST} pixels on the shorter side, at most "
+        f"{cfg.INPUT.MAX_SIZE_TEST} on the longer one (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST)"
+    )
+    yield f"  minus {list(cfg.MODEL.PIXEL_MEAN)} (MODEL.PIXEL_MEAN)"
+    yield f"  divided by {list(cfg.MODEL.PIXEL_STD)} (MODEL.PIXEL_STD)"
+
+
+def describe_training(contents: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines on where the weights come from."""
+    if isinstance(contents.get("iteration"), int):
+        yield f"trained for: {count_noun(contents['iteration'] + 1, 'iteration')}"
+    if isinstance(best := contents.get("best"), dict):
+        yield f"best model: {best.get('metric')} {best.get('value')}"
+    made = contents.get("provenance")
+    if not isinstance(made, dict):
+        yield "provenance: not in the file (versions, data, seed)"
+        return
+    yield f"seed: {made.get('seed')}"
+    yield f"started from: {made.get('initial_weights') or 'random weights'}"
+    yield "versions: " + ", ".join(f"{k} {v}" for k, v in pairs(made.get("versions")))
+    for split, sets in pairs(made.get("data")):
+        for name, facts in pairs(sets):
+            said = dict(pairs(facts))
+            yield f"{split} data: {name}, {said.get('file')}, SHA-256 {said.get('sha256')}"
+
+
+def pairs(value: Any) -> list[tuple[Any, Any]]:
+    """Return the entries of a dict; none of anything else, which another author may have put."""
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def describe_weights(contents: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines on the number of weights in each part of the model."""
+    parts: dict[str, int] = {}
+    for name, value in pairs(contents.get("model", contents)):
+        if hasattr(value, "shape"):
+            words = str(name).split(".")
+            part = ".".join(words[: 2 if words[0] == "roi_heads" else 1])
+            parts[part] = parts.get(part, 0) + math.prod(value.shape)
+    yield f"weights, with the statistics of norms: {sum(parts.values()):,}"
+    for part, count in parts.items():
+        yield f"  {part}: {count:,}"
+
+
+def describe_config(cfg: CfgNode) -> Iterator[str]:
+    """Yield a line for each key that differs from its default."""
+    changed = find_changed_keys(cfg)
+    yield f"config: {count_noun(len(changed), 'value')} other than the defaults"
+    for key, value in changed.items():
+        yield f"  {key}: {value!r}"
+
+
+def describe(path: str) -> Iterator[str]:
+    """Yield the lines that are printed.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
+    contents = load_contents(path)
+    yield path
+    try:
+        cfg = parse_config(contents, path)
+        cfg.MODEL.WEIGHTS = ""  # it is the file itself
+    except UserError as error:
+        cfg, missing = None, str(error)
+    yield from describe_names(contents, cfg)
+    if cfg:
+        yield from describe_images(cfg)
+    yield from describe_training(contents)
+    yield from describe_weights(contents)
+    yield from describe_config(cfg) if cfg else [f"config: {missing}"]
+
+
+def printable(line: str) -> str:
+    """Return a line in which a character that would steer the terminal is written out."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+
+
+def inspect(path: str) -> None:
+    """Print what the file of a model says."""
+    for line in describe(path):
+        print(printable(line))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    return run_as_command(lambda: inspect(build_parser().parse_args(argv).model))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    sys.exit(main())
