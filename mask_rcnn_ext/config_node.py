@@ -3,9 +3,11 @@
 import ast
 import contextlib
 import functools
+import io
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextvars import ContextVar
+from typing import IO, Any
 
 import yaml
 from detectron2.config import CfgNode
@@ -16,6 +18,10 @@ from .errors import UserError, nearest, shorten
 from .old_names import move_old_nodes, rename_old_key, rename_old_parts
 
 __all__ = ["ExtCfgNode", "flat_config", "publish_class_names"]
+
+
+_MOST_VALUES = 100_000  # of a yaml file, each alias counted as what it stands for
+_FILES_BEING_READ: ContextVar[tuple[str, ...]] = ContextVar("files", default=())
 
 
 class ExtCfgNode(CfgNode):
@@ -38,6 +44,35 @@ class ExtCfgNode(CfgNode):
         with _explain_yaml(self, cfg_filename):
             super().merge_from_file(cfg_filename, allow_unsafe=allow_unsafe)
         publish_class_names(self)
+
+    @classmethod
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
+        """See :meth:`CfgNode.load_yaml_with_base`.
+
+        Raises:
+            UserError: a `_BASE_` leads back to a file that names it.
+        """
+        path, before = os.path.realpath(filename), _FILES_BEING_READ.get()
+        if path in before:
+            names = [os.path.basename(name) for name in (*before[before.index(path) :], path)]
+            raise UserError(
+                f"{filename}: its _BASE_ leads back to it: {' -> '.join(names)}. Remove one of "
+                "these _BASE_ lines"
+            )
+        token = _FILES_BEING_READ.set((*before, path))
+        try:
+            loaded: dict[str, Any] = super().load_yaml_with_base(filename, allow_unsafe)
+            return loaded
+        finally:
+            _FILES_BEING_READ.reset(token)
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        with super()._open_cfg(filename) as file:
+            text = file.read()
+        if "&" in text and "*" in text:
+            _require_few_values(text, filename)
+        return io.StringIO(text)
 
     def merge_from_text(self, text: str, source: str) -> None:
         """Merge the yaml text of a whole config, which comes from an unknown author.
@@ -103,6 +138,33 @@ class _LoaderWithoutAliases(yaml.SafeLoader):
 class _DumperWithoutAliases(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+def _require_few_values(text: str, source: str) -> None:
+    """Refuse a yaml whose aliases stand for a huge tree, or for one that holds itself."""
+    sizes: dict[int, int] = {}
+
+    def count(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = -1  # being counted
+            parts = node.value if isinstance(node, yaml.CollectionNode) else []
+            children = [child for part in parts for child in _list_nodes(part)]
+            sizes[id(node)] = 1 + sum(count(child) for child in children)
+        elif sizes[id(node)] < 0:
+            raise UserError(f"{source}: an alias (*) stands for a value that holds it")
+        return sizes[id(node)]
+
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    total = count(root) if root is not None else 0
+    if total > _MOST_VALUES:
+        raise UserError(
+            f"{source}: its aliases (*) stand for {total:,} values, at most {_MOST_VALUES:,} are "
+            "read. Write them out"
+        )
+
+
+def _list_nodes(part: yaml.Node | tuple[yaml.Node, yaml.Node]) -> Sequence[yaml.Node]:
+    return part if isinstance(part, tuple) else (part,)
 
 
 @contextlib.contextmanager
@@ -220,4 +282,4 @@ def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None
         hint = ". Write whole numbers with a point there, such as 2.0"
     elif "(<class 'str'> vs. " in message:
         hint = ". Put text that looks like a number into quotes"
-    return UserError(f"{source}: {f'{key}: ' if key else ''}{message}{hint}")
+    return UserError(f"{source}: {f'{key}: ' if key else ''}{shorten(message, 500)}{hint}")

@@ -17,6 +17,7 @@ from .errors import UserError
 
 __all__ = [
     "atomic_open",
+    "explain_failed_write",
     "file_sha256",
     "is_special",
     "make_jsonable",
@@ -27,6 +28,8 @@ __all__ = [
     "write_json",
 ]
 
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 _records: list[list[Path]] = []  # of `record_writes`
 
@@ -116,6 +119,14 @@ def _explain(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{reason}. Give another folder, or fix its permissions"
     return f"{reason}. Give another folder"
+
+
+def explain_failed_write(error: BaseException) -> UserError | None:
+    """Return an error for a disk that takes nothing more, or None if `error` is another one."""
+    if not isinstance(error, OSError) or error.errno not in _FULL_DISK:
+        return None
+    where = f" {os.path.abspath(error.filename)}" if error.filename else ""
+    return UserError(f"cannot write{where}: {_explain(error)}")
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:

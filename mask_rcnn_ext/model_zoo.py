@@ -29,7 +29,6 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
@@ -37,6 +36,7 @@ from . import paper
 from .checkpoint.checkpointer import Checkpointer
 from .config import ExtCfgNode, add_mask_rcnn_ext_config, get_cfg, load_config
 from .errors import UserError, nearest
+from .modeling.building import build_model
 from .modeling.precision import choose_device, prepare_model
 
 __all__ = ["find_config_file", "get", "get_checkpoint_url", "get_config", "get_config_file"]

@@ -233,3 +233,48 @@ def test_class_names_of_others_stay(tmp_path, catalog):
     assert MetadataCatalog.get("config_known").get("thing_classes") is None
     load_config(None, ["DATASETS.TEST", "('coco_2017_val',)", "MASK_RCNN_EXT.CLASS_NAMES", "['x']"])
     assert len(MetadataCatalog.get("coco_2017_val").thing_classes) == 80
+
+
+def many_aliases(levels: int) -> str:
+    """Return a yaml whose last value stands for 10 ** levels texts."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for level in range(1, levels):
+        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"a": "_BASE_: a.yaml"}, "its _BASE_ leads back to it: a.yaml -> a.yaml. Remove one"),
+        ({"a": "_BASE_: b.yaml", "b": "_BASE_: ['c.yaml', 'a.yaml']", "c": "SEED: 1"},
+         "its _BASE_ leads back to it: a.yaml -> b.yaml -> a.yaml"),
+        ({"a": "MODEL: &m\n  X: *m"}, "an alias (*) stands for a value that holds it"),
+        ({"a": "INPUT:\n  MIN_SIZE_TRAIN: &s [1, *s]"}, "an alias (*) stands for a value that"),
+        ({"a": many_aliases(9)}, "stand for 1,234,567,909 values, at most 100,000 are read"),
+        ({"a": "_BASE_: b.yaml", "b": many_aliases(9)}, "b.yaml: its aliases"),
+        ({"a": "A: " + "[" * 3000 + "]" * 3000}, "nested too deeply"),
+        ({"a": '{"a":' * 3000 + "1" + "}" * 3000}, "nested too deeply"),
+        ({"a": f"SEED: {'9' * 5000}"}, "Exceeds the limit"),
+    ],
+)  # fmt: skip
+def test_a_yaml_that_never_ends_is_one_error(tmp_path, texts, message):
+    for name, text in texts.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_config(str(tmp_path / "a.yaml"))
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_a_few_aliases_and_one_base_twice_are_read(tmp_path):
+    (tmp_path / "base.yaml").write_text("SEED: 5")
+    for name in "bc":
+        (tmp_path / f"{name}.yaml").write_text("_BASE_: base.yaml")
+    (tmp_path / "a.yaml").write_text(
+        "_BASE_: [b.yaml, c.yaml]\nINPUT:\n  MIN_SIZE_TRAIN: &s [64, 96]\n  MAX_SIZE_TRAIN: 96\n"
+        "MODEL:\n  ANCHOR_GENERATOR:\n    SIZES: [*s, *s]\n"
+    )
+    cfg = load_config(str(tmp_path / "a.yaml"))
+    assert cfg.SEED == 5
+    assert cfg.MODEL.ANCHOR_GENERATOR.SIZES == [[64, 96], [64, 96]]

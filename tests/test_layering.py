@@ -13,7 +13,7 @@ PACKAGE = REPO / "mask_rcnn_ext"
 FLOORS = (
     {"errors", "old_names", "paper", "version"},
     {"config_node", "files", "run_files"},
-    {"config", "fingerprint", "layers", "steps"},
+    {"config", "config_limits", "fingerprint", "layers", "steps"},
     {"data", "modeling", "overlap"},
     {"checkpoint", "evaluation", "report"},
     {"model_zoo", "proposals"},

@@ -181,6 +181,21 @@ class Checkpointer(DetectionCheckpointer):
             )
         return self.load(latest)
 
+    def get_checkpoint_file(self) -> str:
+        """See :meth:`DetectionCheckpointer.get_checkpoint_file`.
+
+        Raises:
+            UserError: `last_checkpoint` is not text.
+        """
+        try:
+            path: str = super().get_checkpoint_file()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{os.path.join(self.save_dir, 'last_checkpoint')}: expected the name of a "
+                f"checkpoint, got bytes that are no text ({error}). Write the name into it"
+            ) from error
+        return path
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pkl"):
             loaded = _require_dict(load_pickle(filename), filename)

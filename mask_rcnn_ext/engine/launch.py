@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
 from ..errors import UserError
+from ..files import explain_failed_write
 from .interruption import Interrupted, forward_signals
 from .run_lock import release_folders
 
@@ -102,8 +103,9 @@ def run_as_command(command: Callable[[], Any]) -> int:
     """Run the body of a command-line script and return the exit code of the script.
 
     A `UserError` is printed as one line, and the exit code is 2, also if it ended a process that
-    `launch` started. Ctrl-C gives 130, and SIGTERM during training 143; the command that resumes
-    the training is printed. Any other exception is a defect and is raised.
+    `launch` started. So is a disk that takes nothing more. Ctrl-C gives 130, and SIGTERM
+    during training 143; the command that resumes the training is printed. Any other exception is a
+    defect and is raised.
 
     Args:
         command: the body. If it returns an int, this is the exit code, else 0.
@@ -118,6 +120,12 @@ def run_as_command(command: Callable[[], Any]) -> int:
             # process finds is printed after the wait.
             time.sleep(10)
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        explained = explain_failed_write(error)
+        if explained is None:
+            raise
+        print(f"error: {explained}", file=sys.stderr)
         return 2
     except ProcessExitedException as error:
         if error.exit_code in (2, 130, 143):

@@ -14,10 +14,12 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
+from torch import nn
 
 from ..checkpoint.checkpointer import Checkpointer, fetch_weights
 from ..checkpoint.description import is_checkpoint, load_contents, parse_config
 from ..config import ExtCfgNode, load_config
+from ..config_limits import require_limits
 from ..data.catalog import require_datasets
 from ..data.own_data import get_split_paths, register_own_data, split_own_data
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
@@ -132,6 +134,7 @@ def prepare_run(
     if group_by := getattr(args, "group_by", ""):
         cfg.MASK_RCNN_EXT.DATA.GROUP_BY = group_by
     _choose_data(cfg, args)
+    require_limits(cfg)
     check_registry_names(cfg)
     require_fitting_parts(cfg)
     require_channels(cfg, measured=args.eval_only)
@@ -202,8 +205,7 @@ def _find_weights(cfg: ExtCfgNode, *, resume: bool) -> str:
     last = os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")
     if resume and (os.path.isfile(last) or not cfg.MODEL.WEIGHTS):
         _require_checkpoint(cfg.OUTPUT_DIR)
-        with open(last, encoding="utf-8") as file:
-            return os.path.join(cfg.OUTPUT_DIR, file.read().strip())
+        return Checkpointer(nn.Module(), cfg.OUTPUT_DIR).get_checkpoint_file()
     if not cfg.MODEL.WEIGHTS:
         raise UserError(
             "--eval-only needs weights: add MODEL.WEIGHTS FILE, or --resume to use the weights in "

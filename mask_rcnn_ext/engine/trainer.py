@@ -16,7 +16,6 @@ from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, verify_results
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from torch import nn
@@ -31,6 +30,8 @@ from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
 from ..evaluation.packed import pack_evaluation
 from ..evaluation.validation_loss import build_loss_loader, measure_losses
+from ..files import explain_failed_write
+from ..modeling.building import build_model, explain_config_errors
 from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
 from ..modeling.precision import inference_autocast, prepare_model
@@ -56,9 +57,10 @@ logger = logging.getLogger(__name__)
 
 
 def _reports_defect(record: logging.LogRecord) -> bool:
-    """Return False for the log record of an error that `run_step` explains, True for others."""
-    explained = UserError | FloatingPointError
-    return not (record.exc_info and isinstance(record.exc_info[1], explained))
+    """Return False for the log record of an error that ends the run with a sentence."""
+    error = record.exc_info[1] if record.exc_info else None
+    told = isinstance(error, UserError | FloatingPointError)
+    return not (told or (error is not None and explain_failed_write(error)))
 
 
 class Trainer(DefaultTrainer):
@@ -120,7 +122,8 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(model, **ddp_args)
         self._trainer = build_loop(cfg, model, self.build_train_loader(cfg, seed), optimizer)
         self._trainer.register_hooks([CheckGradients()])
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        with explain_config_errors(cfg, "the schedule"):
+            self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(
             model,
             cfg.OUTPUT_DIR,

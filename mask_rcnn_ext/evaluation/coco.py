@@ -19,6 +19,7 @@ from detectron2.utils import comm
 from pycocotools.cocoeval import COCOeval
 
 from ..data.keypoints import NUM_COCO_KEYPOINTS, complete_true_keypoints
+from ..files import atomic_open
 from ..overlap.numbered_coco import NumberedCOCO
 from .compiled_coco import CompiledTruth, find_compiled_version
 from .packed import convert_to_coco, takes_packed_masks
@@ -103,9 +104,9 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             return
         self._output_dir = self._folder
         path = Path(self._folder, "instances_predictions.pth")
-        path.parent.mkdir(parents=True, exist_ok=True)
         if any("proposals" in prediction for prediction in predictions):
-            torch.save(predictions, path)
+            with atomic_open(path, durable=False) as file:
+                torch.save(predictions, file)
         else:
             save_plain_predictions(path, predictions)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ..files import atomic_open
+
 __all__ = ["save_plain_predictions"]
 
 
@@ -29,6 +31,10 @@ def save_plain_predictions(path: Path, predictions: Sequence[dict[str, Any]]) ->
     Args:
         path: the file.
         predictions: lists, dicts, strings and numbers, without any tensor.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     module = SimpleNamespace(__name__="pickle", Pickler=_PlainPickler)
-    torch.save(predictions, path, pickle_module=module)
+    with atomic_open(path, durable=False) as file:
+        torch.save(predictions, file, pickle_module=module)

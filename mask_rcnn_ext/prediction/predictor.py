@@ -11,7 +11,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from ..checkpoint.checkpointer import Checkpointer
@@ -23,6 +22,7 @@ from ..data.pixel_statistics import require_channels
 from ..errors import UserError
 from ..layers.resizing import ResizeShortestEdge
 from ..model_zoo import get_config
+from ..modeling.building import build_model
 from ..modeling.packed_outputs import run_model
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..modeling.speed import prepare_for_inference, resolve_speed

@@ -15,7 +15,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.evaluation import inference_on_dataset
-from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import ProposalNetwork
 
 from ..checkpoint.checkpointer import Checkpointer, fetch_weights
@@ -23,6 +23,7 @@ from ..config import flat_config
 from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..files import file_sha256
+from ..modeling.building import build_model
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..steps import Step

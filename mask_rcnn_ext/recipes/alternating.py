@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import torch
 from detectron2.config import CfgNode
 from detectron2.evaluation import verify_results
-from detectron2.modeling import build_backbone, build_model
+from detectron2.modeling import build_backbone
 from detectron2.utils import comm
 
 from ..checkpoint.checkpointer import Checkpointer
@@ -47,6 +47,7 @@ from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import atomic_open, file_sha256, read_json_or_none
+from ..modeling.building import build_model
 from ..modeling.freezing import find_parts, freeze_parts, is_within, trace_parameters
 from ..modeling.precision import prepare_model
 from ..proposals.rpn import get_rpn_keys, plan_proposals

@@ -20,13 +20,13 @@ import os
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 
 from ..config import get_cfg, load_config
 from ..data.catalog import require_datasets
 from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
+from ..modeling.building import build_model
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
 from ..modeling.freezing import freeze_parts, is_within
 from ..proposals.rpn import get_rpn_keys, make_proposal_network, plan_proposals

@@ -1,0 +1,65 @@
+"""The limits of numbers in a config, where detectron2 would fail in training or learn nonsense."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from .config_node import flat_config
+from .errors import UserError
+
+__all__ = ["require_limits"]
+
+# Keys that end in this -> lowest and highest number.
+_LIMITS: dict[str, tuple[float, float]] = {
+    "RPN.BATCH_SIZE_PER_IMAGE": (1, math.inf),
+    "ROI_HEADS.BATCH_SIZE_PER_IMAGE": (1, math.inf),
+    "ROI_HEADS.NUM_CLASSES": (1, math.inf),
+    "POSITIVE_FRACTION": (0, 1),
+    "NMS_THRESH": (0, 1),
+    "NMS_THRESH_TEST": (0, 1),
+    "SCORE_THRESH_TEST": (0, 1),
+    "IMS_PER_BATCH": (1, math.inf),
+    "SOLVER.MAX_ITER": (0, math.inf),
+    "SOLVER.BASE_LR": (0, math.inf),
+    "SOLVER.WEIGHT_DECAY": (0, math.inf),
+    "SOLVER.WARMUP_ITERS": (0, math.inf),
+    "NUM_WORKERS": (0, math.inf),
+    "INPUT.MIN_SIZE_TRAIN": (0, math.inf),  # 0: the image is not resized
+    "INPUT.MAX_SIZE_TRAIN": (1, math.inf),
+    "INPUT.MIN_SIZE_TEST": (0, math.inf),
+    "INPUT.MAX_SIZE_TEST": (1, math.inf),
+    "POOLER_RESOLUTION": (1, math.inf),
+    "POOLER_SAMPLING_RATIO": (0, math.inf),
+}
+
+
+def require_limits(cfg: CfgNode) -> None:
+    """Check the numbers of a config.
+
+    Raises:
+        UserError: a number is below or above what its key can mean, or is not a number.
+    """
+    for key, value in flat_config(cfg):
+        limits = next((found for end, found in _LIMITS.items() if _ends(key, end)), None)
+        if limits is None:
+            continue
+        low, high = limits
+        for number in _list_items(value):
+            is_number = isinstance(number, int | float) and not isinstance(number, bool)
+            if not (is_number and low <= number <= high and math.isfinite(number)):
+                expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+                raise UserError(f"{key}: expected {expected}, got {value!r}")
+
+
+def _ends(key: str, end: str) -> bool:
+    return key == end or key.endswith(f".{end}")
+
+
+def _list_items(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _list_items(item)
+    else:
+        yield value

@@ -1,0 +1,76 @@
+"""Builds a model, with a sentence where detectron2 would fail on a value of the config."""
+
+import contextlib
+import os
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import detectron2
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model as detectron2_build_model
+from torch import nn
+
+from ..config_node import flat_config
+from ..errors import UserError, name_some, shorten
+
+__all__ = ["build_model", "explain_config_errors"]
+
+_ERRORS = (KeyError, ValueError, AssertionError, TypeError, AttributeError, IndexError)
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """Return what detectron2's `build_model` does.
+
+    Raises:
+        UserError: detectron2 cannot build it, because of a value in the config.
+    """
+    with explain_config_errors(cfg, "the model"):
+        model: nn.Module = detectron2_build_model(cfg)
+    return model
+
+
+@contextlib.contextmanager
+def explain_config_errors(cfg: CfgNode, what: str) -> Iterator[None]:
+    """Turn an error that detectron2 raises while it reads a config into a `UserError`.
+
+    Errors of other code, such as a part of a user's project, pass: they need their traceback.
+
+    Args:
+        cfg: the config.
+        what: what is built, for the message.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except _ERRORS as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        if not last.filename.startswith(tuple(detectron2.__path__)):
+            raise
+        said = str(error.args[0]) if error.args else (last.line or "").strip()
+        keys = _find_keys(cfg, said)
+        where = f". It comes from {name_some(keys)}" if keys else ""
+        folder = os.path.dirname(detectron2.__path__[0])
+        raise UserError(
+            f"{what} of this config cannot be built: {os.path.relpath(last.filename, folder)} "
+            f"refuses it with {type(error).__name__}: {shorten(said, 300)}{where}"
+        ) from error
+
+
+def _find_keys(cfg: CfgNode, said: str) -> list[str]:
+    """Return the keys, with their values, whose text is in what an error says."""
+    found = []
+    for key, value in flat_config(cfg):
+        texts = [item for item in _list_texts(value) if len(item) > 1]
+        if any(said == text or f" {text}" in f" {said}".replace("'", " ") for text in texts):
+            found.append(f"{key} {value!r}")
+    return found
+
+
+def _list_texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in _list_texts(item)]
+    return []

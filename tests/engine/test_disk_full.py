@@ -1,0 +1,58 @@
+"""A disk that takes nothing more ends a command with a sentence, wherever the write was."""
+
+import errno
+import json
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from small_runs import read_error, write_data
+from support import SMALL, TINY_CONFIG, run_train_net
+
+from mask_rcnn_ext import load_config, run_as_command
+
+
+def fail(code, path=None):
+    def write(*args, **kwargs):
+        raise OSError(code, "No space left on device", path)
+
+    return write
+
+
+def test_a_failed_write_is_a_sentence(capsys):
+    assert run_as_command(fail(errno.ENOSPC)) == 2
+    assert read_error(capsys) == (
+        "error: cannot write: No space left on device. Make room, or give another folder"
+    )
+    assert run_as_command(fail(errno.EROFS, "/a/b")) == 2
+    assert "cannot write /a/b: " in read_error(capsys)
+
+
+def test_another_error_of_the_system_is_raised():
+    with pytest.raises(FileNotFoundError):
+        run_as_command(fail(errno.ENOENT))
+
+
+@pytest.mark.parametrize("broken", ["json.dumps", "torch.save"])
+def test_an_evaluation_on_a_full_disk(broken, tmp_path, capsys, monkeypatch):
+    weights = tmp_path / "weights.pth"
+    data = write_data(tmp_path, train=2, val=2)
+    options = [*SMALL, "MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.NUM_CLASSES", "2"]
+    torch.save({"model": build_model(load_config(TINY_CONFIG, options)).state_dict()}, weights)
+    module, name = (json, "dumps") if broken == "json.dumps" else (torch, "save")
+    monkeypatch.setattr(module, name, fail(errno.ENOSPC))
+    out = tmp_path / "out"
+    arguments = ["MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(out)]
+    code = run_train_net("--eval-only", "--config-file", TINY_CONFIG, *data, *SMALL, *arguments)
+    assert code == 2
+    assert "No space left on device. Make room" in read_error(capsys)
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_a_last_checkpoint_that_is_no_text(tmp_path, capsys):
+    (tmp_path / "last_checkpoint").write_bytes(b"\xff\xfe\x00")
+    data = write_data(tmp_path, train=2, val=2)
+    for mode in ("--resume", "--eval-only"):
+        arguments = [mode, "--resume", "--config-file", TINY_CONFIG, *data, *SMALL]
+        assert run_train_net(*arguments, "OUTPUT_DIR", str(tmp_path)) == 2
+        assert "last_checkpoint: expected the name of a checkpoint" in read_error(capsys)

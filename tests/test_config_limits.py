@@ -1,0 +1,50 @@
+"""Numbers that a key cannot mean are refused before anything starts."""
+
+import pytest
+from config_files import ROOT
+from support import SMALL, TINY_CONFIG, run_train_net
+
+from mask_rcnn_ext import UserError, get_cfg, load_config
+from mask_rcnn_ext.config_limits import require_limits
+
+
+def test_every_config_is_within_the_limits():
+    paths = sorted(ROOT.rglob("*.yaml"))
+    assert len(paths) > 50
+    for path in paths:
+        require_limits(load_config(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", -3, "expected 1 or more, got -3"),
+        ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 0, "expected 1 or more, got 0"),
+        ("MODEL.RPN.POSITIVE_FRACTION", 1.5, "expected 0 to 1, got 1.5"),
+        ("MODEL.ROI_HEADS.NMS_THRESH_TEST", -0.1, "expected 0 to 1, got -0.1"),
+        ("INPUT.MIN_SIZE_TRAIN", ("a",), "expected 0 or more, got ('a',)"),
+        ("INPUT.MIN_SIZE_TRAIN", (64, -1), "expected 0 or more, got (64, -1)"),
+        ("SOLVER.BASE_LR", float("nan"), "expected 0 or more, got nan"),
+        ("SOLVER.BASE_LR", float("inf"), "expected 0 or more, got inf"),
+        ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 0, "expected 1 or more, got 0"),
+    ],
+)
+def test_a_number_outside_is_named(key, value, message):
+    cfg = get_cfg()
+    cfg.merge_from_list([key, value])
+    with pytest.raises(UserError) as caught:
+        require_limits(cfg)
+    assert str(caught.value) == f"{key}: {message}"
+
+
+def test_the_ends_of_the_limits_pass():
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TEST, cfg.SOLVER.BASE_LR, cfg.MODEL.RPN.POSITIVE_FRACTION = 0, 0.0, 1.0
+    require_limits(cfg)
+
+
+def test_the_command_says_it_before_it_reads_the_data(tmp_path, capsys):
+    options = [*SMALL, "OUTPUT_DIR", str(tmp_path / "run"), "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "0"]
+    assert run_train_net("--config-file", TINY_CONFIG, *options) == 2
+    assert "MODEL.RPN.BATCH_SIZE_PER_IMAGE: expected 1 or more" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
