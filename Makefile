@@ -69,7 +69,7 @@ clean-demo:  ## remove the demo's output
 
 clean: clean-demo  ## also remove the environments of `make setup`, caches and builds; data sets stay
 	for venv in .venv .venv-oldest; do if test -f $$venv/made-by-setup; then rm -rf $$venv; fi; done
-	rm -rf build/lib/mask_rcnn_ext build/bdist.* mask_rcnn_ext.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build/lib/mask_rcnn_ext build/lib/mask_rcnn_ext_tools build/bdist.* mask_rcnn_ext.egg-info .mypy_cache .pytest_cache .ruff_cache
 	rm -f dist/mask_rcnn_ext-*.whl dist/mask_rcnn_ext-*.tar.gz
 	rmdir build/lib build dist 2>/dev/null || true
 	find mask_rcnn_ext tools projects tests -path '*/__pycache__/*.pyc' -type f -delete

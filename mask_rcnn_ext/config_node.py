@@ -87,7 +87,7 @@ class ExtCfgNode(CfgNode):
             UserError: see `merge_from_file`.
         """
         with _explain_yaml(self, source):
-            loaded = yaml.load(text, Loader=_LoaderWithoutAliases)
+            loaded = _LoaderWithoutAliases(text).get_single_data()
             if not isinstance(loaded, dict):
                 raise UserError(f"{source}: expected keys and values, got {shorten(loaded)!r}")
             self.merge_from_other_cfg(type(self)(loaded))

@@ -11,6 +11,7 @@ import difflib
 import runpy
 import sys
 from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -69,7 +70,7 @@ def run_script(path: Path) -> None:
     main = ModuleType("__main__")
     main.__file__ = str(path)  # processes that the script starts look for it
     sys.modules["__main__"] = main
-    exec(compile(path.read_bytes(), path, "exec"), main.__dict__)
+    SourceFileLoader("__main__", str(path)).exec_module(main)
 
 
 def train(arguments: Sequence[str]) -> int:

@@ -132,8 +132,7 @@ def printable(line: str) -> str:
 
 def inspect(path: str) -> None:
     """Print what the file of a model says."""
-    for line in describe(path):
-        print(printable(line))
+    print("\n".join(map(printable, describe(path))))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

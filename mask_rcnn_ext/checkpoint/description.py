@@ -119,6 +119,8 @@ def is_checkpoint(path: str | os.PathLike[str]) -> bool:
 def load_contents(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return all that a checkpoint holds: `model`, and what the module's docstring lists.
 
+    The weights are read from the file when they are used.
+
     Args:
         path: a local file, or a URL that detectron2's PathManager knows.
 
@@ -127,7 +129,7 @@ def load_contents(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = os.fspath(path)
     local = fetch_weights(path, "Give the file of a trained model")
-    contents = (load_pickle if local.endswith(".pkl") else load_torch)(local)
+    contents = load_pickle(local) if local.endswith(".pkl") else load_torch(local, mapped=True)
     if not isinstance(contents, dict):
         raise UserError(
             f"{path}: expected a checkpoint, a dict of tensors, got {type(contents).__name__}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import zipfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -93,7 +94,7 @@ def _allowed_by_name(allowed: list[Any]) -> Iterator[None]:
         unpickler._get_user_allowed_globals = find
 
 
-def load_torch(path: str) -> Any:
+def load_torch(path: str, *, mapped: bool = False) -> Any:
     """Return the content of a file that `torch.save` wrote, on the CPU.
 
     Loading is as safe as `torch.load(weights_only=True)`, which has a known hole in PyTorch before
@@ -101,6 +102,8 @@ def load_torch(path: str) -> Any:
 
     Args:
         path: a local file.
+        mapped: read a tensor when it is used, for who wants a part of the content. Files from
+            before PyTorch 1.6 are read at once.
 
     Raises:
         UserError: the file is unreadable, or names more than arrays, tensors and containers.
@@ -108,8 +111,10 @@ def load_torch(path: str) -> Any:
     try:
         with open(path, "rb") as file:
             check_torch_file(file)
+        mmap = mapped and zipfile.is_zipfile(path)
         with _numpy_allowed():
-            return make_plain(torch.load(path, map_location="cpu", weights_only=True))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            return make_plain(content)
     except Exception as error:  # a broken file raises nearly anything
         forbidden = re.search(r"GLOBAL (?!not )([\w.]+)", str(error))
         if forbidden:

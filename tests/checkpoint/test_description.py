@@ -132,6 +132,14 @@ def test_paths_and_downloads_in_a_config_are_not_followed(tmp_path):
     assert not cfg.MASK_RCNN_EXT.TIMM.PRETRAINED
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_of_old_and_new_files_are_there(tmp_path, zipped):
+    content = {"model": {"w": torch.arange(3.0)}, "config": "SEED: 3"}
+    torch.save(content, tmp_path / "m.pth", _use_new_zipfile_serialization=zipped)
+    assert load_contents(tmp_path / "m.pth")["model"]["w"].tolist() == [0, 1, 2]
+    assert read_config(tmp_path / "m.pth").SEED == 3
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     torch.save([1], tmp_path / "list.pth")
     with pytest.raises(UserError, match=r"list\.pth: expected a checkpoint.*got list"):

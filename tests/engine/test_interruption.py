@@ -147,3 +147,13 @@ def test_two_processes_stop_together(data, tmp_path):
     last = json.loads((tmp_path / "out/metrics.json").read_text().splitlines()[-1])["iteration"]
     assert name == f"model_{last:07d}.pth"
     assert "Exception during training" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("script", "begin"),
+    [("train_net.py", "python train_net.py"), ("mask-rcnn-ext train", "mask-rcnn-ext train")],
+)
+def test_the_command_that_goes_on_can_be_typed(monkeypatch, script, begin):
+    monkeypatch.setattr(sys, "argv", [script, "--split", "0.8", "OUTPUT_DIR", "my run"])
+    told = interruption.Interrupted(signal.SIGINT, "x.pth").describe()
+    assert told.endswith(f"To go on: {begin} --resume --split 0.8 OUTPUT_DIR 'my run'")
