@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .mask_crops import MaskCrop, paste_crops
 from .rle import encode_edges, fill_edges, find_edges
+from .soft_masks import SoftMasks
 
 __all__ = ["MaskCrop", "PackedMasks"]
 
@@ -25,7 +26,10 @@ class PackedMasks:
 
     Attributes:
         shape: (N, H, W).
+        soft: the probabilities of the same masks; None if they are not known.
     """
+
+    soft: SoftMasks | None = None
 
     def __init__(self, size: tuple[int, int], crops: Iterable[MaskCrop]) -> None:
         """Pack the crops one by one; `size` is (H, W)."""
@@ -38,8 +42,10 @@ class PackedMasks:
     def paste(
         cls, probs: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
     ) -> "PackedMasks":
-        """Paste the masks of RoIs, see `paste_crops`."""
-        return cls(size, paste_crops(probs, boxes, size, threshold))
+        """Paste the masks of RoIs, see `paste_crops`; their probabilities are kept, too."""
+        packed = cls(size, paste_crops(probs, boxes, size, threshold))
+        packed.soft = SoftMasks.keep(probs, boxes, size)
+        return packed
 
     @classmethod
     def pack(cls, masks: Tensor | BoolArray) -> "PackedMasks":
@@ -54,8 +60,10 @@ class PackedMasks:
         """Return some of the masks; `item` is a slice, indices, or (N,) bool, of any library."""
         kept = PackedMasks(self.shape[1:], ())
         chosen = item if isinstance(item, slice) else np.asarray(torch.as_tensor(item).cpu())
-        kept._parts = [self._parts[index] for index in np.arange(len(self))[chosen]]
+        indices = np.arange(len(self))[chosen].tolist()
+        kept._parts = [self._parts[index] for index in indices]
         kept.shape = (len(kept), *self.shape[1:])
+        kept.soft = None if self.soft is None else self.soft.select(indices)
         return kept
 
     def __iter__(self) -> Iterator[MaskCrop]:
