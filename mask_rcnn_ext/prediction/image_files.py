@@ -49,7 +49,7 @@ def find_images(
     inputs: Sequence[str],
     *,
     recursive: bool = False,
-    exclude: str | None = None,
+    exclude: Sequence[str | os.PathLike[str]] = (),
     arrays: bool = False,
 ) -> list[ImageFile]:
     """Return the image files that `inputs` name, each file once, in natural order within an input.
@@ -59,7 +59,7 @@ def find_images(
             among the matches of a pattern, only files with one of `IMAGE_EXTENSIONS` count, in
             upper or lower case; the log says how many others there are.
         recursive: also look in subfolders.
-        exclude: a folder whose files are left out, unless an input names the file itself; for
+        exclude: folders whose files are left out, unless an input names the file itself; for
             example the folder of earlier pictures.
         arrays: `.npy` files count, too, see `data.bands`.
 
@@ -71,8 +71,8 @@ def find_images(
     for given in inputs:
         root, found = _expand(given, recursive)
         if not os.path.isfile(given):
-            if exclude:
-                found = [path for path in found if _absolute(exclude) not in path.parents]
+            left_out = {_absolute(folder) for folder in exclude}
+            found = [path for path in found if left_out.isdisjoint(path.parents)]
             known = (*IMAGE_EXTENSIONS, ".npy") if arrays else IMAGE_EXTENSIONS
             skipped = [path for path in found if not _has_extension(path, known)]
             _warn_about_skipped(given, skipped)
@@ -152,7 +152,7 @@ def describe_failure(path: Path, error: Exception) -> str:
     return f"{path}: failed ({type(error).__name__}: {reason})"
 
 
-def _absolute(path: str) -> Path:
+def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(path))
 
 
