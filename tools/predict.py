@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_output_options(parser)
     add_filter_options(parser)
+    add_tile_options(parser)
     search = parser.add_argument_group(
         "models without an RPN (R-CNN, Fast R-CNN)",
         "Use the settings with which tools/compute_proposals.py searched the training data.",
@@ -108,6 +109,23 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-pictures", action="store_true", help="leave out the pictures")
 
 
+def add_tile_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that cut large images."""
+    group = parser.add_argument_group("large images")
+    group.add_argument(
+        "--tile",
+        metavar="PX",
+        help="cut images into tiles of this side, and merge the objects at the seams; auto: the "
+        "side that the model does not resize",
+    )
+    group.add_argument(
+        "--tile-overlap",
+        type=int,
+        metavar="PX",
+        help="pixels that neighbouring tiles share (default: an eighth of the side)",
+    )
+
+
 def add_filter_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which instances are kept."""
     group = parser.add_argument_group("which instances are kept")
@@ -152,6 +170,7 @@ from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.image_outputs import FOLDERS, LARGEST_PICTURE
 from mask_rcnn_ext.prediction.predictor import resolve_config
 from mask_rcnn_ext.prediction.processes import PredictionStopped, run_folder_job
+from mask_rcnn_ext.prediction.tiles import Tiling
 from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
 
 # isort: split
@@ -208,6 +227,21 @@ def read_filters(args: argparse.Namespace) -> dict[str, Any]:
     return filters
 
 
+def read_tiling(args: argparse.Namespace) -> Tiling | None:
+    """Return how large images are cut; None for not at all.
+
+    Raises:
+        UserError: `--tile` is no number, or `--tile-overlap` is given without it.
+    """
+    if args.tile is None:
+        if args.tile_overlap is not None:
+            raise UserError("--tile-overlap needs --tile")
+        return None
+    if args.tile != "auto" and not (args.tile.isdecimal() and int(args.tile)):
+        raise UserError(f"--tile: expected a number of pixels or auto, got {args.tile}")
+    return Tiling(0 if args.tile == "auto" else int(args.tile), args.tile_overlap)
+
+
 def read_thresholds(args: argparse.Namespace) -> float | dict[str, float]:
     """Return `--score-threshold`; by class, "" stands for the classes that are not named."""
     thresholds = parse_thresholds(args.score_threshold)
@@ -245,9 +279,10 @@ def predict(args: argparse.Namespace) -> int:
         arrays=bool(cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS),
     )
     build_propose(args, cfg)
-    outputs, filters = choose_outputs(args), read_filters(args)
+    outputs, filters, tiling = choose_outputs(args), read_filters(args), read_tiling(args)
     require_writable(args.output)
-    job = FolderJob(partial(build_predictor, args, cfg), files, args.output, outputs, filters)
+    make_predictor = partial(build_predictor, args, cfg)
+    job = FolderJob(make_predictor, files, args.output, outputs, filters, tiling)
     try:
         if int(os.environ.get("RANK", "0")) == 0:
             lock_folder(Path(args.output))

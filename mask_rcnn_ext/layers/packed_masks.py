@@ -4,7 +4,7 @@ One hundred masks of a photo of 24 megapixels are 2.4 GB as bool. A mask of one 
 runs in each column of its box, and only their ends are kept here.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,26 @@ class PackedMasks:
         """Pack masks (N, H, W) bool."""
         height, width = masks.shape[1:]
         return cls((height, width), (MaskCrop.cut(np.asarray(mask)) for mask in masks))
+
+    @classmethod
+    def join(cls, size: tuple[int, int], parts: Sequence["PackedMasks"]) -> "PackedMasks":
+        """Return the masks of all parts, one after the other, in an image of (H, W)."""
+        joined = cls(size, ())
+        joined._parts = [mask for part in parts for mask in part._parts]
+        joined.shape = (len(joined), *size)
+        soft = [part.soft for part in parts if part.soft is not None]
+        joined.soft = SoftMasks.join(soft) if len(soft) == len(parts) else None
+        return joined
+
+    def move(self, top: int, left: int, size: tuple[int, int]) -> "PackedMasks":
+        """Return the masks in an image of (H, W), in which theirs begins at this row and column."""
+        moved = PackedMasks(size, ())
+        moved._parts = [
+            (row + top, column + left, shape, edges) for row, column, shape, edges in self._parts
+        ]
+        moved.shape = (len(moved), *size)
+        moved.soft = None if self.soft is None else self.soft.move(top, left)
+        return moved
 
     def __len__(self) -> int:
         return len(self._parts)

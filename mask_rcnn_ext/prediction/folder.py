@@ -14,6 +14,7 @@ from .image_files import ImageFile, describe_failure, predict_files
 from .image_outputs import FOLDERS, LARGEST_PICTURE, write_image_outputs
 from .parts import PartReader, PartWriter, hash_recipe, remove_parts
 from .predictor import Predictor
+from .tiles import Tiling
 
 __all__ = ["OUTPUTS", "FolderJob", "Summary", "merge_shares", "predict_share"]
 
@@ -33,6 +34,7 @@ class FolderJob:
         output: the folder of the results.
         outputs: names of `OUTPUTS`; "coco" is always written.
         filters: keyword arguments of `InstanceFilter`.
+        tiling: cut large images into tiles.
     """
 
     make_predictor: Callable[[int], Predictor]
@@ -40,6 +42,7 @@ class FolderJob:
     output: str | os.PathLike[str]
     outputs: Sequence[str] = ("coco", "pictures")
     filters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tiling: Tiling | None = None
 
     def describe(self, predictor: Predictor) -> dict[str, Any]:
         """Return what decides about the results of an image, and the classes."""
@@ -54,6 +57,7 @@ class FolderJob:
             "batch_size": predictor.batch_size,
             "outputs": sorted(self.outputs),
             "filters": {name: repr(value) for name, value in self.filters.items()},
+            "tiling": self.tiling.resolve(predictor.cfg) if self.tiling else None,
         }
         names, ids = list(predictor.class_names), [int(i) for i in predictor.category_ids]
         return {"recipe": hash_recipe({**recipe, "names": names}), "names": names, "ids": ids}
@@ -148,7 +152,15 @@ def _predict_batch(
     def on_failure(file: ImageFile, reason: str) -> None:
         add(file, {"failure": reason})
 
-    for file, image, found in predict_files(predictor, batch, on_failure):
+    predicted = predict_files(
+        predictor,
+        batch,
+        on_failure,
+        tiling=job.tiling,
+        pictures="pictures" in job.outputs,
+        soft="soft" in job.outputs,
+    )
+    for file, image, found in predicted:
         if file not in wanted:
             continue
         record: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from .image_files import ImageFile
 
 __all__ = ["FOLDERS", "LARGEST_PICTURE", "draw_label_image", "make_geojson", "write_image_outputs"]
 
+logger = logging.getLogger(__name__)
+
 SMALLEST_PICTURE = 480  # pixels of the longer side; smaller images are enlarged, for the labels
 LARGEST_PICTURE = 4096  # pixels of the longer side; larger images are drawn smaller, which is quick
 MOST_LABELS = 65_535  # 16 bits; 0 is the background
@@ -33,7 +36,7 @@ def write_image_outputs(
     folder: str | os.PathLike[str],
     outputs: Sequence[str],
     file: ImageFile,
-    image: BGRArray,
+    image: BGRArray | None,
     instances: Instances,
     class_names: Sequence[str],
 ) -> None:
@@ -43,7 +46,7 @@ def write_image_outputs(
         folder: the folder of all results.
         outputs: names of `FOLDERS`; other names are passed over.
         file: the image's file.
-        image: (H, W, 3) uint8 BGR; only its picture needs it.
+        image: (H, W, 3) uint8 BGR; None if it is too large for a picture.
         instances: on the CPU, in pixels of the image; `pred_masks`, if there, are `PackedMasks`.
         class_names: names of the K classes.
 
@@ -60,7 +63,9 @@ def write_image_outputs(
         content = make_geojson(instances, class_names, read_georeference(file.path))
         with atomic_open(folder / "geojson" / f"{file.name}.geojson", "w", durable=False) as text:
             json.dump(content, text)
-    if "pictures" in outputs:
+    if "pictures" in outputs and image is None:
+        logger.warning("%s: too large for a picture; it has results only", file.path)
+    elif "pictures" in outputs and image is not None:
         _save_picture(folder / "pictures" / _name_picture(file.name), image, instances, class_names)
 
 

@@ -44,6 +44,22 @@ def test_masks_without_probabilities_have_no_soft_ones():
 
 def test_compressed_crops_come_back():
     levels = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    (crop,) = SoftMasks.compress(SIZE, [SoftCrop(2, 5, levels)])
+    (crop,) = SoftMasks.compress([SoftCrop(2, 5, levels)])
     assert (crop.top, crop.left) == (2, 5)
     assert (crop.levels == levels).all()
+
+
+def test_moved_and_joined_masks_are_those_of_the_larger_image():
+    masks, size = pasted(), (50, 90)
+    assert masks.unpack()[:, 0].any()  # some begin at the border
+    moved = PackedMasks.join(size, [masks.move(10, 30, size), masks[[4]].move(0, 0, size)])
+    expected = np.zeros((31, *size), dtype=bool)
+    expected[:30, 10:, 30:], expected[30, :40, :60] = masks.unpack(), masks.unpack()[4]
+    assert moved.shape == expected.shape
+    assert (moved.unpack().numpy() == expected).all()
+    levels = np.zeros(expected.shape, dtype=np.uint8)
+    for full, (top, left, crop) in zip(levels, moved.soft, strict=True):
+        full[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
+    assert ((levels >= 128) == expected).all()
+    assert moved.encode() == PackedMasks.pack(expected).encode()
+    assert PackedMasks.join(size, [moved, PackedMasks.pack(expected)]).soft is None

@@ -209,6 +209,24 @@ def test_large_images_have_smaller_pictures_and_full_results(
     assert capsys.readouterr().out.endswith(said)
 
 
+def test_tiles_of_a_tiff_and_of_a_photo(predict, tmp_path, capsys, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    image = picture(150, 200, seed=5)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "a.tif", image, tile=(64, 64), photometric="rgb")
+    options = {"threshold": "0.5", "more": ["--tile", "auto", "--write", "pictures,soft"]}
+    assert predict(tmp_path / "a.png", tmp_path / "a.tif", **options) == 0
+    results, _ = outputs(tmp_path)
+    photo, tiff = ([r | {"image_id": 0} for r in results if r["image_id"] == i] for i in (1, 2))
+    assert photo == tiff
+    assert len(photo) > 10  # as many as an image or a tile may have
+    with np.load(tmp_path / "out/soft/a.tif.npz") as soft:
+        assert len(soft["windows"]) == len(tiff)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # for Pillow, half of what it refuses
+    assert predict(tmp_path / "a.tif", **options, output=tmp_path / "big") == 0
+    assert not (tmp_path / "big/pictures").exists()
+
+
 def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, tmp_path, caplog):
     folder = tmp_path / "in"
     write_image(folder / "plain.jp2")
@@ -251,6 +269,9 @@ def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, 
         ({"more": ["--classes", "horse"]}, "no class 'horse'; the model knows cat, dog, cow"),
         ({"more": ["--write", "label"]}, "--write label: expected names of coco, pictures, "),
         ({"more": ["--mask-overlap", "7"]}, "mask overlap: expected more than 0 and up to 1"),
+        ({"more": ["--tile", "big"]}, "--tile: expected a number of pixels or auto, got big"),
+        ({"more": ["--tile", "64", "--tile-overlap", "40"]}, "--tile-overlap: expected 1 to 32"),
+        ({"more": ["--tile-overlap", "40"]}, "--tile-overlap needs --tile"),
         ({"more": ["--selective-search", "fast"]}, "the model finds its own"),
         ({"more": ["--search-width", "500"]}, "need --selective-search MODE"),
         ({"config": RCNN}, "Add --selective-search MODE"),
