@@ -15,13 +15,10 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 MEASURES = ("iou", "containment")  # prediction.filters.MEASURES
 SPEEDS = ("exact", "fast", "fastest")  # modeling.speed.SPEEDS
-OUTPUTS = ("coco", "pictures", "polygons", "labels", "soft", "geojson")
-DEFAULT_SCORE = 0.5
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,7 +27,10 @@ def build_parser() -> argparse.ArgumentParser:
         description="Find instances in images; write COCO-json results and pictures."
     )
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="an image, a folder, or a quoted glob pattern"
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="an image, a folder, a quoted glob pattern, a video, or the number of a camera",
     )
     parser.add_argument(
         "--config-file",
@@ -63,6 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_output_options(parser)
     add_filter_options(parser)
     add_tile_options(parser)
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="of a video, predict every N-th frame"
+    )
     search = parser.add_argument_group(
         "models without an RPN (R-CNN, Fast R-CNN)",
         "Use the settings with which tools/compute_proposals.py searched the training data.",
@@ -131,10 +134,10 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which instances are kept")
     group.add_argument(
         "--score-threshold",
-        default=str(DEFAULT_SCORE),
+        default="0.5",
         metavar="S",
         help="drop lower scores: 0.4; or by class, cat=0.4,dog=0.6; or a json with `thresholds`, "
-        f"a score for each name (default: {DEFAULT_SCORE})",
+        "a score for each name (default: 0.5)",
     )
     group.add_argument("--classes", metavar="NAMES", help="keep these classes only: cat,dog")
     group.add_argument(
@@ -162,15 +165,20 @@ from mask_rcnn_ext import Predictor, UserError
 from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.run_lock import lock_folder, release_folders
-from mask_rcnn_ext.errors import nearest
 from mask_rcnn_ext.files import require_writable
-from mask_rcnn_ext.prediction.filters import MaskOverlap, find_lowest, parse_names, parse_thresholds
+from mask_rcnn_ext.prediction.arguments import (
+    choose_outputs,
+    read_filters,
+    read_thresholds,
+    read_tiling,
+)
+from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest
 from mask_rcnn_ext.prediction.folder import FolderJob, Summary
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.image_outputs import FOLDERS, LARGEST_PICTURE
 from mask_rcnn_ext.prediction.predictor import resolve_config
 from mask_rcnn_ext.prediction.processes import PredictionStopped, run_folder_job
-from mask_rcnn_ext.prediction.tiles import Tiling
+from mask_rcnn_ext.prediction.video import VideoInput, predict_video, split_inputs
 from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
 
 # isort: split
@@ -193,61 +201,6 @@ def build_propose(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None
     return make_search(cfg, mode=args.selective_search, **given) if args.selective_search else None
 
 
-def choose_outputs(args: argparse.Namespace) -> list[str]:
-    """Return the names of `OUTPUTS` that are written.
-
-    Raises:
-        UserError: `--write` has another name.
-    """
-    names = parse_names(args.write)
-    for name in names:
-        if name not in OUTPUTS:
-            raise UserError(
-                f"--write {name}: expected names of {', '.join(OUTPUTS)}{nearest(name, OUTPUTS)}"
-            )
-    left_out = {"pictures"} if args.no_pictures else set()
-    return [name for name in OUTPUTS if name in {"coco", *names} - left_out]
-
-
-def read_filters(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of `InstanceFilter`; the names of classes are not checked yet.
-
-    Raises:
-        UserError: an option cannot be read, or is out of range.
-    """
-    filters: dict[str, Any] = {}
-    if args.classes is not None:
-        filters["classes"] = parse_names(args.classes)
-    thresholds = read_thresholds(args)
-    if isinstance(thresholds, dict):
-        filters["thresholds"] = thresholds
-    if args.mask_overlap is not None:
-        each = not args.overlap_all_classes
-        filters["mask_overlap"] = MaskOverlap(args.mask_overlap, args.overlap_measure, each)
-    return filters
-
-
-def read_tiling(args: argparse.Namespace) -> Tiling | None:
-    """Return how large images are cut; None for not at all.
-
-    Raises:
-        UserError: `--tile` is no number, or `--tile-overlap` is given without it.
-    """
-    if args.tile is None:
-        if args.tile_overlap is not None:
-            raise UserError("--tile-overlap needs --tile")
-        return None
-    if args.tile != "auto" and not (args.tile.isdecimal() and int(args.tile)):
-        raise UserError(f"--tile: expected a number of pixels or auto, got {args.tile}")
-    return Tiling(0 if args.tile == "auto" else int(args.tile), args.tile_overlap)
-
-
-def read_thresholds(args: argparse.Namespace) -> float | dict[str, float]:
-    """Return `--score-threshold`; by class, "" stands for the classes that are not named."""
-    thresholds = parse_thresholds(args.score_threshold)
-    return {"": DEFAULT_SCORE, **thresholds} if isinstance(thresholds, dict) else thresholds
-
-
 def build_predictor(args: argparse.Namespace, cfg: CfgNode, rank: int) -> Predictor:
     """Return the predictor of the process with number `rank`; each has a GPU of its own."""
     device = args.device or cfg.MODEL.DEVICE
@@ -258,7 +211,7 @@ def build_predictor(args: argparse.Namespace, cfg: CfgNode, rank: int) -> Predic
         args.weights,
         device=device if args.device or ":" in device else None,
         batch_size=args.batch_size,
-        score_threshold=find_lowest(read_thresholds(args)),
+        score_threshold=find_lowest(read_thresholds(args.score_threshold)),
         propose=build_propose(args, cfg),
         speed=args.speed,
     )
@@ -272,12 +225,15 @@ def predict(args: argparse.Namespace) -> int:
     """
     cfg = resolve_config(args.config_file)
     cfg.merge_from_list(args.opts)
-    files = find_images(
-        args.inputs,
-        recursive=args.recursive,
-        exclude=[os.path.join(args.output, name) for name in FOLDERS],
-        arrays=bool(cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS),
-    )
+    videos, others = split_inputs(args.inputs)
+    files = []
+    if others:
+        files = find_images(
+            others,
+            recursive=args.recursive,
+            exclude=[os.path.join(args.output, name) for name in FOLDERS],
+            arrays=bool(cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS),
+        )
     build_propose(args, cfg)
     outputs, filters, tiling = choose_outputs(args), read_filters(args), read_tiling(args)
     require_writable(args.output)
@@ -287,12 +243,52 @@ def predict(args: argparse.Namespace) -> int:
         if int(os.environ.get("RANK", "0")) == 0:
             lock_folder(Path(args.output))
         with raise_signals():
-            summary = run_folder_job(job, args.processes)
-    except PredictionStopped as stopped:
-        return report_stop(stopped)
+            code = predict_images(args, job) if files else 0
+            if videos and code < 128:  # not interrupted
+                code = max(code, predict_videos(args, job, videos))
+        return code
     finally:
         release_folders()
+
+
+def predict_images(args: argparse.Namespace, job: FolderJob) -> int:
+    """Predict on the images; return the exit code."""
+    try:
+        summary = run_folder_job(job, args.processes)
+    except PredictionStopped as stopped:
+        return report_stop(stopped)
     return report_end(args, summary) if summary is not None else 0
+
+
+def predict_videos(args: argparse.Namespace, job: FolderJob, videos: Sequence[VideoInput]) -> int:
+    """Predict on the videos, one after the other; return the exit code.
+
+    Raises:
+        UserError: see `predict_video`; or several processes are asked for.
+    """
+    if args.processes > 1 or "RANK" in os.environ:
+        raise UserError("a video is predicted by one process: leave out --processes and torchrun")
+    predictor, code, folder = job.make_predictor(0), 0, Path(args.output, "videos")
+    keep = InstanceFilter(predictor.class_names, **job.filters)
+    draw = "pictures" in job.outputs
+    for video in videos:
+        try:
+            summary = predict_video(
+                predictor, video, folder, keep=keep, every=args.every, draw=draw, tiling=job.tiling
+            )
+        except KeyboardInterrupt as error:
+            print(f"interrupted; the frames that are done are in {folder}", file=sys.stderr)
+            return error.exit_code if isinstance(error, Interrupted) else 130
+        found = f"{summary.num_frames} frames, {summary.num_tracks} objects"
+        print(f"{found}: {summary.video_path or summary.tracks_path}")
+        if summary.missing:
+            print(
+                f"{video.source}: the last {summary.missing} frames cannot be read; the file may "
+                "be cut short",
+                file=sys.stderr,
+            )
+            code = 1
+    return code
 
 
 def report_stop(stopped: PredictionStopped) -> int:

@@ -87,6 +87,23 @@ def test_shares_of_several_processes_give_the_files_of_one(make_job, expected, w
     assert contents(job.output) == expected
 
 
+def test_a_line_that_a_kill_has_cut_costs_one_image(make_job, expected):
+    """Also if the next run goes on in the same file."""
+    job = make_job()
+    predictor = job.make_predictor(0)
+    recipe = predict_share(job, predictor, 0, 2)
+    (part,) = job.output.glob("parts/*")
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join(lines[:-1]) + lines[-1][:-20])
+    missing = len(PartReader(job.output, job.files, recipe).find_missing(range(NUMBER)))
+    predict_share(job, predictor, 1, 2)
+    predict_share(job, predictor, 0, 2)
+    again = PartReader(job.output, job.files, recipe).find_missing(range(NUMBER))
+    assert (missing, again) == (NUMBER - 6, [3])  # the one that cannot be read
+    merge_shares(job, recipe, complete=True)
+    assert contents(job.output) == expected
+
+
 def wait_for_lines(output: Path, number: int) -> None:
     while sum(p.read_bytes().count(b'"at"') for p in output.glob("parts/*")) < number:
         time.sleep(0.005)

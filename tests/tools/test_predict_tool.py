@@ -12,7 +12,7 @@ from tiny_model import picture
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.modeling.speed import SPEEDS
-from mask_rcnn_ext.prediction import filters, folder, image_outputs
+from mask_rcnn_ext.prediction import filters, image_outputs
 
 RCNN = REPO / "configs/shapes/lineage/rcnn_tiny.yaml"
 
@@ -61,7 +61,6 @@ def test_levels_of_speed(predict, tmp_path):
     assert len(scores["fast"]) == 10
     assert scores["fast"] == pytest.approx(scores["exact"], abs=1e-4)
     assert tool.SPEEDS == SPEEDS
-    assert sorted(tool.OUTPUTS) == sorted(folder.OUTPUTS)
     assert tool.MEASURES == filters.MEASURES
 
 
@@ -99,7 +98,7 @@ def test_score_threshold_default_and_overrides(predict, tmp_path):
     assert predict(tmp_path / "x.png", more=["--opts", "TEST.DETECTIONS_PER_IMAGE", "2"]) == 0
     assert len(outputs(tmp_path)[0]) == 2
     defaults = tool.build_parser().parse_args(["x", "--config-file", "c", "--output", "o"])
-    assert tool.read_thresholds(defaults) == pytest.approx(0.5)
+    assert tool.read_thresholds(defaults.score_threshold) == pytest.approx(0.5)
 
 
 def test_exif_rotated_and_gray_images(predict, tmp_path):
@@ -267,7 +266,10 @@ def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, 
             "no class 'dgo'; the model knows cat, dog, cow",
         ),
         ({"more": ["--classes", "horse"]}, "no class 'horse'; the model knows cat, dog, cow"),
-        ({"more": ["--write", "label"]}, "--write label: expected names of coco, pictures, "),
+        (
+            {"more": ["--write", "label"]},
+            "--write label: expected names of coco, polygons, ",
+        ),
         ({"more": ["--mask-overlap", "7"]}, "mask overlap: expected more than 0 and up to 1"),
         ({"more": ["--tile", "big"]}, "--tile: expected a number of pixels or auto, got big"),
         ({"more": ["--tile", "64", "--tile-overlap", "40"]}, "--tile-overlap: expected 1 to 32"),
