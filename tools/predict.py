@@ -178,7 +178,7 @@ from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.image_outputs import FOLDERS, LARGEST_PICTURE
 from mask_rcnn_ext.prediction.predictor import resolve_config
 from mask_rcnn_ext.prediction.processes import PredictionStopped, run_folder_job
-from mask_rcnn_ext.prediction.video import VideoInput, predict_video, split_inputs
+from mask_rcnn_ext.prediction.video_inputs import VideoInput, split_inputs
 from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
 
 # isort: split
@@ -266,6 +266,8 @@ def predict_videos(args: argparse.Namespace, job: FolderJob, videos: Sequence[Vi
     Raises:
         UserError: see `predict_video`; or several processes are asked for.
     """
+    from mask_rcnn_ext.prediction.video import predict_video  # SciPy is slow to import
+
     if args.processes > 1 or "RANK" in os.environ:
         raise UserError("a video is predicted by one process: leave out --processes and torchrun")
     predictor, code, folder = job.make_predictor(0), 0, Path(args.output, "videos")

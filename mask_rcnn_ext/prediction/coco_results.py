@@ -14,7 +14,6 @@ from detectron2.structures import Instances
 from ..errors import UserError
 from ..evaluation.packed import convert_to_coco
 from ..files import atomic_open
-from ..layers.polygons import trace_coco_polygons
 
 __all__ = ["CocoResultsWriter", "describe_instances", "trace_instances"]
 
@@ -53,6 +52,8 @@ def trace_instances(instances: Instances, category_ids: Sequence[int]) -> list[J
     Raises:
         UserError: the instances have no masks.
     """
+    from ..layers.polygons import trace_coco_polygons  # its SciPy is slow to import
+
     if not instances.has("pred_masks"):
         raise UserError("--write polygons: the model predicts no masks")
     annotations = []

@@ -17,7 +17,6 @@ from ..data.images import BGRArray
 from ..errors import UserError
 from ..files import atomic_open
 from ..layers.packed_masks import PackedMasks
-from ..layers.polygons import measure_ring, trace_polygons
 from ..report.drawing.pictures import draw_instances
 from .georeference import GeoReference, read_georeference
 from .image_files import ImageFile
@@ -167,6 +166,8 @@ def make_geojson(
         reference: where the image lies; None gives pixels, x to the right and y down. Its
             coordinate reference system is named in `crs`, as GDAL and QGIS read it.
     """
+    from ..layers.polygons import trace_polygons  # its SciPy is slow to import
+
     features = []
     masks = iter(instances.pred_masks) if instances.has("pred_masks") else None
     rows = zip(
@@ -209,6 +210,8 @@ def _close_ring(
     ring: npt.NDArray[np.number], reference: GeoReference | None, *, outer: bool
 ) -> list[list[float]]:
     """Return a ring as GeoJSON has it: outer ones counterclockwise where y points up, closed."""
+    from ..layers.polygons import measure_ring
+
     located = ring if reference is None else reference.locate(ring)
     if (measure_ring(located) > 0) != outer:
         located = located[::-1]

@@ -2,10 +2,8 @@
 
 import contextlib
 import dataclasses
-import glob
 import json
 import os
-import re
 import time
 import uuid
 from collections import deque
@@ -27,27 +25,11 @@ from .predictor import Predictor
 from .tiled import cut_image, predict_tiles
 from .tiles import Tiling
 from .tracking import Tracker
+from .video_inputs import VideoInput, is_stream
 
-__all__ = ["VIDEO_EXTENSIONS", "VideoInput", "VideoSummary", "predict_video", "split_inputs"]
+__all__ = ["VideoSummary", "predict_video"]
 
-VIDEO_EXTENSIONS = (
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".mts"),
-)
-_STREAM = re.compile(r"(rtsp|rtmp|http|https|udp)://")
 _USUAL_FPS = 25.0  # where a source does not say it
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoInput:
-    """A video.
-
-    Attributes:
-        source: an absolute path, the address of a stream, or the number of a camera.
-        name: of its results; no two inputs have the same.
-    """
-
-    source: str | int
-    name: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,49 +51,13 @@ class VideoSummary:
     tracks_path: Path
 
 
-def split_inputs(inputs: Sequence[str]) -> tuple[list[VideoInput], list[str]]:
-    """Return the inputs that are videos, streams and cameras, and the others.
-
-    A number is a camera, unless there is a file or folder of this name. A folder is none of them.
-    """
-    sources: list[str | int] = []
-    others: list[str] = []
-    for given in inputs:
-        if _STREAM.match(given):
-            sources.append(given)
-        elif given.isdecimal() and not os.path.exists(given):
-            sources.append(int(given))
-        elif not given.lower().endswith(VIDEO_EXTENSIONS) or os.path.isdir(given):
-            others.append(given)
-        elif os.path.isfile(given) or not glob.has_magic(given):
-            sources.append(os.path.abspath(given))
-        else:
-            matches = sorted(glob.glob(given, recursive=True))
-            sources += [os.path.abspath(path) for path in matches if os.path.isfile(path)]
-            if not matches:
-                raise UserError(f"no video matches the pattern {given}")
-    sources = list(dict.fromkeys(sources))
-    paths = [s for s in sources if isinstance(s, str) and not _STREAM.match(s)]
-    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    videos = []
-    for number, source in enumerate(sources):
-        if isinstance(source, int):
-            name = f"camera{source}"
-        elif source in paths:
-            name = Path(os.path.relpath(source, root)).as_posix()
-        else:
-            name = f"stream{number}"
-        videos.append(VideoInput(source, name))
-    return videos, others
-
-
 class _Frames:
     """Reads every n-th frame of a source."""
 
     def __init__(self, video: VideoInput, every: int) -> None:
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its lines would hide the error
         source = video.source
-        if isinstance(source, str) and not _STREAM.match(source) and not os.path.isfile(source):
+        if not (isinstance(source, int) or is_stream(source) or os.path.isfile(source)):
             raise UserError(f"input not found: {source}")
         self._capture = cv2.VideoCapture(source)
         if not self._capture.isOpened():
@@ -124,7 +70,7 @@ class _Frames:
                 "its index at its end"
             )
         self._every, self.number_read = every, 0
-        self.is_live = isinstance(source, int) or bool(_STREAM.match(source))
+        self.is_live = isinstance(source, int) or is_stream(source)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps <= 1000 else _USUAL_FPS
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)

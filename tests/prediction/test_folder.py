@@ -104,6 +104,18 @@ def test_a_line_that_a_kill_has_cut_costs_one_image(make_job, expected):
     assert contents(job.output) == expected
 
 
+def test_a_line_that_a_kill_has_cut_does_not_hide_the_next_recipe(make_job):
+    job, head = make_job(), {"names": ["a"], "ids": [1]}
+    job.output.mkdir()
+    with PartWriter(job.output, 0, {"recipe": "one", **head}) as part:
+        part.add(job.files[0], {"results": []})
+        part._write(b'{"name": "half')
+    with PartWriter(job.output, 0, {"recipe": "two", **head}) as part:
+        part.add(job.files[1], {"results": []})
+    for recipe, missing in (("one", [1]), ("two", [0])):
+        assert PartReader(job.output, job.files, recipe).find_missing([0, 1]) == missing
+
+
 def wait_for_lines(output: Path, number: int) -> None:
     while sum(p.read_bytes().count(b'"at"') for p in output.glob("parts/*")) < number:
         time.sleep(0.005)

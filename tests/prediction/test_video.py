@@ -17,7 +17,8 @@ from mask_rcnn_ext.layers.packed_masks import PackedMasks
 from mask_rcnn_ext.prediction.filters import InstanceFilter
 from mask_rcnn_ext.prediction.tiles import Tiling
 from mask_rcnn_ext.prediction.tracking import Tracker
-from mask_rcnn_ext.prediction.video import VideoInput, predict_video, split_inputs
+from mask_rcnn_ext.prediction.video import predict_video
+from mask_rcnn_ext.prediction.video_inputs import VideoInput, split_inputs
 
 SIZE = (96, 160)
 
