@@ -1,4 +1,4 @@
-"""Find instances in images: COCO-json results and pictures.
+"""Find instances in images: COCO-json results, pictures, polygons, label images, GeoJSON.
 
     python tools/predict.py output/run/model_final.pth photos --output predictions
 
@@ -10,17 +10,16 @@ after SIGTERM, which leave the results of the images that are done.
 """
 
 import argparse
-import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
+MEASURES = ("iou", "containment")  # prediction.filters.MEASURES
 SPEEDS = ("exact", "fast", "fastest")  # modeling.speed.SPEEDS
-SMALLEST_PICTURE = 480  # pixels of the longer side; smaller images are enlarged, for the labels
-LARGEST_PICTURE = 4096  # pixels of the longer side; larger images are drawn smaller, which is quick
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="INPUT",
         help="without --config-file and --weights: first the model, such as model_final.pth. Then "
-        "images, folders, or quoted glob patterns",
+        "images, folders, quoted glob patterns, videos, or the number of a camera",
     )
     parser.add_argument(
         "--config-file",
@@ -45,9 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--weights", metavar="W", help="the model with --config-file (default: its MODEL.WEIGHTS)"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
-    parser.add_argument(
-        "--score-threshold", type=float, default=0.5, help="drop lower scores (default: 0.5)"
-    )
     parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1 (default: MODEL.DEVICE, or the CPU if there is no CUDA)"
@@ -59,7 +55,19 @@ def build_parser() -> argparse.ArgumentParser:
         "MASK_RCNN_EXT.SPEED)",
     )
     parser.add_argument("--recursive", action="store_true", help="also look in subfolders")
-    parser.add_argument("--no-pictures", action="store_true", help="write the json files only")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="split the images over N processes, one for each GPU (default: 1)",
+    )
+    add_output_options(parser)
+    add_filter_options(parser)
+    add_tile_options(parser)
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="of a video, predict every N-th frame"
+    )
     search = parser.add_argument_group(
         "models without an RPN (R-CNN, Fast R-CNN)",
         "Use the settings with which tools/compute_proposals.py searched the training data.",
@@ -92,61 +100,93 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is written."""
+    group = parser.add_argument_group("what is written")
+    group.add_argument(
+        "--write",
+        default="coco,pictures",
+        metavar="NAMES",
+        help="with commas: coco (always written), pictures, polygons (a COCO data set), labels "
+        "(16-bit PNG, one number per object), soft (npz with probabilities), geojson (default: "
+        "coco,pictures)",
+    )
+    group.add_argument("--no-pictures", action="store_true", help="leave out the pictures")
+
+
+def add_tile_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that cut large images."""
+    group = parser.add_argument_group("large images")
+    group.add_argument(
+        "--tile",
+        metavar="PX",
+        help="cut images into tiles of this side, and merge the objects at the seams; auto: the "
+        "side that the model does not resize",
+    )
+    group.add_argument(
+        "--tile-overlap",
+        type=int,
+        metavar="PX",
+        help="pixels that neighbouring tiles share (default: an eighth of the side)",
+    )
+
+
+def add_filter_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which instances are kept."""
+    group = parser.add_argument_group("which instances are kept")
+    group.add_argument(
+        "--score-threshold",
+        default="0.5",
+        metavar="S",
+        help="drop lower scores: 0.4; or by class, cat=0.4,dog=0.6; or a json with `thresholds`, "
+        "a score for each name (default: 0.5)",
+    )
+    group.add_argument("--classes", metavar="NAMES", help="keep these classes only: cat,dog")
+    group.add_argument(
+        "--mask-overlap",
+        type=float,
+        metavar="SHARE",
+        help="drop a mask that overlaps a better one of its class from this share on, such as 0.7",
+    )
+    group.add_argument(
+        "--overlap-measure",
+        choices=MEASURES,
+        default="iou",
+        help="iou, or containment: the common share of the smaller mask (default: iou)",
+    )
+    group.add_argument(
+        "--overlap-all-classes", action="store_true", help="compare masks of different classes, too"
+    )
+
+
 if __name__ == "__main__":
     build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
 
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import Predictor, UserError
 from mask_rcnn_ext.checkpoint.description import is_checkpoint
-from mask_rcnn_ext.data.images import BGRArray
 from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.files import atomic_open, require_writable
-from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
-from mask_rcnn_ext.prediction.image_files import (
-    ImageFile,
-    describe_failure,
-    find_images,
-    predict_files,
+from mask_rcnn_ext.engine.run_lock import lock_folder, release_folders
+from mask_rcnn_ext.files import require_writable
+from mask_rcnn_ext.prediction.arguments import (
+    choose_outputs,
+    read_filters,
+    read_thresholds,
+    read_tiling,
 )
+from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest
+from mask_rcnn_ext.prediction.folder import FolderJob, Summary
+from mask_rcnn_ext.prediction.image_files import find_images
+from mask_rcnn_ext.prediction.image_outputs import FOLDERS, LARGEST_PICTURE
 from mask_rcnn_ext.prediction.predictor import resolve_config
+from mask_rcnn_ext.prediction.processes import PredictionStopped, run_folder_job
+from mask_rcnn_ext.prediction.video_inputs import VideoInput, split_inputs
 from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
-from mask_rcnn_ext.report.drawing.pictures import draw_instances
 
 # isort: split
+import torch
 from detectron2.config import CfgNode
-from detectron2.structures import Instances
-from PIL import Image
-from tqdm import tqdm
-
-
-def save_picture(path: Path, image: BGRArray, instances: Instances, names: Sequence[str]) -> None:
-    """Draw the instances of one image and write the picture, as JPEG or PNG by the extension."""
-    longer = max(image.shape[:2])
-    picture = draw_instances(
-        image[:, :, ::-1],
-        instances.pred_masks if instances.has("pred_masks") else None,
-        instances.pred_boxes.tensor.numpy(),
-        [
-            f"{names[label]} {score:.2f}"
-            for label, score in zip(
-                instances.pred_classes.tolist(), instances.scores.tolist(), strict=True
-            )
-        ],
-        scale=min(max(1.0, SMALLEST_PICTURE / longer), LARGEST_PICTURE / longer),
-    )
-    encoded = io.BytesIO()
-    if path.suffix.lower() == ".png":
-        Image.fromarray(picture).save(encoded, format="PNG")
-    else:
-        Image.fromarray(picture).save(encoded, format="JPEG", quality=92)
-    with atomic_open(path, durable=False) as file:
-        file.write(encoded.getvalue())
-
-
-def picture_name(name: str) -> str:
-    """Return the file name, in `pictures/`, of the picture of the image `name`; it is unique."""
-    return name if name.lower().endswith((".jpg", ".jpeg", ".png")) else f"{name}.png"
 
 
 def choose_model(args: argparse.Namespace) -> str:
@@ -187,43 +227,20 @@ def build_propose(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None
     return make_search(cfg, mode=args.selective_search, **given) if args.selective_search else None
 
 
-def write_all(
-    args: argparse.Namespace,
-    predictor: Predictor,
-    files: Sequence[ImageFile],
-    writer: CocoResultsWriter,
-    failures: list[str],
-) -> int:
-    """Predict on the files and write results and pictures; add a line to `failures` for each fault.
-
-    Returns:
-        The number of pictures that are smaller than their images.
-
-    Raises:
-        Interrupted: Ctrl-C or SIGTERM; the results of the images that are done are written.
-        UserError: the output cannot be written; earlier results stay as they are.
-    """
-    pictures, shrunk = Path(args.output, "pictures"), 0
-    with raise_signals(), writer, tqdm(total=len(files), unit="image", desc="predict") as bar:
-
-        def on_failure(file: ImageFile, reason: str) -> None:
-            failures.append(reason)
-            bar.update()
-
-        for file, image, instances in predict_files(predictor, files, on_failure):
-            try:
-                writer.add(file.name, instances)
-                if not args.no_pictures:
-                    target = pictures / picture_name(file.name)
-                    save_picture(target, image, instances, predictor.class_names)
-                    shrunk += max(image.shape[:2]) > LARGEST_PICTURE
-            except UserError:  # such as a full disk
-                raise
-            except Exception as error:  # for example no memory, or too large a picture for a JPEG
-                on_failure(file, describe_failure(file.path, error))
-                continue
-            bar.update()
-    return shrunk
+def build_predictor(args: argparse.Namespace, cfg: CfgNode, rank: int) -> Predictor:
+    """Return the predictor of the process with number `rank`; each has a GPU of its own."""
+    device = args.device or cfg.MODEL.DEVICE
+    if device == "cuda" and torch.cuda.device_count() > 1:
+        device = f"cuda:{rank % torch.cuda.device_count()}"
+    return Predictor(
+        cfg,
+        args.weights,
+        device=device if args.device or ":" in device else None,
+        batch_size=args.batch_size,
+        score_threshold=find_lowest(read_thresholds(args.score_threshold)),
+        propose=build_propose(args, cfg),
+        speed=args.speed,
+    )
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -232,46 +249,105 @@ def predict(args: argparse.Namespace) -> int:
     Raises:
         UserError: wrong usage, or the output cannot be written; earlier results stay as they are.
     """
-    pictures = Path(args.output, "pictures")
     cfg = resolve_config(choose_model(args))
     cfg.merge_from_list(args.opts)
-    files = find_images(
-        args.inputs,
-        recursive=args.recursive,
-        exclude=str(pictures),
-        arrays=bool(cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS),
-    )
-    propose = build_propose(args, cfg)
+    videos, others = split_inputs(args.inputs)
+    files = []
+    if others:
+        files = find_images(
+            others,
+            recursive=args.recursive,
+            exclude=[os.path.join(args.output, name) for name in FOLDERS],
+            arrays=bool(cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS),
+        )
+    build_propose(args, cfg)
+    outputs, filters, tiling = choose_outputs(args), read_filters(args), read_tiling(args)
     require_writable(args.output)
-    predictor = Predictor(
-        cfg,
-        args.weights,
-        device=args.device,
-        batch_size=args.batch_size,
-        score_threshold=args.score_threshold,
-        propose=propose,
-        speed=args.speed,
-    )
-    failures: list[str] = []
-    writer = CocoResultsWriter(args.output, predictor.class_names, predictor.category_ids)
+    make_predictor = partial(build_predictor, args, cfg)
+    job = FolderJob(make_predictor, files, args.output, outputs, filters, tiling)
     try:
-        shrunk = write_all(args, predictor, files, writer, failures)
-    except KeyboardInterrupt as error:
-        said = f"interrupted; {writer.num_images} of {len(files)} images are done"
-        print(f"{said}: {writer.results_path}" if writer.num_images else said, file=sys.stderr)
-        return error.exit_code if isinstance(error, Interrupted) else 130
-    done = len(files) - len(failures)
-    print(f"{done} images, {writer.num_instances} instances: {writer.results_path}")
-    print(f"ids of images and categories: {writer.images_path}")
-    if done and not args.no_pictures:
-        print(f"pictures: {pictures}{os.sep}")
-    if shrunk:
-        what = f"{shrunk} of the pictures, not the results, are scaled down"
+        if int(os.environ.get("RANK", "0")) == 0:
+            lock_folder(Path(args.output))
+        with raise_signals():
+            code = predict_images(args, job) if files else 0
+            if videos and code < 128:  # not interrupted
+                code = max(code, predict_videos(args, job, videos))
+        return code
+    finally:
+        release_folders()
+
+
+def predict_images(args: argparse.Namespace, job: FolderJob) -> int:
+    """Predict on the images; return the exit code."""
+    try:
+        summary = run_folder_job(job, args.processes)
+    except PredictionStopped as stopped:
+        return report_stop(stopped)
+    return report_end(args, summary) if summary is not None else 0
+
+
+def predict_videos(args: argparse.Namespace, job: FolderJob, videos: Sequence[VideoInput]) -> int:
+    """Predict on the videos, one after the other; return the exit code.
+
+    Raises:
+        UserError: see `predict_video`; or several processes are asked for.
+    """
+    from mask_rcnn_ext.prediction.video import predict_video  # SciPy is slow to import
+
+    if args.processes > 1 or "RANK" in os.environ:
+        raise UserError("a video is predicted by one process: leave out --processes and torchrun")
+    predictor, code, folder = job.make_predictor(0), 0, Path(args.output, "videos")
+    keep = InstanceFilter(predictor.class_names, **job.filters)
+    draw = "pictures" in job.outputs
+    for video in videos:
+        try:
+            summary = predict_video(
+                predictor, video, folder, keep=keep, every=args.every, draw=draw, tiling=job.tiling
+            )
+        except KeyboardInterrupt as error:
+            print(f"interrupted; the frames that are done are in {folder}", file=sys.stderr)
+            return error.exit_code if isinstance(error, Interrupted) else 130
+        found = f"{summary.num_frames} frames, {summary.num_tracks} objects"
+        print(f"{found}: {summary.video_path or summary.tracks_path}")
+        if summary.missing:
+            print(
+                f"{video.source}: the last {summary.missing} frames cannot be read; the file may "
+                "be cut short",
+                file=sys.stderr,
+            )
+            code = 1
+    return code
+
+
+def report_stop(stopped: PredictionStopped) -> int:
+    """Print what is done after a signal; return the exit code."""
+    summary = stopped.summary
+    said = f"interrupted; {stopped}"
+    if summary.num_images:
+        said += f": {summary.results_path}\nThe same command does the others"
+    print(said, file=sys.stderr)
+    cause = stopped.__cause__
+    return cause.exit_code if isinstance(cause, Interrupted) else 130
+
+
+def report_end(args: argparse.Namespace, summary: Summary) -> int:
+    """Print what was written; return the exit code."""
+    print(f"{summary.num_images} images, {summary.num_instances} instances: {summary.results_path}")
+    print(f"ids of images and categories: {summary.images_path}")
+    for name in choose_outputs(args):
+        folder = Path(args.output, name)
+        if name in FOLDERS and folder.is_dir():
+            print(f"{name}: {folder}{os.sep}")
+        elif name == "polygons":
+            print(f"{name}: {summary.annotations_path}")
+    if summary.num_shrunk:
+        what = f"{summary.num_shrunk} of the pictures, not the results, are scaled down"
         print(f"{what}: {LARGEST_PICTURE} pixels on the longer side")
-    if failures:
-        print(f"{len(failures)} of {len(files)} images failed:", file=sys.stderr)
-        print("\n".join(f"  {reason}" for reason in failures), file=sys.stderr)
-    return 1 if failures else 0
+    if summary.failures:
+        number = len(summary.failures)
+        print(f"{number} of {summary.num_files} images failed:", file=sys.stderr)
+        print("\n".join(f"  {reason}" for reason in summary.failures), file=sys.stderr)
+    return 1 if summary.failures else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -42,7 +42,7 @@ def lock_folder(folder: Path) -> None:
             file.close()
             raise UserError(
                 f"{folder} is in use by another run ({holder}). Wait for its end, or give another "
-                "OUTPUT_DIR"
+                "folder (OUTPUT_DIR, --output)"
             ) from None
         except OSError as error:
             logger.warning("Two runs in %s would not be noticed: %s", folder, error.strerror)

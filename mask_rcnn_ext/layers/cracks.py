@@ -2,7 +2,7 @@
 
 A *crack* is the unit side between a pixel of the mask and a pixel outside of it. The cracks of a
 mask form closed loops, also around its holes; where two pixels of the mask touch only at a corner,
-the loop joins them (8-connected masks).
+the loop joins them (8-connected masks), or it does not (4-connected masks).
 """
 
 from typing import NamedTuple
@@ -51,16 +51,18 @@ def _find_cracks(mask: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
     return rows, columns, directions
 
 
-def trace_cracks(mask: npt.NDArray[np.bool_]) -> Cracks:
-    """Return the loops of cracks of a mask (h, w)."""
+def trace_cracks(mask: npt.NDArray[np.bool_], *, join_corners: bool = True) -> Cracks:
+    """Return the loops of cracks of a mask (h, w); without `join_corners` it is 4-connected."""
     rows, columns, directions = _find_cracks(mask)
     across = mask.shape[1] + 1
     leaving = np.full(((mask.shape[0] + 1) * across, 4), -1, dtype=np.intp)
     leaving[rows * across + columns, directions] = np.arange(len(rows))
     steps = STEPS[directions]
     vertices = (rows + steps[:, 1]) * across + columns + steps[:, 0]
-    following = leaving[vertices, (directions + 1) % 4]
-    for turn in (0, 3):  # left goes before straight on, and that before right
+    # At a corner that joins, left goes before straight on, and that before right.
+    last, *better = (1, 0, 3) if join_corners else (3, 0, 1)
+    following = leaving[vertices, (directions + last) % 4]
+    for turn in better:
         other = leaving[vertices, (directions + turn) % 4]
         following = np.where(other >= 0, other, following)
 
@@ -77,13 +79,13 @@ def trace_cracks(mask: npt.NDArray[np.bool_]) -> Cracks:
     return Cracks(corners, directions[index], np.asarray(loops))
 
 
-def trace_loops(mask: npt.NDArray[np.bool_]) -> list[Ints]:
+def trace_loops(mask: npt.NDArray[np.bool_], *, join_corners: bool = True) -> list[Ints]:
     """Return the outlines of a mask (h, w): for each loop its (M, 2) corners x, y, M >= 4.
 
     Only corners where the outline turns are kept. pycocotools, which turns the pixels inside of a
     polygon over, draws the loops of a mask together as exactly its pixels.
     """
-    cracks = trace_cracks(mask)
+    cracks = trace_cracks(mask, join_corners=join_corners)
     loops = []
     for start, end in zip(cracks.loops[:-1], cracks.loops[1:], strict=True):
         directions = cracks.directions[start:end]

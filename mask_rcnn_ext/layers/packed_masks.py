@@ -4,7 +4,7 @@ One hundred masks of a photo of 24 megapixels are 2.4 GB as bool. A mask of one 
 runs in each column of its box, and only their ends are kept here.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .mask_crops import MaskCrop, paste_crops
 from .rle import encode_edges, fill_edges, find_edges
+from .soft_masks import SoftMasks
 
 __all__ = ["MaskCrop", "PackedMasks"]
 
@@ -25,7 +26,10 @@ class PackedMasks:
 
     Attributes:
         shape: (N, H, W).
+        soft: the probabilities of the same masks; None if they are not known.
     """
+
+    soft: SoftMasks | None = None
 
     def __init__(self, size: tuple[int, int], crops: Iterable[MaskCrop]) -> None:
         """Pack the crops one by one; `size` is (H, W)."""
@@ -38,14 +42,36 @@ class PackedMasks:
     def paste(
         cls, probs: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
     ) -> "PackedMasks":
-        """Paste the masks of RoIs, see `paste_crops`."""
-        return cls(size, paste_crops(probs, boxes, size, threshold))
+        """Paste the masks of RoIs, see `paste_crops`; their probabilities are kept, too."""
+        packed = cls(size, paste_crops(probs, boxes, size, threshold))
+        packed.soft = SoftMasks.keep(probs, boxes, size)
+        return packed
 
     @classmethod
     def pack(cls, masks: Tensor | BoolArray) -> "PackedMasks":
         """Pack masks (N, H, W) bool."""
         height, width = masks.shape[1:]
         return cls((height, width), (MaskCrop.cut(np.asarray(mask)) for mask in masks))
+
+    @classmethod
+    def join(cls, size: tuple[int, int], parts: Sequence["PackedMasks"]) -> "PackedMasks":
+        """Return the masks of all parts, one after the other, in an image of (H, W)."""
+        joined = cls(size, ())
+        joined._parts = [mask for part in parts for mask in part._parts]
+        joined.shape = (len(joined), *size)
+        soft = [part.soft for part in parts if part.soft is not None]
+        joined.soft = SoftMasks.join(soft) if len(soft) == len(parts) else None
+        return joined
+
+    def move(self, top: int, left: int, size: tuple[int, int]) -> "PackedMasks":
+        """Return the masks in an image of (H, W), in which theirs begins at this row and column."""
+        moved = PackedMasks(size, ())
+        moved._parts = [
+            (row + top, column + left, shape, edges) for row, column, shape, edges in self._parts
+        ]
+        moved.shape = (len(moved), *size)
+        moved.soft = None if self.soft is None else self.soft.move(top, left)
+        return moved
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -54,8 +80,10 @@ class PackedMasks:
         """Return some of the masks; `item` is a slice, indices, or (N,) bool, of any library."""
         kept = PackedMasks(self.shape[1:], ())
         chosen = item if isinstance(item, slice) else np.asarray(torch.as_tensor(item).cpu())
-        kept._parts = [self._parts[index] for index in np.arange(len(self))[chosen]]
+        indices = np.arange(len(self))[chosen].tolist()
+        kept._parts = [self._parts[index] for index in indices]
         kept.shape = (len(kept), *self.shape[1:])
+        kept.soft = None if self.soft is None else self.soft.select(indices)
         return kept
 
     def __iter__(self) -> Iterator[MaskCrop]:

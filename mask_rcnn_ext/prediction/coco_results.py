@@ -2,19 +2,79 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from detectron2.structures import Instances
 
+from ..errors import UserError
 from ..evaluation.packed import convert_to_coco
 from ..files import atomic_open
 
-__all__ = ["CocoResultsWriter"]
+__all__ = ["CocoResultsWriter", "describe_instances", "trace_instances"]
+
+Json = dict[str, Any]
+
+
+def describe_instances(instances: Instances, category_ids: Sequence[int]) -> list[Json]:
+    """Return COCO's results of one image, without `image_id`.
+
+    Args:
+        instances: the instances, on the CPU, in pixels of the image; `image_size` is the (H, W) of
+            the image, and `pred_masks`, if there, are `PackedMasks`.
+        category_ids: ids of the K classes in the data set.
+    """
+    fields = dict(instances.get_fields())
+    if "pred_keypoints" in fields:  # detectron2 moves them by half a pixel, in place
+        fields["pred_keypoints"] = fields["pred_keypoints"].clone()
+    results = convert_to_coco(Instances(instances.image_size, **fields), 0)
+    for result in results:
+        del result["image_id"]
+        result["category_id"] = int(category_ids[result["category_id"]])
+        result["bbox"] = [_round_to_float32(value) for value in result["bbox"]]
+        result["score"] = _round_to_float32(result["score"])
+    return results
+
+
+def trace_instances(instances: Instances, category_ids: Sequence[int]) -> list[Json]:
+    """Return annotations of one image with polygons, without `id` and `image_id`.
+
+    The box is around the mask, XYWH. An instance with an empty mask is left out.
+
+    Args:
+        instances: see `describe_instances`.
+        category_ids: ids of the K classes in the data set.
+
+    Raises:
+        UserError: the instances have no masks.
+    """
+    from ..layers.polygons import trace_coco_polygons  # its SciPy is slow to import
+
+    if not instances.has("pred_masks"):
+        raise UserError("--write polygons: the model predicts no masks")
+    annotations = []
+    labels, scores = instances.pred_classes.tolist(), instances.scores.tolist()
+    for crop, label, score in zip(instances.pred_masks, labels, scores, strict=True):
+        polygons = trace_coco_polygons(crop.mask, crop.top, crop.left)
+        if not polygons:
+            continue
+        points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons])
+        low, high = points.min(axis=0), points.max(axis=0)
+        annotations.append(
+            {
+                "category_id": int(category_ids[label]),
+                "bbox": [*low.tolist(), *(high - low).tolist()],
+                "area": int(crop.mask.sum()),
+                "iscrowd": 0,
+                "score": _round_to_float32(score),
+                "segmentation": polygons,
+            }
+        )
+    return annotations
 
 
 class CocoResultsWriter:
@@ -22,14 +82,17 @@ class CocoResultsWriter:
 
     The results are in COCO's format, a list of `{image_id, category_id, bbox, score, segmentation}`
     with XYWH boxes and RLE masks. `images.json` says what the ids mean, with COCO's `images` and
-    `categories`. Both files appear complete at the end of the `with` block. If the block raises,
-    the files of an earlier run stay as they are; but a `KeyboardInterrupt` leaves the files of the
-    images that are done, if there are any. Only the instances of one image are in memory.
+    `categories`. With `polygons` there is also `coco_annotations.json`, a whole data set with
+    `images`, `categories` and `annotations`, which labelling tools and trainings read. The files
+    appear complete at the end of the `with` block. If the block raises, the files of an earlier run
+    stay as they are; but a `KeyboardInterrupt` leaves the files of the images that are done, if
+    there are any. Only the instances of one image are in memory.
 
     Args:
         folder: an existing folder.
         class_names: names of the K classes of the model.
         category_ids: ids of the K classes in the data set.
+        polygons: write `coco_annotations.json`, too.
     """
 
     def __init__(
@@ -37,24 +100,28 @@ class CocoResultsWriter:
         folder: str | os.PathLike[str],
         class_names: Sequence[str],
         category_ids: Sequence[int],
+        *,
+        polygons: bool = False,
     ) -> None:
         self._folder = Path(folder)
+        self._ids = [int(category) for category in category_ids]
         self._categories = [
-            {"id": int(category), "name": name}
-            for category, name in zip(category_ids, class_names, strict=True)
+            {"id": category, "name": name}
+            for category, name in zip(self._ids, class_names, strict=True)
         ]
-        self._images: list[dict[str, Any]] = []
-        self._done = (0, 0, 0)  # images, their instances, their end in the file; set as one
+        self._images: list[Json] = []
+        self._polygons = polygons
+        self._done = _Done()
 
     @property
     def num_images(self) -> int:
         """The number of images written so far."""
-        return self._done[0]
+        return self._done.images
 
     @property
     def num_instances(self) -> int:
         """The number of instances written so far."""
-        return self._done[1]
+        return self._done.instances
 
     @property
     def results_path(self) -> Path:
@@ -66,11 +133,20 @@ class CocoResultsWriter:
         """The path of the images and categories."""
         return self._folder / "images.json"
 
+    @property
+    def annotations_path(self) -> Path:
+        """The path of the data set with polygons."""
+        return self._folder / "coco_annotations.json"
+
     def __enter__(self) -> "CocoResultsWriter":
         self._stack = ExitStack()
         self._results: IO[str] = self._stack.enter_context(atomic_open(self.results_path, "w"))
         self._results.write("[")
-        self._done = (0, 0, self._results.tell())
+        self._annotations: IO[str] | None = None
+        if self._polygons:
+            self._annotations = self._stack.enter_context(atomic_open(self.annotations_path, "w"))
+            self._annotations.write('{"annotations": [')
+        self._done = _Done(ends=self._find_ends())
         return self
 
     def __exit__(
@@ -85,41 +161,86 @@ class CocoResultsWriter:
             return
         with self._stack:
             # An interrupt may have come in the middle of an image.
-            self._results.seek(self._done[2])
-            self._results.truncate()
+            for file, end in zip(self._files(), self._done.ends, strict=True):
+                file.seek(end)
+                file.truncate()
             del self._images[self.num_images :]
             self._results.write("\n]\n")
+            legend = {"images": self._images, "categories": self._categories}
+            if self._annotations is not None:
+                self._annotations.write(f"\n],\n{json.dumps(legend)[1:]}\n")
             with atomic_open(self.images_path, "w") as file:
-                json.dump({"images": self._images, "categories": self._categories}, file, indent=1)
+                json.dump(legend, file, indent=1)
 
     def add(self, name: str, instances: Instances) -> int:
         """Write the instances of one image.
 
         Args:
             name: `file_name` of the image.
-            instances: the instances, on the CPU, in pixels of the image; `image_size` is the (H, W)
-                of the image, and `pred_masks`, if there, are `PackedMasks`.
+            instances: see `describe_instances`.
 
         Returns:
             The id of the image; the first image has 1.
         """
-        image_id = len(self._images) + 1
-        height, width = instances.image_size
-        fields = dict(instances.get_fields())
-        if "pred_keypoints" in fields:  # detectron2 moves them by half a pixel, in place
-            fields["pred_keypoints"] = fields["pred_keypoints"].clone()
-        results = convert_to_coco(Instances((height, width), **fields), image_id)
-        for result in results:
-            result["category_id"] = self._categories[result["category_id"]]["id"]
-            result["bbox"] = [_round_to_float32(value) for value in result["bbox"]]
-            result["score"] = _round_to_float32(result["score"])
-        # All of the image is ready: an error above leaves the files without a part of it.
+        annotations = trace_instances(instances, self._ids) if self._polygons else []
+        results = describe_instances(instances, self._ids)
+        return self.write(name, instances.image_size, results, annotations)
+
+    def write(
+        self,
+        name: str,
+        size: Sequence[int],
+        results: Sequence[Json],
+        annotations: Sequence[Json] = (),
+    ) -> int:
+        """Write what `describe_instances` and `trace_instances` have returned; see `add`.
+
+        Args:
+            name: `file_name` of the image.
+            size: (H, W) of the image.
+            results: of the image.
+            annotations: of the image, for `polygons`.
+        """
+        # All of the image is ready: an error before leaves the files without a part of it.
+        image_id, (height, width) = self.num_images + 1, size
         self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-        for i, result in enumerate(results):
-            self._results.write(",\n" if self.num_instances + i else "\n")
-            json.dump(result, self._results)
-        self._done = (image_id, self.num_instances + len(results), self._results.tell())
+        _append(self._results, self.num_instances, ({"image_id": image_id, **r} for r in results))
+        traced = self._done.annotations
+        if self._annotations is not None:
+            rows = (
+                {"id": number, "image_id": image_id, **annotation}
+                for number, annotation in enumerate(annotations, start=traced + 1)
+            )
+            _append(self._annotations, traced, rows)
+        self._done = _Done(
+            image_id,
+            self.num_instances + len(results),
+            traced + len(annotations),
+            self._find_ends(),
+        )
         return image_id
+
+    def _files(self) -> list[IO[str]]:
+        return [file for file in (self._results, self._annotations) if file is not None]
+
+    def _find_ends(self) -> tuple[int, ...]:
+        return tuple(file.tell() for file in self._files())
+
+
+class _Done(NamedTuple):
+    """How much is written, set as one: numbers, and the ends of what is whole in the files."""
+
+    images: int = 0
+    instances: int = 0
+    annotations: int = 0
+    ends: tuple[int, ...] = ()
+
+
+def _append(file: IO[str], before: int, rows: Iterable[Json]) -> None:
+    """Write rows of a json list that has `before` rows."""
+    for number, row in enumerate(rows, start=before):
+        file.write(",\n" if number else "\n")
+        json.dump(row, file)
 
 
 def _round_to_float32(value: float) -> float:

@@ -1,5 +1,6 @@
 """Finds the image files that a user names (file, folder, glob), and predicts on them."""
 
+import contextlib
 import glob
 import logging
 import os
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from detectron2.structures import Instances
+from PIL import Image
 
 from ..data.bands import scale_for_display
 from ..data.images import BGRArray
@@ -20,10 +22,15 @@ from ..errors import UserError, name_some
 from ..files import is_special
 from ..report.text import count_noun
 from .predictor import Predictor
+from .tiled import cut_image, predict_tiles
+from .tiles import Tile, Tiling
+from .windows import TiffWindows
 
 __all__ = ["IMAGE_EXTENSIONS", "ImageFile", "describe_failure", "find_images", "predict_files"]
 
 logger = logging.getLogger(__name__)
+
+_FEW = 1 << 26  # pixels, where Pillow has no limit
 
 IMAGE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
@@ -49,7 +56,7 @@ def find_images(
     inputs: Sequence[str],
     *,
     recursive: bool = False,
-    exclude: str | None = None,
+    exclude: Sequence[str | os.PathLike[str]] = (),
     arrays: bool = False,
 ) -> list[ImageFile]:
     """Return the image files that `inputs` name, each file once, in natural order within an input.
@@ -59,7 +66,7 @@ def find_images(
             among the matches of a pattern, only files with one of `IMAGE_EXTENSIONS` count, in
             upper or lower case; the log says how many others there are.
         recursive: also look in subfolders.
-        exclude: a folder whose files are left out, unless an input names the file itself; for
+        exclude: folders whose files are left out, unless an input names the file itself; for
             example the folder of earlier pictures.
         arrays: `.npy` files count, too, see `data.bands`.
 
@@ -71,8 +78,8 @@ def find_images(
     for given in inputs:
         root, found = _expand(given, recursive)
         if not os.path.isfile(given):
-            if exclude:
-                found = [path for path in found if _absolute(exclude) not in path.parents]
+            left_out = {_absolute(folder) for folder in exclude}
+            found = [path for path in found if left_out.isdisjoint(path.parents)]
             known = (*IMAGE_EXTENSIONS, ".npy") if arrays else IMAGE_EXTENSIONS
             skipped = [path for path in found if not _has_extension(path, known)]
             _warn_about_skipped(given, skipped)
@@ -85,21 +92,32 @@ def find_images(
     return [ImageFile(path, path.relative_to(common).as_posix()) for path in paths]
 
 
+Predicted = tuple[ImageFile, BGRArray | None, Instances]
+
+
 def predict_files(
     predictor: Predictor,
     files: Iterable[ImageFile],
     on_failure: Callable[[ImageFile, str], None],
-) -> Iterator[tuple[ImageFile, BGRArray, Instances]]:
+    *,
+    tiling: Tiling | None = None,
+    pictures: bool = True,
+    soft: bool = False,
+) -> Iterator[Predicted]:
     """Yield each file with its image, (H, W, 3) uint8 BGR, and its instances, in order.
 
-    At most one batch of images is in memory. Images of `data.bands` are yielded as pictures, see
-    `scale_for_display`.
+    At most one batch of images is in memory, or one image that is cut into tiles. Images of
+    `data.bands` are yielded as pictures, see `scale_for_display`.
 
     Args:
         predictor: the predictor.
         files: the files to read.
         on_failure: a function that is called with each file that cannot be read, or on which the
             prediction fails, and the reason; the other files are still predicted.
+        tiling: cut large images into tiles, see `prediction.tiled`.
+        pictures: the images are needed; else None takes the place of an image that is read tile by
+            tile. It does, too, if the image has more pixels than Pillow reads.
+        soft: merge the probabilities of masks in tiles.
 
     Yields:
         The file, the image, and the instances of `Predictor.stream_packed`.
@@ -107,33 +125,79 @@ def predict_files(
     Raises:
         UserError: the model cannot be used for prediction.
     """
+    side = tiling.resolve(predictor.cfg)[0] if tiling is not None else 0
     batch: list[tuple[ImageFile, npt.NDArray[Any]]] = []
     for file in files:
         try:
-            batch.append((file, predictor.read(file.path)))
+            source = _open_file(predictor, file, side)
         except UserError as error:
             on_failure(file, str(error))
+            continue
+        size = source.size if isinstance(source, TiffWindows) else source.shape[:2]
+        if tiling is not None and max(size) > side:
+            yield from _predict_batch(predictor, batch, on_failure)
+            batch = []
+            yield from _predict_large(predictor, file, source, tiling, on_failure, pictures, soft)
+            continue
+        batch.append((file, source))
         if len(batch) == predictor.batch_size:
             yield from _predict_batch(predictor, batch, on_failure)
             batch = []
     yield from _predict_batch(predictor, batch, on_failure)
 
 
+def _open_file(predictor: Predictor, file: ImageFile, side: int) -> Any:
+    """Return the image, or its reader if it is large and can be read by parts."""
+    if side and not predictor.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
+        windows = TiffWindows.open(file.path)
+        if windows is not None and max(windows.size) > side:
+            return windows
+        if windows is not None:
+            windows.close()
+    return predictor.read(file.path)
+
+
+def _predict_large(
+    predictor: Predictor,
+    file: ImageFile,
+    source: Any,
+    tiling: Tiling,
+    on_failure: Callable[[ImageFile, str], None],
+    pictures: bool,
+    soft: bool,
+) -> Iterator[Predicted]:
+    """See `predict_files`; `source` is the image, or a reader of its parts."""
+    try:
+        if isinstance(source, TiffWindows):
+            with contextlib.closing(source):
+                size = source.size
+                found = predict_tiles(predictor, source.read, size, tiling, soft=soft)
+                few = size[0] * size[1] <= 2 * (Image.MAX_IMAGE_PIXELS or _FEW)  # Pillow's limit
+                picture = source.read(Tile(0, 0, *size)) if pictures and few else None
+        else:
+            read, size = cut_image(source), source.shape[:2]
+            found = predict_tiles(predictor, read, size, tiling, soft=soft)
+            picture = _show(source)
+    except UserError:
+        raise
+    except Exception as error:
+        on_failure(file, describe_failure(file.path, error))
+        return
+    yield file, picture, found
+
+
 def _predict_batch(
     predictor: Predictor,
     batch: list[tuple[ImageFile, npt.NDArray[Any]]],
     on_failure: Callable[[ImageFile, str], None],
-) -> Iterator[tuple[ImageFile, BGRArray, Instances]]:
+) -> Iterator[Predicted]:
     """See `predict_files`; when the batch fails, its images are predicted one by one."""
     found = predictor.stream_packed(image for _, image in batch)
     done = 0
     try:
         for (file, image), instances in zip(batch, found, strict=True):
             done += 1
-            if image.dtype == np.uint8:
-                yield file, image, instances
-            else:
-                yield file, scale_for_display(image)[:, :, ::-1], instances
+            yield file, _show(image), instances
         return
     except UserError:
         raise
@@ -145,6 +209,10 @@ def _predict_batch(
         yield from _predict_batch(predictor, [each], on_failure)
 
 
+def _show(image: npt.NDArray[Any]) -> BGRArray:
+    return image if image.dtype == np.uint8 else scale_for_display(image)[:, :, ::-1]
+
+
 def describe_failure(path: Path, error: Exception) -> str:
     """Return one line about a file on which something other than reading failed."""
     logger.debug("%s", path, exc_info=error)
@@ -152,7 +220,7 @@ def describe_failure(path: Path, error: Exception) -> str:
     return f"{path}: failed ({type(error).__name__}: {reason})"
 
 
-def _absolute(path: str) -> Path:
+def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(path))
 
 

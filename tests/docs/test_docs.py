@@ -163,7 +163,9 @@ def test_the_python_blocks_run(tmp_path, monkeypatch):
         exec(block, namespace)
         assert namespace["instances"].image_size == (40, 60)
     assert len(namespace["many"]) == 3
-    exec(*more, namespace)
+    for block in more:
+        exec(block, namespace)
+    assert namespace["summary"].num_images == 4
     exported, outputs_schema = namespace["export"](tiny_model(), torch.zeros(3, 64, 64))
     found = outputs_schema(exported(torch.zeros(3, 40, 60)))
     assert found.image_size.tolist() == [40, 60]

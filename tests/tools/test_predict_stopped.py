@@ -9,7 +9,7 @@ from predict_runs import *  # noqa: F403
 from predict_runs import outputs, write_image
 
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
+from mask_rcnn_ext.prediction.parts import PartWriter
 
 
 @pytest.mark.parametrize("name", ["coco_instances_results.json", "images.json", "x.png"])
@@ -20,7 +20,8 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_the_former_results(
     assert predict(tmp_path / "x.png") == 0
 
     def contents():
-        return {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+        files = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+        return {p: p.read_bytes() for p in files if p.parent.name != "parts"}
 
     before, replace = contents(), os.replace
 
@@ -43,24 +44,23 @@ def test_a_crash_leaves_the_former_results_whole(predict, tmp_path, monkeypatch)
     assert predict(tmp_path / "in") == 0
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
     write_image(tmp_path / "in" / "b.png")
-    monkeypatch.setattr(CocoResultsWriter, "add", dies_at("b.png", UserError("full")))
+    monkeypatch.setattr(PartWriter, "add", dies_at("b.png", UserError("full")))
     assert predict(tmp_path / "in") == 2
     after = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
     assert after == before
 
 
 def dies_at(name: str, cause: BaseException | signal.Signals):
-    """Return a `CocoResultsWriter.add` that ends in the middle of the image `name`."""
-    add = CocoResultsWriter.add
+    """Return a `PartWriter.add` that ends in the middle of the line of the image `name`."""
+    add = PartWriter.add
 
-    def dies(self, given, instances):
-        if given == name:
-            self._images.append({})
-            self._results.write(', {"half": ')
+    def dies(self, file, record):
+        if file.name == name:
+            self._write(b'{"name": "half')
             if isinstance(cause, BaseException):
                 raise cause
             signal.raise_signal(cause)
-        return add(self, given, instances)
+        return add(self, file, record)
 
     return dies
 
@@ -72,17 +72,21 @@ def test_a_signal_leaves_the_results_of_the_images_that_are_done(
 ):
     for each in ("a.png", "b.png", "c.png"):
         write_image(tmp_path / "in" / each)
-    monkeypatch.setattr(CocoResultsWriter, "add", dies_at(name, number))
+    monkeypatch.setattr(PartWriter, "add", dies_at(name, number))
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert predict(tmp_path / "in") == 128 + number
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     said, out = capsys.readouterr().err, tmp_path / "out"
     if name == "a.png":
         assert said.endswith("interrupted; 0 of 3 images are done\n")
-        assert os.listdir(out) == []
+        assert os.listdir(out) == ["pictures"]  # of the image whose line was cut
         return
     assert f"interrupted; 2 of 3 images are done: {out}/coco_instances_results.json\n" in said
     results, images = outputs(tmp_path)
     assert [i["file_name"] for i in images["images"]] == ["a.png", "b.png"]
     assert {r["image_id"] for r in results} == {1, 2}
     assert not list(out.rglob("*.tmp"))
+    monkeypatch.undo()
+    assert predict(tmp_path / "in") == 0
+    assert [i["file_name"] for i in outputs(tmp_path)[1]["images"]] == ["a.png", "b.png", "c.png"]
+    assert not (out / "parts").exists()

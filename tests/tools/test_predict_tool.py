@@ -12,6 +12,7 @@ from tiny_model import picture
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.modeling.speed import SPEEDS
+from mask_rcnn_ext.prediction import filters, image_outputs
 
 RCNN = REPO / "configs/shapes/lineage/rcnn_tiny.yaml"
 
@@ -60,6 +61,7 @@ def test_levels_of_speed(predict, tmp_path):
     assert len(scores["fast"]) == 10
     assert scores["fast"] == pytest.approx(scores["exact"], abs=1e-4)
     assert tool.SPEEDS == SPEEDS
+    assert tool.MEASURES == filters.MEASURES
 
 
 # Of pycocotools' decode, under NumPy 2.
@@ -95,9 +97,8 @@ def test_score_threshold_default_and_overrides(predict, tmp_path):
     assert [r["score"] for r in some] == [r["score"] for r in everything if r["score"] > middle]
     assert predict(tmp_path / "x.png", more=["--opts", "TEST.DETECTIONS_PER_IMAGE", "2"]) == 0
     assert len(outputs(tmp_path)[0]) == 2
-    assert tool.build_parser().parse_args(
-        ["x", "--config-file", "c", "--output", "o"]
-    ).score_threshold == pytest.approx(0.5)
+    defaults = tool.build_parser().parse_args(["x", "--config-file", "c", "--output", "o"])
+    assert tool.read_thresholds(defaults.score_threshold) == pytest.approx(0.5)
 
 
 def test_exif_rotated_and_gray_images(predict, tmp_path):
@@ -177,14 +178,14 @@ def test_an_image_that_fails_in_the_model_costs_no_other(
 def test_a_picture_that_cannot_be_written_costs_no_result(predict, tmp_path, capsys, monkeypatch):
     for name in ("a.png", "b.png"):
         write_image(tmp_path / "in" / name)
-    save = tool.save_picture
+    save = image_outputs._save_picture
 
     def fail(path, *args):
         if path.name == "b.png":
             raise MemoryError
         save(path, *args)
 
-    monkeypatch.setattr(tool, "save_picture", fail)
+    monkeypatch.setattr(image_outputs, "_save_picture", fail)
     assert predict(tmp_path / "in") == 1
     _, images = outputs(tmp_path)
     assert [i["file_name"] for i in images["images"]] == ["a.png", "b.png"]
@@ -205,6 +206,24 @@ def test_large_images_have_smaller_pictures_and_full_results(
         assert picture.size == (4096, 1)
     said = "1 of the pictures, not the results, are scaled down: 4096 pixels on the longer side\n"
     assert capsys.readouterr().out.endswith(said)
+
+
+def test_tiles_of_a_tiff_and_of_a_photo(predict, tmp_path, capsys, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    image = picture(150, 200, seed=5)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "a.tif", image, tile=(64, 64), photometric="rgb")
+    options = {"threshold": "0.5", "more": ["--tile", "auto", "--write", "pictures,soft"]}
+    assert predict(tmp_path / "a.png", tmp_path / "a.tif", **options) == 0
+    results, _ = outputs(tmp_path)
+    photo, tiff = ([r | {"image_id": 0} for r in results if r["image_id"] == i] for i in (1, 2))
+    assert photo == tiff
+    assert len(photo) > 10  # as many as an image or a tile may have
+    with np.load(tmp_path / "out/soft/a.tif.npz") as soft:
+        assert len(soft["windows"]) == len(tiff)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # for Pillow, half of what it refuses
+    assert predict(tmp_path / "a.tif", **options, output=tmp_path / "big") == 0
+    assert not (tmp_path / "big/pictures").exists()
 
 
 def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, tmp_path, caplog):
@@ -241,7 +260,20 @@ def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, 
         ({"more": ["--device", "cuda"]}, "device cuda: PyTorch finds no CUDA"),
         ({"more": ["--batch-size", "0"]}, "batch_size: expected"),
         ({"more": ["--opts", "TEST.DETECTION_PER_IMAGE", "2"]}, "TEST.DETECTIONS_PER_IMAGE"),
-        ({"threshold": "50"}, "score_threshold: expected 0 to 1"),
+        ({"threshold": "50"}, "--score-threshold: expected a score from 0 to 1, got '50'"),
+        (
+            {"threshold": "cat=0.4,dgo=0.5"},
+            "no class 'dgo'; the model knows cat, dog, cow",
+        ),
+        ({"more": ["--classes", "horse"]}, "no class 'horse'; the model knows cat, dog, cow"),
+        (
+            {"more": ["--write", "label"]},
+            "--write label: expected names of coco, polygons, ",
+        ),
+        ({"more": ["--mask-overlap", "7"]}, "mask overlap: expected more than 0 and up to 1"),
+        ({"more": ["--tile", "big"]}, "--tile: expected a number of pixels or auto, got big"),
+        ({"more": ["--tile", "64", "--tile-overlap", "40"]}, "--tile-overlap: expected 1 to 32"),
+        ({"more": ["--tile-overlap", "40"]}, "--tile-overlap needs --tile"),
         ({"more": ["--selective-search", "fast"]}, "the model finds its own"),
         ({"more": ["--search-width", "500"]}, "need --selective-search MODE"),
         ({"config": RCNN}, "Add --selective-search MODE"),

@@ -1,0 +1,72 @@
+"""Reads the options of tools/predict.py that name outputs, classes, scores and tiles."""
+
+import argparse
+from typing import Any
+
+from ..errors import UserError, nearest
+from .filters import MaskOverlap, parse_names, parse_thresholds
+from .folder import OUTPUTS
+from .tiles import Tiling
+
+__all__ = ["choose_outputs", "read_filters", "read_thresholds", "read_tiling"]
+
+_DEFAULT_SCORE = 0.5  # of classes that --score-threshold does not name
+
+
+def choose_outputs(args: argparse.Namespace) -> list[str]:
+    """Return the names of `OUTPUTS` that are written.
+
+    Raises:
+        UserError: `--write` has another name.
+    """
+    names = parse_names(args.write)
+    for name in names:
+        if name not in OUTPUTS:
+            raise UserError(
+                f"--write {name}: expected names of {', '.join(OUTPUTS)}{nearest(name, OUTPUTS)}"
+            )
+    left_out = {"pictures"} if args.no_pictures else set()
+    return [name for name in OUTPUTS if name in {"coco", *names} - left_out]
+
+
+def read_filters(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `InstanceFilter`; the names of classes are not checked yet.
+
+    Raises:
+        UserError: an option cannot be read, or is out of range.
+    """
+    filters: dict[str, Any] = {}
+    if args.classes is not None:
+        filters["classes"] = parse_names(args.classes)
+    thresholds = read_thresholds(args.score_threshold)
+    if isinstance(thresholds, dict):
+        filters["thresholds"] = thresholds
+    if args.mask_overlap is not None:
+        each = not args.overlap_all_classes
+        filters["mask_overlap"] = MaskOverlap(args.mask_overlap, args.overlap_measure, each)
+    return filters
+
+
+def read_tiling(args: argparse.Namespace) -> Tiling | None:
+    """Return how large images are cut; None for not at all.
+
+    Raises:
+        UserError: `--tile` is no number, or `--tile-overlap` is given without it.
+    """
+    if args.tile is None:
+        if args.tile_overlap is not None:
+            raise UserError("--tile-overlap needs --tile")
+        return None
+    if args.tile != "auto" and not (args.tile.isdecimal() and int(args.tile)):
+        raise UserError(f"--tile: expected a number of pixels or auto, got {args.tile}")
+    return Tiling(0 if args.tile == "auto" else int(args.tile), args.tile_overlap)
+
+
+def read_thresholds(text: str) -> float | dict[str, float]:
+    """Return `--score-threshold`; by class, "" stands for the classes that are not named.
+
+    Raises:
+        UserError: see `parse_thresholds`.
+    """
+    thresholds = parse_thresholds(text)
+    return {"": _DEFAULT_SCORE, **thresholds} if isinstance(thresholds, dict) else thresholds

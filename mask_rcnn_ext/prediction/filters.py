@@ -1,0 +1,189 @@
+"""Chooses among the instances of an image: by class, by score, and by the overlap of masks."""
+
+import csv
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from pycocotools import mask as mask_util
+
+from ..errors import UserError, name_some, nearest
+from ..files import read_json
+from ..layers.packed_masks import PackedMasks
+
+__all__ = [
+    "MEASURES",
+    "InstanceFilter",
+    "MaskOverlap",
+    "find_lowest",
+    "parse_names",
+    "parse_thresholds",
+]
+
+MEASURES = ("iou", "containment")
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskOverlap:
+    """Drops an instance whose mask overlaps the mask of a better one too much.
+
+    Attributes:
+        limit: in (0, 1]; an overlap from this on is too much.
+        measure: "iou", or "containment": the common pixels as a share of the smaller mask. A part
+            inside a whole contains much of it, while the IoU is small.
+        each_class: compare instances of one class only; else all with all.
+    """
+
+    limit: float
+    measure: str = "iou"
+    each_class: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.limit <= 1:
+            raise UserError(f"mask overlap: expected more than 0 and up to 1, got {self.limit}")
+        if self.measure not in MEASURES:
+            raise UserError(f"overlap measure: expected {' or '.join(MEASURES)}: {self.measure!r}")
+
+    def find_kept(self, instances: Instances) -> list[int]:
+        """Return the indices of the instances that stay, in their order.
+
+        The instances are taken by falling score. An empty mask overlaps nothing.
+
+        Raises:
+            UserError: the instances have no masks.
+        """
+        if not instances.has("pred_masks"):
+            raise UserError("the model predicts no masks, whose overlap could be compared")
+        masks = instances.pred_masks
+        rles = (masks if isinstance(masks, PackedMasks) else PackedMasks.pack(masks)).encode()
+        classes = instances.pred_classes.tolist()
+        areas = mask_util.area(rles).tolist() if rles else []
+        kept: list[int] = []
+        for index in torch.argsort(instances.scores, descending=True, stable=True).tolist():
+            rivals = [k for k in kept if not self.each_class or classes[k] == classes[index]]
+            if not self._is_covered(index, rivals, rles, areas):
+                kept.append(index)
+        return sorted(kept)
+
+    def _is_covered(
+        self, index: int, rivals: list[int], rles: Sequence[object], areas: Sequence[float]
+    ) -> bool:
+        if not rivals or not areas[index]:
+            return False
+        others, crowd = [rles[k] for k in rivals], self.measure == "containment"
+        # With "crowd" the common pixels are divided by the area of the first mask.
+        overlaps = mask_util.iou([rles[index]], others, [int(crowd)] * len(rivals))[0]
+        if crowd:
+            sizes = np.array([areas[k] for k in rivals], dtype=np.float64)
+            overlaps = overlaps * areas[index] / np.maximum(np.minimum(sizes, areas[index]), 1)
+        return bool((overlaps >= self.limit).any())
+
+
+class InstanceFilter:
+    """Keeps some of the instances of an image.
+
+    Args:
+        class_names: names of the K classes of the model.
+        classes: names of the classes to keep; None: all.
+        thresholds: the least score of each class by its name. "" stands for the classes that are
+            not named; without it they keep all that the model finds.
+        mask_overlap: see `MaskOverlap`; it comes after the other two.
+
+    Raises:
+        UserError: a name is not one of the classes.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        *,
+        classes: Iterable[str] | None = None,
+        thresholds: Mapping[str, float] | None = None,
+        mask_overlap: MaskOverlap | None = None,
+    ) -> None:
+        thresholds = dict(thresholds or {})
+        default = thresholds.pop("", 0.0)
+        _require_known([*(classes or ()), *thresholds], class_names)
+        wanted = set(class_names if classes is None else classes)
+        self._kept = torch.tensor([name in wanted for name in class_names])
+        least = [thresholds.get(name, default) for name in class_names]
+        self._least = torch.tensor(least, dtype=torch.float32)  # as the scores are
+        self._mask_overlap = mask_overlap
+
+    def __call__(self, instances: Instances) -> Instances:
+        """Return the instances that are kept, on the CPU, in their order.
+
+        Args:
+            instances: on the CPU; `pred_masks` are (N, H, W) bool or `PackedMasks`.
+        """
+        classes = instances.pred_classes
+        kept = instances[self._kept[classes] & (instances.scores >= self._least[classes])]
+        if self._mask_overlap is not None and len(kept):
+            kept = kept[self._mask_overlap.find_kept(kept)]
+        return kept
+
+
+def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"no class {name!r}; the model knows {name_some(known)}{nearest(name, known)}"
+            )
+
+
+def parse_names(text: str) -> list[str]:
+    """Return the names in "cat,dog"; a name with a comma stands in double quotes."""
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), ())]
+
+
+def parse_thresholds(text: str) -> float | dict[str, float]:
+    """Return the thresholds of `--score-threshold`.
+
+    Args:
+        text: a number; or "cat=0.4,dog=0.6", in which a number without a name is for all other
+            classes; or the path of a json with `thresholds`, a score for each name.
+
+    Returns:
+        The number, or a score for each name; "" stands for all other classes.
+
+    Raises:
+        UserError: `text` is something else, or a score is not in [0, 1].
+    """
+    if text.lower().endswith(".json"):
+        content = read_json(text, "Give a file with `thresholds`, a score for each class name")
+        found = content.get("thresholds") if isinstance(content, dict) else None
+        if not isinstance(found, dict) or not found:
+            raise UserError(f"{text}: expected `thresholds`, a score for each class name")
+        # A class without a score, for example because nothing of it was found, has null there.
+        return {name: _to_score(score, text) for name, score in found.items() if score is not None}
+    pairs = [part.rpartition("=")[::2] for part in parse_names(text) or [""]]
+    scores = {name.strip(): _to_score(score, "--score-threshold") for name, score in pairs}
+    return scores[""] if list(scores) == [""] else scores
+
+
+def _to_score(value: object, source: str | os.PathLike[str]) -> float:
+    try:
+        score = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        score = float("nan")
+    if not 0 <= score <= 1:
+        raise UserError(
+            f"{source}: expected a score from 0 to 1, got {value!r}. Write 0.4, or "
+            "cat=0.4,dog=0.6, or give a json with `thresholds`"
+        )
+    return score
+
+
+def find_lowest(thresholds: float | Mapping[str, float]) -> float:
+    """Return the score above which the model must find instances, so that the filter misses none.
+
+    Args:
+        thresholds: of `parse_thresholds`; a mapping has "" for the classes that it does not name.
+    """
+    if not isinstance(thresholds, Mapping):
+        return thresholds
+    # A model keeps scores above its threshold, a filter also those that are equal.
+    return float(np.nextafter(np.float32(min(thresholds.values())), np.float32(0)))

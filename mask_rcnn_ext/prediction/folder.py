@@ -1,0 +1,224 @@
+"""Predicts on many files into one folder: with several processes, and on after a kill."""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .coco_results import CocoResultsWriter, describe_instances, trace_instances
+from .filters import InstanceFilter
+from .image_files import ImageFile, describe_failure, predict_files
+from .image_outputs import FOLDERS, LARGEST_PICTURE, write_image_outputs
+from .parts import PartReader, PartWriter, hash_recipe, remove_parts
+from .predictor import Predictor
+from .tiles import Tiling
+
+__all__ = ["OUTPUTS", "FolderJob", "Summary", "merge_shares", "predict_share"]
+
+logger = logging.getLogger(__name__)
+
+OUTPUTS = ("coco", "polygons", *FOLDERS)
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderJob:
+    """What is predicted, and where its results go. It can be sent to other processes.
+
+    Attributes:
+        make_predictor: returns the predictor of the process with a number; a function of a module,
+            or a `functools.partial` of one.
+        files: the images, from `find_images`.
+        output: the folder of the results.
+        outputs: names of `OUTPUTS`; "coco" is always written.
+        filters: keyword arguments of `InstanceFilter`.
+        tiling: cut large images into tiles.
+    """
+
+    make_predictor: Callable[[int], Predictor]
+    files: Sequence[ImageFile]
+    output: str | os.PathLike[str]
+    outputs: Sequence[str] = ("coco", "pictures")
+    filters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tiling: Tiling | None = None
+
+    def describe(self, predictor: Predictor) -> dict[str, Any]:
+        """Return what decides about the results of an image, and the classes."""
+        weights = str(predictor.cfg.MODEL.WEIGHTS)
+        found = os.stat(weights) if os.path.isfile(weights) else None
+        cfg = predictor.cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = ""  # several processes have several GPUs
+        recipe = {
+            "config": cfg.dump(),
+            "weights": [found.st_size, found.st_mtime_ns] if found else weights,
+            "batch_size": predictor.batch_size,
+            "outputs": sorted(self.outputs),
+            "filters": {name: repr(value) for name, value in self.filters.items()},
+            "tiling": self.tiling.resolve(predictor.cfg) if self.tiling else None,
+        }
+        names, ids = list(predictor.class_names), [int(i) for i in predictor.category_ids]
+        return {"recipe": hash_recipe({**recipe, "names": names}), "names": names, "ids": ids}
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What was written.
+
+    Attributes:
+        num_files: the images of the job.
+        num_images: images that are in the results.
+        num_instances: instances in the results.
+        num_shrunk: pictures that are smaller than their images.
+        failures: a line for each image that failed.
+        results_path: the COCO results.
+        images_path: ids of images and categories.
+        annotations_path: the data set with polygons, if it was asked for.
+    """
+
+    num_files: int
+    num_images: int
+    num_instances: int
+    num_shrunk: int
+    failures: list[str]
+    results_path: Path
+    images_path: Path
+    annotations_path: Path
+
+
+def predict_share(
+    job: FolderJob,
+    predictor: Predictor,
+    rank: int = 0,
+    world: int = 1,
+    on_done: Callable[[int], object] = lambda number: None,
+) -> str:
+    """Predict the share of one process, but for images that an earlier, stopped run has done.
+
+    A share is whole batches. A batch holds the same images in every run, whatever was done before,
+    so that its numbers are the same to the bit.
+
+    Args:
+        job: the job.
+        predictor: of this process.
+        rank: the number of this process.
+        world: the number of processes.
+        on_done: a function that is called with the number of images that are now done.
+
+    Returns:
+        The recipe, for `merge_shares`.
+
+    Raises:
+        UserError: results cannot be written, or the model does not give what an output needs.
+    """
+    output = Path(job.output)
+    head, keep = job.describe(predictor), InstanceFilter(predictor.class_names, **job.filters)
+    done_before = PartReader(output, job.files, head["recipe"])
+    if rank == 0 and not done_before.is_empty:
+        missing = len(done_before.find_missing(range(len(job.files))))
+        if done_before.head is None:
+            logger.warning("%s: a stopped prediction with other settings begins anew", output)
+        else:
+            logger.info("going on: %d of %d images are to be done", missing, len(job.files))
+    size = predictor.batch_size
+    with PartWriter(output, rank, head) as part:
+        for first in range(rank * size, len(job.files), world * size):
+            numbers = range(first, min(first + size, len(job.files)))
+            wanted = {job.files[number] for number in done_before.find_missing(numbers)}
+            on_done(len(numbers) - len(wanted))
+            if wanted:
+                batch = [job.files[number] for number in numbers]
+                _predict_batch(job, predictor, keep, part, batch, wanted, on_done)
+    return str(head["recipe"])
+
+
+def _predict_batch(
+    job: FolderJob,
+    predictor: Predictor,
+    keep: InstanceFilter,
+    part: PartWriter,
+    batch: Sequence[ImageFile],
+    wanted: set[ImageFile],
+    on_done: Callable[[int], object],
+) -> None:
+    def add(file: ImageFile, record: dict[str, Any]) -> None:
+        if file in wanted:
+            wanted.remove(file)  # a batch that fails is predicted again, image by image
+            part.add(file, record)
+            on_done(1)
+
+    def on_failure(file: ImageFile, reason: str) -> None:
+        add(file, {"failure": reason})
+
+    predicted = predict_files(
+        predictor,
+        batch,
+        on_failure,
+        tiling=job.tiling,
+        pictures="pictures" in job.outputs,
+        soft="soft" in job.outputs,
+    )
+    for file, image, found in predicted:
+        if file not in wanted:
+            continue
+        record: dict[str, Any] = {}
+        try:
+            instances = keep(found)
+            record["size"] = list(instances.image_size)
+            if "polygons" in job.outputs:
+                record["annotations"] = trace_instances(instances, predictor.category_ids)
+            record["results"] = describe_instances(instances, predictor.category_ids)
+            names = predictor.class_names
+            write_image_outputs(job.output, job.outputs, file, image, instances, names)
+        except UserError:  # such as a full disk
+            raise
+        except Exception as error:  # for example no memory, or too large a picture for a JPEG
+            record["failure"] = describe_failure(file.path, error)
+        add(file, record)
+
+
+def merge_shares(job: FolderJob, recipe: str, *, complete: bool) -> Summary:
+    """Write the result files from what all processes have done.
+
+    Args:
+        job: the job.
+        recipe: of `predict_share`.
+        complete: all shares are done: what they have kept for a next run is removed.
+
+    Returns:
+        What was written. Without an image that is done, an incomplete job writes nothing.
+
+    Raises:
+        UserError: results cannot be written; what the processes have done is kept.
+    """
+    output = Path(job.output)
+    reader = PartReader(output, job.files, recipe)
+    head = reader.head or {"names": [], "ids": []}
+    polygons = "polygons" in job.outputs
+    writer = CocoResultsWriter(output, head["names"], head["ids"], polygons=polygons)
+    failures, shrunk = [], 0
+    done = any("results" in line for _, line in reader.read())
+    if complete or done:
+        with writer:
+            for file, line in reader.read():
+                if "failure" in line:
+                    failures.append(line["failure"])
+                if "results" in line:
+                    annotations = line.get("annotations", [])
+                    writer.write(file.name, line["size"], line["results"], annotations)
+                    drawn = "pictures" in job.outputs and "failure" not in line
+                    shrunk += drawn and max(line["size"]) > LARGEST_PICTURE
+    if complete or reader.is_empty:
+        remove_parts(output)
+    return Summary(
+        len(job.files),
+        writer.num_images,
+        writer.num_instances,
+        shrunk,
+        failures,
+        writer.results_path,
+        writer.images_path,
+        writer.annotations_path,
+    )

@@ -1,0 +1,170 @@
+"""What a prediction has done so far, in files that a killed process leaves whole.
+
+Each process appends to a file of its own, `parts/part-RANK.jsonl`: a line with what is predicted
+(the recipe and the classes), then a line for each image. A line that a kill has cut is passed over,
+and its image is predicted again.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from ..errors import UserError
+from .image_files import ImageFile
+
+__all__ = ["PartReader", "PartWriter", "hash_recipe", "remove_parts"]
+
+Json = dict[str, Any]
+
+_FOLDER = "parts"
+
+
+def hash_recipe(recipe: Json) -> str:
+    """Return a hash of what decides about the results; lines of another recipe do not count."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def _list_parts(output: Path) -> list[Path]:
+    return sorted((output / _FOLDER).glob("part-*.jsonl"))
+
+
+def remove_parts(output: Path) -> None:
+    """Remove the files of this module from the folder of the results."""
+    for path in _list_parts(output):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or it holds something else
+        (output / _FOLDER).rmdir()
+
+
+def _stat(file: ImageFile) -> list[int] | None:
+    """Return what changes with the content of a file."""
+    with suppress(OSError):
+        found = os.stat(file.path)
+        return [found.st_size, found.st_mtime_ns]
+    return None
+
+
+class PartWriter:
+    """Appends lines to the part of one process.
+
+    Args:
+        output: the folder of the results.
+        rank: the number of the process.
+        head: `recipe`, `names` and `ids` of the classes.
+    """
+
+    def __init__(self, output: Path, rank: int, head: Json) -> None:
+        self._path = output / _FOLDER / f"part-{rank:05d}.jsonl"
+        self._head = head
+
+    def __enter__(self) -> "PartWriter":
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Not buffered: what is written outlives a kill.
+            self._file: IO[bytes] = open(self._path, "ab", buffering=0)
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
+        self._write(b"\n")  # a line that was cut ends here
+        self._write_line(self._head)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def add(self, file: ImageFile, record: Json) -> None:
+        """Write the line of an image; all other files of the image must be there already."""
+        self._write_line({"name": file.name, "at": time.time_ns(), "stat": _stat(file), **record})
+
+    def _write_line(self, content: Json) -> None:
+        self._write(json.dumps(content).encode() + b"\n")
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self._path}: {error.strerror or error}. Make room, then give the "
+                "same command to go on"
+            ) from error
+
+
+class PartReader:
+    """Finds the newest line of each image in all parts of a recipe.
+
+    Args:
+        output: the folder of the results.
+        files: the images of the prediction.
+        recipe: of `hash_recipe`.
+    """
+
+    def __init__(self, output: Path, files: Sequence[ImageFile], recipe: str) -> None:
+        self._files, self._parts = files, _list_parts(output)
+        self.head: Json | None = None  # of the recipe; None if it has no part
+        self.is_empty = True  # no image of any recipe has a line
+        numbers = {file.name: number for number, file in enumerate(files)}
+        self._places: dict[int, tuple[int, int, int]] = {}  # time, part, position of the line
+        self._done: set[int] = set()
+        for part, path in enumerate(self._parts):
+            counts = False
+            for position, line in _read_lines(path):
+                if "recipe" in line:
+                    counts = line["recipe"] == recipe
+                    self.head = line if counts else self.head
+                    continue
+                self.is_empty = False
+                if counts and line["name"] in numbers:
+                    self._keep(numbers[line["name"]], line, (line["at"], part, position))
+
+    def _keep(self, number: int, line: Json, place: tuple[int, int, int]) -> None:
+        if place < self._places.get(number, (0, 0, 0)):
+            return
+        self._places[number] = place
+        whole = "failure" not in line and line["stat"] == _stat(self._files[number])
+        (self._done.add if whole else self._done.discard)(number)
+
+    def find_missing(self, numbers: Sequence[int]) -> list[int]:
+        """Return the images, by their place in `files`, that are to be predicted (again).
+
+        These are images without a line, images that failed, and images whose file has changed.
+        """
+        return [number for number in numbers if number not in self._done]
+
+    def read(self) -> Iterator[tuple[ImageFile, Json]]:
+        """Yield the images that have a line, with this line, in the order of `files`."""
+        opened: dict[int, IO[bytes]] = {}
+        try:
+            for number, file in enumerate(self._files):
+                if number in self._places:
+                    _, part, position = self._places[number]
+                    if part not in opened:
+                        opened[part] = open(self._parts[part], "rb")  # noqa: SIM115
+                    opened[part].seek(position)
+                    yield file, json.loads(opened[part].readline())
+        finally:
+            for part_file in opened.values():
+                part_file.close()
+
+
+def _read_lines(path: Path) -> Iterator[tuple[int, Json]]:
+    """Yield the lines of a part that are whole, each with its position in the file."""
+    position = 0
+    with open(path, "rb") as file:
+        for line in file:
+            with suppress(ValueError):  # cut by a kill, or lost in a power cut
+                content = json.loads(line)
+                if isinstance(content, dict):
+                    yield position, content
+            position += len(line)

@@ -1,0 +1,203 @@
+"""Runs a `FolderJob` in this process, in several of this machine, or in those of `torchrun`."""
+
+import contextlib
+import datetime
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from ..errors import UserError
+from .folder import FolderJob, Summary, merge_shares, predict_share
+
+__all__ = ["PredictionStopped", "run_folder_job"]
+
+_START = "spawn"  # a forked process cannot use CUDA
+_PATIENCE = 60.0  # seconds that a process has to finish its image when it is told to stop
+_YEAR = datetime.timedelta(days=365)  # how long the first process of torchrun waits for the others
+
+
+class PredictionStopped(KeyboardInterrupt):
+    """A `KeyboardInterrupt`, which is the cause of this error, has stopped a prediction.
+
+    Attributes:
+        summary: what is done and written.
+    """
+
+    def __init__(self, summary: Summary) -> None:
+        super().__init__(f"{summary.num_images} of {summary.num_files} images are done")
+        self.summary = summary
+
+
+def run_folder_job(job: FolderJob, processes: int = 1) -> Summary | None:
+    """Predict on all files of a job, and write its results.
+
+    A run that was killed or stopped goes on when the same job is run again. The results depend
+    neither on the number of processes nor on kills.
+
+    Args:
+        job: the job.
+        processes: how many to start; 1 predicts in this process. Under `torchrun` it must be 1.
+
+    Returns:
+        What was written; None in the processes of `torchrun` but the first.
+
+    Raises:
+        PredictionStopped: a `KeyboardInterrupt` came. The results of the images that are done are
+            written.
+        UserError: see `predict_share` and `merge_shares`; or a process died.
+    """
+    if processes < 1:
+        raise UserError(f"--processes: expected 1 or more, got {processes}")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        if processes > 1:
+            raise UserError("torchrun starts the processes: leave out --processes")
+        return _join_torchrun(job)
+    if processes == 1:
+        return _run_alone(job)
+    with tqdm(total=len(job.files), unit="image", desc="predict") as bar:
+        return _Processes(job, processes).run(bar)
+
+
+def _run_alone(job: FolderJob) -> Summary:
+    predictor = job.make_predictor(0)
+    try:
+        with tqdm(total=len(job.files), unit="image", desc="predict") as bar:
+            recipe = predict_share(job, predictor, on_done=bar.update)
+    except KeyboardInterrupt as error:
+        recipe = job.describe(predictor)["recipe"]
+        raise PredictionStopped(merge_shares(job, recipe, complete=False)) from error
+    return merge_shares(job, recipe, complete=True)
+
+
+def _join_torchrun(job: FolderJob) -> Summary | None:
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo", timeout=_YEAR)
+    try:
+        predictor = job.make_predictor(int(os.environ["LOCAL_RANK"]))
+        total = -(-len(job.files) // world)
+        with tqdm(total=total, unit="image", desc="process 0", disable=rank > 0) as bar:
+            recipe = predict_share(job, predictor, rank, world, bar.update)
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+    return merge_shares(job, recipe, complete=True) if rank == 0 else None
+
+
+class _Processes:
+    """The processes of one machine. None of them holds a lock that its death would leave locked."""
+
+    def __init__(self, job: FolderJob, number: int) -> None:
+        context: Any = multiprocessing.get_context(_START)
+        self._job = job
+        self._stop = context.Value("b", 0, lock=False)
+        self._done = [context.Value("q", 0, lock=False) for _ in range(number)]
+        self._answers: list[Connection] = []
+        self._children = []
+        for rank, done in enumerate(self._done):
+            answer, theirs = context.Pipe(duplex=False)
+            arguments = (job, rank, number, done, self._stop, theirs)
+            self._answers.append(answer)
+            self._children.append(context.Process(target=_run_child, args=arguments))
+
+    def run(self, bar: Any) -> Summary:
+        """See `run_folder_job`."""
+        try:
+            for child in self._children:
+                child.start()
+            while self._find_living() and not self._find_dead():
+                wait([child.sentinel for child in self._find_living()], timeout=0.2)
+                if (new := self._count() - bar.n) > 0:
+                    bar.update(new)
+        except KeyboardInterrupt as error:
+            self._end()
+            recipe, _ = self._read_answers()
+            raise PredictionStopped(merge_shares(self._job, recipe, complete=False)) from error
+        finally:
+            self._end()
+        recipe, mistake = self._read_answers()
+        if mistake:
+            raise UserError(mistake)
+        for rank, child in enumerate(self._children):
+            if child.exitcode:
+                why = f"signal {-child.exitcode}" if child.exitcode < 0 else "an error"
+                raise UserError(
+                    f"process {rank} of {len(self._children)} was ended by {why}; {self._count()} "
+                    "of the images are done. If memory was short, give a smaller --processes or "
+                    "--batch-size. The same command goes on"
+                )
+        bar.update(self._count() - bar.n)
+        return merge_shares(self._job, recipe, complete=True)
+
+    def _count(self) -> int:
+        return sum(done.value for done in self._done)
+
+    def _find_living(self) -> list[Any]:
+        return [child for child in self._children if child.is_alive()]
+
+    def _find_dead(self) -> list[Any]:
+        return [child for child in self._children if child.exitcode]
+
+    def _end(self) -> None:
+        """Let the processes finish their images, or end them when that takes long."""
+        self._stop.value = 1
+        latest = time.monotonic() + _PATIENCE
+        for child in self._children:
+            if child.pid is not None:
+                child.join(max(0.0, latest - time.monotonic()))
+                child.terminate()
+                child.join()
+
+    def _read_answers(self) -> tuple[str, str]:
+        """Return the recipe of the processes, and the first mistake."""
+        found: dict[str, str] = {"recipe": "", "mistake": ""}
+        for answer in self._answers:
+            with contextlib.suppress(EOFError, OSError):
+                while answer.poll():
+                    kind, text = answer.recv()
+                    found[kind] = found[kind] or text
+        return found["recipe"], found["mistake"]
+
+
+def _run_child(
+    job: FolderJob, rank: int, world: int, done: Any, stop: Any, answer: Connection
+) -> None:
+    """Predict one share; the parent process decides when this process stops."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal
+    _end_with_parent()
+    # By default each process starts as many threads as there are cores.
+    torch.set_num_threads(max(1, torch.get_num_threads() // world))
+
+    def on_done(number: int) -> None:
+        done.value += number
+        if stop.value:
+            raise KeyboardInterrupt
+
+    try:
+        predictor = job.make_predictor(rank)
+        answer.send(("recipe", job.describe(predictor)["recipe"]))
+        predict_share(job, predictor, rank, world, on_done)
+    except UserError as error:
+        answer.send(("mistake", str(error)))
+    except KeyboardInterrupt:
+        pass
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent dies, also by a kill, which it cannot tell anyone."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()

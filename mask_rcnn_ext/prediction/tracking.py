@@ -1,0 +1,197 @@
+"""Gives the instances of successive frames steady ids.
+
+A track keeps the mask of its object, and how fast it moves. In the next frame the mask is expected
+at the place to which it has moved. SciPy's assignment finds the pairs of tracks and instances of
+one class in two rounds: by the IoU of masks, and then, for objects that move fast or are partly
+hidden, by the IoU of boxes enlarged by half. An object whose mask becomes smaller beside another
+object is taken as partly hidden: it keeps its form and its speed, so that it is found again on the
+other side. A track that is not seen for some frames ends.
+
+Of the packages for tracking that are kept up, `trackers` follows boxes only, and installs another
+OpenCV; `supervision` has no tracker any more.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from detectron2.structures import Instances
+from scipy.optimize import linear_sum_assignment
+
+from ..layers.packed_masks import MaskCrop
+
+__all__ = ["Tracker"]
+
+Floats = npt.NDArray[np.float64]
+
+_LEAST_IOU, _LEAST_NEAR = 0.3, 0.1
+_NEAR = 0.5  # of a box's sides, which it is enlarged by in the last round
+_HIDDEN = 0.85  # of the area of the whole object: with less it may be partly hidden
+_NEW_SPEED = 0.4  # the weight of the newest movement
+
+
+@dataclasses.dataclass
+class _Object:
+    """An object in a frame: its class, its box XYXY, and its mask, which without one is the box."""
+
+    label: int
+    box: Floats
+    crop: MaskCrop
+    area: int
+
+    def move(self, shift: Floats) -> "_Object":
+        """Return the object at another place; the mask moves by whole pixels."""
+        x, y = np.rint(shift).astype(int).tolist()
+        crop = MaskCrop(self.crop.top + y, self.crop.left + x, self.crop.mask)
+        return _Object(self.label, self.box + np.tile(shift, 2), crop, self.area)
+
+
+@dataclasses.dataclass
+class _Track:
+    number: int
+    seen: _Object  # the whole object, at the place where it was in `frame`
+    frame: int
+    speed: Floats = dataclasses.field(default_factory=lambda: np.zeros(2))  # x, y, pixels a frame
+    last_seen: int = 0
+    hidden_since: int | None = None
+
+    def expect(self, frame: int) -> _Object:
+        """Return the object at the place where it is expected."""
+        return self.seen.move(self.speed * (frame - self.frame))
+
+
+class Tracker:
+    """Gives instances ids, frame after frame.
+
+    Args:
+        patience: for how many frames an object that is not seen keeps its id.
+    """
+
+    def __init__(self, patience: int = 30) -> None:
+        self._patience = patience
+        self._tracks: list[_Track] = []
+        self._numbers = itertools.count(1)
+        self._frame = 0
+
+    def update(self, instances: Instances) -> list[int]:
+        """Return the ids of the instances of the next frame; the first object has 1.
+
+        Args:
+            instances: on the CPU; `pred_masks`, if there, are `PackedMasks`.
+        """
+        self._frame += 1
+        objects = _list_objects(instances)
+        oldest = self._frame - self._patience
+        self._tracks = [track for track in self._tracks if track.last_seen >= oldest - 1]
+        found: dict[int, _Track] = {}
+        for measure, least in ((_measure_iou, _LEAST_IOU), (_measure_nearness, _LEAST_NEAR)):
+            self._assign(objects, found, measure, least)
+        for place, one in enumerate(objects):
+            if place in found:
+                beside = [other for other in objects if other is not one]
+                self._follow(found[place], one, beside)
+            else:
+                found[place] = _Track(next(self._numbers), one, self._frame, last_seen=self._frame)
+                self._tracks.append(found[place])
+        return [found[place].number for place in range(len(objects))]
+
+    def _assign(
+        self,
+        objects: Sequence[_Object],
+        found: dict[int, _Track],
+        measure: Callable[[_Object, _Object], float],
+        least: float,
+    ) -> None:
+        """Add the best pairs of free objects and free tracks to `found`."""
+        taken = {track.number for track in found.values()}
+        tracks = [track for track in self._tracks if track.number not in taken]
+        free = [place for place in range(len(objects)) if place not in found]
+        expected = [track.expect(self._frame) for track in tracks]
+        gains = np.array(
+            [
+                [
+                    measure(one, objects[place]) if one.label == objects[place].label else 0.0
+                    for place in free
+                ]
+                for one in expected
+            ]
+        ).reshape(len(tracks), len(free))
+        gains[gains < least] = 0
+        for row, column in zip(*linear_sum_assignment(-gains), strict=True):
+            if gains[row, column]:
+                found[free[column]] = tracks[row]
+
+    def _follow(self, track: _Track, one: _Object, beside: Sequence[_Object]) -> None:
+        """Bring a track to the place of its object in this frame."""
+        expected, elapsed = track.expect(self._frame), self._frame - track.frame
+        track.last_seen = self._frame
+        smaller = one.area < _HIDDEN * track.seen.area
+        if smaller and any(_measure_boxes(one.box, other.box) > 0 for other in beside):
+            track.hidden_since = track.hidden_since or self._frame
+            if self._frame - track.hidden_since < self._patience:
+                track.seen, track.frame = expected, self._frame
+                return
+        track.hidden_since = None
+        movement = (_find_centre(one.box) - _find_centre(track.seen.box)) / max(1, elapsed)
+        new = not track.speed.any()
+        track.speed = movement if new else track.speed + _NEW_SPEED * (movement - track.speed)
+        track.seen, track.frame = one, self._frame
+
+
+def _list_objects(instances: Instances) -> list[_Object]:
+    boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
+    masks = list(instances.pred_masks) if instances.has("pred_masks") else None
+    objects = []
+    for place, (box, label) in enumerate(zip(boxes, instances.pred_classes.tolist(), strict=True)):
+        if masks is not None:
+            top, left, mask = MaskCrop.cut(masks[place].mask)
+            crop = MaskCrop(masks[place].top + top, masks[place].left + left, mask)
+        else:
+            x0, y0, x1, y1 = np.rint(box).astype(int).tolist()
+            crop = MaskCrop(y0, x0, np.ones((max(1, y1 - y0), max(1, x1 - x0)), dtype=bool))
+        objects.append(_Object(label, box, crop, int(crop.mask.sum())))
+    return objects
+
+
+def _find_centre(box: Floats) -> Floats:
+    centre: Floats = (box[:2] + box[2:]) / 2
+    return centre
+
+
+def _count_common(one: MaskCrop, other: MaskCrop) -> int:
+    """Return how many pixels two masks have in common."""
+    top, left = max(one.top, other.top), max(one.left, other.left)
+    bottom = min(one.top + one.mask.shape[0], other.top + other.mask.shape[0])
+    right = min(one.left + one.mask.shape[1], other.left + other.mask.shape[1])
+    if top >= bottom or left >= right:
+        return 0
+    first, second = (
+        crop.mask[top - crop.top : bottom - crop.top, left - crop.left : right - crop.left]
+        for crop in (one, other)
+    )
+    return int((first & second).sum())
+
+
+def _measure_iou(one: _Object, other: _Object) -> float:
+    common = _count_common(one.crop, other.crop)
+    return common / max(1, one.area + other.area - common)
+
+
+def _measure_nearness(one: _Object, other: _Object) -> float:
+    return _measure_boxes(_enlarge(one.box), _enlarge(other.box))
+
+
+def _enlarge(box: Floats) -> Floats:
+    reach = (box[2:] - box[:2]) * _NEAR
+    return np.concatenate([box[:2] - reach, box[2:] + reach])
+
+
+def _measure_boxes(one: Floats, other: Floats) -> float:
+    """Return the IoU of two boxes."""
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    if (sides <= 0).any():
+        return 0.0
+    common = sides.prod()
+    return float(common / ((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - common))

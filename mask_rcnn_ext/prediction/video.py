@@ -1,0 +1,285 @@
+"""Predicts on a video or a camera: a video with masks, and a json with the tracks of objects."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.structures import Instances
+from tqdm import tqdm
+
+from ..data.images import BGRArray
+from ..errors import UserError
+from ..files import atomic_open
+from ..report.drawing.pictures import draw_instances
+from .coco_results import describe_instances
+from .predictor import Predictor
+from .tiled import cut_image, predict_tiles
+from .tiles import Tiling
+from .tracking import Tracker
+from .video_inputs import VideoInput, is_stream
+
+__all__ = ["VideoSummary", "predict_video"]
+
+_USUAL_FPS = 25.0  # where a source does not say it
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoSummary:
+    """What was written.
+
+    Attributes:
+        num_frames: frames that were predicted.
+        num_tracks: objects that were followed.
+        missing: frames that the file promises and does not have; 0 if it is whole.
+        video_path: the video with masks; None if it was not asked for.
+        tracks_path: the json.
+    """
+
+    num_frames: int
+    num_tracks: int
+    missing: int
+    video_path: Path | None
+    tracks_path: Path
+
+
+class _Frames:
+    """Reads every n-th frame of a source."""
+
+    def __init__(self, video: VideoInput, every: int) -> None:
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its lines would hide the error
+        source = video.source
+        if not (isinstance(source, int) or is_stream(source) or os.path.isfile(source)):
+            raise UserError(f"input not found: {source}")
+        self._capture = cv2.VideoCapture(source)
+        if not self._capture.isOpened():
+            if isinstance(source, int):
+                raise UserError(
+                    f"camera {source}: cannot be opened. Is it there, free, and yours to use?"
+                )
+            raise UserError(
+                f"{source}: cannot be read as a video by OpenCV. It may be cut short: an MP4 has "
+                "its index at its end"
+            )
+        self._every, self.number_read = every, 0
+        self.is_live = isinstance(source, int) or is_stream(source)
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps <= 1000 else _USUAL_FPS
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.count = 0 if self.is_live or not 0 < count < 1e9 else int(count)
+        self._began = time.monotonic()
+
+    def __iter__(self) -> Iterator[tuple[int, float, BGRArray]]:
+        """Yield the number of each frame, its time in seconds, and its pixels."""
+        while self._capture.grab():
+            number, self.number_read = self.number_read, self.number_read + 1
+            if number % self._every:
+                continue
+            good, frame = self._capture.retrieve()
+            if not good:
+                return
+            moment = time.monotonic() - self._began if self.is_live else number / self.fps
+            yield number, moment, np.ascontiguousarray(frame)
+
+    def count_missing(self) -> int:
+        """Return how many frames a file has promised and not given; some files estimate."""
+        missing = self.count - self.number_read
+        return missing if missing > max(2, self.count // 50) else 0
+
+    def close(self) -> None:
+        """Close the source."""
+        self._capture.release()
+
+
+class _MaskVideo:
+    """Writes an MP4 that replaces `path` at the end, also at that of a `KeyboardInterrupt`."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path, self._fps = path, fps
+        self._temporary = path.with_name(f".mask_rcnn_ext-{uuid.uuid4().hex}.mp4")
+        self._writer: Any = None
+        self._number = 0
+
+    def __enter__(self) -> "_MaskVideo":
+        return self
+
+    def write(self, frame: BGRArray) -> None:
+        """Add a frame; the first one decides about the size."""
+        if self._writer is None:
+            code, size = cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[1::-1]
+            self._writer = cv2.VideoWriter(str(self._temporary), code, self._fps, size)
+            if not self._writer.isOpened():
+                raise UserError(f"cannot write {self._path}: OpenCV cannot write an MP4 there")
+        self._writer.write(frame)
+        self._number += 1
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if self._writer is None:
+                return
+            self._writer.release()
+            if kind is None or issubclass(kind, KeyboardInterrupt):
+                self._require_whole()
+                os.replace(self._temporary, self._path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def _require_whole(self) -> None:
+        """Open the file again: OpenCV does not tell when the disk is full."""
+        written = cv2.VideoCapture(str(self._temporary))
+        frames = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
+        written.release()
+        if frames < self._number:
+            raise UserError(f"cannot write {self._path}: it came out damaged. Is the disk full?")
+
+
+class _TrackFile:
+    """Writes the json of the tracks, which appears whole at the end, as `_MaskVideo` does."""
+
+    def __init__(self, path: Path, head: dict[str, Any], category_ids: Sequence[int]) -> None:
+        self.path, self._head, self._category_ids = path, head, category_ids
+        self._end, self.num_frames = 0, 0
+
+    def __enter__(self) -> "_TrackFile":
+        self._stack = contextlib.ExitStack()
+        self._file = self._stack.enter_context(atomic_open(self.path, "w"))
+        self._file.write(f'{json.dumps(self._head)[:-1]}, "frames": [')
+        return self
+
+    def add(self, number: int, moment: float, ids: Sequence[int], instances: Instances) -> None:
+        """Add the objects of a frame."""
+        objects = [
+            {"id": one, **result}
+            for one, result in zip(
+                ids, describe_instances(instances, self._category_ids), strict=True
+            )
+        ]
+        frame = {"frame": number, "time": round(moment, 3), "objects": objects}
+        self._file.write(f"{',' if self.num_frames else ''}\n{json.dumps(frame)}")
+        self._end, self.num_frames = self._file.tell(), self.num_frames + 1
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if kind is not None and not (interrupted and self.num_frames):
+            self._stack.__exit__(kind, *error)
+            return
+        with self._stack:
+            if interrupted:  # perhaps in the middle of a frame
+                self._file.seek(self._end)
+                self._file.truncate()
+            self._file.write("\n]}\n")
+
+
+def predict_video(
+    predictor: Predictor,
+    video: VideoInput,
+    folder: str | os.PathLike[str],
+    *,
+    keep: Callable[[Instances], Instances] = lambda instances: instances,
+    every: int = 1,
+    draw: bool = True,
+    tiling: Tiling | None = None,
+) -> VideoSummary:
+    """Follow the objects of a video; write it with masks, and a json with their tracks.
+
+    The files are `NAME.mp4` and `NAME.tracks.json`. A `KeyboardInterrupt`, which ends a camera,
+    leaves both with the frames that are done, and is raised again.
+
+    Args:
+        predictor: the predictor.
+        video: the video.
+        folder: where to write; it is made when it is missing.
+        keep: a filter, see `InstanceFilter`.
+        every: predict every n-th frame; the video with masks has these frames only.
+        draw: write the video with masks.
+        tiling: cut frames into tiles.
+
+    Raises:
+        UserError: the video cannot be read, a file cannot be written, or a file would replace the
+            video itself.
+    """
+    if every < 1:
+        raise UserError(f"--every: expected 1 or more, got {every}")
+    target = Path(folder, video.name if video.name.endswith(".mp4") else f"{video.name}.mp4")
+    if isinstance(video.source, str) and target.absolute() == Path(video.source):
+        raise UserError(f"{target} would replace the input: give another output folder")
+    frames = _Frames(video, every)
+    tracker, numbers = Tracker(patience=max(1, round(frames.fps / every))), set[int]()
+    tracks = _TrackFile(
+        target.with_name(f"{video.name.rpartition('/')[2]}.tracks.json"),
+        {"video": video.name, "fps": frames.fps, "categories": _list_categories(predictor)},
+        predictor.category_ids,
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(frames.close)
+        stack.enter_context(tracks)  # makes the folder
+        masks = stack.enter_context(_MaskVideo(target, frames.fps / every)) if draw else None
+        bar = stack.enter_context(tqdm(total=-(-frames.count // every) or None, unit="frame"))
+        for number, moment, frame, found in _predict_frames(predictor, frames, tiling):
+            instances = keep(found)
+            ids = tracker.update(instances)
+            if masks is not None:
+                masks.write(_draw(frame, instances, ids, predictor.class_names))
+            tracks.add(number, moment, ids, instances)
+            numbers.update(ids)
+            bar.update()
+        if not tracks.num_frames:
+            raise UserError(f"{video.source}: has no frame that can be read")
+    return VideoSummary(
+        tracks.num_frames,
+        len(numbers),
+        frames.count_missing(),
+        target if draw else None,
+        tracks.path,
+    )
+
+
+def _list_categories(predictor: Predictor) -> list[dict[str, Any]]:
+    pairs = zip(predictor.category_ids, predictor.class_names, strict=True)
+    return [{"id": int(category), "name": name} for category, name in pairs]
+
+
+def _predict_frames(
+    predictor: Predictor, frames: _Frames, tiling: Tiling | None
+) -> Iterator[tuple[int, float, BGRArray, Instances]]:
+    """Yield each frame with its number, its time and its instances."""
+    if tiling is not None:
+        for number, moment, frame in frames:
+            found = predict_tiles(predictor, cut_image(frame), frame.shape[:2], tiling)
+            yield number, moment, frame, found
+        return
+    waiting: deque[tuple[int, float, BGRArray]] = deque()
+
+    def feed() -> Iterator[BGRArray]:
+        for each in frames:
+            waiting.append(each)
+            yield each[2]
+
+    for found in predictor.stream_packed(feed()):
+        yield *waiting.popleft(), found
+
+
+def _draw(
+    frame: BGRArray, instances: Instances, ids: Sequence[int], class_names: Sequence[str]
+) -> BGRArray:
+    """Return the frame with its instances; an object keeps its colour."""
+    labels = [
+        f"{class_names[label]} {number}"
+        for label, number in zip(instances.pred_classes.tolist(), ids, strict=True)
+    ]
+    picture = draw_instances(
+        frame[:, :, ::-1],
+        instances.pred_masks if instances.has("pred_masks") else None,
+        instances.pred_boxes.tensor.numpy(),
+        labels,
+        color_ids=[number - 1 for number in ids],
+    )
+    return np.ascontiguousarray(picture[:, :, ::-1])

@@ -1,0 +1,119 @@
+"""Reads parts of large images: of TIFFs only the part, of other files the whole image once."""
+
+import contextlib
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.images import BGRArray
+from .tiles import Tile
+
+__all__ = ["TiffWindows"]
+
+_GRAY, _RGB = 1, 2
+_MOST_PIXELS = 1 << 24  # of a strip or a tile of the file; larger ones are no help
+_ORIENTATION = 274
+
+
+class TiffWindows:
+    """Reads parts of a TIFF of 8-bit colour or gray, whose pixels lie in strips or tiles.
+
+    The package tifffile, the extra `tiff`, decodes them. The pixels are those of
+    `data.images.read_bgr`.
+
+    Attributes:
+        size: (H, W) of the image.
+
+    Raises:
+        ValueError: the file must be read as a whole.
+        ImportError: tifffile is missing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        import tifffile
+
+        self._file = tifffile.TiffFile(path)
+        page: Any = self._file.pages[0]
+        self._page = page
+        known = page.tags.valueof(_ORIENTATION, 1) == 1
+        known = known and page.axes in ("YX", "YXS") and page.dtype == np.uint8
+        known = known and int(page.photometric) == (_RGB if page.axes == "YXS" else _GRAY)
+        self.size = (int(page.imagelength), int(page.imagewidth))
+        self._side = (
+            (page.tilelength, page.tilewidth)
+            if page.is_tiled
+            else (
+                min(page.rowsperstrip, page.imagelength),
+                page.imagewidth,
+            )
+        )
+        self._strips: dict[int, npt.NDArray[np.uint8]] = {}
+        try:
+            if not known or self._side[0] * self._side[1] > _MOST_PIXELS:
+                raise ValueError("cannot be read by parts")
+            self._decode(0)  # fails where the compression is not known
+        except ValueError:
+            self.close()
+            raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "TiffWindows | None":
+        """Return the reader of a file; None if the file must be read as a whole."""
+        if not os.fspath(path).lower().endswith((".tif", ".tiff")):
+            return None
+        with contextlib.suppress(Exception):  # not a TIFF, no tifffile, or of another kind
+            return cls(path)
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read(self, part: Tile) -> BGRArray:
+        """Return a part of the image, (h, w, 3) uint8 BGR.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        high, wide = self._side
+        pixels = np.zeros((part.bottom - part.top, part.right - part.left, 3), dtype=np.uint8)
+        across = -(-self.size[1] // wide)
+        rows = range(part.top // high, -(-part.bottom // high))
+        for number in [n for n in self._strips if n // across not in rows]:
+            del self._strips[number]
+        for row in rows:
+            for column in range(part.left // wide, -(-part.right // wide)):
+                top, left = row * high, column * wide
+                values = self._decode(row * across + column)
+                around = Tile(top, left, top + values.shape[0], left + values.shape[1])
+                if (common := around.intersect(part)) is None:
+                    continue
+                cut = values[
+                    common.top - top : common.bottom - top, common.left - left : common.right - left
+                ]
+                pixels[
+                    common.top - part.top : common.bottom - part.top,
+                    common.left - part.left : common.right - part.left,
+                ] = cut[:, :, 2::-1] if cut.shape[2] >= 3 else cut
+        return pixels
+
+    def _decode(self, number: int) -> npt.NDArray[np.uint8]:
+        """Return a strip or tile of the file, (h, w, 1, 3 or 4)."""
+        if number in self._strips:
+            return self._strips[number]
+        page, handle = self._page, self._file.filehandle
+        try:
+            handle.seek(page.dataoffsets[number])
+            data = handle.read(page.databytecounts[number])
+            tables = {"jpegtables": page.jpegtables} if page.jpegtables is not None else {}
+            values = page.decode(data, number, **tables)[0]
+        except Exception as error:  # decoders raise nearly anything
+            raise ValueError(f"a part cannot be read: {error}") from error
+        if values is None:  # the file leaves it out: it is 0
+            return np.zeros((*self._side, 3), dtype=np.uint8)
+        if not page.is_tiled:  # the next part of the image needs it again
+            self._strips[number] = values[0]
+        found: npt.NDArray[np.uint8] = values[0]
+        return found

@@ -1,0 +1,49 @@
+"""tools/predict.py on videos: the command, its messages and exit codes."""
+
+import json
+import os
+
+import cv2
+from predict_runs import *  # noqa: F403
+from predict_runs import write_image
+from tiny_model import picture
+
+
+def write_video(path, number, code):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10.0, (80, 60))
+    for seed in range(number):
+        writer.write(picture(60, 80, seed=seed))
+    writer.release()
+
+
+def test_a_video_and_an_image(predict, tmp_path, capsys):
+    write_video(tmp_path / "clip.mp4", 5, "mp4v")
+    write_image(tmp_path / "x.png")
+    options = {"threshold": "cat=0.3,0.4", "more": ["--every", "2"]}
+    assert predict(tmp_path / "clip.mp4", tmp_path / "x.png", **options) == 0
+    out = tmp_path / "out"
+    assert sorted(os.listdir(out / "videos")) == ["clip.mp4", "clip.mp4.tracks.json"]
+    assert (out / "pictures/x.png").exists()
+    assert f"3 frames, {count_ids(out)} objects: {out}/videos/clip.mp4\n" in capsys.readouterr().out
+
+
+def count_ids(out) -> int:
+    tracks = json.loads((out / "videos/clip.mp4.tracks.json").read_text())
+    return len({one["id"] for frame in tracks["frames"] for one in frame["objects"]})
+
+
+def test_a_video_that_is_cut_short_ends_with_1(predict, tmp_path, capsys):
+    write_video(tmp_path / "clip.avi", 16, "MJPG")
+    data = (tmp_path / "clip.avi").read_bytes()
+    (tmp_path / "clip.avi").write_bytes(data[: len(data) // 2])
+    assert predict(tmp_path / "clip.avi") == 1
+    said = capsys.readouterr().err
+    assert "frames cannot be read; the file may be cut short" in said
+
+
+def test_what_is_no_video_or_needs_one_process_ends_with_2(predict, tmp_path, capsys):
+    (tmp_path / "clip.mp4").write_text("no video")
+    assert predict(tmp_path / "clip.mp4") == 2
+    assert "clip.mp4: cannot be read as a video" in capsys.readouterr().err
+    assert predict(tmp_path / "clip.mp4", more=["--processes", "2"]) == 2
+    assert "error: a video is predicted by one process" in capsys.readouterr().err
