@@ -29,35 +29,21 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from . import paper
 from .checkpoint.checkpointer import Checkpointer
 from .config import ExtCfgNode, add_mask_rcnn_ext_config, get_cfg, load_config
+from .config_files import find_config_root, list_config_names
 from .errors import UserError, nearest
 from .modeling.building import build_model
 from .modeling.precision import choose_device, prepare_model
 
-__all__ = ["find_config_file", "get", "get_checkpoint_url", "get_config", "get_config_file"]
+__all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file"]
 
 _logger = logging.getLogger(__name__)
 
 _URL_PREFIX = "https://dl.fbaipublicfiles.com/detectron2/"
-
-
-def _find_config_root() -> Path:
-    """Return the folder of yaml files: in an installed wheel, or next to the package."""
-    package = Path(__file__).resolve().parent
-    for root in (package / "configs", package.parent / "configs"):
-        if root.is_dir():
-            return root
-    raise UserError(f"no configs folder in {package} or next to it; reinstall mask_rcnn_ext")
-
-
-def _list_our_names() -> list[str]:
-    root = _find_config_root()
-    return sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
 
 
 @functools.cache
@@ -98,9 +84,9 @@ def _resolve(name: str) -> tuple[str, bool]:
     stem = name.removesuffix(".yaml")
     # Looking for one file is quicker than listing all. Paths out of the folder are not names.
     plain = not os.path.isabs(stem) and ".." not in stem.split("/")
-    if plain and (_find_config_root() / f"{stem}.yaml").is_file():
+    if plain and (find_config_root() / f"{stem}.yaml").is_file():
         return stem, True
-    ours, stock = _list_our_names(), _list_stock_names()
+    ours, stock = list_config_names(), _list_stock_names()
     if name in stock:
         return stock[name], False
     hint = nearest(stem, [*ours, *dict.fromkeys(stock.values())])
@@ -122,26 +108,9 @@ def get_config_file(name: str) -> str:
     """
     resolved, is_ours = _resolve(name)
     if is_ours:
-        return str(_find_config_root() / f"{resolved}.yaml")
+        return str(find_config_root() / f"{resolved}.yaml")
     path: str = _import_stock_zoo().get_config_file(resolved)
     return path
-
-
-def find_config_file(path_or_name: str) -> str:
-    """Return the path of a yaml file, given by its path or by the name of one of our configs.
-
-    Raises:
-        UserError: there is neither.
-    """
-    named = _find_config_root() / f"{path_or_name.removesuffix('.yaml')}.yaml"
-    if PathManager.isfile(path_or_name):
-        return path_or_name
-    if named.is_file():
-        return str(named)
-    raise UserError(
-        f"config file not found: {path_or_name} (looked from {os.getcwd()})"
-        f"{nearest(path_or_name, _list_our_names())}"
-    )
 
 
 def get_checkpoint_url(name: str) -> str:

@@ -86,18 +86,6 @@ def test_an_unknown_name_is_one_error(name, message):
             function(name)
 
 
-def test_a_config_file_has_a_path_or_our_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    ours = str(REPO / "configs/shapes/mask_rcnn_tiny_FPN.yaml")
-    for name in ("shapes/mask_rcnn_tiny_FPN", "shapes/mask_rcnn_tiny_FPN.yaml", ours):
-        assert model_zoo.find_config_file(name) == ours
-    (tmp_path / "mask_rcnn_R50_FPN.yaml").write_text("")
-    name = "mask_rcnn_R50_FPN.yaml"
-    assert model_zoo.find_config_file(name) == name  # her own file comes first
-    with pytest.raises(UserError, match=r"not found: .* \(looked from /.*; did you mean 'mask_rc"):
-        model_zoo.find_config_file("configs/mask_rcnn_R50_FPN.yaml")
-
-
 def test_detectron2s_own_functions_do_not_find_our_configs():
     """As the module's docstring says."""
     with pytest.raises(RuntimeError):

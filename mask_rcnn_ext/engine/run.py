@@ -19,12 +19,12 @@ from torch import nn
 from ..checkpoint.checkpointer import Checkpointer, fetch_weights
 from ..checkpoint.description import is_checkpoint, load_contents, parse_config
 from ..config import ExtCfgNode, load_config
+from ..config_files import find_config_file
 from ..config_limits import require_limits
 from ..data.catalog import require_datasets
 from ..data.own_data import get_split_paths, register_own_data, split_own_data
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
 from ..errors import UserError
-from ..model_zoo import find_config_file
 from ..modeling.checks import (
     check_registry_names,
     is_fcis,
