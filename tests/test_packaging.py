@@ -33,10 +33,10 @@ def test_the_wheel_has_all_modules_configs_and_templates(wheel_files):
     modules = find_files(package, "*.py", "mask_rcnn_ext")
     configs = find_files(REPO / "configs", "*.yaml", "mask_rcnn_ext/configs")
     templates = {
-        f"mask_rcnn_ext/report/templates/{path.name}"
-        for path in (package / "report/templates").iterdir()
+        f"mask_rcnn_ext/{path.relative_to(package)}"
+        for path in package.glob("*/templates/*")
         if path.is_file()
     }
     assert len(configs) > 50
-    assert templates
+    assert "mask_rcnn_ext/prediction/templates/demo.html.j2" in templates
     assert wheel_files == modules | configs | templates | {"mask_rcnn_ext/py.typed"}
