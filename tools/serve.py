@@ -1,6 +1,8 @@
 """Show a page on which one drops an image and sees what the model finds.
 
-    python tools/serve.py --config-file output/run/config.yaml --weights output/run/model_final.pth
+    python tools/serve.py output/run/model_final.pth
+
+A model that does not carry its config needs `--config-file CFG --weights MODEL` in place of MODEL.
 
 Exit code: 0 after Ctrl-C or SIGTERM; 2 if the port is in use or the model cannot be loaded.
 """
@@ -18,13 +20,16 @@ def build_parser() -> argparse.ArgumentParser:
         "boxes, names and scores. Ctrl-C ends it."
     )
     parser.add_argument(
-        "--config-file",
-        required=True,
-        metavar="CFG",
-        help="a yaml file, such as the config.yaml of a run, or the name of one of our configs",
+        "model", nargs="?", metavar="MODEL", help="file of a trained model that carries its config"
     )
     parser.add_argument(
-        "--weights", metavar="W", help="file of a trained model (default: MODEL.WEIGHTS of CFG)"
+        "--config-file",
+        metavar="CFG",
+        help="a yaml file, such as the config.yaml of a run, or the name of one of our configs "
+        "(default: the config that the model carries)",
+    )
+    parser.add_argument(
+        "--weights", metavar="W", help="the model with --config-file (default: its MODEL.WEIGHTS)"
     )
     parser.add_argument(
         "--port", type=int, default=7860, help="of the page; 0: any free one (default: 7860)"
@@ -53,7 +58,7 @@ if __name__ == "__main__":
     build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
 
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
-from mask_rcnn_ext import Predictor
+from mask_rcnn_ext import Predictor, UserError
 from mask_rcnn_ext.engine.interruption import raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.prediction.demo_server import DemoServer
@@ -64,14 +69,19 @@ def serve(args: argparse.Namespace) -> int:
     """Do what the command line asks; return the exit code.
 
     Raises:
-        UserError: the port is in use, or the model cannot be loaded.
+        UserError: no model or several are given, the port is in use, or the model cannot be loaded.
     """
+    named = args.config_file or args.weights
+    if bool(args.model) == bool(named):
+        raise UserError(
+            "expected one model: a file such as model_final.pth, or --config-file and --weights"
+        )
     with DemoServer(args.host, args.port) as server:
         try:
             with raise_signals():
-                cfg = resolve_config(args.config_file)
+                cfg = resolve_config(args.model or named)
                 cfg.merge_from_list(args.opts)
-                predictor = Predictor(cfg, args.weights, device=args.device)
+                predictor = Predictor(cfg, args.model or args.weights, device=args.device)
                 print(f"{server.url} shows the page; Ctrl-C ends it", flush=True)
                 if not server.is_local:
                     said = "every machine that reaches this one can use the page"

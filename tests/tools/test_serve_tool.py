@@ -55,3 +55,9 @@ def test_a_network_is_warned_of(run_folder, capsys, monkeypatch):
     monkeypatch.setattr(DemoServer, "serve", lambda self, predictor: None)
     assert tool.main(arguments(run_folder, "--port", "0", "--host", "0.0.0.0")) == 0
     assert "every machine that reaches this one can use the page" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", [[], ["model_final.pth", "--weights", "other.pth"]])
+def test_no_model_or_two_are_an_error(capsys, given):
+    assert tool.main(given) == 2
+    assert capsys.readouterr().err.startswith("error: expected one model: a file such as")
