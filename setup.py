@@ -18,6 +18,7 @@ setup(
     package_data={
         "mask_rcnn_ext": ["py.typed"],
         "mask_rcnn_ext.configs": ["**/*.yaml"],
+        "mask_rcnn_ext.prediction": ["templates/*"],
         "mask_rcnn_ext.report": ["templates/*"],
     },
     include_package_data=False,  # only the files listed above

@@ -48,8 +48,8 @@ def test_the_wheel_has_all_modules_configs_and_templates(wheel_files):
     modules = find_files(package, "*.py", "mask_rcnn_ext")
     configs = find_files(REPO / "configs", "*.yaml", "mask_rcnn_ext/configs")
     templates = {
-        f"mask_rcnn_ext/report/templates/{path.name}"
-        for path in (package / "report/templates").iterdir()
+        f"mask_rcnn_ext/{path.relative_to(package)}"
+        for path in package.glob("*/templates/*")
         if path.is_file()
     }
     tools = find_files(REPO / "tools", "*.py", "mask_rcnn_ext_tools")

@@ -1,0 +1,103 @@
+"""Show a page on which one drops an image and sees what the model finds.
+
+    python tools/serve.py output/run/model_final.pth
+
+A model that does not carry its config needs `--config-file CFG --weights MODEL` in place of MODEL.
+
+Exit code: 0 after Ctrl-C or SIGTERM; 2 if the port is in use or the model cannot be loaded.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description="Show a page on which one drops an image and sees what the model finds: masks, "
+        "boxes, names and scores. Ctrl-C ends it."
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="file of a trained model that carries its config"
+    )
+    parser.add_argument(
+        "--config-file",
+        metavar="CFG",
+        help="a yaml file, such as the config.yaml of a run, or the name of one of our configs "
+        "(default: the config that the model carries)",
+    )
+    parser.add_argument(
+        "--weights", metavar="W", help="the model with --config-file (default: its MODEL.WEIGHTS)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=7860, help="of the page; 0: any free one (default: 7860)"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at (default: 127.0.0.1, which only this machine reaches). 0.0.0.0: "
+        "every machine that reaches this one can use the model and sees the names of its classes; "
+        "there is no password, and images travel unencrypted",
+    )
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1 (default: MODEL.DEVICE, or the CPU if there is no CUDA)"
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config overrides; last on the line",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+# The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
+from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext.engine.interruption import raise_signals
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.prediction.demo_server import DemoServer
+from mask_rcnn_ext.prediction.predictor import resolve_config
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Do what the command line asks; return the exit code.
+
+    Raises:
+        UserError: no model or several are given, the port is in use, or the model cannot be loaded.
+    """
+    named = args.config_file or args.weights
+    if bool(args.model) == bool(named):
+        raise UserError(
+            "expected one model: a file such as model_final.pth, or --config-file and --weights"
+        )
+    with DemoServer(args.host, args.port) as server:
+        try:
+            with raise_signals():
+                cfg = resolve_config(args.model or named)
+                cfg.merge_from_list(args.opts)
+                predictor = Predictor(cfg, args.model or args.weights, device=args.device)
+                print(f"{server.url} shows the page; Ctrl-C ends it", flush=True)
+                if not server.is_local:
+                    said = "every machine that reaches this one can use the page"
+                    print(f"{said}; there is no password", flush=True)
+                server.serve(predictor)
+        except KeyboardInterrupt:
+            print("ended")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return run_as_command(lambda: serve(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
