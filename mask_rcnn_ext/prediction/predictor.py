@@ -22,6 +22,7 @@ from ..data.pixel_statistics import require_channels
 from ..errors import UserError
 from ..layers.resizing import ResizeShortestEdge
 from ..model_zoo import get_config
+from ..modeling.exported import is_exported, load_exported, read_exported_config
 from ..modeling.packed_outputs import run_model
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..modeling.speed import prepare_for_inference, resolve_speed
@@ -34,12 +35,13 @@ def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
     """Return a new config that the caller may change.
 
     Args:
-        cfg_or_name: a config (also one from detectron2's `get_cfg()`), the path of a yaml file, or
-            the name of a config of this package, such as "mask_rcnn_R50_FPN".
+        cfg_or_name: a config (also one from detectron2's `get_cfg()`), the path of a yaml file or
+            of an exported model, which carries its config, or the name of a config of this
+            package, such as "mask_rcnn_R50_FPN".
 
     Raises:
         UserError: `cfg_or_name` is neither a file nor a known name, or the file is not a valid
-            config.
+            config or an exported model.
     """
     if isinstance(cfg_or_name, CfgNode):
         cfg = cfg_or_name.clone()
@@ -51,6 +53,8 @@ def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
             f"config: expected a CfgNode, a path or a name, got {type(cfg_or_name).__name__}"
         )
     name = os.fspath(cfg_or_name)
+    if is_exported(name):
+        return read_exported_config(name)
     if os.path.isfile(name):
         return load_config(name)
     try:
@@ -73,8 +77,10 @@ class Predictor:
 
     Args:
         cfg_or_name: a config, which is not changed, the path of a yaml file, or the name of a
-            config of this package, such as "mask_rcnn_R50_FPN".
-        weights: file or URL of a trained model; default: MODEL.WEIGHTS of the config.
+            config of this package, such as "mask_rcnn_R50_FPN"; or an exported model (.onnx, .xml),
+            which needs no config, see `modeling.exported`.
+        weights: file or URL of a trained model, or an exported model; default: MODEL.WEIGHTS of the
+            config.
         device: "cpu", "cuda", "cuda:1", ...; default: MODEL.DEVICE of the config. If this is "cuda"
             and there is no CUDA, the CPU is used and the log says so.
         batch_size: the largest number of images in one forward pass.
@@ -134,9 +140,13 @@ class Predictor:
         self.batch_size = batch_size
         self._propose = propose
         self.class_names, self.category_ids = _find_classes(cfg)
-        model = prepare_model(cfg, build_model(cfg.clone())).eval()
-        Checkpointer(model).load(cfg.MODEL.WEIGHTS, strict=True)
-        self.model = prepare_for_inference(cfg, model)
+        if is_exported(cfg.MODEL.WEIGHTS):
+            _require_cpu(device, speed)
+            self.cfg, self.model = load_exported(cfg)
+        else:
+            model = prepare_model(cfg, build_model(cfg.clone())).eval()
+            Checkpointer(model).load(cfg.MODEL.WEIGHTS, strict=True)
+            self.model = prepare_for_inference(cfg, model)
         self._resize = ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
@@ -183,7 +193,7 @@ class Predictor:
         """
         batch: list[dict[str, Any]] = []
         for image in images:
-            batch.append(self._prepare(image))
+            batch.append(self.prepare(image))
             if len(batch) == self.batch_size:
                 yield from self._predict(batch)
                 batch = []
@@ -202,7 +212,7 @@ class Predictor:
             return require_bands(image, channels, "image")
         return read_bands(image, channels)
 
-    def _prepare(self, image: ImageLike) -> dict[str, Any]:
+    def prepare(self, image: ImageLike) -> dict[str, Any]:
         """Return the input of the model: the resized image, (C, H', W') float32, H and W.
 
         With `propose` it also has `proposals`.
@@ -250,6 +260,15 @@ class Predictor:
     def _inference(self) -> Iterator[None]:
         with inference_context(self.model), torch.no_grad(), inference_autocast(self.cfg):
             yield
+
+
+def _require_cpu(device: str | torch.device | None, speed: str | None) -> None:
+    for name, value, fits in (("device", device, "cpu"), ("speed", speed, "exact")):
+        if value is not None and str(value) != fits:
+            raise UserError(
+                f"{name} {value}: an exported model runs on the CPU, at the speed that its export "
+                f"gave it; leave {name} out"
+            )
 
 
 def _is_image(value: Any) -> bool:
