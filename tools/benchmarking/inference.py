@@ -26,6 +26,8 @@ from PIL import Image
 from torch import Tensor
 
 from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext.export.export_model import export_model
+from mask_rcnn_ext.export.parity import Tolerance
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
 from .parts import Part, compare_rows
@@ -127,6 +129,16 @@ def _time_once(find: Callable[[], Instances], name: str, results: dict[str, Inst
     return {"": seconds}
 
 
+def _export(cfg: CfgNode, image: npt.NDArray[np.uint8], engine: str, folder: str) -> Predictor:
+    """Return a predictor with the exported model; the table says how far it differs."""
+    path = Path(folder, "image.png")
+    Image.fromarray(image[:, :, ::-1]).save(path)
+    anything = Tolerance(share=2.0)  # the detections of both sides
+    predictor = Predictor(export_model(cfg, folder, [path], format=engine, tolerance=anything))
+    predictor(image)  # opens the network
+    return predictor
+
+
 def run(args: argparse.Namespace) -> Part:
     """Time the predictors and compare what they find."""
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -138,9 +150,12 @@ def run(args: argparse.Namespace) -> Part:
         cfg.MODEL.WEIGHTS = str(Path(folder, "weights.pth"))
         torch.save({"model": make_weights(cfg, image, args.seed)}, cfg.MODEL.WEIGHTS)
         stock = DefaultPredictor(cfg)
-        finders: dict[str, Callable[[], Instances]] = {BASELINE: lambda: stock(image)["instances"]}
-        for level in SPEEDS:
-            finders[level] = partial(Predictor(cfg, speed=level), image)  # type: ignore[assignment]
+        ours = {level: Predictor(cfg, speed=level) for level in SPEEDS}
+        ours |= {engine: _export(cfg, image, engine, folder) for engine in args.engine}
+    finders: dict[str, Callable[[], Instances]] = {
+        BASELINE: lambda: stock(image)["instances"],
+        **{name: partial(predictor, image) for name, predictor in ours.items()},  # type: ignore[dict-item]
+    }
     found: dict[str, Instances] = {}
     turns = {name: partial(_time_once, find, name, found) for name, find in finders.items()}
     height, width = args.size
