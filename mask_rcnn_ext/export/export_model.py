@@ -18,7 +18,7 @@ from ..data.images import ImageLike
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import file_sha256, read_json_or_none, require_writable, write_json
-from ..modeling.exported import import_extra
+from ..modeling.exported import import_extra, is_exported
 from ..prediction.predictor import Predictor
 from .int8 import quantize_onnx
 from .network import convert_to_openvino, require_exportable, write_metadata, write_onnx
@@ -68,6 +68,11 @@ def export_model(
     """
     if format not in FORMATS:
         raise UserError(f"format: expected {' or '.join(FORMATS)}, got {format!r}")
+    if not cfg.MODEL.WEIGHTS or is_exported(cfg.MODEL.WEIGHTS):
+        raise UserError(
+            "expected the weights of a trained model, such as model_final.pth, got "
+            f"{cfg.MODEL.WEIGHTS or 'none'}"
+        )
     require_exportable(cfg)
     _require_libraries(format, int8)
     require_writable(output)
@@ -96,10 +101,13 @@ def export_model(
 
 
 def _require_libraries(format: str, int8: bool) -> None:
-    wanted = ["openvino"] if format == "openvino" else ["onnx", "onnxruntime"]
-    for module in dict.fromkeys([*wanted, *(["onnx", "onnxruntime"] if int8 else [])]):
-        extra = "openvino" if module == "openvino" else "onnx"
-        import_extra(module, extra, f"export to {'OpenVINO' if format == 'openvino' else 'ONNX'}")
+    """Import what an export needs; PyTorch's exporter itself needs onnx."""
+    wanted = {"onnx": format, "onnxruntime" if format == "onnx" else "openvino": format}
+    if int8:
+        wanted["onnxruntime"] = "onnx"
+    title = {"onnx": "ONNX", "openvino": "OpenVINO"}[format]
+    for module, extra in wanted.items():
+        import_extra(module, extra, f"export to {title}")
 
 
 def _load(cfg: CfgNode) -> Predictor:

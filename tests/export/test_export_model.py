@@ -138,7 +138,7 @@ def test_an_absent_library_is_named(library, cfg, images, onnx_path, tmp_path, m
     if library == "onnxruntime":
         with pytest.raises(UserError, match=r'pip install "mask_rcnn_ext\[onnx\]"'):
             Predictor(onnx_path)
-    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)  # PyTorch's exporter needs onnx, too
     with pytest.raises(UserError, match=r'pip install "mask_rcnn_ext\[openvino\]"'):
         export_model(cfg, tmp_path / "out", images, format="openvino")
 
@@ -186,6 +186,13 @@ def test_wrong_files_and_options(onnx_path, tmp_path, cfg, images):
         Predictor(tmp_path / "absent.onnx")
     with pytest.raises(UserError, match="speed fast: an exported model"):
         Predictor(onnx_path, speed="fast")
+    for weights in ("", str(onnx_path)):
+        other = cfg.clone()
+        other.MODEL.WEIGHTS = weights
+        with pytest.raises(UserError, match="expected the weights of a trained model"):
+            export_model(other, tmp_path / "out", images)
+    with pytest.raises(UserError, match="expected onnx or openvino, got 'pdf'"):
+        export_model(cfg, tmp_path / "out", images, format="pdf")
     blind = cfg.clone()
     blind.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
     with pytest.raises(UserError, match="finds nothing in any of 3 images"):
