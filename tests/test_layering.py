@@ -18,7 +18,7 @@ FLOORS = (
     {"checkpoint", "evaluation", "report"},
     {"model_zoo", "proposals"},
     {"engine", "prediction"},
-    {"recipes"},
+    {"export", "recipes"},
     {"__init__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

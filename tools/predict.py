@@ -169,6 +169,7 @@ from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.run_lock import lock_folder, release_folders
 from mask_rcnn_ext.files import require_writable
+from mask_rcnn_ext.modeling.exported import is_exported
 from mask_rcnn_ext.prediction.arguments import (
     choose_outputs,
     read_filters,
@@ -189,6 +190,11 @@ import torch
 from detectron2.config import CfgNode
 
 
+def is_model(name: str) -> bool:
+    """Return whether a name is that of a trained or an exported model."""
+    return is_checkpoint(name) or is_exported(name)
+
+
 def choose_model(args: argparse.Namespace) -> str:
     """Return the config, or the model that carries it; a model is taken out of `args.inputs`.
 
@@ -197,14 +203,14 @@ def choose_model(args: argparse.Namespace) -> str:
     """
     named = args.config_file or args.weights
     model = named or args.inputs.pop(0)
-    if not (named or is_checkpoint(model)):
+    if not (named or is_model(model)):
         raise UserError(
             f"no model given: expected a file such as model_final.pth before {model}, or "
             "--config-file and --weights"
         )
     if not args.inputs:
         raise UserError(f"no images given: name images or folders after {model}")
-    for path in filter(is_checkpoint, args.inputs):
+    for path in filter(is_model, args.inputs):
         raise UserError(
             f"{path} is a model, not an image. Give one model: first, without --config-file and "
             "--weights, or as --weights"

@@ -32,6 +32,7 @@ from ..modeling.checks import (
     require_fitting_parts,
     require_fitting_training_data,
 )
+from ..modeling.exported import is_exported, load_exported
 from ..modeling.precision import choose_device, prepare_model
 from ..proposals.file import load_training_dicts
 from .output_folder import (
@@ -70,9 +71,12 @@ def run_job(
     with prepare_run(args, add_keys=add_keys) as cfg:
         if args.eval_only:
             trainer_class.require_ready(cfg, eval_only=True)
-            model = prepare_model(cfg, trainer_class.build_model(cfg))
-            names = cfg.MASK_RCNN_EXT.CLASS_NAMES
-            Checkpointer(model, class_names=names).load(cfg.MODEL.WEIGHTS, checkpointables=[])
+            if is_exported(cfg.MODEL.WEIGHTS):
+                cfg, model = load_exported(cfg)
+            else:
+                model = prepare_model(cfg, trainer_class.build_model(cfg))
+                names = cfg.MASK_RCNN_EXT.CLASS_NAMES
+                Checkpointer(model, class_names=names).load(cfg.MODEL.WEIGHTS, checkpointables=[])
         else:
             trainer = trainer_class(cfg)
             trainer.resume_or_load(resume=args.resume)

@@ -69,6 +69,10 @@ def ps_roi_pool(
     group = torch.div(side * num_bins, output_size, rounding_mode="floor")
     maps = rois[:, 0].long()[:, None, None] * num_bins**2 + group[:, None] * num_bins + group
 
+    if torch.onnx.is_in_onnx_export():  # of the bags below, ONNX would make a slow loop
+        table = table.reshape(-1, height, width, depth)
+        pooled = _average_windows(table, maps, (top, bottom), (left, right))
+        return pooled.permute(0, 3, 1, 2)
     across = (right - left)[:, None, :].expand(-1, output_size, -1).reshape(-1)
     area = ((bottom - top)[:, :, None] * (right - left)[:, None, :]).reshape(-1)
     first = (maps * height + top[:, :, None]) * width + left[:, None, :]
@@ -81,6 +85,33 @@ def ps_roi_pool(
     index = first.reshape(-1)[cell] + row * width + (place - row * across[cell])
     pooled = F.embedding_bag(index, table, starts, mode="mean")  # 0 where there is no row
     return pooled.reshape(rois.shape[0], output_size, output_size, depth).permute(0, 3, 1, 2)
+
+
+def _average_windows(
+    table: Tensor, maps: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Return the mean of each output cell's window, (R, P, P, D), from sums over the whole map.
+
+    The sums are in float64, so the result differs from `ps_roi_pool`'s by rounding only.
+
+    Args:
+        table: (maps, H, W, D).
+        maps: (R, P, P), the map of each output cell.
+        rows: the first row of each cell and the one after its last, (R, P) each.
+        columns: the same across.
+    """
+    sums = F.pad(table.double(), (0, 0, 1, 0, 1, 0)).cumsum(1).cumsum(2)
+    height, width, depth = sums.shape[1:]
+    flat = sums.reshape(-1, depth)
+    (top, bottom), (left, right) = (
+        [end[:, :, None] for end in rows],
+        [end[:, None] for end in columns],
+    )
+    low, high = (maps * height + end for end in (top, bottom))
+    total = flat[high * width + right] - flat[low * width + right]
+    total = total - flat[high * width + left] + flat[low * width + left]
+    area = ((bottom - top) * (right - left)).clamp(min=1)
+    return (total / area[..., None]).to(table.dtype)
 
 
 def _find_windows(

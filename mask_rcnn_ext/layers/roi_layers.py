@@ -65,8 +65,9 @@ def round_half_away(values: Tensor) -> Tensor:
     `torch.round` rounds halves to the even number. Adding 0.5 and rounding down would be wrong for
     negative halves, and for 0.49999997, which plus 0.5 is 1 in float32.
     """
-    whole = torch.trunc(values)
-    return whole + torch.sign(values) * ((values - whole).abs() >= 0.5).to(values.dtype)
+    size = values.abs()
+    whole = torch.floor(size)  # PyTorch's export to ONNX does not know `torch.trunc`
+    return torch.sign(values) * (whole + (size - whole >= 0.5).to(values.dtype))
 
 
 def round_to_pixels(boxes: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
 from ..layers.packed_masks import PackedMasks
+from .exported import ExportedFCIS, ExportedMaskRCNN
 from .fcis import FCIS
 from .fcis.tta import FCISWithTTA
 from .meta_arch import MaskRCNN
@@ -26,7 +27,8 @@ from .test_time_augmentation import MaskRCNNWithTTA
 __all__ = ["PackedOutputs", "pack_outputs", "run_model"]
 
 # Other subclasses may finish their results in a way of their own.
-_PASTING_MODELS = (GeneralizedRCNN, MaskRCNN, RCNN)
+_PASTING_MODELS = (GeneralizedRCNN, MaskRCNN, RCNN, ExportedMaskRCNN)
+_VOTING_MODELS = (FCIS, ExportedFCIS)
 
 
 def _is_augmented(model: nn.Module) -> bool:
@@ -52,7 +54,7 @@ def run_model(model: nn.Module, inputs: list[dict[str, Any]]) -> list[Callable[[
         UserError: by the function; the model gives no instances.
     """
     finish: Callable[[Any, dict[str, Any], Instances], Instances]
-    if type(model) is FCIS:
+    if type(model) in _VOTING_MODELS:
         finish = _detect
     elif type(model) in _PASTING_MODELS:
         finish = _paste
@@ -87,7 +89,7 @@ class PackedOutputs(nn.Module):
 def pack_outputs(model: nn.Module) -> nn.Module:
     """Return a model with the same results, but `PackedMasks`; another kind of model as it is."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model
-    known = type(inner) in (FCIS, *_PASTING_MODELS) or _is_augmented(inner)
+    known = type(inner) in (*_VOTING_MODELS, *_PASTING_MODELS) or _is_augmented(inner)
     return PackedOutputs(inner) if known else model
 
 

@@ -23,6 +23,7 @@ from ..errors import UserError
 from ..layers.resizing import ResizeShortestEdge
 from ..model_zoo import get_config
 from ..modeling.building import build_model
+from ..modeling.exported import is_exported, load_exported, read_exported_config
 from ..modeling.packed_outputs import run_model
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..modeling.speed import prepare_for_inference, resolve_speed
@@ -37,7 +38,7 @@ def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
     Args:
         cfg_or_name: a config (also one from detectron2's `get_cfg()`), the path of a yaml file, the
             name of a config of this package, such as "mask_rcnn_R50_FPN", or the file of a trained
-            model, which carries its config and becomes MODEL.WEIGHTS.
+            or exported model, which carries its config and becomes MODEL.WEIGHTS.
 
     Raises:
         UserError: `cfg_or_name` is neither a file nor a known name, or the file is not a valid
@@ -55,6 +56,8 @@ def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
     name = os.fspath(cfg_or_name)
     if is_checkpoint(name):
         return read_config(name)
+    if is_exported(name):
+        return read_exported_config(name)
     if os.path.isfile(name):
         return load_config(name)
     try:
@@ -76,10 +79,12 @@ class Predictor:
         print(instances.pred_boxes, instances.scores)
 
     Args:
-        cfg_or_name: the file or URL of a model that was trained with this package, which carries
-            its config; or a config, which is not changed, the path of a yaml file, or the name of a
-            config of this package, such as "mask_rcnn_R50_FPN".
-        weights: file or URL of a trained model; default: MODEL.WEIGHTS of the config.
+        cfg_or_name: the file or URL of a model that was trained with this package, or an exported
+            model (.onnx, .xml), which carry their config; or a config, which is not changed, the
+            path of a yaml file, or the name of a config of this package, such as
+            "mask_rcnn_R50_FPN".
+        weights: file or URL of a trained model, or an exported model; default: MODEL.WEIGHTS of the
+            config.
         device: "cpu", "cuda", "cuda:1", ...; default: MODEL.DEVICE of the config. If this is "cuda"
             and there is no CUDA, the CPU is used and the log says so.
         batch_size: the largest number of images in one forward pass.
@@ -139,9 +144,13 @@ class Predictor:
         self.batch_size = batch_size
         self._propose = propose
         self.class_names, self.category_ids = _find_classes(cfg)
-        model = prepare_model(cfg, build_model(cfg.clone())).eval()
-        Checkpointer(model).load(cfg.MODEL.WEIGHTS, strict=True)
-        self.model = prepare_for_inference(cfg, model)
+        if is_exported(cfg.MODEL.WEIGHTS):
+            _require_cpu(device, speed)
+            self.cfg, self.model = load_exported(cfg)
+        else:
+            model = prepare_model(cfg, build_model(cfg.clone())).eval()
+            Checkpointer(model).load(cfg.MODEL.WEIGHTS, strict=True)
+            self.model = prepare_for_inference(cfg, model)
         self._resize = ResizeShortestEdge(
             [cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MIN_SIZE_TEST], cfg.INPUT.MAX_SIZE_TEST
         )
@@ -188,7 +197,7 @@ class Predictor:
         """
         batch: list[dict[str, Any]] = []
         for image in images:
-            batch.append(self._prepare(image))
+            batch.append(self.prepare(image))
             if len(batch) == self.batch_size:
                 yield from self._predict(batch)
                 batch = []
@@ -207,7 +216,7 @@ class Predictor:
             return require_bands(image, channels, "image")
         return read_bands(image, channels)
 
-    def _prepare(self, image: ImageLike) -> dict[str, Any]:
+    def prepare(self, image: ImageLike) -> dict[str, Any]:
         """Return the input of the model: the resized image, (C, H', W') float32, H and W.
 
         With `propose` it also has `proposals`.
@@ -255,6 +264,15 @@ class Predictor:
     def _inference(self) -> Iterator[None]:
         with inference_context(self.model), torch.no_grad(), inference_autocast(self.cfg):
             yield
+
+
+def _require_cpu(device: str | torch.device | None, speed: str | None) -> None:
+    for name, value, fits in (("device", device, "cpu"), ("speed", speed, "exact")):
+        if value is not None and str(value) != fits:
+            raise UserError(
+                f"{name} {value}: an exported model runs on the CPU, at the speed that its export "
+                f"gave it; leave {name} out"
+            )
 
 
 def _is_image(value: Any) -> bool:

@@ -7,6 +7,7 @@ from reference import fcis as reference
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.layers import PSROIAlign, PSROIPool
+from mask_rcnn_ext.layers.ps_roi_layers import ps_roi_pool
 
 SCALE = 1 / 16
 HEIGHT, WIDTH = 9, 11  # the map; the image is 144 x 176
@@ -243,3 +244,20 @@ def test_cuda_pool_is_like_the_loop():
     output = PSROIPool(7, 21, SCALE)(features.cuda(), rois.cuda()).cpu()
     expected = reference.ps_roi_pool(features.numpy(), rois.numpy(), 7, 21, SCALE)
     np.testing.assert_allclose(output.numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_the_form_for_onnx_pools_the_same(monkeypatch):
+    """Boxes of all places and sizes, also outside the map and with cells without a feature cell."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 3 * 4, 9, 13, generator=generator)
+    corners = torch.rand(60, 2, generator=generator) * 260 - 40
+    sizes = torch.rand(60, 2, generator=generator) ** 3 * 200
+    rois = torch.cat([torch.zeros(60, 1), corners, corners + sizes], dim=1)
+    for boxes in (rois, rois[:0]):
+        arguments = {"num_bins": 2, "output_size": 5, "spatial_scale": 1 / 16}
+        expected = ps_roi_pool(features, boxes, **arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+            found = ps_roi_pool(features, boxes, **arguments)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert (ps_roi_pool(features, rois, **arguments) == 0).any()

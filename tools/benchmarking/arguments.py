@@ -53,6 +53,13 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--detections", type=int, default=40, help="instances (default: 40)")
     parser.add_argument("--classes", type=int, default=80, help="classes (default: 80)")
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        choices=["onnx", "openvino"],
+        default=[],
+        help="also the exported model, in ONNX Runtime or OpenVINO on the CPU",
+    )
 
 
 def add_trained(parser: argparse.ArgumentParser) -> None:

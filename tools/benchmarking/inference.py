@@ -29,6 +29,8 @@ from torch import Tensor
 
 from mask_rcnn_ext import Predictor, UserError
 from mask_rcnn_ext.evaluation.packed import convert_to_coco
+from mask_rcnn_ext.export.export_model import export_model
+from mask_rcnn_ext.export.parity import Tolerance
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
 from .parts import Part, Row, compare_rows
@@ -135,6 +137,16 @@ def _compare_results(found: list[dict[str, Any]], expected: list[dict[str, Any]]
     return f"{same} of {len(expected)} equal"
 
 
+def _export(cfg: CfgNode, image: npt.NDArray[np.uint8], engine: str, folder: str) -> Predictor:
+    """Return a predictor with the exported model; the table says how far it differs."""
+    path = Path(folder, "image.png")
+    Image.fromarray(image[:, :, ::-1]).save(path)
+    anything = Tolerance(share=2.0)  # the detections of both sides
+    predictor = Predictor(export_model(cfg, folder, [path], format=engine, tolerance=anything))
+    predictor(image)  # opens the network
+    return predictor
+
+
 def run(args: argparse.Namespace) -> Part:
     """Time the predictors and compare what they find."""
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -147,6 +159,7 @@ def run(args: argparse.Namespace) -> Part:
         torch.save({"model": make_weights(cfg, image, args.seed)}, cfg.MODEL.WEIGHTS)
         stock = DefaultPredictor(cfg)
         ours = {level: Predictor(cfg, speed=level) for level in SPEEDS}
+        ours |= {engine: _export(cfg, image, engine, folder) for engine in args.engine}
     height, width = args.size
     part = Part(
         "Mask R-CNN, ResNet-50 FPN, one image",

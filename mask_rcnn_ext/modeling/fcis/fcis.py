@@ -2,22 +2,20 @@
 
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
-from detectron2.structures import Boxes, Instances
-from torch import Tensor
+from detectron2.structures import Instances
 
 from ...errors import UserError
 from ..registration import register_as
+from .detection import FCISDetection, read_detection_keys
 from .roi_heads import FCISROIHeads
-from .voting import paste_masks, select_detections, vote_masks
 
 __all__ = ["FCIS"]
 
 
 @register_as(META_ARCH_REGISTRY, "MaskRCNNExtFCIS")
-class FCIS(GeneralizedRCNN):
+class FCIS(FCISDetection, GeneralizedRCNN):
     """`GeneralizedRCNN` with `FCISROIHeads`; its detections come from mask voting.
 
     It trains as `GeneralizedRCNN` does. In testing the RoIs are scaled to the output image, RoIs
@@ -79,22 +77,8 @@ class FCIS(GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read `MODEL.FCIS`, four keys of detectron2, and the keys of the base class.
-
-        The four keys are `MODEL.ROI_HEADS.SCORE_THRESH_TEST` and `NMS_THRESH_TEST`,
-        `TEST.DETECTIONS_PER_IMAGE` and `MODEL.PROPOSAL_GENERATOR.MIN_SIZE`.
-        """
-        fcis, heads = cfg.MODEL.FCIS, cfg.MODEL.ROI_HEADS
-        return {
-            **super().from_config(cfg),
-            "mask_threshold": fcis.MASK_THRESH,
-            "score_threshold": heads.SCORE_THRESH_TEST,
-            "nms_threshold": heads.NMS_THRESH_TEST,
-            "vote_iou_threshold": fcis.VOTE_IOU_THRESH,
-            "mask_voting": fcis.MASK_VOTING,
-            "detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
-            "min_size": cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE,
-        }
+        """Read the keys of `read_detection_keys` and of the base class."""
+        return {**super().from_config(cfg), **read_detection_keys(cfg)}
 
     def inference(
         self,
@@ -124,62 +108,3 @@ class FCIS(GeneralizedRCNN):
             width = image.get("width", rois.image_size[1])
             processed.append({"instances": self.detect(rois, height, width)})
         return processed
-
-    @torch.no_grad()
-    def detect(self, rois: Instances, height: int, width: int) -> Instances:
-        """Turn the RoIs of an image into detections.
-
-        Args:
-            rois: the result of `FCISROIHeads`, in pixels of the network's input.
-            height: height of the output image.
-            width: width of the output image.
-        """
-        return self._detect(rois, height, width, packed=False)
-
-    @torch.no_grad()
-    def detect_packed(self, rois: Instances, height: int, width: int) -> Instances:
-        """See `detect`; `pred_masks` are `PackedMasks`, which take little memory."""
-        return self._detect(rois, height, width, packed=True)
-
-    def _detect(self, rois: Instances, height: int, width: int, *, packed: bool) -> Instances:
-        size = _make_size(height, width)
-        arguments = self.select(rois, height, width)
-        threshold = self.mask_threshold
-        if not self.mask_voting:
-            return paste_masks(*arguments, image_size=size, mask_threshold=threshold, packed=packed)
-        return vote_masks(
-            *arguments,
-            image_size=size,
-            mask_threshold=threshold,
-            iou_threshold=self.vote_iou_threshold,
-            packed=packed,
-        )
-
-    def select(
-        self, rois: Instances, height: int, width: int
-    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """Return the first four arguments of `vote_masks`, in pixels of the output image.
-
-        For arguments see `detect`.
-        """
-        # detectron2 drops boxes whose side equals the threshold, FCIS keeps them.
-        rois = rois[rois.proposal_boxes.nonempty(threshold=max(self.min_size - 1e-5, 0.0))]
-        boxes = Boxes(rois.proposal_boxes.tensor)
-        boxes.scale(width / rois.image_size[1], height / rois.image_size[0])
-        boxes.clip(_make_size(height, width))
-        probs, masks = rois.class_probs[:, :-1], rois.roi_masks
-        selected = select_detections(
-            boxes.tensor,
-            probs,
-            score_threshold=self.score_threshold,
-            nms_threshold=self.nms_threshold,
-            limit=self.detections_per_image,
-        )
-        return boxes.tensor, probs, masks, selected
-
-
-def _make_size(height: int, width: int) -> Any:
-    """Return (height, width); a tensor in a trace, which would keep numbers for other images."""
-    if torch.jit.is_tracing():
-        return torch.stack([torch.as_tensor(side) for side in (height, width)])
-    return height, width

@@ -57,6 +57,18 @@ def test_it_compares_each_level_with_detectron2(monkeypatch, capsys):
     assert "image 64 x 96, classes 3, detections 5" in out
 
 
+def test_an_exported_model_is_another_contender(monkeypatch, capsys):
+    pytest.importorskip("onnx", reason='needs pip install "mask_rcnn_ext[onnx]"')
+    pytest.importorskip("onnxruntime", reason='needs pip install "mask_rcnn_ext[onnx]"')
+    monkeypatch.setattr(inference, "make_config", lambda args: tiny_cfg(args.classes))
+    monkeypatch.setattr(inference, "SPEEDS", ())
+    options = ["--size", "64", "96", "--classes", "3", "--rounds", "1", "--engine", "onnx"]
+    assert benchmark.main(["inference", *options]) == 0
+    rows = [re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    (row,) = [row for row in rows if row[1:2] == ["onnx"]]
+    assert re.match(r"10 (equal|of 10 found)", row[3])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

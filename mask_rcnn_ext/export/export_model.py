@@ -1,0 +1,247 @@
+"""Exports a trained model: network, metadata, the check of parity, and int8 with a check of AP."""
+
+import copy
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.structures import Instances
+
+from ..data.images import ImageLike
+from ..engine.trainer import Trainer
+from ..errors import UserError
+from ..files import file_sha256, read_json_or_none, require_writable, write_json
+from ..modeling.exported import import_extra, is_exported
+from ..prediction.predictor import Predictor
+from .int8 import quantize_onnx
+from .network import convert_to_openvino, require_exportable, write_metadata, write_onnx
+from .parity import Tolerance, require_parity
+
+__all__ = ["FORMATS", "export_model"]
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
+RECORD = "export.json"
+PARITY_IMAGES = 20
+# FCIS rounds RoIs to pixels before it pools them, twice, and before their masks vote. So a rounding
+# of 1e-5 can move a RoI by a pixel, and with it a detection. Boxes there are boxes of masks.
+TOLERANCES = {"MaskRCNNExtFCIS": Tolerance(box=2.0, score=0.02, mask_iou=0.95, share=0.01)}
+
+logger = logging.getLogger(__name__)
+
+
+def export_model(
+    cfg: CfgNode,
+    output: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]],
+    *,
+    format: str = "onnx",
+    int8: bool = False,
+    max_ap_loss: float = 0.5,
+    tolerance: Tolerance | None = None,
+) -> Path:
+    """Write a trained model as `model.onnx`, or as `model.xml` and `model.bin`.
+
+    With `int8` the names begin with `model_int8`. `export.json` in the same folder gets what was
+    measured. If a check fails, no file of this export stays.
+
+    Args:
+        cfg: the config, with the trained weights as `MODEL.WEIGHTS`. With `int8`, `DATASETS.TEST`
+            is what the AP is measured on.
+        output: a folder.
+        images: files to compare the model and its export on, 20 of them; with `int8` all of them
+            calibrate.
+        format: "onnx" or "openvino".
+        int8: quantize.
+        max_ap_loss: the largest loss of any AP (0 to 100) by `int8`.
+        tolerance: what may differ; default: see `TOLERANCES` and `Tolerance`.
+
+    Raises:
+        UserError: a library is missing, the model is of a kind that cannot be exported, nothing is
+            found in the images, the export finds something else, or int8 loses too much.
+    """
+    if format not in FORMATS:
+        raise UserError(f"format: expected {' or '.join(FORMATS)}, got {format!r}")
+    if not cfg.MODEL.WEIGHTS or is_exported(cfg.MODEL.WEIGHTS):
+        raise UserError(
+            "expected the weights of a trained model, such as model_final.pth, got "
+            f"{cfg.MODEL.WEIGHTS or 'none'}"
+        )
+    require_exportable(cfg)
+    _require_libraries(format, int8)
+    require_writable(output)
+    predictor = _load(cfg)
+    chosen = _space_evenly(list(images), PARITY_IMAGES)
+    example = _find_example(predictor, chosen)
+    with tempfile.TemporaryDirectory(prefix=".mask_rcnn_ext-", dir=output) as folder:
+        stem = os.path.join(folder, "model")
+        path = stem + FORMATS[format]
+        write_onnx(predictor.model, example, f"{stem}.onnx")
+        if format == "openvino":
+            convert_to_openvino(f"{stem}.onnx", path)
+        metadata = _describe(predictor)
+        write_metadata(path, metadata)
+        metadata["parity"] = _check_parity(predictor, path, chosen, tolerance)
+        if int8:
+            float_path, path = path, f"{stem}_int8{FORMATS[format]}"
+            prepared = (predictor.prepare(image)["image"].numpy() for image in images)
+            quantize_onnx(f"{stem}.onnx", f"{stem}_int8.onnx", prepared)
+            if format == "openvino":
+                convert_to_openvino(f"{stem}_int8.onnx", path)
+            write_metadata(path, metadata)
+            metadata["int8"] = _check_int8(cfg, float_path, path, len(images), max_ap_loss)
+        write_metadata(path, metadata)
+        return _keep(path, Path(output), metadata)
+
+
+def _require_libraries(format: str, int8: bool) -> None:
+    """Import what an export needs; PyTorch's exporter itself needs onnx."""
+    wanted = {"onnx": format, "onnxruntime" if format == "onnx" else "openvino": format}
+    if int8:
+        wanted["onnxruntime"] = "onnx"
+    title = {"onnx": "ONNX", "openvino": "OpenVINO"}[format]
+    for module, extra in wanted.items():
+        import_extra(module, extra, f"export to {title}")
+
+
+def _load(cfg: CfgNode) -> Predictor:
+    """Return a predictor that computes in float32 on the CPU, as detectron2 does."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MASK_RCNN_EXT.AMP_INFERENCE = cfg.MASK_RCNN_EXT.CHANNELS_LAST = False
+    return Predictor(cfg, device="cpu", speed="exact", batch_size=1)
+
+
+def _space_evenly(images: list[Any], count: int) -> list[Any]:
+    if len(images) <= count:
+        return images
+    return [images[index] for index in np.linspace(0, len(images) - 1, count).round().astype(int)]
+
+
+def _find_example(predictor: Predictor, images: Sequence[ImageLike]) -> torch.Tensor:
+    """Return the first of the images, resized, in which the model finds something."""
+    for image in images:
+        if len(_find(predictor, image)):
+            tensor: torch.Tensor = predictor.prepare(image)["image"]
+            return tensor
+    raise UserError(
+        f"the model finds nothing in any of {len(images)} images, so its export could not be "
+        "compared with it. Give images with objects by --images, or lower the score threshold: "
+        "--opts MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.05"
+    )
+
+
+def _find(predictor: Predictor, image: ImageLike) -> Instances:
+    return next(predictor.stream_packed([image]))
+
+
+def _describe(predictor: Predictor) -> dict[str, Any]:
+    """Return the metadata of the file, see `modeling.exported.METADATA`."""
+    cfg = predictor.cfg.clone()
+    cfg.defrost()
+    weights = cfg.MODEL.WEIGHTS
+    cfg.MASK_RCNN_EXT.CLASS_NAMES = list(predictor.class_names)
+    cfg.MASK_RCNN_EXT.CATEGORY_IDS = list(predictor.category_ids)
+    cfg.MODEL.WEIGHTS = cfg.OUTPUT_DIR = ""  # paths of this machine
+    for key in ("TRAIN_JSON", "TRAIN_IMAGES", "VAL_JSON", "VAL_IMAGES"):
+        cfg.MASK_RCNN_EXT.DATA[key] = ""
+    channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
+    return {
+        "class_names": list(predictor.class_names),
+        "category_ids": list(predictor.category_ids),
+        "config": cfg.dump(),
+        "preprocessing": {
+            "input": "float32 (C, H, W), values as in the file",
+            "channels": channels or cfg.INPUT.FORMAT,
+            "shorter_side": cfg.INPUT.MIN_SIZE_TEST,
+            "longest_side": cfg.INPUT.MAX_SIZE_TEST,
+            "resize": "bilinear, Pillow's",
+            "normalisation": "in the network",
+        },
+        "score_threshold": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+        "made_with": {
+            "torch": torch.__version__,
+            "weights_sha256": file_sha256(weights) if os.path.isfile(weights) else None,
+        },
+    }
+
+
+def _check_parity(
+    predictor: Predictor,
+    path: str,
+    images: Sequence[str | os.PathLike[str]],
+    tolerance: Tolerance | None,
+) -> dict[str, Any]:
+    cfg = predictor.cfg
+    exported = Predictor(path)
+    first = predictor.read(images[0])
+    blank = np.full_like(first, first.mean())
+    named: list[tuple[str, ImageLike]] = [(os.fspath(image), image) for image in images]
+    return require_parity(
+        lambda image: _find(predictor, image),
+        lambda image: _find(exported, image),
+        [*named, ("an image of one colour", blank)],
+        tolerance or TOLERANCES.get(cfg.MODEL.META_ARCHITECTURE, Tolerance()),
+        threshold=cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+        limit=cfg.TEST.DETECTIONS_PER_IMAGE,
+    )
+
+
+def _check_int8(
+    cfg: CfgNode, float_path: str, path: str, num_images: int, max_ap_loss: float
+) -> dict[str, Any]:
+    """Measure the AP of both files on `DATASETS.TEST`; raise if int8 loses too much."""
+    before, after = (_measure_ap(cfg, file) for file in (float_path, path))
+    loss = {name: before[name] - after.get(name, 0.0) for name in before}
+    said = ", ".join(f"{name} {before[name]:.2f} -> {after[name]:.2f}" for name in before)
+    if not before:
+        raise UserError("int8: the evaluators of the data set give no AP, so it cannot be compared")
+    if not max(loss.values()) <= max_ap_loss:  # also if one is not a number
+        raise UserError(
+            f"int8 loses more AP than {max_ap_loss} (--max-ap-loss), so it was not kept: {said}. "
+            "Calibrate on more images of the kind that will be predicted, or use the float export"
+        )
+    logger.info("AP of float32 -> int8: %s", said)
+    record = {"calibration_images": num_images, "ap_float": before, "ap_int8": after}
+    return {**record, "max_ap_loss": max_ap_loss}
+
+
+def _measure_ap(cfg: CfgNode, path: str) -> dict[str, float]:
+    """Return the APs of an exported file on `DATASETS.TEST`, "segm" -> 0 to 100."""
+    exported = Predictor(path)
+    settings = copy.deepcopy(exported.cfg)
+    settings.DATASETS = cfg.DATASETS.clone()
+    settings.DATALOADER = cfg.DATALOADER.clone()
+    settings.MASK_RCNN_EXT.EVALUATORS = list(cfg.MASK_RCNN_EXT.EVALUATORS)
+    with tempfile.TemporaryDirectory() as folder:
+        settings.OUTPUT_DIR = folder
+        return _find_aps(Trainer.test(settings, exported.model))
+
+
+def _find_aps(results: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    found = {}
+    for name, value in results.items():
+        if isinstance(value, Mapping):
+            found.update(_find_aps(value, f"{prefix} {name}".strip()))
+        elif name == "AP":
+            found[prefix] = float(value)
+    return found
+
+
+def _keep(path: str, output: Path, metadata: Mapping[str, Any]) -> Path:
+    """Move the files of the export to the folder, and add what was measured to its record."""
+    target = output / os.path.basename(path)
+    if path.endswith(".xml"):
+        shutil.move(f"{os.path.splitext(path)[0]}.bin", target.with_suffix(".bin"))
+    os.replace(path, target)
+    record = read_json_or_none(output / RECORD)
+    record = record if isinstance(record, dict) else {}
+    kept = {key: value for key, value in metadata.items() if key != "config"}
+    write_json(output / RECORD, {**record, target.name: kept})
+    return target

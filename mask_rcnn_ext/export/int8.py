@@ -1,0 +1,72 @@
+"""Static quantization of an ONNX file to 8-bit integers, with ONNX Runtime.
+
+The convolutions and fully connected layers get int8 weights, one scale for each output channel, and
+uint8 inputs, whose ranges are measured on the user's images. OpenVINO reads the result too.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ..modeling.exported import import_extra
+
+__all__ = ["quantize_onnx"]
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+class _Calibration:
+    """The images in the form that ONNX Runtime asks for, one at a time."""
+
+    def __init__(self, images: Iterable[npt.NDArray[np.float32]]) -> None:
+        self._images = iter(images)
+
+    def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        image = next(self._images, None)
+        return None if image is None else {"image": image}
+
+
+def quantize_onnx(
+    path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    images: Iterable[npt.NDArray[np.float32]],
+) -> None:
+    """Write the quantized form of an ONNX file.
+
+    Args:
+        path: a file of `write_onnx`.
+        target: a file to write.
+        images: (C, H, W) each, as the network takes them.
+
+    Raises:
+        UserError: onnx or ONNX Runtime is missing.
+    """
+    import_extra("onnx", "onnx", "int8 export")
+    library = import_extra("onnxruntime.quantization", "onnx", "int8 export")
+    with _without_advice():
+        library.quantize_static(
+            os.fspath(path),
+            os.fspath(target),
+            _Calibration(images),
+            quant_format=library.QuantFormat.QDQ,
+            op_types_to_quantize=list(LAYERS),
+            per_channel=True,
+            activation_type=library.QuantType.QUInt8,
+            weight_type=library.QuantType.QInt8,
+        )
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep the library's warning, that a model should be prepared by another program, quiet."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

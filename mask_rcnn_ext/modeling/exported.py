@@ -1,0 +1,330 @@
+"""Exported networks, ONNX and OpenVINO, in place of a model: they find, our code finishes.
+
+A file holds the network from the resized image to the raw `Instances` of the model (boxes in pixels
+of the network's input, and the mask of each box), and, as text, what else is needed to predict: see
+`METADATA`. Masks are pasted, and FCIS's RoIs vote, in the same code as for a PyTorch model.
+
+`.onnx` needs ONNX Runtime, `pip install "mask_rcnn_ext[onnx]"`; `.xml`, with the `.bin` beside it,
+needs OpenVINO, `pip install "mask_rcnn_ext[openvino]"`. Both run on the CPU. They are imported when
+such a file is opened.
+"""
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import detector_postprocess
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from ..config import get_cfg
+from ..config_node import flat_config
+from ..errors import UserError, name_some
+from .fcis.detection import FCISDetection, read_detection_keys
+
+__all__ = [
+    "EXTENSIONS",
+    "METADATA",
+    "ExportedFCIS",
+    "ExportedMaskRCNN",
+    "Network",
+    "import_extra",
+    "is_exported",
+    "load_exported",
+    "read_exported_config",
+]
+
+EXTENSIONS = (".onnx", ".xml")
+# Keys of an ONNX file's metadata; in an OpenVINO file they are below RT_INFO. All but `config`, a
+# yaml, are json.
+METADATA = (
+    *("class_names", "category_ids", "config", "preprocessing", "score_threshold"),
+    *("parity", "int8", "made_with"),
+)
+RT_INFO = "mask_rcnn_ext"
+
+# Keys that have no part in the network, or that may be raised: see `load_exported`.
+_OUTSIDE = {
+    *("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+    *("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.ROI_MASK_HEAD.PASTE_THRESH"),
+    *("MODEL.FCIS.MASK_THRESH", "MODEL.FCIS.MASK_VOTING", "MODEL.FCIS.VOTE_IOU_THRESH"),
+}
+_Run = Callable[[npt.NDArray[np.float32]], Iterable[tuple[str, Any]]]
+_INSIDE = ("INPUT.FORMAT", "TEST.DETECTIONS_PER_IMAGE", "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS")
+
+
+def is_exported(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path names an exported network, by its extension."""
+    return os.fspath(path).lower().endswith(EXTENSIONS)
+
+
+def import_extra(module: str, extra: str, purpose: str) -> Any:
+    """Import a module of an optional library.
+
+    Raises:
+        UserError: it is not installed, or is broken.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"{purpose} needs {module.partition('.')[0]}, which cannot be imported ({error}): pip "
+            f'install "mask_rcnn_ext[{extra}]"'
+        ) from error
+
+
+class Network:
+    """The network of an exported file.
+
+    Args:
+        path: a `.onnx` or `.xml` file.
+
+    Attributes:
+        path: as given.
+        metadata: see `METADATA`.
+
+    Raises:
+        UserError: the library is missing, or the file is missing, is damaged, or was not written by
+            this package.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        if not os.path.isfile(self.path):
+            raise UserError(f"exported model not found: {os.path.abspath(self.path)}")
+        onnx = self.path.lower().endswith(".onnx")
+        extra, module = ("onnx", "onnxruntime") if onnx else ("openvino", "openvino")
+        self._library = import_extra(module, extra, f"an exported model ({self.path})")
+        self._open = self._open_onnx if onnx else self._open_openvino
+        self._run: _Run | None = None  # opened for the first image: optimising takes a while
+        try:
+            texts = self._read_onnx() if onnx else self._read_openvino()
+        except Exception as error:  # of types of the libraries
+            reason = str(error).strip().splitlines()
+            raise UserError(
+                f"{self.path}: {module} cannot open it ({reason[0] if reason else error!r}). "
+                "Export the model again with tools/export_model.py"
+            ) from error
+        if not {"class_names", "config"} <= texts.keys():
+            raise UserError(
+                f"{self.path}: has no config and class names in its metadata. Expected a file of "
+                "tools/export_model.py"
+            )
+        self.metadata: dict[str, Any] = {
+            key: texts[key] if key == "config" else json.loads(texts[key])
+            for key in METADATA
+            if key in texts
+        }
+
+    def _start_onnx(self, *, optimise: bool) -> Any:
+        options = self._library.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # its warnings are of shapes that it can't infer
+        if not optimise:
+            options.graph_optimization_level = self._library.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return self._library.InferenceSession(
+            self.path, options, providers=["CPUExecutionProvider"]
+        )
+
+    def _read_onnx(self) -> dict[str, str]:
+        return dict(self._start_onnx(optimise=False).get_modelmeta().custom_metadata_map)
+
+    def _open_onnx(self) -> _Run:
+        session = self._start_onnx(optimise=True)
+        names = [output.name for output in session.get_outputs()]
+        return lambda image: zip(names, session.run(None, {"image": image}), strict=True)
+
+    def _read_openvino(self) -> dict[str, str]:
+        model = self._library.Core().read_model(self.path)
+        keys = [key for key in METADATA if model.has_rt_info([RT_INFO, key])]
+        return {key: model.get_rt_info([RT_INFO, key]).astype(str) for key in keys}
+
+    def _open_openvino(self) -> _Run:
+        core = self._library.Core()
+        # Its default on a CPU with AMX is bfloat16, which finds other instances.
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        model = core.read_model(self.path)
+        names = [output.get_any_name() for output in model.outputs]  # compiled, they have several
+        compiled = core.compile_model(model, "CPU", settings)
+        return lambda image: zip(names, compiled({"image": image}).to_tuple(), strict=True)
+
+    def __call__(self, image: npt.NDArray[np.float32]) -> dict[str, torch.Tensor]:
+        """Return the fields of the raw `Instances` of an image, (C, H, W), by their names."""
+        if self._run is None:
+            self._run = self._open()
+        found = self._run(np.ascontiguousarray(image, dtype=np.float32))
+        return {name: torch.from_numpy(np.array(value)) for name, value in found}
+
+
+class _Exported(nn.Module):
+    """A network in the place of `GeneralizedRCNN`, for inference.
+
+    Args:
+        network: the network.
+        score_threshold: instances with a lower score are dropped.
+    """
+
+    def __init__(self, network: Network, score_threshold: float) -> None:
+        super().__init__()
+        self.network, self.score_threshold = network, score_threshold
+        self.eval()
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        """Return {"instances": `Instances`} for each image, in pixels of the output."""
+        found: list[Any] = self.inference(batched_inputs)
+        return found
+
+    def inference(
+        self, batched_inputs: list[dict[str, Any]], *, do_postprocess: bool = True
+    ) -> list[dict[str, Instances]] | list[Instances]:
+        """See `GeneralizedRCNN.inference`; one image runs after the other, results are on the CPU.
+
+        Args:
+            batched_inputs: `image` (C, H, W), and `height` and `width` of the output.
+            do_postprocess: False returns the raw `Instances` of each image.
+        """
+        raw = [self._find(image["image"]) for image in batched_inputs]
+        if not do_postprocess:
+            return raw
+        sizes = [image["image"].shape[-2:] for image in batched_inputs]
+        return [
+            {"instances": self._finish(found, image.get("height", h), image.get("width", w))}
+            for found, image, (h, w) in zip(raw, batched_inputs, sizes, strict=True)
+        ]
+
+    def _finish(self, raw: Instances, height: int, width: int) -> Instances:
+        raise NotImplementedError
+
+    def _find(self, image: torch.Tensor) -> Instances:
+        fields = self.network(image.detach().cpu().numpy())
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        wrapped = {
+            name: Boxes(value) if name.endswith("boxes") else value
+            for name, value in fields.items()
+        }
+        return Instances(size, **wrapped)
+
+
+class ExportedMaskRCNN(_Exported):
+    """An exported `GeneralizedRCNN` or `MaskRCNN`.
+
+    Args:
+        network: the network.
+        score_threshold: instances with a lower score are dropped.
+        mask_threshold: see `MaskRCNN`.
+    """
+
+    def __init__(self, network: Network, score_threshold: float, mask_threshold: float) -> None:
+        super().__init__(network, score_threshold)
+        self.mask_threshold = mask_threshold
+
+    def _find(self, image: torch.Tensor) -> Instances:
+        raw = super()._find(image)
+        return raw[raw.scores > self.score_threshold]
+
+    def _finish(self, raw: Instances, height: int, width: int) -> Instances:
+        return detector_postprocess(raw, height, width, self.mask_threshold)
+
+
+class ExportedFCIS(FCISDetection, _Exported):
+    """An exported `FCIS`; its RoIs vote as those of the model.
+
+    Args:
+        network: the network.
+        **attributes: see `read_detection_keys`.
+    """
+
+    def __init__(self, network: Network, **attributes: Any) -> None:
+        super().__init__(network, attributes["score_threshold"])
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def _finish(self, raw: Instances, height: int, width: int) -> Instances:
+        return self.detect(raw, height, width)
+
+
+def read_exported_config(path: str | os.PathLike[str]) -> CfgNode:
+    """Return the config of an exported file, with its path as `MODEL.WEIGHTS`.
+
+    Raises:
+        UserError: see `Network`.
+    """
+    return _config_of(Network(path))
+
+
+def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
+    """Open the exported file that `MODEL.WEIGHTS` of a config names.
+
+    Args:
+        cfg: the config; what belongs to the network must be as it was at the export.
+
+    Returns:
+        A config like `cfg`, in which the keys of speed, which are of PyTorch, have no effect; and
+        the model, which `modeling.packed_outputs.run_model` takes.
+
+    Raises:
+        UserError: see `Network`; or a key of the network, or the classes, differ from the file, or
+            the score threshold is lower, or the config asks for test-time augmentation.
+    """
+    network = Network(cfg.MODEL.WEIGHTS)
+    _require_same(cfg, network)
+    cfg, frozen = cfg.clone(), cfg.is_frozen()
+    cfg.defrost()
+    cfg.MASK_RCNN_EXT.SPEED, cfg.MASK_RCNN_EXT.AMP_INFERENCE = "exact", False
+    cfg.MODEL.DEVICE = "cpu"
+    if frozen:
+        cfg.freeze()
+    if cfg.MODEL.META_ARCHITECTURE == "MaskRCNNExtFCIS":
+        return cfg, ExportedFCIS(network, **read_detection_keys(cfg))
+    mask_threshold = 0.5
+    if cfg.MODEL.META_ARCHITECTURE == "MaskRCNN":
+        mask_threshold = cfg.MODEL.ROI_MASK_HEAD.PASTE_THRESH
+    return cfg, ExportedMaskRCNN(network, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, mask_threshold)
+
+
+def _config_of(network: Network) -> CfgNode:
+    cfg = get_cfg()
+    cfg.merge_from_text(network.metadata["config"], str(network.path))
+    cfg.MODEL.WEIGHTS = os.path.abspath(network.path)
+    return cfg
+
+
+def _require_same(cfg: CfgNode, network: Network) -> None:
+    """Check what the network was exported with, see `load_exported`."""
+    path, exported = network.path, dict(flat_config(_config_of(network)))
+    if cfg.TEST.AUG.ENABLED:
+        raise UserError(
+            f"{path}: an exported model has no test-time augmentation: set TEST.AUG.ENABLED False"
+        )
+    differing = [
+        f"{key} (exported with {exported[key]!r}, now {value!r})"
+        for key, value in flat_config(cfg)
+        if (key.startswith("MODEL.") and key not in _OUTSIDE) or key in _INSIDE
+        if key in exported and exported[key] != value
+    ]
+    if differing:
+        raise UserError(
+            f"{path}: these keys are part of the exported model and cannot be changed: "
+            f"{name_some(differing)}. Use the config of the run, or export the model again"
+        )
+    names, now = network.metadata["class_names"], list(cfg.MASK_RCNN_EXT.CLASS_NAMES)
+    if now and now != names:
+        raise UserError(
+            f"{path}: was exported with the classes {name_some(names)}; the data has "
+            f"{name_some(now)}. Give data with the same classes in the same order"
+        )
+    least, now = network.metadata["score_threshold"], cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+    if now < least:
+        raise UserError(
+            f"{path}: was exported with the score threshold {least}, so it finds nothing below it; "
+            f"got {now}. Export it again with a lower MODEL.ROI_HEADS.SCORE_THRESH_TEST"
+        )

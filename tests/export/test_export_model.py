@@ -1,0 +1,258 @@
+"""Exported tiny models find what the models find; what differs is refused and leaves no file."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+from support import REPO, SMALL, TINY_CONFIG, run_script, run_train_net, write_coco
+from tiny_fcis import fcis_cfg, fcis_model
+from tiny_model import picture
+
+from mask_rcnn_ext import Predictor, load_config
+from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.export import export_model as exporting
+from mask_rcnn_ext.export.export_model import export_model
+from mask_rcnn_ext.modeling.exported import Network, load_exported, read_exported_config
+
+onnx = pytest.importorskip("onnx", reason='needs pip install "mask_rcnn_ext[onnx]"')
+pytest.importorskip("onnxruntime", reason='needs pip install "mask_rcnn_ext[onnx]"')
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the libraries
+
+NAMES = ["Zelle", "細胞", "c"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("images")
+    paths = []
+    for seed, (height, width) in enumerate([(90, 130), (64, 64), (130, 70)]):
+        paths.append(str(folder / f"{seed}.png"))
+        Image.fromarray(picture(height, width, seed)).save(paths[-1])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def cfg(tmp_path_factory):
+    """The config of a small Mask R-CNN that finds something, with its weights."""
+    cfg = load_config(TINY_CONFIG, [*SMALL, "MODEL.DEVICE", "cpu", "INPUT.MAX_SIZE_TEST", "96"])
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NUM_CLASSES = "MaskRCNN", 3
+    cfg.MODEL.ROI_MASK_HEAD.PASTE_THRESH = 0.4
+    cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE = 24  # a very small image has no proposal
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.1
+    cfg.TEST.DETECTIONS_PER_IMAGE = 10
+    cfg.MASK_RCNN_EXT.CLASS_NAMES, cfg.MASK_RCNN_EXT.CATEGORY_IDS = NAMES, [3, 10, 17]
+    cfg.MODEL.WEIGHTS = str(tmp_path_factory.mktemp("run") / "model_final.pth")
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.01)
+    torch.nn.init.normal_(model.roi_heads.mask_head.predictor.weight, std=0.1)
+    torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def onnx_path(cfg, images, tmp_path_factory):
+    return export_model(cfg, tmp_path_factory.mktemp("onnx"), images)
+
+
+@pytest.fixture(scope="module")
+def openvino_path(cfg, images, tmp_path_factory):
+    pytest.importorskip("openvino", reason='needs pip install "mask_rcnn_ext[openvino]"')
+    return export_model(cfg, tmp_path_factory.mktemp("openvino"), images, format="openvino")
+
+
+@pytest.fixture(params=["onnx", "openvino"])
+def path(request):
+    return request.getfixturevalue(f"{request.param}_path")
+
+
+def test_the_file_alone_finds_what_the_model_finds_at_other_sizes(path, cfg):
+    model, exported = Predictor(cfg), Predictor(path)
+    for image in (picture(50, 90, 5), picture(97, 61, 6)):
+        expected, found = model(image), exported(image)
+        assert len(expected)
+        assert expected.pred_masks.any()
+        assert torch.equal(found.pred_classes, expected.pred_classes)
+        torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-3)
+        torch.testing.assert_close(
+            found.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=1e-2
+        )
+        assert (found.pred_masks != expected.pred_masks).float().mean() < 1e-3
+    (raw,) = exported.model.inference([{"image": torch.zeros(3, 8, 8)}], do_postprocess=False)
+    assert (len(raw), raw.pred_masks.shape[0]) == (0, 0)
+    (output,) = exported.model([{"image": torch.zeros(3, 8, 8), "height": 20, "width": 30}])
+    assert output["instances"].pred_masks.shape == (0, 20, 30)
+    none = Predictor(path, score_threshold=1.0)
+    none.model.network = exported.model.network  # is open
+    assert none(picture(50, 90, 5)).pred_masks.shape == (0, 50, 90)
+
+
+def test_metadata(path, cfg):
+    found = Network(path).metadata
+    assert (found["class_names"], found["category_ids"]) == (NAMES, [3, 10, 17])
+    assert found["score_threshold"] == 0.1
+    assert found["preprocessing"]["shorter_side"] == 64
+    assert found["preprocessing"]["channels"] == "BGR"
+    parity = found["parity"]
+    assert parity["images"] == 4  # three, and one of one colour
+    assert parity["detections"] > 0
+    again = read_exported_config(path)
+    assert str(path) == again.MODEL.WEIGHTS
+    assert again.MODEL.ROI_MASK_HEAD.PASTE_THRESH == 0.4
+    assert json.loads(path.with_name("export.json").read_text())[path.name]["parity"] == parity
+    predictor = Predictor(path)
+    assert (predictor.class_names, predictor.category_ids) == (NAMES, [3, 10, 17])
+    assert sorted(p.name for p in path.parent.iterdir()) == sorted(
+        {"export.json", path.name, *(["model.bin"] if path.suffix == ".xml" else [])}
+    )
+
+
+def test_a_changed_weight_is_noticed_and_nothing_stays(
+    cfg, images, onnx_path, tmp_path, monkeypatch
+):
+    def write_other(model, image, path):
+        proto = onnx.load(str(onnx_path))
+        name = "model.roi_heads.mask_head.predictor.weight"
+        (weight,) = [part for part in proto.graph.initializer if part.name == name]
+        values = -onnx.numpy_helper.to_array(weight)
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, name))
+        onnx.save(proto, path)
+        return []
+
+    monkeypatch.setattr(exporting, "write_onnx", write_other)
+    said = r"in 4 of 4 images.*detections differ, 0 may. Most in .*: .*mask IoU 0\.\d+ \(limit"
+    with pytest.raises(UserError, match=said):
+        export_model(cfg, tmp_path / "out", images)
+    assert not [*(tmp_path / "out").iterdir()]
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "onnx"])
+def test_an_absent_library_is_named(library, cfg, images, onnx_path, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=rf'{library}, .*pip install "mask_rcnn_ext\[onnx\]"'):
+        export_model(cfg, tmp_path / "out", images)
+    if library == "onnxruntime":
+        with pytest.raises(UserError, match=r'pip install "mask_rcnn_ext\[onnx\]"'):
+            Predictor(onnx_path)
+    monkeypatch.setitem(sys.modules, "openvino", None)  # PyTorch's exporter needs onnx, too
+    with pytest.raises(UserError, match=r'pip install "mask_rcnn_ext\[openvino\]"'):
+        export_model(cfg, tmp_path / "out", images, format="openvino")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.LOAD_PROPOSALS", True, "only models with an RPN"),
+        ("MODEL.KEYPOINT_ON", True, "keypoints"),
+        ("MODEL.META_ARCHITECTURE", "MaskRCNNExtRCNN", "only models with an RPN"),
+        ("MODEL.META_ARCHITECTURE", "RetinaNet", "RetinaNet cannot be exported"),
+    ],
+)
+def test_other_models_are_refused(key, value, message, cfg, images, tmp_path):
+    cfg = cfg.clone()
+    cfg.merge_from_list([key, value])
+    with pytest.raises(UserError, match=message):
+        export_model(cfg, tmp_path / "out", images)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.RPN.NMS_THRESH", 0.5, r"MODEL.RPN.NMS_THRESH \(exported with 0.7, now 0.5\)"),
+        ("INPUT.FORMAT", "RGB", "INPUT.FORMAT"),
+        ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.05, "finds nothing below"),
+        ("MASK_RCNN_EXT.CLASS_NAMES", ["c", *NAMES[:2]], "was exported with the classes"),
+        ("TEST.AUG.ENABLED", True, "no test-time augmentation"),
+    ],
+)
+def test_what_is_part_of_the_file_cannot_be_changed(key, value, message, onnx_path):
+    cfg = read_exported_config(onnx_path)
+    cfg.merge_from_list([key, value])
+    with pytest.raises(UserError, match=message):
+        load_exported(cfg)
+
+
+def test_wrong_files_and_options(onnx_path, tmp_path, cfg, images):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(UserError, match="onnxruntime cannot open it"):
+        Predictor(broken)
+    with pytest.raises(UserError, match="not found"):
+        Predictor(tmp_path / "absent.onnx")
+    with pytest.raises(UserError, match="speed fast: an exported model"):
+        Predictor(onnx_path, speed="fast")
+    for weights in ("", str(onnx_path)):
+        other = cfg.clone()
+        other.MODEL.WEIGHTS = weights
+        with pytest.raises(UserError, match="expected the weights of a trained model"):
+            export_model(other, tmp_path / "out", images)
+    with pytest.raises(UserError, match="expected onnx or openvino, got 'pdf'"):
+        export_model(cfg, tmp_path / "out", images, format="pdf")
+    blind = cfg.clone()
+    blind.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
+    with pytest.raises(UserError, match="finds nothing in any of 3 images"):
+        export_model(blind, tmp_path / "out", images)
+
+
+def test_fcis(images, tmp_path):
+    cfg = fcis_cfg()
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    torch.save({"model": fcis_model(cfg).state_dict()}, cfg.MODEL.WEIGHTS)
+    path = export_model(cfg, tmp_path / "out", images[:1])
+    image = picture(70, 110, 9)
+    expected, found = Predictor(cfg)(image), Predictor(path)(image)
+    assert len(expected)
+    assert len(found) == len(expected)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-4)
+    assert (found.pred_masks != expected.pred_masks).float().mean() < 1e-3
+
+
+def test_the_commands_with_int8(cfg, tmp_path, monkeypatch, capsys):
+    path, images = write_coco(tmp_path / "val", images=3, seed=1, classes=NAMES)
+    data = ["MASK_RCNN_EXT.DATA.VAL_JSON", str(path), "MASK_RCNN_EXT.DATA.VAL_IMAGES", str(images)]
+    config, out = tmp_path / "config.yaml", tmp_path / "out"
+    config.write_text(cfg.dump())
+    tool = REPO / "tools/export_model.py"
+    command = ["--config-file", str(config), "--output", str(out), "--int8"]
+    assert run_script(tool, monkeypatch, *command) == 2
+    assert "--int8 needs --images" in capsys.readouterr().err
+    command += ["--images", str(images), "--max-ap-loss", "100", "--opts", *data]
+    assert run_script(tool, monkeypatch, *command) == 0
+    assert f"exported model: {out / 'model_int8.onnx'}" in capsys.readouterr().out
+    record = json.loads((out / "export.json").read_text())["model_int8.onnx"]
+    assert record["parity"]["images"] == 4
+    assert record["int8"]["calibration_images"] == 3
+    arguments = ["MODEL.WEIGHTS", str(out / "model_int8.onnx"), "OUTPUT_DIR", str(tmp_path / "ap")]
+    assert run_train_net("--config-file", str(config), "--eval-only", *data, *arguments) == 0
+    results = json.loads((tmp_path / "ap/results.json").read_text())
+    assert {task: results[task]["AP"] for task in ("bbox", "segm")} == record["int8"]["ap_int8"]
+    types = {node.op_type for node in onnx.load(str(out / "model_int8.onnx")).graph.node}
+    assert "QuantizeLinear" in types
+
+
+def test_int8_that_loses_too_much_is_refused(cfg, monkeypatch):
+    aps = {"float": {"segm": 40.0, "bbox": 41.0}, "int8": {"segm": 39.4, "bbox": 42.0}}
+    monkeypatch.setattr(exporting, "_measure_ap", lambda _, path: aps[path])
+    with pytest.raises(
+        UserError, match=r"than 0\.5 .*segm 40\.00 -> 39\.40, bbox 41\.00 -> 42\.00"
+    ):
+        exporting._check_int8(cfg, "float", "int8", 9, 0.5)
+    assert exporting._check_int8(cfg, "float", "int8", 9, 0.7)["ap_int8"] == aps["int8"]
+    aps["int8"]["segm"] = float("nan")
+    with pytest.raises(UserError, match="nan"):
+        exporting._check_int8(cfg, "float", "int8", 9, 100)
+
+
+def test_images_are_spaced_evenly():
+    assert exporting._space_evenly(list(range(100)), 4) == [0, 33, 66, 99]
+    assert exporting._space_evenly([5, 6], 4) == [5, 6]
+
+
+def test_results_of_several_data_sets():
+    results = {"a": {"bbox": {"AP": 1.0, "AP50": 2.0}}, "b": {"segm": {"AP": np.float64(3)}}}
+    assert exporting._find_aps(results) == {"a bbox": 1.0, "b segm": 3.0}

@@ -1,0 +1,121 @@
+"""Export a trained model to ONNX or OpenVINO, and check that it finds what the model finds.
+
+    python tools/export_model.py --config-file output/run/config.yaml \
+        --weights output/run/model_final.pth --output output/run/export
+
+Exit code: 0 if the file is written, 2 if it is refused; then no file of this export stays.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+FORMATS = ("onnx", "openvino")  # export.export_model.FORMATS
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--config-file", required=True, metavar="CFG", help="the config.yaml of a run"
+    )
+    parser.add_argument(
+        "--weights", metavar="W", help="file of a trained model (default: MODEL.WEIGHTS of CFG)"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        default=[],
+        metavar="INPUT",
+        help="images, folders or quoted globs to compare on, and to calibrate on with --int8 "
+        "(default: the data set of the config that evaluates)",
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="8-bit integers, calibrated on --images; checks the AP"
+    )
+    parser.add_argument(
+        "--max-ap-loss",
+        type=float,
+        default=0.5,
+        metavar="AP",
+        help="refuse int8 if it loses more AP, of 100 (default: 0.5)",
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config overrides; last on the line",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.engine.run import prepare_data
+from mask_rcnn_ext.export.export_model import export_model
+from mask_rcnn_ext.prediction.image_files import find_images
+from mask_rcnn_ext.prediction.predictor import resolve_config
+from mask_rcnn_ext.proposals.file import load_dicts
+
+# isort: split
+from detectron2.config import CfgNode
+
+
+def list_images(args: argparse.Namespace, cfg: CfgNode) -> list[str]:
+    """Return the files of `--images`, or those of the data set that evaluates, registering it.
+
+    Raises:
+        UserError: there are none, or `--int8` is given without `--images`.
+    """
+    if args.int8 and not args.images:
+        raise UserError("--int8 needs --images: a folder of the kind of images to predict later")
+    if args.int8 or not args.images:
+        prepare_data(cfg, eval_only=True)
+    if args.images:
+        arrays = bool(cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS)
+        return [str(file.path) for file in find_images(args.images, arrays=arrays)]
+    return [
+        record["file_name"]
+        for name in cfg.DATASETS.TEST
+        for record in load_dicts(cfg, "TEST", [name], filter_empty=False)
+    ]
+
+
+def export(args: argparse.Namespace) -> None:
+    """Do what the command line asks.
+
+    Raises:
+        UserError: wrong usage, or the export is refused.
+    """
+    cfg = resolve_config(args.config_file)
+    cfg.merge_from_list(args.opts)
+    if args.weights:
+        cfg.MODEL.WEIGHTS = args.weights
+    path = export_model(
+        cfg,
+        args.output,
+        list_images(args, cfg),
+        format=args.format,
+        int8=args.int8,
+        max_ap_loss=args.max_ap_loss,
+    )
+    print(f"exported model: {path}")
+    print(f"what was measured: {path.with_name('export.json')}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return run_as_command(lambda: export(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
