@@ -93,7 +93,10 @@ def test_few_pixels_of_a_blob_are_sampled(monkeypatch):
 def test_masks_of_other_dtypes(dtype):
     probs = (torch.rand(8, 28, 28, generator=torch.Generator().manual_seed(0)) * 1.4).to(dtype)
     boxes = boxes_of(torch.Generator().manual_seed(1), 8, H, W)
-    expected = paste_masks_in_image(probs, boxes, (H, W), 0.5)
+    try:
+        expected = paste_masks_in_image(probs, boxes, (H, W), 0.5)
+    except RuntimeError as error:
+        pytest.skip(f"detectron2 cannot paste {dtype} with this PyTorch: {error}")
     assert torch.equal(PackedMasks.paste(probs, boxes, (H, W), 0.5).unpack(), expected)
 
 

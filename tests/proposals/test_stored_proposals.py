@@ -351,6 +351,7 @@ def test_data_without_a_usable_image_is_one_message(tmp_path):
     ],
     ids=["far polygon", "too few runs", "no height", "characters", "runs that wrap"],
 )
+@pytest.mark.filterwarnings("ignore:NumPy will stop allowing conversion")  # of pycocotools
 def test_a_mask_of_registered_data_that_would_break_pycocotools_is_named(tmp_path, mask, message):
     name = "broken_masks"
     path, images = write_coco(tmp_path, images=2)

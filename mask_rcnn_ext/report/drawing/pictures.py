@@ -157,6 +157,9 @@ def _check(
 _Region = tuple[Rect, npt.NDArray[np.uint8]]
 
 
+_LARGEST_SIDE = 32_000
+
+
 def _scaled_region(mask: MaskCrop, image_size: Sequence[int], scale: float) -> _Region | None:
     """Return where a mask of an image of (H, W) lies in the scaled picture; None if it is empty.
 
@@ -169,6 +172,9 @@ def _scaled_region(mask: MaskCrop, image_size: Sequence[int], scale: float) -> _
     top, left = mask.top + rows[0], mask.left + columns[0]
     bottom, right = top + window.shape[0], left + window.shape[1]
     crop = np.pad(window.astype(np.float32), 1)
+    # OpenCV before 4.12 takes sides below 32,767 only. Pictures of so large images are far smaller.
+    every = -(-max(crop.shape) // _LARGEST_SIDE)
+    crop = np.ascontiguousarray(crop[::every, ::every])
     height, width = (max(1, round(side * scale)) for side in image_size)
     rect = (
         int(max(0, math.floor(left * scale))),
@@ -185,6 +191,7 @@ def _scaled_region(mask: MaskCrop, image_size: Sequence[int], scale: float) -> _
             [0, step, (rect[1] + 0.5) * step - 0.5 - (top - 1)],
         ]
     )
+    to_crop /= every
     size = (max(1, rect[2] - rect[0]), max(1, rect[3] - rect[1]))
     soft = cv2.warpAffine(crop, to_crop, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     return rect, (soft >= 0.5).astype(np.uint8)
