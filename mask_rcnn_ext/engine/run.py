@@ -32,7 +32,7 @@ from ..modeling.checks import (
     require_fitting_parts,
     require_fitting_training_data,
 )
-from ..modeling.exported import is_exported, load_exported
+from ..modeling.exported import is_exported, load_exported, read_exported_config
 from ..modeling.precision import choose_device, prepare_model
 from ..proposals.file import load_training_dicts
 from .output_folder import (
@@ -176,6 +176,10 @@ def _load_config(
 ) -> ExtCfgNode:
     """Return the config of the file, or in an evaluation without one, of the weights."""
     weights = dict(zip(args.opts[::2], args.opts[1::2], strict=False)).get("MODEL.WEIGHTS", "")
+    if args.eval_only and not config_file and is_exported(weights):
+        cfg: ExtCfgNode = read_exported_config(weights)
+        cfg.merge_from_list(args.opts)
+        return cfg
     if args.eval_only and not config_file and is_checkpoint(weights) and os.path.isfile(weights):
         contents = load_contents(weights)
         if "config" in contents:

@@ -155,7 +155,7 @@ def _describe(predictor: Predictor) -> dict[str, Any]:
     return {
         "class_names": list(predictor.class_names),
         "category_ids": list(predictor.category_ids),
-        "config": cfg.dump(),
+        "config": cfg.dump_text(),
         "preprocessing": {
             "input": "float32 (C, H, W), values as in the file",
             "channels": channels or cfg.INPUT.FORMAT,

@@ -65,7 +65,7 @@ def test_an_exported_model_is_another_contender(monkeypatch, capsys):
     options = ["--size", "64", "96", "--classes", "3", "--rounds", "1", "--engine", "onnx"]
     assert benchmark.main(["inference", *options]) == 0
     rows = [re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
-    (row,) = [row for row in rows if row[1:2] == ["onnx"]]
+    row, _ = [row for row in rows if row[1:2] == ["onnx"]]
     assert re.match(r"10 (equal|of 10 found)", row[3])
 
 
