@@ -82,8 +82,9 @@ class SettingChooser:
             return self._try(seconds)
         if self.setting == self._settings[0]:
             self._watch(seconds)
-            return None
-        return self._wait(seconds)
+        else:
+            self._wait(seconds)
+        return None
 
     def _watch(self, seconds: float) -> None:
         self._window.append(seconds)
