@@ -10,8 +10,11 @@ In several processes the main process decides and the others do the same.
 import contextlib
 import json
 import logging
+import multiprocessing
+import os
 import signal
 import subprocess
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -27,6 +30,7 @@ __all__ = [
     "State",
     "Step",
     "decide",
+    "end_with_parent",
     "find_change",
     "holds_run",
     "run_command",
@@ -248,3 +252,19 @@ def run_command(command: Sequence[str], console: Path | None = None) -> int:
                     process.wait(_PATIENCE)
                     break
             raise
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it dies, also by a kill, which tells nobody.
+
+    It is for a process of `multiprocessing`; in any other one it does nothing.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -5,7 +5,6 @@ import datetime
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -15,6 +14,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..steps import end_with_parent
 from .folder import FolderJob, Summary, merge_shares, predict_share
 
 __all__ = ["PredictionStopped", "run_folder_job"]
@@ -171,7 +171,7 @@ def _run_child(
 ) -> None:
     """Predict one share; the parent process decides when this process stops."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal
-    _end_with_parent()
+    end_with_parent()
     # By default each process starts as many threads as there are cores.
     torch.set_num_threads(max(1, torch.get_num_threads() // world))
 
@@ -188,16 +188,3 @@ def _run_child(
         answer.send(("mistake", str(error)))
     except KeyboardInterrupt:
         pass
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent dies, also by a kill, which it cannot tell anyone."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch(sentinel: int) -> None:
-        wait([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()

@@ -12,9 +12,7 @@ import contextlib
 import hashlib
 import json
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -32,7 +30,7 @@ from tqdm import tqdm
 from ..data.catalog import require_datasets
 from ..errors import UserError
 from ..files import atomic_open, read_json_or_none, require_writable, write_json
-from ..steps import Step, find_change, run_step
+from ..steps import Step, end_with_parent, find_change, run_step
 from .file import write_proposal_file
 from .recall import measure_recall, read_objects
 
@@ -382,14 +380,7 @@ _propose: Propose | None = None  # of this process, when it is one of several
 def _start_process(method: ProposalMethod, ranks: Any) -> None:
     global _propose
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process tells the others to end
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)  # the parent was killed, so nothing else would end this process
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     with ranks.get_lock():
         rank = ranks.value
         ranks.value += 1
