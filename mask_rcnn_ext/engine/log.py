@@ -4,15 +4,20 @@ detectron2's `setup_logger` adds handlers and never takes them away, so that the
 Python process would log each line twice, and into the file of the first.
 """
 
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from logging.handlers import MemoryHandler
 
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-__all__ = ["end_log", "open_log_file", "start_log"]
+from ..errors import UserError
+from ..files import explain_failed_write
+
+__all__ = ["end_log", "hide_told_errors", "open_log_file", "start_log"]
 
 _NAMES = ("mask_rcnn_ext", "detectron2", "fvcore")
 _FORMAT = "[%(asctime)s] %(name)s %(levelname)s: %(message)s"  # detectron2's
@@ -71,6 +76,27 @@ def end_log() -> None:
         logger.removeHandler(handler)
         if not _is_screen(handler):
             handler.close()
+
+
+@contextlib.contextmanager
+def hide_told_errors() -> Iterator[None]:
+    """Keep detectron2's training loop from logging the traceback of an error with a sentence.
+
+    These are `UserError`, `FloatingPointError`, which the trainer explains, and a disk that takes
+    nothing more.
+    """
+    loop_logger = logging.getLogger("detectron2.engine.train_loop")
+    loop_logger.addFilter(_reports_defect)
+    try:
+        yield
+    finally:
+        loop_logger.removeFilter(_reports_defect)
+
+
+def _reports_defect(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    told = isinstance(error, UserError | FloatingPointError)
+    return not (told or (error is not None and explain_failed_write(error)))
 
 
 def _is_screen(handler: logging.Handler) -> bool:

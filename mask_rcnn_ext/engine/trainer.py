@@ -30,7 +30,6 @@ from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
 from ..evaluation.packed import pack_evaluation
 from ..evaluation.validation_loss import build_loss_loader, measure_losses
-from ..files import explain_failed_write
 from ..modeling.building import build_model, explain_config_errors
 from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
@@ -43,6 +42,7 @@ from .best_model import BestModel, EarlyStop, require_fitting_selection
 from .busy_machine import BusyMachine
 from .hooks import Evaluation, RunRecord, StepSeed
 from .interruption import Interrupted, StopHook, StopSignals
+from .log import hide_told_errors
 from .loggers import LoggerWriter, build_loggers, require_loggers
 from .loop import build_loop
 from .metrics import MetricsWriter, drop_metrics
@@ -54,13 +54,6 @@ from .weight_average import WeightAverage
 __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
-
-
-def _reports_defect(record: logging.LogRecord) -> bool:
-    """Return False for the log record of an error that ends the run with a sentence."""
-    error = record.exc_info[1] if record.exc_info else None
-    told = isinstance(error, UserError | FloatingPointError)
-    return not (told or (error is not None and explain_failed_write(error)))
 
 
 class Trainer(DefaultTrainer):
@@ -263,10 +256,8 @@ class Trainer(DefaultTrainer):
             self._earlier_ap.update(drop_metrics(self._metrics_file, self.start_iter))
         for writer in self._loggers:
             writer.start(resume=self.start_iter > 0)
-        loop_logger = logging.getLogger("detectron2.engine.train_loop")
-        loop_logger.addFilter(_reports_defect)
         try:
-            with self.stop_signals.take_signals():
+            with hide_told_errors(), self.stop_signals.take_signals():
                 try:
                     return super().train()
                 except Interrupted as error:
@@ -277,7 +268,6 @@ class Trainer(DefaultTrainer):
                         verify_results(self.cfg, self._last_eval_results)
         finally:
             self._trainer._data_loader_iter_obj = None  # ends the workers that load data
-            loop_logger.removeFilter(_reports_defect)
 
     def run_step(self) -> None:
         """See :meth:`DefaultTrainer.run_step`.
