@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -14,16 +13,17 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
 
-from ..errors import UserError, name_some, nearest
+from ..errors import UserError, name_some
 from ..files import atomic_open
 from ..modeling.fcis import FCISROIHeads
 from .class_layers import CLASS_LAYERS, ShapeMismatch, count_classes, count_groups
+from .fetching import fetch_weights
 from .input_channels import fit_first_convolutions
 from .lite0_weights import convert_lite0_weights
 from .safe_load import load_pickle, load_torch
 from .torchvision_weights import convert_torchvision_weights
 
-__all__ = ["Checkpointer", "fetch_file", "fetch_weights"]
+__all__ = ["Checkpointer"]
 
 _logger = logging.getLogger(__name__)
 
@@ -363,36 +363,6 @@ class Checkpointer(DetectionCheckpointer):
                 self._source,
                 _name_layers(missing),
             )
-
-
-def fetch_weights(path: str, fix: str) -> str:
-    """Return the local path of weights, see `fetch_file`."""
-    return fetch_file(path, "weights", fix)
-
-
-def fetch_file(path: str, what: str, fix: str) -> str:
-    """Return the local path of a file; download it first if `path` is a URL.
-
-    Args:
-        path: a local file, or a URL that detectron2's PathManager knows.
-        what: what the file is, for error messages.
-        fix: the last sentence of an error message, which tells the user what to do.
-
-    Raises:
-        UserError: there is no such file, or it cannot be fetched.
-    """
-    try:
-        local: str = PathManager.get_local_path(urlparse(path)._replace(query="").geturl())
-    except Exception as error:  # the type depends on the kind of URL
-        raise UserError(f"{what} {path}: could not be fetched ({error}). {fix}") from error
-    if not os.path.isfile(local):
-        folder, name = os.path.split(os.path.abspath(local))
-        siblings = os.listdir(folder) if os.path.isdir(folder) else []
-        raise UserError(
-            f"{what} not found: {path} (looked for {os.path.join(folder, name)})"
-            f"{nearest(name, siblings) or '.'} {fix}"
-        )
-    return local
 
 
 def _require_dict(value: Any, filename: str) -> Any:

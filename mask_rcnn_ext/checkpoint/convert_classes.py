@@ -17,8 +17,8 @@ from detectron2.data import MetadataCatalog
 
 from ..errors import UserError, nearest
 from ..files import atomic_open
-from .checkpointer import fetch_weights
 from .class_layers import CLASS_LAYERS, count_groups
+from .fetching import fetch_weights
 from .safe_load import load_pickle, load_torch
 
 __all__ = ["convert_checkpoint", "convert_weights"]

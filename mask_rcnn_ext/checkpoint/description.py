@@ -30,7 +30,7 @@ from ..data.checksums import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256
 from ..version import __version__
-from .checkpointer import fetch_weights
+from .fetching import fetch_weights
 from .safe_load import load_pickle, load_torch
 
 __all__ = [

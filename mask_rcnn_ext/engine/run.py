@@ -16,8 +16,9 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
-from ..checkpoint.checkpointer import Checkpointer, fetch_weights
+from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.description import is_checkpoint, load_contents, parse_config
+from ..checkpoint.fetching import fetch_weights
 from ..config import ExtCfgNode, load_config
 from ..config_files import find_config_file
 from ..config_limits import require_limits

@@ -23,7 +23,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 
-from ..checkpoint.checkpointer import fetch_file
+from ..checkpoint.fetching import fetch_file
 from ..checkpoint.safe_load import load_pickle
 from ..data.keypoints import complete_keypoints
 from ..errors import UserError, name_some

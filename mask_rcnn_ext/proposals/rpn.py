@@ -18,7 +18,8 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import ProposalNetwork
 
-from ..checkpoint.checkpointer import Checkpointer, fetch_weights
+from ..checkpoint.checkpointer import Checkpointer
+from ..checkpoint.fetching import fetch_weights
 from ..config import flat_config
 from ..data.mapper import ImageMapper
 from ..errors import UserError

@@ -36,8 +36,9 @@ from torch.utils.data import DataLoader
 from torchvision.ops import box_iou
 from tqdm import tqdm
 
-from ..checkpoint.checkpointer import Checkpointer, fetch_weights
+from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.description import describe_run
+from ..checkpoint.fetching import fetch_weights
 from ..data.mapper import ImageMapper, keep_sides
 from ..engine.results import write_results
 from ..engine.run import prepare_run

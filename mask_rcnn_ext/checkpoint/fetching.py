@@ -1,0 +1,40 @@
+"""Finds the file of weights, which may be a URL, on this machine."""
+
+import os
+from urllib.parse import urlparse
+
+from detectron2.utils.file_io import PathManager
+
+from ..errors import UserError, nearest
+
+__all__ = ["fetch_file", "fetch_weights"]
+
+
+def fetch_weights(path: str, fix: str) -> str:
+    """Return the local path of weights, see `fetch_file`."""
+    return fetch_file(path, "weights", fix)
+
+
+def fetch_file(path: str, what: str, fix: str) -> str:
+    """Return the local path of a file; download it first if `path` is a URL.
+
+    Args:
+        path: a local file, or a URL that detectron2's PathManager knows.
+        what: what the file is, for error messages.
+        fix: the last sentence of an error message, which tells the user what to do.
+
+    Raises:
+        UserError: there is no such file, or it cannot be fetched.
+    """
+    try:
+        local: str = PathManager.get_local_path(urlparse(path)._replace(query="").geturl())
+    except Exception as error:  # the type depends on the kind of URL
+        raise UserError(f"{what} {path}: could not be fetched ({error}). {fix}") from error
+    if not os.path.isfile(local):
+        folder, name = os.path.split(os.path.abspath(local))
+        siblings = os.listdir(folder) if os.path.isdir(folder) else []
+        raise UserError(
+            f"{what} not found: {path} (looked for {os.path.join(folder, name)})"
+            f"{nearest(name, siblings) or '.'} {fix}"
+        )
+    return local
