@@ -12,6 +12,7 @@ setup(
         "mask_rcnn_ext.configs",
         "mask_rcnn_ext_tools",
         "mask_rcnn_ext_tools.benchmarking",
+        "mask_rcnn_ext_tools.command_line",
         "mask_rcnn_ext_tools.environment",
     ],
     package_dir={"mask_rcnn_ext.configs": "configs", "mask_rcnn_ext_tools": "tools"},

@@ -37,10 +37,22 @@ def test_a_number_outside_is_named(key, value, message):
     assert str(caught.value) == f"{key}: {message}"
 
 
-def test_the_ends_of_the_limits_pass():
+@pytest.mark.parametrize(
+    ("key", "end", "beyond"),
+    [
+        ("INPUT.MIN_SIZE_TEST", 0, -1),
+        ("SOLVER.BASE_LR", 0.0, -1e-9),
+        ("MODEL.RPN.POSITIVE_FRACTION", 1.0, 1.0001),
+        ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 1, 0),
+    ],
+)
+def test_the_ends_of_the_limits_pass(key, end, beyond):
     cfg = get_cfg()
-    cfg.INPUT.MIN_SIZE_TEST, cfg.SOLVER.BASE_LR, cfg.MODEL.RPN.POSITIVE_FRACTION = 0, 0.0, 1.0
-    require_limits(cfg)
+    cfg.merge_from_list([key, end])
+    assert require_limits(cfg) is None
+    cfg.merge_from_list([key, beyond])
+    with pytest.raises(UserError, match=key):
+        require_limits(cfg)
 
 
 def test_the_command_says_it_before_it_reads_the_data(tmp_path, capsys):

@@ -1,7 +1,8 @@
 """Export a trained model to ONNX or OpenVINO, and check that it finds what the model finds.
 
-    python tools/export_model.py --config-file output/run/config.yaml \
-        --weights output/run/model_final.pth --output output/run/export
+    python tools/export_model.py output/run/model_final.pth --output output/run/export
+
+A model that does not carry its config needs `--config-file CFG --weights MODEL` in place of MODEL.
 
 Exit code: 0 if the file is written, 2 if it is refused; then no file of this export stays.
 """
@@ -11,18 +12,15 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from command_line.model import add_model, add_overrides, load_config_of_model
+
 FORMATS = ("onnx", "openvino")  # export.export_model.FORMATS
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--config-file", required=True, metavar="CFG", help="the config.yaml of a run"
-    )
-    parser.add_argument(
-        "--weights", metavar="W", help="file of a trained model (default: MODEL.WEIGHTS of CFG)"
-    )
+    add_model(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
     parser.add_argument(
@@ -43,13 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="AP",
         help="refuse int8 if it loses more AP, of 100 (default: 0.5)",
     )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides; last on the line",
-    )
+    add_overrides(parser)
     return parser
 
 
@@ -61,22 +53,31 @@ from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.run import prepare_data
 from mask_rcnn_ext.export.export_model import export_model
 from mask_rcnn_ext.prediction.image_files import find_images
-from mask_rcnn_ext.prediction.predictor import resolve_config
 from mask_rcnn_ext.proposals.file import load_dicts
 
 # isort: split
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 
 
 def list_images(args: argparse.Namespace, cfg: CfgNode) -> list[str]:
     """Return the files of `--images`, or those of the data set that evaluates, registering it.
 
     Raises:
-        UserError: there are none, or `--int8` is given without `--images`.
+        UserError: there are none, the data set is not known, or `--int8` is given without
+            `--images`.
     """
     if args.int8 and not args.images:
         raise UserError("--int8 needs --images: a folder of the kind of images to predict later")
+    own = cfg.MASK_RCNN_EXT.DATA
+    unknown = [name for name in cfg.DATASETS.TEST if name not in DatasetCatalog]
     if args.int8 or not args.images:
+        if unknown and not own.VAL_JSON:
+            fix = "--images DIR, some images of the kind to predict later"
+            if args.int8:
+                keys = ("VAL_JSON F", "VAL_IMAGES DIR")
+                fix = f"--opts {' '.join(f'MASK_RCNN_EXT.DATA.{key}' for key in keys)}"
+            raise UserError(f"the data set {unknown[0]!r} is not known here: give {fix}")
         prepare_data(cfg, eval_only=True)
     if args.images:
         arrays = bool(cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS)
@@ -94,10 +95,7 @@ def export(args: argparse.Namespace) -> None:
     Raises:
         UserError: wrong usage, or the export is refused.
     """
-    cfg = resolve_config(args.config_file)
-    cfg.merge_from_list(args.opts)
-    if args.weights:
-        cfg.MODEL.WEIGHTS = args.weights
+    cfg = load_config_of_model(args)
     path = export_model(
         cfg,
         args.output,

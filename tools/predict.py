@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from command_line.model import add_config_options, add_overrides
+
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 MEASURES = ("iou", "containment")  # prediction.filters.MEASURES
 SPEEDS = ("exact", "fast", "fastest")  # modeling.speed.SPEEDS
@@ -34,15 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="without --config-file and --weights: first the model, such as model_final.pth. Then "
         "images, folders, quoted glob patterns, videos, or the number of a camera",
     )
-    parser.add_argument(
-        "--config-file",
-        metavar="CFG",
-        help="a yaml file, such as the config.yaml of a run, or the name of one of our configs "
-        "(default: the config that the model carries)",
-    )
-    parser.add_argument(
-        "--weights", metavar="W", help="the model with --config-file (default: its MODEL.WEIGHTS)"
-    )
+    add_config_options(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default: 8)")
     parser.add_argument(
@@ -90,13 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PX",
         help="drop boxes with a side shorter than this in the searched image (default: 5)",
     )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides; last on the line",
-    )
+    add_overrides(parser)
     return parser
 
 

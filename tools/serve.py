@@ -12,6 +12,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from command_line.model import add_model, add_overrides, load_config_of_model
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -19,18 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Show a page on which one drops an image and sees what the model finds: masks, "
         "boxes, names and scores. Ctrl-C ends it."
     )
-    parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="file of a trained model that carries its config"
-    )
-    parser.add_argument(
-        "--config-file",
-        metavar="CFG",
-        help="a yaml file, such as the config.yaml of a run, or the name of one of our configs "
-        "(default: the config that the model carries)",
-    )
-    parser.add_argument(
-        "--weights", metavar="W", help="the model with --config-file (default: its MODEL.WEIGHTS)"
-    )
+    add_model(parser)
     parser.add_argument(
         "--port", type=int, default=7860, help="of the page; 0: any free one (default: 7860)"
     )
@@ -44,13 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1 (default: MODEL.DEVICE, or the CPU if there is no CUDA)"
     )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides; last on the line",
-    )
+    add_overrides(parser)
     return parser
 
 
@@ -58,11 +43,10 @@ if __name__ == "__main__":
     build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
 
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
-from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.engine.interruption import raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.prediction.demo_server import DemoServer
-from mask_rcnn_ext.prediction.predictor import resolve_config
 
 
 def serve(args: argparse.Namespace) -> int:
@@ -71,17 +55,10 @@ def serve(args: argparse.Namespace) -> int:
     Raises:
         UserError: no model or several are given, the port is in use, or the model cannot be loaded.
     """
-    named = args.config_file or args.weights
-    if bool(args.model) == bool(named):
-        raise UserError(
-            "expected one model: a file such as model_final.pth, or --config-file and --weights"
-        )
     with DemoServer(args.host, args.port) as server:
         try:
             with raise_signals():
-                cfg = resolve_config(args.model or named)
-                cfg.merge_from_list(args.opts)
-                predictor = Predictor(cfg, args.model or args.weights, device=args.device)
+                predictor = Predictor(load_config_of_model(args), device=args.device)
                 print(f"{server.url} shows the page; Ctrl-C ends it", flush=True)
                 if not server.is_local:
                     said = "every machine that reaches this one can use the page"

@@ -13,6 +13,7 @@ from tiny_fcis import fcis_cfg, fcis_model
 from tiny_model import picture
 
 from mask_rcnn_ext import Predictor, load_config
+from mask_rcnn_ext.checkpoint.description import describe_run
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.export import export_model as exporting
 from mask_rcnn_ext.export.export_model import export_model
@@ -233,6 +234,24 @@ def test_the_commands_with_int8(cfg, tmp_path, monkeypatch, capsys):
     assert {task: results[task]["AP"] for task in ("bbox", "segm")} == record["int8"]["ap_int8"]
     types = {node.op_type for node in onnx.load(str(out / "model_int8.onnx")).graph.node}
     assert "QuantizeLinear" in types
+
+
+def test_a_model_that_carries_its_config_needs_images(cfg, tmp_path, monkeypatch, capsys):
+    images = write_coco(tmp_path / "val", images=2, seed=1, classes=NAMES)[1]
+    model, out, tool = tmp_path / "model.pth", tmp_path / "out", REPO / "tools/export_model.py"
+    cfg.DATASETS.TEST = ("elsewhere_val",)
+    weights = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)
+    torch.save({**weights, **describe_run(cfg, 0)}, model)
+    command = [str(model), "--output", str(out)]
+    assert run_script(tool, monkeypatch, *command) == 2
+    assert "'elsewhere_val' is not known here: give --images DIR" in capsys.readouterr().err
+    assert run_script(tool, monkeypatch, *command, "--int8", "--images", str(images)) == 2
+    assert "give --opts MASK_RCNN_EXT.DATA.VAL_JSON F" in capsys.readouterr().err
+    assert run_script(tool, monkeypatch, *command, "--weights", str(model)) == 2
+    assert "expected one model" in capsys.readouterr().err
+    assert not out.exists()
+    assert run_script(tool, monkeypatch, *command, "--images", str(images)) == 0
+    assert (out / "model.onnx").exists()
 
 
 def test_int8_that_loses_too_much_is_refused(cfg, monkeypatch):
