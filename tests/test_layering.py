@@ -105,7 +105,7 @@ def test_tests_mirror_the_package():
     """A folder of tests is named like the room that it tests, or like a folder of the checkout."""
     rooms = {p.relative_to(PACKAGE) for p in PACKAGE.rglob("*") if (p / "__init__.py").is_file()}
     others = {Path(name) for name in ("configs", "docs", "projects", "tools")}
-    others |= {Path("tools") / name for name in ("benchmarking", "command_line", "environment")}
+    others |= {Path("tools") / name for name in ("benchmarking", "environment")}
     folders = {p.parent.relative_to(REPO / "tests") for p in (REPO / "tests").rglob("test_*.py")}
     assert folders - {Path()} <= rooms | others
 
