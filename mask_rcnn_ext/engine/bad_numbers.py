@@ -5,6 +5,7 @@ at before each step of the optimizer, and the run ends with what is known about 
 """
 
 import contextlib
+import itertools
 import logging
 import math
 import os
@@ -63,14 +64,13 @@ def keep_statistics(model: nn.Module) -> Iterator[None]:
         raise
 
 
-def explain_bad_numbers(trainer: Any, error: FloatingPointError) -> UserError:
+def explain_bad_numbers(trainer: Any) -> UserError:
     """Return the error that ends the run, after writing the state before the step to a file.
 
     The step is computed once more, with the same random numbers, to find the first layer.
 
     Args:
-        trainer: the `Trainer` in whose step the error came.
-        error: what was raised.
+        trainer: the `Trainer` in whose step a `FloatingPointError` came.
     """
     name = f"nonfinite_{trainer.iter:07d}"
     path = os.path.join(trainer.cfg.OUTPUT_DIR, f"{name}.pth")
@@ -83,6 +83,12 @@ def explain_bad_numbers(trainer: Any, error: FloatingPointError) -> UserError:
     # A whole checkpoint, but not the one that `--resume` takes.
     trainer.checkpointer.save_weights(name, trainer=state, iteration=trainer.iter - 1)
     batch = getattr(trainer._trainer.data_loader, "last_batch", None) or []
+    weight = _find_bad_weight(trainer.model)
+    if weight:  # from the file that the run began with
+        return UserError(
+            f"iteration {trainer.iter}: the weight {weight} is NaN or infinite, before the step. "
+            f"The state is in {path}. Start from other weights than {trainer.cfg.MODEL.WEIGHTS!r}"
+        )
     trainer.step_seed.before_step()
     found = _find_origin(trainer._trainer, batch, gradients)
     images = [str(image["file_name"]) for image in batch if "file_name" in image]
@@ -105,10 +111,6 @@ def explain_bad_numbers(trainer: Any, error: FloatingPointError) -> UserError:
 
 def _find_origin(loop: Any, batch: list[dict[str, Any]], gradients: list[str]) -> str:
     """Compute the losses of a batch again and return what is not finite, in words."""
-    model = loop.model.module if isinstance(loop.model, DistributedDataParallel) else loop.model
-    for name, tensor in _list_tensors(model):
-        if not tensor.isfinite().all():
-            return f"the weight {name} is NaN or infinite"
     for image in batch:
         if isinstance(image.get("image"), Tensor) and not image["image"].isfinite().all():
             return "an image has NaN or infinite values"
@@ -116,19 +118,19 @@ def _find_origin(loop: Any, batch: list[dict[str, Any]], gradients: list[str]) -
 
     def watch(name: str, module: nn.Module) -> None:
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not first and not all(math.isfinite(x) for x in _largest(output)):
+            if not first and not all(math.isfinite(x) for x in _list_largest(output)):
                 first.append(name)
 
         handles.append(module.register_forward_hook(look))
 
     handles: list[Any] = []
-    for name, module in model.named_modules():
+    for name, module in _unwrap(loop.model).named_modules():
         if name:
             watch(name, module)
     losses: Mapping[str, Tensor] = {}
     try:
         with torch.no_grad():
-            losses = loop.compute_losses(batch) if hasattr(loop, "compute_losses") else model(batch)
+            losses = getattr(loop, "compute_losses", loop.model)(batch)
     except FloatingPointError as error:  # detectron2's RPN raises one for its boxes
         logger.debug("the step again: %s", error)
     finally:
@@ -143,19 +145,25 @@ def _find_origin(loop: Any, batch: list[dict[str, Any]], gradients: list[str]) -
     return said
 
 
-def _list_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()
+def _find_bad_weight(model: nn.Module) -> str | None:
+    """Return the name of a parameter or buffer that is not finite, or None."""
+    model = _unwrap(model)
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    return next((name for name, tensor in tensors if not tensor.isfinite().all()), None)
 
 
-def _largest(output: Any) -> Iterator[float]:
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def _list_largest(output: Any) -> Iterator[float]:
     """Return the largest absolute value of each tensor in the output of a layer."""
     if isinstance(output, Tensor):
         if output.is_floating_point() and output.numel():
             yield float(output.detach().abs().max())
     elif isinstance(output, Mapping):
         for value in output.values():
-            yield from _largest(value)
+            yield from _list_largest(value)
     elif isinstance(output, list | tuple):
         for value in output:
-            yield from _largest(value)
+            yield from _list_largest(value)

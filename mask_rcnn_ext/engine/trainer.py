@@ -279,7 +279,7 @@ class Trainer(DefaultTrainer):
             with keep_statistics(self.model):
                 super().run_step()
         except FloatingPointError as error:
-            raise explain_bad_numbers(self, error) from error
+            raise explain_bad_numbers(self) from error
 
     def _save_interrupted(self) -> str:
         """Save the state after the last whole step unless that was done; return the path."""

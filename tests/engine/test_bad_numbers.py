@@ -11,8 +11,10 @@ from small_runs import read_error, read_weights, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
 from torch import nn
 
-from mask_rcnn_ext.engine.bad_numbers import CheckGradients, _find_origin
+from mask_rcnn_ext import load_config
+from mask_rcnn_ext.engine.bad_numbers import CheckGradients, _find_bad_weight, _find_origin
 from mask_rcnn_ext.engine.loop import AutocastTrainer
+from mask_rcnn_ext.modeling.building import build_model
 
 
 class Root(nn.Module):
@@ -93,8 +95,9 @@ def test_the_origin_is_named():
         "second"
     )
     assert find(model, torch.tensor([float("nan")])) == "an image has NaN or infinite values"
+    assert _find_bad_weight(model) is None
     model.first.weight.data.fill_(float("inf"))
-    assert find(model, torch.ones(1)) == "the weight first.weight is NaN or infinite"
+    assert _find_bad_weight(model) == "first.weight"
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -125,3 +128,26 @@ def test_a_run_ends_with_a_sentence_and_a_file_that_repeats_it(tmp_path, capsys)
         repeated.replace(str(again), str(run)).partition("The weights")[0]
         == error.partition("The weights")[0]
     )
+
+
+def test_weights_that_are_nan_at_the_start_are_named(tmp_path, capsys):
+    run, weights = tmp_path / "run", tmp_path / "weights.pth"
+    data = write_data(tmp_path, train=2, val=2)
+    cfg = load_config(TINY_CONFIG, [*SMALL, "MODEL.DEVICE", "cpu"])
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    state = build_model(cfg).state_dict()
+    state["roi_heads.mask_head.predictor.bias"].fill_(float("nan"))
+    torch.save({"model": state}, weights)
+    options = [
+        *SMALL,
+        "SOLVER.MAX_ITER",
+        "2",
+        "OUTPUT_DIR",
+        str(run),
+        "MODEL.WEIGHTS",
+        str(weights),
+    ]
+    assert run_train_net("--config-file", TINY_CONFIG, *data, *options) == 2
+    error = read_error(capsys)
+    assert "iteration 0: the weight roi_heads.mask_head.predictor.bias is NaN" in error
+    assert f"Start from other weights than {str(weights)!r}" in error
