@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ class Page:
 
     def _read(self) -> dict:
         while b"\0" not in self._rest:
+            assert select.select([self._answers], [], [], 60)[0], "the browser does not answer"
             data = os.read(self._answers, 1 << 20)
             assert data, "the browser has ended"
             self._rest += data

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -116,20 +117,42 @@ def test_a_line_that_a_kill_has_cut_does_not_hide_the_next_recipe(make_job):
         assert PartReader(job.output, job.files, recipe).find_missing([0, 1]) == missing
 
 
-def wait_for_lines(output: Path, number: int) -> None:
+@pytest.fixture(scope="module")
+def forkserver():
+    """Starts processes fast, with PyTorch imported.
+
+    Not by a fork of this process: its threads, and a lock of tqdm's that a killed process holds,
+    would make the next process wait for ever.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([processes.__name__])
+    return context
+
+
+@pytest.fixture
+def fast_start(forkserver, monkeypatch):
+    monkeypatch.setattr(processes, "_START", "forkserver")
+
+
+def wait_for_lines(process: BaseProcess, output: Path, number: int) -> None:
+    end = time.monotonic() + 120
     while sum(p.read_bytes().count(b'"at"') for p in output.glob("parts/*")) < number:
+        assert process.is_alive()
+        assert time.monotonic() < end
         time.sleep(0.005)
 
 
-def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(make_job, expected):
+def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(
+    make_job, expected, forkserver
+):
     """Real processes, killed at random places, with one process and with two."""
     job, chance = make_job(), random.Random(0)
     job.output.mkdir()
     killed = 0
     for lines in (1, 5, 8):
-        process = multiprocessing.get_context("fork").Process(target=run_folder_job, args=(job,))
+        process = forkserver.Process(target=run_folder_job, args=(job,))
         process.start()
-        wait_for_lines(job.output, lines)
+        wait_for_lines(process, job.output, lines)
         time.sleep(chance.random() * 0.03)
         process.kill()
         process.join()
@@ -146,8 +169,7 @@ def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(make_job
     assert contents(job.output) == expected
 
 
-def test_processes_are_started_and_their_results_merged(make_job, expected, monkeypatch):
-    monkeypatch.setattr(processes, "_START", "fork")  # without the time to import PyTorch again
+def test_processes_are_started_and_their_results_merged(make_job, expected, fast_start):
     job = make_job()
     summary = run_folder_job(job, processes=2)
     assert summary.num_images == NUMBER - 1
@@ -169,9 +191,8 @@ def die(weights: str, rank: int) -> Predictor:
 
 
 def test_a_process_that_dies_is_told_and_the_same_job_goes_on(
-    make_job, expected, folder, monkeypatch
+    make_job, expected, folder, fast_start
 ):
-    monkeypatch.setattr(processes, "_START", "fork")
     job = make_job()
     dying = FolderJob(partial(die, str(folder / "model.pth")), job.files, job.output, OUTPUTS)
     job.output.mkdir()
@@ -187,8 +208,7 @@ def fail(rank: int) -> Predictor:
     raise UserError("no such weights")
 
 
-def test_a_mistake_that_a_process_finds_is_the_job_s(make_job, monkeypatch):
-    monkeypatch.setattr(processes, "_START", "fork")
+def test_a_mistake_that_a_process_finds_is_the_job_s(make_job, fast_start):
     job = make_job()
     with pytest.raises(UserError, match="no such weights"):
         run_folder_job(FolderJob(fail, job.files, job.output), processes=2)
