@@ -139,7 +139,7 @@ def test_two_processes_stop_together(data, tmp_path):
     while not (log.exists() and "Starting training" in log.read_text()) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 143, errors[-4000:]
     assert "Traceback" not in errors
     assert errors.count("interrupted; ") == 1
