@@ -20,7 +20,7 @@ from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import nn
 
 from ..errors import UserError, shorten
-from ..modeling.exported import RT_INFO, import_extra
+from ..modeling.exported import RT_INFO, get_openvino_core, import_extra
 
 __all__ = ["convert_to_openvino", "require_exportable", "write_metadata", "write_onnx"]
 
@@ -147,9 +147,7 @@ def write_metadata(path: str | os.PathLike[str], metadata: Mapping[str, Any]) ->
         onnx.save(proto, os.fspath(path))
         return
     openvino = import_extra("openvino", "openvino", "export to OpenVINO")
-    core = openvino.Core()
-    core.set_property({"ENABLE_MMAP": False})  # the file that is read is written
-    model = core.read_model(os.fspath(path))
+    model = get_openvino_core().read_model(os.fspath(path))
     for key, text in texts.items():
         model.set_rt_info(text, [RT_INFO, key])
     openvino.save_model(model, os.fspath(path), compress_to_fp16=False)
@@ -163,7 +161,7 @@ def convert_to_openvino(onnx_path: str | os.PathLike[str], path: str | os.PathLi
     """
     openvino = import_extra("openvino", "openvino", "export to OpenVINO")
     try:
-        model = openvino.Core().read_model(os.fspath(onnx_path))
+        model = get_openvino_core().read_model(os.fspath(onnx_path))
         openvino.save_model(model, os.fspath(path), compress_to_fp16=False)
     except Exception as error:
         raise UserError(f"OpenVINO cannot convert this model: {shorten(error, 300)}") from error

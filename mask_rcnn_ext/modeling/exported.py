@@ -9,6 +9,7 @@ needs OpenVINO, `pip install "mask_rcnn_ext[openvino]"`. Both run on the CPU. Th
 such a file is opened.
 """
 
+import functools
 import importlib
 import json
 import os
@@ -34,6 +35,7 @@ __all__ = [
     "ExportedFCIS",
     "ExportedMaskRCNN",
     "Network",
+    "get_openvino_core",
     "import_extra",
     "is_exported",
     "load_exported",
@@ -77,6 +79,19 @@ def import_extra(module: str, extra: str, purpose: str) -> Any:
             f"{purpose} needs {module.partition('.')[0]}, which cannot be imported ({error}): pip "
             f'install "mask_rcnn_ext[{extra}]"'
         ) from error
+
+
+@functools.cache
+def get_openvino_core() -> Any:
+    """Return the only `openvino.Core` of this process; OpenVINO must be importable.
+
+    Each core gives the thread a stack for signal handlers, and puts the former stack back when it
+    ends. If the first of two cores ends first, the second one puts back a stack that is gone, and
+    the next signal, such as Ctrl-C, crashes the process. This core ends with the process.
+    """
+    core = importlib.import_module("openvino").Core()
+    core.set_property({"ENABLE_MMAP": False})  # a file that is read may be written again
+    return core
 
 
 class Network:
@@ -141,12 +156,12 @@ class Network:
         return lambda image: zip(names, session.run(None, {"image": image}), strict=True)
 
     def _read_openvino(self) -> dict[str, str]:
-        model = self._library.Core().read_model(self.path)
+        model = get_openvino_core().read_model(self.path)
         keys = [key for key in METADATA if model.has_rt_info([RT_INFO, key])]
         return {key: model.get_rt_info([RT_INFO, key]).astype(str) for key in keys}
 
     def _open_openvino(self) -> _Run:
-        core = self._library.Core()
+        core = get_openvino_core()
         # Its default on a CPU with AMX is bfloat16, which finds other instances.
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",

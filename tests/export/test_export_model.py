@@ -92,6 +92,14 @@ def test_the_file_alone_finds_what_the_model_finds_at_other_sizes(path, cfg):
     assert none(picture(50, 90, 5)).pred_masks.shape == (0, 50, 90)
 
 
+def test_openvino_has_one_core(openvino_path, images, cfg, tmp_path, monkeypatch):
+    """With two, the first signal after both have gone would crash the process."""
+    monkeypatch.setattr("openvino.Core", None)
+    for _ in range(2):
+        assert len(Predictor(openvino_path)(picture(50, 90, 5)))
+    assert export_model(cfg, tmp_path, images, format="openvino").exists()
+
+
 def test_metadata(path, cfg):
     found = Network(path).metadata
     assert (found["class_names"], found["category_ids"]) == (NAMES, [3, 10, 17])
