@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from detectron2.structures import Instances
-from PIL import Image
 
 from ..data.bands import scale_for_display
 from ..data.images import BGRArray
+from ..data.pixel_limit import get_pixel_limit
 from ..errors import UserError, name_some
 from ..files import is_special
 from ..report.text import count_noun
@@ -30,7 +30,7 @@ __all__ = ["IMAGE_EXTENSIONS", "ImageFile", "describe_failure", "find_images", "
 
 logger = logging.getLogger(__name__)
 
-_FEW = 1 << 26  # pixels, where Pillow has no limit
+_FEW = 1 << 26  # pixels, where there is no limit
 
 IMAGE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
@@ -106,7 +106,8 @@ def predict_files(
 ) -> Iterator[Predicted]:
     """Yield each file with its image, (H, W, 3) uint8 BGR, and its instances, in order.
 
-    At most one batch of images is in memory, or one image that is cut into tiles. Images of
+    At most one batch of images is in memory, or one image that is cut into tiles. A batch has no
+    more pixels than one image may have. Images of
     `data.bands` are yielded as pictures, see `scale_for_display`.
 
     Args:
@@ -127,6 +128,7 @@ def predict_files(
     """
     side = tiling.resolve(predictor.cfg)[0] if tiling is not None else 0
     batch: list[tuple[ImageFile, npt.NDArray[Any]]] = []
+    limit = get_pixel_limit()
     for file in files:
         try:
             source = _open_file(predictor, file, side)
@@ -139,11 +141,18 @@ def predict_files(
             batch = []
             yield from _predict_large(predictor, file, source, tiling, on_failure, pictures, soft)
             continue
+        if limit and _count_pixels([*batch, (file, source)]) > limit:
+            yield from _predict_batch(predictor, batch, on_failure)
+            batch = []
         batch.append((file, source))
         if len(batch) == predictor.batch_size:
             yield from _predict_batch(predictor, batch, on_failure)
             batch = []
     yield from _predict_batch(predictor, batch, on_failure)
+
+
+def _count_pixels(batch: Sequence[tuple[ImageFile, npt.NDArray[Any]]]) -> int:
+    return sum(image.shape[0] * image.shape[1] for _, image in batch)
 
 
 def _open_file(predictor: Predictor, file: ImageFile, side: int) -> Any:
@@ -172,7 +181,7 @@ def _predict_large(
             with contextlib.closing(source):
                 size = source.size
                 found = predict_tiles(predictor, source.read, size, tiling, soft=soft)
-                few = size[0] * size[1] <= 2 * (Image.MAX_IMAGE_PIXELS or _FEW)  # Pillow's limit
+                few = size[0] * size[1] <= (get_pixel_limit() or _FEW)
                 picture = source.read(Tile(0, 0, *size)) if pictures and few else None
         else:
             read, size = cut_image(source), source.shape[:2]
