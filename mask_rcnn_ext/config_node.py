@@ -43,6 +43,7 @@ class ExtCfgNode(CfgNode):
             raise UserError(f"config file not found: {cfg_filename} (looked from {os.getcwd()})")
         with _explain_yaml(self, cfg_filename):
             super().merge_from_file(cfg_filename, allow_unsafe=allow_unsafe)
+            _require_items(self)
         publish_class_names(self)
 
     @classmethod
@@ -91,6 +92,7 @@ class ExtCfgNode(CfgNode):
             if not isinstance(loaded, dict):
                 raise UserError(f"{source}: expected keys and values, got {shorten(loaded)!r}")
             self.merge_from_other_cfg(type(self)(loaded))
+            _require_items(self)
         publish_class_names(self)
 
     def dump_text(self) -> str:
@@ -193,6 +195,22 @@ _TEXTS = ("TRAIN", "TEST", "PROPOSAL_FILES_TRAIN", "PROPOSAL_FILES_TEST")
 _TEXT_LISTS = {f"DATASETS.{key}" for key in _TEXTS} | {
     f"MASK_RCNN_EXT.{key}" for key in ("CLASS_NAMES", "EVALUATORS", "FREEZE")
 }
+
+
+def _require_items(cfg: CfgNode) -> None:
+    """Check lists whose defaults are empty, so that yacs cannot compare their items' types."""
+    for key, values in flat_config(cfg):
+        if key in _TEXT_LISTS:
+            for item in values:
+                if not isinstance(item, str):
+                    raise ValueError(
+                        f"{key}: expected a list of text, got {shorten(repr(item))}. Put text that "
+                        "looks like a number into quotes"
+                    )
+        if key in ("DATASETS.TRAIN", "DATASETS.TEST") and "" in values:
+            raise ValueError(f"{key}: expected names of data sets, got ''")
+        if key == "MASK_RCNN_EXT.CATEGORY_IDS" and not all(isinstance(i, int) for i in values):
+            raise ValueError(f"{key}: expected a list of whole numbers, got {shorten(values)}")
 
 
 def _keep_text(cfg: CfgNode, key: str, value: Any) -> Any:
