@@ -26,7 +26,14 @@ from .tiled import cut_image, predict_tiles
 from .tiles import Tile, Tiling
 from .windows import TiffWindows
 
-__all__ = ["IMAGE_EXTENSIONS", "ImageFile", "describe_failure", "find_images", "predict_files"]
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "ImageFile",
+    "describe_failure",
+    "find_images",
+    "match_pattern",
+    "predict_files",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -245,10 +252,28 @@ def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
     # The root of a pattern is the path before the first part with a wildcard.
     parts = _absolute(given).parts
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
-    matches = map(_absolute, glob.glob(given, recursive=True)) if glob.has_magic(given) else ()
+    matches = map(_absolute, match_pattern(given)) if glob.has_magic(given) else ()
     found = [path for path in matches if not (path.is_dir() or _is_hidden(path))]
     found = [path for path in found if path.exists()]
     return Path(*parts[:fixed]), _leave_out_special(given, found)
+
+
+def match_pattern(pattern: str) -> list[str]:
+    """Return the paths that match a glob pattern, as `glob.glob` does.
+
+    `**` enters no folder that is a link: links in a circle have paths without end.
+    """
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return glob.glob(pattern)
+    first = parts.index("**")
+    below = os.path.join(*parts[first:], *(["*"] if parts[-1] == "**" else []))
+    found = []
+    for root in map(Path, glob.glob(os.path.join(*parts[:first])) if first else ["."]):
+        for path in root.glob(below):
+            if not any(part.startswith(".") for part in path.relative_to(root).parts):
+                found.append(str(path))
+    return found
 
 
 def _leave_out_special(given: str, paths: list[Path]) -> list[Path]:

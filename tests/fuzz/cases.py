@@ -33,7 +33,7 @@ class Outcome:
 def make_case(kind: Kind, name: str, number: int, seed: int) -> Path:
     """Write the file of a case, and return its path."""
     end, content = kind.make(random.Random(f"{name} {number} {seed}"))
-    path = kind.folder / f"case{end}"
+    path = kind.folder / f"case_{number}{end}"
     path.write_bytes(content)
     return path
 

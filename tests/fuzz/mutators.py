@@ -61,6 +61,7 @@ def _change_once(rng: random.Random, value: Any, odd: Sequence[Any]) -> Any:
 
 def _replace(rng: random.Random, value: Any, odd: Sequence[Any]) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = number and abs(value) < 1e100  # or it is none that Python can count on with
     fate = rng.random()
     if number and fate < 0.3:
         return value + rng.choice((-1, 1, 0.5, -1000, 1000))
