@@ -1,5 +1,6 @@
 """A few changed files of each kind; `make fuzz` reads many."""
 
+import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from fuzz.cases import make_case, read_case
 from fuzz.kinds import KINDS
 from PIL import Image
+from support import REPO
 
 REGRESSIONS = Path(__file__).parent / "regressions"
 # 200 of the others, which are quicker.
@@ -53,3 +55,11 @@ def test_cases_depend_on_seed_and_number_only(name, tmp_path):
     )
     assert first == again
     assert first not in others
+
+
+def test_no_case_of_the_long_run_failed():
+    kinds = json.loads((REPO / "results/fuzz.json").read_text())["kinds"]
+    assert list(kinds) == list(KINDS)
+    for report in kinds.values():
+        assert report["accepted"] + report["refused"] == report["cases"] > 5000
+        assert report["failed"] == 0
