@@ -90,6 +90,10 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # Number of channels of images that are not 8-bit colour. Files (`.npy`, TIFF, PNG) are read as
     # float32, without clipping, in training, evaluation and prediction. 0: 8-bit colour images.
     _declare(cfg, "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", 0)
+    # The largest image that is read, in pixels. It bounds the memory: an image takes about 11 bytes
+    # for each pixel while it is read. With `IMAGE_CHANNELS`, C channels count as C / 3 images. 0:
+    # Pillow's limit, 178,956,970.
+    _declare(cfg, "MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS", 0)
     # With `IMAGE_CHANNELS`: `"auto"` measures `MODEL.PIXEL_MEAN` and `PIXEL_STD` on up to 200
     # training images when training starts, and writes them into the run's `config.yaml`, where this
     # key is then `"fixed"`. `"fixed"` takes both keys as they are.

@@ -11,6 +11,8 @@ from .errors import UserError
 
 __all__ = ["require_limits"]
 
+_MOST = 1e18  # computers count up to 9e18 only
+
 # Keys that end in this -> lowest and highest number.
 _LIMITS: dict[str, tuple[float, float]] = {
     "RPN.BATCH_SIZE_PER_IMAGE": (1, math.inf),
@@ -26,6 +28,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "SOLVER.WEIGHT_DECAY": (0, math.inf),
     "SOLVER.WARMUP_ITERS": (0, math.inf),
     "NUM_WORKERS": (0, math.inf),
+    "DATA.MAX_IMAGE_PIXELS": (0, math.inf),
     "INPUT.MIN_SIZE_TRAIN": (0, math.inf),  # 0: the image is not resized
     "INPUT.MAX_SIZE_TRAIN": (1, math.inf),
     "INPUT.MIN_SIZE_TEST": (0, math.inf),
@@ -48,7 +51,7 @@ def require_limits(cfg: CfgNode) -> None:
         low, high = limits
         for number in _list_items(value):
             is_number = isinstance(number, int | float) and not isinstance(number, bool)
-            if not (is_number and low <= number <= high and math.isfinite(number)):
+            if not (is_number and low <= number <= min(high, _MOST)):
                 expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
                 raise UserError(f"{key}: expected {expected}, got {value!r}")
 

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import IO, Any
@@ -41,7 +42,7 @@ class ExtCfgNode(CfgNode):
         """
         if not PathManager.isfile(cfg_filename):
             raise UserError(f"config file not found: {cfg_filename} (looked from {os.getcwd()})")
-        with _explain_yaml(self, cfg_filename):
+        with _explain_yaml(self, cfg_filename), _keep_values(self):
             super().merge_from_file(cfg_filename, allow_unsafe=allow_unsafe)
         publish_class_names(self)
 
@@ -86,7 +87,7 @@ class ExtCfgNode(CfgNode):
         Raises:
             UserError: see `merge_from_file`.
         """
-        with _explain_yaml(self, source):
+        with _explain_yaml(self, source), _keep_values(self):
             loaded = _LoaderWithoutAliases(text).get_single_data()
             if not isinstance(loaded, dict):
                 raise UserError(f"{source}: expected keys and values, got {shorten(loaded)!r}")
@@ -184,6 +185,8 @@ def _explain_yaml(cfg: CfgNode, source: str) -> Iterator[None]:
         raise UserError(f"{source}: not a yaml file: {error}") from error
     except RecursionError as error:
         raise UserError(f"{source}: nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: not a yaml file: {error}. Save it as UTF-8") from error
     except (OSError, KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
         raise _explain(cfg, error, source) from error
 
@@ -193,6 +196,33 @@ _TEXTS = ("TRAIN", "TEST", "PROPOSAL_FILES_TRAIN", "PROPOSAL_FILES_TEST")
 _TEXT_LISTS = {f"DATASETS.{key}" for key in _TEXTS} | {
     f"MASK_RCNN_EXT.{key}" for key in ("CLASS_NAMES", "EVALUATORS", "FREEZE")
 }
+
+
+@contextlib.contextmanager
+def _keep_values(cfg: CfgNode) -> Iterator[None]:
+    """Refuse what yacs would take in place of other values: nothing, and items of another type."""
+    before = dict(flat_config(cfg))
+    yield
+    for key, value in flat_config(cfg):
+        if value is None and isinstance(before.get(key), bool | int | float | list | tuple):
+            raise ValueError(f"{key}: expected a value such as {before[key]!r}, got nothing")
+    _require_items(cfg)
+
+
+def _require_items(cfg: CfgNode) -> None:
+    """Check lists whose defaults are empty, so that yacs cannot compare their items' types."""
+    for key, values in flat_config(cfg):
+        if key in _TEXT_LISTS:
+            for item in values:
+                if not isinstance(item, str):
+                    raise ValueError(
+                        f"{key}: expected a list of text, got {shorten(repr(item))}. Put text that "
+                        "looks like a number into quotes"
+                    )
+        if key in ("DATASETS.TRAIN", "DATASETS.TEST") and "" in values:
+            raise ValueError(f"{key}: expected names of data sets, got ''")
+        if key == "MASK_RCNN_EXT.CATEGORY_IDS" and not all(isinstance(i, int) for i in values):
+            raise ValueError(f"{key}: expected a list of whole numbers, got {shorten(values)}")
 
 
 def _keep_text(cfg: CfgNode, key: str, value: Any) -> Any:
@@ -277,6 +307,8 @@ def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None
     ):  # yacs: "Non-existent config key: X" (file), "Non-existent key: X" (list)
         key = key or message.rsplit(":", 1)[-1].strip()
         return UserError(f"{source}: unknown config key {key!r}{nearest(key, _walk_keys(cfg))}")
+    if digits := re.search(r"value has (\d+) digits", message):  # Python's advice is no help
+        message = f"it has a number of {digits.group(1)} digits, which no key takes"
     hint = ""
     if "(<class 'float'> vs. <class 'int'>)" in message:
         hint = ". Write whole numbers with a point there, such as 2.0"

@@ -26,7 +26,7 @@ class UserError(ValueError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the known name closest to `name`, else `""`."""
-    known = list(known)
+    name, known = str(name), list(known)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not match:  # perhaps another case or separator
         plain = {k.lower().replace("-", "_"): k for k in known}

@@ -156,7 +156,8 @@ def read_json(path: str | os.PathLike[str], fix: str = "") -> Any:
     fix = f". {fix}" if fix else ""
     try:
         with open(path, "rb") as file:
-            return json.load(file)  # from bytes: UTF-8, -16 or -32, with or without a mark
+            content = file.read()
+        return json.loads(content.decode(json.detect_encoding(content)))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}{fix}") from error
     except UnicodeDecodeError as error:

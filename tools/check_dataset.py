@@ -11,6 +11,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from command_line.pixels import add_pixel_limit
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -38,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images have N channels or more than 8 bits, as for MASK_RCNN_EXT.DATA.IMAGE_CHANNELS",
     )
+    add_pixel_limit(parser)
     parser.add_argument(
         "--output", metavar="DIR", help="folder for data_check.html and data_check.txt"
     )
@@ -62,6 +65,7 @@ from mask_rcnn_ext.data.data_check import check_dataset
 from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.fixed_json import require_fixable_names, write_fixed_jsons
 from mask_rcnn_ext.data.own_data import inspect_own_data
+from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import atomic_open, require_writable
 from mask_rcnn_ext.report.check_page import describe_check, write_check_page
@@ -105,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
         require_writable(args.output)
     if args.channels < 0:
         raise UserError(f"--channels: expected a number of channels, got {args.channels}")
+    set_pixel_limit(args.max_image_pixels)
     kinds = {"masks": not args.boxes, "channels": args.channels}
     check = check_dataset(*pairs["train"], *pairs["val"], **kinds, progress=sys.stderr.isatty())
     text = describe_check(check)

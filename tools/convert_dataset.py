@@ -14,6 +14,8 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
+from command_line.pixels import add_pixel_limit
+
 _FORMATS = (
     "coco",
     "yolo",
@@ -54,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="images that stay together: a key of the image entries, or a regular expression",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    add_pixel_limit(parser)
     return parser
 
 
@@ -64,6 +67,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.coco_json import list_classes
 from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.formats import Dataset, guess_format, read_dataset, write_dataset
+from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.split import split_coco
 from mask_rcnn_ext.engine.launch import run_as_command
 
@@ -72,6 +76,7 @@ def convert(args: argparse.Namespace) -> None:
     """Read, split and write the data set of a command line, and print what became of it."""
     if args.split is None and args.group_by:
         raise UserError("--group-by needs --split, such as --split 0.8")
+    set_pixel_limit(args.max_image_pixels)
     source = args.source or guess_format(args.input)
     if not args.source:
         print(f"{args.input}: read as {source}")

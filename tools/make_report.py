@@ -32,6 +32,7 @@ from detectron2.config import CfgNode
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.report.run_data import read_run
 from mask_rcnn_ext.report.run_page import write_report
@@ -49,6 +50,7 @@ def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[
     notes: list[str] = []
     warnings: list[str] = []
     data = cfg.MASK_RCNN_EXT.DATA
+    set_pixel_limit(data.MAX_IMAGE_PIXELS)
     if data.TRAIN_JSON or data.VAL_JSON:
         ext = cfg.MASK_RCNN_EXT
         classes = list(zip(ext.CATEGORY_IDS, ext.CLASS_NAMES, strict=True))

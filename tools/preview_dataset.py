@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from command_line.pixels import add_pixel_limit
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -35,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images of --json have N channels or more than 8 bits; the first three are shown",
     )
+    add_pixel_limit(parser)
     parser.add_argument("--output", metavar="PNG", help="default: preview_NAME.png")
     parser.add_argument("--num", type=int, help="images to draw (default: 24; with --augmented, 4)")
     parser.add_argument(
@@ -72,10 +75,12 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.data.catalog import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.pixel_statistics import fill_pixel_statistics, require_channels
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.report.drawing.pictures import draw_instances, make_tile_sheet, save_png
+from mask_rcnn_ext.report.drawing.sheets import resize_picture
 from mask_rcnn_ext.report.instances import (
     DatasetSummary,
     count_instances,
@@ -91,6 +96,7 @@ import numpy.typing as npt
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
+_MAX_SIDE = 1280  # pixels; larger images are shrunk before their masks are decoded
 LABELS_AT_MOST = 25  # objects in an image; names on more would hide it
 
 
@@ -103,7 +109,11 @@ def draw_record(
         UserError: the image cannot be read or does not fit its annotations.
     """
     image = load_picture(record)
-    shown = decode_ground_truth(record, *image.shape[:2])
+    height, width = image.shape[:2]
+    # All masks of a large photo would not fit into memory.
+    shrink = min(1.0, max(size, _MAX_SIDE) / max(height, width))
+    image = resize_picture(image, *(max(1, round(side * shrink)) for side in (width, height)))
+    shown = decode_ground_truth(record, height, width, shrink)
     few = len(shown.classes) <= LABELS_AT_MOST and len(class_names) > 1
     return draw_instances(
         image,
@@ -199,6 +209,7 @@ def preview(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, [*given, *args.opts])
     cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS = args.channels or cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
     require_channels(cfg, measured=False)
+    set_pixel_limit(args.max_image_pixels or cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS)
     with tempfile.TemporaryDirectory() as clean_dir:
         name = args.dataset
         if args.json:

@@ -13,7 +13,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _IncompatibleKeys
 from torch import nn
 
-from ..errors import UserError, name_some
+from ..errors import UserError, name_some, shorten
 from ..files import atomic_open
 from ..modeling.fcis import FCISROIHeads
 from .class_layers import CLASS_LAYERS, ShapeMismatch, count_classes, count_groups
@@ -210,13 +210,13 @@ class Checkpointer(DetectionCheckpointer):
             loaded = {"model": weights, "__author__": "pycls", "matching_heuristics": True}
         else:
             loaded = super()._load_file(filename)
-            weights = _require_dict(loaded["model"], filename)
+            weights = _require_names(loaded["model"], filename)
             loaded["model"] = (
                 convert_torchvision_weights(weights)
                 or convert_lite0_weights(weights, self.model)
                 or weights
             )
-        if not _require_dict(loaded["model"], filename):
+        if not _require_names(loaded["model"], filename):
             raise UserError(f"{filename}: expected a checkpoint with tensors, got none")
         for name, value in loaded["model"].items():
             if not isinstance(value, torch.Tensor | np.ndarray):
@@ -370,6 +370,16 @@ def _require_dict(value: Any, filename: str) -> Any:
         raise UserError(
             f"{filename}: expected a checkpoint, a dict of tensors, got {type(value).__name__}"
         )
+    return value
+
+
+def _require_names(value: Any, filename: str) -> Any:
+    for name in _require_dict(value, filename):
+        if not isinstance(name, str):
+            raise UserError(
+                f"{filename}: expected the names of tensors under 'model', got "
+                f"{shorten(repr(name))}. Is the file from another library?"
+            )
     return value
 
 

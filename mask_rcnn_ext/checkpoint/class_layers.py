@@ -47,7 +47,7 @@ def count_classes(shapes: Iterable[ShapeMismatch], bins: int) -> tuple[int, int]
         shapes: the layers whose shapes differ between file and model.
         bins: k * k of an FCIS model, which has 2 * k * k score maps per class; else 0.
     """
-    shapes = list(shapes)
+    shapes = [shape for shape in shapes if shape[1] and shape[2]]  # a single number has no classes
     for name, in_file, in_model in shapes:
         if in_file[0] == in_model[0]:  # the classes are as many; the features differ
             continue

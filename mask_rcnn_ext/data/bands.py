@@ -6,7 +6,9 @@ colour PNG with OpenCV; and what else Pillow reads. An array is (H, W, C), (C, H
 one channel. The channels keep their order in the file.
 """
 
+import math
 import os
+import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from PIL import Image, ImageOps
 from ..errors import UserError
 from ..files import is_special
 from .images import ImageHeader, explain_unreadable, read_record_bgr
+from .pixel_limit import require_pixels
 
 __all__ = [
     "Bands",
@@ -214,19 +217,34 @@ def _is_16_bit_colour(path: str | os.PathLike[str]) -> bool:
 
 def _read_array(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     kind = _get_kind(path)
+    if kind in (".npy", ".tif", ".tiff"):
+        _require_values(_read_shape(path), path)
     if kind == ".npy":
         return np.asarray(np.load(path, allow_pickle=False))
     if kind in (".tif", ".tiff"):
         return np.asarray(_import_tifffile(path).imread(os.fspath(path)))
     if kind == ".png" and _is_16_bit_colour(path):  # Pillow cuts it to 8 bits
+        with _open_quietly(path):  # by Pillow's limit, which OpenCV does not know
+            pass
         pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is not None:
             return np.asarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
+    with _open_quietly(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        return np.asarray(upright.convert("RGB") if upright.mode == "P" else upright)
+
+
+@contextmanager
+def _open_quietly(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+    """Open an image without Pillow's warning about half of the limit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(upright.convert("RGB") if upright.mode == "P" else upright)
+            yield image
+
+
+def _require_values(shape: tuple[int, ...], path: str | os.PathLike[str]) -> None:
+    require_pixels(-(-math.prod(shape) // 3), os.fspath(path))
 
 
 def _read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
@@ -235,8 +253,26 @@ def _read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
         return np.load(path, mmap_mode="r", allow_pickle=False).shape
     if kind in (".tif", ".tiff"):
         with _import_tifffile(path).TiffFile(os.fspath(path)) as file:
+            _require_end(file)
             return tuple(file.series[0].shape)
     return _read_array(path).shape
+
+
+def _require_end(file: Any) -> None:
+    """Refuse a TIFF whose pages lead in a circle: tifffile would count them without end."""
+    tiff, handle, offset = file.tiff, file.filehandle, file.pages.first.offset
+    seen: set[int] = set()
+    while offset and offset < handle.size:
+        if offset in seen:
+            raise ValueError("its pages lead in a circle")
+        seen.add(offset)
+        handle.seek(offset)
+        tags = handle.read(tiff.tagnosize)
+        number = struct.unpack(tiff.tagnoformat, tags)[0] if len(tags) == tiff.tagnosize else 0
+        handle.seek(offset + tiff.tagnosize + number * tiff.tagsize)
+        following = handle.read(tiff.offsetsize)
+        whole = len(following) == tiff.offsetsize
+        offset = struct.unpack(tiff.offsetformat, following)[0] if whole else 0
 
 
 def _import_tifffile(path: str | os.PathLike[str]) -> Any:

@@ -188,7 +188,9 @@ def _explain_missing(missing: list[str], total: int, root: str) -> str:
     text += name_some(_list_names(root), 3) or "nothing"
     folder, name = os.path.split(_to_slashes(missing[0]))
     same = [
-        n for n in _list_names(os.path.join(root, folder)) if _plain_stem(n) == _plain_stem(name)
+        n
+        for n in _list_names(os.path.join(root, folder))
+        if n != name and _plain_stem(n) == _plain_stem(name)
     ]
     return f"{text}. For {shorten(missing[0], 120)} there is {same[0]}" if same else text
 

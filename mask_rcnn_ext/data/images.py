@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
 from ..files import is_special
+from .pixel_limit import explain_limit
 
 __all__ = [
     "BGRArray",
@@ -160,8 +161,7 @@ def explain_unreadable(error: Exception) -> str:
         return "no image format that Pillow knows"
     if isinstance(error, Image.DecompressionBombError):
         number = re.search(r"\d+", str(error))
-        pixels = f"{int(number[0]):,} pixels" if number else "a number of pixels"
-        return f"{pixels}, more than Pillow opens; scale it down"
+        return explain_limit(int(number[0]) if number else 0)
     return str(error).strip() or type(error).__name__
 
 

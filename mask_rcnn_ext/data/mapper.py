@@ -15,6 +15,7 @@ from ..layers.resizing import ResizeShortestEdge
 from .augmentation import add_augmentations, cuts_objects, require_augmentation
 from .bands import order_bands, read_record_bands
 from .images import read_record_bgr, require_8_bits
+from .pixel_limit import set_pixel_limit
 
 __all__ = ["ImageMapper", "keep_sides"]
 
@@ -37,6 +38,7 @@ class ImageMapper(DatasetMapper):
         redraw_objects: bit masks and boxes are drawn anew after the augmentations, because these
             turn or cut objects. A box is tight around the mask, even for a model without masks.
         channels: number of channels of images that `data.bands` reads as float32; 0: 8-bit colour.
+        max_pixels: see `set_pixel_limit`; it holds for the process that the mapper works in.
         **arguments: see `DatasetMapper`.
     """
 
@@ -48,12 +50,14 @@ class ImageMapper(DatasetMapper):
         swap_when_upside_down: bool = False,
         redraw_objects: bool = False,
         channels: int = 0,
+        max_pixels: int = 0,
         **arguments: Any,
     ) -> None:
         super().__init__(is_train, **arguments)
         self.swap_when_upside_down = swap_when_upside_down
         self.redraw_objects = redraw_objects
         self.channels = channels
+        self.max_pixels = max_pixels
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -65,6 +69,7 @@ class ImageMapper(DatasetMapper):
         arguments: dict[str, Any] = super().from_config(cfg, is_train)
         arguments["augmentations"] = keep_sides(arguments["augmentations"])
         arguments["channels"] = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
+        arguments["max_pixels"] = cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS
         if is_train:
             require_augmentation(cfg)
             arguments["augmentations"] = add_augmentations(cfg, arguments["augmentations"])
@@ -78,6 +83,7 @@ class ImageMapper(DatasetMapper):
         Raises:
             UserError: the image cannot be used.
         """
+        set_pixel_limit(self.max_pixels)  # this may be a worker, which does not know it
         if self.channels:
             return self._map_bands(copy.deepcopy(dataset_dict))
         require_8_bits(dataset_dict["file_name"])

@@ -24,6 +24,7 @@ from ..config_files import find_config_file
 from ..config_limits import require_limits
 from ..data.catalog import require_datasets
 from ..data.own_data import get_split_paths, register_own_data, split_own_data
+from ..data.pixel_limit import set_pixel_limit
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
 from ..errors import UserError
 from ..modeling.checks import (
@@ -143,6 +144,7 @@ def prepare_run(
     check_registry_names(cfg)
     require_fitting_parts(cfg)
     require_channels(cfg, measured=args.eval_only)
+    set_pixel_limit(cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS)
     if args.eval_only:
         cfg.MODEL.WEIGHTS = _find_weights(cfg, resume=args.resume)
         fetch_weights(cfg.MODEL.WEIGHTS, "Give MODEL.WEIGHTS the file of a trained model")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import detectron2
+import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model as detectron2_build_model
 from torch import nn
@@ -16,7 +17,11 @@ from ..errors import UserError, name_some, shorten
 
 __all__ = ["build_model", "explain_config_errors"]
 
-_ERRORS = (KeyError, ValueError, AssertionError, TypeError, AttributeError, IndexError)
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_ERRORS = (
+    *(KeyError, ValueError, AssertionError, TypeError, AttributeError, IndexError),
+    *(RuntimeError, ArithmeticError),  # of PyTorch
+)
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -34,6 +39,9 @@ def build_model(cfg: CfgNode) -> nn.Module:
 def explain_config_errors(cfg: CfgNode, what: str) -> Iterator[None]:
     """Turn an error that detectron2 raises while it reads a config into a `UserError`.
 
+    The same goes for what PyTorch refuses when detectron2 or this package calls it, such as a
+    negative size.
+
     Errors of other code, such as a part of a user's project, pass: they need their traceback.
 
     Args:
@@ -45,13 +53,18 @@ def explain_config_errors(cfg: CfgNode, what: str) -> Iterator[None]:
     except UserError:
         raise
     except _ERRORS as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        if not last.filename.startswith(tuple(detectron2.__path__)):
+        frames = traceback.extract_tb(error.__traceback__)
+        callers = [f for f in frames if not f.filename.startswith(tuple(torch.__path__))]
+        last = callers[-1]
+        of_torch = last is not frames[-1]
+        known = (*detectron2.__path__, *((_PACKAGE,) if of_torch else ()))
+        if not last.filename.startswith(known):
             raise
         said = str(error.args[0]) if error.args else (last.line or "").strip()
         keys = _find_keys(cfg, said)
         where = f". It comes from {name_some(keys)}" if keys else ""
-        folder = os.path.dirname(detectron2.__path__[0])
+        root = _PACKAGE if last.filename.startswith(_PACKAGE) else detectron2.__path__[0]
+        folder = os.path.dirname(root)
         raise UserError(
             f"{what} of this config cannot be built: {os.path.relpath(last.filename, folder)} "
             f"refuses it with {type(error).__name__}: {shorten(said, 300)}{where}"

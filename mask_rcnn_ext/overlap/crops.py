@@ -4,6 +4,7 @@ Coordinates are those of COCO boxes: x to the right, y down, in pixels. The pixe
 row r covers c <= x <= c + 1, r <= y <= r + 1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_util
 
-__all__ = ["Crop", "count_common_pixels", "decode_crop", "find_box_window"]
+__all__ = ["Crop", "CropCache", "count_common_pixels", "decode_crop", "find_box_window"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -64,6 +65,33 @@ def decode_crop(rle: dict[str, Any]) -> Crop:
         return Crop(0, 0, np.zeros((0, 0), dtype=bool))
     mask = mask_util.decode(rle)[y : y + h, x : x + w]
     return Crop(y, x, np.ascontiguousarray(mask).view(bool))
+
+
+class CropCache:
+    """Crops that are made when they are asked for, and kept as far as they fit.
+
+    A hundred masks as large as a photo of 100 megapixels would take 10 GB.
+
+    Args:
+        make: returns the crop of an index.
+        most_pixels: how many pixels are kept; the crops that were asked for last stay.
+    """
+
+    def __init__(self, make: Callable[[int], Crop], most_pixels: int = 1 << 28) -> None:
+        self._make, self._most_pixels, self._num_pixels = make, most_pixels, 0
+        self._kept: dict[int, Crop] = {}  # the last one was asked for last
+
+    def __getitem__(self, index: int | np.integer[Any]) -> Crop:
+        """Return a crop."""
+        index = int(index)
+        if index in self._kept:
+            self._kept[index] = crop = self._kept.pop(index)
+            return crop
+        self._kept[index] = crop = self._make(index)
+        self._num_pixels += crop.mask.size
+        while len(self._kept) > 1 and self._num_pixels > self._most_pixels:
+            self._num_pixels -= self._kept.pop(next(iter(self._kept))).mask.size
+        return crop
 
 
 def count_common_pixels(first: Crop, second: Crop) -> int:

@@ -10,7 +10,7 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError
-from .crops import Crop, decode_crop, find_box_window
+from .crops import Crop, CropCache, decode_crop, find_box_window
 from .detections import Detections, convert_to_rle
 from .matching import assign_levels, box_iou, match_detections, measure_overlap
 from .numbered_coco import sort_ids
@@ -59,18 +59,16 @@ class ImageInstances:
     positions: Ints
 
     @cached_property
-    def object_crops(self) -> list[Crop]:
-        """The decoded masks of the objects."""
-        return [decode_crop(mask) for mask in self.masks]
+    def object_crops(self) -> CropCache:
+        """The masks of the objects, decoded when asked for."""
+        return CropCache(lambda index: decode_crop(self.masks[index]))
 
     @cached_property
-    def _detection_crops(self) -> dict[int, Crop]:
-        return {}
+    def _detection_crops(self) -> CropCache:
+        return CropCache(lambda index: decode_crop(self.detection_masks[index]))
 
     def decode_detection(self, index: int) -> Crop:
-        """Return the decoded mask of a detection; each one is decoded once, when asked for."""
-        if index not in self._detection_crops:
-            self._detection_crops[index] = decode_crop(self.detection_masks[index])
+        """Return the decoded mask of a detection."""
         return self._detection_crops[index]
 
     @cached_property

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from ..errors import UserError
 from .boundary import boundary_iou, compute_boundary_distance, find_boundary
-from .crops import Crop
+from .crops import CropCache
 from .detections import Detections
 from .image_instances import MAX_DETECTIONS, ImageInstances, read_image_instances
 from .lines import LineRecord, measure_lines
@@ -224,8 +224,8 @@ def _compute_boundary_ious(instances: ImageInstances) -> dict[int, Floats]:
     nothing either way, and their masks need not be decoded.
     """
     distance = compute_boundary_distance(instances.height, instances.width)
-    objects: dict[int, Crop] = {}
-    detections: dict[int, Crop] = {}
+    objects = CropCache(lambda g: find_boundary(instances.object_crops[g], distance))
+    detections = CropCache(lambda d: find_boundary(instances.decode_detection(d), distance))
     found = {}
     for category, (here, there, ious) in instances.mask_ious.items():
         smaller = ious.copy()
@@ -233,10 +233,6 @@ def _compute_boundary_ious(instances: ImageInstances) -> dict[int, Floats]:
             d, g = int(here[row]), int(there[column])
             if instances.crowd[g]:
                 continue
-            if g not in objects:
-                objects[g] = find_boundary(instances.object_crops[g], distance)
-            if d not in detections:
-                detections[d] = find_boundary(instances.decode_detection(d), distance)
             iou = boundary_iou(objects[g], detections[d])
             smaller[row, column] = min(smaller[row, column], iou)
         found[category] = smaller

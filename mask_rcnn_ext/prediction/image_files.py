@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from detectron2.structures import Instances
-from PIL import Image
 
 from ..data.bands import scale_for_display
 from ..data.images import BGRArray
+from ..data.pixel_limit import get_pixel_limit
 from ..errors import UserError, name_some
 from ..files import is_special
 from ..report.text import count_noun
@@ -26,11 +26,18 @@ from .tiled import cut_image, predict_tiles
 from .tiles import Tile, Tiling
 from .windows import TiffWindows
 
-__all__ = ["IMAGE_EXTENSIONS", "ImageFile", "describe_failure", "find_images", "predict_files"]
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "ImageFile",
+    "describe_failure",
+    "find_images",
+    "match_pattern",
+    "predict_files",
+]
 
 logger = logging.getLogger(__name__)
 
-_FEW = 1 << 26  # pixels, where Pillow has no limit
+_FEW = 1 << 26  # pixels, where there is no limit
 
 IMAGE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
@@ -106,7 +113,8 @@ def predict_files(
 ) -> Iterator[Predicted]:
     """Yield each file with its image, (H, W, 3) uint8 BGR, and its instances, in order.
 
-    At most one batch of images is in memory, or one image that is cut into tiles. Images of
+    At most one batch of images is in memory, or one image that is cut into tiles. A batch has no
+    more pixels than one image may have. Images of
     `data.bands` are yielded as pictures, see `scale_for_display`.
 
     Args:
@@ -127,6 +135,7 @@ def predict_files(
     """
     side = tiling.resolve(predictor.cfg)[0] if tiling is not None else 0
     batch: list[tuple[ImageFile, npt.NDArray[Any]]] = []
+    limit = get_pixel_limit()
     for file in files:
         try:
             source = _open_file(predictor, file, side)
@@ -139,11 +148,18 @@ def predict_files(
             batch = []
             yield from _predict_large(predictor, file, source, tiling, on_failure, pictures, soft)
             continue
+        if limit and _count_pixels([*batch, (file, source)]) > limit:
+            yield from _predict_batch(predictor, batch, on_failure)
+            batch = []
         batch.append((file, source))
         if len(batch) == predictor.batch_size:
             yield from _predict_batch(predictor, batch, on_failure)
             batch = []
     yield from _predict_batch(predictor, batch, on_failure)
+
+
+def _count_pixels(batch: Sequence[tuple[ImageFile, npt.NDArray[Any]]]) -> int:
+    return sum(image.shape[0] * image.shape[1] for _, image in batch)
 
 
 def _open_file(predictor: Predictor, file: ImageFile, side: int) -> Any:
@@ -172,7 +188,7 @@ def _predict_large(
             with contextlib.closing(source):
                 size = source.size
                 found = predict_tiles(predictor, source.read, size, tiling, soft=soft)
-                few = size[0] * size[1] <= 2 * (Image.MAX_IMAGE_PIXELS or _FEW)  # Pillow's limit
+                few = size[0] * size[1] <= (get_pixel_limit() or _FEW)
                 picture = source.read(Tile(0, 0, *size)) if pictures and few else None
         else:
             read, size = cut_image(source), source.shape[:2]
@@ -236,10 +252,28 @@ def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
     # The root of a pattern is the path before the first part with a wildcard.
     parts = _absolute(given).parts
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
-    matches = map(_absolute, glob.glob(given, recursive=True)) if glob.has_magic(given) else ()
+    matches = map(_absolute, match_pattern(given)) if glob.has_magic(given) else ()
     found = [path for path in matches if not (path.is_dir() or _is_hidden(path))]
     found = [path for path in found if path.exists()]
     return Path(*parts[:fixed]), _leave_out_special(given, found)
+
+
+def match_pattern(pattern: str) -> list[str]:
+    """Return the paths that match a glob pattern, as `glob.glob` does.
+
+    `**` enters no folder that is a link: links in a circle have paths without end.
+    """
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return glob.glob(pattern)
+    first = parts.index("**")
+    below = os.path.join(*parts[first:], *(["*"] if parts[-1] == "**" else []))
+    found = []
+    for root in map(Path, glob.glob(os.path.join(*parts[:first])) if first else ["."]):
+        for path in root.glob(below):
+            if not any(part.startswith(".") for part in path.relative_to(root).parts):
+                found.append(str(path))
+    return found
 
 
 def _leave_out_special(given: str, paths: list[Path]) -> list[Path]:

@@ -1,6 +1,7 @@
 """Finds instances in one image or in many, in batches, on the CPU or a GPU."""
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -18,8 +19,10 @@ from ..checkpoint.description import is_checkpoint, read_config
 from ..config import add_mask_rcnn_ext_config, load_config
 from ..data.bands import order_bands, read_bands, require_bands
 from ..data.images import ImageLike, read_bgr
+from ..data.pixel_limit import get_pixel_limit, set_pixel_limit
 from ..data.pixel_statistics import require_channels
 from ..errors import UserError
+from ..layers.packed_masks import PackedMasks
 from ..layers.resizing import ResizeShortestEdge
 from ..model_zoo import get_config
 from ..modeling.building import build_model
@@ -30,6 +33,8 @@ from ..modeling.speed import prepare_for_inference, resolve_speed
 from ..proposals.single_images import ImagePropose, propose_boxes, require_propose
 
 __all__ = ["Predictor", "resolve_config"]
+
+_IMAGES_OF_MASKS = 32  # that masks (N, H, W) may be as large as, at the limit of an image's pixels
 
 
 def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
@@ -137,6 +142,7 @@ class Predictor:
         if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
             raise UserError(f"INPUT.FORMAT: expected 'BGR' or 'RGB', got {cfg.INPUT.FORMAT!r}")
         require_channels(cfg)
+        set_pixel_limit(cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS)
         choose_device(cfg, device)
         if speed is not None:
             cfg.MASK_RCNN_EXT.SPEED = speed
@@ -171,7 +177,8 @@ class Predictor:
 
         Raises:
             UserError: an image has another type, shape or dtype, or a file cannot be read; or
-                `propose` did not return boxes and logits.
+                `propose` did not return boxes and logits; or all masks of an image have more than
+                32 times as many pixels as an image may have.
         """
         if _is_image(images):
             return next(self.stream([images]))  # type: ignore[list-item]
@@ -187,6 +194,7 @@ class Predictor:
         """
         for instances in self.stream_packed(images):
             if instances.has("pred_masks"):
+                _require_room(instances.pred_masks)
                 instances.pred_masks = instances.pred_masks.unpack()
             yield instances
 
@@ -264,6 +272,19 @@ class Predictor:
     def _inference(self) -> Iterator[None]:
         with inference_context(self.model), torch.no_grad(), inference_autocast(self.cfg):
             yield
+
+
+def _require_room(masks: PackedMasks) -> None:
+    """Refuse to unpack more masks than fit: a hundred of a photo of 177 megapixels are 18 GB."""
+    limit = get_pixel_limit()
+    if limit is not None and math.prod(masks.shape) > _IMAGES_OF_MASKS * limit:
+        count, height, width = masks.shape
+        raise UserError(
+            f"{count} masks of {width:,} x {height:,} pixels would take "
+            f"{math.prod(masks.shape) / 1e9:.1f} GB. Use Predictor.stream_packed, which keeps them "
+            "small, or set MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS to more than "
+            f"{-(-math.prod(masks.shape) // _IMAGES_OF_MASKS):,}"
+        )
 
 
 def _require_cpu(device: str | torch.device | None, speed: str | None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from .image_files import match_pattern
 
 __all__ = ["VIDEO_EXTENSIONS", "VideoInput", "is_stream", "split_inputs"]
 
@@ -52,7 +53,7 @@ def split_inputs(inputs: Sequence[str]) -> tuple[list[VideoInput], list[str]]:
         elif os.path.isfile(given) or not glob.has_magic(given):
             sources.append(os.path.abspath(given))
         else:
-            matches = sorted(glob.glob(given, recursive=True))
+            matches = sorted(match_pattern(given))
             sources += [os.path.abspath(path) for path in matches if os.path.isfile(path)]
             if not matches:
                 raise UserError(f"no video matches the pattern {given}")

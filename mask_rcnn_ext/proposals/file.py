@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 _MAKE_ONE = "Make such files with tools/compute_proposals.py"
 # The names in Detectron's files, and in detectron2's.
 _OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}
+_FARTHEST = 1e9  # pixels: sums of coordinates must stay finite in float32
 _MODES = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 
 
@@ -150,8 +151,8 @@ def _check_image(image_id: object, boxes: Any, logits: Any) -> tuple[Any, Any]:
     for values in (boxes, logits):
         if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
             raise ValueError(f"image {image_id!r} has no arrays of numbers")
-        if not np.isfinite(values).all():
-            raise ValueError(f"image {image_id!r} has numbers that are not finite")
+        if not (abs(values.astype(np.float64)) <= _FARTHEST).all():  # not NaN either
+            raise ValueError(f"image {image_id!r} has numbers that are not finite, or beyond 1e9")
     if not boxes.size:
         boxes = boxes.reshape(0, 4)
     if boxes.shape != (logits.size, 4) or logits.ndim != 1:

@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError
@@ -20,7 +19,7 @@ from ..overlap.comparison import METRICS, Detection, Detections, ImageRecord
 from ..overlap.image_instances import read_image_instances
 from .drawing.pictures import Rect, draw_instances
 from .drawing.sheets import make_tile_sheet, resize_picture
-from .instances import load_picture
+from .instances import decode_masks, load_picture
 from .text import count_noun
 
 __all__ = [
@@ -45,6 +44,7 @@ _SHEET_TILE = 300  # pixels
 _TILE = 380  # pixels
 _RANKED = ("errors/leak", "errors/miss", "errors/double_claim", "errors/spurious_edge")
 _SHOWN = ("errors/leak", "errors/miss", "errors/spurious_edge")  # more would not fit a tile
+_MOST_PIXELS = 1 << 30  # of all masks of an image; an image with more is shrunk
 _PATIENCE = 10  # images that cannot be read: then the folder is the wrong one
 
 
@@ -159,7 +159,11 @@ def _make_case(
     threshold: float,
 ) -> Case:
     annotations = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd", 0)]
-    masks = [truth.annToMask(annotation).astype(bool) for annotation in annotations]
+    height, width = image.shape[:2]
+    count = len(annotations) + sum(len(detections) for detections, _ in measured)
+    shrink = min(1.0, math.sqrt(_MOST_PIXELS / (max(1, count) * height * width)))
+    small = [max(1, round(side * shrink)) for side in (width, height)]
+    contested = read_image_instances(truth, image_id, {}).contested.view(np.uint8)
     order = {annotation["id"]: index for index, annotation in enumerate(annotations)}
     sides = []
     for detections, record in measured:
@@ -169,19 +173,18 @@ def _make_case(
             for index, detection in enumerate(detections)
             if index in matched or detection.score >= threshold
         ]
-        pixels = [mask_util.decode(detection.mask).astype(bool) for _, detection in shown]
         sides.append(
             Side(
-                np.stack(pixels) if pixels else np.zeros((0, *image.shape[:2]), dtype=bool),
+                decode_masks([found.mask for _, found in shown], height, width, shrink),
                 [matched.get(index) for index, _ in shown],
                 _describe(record),
             )
         )
     return Case(
         os.path.basename(str(truth.imgs[image_id].get("file_name", image_id))),
-        image,
-        np.stack(masks) if masks else np.zeros((0, *image.shape[:2]), dtype=bool),
-        read_image_instances(truth, image_id, {}).contested,
+        resize_picture(image, *small),
+        decode_masks([a["segmentation"] for a in annotations], height, width, shrink),
+        np.asarray(cv2.resize(contested, small, interpolation=cv2.INTER_NEAREST)).astype(bool),
         (sides[0], sides[1]),
         count_noun(len(annotations), "object"),
     )

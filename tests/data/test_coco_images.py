@@ -210,7 +210,10 @@ def test_a_file_with_several_pages_is_told(folder):
 
 def test_an_image_that_is_too_large_says_so(folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert "pixels, more than Pillow opens; scale it down" in check(folder, entry(1))[1][0]
+    assert (
+        "pixels, more than the limit of 200; scale it down, or set MASK_RCNN_EXT.DATA.MAX"
+        in check(folder, entry(1))[1][0]
+    )
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

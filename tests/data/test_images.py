@@ -213,7 +213,7 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
 def test_an_image_over_the_limit_of_pillow(tmp_path, monkeypatch):
     path = save(tmp_path / "x.png", COLOUR)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W // 2 - 1)
-    expected = r"x\.png: .* \(1,200 pixels, more than Pillow opens; scale it down\)"
+    expected = r"x\.png: .* \(1,200 pixels, more than the limit of 1,198; scale it down, or set"
     for read in (read_bgr, read_header, require_8_bits):
         with pytest.raises(UserError, match=expected):
             read(path)

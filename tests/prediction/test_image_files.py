@@ -45,3 +45,20 @@ def test_find_images_hints_at_subfolders(tmp_path):
     (tmp_path / "in" / "deep" / "x.png").touch()
     with pytest.raises(UserError, match="its subfolders have some: add --recursive"):
         names(tmp_path / "in")
+
+
+def test_a_pattern_enters_no_folder_that_is_a_link(tmp_path):
+    for name in ("a.png", "in/b.png", "in/deep/c.png", ".hidden/d.png", "in/.hidden/e.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("loop", "again", "in/up"):  # paths without end for glob.glob
+        (tmp_path / name).symlink_to(tmp_path)
+    (tmp_path / "itself").symlink_to("itself")
+    for pattern, expected in (
+        ("**/*.png", ["a.png", "b.png", "c.png"]),
+        ("i*/**/*.png", ["b.png", "c.png"]),
+        ("in/**", ["b.png", "c.png"]),
+        ("loop/in/*.png", ["b.png"]),
+    ):
+        found = find_images([str(tmp_path / pattern)])
+        assert [file.path.name for file in found] == expected, pattern
