@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..files import atomic_open, record_writes, require_writable
 from ..run_files import (
     EARLIER,
+    FOLDERS,
     find_free_folder,
     find_run_files,
     holds_training,
@@ -24,6 +25,7 @@ from ..run_files import (
     remove_empty,
 )
 from ..steps import decide
+from ..temporary_files import remove_left_behind
 from .interruption import raise_on_sigterm
 from .log import end_log, open_log_file, start_log
 from .run_lock import lock_folder, release_folders
@@ -96,6 +98,9 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
     except UserError as error:
         remove_empty(missing)
         raise UserError(f"OUTPUT_DIR: {error}") from error
+    if comm.is_main_process():
+        remove_left_behind(folder, ["data", *FOLDERS])
+    comm.synchronize()  # the files of an earlier run are looked up when the others are gone
     earlier, data = find_free_folder(folder), folder / "data"
     old = [] if resume else find_run_files(folder)  # now: the block may write files of this run
     try:
