@@ -22,6 +22,7 @@ from ..checkpoint.fetching import fetch_weights
 from ..config import ExtCfgNode, load_config
 from ..config_files import find_config_file
 from ..config_limits import require_limits
+from ..data.bad_images import forget_skipped, gather_skipped, skips_bad_images
 from ..data.catalog import require_datasets
 from ..data.own_data import get_split_paths, register_own_data, split_own_data
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
@@ -86,6 +87,7 @@ def run_job(
         return
     start = time.perf_counter()
     results = trainer_class.test_all(cfg, model)
+    skipped = gather_skipped() if skips_bad_images(cfg) else {}
     if comm.is_main_process():
         path = write_results(
             cfg,
@@ -94,6 +96,7 @@ def run_job(
             eval_seconds=time.perf_counter() - start,
             seed=cfg.SEED,
             weights=fetch_weights(cfg.MODEL.WEIGHTS, ""),
+            skipped=skipped,
         )
         logger.info("The results are in %s.", path)
         verify_results(cfg, results)  # against TEST.EXPECTED_RESULTS, as after training
@@ -141,6 +144,8 @@ def prepare_run(
     _choose_data(cfg, args)
     require_limits(cfg)
     check_registry_names(cfg)
+    skips_bad_images(cfg)  # or it has a value that is not known
+    forget_skipped()
     require_fitting_parts(cfg)
     require_channels(cfg, measured=args.eval_only)
     if args.eval_only:
