@@ -10,7 +10,7 @@ NESTED := output/nested
 LINEAGE := output/lineage
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare lineage test test-oldest lint check tables docs doctor clean clean-demo
+.PHONY: help setup demo compare lineage test test-oldest torture lint check tables docs doctor clean clean-demo
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -46,6 +46,9 @@ test: setup  ## run the tests on two processes, offline
 test-oldest:  ## run the tests with the oldest PyTorch that is supported, in .venv-oldest
 	@$(PYTHON) tools/environment/setup_env.py .venv-oldest --constraints constraints-oldest.txt
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+
+torture: setup  ## kill small trainings 1,000 times, fill disks, restart processes; write results/torture.json (hours)
+	$(PY) tests/torture/run.py $(TORTURE)
 
 lint: setup  ## ruff and mypy
 	$(PY) -m ruff check .

@@ -16,7 +16,7 @@ from torch.multiprocessing import ProcessExitedException
 
 from ..errors import UserError
 from .interruption import Interrupted, forward_signals
-from .process_group import explain_failure, run_in_group
+from .process_group import explain_failure, join_torchrun, run_in_group
 from .run_lock import release_folders
 
 __all__ = ["launch", "run_as_command"]
@@ -68,9 +68,12 @@ def launch(main: Callable[[Any], Any], args: Any) -> Any:
 def _run(main: Callable[[Any], Any], args: Any) -> Any:
     """Run `main`, and release the folder that it has written to."""
     try:
-        return run_in_group(main, args)
-    finally:
-        release_folders()
+        result = run_in_group(main, args)
+    except BaseException:
+        release_folders(failed=True)
+        raise
+    release_folders()
+    return result
 
 
 def _process(main: Callable[[Any], Any], args: Any) -> None:
@@ -93,7 +96,7 @@ def _join_torchrun(main: Callable[[Any], Any], args: Any) -> Any:
         )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    join_torchrun("nccl" if torch.cuda.is_available() else "gloo")
     comm.create_local_process_group(local)
     comm.synchronize()
     try:

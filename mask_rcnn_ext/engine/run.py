@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -37,14 +38,18 @@ from ..modeling.checks import (
 from ..modeling.exported import is_exported, load_exported, read_exported_config
 from ..modeling.precision import choose_device, prepare_model
 from ..proposals.file import load_training_dicts
+from ..steps import decide
 from .output_folder import (
     choose_evaluation_folder,
     choose_output_folder,
     log_changes,
     output_folder,
+    read_earlier_config,
 )
 from .recipe.choose import choose_recipe, require_recipe_options
 from .results import write_results
+from .resuming import require_unchanged
+from .run_lock import is_restart
 from .trainer import Trainer
 
 __all__ = ["prepare_data", "prepare_run", "run_job"]
@@ -130,6 +135,7 @@ def prepare_run(
             registered name is unknown.
     """
     require_recipe_options(args, one_training=by_gradients and not stages)
+    restarted = False
     config_file = find_config_file(args.config_file) if args.config_file else ""
     cfg = _load_config(args, config_file, add_keys)
     cfg.OUTPUT_DIR = choose_output_folder(cfg, config_file, args.opts)
@@ -156,8 +162,14 @@ def prepare_run(
         cfg.OUTPUT_DIR = choose_evaluation_folder(cfg)
     elif args.resume and not stages:
         _require_checkpoint(cfg.OUTPUT_DIR)
+    elif not stages:
+        args.resume = restarted = decide(lambda: is_restart(Path(cfg.OUTPUT_DIR)))
+    if args.resume and by_gradients and not (args.eval_only or stages):
+        require_unchanged(cfg, read_earlier_config(cfg))
     with output_folder(cfg, resume=args.resume and not args.eval_only):
         _log_start(cfg, args)
+        if restarted:
+            logger.info("torchrun has started again: the run goes on from its last checkpoint.")
         choose_device(cfg)
         _require_gloo_on_cpu(cfg)
         prepare_data(cfg, eval_only=args.eval_only, resume=args.resume)

@@ -2,6 +2,8 @@
 
 import errno
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -103,3 +105,33 @@ def test_sigterm_to_one_process_promises_no_checkpoint(group, monkeypatch, capfd
         assert capfd.readouterr().err == ""
         assert signals.agree("cpu") == signal.SIGTERM
     assert "a checkpoint is saved first" in capfd.readouterr().err
+
+
+def test_the_first_process_ends_last_under_torchrun(group, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    monkeypatch.setattr(process_group, "_LAST", 0.1)
+    start = time.monotonic()
+    assert process_group.run_in_group(lambda args: args, 7) == 7
+    assert time.monotonic() - start > 0.1  # the other one has not ended
+    group.rank = 1
+    assert process_group.run_in_group(lambda args: args, 7) == 7
+    group.rank = 0
+    monkeypatch.setattr(process_group, "_LAST", 1000.0)
+    assert process_group.run_in_group(lambda args: args, 7) == 7
+
+
+def test_each_attempt_has_a_name_of_its_own_in_a_store_that_is_kept():
+    store, found = dist.HashStore(), []
+    for _ in range(2):  # the second one finds what the first has left
+        with ThreadPoolExecutor(3) as pool:
+            ranks = [pool.submit(process_group._agree_on_attempt, store, r, 3) for r in (1, 2, 0)]
+            names = {rank.result(timeout=30) for rank in ranks}
+        assert len(names) == 1
+        found += names
+    assert len(set(found)) == 2
+
+
+def test_a_process_that_does_not_start_is_named(monkeypatch):
+    monkeypatch.setattr(process_group, "_STARTED", 0.1)
+    with pytest.raises(UserError, match=r"process\(es\) 1, 2 of 3 did not start"):
+        process_group._agree_on_attempt(dist.HashStore(), 0, 3)
