@@ -120,8 +120,12 @@ def release_folders(*, failed: bool = False) -> None:
     """Release the folders that this process has locked, and remove the files in them.
 
     Args:
-        failed: a file stays if it tells a restart of `torchrun` that its run has begun.
+        failed: a file stays if it tells a restart of `torchrun` that its run has begun. On one
+            machine it also stays after a success that a restart can follow: another process may
+            be killed after its work, and `torchrun` then starts all again.
     """
+    alone = os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE")
+    failed |= alone and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
     while _held:
         path, file = _held.popitem()
         with contextlib.suppress(OSError):

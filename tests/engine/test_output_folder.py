@@ -165,9 +165,12 @@ def test_a_restart_of_torchrun_knows_its_run(tmp_path, monkeypatch, begun, envir
         run_lock.lock_folder(tmp_path, begun=True)
         run_lock.release_folders(failed=True)
         assert run_lock.is_restart(tmp_path)
-    run_lock.lock_folder(tmp_path)
-    run_lock.release_folders()
-    assert not run_lock.is_restart(tmp_path)
+    for most in ("0", "3"):  # restarts that torchrun allows
+        monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", most)
+        run_lock.lock_folder(tmp_path, begun=True)
+        run_lock.release_folders()
+        alone = "LOCAL_WORLD_SIZE" not in environment
+        assert (tmp_path / "run.lock").exists() == (most == "3" and alone)
 
 
 def test_a_forked_worker_that_outlives_the_run_does_not_hold_its_folder(tmp_path):
