@@ -97,6 +97,8 @@ def fill_disks(
         What was done so far, after each training.
     """
     rng, ends = random.Random(seed), Counter[str]()
+    # The limit is also one of the memory through which workers give images: no disk has it.
+    variants = [variant for variant in variants if not variant.workers]
     for run in range(number):
         variant = variants[run % len(variants)]
         weights, _ = whole[variant.name]
