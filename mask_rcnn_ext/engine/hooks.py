@@ -75,8 +75,14 @@ class RunRecord(HookBase):
         self._eval_seconds += seconds
 
     def before_train(self) -> None:
-        """Start the clock."""
+        """Start the clock; save the final weights if the run was killed just before that."""
         self._start = time.perf_counter()
+        trainer, done = self.trainer, self.trainer.start_iter
+        path = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
+        if 0 < done == trainer.max_iter and not os.path.exists(path):
+            trainer.iter = done - 1
+            trainer.checkpointer.save("model_final", iteration=trainer.iter)
+            trainer.iter = done
 
     def after_train(self) -> None:
         """Write the file, unless the run was interrupted or failed."""

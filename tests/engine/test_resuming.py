@@ -113,6 +113,14 @@ def test_another_optimizer_is_refused_without_the_config_of_the_run(half, capsys
     assert "trained with AdamW, the config says SGD" in read_error(capsys)
 
 
+def test_a_run_killed_before_its_final_weights_saves_them(half, start):
+    flags, out = half
+    (out / "last_checkpoint").write_text("model_0000003.pth")
+    assert run([*flags, "--resume"], out, "SOLVER.MAX_ITER", "4") == 0
+    assert same(*(read_weights(folder / "model_final.pth") for folder in (out, start[1])))
+    assert (out / "last_checkpoint").read_text() == "model_final.pth"
+
+
 def test_changed_keys_of_a_project_are_told_too(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(output_folder.logger, "info", lambda text, *args: said.append(text % args))
