@@ -10,7 +10,7 @@ NESTED := output/nested
 LINEAGE := output/lineage
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare lineage test test-oldest fuzz lint check tables docs doctor clean clean-demo
+.PHONY: help setup demo compare lineage test test-oldest fuzz torture lint check tables docs doctor clean clean-demo
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -49,6 +49,9 @@ test-oldest:  ## run the tests with the oldest PyTorch that is supported, in .ve
 
 fuzz: setup  ## read 20,000 changed files of each of six kinds, write results/fuzz.json (about an hour)
 	OMP_NUM_THREADS=1 $(PY) tests/fuzz/run_fuzz.py --output results/fuzz.json
+
+torture: setup  ## kill small trainings 1,000 times, fill disks, restart processes; write results/torture.json (hours)
+	$(PY) tests/torture/run.py $(TORTURE)
 
 lint: setup  ## ruff and mypy
 	$(PY) -m ruff check .

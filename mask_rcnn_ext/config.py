@@ -101,6 +101,10 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # `True` makes a malformed annotation, and one that contradicts itself or repeats another, an
     # error (`--strict-data`). By default the former is dropped, the latter kept, and both counted.
     _declare(cfg, "MASK_RCNN_EXT.DATA.STRICT", False)
+    # What an image does that breaks or vanishes while a run is at work. `"error"` ends the run with
+    # the name of the image. `"skip"` trains on the next image in its place, leaves it out of the
+    # evaluation, and lists it in the log, in `results.json` and in the report.
+    _declare(cfg, "MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "error")
     # `True` takes the box of every annotation from its mask, and ignores the `bbox` of the json.
     _declare(cfg, "MASK_RCNN_EXT.DATA.BOXES_FROM_MASKS", False)
     # Number format of mixed precision, which detectron2's `SOLVER.AMP.ENABLED` switches on:

@@ -20,7 +20,8 @@ class UserError(ValueError):
         """Build the error with its message."""
         text = str(message)
         if text.startswith("Caught ") and "\nOriginal Traceback" in text:
-            text = text.rpartition(f"{__name__}.UserError: ")[2].strip()
+            kind = type(self)  # a subclass, perhaps
+            text = text.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
         super().__init__(text)
 
 

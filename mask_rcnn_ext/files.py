@@ -8,12 +8,12 @@ import math
 import os
 import re
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from .errors import UserError
+from .temporary_files import make_temporary
 
 __all__ = [
     "atomic_open",
@@ -53,7 +53,7 @@ def atomic_open(
 
     If the block raises or the process is killed, the previous file stays unchanged. Several
     processes may write the same path: the last one to finish wins. A killed process may leave a
-    file `.mask_rcnn_ext-*.tmp` in the folder, which can be deleted.
+    file `.mask_rcnn_ext-*.tmp` in the folder, which the next one that writes there removes.
 
     Args:
         path: a local path; its folder is created if missing.
@@ -65,23 +65,23 @@ def atomic_open(
         UserError: the file cannot be written, for example because the disk is full.
     """
     path = Path(path)
-    # Without the name of `path`, which may already be as long as file names can be.
-    temporary = path.with_name(f".mask_rcnn_ext-{uuid.uuid4().hex}.tmp")
     in_block = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        encoding = None if "b" in mode else "utf-8"
-        with open(temporary, mode.replace("w", "x"), encoding=encoding) as file:
-            in_block = True
-            yield file
-            in_block = False
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        if not path.exists():
-            for record in _records:
-                record.append(path)
-        os.replace(temporary, path)
+        # Its name is without the name of `path`, which may already be as long as names can be.
+        with make_temporary(path.parent) as temporary:
+            encoding = None if "b" in mode else "utf-8"
+            with open(temporary, mode, encoding=encoding) as file:
+                in_block = True
+                yield file
+                in_block = False
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            if not path.exists():
+                for record in _records:
+                    record.append(path)
+            os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         # When a write fails, torch.save raises a RuntimeError whose context is the system's error.
         cause = error if isinstance(error, OSError) else error.__context__
@@ -90,9 +90,6 @@ def atomic_open(
         if in_block and cause.filename is not None:  # a failed write has no file name: another file
             raise
         raise UserError(f"cannot write {os.path.abspath(path)}: {_explain(cause)}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def require_writable(folder: str | os.PathLike[str]) -> None:

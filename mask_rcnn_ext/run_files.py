@@ -11,6 +11,7 @@ from pathlib import Path
 
 __all__ = [
     "EARLIER",
+    "FOLDERS",
     "LOCK",
     "find_free_folder",
     "find_run_files",
@@ -31,7 +32,7 @@ _FILES = re.compile(
     r"events\.out\.tfevents\..*|report\.html|predictions\.png|analysis\.json|"
     r"report_made_from\.json|loggers\.json"
 )
-_FOLDERS = ("inference", "inference_TTA", "evaluations")
+FOLDERS = ("inference", "inference_TTA", "evaluations")  # of an evaluation's files
 _CLEANED = re.compile(r"own_(train|val)\.json")
 _FILES_IN_FOLDERS = re.compile(
     rf"{_CLEANED.pattern}|coco_instances_results\.json|instances_predictions\.pth|"
@@ -48,7 +49,7 @@ def find_run_files(folder: Path) -> list[Path]:
     found: list[Path] = []
     for path in _find_entries(folder):
         own = [path]
-        if path.name in _FOLDERS and path.is_dir() and not path.is_symlink():
+        if path.name in FOLDERS and path.is_dir() and not path.is_symlink():
             files = _find_files(path)
             if path.name == "evaluations":
                 runs = (run for run in path.iterdir() if run.is_dir() and not run.is_symlink())
@@ -85,7 +86,7 @@ def _is_of_run(path: Path) -> bool:
         return bool(_FILES.fullmatch(path.name))
     if path.name == "data":
         return all(_CLEANED.fullmatch(file.name) for file in path.iterdir())
-    return path.name in _FOLDERS
+    return path.name in FOLDERS
 
 
 def holds_training(folder: Path) -> bool:

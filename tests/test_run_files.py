@@ -135,7 +135,8 @@ def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
 
 
 def test_make_clean_leaves_what_our_tools_have_not_made(tmp_path):
-    for name in ("Makefile", "tools/clean_demo.py", "mask_rcnn_ext/run_files.py"):
+    package = ("mask_rcnn_ext/run_files.py", "mask_rcnn_ext/temporary_files.py")
+    for name in ("Makefile", "tools/clean_demo.py", *package):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
     before = tree(tmp_path)

@@ -9,9 +9,10 @@ import runpy
 import sys
 from pathlib import Path
 
-# Run by its path: importing it imports detectron2 first, which need not be installed any more.
-_RUN_FILES = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/run_files.py"))
-
+# Run by their paths: importing them imports detectron2 first, which need not be installed any more.
+_PACKAGE = Path(__file__).parents[1] / "mask_rcnn_ext"
+_RUN_FILES = runpy.run_path(str(_PACKAGE / "run_files.py"))
+_TEMPORARY_FILES = runpy.run_path(str(_PACKAGE / "temporary_files.py"))
 
 _RECORD = "made_from.json"  # which tools/run_demo.py writes before anything else
 
@@ -23,6 +24,7 @@ def main() -> int:
         "folder", type=Path, metavar="DIR", help="the --output of tools/run_demo.py"
     )
     folder = parser.parse_args().folder
+    _TEMPORARY_FILES["remove_left_behind"](folder, _RUN_FILES["FOLDERS"])
     if not (folder / _RECORD).is_file() and _RUN_FILES["find_run_files"](folder):
         print(
             f"error: {folder} holds a run that is not the demo's (no {_RECORD} in it); nothing was "

@@ -12,8 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import read_json_or_none
+from ..temporary_files import make_temporary
 from . import nested_shapes, occluded_shapes
 from .shape_drawing import CLASSES
 
@@ -78,15 +77,15 @@ class EmbeddedDataSet:
         if self._is_drawn(folder, split):
             return
         logger.info("Drawing %d images of %s into %s ...", self.splits[split], self.name, folder)
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=f".{split}-", dir=folder.parent))
-        except OSError as error:
-            raise UserError(
-                f"cannot write the embedded data set to {folder.parent.absolute()}: {error}. "
-                "Set DETECTRON2_DATASETS to a folder that you can write."
-            ) from error
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                scratch = stack.enter_context(make_temporary(folder.parent, is_folder=True))
+            except OSError as error:
+                raise UserError(
+                    f"cannot write the embedded data set to {folder.parent.absolute()}: {error}. "
+                    "Set DETECTRON2_DATASETS to a folder that you can write."
+                ) from error
             scratch.chmod(0o755)
             self._write_split(split, scratch)
             if folder.exists() and not self._is_drawn(folder, split):
@@ -100,8 +99,6 @@ class EmbeddedDataSet:
             except OSError:
                 if not self._is_drawn(folder, split):  # another process was not faster
                     raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def _is_drawn(self, folder: Path, split: str) -> bool:
         coco = read_json_or_none(folder / "annotations.json")

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList
-from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.data.samplers import (
     RandomSubsetTrainingSampler,
     RepeatFactorTrainingSampler,
@@ -26,9 +25,9 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
+from .bad_images import BadImage, NamedErrors, add_bad_images, take_bad_images
 
 __all__ = [
-    "NamedErrors",
     "ResumableBatchSampler",
     "TrainLoader",
     "build_sampler",
@@ -102,28 +101,6 @@ class ResumableBatchSampler:
                 bucket.clear()
 
 
-class NamedErrors:
-    """A mapper that calls another one, and names the image that the other cannot read."""
-
-    def __init__(self, mapper: Callable[[dict], Any]) -> None:
-        """Wrap `mapper`, which turns a record of a data set into a sample."""
-        self.mapper = mapper
-
-    def __call__(self, record: dict) -> Any:
-        """Return the sample of a record.
-
-        Raises:
-            UserError: the image cannot be read.
-        """
-        try:
-            return self.mapper(record)
-        except (OSError, SizeMismatchError, SyntaxError) as error:  # PIL: SyntaxError for PNG
-            raise UserError(
-                f"cannot read image {record.get('file_name')}: {str(error).strip()}. Fix or "
-                "remove it."
-            ) from error
-
-
 class _SeededDataset(Dataset):
     def __init__(
         self,
@@ -131,11 +108,13 @@ class _SeededDataset(Dataset):
         mapper: Callable[[dict], Any],
         seed: int,
         mix: Callable[[Any, Callable[[], Any]], Any] | None,
+        num_workers: int,
+        skip_bad: bool,
     ) -> None:
         # Serialised, so that worker processes share the memory instead of copying it.
         self.dicts = DatasetFromList(list(dicts), copy=False)
-        self.mapper, self.seed, self.rank = NamedErrors(mapper), seed, comm.get_rank()
-        self.mix = mix
+        self.mapper, self.seed = NamedErrors(mapper, num_workers), seed
+        self.rank, self.mix, self.skip_bad = comm.get_rank(), mix, skip_bad
 
     def __len__(self) -> int:
         return len(self.dicts)
@@ -144,20 +123,30 @@ class _SeededDataset(Dataset):
         position, index = key
         with keep_random_state():
             seed_everything(stream_seed(self.seed, self.rank, position), cuda=False)
-            sample = self._load(index)
-            if self.mix is None or len(self.dicts) == 1:
-                return sample
-            return self.mix(sample, lambda: self._load(self._draw_other(index)))
+            bad: dict[str, str] = {}
+            sample = self._load(index, bad)
+            if self.mix is not None and len(self.dicts) > 1:
+                sample = self.mix(sample, lambda: self._load(self._draw_other(index), bad))
+            return add_bad_images(sample, bad)
 
     def _draw_other(self, index: int) -> int:
         return (index + random.randrange(1, len(self.dicts))) % len(self.dicts)
 
-    def _load(self, index: int) -> Any:
+    def _load(self, index: int, bad: dict[str, str]) -> Any:
+        """Return the sample of an image; if it is rejected or skipped, of the next one."""
         for offset in range(len(self.dicts)):
-            sample = self.mapper(self.dicts[(index + offset) % len(self.dicts)])
-            if sample is not None:  # a mapper may reject an image; the next one replaces it
+            record = self.dicts[(index + offset) % len(self.dicts)]
+            try:
+                sample = self.mapper(record)
+            except BadImage as error:
+                if not self.skip_bad:
+                    raise
+                bad[str(record.get("file_name"))] = str(error)
+                continue
+            if sample is not None:
                 return sample
-        raise UserError("the data set mapper rejected every image")
+        reason = f", the last one for this reason: {list(bad.values())[-1]}" if bad else ""
+        raise UserError(f"the data set mapper rejected every image{reason}")
 
 
 def _outlive_signals(_: int) -> None:
@@ -184,6 +173,7 @@ class TrainLoader:
         seed: int,
         aspect_ratio_grouping: bool = True,
         mix: Callable[[Any, Callable[[], Any]], Any] | None = None,
+        skip_bad: bool = False,
     ) -> None:
         """Build the loader.
 
@@ -199,9 +189,10 @@ class TrainLoader:
             aspect_ratio_grouping: put wide and tall images in separate batches, as detectron2 does.
             mix: changes a sample with others, such as `CopyPaste`. It gets the sample, and a
                 function that returns the sample of another image, drawn at random. None: no change.
+            skip_bad: take the next image of the data set in place of one that cannot be used.
         """
         groups = [int(d["width"] > d["height"]) for d in dicts] if aspect_ratio_grouping else None
-        self.dataset = _SeededDataset(dicts, mapper, seed, mix)
+        self.dataset = _SeededDataset(dicts, mapper, seed, mix, num_workers, skip_bad)
         self.batches = ResumableBatchSampler(sampler, batch_size, groups)
         self.num_workers = num_workers
         self.last_batch: list[dict] | None = None
@@ -220,6 +211,7 @@ class TrainLoader:
         iterator = iter(loader)
         try:
             for batch in iterator:
+                take_bad_images(batch)
                 self.last_batch = batch
                 yield batch
         finally:

@@ -7,11 +7,13 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
+from ..data.bad_images import gather_skipped, list_skipped, record_skipped, skips_bad_images
 from ..data.loader import seed_everything, stream_seed
 from ..errors import UserError
 from .best_model import BestModel
@@ -73,12 +75,21 @@ class RunRecord(HookBase):
         self._eval_seconds += seconds
 
     def before_train(self) -> None:
-        """Start the clock."""
+        """Start the clock; save the final weights if the run was killed just before that."""
         self._start = time.perf_counter()
+        trainer, done = self.trainer, self.trainer.start_iter
+        path = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
+        if 0 < done == trainer.max_iter and not os.path.exists(path):
+            trainer.iter = done - 1
+            trainer.checkpointer.save("model_final", iteration=trainer.iter)
+            trainer.iter = done
 
     def after_train(self) -> None:
         """Write the file, unless the run was interrupted or failed."""
-        if comm.is_main_process() and self.trainer.iter >= self.trainer.max_iter:
+        if self.trainer.iter < self.trainer.max_iter:
+            return
+        skipped = gather_skipped() if skips_bad_images(self.cfg) else {}
+        if comm.is_main_process():
             write_results(
                 self.cfg,
                 getattr(self.trainer, "_last_eval_results", {}),
@@ -86,14 +97,18 @@ class RunRecord(HookBase):
                 eval_seconds=self.eval_seconds,
                 seed=self.step_seed.seed,
                 best=self.best.get_saved_record() if self.best else None,
+                skipped=skipped,
             )
 
-    def state_dict(self) -> dict[str, float]:
-        """Return the times so far."""
-        return {"train_seconds": self.train_seconds, "eval_seconds": self.eval_seconds}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the times so far, and the images that were skipped, if there are any."""
+        times = {"train_seconds": self.train_seconds, "eval_seconds": self.eval_seconds}
+        skipped = list_skipped()
+        return {**times, "skipped_images": skipped} if skipped else times
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Add the times of the run that is resumed."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Add the times and the skipped images of the run that is resumed."""
+        record_skipped(state.get("skipped_images", {}))
         self._earlier_seconds = float(state["train_seconds"])
         self._earlier_eval_seconds = float(state["eval_seconds"])
 

@@ -98,6 +98,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received, self._raise_at_once, self._first = 0, False, 0.0
+        self._told = False
         self._before: dict[signal.Signals, Any] = {}
 
     @contextlib.contextmanager
@@ -121,9 +122,10 @@ class StopSignals:
     def _take(self, number: int, frame: FrameType | None) -> None:
         if not self.received:
             self.received, self._first = number, time.monotonic()
-            if comm.is_main_process():
-                # `print` may not be called while it is at work, which a signal can interrupt.
-                os.write(2, b"\nstopping, a checkpoint is saved first ...\n")
+            # `launch` and `torchrun` also end a process with SIGTERM when another one has failed.
+            # Then nothing is saved: the processes do not agree.
+            if number == signal.SIGINT or comm.get_world_size() == 1:
+                self._tell()
             if self._raise_at_once:
                 raise Interrupted(number)
         elif time.monotonic() - self._first > _SAME:
@@ -136,7 +138,15 @@ class StopSignals:
             return self.received
         received = torch.tensor(self.received, device=device)
         dist.all_reduce(received, op=dist.ReduceOp.MAX)
+        if received:
+            self._tell()
         return int(received)
+
+    def _tell(self) -> None:
+        if comm.is_main_process() and not self._told:
+            self._told = True
+            # `print` may not be called while it is at work, which a signal can interrupt.
+            os.write(2, b"\nstopping, a checkpoint is saved first ...\n")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Starts the processes of a command: one, `--num-gpus N`, several machines, or `torchrun`."""
 
+import logging
 import os
 import signal
 import sys
@@ -14,8 +15,8 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
 from ..errors import UserError
-from ..files import explain_failed_write
 from .interruption import Interrupted, forward_signals
+from .process_group import explain_failure, join_torchrun, run_in_group
 from .run_lock import release_folders
 
 __all__ = ["launch", "run_as_command"]
@@ -51,6 +52,8 @@ def launch(main: Callable[[Any], Any], args: Any) -> Any:
         )
     if args.num_gpus * args.num_machines == 1:
         return _run(main, args)
+    # It warns that it ends the other processes when one has failed.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     with forward_signals():
         return detectron2_launch(
             _process,
@@ -65,9 +68,12 @@ def launch(main: Callable[[Any], Any], args: Any) -> Any:
 def _run(main: Callable[[Any], Any], args: Any) -> Any:
     """Run `main`, and release the folder that it has written to."""
     try:
-        return main(args)
-    finally:
-        release_folders()
+        result = run_in_group(main, args)
+    except BaseException:
+        release_folders(failed=True)
+        raise
+    release_folders()
+    return result
 
 
 def _process(main: Callable[[Any], Any], args: Any) -> None:
@@ -90,7 +96,7 @@ def _join_torchrun(main: Callable[[Any], Any], args: Any) -> Any:
         )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    join_torchrun("nccl" if torch.cuda.is_available() else "gloo")
     comm.create_local_process_group(local)
     comm.synchronize()
     try:
@@ -104,34 +110,40 @@ def run_as_command(command: Callable[[], Any]) -> int:
 
     A `UserError` is printed as one line, and the exit code is 2, also if it ended a process that
     `launch` started. So is a disk that takes nothing more. Ctrl-C gives 130, and SIGTERM
-    during training 143; the command that resumes the training is printed. Any other exception is a
-    defect and is raised.
+    during training 143; the command that resumes the training is printed. A process of `launch`
+    that the system has killed is named, and the exit code is 1. Any other exception is a defect and
+    is raised.
 
     Args:
         command: the body. If it returns an int, this is the exit code, else 0.
     """
     try:
         code = command()
-    except UserError as error:
+    except (UserError, OSError) as error:
+        told = explain_failure(error)
+        if told is None:
+            raise
         # Under torchrun the process group is gone by now; the variable is still there.
         if int(os.environ.get("RANK", comm.get_rank())) > 0:
             # Every process finds a mistake in the config, but one message is enough. The end of
             # the first process stops the others while they wait here. A mistake that only this
             # process finds is printed after the wait.
             time.sleep(10)
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        explained = explain_failed_write(error)
-        if explained is None:
-            raise
-        print(f"error: {explained}", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         return 2
     except ProcessExitedException as error:
         if error.exit_code in (2, 130, 143):
             return error.exit_code
         if -error.exit_code in (signal.SIGINT, signal.SIGTERM):  # it came before training began
             return 128 - error.exit_code
+        if error.exit_code == -signal.SIGKILL:
+            print(
+                f"error: process {error.error_index} was killed (SIGKILL), usually because the "
+                "memory was full. Lower SOLVER.IMS_PER_BATCH or DATALOADER.NUM_WORKERS, and go on "
+                "from the last checkpoint with --resume",
+                file=sys.stderr,
+            )
+            return 1
         raise
     except KeyboardInterrupt as error:
         interrupted = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)

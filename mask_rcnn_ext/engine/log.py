@@ -14,8 +14,7 @@ from logging.handlers import MemoryHandler
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..errors import UserError
-from ..files import explain_failed_write
+from .process_group import explain_failure, is_lost_connection
 
 __all__ = ["end_log", "hide_told_errors", "open_log_file", "start_log"]
 
@@ -82,8 +81,8 @@ def end_log() -> None:
 def hide_told_errors() -> Iterator[None]:
     """Keep detectron2's training loop from logging the traceback of an error with a sentence.
 
-    These are `UserError`, `FloatingPointError`, which the trainer explains, and a disk that takes
-    nothing more.
+    These are `UserError`, `FloatingPointError`, which the trainer explains, a disk that takes
+    nothing more, and another process that has gone.
     """
     loop_logger = logging.getLogger("detectron2.engine.train_loop")
     loop_logger.addFilter(_reports_defect)
@@ -95,8 +94,10 @@ def hide_told_errors() -> Iterator[None]:
 
 def _reports_defect(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    told = isinstance(error, UserError | FloatingPointError)
-    return not (told or (error is not None and explain_failed_write(error)))
+    if error is None:
+        return True
+    told = isinstance(error, FloatingPointError) or explain_failure(error)
+    return not (told or is_lost_connection(error))
 
 
 def _is_screen(handler: logging.Handler) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
@@ -16,6 +17,7 @@ from ..errors import UserError
 from ..files import atomic_open, record_writes, require_writable
 from ..run_files import (
     EARLIER,
+    FOLDERS,
     find_free_folder,
     find_run_files,
     holds_training,
@@ -24,11 +26,18 @@ from ..run_files import (
     remove_empty,
 )
 from ..steps import decide
+from ..temporary_files import remove_left_behind
 from .interruption import raise_on_sigterm
 from .log import end_log, open_log_file, start_log
-from .run_lock import lock_folder, release_folders
+from .run_lock import lock_folder, mark_begun, release_folders
 
-__all__ = ["choose_evaluation_folder", "choose_output_folder", "log_changes", "output_folder"]
+__all__ = [
+    "choose_evaluation_folder",
+    "choose_output_folder",
+    "log_changes",
+    "output_folder",
+    "read_earlier_config",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +101,13 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
     moved: list[tuple[Path, Path]] = []
     try:
         require_writable(folder)
-        decide(lambda: lock_folder(folder))
+        decide(lambda: lock_folder(folder, begun=resume))
     except UserError as error:
         remove_empty(missing)
         raise UserError(f"OUTPUT_DIR: {error}") from error
+    if comm.is_main_process():
+        remove_left_behind(folder, ["data", *FOLDERS])
+    comm.synchronize()  # the files of an earlier run are looked up when the others are gone
     earlier, data = find_free_folder(folder), folder / "data"
     old = [] if resume else find_run_files(folder)  # now: the block may write files of this run
     try:
@@ -120,7 +132,7 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
         if main:
             move_back(moved)
             remove_empty([earlier, earlier.parent])
-            release_folders()
+            release_folders(failed=True)
         remove_empty(missing)
         raise
     except Exception:  # a defect: the log may say more
@@ -141,15 +153,24 @@ def _begin(cfg: CfgNode, folder: Path, earlier: Path) -> None:
         )
     with atomic_open(folder / "config.yaml", "w") as file:
         file.write(cfg.dump())
+    mark_begun(folder)
+
+
+def read_earlier_config(cfg: CfgNode) -> dict[str, Any]:
+    """Return the keys and values of the `config.yaml` in `OUTPUT_DIR`; none if it is no config."""
+    try:
+        text = Path(cfg.OUTPUT_DIR, "config.yaml").read_text("utf-8")
+        return dict(flat_config(CfgNode.load_cfg(text)))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
 
 
 def log_changes(cfg: CfgNode) -> None:
     """Log in one line which keys have other values than the `config.yaml` of the run so far."""
-    try:
-        text = Path(cfg.OUTPUT_DIR, "config.yaml").read_text("utf-8")
-        before, after = (dict(flat_config(CfgNode.load_cfg(t))) for t in (text, cfg.dump()))
-    except (OSError, ValueError, yaml.YAMLError):  # there is none, or it is no config
+    before = read_earlier_config(cfg)
+    if not before:
         return
+    after = dict(flat_config(CfgNode.load_cfg(cfg.dump())))
     changes = [
         f"{key} {before[key]} -> {value}"
         for key, value in after.items()

@@ -1,6 +1,7 @@
 """The file `results.json` of a run: its metrics, times, memory, device, seed and versions."""
 
 import json
+import logging
 import math
 import os
 import resource
@@ -13,9 +14,12 @@ from detectron2.config import CfgNode
 
 from ..checkpoint.description import get_versions
 from ..data.checksums import get_data_checksums
+from ..errors import name_some
 from ..files import atomic_open, file_sha256
 
 __all__ = ["write_results"]
+
+logger = logging.getLogger(__name__)
 
 
 def write_results(
@@ -28,6 +32,7 @@ def write_results(
     peak_mb: float = 0.0,
     weights: str = "",
     best: Mapping[str, Any] | None = None,
+    skipped: Mapping[str, str] | None = None,
 ) -> str:
     """Write `OUTPUT_DIR/results.json` atomically and return its path.
 
@@ -44,7 +49,13 @@ def write_results(
         peak_mb: peak memory of earlier parts of the run, in MB.
         weights: the file of the weights, if they are not this run's own.
         best: what `model_best.pth` was measured at, if there is one.
+        skipped: images that could not be used, with the reasons; they are logged too.
     """
+    if skipped:
+        logger.warning(
+            "%d image(s) could not be used and were skipped: %s",
+            *(len(skipped), name_some(list(skipped))),
+        )
     run = {
         "train_seconds": None if train_seconds is None else round(train_seconds, 1),
         "eval_seconds": round(eval_seconds, 1),
@@ -54,6 +65,7 @@ def write_results(
         "data_sha256": get_data_checksums(cfg),
         **({"weights_sha256": file_sha256(weights)} if weights else {}),
         **({"best": dict(best)} if best else {}),
+        **({"skipped_images": dict(skipped)} if skipped else {}),
         "versions": get_versions(),
     }
     path = os.path.join(cfg.OUTPUT_DIR, "results.json")

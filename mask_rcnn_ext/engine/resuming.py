@@ -8,13 +8,20 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier
 
-from ..config import get_cfg
+from ..config import flat_config, get_cfg
 from ..errors import UserError
 
-__all__ = ["get_checkpoint_period", "keep_settings", "require_same_optimizer"]
+__all__ = [
+    "get_checkpoint_period",
+    "keep_settings",
+    "require_same_optimizer",
+    "require_unchanged",
+]
 
 # Settings of the optimizer that the config decides.
 _SETTINGS = ("initial_lr", "weight_decay", "momentum", "nesterov")
+# Keys whose change takes the meaning from a checkpoint's state, whatever the data are.
+_FIXED = ("MASK_RCNN_EXT.OPTIMIZER", "MASK_RCNN_EXT.FREEZE", "MODEL.MASK_ON", "MODEL.KEYPOINT_ON")
 _FEWEST = 100  # iterations between two checkpoints, by default
 
 
@@ -28,6 +35,28 @@ def get_checkpoint_period(cfg: CfgNode) -> int:
     if period != get_cfg().SOLVER.CHECKPOINT_PERIOD:
         return period
     return min(period, max(_FEWEST, cfg.SOLVER.MAX_ITER // 10))
+
+
+def require_unchanged(cfg: CfgNode, before: Mapping[str, Any]) -> None:
+    """Check, before data and weights are loaded, that a run can go on with a config.
+
+    What depends on the data or on the weights shows later, see `require_same_optimizer`.
+
+    Args:
+        cfg: the config.
+        before: the keys and values of the run's `config.yaml`, as they are in the file.
+
+    Raises:
+        UserError: a key has changed that must not.
+    """
+    now = dict(flat_config(CfgNode.load_cfg(cfg.dump())))
+    for key in _FIXED:
+        if key in before and before[key] != now[key]:
+            raise UserError(
+                f"--resume: {key} was {before[key]} and is {now[key]} now, which the state of the "
+                f"checkpoint does not fit. Set it to {before[key]}, or start a new run from the "
+                "weights: MODEL.WEIGHTS FILE, without --resume"
+            )
 
 
 def require_same_optimizer(saved: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,7 @@ from ..checkpoint.fetching import fetch_weights
 from ..config import ExtCfgNode, load_config
 from ..config_files import find_config_file
 from ..config_limits import require_limits
+from ..data.bad_images import forget_skipped, gather_skipped, skips_bad_images
 from ..data.catalog import require_datasets
 from ..data.own_data import get_split_paths, register_own_data, split_own_data
 from ..data.pixel_limit import set_pixel_limit
@@ -37,14 +39,18 @@ from ..modeling.checks import (
 from ..modeling.exported import is_exported, load_exported, read_exported_config
 from ..modeling.precision import choose_device, prepare_model
 from ..proposals.file import load_training_dicts
+from ..steps import decide
 from .output_folder import (
     choose_evaluation_folder,
     choose_output_folder,
     log_changes,
     output_folder,
+    read_earlier_config,
 )
 from .recipe.choose import choose_recipe, require_recipe_options
 from .results import write_results
+from .resuming import require_unchanged
+from .run_lock import is_restart
 from .trainer import Trainer
 
 __all__ = ["prepare_data", "prepare_run", "run_job"]
@@ -87,6 +93,7 @@ def run_job(
         return
     start = time.perf_counter()
     results = trainer_class.test_all(cfg, model)
+    skipped = gather_skipped() if skips_bad_images(cfg) else {}
     if comm.is_main_process():
         path = write_results(
             cfg,
@@ -95,6 +102,7 @@ def run_job(
             eval_seconds=time.perf_counter() - start,
             seed=cfg.SEED,
             weights=fetch_weights(cfg.MODEL.WEIGHTS, ""),
+            skipped=skipped,
         )
         logger.info("The results are in %s.", path)
         verify_results(cfg, results)  # against TEST.EXPECTED_RESULTS, as after training
@@ -128,6 +136,7 @@ def prepare_run(
             registered name is unknown.
     """
     require_recipe_options(args, one_training=by_gradients and not stages)
+    restarted = False
     config_file = find_config_file(args.config_file) if args.config_file else ""
     cfg = _load_config(args, config_file, add_keys)
     cfg.OUTPUT_DIR = choose_output_folder(cfg, config_file, args.opts)
@@ -142,6 +151,8 @@ def prepare_run(
     _choose_data(cfg, args)
     require_limits(cfg)
     check_registry_names(cfg)
+    skips_bad_images(cfg)  # or it has a value that is not known
+    forget_skipped()
     require_fitting_parts(cfg)
     require_channels(cfg, measured=args.eval_only)
     set_pixel_limit(cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS)
@@ -153,8 +164,14 @@ def prepare_run(
         cfg.OUTPUT_DIR = choose_evaluation_folder(cfg)
     elif args.resume and not stages:
         _require_checkpoint(cfg.OUTPUT_DIR)
+    elif not stages:
+        args.resume = restarted = decide(lambda: is_restart(Path(cfg.OUTPUT_DIR)))
+    if args.resume and by_gradients and not (args.eval_only or stages):
+        require_unchanged(cfg, read_earlier_config(cfg))
     with output_folder(cfg, resume=args.resume and not args.eval_only):
         _log_start(cfg, args)
+        if restarted:
+            logger.info("torchrun has started again: the run goes on from its last checkpoint.")
         choose_device(cfg)
         _require_gloo_on_cpu(cfg)
         prepare_data(cfg, eval_only=args.eval_only, resume=args.resume)

@@ -1,4 +1,7 @@
-"""One run at a time in a folder: the run locks a file in it, which its end releases."""
+"""One run at a time in a folder: the run locks a file in it, which its end releases.
+
+The file also says which `torchrun` has begun the run, so that its restarts go on with it.
+"""
 
 import contextlib
 import fcntl
@@ -12,14 +15,26 @@ from typing import IO
 from ..errors import UserError
 from ..run_files import LOCK
 
-__all__ = ["lock_folder", "release_folders", "require_free"]
+__all__ = ["is_restart", "lock_folder", "mark_begun", "release_folders", "require_free"]
 
 logger = logging.getLogger(__name__)
 
 _held: dict[Path, IO[str]] = {}  # the open, locked files of this process
 
 
-def lock_folder(folder: Path) -> None:
+def _close_in_child() -> None:
+    """Close the files in a forked process, which may outlive this one: a lock ends with the last.
+
+    A worker that loads images lives for some seconds after its parent is killed.
+    """
+    while _held:
+        _held.popitem()[1].close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+def lock_folder(folder: Path, *, begun: bool = False) -> None:
     """Lock a folder for this process, until `release_folders` or the end of the process.
 
     A killed process leaves the file, but no lock. On a file system that cannot lock files, this
@@ -27,6 +42,7 @@ def lock_folder(folder: Path) -> None:
 
     Args:
         folder: a folder that can be written; a folder that this process has locked stays locked.
+        begun: the run in the folder goes on, see `mark_begun`.
 
     Raises:
         UserError: another process has locked it.
@@ -38,7 +54,7 @@ def lock_folder(folder: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip() or "another process"
+            holder = file.readline().strip() or "another process"
             file.close()
             raise UserError(
                 f"{folder} is in use by another run ({holder}). Wait for its end, or give another "
@@ -52,22 +68,70 @@ def lock_folder(folder: Path) -> None:
                 _held[path] = file
                 break
         file.close()
-    _write_holder(_held[path])
+    _write_holder(_held[path], begun)
 
 
-def _write_holder(file: IO[str]) -> None:
-    file.truncate(0)
+def _write_holder(file: IO[str], begun: bool) -> None:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
+    text = f"process {os.getpid()} on {socket.gethostname()}, since {since}\n"
+    if begun and (launch := _identify_launch()):
+        text += f"{launch}\n"
+    file.truncate(0)
+    file.write(text)
     file.flush()
 
 
-def release_folders() -> None:
-    """Release the folders that this process has locked, and remove the files in them."""
+def _identify_launch() -> str:
+    """Return what all attempts of one `torchrun` have in common; "" without it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return ""
+    launch = f"begun by torchrun {os.environ['TORCHELASTIC_RUN_ID']}"
+    if os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]:
+        return launch  # the first process may be on another machine next time
+    return f"{launch}, process {os.getppid()} on {socket.gethostname()}"
+
+
+def mark_begun(folder: Path) -> None:
+    """Write into the lock of a folder that the files in it are now those of this run."""
+    file = _held.get(folder.resolve() / LOCK)
+    if file is not None:
+        _write_holder(file, begun=True)
+
+
+def is_restart(folder: Path) -> bool:
+    """Return whether `torchrun` has restarted this process, and the run in `folder` can go on.
+
+    With several machines each one counts its own restarts. There the id of the job decides
+    (`--rdzv-id`), if one was given: a job goes on with what one of the same id has left.
+    """
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    named = os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none"
+    several = os.environ.get("WORLD_SIZE") != os.environ.get("LOCAL_WORLD_SIZE")
+    if not (restarted or (named and several)):
+        return False
+    try:
+        lines = (folder / LOCK).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return _identify_launch() in lines and (folder / "last_checkpoint").is_file()
+
+
+def release_folders(*, failed: bool = False) -> None:
+    """Release the folders that this process has locked, and remove the files in them.
+
+    Args:
+        failed: a file stays if it tells a restart of `torchrun` that its run has begun. On one
+            machine it also stays after a success that a restart can follow: another process may
+            be killed after its work, and `torchrun` then starts all again.
+    """
+    alone = os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE")
+    failed |= alone and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
     while _held:
         path, file = _held.popitem()
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            file.seek(0)
+            if not (failed and _identify_launch() in file.read().splitlines()):
+                path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             # Processes that this one has forked hold the file open too.
             fcntl.flock(file, fcntl.LOCK_UN)

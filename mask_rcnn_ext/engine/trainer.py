@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.train_loop import TrainerBase
@@ -23,8 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.description import describe_run
+from ..data.bad_images import build_checked_loader, explain_dead_worker, skips_bad_images
 from ..data.copy_paste import CopyPaste
-from ..data.loader import NamedErrors, TrainLoader, build_sampler
+from ..data.loader import TrainLoader, build_sampler
 from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
@@ -196,6 +196,7 @@ class Trainer(DefaultTrainer):
             seed=seed,
             aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
             mix=CopyPaste(share) if (share := cfg.MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE) else None,
+            skip_bad=skips_bad_images(cfg),
         )
 
     @classmethod
@@ -273,13 +274,18 @@ class Trainer(DefaultTrainer):
         """See :meth:`DefaultTrainer.run_step`.
 
         Raises:
-            UserError: a loss or a gradient is NaN or infinite. The weights are still finite.
+            UserError: a loss or a gradient is NaN or infinite, and the weights are still finite; or
+                a process that loads images has died.
         """
         try:
             with keep_statistics(self.model):
                 super().run_step()
         except FloatingPointError as error:
             raise explain_bad_numbers(self) from error
+        except RuntimeError as error:
+            if told := explain_dead_worker(error):
+                raise told from error
+            raise
 
     def _save_interrupted(self) -> str:
         """Save the state after the last whole step unless that was done; return the path."""
@@ -335,11 +341,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """See :meth:`DefaultTrainer.build_test_loader`."""
-        return build_detection_test_loader(
-            load_dicts(cfg, "TEST", [dataset_name], filter_empty=False),
-            mapper=NamedErrors(cls.build_mapper(cfg, is_train=False)),
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-        )
+        dicts = load_dicts(cfg, "TEST", [dataset_name], filter_empty=False)
+        return build_checked_loader(cfg, dicts, cls.build_mapper(cfg, is_train=False))
 
     @classmethod
     def add_losses(cls, cfg: CfgNode, model: nn.Module, results: OrderedDict) -> None:
@@ -369,8 +372,13 @@ class Trainer(DefaultTrainer):
                 dist.broadcast(buffer, 0)
         model, cfg = prepare_for_inference(cfg, model), resolve_speed(cfg)
         trainer, model, evaluators = pack_evaluation(cls, model, evaluators)
-        with inference_autocast(cfg):
-            results: OrderedDict = DefaultTrainer.test.__func__(trainer, cfg, model, evaluators)
+        try:
+            with inference_autocast(cfg):
+                results: OrderedDict = DefaultTrainer.test.__func__(trainer, cfg, model, evaluators)
+        except RuntimeError as error:
+            if told := explain_dead_worker(error):
+                raise told from error
+            raise
         return results
 
     @classmethod

@@ -16,6 +16,7 @@ from detectron2.evaluation import (
     DatasetEvaluators,
 )
 
+from ..data.bad_images import skips_bad_images
 from ..data.keypoints import NUM_COCO_KEYPOINTS
 from ..errors import UserError, nearest
 from .coco import MaskRCNNCOCOEvaluator
@@ -126,6 +127,16 @@ def require_known_evaluators(cfg: CfgNode) -> None:
             f"(MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS), got {given}. An empty list stands for the "
             f"{NUM_COCO_KEYPOINTS} of COCO's persons"
         )
+    others = [*_get_named_evaluators(cfg)] + [
+        name
+        for name in cfg.DATASETS.TEST
+        if any(_is_evaluated_as(kind, name) for kind in ("pascal_voc", "cityscapes_instance"))
+    ]
+    if others and skips_bad_images(cfg):
+        raise UserError(
+            "MASK_RCNN_EXT.DATA.ON_BAD_IMAGE is skip, and only COCO's evaluation can leave images "
+            f"out: set it to error, or take {others[0]} out of the evaluation"
+        )
     for name in _get_named_evaluators(cfg):
         if name not in _NAMED_EVALUATORS:
             known = ", ".join(_NAMED_EVALUATORS)
@@ -199,4 +210,5 @@ def _build_benchmark_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> 
         output_dir=folder,
         max_dets_per_image=max(100, cfg.TEST.DETECTIONS_PER_IMAGE),
         kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+        only_processed=skips_bad_images(cfg),
     )

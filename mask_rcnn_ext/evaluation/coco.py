@@ -54,13 +54,20 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
     _tasks: Any
     _use_fast_impl: Any
 
-    def __init__(self, dataset_name: str, *args: Any, **kwargs: Any) -> None:
-        """See the base class; the keypoints of the data set are completed."""
+    def __init__(
+        self, dataset_name: str, *args: Any, only_processed: bool = False, **kwargs: Any
+    ) -> None:
+        """See the base class; the keypoints of the data set are completed.
+
+        With `only_processed`, an image of the data set that this evaluator has not been given is no
+        part of the evaluation. By default it counts as an image in which nothing was found.
+        """
         version = find_compiled_version() if kwargs.get("use_fast_impl", True) else None
         if version:  # keep detectron2 from looking for compiled code of its own
             kwargs["use_fast_impl"] = False
         super().__init__(dataset_name, *args, **kwargs)
         self._compiled_version = version
+        self._only_processed = only_processed
         if self._do_evaluation:
             to_contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
             by_class = to_contiguous and sorted(to_contiguous, key=lambda i: to_contiguous[i])
@@ -133,6 +140,8 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
     ) -> None:
         self._save_predictions(predictions)
         self._image_numbers = None
+        if self._only_processed:
+            img_ids = [prediction["image_id"] for prediction in predictions]
         if img_ids is not None and self._do_evaluation:
             self._image_numbers = [self._coco_api.image_numbers[i] for i in img_ids]
         tasks, printed = self._tasks, io.StringIO()

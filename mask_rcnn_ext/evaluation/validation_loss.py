@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
 from detectron2.data.samplers import InferenceSampler
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils import comm
@@ -20,8 +19,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
+from ..data.bad_images import build_checked_loader
 from ..data.keypoints import complete_keypoints
-from ..data.loader import NamedErrors, keep_random_state, seed_everything, stream_seed
+from ..data.loader import keep_random_state, seed_everything, stream_seed
 from ..errors import UserError
 
 __all__ = ["build_loss_loader", "measure_losses"]
@@ -46,9 +46,7 @@ def build_loss_loader(
         isinstance(a.get("segmentation"), dict) for d in dicts for a in d.get("annotations", ())
     ):
         changed.instance_mask_format = "bitmask"  # RLE, also where training reads polygons
-    return build_detection_test_loader(
-        dicts, mapper=NamedErrors(mapper), num_workers=cfg.DATALOADER.NUM_WORKERS
-    )
+    return build_checked_loader(cfg, dicts, mapper)
 
 
 @torch.no_grad()

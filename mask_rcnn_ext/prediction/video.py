@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..data.images import BGRArray
 from ..errors import UserError
 from ..files import atomic_open
 from ..report.drawing.pictures import draw_instances
+from ..temporary_files import make_temporary
 from .coco_results import describe_instances
 from .predictor import Predictor
 from .tiled import cut_image, predict_tiles
@@ -104,7 +104,7 @@ class _MaskVideo:
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path, self._fps = path, fps
-        self._temporary = path.with_name(f".mask_rcnn_ext-{uuid.uuid4().hex}.mp4")
+        self._stack = contextlib.ExitStack()
         self._writer: Any = None
         self._number = 0
 
@@ -114,6 +114,11 @@ class _MaskVideo:
     def write(self, frame: BGRArray) -> None:
         """Add a frame; the first one decides about the size."""
         if self._writer is None:
+            try:
+                own = make_temporary(self._path.parent, ".mp4")
+                self._temporary = self._stack.enter_context(own)
+            except OSError as error:
+                raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
             code, size = cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[1::-1]
             self._writer = cv2.VideoWriter(str(self._temporary), code, self._fps, size)
             if not self._writer.isOpened():
@@ -122,15 +127,13 @@ class _MaskVideo:
         self._number += 1
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
+        with self._stack:
             if self._writer is None:
                 return
             self._writer.release()
             if kind is None or issubclass(kind, KeyboardInterrupt):
                 self._require_whole()
                 os.replace(self._temporary, self._path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
 
     def _require_whole(self) -> None:
         """Open the file again: OpenCV does not tell when the disk is full."""

@@ -179,7 +179,7 @@ def _render(
 ) -> str:
     counts = {s.name: dict(zip(s.class_names, s.per_class, strict=True)) for _, s in data}
     info = dict(run.info)
-    versions = info.pop("versions", None)
+    versions, skipped = info.pop("versions", None), info.pop("skipped_images", {})
     best = _read_best(run)
     small = all(max(pair.width, pair.height) < 500 for pair in gallery.pairs)
     return render_page(
@@ -188,6 +188,7 @@ def _render(
         model=f"{run.config.MODEL.META_ARCHITECTURE}, {run.config.MODEL.BACKBONE.NAME}",
         headline=_headline(run),
         missing=missing,
+        skipped=list(skipped.values()),
         data_warnings=data_warnings,
         data=[(role, s, list(counts[s.name].items()), count_sizes(s.sizes)) for role, s in data],
         charts=run_charts(run.history, best["iteration"] if best else None),

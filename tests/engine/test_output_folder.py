@@ -2,15 +2,18 @@
 
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from small_runs import read_error, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
 
+from mask_rcnn_ext.engine import run_lock
 from mask_rcnn_ext.errors import UserError
 
 
@@ -129,6 +132,69 @@ def test_a_folder_in_use_is_refused_until_its_run_is_killed(data, folder, tmp_pa
     assert not list(folder.rglob("run.lock"))
 
 
+@pytest.mark.parametrize(
+    ("begun", "environment", "goes_on"),
+    [
+        (True, {}, True),
+        (False, {}, False),  # killed before its files were there
+        (True, {"TORCHELASTIC_RESTART_COUNT": "0"}, False),
+        (True, {"TORCHELASTIC_RUN_ID": "b"}, False),
+        # Several machines count their restarts apart; a job with a name can move to another one.
+        (True, {"TORCHELASTIC_RESTART_COUNT": "0", "LOCAL_WORLD_SIZE": "1"}, True),
+        (True, {"TORCHELASTIC_RESTART_COUNT": "0", "LOCAL_WORLD_SIZE": "1",
+                "TORCHELASTIC_RUN_ID": "none"}, False),
+    ],
+)  # fmt: skip
+def test_a_restart_of_torchrun_knows_its_run(tmp_path, monkeypatch, begun, environment, goes_on):
+    usual = {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "2",
+             "LOCAL_WORLD_SIZE": "2"}  # fmt: skip
+    first = {**usual, **environment} if "LOCAL_WORLD_SIZE" in environment else usual
+    for key, value in first.items():
+        monkeypatch.setenv(key, value)
+    run_lock.lock_folder(tmp_path)
+    if begun:
+        run_lock.mark_begun(tmp_path)
+    run_lock.release_folders(failed=True)
+    assert (tmp_path / "run.lock").exists() == begun
+    assert not run_lock.is_restart(tmp_path)  # there is no checkpoint yet
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    assert run_lock.is_restart(tmp_path) == goes_on
+    if goes_on:  # also if the next attempt is killed before its files are there
+        run_lock.lock_folder(tmp_path, begun=True)
+        run_lock.release_folders(failed=True)
+        assert run_lock.is_restart(tmp_path)
+    for most in ("0", "3"):  # restarts that torchrun allows
+        monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", most)
+        run_lock.lock_folder(tmp_path, begun=True)
+        run_lock.release_folders()
+        alone = "LOCAL_WORLD_SIZE" not in environment
+        assert (tmp_path / "run.lock").exists() == (most == "3" and alone)
+
+
+def test_a_forked_worker_that_outlives_the_run_does_not_hold_its_folder(tmp_path):
+    run_lock.lock_folder(tmp_path)
+    end, start = os.pipe()
+    process = os.fork()
+    if not process:
+        os.write(start, b"\n")
+        time.sleep(30)
+        os._exit(0)
+    try:
+        os.read(end, 1)
+        (file,) = run_lock._held.values()
+        file.close()  # as the end of this process does, which a kill gives no time to unlock
+        run_lock._held.clear()
+        run_lock.lock_folder(tmp_path)
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(end)
+        os.close(start)
+    run_lock.release_folders()
+
+
 @pytest.mark.parametrize("how", ["config", "SIGTERM"])
 def test_a_start_that_fails_late_leaves_a_used_folder_as_it_was(data, folder, monkeypatch, how):
     from mask_rcnn_ext.engine import output_folder
@@ -148,8 +214,6 @@ def test_a_start_that_fails_late_leaves_a_used_folder_as_it_was(data, folder, mo
 
 
 def test_where_files_cannot_be_locked_a_run_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
-    from mask_rcnn_ext.engine import run_lock
-
     def flock(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 

@@ -11,6 +11,7 @@ from support import SMALL, TINY_CONFIG, run_train_net
 from mask_rcnn_ext import get_cfg
 from mask_rcnn_ext.config import ExtCfgNode
 from mask_rcnn_ext.engine import output_folder
+from mask_rcnn_ext.engine import run as run_module
 from mask_rcnn_ext.engine.metrics import drop_metrics
 from mask_rcnn_ext.engine.resuming import get_checkpoint_period
 
@@ -83,8 +84,10 @@ def test_nothing_changed_gives_the_same_bits_and_no_iteration_twice(half, start,
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        (["MASK_RCNN_EXT.OPTIMIZER", "SGD"], "trained with AdamW, the config says SGD"),
-        (["MASK_RCNN_EXT.FREEZE", "['backbone']"], "trains other parameters"),
+        (["MASK_RCNN_EXT.OPTIMIZER", "SGD"], "OPTIMIZER was AdamW and is SGD now"),
+        (["MASK_RCNN_EXT.FREEZE", "['backbone']"], "FREEZE was [] and is ['backbone'] now"),
+        (["MODEL.MASK_ON", "False"], "MODEL.MASK_ON was True and is False now"),
+        (["MASK_RCNN_EXT.BACKBONE_LR_FACTOR", "0.1"], "trains other parameters"),
         (["MODEL.ROI_BOX_HEAD.FC_DIM", "16"], "does not fit the model"),
     ],
 )
@@ -94,6 +97,28 @@ def test_what_may_not_change_is_refused_in_a_sentence(half, capsys, keys, told):
     assert run([*flags, "--resume"], out, "SOLVER.MAX_ITER", "4", *keys) == 2
     assert told in read_error(capsys)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_what_may_not_change_is_told_before_anything_is_read(half, capsys, monkeypatch):
+    flags, out = half
+    monkeypatch.setattr(run_module, "prepare_data", lambda *args, **kwargs: pytest.fail("read"))
+    assert run([*flags, "--resume"], out, "MASK_RCNN_EXT.OPTIMIZER", "SGD") == 2
+    assert "OPTIMIZER was AdamW and is SGD now" in read_error(capsys)
+
+
+def test_another_optimizer_is_refused_without_the_config_of_the_run(half, capsys):
+    flags, out = half
+    (out / "config.yaml").unlink()
+    assert run([*flags, "--resume"], out, "MASK_RCNN_EXT.OPTIMIZER", "SGD") == 2
+    assert "trained with AdamW, the config says SGD" in read_error(capsys)
+
+
+def test_a_run_killed_before_its_final_weights_saves_them(half, start):
+    flags, out = half
+    (out / "last_checkpoint").write_text("model_0000003.pth")
+    assert run([*flags, "--resume"], out, "SOLVER.MAX_ITER", "4") == 0
+    assert same(*(read_weights(folder / "model_final.pth") for folder in (out, start[1])))
+    assert (out / "last_checkpoint").read_text() == "model_final.pth"
 
 
 def test_changed_keys_of_a_project_are_told_too(tmp_path, monkeypatch):

@@ -1,8 +1,6 @@
 """The formats by name, and a conversion from one to another."""
 
 import os
-import shutil
-import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import Any
 
 from ...errors import UserError, nearest
 from ...files import read_json_or_none
+from ...temporary_files import make_temporary
 from ..findings import IssueCounter
 from .coco import read_coco, write_coco
 from .cvat import read_cvat, write_cvat
@@ -181,14 +180,12 @@ def write_dataset(
 
 def _write_folder(dataset: Dataset, writer: Writer, path: Path, notes: IssueCounter) -> None:
     """Write into a new folder beside `path`, and give it the name when all is there."""
-    temporary = path.with_name(f".mask_rcnn_ext-{uuid.uuid4().hex}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        writer(dataset, temporary, notes)
-        if path.is_dir():
-            path.rmdir()
-        temporary.rename(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with make_temporary(path.parent, is_folder=True) as temporary:
+            writer(dataset, temporary, notes)
+            if path.is_dir():
+                path.rmdir()
+            temporary.rename(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

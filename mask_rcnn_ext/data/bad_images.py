@@ -1,0 +1,231 @@
+"""Images that cannot be read while a run is at work: named, or skipped and listed at its end.
+
+Worker processes read images. What a worker reads stands in memory that the main process shares, so
+that the image is known even if the worker is killed.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
+from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.utils import comm
+from torch.utils.data import get_worker_info
+
+from ..errors import UserError, name_some
+
+__all__ = [
+    "BadImage",
+    "NamedErrors",
+    "add_bad_images",
+    "build_checked_loader",
+    "explain_dead_worker",
+    "forget_skipped",
+    "gather_skipped",
+    "list_skipped",
+    "record_skipped",
+    "skips_bad_images",
+    "take_bad_images",
+]
+
+logger = logging.getLogger(__name__)
+
+_LENGTH = 1024  # bytes of a file name that are kept
+_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?:.*signal: ([\w ]+))?")
+_NOTE = "mask_rcnn_ext_bad_images"  # in a sample: the images that it stands in for
+
+_notes: "weakref.WeakSet[_ReadingNotes]" = weakref.WeakSet()
+_skipped: dict[str, str] = {}  # file name -> reason
+
+
+def skips_bad_images(cfg: CfgNode) -> bool:
+    """Return whether `MASK_RCNN_EXT.DATA.ON_BAD_IMAGE` is "skip".
+
+    Raises:
+        UserError: it is neither "error" nor "skip".
+    """
+    data = cfg.get("MASK_RCNN_EXT", {}).get("DATA", {})  # detectron2's own config has none
+    found = data.get("ON_BAD_IMAGE", "error")
+    if found not in ("error", "skip"):
+        raise UserError(f"MASK_RCNN_EXT.DATA.ON_BAD_IMAGE: expected error or skip, got {found!r}")
+    return bool(found == "skip")
+
+
+class BadImage(UserError):
+    """An image that a mapper cannot use."""
+
+
+class _ReadingNotes:
+    """Who reads what: the id of each worker process, and the file that it reads."""
+
+    def __init__(self, num_workers: int) -> None:
+        self._rows = torch.zeros(num_workers, 8 + _LENGTH, dtype=torch.uint8).share_memory_()
+        _notes.add(self)
+
+    def write(self, name: str) -> None:
+        """Note the file that this process reads; "" if it has read it."""
+        worker = get_worker_info()
+        if worker is not None and worker.id < len(self._rows):
+            text = os.getpid().to_bytes(8, "big") + os.fsencode(name)[:_LENGTH]
+            row = bytearray(text.ljust(8 + _LENGTH, b"\0"))
+            self._rows[worker.id] = torch.frombuffer(row, dtype=torch.uint8)
+
+    def read(self) -> dict[int, str]:
+        """Return the file of each process."""
+        rows = [bytes(row.tolist()) for row in self._rows]
+        return {int.from_bytes(row[:8], "big"): os.fsdecode(row[8:].rstrip(b"\0")) for row in rows}
+
+
+def explain_dead_worker(error: BaseException) -> UserError | None:
+    """Return the error for a worker process that has died; None if `error` is another one.
+
+    PyTorch raises it wherever the main process is.
+    """
+    match = _WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
+    if match is None:
+        return None
+    files = {process: name for notes in _notes for process, name in notes.read().items()}
+    processes = [int(number) for number in match[1].split(",")]
+    names = [name for process in processes if (name := files.get(process))]
+    reading = f"while it read {name_some(names)}" if names else "between two images"
+    how = f"was ended by the system ({match[2].strip()})" if match[2] else "has ended"
+    return UserError(
+        f"a process that loads images {how}, {reading}. Usually the memory was full: lower "
+        "DATALOADER.NUM_WORKERS. If it comes again with the same image, take that out of the data. "
+        "Go on from the last checkpoint with --resume"
+    )
+
+
+class NamedErrors:
+    """A mapper that calls another one, and names the image that the other cannot read."""
+
+    def __init__(self, mapper: Callable[[dict], Any], num_workers: int = 0) -> None:
+        """Wrap a mapper.
+
+        Args:
+            mapper: turns a record of a data set into a sample.
+            num_workers: the number of worker processes that call this.
+        """
+        self.mapper = mapper
+        self._notes = _ReadingNotes(num_workers) if num_workers else None
+
+    def __call__(self, record: dict) -> Any:
+        """Return the sample of a record.
+
+        Raises:
+            BadImage: the image cannot be used.
+        """
+        name = str(record.get("file_name"))
+        try:
+            with self._note(name):
+                return self.mapper(record)
+        except UserError as error:
+            raise BadImage(error) from error
+        except (OSError, SizeMismatchError, SyntaxError) as error:  # PIL: SyntaxError for PNG
+            raise BadImage(
+                f"cannot read image {name}: {str(error).strip()}. Fix or remove it."
+            ) from error
+
+    @contextlib.contextmanager
+    def _note(self, name: str) -> Iterator[None]:
+        if self._notes is not None:
+            self._notes.write(name)
+        yield
+        if self._notes is not None:
+            self._notes.write("")
+
+
+class _MarkBad:
+    """A mapper of an evaluation that returns a mark for a bad image, for `_CheckedLoader`."""
+
+    def __init__(self, mapper: Callable[[dict], Any]) -> None:
+        """Wrap `mapper`."""
+        self.mapper = mapper
+
+    def __call__(self, record: dict) -> Any:
+        """Return the sample of a record, or a mark."""
+        try:
+            return self.mapper(record)
+        except BadImage as error:
+            return add_bad_images({}, {str(record.get("file_name")): str(error)})
+
+
+def add_bad_images(sample: dict[str, Any], bad: dict[str, str]) -> dict[str, Any]:
+    """Note in a sample which images could not be used, file name -> reason."""
+    return {**sample, _NOTE: bad} if bad else sample
+
+
+def take_bad_images(batch: list[dict[str, Any]]) -> None:
+    """Take the notes out of the samples of a batch, and record them."""
+    for sample in batch:
+        record_skipped(sample.pop(_NOTE, {}))
+
+
+class _CheckedLoader:
+    """A loader of an evaluation, without the images that `_MarkBad` has marked."""
+
+    def __init__(self, loader: Any) -> None:
+        """Wrap a loader of lists of samples."""
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        for batch in self.loader:
+            take_bad_images(batch)
+            if left := [sample for sample in batch if sample]:
+                yield left
+
+
+def build_checked_loader(
+    cfg: CfgNode, dicts: list[dict[str, Any]], mapper: Callable[[dict], Any]
+) -> Any:
+    """Return detectron2's loader of an evaluation, which names or skips bad images.
+
+    Args:
+        cfg: the config.
+        dicts: the images, in detectron2's format.
+        mapper: turns an image into a sample.
+    """
+    num_workers = cfg.DATALOADER.NUM_WORKERS
+    named: Callable[[dict], Any] = NamedErrors(mapper, num_workers)
+    skips = skips_bad_images(cfg)
+    loader = build_detection_test_loader(
+        dicts, mapper=_MarkBad(named) if skips else named, num_workers=num_workers
+    )
+    return _CheckedLoader(loader) if skips else loader
+
+
+def record_skipped(bad: dict[str, str]) -> None:
+    """Record images, file name -> reason, and warn of the new ones."""
+    for name, reason in bad.items():
+        if name not in _skipped:
+            _skipped[name] = reason
+            logger.warning("Skipped, because it cannot be used: %s", reason)
+
+
+def list_skipped() -> dict[str, str]:
+    """Return what this process has skipped since `forget_skipped`: file name -> reason."""
+    return dict(_skipped)
+
+
+def forget_skipped() -> None:
+    """Begin a new list, for a new run."""
+    _skipped.clear()
+
+
+def gather_skipped() -> dict[str, str]:
+    """Return what all processes have skipped, in order; every process must call this."""
+    gathered = comm.all_gather(list_skipped())
+    return dict(sorted({name: why for one in gathered for name, why in one.items()}.items()))

@@ -1,0 +1,160 @@
+"""One of several processes fails: it says why, and the others end without a word of their own.
+
+The processes share a store of keys, through which they found each other. The first one that fails
+leaves a mark there and tells the cause. The others, which have made the same mistake or lose the
+connection, see the mark and end silently.
+"""
+
+import os
+import re
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+from detectron2.utils import comm
+from torch.distributed.rendezvous import rendezvous
+
+from ..errors import UserError
+from ..files import explain_failed_write
+
+__all__ = ["explain_failure", "is_lost_connection", "join_torchrun", "run_in_group"]
+
+_MARK = "mask_rcnn_ext/failed"
+_DONE = "mask_rcnn_ext/done"
+# How gloo, NCCL and the store say that another process has gone.
+_LOST = re.compile(
+    r"Connection (closed|reset|refused)|Broken pipe|remote process exited|Failed to recv"
+)
+_STARTED = 1800  # seconds in which the other processes must have started, as gloo's own limit
+_LAST = 60.0  # seconds that process 0 waits for the end of the others
+_PATIENCE = 3.0  # seconds in which `launch` sees that another process has ended
+_MOMENT = 0.5  # seconds in which processes that find the same mistake look at the store
+
+
+def explain_failure(error: BaseException) -> str | None:
+    """Return the sentence of an error that is no defect of the code: else None."""
+    if isinstance(error, UserError):
+        return str(error)
+    explained = explain_failed_write(error)
+    return None if explained is None else str(explained)
+
+
+def join_torchrun(backend: str) -> None:
+    """Join the processes that `torchrun` has started, also when it has started them again.
+
+    Some versions of PyTorch keep the store of an attempt that failed. Its addresses are of dead
+    processes, and gloo would wait for them for ever. So each attempt gets names of its own.
+
+    Args:
+        backend: "gloo" or "nccl".
+    """
+    store, rank, world_size = next(rendezvous("env://"))
+    attempt = _agree_on_attempt(store, rank, world_size)
+    store = dist.PrefixStore(f"mask_rcnn_ext/{attempt}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+
+
+def _agree_on_attempt(store: Any, rank: int, world_size: int) -> str:
+    """Return a name that only the living processes know, whatever is left in the store.
+
+    Each process asks with a word of its own, and process 0 answers until all have heard it.
+    """
+    begin = "mask_rcnn_ext/attempt"
+    if rank > 0:
+        word = uuid.uuid4().hex
+        store.set(f"{begin}/ask/{rank}", word)
+        attempt = str(store.get(f"{begin}/answer/{word}"), "ascii")
+        store.set(f"{begin}/{attempt}/heard/{rank}", "")
+        return attempt
+    attempt, waiting = uuid.uuid4().hex, set(range(1, world_size))
+    until = time.monotonic() + _STARTED
+    while waiting and time.monotonic() < until:
+        for other in list(waiting):
+            if store.check([f"{begin}/{attempt}/heard/{other}"]):
+                waiting.remove(other)
+            elif store.check([f"{begin}/ask/{other}"]):
+                word = str(store.get(f"{begin}/ask/{other}"), "ascii")
+                store.set(f"{begin}/answer/{word}", attempt)
+        time.sleep(0.02)
+    if waiting:
+        raise UserError(
+            f"process(es) {', '.join(map(str, sorted(waiting)))} of {world_size} did not start in "
+            f"{_STARTED} seconds. Is torchrun at work on every machine?"
+        )
+    return attempt
+
+
+def run_in_group(main: Callable[[Any], Any], args: Any) -> Any:
+    """Return `main(args)` in one of several processes, of which one is the first to fail.
+
+    Raises:
+        SystemExit: 2, after a mistake that this process or another one has told; 1, after another
+            process has ended.
+    """
+    try:
+        result = main(args)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            _wait_for_others()
+        return result
+    except Exception as error:
+        if comm.get_world_size() == 1:
+            raise
+        if told := explain_failure(error):
+            if _mark_failure():
+                print(f"error: {told}", file=sys.stderr, flush=True)
+                time.sleep(_MOMENT)  # process 0 keeps the store, where others may look now
+            raise SystemExit(2) from error
+        if not is_lost_connection(error):
+            _mark_failure()
+            raise  # a defect
+        if _is_launched_here():  # `launch` sees which process has ended, and tells it
+            time.sleep(_PATIENCE)
+        elif _mark_failure():
+            print(
+                "error: the connection to another process of this training is lost. It has ended "
+                "without a message, or its machine cannot be reached; often the memory was full, "
+                "and the system has killed it. Go on from the last checkpoint with --resume",
+                file=sys.stderr,
+                flush=True,
+            )
+        raise SystemExit(1) from error
+
+
+def _wait_for_others() -> None:
+    """Let process 0 end last: if another one fails before its end, `torchrun` starts all again.
+
+    A restart then finds the run as one that has begun. Processes that have ended need not wait.
+    """
+    store, until = _get_store(), time.monotonic() + _LAST
+    store.set(f"{_DONE}/{comm.get_rank()}", "")
+    keys = [f"{_DONE}/{rank}" for rank in range(comm.get_world_size())]
+    while comm.get_rank() == 0 and not store.check(keys) and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Return whether an error says that another process of several has gone."""
+    several = comm.get_world_size() > 1
+    return several and isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
+
+
+def _is_launched_here() -> bool:
+    """Return whether `launch` has started all processes, on one machine."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ and comm.get_local_size() == (
+        comm.get_world_size()
+    )
+
+
+def _mark_failure() -> bool:
+    """Leave the mark; return whether this process is the first, or cannot know it."""
+    try:
+        return int(_get_store().add(_MARK, 1)) == 1
+    except Exception:  # the process that keeps the store has ended
+        return not comm.get_rank()
+
+
+def _get_store() -> Any:
+    return dist.distributed_c10d._get_default_store()

@@ -1,0 +1,142 @@
+"""Temporary files and folders that have an owner: what a killed process leaves is removed later.
+
+A process locks what it makes for as long as it needs it, and the system takes the lock away when
+the process dies. So whoever can lock a file with such a name knows that nobody needs it any more.
+"""
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import logging
+import os
+import re
+import shutil
+import socket
+import stat
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+__all__ = ["make_temporary", "remove_left_behind"]
+
+logger = logging.getLogger(__name__)
+
+# The machine's mark, then 32 random digits. Earlier versions wrote no mark.
+_NAME = re.compile(r"\.mask_rcnn_ext-(?:(?P<machine>[0-9a-f]{8})-)?[0-9a-f]{32}\.(?:tmp|mp4)")
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_DAY = 86_400  # seconds
+
+_cleaned: set[str] = set()  # folders that this process has looked through
+
+
+@contextlib.contextmanager
+def make_temporary(
+    folder: Path, suffix: str = ".tmp", *, is_folder: bool = False
+) -> Iterator[Path]:
+    """Make an empty file or folder that this process owns, and remove it after the block.
+
+    It may be renamed in the block; then it stays. When a process calls this for a folder for the
+    first time, it removes what killed processes have left there.
+
+    Args:
+        folder: where to make it.
+        suffix: the end of the file's name, ".tmp" or ".mp4".
+        is_folder: make a folder, not a file.
+
+    Yields:
+        The path of the file or folder.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if (key := os.path.abspath(folder)) not in _cleaned:
+        _cleaned.add(key)
+        remove_left_behind(folder)
+    path, descriptor = _make_locked(folder, suffix, is_folder)
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):
+            (shutil.rmtree if is_folder else os.unlink)(path)
+        os.close(descriptor)  # now, after a rename: the lock must hold until then
+
+
+def _make_locked(folder: Path, suffix: str, is_folder: bool) -> tuple[Path, int]:
+    while True:
+        path = folder / f".mask_rcnn_ext-{_mark_machine()}-{uuid.uuid4().hex}{suffix}"
+        if is_folder:
+            path.mkdir()
+            descriptor = os.open(path, os.O_RDONLY)
+        else:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return path, descriptor
+        except (BlockingIOError, FileNotFoundError):
+            pass  # another process has taken it for left behind, before it was locked
+        except OSError:  # a file system without locks, where nothing is ever removed
+            return path, descriptor
+        os.close(descriptor)
+
+
+def remove_left_behind(folder: str | os.PathLike[str], below: Iterable[str] = ()) -> None:
+    """Remove the temporary files and folders in `folder` that no living process owns.
+
+    Args:
+        folder: the folder; it may be missing.
+        below: names of folders in it that are looked through too, at any depth.
+
+    They have a name and an owner that only this package and this user give, and can be locked. One
+    that another machine made, or this one before it was last started, must also be a day old: not
+    every network file system knows the locks of other machines. What cannot be locked stays.
+    Failures are ignored.
+    """
+    for name in below:
+        if not os.path.islink(path := os.path.join(folder, name)):
+            for parent, _, _ in os.walk(path):
+                remove_left_behind(parent)
+    left = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        left = [
+            (entry.path, match["machine"] == _mark_machine())
+            for entry in entries
+            if (match := _NAME.fullmatch(entry.name))
+        ]
+    count = sum([_remove_unowned(path, made_here) for path, made_here in left])
+    if count:
+        logger.info("Removed %d temporary file(s) of killed processes from %s.", count, folder)
+
+
+def _remove_unowned(path: str, made_here: bool) -> bool:
+    try:
+        # Neither a link nor the wait for a pipe's writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(descriptor)
+        is_folder = stat.S_ISDIR(found.st_mode)
+        if not (is_folder or stat.S_ISREG(found.st_mode)) or found.st_uid != os.geteuid():
+            return False
+        if not made_here and time.time() - found.st_mtime < _DAY:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        (shutil.rmtree if is_folder else os.unlink)(path)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@functools.cache
+def _mark_machine() -> str:
+    """Return 8 digits that stand for this machine since its start: for the reach of its locks."""
+    try:
+        text = Path(_BOOT_ID).read_text()
+    except OSError:  # not Linux
+        text = socket.gethostname()
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,135 @@
+"""An image that breaks while a run is at work, and a worker that is killed while it reads one."""
+
+import json
+import os
+import re
+import signal
+
+import pytest
+import torch
+from small_runs import read_error, read_weights, same, write_data
+from support import SMALL, TINY_CONFIG, run_train_net
+
+from mask_rcnn_ext.data import bad_images
+from mask_rcnn_ext.data.loader import TrainLoader
+from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.report.run_page import write_report
+
+
+def run(flags, folder, *keys: str) -> int:
+    return run_train_net(
+        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(folder),
+        "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "3", *keys,
+    )  # fmt: skip
+
+
+def cut(path) -> None:
+    """Cut a PNG in its middle; the last bytes stay, so that only reading the pixels tells it."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + content[-12:])
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Flags of data of which one image for training and one for validation is damaged."""
+    flags = write_data(tmp_path / "data", train=3, val=3)
+    for split in ("train", "val"):
+        cut(tmp_path / "data" / split / "images/001.png")
+    return flags
+
+
+def test_it_ends_the_run_with_its_name_or_is_skipped_and_listed(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(data, tmp_path / "error") == 2
+    assert "train/images/001.png: cannot be read as an image" in read_error(capsys)
+    skip = ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip"]
+    assert run(data, out, *skip) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert [os.path.relpath(name, tmp_path) for name in results["run"]["skipped_images"]] == [
+        "data/train/images/001.png", "data/val/images/001.png",
+    ]  # fmt: skip
+    assert "2 image(s) could not be used and were skipped: " in capsys.readouterr().out
+    page = write_report(out, num_images=0)[0].read_text()
+    note = page.partition("Images that could not be used and were skipped")[2].partition("</ul>")[0]
+    assert note.count("001.png: cannot be read as an image") == 2
+    # The evaluation is the one of the data set without the image.
+    path = tmp_path / "data/val/annotations.json"
+    coco = json.loads(path.read_text())
+    coco["images"] = [image for image in coco["images"] if image["file_name"] != "001.png"]
+    kept = {image["id"] for image in coco["images"]}
+    coco["annotations"] = [one for one in coco["annotations"] if one["image_id"] in kept]
+    path.write_text(json.dumps(coco))
+    weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
+    assert run([*data, "--eval-only"], tmp_path / "eval", *weights) == 0
+    evaluated = json.loads((tmp_path / "eval/results.json").read_text())
+    assert evaluated["segm"] == results["segm"]
+    assert "skipped_images" not in evaluated["run"]
+    saved = torch.load(out / "model_final.pth", weights_only=True)["trainer"]["hooks"]["RunRecord"]
+    assert len(saved["skipped_images"]) == 1  # before the evaluation
+
+
+def test_two_workers_skip_as_none_does(data, tmp_path):
+    skip = ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip", "DATASETS.TEST", "()"]
+    for workers in ("0", "2"):
+        assert run(data, tmp_path / workers, *skip, "DATALOADER.NUM_WORKERS", workers) == 0
+        (skipped,) = json.loads((tmp_path / workers / "results.json").read_text())["run"][
+            "skipped_images"
+        ]
+        assert skipped.endswith("train/images/001.png")
+    weights = [read_weights(tmp_path / workers / "model_final.pth") for workers in ("0", "2")]
+    assert same(*weights)
+
+
+def test_every_image_bad_is_an_error(data, tmp_path, capsys):
+    for path in (tmp_path / "data/train/images").iterdir():
+        cut(path) if path.name != "001.png" else None
+    assert run(data, tmp_path / "out", "MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip") == 2
+    assert re.search(r"rejected every image, .*\.png: cannot be read", read_error(capsys))
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "ignore"], "expected error or skip, got 'ignore'"),
+        (
+            ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip",
+             "MASK_RCNN_EXT.EVALUATORS", "['FCISComparisonEvaluator']"],
+            "only COCO's evaluation can leave images out",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told_before_training(data, tmp_path, capsys, keys, told):
+    assert run(data, tmp_path / "out", *keys) == 2
+    assert told in read_error(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def _kill_at_b(record: dict) -> dict:
+    if record["file_name"] == "b.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"image": torch.zeros(1)}
+
+
+def test_a_worker_that_is_killed_names_the_image_that_it_had():
+    dicts = [{"file_name": f"{name}.png", "width": 1, "height": 1} for name in "abc"]
+    loader = TrainLoader(
+        dicts, _kill_at_b, [0, 2, 0, 2, 1, 2, 0, 0], batch_size=1, num_workers=2, seed=0
+    )
+    with pytest.raises(RuntimeError, match="DataLoader worker") as raised:
+        for _ in loader:
+            pass
+    told = bad_images.explain_dead_worker(raised.value)
+    assert isinstance(told, UserError)
+    assert re.match(r"a process that loads images .*, while it read b\.png\. ", str(told))
+    assert bad_images.explain_dead_worker(RuntimeError("another")) is None
+
+
+def test_a_training_tells_that_its_worker_is_killed(data, tmp_path, monkeypatch, capsys):
+    from mask_rcnn_ext.data.mapper import ImageMapper
+
+    def kill(self, record):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(ImageMapper, "__call__", kill)
+    assert run(data, tmp_path / "out", "DATALOADER.NUM_WORKERS", "1") == 2
+    assert re.search(r"while it read .*train/images/00\d\.png", read_error(capsys))

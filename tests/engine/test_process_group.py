@@ -1,0 +1,137 @@
+"""One process of several fails: one sentence, and the exit codes of the others."""
+
+import errno
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+import torch.distributed as dist
+from small_runs import read_error
+from torch.multiprocessing import ProcessExitedException
+
+from mask_rcnn_ext import UserError, run_as_command
+from mask_rcnn_ext.engine import interruption, process_group
+
+# As gloo and the store of keys say it.
+LOST = [
+    "[/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:2451.",
+    "[/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:914: Connection reset by peer.",
+    "Failed to recv, got 0 bytes. Connection was likely closed.",
+]
+
+
+@pytest.fixture
+def group(monkeypatch):
+    """Let this process be one of two that share a store; `rank` and `launched` can be set."""
+    store, state = dist.HashStore(), SimpleNamespace(rank=0, launched=False)
+    monkeypatch.setattr(process_group, "_get_store", lambda: store)
+    monkeypatch.setattr(process_group, "_is_launched_here", lambda: state.launched)
+    monkeypatch.setattr(process_group, "_PATIENCE", 0.0)
+    monkeypatch.setattr(process_group, "_MOMENT", 0.0)
+    monkeypatch.setattr(process_group.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(process_group.comm, "get_rank", lambda: state.rank)
+    return state
+
+
+def end(error: Exception) -> int:
+    """Return the exit code of a process whose `main` raises an error."""
+
+    def main(args):
+        raise error
+
+    with pytest.raises(SystemExit) as raised:
+        process_group.run_in_group(main, None)
+    return raised.value.code
+
+
+@pytest.mark.parametrize(
+    "error", [UserError("a bad image"), OSError(errno.ENOSPC, "No space left on device")]
+)
+@pytest.mark.parametrize("lost", LOST)
+def test_the_first_one_tells_and_the_others_end_silently(group, capsys, error, lost):
+    group.rank = 1
+    assert end(error) == 2
+    assert read_error(capsys).startswith("error: ")
+    group.rank = 0
+    assert end(error) == 2  # has made the same mistake
+    assert end(RuntimeError(lost)) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_process_that_was_killed_is_told_once(group, capsys):
+    assert end(RuntimeError(LOST[0])) == 1
+    assert "the connection to another process of this training is lost" in read_error(capsys)
+    assert end(RuntimeError(LOST[0])) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_the_command_tells_which_of_its_processes_was_killed(group, capsys):
+    group.launched = True
+    assert end(RuntimeError(LOST[0])) == 1
+    assert capsys.readouterr().err == ""
+
+    def launch():
+        raise ProcessExitedException(
+            "process 1 terminated with signal SIGKILL",
+            error_index=1,
+            error_pid=1,
+            exit_code=-signal.SIGKILL,
+            signal_name="SIGKILL",
+        )
+
+    assert run_as_command(launch) == 1
+    assert "error: process 1 was killed (SIGKILL)" in read_error(capsys)
+
+
+def test_a_defect_is_raised_and_the_others_end_silently(group, capsys):
+    def main(args):
+        raise RuntimeError("The size of tensor a must match")
+
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        process_group.run_in_group(main, None)
+    assert end(RuntimeError(LOST[0])) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_sigterm_to_one_process_promises_no_checkpoint(group, monkeypatch, capfd):
+    """It may be the way in which `launch` ends a process after another one has failed."""
+    monkeypatch.setattr(interruption.comm, "is_main_process", lambda: True)
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, op: None)
+    signals = interruption.StopSignals()
+    with signals.take_signals():
+        signal.raise_signal(signal.SIGTERM)
+        assert capfd.readouterr().err == ""
+        assert signals.agree("cpu") == signal.SIGTERM
+    assert "a checkpoint is saved first" in capfd.readouterr().err
+
+
+def test_the_first_process_ends_last_under_torchrun(group, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    monkeypatch.setattr(process_group, "_LAST", 0.1)
+    start = time.monotonic()
+    assert process_group.run_in_group(lambda args: args, 7) == 7
+    assert time.monotonic() - start > 0.1  # the other one has not ended
+    group.rank = 1
+    assert process_group.run_in_group(lambda args: args, 7) == 7
+    group.rank = 0
+    monkeypatch.setattr(process_group, "_LAST", 1000.0)
+    assert process_group.run_in_group(lambda args: args, 7) == 7
+
+
+def test_each_attempt_has_a_name_of_its_own_in_a_store_that_is_kept():
+    store, found = dist.HashStore(), []
+    for _ in range(2):  # the second one finds what the first has left
+        with ThreadPoolExecutor(3) as pool:
+            ranks = [pool.submit(process_group._agree_on_attempt, store, r, 3) for r in (1, 2, 0)]
+            names = {rank.result(timeout=30) for rank in ranks}
+        assert len(names) == 1
+        found += names
+    assert len(set(found)) == 2
+
+
+def test_a_process_that_does_not_start_is_named(monkeypatch):
+    monkeypatch.setattr(process_group, "_STARTED", 0.1)
+    with pytest.raises(UserError, match=r"process\(es\) 1, 2 of 3 did not start"):
+        process_group._agree_on_attempt(dist.HashStore(), 0, 3)

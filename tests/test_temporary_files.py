@@ -1,0 +1,151 @@
+"""What a killed process leaves is removed; what a living one needs, and foreign files, stay."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mask_rcnn_ext import temporary_files
+from mask_rcnn_ext.files import atomic_open
+from mask_rcnn_ext.run_files import FOLDERS
+from mask_rcnn_ext.temporary_files import make_temporary, remove_left_behind
+
+DIGITS = "0123456789abcdef" * 2
+# By its path: importing the package takes seconds.
+WRITER = """
+import os, pathlib, runpy, sys
+make_temporary = runpy.run_path(sys.argv[1])["make_temporary"]
+folder = pathlib.Path(sys.argv[2])
+with (
+    make_temporary(folder) as file,
+    make_temporary(folder, ".mp4"),
+    make_temporary(folder, is_folder=True) as images,
+):
+    file.write_text("half")
+    (images / "image.png").write_text("half")
+    print(flush=True)
+    sys.stdin.read()
+    os.replace(file, folder / "new.json")
+"""
+
+
+def names(folder) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process that has a file, a video and a folder half written, in tmp_path."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, temporary_files.__file__, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout.readline() == b"\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_the_next_writer_removes_what_a_killed_one_has_left(writer, tmp_path):
+    assert len(names(tmp_path)) == 4
+    with atomic_open(tmp_path / "a.json"):
+        pass
+    living = names(tmp_path) - {"a.json"}
+    assert len(living) == 4
+    writer.kill()
+    writer.wait()
+    assert names(tmp_path) - {"a.json"} == living
+    temporary_files._cleaned.clear()  # as in a new process
+    with atomic_open(tmp_path / "b.json"):
+        pass
+    assert names(tmp_path) == {"a.json", "b.json"}
+
+
+def test_a_living_process_can_finish_what_others_wanted_to_remove(writer, tmp_path):
+    remove_left_behind(tmp_path)
+    writer.communicate(timeout=60)
+    assert writer.returncode == 0
+    assert names(tmp_path) == {"new.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "age", "stays"),
+    [
+        (f".mask_rcnn_ext-MACHINE-{DIGITS}.tmp", 0, False),
+        (f".mask_rcnn_ext-MACHINE-{DIGITS}.mp4", 0, False),
+        (f".mask_rcnn_ext-00000000-{DIGITS}.tmp", 0, True),  # of another machine
+        (f".mask_rcnn_ext-00000000-{DIGITS}.tmp", 90_000, False),
+        (f".mask_rcnn_ext-{DIGITS}.tmp", 0, True),  # of an earlier version
+        (f".mask_rcnn_ext-{DIGITS}.tmp", 90_000, False),
+        (f".mask_rcnn_ext-MACHINE-{DIGITS}.json", 90_000, True),
+        (f"x.mask_rcnn_ext-MACHINE-{DIGITS}.tmp", 90_000, True),
+        (".mask_rcnn_ext-notes.tmp", 90_000, True),
+    ],
+)
+def test_which_names_are_ours(tmp_path, name, age, stays):
+    path = tmp_path / name.replace("MACHINE", temporary_files._mark_machine())
+    path.touch()
+    os.utime(path, (time.time() - age,) * 2)
+    remove_left_behind(tmp_path)
+    assert path.exists() == stays
+
+
+def test_links_pipes_and_files_of_other_users_stay(tmp_path, monkeypatch):
+    mark = temporary_files._mark_machine()
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / f".mask_rcnn_ext-{mark}-{DIGITS}.tmp").symlink_to(tmp_path / "mine.txt")
+    os.mkfifo(tmp_path / f".mask_rcnn_ext-{mark}-{DIGITS[::-1]}.tmp")
+    before = names(tmp_path)
+    remove_left_behind(tmp_path)
+    assert names(tmp_path) == before
+    other = tmp_path / f".mask_rcnn_ext-{mark}-{'a' * 32}.tmp"
+    other.touch()
+    user = os.geteuid()
+    monkeypatch.setattr(temporary_files.os, "geteuid", lambda: user + 1)
+    remove_left_behind(tmp_path)
+    assert other.exists()
+
+
+def test_where_nothing_can_be_locked_files_are_written_and_none_is_removed(tmp_path, monkeypatch):
+    left = tmp_path / f".mask_rcnn_ext-{temporary_files._mark_machine()}-{DIGITS}.tmp"
+    left.touch()
+
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(temporary_files.fcntl, "flock", flock)
+    with atomic_open(tmp_path / "file", "w") as file:
+        file.write("whole")
+    assert names(tmp_path) == {"file", left.name}
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_file_that_is_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatch, is_folder):
+    flock, calls = temporary_files.fcntl.flock, []
+
+    def remove_first(descriptor, operation):
+        calls.append(operation)
+        if len(calls) == 1:
+            remove_left_behind(tmp_path)  # comes between the making and the lock: calls this again
+            assert names(tmp_path) == set()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(temporary_files.fcntl, "flock", remove_first)
+    with make_temporary(tmp_path, is_folder=is_folder) as path:
+        assert path.exists()
+    assert len(calls) == 3
+    assert names(tmp_path) == set()
+
+
+def test_a_folder_of_a_run_is_cleaned_in_all_its_places(tmp_path):
+    places = [tmp_path / name for name in (".", "data", "inference/a", "evaluations/b/inference/c")]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f".mask_rcnn_ext-{temporary_files._mark_machine()}-{DIGITS}.tmp").touch()
+        (place / "mine.tmp").touch()
+    remove_left_behind(tmp_path, ["data", *FOLDERS])
+    assert {path.name for path in tmp_path.rglob("*.tmp")} == {"mine.tmp"}
+    assert len(list(tmp_path.rglob("mine.tmp"))) == len(places)
