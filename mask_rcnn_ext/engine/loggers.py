@@ -43,7 +43,8 @@ _LARGEST_BATCH = 100  # parameters, also mlflow's
 class LoggerWriter(EventWriter, abc.ABC):
     """Gives the scalars of the event storage to a library, each once.
 
-    The values are those of `metrics.json`: medians over 20 iterations where detectron2 smooths them.
+    The values are the same as in `metrics.json`: medians over 20 iterations where detectron2
+    smooths them.
     A subclass names the library's module and says how to start a run, log and finish.
 
     Args:

@@ -44,7 +44,7 @@ def test_where_nothing_was_lost_the_file_is_detectron2s(tmp_path, period):
     assert (tmp_path / "ours").read_text() == theirs
 
 
-@pytest.mark.parametrize("library", ["wandb"], indirect=True)  # noqa: F811
+@pytest.mark.parametrize("library", ["wandb"], indirect=True)
 def test_loggers_get_each_evaluation_in_order(library, tmp_path):  # noqa: F811
     (writer,) = build_loggers(make_cfg(tmp_path, library.name))
     writer.start(resume=False)
