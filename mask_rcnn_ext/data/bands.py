@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from ..errors import UserError
 from ..files import is_special
-from .images import ImageHeader, explain_unreadable, read_record_bgr
+from .images import ImageHeader, explain_unreadable, read_record_bgr, refuse_programs
 
 __all__ = [
     "Bands",
@@ -225,6 +225,7 @@ def _read_array(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:
+            refuse_programs(image)
             upright = ImageOps.exif_transpose(image)
             return np.asarray(upright.convert("RGB") if upright.mode == "P" else upright)
 
