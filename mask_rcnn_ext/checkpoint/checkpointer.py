@@ -140,7 +140,8 @@ class Checkpointer(DetectionCheckpointer):
                     "no weights given: MODEL.WEIGHTS is empty, so the model would be random. "
                     "Give MODEL.WEIGHTS the file of a trained model"
                 )
-            return super().load(path, checkpointables)
+            with _log_one_line():
+                return super().load(path, checkpointables)
         fetch_weights(
             path, 'Give MODEL.WEIGHTS a local file, or, to train from scratch, MODEL.WEIGHTS ""'
         )
