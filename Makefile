@@ -10,7 +10,7 @@ NESTED := output/nested
 LINEAGE := output/lineage
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare lineage test test-oldest fuzz torture lint check tables docs doctor clean clean-demo
+.PHONY: help setup demo compare lineage scaling test test-oldest fuzz torture lint check tables docs doctor clean clean-demo
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -39,6 +39,10 @@ lineage: setup  ## train R-CNN, Fast, Faster and Mask R-CNN, small, and set them
 	$(PY) projects/reproduction/run_lineage.py --output $(LINEAGE)
 	@$(PY) projects/reproduction/make_tables.py
 	@echo "report  $(LINEAGE)/lineage.html"
+
+scaling: setup  ## train on two simulated nodes, and predict on 20,000 images while processes are killed
+	$(PY) projects/reproduction/run_scaling.py
+	@$(PY) projects/reproduction/make_tables.py
 
 test: setup  ## run the tests on two processes, offline
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2

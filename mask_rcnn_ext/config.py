@@ -167,8 +167,8 @@ def _declare_selection_keys(cfg: CfgNode) -> None:
     # these, box AP; of a proposal network, the average recall of 1000 proposals.
     _declare(cfg, "MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC", "")
     # Training ends when so many evaluations in a row have not improved
-    # `BEST_CHECKPOINT.METRIC`. 0 trains to `SOLVER.MAX_ITER`. Any other value also keeps
-    # `model_best.pth`.
+    # `BEST_CHECKPOINT.METRIC`. Evaluations before its first value above 0 do not count. 0 trains to
+    # `SOLVER.MAX_ITER`. Any other value also keeps `model_best.pth`.
     _declare(cfg, "MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE", 0)
     # Evaluate and save a moving average of the weights. The decay of update n = 0, 1, 2, ... is
     # min(`DECAY`, (1 + n) / (10 + n)), so that the first weights are soon forgotten.

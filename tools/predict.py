@@ -12,6 +12,7 @@ after SIGTERM, which leave the results of the images that are done.
 import argparse
 import logging
 import os
+import runpy
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -84,6 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PX",
         help="drop boxes with a side shorter than this in the searched image (default: 5)",
     )
+    slurm = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/engine/arguments.py"))
+    slurm["add_slurm_options"](parser)
     add_overrides(parser)
     return parser
 
@@ -156,6 +159,7 @@ from mask_rcnn_ext.checkpoint.description import is_checkpoint
 from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.run_lock import lock_folder, release_folders
+from mask_rcnn_ext.engine.slurm import is_submission, submit
 from mask_rcnn_ext.files import require_writable
 from mask_rcnn_ext.modeling.exported import is_exported
 from mask_rcnn_ext.prediction.arguments import (
@@ -347,8 +351,27 @@ def report_end(args: argparse.Namespace, summary: Summary) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
     args = build_parser().parse_args(argv)
+    return run_as_command(lambda: submit_prediction(args) if is_submission(args) else run(args))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict here, or in a task of Slurm; return the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return run_as_command(lambda: predict(args))
+
+
+def submit_prediction(args: argparse.Namespace) -> None:
+    """Submit the command to Slurm.
+
+    Raises:
+        UserError: see `engine.slurm.submit`; or `--processes` is given.
+    """
+    if args.processes > 1:
+        raise UserError(
+            "--slurm starts the processes: leave out --processes, and give --slurm-options "
+            '"nodes=2 ntasks_per_node=8 gpus_per_node=8 ..."'
+        )
+    submit(run, args, args.output, job_name="mask_rcnn_ext")
 
 
 if __name__ == "__main__":

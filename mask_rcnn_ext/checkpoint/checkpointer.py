@@ -1,9 +1,10 @@
 """Saves checkpoints atomically, loads them safely, and reports weights that do not fit."""
 
+import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,13 +140,15 @@ class Checkpointer(DetectionCheckpointer):
                     "no weights given: MODEL.WEIGHTS is empty, so the model would be random. "
                     "Give MODEL.WEIGHTS the file of a trained model"
                 )
-            return super().load(path, checkpointables)
+            with _log_one_line():
+                return super().load(path, checkpointables)
         fetch_weights(
             path, 'Give MODEL.WEIGHTS a local file, or, to train from scratch, MODEL.WEIGHTS ""'
         )
         self._source, self._strict = path, strict
         try:
-            return super().load(path, checkpointables)
+            with _log_one_line():
+                return super().load(path, checkpointables)
         except UserError:
             raise
         except ValueError as error:  # from detectron2's name matching, or an optimizer's state
@@ -363,6 +366,21 @@ class Checkpointer(DetectionCheckpointer):
                 self._source,
                 _name_layers(missing),
             )
+
+
+@contextlib.contextmanager
+def _log_one_line() -> Iterator[None]:
+    """Keep detectron2 from logging that a file is loaded: fvcore, below it, logs the same."""
+    logger = logging.getLogger(DetectionCheckpointer.__module__)
+    logger.addFilter(_is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "Loading from" not in str(record.msg)
 
 
 def _require_dict(value: Any, filename: str) -> Any:

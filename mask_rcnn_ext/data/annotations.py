@@ -19,7 +19,7 @@ from .box_conventions import explain_contradictions
 from .coordinates import as_bitmap, is_number, scale_fractions
 from .duplicates import explain_duplicates
 from .findings import Doubt, IssueCounter
-from .images import explain_unreadable
+from .images import explain_unreadable, refuse_programs
 from .keypoints import count_numbers
 
 __all__ = ["clean_annotations", "explain_crowds", "find_mask_box"]
@@ -198,6 +198,7 @@ def _read_mask(name: str, folders: Sequence[str]) -> np.ndarray:
         raise FileNotFoundError(name)
     try:
         with Image.open(path) as image:
+            refuse_programs(image)
             pixels, alpha = np.asarray(image), image.mode in ("LA", "PA", "RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = explain_unreadable(error)

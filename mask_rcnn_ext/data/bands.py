@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from ..errors import UserError
 from ..files import is_special
-from .images import ImageHeader, explain_unreadable, read_record_bgr
+from .images import ImageHeader, explain_unreadable, read_record_bgr, refuse_programs
 from .pixel_limit import require_pixels
 
 __all__ = [
@@ -240,6 +240,7 @@ def _open_quietly(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:
+            refuse_programs(image)
             yield image
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "read_bgr",
     "read_header",
     "read_record_bgr",
+    "refuse_programs",
     "require_8_bits",
 ]
 
@@ -173,7 +174,20 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Image.Image]]:
     with PathManager.open(os.fspath(path), "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images and odd EXIF blocks
         with Image.open(file) as image:
+            refuse_programs(image)
             yield file, image
+
+
+def refuse_programs(image: Image.Image) -> None:
+    """Refuse an image, before its pixels are read, that Pillow lets another program draw.
+
+    An EPS file is a program in PostScript, which Pillow gives to Ghostscript.
+
+    Raises:
+        OSError: as Pillow raises for a file that it cannot read.
+    """
+    if image.format == "EPS":
+        raise OSError("EPS is a program that draws; it is not run. Save the image as PNG")
 
 
 def _require_8_bits(image: Image.Image, path: str | os.PathLike[str]) -> None:

@@ -25,6 +25,7 @@ from .split import split_coco
 __all__ = [
     "InspectedData",
     "OwnData",
+    "choose_validation_part",
     "get_split_paths",
     "inspect_own_data",
     "register_own_data",
@@ -281,6 +282,28 @@ def split_own_data(
         count = len(part["annotations"])
         logger.info("%s: %d images, %d annotations", path, len(part["images"]), count)
     return paths
+
+
+def choose_validation_part(own: Any, folder: str) -> None:
+    """Take a wish to split data, in an evaluation, for the part that the training has kept.
+
+    Args:
+        own: the node `MASK_RCNN_EXT.DATA`, which is changed if it has `SPLIT` or `GROUP_BY`.
+        folder: of the run whose weights are evaluated.
+
+    Raises:
+        UserError: the run has no such part, or other validation data are given.
+    """
+    if not (own.SPLIT or own.GROUP_BY):
+        return
+    _, part = get_split_paths(os.path.join(folder, "data"))
+    if not os.path.isfile(part) or not own.TRAIN_IMAGES or own.VAL_JSON not in ("", part):
+        raise UserError(
+            "--split divides data for a training, and an evaluation needs the part that the "
+            f"training kept: expected {part}, the folder --train-images, and no --val-json. Leave "
+            "out --split, and give --val-json and --val-images, or the config.yaml of the run"
+        )
+    own.VAL_JSON, own.VAL_IMAGES, own.SPLIT, own.GROUP_BY = part, own.TRAIN_IMAGES, 0.0, ""
 
 
 def _require_pairs(given: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:

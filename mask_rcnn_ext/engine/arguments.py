@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 
-__all__ = ["argument_parser", "make_stage_parser", "make_svm_parser"]
+__all__ = ["add_slurm_options", "argument_parser", "make_stage_parser", "make_svm_parser"]
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -73,7 +73,21 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     recipe.add_argument(
         "--epochs", type=float, metavar="N", help="train until each image was seen N times"
     )
+    add_slurm_options(parser)
     return parser
+
+
+def add_slurm_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that submit a command to Slurm, see `engine.slurm`."""
+    slurm = parser.add_argument_group("Slurm")
+    slurm.add_argument("--slurm", action="store_true", help="submit the command as a job")
+    slurm.add_argument(
+        "--slurm-options",
+        default="",
+        metavar='"KEY=VALUE ..."',
+        help="of sbatch, with _ for -: time in minutes (needed), partition, account, qos, "
+        "mem such as 64GB, cpus_per_task, nodes, ntasks_per_node, gpus_per_node, ...",
+    )
 
 
 def make_stage_parser(

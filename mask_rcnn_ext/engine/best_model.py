@@ -169,7 +169,7 @@ class BestModel(HookBase):
             logger.info("The best model is chosen anew: by %s.", metric)
             self.record = {}
         if self.record and not is_better(metric, value, self.record["value"]):
-            self._waited += 1
+            self._waited += _has_begun(self.record)
             return
         self._waited = 0
         self.record = {"metric": metric, "value": value, "iteration": iteration}
@@ -238,6 +238,16 @@ class BestModel(HookBase):
         """Take the state of the run that is resumed."""
         self.record, self.last = dict(state["record"]), int(state["last"])
         self._waited = int(state["waited"])
+
+
+def _has_begun(record: Mapping[str, Any]) -> bool:
+    """Return whether the best model finds anything: an AP of 0 has nothing to improve on.
+
+    A training begins with an AP of 0, often for several evaluations. Ultralytics' early stopping
+    does not count these either.
+    """
+    lower: bool = is_better(record["metric"], 0.0, 1.0)  # then 0 is perfect
+    return lower or record["value"] != 0
 
 
 def _describe(record: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
-"""Starts the processes of a command: one, `--num-gpus N`, several machines, or `torchrun`."""
+"""Starts the processes of a command: one, `--num-gpus N`, several machines, `torchrun`, Slurm."""
 
+import functools
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from ..errors import UserError
 from .interruption import Interrupted, forward_signals
 from .process_group import explain_failure, join_torchrun, run_in_group
 from .run_lock import release_folders
+from .slurm import is_submission, submit
 
 __all__ = ["launch", "run_as_command"]
 
@@ -31,15 +33,18 @@ def launch(main: Callable[[Any], Any], args: Any) -> Any:
     Args:
         main: a function that new processes can import, so one that a module defines.
         args: the arguments, parsed by `argument_parser`; `launch` reads `num_gpus`,
-            `num_machines`, `machine_rank` and `dist_url`.
+            `num_machines`, `machine_rank` and `dist_url`; with `slurm`, also `opts`.
 
     Returns:
         The result of `main` if it ran in this process, else None.
 
     Raises:
         UserError: `--num-gpus` contradicts `torchrun`, is less than 1, or is more than the number
-            of GPUs of this machine.
+            of GPUs of this machine; or see `engine.slurm.submit`.
     """
+    if is_submission(args):
+        _submit(main, args)
+        return None
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _join_torchrun(main, args)
     gpus = torch.cuda.device_count()
@@ -63,6 +68,26 @@ def launch(main: Callable[[Any], Any], args: Any) -> Any:
             dist_url=args.dist_url,
             args=(main, args),
         )
+
+
+def _submit(main: Callable[[Any], Any], args: Any) -> None:
+    """Submit a training to Slurm: a task for each GPU, or for each process on a CPU."""
+    given = dict(zip(args.opts[::2], args.opts[1::2], strict=False))
+    if "OUTPUT_DIR" not in given:
+        raise UserError("--slurm needs OUTPUT_DIR DIR on the command line, which all nodes see")
+    submit(
+        functools.partial(_launch_submitted, main),
+        args,
+        given["OUTPUT_DIR"],
+        job_name="mask_rcnn_ext",
+        nodes=args.num_machines,
+        ntasks_per_node=args.num_gpus,
+        gpus_per_node=0 if given.get("MODEL.DEVICE") == "cpu" else args.num_gpus,
+    )
+
+
+def _launch_submitted(main: Callable[[Any], Any], args: Any) -> int:
+    return run_as_command(lambda: launch(main, args))
 
 
 def _run(main: Callable[[Any], Any], args: Any) -> Any:

@@ -23,6 +23,7 @@ from detectron2.utils.events import EventWriter, TensorboardXWriter, get_event_s
 from ..config import flat_config
 from ..errors import UserError, nearest
 from ..files import read_json_or_none, write_json
+from .metrics import find_earlier_evaluations
 
 __all__ = [
     "LoggerWriter",
@@ -42,7 +43,8 @@ _LARGEST_BATCH = 100  # parameters, also mlflow's
 class LoggerWriter(EventWriter, abc.ABC):
     """Gives the scalars of the event storage to a library, each once.
 
-    The values are those of TensorBoard: medians over 20 iterations where detectron2 smooths them.
+    The values are the same as in `metrics.json`: medians over 20 iterations where detectron2
+    smooths them.
     A subclass names the library's module and says how to start a run, log and finish.
 
     Args:
@@ -83,7 +85,10 @@ class LoggerWriter(EventWriter, abc.ABC):
         """Log what is new since the last call."""
         storage = get_event_storage()
         latest = storage.latest_with_smoothing_hint(20).items()
-        new = sorted((step, name, value) for name, (value, step) in latest if step > self._last)
+        new = [(step, name, value) for name, (value, step) in latest if step > self._last]
+        for step, metrics in find_earlier_evaluations(storage, self._last).items():
+            new += [(step, name, value) for name, value in metrics.items()]
+        new.sort()
         for step, group in itertools.groupby(new, key=lambda entry: entry[0]):
             self._log({name: float(value) for _, name, value in group}, step)
             self._last = step

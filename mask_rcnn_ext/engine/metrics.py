@@ -1,26 +1,36 @@
-"""The file `metrics.json` of a run: one line of json for every 20 iterations."""
+"""The file `metrics.json` of a run: a line for every 20 iterations, and for every evaluation."""
 
 import functools
 import json
 import re
+from collections import defaultdict
 from typing import IO, Any
 
-from detectron2.utils.events import JSONWriter
+from detectron2.utils.events import EventStorage, JSONWriter, get_event_storage
 
 from ..files import atomic_open
 
-__all__ = ["MetricsWriter", "drop_metrics"]
+__all__ = ["MetricsWriter", "drop_metrics", "find_earlier_evaluations"]
 
 
 class MetricsWriter(JSONWriter):
     """detectron2's `JSONWriter`, which opens its file at the first write.
 
-    A metric without a finite value is null: JSON has neither NaN nor Infinity.
+    If there was more than one evaluation since the last write, each has its line. A metric without
+    a finite value is null: JSON has neither NaN nor Infinity.
     """
 
     def __init__(self, json_file: str, window_size: int = 20) -> None:
         """See `JSONWriter`."""
         self._path, self._window_size, self._last_write = json_file, window_size, -1
+
+    def write(self) -> None:
+        """See `JSONWriter`."""
+        earlier = find_earlier_evaluations(get_event_storage(), self._last_write)
+        for iteration, metrics in sorted(earlier.items()):
+            line = json.dumps({**metrics, "iteration": iteration}, sort_keys=True)
+            self._file_handle.write(line + "\n")
+        super().write()
 
     @functools.cached_property
     def _file_handle(self) -> Any:
@@ -40,6 +50,29 @@ class _Nulls:
         # Between a key and its value json.dumps writes '": '; inside of a key the quote has a
         # backslash.
         return self._file.write(re.sub(r'(?<!\\)": (NaN|-?Infinity)(?=[,}])', '": null', text))
+
+
+def find_earlier_evaluations(storage: EventStorage, last: int) -> dict[int, dict[str, float]]:
+    """Return the numbers of evaluations that a later evaluation hides from a writer.
+
+    detectron2's writers see the latest value of a name only, once in 20 iterations.
+
+    Args:
+        storage: of the run.
+        last: the last iteration that was written.
+
+    Returns:
+        Iteration -> metric -> value.
+    """
+    found: dict[int, dict[str, float]] = defaultdict(dict)
+    for name, smoothed in storage.smoothing_hints().items():
+        if smoothed or "/" not in name:  # a loss; the learning rate
+            continue
+        values = storage.history(name).values()
+        for value, iteration in values:
+            if last < iteration < values[-1][1]:
+                found[int(iteration)][name] = value
+    return found
 
 
 def drop_metrics(path: str, start: int) -> dict[str, float]:

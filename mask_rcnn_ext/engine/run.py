@@ -25,7 +25,12 @@ from ..config_files import find_config_file
 from ..config_limits import require_limits
 from ..data.bad_images import forget_skipped, gather_skipped, skips_bad_images
 from ..data.catalog import require_datasets
-from ..data.own_data import get_split_paths, register_own_data, split_own_data
+from ..data.own_data import (
+    choose_validation_part,
+    get_split_paths,
+    register_own_data,
+    split_own_data,
+)
 from ..data.pixel_limit import set_pixel_limit
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
 from ..errors import UserError
@@ -161,6 +166,7 @@ def prepare_run(
         fetch_weights(cfg.MODEL.WEIGHTS, "Give MODEL.WEIGHTS the file of a trained model")
         if "://" not in cfg.MODEL.WEIGHTS:
             cfg.MODEL.WEIGHTS = os.path.abspath(cfg.MODEL.WEIGHTS)
+        choose_validation_part(cfg.MASK_RCNN_EXT.DATA, os.path.dirname(cfg.MODEL.WEIGHTS))
         cfg.OUTPUT_DIR = choose_evaluation_folder(cfg)
     elif args.resume and not stages:
         _require_checkpoint(cfg.OUTPUT_DIR)
@@ -245,6 +251,8 @@ def _find_weights(cfg: ExtCfgNode, *, resume: bool) -> str:
 def _log_start(cfg: ExtCfgNode, args: argparse.Namespace) -> None:
     """Log what detectron2's `default_setup` logs: most of it to the file only."""
     logger.info("Folder of the run: %s", os.path.abspath(cfg.OUTPUT_DIR))
+    if args.eval_only and getattr(args, "split", None) is not None:
+        logger.info("--split: the training kept %s.", cfg.MASK_RCNN_EXT.DATA.VAL_JSON)
     logger.debug("Process %d of %d", comm.get_rank(), comm.get_world_size())
     logger.debug("Environment:\n%s", collect_env_info())
     logger.debug("Command line arguments: %s", args)

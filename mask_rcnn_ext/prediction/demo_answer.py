@@ -111,7 +111,7 @@ def _read_upload(predictor: Predictor, data: bytes) -> npt.NDArray[Any]:
 
 
 def _require_size(path: Path, channels: int) -> None:
-    """Refuse what is too large, or a program, by its header: before the pixels are decoded."""
+    """Refuse what is too large by its header, before the pixels are decoded."""
     if channels and path.suffix in (".npy", ".tif"):
         header = read_bands_header(path, channels)
         width, height = header.width, header.height
@@ -120,11 +120,9 @@ def _require_size(path: Path, channels: int) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of large images, and odd headers
                 with Image.open(path) as image:
-                    (width, height), kind = image.size, image.format
+                    width, height = image.size
         except Exception:  # `Predictor.read` says what is wrong
             return
-        if kind == "EPS":
-            raise UserError("EPS is a program that draws; it is not run. Save it as PNG")
     if width * height > MAX_PIXELS:
         raise UserError(
             f"the image has {width:,} x {height:,} pixels; the demo page takes up to "

@@ -13,11 +13,13 @@ from ..config import flat_config, load_config
 from ..data.checksums import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256, read_json
+from ..modeling.exported import is_exported
 
 __all__ = [
     "TASK_TITLES",
     "RunFolder",
     "find_changed_keys",
+    "read_exported_evaluations",
     "read_history",
     "read_predictions",
     "read_run",
@@ -144,6 +146,30 @@ def _read_results(
     if set(tasks) & set(test_names):  # several test sets: one more level, by name
         return tasks, info
     return {test_names[0] if test_names else "test": tasks}, info
+
+
+def read_exported_evaluations(run: RunFolder) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return (exported file, data, task -> metric -> number) of evaluations in the run's folder.
+
+    `--eval-only --config-file RUN/config.yaml MODEL.WEIGHTS model.onnx` writes one.
+
+    Raises:
+        UserError: a file of an evaluation cannot be read.
+    """
+    found = []
+    for folder in sorted((run.folder / "evaluations").glob("*")):
+        config_file, results_file = folder / "config.yaml", folder / "results.json"
+        if not (config_file.is_file() and results_file.is_file()):
+            continue
+        config = load_config(str(config_file))
+        if not is_exported(config.MODEL.WEIGHTS):
+            continue
+        own = config.MASK_RCNN_EXT.DATA.VAL_JSON
+        results, _ = _read_results(results_file, list(config.DATASETS.TEST), [])
+        for name, tasks in results.items():
+            data = Path(own).name if own else name
+            found.append((Path(config.MODEL.WEIGHTS).name, data, tasks))
+    return found
 
 
 def read_predictions(run: RunFolder, name: str) -> dict[Any, list[dict[str, Any]]] | None:

@@ -20,7 +20,14 @@ from .gallery import NO_PICTURE, Pair, choose_samples, make_pairs, make_predicti
 from .instances import DatasetSummary, count_instances, count_sizes
 from .render import render_page
 from .run_analysis import analyze_run
-from .run_data import TASK_TITLES, RunFolder, find_changed_keys, read_predictions, read_run
+from .run_data import (
+    TASK_TITLES,
+    RunFolder,
+    find_changed_keys,
+    read_exported_evaluations,
+    read_predictions,
+    read_run,
+)
 from .text import NO_NUMBER, to_text
 
 __all__ = ["write_report"]
@@ -198,6 +205,7 @@ def _render(
             for name, tasks in run.results.items()
         ],
         ap_columns=list(_AP_COLUMNS),
+        exported=_exported_rows(run),
         analysis=analysis,
         pairs=gallery.pairs,
         pair_width=480 if small else 760,
@@ -262,6 +270,14 @@ def _ap_rows(tasks: dict[str, Any]) -> list[list[str]]:
         [title, *(_format_metric(column, tasks[task].get(column)) for column in _AP_COLUMNS)]
         for task, title in TASK_TITLES.items()
         if task in tasks
+    ]
+
+
+def _exported_rows(run: RunFolder) -> list[list[str]]:
+    """Return file, data, mask AP and box AP of each exported model that was evaluated."""
+    return [
+        [file, data, *(_format_metric("AP", tasks.get(t, {}).get("AP")) for t in TASK_TITLES)]
+        for file, data, tasks in read_exported_evaluations(run)
     ]
 
 

@@ -1,5 +1,6 @@
 """Image files of every kind: read rightly, or refused by name."""
 
+import contextlib
 import io
 import logging
 import os
@@ -8,10 +9,15 @@ import re
 import numpy as np
 import pytest
 from detectron2.data.detection_utils import read_image
-from PIL import Image, ImageFile, ImageOps
+from PIL import EpsImagePlugin, Image, ImageFile, ImageOps
 from support import REPO
 from tiny_model import picture
 
+from mask_rcnn_ext.data.annotations import _read_mask
+from mask_rcnn_ext.data.bands import read_bands, read_bands_header, read_picture
+from mask_rcnn_ext.data.formats.id_images import read_ids
+from mask_rcnn_ext.data.formats.voc import _read_numbers
+from mask_rcnn_ext.data.image_facts import read_image_facts
 from mask_rcnn_ext.data.images import read_bgr, read_header, require_8_bits
 from mask_rcnn_ext.errors import UserError
 
@@ -235,3 +241,34 @@ def test_the_pixels_are_those_that_detectron2_reads(tmp_path, name):
     frames = {"save_all": True, "append_images": [Image.new("RGB", (W, H))]}
     path = save(tmp_path / name, COLOUR, exif=exif, **(frames if name in ("x.gif",) else {}))
     assert (read_bgr(path) == read_image(str(path), format="BGR")).all()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_bgr,
+        read_header,
+        require_8_bits,
+        lambda path: read_bands(path, 3),
+        lambda path: read_bands_header(path, 3),
+        lambda path: read_picture({"file_name": str(path)}),
+        lambda path: _read_mask(path.name, [str(path.parent)]),
+        read_ids,
+        lambda path: _read_numbers(path, np.zeros((256, 3), np.uint8)),
+    ],
+)
+def test_an_eps_file_starts_no_program(tmp_path, monkeypatch, read):
+    started = tmp_path / "started"
+    script = tmp_path / "gs"
+    script.write_text(f"#!/bin/sh\ntouch {started}\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", str(script))
+    path = tmp_path / "photo.png"  # the content counts, not the name
+    Image.fromarray(picture(8, 8)).save(path, format="EPS")
+    with pytest.raises(UserError, match=r"EPS is a program that draws; .* Save the image as PNG"):
+        read(path)
+    assert "EPS is a program" in read_image_facts(str(path)).fault
+    assert not started.exists()
+    with contextlib.suppress(Exception), Image.open(path) as image:
+        image.load()
+    assert started.exists()  # by Pillow, when nobody refuses

@@ -25,10 +25,13 @@ def test_the_help_ends_like_detectron2s(epilog):
     assert ours.formatter_class is theirs.formatter_class is argparse.RawDescriptionHelpFormatter
 
 
-def test_nothing_else_is_added_but_own_data_and_the_recipe():
+def test_nothing_else_is_added_but_own_data_the_recipe_and_slurm():
     added = {a.dest for a in argument_parser()._actions} - {a.dest for a in THEIRS}
     files = {"train_json", "train_images", "val_json", "val_images"}
-    assert added == {*files, "strict_data", "split", "group_by", "auto", "epochs"}
+    assert added == {*files, "strict_data", "split", "group_by", "auto", "epochs"} | {
+        "slurm",
+        "slurm_options",
+    }
 
 
 def test_keys_and_values_come_after_the_flags():

@@ -152,6 +152,22 @@ def test_a_patience_of_one_evaluation(tmp_path, said):
     assert "ends after 2 iterations: segm/AP has not improved in 1 evaluation (" in said[-1]
 
 
+@pytest.mark.parametrize(
+    ("metric", "values", "waited"),
+    [
+        ("segm/AP", [0.0, 0.0, 0.0, 0.0], 0),  # training has only begun
+        ("segm/AP", [0.0, 0.0, 2.0, 0.0, 1.0], 2),
+        ("errors/leak", [0.0, 0.0, 0.0], 2),  # perfect, which cannot improve
+    ],
+)
+def test_patience_begins_with_the_first_ap_above_zero(tmp_path, said, metric, values, waited):
+    hook = make_hook(tmp_path, metric=metric, patience=len(values))
+    task, name = metric.split("/")
+    for iteration, value in enumerate(values):
+        hook.take({task: {name: value}}, iteration)
+    assert hook.state_dict()["waited"] == waited
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_patience_counts_evaluations(tmp_path, said, resumed):
     hook = make_hook(tmp_path, patience=2)

@@ -57,6 +57,27 @@ def test_one_json_trains_is_evaluated_and_resumed(tmp_path):
     )
     assert again["segm"] == results["segm"]
 
+    # The command of the training, to evaluate. The json has changed, so a new split would differ.
+    assert run(out, *flags, "--eval-only", *weights) == 0
+    (evaluation,) = (out / "evaluations").iterdir()
+    assert evaluation.name == "split_val-model_final"
+    assert json.loads((evaluation / "results.json").read_text())["segm"] == results["segm"]
+    assert not (evaluation / "data" / "split_val.json").exists()
+    log = (evaluation / "log.txt").read_text()
+    assert f"--split: the training kept {out / 'data' / 'split_val.json'}." in log
+    assert log.count("Loading from") == 1
+
+
+def test_an_evaluation_does_not_split_data(tmp_path, capsys):
+    path, images = write_coco(tmp_path / "data", images=4)
+    (tmp_path / "model.pth").write_bytes(b"")
+    own = ["--train-json", str(path), "--train-images", str(images), "--split", "0.8"]
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "model.pth")]
+    assert run(tmp_path / "out", *own, "--eval-only", *weights) == 2
+    told = read_error(capsys)
+    assert f"expected {tmp_path / 'data' / 'split_val.json'}, the folder" in told
+    assert not (tmp_path / "out").exists()
+
 
 def test_without_validation_data_the_log_says_how_to_get_some(tmp_path, caplog):
     path, images = write_coco(tmp_path / "data", images=4)

@@ -183,7 +183,7 @@ def test_outlines_of_holes_corners_and_nothing(monkeypatch):
     [
         (b"no image", r"^cannot be read as an image \(no image format that Pillow knows\)$"),
         (encode(picture(40, 60))[:200], r"^cannot be read as an image \("),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "^EPS is a program"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "EPS is a program"),
         (encode(np.full((4, 4), 9, np.uint16)), r"^has more than 8 bits per channel"),
     ],
 )

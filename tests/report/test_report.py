@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+from pathlib import Path
 
 import make_report as tool
 import numpy as np
@@ -210,3 +211,24 @@ def test_results_of_several_test_sets(run_folder):
     text = re.sub(r"\s+", " ", Page(run_folder / "report.html").text)
     assert "easy AP" in text
     assert "hard AP" in text
+
+
+def test_the_ap_of_an_exported_model_that_was_evaluated(run_folder):
+    write_report(run_folder)
+    assert "Exported models" not in (run_folder / "report.html").read_text()
+    cfg = get_cfg()
+    for weights, ap in (("export/model.onnx", 41.26), ("model_0000009.pth", 12.3)):
+        folder = run_folder / "evaluations" / Path(weights).stem
+        folder.mkdir(parents=True)
+        cfg.MODEL.WEIGHTS = f"/somewhere/{weights}"
+        cfg.DATASETS.TEST, cfg.MASK_RCNN_EXT.DATA.VAL_JSON = ("own_val",), "/data/new.json"
+        (folder / "config.yaml").write_text(cfg.dump())
+        content = {"bbox": {"AP": 50.0}, "segm": {"AP": ap}, "run": {}}
+        (folder / "results.json").write_text(json.dumps(content))
+    (run_folder / "evaluations" / "unfinished").mkdir()
+    write_report(run_folder)
+    page = (run_folder / "report.html").read_text()
+    section = page[page.index("Exported models") :]
+    row = section[section.index("<tbody>") : section.index("</tbody>")]
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row)
+    assert cells == ["model.onnx", "new.json", "41.3", "50.0"]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ...errors import UserError
 from ..findings import IssueCounter
-from ..images import explain_unreadable
+from ..images import explain_unreadable, refuse_programs
 from .dataset import (
     IMAGE_SUFFIXES,
     Bools,
@@ -60,6 +60,7 @@ def read_ids(path: Path) -> Ids:
     """
     try:
         with Image.open(path) as image:
+            refuse_programs(image)
             if getattr(image, "n_frames", 1) > 1:
                 raise UserError(f"{path}: has several pages; expected one image of numbers")
             values = np.asarray(image)

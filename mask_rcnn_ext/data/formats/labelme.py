@@ -23,6 +23,7 @@ from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..coordinates import is_number
 from ..findings import IssueCounter
+from ..images import refuse_programs
 from .dataset import (
     Bools,
     Dataset,
@@ -154,6 +155,7 @@ def _read_mask(
     try:
         raw = base64.b64decode(shape["mask"], validate=True)
         with Image.open(io.BytesIO(raw)) as picture:
+            refuse_programs(picture)
             crop = np.asarray(picture) != 0
     except (KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         raise UserError(f"{place}: `mask`: expected a PNG in base64") from error

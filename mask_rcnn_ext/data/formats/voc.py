@@ -15,7 +15,7 @@ from PIL import Image
 from ...errors import UserError
 from ..coco_json import list_classes
 from ..findings import IssueCounter
-from ..images import explain_unreadable
+from ..images import explain_unreadable, refuse_programs
 from .dataset import (
     Dataset,
     DatasetBuilder,
@@ -137,6 +137,7 @@ def _read_numbers(path: Path, colors: npt.NDArray[np.uint8]) -> Ids:
     """Return the numbers (H, W) of a PNG of indices, or of the colours of the numbers."""
     try:
         with Image.open(path) as image:
+            refuse_programs(image)
             values = np.asarray(image if image.mode in ("P", "L") else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: cannot be read: {explain_unreadable(error)}") from error

@@ -19,6 +19,7 @@ from ..fcis.photographs_markdown import PHOTOGRAPHS, photographs_doc
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from ..markdown import COMMAND, read_results
 from ..own_data.markdown import OWN_DATA, own_data_doc
+from ..scaling.markdown import SCALING, scaling_doc
 from .benchmark_tables import BENCHMARK, benchmark_tables
 from .config_keys import keys_table
 from .paper_tables import configs_page, configs_table, methods_table
@@ -36,6 +37,7 @@ __all__ = [
     "OWN_DATA_DOC",
     "PHOTOGRAPHS_DOC",
     "PUBLISHED_TABLE",
+    "SCALING_DOC",
     "markers",
     "pages",
     "stale_pages",
@@ -50,6 +52,7 @@ EXPERIMENT_DOC, EXPERIMENT_SUMMARY = "the experiment's numbers", "the experiment
 PHOTOGRAPHS_DOC = "the photographs' numbers"
 LINEAGE_TABLE = "the lineage's numbers"
 OWN_DATA_DOC = "the numbers of own data"
+SCALING_DOC = "the numbers of scaling"
 BENCHMARK_TABLES = "the benchmarks' numbers"
 PUBLISHED_TABLE = "the lineage's published numbers"
 
@@ -92,13 +95,14 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     )
     lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
     command = "Run: python projects/reproduction/run_fcis_experiment.py"
-    experiment, photographs, own_data, benchmark = (
+    experiment, photographs, own_data, benchmark, scaling = (
         read_results(root / file, fix) if (root / file).is_file() else None
         for file, fix in (
             (EXPERIMENT, command),
             (PHOTOGRAPHS, f"{command} --photographs"),
             (OWN_DATA, "Run: python projects/reproduction/run_own_data.py"),
             (BENCHMARK, f"Run: python tools/benchmark.py inference --output {BENCHMARK}"),
+            (SCALING, "Run: make scaling"),
         )
     )
     parts = {
@@ -118,6 +122,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
             PUBLISHED_TABLE: published_table(),
         },
         "docs/own_data.md": {OWN_DATA_DOC: own_data_doc(own_data)},
+        "docs/scaling.md": {SCALING_DOC: scaling_doc(scaling)},
         "docs/performance.md": {BENCHMARK_TABLES: benchmark_tables(benchmark)},
     }
     texts = {"configs/README.md": configs_page(root, rows), "docs/models.md": costs_page(costs)}

@@ -1,0 +1,118 @@
+"""Submits a command to Slurm through submitit (`--slurm`); the extra `slurm` has it.
+
+A job runs the function of the command on every task, with the variables that `torchrun` sets. Slurm
+may stop the job for another one, or at its time limit. It is then queued again, and a training goes
+on from its last checkpoint.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+__all__ = ["SubmittedCommand", "is_submission", "submit"]
+
+_INSIDE = "MASK_RCNN_EXT_SLURM_JOB"  # set in the processes of a job
+_MAX_TIMEOUTS = 20  # how often a job is queued again after its time limit
+
+
+def is_submission(args: argparse.Namespace) -> bool:
+    """Return whether a command is to be submitted, and is not the job itself."""
+    if getattr(args, "slurm_options", "") and not args.slurm:
+        raise UserError("--slurm-options needs --slurm")
+    return bool(getattr(args, "slurm", False)) and _INSIDE not in os.environ
+
+
+class SubmittedCommand:
+    """What each task of a job calls. It is pickled, and so are its arguments.
+
+    Args:
+        function: takes the arguments and returns an exit code.
+        args: the arguments of the command.
+        folder: of the run.
+    """
+
+    def __init__(
+        self, function: Callable[[argparse.Namespace], int], args: argparse.Namespace, folder: str
+    ) -> None:
+        self.function, self.args, self.folder = function, args, folder
+
+    def __call__(self) -> None:
+        """Run the command in a task of the job; exit with its code if that is not 0."""
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        os.environ[_INSIDE] = os.environ["TORCHELASTIC_RUN_ID"] = os.environ["SLURM_JOB_ID"]
+        if int(os.environ.get("SLURM_RESTART_COUNT", "0")) and self._has_checkpoint():
+            self.args.resume = True
+        if code := self.function(self.args):
+            sys.exit(code)
+
+    def checkpoint(self) -> Any:
+        """Return what submitit queues again: the same command."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _has_checkpoint(self) -> bool:
+        """Return whether there is something to resume, in the folder or in that of a stage."""
+        folder = Path(self.folder)
+        found = [folder / "last_checkpoint", *folder.glob("*/last_checkpoint")]
+        return any(path.is_file() for path in found)
+
+
+def submit(
+    function: Callable[[argparse.Namespace], int],
+    args: argparse.Namespace,
+    folder: str,
+    **parameters: Any,
+) -> str:
+    """Submit a command, print where its output will be, and return the id of the job.
+
+    Args:
+        function: see `SubmittedCommand`. One of the script itself is pickled with its code.
+        args: the arguments of the command; `slurm_options` are the user's parameters.
+        folder: of the run; all nodes must see it. The job's files go to its subfolder `slurm`.
+        parameters: of `submitit.SlurmExecutor`; the user's win.
+
+    Raises:
+        UserError: submitit or Slurm is missing, a parameter is unknown, `time` is missing, or Slurm
+            refuses the job.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError(
+            '--slurm needs the package submitit: pip install "mask_rcnn_ext[slurm]", or pip '
+            "install submitit"
+        ) from error
+    chosen = {**parameters, **_read_options(args.slurm_options)}
+    if not isinstance(chosen.get("time"), int):
+        raise UserError(
+            '--slurm needs a time limit in minutes, such as --slurm-options "time=720 '
+            f'partition=gpu", got {chosen.get("time")!r}'
+        )
+    target = os.path.abspath(folder)
+    try:
+        executor = submitit.SlurmExecutor(os.path.join(target, "slurm"), _MAX_TIMEOUTS)
+        executor.update_parameters(**{key: value for key, value in chosen.items() if value != 0})
+        job = executor.submit(SubmittedCommand(function, args, target))
+    except (RuntimeError, ValueError, TypeError, OSError) as error:
+        raise UserError(f"--slurm: {error}") from error
+    print(f"submitted: job {job.job_id}; its output: {job.paths.stdout}")
+    return str(job.job_id)
+
+
+def _read_options(text: str) -> dict[str, Any]:
+    """Return KEY=VALUE pairs, with numbers as int."""
+    found: dict[str, Any] = {}
+    for pair in text.split():
+        key, equals, value = pair.partition("=")
+        if not (equals and key.isidentifier() and value):
+            raise UserError(f"--slurm-options: expected KEY=VALUE, such as time=720, got {pair!r}")
+        found[key] = int(value) if value.isdecimal() else value
+    return found

@@ -1,0 +1,1 @@
+"""What several machines and many images need, shown on one machine."""

@@ -1,0 +1,70 @@
+"""Runs commands of this repository as a user would, each with a log of its own."""
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mask_rcnn_ext.errors import UserError
+
+__all__ = ["PREDICT", "TRAIN", "Command"]
+
+_REPO = Path(__file__).resolve().parents[4]
+TRAIN, PREDICT = str(_REPO / "train_net.py"), str(_REPO / "tools" / "predict.py")
+
+
+class Command:
+    """A process of Python, and all that it starts, in a process group of its own.
+
+    Args:
+        arguments: after `python`.
+        log: a file that receives what the command prints.
+        environment: variables to change.
+
+    Attributes:
+        process: the process.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._log = log
+        with open(log, "ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+
+    def finish(self) -> float:
+        """Wait for the end; return the peak memory of its largest process in MB.
+
+        Raises:
+            UserError: the command failed.
+        """
+        try:
+            _, status, usage = os.wait4(self.process.pid, 0)
+        except KeyboardInterrupt:
+            self.kill()
+            raise
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        if self.process.returncode:
+            lines = self._log.read_text("utf-8", errors="replace").splitlines()[-5:]
+            raise UserError(f"a command failed; the end of {self._log}:\n" + "\n".join(lines))
+        return _to_mb(usage)
+
+    def kill(self) -> None:
+        """Kill the process and all others of its group, if they live."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def _to_mb(usage: resource.struct_rusage) -> float:
+    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

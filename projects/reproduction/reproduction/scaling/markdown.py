@@ -1,0 +1,58 @@
+"""The generated part of docs/scaling.md: what was shown on one machine."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..markdown import markdown_table
+
+__all__ = ["SCALING", "scaling_doc"]
+
+SCALING = "results/scaling.json"
+
+_NOT_RUN = "Not run yet.\n"
+_RUNS = {
+    "one_node": "one node, `--num-gpus 2`",
+    "two_nodes": "two nodes, `--num-machines 2 --num-gpus 1`",
+    "torchrun": "two nodes, `torchrun --nnodes 2 --nproc-per-node 1`",
+}
+
+
+def scaling_doc(content: Mapping[str, Any] | None) -> str:
+    """Return the text for the content of `SCALING`; None: it has not been run."""
+    if content is None:
+        return _NOT_RUN
+    training, prediction = content["training"], content["prediction"]
+    rows = [
+        [title, f"{training['seconds'][name]:.0f} s", "yes" if training["equal"][name] else "NO"]
+        for name, title in _RUNS.items()
+    ]
+    header = ["training", "time with start", "weights of the first row, to the bit"]
+    return "\n".join(
+        [
+            f"From [{SCALING}](../{SCALING}), on {content['cores']} CPU cores with PyTorch "
+            f"{content['versions']['torch']}. The nodes are processes of this machine. Other work "
+            "ran on it, so the times only say the order of size.\n",
+            f"A small model, {training['iterations']} iterations of {training['batch']} images:\n",
+            markdown_table(header, rows),
+            _describe_prediction(prediction),
+        ]
+    )
+
+
+def _describe_prediction(found: Mapping[str, Any]) -> str:
+    kills = [f"{kill['what']} after {kill['after_images']:,}" for kill in found["kills"]]
+    rows = [
+        ["images", f"{found['images']:,} of {found['side']} x {found['side']} pixels"],
+        ["processes", str(found["processes"])],
+        ["SIGKILL to", ", ".join(kills)],
+        ["images lost", str(found["lost"])],
+        ["images or instances doubled", str(found["doubled"])],
+        ["instances", f"{found['instances']:,}"],
+        ["files equal to the byte", "yes" if found["bytes_equal"] else "NO"],
+        ["files left over", ", ".join(found["left_over"]) or "none"],
+        ["time undisturbed", f"{found['undisturbed_seconds']:.0f} s"],
+        ["time with kills", f"{found['killed_seconds']:.0f} s"],
+        ["memory of the largest process", f"{found['peak_memory_mb']:.0f} MB"],
+    ]
+    table = markdown_table(["prediction", ""], rows)
+    return f"The trained model predicts, undisturbed and with kills:\n\n{table}"

@@ -1,0 +1,118 @@
+"""Trains the same model on one node of two processes and on two simulated nodes of one."""
+
+import contextlib
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mask_rcnn_ext.files import read_json_or_none, write_json
+
+from .commands import TRAIN, Command
+
+__all__ = ["BATCH", "ITERATIONS", "compare_weights", "train_on_nodes"]
+
+ITERATIONS, BATCH = 60, 4
+_CONFIG = str(Path(TRAIN).parent / "configs/shapes/mask_rcnn_tiny_FPN.yaml")
+_KEYS = [
+    *("MASK_RCNN_EXT.TINY_RESNET.STEM_CHANNELS", "8"),
+    *("MASK_RCNN_EXT.TINY_RESNET.CHANNELS", "[8, 16, 24, 32]"),
+    *("MASK_RCNN_EXT.TINY_RESNET.BLOCKS", "[1, 1, 1, 1]"),
+    *("MODEL.FPN.OUT_CHANNELS", "16"),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", "32"),
+    *("MODEL.ROI_MASK_HEAD.CONV_DIM", "16"),
+    *("MODEL.ROI_MASK_HEAD.NUM_CONV", "1"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)"),
+    *("INPUT.MIN_SIZE_TEST", "64"),
+    *("MODEL.DEVICE", "cpu"),
+    *("SOLVER.IMS_PER_BATCH", str(BATCH)),
+    *("SOLVER.MAX_ITER", str(ITERATIONS)),
+    *("SOLVER.BASE_LR", "0.002"),
+    *("SOLVER.WARMUP_ITERS", "10"),
+    *("DATALOADER.NUM_WORKERS", "0"),
+    *("TEST.EVAL_PERIOD", "0"),
+    *("SEED", "1"),
+]
+
+
+def train_on_nodes(folder: Path, annotations: Path) -> dict[str, Any]:
+    """Train in the folders `one_node`, `two_nodes` and `torchrun`; return what is equal.
+
+    Args:
+        folder: of the runs. Earlier ones there are kept if they had the same settings.
+        annotations: the json of the training images, which lie beside it in `images`.
+
+    Raises:
+        UserError: a training failed.
+    """
+    options = ["--config-file", _CONFIG]
+    options += [
+        "--train-json",
+        str(annotations),
+        "--train-images",
+        str(annotations.parent / "images"),
+    ]
+    record = folder / "training.json"
+    kept = read_json_or_none(record)
+    if kept and kept["keys"] == _KEYS:
+        return dict(kept["found"])
+    found: dict[str, Any] = {"iterations": ITERATIONS, "batch": BATCH, "seconds": {}}
+    for name, commands in _list_commands(options).items():
+        run = folder / name
+        shutil.rmtree(run, ignore_errors=True)
+        start = time.perf_counter()
+        ended = [[*command, "OUTPUT_DIR", str(run)] for command in commands]
+        with _start(ended, folder, name) as started:
+            for command in started:
+                command.finish()
+        found["seconds"][name] = time.perf_counter() - start
+    weights = {name: folder / name / "model_final.pth" for name in found["seconds"]}
+    found["equal"] = {
+        name: compare_weights(path, weights["one_node"]) for name, path in weights.items()
+    }
+    write_json(record, {"keys": _KEYS, "found": found})
+    return found
+
+
+def compare_weights(path: Path, other: Path) -> bool:
+    """Return whether two checkpoints have the same weights, to the bit."""
+    a, b = (torch.load(p, weights_only=True, map_location="cpu")["model"] for p in (path, other))
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def _list_commands(options: Sequence[str]) -> dict[str, list[list[str]]]:
+    """Return the arguments of the processes to start, a node each, by the name of the run."""
+    url = f"tcp://127.0.0.1:{_find_port()}"
+    machines = ["--num-gpus", "1", "--num-machines", "2", "--dist-url", url]
+    nodes = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    nodes += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{_find_port()}"]
+    return {
+        "one_node": [[TRAIN, "--num-gpus", "2", *options, *_KEYS]],
+        "two_nodes": [
+            [TRAIN, *machines, "--machine-rank", rank, *options, *_KEYS] for rank in ("0", "1")
+        ],
+        "torchrun": [[*nodes, TRAIN, *options, *_KEYS]] * 2,
+    }
+
+
+@contextlib.contextmanager
+def _start(commands: Sequence[Sequence[str]], folder: Path, name: str) -> Iterator[list[Command]]:
+    """Start commands; none of them outlives the block."""
+    started: list[Command] = []
+    try:
+        for number, arguments in enumerate(commands):
+            started.append(Command(arguments, folder / f"{name}_{number}.log"))
+        yield started
+    finally:
+        for command in started:
+            command.kill()
+
+
+def _find_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -1,0 +1,158 @@
+"""`--slurm`: what is submitted, and what a task of the job does. sbatch and srun are stand-ins."""
+
+import os
+import sys
+
+import predict as predict_tool  # tools/ is on the path
+import pytest
+
+from mask_rcnn_ext import UserError, argument_parser, launch
+from mask_rcnn_ext.engine import slurm
+
+TASK = {
+    "SUBMITIT_EXECUTOR": "slurm",
+    "SLURM_JOB_ID": "77",
+    "SLURM_NTASKS": "4",
+    "SLURM_JOB_NUM_NODES": "2",
+    "SLURM_NODEID": "1",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_NODELIST": "node[07-08]",
+}
+TORCHRUN = {
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "node07",
+    "TORCHELASTIC_RUN_ID": "77",
+}
+
+
+def parse(*arguments):
+    return argument_parser().parse_args(["--slurm", *arguments])
+
+
+def train(args):
+    """Stand for a training."""
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Put sbatch and srun on the path; return the file that receives the batch script."""
+    pytest.importorskip("submitit", reason='needs the package submitit: pip install "submitit"')
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    batch = tmp_path / "batch.sh"
+    lines = {"sbatch": f'cp "$1" {batch}; echo Submitted batch job 77', "srun": "exit 1"}
+    for name, line in lines.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return batch
+
+
+@pytest.fixture
+def enter_task(monkeypatch):
+    """Return a function that sets the variables of a task; they are restored after the test."""
+    for name in (*TASK, *TORCHRUN, "MASTER_PORT", "SLURM_RESTART_COUNT", slurm._INSIDE):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    def enter(**more):
+        for name, value in {**TASK, **more}.items():
+            monkeypatch.setenv(name, value)
+
+    return enter
+
+
+def test_a_training_is_submitted_with_a_task_for_each_gpu(cluster, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--slurm-options", "time=60 partition=gpu cpus_per_task=6 mem=64GB"]
+    args = parse(*options, "--num-machines", "2", "--num-gpus", "8", "OUTPUT_DIR", str(out))
+    assert launch(train, args) is None
+    assert capsys.readouterr().out == f"submitted: job 77; its output: {out}/slurm/77_0_log.out\n"
+    lines = cluster.read_text().splitlines()
+    wanted = ["time=60", "partition=gpu", "cpus-per-task=6", "mem=64GB", "nodes=2"]
+    wanted += ["ntasks-per-node=8", "gpus-per-node=8", "job-name=mask_rcnn_ext"]
+    assert {f"#SBATCH --{option}" for option in wanted} <= set(lines)
+    assert (out / "slurm" / "77_submitted.pkl").is_file()
+
+
+def test_on_a_cpu_no_gpu_is_asked_for(cluster, tmp_path):
+    keys = ["OUTPUT_DIR", str(tmp_path / "out"), "MODEL.DEVICE", "cpu"]
+    launch(train, parse("--slurm-options", "time=60", *keys))
+    assert "gpus" not in cluster.read_text()
+
+
+def test_a_prediction_is_submitted(cluster, tmp_path):
+    options = "time=60 nodes=2 ntasks_per_node=4"
+    arguments = ["model.pth", "photos", "--output", str(tmp_path / "out"), "--slurm"]
+    assert predict_tool.main([*arguments, "--slurm-options", options]) == 0
+    assert "#SBATCH --ntasks-per-node=4" in cluster.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("restarts", "checkpoint", "resumed"),
+    [("", None, False), ("0", "last_checkpoint", False), ("1", None, False),
+     ("1", "last_checkpoint", True), ("2", "rpn/last_checkpoint", True),
+     ("1", "earlier_runs/1/last_checkpoint", False)],
+)  # fmt: skip
+def test_a_task_is_a_process_of_torchrun_and_a_restart_resumes(
+    cluster, enter_task, tmp_path, restarts, checkpoint, resumed
+):
+    seen = []
+
+    def function(args):
+        seen.append((args.resume, {name: os.environ[name] for name in TORCHRUN}))
+        return 3 * slurm.is_submission(args)
+
+    if checkpoint:
+        (tmp_path / checkpoint).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / checkpoint).write_text("model_0000009.pth")
+    enter_task(**({"SLURM_RESTART_COUNT": restarts} if restarts else {}))
+    slurm.SubmittedCommand(function, parse(), str(tmp_path))()
+    assert seen == [(resumed, TORCHRUN)]
+
+
+def test_what_slurm_stops_is_queued_again_and_an_error_is_its_exit_code(cluster, enter_task):
+    enter_task()
+    job = slurm.SubmittedCommand(lambda args: 2, parse(), "out")
+    assert job.checkpoint().function is job
+    with pytest.raises(SystemExit) as end:
+        job()
+    assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("partition=gpu", "a time limit in minutes, .* got None"),
+        ("time=2:00:00", "a time limit in minutes, .* got '2:00:00'"),
+        ("time", "expected KEY=VALUE, such as time=720, got 'time'"),
+        ("time=60 gpu=3", r"--slurm: Unavailable parameter\(s\): \['gpu'\]"),
+    ],
+)
+def test_wrong_options(cluster, tmp_path, options, told):
+    with pytest.raises(UserError, match=told):
+        launch(train, parse("--slurm-options", options, "OUTPUT_DIR", str(tmp_path / "out")))
+
+
+def test_what_is_missing(tmp_path, monkeypatch, capsys):
+    with pytest.raises(UserError, match="--slurm needs OUTPUT_DIR DIR on the command line"):
+        launch(train, parse())
+    with pytest.raises(UserError, match="--slurm-options needs --slurm"):
+        launch(train, argument_parser().parse_args(["--slurm-options", "time=3"]))
+    arguments = ["model.pth", "photos", "--output", str(tmp_path), "--slurm", "--processes", "2"]
+    assert predict_tool.main(arguments) == 2
+    assert "leave out --processes" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UserError, match=r'pip install "mask_rcnn_ext\[slurm\]"'):
+        launch(train, parse("OUTPUT_DIR", str(tmp_path)))
+
+
+def test_a_machine_without_slurm(tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason='needs the package submitit: pip install "submitit"')
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="--slurm: Could not detect"):
+        launch(train, parse("--slurm-options", "time=3", "OUTPUT_DIR", str(tmp_path / "out")))
