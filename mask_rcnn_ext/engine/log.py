@@ -57,7 +57,7 @@ def open_log_file(folder: str) -> None:
     """
     rank = comm.get_rank()
     path = os.path.join(folder, f"log.txt.rank{rank}" if rank else "log.txt")
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter(_FORMAT, datefmt="%m/%d %H:%M:%S"))
     for index, (logger, handler) in enumerate(_added):
         if isinstance(handler, MemoryHandler):
@@ -66,6 +66,31 @@ def open_log_file(folder: str) -> None:
             logger.removeHandler(handler)
             logger.addHandler(file)
             _added[index] = (logger, file)
+
+
+class _LogFile(logging.FileHandler):
+    """A file that ends where the disk is full: a run is worth more than its log."""
+
+    _has_ended = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, unless an earlier one could not be written."""
+        if not self._has_ended:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say once that the log ends; an error of another kind is a defect, as in `logging`."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._has_ended = True
+        print(f"warning: {self.baseFilename} ends here: {error.strerror}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file, also when its last line cannot be written."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def end_log() -> None:

@@ -1,7 +1,9 @@
 """A disk that takes nothing more ends a command with a sentence, wherever the write was."""
 
+import contextlib
 import errno
 import json
+import logging
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from small_runs import read_error, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext import load_config, run_as_command
+from mask_rcnn_ext.engine.log import end_log, open_log_file, start_log
 
 
 def fail(code, path=None):
@@ -31,6 +34,27 @@ def test_a_failed_write_is_a_sentence(capsys):
 def test_another_error_of_the_system_is_raised():
     with pytest.raises(FileNotFoundError):
         run_as_command(fail(errno.ENOENT))
+
+
+def test_a_log_that_meets_a_full_disk_ends_with_one_line(tmp_path, capfd):
+    start_log()
+    try:
+        open_log_file(str(tmp_path))
+        logger = logging.getLogger("mask_rcnn_ext")
+        logger.info("first")
+        file = next(h for h in logger.handlers if isinstance(h, logging.FileHandler))
+        with contextlib.suppress(OSError), open("/dev/full", "w") as full:
+            whole, file.stream = file.stream, full
+            for _ in range(3):
+                logger.info("lost")
+            file.stream = whole
+        logger.info("lost, too")
+    finally:
+        end_log()
+    err = capfd.readouterr().err
+    assert err.count(f"warning: {tmp_path}/log.txt ends here: No space left on device") == 1
+    assert "Traceback" not in err
+    assert "lost" not in (tmp_path / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("broken", ["json.dumps", "torch.save"])
