@@ -273,7 +273,15 @@ def test_the_command_prints_named_configs_and_writes_nothing(tmp_path, capsys):
 def test_the_command_writes_json_and_page(tmp_path, monkeypatch, capsys):
     names = ("demo", "ablations", "fcis_comparison", "lineage")
     inputs = [f"results/{name}.json" for name in names]
-    names = ("configs", "ablations", "fcis_comparison", "lineage", "own_data", "performance")
+    names = (
+        "configs",
+        "ablations",
+        "fcis_comparison",
+        "lineage",
+        "own_data",
+        "performance",
+        "scaling",
+    )
     for name in ("README.md", *(f"docs/{name}.md" for name in names), *inputs):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
