@@ -8,8 +8,9 @@ import contextlib
 import logging
 import os
 import re
+import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ __all__ = [
     "explain_dead_worker",
     "forget_skipped",
     "gather_skipped",
+    "iterate_batches",
     "list_skipped",
     "record_skipped",
     "skips_bad_images",
@@ -37,6 +39,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_PATIENCE = 10.0  # seconds
 _LENGTH = 1024  # bytes of a file name that are kept
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?:.*signal: ([\w ]+))?")
 _NOTE = "mask_rcnn_ext_bad_images"  # in a sample: the images that it stands in for
@@ -101,6 +104,27 @@ def explain_dead_worker(error: BaseException) -> UserError | None:
         "DATALOADER.NUM_WORKERS. If it comes again with the same image, take that out of the data. "
         "Go on from the last checkpoint with --resume"
     )
+
+
+def iterate_batches(loader: Iterable[Any]) -> Generator[Any, None, None]:
+    """Yield the batches of a PyTorch loader; close this iterator to end the worker processes.
+
+    A worker that dies while it hands over a tensor breaks the connection a moment before PyTorch
+    hears of its death. PyTorch's error, for which this waits, names the worker.
+    """
+    batches = iter(loader)
+    try:
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (EOFError, ConnectionError):
+                time.sleep(_PATIENCE)  # PyTorch's handler of the signal raises its error here
+                raise
+            yield batch
+    finally:
+        del batches  # ends the workers, which may wait for a minute otherwise
 
 
 class NamedErrors:
@@ -169,7 +193,7 @@ def take_bad_images(batch: list[dict[str, Any]]) -> None:
 
 
 class _CheckedLoader:
-    """A loader of an evaluation, without the images that `_MarkBad` has marked."""
+    """A loader of an evaluation; see `iterate_batches`. `_MarkBad` has marked what is left out."""
 
     def __init__(self, loader: Any) -> None:
         """Wrap a loader of lists of samples."""
@@ -182,7 +206,7 @@ class _CheckedLoader:
         return getattr(self.loader, name)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        for batch in self.loader:
+        for batch in iterate_batches(self.loader):
             take_bad_images(batch)
             if left := [sample for sample in batch if sample]:
                 yield left
@@ -204,7 +228,7 @@ def build_checked_loader(
     loader = build_detection_test_loader(
         dicts, mapper=_MarkBad(named) if skips else named, num_workers=num_workers
     )
-    return _CheckedLoader(loader) if skips else loader
+    return _CheckedLoader(loader) if skips or num_workers else loader
 
 
 def record_skipped(bad: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
-from .bad_images import BadImage, NamedErrors, add_bad_images, take_bad_images
+from .bad_images import BadImage, NamedErrors, add_bad_images, iterate_batches, take_bad_images
 
 __all__ = [
     "ResumableBatchSampler",
@@ -208,14 +208,11 @@ class TrainLoader:
             # A separate generator: drawing the workers' base seed must not change the global state.
             generator=torch.Generator().manual_seed(0),
         )
-        iterator = iter(loader)
-        try:
-            for batch in iterator:
+        with contextlib.closing(iterate_batches(loader)) as batches:
+            for batch in batches:
                 take_bad_images(batch)
                 self.last_batch = batch
                 yield batch
-        finally:
-            del iterator  # it ends the workers, which may wait for a minute otherwise
 
 
 def build_sampler(cfg: CfgNode, dicts: list[dict], seed: int) -> Any:

@@ -124,6 +124,31 @@ def test_a_worker_that_is_killed_names_the_image_that_it_had():
     assert bad_images.explain_dead_worker(RuntimeError("another")) is None
 
 
+def test_a_worker_that_dies_while_it_hands_over_a_batch_is_told(monkeypatch):
+    """The connection breaks before SIGCHLD comes, in whose handler PyTorch raises."""
+
+    def break_off():
+        yield ["batch"]
+        raise ConnectionResetError
+
+    def tell(*_):
+        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed.")
+
+    former = signal.signal(signal.SIGALRM, tell)
+    try:
+        batches = bad_images.iterate_batches(break_off())
+        assert next(batches) == ["batch"]
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(RuntimeError, match="DataLoader worker"):
+            next(batches)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    monkeypatch.setattr(bad_images, "_PATIENCE", 0)
+    with pytest.raises(ConnectionResetError):
+        list(bad_images.iterate_batches(break_off()))
+
+
 def test_a_training_tells_that_its_worker_is_killed(data, tmp_path, monkeypatch, capsys):
     from mask_rcnn_ext.data.mapper import ImageMapper
 
