@@ -347,7 +347,8 @@ def test_data_without_a_usable_image_is_one_message(tmp_path):
         ({"size": [48, 64], "counts": [0, 4]}, "RLE that does not add up"),
         ({"size": [0, 64], "counts": [0]}, r"RLE of size \[0, 64\], the image is \[48, 64\]"),
         ({"size": [48, 64], "counts": "o" * 20}, "RLE with wrong characters"),
-        ({"size": [48, 64], "counts": [1 << 62] * 4}, "an RLE has counts that no image has"),
+        # With NumPy 1.26 pycocotools lets them wrap.
+        ({"size": [48, 64], "counts": [1 << 62] * 4}, "RLE (has counts that no|that does not add)"),
     ],
     ids=["far polygon", "too few runs", "no height", "characters", "runs that wrap"],
 )
