@@ -175,6 +175,13 @@ def check_output(output: Path, where: str, faults: Faults) -> str:
     return told[0] if told else ""
 
 
+def _has_temporary_files(folder: Path) -> bool:
+    try:
+        return any(folder.rglob(".mask_rcnn_ext-*"))
+    except FileNotFoundError:  # the training has just replaced a folder
+        return True
+
+
 def find_phase(folder: Path, offset: int) -> str:
     """Return in which part of its work a process was killed.
 
@@ -182,7 +189,7 @@ def find_phase(folder: Path, offset: int) -> str:
         folder: of the run.
         offset: the length of its log before the process.
     """
-    if any(folder.rglob(".mask_rcnn_ext-*")):
+    if _has_temporary_files(folder):
         return "save"
     with contextlib.suppress(FileNotFoundError), open(folder / "log.txt", "rb") as log:
         log.seek(offset)
