@@ -7,6 +7,7 @@ them: pip install cityscapesscripts shapely.
 import json
 import shutil
 import sys
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,13 @@ from PIL import Image
 from support import REPO, SMALL, TINY_CONFIG, run_script
 
 from mask_rcnn_ext import UserError, load_config
+
+
+@pytest.fixture(autouse=True)
+def _threads(monkeypatch):
+    """detectron2 reads the data in forked processes, which can wait for locks of our threads."""
+    monkeypatch.setattr("multiprocessing.Pool", ThreadPool)
+
 
 PROJECT = REPO / "projects/cityscapes"
 TRAIN, VAL = "cityscapes_instances_train", "cityscapes_instances_val"
