@@ -49,8 +49,8 @@ if __name__ == "__main__":
     build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
 
 from mask_rcnn_ext import UserError
+from mask_rcnn_ext.engine.data_of_run import prepare_data
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.engine.run import prepare_data
 from mask_rcnn_ext.export.export_model import export_model
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.proposals.file import load_dicts

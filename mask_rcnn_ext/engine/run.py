@@ -5,12 +5,11 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -24,20 +23,12 @@ from ..config import ExtCfgNode, load_config
 from ..config_files import find_config_file
 from ..config_limits import require_limits
 from ..data.bad_images import forget_skipped, gather_skipped, skips_bad_images
-from ..data.catalog import require_datasets
-from ..data.own_data import (
-    choose_validation_part,
-    get_split_paths,
-    register_own_data,
-    split_own_data,
-)
+from ..data.own_data import choose_validation_part
 from ..data.pixel_limit import set_pixel_limit
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
 from ..errors import UserError
 from ..modeling.checks import (
     check_registry_names,
-    is_fcis,
-    is_generalized_rcnn,
     require_fitting_parts,
     require_fitting_training_data,
 )
@@ -45,6 +36,7 @@ from ..modeling.exported import is_exported, load_exported, read_exported_config
 from ..modeling.precision import choose_device, prepare_model
 from ..proposals.file import load_training_dicts
 from ..steps import decide
+from .data_of_run import prepare_data, take_data_options
 from .output_folder import (
     choose_evaluation_folder,
     choose_output_folder,
@@ -58,11 +50,9 @@ from .resuming import require_unchanged
 from .run_lock import is_restart
 from .trainer import Trainer
 
-__all__ = ["prepare_data", "prepare_run", "run_job"]
+__all__ = ["prepare_run", "run_job"]
 
 logger = logging.getLogger(__name__)
-
-_DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
 
 
 def run_job(
@@ -145,15 +135,7 @@ def prepare_run(
     config_file = find_config_file(args.config_file) if args.config_file else ""
     cfg = _load_config(args, config_file, add_keys)
     cfg.OUTPUT_DIR = choose_output_folder(cfg, config_file, args.opts)
-    for flag in _DATA_FLAGS:
-        if value := getattr(args, flag, ""):
-            cfg.MASK_RCNN_EXT.DATA[flag.upper()] = os.path.abspath(value)
-    cfg.MASK_RCNN_EXT.DATA.STRICT |= getattr(args, "strict_data", False)
-    if (split := getattr(args, "split", None)) is not None:
-        cfg.MASK_RCNN_EXT.DATA.SPLIT = split or -1.0  # 0 is no split, which nobody asks for
-    if group_by := getattr(args, "group_by", ""):
-        cfg.MASK_RCNN_EXT.DATA.GROUP_BY = group_by
-    _choose_data(cfg, args)
+    take_data_options(cfg, args)
     require_limits(cfg)
     check_registry_names(cfg)
     skips_bad_images(cfg)  # or it has a value that is not known
@@ -162,12 +144,7 @@ def prepare_run(
     require_channels(cfg, measured=args.eval_only)
     set_pixel_limit(cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS)
     if args.eval_only:
-        cfg.MODEL.WEIGHTS = _find_weights(cfg, resume=args.resume)
-        fetch_weights(cfg.MODEL.WEIGHTS, "Give MODEL.WEIGHTS the file of a trained model")
-        if "://" not in cfg.MODEL.WEIGHTS:
-            cfg.MODEL.WEIGHTS = os.path.abspath(cfg.MODEL.WEIGHTS)
-        choose_validation_part(cfg.MASK_RCNN_EXT.DATA, os.path.dirname(cfg.MODEL.WEIGHTS))
-        cfg.OUTPUT_DIR = choose_evaluation_folder(cfg)
+        _prepare_evaluation(cfg, resume=args.resume)
     elif args.resume and not stages:
         _require_checkpoint(cfg.OUTPUT_DIR)
     elif not stages:
@@ -215,23 +192,13 @@ def _load_config(
     return load_config(config_file, args.opts, add_keys=add_keys)
 
 
-def _choose_data(cfg: ExtCfgNode, args: argparse.Namespace) -> None:
-    """Let `DATASETS.TEST` on the command line decide between own and registered data."""
-    own, given = cfg.MASK_RCNN_EXT.DATA, {*args.opts[::2]} & {"DATASETS.TRAIN", "DATASETS.TEST"}
-    if not (given and (own.TRAIN_JSON or own.VAL_JSON)):
-        return
-    by_flag = any(getattr(args, flag, "") for flag in _DATA_FLAGS)
-    if given == {"DATASETS.TEST"} and not cfg.DATASETS.TEST and not args.eval_only:
-        own.VAL_JSON = own.VAL_IMAGES = ""  # no evaluation
-    elif given == {"DATASETS.TEST"} and args.eval_only and not by_flag:
-        for flag in _DATA_FLAGS:  # from the config of the run whose weights are evaluated
-            own[flag.upper()] = ""
-    else:
-        raise UserError(
-            f"{' and '.join(sorted(given))} and own data (MASK_RCNN_EXT.DATA) are both given. "
-            "Leave out one of the two; to train on registered data with the config of a run that "
-            'had own data, empty its four keys, such as MASK_RCNN_EXT.DATA.TRAIN_JSON ""'
-        )
+def _prepare_evaluation(cfg: ExtCfgNode, *, resume: bool) -> None:
+    """Find the weights, the validation part that their training kept, and the folder."""
+    weights = _find_weights(cfg, resume=resume)
+    fetch_weights(weights, "Give MODEL.WEIGHTS the file of a trained model")
+    cfg.MODEL.WEIGHTS = weights if "://" in weights else os.path.abspath(weights)
+    choose_validation_part(cfg.MASK_RCNN_EXT.DATA, os.path.dirname(cfg.MODEL.WEIGHTS))
+    cfg.OUTPUT_DIR = choose_evaluation_folder(cfg)
 
 
 def _find_weights(cfg: ExtCfgNode, *, resume: bool) -> str:
@@ -272,134 +239,3 @@ def _require_checkpoint(folder: str) -> None:
             f"--resume: no checkpoint in {os.path.abspath(folder)} (no file last_checkpoint). "
             "Leave out --resume to start a new run, or set OUTPUT_DIR to the run's folder."
         )
-
-
-def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False, resume: bool = False) -> None:
-    """Register the user's own data, check that all data sets exist, and store their classes.
-
-    This changes `cfg`. Own data sets `DATASETS`, `MODEL.ROI_HEADS.NUM_CLASSES` and
-    `INPUT.MASK_FORMAT`; every data set sets `MASK_RCNN_EXT.CLASS_NAMES` and `CATEGORY_IDS`.
-    With `resume`, data that the run in `OUTPUT_DIR` has split are not split again.
-
-    Raises:
-        UserError: a file is missing or malformed, or the data's class count contradicts the config.
-    """
-    own = cfg.MASK_RCNN_EXT.DATA
-    files = (own.TRAIN_JSON, own.TRAIN_IMAGES, own.VAL_JSON, own.VAL_IMAGES)
-    if any(files) or own.SPLIT or own.GROUP_BY:
-        _register_own_data(cfg, eval_only, resume)
-        return
-    names = list(cfg.DATASETS.TEST) if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    if not (cfg.DATASETS.TEST if eval_only else cfg.DATASETS.TRAIN):
-        key = "DATASETS.TEST" if eval_only else "DATASETS.TRAIN"
-        raise UserError(
-            f"no data: {key} is empty. Name a registered data set there, or give your own with "
-            "--train-json F --train-images D --val-json F --val-images D"
-        )
-    require_datasets(names)
-    if names and is_generalized_rcnn(cfg):
-        _store_classes(cfg, names)
-
-
-def _register_own_data(cfg: ExtCfgNode, eval_only: bool, resume: bool) -> None:
-    own, ext = cfg.MASK_RCNN_EXT.DATA, cfg.MASK_RCNN_EXT
-    if own.SPLIT or own.GROUP_BY:
-        _split_own_data(cfg, resume)
-    if eval_only and not own.VAL_JSON:
-        raise UserError("--eval-only needs --val-json and --val-images")
-    if not eval_only and not own.TRAIN_JSON:
-        raise UserError("training needs --train-json and --train-images (or add --eval-only)")
-    known: Iterable[tuple[int, str]] = ()
-    if eval_only and ext.CATEGORY_IDS:  # config.yaml of a run: the classes that its weights know
-        known = list(zip(ext.CATEGORY_IDS, ext.CLASS_NAMES, strict=True))
-    data = register_own_data(
-        "" if eval_only else own.TRAIN_JSON,
-        "" if eval_only else own.TRAIN_IMAGES,
-        own.VAL_JSON,
-        own.VAL_IMAGES,
-        clean_dir=os.path.join(cfg.OUTPUT_DIR, "data"),
-        strict=own.STRICT,
-        masks=cfg.MODEL.MASK_ON,
-        boxes_from_masks=own.BOXES_FROM_MASKS,
-        classes=list(known),
-        channels=own.IMAGE_CHANNELS,
-    )
-    if not data.val_name:
-        logger.info(
-            "There is no validation data, so nothing is evaluated. Give --val-json and "
-            "--val-images, or --split 0.8 to train on 80 % of the images and evaluate on the rest"
-        )
-    cfg.DATASETS.TRAIN = (data.train_name,) if data.train_name else ()
-    cfg.DATASETS.TEST = (data.val_name,) if data.val_name else ()
-    if not data.val_name:
-        cfg.DATASETS.PROPOSAL_FILES_TEST = ()
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(data.class_names)
-    # FCIS needs whole masks; detectron2's mapper draws polygons.
-    cfg.INPUT.MASK_FORMAT = "bitmask" if is_fcis(cfg) else data.mask_format
-    ext.CLASS_NAMES, ext.CATEGORY_IDS = list(data.class_names), list(data.category_ids)
-
-
-def _split_own_data(cfg: ExtCfgNode, resume: bool) -> None:
-    """Replace the training data of the config by its two parts."""
-    own, folder = cfg.MASK_RCNN_EXT.DATA, os.path.join(cfg.OUTPUT_DIR, "data")
-    if not own.SPLIT:
-        raise UserError("--group-by needs --split, such as --split 0.8")
-    if own.VAL_JSON or own.VAL_IMAGES:
-        given = own.VAL_JSON or own.VAL_IMAGES
-        raise UserError(
-            f"--split and validation data ({given}) are both given. Leave out one of the two. A "
-            "config.yaml of a run has validation data; to split new data with it, add "
-            'MASK_RCNN_EXT.DATA.VAL_JSON "" MASK_RCNN_EXT.DATA.VAL_IMAGES ""'
-        )
-    if not (own.TRAIN_JSON and own.TRAIN_IMAGES):
-        raise UserError("--split needs --train-json and --train-images")
-    kept = get_split_paths(folder)
-    if resume and all(map(os.path.isfile, kept)):
-        logger.info(
-            "The split is the run's own: %s and %s. Nothing is split again, and later changes in "
-            "%s do not count: an image of the validation part could move into the training part.",
-            *(*kept, own.TRAIN_JSON),
-        )
-        own.TRAIN_JSON, own.VAL_JSON = kept
-    else:
-        own.TRAIN_JSON, own.VAL_JSON = split_own_data(
-            own.TRAIN_JSON,
-            own.TRAIN_IMAGES,
-            own.SPLIT,
-            folder,
-            group_by=own.GROUP_BY,
-            strict=own.STRICT,
-            masks=cfg.MODEL.MASK_ON,
-            boxes_from_masks=own.BOXES_FROM_MASKS,
-            channels=own.IMAGE_CHANNELS,
-        )
-    own.VAL_IMAGES, own.SPLIT, own.GROUP_BY = own.TRAIN_IMAGES, 0.0, ""
-
-
-def _store_classes(cfg: ExtCfgNode, names: list[str]) -> None:
-    first = ""
-    for name in names:
-        metadata = MetadataCatalog.get(name)
-        if not metadata.get("thing_classes"):
-            DatasetCatalog.get(name)  # reads the file, which fills them in
-        classes = list(metadata.get("thing_classes", []))
-        if not classes:
-            continue
-        expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-        if len(classes) != expected:
-            raise UserError(
-                f"MODEL.ROI_HEADS.NUM_CLASSES is {expected}, but data set {name} has "
-                f"{len(classes)} classes ({', '.join(classes[:8])}"
-                f"{', ...' if len(classes) > 8 else ''}). "
-                f"Set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}."
-            )
-        if first and classes != cfg.MASK_RCNN_EXT.CLASS_NAMES:
-            raise UserError(
-                f"data sets {first} and {name} have different classes: "
-                f"{', '.join(cfg.MASK_RCNN_EXT.CLASS_NAMES[:8])} and {', '.join(classes[:8])}"
-            )
-        first = first or name
-        ids = metadata.get("thing_dataset_id_to_contiguous_id", {})
-        by_class = sorted(ids, key=lambda category: ids[category])
-        cfg.MASK_RCNN_EXT.CLASS_NAMES = classes
-        cfg.MASK_RCNN_EXT.CATEGORY_IDS = by_class or list(range(1, len(classes) + 1))

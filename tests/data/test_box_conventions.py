@@ -10,7 +10,7 @@ from support import write_coco
 
 from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.data.box_conventions import explain_contradictions
-from mask_rcnn_ext.engine.run import prepare_data
+from mask_rcnn_ext.engine.data_of_run import prepare_data
 
 H, W = 300, 200
 SIDES = np.array([W, H, W, H])

@@ -6,7 +6,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from support import run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, get_cfg
-from mask_rcnn_ext.engine.run import prepare_data
+from mask_rcnn_ext.engine.data_of_run import prepare_data
 from mask_rcnn_ext.model_zoo import get_config, get_config_file
 from mask_rcnn_ext.modeling.checks import require_fitting_parts, require_fitting_training_data
 

@@ -22,7 +22,7 @@ from mask_rcnn_ext import (
     MaskRCNNROIHeads,
     UserError,
 )
-from mask_rcnn_ext.engine.run import prepare_data
+from mask_rcnn_ext.engine.data_of_run import prepare_data
 from mask_rcnn_ext.modeling.checks import check_registry_names
 
 

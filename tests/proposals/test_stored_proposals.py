@@ -16,7 +16,7 @@ from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine import trainer
-from mask_rcnn_ext.engine.run import prepare_data
+from mask_rcnn_ext.engine.data_of_run import prepare_data
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.proposals.file import load_training_dicts, read_proposal_file
 from mask_rcnn_ext.proposals.rpn import RPNProposals
