@@ -1,10 +1,9 @@
 """Saves checkpoints atomically, loads them safely, and reports weights that do not fit."""
 
-import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import nn
 
 from ..errors import UserError, name_some, shorten
 from ..files import atomic_open
+from ..log_filter import filter_log
 from ..modeling.fcis import FCISROIHeads
 from .class_layers import CLASS_LAYERS, ShapeMismatch, count_classes, count_groups
 from .fetching import fetch_weights
@@ -140,14 +140,14 @@ class Checkpointer(DetectionCheckpointer):
                     "no weights given: MODEL.WEIGHTS is empty, so the model would be random. "
                     "Give MODEL.WEIGHTS the file of a trained model"
                 )
-            with _log_one_line():
+            with filter_log(DetectionCheckpointer.__module__, _is_news):
                 return super().load(path, checkpointables)
         fetch_weights(
             path, 'Give MODEL.WEIGHTS a local file, or, to train from scratch, MODEL.WEIGHTS ""'
         )
         self._source, self._strict = path, strict
         try:
-            with _log_one_line():
+            with filter_log(DetectionCheckpointer.__module__, _is_news):
                 return super().load(path, checkpointables)
         except UserError:
             raise
@@ -368,18 +368,8 @@ class Checkpointer(DetectionCheckpointer):
             )
 
 
-@contextlib.contextmanager
-def _log_one_line() -> Iterator[None]:
-    """Keep detectron2 from logging that a file is loaded: fvcore, below it, logs the same."""
-    logger = logging.getLogger(DetectionCheckpointer.__module__)
-    logger.addFilter(_is_news)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_is_news)
-
-
 def _is_news(record: logging.LogRecord) -> bool:
+    """Return False for detectron2's line that a file is loaded: fvcore, below it, logs the same."""
     return "Loading from" not in str(record.msg)
 
 

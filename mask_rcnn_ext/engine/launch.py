@@ -134,17 +134,17 @@ def run_as_command(command: Callable[[], Any]) -> int:
     """Run the body of a command-line script and return the exit code of the script.
 
     A `UserError` is printed as one line, and the exit code is 2, also if it ended a process that
-    `launch` started. So is a disk that takes nothing more. Ctrl-C gives 130, and SIGTERM
-    during training 143; the command that resumes the training is printed. A process of `launch`
-    that the system has killed is named, and the exit code is 1. Any other exception is a defect and
-    is raised.
+    `launch` started. So is a disk that takes nothing more, and a process that loaded images and
+    has died. Ctrl-C gives 130, and SIGTERM during training 143; the command that resumes the
+    training is printed. A process of `launch` that the system has killed is named, and the exit
+    code is 1. Any other exception is a defect and is raised.
 
     Args:
         command: the body. If it returns an int, this is the exit code, else 0.
     """
     try:
         code = command()
-    except (UserError, OSError) as error:
+    except (UserError, OSError, RuntimeError) as error:
         told = explain_failure(error)
         if told is None:
             raise

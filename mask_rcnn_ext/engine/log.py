@@ -14,6 +14,7 @@ from logging.handlers import MemoryHandler
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..log_filter import filter_log
 from .process_group import explain_failure, is_lost_connection
 
 __all__ = ["end_log", "hide_told_errors", "open_log_file", "start_log"]
@@ -107,14 +108,10 @@ def hide_told_errors() -> Iterator[None]:
     """Keep detectron2's training loop from logging the traceback of an error with a sentence.
 
     These are `UserError`, `FloatingPointError`, which the trainer explains, a disk that takes
-    nothing more, and another process that has gone.
+    nothing more, a process that loaded images and has died, and another process that has gone.
     """
-    loop_logger = logging.getLogger("detectron2.engine.train_loop")
-    loop_logger.addFilter(_reports_defect)
-    try:
+    with filter_log("detectron2.engine.train_loop", _reports_defect):
         yield
-    finally:
-        loop_logger.removeFilter(_reports_defect)
 
 
 def _reports_defect(record: logging.LogRecord) -> bool:

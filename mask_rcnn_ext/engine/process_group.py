@@ -17,6 +17,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
+from ..data.bad_images import explain_dead_worker
 from ..errors import UserError
 from ..files import explain_failed_write
 
@@ -38,7 +39,7 @@ def explain_failure(error: BaseException) -> str | None:
     """Return the sentence of an error that is no defect of the code: else None."""
     if isinstance(error, UserError):
         return str(error)
-    explained = explain_failed_write(error)
+    explained = explain_dead_worker(error) or explain_failed_write(error)
     return None if explained is None else str(explained)
 
 

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.description import describe_run
-from ..data.bad_images import build_checked_loader, explain_dead_worker, skips_bad_images
+from ..data.bad_images import build_checked_loader, skips_bad_images
 from ..data.copy_paste import CopyPaste
 from ..data.loader import TrainLoader, build_sampler
 from ..data.mapper import ImageMapper
@@ -274,18 +274,13 @@ class Trainer(DefaultTrainer):
         """See :meth:`DefaultTrainer.run_step`.
 
         Raises:
-            UserError: a loss or a gradient is NaN or infinite, and the weights are still finite; or
-                a process that loads images has died.
+            UserError: a loss or a gradient is NaN or infinite, and the weights are still finite.
         """
         try:
             with keep_statistics(self.model):
                 super().run_step()
         except FloatingPointError as error:
             raise explain_bad_numbers(self) from error
-        except RuntimeError as error:
-            if told := explain_dead_worker(error):
-                raise told from error
-            raise
 
     def _save_interrupted(self) -> str:
         """Save the state after the last whole step unless that was done; return the path."""
@@ -372,13 +367,8 @@ class Trainer(DefaultTrainer):
                 dist.broadcast(buffer, 0)
         model, cfg = prepare_for_inference(cfg, model), resolve_speed(cfg)
         trainer, model, evaluators = pack_evaluation(cls, model, evaluators)
-        try:
-            with inference_autocast(cfg):
-                results: OrderedDict = DefaultTrainer.test.__func__(trainer, cfg, model, evaluators)
-        except RuntimeError as error:
-            if told := explain_dead_worker(error):
-                raise told from error
-            raise
+        with inference_autocast(cfg):
+            results: OrderedDict = DefaultTrainer.test.__func__(trainer, cfg, model, evaluators)
         return results
 
     @classmethod

@@ -21,6 +21,7 @@ from detectron2.modeling.meta_arch import ProposalNetwork
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.fetching import fetch_weights
 from ..config import flat_config
+from ..data.bad_images import NamedErrors
 from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..files import file_sha256
@@ -209,14 +210,14 @@ class RPNProposals(Step):
         """
         model = prepare_model(self.cfg, build_model(self.cfg))
         Checkpointer(model).load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
-        mapper = ImageMapper(self.cfg, is_train=False)
         cfg = self.cfg.clone()
         cfg.defrost()
+        workers = cfg.DATALOADER.NUM_WORKERS
         cfg.MODEL.LOAD_PROPOSALS = False  # this model makes them
         loader = build_detection_test_loader(
             load_dicts(cfg, "TEST", [self.dataset_name], filter_empty=False),
-            mapper=mapper,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            mapper=NamedErrors(ImageMapper(self.cfg, is_train=False), workers),
+            num_workers=workers,
         )
         with inference_autocast(self.cfg):
             inference_on_dataset(model, loader, ProposalFileWriter(self.path, self.topk))

@@ -39,6 +39,7 @@ from tqdm import tqdm
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.description import describe_run
 from ..checkpoint.fetching import fetch_weights
+from ..data.bad_images import NamedErrors
 from ..data.mapper import ImageMapper, keep_sides
 from ..engine.results import write_results
 from ..engine.run import prepare_run
@@ -188,10 +189,11 @@ def _load_images(cfg: CfgNode, limit: int | None) -> Images:
     """
     # As in testing, with the objects and DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN proposals.
     mapper = ImageMapper(cfg, True, augmentations=keep_sides(build_augmentation(cfg, False)))
+    workers = cfg.DATALOADER.NUM_WORKERS
     images: Images = build_detection_test_loader(
         dataset=load_training_dicts(cfg)[:limit],
-        mapper=mapper,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        mapper=NamedErrors(mapper, workers),
+        num_workers=workers,
     )
     return images
 

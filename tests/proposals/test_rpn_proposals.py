@@ -1,7 +1,10 @@
 """Stored proposals of a trained RPN, as `tools/compute_proposals.py rpn` writes them."""
 
 import json
+import os
 import pickle
+import re
+import signal
 
 import compute_proposals
 import numpy as np
@@ -13,7 +16,8 @@ from detectron2.modeling import build_model
 from small_runs import read_error
 from support import SMALL, TINY_CONFIG, write_coco
 
-from mask_rcnn_ext import load_config
+from mask_rcnn_ext import load_config, run_as_command
+from mask_rcnn_ext.data.mapper import ImageMapper
 from mask_rcnn_ext.proposals.rpn import RPNProposals, make_rpn_config
 
 DATA = "proposals_of_an_rpn"
@@ -80,4 +84,15 @@ def test_an_rpn_gives_what_its_evaluator_writes(weights, tmp_path, capsys, caplo
 def test_a_config_that_does_not_fit(weights, tmp_path, capsys, keys, message):
     assert propose(tmp_path, *SMALL, "MODEL.WEIGHTS", weights, *keys) == 2
     assert message in read_error(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_is_killed_names_its_image(weights, tmp_path, monkeypatch, capsys):
+    """The recipes read images without `Trainer`."""
+    monkeypatch.setattr(ImageMapper, "__call__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    keys = [*SMALL, "MODEL.WEIGHTS", weights, "DATALOADER.NUM_WORKERS", "1"]
+    cfg = make_rpn_config(load_config(TINY_CONFIG, keys), 40)
+    step = RPNProposals(cfg, DATA, 40, str(tmp_path / "proposals.pkl"))
+    assert run_as_command(lambda: step.make(resume=False)) == 2
+    assert re.search(r"while it read .*images/00\d\.png", read_error(capsys))
     assert not list(tmp_path.iterdir())
