@@ -38,7 +38,9 @@ def choose_batch(plan: Plan, facts: DataFacts, machine: Machine) -> None:
     gpu = machine.device == "cuda"
     least, most = _CPU_BATCH
     wanted = _GPU_BATCH if gpu else min(max(_floor(machine.threads * processes), least), most)
-    reason = "detectron2's on GPUs" if gpu else f"for {machine.threads * processes} CPU thread(s)"
+    threads = machine.threads * processes
+    cpu = f"for {threads} CPU threads" if threads > 1 else "for one CPU thread"
+    reason = "detectron2's on GPUs" if gpu else cpu
     shorts, longest = plan["INPUT.MIN_SIZE_TRAIN"], plan["INPUT.MAX_SIZE_TRAIN"]
     scales = facts.scale_images(max(shorts), longest) if max(shorts) else 1.0
     pixels = float((facts.image_sizes.prod(axis=1) * scales**2).max())
