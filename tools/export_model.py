@@ -10,7 +10,8 @@ Exit code: 0 if the file is written, 2 if it is refused; then no file of this ex
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from command_line.model import add_model, add_overrides, load_config_of_model
 
@@ -52,6 +53,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.data_of_run import prepare_data
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.export.export_model import export_model
+from mask_rcnn_ext.files import read_json
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.proposals.file import load_dicts
 
@@ -89,6 +91,18 @@ def list_images(args: argparse.Namespace, cfg: CfgNode) -> list[str]:
     ]
 
 
+def describe_check(metadata: Mapping[str, Any]) -> str:
+    """Return what the check has measured, as a phrase."""
+    parity = metadata["parity"]
+    before = " before int8" if "int8" in metadata else ""  # int8 is checked by its AP
+    return (
+        f"checked{before} on {parity['images']} images, {parity['detections']} objects: boxes "
+        f"differ by {parity['largest_box_difference']:.2g} pixels at most, scores by "
+        f"{parity['largest_score_difference']:.2g}; the least IoU of masks is "
+        f"{parity['least_mask_iou']:.4f}"
+    )
+
+
 def export(args: argparse.Namespace) -> None:
     """Do what the command line asks.
 
@@ -105,6 +119,7 @@ def export(args: argparse.Namespace) -> None:
         max_ap_loss=args.max_ap_loss,
     )
     print(f"exported model: {path}")
+    print(describe_check(read_json(path.with_name("export.json"))[path.name]))
     print(f"what was measured: {path.with_name('export.json')}")
 
 

@@ -232,7 +232,10 @@ def test_the_commands_with_int8(cfg, tmp_path, monkeypatch, capsys):
     assert "--int8 needs --images" in capsys.readouterr().err
     command += ["--images", str(images), "--max-ap-loss", "100", "--opts", *data]
     assert run_script(tool, monkeypatch, *command) == 0
-    assert f"exported model: {out / 'model_int8.onnx'}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"exported model: {out / 'model_int8.onnx'}" in said
+    assert "checked before int8 on 4 images, " in said
+    assert "pixels at most, scores by" in said
     record = json.loads((out / "export.json").read_text())["model_int8.onnx"]
     assert record["parity"]["images"] == 4
     assert record["int8"]["calibration_images"] == 3
