@@ -229,7 +229,9 @@ def run_steps(steps: Iterable[Step]) -> bool:
     return any(state != "done" for state in states)
 
 
-def run_command(command: Sequence[str], console: Path | None = None) -> int:
+def run_command(
+    command: Sequence[str], console: Path | None = None, folder: Path | None = None
+) -> int:
     """Run a command and return its exit code.
 
     If this process is interrupted, the command is interrupted too, and has ended when this returns.
@@ -237,12 +239,12 @@ def run_command(command: Sequence[str], console: Path | None = None) -> int:
     Args:
         command: the program and its arguments.
         console: a file that the command's output is added to. None: the terminal.
+        folder: where the command runs. None: the current folder.
     """
     with contextlib.ExitStack() as stack:
         file = None if console is None else stack.enter_context(open(console, "ab"))
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT if console else None
-        )
+        stderr = subprocess.STDOUT if console else None
+        process = subprocess.Popen(command, stdout=file, stderr=stderr, cwd=folder)
         try:
             return process.wait()
         except BaseException:

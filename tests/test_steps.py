@@ -102,6 +102,12 @@ def test_the_main_process_decides_for_all(monkeypatch, tmp_path):
         run_step(step)
 
 
+def test_a_command_runs_in_a_folder(tmp_path):
+    write = [sys.executable, "-c", "open('here', 'w')"]
+    assert run_command(write, folder=tmp_path) == 0
+    assert (tmp_path / "here").is_file()
+
+
 def test_a_command_ends_with_this_process(tmp_path, request):
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, former))
