@@ -22,7 +22,7 @@ from mask_rcnn_ext.paper import CONFIGS, NO_ROW, ROWS
 PAGES = [
     *("configs/README.md", "docs/models.md", "README.md", "docs/configs.md", "docs/ablations.md"),
     *("docs/fcis_comparison.md", "docs/lineage.md", "docs/own_data.md"),
-    *("docs/performance.md", "docs/scaling.md"),
+    *("docs/performance.md", "docs/scaling.md", "docs/first_model.md"),
 ]
 
 

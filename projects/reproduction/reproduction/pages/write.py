@@ -16,6 +16,7 @@ from ..costs.page import COSTS, costs_page
 from ..fcis.experiment_markdown import EXPERIMENT, experiment_doc, experiment_summary
 from ..fcis.markdown import COMPARISON, comparison_doc
 from ..fcis.photographs_markdown import PHOTOGRAPHS, photographs_doc
+from ..first_model.markdown import FIRST_MODEL, PAGE, first_model_parts
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from ..markdown import COMMAND, read_results
 from ..own_data.markdown import OWN_DATA, own_data_doc
@@ -95,7 +96,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     )
     lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
     command = "Run: python projects/reproduction/run_fcis_experiment.py"
-    experiment, photographs, own_data, benchmark, scaling = (
+    experiment, photographs, own_data, benchmark, scaling, first = (
         read_results(root / file, fix) if (root / file).is_file() else None
         for file, fix in (
             (EXPERIMENT, command),
@@ -103,6 +104,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
             (OWN_DATA, "Run: python projects/reproduction/run_own_data.py"),
             (BENCHMARK, f"Run: python tools/benchmark.py inference --output {BENCHMARK}"),
             (SCALING, "Run: make scaling"),
+            (FIRST_MODEL, "Run: python projects/reproduction/run_first_model.py"),
         )
     )
     parts = {
@@ -123,6 +125,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
         },
         "docs/own_data.md": {OWN_DATA_DOC: own_data_doc(own_data)},
         "docs/scaling.md": {SCALING_DOC: scaling_doc(scaling)},
+        PAGE: first_model_parts(first),
         "docs/performance.md": {BENCHMARK_TABLES: benchmark_tables(benchmark)},
     }
     texts = {"configs/README.md": configs_page(root, rows), "docs/models.md": costs_page(costs)}

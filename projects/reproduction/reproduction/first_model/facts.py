@@ -1,0 +1,105 @@
+"""What the commands gave: read from the files that they wrote and from what they printed."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mask_rcnn_ext.checkpoint.description import get_versions
+from mask_rcnn_ext.files import read_json
+
+from .photos import CLIP
+from .stages import SEED, FolderStep, StageStep
+
+__all__ = ["collect_facts", "key_lines"]
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_BLOCKS = {  # what the page quotes; the first group, or all of it
+    "check": [r"\A.*?(?=^objects of each class)", r"^Training takes .*?$"],
+    "train": [r"The recipe:\n(.*?)(?=^\[\d\d/|\Z)"],
+    "report": [r"^person/.*?$"],
+    "predict": [r"^\d+ images, .*?$", r"^pictures: .*?$"],
+    "export": [r"^exported model: .*?$", r"^checked on .*?$"],
+    "evaluate": [r"(The results are in .*?)$"],
+    "video": [r"^\d+ frames, .*?$"],
+}
+_SCORES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_TASKS = ("bbox", "segm")
+
+
+def key_lines(name: str, text: str) -> list[str]:
+    """Return the lines that the page quotes, of what the command `name` printed."""
+    lines: list[str] = []
+    for pattern in _BLOCKS[name]:
+        for match in re.finditer(pattern, _ANSI.sub("", text), re.MULTILINE | re.DOTALL):
+            lines += (match[1] if match.lastindex else match[0]).rstrip().splitlines()
+    return [line.rstrip() for line in lines]
+
+
+def collect_facts(root: Path, folder: FolderStep, steps: Sequence[StageStep]) -> dict[str, Any]:
+    """Return the content of the results file.
+
+    Args:
+        root: the folder of the experiment.
+        folder: the step that made the user's folder.
+        steps: the commands, all done.
+    """
+    home = root / "home"
+    record = read_json(folder.record)
+    run = read_json(home / "person/results.json")
+    exported = read_json(home / "person/evaluations/split_val-model/results.json")
+    analysis = read_json(home / "person/analysis.json")
+    parity = read_json(home / "person/export/export.json")["model.onnx"]["parity"]
+    return {
+        "data": {**record["facts"], "annotations_sha256": record["annotations"]},
+        "seed": SEED,
+        "cores": os.cpu_count(),
+        "device": run["run"]["device"],
+        "versions": get_versions(),
+        "stages": [
+            {
+                "name": step.stage.name,
+                "command": step.stage.command,
+                "seconds": step.seconds(),
+                "printed": key_lines(step.stage.name, step.printed()),
+            }
+            for step in steps
+        ],
+        "train_seconds": run["run"]["train_seconds"],
+        "peak_memory_mb": run["run"]["peak_memory_mb"],
+        "scores": {
+            name: {task: {key: found[task].get(key) for key in _SCORES} for task in _TASKS}
+            for name, found in (("trained", run), ("exported", exported))
+        },
+        "report": {
+            **{key: analysis[key] for key in ("images", "objects", "ap", "best", "sizes")},
+            "threshold": analysis["thresholds"]["person"],
+            "error_types": analysis["error_types"]["types"],
+        },
+        "parity": parity,
+        "found": _count_found(home / "found"),
+        "video": _count_tracks(home / f"found_video/videos/{CLIP}.tracks.json"),
+    }
+
+
+def _count_found(folder: Path) -> dict[str, int]:
+    """Return how many images a prediction has, and how many objects in them."""
+    images = read_json(folder / "images.json")["images"]
+    return {
+        "images": len(images),
+        "objects": len(read_json(folder / "coco_instances_results.json")),
+    }
+
+
+def _count_tracks(path: Path) -> dict[str, Any]:
+    """Return the frames of a video, its ids, and for how many frames each id is there."""
+    frames = read_json(path)["frames"]
+    lives = Counter(found["id"] for frame in frames for found in frame["objects"])
+    return {
+        "frames": len(frames),
+        "ids": len(lives),
+        "ids_of_half_the_frames": sum(2 * life >= len(frames) for life in lives.values()),
+        "longest": max(lives.values(), default=0),
+    }

@@ -1,0 +1,192 @@
+"""The generated parts of docs/first_model.md: each command, what it printed, what it gave."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mask_rcnn_ext.report.text import NO_NUMBER
+
+from ..markdown import markdown_table
+from .stages import plan_stages
+
+__all__ = ["FIRST_MODEL", "PAGE", "PICTURE", "first_model_parts", "name_video_picture"]
+
+FIRST_MODEL, PICTURE = "results/first_model.json", "docs/images/first_model.png"
+PAGE = "docs/first_model.md"
+
+_NOT_RUN = "Not run yet.\n"
+_WIDTH = 100  # characters of a line of a command
+
+
+def name_video_picture(picture: str | Path) -> Path:
+    """Return the path of the video's picture, beside `picture`."""
+    return Path(picture).with_name(f"{Path(picture).stem}_video.png")
+
+
+def first_model_parts(content: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return what each generated part of the page holds, by its title.
+
+    A part says "Not run yet" if the results lack its command, or have another one in its place,
+    such as that of a trial.
+
+    Args:
+        content: of `results/first_model.json`; None: nothing was run.
+    """
+    stages = plan_stages()
+    found = {stage["name"]: stage for stage in (content or {}).get("stages", ())}
+    run = content is not None and all(
+        found.get(stage.name, {}).get("command") == stage.command for stage in stages
+    )
+    parts = {"the first model's data": _describe_data(content) if content and run else _NOT_RUN}
+    for stage in stages:
+        text = _show_command(stage.words)
+        if content and run:
+            text += _quote(found[stage.name]) + _FURTHER[stage.name](content)
+        else:
+            text += _NOT_RUN
+        parts[f"the command {stage.name}"] = text
+    return parts
+
+
+def _show_command(words: Sequence[str]) -> str:
+    """Return a command as a block; lines break before an option or a key."""
+    lines, line = [], "mask-rcnn-ext"
+    groups: list[list[str]] = []
+    for word in words:
+        if not groups or word.startswith("--") or word.split(".")[0].isupper():
+            groups.append([])
+        groups[-1].append(word)
+    for group in groups:
+        text = shlex.join(group)
+        if len(line) + len(text) + 3 > _WIDTH:
+            lines.append(f"{line} \\")
+            line = f"    {text}"
+        else:
+            line = f"{line} {text}"
+    return "".join(f"    {each}\n" for each in [*lines, line]) + "\n"
+
+
+def _quote(stage: Mapping[str, Any]) -> str:
+    lines = "\n".join(stage["printed"])
+    return f"It took {_say_time(stage['seconds'])}, and printed:\n\n```text\n{lines}\n```\n"
+
+
+def _say_time(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.1f} minutes"
+
+
+def _describe_data(content: Mapping[str, Any]) -> str:
+    data, versions = content["data"], content["versions"]
+    total = sum(stage["seconds"] for stage in content["stages"])
+    training = next(s["seconds"] for s in content["stages"] if s["name"] == "train")
+    return (
+        f"{data['photos']} photos with {data['objects']} persons, {data['new_photos']} new photos, "
+        f"and a video of {data['clip']['frames']} frames. All commands together took "
+        f"{_say_time(total)}, {_say_time(training)} of them for the training, and up to "
+        f"{content['peak_memory_mb'] / 1000:.1f} GB of memory in it. This is one run with seed "
+        f"{content['seed']} on {content['cores']} CPU cores ({content['device']}) with Python "
+        f"{versions['python']} and PyTorch {versions['torch']}; "
+        f"[{FIRST_MODEL}](../{FIRST_MODEL}) has the figures.\n"
+    )
+
+
+def _nothing(content: Mapping[str, Any]) -> str:
+    return ""
+
+
+def _describe_scores(content: Mapping[str, Any]) -> str:
+    scores = content["scores"]["trained"]
+    table = _score_table({"trained": scores})
+    return f"\nAP on the validation photos:\n\n{table}"
+
+
+def _score_table(models: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    names = ("AP", "AP50", "AP75")
+    header = ["model", *(f"{kind} {n}" for kind in ("mask", "box") for n in names)]
+    rows = [
+        [name, *(_say(found[task][n]) for task in ("segm", "bbox") for n in names)]
+        for name, found in models.items()
+    ]
+    return markdown_table(header, rows, 1)
+
+
+def _say(score: float | None) -> str:
+    return NO_NUMBER if score is None else f"{score:.1f}"
+
+
+def _describe_report(content: Mapping[str, Any]) -> str:
+    report = content["report"]
+    ap = report["ap"]["AP"]
+    costs = sorted(report["error_types"].items(), key=lambda pair: -(pair[1]["cost"] or 0))
+    worst = [f"{name} ({_say(found['cost'])} points of AP50)" for name, found in costs[:2]]
+    sizes = [f"{name} {_say(part['AP']['value'])}" for name, part in report["sizes"].items()]
+    return (
+        f"\nThe page says: mask AP {_say(ap['value'])}, with a 95 % interval from "
+        f"{_say(ap['low'])} to {_say(ap['high'])}, as there are only {report['images']} validation "
+        f"photos with {report['objects']} persons. By size, AP is {', '.join(sizes)}. "
+        f"The errors that cost most are {' and '.join(worst)}.\n\n{_describe_threshold(report)}\n"
+    )
+
+
+def _describe_threshold(report: Mapping[str, Any]) -> str:
+    threshold, best = report["threshold"], report["best"]
+    if threshold is None:
+        return "No detection is right, so no score threshold is the best."
+    return (
+        f"The best score threshold is **{threshold:.2f}**. With it, "
+        f"{100 * best['precision']:.0f} % of what is found is right, and "
+        f"{100 * best['recall']:.0f} % of the persons are found (F1 {best['f1']:.2f})."
+    )
+
+
+def _describe_found(content: Mapping[str, Any]) -> str:
+    urls = (content["data"]["credits"].get(name) for name in content["shown"])
+    credits = [f"[{number}]({url})" for number, url in enumerate(urls, 1) if url]
+    by = (
+        f" Photos from COCO, of Flickr, from left to right: {', '.join(credits)}."
+        if credits
+        else ""
+    )
+    return (
+        "\n![New photos with the persons that were found](images/first_model.png)\n\n"
+        f"*The first new photos, in the order of their names.{by}*\n"
+    )
+
+
+def _describe_export(content: Mapping[str, Any]) -> str:
+    parity = content["parity"]
+    return (
+        f"\nIn {parity['images']} images the file found the same {parity['detections']} objects as "
+        "the model. Else it would not have been written.\n"
+    )
+
+
+def _describe_evaluation(content: Mapping[str, Any]) -> str:
+    scores = content["scores"]
+    table = _score_table({"trained": scores["trained"], "exported": scores["exported"]})
+    return f"\n{table}"
+
+
+def _describe_video(content: Mapping[str, Any]) -> str:
+    video, clip = content["video"], content["data"]["clip"]
+    url = content["data"]["credits"].get(clip["photo"])
+    by = f" The photo is from COCO, [of Flickr]({url})." if url else ""
+    return (
+        f"\nThe photo shows {clip['persons']} large persons. {video['ids']} objects were followed, "
+        f"{video['ids_of_half_the_frames']} of them in half of the {video['frames']} frames or "
+        f"more, the longest in {video['longest']}.\n\n"
+        "![Frames of the video with masks and numbers](images/first_model_video.png)\n\n"
+        f"*Frames of the video, evenly spaced.{by}*\n"
+    )
+
+
+_FURTHER = {
+    "check": _nothing,
+    "train": _describe_scores,
+    "report": _describe_report,
+    "predict": _describe_found,
+    "export": _describe_export,
+    "evaluate": _describe_evaluation,
+    "video": _describe_video,
+}

@@ -1,0 +1,84 @@
+"""Go one person's way: sixty photos of one class, checked, trained, exported, and a video.
+
+python projects/reproduction/run_first_model.py --coco DIR
+
+It makes a folder with photos, a json of one class, new photos and a video, and runs the commands of
+docs/first_model.md in it, one after the other, each in a new process as a user would. About 20
+minutes on two CPU cores without other work, 18 of them for the training.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from reproduction.command_line import prepare_process
+from reproduction.first_model.facts import collect_facts
+from reproduction.first_model.markdown import FIRST_MODEL, PICTURE, name_video_picture
+from reproduction.first_model.pictures import SHOWN, draw_frames, draw_photos
+from reproduction.first_model.stages import CONFIG, FolderStep, StageStep, plan_stages
+
+from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.files import write_json
+from mask_rcnn_ext.steps import run_step
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0],
+        epilog="A command that is done is skipped; one whose inputs have changed runs again.",
+    )
+    layout = "a folder with annotations_train.json, annotations_val.json and images/"
+    for option, metavar, default, text in (
+        ("--output", "DIR", "output/first_model", "folder of the user's folder and the records"),
+        ("--results", "FILE", FIRST_MODEL, "json to write"),
+        ("--picture", "FILE", PICTURE, "picture to write; that of the video lies beside it"),
+        ("--config-file", "CFG", CONFIG, "for a trial: another config"),
+    ):
+        parser.add_argument(
+            option, default=default, metavar=metavar, help=f"{text} (default: {default})"
+        )
+    parser.add_argument("--coco", required=True, metavar="DIR", help=f"images of COCO: {layout}")
+    parser.add_argument("--list", action="store_true", help="print what is done and what is left")
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="for a trial: keys of the training, such as SOLVER.MAX_ITER 20; last on the line",
+    )
+    return parser.parse_args(argv)
+
+
+def run_first_model(args: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    root = Path(args.output)
+    folder = FolderStep(args.coco, root)
+    steps = [StageStep(stage, root) for stage in plan_stages(args.config_file, args.opts)]
+    if args.list:
+        for step in (folder, *steps):
+            print(f"{step.state():11}  {step.title}")
+        return
+    for step in (folder, *steps):
+        run_step(step)
+    content = collect_facts(root, folder, steps)
+    shown = [name for name, url in content["data"]["credits"].items() if url][:SHOWN]
+    content["shown"] = shown or list(content["data"]["credits"])[:SHOWN]
+    draw_photos(root / "home", content["shown"], args.picture)
+    draw_frames(root / "home", name_video_picture(args.picture))
+    write_json(args.results, content)
+    minutes = sum(step.seconds() for step in steps) / 60
+    print(f"the commands took {minutes:.1f} minutes")
+    for path in (args.results, args.picture, name_video_picture(args.picture)):
+        print(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); return the exit code."""
+    return run_as_command(lambda: run_first_model(parse_args(argv)))
+
+
+if __name__ == "__main__":
+    prepare_process()
+    sys.exit(main())
