@@ -78,6 +78,7 @@ from mask_rcnn_ext.overlap.comparison import (
     load_truth,
     measure,
 )
+from mask_rcnn_ext.overlap.detections import keep_rois_of_all
 from mask_rcnn_ext.overlap.lines import compare_lines, require_rois
 from mask_rcnn_ext.report.comparison_gallery import CasePictures, draw_gallery
 from mask_rcnn_ext.report.comparison_page import (
@@ -134,6 +135,7 @@ def compare_files(args: argparse.Namespace) -> None:
     if with_boxes:
         for found, path in ((first, args.a), (second, args.b)):
             require_rois(found, path)
+    first, second = keep_rois_of_all(first, second)
     require_writable(args.output)  # makes the folder, which a mistake in a file must not leave
     records_a, records_b = (
         measure_model(found, truth, name, args.processes, args.parts)

@@ -26,7 +26,7 @@ from ..overlap.comparison import (
     load_truth,
     measure,
 )
-from ..overlap.detections import Detection, Detections, convert_to_rle
+from ..overlap.detections import Detection, Detections, convert_to_rle, keep_rois_of_all
 from ..overlap.lines import LINE_METRICS, compare_lines, require_rois, summarize_lines
 from .packed import convert_to_coco, takes_packed_masks
 
@@ -92,9 +92,8 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         self._category_ids = {index: category for category, index in to_contiguous.items()}
         self._reference: Detections | None = None
         if reference is not None:
-            with_boxes = parts is not None
-            self._reference = load_results(reference, self._truth, with_boxes=with_boxes)
-            if with_boxes:
+            self._reference = load_results(reference, self._truth, with_boxes=parts is not None)
+            if parts is not None:
                 require_rois(self._reference, str(reference))
         self._found: Detections = {}
 
@@ -143,7 +142,11 @@ class FCISComparisonEvaluator(DatasetEvaluator):
             return {}
         # With more processes than images, several processes may see the same image.
         detections = dict(itertools.chain.from_iterable(found.items() for found in gathered))
-        records = self._measure(detections)
+        models = [detections] if self._reference is None else [detections, self._reference]
+        if self._parts is None:
+            models = list(keep_rois_of_all(*models))
+        measured = [self._measure(model) for model in models]
+        records = measured[0]
         metrics = compute_metrics(records)
         content: dict[str, Any] = {"dataset": self._dataset_name, "metrics": metrics}
         results: dict[str, Any] = OrderedDict(
@@ -163,7 +166,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
                 for name, value in values.items()
             }
         else:
-            others = self._measure(self._reference)
+            others = measured[1]
             compared = compare(records, others)
             content["lines"] = compare_lines(
                 lines, [record.lines for record in others if record.lines is not None]

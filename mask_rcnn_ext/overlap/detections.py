@@ -4,19 +4,30 @@ The file has COCO's result format: a json list of `{image_id, category_id, score
 """
 
 import contextlib
+import dataclasses
 import io
 import os
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError, name_some, nearest
 from ..files import read_json
 from ..layers.rle import check_mask, check_size, compress
 
-__all__ = ["Detection", "Detections", "convert_to_rle", "load_results", "load_truth"]
+__all__ = [
+    "Detection",
+    "Detections",
+    "convert_to_rle",
+    "have_rois",
+    "keep_rois_of_all",
+    "load_results",
+    "load_truth",
+]
 
 _FIELDS = ("image_id", "category_id", "score", "segmentation")
 _FARTHEST = 1e9  # pixels: a box may lie outside the image, but not so far that sums overflow
@@ -30,7 +41,7 @@ class Detection:
         category_id: as in the annotation file.
         score: 0 to 1.
         mask: compressed RLE of pycocotools, `{"size": [H, W], "counts": bytes}`, in the image.
-        box: XYWH in pixels, the RoI that the mask was made in; None when boxes were not read.
+        box: XYWH in pixels, the RoI that the mask was made in; None when it is not known.
     """
 
     category_id: Any
@@ -85,9 +96,10 @@ def load_results(
 
     Args:
         path: json, a list of detections, which may be empty. Masks are RLE, compressed or not, or
-            polygons. Boxes are only read with `with_boxes`; keypoints and other fields are ignored.
+            polygons. `bbox` is XYWH in pixels; keypoints and other fields are ignored.
         coco_gt: the data set, see `load_truth`.
-        with_boxes: also read the `bbox` of each detection, XYWH in pixels.
+        with_boxes: every detection must have a `bbox`. Otherwise, one that is missing or wrong is
+            left out.
 
     Returns:
         The detections of each image that has any.
@@ -123,6 +135,32 @@ def load_results(
     return found
 
 
+def have_rois(detections: Detections) -> bool:
+    """Return whether the boxes are the RoIs that the masks were made in, as far as one can see.
+
+    They are not if a box is missing, or if every box is the tight box of its mask, as FCIS's mask
+    voting leaves it.
+    """
+    found = [detection for image in detections.values() for detection in image]
+    boxes = [detection.box for detection in found if detection.box is not None]
+    if len(boxes) < len(found):
+        return False
+    return not (boxes and np.allclose(boxes, [mask_util.toBbox(one.mask) for one in found]))
+
+
+def keep_rois_of_all(*models: Detections) -> tuple[Detections, ...]:
+    """Return the detections of models, without boxes unless all models `have_rois`.
+
+    Otherwise one model would be measured inside its RoIs, and another one not.
+    """
+    if all(map(have_rois, models)):
+        return models
+    return tuple(
+        {image: [dataclasses.replace(one, box=None) for one in found] for image, found in m.items()}
+        for m in models
+    )
+
+
 def _read_detection(entry: Any, truth: COCO, where: str, with_boxes: bool) -> tuple[Any, Detection]:
     if not isinstance(entry, dict):
         raise UserError(f"{where}: expected an object, got {_describe(entry)}")
@@ -151,18 +189,23 @@ def _read_detection(entry: Any, truth: COCO, where: str, with_boxes: bool) -> tu
     except UserError as error:
         raise UserError(f"{where} (image {image_id!r}): {error}") from error
     return image_id, Detection(
-        category, float(score), mask, _read_box(entry, where) if with_boxes else None
+        category, float(score), mask, _read_box(entry, where, required=with_boxes)
     )
 
 
-def _read_box(entry: dict[str, Any], where: str) -> tuple[float, float, float, float]:
+def _read_box(
+    entry: dict[str, Any], where: str, *, required: bool
+) -> tuple[float, float, float, float] | None:
+    box: Any = entry.get("bbox")
+    usable = _is_box(box) and min(box[2:]) > 0
+    if not usable and not required:
+        return None
     if "bbox" not in entry:
         raise UserError(
             f"{where} has no 'bbox', the RoI that its mask was made in. Give a file with boxes, as "
             "COCOEvaluator writes it"
         )
-    box = entry["bbox"]
-    if not _is_box(box) or min(box[2:]) <= 0:
+    if not usable:
         raise UserError(
             f"{where}: expected a bbox of four finite numbers, x, y, width and height, with a "
             f"positive width and height; got {box!r}"

@@ -1,9 +1,9 @@
 """Lines and parts in result files: the axis excess of binary masks, and the same-part error.
 
-A result file has no soft masks, so binary ones are measured, with background around them. A mask
-that is cut off by its RoI therefore has lines there, whatever the model: the excess says that lines
-along the axes are there, not why. Masks of more than 168 px are scaled down to this side, which
-rendered soft masks of 21 x 21 cells have.
+A result file has no soft masks, so binary ones are measured. A mask that its RoI cuts off has a
+line there, whatever the model. So the contour within 3 % of the RoI's sides does not count. Where
+RoIs are not known, a mask is measured with background around it, and such lines count. Arrays of
+more than 168 px are scaled down to this side, which rendered soft masks of 21 x 21 cells have.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pycocotools import mask as mask_util
 
 from ..errors import UserError
 from .axis_runs import measure_axis_lengths
-from .detections import Detections
+from .crops import Crop
+from .detections import Detections, have_rois
 from .image_instances import ImageInstances
 from .intervals import bootstrap_ratio, describe_interval
 from .metrics import Metric
@@ -29,6 +29,7 @@ __all__ = [
     "compare_lines",
     "measure_lines",
     "render_binary_mask",
+    "render_in_roi",
     "require_rois",
     "summarize_lines",
 ]
@@ -39,6 +40,7 @@ Entry = dict[str, float | None]
 LEAST_SIDE = 64  # pixels; of smaller binary masks, the axis excess misses lines and invents some
 EXCESS = "axis/excess"
 _SIDE = 168  # pixels
+_INSET = 0.03  # of the side of a RoI; pasting draws the cut up to half a cell inside it
 _MARGIN = 4  # pixels of background around a mask
 
 
@@ -50,7 +52,8 @@ def _describe_metrics() -> dict[str, Metric]:
             False,
             "Length of contour in runs parallel to an axis, divided by the same length in rotated "
             "copies of the mask: 1 for masks without a preference. Matched masks with a side of "
-            f"{LEAST_SIDE} px or more count. Two models are compared by the ratio.",
+            f"{LEAST_SIDE} px or more count; of each, the contour inside its RoI, if all RoIs are "
+            "known. Two models are compared by the ratio.",
         )
     }
     for pair, name in zip(PAIRS, ("one class", "two classes"), strict=True):
@@ -105,9 +108,7 @@ def require_rois(detections: Detections, name: str) -> None:
     Raises:
         UserError: every box is the tight box of its mask.
     """
-    found = [detection for image in detections.values() for detection in image]
-    tight = [d.box is not None and np.allclose(d.box, mask_util.toBbox(d.mask)) for d in found]
-    if found and all(tight):
+    if not have_rois(detections):
         raise UserError(
             f"{name}: expected the boxes that masks were made in, and every box is the tight box "
             "of its mask, as FCIS's mask voting leaves it. Give detections that were made with "
@@ -117,27 +118,53 @@ def require_rois(detections: Detections, name: str) -> None:
 
 def render_binary_mask(mask: npt.NDArray[np.bool_]) -> Floats:
     """Return a binary mask for `measure_axis_lengths`: at most 168 px, with 4 px of background."""
+    return np.pad(_scale_down(mask), _MARGIN)
+
+
+def render_in_roi(crop: Crop, roi: Floats) -> Floats:
+    """Return a binary mask for `measure_axis_lengths`, cut to the inner part of its RoI.
+
+    The frame of the array is no contour there, so that no line counts that the RoI cut.
+
+    Args:
+        crop: the mask in the image.
+        roi: (4,) float64, XYXY in pixels.
+
+    Returns:
+        At most 168 px on a side. (1, 1), and 0, if the inner part has no pixels.
+    """
+    inset = np.maximum(_INSET * (roi[2:] - roi[:2]), 1.0)
+    left, top = np.ceil(roi[:2] + inset).astype(int)
+    right, bottom = np.floor(roi[2:] - inset).astype(int)
+    if left >= right or top >= bottom:
+        return np.zeros((1, 1))
+    return _scale_down(crop.cut(slice(top, bottom), slice(left, right)))
+
+
+def _scale_down(mask: npt.NDArray[np.bool_]) -> Floats:
     image = Image.fromarray(mask.astype(np.float32))
     scale = min(1.0, _SIDE / max(mask.shape))
     if scale < 1:
         height, width = (max(1, round(side * scale)) for side in mask.shape)
         image = image.resize((width, height), Image.Resampling.BOX)
-    return np.pad(np.asarray(image, dtype=np.float64), _MARGIN)
+    return np.asarray(image, dtype=np.float64)
 
 
 def measure_lines(instances: ImageInstances, *, parts: int | None = None) -> LineRecord:
     """Measure the detections of an image that are matched with objects.
 
     Args:
-        instances: the image, with its detections.
+        instances: the image, with its detections and, if known, their RoIs.
         parts: k; the detections then have RoIs. None: no same-part errors.
     """
-    masks, length, rotated = 0, 0.0, 0.0
+    masks, length, rotated, rois = 0, 0.0, 0.0, instances.detection_rois
     for detection in instances.match().values():
-        mask = instances.decode_detection(detection).mask
-        if max(mask.shape) < LEAST_SIDE:
+        crop = instances.decode_detection(detection)
+        if max(crop.mask.shape) < LEAST_SIDE:
             continue
-        runs, copies = measure_axis_lengths(render_binary_mask(mask))
+        runs, copies = measure_axis_lengths(
+            render_binary_mask(crop.mask) if rois is None else render_in_roi(crop, rois[detection])
+        )
         masks, length, rotated = masks + 1, length + runs.length, rotated + copies
     same = None
     if parts is not None:

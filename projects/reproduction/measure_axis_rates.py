@@ -7,7 +7,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from reproduction.fcis.axis_rates import SIZES, make_binary_kinds, make_soft_kinds, measure_rates
+from reproduction.fcis.axis_rates import (
+    ROI_SIZES,
+    SIZES,
+    Kinds,
+    make_binary_kinds,
+    make_file_kinds,
+    make_soft_kinds,
+    measure_rates,
+)
 
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import write_json
@@ -23,12 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def measure() -> None:
         rows = []
-        for size in (*SIZES, None):
-            kinds = make_binary_kinds(size) if size else make_soft_kinds()
+        drawn: list[tuple[int | None, Kinds]] = [(size, make_binary_kinds(size)) for size in SIZES]
+        drawn.append((None, make_soft_kinds()))
+        for size in ROI_SIZES:
+            for with_rois in (False, True):
+                drawn.append((size, make_file_kinds(size, with_rois=with_rois)))
+        for size, kinds in drawn:
             for rate in measure_rates(kinds, masks=args.masks, sets=args.sets):
                 rows.append({"size": size, **rate})
                 print(
-                    f"{size or '':>4} {rate['kind']:28} excess {rate['excess']:.2f}, "
+                    f"{size or '':>4} {rate['kind']:36} excess {rate['excess']:.2f}, "
                     f"found {rate['found']:.0f} %",
                     flush=True,
                 )

@@ -1,5 +1,6 @@
 """Result files: what is read, and every mistake in them told with the file and the offender."""
 
+import dataclasses
 import json
 import math
 
@@ -11,7 +12,7 @@ from reference.overlap import coco_of, dataset_of, text_rle
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.overlap.comparison import load_results, load_truth, measure
-from mask_rcnn_ext.overlap.detections import convert_to_rle
+from mask_rcnn_ext.overlap.detections import convert_to_rle, have_rois, keep_rois_of_all
 
 HEIGHT, WIDTH = 48, 64
 
@@ -194,8 +195,24 @@ def test_boxes_are_read_on_request(load):
         (0.3, (0.25, 0, 3, 2.5)),
     ]
     assert [d.box for d in found[1]] == [(0.25, 0, 2, 2.5)]
-    assert load(entries)[1][0].box is None
+    assert load(entries)[1][0].box == (0.25, 0, 2, 2.5)
+    assert load([result(bbox=[1, 2, 0, 4])])[1][0].box is None
     assert load([], with_boxes=True) == {}
+
+
+def test_rois_are_kept_if_all_models_have_them(load):
+    loose = load([result(bbox=[0, 0, 9, 9]), result(image_id=2, bbox=[0, 0, 9, 9])])
+    missing = load([result(bbox=[0, 0, 9, 9]), result(image_id=2)])
+    tight = load([result()])
+    box = tuple(mask_util.toBbox(tight[1][0].mask))
+    tight = {1: [dataclasses.replace(tight[1][0], box=box)]}
+    assert [have_rois(found) for found in (loose, missing, tight, {})] == [True, False, False, True]
+    assert keep_rois_of_all(loose, {}) == (loose, {})
+    for other in (missing, tight):
+        kept = keep_rois_of_all(loose, other)
+        assert [[d.box for d in one] for found in kept for one in found.values()] == (
+            [[None]] * (2 + len(other))
+        )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from overlap_cases import OBJECTS, detect, instances_of, rectangle
 from reference.overlap import rle
 
 from mask_rcnn_ext import UserError
+from mask_rcnn_ext.overlap.crops import Crop
 from mask_rcnn_ext.overlap.detections import Detection
 from mask_rcnn_ext.overlap.lines import (
     LINE_METRICS,
@@ -13,6 +14,7 @@ from mask_rcnn_ext.overlap.lines import (
     compare_lines,
     measure_lines,
     render_binary_mask,
+    render_in_roi,
     require_rois,
     summarize_lines,
 )
@@ -44,6 +46,34 @@ def test_the_model_that_cuts_has_the_larger_excess():
     assert entry["ratio"]["value"] == pytest.approx(entry["a"]["value"] / entry["b"]["value"])
     assert 1 < entry["ratio"]["low"] <= entry["ratio"]["value"] <= entry["ratio"]["high"]
     assert summarize_lines(cut, draws=50)["axis/excess"] == entry["a"]
+
+
+def test_the_cut_of_a_roi_is_no_line():
+    """Disks, cut off at half their radius: by a RoI that ends there, and by the model."""
+
+    def measure(mask, roi):
+        found = [Detection(1, 0.9, rle(mask), roi)]
+        return measure_lines(instances_of([{"mask": disk(0.5)}], found, SIZE))
+
+    ends_there, is_larger = (50.0, 50.0, 70.0, 100.0), (50.0, 50.0, 100.0, 100.0)
+    by_roi, by_model = measure(disk(0.5), ends_there), measure(disk(0.5), is_larger)
+    assert by_roi == measure(disk(), ends_there), "what lies outside of the RoI does not count"
+    assert by_model.length - by_roi.length > 2 * 25, "the line is 69 px long"
+    unknown = measure(disk(0.5), None)
+    assert unknown.length == by_model.length
+
+
+def test_a_roi_without_an_inner_part_has_no_lines():
+    found = [Detection(1, 0.9, rle(disk()), (60.0, 99.0, 80.0, 1.5))]
+    record = measure_lines(instances_of([{"mask": disk()}], found, SIZE))
+    assert (record.masks, record.length, record.rotated) == (1, 0, 0)
+
+
+def test_a_large_roi_is_measured_at_168_pixels():
+    crop = Crop(100, 100, np.ones((400, 200), dtype=bool))
+    rendered = render_in_roi(crop, np.array([90.0, 90.0, 310.0, 510.0]))
+    assert rendered.shape == (168, 88), "395 x 207 px without the border of 3 %"
+    assert rendered.mean() == pytest.approx(400 * 200 / (395 * 207), abs=0.02)
 
 
 def test_small_masks_and_unmatched_ones_do_not_count():

@@ -6,17 +6,31 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from detectron2.layers.mask_ops import paste_masks_in_image
 from scipy import ndimage
 
 from mask_rcnn_ext.overlap.axis_runs import measure_axis_lengths, render_soft_mask
+from mask_rcnn_ext.overlap.crops import Crop
 from mask_rcnn_ext.overlap.intervals import bootstrap_ratio, describe_interval
+from mask_rcnn_ext.overlap.lines import render_binary_mask, render_in_roi
 
-__all__ = ["SIZES", "make_binary_kinds", "make_soft_kinds", "measure_rates"]
+__all__ = [
+    "ROI_SIZES",
+    "SIZES",
+    "Kinds",
+    "make_binary_kinds",
+    "make_file_kinds",
+    "make_soft_kinds",
+    "measure_rates",
+]
 
 Floats = npt.NDArray[np.float64]
 Make = Callable[[np.random.Generator], Floats]
+Kinds = dict[str, tuple[bool, Make]]  # kind -> whether it has lines along the axes, its function
 
 SIZES = (32, 64, 128)  # pixels, of the objects in an image
+ROI_SIZES = (64, 128, 256)  # pixels, of the RoIs of result files
 _CELLS = 21  # P
 _MARGIN = 4  # pixels of background around a disk
 _SAMPLES = 4  # per pixel, in each direction
@@ -70,7 +84,7 @@ def _paste(soft: Floats, size: int) -> Floats:
     return (scaled >= 0.5).astype(np.float64)
 
 
-def make_binary_kinds(size: int) -> dict[str, tuple[bool, Make]]:
+def make_binary_kinds(size: int) -> Kinds:
     """Return kind -> (whether its masks have lines along the axes, the function that makes one).
 
     Args:
@@ -88,7 +102,41 @@ def make_binary_kinds(size: int) -> dict[str, tuple[bool, Make]]:
     }
 
 
-def make_soft_kinds() -> dict[str, tuple[bool, Make]]:
+def make_file_kinds(size: int, *, with_rois: bool) -> Kinds:
+    """Return the kinds of masks of a result file, as `tools/compare.py` measures them.
+
+    Soft masks are pasted into an image by detectron2. Many of them reach the sides of their RoI,
+    which cuts them off.
+
+    Args:
+        size: of the RoIs, in pixels.
+        with_rois: whether the RoIs are known.
+    """
+
+    def paste(cells: int, k: int) -> Make:
+        def make(rng: np.random.Generator) -> Floats:
+            corner = rng.uniform(_MARGIN, _MARGIN + 1, 2)
+            roi = np.concatenate([corner, corner + size])
+            soft = torch.from_numpy(_make_soft(rng, cells, k))[None].float()
+            side = size + 2 * _MARGIN
+            (mask,) = paste_masks_in_image(soft, torch.from_numpy(roi)[None].float(), (side, side))
+            rows, columns = np.nonzero(mask.numpy())
+            top, left = rows.min(), columns.min()
+            crop = Crop(top, left, mask.numpy()[top : rows.max() + 1, left : columns.max() + 1])
+            return render_in_roi(crop, roi) if with_rois else render_binary_mask(crop.mask)
+
+        return make
+
+    known = "known" if with_rois else "unknown"
+    return {
+        f"smooth masks, 28 x 28, RoIs {known}": (False, paste(28, 1)),
+        f"smooth masks, 21 x 21, RoIs {known}": (False, paste(_CELLS, 1)),
+        f"jumps, 7 x 7 parts, RoIs {known}": (True, paste(_CELLS, 7)),
+        f"jumps, 3 x 3 parts, RoIs {known}": (True, paste(_CELLS, 3)),
+    }
+
+
+def make_soft_kinds() -> Kinds:
     """Return the same for soft masks, which are rendered at a multiple of their own grid."""
 
     def render(k: int) -> Make:
@@ -101,7 +149,7 @@ def make_soft_kinds() -> dict[str, tuple[bool, Make]]:
 
 
 def measure_rates(
-    kinds: dict[str, tuple[bool, Make]], *, masks: int, sets: int, seed: int = 0
+    kinds: Kinds, *, masks: int, sets: int, seed: int = 0
 ) -> Iterator[dict[str, Any]]:
     """Yield, for each kind, how often a set of 30 of its masks is found to prefer the axes.
 
