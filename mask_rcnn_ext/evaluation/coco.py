@@ -23,7 +23,7 @@ from ..files import atomic_open
 from ..overlap.numbered_coco import NumberedCOCO
 from .compiled_coco import CompiledTruth, find_compiled_version
 from .packed import convert_to_coco, takes_packed_masks
-from .plain_predictions import save_plain_predictions
+from .plain_predictions import save_plain_predictions, save_results
 
 __all__ = ["MaskRCNNCOCOEvaluator"]
 
@@ -162,14 +162,16 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             sys.stdout.write(printed.getvalue().replace("= -1.000", "= nan"))
 
     def _eval_compiled(self, predictions: list[dict[str, Any]]) -> None:
-        tasks, by_detectron2 = self._tasks, self._use_fast_impl
-        # detectron2 prepares and saves the results, says that the code is not the official one, and
-        # evaluates no task. An empty list would stand for the tasks that it finds in the results.
-        self._tasks, self._use_fast_impl = iter(()), True
+        tasks, by_detectron2, folder = self._tasks, self._use_fast_impl, self._output_dir
+        # detectron2 prepares the results, says that the code is not the official one, and evaluates
+        # no task. An empty list would stand for the tasks that it finds in the results.
+        self._tasks, self._use_fast_impl, self._output_dir = iter(()), True, ""
         try:
             super()._eval_predictions(predictions)
         finally:
-            self._tasks, self._use_fast_impl = tasks, by_detectron2
+            self._tasks, self._use_fast_impl, self._output_dir = tasks, by_detectron2, folder
+        if folder:
+            save_results(Path(folder, "coco_instances_results.json"), predictions)
         _logger.info("hotcoco %s computes what pycocotools would", self._compiled_version)
         results = list(itertools.chain.from_iterable(each["instances"] for each in predictions))
         classes = self._metadata.get("thing_classes")

@@ -1,5 +1,6 @@
-"""Saves predictions that hold no tensors."""
+"""Saves predictions that hold no tensors, without a second copy of them all in memory."""
 
+import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from ..files import atomic_open
 
-__all__ = ["save_plain_predictions"]
+__all__ = ["save_plain_predictions", "save_results"]
 
 
 class _PlainPickler(pickle.Pickler):
@@ -38,3 +39,22 @@ def save_plain_predictions(path: Path, predictions: Sequence[dict[str, Any]]) ->
     module = SimpleNamespace(__name__="pickle", Pickler=_PlainPickler)
     with atomic_open(path, durable=False) as file:
         torch.save(predictions, file, pickle_module=module)
+
+
+def save_results(path: Path, predictions: Sequence[dict[str, Any]]) -> None:
+    """Write the detections of all images as one list, to the byte as `json.dumps` writes it.
+
+    Args:
+        path: the file.
+        predictions: "instances" -> the detections of an image, in COCO's result format.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with atomic_open(path, "w", durable=False) as file:
+        separator = "["
+        for prediction in predictions:
+            if inner := json.dumps(prediction["instances"])[1:-1]:
+                file.write(separator + inner)
+                separator = ", "
+        file.write("]" if separator == ", " else "[]")
