@@ -54,7 +54,7 @@ test-oldest:  ## run the tests with the oldest PyTorch that is supported, in .ve
 fuzz: setup  ## read 20,000 changed files of each of six kinds, write results/fuzz.json (about an hour)
 	OMP_NUM_THREADS=1 $(PY) tests/fuzz/run_fuzz.py --output results/fuzz.json
 
-torture: setup  ## kill small trainings 1,000 times, fill disks, restart processes; write results/torture.json (hours)
+torture: setup  ## kill small trainings 1,000 times, fill disks, restart processes, watch memory (hours)
 	$(PY) tests/torture/run.py $(TORTURE)
 
 lint: setup  ## ruff and mypy

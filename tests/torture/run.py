@@ -1,10 +1,10 @@
-"""Torture a small training: kills at random moments, full disks, restarts of `torchrun`.
+"""Torture a small training: kills at random moments, full disks, restarts; and watch memory.
 
 python tests/torture/run.py --kills 1000
 
 The result file has a part for each; `--parts` runs some of them, and the others in the file stay.
 The exit code is 1 if anything was lost, corrupt, not resumable, not equal to the bit, left behind,
-or told in another way than with one sentence.
+told in another way than with one sentence, or grown in memory.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("kills", "disks", "restarts")
+PARTS = ("kills", "disks", "restarts", "memory")
 _PATHS = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/torture")]
 sys.path[:0] = _PATHS
 
@@ -29,6 +29,10 @@ def main() -> int:
     parser.add_argument(
         "--restarts", type=int, default=2, metavar="N", help="kills of each run, default: 2"
     )
+    for what, number in (("predictions", 2000), ("evaluations", 5000)):
+        parser.add_argument(
+            f"--{what}", type=int, default=number, metavar="N", help=f"images, default: {number}"
+        )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=ROOT / "results/torture.json")
@@ -39,6 +43,7 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
 
     from kills import fill_disks, kill_trainings, run_whole
+    from memory import measure_memory
     from restarts import restart_trainings
     from trainings import CONTEXT, Faults, make_variants
 
@@ -56,6 +61,8 @@ def main() -> int:
             steps = kill_trainings(args.kills, variants, whole, root, faults, args.seed)
         elif part == "disks":
             steps = fill_disks(args.disks, variants, whole, root, faults, args.seed)
+        elif part == "memory":
+            steps = measure_memory(args.predictions, args.evaluations, root, faults)
         else:
             steps = restart_trainings(variants, root, faults, args.seed, args.restarts)
         found = {}

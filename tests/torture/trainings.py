@@ -110,6 +110,7 @@ class Faults:
     not_bit_equal: list[str] = field(default_factory=list)
     left_behind: list[str] = field(default_factory=list)
     no_sentence: list[str] = field(default_factory=list)
+    grown: list[str] = field(default_factory=list)
 
     def count(self) -> dict[str, int]:
         return {name: len(found) for name, found in vars(self).items()}
