@@ -8,6 +8,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,6 +35,7 @@ from mask_rcnn_ext.data.catalog import require_dataset
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.files import read_json
 from mask_rcnn_ext.report.run_data import read_run
 from mask_rcnn_ext.report.run_page import write_report
 
@@ -116,6 +118,21 @@ def make_report(args: argparse.Namespace) -> None:
         )
     for path in written:
         print(path)
+    for path in written:
+        if path.name == "analysis.json":
+            print(describe_threshold(path))
+
+
+def describe_threshold(path: Path) -> str:
+    """Return the score threshold of an analysis, and how to predict with it."""
+    best = read_json(path)["best"]
+    if best["threshold"] is None:
+        return "No score threshold is best: no detection is right."
+    shares = ", ".join(f"{name} {best[name]:.2f}" for name in ("f1", "precision", "recall"))
+    return (
+        f"Best score threshold: {best['threshold']:.3g} ({shares}). To predict with it: "
+        f"--score-threshold {path}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

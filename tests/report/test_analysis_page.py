@@ -48,13 +48,16 @@ def analyze(folder):
     return analyze_run(run, "own_val", read_predictions(run, "own_val"))
 
 
-def test_the_page_says_what_the_analysis_found(run_folder):
+def test_the_page_says_what_the_analysis_found(run_folder, capsys):
     def spoil(found):
         found[0]["category_id"] = 7  # a disk as a square, with a score of 0.3
         found[3]["score"] = 0.2  # a square
 
     change(run_folder, spoil)
     text, content = make(run_folder)
+    printed = capsys.readouterr().out
+    assert "Best score threshold: 0.1 (f1 0.94, precision 0.94, recall 0.94). To" in printed
+    assert f"--score-threshold {run_folder / 'analysis.json'}\n" in printed
     assert content["dataset"] == "own_val"
     assert content["iou"] == "mask"
     assert content["thresholds"] == {"disk": 0.15, "square": 0.1}
@@ -123,9 +126,10 @@ def test_a_model_without_masks_is_analyzed_by_its_boxes(run_folder, keypoints):
     assert (found["iou"], found["ap"]["AP"]["value"]) == ("box", pytest.approx(100))
 
 
-def test_a_model_that_found_nothing(run_folder):
+def test_a_model_that_found_nothing(run_folder, capsys):
     change(run_folder, lambda found: found.clear())
     text, content = make(run_folder)
+    assert "No score threshold is best: no detection is right." in capsys.readouterr().out
     assert content["iou"] == "mask"  # as results.json says
     assert content["ap"]["AP"]["value"] == 0
     assert content["thresholds"] == dict.fromkeys(NAMES)

@@ -29,7 +29,9 @@ def run_folder(tmp_path):
 def test_a_complete_run_from_the_command_line(run_folder, capsys):
     command = [str(run_folder), "--num-images", "4", "--score-threshold", "0.5"]
     assert tool.main(command) == 0
-    assert capsys.readouterr().out.split() == [
+    *paths, threshold = capsys.readouterr().out.splitlines()
+    assert threshold.startswith("Best score threshold: ")
+    assert paths == [
         str(run_folder / "report.html"),
         str(run_folder / "analysis.json"),
         str(run_folder / "predictions.png"),
