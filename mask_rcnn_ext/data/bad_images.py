@@ -195,9 +195,9 @@ def take_bad_images(batch: list[dict[str, Any]]) -> None:
 class _CheckedLoader:
     """A loader of an evaluation; see `iterate_batches`. `_MarkBad` has marked what is left out."""
 
-    def __init__(self, loader: Any) -> None:
-        """Wrap a loader of lists of samples."""
-        self.loader = loader
+    def __init__(self, loader: Any, *, keep_empty: bool) -> None:
+        """Wrap a loader of lists of samples; see `build_checked_loader`."""
+        self.loader, self._keep_empty = loader, keep_empty
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -208,12 +208,17 @@ class _CheckedLoader:
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for batch in iterate_batches(self.loader):
             take_bad_images(batch)
-            if left := [sample for sample in batch if sample]:
+            left = [sample for sample in batch if sample]
+            if left or self._keep_empty:
                 yield left
 
 
 def build_checked_loader(
-    cfg: CfgNode, dicts: list[dict[str, Any]], mapper: Callable[[dict], Any]
+    cfg: CfgNode,
+    dicts: list[dict[str, Any]],
+    mapper: Callable[[dict], Any],
+    *,
+    keep_empty: bool = False,
 ) -> Any:
     """Return detectron2's loader of an evaluation, which names or skips bad images.
 
@@ -221,6 +226,8 @@ def build_checked_loader(
         cfg: the config.
         dicts: the images, in detectron2's format.
         mapper: turns an image into a sample.
+        keep_empty: a batch whose images are all skipped is an empty list, so that the place of the
+            others can be counted. By default it is left out.
     """
     num_workers = cfg.DATALOADER.NUM_WORKERS
     named: Callable[[dict], Any] = NamedErrors(mapper, num_workers)
@@ -228,7 +235,7 @@ def build_checked_loader(
     loader = build_detection_test_loader(
         dicts, mapper=_MarkBad(named) if skips else named, num_workers=num_workers
     )
-    return _CheckedLoader(loader) if skips or num_workers else loader
+    return _CheckedLoader(loader, keep_empty=keep_empty) if skips or num_workers else loader
 
 
 def record_skipped(bad: dict[str, str]) -> None:

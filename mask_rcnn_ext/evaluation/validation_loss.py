@@ -32,6 +32,8 @@ def build_loss_loader(
 ) -> Any:
     """Return a loader of images and their annotations, one image a batch, in their order.
 
+    The batch of an image that is skipped is empty.
+
     Args:
         cfg: the config.
         dicts: the images, in detectron2's format.
@@ -46,7 +48,7 @@ def build_loss_loader(
         isinstance(a.get("segmentation"), dict) for d in dicts for a in d.get("annotations", ())
     ):
         changed.instance_mask_format = "bitmask"  # RLE, also where training reads polygons
-    return build_checked_loader(cfg, dicts, mapper)
+    return build_checked_loader(cfg, dicts, mapper, keep_empty=True)
 
 
 @torch.no_grad()
@@ -82,6 +84,8 @@ def measure_losses(model: nn.Module, loader: Any) -> dict[str, float]:
         # detectron2 logs the mean number of objects with keypoints, also where there are none.
         warnings.filterwarnings("ignore", category=RuntimeWarning)
         for place, images in zip(places, loader, strict=True):
+            if not images:  # it is skipped, and the others keep their places
+                continue
             if "instances" not in images[0]:
                 raise UserError(
                     "MASK_RCNN_EXT.VALIDATION_LOSS: expected annotations with every validation "

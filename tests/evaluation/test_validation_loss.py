@@ -153,3 +153,23 @@ def test_images_without_annotations_are_refused(tmp_path):
     loader = build_loss_loader(cfg, records, ImageMapper(cfg, is_train=False))
     with pytest.raises(UserError, match=r"VALIDATION_LOSS: expected annotations.*000\.png"):
         measure_losses(build_model(cfg), loader)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_is_skipped_is_no_part_of_the_mean(tmp_path, workers):
+    cfg = make_cfg("Mask R-CNN")
+    cfg.MODEL.RESNETS.NORM = "FrozenBN"  # so that training computes the same
+    cfg.MASK_RCNN_EXT.DATA.ON_BAD_IMAGE, cfg.DATALOADER.NUM_WORKERS = "skip", workers
+    torch.manual_seed(0)
+    model, records = build_model(cfg).train(), make_records(tmp_path)
+    mapper = ImageMapper(cfg, is_train=False)
+    (tmp_path / "images/001.png").write_bytes(b"")
+    found = measure_losses(model, build_loss_loader(cfg, records, mapper))
+    found.pop("total_loss")
+    for place, images in enumerate(build_loss_loader(cfg, records, mapper)):
+        if images:
+            seed_everything(stream_seed(place))
+            with EventStorage(), torch.no_grad():
+                for name, loss in model(images).items():
+                    found[name] -= float(loss) / 2
+    assert list(found.values()) == pytest.approx([0] * len(found), abs=1e-6)
