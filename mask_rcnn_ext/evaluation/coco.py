@@ -19,6 +19,7 @@ from detectron2.utils import comm
 from pycocotools.cocoeval import COCOeval
 
 from ..data.keypoints import NUM_COCO_KEYPOINTS, complete_true_keypoints
+from ..errors import UserError
 from ..files import atomic_open
 from ..overlap.numbered_coco import NumberedCOCO
 from .compiled_coco import CompiledTruth, find_compiled_version
@@ -92,7 +93,11 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
                 self._predictions.append(prediction)
 
     def evaluate(self, img_ids: Iterable[Any] | None = None) -> Any:
-        """See the base class; without images or annotations, every metric is NaN."""
+        """See the base class; without images or annotations, every metric is NaN.
+
+        Raises:
+            UserError: with `only_processed`, no image of the data set was given.
+        """
         # `_save_predictions` saves what the base class would, but faster.
         self._folder, self._output_dir = self._output_dir, ""
         try:
@@ -101,6 +106,11 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             self._output_dir = self._folder
         if results or (self._distributed and not comm.is_main_process()):
             return results
+        if self._only_processed and self._coco_api.imgs and not self._predictions:
+            raise UserError(
+                f"{self._metadata.name}: not one of its {len(self._coco_api.imgs)} image(s) could "
+                "be used, so there is nothing to evaluate. Is the disk with the images mounted?"
+            )
         if any("proposals" in prediction for prediction in self._predictions):
             names = [f"AR{size}@{limit}" for limit in (100, 1000) for size in ("", "s", "m", "l")]
             return OrderedDict(box_proposals=dict.fromkeys(names, math.nan))

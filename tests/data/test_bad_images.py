@@ -68,6 +68,17 @@ def test_it_ends_the_run_with_its_name_or_is_skipped_and_listed(data, tmp_path, 
     assert len(saved["skipped_images"]) == 1  # before the evaluation
 
 
+def test_an_evaluation_without_any_image_is_an_error(data, tmp_path, capsys):
+    weights = ["MODEL.WEIGHTS", str(tmp_path / "out/model_final.pth")]
+    skip = ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip"]
+    assert run(data, tmp_path / "out", *skip) == 0
+    capsys.readouterr()
+    for path in (tmp_path / "data/val/images").iterdir():
+        cut(path) if path.name != "001.png" else None
+    assert run([*data, "--eval-only"], tmp_path / "eval", *skip, *weights) == 2
+    assert "own_val: not one of its 3 image(s) could be used" in read_error(capsys)
+
+
 def test_two_workers_skip_as_none_does(data, tmp_path):
     skip = ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip", "DATASETS.TEST", "()"]
     for workers in ("0", "2"):
