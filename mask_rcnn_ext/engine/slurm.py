@@ -40,6 +40,7 @@ class SubmittedCommand:
         self, function: Callable[[argparse.Namespace], int], args: argparse.Namespace, folder: str
     ) -> None:
         self.function, self.args, self.folder = function, args, folder
+        self._earlier = self._find_checkpoints()  # at submission: not this job's
 
     def __call__(self) -> None:
         """Run the command in a task of the job; exit with its code if that is not 0."""
@@ -47,8 +48,9 @@ class SubmittedCommand:
 
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         os.environ[_INSIDE] = os.environ["TORCHELASTIC_RUN_ID"] = os.environ["SLURM_JOB_ID"]
-        if int(os.environ.get("SLURM_RESTART_COUNT", "0")) and self._has_checkpoint():
-            self.args.resume = True
+        restarted = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+        if restarted and self._find_checkpoints().items() - self._earlier.items():
+            self.args.resume = True  # with what this job has written
         if code := self.function(self.args):
             sys.exit(code)
 
@@ -58,11 +60,15 @@ class SubmittedCommand:
 
         return DelayedSubmission(self)
 
-    def _has_checkpoint(self) -> bool:
-        """Return whether there is something to resume, in the folder or in that of a stage."""
+    def _find_checkpoints(self) -> dict[str, int]:
+        """Return what can be resumed, in the folder or in that of a stage, and when it was written.
+
+        Returns:
+            Path of a `last_checkpoint` -> time in nanoseconds.
+        """
         folder = Path(self.folder)
         found = [folder / "last_checkpoint", *folder.glob("*/last_checkpoint")]
-        return any(path.is_file() for path in found)
+        return {str(path): path.stat().st_mtime_ns for path in found if path.is_file()}
 
 
 def submit(

@@ -107,12 +107,29 @@ def test_a_task_is_a_process_of_torchrun_and_a_restart_resumes(
         seen.append((args.resume, {name: os.environ[name] for name in TORCHRUN}))
         return 3 * slurm.is_submission(args)
 
+    job = slurm.SubmittedCommand(function, parse(), str(tmp_path))
     if checkpoint:
         (tmp_path / checkpoint).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / checkpoint).write_text("model_0000009.pth")
     enter_task(**({"SLURM_RESTART_COUNT": restarts} if restarts else {}))
-    slurm.SubmittedCommand(function, parse(), str(tmp_path))()
+    job()
     assert seen == [(resumed, TORCHRUN)]
+
+
+@pytest.mark.parametrize("place", ["last_checkpoint", "rpn/last_checkpoint"])
+def test_a_restart_does_not_resume_the_run_that_was_there_before(
+    cluster, enter_task, tmp_path, place
+):
+    seen, path = [], tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("model_0089999.pth")
+    job = slurm.SubmittedCommand(lambda args: seen.append(args.resume), parse(), str(tmp_path))
+    enter_task(SLURM_RESTART_COUNT="1")
+    job()  # it was stopped before it began
+    path.write_text("model_0000009.pth")
+    os.utime(path, ns=(0, job._earlier[str(path)] + 1))
+    job()
+    assert seen == [False, True]
 
 
 def test_what_slurm_stops_is_queued_again_and_an_error_is_its_exit_code(cluster, enter_task):
