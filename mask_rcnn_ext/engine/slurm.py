@@ -97,7 +97,7 @@ def submit(
             "install submitit"
         ) from error
     chosen = {**parameters, **_read_options(args.slurm_options)}
-    if not isinstance(chosen.get("time"), int):
+    if not (isinstance(chosen.get("time"), int) and chosen["time"] > 0):
         raise UserError(
             '--slurm needs a time limit in minutes, such as --slurm-options "time=720 '
             f'partition=gpu", got {chosen.get("time")!r}'

@@ -145,6 +145,7 @@ def test_what_slurm_stops_is_queued_again_and_an_error_is_its_exit_code(cluster,
     ("options", "told"),
     [
         ("partition=gpu", "a time limit in minutes, .* got None"),
+        ("time=0", "a time limit in minutes, .* got 0"),  # 5 minutes would be taken
         ("time=2:00:00", "a time limit in minutes, .* got '2:00:00'"),
         ("time", "expected KEY=VALUE, such as time=720, got 'time'"),
         ("time=60 gpu=3", r"--slurm: Unavailable parameter\(s\): \['gpu'\]"),
