@@ -137,7 +137,8 @@ def run_as_command(command: Callable[[], Any]) -> int:
     `launch` started. So is a disk that takes nothing more, and a process that loaded images and
     has died. Ctrl-C gives 130, and SIGTERM during training 143; the command that resumes the
     training is printed. A process of `launch` that the system has killed is named, and the exit
-    code is 1. Any other exception is a defect and is raised.
+    code is 1, as after the end of a process on another machine. Any other exception is a defect
+    and is raised.
 
     Args:
         command: the body. If it returns an int, this is the exit code, else 0.
@@ -157,7 +158,7 @@ def run_as_command(command: Callable[[], Any]) -> int:
         print(f"error: {told}", file=sys.stderr)
         return 2
     except ProcessExitedException as error:
-        if error.exit_code in (2, 130, 143):
+        if error.exit_code in (1, 2, 130, 143):  # the process has said why
             return error.exit_code
         if -error.exit_code in (signal.SIGINT, signal.SIGTERM):  # it came before training began
             return 128 - error.exit_code

@@ -111,9 +111,9 @@ def run_in_group(main: Callable[[Any], Any], args: Any) -> Any:
         if not is_lost_connection(error):
             _mark_failure()
             raise  # a defect
-        if _is_launched_here():  # `launch` sees which process has ended, and tells it
-            time.sleep(_PATIENCE)
-        elif _mark_failure():
+        if _is_launched_here():
+            time.sleep(_PATIENCE)  # `launch` tells which process has ended, and ends this one
+        if _mark_failure():
             print(
                 "error: the connection to another process of this training is lost. It has ended "
                 "without a message, or its machine cannot be reached; often the memory was full, "
@@ -150,11 +150,11 @@ def _is_launched_here() -> bool:
 
 
 def _mark_failure() -> bool:
-    """Leave the mark; return whether this process is the first, or cannot know it."""
+    """Leave the mark; return whether this process is to tell the cause: the first one does."""
     try:
         return int(_get_store().add(_MARK, 1)) == 1
-    except Exception:  # the process that keeps the store has ended
-        return not comm.get_rank()
+    except Exception:  # process 0, which keeps the store, has ended: nobody knows who is first
+        return not comm.get_local_rank()  # one on each machine
 
 
 def _get_store() -> Any:

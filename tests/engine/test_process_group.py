@@ -67,22 +67,46 @@ def test_a_process_that_was_killed_is_told_once(group, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_command_tells_which_of_its_processes_was_killed(group, capsys):
+def test_the_command_tells_which_of_its_processes_was_killed(group, monkeypatch, capsys):
     group.launched = True
-    assert end(RuntimeError(LOST[0])) == 1
+
+    def wait(seconds):
+        raise SystemExit(15)  # `launch` ends this process, which has said nothing yet
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process_group.time, "sleep", wait)
+        assert end(RuntimeError(LOST[0])) == 15
+    assert capsys.readouterr().err == ""
+    assert run_as_command(lambda: raise_exit(-signal.SIGKILL)) == 1
+    assert "error: process 1 was killed (SIGKILL)" in read_error(capsys)
+    assert end(RuntimeError(LOST[0])) == 1  # nobody has ended it
+    assert "the connection to another process of this training is lost" in read_error(capsys)
+
+
+def raise_exit(code: int):
+    """Raise what `launch` does when a process has ended with an exit code."""
+    raise ProcessExitedException("process 1 ...", error_index=1, error_pid=1, exit_code=code)
+
+
+def test_on_another_machine_the_command_ends_without_a_traceback(group, capsys):
+    """`--num-machines 2`: the processes of this machine have told it, see below."""
+    assert run_as_command(lambda: raise_exit(1)) == 1
     assert capsys.readouterr().err == ""
 
-    def launch():
-        raise ProcessExitedException(
-            "process 1 terminated with signal SIGKILL",
-            error_index=1,
-            error_pid=1,
-            exit_code=-signal.SIGKILL,
-            signal_name="SIGKILL",
-        )
 
-    assert run_as_command(launch) == 1
-    assert "error: process 1 was killed (SIGKILL)" in read_error(capsys)
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_where_process_0_has_ended_one_process_of_each_machine_tells(
+    group, monkeypatch, capsys, local_rank
+):
+    class Gone:
+        def add(self, *_):
+            raise RuntimeError("Connection reset by peer")
+
+    monkeypatch.setattr(process_group, "_get_store", Gone)
+    monkeypatch.setattr(process_group.comm, "get_local_rank", lambda: local_rank)
+    group.rank = 2 + local_rank
+    assert end(RuntimeError(LOST[0])) == 1
+    assert ("is lost" in capsys.readouterr().err) == (local_rank == 0)
 
 
 def test_a_defect_is_raised_and_the_others_end_silently(group, capsys):
