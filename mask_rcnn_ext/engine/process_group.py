@@ -5,6 +5,7 @@ leaves a mark there and tells the cause. The others, which have made the same mi
 connection, see the mark and end silently.
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -130,10 +131,11 @@ def _wait_for_others() -> None:
     A restart then finds the run as one that has begun. Processes that have ended need not wait.
     """
     store, until = _get_store(), time.monotonic() + _LAST
-    store.set(f"{_DONE}/{comm.get_rank()}", "")
     keys = [f"{_DONE}/{rank}" for rank in range(comm.get_world_size())]
-    while comm.get_rank() == 0 and not store.check(keys) and time.monotonic() < until:
-        time.sleep(0.02)
+    with contextlib.suppress(RuntimeError):  # process 0 kept the store, and has waited long enough
+        store.set(keys[comm.get_rank()], "")
+        while comm.get_rank() == 0 and not store.check(keys) and time.monotonic() < until:
+            time.sleep(0.02)
 
 
 def is_lost_connection(error: BaseException) -> bool:

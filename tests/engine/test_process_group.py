@@ -144,6 +144,17 @@ def test_the_first_process_ends_last_under_torchrun(group, monkeypatch):
     assert process_group.run_in_group(lambda args: args, 7) == 7
 
 
+def test_a_store_that_has_gone_with_process_0_does_not_spoil_a_success(group, monkeypatch):
+    class Gone:
+        def set(self, *_):
+            raise dist.DistNetworkError("Connection reset by peer")
+
+    monkeypatch.setattr(process_group, "_get_store", Gone)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    group.rank = 1
+    assert process_group.run_in_group(lambda args: args, 7) == 7
+
+
 def test_each_attempt_has_a_name_of_its_own_in_a_store_that_is_kept():
     store, found = dist.HashStore(), []
     for _ in range(2):  # the second one finds what the first has left
