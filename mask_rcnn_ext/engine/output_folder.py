@@ -29,6 +29,7 @@ from ..steps import decide
 from ..temporary_files import remove_left_behind
 from .interruption import raise_on_sigterm
 from .log import end_log, open_log_file, start_log
+from .process_group import is_lost_connection
 from .run_lock import lock_folder, mark_begun, release_folders
 
 __all__ = [
@@ -83,7 +84,8 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
     """Make `OUTPUT_DIR` and start the log; at the end of the block, begin the run in it.
 
     At its end, the files of an earlier run move to `earlier_runs/N`, unless the run is resumed, and
-    `config.yaml` is written. After a `UserError` or an interruption the folder is as it was before.
+    `config.yaml` is written. After a `UserError` or an interruption, in this process or in another
+    one of the run, the folder is as it was before.
     A file that this run did not write is never touched. A file of an earlier run that the block
     opens and keeps open, as detectron2's `JSONWriter` does, moves with the earlier run.
 
@@ -124,7 +126,11 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
                 _begin(cfg, folder, earlier)
             comm.synchronize()
             open_log_file(str(folder))
-    except (UserError, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt) as error:
+        mistake = isinstance(error, UserError | KeyboardInterrupt)
+        if not (mistake or is_lost_connection(error)):  # a defect: the log may say more
+            open_log_file(str(folder))
+            raise
         end_log()
         for path in written:
             path.unlink(missing_ok=True)
@@ -132,11 +138,10 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
         if main:
             move_back(moved)
             remove_empty([earlier, earlier.parent])
+            with contextlib.suppress(OSError):  # a full disk
+                lock_folder(folder, begun=resume)  # the files in it are again those of before
             release_folders(failed=True)
         remove_empty(missing)
-        raise
-    except Exception:  # a defect: the log may say more
-        open_log_file(str(folder))
         raise
 
 

@@ -213,6 +213,36 @@ def test_a_start_that_fails_late_leaves_a_used_folder_as_it_was(data, folder, mo
     assert not (folder / "earlier_runs").exists()
 
 
+@pytest.mark.parametrize("how", ["SIGTERM", "lost"])
+def test_the_end_of_another_process_leaves_a_used_folder_as_it_was(tmp_path, monkeypatch, how):
+    """Also for a restart of torchrun, which must not go on with the earlier run."""
+    from mask_rcnn_ext.config import get_cfg
+    from mask_rcnn_ext.engine import output_folder
+
+    def fail(folder):
+        if how == "SIGTERM":
+            signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr(output_folder.comm, "get_world_size", lambda: 2)
+        raise RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:2451.")
+
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    monkeypatch.setattr(output_folder, "open_log_file", fail)
+    (tmp_path / "data").mkdir()
+    for name in ("last_checkpoint", "log.txt", "data/own_train.json"):
+        (tmp_path / name).write_text("of the earlier run")
+    before, cfg = tree(tmp_path), get_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    with (
+        pytest.raises((RuntimeError, KeyboardInterrupt)),
+        output_folder.output_folder(cfg, resume=False),
+    ):
+        pass
+    assert tree(tmp_path) == before
+    assert not run_lock.is_restart(tmp_path)
+
+
 def test_where_files_cannot_be_locked_a_run_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
     def flock(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
