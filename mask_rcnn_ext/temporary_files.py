@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["make_temporary", "remove_left_behind"]
+__all__ = ["make_temporary", "mark_machine", "remove_left_behind"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def make_temporary(
 
 def _make_locked(folder: Path, suffix: str, is_folder: bool) -> tuple[Path, int]:
     while True:
-        path = folder / f".mask_rcnn_ext-{_mark_machine()}-{uuid.uuid4().hex}{suffix}"
+        path = folder / f".mask_rcnn_ext-{mark_machine()}-{uuid.uuid4().hex}{suffix}"
         if is_folder:
             path.mkdir()
             descriptor = os.open(path, os.O_RDONLY)
@@ -101,7 +101,7 @@ def remove_left_behind(folder: str | os.PathLike[str], below: Iterable[str] = ()
     left = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         left = [
-            (entry.path, match["machine"] == _mark_machine())
+            (entry.path, match["machine"] == mark_machine())
             for entry in entries
             if (match := _NAME.fullmatch(entry.name))
         ]
@@ -133,7 +133,7 @@ def _remove_unowned(path: str, made_here: bool) -> bool:
 
 
 @functools.cache
-def _mark_machine() -> str:
+def mark_machine() -> str:
     """Return 8 digits that stand for this machine since its start: for the reach of its locks."""
     try:
         text = Path(_BOOT_ID).read_text()

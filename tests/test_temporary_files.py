@@ -86,7 +86,7 @@ def test_a_living_process_can_finish_what_others_wanted_to_remove(writer, tmp_pa
     ],
 )
 def test_which_names_are_ours(tmp_path, name, age, stays):
-    path = tmp_path / name.replace("MACHINE", temporary_files._mark_machine())
+    path = tmp_path / name.replace("MACHINE", temporary_files.mark_machine())
     path.touch()
     os.utime(path, (time.time() - age,) * 2)
     remove_left_behind(tmp_path)
@@ -94,7 +94,7 @@ def test_which_names_are_ours(tmp_path, name, age, stays):
 
 
 def test_links_pipes_and_files_of_other_users_stay(tmp_path, monkeypatch):
-    mark = temporary_files._mark_machine()
+    mark = temporary_files.mark_machine()
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / f".mask_rcnn_ext-{mark}-{DIGITS}.tmp").symlink_to(tmp_path / "mine.txt")
     os.mkfifo(tmp_path / f".mask_rcnn_ext-{mark}-{DIGITS[::-1]}.tmp")
@@ -110,7 +110,7 @@ def test_links_pipes_and_files_of_other_users_stay(tmp_path, monkeypatch):
 
 
 def test_where_nothing_can_be_locked_files_are_written_and_none_is_removed(tmp_path, monkeypatch):
-    left = tmp_path / f".mask_rcnn_ext-{temporary_files._mark_machine()}-{DIGITS}.tmp"
+    left = tmp_path / f".mask_rcnn_ext-{temporary_files.mark_machine()}-{DIGITS}.tmp"
     left.touch()
 
     def flock(file, operation):
@@ -144,7 +144,7 @@ def test_a_folder_of_a_run_is_cleaned_in_all_its_places(tmp_path):
     places = [tmp_path / name for name in (".", "data", "inference/a", "evaluations/b/inference/c")]
     for place in places:
         place.mkdir(parents=True, exist_ok=True)
-        (place / f".mask_rcnn_ext-{temporary_files._mark_machine()}-{DIGITS}.tmp").touch()
+        (place / f".mask_rcnn_ext-{temporary_files.mark_machine()}-{DIGITS}.tmp").touch()
         (place / "mine.tmp").touch()
     remove_left_behind(tmp_path, ["data", *FOLDERS])
     assert {path.name for path in tmp_path.rglob("*.tmp")} == {"mine.tmp"}

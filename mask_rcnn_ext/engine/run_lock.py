@@ -14,6 +14,7 @@ from typing import IO
 
 from ..errors import UserError
 from ..run_files import LOCK
+from ..temporary_files import mark_machine
 
 __all__ = ["is_restart", "lock_folder", "mark_begun", "release_folders", "require_free"]
 
@@ -88,7 +89,20 @@ def _identify_launch() -> str:
     launch = f"begun by torchrun {os.environ['TORCHELASTIC_RUN_ID']}"
     if os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]:
         return launch  # the first process may be on another machine next time
-    return f"{launch}, process {os.getppid()} on {socket.gethostname()}"
+    return f"{launch}, process {os.getppid()} on {socket.gethostname()}{_find_start(os.getppid())}"
+
+
+def _find_start(process: int) -> str:
+    """Return when a process started: another one may get its number, as the first of a container.
+
+    Returns:
+        In clock ticks since the start of the machine, with the machine's mark; "" if not on Linux.
+    """
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return f", started at {fields[19]} of {mark_machine()}"
 
 
 def mark_begun(folder: Path) -> None:

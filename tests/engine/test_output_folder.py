@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -171,6 +172,22 @@ def test_a_restart_of_torchrun_knows_its_run(tmp_path, monkeypatch, begun, envir
         run_lock.release_folders()
         alone = "LOCAL_WORLD_SIZE" not in environment
         assert (tmp_path / "run.lock").exists() == (most == "3" and alone)
+
+
+def test_another_torchrun_with_the_same_number_is_not_the_same(tmp_path, monkeypatch):
+    """The first process of a container has the number 1 each time."""
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    run_lock.lock_folder(tmp_path)
+    run_lock.mark_begun(tmp_path)
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    run_lock.release_folders()
+    assert run_lock.is_restart(tmp_path)
+    lock = tmp_path / "run.lock"
+    lock.write_text(re.sub(r"started at \d+", "started at 7", lock.read_text()))
+    assert not run_lock.is_restart(tmp_path)
 
 
 def test_a_forked_worker_that_outlives_the_run_does_not_hold_its_folder(tmp_path):
