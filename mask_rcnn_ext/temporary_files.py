@@ -68,7 +68,10 @@ def _make_locked(folder: Path, suffix: str, is_folder: bool) -> tuple[Path, int]
         path = folder / f".mask_rcnn_ext-{mark_machine()}-{uuid.uuid4().hex}{suffix}"
         if is_folder:
             path.mkdir()
-            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:  # as below
+                continue
         else:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:

@@ -140,6 +140,22 @@ def test_a_file_that_is_removed_before_it_is_locked_is_made_again(tmp_path, monk
     assert names(tmp_path) == set()
 
 
+def test_a_folder_that_is_removed_before_it_is_opened_is_made_again(tmp_path, monkeypatch):
+    made = []
+
+    def remove_first(path, *arguments, **options):
+        made.append(path)
+        if len(made) == 1:
+            os.rmdir(path)  # by another process
+        return open_(path, *arguments, **options)
+
+    open_ = os.open
+    monkeypatch.setattr(temporary_files.os, "open", remove_first)
+    with make_temporary(tmp_path, is_folder=True) as path:
+        assert path == made[1]
+        assert path.is_dir()
+
+
 def test_a_folder_of_a_run_is_cleaned_in_all_its_places(tmp_path):
     places = [tmp_path / name for name in (".", "data", "inference/a", "evaluations/b/inference/c")]
     for place in places:
