@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import UserError
-from .temporary_files import make_temporary
+from .temporary_files import make_temporary_file
 
 __all__ = [
     "atomic_open",
@@ -69,9 +69,9 @@ def atomic_open(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Its name is without the name of `path`, which may already be as long as names can be.
-        with make_temporary(path.parent) as temporary:
+        with make_temporary_file(path.parent) as (temporary, descriptor):
             encoding = None if "b" in mode else "utf-8"
-            with open(temporary, mode, encoding=encoding) as file:
+            with open(descriptor, mode, encoding=encoding, closefd=False) as file:
                 in_block = True
                 yield file
                 in_block = False

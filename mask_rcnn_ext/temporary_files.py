@@ -19,11 +19,11 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["make_temporary", "mark_machine", "remove_left_behind"]
+__all__ = ["make_temporary_file", "make_temporary_folder", "mark_machine", "remove_left_behind"]
 
 logger = logging.getLogger(__name__)
 
-# The machine's mark, then 32 random digits. Earlier versions wrote no mark.
+# The machine's mark, then 32 random digits. Earlier versions wrote no mark, and `.mp4` for videos.
 _NAME = re.compile(r"\.mask_rcnn_ext-(?:(?P<machine>[0-9a-f]{8})-)?[0-9a-f]{32}\.(?:tmp|mp4)")
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _DAY = 86_400  # seconds
@@ -32,40 +32,59 @@ _cleaned: set[str] = set()  # folders that this process has looked through
 
 
 @contextlib.contextmanager
-def make_temporary(
-    folder: Path, suffix: str = ".tmp", *, is_folder: bool = False
-) -> Iterator[Path]:
-    """Make an empty file or folder that this process owns, and remove it after the block.
+def make_temporary_file(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Make an empty file that this process owns, and remove it after the block.
 
-    It may be renamed in the block; then it stays. When a process calls this for a folder for the
-    first time, it removes what killed processes have left there.
+    It may be renamed in the block; then it stays. When a process calls this or
+    `make_temporary_folder` for a folder for the first time, it removes what killed processes have
+    left there.
 
     Args:
         folder: where to make it.
-        suffix: the end of the file's name, ".tmp" or ".mp4".
-        is_folder: make a folder, not a file.
 
     Yields:
-        The path of the file or folder.
+        The path of the file, and the descriptor to write to. On SMB nothing else can write to a
+        file that is locked, not even this process.
 
     Raises:
         OSError: it cannot be made.
     """
-    if (key := os.path.abspath(folder)) not in _cleaned:
-        _cleaned.add(key)
-        remove_left_behind(folder)
-    path, descriptor = _make_locked(folder, suffix, is_folder)
+    path, descriptor = _make_locked(folder, is_folder=False)
     try:
-        yield path
+        yield path, descriptor
     finally:
         with contextlib.suppress(OSError):
-            (shutil.rmtree if is_folder else os.unlink)(path)
+            os.unlink(path)
         os.close(descriptor)  # now, after a rename: the lock must hold until then
 
 
-def _make_locked(folder: Path, suffix: str, is_folder: bool) -> tuple[Path, int]:
+@contextlib.contextmanager
+def make_temporary_folder(folder: Path) -> Iterator[Path]:
+    """Make an empty folder that this process owns, see `make_temporary_file`.
+
+    Args:
+        folder: where to make it.
+
+    Yields:
+        Its path.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path, descriptor = _make_locked(folder, is_folder=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _make_locked(folder: Path, *, is_folder: bool) -> tuple[Path, int]:
+    if (key := os.path.abspath(folder)) not in _cleaned:
+        _cleaned.add(key)
+        remove_left_behind(folder)
     while True:
-        path = folder / f".mask_rcnn_ext-{mark_machine()}-{uuid.uuid4().hex}{suffix}"
+        path = folder / f".mask_rcnn_ext-{mark_machine()}-{uuid.uuid4().hex}.tmp"
         if is_folder:
             path.mkdir()
             try:

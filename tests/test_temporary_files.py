@@ -1,6 +1,7 @@
 """What a killed process leaves is removed; what a living one needs, and foreign files, stay."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,20 +12,23 @@ import pytest
 from mask_rcnn_ext import temporary_files
 from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.run_files import FOLDERS
-from mask_rcnn_ext.temporary_files import make_temporary, remove_left_behind
+from mask_rcnn_ext.temporary_files import (
+    make_temporary_file,
+    make_temporary_folder,
+    remove_left_behind,
+)
 
 DIGITS = "0123456789abcdef" * 2
 # By its path: importing the package takes seconds.
 WRITER = """
 import os, pathlib, runpy, sys
-make_temporary = runpy.run_path(sys.argv[1])["make_temporary"]
+module = runpy.run_path(sys.argv[1])
 folder = pathlib.Path(sys.argv[2])
 with (
-    make_temporary(folder) as file,
-    make_temporary(folder, ".mp4"),
-    make_temporary(folder, is_folder=True) as images,
+    module["make_temporary_file"](folder) as (file, descriptor),
+    module["make_temporary_folder"](folder) as images,
 ):
-    file.write_text("half")
+    os.write(descriptor, b"half")
     (images / "image.png").write_text("half")
     print(flush=True)
     sys.stdin.read()
@@ -38,7 +42,7 @@ def names(folder) -> set[str]:
 
 @pytest.fixture
 def writer(tmp_path):
-    """A process that has a file, a video and a folder half written, in tmp_path."""
+    """A process that has a file and a folder half written, in tmp_path."""
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, temporary_files.__file__, str(tmp_path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -50,11 +54,11 @@ def writer(tmp_path):
 
 
 def test_the_next_writer_removes_what_a_killed_one_has_left(writer, tmp_path):
-    assert len(names(tmp_path)) == 4
+    assert len(names(tmp_path)) == 3
     with atomic_open(tmp_path / "a.json"):
         pass
     living = names(tmp_path) - {"a.json"}
-    assert len(living) == 4
+    assert len(living) == 3
     writer.kill()
     writer.wait()
     assert names(tmp_path) - {"a.json"} == living
@@ -122,6 +126,18 @@ def test_where_nothing_can_be_locked_files_are_written_and_none_is_removed(tmp_p
     assert names(tmp_path) == {"file", left.name}
 
 
+def test_a_file_is_written_through_the_descriptor_that_is_locked(tmp_path):
+    """On SMB every other one is refused."""
+    with atomic_open(tmp_path / "a", "w") as file:
+        (path,) = tmp_path.iterdir()
+        fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+        with open(path) as other:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write("whole")
+    assert (tmp_path / "a").read_text() == "whole"
+    assert names(tmp_path) == {"a"}
+
+
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_a_file_that_is_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatch, is_folder):
     flock, calls = temporary_files.fcntl.flock, []
@@ -134,8 +150,9 @@ def test_a_file_that_is_removed_before_it_is_locked_is_made_again(tmp_path, monk
         flock(descriptor, operation)
 
     monkeypatch.setattr(temporary_files.fcntl, "flock", remove_first)
-    with make_temporary(tmp_path, is_folder=is_folder) as path:
-        assert path.exists()
+    make = make_temporary_folder if is_folder else make_temporary_file
+    with make(tmp_path):
+        assert len(names(tmp_path)) == 1
     assert len(calls) == 3
     assert names(tmp_path) == set()
 
@@ -151,7 +168,7 @@ def test_a_folder_that_is_removed_before_it_is_opened_is_made_again(tmp_path, mo
 
     open_ = os.open
     monkeypatch.setattr(temporary_files.os, "open", remove_first)
-    with make_temporary(tmp_path, is_folder=True) as path:
+    with make_temporary_folder(tmp_path) as path:
         assert path == made[1]
         assert path.is_dir()
 

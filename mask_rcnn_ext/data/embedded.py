@@ -25,7 +25,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import read_json_or_none
-from ..temporary_files import make_temporary
+from ..temporary_files import make_temporary_folder
 from . import nested_shapes, occluded_shapes
 from .shape_drawing import CLASSES
 
@@ -80,7 +80,7 @@ class EmbeddedDataSet:
         with contextlib.ExitStack() as stack:
             try:
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                scratch = stack.enter_context(make_temporary(folder.parent, is_folder=True))
+                scratch = stack.enter_context(make_temporary_folder(folder.parent))
             except OSError as error:
                 raise UserError(
                     f"cannot write the embedded data set to {folder.parent.absolute()}: {error}. "

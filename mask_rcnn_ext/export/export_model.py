@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..files import file_sha256, read_json_or_none, require_writable, write_json
 from ..modeling.exported import import_extra, is_exported
 from ..prediction.predictor import Predictor
-from ..temporary_files import make_temporary
+from ..temporary_files import make_temporary_folder
 from .int8 import quantize_onnx
 from .network import convert_to_openvino, require_exportable, write_metadata, write_onnx
 from .parity import Tolerance, require_parity
@@ -80,7 +80,7 @@ def export_model(
     predictor = _load(cfg)
     chosen = _space_evenly(list(images), PARITY_IMAGES)
     example = _find_example(predictor, chosen)
-    with make_temporary(Path(output), is_folder=True) as folder:
+    with make_temporary_folder(Path(output)) as folder:
         stem = str(folder / "model")
         path = stem + FORMATS[format]
         write_onnx(predictor.model, example, f"{stem}.onnx")

@@ -19,7 +19,7 @@ from ..data.images import BGRArray
 from ..errors import UserError
 from ..files import atomic_open
 from ..report.drawing.pictures import draw_instances
-from ..temporary_files import make_temporary
+from ..temporary_files import make_temporary_folder
 from .coco_results import describe_instances
 from .predictor import Predictor
 from .tiled import cut_image, predict_tiles
@@ -115,8 +115,8 @@ class _MaskVideo:
         """Add a frame; the first one decides about the size."""
         if self._writer is None:
             try:
-                own = make_temporary(self._path.parent, ".mp4")
-                self._temporary = self._stack.enter_context(own)
+                own = make_temporary_folder(self._path.parent)
+                self._temporary = self._stack.enter_context(own) / "video.mp4"
             except OSError as error:
                 raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
             code, size = cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[1::-1]

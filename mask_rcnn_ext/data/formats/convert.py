@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import UserError, nearest
 from ...files import read_json_or_none
-from ...temporary_files import make_temporary
+from ...temporary_files import make_temporary_folder
 from ..findings import IssueCounter
 from .coco import read_coco, write_coco
 from .cvat import read_cvat, write_cvat
@@ -182,7 +182,7 @@ def _write_folder(dataset: Dataset, writer: Writer, path: Path, notes: IssueCoun
     """Write into a new folder beside `path`, and give it the name when all is there."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with make_temporary(path.parent, is_folder=True) as temporary:
+        with make_temporary_folder(path.parent) as temporary:
             writer(dataset, temporary, notes)
             if path.is_dir():
                 path.rmdir()
