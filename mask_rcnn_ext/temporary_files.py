@@ -143,7 +143,7 @@ def _remove_unowned(path: str, made_here: bool) -> bool:
         is_folder = stat.S_ISDIR(found.st_mode)
         if not (is_folder or stat.S_ISREG(found.st_mode)) or found.st_uid != os.geteuid():
             return False
-        if not made_here and time.time() - found.st_mtime < _DAY:
+        if not made_here and time.time() - _find_last_change(path) < _DAY:
             return False
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         (shutil.rmtree if is_folder else os.unlink)(path)
@@ -152,6 +152,16 @@ def _remove_unowned(path: str, made_here: bool) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _find_last_change(path: str) -> float:
+    """Return when a file, or a folder or anything in it, was last changed, in Unix seconds."""
+    inside = [
+        os.path.join(parent, name)
+        for parent, folders, files in os.walk(path)
+        for name in (*folders, *files)
+    ]
+    return max(os.lstat(one).st_mtime for one in (path, *inside))
 
 
 @functools.cache

@@ -97,6 +97,21 @@ def test_which_names_are_ours(tmp_path, name, age, stays):
     assert path.exists() == stays
 
 
+@pytest.mark.parametrize("age", [0, 90_000])
+def test_a_folder_of_another_machine_stays_while_something_in_it_is_written(tmp_path, age):
+    folder = tmp_path / f".mask_rcnn_ext-00000000-{DIGITS}.tmp"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images/1.png").touch()
+    for path, seconds in (
+        (folder / "images/1.png", age),
+        (folder / "images", 90_000),
+        (folder, 90_000),
+    ):
+        os.utime(path, (time.time() - seconds,) * 2)
+    remove_left_behind(tmp_path)
+    assert folder.exists() == (age == 0)
+
+
 def test_links_pipes_and_files_of_other_users_stay(tmp_path, monkeypatch):
     mark = temporary_files.mark_machine()
     (tmp_path / "mine.txt").write_text("mine")
