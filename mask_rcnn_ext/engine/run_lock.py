@@ -54,12 +54,14 @@ def lock_folder(folder: Path, *, begun: bool = False) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            holder = file.readline().strip() or "another process"
+            holder = ""
+            with contextlib.suppress(OSError, UnicodeDecodeError):  # SMB lets only the holder read
+                file.seek(0)
+                holder = file.readline().strip()
             file.close()
             raise UserError(
-                f"{folder} is in use by another run ({holder}). Wait for its end, or give another "
-                "folder (OUTPUT_DIR, --output)"
+                f"{folder} is in use by another run ({holder or 'another process'}). Wait for its "
+                "end, or give another folder (OUTPUT_DIR, --output)"
             ) from None
         except OSError as error:
             logger.warning("Two runs in %s would not be noticed: %s", folder, error.strerror)

@@ -133,6 +133,15 @@ def test_a_folder_in_use_is_refused_until_its_run_is_killed(data, folder, tmp_pa
     assert not list(folder.rglob("run.lock"))
 
 
+def test_a_holder_that_cannot_be_read_is_no_reason_for_a_traceback(tmp_path):
+    with open(tmp_path / "run.lock", "wb") as file:
+        file.write(b"\xff\n")
+        file.flush()
+        run_lock.fcntl.flock(file, run_lock.fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"in use by another run \(another process\)"):
+            run_lock.lock_folder(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("begun", "environment", "goes_on"),
     [
