@@ -3,7 +3,7 @@
 import contextlib
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import detectron2
@@ -54,21 +54,26 @@ def explain_config_errors(cfg: CfgNode, what: str) -> Iterator[None]:
         raise
     except _ERRORS as error:
         frames = traceback.extract_tb(error.__traceback__)
-        callers = [f for f in frames if not f.filename.startswith(tuple(torch.__path__))]
+        callers = [f for f in frames if not _is_in(f.filename, torch.__path__)]
         last = callers[-1]
         of_torch = last is not frames[-1]
         known = (*detectron2.__path__, *((_PACKAGE,) if of_torch else ()))
-        if not last.filename.startswith(known):
+        if not _is_in(last.filename, known):
             raise
         said = str(error.args[0]) if error.args else (last.line or "").strip()
         keys = _find_keys(cfg, said)
         where = f". It comes from {name_some(keys)}" if keys else ""
-        root = _PACKAGE if last.filename.startswith(_PACKAGE) else detectron2.__path__[0]
+        root = _PACKAGE if _is_in(last.filename, [_PACKAGE]) else detectron2.__path__[0]
         folder = os.path.dirname(root)
         raise UserError(
             f"{what} of this config cannot be built: {os.path.relpath(last.filename, folder)} "
             f"refuses it with {type(error).__name__}: {shorten(said, 300)}{where}"
         ) from error
+
+
+def _is_in(path: str, folders: Iterable[str]) -> bool:
+    """Return whether a file is in one of the folders, at any depth."""
+    return path.startswith(tuple(os.path.join(folder, "") for folder in folders))
 
 
 def _find_keys(cfg: CfgNode, said: str) -> list[str]:

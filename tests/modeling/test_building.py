@@ -1,11 +1,15 @@
 """A value that detectron2 refuses is one sentence with its key; code of others keeps its error."""
 
+import os
+
 import pytest
+import torch
 from detectron2.modeling import ROI_BOX_HEAD_REGISTRY
 from support import SMALL, TINY_CONFIG
 
 from mask_rcnn_ext import Predictor, UserError, load_config
 from mask_rcnn_ext.engine.trainer import Trainer
+from mask_rcnn_ext.modeling import building
 from mask_rcnn_ext.modeling.building import build_model, explain_config_errors
 
 
@@ -34,6 +38,18 @@ def test_a_schedule_too():
     said = r"It comes from SOLVER\.LR_SCHEDULER_NAME 'XYZ'"
     with pytest.raises(UserError, match=said), explain_config_errors(cfg, "the schedule"):
         Trainer.build_lr_scheduler(cfg, None)
+
+
+@pytest.mark.parametrize("folder", ["mask_rcnn_ext_project", "torch_project", "project"])
+def test_a_project_beside_the_package_is_not_the_package(folder):
+    """Its name begins with that of the package, or of torch."""
+    packages = {"mask_rcnn_ext_project": building._PACKAGE, "torch_project": torch.__path__[0]}
+    root = os.path.dirname(packages.get(folder, "/"))
+    names = {"torch": torch}
+    exec(compile("def build(): torch.nn.Linear(-1, 2)", f"{root}/{folder}/head.py", "exec"), names)
+    cfg = load_config(TINY_CONFIG)
+    with pytest.raises(RuntimeError, match="-1"), explain_config_errors(cfg, "the model"):
+        names["build"]()
 
 
 def test_a_defect_of_a_project_keeps_its_traceback():
