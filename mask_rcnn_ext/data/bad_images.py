@@ -99,10 +99,15 @@ def explain_dead_worker(error: BaseException) -> UserError | None:
     names = [name for process in processes if (name := files.get(process))]
     reading = f"while it read {name_some(names)}" if names else "between two images"
     how = f"was ended by the system ({match[2].strip()})" if match[2] else "has ended"
+    cause = "Usually the memory was full: lower DATALOADER.NUM_WORKERS"
+    if match[2] and "Bus error" in match[2]:  # batches come through it; Docker gives 64 MB
+        cause = (
+            "The shared memory, /dev/shm, was full: enlarge it (docker run --shm-size 8g), or "
+            "lower DATALOADER.NUM_WORKERS"
+        )
     return UserError(
-        f"a process that loads images {how}, {reading}. Usually the memory was full: lower "
-        "DATALOADER.NUM_WORKERS. If it comes again with the same image, take that out of the data. "
-        "Go on from the last checkpoint with --resume"
+        f"a process that loads images {how}, {reading}. {cause}. If it comes again with the same "
+        "image, take that out of the data. Go on from the last checkpoint with --resume"
     )
 
 

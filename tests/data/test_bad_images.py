@@ -135,6 +135,18 @@ def test_a_worker_that_is_killed_names_the_image_that_it_had():
     assert bad_images.explain_dead_worker(RuntimeError("another")) is None
 
 
+@pytest.mark.parametrize(
+    ("signal_name", "cause"),
+    [("Killed", "the memory was full"), ("Bus error", "/dev/shm, was full")],
+)
+def test_the_message_says_which_memory_was_full(signal_name, cause):
+    """PyTorch says more about a bus error, which is the end of the shared memory."""
+    text = f"DataLoader worker (pid 5) is killed by signal: {signal_name}. It is possible that ..."
+    told = str(bad_images.explain_dead_worker(RuntimeError(text)))
+    assert f"was ended by the system ({signal_name})" in told
+    assert cause in told
+
+
 def test_a_worker_that_dies_while_it_hands_over_a_batch_is_told(monkeypatch):
     """The connection breaks before SIGCHLD comes, in whose handler PyTorch raises."""
 
