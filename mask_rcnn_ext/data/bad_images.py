@@ -8,9 +8,12 @@ import contextlib
 import logging
 import os
 import re
+import sys
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
+from multiprocessing import queues
 from typing import Any
 
 import torch
@@ -76,6 +79,7 @@ class _ReadingNotes:
         """Note the file that this process reads; "" if it has read it."""
         worker = get_worker_info()
         if worker is not None and worker.id < len(self._rows):
+            queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
             text = os.getpid().to_bytes(8, "big") + os.fsencode(name)[:_LENGTH]
             row = bytearray(text.ljust(8 + _LENGTH, b"\0"))
             self._rows[worker.id] = torch.frombuffer(row, dtype=torch.uint8)
@@ -99,16 +103,22 @@ def explain_dead_worker(error: BaseException) -> UserError | None:
     names = [name for process in processes if (name := files.get(process))]
     reading = f"while it read {name_some(names)}" if names else "between two images"
     how = f"was ended by the system ({match[2].strip()})" if match[2] else "has ended"
-    cause = "Usually the memory was full: lower DATALOADER.NUM_WORKERS"
-    if match[2] and "Bus error" in match[2]:  # batches come through it; Docker gives 64 MB
-        cause = (
-            "The shared memory, /dev/shm, was full: enlarge it (docker run --shm-size 8g), or "
-            "lower DATALOADER.NUM_WORKERS"
-        )
-    return UserError(
-        f"a process that loads images {how}, {reading}. {cause}. If it comes again with the same "
-        "image, take that out of the data. Go on from the last checkpoint with --resume"
+    return UserError(  # batches come through /dev/shm, of which Docker gives 64 MB
+        f"a process that loads images {how}, {reading}. Usually the memory was full, or the shared "
+        "memory /dev/shm: lower DATALOADER.NUM_WORKERS, or enlarge it (docker run --shm-size 8g). "
+        "If it comes again with the same image, take that out of the data. Go on from the last "
+        "checkpoint with --resume"
     )
+
+
+def _end_worker(error: Exception, _: Any) -> None:
+    """End this process, a worker that cannot hand over a batch.
+
+    The queue, which calls this, would only print the error, and the main process would wait for the
+    batch without end. The shared memory is full, or a sample cannot be pickled.
+    """
+    print(*traceback.format_exception_only(error), sep="", end="", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def iterate_batches(loader: Iterable[Any]) -> Generator[Any, None, None]:

@@ -10,6 +10,7 @@ import torch
 from small_runs import read_error, read_weights, same, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
 
+from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.data import bad_images
 from mask_rcnn_ext.data.loader import TrainLoader
 from mask_rcnn_ext.errors import UserError
@@ -135,16 +136,26 @@ def test_a_worker_that_is_killed_names_the_image_that_it_had():
     assert bad_images.explain_dead_worker(RuntimeError("another")) is None
 
 
-@pytest.mark.parametrize(
-    ("signal_name", "cause"),
-    [("Killed", "the memory was full"), ("Bus error", "/dev/shm, was full")],
-)
-def test_the_message_says_which_memory_was_full(signal_name, cause):
-    """PyTorch says more about a bus error, which is the end of the shared memory."""
-    text = f"DataLoader worker (pid 5) is killed by signal: {signal_name}. It is possible that ..."
-    told = str(bad_images.explain_dead_worker(RuntimeError(text)))
-    assert f"was ended by the system ({signal_name})" in told
-    assert cause in told
+def _cannot_be_handed_over(record: dict) -> dict:
+    return {"image": lambda: None}  # a function without a name cannot be pickled
+
+
+@pytest.mark.parametrize("kind", ["training", "evaluation"])
+def test_a_batch_that_cannot_be_handed_over_is_no_wait_without_end(kind, capfd):
+    """Nor is one for which the shared memory has no room. A queue only prints the error."""
+    dicts = [{"file_name": "a.png", "width": 1, "height": 1}]
+    cfg = get_cfg()
+    cfg.DATALOADER.NUM_WORKERS = 1
+    if kind == "training":
+        loader = TrainLoader(
+            dicts, _cannot_be_handed_over, [0], batch_size=1, num_workers=1, seed=0
+        )
+    else:
+        loader = bad_images.build_checked_loader(cfg, dicts, _cannot_be_handed_over)
+    with pytest.raises(RuntimeError, match="DataLoader worker") as raised:
+        list(loader)
+    assert "/dev/shm" in str(bad_images.explain_dead_worker(raised.value))
+    assert "Can't pickle" in capfd.readouterr().err
 
 
 def test_a_worker_that_dies_while_it_hands_over_a_batch_is_told(monkeypatch):
