@@ -260,8 +260,12 @@ def _read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
 
 
 def _require_end(file: Any) -> None:
-    """Refuse a TIFF whose pages lead in a circle: tifffile would count them without end."""
-    tiff, handle, offset = file.tiff, file.filehandle, file.pages.first.offset
+    """Refuse a TIFF without pages, or whose pages lead in a circle: tifffile counts without end."""
+    try:
+        first = file.pages.first
+    except IndexError as error:
+        raise ValueError("it is cut short: there is no page") from error
+    tiff, handle, offset = file.tiff, file.filehandle, first.offset
     seen: set[int] = set()
     while offset and offset < handle.size:
         if offset in seen:

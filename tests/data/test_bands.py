@@ -153,6 +153,14 @@ def test_a_broken_or_missing_file_is_named(tmp_path):
                 read(tmp_path / name, 5)
 
 
+def test_a_tiff_without_a_page_is_named(tmp_path):
+    pytest.importorskip("tifffile")
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II*\0" + (1000).to_bytes(4, "little"))
+    with pytest.raises(UserError, match=r"a\.tif: cannot be read .* there is no page"):
+        read_bands(path, 2)
+
+
 def test_three_channels_follow_the_format_of_the_model():
     image = values(3)
     assert np.array_equal(order_bands(image, "BGR"), image[:, :, ::-1])
