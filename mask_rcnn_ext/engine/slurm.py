@@ -49,7 +49,8 @@ class SubmittedCommand:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         os.environ[_INSIDE] = os.environ["TORCHELASTIC_RUN_ID"] = os.environ["SLURM_JOB_ID"]
         restarted = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-        if restarted and self._find_checkpoints().items() - self._earlier.items():
+        trains = not getattr(self.args, "eval_only", False)  # --resume names the weights otherwise
+        if restarted and trains and self._find_checkpoints().items() - self._earlier.items():
             self.args.resume = True  # with what this job has written
         if code := self.function(self.args):
             sys.exit(code)

@@ -132,6 +132,16 @@ def test_a_restart_does_not_resume_the_run_that_was_there_before(
     assert seen == [False, True]
 
 
+def test_a_restart_evaluates_the_same_weights(cluster, enter_task, tmp_path):
+    """With --resume they would be the last checkpoint in the folder."""
+    seen, args = [], parse("--eval-only", "MODEL.WEIGHTS", "model_best.pth")
+    job = slurm.SubmittedCommand(lambda args: seen.append(args.resume), args, str(tmp_path))
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    enter_task(SLURM_RESTART_COUNT="1")
+    job()
+    assert seen == [False]
+
+
 def test_what_slurm_stops_is_queued_again_and_an_error_is_its_exit_code(cluster, enter_task):
     enter_task()
     job = slurm.SubmittedCommand(lambda args: 2, parse(), "out")
