@@ -65,6 +65,12 @@ class _Frames:
                 raise UserError(
                     f"camera {source}: cannot be opened. Is it there, free, and yours to use?"
                 )
+            if is_stream(source):
+                raise UserError(
+                    f"{source}: no video comes from there. Is the address right, and the stream "
+                    "on? If it sends over UDP only: "
+                    'export OPENCV_FFMPEG_CAPTURE_OPTIONS="rtsp_transport;udp"'
+                )
             raise UserError(
                 f"{source}: cannot be read as a video by OpenCV. It may be cut short: an MP4 has "
                 "its index at its end"

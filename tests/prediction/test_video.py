@@ -254,6 +254,13 @@ def test_videos_that_are_cut_short_or_none_are_told(tmp_path):
         predict_video(ColorPredictor(), video, tmp_path / "out", every=0)
 
 
+def test_a_stream_that_is_not_there_is_told(tmp_path):
+    video = VideoInput("rtsp://127.0.0.1:9/live", "stream0")
+    with pytest.raises(UserError, match="no video comes from there"):
+        predict_video(ColorPredictor(), video, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_inputs_are_videos_cameras_and_others(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a/x.mp4", "b/x.MOV", "b/x.png", "7"):
