@@ -106,9 +106,9 @@ def test_what_would_refute(change, happened):
 @pytest.mark.parametrize(
     ("false", "end"),
     [
-        ((), "make errors of their own where boxes of one class overlap, and lines."),
-        ((4,), "but lines that follow the parts are not shown."),
-        ((3,), "and lines."),  # a control of 3 points is no 5 and no 12
+        ((), "cause errors where boxes of one class overlap, and they cause lines."),
+        ((4,), "the data do not show lines that follow the parts."),
+        ((3,), "and they cause lines."),  # a control of 3 points is no 5 and no 12
     ],
 )
 def test_the_conclusion_follows_from_the_numbers(false, end):
@@ -118,28 +118,37 @@ def test_the_conclusion_follows_from_the_numbers(false, end):
 def test_the_conclusion_without_errors():
     content = make_content()
     content["contrasts"]["same_part"]["control"][K3]["k = 3"] = around(0.0)
-    lines = "FCIS draws lines that follow its parts, but errors of its own where boxes of one class"
+    lines = "FCIS draws lines that follow its parts; the data do not show errors that the parts"
     assert lines in experiment_summary(content)
     content["contrasts"]["axis"]["moved"]["lines_7"] = around(1.0)
-    neither = "neither errors nor lines that come from the parts of FCIS are shown."
+    neither = "the data show neither errors nor lines that the parts of FCIS cause."
     assert neither in experiment_summary(content)
     del content["contrasts"]["axis"]
     assert "the question stays open." in experiment_summary(content)
 
 
-def test_the_summary_has_five_sentences_with_the_numbers():
+def test_the_summary_has_four_sentences_and_a_table_with_the_numbers():
     text = experiment_summary(make_content((3,)))
     sentences = re.split(r"(?<=\.) (?=[A-Z0-9])", text.split("\n")[0])
-    assert len(sentences) == 5
-    assert sentences[1].startswith("10 small trainings on drawn nested shapes tested [four")
-    assert "1, 2 and 4 came true, 3 did not come true" in sentences[1]
-    assert "is +5.0 [+4.0, +6.0] and +12.0 [+11.0, +13.0] points" in sentences[2]
+    assert len(sentences) == 4
+    assert sentences[2].startswith("10 small trainings on drawn nested shapes tested [four")
+    assert "1, 2 and 4 came true, 3 did not come true" in sentences[2]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    assert rows[0] == ["", "k = 7", "k = 3"]
+    assert rows[2] == [
+        "FCIS, one class: same-part error",
+        *("+5.0 [+4.0, +6.0]", "+12.0 [+11.0, +13.0]"),
+    ]
     assert experiment_doc(make_content()).startswith(
         "10 trainings, 30 to 30 minutes each, 5.0 hours in all, on cpu, 1 thread; the numbers are"
     )
-    assert f"+0.5 [{MINUS}0.5, +1.5] and +0.5" in sentences[2]
-    assert "3.00 [2.70, 3.30] times as often with k = 7 and 4.00 [3.70, 4.30] times" in sentences[3]
-    assert "1.00 [0.70, 1.30] and 0.90 [0.60, 1.20]" in sentences[3]
+    assert rows[3][1:] == [f"+0.5 [{MINUS}0.5, +1.5]"] * 2
+    assert rows[5][1:] == ["3.00 [2.70, 3.30]", "4.00 [3.70, 4.30]"]
+    assert rows[6][1:] == ["1.00 [0.70, 1.30]", "0.90 [0.60, 1.20]"]
     assert f"]({PICTURE})" in text
     assert "](images/fcis_experiment.png)" in experiment_doc(make_content())
 

@@ -45,19 +45,19 @@ RGBArray = npt.NDArray[np.uint8]
 # Variant -> k of its parts; None: it has none. The columns of the sheet, after image and truth.
 COLUMNS = {"fcis_tiny_nested_k7": 7, "fcis_tiny_nested_k3": 3, "mask_rcnn_tiny_nested": None}
 RULE = (
-    "Of each class, the pairs of nested_shapes_val whose smaller box lies in the larger one and "
-    "that read the largest share of their common area from the same part (mean of k = 7 and "
-    "k = 3). The choice looks at the boxes alone, not at any prediction."
+    "Each pair is one of nested_shapes_val whose smaller box lies in the larger one. Of each "
+    "class, the pairs are shown that read the largest share of their common area from the same "
+    "part (mean of k = 7 and k = 3). The choice uses the boxes only, not the predictions."
 )
 
 LEGEND = (
     "Blue: the outer object; red: the inner one. Ticks: the lines between the parts of their boxes."
 )
 CAPTION = (
-    "Nested pairs of one class, drawn by each model in the true boxes: the outer object blue, the "
-    "inner one red. The ticks are the sides of a box and the lines between its parts, of the blue "
-    "one above and on the left, of the red one below and on the right. A mask ends at its box: "
-    "straight lines at the outermost ticks are the box's sides. "
+    "Nested pairs of one class: the masks that each model predicts in the true boxes. The outer "
+    "object is blue, the inner one red. The ticks mark the sides of a box and the lines between "
+    "its parts: of the blue box above and on the left, of the red box below and on the right. A "
+    "mask ends at its box, so straight lines at the outermost ticks are sides of the box. "
     f"{RULE}"
 )
 

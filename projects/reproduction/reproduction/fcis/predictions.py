@@ -23,15 +23,15 @@ __all__ = [
 ]
 
 RULE = (
-    "A difference is above zero, and a ratio above one, if its whole 95 % interval is. It is zero "
-    "if the interval includes zero, however wide it is, and not above zero (one) if the interval "
-    "reaches down to zero (one). A prediction came true if all of its claims hold, and did not "
-    "come true if one fails."
+    "A difference is above zero if its whole 95 % interval is above zero. It is zero if the "
+    "interval includes zero, however wide the interval is. It is not above zero if the interval "
+    "reaches down to zero. The same holds for a ratio and one. A prediction came true if all of "
+    "its claims hold."
 )
 
 REFUTATION_RULE = (
-    "It did not happen if FCIS's number is above the other one with its whole interval; it "
-    "happened if it is below with its whole interval; else the two are not told apart."
+    "It did not happen if the whole interval of FCIS's number is above the other number. It "
+    "happened if the whole interval is below. Otherwise the two numbers cannot be told apart."
 )
 
 Expected = Literal["above", "equal", "not above", "below", "within one of"]
