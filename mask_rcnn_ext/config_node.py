@@ -152,7 +152,7 @@ def _require_few_values(text: str, source: str) -> None:
             children = [child for part in parts for child in _list_nodes(part)]
             sizes[id(node)] = 1 + sum(count(child) for child in children)
         elif sizes[id(node)] < 0:
-            raise UserError(f"{source}: an alias (*) stands for a value that holds it")
+            raise UserError(f"{source}: an alias (*) stands for a value that contains the alias")
         return sizes[id(node)]
 
     root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -179,7 +179,7 @@ def _explain_yaml(cfg: CfgNode, source: str) -> Iterator[None]:
         line = error.problem_mark.line + 1 if error.problem_mark else "unknown"
         raise UserError(
             f"{source}: refused, since {error.problem} (line {line}); a config "
-            "holds plain values only. Remove the tag."
+            "contains only plain values. Remove the tag."
         ) from error
     except yaml.YAMLError as error:
         raise UserError(f"{source}: not a yaml file: {error}") from error

@@ -249,7 +249,7 @@ def many_aliases(levels: int) -> str:
         ({"a": "_BASE_: a.yaml"}, "its _BASE_ leads back to it: a.yaml -> a.yaml. Remove one"),
         ({"a": "_BASE_: b.yaml", "b": "_BASE_: ['c.yaml', 'a.yaml']", "c": "SEED: 1"},
          "its _BASE_ leads back to it: a.yaml -> b.yaml -> a.yaml"),
-        ({"a": "MODEL: &m\n  X: *m"}, "an alias (*) stands for a value that holds it"),
+        ({"a": "MODEL: &m\n  X: *m"}, "an alias (*) stands for a value that contains the alias"),
         ({"a": "INPUT:\n  MIN_SIZE_TRAIN: &s [1, *s]"}, "an alias (*) stands for a value that"),
         ({"a": many_aliases(9)}, "stand for 1,234,567,909 values, at most 100,000 are read"),
         ({"a": "_BASE_: b.yaml", "b": many_aliases(9)}, "b.yaml: its aliases"),

@@ -1,4 +1,4 @@
-"""Compare the speed of this package with what it replaces, in one run, and compare the outputs.
+"""Compare the speed and the outputs of this package with the code that it replaces, in one run.
 
     python tools/benchmark.py layers
     python tools/benchmark.py evaluation --output results/benchmark.json

@@ -1,4 +1,4 @@
-"""Check a data set as training does, and look further: write a page of what is suspicious.
+"""Check a data set more closely than training does, and write a page of what is suspicious.
 
     python tools/check_dataset.py --train-json F --train-images D --val-json F --val-images D
     python tools/check_dataset.py --dataset occluded_shapes_train occluded_shapes_val
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="OUT.json",
-        help="write a corrected json, for train and val one name each; the input stays as it is",
+        help="write a corrected json (one name for train, one for val); the input stays as it is",
     )
     return parser
 

@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         metavar="K",
         help="also measure same-part errors, for FCIS with K x K parts; both files need the boxes "
-        "(bbox) that their masks were made in",
+        "(bbox) in which masks were assembled",
     )
     parser.add_argument(
         "--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)"

@@ -38,10 +38,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("input", metavar="INPUT", help="the file or folder to read")
     parser.add_argument("output", metavar="OUTPUT", help="the json or folder to write")
     parser.add_argument(
-        "--from", dest="source", metavar="FORMAT", help="of INPUT (default: guessed)"
+        "--from", dest="source", metavar="FORMAT", help="format of INPUT (default: guessed)"
     )
     parser.add_argument(
-        "--to", dest="target", default="coco", metavar="FORMAT", help="of OUTPUT (default: coco)"
+        "--to",
+        dest="target",
+        default="coco",
+        metavar="FORMAT",
+        help="format of OUTPUT (default: coco)",
     )
     parser.add_argument(
         "--images", metavar="DIR", help="folder of the images (default: the format's own)"
@@ -55,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RULE",
         help="images that stay together: a key of the image entries, or a regular expression",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
     add_pixel_limit(parser)
     return parser
 

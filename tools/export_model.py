@@ -1,4 +1,4 @@
-"""Export a trained model to ONNX or OpenVINO, and check that it finds what the model finds.
+"""Export a trained model to ONNX or OpenVINO, and check that it gives the same detections.
 
     python tools/export_model.py output/run/model_final.pth --output output/run/export
 

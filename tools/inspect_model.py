@@ -1,4 +1,4 @@
-"""Print what the file of a model says: classes, images, where it comes from, weights and config.
+"""Print the contents of a model file: classes, images, origin, weights and config.
 
     python tools/inspect_model.py output/run/model_final.pth
 
@@ -131,7 +131,7 @@ def printable(line: str) -> str:
 
 
 def inspect(path: str) -> None:
-    """Print what the file of a model says."""
+    """Print the contents of a model file."""
     print("\n".join(map(printable, describe(path))))
 
 

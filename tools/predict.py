@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_filter_options(parser)
     add_tile_options(parser)
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="of a video, predict every N-th frame"
+        "--every", type=int, default=1, metavar="N", help="in a video, predict every N-th frame"
     )
     search = parser.add_argument_group(
         "models without an RPN (R-CNN, Fast R-CNN)",
@@ -98,9 +98,9 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "--write",
         default="coco,pictures",
         metavar="NAMES",
-        help="with commas: coco (always written), pictures, polygons (a COCO data set), labels "
-        "(16-bit PNG, one number per object), soft (npz with probabilities), geojson (default: "
-        "coco,pictures)",
+        help="separated by commas: coco (always written), pictures, polygons (a COCO data set), "
+        "labels (16-bit PNG, one number per object), soft (npz with probabilities), geojson "
+        "(default: coco,pictures)",
     )
     group.add_argument("--no-pictures", action="store_true", help="leave out the pictures")
 
@@ -137,7 +137,8 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
         "--mask-overlap",
         type=float,
         metavar="SHARE",
-        help="drop a mask that overlaps a better one of its class from this share on, such as 0.7",
+        help="drop a mask if one of its class with a higher score overlaps it by this share, "
+        "such as 0.7",
     )
     group.add_argument(
         "--overlap-measure",

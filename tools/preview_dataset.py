@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--augmented",
         action="store_true",
-        help="draw each image, then as many draws of it as there is room in the row",
+        help="draw each image, followed by augmented versions of it",
     )
     training.add_argument(
         "--config-file",

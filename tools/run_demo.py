@@ -22,7 +22,9 @@ from typing import Any
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default="output/demo", metavar="DIR", help="folder")
+    parser.add_argument(
+        "--output", type=Path, default="output/demo", metavar="DIR", help="folder to write to"
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Show a page on which one drops an image and sees what the model finds.
+"""Start a local page: drop an image on it to see what the model finds.
 
     python tools/serve.py output/run/model_final.pth
 
@@ -18,12 +18,12 @@ from command_line.model import add_model, add_overrides, load_config_of_model
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        description="Show a page on which one drops an image and sees what the model finds: masks, "
-        "boxes, names and scores. Ctrl-C ends it."
+        description="Start a local page: drop an image on it to see masks, boxes, names and "
+        "scores. Ctrl-C ends the command."
     )
     add_model(parser)
     parser.add_argument(
-        "--port", type=int, default=7860, help="of the page; 0: any free one (default: 7860)"
+        "--port", type=int, default=7860, help="port of the page; 0: any free port (default: 7860)"
     )
     parser.add_argument(
         "--host",

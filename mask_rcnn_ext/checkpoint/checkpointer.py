@@ -301,7 +301,7 @@ class Checkpointer(DetectionCheckpointer):
             return []
         if self._strict:
             _logger.warning(
-                "%s knows other classes (%s). What it finds gets the names of the config.",
+                "%s knows other classes (%s). Its detections get the names of the config.",
                 *(self._source, name_some(other)),
             )
             return []

@@ -162,7 +162,7 @@ def parse_config(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> E
     path, text = os.fspath(path), contents.get("config")
     if not isinstance(text, str):
         raise UserError(
-            f"{path} carries no config: an earlier version or another program has saved it. Give "
+            f"{path} contains no config: an earlier version or another program has saved it. Give "
             "the config as well, such as the config.yaml of the run: --config-file FILE --weights "
             f"{path}"
         )

@@ -91,7 +91,7 @@ class EmbeddedDataSet:
             if folder.exists() and not self._is_drawn(folder, split):
                 # Another version, or damaged, or a user's own folder.
                 set_aside = folder.with_name(f"{split}.replaced-{uuid.uuid4().hex[:8]}")
-                logger.warning("%s holds something else, which is now in %s.", folder, set_aside)
+                logger.warning("%s contained other files. They are now in %s.", folder, set_aside)
                 with contextlib.suppress(FileNotFoundError):  # another process was faster
                     folder.rename(set_aside)
             try:

@@ -64,7 +64,7 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="make a malformed, contradictory or repeated annotation an error, not a warning",
     )
-    recipe = parser.add_argument_group("a recipe from the training data")
+    recipe = parser.add_argument_group("settings from the training data")
     recipe.add_argument(
         "--auto",
         action="store_true",
@@ -85,8 +85,8 @@ def add_slurm_options(parser: argparse.ArgumentParser) -> None:
         "--slurm-options",
         default="",
         metavar='"KEY=VALUE ..."',
-        help="of sbatch, with _ for -: time in minutes (needed), partition, account, qos, "
-        "mem such as 64GB, cpus_per_task, nodes, ntasks_per_node, gpus_per_node, ...",
+        help="of sbatch, with _ in place of -: time in minutes (required), partition, account, "
+        "qos, mem such as 64GB, cpus_per_task, nodes, ntasks_per_node, gpus_per_node, ...",
     )
 
 

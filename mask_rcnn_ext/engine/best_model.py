@@ -166,7 +166,7 @@ class BestModel(HookBase):
             logger.info("%s is undefined in this evaluation, which counts for nothing.", metric)
             return
         if self.record.get("metric", metric) != metric:
-            logger.info("The best model is chosen anew: by %s.", metric)
+            logger.info("The choice of the best model starts again, by %s.", metric)
             self.record = {}
         if self.record and not is_better(metric, value, self.record["value"]):
             self._waited += _has_begun(self.record)

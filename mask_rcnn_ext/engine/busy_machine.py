@@ -127,14 +127,14 @@ class SettingChooser:
         if stays:
             self._chosen, self._return_after = 0.0, _FIRST_RETURN
             if returns:
-                return f"The machine is free again: training goes on with {first}."
+                return f"The machine is free again: training continues with {first}."
             self._best = self._seconds[first]  # busy, but nothing is faster: do not ask again
             return None
         self._chosen = self._seconds[chosen]
         return (
             f"The machine is busy: a step takes {self._seconds[first]:.2g} s, at best it took "
-            f"{self._best:.2g} s. With {chosen} it takes {self._chosen:.2g} s, so training goes on "
-            "like that."
+            f"{self._best:.2g} s. With {chosen} it takes {self._chosen:.2g} s, so training "
+            "continues like that."
         )
 
     def _wait(self, seconds: float) -> None:

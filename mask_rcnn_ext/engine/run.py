@@ -154,7 +154,7 @@ def prepare_run(
     with output_folder(cfg, resume=args.resume and not args.eval_only):
         _log_start(cfg, args)
         if restarted:
-            logger.info("torchrun has started again: the run goes on from its last checkpoint.")
+            logger.info("torchrun has started again: the run continues from its last checkpoint.")
         choose_device(cfg)
         _require_gloo_on_cpu(cfg)
         prepare_data(cfg, eval_only=args.eval_only, resume=args.resume)

@@ -239,7 +239,7 @@ class Trainer(DefaultTrainer):
         states = dict(state_dict.get("hooks", {}))
         if self.weight_average is None and (average := states.pop("WeightAverage", None)):
             # The checkpoint has the average as the model.
-            logger.info("MASK_RCNN_EXT.EMA is off now: the run goes on with its weights alone.")
+            logger.info("MASK_RCNN_EXT.EMA is off now: the run continues with its trained weights.")
             self.checkpointer.model.load_state_dict(average["weights"])
             state_dict = {**state_dict, "hooks": states}
         with keep_settings(self.optimizer, self.scheduler):

@@ -199,7 +199,7 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             _logger.warning(
-                "%s: hotcoco %s failed, pycocotools goes on: %r",
+                "%s: hotcoco %s failed, pycocotools takes over: %r",
                 task,
                 self._compiled_version,
                 error,

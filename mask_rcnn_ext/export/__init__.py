@@ -1,1 +1,1 @@
-"""Writes a trained model as ONNX or OpenVINO, and checks that it finds what the model finds."""
+"""Writes a trained model as ONNX or OpenVINO, and checks that it gives the same detections."""

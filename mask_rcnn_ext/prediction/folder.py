@@ -119,7 +119,11 @@ def predict_share(
     if rank == 0 and not done_before.is_empty:
         missing = len(done_before.find_missing(range(len(job.files))))
         if done_before.head is None:
-            logger.warning("%s: a stopped prediction with other settings begins anew", output)
+            logger.warning(
+                "%s: an unfinished prediction has other settings, so this one starts from the "
+                "beginning",
+                output,
+            )
         else:
             logger.info("going on: %d of %d images are to be done", missing, len(job.files))
     size = predictor.batch_size

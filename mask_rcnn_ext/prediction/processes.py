@@ -131,7 +131,7 @@ class _Processes:
                 raise UserError(
                     f"process {rank} of {len(self._children)} was ended by {why}; {self._count()} "
                     "of the images are done. If memory was short, give a smaller --processes or "
-                    "--batch-size. The same command goes on"
+                    "--batch-size. The same command continues"
                 )
         bar.update(self._count() - bar.n)
         return merge_shares(self._job, recipe, complete=True)

@@ -198,7 +198,7 @@ class _Computation(Step):
         if not self.overwrite:
             what = self.file if self.file.exists() else self.parts
             raise UserError(
-                f"{what} is there already, {change}. Give another --output, or --overwrite to "
+                f"{what} already exists, {change}. Give another --output, or --overwrite to "
                 "replace it"
             )
 

@@ -91,7 +91,8 @@ def _warn_of_other_data(name: str, file: str) -> None:
     made_for = note.get("data_set") if isinstance(note, dict) else None
     if made_for not in (None, name):
         logger.warning(
-            "The proposals in %s were made for %s and are read for %s. Are they of its images?",
+            "The proposals in %s were made for %s and are read for %s. Do they belong to "
+            "its images?",
             *(file, made_for, name),
         )
 

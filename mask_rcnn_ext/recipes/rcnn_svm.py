@@ -352,7 +352,7 @@ def _log_class(name: str, svm: ClassSVM, regressed: int) -> None:
         )
     if svm.fits and (svm.compute_margins(svm.positives) <= 0).all():
         logger.warning(
-            "%s: the SVM takes every one of its objects for background. Raise "
+            "%s: the SVM classifies all of its objects as background. Raise "
             "MODEL.RCNN.SVM_POSITIVE_WEIGHT, the cost of such an error.",
             name,
         )

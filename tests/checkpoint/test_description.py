@@ -101,7 +101,7 @@ def test_the_names_of_keypoints_are_those_of_the_training_data(cfg):
         ("- 1\n", "expected keys and values"),
         ("MODEL: {{MASK_ON: 3}}\n", "MODEL.MASK_ON"),
         ("MASK_RCNN_EXT: {{TIMM: {{NAME: 'hf-hub:a/b'}}}}\n", "outside timm"),
-        (7, "carries no config"),
+        (7, "contains no config"),
     ],
 )
 def test_a_config_of_somebody_else_is_data_only(tmp_path, text, message):

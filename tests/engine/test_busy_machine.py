@@ -62,7 +62,7 @@ def test_under_load_it_is_hardly_slower_than_float32_and_it_returns(busy, best, 
     assert len(messages) == 2, messages
     assert words in messages[0]
     assert f"a step takes {busy[TWO]:.2g} s, at best it took 0.25 s" in messages[0]
-    assert messages[1] == "The machine is free again: training goes on with 2 threads."
+    assert messages[1] == "The machine is free again: training continues with 2 threads."
 
 
 def test_steps_that_vary_change_nothing():
@@ -119,7 +119,7 @@ def test_the_hook_changes_threads_and_precision(machine, caplog):
     assert used[40:46] == [(1, True)] * 3 + [(2, False)] * 3, "the trial"
     assert used[46:] == [(1, True)] * 14
     assert end == (2, True)
-    assert "With 1 thread it takes 1 s, so training goes on like that." in caplog.text
+    assert "With 1 thread it takes 1 s, so training continues like that." in caplog.text
     assert "set MASK_RCNN_EXT.ADAPT_TO_LOAD" not in caplog.text
 
 

@@ -213,7 +213,7 @@ def test_what_is_not_finite_is_left_to_pycocotools(run, key, caplog):
     for result in results[::9]:
         result[key] = float("nan") if key == "score" else [float("nan"), *result[key][1:]]
     found = run(content, results)
-    assert f"failed, pycocotools goes on: ValueError('a {key} is not finite')" in caplog.text
+    assert f"failed, pycocotools takes over: ValueError('a {key} is not finite')" in caplog.text
     assert found[:2] == run(content, results, use_fast_impl=False)[:2]
 
 

@@ -239,7 +239,10 @@ def test_an_interruption_writes_what_is_done_and_another_setting_begins_anew(
     reader = PartReader(job.output, job.files, other.describe(job.make_predictor(0))["recipe"])
     assert (reader.head, reader.is_empty) == (None, False)
     summary = run_folder_job(other)
-    assert "a stopped prediction with other settings begins anew" in caplog.text
+    assert (
+        "an unfinished prediction has other settings, so this one starts from the beginning"
+        in caplog.text
+    )
     assert summary.num_images == NUMBER - 1
     assert contents(job.output) != expected
     assert run_folder_job(job).num_images == NUMBER - 1

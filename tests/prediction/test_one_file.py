@@ -93,7 +93,7 @@ def test_the_tool_needs_no_config(place, words, capsys):
         ("m.pth", "no images given: name images or folders after m.pth"),
         ("m.pth old.pth photo.png", "old.pth is a model, not an image"),
         ("--weights m.pth old.pth photo.png", "old.pth is a model, not an image"),
-        ("old.pth photo.png", "old.pth carries no config"),
+        ("old.pth photo.png", "old.pth contains no config"),
         ("n.pth photo.png", "weights not found: n.pth"),
     ],
 )

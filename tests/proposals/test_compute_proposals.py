@@ -219,7 +219,7 @@ def test_unfinished_parts_of_other_settings_are_refused(coco, tmp_path):
         compute(Corners(fail_at=IMAGES, how=interrupted), [DATA], tmp_path)
     other = Corners()
     other.settings = lambda: {"method": "other corners"}
-    with pytest.raises(UserError, match=r"\.parts is there already, made with method corners"):
+    with pytest.raises(UserError, match=r"\.parts already exists, made with method corners"):
         compute(other, [DATA], tmp_path)
     compute(other, [DATA], tmp_path, overwrite=True)
     assert other.seen == IMAGES

@@ -67,7 +67,7 @@ def test_what_a_file_lacks_is_said(tmp_path, capsys):
     lines = inspect(tmp_path / "old.pth", capsys)
     assert "classes: their names are not in the file" in lines
     assert "provenance: not in the file (versions, data, seed)" in lines
-    assert lines[-1].startswith(f"config: {tmp_path / 'old.pth'} carries no config")
+    assert lines[-1].startswith(f"config: {tmp_path / 'old.pth'} contains no config")
 
 
 def test_a_file_of_somebody_else_cannot_steer_the_terminal(tmp_path, capsys):

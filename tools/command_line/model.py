@@ -12,7 +12,7 @@ __all__ = ["add_config_options", "add_model", "add_overrides", "load_config_of_m
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the model as the one argument, and the options in its place."""
     parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="file of a trained model that carries its config"
+        "model", nargs="?", metavar="MODEL", help="file of a trained model that contains its config"
     )
     add_config_options(parser)
 
@@ -23,7 +23,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         "--config-file",
         metavar="CFG",
         help="a yaml file, such as the config.yaml of a run, or the name of one of our configs "
-        "(default: the config that the model carries)",
+        "(default: the config in the model file)",
     )
     parser.add_argument(
         "--weights", metavar="W", help="the model with --config-file (default: its MODEL.WEIGHTS)"

@@ -170,7 +170,7 @@ def read_dsb(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
         UserError: a file is missing, cannot be read, or has another size.
     """
     if images is not None:
-        raise UserError("--images: the images of this format lie beside their masks; leave it out")
+        raise UserError("--images: in this format the images are next to their masks; leave it out")
     builder = DatasetBuilder(source, notes, [_CLASS])
     for folder in sorted(p for p in source.iterdir() if (p / "images").is_dir()):
         pictures = _list(folder / "images")
