@@ -16,9 +16,9 @@ import torch
 from detectron2.engine import HookBase
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError, name_some
+from ..modeling.building import unwrap
 
 __all__ = ["CheckGradients", "explain_bad_numbers", "keep_statistics"]
 
@@ -124,7 +124,7 @@ def _find_origin(loop: Any, batch: list[dict[str, Any]], gradients: list[str]) -
         handles.append(module.register_forward_hook(look))
 
     handles: list[Any] = []
-    for name, module in _unwrap(loop.model).named_modules():
+    for name, module in unwrap(loop.model).named_modules():
         if name:
             watch(name, module)
     losses: Mapping[str, Tensor] = {}
@@ -147,13 +147,9 @@ def _find_origin(loop: Any, batch: list[dict[str, Any]], gradients: list[str]) -
 
 def _find_bad_weight(model: nn.Module) -> str | None:
     """Return the name of a parameter or buffer that is not finite, or None."""
-    model = _unwrap(model)
+    model = unwrap(model)
     tensors = itertools.chain(model.named_parameters(), model.named_buffers())
     return next((name for name, tensor in tensors if not tensor.isfinite().all()), None)
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _list_largest(output: Any) -> Iterator[float]:

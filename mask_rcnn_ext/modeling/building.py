@@ -11,11 +11,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model as detectron2_build_model
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..config_node import flat_config
 from ..errors import UserError, name_some, shorten
 
-__all__ = ["build_model", "explain_config_errors"]
+__all__ = ["build_model", "explain_config_errors", "unwrap"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ERRORS = (
@@ -33,6 +34,11 @@ def build_model(cfg: CfgNode) -> nn.Module:
     with explain_config_errors(cfg, "the model"):
         model: nn.Module = detectron2_build_model(cfg)
     return model
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model itself, if it is in a DistributedDataParallel."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 @contextlib.contextmanager

@@ -12,10 +12,10 @@ from typing import Any
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Instances
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
 from ..layers.packed_masks import PackedMasks
+from .building import unwrap
 from .exported import ExportedFCIS, ExportedMaskRCNN
 from .fcis import FCIS
 from .fcis.tta import FCISWithTTA
@@ -88,7 +88,7 @@ class PackedOutputs(nn.Module):
 
 def pack_outputs(model: nn.Module) -> nn.Module:
     """Return a model with the same results, but `PackedMasks`; another kind of model as it is."""
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    inner = unwrap(model)
     known = type(inner) in (*_VOTING_MODELS, *_PASTING_MODELS) or _is_augmented(inner)
     return PackedOutputs(inner) if known else model
 

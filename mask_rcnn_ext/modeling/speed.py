@@ -17,9 +17,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils.logger import log_first_n
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError, nearest
+from .building import unwrap
 from .folding import fold_norms
 from .poolers import gather_roi_align, thread_roi_align
 from .precision import computes_bfloat16, get_amp_dtype, keep_float32_outputs
@@ -94,9 +94,7 @@ def prepare_for_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
         if _is_on_cpu(cfg):
             thread_roi_align(model)
         return model
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    copied = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
     fold_norms(copied)
     gather_mask_predictors(copied)
     gather_roi_align(copied)

@@ -25,10 +25,10 @@ from detectron2.structures.keypoints import heatmaps_to_keypoints
 from fvcore.transforms import HFlipTransform, NoOpTransform
 from fvcore.transforms.transform import TransformList
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
 from ..layers.resizing import ResizeShortestEdge
+from .building import unwrap
 from .checks import is_generalized_rcnn
 from .fcis import FCIS
 from .postprocessing import postprocess_packed
@@ -139,7 +139,7 @@ class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
     def __init__(
         self, cfg: CfgNode, model: nn.Module, tta_mapper: Any = None, batch_size: int = 3
     ) -> None:
-        inner = model.module if isinstance(model, DistributedDataParallel) else model
+        inner = unwrap(model)
         if isinstance(inner, FCIS):  # it cannot predict masks for given boxes
             raise UserError(
                 f"MaskRCNNWithTTA: expected a model that predicts masks for given boxes, got "

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from ..errors import UserError
 from .crops import Crop, CropCache, decode_crop, find_box_window
 from .detections import Detections, convert_to_rle
-from .matching import assign_levels, box_iou, match_detections, measure_overlap
+from .matching import assign_levels, box_iou, match_detections, measure_overlap, to_corners
 from .numbered_coco import sort_ids
 
 __all__ = ["MAX_DETECTIONS", "ImageInstances", "read_image_instances"]
@@ -105,7 +105,7 @@ class ImageInstances:
     @cached_property
     def detection_boxes(self) -> Floats:
         """(D, 4), XYXY: the tight boxes of the detections' masks."""
-        return _to_corners([mask_util.toBbox(mask) for mask in self.detection_masks])
+        return to_corners([mask_util.toBbox(mask) for mask in self.detection_masks])
 
     @cached_property
     def overlap(self) -> Floats:
@@ -218,18 +218,12 @@ def read_image_instances(
         width=width,
         classes=np.array([places[a["category_id"]] for a in annotations], dtype=np.intp),
         crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
-        boxes=_to_corners(xywh),
+        boxes=to_corners(xywh),
         masks=masks,
         annotation_ids=[a["id"] for a in annotations],
         detection_classes=classes[order],
         scores=scores[order],
         detection_masks=[found[i].mask for i in order],
-        detection_rois=None if None in rois else _to_corners(rois),
+        detection_rois=None if None in rois else to_corners(rois),
         positions=order,
     )
-
-
-def _to_corners(xywh: list[Any]) -> Floats:
-    """Return (N, 4) XYXY of N XYWH boxes."""
-    boxes = np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
-    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])

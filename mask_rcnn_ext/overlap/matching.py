@@ -4,6 +4,9 @@
 thresholds at once. Letters: D detections, G objects, T IoU thresholds.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_util
@@ -17,6 +20,7 @@ __all__ = [
     "find_nearest_levels",
     "match_detections",
     "measure_overlap",
+    "to_corners",
 ]
 
 Bools = npt.NDArray[np.bool_]
@@ -28,6 +32,12 @@ RECALLS: Floats = np.linspace(0.0, 1.0, 101)  # COCO averages precision over the
 LEVELS = ("none", "partial", "heavy")  # overlap < 0.05, < 0.3, and the rest
 _LEVEL_BOUNDS = (0.05, 0.3)
 _NEAREST_IOU = 0.1  # least box IoU of an unmatched detection with the object it is assigned to
+
+
+def to_corners(xywh: Sequence[Any]) -> Floats:
+    """Return (N, 4) XYXY of N XYWH boxes."""
+    boxes = np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
+    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
 
 
 def box_iou(first: Floats, second: Floats) -> Floats:

@@ -65,7 +65,7 @@ def _draw(
     height, width = pixels.shape[:2]
     shrink = 1.0 if close else min(1.0, _MAX_SIDE / max(height, width))
     masks = [_decode(a, height, width, shrink) for a in annotations]
-    boxes = [_corners(a.get("bbox"), masks[i], shrink) for i, a in enumerate(annotations)]
+    boxes = [_corners(a.get("bbox"), shrink) for a in annotations]
     if shrink < 1:
         pixels = draw_instances(pixels, scale=shrink)
     top, left, bottom, right = 0, 0, *pixels.shape[:2]
@@ -102,7 +102,7 @@ def _decode(
     return mask if mask.any() else None
 
 
-def _corners(box: Any, mask: npt.NDArray[np.bool_] | None, shrink: float) -> list[float]:
+def _corners(box: Any, shrink: float) -> list[float]:
     """Return a box as XYXY in the shrunk image; NaN, which is not drawn, if it is malformed."""
     try:
         x, y, width, height = (float(value) * shrink for value in box)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from small_runs import read_error, write_data
+from small_runs import read_error, tree, write_data
 from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
 
 from mask_rcnn_ext.files import file_sha256
@@ -16,10 +16,6 @@ from mask_rcnn_ext.report.run_data import read_predictions, read_run
 SPEC = importlib.util.spec_from_file_location("make_report", REPO / "tools/make_report.py")
 report = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(report)
-
-
-def tree(folder) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")

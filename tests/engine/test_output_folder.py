@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from small_runs import read_error, write_data
+from small_runs import read_error, tree, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext.engine import run_lock
@@ -23,10 +23,6 @@ def run(flags, folder, *keys: str) -> int:
         "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(folder),
         "SOLVER.IMS_PER_BATCH", "1", *keys,
     )  # fmt: skip
-
-
-def tree(folder) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")

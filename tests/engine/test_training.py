@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from small_runs import same
 from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
 
 
@@ -20,10 +21,6 @@ def train(folder, *arguments: str) -> int:
 
 def weights(path):
     return torch.load(path, weights_only=True)["model"]
-
-
-def same(a, b) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@
 does. A recipe has all keys in which the config differs from the defaults.
 """
 
+from .paper_recipes import iterations
+
 VOC = {
     "MODEL.ROI_HEADS.NUM_CLASSES": 20,
     "DATASETS.TRAIN": ["voc_2007_trainval"],
@@ -63,10 +65,6 @@ LIMITED = {"MODEL.ROI_HEADS.IOU_THRESHOLDS": [0.1, 0.5], "MODEL.ROI_HEADS.IOU_LA
 ALL_BELOW = {"MODEL.ROI_HEADS.IOU_THRESHOLDS": [0.5], "MODEL.ROI_HEADS.IOU_LABELS": [0, 1]}
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-
-
-def iterations(last, *steps):
-    return {"SOLVER.STEPS": list(steps), "SOLVER.MAX_ITER": last}
 
 
 def batch(images, rois):

@@ -255,7 +255,7 @@ def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
                 elif masks and not annotation.get("segmentation"):
                     notes.add("box without a mask: left out", annotation["id"])
                 else:
-                    values = _fractions(annotation, image["height"], image["width"], notes)
+                    values = _fractions(annotation, image["height"], image["width"])
                     words = [numbers[annotation["category_id"]], *(f"{v:.10g}" for v in values)]
                     lines.append(" ".join(map(str, words)))
             target = folder / "labels" / key / f"{Path(names[image['id']]).stem}.txt"
@@ -266,9 +266,7 @@ def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     write_text(folder / "data.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
-def _fractions(
-    annotation: dict[str, Any], height: int, width: int, notes: IssueCounter
-) -> list[float]:
+def _fractions(annotation: dict[str, Any], height: int, width: int) -> list[float]:
     if not annotation.get("segmentation"):
         x, y, w, h = annotation["bbox"]
         return [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]

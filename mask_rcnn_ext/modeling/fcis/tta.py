@@ -19,10 +19,10 @@ from detectron2.config import CfgNode
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ...errors import UserError
 from ...layers.resizing import ResizeShortestEdge
+from ..building import unwrap
 from ..test_time_augmentation import MaskRCNNWithTTA
 from .fcis import FCIS
 from .losses import compute_class_logits, predict_masks
@@ -39,13 +39,9 @@ def build_tta_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
         cfg: the config.
         model: a `GeneralizedRCNN`, or a DistributedDataParallel of one.
     """
-    kind = FCISWithTTA if isinstance(_unwrap(model), FCIS) else MaskRCNNWithTTA
+    kind = FCISWithTTA if isinstance(unwrap(model), FCIS) else MaskRCNNWithTTA
     augmented: nn.Module = kind(cfg, model)
     return augmented
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def choose_scales(boxes: Tensor, factors: Tensor) -> Tensor:
@@ -91,7 +87,7 @@ class FCISWithTTA(nn.Module):
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
         super().__init__()
-        model = _unwrap(model)
+        model = unwrap(model)
         if not isinstance(model, FCIS):
             raise UserError(
                 f"FCISWithTTA: expected an FCIS model, got {type(model).__name__}; "

@@ -24,6 +24,7 @@ from ..matching import (
     find_nearest_levels,
     match_detections,
     measure_overlap,
+    to_corners,
 )
 from ..numbered_coco import sort_ids
 
@@ -228,7 +229,7 @@ def _read_masks(entries: Sequence[Mapping[str, Any]], image: Mapping[str, Any]) 
     is_truth = "score" not in entries[0]
     given = [entry.get("bbox") if is_truth else None for entry in entries]
     boxes = [own if box is None else box for box, own in zip(given, tight, strict=True)]
-    return masks, _to_corners(boxes), areas
+    return masks, to_corners(boxes), areas
 
 
 def _read_boxes(entries: Sequence[Mapping[str, Any]], image: Mapping[str, Any]) -> _Shapes:
@@ -240,15 +241,9 @@ def _read_boxes(entries: Sequence[Mapping[str, Any]], image: Mapping[str, Any]) 
             raise UserError(f"expected a box of four finite numbers, got {box!r}")
         boxes.append([float(value) for value in box])
     xywh = np.array(boxes, dtype=np.float64).reshape(-1, 4)
-    return xywh, _to_corners(boxes), xywh[:, 2] * xywh[:, 3]
+    return xywh, to_corners(boxes), xywh[:, 2] * xywh[:, 3]
 
 
 def _is_finite(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value)
-
-
-def _to_corners(xywh: Sequence[Any]) -> Floats:
-    """Return (N, 4) XYXY of N XYWH boxes."""
-    boxes = np.asarray(xywh, dtype=np.float64).reshape(-1, 4)
-    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
