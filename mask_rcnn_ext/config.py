@@ -141,7 +141,7 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # Names of evaluators that run next to COCO's. `"FCISComparisonEvaluator"` measures AP by
     # overlap level, Boundary AP, and the errors where objects meet.
     _declare(cfg, "MASK_RCNN_EXT.EVALUATORS", [])
-    # Where the losses and the AP of a training go, beside `metrics.json`: `"tensorboard"`,
+    # Where the losses and the AP of a training go, next to `metrics.json`: `"tensorboard"`,
     # `"wandb"`, `"mlflow"` and `"trackio"`, as far as they are installed.
     _declare(cfg, "MASK_RCNN_EXT.LOGGERS", ("tensorboard",))
     # Names of the model's parts, such as `"backbone"`, `"backbone.bottom_up.res2"` or

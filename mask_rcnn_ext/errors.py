@@ -12,7 +12,7 @@ class UserError(ValueError):
     The message says what was expected, what was given, and how to fix it. The command-line scripts
     print the message without a traceback and exit with code 2.
 
-    A `DataLoader` makes the error of a worker process anew in the main process, with the traceback
+    A `DataLoader` makes the error of a worker process again in the main process, with the traceback
     in its message. Then only the message itself is kept.
     """
 

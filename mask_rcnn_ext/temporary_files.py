@@ -1,7 +1,7 @@
 """Temporary files and folders that have an owner: what a killed process leaves is removed later.
 
 A process locks what it makes for as long as it needs it, and the system takes the lock away when
-the process dies. So whoever can lock a file with such a name knows that nobody needs it any more.
+the process dies. So if a process can lock a file with such a name, nobody needs it any more.
 """
 
 import contextlib

@@ -308,7 +308,7 @@ class _Replacement:
 
     def _replace_inside(self, value: Any) -> Any:
         if isinstance(value, dict):
-            # PyTorch notes the versions of the modules beside the weights.
+            # PyTorch notes the versions of the modules next to the weights.
             attributes = dict(getattr(value, "__dict__", {}))
             notes = attributes.pop("_metadata", {})
             good = isinstance(notes, dict) and all(isinstance(n, dict) for n in notes.values())

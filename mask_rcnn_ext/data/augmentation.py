@@ -41,7 +41,7 @@ _HIGHEST = {
 
 
 def cuts_objects(cfg: CfgNode) -> bool:
-    """Return whether objects may lose a part, or turn: their masks and boxes are drawn anew."""
+    """Return whether objects may lose a part, or turn: their masks and boxes are drawn again."""
     keys = cfg.MASK_RCNN_EXT.AUGMENTATION
     return bool(keys.ROTATION or keys.SCALE_JITTER or keys.COPY_PASTE)
 

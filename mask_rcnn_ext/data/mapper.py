@@ -35,7 +35,7 @@ class ImageMapper(DatasetMapper):
         is_train: see `DatasetMapper`.
         swap_when_upside_down: exchange left and right keypoints of an image that is flipped upside
             down, which is a mirror image too. detectron2 does it for horizontal flips only.
-        redraw_objects: bit masks and boxes are drawn anew after the augmentations, because these
+        redraw_objects: bit masks and boxes are drawn again after the augmentations, because these
             turn or cut objects. A box is tight around the mask, even for a model without masks.
         channels: number of channels of images that `data.bands` reads as float32; 0: 8-bit colour.
         max_pixels: see `set_pixel_limit`; it holds for the process that the mapper works in.

@@ -17,7 +17,7 @@ from ..errors import UserError, name_some, say_have, shorten
 
 __all__ = ["choose_val_images", "select_images", "split_coco"]
 
-_IMAGES = "images"  # the name of the count of images beside the counts of the categories
+_IMAGES = "images"  # the name of the count of images next to the counts of the categories
 
 
 def split_coco(

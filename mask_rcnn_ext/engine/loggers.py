@@ -1,4 +1,4 @@
-"""Writers of metrics for wandb, mlflow and trackio, beside detectron2's for TensorBoard.
+"""Writers of metrics for wandb, mlflow and trackio, next to detectron2's for TensorBoard.
 
 `MASK_RCNN_EXT.LOGGERS` names them. A library is imported only when it is named. A run has one id in
 each library; the file `loggers.json` in the folder of the run keeps the ids, so that a resumed run

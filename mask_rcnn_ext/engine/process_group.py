@@ -93,8 +93,8 @@ def run_in_group(main: Callable[[Any], Any], args: Any) -> Any:
     """Return `main(args)` in one of several processes, of which one is the first to fail.
 
     Raises:
-        SystemExit: 2, after a mistake that this process or another one has told; 1, after another
-            process has ended.
+        SystemExit: 2, after a mistake that this process or another one has reported; 1, after
+            another process has ended.
     """
     try:
         result = main(args)

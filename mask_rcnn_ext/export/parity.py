@@ -62,7 +62,7 @@ class Difference:
     mask_iou: float = 1.0
 
     def describe(self, tolerance: Tolerance) -> str:
-        """Say the difference beside the limits."""
+        """Say the difference next to the limits."""
         return (
             f"{self.found} detections where the model has {self.expected}; {self.unmatched} "
             f"without a partner (limit 0), boxes up to {self.box:.3g} pixels apart (limit "

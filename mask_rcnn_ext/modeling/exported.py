@@ -4,7 +4,7 @@ A file holds the network from the resized image to the raw `Instances` of the mo
 of the network's input, and the mask of each box), and, as text, what else is needed to predict: see
 `METADATA`. Masks are pasted, and FCIS's RoIs vote, in the same code as for a PyTorch model.
 
-`.onnx` needs ONNX Runtime, `pip install "mask_rcnn_ext[onnx]"`; `.xml`, with the `.bin` beside it,
+`.onnx` needs ONNX Runtime, `pip install "mask_rcnn_ext[onnx]"`; `.xml`, with the `.bin` next to it,
 needs OpenVINO, `pip install "mask_rcnn_ext[openvino]"`. Both run on the CPU. They are imported when
 such a file is opened.
 """

@@ -1,4 +1,4 @@
-"""Where an image lies on a map: the tags of a GeoTIFF, or the world file beside an image."""
+"""Where an image lies on a map: the tags of a GeoTIFF, or the world file next to an image."""
 
 import os
 from pathlib import Path
@@ -64,7 +64,7 @@ def _read_tiff_tags(path: Path) -> dict[int, object]:
             file.seek(directory.next)
             directory.load(file)
             return dict(directory)
-    except Exception:  # not a TIFF, or a damaged one, which is told where its pixels are read
+    except Exception:  # not a TIFF, or a damaged one, which is reported where its pixels are read
         return {}
 
 

@@ -144,7 +144,7 @@ def _line_chart(
 
 
 def _mark_best(axes: Axes, iteration: int) -> None:
-    """Draw a dotted line at an iteration, and the word "best" beside it."""
+    """Draw a dotted line at an iteration, and the word "best" next to it."""
     axes.axvline(iteration, color=MUTED, linestyle=":", linewidth=1.4, zorder=2)
     right = iteration > axes.get_xlim()[1] / 4  # of the plot's left quarter
     axes.annotate(
@@ -164,7 +164,7 @@ def run_charts(history: Mapping[str, Series], best: int | None = None) -> list[C
     """Return the charts of a run's metrics: losses, AP and learning rate, where there are any.
 
     Args:
-        history: metric -> (iterations, values). Losses on validation images are drawn beside those
+        history: metric -> (iterations, values). Losses on validation images are drawn next to those
             of training.
         best: the iteration of the best evaluation, to mark it; None: nothing is marked.
     """

@@ -8,7 +8,7 @@ NO_NUMBER, _MINUS = "\u2013", "\u2212"  # a dash stands where there is no number
 
 
 def judge_interval(low: float | None, high: float | None) -> str:
-    """Return what a difference's interval says: "higher", "lower", or "not told apart".
+    """Return the verdict of a difference's interval: "higher", "lower", or "not told apart".
 
     An interval that holds zero does not tell the two apart. Without an interval, return a dash.
     """

@@ -60,7 +60,7 @@ def _run_task(task: str, args: argparse.Namespace, folder: Path) -> list[Row]:
 
         return evaluate
 
-    # No round warms up: each process starts anew.
+    # No round warms up: each process starts again.
     times = take_turns({name: contender(name) for name in reports}, args.rounds, warm_up=False)
     rows = compare_rows(f"{task}, {args.images:,} images, {count:,} detections", times, BASELINE)
     for row in rows:

@@ -179,7 +179,7 @@ def write_dataset(
 
 
 def _write_folder(dataset: Dataset, writer: Writer, path: Path, notes: IssueCounter) -> None:
-    """Write into a new folder beside `path`, and give it the name when all is there."""
+    """Write into a new folder next to `path`, and give it the name when all is there."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with make_temporary_folder(path.parent) as temporary:

@@ -37,7 +37,7 @@ def read_cvat(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
 
     Args:
         source: the folder that holds `annotations.xml`, or an xml.
-        images: the folder of the images. Default: `images` beside the xml.
+        images: the folder of the images. Default: `images` next to the xml.
         notes: counts what is left out.
 
     Raises:
@@ -125,7 +125,7 @@ def _add_shapes(
             parts = [_read_part(shape, image, place) for place, shape in drawn]
             builder.add_object(image, label, drawn[0][0], parts=parts)
         for place, shape in found:
-            if shape.tag == "box" and drawn:  # datumaro writes the box of each mask beside it
+            if shape.tag == "box" and drawn:  # datumaro writes the box of each mask next to it
                 builder.notes.add("box in a group with masks: left out", place)
             elif shape.tag == "box":
                 builder.notes.add("box without a mask: kept as a box", place)

@@ -163,7 +163,7 @@ def read_dsb(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
 
     Args:
         source: the folder of the folders.
-        images: must be None, since the images lie beside their masks.
+        images: must be None, since the images lie next to their masks.
         notes: counts what is left out.
 
     Raises:

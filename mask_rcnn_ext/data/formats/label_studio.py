@@ -1,7 +1,7 @@
 """Label Studio's json: a list of tasks, with coordinates in percent of the image.
 
 A brush mask is the RLE of an image of four channels, the fourth of which is the mask. The order of
-the classes is not in the export; it is read from `label_config.xml` beside the json, if there is
+the classes is not in the export; it is read from `label_config.xml` next to the json, if there is
 one.
 """
 
@@ -47,7 +47,7 @@ def read_label_studio(source: Path, images: Path | None, notes: IssueCounter) ->
 
     Args:
         source: the json.
-        images: the folder of the images. Default: `images` beside the json.
+        images: the folder of the images. Default: `images` next to the json.
         notes: counts what is left out.
 
     Raises:

@@ -1,4 +1,4 @@
-"""LabelMe (wkentaro): a json of shapes beside each image.
+"""LabelMe (wkentaro): a json of shapes next to each image.
 
 Shapes of one label with one `group_id` are the parts of one object. A shape of the type `mask` has
 the corners of its box, both inside, and a PNG of the box. The order of the classes is in

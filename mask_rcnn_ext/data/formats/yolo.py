@@ -147,7 +147,7 @@ def _resolve(
     """Return the images of a folder or a list of files that the yaml names."""
     entry = entry.replace("\\", "/")
     bases = [root / str(config.get("path") or "."), root]
-    # Roboflow writes ../train/images for a folder beside the yaml.
+    # Roboflow writes ../train/images for a folder next to the yaml.
     tried = [base / name for base in bases for name in (entry, entry.removeprefix("../"))]
     path = next((p for p in tried if p.exists()), None)
     if path is None:
@@ -170,7 +170,7 @@ def _list_images(folder: Path) -> list[Path]:
 
 
 def _absolute(path: Path) -> Path:
-    """Return the path without `..`; links stay, since labels lie beside them."""
+    """Return the path without `..`; links stay, since labels lie next to them."""
     return Path(os.path.abspath(path))
 
 

@@ -25,7 +25,7 @@ def test_iou_of_shifted_rectangles():
 
 
 def test_small_objects_and_objects_apart():
-    # 28 x 32 pixels beside nothing; 32 x 32, whose box meets that of 40 x 40; and 4 x 4 inside it.
+    # 28 x 32 pixels next to nothing; 32 x 32, whose box meets that of 40 x 40; and 4 x 4 inside it.
     masks = rectangles((72, 0, 100, 32), (0, 0, 32, 32), (31, 31, 71, 71), (40, 40, 44, 44))
     assert {kind: which.tolist() for kind, which in find_kinds(masks).items()} == {
         "small, apart": [True, False, False, False],

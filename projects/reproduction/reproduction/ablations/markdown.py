@@ -20,7 +20,7 @@ Small counterparts of the paper's ablations on the embedded data set `occluded_s
 The settings are in `configs/shapes/ablations/`; within a table they differ in nothing but the keys
 named. Versions: {versions}.
 
-![Our differences with their intervals, beside the paper's](images/ablations.png)
+![Our differences with their intervals, next to the paper's](images/ablations.png)
 
 ## Differences
 
@@ -46,7 +46,7 @@ def _interval_over(row: Mapping[str, Any]) -> str:
 
 
 def differences_table(content: Mapping[str, Any]) -> str:
-    """Return a table with a line per comparison: our differences, the paper's beside them.
+    """Return a table with a line per comparison: our differences, the paper's next to them.
 
     Args:
         content: the content of `ablations.json`.

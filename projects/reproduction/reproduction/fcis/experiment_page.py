@@ -46,7 +46,7 @@ _COLORS = 256  # of the sheet, which is in the repository
 def write_experiment(
     page: str | Path, picture: str | Path, content: Content, pairs: Sequence[PairPictures]
 ) -> list[Path]:
-    """Write the page, the sheet of pairs, and beside it the chart of places; return the paths.
+    """Write the page, the sheet of pairs, and next to it the chart of places; return the paths.
 
     Args:
         page: the html file.
@@ -96,7 +96,7 @@ def write_experiment(
 
 
 def name_places(picture: Path) -> Path:
-    """Return the path of the chart of places beside the sheet of pairs."""
+    """Return the path of the chart of places next to the sheet of pairs."""
     return picture.with_name(f"{picture.stem}_places.png")
 
 

@@ -64,7 +64,7 @@ METHODS = (
         "RoIAlign in place of RoIPool, the first half of Mask R-CNN",
         variation=True,
     ),
-    Method("mask_rcnn_tiny", "Mask R-CNN", "a mask branch beside RoIAlign"),
+    Method("mask_rcnn_tiny", "Mask R-CNN", "a mask branch next to RoIAlign"),
 )
 
 

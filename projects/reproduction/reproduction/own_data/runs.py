@@ -39,7 +39,7 @@ class Photos:
         category: the class that is kept.
         minutes: that a training takes on two cores that do nothing else.
         iterations: settings -> iterations that take so long; multiples of `EVALUATIONS`.
-        options: keys of the hand-made settings, beside the yaml's.
+        options: keys of the hand-made settings, next to the yaml's.
     """
 
     category: str

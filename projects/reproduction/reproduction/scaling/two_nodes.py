@@ -44,7 +44,7 @@ def train_on_nodes(folder: Path, annotations: Path) -> dict[str, Any]:
 
     Args:
         folder: of the runs. Earlier ones there are kept if they had the same settings.
-        annotations: the json of the training images, which lie beside it in `images`.
+        annotations: the json of the training images, which lie next to it in `images`.
 
     Raises:
         UserError: a training failed.
