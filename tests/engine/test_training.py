@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from small_runs import same
+from small_runs import read_weights, same
 from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
 
 
@@ -17,10 +17,6 @@ def train(folder, *arguments: str) -> int:
     """Train the small model; `arguments` are options, then KEY VALUE pairs."""
     options = ["--config-file", TINY_CONFIG]
     return run_train_net(*options, *arguments, *SMALL, "OUTPUT_DIR", str(folder))
-
-
-def weights(path):
-    return torch.load(path, weights_only=True)["model"]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +76,7 @@ def loss_on_train(root, flags, checkpoint) -> float:
     torch.manual_seed(0)
     model = Trainer.build_model(cfg).train()
     if checkpoint is not None:
-        model.load_state_dict(weights(checkpoint))
+        model.load_state_dict(read_weights(checkpoint))
     torch.manual_seed(0)
     batches = iter(Trainer.build_train_loader(cfg, seed=0))
     with EventStorage(), torch.no_grad():
@@ -95,7 +91,10 @@ def test_it_learns(run):
     lines = [json.loads(line) for line in (root / "out/metrics.json").read_text().splitlines()]
     assert any("total_loss" in line and "lr" in line for line in lines)
     assert "20/20" in (root / "out/log.txt").read_text()
-    before, after = weights(root / "out/model_0000009.pth"), weights(root / "out/model_final.pth")
+    before, after = (
+        read_weights(root / "out/model_0000009.pth"),
+        read_weights(root / "out/model_final.pth"),
+    )
     assert not same(before, after)
 
 
@@ -103,7 +102,7 @@ def test_the_classes_follow_the_file(run):
     root, _ = run
     config = (root / "out/config.yaml").read_text()
     assert "NUM_CLASSES: 2" in config
-    final = weights(root / "out/model_final.pth")
+    final = read_weights(root / "out/model_final.pth")
     assert final["roi_heads.box_predictor.cls_score.weight"].shape[0] == 3
     results = json.loads((root / "out/inference/own_val/coco_instances_results.json").read_text())
     assert {r["category_id"] for r in results} <= {3, 10}
@@ -117,7 +116,9 @@ def test_resumed_run_has_the_weights_of_the_uninterrupted_one(run, tmp_path):
     (resumed / "last_checkpoint").write_text("model_0000009.pth")
     code = train(resumed, *flags, "--resume", "SOLVER.MAX_ITER", "20")
     assert code == 0
-    assert same(weights(resumed / "model_final.pth"), weights(root / "out/model_final.pth"))
+    assert same(
+        read_weights(resumed / "model_final.pth"), read_weights(root / "out/model_final.pth")
+    )
     full = json.loads((root / "out/results.json").read_text())
     again = json.loads((resumed / "results.json").read_text())
     assert again["segm"] == full["segm"]
@@ -169,7 +170,7 @@ def test_resume_is_exact_with_workers_and_augmentation(coco_pair, tmp_path):
     shutil.copy(tmp_path / "a/model_0000002.pth", tmp_path / "b")
     (tmp_path / "b/last_checkpoint").write_text("model_0000002.pth")
     assert train(tmp_path / "b", *coco_pair, "--resume", *options, "SOLVER.MAX_ITER", "6") == 0
-    assert same(*(weights(tmp_path / name / "model_final.pth") for name in "ab"))
+    assert same(*(read_weights(tmp_path / name / "model_final.pth") for name in "ab"))
 
 
 def test_mixed_precision_on_cpu_trains_and_stays_finite(coco_pair, tmp_path):
@@ -181,7 +182,7 @@ def test_mixed_precision_on_cpu_trains_and_stays_finite(coco_pair, tmp_path):
             "MASK_RCNN_EXT.CHANNELS_LAST", enabled, "MASK_RCNN_EXT.AMP_INFERENCE", enabled,
         )  # fmt: skip
         assert code == 0
-        outputs.append(weights(folder / "model_final.pth"))
+        outputs.append(read_weights(folder / "model_final.pth"))
     assert all(torch.isfinite(v).all() for v in outputs[0].values())
     assert not same(*outputs), "autocast changed nothing"
 
@@ -234,13 +235,13 @@ def test_two_processes_on_cpu(coco_pair, tmp_path):
     for name in ("spawn", "torchrun"):
         assert "segm" in json.loads((tmp_path / name / "results.json").read_text())
         assert (tmp_path / name / "log.txt.rank1").exists()
-    two = weights(tmp_path / "spawn" / "model_final.pth")
-    assert same(two, weights(tmp_path / "torchrun" / "model_final.pth"))
+    two = read_weights(tmp_path / "spawn" / "model_final.pth")
+    assert same(two, read_weights(tmp_path / "torchrun" / "model_final.pth"))
     # The first process alone, with its half of each batch, learns something else: gradients are
     # shared.
     alone = tmp_path / "alone"
     assert train(alone, *coco_pair, "SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2") == 0
-    assert not same(two, weights(alone / "model_final.pth"))
+    assert not same(two, read_weights(alone / "model_final.pth"))
 
 
 @pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
