@@ -32,7 +32,7 @@ def trained(tmp_path_factory):
     flags += ["--val-json", str(path), "--val-images", str(images)]
     code = run_train_net(
         "--config-file", FCIS_CONFIG, *flags, "OUTPUT_DIR", str(root / "out"),
-        *BACKBONE, *RECIPE, "SOLVER.MAX_ITER", "160",
+        *BACKBONE, *RECIPE, "SOLVER.MAX_ITER", "240",
         "MASK_RCNN_EXT.EVALUATORS", "['FCISComparisonEvaluator']",
     )  # fmt: skip
     assert code == 0

@@ -94,14 +94,17 @@ def test_what_a_run_leaves(whole):
     parts = [read_metrics(whole, f"validation_loss/loss_{part}") for part in
              ("cls", "box_reg", "mask", "rpn_cls", "rpn_loc")]  # fmt: skip
     assert losses[3] == pytest.approx(sum(part[3] for part in parts))
-    assert losses[6] < losses[3]
+    best = min(
+        losses, key=lambda iteration: losses[iteration]
+    )  # which one depends on the processor
     results = json.loads((whole / "results.json").read_text())
     assert results["validation_loss"]["total_loss"] == losses[6]
-    record = {"metric": "validation_loss/total_loss", "value": losses[6], "iteration": 5}
+    last, name = {1: (1, "0000001"), 3: (3, "0000003"), 6: (5, "final")}[best]
+    record = {"metric": "validation_loss/total_loss", "value": losses[best], "iteration": last}
     assert results["run"]["best"] == record
     content = torch.load(whole / "model_best.pth", weights_only=True)
     assert content["best"] == record
-    assert same(content["model"], read_weights(whole / "model_final.pth"))  # both are averages
+    assert same(content["model"], read_weights(whole / f"model_{name}.pth"))  # both are averages
 
 
 @pytest.mark.parametrize("moment", ["killed before the evaluation", "stopped in the evaluation"])

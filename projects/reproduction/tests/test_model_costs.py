@@ -277,6 +277,7 @@ def test_the_command_writes_json_and_page(tmp_path, monkeypatch, capsys):
         "configs",
         "ablations",
         "fcis_comparison",
+        "first_model",
         "lineage",
         "own_data",
         "performance",
