@@ -112,7 +112,10 @@ def make_numbers(low, high, pixels, images):
     ks = {"k = 7": 0, "k = 3": 0}
     count = {"images": 2, "objects": 3, "pairs": 1, "nested": 0, "area": 0.0}
     count |= {"same": ks, "able_pairs": ks, "able_images": ks}
-    models = {v: {"name": v, "same_part": errors, "runs": []} for v in PHOTOGRAPH_MODELS}
+    places = {f"lines_{k}": {"value": 2.0, "low": low, "high": high} for k in (7, 3)}
+    models = {
+        v: {"name": v, "same_part": errors, "axis": places, "runs": []} for v in PHOTOGRAPH_MODELS
+    }
     return {"data": {"nuclei": count, "coco": count}, "training_images": 9, "models": models}
 
 
@@ -132,6 +135,9 @@ def test_what_can_be_concluded(low, high, images, verdict, came_true):
     for number, true in enumerate(came_true, 1):
         assert any(s.startswith(f"Prediction {number} {words[true]}") for s in said)
     assert sum(verdict in sentence for sentence in said) == 2
+    prefer = "prefer" if low is not None and low > 1 else "do not prefer"
+    for k in (7, 3):
+        assert sum(f"FCIS {prefer} the places g/{k} between" in sentence for sentence in said) == 1
     if images == 6:
         assert any(f"less than about {(high - low) / 2:.1f} points" in s for s in said)
 

@@ -79,6 +79,7 @@ def describe_photographs(content: Content) -> list[str]:
         "masks that are worth measuring.",
         *summarize_predictions(_judge(content)),
         *(_conclude(content, k) for k in FCIS),
+        *(_describe_lines(content, k) for k in FCIS),
     ]
 
 
@@ -150,6 +151,20 @@ def _conclude(content: Content, k: int) -> str:
     return (
         f"With k = {k}, {verdict}: the difference is {estimate.show(signed=True)} points. {basis}, "
         f"and a difference of less than about {half} points could not be seen."
+    )
+
+
+def _describe_lines(content: Content, k: int) -> str:
+    """Return whether the lines of the FCIS with k x k parts lie between its parts."""
+    own, rival = (
+        find_estimate(content["models"][variant], "axis", f"lines_{k}")
+        for variant in (FCIS[k], RIVAL)
+    )
+    verdict = "prefer" if own.low is not None and own.low > 1 else "do not prefer"
+    return (
+        f"Lines, for which no prediction was written down: with k = {k}, the axis runs of FCIS "
+        f"{verdict} the places g/{k} between its parts. Their preference is {own.show(2)}, and "
+        f"Mask R-CNN's is {rival.show(2)}; 1 is no preference."
     )
 
 
