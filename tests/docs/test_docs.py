@@ -254,6 +254,21 @@ def test_the_rates_of_the_axis_excess_are_those_of_the_results():
             assert f"{rate['excess']:.2f}, {rate['found']:.0f} %" in row
 
 
+def test_the_memory_is_that_of_the_results():
+    """The figures of docs/evaluation.md."""
+    found = results("torture")["memory"]
+    text, evaluation = read("docs/evaluation.md"), found["evaluation"]
+    assert f"{evaluation['bytes_per_detection'] / 1000:.1f} kB for each one" in text
+    start, end = (f"{evaluation['curve'][at] / 1000:.1f}" for at in (1, -1))
+    peak = f"{evaluation['peak_of_metrics'] / 1000:.1f}"
+    assert f"grew from {start} to {end} GB, and to {peak} GB while" in " ".join(text.split())
+    start, peak = (
+        f"{value / 1000:.1f}"
+        for value in (found["prediction"]["curve"][1], found["prediction"]["peak"])
+    )
+    assert f"{start} to {peak} GB from the start" in " ".join(text.split())
+
+
 def test_the_mask_errors_are_those_of_the_results():
     """Every figure of the table in docs/evaluation.md, and those of the sentences around it."""
     text = read("docs/evaluation.md")
