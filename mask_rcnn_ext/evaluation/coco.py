@@ -181,7 +181,9 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         finally:
             self._tasks, self._use_fast_impl, self._output_dir = tasks, by_detectron2, folder
         if folder:
-            save_results(Path(folder, "coco_instances_results.json"), predictions)
+            path = Path(folder, "coco_instances_results.json")
+            _logger.info("Saving results to %s", path)
+            save_results(path, predictions)
         _logger.info("hotcoco %s computes what pycocotools would", self._compiled_version)
         results = list(itertools.chain.from_iterable(each["instances"] for each in predictions))
         classes = self._metadata.get("thing_classes")

@@ -128,7 +128,7 @@ def render_in_roi(crop: Crop, roi: Floats) -> Floats:
 
     Args:
         crop: the mask in the image.
-        roi: (4,) float64, XYXY in pixels.
+        roi: (4,) float64, XYXY in pixels, inside the image.
 
     Returns:
         At most 168 px on a side. (1, 1), and 0, if the inner part has no pixels.
@@ -158,6 +158,8 @@ def measure_lines(instances: ImageInstances, *, parts: int | None = None) -> Lin
         parts: k; the detections then have RoIs. None: no same-part errors.
     """
     masks, length, rotated, rois = 0, 0.0, 0.0, instances.detection_rois
+    if rois is not None:  # a file can have boxes of any size
+        rois = rois.clip(0, [instances.width, instances.height] * 2)
     for detection in instances.match().values():
         crop = instances.decode_detection(detection)
         if max(crop.mask.shape) < LEAST_SIDE:

@@ -63,6 +63,17 @@ def test_the_cut_of_a_roi_is_no_line():
     assert unknown.length == by_model.length
 
 
+def test_a_roi_ends_where_the_image_ends():
+    """A file can have boxes of any size; memory must not follow them."""
+    cut = [
+        measure_lines(instances_of([{"mask": disk()}], [Detection(1, 0.9, rle(disk()), box)], SIZE))
+        for box in ((-1e8, -1e8, 1e9, 1e9), (0.0, 0.0, 200.0, 200.0))
+    ]
+    assert cut[0] == cut[1]
+    assert cut[0].masks == 1
+    assert cut[0].rotated > 0
+
+
 def test_a_roi_without_an_inner_part_has_no_lines():
     found = [Detection(1, 0.9, rle(disk()), (60.0, 99.0, 80.0, 1.5))]
     record = measure_lines(instances_of([{"mask": disk()}], found, SIZE))
