@@ -59,6 +59,7 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     Raises:
         ValueError: another project declared one of the keys with another type.
     """
+    _declare_data_keys(cfg)
     _declare_run_keys(cfg)
     _declare_augmentation_keys(cfg)
     _declare_mask_head_keys(cfg)
@@ -67,8 +68,8 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     _declare_backbone_keys(cfg)
 
 
-def _declare_run_keys(cfg: CfgNode) -> None:
-    """Add what data, training and evaluation of every model read."""
+def _declare_data_keys(cfg: CfgNode) -> None:
+    """Add the classes and the user's own data."""
     # Class names and their ids in the annotation file, in the order of the model's classes. A run
     # fills them in when it starts, so `config.yaml` and the weights are enough to predict with.
     _declare(cfg, "MASK_RCNN_EXT.CLASS_NAMES", [])
@@ -107,6 +108,10 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "error")
     # `True` takes the box of every annotation from its mask, and ignores the `bbox` of the json.
     _declare(cfg, "MASK_RCNN_EXT.DATA.BOXES_FROM_MASKS", False)
+
+
+def _declare_run_keys(cfg: CfgNode) -> None:
+    """Add what training, evaluation and prediction of every model read."""
     # Number format of mixed precision, which detectron2's `SOLVER.AMP.ENABLED` switches on:
     # `"float16"` or `"bfloat16"`. `"auto"` is float16 with loss scaling on CUDA (detectron2's
     # choice). On a CPU it is bfloat16 if the CPU computes in it (`avx512_bf16` in `/proc/cpuinfo`),
