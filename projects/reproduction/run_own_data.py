@@ -10,6 +10,9 @@ Iterations are fixed, see `DATA` in reproduction/own_data/runs.py, so that the l
 does not count. `--time` measures how many fit in the minutes on this machine. The demo's smaller
 network, from scratch, does 550 iterations on the nuclei in these minutes: results/dsb2018.json.
 
+All trainings take hours. The script may be stopped at any time: what is done is in the file of
+results, and is not trained again as long as its config and its annotations stay the same.
+
 Six checkpoints of each run are evaluated. One half of the validation images selects the best one
 and decides when a run would stop early, the other half scores what was selected. With a patience of
 2 a run is the same up to the point where it stops, so that this is read off the whole run. The run
@@ -39,7 +42,7 @@ from pathlib import Path
 
 from reproduction.command_line import make_parser, prepare_process
 from reproduction.own_data.picture import draw_curves
-from reproduction.own_data.results import write_own_data_results
+from reproduction.own_data.results import find_recorded, write_own_data_results
 from reproduction.own_data.runs import OwnDataRun, plan_own_data
 from reproduction.own_data.timing import describe_timings, time_variants
 from reproduction.training_runs import Progress, train_all
@@ -54,7 +57,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     layout = "a folder with annotations_train.json, annotations_val.json and images/"
     for option, what in (("--dsb2018", "the nuclei"), ("--coco", "images of COCO with persons")):
         parser.add_argument(option, required=True, metavar="DIR", help=f"{what}: {layout}")
-    help_time = "train nothing; measure how many iterations fit in the minutes"
+    help_time = "only measure how many iterations fit in the minutes; the results file keeps it"
     parser.add_argument("--time", action="store_true", help=help_time)
     return parser.parse_args(argv)
 
@@ -63,15 +66,20 @@ def run_own_data(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     runs = plan_own_data(args.output, {"dsb2018": args.dsb2018, "persons": args.coco}, args.seeds)
     if args.time:
-        print(describe_timings(time_variants(runs)))
+        timings = time_variants(runs)
+        print(describe_timings(timings))
+        write_own_data_results(args.results, runs, [timing.describe() for timing in timings])
         return
-    progress = Progress(runs)
+    recorded = find_recorded(args.results, runs)
+    left = [run for run in runs if run not in recorded]
+    progress = Progress(left)
+    print(f"{len(recorded)} of {len(runs)} runs are in {args.results}")
     if args.list:
         print(progress.table())
         return
     if not args.only_report:
         print(progress.summary())
-        train_all(runs, progress, lambda: _write(args, runs))
+        train_all(left, progress, lambda: _write(args, runs))
     _write(args, runs)
     for path in (args.results, args.picture):
         print(path)

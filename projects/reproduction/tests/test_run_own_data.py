@@ -11,6 +11,7 @@ from reproduction.own_data.choice import choose_weights
 from reproduction.own_data.markdown import own_data_doc
 from reproduction.own_data.picture import draw_curves
 from reproduction.own_data.predictions import PREDICTIONS, collect_contrasts, judge_predictions
+from reproduction.own_data.results import find_recorded, write_own_data_results
 from reproduction.own_data.runs import DATA, EVALUATIONS, OwnDataRun, plan_own_data
 from reproduction.own_data.scoring import score_checkpoints
 from reproduction.own_data.timing import describe_timings, time_variants
@@ -106,6 +107,16 @@ def test_a_run_is_trained_scored_and_reported(folders, tmp_path, small, monkeypa
     assert picture.read_bytes().startswith(b"\x89PNG")
     told = "**1 of 8 trainings are done; the others have not been run yet.**"
     assert told in own_data_doc(content)
+    # A recorded run is not trained again, even if its folder is gone, until its config changes.
+    assert [run.variant for run in find_recorded(path, plan(folders, tmp_path))] == [AUTO]
+    folder = run.folder.rename(tmp_path / "elsewhere")
+    tool.main([*command, "--list"])
+    assert f"1 of 8 runs are in {path}" in capsys.readouterr().out
+    assert write_own_data_results(path, plan(folders, tmp_path)) == content
+    with monkeypatch.context() as patch:
+        patch.setitem(DATA, "dsb2018", replace(DATA["dsb2018"], iterations={"hand": 4, "auto": 4}))
+        assert write_own_data_results(path, plan(folders, tmp_path))["runs"] == []
+    folder.rename(run.folder)
     # A scoring that was interrupted is done again, without training.
     run.scores_file.unlink()
     (run.folder / "model_0000000.pth").write_bytes(b"")
@@ -126,6 +137,12 @@ def test_the_timing_trains_each_form_in_turn(folders, tmp_path, small):
     slow = replace(timings[1], wall=10.0)
     assert slow.fitting == 30  # 5 minutes
     assert "dsb2018_hand" in describe_timings([slow])
+    path, runs = tmp_path / "results.json", plan(folders, tmp_path)
+    written = write_own_data_results(path, runs, [slow.describe()])["timings"]
+    assert written[0]["fitting_iterations"] == 30
+    content = {**read_json(path), "runs": [make_entry("dsb2018", "lite0", "hand", 1, [1.0], 1.0)]}
+    assert "10.0 s per iteration with 1 threads, so 30 fit into 5" in own_data_doc(content)
+    assert write_own_data_results(path, runs)["timings"] == written
 
 
 @pytest.mark.parametrize(
@@ -225,7 +242,7 @@ def test_the_page_says_what_was_run():
     facts = {"minutes": 5, "train": counts, "all": counts, "scoring": counts}
     text = own_data_doc(
         {
-            "planned_seeds": 3, "evaluations": 2, "patience": 2, "runs": entries,
+            "timings": [], "planned_seeds": 3, "evaluations": 2, "patience": 2, "runs": entries,
             "data": dict.fromkeys(DATA, facts),
             "contrasts": [vars(contrast) for contrast in contrasts],
             "predictions": [vars(prediction) for prediction in judge_predictions(contrasts)],

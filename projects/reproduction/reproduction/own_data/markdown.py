@@ -95,6 +95,13 @@ def _describe_state(content: Mapping[str, Any]) -> str:
     total = planned * len(DATA) * len(STARTS) * len(SETTINGS)
     devices = ", ".join(sorted({run["device"] for run in content["runs"]}))
     state = f"Seeds: {planned}. Device: {devices}."
+    for timing in content["timings"]:
+        state += (
+            f" {DATA_TITLES[timing['form'].split('_')[0]]}, "
+            f"{_SETTINGS[timing['form'].split('_')[1]]}: {timing['seconds_per_iteration']} s per "
+            f"iteration with {timing['threads']} threads, so {timing['fitting_iterations']} fit "
+            f"into {timing['minutes']} minutes."
+        )
     if done < total:
         state += f" **{done} of {total} trainings are done; the others have not been run yet.**"
     return state

@@ -1,6 +1,6 @@
 """`results/own_data.json`: what the runs measured, what differs, and the predictions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,51 @@ from .choice import choose_weights
 from .predictions import collect_contrasts, judge_predictions
 from .runs import DATA, EVALUATIONS, PATIENCE, OwnDataRun
 
-__all__ = ["write_own_data_results"]
+__all__ = ["find_recorded", "write_own_data_results"]
 
 _METRICS = ("AP", "AP50", "AP75")
 
 
-def write_own_data_results(path: str | Path, runs: Sequence[OwnDataRun]) -> dict[str, Any]:
-    """Write what the finished runs among `runs` give, and return it."""
-    entries = [_describe(run) for run in runs if run.state() == "done"]
+def find_recorded(path: str | Path, runs: Iterable[OwnDataRun]) -> dict[OwnDataRun, dict[str, Any]]:
+    """Return the entries of a file of results that belong to `runs`.
+
+    The trainings take hours, so they may be done on several days, and their folders need not stay:
+    a run with the same config and the same annotations is not trained again.
+
+    Args:
+        path: the file; it may be missing.
+        runs: the planned runs.
+
+    Raises:
+        UserError: see `read_json`.
+    """
+    if not Path(path).is_file():
+        return {}
+    entries = {(e["variant"], e["seed"], e["config_sha256"]): e for e in read_json(path)["runs"]}
+    keys = {run: (run.variant, run.seed, run.sha256()) for run in runs}
+    return {run: entries[key] for run, key in keys.items() if key in entries}
+
+
+def write_own_data_results(
+    path: str | Path,
+    runs: Sequence[OwnDataRun],
+    timings: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Write what is known of `runs`, and return it.
+
+    Args:
+        path: the file to write. What it has of `runs`, and its timings, are kept.
+        runs: the planned runs. A finished one is described from its folder.
+        timings: new ones, see `Timing.describe`.
+
+    Raises:
+        UserError: see `read_json`.
+    """
+    recorded = find_recorded(path, runs)
+    if timings is None and Path(path).is_file():
+        timings = read_json(path)["timings"]
+    found = [_describe(r) if r.state() == "done" else recorded.get(r) for r in runs]
+    entries = [entry for entry in found if entry is not None]
     contrasts = collect_contrasts(entries)
     content = {
         "interval": "Student's t, 95 %: over the seeds, or over the runs of a data set",
@@ -30,6 +67,7 @@ def write_own_data_results(path: str | Path, runs: Sequence[OwnDataRun]) -> dict
         "evaluations": EVALUATIONS,
         "patience": PATIENCE,
         "data": {name: _describe_data(name, runs) for name in DATA},
+        "timings": list(timings or ()),
         "contrasts": [asdict(contrast) for contrast in contrasts],
         "predictions": [asdict(prediction) for prediction in judge_predictions(contrasts)],
         "runs": entries,

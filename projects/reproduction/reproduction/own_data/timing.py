@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.utils.events import EventStorage
@@ -41,6 +42,19 @@ class Timing:
         """The iterations that fit in the minutes of the data set."""
         done = int(60 * DATA[self.run.data].minutes / self.wall)
         return max(done // EVALUATIONS, 1) * EVALUATIONS
+
+    def describe(self) -> dict[str, Any]:
+        """Return the entry for the file of results."""
+        return {
+            "form": self.run.form,
+            "minutes": DATA[self.run.data].minutes,
+            "iterations": self.run.iterations,
+            "seconds_per_iteration": round(self.wall, 3),
+            "cpu_seconds_per_iteration": round(self.cpu, 3),
+            "fitting_iterations": self.fitting,
+            "threads": torch.get_num_threads(),
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+        }
 
 
 def time_variants(runs: Sequence[OwnDataRun], rounds: int = 10) -> list[Timing]:
