@@ -10,7 +10,7 @@ NESTED := output/nested
 LINEAGE := output/lineage
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare lineage scaling test test-oldest fuzz torture lint check tables docs doctor clean clean-demo
+.PHONY: help setup demo compare lineage scaling test test-oldest fuzz torture lint audit check tables docs doctor clean clean-demo
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -62,7 +62,10 @@ lint: setup  ## ruff and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-check: lint test  ## lint and test
+audit: setup  ## compare the pinned versions with the public lists of known faults
+	@$(PY) tools/environment/audit.py constraints.txt
+
+check: lint audit test  ## lint, audit and test
 
 tables: setup  ## write the generated parts of README.md, configs/ and docs/
 	$(PY) projects/reproduction/make_tables.py
