@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..files import atomic_open
 from ..overlap.numbered_coco import NumberedCOCO
 from .compiled_coco import CompiledTruth, find_compiled_version
 from .packed import convert_to_coco, takes_packed_masks
-from .plain_predictions import save_plain_predictions, save_results
+from .plain_predictions import PackedDetections, save_plain_predictions, save_results
 
 __all__ = ["MaskRCNNCOCOEvaluator"]
 
@@ -86,7 +86,8 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             prediction = {"image_id": image["image_id"]}
             if "instances" in output:
                 instances = output["instances"].to(self._cpu_device)
-                prediction["instances"] = convert_to_coco(instances, image["image_id"])
+                found = convert_to_coco(instances, image["image_id"])
+                prediction["instances"] = PackedDetections(found)
             if "proposals" in output:
                 prediction["proposals"] = output["proposals"].to(self._cpu_device)
             if len(prediction) > 1:
@@ -172,30 +173,35 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             sys.stdout.write(printed.getvalue().replace("= -1.000", "= nan"))
 
     def _eval_compiled(self, predictions: list[dict[str, Any]]) -> None:
-        tasks, by_detectron2, folder = self._tasks, self._use_fast_impl, self._output_dir
-        # detectron2 prepares the results, says that the code is not the official one, and evaluates
-        # no task. An empty list would stand for the tasks that it finds in the results.
-        self._tasks, self._use_fast_impl, self._output_dir = iter(()), True, ""
-        try:
-            super()._eval_predictions(predictions)
-        finally:
-            self._tasks, self._use_fast_impl, self._output_dir = tasks, by_detectron2, folder
-        if folder:
-            path = Path(folder, "coco_instances_results.json")
+        if self._output_dir:
+            path = Path(self._output_dir, "coco_instances_results.json")
             _logger.info("Saving results to %s", path)
-            save_results(path, predictions)
+            save_results(path, (found for _, found in self._name_categories(predictions)))
         _logger.info("hotcoco %s computes what pycocotools would", self._compiled_version)
-        results = list(itertools.chain.from_iterable(each["instances"] for each in predictions))
-        classes = self._metadata.get("thing_classes")
-        for task in sorted(tasks or self._tasks_from_predictions(results)):
-            evaluation = self._evaluate_task(task, results)
+        every = itertools.chain.from_iterable(each["instances"] for each in predictions)
+        for task in sorted(self._tasks or self._tasks_from_predictions(every)):
+            evaluation = self._evaluate_task(task, predictions)
+            classes = self._metadata.get("thing_classes")
             self._results[task] = self._derive_coco_results(evaluation, task, classes)
 
-    def _evaluate_task(self, task: str, results: list[dict[str, Any]]) -> COCOeval | None:
+    def _name_categories(
+        self, predictions: Iterable[dict[str, Any]]
+    ) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
+        """Yield the id of each image and its detections, with the category ids of the file."""
+        numbers = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        ids = numbers and {number: each for each, number in numbers.items()}
+        for prediction in predictions:
+            found = list(prediction["instances"])
+            if ids:
+                found = [{**each, "category_id": ids[each["category_id"]]} for each in found]
+            yield prediction["image_id"], found
+
+    def _evaluate_task(self, task: str, predictions: list[dict[str, Any]]) -> COCOeval | None:
         """Return the summarized evaluation of a task; None: not one detection."""
         evaluation = self._start_evaluation(task, None)
         try:
-            CompiledTruth(self._coco_api, task).evaluate(results, evaluation)
+            truth = CompiledTruth(self._coco_api, task)
+            truth.evaluate(self._name_categories(predictions), evaluation)
         except BaseException as error:
             # A panic of Rust is no Exception. Ctrl-C is none either, and has to pass.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -206,6 +212,8 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
                 self._compiled_version,
                 error,
             )
+            named = self._name_categories(predictions)
+            results = [each for _, found in named for each in found]
             if not results:
                 return None
             return _evaluate_predictions_on_coco(

@@ -10,9 +10,10 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
@@ -22,6 +23,8 @@ from ..overlap.numbered_coco import NumberedCOCO
 __all__ = ["CompiledTruth", "find_compiled_version"]
 
 _LIBRARY = "hotcoco"
+_BATCH = 32  # images
+_Image = TypeVar("_Image")
 # What COCO's evaluation reads of an object and of a detection.
 _OBJECT_KEYS = {
     "bbox": ("iscrowd", "area", "bbox"),
@@ -49,39 +52,32 @@ class CompiledTruth:
     Args:
         truth: the data set.
         task: "bbox", "segm" or "keypoints".
-
-    Raises:
-        KeyError: an object lacks what the task needs.
     """
 
     def __init__(self, truth: NumberedCOCO, task: str) -> None:
-        """Copy the objects into compiled code."""
-        keys = ("id", "image_id", "category_id", *_OBJECT_KEYS[task])
-        content = {
-            "images": [_keep(image, ("id", "height", "width")) for image in truth.imgs.values()],
-            "categories": [{"id": number, "name": str(number)} for number in truth.cats],
-            "annotations": [
-                {key: entry[key] for key in keys}
-                for entry in truth.anns.values()
-                if None not in (entry["image_id"], entry["category_id"])
-            ],
-        }
         self._library = importlib.import_module(_LIBRARY)
-        self._images, self._categories = truth.image_numbers, truth.category_numbers
-        self._task = task
-        with _silence():
-            self._objects = self._library.COCO(content)
+        self._truth, self._task = truth, task
 
-    def evaluate(self, results: Sequence[Mapping[str, Any]], evaluation: COCOeval) -> None:
+    def evaluate(
+        self,
+        predictions: Iterable[tuple[Any, Sequence[Mapping[str, Any]]]],
+        evaluation: COCOeval,
+    ) -> None:
         """Fill `evaluation.eval` as its `evaluate()` and `accumulate()` do.
 
+        Images are matched a few at a time, so that only the detections of these are objects in
+        memory.
+
         Args:
-            results: detections in COCO's format, with the ids of the file; there may be none.
+            predictions: ids of images in the file, each once, and their detections in COCO's
+                format, with the ids of the file. Images may be missing: nothing was found there.
             evaluation: of the same data set and task; its `params` say what is measured.
 
         Raises:
-            KeyError: there are results of an unknown image or category, or of another kind.
-            ValueError: a score, a box or a keypoint is not finite, or hotcoco refuses something.
+            KeyError: there are results of an unknown image or category, or of another kind, or an
+                object lacks what the task needs.
+            ValueError: a score, a box or a keypoint is not finite, an image comes twice, or hotcoco
+                refuses something.
         """
         params = evaluation.params
         if len(params.imgIds) == 0:
@@ -90,10 +86,19 @@ class CompiledTruth:
         params.imgIds, params.catIds = np.unique(params.imgIds), np.unique(params.catIds)
         params.maxDets = sorted(params.maxDets)
         with _silence():
-            found = self._objects.loadRes(self._convert(results, params))
-            compiled = self._library.COCOeval(self._objects, found, self._task)
-            compiled.params = self._convert_params(params)
-            compiled.evaluate()
+            stream = self._library.StreamingEval(
+                [{"id": number, "name": str(number)} for number in self._truth.cats],
+                self._task,
+                params=self._convert_params(params),
+            )
+            for batch in _split(self._choose(predictions, params.imgIds.tolist())):
+                detections = [each for _, found in batch for each in found]
+                stream.update(
+                    [_keep(self._truth.imgs[n], ("id", "height", "width")) for n, _ in batch],
+                    [entry for number, _ in batch for entry in self._list_objects(number)],
+                    self._convert(detections, params),
+                )
+            compiled = stream.finalize()
             compiled.accumulate()
             arrays = compiled.eval
         evaluation.eval = {
@@ -101,12 +106,34 @@ class CompiledTruth:
             **{name: arrays[name] for name in ("counts", "precision", "recall", "scores")},
         }
 
+    def _choose(
+        self, predictions: Iterable[tuple[Any, Sequence[Mapping[str, Any]]]], wanted: list[int]
+    ) -> Iterator[tuple[int, Sequence[Mapping[str, Any]]]]:
+        """Yield the number and the detections of each image that is asked for."""
+        left, seen = set(wanted), set[int]()
+        for image_id, found in predictions:
+            number = self._truth.image_numbers[image_id]
+            if number in seen:
+                raise ValueError(f"image {image_id} comes twice")
+            seen.add(number)
+            if number in left:
+                yield number, found
+        yield from ((number, ()) for number in sorted(left - seen))
+
+    def _list_objects(self, image: int) -> list[dict[str, Any]]:
+        keys = ("id", "image_id", "category_id", *_OBJECT_KEYS[self._task])
+        return [
+            {key: entry[key] for key in keys}
+            for entry in self._truth.imgToAnns.get(image, ())
+            if entry["category_id"] is not None
+        ]
+
     def _convert(self, results: Iterable[Mapping[str, Any]], params: Any) -> list[dict[str, Any]]:
-        keys = _RESULT_KEYS[self._task]
+        keys, truth = _RESULT_KEYS[self._task], self._truth
         converted = [
             {
-                "image_id": self._images[result["image_id"]],
-                "category_id": self._categories[result["category_id"]],
+                "image_id": truth.image_numbers[result["image_id"]],
+                "category_id": truth.category_numbers[result["category_id"]],
                 **{key: result[key] for key in keys},
             }
             for result in results
@@ -132,6 +159,12 @@ class CompiledTruth:
         if self._task == "keypoints":
             made.kpt_oks_sigmas = params.kpt_oks_sigmas.tolist()
         return made
+
+
+def _split(images: Iterable[_Image]) -> Iterator[list[_Image]]:
+    iterator = iter(images)
+    while batch := list(itertools.islice(iterator, _BATCH)):
+        yield batch
 
 
 def _keep(entry: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
