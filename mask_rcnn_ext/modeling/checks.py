@@ -22,9 +22,14 @@ from detectron2.modeling import (
 )
 from detectron2.modeling.meta_arch import ProposalNetwork
 from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
-from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
+from detectron2.modeling.roi_heads import (
+    MaskRCNNConvUpsampleHead,
+    Res5ROIHeads,
+    StandardROIHeads,
+)
 from detectron2.utils.registry import Registry
 
+from ..config import find_changed_keys, flat_config
 from ..errors import UserError, nearest
 from .fcis import FCIS, FCISROIHeads
 from .meta_arch import MaskRCNN
@@ -74,9 +79,9 @@ def require_fitting_parts(cfg: CfgNode) -> None:
 
     Raises:
         UserError: FCIS or R-CNN has heads of another method, or their heads belong to another
-            meta-architecture; R-CNN has no stored proposals, or has masks or keypoints; or
-            detectron2's RoI heads get a RoI layer of this package, or a mask head that would be
-            built for the wrong side.
+            meta-architecture; R-CNN has no stored proposals, or has masks or keypoints; a key is
+            set that detectron2's own class does not read; or detectron2's RoI heads get a RoI layer
+            of this package, or a mask head that would be built for the wrong side.
     """
     if not is_generalized_rcnn(cfg):
         return
@@ -84,6 +89,8 @@ def require_fitting_parts(cfg: CfgNode) -> None:
     _require_both_of_a_method(cfg, roi_heads)
     if is_rcnn(cfg):
         _require_rcnn_parts(cfg)
+    if cfg.MODEL.MASK_ON:
+        _require_readers(cfg)
     # Subclasses are not checked: a class of another project may build other parts.
     if roi_heads not in (Res5ROIHeads, StandardROIHeads):
         return
@@ -156,6 +163,38 @@ def _require_rcnn_parts(cfg: CfgNode) -> None:
                 f"MODEL.{key}: R-CNN finds boxes only, expected False, got True. Set MODEL.{key} "
                 "False"
             )
+
+
+# Keys that this package's class reads and detectron2's own does not: the key of the class, both
+# classes, and the keys.
+_READERS: tuple[tuple[Registry, str, type, type, tuple[str, ...]], ...] = (
+    (
+        *(ROI_MASK_HEAD_REGISTRY, "MODEL.ROI_MASK_HEAD.NAME"),
+        *(MaskRCNNConvUpsampleHead, MaskRCNNFCNHead),
+        (
+            *(f"MODEL.ROI_MASK_HEAD.{name}" for name in ("LOSS", "OUTPUT_RESOLUTION")),
+            "MASK_RCNN_EXT.MASK_HEAD.PREDICTOR_STD",
+        ),
+    ),
+    (
+        *(META_ARCH_REGISTRY, "MODEL.META_ARCHITECTURE", GeneralizedRCNN, MaskRCNN),
+        ("MODEL.ROI_MASK_HEAD.PASTE_THRESH",),
+    ),
+)
+
+
+def _require_readers(cfg: CfgNode) -> None:
+    """Check that no key is set without a class that reads it."""
+    values, changed = dict(flat_config(cfg)), find_changed_keys(cfg)
+    for registry, key, stock, ours, names in _READERS:
+        if registry.get(values[key]) is not stock:
+            continue
+        for name in names:
+            if name in changed:
+                raise UserError(
+                    f"{name} {changed[name]}: detectron2's {stock.__name__} does not read this "
+                    f"key. Leave the key out, or set {key} {ours.__name__}"
+                )
 
 
 def _has_fixed_side(cfg: CfgNode) -> bool:

@@ -37,6 +37,28 @@ def test_what_detectron2s_roi_heads_cannot_take(config, values, message):
         require_fitting_parts(cfg)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "key", "stock"),
+    [
+        ("MODEL.ROI_MASK_HEAD.LOSS", "softmax", "ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"),
+        ("MODEL.ROI_MASK_HEAD.OUTPUT_RESOLUTION", 56, "ROI_MASK_HEAD.NAME",
+         "MaskRCNNConvUpsampleHead"),
+        ("MASK_RCNN_EXT.MASK_HEAD.PREDICTOR_STD", 0.18, "ROI_MASK_HEAD.NAME",
+         "MaskRCNNConvUpsampleHead"),
+        ("MODEL.ROI_MASK_HEAD.PASTE_THRESH", 0.4, "META_ARCHITECTURE", "GeneralizedRCNN"),
+    ],
+)  # fmt: skip
+def test_a_key_that_no_class_would_read(name, value, key, stock):
+    cfg = get_config("mask_rcnn_R50_FPN")
+    cfg.merge_from_list([name, str(value)])
+    require_fitting_parts(cfg)
+    cfg.merge_from_list([f"MODEL.{key}", stock])
+    with pytest.raises(UserError, match=rf"{name} {value}: .* {stock} does not read this key"):
+        require_fitting_parts(cfg)
+    cfg.MODEL.MASK_ON = False
+    require_fitting_parts(cfg)
+
+
 def test_what_detectron2s_roi_heads_can_take():
     cfg = get_config("mask_rcnn_R50_C4")
     cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeads"
