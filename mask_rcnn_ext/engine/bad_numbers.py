@@ -43,6 +43,9 @@ class CheckGradients(HookBase):
 
 
 def _is_finite(tensors: list[Tensor]) -> bool:
+    # The sum of squares is ten times faster than the largest value, but overflows above 1e19.
+    if torch.stack(torch._foreach_norm(tensors)).isfinite().all():
+        return True
     largest = torch._foreach_norm(tensors, float("inf"))  # NaN where there is a NaN
     return bool(torch.stack(largest).isfinite().all())
 
