@@ -30,7 +30,7 @@ _KEYS = [
     "MODEL.ROI_HEADS.NMS_THRESH_TEST", "1.0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0",
 ]  # fmt: skip
 _MOMENTS = 20  # of a curve
-_GROWTH = 1.1  # of the second half of a prediction over the first half
+_GROWTH = 1.1  # of the second half over the first half
 
 
 def measure_memory(
@@ -42,7 +42,7 @@ def measure_memory(
         predictions: images to predict.
         images: images to evaluate.
         root: folder for the data.
-        faults: gets a prediction whose memory grows.
+        faults: gets a prediction or an evaluation whose memory grows.
     """
     rng, found = np.random.default_rng(0), {}
     model = ["--config-file", str(root / "model.yaml")]
@@ -58,10 +58,7 @@ def measure_memory(
         "peak": max(curve),
         "curve": _thin(curve),
     }
-    whole = curve[len(curve) // 5 :]  # without the start
-    first, second = whole[: len(whole) // 2], whole[len(whole) // 2 :]
-    if max(second) > _GROWTH * max(first):
-        faults.grown.append(f"prediction: from {max(first)} to {max(second)} MB")
+    _judge("prediction", curve, faults)
     yield found
 
     sides = rng.integers(200, 640, (images, 2))
@@ -75,6 +72,7 @@ def measure_memory(
     )
     (results,) = (root / "evaluated").glob("inference/*/coco_instances_results.json")
     count = len(json.loads(results.read_text()))
+    _judge("evaluation", curve, faults)
     collecting = curve[len(curve) // 5 :]  # without the start
     found["evaluation"] = {
         "images": images,
@@ -86,6 +84,14 @@ def measure_memory(
         "bytes_per_detection": round((collecting[-1] - collecting[0]) * 1e6 / (0.8 * count)),
     }
     yield found
+
+
+def _judge(what: str, curve: list[int], faults: Faults) -> None:
+    """Note a fault if the second half of a curve is higher than the first half."""
+    whole = curve[len(curve) // 5 :]  # without the start
+    first, second = whole[: len(whole) // 2], whole[len(whole) // 2 :]
+    if max(second) > _GROWTH * max(first):
+        faults.grown.append(f"{what}: from {max(first)} to {max(second)} MB")
 
 
 def _write_model(root: Path) -> str:
