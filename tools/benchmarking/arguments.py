@@ -1,7 +1,7 @@
 """The command line of `tools/benchmark.py`, without slow imports."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 __all__ = ["build_parser"]
 
@@ -42,15 +42,7 @@ def add_paste(_: argparse.ArgumentParser) -> None:
 
 def add_inference(parser: argparse.ArgumentParser) -> None:
     """Add the options of `inference`."""
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        default=[800, 1088],
-        metavar=("H", "W"),
-        help="pixels of the image (default: 800 1088)",
-    )
+    _add_image_options(parser)
     parser.add_argument("--detections", type=int, default=40, help="instances (default: 40)")
     parser.add_argument("--classes", type=int, default=80, help="classes (default: 80)")
     parser.add_argument(
@@ -67,9 +59,56 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a trained model")
 
 
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `training`."""
+    _add_image_options(parser)
+    parser.add_argument("--objects", type=int, default=10, help="in an image (default: 10)")
+    parser.add_argument("--classes", type=int, default=80, help="classes (default: 80)")
+    parser.add_argument("--images", type=int, default=1, help="in a batch (default: 1)")
+
+
+def add_growth(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `growth`."""
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    axes = ["images", "detections", "size", "classes"]
+    parser.add_argument(
+        "--axes", nargs="+", choices=axes, default=axes, help="what grows (default: each in turn)"
+    )
+    levels = ["exact", "fast", "fastest"]
+    parser.add_argument(
+        "--levels", nargs="+", choices=levels, default=levels, help="of speed (default: all)"
+    )
+
+
+def add_fcis(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `fcis`."""
+    _add_image_options(parser, [600, 1000])
+    parser.add_argument("--backbone", choices=["R50", "R101"], default="R50", help="default: R50")
+
+
+def add_startup(_: argparse.ArgumentParser) -> None:
+    """Add the options of `startup`: there are none of its own."""
+
+
+def _add_image_options(parser: argparse.ArgumentParser, size: Sequence[int] = (800, 1088)) -> None:
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=list(size),
+        metavar=("H", "W"),
+        help=f"pixels of the image (default: {size[0]} {size[1]})",
+    )
+
+
 BENCHMARKS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "inference": ("Mask R-CNN on one image: detectron2 and the levels of speed", add_inference),
     "trained": ("time and AP of trained models at each level of speed", add_trained),
+    "training": ("a step of training, against detectron2's", add_training),
+    "growth": ("how time grows with images, detections, image size, classes", add_growth),
+    "fcis": ("FCIS on one image, at each level of speed", add_fcis),
+    "startup": ("help texts, imports and one photo, from start to end", add_startup),
     "layers": ("position-sensitive RoI layers of FCIS, against torchvision's", add_layers),
     "evaluation": ("COCO evaluation, against detectron2's with pycocotools", add_evaluation),
     "paste": ("masks into their image and to RLE, against detectron2 and pycocotools", add_paste),

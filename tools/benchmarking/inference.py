@@ -36,7 +36,16 @@ from mask_rcnn_ext.modeling.speed import SPEEDS
 from .parts import Part, Row, compare_rows
 from .rounds import Times, take_turns, time_call
 
-__all__ = ["BASELINE", "compare_instances", "make_config", "make_image", "run"]
+__all__ = [
+    "BASELINE",
+    "compare_instances",
+    "load_models",
+    "make_config",
+    "make_image",
+    "make_weights",
+    "run",
+    "time_case",
+]
 
 CONFIG = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 BASELINE = "detectron2"
@@ -147,19 +156,28 @@ def _export(cfg: CfgNode, image: npt.NDArray[np.uint8], engine: str, folder: str
     return predictor
 
 
-def run(args: argparse.Namespace) -> Part:
-    """Time the predictors and compare what they find."""
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu")
-    if min(*args.size, args.detections, args.classes) < 1:
-        raise UserError("--size, --detections, --classes: expected 1 or more")
-    image, cfg = make_image(*args.size, args.seed), make_config(args)
+def load_models(
+    args: argparse.Namespace, image: npt.NDArray[np.uint8]
+) -> tuple[DefaultPredictor, dict[str, Predictor]]:
+    """Return detectron2's predictor and ours, by level or engine, with the same weights."""
+    cfg = make_config(args)
     with tempfile.TemporaryDirectory() as folder:
         cfg.MODEL.WEIGHTS = str(Path(folder, "weights.pth"))
         torch.save({"model": make_weights(cfg, image, args.seed)}, cfg.MODEL.WEIGHTS)
         stock = DefaultPredictor(cfg)
         ours = {level: Predictor(cfg, speed=level) for level in SPEEDS}
         ours |= {engine: _export(cfg, image, engine, folder) for engine in args.engine}
+    return stock, ours
+
+
+def run(args: argparse.Namespace) -> Part:
+    """Time the predictors and compare what they find."""
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu")
+    if min(*args.size, args.detections, args.classes) < 1:
+        raise UserError("--size, --detections, --classes: expected 1 or more")
+    image = make_image(*args.size, args.seed)
+    stock, ours = load_models(args, image)
     height, width = args.size
     part = Part(
         "Mask R-CNN, ResNet-50 FPN, one image",
@@ -179,7 +197,7 @@ def run(args: argparse.Namespace) -> Part:
     def encode(predict: Callable[[Any], Instances]) -> Callable[[], list[dict[str, Any]]]:
         return lambda: convert_to_coco(predict(image), 1)
 
-    part.rows = _time_case(
+    part.rows = time_case(
         "image to instances",
         {
             BASELINE: find(lambda pixels: stock(pixels)["instances"]),
@@ -188,7 +206,7 @@ def run(args: argparse.Namespace) -> Part:
         args.rounds,
         compare_instances,
     )
-    part.rows += _time_case(
+    part.rows += time_case(
         "image to COCO results",
         {
             BASELINE: lambda: _encode_stock(stock(image)["instances"]),
@@ -207,16 +225,18 @@ def _encode_stock(instances: Instances) -> list[dict[str, Any]]:
     return list(instances_to_coco_json(instances.to("cpu"), 1))
 
 
-def _time_case(
+def time_case(
     case: str,
     contenders: dict[str, Callable[[], Any]],
     rounds: int,
     compare: Callable[[Any, Any], str],
 ) -> list[Row]:
+    """Time contenders, the first of which is the baseline, and compare what they return."""
+    baseline = next(iter(contenders))
     found: dict[str, Any] = {}
     turns = {name: partial(_time_once, call, name, found) for name, call in contenders.items()}
-    rows = compare_rows(case, take_turns(turns, rounds), BASELINE)
+    rows = compare_rows(case, take_turns(turns, rounds), baseline)
     for row in rows:
-        if row.contender != BASELINE:
-            row.output = compare(found[row.contender], found[BASELINE])
+        if row.contender != baseline:
+            row.output = compare(found[row.contender], found[baseline])
     return rows

@@ -10,7 +10,11 @@ __all__ = ["BENCHMARK", "benchmark_tables"]
 BENCHMARK = "results/benchmark.json"
 _PARTS = {  # in the order of the page: name -> title while it has not been run
     "inference": "Mask R-CNN on one image",
+    "growth": "Growth of the time of a prediction",
     "trained": "Evaluation of trained models",
+    "training": "A training step",
+    "fcis": "FCIS on one image",
+    "startup": "Start of a command",
     "evaluation": "COCO evaluation",
     "paste": "Pasting and encoding masks",
     "layers": "Position-sensitive RoI layers",

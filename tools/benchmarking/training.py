@@ -1,0 +1,154 @@
+"""A step of training of Mask R-CNN with a ResNet-50 FPN: detectron2, and our ways to train.
+
+Each contender takes whole steps (forward, backward, optimizer) on the same batch, from the same
+weights and with the same random numbers. The learning rate is so small that the losses stay as they
+are. The output compares the losses of the first step.
+"""
+
+import argparse
+import itertools
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2 import model_zoo
+from detectron2.config import CfgNode
+from detectron2.engine import AMPTrainer, SimpleTrainer
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from detectron2.structures import Boxes, Instances, PolygonMasks
+from detectron2.utils.events import EventStorage
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.engine.loop import build_loop
+from mask_rcnn_ext.model_zoo import get_config
+from mask_rcnn_ext.modeling.precision import get_amp_dtype, prepare_model
+
+from .inference import BASELINE, CONFIG, make_image
+from .parts import Part, compare_rows
+from .rounds import Times, take_turns, time_call
+
+__all__ = ["make_batch", "run"]
+
+_CORNERS = 16  # of a polygon, which is an ellipse
+_CONTENDERS: dict[str, dict[str, Any]] = {
+    "mask_rcnn_ext": {},
+    "channels_last, gathered": {
+        "MASK_RCNN_EXT.CHANNELS_LAST": True,
+        "MASK_RCNN_EXT.GATHERED_ROI_ALIGN": True,
+        "MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR": True,
+    },
+}
+_MIXED = "the same in mixed precision"
+
+Batch = list[dict[str, Any]]
+
+
+def make_batch(args: argparse.Namespace) -> Batch:
+    """Return images with ellipses, as a mapper returns them."""
+    rng, batch = np.random.default_rng(args.seed), []
+    height, width = args.size
+    for number in range(args.images):
+        sides = 0.05 * 10 ** rng.random((args.objects, 2)) * min(args.size)
+        low = rng.random((args.objects, 2)) * ([width, height] - sides)
+        angles = 2 * np.pi * np.arange(_CORNERS) / _CORNERS
+        circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        outlines = low[:, None] + sides[:, None] * (circle + 1) / 2
+        instances = Instances((height, width))
+        instances.gt_boxes = Boxes(torch.as_tensor(np.hstack([low, low + sides])).float())
+        instances.gt_classes = torch.as_tensor(rng.integers(0, args.classes, args.objects))
+        instances.gt_masks = PolygonMasks([[outline.ravel()] for outline in outlines])
+        pixels = make_image(height, width, args.seed + number).transpose(2, 0, 1).copy()
+        batch.append({"image": torch.as_tensor(pixels), "instances": instances})
+    return batch
+
+
+def _finish_config(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = args.device, ""
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = args.classes
+    cfg.SOLVER.BASE_LR = 1e-8
+    return cfg
+
+
+def _make_stock(args: argparse.Namespace, batch: Batch, amp: bool) -> SimpleTrainer:
+    cfg = _finish_config(model_zoo.get_config(CONFIG), args)
+    torch.manual_seed(args.seed)
+    model = build_model(cfg).train()
+    kind = AMPTrainer if amp else SimpleTrainer
+    return kind(model, itertools.repeat(batch), build_optimizer(cfg, model))
+
+
+def _make_ours(
+    args: argparse.Namespace, batch: Batch, keys: Mapping[str, Any], weights: Mapping[str, Any]
+) -> SimpleTrainer | None:
+    """Return the loop; None if mixed precision is asked for, and is slower on this processor."""
+    cfg = _finish_config(get_config(CONFIG), args)
+    for key, value in keys.items():
+        cfg.merge_from_list([key, str(value)])
+    if cfg.SOLVER.AMP.ENABLED and get_amp_dtype(cfg) is None:
+        return None
+    model = build_model(cfg).train()
+    model.load_state_dict(weights)
+    model = prepare_model(cfg, model)
+    return build_loop(cfg, model, itertools.repeat(batch), build_optimizer(cfg, model))
+
+
+def _time_step(
+    loop: SimpleTrainer, name: str, seed: int, losses: dict[str, dict[str, float]]
+) -> Times:
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    torch.manual_seed(seed)
+    with EventStorage() as storage:
+
+        def take_step() -> None:
+            loop.run_step()
+            wait()
+
+        seconds, _ = time_call(take_step)
+        found = {key: value for key, (value, _) in storage.latest().items() if "loss" in key}
+    losses.setdefault(name, found)
+    return {"": seconds}
+
+
+def _compare_losses(found: Mapping[str, float], expected: Mapping[str, float]) -> str:
+    if found == expected:
+        return f"{len(found)} losses equal"
+    apart = max(abs(found[name] - value) / abs(value) for name, value in expected.items())
+    return f"losses within {100 * apart:.1g} %"
+
+
+def run(args: argparse.Namespace) -> Part:
+    """Time the steps and compare the losses."""
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu")
+    if min(*args.size, args.objects, args.classes, args.images) < 1:
+        raise UserError("--size, --objects, --classes, --images: expected 1 or more")
+    batch = make_batch(args)
+    loops: dict[str, SimpleTrainer] = {BASELINE: _make_stock(args, batch, False)}
+    weights = {name: value.clone() for name, value in loops[BASELINE].model.state_dict().items()}
+    if args.device == "cuda":
+        loops["detectron2, mixed precision"] = _make_stock(args, batch, True)
+    mixed = {**_CONTENDERS["channels_last, gathered"], "SOLVER.AMP.ENABLED": True}
+    for name, keys in {**_CONTENDERS, _MIXED: mixed}.items():
+        if (loop := _make_ours(args, batch, keys, weights)) is not None:
+            loops[name] = loop
+    height, width = args.size
+    part = Part(
+        "A training step of Mask R-CNN, ResNet-50 FPN",
+        {
+            "device": args.device, "rounds": args.rounds, "seed": args.seed, "images": args.images,
+            "size": f"{height} x {width}", "objects": args.objects, "classes": args.classes,
+        },
+    )  # fmt: skip
+    losses: dict[str, dict[str, float]] = {}
+    turns: dict[str, Callable[[], Times]] = {
+        name: partial(_time_step, loop, name, args.seed, losses) for name, loop in loops.items()
+    }
+    part.rows = compare_rows("", take_turns(turns, args.rounds), BASELINE)
+    for row in part.rows:
+        row.case = f"{args.images} x {height} x {width}"
+        if row.contender != BASELINE:
+            row.output = _compare_losses(losses[row.contender], losses[BASELINE])
+    return part
