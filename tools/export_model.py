@@ -75,7 +75,10 @@ def list_images(args: argparse.Namespace, cfg: CfgNode) -> list[str]:
     unknown = [name for name in cfg.DATASETS.TEST if name not in DatasetCatalog]
     if args.int8 or not args.images:
         if unknown and not own.VAL_JSON:
-            fix = "--images DIR, some images of the kind to predict later"
+            fix = (
+                "--images DIR, some images of the kind to predict later; or --config-file with the "
+                "run's config.yaml, to take its validation images"
+            )
             if args.int8:
                 keys = ("VAL_JSON F", "VAL_IMAGES DIR")
                 fix = f"--opts {' '.join(f'MASK_RCNN_EXT.DATA.{key}' for key in keys)}"
