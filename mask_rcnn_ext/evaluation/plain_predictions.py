@@ -23,19 +23,22 @@ class PackedDetections(Sequence[dict[str, Any]]):
 
     Args:
         detections: dicts of plain values.
+
+    Attributes:
+        data: the pickled list.
     """
 
     def __init__(self, detections: Sequence[dict[str, Any]]) -> None:
-        self._data, self._length = pickle.dumps(detections, _PROTOCOL), len(detections)
+        self.data, self._length = pickle.dumps(detections, _PROTOCOL), len(detections)
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: Any) -> Any:
-        return pickle.loads(self._data)[index]
+        return pickle.loads(self.data)[index]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(pickle.loads(self._data))
+        return iter(pickle.loads(self.data))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -55,12 +58,19 @@ class _PartsPickler:
         self._file = file
 
     def dump(self, predictions: Sequence[dict[str, Any]]) -> None:
-        self._file.write(pickle.PROTO + bytes([_PROTOCOL]) + pickle.EMPTY_LIST + pickle.MARK)
+        write = self._file.write
+        write(pickle.PROTO + bytes([_PROTOCOL]) + pickle.EMPTY_LIST + pickle.MARK)
         for prediction in predictions:
-            plain = {**prediction, "instances": list(prediction["instances"])}
-            whole = pickle.dumps(plain, _PROTOCOL)
-            self._file.write(whole[2:-1])  # without the protocol and the end
-        self._file.write(pickle.APPENDS + pickle.STOP)
+            write(pickle.EMPTY_DICT + pickle.MARK)
+            for key, value in prediction.items():
+                packed = isinstance(value, PackedDetections)
+                for data in (
+                    pickle.dumps(key, _PROTOCOL),
+                    value.data if packed else pickle.dumps(value, _PROTOCOL),
+                ):
+                    write(data[2:-1])  # without the protocol and the end
+            write(pickle.SETITEMS)
+        write(pickle.APPENDS + pickle.STOP)
 
 
 def save_plain_predictions(path: Path, predictions: Sequence[dict[str, Any]]) -> None:
@@ -68,8 +78,8 @@ def save_plain_predictions(path: Path, predictions: Sequence[dict[str, Any]]) ->
 
     Args:
         path: the file.
-        predictions: dicts of strings and numbers, without any tensor; "instances" is an iterable of
-            such dicts, which is saved as a list.
+        predictions: dicts of strings and numbers, without any tensor. `PackedDetections` in them
+            are saved as lists.
 
     Raises:
         UserError: the file cannot be written.

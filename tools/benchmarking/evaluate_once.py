@@ -17,6 +17,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 
 from mask_rcnn_ext import MaskRCNNCOCOEvaluator
+from mask_rcnn_ext.evaluation.plain_predictions import PackedDetections
 from mask_rcnn_ext.files import file_sha256, read_json
 
 from .rounds import time_call
@@ -44,6 +45,9 @@ def evaluate_once(contender: str, task: str, folder: Path) -> dict[str, Any]:
     )
     del content
     predictions = read_json(folder / "predictions.json")
+    if contender == OURS:
+        for entry in predictions:
+            entry["instances"] = PackedDetections(entry["instances"])
     hashes = hashlib.sha256()
 
     class Recorded(COCOEvaluator if contender == BASELINE else MaskRCNNCOCOEvaluator):  # type: ignore[misc]
