@@ -10,7 +10,7 @@ NESTED := output/nested
 LINEAGE := output/lineage
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo compare lineage scaling test test-oldest fuzz torture lint audit check tables docs doctor clean clean-demo
+.PHONY: help setup demo compare lineage scaling test test-oldest fuzz torture lint audit check gpu tables docs doctor clean clean-demo
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -66,6 +66,9 @@ audit: setup  ## compare the pinned versions with the public lists of known faul
 	@$(PY) tools/environment/audit.py constraints.txt
 
 check: lint audit test  ## lint, audit and test
+
+gpu: setup  ## on a machine with a GPU: its tests, the benchmark and a training; a second call does the rest
+	$(PY) projects/reproduction/run_gpu.py $(GPU)
 
 tables: setup  ## write the generated parts of README.md, configs/ and docs/
 	$(PY) projects/reproduction/make_tables.py

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..markdown import markdown_table
 
-__all__ = ["BENCHMARK", "benchmark_tables"]
+__all__ = ["BENCHMARK", "benchmark_tables", "make_section"]
 
 BENCHMARK = "results/benchmark.json"
 _PARTS = {  # in the order of the page: name -> title while it has not been run
@@ -28,10 +28,11 @@ def benchmark_tables(results: Mapping[str, Any] | None) -> str:
         results: the content of `BENCHMARK`; None: no benchmark was run.
     """
     results = results or {}
-    return "\n".join(_section(name, results.get(name)) for name in _PARTS)
+    return "\n".join(make_section(name, results.get(name)) for name in _PARTS)
 
 
-def _section(name: str, part: Mapping[str, Any] | None) -> str:
+def make_section(name: str, part: Mapping[str, Any] | None) -> str:
+    """Return the section of one benchmark; `part` is None if it was not run."""
     command = f"python tools/benchmark.py {name}"
     if part is None:
         return f"### {_PARTS[name]}\n\n`{command}` has not been run.\n"

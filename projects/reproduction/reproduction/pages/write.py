@@ -17,6 +17,7 @@ from ..fcis.experiment_markdown import EXPERIMENT, experiment_doc, experiment_su
 from ..fcis.markdown import COMPARISON, comparison_doc
 from ..fcis.photographs_markdown import PHOTOGRAPHS, photographs_doc
 from ..first_model.markdown import FIRST_MODEL, PAGE, first_model_parts
+from ..gpu.markdown import GPU, gpu_doc
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from ..markdown import COMMAND, read_results
 from ..own_data.markdown import OWN_DATA, own_data_doc
@@ -32,6 +33,7 @@ __all__ = [
     "CONFIGS_TABLE",
     "EXPERIMENT_DOC",
     "EXPERIMENT_SUMMARY",
+    "GPU_DOC",
     "KEYS_TABLE",
     "LINEAGE_TABLE",
     "METHODS_TABLE",
@@ -55,6 +57,7 @@ LINEAGE_TABLE = "the lineage's numbers"
 OWN_DATA_DOC = "the numbers of own data"
 SCALING_DOC = "the numbers of scaling"
 BENCHMARK_TABLES = "the benchmarks' numbers"
+GPU_DOC = "the results of make gpu"
 PUBLISHED_TABLE = "the lineage's published numbers"
 
 
@@ -96,7 +99,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     )
     lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
     command = "Run: python projects/reproduction/run_fcis_experiment.py"
-    experiment, photographs, own_data, benchmark, scaling, first = (
+    experiment, photographs, own_data, benchmark, scaling, first, gpu = (
         read_results(root / file, fix) if (root / file).is_file() else None
         for file, fix in (
             (EXPERIMENT, command),
@@ -105,6 +108,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
             (BENCHMARK, f"Run: python tools/benchmark.py inference --output {BENCHMARK}"),
             (SCALING, "Run: make scaling"),
             (FIRST_MODEL, "Run: python projects/reproduction/run_first_model.py"),
+            (GPU, "Run: make gpu"),
         )
     )
     parts = {
@@ -126,7 +130,10 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
         "docs/own_data.md": {OWN_DATA_DOC: own_data_doc(own_data)},
         "docs/scaling.md": {SCALING_DOC: scaling_doc(scaling)},
         PAGE: first_model_parts(first),
-        "docs/performance.md": {BENCHMARK_TABLES: benchmark_tables(benchmark)},
+        "docs/performance.md": {
+            BENCHMARK_TABLES: benchmark_tables(benchmark),
+            GPU_DOC: gpu_doc(gpu),
+        },
     }
     texts = {"configs/README.md": configs_page(root, rows), "docs/models.md": costs_page(costs)}
     for name, generated in parts.items():

@@ -1,0 +1,107 @@
+"""What `make gpu` runs, tried without a GPU: tests, benchmark and training, in parts."""
+
+import json
+from types import SimpleNamespace
+
+import run_gpu as tool
+from reproduction.gpu import parts
+from reproduction.gpu.markdown import gpu_doc
+from support import SMALL, TINY_CONFIG, write_coco
+
+from mask_rcnn_ext.files import read_json
+
+ROW = {
+    "case": "a", "contender": "old", "seconds": 2.0, "ratio": 1.0, "ratios": [1.0, 1.0],
+    "verdict": "baseline", "peak_mb": None, "output": "",
+}  # fmt: skip
+PART = {
+    "title": "Layers", "options": {"rounds": 5}, "machine": {"gpu": "G"}, "load": [0.0, 0.0],
+    "rows": [ROW],
+}  # fmt: skip
+
+
+def test_without_a_gpu_nothing_begins(tmp_path, capsys):
+    assert tool.main(["--output", str(tmp_path / "out")]) == 2
+    assert "finds no CUDA device" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tests_are_counted(tmp_path):
+    file = tmp_path / "test_some.py"
+    file.write_text(
+        "import os, pytest\n"
+        "def test_good(): assert os.environ['MASK_RCNN_EXT_TEST_GPU'] == '1'\n"
+        "def test_bad(): assert False\n"
+        "@pytest.mark.skip(reason='r')\ndef test_other(): pass\n"
+    )
+    options = [str(file), "--rootdir", str(tmp_path), "-c", str(tmp_path / "none.ini")]
+    (tmp_path / "none.ini").write_text("[pytest]\n")
+    found = parts.run_tests(tmp_path, options)
+    assert found.pop("seconds") >= 0
+    assert found == {
+        "tests": 3, "failures": 1, "errors": 0, "skipped": 1, "failed": ["test_some::test_bad"],
+    }  # fmt: skip
+
+
+def test_parts_of_the_benchmark_that_are_there_stay(tmp_path, monkeypatch):
+    ran, clock = [], [0.0]
+
+    def call(command):
+        ran.append(command[2])
+        clock[0] += 100
+        path = command[command.index("--output") + 1]
+        with open(path, "w") as file:
+            json.dump({command[2]: {**PART, "title": command[2]}}, file)
+        return 0
+
+    monkeypatch.setattr(parts.subprocess, "call", call)
+    monkeypatch.setattr(parts, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    *_, first = parts.measure(tmp_path, {}, "cpu", 150)
+    assert ran == [*first] == ["layers", "inference"]  # the next one would begin after 200
+    *_, second = parts.measure(tmp_path, first, "cpu", 10**6)
+    assert ran == [*second] == list(parts.BENCHMARKS)
+    assert list(parts.measure(tmp_path, second, "cpu", 10**6)) == []
+    monkeypatch.setattr(parts, "code_sha256", lambda *_: "other code")
+    assert len(list(parts.measure(tmp_path, second, "cpu", 10**6))) == len(ran) - 5 == 5
+
+
+def test_a_training_goes_on_in_the_next_call(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    for split in ("train", "val"):
+        path, _ = write_coco(data, images=4)
+        path.rename(data / f"annotations_{split}.json")
+    keys = dict(zip(SMALL[::2], SMALL[1::2], strict=True))
+    monkeypatch.setattr(parts, "_CONFIG", TINY_CONFIG)
+    monkeypatch.setattr(parts, "_KEYS", {**keys, "SOLVER.MAX_ITER": 4})
+    assert parts.train(tmp_path / "run", data, "cpu", 0) is None
+    found = parts.train(tmp_path / "run", data, "cpu", 600)
+    assert found is not None
+    assert {"segm", "bbox", "run"} <= {*found}
+    monkeypatch.setattr(parts.subprocess, "Popen", None)  # it is done
+    assert parts.train(tmp_path / "run", data, "cpu", 600) == found
+
+
+def test_the_results_and_what_is_left(tmp_path, monkeypatch, capsys):
+    results = {"segm": {"AP": 31.25}, "bbox": {"AP": 30.0},
+               "run": {"train_seconds": 900.0, "peak_memory_mb": 5000.0}}  # fmt: skip
+    answers = [None, results]
+    counts = {"tests": 5, "failures": 1, "errors": 0, "skipped": 1, "failed": ["a::b"]}
+    monkeypatch.setattr(tool, "run_tests", lambda *_: {**counts, "seconds": 3})
+    monkeypatch.setattr(tool, "measure", lambda *_: iter([{"layers": PART}]))
+    monkeypatch.setattr(tool, "train", lambda *_: answers.pop(0))
+    path = tmp_path / "gpu.json"
+    command = ["--device", "cpu", "--output", str(tmp_path / "out"), "--results", str(path)]
+    assert tool.main(command) == 1
+    out = capsys.readouterr().out
+    assert "left: tests that failed" in out
+    assert "left: the rest of the training" in out
+    assert "left: benchmark growth" in out
+    assert "training" not in read_json(path)
+    assert tool.main([*command, "--parts", "training"]) == 0
+    content = read_json(path)
+    assert content["tests"]["failed"] == ["a::b"]  # kept from the first call
+    text = gpu_doc(content)
+    assert "3 passed, 1 failed, 1 skipped" in text
+    assert "drawn shapes: mask AP 31.2, box AP 30.0 after 900 seconds" in text
+    assert "### Layers" in text
+    assert "has not been run" in gpu_doc(None)
