@@ -44,7 +44,7 @@ from mask_rcnn_ext.steps import Step, holds_run, run_command, run_steps
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = "configs/shapes/mask_rcnn_tiny_FPN.yaml"
+CONFIG = "configs/shapes/mask_rcnn_demo_FPN.yaml"
 
 
 def find_training_files(root: Path) -> list[Path]:

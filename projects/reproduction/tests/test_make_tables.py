@@ -173,7 +173,7 @@ def test_the_table_of_configs_has_one_line_for_each():
     table = text.split(first)[1].split(last)[0]
     assert re.findall(r"^\| \[(.*?)\]", table, flags=re.M) == [
         *CONFIGS,
-        "shapes/mask_rcnn_tiny_FPN",
+        "shapes/mask_rcnn_demo_FPN",
     ]
     assert cells(table, "mask_rcnn_R101_FPN") == [[
         "[mask_rcnn_R101_FPN](../configs/mask_rcnn_R101_FPN.yaml)",
@@ -185,7 +185,7 @@ def test_the_table_of_configs_has_one_line_for_each():
     # ResNeXt-101 of another width does not fit
     assert cells(table, "mask_rcnn_X101_FPN")[0][3] == ""
     demo = json.loads((REPO / "results/demo.json").read_text())
-    assert cells(table, "shapes/mask_rcnn_tiny_FPN")[0][-1] == (
+    assert cells(table, "shapes/mask_rcnn_demo_FPN")[0][-1] == (
         f"mask {demo['segm']['AP']:.1f}, box {demo['bbox']['AP']:.1f} (occluded_shapes_val)"
     )
 
@@ -210,7 +210,7 @@ def test_the_readme_has_the_papers_figure_or_ours_for_each_method():
     ]
     assert cells(text, "shapes/fcis_tiny")[0][-1].startswith(f"mask {sum(aps) / len(aps):.1f} ")
     demo = results["demo"]
-    assert cells(text, "shapes/mask_rcnn_tiny_FPN")[0][-1] == (
+    assert cells(text, "shapes/mask_rcnn_demo_FPN")[0][-1] == (
         f"mask {demo['segm']['AP']:.1f}, box {demo['bbox']['AP']:.1f}"
     )
     rcnn = results["lineage"]["methods"][0]["metrics"]["bbox"]["AP"]

@@ -31,7 +31,7 @@ _METHODS = (
     ("Faster R-CNN, VGG-16", "lineage/faster_rcnn_VGG16"),
     ("Fast R-CNN, VGG-16", "lineage/fast_rcnn_VGG16"),
     ("R-CNN, VGG-16", "lineage/rcnn_VGG16"),
-    ("Mask R-CNN, small: the demo", "shapes/mask_rcnn_tiny_FPN"),
+    ("Mask R-CNN, small: the demo", "shapes/mask_rcnn_demo_FPN"),
     ("FCIS, small", "shapes/fcis_tiny"),
     ("Faster R-CNN, small", "shapes/lineage/faster_rcnn_tiny"),
     ("Fast R-CNN, small", "shapes/lineage/fast_rcnn_tiny"),
@@ -55,7 +55,7 @@ _TITLES = {
     "8": "enhanced, each row on top of the one before",
     "9": "enhanced keypoints, each row on top of the one before",
 }
-_DEMO, _DEMO_RESULTS = "shapes/mask_rcnn_tiny_FPN", "results/demo.json"
+_DEMO, _DEMO_RESULTS = "shapes/mask_rcnn_demo_FPN", "results/demo.json"
 _NONE = "\u2013"
 _NOT_RUN = "not run"
 
