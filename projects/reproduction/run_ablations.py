@@ -27,7 +27,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--rows",
         default="",
         metavar="A,B",
-        help=f"only these tables, all with --seeds seeds; without this option, tables other than 2b "
+        help="only these tables, all with --seeds seeds; without this option, tables other than 2b "
         f"and 2c have one seed ({tables})",
     )
     return parser.parse_args(argv)

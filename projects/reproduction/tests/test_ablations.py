@@ -320,7 +320,7 @@ def test_predictions_of_another_run_give_no_interval(ablations, tmp_path, caplog
     with caplog.at_level(logging.WARNING):
         row = row_of(ablations("--rows", "2b", "--seeds", "1")[1])
     assert row["method"] == IntervalMethod.NO_PREDICTIONS.value
-    assert "its predictions do not give its segm AP" in caplog.text
+    assert "the predictions in its folder do not give its segm AP" in caplog.text
 
 
 # The page

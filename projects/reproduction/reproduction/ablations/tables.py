@@ -1,10 +1,10 @@
 """The comparisons of the small ablations, in the order of the paper's tables.
 
-A variant is a yaml in `configs/shapes/ablations/`. A comparison is one row of the results: a pair of
-variants that differ only in the config keys that the comparison names. The differences are those
-that the paper discusses. 2b: sigmoid minus softmax; 2c: each layer minus RoIPool; 2d: RoIAlign minus
-RoIPool; 2e: the FCN minus each MLP; section 4.2: class-specific minus class-agnostic masks; Table 3:
-the box AP with minus without the mask branch; 2a: the deeper minus the shallower backbone.
+A variant is a yaml in `configs/shapes/ablations/`. A comparison is one row of the results: a pair
+of variants that differ only in the config keys that the comparison names. The paper discusses the
+same differences. 2b: sigmoid minus softmax; 2c: each layer minus RoIPool; 2d: RoIAlign minus
+RoIPool; 2e: the FCN minus each MLP; section 4.2: class-specific minus class-agnostic masks; Table
+3: the box AP with minus without the mask branch; 2a: the deeper minus the shallower backbone.
 """
 
 from dataclasses import dataclass
