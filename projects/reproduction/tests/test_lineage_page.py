@@ -175,7 +175,7 @@ def test_the_sentences_say_what_each_step_took(content):
     content["methods"][0]["iterations"] = 900
     schedule, _, fast, *_ = describe_results(read(content))
     assert schedule == (
-        "Each network is trained for 900 iterations of 4 images (R-CNN); 1,500 iterations of 4 "
+        "Each network was trained for 900 iterations of 4 images (R-CNN); 1,500 iterations of 4 "
         "images (Fast R-CNN, Faster R-CNN, Mask R-CNN)."
     )
     sizes = "(objects under 32 pixels: 20.0 instead of 40.0; larger objects: 51.0 instead of 50.0)."
