@@ -1,4 +1,4 @@
-"""Measure how often the axis excess finds lines that are there, and lines that are not.
+"""Measure how often the axis excess finds lines that exist, and lines that do not.
 
 python projects/reproduction/measure_axis_rates.py
 """
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", default="results/axis_rates.json", metavar="FILE")
-    parser.add_argument("--masks", type=int, default=200, metavar="N", help="of each kind")
-    parser.add_argument("--sets", type=int, default=200, metavar="N", help="of 30 masks each")
+    parser.add_argument("--masks", type=int, default=200, metavar="N", help="masks of each kind")
+    parser.add_argument("--sets", type=int, default=200, metavar="N", help="sets of 30 masks each")
     args = parser.parse_args(argv)
 
     def measure() -> None:

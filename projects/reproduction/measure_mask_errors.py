@@ -20,7 +20,7 @@ from mask_rcnn_ext.files import write_json
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="of trainings")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="folders of trainings")
     parser.add_argument("--results", default="results/mask_errors.json", metavar="FILE")
     args = parser.parse_args(argv)
 

@@ -1,13 +1,13 @@
-"""Show on one machine what many need: two nodes train as one, kills lose no image.
+"""Test on one machine that two nodes train like one, and that kills lose no image.
 
 python projects/reproduction/run_scaling.py [--images 20000] [--kills 3]
 
-1. The same small model is trained on one node of two processes, on two nodes that find each other
-   by --dist-url, and on two nodes of torchrun. Nodes are processes of this machine. The weights
+1. The same small model is trained on one node with two processes, on two nodes that find each other
+   by --dist-url, and on two nodes with torchrun. Nodes are processes of this machine. The weights
    must be equal to the bit.
-2. That model predicts on drawn images of 64 x 64 pixels, once undisturbed, once with SIGKILLs at
-   random moments, after each of which the same command goes on. The result files must be equal to
-   the byte.
+2. The model predicts on drawn images of 64 x 64 pixels: once without kills, and once with SIGKILLs
+   at random moments. After each kill, the same command starts again. The result files must be equal
+   to the byte.
 """
 
 import argparse
@@ -32,9 +32,13 @@ ANNOTATED = 64  # images to train on
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=20000, metavar="N", help="to predict on")
-    parser.add_argument("--kills", type=int, default=3, metavar="N", help="of the prediction")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the kills' moments")
+    parser.add_argument(
+        "--images", type=int, default=20000, metavar="N", help="images to predict on"
+    )
+    parser.add_argument("--kills", type=int, default=3, metavar="N", help="kills of the prediction")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the kills' moments"
+    )
     parser.add_argument("--output", type=Path, default=Path("output/scaling"), metavar="DIR")
     parser.add_argument("--results", default=SCALING, metavar="FILE", help="json to write")
     return parser.parse_args(argv)
@@ -47,7 +51,7 @@ def run_scaling(args: argparse.Namespace) -> int:
     folder = args.output.absolute()
     annotations = draw_images(folder / "data", args.images, ANNOTATED)
     if len(list((folder / "data/images").iterdir())) != args.images:
-        raise UserError(f"{folder / 'data'} has other images; give another --output")
+        raise UserError(f"{folder / 'data'} contains other images; give another --output")
     training = train_on_nodes(folder, annotations)
     print(f"equal weights: {training['equal']}", flush=True)
     job = Job(folder / "one_node/model_final.pth", folder / "data/images")

@@ -223,7 +223,7 @@ def test_a_failed_run_is_told_and_does_not_stop_the_others(ablations, training, 
 
 def test_the_list_tells_what_is_left_and_how_long_it_takes(ablations, capsys):
     ablations("--list")
-    assert "0 of 33 runs done; how long" in capsys.readouterr().out
+    assert "0 of 33 runs done; the time of a run" in capsys.readouterr().out
     ablations("--rows", "2b", "--seeds", "1")
     capsys.readouterr()
     assert ablations("--list", "--rows", "2b", "--seeds", "2")[0] == 0
