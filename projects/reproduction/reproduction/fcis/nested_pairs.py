@@ -74,10 +74,10 @@ class NestedPair:
     """Two objects of one class, one in the other.
 
     Attributes:
-        image_id: of the data set.
+        image_id: the image's id in the data set.
         outer, inner: their indices in the image's `ImageInstances`.
-        share: of their common area that both boxes read from the same part, 0 to 1, the mean of
-            k = 7 and k = 3.
+        share: the part of the boxes' common area that both read from the same part, 0 to 1, the
+            mean of k = 7 and k = 3.
         category: the index of their class in `ImageInstances`.
     """
 
@@ -252,7 +252,7 @@ def make_pairs_sheet(
 
     Args:
         pictures: at least one.
-        names: of the models in `COLUMNS`.
+        names: the names of the models in `COLUMNS`.
         heading: text above the sheet; its first line is bold.
     """
     titles = ["Image", "Truth", *names]

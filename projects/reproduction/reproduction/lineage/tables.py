@@ -198,7 +198,7 @@ def make_published_rows(rows: Iterable[Published] = PUBLISHED) -> list[list[str]
     """Return the papers' numbers as cells of `PUBLISHED_HEADER`, a row for each model and data.
 
     Args:
-        rows: as of `paper.lineage`.
+        rows: the numbers.
     """
     found: dict[tuple[str, ...], list[str]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""`results/own_data.json`: what the runs measured, what differs, and the predictions."""
+"""`results/own_data.json`: the numbers of the runs, the differences, and the predictions."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -21,7 +21,7 @@ _METRICS = ("AP", "AP50", "AP75")
 
 
 def write_own_data_results(path: str | Path, runs: Sequence[OwnDataRun]) -> dict[str, Any]:
-    """Write what the finished runs among `runs` give, and return it."""
+    """Write the results of the finished runs among `runs`, and return them."""
     entries = [_describe(run) for run in runs if run.state() == "done"]
     contrasts = collect_contrasts(entries)
     content = {

@@ -81,7 +81,7 @@ the parameters and FLOPs of each model.
     from mask_rcnn_ext import model_zoo
     cfg = model_zoo.get_config("mask_rcnn_R50_FPN", trained=True)
 
-`mask_rcnn_ext.model_zoo` takes our names and those of detectron2's zoo. `detectron2.model_zoo`
+`mask_rcnn_ext.model_zoo` takes our names and detectron2's names. `detectron2.model_zoo`
 cannot find our configs, for two reasons. It looks only in its own installed folder, so we would
 have to write our files there. And it merges them into detectron2's default config, which lacks this
 package's keys. A change of either would change detectron2 for every other project in the
