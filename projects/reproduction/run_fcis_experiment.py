@@ -85,7 +85,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_parser(__doc__, folder="nested", name="fcis_experiment", seeds=3)
     group = parser.add_argument_group("photographs")
-    group.add_argument("--photographs", action="store_true", help="train on nuclei instead")
+    help_text = f"train on nuclei instead, in output/photographs, with results in {PHOTOGRAPHS}"
+    group.add_argument("--photographs", action="store_true", help=help_text)
     layout = "a folder with annotations_train.json, annotations_val.json and images/"
     for option, what in (("--dsb2018", "the nuclei"), ("--coco", "photographs of COCO")):
         group.add_argument(option, metavar="DIR", help=f"{what}: {layout}")

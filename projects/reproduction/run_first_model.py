@@ -44,8 +44,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(
             option, default=default, metavar=metavar, help=f"{text} (default: {default})"
         )
-    parser.add_argument("--coco", required=True, metavar="DIR", help=f"images of COCO: {layout}")
-    parser.add_argument("--list", action="store_true", help="print what is done and what is left")
+    parser.add_argument("--coco", required=True, metavar="DIR", help=f"photos of COCO: {layout}")
+    parser.add_argument(
+        "--list", action="store_true", help="print which commands are done, and which are left"
+    )
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,

@@ -32,15 +32,18 @@ ANNOTATED = 64  # images to train on
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--images", type=int, default=20000, metavar="N", help="images to predict on"
-    )
-    parser.add_argument("--kills", type=int, default=3, metavar="N", help="kills of the prediction")
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the kills' moments"
-    )
-    parser.add_argument("--output", type=Path, default=Path("output/scaling"), metavar="DIR")
-    parser.add_argument("--results", default=SCALING, metavar="FILE", help="json to write")
+    for option, number, text in (
+        ("--images", 20000, "images to predict on"),
+        ("--kills", 3, "kills of the prediction"),
+        ("--seed", 0, "seed of the kills' moments"),
+    ):
+        help_text = f"{text} (default: {number})"
+        parser.add_argument(option, type=int, default=number, metavar="N", help=help_text)
+    output = Path("output/scaling")
+    help_output = f"folder of the runs (default: {output})"
+    parser.add_argument("--output", type=Path, default=output, metavar="DIR", help=help_output)
+    help_results = f"json to write (default: {SCALING})"
+    parser.add_argument("--results", default=SCALING, metavar="FILE", help=help_results)
     return parser.parse_args(argv)
 
 

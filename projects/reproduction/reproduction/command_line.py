@@ -37,9 +37,12 @@ def make_parser(
         (picture, "FILE", f"docs/images/{name}.png", "picture to write, for the documentation"),
     ):
         if option is not None:
-            parser.add_argument(option, default=default, metavar=metavar, help=text)
+            shown = f"{text} (default: {default})"
+            parser.add_argument(option, default=default, metavar=metavar, help=shown)
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--list", action="store_true", help="print which runs are done and left")
+    group.add_argument(
+        "--list", action="store_true", help="print which runs are done, and which are left"
+    )
     group.add_argument("--only-report", action="store_true", help="train nothing, write the files")
     return parser
 
