@@ -24,9 +24,9 @@ detectron2's zoo.
   and upsampling. The last two are under one per cent.
 - **Not counted:** RoI layers, NMS, anchors, decoding of boxes, max pooling, softmax, pasting of
   masks, and other elementwise operations. fvcore has no count for them.
-- **Image.** The shorter side is the config's in testing. The sides have the ratio 3 : 2
-  (Cityscapes: 2 : 1), and each is padded to a multiple of 32. The figures are for one image and
-  one pass, without test-time augmentation.
+- **Image.** The shorter side is the size that the config sets for testing. The sides have the
+  ratio 3 : 2 (Cityscapes: 2 : 1), and each is padded to a multiple of 32. The figures are for one
+  image and one pass, without test-time augmentation.
 - **RoIs.** The box branch gets as many RoIs as the config has proposals in testing. The mask and
   keypoint branches get as many as it has detections. In C4, res5 is part of the box branch and of
   the mask branch. FCIS has score maps of the whole image instead of branches, so their cost does
