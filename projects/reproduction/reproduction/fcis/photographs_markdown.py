@@ -8,7 +8,7 @@ from ..markdown import markdown_table
 from .contrasts import FCIS, RIVAL
 from .experiment_tables import Content, average_aps, summarize_predictions
 from .photograph_pairs import LEAST
-from .predictions import RULE, Claim, Estimate, Prediction, find_estimate
+from .predictions import Claim, Estimate, Prediction, find_estimate
 
 __all__ = ["PHOTOGRAPHS", "describe_photographs", "photographs_doc"]
 
@@ -46,7 +46,8 @@ masks. In brackets: 95 % intervals from a bootstrap over images and trainings. W
 {lines}
 The masks are those of nuclei whose boxes overlap others, in their true boxes. AP is for all
 held-out nuclei. Right masks: the share of masks with an IoU of at least a threshold, averaged over
-COCO's ten thresholds. The numbers are from [{file}](../{file}). {rule}
+COCO's ten thresholds. The numbers are from [{file}](../{file}). The predictions are judged by the
+same rule as [above](#does-fcis-draw-lines).
 """
 
 
@@ -66,7 +67,6 @@ def photographs_doc(content: Content | None) -> str:
         least=LEAST,
         fewest=_FEWEST,
         file=PHOTOGRAPHS,
-        rule=RULE,
     )
 
 
