@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the embedded data set with 1 or 6 channels: `make_data.py 6`."""
+"""Write the data set `occluded_shapes` with 1 or 6 channels: `make_data.py 6`."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Measure how often the axis excess finds lines that are there, and lines that are not.
+"""Measure how often the axis excess finds lines that exist, and lines that do not.
 
 python projects/reproduction/measure_axis_rates.py
 """
@@ -24,9 +24,12 @@ from mask_rcnn_ext.files import write_json
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--results", default="results/axis_rates.json", metavar="FILE")
-    parser.add_argument("--masks", type=int, default=200, metavar="N", help="of each kind")
-    parser.add_argument("--sets", type=int, default=200, metavar="N", help="of 30 masks each")
+    results = "results/axis_rates.json"
+    help_results = f"json to write (default: {results})"
+    parser.add_argument("--results", default=results, metavar="FILE", help=help_results)
+    for option, text in (("--masks", "masks of each kind"), ("--sets", "sets of 30 masks each")):
+        help_text = f"{text} (default: 200)"
+        parser.add_argument(option, type=int, default=200, metavar="N", help=help_text)
     args = parser.parse_args(argv)
 
     def measure() -> None:

@@ -20,8 +20,10 @@ from mask_rcnn_ext.files import write_json
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="of trainings")
-    parser.add_argument("--results", default="results/mask_errors.json", metavar="FILE")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="folders of trainings")
+    results = "results/mask_errors.json"
+    help_results = f"json to write (default: {results})"
+    parser.add_argument("--results", default=results, metavar="FILE", help=help_results)
     args = parser.parse_args(argv)
 
     def measure() -> None:

@@ -27,8 +27,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--rows",
         default="",
         metavar="A,B",
-        help=f"only these tables, all with --seeds seeds; without it, tables other than 2b and 2c "
-        f"have one seed ({tables})",
+        help="only these tables, all with --seeds seeds; without this option, tables other than 2b "
+        f"and 2c have one seed ({tables})",
     )
     return parser.parse_args(argv)
 
@@ -44,7 +44,7 @@ def run_ablations(args: argparse.Namespace) -> None:
     content = read_results(args.results)
     if args.only_report:
         if content is None:
-            raise UserError(f"no results yet: {args.results} is not there. Leave out --only-report")
+            raise UserError(f"no results yet: there is no {args.results}. Leave out --only-report")
     else:
         print(progress.summary())
         train_all(runs, progress, lambda: _write(args))

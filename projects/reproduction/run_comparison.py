@@ -27,7 +27,7 @@ _GALLERY = 12  # pictures on the page
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_parser(__doc__, folder="compare", name="fcis_comparison", seeds=3)
-    help_text = "processes that measure (default: 1)"
+    help_text = "number of processes that measure (default: 1)"
     parser.add_argument("--processes", type=int, default=1, metavar="N", help=help_text)
     args = parser.parse_args(argv)
     if args.processes < 1:
@@ -63,7 +63,7 @@ def report(args: argparse.Namespace, runs: Sequence[ComparisonRun]) -> None:
         _GALLERY,
     )
     write_comparison_results(args.results, results)
-    first = f"The pictures are of seed {runs[0].seed}."
+    first = f"The pictures are from seed {runs[0].seed}."
     several = "Matched objects and pairs are counted over all trainings."
     notes = [*([first, several] if args.seeds > 1 else []), *problems]
     comparison = make_comparison(results, result_files(runs), notes)

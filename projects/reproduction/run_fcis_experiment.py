@@ -1,10 +1,10 @@
-"""Train Mask R-CNN and FCIS with k = 7, 3 and 1 on nested shapes, and measure what the parts do.
+"""Train Mask R-CNN and FCIS with k = 7, 3 and 1 on nested shapes, and measure the parts' errors.
 
 python projects/reproduction/run_fcis_experiment.py --seeds 3
 python projects/reproduction/run_fcis_experiment.py --photographs --dsb2018 DIR --coco DIR
 
-The second line asks the same question of nuclei, and counts the pairs in COCO's photographs that
-could answer it.
+The second command trains on photographs of nuclei instead. It also counts the pairs in COCO's
+photographs that could show the effect.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def run_experiment(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace, runs: Sequence[NestedRun]) -> None:
-    """Write results, page and pictures; print what came true."""
+    """Write results, page and pictures; print which predictions came true."""
     content = {**collect(runs), "changes": collect_changes(runs)}
     (dataset,) = runs[0].config().DATASETS.TEST
     pairs = draw_pairs(runs, dataset, _PAIRS)
@@ -85,7 +85,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_parser(__doc__, folder="nested", name="fcis_experiment", seeds=3)
     group = parser.add_argument_group("photographs")
-    group.add_argument("--photographs", action="store_true", help="train on nuclei instead")
+    help_text = f"train on nuclei instead, in output/photographs, with results in {PHOTOGRAPHS}"
+    group.add_argument("--photographs", action="store_true", help=help_text)
     layout = "a folder with annotations_train.json, annotations_val.json and images/"
     for option, what in (("--dsb2018", "the nuclei"), ("--coco", "photographs of COCO")):
         group.add_argument(option, metavar="DIR", help=f"{what}: {layout}")

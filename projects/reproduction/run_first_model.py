@@ -1,10 +1,10 @@
-"""Go one person's way: sixty photos of one class, checked, trained, exported, and a video.
+"""Run the commands of docs/first_model.md: from sixty photos of one class to a video with masks.
 
 python projects/reproduction/run_first_model.py --coco DIR
 
-It makes a folder with photos, a json of one class, new photos and a video, and runs the commands of
-docs/first_model.md in it, one after the other, each in a new process as a user would. About 20
-minutes on two CPU cores without other work, 18 of them for the training.
+It makes a folder with photos, a json of one class, new photos and a video. Then it runs the
+commands in this folder, each in a new process. This takes about 12 minutes on two CPU cores without
+other work, of which the training takes 11.
 """
 
 import argparse
@@ -27,20 +27,27 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
-        epilog="A command that is done is skipped; one whose inputs have changed runs again.",
+        epilog="A finished command is skipped, unless its inputs have changed.",
     )
     layout = "a folder with annotations_train.json, annotations_val.json and images/"
     for option, metavar, default, text in (
-        ("--output", "DIR", "output/first_model", "folder of the user's folder and the records"),
+        ("--output", "DIR", "output/first_model", "folder for the user's folder and the records"),
         ("--results", "FILE", FIRST_MODEL, "json to write"),
-        ("--picture", "FILE", PICTURE, "picture to write; that of the video lies beside it"),
+        (
+            "--picture",
+            "FILE",
+            PICTURE,
+            "picture to write; the picture of the video is written next to it",
+        ),
         ("--config-file", "CFG", CONFIG, "for a trial: another config"),
     ):
         parser.add_argument(
             option, default=default, metavar=metavar, help=f"{text} (default: {default})"
         )
-    parser.add_argument("--coco", required=True, metavar="DIR", help=f"images of COCO: {layout}")
-    parser.add_argument("--list", action="store_true", help="print what is done and what is left")
+    parser.add_argument("--coco", required=True, metavar="DIR", help=f"photos of COCO: {layout}")
+    parser.add_argument(
+        "--list", action="store_true", help="print which commands are done, and which are left"
+    )
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,

@@ -1,4 +1,4 @@
-"""Train R-CNN, Fast, Faster and Mask R-CNN, small, on the same data, and set them side by side.
+"""Train small models of R-CNN, Fast, Faster and Mask R-CNN on the same data, and compare them.
 
 python projects/reproduction/run_lineage.py --output output/lineage
 """
@@ -39,13 +39,13 @@ from mask_rcnn_ext.steps import run_command
 logger = logging.getLogger(__name__)
 
 _IMAGES = 4  # images on the page
-_PROPOSALS = 50  # of each method that are drawn on an image
+_PROPOSALS = 50  # proposals of each method to draw on an image
 
 
 def propose_in_subprocess(folder: Path, names: Sequence[str]) -> int:
-    """Compute the proposals of data sets that `folder` does not have; return the exit code.
+    """Compute the proposals that `folder` does not have yet; return the exit code.
 
-    Proposals of other settings, or of another release of OpenCV, are replaced.
+    Proposals with other settings, or from another release of OpenCV, are replaced.
     """
     require_writable(folder)
     command = [sys.executable, str(REPO / "tools/compute_proposals.py"), "selective-search"]
@@ -57,7 +57,7 @@ def propose_in_subprocess(folder: Path, names: Sequence[str]) -> int:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_parser(__doc__, folder="lineage", name="lineage", seeds=1)
-    help_text = "images to measure the time of (default: 20)"
+    help_text = "number of images to time (default: 20)"
     parser.add_argument("--timed-images", type=int, default=20, metavar="N", help=help_text)
     args = parser.parse_args(argv)
     if args.timed_images < 1:
@@ -69,7 +69,7 @@ def run_lineage(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     variants = [method.variant for method in methods()]
     runs = plan_runs(LineageRun, args.output, variants, args.seeds)
-    progress = Progress(runs)  # refuses a folder of something else before anything is computed
+    progress = Progress(runs)  # refuses a folder with other files before anything is computed
     if args.list:
         print(progress.table())
         return
@@ -122,7 +122,8 @@ def report(args: argparse.Namespace, runs: Sequence[LineageRun]) -> None:
     found = {run.variant: read_predictions(read_run(run.folder), test) or {} for run in first}
     images, problems = draw_pictures(test, found, drawn, _IMAGES)
     write_lineage_results(args.results, results)
-    several = [f"The pictures and the times are of seed {first[0].seed}."] if args.seeds > 1 else []
+    seed = f"The pictures and the times are from seed {first[0].seed}."
+    several = [seed] if args.seeds > 1 else []
     pages = write_lineage(args.output, results, images, several + problems)
     for row in make_method_rows(results):
         print("; ".join(f"{title} {cell}" for title, cell in zip(HEADER, row, strict=True)))

@@ -2,22 +2,25 @@
 
 python projects/reproduction/run_own_data.py --dsb2018 DIR --coco DIR
 
-The runs: nuclei (dsb2018, 5 minutes) and the persons of COCO (coco_free158, 15 minutes), on two CPU
-cores without other work; from scratch and from ImageNet weights; with settings made by hand and
-with `--auto`. Every run is configs/mask_rcnn_lite0_FPN.yaml: "from scratch" is the same network
-without its weights, and the hand-made settings for nuclei are small anchors and more detections.
-Iterations are fixed, see `DATA` in reproduction/own_data/runs.py, so that the load of the machine
-does not count. `--time` measures how many fit in the minutes on this machine. The demo's smaller
-network, from scratch, does 550 iterations on the nuclei in these minutes: results/dsb2018.json.
+The data are nuclei (dsb2018, 5 minutes) and the persons of COCO (coco_free158, 15 minutes). The
+minutes are for two CPU cores without other work. For both data sets, runs start from scratch and
+from ImageNet weights, with settings made by hand and with `--auto`. Every run uses
+configs/mask_rcnn_lite0_FPN.yaml. "From scratch" is the same network without its weights. The
+hand-made settings for nuclei are small anchors and more detections.
 
-All trainings take hours. The script may be stopped at any time: what is done is in the file of
-results, and is not trained again as long as its config and its annotations stay the same.
+The iterations are fixed (`DATA` in reproduction/own_data/runs.py), so the load of the machine does
+not change the results. `--time` measures how many iterations fit into the minutes on this machine.
+The demo's smaller network, from scratch, does 550 iterations on the nuclei in these minutes:
+results/dsb2018.json.
 
-Six checkpoints of each run are evaluated. One half of the validation images selects the best one
-and decides when a run would stop early, the other half scores what was selected. With a patience of
-2 a run is the same up to the point where it stops, so that this is read off the whole run. The run
-also averages its weights (`MASK_RCNN_EXT.EMA`), which does not change what is trained; the
-average is evaluated at the end.
+All trainings take hours. You can stop the script at any time: finished trainings are in the results
+file. They are not repeated as long as their config and their annotations stay the same.
+
+Six checkpoints of each run are evaluated. One half of the validation images selects the best one,
+and decides when a run would stop early. The other half scores the selected checkpoint. A run that
+stops early (with a patience of 2) equals the whole run up to this point, so no run has to stop. The
+run also averages its weights (`MASK_RCNN_EXT.EMA`), which does not change the training. The average
+is evaluated at the end.
 
 Predictions, written before any training. A range is refuted by a 95 % interval outside it: over the
 seeds, or over the runs of a data set where a run is compared with itself.
@@ -57,7 +60,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     layout = "a folder with annotations_train.json, annotations_val.json and images/"
     for option, what in (("--dsb2018", "the nuclei"), ("--coco", "images of COCO with persons")):
         parser.add_argument(option, required=True, metavar="DIR", help=f"{what}: {layout}")
-    help_time = "only measure how many iterations fit in the minutes; the results file keeps it"
+    help_time = "only measure how many iterations fit into the minutes, for the results file"
     parser.add_argument("--time", action="store_true", help=help_time)
     return parser.parse_args(argv)
 

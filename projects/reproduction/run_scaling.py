@@ -1,13 +1,13 @@
-"""Show on one machine what many need: two nodes train as one, kills lose no image.
+"""Test on one machine that two nodes train like one, and that kills lose no image.
 
 python projects/reproduction/run_scaling.py [--images 20000] [--kills 3]
 
-1. The same small model is trained on one node of two processes, on two nodes that find each other
-   by --dist-url, and on two nodes of torchrun. Nodes are processes of this machine. The weights
+1. The same small model is trained on one node with two processes, on two nodes that find each other
+   by --dist-url, and on two nodes with torchrun. Nodes are processes of this machine. The weights
    must be equal to the bit.
-2. That model predicts on drawn images of 64 x 64 pixels, once undisturbed, once with SIGKILLs at
-   random moments, after each of which the same command goes on. The result files must be equal to
-   the byte.
+2. The model predicts on drawn images of 64 x 64 pixels: once without kills, and once with SIGKILLs
+   at random moments. After each kill, the same command starts again. The result files must be equal
+   to the byte.
 """
 
 import argparse
@@ -32,11 +32,18 @@ ANNOTATED = 64  # images to train on
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--images", type=int, default=20000, metavar="N", help="to predict on")
-    parser.add_argument("--kills", type=int, default=3, metavar="N", help="of the prediction")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the kills' moments")
-    parser.add_argument("--output", type=Path, default=Path("output/scaling"), metavar="DIR")
-    parser.add_argument("--results", default=SCALING, metavar="FILE", help="json to write")
+    for option, number, text in (
+        ("--images", 20000, "images to predict on"),
+        ("--kills", 3, "kills of the prediction"),
+        ("--seed", 0, "seed of the kills' moments"),
+    ):
+        help_text = f"{text} (default: {number})"
+        parser.add_argument(option, type=int, default=number, metavar="N", help=help_text)
+    output = Path("output/scaling")
+    help_output = f"folder of the runs (default: {output})"
+    parser.add_argument("--output", type=Path, default=output, metavar="DIR", help=help_output)
+    help_results = f"json to write (default: {SCALING})"
+    parser.add_argument("--results", default=SCALING, metavar="FILE", help=help_results)
     return parser.parse_args(argv)
 
 
@@ -47,7 +54,7 @@ def run_scaling(args: argparse.Namespace) -> int:
     folder = args.output.absolute()
     annotations = draw_images(folder / "data", args.images, ANNOTATED)
     if len(list((folder / "data/images").iterdir())) != args.images:
-        raise UserError(f"{folder / 'data'} has other images; give another --output")
+        raise UserError(f"{folder / 'data'} contains other images; give another --output")
     training = train_on_nodes(folder, annotations)
     print(f"equal weights: {training['equal']}", flush=True)
     job = Job(folder / "one_node/model_final.pth", folder / "data/images")

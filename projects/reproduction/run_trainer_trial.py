@@ -2,23 +2,24 @@
 
 python projects/reproduction/run_trainer_trial.py --dsb2018 DIR --coco DIR
 
-Two trainings each, of 400 iterations on 170 photographs, gave mask AP 26.1 and 28.9 with our
-trainer, 30.7 and 27.7 with detectron2's. Is the difference noise, or has it a cause?
+Two trainings with each trainer, of 400 iterations on 170 photographs, gave mask AP 26.1 and 28.9
+with our trainer, and 30.7 and 27.7 with detectron2's. Is the difference noise, or has it a cause?
 
-What differs. Given the same batches and the same random numbers in each iteration, in float32 and
-with plain AdamW or SGD, the two trainers give the same losses and weights to the bit
-(tests/engine/test_against_detectron2.py). As they come, they start from the same weights and see
-the same images in the same order, but
+Differences of the trainers: with the same batches, the same random numbers in each iteration,
+float32 and plain AdamW or SGD, the two trainers give the same losses and weights to the bit
+(tests/engine/test_against_detectron2.py). With their defaults, they start from the same weights and
+see the same images in the same order, but
   1. ours draws flips and sampled RoIs from a random stream that depends on the seed and the
-     iteration, detectron2's from the one stream of the process;
+     iteration; detectron2's draws them from the one stream of the process;
   2. ours computes in bfloat16 where autocast does, and keeps features, scores and logits in
      float32; there is no loss scaling on a CPU, and batch normalisation is the same;
-  3. ours stores weights channels last and takes fused AdamW: both change the last bit of float32.
+  3. ours stores weights channels last and uses fused AdamW: both change the last bit of float32.
 
-The trial: the demo's model at half its width, 250 iterations of 4 images, 160 pixels, from scratch,
-on nuclei (dsb2018, images up to 256 pixels) and on COCO's persons (coco_free158), five seeds. The
-number of iterations, the warm-up of 20 and the size of the images were set after one training of
-our trainer with 200 iterations, a warm-up of 100 and all nuclei, which reached a mask AP of 0.7.
+The trial trains the demo's model at half its width from scratch, for 250 iterations of 4 images of
+160 pixels. The data are nuclei (dsb2018, images up to 256 pixels) and COCO's persons
+(coco_free158), with five seeds. The number of iterations, the warm-up of 20 and the size of the
+images were set after one training with our trainer. This training had 200 iterations, a warm-up of
+100 and all nuclei, and reached a mask AP of 0.7.
 
 Prediction, written before any training: none of these changes what is learnt on average. On both
 data sets the 95 % interval over five seeds of the difference in mask AP includes 0, and its mean

@@ -1,4 +1,4 @@
-"""Evaluate the checkpoints of a run of `run_own_data.py`, which calls this.
+"""Evaluate the checkpoints of a run; `run_own_data.py` calls this script.
 
 python projects/reproduction/score_checkpoints.py RUN_FOLDER ALL_VALIDATION_IMAGES.json
 """

@@ -1,4 +1,4 @@
-"""Train with detectron2's own trainer, for comparison with ours; the options of train_net.py."""
+"""Train with detectron2's own trainer, for comparison; takes the options of train_net.py."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The embedded data set with 1 or 6 channels in place of 3, as an example of such data."""
+"""`occluded_shapes` with 1 or 6 channels instead of 3, as an example of such data."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def convert(json_file: str, image_root: str, folder: Path, channels: int) -> Non
     """Copy COCO-format data with its images as `.npy` files of other channels.
 
     One channel is the mean of the three. Six channels are the three in BGR order and the size of
-    their gradients, which stand for the additional bands of a real sensor.
+    their gradients, which represent the additional bands of a real sensor.
 
     Args:
         json_file: the annotations.

@@ -40,7 +40,7 @@ def used_splits(names: Iterable[str]) -> list[str]:
 
 
 def register_cityscapes(root: str) -> None:
-    """Register the three splits in detectron2's catalogs, in place of earlier registrations.
+    """Register the three splits in detectron2's catalogs, and replace earlier registrations.
 
     For train and val, detectron2's loader reads the polygons, with groups (`persongroup`) as
     crowds, and the metadata is complete for the official evaluation. test has images only, because

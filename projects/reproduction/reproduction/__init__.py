@@ -1,1 +1,1 @@
-"""The papers' experiments, small: their training runs, their results, their pages."""
+"""The papers' experiments with small models: training runs, results and pages."""

@@ -1,4 +1,4 @@
-"""What the scripts that train and compare runs share: their options and how they end."""
+"""The options and the last steps that the scripts which train and compare runs share."""
 
 import argparse
 import logging
@@ -26,8 +26,8 @@ def make_parser(
     """
     parser = argparse.ArgumentParser(
         description=(doc or "").splitlines()[0],
-        epilog="A run that is done is skipped, an interrupted one continues, one whose config or "
-        "inputs have changed since starts again. Runs are started one at a time.",
+        epilog="Finished runs are skipped. An interrupted run continues. A run starts again if its "
+        "config or inputs have changed. Runs are started one at a time.",
     )
     number = f"trainings of each variant (default: {seeds})"
     parser.add_argument("--seeds", type=int, default=seeds, metavar="N", help=number)
@@ -37,15 +37,18 @@ def make_parser(
         (picture, "FILE", f"docs/images/{name}.png", "picture to write, for the documentation"),
     ):
         if option is not None:
-            parser.add_argument(option, default=default, metavar=metavar, help=text)
+            shown = f"{text} (default: {default})"
+            parser.add_argument(option, default=default, metavar=metavar, help=shown)
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--list", action="store_true", help="print what is done and what is left")
-    group.add_argument("--only-report", action="store_true", help="make the files, train nothing")
+    group.add_argument(
+        "--list", action="store_true", help="print which runs are done, and which are left"
+    )
+    group.add_argument("--only-report", action="store_true", help="train nothing, write the files")
     return parser
 
 
 def print_files(args: argparse.Namespace, pages: Sequence[Path]) -> None:
-    """Print the paths of all files; copy the picture among `pages` to `--picture` before."""
+    """Copy the picture among `pages` to `--picture`, then print the paths of all files."""
     written = [Path(args.results), *pages]
     for path in pages:
         if path.suffix == ".png":

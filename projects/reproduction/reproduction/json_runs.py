@@ -1,4 +1,4 @@
-"""Training runs on files in COCO's format, and the files of one class that they are made of."""
+"""Training runs on files in COCO's format, and the files of one class that they read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from .training_runs import FILLED_IN, TrainingRun
 __all__ = ["FILES", "JsonRun", "select_images", "write_class"]
 
 FILES = ("train_json", "train_images", "val_json", "val_images")
-_OWN_DATA = (  # keys that own data fill in; the checksums of the files stand for them
+_OWN_DATA = (  # keys that own data fill in; the checksums of the files represent them
     "DATASETS.TRAIN",
     "DATASETS.TEST",
     "INPUT.MASK_FORMAT",

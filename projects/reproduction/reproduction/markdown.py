@@ -1,4 +1,4 @@
-"""What the generated Markdown pages share: reading a result file, writing a table."""
+"""Functions that all generated Markdown pages use: read a result file, write a table."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,8 +20,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Iterable[str]], words: 
     Args:
         header: the titles of the columns.
         rows: the cells of each row; a pipe in a cell has to be escaped.
-        words: the number of columns that hold text. The columns after them hold numbers, which are
-            aligned to the right. 0: all columns hold text.
+        words: the number of columns with text. The columns after them have numbers, which are
+            aligned to the right. 0: all columns have text.
     """
     align = ["right" if 0 < words <= column else "left" for column in range(len(header))]
     cells = [list(row) for row in rows]
@@ -37,7 +37,7 @@ def read_results(path: Path, fix: str) -> dict[str, Any]:
         fix: the last sentence of the error message, which says how to get the file.
 
     Raises:
-        UserError: the file cannot be read or holds no object.
+        UserError: the file cannot be read or contains no object.
     """
     content = read_json(path, fix)
     if not isinstance(content, dict):

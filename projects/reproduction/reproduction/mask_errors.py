@@ -1,7 +1,7 @@
-"""How good the masks of a trained model are in boxes that are right, by kind of object.
+"""Measures the masks of a trained model in the true boxes, by kind of object.
 
-AP of masks also counts objects that are not found and boxes that are off. Here the model gets the
-boxes and classes of the annotations, so what is left is the error of the mask branch.
+Mask AP also counts objects that are not found and boxes that are wrong. Here the model gets the
+boxes and classes of the annotations, so only the error of the mask branch is left.
 
 Shapes: G objects of an image of H x W pixels, masks of M x M cells.
 """
@@ -42,7 +42,7 @@ def resample_masks(masks: torch.Tensor, side: int) -> torch.Tensor:
     """Return masks as a perfect mask branch draws them: cut to `side` cells and pasted back.
 
     Args:
-        masks: (G, H, W) bool, none of them empty.
+        masks: (G, H, W) bool; no mask is empty.
         side: M.
     """
     boxes = BitMasks(masks).get_bounding_boxes()
@@ -75,7 +75,7 @@ def measure_run(folder: Path) -> dict[str, Any]:
     """Measure the masks of a training on its first validation set.
 
     Args:
-        folder: of the run, with `config.yaml`, `results.json` and `model_final.pth`.
+        folder: the folder of the run, with `config.yaml`, `results.json` and `model_final.pth`.
 
     Returns:
         "segm", "bbox": AP of the run's last evaluation. "thresholds": threshold -> mean IoU.
@@ -83,7 +83,7 @@ def measure_run(folder: Path) -> dict[str, Any]:
         `resample_masks`. All in percent.
 
     Raises:
-        UserError: the folder is not of a training, or its data set is not registered.
+        UserError: the folder is not a training's, or its data set is not registered.
     """
     predictor = Predictor(str(folder / "config.yaml"), folder / "model_final.pth")
     name = predictor.cfg.DATASETS.TEST[0]

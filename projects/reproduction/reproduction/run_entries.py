@@ -1,4 +1,4 @@
-"""What a file of results says of each training run."""
+"""The entry of a training run in a file of results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ def describe_run(
 
     Args:
         run: a run that has results.
-        tasks: the tasks to take, in this order, where the run has them.
-        metrics: the metrics to take of each.
+        tasks: the tasks to take, in this order, if the run has them.
+        metrics: the metrics to take for each task.
         model: see `RunEntry`.
         inputs: see `RunEntry`.
     """

@@ -50,7 +50,7 @@ class TrainingRun(Step):
     """One training run: a variant, a seed, and the folder of its output.
 
     The `config.yaml` that `train_net.py` writes is the record of the run, so a run that was started
-    by hand in the same folder counts as well. `inputs.json` holds the checksums of other inputs, if
+    by hand in the same folder also counts. `inputs.json` contains the checksums of other inputs, if
     there are any.
 
     Attributes:
@@ -95,7 +95,7 @@ class TrainingRun(Step):
         return FILLED_IN
 
     def inputs(self) -> dict[str, Any]:
-        """Return the checksums of the files that the run is made from; its config counts anyway."""
+        """Return the checksums of the run's input files, without its config."""
         return {}
 
     def find_recipe(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class TrainingRun(Step):
         """See `Step`.
 
         Raises:
-            UserError: the folder holds something else.
+            UserError: the folder contains something else.
         """
         if not holds_run(self.folder, _FIRST_FILES):
             return None
@@ -128,7 +128,7 @@ class TrainingRun(Step):
         return {"config_sha256": self._hash(cfg, cfg.SEED), **inputs}
 
     def results(self) -> dict[str, Any] | None:
-        """Return the run's `results.json`; None if it is not there or has no evaluation."""
+        """Return the run's `results.json`; None if it is missing or has no evaluation."""
         content = read_json_or_none(str(self.folder / "results.json"))
         complete = isinstance(content, dict) and content.get("bbox") and content.get("run")
         return content if complete else None
@@ -145,7 +145,7 @@ class TrainingRun(Step):
 
     @property
     def measured_files(self) -> list[Path]:
-        """The files of a finished run that a report is made from."""
+        """The files of a finished run that a report reads."""
         return [self.folder / "results.json", self.predictions]
 
     def is_complete(self) -> bool:
@@ -160,11 +160,11 @@ class TrainingRun(Step):
         """See `Step`; moves the files of an older config, or of a run without a checkpoint, aside.
 
         Raises:
-            UserError: the folder holds something else, or cannot be written.
+            UserError: the folder contains something else, or cannot be written.
         """
         if resume:
             return
-        self.read_record()  # raises if the folder holds something else
+        self.read_record()  # raises if the folder contains something else
         set_aside(self.folder, {*_FIRST_FILES, *self.evaluations})
         require_writable(self.folder)
         if inputs := self.inputs():
@@ -229,8 +229,8 @@ def require_complete(steps: Iterable[Step]) -> None:
     missing = [f"{title} ({state})" for title, state in states.items() if state != "done"]
     if missing:
         raise UserError(
-            f"the report needs runs that are not there: {', '.join(missing)}. Leave out "
-            "--only-report to make them, or give the --output and --seeds of runs that are there"
+            f"the report needs runs that are not finished: {', '.join(missing)}. Leave out "
+            "--only-report to make them, or give the --output and --seeds of finished runs"
         )
 
 
@@ -268,13 +268,13 @@ class Progress(Generic[_Run]):
         """Look at the folders of `runs`.
 
         Raises:
-            UserError: a folder holds something else than a run.
+            UserError: a folder contains something other than a run.
         """
         self.runs = list(runs)
         self.states = {run: run.state() for run in self.runs}
 
     def seconds(self, run: _Run) -> float | None:
-        """Return the time of a finished run, an estimate for another one, None without a basis.
+        """Return the time of a finished run, or an estimate; None without a basis for one.
 
         Finished runs of the same variant are the best basis, then runs of its form, then all.
         """
@@ -308,7 +308,7 @@ class Progress(Generic[_Run]):
         if not left:
             return text
         if not known:
-            return f"{text}; how long one takes here is not known yet"
+            return f"{text}; the time of a run on this machine is not known yet"
         return f"{text}, about {sum(known) / 60:.0f} min left"
 
 
@@ -320,7 +320,7 @@ def train_as_asked(args: argparse.Namespace, runs: Sequence[Any]) -> bool:
         runs: the runs.
 
     Returns:
-        Whether a report is to be made: False after `--list`, which prints the runs.
+        Whether to make a report: False after `--list`, which prints the runs.
 
     Raises:
         UserError: see `train_all`; or a run is not complete.
@@ -374,6 +374,6 @@ def train_all(
     if failed:
         raise UserError(
             f"{len(failed)} of the runs failed: {', '.join(step.title for step in failed)}. The "
-            f"file console.txt in the folder of each says why, {failed[0].folder} first; run the "
-            "same command again when that is fixed"
+            "file console.txt in the folder of each run says why; begin with "
+            f"{failed[0].folder}. Run the same command again when that is fixed"
         )

@@ -223,7 +223,7 @@ def test_a_failed_run_is_told_and_does_not_stop_the_others(ablations, training, 
 
 def test_the_list_tells_what_is_left_and_how_long_it_takes(ablations, capsys):
     ablations("--list")
-    assert "0 of 33 runs done; how long" in capsys.readouterr().out
+    assert "0 of 33 runs done; the time of a run" in capsys.readouterr().out
     ablations("--rows", "2b", "--seeds", "1")
     capsys.readouterr()
     assert ablations("--list", "--rows", "2b", "--seeds", "2")[0] == 0
@@ -320,7 +320,7 @@ def test_predictions_of_another_run_give_no_interval(ablations, tmp_path, caplog
     with caplog.at_level(logging.WARNING):
         row = row_of(ablations("--rows", "2b", "--seeds", "1")[1])
     assert row["method"] == IntervalMethod.NO_PREDICTIONS.value
-    assert "its predictions do not give its segm AP" in caplog.text
+    assert "the predictions in its folder do not give its segm AP" in caplog.text
 
 
 # The page

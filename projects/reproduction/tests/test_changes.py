@@ -1,7 +1,8 @@
-"""What the changes in testing change: collected from the records, and told."""
+"""What the changes in testing change: collected from the records, and in sentences."""
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -71,10 +72,21 @@ def test_soft_parts_that_remove_the_effect():
     assert fewer[4].startswith("Soft parts do not remove the effect")
 
 
+def test_a_changed_preference_is_a_difference_of_ratios():
+    """It has two decimals, and is not in points."""
+    rows = make_changes()
+    for row in rows:
+        if row["change"] == "PSROIAlign" and row["k"] == 7:
+            row["by_change"]["lines"] = {"value": 0.55, "low": 0.34, "high": 0.77}
+    said = describe_changes({"changes": rows})[0]
+    failed = "FCIS, k = 7, change of the preference for g/7: zero, but it is +0.55 [+0.34, +0.77]."
+    assert said.endswith(f"What failed: {failed}")
+
+
 def test_the_pages_have_the_changes():
     rows = make_change_rows({"changes": make_changes()})
     assert rows[0][:3] == ("Mask R-CNN, k = 7", "none", f"+0.2 [{MINUS}0.8, +1.2]")
     assert rows[1][1:4] == ("nine copies", f"+0.2 [{MINUS}0.8, +1.2]", f"+0.0 [{MINUS}0.5, +0.5]")
     doc = experiment_doc({**make_content(), "changes": make_changes()})
-    assert "| Mask R-CNN, k = 7 | nine copies |" in doc
+    assert re.search(r"\| Mask R-CNN, k = 7 \| nine copies +\|", doc)
     assert "Changes in testing have not been measured yet." in experiment_doc(make_content())

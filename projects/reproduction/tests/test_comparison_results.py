@@ -156,9 +156,9 @@ def numbers(content):
 
 def test_the_answers_in_words(numbers):
     loss = describe_loss(read(numbers)).replace("\u2212", "-")
-    assert "Mask R-CNN loses 30.0 AP (50.0 % of its AP) and FCIS 42.0 AP (60.0 %)" in loss
-    assert "minus FCIS: -12.0 AP [-20.0, -4.0]; the interval excludes zero." in loss
-    assert "minus FCIS: -10.0 points [-25.0, +5.0]; the interval includes zero." in loss
+    assert "Mask R-CNN loses 30.0 AP (50.0 % of its AP), and FCIS loses 42.0 AP (60.0 %)" in loss
+    assert "minus FCIS is -12.0 AP [-20.0, -4.0]: the interval excludes zero." in loss
+    assert "minus FCIS is -10.0 points [-25.0, +5.0]: the interval includes zero." in loss
 
 
 def test_the_doc_has_the_numbers_and_even_tables(numbers):
@@ -172,7 +172,7 @@ def test_the_doc_has_the_numbers_and_even_tables(numbers):
     assert f"{describe_loss(read(numbers))}\n" in doc
     assert "| Mask R-CNN | 2 | 52.0 / 52.0 / 52.0 | 52.0 / 52.0 / 52.0 | 200 |" in doc
     assert "| `MODEL.META_ARCHITECTURE` | `MaskRCNN` | `MaskRCNNExtFCIS` |" in doc
-    assert "2 seeds of each" in doc
+    assert "with 2 seeds." in doc
     width = 0
     for line in doc.splitlines():
         count = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0

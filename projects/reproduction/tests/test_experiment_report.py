@@ -144,7 +144,7 @@ def test_the_summary_has_four_sentences_and_a_table_with_the_numbers():
         *("+5.0 [+4.0, +6.0]", "+12.0 [+11.0, +13.0]"),
     ]
     assert experiment_doc(make_content()).startswith(
-        "10 trainings, 30 to 30 minutes each, 5.0 hours in all, on cpu, 1 thread; the numbers are"
+        "There were 10 trainings, 30 to 30 minutes each, 5.0 hours in all, on cpu, 1 thread. The "
     )
     assert rows[3][1:] == [f"+0.5 [{MINUS}0.5, +1.5]"] * 2
     assert rows[5][1:] == ["3.00 [2.70, 3.30]", "4.00 [3.70, 4.30]"]

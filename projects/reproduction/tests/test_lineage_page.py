@@ -137,7 +137,8 @@ def test_the_table_by_hand(content):
     assert rows[0]["box AP"] == "21.5"
     assert [row["mask AP"] for row in rows] == ["none", "none", "none", "19.5"]
     assert [row["s per image"] for row in rows] == ["4.00", "0.050", "0.040", "0.060"]
-    assert [row["and proposals, s"] for row in rows] == ["+ 0.250", "+ 0.250", "in it", "in it"]
+    expected = ["+ 0.250", "+ 0.250", "included", "included"]
+    assert [row["proposals, s"] for row in rows] == expected
     assert [row["training, min"] for row in rows] == ["1.5"] * 4
 
 
@@ -155,16 +156,18 @@ def test_a_second_step_is_told_as_one(content):
 
 def test_the_sentences_say_what_each_step_took(content):
     schedule, proposals, fast, faster, mask = describe_results(read(content))
-    assert schedule == "Each network is trained for 1,500 iterations of 4 images."
-    assert "takes 0.250 s per image and gives 2 boxes, of which at most 200 are used" in proposals
+    assert schedule == "Each network was trained for 1,500 iterations of 4 images."
+    assert "takes 0.250 s per image and gives 2 boxes on average, of which at most 200" in proposals
     assert "cover 91.3 % of the objects" in proposals
     assert fast == (
-        "Fast R-CNN after R-CNN: the network takes 0.050 s per image in place of 4.00 s (0.300 s "
-        "in place of 4.25 s with proposals), box AP is 22.5 in place of 21.5."
+        "Fast R-CNN compared with R-CNN: the network takes 0.050 s per image instead of 4.00 s "
+        "(with proposals 0.300 s instead of 4.25 s). Box AP is 22.5 instead of 21.5."
     )
-    assert "0.040 s per image in place of 0.050 s (0.040 s in place of 0.300 s" in faster
+    assert (
+        "0.040 s per image instead of 0.050 s (with proposals 0.040 s instead of 0.300 s)" in faster
+    )
     assert "with proposals" not in mask
-    assert mask.endswith("and there is a mask AP, 19.5.")
+    assert mask.endswith("It also predicts masks, with a mask AP of 19.5.")
     for method, small, large in zip(
         content["methods"], (40, 20, 10, 30), (50, 51, 52, 53), strict=True
     ):
@@ -172,10 +175,11 @@ def test_the_sentences_say_what_each_step_took(content):
     content["methods"][0]["iterations"] = 900
     schedule, _, fast, *_ = describe_results(read(content))
     assert schedule == (
-        "Each network is trained for 900 iterations of 4 images (R-CNN); 1,500 iterations of 4 "
+        "Each network was trained for 900 iterations of 4 images (R-CNN); 1,500 iterations of 4 "
         "images (Fast R-CNN, Faster R-CNN, Mask R-CNN)."
     )
-    assert fast.endswith("(under 32 pixels 20.0 in place of 40.0; larger 51.0 in place of 50.0).")
+    sizes = "(objects under 32 pixels: 20.0 instead of 40.0; larger objects: 51.0 instead of 50.0)."
+    assert fast.endswith(sizes)
 
 
 def test_the_page_has_our_numbers_and_the_papers_by_name(made, content, tmp_path):
@@ -189,17 +193,17 @@ def test_the_page_has_our_numbers_and_the_papers_by_name(made, content, tmp_path
         value = f"{number.value:.1f}" if "AP" in number.metric else f"{number.value:g}"
         assert f"{number.metric} {value}" in page, number
         assert number.source in page
-    assert "None of these was measured here" in page
+    assert "None of these numbers was measured here" in page
     assert all(
         sentence.replace("'", "&#39;") in page for sentence in list_differences(read(content))
     )
     assert "means over 2 trainings" in page
     assert "R-CNN 4.00 + 0.250 s, Fast R-CNN 0.050 + 0.250 s, Faster R-CNN 0.040 s" in page
     content["seeds"] = [1]
-    assert "one training of each method" in list_differences(read(content))[-1]
+    assert "each method has one training" in list_differences(read(content))[-1]
     whole = (made / "out/lineage.html").read_text()
     assert whole.count("data:image/jpeg") == 4 * (1 + 2 * 4)  # 4 images: truth, and 2 a method
-    assert "The pictures and the times are of seed 1" in whole
+    assert "The pictures and the times are from seed 1" in whole
 
 
 def near(picture, color):

@@ -69,8 +69,8 @@ def test_all_is_done_once(call, tmp_path, capsys):
     assert run() == 0
     assert trained == [f"{variant} 1" for variant in PHOTOGRAPH_MODELS]
     said = capsys.readouterr().out
-    assert "The held-out images of nuclei, 2 of them, have 2 pairs of one class" in said
-    assert "The models learn from 2 other images, 3 trainings in all." in said
+    assert "The 2 held-out images of nuclei have 2 pairs of one class" in said
+    assert "The models learn from 2 other images, in 3 trainings." in said
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["data"]["coco"]["images"] == 4
     measured = {v: m["same_part"]["k = 3"] for v, m in content["models"].items()}
@@ -122,11 +122,11 @@ def make_numbers(low, high, pixels, images):
 @pytest.mark.parametrize(
     ("low", "high", "images", "verdict", "came_true"),
     [
-        (-3.0, 5.0, 6, "cannot be told from Mask R-CNN's: the difference is +1.0", [True, False]),
+        (-3.0, 5.0, 6, "cannot be told apart: the difference is +1.0", [True, False]),
         (1.0, 5.0, 6, "is larger than Mask R-CNN's", [False, True]),
         (-5.0, -1.0, 6, "is smaller than Mask R-CNN's", [False, False]),
-        (None, None, 0, "nothing can be concluded: 0 pixels", [None, None]),
-        (2.0, 2.0, 5, "nothing can be concluded: 40 pixels of the pairs' masks, in 5 ", [None] * 2),
+        (None, None, 0, "nothing can be concluded. The pairs' masks have 0 pixels", [None, None]),
+        (2.0, 2.0, 5, "concluded. The pairs' masks have 40 pixels", [None, None]),
     ],
 )
 def test_what_can_be_concluded(low, high, images, verdict, came_true):

@@ -108,7 +108,7 @@ def test_the_whole_way_and_what_is_skipped(arguments, ran, tmp_path, capsys):
     parts = first_model_parts(found)
     assert not any("Not run yet." in part for part in parts.values())
     assert "13 photos with" in parts["the first model's data"]
-    assert "**0.46**. With it, 50 % of what is found is right" in parts["the command report"]
+    assert "**0.46**. With it, 50 % of the detections are right" in parts["the command report"]
 
     (tmp_path / "out/home/found_video/videos/clip.mp4").unlink()
     assert tool.main(arguments) == 0

@@ -252,5 +252,5 @@ def test_proposals_without_their_json_are_told(call, tmp_path):
     path = tmp_path / "out/proposals" / f"{SETS[1]}.json"
     for content in ("{}", json.dumps([1]), "{"):
         path.write_text(content)
-        with pytest.raises(UserError, match=r"lineage_val.json: expected .* leave out"):
+        with pytest.raises(UserError, match=r"lineage_val.json: expected .* Leave out"):
             require_proposals(runs)

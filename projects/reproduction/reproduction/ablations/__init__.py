@@ -1,1 +1,1 @@
-"""The paper's ablations, small: what is compared, the training runs, and their results."""
+"""The paper's ablations with small models: the comparisons, the trainings and the results."""

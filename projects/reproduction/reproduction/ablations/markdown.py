@@ -15,18 +15,24 @@ ABLATIONS = "results/ablations.json"
 _MINUS, _NOT_RUN = "\u2212", "not run"
 
 _HEAD = """\
-Small counterparts of the paper's ablations on the embedded data set `occluded_shapes`, from
-[{ablations}](../{ablations}): {runs} runs, {seconds} s of training each on average, {device}.
-The settings are in `configs/shapes/ablations/`; within a table they differ in nothing but the keys
-named. Versions: {versions}.
+There were {runs} runs on the drawn data set `occluded_shapes`, with {seconds} s of training each on
+average ({device}). [{ablations}](../{ablations}) has all numbers. The configs are in
+`configs/shapes/ablations/`. The two configs of a comparison differ only in what is compared.
+Versions: {versions}.
 
 ![Our differences with their intervals, next to the paper's](images/ablations.png)
 
 ## Differences
 
-In AP points, with {level:.0f} % intervals. Over seeds: Student's t over the differences of runs
-with the same seed; it covers the randomness of training. Over images: one seed; a paired bootstrap
-over the validation images ({draws} draws); it does not. The paper's are on COCO, of one run each.
+The differences are in AP points, with {level:.0f} % intervals. The column "interval over" says how
+an interval was computed:
+
+- seeds: by Student's t from the differences of runs with the same seed. This interval covers the
+  randomness of training.
+- images: by a paired bootstrap over the validation images ({draws} draws), with one seed. This
+  interval does not cover the randomness of training.
+
+The paper's differences are on COCO, from one run each.
 
 """
 
@@ -64,7 +70,7 @@ def differences_table(content: Mapping[str, Any]) -> str:
             yield _interval_over(row)
         yield " / ".join(to_text(paper.get(metric), signed=True) for metric in ("AP", "AP75"))
 
-    header = ["the paper's", "comparison", "AP here", "AP75 here", "interval over"]
+    header = ["in the paper", "comparison", "AP here", "AP75 here", "interval over"]
     header += ["the paper, AP / AP75"]
     return markdown_table(header, map(cells, content["rows"]))
 

@@ -1,4 +1,4 @@
-"""`results/ablations.json`: what the runs measured, and each difference with its interval."""
+"""`results/ablations.json`: the numbers of the runs, and each difference with its interval."""
 
 import functools
 import json
@@ -49,7 +49,7 @@ _Bounds = tuple[float | None, float | None]  # low, high
 
 
 class IntervalMethod(Enum):
-    """How the interval of a row came about."""
+    """How the interval of a row was computed."""
 
     STUDENT_T = "Student t over per-seed differences"
     BOOTSTRAP = "paired bootstrap over the validation images"
@@ -84,12 +84,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class PublishedDifference:
-    """What the paper printed for a comparison, in AP points."""
+    """The paper's numbers for a comparison, in AP points."""
 
     table: str  # the paper's table
-    split: str  # the data that it measured on
+    split: str  # the data of the paper's measurement
     of: dict[str, Any]  # "name" of its row, and each printed metric
-    minus: dict[str, Any]  # the same of the row that is subtracted
+    minus: dict[str, Any]  # the same for the row that is subtracted
     difference: dict[str, float]  # by metric, where the paper printed both
 
 
@@ -104,9 +104,9 @@ class MeasuredDifference:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """A row of the results: a `Comparison` with what the paper and our runs measured.
+    """A row of the results: a `Comparison` with the numbers of the paper and of our runs.
 
-    The other attributes are those of `Comparison`.
+    See `Comparison` for the other attributes.
     """
 
     name: str
@@ -119,7 +119,7 @@ class ResultRow:
     note: str
     paper: PublishedDifference
     seeds: list[int]  # that both variants were trained with
-    method: IntervalMethod  # how the intervals came about
+    method: IntervalMethod  # how the intervals were computed
     ours: dict[str, MeasuredDifference] | None  # by metric; None: no runs
 
 
@@ -138,9 +138,8 @@ def collect(root: str | Path, earlier: AblationResults | None = None) -> Ablatio
 
     Args:
         root: folder of the runs.
-        earlier: the results so far. Their runs stay, where their config is what it was and the
-            folder has none of that variant and seed. Their intervals stay, where the difference is
-            what it was.
+        earlier: the results so far. A run stays if its config has not changed and the folder has no
+            run of this variant and seed. An interval stays if its difference has not changed.
     """
     runs = _find_runs(Path(root), earlier)
     old_rows = {row.name: row for row in earlier.rows} if earlier else {}
@@ -194,7 +193,7 @@ def _describe(variant: str) -> Variant:
 
 
 def _read_table(run: AblationRun, task: str, runs: _Runs) -> APTable | None:
-    """Return the run's table; None when its predictions are gone or do not give its AP."""
+    """Return the run's table; None if its predictions are gone or do not give its AP."""
     name = run.config().DATASETS.TEST[0]
     predictions = run.folder / "inference" / name / "coco_instances_results.json"
     if run.state() != "done" or not predictions.is_file():
@@ -202,7 +201,7 @@ def _read_table(run: AblationRun, task: str, runs: _Runs) -> APTable | None:
     table = read_ap_table(_annotations(name), predictions, task)
     measured = runs[run.variant, run.seed].metrics[task]["AP"]
     if measured is None or abs(table.compute_ap()[0, 0] - measured) > 0.01:
-        logger.warning("%s: its predictions do not give its %s AP", run.title, task)
+        logger.warning("%s: the predictions in its folder do not give its %s AP", run.title, task)
         return None
     return table
 
@@ -267,7 +266,7 @@ def _find_interval(
     tables: _Tables,
     old: ResultRow | None,
 ) -> tuple[IntervalMethod, list[_Bounds]]:
-    """Return the interval of each of `AP_METRICS`, and how it came about."""
+    """Return the interval of each of `AP_METRICS`, and how it was computed."""
     if len(seeds) > 1:
         bounds = [compute_t_interval(differences[metric], LEVEL) for metric in AP_METRICS]
         return IntervalMethod.STUDENT_T, list(bounds)
@@ -283,7 +282,7 @@ def _find_interval(
 
 
 def find_published(comparison: Comparison) -> PublishedDifference:
-    """Return the paper's numbers of both sides and their difference, where it printed both.
+    """Return the paper's numbers for both sides, and their difference if it printed both.
 
     Raises:
         ValueError: the paper's table has no such row.
@@ -311,10 +310,10 @@ def find_published(comparison: Comparison) -> PublishedDifference:
 
 
 def read_results(path: str | Path) -> AblationResults | None:
-    """Return the results in `ablations.json`, None when there is no such file.
+    """Return the results in `ablations.json`; None if there is no such file.
 
     Raises:
-        UserError: the file holds something else.
+        UserError: the file contains something else.
     """
     try:
         results = from_json(AblationResults, json.loads(Path(path).read_text("utf-8")))
@@ -336,7 +335,7 @@ def write_ablation_results(path: str | Path, root: str | Path) -> AblationResult
     """Collect the results of the runs under `root`, write them to `path` and return them.
 
     Raises:
-        UserError: `path` holds something else, or cannot be written.
+        UserError: `path` contains something else, or cannot be written.
     """
     results = collect(root, read_results(path))
     write_json(str(path), to_json(results))

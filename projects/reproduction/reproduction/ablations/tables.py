@@ -1,11 +1,10 @@
-"""What the small ablations compare, table by table of the paper.
+"""The comparisons of the small ablations, in the order of the paper's tables.
 
-A variant is a yaml in `configs/shapes/ablations/`. A comparison, one row of the results, is a pair
-of variants that differ in the config keys it names and in nothing else. Each table is read as the
-paper reads it: 2b as what sigmoid gains over softmax, 2c as what each layer gains over RoIPool, 2d
-as what RoIAlign gains over RoIPool, 2e as what the FCN gains over each MLP, section 4.2 as what
-class-specific masks gain over class-agnostic ones, Table 3 as what the mask branch adds to the box
-AP, 2a as what depth adds.
+A variant is a yaml in `configs/shapes/ablations/`. A comparison is one row of the results: a pair
+of variants that differ only in the config keys that the comparison names. The paper discusses the
+same differences. 2b: sigmoid minus softmax; 2c: each layer minus RoIPool; 2d: RoIAlign minus
+RoIPool; 2e: the FCN minus each MLP; section 4.2: class-specific minus class-agnostic masks; Table
+3: the box AP with minus without the mask branch; 2a: the deeper minus the shallower backbone.
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ __all__ = ["COMPARISONS", "SEEDED_TABLES", "TABLES", "VARIANTS", "Comparison"]
 
 _C4, _C5, _FPN = "mask_rcnn_tiny_C4", "mask_rcnn_tiny_C5", "mask_rcnn_tiny_FPN_FCN"
 
-# Variant, the stem of its yaml -> what to call it.
+# Variant (the name of its yaml) -> its label.
 VARIANTS = {
     _C4: "C4: RoIAlign ave, sigmoid, class-specific",
     f"{_C4}_softmax": "C4, softmax",
@@ -54,13 +53,13 @@ class Comparison:
 
     Attributes:
         table: a key of `TABLES`.
-        label: of the row.
+        label: the label of the row.
         of, minus: keys of `VARIANTS`.
         task: "segm" or "bbox".
         keys: the config keys in which the two differ.
         paper: the paper's table, and its rows for `of` and `minus`, as `mask_rcnn_ext.paper` names
             them.
-        note: what else to know when the two differences are compared.
+        note: a fact to know when you compare our difference with the paper's.
     """
 
     table: str
@@ -74,7 +73,7 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        """Identify the row; no other has the same."""
+        """The unique name of the row."""
         return f"{self.table}: {self.of} - {self.minus}, {self.task}"
 
 

@@ -1,10 +1,10 @@
 """Parameters and FLOPs of the models, counted by fvcore, part by part.
 
-What a detector computes depends on how many proposals and detections an image gives. Here the image
-is only a size, and the config's limits stand for these numbers, so the figures depend on the model
+The cost of a detector depends on how many proposals and detections an image gives. Here the image
+is only a size, and the config's limits replace these numbers, so the figures depend on the model
 alone. The backbone and the RPN's head run on an image. Each branch runs on one RoI, and its count
-is multiplied by the number of RoIs, since it grows in proportion. FCIS has no branches: its score
-maps cover the image. Weights and pixels are zeros, which do not change a count.
+is multiplied by the number of RoIs. FCIS has no branches: its score maps cover the image. Weights
+and pixels are zeros, which do not change a count.
 """
 
 import copy

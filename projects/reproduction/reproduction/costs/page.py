@@ -14,20 +14,27 @@ _HEAD = """\
 
 <!-- `{command}` writes this file from the results of model_costs.py; edits are lost. -->
 
-Parameters in millions, FLOPs in billions for one image, from [{costs}](../{costs}).
-`python projects/reproduction/model_costs.py NAME ...` counts them for any config by name, one of
-ours or one of detectron2's zoo. The paper gives no such numbers.
+The table gives parameters in millions, and FLOPs in billions for one image, from
+[{costs}](../{costs}). The paper gives no such numbers.
+`python projects/reproduction/model_costs.py NAME ...` counts them for any config, ours or of
+detectron2's zoo.
 
-{conventions}
+- **FLOPs.** fvcore counts them, as in detectron2.utils.analysis. A multiply-add counts as one.
+  The figures include convolutions, fully connected layers, matrix products, batch normalisation
+  and upsampling. The last two are under one per cent.
+- **Not counted:** RoI layers, NMS, anchors, decoding of boxes, max pooling, softmax, pasting of
+  masks, and other elementwise operations. fvcore has no count for them.
+- **Image.** The shorter side is the size that the config sets for testing. The sides have the
+  ratio 3 : 2 (Cityscapes: 2 : 1), and each is padded to a multiple of 32. The figures are for one
+  image and one pass, without test-time augmentation.
+- **RoIs.** The box branch gets as many RoIs as the config has proposals in testing. The mask and
+  keypoint branches get as many as it has detections. In C4, res5 is part of the box branch and of
+  the mask branch. FCIS has score maps of the whole image instead of branches, so their cost does
+  not depend on the number of RoIs.
+- **Parameters** are weights and biases. The statistics and factors of frozen batch normalisation
+  do not count. "trainable" leaves out the parameters that the config freezes.
 
 """
-_CONVENTIONS = {
-    "flops": "Counted",
-    "not_counted": "Not counted",
-    "image": "The image",
-    "rois": "RoIs",
-    "parameters": "Parameters",
-}
 _PARTS = ("backbone", "rpn", "maps", "box", "mask", "keypoint")
 
 
@@ -60,9 +67,6 @@ def costs_page(content: Mapping[str, Any]) -> str:
     Args:
         content: the content of `model_costs.json`.
     """
-    conventions = [
-        f"- {title}: {content['conventions'][key]}." for key, title in _CONVENTIONS.items()
-    ]
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    head = _HEAD.format(command=COMMAND, costs=COSTS, conventions="\n".join(conventions))
+    head = _HEAD.format(command=COMMAND, costs=COSTS)
     return f"{head}{costs_table(content, '../configs')}\nCounted with {versions}.\n"

@@ -42,7 +42,7 @@ def describe_loss(results: ComparisonResults) -> str:
     loss, relative = (results.answers[k] for k in ("overlap_loss", "relative_overlap_loss"))
     return (
         f"From no overlap to heavy overlap, {first} loses {to_text(loss.a)} AP "
-        f"({to_text(relative.a)} % of its AP) and {second} {to_text(loss.b)} AP "
+        f"({to_text(relative.a)} % of its AP), and {second} loses {to_text(loss.b)} AP "
         f"({to_text(relative.b)} %). {_describe_difference(results, loss, ' AP')} Relative to the "
         f"AP without overlap, {_describe_difference(results, relative, ' points')}"
     )
@@ -56,6 +56,6 @@ def _describe_difference(results: ComparisonResults, answer: Answer, unit: str) 
         None: "there is no interval",
     }[answer.excludes_zero]
     return (
-        f"{first} minus {second}: {to_text(answer.difference, signed=True)}{unit} "
-        f"{bracket_difference(answer)}; {verdict}."
+        f"{first} minus {second} is {to_text(answer.difference, signed=True)}{unit} "
+        f"{bracket_difference(answer)}: {verdict}."
     )

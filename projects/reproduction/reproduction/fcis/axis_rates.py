@@ -1,4 +1,4 @@
-"""How often the axis excess finds lines that are there, and lines that are not: on made masks."""
+"""How often the axis excess finds lines that exist, and lines that do not, on drawn masks."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -88,7 +88,7 @@ def make_binary_kinds(size: int) -> Kinds:
     """Return kind -> (whether its masks have lines along the axes, the function that makes one).
 
     Args:
-        size: of the objects, in pixels.
+        size: the size of the objects, in pixels.
     """
     return {
         "disks": (False, lambda rng: _make_blob(rng, size, (), None)),
@@ -109,7 +109,7 @@ def make_file_kinds(size: int, *, with_rois: bool) -> Kinds:
     which cuts them off.
 
     Args:
-        size: of the RoIs, in pixels.
+        size: the size of the RoIs, in pixels.
         with_rois: whether the RoIs are known.
     """
 
@@ -160,7 +160,7 @@ def measure_rates(
         kinds: see `make_binary_kinds`.
         masks: number of masks of each kind.
         sets: number of sets of 30, drawn from them.
-        seed: of the masks and of the sets.
+        seed: the seed of the masks and of the sets.
     """
     for kind, (lines, make) in kinds.items():
         rng = np.random.default_rng(seed)

@@ -39,7 +39,7 @@ class SideLengths:
     """Lengths of a contour, in pixel sides. Those on the image's frame do not count.
 
     Attributes:
-        length: of the whole contour.
+        length: the length of the whole contour.
         on_sides: within 1 px of a piece of a voter's box side that the voter's mask reaches, and
             parallel to it.
         wrong: farther than 2 px from the contours of all objects.
@@ -57,8 +57,8 @@ def find_box_ends(mask: Crop, height: int, width: int) -> BoxEnds:
 
     Args:
         mask: its array is the part of the box that lies in the image.
-        height: of the image.
-        width: of the image.
+        height: the height of the image.
+        width: the width of the image.
     """
     contour = trace_contour(mask, height, width)
     ends = []
@@ -75,11 +75,11 @@ def measure_box_sides(
     """Return how much of a mask's contour lies where a voter's mask ends at its box.
 
     Args:
-        mask: of a detection.
-        ends: of each voter.
+        mask: the mask of a detection.
+        ends: the ends of each voter's mask.
         objects: (M, 2), the contours of all objects of the image.
-        height: of the image.
-        width: of the image.
+        height: the height of the image.
+        width: the width of the image.
     """
     contour = trace_contour(mask, height, width)
     points, steps = contour.points[~contour.frame], contour.steps[~contour.frame]

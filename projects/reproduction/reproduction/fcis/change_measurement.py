@@ -26,7 +26,7 @@ __all__ = ["CHANGED", "ChangeMeasurement", "collect_changes"]
 Floats = npt.NDArray[np.float64]
 # Variant -> its k; None: it has no parts.
 CHANGED: dict[str, int | None] = {RIVAL: None, **{variant: k for k, variant in FCIS.items()}}
-_FORMAT = 1  # of `nested_changes.json`
+_FORMAT = 1  # the format of `nested_changes.json`
 
 
 class ChangeMeasurement(RunMeasurement):

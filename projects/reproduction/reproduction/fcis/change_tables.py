@@ -11,15 +11,15 @@ from .predictions import Claim, Estimate, Expected, Prediction, find_estimate
 __all__ = ["CHANGES_HEADER", "CHANGES_NOTE", "describe_changes", "make_change_rows"]
 
 CHANGES_HEADER = (
-    *("model", "change", "same-part error", "by the change", "preference for g/k"),
-    *("by the change", "axis excess", "right masks, %", "by the change"),
+    *("model", "change in testing", "same-part error", "minus unchanged", "preference for g/k"),
+    *("minus unchanged", "axis excess", "right masks, %", "minus unchanged"),
 )
 CHANGES_NOTE = (
-    "Trained models, changed in testing only; masks in the true boxes. The same-part error is of "
-    "pairs of one class, in points, with the model's own k. Right masks: the share with an IoU of "
-    "at least a threshold, the mean over COCO's ten thresholds. PSROIAlign: it stands in place of "
-    "PSROIPool. Soft parts: each cell blends the maps of neighbouring parts. Nine copies: the mean "
-    "over boxes shifted by up to a third of a part."
+    "The trained models are changed in testing only. The masks are those in the true boxes. The "
+    "same-part error is for pairs of one class, in points, with the model's own k. Right masks: "
+    "the share of masks with an IoU of at least a threshold, averaged over COCO's ten thresholds. "
+    "PSROIAlign: this layer replaces PSROIPool. Soft parts: each cell blends the maps of "
+    "neighbouring parts. Nine copies: the mean over boxes shifted by up to a third of a part."
 )
 _NUMBERS = (5, 6, 8)  # of the predictions in Base-Nested.yaml that are measured
 
@@ -48,7 +48,7 @@ def _show_change(row: Mapping[str, Any], what: str, decimals: int) -> str:
 
 
 def describe_changes(content: Content) -> list[str]:
-    """Return in sentences which predictions came true, and what removes the effect."""
+    """Return sentences: which predictions came true, and which changes remove the effect."""
     if not content.get("changes"):
         return ["Changes in testing have not been measured yet."]
     return [
@@ -77,9 +77,9 @@ def _judge(content: Content) -> list[Prediction]:
     def claims(change: str, what: str, expected: Expected, text: str) -> list[Claim]:
         found = []
         for k, variant in FCIS.items():
-            name = change or name_copies(k)
-            estimate = _find(content, variant, k, name, *what.split("/"))
-            found.append(Claim(f"FCIS, k = {k}, {text.format(k=k)}", expected, 0, estimate))
+            estimate = _find(content, variant, k, change or name_copies(k), *what.split("/"))
+            subject, in_points = f"FCIS, k = {k}, {text.format(k=k)}", "lines" not in what
+            found.append(Claim(subject, expected, 0, estimate, in_points))
         return found
 
     copies = [
@@ -95,7 +95,7 @@ def _judge(content: Content) -> list[Prediction]:
     stays, rival = "same-part error", "preference for g/{k} minus Mask R-CNN's"
     return [
         Prediction(
-            "With PSROIAlign in place of PSROIPool the same-part error and the preference for g/k "
+            "With PSROIAlign instead of PSROIPool, the same-part error and the preference for g/k "
             "stay.",
             [
                 *claims("PSROIAlign", "by_change/error", "equal", error),
@@ -103,8 +103,8 @@ def _judge(content: Content) -> list[Prediction]:
             ],
         ),
         Prediction(
-            "With the mean of nine copies the preference for g/k falls, and the same-part error "
-            "falls but stays above zero; Mask R-CNN's changes by less than one point.",
+            "With the mean of nine copies, the preference for g/k falls. The same-part error falls "
+            "but stays above zero. Mask R-CNN's same-part error changes by less than one point.",
             [
                 *claims("", "by_change/lines", "below", lines),
                 *claims("", "by_change/error", "below", error),
@@ -113,8 +113,8 @@ def _judge(content: Content) -> list[Prediction]:
             ],
         ),
         Prediction(
-            "With soft parts the preference for g/k goes down to Mask R-CNN's, and the same-part "
-            "error falls but stays above zero.",
+            "With soft parts, the preference for g/k falls to Mask R-CNN's. The same-part error "
+            "falls but stays above zero.",
             [
                 *claims("soft parts", "lines_minus_rival", "not above", rival),
                 *claims("soft parts", "by_change/error", "below", error),
@@ -137,6 +137,6 @@ def _conclude(content: Content, removes: str, fails: str, names: Mapping[int, st
     ends = [(e.low, r.high) for e, r in zip(errors, rights, strict=True)]
     gone = all(low is not None and high is not None and low <= 0 <= high for low, high in ends)
     return (
-        f"{removes if gone else fails} the effect: the same-part error is {shown[0]} points with "
-        f"k = 7 and k = 3, and the share of right masks changes by {shown[1]} points."
+        f"{removes if gone else fails} the effect. With k = 7 and k = 3, the same-part error is "
+        f"{shown[0]} points, and the share of right masks changes by {shown[1]} points."
     )

@@ -29,7 +29,7 @@ def compare_same_part(
 
     Args:
         records: variant -> k -> the records of each training.
-        draws: of the bootstrap.
+        draws: the number of draws of the bootstrap.
 
     Returns:
         "classes": variant -> "k = 7" -> pairs of one class minus pairs of two classes.
@@ -70,7 +70,7 @@ def compare_axis_runs(
 
     Args:
         records: variant -> the records of each training.
-        draws: of the bootstrap, see `compare_same_part`.
+        draws: the number of draws of the bootstrap, see `compare_same_part`.
 
     Returns:
         "control": variant -> "excess", "lines_7", "lines_3" -> the model's by Mask R-CNN's.

@@ -1,4 +1,4 @@
-"""What is measured of one image's detections in the FCIS experiment, and the numbers of a model."""
+"""The measurements of an image's detections in the FCIS experiment, and a model's numbers."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def measure_detections(
     Args:
         instances: the image, with RoIs.
         parts: each k that same-part errors are measured for.
-        votes: of FCIS's detections: who voted, for masks before and after the vote.
+        votes: the voters of FCIS's detections, for masks before and after the vote.
     """
     matches = instances.match()
     sides = SideLengths()

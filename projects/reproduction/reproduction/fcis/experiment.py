@@ -1,6 +1,6 @@
-"""The FCIS experiment: what the k x k parts of FCIS do to nested objects, measured per training.
+"""The FCIS experiment: measures, for each training, the effect of FCIS's k x k parts.
 
-configs/shapes/Base-Nested.yaml says what is asked, and has the predictions.
+configs/shapes/Base-Nested.yaml has the question and the predictions.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ MODELS = {
     "fcis_tiny_nested_k1": ("FCIS, k = 1", 1),
 }
 PARTS = (7, 3)  # k at which every model is measured
-_FORMAT = 2  # of `nested.json`
+_FORMAT = 2  # the format of `nested.json`
 
 
 class NestedRun(TrainingRun):
@@ -69,7 +69,7 @@ class NestedRun(TrainingRun):
 
 @dataclasses.dataclass(frozen=True)
 class RunRecords:
-    """What is measured of one run, one record for each image.
+    """The measurements of one run, one record for each image.
 
     Attributes:
         same_part: k -> same-part errors of the masks in the true boxes.
@@ -87,7 +87,7 @@ class RunRecords:
 
 
 class Measurement(RunMeasurement):
-    """The masks of a finished run, measured, in `nested.json` of its folder.
+    """Measures the masks of a finished run, and writes `nested.json` into its folder.
 
     They are measured in the true boxes and in the model's own proposals.
     """
@@ -168,8 +168,8 @@ def measure_data(dataset: str) -> dict[str, dict[str, float]]:
         dataset: a registered data set with a COCO json.
 
     Returns:
-        "one_class" and "two_classes" -> "k = 7" and "k = 3" -> the share, over all pairs of objects
-        whose smaller box lies in the larger one, at least 90 % of it: the nested pairs.
+        "one_class" and "two_classes" -> "k = 7" and "k = 3" -> the share, over all nested pairs:
+        at least 90 % of the smaller box lies in the larger one.
     """
     DatasetCatalog.get(dataset)  # draws an embedded data set
     truth = load_truth(find_truth(dataset)[0])
@@ -191,7 +191,7 @@ def measure_data(dataset: str) -> dict[str, dict[str, float]]:
 
 
 def find_nested(instances: ImageInstances) -> list[tuple[int, int]]:
-    """Return the pairs of objects whose smaller box lies in the larger one, at least 90 % of it."""
+    """Return the pairs of objects in which 90 % or more of the smaller box lies in the larger."""
     boxes = instances.boxes
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     common = instances.common_boxes

@@ -44,13 +44,13 @@ _SUMMARY_NOTE = (
     "In brackets: 95 % intervals. Same-part error, in points: the share of wrong pixels where both "
     "boxes read the same part, minus the share in the rest of their common area. Preference: how "
     "often straight runs of contour along the axes lie on the lines between the parts, divided by "
-    "how often they lie at other places of the box. Mask R-CNN has no parts. It is measured on the "
+    "how often they lie at other places of the box. Mask R-CNN has no parts; we measure it on the "
     "same pixels and lines."
 )
 
 _NOT_RUN = "The experiment has not been run yet.\n"
 _DOC = """\
-{time}; the numbers are from [{experiment}](../{experiment}). {data}
+There were {time}. The numbers are from [{experiment}](../{experiment}). {data}
 
 {predictions}
 
@@ -77,7 +77,8 @@ _DOC = """\
 {places}
 {own}### Changes in testing
 
-Does a change in testing remove the effect from a trained FCIS? The same file has the predictions.
+Does a change in testing remove the effect from a trained FCIS? Base-Nested.yaml also has
+predictions about this.
 
 {changes}### Training
 
@@ -144,7 +145,7 @@ def _embed(picture: str, alt: str) -> str:
 
 
 def experiment_summary(content: Content | None) -> str:
-    """Return the generated part of README.md: what was found, the numbers and the picture.
+    """Return the generated part of README.md: the findings, the numbers and the picture.
 
     Args:
         content: the content of `fcis_experiment.json`; None: it was not run.

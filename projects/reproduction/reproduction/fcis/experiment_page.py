@@ -50,7 +50,7 @@ def write_experiment(
 
     Args:
         page: the html file.
-        picture: the png file of the sheet; the chart is `name_places` of it.
+        picture: the png file of the sheet; `name_places` names the chart.
         content: the content of `fcis_experiment.json`.
         pairs: the pictures, at least one, the best pair of each class first.
     """

@@ -39,11 +39,11 @@ __all__ = [
 Content = Mapping[str, Any]  # of `fcis_experiment.json`
 
 SAME_PART_NOTE = (
-    "Masks in the true boxes, in percent of the pixels; errors and differences in points. In "
-    "brackets: 95 % intervals, a bootstrap over images and trainings; one training has an interval "
-    "over images only. The pixels that both boxes read from the same part may be easier or harder "
-    "than the others for any model. Mask R-CNN, which has no parts, shows how much; the last "
-    "column takes that away."
+    "The masks are those in the true boxes. The columns with % have the share of wrong pixels; "
+    "errors and differences are in points. In brackets: 95 % intervals from a bootstrap over "
+    "images and trainings, or over images only for a model with one training. The pixels that both "
+    "boxes read from the same part may be easier or harder than other pixels for any model. Mask "
+    "R-CNN has no parts, so its numbers show this effect alone. The last column subtracts it."
 )
 
 CLAIMS_HEADER = ("no.", "claim", "measured", "holds")
@@ -74,11 +74,12 @@ AP_HEADER = (
 _METRICS = ("AP", "AP50", "AP75")
 _PARTS = (7, 3)
 OWN_NOTE = (
-    "Detections from each model's own proposals that are matched with objects at mask IoU 0.5. "
-    "Same-part errors are of pairs of one class, in points. Mask voting cuts the mask of each "
-    "voter at a probability and at its box before the average, so a voted mask can have a line "
-    "where a voter's box ends. The last columns have the share of contour on a voter's box side "
-    "that this voter's mask reaches, and the share that also lies farther than 2 px from every "
+    "Here each model detects objects from its own proposals. The detections are matched with "
+    "objects at mask IoU 0.5. Same-part errors are for pairs of one class, in points. Mask voting "
+    "averages the masks of several RoIs, the voters. Before, it cuts each of these masks at a "
+    "probability and at its box. So a voted mask can have a line where a voter's box ends. The "
+    "second-last column has the share of the contour on a side of a voter's box that this voter's "
+    "mask reaches. The last column has the share that also lies farther than 2 px from every "
     "object's contour."
 )
 
@@ -114,7 +115,7 @@ def _show_claim(claim: Claim) -> tuple[str, str, str]:
 def summarize_predictions(
     predictions: Sequence[Prediction], numbers: Sequence[int] = (1, 2, 3, 4)
 ) -> list[str]:
-    """Return one sentence or two on each prediction: what it said, and whether it came true.
+    """Return a text on each prediction: what it said, and whether it came true.
 
     Args:
         predictions: in the order of their numbers.
@@ -253,7 +254,7 @@ def _find_last_gain(course: Mapping[int, float | None]) -> float | None:
 
 
 def describe_training(content: Content) -> str:
-    """Return in words whether the models were still learning, and what that does not show."""
+    """Return sentences: how much the models still learned, and what this does not show."""
     courses = {m["name"]: _find_course(m["runs"]) for m in content["models"].values()}
     gains = {name: gain for name, c in courses.items() if (gain := _find_last_gain(c)) is not None}
     if not gains:
@@ -262,14 +263,14 @@ def describe_training(content: Content) -> str:
     parts = ", ".join(f"{name} {to_text(gain, signed=True)}" for name, gain in gains.items())
     return (
         f"From iteration {last[0]} to {last[1]}, the last quarter, mask AP changed by: {parts}. "
-        "The learning rate falls along a cosine to zero, which flattens every curve at its end. So "
-        "a small change says that this schedule is used up; it does not say that a longer one "
-        "would bring nothing."
+        "The learning rate falls along a cosine to zero, so every curve flattens at its end. A "
+        "small change shows only that this schedule is used up, not that a longer schedule would "
+        "bring nothing."
     )
 
 
 def describe_data(content: Content) -> str:
-    """Return in words what share of their common area nested pairs read from one part."""
+    """Return a sentence: the share of their common area that nested pairs read from one part."""
     shares = content.get("part_shares", {}).get("val", {})
     parts = [
         f"{to_text(share[f'k = {k}'])} % with k = {k}"
@@ -280,40 +281,41 @@ def describe_data(content: Content) -> str:
     if not parts:
         return ""
     return (
-        "In `nested_shapes_val`, nested pairs of one class read "
-        f"{' and '.join(parts)} of the common area of their boxes from the same part."
+        "In `nested_shapes_val`, the two boxes of a nested pair of one class read "
+        f"{' and '.join(parts)} of their common area from the same part."
     )
 
 
 def describe_chance(content: Content) -> str:
-    """Return in words what the columns on lines mean."""
+    """Return sentences that explain the columns on lines."""
     places = next(iter(content["models"].values()))["places"]
     by_chance = " and ".join(
         f"{to_text(find_near_share(places, k)[1])} % near g/{k}" for k in _PARTS
     )
     return (
-        "Axis excess: length of contour runs along the axes, divided by the same in rotated "
-        "copies. Near: the share of these runs within a quarter of a cell of a line; runs that are "
-        f"spread evenly would have {by_chance}. Preference: their length per line, divided by the "
-        "length at sides of cells that are lines of neither k; 1 is none."
+        "Axis excess: the length of contour runs along the axes, divided by this length in rotated "
+        "copies of the mask. Near: the share of these runs that lie within a quarter of a cell of "
+        f"a line. Evenly spread runs would have {by_chance}. Preference: the length of runs per "
+        "line, divided by the length at sides of cells that are lines of neither k. 1 means no "
+        "preference."
     )
 
 
 def describe_growth(content: Content) -> str:
-    """Return in words how the same-part error grows from k = 7 to k = 3, and the control's."""
+    """Return sentences: how the same-part error grows from k = 7 to k = 3, and Mask R-CNN's."""
     growth = {
         name: find_estimate(content, "contrasts", "same_part", "growth", name).show(signed=True)
         for name in ("fcis", "mask_rcnn", "minus")
     }
     return (
-        f"From k = 7 to k = 3 the same-part error changes by {growth['fcis']} points for FCIS, by "
-        f"{growth['mask_rcnn']} for Mask R-CNN on the same pixels; the first minus the second is "
-        f"{growth['minus']}."
+        f"From k = 7 to k = 3, the same-part error changes by {growth['fcis']} points for FCIS, "
+        f"and by {growth['mask_rcnn']} points for Mask R-CNN on the same pixels. The first change "
+        f"minus the second is {growth['minus']} points."
     )
 
 
 def describe_time(content: Content) -> str:
-    """Return in words how many trainings there were and how long they took."""
+    """Return a phrase: how many trainings there were, and how long they took."""
     runs = [run for model in content["models"].values() for run in model["runs"]]
     seconds = [run["train_seconds"] for run in runs if run.get("train_seconds")]
     each = (

@@ -1,4 +1,4 @@
-"""Masks in the boxes of the ground truth: what a model draws when boxes and classes are right."""
+"""The masks that a model draws in the true boxes, for the true classes."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -63,7 +63,7 @@ def load_trained(folder: str | Path) -> tuple[CfgNode, torch.nn.Module]:
     """Return the config and the model of a finished run.
 
     Args:
-        folder: of the run, with `config.yaml` and `model_final.pth`.
+        folder: the folder of the run, with `config.yaml` and `model_final.pth`.
     """
     cfg = load_config(str(Path(folder) / "config.yaml"))
     model = prepare_model(cfg, build_model(cfg)).eval()
@@ -76,7 +76,7 @@ def draw_masks(model: Any, features: dict[str, Tensor], given: Instances) -> Ten
 
     Args:
         model: Mask R-CNN or FCIS, in evaluation mode.
-        features: of one image.
+        features: the features of one image.
         given: see `FCISROIHeads.forward_with_given_boxes`; its boxes and classes.
     """
     (found,) = model.roi_heads.forward_with_given_boxes(features, [given])
@@ -96,7 +96,7 @@ def predict_in_true_boxes(
     """Yield the masks that a model predicts for the boxes and classes of each image's objects.
 
     Args:
-        cfg: of the model.
+        cfg: the config of the model.
         model: Mask R-CNN or FCIS, in evaluation mode.
         truth: the data set, see `load_truth`.
         dataset: its name in detectron2's catalogs.

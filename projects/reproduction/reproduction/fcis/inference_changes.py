@@ -54,7 +54,7 @@ class SoftPartsPool(nn.Module):
     weights; `PSROIPool` reads the map of the one part that it lies in. The window stays the same.
 
     Args:
-        pooler: of the trained model.
+        pooler: the pooler of the trained model.
     """
 
     def __init__(self, pooler: PSROIPool) -> None:
@@ -99,9 +99,9 @@ def draw_copies(model: Any, features: Features, given: Instances, *, parts: int)
 
     Args:
         model: see `draw_masks`.
-        features: of one image.
+        features: the features of one image.
         given: see `draw_masks`.
-        parts: k, of the parts that they are shifted by.
+        parts: k of the parts by which the copies are shifted.
     """
     boxes = given.pred_boxes.tensor
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)

@@ -1,4 +1,4 @@
-"""Where in the RoI the axis runs lie: a chart of each model's, and how many lie near g / k."""
+"""Where in the RoI the axis runs lie: a chart for each model, and the share near g / k."""
 
 import io
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ def save_places(path: str | Path, models: Mapping[str, Mapping[str, Any]]) -> No
     """Write the same chart as a PNG.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         models: see `draw_places`.
     """
     buffer = io.BytesIO()

@@ -18,10 +18,10 @@ __all__ = ["COMPARISON", "comparison_doc"]
 COMPARISON = "results/fcis_comparison.json"
 
 _HEAD = """\
-The small {first} ([{config_a}](../{config_a})) and the small {second}
-([{config_b}](../{config_b})), trained with the same backbone, data and schedule
-({iterations} iterations of {batch} images of `{train}`), {seeds} of each, measured on
-`{dataset}`; the numbers are from [{comparison}](../{comparison}). {device}; versions: {versions}.
+The small {first} is [{config_a}](../{config_a}), and the small {second} is
+[{config_b}](../{config_b}). Both were trained with the same backbone, data and schedule:
+{iterations} iterations of {batch} images of `{train}`, with {seeds}. They were measured on
+`{dataset}`. The numbers are from [{comparison}](../{comparison}). {device}. Versions: {versions}.
 
 ## In short
 
@@ -29,18 +29,18 @@ The small {first} ([{config_a}](../{config_a})) and the small {second}
 
 """
 _INTERVALS = """
-In brackets: 95 % intervals, {method}. Numbers of a model are means over its trainings. Differences
-are {first} minus {second}; all of these metrics are errors, less is better.
+In brackets: 95 % intervals, {method}. The number of a model is the mean over its trainings.
+Differences are {first} minus {second}. The metrics in the table above are errors: lower is better.
 
 """
 _MEANINGS = """
 ## What is measured
 
-An object's overlap is its largest box IoU with another object: none is below 0.05, heavy 0.3 or
-more, partial what is between. A detection is matched as in COCO, at mask IoU 0.5. The contested
-region of an object is where its box meets those of others; a pair is two matched objects whose
-boxes meet. Spurious contour lies there, farther from every object's contour than 2 px and 2 % of
-the diagonal of the object's box.
+The overlap of an object is its largest box IoU with another object. None is below 0.05, heavy is
+0.3 or more, and partial is between them. Detections are matched as in COCO, at mask IoU 0.5. The
+contested region of an object is the part of its box that other objects' boxes also cover. A pair is
+two matched objects whose boxes overlap. Spurious contour lies in the contested region, farther from
+every object's contour than 2 px and 2 % of the diagonal of the object's box.
 
 """
 
@@ -105,7 +105,14 @@ def _describe_voting(results: ComparisonResults) -> str:
     for name, values in results.before_voting.items():
         label, a, b, *rest = _make_cells(name, values)
         rows.append((label, a, _make_cells(name, results.metrics[name])[2], b, *rest))
-    header = ["", first, second, f"{second} before voting", f"{first} minus that", "95 % interval"]
+    header = [
+        "",
+        first,
+        second,
+        f"{second} before voting",
+        f"{first} minus {second} before voting",
+        "95 % interval",
+    ]
     return f"\n## Before voting\n\n{_make_table(header, rows)}"
 
 
@@ -130,4 +137,4 @@ def _describe_keys(configs: Mapping[str, Any]) -> str:
         return ""
     variants = list(next(iter(configs["differing"].values())))
     table = markdown_table(["key", *variants], rows)
-    return f"\nThe keys in which the two configs differ; all others are the same.\n\n{table}"
+    return f"\nThe two configs differ in these keys only.\n\n{table}"

@@ -1,6 +1,6 @@
 """Pictures like Figure 6 of the Mask R-CNN paper: nested pairs of one class, drawn by each model.
 
-The pairs are chosen by their boxes alone, so that no model is favoured.
+The boxes alone decide which pairs are shown, so no model is favoured.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,9 +45,9 @@ RGBArray = npt.NDArray[np.uint8]
 # Variant -> k of its parts; None: it has none. The columns of the sheet, after image and truth.
 COLUMNS = {"fcis_tiny_nested_k7": 7, "fcis_tiny_nested_k3": 3, "mask_rcnn_tiny_nested": None}
 RULE = (
-    "Each pair is one of nested_shapes_val whose smaller box lies in the larger one. Of each "
-    "class, the pairs are shown that read the largest share of their common area from the same "
-    "part (mean of k = 7 and k = 3). The choice uses the boxes only, not the predictions."
+    "All pairs are from nested_shapes_val, and the smaller box lies in the larger one. For each "
+    "class, the pictures show the pairs that read the largest share of their common area from the "
+    "same part (mean of k = 7 and k = 3). The choice uses the boxes only, not the predictions."
 )
 
 LEGEND = (
@@ -56,8 +56,9 @@ LEGEND = (
 CAPTION = (
     "Nested pairs of one class: the masks that each model predicts in the true boxes. The outer "
     "object is blue, the inner one red. The ticks mark the sides of a box and the lines between "
-    "its parts: of the blue box above and on the left, of the red box below and on the right. A "
-    "mask ends at its box, so straight lines at the outermost ticks are sides of the box. "
+    "its parts. Ticks above and on the left belong to the blue box, those below and on the right "
+    "to the red box. A mask ends at its box, so straight lines at the outermost ticks are sides of "
+    "the box. "
     f"{RULE}"
 )
 
@@ -73,10 +74,10 @@ class NestedPair:
     """Two objects of one class, one in the other.
 
     Attributes:
-        image_id: of the data set.
+        image_id: the image's id in the data set.
         outer, inner: their indices in the image's `ImageInstances`.
-        share: of their common area that both boxes read from the same part, 0 to 1, the mean of
-            k = 7 and k = 3.
+        share: the part of the boxes' common area that both read from the same part, 0 to 1, the
+            mean of k = 7 and k = 3.
         category: the index of their class in `ImageInstances`.
     """
 
@@ -251,7 +252,7 @@ def make_pairs_sheet(
 
     Args:
         pictures: at least one.
-        names: of the models in `COLUMNS`.
+        names: the names of the models in `COLUMNS`.
         heading: text above the sheet; its first line is bold.
     """
     titles = ["Image", "Truth", *names]

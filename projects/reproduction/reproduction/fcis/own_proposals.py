@@ -1,4 +1,4 @@
-"""Detections from a model's own proposals, with what a result file does not have: RoIs and votes.
+"""Detections from a model's own proposals, with their RoIs and votes.
 
 The masks of FCIS are measured before mask voting, where each mask comes from one RoI, and after it.
 """
@@ -96,7 +96,7 @@ def predict_with_own_proposals(
     """Yield the detections of a model on each image.
 
     Args:
-        cfg: of the model.
+        cfg: the config of the model.
         model: Mask R-CNN or FCIS, in evaluation mode.
         truth: the data set, see `load_truth`.
         dataset: its name in detectron2's catalogs.

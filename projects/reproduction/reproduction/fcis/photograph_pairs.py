@@ -34,7 +34,7 @@ def hold_out(train: dict[str, Any], val: dict[str, Any]) -> tuple[dict[str, Any]
     Returns:
         Both parts. All ids are new.
     """
-    parts: tuple[list[Any], list[Any]] = [], []  # of (image, its annotations)
+    parts: tuple[list[Any], list[Any]] = [], []  # lists of (image, its annotations)
     for content, place in ((train, 0), (val, 1)):
         by_image: dict[Any, list[dict[str, Any]]] = {}
         for annotation in content["annotations"]:
@@ -78,13 +78,13 @@ class PairCount:
     """Pairs of one class whose boxes overlap, counted by their boxes.
 
     Attributes:
-        images: of the data set, as all counts here.
-        objects: without crowds.
-        pairs: whose boxes overlap.
-        nested: pairs whose smaller box lies in the larger one, at least 90 % of it.
+        images: the number of images in the data set.
+        objects: the number of objects, without crowds.
+        pairs: the number of pairs whose boxes overlap.
+        nested: pairs in which at least 90 % of the smaller box lies in the larger one.
         area: the common area of the pairs' boxes, in pixels, summed.
         same: "k = 7" -> the part of this area that both boxes read from the same part.
-        able_pairs: "k = 7" -> pairs of which it is `LEAST` pixels or more.
+        able_pairs: "k = 7" -> pairs for which this part has `LEAST` pixels or more.
         able_images: "k = 7" -> images with such a pair.
     """
 

@@ -1,10 +1,10 @@
 """The question of the FCIS experiment on real photographs: nuclei, and a count on COCO.
 
 Few real objects can show the effect: two boxes of one class must overlap so that both read a pixel
-from the same part. So the objects that can are counted first, by their boxes alone. The models are
-trained on nuclei (dsb2018). The images with such pairs are all held out from training and measured,
-with the validation images. Of COCO's 158 free photographs there is only the count, because 92
-photographs to train on are too few for masks that are worth measuring.
+from the same part. So these objects are counted first, by their boxes alone. The models are trained
+on nuclei (dsb2018). All images with such pairs are held out from training, and measured together
+with the validation images. COCO's 158 free photographs are only counted: 92 of them are for
+training, too few for masks that are worth measuring.
 
 Predictions, written down before any of these trainings:
   1. With k = 7 there are too few pixels: the interval of FCIS's same-part error minus Mask R-CNN's
@@ -52,10 +52,10 @@ __all__ = [
     "plan_photographs",
 ]
 
-# The yaml in configs/shapes that a model begins with -> its name.
+# The yaml in configs/shapes that a model builds on -> its name.
 PHOTOGRAPH_MODELS = {RIVAL: "Mask R-CNN", **{v: f"FCIS, k = {k}" for k, v in FCIS.items()}}
 CLASS, LONGEST = "nucleus", 256  # the class, and the longest side of an image in pixels
-_FORMAT = 1  # of `photographs.json`
+_FORMAT = 1  # the format of `photographs.json`
 
 # Half of the nuclei are 11 to 20 pixels long. Images are enlarged to 1.25 times their side, so
 # that a nucleus covers two or three cells of the stride of 8; the anchors suit it.
@@ -75,7 +75,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class PhotographRun(JsonRun):
-    """One training on nuclei; the variant is the yaml that it begins with."""
+    """One training on nuclei; the variant is the yaml that its config builds on."""
 
     def options(self) -> Mapping[str, Any]:
         """See `JsonRun`."""
@@ -87,7 +87,8 @@ def plan_photographs(root: str | Path, folder: str | Path, seeds: int) -> list[P
 
     Args:
         root: the folder of the runs and of the annotations.
-        folder: of dsb2018, with `annotations_train.json`, `annotations_val.json` and `images/`.
+        folder: the folder of dsb2018, with `annotations_train.json`, `annotations_val.json` and
+            `images/`.
         seeds: trainings of each model.
 
     Raises:
@@ -112,9 +113,9 @@ def plan_photographs(root: str | Path, folder: str | Path, seeds: int) -> list[P
 
 
 class PhotographMeasurement(RunMeasurement):
-    """The masks of a finished run in the true boxes, measured, in `photographs.json` of its folder.
+    """Measures a finished run's masks in the true boxes, and writes `photographs.json`.
 
-    Only images with overlapping boxes of one class are looked at.
+    It measures only images with overlapping boxes of one class.
     """
 
     def __init__(self, run: PhotographRun) -> None:

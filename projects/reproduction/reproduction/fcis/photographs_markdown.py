@@ -8,7 +8,7 @@ from ..markdown import markdown_table
 from .contrasts import FCIS, RIVAL
 from .experiment_tables import Content, average_aps, summarize_predictions
 from .photograph_pairs import LEAST
-from .predictions import RULE, Claim, Estimate, Prediction, find_estimate
+from .predictions import Claim, Estimate, Prediction, find_estimate
 
 __all__ = ["PHOTOGRAPHS", "describe_photographs", "photographs_doc"]
 
@@ -33,19 +33,21 @@ _DOC = """\
 {sentences}
 
 {pairs}
-Pairs are of one class, and their boxes overlap. Nested: the smaller box lies in the larger one, at
-least 90 % of it. The last columns have the share of the common area that both boxes read from the
-same part, and the pairs, and the images with such pairs, of which it is {least} pixels or more.
+Pairs are of one class, and their boxes overlap. In a nested pair, at least 90 % of the smaller box
+lies in the larger one. The last columns have the share of the common area that both boxes read from
+the same part. Next to it are the number of pairs that read {least} pixels or more in this way, and
+the number of images with such pairs.
 
 {errors}
-Masks in the true boxes, pairs of one class. Every pixel of a pair counts for both of its masks. The
-brackets are 95 % intervals, a bootstrap over images and trainings; from fewer than {fewest} images
-they are too narrow.
+The masks are those in the true boxes, for pairs of one class. Every pixel of a pair counts for both
+masks. In brackets: 95 % intervals from a bootstrap over images and trainings. With fewer than
+{fewest} images they would be too narrow.
 
 {lines}
-Of the nuclei whose boxes overlap others, in their true boxes; AP is of all held-out nuclei. Right
-masks: the share with an IoU of at least a threshold, the mean over COCO's ten thresholds. The
-numbers are from [{file}](../{file}). {rule}
+The masks are those of nuclei whose boxes overlap others, in their true boxes. AP is for all
+held-out nuclei. Right masks: the share of masks with an IoU of at least a threshold, averaged over
+COCO's ten thresholds. The numbers are from [{file}](../{file}). The predictions are judged by the
+same rule as [above](#does-fcis-draw-lines).
 """
 
 
@@ -65,18 +67,17 @@ def photographs_doc(content: Content | None) -> str:
         least=LEAST,
         fewest=_FEWEST,
         file=PHOTOGRAPHS,
-        rule=RULE,
     )
 
 
 def describe_photographs(content: Content) -> list[str]:
-    """Return in sentences what was counted and measured, and what can be concluded."""
+    """Return sentences: the counts, the measurements and the conclusions."""
     runs = [run for model in content["models"].values() for run in model["runs"]]
     return [
         f"{_count(content, 'nuclei')} The models learn from {content['training_images']} other "
-        f"images, {count_noun(len(runs), 'training')} in all.",
-        f"{_count(content, 'coco')} No model was trained on them: 92 photographs are too few for "
-        "masks that are worth measuring.",
+        f"images, in {count_noun(len(runs), 'training')}.",
+        f"{_count(content, 'coco')} No model was trained on them: only 92 of them are for "
+        "training, too few for masks that are worth measuring.",
         *summarize_predictions(_judge(content)),
         *(_conclude(content, k) for k in FCIS),
         *(_describe_lines(content, k) for k in FCIS),
@@ -90,10 +91,10 @@ def _count(content: Content, data: str) -> str:
         f"with {LEAST} pixels or more)"
         for k in FCIS
     )
-    where = {"nuclei": "The held-out images of nuclei", "coco": "COCO's free photographs"}[data]
+    where = {"nuclei": "held-out images of nuclei", "coco": "photographs of COCO"}[data]
     return (
-        f"{where}, {count['images']} of them, have {count_noun(count['pairs'], 'pair')} of one "
-        f"class whose boxes overlap. They read {shares} of their common area from the same part."
+        f"The {count['images']} {where} have {count_noun(count['pairs'], 'pair')} of one class "
+        f"whose boxes overlap. They read {shares} of their common area from the same part."
     )
 
 
@@ -128,16 +129,16 @@ def _find_difference(errors: Content) -> Estimate:
 
 
 def _conclude(content: Content, k: int) -> str:
-    """Return what can be concluded for the FCIS with k x k parts."""
+    """Return the conclusion for the FCIS with k x k parts."""
     errors = content["models"][FCIS[k]]["same_part"][f"k = {k}"]
     estimate = _find_difference(errors)
     basis = (
-        f"{count_noun(errors['pixels'], 'pixel')} of the pairs' masks, in "
-        f"{count_noun(errors['images'], 'image')}, are read from the same part"
+        f"The pairs' masks have {count_noun(errors['pixels'], 'pixel')} that both boxes read from "
+        f"the same part, in {count_noun(errors['images'], 'image')}."
     )
     if estimate.low is None or estimate.high is None:
         return (
-            f"With k = {k}, nothing can be concluded: {basis}. An interval needs {_FEWEST} images "
+            f"With k = {k}, nothing can be concluded. {basis} An interval needs {_FEWEST} images "
             "or more."
         )
     verdict = {
@@ -145,12 +146,12 @@ def _conclude(content: Content, k: int) -> str:
         "lower": "FCIS's same-part error is smaller than Mask R-CNN's",
     }.get(
         judge_interval(estimate.low, estimate.high),
-        "FCIS's same-part error cannot be told from Mask R-CNN's",
+        "FCIS's same-part error and Mask R-CNN's cannot be told apart",
     )
     half = to_text((estimate.high - estimate.low) / 2)
     return (
-        f"With k = {k}, {verdict}: the difference is {estimate.show(signed=True)} points. {basis}, "
-        f"and a difference of less than about {half} points could not be seen."
+        f"With k = {k}, {verdict}: the difference is {estimate.show(signed=True)} points. {basis} "
+        f"A difference of less than about {half} points would not be visible."
     )
 
 
@@ -162,9 +163,9 @@ def _describe_lines(content: Content, k: int) -> str:
     )
     verdict = "prefer" if own.low is not None and own.low > 1 else "do not prefer"
     return (
-        f"Lines, for which no prediction was written down: with k = {k}, the axis runs of FCIS "
-        f"{verdict} the places g/{k} between its parts. Their preference is {own.show(2)}, and "
-        f"Mask R-CNN's is {rival.show(2)}; 1 is no preference."
+        f"Lines (we had written down no prediction about them): with k = {k}, the axis runs of "
+        f"FCIS {verdict} the places g/{k} between its parts. Their preference is {own.show(2)}, "
+        f"and Mask R-CNN's is {rival.show(2)}. 1 means no preference."
     )
 
 

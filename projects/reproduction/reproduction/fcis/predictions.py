@@ -1,6 +1,6 @@
 """The predictions of configs/shapes/Base-Nested.yaml, and which of them came true.
 
-Every prediction is a few claims, and one number with its 95 % interval decides each of them.
+A prediction consists of claims. One number with its 95 % interval decides each claim.
 """
 
 from collections.abc import Mapping
@@ -39,14 +39,14 @@ Expected = Literal["above", "equal", "not above", "below", "within one of"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval; None where there is none."""
+    """A number and its 95 % interval; None for a missing one."""
 
     value: float | None
     low: float | None
     high: float | None
 
     def show(self, decimals: int = 1, *, signed: bool = False) -> str:
-        """Return "value [low, high]"; a dash stands for what is not there."""
+        """Return "value [low, high]", with a dash for a missing number."""
         value = to_text(self.value, decimals, signed=signed)
         if self.low is None or self.high is None:
             return value
@@ -56,23 +56,25 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Claim:
-    """What one number should be, and what it is.
+    """What a number should be, and the measured number.
 
     Attributes:
-        subject: whose number it is.
+        subject: the model and the thing that the number measures.
         expected: where the number should be, relative to `neutral`.
         neutral: 0 for a difference, 1 for a ratio.
         estimate: the number.
+        in_points: whether a difference is in points; False: it is a difference of ratios.
     """
 
     subject: str
     expected: Expected
     neutral: int
     estimate: Estimate
+    in_points: bool = True
 
     @property
     def holds(self) -> bool | None:
-        """Whether the number is as claimed; None if it is not there."""
+        """Whether the number is as claimed; None if it is missing."""
         low, high = self.estimate.low, self.estimate.high
         if low is None or high is None:
             return None
@@ -101,17 +103,17 @@ class Claim:
 
     @property
     def measured(self) -> str:
-        """The number and its interval, in points or as a ratio."""
-        return (
-            self.estimate.show(2)
-            if self.neutral
-            else self.estimate.show(1, signed=True) + " points"
-        )
+        """The number and its interval: a ratio, a difference of ratios, or points."""
+        if self.neutral:
+            return self.estimate.show(2)
+        if self.in_points:
+            return self.estimate.show(1, signed=True) + " points"
+        return self.estimate.show(2, signed=True)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A prediction, or what would refute it: a sentence and its claims."""
+    """A prediction, or a finding that would refute it: a sentence and its claims."""
 
     sentence: str
     claims: list[Claim]
@@ -131,7 +133,7 @@ class Prediction:
 
 
 def find_estimate(content: Any, *keys: str) -> Estimate:
-    """Return the estimate at nested keys of a result file; all None if a key is not there."""
+    """Return the estimate at nested keys of a result file; all None if a key is missing."""
     for key in keys:
         content = content.get(key) if isinstance(content, Mapping) else None
     entry = content if isinstance(content, Mapping) else {}
@@ -194,7 +196,7 @@ def judge_predictions(content: Mapping[str, Any]) -> list[Prediction]:
 
 
 def list_refutations(content: Mapping[str, Any]) -> list[Prediction]:
-    """Return what the config says would refute the predictions; one that came true did not happen.
+    """Return the findings that would refute the predictions; one that "came true" did not happen.
 
     Args:
         content: the content of `fcis_experiment.json`.

@@ -1,4 +1,4 @@
-"""What the comparison's runs measured: every metric over seeds, before and after voting."""
+"""The results of the comparison: every metric over seeds, before and after voting."""
 
 import logging
 import math
@@ -91,14 +91,14 @@ class Settings:
 class ComparisonResults:
     """The content of `fcis_comparison.json`; "a" is Mask R-CNN, "b" FCIS."""
 
-    dataset: str  # the data set that was measured on
-    names: list[str]  # of the two models
+    dataset: str  # the data set of the measurement
+    names: list[str]  # names of the two models
     settings: Settings
     configs: dict[str, Any]  # config file of each variant, and what `compare_configs` returns
-    method: str  # how the intervals of `metrics` came about
+    method: str  # how the intervals of `metrics` were computed
     answers: dict[str, Answer]
     before_voting: dict[str, JudgedDifference]  # "b" is FCIS before mask voting
-    counts: dict[str, dict[str, float]]  # of the data once, of the rest over all runs
+    counts: dict[str, dict[str, float]]  # the data's once, the others over all runs
     metrics: dict[str, JudgedDifference]  # as in `METRICS`, over all runs
     seeds: list[SeedDifferences]
     runs: list[RunEntry]
@@ -106,7 +106,7 @@ class ComparisonResults:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured, side by side in the order of `MODELS`."""
+    """The measurements of both models, in the order of `MODELS`."""
 
     truth: COCO = field(repr=False)
     images: str  # the folder of the images

@@ -15,7 +15,7 @@ class RunMeasurement(Step):
 
     Args:
         run: the training.
-        name: of the file.
+        name: the name of the file.
         format: a number that changes with the content of the file.
         title: what was done with the run, for a line of text.
     """

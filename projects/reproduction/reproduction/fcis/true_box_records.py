@@ -1,4 +1,4 @@
-"""What is measured of masks in the true boxes, one record for each image."""
+"""The measurements of masks in the true boxes, one record for each image."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def measure_true_boxes(
     """Measure the masks of an image.
 
     Args:
-        masks: of the image.
+        masks: the masks of the image.
         parts: each k that same-part errors are measured for.
         only_overlapping: look at the axis runs and at the IoU of the objects of `find_overlapping`
             only.
@@ -93,7 +93,7 @@ def draw_right(
 
     Args:
         trainings: the records of each training, of the same images.
-        draws: of the bootstrap.
+        draws: the number of draws of the bootstrap.
         model: see `bootstrap_ratio`.
     """
     right, masks = (

@@ -1,1 +1,1 @@
-"""One person's way from sixty photos to a video with masks, as a new user goes it."""
+"""The commands of docs/first_model.md: from sixty photos to a video with masks."""

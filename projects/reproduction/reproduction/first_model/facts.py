@@ -1,4 +1,4 @@
-"""What the commands gave: read from the files that they wrote and from what they printed."""
+"""The results of the commands, read from the files that they wrote and from their output."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from .stages import SEED, FolderStep, StageStep
 __all__ = ["collect_facts", "key_lines"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_BLOCKS = {  # what the page quotes; the first group, or all of it
+_BLOCKS = {  # the lines that the page quotes: the first group, or the whole match
     "check": [r"\A.*?(?=^objects of each class)", r"^Training takes .*?$"],
     "train": [r"The recipe:\n(.*?)(?=^\[\d\d/|\Z)"],
     "report": [r"^person/.*?$"],
@@ -30,7 +30,7 @@ _TASKS = ("bbox", "segm")
 
 
 def key_lines(name: str, text: str) -> list[str]:
-    """Return the lines that the page quotes, of what the command `name` printed."""
+    """Return the lines that the page quotes from `text`, which the command `name` printed."""
     lines: list[str] = []
     for pattern in _BLOCKS[name]:
         for match in re.finditer(pattern, _ANSI.sub("", text), re.MULTILINE | re.DOTALL):
@@ -85,7 +85,7 @@ def collect_facts(root: Path, folder: FolderStep, steps: Sequence[StageStep]) ->
 
 
 def _count_found(folder: Path) -> dict[str, int]:
-    """Return how many images a prediction has, and how many objects in them."""
+    """Return the numbers of images and objects in a prediction."""
     images = read_json(folder / "images.json")["images"]
     return {
         "images": len(images),
@@ -94,7 +94,7 @@ def _count_found(folder: Path) -> dict[str, int]:
 
 
 def _count_tracks(path: Path) -> dict[str, Any]:
-    """Return the frames of a video, its ids, and for how many frames each id is there."""
+    """Return how many frames and ids a video has, and how long the ids last."""
     frames = read_json(path)["frames"]
     lives = Counter(found["id"] for frame in frames for found in frame["objects"])
     return {

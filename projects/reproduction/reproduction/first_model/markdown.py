@@ -1,4 +1,4 @@
-"""The generated parts of docs/first_model.md: each command, what it printed, what it gave."""
+"""The generated parts of docs/first_model.md: each command, what it printed, and its results."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,18 +20,18 @@ _WIDTH = 100  # characters of a line of a command
 
 
 def name_video_picture(picture: str | Path) -> Path:
-    """Return the path of the video's picture, beside `picture`."""
+    """Return the path of the video's picture, next to `picture`."""
     return Path(picture).with_name(f"{Path(picture).stem}_video.png")
 
 
 def first_model_parts(content: Mapping[str, Any] | None) -> dict[str, str]:
     """Return what each generated part of the page holds, by its title.
 
-    A part says "Not run yet" if the results lack its command, or have another one in its place,
-    such as that of a trial.
+    A part says "Not run yet" if the results lack this command or have another command in its place,
+    for example after a trial.
 
     Args:
-        content: of `results/first_model.json`; None: nothing was run.
+        content: the content of `results/first_model.json`; None: nothing was run.
     """
     stages = plan_stages()
     found = {stage["name"]: stage for stage in (content or {}).get("stages", ())}
@@ -81,10 +81,10 @@ def _describe_data(content: Mapping[str, Any]) -> str:
     total = sum(stage["seconds"] for stage in content["stages"])
     training = next(s["seconds"] for s in content["stages"] if s["name"] == "train")
     return (
-        f"{data['photos']} photos with {data['objects']} persons, {data['new_photos']} new photos, "
-        f"and a video of {data['clip']['frames']} frames. All commands together took "
-        f"{_say_time(total)}, {_say_time(training)} of them for the training, and up to "
-        f"{content['peak_memory_mb'] / 1000:.1f} GB of memory in it. This is one run with seed "
+        f"She has {data['photos']} photos with {data['objects']} persons, {data['new_photos']} new "
+        f"photos, and a video of {data['clip']['frames']} frames. All commands together took "
+        f"{_say_time(total)}, of which the training took {_say_time(training)}. The training used "
+        f"up to {content['peak_memory_mb'] / 1000:.1f} GB of memory. This is one run with seed "
         f"{content['seed']} on {content['cores']} CPU cores ({content['device']}) with Python "
         f"{versions['python']} and PyTorch {versions['torch']}; "
         f"[{FIRST_MODEL}](../{FIRST_MODEL}) has the figures.\n"
@@ -122,10 +122,11 @@ def _describe_report(content: Mapping[str, Any]) -> str:
     worst = [f"{name} ({_say(found['cost'])} points of AP50)" for name, found in costs[:2]]
     sizes = [f"{name} {_say(part['AP']['value'])}" for name, part in report["sizes"].items()]
     return (
-        f"\nThe page says: mask AP {_say(ap['value'])}, with a 95 % interval from "
-        f"{_say(ap['low'])} to {_say(ap['high'])}, as there are only {report['images']} validation "
-        f"photos with {report['objects']} persons. By size, AP is {', '.join(sizes)}. "
-        f"The errors that cost most are {' and '.join(worst)}.\n\n{_describe_threshold(report)}\n"
+        f"\nThe report gives a mask AP of {_say(ap['value'])}, with a 95 % interval from "
+        f"{_say(ap['low'])} to {_say(ap['high'])}. The interval is wide because there are only "
+        f"{report['images']} validation photos with {report['objects']} persons. By the size of "
+        f"persons, AP is: {', '.join(sizes)}. Two types of errors cost most: {' and '.join(worst)}."
+        f"\n\n{_describe_threshold(report)}\n"
     )
 
 
@@ -135,7 +136,7 @@ def _describe_threshold(report: Mapping[str, Any]) -> str:
         return "No detection is right, so no score threshold is the best."
     return (
         f"The best score threshold is **{threshold:.2f}**. With it, "
-        f"{100 * best['precision']:.0f} % of what is found is right, and "
+        f"{100 * best['precision']:.0f} % of the detections are right, and "
         f"{100 * best['recall']:.0f} % of the persons are found (F1 {best['f1']:.2f})."
     )
 
@@ -144,7 +145,8 @@ def _describe_found(content: Mapping[str, Any]) -> str:
     urls = (content["data"]["credits"].get(name) for name in content["shown"])
     credits = [f"[{number}]({url})" for number, url in enumerate(urls, 1) if url]
     by = (
-        f" Photos from COCO, of Flickr, from left to right: {', '.join(credits)}."
+        f" The photos are from COCO, which took them from Flickr. From left to right: "
+        f"{', '.join(credits)}."
         if credits
         else ""
     )
@@ -157,8 +159,8 @@ def _describe_found(content: Mapping[str, Any]) -> str:
 def _describe_export(content: Mapping[str, Any]) -> str:
     parity = content["parity"]
     return (
-        f"\nIn {parity['images']} images the file found the same {parity['detections']} objects as "
-        "the model. Else it would not have been written.\n"
+        f"\nThe command writes the file only if it finds the same objects as the model: here "
+        f"{parity['detections']} objects in {parity['images']} images.\n"
     )
 
 
@@ -171,11 +173,11 @@ def _describe_evaluation(content: Mapping[str, Any]) -> str:
 def _describe_video(content: Mapping[str, Any]) -> str:
     video, clip = content["video"], content["data"]["clip"]
     url = content["data"]["credits"].get(clip["photo"])
-    by = f" The photo is from COCO, [of Flickr]({url})." if url else ""
+    by = f" The photo is from COCO, which took it [from Flickr]({url})." if url else ""
     return (
-        f"\nThe photo shows {clip['persons']} large persons. {video['ids']} objects were followed, "
-        f"{video['ids_of_half_the_frames']} of them in half of the {video['frames']} frames or "
-        f"more, the longest in {video['longest']}.\n\n"
+        f"\nThe photo shows {clip['persons']} large persons. The tracker followed {video['ids']} "
+        f"objects. {video['ids_of_half_the_frames']} of them are in at least half of the "
+        f"{video['frames']} frames; the longest track has {video['longest']} frames.\n\n"
         "![Frames of the video with masks and numbers](images/first_model_video.png)\n\n"
         f"*Frames of the video, evenly spaced.{by}*\n"
     )

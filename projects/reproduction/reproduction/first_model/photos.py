@@ -1,4 +1,4 @@
-"""The folder that the way begins with: photos, a json of one class, new photos, and a video."""
+"""The folder to start with: photos, a json of one class, new photos, and a video."""
 
 from pathlib import Path
 from shutil import copyfile
@@ -19,14 +19,14 @@ PHOTOS, JSON, NEW_PHOTOS, CLIP = "photos", "photos.json", "new_photos", "clip.mp
 _LAYOUT = "Give --coco a folder with annotations_train.json, annotations_val.json and images/"
 _LONGEST = 640  # pixels; no photo is larger
 FRAMES, _FPS = 60, 12.0
-_LARGE = 0.02  # of the photo; a person in the video is at least so large
+_LARGE = 0.02  # share of the photo that a large person covers at least
 
 
 def make_folder(source: str | Path, folder: Path) -> dict[str, Any]:
     """Write the photos that show persons, their json, new photos and a video into a folder.
 
-    Three of eight validation photos are the new ones. They are in no json, so nothing is trained or
-    chosen on them.
+    Three of every eight validation photos become the new photos. They are in no json, so no
+    training and no choice of a setting uses them.
 
     Args:
         source: has `annotations_train.json`, `annotations_val.json` and `images/`.
@@ -82,7 +82,7 @@ def _copy(source: Path, images: list[dict[str, Any]], target: Path) -> None:
 def _choose_scene(
     images: list[dict[str, Any]], annotations: list[dict[str, Any]]
 ) -> tuple[str, int]:
-    """Return the first photo with the most large persons, and how many these are."""
+    """Return the first photo with the most large persons, and their number."""
 
     def count(image: dict[str, Any]) -> int:
         least = _LARGE * image["width"] * image["height"]

@@ -1,4 +1,4 @@
-"""The pictures of the page: new photos with what was found, and frames of the video."""
+"""The pictures of the page: new photos with the persons found, and frames of the video."""
 
 from collections.abc import Sequence
 from pathlib import Path

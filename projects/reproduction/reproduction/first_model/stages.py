@@ -1,4 +1,4 @@
-"""The user's commands, in order, and how each is run: the page shows the same words."""
+"""The user's commands in order, and the code that runs them. The page shows the same commands."""
 
 import shlex
 import shutil
@@ -30,9 +30,9 @@ class Stage:
     Attributes:
         name: in the records and on the page.
         words: after `mask-rcnn-ext`.
-        inputs: the files that decide what it gives, in the user's folder.
+        inputs: files in the user's folder; if one changes, the command runs again.
         outputs: the files that it writes.
-        replaces: what is removed before it runs again.
+        replaces: the file or folder to remove before the command runs again.
     """
 
     name: str
@@ -51,7 +51,7 @@ def plan_stages(config: str = CONFIG, options: Sequence[str] = ()) -> list[Stage
     """Return the commands in order.
 
     Args:
-        config: the config to train with; another one is for a trial.
+        config: the config to train with; another config is for a trial.
         options: keys and values for the training, for a trial.
     """
     data = ("--train-json", JSON, "--train-images", PHOTOS)
@@ -110,7 +110,7 @@ def run_words(words: Sequence[str], home: Path, console: Path) -> int:
 
 
 class FolderStep(Step):
-    """Makes the user's folder; its facts are in the record.
+    """Makes the user's folder, and writes the facts about it into the record.
 
     Args:
         source: see `make_folder`.
@@ -139,7 +139,7 @@ class FolderStep(Step):
 
 
 class StageStep(Step):
-    """Runs a command of the user; the record has its seconds, `<name>.txt` what it printed.
+    """Runs a command of the user. The record has its time; `<name>.txt` has its output.
 
     Args:
         stage: the command.

@@ -1,4 +1,4 @@
-"""Runs the lineage's trained models: seconds per image, and proposals to draw."""
+"""Runs the trained models of the lineage, for their seconds per image and their proposals."""
 
 import logging
 import time
@@ -45,7 +45,7 @@ class LoadedModel:
     inputs: Sequence[dict[str, Any]] = field(repr=False)  # detectron2's, by index
 
     def predict(self, image: dict[str, Any]) -> Instances:
-        """Return the instances of one input, and wait until they are there."""
+        """Return the instances of one input, after the device has finished."""
         with inference_context(self.model), torch.no_grad(), inference_autocast(self.cfg):
             found: Instances = self.model([image])[0]["instances"].to("cpu")
         return found
@@ -72,7 +72,7 @@ def measure_seconds(
 
     Args:
         models: models of one data set.
-        images: number of images to time, from the first on; at most as many as there are.
+        images: number of images to time, from the first one of the data set.
         warm_up: number of images before them, the last ones of the data set.
 
     Returns:
@@ -99,12 +99,12 @@ def _quartiles(seconds: Sequence[float]) -> Quartiles:
 
 
 def find_best_proposals(loaded: LoadedModel, index: int, count: int) -> Floats:
-    """Return the best proposals that a model's heads are given for an image.
+    """Return the best proposals that the heads of a model get for an image.
 
     Args:
         loaded: the model.
-        index: of the image in the data set.
-        count: how many at most.
+        index: the index of the image in the data set.
+        count: the largest number of proposals.
 
     Returns:
         (N, 4), XYXY_ABS in pixels of the original image, the best first.

@@ -1,4 +1,4 @@
-"""The lineage to look at: a page with its numbers and the papers', and a sheet of pictures."""
+"""The page of the lineage with our numbers and the papers', and a sheet of pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,13 +33,13 @@ def write_lineage(
     images: Sequence[ImagePictures],
     notes: Sequence[str] = (),
 ) -> list[Path]:
-    """Write `lineage.html`, and `lineage.png` when there are pictures.
+    """Write `lineage.html`, and `lineage.png` if there are pictures.
 
     Args:
         folder: made if missing.
         results: the results.
         images: the pictures, in their order.
-        notes: sentences to know.
+        notes: sentences at the top of the page.
 
     Returns:
         The paths written.
@@ -75,8 +75,8 @@ def write_lineage(
         chain = (m.name for m in results.methods if not m.base and not m.variation)
         heading = (
             f"{', '.join(chain)} on {results.dataset}\n"
-            "Proposals: the best ones, red where one covers an object (IoU 0.5 or more), else "
-            "yellow. Detections: score 0.5 or more; what finds an object has its colour."
+            "Proposals: the best ones. Red proposals cover an object (IoU 0.5 or more), the others "
+            "are yellow. Detections: score 0.5 or more; those that find an object have its colour."
         )
         save_png(written[1], make_lineage_sheet(images[:_SHEET_IMAGES], results.methods, heading))
     return written

@@ -1,8 +1,8 @@
-"""The published numbers of the line R-CNN, Fast R-CNN, Faster R-CNN, Mask R-CNN, each by itself.
+"""The published numbers of R-CNN, Fast R-CNN, Faster R-CNN and Mask R-CNN.
 
-Every number is its paper's own; none was measured by us. Those of Mask R-CNN are rows of its Tables
-1 and 3, see `tables`. VOC's mAP is the AP of boxes at IoU 0.5, COCO's AP that at IoU 0.5 to 0.95.
-Times are of the papers' own machines, so they compare within a paper only.
+Every number is the paper's own; we measured none. The numbers of Mask R-CNN are rows of its Tables
+1 and 3. VOC's mAP is the box AP at IoU 0.5, and COCO's AP is the mean over IoU 0.5 to 0.95. Times
+are from the papers' own machines, so compare them within one paper only.
 """
 
 from collections.abc import Iterator
@@ -26,19 +26,19 @@ class Published:
 
     Attributes:
         method: "R-CNN", "Fast R-CNN", "Faster R-CNN" or "Mask R-CNN".
-        model: the network, and what the number's model has beyond the method: "VGG-16",
-            "AlexNet, SVMs and box regression".
-        trained_on: the detection data; "VOC 2007" is its trainval, "VOC 2007+2012" that of both,
-            "COCO train" the 80k images of 2014, "COCO trainval" 40k more, "COCO trainval35k" 35k of
-            these.
+        model: the network, and additions to the method, such as "VGG-16" or "AlexNet, SVMs and box
+            regression".
+        trained_on: the detection data. "VOC 2007" is its trainval, "VOC 2007+2012" is trainval of
+            both years. "COCO train" is the 80k images of 2014, "COCO trainval" has 40k more, and
+            "COCO trainval35k" has 35k of these 40k.
         tested_on: "VOC 2007 test", "COCO test-dev", "COCO minival" (coco_2017_val), "COCO val" (40k
             images of 2014).
         metric: "mAP" (VOC's), "box AP", "box AP50", ..., "mask AP", all in 0-100; "seconds per
             image", "hours of training".
         value: the number.
         source: the paper, with the table where one is known.
-        config: relative to `configs/`, without `.yaml`; None: none of ours is that model.
-        note: hardware, or what the number is of.
+        config: our config of this model, relative to `configs/`, without `.yaml`; None: none.
+        note: the hardware, or what the number includes.
     """
 
     method: str
@@ -53,7 +53,7 @@ class Published:
 
     @property
     def subject(self) -> str:
-        """What the number is of, in one line."""
+        """The model and the data of the number, in one line."""
         note = f", {self.note}" if self.note else ""
         return f"{self.method}, {self.model}, on {self.trained_on} ({self.tested_on}{note})"
 
@@ -139,7 +139,7 @@ def _faster_rcnn() -> Iterator[Published]:
 
 
 def _mask_rcnn() -> Iterator[Published]:
-    """Yield the rows of Tables 1 and 3 that are Mask R-CNN's or Faster R-CNN's on its features."""
+    """Yield the rows of Mask R-CNN and of its Faster R-CNN in the paper's Tables 1 and 3."""
     for row in PRINTED:
         method, _, model = row.name.partition(", ")
         if row.table not in ("1", "3") or method not in ("Mask R-CNN", "Faster R-CNN"):
@@ -154,12 +154,12 @@ def _mask_rcnn() -> Iterator[Published]:
     yield Published("Mask R-CNN", model, *_DEV, _PER_IMAGE, 0.195, _MASK, config, note)
 
 
-# In the order of the papers; within one method those of one paper are together.
+# In the order of the papers; for each method, the numbers of one paper are together.
 LINEAGE: tuple[Published, ...] = (*_rcnn(), *_fast_rcnn(), *_faster_rcnn(), *_mask_rcnn())
 
 
 def describe_published(config: str) -> list[str]:
-    """Return what the header of a config says of its numbers: a line for each subject and source.
+    """Return the lines on published numbers in the header of a config, one per subject and source.
 
     Args:
         config: relative to `configs/`, with or without `.yaml`.

@@ -1,4 +1,4 @@
-"""What each method of the lineage proposes and finds on a few images, next to the ground truth."""
+"""Pictures of the proposals and detections of each method, next to the ground truth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +88,7 @@ def _draw_method(
     boxes = (torch.from_numpy(np.asarray(b)) for b in (proposals, sample.truth.boxes))
     hits = box_iou(*boxes).numpy() >= _HIT_IOU
     covers = np.asarray(hits.any(axis=1))
-    order = np.argsort(covers, kind="stable")  # those that cover an object are drawn last, on top
+    order = np.argsort(covers, kind="stable")  # proposals that cover an object last, on top
     drawn = draw_instances(
         sample.image,
         boxes=proposals[order],
@@ -111,8 +111,8 @@ def make_lineage_sheet(
 ) -> RGBArray:
     """Return a sheet, one image a row: ground truth, then proposals and detections in their order.
 
-    Proposals stand once for all methods that are given the same. A method that is fitted to
-    another's network, or lies between two, is left out.
+    Methods that share their proposals share one column of them. Methods with a `base` and
+    variations (see `runs.Method`) are left out.
 
     Args:
         images: at least one.

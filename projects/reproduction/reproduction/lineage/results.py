@@ -29,7 +29,7 @@ _TASKS = ("bbox", "segm")
 _DECIMALS = 4
 # APs: objects under 32 pixels; APm: larger ones.
 _METRICS = (*AP_METRICS, "APs", "APm")
-# What is read of the json next to the proposals.
+# The keys that are read from the json next to the proposals.
 _PROPOSAL_KEYS = ("proposals_per_image", "recall", "seconds_per_image")
 
 
@@ -50,7 +50,7 @@ class Timing:
     warm_up: int  # number of images before them
     threads: int  # threads of torch
     device: str  # "cpu", or the name of the GPU
-    what: str  # what the seconds are of, in words
+    what: str  # what the seconds include, in words
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class MethodResults:
     proposal_seconds_per_image: float | None  # time of stored proposals
     train_seconds: float | None
     iterations: int | None  # None: it is fitted to another's network
-    images_per_batch: int | None  # likewise
+    images_per_batch: int | None  # None as for `iterations`
     train_images: int
 
     @property
@@ -87,10 +87,10 @@ class MethodResults:
 class LineageResults:
     """The content of `lineage.json`."""
 
-    dataset: str  # the data set that was measured on
+    dataset: str  # the data set of the measurement
     seeds: list[int]
     shared: dict[str, Any]  # see `runs.compare_configs`
-    differing: dict[str, dict[str, Any]]  # likewise
+    differing: dict[str, dict[str, Any]]  # see `runs.compare_configs`
     proposals: dict[str, dict[str, Any]]  # by data set, see `require_proposals`
     timing: Timing
     methods: list[MethodResults]  # in the order of their papers
@@ -113,8 +113,9 @@ def require_proposals(runs: Sequence[LineageRun]) -> dict[str, dict[str, Any]]:
         content = read_json_or_none(str(path))
         if not isinstance(content, dict) or any(key not in content for key in _PROPOSAL_KEYS):
             raise UserError(
-                f"{path}: expected what tools/compute_proposals.py says of the proposals for "
-                f"{name} ({', '.join(_PROPOSAL_KEYS)}); leave out --only-report to compute them"
+                f"{path}: expected the facts that tools/compute_proposals.py writes about the "
+                f"proposals for {name} ({', '.join(_PROPOSAL_KEYS)}). Leave out --only-report to "
+                "compute them"
             )
         found[name] = content
     return found

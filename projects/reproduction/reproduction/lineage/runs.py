@@ -18,8 +18,7 @@ from ..training_runs import TrainingRun, find_differences
 __all__ = ["METHODS", "LineageRun", "Method", "compare_configs", "methods", "proposal_sets"]
 
 _FILES = ("DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST")
-# Beginnings of the keys in which the methods must not differ: backbone, data, image size. Their
-# schedules and their parts of an image differ.
+# Beginnings of the keys in which the methods must not differ: backbone, data, image size.
 _SHARED = (
     *("MODEL.BACKBONE.", "MASK_RCNN_EXT.TINY_RESNET.", "MODEL.RESNETS.", "MODEL.WEIGHTS"),
     "MODEL.PIXEL_",
@@ -31,9 +30,9 @@ _SHARED = (
 class Method:
     """A method of the lineage.
 
-    One with a `base` is fitted to the network that was trained for this variant, and is left out if
-    its yaml does not exist; `train_net.py` trains the others. A `variation` has no paper, but
-    separates the additions of the method after it.
+    A method with a `base` is fitted to the trained network of that variant, and is left out if its
+    yaml does not exist. `train_net.py` trains the other methods. A `variation` has no paper: it
+    shows one of the additions of the next method alone.
     """
 
     variant: str  # the stem of its yaml in configs/shapes/lineage
@@ -48,23 +47,23 @@ METHODS = (
     Method(
         "rcnn_tiny_svm",
         "R-CNN, SVMs and ridge regression",
-        "the paper's second step: a linear SVM per class and ridge regression of the boxes on the "
-        "trained network's features",
+        "the second step of the paper: a linear SVM per class, and ridge regression of the boxes, "
+        "on the features of the trained network",
         base="rcnn_tiny",
     ),
     Method(
         "fast_rcnn_tiny",
         "Fast R-CNN",
-        "one shared map of the image, RoIPool; classes and boxes learned together",
+        "one shared map of the image, and RoIPool; classes and boxes are learned together",
     ),
     Method("faster_rcnn_tiny", "Faster R-CNN", "proposals from the network itself (RPN)"),
     Method(
         "faster_rcnn_tiny_RoIAlign",
         "Faster R-CNN, RoIAlign",
-        "RoIAlign in place of RoIPool, the first half of Mask R-CNN",
+        "RoIAlign instead of RoIPool, the first half of Mask R-CNN",
         variation=True,
     ),
-    Method("mask_rcnn_tiny", "Mask R-CNN", "a mask branch next to RoIAlign"),
+    Method("mask_rcnn_tiny", "Mask R-CNN", "a mask branch, in addition to RoIAlign"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The lineage's numbers, ours and the papers', as rows and sentences."""
+"""The numbers of the lineage, ours and the papers', as table rows and sentences."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -11,6 +11,7 @@ from ..markdown import markdown_table
 from .papers import LINEAGE as PUBLISHED
 from .papers import Published
 from .results import LineageResults, MethodResults
+from .runs import METHODS
 
 __all__ = [
     "HEADER",
@@ -29,14 +30,14 @@ __all__ = [
 LINEAGE = "results/lineage.json"
 
 HEADER = (
-    *("method", "what it added", "box AP", "AP50", "AP75", "mask AP", "s per image"),
-    *("and proposals, s", "training, min"),
+    *("method", "what it adds", "box AP", "AP50", "AP75", "mask AP", "s per image"),
+    *("proposals, s", "training, min"),
 )
 PUBLISHED_HEADER = (
     *("method", "model", "trained on", "tested on"),
     *("the paper's own numbers", "source"),
 )
-_MAIN = {  # method, model: in the README's table
+_MAIN = {  # method, model: on docs/lineage.md
     ("R-CNN", "VGG-16, SVMs and box regression"),
     ("Fast R-CNN", "VGG-16"),
     ("Faster R-CNN", "VGG-16"),
@@ -60,6 +61,7 @@ def format_seconds(seconds: float) -> str:
 def make_method_rows(results: LineageResults) -> list[list[str]]:
     """Return the cells of `HEADER` for each method."""
     names = {method.variant: method.name for method in results.methods}
+    added = {method.variant: method.added for method in METHODS}
     rows = []
     for method in results.methods:
         proposals, seconds = method.proposal_seconds_per_image, method.train_seconds
@@ -69,11 +71,11 @@ def make_method_rows(results: LineageResults) -> list[list[str]]:
         rows.append(
             [
                 method.name,
-                method.added,
+                added.get(method.variant, method.added),
                 *(to_text(method.ap("bbox", metric)) for metric in _METRICS),
                 "none" if method.metrics["segm"] is None else to_text(method.ap("segm")),
                 format_seconds(method.seconds_per_image.median),
-                "in it" if proposals is None else f"+ {format_seconds(proposals)}",
+                "included" if proposals is None else f"+ {format_seconds(proposals)}",
                 training,
             ]
         )
@@ -81,7 +83,7 @@ def make_method_rows(results: LineageResults) -> list[list[str]]:
 
 
 def describe_results(results: LineageResults) -> list[str]:
-    """Return what the numbers say, step by step: how each method compares with the one before."""
+    """Return sentences that compare each method with the one before."""
     chain = [method for method in results.methods if method.base is None]
     texts = [_describe_schedules(chain)]
     texts += [_describe_proposals(results)] if results.dataset in results.proposals else []
@@ -91,22 +93,22 @@ def describe_results(results: LineageResults) -> list[str]:
 def _describe_step(former: MethodResults, method: MethodResults) -> str:
     before, now = (format_seconds(m.seconds_per_image.median) for m in (former, method))
     text = (
-        f"{method.name} after {former.name}: the network takes {now} s per image in place of "
-        f"{before} s"
+        f"{method.name} compared with {former.name}: the network takes {now} s per image instead "
+        f"of {before} s"
     )
     if former.proposal_seconds_per_image is not None:
         before, now = (format_seconds(m.total_seconds) for m in (former, method))
-        text += f" ({now} s in place of {before} s with proposals)"
+        text += f" (with proposals {now} s instead of {before} s)"
     if former.ap("bbox") is not None and method.ap("bbox") is not None:
-        text += f", box AP is {to_text(method.ap('bbox'))} in place of {to_text(former.ap('bbox'))}"
+        text += f". Box AP is {to_text(method.ap('bbox'))} instead of {to_text(former.ap('bbox'))}"
         text += _describe_sizes(former, method)
     if method.metrics["segm"] and not former.metrics["segm"]:
-        text += f", and there is a mask AP, {to_text(method.ap('segm'))}"
+        text += f". It also predicts masks, with a mask AP of {to_text(method.ap('segm'))}"
     return text + "."
 
 
 def _describe_schedules(chain: Iterable[MethodResults]) -> str:
-    """Return how long the methods were trained, in one phrase for those that are alike."""
+    """Return a sentence with the iterations and batches of the methods."""
     names: dict[tuple[int | None, int | None], list[str]] = {}
     for method in chain:
         names.setdefault((method.iterations, method.images_per_batch), []).append(method.name)
@@ -115,17 +117,17 @@ def _describe_schedules(chain: Iterable[MethodResults]) -> str:
         + ("" if len(names) == 1 else f" ({', '.join(own)})")
         for (iterations, images), own in names.items()
     )
-    return f"Each network is trained for {'; '.join(each)}."
+    return f"Each network was trained for {'; '.join(each)}."
 
 
 def _describe_sizes(former: MethodResults, method: MethodResults) -> str:
-    """Return the box APs of small and of larger objects, nothing where there are none."""
+    """Return the box APs of small and of larger objects; "" if there are none."""
     texts = []
-    for key, what in (("APs", "under 32 pixels"), ("APm", "larger")):
+    for key, what in (("APs", "objects under 32 pixels"), ("APm", "larger objects")):
         before, now = (m.ap("bbox", key) for m in (former, method))
         if before is None or now is None:
             return ""
-        texts.append(f"{what} {to_text(now)} in place of {to_text(before)}")
+        texts.append(f"{what}: {to_text(now)} instead of {to_text(before)}")
     return f" ({'; '.join(texts)})"
 
 
@@ -134,15 +136,16 @@ def _describe_proposals(results: LineageResults) -> str:
     read = next(m.proposals_per_image for m in results.methods if m.proposals == "stored")
     text = (
         f"Selective search takes {format_seconds(found['seconds_per_image'])} s per image and "
-        f"gives {found['proposals_per_image']:.0f} boxes, of which at most {read} are used"
+        f"gives {found['proposals_per_image']:.0f} boxes on average, of which at most {read} are "
+        "used"
     )
     if recall := found["recall"]:
-        text += f"; all of them cover {to_text(recall['recall_50'])} % of the objects at IoU 0.5"
+        text += f". All of them cover {to_text(recall['recall_50'])} % of the objects at IoU 0.5"
     return text + "."
 
 
 def list_differences(results: LineageResults) -> list[str]:
-    """Return what differs between our runs and the papers', in sentences."""
+    """Return sentences about the differences between our runs and the papers'."""
     shared, timing = results.shared, results.timing
     channels = "\u00d7".join(map(str, shared["channels"]))
     images = results.methods[0].train_images
@@ -150,39 +153,38 @@ def list_differences(results: LineageResults) -> list[str]:
     own = next((m for m in results.methods if m.proposals != "stored"), None)
     parts = [
         f"Data: ours are {images:,} drawn images of {shared['image_size']} pixels with five kinds "
-        "of shape. The papers' are thousands of photos of PASCAL VOC with 20 classes, or a hundred "
-        "thousand of COCO with 80 classes. So our APs cannot be compared with theirs.",
-        "Metric: AP is COCO's, over IoU 0.5 to 0.95. The mAP of PASCAL VOC is at IoU 0.5, like "
+        "of shapes. The papers use thousands of photos of PASCAL VOC with 20 classes, or a hundred "
+        "thousand photos of COCO with 80 classes. So do not compare our APs with theirs.",
+        "Metric: our AP is COCO's, over IoU 0.5 to 0.95. The mAP of PASCAL VOC is at IoU 0.5, like "
         "AP50, but interpolates in another way.",
-        "Start: all of ours are trained from scratch. The papers' networks had been trained to "
+        "Start: our models are trained from scratch. The papers' networks were first trained to "
         "classify the 1.2 million images of ImageNet.",
-        f"Network: all of ours have the same small ResNet ({channels} channels, no feature "
-        "pyramid), so that only the method changes. The papers went from "
-        "AlexNet over VGG-16 to ResNet as they went from one method to the next.",
+        f"Network: our models have the same small ResNet ({channels} channels, no feature "
+        "pyramid), so only the method changes. The papers changed the network together with the "
+        "method: from AlexNet to VGG-16 to ResNet.",
     ]
     if stored and own:
         parts.append(
-            f"Proposals: a test image has at most {stored.proposals_per_image} of selective search "
-            f"(its quality mode) and {own.proposals_per_image} of the RPN. The papers have about "
-            "2000 (fast mode) and 300."
+            f"Proposals: a test image has at most {stored.proposals_per_image} proposals of "
+            f"selective search (quality mode), or {own.proposals_per_image} of the RPN. In the "
+            "papers it has about 2000 (fast mode), or 300."
         )
     parts += [
-        "Training: Faster R-CNN is trained jointly with its RPN. Its paper's numbers are from "
-        "training in four steps. The table says how many iterations each method had: as many as "
-        "take minutes, not as many as it needs to converge.",
-        f"Time: the networks are timed on {timing.device} with {timing.threads} thread(s), on "
-        "images that are read already. The time of selective search is the processor time of one "
-        "core, with reading. The papers' times are of their GPUs and of another implementation of "
-        "selective search. What carries over is which part costs most.",
-        "Chance: there is one training of each method; another seed may change an AP by 1 or 2."
+        "Training: our Faster R-CNN is trained jointly with its RPN. The paper's numbers come from "
+        "training in four steps. Our trainings take minutes, and the models have not converged.",
+        f"Time: we timed the networks on {timing.device} with {timing.threads} thread(s), without "
+        "reading the images. The time of selective search is the processor time of one core, with "
+        "reading. The papers' times are for their GPUs and another implementation of selective "
+        "search. Only the order carries over: which part costs most.",
+        "Randomness: each method has one training. Another seed may move an AP by 1 or 2."
         if len(results.seeds) == 1
-        else f"Chance: the numbers are means over {len(results.seeds)} trainings of each method.",
+        else f"Randomness: the numbers are means over {len(results.seeds)} trainings per method.",
     ]
     return parts
 
 
 def lineage_summary(content: Mapping[str, Any]) -> str:
-    """Return the README's table of our numbers, and what they say.
+    """Return the table of our numbers on docs/lineage.md, and sentences that compare them.
 
     Args:
         content: the json of `lineage.json`.
@@ -193,10 +195,10 @@ def lineage_summary(content: Mapping[str, Any]) -> str:
 
 
 def make_published_rows(rows: Iterable[Published] = PUBLISHED) -> list[list[str]]:
-    """Return the papers' numbers as the cells of `PUBLISHED_HEADER`: a row for each model and data.
+    """Return the papers' numbers as cells of `PUBLISHED_HEADER`, a row for each model and data.
 
     Args:
-        rows: as of `paper.lineage`.
+        rows: the numbers.
     """
     found: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
@@ -207,12 +209,12 @@ def make_published_rows(rows: Iterable[Published] = PUBLISHED) -> list[list[str]
 
 
 def _value(row: Published) -> str:
-    """Return an AP with the digit that papers print, a time as it is."""
+    """Return an AP with one decimal, as papers print it, and a time unchanged."""
     return f"{row.value:.1f}" if "AP" in row.metric else f"{row.value:g}"
 
 
 def published_table() -> str:
-    """Return the README's table of the papers' own numbers: one model of each method."""
+    """Return the table of the papers' own numbers on docs/lineage.md, a model of each method."""
     main = [
         row
         for row in PUBLISHED
@@ -224,7 +226,7 @@ def published_table() -> str:
 
 
 def lineage_configs() -> str:
-    """Return the table of the full-size configs of the line that a paper prints numbers of."""
+    """Return the table of the full-size lineage configs for which a paper prints numbers."""
     rows = [row for row in PUBLISHED if (row.config or "").startswith("lineage/")]
     found: dict[str, list[Published]] = {}
     for row in rows:

@@ -1,1 +1,1 @@
-"""What own data give in minutes on a CPU: by start, by settings, by the choice of weights."""
+"""Own data in minutes on a CPU: results by start, by settings and by the choice of weights."""

@@ -1,4 +1,4 @@
-"""Which of a run's evaluated weights one keeps: the last, the best, or the best of an early end."""
+"""The weights of a run to keep: the last, the best, or the best before an early end."""
 
 import math
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ class Choice:
     """Indices of evaluations.
 
     Attributes:
-        last: the last one of the run.
-        best: the one that `MASK_RCNN_EXT.BEST_CHECKPOINT` keeps.
-        stop: the one after which `MASK_RCNN_EXT.EARLY_STOPPING` ends the run; else the last.
-        early: the best one up to `stop`.
+        last: the last evaluation of the run.
+        best: the evaluation whose weights `MASK_RCNN_EXT.BEST_CHECKPOINT` keeps.
+        stop: the evaluation after which `MASK_RCNN_EXT.EARLY_STOPPING` ends the run; else the last.
+        early: the best evaluation up to `stop`.
     """
 
     last: int
@@ -33,7 +33,7 @@ def choose_weights(values: Sequence[float | None], patience: int) -> Choice:
 
     Args:
         values: mask AP of each evaluation; None where it is undefined.
-        patience: evaluations in a row without a better one that end a run.
+        patience: a run ends after so many evaluations in a row without improvement.
     """
     last = len(values) - 1
     best, waited, stop, early = -1, 0, last, -1

@@ -1,4 +1,4 @@
-"""The generated part of docs/own_data.md: what own data give in minutes on a CPU."""
+"""The generated part of docs/own_data.md: the results of own data in minutes on a CPU."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -34,24 +34,25 @@ The numbers are from [{results}](../{results}). {state}
 *Thick lines are means, thin lines single runs.*
 
 {scores}
-AP is of the last weights on the scoring half; the columns "all" have both halves, since nothing
-was selected here. Beside a mean of several trainings are the lowest and the highest one.
+AP is for the last weights, on the scoring half of the validation images. The columns "all" have
+both halves, since nothing was selected here. In brackets, next to a mean of several trainings, are
+the lowest and the highest AP.
 
 {settings}
 ### Best checkpoint, early end, averaged weights
 
 Each run was evaluated {evaluations} times. One half of the validation images selects the weights,
-the other half scores them. An early end comes after {patience} evaluations that did not improve.
-The table has the difference from the last weights in mask AP, with a 95 % interval over the runs.
+and the other half scores them. An early end comes after {patience} evaluations without improvement.
+The table has the mask AP minus the mask AP of the last weights, with a 95 % interval over the runs.
 
 {choices}
 {saved}
 
-### What was predicted
+### The predictions
 
 {predictions}
-A prediction came true if the whole 95 % interval lies in the range, and is refuted if the whole
-interval lies outside. Else it is open.
+A prediction came true if the whole 95 % interval lies in the range. It is refuted if the whole
+interval lies outside. Otherwise it is open.
 """
 
 
@@ -72,7 +73,7 @@ def own_data_doc(content: Mapping[str, Any] | None) -> str:
     """Return the Markdown.
 
     Args:
-        content: of `results/own_data.json`; None: nothing was run.
+        content: the content of `results/own_data.json`; None: nothing was run.
     """
     if not content or not content["runs"]:
         return _NOT_RUN
@@ -110,8 +111,8 @@ def _describe_state(content: Mapping[str, Any]) -> str:
 def _describe_data(data: Mapping[str, Any]) -> str:
     return " ".join(
         f"{DATA_TITLES[name]} ({name}): {facts['train']['images']} training images with "
-        f"{facts['train']['objects']} objects, {facts['all']['images']} validation images, "
-        f"{facts['scoring']['images']} of which score; {facts['minutes']} minutes of training."
+        f"{facts['train']['objects']} objects, {facts['all']['images']} validation images, of "
+        f"which {facts['scoring']['images']} score, and {facts['minutes']} minutes of training."
         for name, facts in data.items()
     )
 
@@ -144,7 +145,7 @@ def _summarize_runs(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _make_settings(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table of what `--auto` chose otherwise than the hand-made settings."""
+    """Return the table of the settings that differ between `--auto` and hand-made."""
     rows = []
     for data in DATA:
         own = [run for run in runs if run["data"] == data]
@@ -163,7 +164,7 @@ def _make_settings(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _show(values: Sequence[float]) -> str:
-    """Return the mean, and the smallest and largest value where there are several."""
+    """Return the mean, and the smallest and largest value if there are several."""
     text = to_text(fmean(values))
     if len(values) == 1:
         return text

@@ -21,11 +21,11 @@ _MUTED = "#606a76"
 def draw_curves(content: Mapping[str, Any]) -> bytes:
     """Return a PNG with a panel for each data set.
 
-    Thick lines are means over the seeds, thin ones are single runs. The minutes are the stated ones
-    in proportion to the iterations, so that the load of the machine does not show.
+    Thick lines are means over the seeds, thin lines are single runs. The minutes follow from the
+    iterations and the planned minutes, so the load of the machine does not show.
 
     Args:
-        content: of `results/own_data.json`.
+        content: the content of `results/own_data.json`.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=110)
     for axes, data in zip(figure.subplots(1, len(DATA)), DATA, strict=True):

@@ -1,4 +1,4 @@
-"""What was predicted before any training, and the numbers that decide it."""
+"""The predictions, made before any training, and the numbers that decide them."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,9 +24,9 @@ class Contrast:
 
     Attributes:
         data: one of `DATA`.
-        name: what is measured, in points of mask AP; "saved" is in percent of the iterations.
-        values: of each seed; where a run is compared with itself, of each run.
-        mean: of `values`.
+        name: the measured number, in points of mask AP; "saved" is in percent of the iterations.
+        values: one for each seed, or for each run if a run is compared with itself.
+        mean: the mean of `values`.
         low, high: Student's 95 % interval of the mean; None with fewer than two values.
     """
 
@@ -103,7 +103,7 @@ _WITHIN: dict[str, Callable[[_Entry], float]] = {
 
 
 def collect_contrasts(entries: Iterable[_Entry]) -> list[Contrast]:
-    """Return the numbers that the runs have given so far; pairs are of one seed."""
+    """Return the numbers of the finished runs; compared runs have the same seed."""
     cells: dict[_Cell, dict[int, _Entry]] = {}
     for entry in entries:
         cell = entry["data"], entry["start"], entry["settings"]

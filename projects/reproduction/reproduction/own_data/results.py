@@ -1,4 +1,4 @@
-"""`results/own_data.json`: what the runs measured, what differs, and the predictions."""
+"""`results/own_data.json`: the numbers of the runs, the differences, and the predictions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict

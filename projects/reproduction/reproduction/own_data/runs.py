@@ -27,19 +27,19 @@ __all__ = [
     "plan_own_data",
 ]
 
-EVALUATIONS = 6  # of each run, evenly spread over its iterations; the last one is at the end
+EVALUATIONS = 6  # evaluations of a run, evenly spread; the last one is at the end
 PATIENCE = 2  # evaluations without a better one, after which a run would stop
 
 
 @dataclass(frozen=True)
 class Photos:
-    """A data set, and what is fixed for it.
+    """A data set, and its fixed settings.
 
     Attributes:
-        category: the class that is kept.
-        minutes: that a training takes on two cores that do nothing else.
-        iterations: settings -> iterations that take so long; multiples of `EVALUATIONS`.
-        options: keys of the hand-made settings, next to the yaml's.
+        category: the class to keep.
+        minutes: the time of a training on two cores without other work.
+        iterations: settings -> iterations that take this time; multiples of `EVALUATIONS`.
+        options: keys of the hand-made settings, in addition to the yaml's.
     """
 
     category: str
@@ -71,7 +71,7 @@ _LONGEST = 640  # pixels; no image of the two data sets is larger
 _OPTIONS = {
     "MODEL.DEVICE": "cpu",
     "TEST.EVAL_PERIOD": 0,  # the checkpoints are evaluated afterwards, see `score_checkpoints`
-    "MASK_RCNN_EXT.EMA.ENABLED": True,  # it does not change what is trained
+    "MASK_RCNN_EXT.EMA.ENABLED": True,  # this does not change the training
 }
 
 
@@ -80,7 +80,7 @@ class OwnDataRun(JsonRun):
     """One training and its scores; the variant is `<data set>_<start>_<settings>`.
 
     Attributes:
-        val_json: all validation images. `files` has those of the scoring half.
+        val_json: all validation images. `files` has only the scoring half.
     """
 
     val_json: str = field(default="", repr=False)
@@ -109,7 +109,7 @@ class OwnDataRun(JsonRun):
 
     @property
     def iterations(self) -> int:
-        """Of the training."""
+        """The number of iterations of the training."""
         return DATA[self.data].iterations[self.settings]
 
     @property
@@ -150,7 +150,7 @@ class OwnDataRun(JsonRun):
         return self.folder / "scores" / "scores.json"
 
     def scores(self) -> list[dict[str, Any]] | None:
-        """Return the evaluations, see `score_checkpoints`; None if they are not there."""
+        """Return the evaluations, see `score_checkpoints`; None if they are missing."""
         content = read_json_or_none(str(self.scores_file))
         return content if isinstance(content, list) else None
 
@@ -159,7 +159,7 @@ class OwnDataRun(JsonRun):
         return super().is_complete() and self.scores() is not None
 
     def train(self, resume: bool) -> int:
-        """Train and score in new processes; a training that has ended is only scored."""
+        """Train and score in new processes; a finished training is only scored."""
         code = 0 if resume and self.results() else super().train(resume)
         script = str(REPO / "projects/reproduction/score_checkpoints.py")
         command = [sys.executable, script, str(self.folder), self.val_json]
@@ -169,8 +169,8 @@ class OwnDataRun(JsonRun):
 def plan_own_data(root: str | Path, folders: Mapping[str, str], seeds: int) -> list[OwnDataRun]:
     """Write the annotations and return the runs: the shorter ones first, seed by seed.
 
-    The validation images are split into two halves, always the same. One selects weights, the other
-    scores what was selected.
+    The validation images are split into the same two halves every time. One half selects weights,
+    and the other half scores the selected weights.
 
     Args:
         root: the folder of the runs and of the annotations.

@@ -48,13 +48,14 @@ class PartEvaluator(DatasetEvaluator):
 
 
 def score_checkpoints(folder: Path, val_json: str) -> None:
-    """Evaluate the weights that were trained, not their average; write `scores/scores.json`.
+    """Evaluate the trained weights, not their average; write `scores/scores.json`.
 
     The file is a list with an entry for each checkpoint, in the order of training: `iteration`,
     counted from 1, and for each of `PARTS` the metrics of "segm" and "bbox".
 
     Args:
-        folder: of a run with `MASK_RCNN_EXT.EMA`, whose validation data are the scoring half.
+        folder: the folder of a run with `MASK_RCNN_EXT.EMA`, whose validation data are the scoring
+            half.
         val_json: all validation images.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How many iterations of each variant fit in the stated minutes, measured on this machine."""
+"""Measures how many iterations of each variant fit into the planned minutes on this machine."""
 
 import statistics
 import tempfile
@@ -29,8 +29,8 @@ class Timing:
 
     Attributes:
         run: a run of the variant.
-        wall: of the clock.
-        cpu: of all threads together; other processes change it less than `wall`.
+        wall: the seconds of the clock.
+        cpu: the seconds of all threads; other processes change them less than `wall`.
     """
 
     run: OwnDataRun
@@ -39,7 +39,7 @@ class Timing:
 
     @property
     def fitting(self) -> int:
-        """The iterations that fit in the minutes of the data set."""
+        """The number of iterations that fit into the minutes of the data set."""
         done = int(60 * DATA[self.run.data].minutes / self.wall)
         return max(done // EVALUATIONS, 1) * EVALUATIONS
 
@@ -61,7 +61,7 @@ def time_variants(runs: Sequence[OwnDataRun], rounds: int = 10) -> list[Timing]:
     """Train one iteration of each variant in turn, `rounds` times; keep nothing.
 
     Args:
-        runs: of all variants. The start takes no time, so one start of each is measured.
+        runs: the runs of all variants. The start takes no time, so one start of each is measured.
         rounds: measured iterations of each variant.
     """
     forms = {run.form: run for run in reversed(runs) if run.seed == 1}
@@ -92,7 +92,7 @@ def _build(run: OwnDataRun, folder: Path) -> Trainer:
 
 
 def describe_timings(timings: Sequence[Timing]) -> str:
-    """Return a table, and what to do with it."""
+    """Return a table, and a sentence that says how to use it."""
     header = ["variant", "minutes", "s/iteration", "CPU s/iteration", "fit", "in DATA"]
     rows = [
         [

@@ -1,8 +1,8 @@
 """The tables of configs in configs/README.md, README.md and docs/configs.md.
 
-They come from `mask_rcnn_ext.paper`. The published numbers are the paper's, the numbers of weights
-are detectron2's. Our number is there when `results/<config>.json` is the `results.json` of a run of
-that config.
+They come from `mask_rcnn_ext.paper`. The published numbers are the paper's, and the numbers of
+weights are detectron2's. A row has our number if `results/<config>.json` is the `results.json` of a
+run of that config.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from ..markdown import COMMAND, markdown_table, read_results
 
 __all__ = ["configs_page", "configs_table", "methods_table"]
 
-# README's table: (method, config). First what a reader looks for, then what was trained here.
+# README's table: (method, config). First the full-size models, then those trained here.
 _METHODS = (
     ("Mask R-CNN, ResNet-50-FPN", "mask_rcnn_R50_FPN"),
     ("Mask R-CNN, ResNet-101-FPN", "mask_rcnn_R101_FPN"),
@@ -49,7 +49,7 @@ _TITLES = {
     "text": "two sentences",
     "3": "box AP",
     "4": "keypoint AP",
-    "5": "what is trained together, AP of persons",
+    "5": "tasks trained together, AP of persons",
     "6": "RoI layers for keypoints",
     "7": "Cityscapes",
     "8": "enhanced, each row on top of the one before",
@@ -64,51 +64,55 @@ _CONFIGS_HEAD = f"""\
 
 <!-- `{COMMAND}` writes this file from mask_rcnn_ext/paper; edits are lost. -->
 
-One yaml for each row of the paper (arXiv:1703.06870v3, Tables 1 to 9, and section 4.2) whose data
-and starting weights are public, and for its rival, FCIS (arXiv:1611.07709). Each holds what differs
-from its `_BASE_`, and its header gives the row, the published numbers, the command and the
-deviations:
+There is one yaml for each row of the paper (arXiv:1703.06870v3, Tables 1 to 9, and section 4.2)
+whose data and starting weights are public, and for the rival method FCIS (arXiv:1611.07709). A yaml
+contains the keys that differ from its `_BASE_`. The comment at its top gives the row, the published
+numbers, the command, and the deviations from the paper:
 
     python train_net.py --num-gpus 8 --config-file configs/mask_rcnn_R50_FPN.yaml
 
-`shapes/` is for the embedded data set: the demo and the small counterparts of the ablations and
-of the lineage. Their figures are in [docs/ablations.md](../docs/ablations.md) and
-[docs/lineage.md](../docs/lineage.md). The parameters and FLOPs of each model are in
-[docs/models.md](../docs/models.md).
+The configs in `shapes/` train small models on drawn images: the demo, and the small counterparts of
+the ablations and of the lineage. [docs/ablations.md](../docs/ablations.md) and
+[docs/lineage.md](../docs/lineage.md) have their results. [docs/models.md](../docs/models.md) has
+the parameters and FLOPs of each model.
 
 ## By name, and with weights
 
     from mask_rcnn_ext import model_zoo
     cfg = model_zoo.get_config("mask_rcnn_R50_FPN", trained=True)
 
-detectron2's own `model_zoo.get_config("mask_rcnn_ext/...")` cannot find our configs. It looks for
-files in its own installed folder only, so ours would have to be written there; and it merges them
-into detectron2's default config, which lacks this package's keys. Either would change detectron2
-for every other project in the environment. `mask_rcnn_ext.model_zoo` takes both kinds of names.
+`mask_rcnn_ext.model_zoo` takes our names and detectron2's names. `detectron2.model_zoo`
+cannot find our configs, for two reasons. It looks only in its own installed folder, so we would
+have to write our files there. And it merges them into detectron2's default config, which lacks this
+package's keys. A change of either would change detectron2 for every other project in the
+environment.
 
 The paper's own weights are not public in this format. With `trained=True`, a config gets the
-weights of detectron2's zoo that fit it best, and the settings of testing that those were trained
-with. `train_net.py` with `MODEL.WEIGHTS` set to their URL does not merge these settings; only
-`model_zoo.get_config(name, trained=True)` and `model_zoo.get(name, trained=True)` do.
+weights of detectron2's zoo that fit it best, and the settings of testing that belong to these
+weights. `model_zoo.get_config(name, trained=True)` and `model_zoo.get(name, trained=True)` merge
+these settings. If you only set `MODEL.WEIGHTS` to the URL of the weights, `train_net.py` does not.
 
 ## How to read the tables
 
-AP is 0-100. *Published* is the paper's own; its minival is `coco_2017_val`. *Zoo* names the
-weights of detectron2's zoo that come nearest, with the AP that detectron2 gives for them:
-"identical", of the same architecture; "nearest", the weights load, but were trained in a model
-that computes something else with them; "different", another architecture, which `trained=True`
-refuses. *Ours* is "{_NOT_RUN}" unless `results/<config>.json` is the `results.json` of a run. The
-last column numbers the [deviations](#deviations).
+- AP is from 0 to 100. The APs after the name of a row are the paper's own. Its minival is
+  `coco_2017_val`.
+- *zoo* names the most similar weights of detectron2's zoo, with the AP that detectron2 gives for
+  them. "identical": they have the same architecture. "nearest": the weights load, but were trained
+  in a model that computes something else with them. "different": they have another architecture,
+  and `trained=True` refuses them.
+- *ours* is "{_NOT_RUN}", unless `results/<config>.json` is the `results.json` of a run.
+- The last column has the numbers of the [deviations](#deviations) at the end of this page.
 """
 
 _LINEAGE_TITLE = "The line before it: R-CNN, Fast R-CNN, Faster R-CNN"
 _LINEAGE_HEAD = """\
-The numbers are those of the papers named. PASCAL VOC is read from `$DETECTRON2_DATASETS/VOC2007`;
-mAP is its metric. R-CNN and Fast R-CNN read stored proposals, which
-`tools/compute_proposals.py` writes: the header of each config has the command. Faster R-CNN trains
-jointly with `train_net.py`, and in its paper's four steps with `tools/train_alternating.py`. Each
-header lists the deviations. [lineage/rcnn_R50](lineage/rcnn_R50.yaml), R-CNN
-with ResNet-50, is no paper's. The small counterparts are in `shapes/lineage/`.
+The numbers come from the papers that the table names. mAP is the metric of PASCAL VOC, which is
+read from `$DETECTRON2_DATASETS/VOC2007`. R-CNN and Fast R-CNN read stored proposals, which
+`tools/compute_proposals.py` writes: the comment at the top of each config has the command, and
+lists the deviations. `train_net.py` trains the RPN and the rest of Faster R-CNN together, and
+`tools/train_alternating.py` trains them in the four steps of the paper.
+[lineage/rcnn_R50](lineage/rcnn_R50.yaml), R-CNN with ResNet-50, is in no paper. The small
+counterparts are in `shapes/lineage/`.
 """
 
 
@@ -219,13 +223,13 @@ def configs_page(root: Path, rows: Sequence[Row]) -> str:
         "weights",
         "fit",
         "what differs from the row",
-        "settings that come with them",
+        "settings for testing",
     ]
     parts.append(markdown_table(header, _zoo_rows(rows)))
     parts.append(f"## {_LINEAGE_TITLE}\n")
     parts.append(_LINEAGE_HEAD)
     parts.append(lineage_configs())
-    parts.append("## No row of the paper\n")
+    parts.append("## Configs that are not in the paper\n")
     parts.append("\n".join(f"- {_link(name, '')}: {why}." for name, why in NO_ROW.items()) + "\n")
     parts.append("## Deviations\n")
     parts.append("\n".join(f"{n}. {text}" for n, text in enumerate(deviations, 1)) + "\n")

@@ -1,1 +1,1 @@
-"""What several machines and many images need, shown on one machine."""
+"""Tests of several nodes and of many images, on one machine."""

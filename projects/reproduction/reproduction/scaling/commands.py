@@ -1,4 +1,4 @@
-"""Runs commands of this repository as a user would, each with a log of its own."""
+"""Runs commands of this repository as a user would, each with its own log."""
 
 import contextlib
 import os
@@ -18,11 +18,11 @@ TRAIN, PREDICT = str(_REPO / "train_net.py"), str(_REPO / "tools" / "predict.py"
 
 
 class Command:
-    """A process of Python, and all that it starts, in a process group of its own.
+    """A Python process and its children, in their own process group.
 
     Args:
-        arguments: after `python`.
-        log: a file that receives what the command prints.
+        arguments: the words after `python`.
+        log: a file for the output of the command.
         environment: variables to change.
 
     Attributes:
@@ -44,7 +44,7 @@ class Command:
             )
 
     def finish(self) -> float:
-        """Wait for the end; return the peak memory of its largest process in MB.
+        """Wait for the end; return the peak memory of the largest process in MB.
 
         Raises:
             UserError: the command failed.

@@ -36,7 +36,7 @@ def draw_one(number: int) -> tuple[npt.NDArray[np.uint8], list[tuple[int, _Mask]
 def draw_images(folder: Path, count: int, annotated: int) -> Path:
     """Draw `count` images into `folder/images` and annotate the first ones.
 
-    Images that are there already are kept.
+    Existing images are kept.
 
     Returns:
         The path of the json.

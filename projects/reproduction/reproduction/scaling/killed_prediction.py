@@ -1,4 +1,4 @@
-"""Predicts on many images, undisturbed and with kills, and compares the files."""
+"""Predicts on many images, without and with kills, and compares the files."""
 
 import dataclasses
 import json
@@ -20,10 +20,10 @@ __all__ = ["Job", "compare_folders", "plan_kills", "predict_with_kills"]
 
 RESULT_FILES = ("coco_instances_results.json", "images.json")
 _WHAT = ("the command", "one of its processes", "all of its processes")
-# Few detections and large batches: the files of many images are tried here, not the model.
+# Few detections and large batches: this tests the files of many images, not the model.
 _FEW = ["MODEL.RPN.PRE_NMS_TOPK_TEST", "50", "MODEL.RPN.POST_NMS_TOPK_TEST", "20"]
 _FEW += ["TEST.DETECTIONS_PER_IMAGE", "5"]
-_TICK = 0.5  # seconds between two looks
+_TICK = 0.5  # seconds between two checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Job:
     """A prediction.
 
     Attributes:
-        weights: the model, which carries its config.
+        weights: the model file, which contains its config.
         images: the folder of the images.
-        processes: how many share them.
+        processes: the number of processes that share the images.
     """
 
     weights: Path
@@ -41,7 +41,7 @@ class Job:
     processes: int = 2
 
     def start(self, output: Path) -> Command:
-        """Start it, or go on with it."""
+        """Start the prediction, or continue it."""
         arguments = [PREDICT, str(self.weights), str(self.images), "--output", str(output)]
         arguments += ["--processes", str(self.processes), "--write", "coco", "--batch-size", "32"]
         arguments += ["--score-threshold", "0.05", "--opts", *_FEW]
@@ -49,7 +49,7 @@ class Job:
 
 
 def plan_kills(count: int, images: int, seed: int) -> list[tuple[int, str]]:
-    """Return after how many images to kill, ascending, and what."""
+    """Return after how many images to kill, ascending, and what to kill."""
     draw = random.Random(seed)
     moments = sorted(draw.randrange(images // 50, images - images // 50) for _ in range(count))
     return [(moment, _WHAT[number % len(_WHAT)]) for number, moment in enumerate(moments)]
@@ -59,13 +59,13 @@ def predict_with_kills(folder: Path, job: Job, kills: int, seed: int) -> dict[st
     """Predict into the folders `undisturbed` and `killed`, and compare them.
 
     Args:
-        folder: of the two folders; earlier ones are removed.
+        folder: the parent of the two folders; earlier ones are removed.
         job: the prediction.
         kills: number of SIGKILLs.
-        seed: decides when they come.
+        seed: decides the moments of the kills.
 
     Raises:
-        UserError: a command failed, or was done before it could be killed.
+        UserError: a command failed, or ended before it could be killed.
     """
     outputs = [folder / name for name in ("undisturbed", "killed")]
     for output in outputs:
@@ -94,7 +94,7 @@ def predict_with_kills(folder: Path, job: Job, kills: int, seed: int) -> dict[st
 
 
 def _kill(command: Command, output: Path, moment: int, what: str) -> int:
-    """Kill a command when `moment` images are done; return how many are."""
+    """Kill a command when `moment` images are done; return how many are done."""
     process = command.process
     moment = max(moment, _count_done(output) + 1)  # it has begun
     try:
@@ -128,11 +128,11 @@ def _find_children(pid: int) -> list[int]:
 
 
 def compare_folders(first: Path, second: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Return what a prediction has lost, doubled or changed.
+    """Return the images and instances that a prediction has lost, found twice or changed.
 
     Args:
-        first: the results of an undisturbed prediction.
-        second: of one with kills.
+        first: the results of a prediction without kills.
+        second: the results of a prediction with kills.
         names: the file names of the images.
     """
     listed = json.loads((second / "images.json").read_bytes())["images"]

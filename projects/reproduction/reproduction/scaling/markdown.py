@@ -1,4 +1,4 @@
-"""The generated part of docs/scaling.md: what was shown on one machine."""
+"""The generated part of docs/scaling.md: the results on one machine."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,13 +26,14 @@ def scaling_doc(content: Mapping[str, Any] | None) -> str:
         [title, f"{training['seconds'][name]:.0f} s", "yes" if training["equal"][name] else "NO"]
         for name, title in _RUNS.items()
     ]
-    header = ["training", "time with start", "weights of the first row, to the bit"]
+    header = ["training", "time with start", "weights equal to the first row's, to the bit"]
     return "\n".join(
         [
             f"From [{SCALING}](../{SCALING}), on {content['cores']} CPU cores with PyTorch "
             f"{content['versions']['torch']}. The nodes are processes of this machine. Other work "
-            "ran on it, so the times only say the order of size.\n",
-            f"A small model, {training['iterations']} iterations of {training['batch']} images:\n",
+            "ran on it, so the times show only the order of magnitude.\n",
+            f"Training of a small model, {training['iterations']} iterations of "
+            f"{training['batch']} images:\n",
             markdown_table(header, rows),
             _describe_prediction(prediction),
         ]
@@ -46,13 +47,13 @@ def _describe_prediction(found: Mapping[str, Any]) -> str:
         ["processes", str(found["processes"])],
         ["SIGKILL to", ", ".join(kills)],
         ["images lost", str(found["lost"])],
-        ["images or instances doubled", str(found["doubled"])],
+        ["images or instances found twice", str(found["doubled"])],
         ["instances", f"{found['instances']:,}"],
-        ["files equal to the byte", "yes" if found["bytes_equal"] else "NO"],
+        ["result files equal to the byte", "yes" if found["bytes_equal"] else "NO"],
         ["files left over", ", ".join(found["left_over"]) or "none"],
-        ["time undisturbed", f"{found['undisturbed_seconds']:.0f} s"],
+        ["time without kills", f"{found['undisturbed_seconds']:.0f} s"],
         ["time with kills", f"{found['killed_seconds']:.0f} s"],
         ["memory of the largest process", f"{found['peak_memory_mb']:.0f} MB"],
     ]
     table = markdown_table(["prediction", ""], rows)
-    return f"The trained model predicts, undisturbed and with kills:\n\n{table}"
+    return f"Prediction with the trained model, once without kills and once with kills:\n\n{table}"

@@ -1,4 +1,4 @@
-"""Trains the same model on one node of two processes and on two simulated nodes of one."""
+"""Trains the same model on one node with two processes, and on two simulated nodes."""
 
 import contextlib
 import shutil
@@ -40,10 +40,10 @@ _KEYS = [
 
 
 def train_on_nodes(folder: Path, annotations: Path) -> dict[str, Any]:
-    """Train in the folders `one_node`, `two_nodes` and `torchrun`; return what is equal.
+    """Train in the folders `one_node`, `two_nodes` and `torchrun`; return which weights are equal.
 
     Args:
-        folder: of the runs. Earlier ones there are kept if they had the same settings.
+        folder: the folder of the runs. Earlier runs there are kept if they had the same settings.
         annotations: the json of the training images, which lie next to it in `images`.
 
     Raises:
@@ -85,7 +85,7 @@ def compare_weights(path: Path, other: Path) -> bool:
 
 
 def _list_commands(options: Sequence[str]) -> dict[str, list[list[str]]]:
-    """Return the arguments of the processes to start, a node each, by the name of the run."""
+    """Return run name -> the arguments of its processes, one process for each node."""
     url = f"tcp://127.0.0.1:{_find_port()}"
     machines = ["--num-gpus", "1", "--num-machines", "2", "--dist-url", url]
     nodes = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
@@ -101,7 +101,7 @@ def _list_commands(options: Sequence[str]) -> dict[str, list[list[str]]]:
 
 @contextlib.contextmanager
 def _start(commands: Sequence[Sequence[str]], folder: Path, name: str) -> Iterator[list[Command]]:
-    """Start commands; none of them outlives the block."""
+    """Start commands; all of them end with the block."""
     started: list[Command] = []
     try:
         for number, arguments in enumerate(commands):

@@ -1,1 +1,1 @@
-"""Our trainer against a plain loop of detectron2's, on real photographs."""
+"""Our trainer compared with detectron2's, on real photographs."""

@@ -33,7 +33,7 @@ class PlainTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        """Return PyTorch's AdamW as it comes, with detectron2's groups of parameters."""
+        """Return PyTorch's AdamW with its defaults and detectron2's groups of parameters."""
         groups = get_default_optimizer_params(
             model, base_lr=cfg.SOLVER.BASE_LR, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM
         )
@@ -49,7 +49,7 @@ class PlainTrainer(DefaultTrainer):
         return build_detection_train_loader(cfg, sampler=TrainingSampler(count, seed=cfg.SEED))
 
     def build_hooks(self) -> list[HookBase]:
-        """Return detectron2's hooks without evaluation, whose time is measured apart."""
+        """Return detectron2's hooks without evaluation, since its time is measured separately."""
         return [hook for hook in super().build_hooks() if not isinstance(hook, hooks.EvalHook)]
 
 

@@ -1,4 +1,4 @@
-"""`results/trainer_trial.json`: what the runs measured, and the paired differences."""
+"""`results/trainer_trial.json`: the numbers of the runs, and the paired differences."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Difference:
         data: one of `DATA`.
         metric: "segm/AP" and so on, in AP points, or "loss".
         ours, plain: the means over the seeds.
-        difference: of the means.
+        difference: the difference of the means.
         low, high: Student's 95 % interval of the mean difference.
         by_seed: the difference of each seed.
     """

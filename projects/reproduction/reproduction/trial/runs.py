@@ -12,8 +12,8 @@ from ..json_runs import JsonRun, write_class
 
 __all__ = ["DATA", "TRAINERS", "TrialRun", "plan_trial"]
 
-# Data set -> the class that is kept, and the longest side of an image in pixels: the smaller images
-# of the nuclei, most of them under a fluorescence microscope, load several times as fast.
+# Data set -> the class to keep, and the longest side of an image in pixels. The small images of
+# nuclei, most of them from a fluorescence microscope, load several times as fast as the large ones.
 DATA = {"dsb2018": ("nucleus", 256), "persons": ("person", 640)}
 TRAINERS = ("ours", "plain")
 
@@ -69,7 +69,7 @@ class TrialRun(JsonRun):
         return [script, *words]
 
     def is_resumable(self) -> bool:
-        """Return False: only our trainer would go on with the same images."""
+        """Return False: only our trainer would continue with the same images."""
         return False
 
 
@@ -85,7 +85,7 @@ def plan_trial(root: str | Path, folders: Mapping[str, str], seeds: int) -> list
         UserError: see `write_class`; or there are too few seeds.
     """
     if seeds < 2:
-        raise UserError(f"--seeds: expected 2 or more, since they give the interval; got {seeds}")
+        raise UserError(f"--seeds: expected 2 or more, for the interval over seeds, got {seeds}")
     files = {name: write_class(root, name, folders[name], *kept) for name, kept in DATA.items()}
     return [
         TrialRun(f"{data}_{trainer}", seed, Path(root, f"{data}_{trainer}", f"seed{seed}"), files=f)
