@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 __all__ = ["MaskCrop", "paste_crops"]
 
+Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.int64]
@@ -29,20 +30,52 @@ _SAMPLE = 2  # the code of a cell whose pixels need sampling; 0 and 1 are the pi
 
 
 class MaskCrop(NamedTuple):
-    """A mask in an image: `mask` (h, w) bool begins at the row `top` and the column `left`."""
+    """A mask in an image: `mask` (h, w) bool begins at the row `top` and the column `left`.
+
+    The rest of the image does not belong to the mask.
+    """
 
     top: int
     left: int
-    mask: npt.NDArray[np.bool_]
+    mask: Bools
 
-    @classmethod
-    def cut(cls, full: npt.NDArray[np.bool_]) -> "MaskCrop":
-        """Cut a mask (H, W) out of its image: the smallest crop with all its pixels."""
-        rows, columns = (np.flatnonzero(full.any(axis=axis)) for axis in (1, 0))
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def rows(self) -> slice:
+        """Rows of the image that the crop covers."""
+        return slice(self.top, self.top + self.mask.shape[0])
+
+    @property
+    def columns(self) -> slice:
+        """Columns of the image that the crop covers."""
+        return slice(self.left, self.left + self.mask.shape[1])
+
+    def trim(self) -> "MaskCrop":
+        """Return the smallest crop with all pixels of the mask; (0, 0) for an empty mask."""
+        rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
         if not len(rows):
-            return cls(0, 0, np.zeros((0, 0), dtype=bool))
-        window = full[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return cls(int(rows[0]), int(columns[0]), window)
+            return MaskCrop(0, 0, np.zeros((0, 0), dtype=bool))
+        window = self.mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return MaskCrop(self.top + int(rows[0]), self.left + int(columns[0]), window)
+
+    def cut(self, rows: slice, columns: slice) -> Bools:
+        """Return the image mask at the given rows and columns, which have a start and a stop."""
+        out = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
+        top, bottom = max(rows.start, self.top), min(rows.stop, self.rows.stop)
+        left, right = max(columns.start, self.left), min(columns.stop, self.columns.stop)
+        if top < bottom and left < right:
+            out[
+                top - rows.start : bottom - rows.start, left - columns.start : right - columns.start
+            ] = self.mask[top - self.top : bottom - self.top, left - self.left : right - self.left]
+        return out
+
+    def count_common(self, other: "MaskCrop") -> int:
+        """Return how many pixels two masks share."""
+        return int(np.count_nonzero(self.mask & other.cut(self.rows, self.columns)))
 
 
 def paste_crops(

@@ -18,8 +18,6 @@ from .soft_masks import SoftMasks
 
 __all__ = ["MaskCrop", "PackedMasks"]
 
-BoolArray = npt.NDArray[np.bool_]
-
 
 class PackedMasks:
     """N masks of an image of (H, W). Iterate over it to get each mask's `MaskCrop`.
@@ -48,10 +46,10 @@ class PackedMasks:
         return packed
 
     @classmethod
-    def pack(cls, masks: Tensor | BoolArray) -> "PackedMasks":
+    def pack(cls, masks: Tensor | npt.NDArray[np.bool_]) -> "PackedMasks":
         """Pack masks (N, H, W) bool."""
         height, width = masks.shape[1:]
-        return cls((height, width), (MaskCrop.cut(np.asarray(mask)) for mask in masks))
+        return cls((height, width), (MaskCrop(0, 0, np.asarray(mask)).trim() for mask in masks))
 
     @classmethod
     def join(cls, size: tuple[int, int], parts: Sequence["PackedMasks"]) -> "PackedMasks":
@@ -100,6 +98,6 @@ class PackedMasks:
     def unpack(self) -> Tensor:
         """Return the masks as (N, H, W) bool, on the CPU."""
         masks = torch.zeros(self.shape, dtype=torch.bool)
-        for full, (top, left, mask) in zip(masks.numpy(), self, strict=True):
-            full[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+        for full, crop in zip(masks.numpy(), self, strict=True):
+            full[crop.rows, crop.columns] = crop.mask
         return masks

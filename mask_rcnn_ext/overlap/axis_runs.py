@@ -24,8 +24,8 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
+from ..layers.mask_crops import MaskCrop
 from .contours import trace_contour
-from .crops import Crop
 from .intervals import bootstrap_ratio, describe_interval
 
 __all__ = [
@@ -116,7 +116,7 @@ def find_axis_runs(mask: Floats, *, threshold: float = 0.5, angle: float = 0.0) 
         return AxisRuns(np.zeros(0), np.zeros(0))
     side = int(np.ptp(found, axis=0).max()) + 1
     least = max(_LEAST, math.ceil(_SHARE * side))
-    contour = trace_contour(Crop(0, 0, inside), *inside.shape)
+    contour = trace_contour(MaskCrop(0, 0, inside), *inside.shape)
     places = (contour.points[:, ::-1] - 0.5) @ back.T + offset
     drawn = ~contour.frame & ((places > 0) & (places < size - 1)).all(axis=1)
     runs = []

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from ..layers.cracks import STEPS, trace_cracks
-from .crops import Crop
+from ..layers.mask_crops import MaskCrop
 
 __all__ = ["Contour", "find_near_points", "trace_contour"]
 
@@ -42,7 +42,7 @@ class Contour:
     frame: Bools = field(repr=False)
 
 
-def trace_contour(crop: Crop, height: int, width: int) -> Contour:
+def trace_contour(crop: MaskCrop, height: int, width: int) -> Contour:
     """Return the contour of a mask in an image of the given size."""
     cracks = trace_cracks(crop.mask)
     steps = STEPS[cracks.directions].astype(np.float64)

@@ -10,7 +10,8 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError
-from .crops import Crop, CropCache, decode_crop, find_box_window
+from ..layers.mask_crops import MaskCrop
+from .crops import CropCache, decode_crop, find_box_window
 from .detections import Detections, convert_to_rle
 from .matching import assign_levels, box_iou, match_detections, measure_overlap, to_corners
 from .numbered_coco import sort_ids
@@ -67,7 +68,7 @@ class ImageInstances:
     def _detection_crops(self) -> CropCache:
         return CropCache(lambda index: decode_crop(self.detection_masks[index]))
 
-    def decode_detection(self, index: int) -> Crop:
+    def decode_detection(self, index: int) -> MaskCrop:
         """Return the decoded mask of a detection."""
         return self._detection_crops[index]
 

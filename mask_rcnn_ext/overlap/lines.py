@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import UserError
+from ..layers.mask_crops import MaskCrop
 from .axis_runs import measure_axis_lengths
-from .crops import Crop
 from .detections import Detections, have_rois
 from .image_instances import ImageInstances
 from .intervals import bootstrap_ratio, describe_interval
@@ -121,7 +121,7 @@ def render_binary_mask(mask: npt.NDArray[np.bool_]) -> Floats:
     return np.pad(_scale_down(mask), _MARGIN)
 
 
-def render_in_roi(crop: Crop, roi: Floats) -> Floats:
+def render_in_roi(crop: MaskCrop, roi: Floats) -> Floats:
     """Return a binary mask for `measure_axis_lengths`, cut to the inner part of its RoI.
 
     The frame of the array is no contour there, so that no line counts that the RoI cut.

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .contours import find_near_points, trace_contour
-from .crops import count_common_pixels
 from .image_instances import ImageInstances
 
 __all__ = ["ImageErrors", "MatchErrors", "PairErrors", "measure_errors"]
@@ -106,7 +105,7 @@ def measure_errors(instances: ImageInstances) -> ImageErrors:
         for j in measurement.partners:
             if i < j and instances.touching[i, j]:
                 a, b = (instances.decode_detection(measurement.partners[k]) for k in (i, j))
-                common = count_common_pixels(a, b)
+                common = a.count_common(b)
                 pairs.append(PairErrors((i, j), common / (a.area + b.area - common)))
     return ImageErrors(matches, tuple(pairs))
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .crops import Crop, find_box_window
+from ..layers.mask_crops import MaskCrop
+from .crops import find_box_window
 from .image_instances import ImageInstances
 from .intervals import bootstrap_ratio, describe_interval
 
@@ -86,7 +87,7 @@ class SamePartRecord:
 
 
 def measure_same_part(
-    instances: ImageInstances, predictions: Mapping[int, tuple[Crop, Floats]], *, k: int
+    instances: ImageInstances, predictions: Mapping[int, tuple[MaskCrop, Floats]], *, k: int
 ) -> SamePartRecord:
     """Count the pixel errors of an image where two RoIs read the same part, and elsewhere.
 

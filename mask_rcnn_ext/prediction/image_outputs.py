@@ -129,8 +129,8 @@ def draw_label_image(instances: Instances) -> npt.NDArray[np.uint16]:
     labels = np.zeros(instances.image_size, dtype=np.uint16)
     best = np.argsort(-instances.scores.numpy(), kind="stable")
     for number in best[::-1].tolist():  # the best one last, on top
-        top, left, mask = next(iter(masks[[number]]))
-        labels[top : top + mask.shape[0], left : left + mask.shape[1]][mask] = number + 1
+        crop = next(iter(masks[[number]]))
+        labels[crop.rows, crop.columns][crop.mask] = number + 1
     return labels
 
 

@@ -15,6 +15,7 @@ A merged object has the highest score of its pieces and the box around their box
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -130,15 +131,12 @@ class _Piece:
 
     def read_in(self, zone: Tile) -> npt.NDArray[np.bool_]:
         """Return the mask in a zone, (h, w)."""
-        mask = np.zeros((zone.bottom - zone.top, zone.right - zone.left), dtype=bool)
-        _put(mask, zone, self.read())
-        return mask
+        return self.read().cut(slice(zone.top, zone.bottom), slice(zone.left, zone.right))
 
 
 def _put(target: npt.NDArray[Any], place: Tile, crop: Crop) -> None:
     """Raise the values of `target`, which lies at `place`, to those of a crop."""
-    top, left, values = crop
-    around = Tile(top, left, top + values.shape[0], left + values.shape[1])
+    around, values = _surround(crop), crop[2]
     if (common := place.intersect(around)) is not None:
         window = _cut(target, place, common)
         np.maximum(window, _cut(values, around, common), out=window)
@@ -208,18 +206,16 @@ def _list_pieces(
         window = Tile(y0, x0, max(y1, y0 + 1), max(x1, x0 + 1))
         masks = instances.pred_masks[[index]] if instances.has("pred_masks") else None
         if masks is not None:
-            window = _tighten(next(iter(masks))) or window
+            crop = next(iter(masks)).trim()
+            window = _surround(crop) if crop.mask.size else window
         cut = not _holds(inner, window)
         yield _Piece(number, index, label, window, cut, masks)
 
 
-def _tighten(crop: MaskCrop) -> Tile | None:
-    """Return the window around the pixels of a mask; None if it has none."""
-    top, left, mask = MaskCrop.cut(crop.mask)
-    if not mask.size:
-        return None
-    y, x = crop.top + top, crop.left + left
-    return Tile(y, x, y + mask.shape[0], x + mask.shape[1])
+def _surround(crop: Crop) -> Tile:
+    """Return the part of the image that a crop covers."""
+    top, left, values = crop
+    return Tile(top, left, top + values.shape[0], left + values.shape[1])
 
 
 def _find_inner(tile: Tile, size: Sequence[int], reach: int) -> Tile:
@@ -350,10 +346,7 @@ def _blend(
     Of the pieces that match another one, a pixel is decided by the tile in which it lies deepest.
     The others are added.
     """
-    around = [Tile(c[0], c[1], c[0] + c[2].shape[0], c[1] + c[2].shape[1]) for c in crops]
-    place = around[0]
-    for other in around[1:]:
-        place = place.unite(other)
+    place = functools.reduce(Tile.unite, map(_surround, crops))
     values = np.zeros((place.bottom - place.top, place.right - place.left), dtype=dtype)
     deepest = np.full(values.shape, -1, dtype=np.int16)
     for number in sorted({piece.tile for piece in group if piece.matched}):

@@ -146,8 +146,7 @@ def _list_objects(instances: Instances) -> list[_Object]:
     objects = []
     for place, (box, label) in enumerate(zip(boxes, instances.pred_classes.tolist(), strict=True)):
         if masks is not None:
-            top, left, mask = MaskCrop.cut(masks[place].mask)
-            crop = MaskCrop(masks[place].top + top, masks[place].left + left, mask)
+            crop = masks[place].trim()
         else:
             x0, y0, x1, y1 = np.rint(box).astype(int).tolist()
             crop = MaskCrop(y0, x0, np.ones((max(1, y1 - y0), max(1, x1 - x0)), dtype=bool))
@@ -160,22 +159,8 @@ def _find_centre(box: Floats) -> Floats:
     return centre
 
 
-def _count_common(one: MaskCrop, other: MaskCrop) -> int:
-    """Return how many pixels two masks have in common."""
-    top, left = max(one.top, other.top), max(one.left, other.left)
-    bottom = min(one.top + one.mask.shape[0], other.top + other.mask.shape[0])
-    right = min(one.left + one.mask.shape[1], other.left + other.mask.shape[1])
-    if top >= bottom or left >= right:
-        return 0
-    first, second = (
-        crop.mask[top - crop.top : bottom - crop.top, left - crop.left : right - crop.left]
-        for crop in (one, other)
-    )
-    return int((first & second).sum())
-
-
 def _measure_iou(one: _Object, other: _Object) -> float:
-    common = _count_common(one.crop, other.crop)
+    common = one.crop.count_common(other.crop)
     return common / max(1, one.area + other.area - common)
 
 

@@ -32,7 +32,7 @@ from mask_rcnn_ext.overlap.comparison import (
     load_truth,
     measure,
 )
-from mask_rcnn_ext.overlap.crops import count_common_pixels, decode_crop
+from mask_rcnn_ext.overlap.crops import decode_crop
 from mask_rcnn_ext.overlap.matching import LEVELS, assign_levels
 from mask_rcnn_ext.overlap.metrics import METRICS
 
@@ -114,7 +114,7 @@ def test_boundaries_are_those_of_masks_peeled_pixel_by_pixel(distance):
             np.testing.assert_array_equal(crop.cut(whole, whole), boundary(mask, distance))
         assert fast_boundary_iou(*crops) == pytest.approx(boundary_iou(first, second, distance))
         a, b = (decode_crop(rle(m)) for m in (first, second))
-        assert count_common_pixels(a, b) == (first & second).sum()
+        assert a.count_common(b) == (first & second).sum()
 
 
 def test_the_boundary_is_2_percent_of_the_diagonal_wide():

@@ -5,7 +5,7 @@ import pytest
 from overlap_cases import instances_of, rectangle
 from reference.overlap import coco_of, dataset_of, rle
 
-from mask_rcnn_ext.overlap.crops import Crop
+from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.overlap.detections import Detection
 from mask_rcnn_ext.overlap.image_instances import read_image_instances
 from mask_rcnn_ext.overlap.same_part import (
@@ -33,7 +33,7 @@ def measure(predictions, *, k=3, categories=(1, 1), rois=BOXES):
     ]
     instances = read_image_instances(coco_of(dataset_of([objects], (60, 60))), 1, {})
     found = {
-        index: (Crop(0, 0, mask), np.array(roi, dtype=np.float64))
+        index: (MaskCrop(0, 0, mask), np.array(roi, dtype=np.float64))
         for index, (mask, roi) in enumerate(zip(predictions, rois, strict=True))
     }
     return measure_same_part(instances, found, k=k)
@@ -127,7 +127,7 @@ def test_a_perfect_fcis_is_wrong_in_the_same_part_of_one_class_only(k, categorie
     instances = read_image_instances(coco_of(dataset_of([objects], (60, 60))), 1, {})
     masks = simulate_fcis(rois, truths, categories, k)
     predictions = {
-        i: (Crop(0, 0, mask), np.array(roi, dtype=np.float64))
+        i: (MaskCrop(0, 0, mask), np.array(roi, dtype=np.float64))
         for i, (mask, roi) in enumerate(zip(masks, rois, strict=True))
     }
     summary = summarize_same_part([[measure_same_part(instances, predictions, k=k)]], draws=10)
