@@ -13,7 +13,7 @@ from pycocotools import mask as mask_util
 
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
 from mask_rcnn_ext.evaluation.fcis_comparison import FCISComparisonEvaluator
-from mask_rcnn_ext.overlap.average_precision import read_ap_table
+from mask_rcnn_ext.overlap.analysis.tables import read_ap_table
 from mask_rcnn_ext.overlap.comparison import compute_metrics, load_results, load_truth, measure
 
 IMAGES, CLASSES, SIZE = 6, 3, (48, 64)

@@ -10,7 +10,8 @@ from comparison_cases import cut, detections, scene, write_pair
 from reference.overlap import scenes
 
 from mask_rcnn_ext.overlap import comparison, image_records
-from mask_rcnn_ext.overlap.average_precision import AP_METRICS, read_ap_table
+from mask_rcnn_ext.overlap.analysis.tables import read_ap_table
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.overlap.comparison import (
     METRICS,
     compare,

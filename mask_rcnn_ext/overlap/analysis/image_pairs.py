@@ -7,7 +7,7 @@ Letters, for one image: D detections, G objects, crowds included.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,7 +28,14 @@ from ..matching import (
 )
 from ..numbered_coco import sort_ids
 
-__all__ = ["LEAST_IOU", "ImagePairs", "Kind", "match_image", "read_image_pairs"]
+__all__ = [
+    "LEAST_IOU",
+    "ImagePairs",
+    "Kind",
+    "group_by_image",
+    "match_image",
+    "read_image_pairs",
+]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -95,6 +102,14 @@ def match_image(image: ImagePairs, counts: Bools) -> Ints:
     return matches
 
 
+def group_by_image(results: Iterable[Mapping[str, Any]]) -> dict[Any, list[Mapping[str, Any]]]:
+    """Return image id -> its entries of a list in COCO's result format, in their order."""
+    found: dict[Any, list[Mapping[str, Any]]] = {}
+    for result in results:
+        found.setdefault(result["image_id"], []).append(result)
+    return found
+
+
 def read_image_pairs(
     content: Mapping[str, Any],
     predictions: Mapping[Any, Sequence[Mapping[str, Any]]],
@@ -107,8 +122,8 @@ def read_image_pairs(
     Args:
         content: the data set, in COCO's annotation format. Annotations of a category that it does
             not list are left out, as in COCO.
-        predictions: image id -> its detections in COCO's result format. Detections of a category
-            that the data set does not list are left out, too.
+        predictions: image id -> its detections in COCO's result format, see `group_by_image`.
+            Detections of a category that the data set does not list are left out, too.
         kind: "segm": IoU of masks; "bbox": IoU of boxes.
         max_detections: only so many detections of one class in one image count, the best ones.
 

@@ -8,7 +8,7 @@ analysis["thresholds"]  # {"cat": 0.41, "dog": 0.56}
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from .image_pairs import ImagePairs, Kind, read_image_pairs
 from .image_quality import measure_image_qualities, rank_images
 from .tables import SIZES, make_tables, match_all
 
-__all__ = ["NO_THRESHOLD", "analyze", "group_by_image"]
+__all__ = ["NO_THRESHOLD", "analyze"]
 
 Floats = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.int32]
@@ -42,14 +42,6 @@ Weights = npt.NDArray[np.int32]
 NO_THRESHOLD = 0.5  # the score that counts where no threshold is the best
 _CURVES = (0, 5, 8)  # IoU thresholds of the mean curves: 0.5, 0.75, 0.9
 _DIGITS = 6  # of the numbers in curves, which the page draws
-
-
-def group_by_image(results: Iterable[Mapping[str, Any]]) -> dict[Any, list[Mapping[str, Any]]]:
-    """Return image id -> its entries of a list in COCO's result format, in their order."""
-    found: dict[Any, list[Mapping[str, Any]]] = {}
-    for result in results:
-        found.setdefault(result["image_id"], []).append(result)
-    return found
 
 
 def analyze(

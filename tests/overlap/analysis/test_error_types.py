@@ -7,8 +7,7 @@ from reference import error_types as reference
 from reference.overlap import scenes
 
 from mask_rcnn_ext.overlap.analysis.error_types import ERROR_TYPES, measure_error_types
-from mask_rcnn_ext.overlap.analysis.image_pairs import read_image_pairs
-from mask_rcnn_ext.overlap.analysis.run_analysis import group_by_image
+from mask_rcnn_ext.overlap.analysis.image_pairs import group_by_image, read_image_pairs
 from mask_rcnn_ext.overlap.analysis.tables import match_all
 
 # pycocotools' compiled code under NumPy 2.
