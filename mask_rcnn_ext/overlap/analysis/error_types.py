@@ -19,6 +19,7 @@ Four things differ from that code (tidecv 1.0.1), whose counts and costs are the
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from ..matching import IOU_THRESHOLDS
 from .curves import compute_average_precision
 from .image_pairs import LEAST_IOU, ImagePairs
 
-__all__ = ["ERROR_TYPES", "ErrorTypes", "measure_error_types"]
+__all__ = ["ERROR_TYPES", "measure_error_types"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -45,22 +46,6 @@ ERROR_TYPES = {
 _LOCALIZATION, _CLASSIFICATION, _DUPLICATE, _BACKGROUND, _BOTH, _MISSED = range(6)
 _RIGHT, _IGNORED = -1, -2
 _FOREGROUND = float(IOU_THRESHOLDS[0])
-
-
-@dataclass(frozen=True)
-class ErrorTypes:
-    """How many errors of each type there are, and the AP they cost.
-
-    Attributes:
-        ap50: the AP at IoU 0.5, 0 to 100; NaN without objects.
-        counts: type, see `ERROR_TYPES` -> number of detections, or objects that are missed.
-        costs: type -> the AP50 that the oracle adds, in points; NaN without objects. The sum is not
-            what lacks to 100, since one error may hide another.
-    """
-
-    ap50: float
-    counts: dict[str, int]
-    costs: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -89,22 +74,28 @@ class _Typed:
 
 def measure_error_types(
     images: Sequence[ImagePairs], matches: Sequence[Ints], num_classes: int
-) -> ErrorTypes:
+) -> dict[str, Any]:
     """Sort the errors of a model into types and measure what each type costs.
 
     Args:
         images: the data set.
         matches: (D,) of each image, see `tables.match_all`.
         num_classes: K, of the data set.
+
+    Returns:
+        "AP50", 0 to 100, and "types" -> a name in `ERROR_TYPES` -> "count", the number of
+        detections, or of missed objects, and "cost", the AP50 that the oracle adds, in points. The
+        costs do not add up to what is missing to 100, since one error may hide another. Without
+        objects, the AP and the costs are NaN.
     """
     typed = _assign_types(images, matches, num_classes)
     kept = typed.types != _IGNORED
     right = typed.types == _RIGHT
     ap50 = _compute_ap(typed, typed.classes, kept, right, typed.objects)
-    counts, costs = {}, {}
+    types = {}
     for index, name in enumerate(ERROR_TYPES):
         here = typed.types == index
-        counts[name] = int(typed.missed.sum() if index == _MISSED else np.count_nonzero(here))
+        count = int(typed.missed.sum() if index == _MISSED else np.count_nonzero(here))
         classes, repaired, objects = typed.classes, np.zeros_like(here), typed.objects
         if index in (_LOCALIZATION, _CLASSIFICATION):
             repaired = _choose_repaired(typed, here)
@@ -112,8 +103,8 @@ def measure_error_types(
         if index == _MISSED:
             objects = objects - typed.missed
         fixed = _compute_ap(typed, classes, (kept & ~here) | repaired, right | repaired, objects)
-        costs[name] = fixed - ap50
-    return ErrorTypes(ap50, counts, costs)
+        types[name] = {"count": count, "cost": fixed - ap50}
+    return {"AP50": ap50, "types": types}
 
 
 def _assign_types(

@@ -31,7 +31,7 @@ from .curves import (
 )
 from .error_types import measure_error_types
 from .image_pairs import ImagePairs, Kind, read_image_pairs
-from .image_quality import measure_image_qualities, rank_images
+from .image_quality import rank_images
 from .tables import SIZES, make_tables, match_all
 
 __all__ = ["NO_THRESHOLD", "analyze"]
@@ -95,10 +95,10 @@ def analyze(
         "threshold_curve": _describe_threshold_curve(tables["all"]),
         "precision_recall": _describe_curves(tables["all"], names),
         "confusion": {"classes": names, "counts": confusion.tolist()},
-        "error_types": _describe_errors(images, matches, len(names)),
+        "error_types": measure_error_types(images, matches, len(names)),
         "sizes": {name: _describe_part(tables[name], weights) for name in SIZES},
         "overlap": {name: _describe_part(tables[name], weights) for name in LEVELS},
-        "calibration": _describe_calibration(tables["all"]),
+        "calibration": compute_calibration(*take_detections(tables["all"])[:2]),
         "per_image": _describe_images(images, matches, threshold, content),
     }
     jsonable: dict[str, Any] = make_jsonable(found)
@@ -170,40 +170,9 @@ def _describe_curves(table: APTable, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _describe_errors(
-    images: Sequence[ImagePairs], matches: Sequence[npt.NDArray[np.intp]], num_classes: int
-) -> dict[str, Any]:
-    measured = measure_error_types(images, matches, num_classes)
-    return {
-        "AP50": measured.ap50,
-        "types": {
-            name: {"count": measured.counts[name], "cost": measured.costs[name]}
-            for name in measured.counts
-        },
-    }
-
-
 def _describe_part(table: APTable, weights: Weights) -> dict[str, Any]:
     objects = sum(int(counts.sum()) for counts in table.objects.values())
     return {"objects": objects, **_describe_metrics(table.compute_ap(weights))}
-
-
-def _describe_calibration(table: APTable) -> dict[str, Any]:
-    scores, right, _ = take_detections(table)
-    found = compute_calibration(scores, right)
-    return {
-        "error": found.error,
-        "bins": [
-            {
-                "low": round(float(found.edges[i]), _DIGITS),
-                "high": round(float(found.edges[i + 1]), _DIGITS),
-                "detections": int(count),
-                "score": float(found.scores[i]),
-                "right": float(found.right[i]),
-            }
-            for i, count in enumerate(found.counts)
-        ],
-    }
 
 
 def _describe_images(
@@ -218,11 +187,7 @@ def _describe_images(
         {
             "image_id": each.image_id,
             "file_name": file_names[each.image_id],
-            "objects": each.objects,
-            "right": each.right,
-            "wrong": each.wrong,
-            "missed": each.missed,
-            "quality": each.quality,
+            **dataclasses.asdict(each),
         }
-        for each in rank_images(measure_image_qualities(images, matches, threshold))
+        for each in rank_images(images, matches, threshold)
     ]
