@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from ..layers.mask_crops import MaskCrop
 from .contours import trace_contour
-from .intervals import bootstrap_ratio, describe_interval
+from .intervals import bootstrap_ratio
 
 __all__ = [
     "PLACES",
@@ -37,7 +37,6 @@ __all__ = [
     "measure_axis_lengths",
     "measure_axis_runs",
     "render_soft_mask",
-    "summarize_axis_runs",
 ]
 
 Bools = npt.NDArray[np.bool_]
@@ -247,20 +246,3 @@ def draw_axis_runs(
         name: bootstrap_ratio(over, under, draws=draws, seed=seed, model=model)
         for name, (over, under) in pairs.items()
     }
-
-
-def summarize_axis_runs(
-    trainings: Sequence[Sequence[AxisRecord]], *, draws: int = 1000, seed: int = 0
-) -> dict[str, dict[str, float | None]]:
-    """Return what `draw_axis_runs` does as {"value", "low", "high"}, ready for json.
-
-    Args:
-        trainings: see `draw_axis_runs`.
-        draws: how many times to resample.
-        seed: of the draws.
-
-    Returns:
-        The same names -> a number and its 95 % interval; None for a number that is not there.
-    """
-    ratios = draw_axis_runs(trainings, draws=draws, seed=seed)
-    return {name: describe_interval(values) for name, values in ratios.items()}

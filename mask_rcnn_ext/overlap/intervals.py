@@ -5,7 +5,7 @@ different: `compute_t_interval` takes the difference of each seed. Evaluated on 
 score a little different: the bootstrap over images needs one run of each model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ __all__ = [
     "compute_percentile_interval",
     "compute_t_interval",
     "compute_weighted_mean",
+    "describe_draws",
     "describe_interval",
     "draw_weights",
 ]
@@ -160,3 +161,8 @@ def describe_interval(values: Floats) -> dict[str, float | None]:
         {"value": float(values[0]), "low": low, "high": high}
     )
     return entry
+
+
+def describe_draws(numbers: Mapping[str, Floats]) -> dict[str, dict[str, float | None]]:
+    """Return the same names -> see `describe_interval`."""
+    return {name: describe_interval(values) for name, values in numbers.items()}

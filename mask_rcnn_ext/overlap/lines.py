@@ -18,7 +18,7 @@ from ..layers.mask_crops import MaskCrop
 from .axis_runs import measure_axis_lengths
 from .detections import Detections, have_rois
 from .image_instances import ImageInstances
-from .intervals import bootstrap_ratio, describe_interval
+from .intervals import bootstrap_ratio, describe_draws
 from .metrics import Metric
 from .same_part import PAIRS, SamePartRecord, draw_same_part, measure_matched_parts
 
@@ -184,8 +184,7 @@ def summarize_lines(
         draws: of the bootstrap over images.
         seed: of the draws.
     """
-    values = _compute_values(records, draws, seed)
-    return {name: describe_interval(found) for name, found in values.items()}
+    return describe_draws(_compute_values(records, draws, seed))
 
 
 def compare_lines(
@@ -213,7 +212,7 @@ def compare_lines(
         a, b = first[name], second[name]
         with np.errstate(divide="ignore", invalid="ignore"):
             both = {"ratio": a / b} if name == EXCESS else {"difference": a - b}
-        compared[name] = {k: describe_interval(v) for k, v in {"a": a, "b": b, **both}.items()}
+        compared[name] = describe_draws({"a": a, "b": b, **both})
     return compared
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "find_nearest_levels",
     "match_detections",
     "measure_overlap",
+    "rank_detections",
     "to_corners",
 ]
 
@@ -49,15 +50,36 @@ def box_iou(first: Floats, second: Floats) -> Floats:
     return np.nan_to_num(np.asarray(ious, dtype=np.float64))
 
 
-def measure_overlap(ious: Floats, classes: Ints, *, same_class: bool) -> Floats:
-    """Return (G,): the largest box IoU of each object with another object; 0 without another one.
+def rank_detections(scores: Floats, classes: Ints, most: int) -> Ints:
+    """Return the indices of the detections that count, best score first; of equal scores the first.
 
     Args:
-        ious: (G, G), IoUs of the objects' boxes.
+        scores: (D,), of the detections of one image.
+        classes: (D,).
+        most: only so many detections of each class count, the best ones.
+    """
+    order = np.argsort(-scores, kind="stable")
+    kept = np.zeros(len(order), dtype=bool)
+    for category in np.unique(classes):
+        kept[np.flatnonzero(classes[order] == category)[:most]] = True
+    return order[kept]
+
+
+def measure_overlap(
+    boxes: Floats, classes: Ints, crowd: Bools, *, same_class: bool = False
+) -> Floats:
+    """Return (G,): the largest box IoU of each object with another object; 0 without another one.
+
+    Crowds have no overlap.
+
+    Args:
+        boxes: (G, 4), XYXY in pixels.
         classes: (G,).
+        crowd: (G,).
         same_class: count only other objects of the same class.
     """
-    others = ~np.eye(len(ious), dtype=bool)
+    ious = box_iou(boxes, boxes)
+    others = ~(np.eye(len(ious), dtype=bool) | crowd[:, None] | crowd[None])
     if same_class:
         others &= classes[:, None] == classes[None]
     return np.where(others, ious, 0.0).max(axis=1, initial=0.0)

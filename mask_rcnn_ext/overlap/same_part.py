@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..layers.mask_crops import MaskCrop
 from .crops import find_box_window
 from .image_instances import ImageInstances
-from .intervals import bootstrap_ratio, describe_interval
+from .intervals import bootstrap_ratio
 
 __all__ = [
     "SamePartRecord",
@@ -25,7 +25,6 @@ __all__ = [
     "measure_matched_parts",
     "measure_part_share",
     "measure_same_part",
-    "summarize_same_part",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -188,20 +187,3 @@ def draw_same_part(
         rates["difference"] = rates["same"] - rates["other"]
         errors |= {f"{pair}/{name}": values for name, values in rates.items()}
     return errors
-
-
-def summarize_same_part(
-    trainings: Sequence[Sequence[SamePartRecord]], *, draws: int = 1000, seed: int = 0
-) -> dict[str, dict[str, float | None]]:
-    """Return what `draw_same_part` does as {"value", "low", "high"}, ready for json.
-
-    Args:
-        trainings: see `draw_same_part`.
-        draws: how many times to resample.
-        seed: of the draws.
-
-    Returns:
-        The same names -> a number and its 95 % interval; None for a number without pixels.
-    """
-    errors = draw_same_part(trainings, draws=draws, seed=seed)
-    return {name: describe_interval(values) for name, values in errors.items()}

@@ -5,11 +5,11 @@ import pytest
 from scipy import ndimage
 
 from mask_rcnn_ext.overlap.axis_runs import (
+    draw_axis_runs,
     find_axis_runs,
     measure_axis_lengths,
     measure_axis_runs,
     render_soft_mask,
-    summarize_axis_runs,
 )
 
 
@@ -122,7 +122,6 @@ def test_jumps_between_parts_are_found_where_they_are(k, spread, excess, lines_7
         measure_axis_runs(image, soft_masks(rng, 3, k, spread), threshold=0.5)
         for image in range(10)
     ]
-    summary = summarize_axis_runs([records], draws=50)
-    found = {name: entry["value"] for name, entry in summary.items()}
+    found = {name: values[0] for name, values in draw_axis_runs([records], draws=1).items()}
     expected = {"excess": excess, "lines_7": lines_7, "lines_3": lines_3}
     assert all(low <= found[name] <= high for name, (low, high) in expected.items()), found

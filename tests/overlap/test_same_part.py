@@ -8,12 +8,13 @@ from reference.overlap import coco_of, dataset_of, rle
 from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.overlap.detections import Detection
 from mask_rcnn_ext.overlap.image_instances import read_image_instances
+from mask_rcnn_ext.overlap.intervals import describe_draws
 from mask_rcnn_ext.overlap.same_part import (
+    draw_same_part,
     find_parts,
     measure_matched_parts,
     measure_part_share,
     measure_same_part,
-    summarize_same_part,
 )
 
 # A square of 42 with a square of 14 in its middle. With k = 3, the middle part of the large box is
@@ -37,6 +38,10 @@ def measure(predictions, *, k=3, categories=(1, 1), rois=BOXES):
         for index, (mask, roi) in enumerate(zip(predictions, rois, strict=True))
     }
     return measure_same_part(instances, found, k=k)
+
+
+def summarize(trainings):
+    return describe_draws(draw_same_part(trainings))
 
 
 def test_parts_of_pixels():
@@ -130,7 +135,7 @@ def test_a_perfect_fcis_is_wrong_in_the_same_part_of_one_class_only(k, categorie
         i: (MaskCrop(0, 0, mask), np.array(roi, dtype=np.float64))
         for i, (mask, roi) in enumerate(zip(masks, rois, strict=True))
     }
-    summary = summarize_same_part([[measure_same_part(instances, predictions, k=k)]], draws=10)
+    summary = summarize([[measure_same_part(instances, predictions, k=k)]])
     one, two = (summary[f"{pair}/difference"]["value"] for pair in ("one_class", "two_classes"))
     if categories == (1, 1):
         assert (one, two) == (50.0, None), "one of two masks is wrong at each contradiction"
@@ -140,13 +145,13 @@ def test_a_perfect_fcis_is_wrong_in_the_same_part_of_one_class_only(k, categorie
 
 def test_interval_is_over_images():
     records = [measure([LARGE, SMALL]), measure([LARGE | MIDDLE, SMALL])]
-    entry = summarize_same_part([records])["one_class/same"]
+    entry = summarize([records])["one_class/same"]
     assert entry == {"value": 25.0, "low": 0.0, "high": 50.0}
 
 
 def test_interval_is_over_trainings():
     good, bad = ([measure([large, SMALL])] * 3 for large in (LARGE, LARGE | MIDDLE))
-    entry = summarize_same_part([good, bad])["one_class/same"]
+    entry = summarize([good, bad])["one_class/same"]
     assert entry == {"value": 25.0, "low": 0.0, "high": 50.0}
 
 

@@ -24,6 +24,7 @@ from ..matching import (
     find_nearest_levels,
     match_detections,
     measure_overlap,
+    rank_detections,
     to_corners,
 )
 from ..numbered_coco import sort_ids
@@ -171,11 +172,7 @@ def _read_image(
 ) -> ImagePairs:
     scores = np.array([_read_score(d, image["id"]) for d in detections], dtype=np.float64)
     found_classes = _to_places(detections, places)
-    order = np.argsort(-scores, kind="stable")
-    kept = np.zeros(len(order), dtype=bool)
-    for category in np.unique(found_classes):
-        kept[np.flatnonzero(found_classes[order] == category)[:max_detections]] = True
-    order = order[kept]
+    order = rank_detections(scores, found_classes, max_detections)
     scores, found_classes = scores[order], found_classes[order]
     try:
         shapes, boxes, areas = read(annotations, image)
@@ -191,9 +188,7 @@ def _read_image(
     if ious.size:
         ious[:] = np.nan_to_num(mask_util.iou(found, shapes, crowd.astype(int).tolist()))
     rows, columns = np.nonzero(ious >= LEAST_IOU)
-    apart = box_iou(boxes, boxes)
-    apart[crowd] = apart[:, crowd] = 0
-    levels = assign_levels(measure_overlap(apart, classes, same_class=False))
+    levels = assign_levels(measure_overlap(boxes, classes, crowd))
     same = (found_classes[:, None] == classes[None]) & ~crowd[None]
     nearest = find_nearest_levels(np.where(same, box_iou(found_boxes, boxes), 0.0), levels)
     given = [a.get("area") for a in annotations]
