@@ -99,7 +99,7 @@ def _paste(model: nn.Module, image: dict[str, Any], raw: Instances) -> Instances
 
 
 def _detect(model: Any, image: dict[str, Any], raw: Instances) -> Instances:
-    found: Instances = model.detect_packed(raw, image["height"], image["width"])
+    found: Instances = model.detect(raw, image["height"], image["width"], packed=True)
     return found
 
 

@@ -131,9 +131,7 @@ class FCISWithTTA(nn.Module):
             boxes = Boxes(transform.apply_deltas(deltas, boxes.tensor))
             boxes.clip(size)
         height, width = given.get("height", image.shape[0]), given.get("width", image.shape[1])
-        detect = self.model.detect_packed if self.packed else self.model.detect
-        found: Instances = detect(Instances.cat(passes), height, width)
-        return found
+        return self.model.detect(Instances.cat(passes), height, width, packed=self.packed)
 
     def _propose(self, views: "_Views", stored: Instances | None) -> Instances:
         """Return the RoIs, `proposal_boxes`, in pixels of the image at the test size."""
