@@ -5,7 +5,7 @@ the weight n. So detections are matched once, and each draw costs only a few sum
 images, N detections, T IoU thresholds, D draws.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +47,24 @@ class APTable:
     true: Bools = field(repr=False)
     counted: Bools = field(repr=False)
     objects: dict[int, Weights] = field(repr=False)
+
+    @classmethod
+    def join(
+        cls, images: Iterable[tuple[Ints, Floats, Bools, Bools]], objects: dict[int, Weights]
+    ) -> "APTable":
+        """Return the table of a data set.
+
+        Args:
+            images: the classes (D,), scores (D,), `true` (T, D) and `counted` (T, D) of each image.
+            objects: see the class.
+        """
+        none = np.zeros((len(IOU_THRESHOLDS), 0), dtype=bool)
+        parts = [(np.zeros(0, dtype=np.intp), np.zeros(0), none, none), *images]
+        classes, scores, true, counted = (
+            np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)
+        )
+        places = np.repeat(np.arange(len(parts) - 1), [len(part[1]) for part in parts[1:]])
+        return cls(len(parts) - 1, classes, scores, places, true, counted, objects)
 
     def compute_ap(self, weights: Weights | None = None) -> Floats:
         """Return (D, 3): `AP_METRICS` in 0 to 100; NaN where no object counts.

@@ -229,21 +229,13 @@ def _compute_weighted_metrics(
 
 def _join_tables(records: Sequence[ImageRecord], name: str) -> APTable:
     """Return one kind of match table over all images."""
-    none = np.zeros((10, 0), dtype=bool)
-    tables = [record.tables[name] for record in records]
+    pairs = [(record, record.tables[name]) for record in records]
     objects: dict[int, Weights] = {}
-    for index, table in enumerate(tables):
+    for index, (_, table) in enumerate(pairs):
         for category, number in table.objects.items():
             objects.setdefault(category, np.zeros(len(records), dtype=np.int32))[index] = number
-    return APTable(
-        num_images=len(records),
-        classes=np.concatenate([r.classes for r in records]),
-        scores=np.concatenate([r.scores for r in records]),
-        images=np.repeat(np.arange(len(records)), [len(r.scores) for r in records]),
-        true=np.concatenate([none, *(t.true for t in tables)], axis=1),
-        counted=np.concatenate([none, *(t.counted for t in tables)], axis=1),
-        objects=dict(sorted(objects.items())),
-    )
+    images = ((r.classes, r.scores, table.true, table.counted) for r, table in pairs)
+    return APTable.join(images, dict(sorted(objects.items())))
 
 
 def describe_intervals(trainings: int, draws: int, seed: int) -> str:

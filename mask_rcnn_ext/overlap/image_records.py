@@ -17,7 +17,7 @@ from .crops import CropCache
 from .detections import Detections
 from .image_instances import MAX_DETECTIONS, ImageInstances, read_image_instances
 from .lines import LineRecord, measure_lines
-from .matching import IOU_THRESHOLDS, LEVELS, box_iou, find_nearest_levels, match_detections
+from .matching import IOU_THRESHOLDS, LEVELS, find_nearest_levels, match_detections
 from .numbered_coco import sort_ids
 from .overlap_errors import ImageErrors, measure_errors
 
@@ -168,8 +168,11 @@ def _make_tables(instances: ImageInstances) -> dict[str, MatchTable]:
         "AP": _match(instances, ious, everything),
         "boundary": _match(instances, _compute_boundary_ious(instances), everything),
     }
+    detections = instances.detection_boxes, instances.detection_classes
+    objects = instances.boxes, instances.classes
     for task, levels in instances.levels.items():
-        detection_levels = _assign_detection_levels(instances, levels)
+        # The level at which a detection counts when it is unmatched; -1: at every level.
+        detection_levels = find_nearest_levels(detections, objects, instances.crowd, levels)
         for index, level in enumerate(LEVELS):
             at_level = (detection_levels == index) | (detection_levels < 0)
             counts = everything & (levels == index)
@@ -205,16 +208,6 @@ def _match(
         true[:, here] = right
         counted[:, here] = np.where(hit, right, counted[:, here])
     return MatchTable(true, counted, objects)
-
-
-def _assign_detection_levels(instances: ImageInstances, levels: Ints) -> Ints:
-    """Return (D,): the level at which a detection counts when it is unmatched; -1: at every one."""
-    found = np.full(len(instances.scores), -1, dtype=np.intp)
-    for here, there, _ in instances.mask_ious.values():
-        there = there[~instances.crowd[there]]
-        ious = box_iou(instances.detection_boxes[here], instances.boxes[there])
-        found[here] = find_nearest_levels(ious, levels[there])
-    return found
 
 
 def _compute_boundary_ious(instances: ImageInstances) -> dict[int, Floats]:

@@ -90,16 +90,22 @@ def assign_levels(overlap: Floats) -> Ints:
     return np.searchsorted(_LEVEL_BOUNDS, overlap, side="right")
 
 
-def find_nearest_levels(ious: Floats, levels: Ints) -> Ints:
-    """Return (D,): the level of the object that the box of each detection overlaps most.
+def find_nearest_levels(
+    detections: tuple[Floats, Ints], objects: tuple[Floats, Ints], crowd: Bools, levels: Ints
+) -> Ints:
+    """Return (D,): the level of the object of its class that each detection overlaps most.
 
     Args:
-        ious: (D, G), box IoUs of the detections with the objects of their class.
+        detections: boxes, (D, 4) XYXY in pixels, and classes (D,).
+        objects: boxes (G, 4) and classes (G,).
+        crowd: (G,); crowds do not count.
         levels: (G,), of the objects.
 
     Returns:
         -1 where no box IoU is 0.1 or more. Of equal IoUs, the first object counts.
     """
+    same = (detections[1][:, None] == objects[1][None]) & ~crowd[None]
+    ious = np.where(same, box_iou(detections[0], objects[0]), 0.0)
     if not ious.shape[1]:
         return np.full(len(ious), -1, dtype=np.intp)
     best = ious.argmax(axis=1)

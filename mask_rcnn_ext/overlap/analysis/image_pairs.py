@@ -20,7 +20,6 @@ from ..detections import convert_to_rle
 from ..matching import (
     IOU_THRESHOLDS,
     assign_levels,
-    box_iou,
     find_nearest_levels,
     match_detections,
     measure_overlap,
@@ -189,8 +188,7 @@ def _read_image(
         ious[:] = np.nan_to_num(mask_util.iou(found, shapes, crowd.astype(int).tolist()))
     rows, columns = np.nonzero(ious >= LEAST_IOU)
     levels = assign_levels(measure_overlap(boxes, classes, crowd))
-    same = (found_classes[:, None] == classes[None]) & ~crowd[None]
-    nearest = find_nearest_levels(np.where(same, box_iou(found_boxes, boxes), 0.0), levels)
+    nearest = find_nearest_levels((found_boxes, found_classes), (boxes, classes), crowd, levels)
     given = [a.get("area") for a in annotations]
     return ImagePairs(
         image_id=image["id"],

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ...files import read_json
 from ..average_precision import APTable
-from ..matching import IOU_THRESHOLDS, LEVELS
+from ..matching import LEVELS
 from .image_pairs import ImagePairs, Kind, group_by_image, match_image, read_image_pairs
 
 __all__ = ["SIZES", "make_tables", "match_all", "read_ap_table"]
@@ -85,9 +85,8 @@ def _make_table(
     choose_objects: Callable[[ImagePairs], Bools],
     choose_detections: Callable[[ImagePairs], Bools],
 ) -> APTable:
-    none = np.zeros((len(IOU_THRESHOLDS), 0), dtype=bool)
     objects = np.zeros((num_classes, len(images)), dtype=np.int32)
-    matched, counted = [none], [none]
+    parts = []
     for place, image in enumerate(images):
         counts = choose_objects(image)
         np.add.at(objects[:, place], image.classes[counts], 1)
@@ -95,16 +94,6 @@ def _make_table(
         hit = matches >= 0
         right = np.zeros_like(hit)
         right[hit] = counts[matches[hit]]
-        matched.append(right)
-        counted.append(np.where(hit, right, choose_detections(image)))
-    sizes = [len(image.scores) for image in images]
-    none_yet = np.zeros(0)
-    return APTable(
-        num_images=len(images),
-        classes=np.concatenate([none_yet, *(i.detection_classes for i in images)]).astype(np.intp),
-        scores=np.concatenate([none_yet, *(image.scores for image in images)]),
-        images=np.repeat(np.arange(len(images)), sizes),
-        true=np.concatenate(matched, axis=1),
-        counted=np.concatenate(counted, axis=1),
-        objects=dict(enumerate(objects)),
-    )
+        counted = np.where(hit, right, choose_detections(image))
+        parts.append((image.detection_classes, image.scores, right, counted))
+    return APTable.join(parts, dict(enumerate(objects)))
