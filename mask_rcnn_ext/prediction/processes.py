@@ -112,8 +112,8 @@ class _Processes:
         try:
             for child in self._children:
                 child.start()
-            while self._find_living() and not self._find_dead():
-                wait([child.sentinel for child in self._find_living()], timeout=0.2)
+            while (living := self._find_living()) and not any(c.exitcode for c in self._children):
+                wait([child.sentinel for child in living], timeout=0.2)
                 if (new := self._count() - bar.n) > 0:
                     bar.update(new)
         except KeyboardInterrupt as error:
@@ -141,9 +141,6 @@ class _Processes:
 
     def _find_living(self) -> list[Any]:
         return [child for child in self._children if child.is_alive()]
-
-    def _find_dead(self) -> list[Any]:
-        return [child for child in self._children if child.exitcode]
 
     def _end(self) -> None:
         """Let the processes finish their images, or end them when that takes long."""

@@ -30,7 +30,7 @@ from ..errors import UserError
 from ..layers.packed_masks import MaskCrop, PackedMasks
 from ..layers.soft_masks import SoftCrop, SoftMasks
 
-__all__ = ["Tile", "Tiling", "lay_tiles", "merge_tiles"]
+__all__ = ["Tile", "Tiling", "cut_part", "lay_tiles", "merge_tiles"]
 
 _SAME = 0.5  # IoU, or share, from which on two pieces are of one object
 _FAR = np.iinfo(np.int16).max
@@ -138,12 +138,12 @@ def _put(target: npt.NDArray[Any], place: Tile, crop: Crop) -> None:
     """Raise the values of `target`, which lies at `place`, to those of a crop."""
     around, values = _surround(crop), crop[2]
     if (common := place.intersect(around)) is not None:
-        window = _cut(target, place, common)
-        np.maximum(window, _cut(values, around, common), out=window)
+        window = cut_part(target, place, common)
+        np.maximum(window, cut_part(values, around, common), out=window)
 
 
-def _cut(array: npt.NDArray[Any], place: Tile, part: Tile) -> npt.NDArray[Any]:
-    """Return the part of an array that lies at `place`."""
+def cut_part(array: npt.NDArray[Any], place: Tile, part: Tile) -> npt.NDArray[Any]:
+    """Return a view of a part of an array (h, w, ...) that lies at `place`."""
     rows = slice(part.top - place.top, part.bottom - place.top)
     return array[rows, part.left - place.left : part.right - place.left]
 
@@ -357,9 +357,9 @@ def _blend(
         for piece, crop in zip(group, crops, strict=True):
             if piece.tile == number and piece.matched:
                 _put(seen, part, crop)
-        depth, before = _measure_depth(tiles[number], part, size), _cut(deepest, place, part)
+        depth, before = _measure_depth(tiles[number], part, size), cut_part(deepest, place, part)
         deeper = depth > before
-        _cut(values, place, part)[deeper] = seen[deeper]
+        cut_part(values, place, part)[deeper] = seen[deeper]
         before[deeper] = depth[deeper]
     for piece, crop in zip(group, crops, strict=True):
         if not piece.matched:

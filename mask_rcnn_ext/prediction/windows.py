@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.images import BGRArray
-from .tiles import Tile
+from .tiles import Tile, cut_part
 
 __all__ = ["TiffWindows"]
 
@@ -90,13 +90,8 @@ class TiffWindows:
                 around = Tile(top, left, top + values.shape[0], left + values.shape[1])
                 if (common := around.intersect(part)) is None:
                     continue
-                cut = values[
-                    common.top - top : common.bottom - top, common.left - left : common.right - left
-                ]
-                pixels[
-                    common.top - part.top : common.bottom - part.top,
-                    common.left - part.left : common.right - part.left,
-                ] = cut[:, :, 2::-1] if cut.shape[2] >= 3 else cut
+                cut = cut_part(values, around, common)
+                cut_part(pixels, part, common)[:] = cut[:, :, 2::-1] if cut.shape[2] >= 3 else cut
         return pixels
 
     def _decode(self, number: int) -> npt.NDArray[np.uint8]:
