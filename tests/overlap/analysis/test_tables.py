@@ -1,16 +1,12 @@
 """Reading a data set with detections, and AP by size and overlap against other code."""
 
-import contextlib
-import copy
-import io
 import json
 
 import numpy as np
 import pytest
 from analysis_cases import box_data, pairs_of
 from pycocotools import mask as mask_util
-from pycocotools.cocoeval import COCOeval
-from reference.overlap import SIDE, coco_of, scenes, tight_box
+from reference.overlap import SIDE, coco_of, official_ap, scenes, tight_box
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.layers.rle import compress
@@ -41,21 +37,6 @@ def grown(seed):
         mask = mask_util.decode(compress(result["segmentation"], SIDE, SIDE))
         result["bbox"] = tight_box(mask)
     return content, results
-
-
-def official_ap(content, results, kind):
-    """Return pycocotools' AP, AP50, AP75, and AP of small, medium and large objects."""
-    truth = coco_of(copy.deepcopy(content))
-    found = [dict(result) for result in results]
-    if kind == "segm":
-        for result in found:
-            del result["bbox"]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, truth.loadRes(found), kind)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return 100 * evaluation.stats[:6]
 
 
 @pytest.mark.parametrize("seed", range(3))
