@@ -36,7 +36,6 @@ __all__ = [
     "compare_seeds",
     "compute_difference",
     "compute_metrics",
-    "describe_intervals",
     "load_results",
     "load_truth",
     "measure",
@@ -236,28 +235,3 @@ def _join_tables(records: Sequence[ImageRecord], name: str) -> APTable:
             objects.setdefault(category, np.zeros(len(records), dtype=np.int32))[index] = number
     images = ((r.classes, r.scores, table.true, table.counted) for r, table in pairs)
     return APTable.join(images, dict(sorted(objects.items())))
-
-
-def describe_intervals(trainings: int, draws: int, seed: int) -> str:
-    """Return in words what the intervals of `compare_seeds` cover, for a page.
-
-    Args:
-        trainings: number of trainings of each model.
-        draws: of the bootstrap.
-        seed: of the bootstrap.
-    """
-    images = (
-        f"percentiles of a bootstrap ({draws} draws, seed {seed}). Each draw takes as many images "
-        "as there are, with replacement, the same for both models and all trainings"
-    )
-    if trainings == 1:
-        return (
-            f"{images}; with one training of each model they cover the choice of the images, not "
-            "the chance in training"
-        )
-    return (
-        f"{images}, and {trainings} of the {trainings} trainings of each model, with replacement, "
-        "for each model by itself. They cover the choice of the images and the chance in training, "
-        f"the latter only as far as {trainings} trainings show it: a bootstrap of {trainings} has "
-        f"on average {trainings - 1}/{trainings} of their variance"
-    )

@@ -17,7 +17,6 @@ from mask_rcnn_ext.overlap.comparison import (
     compare,
     compare_seeds,
     compute_metrics,
-    describe_intervals,
     load_results,
     load_truth,
     measure,
@@ -262,10 +261,3 @@ def test_other_images_or_other_numbers_of_trainings_are_refused(trainings):
         compare_seeds([exact, exact], [some, some[1:]])
     with pytest.raises(ValueError, match="at least one, of all"):
         compare_seeds([[]], [[]])
-
-
-def test_the_method_says_what_the_intervals_cover():
-    assert "not the chance in training" in describe_intervals(1, 1000, 0)
-    three = describe_intervals(3, 1000, 7)
-    assert "1000 draws, seed 7" in three
-    assert "2/3 of their variance" in three

@@ -11,9 +11,11 @@ from detectron2.layers.mask_ops import paste_masks_in_image
 from scipy import ndimage
 
 from mask_rcnn_ext.layers.mask_crops import MaskCrop
-from mask_rcnn_ext.overlap.axis_runs import measure_axis_lengths, render_soft_mask
+from mask_rcnn_ext.overlap.axis_runs import measure_axis_lengths
 from mask_rcnn_ext.overlap.intervals import bootstrap_ratio, describe_interval
 from mask_rcnn_ext.overlap.lines import render_binary_mask, render_in_roi
+
+from .axis_records import render_soft_mask
 
 __all__ = [
     "ROI_SIZES",

@@ -15,7 +15,6 @@ from detectron2.data import DatasetCatalog
 from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
-from mask_rcnn_ext.overlap.axis_runs import AxisRecord, draw_axis_runs, measure_axis_runs
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
 from mask_rcnn_ext.overlap.intervals import describe_draws
@@ -29,6 +28,7 @@ from mask_rcnn_ext.report.run_data import read_history
 
 from ..run_entries import describe_run
 from ..training_runs import TrainingRun
+from .axis_records import AxisRecord, draw_axis_runs, measure_axis_runs
 from .contrasts import compare_axis_runs, compare_same_part
 from .detection_records import DetectionRecord, measure_detections, summarize_detections
 from .given_boxes import load_trained, predict_in_true_boxes
