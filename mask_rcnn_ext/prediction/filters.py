@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 MEASURES = ("iou", "containment")
+_OTHERS = {"": 0.5}  # the threshold of classes that --score-threshold does not name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +145,7 @@ def parse_thresholds(text: str) -> float | dict[str, float]:
 
     Args:
         text: a number; or "cat=0.4,dog=0.6", in which a number without a name is for all other
-            classes; or the path of a json with `thresholds`, a score for each name.
+            classes, 0.5 by default; or the path of a json with `thresholds`, a score for each name.
 
     Returns:
         The number, or a score for each name; "" stands for all other classes.
@@ -158,10 +159,11 @@ def parse_thresholds(text: str) -> float | dict[str, float]:
         if not isinstance(found, dict) or not found:
             raise UserError(f"{text}: expected `thresholds`, a score for each class name")
         # A class without a score, for example because nothing of it was found, has null there.
-        return {name: _to_score(score, text) for name, score in found.items() if score is not None}
+        given = {name: score for name, score in found.items() if score is not None}
+        return _OTHERS | {name: _to_score(score, text) for name, score in given.items()}
     pairs = [part.rpartition("=")[::2] for part in parse_names(text) or [""]]
     scores = {name.strip(): _to_score(score, "--score-threshold") for name, score in pairs}
-    return scores[""] if list(scores) == [""] else scores
+    return scores[""] if list(scores) == [""] else _OTHERS | scores
 
 
 def _to_score(value: object, source: str | os.PathLike[str]) -> float:
