@@ -1,4 +1,4 @@
-"""Reads the options of tools/predict.py that name outputs, classes, scores and tiles."""
+"""Reads the options of tools/predict.py for outputs, classes, scores and tiles."""
 
 import argparse
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["choose_outputs", "read_filters", "read_tiling"]
 
 
 def choose_outputs(args: argparse.Namespace) -> list[str]:
-    """Return the names of `OUTPUTS` that are written.
+    """Return the names in `OUTPUTS` of the outputs to write.
 
     Raises:
         UserError: `--write` has another name.
@@ -28,7 +28,7 @@ def choose_outputs(args: argparse.Namespace) -> list[str]:
 
 
 def read_filters(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of `InstanceFilter`; the names of classes are not checked yet.
+    """Return the arguments of `InstanceFilter`, which checks the names of classes.
 
     Raises:
         UserError: an option cannot be read, or is out of range.
@@ -46,7 +46,7 @@ def read_filters(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_tiling(args: argparse.Namespace) -> Tiling | None:
-    """Return how large images are cut; None for not at all.
+    """Return how large images are cut into tiles; None if they are not cut.
 
     Raises:
         UserError: `--tile` is no number, or `--tile-overlap` is given without it.

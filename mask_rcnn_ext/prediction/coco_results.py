@@ -23,8 +23,8 @@ def describe_instances(instances: Instances, category_ids: Sequence[int]) -> lis
     """Return COCO's results of one image, without `image_id`.
 
     Args:
-        instances: the instances, on the CPU, in pixels of the image; `image_size` is the (H, W) of
-            the image, and `pred_masks`, if there, are `PackedMasks`.
+        instances: the instances, on the CPU, in pixels of the image. `image_size` is the (H, W) of
+            the image; `pred_masks`, if present, are `PackedMasks`.
         category_ids: ids of the K classes in the data set.
     """
     fields = dict(instances.get_fields())
@@ -80,18 +80,18 @@ class CocoResultsWriter:
     """Writes `coco_instances_results.json` and `images.json` to a folder.
 
     The results are in COCO's format, a list of `{image_id, category_id, bbox, score, segmentation}`
-    with XYWH boxes and RLE masks. `images.json` says what the ids mean, with COCO's `images` and
-    `categories`. With `polygons` there is also `coco_annotations.json`, a whole data set with
-    `images`, `categories` and `annotations`, which labelling tools and trainings read. The files
-    appear complete at the end of the `with` block. If the block raises, the files of an earlier run
-    stay as they are; but a `KeyboardInterrupt` leaves the files of the images that are done, if
-    there are any. Only the instances of one image are in memory.
+    with XYWH boxes and RLE masks. `images.json` explains the ids: it has COCO's `images` and
+    `categories`. With `polygons` there is also `coco_annotations.json`, a complete data set with
+    `images`, `categories` and `annotations`, for labelling tools and for training. The files
+    appear, complete, at the end of the `with` block. If the block raises an error, the files of an
+    earlier run stay as they are. After a `KeyboardInterrupt` the files contain the images that are
+    done, if there are any. Only the instances of one image are in memory.
 
     Args:
         folder: an existing folder.
         class_names: names of the K classes of the model.
         category_ids: ids of the K classes in the data set.
-        polygons: write `coco_annotations.json`, too.
+        polygons: also write `coco_annotations.json`.
 
     Attributes:
         results_path: the path of the results.
@@ -172,7 +172,7 @@ class CocoResultsWriter:
             results: from `describe_instances`.
             annotations: from `trace_instances`, for `polygons`.
         """
-        # All of the image is ready: an error before leaves the files without a part of it.
+        # Everything is computed by now, so no error can leave a part of the image in the files.
         image_id, (height, width) = self.num_images + 1, size
         self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
         _append(self._results, self.num_instances, ({"image_id": image_id, **r} for r in results))
@@ -198,7 +198,10 @@ class CocoResultsWriter:
 
 
 class _Done(NamedTuple):
-    """How much is written, set as one: numbers, and the ends of what is whole in the files."""
+    """How much is completely written: counts, and the positions in the files where it ends.
+
+    An interrupt finds either the old tuple or the new one.
+    """
 
     images: int = 0
     instances: int = 0
@@ -207,7 +210,7 @@ class _Done(NamedTuple):
 
 
 def _append(file: IO[str], before: int, rows: Iterable[Json]) -> None:
-    """Write rows of a json list that has `before` rows."""
+    """Append rows to a json list that has `before` rows."""
     for number, row in enumerate(rows, start=before):
         file.write(",\n" if number else "\n")
         json.dump(row, file)

@@ -35,7 +35,7 @@ def test_a_pipe_is_left_out_and_never_read(tmp_path, caplog):
     pipe = tmp_path / "pipe.png"
     os.mkfifo(pipe)
     assert names(tmp_path) == names(tmp_path / "*.png") == ["x.png"]
-    assert f"{tmp_path}: left out what is a pipe, socket or device: pipe.png" in caplog.text
+    assert f"{tmp_path}: left out pipes, sockets and devices: pipe.png" in caplog.text
     with pytest.raises(UserError, match="expected an image file, got a pipe, socket or device"):
         names(pipe)
 
