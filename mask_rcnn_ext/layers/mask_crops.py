@@ -1,8 +1,8 @@
-"""Masks cut out of their images, and pasted there to the pixels of detectron2.
+"""Masks cut out of their images; pasting with the same pixels as in detectron2.
 
 detectron2's `paste_masks_in_image` samples every pixel of a box, and writes each mask to an image
-of its own. Most pixels lie between four values of the mask that are all above the threshold, or all
-below it: these need no sampling. Letters: N masks of side M; a box covers h rows and w columns.
+of its own. Most pixels lie between four values of the mask that are all above the threshold or all
+below. Such pixels need no sampling. Letters: N masks of side M; a box covers h rows and w columns.
 """
 
 from collections.abc import Iterator
@@ -83,11 +83,11 @@ def paste_crops(
 ) -> Iterator[MaskCrop]:
     """Yield each mask, with the same pixels as in `paste_masks_in_image` on the same device.
 
-    The columns of each crop are contiguous in memory, as run-length encoding goes.
+    The columns of each crop are contiguous in memory, which suits run-length encoding.
 
     Args:
         probs: (N, M, M).
-        boxes: (N, 4), XYXY_ABS. The mask of a box outside the image is empty; detectron2 fails.
+        boxes: (N, 4), XYXY_ABS. For a box outside the image the mask is empty; detectron2 fails.
         size: (H, W) of the image.
         threshold: a pixel belongs to a mask from this probability on, 0 or more.
 
@@ -121,7 +121,7 @@ def paste_crops(
 def _judge_cells(probs: Tensor, threshold: float) -> Codes:
     """Return the codes (N, M + 3, M + 3) of the cells between four values of a mask.
 
-    Beyond its values a mask is 0, so two rows of zeros on each side stand for all of the image.
+    Outside its values a mask is 0, so two rows of zeros on each side stand for the whole image.
     """
     values = F.pad(probs.float(), (2, 2, 2, 2)).cpu().numpy()
     low, high = (
@@ -138,8 +138,8 @@ def _judge_cells(probs: Tensor, threshold: float) -> Codes:
 def _find_window(box: Floats, size: tuple[int, int], values: Tensor) -> tuple[Pixels, Pixels]:
     """Return the first x and y of the pixels that detectron2 samples, and the x and y after them.
 
-    These are the pixels of the box and one around it. On a GPU detectron2 samples the whole image;
-    there, all values further away than a cell of the mask are 0.
+    These are the pixels of the box and one pixel around the box. On a GPU detectron2 samples the
+    whole image, where all values further away than a cell of the mask are 0.
     """
     reach = np.ones(2)
     if values.device.type != "cpu":

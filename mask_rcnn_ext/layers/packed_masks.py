@@ -1,7 +1,7 @@
-"""The masks of one image, kept as the runs of their pixels inside their boxes.
+"""The masks of one image, stored as the runs of their pixels inside their boxes.
 
 One hundred masks of a photo of 24 megapixels are 2.4 GB as bool. A mask of one object has a few
-runs in each column of its box, and only their ends are kept here.
+runs in each column of its box, and only the ends of these runs are stored here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +40,7 @@ class PackedMasks:
     def paste(
         cls, probs: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
     ) -> "PackedMasks":
-        """Paste the masks of RoIs, see `paste_crops`; their probabilities are kept, too."""
+        """Paste the masks of RoIs, see `paste_crops`, and keep their probabilities."""
         packed = cls(size, paste_crops(probs, boxes, size, threshold))
         packed.soft = SoftMasks.keep(probs, boxes, size)
         return packed
@@ -62,7 +62,7 @@ class PackedMasks:
         return joined
 
     def move(self, top: int, left: int, size: tuple[int, int]) -> "PackedMasks":
-        """Return the masks in an image of (H, W), in which theirs begins at this row and column."""
+        """Return the masks in an image (H, W) in which this image begins at `top` and `left`."""
         moved = PackedMasks(size, ())
         moved._parts = [
             (row + top, column + left, shape, edges) for row, column, shape, edges in self._parts

@@ -95,7 +95,7 @@ class PSROIPool(_PSROILayer):
         group = torch.div(side * num_bins, size, rounding_mode="floor")
         maps = rois[:, 0].long()[:, None, None] * num_bins**2 + group[:, None] * num_bins + group
 
-        if torch.onnx.is_in_onnx_export():  # of the bags below, ONNX would make a slow loop
+        if torch.onnx.is_in_onnx_export():  # ONNX would turn the bags below into a slow loop
             table = table.reshape(-1, height, width, depth)
             pooled = _average_windows(table, maps, (top, bottom), (left, right))
             return pooled.permute(0, 3, 1, 2)
@@ -104,7 +104,7 @@ class PSROIPool(_PSROILayer):
         first = (maps * height + top[:, :, None]) * width + left[:, None, :]
         starts = area.cumsum(0) - area
         # The rows of the table that each output cell averages, one output cell after another. Their
-        # number must not become a Python number, which a trace would keep for every other image.
+        # number must not become a Python number: a trace would keep it for all other images.
         cell = torch.repeat_interleave(area)
         place = torch.arange(cell.shape[0], device=features.device) - starts[cell]
         row = torch.div(place, across[cell], rounding_mode="floor")
@@ -199,7 +199,7 @@ class PSROIAlign(_PSROILayer):
         scale, samples = self.spatial_scale, self.sampling_ratio
         if maps.is_cuda or torch.jit.is_tracing():
             pooled = roi_align(maps, boxes, cells, scale, samples, True)
-        else:  # faster on a CPU, and equal up to rounding; a trace of it holds for one image only
+        else:  # faster on a CPU, equal up to rounding; its trace would fit one image only
             pooled = gathered_roi_align(
                 maps,
                 boxes,

@@ -211,7 +211,7 @@ class _ROIWarp(_SampledROILayer):
     - MNC's layer has a gradient with respect to the box. torchvision's kernel, and so this layer,
       has none. Mask R-CNN needs none: its proposals are constants in the second stage.
     - MNC uses n = 2 (28 x 28 samples, 2 x 2 max pooling). Other n are an extension.
-    - The paper does not say which of the two forms its RoIWarp is, if it is one of them.
+    - The paper does not say whether its RoIWarp is one of the two forms, and which.
 
     For arguments and errors see `_SampledROILayer`.
     """
@@ -260,7 +260,7 @@ class _ROIWarp(_SampledROILayer):
             ends: 1 to sample the end of the last part too, or 0.
 
         Returns:
-            The samples, (R, C, down + ends, across + ends), and which of them are on the map,
+            The samples, (R, C, down + ends, across + ends), and which samples are on the map,
             (R, 1, down + ends, across + ends) bool.
         """
         down, across = intervals
@@ -311,7 +311,7 @@ class _ROIWarpV1(_ROIWarp):
     """The base of the layers that pool the samples of the first release of MNC's RoIWarp.
 
     It is the form of 2016-06-12 (commit 17b56bd of daijifeng001/caffe-mnc). The box and its cells
-    are those of `_ROIWarp`. A cell has more points: it is divided into ceil(W / (n * w)) parts
+    are as in `_ROIWarp`. A cell has more points: it is divided into ceil(W / (n * w)) parts
     across and likewise down, and sampled where a part begins and at the end of the last part. So a
     cell of at most one cell of the map has its four corners, and neighbours share points. Points
     outside the map are left out; a cell without points is 0.
@@ -320,7 +320,7 @@ class _ROIWarpV1(_ROIWarp):
     - MNC takes the maximum of a cell's points and then of 2 x 2 cells. `ROIWarpV1Ave`, for Table
       2c, averages in both steps.
     - MNC adds up the step in float32 and so misses the end of some cells that have several parts.
-    - Those of `_ROIWarp`.
+    - The deviations of `_ROIWarp`.
 
     Boxes with the same numbers of parts are sampled together. They need (parts across * parts down)
     times the memory of the other form. The layers can be scripted; a trace holds only for boxes

@@ -3,8 +3,8 @@
 timm (https://github.com/huggingface/pytorch-image-models, Apache-2.0) is an optional dependency,
 `pip install "mask_rcnn_ext[timm]"`. It is imported when such a backbone is built.
 
-Features are named by their stride, as in a ResNet: res2 (4), res3 (8), res4 (16), res5 (32). Not
-every network has all of them: a plain ViT with patches of 16 pixels has only res4.
+Features are named by their stride, as in a ResNet: res2 (4), res3 (8), res4 (16), res5 (32). Some
+networks have only some of these: a plain ViT with patches of 16 pixels has only res4.
 """
 
 import importlib
@@ -117,7 +117,7 @@ class TimmBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The largest stride; images are padded to multiples of it, so that strides are exact."""
+        """The largest stride. Images are padded to its multiples, which makes all strides exact."""
         return max(self._out_feature_strides.values())
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:

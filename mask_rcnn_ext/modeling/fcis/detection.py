@@ -1,4 +1,4 @@
-"""From the RoIs of FCIS's heads to detections, for a model or for an exported network."""
+"""Turns the RoIs of FCIS's heads into detections, for a model or for an exported network."""
 
 from typing import Any
 
@@ -68,7 +68,7 @@ class FCISDetection:
     ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Return the first four arguments of `vote_masks`, in pixels of the output image.
 
-        For arguments see `detect`.
+        See `detect` for the arguments.
         """
         # detectron2 drops boxes whose side equals the threshold, FCIS keeps them.
         rois = rois[rois.proposal_boxes.nonempty(threshold=max(self.min_size - 1e-5, 0.0))]
