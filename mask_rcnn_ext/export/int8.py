@@ -53,7 +53,7 @@ def quantize_onnx(
 
 @contextlib.contextmanager
 def _without_advice() -> Iterator[None]:
-    """Keep the library's warning, that a model should be prepared by another program, quiet."""
+    """Hide the library's advice to prepare the model with another program."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -139,7 +139,7 @@ def _average_precision(weights: Weights, images: Ints, true: Ints, number: Ints)
     Args:
         weights: (D, I).
         images: (n,), images of the detections that count, best score first.
-        true: (m,), positions of the true ones among them.
+        true: (m,), positions of the true detections among them.
         number: (D,), number of objects.
     """
     result = np.zeros(len(weights))

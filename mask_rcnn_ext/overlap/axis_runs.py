@@ -1,8 +1,8 @@
-"""Straight runs of a mask's contour that are parallel to the image's axes, and where they lie.
+"""Straight runs of a mask's contour that are parallel to the axes of the image.
 
 Figure 6 of the Mask R-CNN paper (arXiv:1703.06870) shows lines of FCIS where objects overlap. FCIS
 reads the k x k parts of a RoI from different score maps, so such lines are parallel to the axes and
-lie between the parts. A run that is only straight says little: every smooth contour has such runs.
+lie between the parts. A straight run alone proves little, since every smooth contour has such runs.
 So a mask is compared with rotated copies of itself. Its *axis length* is the length of contour in
 runs parallel to an axis. The *axis excess* of a set of masks is their axis length divided by the
 mean axis length of their rotated copies. It is 1 for masks that prefer no direction, whatever their
@@ -57,9 +57,9 @@ def find_axis_runs(mask: Floats, *, threshold: float = 0.5, angle: float = 0.0) 
     """Return the axis runs of a mask that is smoothed and rotated.
 
     An axis run is a stretch of at least max(8, 0.12 s) pixel sides of the contour within a band of
-    1 px parallel to an axis; s is the longer side of the mask's box before the rotation. Beyond
-    its frame, the array goes on as it ends, and the contour there does not count: where a RoI ends,
-    no model drew a line. So pad a mask that is background around the array.
+    1 px parallel to an axis; s is the longer side of the mask's box before the rotation. Outside
+    the array the values at its edge are repeated, and contour there does not count, since no model
+    drew a line at the end of its RoI. So pad a mask that is surrounded by background.
 
     Args:
         mask: (h, w) float64, 0 to 1.

@@ -7,9 +7,9 @@
 
 `METRICS` says what each number means. All numbers come from masks, none from predicted boxes.
 
-A difference between two models has two sources of chance: the images that it is measured on, and
-the training. `compare` covers the first one. `compare_seeds` covers both, by a bootstrap over the
-images and over several trainings of each model.
+A difference between two models has two sources of chance: the choice of the images, and the
+training. `compare` covers the images. `compare_seeds` covers both, by a bootstrap over the images
+and over several trainings of each model.
 """
 
 from collections.abc import Sequence
@@ -68,8 +68,8 @@ def compute_metrics(records: Sequence[ImageRecord]) -> dict[str, dict[str, float
     """Return every metric of a model: task -> metric -> number.
 
     The tasks are "AP", "boundary", "overlap", "overlap_same", "errors" and "counts", see `METRICS`.
-    A number is NaN when the data set has nothing to measure it on or the model has matched nothing.
-    Without a detection, every AP is 0.
+    A number is NaN if the data set has no objects for it or if the model has matched none. Without
+    detections, every AP is 0.
 
     Args:
         records: from `measure`.

@@ -1,11 +1,12 @@
 """Contours of masks, as the sides of pixels.
 
-A contour is made of *cracks*: the unit sides between a pixel of the mask and a pixel outside of it.
-The place of a crack is its midpoint, in the coordinates of `crops`. A crack on the frame of the
-image does not belong to the contour, since no model drew it. `layers.cracks` finds their loops.
+A contour consists of *cracks*: the unit sides between a pixel of the mask and a pixel outside the
+mask. The place of a crack is its midpoint, in the coordinates of `crops`. A crack on the frame of
+the image does not belong to the contour, since no model drew it. `layers.cracks` finds the loops.
 
-Why cracks and not boundary pixels: a horizontal or vertical edge of L pixels is L long, and the
-midpoints of a digitised straight line, at any angle, lie within half a pixel of the line.
+Cracks are used instead of boundary pixels because a horizontal or vertical edge of L pixels then
+has the length L, and because the midpoints of a digitised straight line, at any angle, lie within
+half a pixel of the line.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ Ints = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Contour:
-    """The loops of a mask, one after the other, with the mask on the right hand.
+    """The loops of a mask, one after the other. The mask lies to the right of each crack.
 
     Attributes:
         points: (N, 2) float64, x and y of the midpoints of the cracks.

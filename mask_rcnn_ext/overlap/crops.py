@@ -28,18 +28,18 @@ def decode_crop(rle: dict[str, Any]) -> MaskCrop:
 
 
 class CropCache:
-    """Crops that are made when they are asked for, and kept as far as they fit.
+    """Crops that are made on demand and kept as long as there is room.
 
     A hundred masks as large as a photo of 100 megapixels would take 10 GB.
 
     Args:
         make: returns the crop of an index.
-        most_pixels: how many pixels are kept; the crops that were asked for last stay.
+        most_pixels: number of pixels to keep; the crops that were used last are kept.
     """
 
     def __init__(self, make: Callable[[int], MaskCrop], most_pixels: int = 1 << 28) -> None:
         self._make, self._most_pixels, self._num_pixels = make, most_pixels, 0
-        self._kept: dict[int, MaskCrop] = {}  # the last one was asked for last
+        self._kept: dict[int, MaskCrop] = {}  # the crop that was used last is the last
 
     def __getitem__(self, index: int | np.integer[Any]) -> MaskCrop:
         """Return a crop."""
@@ -58,8 +58,8 @@ def find_box_window(box: Floats, height: int, width: int) -> tuple[slice, slice]
     """Return the rows and columns of the pixels whose centre lies in a box.
 
     Args:
-        box: (4,) float64, XYXY in pixels; a centre on the left or upper side is inside, one on the
-            right or lower side is not.
+        box: (4,) float64, XYXY in pixels; a centre on the left or upper side is inside, a centre
+            on the right or lower side is not.
         height: of the image, to which the window is clipped.
         width: of the image.
     """

@@ -38,7 +38,7 @@ class ImageInstances:
     Attributes:
         image_id: of the data set.
         height, width: of the image, in pixels.
-        classes: (G,), the categories' places among those of the data set, by ascending id.
+        classes: (G,), places of the categories in the ascending ids of the data set.
         crowd: (G,).
         boxes: (G, 4) float64, XYXY in pixels: the annotations' boxes.
         masks: RLE of the visible part of each object.
@@ -46,8 +46,8 @@ class ImageInstances:
         detection_classes: (D,), as `classes`; -1 for a category that the data set does not have.
         scores: (D,).
         detection_masks: RLE of each detection.
-        detection_rois: (D, 4) float64, XYXY in pixels: the box of each detection, which its mask
-            was made in; None when a detection has none.
+        detection_rois: (D, 4) float64, XYXY in pixels: the box in which the mask of each detection
+            was predicted; None if a detection has no box.
         positions: (D,), position of each detection in the list that was read.
     """
 
@@ -67,7 +67,7 @@ class ImageInstances:
 
     @cached_property
     def object_crops(self) -> CropCache:
-        """The masks of the objects, decoded when asked for."""
+        """The masks of the objects, decoded on demand."""
         return CropCache(lambda index: decode_crop(self.masks[index]))
 
     @cached_property

@@ -29,7 +29,7 @@ Ints = npt.NDArray[np.intp]
 Progress = Callable[[int, int], None]
 
 _CHUNK = 8  # images that a process gets at a time
-_SHARE = 200  # images; starting a process takes seconds, which fewer images do not repay
+_SHARE = 200  # least images per process: starting a process takes seconds
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ImageRecord:
         scores: (D,).
         tables: one for each name in `metrics.AP_TASKS`.
         sums: metric -> (sum, number) of its values, see `ImageErrors.sums`.
-        counts: those of `metrics.COUNTS` that are not 0.
+        counts: names in `metrics.COUNTS` -> numbers that are not 0.
         matches: position of a detection in the image's list -> id of the annotation that it is
             matched with.
         lines: None where they were not asked for.
@@ -92,9 +92,9 @@ def measure(
         coco_gt: the data set, see `detections.load_truth`.
         detections: see `detections.load_results`.
         progress: called after each image with the number of images that are done and of all images.
-        processes: more than 1 starts as many new Python processes, or fewer so that each one has at
-            least 200 images; the script must be guarded by `if __name__ == "__main__"`.
-        max_detections: only so many detections of one class in one image count, the best ones.
+        processes: more than 1 starts new Python processes, at most one for each 200 images. The
+            script must then be guarded by `if __name__ == "__main__"`.
+        max_detections: number of detections of one class in one image that count, the best.
         lines: also measure the axis runs of the masks, see `lines`.
         parts: with `lines`: k, to measure same-part errors in the boxes of the detections.
 
@@ -186,7 +186,7 @@ def _match(
     counts: Bools,
     unmatched_count: Bools | bool = True,
 ) -> MatchTable:
-    """Match with the objects that count; other objects are ignored with what matches them.
+    """Match with the objects that count. Other objects and their detections are ignored.
 
     Args:
         instances: the image.

@@ -56,7 +56,7 @@ def rank_detections(scores: Floats, classes: Ints, most: int) -> Ints:
     Args:
         scores: (D,), of the detections of one image.
         classes: (D,).
-        most: only so many detections of each class count, the best ones.
+        most: number of detections of each class that count; the best are taken.
     """
     order = np.argsort(-scores, kind="stable")
     kept = np.zeros(len(order), dtype=bool)
@@ -68,7 +68,7 @@ def rank_detections(scores: Floats, classes: Ints, most: int) -> Ints:
 def measure_overlap(
     boxes: Floats, classes: Ints, crowd: Bools, *, same_class: bool = False
 ) -> Floats:
-    """Return (G,): the largest box IoU of each object with another object; 0 without another one.
+    """Return (G,): the largest box IoU of each object with another object; 0 if there is none.
 
     Crowds have no overlap.
 
@@ -116,8 +116,8 @@ def match_detections(ious: Floats, ignored: Bools, crowd: Bools) -> Ints:
     """Match the detections of one class in one image with its objects, as pycocotools does.
 
     Each detection, best score first, takes the free object of highest IoU, if the IoU reaches the
-    threshold; of equal IoUs, the last object. Objects that count go before ignored ones, however
-    large the IoU. A crowd can be taken many times.
+    threshold; of equal IoUs, the last object. Objects that count go before ignored objects,
+    whatever the IoU. A crowd can be taken many times.
 
     Args:
         ious: (D, G), detections in descending order of scores.
@@ -133,7 +133,7 @@ def match_detections(ious: Floats, ignored: Bools, crowd: Bools) -> Ints:
     rows = np.arange(len(thresholds))
     for index in np.flatnonzero(ious.max(axis=1, initial=0.0) >= thresholds[0]):
         reached = (free | crowd) & (ious[index] >= thresholds[:, None])
-        # Ignored ones come last: one less than any IoU. Reversed, since argmax takes the first.
+        # Ignored objects get ranks below all others. Reversed, since argmax takes the first.
         rank = np.where(reached, ious[index] - 2 * ignored, -9.0)[:, ::-1]
         chosen = ious.shape[1] - 1 - rank.argmax(axis=1)
         found = reached[rows, chosen]

@@ -1,4 +1,4 @@
-"""What goes wrong where objects meet: leak, miss, double claim, spurious edges.
+"""The errors where objects meet: leak, miss, double claim, spurious edges.
 
 Figure 6 of the Mask R-CNN paper (arXiv:1703.06870) shows such errors of FCIS but gives no numbers;
 these metrics are not the paper's.
@@ -70,7 +70,7 @@ class PairErrors:
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """Where and how much a model is wrong on one image.
+    """The errors of a model on one image.
 
     Attributes:
         matches: of the matched objects, in the order of the annotations.

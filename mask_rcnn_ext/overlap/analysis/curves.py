@@ -1,9 +1,9 @@
 """Precision and recall over scores: the curve, the score with the best F1, and calibration.
 
 All functions take the detections of one class, or of all classes together, as two arrays of the
-same length: the scores, and whether each detection is right. Detections that are ignored are not
-among them. With a score as threshold, the detections of this score or a higher one are kept. COCO
-matches the best scores first, so that what is kept is right or wrong as before.
+same length: the scores, and whether each detection is right. Ignored detections are left out. A
+threshold keeps the detections with this score or a higher score. Since COCO matches the best scores
+first, a threshold does not change which of the kept detections are right.
 """
 
 import math
@@ -37,7 +37,7 @@ _DECIMALS = range(2, 16)
 
 @dataclass(frozen=True)
 class Operation:
-    """What a model does with a score threshold; NaN where a number is not defined.
+    """Precision, recall and F1 of a model at a score threshold; NaN where undefined.
 
     Attributes:
         threshold: the score, 0 to 1.
@@ -110,9 +110,9 @@ def measure_operation(scores: Floats, right: Bools, objects: int, threshold: flo
 def choose_threshold(scores: Floats, right: Bools, objects: int) -> Operation | None:
     """Return the score threshold with the best F1; None when no detection is right.
 
-    Between the last score that is kept and the next one, every threshold does the same. The number
-    with the fewest decimals, two or more, that is near their middle is taken. Of equally good
-    thresholds, it is the highest.
+    All thresholds between the last score that is kept and the next score have the same effect. Of
+    these, the number near their middle with the fewest decimals, two or more, is returned. If
+    several scores are equally good, the highest is used.
 
     Args:
         scores: (N,), best first.

@@ -1,4 +1,4 @@
-"""TIDE's six types of errors, and the AP that each one costs.
+"""TIDE's six types of errors, and the AP that each type costs.
 
 Bolya et al. 2020 (arXiv:2008.08115), sections 2.2 and 2.3: a detection that is wrong, and an object
 that is not found, get one type. An oracle repairs all errors of one type; the AP that this adds is
@@ -50,14 +50,14 @@ _FOREGROUND = float(IOU_THRESHOLDS[0])
 
 @dataclass(frozen=True)
 class _Typed:
-    """The detections of a data set with what is right or wrong about each one.
+    """The detections of a data set, each with the type of its error.
 
     Attributes:
         classes: (N,).
         scores: (N,).
         types: (N,), index in `ERROR_TYPES`, `_RIGHT` or `_IGNORED`.
-        targets: (N,), number of the object, over all images, that a detection of the first two
-            types is wrong about; -1 for the others, and where the object is found by another one.
+        targets: (N,), number, over all images, of the object that a detection of the first two
+            types should have found; -1 for other detections, and if another detection finds it.
         target_classes: (N,), class of the target.
         objects: (K,), number of objects.
         missed: (K,), number of objects that are missed.
@@ -144,7 +144,7 @@ def _join(arrays: Iterable[Ints]) -> Ints:
 
 
 def _assign_image_types(image: ImagePairs, matched: Ints) -> tuple[Ints, Ints]:
-    """Return (D,): the type of each detection; (D,): the object that it is wrong about, or -1."""
+    """Return (D,): the type of each detection; (D,): the object it should have found, or -1."""
     count = len(image.scores)
     types = np.full(count, _BACKGROUND, dtype=np.intp)
     about = np.full(count, -1, dtype=np.intp)
@@ -153,7 +153,7 @@ def _assign_image_types(image: ImagePairs, matched: Ints) -> tuple[Ints, Ints]:
         same = image.detection_classes[:, None] == image.classes[None]
         own, other = np.where(same, ious, 0.0), np.where(same, 0.0, ious)
         best_own, best_other = own.max(axis=1), other.max(axis=1)
-        # From the last type that is looked for to the first one.
+        # In reverse order: a type that fits overwrites the types that come after it.
         for index, fits, objects in (
             (_BOTH, ious.max(axis=1) >= LEAST_IOU, None),
             (_DUPLICATE, best_own >= _FOREGROUND, None),
@@ -173,7 +173,7 @@ def _assign_image_types(image: ImagePairs, matched: Ints) -> tuple[Ints, Ints]:
 
 
 def _choose_repaired(typed: _Typed, here: Bools) -> Bools:
-    """Return (N,): the detections that an oracle makes right; of one target, the best score."""
+    """Return (N,): the detections that an oracle corrects; for each target, the best score."""
     repaired = np.zeros(len(here), dtype=bool)
     rows = np.flatnonzero(here & (typed.targets >= 0))
     # A target is of one image, whose detections are in the order of their scores.

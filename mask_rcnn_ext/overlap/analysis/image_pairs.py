@@ -1,7 +1,7 @@
-"""How much the detections of each image overlap its objects: the input of an analysis.
+"""The overlaps of detections and objects in each image: the input of an analysis.
 
-The IoUs are computed once, of masks or of boxes, for all pairs of classes. Only pairs with an IoU
-of 0.1 or more are kept. So an analysis of thousands of images needs little memory.
+The IoUs of masks or boxes are computed once, for pairs of all classes. Only pairs with an IoU of
+0.1 or more are kept, so an analysis of thousands of images needs little memory.
 
 Letters, for one image: D detections, G objects, crowds included.
 """
@@ -42,7 +42,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 Kind = Literal["segm", "bbox"]  # IoU of masks, or of boxes
 
-LEAST_IOU = 0.1  # a pair with less counts as apart
+LEAST_IOU = 0.1  # pairs with a lower IoU are not kept
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class ImagePairs:
 
     Attributes:
         image_id: of the data set.
-        classes: (G,), the categories' places among those of the data set, by ascending id.
+        classes: (G,), places of the categories in the ascending ids of the data set.
         crowd: (G,).
-        areas: (G,) float64, pixels; as annotated, where the annotation says it.
+        areas: (G,) float64, pixels; the annotated area, or else the area of the mask or box.
         levels: (G,), index in `matching.LEVELS` of the overlap with other objects.
         detection_classes: (D,), as `classes`; best score first.
         scores: (D,) float64.
@@ -232,8 +232,8 @@ def _read_masks(entries: Sequence[Mapping[str, Any]], image: Mapping[str, Any]) 
         return masks, np.zeros((0, 4)), np.zeros(0)
     areas = np.asarray(mask_util.area(masks), dtype=np.float64)
     tight = np.asarray(mask_util.toBbox(masks), dtype=np.float64)
-    # An annotation's own box may be larger than what is visible of the object; the boxes of
-    # detections are those of their masks, as in the FCIS comparison.
+    # The box of an annotation may be larger than the visible part of the object. For detections the
+    # tight box of the mask is used, as in the FCIS comparison.
     is_truth = "score" not in entries[0]
     given = [entry.get("bbox") if is_truth else None for entry in entries]
     boxes = [own if box is None else box for box, own in zip(given, tight, strict=True)]

@@ -1,4 +1,4 @@
-"""How good the detections of each image are: one number, to find the worst and the best images."""
+"""One number for the quality of the detections in each image, to find the worst and best images."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Ints = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class ImageQuality:
-    """What is right and wrong in an image with a score threshold, at IoU 0.5.
+    """The right and wrong detections of an image above a score threshold, at IoU 0.5.
 
     Attributes:
         image_id: of the data set.

@@ -1,4 +1,4 @@
-"""An analysis of a model on a data set, as json can hold it.
+"""The analysis of a model on a data set, ready for json.
 
 content = json.load(open("annotations.json"))
 results = json.load(open("coco_instances_results.json"))
@@ -156,7 +156,7 @@ def _describe_curves(table: APTable, names: Sequence[str]) -> dict[str, Any]:
     """Return the precision at each recall: of each class at IoU 0.5, and means over classes."""
     means = {}
     curves = np.zeros((0, len(RECALLS)))
-    for index in reversed(_CURVES):  # so that those of IoU 0.5 are the last ones
+    for index in reversed(_CURVES):  # the curves of IoU 0.5, the last, are used for the classes
         found = [take_detections(table, place, index) for place in range(len(names))]
         curves = np.array([compute_pr_curve(right, objects) for _, right, objects in found])
         curves = curves.reshape(-1, len(RECALLS))

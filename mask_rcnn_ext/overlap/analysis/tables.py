@@ -1,8 +1,8 @@
 """Tables of matched detections, from which AP is computed: of all objects, by size, by overlap.
 
-They are COCO's: objects that do not belong to a part are ignored, and so are the detections that
-match them. What counts of the unmatched detections is COCO's area for a size; for an overlap, the
-level of the object that a detection is nearest to, see `matching.find_nearest_levels`.
+As in COCO, objects that do not belong to a part are ignored, and so are the detections that match
+them. An unmatched detection belongs to a size by its own area, and to an overlap level by the level
+of the nearest object, see `matching.find_nearest_levels`.
 """
 
 import os
