@@ -16,9 +16,9 @@ from detectron2.structures import Instances
 
 from ..data.images import ImageLike
 from ..engine.trainer import Trainer
-from ..errors import UserError
+from ..errors import UserError, import_extra
 from ..files import file_sha256, read_json_or_none, require_writable, write_json
-from ..modeling.exported import import_extra, is_exported
+from ..modeling.exported import is_exported
 from ..prediction.predictor import Predictor
 from ..temporary_files import make_temporary_folder
 from .int8 import quantize_onnx

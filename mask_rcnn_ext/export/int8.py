@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import numpy.typing as npt
 
-from ..modeling.exported import import_extra
+from ..errors import import_extra
 
 __all__ = ["quantize_onnx"]
 

@@ -19,8 +19,8 @@ from detectron2.config import CfgNode
 from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import nn
 
-from ..errors import UserError, shorten
-from ..modeling.exported import RT_INFO, get_openvino_core, import_extra
+from ..errors import UserError, import_extra, shorten
+from ..modeling.exported import RT_INFO, get_openvino_core
 
 __all__ = ["convert_to_openvino", "require_exportable", "write_metadata", "write_onnx"]
 

@@ -20,7 +20,6 @@ __all__ = [
     "check_polygon",
     "check_size",
     "compress",
-    "encode_crop",
     "encode_edges",
     "encode_mask",
     "fill_edges",
@@ -221,18 +220,3 @@ def encode_edges(
         {"size": [height, width], "counts": counts}, height, width
     )
     return rle
-
-
-def encode_crop(
-    mask: npt.NDArray[np.bool_], top: int, left: int, height: int, width: int
-) -> dict[str, Any]:
-    """Return a mask as pycocotools' compressed RLE, made from its crop only.
-
-    Args:
-        mask: (h, w), the part of the mask that may not be empty.
-        top: the row of the image in which the crop begins.
-        left: the column of the image in which the crop begins.
-        height: of the image.
-        width: of the image.
-    """
-    return encode_edges(find_edges(mask.T), mask.shape[0], top, left, height, width)

@@ -27,7 +27,7 @@ from torch import nn
 
 from ..config import get_cfg
 from ..config_node import flat_config
-from ..errors import UserError, name_some
+from ..errors import UserError, import_extra, name_some
 from .fcis.detection import FCISDetection, read_detection_keys
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "ExportedMaskRCNN",
     "Network",
     "get_openvino_core",
-    "import_extra",
     "is_exported",
     "load_exported",
     "read_exported_config",
@@ -65,21 +64,6 @@ _INSIDE = ("INPUT.FORMAT", "TEST.DETECTIONS_PER_IMAGE", "MASK_RCNN_EXT.DATA.IMAG
 def is_exported(path: str | os.PathLike[str]) -> bool:
     """Return whether a path names an exported network, by its extension."""
     return os.fspath(path).lower().endswith(EXTENSIONS)
-
-
-def import_extra(module: str, extra: str, purpose: str) -> Any:
-    """Import a module of an optional library.
-
-    Raises:
-        UserError: it is not installed, or is broken.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"{purpose} needs {module.partition('.')[0]}, which cannot be imported ({error}): pip "
-            f'install "mask_rcnn_ext[{extra}]"'
-        ) from error
 
 
 @functools.cache
