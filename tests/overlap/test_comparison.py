@@ -200,12 +200,12 @@ def test_draws_are_those_of_a_loop(trainings):
     assert (entry["low"], entry["high"]) == pytest.approx(tuple(np.percentile(known, [2.5, 97.5])))
 
 
-def test_a_model_is_not_told_apart_from_itself(trainings):
+def test_a_model_compared_with_itself_gives_no_difference(trainings):
     pooled = compare_seeds(trainings, trainings, draws=200)
     for name, entry in pooled.metrics.items():
         assert entry["difference"] == 0 or np.isnan(entry["difference"]), name
         assert entry["low"] <= 0 <= entry["high"] or np.isnan(entry["low"]), name
-    # Its trainings differ, and are drawn for each side by itself.
+    # Its trainings differ, and each side draws its own.
     assert pooled.metrics[LEAK]["low"] < 0 < pooled.metrics[LEAK]["high"]
     equal = compare_seeds([trainings[1]] * 3, [trainings[1]] * 3, draws=50)
     entry = equal.metrics[LEAK]

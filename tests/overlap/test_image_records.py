@@ -248,7 +248,7 @@ def test_a_crowd_is_left_out_of_everything():
     assert (counts["objects"], counts["crowds"], counts["objects_none"]) == (2, 1, 2)
     assert (counts["matched"], counts["pairs"]) == (2, 0)
     assert all(math.isnan(value) for value in summary["errors"].values())
-    # Beside objects that meet, it changes no error, though the leaking mask lies on it.
+    # Next to objects that meet, it changes no error, though the leaking mask lies on it.
     leaky = [LOWER | rectangle(40, 20, 44, 60), UPPER]
     with_crowd, without = (
         metrics_of([objects], {1: detect(*leaky)})["errors"]

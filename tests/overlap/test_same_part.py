@@ -21,16 +21,17 @@ from mask_rcnn_ext.overlap.same_part import (
 # the small box. The middle part of the small box has the pixels 19 to 22 in each direction, whose
 # centres lie from 18.67 to 23.33: 16 pixels that both boxes read from one part.
 SMALL = rectangle(14, 14, 28, 28, size=(60, 60))
-LARGE = rectangle(0, 0, 42, 42, size=(60, 60)) & ~SMALL
+LARGE_BOX = rectangle(0, 0, 42, 42, size=(60, 60))
+LARGE = LARGE_BOX & ~SMALL
 BOXES = [[0, 0, 42, 42], [14, 14, 28, 28]]
 MIDDLE = rectangle(19, 19, 23, 23, size=(60, 60))
 
 
-def measure(predictions, *, k=3, categories=(1, 1), rois=BOXES):
-    """Return the sums of one image with the two squares."""
+def measure(predictions, *, k=3, categories=(1, 1), rois=BOXES, small=SMALL):
+    """Return the sums of one image with two squares."""
     objects = [
-        {"mask": LARGE, "bbox": [0, 0, 42, 42], "category_id": categories[0]},
-        {"mask": SMALL, "category_id": categories[1]},
+        {"mask": LARGE_BOX & ~small, "bbox": [0, 0, 42, 42], "category_id": categories[0]},
+        {"mask": small, "category_id": categories[1]},
     ]
     instances = read_image_instances(coco_of(dataset_of([objects], (60, 60))), 1, {})
     found = {
@@ -124,18 +125,9 @@ def simulate_fcis(rois, truths, classes, k):
 def test_a_perfect_fcis_is_wrong_in_the_same_part_of_one_class_only(k, categories):
     rois = [[0, 0, 42, 42], [10, 12, 31, 33]]
     small = rectangle(10, 12, 31, 33, size=(60, 60))
-    truths = [rectangle(0, 0, 42, 42, size=(60, 60)) & ~small, small]
-    objects = [
-        {"mask": truths[0], "bbox": [0, 0, 42, 42], "category_id": categories[0]},
-        {"mask": truths[1], "category_id": categories[1]},
-    ]
-    instances = read_image_instances(coco_of(dataset_of([objects], (60, 60))), 1, {})
-    masks = simulate_fcis(rois, truths, categories, k)
-    predictions = {
-        i: (MaskCrop(0, 0, mask), np.array(roi, dtype=np.float64))
-        for i, (mask, roi) in enumerate(zip(masks, rois, strict=True))
-    }
-    summary = summarize([[measure_same_part(instances, predictions, k=k)]])
+    masks = simulate_fcis(rois, [LARGE_BOX & ~small, small], categories, k)
+    record = measure(masks, k=k, categories=categories, rois=rois, small=small)
+    summary = summarize([[record]])
     one, two = (summary[f"{pair}/difference"]["value"] for pair in ("one_class", "two_classes"))
     if categories == (1, 1):
         assert (one, two) == (50.0, None), "one of two masks is wrong at each contradiction"

@@ -1,6 +1,5 @@
 """A headless Chromium, led through its DevTools protocol on two pipes; no library is needed."""
 
-import base64
 import json
 import os
 import select
@@ -107,11 +106,6 @@ class Page:
         )  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-
-    def shoot(self, path: Path) -> None:
-        """Save a picture of all of the page as PNG."""
-        found = self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(found["data"]))
 
 
 @contextmanager

@@ -190,7 +190,7 @@ def die(weights: str, rank: int) -> Predictor:
     return predictor
 
 
-def test_a_process_that_dies_is_told_and_the_same_job_goes_on(
+def test_a_process_that_dies_is_reported_and_the_same_job_continues(
     make_job, expected, folder, fast_start
 ):
     job = make_job()
