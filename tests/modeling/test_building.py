@@ -1,4 +1,4 @@
-"""A value that detectron2 refuses is one sentence with its key; code of others keeps its error."""
+"""A value that detectron2 refuses gives one sentence with its key; other code keeps its error."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The promises of the levels of speed, on every meta-architecture."""
+"""What each level of speed guarantees, on every meta-architecture."""
 
 import copy
 

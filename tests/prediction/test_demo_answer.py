@@ -40,7 +40,7 @@ def open_picture(answer: dict) -> np.ndarray:
 
 
 def fill(outline: str, height: int, width: int) -> np.ndarray:
-    """Fill a path by the rule evenodd: a pixel is inside if a ray from it crosses it odd times."""
+    """Fill a path by the even-odd rule: a ray from a pixel inside meets an odd number of sides."""
     inside = np.zeros((height, width), bool)
     for loop in re.findall(r"M(\d+) (\d+)([hv\d-]+)z", outline):
         x, y = int(loop[0]), int(loop[1])

@@ -46,7 +46,7 @@ def test_a_batch_of_several_sizes_gives_what_the_images_give_one_by_one(run_fold
 
 
 def test_masks_and_boxes_are_in_pixels_of_the_image(run_folder):
-    """The image is twice what the network sees of it, and not resized to a whole factor back."""
+    """The image is about twice as large as the network sees it, but not by a whole factor."""
     predictor = predictor_of(run_folder)
     image = picture(129, 187)
     found = predictor(image)
