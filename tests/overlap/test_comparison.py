@@ -41,7 +41,7 @@ def loaded(files, which=1):
     return truth, load_results(files[which], truth)
 
 
-def test_intervals_of_ap_are_those_of_the_matches_of_pycocotools(files):
+def test_intervals_of_ap_are_those_of_the_tables_of_the_analysis(files):
     truth, first = loaded(files, 1)
     second = load_results(files[2], truth)
     compared = compare(measure(truth, first), measure(truth, second), draws=200, seed=3)

@@ -15,6 +15,7 @@ from overlap_cases import (
     read_detections,
     rectangle,
 )
+from pycocotools import mask as mask_util
 from pycocotools.cocoeval import COCOeval
 from reference.overlap import (
     SIDE,
@@ -118,8 +119,6 @@ def box_iou(first, second):
 
 def expected_levels(dataset, results, same):
     """Return the level of each object (-1 for crowds), and of each detection, -1 for all levels."""
-    from pycocotools import mask as mask_util
-
     truths, of_objects, of_detections = dataset["annotations"], [], []
     for a in truths:
         others = [
