@@ -1,9 +1,11 @@
 """The exception for users' mistakes, and helpers for its messages."""
 
 import difflib
+import importlib
 from collections.abc import Iterable, Sequence, Sized
+from typing import Any
 
-__all__ = ["UserError", "name_some", "nearest", "say_have", "shorten"]
+__all__ = ["UserError", "import_extra", "name_some", "nearest", "say_have", "shorten"]
 
 
 class UserError(ValueError):
@@ -23,6 +25,21 @@ class UserError(ValueError):
             kind = type(self)  # a subclass, perhaps
             text = text.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
         super().__init__(text)
+
+
+def import_extra(module: str, extra: str, purpose: str) -> Any:
+    """Import a module of an optional library.
+
+    Raises:
+        UserError: it is not installed, or is broken.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"{purpose} needs {module.partition('.')[0]}, which cannot be imported ({error}): pip "
+            f'install "mask_rcnn_ext[{extra}]"'
+        ) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

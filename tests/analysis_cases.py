@@ -1,7 +1,6 @@
 """Small data sets of boxes with the detections of a model, for the tests of the analysis."""
 
-from mask_rcnn_ext.overlap.analysis.image_pairs import read_image_pairs
-from mask_rcnn_ext.overlap.analysis.run_analysis import group_by_image
+from mask_rcnn_ext.overlap.analysis.image_pairs import group_by_image, read_image_pairs
 from mask_rcnn_ext.overlap.analysis.tables import match_all
 
 CATEGORIES = (3, 7, 12)  # the ids of classes 0, 1, 2

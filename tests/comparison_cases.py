@@ -4,15 +4,10 @@ import json
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as mask_util
+from reference.overlap import text_rle, tight_box
 
 SIDE = 80
 CATEGORIES = (3, 10)
-
-
-def as_rle(mask):
-    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": rle["size"], "counts": rle["counts"].decode()}
 
 
 def disc(x, y, radius):
@@ -38,7 +33,7 @@ def detections(images, predict, score=0.9):
             "image_id": image,
             "category_id": CATEGORIES[0],
             "score": score - 0.01 * index,
-            "segmentation": as_rle(mask),
+            "segmentation": text_rle(mask),
         }
         for image in images
         for index, mask in enumerate(predict(scene(image)))
@@ -53,14 +48,13 @@ def write_pair(folder):
         pixels = np.full((SIDE, SIDE, 3), 60, dtype=np.uint8)
         for mask in scene(image):
             pixels[mask] = 60 + 40 * len(annotations) % 150
-            rle = as_rle(mask)
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image,
                     "category_id": CATEGORIES[0],
-                    "segmentation": rle,
-                    "bbox": mask_util.toBbox({**rle, "counts": rle["counts"].encode()}).tolist(),
+                    "segmentation": text_rle(mask),
+                    "bbox": tight_box(mask),
                     "area": int(mask.sum()),
                     "iscrowd": 0,
                 }

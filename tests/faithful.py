@@ -89,23 +89,28 @@ def pair(name: str, *overrides: str) -> tuple[nn.Module, nn.Module]:
     return ours, build(stock_config(name, *overrides))
 
 
-def batch(*, keypoints: bool = False) -> list[dict]:
-    """Return two images with two instances each; with `keypoints` all are persons."""
+def batch(*, classes=(3, 4), keypoints: int = 0, objects: bool = True) -> list[dict]:
+    """Return two images, 64 x 96 and 80 x 64, with two instances of `classes` each; or with none.
+
+    Each instance has that many keypoints, all of them visible and inside its box.
+    """
     generator = torch.Generator().manual_seed(3)
     images = []
+    kept = slice(None) if objects else slice(0, 0)
     for height, width in ((64, 96), (80, 64)):
         instances = Instances((height, width))
         boxes = torch.tensor([[5.0, 6.0, 40.0, 50.0], [20.0, 10.0, 60.0, 44.0]])
-        instances.gt_boxes = Boxes(boxes)
-        instances.gt_classes = torch.zeros(2, dtype=torch.long) if keypoints else torch.arange(3, 5)
+        instances.gt_boxes = Boxes(boxes[kept])
+        instances.gt_classes = torch.tensor(classes)[kept]
         masks = torch.zeros(2, height, width, dtype=torch.bool)
         masks[0, 6:50, 5:40] = True
         masks[1, 10:44, 20:60] = True
-        instances.gt_masks = BitMasks(masks)
-        if keypoints:  # 17 inside each box, all visible
-            inside = torch.rand(2, 17, 2, generator=generator)
+        instances.gt_masks = BitMasks(masks[kept])
+        if keypoints:
+            inside = torch.rand(2, keypoints, 2, generator=generator)
             points = boxes[:, None, :2] + inside * (boxes[:, None, 2:] - boxes[:, None, :2])
-            instances.gt_keypoints = Keypoints(torch.cat([points, torch.full((2, 17, 1), 2)], 2))
+            points = torch.cat([points, torch.full((2, keypoints, 1), 2)], 2)
+            instances.gt_keypoints = Keypoints(points[kept])
         image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
         images.append({"image": image, "instances": instances, "height": height, "width": width})
     return images
@@ -117,7 +122,8 @@ def losses(model: nn.Module, *, backward: bool = False) -> dict[str, torch.Tenso
     model.zero_grad()
     torch.manual_seed(11)  # of the RoI sampling
     with EventStorage():
-        result = dict(model(batch(keypoints=model_has_keypoints(model))))
+        persons = {"classes": (0, 0), "keypoints": 17} if model_has_keypoints(model) else {}
+        result = dict(model(batch(**persons)))
     if backward:
         sum(result.values()).backward()
         result |= {k: p.grad for k, p in model.named_parameters() if p.grad is not None}

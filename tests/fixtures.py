@@ -42,3 +42,14 @@ def coco_pair(tmp_path):
         "--train-json", str(train), "--train-images", str(train_images),
         "--val-json", str(val), "--val-images", str(val_images),
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory) -> str:
+    """Return the path of `model_final.pth`, the weights of `tiny_model` with three classes."""
+    import torch
+    from tiny_model import tiny_model
+
+    path = tmp_path_factory.mktemp("tiny") / "model_final.pth"
+    torch.save({"model": tiny_model(3, seed=1).state_dict()}, path)
+    return str(path)

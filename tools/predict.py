@@ -166,10 +166,9 @@ from mask_rcnn_ext.modeling.exported import is_exported
 from mask_rcnn_ext.prediction.arguments import (
     choose_outputs,
     read_filters,
-    read_thresholds,
     read_tiling,
 )
-from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest
+from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest, parse_thresholds
 from mask_rcnn_ext.prediction.folder import FolderJob, Summary
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.image_outputs import FOLDERS, LARGEST_PICTURE
@@ -236,7 +235,7 @@ def build_predictor(args: argparse.Namespace, cfg: CfgNode, rank: int) -> Predic
         args.weights,
         device=device if args.device or ":" in device else None,
         batch_size=args.batch_size,
-        score_threshold=find_lowest(read_thresholds(args.score_threshold)),
+        score_threshold=find_lowest(parse_thresholds(args.score_threshold)),
         propose=build_propose(args, cfg),
         speed=args.speed,
     )

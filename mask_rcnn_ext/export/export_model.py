@@ -16,9 +16,9 @@ from detectron2.structures import Instances
 
 from ..data.images import ImageLike
 from ..engine.trainer import Trainer
-from ..errors import UserError
+from ..errors import UserError, import_extra
 from ..files import file_sha256, read_json_or_none, require_writable, write_json
-from ..modeling.exported import import_extra, is_exported
+from ..modeling.exported import is_exported
 from ..prediction.predictor import Predictor
 from ..temporary_files import make_temporary_folder
 from .int8 import quantize_onnx
@@ -30,8 +30,9 @@ __all__ = ["FORMATS", "export_model"]
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 RECORD = "export.json"
 PARITY_IMAGES = 20
-# FCIS rounds RoIs to pixels before it pools them, twice, and before their masks vote. So a rounding
-# of 1e-5 can move a RoI by a pixel, and with it a detection. Boxes there are boxes of masks.
+# FCIS rounds RoIs to pixels before pooling, in both passes, and before their masks vote. So a
+# rounding error of 1e-5 can move a RoI by a pixel, and the detection with it. The boxes of FCIS's
+# detections are the boxes of their masks.
 TOLERANCES = {"MaskRCNNExtFCIS": Tolerance(box=2.0, score=0.02, mask_iou=0.95, share=0.01)}
 
 logger = logging.getLogger(__name__)
@@ -49,23 +50,23 @@ def export_model(
 ) -> Path:
     """Write a trained model as `model.onnx`, or as `model.xml` and `model.bin`.
 
-    With `int8` the names begin with `model_int8`. `export.json` in the same folder gets what was
-    measured. If a check fails, no file of this export stays.
+    With `int8` the names begin with `model_int8`. The measured numbers go to `export.json` in the
+    same folder. If a check fails, no file of this export is kept.
 
     Args:
-        cfg: the config, with the trained weights as `MODEL.WEIGHTS`. With `int8`, `DATASETS.TEST`
-            is what the AP is measured on.
+        cfg: the config, with the trained weights as `MODEL.WEIGHTS`. With `int8`, the AP is
+            measured on `DATASETS.TEST`.
         output: a folder.
-        images: files to compare the model and its export on, 20 of them; with `int8` all of them
-            calibrate.
+        images: image files. The model and its export are compared on 20 images; `int8` uses all
+            images for calibration.
         format: "onnx" or "openvino".
         int8: quantize.
         max_ap_loss: the largest loss of any AP (0 to 100) by `int8`.
-        tolerance: what may differ; default: see `TOLERANCES` and `Tolerance`.
+        tolerance: the allowed differences; default: see `TOLERANCES` and `Tolerance`.
 
     Raises:
-        UserError: a library is missing, the model is of a kind that cannot be exported, nothing is
-            found in the images, the export finds something else, or int8 loses too much.
+        UserError: a library is missing, the model is of a kind that cannot be exported, the model
+            finds nothing in the images, the export finds something else, or int8 loses too much AP.
     """
     if format not in FORMATS:
         raise UserError(f"format: expected {' or '.join(FORMATS)}, got {format!r}")
@@ -236,7 +237,7 @@ def _find_aps(results: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _keep(path: str, output: Path, metadata: Mapping[str, Any]) -> Path:
-    """Move the files of the export to the folder, and add what was measured to its record."""
+    """Move the files of the export to the folder, and add the measured numbers to its record."""
     target = output / os.path.basename(path)
     if path.endswith(".xml"):
         shutil.move(f"{os.path.splitext(path)[0]}.bin", target.with_suffix(".bin"))

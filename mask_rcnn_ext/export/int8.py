@@ -8,26 +8,16 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
 
-from ..modeling.exported import import_extra
+from ..errors import import_extra
 
 __all__ = ["quantize_onnx"]
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-
-
-class _Calibration:
-    """The images in the form that ONNX Runtime asks for, one at a time."""
-
-    def __init__(self, images: Iterable[npt.NDArray[np.float32]]) -> None:
-        self._images = iter(images)
-
-    def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
-        image = next(self._images, None)
-        return None if image is None else {"image": image}
 
 
 def quantize_onnx(
@@ -47,11 +37,12 @@ def quantize_onnx(
     """
     import_extra("onnx", "onnx", "int8 export")
     library = import_extra("onnxruntime.quantization", "onnx", "int8 export")
+    inputs = ({"image": image} for image in images)
     with _without_advice():
         library.quantize_static(
             os.fspath(path),
             os.fspath(target),
-            _Calibration(images),
+            SimpleNamespace(get_next=lambda: next(inputs, None)),
             quant_format=library.QuantFormat.QDQ,
             op_types_to_quantize=list(LAYERS),
             per_channel=True,
@@ -62,7 +53,7 @@ def quantize_onnx(
 
 @contextlib.contextmanager
 def _without_advice() -> Iterator[None]:
-    """Keep the library's warning, that a model should be prepared by another program, quiet."""
+    """Hide the library's advice to prepare the model with another program."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
-"""A model's network as an ONNX or an OpenVINO file, with what is needed to predict in its metadata.
+"""Writes a model's network as an ONNX or OpenVINO file, with metadata for prediction.
 
-PyTorch has two exporters. The newer one (`dynamo=True`) stops at a branch of detectron2's RPN that
-depends on the data, so the one that traces is used. Traced on one image, the network takes images
-of any size. The least opset is 16, the first with RoIAlign's `aligned`.
+PyTorch has two exporters. The newer exporter (`dynamo=True`) stops at a branch of detectron2's RPN
+that depends on the data, so the tracing exporter is used. Traced on one image, the network takes
+images of any size. The least opset is 16, the first with RoIAlign's `aligned`.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from detectron2.config import CfgNode
 from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import nn
 
-from ..errors import UserError, shorten
-from ..modeling.exported import RT_INFO, get_openvino_core, import_extra
+from ..errors import UserError, import_extra, shorten
+from ..modeling.exported import RT_INFO, get_openvino_core
 
 __all__ = ["convert_to_openvino", "require_exportable", "write_metadata", "write_onnx"]
 
@@ -68,10 +68,10 @@ class _Network(nn.Module):
 def _batched_nms(
     boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
 ) -> torch.Tensor:
-    """Return what torchvision's `batched_nms` does when it is traced, without its branch.
+    """Return the result of torchvision's `batched_nms` in a trace, but without its branch.
 
-    It shifts the boxes of each class to a place of their own. torchvision branches where there are
-    no boxes; of the ONNX branch, OpenVINO makes one box with undefined numbers.
+    It shifts the boxes of each class to a separate place. torchvision has a branch for the case
+    without boxes, and OpenVINO turns this branch of the ONNX file into a box of undefined numbers.
     """
     largest = torch.cat([boxes.reshape(-1), boxes.new_zeros(1)]).max()
     shifts = idxs.to(boxes) * (largest + 1)
@@ -107,7 +107,7 @@ def write_onnx(model: nn.Module, image: torch.Tensor, path: str | os.PathLike[st
     axes = {name: {0: "instances"} for name in network.names}
     try:
         with warnings.catch_warnings(), _without_branches():
-            warnings.simplefilter("ignore")  # of what a trace may get wrong: the parity shows it
+            warnings.simplefilter("ignore")  # a trace may be wrong; the check of parity tests it
             torch.onnx.export(
                 network,
                 (image,),

@@ -1,4 +1,4 @@
-"""Compares what two predictors find in the same images: a model, and the file made of it."""
+"""Compares the detections of a model and of its exported file in the same images."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,16 +21,16 @@ _OTHER_CLASS = 1e9  # pixels between boxes of different classes
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The largest differences of two detections of one object.
+    """The largest allowed differences of two detections of one object.
 
     Detections whose score is within `score` of the score threshold, or of the lowest score of a
-    full list, may be missing: rounding decides about them.
+    full list, may be missing, since rounding decides whether they are kept.
 
     Attributes:
-        box: pixels of the image.
-        score: of 0 to 1.
-        mask_iou: the least IoU. Masks that differ in one pixel are equal enough.
-        share: of all detections, how many may differ by more.
+        box: difference of coordinates, in pixels of the image.
+        score: difference of scores, which are 0 to 1.
+        mask_iou: the least IoU. Masks that differ in only one pixel are always accepted.
+        share: share of all detections that may differ by more.
     """
 
     box: float = 0.1
@@ -46,11 +46,12 @@ class Difference:
     Attributes:
         expected: number of detections of the model.
         found: number of detections of the file.
-        unmatched: detections of either without one of the same class and place in the other.
-        deviating: number of these, and of the others that differ by more than is allowed.
-        box: largest difference of a coordinate, in pixels, of the others.
-        score: their largest difference of scores.
-        mask_iou: their least IoU of masks, where more than one pixel differs.
+        unmatched: number of detections of one side without a detection of the same class at the
+            same place on the other side.
+        deviating: number of unmatched detections and of pairs that differ by more than is allowed.
+        box: largest difference of a coordinate, in pixels, of the pairs.
+        score: largest difference of scores of the pairs.
+        mask_iou: least IoU of masks of the pairs, if more than one pixel differs.
     """
 
     expected: int
@@ -62,7 +63,7 @@ class Difference:
     mask_iou: float = 1.0
 
     def describe(self, tolerance: Tolerance) -> str:
-        """Say the difference next to the limits."""
+        """Return the differences and their limits as text."""
         return (
             f"{self.found} detections where the model has {self.expected}; {self.unmatched} "
             f"without a partner (limit 0), boxes up to {self.box:.3g} pixels apart (limit "
@@ -74,11 +75,11 @@ class Difference:
 def compare_instances(
     expected: Instances, found: Instances, tolerance: Tolerance, *, threshold: float, limit: int
 ) -> Difference:
-    """Match the detections of one image by class and box, and measure how far they differ.
+    """Match the detections of one image by class and box, and measure their differences.
 
     Args:
-        expected: of the model, with `PackedMasks` if it has masks.
-        found: of the file.
+        expected: detections of the model, with `PackedMasks` if it has masks.
+        found: detections of the file.
         tolerance: decides which detections may be missing.
         threshold: the score threshold of both.
         limit: the largest number of detections.
@@ -88,7 +89,7 @@ def compare_instances(
     scores = [side.scores.numpy() for side in (expected, found)]
     distance = np.abs(boxes[0][:, None] - boxes[1]).max(axis=2, initial=0.0)
     distance[classes[0][:, None] != classes[1]] = _OTHER_CLASS
-    # The score decides between detections in one place, such as those of objects inside others.
+    # The score decides between detections at the same place, such as nested objects.
     cost = np.minimum(distance, 1e3) + np.abs(scores[0][:, None] - scores[1])
     rows, columns = linear_sum_assignment(cost)
     near = np.maximum(boxes[0][:, 2:] - boxes[0][:, :2], 1).min(axis=1) / 2

@@ -1,8 +1,8 @@
 """The closed loops of cracks around a mask.
 
-A *crack* is the unit side between a pixel of the mask and a pixel outside of it. The cracks of a
-mask form closed loops, also around its holes; where two pixels of the mask touch only at a corner,
-the loop joins them (8-connected masks), or it does not (4-connected masks).
+A *crack* is the unit side between a pixel of the mask and a pixel outside the mask. The cracks of a
+mask form closed loops, also around its holes. Where two pixels of the mask touch only at a corner,
+one loop goes around both (8-connected masks) or each has its own loop (4-connected masks).
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.intp)  # x, y; a r
 
 
 class Cracks(NamedTuple):
-    """The cracks of a mask, loop after loop, with the mask on the right hand.
+    """The cracks of a mask, loop after loop. The mask lies to the right of each crack.
 
     Attributes:
         corners: (N, 2) x and y of the first end of each crack; pixel (x, y) lies between the
@@ -59,7 +59,7 @@ def trace_cracks(mask: npt.NDArray[np.bool_], *, join_corners: bool = True) -> C
     leaving[rows * across + columns, directions] = np.arange(len(rows))
     steps = STEPS[directions]
     vertices = (rows + steps[:, 1]) * across + columns + steps[:, 0]
-    # At a corner that joins, left goes before straight on, and that before right.
+    # At a corner that joins, a left turn is preferred to straight on, and this to a right turn.
     last, *better = (1, 0, 3) if join_corners else (3, 0, 1)
     following = leaving[vertices, (directions + last) % 4]
     for turn in better:
@@ -69,7 +69,7 @@ def trace_cracks(mask: npt.NDArray[np.bool_], *, join_corners: bool = True) -> C
     chain, order, loops = following.tolist(), [], [0]
     for first in range(len(chain)):
         at = first
-        while chain[at] >= 0:  # a crack that was visited leads nowhere
+        while chain[at] >= 0:  # -1 marks a crack that was visited
             order.append(at)
             chain[at], at = -1, chain[at]
         if len(order) > loops[-1]:
@@ -96,8 +96,9 @@ def trace_loops(mask: npt.NDArray[np.bool_], *, join_corners: bool = True) -> li
 def join_loops(loops: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     """Return one closed outline (M, 2) that runs through all loops.
 
-    Each loop hangs on the outline by a line from its nearest corner, which is walked there and
-    back. Rules that count how often an outline is crossed, as pycocotools' does, do not see it.
+    A line from its nearest corner connects each loop with the outline. The outline runs along the
+    line in both directions, so the line does not count when a rule such as pycocotools' counts how
+    often the outline is crossed.
     """
     joined = np.asarray(loops[0], dtype=np.float64)
     for loop in loops[1:]:

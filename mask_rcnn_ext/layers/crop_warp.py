@@ -1,4 +1,4 @@
-"""R-CNN's crops: boxes with context, all warped to one size (arXiv:1311.2524, appendix A)."""
+"""R-CNN's crops: boxes with context, all warped to the same size (arXiv:1311.2524, appendix A)."""
 
 import torch
 from torch import Tensor

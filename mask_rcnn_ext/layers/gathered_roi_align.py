@@ -1,9 +1,9 @@
 """RoIAlign as a weighted sum of feature cells, for the CPU.
 
 Bilinear sampling and averaging are linear, so an output cell of RoIAlign is a sum of feature cells
-with weights that depend on the box only. This layer computes the weights first, along each axis
-apart, and then sums with PyTorch's `embedding_bag`, which reads all channels of a cell at once and
-uses all threads. torchvision's kernel for CPUs reads one channel at a time, in one thread.
+with weights that depend on the box only. This layer first computes the weights, separately along
+each axis. Then it sums with PyTorch's `embedding_bag`, which reads all channels of a cell at once
+and uses all threads. torchvision's kernel for CPUs reads one channel at a time, in one thread.
 """
 
 import torch
@@ -14,14 +14,14 @@ from .roi_layers import FullPrecisionROIAlign, restore_dtype, to_full_precision
 
 __all__ = ["GatheredROIAlign", "gathered_roi_align"]
 
-_BLOCK = 1_000_000  # feature cells that are summed at once: their places take 8 MB
+_BLOCK = 1_000_000  # feature cells that are summed at once; their indices take 8 MB
 
 
 class GatheredROIAlign(FullPrecisionROIAlign):
     """`FullPrecisionROIAlign` that sums feature cells on a CPU; on other devices it is the same.
 
     Results and gradients are equal up to the rounding of float32. The layer takes detectron2's
-    arguments. It cannot be scripted, and a trace of it holds for one image only.
+    arguments. It cannot be scripted, and its trace is valid for one image only.
     """
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
@@ -99,8 +99,8 @@ def _weigh_cells(
     """Return, along one axis, the feature cells that each output cell sums, and their weights.
 
     Returns:
-        Places (R, size, K) int64 and weights (R, size, K); the number of them that counts for each
-        box, (R,) int64, at most K.
+        Places (R, size, K) int64 and weights (R, size, K); and for each box how many of the K
+        entries it uses, (R,) int64.
     """
     offset = 0.5 if aligned else 0.0
     start = low * scale - offset

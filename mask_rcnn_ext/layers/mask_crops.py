@@ -1,8 +1,8 @@
-"""Masks cut out of their images, and pasted there to the pixels of detectron2.
+"""Masks cut out of their images; pasting with the same pixels as in detectron2.
 
 detectron2's `paste_masks_in_image` samples every pixel of a box, and writes each mask to an image
-of its own. Most pixels lie between four values of the mask that are all above the threshold, or all
-below it: these need no sampling. Letters: N masks of side M; a box covers h rows and w columns.
+of its own. Most pixels lie between four values of the mask that are all above the threshold or all
+below. Such pixels need no sampling. Letters: N masks of side M; a box covers h rows and w columns.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 __all__ = ["MaskCrop", "paste_crops"]
 
+Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.int64]
@@ -29,20 +30,52 @@ _SAMPLE = 2  # the code of a cell whose pixels need sampling; 0 and 1 are the pi
 
 
 class MaskCrop(NamedTuple):
-    """A mask in an image: `mask` (h, w) bool begins at the row `top` and the column `left`."""
+    """A mask in an image: `mask` (h, w) bool begins at the row `top` and the column `left`.
+
+    The rest of the image does not belong to the mask.
+    """
 
     top: int
     left: int
-    mask: npt.NDArray[np.bool_]
+    mask: Bools
 
-    @classmethod
-    def cut(cls, full: npt.NDArray[np.bool_]) -> "MaskCrop":
-        """Cut a mask (H, W) out of its image: the smallest crop with all its pixels."""
-        rows, columns = (np.flatnonzero(full.any(axis=axis)) for axis in (1, 0))
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def rows(self) -> slice:
+        """Rows of the image that the crop covers."""
+        return slice(self.top, self.top + self.mask.shape[0])
+
+    @property
+    def columns(self) -> slice:
+        """Columns of the image that the crop covers."""
+        return slice(self.left, self.left + self.mask.shape[1])
+
+    def trim(self) -> "MaskCrop":
+        """Return the smallest crop with all pixels of the mask; (0, 0) for an empty mask."""
+        rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
         if not len(rows):
-            return cls(0, 0, np.zeros((0, 0), dtype=bool))
-        window = full[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return cls(int(rows[0]), int(columns[0]), window)
+            return MaskCrop(0, 0, np.zeros((0, 0), dtype=bool))
+        window = self.mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return MaskCrop(self.top + int(rows[0]), self.left + int(columns[0]), window)
+
+    def cut(self, rows: slice, columns: slice) -> Bools:
+        """Return the image mask at the given rows and columns, which have a start and a stop."""
+        out = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
+        top, bottom = max(rows.start, self.top), min(rows.stop, self.rows.stop)
+        left, right = max(columns.start, self.left), min(columns.stop, self.columns.stop)
+        if top < bottom and left < right:
+            out[
+                top - rows.start : bottom - rows.start, left - columns.start : right - columns.start
+            ] = self.mask[top - self.top : bottom - self.top, left - self.left : right - self.left]
+        return out
+
+    def count_common(self, other: "MaskCrop") -> int:
+        """Return how many pixels two masks share."""
+        return int(np.count_nonzero(self.mask & other.cut(self.rows, self.columns)))
 
 
 def paste_crops(
@@ -50,11 +83,11 @@ def paste_crops(
 ) -> Iterator[MaskCrop]:
     """Yield each mask, with the same pixels as in `paste_masks_in_image` on the same device.
 
-    The columns of each crop are contiguous in memory, as run-length encoding goes.
+    The columns of each crop are contiguous in memory, which suits run-length encoding.
 
     Args:
         probs: (N, M, M).
-        boxes: (N, 4), XYXY_ABS. The mask of a box outside the image is empty; detectron2 fails.
+        boxes: (N, 4), XYXY_ABS. For a box outside the image the mask is empty; detectron2 fails.
         size: (H, W) of the image.
         threshold: a pixel belongs to a mask from this probability on, 0 or more.
 
@@ -88,7 +121,7 @@ def paste_crops(
 def _judge_cells(probs: Tensor, threshold: float) -> Codes:
     """Return the codes (N, M + 3, M + 3) of the cells between four values of a mask.
 
-    Beyond its values a mask is 0, so two rows of zeros on each side stand for all of the image.
+    Outside its values a mask is 0, so two rows of zeros on each side stand for the whole image.
     """
     values = F.pad(probs.float(), (2, 2, 2, 2)).cpu().numpy()
     low, high = (
@@ -105,8 +138,8 @@ def _judge_cells(probs: Tensor, threshold: float) -> Codes:
 def _find_window(box: Floats, size: tuple[int, int], values: Tensor) -> tuple[Pixels, Pixels]:
     """Return the first x and y of the pixels that detectron2 samples, and the x and y after them.
 
-    These are the pixels of the box and one around it. On a GPU detectron2 samples the whole image;
-    there, all values further away than a cell of the mask are 0.
+    These are the pixels of the box and one pixel around the box. On a GPU detectron2 samples the
+    whole image, where all values further away than a cell of the mask are 0.
     """
     reach = np.ones(2)
     if values.device.type != "cpu":

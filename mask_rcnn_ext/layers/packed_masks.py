@@ -1,7 +1,7 @@
-"""The masks of one image, kept as the runs of their pixels inside their boxes.
+"""The masks of one image, stored as the runs of their pixels inside their boxes.
 
 One hundred masks of a photo of 24 megapixels are 2.4 GB as bool. A mask of one object has a few
-runs in each column of its box, and only their ends are kept here.
+runs in each column of its box, and only the ends of these runs are stored here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,8 +17,6 @@ from .rle import encode_edges, fill_edges, find_edges
 from .soft_masks import SoftMasks
 
 __all__ = ["MaskCrop", "PackedMasks"]
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 class PackedMasks:
@@ -42,16 +40,16 @@ class PackedMasks:
     def paste(
         cls, probs: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
     ) -> "PackedMasks":
-        """Paste the masks of RoIs, see `paste_crops`; their probabilities are kept, too."""
+        """Paste the masks of RoIs, see `paste_crops`, and keep their probabilities."""
         packed = cls(size, paste_crops(probs, boxes, size, threshold))
         packed.soft = SoftMasks.keep(probs, boxes, size)
         return packed
 
     @classmethod
-    def pack(cls, masks: Tensor | BoolArray) -> "PackedMasks":
+    def pack(cls, masks: Tensor | npt.NDArray[np.bool_]) -> "PackedMasks":
         """Pack masks (N, H, W) bool."""
         height, width = masks.shape[1:]
-        return cls((height, width), (MaskCrop.cut(np.asarray(mask)) for mask in masks))
+        return cls((height, width), (MaskCrop(0, 0, np.asarray(mask)).trim() for mask in masks))
 
     @classmethod
     def join(cls, size: tuple[int, int], parts: Sequence["PackedMasks"]) -> "PackedMasks":
@@ -64,7 +62,7 @@ class PackedMasks:
         return joined
 
     def move(self, top: int, left: int, size: tuple[int, int]) -> "PackedMasks":
-        """Return the masks in an image of (H, W), in which theirs begins at this row and column."""
+        """Return the masks in an image (H, W) in which this image begins at `top` and `left`."""
         moved = PackedMasks(size, ())
         moved._parts = [
             (row + top, column + left, shape, edges) for row, column, shape, edges in self._parts
@@ -100,6 +98,6 @@ class PackedMasks:
     def unpack(self) -> Tensor:
         """Return the masks as (N, H, W) bool, on the CPU."""
         masks = torch.zeros(self.shape, dtype=torch.bool)
-        for full, (top, left, mask) in zip(masks.numpy(), self, strict=True):
-            full[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+        for full, crop in zip(masks.numpy(), self, strict=True):
+            full[crop.rows, crop.columns] = crop.mask
         return masks

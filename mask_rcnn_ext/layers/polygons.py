@@ -23,7 +23,7 @@ def trace_polygons(mask: npt.NDArray[np.bool_]) -> list[list[Ints]]:
     for loop in trace_loops(mask, join_corners=False):
         for ring in _split_at_touches(loop):
             polygons[labels[_find_pixel(ring)] - 1].append(ring)
-    # Of the rings of a part one has a positive area.
+    # Only one ring of a part, the outer ring, has a positive area.
     return [sorted(rings, key=measure_ring, reverse=True) for rings in polygons]
 
 
@@ -34,7 +34,7 @@ def _find_pixel(ring: Ints) -> tuple[int, int]:
 
 
 def _split_at_touches(loop: Ints) -> list[Ints]:
-    """Return the rings of a loop that comes to some corners twice."""
+    """Return the rings of a loop that visits some corners twice."""
     rings: list[Ints] = []
     walked: list[tuple[int, int]] = []
     places: dict[tuple[int, int], int] = {}
@@ -66,7 +66,7 @@ def measure_ring(ring: npt.NDArray[np.number]) -> float:
 def trace_coco_polygons(mask: npt.NDArray[np.bool_], top: int, left: int) -> list[list[float]]:
     """Return the parts of a mask as COCO's polygons x, y, x, y, ...; pycocotools draws its pixels.
 
-    COCO has no holes. The outline of a part runs to each of its holes and back on one line.
+    COCO has no holes. The outline of a part runs to each hole, around the hole, and back.
 
     Args:
         mask: (h, w).

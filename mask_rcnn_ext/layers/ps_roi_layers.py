@@ -32,59 +32,85 @@ from ..errors import UserError
 from .gathered_roi_align import gathered_roi_align
 from .roi_layers import round_half_away, to_full_precision
 
-__all__ = ["PSROIAlign", "PSROIPool", "ps_roi_align", "ps_roi_pool"]
+__all__ = ["PSROIAlign", "PSROIPool"]
 
 
-def ps_roi_pool(
-    features: Tensor, rois: Tensor, *, num_bins: int, output_size: int, spatial_scale: float
-) -> Tensor:
-    """Pool as FCIS does: average whole feature cells, in boxes rounded to whole pixels.
+class _PSROILayer(nn.Module):
+    """The arguments that both layers share.
+
+    Args:
+        num_bins: k, the bins of a RoI along each side.
+        output_size: P, the cells of the output along each side.
+        spatial_scale: 1 / stride of the feature map.
+
+    Raises:
+        UserError: by `forward`; the number of channels is not a multiple of k * k.
+    """
+
+    def __init__(self, num_bins: int, output_size: int, spatial_scale: float) -> None:
+        super().__init__()
+        self.num_bins, self.output_size = num_bins, output_size
+        self.spatial_scale = float(spatial_scale)
+
+    def extra_repr(self) -> str:
+        """Name the arguments in the module's repr."""
+        return (
+            f"num_bins={self.num_bins}, output_size={self.output_size}, "
+            f"spatial_scale={self.spatial_scale}"
+        )
+
+    def _split_channels(self, features: Tensor) -> Tensor:
+        """Return (N, k * k, H, W, D) maps in full precision."""
+        batch, channels, height, width = features.shape
+        bins = self.num_bins**2
+        if channels % bins:
+            raise UserError(
+                f"position-sensitive pooling with {self.num_bins} x {self.num_bins} bins: expected "
+                f"a multiple of {bins} channels, got {channels}"
+            )
+        maps = to_full_precision(features).reshape(batch, channels // bins, bins, height, width)
+        return maps.permute(0, 2, 3, 4, 1)
+
+
+class PSROIPool(_PSROILayer):
+    """FCIS's pooling: averages whole feature cells, in boxes rounded to whole pixels.
 
     Along one axis, where "round" rounds halves away from zero, the box begins at
     s = round(x1) * scale and is L = max(round(x2) * scale - s, 0.1) cells long. Output cell j
     averages the feature cells from floor(s + j * L / P) to ceil(s + (j + 1) * L / P), without the
-    latter, clipped to the map. It is 0 where no feature cell is left.
-
-    Args:
-        features: (N, D * k * k, H, W), see the module docstring for the order of the channels.
-        rois: (R, 5), batch index and XYXY_ABS.
-        num_bins: k.
-        output_size: P; not necessarily a multiple of k.
-        spatial_scale: 1 / stride.
-
-    Returns:
-        (R, D, P, P), float32, or float64 for float64 features.
-
-    Raises:
-        UserError: the number of channels is not a multiple of k * k.
+    latter, clipped to the map. It is 0 where no feature cell is left. P need not be a multiple of
+    k. For arguments and errors see `_PSROILayer`.
     """
-    depth = _count_maps(features, num_bins)
-    batch, _, height, width = features.shape
-    table = to_full_precision(features).reshape(batch, depth, num_bins**2, height, width)
-    table = table.permute(0, 2, 3, 4, 1).reshape(-1, depth)  # a row for each bin and cell
-    rois = rois.float()
-    left, right = _find_windows(rois[:, 1], rois[:, 3], output_size, spatial_scale, width)
-    top, bottom = _find_windows(rois[:, 2], rois[:, 4], output_size, spatial_scale, height)
-    side = torch.arange(output_size, device=features.device)
-    group = torch.div(side * num_bins, output_size, rounding_mode="floor")
-    maps = rois[:, 0].long()[:, None, None] * num_bins**2 + group[:, None] * num_bins + group
 
-    if torch.onnx.is_in_onnx_export():  # of the bags below, ONNX would make a slow loop
-        table = table.reshape(-1, height, width, depth)
-        pooled = _average_windows(table, maps, (top, bottom), (left, right))
-        return pooled.permute(0, 3, 1, 2)
-    across = (right - left)[:, None, :].expand(-1, output_size, -1).reshape(-1)
-    area = ((bottom - top)[:, :, None] * (right - left)[:, None, :]).reshape(-1)
-    first = (maps * height + top[:, :, None]) * width + left[:, None, :]
-    starts = area.cumsum(0) - area
-    # The rows of the table that each output cell averages, one output cell after another. Their
-    # number must not become a Python number, which a trace would keep for every other image.
-    cell = torch.repeat_interleave(area)
-    place = torch.arange(cell.shape[0], device=features.device) - starts[cell]
-    row = torch.div(place, across[cell], rounding_mode="floor")
-    index = first.reshape(-1)[cell] + row * width + (place - row * across[cell])
-    pooled = F.embedding_bag(index, table, starts, mode="mean")  # 0 where there is no row
-    return pooled.reshape(rois.shape[0], output_size, output_size, depth).permute(0, 3, 1, 2)
+    def forward(self, features: Tensor, rois: Tensor) -> Tensor:
+        """Pool, see the module docstring for shapes, units and precision."""
+        size, num_bins = self.output_size, self.num_bins
+        table = self._split_channels(features)
+        height, width, depth = table.shape[2:]
+        table = table.reshape(-1, depth)  # a row for each bin and cell
+        rois = rois.float()
+        left, right = _find_windows(rois[:, 1], rois[:, 3], size, self.spatial_scale, width)
+        top, bottom = _find_windows(rois[:, 2], rois[:, 4], size, self.spatial_scale, height)
+        side = torch.arange(size, device=features.device)
+        group = torch.div(side * num_bins, size, rounding_mode="floor")
+        maps = rois[:, 0].long()[:, None, None] * num_bins**2 + group[:, None] * num_bins + group
+
+        if torch.onnx.is_in_onnx_export():  # ONNX would turn the bags below into a slow loop
+            table = table.reshape(-1, height, width, depth)
+            pooled = _average_windows(table, maps, (top, bottom), (left, right))
+            return pooled.permute(0, 3, 1, 2)
+        across = (right - left)[:, None, :].expand(-1, size, -1).reshape(-1)
+        area = ((bottom - top)[:, :, None] * (right - left)[:, None, :]).reshape(-1)
+        first = (maps * height + top[:, :, None]) * width + left[:, None, :]
+        starts = area.cumsum(0) - area
+        # The rows of the table that each output cell averages, one output cell after another. Their
+        # number must not become a Python number: a trace would keep it for all other images.
+        cell = torch.repeat_interleave(area)
+        place = torch.arange(cell.shape[0], device=features.device) - starts[cell]
+        row = torch.div(place, across[cell], rounding_mode="floor")
+        index = first.reshape(-1)[cell] + row * width + (place - row * across[cell])
+        pooled = F.embedding_bag(index, table, starts, mode="mean")  # 0 where there is no row
+        return pooled.reshape(rois.shape[0], size, size, depth).permute(0, 3, 1, 2)
 
 
 def _average_windows(
@@ -92,7 +118,7 @@ def _average_windows(
 ) -> Tensor:
     """Return the mean of each output cell's window, (R, P, P, D), from sums over the whole map.
 
-    The sums are in float64, so the result differs from `ps_roi_pool`'s by rounding only.
+    The sums are in float64, so the result differs from `PSROIPool`'s by rounding only.
 
     Args:
         table: (maps, H, W, D).
@@ -126,130 +152,21 @@ def _find_windows(
     return begin, torch.maximum(begin, end)
 
 
-def ps_roi_align(
-    features: Tensor,
-    rois: Tensor,
-    *,
-    num_bins: int,
-    output_size: int,
-    spatial_scale: float,
-    sampling_ratio: int = 0,
-) -> Tensor:
-    """Average bilinear samples without rounding, as RoIAlign does where RoIPool rounds.
+class PSROIAlign(_PSROILayer):
+    """Averages bilinear samples without rounding, as RoIAlign does where RoIPool rounds.
 
     Each of the k x k bins of a box is treated as a box. RoIAlign (`aligned=True`: cell centres at
     .5, no least size) pools it into (P / k) x (P / k) cells of the channels of the bin.
 
     Args:
-        features: (N, D * k * k, H, W), see the module docstring for the order of the channels.
-        rois: (R, 5), batch index and XYXY_ABS.
-        num_bins: k.
-        output_size: P, a multiple of k.
-        spatial_scale: 1 / stride.
+        num_bins: k, the bins of a RoI along each side.
+        output_size: P, the cells of the output along each side, a multiple of k.
+        spatial_scale: 1 / stride of the feature map.
         sampling_ratio: n: a cell averages n x n samples; 0: one sample for each feature cell.
 
-    Returns:
-        (R, D, P, P), float32, or float64 for float64 features.
-
     Raises:
-        UserError: the number of channels is not a multiple of k * k, or P is not a multiple of k.
-    """
-    depth = _count_maps(features, num_bins)
-    if output_size % num_bins:
-        raise UserError(
-            f"ps_roi_align: expected an output size that is a multiple of the {num_bins} bins, got "
-            f"{output_size}"
-        )
-    batch, _, height, width = features.shape
-    bins, cells = num_bins**2, output_size // num_bins
-    maps = to_full_precision(features).reshape(batch, depth, bins, height, width)
-    maps = maps.permute(0, 2, 3, 4, 1).reshape(batch * bins, height, width, depth)
-    maps = maps.permute(0, 3, 1, 2)
-    rois = rois.to(maps.dtype)
-    grid = torch.arange(num_bins, dtype=rois.dtype, device=rois.device)
-    step = (rois[:, 3:] - rois[:, 1:3]) / num_bins  # (R, 2): x, y
-    shape = (rois.shape[0], num_bins, num_bins)
-    x1 = (rois[:, 1, None] + grid * step[:, :1])[:, None, :].expand(shape)
-    y1 = (rois[:, 2, None] + grid * step[:, 1:])[:, :, None].expand(shape)
-    across, down = (step[:, axis, None, None].expand(shape) for axis in (0, 1))
-    row = torch.arange(bins, dtype=rois.dtype, device=rois.device).reshape(num_bins, num_bins)
-    index = rois[:, 0, None, None] * bins + row
-    boxes = torch.stack([index, x1, y1, x1 + across, y1 + down], dim=-1).reshape(-1, 5)
-    if maps.is_cuda or torch.jit.is_tracing():
-        pooled = roi_align(maps, boxes, cells, spatial_scale, sampling_ratio, True)
-    else:  # faster on a CPU, and equal up to rounding; a trace of it holds for one image only
-        pooled = gathered_roi_align(
-            maps,
-            boxes,
-            output_size=(cells, cells),
-            spatial_scale=spatial_scale,
-            sampling_ratio=sampling_ratio,
-            aligned=True,
-        )
-    pooled = pooled.reshape(rois.shape[0], num_bins, num_bins, depth, cells, cells)
-    return pooled.permute(0, 3, 1, 4, 2, 5).reshape(rois.shape[0], depth, output_size, output_size)
-
-
-def _count_maps(features: Tensor, num_bins: int) -> int:
-    channels = features.shape[1]
-    if channels % num_bins**2:
-        raise UserError(
-            f"position-sensitive pooling with {num_bins} x {num_bins} bins: expected a multiple of "
-            f"{num_bins**2} channels, got {channels}"
-        )
-    return channels // num_bins**2
-
-
-class _PSROILayer(nn.Module):
-    """The arguments that both layers share.
-
-    Args:
-        num_bins: k.
-        output_size: P.
-        spatial_scale: 1 / stride of the feature map.
-    """
-
-    def __init__(self, num_bins: int, output_size: int, spatial_scale: float) -> None:
-        super().__init__()
-        self.num_bins, self.output_size = num_bins, output_size
-        self.spatial_scale = float(spatial_scale)
-
-    def extra_repr(self) -> str:
-        """Name the arguments in the module's repr."""
-        return (
-            f"num_bins={self.num_bins}, output_size={self.output_size}, "
-            f"spatial_scale={self.spatial_scale}"
-        )
-
-
-class PSROIPool(_PSROILayer):
-    """FCIS's pooling of position-sensitive maps, as a module; see `ps_roi_pool`.
-
-    Args:
-        num_bins: k, the bins of a RoI along each side.
-        output_size: P, the cells of the output along each side.
-        spatial_scale: 1 / stride of the feature map.
-    """
-
-    def forward(self, features: Tensor, rois: Tensor) -> Tensor:
-        """Pool, see the module docstring for shapes, units and precision."""
-        return ps_roi_pool(
-            features,
-            rois,
-            num_bins=self.num_bins,
-            output_size=self.output_size,
-            spatial_scale=self.spatial_scale,
-        )
-
-
-class PSROIAlign(_PSROILayer):
-    """RoIAlign on position-sensitive maps, as a module; see `ps_roi_align`.
-
-    Args:
-        num_bins: k, the bins of a RoI along each side.
-        output_size: P, the cells of the output along each side.
-        spatial_scale: 1 / stride of the feature map.
-        sampling_ratio: samples per cell and axis; 0 adapts their number to the size of the RoI.
+        UserError: by `forward`; the number of channels is not a multiple of k * k, or P is not a
+            multiple of k.
     """
 
     def __init__(
@@ -260,11 +177,36 @@ class PSROIAlign(_PSROILayer):
 
     def forward(self, features: Tensor, rois: Tensor) -> Tensor:
         """Pool, see the module docstring for shapes, units and precision."""
-        return ps_roi_align(
-            features,
-            rois,
-            num_bins=self.num_bins,
-            output_size=self.output_size,
-            spatial_scale=self.spatial_scale,
-            sampling_ratio=self.sampling_ratio,
-        )
+        size, num_bins = self.output_size, self.num_bins
+        maps = self._split_channels(features)
+        if size % num_bins:
+            raise UserError(
+                f"PSROIAlign: expected an output size that is a multiple of the {num_bins} bins, "
+                f"got {size}"
+            )
+        bins, cells, depth = num_bins**2, size // num_bins, maps.shape[-1]
+        maps = maps.flatten(0, 1).permute(0, 3, 1, 2)
+        rois = rois.to(maps.dtype)
+        grid = torch.arange(num_bins, dtype=rois.dtype, device=rois.device)
+        step = (rois[:, 3:] - rois[:, 1:3]) / num_bins  # (R, 2): x, y
+        shape = (rois.shape[0], num_bins, num_bins)
+        x1 = (rois[:, 1, None] + grid * step[:, :1])[:, None, :].expand(shape)
+        y1 = (rois[:, 2, None] + grid * step[:, 1:])[:, :, None].expand(shape)
+        across, down = (step[:, axis, None, None].expand(shape) for axis in (0, 1))
+        row = torch.arange(bins, dtype=rois.dtype, device=rois.device).reshape(num_bins, num_bins)
+        index = rois[:, 0, None, None] * bins + row
+        boxes = torch.stack([index, x1, y1, x1 + across, y1 + down], dim=-1).reshape(-1, 5)
+        scale, samples = self.spatial_scale, self.sampling_ratio
+        if maps.is_cuda or torch.jit.is_tracing():
+            pooled = roi_align(maps, boxes, cells, scale, samples, True)
+        else:  # faster on a CPU, equal up to rounding; its trace would fit one image only
+            pooled = gathered_roi_align(
+                maps,
+                boxes,
+                output_size=(cells, cells),
+                spatial_scale=scale,
+                sampling_ratio=samples,
+                aligned=True,
+            )
+        pooled = pooled.reshape(rois.shape[0], num_bins, num_bins, depth, cells, cells)
+        return pooled.permute(0, 3, 1, 4, 2, 5).reshape(rois.shape[0], depth, size, size)

@@ -20,7 +20,6 @@ __all__ = [
     "check_polygon",
     "check_size",
     "compress",
-    "encode_crop",
     "encode_edges",
     "encode_mask",
     "fill_edges",
@@ -101,10 +100,10 @@ def read_runs(counts: object, num_pixels: int) -> npt.NDArray[np.int64]:
     """Return the (N,) run lengths of an RLE, checked.
 
     Args:
-        counts: a list of runs, or compressed counts as str or bytes. These have one character for 6
-            bits, from "0" on: 5 bits of the number, lowest first, and 32 if more follow; 16 in the
-            last character is the sign. From the fourth number on, each one is the difference from
-            the run two places before.
+        counts: a list of runs, or compressed counts as str or bytes. A character of compressed
+            counts stands for 6 bits, counted from "0": 5 bits of the number, lowest first, and 32
+            if more characters follow; 16 in the last character is the sign. From the fourth number
+            on, each number is the difference from the run two places before.
         num_pixels: H * W.
 
     Raises:
@@ -174,7 +173,7 @@ def find_edges(columns: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
         columns: (w, h), the mask transposed.
 
     Returns:
-        Positions in the columns, each of them with one pixel of background at its end.
+        Positions in the columns, where each column has one more pixel of background at its end.
     """
     closed = np.zeros((columns.shape[0], columns.shape[1] + 1), dtype=bool)
     closed[:, :-1] = columns
@@ -221,18 +220,3 @@ def encode_edges(
         {"size": [height, width], "counts": counts}, height, width
     )
     return rle
-
-
-def encode_crop(
-    mask: npt.NDArray[np.bool_], top: int, left: int, height: int, width: int
-) -> dict[str, Any]:
-    """Return a mask as pycocotools' compressed RLE; only its crop is looked at.
-
-    Args:
-        mask: (h, w), the part of the mask that may not be empty.
-        top: the row of the image in which the crop begins.
-        left: the column of the image in which the crop begins.
-        height: of the image.
-        width: of the image.
-    """
-    return encode_edges(find_edges(mask.T), mask.shape[0], top, left, height, width)

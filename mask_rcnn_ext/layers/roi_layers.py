@@ -211,10 +211,20 @@ class _ROIWarp(_SampledROILayer):
     - MNC's layer has a gradient with respect to the box. torchvision's kernel, and so this layer,
       has none. Mask R-CNN needs none: its proposals are constants in the second stage.
     - MNC uses n = 2 (28 x 28 samples, 2 x 2 max pooling). Other n are an extension.
-    - The paper does not say which of the two forms its RoIWarp is, if it is one of them.
+    - The paper does not say whether its RoIWarp is one of the two forms, and which.
 
     For arguments and errors see `_SampledROILayer`.
     """
+
+    __constants__ = ("largest",)  # for TorchScript
+    largest: bool  # a bin is the maximum of its samples, or else their average
+
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
+        """Pool, see the module docstring for shapes, units and precision."""
+        samples = self._sample(to_full_precision(input), rois)
+        if self.largest:
+            return restore_dtype(F.max_pool2d(samples, self.samples), input)
+        return restore_dtype(F.avg_pool2d(samples, self.samples), input)
 
     def _sample(self, features: Tensor, rois: Tensor) -> Tensor:
         """Return the samples, (R, C, n * h, n * w), with the dtype of `features`."""
@@ -250,7 +260,7 @@ class _ROIWarp(_SampledROILayer):
             ends: 1 to sample the end of the last part too, or 0.
 
         Returns:
-            The samples, (R, C, down + ends, across + ends), and which of them are on the map,
+            The samples, (R, C, down + ends, across + ends), and which samples are on the map,
             (R, 1, down + ends, across + ends) bool.
         """
         down, across = intervals
@@ -285,10 +295,7 @@ class ROIWarpMax(_ROIWarp):
     See `_ROIWarp` for the samples and the deviations, `_SampledROILayer` for arguments and errors.
     """
 
-    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """Pool, see the module docstring for shapes, units and precision."""
-        samples = self._sample(to_full_precision(input), rois)
-        return restore_dtype(F.max_pool2d(samples, self.samples), input)
+    largest = True
 
 
 class ROIWarpAve(_ROIWarp):
@@ -297,17 +304,14 @@ class ROIWarpAve(_ROIWarp):
     See `_ROIWarp` for the samples and the deviations, `_SampledROILayer` for arguments and errors.
     """
 
-    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """Pool, see the module docstring for shapes, units and precision."""
-        samples = self._sample(to_full_precision(input), rois)
-        return restore_dtype(F.avg_pool2d(samples, self.samples), input)
+    largest = False
 
 
 class _ROIWarpV1(_ROIWarp):
     """The base of the layers that pool the samples of the first release of MNC's RoIWarp.
 
     It is the form of 2016-06-12 (commit 17b56bd of daijifeng001/caffe-mnc). The box and its cells
-    are those of `_ROIWarp`. A cell has more points: it is divided into ceil(W / (n * w)) parts
+    are as in `_ROIWarp`. A cell has more points: it is divided into ceil(W / (n * w)) parts
     across and likewise down, and sampled where a part begins and at the end of the last part. So a
     cell of at most one cell of the map has its four corners, and neighbours share points. Points
     outside the map are left out; a cell without points is 0.
@@ -316,7 +320,7 @@ class _ROIWarpV1(_ROIWarp):
     - MNC takes the maximum of a cell's points and then of 2 x 2 cells. `ROIWarpV1Ave`, for Table
       2c, averages in both steps.
     - MNC adds up the step in float32 and so misses the end of some cells that have several parts.
-    - Those of `_ROIWarp`.
+    - The deviations of `_ROIWarp`.
 
     Boxes with the same numbers of parts are sampled together. They need (parts across * parts down)
     times the memory of the other form. The layers can be scripted; a trace holds only for boxes
@@ -325,7 +329,7 @@ class _ROIWarpV1(_ROIWarp):
     For arguments and errors see `_SampledROILayer`.
     """
 
-    def _pool(self, features: Tensor, rois: Tensor, largest: bool) -> Tensor:
+    def _sample(self, features: Tensor, rois: Tensor) -> Tensor:
         """Return the cells, (R, C, n * h, n * w): the maximum of each, or else the average."""
         rois = rois.to(features.dtype)
         start, size = self._round(rois)
@@ -343,9 +347,7 @@ class _ROIWarpV1(_ROIWarp):
             parts = (int(pair[0]), int(pair[1]))
             groups.append(group)
             cells.append(
-                self._pool_cells(
-                    features, rois[group, :1], start[group], size[group], parts, largest
-                )
+                self._pool_cells(features, rois[group, :1], start[group], size[group], parts)
             )
         return torch.cat(cells)[torch.argsort(torch.cat(groups))]
 
@@ -356,15 +358,14 @@ class _ROIWarpV1(_ROIWarp):
         start: Tensor,
         size: Tensor,
         parts: tuple[int, int],
-        largest: bool,
     ) -> Tensor:
-        """Return the cells of boxes whose cells have `parts` (down, across); see `_pool`."""
+        """Return the cells of boxes whose cells have `parts` (down, across); see `_sample`."""
         down, across = parts
         grid = (self.grid_size[0] * down, self.grid_size[1] * across)
         samples, inside = self._sample_grid(features, batch, start, size, grid, 1)
         window, stride = [down + 1, across + 1], [down, across]
         share = F.avg_pool2d(inside.to(samples.dtype), window, stride)  # of the points, on the map
-        if largest:
+        if self.largest:
             pooled = F.max_pool2d(samples.masked_fill(~inside, -float("inf")), window, stride)
         else:
             pooled = F.avg_pool2d(samples.masked_fill(~inside, 0.0), window, stride)
@@ -378,10 +379,7 @@ class ROIWarpV1Max(_ROIWarpV1):
     See `_ROIWarpV1` for the samples and deviations, `_SampledROILayer` for arguments and errors.
     """
 
-    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """Pool, see the module docstring for shapes, units and precision."""
-        cells = self._pool(to_full_precision(input), rois, True)
-        return restore_dtype(F.max_pool2d(cells, self.samples), input)
+    largest = True
 
 
 class ROIWarpV1Ave(_ROIWarpV1):
@@ -390,7 +388,4 @@ class ROIWarpV1Ave(_ROIWarpV1):
     See `_ROIWarpV1` for the samples and deviations, `_SampledROILayer` for arguments and errors.
     """
 
-    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """Pool, see the module docstring for shapes, units and precision."""
-        cells = self._pool(to_full_precision(input), rois, False)
-        return restore_dtype(F.avg_pool2d(cells, self.samples), input)
+    largest = False

@@ -18,7 +18,7 @@ Levels = npt.NDArray[np.uint8]
 class SoftCrop(NamedTuple):
     """Probabilities in an image: `levels` (h, w) uint8, 255 for a probability of 1.
 
-    The crop begins at the row `top` and the column `left`; outside of it the probability is 0. A
+    The crop begins at the row `top` and the column `left`; outside the crop the probability is 0. A
     level of 128 or more is a probability of 0.5 or more.
     """
 
@@ -39,7 +39,7 @@ class _Values(NamedTuple):
         inside = (low < torch.tensor(self.size[::-1])).all() and (high > 0).all()
         if not torch.isfinite(self.box).all() or not inside:
             return SoftCrop(0, 0, np.zeros((0, 0), dtype=np.uint8))
-        # detectron2's pasting: rounded, the levels from one half on are the mask to the pixel.
+        # detectron2's pasting: rounded levels of 128 or more are exactly the pixels of the mask.
         masks, boxes = self.probs[None, None].float(), self.box[None]
         pasted, (rows, columns) = _do_paste_mask(masks, boxes, *self.size)
         levels = (pasted[0] * 255).round().to(torch.uint8).numpy()
@@ -60,7 +60,7 @@ class _Compressed(NamedTuple):
 
 
 class _Moved(NamedTuple):
-    """A mask of an image that lies in a larger one, from the row `top` and the column `left` on."""
+    """A mask of a tile that begins at the row `top` and the column `left` of a larger image."""
 
     mask: _Values | _Compressed
     top: int
@@ -107,5 +107,5 @@ class SoftMasks:
         return SoftMasks(self._masks[index] for index in indices)
 
     def move(self, top: int, left: int) -> "SoftMasks":
-        """Return the masks in a larger image, in which theirs begins at this row and column."""
+        """Return the masks in a larger image in which this image begins at `top` and `left`."""
         return SoftMasks(_Moved(mask, top, left) for mask in self._masks)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 __all__ = ["ThreadedROILayer"]
 
-_FEWEST = 16  # RoIs for one thread; below, starting it costs more than it gains
+_FEWEST = 16  # RoIs for one thread; with fewer, starting a thread costs more than it gains
 
 
 @functools.cache
@@ -19,11 +19,12 @@ def _get_threads(number: int) -> ThreadPoolExecutor:
 class ThreadedROILayer(nn.Module):
     """A RoI layer that pools parts of the RoIs at the same time, with equal results.
 
-    torchvision's kernels use one thread on a CPU. Each RoI is pooled on its own, so the results
-    are those of the layer, bit for bit. There are as many parts as PyTorch has threads.
+    torchvision's kernels use one thread on a CPU. Each RoI is pooled independently, so the results
+    are the same as from the layer alone, bit for bit. There are as many parts as PyTorch has
+    threads.
 
-    The layer runs as it is where gradients are recorded (those of several parts would be added up
-    in another order), under autocast, on another device, and in a trace or an export.
+    The RoIs are not split where gradients are recorded (the gradients of several parts would be
+    added up in another order), under autocast, on another device, and in a trace or an export.
 
     Args:
         layer: maps (N, C, H, W) and RoIs (R, 5) to (R, C, h, w), as the layers of
@@ -45,7 +46,7 @@ class ThreadedROILayer(nn.Module):
         return torch.cat(list(_get_threads(parts).map(pool, split)))
 
     def _pool(self, input: Tensor, rois: Tensor) -> Tensor:
-        with torch.no_grad():  # a new thread records gradients, whatever its parent does
+        with torch.no_grad():  # a new thread records gradients even if its parent does not
             pooled: Tensor = self.layer(input, rois)
         return pooled
 

@@ -1,4 +1,4 @@
-"""Builds a model, with a sentence where detectron2 would fail on a value of the config."""
+"""Builds a model; explains the values of a config that detectron2 fails on."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ _ERRORS = (
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
-    """Return what detectron2's `build_model` does.
+    """Return the model that detectron2's `build_model` builds.
 
     Raises:
         UserError: detectron2 cannot build it, because of a value in the config.
@@ -37,7 +37,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model itself, if it is in a DistributedDataParallel."""
+    """Return a model without the DistributedDataParallel around it, if there is one."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
@@ -45,10 +45,8 @@ def unwrap(model: nn.Module) -> nn.Module:
 def explain_config_errors(cfg: CfgNode, what: str) -> Iterator[None]:
     """Turn an error that detectron2 raises while it reads a config into a `UserError`.
 
-    The same goes for what PyTorch refuses when detectron2 or this package calls it, such as a
-    negative size.
-
-    Errors of other code, such as a part of a user's project, pass: they need their traceback.
+    Errors of PyTorch, such as for a negative size, are turned as well if detectron2 or this package
+    called it. Errors of other code, such as a user's project, are not: they need their traceback.
 
     Args:
         cfg: the config.
@@ -83,7 +81,7 @@ def _is_in(path: str, folders: Iterable[str]) -> bool:
 
 
 def _find_keys(cfg: CfgNode, said: str) -> list[str]:
-    """Return the keys, with their values, whose text is in what an error says."""
+    """Return the keys, with their values, that an error message mentions by their value."""
     found = []
     for key, value in flat_config(cfg):
         texts = [item for item in _list_texts(value) if len(item) > 1]

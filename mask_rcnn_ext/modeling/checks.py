@@ -1,6 +1,6 @@
 """Checks of a config before its model is built: names of parts, parts that fit, training data.
 
-Without them detectron2 would fail with an assertion, or only in training.
+Without these checks detectron2 would fail with an assertion, or only during training.
 """
 
 from typing import Any
@@ -115,8 +115,8 @@ def require_fitting_parts(cfg: CfgNode) -> None:
         )
 
 
-# Heads and meta-architectures that belong together; what the former do, what the latter does, and
-# the latter's registered name.
+# Pairs of heads and their meta-architecture: both classes, a task of each for messages, and the
+# registered name of the meta-architecture.
 _PAIRS = (
     (
         *(FCISROIHeads, FCIS, "return RoIs for mask voting", "turns RoIs into detections"),
@@ -138,7 +138,7 @@ def _require_both_of_a_method(cfg: CfgNode, roi_heads: Any) -> None:
                 f"MODEL.META_ARCHITECTURE {architecture}: expected heads that {heads_task}, got "
                 f"{name}. Set MODEL.ROI_HEADS.NAME {heads.__name__}"
             )
-        # Subclasses are not checked, as above.
+        # Subclasses are not checked: a class of another project may take these heads.
         others = {GeneralizedRCNN, PanopticFPN, MaskRCNN, FCIS, RCNN} - {kind}
         if belongs and META_ARCH_REGISTRY.get(architecture) in others:
             raise UserError(
@@ -214,9 +214,9 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
     Call it after the data sets are registered.
 
     Raises:
-        UserError: a range of sizes has not two ends; FCIS would get polygons; R-CNN's SVMs would be
-            trained by gradients; or a data set does not describe its keypoints and which of them a
-            mirror exchanges, or has another number of them than the model.
+        UserError: a range of sizes does not have two ends; FCIS would get polygons; R-CNN's SVMs
+            would be trained by gradients; a data set does not describe its keypoints and how a flip
+            exchanges them; or it has another number of keypoints than the model.
     """
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:

@@ -1,8 +1,9 @@
-"""Exported networks, ONNX and OpenVINO, in place of a model: they find, our code finishes.
+"""Exported networks, ONNX and OpenVINO, that take the place of a model.
 
-A file holds the network from the resized image to the raw `Instances` of the model (boxes in pixels
-of the network's input, and the mask of each box), and, as text, what else is needed to predict: see
-`METADATA`. Masks are pasted, and FCIS's RoIs vote, in the same code as for a PyTorch model.
+A file holds the network from the resized image to the raw `Instances` of the model: boxes in pixels
+of the network's input, and the mask of each box. As text it holds everything else that prediction
+needs, see `METADATA`. The rest is the same code as for a PyTorch model, which pastes the masks or
+lets FCIS's RoIs vote.
 
 `.onnx` needs ONNX Runtime, `pip install "mask_rcnn_ext[onnx]"`; `.xml`, with the `.bin` next to it,
 needs OpenVINO, `pip install "mask_rcnn_ext[openvino]"`. Both run on the CPU. They are imported when
@@ -26,7 +27,7 @@ from torch import nn
 
 from ..config import get_cfg
 from ..config_node import flat_config
-from ..errors import UserError, name_some
+from ..errors import UserError, import_extra, name_some
 from .fcis.detection import FCISDetection, read_detection_keys
 
 __all__ = [
@@ -36,22 +37,21 @@ __all__ = [
     "ExportedMaskRCNN",
     "Network",
     "get_openvino_core",
-    "import_extra",
     "is_exported",
     "load_exported",
     "read_exported_config",
 ]
 
 EXTENSIONS = (".onnx", ".xml")
-# Keys of an ONNX file's metadata; in an OpenVINO file they are below RT_INFO. All but `config`, a
-# yaml, are json.
+# Keys of the metadata of an ONNX file; in an OpenVINO file, below RT_INFO. `config` is yaml;
+# the others are json.
 METADATA = (
     *("class_names", "category_ids", "config", "preprocessing", "score_threshold"),
     *("parity", "int8", "made_with"),
 )
 RT_INFO = "mask_rcnn_ext"
 
-# Keys that have no part in the network, or that may be raised: see `load_exported`.
+# Keys that do not belong to the network, or whose value may be raised, see `load_exported`.
 _OUTSIDE = {
     *("MODEL.WEIGHTS", "MODEL.DEVICE", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
     *("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.ROI_MASK_HEAD.PASTE_THRESH"),
@@ -66,31 +66,17 @@ def is_exported(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).lower().endswith(EXTENSIONS)
 
 
-def import_extra(module: str, extra: str, purpose: str) -> Any:
-    """Import a module of an optional library.
-
-    Raises:
-        UserError: it is not installed, or is broken.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"{purpose} needs {module.partition('.')[0]}, which cannot be imported ({error}): pip "
-            f'install "mask_rcnn_ext[{extra}]"'
-        ) from error
-
-
 @functools.cache
 def get_openvino_core() -> Any:
     """Return the only `openvino.Core` of this process; OpenVINO must be importable.
 
-    Each core gives the thread a stack for signal handlers, and puts the former stack back when it
-    ends. If the first of two cores ends first, the second one puts back a stack that is gone, and
-    the next signal, such as Ctrl-C, crashes the process. This core ends with the process.
+    Each core gives the thread a new stack for signal handlers and restores the former stack when
+    the core is deleted. If the first of two cores is deleted first, the second core restores a
+    stack that no longer exists, and the next signal, such as Ctrl-C, crashes the process. This core
+    lives as long as the process.
     """
     core = importlib.import_module("openvino").Core()
-    core.set_property({"ENABLE_MMAP": False})  # a file that is read may be written again
+    core.set_property({"ENABLE_MMAP": False})  # so the file can be overwritten while it is open
     return core
 
 
@@ -117,7 +103,7 @@ class Network:
         extra, module = ("onnx", "onnxruntime") if onnx else ("openvino", "openvino")
         self._library = import_extra(module, extra, f"an exported model ({self.path})")
         self._open = self._open_onnx if onnx else self._open_openvino
-        self._run: _Run | None = None  # opened for the first image: optimising takes a while
+        self._run: _Run | None = None  # made for the first image, since optimising takes a while
         try:
             texts = self._read_onnx() if onnx else self._read_openvino()
         except Exception as error:  # of types of the libraries
@@ -251,7 +237,7 @@ class ExportedMaskRCNN(_Exported):
 
 
 class ExportedFCIS(FCISDetection, _Exported):
-    """An exported `FCIS`; its RoIs vote as those of the model.
+    """An exported `FCIS`. Its RoIs vote as in the PyTorch model.
 
     Args:
         network: the network.
@@ -280,11 +266,11 @@ def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     """Open the exported file that `MODEL.WEIGHTS` of a config names.
 
     Args:
-        cfg: the config; what belongs to the network must be as it was at the export.
+        cfg: the config; keys that belong to the network must have the values of the export.
 
     Returns:
-        A config like `cfg`, in which the keys of speed, which are of PyTorch, have no effect; and
-        the model, which `modeling.packed_outputs.run_model` takes.
+        A config like `cfg`, without the keys of speed, which apply to PyTorch only; and the model,
+        which `modeling.packed_outputs.run_model` takes.
 
     Raises:
         UserError: see `Network`; or a key of the network, or the classes, differ from the file, or
@@ -314,7 +300,7 @@ def _config_of(network: Network) -> CfgNode:
 
 
 def _require_same(cfg: CfgNode, network: Network) -> None:
-    """Check what the network was exported with, see `load_exported`."""
+    """Check that the config agrees with the config of the export, see `load_exported`."""
     path, exported = network.path, dict(flat_config(_config_of(network)))
     if cfg.TEST.AUG.ENABLED:
         raise UserError(
@@ -340,6 +326,6 @@ def _require_same(cfg: CfgNode, network: Network) -> None:
     least, now = network.metadata["score_threshold"], cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
     if now < least:
         raise UserError(
-            f"{path}: was exported with the score threshold {least}, so it finds nothing below it; "
-            f"got {now}. Export it again with a lower MODEL.ROI_HEADS.SCORE_THRESH_TEST"
+            f"{path}: was exported with the score threshold {least}, so it finds nothing below "
+            f"{least}; got {now}. Export it again with a lower MODEL.ROI_HEADS.SCORE_THRESH_TEST"
         )

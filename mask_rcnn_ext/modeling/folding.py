@@ -1,4 +1,4 @@
-"""Batch normalisation that does not change any more becomes a part of the convolution before it."""
+"""Folds batch normalisation into the convolution before it, for prediction."""
 
 from typing import Any
 
@@ -17,9 +17,10 @@ _NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNor
 def fold_norms(model: nn.Module) -> int:
     """Fold each batch norm of detectron2's `Conv2d` into the weights, in place.
 
-    The model gives in eval mode what it gave before, up to the rounding of float32; the weights are
-    computed in float64. It is for prediction only: it has other state-dict keys and cannot be
-    trained. Norms of other kinds, without running statistics, or outside a `Conv2d` stay.
+    In eval mode the model gives the same results as before, up to the rounding of float32; the new
+    weights are computed in float64. The model is then for prediction only: its state-dict keys
+    change and it cannot be trained. Norms of other kinds, without running statistics, or outside a
+    `Conv2d` are left as they are.
 
     Returns:
         The number of norms that were folded.

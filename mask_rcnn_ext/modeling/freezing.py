@@ -1,4 +1,4 @@
-"""Freezing parts of a model (`MASK_RCNN_EXT.FREEZE`), and which parameters a feature depends on."""
+"""Freezes parts of a model (`MASK_RCNN_EXT.FREEZE`); finds the parameters of a feature."""
 
 from collections.abc import Iterable, Sequence
 
@@ -51,7 +51,7 @@ def freeze_parts(model: nn.Module, parts: Sequence[str]) -> nn.Module:
                 f"Expected names such as {', '.join(n for n, _ in model.named_children())}, or "
                 "names of their parts, with dots"
             )
-    # A shared layer has several names; it is frozen if one of them is in a frozen part.
+    # A shared layer has several names; it is frozen if any of its names is in a frozen part.
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if is_within(name, parts):
             parameter.requires_grad_(False)
@@ -67,8 +67,8 @@ def freeze_parts(model: nn.Module, parts: Sequence[str]) -> nn.Module:
 def _freeze_statistics(model: nn.Module, name: str, norm: _BatchNorm) -> None:
     if norm.running_mean is None:  # a norm without running statistics
         return
-    # A class of another package may do more in evaluation, such as the activation of timm's norms,
-    # which the conversion would lose.
+    # A class of another package may do more, such as the activation in timm's norms, which the
+    # conversion would lose.
     is_plain = type(norm).__module__.partition(".")[0] in ("torch", "detectron2")
     if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) and is_plain:
         parent, _, child = name.rpartition(".")
@@ -81,8 +81,7 @@ def _freeze_statistics(model: nn.Module, name: str, norm: _BatchNorm) -> None:
 def keep_statistics(norm: _BatchNorm) -> None:
     """Make a batch normalisation use its running statistics in training too, in place.
 
-    Its class and its state-dict keys stay as they are, and so do its weights, which may still be
-    trained.
+    Its class and its state-dict keys do not change. Its weights can still be trained.
     """
     norm.register_forward_pre_hook(_use_fixed_statistics)
 
@@ -92,7 +91,7 @@ def _use_fixed_statistics(norm: nn.Module, inputs: object) -> None:
 
 
 def find_dependencies(outputs: Iterable[Tensor], parameters: Sequence[nn.Parameter]) -> list[bool]:
-    """Return for each parameter whether one of `outputs` depends on it, by the graph of autograd.
+    """Return for each parameter whether any of `outputs` depends on it, by the graph of autograd.
 
     The graph is kept. The parameters must require gradients.
     """

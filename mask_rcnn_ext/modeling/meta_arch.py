@@ -19,8 +19,8 @@ class MaskRCNN(GeneralizedRCNN):
     detectron2's fixed value; with it the two classes give the same tensors. Training and state-dict
     keys are detectron2's.
 
-    detectron2's `GeneralizedRCNNWithTTA` accepts this model but pastes masks at 0.5; a wrapper of
-    this kind can read the threshold from `mask_threshold`.
+    detectron2's `GeneralizedRCNNWithTTA` accepts this model but pastes masks at 0.5. Another
+    wrapper can read the threshold from `mask_threshold`.
 
     The model can be exported by tracing, as detectron2's `TracingAdapter` does. TorchScript's
     scripting, which `GeneralizedRCNN` allows, does not support `super()`.

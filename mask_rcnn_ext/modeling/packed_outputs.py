@@ -1,8 +1,7 @@
 """Runs a model on a batch of images and pastes the masks of one image at a time.
 
-detectron2's models paste the masks of the whole batch at its end, each into an image of its own.
-For large photos with many objects that is most of the memory: 2.4 GB for 100 masks of 24
-megapixels.
+detectron2's models paste the masks of the whole batch at the end, each mask into its own image. For
+large photos with many objects these take most of the memory: 2.4 GB for 100 masks of 24 megapixels.
 """
 
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from .test_time_augmentation import MaskRCNNWithTTA
 
 __all__ = ["PackedOutputs", "pack_outputs", "run_model"]
 
-# Other subclasses may finish their results in a way of their own.
+# Other subclasses may finish their results in another way.
 _PASTING_MODELS = (GeneralizedRCNN, MaskRCNN, RCNN, ExportedMaskRCNN)
 _VOTING_MODELS = (FCIS, ExportedFCIS)
 
@@ -40,18 +39,18 @@ def _is_augmented(model: nn.Module) -> bool:
 def run_model(model: nn.Module, inputs: list[dict[str, Any]]) -> list[Callable[[], Instances]]:
     """Run a model on a batch; return for each image a function that finishes its result.
 
-    A model that is not known here runs on one image at a time, when its result is finished.
+    A model of an unknown class runs on one image at a time, when the function is called.
 
     Args:
         model: a model in eval mode.
-        inputs: what detectron2's models take, with `height` and `width` of the output.
+        inputs: the inputs of detectron2's models, with `height` and `width` of the output.
 
     Returns:
         For each image a function without arguments. It returns the `Instances` of the image, on
         the device of the model and in pixels of the output, with `pred_masks` as `PackedMasks`.
 
     Raises:
-        UserError: by the function; the model gives no instances.
+        UserError: raised by the function if the model gives no instances.
     """
     finish: Callable[[Any, dict[str, Any], Instances], Instances]
     if type(model) in _VOTING_MODELS:
@@ -66,7 +65,7 @@ def run_model(model: nn.Module, inputs: list[dict[str, Any]]) -> list[Callable[[
 
 
 class PackedOutputs(nn.Module):
-    """A model whose results have `PackedMasks`; it takes and gives what detectron2's models do.
+    """A model whose results have `PackedMasks`; else inputs and outputs are as in detectron2.
 
     Args:
         model: one of the models that `pack_outputs` wraps.
@@ -87,7 +86,7 @@ class PackedOutputs(nn.Module):
 
 
 def pack_outputs(model: nn.Module) -> nn.Module:
-    """Return a model with the same results, but `PackedMasks`; another kind of model as it is."""
+    """Return a model with the same results, but `PackedMasks`; an unknown model unchanged."""
     inner = unwrap(model)
     known = type(inner) in (*_VOTING_MODELS, *_PASTING_MODELS) or _is_augmented(inner)
     return PackedOutputs(inner) if known else model
@@ -99,7 +98,7 @@ def _paste(model: nn.Module, image: dict[str, Any], raw: Instances) -> Instances
 
 
 def _detect(model: Any, image: dict[str, Any], raw: Instances) -> Instances:
-    found: Instances = model.detect_packed(raw, image["height"], image["width"])
+    found: Instances = model.detect(raw, image["height"], image["width"], packed=True)
     return found
 
 

@@ -43,14 +43,14 @@ class MaskRCNNROIPooler(ROIPooler):
     - "ROIAlignMax", "ROIWarpMax", "ROIWarpAve": the other layers of Table 2c;
     - "ROIWarpV1Max", "ROIWarpV1Ave": RoIWarp in the form of MNC's first release.
 
-    The pooler has no parameters. It assigns boxes to levels as detectron2 does (FPN's equation 1)
-    and is called in the same way: `forward(features, boxes)` takes a list of (N, C, H, W) maps, one
-    per scale, and a list of N `Boxes` (XYXY, pixels of the image), and returns (R, C, h, w) in the
-    dtype of the features.
+    The pooler has no parameters. It assigns boxes to levels as detectron2 does (FPN's equation 1).
+    It is called in the same way: `forward(features, boxes)` takes a list of (N, C, H, W) maps, one
+    map per scale, and a list of N `Boxes` (XYXY, pixels of the image). It returns (R, C, h, w) in
+    the dtype of the features.
 
     Args:
         output_size: h = w, or (h, w); equal where there are several scales.
-        scales: 1 / stride of each feature map; each is half of the one before.
+        scales: 1 / stride of each feature map; each scale is half of the scale before.
         sampling_ratio: samples per bin and axis. 0 is adaptive for "ROIAlign" and "ROIAlignV2" and
             2 for the added types; "ROIPool" does not use it.
         pooler_type: one of `POOLER_TYPES`.

@@ -17,8 +17,8 @@ def postprocess_packed(
     Everything else is as in `detector_postprocess`.
 
     Args:
-        raw: instances in pixels of the network's input, `pred_masks` (N, 1, M, M) if there are any;
-            they are taken out of it.
+        raw: instances in pixels of the network's input, with `pred_masks` (N, 1, M, M) if the model
+            has masks; this function removes them from `raw`.
         height: of the image.
         width: of the image.
         mask_threshold: a pixel belongs to a mask from this probability on.

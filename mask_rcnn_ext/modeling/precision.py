@@ -61,9 +61,9 @@ def choose_device(cfg: CfgNode, device: str | torch.device | None = None) -> Non
 def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     """Return the autocast dtype of `cfg`, or None for float32.
 
-    It is float32 without `SOLVER.AMP.ENABLED`, and for `MASK_RCNN_EXT.AMP_DTYPE` "auto" on a CPU
-    that does not compute in bfloat16: PyTorch imitates it there, in twice to three times the time
-    of float32.
+    The result is None without `SOLVER.AMP.ENABLED`. It is also None for `MASK_RCNN_EXT.AMP_DTYPE`
+    "auto" on a CPU without instructions for bfloat16, where PyTorch emulates bfloat16 and needs two
+    to three times as long as in float32.
 
     Raises:
         UserError: `MASK_RCNN_EXT.AMP_DTYPE` is unknown, or is float16 on a CPU, where gradients
@@ -90,7 +90,7 @@ def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
 
 @functools.cache
 def computes_bfloat16() -> bool:
-    """Return whether the CPU has instructions for bfloat16; False where Linux does not tell."""
+    """Return whether the CPU has instructions for bfloat16; False if this is not Linux."""
     try:
         features = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -106,7 +106,7 @@ def inference_autocast(cfg: CfgNode) -> AbstractContextManager[object]:
     return torch.autocast(torch.device(cfg.MODEL.DEVICE).type, dtype=dtype)
 
 
-# Modules whose outputs feed arithmetic that needs float32.
+# Modules whose outputs are used in arithmetic that needs float32.
 _FLOAT32_OUTPUTS = (
     "backbone",  # detectron2's RoI layers convert boxes to the dtype of the features
     "proposal_generator.rpn_head",  # anchors are sorted by these scores
@@ -123,8 +123,8 @@ def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
     their weights, so the images need no conversion. With `SOLVER.AMP.ENABLED` the features, scores,
     box deltas and mask logits are converted to float32. bfloat16 has 8 bits: it would move a box at
     pixel 600 by up to 2 pixels and give many detections the same score. With
-    `MASK_RCNN_EXT.GATHERED_ROI_ALIGN` the RoIAlign layers are replaced by `GatheredROIAlign`, with
-    `MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR` see `gather_mask_predictors`.
+    `MASK_RCNN_EXT.GATHERED_ROI_ALIGN` the RoIAlign layers are replaced by `GatheredROIAlign`. With
+    `MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR` mask predictors change, see `gather_mask_predictors`.
     """
     if cfg.MASK_RCNN_EXT.GATHERED_ROI_ALIGN:
         gather_roi_align(model)
@@ -144,7 +144,7 @@ def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
 
 
 def keep_float32_outputs(model: nn.Module) -> None:
-    """Convert what feeds arithmetic that needs float32, in place; see `prepare_model`."""
+    """Convert outputs that need full precision to float32, in place; see `prepare_model`."""
     for path in _FLOAT32_OUTPUTS:
         module: object = model
         for name in path.split("."):

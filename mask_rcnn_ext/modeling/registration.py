@@ -1,4 +1,4 @@
-"""Registering a part under a name that only this package has."""
+"""Registers a class or a function under a name that only this package uses."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,8 +13,9 @@ Part = TypeVar("Part", bound=Callable[..., object])
 def register_as(registry: Registry, name: str) -> Callable[[Part], Part]:
     """Register a class or a function under `name`.
 
-    `Registry.register` takes the name from Python, where it is short because it has a module. In
-    the registry it is global and begins with the name of this package (`mask_rcnn_ext.old_names`).
+    `Registry.register` uses the Python name, which can be short because Python also has modules.
+    Names in the registry are global, so they begin with the name of this package; see
+    `mask_rcnn_ext.old_names`.
     """
 
     def register(part: Part) -> Part:

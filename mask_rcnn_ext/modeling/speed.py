@@ -1,13 +1,13 @@
 """The levels of speed of prediction and evaluation (`MASK_RCNN_EXT.SPEED`).
 
-- "exact": the tensors that the other keys give. RoIAlign uses all threads of a CPU.
-- "fast": equal up to the rounding of float32. The model is in the channels_last format, its norms
-  are folded, and RoIAlign and the mask predictor gather what they need: see `fold_norms`,
-  `gather_roi_align`, `gather_mask_predictors`.
-- "fastest": mixed precision too, bfloat16 on a CPU and float16 on CUDA. RoIAlign stays in float32.
+- "exact": the results are the same bits as without this key. RoIAlign uses all threads of a CPU.
+- "fast": the results are equal up to the rounding of float32. The model is in the channels_last
+  format, its norms are folded, and RoIAlign and the mask predictor gather only what they need: see
+  `fold_norms`, `gather_roi_align`, `gather_mask_predictors`.
+- "fastest": also mixed precision, bfloat16 on a CPU and float16 on CUDA. RoIAlign stays in float32.
 
-A level adds to what the other keys say, and switches nothing off. Parts that a level does not
-know, such as heads of another project, run as they are.
+A level adds to the other keys and switches nothing off. Parts that a level does not know, such as
+heads of another project, run unchanged.
 """
 
 import copy
@@ -46,10 +46,10 @@ def require_speed(cfg: CfgNode) -> None:
 
 
 def resolve_speed(cfg: CfgNode) -> CfgNode:
-    """Return a copy of a config in which the keys say what the level asks for.
+    """Return a copy of a config with the keys that the level sets, for `inference_autocast`.
 
-    `inference_autocast` takes it. On a CPU that does not compute in bfloat16, "fastest" is "fast",
-    and the log says so once.
+    On a CPU that does not compute in bfloat16, "fastest" is the same as "fast", with one warning in
+    the log.
 
     Raises:
         UserError: `MASK_RCNN_EXT.SPEED` is unknown.
@@ -79,11 +79,11 @@ def prepare_for_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
 
     Args:
         cfg: the config.
-        model: a model with its weights, prepared by `prepare_model`; also one that is trained.
+        model: a model with its weights, prepared by `prepare_model`. It may be in training.
 
     Returns:
-        At the level "exact" the model itself, which gives and learns the same as before. At the
-        others a copy in eval mode, which cannot be trained or saved; the model stays as it is.
+        At the level "exact" the model itself, whose results and training do not change. At the
+        other levels a copy in eval mode, which cannot be trained or saved; the model is unchanged.
 
     Raises:
         UserError: `MASK_RCNN_EXT.SPEED` is unknown.
@@ -108,7 +108,7 @@ def _is_on_cpu(cfg: CfgNode) -> bool:
 
 
 def _tell_slow_keys(cfg: CfgNode) -> None:
-    """Say once which keys make prediction on a CPU slower than float32, or hardly faster."""
+    """Warn once about keys that make prediction on a CPU slower than float32, or hardly faster."""
     ext = cfg.MASK_RCNN_EXT
     if not (ext.AMP_INFERENCE and _is_on_cpu(cfg) and get_amp_dtype(cfg) is torch.bfloat16):
         return

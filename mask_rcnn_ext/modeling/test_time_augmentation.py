@@ -41,7 +41,7 @@ def require_tta(cfg: CfgNode) -> None:
 
     Raises:
         UserError: the meta-architecture is not a `GeneralizedRCNN`, there is no scale, or keypoints
-            would be flipped and the data sets do not say which are left and right.
+            would be flipped and the data sets do not say which keypoints are left and right.
     """
     if not cfg.TEST.AUG.ENABLED:
         return
@@ -79,8 +79,8 @@ def _get_mirrored_keypoints(cfg: CfgNode) -> list[int]:
 def make_tta_config(cfg: CfgNode) -> CfgNode:
     """Return a copy of `cfg` whose test loader does not resize the images.
 
-    Otherwise images would be resized to `INPUT.MIN_SIZE_TEST` and from there to each scale. An
-    image at 1200 pixels would then show no more detail than at 800.
+    Otherwise images would be resized twice: to `INPUT.MIN_SIZE_TEST` and from there to each scale.
+    An image at 1200 pixels would then show no more detail than at 800.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -122,7 +122,8 @@ class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
     - stored proposals are moved to each augmented image;
     - masks are pasted at the model's `mask_threshold`, if it has one.
 
-    With one scale, the test size, and no flip the result is the plain model's, up to rounding.
+    With the test size as the only scale and without flips, the result is that of the plain model up
+    to rounding.
 
     Args:
         cfg: the config; `TEST`, `MODEL` and, for keypoints, the names in `DATASETS` are read.

@@ -5,25 +5,15 @@ the weight n. So detections are matched once, and each draw costs only a few sum
 images, N detections, T IoU thresholds, D draws.
 """
 
-import contextlib
-import io
-import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools.cocoeval import COCOeval
 
-from ..errors import UserError
-from ..layers.rle import check_mask
 from .matching import IOU_THRESHOLDS, RECALLS
-from .numbered_coco import NumberedCOCO
 
-__all__ = ["AP_METRICS", "APTable", "average_classes", "read_ap_table", "take_metrics"]
+__all__ = ["AP_METRICS", "APTable", "average_classes", "take_metrics"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -57,6 +47,24 @@ class APTable:
     true: Bools = field(repr=False)
     counted: Bools = field(repr=False)
     objects: dict[int, Weights] = field(repr=False)
+
+    @classmethod
+    def join(
+        cls, images: Iterable[tuple[Ints, Floats, Bools, Bools]], objects: dict[int, Weights]
+    ) -> "APTable":
+        """Return the table of a data set.
+
+        Args:
+            images: the classes (D,), scores (D,), `true` (T, D) and `counted` (T, D) of each image.
+            objects: see the class.
+        """
+        none = np.zeros((len(IOU_THRESHOLDS), 0), dtype=bool)
+        parts = [(np.zeros(0, dtype=np.intp), np.zeros(0), none, none), *images]
+        classes, scores, true, counted = (
+            np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)
+        )
+        places = np.repeat(np.arange(len(parts) - 1), [len(part[1]) for part in parts[1:]])
+        return cls(len(parts) - 1, classes, scores, places, true, counted, objects)
 
     def compute_ap(self, weights: Weights | None = None) -> Floats:
         """Return (D, 3): `AP_METRICS` in 0 to 100; NaN where no object counts.
@@ -131,7 +139,7 @@ def _average_precision(weights: Weights, images: Ints, true: Ints, number: Ints)
     Args:
         weights: (D, I).
         images: (n,), images of the detections that count, best score first.
-        true: (m,), positions of the true ones among them.
+        true: (m,), positions of the true detections among them.
         number: (D,), number of objects.
     """
     result = np.zeros(len(weights))
@@ -148,76 +156,3 @@ def _average_precision(weights: Weights, images: Ints, true: Ints, number: Ints)
         first = np.diff(reached, axis=1, prepend=0)
         result[part] = (precision * first).sum(axis=1) / len(RECALLS)
     return np.where(number > 0, result, 0.0)
-
-
-def read_ap_table(
-    annotations: str | os.PathLike[str], predictions: str | os.PathLike[str], task: str
-) -> APTable:
-    """Match the predictions of a model with the objects, by pycocotools, and return the table.
-
-    Args:
-        annotations: COCO-format json of the data set.
-        predictions: `coco_instances_results.json` of a run.
-        task: "segm" or "bbox".
-
-    Raises:
-        UserError: a file cannot be read, or the predictions are for other images.
-    """
-    try:
-        with open(predictions, encoding="utf-8") as file:
-            results: list[dict[str, Any]] = json.load(file)
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            content = json.loads(Path(annotations).read_text("utf-8"))
-            _check_masks(content, results)
-            truth = NumberedCOCO(content)
-            if task == "segm":  # as in detectron2, a detection is as large as its mask
-                results = [{k: v for k, v in r.items() if k != "bbox"} for r in results]
-            evaluation = COCOeval(truth, truth.loadRes(results), task)
-            evaluation.params.areaRng = evaluation.params.areaRng[:1]  # all sizes
-            evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
-            evaluation.evaluate()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot compare {predictions} with {annotations}: {error}") from error
-    except AssertionError as error:
-        raise UserError(
-            f"{predictions} has predictions for other images than {annotations}: {error}"
-        ) from error
-    return _convert_matches(evaluation)
-
-
-def _check_masks(content: dict[str, Any], results: list[dict[str, Any]]) -> None:
-    images = {image["id"]: image for image in content["images"]}
-    for entry in [*content["annotations"], *results]:
-        image = images.get(entry["image_id"])
-        if image and entry.get("segmentation"):
-            check_mask(entry["segmentation"], image.get("height"), image.get("width"))
-
-
-def _convert_matches(evaluation: COCOeval) -> APTable:
-    """Return the table of a `COCOeval` after `evaluate()` with one area range."""
-    images, categories = len(evaluation.params.imgIds), evaluation.params.catIds
-    objects = {category: np.zeros(images, dtype=np.int32) for category in categories}
-    none = np.zeros((len(IOU_THRESHOLDS), 0))
-    classes, places, scores = [], [], []
-    matched, ignored = [none], [none]
-    for index, found in enumerate(evaluation.evalImgs):
-        if found is None:  # neither objects nor detections
-            continue
-        category, image = categories[index // images], index % images
-        objects[category][image] = np.count_nonzero(np.asarray(found["gtIgnore"]) == 0)
-        count = len(found["dtScores"])
-        classes += [category] * count
-        places += [image] * count
-        scores += found["dtScores"]
-        matched.append(found["dtMatches"])
-        ignored.append(found["dtIgnore"])
-    counted = ~np.concatenate(ignored, axis=1).astype(bool)
-    return APTable(
-        num_images=images,
-        classes=np.array(classes, dtype=np.intp),
-        scores=np.array(scores, dtype=np.float64),
-        images=np.array(places, dtype=np.intp),
-        true=np.concatenate(matched, axis=1).astype(bool) & counted,
-        counted=counted,
-        objects=objects,
-    )

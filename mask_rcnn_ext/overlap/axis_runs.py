@@ -1,51 +1,33 @@
-"""Straight runs of a mask's contour that are parallel to the image's axes, and where they lie.
+"""Straight runs of a mask's contour that are parallel to the axes of the image.
 
 Figure 6 of the Mask R-CNN paper (arXiv:1703.06870) shows lines of FCIS where objects overlap. FCIS
 reads the k x k parts of a RoI from different score maps, so such lines are parallel to the axes and
-lie between the parts. A run that is only straight says little: every smooth contour has such runs.
+lie between the parts. A straight run alone proves little, since every smooth contour has such runs.
 So a mask is compared with rotated copies of itself. Its *axis length* is the length of contour in
 runs parallel to an axis. The *axis excess* of a set of masks is their axis length divided by the
 mean axis length of their rotated copies. It is 1 for masks that prefer no direction, whatever their
 shape. These metrics are not the papers'.
 
-A mask is a float array: a soft mask on its own P x P grid, or a binary mask cut to its box. A soft
-mask is first rendered at 8 times its grid, so that the size of the object in the image plays no
-role.
+A mask is a float array, such as a binary mask that is cut to its box.
 """
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
+from ..layers.mask_crops import MaskCrop
 from .contours import trace_contour
-from .crops import Crop
-from .intervals import bootstrap_ratio, describe_interval
 
-__all__ = [
-    "PLACES",
-    "AxisRecord",
-    "AxisRuns",
-    "draw_axis_runs",
-    "find_axis_runs",
-    "measure_axis_lengths",
-    "measure_axis_runs",
-    "render_soft_mask",
-    "summarize_axis_runs",
-]
+__all__ = ["AxisRuns", "find_axis_runs", "measure_axis_lengths"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-PLACES = 84  # of an `AxisRecord`: four for each of 21 cells
-_CELLS = 21
-_SCALE = 8  # pixels of a rendered mask per cell of its grid
 _ANGLES = tuple(range(15, 76, 6))  # degrees, of the copies
 _SMOOTHING = 0.02  # standard deviation, as a share of the side of the array; at least 1 px
 _SHIFT = 0.21  # pixels; interpolation by this much smooths as much as a rotation does on average
@@ -71,32 +53,13 @@ class AxisRuns:
         return len(self.vertical) + len(self.horizontal)
 
 
-def render_soft_mask(probabilities: Floats) -> Floats:
-    """Return a soft mask at 8 times its grid, by cubic interpolation between cell centres.
-
-    Bilinear interpolation would draw facets that are parallel to the axes.
-
-    Args:
-        probabilities: (P, P), 0 to 1. Outside of the outermost centres, the nearest one counts, as
-            the cells of a RoI reach to its sides.
-
-    Returns:
-        (8 P, 8 P) float64.
-    """
-    side = probabilities.shape[0] * _SCALE
-    places = (np.arange(side) + 0.5) / _SCALE - 0.5
-    grid = np.meshgrid(places, places, indexing="ij")
-    rendered: Floats = ndimage.map_coordinates(probabilities, grid, order=3, mode="nearest")
-    return rendered
-
-
 def find_axis_runs(mask: Floats, *, threshold: float = 0.5, angle: float = 0.0) -> AxisRuns:
     """Return the axis runs of a mask that is smoothed and rotated.
 
     An axis run is a stretch of at least max(8, 0.12 s) pixel sides of the contour within a band of
-    1 px parallel to an axis; s is the longer side of the mask's box before the rotation. Beyond
-    its frame, the array goes on as it ends, and the contour there does not count: where a RoI ends,
-    no model drew a line. So pad a mask that is background around the array.
+    1 px parallel to an axis; s is the longer side of the mask's box before the rotation. Outside
+    the array the values at its edge are repeated, and contour there does not count, since no model
+    drew a line at the end of its RoI. So pad a mask that is surrounded by background.
 
     Args:
         mask: (h, w) float64, 0 to 1.
@@ -116,7 +79,7 @@ def find_axis_runs(mask: Floats, *, threshold: float = 0.5, angle: float = 0.0) 
         return AxisRuns(np.zeros(0), np.zeros(0))
     side = int(np.ptp(found, axis=0).max()) + 1
     least = max(_LEAST, math.ceil(_SHARE * side))
-    contour = trace_contour(Crop(0, 0, inside), *inside.shape)
+    contour = trace_contour(MaskCrop(0, 0, inside), *inside.shape)
     places = (contour.points[:, ::-1] - 0.5) @ back.T + offset
     drawn = ~contour.frame & ((places > 0) & (places < size - 1)).all(axis=1)
     runs = []
@@ -163,104 +126,3 @@ def measure_axis_lengths(mask: Floats, *, threshold: float = 0.5) -> tuple[AxisR
     """
     copies = [find_axis_runs(mask, threshold=threshold, angle=angle).length for angle in _ANGLES]
     return find_axis_runs(mask, threshold=threshold), float(np.mean(copies))
-
-
-@dataclass(frozen=True)
-class AxisRecord:
-    """The axis runs of one image's soft masks: the unit of the bootstrap.
-
-    Attributes:
-        image_id: of the data set.
-        length: axis length of all masks, in pixels of the rendered masks.
-        rotated: mean axis length of the rotated copies.
-        places: (84,), how much of the length lies at each place of the RoI, in 84ths of its side;
-            both axes together.
-    """
-
-    image_id: Any
-    length: float
-    rotated: float
-    places: npt.NDArray[np.intp] = field(repr=False)
-
-
-def measure_axis_runs(image_id: Any, soft_masks: Floats, *, threshold: float) -> AxisRecord:
-    """Return the axis runs of the soft masks of an image.
-
-    Args:
-        image_id: of the data set.
-        soft_masks: (R, P, P) float64, 0 to 1, each on the grid of its RoI.
-        threshold: a pixel belongs to a mask from this value on.
-    """
-    places = np.zeros(PLACES, dtype=np.intp)
-    length = rotated = 0.0
-    for soft in soft_masks:
-        rendered = render_soft_mask(soft)
-        runs, copies = measure_axis_lengths(rendered, threshold=threshold)
-        shares = np.concatenate([runs.vertical, runs.horizontal]) / len(rendered)
-        places += np.histogram(shares, bins=PLACES, range=(0.0, 1.0))[0]
-        length, rotated = length + runs.length, rotated + copies
-    return AxisRecord(image_id, length, rotated, places)
-
-
-def draw_axis_runs(
-    trainings: Sequence[Sequence[AxisRecord]],
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-    model: int = 0,
-) -> dict[str, Floats]:
-    """Return the axis excess, and how strongly runs prefer lattice lines, in each draw too.
-
-    Args:
-        trainings: the records of each training of a model, from `measure_axis_runs`, of the same
-            images.
-        draws: of the bootstrap over images and trainings, see `bootstrap_ratio`.
-        seed: of the draws.
-        model: see `bootstrap_ratio`.
-
-    Returns:
-        "excess", see the module, and "lines_7" and "lines_3" -> (1 + draws,).
-        "lines_k" is the length within a quarter of a cell of the lines g / k of the RoI's side, per
-        line, divided by the same at the sides of the 21 x 21 cells that are lines of neither k = 7
-        nor k = 3. It is 1 for runs that do not prefer the lines. The first and the last side of a
-        cell do not count, because objects end there. NaN stands for a number that would need a
-        division by 0.
-    """
-    cells = np.arange(2, _CELLS - 1)
-    places = np.array([[record.places for record in records] for records in trainings])
-    # Sides of cells are every fourth border of the 84 places: half a place on both sides counts.
-    near = places[..., cells * 4 - 1] + places[..., cells * 4]
-    own = {k: cells % (_CELLS // k) == 0 for k in (7, 3)}
-    control = ~(own[7] | own[3])
-    length, rotated = (
-        np.array([[getattr(record, name) for record in records] for records in trainings])
-        for name in ("length", "rotated")
-    )
-    pairs = {
-        "excess": (length, rotated),
-        **{
-            f"lines_{k}": (near[..., on].mean(-1), near[..., control].mean(-1))
-            for k, on in own.items()
-        },
-    }
-    return {
-        name: bootstrap_ratio(over, under, draws=draws, seed=seed, model=model)
-        for name, (over, under) in pairs.items()
-    }
-
-
-def summarize_axis_runs(
-    trainings: Sequence[Sequence[AxisRecord]], *, draws: int = 1000, seed: int = 0
-) -> dict[str, dict[str, float | None]]:
-    """Return what `draw_axis_runs` does as {"value", "low", "high"}, ready for json.
-
-    Args:
-        trainings: see `draw_axis_runs`.
-        draws: how many times to resample.
-        seed: of the draws.
-
-    Returns:
-        The same names -> a number and its 95 % interval; None for a number that is not there.
-    """
-    ratios = draw_axis_runs(trainings, draws=draws, seed=seed)
-    return {name: describe_interval(values) for name, values in ratios.items()}

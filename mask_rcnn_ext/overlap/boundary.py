@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy.ndimage import minimum_filter
 
-from .crops import Crop, count_common_pixels
+from ..layers.mask_crops import MaskCrop
 
 __all__ = ["boundary_iou", "compute_boundary_distance", "find_boundary"]
 
@@ -17,7 +17,7 @@ def compute_boundary_distance(height: int, width: int) -> int:
     return max(1, round(_DILATION_RATIO * math.hypot(height, width)))
 
 
-def find_boundary(crop: Crop, distance: int) -> Crop:
+def find_boundary(crop: MaskCrop, distance: int) -> MaskCrop:
     """Return the pixels of a mask that have a pixel outside of the mask within `distance`.
 
     The distance is counted in rows and columns, over a square of side 2 d + 1, as in the authors'
@@ -25,10 +25,10 @@ def find_boundary(crop: Crop, distance: int) -> Crop:
     mask.
     """
     inner = minimum_filter(crop.mask.view(np.uint8), 2 * distance + 1, mode="constant", cval=0)
-    return Crop(crop.top, crop.left, crop.mask & (inner == 0))
+    return MaskCrop(crop.top, crop.left, crop.mask & (inner == 0))
 
 
-def boundary_iou(first: Crop, second: Crop) -> float:
+def boundary_iou(first: MaskCrop, second: MaskCrop) -> float:
     """Return the IoU of two boundaries, made by `find_boundary`; 0 when both are empty."""
-    common = count_common_pixels(first, second)
+    common = first.count_common(second)
     return common / max(1, first.area + second.area - common)

@@ -7,9 +7,9 @@
 
 `METRICS` says what each number means. All numbers come from masks, none from predicted boxes.
 
-A difference between two models has two sources of chance: the images that it is measured on, and
-the training. `compare` covers the first one. `compare_seeds` covers both, by a bootstrap over the
-images and over several trainings of each model.
+A difference between two models has two sources of chance: the choice of the images, and the
+training. `compare` covers the images. `compare_seeds` covers both, by a bootstrap over the images
+and over several trainings of each model.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,6 @@ __all__ = [
     "compare_seeds",
     "compute_difference",
     "compute_metrics",
-    "describe_intervals",
     "load_results",
     "load_truth",
     "measure",
@@ -69,8 +68,8 @@ def compute_metrics(records: Sequence[ImageRecord]) -> dict[str, dict[str, float
     """Return every metric of a model: task -> metric -> number.
 
     The tasks are "AP", "boundary", "overlap", "overlap_same", "errors" and "counts", see `METRICS`.
-    A number is NaN when the data set has nothing to measure it on or the model has matched nothing.
-    Without a detection, every AP is 0.
+    A number is NaN if the data set has no objects for it or if the model has matched none. Without
+    detections, every AP is 0.
 
     Args:
         records: from `measure`.
@@ -229,43 +228,10 @@ def _compute_weighted_metrics(
 
 def _join_tables(records: Sequence[ImageRecord], name: str) -> APTable:
     """Return one kind of match table over all images."""
-    none = np.zeros((10, 0), dtype=bool)
-    tables = [record.tables[name] for record in records]
+    pairs = [(record, record.tables[name]) for record in records]
     objects: dict[int, Weights] = {}
-    for index, table in enumerate(tables):
+    for index, (_, table) in enumerate(pairs):
         for category, number in table.objects.items():
             objects.setdefault(category, np.zeros(len(records), dtype=np.int32))[index] = number
-    return APTable(
-        num_images=len(records),
-        classes=np.concatenate([r.classes for r in records]),
-        scores=np.concatenate([r.scores for r in records]),
-        images=np.repeat(np.arange(len(records)), [len(r.scores) for r in records]),
-        true=np.concatenate([none, *(t.true for t in tables)], axis=1),
-        counted=np.concatenate([none, *(t.counted for t in tables)], axis=1),
-        objects=dict(sorted(objects.items())),
-    )
-
-
-def describe_intervals(trainings: int, draws: int, seed: int) -> str:
-    """Return in words what the intervals of `compare_seeds` cover, for a page.
-
-    Args:
-        trainings: number of trainings of each model.
-        draws: of the bootstrap.
-        seed: of the bootstrap.
-    """
-    images = (
-        f"percentiles of a bootstrap ({draws} draws, seed {seed}). Each draw takes as many images "
-        "as there are, with replacement, the same for both models and all trainings"
-    )
-    if trainings == 1:
-        return (
-            f"{images}; with one training of each model they cover the choice of the images, not "
-            "the chance in training"
-        )
-    return (
-        f"{images}, and {trainings} of the {trainings} trainings of each model, with replacement, "
-        "for each model by itself. They cover the choice of the images and the chance in training, "
-        f"the latter only as far as {trainings} trainings show it: a bootstrap of {trainings} has "
-        f"on average {trainings - 1}/{trainings} of their variance"
-    )
+    images = ((r.classes, r.scores, table.true, table.counted) for r, table in pairs)
+    return APTable.join(images, dict(sorted(objects.items())))

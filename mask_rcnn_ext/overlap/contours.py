@@ -1,11 +1,12 @@
 """Contours of masks, as the sides of pixels.
 
-A contour is made of *cracks*: the unit sides between a pixel of the mask and a pixel outside of it.
-The place of a crack is its midpoint, in the coordinates of `crops`. A crack on the frame of the
-image does not belong to the contour, since no model drew it. `layers.cracks` finds their loops.
+A contour consists of *cracks*: the unit sides between a pixel of the mask and a pixel outside the
+mask. The place of a crack is its midpoint, in the coordinates of `crops`. A crack on the frame of
+the image does not belong to the contour, since no model drew it. `layers.cracks` finds the loops.
 
-Why cracks and not boundary pixels: a horizontal or vertical edge of L pixels is L long, and the
-midpoints of a digitised straight line, at any angle, lie within half a pixel of the line.
+Cracks are used instead of boundary pixels because a horizontal or vertical edge of L pixels then
+has the length L, and because the midpoints of a digitised straight line, at any angle, lie within
+half a pixel of the line.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from ..layers.cracks import STEPS, trace_cracks
-from .crops import Crop
+from ..layers.mask_crops import MaskCrop
 
 __all__ = ["Contour", "find_near_points", "trace_contour"]
 
@@ -26,7 +27,7 @@ Ints = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Contour:
-    """The loops of a mask, one after the other, with the mask on the right hand.
+    """The loops of a mask, one after the other. The mask lies to the right of each crack.
 
     Attributes:
         points: (N, 2) float64, x and y of the midpoints of the cracks.
@@ -42,7 +43,7 @@ class Contour:
     frame: Bools = field(repr=False)
 
 
-def trace_contour(crop: Crop, height: int, width: int) -> Contour:
+def trace_contour(crop: MaskCrop, height: int, width: int) -> Contour:
     """Return the contour of a mask in an image of the given size."""
     cracks = trace_cracks(crop.mask)
     steps = STEPS[cracks.directions].astype(np.float64)

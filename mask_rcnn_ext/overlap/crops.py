@@ -5,83 +5,43 @@ row r covers c <= x <= c + 1, r <= y <= r + 1.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_util
 
-__all__ = ["Crop", "CropCache", "count_common_pixels", "decode_crop", "find_box_window"]
+from ..layers.mask_crops import MaskCrop
 
-Bools = npt.NDArray[np.bool_]
+__all__ = ["CropCache", "decode_crop", "find_box_window"]
+
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Crop:
-    """The part of a binary image mask inside its tight box; the rest of the image is False.
-
-    Attributes:
-        top, left: row and column of the first pixel.
-        mask: (h, w) bool; (0, 0) when the image mask is empty.
-    """
-
-    top: int
-    left: int
-    mask: Bools = field(repr=False)
-
-    @property
-    def area(self) -> int:
-        """Number of pixels."""
-        return int(np.count_nonzero(self.mask))
-
-    @property
-    def rows(self) -> slice:
-        """Rows of the image that the crop covers."""
-        return slice(self.top, self.top + self.mask.shape[0])
-
-    @property
-    def columns(self) -> slice:
-        """Columns of the image that the crop covers."""
-        return slice(self.left, self.left + self.mask.shape[1])
-
-    def cut(self, rows: slice, columns: slice) -> Bools:
-        """Return the image mask at the given rows and columns, which have a start and a stop."""
-        out = np.zeros((rows.stop - rows.start, columns.stop - columns.start), dtype=bool)
-        top, bottom = max(rows.start, self.top), min(rows.stop, self.rows.stop)
-        left, right = max(columns.start, self.left), min(columns.stop, self.columns.stop)
-        if top < bottom and left < right:
-            out[
-                top - rows.start : bottom - rows.start, left - columns.start : right - columns.start
-            ] = self.mask[top - self.top : bottom - self.top, left - self.left : right - self.left]
-        return out
-
-
-def decode_crop(rle: dict[str, Any]) -> Crop:
+def decode_crop(rle: dict[str, Any]) -> MaskCrop:
     """Decode a compressed RLE of pycocotools to its tight box."""
     x, y, w, h = (int(v) for v in mask_util.toBbox(rle))
     if not w or not h:
-        return Crop(0, 0, np.zeros((0, 0), dtype=bool))
+        return MaskCrop(0, 0, np.zeros((0, 0), dtype=bool))
     mask = mask_util.decode(rle)[y : y + h, x : x + w]
-    return Crop(y, x, np.ascontiguousarray(mask).view(bool))
+    return MaskCrop(y, x, np.ascontiguousarray(mask).view(bool))
 
 
 class CropCache:
-    """Crops that are made when they are asked for, and kept as far as they fit.
+    """Crops that are made on demand and kept as long as there is room.
 
     A hundred masks as large as a photo of 100 megapixels would take 10 GB.
 
     Args:
         make: returns the crop of an index.
-        most_pixels: how many pixels are kept; the crops that were asked for last stay.
+        most_pixels: number of pixels to keep; the crops that were used last are kept.
     """
 
-    def __init__(self, make: Callable[[int], Crop], most_pixels: int = 1 << 28) -> None:
+    def __init__(self, make: Callable[[int], MaskCrop], most_pixels: int = 1 << 28) -> None:
         self._make, self._most_pixels, self._num_pixels = make, most_pixels, 0
-        self._kept: dict[int, Crop] = {}  # the last one was asked for last
+        self._kept: dict[int, MaskCrop] = {}  # the crop that was used last is the last
 
-    def __getitem__(self, index: int | np.integer[Any]) -> Crop:
+    def __getitem__(self, index: int | np.integer[Any]) -> MaskCrop:
         """Return a crop."""
         index = int(index)
         if index in self._kept:
@@ -94,17 +54,12 @@ class CropCache:
         return crop
 
 
-def count_common_pixels(first: Crop, second: Crop) -> int:
-    """Return how many pixels two masks share."""
-    return int(np.count_nonzero(first.mask & second.cut(first.rows, first.columns)))
-
-
 def find_box_window(box: Floats, height: int, width: int) -> tuple[slice, slice]:
     """Return the rows and columns of the pixels whose centre lies in a box.
 
     Args:
-        box: (4,) float64, XYXY in pixels; a centre on the left or upper side is inside, one on the
-            right or lower side is not.
+        box: (4,) float64, XYXY in pixels; a centre on the left or upper side is inside, a centre
+            on the right or lower side is not.
         height: of the image, to which the window is clipped.
         width: of the image.
     """

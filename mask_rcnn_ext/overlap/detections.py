@@ -41,7 +41,7 @@ class Detection:
         category_id: as in the annotation file.
         score: 0 to 1.
         mask: compressed RLE of pycocotools, `{"size": [H, W], "counts": bytes}`, in the image.
-        box: XYWH in pixels, the RoI that the mask was made in; None when it is not known.
+        box: XYWH in pixels, the RoI in which the mask was predicted; None if unknown.
     """
 
     category_id: Any
@@ -57,7 +57,7 @@ def load_truth(path: str | os.PathLike[str]) -> COCO:
     """Read a COCO-format annotation file with masks, silently.
 
     Raises:
-        UserError: the file cannot be read, is not COCO's format, or has no masks or a broken one.
+        UserError: the file cannot be read, is not COCO's format, or has no masks or a broken mask.
     """
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
@@ -98,19 +98,19 @@ def load_results(
         path: json, a list of detections, which may be empty. Masks are RLE, compressed or not, or
             polygons. `bbox` is XYWH in pixels; keypoints and other fields are ignored.
         coco_gt: the data set, see `load_truth`.
-        with_boxes: every detection must have a `bbox`. Otherwise, one that is missing or wrong is
-            left out.
+        with_boxes: every detection must have a `bbox`. Otherwise a missing or wrong `bbox` becomes
+            None.
 
     Returns:
         The detections of each image that has any.
 
     Raises:
         UserError: the data set has no masks; the file cannot be read or is not a list; or a
-            detection is wrong. The message names the first wrong one, counted from 0: a field is
-            missing, the data set does not have its image or category id, its score is not in 0 to
-            1, its mask is broken or not as large as the image, its box is not four finite numbers
-            with a positive width and height, or it occurs twice (same image, category, score and
-            mask).
+            detection is wrong: a field is missing, the data set does not have its image or category
+            id, its score is not in 0 to 1, its mask is broken or not as large as the image, its box
+            is not four finite numbers with a positive width and height, or it occurs twice (same
+            image, category, score and mask). The message names the first wrong detection, counted
+            from 0.
     """
     _require_masks(coco_gt, "the data set")
     content = read_json(path)
@@ -136,10 +136,10 @@ def load_results(
 
 
 def have_rois(detections: Detections) -> bool:
-    """Return whether the boxes are the RoIs that the masks were made in, as far as one can see.
+    """Return whether the boxes seem to be the RoIs in which the masks were predicted.
 
-    They are not if a box is missing, or if every box is the tight box of its mask, as FCIS's mask
-    voting leaves it.
+    They are not if a box is missing, or if every box is the tight box of its mask, as after FCIS's
+    mask voting.
     """
     found = [detection for image in detections.values() for detection in image]
     boxes = [detection.box for detection in found if detection.box is not None]
@@ -151,7 +151,7 @@ def have_rois(detections: Detections) -> bool:
 def keep_rois_of_all(*models: Detections) -> tuple[Detections, ...]:
     """Return the detections of models, without boxes unless all models `have_rois`.
 
-    Otherwise one model would be measured inside its RoIs, and another one not.
+    Otherwise one model would be measured inside its RoIs, and another model would not.
     """
     if all(map(have_rois, models)):
         return models
@@ -202,8 +202,8 @@ def _read_box(
         return None
     if "bbox" not in entry:
         raise UserError(
-            f"{where} has no 'bbox', the RoI that its mask was made in. Give a file with boxes, as "
-            "COCOEvaluator writes it"
+            f"{where} has no 'bbox', the RoI in which its mask was predicted. Give a file with "
+            "boxes, as COCOEvaluator writes it"
         )
     if not usable:
         raise UserError(
@@ -251,7 +251,7 @@ def _require_masks(truth: COCO, name: str) -> None:
 
 
 def _is_id_of(value: Any, known: Mapping[Any, Any]) -> bool:
-    # json's true is Python's 1; a number with ".0" is the same id without it.
+    # In Python, json's true equals 1. 1.0 and 1 are the same id.
     kind = isinstance(value, int | float | str) and not isinstance(value, bool)
     return kind and value in known
 

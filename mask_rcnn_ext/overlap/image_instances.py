@@ -10,9 +10,16 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..errors import UserError
-from .crops import Crop, CropCache, decode_crop, find_box_window
+from ..layers.mask_crops import MaskCrop
+from .crops import CropCache, decode_crop, find_box_window
 from .detections import Detections, convert_to_rle
-from .matching import assign_levels, box_iou, match_detections, measure_overlap, to_corners
+from .matching import (
+    assign_levels,
+    match_detections,
+    measure_overlap,
+    rank_detections,
+    to_corners,
+)
 from .numbered_coco import sort_ids
 
 __all__ = ["MAX_DETECTIONS", "ImageInstances", "read_image_instances"]
@@ -31,7 +38,7 @@ class ImageInstances:
     Attributes:
         image_id: of the data set.
         height, width: of the image, in pixels.
-        classes: (G,), the categories' places among those of the data set, by ascending id.
+        classes: (G,), places of the categories in the ascending ids of the data set.
         crowd: (G,).
         boxes: (G, 4) float64, XYXY in pixels: the annotations' boxes.
         masks: RLE of the visible part of each object.
@@ -39,8 +46,8 @@ class ImageInstances:
         detection_classes: (D,), as `classes`; -1 for a category that the data set does not have.
         scores: (D,).
         detection_masks: RLE of each detection.
-        detection_rois: (D, 4) float64, XYXY in pixels: the box of each detection, which its mask
-            was made in; None when a detection has none.
+        detection_rois: (D, 4) float64, XYXY in pixels: the box in which the mask of each detection
+            was predicted; None if a detection has no box.
         positions: (D,), position of each detection in the list that was read.
     """
 
@@ -60,14 +67,14 @@ class ImageInstances:
 
     @cached_property
     def object_crops(self) -> CropCache:
-        """The masks of the objects, decoded when asked for."""
+        """The masks of the objects, decoded on demand."""
         return CropCache(lambda index: decode_crop(self.masks[index]))
 
     @cached_property
     def _detection_crops(self) -> CropCache:
         return CropCache(lambda index: decode_crop(self.detection_masks[index]))
 
-    def decode_detection(self, index: int) -> Crop:
+    def decode_detection(self, index: int) -> MaskCrop:
         """Return the decoded mask of a detection."""
         return self._detection_crops[index]
 
@@ -110,25 +117,13 @@ class ImageInstances:
     @cached_property
     def overlap(self) -> Floats:
         """(G,), the largest box IoU of each object with another object, without crowds."""
-        return self._measure_overlap(same_class=False)
-
-    @cached_property
-    def overlap_same(self) -> Floats:
-        """(G,), the same with other objects of its class."""
-        return self._measure_overlap(same_class=True)
-
-    def _measure_overlap(self, *, same_class: bool) -> Floats:
-        ious = box_iou(self.boxes, self.boxes)
-        ious[self.crowd] = ious[:, self.crowd] = 0
-        return measure_overlap(ious, self.classes, same_class=same_class)
+        return measure_overlap(self.boxes, self.classes, self.crowd)
 
     @cached_property
     def levels(self) -> dict[str, Ints]:
-        """(G,) each: index in `matching.LEVELS` by `overlap` and by `overlap_same`."""
-        return {
-            "overlap": assign_levels(self.overlap),
-            "overlap_same": assign_levels(self.overlap_same),
-        }
+        """(G,) each: index in `matching.LEVELS` by the overlap with objects of all or its class."""
+        same = measure_overlap(self.boxes, self.classes, self.crowd, same_class=True)
+        return {"overlap": assign_levels(self.overlap), "overlap_same": assign_levels(same)}
 
     @cached_property
     def mask_ious(self) -> dict[int, tuple[Ints, Ints, Floats]]:
@@ -185,8 +180,7 @@ def read_image_instances(
             its mask.
         image_id: an image of the data set.
         detections: see `detections.load_results`.
-        max_detections: only so many detections of each class count, the best ones; of equal scores
-            the first.
+        max_detections: see `rank_detections`.
 
     Raises:
         UserError: an annotation has a broken mask, or a mask of another size than the image.
@@ -206,11 +200,7 @@ def read_image_instances(
     found = detections.get(image_id, [])
     scores = np.array([d.score for d in found], dtype=np.float64)
     classes = np.array([places.get(d.category_id, -1) for d in found], dtype=np.intp)
-    order = np.argsort(-scores, kind="stable")
-    kept = np.zeros(len(order), dtype=bool)
-    for category in np.unique(classes):
-        kept[np.flatnonzero(classes[order] == category)[:max_detections]] = True
-    order = order[kept]
+    order = rank_detections(scores, classes, max_detections)
     rois = [found[i].box for i in order]
     return ImageInstances(
         image_id=image_id,

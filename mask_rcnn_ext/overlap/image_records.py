@@ -17,7 +17,7 @@ from .crops import CropCache
 from .detections import Detections
 from .image_instances import MAX_DETECTIONS, ImageInstances, read_image_instances
 from .lines import LineRecord, measure_lines
-from .matching import IOU_THRESHOLDS, LEVELS, box_iou, find_nearest_levels, match_detections
+from .matching import IOU_THRESHOLDS, LEVELS, find_nearest_levels, match_detections
 from .numbered_coco import sort_ids
 from .overlap_errors import ImageErrors, measure_errors
 
@@ -29,7 +29,7 @@ Ints = npt.NDArray[np.intp]
 Progress = Callable[[int, int], None]
 
 _CHUNK = 8  # images that a process gets at a time
-_SHARE = 200  # images; starting a process takes seconds, which fewer images do not repay
+_SHARE = 200  # least images per process: starting a process takes seconds
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ImageRecord:
         scores: (D,).
         tables: one for each name in `metrics.AP_TASKS`.
         sums: metric -> (sum, number) of its values, see `ImageErrors.sums`.
-        counts: those of `metrics.COUNTS` that are not 0.
+        counts: names in `metrics.COUNTS` -> numbers that are not 0.
         matches: position of a detection in the image's list -> id of the annotation that it is
             matched with.
         lines: None where they were not asked for.
@@ -92,9 +92,9 @@ def measure(
         coco_gt: the data set, see `detections.load_truth`.
         detections: see `detections.load_results`.
         progress: called after each image with the number of images that are done and of all images.
-        processes: more than 1 starts as many new Python processes, or fewer so that each one has at
-            least 200 images; the script must be guarded by `if __name__ == "__main__"`.
-        max_detections: only so many detections of one class in one image count, the best ones.
+        processes: more than 1 starts new Python processes, at most one for each 200 images. The
+            script must then be guarded by `if __name__ == "__main__"`.
+        max_detections: number of detections of one class in one image that count, the best.
         lines: also measure the axis runs of the masks, see `lines`.
         parts: with `lines`: k, to measure same-part errors in the boxes of the detections.
 
@@ -168,8 +168,11 @@ def _make_tables(instances: ImageInstances) -> dict[str, MatchTable]:
         "AP": _match(instances, ious, everything),
         "boundary": _match(instances, _compute_boundary_ious(instances), everything),
     }
+    detections = instances.detection_boxes, instances.detection_classes
+    objects = instances.boxes, instances.classes
     for task, levels in instances.levels.items():
-        detection_levels = _assign_detection_levels(instances, levels)
+        # The level at which a detection counts when it is unmatched; -1: at every level.
+        detection_levels = find_nearest_levels(detections, objects, instances.crowd, levels)
         for index, level in enumerate(LEVELS):
             at_level = (detection_levels == index) | (detection_levels < 0)
             counts = everything & (levels == index)
@@ -183,7 +186,7 @@ def _match(
     counts: Bools,
     unmatched_count: Bools | bool = True,
 ) -> MatchTable:
-    """Match with the objects that count; other objects are ignored with what matches them.
+    """Match with the objects that count. Other objects and their detections are ignored.
 
     Args:
         instances: the image.
@@ -205,16 +208,6 @@ def _match(
         true[:, here] = right
         counted[:, here] = np.where(hit, right, counted[:, here])
     return MatchTable(true, counted, objects)
-
-
-def _assign_detection_levels(instances: ImageInstances, levels: Ints) -> Ints:
-    """Return (D,): the level at which a detection counts when it is unmatched; -1: at every one."""
-    found = np.full(len(instances.scores), -1, dtype=np.intp)
-    for here, there, _ in instances.mask_ious.values():
-        there = there[~instances.crowd[there]]
-        ious = box_iou(instances.detection_boxes[here], instances.boxes[there])
-        found[here] = find_nearest_levels(ious, levels[there])
-    return found
 
 
 def _compute_boundary_ious(instances: ImageInstances) -> dict[int, Floats]:

@@ -1,11 +1,12 @@
-"""Intervals of a difference between two models, at the 95 % level unless another one is given.
+"""Intervals of a difference between two models, at the 95 % level unless another level is given.
 
-Two sources of chance, two intervals. Trained again with other seeds, both models come out a little
-different: `compute_t_interval` takes the difference of each seed. Evaluated on other images, both
-score a little different: the bootstrap over images needs one run of each model.
+There are two sources of chance and an interval for each. If both models are trained again with
+other seeds, they become a little different: `compute_t_interval` takes the difference for each
+seed. If they are evaluated on other images, their scores change a little: the bootstrap over images
+needs one run of each model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ __all__ = [
     "compute_percentile_interval",
     "compute_t_interval",
     "compute_weighted_mean",
+    "describe_draws",
     "describe_interval",
     "draw_weights",
 ]
@@ -48,7 +50,7 @@ def compute_t_interval(differences: Sequence[float], level: float = 0.95) -> tup
 
 
 def draw_weights(items: int, draws: int, seed: int | tuple[int, ...]) -> Weights:
-    """Return (1 + draws, items): 1 for each item, then how often each one is in each draw.
+    """Return (1 + draws, items): 1 for each item, then how often each item is in each draw.
 
     A draw of a bootstrap takes as many items (images or trainings) as there are, with replacement.
     """
@@ -71,8 +73,8 @@ def bootstrap_ratio(
         under: (S, I), the divisor.
         draws: how many times to resample.
         seed: of the draws.
-        model: a number of the model, to compare it with others: models of different numbers draw
-            the same images, and their trainings each for itself.
+        model: a number of the model, to compare it with other models. Models with different
+            numbers draw the same images, but draw their trainings independently.
     """
     images = draw_weights(over.shape[1], draws, seed)
     trainings = draw_weights(over.shape[0], draws, (seed, 1 + model))
@@ -111,9 +113,9 @@ def compute_basic_interval(values: Floats, level: float = 0.95) -> tuple[float, 
     """Return (low, high) of an AP: the percentiles of its draws, mirrored at the AP; 0 to 100.
 
     A draw has some images twice and lacks others, which makes AP too high on average, above all
-    where a class has few objects. So the percentiles lie too high; the mirrored ones do not (the
-    "basic" interval of Davison and Hinkley 1997, section 5.2). In a difference of two models this
-    cancels out.
+    where a class has few objects. So the percentiles lie too high. The mirrored percentiles do not
+    (the "basic" interval of Davison and Hinkley 1997, section 5.2). In a difference of two models
+    this error cancels out.
 
     Args:
         values: (1 + D,), the AP, then the AP in each draw.
@@ -150,7 +152,7 @@ def bootstrap_ap_difference(
 
 
 def describe_interval(values: Floats) -> dict[str, float | None]:
-    """Return {"value", "low", "high"}, ready for json; None stands for a number that is not there.
+    """Return {"value", "low", "high"}, ready for json; None stands for a number that is undefined.
 
     Args:
         values: (1 + D,), a number, then the same in each draw of a bootstrap.
@@ -160,3 +162,8 @@ def describe_interval(values: Floats) -> dict[str, float | None]:
         {"value": float(values[0]), "low": low, "high": high}
     )
     return entry
+
+
+def describe_draws(numbers: Mapping[str, Floats]) -> dict[str, dict[str, float | None]]:
+    """Return the same names -> see `describe_interval`."""
+    return {name: describe_interval(values) for name, values in numbers.items()}

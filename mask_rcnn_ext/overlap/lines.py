@@ -1,9 +1,9 @@
 """Lines and parts in result files: the axis excess of binary masks, and the same-part error.
 
-A result file has no soft masks, so binary ones are measured. A mask that its RoI cuts off has a
-line there, whatever the model. So the contour within 3 % of the RoI's sides does not count. Where
-RoIs are not known, a mask is measured with background around it, and such lines count. Arrays of
-more than 168 px are scaled down to this side, which rendered soft masks of 21 x 21 cells have.
+A result file has no soft masks, so binary masks are measured. If a RoI cuts off its mask, the mask
+has a line there, whatever the model. So contour within 3 % of the RoI's sides does not count. If
+RoIs are unknown, a mask is measured with background around it, and such lines count. Arrays of more
+than 168 px are scaled down to this side, which is the side of rendered soft masks of 21 x 21 cells.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import UserError
+from ..layers.mask_crops import MaskCrop
 from .axis_runs import measure_axis_lengths
-from .crops import Crop
 from .detections import Detections, have_rois
 from .image_instances import ImageInstances
-from .intervals import bootstrap_ratio, describe_interval
+from .intervals import bootstrap_ratio, describe_draws
 from .metrics import Metric
 from .same_part import PAIRS, SamePartRecord, draw_same_part, measure_matched_parts
 
@@ -37,10 +37,10 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Entry = dict[str, float | None]
 
-LEAST_SIDE = 64  # pixels; of smaller binary masks, the axis excess misses lines and invents some
+LEAST_SIDE = 64  # pixels; in smaller binary masks, lines are missed and false lines are found
 EXCESS = "axis/excess"
 _SIDE = 168  # pixels
-_INSET = 0.03  # of the side of a RoI; pasting draws the cut up to half a cell inside it
+_INSET = 0.03  # share of the side of a RoI; pasting may draw its edge half a cell further inside
 _MARGIN = 4  # pixels of background around a mask
 
 
@@ -99,7 +99,7 @@ class LineRecord:
 
 
 def require_rois(detections: Detections, name: str) -> None:
-    """Raise if the boxes of detections are the boxes of the masks, as mask voting leaves them.
+    """Raise if the boxes of detections are the tight boxes of their masks, as after mask voting.
 
     Args:
         detections: with boxes.
@@ -110,9 +110,9 @@ def require_rois(detections: Detections, name: str) -> None:
     """
     if not have_rois(detections):
         raise UserError(
-            f"{name}: expected the boxes that masks were made in, and every box is the tight box "
-            "of its mask, as FCIS's mask voting leaves it. Give detections that were made with "
-            "MODEL.FCIS.MASK_VOTING False, or do not ask for the same-part error"
+            f"{name}: expected the boxes in which the masks were predicted, but every box is the "
+            "tight box of its mask, as after FCIS's mask voting. Give detections that were made "
+            "with MODEL.FCIS.MASK_VOTING False, or do not ask for the same-part error"
         )
 
 
@@ -121,10 +121,10 @@ def render_binary_mask(mask: npt.NDArray[np.bool_]) -> Floats:
     return np.pad(_scale_down(mask), _MARGIN)
 
 
-def render_in_roi(crop: Crop, roi: Floats) -> Floats:
+def render_in_roi(crop: MaskCrop, roi: Floats) -> Floats:
     """Return a binary mask for `measure_axis_lengths`, cut to the inner part of its RoI.
 
-    The frame of the array is no contour there, so that no line counts that the RoI cut.
+    The frame of the array does not count as contour, so the cut by the RoI is not a line.
 
     Args:
         crop: the mask in the image.
@@ -180,12 +180,11 @@ def summarize_lines(
     """Return the numbers of a model: one of `LINE_METRICS` -> {"value", "low", "high"}.
 
     Args:
-        records: of each image.
-        draws: of the bootstrap over images.
-        seed: of the draws.
+        records: the record of each image.
+        draws: number of draws of the bootstrap over images.
+        seed: seed of the draws.
     """
-    values = _compute_values(records, draws, seed)
-    return {name: describe_interval(found) for name, found in values.items()}
+    return describe_draws(_compute_values(records, draws, seed))
 
 
 def compare_lines(
@@ -198,10 +197,10 @@ def compare_lines(
     """Return the numbers of two models, and their ratio or their difference.
 
     Args:
-        records_a: of one model, of each image.
-        records_b: of another model, of the same images.
-        draws: of the paired bootstrap over images.
-        seed: of the draws.
+        records_a: the record of each image, of one model.
+        records_b: the records of another model, of the same images.
+        draws: number of draws of the paired bootstrap over images.
+        seed: seed of the draws.
 
     Returns:
         One of `LINE_METRICS` -> "a", "b", and "ratio" (a divided by b) of the axis excess or
@@ -213,7 +212,7 @@ def compare_lines(
         a, b = first[name], second[name]
         with np.errstate(divide="ignore", invalid="ignore"):
             both = {"ratio": a / b} if name == EXCESS else {"difference": a - b}
-        compared[name] = {k: describe_interval(v) for k, v in {"a": a, "b": b, **both}.items()}
+        compared[name] = describe_draws({"a": a, "b": b, **both})
     return compared
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "find_nearest_levels",
     "match_detections",
     "measure_overlap",
+    "rank_detections",
     "to_corners",
 ]
 
@@ -49,15 +50,36 @@ def box_iou(first: Floats, second: Floats) -> Floats:
     return np.nan_to_num(np.asarray(ious, dtype=np.float64))
 
 
-def measure_overlap(ious: Floats, classes: Ints, *, same_class: bool) -> Floats:
-    """Return (G,): the largest box IoU of each object with another object; 0 without another one.
+def rank_detections(scores: Floats, classes: Ints, most: int) -> Ints:
+    """Return the indices of the detections that count, best score first; of equal scores the first.
 
     Args:
-        ious: (G, G), IoUs of the objects' boxes.
+        scores: (D,), of the detections of one image.
+        classes: (D,).
+        most: number of detections of each class that count; the best are taken.
+    """
+    order = np.argsort(-scores, kind="stable")
+    kept = np.zeros(len(order), dtype=bool)
+    for category in np.unique(classes):
+        kept[np.flatnonzero(classes[order] == category)[:most]] = True
+    return order[kept]
+
+
+def measure_overlap(
+    boxes: Floats, classes: Ints, crowd: Bools, *, same_class: bool = False
+) -> Floats:
+    """Return (G,): the largest box IoU of each object with another object; 0 if there is none.
+
+    Crowds have no overlap.
+
+    Args:
+        boxes: (G, 4), XYXY in pixels.
         classes: (G,).
+        crowd: (G,).
         same_class: count only other objects of the same class.
     """
-    others = ~np.eye(len(ious), dtype=bool)
+    ious = box_iou(boxes, boxes)
+    others = ~(np.eye(len(ious), dtype=bool) | crowd[:, None] | crowd[None])
     if same_class:
         others &= classes[:, None] == classes[None]
     return np.where(others, ious, 0.0).max(axis=1, initial=0.0)
@@ -68,16 +90,22 @@ def assign_levels(overlap: Floats) -> Ints:
     return np.searchsorted(_LEVEL_BOUNDS, overlap, side="right")
 
 
-def find_nearest_levels(ious: Floats, levels: Ints) -> Ints:
-    """Return (D,): the level of the object that the box of each detection overlaps most.
+def find_nearest_levels(
+    detections: tuple[Floats, Ints], objects: tuple[Floats, Ints], crowd: Bools, levels: Ints
+) -> Ints:
+    """Return (D,): the level of the object of its class that each detection overlaps most.
 
     Args:
-        ious: (D, G), box IoUs of the detections with the objects of their class.
+        detections: boxes, (D, 4) XYXY in pixels, and classes (D,).
+        objects: boxes (G, 4) and classes (G,).
+        crowd: (G,); crowds do not count.
         levels: (G,), of the objects.
 
     Returns:
         -1 where no box IoU is 0.1 or more. Of equal IoUs, the first object counts.
     """
+    same = (detections[1][:, None] == objects[1][None]) & ~crowd[None]
+    ious = np.where(same, box_iou(detections[0], objects[0]), 0.0)
     if not ious.shape[1]:
         return np.full(len(ious), -1, dtype=np.intp)
     best = ious.argmax(axis=1)
@@ -88,8 +116,8 @@ def match_detections(ious: Floats, ignored: Bools, crowd: Bools) -> Ints:
     """Match the detections of one class in one image with its objects, as pycocotools does.
 
     Each detection, best score first, takes the free object of highest IoU, if the IoU reaches the
-    threshold; of equal IoUs, the last object. Objects that count go before ignored ones, however
-    large the IoU. A crowd can be taken many times.
+    threshold; of equal IoUs, the last object. Objects that count go before ignored objects,
+    whatever the IoU. A crowd can be taken many times.
 
     Args:
         ious: (D, G), detections in descending order of scores.
@@ -105,7 +133,7 @@ def match_detections(ious: Floats, ignored: Bools, crowd: Bools) -> Ints:
     rows = np.arange(len(thresholds))
     for index in np.flatnonzero(ious.max(axis=1, initial=0.0) >= thresholds[0]):
         reached = (free | crowd) & (ious[index] >= thresholds[:, None])
-        # Ignored ones come last: one less than any IoU. Reversed, since argmax takes the first.
+        # Ignored objects get ranks below all others. Reversed, since argmax takes the first.
         rank = np.where(reached, ious[index] - 2 * ignored, -9.0)[:, ::-1]
         chosen = ious.shape[1] - 1 - rank.argmax(axis=1)
         found = reached[rows, chosen]

@@ -38,7 +38,7 @@ AP_TASKS = {
     },
 }
 
-# Sums over images: how much there is to measure on, and how much of it was matched.
+# Sums over images: numbers of objects and detections, and how many were matched.
 COUNTS = (
     "images",
     "objects",

@@ -1,8 +1,8 @@
 """pycocotools' `COCO` for ids of any size and kind.
 
-pycocotools rounds large ids, so that the evaluation of one image may see the objects of another
-one. It ignores an annotation with the id 0, reads a text as a list of ids, and keeps only the last
-annotation of those with equal ids.
+pycocotools rounds large ids, so the evaluation of an image may see the objects of another image. It
+ignores an annotation with the id 0, reads a text as a list of ids, and of several annotations with
+the same id keeps only the last.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class NumberedCOCO(COCO):
 
         Args:
             content: in COCO's format; it stays as it is.
-            category_ids: the categories in another order than that of their ids.
+            category_ids: the category ids in the wanted order; default: all, ascending.
         """
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             super().__init__()

@@ -1,4 +1,4 @@
-"""What goes wrong where objects meet: leak, miss, double claim, spurious edges.
+"""The errors where objects meet: leak, miss, double claim, spurious edges.
 
 Figure 6 of the Mask R-CNN paper (arXiv:1703.06870) shows such errors of FCIS but gives no numbers;
 these metrics are not the paper's.
@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .contours import find_near_points, trace_contour
-from .crops import count_common_pixels
 from .image_instances import ImageInstances
 
 __all__ = ["ImageErrors", "MatchErrors", "PairErrors", "measure_errors"]
@@ -71,7 +70,7 @@ class PairErrors:
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """Where and how much a model is wrong on one image.
+    """The errors of a model on one image.
 
     Attributes:
         matches: of the matched objects, in the order of the annotations.
@@ -106,7 +105,7 @@ def measure_errors(instances: ImageInstances) -> ImageErrors:
         for j in measurement.partners:
             if i < j and instances.touching[i, j]:
                 a, b = (instances.decode_detection(measurement.partners[k]) for k in (i, j))
-                common = count_common_pixels(a, b)
+                common = a.count_common(b)
                 pairs.append(PairErrors((i, j), common / (a.area + b.area - common)))
     return ImageErrors(matches, tuple(pairs))
 

@@ -1,8 +1,9 @@
-"""Where two RoIs of FCIS read the same one of their k x k parts.
+"""The pixels where two RoIs of FCIS read the same of their k x k parts.
 
 FCIS (arXiv:1611.07709) divides each RoI into k x k parts and reads each part from its own score
-maps. Two RoIs of one class therefore give a pixel the same scores exactly where the pixel lies in
-the same part of both. Only there, one RoI can't call the pixel inside and the other outside.
+maps. So two RoIs of one class give a pixel the same scores exactly where the pixel lies in the same
+part of both. At such a pixel it is impossible that it is inside for one RoI and outside for the
+other.
 """
 
 import itertools
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .crops import Crop, find_box_window
+from ..layers.mask_crops import MaskCrop
+from .crops import find_box_window
 from .image_instances import ImageInstances
-from .intervals import bootstrap_ratio, describe_interval
+from .intervals import bootstrap_ratio
 
 __all__ = [
     "SamePartRecord",
@@ -24,7 +26,6 @@ __all__ = [
     "measure_matched_parts",
     "measure_part_share",
     "measure_same_part",
-    "summarize_same_part",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -53,7 +54,7 @@ def find_parts(low: float, high: float, k: int, pixels: slice) -> Ints:
 
 
 def measure_part_share(first: Floats, second: Floats, k: int) -> tuple[float, float]:
-    """Return the area that two boxes read from the same part, and their common area.
+    """Return the area where two boxes read the same part, and their common area.
 
     Args:
         first: (4,), XYXY in pixels.
@@ -86,7 +87,7 @@ class SamePartRecord:
 
 
 def measure_same_part(
-    instances: ImageInstances, predictions: Mapping[int, tuple[Crop, Floats]], *, k: int
+    instances: ImageInstances, predictions: Mapping[int, tuple[MaskCrop, Floats]], *, k: int
 ) -> SamePartRecord:
     """Count the pixel errors of an image where two RoIs read the same part, and elsewhere.
 
@@ -97,10 +98,10 @@ def measure_same_part(
 
     Args:
         instances: the image.
-        predictions: object -> its predicted mask, and the RoI (4,), XYXY in pixels, that the mask
-            was made in.
-        k: parts of a RoI in each direction. A model without parts can be measured as well; it is
-            the control.
+        predictions: object -> its predicted mask, and the RoI (4,), XYXY in pixels, in which the
+            mask was predicted.
+        k: parts of a RoI in each direction. A model without parts can also be measured, as the
+            control.
     """
     sums = dict.fromkeys(SUMS, 0)
     for i, j in itertools.combinations(sorted(predictions), 2):
@@ -155,7 +156,7 @@ def draw_same_part(
     seed: int = 0,
     model: int = 0,
 ) -> dict[str, Floats]:
-    """Return the same-part errors of a model, and the same in each draw of a bootstrap, in percent.
+    """Return the same-part errors of a model, then in each draw of a bootstrap, in percent.
 
     The *same-part error* is the share of wrong pixels where both RoIs read the same part, minus the
     share elsewhere. It compares a model with itself.
@@ -163,8 +164,8 @@ def draw_same_part(
     Args:
         trainings: the records of each training of a model, from `measure_same_part`, of the same
             images.
-        draws: of the bootstrap over images and trainings, see `bootstrap_ratio`.
-        seed: of the draws.
+        draws: number of draws of the bootstrap over images and trainings, see `bootstrap_ratio`.
+        seed: seed of the draws.
         model: see `bootstrap_ratio`.
 
     Returns:
@@ -187,20 +188,3 @@ def draw_same_part(
         rates["difference"] = rates["same"] - rates["other"]
         errors |= {f"{pair}/{name}": values for name, values in rates.items()}
     return errors
-
-
-def summarize_same_part(
-    trainings: Sequence[Sequence[SamePartRecord]], *, draws: int = 1000, seed: int = 0
-) -> dict[str, dict[str, float | None]]:
-    """Return what `draw_same_part` does as {"value", "low", "high"}, ready for json.
-
-    Args:
-        trainings: see `draw_same_part`.
-        draws: how many times to resample.
-        seed: of the draws.
-
-    Returns:
-        The same names -> a number and its 95 % interval; None for a number without pixels.
-    """
-    errors = draw_same_part(trainings, draws=draws, seed=seed)
-    return {name: describe_interval(values) for name, values in errors.items()}

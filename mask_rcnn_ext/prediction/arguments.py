@@ -1,4 +1,4 @@
-"""Reads the options of tools/predict.py that name outputs, classes, scores and tiles."""
+"""Reads the options of tools/predict.py for outputs, classes, scores and tiles."""
 
 import argparse
 from typing import Any
@@ -8,13 +8,11 @@ from .filters import MaskOverlap, parse_names, parse_thresholds
 from .folder import OUTPUTS
 from .tiles import Tiling
 
-__all__ = ["choose_outputs", "read_filters", "read_thresholds", "read_tiling"]
-
-_DEFAULT_SCORE = 0.5  # of classes that --score-threshold does not name
+__all__ = ["choose_outputs", "read_filters", "read_tiling"]
 
 
 def choose_outputs(args: argparse.Namespace) -> list[str]:
-    """Return the names of `OUTPUTS` that are written.
+    """Return the names in `OUTPUTS` of the outputs to write.
 
     Raises:
         UserError: `--write` has another name.
@@ -30,7 +28,7 @@ def choose_outputs(args: argparse.Namespace) -> list[str]:
 
 
 def read_filters(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of `InstanceFilter`; the names of classes are not checked yet.
+    """Return the arguments of `InstanceFilter`, which checks the names of classes.
 
     Raises:
         UserError: an option cannot be read, or is out of range.
@@ -38,7 +36,7 @@ def read_filters(args: argparse.Namespace) -> dict[str, Any]:
     filters: dict[str, Any] = {}
     if args.classes is not None:
         filters["classes"] = parse_names(args.classes)
-    thresholds = read_thresholds(args.score_threshold)
+    thresholds = parse_thresholds(args.score_threshold)
     if isinstance(thresholds, dict):
         filters["thresholds"] = thresholds
     if args.mask_overlap is not None:
@@ -48,7 +46,7 @@ def read_filters(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_tiling(args: argparse.Namespace) -> Tiling | None:
-    """Return how large images are cut; None for not at all.
+    """Return how large images are cut into tiles; None if they are not cut.
 
     Raises:
         UserError: `--tile` is no number, or `--tile-overlap` is given without it.
@@ -60,13 +58,3 @@ def read_tiling(args: argparse.Namespace) -> Tiling | None:
     if args.tile != "auto" and not (args.tile.isdecimal() and int(args.tile)):
         raise UserError(f"--tile: expected a number of pixels or auto, got {args.tile}")
     return Tiling(0 if args.tile == "auto" else int(args.tile), args.tile_overlap)
-
-
-def read_thresholds(text: str) -> float | dict[str, float]:
-    """Return `--score-threshold`; by class, "" stands for the classes that are not named.
-
-    Raises:
-        UserError: see `parse_thresholds`.
-    """
-    thresholds = parse_thresholds(text)
-    return {"": _DEFAULT_SCORE, **thresholds} if isinstance(thresholds, dict) else thresholds

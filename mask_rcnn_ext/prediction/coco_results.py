@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -24,8 +23,8 @@ def describe_instances(instances: Instances, category_ids: Sequence[int]) -> lis
     """Return COCO's results of one image, without `image_id`.
 
     Args:
-        instances: the instances, on the CPU, in pixels of the image; `image_size` is the (H, W) of
-            the image, and `pred_masks`, if there, are `PackedMasks`.
+        instances: the instances, on the CPU, in pixels of the image. `image_size` is the (H, W) of
+            the image; `pred_masks`, if present, are `PackedMasks`.
         category_ids: ids of the K classes in the data set.
     """
     fields = dict(instances.get_fields())
@@ -81,18 +80,23 @@ class CocoResultsWriter:
     """Writes `coco_instances_results.json` and `images.json` to a folder.
 
     The results are in COCO's format, a list of `{image_id, category_id, bbox, score, segmentation}`
-    with XYWH boxes and RLE masks. `images.json` says what the ids mean, with COCO's `images` and
-    `categories`. With `polygons` there is also `coco_annotations.json`, a whole data set with
-    `images`, `categories` and `annotations`, which labelling tools and trainings read. The files
-    appear complete at the end of the `with` block. If the block raises, the files of an earlier run
-    stay as they are; but a `KeyboardInterrupt` leaves the files of the images that are done, if
-    there are any. Only the instances of one image are in memory.
+    with XYWH boxes and RLE masks. `images.json` explains the ids: it has COCO's `images` and
+    `categories`. With `polygons` there is also `coco_annotations.json`, a complete data set with
+    `images`, `categories` and `annotations`, for labelling tools and for training. The files
+    appear, complete, at the end of the `with` block. If the block raises an error, the files of an
+    earlier run stay as they are. After a `KeyboardInterrupt` the files contain the images that are
+    done, if there are any. Only the instances of one image are in memory.
 
     Args:
         folder: an existing folder.
         class_names: names of the K classes of the model.
         category_ids: ids of the K classes in the data set.
-        polygons: write `coco_annotations.json`, too.
+        polygons: also write `coco_annotations.json`.
+
+    Attributes:
+        results_path: the path of the results.
+        images_path: the path of the images and categories.
+        annotations_path: the path of the data set with polygons.
     """
 
     def __init__(
@@ -103,11 +107,12 @@ class CocoResultsWriter:
         *,
         polygons: bool = False,
     ) -> None:
-        self._folder = Path(folder)
-        self._ids = [int(category) for category in category_ids]
+        self.results_path = Path(folder, "coco_instances_results.json")
+        self.images_path = Path(folder, "images.json")
+        self.annotations_path = Path(folder, "coco_annotations.json")
         self._categories = [
-            {"id": category, "name": name}
-            for category, name in zip(self._ids, class_names, strict=True)
+            {"id": int(category), "name": name}
+            for category, name in zip(category_ids, class_names, strict=True)
         ]
         self._images: list[Json] = []
         self._polygons = polygons
@@ -123,21 +128,6 @@ class CocoResultsWriter:
         """The number of instances written so far."""
         return self._done.instances
 
-    @property
-    def results_path(self) -> Path:
-        """The path of the results."""
-        return self._folder / "coco_instances_results.json"
-
-    @property
-    def images_path(self) -> Path:
-        """The path of the images and categories."""
-        return self._folder / "images.json"
-
-    @property
-    def annotations_path(self) -> Path:
-        """The path of the data set with polygons."""
-        return self._folder / "coco_annotations.json"
-
     def __enter__(self) -> "CocoResultsWriter":
         self._stack = ExitStack()
         self._results: IO[str] = self._stack.enter_context(atomic_open(self.results_path, "w"))
@@ -149,15 +139,10 @@ class CocoResultsWriter:
         self._done = _Done(ends=self._find_ends())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        interrupted = isinstance(error, KeyboardInterrupt) and self.num_images > 0
-        if error is not None and not interrupted:
-            self._stack.__exit__(kind, error, traceback)
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if kind is not None and not (interrupted and self.num_images):
+            self._stack.__exit__(kind, *error)
             return
         with self._stack:
             # An interrupt may have come in the middle of an image.
@@ -172,36 +157,22 @@ class CocoResultsWriter:
             with atomic_open(self.images_path, "w") as file:
                 json.dump(legend, file, indent=1)
 
-    def add(self, name: str, instances: Instances) -> int:
-        """Write the instances of one image.
-
-        Args:
-            name: `file_name` of the image.
-            instances: see `describe_instances`.
-
-        Returns:
-            The id of the image; the first image has 1.
-        """
-        annotations = trace_instances(instances, self._ids) if self._polygons else []
-        results = describe_instances(instances, self._ids)
-        return self.write(name, instances.image_size, results, annotations)
-
     def write(
         self,
         name: str,
         size: Sequence[int],
         results: Sequence[Json],
         annotations: Sequence[Json] = (),
-    ) -> int:
-        """Write what `describe_instances` and `trace_instances` have returned; see `add`.
+    ) -> None:
+        """Write the instances of one image. Images get the ids 1, 2, ... in this order.
 
         Args:
             name: `file_name` of the image.
             size: (H, W) of the image.
-            results: of the image.
-            annotations: of the image, for `polygons`.
+            results: from `describe_instances`.
+            annotations: from `trace_instances`, for `polygons`.
         """
-        # All of the image is ready: an error before leaves the files without a part of it.
+        # Everything is computed by now, so no error can leave a part of the image in the files.
         image_id, (height, width) = self.num_images + 1, size
         self._images.append({"id": image_id, "file_name": name, "width": width, "height": height})
         _append(self._results, self.num_instances, ({"image_id": image_id, **r} for r in results))
@@ -218,7 +189,6 @@ class CocoResultsWriter:
             traced + len(annotations),
             self._find_ends(),
         )
-        return image_id
 
     def _files(self) -> list[IO[str]]:
         return [file for file in (self._results, self._annotations) if file is not None]
@@ -228,7 +198,10 @@ class CocoResultsWriter:
 
 
 class _Done(NamedTuple):
-    """How much is written, set as one: numbers, and the ends of what is whole in the files."""
+    """How much is completely written: counts, and the positions in the files where it ends.
+
+    An interrupt finds either the old tuple or the new one.
+    """
 
     images: int = 0
     instances: int = 0
@@ -237,7 +210,7 @@ class _Done(NamedTuple):
 
 
 def _append(file: IO[str], before: int, rows: Iterable[Json]) -> None:
-    """Write rows of a json list that has `before` rows."""
+    """Append rows to a json list that has `before` rows."""
     for number, row in enumerate(rows, start=before):
         file.write(",\n" if number else "\n")
         json.dump(row, file)

@@ -1,4 +1,4 @@
-"""What the demo page gets for an image: the picture, and its objects as outlines and COCO json."""
+"""The answer to an upload of the demo page: a picture, and objects with outlines and COCO json."""
 
 import tempfile
 import warnings
@@ -21,10 +21,10 @@ from .predictor import Predictor
 
 __all__ = ["MAX_PIXELS", "answer_upload", "make_outline"]
 
-MAX_PIXELS = 64_000_000  # of an image; 8 bytes each are needed for the resized image and its copies
-_LARGEST_PICTURE = 4096  # pixels of the longer side; phones cannot draw on much more
-_TRACED = 4_000_000  # pixels of a mask; of a larger one only every second pixel is traced, or fewer
-# `Predictor.read` goes by the end of the name. The name that the user's machine gave is not used.
+MAX_PIXELS = 64_000_000  # of an image; each needs 8 bytes for the resized image and its copies
+_LARGEST_PICTURE = 4096  # pixels of the longer side; phones cannot draw on a much larger canvas
+_TRACED = 4_000_000  # pixels of a mask; in a larger mask only every second pixel or fewer is traced
+# `Predictor.read` needs the right ending. The name that the browser sent is not used.
 _SUFFIXES = (
     *((b"\x93NUMPY", ".npy"), (b"\x89PNG", ".png")),
     *((start, ".tif") for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
@@ -35,14 +35,14 @@ def answer_upload(predictor: Predictor, data: bytes) -> dict[str, Any]:
     """Predict on the image file that `data` holds.
 
     Args:
-        predictor: the predictor; its own score threshold decides which objects are there.
+        predictor: the predictor; its score threshold decides which objects are returned.
         data: the bytes of the file.
 
     Returns:
         `width` and `height` in pixels; `picture`, a data URL, upright and at most 4096 pixels long;
         and `objects`, the highest score first. Each has `class`, in [0, K); `box`, XYXY in pixels;
-        `outline`, see `make_outline`, "" without a mask; and `annotation`, as in a COCO json of
-        which this is image 1, with its `score`.
+        `outline`, see `make_outline`, "" without a mask; and `annotation`, as in a COCO json with
+        this image as image 1, and with its `score`.
 
     Raises:
         UserError: the bytes are not an image that `Predictor` reads, or it is too large.
@@ -85,8 +85,8 @@ def answer_upload(predictor: Predictor, data: bytes) -> dict[str, Any]:
 def make_outline(crop: MaskCrop) -> str:
     """Return the outlines of a mask as a path of SVG, in pixels of the image.
 
-    Filled by the rule "evenodd" it covers the pixels of the mask. Of a mask in a box of more than 4
-    million pixels only every second, third, ... row and column is traced.
+    Filled by the rule "evenodd" it covers the pixels of the mask. In a box of more than 4 million
+    pixels only every second, third, ... row and column is traced.
     """
     step = int(np.ceil(np.sqrt(crop.mask.size / _TRACED))) or 1
     parts = []
@@ -98,7 +98,7 @@ def make_outline(crop: MaskCrop) -> str:
 
 
 def _read_upload(predictor: Predictor, data: bytes) -> npt.NDArray[Any]:
-    """Return the image as `Predictor.read` does; its messages do not name a path."""
+    """Return the image as `Predictor.read` does, with error messages that name no path."""
     suffix = next((end for start, end in _SUFFIXES if data.startswith(start)), "")
     with tempfile.TemporaryDirectory(prefix="mask_rcnn_ext_") as folder:
         path = Path(folder, f"upload{suffix}")
@@ -111,7 +111,7 @@ def _read_upload(predictor: Predictor, data: bytes) -> npt.NDArray[Any]:
 
 
 def _require_size(path: Path, channels: int) -> None:
-    """Refuse what is too large by its header, before the pixels are decoded."""
+    """Refuse an image whose header says that it is too large, before its pixels are decoded."""
     if channels and path.suffix in (".npy", ".tif"):
         header = read_bands_header(path, channels)
         width, height = header.width, header.height

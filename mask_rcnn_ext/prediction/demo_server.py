@@ -1,9 +1,9 @@
 """A web server for the demo page: a browser sends it an image and shows what the model finds.
 
-It is Python's `http.server` with what that leaves open. A page of another site, or one whose name
-was led to this machine (DNS rebinding), cannot use it. Uploads, connections and waiting images are
-limited, and one image at a time is predicted. The page needs no other host, and its content
-security policy lets the browser ask none.
+It is Python's `http.server` with the protection that this lacks. A page of another site cannot use
+it, not even if the site's name is made to point to this machine (DNS rebinding). The number and
+size of uploads, connections and waiting images are limited, and one image at a time is predicted.
+The page needs no other host, and its content security policy keeps the browser from asking one.
 """
 
 import errno
@@ -30,16 +30,16 @@ from .predictor import Predictor
 __all__ = ["MAX_BYTES", "DemoServer"]
 
 MAX_BYTES = 64_000_000  # of an upload
-_WAITING = 4  # images that may wait for the one in work
+_WAITING = 4  # images that may wait while another image is predicted
 _CONNECTIONS = 32
-_TIMEOUT = 20.0  # seconds without a byte
+_TIMEOUT = 20.0  # seconds without a byte, after which a connection is closed
 _COLORS = 24
 
 logger = logging.getLogger(__name__)
 
 
 class DemoServer(socketserver.ThreadingTCPServer):
-    """A server of the demo page, which takes its port at once and a model later.
+    """The server of the demo page. It opens its port at once and gets its model later.
 
     Example:
         with DemoServer() as server:
@@ -48,11 +48,11 @@ class DemoServer(socketserver.ThreadingTCPServer):
 
     Args:
         host: the address to listen at. "127.0.0.1" can be reached from this machine only,
-            "0.0.0.0" from all that have a way to it.
-        port: 0 takes any free one.
+            "0.0.0.0" from every machine in the network.
+        port: 0 takes any free port.
 
     Raises:
-        UserError: the port is in use or not allowed, or the host is not of this machine.
+        UserError: the port is in use or not allowed, or this machine does not have the address.
     """
 
     allow_reuse_address = True
@@ -86,7 +86,7 @@ class DemoServer(socketserver.ThreadingTCPServer):
         return f"http://{f'[{address}]' if address.version == 6 else address}:{port}/"
 
     def serve(self, predictor: Predictor) -> None:
-        """Answer until an exception, such as `KeyboardInterrupt`; end the image in work first."""
+        """Answer until an exception, such as `KeyboardInterrupt`; then finish the current image."""
         self._predictor = predictor
         self._nonce = secrets.token_urlsafe(16)
         self._page = render_page(
@@ -125,13 +125,13 @@ class DemoServer(socketserver.ThreadingTCPServer):
             self._connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log a connection that broke; the other ones go on."""
+        """Log a connection that broke; other connections continue."""
         logger.debug("a connection ended early", exc_info=True)
 
     def knows_host(self, host: str) -> bool:
-        """Tell whether the page may be asked for under this name: the header `Host`.
+        """Return whether the header `Host` of a request is a name or an address of this server.
 
-        A page of another site can be given our address under its own name. It cannot have a number.
+        Another site can let its own name point to our address, but it cannot use an IP address.
         """
         try:
             name = urlsplit(f"//{host}").hostname or ""
@@ -166,7 +166,7 @@ def _explain_no_port(host: str, port: int, error: OSError) -> str:
 
 
 class _Refusal(Exception):
-    """A request that is not answered with what it asks for: the status of HTTP and a sentence."""
+    """A request that is refused, with a status of HTTP and a sentence."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -197,33 +197,33 @@ class _Handler(BaseHTTPRequestHandler):
             if self.path != "/predict":
                 raise _Refusal(404, "there is no such page")
             if not length:
-                raise _Refusal(411, "the request says no length, or is empty")
+                raise _Refusal(411, "the request has no length, or is empty")
             if length > MAX_BYTES:
                 said = f"the file has {length / 1e6:,.0f} MB; the demo page takes up to"
                 raise _Refusal(413, f"{said} {MAX_BYTES / 1e6:.0f} MB")
             if not self.server._places.acquire(blocking=False):
                 raise _Refusal(503, "other images are waiting already; try again in a moment")
         except _Refusal as refusal:
-            # A browser shows no answer to a request that was not read.
+            # A browser shows the answer only if its request was read to the end.
             self._drop(min(length, MAX_BYTES))
             self._refuse(refusal.status, refusal.reason)
             return
         try:
             data = self.rfile.read(length)
-            if len(data) == length:  # else the browser has gone
+            if len(data) == length:  # else the browser has closed the connection
                 self._answer(data)
         finally:
             self.server._places.release()
 
     def _answer(self, data: bytes) -> None:
-        """Predict when it is this image's turn."""
+        """Predict on an image when its turn comes."""
         try:
             answer = self.server._worker.submit(self.server._predict, data).result()
         except UserError as error:
             self._refuse(400, str(error))
         except CancelledError:
             self._refuse(503, "the program that shows this page has been ended")
-        except Exception as error:  # such as no memory
+        except Exception as error:  # such as too little memory
             logger.error("the prediction failed (%s: %s)", type(error).__name__, error)
             logger.debug("the prediction failed", exc_info=True)
             said = "the prediction failed; the terminal that runs the demo page says why"
@@ -240,11 +240,11 @@ class _Handler(BaseHTTPRequestHandler):
             )
 
     def _require_own_page(self) -> None:
-        """Refuse what the page of another site sends."""
+        """Refuse requests that the page of another site sends."""
         origin = self.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != self.headers.get("Host"):
             raise _Refusal(403, "a page of another site may not use the model")
-        # Another site's page cannot send this type without a question that is not answered here.
+        # Before another site's page may send this type, the browser asks us, and gets no answer.
         if self.headers.get("Content-Type") != "application/octet-stream":
             raise _Refusal(415, "expected Content-Type: application/octet-stream")
 

@@ -1,4 +1,4 @@
-"""Chooses among the instances of an image: by class, by score, and by the overlap of masks."""
+"""Selects instances of an image by class, by score, and by the overlap of their masks."""
 
 import csv
 import dataclasses
@@ -24,17 +24,18 @@ __all__ = [
 ]
 
 MEASURES = ("iou", "containment")
+_OTHERS = {"": 0.5}  # the threshold of classes that --score-threshold does not name
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskOverlap:
-    """Drops an instance whose mask overlaps the mask of a better one too much.
+    """Drops an instance whose mask overlaps the mask of a better instance too much.
 
     Attributes:
-        limit: in (0, 1]; an overlap from this on is too much.
-        measure: "iou", or "containment": the common pixels as a share of the smaller mask. A part
-            inside a whole contains much of it, while the IoU is small.
-        each_class: compare instances of one class only; else all with all.
+        limit: in (0, 1]; an instance with this overlap or more is dropped.
+        measure: "iou", or "containment": the common pixels as a share of the smaller mask. For a
+            small mask inside a large one, containment is high while the IoU is low.
+        each_class: compare only instances of the same class.
     """
 
     limit: float
@@ -48,15 +49,15 @@ class MaskOverlap:
             raise UserError(f"overlap measure: expected {' or '.join(MEASURES)}: {self.measure!r}")
 
     def find_kept(self, instances: Instances) -> list[int]:
-        """Return the indices of the instances that stay, in their order.
+        """Return the indices of the instances that are kept, in ascending order.
 
-        The instances are taken by falling score. An empty mask overlaps nothing.
+        Instances with higher scores are considered first. An empty mask overlaps nothing.
 
         Raises:
             UserError: the instances have no masks.
         """
         if not instances.has("pred_masks"):
-            raise UserError("the model predicts no masks, whose overlap could be compared")
+            raise UserError("mask overlap: the model predicts no masks. Leave out --mask-overlap")
         masks = instances.pred_masks
         rles = (masks if isinstance(masks, PackedMasks) else PackedMasks.pack(masks)).encode()
         classes = instances.pred_classes.tolist()
@@ -88,9 +89,9 @@ class InstanceFilter:
     Args:
         class_names: names of the K classes of the model.
         classes: names of the classes to keep; None: all.
-        thresholds: the least score of each class by its name. "" stands for the classes that are
-            not named; without it they keep all that the model finds.
-        mask_overlap: see `MaskOverlap`; it comes after the other two.
+        thresholds: name of a class -> its least score. "" stands for all classes that are not
+            named; without "" they keep all instances that the model finds.
+        mask_overlap: applied after the other two filters, see `MaskOverlap`.
 
     Raises:
         UserError: a name is not one of the classes.
@@ -114,7 +115,7 @@ class InstanceFilter:
         self._mask_overlap = mask_overlap
 
     def __call__(self, instances: Instances) -> Instances:
-        """Return the instances that are kept, on the CPU, in their order.
+        """Return the instances that are kept, in their order.
 
         Args:
             instances: on the CPU; `pred_masks` are (N, H, W) bool or `PackedMasks`.
@@ -135,7 +136,7 @@ def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
 
 
 def parse_names(text: str) -> list[str]:
-    """Return the names in "cat,dog"; a name with a comma stands in double quotes."""
+    """Return the names in a text such as "cat,dog"; a name with a comma needs double quotes."""
     return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), ())]
 
 
@@ -144,7 +145,7 @@ def parse_thresholds(text: str) -> float | dict[str, float]:
 
     Args:
         text: a number; or "cat=0.4,dog=0.6", in which a number without a name is for all other
-            classes; or the path of a json with `thresholds`, a score for each name.
+            classes, 0.5 by default; or the path of a json with `thresholds`, a score for each name.
 
     Returns:
         The number, or a score for each name; "" stands for all other classes.
@@ -158,10 +159,11 @@ def parse_thresholds(text: str) -> float | dict[str, float]:
         if not isinstance(found, dict) or not found:
             raise UserError(f"{text}: expected `thresholds`, a score for each class name")
         # A class without a score, for example because nothing of it was found, has null there.
-        return {name: _to_score(score, text) for name, score in found.items() if score is not None}
+        given = {name: score for name, score in found.items() if score is not None}
+        return _OTHERS | {name: _to_score(score, text) for name, score in given.items()}
     pairs = [part.rpartition("=")[::2] for part in parse_names(text) or [""]]
     scores = {name.strip(): _to_score(score, "--score-threshold") for name, score in pairs}
-    return scores[""] if list(scores) == [""] else scores
+    return scores[""] if list(scores) == [""] else _OTHERS | scores
 
 
 def _to_score(value: object, source: str | os.PathLike[str]) -> float:
@@ -178,12 +180,12 @@ def _to_score(value: object, source: str | os.PathLike[str]) -> float:
 
 
 def find_lowest(thresholds: float | Mapping[str, float]) -> float:
-    """Return the score above which the model must find instances, so that the filter misses none.
+    """Return the score threshold of the model that gives the filter all the instances it keeps.
 
     Args:
-        thresholds: of `parse_thresholds`; a mapping has "" for the classes that it does not name.
+        thresholds: from `parse_thresholds`.
     """
     if not isinstance(thresholds, Mapping):
         return thresholds
-    # A model keeps scores above its threshold, a filter also those that are equal.
+    # A model keeps scores above its threshold; the filter also keeps scores equal to it.
     return float(np.nextafter(np.float32(min(thresholds.values())), np.float32(0)))

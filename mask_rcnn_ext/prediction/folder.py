@@ -1,4 +1,4 @@
-"""Predicts on many files into one folder: with several processes, and on after a kill."""
+"""Predicts on many files into one folder, with several processes; continues after a kill."""
 
 import dataclasses
 import logging
@@ -45,7 +45,7 @@ class FolderJob:
     tiling: Tiling | None = None
 
     def describe(self, predictor: Predictor) -> dict[str, Any]:
-        """Return what decides about the results of an image, and the classes."""
+        """Return a hash of all settings that change the results, and the classes."""
         weights = str(predictor.cfg.MODEL.WEIGHTS)
         found = os.stat(weights) if os.path.isfile(weights) else None
         cfg = predictor.cfg.clone()
@@ -71,10 +71,10 @@ class Summary:
         num_files: the images of the job.
         num_images: images that are in the results.
         num_instances: instances in the results.
-        num_shrunk: pictures that are smaller than their images.
+        num_shrunk: number of pictures that are smaller than their images.
         failures: a line for each image that failed.
         results_path: the COCO results.
-        images_path: ids of images and categories.
+        images_path: the file with the ids of images and categories.
         annotations_path: the data set with polygons, if it was asked for.
     """
 
@@ -95,23 +95,23 @@ def predict_share(
     world: int = 1,
     on_done: Callable[[int], object] = lambda number: None,
 ) -> str:
-    """Predict the share of one process, but for images that an earlier, stopped run has done.
+    """Predict the share of one process, except images that an earlier, stopped run has done.
 
-    A share is whole batches. A batch holds the same images in every run, whatever was done before,
-    so that its numbers are the same to the bit.
+    A share consists of whole batches. A batch has the same images in every run, whatever was done
+    before, so its numbers are the same to the bit.
 
     Args:
         job: the job.
-        predictor: of this process.
+        predictor: the predictor of this process.
         rank: the number of this process.
         world: the number of processes.
-        on_done: a function that is called with the number of images that are now done.
+        on_done: called with the number of images that have been finished since the last call.
 
     Returns:
         The recipe, for `merge_shares`.
 
     Raises:
-        UserError: results cannot be written, or the model does not give what an output needs.
+        UserError: results cannot be written, or an output needs something that the model lacks.
     """
     output = Path(job.output)
     head, keep = job.describe(predictor), InstanceFilter(predictor.class_names, **job.filters)
@@ -125,7 +125,7 @@ def predict_share(
                 output,
             )
         else:
-            logger.info("going on: %d of %d images are to be done", missing, len(job.files))
+            logger.info("continuing: %d of %d images are left", missing, len(job.files))
     size = predictor.batch_size
     with PartWriter(output, rank, head) as part:
         for first in range(rank * size, len(job.files), world * size):
@@ -184,18 +184,18 @@ def _predict_batch(
 
 
 def merge_shares(job: FolderJob, recipe: str, *, complete: bool) -> Summary:
-    """Write the result files from what all processes have done.
+    """Write the result files from the parts of all processes.
 
     Args:
         job: the job.
-        recipe: of `predict_share`.
-        complete: all shares are done: what they have kept for a next run is removed.
+        recipe: the recipe that `predict_share` returned.
+        complete: whether all shares are done. If so, the parts are removed.
 
     Returns:
-        What was written. Without an image that is done, an incomplete job writes nothing.
+        What was written. An incomplete job without any finished image writes nothing.
 
     Raises:
-        UserError: results cannot be written; what the processes have done is kept.
+        UserError: results cannot be written; the parts are kept.
     """
     output = Path(job.output)
     reader = PartReader(output, job.files, recipe)

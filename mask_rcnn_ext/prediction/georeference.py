@@ -14,7 +14,7 @@ __all__ = ["GeoReference", "read_georeference"]
 
 _SCALE, _TIE_POINTS, _MATRIX, _KEYS, _ORIENTATION = 33550, 33922, 34264, 34735, 274
 _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED = 1025, 2048, 3072
-_POINT = 2  # a raster type: coordinates are of the centres of pixels
+_POINT = 2  # a raster type: coordinates refer to the centres of pixels
 _USER_DEFINED = 32767
 
 
@@ -24,7 +24,7 @@ class GeoReference(NamedTuple):
     Attributes:
         matrix: (2, 3); it maps (x, y, 1) to map coordinates. Pixel (0, 0) lies between the corners
             (0, 0) and (1, 1).
-        epsg: the EPSG code of the coordinate reference system; None if the file does not say it.
+        epsg: the EPSG code of the coordinate reference system; None if the file has no code.
     """
 
     matrix: npt.NDArray[np.float64]
@@ -38,9 +38,9 @@ class GeoReference(NamedTuple):
 def read_georeference(path: str | os.PathLike[str]) -> GeoReference | None:
     """Return where an image lies; None if neither its tags nor a world file say so.
 
-    The tags of a GeoTIFF come first. A world file has the name of the image with an ending such as
-    .tfw, .jgw, .pgw, .tifw or .wld. An image that is stored turned (EXIF orientation) has None: its
-    pixels are not those that the file locates.
+    The tags of a GeoTIFF go before a world file. A world file has the name of the image with an
+    ending such as .tfw, .jgw, .pgw, .tifw or .wld. The result is None for an image that is stored
+    rotated (EXIF orientation), since the file locates the pixels before the rotation.
 
     Raises:
         UserError: there is a world file, and it does not hold six numbers.
@@ -54,7 +54,7 @@ def read_georeference(path: str | os.PathLike[str]) -> GeoReference | None:
 
 
 def _read_tiff_tags(path: Path) -> dict[int, object]:
-    """Return the tags of the first page, also of a file of more pixels than Pillow opens."""
+    """Return the tags of the first page, even of an image that is too large for Pillow."""
     try:
         with open(path, "rb") as file:
             header = file.read(8)
@@ -64,7 +64,7 @@ def _read_tiff_tags(path: Path) -> dict[int, object]:
             file.seek(directory.next)
             directory.load(file)
             return dict(directory)
-    except Exception:  # not a TIFF, or a damaged one, which is reported where its pixels are read
+    except Exception:  # not a TIFF, or a damaged one: reading its pixels reports the error
         return {}
 
 
@@ -72,7 +72,7 @@ def _read_orientation(path: Path) -> int:
     try:
         with Image.open(path) as image:
             return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # such as an array; its pixels are read elsewhere
+    except Exception:  # not an image file, such as an array
         return 1
 
 
@@ -102,7 +102,7 @@ def _to_floats(value: object) -> list[float]:
 
 
 def _read_keys(directory: list[float]) -> dict[int, int]:
-    """Return the keys of a GeoKeyDirectory whose values stand in the directory itself."""
+    """Return the keys of a GeoKeyDirectory that have their values in the directory itself."""
     rows = np.array(directory[4 : len(directory) // 4 * 4], dtype=int).reshape(-1, 4)
     return {int(key): int(value) for key, place, _, value in rows if place == 0}
 
@@ -118,5 +118,5 @@ def _read_world_file(path: Path) -> GeoReference | None:
         a, d, b, e, c, f = map(float, found[0].read_text().split())
     except (OSError, ValueError) as error:
         raise UserError(f"{found[0]}: expected six numbers, as a world file has") from error
-    # The file locates the centre of the first pixel.
+    # A world file locates the centre of the first pixel.
     return GeoReference(np.array([[a, b, c - (a + b) / 2], [d, e, f - (d + e) / 2]]), None)

@@ -37,7 +37,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_FEW = 1 << 26  # pixels, where there is no limit
+_FEW = 1 << 26  # pixels of an image that is still drawn, if there is no pixel limit
 
 IMAGE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
@@ -51,8 +51,7 @@ class ImageFile:
 
     Attributes:
         path: absolute path.
-        name: path relative to the folder of all inputs, with "/" between its parts; no two files
-            have the same name.
+        name: path relative to the common folder of all inputs, with "/" between its parts; unique.
     """
 
     path: Path
@@ -73,9 +72,9 @@ def find_images(
             among the matches of a pattern, only files with one of `IMAGE_EXTENSIONS` count, in
             upper or lower case; the log says how many others there are.
         recursive: also look in subfolders.
-        exclude: folders whose files are left out, unless an input names the file itself; for
-            example the folder of earlier pictures.
-        arrays: `.npy` files count, too, see `data.bands`.
+        exclude: folders whose files are left out, such as the folder of earlier pictures. A file
+            that an input names directly is kept.
+        arrays: also find `.npy` files, see `data.bands`.
 
     Raises:
         UserError: an input names no image.
@@ -114,8 +113,8 @@ def predict_files(
     """Yield each file with its image, (H, W, 3) uint8 BGR, and its instances, in order.
 
     At most one batch of images is in memory, or one image that is cut into tiles. A batch has no
-    more pixels than one image may have. Images of
-    `data.bands` are yielded as pictures, see `scale_for_display`.
+    more pixels than one image may have. Images of `data.bands` are yielded as pictures, see
+    `scale_for_display`.
 
     Args:
         predictor: the predictor.
@@ -123,9 +122,9 @@ def predict_files(
         on_failure: a function that is called with each file that cannot be read, or on which the
             prediction fails, and the reason; the other files are still predicted.
         tiling: cut large images into tiles, see `prediction.tiled`.
-        pictures: the images are needed; else None takes the place of an image that is read tile by
-            tile. It does, too, if the image has more pixels than Pillow reads.
-        soft: merge the probabilities of masks in tiles.
+        pictures: False yields None for an image that is read tile by tile. None is also yielded
+            for such an image if it has more pixels than Pillow reads.
+        soft: also merge the probabilities of masks in tiles.
 
     Yields:
         The file, the image, and the instances of `Predictor.stream_packed`.
@@ -163,7 +162,7 @@ def _count_pixels(batch: Sequence[tuple[ImageFile, npt.NDArray[Any]]]) -> int:
 
 
 def _open_file(predictor: Predictor, file: ImageFile, side: int) -> Any:
-    """Return the image, or its reader if it is large and can be read by parts."""
+    """Return the image, or a reader of its parts if it is large and has a reader."""
     if side and not predictor.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
         windows = TiffWindows.open(file.path)
         if windows is not None and max(windows.size) > side:
@@ -182,7 +181,7 @@ def _predict_large(
     pictures: bool,
     soft: bool,
 ) -> Iterator[Predicted]:
-    """See `predict_files`; `source` is the image, or a reader of its parts."""
+    """Predict on an image that is cut into tiles; `source` is it or a reader of its parts."""
     try:
         if isinstance(source, TiffWindows):
             with contextlib.closing(source):
@@ -207,7 +206,7 @@ def _predict_batch(
     batch: list[tuple[ImageFile, npt.NDArray[Any]]],
     on_failure: Callable[[ImageFile, str], None],
 ) -> Iterator[Predicted]:
-    """See `predict_files`; when the batch fails, its images are predicted one by one."""
+    """Predict on a batch of images. If this fails, predict on each image alone."""
     found = predictor.stream_packed(image for _, image in batch)
     done = 0
     try:
@@ -230,7 +229,7 @@ def _show(image: npt.NDArray[Any]) -> BGRArray:
 
 
 def describe_failure(path: Path, error: Exception) -> str:
-    """Return one line about a file on which something other than reading failed."""
+    """Return one line about a file that was read but could not be predicted or written."""
     logger.debug("%s", path, exc_info=error)
     reason = (str(error).strip() or "no reason given").splitlines()[0]
     return f"{path}: failed ({type(error).__name__}: {reason})"
@@ -241,7 +240,7 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
 
 
 def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
-    """Return the root folder of one input, and the files that it names; no hidden ones."""
+    """Return the root folder of an input, and the files that it names, without hidden files."""
     if os.path.isfile(given):
         path = _absolute(given)
         return path.parent, [path]
@@ -261,7 +260,7 @@ def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
 def match_pattern(pattern: str) -> list[str]:
     """Return the paths that match a glob pattern, as `glob.glob` does.
 
-    `**` enters no folder that is a link: links in a circle have paths without end.
+    `**` does not follow links to folders, since links in a circle give endless paths.
     """
     parts = Path(pattern).parts
     if "**" not in parts:
@@ -277,11 +276,11 @@ def match_pattern(pattern: str) -> list[str]:
 
 
 def _leave_out_special(given: str, paths: list[Path]) -> list[Path]:
-    """Return the paths without pipes, sockets and devices, which one could wait for without end."""
+    """Return the paths without pipes, sockets and devices: reading them could block for ever."""
     special = [path for path in paths if is_special(path)]
     if special:
         shown = name_some([path.name for path in special])
-        logger.warning("%s: left out what is a pipe, socket or device: %s", given, shown)
+        logger.warning("%s: left out pipes, sockets and devices: %s", given, shown)
     return [path for path in paths if path not in set(special)]
 
 

@@ -1,4 +1,4 @@
-"""Files of the instances of one image: a picture, a label image, soft masks, GeoJSON."""
+"""The output files of one image: a picture, a label image, soft masks, GeoJSON."""
 
 import io
 import json
@@ -25,10 +25,11 @@ __all__ = ["FOLDERS", "LARGEST_PICTURE", "draw_label_image", "make_geojson", "wr
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_PICTURE = 480  # pixels of the longer side; smaller images are enlarged, for the labels
-LARGEST_PICTURE = 4096  # pixels of the longer side; larger images are drawn smaller, which is quick
+# Pixels of the longer side. Smaller images are enlarged so that labels can be read; larger images
+# are drawn smaller, which is faster.
+SMALLEST_PICTURE, LARGEST_PICTURE = 480, 4096
 MOST_LABELS = 65_535  # 16 bits; 0 is the background
-FOLDERS = ("pictures", "labels", "soft", "geojson")  # of the outputs of this file, by their names
+FOLDERS = ("pictures", "labels", "soft", "geojson")  # the names of the outputs and of their folders
 
 
 def write_image_outputs(
@@ -43,14 +44,14 @@ def write_image_outputs(
 
     Args:
         folder: the folder of all results.
-        outputs: names of `FOLDERS`; other names are passed over.
+        outputs: names in `FOLDERS`; other names are ignored.
         file: the image's file.
         image: (H, W, 3) uint8 BGR; None if it is too large for a picture.
-        instances: on the CPU, in pixels of the image; `pred_masks`, if there, are `PackedMasks`.
+        instances: on the CPU, in pixels of the image; `pred_masks`, if present, are `PackedMasks`.
         class_names: names of the K classes.
 
     Raises:
-        UserError: a file cannot be written, or the model does not give what an output needs.
+        UserError: a file cannot be written, or an output needs something that the model lacks.
     """
     folder = Path(folder)
     if "labels" in outputs:
@@ -63,13 +64,13 @@ def write_image_outputs(
         with atomic_open(folder / "geojson" / f"{file.name}.geojson", "w", durable=False) as text:
             json.dump(content, text)
     if "pictures" in outputs and image is None:
-        logger.warning("%s: too large for a picture; it has results only", file.path)
+        logger.warning("%s: too large for a picture; only its results are written", file.path)
     elif "pictures" in outputs and image is not None:
         _save_picture(folder / "pictures" / _name_picture(file.name), image, instances, class_names)
 
 
 def _name_picture(name: str) -> str:
-    """Return the file name of the picture of the image `name`; it is unique."""
+    """Return the file name of the picture of the image `name`; no two images share it."""
     return name if name.lower().endswith((".jpg", ".jpeg", ".png")) else f"{name}.png"
 
 
@@ -95,7 +96,7 @@ def _save_picture(
 
 
 def _save_image(path: Path, image: Image.Image, kind: str, **options: Any) -> None:
-    encoded = io.BytesIO()  # what Pillow cannot encode is not an error of writing
+    encoded = io.BytesIO()  # keeps errors of encoding apart from errors of writing
     image.save(encoded, format=kind, **options)
     with atomic_open(path, durable=False) as file:
         file.write(encoded.getvalue())
@@ -111,26 +112,26 @@ def _require_masks(instances: Instances, output: str) -> PackedMasks:
 def draw_label_image(instances: Instances) -> npt.NDArray[np.uint16]:
     """Return an image (H, W) with the number of the instance at each pixel, 0 for none.
 
-    The first instance has number 1. Where masks overlap, the pixel is of the instance with the
-    higher score, of equal ones the first.
+    The first instance has number 1. Where masks overlap, a pixel belongs to the instance with the
+    higher score; of equal scores, to the first.
 
     Args:
         instances: on the CPU; `pred_masks` are `PackedMasks`.
 
     Raises:
         UserError: the instances have no masks.
-        ValueError: they are more than 65,535.
+        ValueError: there are more than 65,535 instances.
     """
     masks = _require_masks(instances, "labels")
     if len(masks) > MOST_LABELS:
         raise ValueError(
-            f"{len(masks):,} objects, a label image of 16 bits has up to {MOST_LABELS:,}"
+            f"{len(masks):,} objects; a label image of 16 bits can hold {MOST_LABELS:,}"
         )
     labels = np.zeros(instances.image_size, dtype=np.uint16)
     best = np.argsort(-instances.scores.numpy(), kind="stable")
     for number in best[::-1].tolist():  # the best one last, on top
-        top, left, mask = next(iter(masks[[number]]))
-        labels[top : top + mask.shape[0], left : left + mask.shape[1]][mask] = number + 1
+        crop = next(iter(masks[[number]]))
+        labels[crop.rows, crop.columns][crop.mask] = number + 1
     return labels
 
 
@@ -139,8 +140,8 @@ def _save_soft_masks(path: Path, instances: Instances) -> None:
     soft = _require_masks(instances, "soft").soft
     if soft is None:
         raise UserError(
-            "--write soft: the model gives masks without probabilities, as FCIS does, which cuts "
-            "its masks before it votes"
+            "--write soft: the model gives masks without probabilities. FCIS, for example, cuts "
+            "its masks at a threshold before they vote"
         )
     windows = np.zeros((len(soft), 4), dtype=np.int32)
     arrays: dict[str, Any] = {"windows": windows}
@@ -157,11 +158,11 @@ def make_geojson(
     """Return a GeoJSON `FeatureCollection` with a feature for each instance.
 
     The outlines follow the sides of the pixels and have holes. The geometry of an instance without
-    a mask is its box; of an empty mask it is null. The properties are `id` (the number of the
-    instance, from 1), `class` and `score`.
+    a mask is its box; the geometry of an empty mask is null. The properties are `id` (the number of
+    the instance, from 1), `class` and `score`.
 
     Args:
-        instances: on the CPU; `pred_masks`, if there, are `PackedMasks`.
+        instances: on the CPU; `pred_masks`, if present, are `PackedMasks`.
         class_names: names of the K classes.
         reference: where the image lies; None gives pixels, x to the right and y down. Its
             coordinate reference system is named in `crs`, as GDAL and QGIS read it.
@@ -209,7 +210,7 @@ def make_geojson(
 def _close_ring(
     ring: npt.NDArray[np.number], reference: GeoReference | None, *, outer: bool
 ) -> list[list[float]]:
-    """Return a ring as GeoJSON has it: outer ones counterclockwise where y points up, closed."""
+    """Return a closed ring; outer rings run counterclockwise where y points up, as in GeoJSON."""
     from ..layers.polygons import measure_ring
 
     located = ring if reference is None else reference.locate(ring)

@@ -1,8 +1,8 @@
-"""What a prediction has done so far, in files that a killed process leaves whole.
+"""Files that record how far a prediction has come, so that it can go on after a kill.
 
-Each process appends to a file of its own, `parts/part-RANK.jsonl`: a line with what is predicted
-(the recipe and the classes), then a line for each image. A line that a kill has cut is passed over,
-and its image is predicted again.
+Each process appends to its own file, `parts/part-RANK.jsonl`: first a line with the recipe and the
+classes, then a line for each image. If a kill cuts a line, the line is skipped and its image is
+predicted again.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from ..errors import UserError
@@ -26,7 +25,7 @@ _FOLDER = "parts"
 
 
 def hash_recipe(recipe: Json) -> str:
-    """Return a hash of what decides about the results; lines of another recipe do not count."""
+    """Return a hash of all settings that change the results; lines of other recipes are ignored."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
@@ -43,7 +42,7 @@ def remove_parts(output: Path) -> None:
 
 
 def _stat(file: ImageFile) -> list[int] | None:
-    """Return what changes with the content of a file."""
+    """Return size and modification time of a file, which change when its content changes."""
     with suppress(OSError):
         found = os.stat(file.path)
         return [found.st_size, found.st_mtime_ns]
@@ -74,16 +73,11 @@ class PartWriter:
         self._write_line(self._head)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def add(self, file: ImageFile, record: Json) -> None:
-        """Write the line of an image; all other files of the image must be there already."""
+        """Write the line of an image. All other files of the image must exist already."""
         self._write_line({"name": file.name, "at": time.time_ns(), "stat": _stat(file), **record})
 
     def _write_line(self, content: Json) -> None:
@@ -96,8 +90,8 @@ class PartWriter:
                 view = view[self._file.write(view) :]
         except OSError as error:
             raise UserError(
-                f"cannot write {self._path}: {error.strerror or error}. Make room, then give the "
-                "same command to go on"
+                f"cannot write {self._path}: {error.strerror or error}. Make room, then run the "
+                "same command again: it continues"
             ) from error
 
 
@@ -107,13 +101,13 @@ class PartReader:
     Args:
         output: the folder of the results.
         files: the images of the prediction.
-        recipe: of `hash_recipe`.
+        recipe: the hash that `hash_recipe` returned.
     """
 
     def __init__(self, output: Path, files: Sequence[ImageFile], recipe: str) -> None:
         self._files, self._parts = files, _list_parts(output)
-        self.head: Json | None = None  # of the recipe; None if it has no part
-        self.is_empty = True  # no image of any recipe has a line
+        self.head: Json | None = None  # the first line of the recipe; None if it has no part
+        self.is_empty = True  # whether no image has a line, whatever the recipe
         numbers = {file.name: number for number, file in enumerate(files)}
         self._places: dict[int, tuple[int, int, int]] = {}  # time, part, position of the line
         self._done: set[int] = set()
@@ -159,11 +153,11 @@ class PartReader:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, Json]]:
-    """Yield the lines of a part that are whole, each with its position in the file."""
+    """Yield the complete lines of a part, each with its position in the file."""
     position = 0
     with open(path, "rb") as file:
         for line in file:
-            with suppress(ValueError):  # cut by a kill, or lost in a power cut
+            with suppress(ValueError):  # the line was cut by a kill or a power failure
                 content = json.loads(line)
                 if isinstance(content, dict):
                     yield position, content

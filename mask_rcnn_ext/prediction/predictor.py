@@ -34,7 +34,7 @@ from ..proposals.single_images import ImagePropose, propose_boxes, require_propo
 
 __all__ = ["Predictor", "resolve_config"]
 
-_IMAGES_OF_MASKS = 32  # that masks (N, H, W) may be as large as, at the limit of an image's pixels
+_IMAGES_OF_MASKS = 32  # masks (N, H, W) may have 32 times the largest number of pixels of an image
 
 
 def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
@@ -72,9 +72,9 @@ def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
 
 
 class Predictor:
-    """Finds instances in images: detectron2's `DefaultPredictor` for one image or for many.
+    """Finds instances in images, as detectron2's `DefaultPredictor` does, in one image or in many.
 
-    One image gives the same numbers as `DefaultPredictor`. Images are resized to
+    For one image the numbers are those of `DefaultPredictor`. Images are resized to
     INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST. Images share a forward pass only if the model pads
     them to the same size, so a prediction does not depend on the other images of the batch.
 
@@ -85,20 +85,20 @@ class Predictor:
 
     Args:
         cfg_or_name: the file or URL of a model that was trained with this package, or an exported
-            model (.onnx, .xml), which carry their config; or a config, which is not changed, the
+            model (.onnx, .xml); both contain their config. Or a config, which is not changed, the
             path of a yaml file, or the name of a config of this package, such as
             "mask_rcnn_R50_FPN".
         weights: file or URL of a trained model, or an exported model; default: MODEL.WEIGHTS of the
             config.
-        device: "cpu", "cuda", "cuda:1", ...; default: MODEL.DEVICE of the config. If this is "cuda"
-            and there is no CUDA, the CPU is used and the log says so.
+        device: "cpu", "cuda", "cuda:1", ...; default: MODEL.DEVICE of the config. If the config
+            says "cuda" and there is no CUDA, the CPU is used, with a warning in the log.
         batch_size: the largest number of images in one forward pass.
         score_threshold: drop instances with a lower score, in [0, 1]; default: the threshold of the
             config.
         propose: a function that proposes boxes, for models without an RPN (MODEL.LOAD_PROPOSALS)
             only. It takes an image, (H, W, 3) uint8 BGR, and returns boxes, (N, 4) XYXY in pixels
             of the image, and logits, (N,). The model gets the best
-            DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST of them.
+            DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST boxes.
         speed: "exact", "fast" or "fastest", see `modeling.speed`; default: MASK_RCNN_EXT.SPEED of
             the config.
 
@@ -112,9 +112,9 @@ class Predictor:
             MASK_RCNN_EXT.CATEGORY_IDS, or the ids of the registered data set, or 1, ..., K.
 
     Raises:
-        UserError: the config, the device or the speed is unknown; the model needs `propose` and it
-            is missing, or does not need it and it is given; the weights are missing, refused, or of
-            another model.
+        UserError: the config, the device or the speed is unknown; `propose` is missing for a model
+            that needs it, or given for a model that does not; or the weights are missing, refused,
+            or belong to another model.
     """
 
     def __init__(
@@ -189,8 +189,8 @@ class Predictor:
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Instances]:
         """Yield the instances of each image in order, with `batch_size` images in memory.
 
-        Use it for more images than fit into memory. Only the masks of the image that is yielded are
-        there. See `__call__` for the arguments and errors.
+        Use it for more images than fit into memory. Masks exist only for the image that is yielded.
+        See `__call__` for the arguments and errors.
         """
         for instances in self.stream_packed(images):
             if instances.has("pred_masks"):
@@ -201,7 +201,7 @@ class Predictor:
     def stream_packed(self, images: Iterable[ImageLike]) -> Iterator[Instances]:
         """Yield the same as `stream`, but `pred_masks` are `PackedMasks`.
 
-        They take a small part of the memory of masks (N, H, W), which matters for large photos.
+        They need much less memory than masks (N, H, W), which matters for large photos.
         """
         batch: list[dict[str, Any]] = []
         for image in images:
@@ -248,7 +248,7 @@ class Predictor:
         return inputs
 
     def _padded_size(self, inputs: dict[str, Any]) -> tuple[int, int]:
-        """Return the (H, W) to which the model pads this image alone."""
+        """Return the (H, W) to which the model pads an image that is alone in its batch."""
         multiple = max(1, getattr(getattr(self.model, "backbone", None), "size_divisibility", 1))
         height, width = inputs["image"].shape[-2:]
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
@@ -275,7 +275,7 @@ class Predictor:
 
 
 def _require_room(masks: PackedMasks) -> None:
-    """Refuse to unpack more masks than fit: a hundred of a photo of 177 megapixels are 18 GB."""
+    """Refuse to unpack too many masks: 100 masks of a photo of 177 megapixels take 18 GB."""
     limit = get_pixel_limit()
     if limit is not None and math.prod(masks.shape) > _IMAGES_OF_MASKS * limit:
         count, height, width = masks.shape
@@ -340,7 +340,7 @@ def _find_classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
 def _find_catalog_classes(cfg: CfgNode, count: int) -> tuple[list[str], list[int]]:
     """Return the classes of the first registered data set of the config with `count` classes."""
     for dataset in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        if dataset not in MetadataCatalog:  # `get` would add it
+        if dataset not in MetadataCatalog:  # `get` would register it
             continue
         metadata = MetadataCatalog.get(dataset)
         names = list(metadata.get("thing_classes", []))

@@ -1,4 +1,4 @@
-"""Runs a `FolderJob` in this process, in several of this machine, or in those of `torchrun`."""
+"""Runs a `FolderJob` in this process, in new processes, or in the processes of `torchrun`."""
 
 import contextlib
 import datetime
@@ -20,12 +20,12 @@ from .folder import FolderJob, Summary, merge_shares, predict_share
 __all__ = ["PredictionStopped", "run_folder_job"]
 
 _START = "spawn"  # a forked process cannot use CUDA
-_PATIENCE = 60.0  # seconds that a process has to finish its image when it is told to stop
+_PATIENCE = 60.0  # seconds that a process may take to finish its image before it is ended
 _YEAR = datetime.timedelta(days=365)  # how long the first process of torchrun waits for the others
 
 
 class PredictionStopped(KeyboardInterrupt):
-    """A `KeyboardInterrupt`, which is the cause of this error, has stopped a prediction.
+    """A `KeyboardInterrupt` has stopped a prediction; it is the cause of this error.
 
     Attributes:
         summary: what is done and written.
@@ -39,18 +39,19 @@ class PredictionStopped(KeyboardInterrupt):
 def run_folder_job(job: FolderJob, processes: int = 1) -> Summary | None:
     """Predict on all files of a job, and write its results.
 
-    A run that was killed or stopped goes on when the same job is run again. The results depend
-    neither on the number of processes nor on kills.
+    A job that was killed or stopped continues when it is run again. The results depend neither on
+    the number of processes nor on kills.
 
     Args:
         job: the job.
-        processes: how many to start; 1 predicts in this process. Under `torchrun` it must be 1.
+        processes: number of processes to start; 1 predicts in this process. Under `torchrun` it
+            must be 1.
 
     Returns:
-        What was written; None in the processes of `torchrun` but the first.
+        What was written. Under `torchrun`, all processes except the first return None.
 
     Raises:
-        PredictionStopped: a `KeyboardInterrupt` came. The results of the images that are done are
+        PredictionStopped: a `KeyboardInterrupt` came. The results of the finished images are
             written.
         UserError: see `predict_share` and `merge_shares`; or a process died.
     """
@@ -92,7 +93,7 @@ def _join_torchrun(job: FolderJob) -> Summary | None:
 
 
 class _Processes:
-    """The processes of one machine. None of them holds a lock that its death would leave locked."""
+    """The processes of one machine. They share no lock, which a kill could leave locked."""
 
     def __init__(self, job: FolderJob, number: int) -> None:
         context: Any = multiprocessing.get_context(_START)
@@ -112,8 +113,8 @@ class _Processes:
         try:
             for child in self._children:
                 child.start()
-            while self._find_living() and not self._find_dead():
-                wait([child.sentinel for child in self._find_living()], timeout=0.2)
+            while (living := self._find_living()) and not any(c.exitcode for c in self._children):
+                wait([child.sentinel for child in living], timeout=0.2)
                 if (new := self._count() - bar.n) > 0:
                     bar.update(new)
         except KeyboardInterrupt as error:
@@ -142,11 +143,8 @@ class _Processes:
     def _find_living(self) -> list[Any]:
         return [child for child in self._children if child.is_alive()]
 
-    def _find_dead(self) -> list[Any]:
-        return [child for child in self._children if child.exitcode]
-
     def _end(self) -> None:
-        """Let the processes finish their images, or end them when that takes long."""
+        """Let the processes finish their images; end those that take too long."""
         self._stop.value = 1
         latest = time.monotonic() + _PATIENCE
         for child in self._children:
@@ -156,7 +154,7 @@ class _Processes:
                 child.join()
 
     def _read_answers(self) -> tuple[str, str]:
-        """Return the recipe of the processes, and the first mistake."""
+        """Return the recipe of the processes, and the first error message."""
         found: dict[str, str] = {"recipe": "", "mistake": ""}
         for answer in self._answers:
             with contextlib.suppress(EOFError, OSError):
@@ -172,7 +170,7 @@ def _run_child(
     """Predict one share; the parent process decides when this process stops."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal
     end_with_parent()
-    # By default each process starts as many threads as there are cores.
+    # By default each process would start as many threads as there are cores.
     torch.set_num_threads(max(1, torch.get_num_threads() // world))
 
     def on_done(number: int) -> None:

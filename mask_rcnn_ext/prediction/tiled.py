@@ -22,15 +22,15 @@ def predict_tiled(
     """Return the instances of an image that is cut into tiles, by the rules of `prediction.tiles`.
 
     Args:
-        predictor: the predictor; it resizes each tile as it would an image.
-        image: see `Predictor.__call__`. Of a TIFF only the tiles at work are in memory, where
-            `TiffWindows` can read it.
+        predictor: the predictor; it resizes each tile as it resizes an image.
+        image: see `Predictor.__call__`. A TIFF that `TiffWindows` can read is never completely in
+            memory, only the tiles at work.
         tiling: how the image is cut.
-        soft: merge the probabilities of masks, too.
+        soft: also merge the probabilities of masks.
 
     Returns:
-        What `Predictor.stream_packed` yields. An image no larger than a tile gives the same as
-        without tiles.
+        The same fields as from `Predictor.stream_packed`. An image no larger than a tile gives the
+        same result as without tiles.
 
     Raises:
         UserError: see `Predictor.__call__` and `Tiling.resolve`.

@@ -1,20 +1,22 @@
-"""Cuts a large image into tiles that overlap, and merges what is found in them.
+"""Cuts a large image into tiles that overlap, and merges the instances that are found in them.
 
-An object that a seam cuts is found in several tiles: its *pieces*. What two tiles both see decides
-which pieces are of one object:
+Several tiles find parts of an object that lies across their edges: its *pieces*. The zone that two
+tiles share decides which pieces belong to the same object:
 
-1. Two pieces of one class are of one object if the IoU of their masks is one half or more where
-   both tiles see. Two objects that touch do not overlap there, so they stay two. Each pixel is
-   decided by the tile in which it lies farthest from an edge that cuts the image.
-2. A piece that its tile's edge cuts and that matches nothing joins a piece that covers half of it
-   where both tiles see. So the two arms of a U that its bottom joins become one object.
-3. A piece that its tile's edge cuts, that matches nothing, and that another tile sees whole is
-   dropped: that tile sees more of the object, and says that it is something else or nothing.
+1. Two pieces of one class belong to the same object if the IoU of their masks in the zone is one
+   half or more. Two objects that only touch do not overlap there, so they stay two objects. For
+   each pixel of the object, the tile counts in which the pixel lies farthest from an edge that cuts
+   the image.
+2. A piece that is cut by the edge of its tile and matches no other piece joins a piece that covers
+   half of it in the zone. This joins the two arms of a U, whose bottom lies in another tile.
+3. A piece that is cut by the edge of its tile, matches no other piece, and lies completely inside
+   another tile is dropped: the other tile sees more of the object and found no such object.
 
 A merged object has the highest score of its pieces and the box around their boxes.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -29,9 +31,9 @@ from ..errors import UserError
 from ..layers.packed_masks import MaskCrop, PackedMasks
 from ..layers.soft_masks import SoftCrop, SoftMasks
 
-__all__ = ["Tile", "Tiling", "lay_tiles", "merge_tiles"]
+__all__ = ["Tile", "Tiling", "cut_part", "lay_tiles", "merge_tiles"]
 
-_SAME = 0.5  # IoU, or share, from which on two pieces are of one object
+_SAME = 0.5  # least IoU, or covered share, of two pieces of the same object
 _FAR = np.iinfo(np.int16).max
 _WITHOUT_LIMIT = 1024  # side of the tiles if the model resizes no images
 
@@ -39,7 +41,7 @@ Crop = MaskCrop | SoftCrop
 
 
 class Tile(NamedTuple):
-    """A part of an image, in pixels; `bottom` and `right` are outside."""
+    """A rectangle in an image, in pixels; `bottom` and `right` are exclusive."""
 
     top: int
     left: int
@@ -47,13 +49,13 @@ class Tile(NamedTuple):
     right: int
 
     def intersect(self, other: "Tile") -> "Tile | None":
-        """Return what both have, None if that is nothing."""
+        """Return the common part, None if there is none."""
         top, left = max(self.top, other.top), max(self.left, other.left)
         bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
         return Tile(top, left, bottom, right) if top < bottom and left < right else None
 
     def unite(self, other: "Tile") -> "Tile":
-        """Return the smallest part that holds both."""
+        """Return the smallest rectangle that contains both."""
         low = (min(self.top, other.top), min(self.left, other.left))
         return Tile(*low, max(self.bottom, other.bottom), max(self.right, other.right))
 
@@ -63,10 +65,10 @@ class Tiling:
     """How images are cut.
 
     Attributes:
-        side: of the tiles, in pixels; 0 chooses the side that the model does not resize. An image
-            of which no side is longer is not cut.
-        overlap: how much neighbours share at least, in pixels; None is an eighth of the side.
-            Objects up to this size are seen whole by some tile.
+        side: side of the tiles, in pixels; 0 chooses the side that the model does not resize. An
+            image with no longer side is not cut.
+        overlap: least number of pixels that neighbours share; None: an eighth of the side. Every
+            object up to this size lies completely inside some tile.
     """
 
     side: int = 0
@@ -94,8 +96,8 @@ def lay_tiles(size: Sequence[int], side: int, overlap: int) -> list[Tile]:
 
     Args:
         size: (H, W).
-        side: of the tiles; they are smaller only where the image is.
-        overlap: pixels that neighbours share at least.
+        side: side of the tiles; a tile is smaller only where the image is smaller.
+        overlap: least number of pixels that neighbours share.
     """
     rows, columns = (_place(length, side, overlap) for length in size)
     return [Tile(top, left, bottom, right) for top, bottom in rows for left, right in columns]
@@ -111,15 +113,15 @@ def _place(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
 
 @dataclasses.dataclass
 class _Piece:
-    """An instance of a tile: what is needed to compare it with those of other tiles."""
+    """An instance of a tile, with what is needed to compare it with instances of other tiles."""
 
     tile: int
     index: int
     label: int
     window: Tile  # around its mask, in pixels of the image
-    cut: bool  # it reaches an edge of the tile that cuts the image
-    masks: PackedMasks | None  # its mask; without one, it is its window
-    matched: bool = False
+    cut: bool  # whether it reaches an edge of the tile that cuts the image
+    masks: PackedMasks | None  # its mask; None: the mask is the whole window
+    matched: bool = False  # whether rule 1 has matched it with another piece
 
     def read(self) -> MaskCrop:
         """Return the mask in the image."""
@@ -130,22 +132,19 @@ class _Piece:
 
     def read_in(self, zone: Tile) -> npt.NDArray[np.bool_]:
         """Return the mask in a zone, (h, w)."""
-        mask = np.zeros((zone.bottom - zone.top, zone.right - zone.left), dtype=bool)
-        _put(mask, zone, self.read())
-        return mask
+        return self.read().cut(slice(zone.top, zone.bottom), slice(zone.left, zone.right))
 
 
 def _put(target: npt.NDArray[Any], place: Tile, crop: Crop) -> None:
-    """Raise the values of `target`, which lies at `place`, to those of a crop."""
-    top, left, values = crop
-    around = Tile(top, left, top + values.shape[0], left + values.shape[1])
+    """Set `target`, which lies at `place`, to the larger of its values and the crop's values."""
+    around, values = _surround(crop), crop[2]
     if (common := place.intersect(around)) is not None:
-        window = _cut(target, place, common)
-        np.maximum(window, _cut(values, around, common), out=window)
+        window = cut_part(target, place, common)
+        np.maximum(window, cut_part(values, around, common), out=window)
 
 
-def _cut(array: npt.NDArray[Any], place: Tile, part: Tile) -> npt.NDArray[Any]:
-    """Return the part of an array that lies at `place`."""
+def cut_part(array: npt.NDArray[Any], place: Tile, part: Tile) -> npt.NDArray[Any]:
+    """Return a view of a part of an array (h, w, ...) that lies at `place`."""
     rows = slice(part.top - place.top, part.bottom - place.top)
     return array[rows, part.left - place.left : part.right - place.left]
 
@@ -157,14 +156,14 @@ def merge_tiles(
     *,
     soft: bool = False,
 ) -> Instances:
-    """Return the instances of an image from those of its tiles, by falling score.
+    """Merge the instances of the tiles of an image; return the instances, best score first.
 
     Args:
         size: (H, W) of the image.
-        tiles: of the image, see `lay_tiles`.
+        tiles: the tiles of the image, see `lay_tiles`.
         found: the instances of each tile, on the CPU, in pixels of the tile; `pred_masks`, if
-            there, are `PackedMasks`.
-        soft: merge the probabilities of masks, too; else `pred_masks.soft` is None.
+            present, are `PackedMasks`.
+        soft: also merge the probabilities of masks; else `pred_masks.soft` is None.
 
     Returns:
         `pred_boxes`, `scores`, `pred_classes`, and, if the tiles have them, `pred_masks` as
@@ -208,22 +207,20 @@ def _list_pieces(
         window = Tile(y0, x0, max(y1, y0 + 1), max(x1, x0 + 1))
         masks = instances.pred_masks[[index]] if instances.has("pred_masks") else None
         if masks is not None:
-            window = _tighten(next(iter(masks))) or window
+            crop = next(iter(masks)).trim()
+            window = _surround(crop) if crop.mask.size else window
         cut = not _holds(inner, window)
         yield _Piece(number, index, label, window, cut, masks)
 
 
-def _tighten(crop: MaskCrop) -> Tile | None:
-    """Return the window around the pixels of a mask; None if it has none."""
-    top, left, mask = MaskCrop.cut(crop.mask)
-    if not mask.size:
-        return None
-    y, x = crop.top + top, crop.left + left
-    return Tile(y, x, y + mask.shape[0], x + mask.shape[1])
+def _surround(crop: Crop) -> Tile:
+    """Return the part of the image that a crop covers."""
+    top, left, values = crop
+    return Tile(top, left, top + values.shape[0], left + values.shape[1])
 
 
 def _find_inner(tile: Tile, size: Sequence[int], reach: int) -> Tile:
-    """Return a tile without the strips at its edges that cut the image; others reach far out."""
+    """Return a tile without a strip at each edge that cuts the image; other edges move far out."""
     return Tile(
         tile.top + reach if tile.top > 0 else -_FAR,
         tile.left + reach if tile.left > 0 else -_FAR,
@@ -249,7 +246,7 @@ def _group(pieces: list[_Piece], tiles: Sequence[Tile]) -> list[list[_Piece]]:
             piece = parents[id(piece)]
         return piece
 
-    loose: list[tuple[_Piece, _Piece]] = []  # a piece, and one that covers half of it
+    loose: list[tuple[_Piece, _Piece]] = []  # a piece, and another piece that covers half of it
     for first, second in combinations(sorted(by_tile), 2):
         zone = tiles[first].intersect(tiles[second])
         if zone is None:
@@ -275,9 +272,9 @@ def _group(pieces: list[_Piece], tiles: Sequence[Tile]) -> list[list[_Piece]]:
 def _compare(
     ones: Iterable[_Piece], others: Sequence[_Piece], zone: Tile
 ) -> Iterator[tuple[_Piece, _Piece, float, tuple[float, float]]]:
-    """Yield two pieces that overlap in a zone: the IoU there, and the share of each that is common.
+    """Yield pairs of pieces that overlap in a zone, with their IoU and their common shares there.
 
-    Only pieces of one class are compared.
+    Only pieces of the same class are compared.
     """
     near = [piece for piece in others if piece.window.intersect(zone) is not None]
     for one in ones:
@@ -347,13 +344,10 @@ def _blend(
 ) -> tuple[int, int, npt.NDArray[Any]]:
     """Return top, left and values of an object, from the crops of its pieces.
 
-    Of the pieces that match another one, a pixel is decided by the tile in which it lies deepest.
-    The others are added.
+    Where pieces match each other, the tile counts in which a pixel lies deepest. Pieces without a
+    match are added.
     """
-    around = [Tile(c[0], c[1], c[0] + c[2].shape[0], c[1] + c[2].shape[1]) for c in crops]
-    place = around[0]
-    for other in around[1:]:
-        place = place.unite(other)
+    place = functools.reduce(Tile.unite, map(_surround, crops))
     values = np.zeros((place.bottom - place.top, place.right - place.left), dtype=dtype)
     deepest = np.full(values.shape, -1, dtype=np.int16)
     for number in sorted({piece.tile for piece in group if piece.matched}):
@@ -364,9 +358,9 @@ def _blend(
         for piece, crop in zip(group, crops, strict=True):
             if piece.tile == number and piece.matched:
                 _put(seen, part, crop)
-        depth, before = _measure_depth(tiles[number], part, size), _cut(deepest, place, part)
+        depth, before = _measure_depth(tiles[number], part, size), cut_part(deepest, place, part)
         deeper = depth > before
-        _cut(values, place, part)[deeper] = seen[deeper]
+        cut_part(values, place, part)[deeper] = seen[deeper]
         before[deeper] = depth[deeper]
     for piece, crop in zip(group, crops, strict=True):
         if not piece.matched:

@@ -1,14 +1,15 @@
-"""Gives the instances of successive frames steady ids.
+"""Gives an object the same id in all frames of a video.
 
-A track keeps the mask of its object, and how fast it moves. In the next frame the mask is expected
-at the place to which it has moved. SciPy's assignment finds the pairs of tracks and instances of
-one class in two rounds: by the IoU of masks, and then, for objects that move fast or are partly
-hidden, by the IoU of boxes enlarged by half. An object whose mask becomes smaller beside another
-object is taken as partly hidden: it keeps its form and its speed, so that it is found again on the
-other side. A track that is not seen for some frames ends.
+A track stores the mask of its object and the speed of the object, and so predicts where the mask
+will be in the next frame. SciPy's linear assignment then pairs tracks and instances of the same
+class in two rounds: first by the IoU of masks, then by the IoU of boxes enlarged by half, which
+finds objects that move fast or are partly hidden. If the mask of an object becomes smaller where
+the object meets another one, the object counts as partly hidden. Its track keeps its shape and its
+speed, so it is found again on the other side. A track ends when its object is not seen for some
+frames.
 
-Of the packages for tracking that are kept up, `trackers` follows boxes only, and installs another
-OpenCV; `supervision` has no tracker any more.
+Of the maintained packages for tracking, `trackers` follows boxes only and installs another OpenCV,
+and `supervision` has no tracker any more.
 """
 
 import dataclasses
@@ -27,14 +28,14 @@ __all__ = ["Tracker"]
 Floats = npt.NDArray[np.float64]
 
 _LEAST_IOU, _LEAST_NEAR = 0.3, 0.1
-_NEAR = 0.5  # of a box's sides, which it is enlarged by in the last round
-_HIDDEN = 0.85  # of the area of the whole object: with less it may be partly hidden
+_NEAR = 0.5  # share of its sides by which a box is enlarged in the second round
+_HIDDEN = 0.85  # an object with less than this share of its area may be partly hidden
 _NEW_SPEED = 0.4  # the weight of the newest movement
 
 
 @dataclasses.dataclass
 class _Object:
-    """An object in a frame: its class, its box XYXY, and its mask, which without one is the box."""
+    """An object in a frame: its class, its box XYXY, and its mask, or the whole box without one."""
 
     label: int
     box: Floats
@@ -50,6 +51,8 @@ class _Object:
 
 @dataclasses.dataclass
 class _Track:
+    """An object that is followed."""
+
     number: int
     seen: _Object  # the whole object, at the place where it was in `frame`
     frame: int
@@ -58,15 +61,15 @@ class _Track:
     hidden_since: int | None = None
 
     def expect(self, frame: int) -> _Object:
-        """Return the object at the place where it is expected."""
+        """Return the object at its predicted place."""
         return self.seen.move(self.speed * (frame - self.frame))
 
 
 class Tracker:
-    """Gives instances ids, frame after frame.
+    """Gives ids to the instances of one frame after another.
 
     Args:
-        patience: for how many frames an object that is not seen keeps its id.
+        patience: number of frames for which an object that is not seen keeps its id.
     """
 
     def __init__(self, patience: int = 30) -> None:
@@ -76,10 +79,10 @@ class Tracker:
         self._frame = 0
 
     def update(self, instances: Instances) -> list[int]:
-        """Return the ids of the instances of the next frame; the first object has 1.
+        """Return the ids of the instances of the next frame; the first object has the id 1.
 
         Args:
-            instances: on the CPU; `pred_masks`, if there, are `PackedMasks`.
+            instances: on the CPU; `pred_masks`, if present, are `PackedMasks`.
         """
         self._frame += 1
         objects = _list_objects(instances)
@@ -90,8 +93,8 @@ class Tracker:
             self._assign(objects, found, measure, least)
         for place, one in enumerate(objects):
             if place in found:
-                beside = [other for other in objects if other is not one]
-                self._follow(found[place], one, beside)
+                others = [other for other in objects if other is not one]
+                self._follow(found[place], one, others)
             else:
                 found[place] = _Track(next(self._numbers), one, self._frame, last_seen=self._frame)
                 self._tracks.append(found[place])
@@ -123,12 +126,12 @@ class Tracker:
             if gains[row, column]:
                 found[free[column]] = tracks[row]
 
-    def _follow(self, track: _Track, one: _Object, beside: Sequence[_Object]) -> None:
-        """Bring a track to the place of its object in this frame."""
+    def _follow(self, track: _Track, one: _Object, others: Sequence[_Object]) -> None:
+        """Update a track with its object in this frame; `others` are all other objects."""
         expected, elapsed = track.expect(self._frame), self._frame - track.frame
         track.last_seen = self._frame
         smaller = one.area < _HIDDEN * track.seen.area
-        if smaller and any(_measure_boxes(one.box, other.box) > 0 for other in beside):
+        if smaller and any(_measure_boxes(one.box, other.box) > 0 for other in others):
             track.hidden_since = track.hidden_since or self._frame
             if self._frame - track.hidden_since < self._patience:
                 track.seen, track.frame = expected, self._frame
@@ -146,8 +149,7 @@ def _list_objects(instances: Instances) -> list[_Object]:
     objects = []
     for place, (box, label) in enumerate(zip(boxes, instances.pred_classes.tolist(), strict=True)):
         if masks is not None:
-            top, left, mask = MaskCrop.cut(masks[place].mask)
-            crop = MaskCrop(masks[place].top + top, masks[place].left + left, mask)
+            crop = masks[place].trim()
         else:
             x0, y0, x1, y1 = np.rint(box).astype(int).tolist()
             crop = MaskCrop(y0, x0, np.ones((max(1, y1 - y0), max(1, x1 - x0)), dtype=bool))
@@ -160,22 +162,8 @@ def _find_centre(box: Floats) -> Floats:
     return centre
 
 
-def _count_common(one: MaskCrop, other: MaskCrop) -> int:
-    """Return how many pixels two masks have in common."""
-    top, left = max(one.top, other.top), max(one.left, other.left)
-    bottom = min(one.top + one.mask.shape[0], other.top + other.mask.shape[0])
-    right = min(one.left + one.mask.shape[1], other.left + other.mask.shape[1])
-    if top >= bottom or left >= right:
-        return 0
-    first, second = (
-        crop.mask[top - crop.top : bottom - crop.top, left - crop.left : right - crop.left]
-        for crop in (one, other)
-    )
-    return int((first & second).sum())
-
-
 def _measure_iou(one: _Object, other: _Object) -> float:
-    common = _count_common(one.crop, other.crop)
+    common = one.crop.count_common(other.crop)
     return common / max(1, one.area + other.area - common)
 
 

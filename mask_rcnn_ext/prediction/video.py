@@ -29,7 +29,7 @@ from .video_inputs import VideoInput, is_stream
 
 __all__ = ["VideoSummary", "predict_video"]
 
-_USUAL_FPS = 25.0  # where a source does not say it
+_USUAL_FPS = 25.0  # for a source that does not tell its frame rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +39,9 @@ class VideoSummary:
     Attributes:
         num_frames: frames that were predicted.
         num_tracks: objects that were followed.
-        missing: frames that the file promises and does not have; 0 if it is whole.
+        missing: frames that the header of the file announces but the file lacks; 0 if complete.
         video_path: the video with masks; None if it was not asked for.
-        tracks_path: the json.
+        tracks_path: the json with the tracks.
     """
 
     num_frames: int
@@ -55,7 +55,7 @@ class _Frames:
     """Reads every n-th frame of a source."""
 
     def __init__(self, video: VideoInput, every: int) -> None:
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its lines would hide the error
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's log would hide our error
         source = video.source
         if not (isinstance(source, int) or is_stream(source) or os.path.isfile(source)):
             raise UserError(f"input not found: {source}")
@@ -63,12 +63,13 @@ class _Frames:
         if not self._capture.isOpened():
             if isinstance(source, int):
                 raise UserError(
-                    f"camera {source}: cannot be opened. Is it there, free, and yours to use?"
+                    f"camera {source}: cannot be opened. Is it connected, not in use by another "
+                    "program, and are you allowed to use it?"
                 )
             if is_stream(source):
                 raise UserError(
-                    f"{source}: no video comes from there. Is the address right, and the stream "
-                    "on? If it sends over UDP only: "
+                    f"{source}: no video comes from there. Is the address right, and is the stream "
+                    "running? If it sends over UDP only: "
                     'export OPENCV_FFMPEG_CAPTURE_OPTIONS="rtsp_transport;udp"'
                 )
             raise UserError(
@@ -96,7 +97,7 @@ class _Frames:
             yield number, moment, np.ascontiguousarray(frame)
 
     def count_missing(self) -> int:
-        """Return how many frames a file has promised and not given; some files estimate."""
+        """Return how many of the announced frames did not come; some files only estimate them."""
         missing = self.count - self.number_read
         return missing if missing > max(2, self.count // 50) else 0
 
@@ -106,7 +107,7 @@ class _Frames:
 
 
 class _MaskVideo:
-    """Writes an MP4 that replaces `path` at the end, also at that of a `KeyboardInterrupt`."""
+    """Writes an MP4 that replaces `path` when it is complete, or after a `KeyboardInterrupt`."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path, self._fps = path, fps
@@ -118,7 +119,7 @@ class _MaskVideo:
         return self
 
     def write(self, frame: BGRArray) -> None:
-        """Add a frame; the first one decides about the size."""
+        """Add a frame. The first frame sets the size of the video."""
         if self._writer is None:
             try:
                 own = make_temporary_folder(self._path.parent)
@@ -142,16 +143,16 @@ class _MaskVideo:
                 os.replace(self._temporary, self._path)
 
     def _require_whole(self) -> None:
-        """Open the file again: OpenCV does not tell when the disk is full."""
+        """Open the file again to count its frames: OpenCV does not report a full disk."""
         written = cv2.VideoCapture(str(self._temporary))
         frames = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
         written.release()
         if frames < self._number:
-            raise UserError(f"cannot write {self._path}: it came out damaged. Is the disk full?")
+            raise UserError(f"cannot write {self._path}: frames are missing. Is the disk full?")
 
 
 class _TrackFile:
-    """Writes the json of the tracks, which appears whole at the end, as `_MaskVideo` does."""
+    """Writes the json of the tracks. The file appears when it is complete, as in `_MaskVideo`."""
 
     def __init__(self, path: Path, head: dict[str, Any], category_ids: Sequence[int]) -> None:
         self.path, self._head, self._category_ids = path, head, category_ids
@@ -181,7 +182,7 @@ class _TrackFile:
             self._stack.__exit__(kind, *error)
             return
         with self._stack:
-            if interrupted:  # perhaps in the middle of a frame
+            if interrupted:  # the interrupt may have come in the middle of a frame
                 self._file.seek(self._end)
                 self._file.truncate()
             self._file.write("\n]}\n")
@@ -199,15 +200,15 @@ def predict_video(
 ) -> VideoSummary:
     """Follow the objects of a video; write it with masks, and a json with their tracks.
 
-    The files are `NAME.mp4` and `NAME.tracks.json`. A `KeyboardInterrupt`, which ends a camera,
-    leaves both with the frames that are done, and is raised again.
+    The files are `NAME.mp4` and `NAME.tracks.json`. After a `KeyboardInterrupt`, which is the usual
+    way to end a camera, both contain the frames that are done. The interrupt is raised again.
 
     Args:
         predictor: the predictor.
         video: the video.
-        folder: where to write; it is made when it is missing.
+        folder: the output folder, which is made if it is missing.
         keep: a filter, see `InstanceFilter`.
-        every: predict every n-th frame; the video with masks has these frames only.
+        every: predict on every n-th frame; the video with masks has only these frames.
         draw: write the video with masks.
         tiling: cut frames into tiles.
 
@@ -241,7 +242,7 @@ def predict_video(
             numbers.update(ids)
             bar.update()
         if not tracks.num_frames:
-            raise UserError(f"{video.source}: has no frame that can be read")
+            raise UserError(f"{video.source}: no frame of it can be read")
     return VideoSummary(
         tracks.num_frames,
         len(numbers),

@@ -1,4 +1,4 @@
-"""Tells videos, streams and cameras from the other inputs that a user names."""
+"""Separates videos, streams and cameras from the other inputs that a user gives."""
 
 import dataclasses
 import glob
@@ -24,7 +24,7 @@ class VideoInput:
 
     Attributes:
         source: an absolute path, the address of a stream, or the number of a camera.
-        name: of its results; no two inputs have the same.
+        name: name of the results, unique among the inputs.
     """
 
     source: str | int
@@ -39,7 +39,7 @@ def is_stream(source: str | int) -> bool:
 def split_inputs(inputs: Sequence[str]) -> tuple[list[VideoInput], list[str]]:
     """Return the inputs that are videos, streams and cameras, and the others.
 
-    A number is a camera, unless there is a file or folder of this name. A folder is none of them.
+    A number is a camera, unless a file or folder has this name. Folders are among the others.
     """
     sources: list[str | int] = []
     others: list[str] = []

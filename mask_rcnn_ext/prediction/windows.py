@@ -1,4 +1,4 @@
-"""Reads parts of large images: of TIFFs only the part, of other files the whole image once."""
+"""Reads parts of large TIFF images without reading the whole file."""
 
 import contextlib
 import os
@@ -8,19 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.images import BGRArray
-from .tiles import Tile
+from .tiles import Tile, cut_part
 
 __all__ = ["TiffWindows"]
 
 _GRAY, _RGB = 1, 2
-_MOST_PIXELS = 1 << 24  # of a strip or a tile of the file; larger ones are no help
+_MOST_PIXELS = 1 << 24  # in a strip or a tile of the file; larger ones save no memory
 _ORIENTATION = 274
 
 
 class TiffWindows:
     """Reads parts of a TIFF of 8-bit colour or gray, whose pixels lie in strips or tiles.
 
-    The package tifffile, the extra `tiff`, decodes them. The pixels are those of
+    The package tifffile, the extra `tiff`, decodes them. The pixels are the same as from
     `data.images.read_bgr`.
 
     Attributes:
@@ -63,7 +63,7 @@ class TiffWindows:
         """Return the reader of a file; None if the file must be read as a whole."""
         if not os.fspath(path).lower().endswith((".tif", ".tiff")):
             return None
-        with contextlib.suppress(Exception):  # not a TIFF, no tifffile, or of another kind
+        with contextlib.suppress(Exception):  # not a TIFF, another kind of TIFF, or no tifffile
             return cls(path)
         return None
 
@@ -90,13 +90,8 @@ class TiffWindows:
                 around = Tile(top, left, top + values.shape[0], left + values.shape[1])
                 if (common := around.intersect(part)) is None:
                     continue
-                cut = values[
-                    common.top - top : common.bottom - top, common.left - left : common.right - left
-                ]
-                pixels[
-                    common.top - part.top : common.bottom - part.top,
-                    common.left - part.left : common.right - part.left,
-                ] = cut[:, :, 2::-1] if cut.shape[2] >= 3 else cut
+                cut = cut_part(values, around, common)
+                cut_part(pixels, part, common)[:] = cut[:, :, 2::-1] if cut.shape[2] >= 3 else cut
         return pixels
 
     def _decode(self, number: int) -> npt.NDArray[np.uint8]:
@@ -111,7 +106,7 @@ class TiffWindows:
             values = page.decode(data, number, **tables)[0]
         except Exception as error:  # decoders raise nearly anything
             raise ValueError(f"a part cannot be read: {error}") from error
-        if values is None:  # the file leaves it out: it is 0
+        if values is None:  # the file omits strips and tiles that are all 0
             return np.zeros((*self._side, 3), dtype=np.uint8)
         if not page.is_tiled:  # the next part of the image needs it again
             self._strips[number] = values[0]

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from support import REPO, run_script, write_coco
-from tiny_model import picture, tiny_cfg, tiny_model
+from tiny_model import picture, tiny_cfg
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.data.bands import read_bands
@@ -82,31 +81,24 @@ def test_the_mapper_takes_the_limit_of_its_config_into_its_process(image):
     assert mapper(record)["image"].shape[0] == 3
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "model.pth"
-    torch.save({"model": tiny_model(3, seed=1).state_dict()}, path)
-    return str(path)
-
-
-def test_masks_that_would_fill_the_memory_are_not_unpacked(weights, image):
+def test_masks_that_would_fill_the_memory_are_not_unpacked(tiny_weights, image):
     cfg = tiny_cfg()
     cfg.TEST.DETECTIONS_PER_IMAGE = 40
     cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS = H * W
-    predictor = Predictor(cfg, weights)
+    predictor = Predictor(cfg, tiny_weights)
     found = next(predictor.stream_packed([image]))
     assert len(found) > 32
     said = rf"{len(found)} masks of 40 x 30 pixels would take 0.0 GB.*stream_packed.*{RAISE}"
     with pytest.raises(UserError, match=said):
         predictor(image)
     cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS = len(found) * H * W // 32 + 2
-    assert Predictor(cfg, weights)(image).pred_masks.shape == (len(found), H, W)
+    assert Predictor(cfg, tiny_weights)(image).pred_masks.shape == (len(found), H, W)
 
 
-def test_a_batch_has_no_more_pixels_than_one_image_may_have(weights, image, monkeypatch):
+def test_a_batch_has_no_more_pixels_than_one_image_may_have(tiny_weights, image, monkeypatch):
     for name in "bcde":
         Image.fromarray(picture(H, W)).save(image.with_name(f"{name}.png"))
-    predictor, sizes = Predictor(tiny_cfg(), weights), []
+    predictor, sizes = Predictor(tiny_cfg(), tiny_weights), []
     run = predictor.stream_packed
 
     def spy(images):

@@ -21,7 +21,7 @@ from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.evaluation import build
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
-from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
+from mask_rcnn_ext.prediction.coco_results import describe_instances
 from mask_rcnn_ext.proposals.file import ProposalFileWriter
 
 
@@ -251,14 +251,12 @@ def test_proposal_file(tmp_path):
     assert content["bbox_mode"] == 0
 
 
-def test_writing_coco_results_leaves_the_keypoints_as_they_were(tmp_path):
+def test_writing_coco_results_leaves_the_keypoints_as_they_were():
     found = Instances((48, 64), pred_boxes=Boxes(torch.tensor([[1.0, 2, 11, 22]])))
     found.scores, found.pred_classes = torch.tensor([0.5]), torch.tensor([0])
     found.pred_keypoints = torch.tensor([[[4.5, 6.5, 0.9]]])
-    with CocoResultsWriter(tmp_path, ["person"], [1]) as writer:
-        writer.add("a.png", found)
+    (result,) = describe_instances(found, [1])
     assert found.pred_keypoints.tolist() == [[[4.5, 6.5, pytest.approx(0.9)]]]
-    (result,) = json.loads(writer.results_path.read_text())
     assert result["keypoints"] == pytest.approx([4, 6, 0.9])  # COCO counts from pixel centres
 
 

@@ -9,11 +9,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 from overlap_cases import rectangle
-from pycocotools import mask as mask_util
+from reference.overlap import text_rle
 
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
 from mask_rcnn_ext.evaluation.fcis_comparison import FCISComparisonEvaluator
-from mask_rcnn_ext.overlap.average_precision import read_ap_table
+from mask_rcnn_ext.overlap.analysis.tables import read_ap_table
 from mask_rcnn_ext.overlap.comparison import compute_metrics, load_results, load_truth, measure
 
 IMAGES, CLASSES, SIZE = 6, 3, (48, 64)
@@ -52,7 +52,6 @@ def dataset(tmp_path):
         for n in range(4 * IMAGES):
             x, y = (int(v) for v in rng.integers(0, 24, 2))
             w, h = (int(v) for v in rng.integers(12, 24, 2))
-            mask = mask_util.encode(np.asfortranarray(rectangle(x, y, x + w, y + h, SIZE), "u1"))
             content["annotations"].append(
                 {
                     "id": identify(n),
@@ -61,7 +60,7 @@ def dataset(tmp_path):
                     "bbox": [x, y, w, h],
                     "area": w * h,
                     "iscrowd": 0,
-                    "segmentation": {"size": list(SIZE), "counts": mask["counts"].decode()},
+                    "segmentation": text_rle(rectangle(x, y, x + w, y + h, SIZE)),
                     "keypoints": [x + 3, y + 3, 2, x + w - 3, y + h - 3, 2],
                     "num_keypoints": 2,
                 }

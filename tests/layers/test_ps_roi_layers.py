@@ -7,7 +7,6 @@ from reference import fcis as reference
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.layers import PSROIAlign, PSROIPool
-from mask_rcnn_ext.layers.ps_roi_layers import ps_roi_pool
 
 SCALE = 1 / 16
 HEIGHT, WIDTH = 9, 11  # the map; the image is 144 x 176
@@ -253,11 +252,11 @@ def test_the_form_for_onnx_pools_the_same(monkeypatch):
     corners = torch.rand(60, 2, generator=generator) * 260 - 40
     sizes = torch.rand(60, 2, generator=generator) ** 3 * 200
     rois = torch.cat([torch.zeros(60, 1), corners, corners + sizes], dim=1)
+    pool = PSROIPool(2, 5, SCALE)
     for boxes in (rois, rois[:0]):
-        arguments = {"num_bins": 2, "output_size": 5, "spatial_scale": 1 / 16}
-        expected = ps_roi_pool(features, boxes, **arguments)
+        expected = pool(features, boxes)
         with monkeypatch.context() as patch:
             patch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
-            found = ps_roi_pool(features, boxes, **arguments)
+            found = pool(features, boxes)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    assert (ps_roi_pool(features, rois, **arguments) == 0).any()
+    assert (pool(features, rois) == 0).any()

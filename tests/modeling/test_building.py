@@ -1,4 +1,4 @@
-"""A value that detectron2 refuses is one sentence with its key; code of others keeps its error."""
+"""A value that detectron2 refuses gives one sentence with its key; other code keeps its error."""
 
 import os
 
@@ -41,7 +41,7 @@ def test_a_schedule_too():
 
 
 @pytest.mark.parametrize("folder", ["mask_rcnn_ext_project", "torch_project", "project"])
-def test_a_project_beside_the_package_is_not_the_package(folder):
+def test_a_project_next_to_the_package_is_not_part_of_it(folder):
     """Its name begins with that of the package, or of torch."""
     packages = {"mask_rcnn_ext_project": building._PACKAGE, "torch_project": torch.__path__[0]}
     root = os.path.dirname(packages.get(folder, "/"))

@@ -82,7 +82,7 @@ def test_the_papers_config_has_the_stock_keys_and_shapes():
     ids=lambda override: override[0],
 )
 def test_the_comparison_can_fail(override):
-    """With another config our model gives other losses, so the tests above can fail."""
+    """With another config our model gives other losses: the tests above can fail."""
     ours = build(our_config(FPN, *MODELS[FPN], *NARROW, *override))
     with pytest.raises(AssertionError):
         assert_same_tensors(losses(ours), losses(build(stock_config(FPN, *NARROW))))

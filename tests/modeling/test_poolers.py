@@ -75,7 +75,7 @@ def test_stock_types_are_detectron2s_bit_for_bit(pooler_type, sampling_ratio, sc
 
 @pytest.mark.parametrize("pooler_type", POOLER_TYPES)
 def test_the_types_differ(pooler_type):
-    """So the equalities above are not vacuous."""
+    """Otherwise the tests above could not fail."""
     features, boxes = pyramid(), boxes_of(9, 6)
     output = MaskRCNNROIPooler(7, SCALES, 2, pooler_type)(features, boxes)
     for other in set(POOLER_TYPES) - {pooler_type}:

@@ -1,4 +1,4 @@
-"""Mixed precision: what is asked for is what runs, and boxes keep their precision."""
+"""Mixed precision: the precision that was asked for is used, and boxes stay in float32."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from mask_rcnn_ext.modeling.precision import (
 
 @pytest.fixture(autouse=True)
 def with_bfloat16(monkeypatch):
-    """Let every CPU have it: these tests ask for numbers, not for speed."""
+    """Use bfloat16 on every CPU: these tests are about numbers, not about speed."""
     monkeypatch.setattr(precision, "computes_bfloat16", lambda: True)
 
 

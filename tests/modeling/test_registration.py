@@ -32,17 +32,22 @@ from mask_rcnn_ext.modeling.checks import check_registry_names
         (
             BACKBONE_REGISTRY,
             [
+                "mask_rcnn_ext_alexnet_backbone",
                 "mask_rcnn_ext_nonlocal_resnet_fpn_backbone",
                 "mask_rcnn_ext_timm_backbone",
                 "mask_rcnn_ext_timm_fpn_backbone",
                 "mask_rcnn_ext_tiny_resnet_backbone",
                 "mask_rcnn_ext_tiny_resnet_fpn_backbone",
+                "mask_rcnn_ext_vgg16_backbone",
             ],
         ),
-        (META_ARCH_REGISTRY, ["MaskRCNN"]),
+        (META_ARCH_REGISTRY, ["MaskRCNN", "MaskRCNNExtFCIS", "MaskRCNNExtRCNN"]),
         (
             ROI_HEADS_REGISTRY,
-            ["MaskRCNNROIHeads", "MaskRCNNRes5ROIHeads", "MaskRCNNTinyRes5ROIHeads"],
+            [
+                *("MaskRCNNROIHeads", "MaskRCNNRes5ROIHeads", "MaskRCNNTinyRes5ROIHeads"),
+                *("FCISROIHeads", "RCNNROIHeads"),
+            ],
         ),
         (ROI_MASK_HEAD_REGISTRY, ["MaskRCNNFCNHead", "MaskRCNNMLPHead"]),
     ],

@@ -1,4 +1,4 @@
-"""The promises of the levels of speed, on every meta-architecture."""
+"""What each level of speed guarantees, on every meta-architecture."""
 
 import copy
 
@@ -223,7 +223,7 @@ def test_fastest_is_bfloat16_where_the_cpu_has_it(has_bfloat16, caplog):
         assert torch.equal(run(prepare_for_inference(cfg, model), image).scores, found.scores)
 
 
-def test_slow_keys_are_told_once(has_bfloat16, caplog):
+def test_slow_keys_are_reported_once(has_bfloat16, caplog):
     cfg = tiny_cfg()
     cfg.SOLVER.AMP.ENABLED = cfg.MASK_RCNN_EXT.AMP_INFERENCE = True
     cfg.MASK_RCNN_EXT.AMP_DTYPE = "bfloat16"

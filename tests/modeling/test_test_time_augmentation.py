@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
+from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.evaluation import inference_context
 from detectron2.modeling import DatasetMapperTTA, build_model
 from detectron2.structures import Boxes, Instances
@@ -116,8 +117,6 @@ def test_one_view_at_the_test_size_is_the_plain_model(keypoints):
 
 def test_one_view_of_an_image_that_is_resized():
     """The original goes in, see `make_tta_config`; the plain model gets it resized."""
-    from detectron2.data.transforms import ResizeShortestEdge
-
     cfg = cfg_of()
     model = model_of(cfg)
     original = image_of(96, 128)

@@ -10,13 +10,13 @@ from comparison_cases import cut, detections, scene, write_pair
 from reference.overlap import scenes
 
 from mask_rcnn_ext.overlap import comparison, image_records
-from mask_rcnn_ext.overlap.average_precision import AP_METRICS, read_ap_table
+from mask_rcnn_ext.overlap.analysis.tables import read_ap_table
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.overlap.comparison import (
     METRICS,
     compare,
     compare_seeds,
     compute_metrics,
-    describe_intervals,
     load_results,
     load_truth,
     measure,
@@ -41,7 +41,7 @@ def loaded(files, which=1):
     return truth, load_results(files[which], truth)
 
 
-def test_intervals_of_ap_are_those_of_the_matches_of_pycocotools(files):
+def test_intervals_of_ap_are_those_of_the_tables_of_the_analysis(files):
     truth, first = loaded(files, 1)
     second = load_results(files[2], truth)
     compared = compare(measure(truth, first), measure(truth, second), draws=200, seed=3)
@@ -200,12 +200,12 @@ def test_draws_are_those_of_a_loop(trainings):
     assert (entry["low"], entry["high"]) == pytest.approx(tuple(np.percentile(known, [2.5, 97.5])))
 
 
-def test_a_model_is_not_told_apart_from_itself(trainings):
+def test_a_model_compared_with_itself_gives_no_difference(trainings):
     pooled = compare_seeds(trainings, trainings, draws=200)
     for name, entry in pooled.metrics.items():
         assert entry["difference"] == 0 or np.isnan(entry["difference"]), name
         assert entry["low"] <= 0 <= entry["high"] or np.isnan(entry["low"]), name
-    # Its trainings differ, and are drawn for each side by itself.
+    # Its trainings differ, and each side draws its own.
     assert pooled.metrics[LEAK]["low"] < 0 < pooled.metrics[LEAK]["high"]
     equal = compare_seeds([trainings[1]] * 3, [trainings[1]] * 3, draws=50)
     entry = equal.metrics[LEAK]
@@ -261,10 +261,3 @@ def test_other_images_or_other_numbers_of_trainings_are_refused(trainings):
         compare_seeds([exact, exact], [some, some[1:]])
     with pytest.raises(ValueError, match="at least one, of all"):
         compare_seeds([[]], [[]])
-
-
-def test_the_method_says_what_the_intervals_cover():
-    assert "not the chance in training" in describe_intervals(1, 1000, 0)
-    three = describe_intervals(3, 1000, 7)
-    assert "1000 draws, seed 7" in three
-    assert "2/3 of their variance" in three

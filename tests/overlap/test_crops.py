@@ -1,6 +1,7 @@
 import numpy as np
 
-from mask_rcnn_ext.overlap.crops import Crop, CropCache
+from mask_rcnn_ext.layers.mask_crops import MaskCrop
+from mask_rcnn_ext.overlap.crops import CropCache
 
 
 def test_a_cache_keeps_what_was_asked_for_last_and_fits():
@@ -8,7 +9,7 @@ def test_a_cache_keeps_what_was_asked_for_last_and_fits():
 
     def make(index):
         made.append(index)
-        return Crop(index, 0, np.zeros((10, 10), dtype=bool))
+        return MaskCrop(index, 0, np.zeros((10, 10), dtype=bool))
 
     crops = CropCache(make, most_pixels=250)  # two of them
     assert [crops[i].top for i in (0, 1, 0, 2, 0, 1)] == [0, 1, 0, 2, 0, 1]
@@ -16,5 +17,5 @@ def test_a_cache_keeps_what_was_asked_for_last_and_fits():
 
 
 def test_a_crop_that_is_too_large_for_the_cache_is_returned():
-    crops = CropCache(lambda index: Crop(index, 0, np.ones((9, 9), dtype=bool)), most_pixels=10)
+    crops = CropCache(lambda index: MaskCrop(index, 0, np.ones((9, 9), dtype=bool)), most_pixels=10)
     assert [crops[i].area for i in (3, 4, 3)] == [81, 81, 81]

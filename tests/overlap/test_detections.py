@@ -1,4 +1,4 @@
-"""Result files: what is read, and every mistake in them told with the file and the offender."""
+"""Result files: what is read, and errors for every mistake, which name the file and the entry."""
 
 import dataclasses
 import json

@@ -6,7 +6,7 @@ from overlap_cases import OBJECTS, detect, instances_of, rectangle
 from reference.overlap import rle
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.overlap.crops import Crop
+from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.overlap.detections import Detection
 from mask_rcnn_ext.overlap.lines import (
     LINE_METRICS,
@@ -81,7 +81,7 @@ def test_a_roi_without_an_inner_part_has_no_lines():
 
 
 def test_a_large_roi_is_measured_at_168_pixels():
-    crop = Crop(100, 100, np.ones((400, 200), dtype=bool))
+    crop = MaskCrop(100, 100, np.ones((400, 200), dtype=bool))
     rendered = render_in_roi(crop, np.array([90.0, 90.0, 310.0, 510.0]))
     assert rendered.shape == (168, 88), "395 x 207 px without the border of 3 %"
     assert rendered.mean() == pytest.approx(400 * 200 / (395 * 207), abs=0.02)

@@ -5,38 +5,44 @@ import pytest
 from overlap_cases import instances_of, rectangle
 from reference.overlap import coco_of, dataset_of, rle
 
-from mask_rcnn_ext.overlap.crops import Crop
+from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.overlap.detections import Detection
 from mask_rcnn_ext.overlap.image_instances import read_image_instances
+from mask_rcnn_ext.overlap.intervals import describe_draws
 from mask_rcnn_ext.overlap.same_part import (
+    draw_same_part,
     find_parts,
     measure_matched_parts,
     measure_part_share,
     measure_same_part,
-    summarize_same_part,
 )
 
 # A square of 42 with a square of 14 in its middle. With k = 3, the middle part of the large box is
 # the small box. The middle part of the small box has the pixels 19 to 22 in each direction, whose
 # centres lie from 18.67 to 23.33: 16 pixels that both boxes read from one part.
 SMALL = rectangle(14, 14, 28, 28, size=(60, 60))
-LARGE = rectangle(0, 0, 42, 42, size=(60, 60)) & ~SMALL
+LARGE_BOX = rectangle(0, 0, 42, 42, size=(60, 60))
+LARGE = LARGE_BOX & ~SMALL
 BOXES = [[0, 0, 42, 42], [14, 14, 28, 28]]
 MIDDLE = rectangle(19, 19, 23, 23, size=(60, 60))
 
 
-def measure(predictions, *, k=3, categories=(1, 1), rois=BOXES):
-    """Return the sums of one image with the two squares."""
+def measure(predictions, *, k=3, categories=(1, 1), rois=BOXES, small=SMALL):
+    """Return the sums of one image with two squares."""
     objects = [
-        {"mask": LARGE, "bbox": [0, 0, 42, 42], "category_id": categories[0]},
-        {"mask": SMALL, "category_id": categories[1]},
+        {"mask": LARGE_BOX & ~small, "bbox": [0, 0, 42, 42], "category_id": categories[0]},
+        {"mask": small, "category_id": categories[1]},
     ]
     instances = read_image_instances(coco_of(dataset_of([objects], (60, 60))), 1, {})
     found = {
-        index: (Crop(0, 0, mask), np.array(roi, dtype=np.float64))
+        index: (MaskCrop(0, 0, mask), np.array(roi, dtype=np.float64))
         for index, (mask, roi) in enumerate(zip(predictions, rois, strict=True))
     }
     return measure_same_part(instances, found, k=k)
+
+
+def summarize(trainings):
+    return describe_draws(draw_same_part(trainings))
 
 
 def test_parts_of_pixels():
@@ -119,18 +125,9 @@ def simulate_fcis(rois, truths, classes, k):
 def test_a_perfect_fcis_is_wrong_in_the_same_part_of_one_class_only(k, categories):
     rois = [[0, 0, 42, 42], [10, 12, 31, 33]]
     small = rectangle(10, 12, 31, 33, size=(60, 60))
-    truths = [rectangle(0, 0, 42, 42, size=(60, 60)) & ~small, small]
-    objects = [
-        {"mask": truths[0], "bbox": [0, 0, 42, 42], "category_id": categories[0]},
-        {"mask": truths[1], "category_id": categories[1]},
-    ]
-    instances = read_image_instances(coco_of(dataset_of([objects], (60, 60))), 1, {})
-    masks = simulate_fcis(rois, truths, categories, k)
-    predictions = {
-        i: (Crop(0, 0, mask), np.array(roi, dtype=np.float64))
-        for i, (mask, roi) in enumerate(zip(masks, rois, strict=True))
-    }
-    summary = summarize_same_part([[measure_same_part(instances, predictions, k=k)]], draws=10)
+    masks = simulate_fcis(rois, [LARGE_BOX & ~small, small], categories, k)
+    record = measure(masks, k=k, categories=categories, rois=rois, small=small)
+    summary = summarize([[record]])
     one, two = (summary[f"{pair}/difference"]["value"] for pair in ("one_class", "two_classes"))
     if categories == (1, 1):
         assert (one, two) == (50.0, None), "one of two masks is wrong at each contradiction"
@@ -140,13 +137,13 @@ def test_a_perfect_fcis_is_wrong_in_the_same_part_of_one_class_only(k, categorie
 
 def test_interval_is_over_images():
     records = [measure([LARGE, SMALL]), measure([LARGE | MIDDLE, SMALL])]
-    entry = summarize_same_part([records])["one_class/same"]
+    entry = summarize([records])["one_class/same"]
     assert entry == {"value": 25.0, "low": 0.0, "high": 50.0}
 
 
 def test_interval_is_over_trainings():
     good, bad = ([measure([large, SMALL])] * 3 for large in (LARGE, LARGE | MIDDLE))
-    entry = summarize_same_part([good, bad])["one_class/same"]
+    entry = summarize([good, bad])["one_class/same"]
     assert entry == {"value": 25.0, "low": 0.0, "high": 50.0}
 
 

@@ -1,6 +1,5 @@
-"""A headless Chromium, led through its DevTools protocol on two pipes; no library is needed."""
+"""A headless Chromium, driven with its DevTools protocol over two pipes, without a library."""
 
-import base64
 import json
 import os
 import select
@@ -70,7 +69,7 @@ class Page:
         return answer["result"]
 
     def run(self, script: str) -> Any:
-        """Return the value of an expression of JavaScript, or of what it promises."""
+        """Return the value of a JavaScript expression; a promise is awaited."""
         found = self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
@@ -100,7 +99,7 @@ class Page:
             self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
     def set_size(self, width: int, height: int, ratio: float = 1, dark: bool = False) -> None:
-        """Set the size of the window in CSS pixels, the pixels of each, and the mode of colours."""
+        """Set the size of the window in CSS pixels, the pixel ratio and the colour scheme."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=ratio, mobile=width < 600,
@@ -108,15 +107,10 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
-    def shoot(self, path: Path) -> None:
-        """Save a picture of all of the page as PNG."""
-        found = self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(found["data"]))
-
 
 @contextmanager
 def open_page(url: str, folder: Path) -> Iterator[Page]:
-    """Open a page in a new browser, which saves files to `folder` and ends with the block."""
+    """Open a page in a new browser, which saves files to `folder`; close it after the block."""
     assert CHROMIUM is not None
     (command_end, commands), (answers, answer_end) = os.pipe(), os.pipe()
     # The browser reads its file 3 and writes its file 4.

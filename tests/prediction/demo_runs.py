@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import torch
 from PIL import Image
-from tiny_model import picture, tiny_cfg, tiny_model
+from tiny_model import picture, tiny_cfg
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.prediction.demo_server import DemoServer
@@ -24,15 +23,13 @@ PNG = _encoded.getvalue()
 
 
 @pytest.fixture(scope="module")
-def demo_predictor(tmp_path_factory) -> Predictor:
-    path = tmp_path_factory.mktemp("weights") / "model_final.pth"
-    torch.save({"model": tiny_model(3, seed=1).state_dict()}, path)
+def demo_predictor(tiny_weights) -> Predictor:
     cfg = tiny_cfg(3)
     cfg.MASK_RCNN_EXT.CLASS_NAMES, cfg.MASK_RCNN_EXT.CATEGORY_IDS = (
         ["cat", HOSTILE, "牛"],
         [2, 7, 90],
     )
-    return Predictor(cfg, str(path))
+    return Predictor(cfg, tiny_weights)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from tiny_model import picture, tiny_cfg, tiny_model
+from tiny_model import picture, tiny_cfg
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.errors import UserError
@@ -21,17 +21,10 @@ from mask_rcnn_ext.prediction.demo_answer import answer_upload, make_outline
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("weights") / "model_final.pth"
-    torch.save({"model": tiny_model(3, seed=1).state_dict()}, path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def predictor(weights) -> Predictor:
+def predictor(tiny_weights) -> Predictor:
     cfg = tiny_cfg(3)
     cfg.MASK_RCNN_EXT.CATEGORY_IDS = [2, 7, 90]
-    return Predictor(cfg, weights)
+    return Predictor(cfg, tiny_weights)
 
 
 def encode(image: np.ndarray, kind: str = "PNG", **options) -> bytes:
@@ -47,7 +40,7 @@ def open_picture(answer: dict) -> np.ndarray:
 
 
 def fill(outline: str, height: int, width: int) -> np.ndarray:
-    """Fill a path by the rule evenodd: a pixel is inside if a ray from it crosses it odd times."""
+    """Fill a path by the even-odd rule: a ray from a pixel inside meets an odd number of sides."""
     inside = np.zeros((height, width), bool)
     for loop in re.findall(r"M(\d+) (\d+)([hv\d-]+)z", outline):
         x, y = int(loop[0]), int(loop[1])
@@ -110,11 +103,11 @@ def test_an_upload_is_turned_upright_as_its_camera_says(predictor):
 
 
 @pytest.fixture(scope="module")
-def predictor_of_bands(weights) -> Predictor:
+def predictor_of_bands(tiny_weights) -> Predictor:
     cfg = tiny_cfg(3)
     cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS, cfg.MASK_RCNN_EXT.DATA.PIXEL_STATISTICS = 3, "fixed"
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [9000.0] * 3, [50.0] * 3
-    return Predictor(cfg, weights)
+    return Predictor(cfg, tiny_weights)
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.npy"])

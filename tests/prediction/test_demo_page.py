@@ -1,4 +1,4 @@
-"""The demo page in a real browser, which need not be there."""
+"""The demo page in a real browser; skipped where there is none."""
 
 import json
 

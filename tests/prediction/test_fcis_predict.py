@@ -46,7 +46,7 @@ def test_a_batch_of_several_sizes_gives_what_the_images_give_one_by_one(run_fold
 
 
 def test_masks_and_boxes_are_in_pixels_of_the_image(run_folder):
-    """The image is twice what the network sees of it, and not resized to a whole factor back."""
+    """The image is about twice as large as the network sees it, but not by a whole factor."""
     predictor = predictor_of(run_folder)
     image = picture(129, 187)
     found = predictor(image)
@@ -61,19 +61,6 @@ def test_masks_and_boxes_are_in_pixels_of_the_image(run_folder):
     small = predictor(np.array(seen))
     area, small_area = (f.pred_masks[0].sum().item() for f in (found, small))
     assert area == pytest.approx(small_area * (129 * 187) / (64 * 93), rel=0.1)
-
-
-def test_the_score_threshold_drops_the_lower_ones_and_changes_nothing_else(run_folder):
-    image = picture(90, 130)
-    everything = predictor_of(run_folder, score_threshold=0)(image)
-    middle = float(everything.scores.sort().values[4])
-    some = predictor_of(run_folder, score_threshold=middle)(image)
-    kept = everything[everything.scores >= middle]
-    assert 0 < len(some) == len(kept) < len(everything)
-    assert torch.equal(some.scores, kept.scores)
-    assert torch.equal(some.pred_classes, kept.pred_classes)
-    assert torch.equal(some.pred_masks, kept.pred_masks)
-    assert len(predictor_of(run_folder, score_threshold=1)(image)) == 0
 
 
 def test_the_tool_writes_coco_results_and_pictures(run_folder, tmp_path):

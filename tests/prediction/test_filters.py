@@ -99,7 +99,7 @@ def test_names_and_thresholds_are_read(tmp_path):
     }
     path = tmp_path / "analysis.json"
     path.write_text(json.dumps({"thresholds": {"cat": 0.25, "dog": None}, "more": 1}))
-    assert parse_thresholds(str(path)) == {"cat": 0.25}
+    assert parse_thresholds(str(path)) == {"cat": 0.25, "": 0.5}
 
 
 @pytest.mark.parametrize("text", ["cat", "cat=", "cat=2", "-0.1", "nan", "", "none.json"])

@@ -1,4 +1,4 @@
-"""A folder of images by several processes, and after a kill: the same files as in one go."""
+"""A folder of images by several processes, or after a kill, gives the files of one process."""
 
 import json
 import multiprocessing
@@ -59,7 +59,7 @@ def contents(output) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def expected(folder, tmp_path_factory):
-    """What one process writes in one go."""
+    """What one uninterrupted process writes."""
     output = tmp_path_factory.mktemp("whole")
     make_predictor = partial(load_predictor, str(folder / "model.pth"))
     job = FolderJob(make_predictor, find_images([str(folder / "in")]), output, OUTPUTS)
@@ -89,7 +89,7 @@ def test_shares_of_several_processes_give_the_files_of_one(make_job, expected, w
 
 
 def test_a_line_that_a_kill_has_cut_costs_one_image(make_job, expected):
-    """Also if the next run goes on in the same file."""
+    """Also if the next run continues the same file."""
     job = make_job()
     predictor = job.make_predictor(0)
     recipe = predict_share(job, predictor, 0, 2)
@@ -190,7 +190,7 @@ def die(weights: str, rank: int) -> Predictor:
     return predictor
 
 
-def test_a_process_that_dies_is_told_and_the_same_job_goes_on(
+def test_a_process_that_dies_is_reported_and_the_same_job_continues(
     make_job, expected, folder, fast_start
 ):
     job = make_job()

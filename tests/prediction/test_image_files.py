@@ -1,4 +1,4 @@
-"""Which files an input of a prediction names, and under which names."""
+"""Which files an input of a prediction stands for, and the names of their results."""
 
 import os
 
@@ -30,12 +30,12 @@ def test_find_images_by_folder_glob_and_file(tmp_path, monkeypatch):
 
 
 def test_a_pipe_is_left_out_and_never_read(tmp_path, caplog):
-    """Whoever opened it would wait without end."""
+    """Opening it would block for ever."""
     (tmp_path / "x.png").touch()
     pipe = tmp_path / "pipe.png"
     os.mkfifo(pipe)
     assert names(tmp_path) == names(tmp_path / "*.png") == ["x.png"]
-    assert f"{tmp_path}: left out what is a pipe, socket or device: pipe.png" in caplog.text
+    assert f"{tmp_path}: left out pipes, sockets and devices: pipe.png" in caplog.text
     with pytest.raises(UserError, match="expected an image file, got a pipe, socket or device"):
         names(pipe)
 

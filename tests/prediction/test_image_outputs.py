@@ -13,7 +13,11 @@ from pycocotools import mask as mask_util
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.layers.packed_masks import PackedMasks
-from mask_rcnn_ext.prediction.coco_results import CocoResultsWriter
+from mask_rcnn_ext.prediction.coco_results import (
+    CocoResultsWriter,
+    describe_instances,
+    trace_instances,
+)
 from mask_rcnn_ext.prediction.georeference import GeoReference
 from mask_rcnn_ext.prediction.image_files import ImageFile
 from mask_rcnn_ext.prediction.image_outputs import (
@@ -124,7 +128,9 @@ def test_annotations_are_a_data_set_that_training_reads(tmp_path):
     for name in ("a.png", "b.png"):
         Image.new("RGB", SIZE[::-1]).save(tmp_path / name)
     with CocoResultsWriter(tmp_path, ["cat", "dog"], [3, 7], polygons=True) as writer:
-        assert [writer.add(name, instances_of()) for name in ("a.png", "b.png")] == [1, 2]
+        for name in ("a.png", "b.png"):
+            found = [make(instances_of(), [3, 7]) for make in (describe_instances, trace_instances)]
+            writer.write(name, SIZE, *found)
     content = json.loads((tmp_path / "coco_annotations.json").read_text())
     images = json.loads((tmp_path / "images.json").read_text())
     assert {name: content[name] for name in images} == images

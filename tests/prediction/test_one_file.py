@@ -17,7 +17,7 @@ from mask_rcnn_ext.files import file_sha256
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of two iterations that keeps all kinds of files; its folder of data is gone since."""
+    """A run of two iterations with all kinds of files, after its folder of data was deleted."""
     torch.set_num_threads(1)  # this fixture comes before the one that does it for each test
     folder = tmp_path_factory.mktemp("run")
     flags = write_data(folder / "data", train=3, val=1)

@@ -7,7 +7,7 @@ from detectron2.config import get_cfg as detectron2_get_cfg
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from PIL import Image
-from tiny_model import picture, tiny_cfg, tiny_model
+from tiny_model import picture, tiny_cfg
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.data.images import read_bgr
@@ -16,15 +16,8 @@ from mask_rcnn_ext.prediction.predictor import resolve_config
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("weights") / "model_final.pth"
-    torch.save({"model": tiny_model(3, seed=1).state_dict()}, path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def predictor(weights) -> Predictor:
-    return Predictor(tiny_cfg(3), weights, batch_size=3)
+def predictor(tiny_weights) -> Predictor:
+    return Predictor(tiny_cfg(3), tiny_weights, batch_size=3)
 
 
 def assert_equal(ours, theirs) -> None:
@@ -45,9 +38,9 @@ def assert_close(ours, theirs) -> None:
 
 
 @pytest.mark.parametrize("image_format", ["BGR", "RGB"])
-def test_one_image_gives_detectron2s_numbers_bit_for_bit(weights, image_format):
+def test_one_image_gives_detectron2s_numbers_bit_for_bit(tiny_weights, image_format):
     cfg = tiny_cfg(3)
-    cfg.MODEL.WEIGHTS, cfg.INPUT.FORMAT = weights, image_format
+    cfg.MODEL.WEIGHTS, cfg.INPUT.FORMAT = tiny_weights, image_format
     image = picture(90, 130)
     ours = Predictor(cfg)(image)
     theirs = DefaultPredictor(cfg)(image)["instances"]
@@ -157,20 +150,20 @@ def test_unreadable_file_is_named(predictor, tmp_path, content):
         predictor([str(path)])
 
 
-def test_score_threshold(weights, predictor):
+def test_score_threshold(tiny_weights, predictor):
     image = picture(90, 130)
     everything = predictor(image)
     middle = float(everything.scores.median())
-    some = Predictor(tiny_cfg(3), weights, score_threshold=middle)(image)
+    some = Predictor(tiny_cfg(3), tiny_weights, score_threshold=middle)(image)
     assert 0 < len(some) < len(everything)
     assert (some.scores > middle).all()
     assert torch.equal(some.scores, everything.scores[everything.scores > middle])
 
 
-def test_the_model_is_in_eval_mode_and_the_config_untouched(weights):
+def test_the_model_is_in_eval_mode_and_the_config_untouched(tiny_weights):
     cfg = tiny_cfg(3)
     before = cfg.dump()
-    predictor = Predictor(cfg, weights, score_threshold=0.3)
+    predictor = Predictor(cfg, tiny_weights, score_threshold=0.3)
     assert not predictor.model.training
     image = picture(64, 64)
     result = predictor(image)
@@ -180,11 +173,11 @@ def test_the_model_is_in_eval_mode_and_the_config_untouched(weights):
     assert cfg.dump() == before
 
 
-def test_amp_and_channels_last_keys_are_used(weights):
+def test_amp_and_channels_last_keys_are_used(tiny_weights):
     cfg = tiny_cfg(3)
     cfg.MASK_RCNN_EXT.CHANNELS_LAST = cfg.MASK_RCNN_EXT.AMP_INFERENCE = True
     cfg.SOLVER.AMP.ENABLED = True
-    predictor = Predictor(cfg, weights)
+    predictor = Predictor(cfg, tiny_weights)
     dtypes = []
     predictor.model.backbone.fpn_lateral2.register_forward_hook(
         lambda module, args, output: dtypes.append(output.dtype)
@@ -195,80 +188,80 @@ def test_amp_and_channels_last_keys_are_used(weights):
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_cuda_config_falls_back_to_the_cpu_with_a_line(weights, monkeypatch, caplog):
+def test_cuda_config_falls_back_to_the_cpu_with_a_line(tiny_weights, monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cfg = tiny_cfg(3)
     cfg.MODEL.DEVICE, cfg.MASK_RCNN_EXT.AMP_DTYPE = "cuda", "float16"
     cfg.SOLVER.AMP.ENABLED = cfg.MASK_RCNN_EXT.AMP_INFERENCE = True
     with caplog.at_level(logging.INFO, "mask_rcnn_ext"):
-        predictor = Predictor(cfg, weights)
+        predictor = Predictor(cfg, tiny_weights)
     assert "running on the CPU" in caplog.text
     assert predictor.cfg.MODEL.DEVICE == "cpu"
     assert predictor(picture(64, 64)).image_size == (64, 64)
     with pytest.raises(UserError, match="device cuda: PyTorch finds no CUDA"):
-        Predictor(cfg, weights, device="cuda")
+        Predictor(cfg, tiny_weights, device="cuda")
     with pytest.raises(UserError, match=r"device: expected.*'gpu'"):
-        Predictor(cfg, weights, device="gpu")
+        Predictor(cfg, tiny_weights, device="gpu")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device, and MASK_RCNN_EXT_TEST_GPU=1"
 )
-def test_results_of_a_gpu_are_on_the_cpu(weights):
-    instances = Predictor(tiny_cfg(3), weights, device="cuda")(picture(64, 64))
+def test_results_of_a_gpu_are_on_the_cpu(tiny_weights):
+    instances = Predictor(tiny_cfg(3), tiny_weights, device="cuda")(picture(64, 64))
     assert instances.scores.device.type == instances.pred_masks.device.type == "cpu"
 
 
-def test_no_weights_or_others_are_errors(weights):
+def test_no_weights_or_others_are_errors(tiny_weights):
     with pytest.raises(UserError, match="the model would be random"):
         Predictor(tiny_cfg(3))
     with pytest.raises(UserError, match="knows 3 classes, the config says 4"):
-        Predictor(tiny_cfg(4), weights)
+        Predictor(tiny_cfg(4), tiny_weights)
 
 
 @pytest.mark.parametrize("kwargs", [{"batch_size": 0}, {"score_threshold": 50}])
-def test_bad_arguments(weights, kwargs):
+def test_bad_arguments(tiny_weights, kwargs):
     with pytest.raises(UserError, match=f"{next(iter(kwargs))}: expected"):
-        Predictor(tiny_cfg(3), weights, **kwargs)
+        Predictor(tiny_cfg(3), tiny_weights, **kwargs)
 
 
-def test_names_and_ids_of_the_config(weights):
+def test_names_and_ids_of_the_config(tiny_weights):
     cfg = tiny_cfg(3)
     cfg.MASK_RCNN_EXT.CLASS_NAMES, cfg.MASK_RCNN_EXT.CATEGORY_IDS = ["cat", "dog", "cow"], [2, 7, 9]
-    predictor = Predictor(cfg, weights)
+    predictor = Predictor(cfg, tiny_weights)
     assert predictor.class_names == ["cat", "dog", "cow"]
     assert predictor.category_ids == [2, 7, 9]
     cfg.MASK_RCNN_EXT.CLASS_NAMES = ["cat"]
     with pytest.raises(UserError, match=r"CLASS_NAMES has 1 entries, expected .* 3 classes"):
-        Predictor(cfg, weights)
+        Predictor(cfg, tiny_weights)
 
 
-def test_names_and_ids_of_a_registered_data_set_or_none(weights):
+def test_names_and_ids_of_a_registered_data_set_or_none(tiny_weights):
     cfg = tiny_cfg(3)
     cfg.DATASETS.TEST = ("predictor_test_unknown", "predictor_test_known")
     MetadataCatalog.get("predictor_test_known").set(
         thing_classes=["a", "b", "c"], thing_dataset_id_to_contiguous_id={30: 2, 10: 0, 20: 1}
     )
     try:
-        predictor = Predictor(cfg, weights)
+        predictor = Predictor(cfg, tiny_weights)
     finally:
         MetadataCatalog.remove("predictor_test_known")
     assert (predictor.class_names, predictor.category_ids) == (["a", "b", "c"], [10, 20, 30])
-    predictor = Predictor(cfg, weights)
+    predictor = Predictor(cfg, tiny_weights)
     assert predictor.class_names == ["class 0", "class 1", "class 2"]
     assert predictor.category_ids == [1, 2, 3]
     assert "predictor_test_unknown" not in MetadataCatalog
 
 
-def test_config_as_file_name_or_detectron2s(weights, tmp_path):
+def test_config_as_file_name_or_detectron2s(tiny_weights, tmp_path):
     cfg = tiny_cfg(3)
     (tmp_path / "config.yaml").write_text(cfg.dump())
     assert resolve_config(tmp_path / "config.yaml").MODEL.FPN.OUT_CHANNELS == 16
     assert resolve_config(detectron2_get_cfg()).MASK_RCNN_EXT.CLASS_NAMES == []
     frozen = cfg.clone()
     frozen.freeze()
-    assert len(Predictor(frozen, weights)(picture(64, 64))) == 10
+    assert len(Predictor(frozen, tiny_weights)(picture(64, 64))) == 10
     with pytest.raises(UserError, match=r"no config 'mask_rcnn_R5_FPN.*There is no file .* either"):
         resolve_config("mask_rcnn_R5_FPN")
     with pytest.raises(UserError, match="expected a CfgNode, a path or a name, got int"):

@@ -256,7 +256,7 @@ def test_tilings_out_of_range(tiling, says):
 
 
 def test_a_real_model_sees_the_tiles_of_a_file(tmp_path):
-    """An image that fits in a tile gives what it gives without; a larger one, what its tiles do."""
+    """An image that fits in one tile is predicted as without tiles, a larger one tile by tile."""
     torch.save({"model": tiny_model(2, seed=1).state_dict()}, tmp_path / "model.pth")
     predictor = Predictor(tiny_cfg(2), tmp_path / "model.pth", score_threshold=0.3)
     image = picture(90, 100, seed=3)

@@ -1,4 +1,4 @@
-"""Videos: steady ids, also of objects that cross; files that play; videos that are broken."""
+"""Videos: constant ids, also of objects that cross; files that play; broken videos."""
 
 import json
 import os

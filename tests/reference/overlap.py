@@ -4,6 +4,7 @@ Written from the definitions, pixel by pixel, in plain Python; masks are (H, W) 
 """
 
 import contextlib
+import copy
 import io
 import itertools
 import math
@@ -11,6 +12,7 @@ import math
 import numpy as np
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 SIDE, CLASSES = 40, (1, 4)  # of `scenes`: pixels; category ids with a gap
 
@@ -69,6 +71,31 @@ def coco_of(dataset: dict) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
     return truth
+
+
+def official_ap(dataset, results, task="segm", *, ious=None, areas=None) -> np.ndarray:
+    """Return pycocotools' AP, AP50, AP75, and AP of small, medium and large objects, 0 to 100.
+
+    NaN stands for an AP without objects. In "segm" a detection is as large as its mask, as in
+    detectron2. `ious` replaces the IoUs; `areas` is (range, areas of objects, areas of detections).
+    """
+    results = [{k: v for k, v in r.items() if task != "segm" or k != "bbox"} for r in results]
+    truth = coco_of(copy.deepcopy(dataset))
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = truth.loadRes(copy.deepcopy(results))
+        evaluation = COCOeval(truth, found, task)
+        if areas:
+            span, *by_part = areas
+            for part, given in zip((truth, found), by_part, strict=True):
+                for annotation, area in zip(part.dataset["annotations"], given, strict=True):
+                    annotation["area"] = area
+            evaluation.params.areaRng = [span] * 4
+        if ious:
+            evaluation.computeIoU = lambda image, category: ious(evaluation, image, category)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.where(evaluation.stats[:6] < 0, np.nan, 100 * evaluation.stats[:6])
 
 
 def boundary(mask: np.ndarray, distance: int) -> np.ndarray:

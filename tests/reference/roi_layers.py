@@ -99,6 +99,17 @@ def roi_align(
     return output
 
 
+def pool_windows(fine: np.ndarray, samples: int, largest: bool) -> np.ndarray:
+    """Reduce each window of samples x samples cells of (C, H, W) to its maximum or mean."""
+    channels, height, width = fine.shape
+    output = np.zeros((channels, height // samples, width // samples))
+    for i in range(height // samples):
+        for j in range(width // samples):
+            window = fine[:, i * samples : (i + 1) * samples, j * samples : (j + 1) * samples]
+            output[:, i, j] = (np.max if largest else np.mean)(window, axis=(1, 2))
+    return output
+
+
 def roi_warp(
     features: np.ndarray,
     rois: np.ndarray,
@@ -120,11 +131,7 @@ def roi_warp(
             for j in range(cells):
                 x, y = x1 + j * width / cells, y1 + i * height / cells
                 fine[:, i, j] = bilinear(features[int(batch)], x, y, outside=0.5)
-        for i in range(size):
-            for j in range(size):
-                window = fine[:, i * samples : (i + 1) * samples, j * samples : (j + 1) * samples]
-                reduce = np.max if largest else np.mean
-                output[r, :, i, j] = reduce(window, axis=(1, 2))
+        output[r] = pool_windows(fine, samples, largest)
     return output
 
 
@@ -159,10 +166,7 @@ def roi_warp_v1(
                             values.append(bilinear(features[int(batch)], x, y, outside=0.5))
                 if values:
                     fine[:, i, j] = reduce(values, axis=0)
-        for i in range(size):
-            for j in range(size):
-                window = fine[:, i * samples : (i + 1) * samples, j * samples : (j + 1) * samples]
-                output[r, :, i, j] = reduce(window, axis=(1, 2))
+        output[r] = pool_windows(fine, samples, largest)
     return output
 
 

@@ -7,8 +7,9 @@ import shutil
 import compare as tool
 import numpy as np
 import pytest
-from comparison_cases import CATEGORIES, SIDE, as_rle, write_pair
+from comparison_cases import CATEGORIES, SIDE, write_pair
 from pycocotools import mask as mask_util
+from reference.overlap import text_rle
 
 from mask_rcnn_ext.overlap.comparison import METRICS, load_results, load_truth, measure
 from mask_rcnn_ext.overlap.lines import LINE_METRICS
@@ -83,7 +84,7 @@ def test_low_detections_without_a_match_are_not_drawn(data):
     spurious = json.loads((data / "exact.json").read_text())
     box = np.zeros((SIDE, SIDE), dtype=bool)
     box[5:15, 5:15] = True
-    entry = {"image_id": 2, "category_id": CATEGORIES[1], "segmentation": as_rle(box)}
+    entry = {"image_id": 2, "category_id": CATEGORIES[1], "segmentation": text_rle(box)}
     path = data / "spurious.json"
     path.write_text(json.dumps([*spurious, {**entry, "score": 0.3}]))
     found = load_results(path, truth)

@@ -98,7 +98,7 @@ def test_score_threshold_default_and_overrides(predict, tmp_path):
     assert predict(tmp_path / "x.png", more=["--opts", "TEST.DETECTIONS_PER_IMAGE", "2"]) == 0
     assert len(outputs(tmp_path)[0]) == 2
     defaults = tool.build_parser().parse_args(["x", "--config-file", "c", "--output", "o"])
-    assert tool.read_thresholds(defaults.score_threshold) == pytest.approx(0.5)
+    assert tool.parse_thresholds(defaults.score_threshold) == pytest.approx(0.5)
 
 
 def test_exif_rotated_and_gray_images(predict, tmp_path):

@@ -238,7 +238,7 @@ def _write_shapes(
             ET.SubElement(entry, "polygon", {**keys, "points": points, "z_order": "0"})
     else:
         mask = decode_mask(annotation, image["height"], image["width"])
-        top, left, crop = MaskCrop.cut(mask)
+        top, left, crop = MaskCrop(0, 0, mask).trim()
         runs = [len(list(run)) for _, run in groupby(crop.ravel().tolist())]
         runs = [0, *runs] if crop.ravel()[0] else runs
         box = {"left": left, "top": top, "width": crop.shape[1], "height": crop.shape[0]}

@@ -12,7 +12,7 @@ from pycocotools import mask as mask_util
 from scipy.ndimage import find_objects
 
 from ...errors import UserError, name_some, nearest
-from ...layers.rle import check_mask, compress, encode_crop, encode_mask
+from ...layers.rle import check_mask, compress, encode_edges, encode_mask, find_edges
 from ..annotations import clean_annotations
 from ..coco_images import find_image_files
 from ..findings import IssueCounter
@@ -244,7 +244,8 @@ def cut_objects(ids: Ids) -> Iterator[tuple[int, tuple[slice, slice], dict[str, 
     for index, window in enumerate(find_objects(numbers + 1)):
         if values[index]:
             crop = numbers[window] == index
-            rle = encode_crop(crop, window[0].start, window[1].start, *ids.shape)
+            corner = (window[0].start, window[1].start)
+            rle = encode_edges(find_edges(crop.T), crop.shape[0], *corner, *ids.shape)
             counts = rle["counts"].decode("ascii")
             yield int(values[index]), window, {"size": list(ids.shape), "counts": counts}
 

@@ -227,7 +227,7 @@ def _make_shapes(
                 yield {**shape, "points": points, "shape_type": "polygon", **rest}
         else:
             mask = decode_mask(annotation, image["height"], image["width"])
-            top, left, crop = MaskCrop.cut(mask)
+            top, left, crop = MaskCrop(0, 0, mask).trim()
             png = io.BytesIO()
             Image.fromarray(crop.astype(np.uint8)).save(png, "PNG")
             rest["mask"] = base64.b64encode(png.getvalue()).decode("ascii")

@@ -284,6 +284,6 @@ def _one_polygon(segmentation: Any, mask: Bools) -> np.ndarray:
         drawn = decode_mask({"segmentation": [joined.ravel().tolist()]}, *mask.shape)
         if (drawn == mask).all():
             return joined
-    top, left, crop = MaskCrop.cut(mask)
+    top, left, crop = MaskCrop(0, 0, mask).trim()
     corner = np.array([left, top], dtype=np.float64)
     return join_loops([loop + corner for loop in trace_loops(crop)])

@@ -3,11 +3,10 @@
 timm (https://github.com/huggingface/pytorch-image-models, Apache-2.0) is an optional dependency,
 `pip install "mask_rcnn_ext[timm]"`. It is imported when such a backbone is built.
 
-Features are named by their stride, as in a ResNet: res2 (4), res3 (8), res4 (16), res5 (32). Not
-every network has all of them: a plain ViT with patches of 16 pixels has only res4.
+Features are named by their stride, as in a ResNet: res2 (4), res3 (8), res4 (16), res5 (32). Some
+networks have only some of these: a plain ViT with patches of 16 pixels has only res4.
 """
 
-import importlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from detectron2.modeling.backbone import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...errors import UserError, nearest
+from ...errors import UserError, import_extra, nearest
 from ..freezing import find_dependencies, keep_statistics
 from ..registration import register_as
 
@@ -32,18 +31,6 @@ _STAGES = {2: "res1", 4: "res2", 8: "res3", 16: "res4", 32: "res5"}  # res1: for
 _PROBE = (128, 192)  # height and width of a cheap test image: two different multiples of 32
 # Options that let families with a fixed image size (ViT, Swin, ...) take images of any size.
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
-
-
-def _import_timm() -> Any:
-    try:
-        return importlib.import_module("timm")
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise UserError(
-            "this backbone needs timm, which is not installed: "
-            'pip install "mask_rcnn_ext[timm]", or pip install timm'
-        ) from error
 
 
 class TimmBackbone(Backbone):
@@ -80,7 +67,7 @@ class TimmBackbone(Backbone):
         freeze_at: int = 0,
     ) -> None:
         super().__init__()
-        timm = _import_timm()
+        timm = import_extra("timm", "timm", "this backbone")
         options, available = _inspect(timm, name)
         wanted = list(dict.fromkeys(out_features))
         known = [feature for feature in available if feature != "res1"]
@@ -117,7 +104,7 @@ class TimmBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The largest stride; images are padded to multiples of it, so that strides are exact."""
+        """The largest stride. Images are padded to its multiples, which makes all strides exact."""
         return max(self._out_feature_strides.values())
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:

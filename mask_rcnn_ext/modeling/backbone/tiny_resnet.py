@@ -78,7 +78,7 @@ def build_tiny_resnet(
         blocks: number of basic blocks of res2..res5, four numbers; a block is two 3 x 3
             convolutions.
         norm: a name that `detectron2.layers.get_norm` knows.
-        out_features: which of "res2".."res5" to return. The network ends with the last of them.
+        out_features: which of "res2".."res5" to return. The network ends with the last feature.
         res4_dilation: 1, or 2 for a res4 that stays at stride 8; works as `res5_dilation`.
         res5_dilation: 1, or 2 for a res5 that stays at the stride of res4. Its convolutions after
             the first are dilated by 2, so every second cell is a cell of the strided res5. (In

@@ -1,4 +1,4 @@
-"""From the RoIs of FCIS's heads to detections, for a model or for an exported network."""
+"""Turns the RoIs of FCIS's heads into detections, for a model or for an exported network."""
 
 from typing import Any
 
@@ -42,41 +42,33 @@ class FCISDetection:
     min_size: float
 
     @torch.no_grad()
-    def detect(self, rois: Instances, height: int, width: int) -> Instances:
+    def detect(
+        self, rois: Instances, height: int, width: int, *, packed: bool = False
+    ) -> Instances:
         """Turn the RoIs of an image into detections.
 
         Args:
             rois: the result of `FCISROIHeads`, in pixels of the network's input.
             height: height of the output image.
             width: width of the output image.
+            packed: give `pred_masks` as `PackedMasks`, which take little memory.
         """
-        return self._detect(rois, height, width, packed=False)
-
-    @torch.no_grad()
-    def detect_packed(self, rois: Instances, height: int, width: int) -> Instances:
-        """See `detect`; `pred_masks` are `PackedMasks`, which take little memory."""
-        return self._detect(rois, height, width, packed=True)
-
-    def _detect(self, rois: Instances, height: int, width: int, *, packed: bool) -> Instances:
-        size = _make_size(height, width)
-        arguments = self.select(rois, height, width)
-        threshold = self.mask_threshold
+        selected = self.select(rois, height, width)
+        options: dict[str, Any] = {
+            "image_size": _make_size(height, width),
+            "mask_threshold": self.mask_threshold,
+            "packed": packed,
+        }
         if not self.mask_voting:
-            return paste_masks(*arguments, image_size=size, mask_threshold=threshold, packed=packed)
-        return vote_masks(
-            *arguments,
-            image_size=size,
-            mask_threshold=threshold,
-            iou_threshold=self.vote_iou_threshold,
-            packed=packed,
-        )
+            return paste_masks(*selected, **options)
+        return vote_masks(*selected, iou_threshold=self.vote_iou_threshold, **options)
 
     def select(
         self, rois: Instances, height: int, width: int
     ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Return the first four arguments of `vote_masks`, in pixels of the output image.
 
-        For arguments see `detect`.
+        See `detect` for the arguments.
         """
         # detectron2 drops boxes whose side equals the threshold, FCIS keeps them.
         rois = rois[rois.proposal_boxes.nonempty(threshold=max(self.min_size - 1e-5, 0.0))]

@@ -1,4 +1,4 @@
-"""How FCIS reads pooled score maps as classes and masks, and how it learns them.
+"""FCIS's classes and masks from pooled score maps, and their losses.
 
 Paper: arXiv:1611.07709, section 3. The arithmetic follows the released code, which multiplies the
 mask loss by 10, where the paper has a weight of 1.

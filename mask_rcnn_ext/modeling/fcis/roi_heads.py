@@ -32,7 +32,7 @@ from .losses import (
 __all__ = ["FCISROIHeads"]
 
 POOLER_TYPES = ("PSROIPool", "PSROIAlign")
-_ALL = 1_000_000  # RoIs to sample per image with OHEM, which samples all of them
+_ALL = 1_000_000  # RoIs to sample per image with OHEM: more than there are
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -269,7 +269,8 @@ class FCISROIHeads(ROIHeads):
     ) -> list[Instances]:
         """Add the masks of given boxes and classes; see `StandardROIHeads`.
 
-        FCIS itself never does this. It separates the masks from the choice of boxes and classes.
+        FCIS itself never does this. It serves to study masks apart from the choice of boxes and
+        classes.
 
         Args:
             features: of N images.

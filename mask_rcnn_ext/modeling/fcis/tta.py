@@ -5,8 +5,9 @@ FCIS's released code has no such augmentation. From summaries of the paper (arXi
 others, three rules are known: the RPN runs at the test size only, each RoI takes its result from
 the scale where it is closest to 224 x 224 pixels, and flipped results are averaged for each RoI.
 The second rule and all scales but 1400 are SPPnet's (arXiv:1406.4729, section 4.1), which counts
-pixels: the scaled window has a number of pixels closest to 224 x 224. Fast R-CNN (arXiv:1504.08083,
-section 3) compares areas, too. The rest is the choice of this project. Letters: R RoIs, S scales,
+pixels: it takes the scale at which the number of pixels of the window is closest to 224 x 224. Fast
+R-CNN (arXiv:1504.08083, section 3) compares areas, too. This project chose the rest. Letters: R
+RoIs, S scales,
 C classes with the background, P the side of the masks.
 """
 
@@ -51,7 +52,7 @@ def choose_scales(boxes: Tensor, factors: Tensor) -> Tensor:
 
     Args:
         boxes: (R, 4), XYXY_ABS.
-        factors: (S, 2): how many pixels of a scale, in x and in y, are one pixel of the boxes.
+        factors: (S, 2): pixels of each scale, in x and in y, per pixel of the boxes.
     """
     areas = Boxes(boxes).area()[:, None] * factors.prod(dim=1)
     return (areas - BEST_SIDE**2).abs().argmin(dim=1)
@@ -69,11 +70,11 @@ class FCISWithTTA(nn.Module):
     chooses its scale again. The RoIs of all passes then vote as in the plain model. The module
     docstring says which parts of this are published.
 
-    With one scale, the test size, and no flip the result is the plain model's.
+    With the test size as the only scale and without flips, the result is that of the plain model.
 
     The backbone runs once for each scale and flip that some RoI needs, and its features are kept
     until the image is done. Score maps are several times as large, so only the maps of one scale
-    and flip are in memory at a time; each pass computes them again.
+    and flip are in memory at a time, and each pass computes them again.
 
     Args:
         cfg: the config; `TEST.AUG` and the test size are read.
@@ -131,9 +132,7 @@ class FCISWithTTA(nn.Module):
             boxes = Boxes(transform.apply_deltas(deltas, boxes.tensor))
             boxes.clip(size)
         height, width = given.get("height", image.shape[0]), given.get("width", image.shape[1])
-        detect = self.model.detect_packed if self.packed else self.model.detect
-        found: Instances = detect(Instances.cat(passes), height, width)
-        return found
+        return self.model.detect(Instances.cat(passes), height, width, packed=self.packed)
 
     def _propose(self, views: "_Views", stored: Instances | None) -> Instances:
         """Return the RoIs, `proposal_boxes`, in pixels of the image at the test size."""

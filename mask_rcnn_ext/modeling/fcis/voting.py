@@ -160,8 +160,8 @@ def _pack(crops: list[MaskCrop], image_size: tuple[int, int]) -> PackedMasks:
     )
 
 
-# The loops of the functions below depend on the image. A trace holds them as TorchScript, since it
-# would record them as they ran on the traced image.
+# The loops of the functions below depend on the image. A trace would record only the steps that ran
+# on the traced image, so these functions become TorchScript in a trace.
 
 
 @torch.jit.script_if_tracing

@@ -1,4 +1,4 @@
-"""The meta-architecture of R-CNN: the backbone runs on every proposal, no map is shared."""
+"""The meta-architecture of R-CNN: the backbone runs on a crop of every proposal."""
 
 from collections.abc import Sequence
 from typing import Any

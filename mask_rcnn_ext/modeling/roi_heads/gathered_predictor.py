@@ -1,8 +1,8 @@
-"""A mask predictor that computes the masks of one class of each RoI, not of all classes.
+"""A mask predictor that computes the mask of only one class for each RoI.
 
-The last layer of a mask head gives a mask for each class, and all but one of them are dropped: the
-loss reads the masks of the true classes, prediction the masks of the predicted ones. Here only
-these are computed. The layer's parameters and their names stay as they are.
+The last layer of a mask head computes a mask for each class, but only one mask of each RoI is used:
+the loss reads the mask of the true class, prediction the mask of the predicted class. Here only
+this mask is computed. The layer's parameters and their names do not change.
 
 Letters: R RoIs of all images, K classes, C channels, masks of M x M.
 """
@@ -19,8 +19,8 @@ from .mask_heads import MaskRCNNFCNHead
 
 __all__ = ["gather_mask_predictors"]
 
-# The classes of the RoIs that a mask head works on, (R,) int64. It is no attribute of the layer, so
-# that several threads can use one model.
+# The classes of the RoIs that a mask head works on, (R,) int64. This is not an attribute of the
+# layer, since several threads may use one model.
 _classes: ContextVar[Tensor | None] = ContextVar("classes of the RoIs", default=None)
 
 
@@ -43,7 +43,7 @@ class _GatheredPredictor(Conv2d):
 
 
 def gather_mask_predictors(model: nn.Module) -> int:
-    """Let the mask heads of a model compute the masks of one class of each RoI, in place.
+    """Let the mask heads of a model compute the mask of only one class for each RoI, in place.
 
     Losses, gradients and masks are equal up to the rounding of float32. The heads are detectron2's
     `MaskRCNNConvUpsampleHead` and our `MaskRCNNFCNHead` with the sigmoid loss and class-specific

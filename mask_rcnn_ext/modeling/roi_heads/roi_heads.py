@@ -7,7 +7,7 @@ FPN, on C5 at stride 32 (Table 2d) and on dilated C5.
 The paper pools 7 x 7 cells per RoI and runs res5 with stride 1. detectron2, like the first ResNet
 detector, pools 14 x 14 cells and halves them with a stride of 2. Both end at 7 x 7 and have the
 same parameters. `MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION` chooses between them: the stride of res5 is
-a seventh of it, the rule of Detectron, the code of the paper's authors.
+a seventh of this number, as in Detectron, the code of the paper's authors.
 """
 
 import copy
@@ -69,7 +69,7 @@ def _set_stock_pooler(cfg: CfgNode, head: str) -> CfgNode:
     detectron2 builds pooler and head in one function. Its pooler has no parameters and draws no
     random numbers, so the heads can replace it by the result of `build_roi_pooler`.
     """
-    cfg = copy.deepcopy(cfg)  # which an OmegaConf config can do too; it has no `clone`
+    cfg = copy.deepcopy(cfg)  # an OmegaConf config has no `clone`
     cfg.MODEL[head]["POOLER_TYPE"] = "ROIAlignV2"  # an item can be set in a frozen config
     return cfg
 

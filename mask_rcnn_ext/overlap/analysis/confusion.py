@@ -19,11 +19,11 @@ def count_confusions(
     """Return (K + 1, K + 1): how many objects of each class are detected as each class.
 
     First, detections take the objects of their own class, as in COCO at IoU 0.5: this is the
-    diagonal. Of what is left, the pairs of any classes with an IoU of 0.5 or more are taken, the
-    best score first, and of equal scores the highest IoU: an object that is detected as something
-    else. Each detection and each object is in one pair at most. So the rest are detections of
-    nothing, the last row, and objects that are missed, the last column. Crowds, and what lies in a
-    crowd of its class, do not count.
+    diagonal. Then the remaining detections and objects are paired across classes, if their IoU is
+    0.5 or more: such an object is detected as another class. The best score goes first, and of
+    equal scores the highest IoU. Each detection and each object is in one pair at most. What is
+    still left are detections of nothing, the last row, and missed objects, the last column. Crowds,
+    and detections in a crowd of their class, do not count.
 
     Args:
         images: the data set.

@@ -1,13 +1,14 @@
 """Precision and recall over scores: the curve, the score with the best F1, and calibration.
 
 All functions take the detections of one class, or of all classes together, as two arrays of the
-same length: the scores, and whether each detection is right. Detections that are ignored are not
-among them. With a score as threshold, the detections of this score or a higher one are kept. COCO
-matches the best scores first, so that what is kept is right or wrong as before.
+same length: the scores, and whether each detection is right. Ignored detections are left out. A
+threshold keeps the detections with this score or a higher score. Since COCO matches the best scores
+first, a threshold does not change which of the kept detections are right.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,6 @@ from ..average_precision import APTable
 from ..matching import RECALLS
 
 __all__ = [
-    "Calibration",
     "Operation",
     "choose_threshold",
     "compute_average_precision",
@@ -31,12 +31,13 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
+_BINS = 10  # of scores
 _DECIMALS = range(2, 16)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What a model does with a score threshold; NaN where a number is not defined.
+    """Precision, recall and F1 of a model at a score threshold; NaN where undefined.
 
     Attributes:
         threshold: the score, 0 to 1.
@@ -49,26 +50,6 @@ class Operation:
     precision: float
     recall: float
     f1: float
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How well scores say how often a detection is right.
-
-    Attributes:
-        edges: (B + 1,), of the bins of scores. A score on an edge belongs to the upper bin.
-        counts: (B,), number of detections.
-        scores: (B,), their mean score; NaN in an empty bin.
-        right: (B,), the share that is right; NaN in an empty bin.
-        error: the expected calibration error: the mean of |right - score| over bins, weighted by
-            counts (Guo et al. 2017, arXiv:1706.04599, equation 3). NaN without detections.
-    """
-
-    edges: Floats
-    counts: Ints
-    scores: Floats
-    right: Floats
-    error: float
 
 
 def take_detections(
@@ -129,9 +110,9 @@ def measure_operation(scores: Floats, right: Bools, objects: int, threshold: flo
 def choose_threshold(scores: Floats, right: Bools, objects: int) -> Operation | None:
     """Return the score threshold with the best F1; None when no detection is right.
 
-    Between the last score that is kept and the next one, every threshold does the same. The number
-    with the fewest decimals, two or more, that is near their middle is taken. Of equally good
-    thresholds, it is the highest.
+    All thresholds between the last score that is kept and the next score have the same effect. Of
+    these, the number near their middle with the fewest decimals, two or more, is returned. If
+    several scores are equally good, the highest is used.
 
     Args:
         scores: (N,), best first.
@@ -163,21 +144,30 @@ def compute_threshold_curve(scores: Floats, right: Bools, objects: int) -> list[
     return [measure_operation(scores, right, objects, i / 100) for i in range(101)]
 
 
-def compute_calibration(scores: Floats, right: Bools, bins: int = 10) -> Calibration:
+def compute_calibration(scores: Floats, right: Bools) -> dict[str, Any]:
     """Return how often detections are right, by score.
 
     Args:
         scores: (N,), 0 to 1.
         right: (N,).
-        bins: of equal width.
+
+    Returns:
+        "bins", ten of equal width: each has its edges "low" and "high", the number of
+        "detections", their mean "score", and the share that is "right"; the last two are NaN in an
+        empty bin. A score on an edge belongs to the upper bin. "error" is the expected calibration
+        error: the mean of |right - score| over bins, weighted by detections (Guo et al. 2017,
+        arXiv:1706.04599, equation 3); NaN without detections.
     """
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    places = np.minimum(np.searchsorted(edges, scores, side="right") - 1, bins - 1)
-    counts = np.bincount(places, minlength=bins)
+    edges = np.linspace(0.0, 1.0, _BINS + 1)
+    places = np.minimum(np.searchsorted(edges, scores, side="right") - 1, _BINS - 1)
+    counts, score_sums, hits = (
+        np.bincount(places, weights, minlength=_BINS)
+        for weights in (None, scores, right.astype(np.float64))
+    )
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(places, weights=scores, minlength=bins) / counts
-        share = np.bincount(places, weights=right.astype(np.float64), minlength=bins) / counts
-    error = math.nan
-    if len(scores):
-        error = float(np.nansum(abs(share - mean) * counts) / len(scores))
-    return Calibration(edges, counts, mean, share, error)
+        mean, share = score_sums / counts, hits / counts
+        error = np.nansum(abs(share - mean) * counts) / np.float64(len(scores))
+    rounded = edges.round(6)
+    rows = zip(rounded[:-1], rounded[1:], counts, mean, share, strict=True)
+    names = ("low", "high", "detections", "score", "right")
+    return {"error": error, "bins": [dict(zip(names, row, strict=True)) for row in rows]}

@@ -1,4 +1,4 @@
-"""TIDE's six types of errors, and the AP that each one costs.
+"""TIDE's six types of errors, and the AP that each type costs.
 
 Bolya et al. 2020 (arXiv:2008.08115), sections 2.2 and 2.3: a detection that is wrong, and an object
 that is not found, get one type. An oracle repairs all errors of one type; the AP that this adds is
@@ -19,6 +19,7 @@ Four things differ from that code (tidecv 1.0.1), whose counts and costs are the
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from ..matching import IOU_THRESHOLDS
 from .curves import compute_average_precision
 from .image_pairs import LEAST_IOU, ImagePairs
 
-__all__ = ["ERROR_TYPES", "ErrorTypes", "measure_error_types"]
+__all__ = ["ERROR_TYPES", "measure_error_types"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -48,31 +49,15 @@ _FOREGROUND = float(IOU_THRESHOLDS[0])
 
 
 @dataclass(frozen=True)
-class ErrorTypes:
-    """How many errors of each type there are, and the AP they cost.
-
-    Attributes:
-        ap50: the AP at IoU 0.5, 0 to 100; NaN without objects.
-        counts: type, see `ERROR_TYPES` -> number of detections, or objects that are missed.
-        costs: type -> the AP50 that the oracle adds, in points; NaN without objects. The sum is not
-            what lacks to 100, since one error may hide another.
-    """
-
-    ap50: float
-    counts: dict[str, int]
-    costs: dict[str, float]
-
-
-@dataclass(frozen=True)
 class _Typed:
-    """The detections of a data set with what is right or wrong about each one.
+    """The detections of a data set, each with the type of its error.
 
     Attributes:
         classes: (N,).
         scores: (N,).
         types: (N,), index in `ERROR_TYPES`, `_RIGHT` or `_IGNORED`.
-        targets: (N,), number of the object, over all images, that a detection of the first two
-            types is wrong about; -1 for the others, and where the object is found by another one.
+        targets: (N,), number, over all images, of the object that a detection of the first two
+            types should have found; -1 for other detections, and if another detection finds it.
         target_classes: (N,), class of the target.
         objects: (K,), number of objects.
         missed: (K,), number of objects that are missed.
@@ -89,22 +74,28 @@ class _Typed:
 
 def measure_error_types(
     images: Sequence[ImagePairs], matches: Sequence[Ints], num_classes: int
-) -> ErrorTypes:
+) -> dict[str, Any]:
     """Sort the errors of a model into types and measure what each type costs.
 
     Args:
         images: the data set.
         matches: (D,) of each image, see `tables.match_all`.
         num_classes: K, of the data set.
+
+    Returns:
+        "AP50", 0 to 100, and "types" -> a name in `ERROR_TYPES` -> "count", the number of
+        detections, or of missed objects, and "cost", the AP50 that the oracle adds, in points. The
+        costs do not add up to what is missing to 100, since one error may hide another. Without
+        objects, the AP and the costs are NaN.
     """
     typed = _assign_types(images, matches, num_classes)
     kept = typed.types != _IGNORED
     right = typed.types == _RIGHT
     ap50 = _compute_ap(typed, typed.classes, kept, right, typed.objects)
-    counts, costs = {}, {}
+    types = {}
     for index, name in enumerate(ERROR_TYPES):
         here = typed.types == index
-        counts[name] = int(typed.missed.sum() if index == _MISSED else np.count_nonzero(here))
+        count = int(typed.missed.sum() if index == _MISSED else np.count_nonzero(here))
         classes, repaired, objects = typed.classes, np.zeros_like(here), typed.objects
         if index in (_LOCALIZATION, _CLASSIFICATION):
             repaired = _choose_repaired(typed, here)
@@ -112,8 +103,8 @@ def measure_error_types(
         if index == _MISSED:
             objects = objects - typed.missed
         fixed = _compute_ap(typed, classes, (kept & ~here) | repaired, right | repaired, objects)
-        costs[name] = fixed - ap50
-    return ErrorTypes(ap50, counts, costs)
+        types[name] = {"count": count, "cost": fixed - ap50}
+    return {"AP50": ap50, "types": types}
 
 
 def _assign_types(
@@ -153,7 +144,7 @@ def _join(arrays: Iterable[Ints]) -> Ints:
 
 
 def _assign_image_types(image: ImagePairs, matched: Ints) -> tuple[Ints, Ints]:
-    """Return (D,): the type of each detection; (D,): the object that it is wrong about, or -1."""
+    """Return (D,): the type of each detection; (D,): the object it should have found, or -1."""
     count = len(image.scores)
     types = np.full(count, _BACKGROUND, dtype=np.intp)
     about = np.full(count, -1, dtype=np.intp)
@@ -162,7 +153,7 @@ def _assign_image_types(image: ImagePairs, matched: Ints) -> tuple[Ints, Ints]:
         same = image.detection_classes[:, None] == image.classes[None]
         own, other = np.where(same, ious, 0.0), np.where(same, 0.0, ious)
         best_own, best_other = own.max(axis=1), other.max(axis=1)
-        # From the last type that is looked for to the first one.
+        # In reverse order: a type that fits overwrites the types that come after it.
         for index, fits, objects in (
             (_BOTH, ious.max(axis=1) >= LEAST_IOU, None),
             (_DUPLICATE, best_own >= _FOREGROUND, None),
@@ -182,7 +173,7 @@ def _assign_image_types(image: ImagePairs, matched: Ints) -> tuple[Ints, Ints]:
 
 
 def _choose_repaired(typed: _Typed, here: Bools) -> Bools:
-    """Return (N,): the detections that an oracle makes right; of one target, the best score."""
+    """Return (N,): the detections that an oracle corrects; for each target, the best score."""
     repaired = np.zeros(len(here), dtype=bool)
     rows = np.flatnonzero(here & (typed.targets >= 0))
     # A target is of one image, whose detections are in the order of their scores.

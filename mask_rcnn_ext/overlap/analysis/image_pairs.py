@@ -1,13 +1,13 @@
-"""How much the detections of each image overlap its objects: the input of an analysis.
+"""The overlaps of detections and objects in each image: the input of an analysis.
 
-The IoUs are computed once, of masks or of boxes, for all pairs of classes. Only pairs with an IoU
-of 0.1 or more are kept. So an analysis of thousands of images needs little memory.
+The IoUs of masks or boxes are computed once, for pairs of all classes. Only pairs with an IoU of
+0.1 or more are kept, so an analysis of thousands of images needs little memory.
 
 Letters, for one image: D detections, G objects, crowds included.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,22 +20,29 @@ from ..detections import convert_to_rle
 from ..matching import (
     IOU_THRESHOLDS,
     assign_levels,
-    box_iou,
     find_nearest_levels,
     match_detections,
     measure_overlap,
+    rank_detections,
     to_corners,
 )
 from ..numbered_coco import sort_ids
 
-__all__ = ["LEAST_IOU", "ImagePairs", "Kind", "match_image", "read_image_pairs"]
+__all__ = [
+    "LEAST_IOU",
+    "ImagePairs",
+    "Kind",
+    "group_by_image",
+    "match_image",
+    "read_image_pairs",
+]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 Kind = Literal["segm", "bbox"]  # IoU of masks, or of boxes
 
-LEAST_IOU = 0.1  # a pair with less counts as apart
+LEAST_IOU = 0.1  # pairs with a lower IoU are not kept
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,9 @@ class ImagePairs:
 
     Attributes:
         image_id: of the data set.
-        classes: (G,), the categories' places among those of the data set, by ascending id.
+        classes: (G,), places of the categories in the ascending ids of the data set.
         crowd: (G,).
-        areas: (G,) float64, pixels; as annotated, where the annotation says it.
+        areas: (G,) float64, pixels; the annotated area, or else the area of the mask or box.
         levels: (G,), index in `matching.LEVELS` of the overlap with other objects.
         detection_classes: (D,), as `classes`; best score first.
         scores: (D,) float64.
@@ -95,6 +102,14 @@ def match_image(image: ImagePairs, counts: Bools) -> Ints:
     return matches
 
 
+def group_by_image(results: Iterable[Mapping[str, Any]]) -> dict[Any, list[Mapping[str, Any]]]:
+    """Return image id -> its entries of a list in COCO's result format, in their order."""
+    found: dict[Any, list[Mapping[str, Any]]] = {}
+    for result in results:
+        found.setdefault(result["image_id"], []).append(result)
+    return found
+
+
 def read_image_pairs(
     content: Mapping[str, Any],
     predictions: Mapping[Any, Sequence[Mapping[str, Any]]],
@@ -107,8 +122,8 @@ def read_image_pairs(
     Args:
         content: the data set, in COCO's annotation format. Annotations of a category that it does
             not list are left out, as in COCO.
-        predictions: image id -> its detections in COCO's result format. Detections of a category
-            that the data set does not list are left out, too.
+        predictions: image id -> its detections in COCO's result format, see `group_by_image`.
+            Detections of a category that the data set does not list are left out, too.
         kind: "segm": IoU of masks; "bbox": IoU of boxes.
         max_detections: only so many detections of one class in one image count, the best ones.
 
@@ -156,11 +171,7 @@ def _read_image(
 ) -> ImagePairs:
     scores = np.array([_read_score(d, image["id"]) for d in detections], dtype=np.float64)
     found_classes = _to_places(detections, places)
-    order = np.argsort(-scores, kind="stable")
-    kept = np.zeros(len(order), dtype=bool)
-    for category in np.unique(found_classes):
-        kept[np.flatnonzero(found_classes[order] == category)[:max_detections]] = True
-    order = order[kept]
+    order = rank_detections(scores, found_classes, max_detections)
     scores, found_classes = scores[order], found_classes[order]
     try:
         shapes, boxes, areas = read(annotations, image)
@@ -176,11 +187,8 @@ def _read_image(
     if ious.size:
         ious[:] = np.nan_to_num(mask_util.iou(found, shapes, crowd.astype(int).tolist()))
     rows, columns = np.nonzero(ious >= LEAST_IOU)
-    apart = box_iou(boxes, boxes)
-    apart[crowd] = apart[:, crowd] = 0
-    levels = assign_levels(measure_overlap(apart, classes, same_class=False))
-    same = (found_classes[:, None] == classes[None]) & ~crowd[None]
-    nearest = find_nearest_levels(np.where(same, box_iou(found_boxes, boxes), 0.0), levels)
+    levels = assign_levels(measure_overlap(boxes, classes, crowd))
+    nearest = find_nearest_levels((found_boxes, found_classes), (boxes, classes), crowd, levels)
     given = [a.get("area") for a in annotations]
     return ImagePairs(
         image_id=image["id"],
@@ -224,8 +232,8 @@ def _read_masks(entries: Sequence[Mapping[str, Any]], image: Mapping[str, Any]) 
         return masks, np.zeros((0, 4)), np.zeros(0)
     areas = np.asarray(mask_util.area(masks), dtype=np.float64)
     tight = np.asarray(mask_util.toBbox(masks), dtype=np.float64)
-    # An annotation's own box may be larger than what is visible of the object; the boxes of
-    # detections are those of their masks, as in the FCIS comparison.
+    # The box of an annotation may be larger than the visible part of the object. For detections the
+    # tight box of the mask is used, as in the FCIS comparison.
     is_truth = "score" not in entries[0]
     given = [entry.get("bbox") if is_truth else None for entry in entries]
     boxes = [own if box is None else box for box, own in zip(given, tight, strict=True)]

@@ -1,4 +1,4 @@
-"""How good the detections of each image are: one number, to find the worst and the best images."""
+"""One number for the quality of the detections in each image, to find the worst and best images."""
 
 import math
 from collections.abc import Sequence
@@ -10,20 +10,21 @@ import numpy.typing as npt
 
 from .image_pairs import ImagePairs
 
-__all__ = ["ImageQuality", "measure_image_qualities", "rank_images"]
+__all__ = ["ImageQuality", "rank_images"]
 
 Ints = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class ImageQuality:
-    """What is right and wrong in an image with a score threshold, at IoU 0.5.
+    """The right and wrong detections of an image above a score threshold, at IoU 0.5.
 
     Attributes:
         image_id: of the data set.
         objects: their number, crowds left out.
         right: number of detections that match an object of their class.
         wrong: number of the other detections; what lies in a crowd does not count.
+        missed: number of objects without a detection of their class.
         quality: sum of the IoUs of the right ones / (right + wrong / 2 + missed / 2), 0 to 1: the
             panoptic quality of Kirillov et al. 2019 (arXiv:1801.00868, equation 1) of all classes
             in one image. None without objects and detections.
@@ -33,25 +34,8 @@ class ImageQuality:
     objects: int
     right: int
     wrong: int
+    missed: int
     quality: float | None
-
-    @property
-    def missed(self) -> int:
-        """Number of objects without a detection of their class."""
-        return self.objects - self.right
-
-
-def measure_image_qualities(
-    images: Sequence[ImagePairs], matches: Sequence[Ints], threshold: float
-) -> list[ImageQuality]:
-    """Return the quality of each image.
-
-    Args:
-        images: the data set.
-        matches: (D,) of each image, see `tables.match_all`.
-        threshold: detections with a lower score do not count.
-    """
-    return [_measure(i, m, threshold) for i, m in zip(images, matches, strict=True)]
 
 
 def _measure(image: ImagePairs, matched: Ints, threshold: float) -> ImageQuality:
@@ -64,16 +48,25 @@ def _measure(image: ImagePairs, matched: Ints, threshold: float) -> ImageQuality
     objects, found = int(np.count_nonzero(~image.crowd)), int(np.count_nonzero(right))
     wrong = int(np.count_nonzero(kept & ~hit))
     parts = objects + found + wrong  # 2 right + wrong + missed
-    return ImageQuality(image.image_id, objects, found, wrong, 2 * total / parts if parts else None)
+    quality = 2 * total / parts if parts else None
+    return ImageQuality(image.image_id, objects, found, wrong, objects - found, quality)
 
 
-def rank_images(qualities: Sequence[ImageQuality]) -> list[ImageQuality]:
-    """Return the images, the worst first; those without a quality are the last.
+def rank_images(
+    images: Sequence[ImagePairs], matches: Sequence[Ints], threshold: float
+) -> list[ImageQuality]:
+    """Return the qualities of all images, the worst first; images without a quality are the last.
 
-    Of equal qualities, the image with more errors is worse, then the one with fewer objects found.
+    Of equal qualities, the image with more errors is worse, then the image with fewer objects
+    found.
+
+    Args:
+        images: the data set.
+        matches: (D,) of each image, see `tables.match_all`.
+        threshold: detections with a lower score do not count.
     """
     return sorted(
-        qualities,
+        (_measure(image, found, threshold) for image, found in zip(images, matches, strict=True)),
         key=lambda each: (
             math.inf if each.quality is None else each.quality,
             -(each.wrong + each.missed),

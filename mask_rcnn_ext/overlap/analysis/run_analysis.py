@@ -1,4 +1,4 @@
-"""An analysis of a model on a data set, as json can hold it.
+"""The analysis of a model on a data set, ready for json.
 
 content = json.load(open("annotations.json"))
 results = json.load(open("coco_instances_results.json"))
@@ -8,7 +8,7 @@ analysis["thresholds"]  # {"cat": 0.41, "dog": 0.56}
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,10 @@ from .curves import (
 )
 from .error_types import measure_error_types
 from .image_pairs import ImagePairs, Kind, read_image_pairs
-from .image_quality import measure_image_qualities, rank_images
+from .image_quality import rank_images
 from .tables import SIZES, make_tables, match_all
 
-__all__ = ["NO_THRESHOLD", "analyze", "group_by_image"]
+__all__ = ["NO_THRESHOLD", "analyze"]
 
 Floats = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.int32]
@@ -42,14 +42,6 @@ Weights = npt.NDArray[np.int32]
 NO_THRESHOLD = 0.5  # the score that counts where no threshold is the best
 _CURVES = (0, 5, 8)  # IoU thresholds of the mean curves: 0.5, 0.75, 0.9
 _DIGITS = 6  # of the numbers in curves, which the page draws
-
-
-def group_by_image(results: Iterable[Mapping[str, Any]]) -> dict[Any, list[Mapping[str, Any]]]:
-    """Return image id -> its entries of a list in COCO's result format, in their order."""
-    found: dict[Any, list[Mapping[str, Any]]] = {}
-    for result in results:
-        found.setdefault(result["image_id"], []).append(result)
-    return found
 
 
 def analyze(
@@ -103,10 +95,10 @@ def analyze(
         "threshold_curve": _describe_threshold_curve(tables["all"]),
         "precision_recall": _describe_curves(tables["all"], names),
         "confusion": {"classes": names, "counts": confusion.tolist()},
-        "error_types": _describe_errors(images, matches, len(names)),
+        "error_types": measure_error_types(images, matches, len(names)),
         "sizes": {name: _describe_part(tables[name], weights) for name in SIZES},
         "overlap": {name: _describe_part(tables[name], weights) for name in LEVELS},
-        "calibration": _describe_calibration(tables["all"]),
+        "calibration": compute_calibration(*take_detections(tables["all"])[:2]),
         "per_image": _describe_images(images, matches, threshold, content),
     }
     jsonable: dict[str, Any] = make_jsonable(found)
@@ -164,7 +156,7 @@ def _describe_curves(table: APTable, names: Sequence[str]) -> dict[str, Any]:
     """Return the precision at each recall: of each class at IoU 0.5, and means over classes."""
     means = {}
     curves = np.zeros((0, len(RECALLS)))
-    for index in reversed(_CURVES):  # so that those of IoU 0.5 are the last ones
+    for index in reversed(_CURVES):  # the curves of IoU 0.5, the last, are used for the classes
         found = [take_detections(table, place, index) for place in range(len(names))]
         curves = np.array([compute_pr_curve(right, objects) for _, right, objects in found])
         curves = curves.reshape(-1, len(RECALLS))
@@ -178,40 +170,9 @@ def _describe_curves(table: APTable, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _describe_errors(
-    images: Sequence[ImagePairs], matches: Sequence[npt.NDArray[np.intp]], num_classes: int
-) -> dict[str, Any]:
-    measured = measure_error_types(images, matches, num_classes)
-    return {
-        "AP50": measured.ap50,
-        "types": {
-            name: {"count": measured.counts[name], "cost": measured.costs[name]}
-            for name in measured.counts
-        },
-    }
-
-
 def _describe_part(table: APTable, weights: Weights) -> dict[str, Any]:
     objects = sum(int(counts.sum()) for counts in table.objects.values())
     return {"objects": objects, **_describe_metrics(table.compute_ap(weights))}
-
-
-def _describe_calibration(table: APTable) -> dict[str, Any]:
-    scores, right, _ = take_detections(table)
-    found = compute_calibration(scores, right)
-    return {
-        "error": found.error,
-        "bins": [
-            {
-                "low": round(float(found.edges[i]), _DIGITS),
-                "high": round(float(found.edges[i + 1]), _DIGITS),
-                "detections": int(count),
-                "score": float(found.scores[i]),
-                "right": float(found.right[i]),
-            }
-            for i, count in enumerate(found.counts)
-        ],
-    }
 
 
 def _describe_images(
@@ -226,11 +187,7 @@ def _describe_images(
         {
             "image_id": each.image_id,
             "file_name": file_names[each.image_id],
-            "objects": each.objects,
-            "right": each.right,
-            "wrong": each.wrong,
-            "missed": each.missed,
-            "quality": each.quality,
+            **dataclasses.asdict(each),
         }
-        for each in rank_images(measure_image_qualities(images, matches, threshold))
+        for each in rank_images(images, matches, threshold)
     ]

@@ -1,25 +1,28 @@
 """Tables of matched detections, from which AP is computed: of all objects, by size, by overlap.
 
-They are COCO's: objects that do not belong to a part are ignored, and so are the detections that
-match them. What counts of the unmatched detections is COCO's area for a size; for an overlap, the
-level of the object that a detection is nearest to, see `matching.find_nearest_levels`.
+As in COCO, objects that do not belong to a part are ignored, and so are the detections that match
+them. An unmatched detection belongs to a size by its own area, and to an overlap level by the level
+of the nearest object, see `matching.find_nearest_levels`.
 """
 
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from ...files import read_json
 from ..average_precision import APTable
-from ..matching import IOU_THRESHOLDS, LEVELS
-from .image_pairs import ImagePairs, match_image
+from ..matching import LEVELS
+from .image_pairs import ImagePairs, Kind, group_by_image, match_image, read_image_pairs
 
-__all__ = ["SIZES", "make_tables", "match_all"]
+__all__ = ["SIZES", "make_tables", "match_all", "read_ap_table"]
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.intp]
 _Rule = tuple[Callable[[ImagePairs], Bools], Callable[[ImagePairs], Bools]]
 
+_EVERYTHING: _Rule = (lambda i: ~i.crowd, lambda i: np.ones(len(i.scores), bool))
 # COCO's areas in pixels; both ends belong to a part.
 SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 
@@ -38,10 +41,28 @@ def make_tables(images: Sequence[ImagePairs], num_classes: int) -> dict[str, APT
         images: the data set.
         num_classes: of the data set.
     """
-    rules: dict[str, _Rule] = {"all": (lambda i: ~i.crowd, lambda i: np.ones(len(i.scores), bool))}
+    rules: dict[str, _Rule] = {"all": _EVERYTHING}
     rules |= {name: _make_size_rule(*bounds) for name, bounds in SIZES.items()}
     rules |= {name: _make_level_rule(index) for index, name in enumerate(LEVELS)}
     return {name: _make_table(images, num_classes, *rule) for name, rule in rules.items()}
+
+
+def read_ap_table(
+    annotations: str | os.PathLike[str], predictions: str | os.PathLike[str], kind: Kind
+) -> APTable:
+    """Return the table "all" of the predictions in a file.
+
+    Args:
+        annotations: COCO-format json of the data set.
+        predictions: `coco_instances_results.json` of a run.
+        kind: "segm" or "bbox", see `read_image_pairs`.
+
+    Raises:
+        UserError: a file cannot be read; or see `read_image_pairs`.
+    """
+    content = read_json(annotations)
+    images = read_image_pairs(content, group_by_image(read_json(predictions)), kind)
+    return _make_table(images, len(content["categories"]), *_EVERYTHING)
 
 
 def _make_size_rule(low: float, high: float) -> _Rule:
@@ -64,9 +85,8 @@ def _make_table(
     choose_objects: Callable[[ImagePairs], Bools],
     choose_detections: Callable[[ImagePairs], Bools],
 ) -> APTable:
-    none = np.zeros((len(IOU_THRESHOLDS), 0), dtype=bool)
     objects = np.zeros((num_classes, len(images)), dtype=np.int32)
-    matched, counted = [none], [none]
+    parts = []
     for place, image in enumerate(images):
         counts = choose_objects(image)
         np.add.at(objects[:, place], image.classes[counts], 1)
@@ -74,16 +94,6 @@ def _make_table(
         hit = matches >= 0
         right = np.zeros_like(hit)
         right[hit] = counts[matches[hit]]
-        matched.append(right)
-        counted.append(np.where(hit, right, choose_detections(image)))
-    sizes = [len(image.scores) for image in images]
-    none_yet = np.zeros(0)
-    return APTable(
-        num_images=len(images),
-        classes=np.concatenate([none_yet, *(i.detection_classes for i in images)]).astype(np.intp),
-        scores=np.concatenate([none_yet, *(image.scores for image in images)]),
-        images=np.repeat(np.arange(len(images)), sizes),
-        true=np.concatenate(matched, axis=1),
-        counted=np.concatenate(counted, axis=1),
-        objects=dict(enumerate(objects)),
-    )
+        counted = np.where(hit, right, choose_detections(image))
+        parts.append((image.detection_classes, image.scores, right, counted))
+    return APTable.join(parts, dict(enumerate(objects)))

@@ -24,7 +24,8 @@ from support import REPO
 
 from mask_rcnn_ext import config
 from mask_rcnn_ext.config import load_config
-from mask_rcnn_ext.overlap.average_precision import AP_METRICS, read_ap_table
+from mask_rcnn_ext.overlap.analysis.tables import read_ap_table
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.overlap.intervals import compute_t_interval
 from mask_rcnn_ext.report.json_records import from_json
 

@@ -5,16 +5,16 @@ import pytest
 import torch
 from reproduction.fcis.box_sides import SideLengths, find_box_ends, measure_box_sides
 
+from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.modeling.fcis.voting import render_mask, vote_masks
 from mask_rcnn_ext.overlap.contours import trace_contour
-from mask_rcnn_ext.overlap.crops import Crop
 
 SIZE = (60, 60)
 
 
 def rectangle(x1, y1, x2, y2):
     """Return a mask that fills its box."""
-    return Crop(y1, x1, np.ones((y2 - y1, x2 - x1), dtype=bool))
+    return MaskCrop(y1, x1, np.ones((y2 - y1, x2 - x1), dtype=bool))
 
 
 def measure(mask, voters, truth):
@@ -25,7 +25,7 @@ def measure(mask, voters, truth):
 def test_a_mask_that_reaches_one_side_ends_there():
     half = np.zeros((20, 20), dtype=bool)
     half[5:15, 8:] = True
-    ends = find_box_ends(Crop(10, 30, half), *SIZE)
+    ends = find_box_ends(MaskCrop(10, 30, half), *SIZE)
     assert sorted(ends.vertical.tolist()) == [[50, 15.5 + i] for i in range(10)]
     assert len(ends.horizontal) == 0
 
@@ -39,13 +39,13 @@ def test_the_frame_of_the_image_is_no_end():
 @pytest.mark.parametrize(("x", "on_sides"), [(29, 20), (30, 20), (31, 20), (32, 0)])
 def test_contour_counts_within_a_pixel_of_a_side(x, on_sides):
     """The mask's right side is at x; the only voter with an end is at 30, 20 px long."""
-    voter = Crop(10, 20, np.pad(np.ones((20, 9), dtype=bool), ((1, 1), (1, 0))))
+    voter = MaskCrop(10, 20, np.pad(np.ones((20, 9), dtype=bool), ((1, 1), (1, 0))))
     mask = rectangle(12, 11, x, 31)
     assert measure(mask, [voter], rectangle(12, 11, 50, 31)).on_sides == on_sides
 
 
 def test_a_side_across_the_contour_does_not_count():
-    voter = Crop(10, 20, np.pad(np.ones((20, 9), dtype=bool), ((1, 1), (1, 0))))
+    voter = MaskCrop(10, 20, np.pad(np.ones((20, 9), dtype=bool), ((1, 1), (1, 0))))
     mask = rectangle(20, 15, 50, 16)  # crosses the voter's right side at x = 30
     assert measure(mask, [voter], mask).on_sides == 0
 
@@ -61,18 +61,18 @@ def test_the_vote_ends_where_a_voter_ends_at_its_box():
         mask_threshold=0.4,
         iou_threshold=0.5,
     )
-    mask = Crop(0, 0, voted.pred_masks[0].numpy())
+    mask = MaskCrop(0, 0, voted.pred_masks[0].numpy())
     assert voted.pred_boxes.tensor.tolist() == [[5, 10, 25, 30]]
     crops = [render_mask(masks[i], boxes[i], *SIZE, 0.4) for i in range(3)]
-    voters = [Crop(crop.top, crop.left, crop.mask.numpy()) for crop in crops]
+    voters = [MaskCrop(crop.top, crop.left, crop.mask.numpy()) for crop in crops]
     truth = rectangle(5, 10, 45, 30)
     # All 4 x 20 px lie on sides. 16 px of the line at x = 25 are farther than 2 px from the object.
     expected = SideLengths(length=80, on_sides=80, wrong=16, wrong_on_sides=16)
     assert measure(mask, voters, truth) == expected
-    before = measure(Crop(0, 0, voters[0].cut(slice(0, 60), slice(0, 60))), voters, truth)
+    before = measure(MaskCrop(0, 0, voters[0].cut(slice(0, 60), slice(0, 60))), voters, truth)
     assert (before.length, before.wrong) == (120, 0), "the mask of its own RoI is right"
 
 
 def test_nothing_to_measure():
-    empty = Crop(0, 0, np.zeros((0, 0), dtype=bool))
+    empty = MaskCrop(0, 0, np.zeros((0, 0), dtype=bool))
     assert measure(empty, [], rectangle(1, 1, 5, 5)) == SideLengths()

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from made_up_experiment import K3, make_changes, make_content
+from reproduction.fcis.axis_records import PLACES, AxisRecord
 from reproduction.fcis.change_measurement import ChangeMeasurement, collect_changes
 from reproduction.fcis.change_tables import describe_changes, make_change_rows
 from reproduction.fcis.experiment import plan_experiment
@@ -15,7 +16,6 @@ from reproduction.fcis.inference_changes import list_changes
 from reproduction.fcis.true_box_records import TrueBoxRecord
 
 from mask_rcnn_ext.files import make_jsonable, write_json
-from mask_rcnn_ext.overlap.axis_runs import PLACES, AxisRecord
 from mask_rcnn_ext.overlap.same_part import SUMS, SamePartRecord
 
 MINUS = "\u2212"

@@ -206,3 +206,10 @@ def test_measuring_is_told(measured, data, monkeypatch, caplog):
         found = comparison_results.measure_runs(runs)
     assert f"measuring {FCIS} seed 1" in caplog.text
     assert [len(side) for side in found.records] == [1, 1]
+
+
+def test_the_method_says_what_the_intervals_cover():
+    assert "not the chance in training" in comparison_results._describe_intervals(1, 1000, 0)
+    three = comparison_results._describe_intervals(3, 1000, 7)
+    assert "1000 draws, seed 7" in three
+    assert "2/3 of their variance" in three

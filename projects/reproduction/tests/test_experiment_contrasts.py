@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from reproduction.fcis.axis_records import AxisRecord
 from reproduction.fcis.contrasts import compare_axis_runs, compare_same_part
 
-from mask_rcnn_ext.overlap.axis_runs import AxisRecord
 from mask_rcnn_ext.overlap.same_part import SamePartRecord
 
 K7, K3, K1 = (f"fcis_tiny_nested_k{k}" for k in (7, 3, 1))

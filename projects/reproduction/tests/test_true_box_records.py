@@ -15,7 +15,7 @@ from reproduction.fcis.true_box_records import (
 from test_photograph_pairs import make_set
 
 from mask_rcnn_ext.files import make_jsonable, write_json
-from mask_rcnn_ext.overlap.crops import Crop
+from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import read_image_instances
 
@@ -27,9 +27,9 @@ def masks(tmp_path):
     write_json(tmp_path / "set.json", make_set(objects))
     instances = read_image_instances(load_truth(tmp_path / "set.json"), 1, {})
     drawn = [
-        Crop(0, 0, np.ones((30, 30), dtype=bool)),
-        Crop(20, 20, np.ones((20, 30), dtype=bool)),
-        Crop(25, 25, np.zeros((30, 30), dtype=bool)),
+        MaskCrop(0, 0, np.ones((30, 30), dtype=bool)),
+        MaskCrop(20, 20, np.ones((20, 30), dtype=bool)),
+        MaskCrop(25, 25, np.zeros((30, 30), dtype=bool)),
     ]
     return GivenBoxMasks(instances, np.arange(3), np.ones((3, 21, 21)), drawn, 0.5)
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
+from detectron2.modeling import build_backbone
 from support import REPO
 from torch import nn
 
@@ -32,11 +32,6 @@ def timm_cfg(name: str, *overrides):
 
 def build(name: str, features=ALL, *, channels: int = 3, freeze_at: int = 0) -> TimmBackbone:
     return TimmBackbone(name=name, in_channels=channels, out_features=features, freeze_at=freeze_at)
-
-
-def test_registered_in_detectron2():
-    assert "mask_rcnn_ext_timm_backbone" in BACKBONE_REGISTRY
-    assert "mask_rcnn_ext_timm_fpn_backbone" in BACKBONE_REGISTRY
 
 
 def test_without_timm_the_error_says_what_to_install(monkeypatch):

@@ -47,53 +47,41 @@ def test_it_ends_with_the_last_stage_that_is_asked_for(stage, stages, shape):
         assert parameter.grad is not None, name
 
 
-def test_dilated_res5_keeps_the_resolution_and_the_field_of_view():
-    """Stride 16 with dilation 2; every second cell of its res5 is a cell of the strided one."""
-    strided = tiny_backbone("MODEL.RESNETS.OUT_FEATURES", "['res4', 'res5']").eval()
-    dilated = tiny_backbone(
-        "MODEL.RESNETS.OUT_FEATURES", "['res4', 'res5']", "MODEL.RESNETS.RES5_DILATION", "2"
-    ).eval()
-    assert dilated.output_shape()["res5"] == ShapeSpec(channels=16, stride=16)
-    for name, value in strided.state_dict().items():
-        assert torch.equal(dilated.state_dict()[name], value), name
-    images = torch.randn(1, 3, 128, 160)
-    with torch.no_grad():
-        coarse, fine = strided(images), dilated(images)
-    assert torch.equal(coarse["res4"], fine["res4"])
-    assert fine["res5"].shape == (1, 16, *fine["res4"].shape[2:])
-    torch.testing.assert_close(fine["res5"][:, :, ::2, ::2], coarse["res5"])
-    dilations = {name: m.dilation for name, m in dilated.named_modules() if isinstance(m, Conv2d)}
-    assert {n for n, d in dilations.items() if d == (2, 2)} == {
-        "res5.0.conv2",
-        "res5.1.conv1",
-        "res5.1.conv2",
-    }
-
-
-def test_dilated_res4_and_res5_keep_the_resolution_and_the_field_of_view():
-    """Both at stride 8: every second cell of res4, every fourth of res5 is one of the strided."""
+@pytest.mark.parametrize(
+    ("overrides", "steps", "dilations"),
+    [
+        (
+            ["MODEL.RESNETS.RES5_DILATION", "2"],
+            {"res3": 1, "res4": 1, "res5": 2},
+            {"res5.0.conv2": 2, "res5.1.conv1": 2, "res5.1.conv2": 2},
+        ),
+        (
+            [RES4_DILATION, "2", "MODEL.RESNETS.RES5_DILATION", "2"],
+            {"res3": 1, "res4": 2, "res5": 4},
+            {
+                **{"res4.0.conv2": 2, "res5.0.conv1": 2, "res5.0.conv2": 4},
+                **{"res5.1.conv1": 4, "res5.1.conv2": 4},
+            },
+        ),
+    ],
+    ids=["res5", "res4 and res5"],
+)
+def test_dilated_stages_keep_the_resolution_and_the_field_of_view(overrides, steps, dilations):
+    """Of a stage, every cell of the strided network is one of `step` cells in each direction."""
     stages = ["MODEL.RESNETS.OUT_FEATURES", "['res3', 'res4', 'res5']"]
-    strided = tiny_backbone(*stages).eval()
-    both = [RES4_DILATION, "2", "MODEL.RESNETS.RES5_DILATION", "2"]
-    dilated = tiny_backbone(*stages, *both).eval()
-    assert [shape.stride for shape in dilated.output_shape().values()] == [8, 8, 8]
+    strided, dilated = tiny_backbone(*stages).eval(), tiny_backbone(*stages, *overrides).eval()
     for name, value in strided.state_dict().items():
         assert torch.equal(dilated.state_dict()[name], value), name
     images = torch.randn(1, 3, 128, 160)
     with torch.no_grad():
         coarse, fine = strided(images), dilated(images)
-    assert torch.equal(coarse["res3"], fine["res3"])
-    for stage, step in (("res4", 2), ("res5", 4)):
-        assert fine[stage].shape[2:] == fine["res3"].shape[2:]
+    for stage, step in steps.items():
+        before, after = (network.output_shape()[stage] for network in (strided, dilated))
+        assert after == ShapeSpec(channels=before.channels, stride=before.stride // step)
+        assert fine[stage].shape[2:] == (128 // after.stride, 160 // after.stride)
         torch.testing.assert_close(fine[stage][:, :, ::step, ::step], coarse[stage])
-    dilations = {name: m.dilation for name, m in dilated.named_modules() if isinstance(m, Conv2d)}
-    assert {n: d[0] for n, d in dilations.items() if d != (1, 1)} == {
-        "res4.0.conv2": 2,
-        "res5.0.conv1": 2,
-        "res5.0.conv2": 4,
-        "res5.1.conv1": 4,
-        "res5.1.conv2": 4,
-    }
+    found = {name: m.dilation for name, m in dilated.named_modules() if isinstance(m, Conv2d)}
+    assert {name: d[0] for name, d in found.items() if d != (1, 1)} == dilations
 
 
 def test_dilated_res4_alone():

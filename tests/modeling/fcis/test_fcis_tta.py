@@ -55,7 +55,9 @@ def rois_seen(wrapper, image, monkeypatch) -> Instances:
     """Return the RoIs of all passes, which then vote."""
     seen = []
     detect = wrapper.model.detect
-    monkeypatch.setattr(wrapper.model, "detect", lambda r, h, w: seen.append(r) or detect(r, h, w))
+    monkeypatch.setattr(
+        wrapper.model, "detect", lambda rois, *a, **k: seen.append(rois) or detect(rois, *a, **k)
+    )
     detections(wrapper, image)
     return seen[0]
 

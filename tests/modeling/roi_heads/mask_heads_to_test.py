@@ -1,4 +1,4 @@
-"""Small mask heads, and what the tests of mask heads are run with."""
+"""Small mask heads, and the inputs of their tests."""
 
 import pytest
 import torch

@@ -1,11 +1,12 @@
 """`MaskRCNNROIHeads`: detectron2's standard heads with this package's RoI layers."""
 
+import faithful
 import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_model
 from detectron2.modeling.roi_heads import BaseMaskRCNNHead
-from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from faithful import assert_same_detections, assert_same_tensors
 from tiny_model import tiny_cfg
@@ -42,24 +43,7 @@ def build(cfg: CfgNode, seed: int = 7) -> nn.Module:
 
 
 def batch(*, keypoints: bool = True, objects: bool = True) -> list[dict]:
-    """Return two images, 64 x 96 and 80 x 64, of two objects each; or of none."""
-    generator = torch.Generator().manual_seed(3)
-    images = []
-    for height, width in ((64, 96), (80, 64)):
-        instances = Instances((height, width))
-        boxes = torch.tensor([[5.0, 6.0, 40.0, 50.0], [20.0, 10.0, 60.0, 44.0]])
-        masks = torch.zeros(2, height, width, dtype=torch.bool)
-        masks[0, 6:50, 5:40] = True
-        masks[1, 10:44, 20:60] = True
-        points = torch.tensor([[[10.0, 12, 2], [30, 40, 2]], [[25, 15, 2], [50, 40, 1]]])
-        kept = slice(None) if objects else slice(0, 0)
-        instances.gt_boxes, instances.gt_masks = Boxes(boxes[kept]), BitMasks(masks[kept])
-        instances.gt_classes = torch.tensor([0, 2])[kept]
-        if keypoints:
-            instances.gt_keypoints = Keypoints(points[kept])
-        image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
-        images.append({"image": image, "instances": instances, "height": height, "width": width})
-    return images
+    return faithful.batch(classes=(0, 2), keypoints=KEYPOINTS if keypoints else 0, objects=objects)
 
 
 def train_losses(model: nn.Module, images: list[dict]) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ import numpy as np
 from analysis_cases import pairs_of
 
 from mask_rcnn_ext.overlap.analysis.confusion import count_confusions
-from mask_rcnn_ext.overlap.analysis.image_quality import measure_image_qualities, rank_images
+from mask_rcnn_ext.overlap.analysis.image_quality import rank_images
 
 A, B, C, D = (0, 0, 40, 40), (100, 0, 40, 40), (200, 0, 40, 40), (0, 200, 40, 40)
 NEAR_A, HALF_A = (4, 0, 40, 40), (10, 0, 40, 40)  # IoU 36 / 44 and 30 / 50
@@ -61,10 +61,10 @@ def test_no_detections_no_objects_no_images():
 
 
 def test_the_quality_of_an_image_is_iou_times_f1():
-    (quality,) = measure_image_qualities(*pairs_of(SCENE), 0.5)
+    (quality,) = rank_images(*pairs_of(SCENE), 0.5)
     assert (quality.objects, quality.right, quality.wrong, quality.missed) == (4, 1, 3, 3)
     assert quality.quality == 1 / (1 + 3 / 2 + 3 / 2)
-    (half,) = measure_image_qualities(*pairs_of(([(0, A)], [(0, 0.9, HALF_A)])), 0.5)
+    (half,) = rank_images(*pairs_of(([(0, A)], [(0, 0.9, HALF_A)])), 0.5)
     assert half.quality == np.float64(30 / 50)
 
 
@@ -77,6 +77,6 @@ def test_the_worst_image_comes_first_and_an_empty_one_last():
         ([(0, A), (0, B)], [(0, 0.9, A), (0, 0.9, B)]),
         ([(0, A, "crowd")], [(0, 0.9, A)]),
     )
-    ranked = rank_images(measure_image_qualities(images, matches, 0.5))
+    ranked = rank_images(images, matches, 0.5)
     assert [each.image_id for each in ranked] == [4, 3, 1, 5, 2, 6]
     assert [each.quality for each in ranked] == [0, 0, 1, 1, None, None]

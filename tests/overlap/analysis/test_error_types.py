@@ -1,5 +1,7 @@
 """TIDE's error types: each one alone, by hand, and random scenes against the slow version."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from analysis_cases import pairs_of
@@ -7,8 +9,7 @@ from reference import error_types as reference
 from reference.overlap import scenes
 
 from mask_rcnn_ext.overlap.analysis.error_types import ERROR_TYPES, measure_error_types
-from mask_rcnn_ext.overlap.analysis.image_pairs import read_image_pairs
-from mask_rcnn_ext.overlap.analysis.run_analysis import group_by_image
+from mask_rcnn_ext.overlap.analysis.image_pairs import group_by_image, read_image_pairs
 from mask_rcnn_ext.overlap.analysis.tables import match_all
 
 # pycocotools' compiled code under NumPy 2.
@@ -20,8 +21,16 @@ THIRD_A, AWAY = (20, 0, 40, 40), (300, 300, 20, 20)  # IoU 20 / 60, 0
 HALF = 100 * 51 / 101
 
 
+def by_type(measured):
+    """Return the AP50, and the counts and the costs of the types."""
+    counts, costs = (
+        {name: each[what] for name, each in measured["types"].items()} for what in ("count", "cost")
+    )
+    return SimpleNamespace(ap50=measured["AP50"], counts=counts, costs=costs)
+
+
 def measure(*images):
-    return measure_error_types(*pairs_of(*images), 3)
+    return by_type(measure_error_types(*pairs_of(*images), 3))
 
 
 def only(found):
@@ -116,7 +125,7 @@ def test_no_objects():
 
 
 def test_no_images():
-    found = measure_error_types([], [], 3)
+    found = by_type(measure_error_types([], [], 3))
     assert np.isnan(found.ap50)
     assert only(found) == {}
 
@@ -125,7 +134,7 @@ def test_no_images():
 def test_random_scenes_agree_with_the_slow_version(seed):
     content, results = scenes(seed)
     images = read_image_pairs(content, group_by_image(results), "segm")
-    found = measure_error_types(images, match_all(images), 2)
+    found = by_type(measure_error_types(images, match_all(images), 2))
     slow = [
         (
             list(zip(image.classes.tolist(), image.crowd.tolist(), strict=True)),

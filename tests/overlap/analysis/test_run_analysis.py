@@ -6,7 +6,8 @@ import pytest
 from analysis_cases import box_data
 from reference.overlap import scenes
 
-from mask_rcnn_ext.overlap.analysis.run_analysis import analyze, group_by_image
+from mask_rcnn_ext.overlap.analysis.image_pairs import group_by_image
+from mask_rcnn_ext.overlap.analysis.run_analysis import analyze
 
 # pycocotools' compiled code under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

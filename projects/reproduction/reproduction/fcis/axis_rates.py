@@ -10,10 +10,12 @@ import torch
 from detectron2.layers.mask_ops import paste_masks_in_image
 from scipy import ndimage
 
-from mask_rcnn_ext.overlap.axis_runs import measure_axis_lengths, render_soft_mask
-from mask_rcnn_ext.overlap.crops import Crop
+from mask_rcnn_ext.layers.mask_crops import MaskCrop
+from mask_rcnn_ext.overlap.axis_runs import measure_axis_lengths
 from mask_rcnn_ext.overlap.intervals import bootstrap_ratio, describe_interval
 from mask_rcnn_ext.overlap.lines import render_binary_mask, render_in_roi
+
+from .axis_records import render_soft_mask
 
 __all__ = [
     "ROI_SIZES",
@@ -122,7 +124,7 @@ def make_file_kinds(size: int, *, with_rois: bool) -> Kinds:
             (mask,) = paste_masks_in_image(soft, torch.from_numpy(roi)[None].float(), (side, side))
             rows, columns = np.nonzero(mask.numpy())
             top, left = rows.min(), columns.min()
-            crop = Crop(top, left, mask.numpy()[top : rows.max() + 1, left : columns.max() + 1])
+            crop = MaskCrop(top, left, mask.numpy()[top : rows.max() + 1, left : columns.max() + 1])
             return render_in_roi(crop, roi) if with_rois else render_binary_mask(crop.mask)
 
         return make

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.overlap.contours import find_near_points, trace_contour
-from mask_rcnn_ext.overlap.crops import Crop
 
 __all__ = ["BoxEnds", "SideLengths", "find_box_ends", "measure_box_sides"]
 
@@ -52,7 +52,7 @@ class SideLengths:
     wrong_on_sides: int = 0
 
 
-def find_box_ends(mask: Crop, height: int, width: int) -> BoxEnds:
+def find_box_ends(mask: MaskCrop, height: int, width: int) -> BoxEnds:
     """Return where a mask ends at the sides of its box, but not at the image's frame.
 
     Args:
@@ -70,7 +70,7 @@ def find_box_ends(mask: Crop, height: int, width: int) -> BoxEnds:
 
 
 def measure_box_sides(
-    mask: Crop, ends: Sequence[BoxEnds], objects: Floats, height: int, width: int
+    mask: MaskCrop, ends: Sequence[BoxEnds], objects: Floats, height: int, width: int
 ) -> SideLengths:
     """Return how much of a mask's contour lies where a voter's mask ends at its box.
 

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mask_rcnn_ext.data.catalog import find_truth
-from mask_rcnn_ext.overlap.axis_runs import draw_axis_runs
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.intervals import describe_interval
 from mask_rcnn_ext.overlap.same_part import draw_same_part
 
+from .axis_records import draw_axis_runs
 from .contrasts import FCIS, RIVAL
 from .experiment import MODELS, PARTS, NestedRun
 from .given_boxes import load_trained, predict_in_true_boxes

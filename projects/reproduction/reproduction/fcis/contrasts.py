@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mask_rcnn_ext.overlap.axis_runs import AxisRecord, draw_axis_runs
 from mask_rcnn_ext.overlap.intervals import describe_interval
 from mask_rcnn_ext.overlap.same_part import SamePartRecord, draw_same_part
+
+from .axis_records import AxisRecord, draw_axis_runs
 
 __all__ = ["compare_axis_runs", "compare_same_part"]
 

@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from mask_rcnn_ext.overlap.contours import trace_contour
 from mask_rcnn_ext.overlap.image_instances import ImageInstances
-from mask_rcnn_ext.overlap.intervals import bootstrap_ratio, describe_interval
+from mask_rcnn_ext.overlap.intervals import bootstrap_ratio, describe_draws, describe_interval
 from mask_rcnn_ext.overlap.overlap_errors import measure_errors
 from mask_rcnn_ext.overlap.same_part import (
     SamePartRecord,
+    draw_same_part,
     measure_matched_parts,
-    summarize_same_part,
 )
 
 from .box_sides import SideLengths, measure_box_sides
@@ -105,7 +105,7 @@ def summarize_detections(trainings: Sequence[Sequence[DetectionRecord]]) -> dict
 
     Returns:
         "objects" and "matched", summed over the trainings; "same_part" -> "k = 7" -> see
-        `summarize_same_part`; "errors" -> "leak", "miss", "double_claim", "spurious_edge" ->
+        `draw_same_part`; "errors" -> "leak", "miss", "double_claim", "spurious_edge" ->
         {"value", "low", "high"} in percent; "box_sides" -> "on_sides", "wrong", "wrong_on_sides" ->
         the share of the contour, in percent, see `SideLengths`; without a value for Mask R-CNN.
     """
@@ -121,7 +121,9 @@ def summarize_detections(trainings: Sequence[Sequence[DetectionRecord]]) -> dict
         "objects": sum(record.objects for records in trainings for record in records),
         "matched": sum(record.matched for records in trainings for record in records),
         "same_part": {
-            k: summarize_same_part([[r.same_part[k] for r in records] for records in trainings])
+            k: describe_draws(
+                draw_same_part([[r.same_part[k] for r in records] for records in trainings])
+            )
             for k in first.same_part
         },
         "errors": {

@@ -15,19 +15,20 @@ from detectron2.data import DatasetCatalog
 from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
-from mask_rcnn_ext.overlap.axis_runs import AxisRecord, measure_axis_runs, summarize_axis_runs
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
+from mask_rcnn_ext.overlap.intervals import describe_draws
 from mask_rcnn_ext.overlap.same_part import (
     SamePartRecord,
+    draw_same_part,
     measure_part_share,
     measure_same_part,
-    summarize_same_part,
 )
 from mask_rcnn_ext.report.run_data import read_history
 
 from ..run_entries import describe_run
 from ..training_runs import TrainingRun
+from .axis_records import AxisRecord, draw_axis_runs, measure_axis_runs
 from .contrasts import compare_axis_runs, compare_same_part
 from .detection_records import DetectionRecord, measure_detections, summarize_detections
 from .given_boxes import load_trained, predict_in_true_boxes
@@ -228,7 +229,9 @@ def collect(runs: Sequence[NestedRun], say: Callable[[str], object] = print) -> 
         axis_runs[variant] = [r.axis for r in records]
         models[variant] = {
             "name": name,
-            "same_part": {f"k = {k}": summarize_same_part(same_part[variant][k]) for k in PARTS},
+            "same_part": {
+                f"k = {k}": describe_draws(draw_same_part(same_part[variant][k])) for k in PARTS
+            },
             **_summarize_lines(axis_runs[variant]),
             "own_proposals": {
                 **summarize_detections([r.own for r in records]),
@@ -268,6 +271,9 @@ def _read_evaluations(run: NestedRun) -> list[dict[str, float]]:
 
 
 def _summarize_lines(trainings: Sequence[Sequence[AxisRecord]]) -> dict[str, Any]:
-    """Return "axis", see `summarize_axis_runs`, and "places", summed over images and trainings."""
+    """Return "axis", see `draw_axis_runs`, and "places", summed over images and trainings."""
     places = np.sum([record.places for records in trainings for record in records], axis=0)
-    return {"axis": summarize_axis_runs(trainings), "places": [int(place) for place in places]}
+    return {
+        "axis": describe_draws(draw_axis_runs(trainings)),
+        "places": [int(place) for place in places],
+    }

@@ -19,10 +19,10 @@ from torch import Tensor
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.data.mapper import ImageMapper
+from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.modeling.checks import is_fcis
 from mask_rcnn_ext.modeling.fcis.voting import render_mask
 from mask_rcnn_ext.modeling.precision import prepare_model
-from mask_rcnn_ext.overlap.crops import Crop
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
 from mask_rcnn_ext.overlap.numbered_coco import sort_ids
 
@@ -47,11 +47,11 @@ class GivenBoxMasks:
     instances: ImageInstances = field(repr=False)
     objects: npt.NDArray[np.intp]
     soft: Floats = field(repr=False)
-    masks: list[Crop] = field(repr=False)
+    masks: list[MaskCrop] = field(repr=False)
     threshold: float
 
     @property
-    def predictions(self) -> dict[int, tuple[Crop, Floats]]:
+    def predictions(self) -> dict[int, tuple[MaskCrop, Floats]]:
         """Object -> its mask and its RoI, for `measure_same_part`."""
         return {
             int(index): (mask, self.instances.boxes[index])
@@ -133,13 +133,13 @@ def predict_in_true_boxes(
 
 def _paste(
     soft: torch.Tensor, boxes: Boxes, height: int, width: int, threshold: float, fcis: bool
-) -> list[Crop]:
+) -> list[MaskCrop]:
     """Paste (R, P, P) masks into the image, as the model itself does."""
     if fcis:
         crops = [
             render_mask(mask, box, height, width, threshold)
             for mask, box in zip(soft, boxes.tensor, strict=True)
         ]
-        return [Crop(crop.top, crop.left, crop.mask.numpy()) for crop in crops]
+        return [MaskCrop(crop.top, crop.left, crop.mask.numpy()) for crop in crops]
     masks = paste_masks_in_image(soft, boxes, (height, width), threshold)
-    return [Crop(0, 0, mask.numpy()) for mask in masks]
+    return [MaskCrop(0, 0, mask.numpy()) for mask in masks]

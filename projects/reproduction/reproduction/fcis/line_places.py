@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mask_rcnn_ext.overlap.axis_runs import PLACES
 from mask_rcnn_ext.report.charts import COLORS, INK, MUTED, Chart, finish_chart
 from mask_rcnn_ext.report.drawing.pictures import save_png
+
+from .axis_records import PLACES
 
 __all__ = ["draw_places", "find_near_share", "save_places"]
 

@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
-from mask_rcnn_ext.overlap.crops import Crop
+from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
 from mask_rcnn_ext.overlap.same_part import measure_part_share
@@ -138,7 +138,7 @@ def draw_pairs(runs: Sequence[NestedRun], dataset: str, wanted: int) -> list[Pai
     truth = load_truth(find_truth(dataset)[0])
     pairs = choose_pairs(truth, wanted)
     ids = {pair.image_id for pair in pairs}
-    found: list[Mapping[Any, Mapping[int, Crop]]] = []
+    found: list[Mapping[Any, Mapping[int, MaskCrop]]] = []
     for variant in COLUMNS:
         run = next(run for run in runs if run.variant == variant)
         cfg, model = load_trained(run.folder)
@@ -167,7 +167,7 @@ def _draw_tiles(
     image: RGBArray,
     instances: ImageInstances,
     pair: NestedPair,
-    found: Iterable[Mapping[int, Crop]],
+    found: Iterable[Mapping[int, MaskCrop]],
 ) -> list[RGBArray]:
     """Return the tiles of a pair: the image, the truth, and each model's masks with its lattice."""
     boxes = instances.boxes[[pair.outer, pair.inner]]

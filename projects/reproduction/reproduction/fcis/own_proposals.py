@@ -21,6 +21,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from mask_rcnn_ext.data.mapper import ImageMapper
+from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.modeling.checks import is_fcis
 from mask_rcnn_ext.modeling.fcis.voting import (
     find_voters,
@@ -28,7 +29,6 @@ from mask_rcnn_ext.modeling.fcis.voting import (
     render_mask,
     vote_masks,
 )
-from mask_rcnn_ext.overlap.crops import Crop
 from mask_rcnn_ext.overlap.detections import Detection
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
 
@@ -68,7 +68,8 @@ class VotedMasks:
         for roi in rois:
             if roi not in self._ends:
                 crop = render_mask(self.soft[roi], self.boxes[roi], *size, self.threshold)
-                self._ends[roi] = find_box_ends(Crop(crop.top, crop.left, crop.mask.numpy()), *size)
+                mask = MaskCrop(crop.top, crop.left, crop.mask.numpy())
+                self._ends[roi] = find_box_ends(mask, *size)
         return [self._ends[roi] for roi in rois]
 
 

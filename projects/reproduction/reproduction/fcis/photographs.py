@@ -24,7 +24,6 @@ import numpy as np
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json, write_json
-from mask_rcnn_ext.overlap.axis_runs import draw_axis_runs
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import read_image_instances
 from mask_rcnn_ext.overlap.intervals import describe_interval
@@ -32,6 +31,7 @@ from mask_rcnn_ext.overlap.same_part import draw_same_part
 
 from ..json_runs import JsonRun, select_images
 from ..run_entries import describe_run
+from .axis_records import draw_axis_runs
 from .contrasts import FCIS, RIVAL
 from .experiment import PARTS
 from .given_boxes import load_trained, predict_in_true_boxes

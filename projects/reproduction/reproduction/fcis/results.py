@@ -21,7 +21,6 @@ from mask_rcnn_ext.overlap.comparison import (
     compare_seeds,
     compute_difference,
     compute_metrics,
-    describe_intervals,
     load_results,
     load_truth,
     measure,
@@ -167,7 +166,7 @@ def collect(runs: Sequence[ComparisonRun], measured: Measured) -> ComparisonResu
             **{variant: f"configs/shapes/{variant}.yaml" for variant in MODELS},
             **compare_configs(),
         },
-        method=describe_intervals(len(seeds), DRAWS, BOOTSTRAP_SEED),
+        method=_describe_intervals(len(seeds), DRAWS, BOOTSTRAP_SEED),
         answers=_answers(pooled, metrics),
         before_voting=_before_voting(measured),
         counts={s: _counts(records) for s, records in zip("ab", measured.records, strict=True)},
@@ -182,6 +181,31 @@ def collect(runs: Sequence[ComparisonRun], measured: Measured) -> ComparisonResu
         ],
     )
     return from_json(ComparisonResults, to_json(results, _DECIMALS))
+
+
+def _describe_intervals(trainings: int, draws: int, seed: int) -> str:
+    """Return in words what the intervals of `compare_seeds` cover, for a page.
+
+    Args:
+        trainings: number of trainings of each model.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    images = (
+        f"percentiles of a bootstrap ({draws} draws, seed {seed}). Each draw takes as many images "
+        "as there are, with replacement, the same for both models and all trainings"
+    )
+    if trainings == 1:
+        return (
+            f"{images}; with one training of each model they cover the choice of the images, not "
+            "the chance in training"
+        )
+    return (
+        f"{images}, and {trainings} of the {trainings} trainings of each model, with replacement, "
+        "for each model by itself. They cover the choice of the images and the chance in training, "
+        f"the latter only as far as {trainings} trainings show it: a bootstrap of {trainings} has "
+        f"on average {trainings - 1}/{trainings} of their variance"
+    )
 
 
 def _judge(entry: dict[str, float]) -> JudgedDifference:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mask_rcnn_ext.overlap.axis_runs import AxisRecord, measure_axis_runs
 from mask_rcnn_ext.overlap.image_instances import ImageInstances
 from mask_rcnn_ext.overlap.intervals import bootstrap_ratio
 from mask_rcnn_ext.overlap.same_part import SamePartRecord, measure_same_part
 
+from .axis_records import AxisRecord, measure_axis_runs
 from .given_boxes import GivenBoxMasks
 
 __all__ = ["TrueBoxRecord", "draw_right", "find_overlapping", "measure_true_boxes"]
