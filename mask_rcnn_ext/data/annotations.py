@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as mask_util
 
-from ..errors import UserError, name_some
+from ..errors import name_some
 from ..layers.rle import check_polygon, compress, encode_mask, read_runs
 from .box_conventions import explain_contradictions
 from .coordinates import as_bitmap, is_number, scale_fractions
 from .duplicates import explain_duplicates
 from .findings import Doubt, IssueCounter
-from .images import explain_unreadable, refuse_programs
+from .images import open_image
 from .keypoints import count_numbers
 
 __all__ = ["clean_annotations", "explain_crowds", "find_mask_box"]
@@ -196,13 +195,8 @@ def _read_mask(name: str, folders: Sequence[str]) -> np.ndarray:
     path = next((p for f in folders if os.path.isfile(p := os.path.join(f, name))), None)
     if path is None:
         raise FileNotFoundError(name)
-    try:
-        with Image.open(path) as image:
-            refuse_programs(image)
-            pixels, alpha = np.asarray(image), image.mode in ("LA", "PA", "RGBA")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = explain_unreadable(error)
-        raise UserError(f"mask file {path}: not readable as an image: {reason}") from error
+    with open_image(path) as (_, image):
+        pixels, alpha = np.asarray(image), image.mode in ("LA", "PA", "RGBA")
     if pixels.ndim == 3:
         return np.asarray((pixels[..., :-1] if alpha else pixels).any(axis=2))
     return np.asarray(pixels != 0)

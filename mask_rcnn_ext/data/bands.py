@@ -9,9 +9,7 @@ one channel. The channels keep their order in the file.
 import math
 import os
 import struct
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -20,8 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ..errors import UserError
-from ..files import is_special
-from .images import ImageHeader, explain_unreadable, read_record_bgr, refuse_programs
+from .images import ImageHeader, name_unreadable, open_image, read_record_bgr, require_size
 from .pixel_limit import require_pixels
 
 __all__ = [
@@ -53,7 +50,7 @@ def read_bands(path: str | os.PathLike[str], channels: int) -> Bands:
         UserError: the file is missing, cannot be read, has another number of channels, or has
             values that are not finite; or tifffile is needed and missing.
     """
-    with _name_unreadable(path):
+    with name_unreadable(path):
         stored = require_bands(_read_array(path), channels, os.fspath(path))
         return np.ascontiguousarray(_turn_upright(stored, _read_orientation(path)))
 
@@ -79,7 +76,7 @@ def read_bands_header(path: str | os.PathLike[str], channels: int) -> ImageHeade
     Raises:
         UserError: see `read_bands`; values are not looked at.
     """
-    with _name_unreadable(path):
+    with name_unreadable(path):
         shape = _read_shape(path)
         axis = _find_channel_axis(shape, channels, os.fspath(path))
         rotated = _read_orientation(path) >= 5
@@ -96,13 +93,7 @@ def read_record_bands(record: Mapping[str, Any], channels: int) -> Bands:
         UserError: see `read_bands`; or the image has another size than the record says.
     """
     image = read_bands(record["file_name"], channels)
-    height, width = image.shape[:2]
-    expected = (record.get("height") or height, record.get("width") or width)
-    if (height, width) != expected:
-        raise UserError(
-            f"{record['file_name']}: expected {expected[1]} x {expected[0]} pixels (width x "
-            f"height) as its data set says, got {width} x {height}"
-        )
+    require_size(image, record)
     return image
 
 
@@ -150,20 +141,6 @@ def read_picture(record: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
         except UserError:
             raise error from None
     return scale_for_display(bands)
-
-
-@contextmanager
-def _name_unreadable(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn any error of the block into a `UserError` that names the file."""
-    if is_special(path):
-        raise UserError(f"{os.fspath(path)}: expected an image file, got a pipe, socket or device")
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # decoders raise nearly anything on a broken file
-        reason = explain_unreadable(error)
-        raise UserError(f"{os.fspath(path)}: cannot be read as an image ({reason})") from error
 
 
 def _find_channel_axis(shape: tuple[int, ...], channels: int, name: str) -> int | None:
@@ -218,34 +195,20 @@ def _is_16_bit_colour(path: str | os.PathLike[str]) -> bool:
 def _read_array(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     kind = _get_kind(path)
     if kind in (".npy", ".tif", ".tiff"):
-        _require_values(_read_shape(path), path)
+        require_pixels(-(-math.prod(_read_shape(path)) // 3), os.fspath(path))
     if kind == ".npy":
         return np.asarray(np.load(path, allow_pickle=False))
     if kind in (".tif", ".tiff"):
         return np.asarray(_import_tifffile(path).imread(os.fspath(path)))
     if kind == ".png" and _is_16_bit_colour(path):  # Pillow cuts it to 8 bits
-        with _open_quietly(path):  # by Pillow's limit, which OpenCV does not know
+        with open_image(path):  # by Pillow's limit, which OpenCV does not know
             pass
         pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is not None:
             return np.asarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
-    with _open_quietly(path) as image:
+    with open_image(path) as (_, image):
         upright = ImageOps.exif_transpose(image)
         return np.asarray(upright.convert("RGB") if upright.mode == "P" else upright)
-
-
-@contextmanager
-def _open_quietly(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open an image without Pillow's warning about half of the limit."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
-            refuse_programs(image)
-            yield image
-
-
-def _require_values(shape: tuple[int, ...], path: str | os.PathLike[str]) -> None:
-    require_pixels(-(-math.prod(shape) // 3), os.fspath(path))
 
 
 def _read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:

@@ -318,7 +318,7 @@ def test_mask_files_that_are_missing_or_no_images(folder):
     with pytest.raises(UserError, match=r"7 mask files are missing: m6.png, .*m10.png and 2 more"):
         check(folder, content(*missing))
     (folder / "m6.png").write_text("no image")
-    with pytest.raises(UserError, match=r"m6.png: not readable"):
+    with pytest.raises(UserError, match=r"m6.png: cannot be read"):
         check(folder, content(missing[0]))
 
 

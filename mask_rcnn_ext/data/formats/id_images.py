@@ -11,7 +11,7 @@ from PIL import Image
 
 from ...errors import UserError
 from ..findings import IssueCounter
-from ..images import explain_unreadable, refuse_programs
+from ..images import open_image
 from .dataset import (
     IMAGE_SUFFIXES,
     Bools,
@@ -58,16 +58,10 @@ def read_ids(path: Path) -> Ids:
     Raises:
         UserError: the file cannot be read, has colours, or has values that are not whole.
     """
-    try:
-        with Image.open(path) as image:
-            refuse_programs(image)
-            if getattr(image, "n_frames", 1) > 1:
-                raise UserError(f"{path}: has several pages; expected one image of numbers")
-            values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: cannot be read: {explain_unreadable(error)}") from error
+    with open_image(path) as (_, image):
+        if getattr(image, "n_frames", 1) > 1:
+            raise UserError(f"{path}: has several pages; expected one image of numbers")
+        values = np.asarray(image)
     if values.ndim != 2:
         raise UserError(f"{path}: is a colour image; expected one channel of object numbers")
     ids: Ids = values.astype(np.int64)

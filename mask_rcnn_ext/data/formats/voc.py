@@ -15,7 +15,7 @@ from PIL import Image
 from ...errors import UserError
 from ..coco_json import list_classes
 from ..findings import IssueCounter
-from ..images import explain_unreadable, refuse_programs
+from ..images import open_image
 from .dataset import (
     Dataset,
     DatasetBuilder,
@@ -135,12 +135,8 @@ def _list_stems(source: Path, objects: Path) -> list[tuple[str, str, str]]:
 
 def _read_numbers(path: Path, colors: npt.NDArray[np.uint8]) -> Ids:
     """Return the numbers (H, W) of a PNG of indices, or of the colours of the numbers."""
-    try:
-        with Image.open(path) as image:
-            refuse_programs(image)
-            values = np.asarray(image if image.mode in ("P", "L") else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read: {explain_unreadable(error)}") from error
+    with open_image(path) as (_, image):
+        values = np.asarray(image if image.mode in ("P", "L") else image.convert("RGB"))
     if values.ndim == 2:
         return values.astype(np.int64)
     code = values.astype(np.int64) @ (65536, 256, 1)
