@@ -16,15 +16,8 @@ from ...errors import UserError
 from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..findings import IssueCounter
-from .dataset import (
-    Bools,
-    Dataset,
-    DatasetBuilder,
-    decode_mask,
-    iterate,
-    sample_ellipse,
-)
-from .written_files import write_text
+from .dataset import Dataset, DatasetBuilder, Shape, decode_mask, iterate, sample_ellipse, turn_box
+from .files import write_text
 
 __all__ = ["read_cvat", "write_cvat"]
 
@@ -110,7 +103,7 @@ def _add_shapes(
     entry: ET.Element, image: dict[str, Any], where: str, builder: DatasetBuilder
 ) -> None:
     """Add the objects of an image; shapes of one label and group are one object."""
-    objects: dict[tuple[str, Any], list[tuple[str, ET.Element]]] = {}
+    objects: dict[tuple[str, Any], list[tuple[str, Shape]]] = {}
     for number, shape in enumerate(entry, 1):
         place = f"{where}, shape {number} ({shape.tag})"
         if shape.tag in _AREALESS:
@@ -118,32 +111,17 @@ def _add_shapes(
             continue
         label = _get(shape, "label", place)
         group = int(_number(shape, "group_id", place, 0)) or ("alone", number)
-        objects.setdefault((label, group), []).append((place, shape))
-    for (label, _), found in objects.items():
-        drawn = [(place, shape) for place, shape in found if shape.tag != "box"]
-        if drawn:
-            parts = [_read_part(shape, image, place) for place, shape in drawn]
-            builder.add_object(image, label, drawn[0][0], parts=parts)
-        for place, shape in found:
-            if shape.tag == "box" and drawn:  # datumaro writes the box of each mask next to it
-                builder.notes.add("box in a group with masks: left out", place)
-            elif shape.tag == "box":
-                builder.notes.add("box without a mask: kept as a box", place)
-                builder.add_object(image, label, place, box=_read_box(shape, place))
+        shapes = objects.setdefault((label, group), [])
+        shapes.append((place, _read_shape(shape, image, place)))
+    for (label, _), shapes in objects.items():
+        builder.add_group(image, label, shapes)
 
 
-def _read_box(shape: ET.Element, place: str) -> list[float]:
-    """Return the upright box (XYWH) around a box that may be turned about its centre."""
-    left, top, right, bottom = (_number(shape, k, place) for k in ("xtl", "ytl", "xbr", "ybr"))
-    angle = np.deg2rad(_number(shape, "rotation", place, 0))
-    cos, sin = abs(np.cos(angle)), abs(np.sin(angle))
-    width, height = right - left, bottom - top
-    wide, high = width * cos + height * sin, width * sin + height * cos
-    x, y = (left + right - wide) / 2, (top + bottom - high) / 2
-    return [float(x), float(y), float(wide), float(high)]
-
-
-def _read_part(shape: ET.Element, image: dict[str, Any], place: str) -> list[float] | Bools:
+def _read_shape(shape: ET.Element, image: dict[str, Any], place: str) -> Shape:
+    if shape.tag == "box":  # it may be turned about its centre
+        left, top, right, bottom = (_number(shape, k, place) for k in ("xtl", "ytl", "xbr", "ybr"))
+        corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        return turn_box(corners, np.mean(corners, axis=0), _number(shape, "rotation", place, 0))
     if shape.tag == "polygon":
         text = _get(shape, "points", place)
         try:

@@ -24,17 +24,21 @@ __all__ = [
     "Dataset",
     "DatasetBuilder",
     "Ids",
+    "Shape",
     "cut_objects",
     "decode_mask",
     "index_images",
     "iterate",
     "sample_ellipse",
+    "turn_box",
 ]
 
 Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int64]
 # A polygon x, y, x, y, ... in pixels, a mask (H, W), or a mask as RLE.
 Part = list[float] | Bools | dict[str, Any]
+Box = tuple[float, ...]  # x, y, width, height; pixels
+Shape = Part | Box
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
 
@@ -125,12 +129,13 @@ class DatasetBuilder:
         place: str,
         *,
         parts: Sequence[Part] = (),
-        box: Sequence[float] | None = None,
+        box: Box | None = None,
         crowd: bool = False,
     ) -> None:
-        """Add an object: the union of `parts`, or a `box` (XYWH, pixels) without a mask.
+        """Add an object: the union of `parts`, or a `box` without a mask.
 
-        A part that pycocotools cannot draw drops the object, which `notes` counts.
+        `notes` counts boxes without a mask, and objects that are left out because pycocotools
+        cannot draw a part.
         """
         if self.classes and label not in self.classes:
             raise UserError(
@@ -139,6 +144,7 @@ class DatasetBuilder:
             )
         found: dict[str, Any] = {}
         if box is not None:
+            self.notes.add("box without a mask: kept as a box", place)
             found["bbox"] = [round(float(v), _DECIMALS) for v in box]
         else:
             try:
@@ -150,6 +156,22 @@ class DatasetBuilder:
         self._places[number] = place
         keys = {"id": number, "image_id": image["id"], "category_id": label, "iscrowd": int(crowd)}
         self._objects.append((label, {**keys, **found}))
+
+    def add_group(
+        self, image: dict[str, Any], label: str, shapes: Sequence[tuple[str, Shape]]
+    ) -> None:
+        """Add (place, shape) pairs of a group: all parts as one object, or each box as an object.
+
+        A group with parts has no boxes: datumaro writes the box of each mask next to it.
+        """
+        parts = [shape for _, shape in shapes if not isinstance(shape, tuple)]
+        if parts:
+            self.add_object(image, label, shapes[0][0], parts=parts)
+        for place, box in shapes:
+            if isinstance(box, tuple) and parts:
+                self.notes.add("box in a group with masks: left out", place)
+            elif isinstance(box, tuple):
+                self.add_object(image, label, place, box=box)
 
     def list_labels(self) -> set[str]:
         """Return the classes of the objects so far."""
@@ -272,7 +294,18 @@ def sample_ellipse(
     """Return a polygon of 72 points on an ellipse, turned clockwise by `degrees`; pixels."""
     turns = np.linspace(0, 2 * np.pi, _ELLIPSE_POINTS, endpoint=False)
     points = np.stack([radii[0] * np.cos(turns), radii[1] * np.sin(turns)], axis=1)
-    angle = np.deg2rad(degrees)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    flat: list[float] = (points @ turn + center).ravel().tolist()
+    flat: list[float] = (_turn(points, degrees) + center).ravel().tolist()
     return flat
+
+
+def turn_box(corners: npt.ArrayLike, center: npt.NDArray[Any], degrees: float) -> Box:
+    """Return the upright box around corners (4, 2) that are turned clockwise about `center`."""
+    turned = _turn(np.asarray(corners) - center, degrees) + center
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    return (*low.tolist(), *(high - low).tolist())
+
+
+def _turn(points: npt.NDArray[Any], degrees: float) -> npt.NDArray[Any]:
+    """Return points (N, 2) turned clockwise about the origin."""
+    sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+    return points @ np.array([[cosine, sine], [-sine, cosine]])

@@ -22,15 +22,16 @@ from ..coordinates import is_number
 from ..findings import IssueCounter
 from .dataset import (
     IMAGE_SUFFIXES,
-    Bools,
     Dataset,
     DatasetBuilder,
+    Shape,
     decode_mask,
     iterate,
     sample_ellipse,
+    turn_box,
 )
+from .files import write_text
 from .label_studio_rle import decode_brush, encode_brush
-from .written_files import write_text
 
 __all__ = ["read_label_studio", "write_label_studio"]
 
@@ -154,12 +155,8 @@ def _add_region(
             "Label Studio. Turn the image file, and draw the region again"
         )
     size = np.array([image["width"], image["height"]]) / 100
-    if kind == "rectangle":
-        notes.add("rectangle: kept as a box without a mask", place)
-        builder.add_object(image, labels[0], place, box=_read_box(value, size, place))
-    else:
-        part = _read_part(kind, value, image, size, place)
-        builder.add_object(image, labels[0], place, parts=[part])
+    shape = _read_shape(kind, value, image, size, place)
+    builder.add_group(image, labels[0], [(place, shape)])
 
 
 def _numbers(value: dict[str, Any], keys: tuple[str, ...], place: str) -> np.ndarray:
@@ -169,26 +166,19 @@ def _numbers(value: dict[str, Any], keys: tuple[str, ...], place: str) -> np.nda
     return np.array([value[key] for key in keys], dtype=np.float64)
 
 
-def _read_box(value: dict[str, Any], size: np.ndarray, place: str) -> list[float]:
-    """Return the upright box (XYWH) around a rectangle that is turned about its first corner."""
-    corner = _numbers(value, ("x", "y"), place) * size
-    sides = _numbers(value, ("width", "height"), place) * size
-    angle = np.deg2rad(float(value.get("rotation") or 0))
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * sides @ turn + corner
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    box: list[float] = [*low.tolist(), *(high - low).tolist()]
-    return box
-
-
-def _read_part(
+def _read_shape(
     kind: str, value: dict[str, Any], image: dict[str, Any], size: np.ndarray, place: str
-) -> list[float] | Bools:
-    if kind == "ellipse":
-        center = _numbers(value, ("x", "y"), place) * size
-        radii = _numbers(value, ("radiusX", "radiusY"), place) * size
+) -> Shape:
+    """Return the shape of a region; of a rectangle, which may be turned, the upright box."""
+    if kind in ("rectangle", "ellipse"):
+        start = _numbers(value, ("x", "y"), place) * size
         angle = float(value.get("rotation") or 0)
-        return sample_ellipse((center[0], center[1]), (radii[0], radii[1]), angle)
+        if kind == "ellipse":
+            radii = _numbers(value, ("radiusX", "radiusY"), place) * size
+            return sample_ellipse((start[0], start[1]), (radii[0], radii[1]), angle)
+        sides = _numbers(value, ("width", "height"), place) * size
+        corners = start + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * sides
+        return turn_box(corners, start, angle)  # it is turned about its first corner
     if kind == "polygon":
         points = value.get("points")
         try:

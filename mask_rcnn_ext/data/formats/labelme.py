@@ -24,16 +24,8 @@ from ..coco_json import list_classes
 from ..coordinates import is_number
 from ..findings import IssueCounter
 from ..images import refuse_programs
-from .dataset import (
-    Bools,
-    Dataset,
-    DatasetBuilder,
-    decode_mask,
-    iterate,
-    sample_ellipse,
-)
-from .text_files import read_lines
-from .written_files import flat_names, write_text
+from .dataset import Bools, Dataset, DatasetBuilder, Shape, decode_mask, iterate, sample_ellipse
+from .files import flat_names, read_lines, write_text
 
 __all__ = ["read_labelme", "write_labelme"]
 
@@ -97,7 +89,7 @@ def _add_shapes(
     file: Path, shapes: list[Any], image: dict[str, Any], builder: DatasetBuilder
 ) -> None:
     """Add the objects of an image; shapes of one label and group are one object."""
-    objects: dict[tuple[str, Any], list[tuple[str, Any]]] = {}
+    objects: dict[tuple[str, Any], list[tuple[str, Shape]]] = {}
     for number, shape in enumerate(shapes, 1):
         place = f"{file}, shape {number}"
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
@@ -108,21 +100,13 @@ def _add_shapes(
         if part is not None:
             objects.setdefault(key, []).append((place, part))
     for (label, _), found in objects.items():
-        parts = [part for _, part in found if not isinstance(part, tuple)]
-        for place, part in found:
-            if isinstance(part, tuple) and not parts:
-                builder.notes.add("rectangle: kept as a box without a mask", place)
-                builder.add_object(image, label, place, box=part)
-            elif isinstance(part, tuple):
-                builder.notes.add("rectangle in a group with masks: left out", place)
-        if parts:
-            builder.add_object(image, label, found[0][0], parts=parts)
+        builder.add_group(image, label, found)
 
 
 def _read_shape(
     shape: dict[str, Any], image: dict[str, Any], place: str, notes: IssueCounter
-) -> list[float] | Bools | tuple[float, ...] | None:
-    """Return a polygon, a mask (H, W), a box (XYWH), or None for a shape without an area."""
+) -> Shape | None:
+    """Return a shape; None if it has no area."""
     kind = shape.get("shape_type") or "polygon"
     if kind in _AREALESS:
         notes.add(f"shape of the type {kind}: left out", place)
@@ -141,8 +125,8 @@ def _read_shape(
     if kind == "mask":
         return _read_mask(shape, points, image, place)
     if kind == "rectangle":
-        (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
-        return float(left), float(top), float(right - left), float(bottom - top)
+        low, high = np.min(points, axis=0), np.max(points, axis=0)
+        return (*low.tolist(), *(high - low).tolist())
     if kind == "circle":
         radius = math.dist(points[0], points[1])
         return sample_ellipse(tuple(points[0]), (radius, radius))

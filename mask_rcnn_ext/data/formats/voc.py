@@ -25,9 +25,8 @@ from .dataset import (
     index_images,
     iterate,
 )
+from .files import copy_images, read_lines, write_text
 from .id_images import draw_objects
-from .text_files import read_lines
-from .written_files import copy_images, write_text
 
 __all__ = ["read_voc", "write_voc"]
 

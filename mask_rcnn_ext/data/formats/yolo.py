@@ -25,8 +25,7 @@ from .dataset import (
     decode_mask,
     iterate,
 )
-from .text_files import read_lines, read_text
-from .written_files import copy_images, write_text
+from .files import copy_images, read_lines, read_text, write_text
 
 __all__ = ["read_yolo", "write_yolo"]
 
@@ -203,8 +202,7 @@ def _read_labels(path: Path, image: dict[str, Any], builder: DatasetBuilder) -> 
         label, values = _read_line(line, place, builder.classes)
         if len(values) == 4:
             x, y, w, h = values * np.array([width, height, width, height])
-            builder.add_object(image, label, place, box=[x - w / 2, y - h / 2, w, h])
-            builder.notes.add("box without a mask: kept as a box", place)
+            builder.add_object(image, label, place, box=(x - w / 2, y - h / 2, w, h))
         else:
             points = values.reshape(-1, 2) * (width, height)
             builder.add_object(image, label, place, parts=[points.ravel().tolist()])

@@ -102,7 +102,7 @@ def test_polygons_brushes_ellipses_and_rectangles(tmp_path):
     assert "segmentation" not in box
     assert only(dataset)["images"][0]["file_name"] == "a_b.png"
     assert counted == {
-        "rectangle: kept as a box without a mask": 1,
+        "box without a mask: kept as a box": 1,
         "region of the type keypointlabels: left out": 1,
         "region without a label: left out": 1,
         "region of the type choices: left out": 1,

@@ -100,7 +100,7 @@ def test_shapes_with_and_without_an_area(tmp_path):
     assert "segmentation" not in box
     assert oriented["area"] == 100
     assert counted == {
-        "rectangle: kept as a box without a mask": 1,
+        "box without a mask: kept as a box": 1,
         "shape of the type line: left out": 1,
         "shape of the type point: left out": 1,
         "polygon with fewer than 3 points: left out": 1,

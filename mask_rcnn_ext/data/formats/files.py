@@ -1,4 +1,4 @@
-"""Writes the files of a converted data set."""
+"""Reads the text files of labelling tools, and writes the files of a converted data set."""
 
 import os
 import shutil
@@ -10,7 +10,29 @@ from ...errors import UserError
 from ...files import atomic_open
 from .dataset import Dataset
 
-__all__ = ["copy_images", "flat_names", "write_text"]
+__all__ = ["copy_images", "flat_names", "read_lines", "read_text", "write_text"]
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8 or UTF-16, with or without a byte order mark.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+        encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        return raw.decode(encoding)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: neither UTF-8 nor UTF-16. Save the file as UTF-8") from error
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a file that are not blank, with their numbers from 1 on."""
+    lines = enumerate(read_text(path).splitlines(), 1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def write_text(path: Path, text: str) -> None:
