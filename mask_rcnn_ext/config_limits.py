@@ -1,8 +1,6 @@
 """The limits of numbers in a config, where detectron2 would fail in training or learn nonsense."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
 
 from detectron2.config import CfgNode
 
@@ -45,24 +43,12 @@ def require_limits(cfg: CfgNode) -> None:
         UserError: a number is below or above what its key can mean, or is not a number.
     """
     for key, value in flat_config(cfg):
-        limits = next((found for end, found in _LIMITS.items() if _ends(key, end)), None)
-        if limits is None:
+        limits = [found for end, found in _LIMITS.items() if f".{key}".endswith(f".{end}")]
+        if not limits:
             continue
-        low, high = limits
-        for number in _list_items(value):
+        low, high = limits[0]
+        for number in value if isinstance(value, list | tuple) else [value]:
             is_number = isinstance(number, int | float) and not isinstance(number, bool)
             if not (is_number and low <= number <= min(high, _MOST)):
                 expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
                 raise UserError(f"{key}: expected {expected}, got {value!r}")
-
-
-def _ends(key: str, end: str) -> bool:
-    return key == end or key.endswith(f".{end}")
-
-
-def _list_items(value: Any) -> Iterator[Any]:
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _list_items(item)
-    else:
-        yield value

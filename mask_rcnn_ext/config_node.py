@@ -149,8 +149,8 @@ def _require_few_values(text: str, source: str) -> None:
         if id(node) not in sizes:
             sizes[id(node)] = -1  # being counted
             parts = node.value if isinstance(node, yaml.CollectionNode) else []
-            children = [child for part in parts for child in _list_nodes(part)]
-            sizes[id(node)] = 1 + sum(count(child) for child in children)
+            pairs = [part if isinstance(part, tuple) else (part,) for part in parts]
+            sizes[id(node)] = 1 + sum(count(child) for pair in pairs for child in pair)
         elif sizes[id(node)] < 0:
             raise UserError(f"{source}: an alias (*) stands for a value that contains the alias")
         return sizes[id(node)]
@@ -162,10 +162,6 @@ def _require_few_values(text: str, source: str) -> None:
             f"{source}: its aliases (*) stand for {total:,} values, at most {_MOST_VALUES:,} are "
             "read. Write them out"
         )
-
-
-def _list_nodes(part: yaml.Node | tuple[yaml.Node, yaml.Node]) -> Sequence[yaml.Node]:
-    return part if isinstance(part, tuple) else (part,)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """Fits the first convolution of weights for colour images to a model with other channels."""
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,11 @@ def fit_first_convolutions(model: nn.Module, weights: dict[str, Any]) -> None:
     channels = len(mean)
     targets = [p for p in model.parameters() if p.dim() == 4 and p.shape[1] == channels]
     shapes = {(p.shape[0], *p.shape[2:]) for p in targets}
-    found = [name for name, value in weights.items() if _is_first(value.shape, shapes)]
+    found = []
+    for name, value in weights.items():
+        shape = value.shape
+        if len(shape) == 4 and shape[1] == _COLOURS and (shape[0], *shape[2:]) in shapes:
+            found.append(name)
     for name in found:
         value = weights[name]
         tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
@@ -62,16 +65,8 @@ def fit_first_convolutions(model: nn.Module, weights: dict[str, Any]) -> None:
             "The weights are for 3 channels, the images have %d: %s is repeated and scaled.",
             *(channels, ", ".join(found)),
         )
-        _warn_if_frozen(targets)
-
-
-def _is_first(shape: tuple[int, ...], targets: set[tuple[int, ...]]) -> bool:
-    return len(shape) == 4 and shape[1] == _COLOURS and (shape[0], *shape[2:]) in targets
-
-
-def _warn_if_frozen(targets: Iterable[nn.Parameter]) -> None:
-    if not any(parameter.requires_grad for parameter in targets):
-        logger.warning(
-            "The first convolution is frozen, so it cannot learn from the new channels. Set "
-            "MODEL.BACKBONE.FREEZE_AT 0"
-        )
+        if not any(parameter.requires_grad for parameter in targets):
+            logger.warning(
+                "The first convolution is frozen, so it cannot learn from the new channels. Set "
+                "MODEL.BACKBONE.FREEZE_AT 0"
+            )

@@ -4,7 +4,6 @@ Worker processes read images. What a worker reads stands in memory that the main
 that the image is known even if the worker is killed.
 """
 
-import contextlib
 import logging
 import os
 import re
@@ -163,8 +162,10 @@ class NamedErrors:
         """
         name = str(record.get("file_name"))
         try:
-            with self._note(name):
-                return self.mapper(record)
+            self._note(name)
+            sample = self.mapper(record)
+            self._note("")
+            return sample
         except UserError as error:
             raise BadImage(error) from error
         except (OSError, SizeMismatchError, SyntaxError) as error:  # PIL: SyntaxError for PNG
@@ -172,13 +173,9 @@ class NamedErrors:
                 f"cannot read image {name}: {str(error).strip()}. Fix or remove it."
             ) from error
 
-    @contextlib.contextmanager
-    def _note(self, name: str) -> Iterator[None]:
+    def _note(self, name: str) -> None:
         if self._notes is not None:
             self._notes.write(name)
-        yield
-        if self._notes is not None:
-            self._notes.write("")
 
 
 class _MarkBad:

@@ -34,6 +34,7 @@ def _exchange(box: Array) -> Array:
     return box[:, [1, 0, 3, 2]]
 
 
+_EXCHANGED = "x and y are exchanged, in the boxes or in the masks"
 # What a box (N, 4) may mean; `sides` (N, 4) are width, height, width, height of the image.
 _READINGS: dict[str, Callable[[Array, Array], Array]] = {
     "corners (x1, y1, x2, y2)": lambda box, sides: _as_corners(box),
@@ -42,8 +43,8 @@ _READINGS: dict[str, Callable[[Array, Array], Array]] = {
     "fractions of the image": lambda box, sides: box * sides,
     "fractions of the image, as corners": lambda box, sides: _as_corners(box * sides),
     "fractions of the image, as centre and size": lambda box, sides: _as_centre(box * sides),
+    _EXCHANGED: lambda box, sides: _exchange(box),
 }
-_EXCHANGED = "x and y are exchanged, in the boxes or in the masks"
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a box may have the largest of floats
@@ -74,10 +75,9 @@ def explain_contradictions(
         return None
     far = apart & (iou < _FAR)
     wrong = far if far.mean() > _MOST else far & ~_contains(given, masks)
-    readings = {**_READINGS, _EXCHANGED: lambda box, sides: _exchange(box)}
     fits = {
         name: apart & _compare(read(given, sides), masks, sides)[0]
-        for name, read in readings.items()
+        for name, read in _READINGS.items()
     }
     convention = max(fits, key=lambda name: int(fits[name].sum()))
     if fits[convention].sum() >= _MOST * apart.sum():

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import UserError, nearest
 from .embedded import EMBEDDED
 
-__all__ = ["find_truth", "require_dataset", "require_datasets"]
+__all__ = ["find_truth", "require_datasets"]
 
 # The metadata keys under which detectron2's data sets and ours keep the paths that they read.
 _PATH_KEYS = (
@@ -17,11 +17,6 @@ _PATH_KEYS = (
 )
 _DRAWN_AT_FIRST_USE = {f"{d.name}_{split}" for d in EMBEDDED.values() for split in d.splits}
 _OWN_DATA = "--train-json F --train-images D --val-json F --val-images D"
-
-
-def require_dataset(name: str) -> None:
-    """Raise unless the data set `name` is registered and on disk, see `require_datasets`."""
-    require_datasets([name])
 
 
 def require_datasets(names: Iterable[str]) -> None:

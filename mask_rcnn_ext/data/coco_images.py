@@ -5,6 +5,7 @@ the image folder's own name in front, or in other capitals. Such a name is repla
 can be meant.
 """
 
+import functools
 import os
 import re
 import unicodedata
@@ -35,9 +36,9 @@ class _Folders:
     """
 
     def __init__(self) -> None:
-        self._listed: dict[str, set[str]] = {}
-        self._by_plain_name: dict[str, dict[str, list[str]]] = {}
         self.unreadable: dict[str, str] = {}
+        self._names = functools.cache(self._list)
+        self._plain_names = functools.cache(self._group_names)
 
     def has_file(self, path: str) -> bool:
         folder, name = os.path.split(path)
@@ -46,17 +47,14 @@ class _Folders:
     def find_similar(self, path: str) -> str:
         """Return the only name in the folder of `path` that differs in capitals or accents."""
         folder, name = os.path.split(path)
-        if folder not in self._by_plain_name:
-            self._by_plain_name[folder] = defaultdict(list)
-            for known in self._names(folder):
-                self._by_plain_name[folder][_plain(known)].append(known)
-        similar = self._by_plain_name[folder].get(_plain(name), [])
+        similar = self._plain_names(folder).get(_plain(name), [])
         return similar[0] if len(similar) == 1 else ""
 
-    def _names(self, folder: str) -> set[str]:
-        if folder not in self._listed:
-            self._listed[folder] = self._list(folder)
-        return self._listed[folder]
+    def _group_names(self, folder: str) -> dict[str, list[str]]:
+        groups = defaultdict(list)
+        for name in self._names(folder):
+            groups[_plain(name)].append(name)
+        return groups
 
     def _list(self, folder: str) -> set[str]:
         try:

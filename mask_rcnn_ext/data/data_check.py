@@ -6,7 +6,7 @@ training, and only a person can tell whether it is right.
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import name_some
@@ -118,11 +118,8 @@ def check_dataset(
         findings += _find_unlisted_files(splits)
     order: list[Level] = ["error", "warning", "note"]
     findings.sort(key=lambda finding: order.index(finding.level))
-    return DataCheck(splits, [_cut(f) for f in findings], list(data.table.values()))
-
-
-def _cut(finding: Finding) -> Finding:
-    return Finding(finding.level, finding.text, finding.examples[:_MOST_EXAMPLES])
+    findings = [replace(f, examples=f.examples[:_MOST_EXAMPLES]) for f in findings]
+    return DataCheck(splits, findings, list(data.table.values()))
 
 
 def _list_training_findings(data: InspectedData) -> list[Finding]:

@@ -350,8 +350,7 @@ def _compute_in_processes(
     progress: Callable[[int], object],
 ) -> None:
     context = multiprocessing.get_context(_START)
-    if _START == "forkserver":
-        context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__])
     ranks = context.Value("i", 0)
     needed = ("file_name", "image_id", "height", "width")
     with ProcessPoolExecutor(processes, context, _start_process, (method, ranks)) as pool:

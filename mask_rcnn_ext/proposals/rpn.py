@@ -1,12 +1,10 @@
 """The RPN of a model: its config, and its proposals for images and for whole data sets."""
 
-import contextlib
 import functools
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from ..data.bad_images import NamedErrors
 from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..files import file_sha256
+from ..log_filter import filter_log
 from ..modeling.building import build_model
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
@@ -150,7 +149,8 @@ class RPNMethod:
             cfg.defrost()
             cfg.MODEL.DEVICE = f"cuda:{rank % torch.cuda.device_count()}"
         model = prepare_model(cfg, build_model(cfg)).eval()
-        with _hide_unused_weights():
+        # fvcore would list the weights of the heads, which are left out on purpose.
+        with filter_log("fvcore.common.checkpoint", lambda record: record.levelno >= logging.ERROR):
             Checkpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
         mapper = ImageMapper(cfg, is_train=False)
 
@@ -161,18 +161,6 @@ class RPNMethod:
             return keep_best(proposals, self.topk)
 
         return propose
-
-
-@contextlib.contextmanager
-def _hide_unused_weights() -> Iterator[None]:
-    """Stop fvcore from listing the weights of the heads, which are left out on purpose."""
-    log = logging.getLogger("fvcore.common.checkpoint")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 class RPNProposals(Step):
