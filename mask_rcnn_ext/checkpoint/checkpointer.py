@@ -18,7 +18,7 @@ from ..files import atomic_open
 from ..log_filter import filter_log
 from ..modeling.fcis import FCISROIHeads
 from .class_layers import CLASS_LAYERS, ShapeMismatch, count_classes, count_groups
-from .fetching import fetch_weights
+from .fetching import fetch_file
 from .input_channels import fit_first_convolutions
 from .lite0_weights import convert_lite0_weights
 from .safe_load import load_pickle, load_torch
@@ -134,17 +134,15 @@ class Checkpointer(DetectionCheckpointer):
                 weights do not fit the model.
         """
         path = os.fspath(path) if path else ""
-        if not path:
-            if strict:
-                raise UserError(
-                    "no weights given: MODEL.WEIGHTS is empty, so the model would be random. "
-                    "Give MODEL.WEIGHTS the file of a trained model"
-                )
-            with filter_log(DetectionCheckpointer.__module__, _is_news):
-                return super().load(path, checkpointables)
-        fetch_weights(
-            path, 'Give MODEL.WEIGHTS a local file, or, to train from scratch, MODEL.WEIGHTS ""'
-        )
+        if path:
+            fetch_file(
+                path, 'Give MODEL.WEIGHTS a local file, or, to train from scratch, MODEL.WEIGHTS ""'
+            )
+        elif strict:
+            raise UserError(
+                "no weights given: MODEL.WEIGHTS is empty, so the model would be random. Give "
+                "MODEL.WEIGHTS the file of a trained model"
+            )
         self._source, self._strict = path, strict
         try:
             with filter_log(DetectionCheckpointer.__module__, _is_news):

@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,7 @@ from detectron2.data import MetadataCatalog
 from ..errors import UserError, nearest
 from ..files import atomic_open
 from .class_layers import CLASS_LAYERS, count_groups
-from .fetching import fetch_weights
-from .safe_load import load_pickle, load_torch
+from .description import load_contents
 
 __all__ = ["convert_checkpoint", "convert_weights"]
 
@@ -144,14 +142,13 @@ def convert_checkpoint(
 
 def _read_weights(path: str) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint, by name."""
-    local = fetch_weights(path, "Give the file of a model for COCO")
-    loaded: Any = (load_pickle if local.endswith(".pkl") else load_torch)(local)
-    if isinstance(loaded, Mapping) and "blobs" in loaded:
+    loaded = load_contents(path)
+    if "blobs" in loaded:
         raise UserError(
             f"{path}: expected detectron2's layout, got the layout of Caffe2's Detectron. Load it "
             "into a model with mask_rcnn_ext's or detectron2's checkpointer and save the model"
         )
-    state = loaded.get("model", loaded) if isinstance(loaded, Mapping) else None
+    state = loaded.get("model", loaded)
     if not isinstance(state, Mapping) or not all(
         isinstance(value, torch.Tensor | np.ndarray) for value in state.values()
     ):

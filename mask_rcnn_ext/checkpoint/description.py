@@ -30,7 +30,7 @@ from ..data.checksums import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256
 from ..version import __version__
-from .fetching import fetch_weights
+from .fetching import fetch_file
 from .safe_load import load_pickle, load_torch
 
 __all__ = [
@@ -128,7 +128,7 @@ def load_contents(path: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: the file is missing, unreadable or unsafe, or is no checkpoint.
     """
     path = os.fspath(path)
-    local = fetch_weights(path, "Give the file of a trained model")
+    local = fetch_file(path, "Give the file of a trained model")
     contents = load_pickle(local) if local.endswith(".pkl") else load_torch(local, mapped=True)
     if not isinstance(contents, dict):
         raise UserError(

@@ -79,7 +79,7 @@ def require_proposal_files(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST
             )
         for name, file in zip(names, files, strict=True):
             _warn_of_other_data(name, file)
-            fetch_file(file, f"{key}: proposal file", _MAKE_ONE)
+            fetch_file(file, _MAKE_ONE, f"{key}: proposal file")
 
 
 def _warn_of_other_data(name: str, file: str) -> None:
@@ -111,7 +111,7 @@ def read_proposal_file(path: str) -> tuple[dict[str, tuple[Any, Any]], BoxMode]:
     Raises:
         UserError: the file is not there, could run code, or holds something else.
     """
-    local = fetch_file(path, "proposal file", _MAKE_ONE)
+    local = fetch_file(path, _MAKE_ONE, "proposal file")
     content = load_pickle(local, "proposal file", _MAKE_ONE)
     try:
         return _check_proposals(content)

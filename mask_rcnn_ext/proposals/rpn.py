@@ -17,7 +17,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import ProposalNetwork
 
 from ..checkpoint.checkpointer import Checkpointer
-from ..checkpoint.fetching import fetch_weights
+from ..checkpoint.fetching import fetch_file
 from ..config import flat_config
 from ..data.bad_images import NamedErrors
 from ..data.mapper import ImageMapper
@@ -135,7 +135,7 @@ class RPNMethod:
         Raises:
             UserError: the weights are not there.
         """
-        weights = fetch_weights(self.cfg.MODEL.WEIGHTS, "Give the weights of the trained model")
+        weights = fetch_file(self.cfg.MODEL.WEIGHTS, "Give the weights of the trained model")
         return {"method": "rpn", "topk": self.topk, **_describe_rpn(self.cfg, weights)}
 
     def start(self, rank: int) -> Propose:
