@@ -1,7 +1,7 @@
 """Finds boxes that contradict their masks, and names the convention that they seem to follow.
 
-The json has a box and a mask for each object, so a box that was written in another convention than
-COCO's [x, y, width, height] in pixels differs from the box around its mask.
+COCO's convention is [x, y, width, height] in pixels. A box that was written in another convention
+differs from the box around the mask of the same object.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ __all__ = ["explain_contradictions"]
 Array = npt.NDArray[np.float64]
 
 _SLACK = 2.0  # pixels; COCO's crowd boxes lack 1 pixel, and tools round coordinates
-_CLOSE = 0.95  # IoU of a box and its mask's box from which they agree, however large they are
-_FAR = 0.5  # IoU below which they are of different regions
+_CLOSE = 0.95  # with at least this IoU, a box and the box around its mask agree
+_FAR = 0.5  # below this IoU, they lie in different places
 _MOST = 0.5  # share of the boxes
 
 
@@ -35,7 +35,8 @@ def _exchange(box: Array) -> Array:
 
 
 _EXCHANGED = "x and y are exchanged, in the boxes or in the masks"
-# What a box (N, 4) may mean; `sides` (N, 4) are width, height, width, height of the image.
+# Possible meanings of boxes (N, 4), each with the function that returns them as XYWH in pixels;
+# `sides` (N, 4) are width, height, width, height of the image.
 _READINGS: dict[str, Callable[[Array, Array], Array]] = {
     "corners (x1, y1, x2, y2)": lambda box, sides: _as_corners(box),
     "corners with y first (y1, x1, y2, x2)": lambda box, sides: _as_corners(_exchange(box)),
@@ -51,16 +52,16 @@ _READINGS: dict[str, Callable[[Array, Array], Array]] = {
 def explain_contradictions(
     compared: Sequence[tuple[int, Sequence[float], Sequence[float], tuple[int, int]]],
 ) -> Doubt | None:
-    """Return which boxes contradict their masks, or None.
+    """Return a doubt about the boxes that contradict their masks, or None.
 
-    Boxes that were rounded, and boxes that surround an occluded object as a whole, do not count: a
-    box counts if it lies elsewhere than its mask (IoU below 0.5, and it does not contain the mask),
-    or if most boxes are far from their masks, or if another convention explains at least half of
-    the boxes that disagree.
+    Rounded boxes do not count, nor boxes that surround the hidden part of an object too. A box
+    counts in three cases: it lies in another place than its mask (IoU below 0.5, and it does not
+    contain the mask); or most boxes are far from their masks, and it is one of them; or another
+    convention explains it and at least half of the boxes that disagree.
 
     Args:
-        compared: for each annotation its id, its box, which should be XYWH in pixels, the XYWH box
-            of its mask, and the (H, W) of its image.
+        compared: for each annotation the id, the box, which should be XYWH in pixels, the XYWH box
+            around the mask, and the (H, W) of the image.
     """
     if not compared:
         return None
@@ -108,7 +109,7 @@ def _show(box: Array) -> str:
 
 
 def _compare(boxes: Array, others: Array, sides: Array) -> tuple[npt.NDArray[np.bool_], Array]:
-    """Return which boxes agree with the others, (N,) bool, and their IoU, (N,), in the image."""
+    """Return whether each box agrees with the other, (N,) bool, and the IoU in the image, (N,)."""
     first, second = (_corners_in_image(array, sides) for array in (boxes, others))
     overlap = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
     both = overlap.clip(0).prod(axis=1)

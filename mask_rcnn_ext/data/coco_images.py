@@ -29,7 +29,7 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 class _Folders:
-    """Says which files exist; each folder is listed only once.
+    """Tells which files exist; each folder is listed only once.
 
     Attributes:
         unreadable: folder -> why it cannot be listed, for folders that exist.
@@ -41,6 +41,7 @@ class _Folders:
         self._plain_names = functools.cache(self._group_names)
 
     def has_file(self, path: str) -> bool:
+        """Return whether `path` is a file, or a link to one."""
         folder, name = os.path.split(path)
         return name in self._names(folder)
 
@@ -68,7 +69,7 @@ class _Folders:
 
 
 def _plain(name: str) -> str:
-    """Return the name as file systems without capitals, or with accents on their own, see it."""
+    """Return a name without capitals, and with each accent joined to its letter."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -82,7 +83,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 def find_image_files(
     images: list[dict[str, Any]], image_root: str, completed: IssueCounter
 ) -> tuple[list[str], list[str]]:
-    """Find the file of each image, and correct in place a `file_name` with only one meaning.
+    """Find the file of each image; correct a wrong `file_name` in place if its meaning is clear.
 
     Args:
         images: the `images` of the json, with integer ids; `file_name` may contain sub-folders.
@@ -90,7 +91,7 @@ def find_image_files(
         completed: counts the names that were replaced.
 
     Returns:
-        The path of each image, "" where there is none, and the faults.
+        The path of each image, "" if there is no file, and the faults.
     """
     if fault := _explain_root(image_root):
         return [""] * len(images), [fault]
@@ -101,7 +102,7 @@ def find_image_files(
             f"{say_have(nameless, images, 'images')} no `file_name`: image "
             f"{nameless[0]['id']} has no `file_name`"
         )
-    meant: dict[str, tuple[str, str]] = {}  # `file_name` in the json -> name here, what was done
+    meant: dict[str, tuple[str, str]] = {}  # `file_name` in the json -> name here, the change
     owners = defaultdict(set)
     for image in images:
         own = image.get("file_name")
@@ -142,7 +143,7 @@ def _explain_root(image_root: str) -> str:
 
 
 def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
-    """Return the name of the file inside `root` and what was changed, or "" twice."""
+    """Return the name of the file inside `root` and the change, or "" twice."""
     if folders.has_file(os.path.join(root, own)):
         return own, ""
     name, change = own, "`file_name` had backslashes"
@@ -209,7 +210,7 @@ def _list_names(folder: str) -> list[str]:
 
 
 def _nearby_folders(root: str) -> Iterator[str]:
-    """Yield the two folders above `root`, and those up to two levels below it."""
+    """Yield the two folders above `root`, and all folders up to two levels below it."""
     root = os.path.abspath(root)
     above = [os.path.dirname(root), os.path.dirname(os.path.dirname(root))]
     yield from above
@@ -229,17 +230,16 @@ def check_image_sizes(
     """Compare the sizes that a COCO json gives with the image files.
 
     The headers of `HEADERS_CHECKED` images, evenly spread, are read. A missing or unusable `width`
-    or `height` is filled in, in place. Sizes are after EXIF orientation, as detectron2 reads
-    images.
+    or `height` is filled in, in place. As in detectron2, sizes are after EXIF orientation.
 
     Args:
         images: the `images` of the json, with integer ids.
         paths: the file of each image, or "".
         completed: counts the images whose size was filled in.
-        channels: read the files with `read_bands_header`; 0: with `read_header`.
+        channels: number of channels of images that `data.bands` reads; 0: 8-bit colour images.
 
     Returns:
-        The ids of the images whose size is not known, the faults, and a warning of files with
+        The ids of the images whose size is unknown, the faults, and a warning about files with
         several frames or pages, or "".
     """
     unsized = {i for i, image in enumerate(images) if not _normalise_size(image, completed)}
@@ -282,7 +282,7 @@ def check_image_sizes(
             f"{name_some(contradictions)}. Correct the json or the files: annotations must fit "
             "the pixels as they are read"
         )
-    parts = f"only the first of several frames or pages is read of {name_some(in_parts)}"
+    parts = f"of images with several frames or pages, only the first is read: {name_some(in_parts)}"
     return bad, faults, parts if in_parts else ""
 
 

@@ -13,10 +13,10 @@ __all__ = ["explain_duplicates"]
 def explain_duplicates(
     annotations: Sequence[dict[str, Any]], sizes: Mapping[int, tuple[int, int]]
 ) -> Doubt | None:
-    """Return which annotations repeat another one, or None.
+    """Return a doubt about annotations that repeat another annotation, or None.
 
-    A copy has the image and the category of the other annotation, its box up to rounding, and a
-    mask of the same pixels, polygons or RLE. Crowd regions do not count.
+    A copy has the same image, the same category, the same box up to rounding, and a mask (polygons
+    or RLE) with the same pixels. Crowd regions do not count.
 
     Args:
         annotations: checked; `bbox` is XYWH, `segmentation` is polygons, RLE or missing.
@@ -42,7 +42,7 @@ def explain_duplicates(
     named = [f"annotation {copy} repeats {first}" for first, copy in copies]
     text = (
         f"{len(copies)} of {len(annotations)} annotations repeat an object of their image, with "
-        f"its category and its mask or box: {name_some(named, 3)}. Evaluation counts each copy as "
-        "a missed object. Remove the copies"
+        f"the same category and the same mask or box: {name_some(named, 3)}. Evaluation counts "
+        "each copy as a missed object. Remove the copies"
     )
     return Doubt("copies", text, copies)

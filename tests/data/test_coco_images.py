@@ -205,7 +205,7 @@ def test_a_file_with_several_pages_is_told(folder):
     pages[0].save(folder / "4.tif", save_all=True, append_images=pages[1:])
     _, faults, said = check(folder, entry(1), entry(4, file_name="4.tif"))
     assert faults == []
-    assert said == "only the first of several frames or pages is read of 4.tif (3)"
+    assert said == "of images with several frames or pages, only the first is read: 4.tif (3)"
 
 
 def test_an_image_that_is_too_large_says_so(folder, monkeypatch):

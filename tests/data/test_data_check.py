@@ -170,7 +170,9 @@ def test_files_with_several_pages_are_a_warning(tmp_path):
     arguments = write(tmp_path, images=images, annotations=annotations)
     pages = [Image.new("RGB", (W, H), (0, 0, i)) for i in range(3)]
     pages[0].save(tmp_path / "train" / "2.tif", save_all=True, append_images=pages[1:])
-    finding = find(check_dataset(*arguments), "several frames or pages is read of 2.tif (3)")
+    finding = find(
+        check_dataset(*arguments), "several frames or pages, only the first is read: 2.tif (3)"
+    )
     assert (finding.level, finding.examples) == ("warning", [])
 
 

@@ -101,7 +101,7 @@ def test_errors_have_no_single_answer(folder):
     path = folder / "train.json"
     path.write_text(json.dumps(content(annotation(1, category_id=8))))
     check = check_dataset(str(path), str(folder))
-    with pytest.raises(UserError, match="nothing is written: the errors"):
+    with pytest.raises(UserError, match="nothing is written, because the errors"):
         write_fixed_jsons(check, {"train": str(folder / "fixed.json")})
     assert not (folder / "fixed.json").exists()
 
