@@ -2,8 +2,8 @@
 
 `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS` switches this reader on; without it every image is read by the
 rules of `data.images`. It reads `.npy` files; TIFF with tifffile, which is the extra `tiff`; 16-bit
-colour PNG with OpenCV; and what else Pillow reads. An array is (H, W, C), (C, H, W), or (H, W) for
-one channel. The channels keep their order in the file.
+colour PNG with OpenCV; and all other formats that Pillow reads. An array is (H, W, C), (C, H, W),
+or (H, W) if it has one channel. The channels keep the order of the file.
 """
 
 import math
@@ -35,7 +35,7 @@ __all__ = [
 Bands = npt.NDArray[np.float32]
 
 _EXIF_ORIENTATION = 0x0112
-_SHOWN_RANGE = (1, 99)  # percentiles that become black and white in a picture
+_SHOWN_RANGE = (1, 99)  # percentiles that are black and white in a picture
 
 
 def read_bands(path: str | os.PathLike[str], channels: int) -> Bands:
@@ -43,8 +43,8 @@ def read_bands(path: str | os.PathLike[str], channels: int) -> Bands:
 
     Args:
         path: the image file.
-        channels: how many channels it must have. 0 takes any number: of three axes, the shorter of
-            the first and the last counts the channels.
+        channels: the number of channels that it must have. 0: any number. Then the channels of an
+            array with three axes are the shorter of the first and the last axis.
 
     Raises:
         UserError: the file is missing, cannot be read, has another number of channels, or has
@@ -74,7 +74,7 @@ def read_bands_header(path: str | os.PathLike[str], channels: int) -> ImageHeade
     """Return the size of an image for `read_bands`, without its pixels where the format allows.
 
     Raises:
-        UserError: see `read_bands`; values are not looked at.
+        UserError: see `read_bands`; the values are not checked.
     """
     with name_unreadable(path):
         shape = _read_shape(path)
@@ -98,21 +98,21 @@ def read_record_bands(record: Mapping[str, Any], channels: int) -> Bands:
 
 
 def order_bands(image: Bands, image_format: str) -> Bands:
-    """Return the channels in the order of the model: three are R, G, B in the file.
+    """Return the channels in the order of the model; three channels are R, G, B in the file.
 
     Args:
         image: (H, W, C).
-        image_format: `INPUT.FORMAT`; "BGR" turns three channels round, as for 8-bit images, so that
-            weights for colour images fit. Any other number of channels stays as it is.
+        image_format: `INPUT.FORMAT`. "BGR" reverses the order of three channels, as for 8-bit
+            images, because weights for colour images expect it. Any other number of channels stays
+            as it is.
     """
     return image[:, :, ::-1] if image_format == "BGR" and image.shape[2] == 3 else image
 
 
 def scale_for_display(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Return the first three channels as a picture, (H, W, 3) uint8; of fewer, the first as gray.
+    """Return the first three channels as a picture, (H, W, 3) uint8; of fewer, the first in grey.
 
-    Each channel is scaled from its 1st percentile, which becomes black, to its 99th, which becomes
-    white.
+    Each channel is scaled: its 1st percentile becomes black, and its 99th percentile white.
 
     Args:
         image: (H, W, C), any numbers.
@@ -125,10 +125,10 @@ def scale_for_display(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def read_picture(record: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
-    """Return the image of a record for people to look at, (H, W, 3) uint8 RGB.
+    """Return the image of a record as a picture for people, (H, W, 3) uint8 RGB.
 
-    An image that `data.images` refuses, because it has other channels or more than 8 bits, is
-    scaled, see `scale_for_display`.
+    `data.images` refuses images with other channels or more than 8 bits. These are scaled, see
+    `scale_for_display`.
 
     Raises:
         UserError: the image cannot be read, or has another size than the record says.
@@ -165,7 +165,7 @@ def _get_kind(path: str | os.PathLike[str]) -> str:
 
 
 def _read_orientation(path: str | os.PathLike[str]) -> int:
-    """Return the EXIF orientation, 1 to 8, in which `_read_array` leaves an image; 1 is upright."""
+    """Return the EXIF orientation, 1 to 8, of the result of `_read_array`; 1 is upright."""
     kind, found = _get_kind(path), 1
     if kind in (".tif", ".tiff"):
         with _import_tifffile(path).TiffFile(os.fspath(path)) as file:
@@ -177,7 +177,12 @@ def _read_orientation(path: str | os.PathLike[str]) -> int:
 
 
 def _turn_upright(image: Bands, orientation: int) -> Bands:
-    """Return an image (H, W, C) upright; `orientation` is EXIF's."""
+    """Return an image, (H, W, C), upright.
+
+    Args:
+        image: the image.
+        orientation: the EXIF orientation of the image, 1 to 8.
+    """
     if orientation in (3, 4, 6, 7):
         image = image[::-1]
     if orientation in (2, 3, 7, 8):
@@ -186,7 +191,7 @@ def _turn_upright(image: Bands, orientation: int) -> Bands:
 
 
 def _is_16_bit_colour(path: str | os.PathLike[str]) -> bool:
-    """Return whether a PNG says in its header that it has 16 bits and more than grey."""
+    """Return whether the header of a PNG says that it has 16 bits, and is not grey."""
     with open(path, "rb") as file:
         header = file.read(26)
     return header[:4] == b"\x89PNG" and header[24:25] == b"\x10" and header[25:] != b"\x00"
@@ -201,7 +206,7 @@ def _read_array(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     if kind in (".tif", ".tiff"):
         return np.asarray(_import_tifffile(path).imread(os.fspath(path)))
     if kind == ".png" and _is_16_bit_colour(path):  # Pillow cuts it to 8 bits
-        with open_image(path):  # by Pillow's limit, which OpenCV does not know
+        with open_image(path):  # OpenCV does not check Pillow's limit
             pass
         pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is not None:
@@ -223,7 +228,7 @@ def _read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
 
 
 def _require_end(file: Any) -> None:
-    """Refuse a TIFF without pages, or whose pages lead in a circle: tifffile counts without end."""
+    """Refuse a TIFF without pages, or whose pages form a circle: tifffile would never end."""
     try:
         first = file.pages.first
     except IndexError as error:

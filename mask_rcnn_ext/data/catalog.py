@@ -10,7 +10,7 @@ from .embedded import EMBEDDED
 
 __all__ = ["find_truth", "require_datasets"]
 
-# The metadata keys under which detectron2's data sets and ours keep the paths that they read.
+# The metadata keys with which detectron2's data sets and ours store the paths that they read.
 _PATH_KEYS = (
     *("json_file", "image_root", "image_dir", "gt_dir"),
     *("dirname", "panoptic_json", "panoptic_root", "sem_seg_root"),
@@ -29,8 +29,9 @@ def require_datasets(names: Iterable[str]) -> None:
         names: data-set names, as in `DATASETS.TRAIN` and `DATASETS.TEST`.
 
     Raises:
-        UserError: a name is unknown, or files are missing. One message covers all names and says
-            which paths were checked, what to put there, and how to run without these data sets.
+        UserError: a name is unknown, or files are missing. A single message covers all names. It
+            lists the paths that were checked and the files to put there, and explains how to run
+            without these data sets.
     """
     names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in DatasetCatalog]

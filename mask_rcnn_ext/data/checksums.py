@@ -1,4 +1,4 @@
-"""Checksums of the annotations that a run is evaluated on: are they still the same later?"""
+"""Checksums of the annotation files of a run, which show later whether the files have changed."""
 
 import os
 
@@ -11,7 +11,9 @@ __all__ = ["find_annotation_files", "get_data_checksums"]
 
 
 def find_annotation_files(cfg: CfgNode, split: str = "TEST") -> dict[str, str]:
-    """Return the annotation file of each data set that has one, by the name of the data set.
+    """Return the annotation files of the data sets of a run: name of the data set -> file.
+
+    Data sets without an annotation file are left out.
 
     Args:
         cfg: the config of the run.
@@ -25,5 +27,5 @@ def find_annotation_files(cfg: CfgNode, split: str = "TEST") -> dict[str, str]:
 
 
 def get_data_checksums(cfg: CfgNode) -> dict[str, str]:
-    """Return the SHA-256 of each file of `find_annotation_files`."""
+    """Return the SHA-256 of the annotation file of each test set that has one."""
     return {name: file_sha256(path) for name, path in find_annotation_files(cfg).items()}

@@ -1,7 +1,7 @@
-"""Checks a data set as a training does, and looks further: at all pixels, and at all objects.
+"""Checks a data set as a training does, and in addition all pixels and all objects.
 
-The faults and warnings of a training come first, in its words. What follows does not stop a
-training, and only a person can tell whether it is right.
+The faults and warnings of a training come first, in the same words. The other findings do not stop
+a training, and only a person can decide whether the data is right.
 """
 
 import os
@@ -31,7 +31,7 @@ class SplitCheck:
     Attributes:
         file: the inspected json.
         image_root: the folder of its images.
-        images: the facts of each image of `file.content["images"]`; None where there is no file.
+        images: the facts of each image of `file.content["images"]`; None if there is no file.
         objects: counts of its sound annotations.
     """
 
@@ -43,7 +43,7 @@ class SplitCheck:
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What a check has found.
+    """The result of a check.
 
     Attributes:
         splits: "train" or "val" -> its json.
@@ -80,13 +80,13 @@ def check_dataset(
         val_json: path of the validation json, or "".
         val_images: folder of the validation images.
         masks: an object without a segmentation is malformed, as for a model with masks.
-        channels: of images with more than 8 bits or other channels than three, as
-            `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS` says it; 0: 8-bit colour images.
+        channels: number of channels of images that `data.bands` reads, see
+            `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS`; 0: 8-bit colour images.
         progress: show a bar on the terminal while the images are read.
 
     Raises:
-        UserError: a json is given without its images, images without their json, or neither. What
-            is wrong with the data is no error here but a finding.
+        UserError: a json is given without its images, images without their json, or neither.
+            Mistakes in the data raise no error; they are findings.
     """
     pairs = {"train": (train_json, train_images), "val": (val_json, val_images)}
     data = inspect_own_data(pairs, masks=masks, channels=channels)
@@ -123,7 +123,7 @@ def check_dataset(
 
 
 def _list_training_findings(data: InspectedData) -> list[Finding]:
-    """Return what a training refuses or warns of, with the annotations and images to look at."""
+    """Return the faults and warnings of a training, with the annotations and images to look at."""
     found, faults = [], dict.fromkeys(data.faults)
     for split, file in data.files.items():
         places = {image["id"]: i for i, image in enumerate(file.content.get("images", ()))}
@@ -137,7 +137,7 @@ def _list_training_findings(data: InspectedData) -> list[Finding]:
         examples = {doubt.text: [show(*group) for group in doubt.groups] for doubt in file.doubts}
         crowds = [a["id"] for a in file.kept if a["iscrowd"]]
         examples[explain_crowds(file.kept)] = [show(crowd) for crowd in crowds]
-        # One of each reason, then the others.
+        # First an example of each reason, then the others.
         dropped = [(n, i, r) for r, ids in file.dropped.issues.items() for n, i in enumerate(ids)]
         malformed = [show(i, text=reason) for _, i, reason in sorted(dropped, key=lambda d: d[0])]
         found += [
@@ -158,7 +158,7 @@ def _list_training_findings(data: InspectedData) -> list[Finding]:
 
 
 def _find_odd_images(split: str, check: SplitCheck) -> list[Finding]:
-    """Return what the pixels of a json's images tell."""
+    """Return images of a json that are broken, have a single colour, or another kind."""
     path, entries = check.file.path, check.file.content.get("images", ())
     known = [(i, image) for i, image in enumerate(check.images) if image is not None]
     found = []
@@ -167,14 +167,14 @@ def _find_odd_images(split: str, check: SplitCheck) -> list[Finding]:
         others = [str(entries[i]["file_name"]) for i, _ in broken[1:]]
         also = f". The others: {name_some(others)}" if others else ""
         text = (
-            f"{path}: {len(broken)} image files pass training's first check, and stop it when they "
-            f"are read: {broken[0][1]}{also}"
+            f"{path}: {len(broken)} image files pass the first check of a training, and stop it "
+            f"when they are read: {broken[0][1]}{also}"
         )
         found.append(Finding("error", text))
     plain = [i for i, image in known if image.plain]
     if plain:
         names = name_some([str(entries[i]["file_name"]) for i in plain])
-        text = f"{path}: {len(plain)} of {len(known)} images have one colour only: {names}"
+        text = f"{path}: {len(plain)} of {len(known)} images have only one colour: {names}"
         found.append(Finding("warning", text, [Example(split, i) for i in plain]))
     kinds = Counter(image.kind for _, image in known)
     if len({(image.mode, image.bits) for _, image in known}) > 1:
@@ -190,7 +190,7 @@ def _find_odd_images(split: str, check: SplitCheck) -> list[Finding]:
 
 
 def _find_similar_images(splits: dict[str, SplitCheck], data: InspectedData) -> list[Finding]:
-    """Return images that are copies in other files, or look alike: in a split, and in both."""
+    """Return images with the same pixels in different files, and images that look alike."""
     places, facts = [], []
     for split, check in splits.items():
         for i, image in enumerate(check.images):
@@ -206,13 +206,13 @@ def _find_similar_images(splits: dict[str, SplitCheck], data: InspectedData) -> 
         splits, same, "hold the same pixels in different files", "Keep one of each"
     )
     found += _describe_groups(
-        splits, alike, "look alike: the same picture in another size or quality, or neighbours of "
-        "a film", "Look at them, and keep each picture in one split",
+        splits, alike, "look alike: the same picture in another size or quality, or neighbouring "
+        "frames of a film", "Look at them, and keep each picture in one split",
     )  # fmt: skip
     if len(facts) > MOST_COMPARED:
         text = (
-            f"images that only look alike were not searched for: {len(facts):,} images, at most "
-            f"{MOST_COMPARED:,} are compared with each other. Equal pixels are found"
+            f"images that only look alike were not searched: there are {len(facts):,} images, and "
+            f"at most {MOST_COMPARED:,} are compared with each other. Equal pixels are found"
         )
         found.append(Finding("note", text))
     return found
@@ -232,7 +232,7 @@ def _describe_groups(
             continue
         shown = name_some([" = ".join(map(name, group[:3])) for group in chosen], 3)
         where = "of train and val" if leaks else "within a json"
-        why = ". The model has seen such images in training, so AP is too high" if leaks else ""
+        why = ". The model has seen these images in training, so AP is too high" if leaks else ""
         groups_of = "groups of images" if len(chosen) > 1 else "group of images"
         text = f"{len(chosen)} {groups_of} {where} that {what}: {shown}{why}. {advice}"
         pairs = []
@@ -254,8 +254,8 @@ def _find_unlisted_files(splits: dict[str, SplitCheck]) -> list[Finding]:
         if extra:
             shown = name_some([os.path.relpath(path, root) for path in extra])
             text = (
-                f"{root}: {len(extra)} of {len(images)} image files are in no json: {shown}. "
-                "Nothing is learned from them"
+                f"{root}: {len(extra)} of {len(images)} image files are in no json: {shown}. The "
+                "model learns nothing from them"
             )
             found.append(Finding("note", text))
     return found

@@ -1,7 +1,7 @@
-"""The embedded data sets: drawn from a seed at first use, the same pixels on every machine.
+"""The embedded data sets: drawn from a seed at first use, with the same pixels on every machine.
 
-`occluded_shapes` has the demo's images, `nested_shapes` those of the FCIS experiment. The modules
-of these names say what they show; the tests compare `checksum`.
+`occluded_shapes` has the images of the demo, `nested_shapes` the images of the FCIS experiment. The
+modules with these names describe the images; the tests compare `checksum`.
 
 Layout: `$DETECTRON2_DATASETS/NAME/{train,val,test}/{000000.png, ..., annotations.json}`.
 """
@@ -44,7 +44,7 @@ class EmbeddedDataSet:
         seed: of all images.
         size: side of the images, in pixels.
         splits: name -> number of images.
-        draw_image: the function that draws the image of (seed, index of the split, index of the
+        draw_image: the function that draws an image from (seed, index of the split, index of the
             image).
     """
 
@@ -56,7 +56,7 @@ class EmbeddedDataSet:
     draw_image: Callable[..., tuple[np.ndarray, list[dict[str, Any]]]]
 
     def info(self, split: str) -> dict[str, Any]:
-        """Return what the annotation file of a split says about itself."""
+        """Return the `info` of the annotation file of a split."""
         return {
             "description": f"{self.name} {split}",
             "version": self.version,

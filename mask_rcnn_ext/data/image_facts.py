@@ -1,4 +1,4 @@
-"""Reads every image of a data set once, and keeps what can be compared and counted."""
+"""Reads every image of a data set once, and collects facts that can be compared and counted."""
 
 import hashlib
 import itertools
@@ -32,15 +32,15 @@ _MOST_THREADS = 4
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a data set's check keeps of an image file.
+    """The facts about an image file that the check of a data set uses.
 
     Attributes:
-        file_format: as Pillow names it, such as "JPEG"; the file's ending if Pillow does not.
-        mode: Pillow's, such as "RGB" or "L"; "" if Pillow does not know it.
-        bits: of a channel; 0 if the check reads the values as they are, with any depth.
+        file_format: Pillow's name of the format, such as "JPEG"; else the ending of the file.
+        mode: Pillow's mode, such as "RGB" or "L"; "" if Pillow cannot open the file.
+        bits: number of bits per channel; 0 if the check reads images of any depth.
         width: in pixels, after EXIF orientation; 0 if the file cannot be read.
         height: likewise.
-        pixels: a hash of the pixels as models get them; b"" if the file cannot be read.
+        pixels: a hash of the pixels that a model gets; b"" if the file cannot be read.
         plain: all pixels have one colour.
         small: (32 * 32,) uint8, the image in grey, averaged down to a square; (0,) if the file
             cannot be read.
@@ -78,7 +78,7 @@ def read_image_facts(
     try:
         with Image.open(path) as image:
             kind = image.format or "", image.mode, _BITS.get(image.mode, 8)
-    except Exception:  # Pillow raises nearly anything on a broken file; the reader below says why
+    except Exception:  # Pillow raises nearly anything on a broken file; the reader below explains
         kind = os.path.splitext(path)[1].lstrip(".").upper(), "", 8
     if channels:
         kind = kind[0], f"{channels} channel{'s' if channels > 1 else ''}", 0
@@ -115,7 +115,7 @@ def scan_images(
         progress: show a bar on the terminal.
     """
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
-    # The reader sets warning filters for a moment, which threads do not have for themselves.
+    # The reader changes the warning filters for a moment, which all threads share.
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         found: Iterable[ImageFacts] = pool.map(
             read_image_facts, sizes, sizes.values(), itertools.repeat(channels)

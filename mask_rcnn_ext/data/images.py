@@ -1,10 +1,10 @@
-"""Reads image files: upright, in the channel order of the models, of 8 bits per channel.
+"""Reads image files with 8 bits per channel: upright, in the channel order of the models.
 
-Every part of the package reads by the rules of this file, unless the config names a number of
+All parts of the package read images by the rules of this file, unless the config sets a number of
 channels, see `data.bands`. Pillow turns grey, palette, bilevel, CMYK and YCbCr images into colour,
 and an alpha channel is dropped. An image with more than 8 bits per channel is refused: Pillow would
-cut all grey values above 255, and no rule fits every camera. Of a file with several frames or pages
-the first one is read.
+cut all grey values above 255, and no rule fits every camera. If a file has several frames or pages,
+the first is read.
 """
 
 import logging
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image file says of itself before its pixels.
+    """The properties of an image file that can be read without its pixels.
 
     Attributes:
         width: in pixels, after EXIF orientation.
@@ -69,7 +69,7 @@ class ImageHeader:
 
 
 def read_header(path: str | os.PathLike[str]) -> ImageHeader:
-    """Read the header of an image file, and decode the file if it seems to be cut short.
+    """Read the header of an image file; decode the file too if it seems to be cut short.
 
     Raises:
         UserError: the file is missing, is not a readable image, ends too early (JPEG and PNG), or
@@ -117,8 +117,9 @@ def read_bgr(path: str | os.PathLike[str]) -> BGRArray:
         _require_8_bits(image, path)
         if (frames := _count_frames(image)) > 1:
             logger.warning("%s: only the first of %d frames or pages is read", path, frames)
-        # The parts of detectron2's `read_image`, which takes a damaged PNG for a black image, and
-        # turns a TIFF twice: Pillow turns it when it loads the pixels, and drops the orientation.
+        # These are parts of detectron2's `read_image`, which reads a damaged PNG as a black image,
+        # and turns a TIFF twice: Pillow turns it when it loads the pixels, and drops the
+        # orientation.
         image.load()
         pixels: BGRArray = convert_PIL_to_numpy(_apply_exif_orientation(image), "BGR")
     return pixels
@@ -174,7 +175,7 @@ def name_unreadable(path: str | os.PathLike[str], advice: str = "") -> Iterator[
 
 def _explain_unreadable(error: Exception) -> str:
     """Return in few words why Pillow could not read an image."""
-    if isinstance(error, UnidentifiedImageError):  # its text is of the open file, not its name
+    if isinstance(error, UnidentifiedImageError):  # its text names the file object, not the path
         return "no image format that Pillow knows"
     if isinstance(error, Image.DecompressionBombError):
         number = re.search(r"\d+", str(error))
@@ -203,12 +204,12 @@ def _open_photo(path: str | os.PathLike[str]) -> AbstractContextManager[tuple[An
 
 
 def refuse_programs(image: Image.Image) -> None:
-    """Refuse an image, before its pixels are read, that Pillow lets another program draw.
+    """Refuse an image, before its pixels are read, if Pillow would start another program for it.
 
     An EPS file is a program in PostScript, which Pillow gives to Ghostscript.
 
     Raises:
-        OSError: as Pillow raises for a file that it cannot read.
+        OSError: the same error that Pillow raises for a file that it cannot read.
     """
     if image.format == "EPS":
         raise OSError("EPS is a program that draws; it is not run. Save the image as PNG")
@@ -220,15 +221,15 @@ def _require_8_bits(image: Image.Image, path: str | os.PathLike[str]) -> None:
     if image.mode[0] in "IF" or _16_BIT_COLOUR.search(raw_modes):
         raise UserError(
             f"{os.fspath(path)}: has more than 8 bits per channel (Pillow's mode {image.mode}). "
-            "Which values are black and white cannot be known from one image. Set "
+            "The values of black and white cannot be known from one image. Set "
             "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS to the number of channels to use the values as they "
-            "are, or convert all images of the data set to 8 bits with one range, as "
-            "docs/own_data.md shows"
+            "are, or convert all images of the data set to 8 bits with the same range, see "
+            "docs/own_data.md"
         )
 
 
 def _get_stored_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height as they are before EXIF orientation."""
+    """Return width and height before EXIF orientation."""
     tags = getattr(image, "tag_v2", None)
     if image.format != "TIFF" or not tags:
         return image.size
