@@ -1,4 +1,4 @@
-"""Readers and writers of the formats of labelling tools; COCO json is the middle form."""
+"""Readers and writers of the formats of labelling tools; each conversion goes through COCO json."""
 
 from .convert import FORMATS, guess_format, read_dataset, write_dataset
 from .dataset import Dataset

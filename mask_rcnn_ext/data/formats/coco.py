@@ -1,4 +1,4 @@
-"""COCO json, which is also the middle form of all conversions."""
+"""COCO json, through which all conversions go."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ __all__ = ["read_coco", "write_coco"]
 
 
 def read_coco(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read a json, with the checks and corrections of training; the log says what they changed.
+    """Read a json, with the checks and corrections of a training; the log names the changes.
 
     Args:
         source: the json.

@@ -1,4 +1,4 @@
-"""The formats by name, and a conversion from one to another."""
+"""The formats by name, and the reading and writing of a data set in any of them."""
 
 import os
 import xml.etree.ElementTree as ET
@@ -32,7 +32,7 @@ class Format:
 
     Attributes:
         read: reads a file or folder, see `read_dataset`.
-        write: writes into an empty folder; None for a format that is only read.
+        write: writes into an empty folder; None if the format can only be read.
     """
 
     read: Reader
@@ -56,7 +56,7 @@ def guess_format(source: str | os.PathLike[str]) -> str:
     """Return the name of the format of a file or folder.
 
     Raises:
-        UserError: nothing is there, or the format is none or several of `FORMATS`.
+        UserError: there is no such file or folder, or no format fits, or several formats fit.
     """
     path = Path(source)
     if not path.exists():
@@ -115,9 +115,9 @@ def read_dataset(
 
     Args:
         source: the file or folder.
-        name: of the format, a key of `FORMATS`.
-        images: the folder of the images, where it is not the format's own.
-        notes: counts what is left out or changed.
+        name: the name of the format, a key of `FORMATS`.
+        images: the folder of the images, if it is not the usual folder of the format.
+        notes: counts the objects and files that are left out or changed.
 
     Raises:
         UserError: the format is unknown, or a file is missing or malformed.
@@ -141,20 +141,20 @@ def write_dataset(
     output: str | os.PathLike[str],
     notes: IssueCounter | None = None,
 ) -> list[Path]:
-    """Write a data set; after an error nothing is left.
+    """Write a data set; after an error, `output` is not there.
 
     Args:
-        dataset: what to write.
-        name: of the format, a key of `FORMATS` that can be written.
-        output: a file for COCO json without splits, else a folder. Neither may exist, except for an
+        dataset: the data set.
+        name: the name of the format, a key of `FORMATS` that can be written.
+        output: a file for COCO json without splits, else a folder. It may not exist, except as an
             empty folder.
-        notes: counts what the format cannot hold.
+        notes: counts the objects that the format cannot hold.
 
     Returns:
         The files or folders that were written: the jsons of COCO, else the folder.
 
     Raises:
-        UserError: the format is not written, or `output` exists.
+        UserError: the format cannot be written, or `output` exists.
     """
     writer = FORMATS[name].write if name in FORMATS else None
     if writer is None:
@@ -179,7 +179,7 @@ def write_dataset(
 
 
 def _write_folder(dataset: Dataset, writer: Writer, path: Path, notes: IssueCounter) -> None:
-    """Write into a new folder next to `path`, and give it the name when all is there."""
+    """Write into a temporary folder next to `path`, and rename it when it is complete."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with make_temporary_folder(path.parent) as temporary:

@@ -1,7 +1,7 @@
-"""CVAT for images 1.1: one xml with the shapes of all images.
+"""CVAT for images 1.1: a single xml with the shapes of all images.
 
 The runs of a `mask` go along the rows of its box and alternate between background and mask,
-background first. Shapes of one label with one `group_id` are the parts of one object, as in CVAT's
+background first. Shapes with the same label and `group_id` are the parts of an object, as in CVAT's
 own COCO export.
 """
 
@@ -31,7 +31,7 @@ def read_cvat(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     Args:
         source: the folder that holds `annotations.xml`, or an xml.
         images: the folder of the images. Default: `images` next to the xml.
-        notes: counts what is left out.
+        notes: counts the shapes that are left out.
 
     Raises:
         UserError: a file is missing or malformed; the message names file, image and shape.
@@ -76,7 +76,7 @@ def _parse(path: Path) -> ET.Element:
 def _find_images(
     builder: DatasetBuilder, entries: list[ET.Element], names: list[str], path: Path
 ) -> dict[str, str]:
-    """Return the file of each image; exports of projects have a folder for each subset."""
+    """Return the file of each image; an export of a project has a folder for each subset."""
     inside = {n: f"{e.get('subset')}/{n}" for e, n in zip(entries, names, strict=True)}
     root = Path(builder.image_root)
     moved = {n: s if (root / s).is_file() else n for n, s in inside.items()}
@@ -102,7 +102,7 @@ def _number(element: ET.Element, key: str, place: str, default: float | None = N
 def _add_shapes(
     entry: ET.Element, image: dict[str, Any], where: str, builder: DatasetBuilder
 ) -> None:
-    """Add the objects of an image; shapes of one label and group are one object."""
+    """Add the objects of an image; shapes with the same label and group are an object."""
     objects: dict[tuple[str, Any], list[tuple[str, Shape]]] = {}
     for number, shape in enumerate(entry, 1):
         place = f"{where}, shape {number} ({shape.tag})"
@@ -159,9 +159,9 @@ def write_cvat(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     """Write `annotations.xml` into a folder; images stay in place, splits become subsets.
 
     Args:
-        dataset: what to write.
+        dataset: the data set.
         folder: receives the file.
-        notes: counts what CVAT cannot hold: crowds.
+        notes: counts the objects that CVAT cannot hold: crowds.
     """
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"

@@ -1,4 +1,4 @@
-"""The middle form of a conversion: COCO json for each split, and the folder of the images."""
+"""The form of a data set during a conversion: a COCO json for each split, and the images."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ Shape = Part | Box
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
 
-_DECIMALS = 4  # of a pixel: what fractions and percentages of an image are rounded to
+_DECIMALS = 4  # of a pixel; coordinates from fractions and percentages are rounded
 _ELLIPSE_POINTS = 72
 
 
@@ -51,8 +51,8 @@ class Dataset:
     """Images with their objects.
 
     Attributes:
-        splits: name of a split, "" for a data set without splits -> content of a COCO json. All
-            have the same categories. `file_name` is relative to `image_root`.
+        splits: name of a split ("" for a data set without splits) -> content of a COCO json. All
+            splits have the same categories. `file_name` is relative to `image_root`.
         image_root: the folder of the images.
     """
 
@@ -65,7 +65,7 @@ class DatasetBuilder:
 
     Args:
         image_root: folder of the images.
-        notes: counts what is left out or changed.
+        notes: counts the objects and files that are left out or changed.
         classes: the names of the classes in their order. Without them the order is alphabetical.
     """
 
@@ -80,7 +80,7 @@ class DatasetBuilder:
         self._places: dict[int, str] = {}
 
     def find_images(self, names: Sequence[str], place: str) -> dict[str, str]:
-        """Return for each name that a file gives the name inside `image_root`.
+        """Return the name inside `image_root` for each name in a file.
 
         Raises:
             UserError: image files are missing; the message begins with `place`.
@@ -102,9 +102,9 @@ class DatasetBuilder:
 
         Args:
             file_name: relative to `image_root`.
-            place: where the image is named, for messages.
+            place: the place that names the image, for messages.
             split: the name of its split.
-            size: (H, W) as the format states it.
+            size: the (H, W) that the format states.
 
         Raises:
             UserError: the file cannot be read, or has another size.
@@ -248,19 +248,19 @@ def index_images(root: Path) -> dict[str, Path]:
     """Return the images of a folder: name without its suffix, relative to `root` -> path.
 
     Raises:
-        UserError: two images differ in their suffix only.
+        UserError: two images differ only in their suffix.
     """
     found: dict[str, Path] = {}
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
             other = found.setdefault(path.relative_to(root).with_suffix("").as_posix(), path)
             if other != path:
-                raise UserError(f"{other} and {path}: two images of one name; remove one")
+                raise UserError(f"{other} and {path}: two images with the same name; remove one")
     return found
 
 
 def cut_objects(ids: Ids) -> Iterator[tuple[int, tuple[slice, slice], dict[str, Any]]]:
-    """Yield each value of an image of numbers (H, W) except 0: its box, and its pixels as RLE."""
+    """Yield for each value except 0 of an image of numbers (H, W): value, window, pixels as RLE."""
     values, numbers = np.unique(ids, return_inverse=True)
     numbers = numbers.reshape(ids.shape)
     for index, window in enumerate(find_objects(numbers + 1)):
@@ -272,7 +272,7 @@ def cut_objects(ids: Ids) -> Iterator[tuple[int, tuple[slice, slice], dict[str, 
 
 
 def decode_mask(annotation: dict[str, Any], height: int, width: int) -> Bools:
-    """Return the mask (H, W) of an annotation; polygons are drawn by pycocotools' rule."""
+    """Return the mask (H, W) of an annotation; pycocotools draws polygons."""
     drawn = mask_util.decode(compress(annotation["segmentation"], height, width))
     return np.asarray(drawn, dtype=np.uint8).astype(bool)
 

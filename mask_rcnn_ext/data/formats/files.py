@@ -42,7 +42,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def flat_names(content: dict[str, Any]) -> dict[int, str]:
-    """Return for each image id a file name without folders, whose stem is unique."""
+    """Return a file name without folders for each image id; each stem is unique."""
     paths = {image["id"]: PurePosixPath(image["file_name"]) for image in content["images"]}
     stems = Counter(path.stem for path in paths.values())
     names = {
@@ -55,7 +55,7 @@ def flat_names(content: dict[str, Any]) -> dict[int, str]:
             path = PurePosixPath(name)
             names[i] = f"{path.stem}_{path.suffix[1:]}{path.suffix}"
     if len({PurePosixPath(name).stem for name in names.values()}) < len(names):
-        raise UserError("two images have the same name; rename one: the labels would mix")
+        raise UserError("two images have the same name, so their labels would mix; rename one")
     return names
 
 

@@ -1,6 +1,7 @@
-"""Images of object numbers: one file for each image, Cityscapes' files, and binary masks.
+"""Images of object numbers: a file for each image, Cityscapes' files, and binary masks.
 
-Pixel values are numbers, not colours: 0 is background, and all pixels of one value are one object.
+Pixel values are numbers, not colours: 0 is background, and all pixels with the same value are an
+object.
 """
 
 from pathlib import Path
@@ -71,14 +72,14 @@ def read_ids(path: Path) -> Ids:
 
 
 def read_id_images(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read a folder of one number image for each image; all objects have one class.
+    """Read a folder with a number image for each image; all objects have the same class.
 
-    A number image has the name of its image, or that name and an ending such as `_masks`.
+    A number image has the name of its image, or this name and an ending such as `_masks`.
 
     Args:
-        source: the folder of the number images, or of the folders `masks` and `images`.
+        source: the folder of the number images, or the folder that holds `masks` and `images`.
         images: the folder of the images. Default: `images` in `source`.
-        notes: counts what is left out.
+        notes: counts the images that are left out.
 
     Raises:
         UserError: a file is missing, cannot be read, or has another size.
@@ -87,7 +88,7 @@ def read_id_images(source: Path, images: Path | None, notes: IssueCounter) -> Da
     masks, root = (inner or [source])[0], images or source / "images"
     if not root.is_dir():
         raise UserError(f"image folder not found: {root}. Give it with --images")
-    # Absolute folders: the masks may lie in a folder of the images, or the images in the masks'.
+    # The masks may lie in a folder of the images, or the images in a folder of the masks.
     files = [p for p in _list(masks, _MASK_SUFFIXES) if masks == root or root not in p.parents]
     pictures = index_images(root)
     builder = DatasetBuilder(root, notes, [_CLASS])
@@ -115,7 +116,7 @@ def _list(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path
 
 
 def _match(name: str, pictures: dict[str, Path]) -> str | None:
-    """Return the longest key that is `name`, or its begin before an underscore or a dash."""
+    """Return the longest key that is `name`, or the part of `name` before one of "_-."."""
     ends = [i for i, letter in enumerate(name) if letter in "_-."]
     return next((name[:end] for end in [len(name), *ends[::-1]] if name[:end] in pictures), None)
 
@@ -123,12 +124,12 @@ def _match(name: str, pictures: dict[str, Path]) -> str | None:
 def read_cityscapes(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     """Read `gtFine/SPLIT/CITY/*_instanceIds.png` of the eight classes with instances.
 
-    A group, which has the number of its class only, is a crowd region.
+    A group of objects, whose number is only the number of the class, is a crowd region.
 
     Args:
         source: the folder that holds `gtFine` and `leftImg8bit`.
         images: the folder in place of `leftImg8bit`.
-        notes: counts what is left out.
+        notes: counts the objects that are left out.
 
     Raises:
         UserError: a file is missing, cannot be read, or has another size.
@@ -158,7 +159,7 @@ def read_dsb(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     Args:
         source: the folder of the folders.
         images: must be None, since the images lie next to their masks.
-        notes: counts what is left out.
+        notes: counts the objects that are left out, and folders without masks.
 
     Raises:
         UserError: a file is missing, cannot be read, or has another size.
@@ -194,8 +195,8 @@ def draw_objects(
 ) -> tuple[Ids, list[dict[str, Any]]]:
     """Return an image of the numbers 1, 2, ... and the annotation of each number.
 
-    Where objects overlap, the smaller one is on top. What the image cannot hold is counted:
-    overlaps, hidden objects, boxes without masks, and objects beyond `most`.
+    Where objects overlap, the smaller object is on top. `notes` counts what the image cannot hold:
+    overlaps, hidden objects, boxes without masks, and all objects after the first `most`.
     """
     height, width = image["height"], image["width"]
     drawn: Ids = np.zeros((height, width), dtype=np.int64)
@@ -222,11 +223,11 @@ def draw_objects(
 
 
 def write_id_images(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
-    """Write a PNG of 16 bits for each image, named as the image, or a folder for each split.
+    """Write a PNG with 16 bits and the name of the image for each image.
 
     Args:
-        dataset: what to write.
-        folder: receives the files.
+        dataset: the data set.
+        folder: receives the files, or a folder for each split.
         notes: counts what the files cannot hold: classes, crowds, overlaps.
     """
     classes = next(iter(dataset.splits.values()))["categories"]
@@ -242,7 +243,8 @@ def write_id_images(dataset: Dataset, folder: Path, notes: IssueCounter) -> None
             path = folder / split / Path(image["file_name"]).with_suffix(".png")
             if path.exists():
                 raise UserError(
-                    f"two images have the name {image['file_name']}, but for its ending"
+                    f"two images have the name {image['file_name']}, apart from the ending; rename "
+                    "one"
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(ids.astype(np.uint16)).save(path)

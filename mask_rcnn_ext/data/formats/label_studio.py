@@ -1,8 +1,7 @@
 """Label Studio's json: a list of tasks, with coordinates in percent of the image.
 
-A brush mask is the RLE of an image of four channels, the fourth of which is the mask. The order of
-the classes is not in the export; it is read from `label_config.xml` next to the json, if there is
-one.
+A brush mask is the RLE of an image with four channels; the fourth channel is the mask. The export
+lacks the order of the classes. It is read from `label_config.xml` next to the json, if this exists.
 """
 
 import json
@@ -36,20 +35,20 @@ from .label_studio_rle import decode_brush, encode_brush
 __all__ = ["read_label_studio", "write_label_studio"]
 
 _CONFIG = "label_config.xml"
-_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # that Label Studio puts before the name of an upload
+_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it in front of the name of an upload
 _KINDS = ("polygon", "brush", "ellipse", "rectangle")
 
 
 def read_label_studio(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read an export of the format JSON.
+    """Read an export in the format JSON.
 
-    Of a task with several annotations the ground truth is read, else the one that was updated
-    last. Skipped tasks and tasks without an annotation are left out.
+    If a task has several annotations, the ground truth is read, else the annotation that was
+    updated last. Skipped tasks and tasks without an annotation are left out.
 
     Args:
         source: the json.
         images: the folder of the images. Default: `images` next to the json.
-        notes: counts what is left out.
+        notes: counts the tasks and regions that are left out.
 
     Raises:
         UserError: a file is missing or malformed; the message names file, task and region.
@@ -98,12 +97,12 @@ def _choose_annotation(task: dict[str, Any], place: str, notes: IssueCounter) ->
         notes.add(f"{why}: left out", place)
         return None
     if len(kept) > 1:
-        notes.add("task with several annotations: one is read", place)
+        notes.add("task with several annotations: only one is read", place)
     return max(kept, key=lambda a: (bool(a.get("ground_truth")), str(a.get("updated_at") or "")))
 
 
 def _join_regions(results: list[Any], place: str) -> list[dict[str, Any]]:
-    """Return the regions; results of one id are its shape and its label."""
+    """Return the regions; results with the same id are the shape and the label of a region."""
     regions: dict[Any, dict[str, Any]] = {}
     for number, result in enumerate(results):
         if not isinstance(result, dict):
@@ -116,7 +115,7 @@ def _join_regions(results: list[Any], place: str) -> list[dict[str, Any]]:
 
 
 def _find_image(data: dict[str, Any], builder: DatasetBuilder, place: str) -> str:
-    """Return the file of a task: by its whole name, or by the name before the upload."""
+    """Return the file of a task, found by its whole name or by the name before the upload."""
     texts = [value for value in data.values() if isinstance(value, str)]
     named = [t for t in texts if urlsplit(t).path.lower().endswith(IMAGE_SUFFIXES) or "?d=" in t]
     address = data.get("image") if isinstance(data.get("image"), str) else None
@@ -148,7 +147,7 @@ def _add_region(
         notes.add("region without a label: left out", place)
         return
     if len(labels) > 1:
-        notes.add("region with several labels: the first one is read", place)
+        notes.add("region with several labels: only the first is read", place)
     if region.get("image_rotation"):
         raise UserError(
             f"{place}: the image was turned by {region['image_rotation']} degrees in "
@@ -197,13 +196,13 @@ def _read_shape(
 def write_label_studio(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     """Write `tasks.json` and `label_config.xml` into a folder, or into one for each split.
 
-    An image is named as a file of Label Studio's local storage, which serves the folder of the
-    images.
+    Each image has the address of a file in Label Studio's local storage, which serves the folder of
+    the images.
 
     Args:
-        dataset: what to write.
+        dataset: the data set.
         folder: receives the files.
-        notes: counts what Label Studio cannot hold: crowds.
+        notes: counts the objects that Label Studio cannot hold: crowds.
     """
     for split, content in dataset.splits.items():
         classes, tasks = list_classes(content), []
@@ -216,7 +215,7 @@ def write_label_studio(dataset: Dataset, folder: Path, notes: IssueCounter) -> N
 
 
 def _make_config(names: Iterable[str]) -> str:
-    """Return the labelling interface that knows the regions of `_make_results`."""
+    """Return the xml of a labelling interface with the kinds of regions of `_make_results`."""
     view = ET.Element("View")
     ET.SubElement(view, "Image", {"name": "image", "value": "$image"})
     for kind in ("polygon", "brush", "rectangle"):

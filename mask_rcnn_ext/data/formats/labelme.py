@@ -1,8 +1,8 @@
 """LabelMe (wkentaro): a json of shapes next to each image.
 
-Shapes of one label with one `group_id` are the parts of one object. A shape of the type `mask` has
-the corners of its box, both inside, and a PNG of the box. The order of the classes is in
-`labels.txt`, the file that the tool takes with `--labels`.
+Shapes with the same label and `group_id` are the parts of an object. A shape of the type `mask` has
+the first and the last pixel of its box, both inside the box, and a PNG of the box. The order of the
+classes is in `labels.txt`, the file for the tool's option `--labels`.
 """
 
 import base64
@@ -30,7 +30,7 @@ from .files import flat_names, read_lines, write_text
 __all__ = ["read_labelme", "write_labelme"]
 
 _LABELS = "labels.txt"
-_NO_CLASSES = ("__ignore__", "_background_")  # what the tool's own lists of labels begin with
+_NO_CLASSES = ("__ignore__", "_background_")  # the tool's own lists of labels begin with these
 _POINTS = {"polygon": 3, "oriented_rectangle": 4, "rectangle": 2, "circle": 2, "mask": 2}
 _AREALESS = ("point", "points", "line", "linestrip")
 
@@ -40,8 +40,8 @@ def read_labelme(source: Path, images: Path | None, notes: IssueCounter) -> Data
 
     Args:
         source: the folder or the json.
-        images: the folder of the images. Default: what `imagePath` says, relative to each json.
-        notes: counts what is left out.
+        images: the folder of the images. Default: `imagePath`, relative to each json.
+        notes: counts the shapes that are left out.
 
     Raises:
         UserError: a file is missing or malformed; the message names file and shape.
@@ -88,7 +88,7 @@ def _common_folder(contents: dict[Path, dict[str, Any]]) -> Path:
 def _add_shapes(
     file: Path, shapes: list[Any], image: dict[str, Any], builder: DatasetBuilder
 ) -> None:
-    """Add the objects of an image; shapes of one label and group are one object."""
+    """Add the objects of an image; shapes with the same label and group are an object."""
     objects: dict[tuple[str, Any], list[tuple[str, Shape]]] = {}
     for number, shape in enumerate(shapes, 1):
         place = f"{file}, shape {number}"
@@ -160,9 +160,9 @@ def write_labelme(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     """Write a json for each image and `labels.txt` into an empty folder; images stay in place.
 
     Args:
-        dataset: what to write. Each split gets a folder of its own.
-        folder: `imagePath` is relative to it.
-        notes: counts what LabelMe cannot hold: crowds.
+        dataset: the data set. Each split gets a folder.
+        folder: receives the files; `imagePath` is relative to it, or to the folder of the split.
+        notes: counts the objects that LabelMe cannot hold: crowds.
     """
     for split, content in dataset.splits.items():
         classes = list_classes(content)

@@ -1,8 +1,8 @@
 """Pascal VOC: `SegmentationObject` and `SegmentationClass`, PNG files of numbers.
 
-The numbers are palette indices; CVAT and datumaro write their colours instead. 0 is background,
-255 is void: pixels that do not count. The classes are those of `labelmap.txt`, as CVAT writes it,
-else the 20 of Pascal VOC.
+The numbers are palette indices; CVAT and datumaro write the colours of the palette instead. 0 is
+background, 255 is void: pixels that do not count. The classes are in `labelmap.txt`, which CVAT
+writes; without this file they are the 20 classes of Pascal VOC.
 """
 
 from pathlib import Path
@@ -57,13 +57,13 @@ PALETTE = _make_palette()
 def read_voc(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     """Read a folder with `SegmentationObject` and `SegmentationClass`.
 
-    Images are those of `ImageSets/Segmentation/train.txt`, `val.txt` and `test.txt`, else all that
-    have objects.
+    The images are listed in `ImageSets/Segmentation/train.txt`, `val.txt` and `test.txt`. Without
+    these files, all images with a file of objects are read.
 
     Args:
         source: the folder, such as `VOC2012`.
         images: the folder of the images. Default: `JPEGImages`.
-        notes: counts what is left out.
+        notes: counts the objects that are left out.
 
     Raises:
         UserError: a file is missing or malformed; the message names the file.
@@ -119,7 +119,7 @@ def _read_labelmap(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
 
 
 def _list_stems(source: Path, objects: Path) -> list[tuple[str, str, str]]:
-    """Return split, name without suffix, and where the name is from."""
+    """Return for each image the split, the name without suffix, and the place of the name."""
     found = []
     for split in _SPLITS:
         listed = source / "ImageSets" / "Segmentation" / f"{split}.txt"
@@ -164,7 +164,7 @@ def _add_objects(
             builder.notes.add("object without a class: left out", place)
             continue
         if np.count_nonzero(counts) > 1:
-            builder.notes.add("object of several classes: the one of most pixels is read", place)
+            builder.notes.add("object of several classes: the most frequent is read", place)
         if number > len(builder.classes):
             raise UserError(f"{place}: class number {number}, of {len(builder.classes)} classes")
         builder.add_object(image, builder.classes[number - 1], place, parts=[mask])
@@ -173,10 +173,10 @@ def _add_objects(
 def write_voc(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     """Write images, both kinds of PNG files, lists of images and `labelmap.txt`.
 
-    Crowd regions become void, which evaluation leaves out.
+    Crowd regions become void, which evaluation ignores.
 
     Args:
-        dataset: what to write. A data set without splits is written as `train`.
+        dataset: the data set. Without splits, it is written as `train`.
         folder: an empty folder.
         notes: counts what the format cannot hold: overlaps, and more than 254 objects in an image.
     """

@@ -1,7 +1,8 @@
 """Ultralytics' YOLO segmentation: a text file of fractions for each image, and `data.yaml`.
 
-A line is a class number and one polygon. Ultralytics joins the parts of an object by a line that
-is walked there and back; objects with several parts or with holes are written in the same way.
+A line is a class number and a single polygon. Ultralytics joins the parts of an object by a line
+that the polygon follows there and back. Objects with several parts or with holes are written in the
+same way here.
 """
 
 import os
@@ -30,7 +31,7 @@ from .files import copy_images, read_lines, read_text, write_text
 __all__ = ["read_yolo", "write_yolo"]
 
 _SPLITS = ("train", "val", "test")
-_FARTHEST = 2  # a coordinate beyond it is no fraction of the image
+_FARTHEST = 2  # a higher coordinate is no fraction of the image
 
 
 def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
@@ -38,9 +39,9 @@ def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
 
     Args:
         source: the folder, or its `data.yaml`.
-        images: the folder of the images; then `source` holds the labels. Default: what the yaml
-            names, else the folder `images` of `source`.
-        notes: counts what is left out.
+        images: the folder of the images; then `source` holds the labels. Default: the folders in
+            the yaml, else the folder `images` of `source`.
+        notes: counts the files that are left out.
 
     Raises:
         UserError: a file is missing or malformed; the message names file and line.
@@ -70,7 +71,7 @@ def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     lonely = {p for label in {p.parent for p in seen} for p in label.glob("*.txt")} - seen
     for path in sorted(p for p in lonely if p.name != "classes.txt"):
         notes.add("label file without an image", path.name)
-    if not names:  # numbers are names; sorted as numbers
+    if not names:  # the numbers are the names
         builder.classes = sorted(builder.list_labels(), key=int)
         notes.add("no names of classes: their numbers are the names", str(root))
     return builder.finish(str(source))
@@ -143,7 +144,7 @@ def _find_splits(
 def _resolve(
     entry: str, config: dict[str, Any], root: Path, yaml_file: Path | None, key: str
 ) -> list[Path]:
-    """Return the images of a folder or a list of files that the yaml names."""
+    """Return the images of an entry of the yaml: a folder, or a list of files."""
     entry = entry.replace("\\", "/")
     bases = [root / str(config.get("path") or "."), root]
     # Roboflow writes ../train/images for a folder next to the yaml.
@@ -169,7 +170,7 @@ def _list_images(folder: Path) -> list[Path]:
 
 
 def _absolute(path: Path) -> Path:
-    """Return the path without `..`; links stay, since labels lie next to them."""
+    """Return the path without `..`; links are not resolved, since labels lie next to them."""
     return Path(os.path.abspath(path))
 
 
@@ -183,7 +184,7 @@ def _common_root(found: dict[str, list[Path]], root: Path) -> Path:
 
 
 def _label_path(image: Path, root: Path, images: Path | None) -> Path:
-    """Return where the labels of an image are: as Ultralytics, `labels` in place of `images`."""
+    """Return the path of the labels of an image: as in Ultralytics, `images` becomes `labels`."""
     name = f"{image.stem}.txt"
     if images:
         inside = image.parent.relative_to(_absolute(images))
@@ -232,9 +233,9 @@ def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     """Write images, labels and `data.yaml` into an empty folder.
 
     Args:
-        dataset: what to write. A data set without splits is written as `train`.
+        dataset: the data set. Without splits, it is written as `train`.
         folder: receives `images/SPLIT`, `labels/SPLIT` and `data.yaml`.
-        notes: counts what YOLO cannot hold: crowds, and boxes in a data set with masks.
+        notes: counts the objects that YOLO cannot hold: crowds, and boxes in a data set with masks.
     """
     classes = list_classes(next(iter(dataset.splits.values())))
     numbers = {category: i for i, category in enumerate(classes)}

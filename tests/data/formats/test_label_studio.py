@@ -132,7 +132,7 @@ def test_one_annotation_of_a_task_is_read(tmp_path):
         dataset, counted = read(make(tmp_path, *tasks), "label-studio")
         assert len(only(dataset)["images"]) == 2
         assert len(only(dataset)["annotations"]) == objects + 1
-        assert counted.get("task with several annotations: one is read", 0) == several
+        assert counted.get("task with several annotations: only one is read", 0) == several
     tasks = [task(annotations=[skipped]), task(annotations=[]), task(*drawn)]
     dataset, counted = read(make(tmp_path, *tasks), "label-studio")
     assert len(only(dataset)["images"]) == 1

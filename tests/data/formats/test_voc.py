@@ -92,7 +92,7 @@ def test_objects_without_one_class(tmp_path):
     dataset, counted = read(make(tmp_path, objects, classes), "voc")
     assert [a["category_id"] for a in only(dataset)["annotations"]] == [15]
     assert counted == {
-        "object of several classes: the one of most pixels is read": 1,
+        "object of several classes: the most frequent is read": 1,
         "object without a class: left out": 1,
     }
 
