@@ -1,8 +1,8 @@
 """Converts weights to other classes: from COCO to Cityscapes (Appendix A, "fine + COCO").
 
-The paper copies the output layers of the classes that both data sets have and starts "rider", which
-COCO lacks, at random. Like Detectron's converter, this one draws new classes from a normal
-distribution with the mean and standard deviation of the layer's weights.
+The paper copies the output layers of the classes that both data sets have, and starts "rider",
+which COCO lacks, at random. As in Detectron's converter, the weights of new classes are drawn from
+a normal distribution with the mean and standard deviation of the layer's weights.
 """
 
 import logging
@@ -23,7 +23,7 @@ __all__ = ["convert_checkpoint", "convert_weights"]
 
 _logger = logging.getLogger(__name__)
 
-# detectron2 knows the classes of these data sets without their files.
+# detectron2 knows the classes of these data sets, even if their files are missing.
 _COCO, _CITYSCAPES = "coco_2017_train", "cityscapes_fine_instance_seg_train"
 
 
@@ -38,8 +38,8 @@ def convert_weights(
 
     In the layers of class scores, box deltas and masks, the rows of the background and of classes
     in both lists are copied; the rows of new classes are drawn from N(mean, std) of the whole
-    tensor. Class-agnostic layers and all other layers do not change. A layer that could be either,
-    such as the box deltas of a single class, counts as class-specific.
+    tensor. Class-agnostic layers and all other layers do not change. If the shape does not tell, as
+    for the box deltas of a single class, a layer counts as class-specific.
 
     Args:
         weights: state dict of a Mask, Faster or Cascade R-CNN. Per layer and class c in

@@ -1,4 +1,4 @@
-"""Finds the file of weights, which may be a URL, on this machine."""
+"""Finds a file of weights or proposals on this machine; downloads it if it is given by a URL."""
 
 import os
 from urllib.parse import urlparse

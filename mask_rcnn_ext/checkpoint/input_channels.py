@@ -1,4 +1,4 @@
-"""Fits the first convolution of weights for colour images to a model with other channels."""
+"""Adapts the first convolution of weights for colour images to images with other channels."""
 
 import logging
 from typing import Any
@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 def inflate(weight: Tensor, channels: int) -> Tensor:
-    """Return the weight of a convolution of 3 channels for another number of them.
+    """Return the weight of a convolution of 3 channels for another number of channels.
 
-    One channel gets the sum over the three. More get the three in turn, times 3 / `channels`; so an
-    image whose channels are all equal gives about the response that it gives in gray. This is the
-    rule of timm's `adapt_input_conv`.
+    A single channel gets the sum over the three. Otherwise the channels get the three in turn,
+    times 3 / `channels`: an image with equal channels then gives about the same response as a grey
+    image. This is the rule of timm's `adapt_input_conv`.
 
     Args:
         weight: (O, 3, k, k).
@@ -35,14 +35,14 @@ def inflate(weight: Tensor, channels: int) -> Tensor:
 
 
 def fit_first_convolutions(model: nn.Module, weights: dict[str, Any]) -> None:
-    """Inflate weights for 3 channels, in place, if the model takes images of another number.
+    """Inflate weights for 3 channels, in place, if the model takes another number of channels.
 
-    The names in the file may differ from those of the model, so shapes decide: a weight is inflated
-    if it has 3 channels, and the model has one of the same shape with as many channels as its
-    images, `len(pixel_mean)`.
+    The names in the file may differ from the names in the model, so the shapes decide. A weight
+    with 3 channels is inflated if the model has a weight of the same shape whose number of channels
+    is that of the images, `len(pixel_mean)`.
 
     Args:
-        model: a model of detectron2's; one without `pixel_mean` is left alone.
+        model: a model of detectron2. Nothing is done for a model without `pixel_mean`.
         weights: name -> tensor or array.
     """
     mean = getattr(model, "pixel_mean", None)
