@@ -289,7 +289,8 @@ class Checkpointer(DetectionCheckpointer):
             if not self._strict:
                 _logger.info(
                     "The class layers (%s) are kept: the weights have as many classes as the data "
-                    "(%d), but do not tell their names. Are they the same classes, in the same order?",
+                    "(%d), but do not tell their names. Are they the same classes, in the same "
+                    "order?",
                     *(_name_layers(layers), len(ours)),
                 )
             return []

@@ -1,4 +1,4 @@
-"""The RPN of a model: its config, and its proposals for images and for whole data sets."""
+"""The RPN of a model: the config, and the proposals for images and for whole data sets."""
 
 import functools
 import hashlib
@@ -42,7 +42,7 @@ __all__ = [
 
 Floats = npt.NDArray[np.float32]
 
-# Beginnings of the keys under MODEL that an RPN does not read, or that change nothing for it.
+# The beginnings of keys under MODEL that do not change the RPN.
 _NOT_OF_THE_RPN = (
     *("DEVICE", "WEIGHTS", "META_ARCHITECTURE", "LOAD_PROPOSALS", "MASK_ON", "KEYPOINT_ON"),
     *("ROI_", "FCIS", "RCNN.", "SEM_SEG_HEAD", "PANOPTIC_FPN", "RETINANET"),
@@ -50,11 +50,11 @@ _NOT_OF_THE_RPN = (
 
 
 def make_proposal_network(cfg: CfgNode) -> None:
-    """Change a model's config, in place, to its RPN and the backbone that the RPN reads."""
+    """Reduce a model's config, in place, to the RPN and its backbone."""
     cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
     cfg.MODEL.MASK_ON = False  # so that no masks are drawn
-    # A stage that only the heads read, such as FCIS's res5, would cost time, and in training
-    # several processes would wait for its gradients.
+    # A stage that only the heads read, such as FCIS's res5, costs time; in training, several
+    # processes would wait for its gradients.
     if set(cfg.MODEL.RPN.IN_FEATURES) <= set(cfg.MODEL.RESNETS.OUT_FEATURES):
         cfg.MODEL.RESNETS.OUT_FEATURES = list(cfg.MODEL.RPN.IN_FEATURES)
 
@@ -105,7 +105,7 @@ def get_rpn_keys(cfg: CfgNode) -> dict[str, str]:
 
 
 def _describe_rpn(cfg: CfgNode, weights: str) -> dict[str, Any]:
-    """Return the part of a recipe that names an RPN, whatever folder its files are in."""
+    """Return the part of a recipe that identifies an RPN, without the folder of its files."""
     keys = json.dumps(get_rpn_keys(cfg), sort_keys=True).encode()
     return {
         "rpn_weights_sha256": file_sha256(weights),
@@ -139,7 +139,7 @@ class RPNMethod:
         return {"method": "rpn", "topk": self.topk, **_describe_rpn(self.cfg, weights)}
 
     def start(self, rank: int) -> Propose:
-        """See `ProposalMethod`; on several GPUs, each process takes the next one.
+        """See `ProposalMethod`; if there are several GPUs, each process takes another one.
 
         Raises:
             UserError: the weights do not fit the model.
@@ -187,7 +187,7 @@ class RPNProposals(Step):
         return {"data_set": self.dataset_name, "topk": self.topk, **rpn}
 
     def find_recipe(self) -> dict[str, Any]:
-        """See `Step`; the weights are the file that is there at the first call."""
+        """See `Step`; the file of weights is read at the first call."""
         return self._recipe
 
     def make(self, resume: bool) -> None:
@@ -212,11 +212,11 @@ class RPNProposals(Step):
 
 
 def plan_proposals(rpn_cfg: CfgNode, cfg: CfgNode) -> list[RPNProposals]:
-    """Return the steps that write the proposals which a second stage reads.
+    """Return the steps that write the proposals for a second stage.
 
     Args:
-        rpn_cfg: the config of the first stage. Its `OUTPUT_DIR` gets `model_final.pth`.
-        cfg: the config of the second stage: data sets, files, and how many proposals it reads.
+        rpn_cfg: the config of the first stage, which writes `model_final.pth` into `OUTPUT_DIR`.
+        cfg: the config of the second stage: data sets, files, and number of proposals.
     """
     steps: dict[str, RPNProposals] = {}
     for split in ("TRAIN", "TEST"):
@@ -228,6 +228,6 @@ def plan_proposals(rpn_cfg: CfgNode, cfg: CfgNode) -> list[RPNProposals]:
         topk = cfg.DATASETS[f"PRECOMPUTED_PROPOSAL_TOPK_{split}"]
         files = cfg.DATASETS[f"PROPOSAL_FILES_{split}"]
         for name, path in zip(cfg.DATASETS[split], files, strict=True):
-            # A training set that is also tested on needs one file.
+            # A data set for both training and testing needs only one file.
             steps.setdefault(name, RPNProposals(job, name, topk, path))
     return list(steps.values())

@@ -125,7 +125,7 @@ def test_no_proposals_is_an_error_that_says_how(tmp_path, recipe, says):
 
 
 def test_proposals_for_a_model_with_an_rpn_are_an_error():
-    with pytest.raises(UserError, match=r"finds its own: MODEL\.LOAD_PROPOSALS is False"):
+    with pytest.raises(UserError, match=r"makes its own: MODEL\.LOAD_PROPOSALS is False"):
         Predictor(tiny_cfg(), propose=boxes_of)
     cfg = tiny_cfg()
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "PrecomputedProposals"
