@@ -1,4 +1,4 @@
-"""The limits of numbers in a config, where detectron2 would fail in training or learn nonsense."""
+"""The limits of numbers in a config. Beyond them, a training fails or learns nonsense."""
 
 import math
 
@@ -9,9 +9,9 @@ from .errors import UserError
 
 __all__ = ["require_limits"]
 
-_MOST = 1e18  # computers count up to 9e18 only
+_MOST = 1e18  # integers of 64 bits end at 9e18
 
-# Keys that end in this -> lowest and highest number.
+# The end of a key -> lowest and highest number.
 _LIMITS: dict[str, tuple[float, float]] = {
     "RPN.BATCH_SIZE_PER_IMAGE": (1, math.inf),
     "ROI_HEADS.BATCH_SIZE_PER_IMAGE": (1, math.inf),
@@ -40,7 +40,7 @@ def require_limits(cfg: CfgNode) -> None:
     """Check the numbers of a config.
 
     Raises:
-        UserError: a number is below or above what its key can mean, or is not a number.
+        UserError: a value is below or above the limits of its key, or is not a number.
     """
     for key, value in flat_config(cfg):
         limits = [found for end, found in _LIMITS.items() if f".{key}".endswith(f".{end}")]
