@@ -105,45 +105,42 @@ def test_boxes_stay_tight_in_a_model_without_masks(tmp_path):
     [{"VERTICAL_FLIP": True}, {"ROTATION": 180.0}, {"VERTICAL_FLIP": True, "ROTATION": 40.0}],
     ids=lambda keys: "+".join(keys),
 )
-def test_keypoints_follow_and_a_mirror_exchanges_left_and_right(tmp_path, keys):
+def test_keypoints_follow_and_a_mirror_exchanges_left_and_right(tmp_path, forget_data_sets, keys):
     name = "augmentation_keypoints"
     MetadataCatalog.get(name).set(
         keypoint_names=["left", "right"], keypoint_flip_map=[("left", "right")]
     )
-    try:
-        cfg = make_cfg(**keys)
-        cfg.DATASETS.TRAIN, cfg.MODEL.KEYPOINT_ON = (name,), True
-        cfg.INPUT.RANDOM_FLIP = "horizontal"
-        mapper = ImageMapper(cfg, is_train=True)
-        record = draw_record(tmp_path / "x.png", "polygon")
-        picture = np.zeros((*SIZE, 3), dtype=np.uint8)
-        ends = [(30, 45), (110, 45)]  # the left point is red, the right one green, the top is blue
-        for channel, (x, y) in enumerate([*ends, (70, 12)]):
-            picture[y - 4 : y + 4, x - 4 : x + 4, channel] = 255
-        Image.fromarray(picture).save(tmp_path / "x.png")
-        record["annotations"][0]["keypoints"] = [*ends[0], 2, *ends[1], 2]
-        turns = set()
-        for seed in range(16):
-            seed_everything(seed)
-            sample = mapper(record)
-            centres = []
-            for channel in range(3):
-                rows, columns = np.nonzero(object_pixels(sample, channel))
-                centres.append((columns.mean() + 0.5, rows.mean() + 0.5) if len(rows) else None)
-            if None in centres:  # a point was turned out of the image
-                continue
-            red, green, blue = np.array(centres)
-            middle, across, up = (red + green) / 2, green - red, blue - (red + green) / 2
-            mirrored = across[0] * up[1] - across[1] * up[0] > 0  # as drawn: right x up < 0
-            turns.add((mirrored, bool(blue[1] < middle[1])))
-            points = sample["instances"].gt_keypoints.tensor[0].numpy()
-            expected = (green, red) if mirrored else (red, green)
-            assert np.abs(points[:, :2] - expected).max() < 2.5
-            assert points[:, 2].tolist() == [2, 2]
-        assert {mirrored for mirrored, _ in turns} == {True, False}
-        assert {upright for _, upright in turns} == {True, False}
-    finally:
-        MetadataCatalog.pop(name)
+    cfg = make_cfg(**keys)
+    cfg.DATASETS.TRAIN, cfg.MODEL.KEYPOINT_ON = (name,), True
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    mapper = ImageMapper(cfg, is_train=True)
+    record = draw_record(tmp_path / "x.png", "polygon")
+    picture = np.zeros((*SIZE, 3), dtype=np.uint8)
+    ends = [(30, 45), (110, 45)]  # the left point is red, the right one green, the top is blue
+    for channel, (x, y) in enumerate([*ends, (70, 12)]):
+        picture[y - 4 : y + 4, x - 4 : x + 4, channel] = 255
+    Image.fromarray(picture).save(tmp_path / "x.png")
+    record["annotations"][0]["keypoints"] = [*ends[0], 2, *ends[1], 2]
+    turns = set()
+    for seed in range(16):
+        seed_everything(seed)
+        sample = mapper(record)
+        centres = []
+        for channel in range(3):
+            rows, columns = np.nonzero(object_pixels(sample, channel))
+            centres.append((columns.mean() + 0.5, rows.mean() + 0.5) if len(rows) else None)
+        if None in centres:  # a point was turned out of the image
+            continue
+        red, green, blue = np.array(centres)
+        middle, across, up = (red + green) / 2, green - red, blue - (red + green) / 2
+        mirrored = across[0] * up[1] - across[1] * up[0] > 0  # as drawn: right x up < 0
+        turns.add((mirrored, bool(blue[1] < middle[1])))
+        points = sample["instances"].gt_keypoints.tensor[0].numpy()
+        expected = (green, red) if mirrored else (red, green)
+        assert np.abs(points[:, :2] - expected).max() < 2.5
+        assert points[:, 2].tolist() == [2, 2]
+    assert {mirrored for mirrored, _ in turns} == {True, False}
+    assert {upright for _, upright in turns} == {True, False}
 
 
 def test_colours_and_blur_change_the_image_and_nothing_else(tmp_path):

@@ -138,7 +138,7 @@ def test_the_largest_of_floats():
     assert "1 of 1 boxes contradict" in explain([[1e308] * 4], objects(1))
 
 
-def test_the_key_takes_the_boxes_from_the_masks(tmp_path):
+def test_the_key_takes_the_boxes_from_the_masks(tmp_path, forget_data_sets):
     path, images = write_coco(tmp_path, images=3)
     coco = json.loads(path.read_text())
     truth = {a["id"]: list(a["bbox"]) for a in coco["annotations"]}
@@ -150,12 +150,8 @@ def test_the_key_takes_the_boxes_from_the_masks(tmp_path):
     cfg.merge_from_list(["OUTPUT_DIR", str(tmp_path), "MASK_RCNN_EXT.DATA.STRICT", True])
     cfg.merge_from_list(["MASK_RCNN_EXT.DATA.BOXES_FROM_MASKS", True])
     cfg.MASK_RCNN_EXT.DATA.TRAIN_JSON, cfg.MASK_RCNN_EXT.DATA.TRAIN_IMAGES = str(path), str(images)
-    try:
-        prepare_data(cfg)
-        records = DatasetCatalog.get("own_train")
-        cleaned = json.loads(Path(MetadataCatalog.get("own_train").json_file).read_text())
-    finally:
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            catalog.pop("own_train", None)
+    prepare_data(cfg)
+    records = DatasetCatalog.get("own_train")
+    cleaned = json.loads(Path(MetadataCatalog.get("own_train").json_file).read_text())
     assert {a["id"]: a["bbox"] for a in cleaned["annotations"]} == truth
     assert [a["bbox"] for r in records for a in r["annotations"]] == list(truth.values())

@@ -9,7 +9,7 @@ from mask_rcnn_ext.errors import UserError
 
 
 @pytest.fixture
-def coco_sets(tmp_path, monkeypatch):
+def coco_sets(tmp_path, monkeypatch, forget_data_sets):
     """Register sets with relative paths, as detectron2 does when no root was set."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
@@ -18,10 +18,7 @@ def coco_sets(tmp_path, monkeypatch):
         year = f"{name.split('_')[-1]}2017"
         json_file = f"datasets/coco/annotations/instances_{year}.json"
         register_coco_instances(name, {}, json_file, f"datasets/coco/{year}")
-    yield names
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return names
 
 
 def test_an_unknown_name_gets_the_nearest_and_own_data():
@@ -97,24 +94,19 @@ def test_every_kind_of_builtin_set(name):
         require_datasets([name])
 
 
-def test_sets_that_are_there(tmp_path):
+def test_sets_that_are_there(tmp_path, forget_data_sets):
     require_datasets(["occluded_shapes_train", "occluded_shapes_val"])  # drawn at first use
     (tmp_path / "a.json").touch()
     found = {"catalog_files": {"json_file": str(tmp_path / "a.json"), "image_root": tmp_path}}
     found["catalog_url"] = {"json_file": "https://example.org/a.json"}
     found["catalog_none"] = {"json_file": None}
-    try:
-        for name, metadata in found.items():
-            DatasetCatalog.register(name, list)
-            MetadataCatalog.get(name).set(**metadata)
-        DatasetCatalog.register("catalog_bare", list)
+    for name, metadata in found.items():
+        DatasetCatalog.register(name, list)
+        MetadataCatalog.get(name).set(**metadata)
+    DatasetCatalog.register("catalog_bare", list)
+    require_datasets([*found, "catalog_bare"])
+    (tmp_path / "a.json").unlink()
+    with pytest.raises(
+        UserError, match=r"'catalog_files' is not there. Looked for:\n  .*a.json\nTo"
+    ):
         require_datasets([*found, "catalog_bare"])
-        (tmp_path / "a.json").unlink()
-        with pytest.raises(
-            UserError, match=r"'catalog_files' is not there. Looked for:\n  .*a.json\nTo"
-        ):
-            require_datasets([*found, "catalog_bare"])
-    finally:
-        for name in (*found, "catalog_bare"):
-            DatasetCatalog.pop(name, None)
-            MetadataCatalog.pop(name, None)

@@ -22,9 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _logs_reach_caplog(monkeypatch, caplog):
-    """Undo what detectron2's `setup_logger`, when another test calls it, does to this logger."""
-    monkeypatch.setattr(logging.getLogger("mask_rcnn_ext"), "propagate", True)
+def _log_everything(caplog):
     caplog.set_level(logging.INFO)
 
 

@@ -14,9 +14,6 @@ from mask_rcnn_ext.data.findings import Example
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.errors import UserError
 
-# pycocotools 2.0.11 hands NumPy 2 an array type of the old protocol.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 def draw(path: Path, seed: int = 0) -> np.ndarray:
     """Write an image of smooth, random brightness; return its pixels."""

@@ -6,9 +6,6 @@ from coco_masks import compressed, uncompressed
 
 from mask_rcnn_ext.data.duplicates import explain_duplicates
 
-# pycocotools 2.0.11 hands NumPy 2 an array type of the old protocol.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 H, W = 30, 40
 MASK = np.zeros((H, W), dtype=np.uint8)
 MASK[10:20, 5:25] = 1

@@ -13,9 +13,6 @@ from mask_rcnn_ext.data.fixed_json import require_fixable_names, write_fixed_jso
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json
 
-# pycocotools 2.0.11 hands NumPy 2 an array type of the old protocol.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 BOX = [10, 10, 10, 10]  # of the mask of `annotation`
 
 

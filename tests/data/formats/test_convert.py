@@ -14,8 +14,6 @@ from mask_rcnn_ext.data.formats.dataset import decode_mask
 from mask_rcnn_ext.data.split import split_coco
 from mask_rcnn_ext.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 # Whether the crowd region comes back as one; and what is read again: inside the output, images.
 CASES = {
     "coco": (True, "", True),

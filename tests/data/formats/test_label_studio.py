@@ -7,8 +7,6 @@ from format_cases import H, W, classes_of, masks_of, only, read, save_image, wri
 from mask_rcnn_ext.data.formats.label_studio_rle import decode_brush, encode_brush
 from mask_rcnn_ext.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 # A mask of 6 x 5 pixels, a 4 x 3 frame at x 1, y 1: `mask2rle` of label-studio-sdk made it.
 FRAME = [0, 0, 0, 120, 57, 27, 254, 27, 0, 191, 255, 56, 4, 127, 243, 128, 71, 255, 56, 5, 255, 252]
 FRAME += [54, 0]

@@ -18,8 +18,6 @@ from format_cases import (
 
 from mask_rcnn_ext.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 # A PNG of 4 x 3 pixels as labelme.utils.img_arr_to_b64 writes it: ones around two zeros.
 MASK = (
     "iVBORw0KGgoAAAANSUhEUgAAAAQAAAADCAAAAACRn/EaAAAAFUlEQVR4nAXBAQEAAACAEP0/HQVRYQBEAAdpLTQyAAAA"

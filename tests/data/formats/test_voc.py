@@ -8,8 +8,6 @@ from PIL import Image
 from mask_rcnn_ext.data.formats.voc import PALETTE
 from mask_rcnn_ext.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 def numbers():
     """Return objects and classes: object 1 of class 15, object 2 of class 8, void between."""
