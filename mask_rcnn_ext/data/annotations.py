@@ -137,10 +137,6 @@ def _read_flag(value: Any, key: str) -> bool:
     return bool(number)
 
 
-def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
-
-
 def _clean_box(annotation: dict[str, Any], size: tuple[int, int], completed: IssueCounter) -> None:
     """Clip the XYWH box to the image, or compute it from the mask if there is no box."""
     box = annotation.get("bbox")
@@ -148,7 +144,7 @@ def _clean_box(annotation: dict[str, Any], size: tuple[int, int], completed: Iss
         annotation["bbox"] = find_mask_box(annotation["segmentation"], size)
         completed.add("`bbox` computed from the mask", annotation["id"])
         return
-    if not _is_box(box):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
         raise _Malformed("box that is not four finite numbers")
     x, y, width, height = box
     if width <= _MIN_SIDE or height <= _MIN_SIDE:

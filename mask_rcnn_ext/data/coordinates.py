@@ -60,7 +60,8 @@ def scale_fractions(
             pixels.
     """
     masked = [a for a in annotations if a.get("segmentation")]
-    polygons = [a for a in masked if _is_polygons(a["segmentation"])]
+    lists = [a for a in masked if isinstance(a["segmentation"], list)]
+    polygons = [a for a in lists if as_bitmap(a["segmentation"]) is None]
     whole = [a for a in polygons if not any(map(_has_pixels, _parts(a["segmentation"])))]
     whole = whole if 2 * len(whole) > len(polygons) else []
     parts = [(part, a) for a in whole for part in _parts(a["segmentation"])]
@@ -88,10 +89,6 @@ def scale_fractions(
         if is_number(annotation.get("area")) and annotation["area"] <= 1:
             del annotation["area"]
     return list(changed)
-
-
-def _is_polygons(mask: Any) -> bool:
-    return isinstance(mask, list) and as_bitmap(mask) is None
 
 
 def _parts(polygons: list[Any]) -> list[Any]:

@@ -1,14 +1,13 @@
 """The embedded data sets: drawn from a seed at first use, with the same pixels on every machine.
 
 `occluded_shapes` has the images of the demo, `nested_shapes` the images of the FCIS experiment. The
-modules with these names describe the images; the tests compare `checksum`.
+modules with these names describe the images; a test compares their checksums.
 
 Layout: `$DETECTRON2_DATASETS/NAME/{train,val,test}/{000000.png, ..., annotations.json}`.
 """
 
 import contextlib
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -29,7 +28,7 @@ from ..temporary_files import make_temporary_folder
 from . import nested_shapes, occluded_shapes
 from .shape_drawing import CLASSES
 
-__all__ = ["EMBEDDED", "EmbeddedDataSet", "checksum", "register_embedded"]
+__all__ = ["EMBEDDED", "EmbeddedDataSet", "register_embedded"]
 
 logger = logging.getLogger(__name__)
 
@@ -145,20 +144,6 @@ EMBEDDED = {
         draw_image=nested_shapes.draw_image,
     ),
 }
-
-
-def checksum(folder: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 (hex) over the decoded pixels and the annotations of a drawn split.
-
-    PNG bytes are not compared, because encoders compress differently from version to version.
-    """
-    digest = hashlib.sha256()
-    coco = json.loads((Path(folder) / "annotations.json").read_text())
-    for image in coco["images"]:
-        with Image.open(Path(folder) / image["file_name"]) as picture:
-            digest.update(np.asarray(picture.convert("RGB")).tobytes())
-    digest.update(json.dumps(coco, sort_keys=True).encode())
-    return digest.hexdigest()
 
 
 def register_embedded(root: str) -> None:

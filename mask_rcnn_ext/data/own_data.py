@@ -123,7 +123,9 @@ def register_own_data(
             without its images, images without their json, or neither; or `clean_dir` cannot be
             written.
     """
-    _forget_registrations()
+    for name in _NAMES.values():
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            catalog.pop(name, None)
     pairs = {"train": (train_json, train_images), "val": (val_json, val_images)}
     data = inspect_own_data(pairs, strict=strict, **options)
     files, table = data.files, data.table
@@ -181,12 +183,6 @@ def inspect_own_data(
     table = _build_class_table(files, classes, faults)
     repeated = find_repeated_images(files)
     return InspectedData(files, table, faults, repeated, _find_gaps(files, table))
-
-
-def _forget_registrations() -> None:
-    for name in _NAMES.values():
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            catalog.pop(name, None)
 
 
 def _raise_or_warn(data: InspectedData, strict: bool) -> None:

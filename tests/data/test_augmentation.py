@@ -20,6 +20,13 @@ from mask_rcnn_ext.data.loader import seed_everything
 from mask_rcnn_ext.data.mapper import ImageMapper
 
 
+def objects_of(sample):
+    """Return mask (None without masks), box and class of each object."""
+    found = sample["instances"]
+    masks = found.gt_masks.tensor.numpy() if found.has("gt_masks") else [None] * len(found)
+    return zip(masks, found.gt_boxes.tensor.tolist(), found.gt_classes.tolist(), strict=True)
+
+
 @pytest.mark.parametrize("mask_format", ["polygon", "rle"])
 @pytest.mark.parametrize(
     "keys",
@@ -40,14 +47,8 @@ def test_masks_and_boxes_lie_on_the_pixels_of_their_object(tmp_path, keys, mask_
         sample = mapper(record)
         assert sample["image"].shape[1:] == sample["instances"].image_size
         shown = {label for label in range(3) if object_pixels(sample, label).sum() > 60}
-        instances = sample["instances"]
-        assert shown <= set(instances.gt_classes.tolist())
-        for mask, box, label in zip(
-            instances.gt_masks.tensor.numpy(),
-            instances.gt_boxes.tensor.tolist(),
-            instances.gt_classes.tolist(),
-            strict=True,
-        ):
+        assert shown <= set(sample["instances"].gt_classes.tolist())
+        for mask, box, label in objects_of(sample):
             pixels = object_pixels(sample, label)
             if label not in shown or pixels.sum() < 150:
                 continue
@@ -67,11 +68,7 @@ def test_flips_alone_move_every_pixel_with_its_mask(tmp_path):
     for seed in range(12):
         seed_everything(seed)
         sample = mapper(record)
-        for mask, label in zip(
-            sample["instances"].gt_masks.tensor.numpy(),
-            sample["instances"].gt_classes.tolist(),
-            strict=True,
-        ):
+        for mask, _, label in objects_of(sample):
             assert np.array_equal(mask, object_pixels(sample, label))
         seen.add(sample["image"].numpy().tobytes())
     assert len(seen) == 4
@@ -86,11 +83,7 @@ def test_boxes_stay_tight_in_a_model_without_masks(tmp_path):
         seed_everything(seed)
         sample = mapper(record)
         assert not sample["instances"].has("gt_masks")
-        for box, label in zip(
-            sample["instances"].gt_boxes.tensor.tolist(),
-            sample["instances"].gt_classes.tolist(),
-            strict=True,
-        ):
+        for _, box, label in objects_of(sample):
             pixels = object_pixels(sample, label)
             if pixels.sum() < 60:
                 continue
@@ -238,11 +231,7 @@ def test_a_crop_of_detectron2s_key_cuts_polygons_too(tmp_path):
     for seed in range(6):
         seed_everything(seed)
         sample = mapper(record)
-        for mask, label in zip(
-            sample["instances"].gt_masks.tensor.numpy(),
-            sample["instances"].gt_classes.tolist(),
-            strict=True,
-        ):
+        for mask, _, label in objects_of(sample):
             pixels = object_pixels(sample, label)
             assert pixels.sum() < 150 or iou(mask, pixels) > 0.85
 

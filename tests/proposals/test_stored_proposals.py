@@ -10,7 +10,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
-from small_runs import read_error, write_data
+from small_runs import Opens, read_error, write_data
 from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, load_config
@@ -174,16 +174,6 @@ def test_keys_that_do_not_fit(refused, key, value, message):
     found = refused(key, value)
     assert key in found
     assert message in found
-
-
-class Opens:
-    """A malicious pickle: unpickling it makes a file."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
 
 
 def write_code(path, proof) -> None:

@@ -3,7 +3,6 @@
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,24 @@ from .labelme import read_labelme, write_labelme
 from .voc import read_voc, write_voc
 from .yolo import read_yolo, write_yolo
 
-__all__ = ["FORMATS", "Format", "guess_format", "read_dataset", "write_dataset"]
+__all__ = ["FORMATS", "guess_format", "read_dataset", "write_dataset"]
 
 Reader = Callable[[Path, Path | None, IssueCounter], Dataset]
 Writer = Callable[[Dataset, Path, IssueCounter], None]
 
 
-@dataclass(frozen=True)
-class Format:
-    """A format of annotations.
-
-    Attributes:
-        read: reads a file or folder, see `read_dataset`.
-        write: writes into an empty folder; None if the format can only be read.
-    """
-
-    read: Reader
-    write: Writer | None
-
-
-FORMATS = {
-    "coco": Format(read_coco, write_coco),
-    "yolo": Format(read_yolo, write_yolo),
-    "labelme": Format(read_labelme, write_labelme),
-    "voc": Format(read_voc, write_voc),
-    "cvat": Format(read_cvat, write_cvat),
-    "label-studio": Format(read_label_studio, write_label_studio),
-    "id-images": Format(read_id_images, write_id_images),
-    "cityscapes": Format(read_cityscapes, None),
-    "dsb": Format(read_dsb, None),
+# Name -> the function that reads a file or folder, see `read_dataset`, and the function that writes
+# into an empty folder; None if the format can only be read.
+FORMATS: dict[str, tuple[Reader, Writer | None]] = {
+    "coco": (read_coco, write_coco),
+    "yolo": (read_yolo, write_yolo),
+    "labelme": (read_labelme, write_labelme),
+    "voc": (read_voc, write_voc),
+    "cvat": (read_cvat, write_cvat),
+    "label-studio": (read_label_studio, write_label_studio),
+    "id-images": (read_id_images, write_id_images),
+    "cityscapes": (read_cityscapes, None),
+    "dsb": (read_dsb, None),
 }
 
 
@@ -132,7 +120,8 @@ def read_dataset(
     folder = Path(os.path.abspath(images)) if images is not None else None
     if folder is not None and not folder.is_dir():
         raise UserError(f"image folder not found: {folder}")
-    return FORMATS[name].read(path, folder, IssueCounter() if notes is None else notes)
+    reader, _ = FORMATS[name]
+    return reader(path, folder, IssueCounter() if notes is None else notes)
 
 
 def write_dataset(
@@ -156,9 +145,9 @@ def write_dataset(
     Raises:
         UserError: the format cannot be written, or `output` exists.
     """
-    writer = FORMATS[name].write if name in FORMATS else None
+    _, writer = FORMATS.get(name, (None, None))
     if writer is None:
-        known = [key for key, value in FORMATS.items() if value.write]
+        known = [key for key, (_, write) in FORMATS.items() if write]
         raise UserError(f"the format {name!r} cannot be written: expected {', '.join(known)}")
     notes = IssueCounter() if notes is None else notes
     path = Path(os.path.abspath(output))
