@@ -1,4 +1,4 @@
-"""FCIS's weights of another class count: fine-tuned from, and told apart from a wrong file."""
+"""FCIS's weights of another class count: fine-tuning works, and a wrong file is another error."""
 
 import logging
 

@@ -194,7 +194,7 @@ def test_five_float_channels_turn_and_change_contrast_each_on_its_own():
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"ROTATION": 200.0}, "ROTATION: expected 0 to 180, got 200"),
         ({"HUE": 0.7}, "HUE: expected 0 to 0.5"),
@@ -203,8 +203,8 @@ def test_five_float_channels_turn_and_change_contrast_each_on_its_own():
         ({"COPY_PASTE": 1.5}, "COPY_PASTE: expected 0 to 1"),
     ],
 )
-def test_a_value_outside_its_range_is_refused(keys, told):
-    with pytest.raises(UserError, match=told):
+def test_a_value_outside_its_range_is_refused(keys, message):
+    with pytest.raises(UserError, match=message):
         ImageMapper(make_cfg(**keys), is_train=True)
 
 

@@ -1,4 +1,4 @@
-"""Boxes of other conventions are recognised beside their masks; ordinary boxes pass."""
+"""Boxes of other conventions are recognised by their masks; ordinary boxes pass."""
 
 import json
 from pathlib import Path
@@ -117,10 +117,10 @@ def test_the_hidden_parts_are_far_in_the_test_above():
     assert (areas > 2).sum() > 10
 
 
-@pytest.mark.parametrize(("shift", "told"), [(2, False), (3, True)])
-def test_two_pixels_are_agreement_however_small_the_object(shift, told):
+@pytest.mark.parametrize(("shift", "reported"), [(2, False), (3, True)])
+def test_two_pixels_are_agreement_however_small_the_object(shift, reported):
     masks = np.array([[10.0, 10, 3, 3]])
-    assert bool(explain(masks + np.array([shift, shift, 0, 0]), masks)) is told
+    assert bool(explain(masks + np.array([shift, shift, 0, 0]), masks)) is reported
 
 
 def test_boxes_without_a_known_convention():

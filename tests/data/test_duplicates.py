@@ -1,4 +1,4 @@
-"""An object that is annotated twice in one image is told."""
+"""Objects that are annotated twice in an image are reported."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def explain(**changes):
     ],
     ids=["equal", "another first point", "rounding", "RLE", "uncompressed RLE"],
 )
-def test_a_copy_is_told(changes):
+def test_a_copy_is_reported(changes):
     assert "annotation 2 repeats 1." in explain(**changes)
 
 

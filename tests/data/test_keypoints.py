@@ -1,4 +1,4 @@
-"""Objects without keypoints, beside others that have them, count as not labelled."""
+"""Objects without keypoints, next to others that have them, count as not labelled."""
 
 import json
 
@@ -107,7 +107,7 @@ def test_images_with_too_few_labelled_keypoints_are_left_out(register):
     ["x", [1, 2, 2], [[1, 2, 2]] * 3, [1, 2, 2, [3]], [1, 2, "2"] * 3, [float("nan")] * 9, 5],
     ids=str,
 )
-def test_wrong_keypoints_are_told(wrong):
+def test_wrong_keypoints_are_reported(wrong):
     right = {"keypoints": labelled(2)}
     records = [{"file_name": "a.png", "annotations": [right, {"keypoints": wrong}, {}]}]
     expected = r"1 objects have wrong keypoints: expected 9 numbers.*: object 2 of a.png has"

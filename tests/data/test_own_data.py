@@ -212,7 +212,7 @@ def test_categories_that_contradict(tmp_path, categories, message):
     assert registered() == []
 
 
-def test_the_faults_of_both_files_are_told_in_one_message(tmp_path):
+def test_the_faults_of_both_files_are_reported_in_one_message(tmp_path):
     train = write(tmp_path / "t.json", [CAT, DOG], [annotation(1, image=9), annotation(2)])
     val = write(tmp_path / "v.json", [CAT, {"id": 5, "name": "dog"}], [annotation(1, 6)])
     with pytest.raises(UserError) as error:
@@ -361,8 +361,8 @@ def test_validation_images_without_an_object_are_a_warning(tmp_path, crowd):
     found = [] if crowd is None else [annotation(1, iscrowd=crowd)]
     val = write(tmp_path / "v.json", [CAT], found)
     own = register(write(tmp_path / "t.json", [CAT], [annotation(1)]), val)
-    told = f"{val}: there is no object to find, so AP is undefined" in own.warnings
-    assert told == (crowd != 0)
+    warned = f"{val}: there is no object to find, so AP is undefined" in own.warnings
+    assert warned == (crowd != 0)
 
 
 def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path, monkeypatch):

@@ -133,7 +133,7 @@ def test_proposals_for_a_model_with_an_rpn_are_an_error():
         Predictor(cfg)
 
 
-def test_settings_of_the_search_other_than_the_stored_ones_are_told(tmp_path, monkeypatch, caplog):
+def test_other_settings_than_the_stored_ones_are_reported(tmp_path, monkeypatch, caplog):
     module = "mask_rcnn_ext.proposals.single_images"
     asked = []
     monkeypatch.setattr(f"{module}.require_selective_search", lambda: None)

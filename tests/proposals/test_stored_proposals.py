@@ -296,7 +296,7 @@ def test_several_data_sets_have_a_file_each(tmp_path, forget_data_sets):
 def test_distributed_training_allows_for_maps_that_only_an_rpn_reads(
     flags, tmp_path, monkeypatch, stored
 ):
-    """Without an RPN the demo model's p3 to p5 get no gradient, which DDP has to be told."""
+    """Without an RPN the demo model's p3 to p5 get no gradient, which DDP has to know."""
     joint, _, second = configs(flags, tmp_path)
     (tmp_path / "out").mkdir()  # detectron2's metrics writer expects it
     for split in ("TRAIN", "TEST"):

@@ -118,7 +118,7 @@ def test_classes_come_from_labels_txt_or_the_alphabet(tmp_path):
         read(root, "labelme")
 
 
-def test_images_beside_above_and_elsewhere(tmp_path):
+def test_images_next_to_above_and_elsewhere(tmp_path):
     make(tmp_path / "in" / "x", shape(), name="1")
     make(tmp_path / "in" / "y", shape(), name="2", imagePath="..\\..\\bilder\\é 2.png")
     save_image(tmp_path / "bilder" / "é 2.png")
