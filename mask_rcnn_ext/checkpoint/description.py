@@ -26,7 +26,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..config import ExtCfgNode, get_cfg
-from ..data.checksums import find_annotation_files
+from ..data.catalog import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256
 from ..version import __version__

@@ -15,9 +15,8 @@ from pycocotools import mask as mask_util
 
 from ..errors import name_some
 from ..layers.rle import check_polygon, compress, encode_mask, read_runs
-from .box_conventions import explain_contradictions
+from .contradictions import explain_contradictions, explain_duplicates
 from .coordinates import as_bitmap, is_number, scale_fractions
-from .duplicates import explain_duplicates
 from .findings import Doubt, IssueCounter
 from .images import open_image
 from .keypoints import count_numbers

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterable
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import UserError, nearest
 from .embedded import EMBEDDED
 
-__all__ = ["find_truth", "require_datasets"]
+__all__ = ["find_annotation_files", "find_truth", "require_datasets"]
 
 # The metadata keys with which detectron2's data sets and ours store the paths that they read.
 _PATH_KEYS = (
@@ -97,3 +98,19 @@ def find_truth(name: str) -> tuple[str, str]:
     if not os.path.isfile(path):
         DatasetCatalog.get(name)  # draws an embedded data set
     return str(path), str(metadata.get("image_root") or "")
+
+
+def find_annotation_files(cfg: CfgNode, split: str = "TEST") -> dict[str, str]:
+    """Return the annotation files of the data sets of a run: name of the data set -> file.
+
+    Data sets without an annotation file are left out.
+
+    Args:
+        cfg: the config of the run.
+        split: "TRAIN" or "TEST", the key under `DATASETS`.
+    """
+    own = cfg.MASK_RCNN_EXT.DATA["TRAIN_JSON" if split == "TRAIN" else "VAL_JSON"]
+    files = {
+        name: own or MetadataCatalog.get(name).get("json_file", "") for name in cfg.DATASETS[split]
+    }
+    return {name: path for name, path in files.items() if path and os.path.isfile(path)}

@@ -13,10 +13,15 @@ from ..errors import name_some
 from .annotations import explain_crowds
 from .coco_json import CocoJson
 from .findings import Example, Finding, Level
-from .image_facts import ImageFacts, scan_images
+from .image_facts import (
+    MOST_COMPARED,
+    ImageFacts,
+    find_alike,
+    find_equal_pixels,
+    scan_images,
+)
 from .object_facts import ObjectFacts, collect_object_facts, find_odd_objects
 from .own_data import InspectedData, inspect_own_data
-from .similar_images import MOST_COMPARED, find_alike, find_equal_pixels
 
 __all__ = ["DataCheck", "SplitCheck", "check_dataset"]
 

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from support import write_coco
 
 from mask_rcnn_ext.config import get_cfg
-from mask_rcnn_ext.data.box_conventions import explain_contradictions
+from mask_rcnn_ext.data.contradictions import explain_contradictions
 from mask_rcnn_ext.engine.data_of_run import prepare_data
 
 H, W = 300, 200

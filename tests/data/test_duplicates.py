@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from coco_masks import compressed, uncompressed
 
-from mask_rcnn_ext.data.duplicates import explain_duplicates
+from mask_rcnn_ext.data.contradictions import explain_duplicates
 
 H, W = 30, 40
 MASK = np.zeros((H, W), dtype=np.uint8)
