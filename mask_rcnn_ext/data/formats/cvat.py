@@ -174,7 +174,7 @@ def write_cvat(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     number = 0
     for split, content in dataset.splits.items():
         classes = list_classes(content)
-        for image, annotations in iterate(content):
+        for image, annotations in iterate(content, notes):
             keys = {"id": str(number), "name": image["file_name"]}
             number += 1
             if split:
@@ -182,10 +182,7 @@ def write_cvat(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
             keys |= {"width": str(image["width"]), "height": str(image["height"])}
             entry = ET.SubElement(root, "image", keys)
             for group, annotation in enumerate(annotations, 1):
-                if annotation["iscrowd"]:
-                    notes.add("crowd region: left out", annotation["id"])
-                else:
-                    _write_shapes(entry, image, annotation, classes, group)
+                _write_shapes(entry, image, annotation, classes, group)
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode")
     write_text(folder / _XML, f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n')

@@ -278,12 +278,18 @@ def decode_mask(annotation: dict[str, Any], height: int, width: int) -> Bools:
 
 
 def iterate(
-    content: dict[str, Any],
+    content: dict[str, Any], notes: IssueCounter | None = None
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Yield each image of a COCO json with its annotations."""
+    """Yield each image of a COCO json with its annotations.
+
+    With `notes`, crowd regions are left out and counted there.
+    """
     objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
-        objects[annotation["image_id"]].append(annotation)
+        if notes is not None and annotation["iscrowd"]:
+            notes.add("crowd region: left out", annotation["id"])
+        else:
+            objects[annotation["image_id"]].append(annotation)
     for image in content["images"]:
         yield image, objects[image["id"]]
 

@@ -177,17 +177,13 @@ def read_dsb(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
             continue
         for file in _list(folder / "masks", _MASK_SUFFIXES):
             mask = read_ids(file) != 0
-            _require_size(mask, image, file)
+            if mask.shape != (image["height"], image["width"]):
+                raise UserError(
+                    f"{file}: is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), its "
+                    f"image {image['file_name']} is {image['width']} x {image['height']}"
+                )
             builder.add_object(image, _CLASS, str(file), parts=[mask])
     return builder.finish(str(source))
-
-
-def _require_size(mask: Bools, image: dict[str, Any], file: Path) -> None:
-    if mask.shape != (image["height"], image["width"]):
-        raise UserError(
-            f"{file}: is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), its image "
-            f"{image['file_name']} is {image['width']} x {image['height']}"
-        )
 
 
 def draw_objects(
@@ -232,11 +228,8 @@ def write_id_images(dataset: Dataset, folder: Path, notes: IssueCounter) -> None
     """
     classes = next(iter(dataset.splits.values()))["categories"]
     for split, content in dataset.splits.items():
-        for image, annotations in iterate(content):
+        for image, annotations in iterate(content, notes):
             ids, kept = draw_objects(image, annotations, _MOST_IDS, notes)
-            for annotation in annotations:
-                if annotation["iscrowd"]:
-                    notes.add("crowd region: left out", annotation["id"])
             if len(classes) > 1:
                 for annotation in kept:
                     notes.add("class of an object: lost", annotation["id"])

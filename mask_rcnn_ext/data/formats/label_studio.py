@@ -206,8 +206,8 @@ def write_label_studio(dataset: Dataset, folder: Path, notes: IssueCounter) -> N
     """
     for split, content in dataset.splits.items():
         classes, tasks = list_classes(content), []
-        for image, annotations in iterate(content):
-            results = list(_make_results(image, annotations, classes, notes))
+        for image, annotations in iterate(content, notes):
+            results = list(_make_results(image, annotations, classes))
             address = f"/data/local-files/?d={quote(image['file_name'])}"
             tasks.append({"data": {"image": address}, "annotations": [{"result": results}]})
         write_text(folder / split / "tasks.json", json.dumps(tasks, ensure_ascii=False))
@@ -228,18 +228,12 @@ def _make_config(names: Iterable[str]) -> str:
 
 
 def _make_results(
-    image: dict[str, Any],
-    annotations: list[dict[str, Any]],
-    classes: dict[int, str],
-    notes: IssueCounter,
+    image: dict[str, Any], annotations: list[dict[str, Any]], classes: dict[int, str]
 ) -> Iterator[dict[str, Any]]:
     """Yield a region for each object: a polygon, or a brush mask for other masks."""
     height, width = image["height"], image["width"]
     size = np.array([width, height]) / 100
     for annotation in annotations:
-        if annotation["iscrowd"]:
-            notes.add("crowd region: left out", annotation["id"])
-            continue
         segmentation = annotation.get("segmentation")
         if not segmentation:
             kind, box = "rectangle", np.reshape(annotation["bbox"], (2, 2)) / size

@@ -170,12 +170,12 @@ def write_labelme(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
         target = folder / split
         write_text(target / _LABELS, "".join(f"{label}\n" for label in labels))
         names = flat_names(content)
-        for image, annotations in iterate(content):
+        for image, annotations in iterate(content, notes):
             path = os.path.join(dataset.image_root, image["file_name"])
             written = {
                 "version": "5.5.0",
                 "flags": {},
-                "shapes": list(_make_shapes(image, annotations, classes, notes)),
+                "shapes": list(_make_shapes(image, annotations, classes)),
                 "imagePath": os.path.relpath(path, target).replace(os.sep, "/"),
                 "imageData": None,
                 "imageHeight": image["height"],
@@ -186,16 +186,10 @@ def write_labelme(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
 
 
 def _make_shapes(
-    image: dict[str, Any],
-    annotations: list[dict[str, Any]],
-    classes: dict[int, str],
-    notes: IssueCounter,
+    image: dict[str, Any], annotations: list[dict[str, Any]], classes: dict[int, str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the shapes of an image; the parts of an object share a `group_id`."""
     for number, annotation in enumerate(annotations, 1):
-        if annotation["iscrowd"]:
-            notes.add("crowd region: left out", annotation["id"])
-            continue
         shape: dict[str, Any] = {"label": classes[annotation["category_id"]], "group_id": None}
         rest: dict[str, Any] = {"description": "", "flags": {}, "mask": None}
         segmentation = annotation.get("segmentation")

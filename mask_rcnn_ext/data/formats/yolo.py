@@ -246,12 +246,10 @@ def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
         key = split or "train"
         config[key] = f"images/{key}"
         names = copy_images(dataset, content, folder / "images" / key)
-        for image, annotations in iterate(content):
+        for image, annotations in iterate(content, notes):
             lines = []
             for annotation in annotations:
-                if annotation["iscrowd"]:
-                    notes.add("crowd region: left out", annotation["id"])
-                elif masks and not annotation.get("segmentation"):
+                if masks and not annotation.get("segmentation"):
                     notes.add("box without a mask: left out", annotation["id"])
                 else:
                     values = _fractions(annotation, image["height"], image["width"])
