@@ -13,13 +13,7 @@ from ..errors import name_some
 from .annotations import explain_crowds
 from .coco_json import CocoJson
 from .findings import Example, Finding, Level
-from .image_facts import (
-    MOST_COMPARED,
-    ImageFacts,
-    find_alike,
-    find_equal_pixels,
-    scan_images,
-)
+from .image_facts import MOST_COMPARED, ImageFacts, find_alike, find_equal_pixels, scan_images
 from .object_facts import ObjectFacts, collect_object_facts, find_odd_objects
 from .own_data import InspectedData, inspect_own_data
 

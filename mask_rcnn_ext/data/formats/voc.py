@@ -16,15 +16,7 @@ from ...errors import UserError
 from ..coco_json import list_classes
 from ..findings import IssueCounter
 from ..images import open_image
-from .dataset import (
-    Dataset,
-    DatasetBuilder,
-    Ids,
-    cut_objects,
-    decode_mask,
-    index_images,
-    iterate,
-)
+from .dataset import Dataset, DatasetBuilder, Ids, cut_objects, decode_mask, index_images, iterate
 from .files import copy_images, read_lines, write_text
 from .id_images import draw_objects
 
