@@ -182,7 +182,7 @@ def _declare_selection_keys(cfg: CfgNode) -> None:
 
 
 def _declare_augmentation_keys(cfg: CfgNode) -> None:
-    """Add what changes training images at random, besides detectron2's keys under `INPUT`."""
+    """Add what changes training images at random, in addition to detectron2's keys."""
     # Flip half of the training images upside down. Together with detectron2's
     # `INPUT.RANDOM_FLIP "horizontal"`, which is its default, images are flipped both ways.
     _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP", False)
@@ -256,7 +256,7 @@ def _declare_rcnn_keys(cfg: CfgNode) -> None:
 
 
 def _declare_fcis_keys(cfg: CfgNode) -> None:
-    """Add what `MaskRCNNExtFCIS` and `FCISROIHeads` read besides detectron2's keys."""
+    """Add what `MaskRCNNExtFCIS` and `FCISROIHeads` read in addition to detectron2's keys."""
     # k: each score map has k x k position-sensitive copies, one for each part of an object.
     _declare(cfg, "MODEL.FCIS.NUM_BINS", 7)
     # P: the side of the pooled maps, and so of the masks.

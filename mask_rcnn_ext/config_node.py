@@ -298,12 +298,9 @@ def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
 
 def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None) -> UserError:
     """Turn an exception of yacs or fvcore into a line with the file, the key, and a similar key."""
-    message = (
-        str(error) if isinstance(error, OSError) else str(error.args[0] if error.args else error)
-    )
-    if (
-        "on-existent" in message
-    ):  # yacs: "Non-existent config key: X" (file), "Non-existent key: X" (list)
+    message = str(error if isinstance(error, OSError) or not error.args else error.args[0])
+    # yacs says "Non-existent config key: X" for a file, "Non-existent key: X" for a list.
+    if "on-existent" in message:
         key = key or message.rsplit(":", 1)[-1].strip()
         return UserError(f"{source}: unknown config key {key!r}{nearest(key, _walk_keys(cfg))}")
     if digits := re.search(r"value has (\d+) digits", message):  # Python's advice does not help

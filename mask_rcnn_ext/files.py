@@ -87,7 +87,8 @@ def atomic_open(
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        if in_block and cause.filename is not None:  # it names another file, so it is no write
+        # A failed write has no file name, so an error with a name is about another file.
+        if in_block and cause.filename is not None:
             raise
         raise UserError(f"cannot write {os.path.abspath(path)}: {_explain(cause)}") from error
 
