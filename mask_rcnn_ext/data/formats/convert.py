@@ -25,8 +25,7 @@ Reader = Callable[[Path, Path | None, IssueCounter], Dataset]
 Writer = Callable[[Dataset, Path, IssueCounter], None]
 
 
-# Name -> the function that reads a file or folder, see `read_dataset`, and the function that writes
-# into an empty folder; None if the format can only be read.
+# Name -> reader and writer; the writer is None if the format can only be read.
 FORMATS: dict[str, tuple[Reader, Writer | None]] = {
     "coco": (read_coco, write_coco),
     "yolo": (read_yolo, write_yolo),

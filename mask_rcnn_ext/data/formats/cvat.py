@@ -26,15 +26,9 @@ _AREALESS = ("polyline", "points", "tag", "skeleton", "cuboid")
 
 
 def read_cvat(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read an export: its folder or its xml.
+    """Read an export: the folder that holds `annotations.xml`, or an xml.
 
-    Args:
-        source: the folder that holds `annotations.xml`, or an xml.
-        images: the folder of the images. Default: `images` next to the xml.
-        notes: counts the shapes that are left out.
-
-    Raises:
-        UserError: a file is missing or malformed; the message names file, image and shape.
+    The images are in the folder `images` next to the xml, or in `images`.
     """
     path = source / _XML if source.is_dir() else source
     root = _parse(path)
@@ -156,12 +150,9 @@ def _read_shape(shape: ET.Element, image: dict[str, Any], place: str) -> Shape:
 
 
 def write_cvat(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
-    """Write `annotations.xml` into a folder; images stay in place, splits become subsets.
+    """Write `annotations.xml`; images stay in place, splits become subsets.
 
-    Args:
-        dataset: the data set.
-        folder: receives the file.
-        notes: counts the objects that CVAT cannot hold: crowds.
+    CVAT holds no crowds.
     """
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"

@@ -74,15 +74,9 @@ def read_ids(path: Path) -> Ids:
 def read_id_images(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     """Read a folder with a number image for each image; all objects have the same class.
 
-    A number image has the name of its image, or this name and an ending such as `_masks`.
-
-    Args:
-        source: the folder of the number images, or the folder that holds `masks` and `images`.
-        images: the folder of the images. Default: `images` in `source`.
-        notes: counts the images that are left out.
-
-    Raises:
-        UserError: a file is missing, cannot be read, or has another size.
+    `source` holds the number images, or the folders `masks` and `images`. The images are in the
+    folder `images` of `source`, or in `images`. A number image has the name of its image, or this
+    name and an ending such as `_masks`.
     """
     inner = [source / name for name in _FOLDERS if (source / name).is_dir()]
     masks, root = (inner or [source])[0], images or source / "images"
@@ -124,15 +118,8 @@ def _match(name: str, pictures: dict[str, Path]) -> str | None:
 def read_cityscapes(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     """Read `gtFine/SPLIT/CITY/*_instanceIds.png` of the eight classes with instances.
 
-    A group of objects, whose number is only the number of the class, is a crowd region.
-
-    Args:
-        source: the folder that holds `gtFine` and `leftImg8bit`.
-        images: the folder in place of `leftImg8bit`.
-        notes: counts the objects that are left out.
-
-    Raises:
-        UserError: a file is missing, cannot be read, or has another size.
+    `source` holds `gtFine`. The images are in its folder `leftImg8bit`, or in `images`. A group of
+    objects, whose number is only the number of the class, is a crowd region.
     """
     fine, root = source / "gtFine", images or source / "leftImg8bit"
     files = sorted(fine.glob("*/*/*_gtFine_instanceIds.png"))
@@ -156,13 +143,7 @@ def read_cityscapes(source: Path, images: Path | None, notes: IssueCounter) -> D
 def read_dsb(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     """Read the 2018 Data Science Bowl's folders: `ID/images/ID.png`, and a mask for each object.
 
-    Args:
-        source: the folder of the folders.
-        images: must be None, since the images lie next to their masks.
-        notes: counts the objects that are left out, and folders without masks.
-
-    Raises:
-        UserError: a file is missing, cannot be read, or has another size.
+    `images` must be None, since the images lie next to their masks.
     """
     if images is not None:
         raise UserError("--images: in this format the images are next to their masks; leave it out")
@@ -221,10 +202,7 @@ def draw_objects(
 def write_id_images(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     """Write a PNG with 16 bits and the name of the image for each image.
 
-    Args:
-        dataset: the data set.
-        folder: receives the files, or a folder for each split.
-        notes: counts what the files cannot hold: classes, crowds, overlaps.
+    Each split gets a folder. The files hold no classes, crowds and overlaps.
     """
     classes = next(iter(dataset.splits.values()))["categories"]
     for split, content in dataset.splits.items():

@@ -42,16 +42,9 @@ _KINDS = ("polygon", "brush", "ellipse", "rectangle")
 def read_label_studio(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     """Read an export in the format JSON.
 
-    If a task has several annotations, the ground truth is read, else the annotation that was
-    updated last. Skipped tasks and tasks without an annotation are left out.
-
-    Args:
-        source: the json.
-        images: the folder of the images. Default: `images` next to the json.
-        notes: counts the tasks and regions that are left out.
-
-    Raises:
-        UserError: a file is missing or malformed; the message names file, task and region.
+    The images are in the folder `images` next to the json, or in `images`. If a task has several
+    annotations, the ground truth is read, else the annotation that was updated last. Skipped tasks
+    and tasks without an annotation are left out.
     """
     tasks = read_json(source)
     if not isinstance(tasks, list) or not all(isinstance(t, dict) and "data" in t for t in tasks):
@@ -197,12 +190,7 @@ def write_label_studio(dataset: Dataset, folder: Path, notes: IssueCounter) -> N
     """Write `tasks.json` and `label_config.xml` into a folder, or into one for each split.
 
     Each image has the address of a file in Label Studio's local storage, which serves the folder of
-    the images.
-
-    Args:
-        dataset: the data set.
-        folder: receives the files.
-        notes: counts the objects that Label Studio cannot hold: crowds.
+    the images. Label Studio holds no crowds.
     """
     for split, content in dataset.splits.items():
         classes, tasks = list_classes(content), []

@@ -36,15 +36,10 @@ _AREALESS = ("point", "points", "line", "linestrip")
 
 
 def read_labelme(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read a folder of jsons, with its subfolders, or one json.
+    """Read a folder of jsons, with its subfolders, or a single json.
 
-    Args:
-        source: the folder or the json.
-        images: the folder of the images. Default: `imagePath`, relative to each json.
-        notes: counts the shapes that are left out.
-
-    Raises:
-        UserError: a file is missing or malformed; the message names file and shape.
+    The images are at `imagePath`, relative to each json, or in `images`. Shapes without an area are
+    left out.
     """
     folder = source if source.is_dir() else source.parent
     files = sorted(source.rglob("*.json")) if source.is_dir() else [source]
@@ -157,12 +152,10 @@ def _read_mask(
 
 
 def write_labelme(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
-    """Write a json for each image and `labels.txt` into an empty folder; images stay in place.
+    """Write a json for each image and `labels.txt`; images stay in place.
 
-    Args:
-        dataset: the data set. Each split gets a folder.
-        folder: receives the files; `imagePath` is relative to it, or to the folder of the split.
-        notes: counts the objects that LabelMe cannot hold: crowds.
+    Each split gets a folder. `imagePath` is relative to the folder of the json. LabelMe holds no
+    crowds.
     """
     for split, content in dataset.splits.items():
         classes = list_classes(content)

@@ -47,18 +47,11 @@ PALETTE = _make_palette()
 
 
 def read_voc(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read a folder with `SegmentationObject` and `SegmentationClass`.
+    """Read a folder with `SegmentationObject` and `SegmentationClass`, such as `VOC2012`.
 
-    The images are listed in `ImageSets/Segmentation/train.txt`, `val.txt` and `test.txt`. Without
-    these files, all images with a file of objects are read.
-
-    Args:
-        source: the folder, such as `VOC2012`.
-        images: the folder of the images. Default: `JPEGImages`.
-        notes: counts the objects that are left out.
-
-    Raises:
-        UserError: a file is missing or malformed; the message names the file.
+    The images are in the folder `JPEGImages`, or in `images`. They are listed in
+    `ImageSets/Segmentation/train.txt`, `val.txt` and `test.txt`. Without these files, all images
+    with a file of objects are read.
     """
     objects, classes = source / "SegmentationObject", source / "SegmentationClass"
     for folder in (objects, classes):
@@ -165,12 +158,8 @@ def _add_objects(
 def write_voc(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     """Write images, both kinds of PNG files, lists of images and `labelmap.txt`.
 
-    Crowd regions become void, which evaluation ignores.
-
-    Args:
-        dataset: the data set. Without splits, it is written as `train`.
-        folder: an empty folder.
-        notes: counts what the format cannot hold: overlaps, and more than 254 objects in an image.
+    A data set without splits is written as `train`. Crowd regions become void, which evaluation
+    ignores. The files hold no overlaps, and at most 254 objects in an image.
     """
     classes = list_classes(next(iter(dataset.splits.values())))
     if len(classes) >= _VOID:

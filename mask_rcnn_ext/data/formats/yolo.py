@@ -28,16 +28,10 @@ _FARTHEST = 2  # a higher coordinate is no fraction of the image
 
 
 def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read a folder with labels and images, or its yaml.
+    """Read a folder with labels and images, or its `data.yaml`.
 
-    Args:
-        source: the folder, or its `data.yaml`.
-        images: the folder of the images; then `source` holds the labels. Default: the folders in
-            the yaml, else the folder `images` of `source`.
-        notes: counts the files that are left out.
-
-    Raises:
-        UserError: a file is missing or malformed; the message names file and line.
+    The images are in the folders that the yaml names, else in the folder `images` of `source`. With
+    `images`, which is the folder of the images, `source` holds the labels.
     """
     yaml_file = source if source.is_file() else _find_yaml(source)
     root = source.parent if source.is_file() else source
@@ -223,12 +217,10 @@ def _read_line(line: str, place: str, names: list[str]) -> tuple[str, np.ndarray
 
 
 def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
-    """Write images, labels and `data.yaml` into an empty folder.
+    """Write `images/SPLIT`, `labels/SPLIT` and `data.yaml`.
 
-    Args:
-        dataset: the data set. Without splits, it is written as `train`.
-        folder: receives `images/SPLIT`, `labels/SPLIT` and `data.yaml`.
-        notes: counts the objects that YOLO cannot hold: crowds, and boxes in a data set with masks.
+    A data set without splits is written as `train`. YOLO holds no crowds, and no boxes if the data
+    set has masks.
     """
     classes = list_classes(next(iter(dataset.splits.values())))
     numbers = {category: i for i, category in enumerate(classes)}
