@@ -59,7 +59,7 @@ def explain_contradictions(
 
     Rounded boxes do not count, nor boxes that surround the hidden part of an object too. A box
     counts in three cases: it lies in another place than its mask (IoU below 0.5, and it does not
-    contain the mask); or most boxes are far from their masks, and it is one of them; or another
+    contain the mask); or it is far from its mask, like most boxes of the file; or another
     convention explains it and at least half of the boxes that disagree.
 
     Args:
