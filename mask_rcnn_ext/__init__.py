@@ -4,9 +4,9 @@ Importing the package registers its backbones, heads and meta-architectures in d
 registries and its data sets in detectron2's catalogs. It changes none of detectron2's defaults,
 models or classes.
 
-The names in `__all__` are the public API. A name that registering does not need, such as `Trainer`,
-is imported when it is first used, so that importing the package costs little more than importing
-`detectron2.modeling`.
+The names in `__all__` are the public API. Names that are not needed to register the parts, such as
+`Trainer`, are imported when they are first used. So importing the package takes little more time
+than importing `detectron2.modeling`.
 """
 
 import importlib
@@ -14,8 +14,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 # While it is imported, detectron2 compiles functions with torch.jit.script, and new versions of
-# PyTorch warn about that. No user of this package can do anything about it, so exactly this warning
-# is ignored, during this import only: filters that a user has set stay as they are.
+# PyTorch warn about that. Users of this package cannot change it, so exactly this warning is
+# ignored, and only during this import: filters that a user has set stay as they are.
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     import detectron2.modeling

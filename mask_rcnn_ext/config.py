@@ -1,8 +1,8 @@
 """Every config key that this package adds, and strict, safe loading of configs.
 
-`get_cfg()` is detectron2's default config plus the keys below; their defaults leave every stock
-model as it was. Reading a yaml never runs code from it, and an unknown key is an error that names
-the nearest known one.
+`get_cfg()` is detectron2's default config plus the keys below. With their defaults, detectron2's
+models do not change. Reading a yaml never runs code from it, and an unknown key is an error that
+names the most similar known key.
 """
 
 import functools
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def _declare(cfg: CfgNode, name: str, default: Any) -> None:
-    """Add the key `name`, with dots; keep a value that is there, refuse one of another type."""
+    """Add the key `name`, with dots; keep an existing value, but refuse another type."""
     *parents, key = name.split(".")
     node = cfg
     for parent in parents:
@@ -46,8 +46,8 @@ def _declare(cfg: CfgNode, name: str, default: Any) -> None:
 
 
 # The comment above a declaration describes its key. `projects/reproduction/make_tables.py` writes
-# the comments into docs/configs.md, so each is Markdown and can be read without the code. Keys that
-# follow one another without an empty line or a comment share the comment above the first.
+# the comments into docs/configs.md, so they are Markdown and can be read without the code. Keys
+# without an empty line or a comment between them share the comment above the first key.
 
 
 def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
@@ -182,7 +182,7 @@ def _declare_selection_keys(cfg: CfgNode) -> None:
 
 
 def _declare_augmentation_keys(cfg: CfgNode) -> None:
-    """Add what changes training images at random, besides detectron2's keys under `INPUT`."""
+    """Add what changes training images at random, in addition to detectron2's keys."""
     # Flip half of the training images upside down. Together with detectron2's
     # `INPUT.RANDOM_FLIP "horizontal"`, which is its default, images are flipped both ways.
     _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP", False)
@@ -256,7 +256,7 @@ def _declare_rcnn_keys(cfg: CfgNode) -> None:
 
 
 def _declare_fcis_keys(cfg: CfgNode) -> None:
-    """Add what `MaskRCNNExtFCIS` and `FCISROIHeads` read besides detectron2's keys."""
+    """Add what `MaskRCNNExtFCIS` and `FCISROIHeads` read in addition to detectron2's keys."""
     # k: each score map has k x k position-sensitive copies, one for each part of an object.
     _declare(cfg, "MODEL.FCIS.NUM_BINS", 7)
     # P: the side of the pooled maps, and so of the masks.
@@ -337,7 +337,7 @@ def load_config(
     Args:
         config_file: path of a yaml; None: the defaults.
         overrides: a flat list of keys and values.
-        add_keys: declares a project's own keys on the defaults, before anything is merged.
+        add_keys: adds a project's own keys to the defaults, before the file is merged.
 
     Raises:
         UserError: see `ExtCfgNode`.
@@ -355,7 +355,7 @@ def load_config(
 def find_changed_keys(cfg: CfgNode) -> dict[str, Any]:
     """Return the keys of `cfg`, with dots, that differ from their default, and their values.
 
-    Values have lists in place of tuples, as in a dumped config.
+    Tuples become lists, as in a dumped config.
     """
     defaults = _flat_lists(get_cfg)
     values = {key: _as_lists(value) for key, value in flat_config(cfg)}
@@ -363,15 +363,15 @@ def find_changed_keys(cfg: CfgNode) -> dict[str, Any]:
 
 
 def config_hash(cfg: CfgNode, seed: int, without: Collection[str] = ()) -> str:
-    """Return a SHA-256 that identifies what a run with `seed` does.
+    """Return a SHA-256 that identifies the work of a run.
 
-    It covers the keys that differ from their default, except `OUTPUT_DIR`. So a key that a later
-    version adds does not change the hash of an earlier run, and neither does another name.
+    It covers the keys that differ from their default, except `OUTPUT_DIR`. So the hash of an
+    earlier run stays the same if a later version adds or renames keys.
 
     Args:
         cfg: the run's config.
-        seed: takes the place of the config's.
-        without: keys, with dots, that do not count either.
+        seed: replaces the seed of the config.
+        without: more keys, with dots, that do not count.
     """
     changed = find_changed_keys(cfg)
     changed.update(SEED=seed)
@@ -388,5 +388,5 @@ def _flat_lists(make: Callable[[], CfgNode]) -> dict[str, Any]:
 
 
 def _as_lists(value: Any) -> Any:
-    """Return the value with lists in place of tuples, as a dumped config has them."""
+    """Return the value with lists in place of tuples, as in a dumped config."""
     return [_as_lists(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""The yaml files of this package: their folder, their names, and which file a user means."""
+"""Finds the yaml files of this package, by path or by name."""
 
 import os
 from pathlib import Path
@@ -26,10 +26,10 @@ def list_config_names() -> list[str]:
 
 
 def find_config_file(path_or_name: str) -> str:
-    """Return the path of a yaml file, given by its path or by the name of one of our configs.
+    """Return the path of a yaml file, given by its path or by the name of a config of this package.
 
     Raises:
-        UserError: there is neither.
+        UserError: there is no such file and no such name.
     """
     named = find_config_root() / f"{path_or_name.removesuffix('.yaml')}.yaml"
     if PathManager.isfile(path_or_name):

@@ -1,8 +1,6 @@
-"""The limits of numbers in a config, where detectron2 would fail in training or learn nonsense."""
+"""The limits of numbers in a config. Beyond them, a training fails or learns nonsense."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
 
 from detectron2.config import CfgNode
 
@@ -11,30 +9,20 @@ from .errors import UserError
 
 __all__ = ["require_limits"]
 
-_MOST = 1e18  # computers count up to 9e18 only
+_MOST = 1e18  # integers of 64 bits end at 9e18
 
-# Keys that end in this -> lowest and highest number.
-_LIMITS: dict[str, tuple[float, float]] = {
-    "RPN.BATCH_SIZE_PER_IMAGE": (1, math.inf),
-    "ROI_HEADS.BATCH_SIZE_PER_IMAGE": (1, math.inf),
-    "ROI_HEADS.NUM_CLASSES": (1, math.inf),
-    "POSITIVE_FRACTION": (0, 1),
-    "NMS_THRESH": (0, 1),
-    "NMS_THRESH_TEST": (0, 1),
-    "SCORE_THRESH_TEST": (0, 1),
-    "IMS_PER_BATCH": (1, math.inf),
-    "SOLVER.MAX_ITER": (0, math.inf),
-    "SOLVER.BASE_LR": (0, math.inf),
-    "SOLVER.WEIGHT_DECAY": (0, math.inf),
-    "SOLVER.WARMUP_ITERS": (0, math.inf),
-    "NUM_WORKERS": (0, math.inf),
-    "DATA.MAX_IMAGE_PIXELS": (0, math.inf),
-    "INPUT.MIN_SIZE_TRAIN": (0, math.inf),  # 0: the image is not resized
-    "INPUT.MAX_SIZE_TRAIN": (1, math.inf),
-    "INPUT.MIN_SIZE_TEST": (0, math.inf),
-    "INPUT.MAX_SIZE_TEST": (1, math.inf),
-    "POOLER_RESOLUTION": (1, math.inf),
-    "POOLER_SAMPLING_RATIO": (0, math.inf),
+# Lowest and highest number -> the ends of the keys.
+_LIMITS: dict[tuple[float, float], tuple[str, ...]] = {
+    (0, 1): ("POSITIVE_FRACTION", "NMS_THRESH", "NMS_THRESH_TEST", "SCORE_THRESH_TEST"),
+    (0, math.inf): (
+        *("SOLVER.MAX_ITER", "SOLVER.BASE_LR", "SOLVER.WEIGHT_DECAY", "SOLVER.WARMUP_ITERS"),
+        *("NUM_WORKERS", "DATA.MAX_IMAGE_PIXELS", "POOLER_SAMPLING_RATIO"),
+        *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST"),  # 0: the image is not resized
+    ),
+    (1, math.inf): (
+        *("RPN.BATCH_SIZE_PER_IMAGE", "ROI_HEADS.BATCH_SIZE_PER_IMAGE", "ROI_HEADS.NUM_CLASSES"),
+        *("IMS_PER_BATCH", "INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST", "POOLER_RESOLUTION"),
+    ),
 }
 
 
@@ -42,27 +30,15 @@ def require_limits(cfg: CfgNode) -> None:
     """Check the numbers of a config.
 
     Raises:
-        UserError: a number is below or above what its key can mean, or is not a number.
+        UserError: a value is below or above the limits of its key, or is not a number.
     """
     for key, value in flat_config(cfg):
-        limits = next((found for end, found in _LIMITS.items() if _ends(key, end)), None)
-        if limits is None:
-            continue
-        low, high = limits
-        for number in _list_items(value):
-            is_number = isinstance(number, int | float) and not isinstance(number, bool)
-            if not (is_number and low <= number <= min(high, _MOST)):
-                expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-                raise UserError(f"{key}: expected {expected}, got {value!r}")
-
-
-def _ends(key: str, end: str) -> bool:
-    return key == end or key.endswith(f".{end}")
-
-
-def _list_items(value: Any) -> Iterator[Any]:
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _list_items(item)
-    else:
-        yield value
+        numbers = value if isinstance(value, list | tuple) else [value]
+        for (low, high), ends in _LIMITS.items():
+            if not f".{key}".endswith(tuple(f".{end}" for end in ends)):
+                continue
+            for number in numbers:
+                is_number = isinstance(number, int | float) and not isinstance(number, bool)
+                if not (is_number and low <= number <= min(high, _MOST)):
+                    expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+                    raise UserError(f"{key}: expected {expected}, got {value!r}")

@@ -1,4 +1,4 @@
-"""detectron2's config node, with safe yaml and errors that name the nearest key."""
+"""detectron2's config node, with safe yaml and errors that name the most similar key."""
 
 import ast
 import contextlib
@@ -21,20 +21,20 @@ from .old_names import move_old_nodes, rename_old_key, rename_old_parts
 __all__ = ["ExtCfgNode", "flat_config", "publish_class_names"]
 
 
-_MOST_VALUES = 100_000  # of a yaml file, each alias counted as what it stands for
+_MOST_VALUES = 100_000  # of a yaml file, with all aliases written out
 _FILES_BEING_READ: ContextVar[tuple[str, ...]] = ContextVar("files", default=())
 
 
 class ExtCfgNode(CfgNode):
-    """detectron2's `CfgNode` with safe yaml and errors that name the nearest known key."""
+    """detectron2's `CfgNode` with safe yaml and errors that name the most similar known key."""
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
         """Merge a yaml file and its `_BASE_` files.
 
         Args:
             cfg_filename: path of the yaml.
-            allow_unsafe: detectron2 defaults to True, which runs Python code named by tags in the
-                yaml. Here the default is False: such a file is refused.
+            allow_unsafe: run Python code that tags in the yaml name. This is detectron2's default;
+                by default, this class refuses such a file.
 
         Raises:
             UserError: the file is missing, is not yaml, holds a python tag, an unknown key, or a
@@ -76,13 +76,13 @@ class ExtCfgNode(CfgNode):
         return io.StringIO(text)
 
     def merge_from_text(self, text: str, source: str) -> None:
-        """Merge the yaml text of a whole config, which comes from an unknown author.
+        """Merge the yaml text of a whole config from an unknown author.
 
         No other file is read: `_BASE_` is refused.
 
         Args:
-            text: as `dump` writes it.
-            source: where it comes from, for error messages.
+            text: the result of `dump_text`.
+            source: the origin of the text, for error messages.
 
         Raises:
             UserError: see `merge_from_file`.
@@ -100,14 +100,14 @@ class ExtCfgNode(CfgNode):
         return yaml.dump(plain, Dumper=_DumperWithoutAliases)
 
     def merge_from_other_cfg(self, cfg_other: CfgNode) -> None:
-        """Merge a config, which may hold names of earlier versions (`mask_rcnn_ext.old_names`)."""
+        """Merge a config, which may contain names of earlier versions, see `old_names`."""
         super().merge_from_other_cfg(move_old_nodes(self, cfg_other))
         rename_old_parts(self)
 
     def merge_from_list(self, cfg_list: Sequence[str]) -> None:
-        """Merge `[KEY, VALUE, KEY, VALUE, ...]` as given on a command line.
+        """Merge `[KEY, VALUE, KEY, VALUE, ...]` from a command line.
 
-        The value of a key that holds text is taken as text, also if it looks like a number, such as
+        If a key holds text, its value is read as text even if it looks like a number, such as
         `OUTPUT_DIR 2024` or `DATASETS.TRAIN "(2024,)"`.
 
         Raises:
@@ -128,7 +128,7 @@ class ExtCfgNode(CfgNode):
 
 
 class _LoaderWithoutAliases(yaml.SafeLoader):
-    """Reads plain values. With aliases, which it refuses, a short text can stand for a huge one."""
+    """Reads plain values. It refuses aliases: with these, a short text can mean a huge value."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -137,20 +137,23 @@ class _LoaderWithoutAliases(yaml.SafeLoader):
 
 
 class _DumperWithoutAliases(yaml.SafeDumper):
+    """Writes equal values twice, without an alias."""
+
     def ignore_aliases(self, data: Any) -> bool:
+        """Return True."""
         return True
 
 
 def _require_few_values(text: str, source: str) -> None:
-    """Refuse a yaml whose aliases stand for a huge tree, or for one that holds itself."""
+    """Refuse a yaml if its aliases stand for a huge tree, or for a tree that contains itself."""
     sizes: dict[int, int] = {}
 
     def count(node: yaml.Node) -> int:
         if id(node) not in sizes:
             sizes[id(node)] = -1  # being counted
             parts = node.value if isinstance(node, yaml.CollectionNode) else []
-            children = [child for part in parts for child in _list_nodes(part)]
-            sizes[id(node)] = 1 + sum(count(child) for child in children)
+            pairs = [part if isinstance(part, tuple) else (part,) for part in parts]
+            sizes[id(node)] = 1 + sum(count(child) for pair in pairs for child in pair)
         elif sizes[id(node)] < 0:
             raise UserError(f"{source}: an alias (*) stands for a value that contains the alias")
         return sizes[id(node)]
@@ -162,10 +165,6 @@ def _require_few_values(text: str, source: str) -> None:
             f"{source}: its aliases (*) stand for {total:,} values, at most {_MOST_VALUES:,} are "
             "read. Write them out"
         )
-
-
-def _list_nodes(part: yaml.Node | tuple[yaml.Node, yaml.Node]) -> Sequence[yaml.Node]:
-    return part if isinstance(part, tuple) else (part,)
 
 
 @contextlib.contextmanager
@@ -191,7 +190,7 @@ def _explain_yaml(cfg: CfgNode, source: str) -> Iterator[None]:
         raise _explain(cfg, error, source) from error
 
 
-# Lists of text whose defaults are empty, so that nothing else tells what they hold.
+# Lists of text with an empty default, which does not show the type of their items.
 _TEXTS = ("TRAIN", "TEST", "PROPOSAL_FILES_TRAIN", "PROPOSAL_FILES_TEST")
 _TEXT_LISTS = {f"DATASETS.{key}" for key in _TEXTS} | {
     f"MASK_RCNN_EXT.{key}" for key in ("CLASS_NAMES", "EVALUATORS", "FREEZE")
@@ -200,7 +199,7 @@ _TEXT_LISTS = {f"DATASETS.{key}" for key in _TEXTS} | {
 
 @contextlib.contextmanager
 def _keep_values(cfg: CfgNode) -> Iterator[None]:
-    """Refuse what yacs would take in place of other values: nothing, and items of another type."""
+    """Refuse values that yacs accepts by mistake: an empty value, and items of another type."""
     before = dict(flat_config(cfg))
     yield
     for key, value in flat_config(cfg):
@@ -210,7 +209,7 @@ def _keep_values(cfg: CfgNode) -> Iterator[None]:
 
 
 def _require_items(cfg: CfgNode) -> None:
-    """Check lists whose defaults are empty, so that yacs cannot compare their items' types."""
+    """Check lists with an empty default: yacs cannot compare the types of their items."""
     for key, values in flat_config(cfg):
         if key in _TEXT_LISTS:
             for item in values:
@@ -226,7 +225,7 @@ def _require_items(cfg: CfgNode) -> None:
 
 
 def _keep_text(cfg: CfgNode, key: str, value: Any) -> Any:
-    """Return a value of a command line so that yacs, which parses it, leaves text as it is."""
+    """Return a value of a command line in a form that yacs reads as text, if the key holds text."""
     default = functools.reduce(
         lambda node, name: node.get(name) if isinstance(node, CfgNode) else None,
         key.split("."),
@@ -266,14 +265,14 @@ class _NamesOfConfig(Metadata):
     """The class names of a config; a data set that is registered later replaces them."""
 
     def __setattr__(self, key: str, value: Any) -> None:
-        self.__dict__[key] = value  # `Metadata` refuses another value
+        self.__dict__[key] = value  # `Metadata` refuses a change of a value
 
 
 def publish_class_names(cfg: CfgNode) -> None:
-    """Put the config's class names into detectron2's catalog, where its tools look for them.
+    """Put the config's class names into detectron2's catalog, where detectron2's tools read them.
 
-    Only data sets count that this process does not know. Names that someone else has put there
-    stay; those of another config are replaced.
+    Registered data sets do not change. Names from another config are replaced; names from any other
+    source stay.
     """
     names = list(cfg.get("MASK_RCNN_EXT", {}).get("CLASS_NAMES", []))
     if not names:
@@ -298,16 +297,13 @@ def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
 
 
 def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None) -> UserError:
-    """Turn an exception of yacs or fvcore into one line: the file, the key, the nearest key."""
-    message = (
-        str(error) if isinstance(error, OSError) else str(error.args[0] if error.args else error)
-    )
-    if (
-        "on-existent" in message
-    ):  # yacs: "Non-existent config key: X" (file), "Non-existent key: X" (list)
+    """Turn an exception of yacs or fvcore into a line with the file, the key, and a similar key."""
+    message = str(error if isinstance(error, OSError) or not error.args else error.args[0])
+    # yacs says "Non-existent config key: X" for a file, "Non-existent key: X" for a list.
+    if "on-existent" in message:
         key = key or message.rsplit(":", 1)[-1].strip()
         return UserError(f"{source}: unknown config key {key!r}{nearest(key, _walk_keys(cfg))}")
-    if digits := re.search(r"value has (\d+) digits", message):  # Python's advice is no help
+    if digits := re.search(r"value has (\d+) digits", message):  # Python's advice does not help
         message = f"it has a number of {digits.group(1)} digits, which no key takes"
     hint = ""
     if "(<class 'float'> vs. <class 'int'>)" in message:

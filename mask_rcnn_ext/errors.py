@@ -1,4 +1,4 @@
-"""The exception for users' mistakes, and helpers for its messages."""
+"""The exception for mistakes of users, and helpers for its messages."""
 
 import difflib
 import importlib
@@ -14,8 +14,8 @@ class UserError(ValueError):
     The message says what was expected, what was given, and how to fix it. The command-line scripts
     print the message without a traceback and exit with code 2.
 
-    A `DataLoader` makes the error of a worker process again in the main process, with the traceback
-    in its message. Then only the message itself is kept.
+    When a worker process raises an error, the `DataLoader` raises it again in the main process with
+    the traceback in the message. Only the message itself is kept.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -58,13 +58,13 @@ def say_have(some: Sized, total: Sized, noun: str) -> str:
 
 
 def shorten(text: object, limit: int = 60) -> str:
-    """Return a value as a message shows it: of a long one only the begin and the end."""
+    """Return a value as text for a message; only the beginning and the end if it is long."""
     text = str(text)
     end = limit // 3
     return text if len(text) <= limit else f"{text[: limit - end - 3]}...{text[-end:]}"
 
 
 def name_some(items: Sequence[str], limit: int = 5) -> str:
-    """Return the first `limit` of `items`, each shortened, and how many more there are."""
+    """Return the first `limit` of `items`, each shortened, and the number of the others."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return ", ".join(shorten(item, 300) for item in items[:limit]) + more  # may be sentences

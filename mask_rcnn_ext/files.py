@@ -1,4 +1,4 @@
-"""Reading json, writing files atomically, checking that a folder can be written, hashing files."""
+"""Reads json, writes files atomically, checks that folders can be written, and hashes files."""
 
 import contextlib
 import errno
@@ -51,14 +51,14 @@ def atomic_open(
 ) -> Iterator[IO[Any]]:
     """Open a file for writing that replaces `path` when the block ends.
 
-    If the block raises or the process is killed, the previous file stays unchanged. Several
-    processes may write the same path: the last one to finish wins. A killed process may leave a
-    file `.mask_rcnn_ext-*.tmp` in the folder, which the next one that writes there removes.
+    If the block raises or the process is killed, the previous file stays unchanged. If several
+    processes write the same path, the last to finish wins. A killed process may leave a file
+    `.mask_rcnn_ext-*.tmp` in the folder; the next process that writes there removes it.
 
     Args:
         path: a local path; its folder is created if missing.
         mode: "wb", or "w" for UTF-8 text.
-        durable: wait until the content is on the disk, so that a power cut cannot leave an empty
+        durable: wait until the content is on the disk; otherwise a power cut could leave an empty
             file. Turn it off for many small files that are easy to make again.
 
     Raises:
@@ -68,7 +68,7 @@ def atomic_open(
     in_block = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Its name is without the name of `path`, which may already be as long as names can be.
+        # The temporary name does not contain the name of `path`, which may have the maximum length.
         with make_temporary_file(path.parent) as (temporary, descriptor):
             encoding = None if "b" in mode else "utf-8"
             with open(descriptor, mode, encoding=encoding, closefd=False) as file:
@@ -87,7 +87,8 @@ def atomic_open(
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        if in_block and cause.filename is not None:  # a failed write has no file name: another file
+        # A failed write has no file name, so an error with a name is about another file.
+        if in_block and cause.filename is not None:
             raise
         raise UserError(f"cannot write {os.path.abspath(path)}: {_explain(cause)}") from error
 
@@ -119,7 +120,7 @@ def _explain(error: OSError) -> str:
 
 
 def explain_failed_write(error: BaseException) -> UserError | None:
-    """Return an error for a disk that takes nothing more, or None if `error` is another one."""
+    """Return an error for a disk that is full or read-only; None if `error` has another cause."""
     if not isinstance(error, OSError) or error.errno not in _FULL_DISK:
         return None
     where = f" {os.path.abspath(error.filename)}" if error.filename else ""
@@ -127,7 +128,7 @@ def explain_failed_write(error: BaseException) -> UserError | None:
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:
-    """Return whether `path` is a pipe, socket or device, whose reader may wait without end."""
+    """Return whether `path` is a pipe, socket or device: reading from it may never end."""
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
@@ -145,7 +146,7 @@ def read_json(path: str | os.PathLike[str], fix: str = "") -> Any:
 
     Args:
         path: a local path.
-        fix: the last sentence of the error message, which tells the user what to do.
+        fix: the last sentence of the error message, which says what the user can do.
 
     Raises:
         UserError: the file is missing, cannot be read, or is not json.
@@ -164,7 +165,7 @@ def read_json(path: str | os.PathLike[str], fix: str = "") -> Any:
         raise UserError(f"{path}: not json: {error}{fix}") from error
     except RecursionError as error:
         raise UserError(f"{path}: not json: nested too deeply{fix}") from error
-    except ValueError as error:  # Python's own advice is for programmers
+    except ValueError as error:  # Python's own message is for programmers
         digits = re.search(r"value has (\d+) digits", str(error))
         found = f"a number of {digits.group(1)} digits" if digits else str(error)
         raise UserError(f"{path}: has {found}, which no file of data needs{fix}") from error
@@ -179,7 +180,7 @@ def read_json_or_none(path: str | os.PathLike[str]) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write a json file atomically; see `make_jsonable` for what becomes null.
+    """Write a json file atomically; `make_jsonable` says which values become null.
 
     Raises:
         UserError: the file cannot be written.

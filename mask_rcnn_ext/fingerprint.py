@@ -1,4 +1,4 @@
-"""Fingerprints of source code and of folders: has anything changed that a result depends on?"""
+"""Fingerprints of source code and of folders, which show whether a result is out of date."""
 
 import ast
 import hashlib
@@ -13,8 +13,8 @@ __all__ = ["code_sha256", "files_sha256", "imported_files"]
 def imported_files(entries: Iterable[Path], packages: Sequence[Path]) -> list[Path]:
     """Return source files and the files of some packages that they import, also indirectly.
 
-    The imports are read from the source, wherever they stand in a file; nothing is imported. The
-    `__init__.py` at the root of a package only gathers public names, so it is left out.
+    The imports are read from the source, at any place in a file; nothing is imported. The
+    `__init__.py` at the root of a package only collects public names, so it is left out.
 
     Args:
         entries: files inside the packages or outside.
@@ -40,7 +40,7 @@ def _find_imports(path: Path, packages: Sequence[Path]) -> Iterator[Path]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            if node.level:  # relative: the package is the outermost folder that is known
+            if node.level:  # a relative import inside one of the packages
                 folder = path.parents[node.level - 1]
                 root = next(p for p in packages if folder.is_relative_to(p)).parent
                 module = ".".join([*folder.relative_to(root).parts, *filter(None, [module])])
@@ -49,7 +49,7 @@ def _find_imports(path: Path, packages: Sequence[Path]) -> Iterator[Path]:
             continue
         for name in names:
             parts = name.split(".")
-            # The `__init__.py` of a folder runs before its modules. The root's is left out.
+            # The `__init__.py` of a folder runs before its modules. The root is left out.
             for end in range(2, len(parts) + 1) if parts[0] in roots else ():
                 place = roots[parts[0]].joinpath(*parts[:end])
                 for file in (place.with_suffix(".py"), place / "__init__.py"):
@@ -62,7 +62,7 @@ def code_sha256(files: Iterable[Path], root: Path) -> str:
 
     Args:
         files: the files, see `imported_files`. Their order counts.
-        root: the folder that their paths are taken from, so that the checkout can move.
+        root: the folder to which the paths are relative, so the checkout may be moved.
     """
     digest = hashlib.sha256()
     for path in files:

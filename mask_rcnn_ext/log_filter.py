@@ -1,4 +1,4 @@
-"""Keeps single records out of the log of another library while a block runs."""
+"""Drops single records from the log of another library while a block runs."""
 
 import contextlib
 import logging

@@ -10,13 +10,13 @@ A name that both have ("Base-RCNN-FPN.yaml") means our config.
 
 detectron2's own functions cannot find our configs: `detectron2.model_zoo.get_config` reads files in
 its installed folder only, and merges them into its default config, which lacks this package's keys.
-Changing either would change detectron2 for every other project in the environment.
+Changing either would change detectron2 for all other projects in the environment.
 
-With `trained=True` one of our configs gets the checkpoint of detectron2's zoo that fits its row of
-the paper; `mask_rcnn_ext.paper` lists them. The settings that the checkpoint was trained with and
+With `trained=True`, a config of ours gets the checkpoint of detectron2's zoo that fits its row of
+the paper; `mask_rcnn_ext.paper` lists the checkpoints. The settings of the checkpoint's training
 that change its predictions (the RoI layer, the pixel normalisation) then replace the settings of
 the config, and the log names them. detectron2's authors trained all these checkpoints, with another
-schedule and other augmentation than the paper.
+schedule and another augmentation than the paper.
 """
 
 import functools
@@ -82,7 +82,7 @@ def _import_stock_zoo() -> ModuleType:
 def _resolve(name: str) -> tuple[str, bool]:
     """Return our name without suffix and True, or detectron2's file name and False."""
     stem = name.removesuffix(".yaml")
-    # Looking for one file is quicker than listing all. Paths out of the folder are not names.
+    # Looking for a single file is faster than listing all. Paths out of the folder are not names.
     plain = not os.path.isabs(stem) and ".." not in stem.split("/")
     if plain and (find_config_root() / f"{stem}.yaml").is_file():
         return stem, True
@@ -117,7 +117,7 @@ def get_checkpoint_url(name: str) -> str:
     """Return the URL of the trained model for the config called `name`.
 
     For our configs it is the checkpoint of detectron2's zoo that fits the row of the paper. Load it
-    with `get` or `get_config`, which also merge the settings that it was trained with.
+    with `get` or `get_config`, which also merge the settings of its training.
 
     Args:
         name: see `get_config_file`.
@@ -144,8 +144,8 @@ def get_config(name: str, trained: bool = False) -> Any:
     Args:
         name: see `get_config_file`.
         trained: set MODEL.WEIGHTS to the URL of the trained model, see `get_checkpoint_url`, and
-            merge the settings that it was trained with. Without it, MODEL.WEIGHTS stays as in the
-            config; most configs name the backbone's ImageNet weights.
+            merge the settings of its training. Otherwise MODEL.WEIGHTS stays as in the config; most
+            configs name the backbone's ImageNet weights.
 
     Returns:
         An `ExtCfgNode`, also for detectron2's yaml files. For a `.py` file of detectron2's zoo,
@@ -179,9 +179,9 @@ def get(name: str, trained: bool = False, device: str | torch.device | None = No
 
     Args:
         name: see `get_config_file`.
-        trained: load the trained model, with all its weights. Without it, as in detectron2, load
-            the file in MODEL.WEIGHTS, in most configs the backbone's ImageNet weights; the other
-            weights are random.
+        trained: load all weights of the trained model. Otherwise, as in detectron2, load the file
+            in MODEL.WEIGHTS, in most configs the backbone's ImageNet weights; the other weights are
+            random.
         device: device of the model. By default the config's MODEL.DEVICE, or the CPU, with a
             warning in the log, if that is a CUDA device and there is none.
 
@@ -243,7 +243,7 @@ def _find_checkpoint(name: str) -> paper.Checkpoint:
 
 
 def _describe(name: str, checkpoint: paper.Checkpoint) -> str:
-    """Return one line about the checkpoint that is used for `name`."""
+    """Return a line about the checkpoint that is used for `name`."""
     metrics = ("box", checkpoint.box), ("mask", checkpoint.mask), ("keypoint", checkpoint.keypoint)
     figures = ", ".join(f"{what} AP {value:g}" for what, value in metrics if value is not None)
     words = checkpoint.overrides

@@ -1,8 +1,9 @@
-"""The registered names and the config keys of earlier versions, which old configs still hold.
+"""The registered names and config keys of earlier versions, which old configs still contain.
 
-detectron2's registries and configs are shared by all plugins of a process: a registered name or a
-config node belongs to the first project that takes it. So the names of this package begin with its
-own name. A name without this prefix is read as the new one, unless another project has it.
+All plugins of a process share detectron2's registries and configs: a registered name or a config
+node belongs to the first project that uses it. So the names of this package begin with the name of
+the package. An old name, without this prefix, is read as the new name, unless another project uses
+it.
 """
 
 import logging
@@ -37,7 +38,7 @@ _MOVED_NODES = ("NON_LOCAL", "TIMM", "TINY_RESNET")  # from MODEL to MASK_RCNN_E
 
 
 def rename_old_parts(cfg: CfgNode) -> None:
-    """Replace the old names of parts in `cfg` that nobody has registered, in place."""
+    """Replace old names of parts in `cfg`, in place, unless another project has registered them."""
     if "MODEL" not in cfg:  # a node below the root
         return
     model = cfg.MODEL
@@ -51,7 +52,7 @@ def rename_old_parts(cfg: CfgNode) -> None:
 
 
 def rename_old_key(cfg: CfgNode, key: str) -> str:
-    """Return the present name of `key`, with dots, unless `cfg` has its node."""
+    """Return the new name of `key`, with dots; return `key` if `cfg` has a node of this name."""
     first, *rest = key.split(".")
     if first == "MODEL" and len(rest) > 1 and rest[0] in _MOVED_NODES and rest[0] not in cfg.MODEL:
         return ".".join(["MASK_RCNN_EXT", *rest])
@@ -59,11 +60,11 @@ def rename_old_key(cfg: CfgNode, key: str) -> str:
 
 
 def move_old_nodes(cfg: CfgNode, loaded: CfgNode) -> CfgNode:
-    """Return `loaded`, which is to be merged into `cfg`, with its old nodes in their new place.
+    """Return `loaded`, which will be merged into `cfg`, with its old nodes at their new places.
 
-    A node that `cfg` itself has belongs to another project and stays. Where `loaded` has both the
-    old key and the new one, as when an old config builds on a base of this package, the old one
-    counts, and a warning says so.
+    A node that `cfg` already has belongs to another project and stays. If `loaded` has both the old
+    and the new key, for example because an old config has a `_BASE_` of this package, the value of
+    the old key counts, and a warning says so.
     """
     model = loaded.get("MODEL")
     if not isinstance(model, CfgNode) or "MODEL" not in cfg:
@@ -85,7 +86,7 @@ def move_old_nodes(cfg: CfgNode, loaded: CfgNode) -> CfgNode:
 
 
 def restore_old_names(values: dict[str, Any]) -> dict[str, Any]:
-    """Return `values`, {key with dots: value}, as earlier versions wrote them."""
+    """Return `values`, {key with dots: value}, with the old keys and names of parts."""
     old_parts = {new: old for old, new in RENAMED_PARTS.items()}
     restored = {}
     for key, value in values.items():

@@ -1,6 +1,6 @@
-"""Names the files that a run writes into its folder, and moves or removes them.
+"""Finds the files that a run has written into its folder, and moves or removes them.
 
-Nothing else in the folder is ever moved or removed.
+Other files in the folder are never moved or removed.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 EARLIER = "earlier_runs"  # the folder, below a run's folder, that earlier runs are moved to
-LOCK = "run.lock"  # held by the run that is at work: removed, never moved
+LOCK = "run.lock"  # held by the current run; it is removed, but never moved
 
 _CHECKPOINT = r"(model_(\d{7}|final|best|interrupted)|nonfinite_\d{7})\.pth"
 _FILES = re.compile(
@@ -41,10 +41,11 @@ _FILES_IN_FOLDERS = re.compile(
 
 
 def find_run_files(folder: Path) -> list[Path]:
-    """Return the files and folders in `folder` that a run has left there, by name.
+    """Return the files and folders in `folder` that a run has written, sorted by name.
 
-    A folder `data` counts if it holds nothing but cleaned copies: it may be a user's data set. Of a
-    folder such as `inference` that also holds files that no run writes, only the run's files count.
+    A folder `data` counts only if it holds nothing but cleaned copies; otherwise it may be a user's
+    data set. If a folder such as `inference` also holds other files, only the files of the run
+    count.
     """
     found: list[Path] = []
     for path in _find_entries(folder):
@@ -68,14 +69,14 @@ def find_run_files(folder: Path) -> list[Path]:
 
 
 def _find_entries(folder: Path) -> list[Path]:
-    """Return what is in `folder` itself and has the name of a run's file or folder."""
+    """Return the entries of `folder` that have the name of a run's file or folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _is_of_run(path))
 
 
 def _find_files(path: Path) -> list[Path]:
-    """Return the files and links in a folder, at any depth; a file gives itself."""
+    """Return the files and links in a folder, at any depth; for a file, return the file."""
     if not path.is_dir() or path.is_symlink():
         return [path]
     return [file for entry in path.iterdir() for file in _find_files(entry)]
@@ -108,9 +109,9 @@ def move(paths: Iterable[Path], folder: Path, target: Path) -> list[tuple[Path, 
     """Move files and folders from `folder` to the same places in `target`, all or none.
 
     Args:
-        paths: what to move.
-        folder: the folder that holds it, at any depth. Folders in it that are then empty go.
-        target: made when it is missing.
+        paths: the files and folders to move.
+        folder: the folder that holds them, at any depth. Empty folders in it are removed.
+        target: the new folder, which is created if missing.
 
     Returns:
         Each old path with its new one, for `move_back`.
@@ -133,15 +134,15 @@ def move(paths: Iterable[Path], folder: Path, target: Path) -> list[tuple[Path, 
 
         raise UserError(
             f"the earlier run in {folder} cannot be moved to {target}: {error.strerror}. Move "
-            "one of the two away, or give another folder"
+            "one of the two folders away, or give another folder"
         ) from error
     return moved
 
 
 def move_back(moved: Iterable[tuple[Path, Path]]) -> None:
-    """Undo `move`, whose result is `moved`; the folders that are then empty go."""
+    """Undo `move`, whose result is `moved`, and remove the empty folders."""
     for old, new in moved:
-        with contextlib.suppress(OSError):  # it stays with the earlier runs
+        with contextlib.suppress(OSError):  # then the file stays with the earlier runs
             old.parent.mkdir(parents=True, exist_ok=True)
             new.rename(old)
         remove_empty(parent for parent in new.parents if EARLIER in parent.parent.parts)
@@ -152,7 +153,7 @@ def set_aside(folder: Path, also: Collection[str] = ()) -> Path | None:
 
     Args:
         folder: the folder of the run.
-        also: names of more files to move, which the caller has written.
+        also: names of more files to move, written by the caller.
 
     Returns:
         The new folder; None if there was nothing to move.
@@ -168,19 +169,19 @@ def set_aside(folder: Path, also: Collection[str] = ()) -> Path | None:
 
 
 def remove_run(folder: Path, also: Collection[str] = ()) -> list[Path]:
-    """Remove the files that runs have left in a folder, and the folders that are then empty.
+    """Remove the files that runs have written into a folder, and folders that become empty.
 
-    Links stay, and so does everything that they lead to.
+    Links stay, and so do the files and folders that they lead to.
 
     Args:
         folder: the folder of the run; numbered earlier runs in it are removed too.
-        also: names of more files that the caller has written there.
+        also: names of more files to remove, written by the caller.
 
     Returns:
-        What is still there: files that no run writes.
+        The files that are left, because no run writes them.
     """
     for path in (*(folder / name for name in (*also, LOCK)), *_find_entries(folder)):
-        if path.is_symlink():  # what it leads to may be another run's
+        if path.is_symlink():  # it may lead to another run
             continue
         if path.is_dir():
             _remove_files_in(path)
@@ -198,7 +199,7 @@ def remove_run(folder: Path, also: Collection[str] = ()) -> list[Path]:
 
 
 def _remove_files_in(folder: Path) -> None:
-    """Remove a run's files in one of its folders, and the folders that are then empty."""
+    """Remove a run's files in one of its folders, and folders that become empty."""
     for parent, _, names in os.walk(folder, topdown=False):  # enters no folder that is a link
         for path in (Path(parent, name) for name in names):
             of_run = folder.name != "evaluations" and _FILES_IN_FOLDERS.fullmatch(path.name)

@@ -1,10 +1,10 @@
-"""Steps of work: which are done, stale or interrupted, and how the others are run.
+"""Finds the steps of work that are done, stale or interrupted, and runs the others.
 
 A recipe is everything that decides the output of a step, such as the hash of a config and the
-checksums of files. It is stored next to the output, so that a later call can tell whether it would
-make the same output again.
+checksums of files. It is stored next to the output. A later call compares it with the present
+recipe, and so knows whether it would make the same output again.
 
-In several processes the main process decides and the others do the same.
+If there are several processes, the main process decides and the others do the same.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# done: nothing to do. interrupted: started from the same recipe, can be resumed. stale: made from
-# another recipe. left: there is nothing to resume.
+# done: there is nothing to do. interrupted: the step started from the same recipe and can be
+# resumed. stale: the output was made from another recipe. left: the step starts from the beginning.
 State = Literal["done", "interrupted", "stale", "left"]
 
 _T = TypeVar("_T")
@@ -49,12 +49,12 @@ _PATIENCE = 60  # seconds that an interrupted command has to end, after each sig
 
 
 class Step(ABC):
-    """One step of work, which makes files from a recipe and stores the recipe next to them.
+    """A step of work, which makes files from a recipe and stores the recipe next to them.
 
     By default the recipe is stored when the files are complete. A step that can be resumed stores
-    it at the start: it overrides `start` and `is_resumable`.
+    it at the start, and overrides `start` and `is_resumable`.
 
-    Only `make` runs in every process; the main process calls the other methods.
+    Only `make` runs in every process; all other methods are called in the main process.
 
     Args:
         title: the step's name in the log.
@@ -67,10 +67,10 @@ class Step(ABC):
 
     @abstractmethod
     def find_recipe(self) -> dict[str, Any]:
-        """Return what the output would be made from now, as json can hold it."""
+        """Return the present recipe, as values that json can hold."""
 
     def read_record(self) -> dict[str, Any] | None:
-        """Return the recipe of the output that is there; None if there is no output.
+        """Return the recipe of the existing output; None if there is no output.
 
         Entries that `find_recipe` does not return are ignored. An output of unknown origin has the
         recipe {}, which makes it stale.
@@ -80,7 +80,7 @@ class Step(ABC):
         return {} if any(path.exists() for path in self.outputs) else None
 
     def is_complete(self) -> bool:
-        """Return whether the output is complete, given that its recipe is up to date."""
+        """Return whether the output is complete; called if its recipe is up to date."""
         return all(path.is_file() for path in self.outputs)
 
     def is_resumable(self) -> bool:
@@ -88,14 +88,14 @@ class Step(ABC):
         return False
 
     def require_replaceable(self, change: str) -> None:  # noqa: B027, optional
-        """Raise if a stale output must stay. By default it is replaced.
+        """Raise a `UserError` if a stale output must stay. By default it is replaced.
 
         Args:
-            change: how the recipe has changed, see `find_change`.
+            change: the change of the recipe, see `find_change`.
         """
 
     def start(self, resume: bool) -> None:
-        """Get ready for `make`; by default forget the recipe of an earlier output."""
+        """Prepare `make`; by default, remove the recipe of an earlier output."""
         self.record.unlink(missing_ok=True)
 
     @abstractmethod
@@ -103,7 +103,7 @@ class Step(ABC):
         """Make the output.
 
         Args:
-            resume: complete the output that is there.
+            resume: complete the existing output.
         """
 
     def finish(self) -> None:
@@ -111,7 +111,7 @@ class Step(ABC):
         write_json(str(self.record), self.find_recipe())
 
     def describe_change(self) -> str | None:
-        """Return how the recipe differs from the recorded one; "" if not; None without output."""
+        """Return the change of the recipe, see `find_change`; None if there is no output."""
         recorded = self.read_record()
         return None if recorded is None else find_change(recorded, self.find_recipe())
 
@@ -128,7 +128,7 @@ class Step(ABC):
 
 
 def find_change(recorded: Any, recipe: dict[str, Any]) -> str:
-    """Return the first entry of a recipe that has another value in a recorded one, as a phrase.
+    """Return a phrase about the first entry that differs between a recorded recipe and a new one.
 
     Returns:
         For example "made with topk 2000, now it is 3"; "" if nothing has changed.
@@ -156,7 +156,7 @@ def decide(function: Callable[[], _T]) -> _T:
     """Return in every process what `function` returns in the main process.
 
     Raises:
-        UserError: the function raised one; every process raises it.
+        UserError: the function raised it; then every process raises it.
     """
     outcome: Any = None
     if comm.is_main_process():
@@ -172,17 +172,17 @@ def decide(function: Callable[[], _T]) -> _T:
 
 
 def holds_run(folder: Path, first_files: Collection[str]) -> bool:
-    """Return whether a folder holds a training run, so that its files may be moved aside.
+    """Return whether a folder holds a training run; then its files may be moved to another place.
 
     Args:
         folder: the `OUTPUT_DIR`; it may be missing.
         first_files: names of files that a run leaves before it writes its `config.yaml`.
 
     Returns:
-        False if the folder is missing, empty, or has nothing but first files.
+        False if the folder is missing or empty, or holds nothing but first files.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds other files.
     """
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     names -= {EARLIER, LOCK}
@@ -195,7 +195,7 @@ def holds_run(folder: Path, first_files: Collection[str]) -> bool:
 
 
 def run_step(step: Step) -> State:
-    """Run a step unless it is done; return the state that it was in before.
+    """Run a step unless it is done; return its state before the call.
 
     Raises:
         UserError: the step cannot be made, or its stale output must stay.
@@ -218,9 +218,9 @@ def run_step(step: Step) -> State:
 
 
 def run_steps(steps: Iterable[Step]) -> bool:
-    """Run the steps that are not done, in order; return whether there were any.
+    """Run the steps that are not done, in order; return whether there was such a step.
 
-    The state of a step is looked up when its turn comes, since an earlier step can change it.
+    The state of a step is read when the earlier steps are done, since they can change it.
 
     Raises:
         UserError: see `run_step`.
@@ -234,12 +234,13 @@ def run_command(
 ) -> int:
     """Run a command and return its exit code.
 
-    If this process is interrupted, the command is interrupted too, and has ended when this returns.
+    If this process is interrupted, the command is interrupted too, and this function waits for its
+    end.
 
     Args:
         command: the program and its arguments.
-        console: a file that the command's output is added to. None: the terminal.
-        folder: where the command runs. None: the current folder.
+        console: the file to which the output is added. None: the terminal.
+        folder: the working folder of the command. None: the current folder.
     """
     with contextlib.ExitStack() as stack:
         file = None if console is None else stack.enter_context(open(console, "ab"))
@@ -257,9 +258,9 @@ def run_command(
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it dies, also by a kill, which tells nobody.
+    """End this process when its parent process dies, even if the parent is killed.
 
-    It is for a process of `multiprocessing`; in any other one it does nothing.
+    This works in a process of `multiprocessing`; in any other process it does nothing.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

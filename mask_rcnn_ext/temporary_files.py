@@ -1,7 +1,7 @@
-"""Temporary files and folders that have an owner: what a killed process leaves is removed later.
+"""Temporary files and folders with an owner: if a process is killed, another removes its files.
 
-A process locks what it makes for as long as it needs it, and the system takes the lock away when
-the process dies. So if a process can lock a file with such a name, nobody needs it any more.
+A process locks a temporary file or folder as long as it needs it, and the system removes the lock
+when the process dies. If a process can lock a file with such a name, nobody needs it any more.
 """
 
 import contextlib
@@ -28,26 +28,25 @@ _NAME = re.compile(r"\.mask_rcnn_ext-(?:(?P<machine>[0-9a-f]{8})-)?[0-9a-f]{32}\
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _DAY = 86_400  # seconds
 
-_cleaned: set[str] = set()  # folders that this process has looked through
+_cleaned: set[str] = set()  # folders in which this process has removed old files
 
 
 @contextlib.contextmanager
 def make_temporary_file(folder: Path) -> Iterator[tuple[Path, int]]:
     """Make an empty file that this process owns, and remove it after the block.
 
-    It may be renamed in the block; then it stays. When a process calls this or
-    `make_temporary_folder` for a folder for the first time, it removes what killed processes have
-    left there.
+    If the file is renamed in the block, it stays. When a process first calls this function or
+    `make_temporary_folder` for a folder, it removes the temporary files of killed processes there.
 
     Args:
-        folder: where to make it.
+        folder: the folder of the file.
 
     Yields:
-        The path of the file, and the descriptor to write to. On SMB nothing else can write to a
-        file that is locked, not even this process.
+        The path of the file, and the descriptor to write to. On SMB a locked file can only be
+        written through this descriptor, even by this process.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the file cannot be made.
     """
     path, descriptor = _make_locked(folder, is_folder=False)
     try:
@@ -55,7 +54,7 @@ def make_temporary_file(folder: Path) -> Iterator[tuple[Path, int]]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(path)
-        os.close(descriptor)  # now, after a rename: the lock must hold until then
+        os.close(descriptor)  # not before: the lock must hold until a rename is done
 
 
 @contextlib.contextmanager
@@ -63,13 +62,13 @@ def make_temporary_folder(folder: Path) -> Iterator[Path]:
     """Make an empty folder that this process owns, see `make_temporary_file`.
 
     Args:
-        folder: where to make it.
+        folder: the folder above it.
 
     Yields:
-        Its path.
+        The path of the new folder.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be made.
     """
     path, descriptor = _make_locked(folder, is_folder=True)
     try:
@@ -89,7 +88,7 @@ def _make_locked(folder: Path, *, is_folder: bool) -> tuple[Path, int]:
             path.mkdir()
             try:
                 descriptor = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:  # as below
+            except FileNotFoundError:  # another process has removed it, see below
                 continue
         else:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -98,8 +97,8 @@ def _make_locked(folder: Path, *, is_folder: bool) -> tuple[Path, int]:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return path, descriptor
         except (BlockingIOError, FileNotFoundError):
-            pass  # another process has taken it for left behind, before it was locked
-        except OSError:  # a file system without locks, where nothing is ever removed
+            pass  # before it was locked, another process has removed it as a left file
+        except OSError:  # a file system without locks, where old files are never removed
             return path, descriptor
         os.close(descriptor)
 
@@ -107,14 +106,14 @@ def _make_locked(folder: Path, *, is_folder: bool) -> tuple[Path, int]:
 def remove_left_behind(folder: str | os.PathLike[str], below: Iterable[str] = ()) -> None:
     """Remove the temporary files and folders in `folder` that no living process owns.
 
+    A file or folder is removed if it has a name of this package, belongs to this user, and can be
+    locked. If another machine has made it, or this machine before its last start, it must also be a
+    day old, because not every network file system shares locks between machines. Failures are
+    ignored.
+
     Args:
         folder: the folder; it may be missing.
-        below: names of folders in it that are looked through too, at any depth.
-
-    They have a name and an owner that only this package and this user give, and can be locked. One
-    that another machine made, or this one before it was last started, must also be a day old: not
-    every network file system knows the locks of other machines. What cannot be locked stays.
-    Failures are ignored.
+        below: names of folders in it that are cleaned too, at any depth.
     """
     for name in below:
         if not os.path.islink(path := os.path.join(folder, name)):
@@ -134,7 +133,7 @@ def remove_left_behind(folder: str | os.PathLike[str], below: Iterable[str] = ()
 
 def _remove_unowned(path: str, made_here: bool) -> bool:
     try:
-        # Neither a link nor the wait for a pipe's writer.
+        # Do not follow links, and do not wait for the writer of a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
@@ -161,12 +160,12 @@ def _find_last_change(path: str) -> float:
         for parent, folders, files in os.walk(path)
         for name in (*folders, *files)
     ]
-    return max(os.lstat(one).st_mtime for one in (path, *inside))
+    return max(os.lstat(each).st_mtime for each in (path, *inside))
 
 
 @functools.cache
 def mark_machine() -> str:
-    """Return 8 digits that stand for this machine since its start: for the reach of its locks."""
+    """Return 8 digits for this machine and its last start: its locks are valid only for these."""
     try:
         text = Path(_BOOT_ID).read_text()
     except OSError:  # not Linux

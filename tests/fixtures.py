@@ -34,6 +34,18 @@ def _no_closed_log_streams():
 
 
 @pytest.fixture
+def forget_data_sets():
+    """Remove the data sets that the test registers."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    known = [(catalog, set(catalog)) for catalog in (DatasetCatalog, MetadataCatalog)]
+    yield
+    for catalog, names in known:
+        for name in set(catalog) - names:
+            catalog.pop(name)
+
+
+@pytest.fixture
 def coco_pair(tmp_path):
     """Return the four command-line flags of a small train and val set."""
     train, train_images = write_coco(tmp_path / "train", images=12)

@@ -191,12 +191,8 @@ def test_a_whole_number_for_a_float_says_how_to_write_it():
 
 
 @pytest.fixture
-def catalog():
-    names = ["config_train", "config_val", "config_known"]
-    yield names
-    for name in names:
-        MetadataCatalog.pop(name, None)
-        DatasetCatalog.pop(name, None)
+def catalog(forget_data_sets):
+    return ["config_train", "config_val", "config_known"]
 
 
 def write_run_config(path: Path, datasets: list[str], names: list[str], ids: list[int]) -> str:

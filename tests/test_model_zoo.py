@@ -153,7 +153,7 @@ def test_every_listed_checkpoint_is_in_detectron2s_zoo():
         assert model_zoo._make_url(checkpoint) == stock_zoo.get_checkpoint_url(checkpoint.config)
 
 
-# Settings that change the predictions of a checkpoint, besides the model's layers.
+# Settings that change the predictions of a checkpoint, in addition to the model's layers.
 TEST_TIME = [
     "INPUT.FORMAT", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST",
     "MODEL.RPN.PRE_NMS_TOPK_TEST", "MODEL.RPN.POST_NMS_TOPK_TEST", "MODEL.RPN.NMS_THRESH",

@@ -1,4 +1,4 @@
-"""The files of a run: moved aside, removed, and told from other people's files."""
+"""The files of a run: moved aside, removed, and distinguished from other people's files."""
 
 import errno
 import os
@@ -167,7 +167,7 @@ def test_a_users_folder_named_data_is_no_runs(tmp_path):
         ((), False),
     ],
 )
-def test_a_training_is_told_from_an_evaluation(tmp_path, names, training):
+def test_a_training_is_distinguished_from_an_evaluation(tmp_path, names, training):
     write(tmp_path, names)
     assert holds_training(tmp_path) is training
     assert len(find_run_files(tmp_path)) == len(names)

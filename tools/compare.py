@@ -66,7 +66,7 @@ if __name__ == "__main__":
 from tqdm import tqdm
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.data.catalog import find_truth, require_dataset
+from mask_rcnn_ext.data.catalog import find_truth, require_datasets
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import require_writable
 from mask_rcnn_ext.overlap.comparison import (
@@ -124,7 +124,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def compare_files(args: argparse.Namespace) -> None:
     """Do what the command line asks for, and print the main rows and the files written."""
     if args.dataset:
-        require_dataset(args.dataset)
+        require_datasets([args.dataset])
         json_file, folder = find_truth(args.dataset)
     else:
         json_file, folder = args.gt_json, args.images

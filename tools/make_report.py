@@ -31,7 +31,7 @@ if __name__ == "__main__":
 from detectron2.config import CfgNode
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.data.catalog import require_dataset
+from mask_rcnn_ext.data.catalog import require_datasets
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.engine.launch import run_as_command
@@ -84,7 +84,7 @@ def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[
         usable.append([])
         for name in filter(None, names):
             try:
-                require_dataset(name)
+                require_datasets([name])
             except UserError as error:
                 notes.append(f"Data set {name} left out: {str(error).splitlines()[0]}")
             else:

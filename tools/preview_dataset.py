@@ -73,7 +73,7 @@ if __name__ == "__main__":
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config
-from mask_rcnn_ext.data.catalog import require_dataset
+from mask_rcnn_ext.data.catalog import require_datasets
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.pixel_statistics import fill_pixel_statistics, require_channels
@@ -221,7 +221,7 @@ def preview(args: argparse.Namespace) -> None:
                 channels=cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS,
             )
             name, cfg.INPUT.MASK_FORMAT = own.train_name, own.mask_format
-        require_dataset(name)
+        require_datasets([name])
         if args.augmented:
             print_counts(make_augmented_sheet(name, cfg, args), args.output)
         else:

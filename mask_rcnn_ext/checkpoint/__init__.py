@@ -1,1 +1,1 @@
-"""Checkpoints: saving, safe loading, torchvision's weights, conversion to other classes."""
+"""Checkpoints: saving, safe loading, weights of other libraries, conversion to other classes."""

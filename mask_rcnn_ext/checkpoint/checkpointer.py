@@ -18,7 +18,7 @@ from ..files import atomic_open
 from ..log_filter import filter_log
 from ..modeling.fcis import FCISROIHeads
 from .class_layers import CLASS_LAYERS, ShapeMismatch, count_classes, count_groups
-from .fetching import fetch_weights
+from .fetching import fetch_file
 from .input_channels import fit_first_convolutions
 from .lite0_weights import convert_lite0_weights
 from .safe_load import load_pickle, load_torch
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 # A buffer of BatchNorm that prediction does not use; older files lack it.
 _COUNTER = "num_batches_tracked"
 # Blobs in Detectron's files that are not weights here: the state of the solver, and the filter that
-# doubled the keypoint heatmaps, which detectron2 replaces with an interpolation.
+# doubled the keypoint heatmaps. detectron2 replaces this filter with an interpolation.
 _NOT_WEIGHTS = re.compile(r"_momentum$|^kps_score_[wb]$")
 
 
@@ -45,6 +45,7 @@ class _AtomicWrites:
         return getattr(self._path_manager, name)
 
     def open(self, path: str, mode: str = "r", **kwargs: Any) -> Any:
+        """Open a file; if it is local and opened for writing, it is replaced at the end."""
         if "w" in mode and "://" not in path:
             return atomic_open(path, mode)
         return self._path_manager.open(path, mode, **kwargs)
@@ -56,21 +57,21 @@ class Checkpointer(DetectionCheckpointer):
     - `save` is atomic: if a run is killed while it writes, the previous checkpoint stays intact.
     - Loading runs no code from a file (`.pth`, `.pkl`), see `safe_load`.
     - A file that does not fit the model is an error or, when fine-tuning, one line in the log.
-    - A checkpoint also holds the names of the classes, and what `describe_run` says of the run.
-      When fine-tuning, weights of other classes are left out even if there are as many.
+    - A checkpoint also holds the names of the classes, and the result of `describe_run`. When
+      fine-tuning, weights of other classes are left out, even if the number of classes is the same.
     - When fine-tuning with images of other channels, the first convolution of weights for colour
-      images is fitted to them, see `input_channels`.
+      images is adapted, see `input_channels`.
 
     Args:
         model: the model whose weights are saved and loaded; a DistributedDataParallel is unwrapped.
         save_dir: folder that `save` writes to and `resume_or_load` resumes from.
         save_to_disk: whether this process writes; by default, only the main process writes.
         class_names: names of the model's classes, in the model's order; empty if they have none.
-        description: plain values that every file gets, see `description.describe_run`.
+        description: plain values for every saved file, see `description.describe_run`.
         **checkpointables: more objects with `state_dict` and `load_state_dict`.
 
     Attributes:
-        saved_model: the model whose weights are saved: `model`, or an average of it.
+        saved_model: the model whose weights are saved: `model`, or a moving average of its weights.
         description: see above; it may be changed.
     """
 
@@ -93,11 +94,11 @@ class Checkpointer(DetectionCheckpointer):
         self._source = ""
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """See :meth:`DetectionCheckpointer.save`; this also saves names and the description."""
+        """See :meth:`DetectionCheckpointer.save`; this also saves class names and description."""
         super().save(name, **self._get_weights(), **kwargs)
 
     def save_weights(self, name: str, **kwargs: Any) -> None:
-        """Save the weights, names and the description, in a file that no run resumes from.
+        """Save the weights, class names and description, in a file that no run resumes from.
 
         Args:
             name: name of the file, without `.pth`.
@@ -119,12 +120,13 @@ class Checkpointer(DetectionCheckpointer):
 
         Args:
             path: a local file, or a URL that detectron2's PathManager knows (`https://`,
-                `detectron2://`). It may be empty if `strict` is off: the model is not changed.
+                `detectron2://`). If `strict` is off, it may be empty: then the model is not
+                changed.
             checkpointables: names of the objects to load; by default, all objects in the file.
             strict: require that the file has every weight of the model, for prediction, evaluation
                 and resuming. Turn it off for fine-tuning: layers that are missing in the file, have
-                another shape there, or are of other classes, start from scratch, and the log names
-                them.
+                another shape there, or belong to other classes start from scratch, and the log
+                names them.
 
         Returns:
             The other contents of the file, such as `iteration`.
@@ -134,17 +136,15 @@ class Checkpointer(DetectionCheckpointer):
                 weights do not fit the model.
         """
         path = os.fspath(path) if path else ""
-        if not path:
-            if strict:
-                raise UserError(
-                    "no weights given: MODEL.WEIGHTS is empty, so the model would be random. "
-                    "Give MODEL.WEIGHTS the file of a trained model"
-                )
-            with filter_log(DetectionCheckpointer.__module__, _is_news):
-                return super().load(path, checkpointables)
-        fetch_weights(
-            path, 'Give MODEL.WEIGHTS a local file, or, to train from scratch, MODEL.WEIGHTS ""'
-        )
+        if path:
+            fetch_file(
+                path, 'Give MODEL.WEIGHTS a local file, or, to train from scratch, MODEL.WEIGHTS ""'
+            )
+        elif strict:
+            raise UserError(
+                "no weights given: MODEL.WEIGHTS is empty, so the model would be random. Give "
+                "MODEL.WEIGHTS the file of a trained model"
+            )
         self._source, self._strict = path, strict
         try:
             with filter_log(DetectionCheckpointer.__module__, _is_news):
@@ -154,18 +154,18 @@ class Checkpointer(DetectionCheckpointer):
         except ValueError as error:  # from detectron2's name matching, or an optimizer's state
             raise UserError(f"{path}: {error}") from error
         finally:
-            # detectron2 does not reset it when loading fails, and then asserts at the next try.
+            # detectron2 does not reset it when loading fails; then the next call would fail.
             self._parsed_url_during_load = None
 
     def resume_or_load(
         self, path: str, *, resume: bool = True, strict: bool = False
     ) -> dict[str, Any]:
-        """Load the last checkpoint in `save_dir` if `resume` is set and there is one, else `path`.
+        """Load the last checkpoint in `save_dir` if `resume` is set and it exists, else `path`.
 
         Args:
             path: weights to start from, usually MODEL.WEIGHTS; may be empty unless `strict`.
             resume: load the last checkpoint with all checkpointables; it must fit the model.
-            strict: see `load`; applies to `path`. The default allows fine-tuning.
+            strict: see `load`; it concerns `path`. The default allows fine-tuning.
 
         Returns:
             See `load`.
@@ -179,8 +179,8 @@ class Checkpointer(DetectionCheckpointer):
         if not self.path_manager.isfile(latest):
             raise UserError(
                 f"cannot resume: {os.path.join(self.save_dir, 'last_checkpoint')} names "
-                f"{os.path.basename(latest)!r}, which is not there. Restore that file, write the "
-                "name of another one into it, or start again without --resume"
+                f"{os.path.basename(latest)!r}, which is not there. Restore this checkpoint, write "
+                "the name of another one into last_checkpoint, or start again without --resume"
             )
         return self.load(latest)
 
@@ -188,14 +188,14 @@ class Checkpointer(DetectionCheckpointer):
         """See :meth:`DetectionCheckpointer.get_checkpoint_file`.
 
         Raises:
-            UserError: `last_checkpoint` is not text.
+            UserError: the content of `last_checkpoint` is not text.
         """
         try:
             path: str = super().get_checkpoint_file()
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{os.path.join(self.save_dir, 'last_checkpoint')}: expected the name of a "
-                f"checkpoint, got bytes that are no text ({error}). Write the name into it"
+                f"checkpoint, got bytes that are not text ({error}). Write the name into the file"
             ) from error
         return path
 
@@ -268,7 +268,8 @@ class Checkpointer(DetectionCheckpointer):
         """When fine-tuning, remove class layers that fit in shape but belong to other classes.
 
         Returns:
-            The names of the removed weights. The log says what is kept or left out, and why.
+            The names of the removed weights. The log says which layers are kept or left out, and
+            why.
         """
         known, ours = checkpoint.pop("class_names", []), self.class_names
         weights = checkpoint["model"]
@@ -287,8 +288,9 @@ class Checkpointer(DetectionCheckpointer):
         if not named or len(known) != len(ours):
             if not self._strict:
                 _logger.info(
-                    "The class layers (%s) are kept: the weights know as many classes as the data "
-                    "(%d), but not their names. Are they the same classes, in the same order?",
+                    "The class layers (%s) are kept: the weights have as many classes as the data "
+                    "(%d), but do not tell their names. Are they the same classes, in the same "
+                    "order?",
                     *(_name_layers(layers), len(ours)),
                 )
             return []
@@ -301,13 +303,13 @@ class Checkpointer(DetectionCheckpointer):
             return []
         if self._strict:
             _logger.warning(
-                "%s knows other classes (%s). Its detections get the names of the config.",
+                "%s has other classes (%s). Its detections get the names of the config.",
                 *(self._source, name_some(other)),
             )
             return []
         _logger.info(
-            "The class layers (%s) start from scratch, because the weights know other classes (%s)."
-            " To keep the weights of classes that both have, convert them first: "
+            "The class layers (%s) start from scratch, because the weights have other classes (%s)."
+            " To keep the weights of common classes, convert the file first: "
             "mask_rcnn_ext.convert_checkpoint",
             *(_name_layers(layers), name_some(other)),
         )
@@ -324,7 +326,7 @@ class Checkpointer(DetectionCheckpointer):
         counts = count_classes(shapes, self._fcis_bins())
         if counts:
             raise UserError(
-                f"{self._source} knows {counts[0]} classes, the config says {counts[1]} "
+                f"{self._source} has {counts[0]} classes, the config says {counts[1]} "
                 "(MODEL.ROI_HEADS.NUM_CLASSES). Use the config of these weights, or set "
                 f"MODEL.ROI_HEADS.NUM_CLASSES {counts[0]}; for {counts[1]} classes, train first"
             )
@@ -348,7 +350,7 @@ class Checkpointer(DetectionCheckpointer):
             class_layers = [name for name, _, _ in shapes if CLASS_LAYERS.search(name)]
             shapes = [mismatch for mismatch in shapes if mismatch[0] not in class_layers]
             _logger.info(
-                "The class layers (%s) start from scratch, because the weights know %d classes and "
+                "The class layers (%s) start from scratch, because the weights have %d classes and "
                 "the data has %d. This is expected when fine-tuning.",
                 _name_layers(class_layers),
                 *counts,
@@ -369,7 +371,7 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Return False for detectron2's line that a file is loaded: fvcore, below it, logs the same."""
+    """Return False for detectron2's line about loading a file: fvcore logs the same line again."""
     return "Loading from" not in str(record.msg)
 
 

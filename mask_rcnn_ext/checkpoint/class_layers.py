@@ -17,9 +17,10 @@ CLASS_LAYERS = re.compile(
 
 
 def count_groups(key: str, rows: int, classes: int) -> int:
-    """Return the number of classes of a class layer, with the background if it has one.
+    """Return the number of classes of a class layer, including the background if it has one.
 
-    The name is checked first: the two rows of `cls_score` for one class would also fit two classes.
+    The name is checked first: two rows of `cls_score` could mean one class and the background, or
+    two classes.
 
     Args:
         key: name of the weight.
@@ -41,7 +42,7 @@ def count_groups(key: str, rows: int, classes: int) -> int:
 
 
 def count_classes(shapes: Iterable[ShapeMismatch], bins: int) -> tuple[int, int] | None:
-    """Return the number of foreground classes in file and model, or None if it is the same.
+    """Return the number of foreground classes in file and model; None if it is the same.
 
     Args:
         shapes: the layers whose shapes differ between file and model.
@@ -49,7 +50,7 @@ def count_classes(shapes: Iterable[ShapeMismatch], bins: int) -> tuple[int, int]
     """
     shapes = [shape for shape in shapes if shape[1] and shape[2]]  # a single number has no classes
     for name, in_file, in_model in shapes:
-        if in_file[0] == in_model[0]:  # the classes are as many; the features differ
+        if in_file[0] == in_model[0]:  # the number of classes is the same; the features differ
             continue
         if re.search(r"^roi_heads\.box_predictor\.(\d+\.)?cls_score\.", name):
             return in_file[0] - 1, in_model[0] - 1  # the last row is the background

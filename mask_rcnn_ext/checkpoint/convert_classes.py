@@ -1,15 +1,14 @@
 """Converts weights to other classes: from COCO to Cityscapes (Appendix A, "fine + COCO").
 
-The paper copies the output layers of the classes that both data sets have and starts "rider", which
-COCO lacks, at random. Like Detectron's converter, this one draws new classes from a normal
-distribution with the mean and standard deviation of the layer's weights.
+The paper copies the output layers of the classes that both data sets have, and starts "rider",
+which COCO lacks, at random. As in Detectron's converter, the weights of new classes are drawn from
+a normal distribution with the mean and standard deviation of the layer's weights.
 """
 
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +17,13 @@ from detectron2.data import MetadataCatalog
 from ..errors import UserError, nearest
 from ..files import atomic_open
 from .class_layers import CLASS_LAYERS, count_groups
-from .fetching import fetch_weights
-from .safe_load import load_pickle, load_torch
+from .description import load_contents
 
 __all__ = ["convert_checkpoint", "convert_weights"]
 
 _logger = logging.getLogger(__name__)
 
-# detectron2 knows the classes of these data sets without their files.
+# detectron2 knows the classes of these data sets, even if their files are missing.
 _COCO, _CITYSCAPES = "coco_2017_train", "cityscapes_fine_instance_seg_train"
 
 
@@ -40,8 +38,8 @@ def convert_weights(
 
     In the layers of class scores, box deltas and masks, the rows of the background and of classes
     in both lists are copied; the rows of new classes are drawn from N(mean, std) of the whole
-    tensor. Class-agnostic layers and all other layers do not change. A layer that could be either,
-    such as the box deltas of a single class, counts as class-specific.
+    tensor. Class-agnostic layers and all other layers do not change. If the shape does not tell, as
+    for the box deltas of a single class, a layer counts as class-specific.
 
     Args:
         weights: state dict of a Mask, Faster or Cascade R-CNN. Per layer and class c in
@@ -144,14 +142,13 @@ def convert_checkpoint(
 
 def _read_weights(path: str) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint, by name."""
-    local = fetch_weights(path, "Give the file of a model for COCO")
-    loaded: Any = (load_pickle if local.endswith(".pkl") else load_torch)(local)
-    if isinstance(loaded, Mapping) and "blobs" in loaded:
+    loaded = load_contents(path)
+    if "blobs" in loaded:
         raise UserError(
             f"{path}: expected detectron2's layout, got the layout of Caffe2's Detectron. Load it "
             "into a model with mask_rcnn_ext's or detectron2's checkpointer and save the model"
         )
-    state = loaded.get("model", loaded) if isinstance(loaded, Mapping) else None
+    state = loaded.get("model", loaded)
     if not isinstance(state, Mapping) or not all(
         isinstance(value, torch.Tensor | np.ndarray) for value in state.values()
     ):

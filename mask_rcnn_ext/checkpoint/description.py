@@ -1,6 +1,6 @@
-"""What a checkpoint says of its model: the config, the names, and where the weights come from.
+"""The description of a model in its checkpoint: config, names, and the origin of the weights.
 
-Beside the weights, the file of a run holds plain values:
+In addition to the weights, the file of a run holds plain values:
 
 - `config`: the config of the run as yaml text, without the paths of the machine. It also says how
   images are prepared: INPUT.FORMAT, MODEL.PIXEL_MEAN and PIXEL_STD, INPUT.MIN_SIZE_TEST and
@@ -8,9 +8,9 @@ Beside the weights, the file of a run holds plain values:
 - `class_names` and, with a keypoint head, `keypoint_names`: lists of text.
 - `provenance`: `versions` (package -> version), `data` ("train" and "test" -> data set -> `file`
   and `sha256` of its annotations), `initial_weights` and `seed`.
-- `iteration`, counted from 0, and, in `model_best.pth`, `best`: what the model was measured at.
+- `iteration`, counted from 0, and, in `model_best.pth`, `best`: the measured values of the model.
 
-Whoever wrote the file, all of it is data: reading it runs no code and opens no other file.
+A file from an unknown author is safe too: reading it runs no code and opens no other file.
 """
 
 import importlib.metadata
@@ -26,11 +26,11 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..config import ExtCfgNode, get_cfg
-from ..data.checksums import find_annotation_files
+from ..data.catalog import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256
 from ..version import __version__
-from .fetching import fetch_weights
+from .fetching import fetch_file
 from .safe_load import load_pickle, load_torch
 
 __all__ = [
@@ -56,7 +56,7 @@ _PLACES = (
 
 
 def get_versions() -> dict[str, str]:
-    """Return the versions of Python and of what the numbers of a run depend on, by name."""
+    """Return the versions of Python and of the packages that change the numbers of a run."""
     try:
         detectron2 = importlib.metadata.version("detectron2")  # has the commit, which "0.6" lacks
     except importlib.metadata.PackageNotFoundError:  # a source tree on the path
@@ -70,10 +70,10 @@ def get_versions() -> dict[str, str]:
 
 
 def describe_run(cfg: CfgNode, seed: int) -> dict[str, Any]:
-    """Return `config`, `provenance` and `keypoint_names` of a run, see above.
+    """Return `config`, `provenance` and `keypoint_names` of a run, see the top of this file.
 
     Args:
-        cfg: the config of the run, whose data sets are registered.
+        cfg: the config of the run; its data sets are registered.
         seed: the seed that the run uses.
     """
     keypoints: list[str] = []
@@ -112,14 +112,14 @@ def _without_places(cfg: CfgNode) -> ExtCfgNode:
 
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path has the name of a file of weights."""
+    """Return whether a path ends like the name of a file of weights."""
     return os.fspath(path).endswith((".pth", ".pkl", ".pyth"))
 
 
 def load_contents(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return all that a checkpoint holds: `model`, and what the module's docstring lists.
+    """Return the contents of a checkpoint: `model`, and the values listed at the top of this file.
 
-    The weights are read from the file when they are used.
+    A weight is read from the file when it is used.
 
     Args:
         path: a local file, or a URL that detectron2's PathManager knows.
@@ -128,7 +128,7 @@ def load_contents(path: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: the file is missing, unreadable or unsafe, or is no checkpoint.
     """
     path = os.fspath(path)
-    local = fetch_weights(path, "Give the file of a trained model")
+    local = fetch_file(path, "Give the file of a trained model")
     contents = load_pickle(local) if local.endswith(".pkl") else load_torch(local, mapped=True)
     if not isinstance(contents, dict):
         raise UserError(
@@ -149,15 +149,15 @@ def read_config(path: str | os.PathLike[str]) -> ExtCfgNode:
 def parse_config(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> ExtCfgNode:
     """Return the config that a checkpoint carries, with the checkpoint as MODEL.WEIGHTS.
 
-    Keys that name files or folders have their defaults, whatever the file says, and nothing is
-    downloaded when the model is built.
+    Keys that name files or folders always get their defaults. Nothing is downloaded when the model
+    is built.
 
     Args:
-        contents: what `load_contents` returns.
+        contents: the result of `load_contents`.
         path: the file or URL of the checkpoint.
 
     Raises:
-        UserError: there is no config, or not a valid one.
+        UserError: there is no config, or it is not valid.
     """
     path, text = os.fspath(path), contents.get("config")
     if not isinstance(text, str):

@@ -1,4 +1,4 @@
-"""Finds the file of weights, which may be a URL, on this machine."""
+"""Finds a file of weights or proposals on this machine; downloads it if it is given by a URL."""
 
 import os
 from urllib.parse import urlparse
@@ -7,21 +7,16 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import UserError, nearest
 
-__all__ = ["fetch_file", "fetch_weights"]
+__all__ = ["fetch_file"]
 
 
-def fetch_weights(path: str, fix: str) -> str:
-    """Return the local path of weights, see `fetch_file`."""
-    return fetch_file(path, "weights", fix)
-
-
-def fetch_file(path: str, what: str, fix: str) -> str:
+def fetch_file(path: str, fix: str, what: str = "weights") -> str:
     """Return the local path of a file; download it first if `path` is a URL.
 
     Args:
         path: a local file, or a URL that detectron2's PathManager knows.
-        what: what the file is, for error messages.
-        fix: the last sentence of an error message, which tells the user what to do.
+        fix: the last sentence of an error message, which says what the user can do.
+        what: the kind of the file, for error messages.
 
     Raises:
         UserError: there is no such file, or it cannot be fetched.

@@ -1,7 +1,6 @@
-"""Fits the first convolution of weights for colour images to a model with other channels."""
+"""Adapts the first convolution of weights for colour images to images with other channels."""
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 def inflate(weight: Tensor, channels: int) -> Tensor:
-    """Return the weight of a convolution of 3 channels for another number of them.
+    """Return the weight of a convolution of 3 channels for another number of channels.
 
-    One channel gets the sum over the three. More get the three in turn, times 3 / `channels`; so an
-    image whose channels are all equal gives about the response that it gives in gray. This is the
-    rule of timm's `adapt_input_conv`.
+    A single channel gets the sum over the three. Otherwise the channels get the three in turn,
+    times 3 / `channels`: an image with equal channels then gives about the same response as a grey
+    image. This is the rule of timm's `adapt_input_conv`.
 
     Args:
         weight: (O, 3, k, k).
@@ -36,14 +35,14 @@ def inflate(weight: Tensor, channels: int) -> Tensor:
 
 
 def fit_first_convolutions(model: nn.Module, weights: dict[str, Any]) -> None:
-    """Inflate weights for 3 channels, in place, if the model takes images of another number.
+    """Inflate weights for 3 channels, in place, if the model takes another number of channels.
 
-    The names in the file may differ from those of the model, so shapes decide: a weight is inflated
-    if it has 3 channels, and the model has one of the same shape with as many channels as its
-    images, `len(pixel_mean)`.
+    The names in the file may differ from the names in the model, so the shapes decide. A weight
+    with 3 channels is inflated if the model has a weight of the same shape whose number of channels
+    is that of the images, `len(pixel_mean)`.
 
     Args:
-        model: a model of detectron2's; one without `pixel_mean` is left alone.
+        model: a model of detectron2. Nothing is done for a model without `pixel_mean`.
         weights: name -> tensor or array.
     """
     mean = getattr(model, "pixel_mean", None)
@@ -52,7 +51,11 @@ def fit_first_convolutions(model: nn.Module, weights: dict[str, Any]) -> None:
     channels = len(mean)
     targets = [p for p in model.parameters() if p.dim() == 4 and p.shape[1] == channels]
     shapes = {(p.shape[0], *p.shape[2:]) for p in targets}
-    found = [name for name, value in weights.items() if _is_first(value.shape, shapes)]
+    found = []
+    for name, value in weights.items():
+        shape = value.shape
+        if len(shape) == 4 and shape[1] == _COLOURS and (shape[0], *shape[2:]) in shapes:
+            found.append(name)
     for name in found:
         value = weights[name]
         tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
@@ -62,16 +65,8 @@ def fit_first_convolutions(model: nn.Module, weights: dict[str, Any]) -> None:
             "The weights are for 3 channels, the images have %d: %s is repeated and scaled.",
             *(channels, ", ".join(found)),
         )
-        _warn_if_frozen(targets)
-
-
-def _is_first(shape: tuple[int, ...], targets: set[tuple[int, ...]]) -> bool:
-    return len(shape) == 4 and shape[1] == _COLOURS and (shape[0], *shape[2:]) in targets
-
-
-def _warn_if_frozen(targets: Iterable[nn.Parameter]) -> None:
-    if not any(parameter.requires_grad for parameter in targets):
-        logger.warning(
-            "The first convolution is frozen, so it cannot learn from the new channels. Set "
-            "MODEL.BACKBONE.FREEZE_AT 0"
-        )
+        if not any(parameter.requires_grad for parameter in targets):
+            logger.warning(
+                "The first convolution is frozen, so it cannot learn from the new channels. Set "
+                "MODEL.BACKBONE.FREEZE_AT 0"
+            )

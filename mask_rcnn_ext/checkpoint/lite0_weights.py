@@ -75,7 +75,7 @@ PathManager.register_handler(_InstalledWeights())
 
 
 def rename_lite0_weight(name: str) -> str | None:
-    """Return timm's name of a weight of the file; None for the classifier, which has no use here.
+    """Return timm's name of a weight of the file; None for the classifier, which is not used here.
 
     Args:
         name: such as "_blocks.1._expand_conv.weight", which is timm's "blocks.1.0.conv_pw.weight".
@@ -103,8 +103,8 @@ def convert_lite0_weights(weights: Mapping[str, Any], model: nn.Module) -> dict[
         model: a detector whose backbone is `TimmBackbone`, with or without an FPN.
 
     Returns:
-        Every weight that the backbone has, the same tensors; None if `weights` are not from the
-        file of EfficientNet-Lite0.
+        All weights of the backbone, as the same tensors; None if `weights` are not the weights of
+        EfficientNet-Lite0.
 
     Raises:
         UserError: the model has no backbone of timm's `tf_efficientnet_lite0`.
@@ -129,8 +129,8 @@ def convert_lite0_weights(weights: Mapping[str, Any], model: nn.Module) -> dict[
 
 
 def _has_epsilon(model: nn.Module, layer: str) -> bool:
-    """Return whether batch normalisation is TensorFlow's, which timm's `efficientnet_lite0` isn't.
+    """Return whether batch normalisation has TensorFlow's epsilon; `efficientnet_lite0` has not.
 
-    The two networks have the same names and shapes, and the weights fit only one of them.
+    timm's two networks have the same names and shapes, and the weights fit only the other network.
     """
     return getattr(model.get_submodule(layer), "eps", None) == _EPSILON

@@ -1,4 +1,4 @@
-"""Stand-ins for NumPy's functions, which make arrays from what a pickle says and trust it."""
+"""Stand-ins for NumPy's functions that make arrays; NumPy's own functions trust the pickle."""
 
 import math
 import pickle
@@ -73,14 +73,14 @@ class PickledArray:
         self.value: np.ndarray | None = None
 
     def __setstate__(self, state: Any) -> None:
-        """Take what `numpy.ndarray.__reduce__` writes: version, shape, dtype, order and bytes."""
+        """Take the state of `numpy.ndarray.__reduce__`: version, shape, dtype, order and bytes."""
         require(isinstance(state, tuple) and len(state) == 5, "an array with another state")
         _, shape, dtype, by_columns, content = state
         self.value = _make_array(content, dtype, shape, "F" if by_columns else "C")
 
 
 def _make_array(content: Any, dtype: Any, shape: Any, order: Any) -> Any:
-    """Return an array of its own memory, if the bytes are as many as dtype and shape say."""
+    """Return an array with memory of its own, after a check of the number of bytes."""
     if isinstance(content, str):  # bytes of Python 2
         content = content.encode("latin1")
     if not isinstance(dtype, PickledDtype) or not isinstance(content, bytes | bytearray):

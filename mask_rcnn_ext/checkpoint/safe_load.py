@@ -1,4 +1,4 @@
-"""Reads checkpoint files without running code from them, see `safe_pickle`."""
+"""Reads checkpoint files and runs no code from them, see `safe_pickle`."""
 
 import contextlib
 import re
@@ -63,7 +63,7 @@ def load_pickle(path: str, kind: str = "checkpoint", fix: str = _SAVE_AGAIN) -> 
 
 
 def _numpy_allowed() -> AbstractContextManager[object]:
-    """Let `torch.load(weights_only=True)` read the NumPy values that hooks put in their state."""
+    """Let `torch.load(weights_only=True)` read NumPy values, which hooks store in their state."""
     # torch.load sets the state of allowed classes only, so the stand-in's class is allowed too.
     allowed: list[Any] = [PickledArray]
     allowed += [(call, ".".join(name)) for name, call in NUMPY_FUNCTIONS.items()]
@@ -74,10 +74,10 @@ def _numpy_allowed() -> AbstractContextManager[object]:
 
 @contextlib.contextmanager
 def _allowed_by_name(allowed: list[Any]) -> Iterator[None]:
-    """Do what `torch.serialization.safe_globals` does, for PyTorch 2.4 and 2.5.
+    """Do the work of `torch.serialization.safe_globals` in PyTorch 2.4 and 2.5.
 
-    There it takes no (function, name). Later versions also know `_codecs.encode`, with which
-    pickles store bytes.
+    There it takes no (function, name) pairs. Unlike later versions, these versions also lack
+    `_codecs.encode`, with which pickles store bytes.
     """
     known = {"_codecs.encode": encode_latin1}
     for each in allowed:
@@ -102,11 +102,11 @@ def load_torch(path: str, *, mapped: bool = False) -> Any:
 
     Args:
         path: a local file.
-        mapped: read a tensor when it is used, for who wants a part of the content. Files from
-            before PyTorch 1.6 are read at once.
+        mapped: read a tensor only when it is used, if a part of the content is enough. Files from
+            before PyTorch 1.6 are always read as a whole.
 
     Raises:
-        UserError: the file is unreadable, or names more than arrays, tensors and containers.
+        UserError: the file is unreadable, or holds more than arrays, tensors and containers.
     """
     try:
         with open(path, "rb") as file:

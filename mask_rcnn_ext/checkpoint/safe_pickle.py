@@ -1,14 +1,13 @@
 """Unpickles arrays, tensors and plain values, and nothing else.
 
-A pickle can call any function of any module, so only a few functions are known here. That is not
+A pickle can call any function of any module, so only a few functions are allowed here. That is not
 enough: NumPy's own `dtype` and `ndarray` trust the pickle, and an array of objects could point to
 any address. So NumPy's functions are not called either. Stand-ins take the arguments that NumPy
-writes, check them, and make the array from bytes of the right number. Arrays hold numbers or
-booleans.
+writes, check them, check the number of bytes, and make the array. Arrays hold numbers or booleans.
 
 A small file could also keep the reader busy for ever. A tuple of two references to a tuple of two
-references, and so on, has more entries than can be counted, and a dict's key or a function's
-argument is looked at entry by entry. So the entries are counted first.
+references, and so on, has more entries than can be counted, and the keys of dicts and the arguments
+of functions are read entry by entry. So the entries are counted first.
 """
 
 import io
@@ -39,7 +38,7 @@ _FREE_ENTRIES = 1 << 16
 
 
 class ForbiddenGlobal(pickle.UnpicklingError):
-    """The file names a function or class that weights do not need."""
+    """The file calls for a function or class that weights do not need."""
 
 
 def _storage_from_bytes(content: bytes) -> Any:
@@ -90,10 +89,10 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 class _Unpickler(pickle._Unpickler):
-    """Python's own unpickler; the one in C gives a file as much memory as a number in it says.
+    """Python's unpickler in Python; the one in C reserves as much memory as the file asks for.
 
     Args:
-        file: open for reading. No more bytes are asked for than it has.
+        file: open for reading. No read asks for more bytes than the file has.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
@@ -110,12 +109,14 @@ class _Unpickler(pickle._Unpickler):
         self._entries_left = _FREE_ENTRIES + size
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in for a function or class; refuse all others."""
         try:
             return _FUNCTIONS[module, name]
         except KeyError:
             raise ForbiddenGlobal(f"{module}.{name}") from None
 
     def get_extension(self, code: int) -> None:
+        """Refuse the functions that `copyreg` knows by a number."""
         raise ForbiddenGlobal(f"the extension {code}")
 
     def _count(self, values: Any) -> None:
@@ -135,12 +136,12 @@ class _Unpickler(pickle._Unpickler):
                 waiting.pop()
 
     def _load_call(self, load: Callable[[Any], None], used: int) -> None:
-        """Count what the last `used` values hold, then do what pickle does."""
+        """Count the entries of the last `used` values, then call `load`, the method of pickle."""
         self._count(self.stack[-used:])
         load(self)
 
     def _load_keys(self, load: Callable[[Any], None], kind: type | None, step: int) -> None:
-        """Count what the keys above the mark hold, then do what pickle does.
+        """Count the entries of the keys above the mark, then call the method of pickle.
 
         Args:
             load: the method of pickle.
@@ -154,6 +155,7 @@ class _Unpickler(pickle._Unpickler):
         load(self)
 
     def load_setitem(self) -> None:
+        """Set an entry of a dict, after its key is counted."""
         target = self.stack[-3]
         require(isinstance(target, dict), f"entries for a {type(target).__name__}")
         self._count(self.stack[-2:-1])
@@ -207,14 +209,14 @@ _Unpickler.dispatch.update(
 
 
 class _Anything:
-    """Stands for what a function of PyTorch makes, while a file is only looked through."""
+    """Stands for any result of a function of PyTorch while a file is checked."""
 
     def __init__(self, *_: object) -> None:
         pass
 
 
 class _Empty(_Anything):
-    """Stands for what PyTorch makes empty; with a number, it would take memory."""
+    """Stands for objects that PyTorch makes empty; a number as argument would reserve memory."""
 
     def __new__(cls, *arguments: object) -> Any:
         require(not arguments, "memory of a number of bytes, which PyTorch does not write")
@@ -225,27 +227,29 @@ class _Checker(_Unpickler):
     """Goes through a pickle of PyTorch and makes nothing but containers."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return a class that does nothing, in place of any function or class."""
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         return _Empty if name == "bytearray" or name.endswith("Tensor") else _Anything
 
     def persistent_load(self, _: object) -> Any:
+        """Return an object that stands for a storage."""
         return _Anything()
 
     def set_state(self, target: Any, state: Any) -> None:
-        pass
+        """Do nothing."""
 
 
 def check_torch_file(file: BinaryIO) -> None:
-    """Check that PyTorch can load a file in time and memory in proportion to the file's size.
+    """Check that the time and memory to load a file are in proportion to its size.
 
-    `torch.load(weights_only=True)` runs no code of the file, but does not look at this.
+    `torch.load(weights_only=True)` runs no code of the file, but does not check this.
 
     Args:
-        file: what `torch.save` wrote, open for reading.
+        file: a file of `torch.save`, open for reading.
 
     Raises:
-        Exception: it is no such file, or would take too long or too much memory.
+        Exception: it is no such file, or would take too much time or memory.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -270,7 +274,7 @@ def unpickle(file: BinaryIO) -> Any:
         file: open for reading. Strings of Python 2 are read as latin1, as in detectron2.
 
     Raises:
-        ForbiddenGlobal: it names a function that arrays, tensors and plain values do not need.
+        ForbiddenGlobal: it calls for a function that arrays, tensors and plain values do not need.
         Exception: a broken pickle raises nearly anything.
     """
     return make_plain(_Unpickler(file).load())
@@ -287,11 +291,11 @@ def make_plain(content: Any) -> Any:
 
 
 class _Replacement:
-    """Replaces the stand-ins in nested content; each container once, however often it occurs."""
+    """Replaces the stand-ins in nested content; a container that occurs twice is replaced once."""
 
     def __init__(self) -> None:
         self.done: dict[int, Any] = {}  # by id of the old object
-        self.alive: list[Any] = []  # so that no id is used again
+        self.alive: list[Any] = []  # keeps the old objects, so that no id is used again
 
     def replace(self, value: Any) -> Any:
         """Return the value, or the value that a stand-in stands for, also inside containers."""

@@ -1,8 +1,9 @@
 """Checks and cleans the annotations of a COCO-format json.
 
 Boxes are XYWH in pixels, sizes are (H, W). A segmentation may be polygons, RLE (compressed or not),
-the path of a mask image, or a 2-D list of 0 and 1. The last two become compressed RLE, because
-pycocotools cannot read them. Masks are not decoded: runs and polygons are checked as numbers.
+the path of a mask image, or a 2-D list of 0 and 1. Mask images and lists of 0 and 1 become
+compressed RLE, because pycocotools cannot read them. To save time, masks are not decoded: the
+numbers of runs and polygons are checked.
 """
 
 import os
@@ -10,16 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as mask_util
 
-from ..errors import UserError, name_some
+from ..errors import name_some
 from ..layers.rle import check_polygon, compress, encode_mask, read_runs
-from .box_conventions import explain_contradictions
+from .contradictions import explain_contradictions, explain_duplicates
 from .coordinates import as_bitmap, is_number, scale_fractions
-from .duplicates import explain_duplicates
 from .findings import Doubt, IssueCounter
-from .images import explain_unreadable, refuse_programs
+from .images import open_image
 from .keypoints import count_numbers
 
 __all__ = ["clean_annotations", "explain_crowds", "find_mask_box"]
@@ -46,17 +45,17 @@ def clean_annotations(
     """Check the annotations one by one and complete them in place.
 
     Args:
-        content: the json, whose image sizes, ids and references were checked.
+        content: the json; its image sizes, ids and references are already checked.
         folders: folders in which to look for mask files.
         strict: reject an instance if any of its polygons is malformed.
         masks: reject an instance that has a box but no segmentation.
-        completed: counts what was filled in.
+        completed: counts the changes.
         dropped: counts the rejected annotations by reason.
         boxes_from_masks: replace the box of every annotation that has a mask.
 
     Returns:
-        The annotations to keep, the names of mask files that are missing, and a doubt for each kind
-        of contradiction: boxes that contradict their masks, objects that are annotated twice.
+        The annotations to keep, the names of missing mask files, and a doubt for each kind of
+        contradiction: boxes that contradict their masks, and objects that are annotated twice.
 
     Raises:
         UserError: a mask file is not an image.
@@ -98,7 +97,8 @@ def explain_crowds(annotations: Sequence[dict[str, Any]]) -> str:
     return (
         f"{len(crowds)} of {len(annotations)} annotations are crowd regions (`iscrowd` 1, or "
         f"`ignore`), which are neither learned nor counted in evaluation: {name_some(crowds)}. "
-        "Some labelling tools mark every brush mask so. Set `iscrowd` to 0 for single objects"
+        "Some labelling tools mark every brush mask as a crowd. Set `iscrowd` to 0 for single "
+        "objects"
     )
 
 
@@ -106,8 +106,8 @@ def _complete_numbers(
     annotation: dict[str, Any], size: tuple[int, int], completed: IssueCounter
 ) -> None:
     """Fill in what COCO evaluation needs: `iscrowd` and `area` (pixels)."""
-    # A crowd region is neither learnt nor counted as missed. detectron2 rejects every `ignore` that
-    # is not equal to 0, null and texts too.
+    # A crowd region is neither learned nor counted as missed. detectron2 rejects every `ignore`
+    # that is not equal to 0, also null and text.
     ignored = _read_flag(annotation.get("ignore"), "ignore")
     if annotation.get("ignore", 0) != 0:
         del annotation["ignore"]
@@ -128,16 +128,12 @@ def _complete_numbers(
 
 
 def _read_flag(value: Any, key: str) -> bool:
-    """Return a flag that may be missing, a number, or a text such as "0" or "false"."""
+    """Return a flag that may be missing, a number, or text such as "0" or "false"."""
     texts = {"": 0, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
     number = texts.get(value.strip().lower()) if isinstance(value, str) else value or 0
     if number not in (0, 1):
         raise _Malformed(f"`{key}` that is neither 0 nor 1")
     return bool(number)
-
-
-def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
 
 
 def _clean_box(annotation: dict[str, Any], size: tuple[int, int], completed: IssueCounter) -> None:
@@ -147,7 +143,7 @@ def _clean_box(annotation: dict[str, Any], size: tuple[int, int], completed: Iss
         annotation["bbox"] = find_mask_box(annotation["segmentation"], size)
         completed.add("`bbox` computed from the mask", annotation["id"])
         return
-    if not _is_box(box):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
         raise _Malformed("box that is not four finite numbers")
     x, y, width, height = box
     if width <= _MIN_SIDE or height <= _MIN_SIDE:
@@ -196,13 +192,8 @@ def _read_mask(name: str, folders: Sequence[str]) -> np.ndarray:
     path = next((p for f in folders if os.path.isfile(p := os.path.join(f, name))), None)
     if path is None:
         raise FileNotFoundError(name)
-    try:
-        with Image.open(path) as image:
-            refuse_programs(image)
-            pixels, alpha = np.asarray(image), image.mode in ("LA", "PA", "RGBA")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = explain_unreadable(error)
-        raise UserError(f"mask file {path}: not readable as an image: {reason}") from error
+    with open_image(path) as (_, image):
+        pixels, alpha = np.asarray(image), image.mode in ("LA", "PA", "RGBA")
     if pixels.ndim == 3:
         return np.asarray((pixels[..., :-1] if alpha else pixels).any(axis=2))
     return np.asarray(pixels != 0)
@@ -230,7 +221,7 @@ def _check_rle(rle: dict[str, Any], size: tuple[int, int]) -> None:
 
 
 def _valid_polygons(parts: list[Any], size: tuple[int, int], strict: bool) -> list[Any]:
-    """Return `parts` itself if all polygons are valid, else a new list of the valid polygons."""
+    """Return `parts` itself if all polygons are valid, else a new list with the valid polygons."""
     kept, covered, fault = [], 0.0, None
     for part in parts:
         try:

@@ -1,7 +1,7 @@
-"""The augmentations of `MASK_RCNN_EXT.AUGMENTATION`, added to the ones of detectron2's keys.
+"""The augmentations of `MASK_RCNN_EXT.AUGMENTATION`, added to those of detectron2's keys.
 
 Order: crop (`INPUT.CROP`), resize with scale jitter and rotation, flips, colours, blur. Copy-paste
-takes two images that are through all of it, see `copy_paste`. All numbers are drawn from NumPy's
+comes last: it takes two augmented images, see `copy_paste`. All numbers are drawn from NumPy's
 global state, which the loader seeds for each sample.
 """
 
@@ -41,7 +41,7 @@ _HIGHEST = {
 
 
 def cuts_objects(cfg: CfgNode) -> bool:
-    """Return whether objects may lose a part, or turn: their masks and boxes are drawn again."""
+    """Return whether an augmentation cuts or turns objects, so their masks are drawn again."""
     keys = cfg.MASK_RCNN_EXT.AUGMENTATION
     return bool(keys.ROTATION or keys.SCALE_JITTER or keys.COPY_PASTE)
 
@@ -86,18 +86,18 @@ def require_augmentation(cfg: CfgNode) -> None:
     if keys.COPY_PASTE and (cfg.MODEL.LOAD_PROPOSALS or not cfg.MODEL.MASK_ON):
         raise UserError(
             "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE needs a model with masks (MODEL.MASK_ON True) "
-            "that makes its own proposals (MODEL.LOAD_PROPOSALS False): stored proposals do not "
-            "know the pasted objects. Set COPY_PASTE 0"
+            "that makes its own proposals (MODEL.LOAD_PROPOSALS False): stored proposals lack the "
+            "pasted objects. Set COPY_PASTE 0"
         )
 
 
 def add_augmentations(cfg: CfgNode, stock: list[T.Augmentation]) -> list[T.Augmentation]:
-    """Return detectron2's augmentations of a config with those of our keys between and after them.
+    """Return detectron2's augmentations together with the augmentations of our keys.
 
     Args:
         cfg: the config, see `require_augmentation`. With all keys at their defaults the result is
             `stock`.
-        stock: what detectron2's keys ask for: a crop, a resize and a flip.
+        stock: the augmentations of detectron2's keys: a crop, a resize and a flip.
     """
     keys = cfg.MASK_RCNN_EXT.AUGMENTATION
     turn = [Rotation(keys.ROTATION, cfg.MODEL.PIXEL_MEAN)] if keys.ROTATION else []
@@ -128,12 +128,13 @@ def add_augmentations(cfg: CfgNode, stock: list[T.Augmentation]) -> list[T.Augme
 
 
 class _Cut(T.CropTransform):
-    """A crop that only shifts polygons; detectron2's cuts them, for which it needs shapely.
+    """A crop that only shifts polygons; detectron2's crop cuts them, for which it needs shapely.
 
-    The bit masks that are drawn from them end at the border of the image.
+    The bit masks that are drawn from the polygons end at the border of the image.
     """
 
     def apply_polygons(self, polygons: list[Any]) -> list[Any]:
+        """Return the shifted polygons."""
         return [self.apply_coords(polygon) for polygon in polygons]
 
 
@@ -149,11 +150,11 @@ class Crop(T.RandomCrop):
 class ScaleJitter(T.Augmentation):
     """Large-scale jitter: resizes to a random multiple of the usual size, and crops to that size.
 
-    Paper: Ghiasi et al. 2021 (arXiv:2012.07177), section 3. Departs from it: "1" is the size that
-    the keys of detectron2 give the image, not a square of 1024 pixels, so that a scale of 1 is what
-    the model sees in testing; a smaller image is not padded here, since the model pads a batch
-    after it has subtracted the mean; and the two offsets of the crop are independent (in
-    detectron2's `FixedSizeCrop` both are the same share of the room).
+    Paper: Ghiasi et al. 2021 (arXiv:2012.07177), section 3. Differences from the paper: the scale 1
+    is the size that detectron2's keys give the image, as in testing, not a square of 1024 pixels. A
+    smaller image is not padded here, since the model pads a batch after it has subtracted the mean.
+    The two offsets of the crop are independent; in detectron2's `FixedSizeCrop` both are the same
+    share of the room.
 
     Args:
         resize: gives the usual size.
@@ -186,7 +187,7 @@ class ScaleJitter(T.Augmentation):
 class Rotation(T.Augmentation):
     """Turns the image about its centre by up to `limit` degrees to either side.
 
-    The size stays, so corners leave the image, and the empty corners get `fill`.
+    The size stays: corners leave the image, and empty corners are filled with `fill`.
 
     Args:
         limit: degrees, at most 180.
@@ -204,13 +205,14 @@ class Rotation(T.Augmentation):
 
 
 class _FilledRotation(T.RotationTransform):
-    """detectron2's rotation, which fills with black and knows up to 4 channels."""
+    """detectron2's rotation, but with any fill (not only black) and any number of channels."""
 
     def __init__(self, h: int, w: int, angle: float, fill: list[float]) -> None:
         super().__init__(h, w, angle, expand=False)
         self.fill = fill
 
     def apply_image(self, img: npt.NDArray[Any], interp: Any = None) -> npt.NDArray[Any]:
+        """Return the turned image, (H, W, C)."""
         channels = [
             self._warp(img[:, :, channel], cv2.INTER_LINEAR, value)
             for channel, value in zip(range(img.shape[2]), self.fill, strict=True)
@@ -218,6 +220,7 @@ class _FilledRotation(T.RotationTransform):
         return np.stack(channels, axis=2)
 
     def apply_segmentation(self, segmentation: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the turned mask, (H, W)."""
         return self._warp(segmentation, cv2.INTER_NEAREST, 0)
 
     def _warp(self, plane: npt.NDArray[Any], interp: int, fill: float) -> npt.NDArray[Any]:
@@ -229,9 +232,9 @@ class _FilledRotation(T.RotationTransform):
 
 
 class ChannelContrast(T.RandomContrast):
-    """detectron2's `RandomContrast` around the mean of each channel, not the mean of all.
+    """detectron2's `RandomContrast` around the mean of each channel, not the mean of all channels.
 
-    Channels of a sensor can have ranges that have nothing in common.
+    The channels of a sensor can have very different ranges.
     """
 
     def get_transform(self, image: npt.NDArray[Any]) -> T.Transform:
@@ -243,7 +246,7 @@ class ChannelContrast(T.RandomContrast):
 class SaturationAndHue(T.Augmentation):
     """Changes saturation and hue with torchvision's functions.
 
-    detectron2 has no hue, and its saturation takes every image for RGB.
+    detectron2 has no augmentation of hue, and its saturation treats every image as RGB.
 
     Args:
         saturation: the factor is drawn from 1 - saturation to 1 + saturation.

@@ -1,10 +1,9 @@
-"""Images that cannot be read while a run is at work: named, or skipped and listed at its end.
+"""Images that cannot be read during a run: an error names them, or the run skips and lists them.
 
-Worker processes read images. What a worker reads stands in memory that the main process shares, so
-that the image is known even if the worker is killed.
+Worker processes read the images. A worker writes the name of its image into memory that it shares
+with the main process, so the image is known even if the worker is killed.
 """
 
-import contextlib
 import logging
 import os
 import re
@@ -43,9 +42,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 10.0  # seconds
-_LENGTH = 1024  # bytes of a file name that are kept
+_LENGTH = 1024  # bytes; a longer file name is cut
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)(?:.*signal: ([\w ]+))?")
-_NOTE = "mask_rcnn_ext_bad_images"  # in a sample: the images that it stands in for
+_NOTE = "mask_rcnn_ext_bad_images"  # the key of a sample: the images that it replaces
 
 _notes: "weakref.WeakSet[_ReadingNotes]" = weakref.WeakSet()
 _skipped: dict[str, str] = {}  # file name -> reason
@@ -69,14 +68,14 @@ class BadImage(UserError):
 
 
 class _ReadingNotes:
-    """Who reads what: the id of each worker process, and the file that it reads."""
+    """The id of each worker process, and the file that it reads."""
 
     def __init__(self, num_workers: int) -> None:
         self._rows = torch.zeros(num_workers, 8 + _LENGTH, dtype=torch.uint8).share_memory_()
         _notes.add(self)
 
     def write(self, name: str) -> None:
-        """Note the file that this process reads; "" if it has read it."""
+        """Note the file that this process reads; "" after it has read the file."""
         worker = get_worker_info()
         if worker is not None and worker.id < len(self._rows):
             queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
@@ -91,9 +90,9 @@ class _ReadingNotes:
 
 
 def explain_dead_worker(error: BaseException) -> UserError | None:
-    """Return the error for a worker process that has died; None if `error` is another one.
+    """Return the error for a worker process that has died; None if `error` has another cause.
 
-    PyTorch raises it wherever the main process is.
+    PyTorch raises such an error at any place in the main process.
     """
     match = _WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
     if match is None:
@@ -103,19 +102,19 @@ def explain_dead_worker(error: BaseException) -> UserError | None:
     names = [name for process in processes if (name := files.get(process))]
     reading = f"while it read {name_some(names)}" if names else "between two images"
     how = f"was ended by the system ({match[2].strip()})" if match[2] else "has ended"
-    return UserError(  # batches come through /dev/shm, of which Docker gives 64 MB
+    return UserError(  # batches come through /dev/shm, which has 64 MB in Docker
         f"a process that loads images {how}, {reading}. Usually the memory was full, or the shared "
-        "memory /dev/shm: lower DATALOADER.NUM_WORKERS, or enlarge it (docker run --shm-size 8g). "
-        "If it comes again with the same image, take that out of the data. Go on from the last "
+        "memory /dev/shm: lower DATALOADER.NUM_WORKERS, or enlarge /dev/shm (docker run --shm-size "
+        "8g). If the same image is named again, remove it from the data. Go on from the last "
         "checkpoint with --resume"
     )
 
 
 def _end_worker(error: Exception, _: Any) -> None:
-    """End this process, a worker that cannot hand over a batch.
+    """End this process, a worker that cannot send a batch to the main process.
 
-    The queue, which calls this, would only print the error, and the main process would wait for the
-    batch without end. The shared memory is full, or a sample cannot be pickled.
+    The queue calls this if the shared memory is full, or a sample cannot be pickled. By default the
+    queue only prints the error, and the main process waits for the batch for ever.
     """
     print(*traceback.format_exception_only(error), sep="", end="", file=sys.stderr, flush=True)
     os._exit(1)
@@ -124,8 +123,8 @@ def _end_worker(error: Exception, _: Any) -> None:
 def iterate_batches(loader: Iterable[Any]) -> Generator[Any, None, None]:
     """Yield the batches of a PyTorch loader; close this iterator to end the worker processes.
 
-    A worker that dies while it hands over a tensor breaks the connection a moment before PyTorch
-    hears of its death. PyTorch's error, for which this waits, names the worker.
+    If a worker dies while it sends a tensor, the connection breaks a moment before PyTorch notices
+    the death. This function waits for PyTorch's error, which names the worker.
     """
     batches = iter(loader)
     try:
@@ -135,15 +134,15 @@ def iterate_batches(loader: Iterable[Any]) -> Generator[Any, None, None]:
             except StopIteration:
                 return
             except (EOFError, ConnectionError):
-                time.sleep(_PATIENCE)  # PyTorch's handler of the signal raises its error here
+                time.sleep(_PATIENCE)  # here PyTorch's signal handler raises its error
                 raise
             yield batch
     finally:
-        del batches  # ends the workers, which may wait for a minute otherwise
+        del batches  # ends the workers at once; otherwise they may wait for a minute
 
 
 class NamedErrors:
-    """A mapper that calls another one, and names the image that the other cannot read."""
+    """Calls another mapper; an error names the image that this mapper cannot read."""
 
     def __init__(self, mapper: Callable[[dict], Any], num_workers: int = 0) -> None:
         """Wrap a mapper.
@@ -163,8 +162,10 @@ class NamedErrors:
         """
         name = str(record.get("file_name"))
         try:
-            with self._note(name):
-                return self.mapper(record)
+            self._note(name)
+            sample = self.mapper(record)
+            self._note("")
+            return sample
         except UserError as error:
             raise BadImage(error) from error
         except (OSError, SizeMismatchError, SyntaxError) as error:  # PIL: SyntaxError for PNG
@@ -172,17 +173,13 @@ class NamedErrors:
                 f"cannot read image {name}: {str(error).strip()}. Fix or remove it."
             ) from error
 
-    @contextlib.contextmanager
-    def _note(self, name: str) -> Iterator[None]:
+    def _note(self, name: str) -> None:
         if self._notes is not None:
             self._notes.write(name)
-        yield
-        if self._notes is not None:
-            self._notes.write("")
 
 
 class _MarkBad:
-    """A mapper of an evaluation that returns a mark for a bad image, for `_CheckedLoader`."""
+    """A mapper for evaluation, which returns a mark for a bad image; see `_CheckedLoader`."""
 
     def __init__(self, mapper: Callable[[dict], Any]) -> None:
         """Wrap `mapper`."""
@@ -208,7 +205,7 @@ def take_bad_images(batch: list[dict[str, Any]]) -> None:
 
 
 class _CheckedLoader:
-    """A loader of an evaluation; see `iterate_batches`. `_MarkBad` has marked what is left out."""
+    """A loader for evaluation, which leaves out the images that `_MarkBad` has marked."""
 
     def __init__(self, loader: Any, *, keep_empty: bool) -> None:
         """Wrap a loader of lists of samples; see `build_checked_loader`."""
@@ -235,14 +232,14 @@ def build_checked_loader(
     *,
     keep_empty: bool = False,
 ) -> Any:
-    """Return detectron2's loader of an evaluation, which names or skips bad images.
+    """Return detectron2's loader for evaluation, which names or skips bad images.
 
     Args:
         cfg: the config.
         dicts: the images, in detectron2's format.
         mapper: turns an image into a sample.
-        keep_empty: a batch whose images are all skipped is an empty list, so that the place of the
-            others can be counted. By default it is left out.
+        keep_empty: yield an empty list if all images of a batch are skipped. The caller can then
+            count the batches. By default such a batch is left out.
     """
     num_workers = cfg.DATALOADER.NUM_WORKERS
     named: Callable[[dict], Any] = NamedErrors(mapper, num_workers)
@@ -254,7 +251,7 @@ def build_checked_loader(
 
 
 def record_skipped(bad: dict[str, str]) -> None:
-    """Record images, file name -> reason, and warn of the new ones."""
+    """Record skipped images, file name -> reason, and log a warning about the new images."""
     for name, reason in bad.items():
         if name not in _skipped:
             _skipped[name] = reason
@@ -262,7 +259,7 @@ def record_skipped(bad: dict[str, str]) -> None:
 
 
 def list_skipped() -> dict[str, str]:
-    """Return what this process has skipped since `forget_skipped`: file name -> reason."""
+    """Return the images that this process has skipped since `forget_skipped`: name -> reason."""
     return dict(_skipped)
 
 
@@ -272,6 +269,6 @@ def forget_skipped() -> None:
 
 
 def gather_skipped() -> dict[str, str]:
-    """Return what all processes have skipped, in order; every process must call this."""
+    """Return the images that all processes have skipped, sorted; every process must call this."""
     gathered = comm.all_gather(list_skipped())
-    return dict(sorted({name: why for one in gathered for name, why in one.items()}.items()))
+    return dict(sorted({name: why for part in gathered for name, why in part.items()}.items()))

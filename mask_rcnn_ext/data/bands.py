@@ -2,16 +2,14 @@
 
 `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS` switches this reader on; without it every image is read by the
 rules of `data.images`. It reads `.npy` files; TIFF with tifffile, which is the extra `tiff`; 16-bit
-colour PNG with OpenCV; and what else Pillow reads. An array is (H, W, C), (C, H, W), or (H, W) for
-one channel. The channels keep their order in the file.
+colour PNG with OpenCV; and all other formats that Pillow reads. An array is (H, W, C), (C, H, W),
+or (H, W) if it has one channel. The channels keep the order of the file.
 """
 
 import math
 import os
 import struct
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -20,8 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ..errors import UserError
-from ..files import is_special
-from .images import ImageHeader, explain_unreadable, read_record_bgr, refuse_programs
+from .images import ImageHeader, name_unreadable, open_image, read_record_bgr, require_size
 from .pixel_limit import require_pixels
 
 __all__ = [
@@ -38,7 +35,7 @@ __all__ = [
 Bands = npt.NDArray[np.float32]
 
 _EXIF_ORIENTATION = 0x0112
-_SHOWN_RANGE = (1, 99)  # percentiles that become black and white in a picture
+_SHOWN_RANGE = (1, 99)  # percentiles that are black and white in a picture
 
 
 def read_bands(path: str | os.PathLike[str], channels: int) -> Bands:
@@ -46,14 +43,14 @@ def read_bands(path: str | os.PathLike[str], channels: int) -> Bands:
 
     Args:
         path: the image file.
-        channels: how many channels it must have. 0 takes any number: of three axes, the shorter of
-            the first and the last counts the channels.
+        channels: the number of channels that it must have. 0: any number. Then the channels of an
+            array with three axes are the shorter of the first and the last axis.
 
     Raises:
         UserError: the file is missing, cannot be read, has another number of channels, or has
             values that are not finite; or tifffile is needed and missing.
     """
-    with _name_unreadable(path):
+    with name_unreadable(path):
         stored = require_bands(_read_array(path), channels, os.fspath(path))
         return np.ascontiguousarray(_turn_upright(stored, _read_orientation(path)))
 
@@ -77,9 +74,9 @@ def read_bands_header(path: str | os.PathLike[str], channels: int) -> ImageHeade
     """Return the size of an image for `read_bands`, without its pixels where the format allows.
 
     Raises:
-        UserError: see `read_bands`; values are not looked at.
+        UserError: see `read_bands`; the values are not checked.
     """
-    with _name_unreadable(path):
+    with name_unreadable(path):
         shape = _read_shape(path)
         axis = _find_channel_axis(shape, channels, os.fspath(path))
         rotated = _read_orientation(path) >= 5
@@ -96,32 +93,26 @@ def read_record_bands(record: Mapping[str, Any], channels: int) -> Bands:
         UserError: see `read_bands`; or the image has another size than the record says.
     """
     image = read_bands(record["file_name"], channels)
-    height, width = image.shape[:2]
-    expected = (record.get("height") or height, record.get("width") or width)
-    if (height, width) != expected:
-        raise UserError(
-            f"{record['file_name']}: expected {expected[1]} x {expected[0]} pixels (width x "
-            f"height) as its data set says, got {width} x {height}"
-        )
+    require_size(image, record)
     return image
 
 
 def order_bands(image: Bands, image_format: str) -> Bands:
-    """Return the channels in the order of the model: three are R, G, B in the file.
+    """Return the channels in the order of the model; three channels are R, G, B in the file.
 
     Args:
         image: (H, W, C).
-        image_format: `INPUT.FORMAT`; "BGR" turns three channels round, as for 8-bit images, so that
-            weights for colour images fit. Any other number of channels stays as it is.
+        image_format: `INPUT.FORMAT`. "BGR" reverses the order of three channels, as for 8-bit
+            images, because weights for colour images expect it. Any other number of channels stays
+            as it is.
     """
     return image[:, :, ::-1] if image_format == "BGR" and image.shape[2] == 3 else image
 
 
 def scale_for_display(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Return the first three channels as a picture, (H, W, 3) uint8; of fewer, the first as gray.
+    """Return the first three channels as a picture, (H, W, 3) uint8; of fewer, the first in grey.
 
-    Each channel is scaled from its 1st percentile, which becomes black, to its 99th, which becomes
-    white.
+    Each channel is scaled: its 1st percentile becomes black, and its 99th percentile white.
 
     Args:
         image: (H, W, C), any numbers.
@@ -134,10 +125,10 @@ def scale_for_display(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def read_picture(record: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
-    """Return the image of a record for people to look at, (H, W, 3) uint8 RGB.
+    """Return the image of a record as a picture for people, (H, W, 3) uint8 RGB.
 
-    An image that `data.images` refuses, because it has other channels or more than 8 bits, is
-    scaled, see `scale_for_display`.
+    `data.images` refuses images with other channels or more than 8 bits. These are scaled, see
+    `scale_for_display`.
 
     Raises:
         UserError: the image cannot be read, or has another size than the record says.
@@ -150,20 +141,6 @@ def read_picture(record: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
         except UserError:
             raise error from None
     return scale_for_display(bands)
-
-
-@contextmanager
-def _name_unreadable(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn any error of the block into a `UserError` that names the file."""
-    if is_special(path):
-        raise UserError(f"{os.fspath(path)}: expected an image file, got a pipe, socket or device")
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # decoders raise nearly anything on a broken file
-        reason = explain_unreadable(error)
-        raise UserError(f"{os.fspath(path)}: cannot be read as an image ({reason})") from error
 
 
 def _find_channel_axis(shape: tuple[int, ...], channels: int, name: str) -> int | None:
@@ -188,7 +165,7 @@ def _get_kind(path: str | os.PathLike[str]) -> str:
 
 
 def _read_orientation(path: str | os.PathLike[str]) -> int:
-    """Return the EXIF orientation, 1 to 8, in which `_read_array` leaves an image; 1 is upright."""
+    """Return the EXIF orientation, 1 to 8, of the result of `_read_array`; 1 is upright."""
     kind, found = _get_kind(path), 1
     if kind in (".tif", ".tiff"):
         with _import_tifffile(path).TiffFile(os.fspath(path)) as file:
@@ -200,7 +177,12 @@ def _read_orientation(path: str | os.PathLike[str]) -> int:
 
 
 def _turn_upright(image: Bands, orientation: int) -> Bands:
-    """Return an image (H, W, C) upright; `orientation` is EXIF's."""
+    """Return an image, (H, W, C), upright.
+
+    Args:
+        image: the image.
+        orientation: the EXIF orientation of the image, 1 to 8.
+    """
     if orientation in (3, 4, 6, 7):
         image = image[::-1]
     if orientation in (2, 3, 7, 8):
@@ -209,7 +191,7 @@ def _turn_upright(image: Bands, orientation: int) -> Bands:
 
 
 def _is_16_bit_colour(path: str | os.PathLike[str]) -> bool:
-    """Return whether a PNG says in its header that it has 16 bits and more than grey."""
+    """Return whether the header of a PNG says that it has 16 bits, and is not grey."""
     with open(path, "rb") as file:
         header = file.read(26)
     return header[:4] == b"\x89PNG" and header[24:25] == b"\x10" and header[25:] != b"\x00"
@@ -218,34 +200,20 @@ def _is_16_bit_colour(path: str | os.PathLike[str]) -> bool:
 def _read_array(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     kind = _get_kind(path)
     if kind in (".npy", ".tif", ".tiff"):
-        _require_values(_read_shape(path), path)
+        require_pixels(-(-math.prod(_read_shape(path)) // 3), os.fspath(path))
     if kind == ".npy":
         return np.asarray(np.load(path, allow_pickle=False))
     if kind in (".tif", ".tiff"):
         return np.asarray(_import_tifffile(path).imread(os.fspath(path)))
     if kind == ".png" and _is_16_bit_colour(path):  # Pillow cuts it to 8 bits
-        with _open_quietly(path):  # by Pillow's limit, which OpenCV does not know
+        with open_image(path):  # OpenCV does not check Pillow's limit
             pass
         pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is not None:
             return np.asarray(pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]])
-    with _open_quietly(path) as image:
+    with open_image(path) as (_, image):
         upright = ImageOps.exif_transpose(image)
         return np.asarray(upright.convert("RGB") if upright.mode == "P" else upright)
-
-
-@contextmanager
-def _open_quietly(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """Open an image without Pillow's warning about half of the limit."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
-            refuse_programs(image)
-            yield image
-
-
-def _require_values(shape: tuple[int, ...], path: str | os.PathLike[str]) -> None:
-    require_pixels(-(-math.prod(shape) // 3), os.fspath(path))
 
 
 def _read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
@@ -260,7 +228,7 @@ def _read_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
 
 
 def _require_end(file: Any) -> None:
-    """Refuse a TIFF without pages, or whose pages lead in a circle: tifffile counts without end."""
+    """Refuse a TIFF without pages, or whose pages form a circle: tifffile would never end."""
     try:
         first = file.pages.first
     except IndexError as error:

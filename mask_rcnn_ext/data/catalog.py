@@ -3,25 +3,21 @@
 import os
 from collections.abc import Iterable
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import UserError, nearest
 from .embedded import EMBEDDED
 
-__all__ = ["find_truth", "require_dataset", "require_datasets"]
+__all__ = ["find_annotation_files", "find_truth", "require_datasets"]
 
-# The metadata keys under which detectron2's data sets and ours keep the paths that they read.
+# The metadata keys with which detectron2's data sets and ours store the paths that they read.
 _PATH_KEYS = (
     *("json_file", "image_root", "image_dir", "gt_dir"),
     *("dirname", "panoptic_json", "panoptic_root", "sem_seg_root"),
 )
 _DRAWN_AT_FIRST_USE = {f"{d.name}_{split}" for d in EMBEDDED.values() for split in d.splits}
 _OWN_DATA = "--train-json F --train-images D --val-json F --val-images D"
-
-
-def require_dataset(name: str) -> None:
-    """Raise unless the data set `name` is registered and on disk, see `require_datasets`."""
-    require_datasets([name])
 
 
 def require_datasets(names: Iterable[str]) -> None:
@@ -34,8 +30,9 @@ def require_datasets(names: Iterable[str]) -> None:
         names: data-set names, as in `DATASETS.TRAIN` and `DATASETS.TEST`.
 
     Raises:
-        UserError: a name is unknown, or files are missing. One message covers all names and says
-            which paths were checked, what to put there, and how to run without these data sets.
+        UserError: a name is unknown, or files are missing. A single message covers all names. It
+            lists the paths that were checked and the files to put there, and explains how to run
+            without these data sets.
     """
     names = list(dict.fromkeys(names))
     unknown = [name for name in names if name not in DatasetCatalog]
@@ -101,3 +98,19 @@ def find_truth(name: str) -> tuple[str, str]:
     if not os.path.isfile(path):
         DatasetCatalog.get(name)  # draws an embedded data set
     return str(path), str(metadata.get("image_root") or "")
+
+
+def find_annotation_files(cfg: CfgNode, split: str = "TEST") -> dict[str, str]:
+    """Return the annotation files of the data sets of a run: name of the data set -> file.
+
+    Data sets without an annotation file are left out.
+
+    Args:
+        cfg: the config of the run.
+        split: "TRAIN" or "TEST", the key under `DATASETS`.
+    """
+    own = cfg.MASK_RCNN_EXT.DATA["TRAIN_JSON" if split == "TRAIN" else "VAL_JSON"]
+    files = {
+        name: own or MetadataCatalog.get(name).get("json_file", "") for name in cfg.DATASETS[split]
+    }
+    return {name: path for name, path in files.items() if path and os.path.isfile(path)}

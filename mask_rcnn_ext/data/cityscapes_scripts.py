@@ -1,8 +1,8 @@
-"""The official Cityscapes scripts under the name by which detectron2's main branch imports them.
+"""Gives the official Cityscapes scripts the name that detectron2's main branch imports.
 
 That branch (commit 02b5c4e) imports `deeplearning.projects.cityscapesApi.cityscapesscripts`, a
-package that no index has, where earlier versions import `cityscapesscripts`. Reading Cityscapes,
-and evaluating on it after a whole training, would end in a ModuleNotFoundError.
+package that no index has; earlier versions import `cityscapesscripts`. Without the second name,
+reading Cityscapes, and evaluating on it after a whole training, ends in a ModuleNotFoundError.
 """
 
 import importlib
@@ -25,12 +25,14 @@ class _AliasFinder(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """Return the spec of a module with the second name, or of a parent of it."""
         known = f"{_ALIAS}.".startswith(f"{fullname}.") or fullname.startswith(f"{_ALIAS}.")
         return ModuleSpec(fullname, self, is_package=True) if known else None
 
     def exec_module(self, module: ModuleType) -> None:
+        """Put the module of the first name in place of `module`."""
         name = module.__name__
-        if name.startswith(_ALIAS):  # the same module, which has state
+        if name.startswith(_ALIAS):  # the same module object, since modules have state
             sys.modules[name] = importlib.import_module(name.removeprefix(_PARENT))
 
 

@@ -1,8 +1,8 @@
 """Gives the entries of a COCO json ids that every reader can hold: integers of 64 bits.
 
-Labelling tools also write ids as text ("17"), as floats (17.0), as hashes or as names of files. An
-id that is a whole number stays this number. If one image id is anything else, all images are
-numbered 1, 2, 3, ...; the same holds for categories.
+Labelling tools also write ids as text ("17"), as floats (17.0), as hashes or as names of files. A
+whole number stays the same number. If any image has another kind of id, all images are numbered
+1, 2, 3, ...; the same holds for categories.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from .findings import IssueCounter
 
 __all__ = ["OWN_ID", "normalise_ids"]
 
-OWN_ID = "original_id"  # where an image or category that got a new id keeps the id of the file
+OWN_ID = "original_id"  # the key under which an image or category with a new id keeps the old one
 
 _WHOLE = re.compile(r"\s*([+-]?[0-9]{1,40})(\.0*)?\s*")
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
@@ -35,9 +35,9 @@ def normalise_ids(
 
     Args:
         content: the json object; `images`, `annotations` and `categories` are lists of objects.
-        known: category name -> id in the file that this one belongs to. Categories whose ids are
-            not integers get these ids.
-        completed: counts what was changed.
+        known: category name -> id in the train file, or in the class table of the weights.
+            Categories whose ids are not integers get these ids.
+        completed: counts the changes.
 
     Returns:
         The faults: sentences, each with a count and an example.
@@ -60,7 +60,7 @@ def normalise_ids(
 def _as_key(value: object) -> Key | None:
     """Return an id in the form in which ids are compared; None if it is no id.
 
-    Text and floats that are whole numbers become integers: the tools that write them mean the same.
+    Text and floats that are whole numbers become integers.
     """
     if isinstance(value, bool):
         return None
@@ -96,7 +96,7 @@ def _read_keys(entries: list[dict[str, Any]], kind: str, faults: list[str]) -> l
 
 
 def _number_by_name(entries: list[dict[str, Any]], known: Mapping[str, int]) -> list[int]:
-    """Return an id for each category: the known one of its name, or the next that is free."""
+    """Return an id for each category: the known id of its name, or the next free id."""
     free = (i for i in itertools.count(1) if i not in known.values())
     names = [str(category.get("name")) for category in entries]
     return [known[name] if name in known else next(free) for name in names]
@@ -120,7 +120,10 @@ def _set_ids(
 def _resolve_references(
     content: dict[str, Any], kind: str, table: dict[Key, Any], completed: IssueCounter
 ) -> list[str]:
-    """Replace `image_id` or `category_id` by the ids in `table`; remove what is not there."""
+    """Replace `image_id` or `category_id` by the ids in `table`; return the faults.
+
+    Annotations with other ids are removed from `content`.
+    """
     field = f"{kind}_id"
     annotations = content["annotations"]
     keys = [_as_key(annotation.get(field)) for annotation in annotations]
@@ -156,12 +159,12 @@ def _resolve_references(
 
 
 def _explain_shift(used: set[Key | None], field: str, table: dict[Key, Any]) -> str:
-    """Say it if all references would fit after adding or subtracting one."""
+    """Return an explanation if all references are too low or too high by 1, else ""."""
     for step, what in ((1, "one less"), (-1, "one more")):
         if all(isinstance(key, int) and key + step in table for key in used):
             return (
-                f". Each {field} is {what} than an id of the list: the two seem to count from "
-                "different numbers. Export again, or correct the ids in the json"
+                f". Each {field} is {what} than an id of the list: one list seems to count from 0 "
+                "and the other from 1. Export again, or correct the ids in the json"
             )
     return ""
 
@@ -190,4 +193,4 @@ def _number_annotations(annotations: list[dict[str, Any]], completed: IssueCount
     for annotation, repeated in without:
         annotation["id"] = next(free)
         kind = "annotation id that occurs twice" if repeated else "annotation without a positive id"
-        completed.add(f"{kind}, given one", annotation["id"])
+        completed.add(f"{kind}: new id", annotation["id"])

@@ -5,6 +5,7 @@ the image folder's own name in front, or in other capitals. Such a name is repla
 can be meant.
 """
 
+import functools
 import os
 import re
 import unicodedata
@@ -28,35 +29,33 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 class _Folders:
-    """Says which files exist; each folder is listed only once.
+    """Tells which files exist; each folder is listed only once.
 
     Attributes:
         unreadable: folder -> why it cannot be listed, for folders that exist.
     """
 
     def __init__(self) -> None:
-        self._listed: dict[str, set[str]] = {}
-        self._by_plain_name: dict[str, dict[str, list[str]]] = {}
         self.unreadable: dict[str, str] = {}
+        self._names = functools.cache(self._list)
+        self._plain_names = functools.cache(self._group_names)
 
     def has_file(self, path: str) -> bool:
+        """Return whether `path` is a file, or a link to one."""
         folder, name = os.path.split(path)
         return name in self._names(folder)
 
     def find_similar(self, path: str) -> str:
         """Return the only name in the folder of `path` that differs in capitals or accents."""
         folder, name = os.path.split(path)
-        if folder not in self._by_plain_name:
-            self._by_plain_name[folder] = defaultdict(list)
-            for known in self._names(folder):
-                self._by_plain_name[folder][_plain(known)].append(known)
-        similar = self._by_plain_name[folder].get(_plain(name), [])
+        similar = self._plain_names(folder).get(_plain(name), [])
         return similar[0] if len(similar) == 1 else ""
 
-    def _names(self, folder: str) -> set[str]:
-        if folder not in self._listed:
-            self._listed[folder] = self._list(folder)
-        return self._listed[folder]
+    def _group_names(self, folder: str) -> dict[str, list[str]]:
+        groups = defaultdict(list)
+        for name in self._names(folder):
+            groups[_plain(name)].append(name)
+        return groups
 
     def _list(self, folder: str) -> set[str]:
         try:
@@ -70,7 +69,7 @@ class _Folders:
 
 
 def _plain(name: str) -> str:
-    """Return the name as file systems without capitals, or with accents on their own, see it."""
+    """Return a name without capitals, and with each accent joined to its letter."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -84,7 +83,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 def find_image_files(
     images: list[dict[str, Any]], image_root: str, completed: IssueCounter
 ) -> tuple[list[str], list[str]]:
-    """Find the file of each image, and correct in place a `file_name` with only one meaning.
+    """Find the file of each image; correct a wrong `file_name` in place if its meaning is clear.
 
     Args:
         images: the `images` of the json, with integer ids; `file_name` may contain sub-folders.
@@ -92,7 +91,7 @@ def find_image_files(
         completed: counts the names that were replaced.
 
     Returns:
-        The path of each image, "" where there is none, and the faults.
+        The path of each image, "" if there is no file, and the faults.
     """
     if fault := _explain_root(image_root):
         return [""] * len(images), [fault]
@@ -103,7 +102,7 @@ def find_image_files(
             f"{say_have(nameless, images, 'images')} no `file_name`: image "
             f"{nameless[0]['id']} has no `file_name`"
         )
-    meant: dict[str, tuple[str, str]] = {}  # `file_name` in the json -> name here, what was done
+    meant: dict[str, tuple[str, str]] = {}  # `file_name` in the json -> name here, the change
     owners = defaultdict(set)
     for image in images:
         own = image.get("file_name")
@@ -144,7 +143,7 @@ def _explain_root(image_root: str) -> str:
 
 
 def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
-    """Return the name of the file inside `root` and what was changed, or "" twice."""
+    """Return the name of the file inside `root` and the change, or "" twice."""
     if folders.has_file(os.path.join(root, own)):
         return own, ""
     name, change = own, "`file_name` had backslashes"
@@ -211,7 +210,7 @@ def _list_names(folder: str) -> list[str]:
 
 
 def _nearby_folders(root: str) -> Iterator[str]:
-    """Yield the two folders above `root`, and those up to two levels below it."""
+    """Yield the two folders above `root`, and all folders up to two levels below it."""
     root = os.path.abspath(root)
     above = [os.path.dirname(root), os.path.dirname(os.path.dirname(root))]
     yield from above
@@ -231,17 +230,16 @@ def check_image_sizes(
     """Compare the sizes that a COCO json gives with the image files.
 
     The headers of `HEADERS_CHECKED` images, evenly spread, are read. A missing or unusable `width`
-    or `height` is filled in, in place. Sizes are after EXIF orientation, as detectron2 reads
-    images.
+    or `height` is filled in, in place. As in detectron2, sizes are after EXIF orientation.
 
     Args:
         images: the `images` of the json, with integer ids.
         paths: the file of each image, or "".
         completed: counts the images whose size was filled in.
-        channels: read the files with `read_bands_header`; 0: with `read_header`.
+        channels: number of channels of images that `data.bands` reads; 0: 8-bit colour images.
 
     Returns:
-        The ids of the images whose size is not known, the faults, and a warning of files with
+        The ids of the images whose size is unknown, the faults, and a warning about files with
         several frames or pages, or "".
     """
     unsized = {i for i, image in enumerate(images) if not _normalise_size(image, completed)}
@@ -284,7 +282,7 @@ def check_image_sizes(
             f"{name_some(contradictions)}. Correct the json or the files: annotations must fit "
             "the pixels as they are read"
         )
-    parts = f"only the first of several frames or pages is read of {name_some(in_parts)}"
+    parts = f"of images with several frames or pages, only the first is read: {name_some(in_parts)}"
     return bad, faults, parts if in_parts else ""
 
 

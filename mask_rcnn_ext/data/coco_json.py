@@ -17,10 +17,10 @@ from .findings import Doubt, IssueCounter
 
 __all__ = ["CocoJson", "check_coco_json", "inspect_coco_json", "list_classes", "raise_faults"]
 
-# What to do with the file of a labelling tool in a format of its own, or with a result file.
+# The advice for a result file, or for the file of a labelling tool in another format.
 _EXPORT = "Export the objects in the format that labelling tools call COCO or COCO instances"
 
-_ADVICE = {  # begin of a reason to drop an annotation -> what to do
+_ADVICE = {  # begin of a reason to drop an annotation -> advice
     "segmentation that is an object": "Export as COCO polygons or RLE",
     "polygon that leads more": "A vertex so far outside is likely a typo: correct it",
 }
@@ -35,16 +35,16 @@ class CocoJson:
     Attributes:
         path: the file that was read.
         content: the json object, cleaned so that detectron2 and pycocotools can read all of it.
-        changed: `content` differs from the file, so that the file itself cannot be used.
+        changed: `content` differs from the file, and the file itself cannot be used.
         polygons: every instance that is not a crowd has polygons.
-        image_paths: the file of each of `content["images"]`, "" where there is none.
-        faults: what makes the file unusable, a complete sentence for each kind. If there are any,
-            `content` is only good for finding more faults.
-        warnings: what the log warns of, a complete sentence for each kind.
+        image_paths: the file of each entry of `content["images"]`, "" if there is none.
+        faults: the reasons why the file cannot be used, a complete sentence for each kind. If there
+            are any, `content` only serves to find more faults.
+        warnings: the warnings in the log, a complete sentence for each kind.
         doubts: the annotations that some of the warnings are about.
-        annotations: all of the file, malformed ones too.
-        kept: the sound ones of them.
-        completed: what was changed, by kind.
+        annotations: all annotations of the file, also the malformed ones.
+        kept: the sound annotations.
+        completed: the changes, by kind.
         dropped: the malformed annotations, by reason.
     """
 
@@ -101,13 +101,16 @@ def inspect_coco_json(
     """Read a COCO-format json, check it against its images, and clean its annotations.
 
     A malformed annotation (degenerate box, empty or wrong mask, no box and no mask) is dropped, and
-    a warning counts the dropped annotations by reason. Boxes that stick out of the image are
-    clipped; missing `area`, `bbox`, `id`, `iscrowd`, `width` and `height` are filled in; `ignore`
-    becomes `iscrowd`. Ids become integers, see `coco_ids`, and file names of other machines become
-    names in `image_root`, see `coco_images`. A category that only groups the others is left out.
-    Coordinates that are fractions of the image become pixels. The log also counts these changes. It
-    warns of images with several frames or pages, of boxes that contradict their masks, of objects
-    that are annotated twice, and of files in which most annotations are crowd regions.
+    a warning counts the dropped annotations by reason.
+
+    These changes are counted in the log: boxes are clipped to the image; missing `area`, `bbox`,
+    `id`, `iscrowd`, `width` and `height` are filled in; `ignore` becomes `iscrowd`; ids become
+    integers, see `coco_ids`; file names of other machines become names in `image_root`, see
+    `coco_images`; a category that only groups the others is left out; and coordinates that are
+    fractions of the image become pixels.
+
+    Warnings are about images with several frames or pages, boxes that contradict their masks,
+    objects that are annotated twice, and files in which most annotations are crowd regions.
 
     Args:
         json_file: path of the json.
@@ -115,16 +118,16 @@ def inspect_coco_json(
         strict: a malformed annotation is a fault, and so are boxes that contradict their masks and
             objects that are annotated twice.
         masks: treat an instance without a segmentation as malformed. If off, it is kept, and a
-            missing `area` is the area of its box.
-        allow_empty: accept a file without annotations, as validation data may be.
-        boxes_from_masks: replace the box of every annotation that has a mask by its mask's box.
+            missing `area` becomes the area of its box.
+        allow_empty: accept a file without annotations, for validation data.
+        boxes_from_masks: replace the box of every annotation that has a mask by the mask's box.
         known: category name -> id, for categories whose ids are not integers.
         channels: number of channels of images that `data.bands` reads; 0: 8-bit colour images.
 
     Returns:
-        The checked file. Its `faults` tell if it is not COCO format, or contradicts itself or the
+        The checked file. It has `faults` if it is not in COCO format, or contradicts itself or the
         images; if images are missing; if no instance is left; or, with `strict`, if an annotation
-        is malformed, contradicts itself or repeats another.
+        is malformed, contradicts itself or repeats another annotation.
     """
     file = CocoJson(json_file)
     completed = file.completed
@@ -219,7 +222,7 @@ def list_classes(content: Mapping[str, Any]) -> dict[int, str]:
 
 
 def _find_category_faults(content: dict[str, Any]) -> list[str]:
-    """Return a fault if a category has no name, and one if two have the same."""
+    """Return a fault about categories without a name, and a fault about repeated names."""
     categories = content["categories"]
     faults = []
     nameless = [c for c in categories if not isinstance(c.get("name"), str) or not c["name"]]
@@ -300,6 +303,6 @@ def _read_content(path: str, image_root: str, completed: IssueCounter) -> dict[s
         )
     with open(path, "rb") as file:
         encoding = json.detect_encoding(file.read(4))
-    if encoding != "utf-8":  # detectron2 and pycocotools read UTF-8 without a mark
+    if encoding != "utf-8":  # detectron2 and pycocotools read only UTF-8 without a byte order mark
         completed.add("file was not plain UTF-8", encoding)
     return content

@@ -1,4 +1,4 @@
-"""What lists of numbers in a COCO json mean: a bitmap, pixels, or fractions of the image."""
+"""The meaning of lists of numbers in a COCO json: a bitmap, pixels, or fractions of the image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from ..errors import UserError
 
 __all__ = ["as_bitmap", "is_number", "scale_fractions"]
 
-_ROUNDING = 0.01  # of the image; a polygon in pixels with no larger coordinate covers no pixel
+_ROUNDING = 0.01  # of the image; a rounded fraction may lie outside the image by this much
 
 
 def is_number(value: object) -> bool:
@@ -25,8 +25,8 @@ def is_number(value: object) -> bool:
 def as_bitmap(rows: list[Any]) -> npt.NDArray[np.int64] | None:
     """Return a 2-D list of 0 and 1 as an array, or None if the list holds polygons.
 
-    Several polygons of equal length could look like a bitmap only if all their coordinates were 0
-    or 1, and such polygons have no useful shape.
+    Several polygons of equal length look like a bitmap only if all their coordinates are 0 or 1.
+    Such polygons have no useful shape.
     """
     first = rows[0]
     if len(rows) < 2 or not isinstance(first, list) or not first or first[0] not in (0, 1):
@@ -42,24 +42,26 @@ def scale_fractions(
 ) -> list[int]:
     """Turn coordinates that are fractions of the image into pixels, in place.
 
-    Polygons of an annotation are fractions if they have no coordinate above 1, and the same holds
-    for most annotations with polygons: in pixels they would cover nothing. A box without a number
-    above 1 is a fraction if its polygons are; without polygons, if those of the file are and most
-    boxes have no such number, or if the file has no masks and all its boxes are so. An `area` up to
-    1 is removed with them.
+    Polygons with no coordinate above 1 are fractions if this holds for most annotations with
+    polygons: in pixels they would cover nothing. A box with no number above 1 is a fraction if the
+    polygons of its annotation are. If its annotation has no polygons, it is a fraction in two
+    cases: the file has polygons that are fractions, and most boxes have no number above 1; or the
+    file has no masks, and no box has a number above 1. An `area` up to 1 is removed too.
 
     Args:
-        annotations: of the file. What is neither a box nor polygons is left alone.
+        annotations: all annotations of the file. Only boxes and polygons are changed.
         sizes: image id -> (H, W).
 
     Returns:
         The ids of the annotations that were changed.
 
     Raises:
-        UserError: most boxes are fractions without a mask, but others or the masks are in pixels.
+        UserError: most boxes are fractions without a mask, but other boxes or the masks are in
+            pixels.
     """
     masked = [a for a in annotations if a.get("segmentation")]
-    polygons = [a for a in masked if _is_polygons(a["segmentation"])]
+    lists = [a for a in masked if isinstance(a["segmentation"], list)]
+    polygons = [a for a in lists if as_bitmap(a["segmentation"]) is None]
     whole = [a for a in polygons if not any(map(_has_pixels, _parts(a["segmentation"])))]
     whole = whole if 2 * len(whole) > len(polygons) else []
     parts = [(part, a) for a in whole for part in _parts(a["segmentation"])]
@@ -72,9 +74,9 @@ def scale_fractions(
     left = [] if loose else [a for a in small if not a.get("segmentation")]
     if 2 * len(left) > len(boxed):
         raise UserError(
-            f"{len(left)} of {len(boxed)} boxes have only numbers up to 1, as fractions of the "
-            f"image have (first: annotation {left[0]['id']}), but other boxes or the masks are in "
-            "pixels. Write all of them in pixels"
+            f"{len(left)} of {len(boxed)} boxes have only numbers up to 1, like fractions of the "
+            f"image (first: annotation {left[0]['id']}), but other boxes or the masks are in "
+            "pixels. Write all boxes in pixels"
         )
     changed = {}
     for numbers, annotation in (*parts, *boxes):
@@ -89,17 +91,13 @@ def scale_fractions(
     return list(changed)
 
 
-def _is_polygons(mask: Any) -> bool:
-    return isinstance(mask, list) and as_bitmap(mask) is None
-
-
 def _parts(polygons: list[Any]) -> list[Any]:
     """Return the polygons of a segmentation, which may be one flat polygon."""
     return [polygons] if is_number(polygons[0]) else polygons
 
 
 def _has_pixels(numbers: Any) -> bool:
-    """Return whether a number of a polygon or box is no fraction."""
+    """Return whether a polygon or box has a number that is no fraction of the image."""
     return isinstance(numbers, list) and any(
         is_number(v) and not -_ROUNDING <= v <= 1 + _ROUNDING for v in numbers
     )

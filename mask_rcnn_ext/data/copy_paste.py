@@ -1,10 +1,10 @@
 """Copy-paste augmentation: objects of one training image are pasted into another.
 
 Paper: Ghiasi et al. 2021, "Simple Copy-Paste is a Strong Data Augmentation Method for Instance
-Segmentation" (arXiv:2012.07177), section 3. Departs from it: objects are pasted into a share of the
-images (the paper: into all); the canvas is the image that receives them, so a part outside of it is
-lost; and edges are not blended, which the paper found to make no difference. "A random subset" of
-the objects is read as: each object with probability 1/2, at least one.
+Segmentation" (arXiv:2012.07177), section 3. Differences from the paper: objects are pasted into a
+share of the images, not into all; the canvas is the image that receives the objects, so parts
+outside are lost; and edges are not blended, which makes no difference according to the paper. "A
+random subset" of the objects means here: each object with probability 1/2, at least one object.
 """
 
 from collections.abc import Callable
@@ -30,11 +30,11 @@ class CopyPaste:
         self.share = share
 
     def __call__(self, sample: dict[str, Any], draw: Callable[[], dict[str, Any]]) -> dict:
-        """Return the sample, with objects pasted into it or as it was.
+        """Return the sample, with pasted objects or unchanged.
 
         Args:
             sample: a sample of `ImageMapper` for training, with `gt_masks` that are `BitMasks`. It
-                may be changed.
+                may be changed in place.
             draw: returns a sample of another image.
         """
         if np.random.random() >= self.share:  # noqa: NPY002 - the loader seeds the global state
@@ -52,10 +52,10 @@ class CopyPaste:
 
 
 def paste_instances(sample: dict[str, Any], pixels: Tensor, pasted: Instances) -> None:
-    """Paste objects into a sample, in place; their upper left corners of the images coincide.
+    """Paste objects into a sample, in place; the upper left corners of the two images coincide.
 
-    The pasted objects come after the sample's own. Masks lose what is covered, and boxes are tight
-    around the rest. A keypoint that is covered counts as labelled but not visible.
+    The pasted objects come after the objects of the sample. Masks lose their covered pixels, and
+    boxes are tight around the rest. A covered keypoint counts as labelled but not visible.
 
     Args:
         sample: has `image`, (C, H, W), and `instances`, with `gt_masks` that are `BitMasks` if it
@@ -88,7 +88,7 @@ def paste_instances(sample: dict[str, Any], pixels: Tensor, pasted: Instances) -
 
 
 def _cover_keypoints(points: Tensor, covered: Tensor) -> Keypoints:
-    """Return (N, K, 3) keypoints; the covered ones are labelled but not visible, as COCO has it."""
+    """Return (N, K, 3) keypoints; covered keypoints have COCO's value for "not visible"."""
     height, width = covered.shape
     column = points[..., 0].long().clamp(0, width - 1)
     row = points[..., 1].long().clamp(0, height - 1)

@@ -1,22 +1,21 @@
-"""Checks a data set as a training does, and looks further: at all pixels, and at all objects.
+"""Checks a data set as a training does, and in addition all pixels and all objects.
 
-The faults and warnings of a training come first, in its words. What follows does not stop a
-training, and only a person can tell whether it is right.
+The faults and warnings of a training come first, in the same words. The other findings do not stop
+a training, and only a person can decide whether the data is right.
 """
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import name_some
 from .annotations import explain_crowds
 from .coco_json import CocoJson
 from .findings import Example, Finding, Level
-from .image_facts import ImageFacts, scan_images
+from .image_facts import MOST_COMPARED, ImageFacts, find_alike, find_equal_pixels, scan_images
 from .object_facts import ObjectFacts, collect_object_facts, find_odd_objects
 from .own_data import InspectedData, inspect_own_data
-from .similar_images import MOST_COMPARED, find_alike, find_equal_pixels
 
 __all__ = ["DataCheck", "SplitCheck", "check_dataset"]
 
@@ -31,7 +30,7 @@ class SplitCheck:
     Attributes:
         file: the inspected json.
         image_root: the folder of its images.
-        images: the facts of each image of `file.content["images"]`; None where there is no file.
+        images: the facts of each image of `file.content["images"]`; None if there is no file.
         objects: counts of its sound annotations.
     """
 
@@ -43,7 +42,7 @@ class SplitCheck:
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What a check has found.
+    """The result of a check.
 
     Attributes:
         splits: "train" or "val" -> its json.
@@ -80,13 +79,13 @@ def check_dataset(
         val_json: path of the validation json, or "".
         val_images: folder of the validation images.
         masks: an object without a segmentation is malformed, as for a model with masks.
-        channels: of images with more than 8 bits or other channels than three, as
-            `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS` says it; 0: 8-bit colour images.
+        channels: number of channels of images that `data.bands` reads, see
+            `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS`; 0: 8-bit colour images.
         progress: show a bar on the terminal while the images are read.
 
     Raises:
-        UserError: a json is given without its images, images without their json, or neither. What
-            is wrong with the data is no error here but a finding.
+        UserError: a json is given without its images, images without their json, or neither.
+            Mistakes in the data raise no error; they are findings.
     """
     pairs = {"train": (train_json, train_images), "val": (val_json, val_images)}
     data = inspect_own_data(pairs, masks=masks, channels=channels)
@@ -118,15 +117,12 @@ def check_dataset(
         findings += _find_unlisted_files(splits)
     order: list[Level] = ["error", "warning", "note"]
     findings.sort(key=lambda finding: order.index(finding.level))
-    return DataCheck(splits, [_cut(f) for f in findings], list(data.table.values()))
-
-
-def _cut(finding: Finding) -> Finding:
-    return Finding(finding.level, finding.text, finding.examples[:_MOST_EXAMPLES])
+    findings = [replace(f, examples=f.examples[:_MOST_EXAMPLES]) for f in findings]
+    return DataCheck(splits, findings, list(data.table.values()))
 
 
 def _list_training_findings(data: InspectedData) -> list[Finding]:
-    """Return what a training refuses or warns of, with the annotations and images to look at."""
+    """Return the faults and warnings of a training, with the annotations and images to look at."""
     found, faults = [], dict.fromkeys(data.faults)
     for split, file in data.files.items():
         places = {image["id"]: i for i, image in enumerate(file.content.get("images", ()))}
@@ -140,7 +136,7 @@ def _list_training_findings(data: InspectedData) -> list[Finding]:
         examples = {doubt.text: [show(*group) for group in doubt.groups] for doubt in file.doubts}
         crowds = [a["id"] for a in file.kept if a["iscrowd"]]
         examples[explain_crowds(file.kept)] = [show(crowd) for crowd in crowds]
-        # One of each reason, then the others.
+        # First an example of each reason, then the others.
         dropped = [(n, i, r) for r, ids in file.dropped.issues.items() for n, i in enumerate(ids)]
         malformed = [show(i, text=reason) for _, i, reason in sorted(dropped, key=lambda d: d[0])]
         found += [
@@ -161,7 +157,7 @@ def _list_training_findings(data: InspectedData) -> list[Finding]:
 
 
 def _find_odd_images(split: str, check: SplitCheck) -> list[Finding]:
-    """Return what the pixels of a json's images tell."""
+    """Return images of a json that are broken, have a single colour, or another kind."""
     path, entries = check.file.path, check.file.content.get("images", ())
     known = [(i, image) for i, image in enumerate(check.images) if image is not None]
     found = []
@@ -170,14 +166,14 @@ def _find_odd_images(split: str, check: SplitCheck) -> list[Finding]:
         others = [str(entries[i]["file_name"]) for i, _ in broken[1:]]
         also = f". The others: {name_some(others)}" if others else ""
         text = (
-            f"{path}: {len(broken)} image files pass training's first check, and stop it when they "
-            f"are read: {broken[0][1]}{also}"
+            f"{path}: {len(broken)} image files pass the first check of a training, and stop it "
+            f"when they are read: {broken[0][1]}{also}"
         )
         found.append(Finding("error", text))
     plain = [i for i, image in known if image.plain]
     if plain:
         names = name_some([str(entries[i]["file_name"]) for i in plain])
-        text = f"{path}: {len(plain)} of {len(known)} images have one colour only: {names}"
+        text = f"{path}: {len(plain)} of {len(known)} images have only one colour: {names}"
         found.append(Finding("warning", text, [Example(split, i) for i in plain]))
     kinds = Counter(image.kind for _, image in known)
     if len({(image.mode, image.bits) for _, image in known}) > 1:
@@ -193,7 +189,7 @@ def _find_odd_images(split: str, check: SplitCheck) -> list[Finding]:
 
 
 def _find_similar_images(splits: dict[str, SplitCheck], data: InspectedData) -> list[Finding]:
-    """Return images that are copies in other files, or look alike: in a split, and in both."""
+    """Return images with the same pixels in different files, and images that look alike."""
     places, facts = [], []
     for split, check in splits.items():
         for i, image in enumerate(check.images):
@@ -209,13 +205,13 @@ def _find_similar_images(splits: dict[str, SplitCheck], data: InspectedData) -> 
         splits, same, "hold the same pixels in different files", "Keep one of each"
     )
     found += _describe_groups(
-        splits, alike, "look alike: the same picture in another size or quality, or neighbours of "
-        "a film", "Look at them, and keep each picture in one split",
+        splits, alike, "look alike: the same picture in another size or quality, or neighbouring "
+        "frames of a film", "Look at them, and keep each picture in one split",
     )  # fmt: skip
     if len(facts) > MOST_COMPARED:
         text = (
-            f"images that only look alike were not searched for: {len(facts):,} images, at most "
-            f"{MOST_COMPARED:,} are compared with each other. Equal pixels are found"
+            f"images that only look alike were not searched: there are {len(facts):,} images, and "
+            f"at most {MOST_COMPARED:,} are compared with each other. Equal pixels are found"
         )
         found.append(Finding("note", text))
     return found
@@ -235,7 +231,7 @@ def _describe_groups(
             continue
         shown = name_some([" = ".join(map(name, group[:3])) for group in chosen], 3)
         where = "of train and val" if leaks else "within a json"
-        why = ". The model has seen such images in training, so AP is too high" if leaks else ""
+        why = ". The model has seen these images in training, so AP is too high" if leaks else ""
         groups_of = "groups of images" if len(chosen) > 1 else "group of images"
         text = f"{len(chosen)} {groups_of} {where} that {what}: {shown}{why}. {advice}"
         pairs = []
@@ -257,8 +253,8 @@ def _find_unlisted_files(splits: dict[str, SplitCheck]) -> list[Finding]:
         if extra:
             shown = name_some([os.path.relpath(path, root) for path in extra])
             text = (
-                f"{root}: {len(extra)} of {len(images)} image files are in no json: {shown}. "
-                "Nothing is learned from them"
+                f"{root}: {len(extra)} of {len(images)} image files are in no json: {shown}. The "
+                "model learns nothing from them"
             )
             found.append(Finding("note", text))
     return found

@@ -1,14 +1,13 @@
-"""The embedded data sets: drawn from a seed at first use, the same pixels on every machine.
+"""The embedded data sets: drawn from a seed at first use, with the same pixels on every machine.
 
-`occluded_shapes` has the demo's images, `nested_shapes` those of the FCIS experiment. The modules
-of these names say what they show; the tests compare `checksum`.
+`occluded_shapes` has the images of the demo, `nested_shapes` the images of the FCIS experiment. The
+modules with these names describe the images; a test compares their checksums.
 
 Layout: `$DETECTRON2_DATASETS/NAME/{train,val,test}/{000000.png, ..., annotations.json}`.
 """
 
 import contextlib
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -29,7 +28,7 @@ from ..temporary_files import make_temporary_folder
 from . import nested_shapes, occluded_shapes
 from .shape_drawing import CLASSES
 
-__all__ = ["EMBEDDED", "EmbeddedDataSet", "checksum", "register_embedded"]
+__all__ = ["EMBEDDED", "EmbeddedDataSet", "register_embedded"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class EmbeddedDataSet:
         seed: of all images.
         size: side of the images, in pixels.
         splits: name -> number of images.
-        draw_image: the function that draws the image of (seed, index of the split, index of the
+        draw_image: the function that draws an image from (seed, index of the split, index of the
             image).
     """
 
@@ -56,7 +55,7 @@ class EmbeddedDataSet:
     draw_image: Callable[..., tuple[np.ndarray, list[dict[str, Any]]]]
 
     def info(self, split: str) -> dict[str, Any]:
-        """Return what the annotation file of a split says about itself."""
+        """Return the `info` of the annotation file of a split."""
         return {
             "description": f"{self.name} {split}",
             "version": self.version,
@@ -145,20 +144,6 @@ EMBEDDED = {
         draw_image=nested_shapes.draw_image,
     ),
 }
-
-
-def checksum(folder: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 (hex) over the decoded pixels and the annotations of a drawn split.
-
-    PNG bytes are not compared, because encoders compress differently from version to version.
-    """
-    digest = hashlib.sha256()
-    coco = json.loads((Path(folder) / "annotations.json").read_text())
-    for image in coco["images"]:
-        with Image.open(Path(folder) / image["file_name"]) as picture:
-            digest.update(np.asarray(picture.convert("RGB")).tobytes())
-    digest.update(json.dumps(coco, sort_keys=True).encode())
-    return digest.hexdigest()
 
 
 def register_embedded(root: str) -> None:

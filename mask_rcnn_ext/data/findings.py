@@ -1,4 +1,4 @@
-"""What a check of a data set finds: what is wrong, what is suspicious, and where to look."""
+"""The results of a check of a data set: mistakes, suspicious things, and where to look."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -37,12 +37,12 @@ class IssueCounter:
 
 @dataclass(frozen=True)
 class Doubt:
-    """Annotations that can be read and contradict themselves or each other.
+    """Annotations that can be read, but contradict themselves or each other.
 
     Attributes:
-        kind: "boxes" contradict their masks and the masks may be right; x and y are "exchanged" in
-            the boxes or in the masks; annotations are "copies" of others.
-        text: a sentence with the count and examples, and what to do.
+        kind: "boxes": boxes contradict their masks, and the masks may be right; "exchanged": x and
+            y are exchanged in the boxes or in the masks; "copies": annotations repeat others.
+        text: a sentence with the count and examples, and how to fix it.
         groups: annotation ids. An original comes before its copy.
     """
 
@@ -63,14 +63,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing that is wrong or suspicious.
+    """A kind of mistake or suspicious thing.
 
     Attributes:
-        level: "error": a training refuses the data, or stops at it. "warning": it trains, but what
-            it learns or measures is probably wrong. "note": good to know.
-        text: a sentence with the count and examples. An error, and a warning that training prints
-            too, has training's words.
-        examples: some of the places, the most telling ones first.
+        level: "error": a training refuses the data, or stops at it. "warning": a training runs, but
+            its results are probably wrong. "note": good to know.
+        text: a sentence with the count and examples. If a training prints the same error or
+            warning, the words are the same.
+        examples: some of the places, the most important first.
     """
 
     level: Level

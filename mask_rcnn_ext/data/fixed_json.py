@@ -1,4 +1,4 @@
-"""Writes a corrected copy of a COCO json: what is wrong and has one right answer is put right."""
+"""Writes a corrected copy of a COCO json: mistakes with only one possible correction are fixed."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def require_fixable_names(outputs: Mapping[str, str], inputs: Mapping[str, str])
     """Raise unless each corrected json has a name that may be written.
 
     Args:
-        outputs: "train" or "val" -> where its corrected json shall go.
+        outputs: "train" or "val" -> where to write its corrected json.
         inputs: "train" or "val" -> the json that is checked.
 
     Raises:
@@ -57,26 +57,27 @@ def _is_ours(path: str) -> bool:
 def write_fixed_jsons(check: DataCheck, outputs: Mapping[str, str]) -> dict[str, IssueCounter]:
     """Write a corrected copy of each json of a check.
 
-    Corrected is what training changes when it reads the file (ids, file names, missing numbers,
-    ...). Beyond that, a box that contradicts its mask or is malformed is taken from its mask, and
-    an exact copy of an annotation is dropped. All else stays as it is, malformed annotations too.
+    A copy has the changes that a training makes when it reads the file (ids, file names, missing
+    numbers, ...). In addition, a box that contradicts its mask or is malformed is computed from the
+    mask, and an exact copy of an annotation is dropped. Nothing else changes; other malformed
+    annotations stay too.
 
     Args:
-        check: of the data; it is spent afterwards, as its annotations are changed.
+        check: the check of the data. It cannot be used again, because its annotations are changed.
         outputs: "train" or "val" -> where to write.
 
     Returns:
         The changes of each file, by kind.
 
     Raises:
-        UserError: the data has errors, which have no single right answer, see also
-            `require_fixable_names`; or a file cannot be written.
+        UserError: the data has errors; or a file cannot be written, see also
+            `require_fixable_names`.
     """
     require_fixable_names(outputs, {s: split.file.path for s, split in check.splits.items()})
     if check.count("error"):
         raise UserError(
-            "--fix: nothing is written: the errors of the check have no single right answer. "
-            "Correct them first"
+            "--fix: nothing is written, because the errors of the check have several possible "
+            "corrections. Correct them first"
         )
     changes = {split: _fix(part) for split, part in check.splits.items()}
     for split, path in outputs.items():
@@ -102,7 +103,7 @@ def _fix(split: SplitCheck) -> IssueCounter:
             elif doubt.kind == "copies" and _rest(annotation) == _rest(by_id[originals[0]]):
                 gone.add(last)
                 changes.add("exact copy of another annotation, dropped", last)
-    _mend_boxes(file, split.image_root, changes)
+    _correct_boxes(file, split.image_root, changes)
     content["annotations"] = [a for a in file.annotations if a["id"] not in gone]
     info = content.get("info")
     own = info if isinstance(info, dict) else {"original_info": info} if info else {}
@@ -114,8 +115,8 @@ def _rest(annotation: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in annotation.items() if key not in _FORM}
 
 
-def _mend_boxes(file: CocoJson, image_root: str, changes: IssueCounter) -> None:
-    """Take the boxes of annotations that were dropped for their box only from their masks."""
+def _correct_boxes(file: CocoJson, image_root: str, changes: IssueCounter) -> None:
+    """Compute from the mask the box of each annotation that was dropped only because of its box."""
     ids = {i for why, found in file.dropped.issues.items() if why.startswith("box ") for i in found}
     wrong = [a for a in file.annotations if a["id"] in ids and a.get("segmentation")]
     for annotation in wrong:

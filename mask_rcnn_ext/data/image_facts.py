@@ -1,10 +1,17 @@
-"""Reads every image of a data set once, and keeps what can be compared and counted."""
+"""Reads every image of a data set once, and finds images that are equal or look alike.
+
+Two images look alike if their small grey copies (32 x 32, scaled to mean 0 and length 1) have a
+correlation of at least 0.97. In a test with 158 photos, copies at 0.6 times the size and JPEG
+quality 50 had 0.999 or more, and no two photos had more than 0.86. Copies that were turned,
+mirrored or cut are not found.
+"""
 
 import hashlib
 import itertools
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +26,19 @@ from ..errors import UserError
 from .bands import read_record_bands, scale_for_display
 from .images import read_record_bgr
 
-__all__ = ["ImageFacts", "read_image_facts", "scan_images"]
+__all__ = [
+    "MOST_COMPARED",
+    "ImageFacts",
+    "find_alike",
+    "find_equal_pixels",
+    "read_image_facts",
+    "scan_images",
+]
 
+MOST_COMPARED = 20_000  # images: about half a minute; the time grows with the square
+
+_ALIKE = 0.97  # correlation
+_BLOCK = 1000  # images that are compared with all others at once
 _SIDE = 32  # pixels of the small copy
 _BITS = {"1": 1, "I": 32, "F": 32, "I;16": 16, "I;16B": 16, "I;16L": 16}  # the other modes have 8
 _NAMES = {
@@ -32,15 +50,15 @@ _MOST_THREADS = 4
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a data set's check keeps of an image file.
+    """The facts about an image file that the check of a data set uses.
 
     Attributes:
-        file_format: as Pillow names it, such as "JPEG"; the file's ending if Pillow does not.
-        mode: Pillow's, such as "RGB" or "L"; "" if Pillow does not know it.
-        bits: of a channel; 0 if the check reads the values as they are, with any depth.
+        file_format: Pillow's name of the format, such as "JPEG"; else the ending of the file.
+        mode: Pillow's mode, such as "RGB" or "L"; "" if Pillow cannot open the file.
+        bits: number of bits per channel; 0 if the check reads images of any depth.
         width: in pixels, after EXIF orientation; 0 if the file cannot be read.
         height: likewise.
-        pixels: a hash of the pixels as models get them; b"" if the file cannot be read.
+        pixels: a hash of the pixels that a model gets; b"" if the file cannot be read.
         plain: all pixels have one colour.
         small: (32 * 32,) uint8, the image in grey, averaged down to a square; (0,) if the file
             cannot be read.
@@ -78,7 +96,7 @@ def read_image_facts(
     try:
         with Image.open(path) as image:
             kind = image.format or "", image.mode, _BITS.get(image.mode, 8)
-    except Exception:  # Pillow raises nearly anything on a broken file; the reader below says why
+    except Exception:  # Pillow raises nearly anything on a broken file; the reader below explains
         kind = os.path.splitext(path)[1].lstrip(".").upper(), "", 8
     if channels:
         kind = kind[0], f"{channels} channel{'s' if channels > 1 else ''}", 0
@@ -115,10 +133,40 @@ def scan_images(
         progress: show a bar on the terminal.
     """
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
-    # The reader sets warning filters for a moment, which threads do not have for themselves.
+    # The reader changes the warning filters for a moment, which all threads share.
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
         found: Iterable[ImageFacts] = pool.map(
             read_image_facts, sizes, sizes.values(), itertools.repeat(channels)
         )
         bar = tqdm(found, "Reading images", len(sizes), unit="image", disable=not progress)
         return dict(zip(sizes, bar, strict=True))
+
+
+def find_equal_pixels(facts: Sequence[ImageFacts]) -> list[list[int]]:
+    """Return the groups of two or more images that have the same pixels, as indices."""
+    groups = defaultdict(list)
+    for index, image in enumerate(facts):
+        if image.pixels:
+            groups[image.pixels].append(index)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def find_alike(facts: Sequence[ImageFacts]) -> list[tuple[int, int]]:
+    """Return the pairs of images that look alike and differ in pixels, the most alike first.
+
+    Images of one colour are left out. With more than `MOST_COMPARED` images, return nothing.
+    """
+    used = [i for i, image in enumerate(facts) if image.pixels and not image.plain]
+    if not 1 < len(used) <= MOST_COMPARED:
+        return []
+    vectors = np.stack([facts[i].small for i in used]).astype(np.float32)
+    vectors -= vectors.mean(axis=1, keepdims=True)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    found = []
+    for start in range(0, len(used), _BLOCK):
+        alike = vectors[start : start + _BLOCK] @ vectors[start:].T
+        for row, column in np.argwhere(alike >= _ALIKE).tolist():
+            first, second = used[start + row], used[start + column]
+            if row < column and facts[first].pixels != facts[second].pixels:
+                found.append((float(alike[row, column]), first, second))
+    return [(first, second) for _, first, second in sorted(found, key=lambda pair: -pair[0])]

@@ -1,10 +1,10 @@
-"""Reads image files: upright, in the channel order of the models, of 8 bits per channel.
+"""Reads image files with 8 bits per channel: upright, in the channel order of the models.
 
-Every part of the package reads by the rules of this file, unless the config names a number of
+All parts of the package read images by the rules of this file, unless the config sets a number of
 channels, see `data.bands`. Pillow turns grey, palette, bilevel, CMYK and YCbCr images into colour,
 and an alpha channel is dropped. An image with more than 8 bits per channel is refused: Pillow would
-cut all grey values above 255, and no rule fits every camera. Of a file with several frames or pages
-the first one is read.
+cut all grey values above 255, and no rule fits every camera. If a file has several frames or pages,
+the first is read.
 """
 
 import logging
@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,14 @@ __all__ = [
     "BGRArray",
     "ImageHeader",
     "ImageLike",
-    "explain_unreadable",
+    "name_unreadable",
+    "open_image",
     "read_bgr",
     "read_header",
     "read_record_bgr",
     "refuse_programs",
     "require_8_bits",
+    "require_size",
 ]
 
 BGRArray = npt.NDArray[np.uint8]
@@ -51,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image file says of itself before its pixels.
+    """The properties of an image file that can be read without its pixels.
 
     Attributes:
         width: in pixels, after EXIF orientation.
@@ -67,13 +69,13 @@ class ImageHeader:
 
 
 def read_header(path: str | os.PathLike[str]) -> ImageHeader:
-    """Read the header of an image file, and decode the file if it seems to be cut short.
+    """Read the header of an image file; decode the file too if it seems to be cut short.
 
     Raises:
         UserError: the file is missing, is not a readable image, ends too early (JPEG and PNG), or
             has more than 8 bits per channel.
     """
-    with _name_unreadable(path), _open(path) as (file, image):
+    with _open_photo(path) as (file, image):
         _require_8_bits(image, path)
         # Pillow would decode a whole PNG to look for EXIF data at its end.
         has_exif = image.format != "PNG" or "exif" in image.info
@@ -100,7 +102,7 @@ def require_8_bits(path: str | os.PathLike[str]) -> None:
     Raises:
         UserError: the file is missing, is not an image, or has more than 8 bits per channel.
     """
-    with _name_unreadable(path), _open(path) as (_, image):
+    with _open_photo(path) as (_, image):
         _require_8_bits(image, path)
 
 
@@ -111,12 +113,13 @@ def read_bgr(path: str | os.PathLike[str]) -> BGRArray:
         UserError: the file is missing, is not a readable image, or has more than 8 bits per
             channel.
     """
-    with _name_unreadable(path), _open(path) as (_, image):
+    with _open_photo(path) as (_, image):
         _require_8_bits(image, path)
         if (frames := _count_frames(image)) > 1:
             logger.warning("%s: only the first of %d frames or pages is read", path, frames)
-        # The parts of detectron2's `read_image`, which takes a damaged PNG for a black image, and
-        # turns a TIFF twice: Pillow turns it when it loads the pixels, and drops the orientation.
+        # These are parts of detectron2's `read_image`, which reads a damaged PNG as a black image,
+        # and turns a TIFF twice: Pillow turns it when it loads the pixels, and drops the
+        # orientation.
         image.load()
         pixels: BGRArray = convert_PIL_to_numpy(_apply_exif_orientation(image), "BGR")
     return pixels
@@ -132,6 +135,16 @@ def read_record_bgr(record: Mapping[str, Any]) -> BGRArray:
         UserError: the file is missing, is not a readable image, or has another size.
     """
     image = read_bgr(record["file_name"])
+    require_size(image, record)
+    return image
+
+
+def require_size(image: npt.NDArray[Any], record: Mapping[str, Any]) -> None:
+    """Check that an image, (H, W, C), has the size that its record states, if it states one.
+
+    Raises:
+        UserError: the size is another one.
+    """
     height, width = image.shape[:2]
     expected = (record.get("height") or height, record.get("width") or width)
     if (height, width) != expected:
@@ -139,26 +152,30 @@ def read_record_bgr(record: Mapping[str, Any]) -> BGRArray:
             f"{record['file_name']}: expected {expected[1]} x {expected[0]} pixels (width x "
             f"height) as its data set says, got {width} x {height}"
         )
-    return image
 
 
 @contextmanager
-def _name_unreadable(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn any error of the block into a `UserError` that names the file."""
+def name_unreadable(path: str | os.PathLike[str], advice: str = "") -> Iterator[None]:
+    """Turn any error of the block into a `UserError` that names the file, and refuse a pipe.
+
+    Args:
+        path: the file that the block reads.
+        advice: what to try, added to the reason.
+    """
+    if is_special(path):
+        raise UserError(f"{os.fspath(path)}: expected an image file, got a pipe, socket or device")
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
-        reason = explain_unreadable(error)
-        if os.fspath(path).lower().endswith((".npy", ".tif", ".tiff")):
-            reason += "; if it has other channels, set MASK_RCNN_EXT.DATA.IMAGE_CHANNELS"
+    except Exception as error:  # decoders raise nearly anything on a broken file
+        reason = f"{_explain_unreadable(error)}{advice}"
         raise UserError(f"{os.fspath(path)}: cannot be read as an image ({reason})") from error
 
 
-def explain_unreadable(error: Exception) -> str:
+def _explain_unreadable(error: Exception) -> str:
     """Return in few words why Pillow could not read an image."""
-    if isinstance(error, UnidentifiedImageError):  # its text is of the open file, not its name
+    if isinstance(error, UnidentifiedImageError):  # its text names the file object, not the path
         return "no image format that Pillow knows"
     if isinstance(error, Image.DecompressionBombError):
         number = re.search(r"\d+", str(error))
@@ -167,24 +184,32 @@ def explain_unreadable(error: Exception) -> str:
 
 
 @contextmanager
-def _open(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Image.Image]]:
-    """Open an image file and read its header; Pillow's warnings about the header are dropped."""
-    if is_special(path):
-        raise UserError(f"{os.fspath(path)}: expected an image file, got a pipe, socket or device")
-    with PathManager.open(os.fspath(path), "rb") as file, warnings.catch_warnings():
+def open_image(path: str | os.PathLike[str], advice: str = "") -> Iterator[tuple[Any, Image.Image]]:
+    """Open a file and read its header; yield the file and the image of Pillow.
+
+    Pillow's warnings are dropped. Any error of the block names the file, see `name_unreadable`.
+    """
+    with name_unreadable(path, advice), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images and odd EXIF blocks
-        with Image.open(file) as image:
+        with PathManager.open(os.fspath(path), "rb") as file, Image.open(file) as image:
             refuse_programs(image)
             yield file, image
 
 
+def _open_photo(path: str | os.PathLike[str]) -> AbstractContextManager[tuple[Any, Image.Image]]:
+    """Open an image of 8 bits; the error about a format of other channels names the key."""
+    other = os.fspath(path).lower().endswith((".npy", ".tif", ".tiff"))
+    key = "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS"
+    return open_image(path, f"; if it has other channels, set {key}" if other else "")
+
+
 def refuse_programs(image: Image.Image) -> None:
-    """Refuse an image, before its pixels are read, that Pillow lets another program draw.
+    """Refuse an image, before its pixels are read, if Pillow would start another program for it.
 
     An EPS file is a program in PostScript, which Pillow gives to Ghostscript.
 
     Raises:
-        OSError: as Pillow raises for a file that it cannot read.
+        OSError: the same error that Pillow raises for a file that it cannot read.
     """
     if image.format == "EPS":
         raise OSError("EPS is a program that draws; it is not run. Save the image as PNG")
@@ -196,15 +221,15 @@ def _require_8_bits(image: Image.Image, path: str | os.PathLike[str]) -> None:
     if image.mode[0] in "IF" or _16_BIT_COLOUR.search(raw_modes):
         raise UserError(
             f"{os.fspath(path)}: has more than 8 bits per channel (Pillow's mode {image.mode}). "
-            "Which values are black and white cannot be known from one image. Set "
+            "The values of black and white cannot be known from one image. Set "
             "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS to the number of channels to use the values as they "
-            "are, or convert all images of the data set to 8 bits with one range, as "
-            "docs/own_data.md shows"
+            "are, or convert all images of the data set to 8 bits with the same range, see "
+            "docs/own_data.md"
         )
 
 
 def _get_stored_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height as they are before EXIF orientation."""
+    """Return width and height before EXIF orientation."""
     tags = getattr(image, "tag_v2", None)
     if image.format != "TIFF" or not tags:
         return image.size

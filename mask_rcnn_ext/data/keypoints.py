@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def complete_keypoints(records: Sequence[dict], num_keypoints: int) -> list[dict]:
-    """Give objects without keypoints unlabelled ones, which have no part in the loss.
+    """Give objects without keypoints unlabelled keypoints, which the loss ignores.
 
-    detectron2 needs keypoints on all objects of an image, or on none.
+    detectron2 needs keypoints on all objects of an image, or on no object.
 
     Args:
         records: images in detectron2's format. They are not changed.
@@ -29,7 +29,7 @@ def complete_keypoints(records: Sequence[dict], num_keypoints: int) -> list[dict
         The images, each object with `keypoints`: 3 K numbers, x, y and visibility of each.
 
     Raises:
-        UserError: the keypoints of an object are something else.
+        UserError: the keypoints of an object are not 3 K numbers.
     """
     result, wrong = [], []
     total = without = 0
@@ -55,13 +55,13 @@ def complete_keypoints(records: Sequence[dict], num_keypoints: int) -> list[dict
 
 
 def complete_true_keypoints(annotations: Iterable[dict[str, Any]], num_keypoints: int) -> None:
-    """Give objects of a COCO json without keypoints unlabelled ones, in place.
+    """Give objects of a COCO json without keypoints unlabelled keypoints, in place.
 
-    pycocotools needs `keypoints` and `num_keypoints` on every object. It takes an object without a
-    labelled keypoint for a region in which detections do not count.
+    pycocotools needs `keypoints` and `num_keypoints` on every object. It treats an object without a
+    labelled keypoint as a region in which detections do not count.
 
     Args:
-        annotations: of the json.
+        annotations: the annotations of the json.
         num_keypoints: K, the number of keypoints of the model.
 
     Raises:

@@ -1,9 +1,10 @@
-"""A training loader with which a resumed run continues exactly where the first one stopped.
+"""A training loader that lets a resumed run continue exactly where the first run stopped.
 
 When a run resumes, detectron2's loader starts its stream of images again, and its augmentations use
 the random state of the worker processes. Here the batch of iteration i depends only on (seed, i): a
 batch sampler in the main process forms the batches and can skip some, and the augmentation of each
-sample is seeded with the sample's position in the stream. The number of workers does not matter.
+sample is seeded with the position of the sample in the stream. The number of workers does not
+matter.
 """
 
 import contextlib
@@ -54,10 +55,10 @@ def seed_everything(seed: int, *, cuda: bool = True) -> None:
 
 @contextlib.contextmanager
 def keep_random_state(gpus: Iterable[int] = ()) -> Iterator[None]:
-    """Let the generators of `random`, NumPy and torch go on after the block as if it was not there.
+    """Restore the generators of `random`, NumPy and torch after the block.
 
     Args:
-        gpus: indices of the CUDA devices whose generators are kept too.
+        gpus: indices of the CUDA devices whose generators are restored too.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=list(gpus)):
@@ -71,7 +72,8 @@ def keep_random_state(gpus: Iterable[int] = ()) -> Iterator[None]:
 class ResumableBatchSampler:
     """Forms batches of (position in the stream, index), grouped by aspect ratio as in detectron2.
 
-    Iteration starts at batch number `start`; the batches before it are formed but not loaded.
+    Attributes:
+        start: the number of the first batch that iteration yields; earlier batches are skipped.
     """
 
     def __init__(
@@ -133,7 +135,7 @@ class _SeededDataset(Dataset):
         return (index + random.randrange(1, len(self.dicts))) % len(self.dicts)
 
     def _load(self, index: int, bad: dict[str, str]) -> Any:
-        """Return the sample of an image; if it is rejected or skipped, of the next one."""
+        """Return the sample of an image, or of the next image if it is rejected or skipped."""
         for offset in range(len(self.dicts)):
             record = self.dicts[(index + offset) % len(self.dicts)]
             try:
@@ -150,7 +152,7 @@ class _SeededDataset(Dataset):
 
 
 def _outlive_signals(_: int) -> None:
-    """Let a worker go on for a minute after a signal, so that training can finish its step."""
+    """Let a worker go on for a minute after a signal: training can finish its step."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
 
@@ -159,7 +161,7 @@ class TrainLoader:
     """Yields endless batches for `detectron2.engine.SimpleTrainer`: lists of mapped dicts.
 
     Attributes:
-        last_batch: the batch that was yielded last, or None.
+        last_batch: the last batch that was yielded, or None.
     """
 
     def __init__(
@@ -180,16 +182,16 @@ class TrainLoader:
         Args:
             dicts: the data set in detectron2's format, with `width` and `height` when grouping.
             mapper: turns a dict into a sample, for example `ImageMapper`.
-            sampler: an endless stream of indices into `dicts` for this process, which depends only
-                on the seed.
+            sampler: an endless stream of indices into `dicts` for this process. It depends only on
+                the seed.
             batch_size: images per batch of this process.
             num_workers: number of loading processes; 0 loads in the main process. The batches do
                 not depend on it.
             seed: the seed of the augmentations.
             aspect_ratio_grouping: put wide and tall images in separate batches, as detectron2 does.
-            mix: changes a sample with others, such as `CopyPaste`. It gets the sample, and a
-                function that returns the sample of another image, drawn at random. None: no change.
-            skip_bad: take the next image of the data set in place of one that cannot be used.
+            mix: mixes samples, such as `CopyPaste`. It gets a sample, and a function that returns
+                the sample of a random other image. None: no change.
+            skip_bad: replace an image that cannot be used by the next image of the data set.
         """
         groups = [int(d["width"] > d["height"]) for d in dicts] if aspect_ratio_grouping else None
         self.dataset = _SeededDataset(dicts, mapper, seed, mix, num_workers, skip_bad)
@@ -230,7 +232,7 @@ def build_sampler(cfg: CfgNode, dicts: list[dict], seed: int) -> Any:
     if name == "TrainingSampler":
         return TrainingSampler(len(dicts), seed=seed)
     if name == "RepeatFactorTrainingSampler":
-        # In detectron2's main branch the square root is an option; before, it was always taken.
+        # In detectron2's main branch the square root is an option; earlier versions always take it.
         loader = cfg.DATALOADER
         option = {"sqrt": loader.REPEAT_SQRT} if "REPEAT_SQRT" in loader else {}
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(

@@ -1,4 +1,4 @@
-"""From a record of a data set to an input of the model: detectron2's mapper with our images."""
+"""Turns a record of a data set into an input of the model: detectron2's mapper with our images."""
 
 import copy
 from typing import Any
@@ -23,22 +23,23 @@ __all__ = ["ImageMapper", "keep_sides"]
 class ImageMapper(DatasetMapper):
     """detectron2's `DatasetMapper`, with these differences.
 
-    - A file that cannot be read, or has another size than its record says, is a `UserError` with
-      its name; so is an image with more than 8 bits per channel, see `data.images`. With
+    - It raises a `UserError` with the name of the file if an image cannot be read, has another size
+      than its record says, or has more than 8 bits per channel, see `data.images`. With
       `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS`, images are read by `data.bands`.
     - No side of an image is resized to 0 pixels.
     - `MASK_RCNN_EXT.AUGMENTATION` adds augmentations to those of detectron2's keys.
 
-    With these keys at their defaults, all other images give the same tensors.
+    With these keys at their defaults, all other images give the same tensors as in detectron2.
 
     Args:
         is_train: see `DatasetMapper`.
         swap_when_upside_down: exchange left and right keypoints of an image that is flipped upside
-            down, which is a mirror image too. detectron2 does it for horizontal flips only.
-        redraw_objects: bit masks and boxes are drawn again after the augmentations, because these
-            turn or cut objects. A box is tight around the mask, even for a model without masks.
+            down, since this is a mirror image too. detectron2 exchanges them for horizontal flips
+            only.
+        redraw_objects: draw bit masks and boxes again after the augmentations, because these turn
+            or cut objects. A box is tight around the mask, even for a model without masks.
         channels: number of channels of images that `data.bands` reads as float32; 0: 8-bit colour.
-        max_pixels: see `set_pixel_limit`; it holds for the process that the mapper works in.
+        max_pixels: see `set_pixel_limit`; it is set in the process that calls the mapper.
         **arguments: see `DatasetMapper`.
     """
 
@@ -83,19 +84,19 @@ class ImageMapper(DatasetMapper):
         Raises:
             UserError: the image cannot be used.
         """
-        set_pixel_limit(self.max_pixels)  # this may be a worker, which does not know it
+        set_pixel_limit(self.max_pixels)  # this may be a worker, where it is not set
         if self.channels:
             return self._map_bands(copy.deepcopy(dataset_dict))
         require_8_bits(dataset_dict["file_name"])
         try:
             sample: dict[str, Any] = super().__call__(dataset_dict)
         except Exception:
-            read_record_bgr(dataset_dict)  # names the file, if the file is the cause
+            read_record_bgr(dataset_dict)  # raises an error with the file, if the file is the cause
             raise
         return sample
 
     def _map_bands(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Do what `DatasetMapper` does, with an image that it cannot read; change the record."""
+        """Do the work of `DatasetMapper` for an image that it cannot read; change the record."""
         image = order_bands(read_record_bands(record, self.channels), self.image_format)
         augmented = T.AugInput(np.ascontiguousarray(image))
         transforms = self.augmentations(augmented)

@@ -1,8 +1,8 @@
-"""The images of the embedded data set `nested_shapes`, made to ask one question of FCIS.
+"""Draws the images of the embedded data set `nested_shapes`, made for a question about FCIS.
 
-Two RoIs of FCIS (arXiv:1611.07709) contradict each other at a pixel only if both read the same one
+Two RoIs of FCIS (arXiv:1611.07709) contradict each other at a pixel only if both read the same part
 of the k x k parts of the same class there. This is rare for objects side by side and common for
-nested ones, so every image has pairs of both kinds:
+nested objects, so every image has pairs of both kinds:
 
 - a *nested* pair: the smaller shape is in front, its size is 0.4 to 0.65 of the larger one's, and
   the centres are at most 0.08 of the larger size apart;
@@ -51,9 +51,9 @@ def draw_image(*entropy: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Draw one image.
 
     Args:
-        entropy: non-negative integers; each combination gives another image. The last one is the
-            number of the image: it decides which pairs have one class and which similar colours, so
-            that 16 images in a row have each combination equally often.
+        entropy: non-negative integers; each combination gives another image. The last integer is
+            the number of the image. It decides which pairs have one class and which have similar
+            colours: 16 images in a row have each combination equally often.
 
     Returns:
         The image and its annotations, see `render`.
@@ -84,7 +84,7 @@ def _compose(rng: RandomStream, background: np.ndarray, number: int) -> Canvas:
 
 
 def _lie_apart(shapes: list[Shape], others: list[Shape]) -> bool:
-    """Return whether the circle of no shape meets the circle of one of the others."""
+    """Return whether no circle around a shape meets a circle around one of the others."""
     return all(
         math.hypot(a.x - b.x, a.y - b.y) >= (a.size + b.size) / 2 for a in shapes for b in others
     )

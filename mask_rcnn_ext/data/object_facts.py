@@ -1,4 +1,4 @@
-"""Counts the objects of a COCO json, and finds tiny, huge and doubled ones."""
+"""Counts the objects of a COCO json, and finds objects that are tiny, huge or doubled."""
 
 import math
 from collections import defaultdict
@@ -15,9 +15,9 @@ from .findings import Example, Finding
 
 __all__ = ["ObjectFacts", "collect_object_facts", "find_odd_objects"]
 
-_TINY = 8.0  # pixels; two cells of an FPN's finest level
+_TINY = 8.0  # pixels; two cells of the finest level of an FPN
 _HUGE = 0.9  # of the image
-_TWINS = 0.85  # IoU of two objects that may be one
+_TWINS = 0.85  # IoU of two objects that may be the same object
 _FEW = 10  # objects of a class
 
 Annotation = dict[str, Any]
@@ -25,18 +25,18 @@ Annotation = dict[str, Any]
 
 @dataclass(frozen=True)
 class ObjectFacts:
-    """The objects of a json; crowd regions are left out of all but `crowds` and `empty`.
+    """Facts about the objects of a json. Only `crowds` and `empty` take crowd regions into account.
 
     Attributes:
         per_class: class name -> number of objects.
         per_image: number of objects of each image, in the order of the json.
         sizes: square roots of the box areas, in pixels.
-        overlaps: of each object, the largest box IoU with another one of its image.
+        overlaps: for each object, the largest box IoU with another object of its image.
         crowds: annotations that are crowd regions.
         tiny: objects smaller than 8 x 8 pixels, the smallest first.
         huge: objects whose box covers at least 90 % of the image, the largest first.
-        twins: (IoU, annotation, annotation) of objects that cover nearly the same pixels and are
-            no copies of each other, the most equal first.
+        twins: (IoU, annotation, annotation) of objects that cover nearly the same pixels, but are
+            no exact copies; the highest IoU first.
         empty: indices of images without any annotation.
     """
 
@@ -115,7 +115,7 @@ def _find_twins(
 
 
 def find_odd_objects(split: str, file: CocoJson, facts: ObjectFacts) -> list[Finding]:
-    """Return what is suspicious about the objects of a json, beyond what training warns of."""
+    """Return suspicious objects of a json that a training does not warn about."""
     places = {image["id"]: i for i, image in enumerate(file.content.get("images", []))}
     names = {c.get("id"): str(c.get("name")) for c in file.content.get("categories", [])}
 
@@ -141,19 +141,20 @@ def find_odd_objects(split: str, file: CocoJson, facts: ObjectFacts) -> list[Fin
         side = math.sqrt(facts.tiny[0]["bbox"][2] * facts.tiny[0]["bbox"][3])
         text = (
             f"{file.path}: {len(facts.tiny)} of {total} objects are tiny, below {_TINY:g} x "
-            f"{_TINY:g} pixels; the smallest is annotation {facts.tiny[0]['id']}, {side:.1f} "
-            "pixels as a square. Stray clicks look so. If they are objects, train at a larger size "
-            "(INPUT.MIN_SIZE_TRAIN) with smaller anchors (MODEL.ANCHOR_GENERATOR.SIZES)"
+            f"{_TINY:g} pixels; the smallest is annotation {facts.tiny[0]['id']}, with the area of "
+            f"a square of {side:.1f} pixels. They may be stray clicks. If they are objects, train "
+            "at a larger size (INPUT.MIN_SIZE_TRAIN) with smaller anchors "
+            "(MODEL.ANCHOR_GENERATOR.SIZES)"
         )
         found.append(Finding("note", text, [show(a) for a in facts.tiny]))
     if facts.huge:
         text = (
             f"{file.path}: the boxes of {len(facts.huge)} of {total} objects cover at least "
-            f"{_HUGE:.0%} of their image: {_name(facts.huge)}. A stray pixel or a box around a "
-            "group looks so"
+            f"{_HUGE:.0%} of their image: {_name(facts.huge)}. The cause may be a stray pixel or "
+            "a box around a group"
         )
         found.append(Finding("note", text, [show(a) for a in facts.huge]))
-    if facts.crowds and 2 * len(facts.crowds) <= len(file.kept):  # of more, training warns
+    if facts.crowds and 2 * len(facts.crowds) <= len(file.kept):  # training warns about more
         text = (
             f"{file.path}: {len(facts.crowds)} annotations are crowd regions, which are neither "
             f"learned nor counted: {_name(facts.crowds)}"

@@ -1,7 +1,7 @@
-"""The images of the embedded data set `occluded_shapes`.
+"""Draws the images of the embedded data set `occluded_shapes`.
 
 Every image is 160 x 160 pixels and holds 2 to 6 shapes of five classes. Shapes overlap, often with
-a shape of the same class or colour, so that only outlines separate the instances; one class has a
+a shape of the same class or colour. Then only outlines separate the instances. One class has a
 hole. An instance that is less than 30 % visible is not drawn. Annotations are the visible parts.
 
 The difficulty is fixed: it belongs to the version of the data set and is never tuned towards a

@@ -1,8 +1,8 @@
 """Registers a user's own COCO-format data in detectron2.
 
 `train_net.py --train-json F --train-images D ...` calls `register_own_data`. The val file gets the
-class table of the train file, because detectron2's loader numbers the categories of each file
-separately: a category that is missing from the val file would shift the numbers of the others.
+class table of the train file: detectron2's loader numbers the categories of each file separately,
+and a category that is missing from the val file would shift the numbers of the others.
 """
 
 import json
@@ -46,10 +46,10 @@ class OwnData:
         val_name: `"own_val"`; None without a val file.
         category_ids: the ids in the registered json, ascending, in the order of the classes.
         class_names: the names in the same order.
-        mask_format: the value for `INPUT.MASK_FORMAT`: `"polygon"` if every instance of the train
-            file (without one, of the val file) that is not a crowd has polygons, else `"bitmask"`,
-            which also reads RLE.
-        warnings: what the log warned of.
+        mask_format: the value for `INPUT.MASK_FORMAT`: `"polygon"` if all instances of the train
+            file, crowds aside, have polygons, else `"bitmask"`, which also reads RLE. Without a
+            train file, the val file decides.
+        warnings: the warnings in the log.
     """
 
     train_name: str | None
@@ -62,16 +62,16 @@ class OwnData:
 
 @dataclass(frozen=True)
 class InspectedData:
-    """A user's files and what is wrong with them.
+    """A user's files, and the faults and warnings about them.
 
     Attributes:
         files: "train" or "val" -> the json.
-        table: the classes of both, id -> name. The files have no other categories, unless there
-            are faults.
-        faults: what makes the files unusable, a sentence for each kind.
+        table: the classes of both files, id -> name. Without faults, the files have no other
+            categories.
+        faults: the reasons why the files cannot be used, one sentence for each kind.
         repeated: images that are listed twice, or are in both files.
-        gaps: sentences on classes without an object to learn from, and on validation data without
-            an object.
+        gaps: sentences about classes without an object to learn from, and about validation data
+            without an object.
     """
 
     files: dict[str, CocoJson]
@@ -82,7 +82,7 @@ class InspectedData:
 
     @property
     def warnings(self) -> list[str]:
-        """What training warns of, a sentence for each kind."""
+        """The warnings of a training, one sentence for each kind."""
         found = [sentence for file in self.files.values() for sentence in file.warnings]
         found += [repeated.text for repeated in self.repeated]
         return [*found, *self.gaps]
@@ -101,9 +101,9 @@ def register_own_data(
     """Check a user's COCO-format files and register them as `own_train` and `own_val`.
 
     If a file needs changes, a cleaned copy in `clean_dir` is registered instead. The metadata's
-    `json_file` is the registered file, so that evaluation reads the same annotations. The function
-    replaces the registrations of an earlier call, and leaves none after an error. Parallel
-    processes may call it.
+    `json_file` is the registered file, and evaluation reads the same annotations. A call replaces
+    the registrations of an earlier call; after an error there are none. Parallel processes may call
+    the function.
 
     Args:
         train_json: path of the train json, or "" to evaluate only.
@@ -118,12 +118,14 @@ def register_own_data(
         The registered names and the class table.
 
     Raises:
-        UserError: a file has faults, see `inspect_coco_json`, and the message lists all faults of
-            both files; or a json is given without its images, images without
-            their json, or neither; or categories contradict each other, or `clean_dir` cannot be
+        UserError: a file has faults, see `inspect_coco_json`, or the categories of the files
+            contradict each other; the message lists all faults of both files. Or a json is given
+            without its images, images without their json, or neither; or `clean_dir` cannot be
             written.
     """
-    _forget_registrations()
+    for name in _NAMES.values():
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            catalog.pop(name, None)
     pairs = {"train": (train_json, train_images), "val": (val_json, val_images)}
     data = inspect_own_data(pairs, strict=strict, **options)
     files, table = data.files, data.table
@@ -154,9 +156,9 @@ def inspect_own_data(
     Args:
         pairs: "train" and "val" -> (json, folder of the images), "" where there is none.
         strict: see `inspect_coco_json`.
-        masks: whether the model learns masks; if not, instances need no segmentation.
-        boxes_from_masks: take the box of every annotation with a mask from its mask.
-        classes: (category id, name) by ascending id, the class table of weights to evaluate. It
+        masks: the model learns masks; if not, instances need no segmentation.
+        boxes_from_masks: compute the box of every annotation with a mask from this mask.
+        classes: (category id, name) by ascending id: the class table of the weights to evaluate. It
             replaces the categories of the train file, and each file must agree with it.
         channels: see `inspect_coco_json`.
 
@@ -183,14 +185,8 @@ def inspect_own_data(
     return InspectedData(files, table, faults, repeated, _find_gaps(files, table))
 
 
-def _forget_registrations() -> None:
-    for name in _NAMES.values():
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            catalog.pop(name, None)
-
-
 def _raise_or_warn(data: InspectedData, strict: bool) -> None:
-    """Raise if there are faults; warn of what concerns both files. The others are in the log."""
+    """Raise if there are faults; log the warnings that are not about a single file."""
     repeated = [repeated.text for repeated in data.repeated]
     raise_faults([*data.faults, *repeated] if strict else data.faults)
     for sentence in [*repeated, *data.gaps]:
@@ -198,7 +194,7 @@ def _raise_or_warn(data: InspectedData, strict: bool) -> None:
 
 
 def _log_counts(data: InspectedData, pairs: Mapping[str, tuple[str, str]], channels: int) -> None:
-    """Log how much there is to learn from, and the command that shows what was warned of."""
+    """Log the numbers of images and objects, and the command that shows the places of warnings."""
     for file in data.files.values():
         crowds = sum(a["iscrowd"] for a in file.kept)
         logger.info(
@@ -257,16 +253,16 @@ def split_own_data(
     group_by: str = "",
     **options: Any,
 ) -> tuple[str, str]:
-    """Write a training part and a validation part of a user's json; see `split.split_coco`.
+    """Write a training part and a validation part of a user's json, see `split.split_coco`.
 
     Args:
         json_file: path of the json.
         images: folder of its images.
-        fraction: of the images to train on.
-        folder: receives `split_train.json` and `split_val.json`, cleaned as `inspect_coco_json`
-            does it. Parallel processes may write the same files.
-        group_by: which images stay together.
-        options: of `inspect_coco_json`.
+        fraction: the share of the images to train on.
+        folder: receives `split_train.json` and `split_val.json`, cleaned by `inspect_coco_json`.
+            Parallel processes may write the same files.
+        group_by: see `split_coco`.
+        options: see `inspect_coco_json`.
 
     Returns:
         The paths of the two files.
@@ -285,29 +281,29 @@ def split_own_data(
 
 
 def choose_validation_part(own: Any, folder: str) -> None:
-    """Take a wish to split data, in an evaluation, for the part that the training has kept.
+    """Let an evaluation that asks for a split read the validation part that the training wrote.
 
     Args:
         own: the node `MASK_RCNN_EXT.DATA`, which is changed if it has `SPLIT` or `GROUP_BY`.
-        folder: of the run whose weights are evaluated.
+        folder: the folder of the run whose weights are evaluated.
 
     Raises:
-        UserError: the run has no such part, or other validation data are given.
+        UserError: the run has no validation part, or other validation data is given.
     """
     if not (own.SPLIT or own.GROUP_BY):
         return
     _, part = get_split_paths(os.path.join(folder, "data"))
     if not os.path.isfile(part) or not own.TRAIN_IMAGES or own.VAL_JSON not in ("", part):
         raise UserError(
-            "--split divides data for a training, and an evaluation needs the part that the "
-            f"training kept: expected {part}, the folder --train-images, and no --val-json. Leave "
+            "--split divides data for a training. An evaluation reads the validation part that the "
+            f"training wrote: expected {part}, the folder --train-images, and no --val-json. Leave "
             "out --split, and give --val-json and --val-images, or the config.yaml of the run"
         )
     own.VAL_JSON, own.VAL_IMAGES, own.SPLIT, own.GROUP_BY = part, own.TRAIN_IMAGES, 0.0, ""
 
 
 def _require_pairs(given: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    """Return the (json, folder) pairs that are given; raise if one is incomplete or none is."""
+    """Return the (json, folder) pairs that are given; raise if a pair is incomplete, or none is."""
     for split, (json_file, images) in given.items():
         if bool(json_file) != bool(images):
             option = f"--{split}-images" if json_file else f"--{split}-json"
@@ -332,7 +328,7 @@ def _name_ids(file: CocoJson) -> dict[str, int]:
 def _build_class_table(
     files: dict[str, CocoJson], classes: Sequence[tuple[int, str]], faults: list[str]
 ) -> dict[int, str]:
-    """Return the class table, id -> name; add its absent categories to the files in place.
+    """Return the class table, id -> name; add missing categories to the files in place.
 
     Contradictions between the categories of the files are added to `faults`.
     """
@@ -373,7 +369,7 @@ def _build_class_table(
 
 
 def _find_gaps(files: dict[str, CocoJson], table: dict[int, str]) -> list[str]:
-    """Return sentences on the classes, and on the validation data, that have no instance."""
+    """Return sentences about classes without an instance, and validation data without any."""
     gaps = []
     used = {
         split: {a["category_id"] for a in file.kept if not a["iscrowd"]}

@@ -1,6 +1,6 @@
-"""The largest image that this process reads; a small file can hold a very large one.
+"""The largest number of pixels that this process reads; a small file can hold a very large image.
 
-Pillow has such a limit, and every reader goes by it: it is one number for the whole process.
+All readers use the limit of Pillow, which is a single number for the whole process.
 """
 
 import warnings
@@ -13,12 +13,12 @@ __all__ = ["explain_limit", "get_pixel_limit", "require_pixels", "set_pixel_limi
 
 
 def get_pixel_limit() -> int | None:
-    """Return how many pixels an image may have; None where someone took Pillow's limit away."""
+    """Return the highest number of pixels of an image; None if Pillow's limit is switched off."""
     return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
 def set_pixel_limit(pixels: int) -> None:
-    """Let this process read images of up to `pixels` pixels; 0 leaves the limit as it is.
+    """Let this process read images of up to `pixels` pixels; 0 keeps the present limit.
 
     Raises:
         UserError: the number is negative.
@@ -35,7 +35,7 @@ def set_pixel_limit(pixels: int) -> None:
 
 
 def explain_limit(pixels: int) -> str:
-    """Return in few words why an image of so many pixels is not read, and what to do."""
+    """Return in few words why an image with `pixels` pixels is not read, and how to fix it."""
     limit = get_pixel_limit() or pixels
     return (
         f"{pixels:,} pixels, more than the limit of {limit:,}; scale it down, or set "
@@ -48,7 +48,7 @@ def require_pixels(pixels: int, name: str) -> None:
     """Check the number of pixels of an image before they are read.
 
     Raises:
-        UserError: there are more than the limit; `name` begins the message.
+        UserError: the image has more pixels than the limit; the message begins with `name`.
     """
     limit = get_pixel_limit()
     if limit is not None and pixels > limit:

@@ -1,4 +1,4 @@
-"""Mean and deviation of the channels of training images: `MODEL.PIXEL_MEAN` and `PIXEL_STD`."""
+"""Measures `MODEL.PIXEL_MEAN` and `PIXEL_STD`: mean and deviation of the channels of images."""
 
 import logging
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ def measure_pixels(
     """Return mean and standard deviation of each channel over all pixels.
 
     Args:
-        records: records of detectron2's, at least one. Up to `IMAGES_MEASURED` of them are read.
+        records: at least one record in detectron2's format. At most `IMAGES_MEASURED` are read.
         channels: see `read_bands`.
         image_format: see `order_bands`.
 
     Returns:
-        C means and C deviations, in 6 digits. A channel that has one value only gets 1 as its
-        deviation, since images are divided by it.
+        C means and C deviations, rounded to 6 digits. The deviation of a constant channel is 1,
+        since images are divided by it.
 
     Raises:
         UserError: an image cannot be read.
@@ -55,8 +55,8 @@ def _round(values: Any) -> list[float]:
 def fill_pixel_statistics(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
     """Write the statistics of the training images into a config that asks for them, in place.
 
-    This concerns configs with `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS` and `PIXEL_STATISTICS` "auto",
-    which becomes "fixed". Other configs are not changed.
+    A config asks for them if `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS` is not 0 and `PIXEL_STATISTICS` is
+    "auto", which becomes "fixed". Other configs are not changed.
 
     Args:
         cfg: the config of the training.
@@ -79,11 +79,11 @@ def require_channels(cfg: CfgNode, *, measured: bool = True) -> None:
 
     Args:
         cfg: the config.
-        measured: the statistics must be there; `False` before a training, which measures them.
+        measured: the statistics must be there. False before a training, which measures them.
 
     Raises:
-        UserError: a key has an unknown value; statistics are missing or are of another number of
-            channels; or a key works with colour images only.
+        UserError: a key has an unknown value; the statistics are missing or have another number of
+            channels; or a key works only with colour images.
     """
     data = cfg.MASK_RCNN_EXT.DATA
     if data.IMAGE_CHANNELS < 0:

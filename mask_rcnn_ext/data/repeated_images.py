@@ -1,7 +1,7 @@
 """Finds images that are listed twice: within a data set, or in training and validation data.
 
-Images are the same if their files have the same bytes, wherever they lie. A copy that was saved
-again in another format or quality is not found.
+Images are the same if their files have the same bytes, also in different folders. A copy that was
+saved again in another format or quality is not found.
 """
 
 import os
@@ -15,7 +15,7 @@ from .coco_json import CocoJson
 
 __all__ = ["Place", "RepeatedImages", "find_repeated_images"]
 
-_SAMPLE = 4096  # bytes; so many from the middle of a file tell most images apart
+_SAMPLE = 4096  # bytes; so many bytes from the middle of a file differ between most images
 
 Place = tuple[str, int]  # split, index of an image
 
@@ -34,15 +34,15 @@ class RepeatedImages:
 
 
 def find_repeated_images(files: Mapping[str, CocoJson]) -> list[RepeatedImages]:
-    """Return the images that each json lists twice, and the ones that the two share.
+    """Return the images that a json lists twice, and the images that both jsons list.
 
-    Only files of equal size are read, and most of them only in part.
+    Only files of equal size are read, and most of these only in part.
 
     Args:
         files: "train" or "val" -> the inspected json; the paths of its images may contain "".
 
     Returns:
-        At most one of each kind, with its places.
+        At most one entry for each kind, with the places of the images.
     """
     found = []
     groups = _find_equal_files(files)
@@ -53,8 +53,8 @@ def find_repeated_images(files: Mapping[str, CocoJson]) -> list[RepeatedImages]:
             shown = name_some([_name_group(file, group) for group in repeated])
             text = (
                 f"{file.path}: {len(repeated)} images are listed more than once: {shown}. An "
-                "object that only one of the entries has is background in the others. Keep one "
-                "entry, with all objects"
+                "object that is missing in an entry is background there. Keep one entry, with all "
+                "objects"
             )
             places = [[(split, i) for i in group] for group in repeated]
             found.append(RepeatedImages(text, places))
@@ -113,7 +113,7 @@ def _find_equal_files(files: Mapping[str, CocoJson]) -> list[list[Place]]:
 
 
 def _split(paths: Iterable[str], test: Callable[[str], Hashable]) -> list[list[str]]:
-    """Return the parts of a group for which `test` is the same, those of two paths or more."""
+    """Return the parts of a group with equal results of `test`; parts of one path are left out."""
     parts = defaultdict(list)
     for path in paths:
         try:

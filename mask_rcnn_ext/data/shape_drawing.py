@@ -79,7 +79,7 @@ class Shape:
 
 
 def _make_outline(shape: Shape) -> list[np.ndarray]:
-    """Return closed polygons, (V, 2) int64 in 1/256 pixel; a second polygon is a hole."""
+    """Return closed polygons, (V, 2) int64 in 1/256 pixels; a second polygon is a hole."""
     radius = shape.size / 2
 
     def polygon(radii: list[float]) -> np.ndarray:
@@ -224,10 +224,10 @@ class Canvas:
         return [n / whole for n, whole in zip(self._seen, self._full, strict=True)]
 
     def count_samples(self, number: int) -> np.ndarray:
-        """Return how many of the 16 samples of each pixel show a shape, (size, size) uint8.
+        """Return for each pixel how many of its 16 samples show a shape, (size, size) uint8.
 
         Args:
-            number: of the shape; -1 is the background.
+            number: the number of the shape; -1 is the background.
         """
         samples = self._owner == number
         rows = np.zeros((self.size, self.size * _SUB), dtype=np.uint8)

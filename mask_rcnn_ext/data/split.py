@@ -1,10 +1,10 @@
 """Splits a COCO json into training and validation images.
 
-Images of one group stay together. The groups are dealt one by one: first those with the class that
-the fewest images of the file show, then those with the next one, and so on, last those without an
-object. Groups of the same rarest class come in an order that the seed decides. A group goes to
-validation if this brings validation nearer to its share of the images that show this class; of two
-equal choices it stays in training.
+Images of one group stay together. The groups are dealt one by one. The first groups have the class
+that the fewest images of the file show, the next groups have the second rarest class, and so on;
+groups without an object come last. Groups with the same rarest class come in an order that the seed
+decides. A group goes to validation if this brings validation nearer to its share of the images that
+show this class. If both choices are equally good, it stays in training.
 """
 
 import random
@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import UserError, name_some, say_have, shorten
 
-__all__ = ["choose_val_images", "select_images", "split_coco"]
+__all__ = ["split_coco"]
 
 _IMAGES = "images"  # the name of the count of images next to the counts of the categories
 
@@ -27,19 +27,23 @@ def split_coco(
 
     Args:
         content: with `images`, `annotations` and `categories`. It is not changed.
-        fraction: of the images to train on, between 0 and 1.
-        group_by: see `choose_val_images`.
-        seed: decides the order in which groups are dealt.
+        fraction: the share of the images to train on, between 0 and 1.
+        group_by: a key of the entries of `images`, or a regular expression that is searched in each
+            `file_name`. Images with the same value are one group. If the expression has
+            parentheses, the text that they match is the value. Without it, each `file_name` is a
+            group.
+        seed: decides the order of groups with the same rarest class.
 
     Raises:
-        UserError: see `choose_val_images`.
+        UserError: the fraction is not between 0 and 1, there are fewer than two groups, or
+            `group_by` does not give every image a value.
     """
-    val = choose_val_images(content, fraction, group_by=group_by, seed=seed)
+    val = _choose_val_images(content, fraction, group_by, seed)
     everything = {image["id"] for image in content["images"]}
-    return select_images(content, everything - val), select_images(content, val)
+    return _select_images(content, everything - val), _select_images(content, val)
 
 
-def select_images(content: Mapping[str, Any], ids: set[Any]) -> dict[str, Any]:
+def _select_images(content: Mapping[str, Any], ids: set[Any]) -> dict[str, Any]:
     """Return a copy of a COCO json with only the images of these ids and their annotations."""
     return {
         **content,
@@ -48,23 +52,10 @@ def select_images(content: Mapping[str, Any], ids: set[Any]) -> dict[str, Any]:
     }
 
 
-def choose_val_images(
-    content: Mapping[str, Any], fraction: float, *, group_by: str = "", seed: int = 0
+def _choose_val_images(
+    content: Mapping[str, Any], fraction: float, group_by: str, seed: int
 ) -> set[Any]:
-    """Return the ids of the images for validation; the rule is at the top of this file.
-
-    Args:
-        content: a COCO json.
-        fraction: of the images to train on, between 0 and 1.
-        group_by: a key of the entries of `images`, or a regular expression that is looked for in
-            each `file_name`. Images with the same value are one group. Of an expression with
-            parentheses, what these match is the value. Without it, each `file_name` is a group.
-        seed: decides the order in which groups are dealt.
-
-    Raises:
-        UserError: the fraction is not between 0 and 1, there are fewer than two groups, or
-            `group_by` does not give every image a value.
-    """
+    """Return the ids of the images for validation; the rule is at the top of this file."""
     if not 0 < fraction < 1:
         raise UserError(
             f"split: expected a number between 0 and 1, such as 0.8, got {max(fraction, 0):g}"

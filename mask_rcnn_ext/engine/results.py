@@ -13,7 +13,7 @@ import torch
 from detectron2.config import CfgNode
 
 from ..checkpoint.description import get_versions
-from ..data.checksums import get_data_checksums
+from ..data.catalog import find_annotation_files
 from ..errors import name_some
 from ..files import atomic_open, file_sha256
 
@@ -62,7 +62,7 @@ def write_results(
         "peak_memory_mb": round(max(peak_mb, _peak_memory_mb(cfg.MODEL.DEVICE)), 1),
         "device": _device_name(cfg.MODEL.DEVICE),
         "seed": seed,
-        "data_sha256": get_data_checksums(cfg),
+        "data_sha256": {k: file_sha256(path) for k, path in find_annotation_files(cfg).items()},
         **({"weights_sha256": file_sha256(weights)} if weights else {}),
         **({"best": dict(best)} if best else {}),
         **({"skipped_images": dict(skipped)} if skipped else {}),

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.description import is_checkpoint, load_contents, parse_config
-from ..checkpoint.fetching import fetch_weights
+from ..checkpoint.fetching import fetch_file
 from ..config import ExtCfgNode, load_config
 from ..config_files import find_config_file
 from ..config_limits import require_limits
@@ -96,7 +96,7 @@ def run_job(
             train_seconds=None,
             eval_seconds=time.perf_counter() - start,
             seed=cfg.SEED,
-            weights=fetch_weights(cfg.MODEL.WEIGHTS, ""),
+            weights=fetch_file(cfg.MODEL.WEIGHTS, ""),
             skipped=skipped,
         )
         logger.info("The results are in %s.", path)
@@ -195,7 +195,7 @@ def _load_config(
 def _prepare_evaluation(cfg: ExtCfgNode, *, resume: bool) -> None:
     """Find the weights, the validation part that their training kept, and the folder."""
     weights = _find_weights(cfg, resume=resume)
-    fetch_weights(weights, "Give MODEL.WEIGHTS the file of a trained model")
+    fetch_file(weights, "Give MODEL.WEIGHTS the file of a trained model")
     cfg.MODEL.WEIGHTS = weights if "://" in weights else os.path.abspath(weights)
     choose_validation_part(cfg.MASK_RCNN_EXT.DATA, os.path.dirname(cfg.MODEL.WEIGHTS))
     cfg.OUTPUT_DIR = choose_evaluation_folder(cfg)

@@ -1,8 +1,8 @@
 """The paper's tables as data: row -> published numbers -> config -> zoo checkpoint -> deviations.
 
-"Mask R-CNN", arXiv:1703.06870v3. Every number here is the paper's; this project measured none of
-them. `ROWS` also holds the rows of other methods: FCIS's rows have our FCIS configs, the others
-have no config.
+"Mask R-CNN", arXiv:1703.06870v3. All numbers are from the paper; this project measured none. `ROWS`
+also holds the rows of other methods: the rows of FCIS have our FCIS configs, the rows of other
+methods have no config.
 """
 
 from dataclasses import replace

@@ -1,9 +1,9 @@
-"""Which weights of detectron2's model zoo fit which of our configs, and how well.
+"""The weights of detectron2's model zoo for each of our configs, and how well they fit.
 
-All were trained jointly with the RPN, and all but "noaug" with scale jitter. All that are not under
+All were trained jointly with the RPN, and all but "noaug" with scale jitter. All weights outside
 "Detectron1-Comparisons" were trained with L1 losses (in keypoint models smooth L1 with beta 0.5 for
-boxes) and with RoIAlign with the half-pixel shift and an adaptive number of samples. The APs come
-from detectron2's MODEL_ZOO.md, with NMS at 0.5.
+boxes), and with a RoIAlign that has the half-pixel shift and an adaptive number of samples. The APs
+come from detectron2's MODEL_ZOO.md, with NMS at 0.5.
 """
 
 from .rows import Checkpoint, Fit

@@ -1,7 +1,7 @@
-"""Where each config deviates from the paper, and its choices where the paper says nothing.
+"""The differences between each config and the paper, and choices that the paper does not describe.
 
 The headers of the yaml files have the same sentences; a test compares them. The FCIS configs follow
-the released code, and their deviations are from that code.
+the released code, so their deviations are differences from this code.
 """
 
 __all__ = ["COMMON", "FCIS", "OWN", "get_deviations"]
@@ -185,7 +185,7 @@ _JOINT_IN_THE_PAPER = tuple(
 
 
 def get_deviations(config: str) -> tuple[str, ...]:
-    """Return the common deviations that concern this config, then its own.
+    """Return the common deviations that concern this config, then the deviations of its own.
 
     Args:
         config: relative to `configs/`, without `.yaml`.

@@ -1,4 +1,4 @@
-"""Every number of Tables 1-9 of arXiv:1703.06870v3, and of two sentences of section 4.2."""
+"""All numbers of Tables 1-9 of arXiv:1703.06870v3, and of two sentences of section 4.2."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,11 +1,12 @@
 """The proposals of whole data sets, computed by several processes: `tools/compute_proposals.py`.
 
 For each data set the output folder gets `<name>.pkl`, in detectron2's format, and `<name>.json`,
-its recipe: the settings, the number of proposals, their recall, and the seconds they took.
+the recipe: the settings, the number of proposals, their recall, and the time in seconds.
 
-Meanwhile `<name>.parts` holds what is computed. The images are split, in the order of the data set,
-into parts of `IMAGES_PER_PART`, whatever the number of processes. Each part is a file that is
-written atomically, so an interrupted computation only computes the parts without a file.
+During the computation, `<name>.parts` holds the finished parts. The images are split, in the order
+of the data set, into parts of `IMAGES_PER_PART`; the number of processes does not matter. Each part
+is a file that is written atomically. If a computation was interrupted, the next computes only the
+parts without a file.
 """
 
 import contextlib
@@ -37,8 +38,8 @@ from .recall import measure_recall, read_objects
 __all__ = ["IMAGES_PER_PART", "ProposalMethod", "Propose", "compute_proposals", "format_recipe"]
 
 IMAGES_PER_PART = 10
-# A fork of a process that has threads, such as torch's, can hang. The fork server has none, and
-# imports this package once for all processes.
+# A fork of a process with threads, such as torch's threads, can hang. The fork server has no
+# threads, and imports this package once for all processes.
 _START = "forkserver"
 
 Floats = npt.NDArray[np.float32]
@@ -50,13 +51,13 @@ Propose = Callable[[Record], tuple[Floats, Floats]]
 
 
 class ProposalMethod(Protocol):
-    """A way to propose boxes. It must be picklable, since other processes get a copy."""
+    """A method to propose boxes. It must be picklable, since other processes get a copy."""
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the boxes of an image, as json can hold it."""
+        """Return the settings that decide the boxes of an image, as values that json can hold."""
 
     def start(self, rank: int) -> Propose:
-        """Return the function that proposes boxes; called once in each process.
+        """Return the function that proposes boxes. This is called once in each process.
 
         Args:
             rank: the number of the process, from 0.
@@ -74,17 +75,17 @@ def compute_proposals(
     """Compute and store the proposals of data sets; continue an interrupted computation.
 
     Proposals of the same method, settings and images are not computed again. Images count as the
-    same if their ids, file names and file sizes are; their annotations do not count, although the
-    recall is measured on them.
+    same if their ids, file names and file sizes are the same. The annotations do not count,
+    although the recall depends on them.
 
     Args:
         method: the method that proposes boxes.
         names: names of registered data sets.
         output: the folder to write to.
         processes: the number of processes. Each works on one CPU core, so their number changes no
-            result. More than 1 starts new Python processes: call this from a script that is guarded
-            by `if __name__ == "__main__"`.
-        overwrite: replace proposals of other settings, which are an error otherwise.
+            result. If there are several, new Python processes start: call this from a script that
+            is guarded by `if __name__ == "__main__"`.
+        overwrite: replace proposals of other settings, instead of raising an error.
 
     Returns:
         Data set -> recipe.
@@ -132,7 +133,7 @@ def format_recipe(name: str, recipe: dict[str, Any]) -> str:
 
 
 class _Computation(Step):
-    """The proposals of one data set; see the module for the files."""
+    """The proposals of a data set; the top of this file describes the files."""
 
     def __init__(
         self,
@@ -151,7 +152,7 @@ class _Computation(Step):
         self.statistics: dict[str, Any] = {}
 
     def find_recipe(self) -> dict[str, Any]:
-        """See `Step`; the images are known by their ids, names and sizes."""
+        """See `Step`; the recipe has the ids, file names and file sizes of the images."""
         ids = []
         for record in self.records:
             path = Path(record["file_name"])  # its folder may change
@@ -257,7 +258,8 @@ def _compute_parts(
         records: the records of the images.
         folder: the folder of the parts; it exists.
         processes: the number of processes.
-        progress: called with a number of finished images, at first the images of an earlier call.
+        progress: called with the number of images that are newly finished, at first for the parts
+            of an earlier call.
     """
     missing = []
     for path, part in _split(records, folder):
@@ -269,7 +271,7 @@ def _compute_parts(
         return
     processes = min(processes, len(missing))
     with _limit_threads():
-        propose = method.start(0)  # with several processes: a mistake is reported here, once
+        propose = method.start(0)  # if this fails, the error is raised once, not in each process
         if processes == 1:
             for path, part in missing:
                 _compute_part(path, part, propose, progress)
@@ -281,7 +283,7 @@ def _compute_parts(
 def _read_parts(
     records: Sequence[Record], folder: Path
 ) -> tuple[list[Floats], list[Floats], float]:
-    """Return boxes and logits of all images, and the seconds that one process would have taken."""
+    """Return boxes and logits of all images, and the sum of the seconds of all processes."""
     boxes: list[Floats] = []
     logits: list[Floats] = []
     seconds = 0.0
@@ -294,8 +296,8 @@ def _read_parts(
                 seconds += float(part["seconds"])
         except FileNotFoundError as error:
             raise UserError(
-                f"{path} is gone: is another run of this command at work in the same folder? Wait "
-                "for it, then run this again"
+                f"{path} is gone: is the same command running a second time in this folder? Wait "
+                "until it ends, then run this command again"
             ) from error
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise UserError(f"{path} is damaged: delete it and run this again") from error
@@ -313,7 +315,7 @@ def _compute_part(
     path: Path, part: Sequence[Record], propose: Propose, progress: Callable[[int], object]
 ) -> None:
     found = []
-    # On a CPU that other programs use too, only the time of this thread says what the work costs.
+    # On a CPU that other programs use too, only the time of this thread measures the work.
     clock = time.perf_counter if torch.cuda.is_initialized() else time.thread_time
     start = clock()
     for record in part:
@@ -350,8 +352,7 @@ def _compute_in_processes(
     progress: Callable[[int], object],
 ) -> None:
     context = multiprocessing.get_context(_START)
-    if _START == "forkserver":
-        context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__])
     ranks = context.Value("i", 0)
     needed = ("file_name", "image_id", "height", "width")
     with ProcessPoolExecutor(processes, context, _start_process, (method, ranks)) as pool:
@@ -365,11 +366,11 @@ def _compute_in_processes(
                 progress(len(jobs[job]))
         except BrokenProcessPool as error:
             raise UserError(
-                "a process was killed, most likely because memory ran out. Run this again with a "
-                "smaller --processes; finished parts are kept"
+                "a process was killed, probably because memory ran out. Run the command again with "
+                "a smaller --processes; finished parts are kept"
             ) from error
         except BaseException:
-            # Each process finishes its part; the parts that wait are cancelled.
+            # Each process finishes its part; the waiting parts are cancelled.
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
@@ -379,7 +380,7 @@ _propose: Propose | None = None  # of this process, when it is one of several
 
 def _start_process(method: ProposalMethod, ranks: Any) -> None:
     global _propose
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process tells the others to end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the others
     end_with_parent()
     with ranks.get_lock():
         rank = ranks.value

@@ -1,7 +1,7 @@
-"""Proposal files in detectron2's format: read, checked, and written.
+"""Reads, checks and writes proposal files in detectron2's format.
 
 detectron2's own loaders unpickle these files, which can run code. Here they are read as safely as
-weights, see `checkpoint.safe_pickle`; every loader of this package gets its images from here.
+weights, see `checkpoint.safe_pickle`. All loaders of this package get their images from here.
 """
 
 import contextlib
@@ -43,9 +43,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _MAKE_ONE = "Make such files with tools/compute_proposals.py"
-# The names in Detectron's files, and in detectron2's.
+# The names in Detectron's files -> the names in detectron2's files.
 _OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}
-_FARTHEST = 1e9  # pixels: sums of coordinates must stay finite in float32
+_FARTHEST = 1e9  # pixels; sums of coordinates must stay finite in float32
 _MODES = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 
 
@@ -58,7 +58,7 @@ def require_proposal_files(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST
         splits: which data sets are read.
 
     Raises:
-        UserError: the two keys contradict each other, there are not as many files as data sets, or
+        UserError: the two keys contradict each other, the numbers of files and data sets differ, or
             a file is missing.
     """
     if not cfg.MODEL.LOAD_PROPOSALS:
@@ -79,13 +79,13 @@ def require_proposal_files(cfg: CfgNode, splits: Sequence[str] = ("TRAIN", "TEST
             )
         for name, file in zip(names, files, strict=True):
             _warn_of_other_data(name, file)
-            fetch_file(file, f"{key}: proposal file", _MAKE_ONE)
+            fetch_file(file, _MAKE_ONE, f"{key}: proposal file")
 
 
 def _warn_of_other_data(name: str, file: str) -> None:
     """Log a warning if a proposal file was made for a data set of another name.
 
-    The file can still be right, for example if the other data set contains this one.
+    The file can still be right, for example if the other data set contains this data set.
     """
     note = read_json_or_none(os.path.splitext(file)[0] + ".json")
     made_for = note.get("data_set") if isinstance(note, dict) else None
@@ -109,9 +109,9 @@ def read_proposal_file(path: str) -> tuple[dict[str, tuple[Any, Any]], BoxMode]:
         XYWH_ABS.
 
     Raises:
-        UserError: the file is not there, could run code, or holds something else.
+        UserError: the file is not there, could run code, or has other contents.
     """
-    local = fetch_file(path, "proposal file", _MAKE_ONE)
+    local = fetch_file(path, _MAKE_ONE, "proposal file")
     content = load_pickle(local, "proposal file", _MAKE_ONE)
     try:
         return _check_proposals(content)
@@ -132,7 +132,7 @@ def _check_proposals(content: Any) -> tuple[dict[str, tuple[Any, Any]], BoxMode]
     if not len(ids) == len(all_boxes) == len(all_logits):
         raise ValueError(
             f"it has {len(ids)} ids, {len(all_boxes)} arrays of boxes and {len(all_logits)} of "
-            "objectness_logits; expected one of each for each image"
+            "objectness_logits; expected the same number, one for each image"
         )
     mode = given.get("bbox_mode", BoxMode.XYXY_ABS)
     if not isinstance(mode, int | np.integer) or mode not in _MODES:
@@ -165,7 +165,7 @@ def _check_image(image_id: object, boxes: Any, logits: Any) -> tuple[Any, Any]:
 
 
 def _add_proposals(dicts: list[dict[str, Any]], path: str) -> None:
-    """Add the proposals of a file to the dicts of its images, best first, as detectron2 does."""
+    """Add the proposals of a file to the dicts of the images, best first, as detectron2 does."""
     found, mode = read_proposal_file(path)
     missing = [str(image["image_id"]) for image in dicts if str(image["image_id"]) not in found]
     if missing:
@@ -187,7 +187,7 @@ def _load_checked(names: Sequence[str], options: dict[str, Any]) -> Any:
     where = f"data set {' or '.join(names)}"
     try:
         dicts = get_detection_dataset_dicts(names, **options)
-    except OverflowError as error:  # of pycocotools, which turns lists of counts into bytes
+    except OverflowError as error:  # from pycocotools, which turns lists of counts into bytes
         raise UserError(f"{where}: an RLE has counts that no image has ({error})") from error
     for image in dicts if isinstance(dicts, list) else ():
         for annotation in image.get("annotations", ()):
@@ -208,7 +208,7 @@ def _load_checked(names: Sequence[str], options: dict[str, Any]) -> Any:
 def load_dicts(
     cfg: CfgNode, split: str, names: Sequence[str], **options: Any
 ) -> list[dict[str, Any]]:
-    """Return the images of data sets as detectron2's dicts, with proposals if the config reads any.
+    """Return the images of data sets as detectron2's dicts; add proposals if the config reads any.
 
     Args:
         cfg: the config.
@@ -237,7 +237,7 @@ def load_dicts(
 def load_training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
     """Return the training images as detectron2's dicts, with proposals if the config reads them.
 
-    In a model with keypoints, objects without keypoints get unlabelled ones.
+    If the model has keypoints, objects without keypoints get unlabelled keypoints.
 
     Raises:
         UserError: see `require_proposal_files`, `load_dicts` and `complete_keypoints`; or no image
@@ -258,7 +258,7 @@ def load_training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
         dicts = []
     wanted = "an annotation"
     if cfg.MODEL.KEYPOINT_ON:
-        # detectron2's own filter cannot read objects without keypoints, so they come first.
+        # First complete the keypoints: detectron2's filter cannot read objects without keypoints.
         dicts = complete_keypoints(dicts, head.NUM_KEYPOINTS)
         if not any(max(a["keypoints"][2::3]) > 0 for d in dicts for a in d["annotations"]):
             dicts = []
@@ -321,7 +321,7 @@ def write_proposal_file(
 
 
 class ProposalFileWriter(DatasetEvaluator):
-    """Writes the best proposals of every image to one file, see `write_proposal_file`.
+    """Writes the best proposals of all images to a file, see `write_proposal_file`.
 
     All proposals stay in memory until the main process writes them: 20 bytes per proposal, 4.7 GB
     for 2000 proposals on each image of COCO's training set.

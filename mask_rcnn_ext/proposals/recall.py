@@ -1,4 +1,4 @@
-"""How many objects a set of proposals covers."""
+"""Measures the share of objects that proposals cover."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -25,15 +25,15 @@ def read_objects(record: dict[str, Any]) -> Floats:
 
 
 def measure_recall(images: Iterable[tuple[Floats, Floats]]) -> dict[str, float]:
-    """Return the recall of proposals, in 0-100, whatever the objects' classes.
+    """Return the recall of proposals, 0-100; classes do not count.
 
     An object is recalled at an IoU threshold if a proposal of its image reaches this IoU with it.
-    As in most of the literature, one proposal can recall several objects. detectron2's AR@N assigns
-    a proposal to one object only, so it can be lower where objects overlap closely.
+    As in most of the literature, a proposal can recall several objects. detectron2's AR@N assigns a
+    proposal to a single object, so it can be lower where objects overlap strongly.
 
     Args:
-        images: for each image the boxes of its proposals, (N, 4), and of its objects without
-            crowds, (G, 4), both XYXY in pixels.
+        images: for each image the boxes of the proposals, (N, 4), and the boxes of the objects
+            without crowds, (G, 4), both XYXY in pixels.
 
     Returns:
         "recall_50", "recall_70": the recall at IoU 0.5 and 0.7; "AR": the mean over the IoUs 0.5,
@@ -48,7 +48,7 @@ def measure_recall(images: Iterable[tuple[Floats, Floats]]) -> dict[str, float]:
     overlaps = np.concatenate([np.zeros(0), *best])  # (all G,)
     if not len(overlaps):
         return {"recall_50": np.nan, "recall_70": np.nan, "AR": np.nan, "objects": 0}
-    # The tolerance: an IoU of exactly one half can come out a rounding error below.
+    # With a tolerance, because the result for an IoU of exactly 0.5 can be slightly lower.
     recall = [100 * float(np.mean(overlaps >= least - 1e-9)) for least in (0.5, 0.7)]
     average = 100 * float(np.mean(overlaps[:, None] >= IOU_THRESHOLDS - 1e-9))
     return {

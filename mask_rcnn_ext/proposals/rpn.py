@@ -1,12 +1,10 @@
-"""The RPN of a model: its config, and its proposals for images and for whole data sets."""
+"""The RPN of a model: the config, and the proposals for images and for whole data sets."""
 
-import contextlib
 import functools
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,12 +17,13 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import ProposalNetwork
 
 from ..checkpoint.checkpointer import Checkpointer
-from ..checkpoint.fetching import fetch_weights
+from ..checkpoint.fetching import fetch_file
 from ..config import flat_config
 from ..data.bad_images import NamedErrors
 from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..files import file_sha256
+from ..log_filter import filter_log
 from ..modeling.building import build_model
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
@@ -43,7 +42,7 @@ __all__ = [
 
 Floats = npt.NDArray[np.float32]
 
-# Beginnings of the keys under MODEL that an RPN does not read, or that change nothing for it.
+# The beginnings of keys under MODEL that do not change the RPN.
 _NOT_OF_THE_RPN = (
     *("DEVICE", "WEIGHTS", "META_ARCHITECTURE", "LOAD_PROPOSALS", "MASK_ON", "KEYPOINT_ON"),
     *("ROI_", "FCIS", "RCNN.", "SEM_SEG_HEAD", "PANOPTIC_FPN", "RETINANET"),
@@ -51,11 +50,11 @@ _NOT_OF_THE_RPN = (
 
 
 def make_proposal_network(cfg: CfgNode) -> None:
-    """Change a model's config, in place, to its RPN and the backbone that the RPN reads."""
+    """Reduce a model's config, in place, to the RPN and its backbone."""
     cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
     cfg.MODEL.MASK_ON = False  # so that no masks are drawn
-    # A stage that only the heads read, such as FCIS's res5, would cost time, and in training
-    # several processes would wait for its gradients.
+    # A stage that only the heads read, such as FCIS's res5, costs time; in training, several
+    # processes would wait for its gradients.
     if set(cfg.MODEL.RPN.IN_FEATURES) <= set(cfg.MODEL.RESNETS.OUT_FEATURES):
         cfg.MODEL.RESNETS.OUT_FEATURES = list(cfg.MODEL.RPN.IN_FEATURES)
 
@@ -106,7 +105,7 @@ def get_rpn_keys(cfg: CfgNode) -> dict[str, str]:
 
 
 def _describe_rpn(cfg: CfgNode, weights: str) -> dict[str, Any]:
-    """Return the part of a recipe that names an RPN, whatever folder its files are in."""
+    """Return the part of a recipe that identifies an RPN, without the folder of its files."""
     keys = json.dumps(get_rpn_keys(cfg), sort_keys=True).encode()
     return {
         "rpn_weights_sha256": file_sha256(weights),
@@ -136,11 +135,11 @@ class RPNMethod:
         Raises:
             UserError: the weights are not there.
         """
-        weights = fetch_weights(self.cfg.MODEL.WEIGHTS, "Give the weights of the trained model")
+        weights = fetch_file(self.cfg.MODEL.WEIGHTS, "Give the weights of the trained model")
         return {"method": "rpn", "topk": self.topk, **_describe_rpn(self.cfg, weights)}
 
     def start(self, rank: int) -> Propose:
-        """See `ProposalMethod`; on several GPUs, each process takes the next one.
+        """See `ProposalMethod`; if there are several GPUs, each process takes another one.
 
         Raises:
             UserError: the weights do not fit the model.
@@ -150,7 +149,8 @@ class RPNMethod:
             cfg.defrost()
             cfg.MODEL.DEVICE = f"cuda:{rank % torch.cuda.device_count()}"
         model = prepare_model(cfg, build_model(cfg)).eval()
-        with _hide_unused_weights():
+        # fvcore would list the weights of the heads, which are left out on purpose.
+        with filter_log("fvcore.common.checkpoint", lambda record: record.levelno >= logging.ERROR):
             Checkpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
         mapper = ImageMapper(cfg, is_train=False)
 
@@ -161,18 +161,6 @@ class RPNMethod:
             return keep_best(proposals, self.topk)
 
         return propose
-
-
-@contextlib.contextmanager
-def _hide_unused_weights() -> Iterator[None]:
-    """Stop fvcore from listing the weights of the heads, which are left out on purpose."""
-    log = logging.getLogger("fvcore.common.checkpoint")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 class RPNProposals(Step):
@@ -199,7 +187,7 @@ class RPNProposals(Step):
         return {"data_set": self.dataset_name, "topk": self.topk, **rpn}
 
     def find_recipe(self) -> dict[str, Any]:
-        """See `Step`; the weights are the file that is there at the first call."""
+        """See `Step`; the file of weights is read at the first call."""
         return self._recipe
 
     def make(self, resume: bool) -> None:
@@ -224,11 +212,11 @@ class RPNProposals(Step):
 
 
 def plan_proposals(rpn_cfg: CfgNode, cfg: CfgNode) -> list[RPNProposals]:
-    """Return the steps that write the proposals which a second stage reads.
+    """Return the steps that write the proposals for a second stage.
 
     Args:
-        rpn_cfg: the config of the first stage. Its `OUTPUT_DIR` gets `model_final.pth`.
-        cfg: the config of the second stage: data sets, files, and how many proposals it reads.
+        rpn_cfg: the config of the first stage, which writes `model_final.pth` into `OUTPUT_DIR`.
+        cfg: the config of the second stage: data sets, files, and number of proposals.
     """
     steps: dict[str, RPNProposals] = {}
     for split in ("TRAIN", "TEST"):
@@ -240,6 +228,6 @@ def plan_proposals(rpn_cfg: CfgNode, cfg: CfgNode) -> list[RPNProposals]:
         topk = cfg.DATASETS[f"PRECOMPUTED_PROPOSAL_TOPK_{split}"]
         files = cfg.DATASETS[f"PROPOSAL_FILES_{split}"]
         for name, path in zip(cfg.DATASETS[split], files, strict=True):
-            # A training set that is also tested on needs one file.
+            # A data set for both training and testing needs only one file.
             steps.setdefault(name, RPNProposals(job, name, topk, path))
     return list(steps.values())

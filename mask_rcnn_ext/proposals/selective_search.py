@@ -41,8 +41,8 @@ def require_selective_search() -> None:
     """Check that the installed OpenCV has selective search.
 
     Raises:
-        UserError: it does not. The message has the commands that replace OpenCV with a distribution
-            of the same version that has it.
+        UserError: it has not. The message has the commands that replace OpenCV by a distribution
+            of the same version with selective search.
     """
     if hasattr(getattr(cv2, "ximgproc", None), "segmentation"):
         return
@@ -57,8 +57,8 @@ def require_selective_search() -> None:
             installed[found[0]],
         )
     raise UserError(
-        f"selective search: OpenCV {cv2.__version__} has no cv2.ximgproc, which only its contrib "
-        f"distributions have. Exchange it: {first}pip install {wanted}{pin and '=='}{pin} (the "
+        f"selective search: OpenCV {cv2.__version__} has no cv2.ximgproc; only the contrib "
+        f"distributions have it. Replace it: {first}pip install {wanted}{pin and '=='}{pin} (the "
         "extra `selective-search` of this package)"
     )
 
@@ -76,8 +76,8 @@ def selective_search(
     """Return the proposals of one image, best first.
 
     As in the authors' code, boxes are ordered by their level in the hierarchy of regions times a
-    random number. OpenCV draws it from the C library's `rand`, which is seeded here: on one
-    platform the same image gives the same boxes, unless another thread calls `rand`.
+    random number. OpenCV draws this number from the C library's `rand`, which is seeded here: on
+    the same platform the same image gives the same boxes, unless another thread calls `rand`.
 
     Args:
         image: (H, W, 3), BGR.
@@ -87,7 +87,7 @@ def selective_search(
             in proportion). 0: not resized.
         min_size: boxes with a shorter side, in pixels of the resized image, are dropped.
         topk: the highest number of boxes.
-        seed: decides the order, and so which boxes are kept when there are more than `topk`.
+        seed: decides the order, and so which boxes are kept if there are more than `topk`.
 
     Returns:
         (N, 4), XYXY in pixels of `image`, inside the image; no two boxes are equal.
@@ -118,7 +118,7 @@ class SelectiveSearchMethod:
     """A `ProposalMethod`: selective search, see `selective_search` for the fields.
 
     Selective search orders the boxes but does not score them: the first box gets the score 0, the
-    next one -1, and so on.
+    second box -1, and so on.
     """
 
     mode: str = "fast"

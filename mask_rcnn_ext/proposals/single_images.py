@@ -1,4 +1,4 @@
-"""Proposals for single images, which `Predictor` gives to a model without an RPN."""
+"""Proposals for single images, with which `Predictor` runs a model without an RPN."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ def require_propose(cfg: CfgNode, given: bool) -> None:
 
     Args:
         cfg: the config of the model.
-        given: whether such a function is given.
+        given: such a function is given.
 
     Raises:
         UserError: the function is missing, or the model does not need it. If the model's test
@@ -45,13 +45,13 @@ def require_propose(cfg: CfgNode, given: bool) -> None:
         return
     if given:
         raise UserError(
-            "proposals are given (--selective-search, propose=), but the model finds its own: "
-            "MODEL.LOAD_PROPOSALS is False. Leave them out"
+            "proposals are given (--selective-search, propose=), but the model makes its own: "
+            "MODEL.LOAD_PROPOSALS is False. Leave the option out"
         )
     recipe, note = _read_recipe(cfg)
     advice = (
-        "Add --selective-search MODE to tools/predict.py, with the settings of the proposals that "
-        "it was trained on, or in Python propose=FUNCTION"
+        "Add --selective-search MODE to tools/predict.py, with the settings of the training "
+        "proposals, or in Python propose=FUNCTION"
     )
     if recipe.get("method") == "selective-search":
         advice += f". Its test proposals were made with {_format_options(recipe)} ({note})"
@@ -76,7 +76,7 @@ def propose_boxes(
         image: (H, W, 3), BGR, before resizing.
         resized: (H', W'), the size of the model's input.
         transform: the transform from `image` to the model's input.
-        topk: the highest number of proposals; those with the highest scores are kept.
+        topk: the highest number of proposals; the proposals with the highest scores are kept.
 
     Returns:
         `proposal_boxes`, XYXY_ABS in pixels of the input, inside the input, and
@@ -111,12 +111,11 @@ def make_search(
     """Return a function that proposes boxes by selective search, see `selective_search`.
 
     The defaults are the defaults of `tools/compute_proposals.py`. For an image of a data set the
-    boxes are the same as the stored ones, but their order is partly random, and here it is always
-    the order of an image with the id 0. The order decides which boxes are kept when there are too
-    many, and which of two boxes wins in NMS if RoIPool rounds both to the same box.
+    boxes are the same as the stored boxes, but their order can differ: it is partly random, and
+    here it is always the order of an image with the id 0. The order decides which boxes are kept if
+    there are too many, and which of two boxes wins in NMS if RoIPool rounds both to the same box.
 
-    If the recipe of the model's test proposals is there and has other settings, a warning is
-    logged.
+    A warning is logged if the recipe of the model's test proposals has other settings.
 
     Args:
         cfg: the config of the model.
@@ -156,7 +155,7 @@ def make_search(
 def _read_recipe(cfg: CfgNode) -> tuple[dict[str, Any], str]:
     """Return the recipe of the first file of test proposals, and the path of the recipe.
 
-    Both are empty if there is no recipe or it does not name a method that is known here.
+    Both are empty if there is no recipe, or if its method is unknown.
     """
     for file in cfg.DATASETS.PROPOSAL_FILES_TEST[:1]:
         note = os.path.splitext(file)[0] + ".json"

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.description import describe_run
-from ..checkpoint.fetching import fetch_weights
+from ..checkpoint.fetching import fetch_file
 from ..data.bad_images import NamedErrors
 from ..data.mapper import ImageMapper, keep_sides
 from ..engine.results import write_results
@@ -165,7 +165,7 @@ def _load_network(model: nn.Module, path: str) -> None:
             "MODEL.WEIGHTS is empty: expected the trained network that SVMs and box regression are "
             f"fitted to. {train_first}"
         )
-    fetch_weights(path, train_first)
+    fetch_file(path, train_first)
     heads: Any = model.roi_heads
     layers = heads.box_predictor
     heads.box_predictor = nn.Identity()  # these layers are not in the file, or must not be read

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
 
 from ..config import flat_config, load_config
-from ..data.checksums import find_annotation_files
+from ..data.catalog import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256, read_json
 from ..modeling.exported import is_exported

@@ -168,7 +168,7 @@ def test_a_failed_load_does_not_break_the_next(tmp_path, three_classes):
 
 
 def test_other_class_count_is_an_error_that_names_both(zoo_pkl):
-    with pytest.raises(UserError, match=r"knows 3 classes, the config says 5.*NUM_CLASSES 3"):
+    with pytest.raises(UserError, match=r"has 3 classes, the config says 5.*NUM_CLASSES 3"):
         Checkpointer(tiny_model(5)).load(str(zoo_pkl))
 
 
@@ -222,9 +222,9 @@ def test_as_many_other_classes_start_from_scratch(tmp_path, three_classes, caplo
     ("known", "ours", "log"),
     [
         (["cat", "dog", "cow"], ["Cat", "dog ", "cow"], None),
-        ([], ["cat", "dog", "cow"], "are kept: the weights know as many classes as the data (3)"),
+        ([], ["cat", "dog", "cow"], "are kept: the weights have as many classes as the data (3)"),
         (["cat", "dog", "cow"], [], None),
-        (["cat", "dog"], ["cat", "dog", "cow"], "but not their names"),
+        (["cat", "dog"], ["cat", "dog", "cow"], "but do not tell their names"),
     ],
     ids=["the same", "weights without names", "data without names", "names that do not fit"],
 )
@@ -262,7 +262,7 @@ def test_an_evaluation_of_as_many_other_classes_is_a_warning(tmp_path, three_cla
     model = tiny_model(3, seed=2)
     Checkpointer(model, class_names=["Katze", "dog", "cow"]).load(str(tmp_path / "first.pth"))
     assert same(model, three_classes)
-    assert "first.pth knows other classes ('cat' in place of 'Katze')" in caplog.text
+    assert "first.pth has other classes ('cat' in place of 'Katze')" in caplog.text
 
 
 def test_other_shapes_of_other_layers_are_an_error(zoo_pkl):
@@ -319,7 +319,7 @@ def test_resume_takes_the_last_checkpoint_and_demands_a_match(tmp_path, three_cl
     extra = Checkpointer(model, str(tmp_path)).resume_or_load("nowhere.pth", resume=True)
     assert extra["iteration"] == 9
     assert same(model, three_classes)
-    with pytest.raises(UserError, match="knows 3 classes, the config says 4"):
+    with pytest.raises(UserError, match="has 3 classes, the config says 4"):
         Checkpointer(tiny_model(4), str(tmp_path)).resume_or_load("", resume=True)
 
 

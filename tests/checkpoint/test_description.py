@@ -81,13 +81,10 @@ def test_the_text_is_yaml_that_a_config_file_may_hold(cfg, tmp_path):
     assert load_config(str(tmp_path / "config.yaml")).MODEL.PIXEL_MEAN == [1.5, 2.0, 1e-5]
 
 
-def test_the_names_of_keypoints_are_those_of_the_training_data(cfg):
+def test_the_names_of_keypoints_are_those_of_the_training_data(cfg, forget_data_sets):
     MetadataCatalog.get("own_train_keypoints").set(keypoint_names=("nose", "tail"))
-    try:
-        cfg.DATASETS.TRAIN, cfg.MODEL.KEYPOINT_ON = ("own_train_keypoints",), True
-        assert describe_run(cfg, 1)["keypoint_names"] == ["nose", "tail"]
-    finally:
-        MetadataCatalog.remove("own_train_keypoints")
+    cfg.DATASETS.TRAIN, cfg.MODEL.KEYPOINT_ON = ("own_train_keypoints",), True
+    assert describe_run(cfg, 1)["keypoint_names"] == ["nose", "tail"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""FCIS's weights of another class count: fine-tuned from, and told apart from a wrong file."""
+"""FCIS's weights of another class count: fine-tuning works, and a wrong file is another error."""
 
 import logging
 
@@ -21,7 +21,7 @@ def three_classes(tmp_path):
 
 def test_prediction_names_the_class_counts(three_classes):
     model = fcis_model(fcis_cfg(num_classes=5))
-    with pytest.raises(UserError, match=r"knows 3 classes, the config says 5.*NUM_CLASSES 3"):
+    with pytest.raises(UserError, match=r"has 3 classes, the config says 5.*NUM_CLASSES 3"):
         Checkpointer(model).load(three_classes, strict=True)
 
 
@@ -31,7 +31,7 @@ def test_fine_tuning_starts_the_score_maps_from_scratch(three_classes, caplog):
     with caplog.at_level(logging.INFO):
         Checkpointer(model).load(three_classes, strict=False)
     assert "roi_heads.score_maps" in caplog.text
-    assert "the weights know 3 classes and the data has 5" in caplog.text
+    assert "the weights have 3 classes and the data has 5" in caplog.text
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert torch.equal(model.roi_heads.score_maps.weight, before)
     loaded = torch.load(three_classes, weights_only=True)["model"]

@@ -3,20 +3,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from small_runs import Opens
 from torch import nn
 
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.errors import UserError
-
-
-class Opens:
-    """A malicious pickle: unpickling it makes a file."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])

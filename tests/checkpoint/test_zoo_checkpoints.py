@@ -48,7 +48,7 @@ def trained_model(name: str) -> nn.Module:
 
 
 def write_zoo_pickle(model: nn.Module, path) -> None:
-    """Write the layout of detectron2's zoo, with what its older files hold besides."""
+    """Write the layout of detectron2's zoo, with what its older files also hold."""
     weights = {k: v.numpy() for k, v in model.state_dict().items()}
     weights["pixel_mean"] = np.zeros((3, 1, 1), np.float32)
     weights["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4), np.float32)
@@ -165,7 +165,7 @@ def test_a_missing_blob_is_an_error(tmp_path):
         Checkpointer(ours).load(str(path))
 
 
-def test_an_unexpected_blob_is_told(tmp_path, caplog):
+def test_an_unexpected_blob_is_reported(tmp_path, caplog):
     path = tmp_path / "model_final.pkl"
     write_detectron_pickle(trained_model(FPN), path)
     rewrite(path, lambda blobs: blobs.update(head_conv1_w=np.zeros((1, 1, 3, 3), np.float32)))

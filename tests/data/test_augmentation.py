@@ -20,6 +20,13 @@ from mask_rcnn_ext.data.loader import seed_everything
 from mask_rcnn_ext.data.mapper import ImageMapper
 
 
+def objects_of(sample):
+    """Return mask (None without masks), box and class of each object."""
+    found = sample["instances"]
+    masks = found.gt_masks.tensor.numpy() if found.has("gt_masks") else [None] * len(found)
+    return zip(masks, found.gt_boxes.tensor.tolist(), found.gt_classes.tolist(), strict=True)
+
+
 @pytest.mark.parametrize("mask_format", ["polygon", "rle"])
 @pytest.mark.parametrize(
     "keys",
@@ -40,14 +47,8 @@ def test_masks_and_boxes_lie_on_the_pixels_of_their_object(tmp_path, keys, mask_
         sample = mapper(record)
         assert sample["image"].shape[1:] == sample["instances"].image_size
         shown = {label for label in range(3) if object_pixels(sample, label).sum() > 60}
-        instances = sample["instances"]
-        assert shown <= set(instances.gt_classes.tolist())
-        for mask, box, label in zip(
-            instances.gt_masks.tensor.numpy(),
-            instances.gt_boxes.tensor.tolist(),
-            instances.gt_classes.tolist(),
-            strict=True,
-        ):
+        assert shown <= set(sample["instances"].gt_classes.tolist())
+        for mask, box, label in objects_of(sample):
             pixels = object_pixels(sample, label)
             if label not in shown or pixels.sum() < 150:
                 continue
@@ -67,11 +68,7 @@ def test_flips_alone_move_every_pixel_with_its_mask(tmp_path):
     for seed in range(12):
         seed_everything(seed)
         sample = mapper(record)
-        for mask, label in zip(
-            sample["instances"].gt_masks.tensor.numpy(),
-            sample["instances"].gt_classes.tolist(),
-            strict=True,
-        ):
+        for mask, _, label in objects_of(sample):
             assert np.array_equal(mask, object_pixels(sample, label))
         seen.add(sample["image"].numpy().tobytes())
     assert len(seen) == 4
@@ -86,11 +83,7 @@ def test_boxes_stay_tight_in_a_model_without_masks(tmp_path):
         seed_everything(seed)
         sample = mapper(record)
         assert not sample["instances"].has("gt_masks")
-        for box, label in zip(
-            sample["instances"].gt_boxes.tensor.tolist(),
-            sample["instances"].gt_classes.tolist(),
-            strict=True,
-        ):
+        for _, box, label in objects_of(sample):
             pixels = object_pixels(sample, label)
             if pixels.sum() < 60:
                 continue
@@ -105,45 +98,42 @@ def test_boxes_stay_tight_in_a_model_without_masks(tmp_path):
     [{"VERTICAL_FLIP": True}, {"ROTATION": 180.0}, {"VERTICAL_FLIP": True, "ROTATION": 40.0}],
     ids=lambda keys: "+".join(keys),
 )
-def test_keypoints_follow_and_a_mirror_exchanges_left_and_right(tmp_path, keys):
+def test_keypoints_follow_and_a_mirror_exchanges_left_and_right(tmp_path, forget_data_sets, keys):
     name = "augmentation_keypoints"
     MetadataCatalog.get(name).set(
         keypoint_names=["left", "right"], keypoint_flip_map=[("left", "right")]
     )
-    try:
-        cfg = make_cfg(**keys)
-        cfg.DATASETS.TRAIN, cfg.MODEL.KEYPOINT_ON = (name,), True
-        cfg.INPUT.RANDOM_FLIP = "horizontal"
-        mapper = ImageMapper(cfg, is_train=True)
-        record = draw_record(tmp_path / "x.png", "polygon")
-        picture = np.zeros((*SIZE, 3), dtype=np.uint8)
-        ends = [(30, 45), (110, 45)]  # the left point is red, the right one green, the top is blue
-        for channel, (x, y) in enumerate([*ends, (70, 12)]):
-            picture[y - 4 : y + 4, x - 4 : x + 4, channel] = 255
-        Image.fromarray(picture).save(tmp_path / "x.png")
-        record["annotations"][0]["keypoints"] = [*ends[0], 2, *ends[1], 2]
-        turns = set()
-        for seed in range(16):
-            seed_everything(seed)
-            sample = mapper(record)
-            centres = []
-            for channel in range(3):
-                rows, columns = np.nonzero(object_pixels(sample, channel))
-                centres.append((columns.mean() + 0.5, rows.mean() + 0.5) if len(rows) else None)
-            if None in centres:  # a point was turned out of the image
-                continue
-            red, green, blue = np.array(centres)
-            middle, across, up = (red + green) / 2, green - red, blue - (red + green) / 2
-            mirrored = across[0] * up[1] - across[1] * up[0] > 0  # as drawn: right x up < 0
-            turns.add((mirrored, bool(blue[1] < middle[1])))
-            points = sample["instances"].gt_keypoints.tensor[0].numpy()
-            expected = (green, red) if mirrored else (red, green)
-            assert np.abs(points[:, :2] - expected).max() < 2.5
-            assert points[:, 2].tolist() == [2, 2]
-        assert {mirrored for mirrored, _ in turns} == {True, False}
-        assert {upright for _, upright in turns} == {True, False}
-    finally:
-        MetadataCatalog.pop(name)
+    cfg = make_cfg(**keys)
+    cfg.DATASETS.TRAIN, cfg.MODEL.KEYPOINT_ON = (name,), True
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    mapper = ImageMapper(cfg, is_train=True)
+    record = draw_record(tmp_path / "x.png", "polygon")
+    picture = np.zeros((*SIZE, 3), dtype=np.uint8)
+    ends = [(30, 45), (110, 45)]  # the left point is red, the right one green, the top is blue
+    for channel, (x, y) in enumerate([*ends, (70, 12)]):
+        picture[y - 4 : y + 4, x - 4 : x + 4, channel] = 255
+    Image.fromarray(picture).save(tmp_path / "x.png")
+    record["annotations"][0]["keypoints"] = [*ends[0], 2, *ends[1], 2]
+    turns = set()
+    for seed in range(16):
+        seed_everything(seed)
+        sample = mapper(record)
+        centres = []
+        for channel in range(3):
+            rows, columns = np.nonzero(object_pixels(sample, channel))
+            centres.append((columns.mean() + 0.5, rows.mean() + 0.5) if len(rows) else None)
+        if None in centres:  # a point was turned out of the image
+            continue
+        red, green, blue = np.array(centres)
+        middle, across, up = (red + green) / 2, green - red, blue - (red + green) / 2
+        mirrored = across[0] * up[1] - across[1] * up[0] > 0  # as drawn: right x up < 0
+        turns.add((mirrored, bool(blue[1] < middle[1])))
+        points = sample["instances"].gt_keypoints.tensor[0].numpy()
+        expected = (green, red) if mirrored else (red, green)
+        assert np.abs(points[:, :2] - expected).max() < 2.5
+        assert points[:, 2].tolist() == [2, 2]
+    assert {mirrored for mirrored, _ in turns} == {True, False}
+    assert {upright for _, upright in turns} == {True, False}
 
 
 def test_colours_and_blur_change_the_image_and_nothing_else(tmp_path):
@@ -204,7 +194,7 @@ def test_five_float_channels_turn_and_change_contrast_each_on_its_own():
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"ROTATION": 200.0}, "ROTATION: expected 0 to 180, got 200"),
         ({"HUE": 0.7}, "HUE: expected 0 to 0.5"),
@@ -213,8 +203,8 @@ def test_five_float_channels_turn_and_change_contrast_each_on_its_own():
         ({"COPY_PASTE": 1.5}, "COPY_PASTE: expected 0 to 1"),
     ],
 )
-def test_a_value_outside_its_range_is_refused(keys, told):
-    with pytest.raises(UserError, match=told):
+def test_a_value_outside_its_range_is_refused(keys, message):
+    with pytest.raises(UserError, match=message):
         ImageMapper(make_cfg(**keys), is_train=True)
 
 
@@ -241,11 +231,7 @@ def test_a_crop_of_detectron2s_key_cuts_polygons_too(tmp_path):
     for seed in range(6):
         seed_everything(seed)
         sample = mapper(record)
-        for mask, label in zip(
-            sample["instances"].gt_masks.tensor.numpy(),
-            sample["instances"].gt_classes.tolist(),
-            strict=True,
-        ):
+        for mask, _, label in objects_of(sample):
             pixels = object_pixels(sample, label)
             assert pixels.sum() < 150 or iou(mask, pixels) > 0.85
 

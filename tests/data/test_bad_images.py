@@ -100,7 +100,7 @@ def test_every_image_bad_is_an_error(data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         (["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "ignore"], "expected error or skip, got 'ignore'"),
         (
@@ -110,9 +110,9 @@ def test_every_image_bad_is_an_error(data, tmp_path, capsys):
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_told_before_training(data, tmp_path, capsys, keys, told):
+def test_what_cannot_be_is_reported_before_training(data, tmp_path, capsys, keys, message):
     assert run(data, tmp_path / "out", *keys) == 2
-    assert told in read_error(capsys)
+    assert message in read_error(capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -130,9 +130,9 @@ def test_a_worker_that_is_killed_names_the_image_that_it_had():
     with pytest.raises(RuntimeError, match="DataLoader worker") as raised:
         for _ in loader:
             pass
-    told = bad_images.explain_dead_worker(raised.value)
-    assert isinstance(told, UserError)
-    assert re.match(r"a process that loads images .*, while it read b\.png\. ", str(told))
+    error = bad_images.explain_dead_worker(raised.value)
+    assert isinstance(error, UserError)
+    assert re.match(r"a process that loads images .*, while it read b\.png\. ", str(error))
     assert bad_images.explain_dead_worker(RuntimeError("another")) is None
 
 
@@ -158,7 +158,7 @@ def test_a_batch_that_cannot_be_handed_over_is_no_wait_without_end(kind, capfd):
     assert "Can't pickle" in capfd.readouterr().err
 
 
-def test_a_worker_that_dies_while_it_hands_over_a_batch_is_told(monkeypatch):
+def test_a_worker_that_dies_while_it_hands_over_a_batch_is_reported(monkeypatch):
     """The connection breaks before SIGCHLD comes, in whose handler PyTorch raises."""
 
     def break_off():

@@ -127,7 +127,7 @@ def test_the_channels_of_a_turned_tiff_stay_the_channels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "message"),
     [
         (np.zeros((H, W, 4)), r"5 channel\(s\), \(H, W, 5\) or \(5, H, W\), got .*\(6, 9, 4\)"),
         (np.zeros((H, W)), r"got an array of shape \(6, 9\)"),
@@ -138,9 +138,9 @@ def test_the_channels_of_a_turned_tiff_stay_the_channels(tmp_path):
         (np.array([{}], dtype=object), "cannot be read as an image"),
     ],
 )
-def test_what_cannot_be_used_is_named(tmp_path, array, told):
+def test_what_cannot_be_used_is_named(tmp_path, array, message):
     np.save(tmp_path / "x.npy", array, allow_pickle=True)
-    with pytest.raises(UserError, match=rf"x\.npy: .*{told}"), np.errstate(over="ignore"):
+    with pytest.raises(UserError, match=rf"x\.npy: .*{message}"), np.errstate(over="ignore"):
         read_bands(tmp_path / "x.npy", 5)
 
 

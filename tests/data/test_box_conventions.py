@@ -1,4 +1,4 @@
-"""Boxes of other conventions are recognised beside their masks; ordinary boxes pass."""
+"""Boxes of other conventions are recognised by their masks; ordinary boxes pass."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from support import write_coco
 
 from mask_rcnn_ext.config import get_cfg
-from mask_rcnn_ext.data.box_conventions import explain_contradictions
+from mask_rcnn_ext.data.contradictions import explain_contradictions
 from mask_rcnn_ext.engine.data_of_run import prepare_data
 
 H, W = 300, 200
@@ -117,10 +117,10 @@ def test_the_hidden_parts_are_far_in_the_test_above():
     assert (areas > 2).sum() > 10
 
 
-@pytest.mark.parametrize(("shift", "told"), [(2, False), (3, True)])
-def test_two_pixels_are_agreement_however_small_the_object(shift, told):
+@pytest.mark.parametrize(("shift", "reported"), [(2, False), (3, True)])
+def test_two_pixels_are_agreement_however_small_the_object(shift, reported):
     masks = np.array([[10.0, 10, 3, 3]])
-    assert bool(explain(masks + np.array([shift, shift, 0, 0]), masks)) is told
+    assert bool(explain(masks + np.array([shift, shift, 0, 0]), masks)) is reported
 
 
 def test_boxes_without_a_known_convention():
@@ -138,7 +138,7 @@ def test_the_largest_of_floats():
     assert "1 of 1 boxes contradict" in explain([[1e308] * 4], objects(1))
 
 
-def test_the_key_takes_the_boxes_from_the_masks(tmp_path):
+def test_the_key_takes_the_boxes_from_the_masks(tmp_path, forget_data_sets):
     path, images = write_coco(tmp_path, images=3)
     coco = json.loads(path.read_text())
     truth = {a["id"]: list(a["bbox"]) for a in coco["annotations"]}
@@ -150,12 +150,8 @@ def test_the_key_takes_the_boxes_from_the_masks(tmp_path):
     cfg.merge_from_list(["OUTPUT_DIR", str(tmp_path), "MASK_RCNN_EXT.DATA.STRICT", True])
     cfg.merge_from_list(["MASK_RCNN_EXT.DATA.BOXES_FROM_MASKS", True])
     cfg.MASK_RCNN_EXT.DATA.TRAIN_JSON, cfg.MASK_RCNN_EXT.DATA.TRAIN_IMAGES = str(path), str(images)
-    try:
-        prepare_data(cfg)
-        records = DatasetCatalog.get("own_train")
-        cleaned = json.loads(Path(MetadataCatalog.get("own_train").json_file).read_text())
-    finally:
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            catalog.pop("own_train", None)
+    prepare_data(cfg)
+    records = DatasetCatalog.get("own_train")
+    cleaned = json.loads(Path(MetadataCatalog.get("own_train").json_file).read_text())
     assert {a["id"]: a["bbox"] for a in cleaned["annotations"]} == truth
     assert [a["bbox"] for r in records for a in r["annotations"]] == list(truth.values())

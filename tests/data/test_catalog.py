@@ -4,12 +4,12 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from mask_rcnn_ext.data.catalog import require_dataset, require_datasets
+from mask_rcnn_ext.data.catalog import require_datasets
 from mask_rcnn_ext.errors import UserError
 
 
 @pytest.fixture
-def coco_sets(tmp_path, monkeypatch):
+def coco_sets(tmp_path, monkeypatch, forget_data_sets):
     """Register sets with relative paths, as detectron2 does when no root was set."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
@@ -18,24 +18,21 @@ def coco_sets(tmp_path, monkeypatch):
         year = f"{name.split('_')[-1]}2017"
         json_file = f"datasets/coco/annotations/instances_{year}.json"
         register_coco_instances(name, {}, json_file, f"datasets/coco/{year}")
-    yield names
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return names
 
 
 def test_an_unknown_name_gets_the_nearest_and_own_data():
     with pytest.raises(
         UserError, match="'coco_2017_trian'; did you mean 'coco_2017_train'"
     ) as info:
-        require_dataset("coco_2017_trian")
+        require_datasets(["coco_2017_trian"])
     assert "--train-json F --train-images D --val-json F --val-images D" in str(info.value)
     assert "coco_2017_trian" not in MetadataCatalog
 
 
 def test_coco_that_is_not_there(tmp_path, coco_sets):
     with pytest.raises(UserError) as info:
-        require_dataset(coco_sets[0])
+        require_datasets([coco_sets[0]])
     message = str(info.value)
     for part in (
         f"  {tmp_path}/datasets/coco/annotations/instances_train2017.json\n",
@@ -51,7 +48,7 @@ def test_coco_that_is_not_there(tmp_path, coco_sets):
 def test_the_root_that_was_set_is_named(tmp_path, coco_sets, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", "./datasets/")
     with pytest.raises(UserError) as info:
-        require_dataset(coco_sets[1])
+        require_datasets([coco_sets[1]])
     expected = f"{tmp_path}/datasets ($DETECTRON2_DATASETS is './datasets/')"
     assert expected in str(info.value)
 
@@ -64,7 +61,7 @@ def test_only_what_is_missing_is_named(tmp_path, coco_sets):
     annotations = tmp_path / "datasets" / "coco" / "annotations"
     annotations.mkdir()
     (annotations / "instances_train2017.json").touch()
-    require_dataset(coco_sets[0])
+    require_datasets([coco_sets[0]])
 
 
 def test_several_make_one_message(coco_sets):
@@ -94,27 +91,22 @@ def test_several_make_one_message(coco_sets):
 )
 def test_every_kind_of_builtin_set(name):
     with pytest.raises(UserError, match=f"the data of '{name}' is not there"):
-        require_dataset(name)
+        require_datasets([name])
 
 
-def test_sets_that_are_there(tmp_path):
+def test_sets_that_are_there(tmp_path, forget_data_sets):
     require_datasets(["occluded_shapes_train", "occluded_shapes_val"])  # drawn at first use
     (tmp_path / "a.json").touch()
     found = {"catalog_files": {"json_file": str(tmp_path / "a.json"), "image_root": tmp_path}}
     found["catalog_url"] = {"json_file": "https://example.org/a.json"}
     found["catalog_none"] = {"json_file": None}
-    try:
-        for name, metadata in found.items():
-            DatasetCatalog.register(name, list)
-            MetadataCatalog.get(name).set(**metadata)
-        DatasetCatalog.register("catalog_bare", list)
+    for name, metadata in found.items():
+        DatasetCatalog.register(name, list)
+        MetadataCatalog.get(name).set(**metadata)
+    DatasetCatalog.register("catalog_bare", list)
+    require_datasets([*found, "catalog_bare"])
+    (tmp_path / "a.json").unlink()
+    with pytest.raises(
+        UserError, match=r"'catalog_files' is not there. Looked for:\n  .*a.json\nTo"
+    ):
         require_datasets([*found, "catalog_bare"])
-        (tmp_path / "a.json").unlink()
-        with pytest.raises(
-            UserError, match=r"'catalog_files' is not there. Looked for:\n  .*a.json\nTo"
-        ):
-            require_datasets([*found, "catalog_bare"])
-    finally:
-        for name in (*found, "catalog_bare"):
-            DatasetCatalog.pop(name, None)
-            MetadataCatalog.pop(name, None)

@@ -38,7 +38,7 @@ def find(root: Path, *names: Any) -> tuple[list[str], list[str], str]:
 FOUND = {  # name -> `file_name`, the name here, what is said
     "as it is": ("1.png", "1.png", ""),
     "in sub-folders": ("sub/deep/3.png", "sub/deep/3.png", ""),
-    "beside the folder": ("../images/1.png", "../images/1.png", ""),
+    "next to the folder": ("../images/1.png", "../images/1.png", ""),
     "backslashes": (r"sub\deep\3.png", "sub/deep/3.png", "had backslashes"),
     "the folder's own name": ("images/1.png", "1.png", "began with the name of the image"),
     "that with backslashes": (r"images\sub\deep\3.png", "sub/deep/3.png", "began with the name"),
@@ -109,7 +109,7 @@ def test_missing_files_are_counted_and_the_folder_shown(folder):
         pytest.param("images", [r"deep\3.png"], "images/sub", id="too high, backslash"),
         pytest.param("images/sub", ["1.png", "2.png"], "images", id="too low"),
         pytest.param("images/sub/deep", ["1.png"], "images", id="two too low"),
-        pytest.param("images", ["other/1.png"], ".", id="beside"),
+        pytest.param("images", ["other/1.png"], ".", id="next to it"),
     ],
 )
 def test_the_right_folder_is_suggested(folder, given, names, right):
@@ -200,12 +200,12 @@ def test_images_that_cannot_be_used_are_all_named(folder):
     assert "The others: 2.png" in fault
 
 
-def test_a_file_with_several_pages_is_told(folder):
+def test_a_file_with_several_pages_is_reported(folder):
     pages = [Image.new("RGB", (W, H))] * 3
     pages[0].save(folder / "4.tif", save_all=True, append_images=pages[1:])
     _, faults, said = check(folder, entry(1), entry(4, file_name="4.tif"))
     assert faults == []
-    assert said == "only the first of several frames or pages is read of 4.tif (3)"
+    assert said == "of images with several frames or pages, only the first is read: 4.tif (3)"
 
 
 def test_an_image_that_is_too_large_says_so(folder, monkeypatch):

@@ -1,4 +1,4 @@
-"""A COCO json as a whole: what is refused, that all faults are told, and which forms are read."""
+"""A COCO json as a whole: files that are refused, the report of all faults, and encodings."""
 
 import json
 import logging
@@ -22,9 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _logs_reach_caplog(monkeypatch, caplog):
-    """Undo what detectron2's `setup_logger`, when another test calls it, does to this logger."""
-    monkeypatch.setattr(logging.getLogger("mask_rcnn_ext"), "propagate", True)
+def _log_everything(caplog):
     caplog.set_level(logging.INFO)
 
 
@@ -69,7 +67,7 @@ def test_a_json_that_is_not_there_or_a_folder(folder):
         check_coco_json(str(folder), str(folder / "coco.json"))
 
 
-def test_all_faults_are_told_in_one_message(folder):
+def test_all_faults_are_reported_in_one_message(folder):
     (folder / "3.png").write_text("no image")
     images = [
         *(entry(1), entry(2, width=99), entry(3), entry(3, file_name="4.png")),

@@ -47,7 +47,7 @@ def test_all_fractions_become_pixels():
     assert scale_fractions(made, SIZES) == []
 
 
-def test_polygons_beside_boxes_in_pixels():
+def test_polygons_next_to_boxes_in_pixels():
     made = fractions()
     for a, pixels in zip(made, PIXELS, strict=True):
         a["bbox"] = list(pixels["bbox"])
@@ -56,7 +56,7 @@ def test_polygons_beside_boxes_in_pixels():
     assert made[0]["segmentation"][0] == pytest.approx(PIXELS[0]["segmentation"][0])
 
 
-IN_PIXELS = {  # what is not a fraction, beside fractions
+IN_PIXELS = {  # what is not a fraction, next to fractions
     "a polygon": {"segmentation": [[10, 15, 30, 15, 30, 21]]},
     "RLE": {"segmentation": RLE, "bbox": ...},
     "a bitmap": {"segmentation": [[0, 1], [1, 1]], "bbox": ...},
@@ -65,7 +65,7 @@ IN_PIXELS = {  # what is not a fraction, beside fractions
 
 
 @pytest.mark.parametrize("change", IN_PIXELS.values(), ids=IN_PIXELS)
-def test_most_boxes_beside_masks_in_pixels_are_refused(change):
+def test_most_boxes_next_to_masks_in_pixels_are_refused(change):
     made = [{k: v for k, v in a.items() if k != "segmentation"} for a in fractions()]
     made[1] = {k: v for k, v in {**made[1], **copy.deepcopy(change)}.items() if v is not ...}
     before = copy.deepcopy(made)

@@ -1,13 +1,10 @@
-"""An object that is annotated twice in one image is told."""
+"""Objects that are annotated twice in an image are reported."""
 
 import numpy as np
 import pytest
 from coco_masks import compressed, uncompressed
 
-from mask_rcnn_ext.data.duplicates import explain_duplicates
-
-# pycocotools 2.0.11 hands NumPy 2 an array type of the old protocol.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+from mask_rcnn_ext.data.contradictions import explain_duplicates
 
 H, W = 30, 40
 MASK = np.zeros((H, W), dtype=np.uint8)
@@ -39,7 +36,7 @@ def explain(**changes):
     ],
     ids=["equal", "another first point", "rounding", "RLE", "uncompressed RLE"],
 )
-def test_a_copy_is_told(changes):
+def test_a_copy_is_reported(changes):
     assert "annotation 2 repeats 1." in explain(**changes)
 
 

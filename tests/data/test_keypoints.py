@@ -1,4 +1,4 @@
-"""Objects without keypoints, beside others that have them, count as not labelled."""
+"""Objects without keypoints, next to others that have them, count as not labelled."""
 
 import json
 
@@ -17,9 +17,8 @@ from mask_rcnn_ext.evaluation.build import require_known_evaluators
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
 from mask_rcnn_ext.proposals.file import load_training_dicts
 
-# pycocotools 2.0.11 hands NumPy 2 an array type of the old protocol.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.usefixtures("forget_data_sets"),
     # detectron2 makes a tensor of the arrays of the objects.
     pytest.mark.filterwarnings("ignore:Creating a tensor from a list of numpy:UserWarning"),
 ]
@@ -57,9 +56,7 @@ def register(tmp_path):
         metadata.set(keypoint_names=["a", "b", "c"], keypoint_flip_map=[("a", "b")])
         return metadata
 
-    yield write
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        catalog.pop(NAME, None)
+    return write
 
 
 def config():
@@ -110,7 +107,7 @@ def test_images_with_too_few_labelled_keypoints_are_left_out(register):
     ["x", [1, 2, 2], [[1, 2, 2]] * 3, [1, 2, 2, [3]], [1, 2, "2"] * 3, [float("nan")] * 9, 5],
     ids=str,
 )
-def test_wrong_keypoints_are_told(wrong):
+def test_wrong_keypoints_are_reported(wrong):
     right = {"keypoints": labelled(2)}
     records = [{"file_name": "a.png", "annotations": [right, {"keypoints": wrong}, {}]}]
     expected = r"1 objects have wrong keypoints: expected 9 numbers.*: object 2 of a.png has"

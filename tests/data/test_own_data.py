@@ -21,8 +21,7 @@ from mask_rcnn_ext.data import own_data
 from mask_rcnn_ext.data.own_data import OwnData, register_own_data
 from mask_rcnn_ext.errors import UserError
 
-# pycocotools 2.0.11 hands NumPy 2 an array type of the old protocol.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = pytest.mark.usefixtures("forget_data_sets")
 
 W, H = 40, 30
 CAT, DOG, COW = {"id": 0, "name": "cat"}, {"id": 4, "name": "dog"}, {"id": 7, "name": "cow"}
@@ -60,14 +59,6 @@ def register(train: Path | None, val: Path | None = None, **options: Any) -> Own
 def registered() -> list[str]:
     names = ("own_train", "own_val")
     return [n for n in names if n in DatasetCatalog or n in MetadataCatalog]
-
-
-@pytest.fixture(autouse=True)
-def _forget():
-    yield
-    for name in ("own_train", "own_val"):
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            catalog.pop(name, None)
 
 
 def test_a_sound_pair_is_registered_as_it_is(tmp_path):
@@ -221,7 +212,7 @@ def test_categories_that_contradict(tmp_path, categories, message):
     assert registered() == []
 
 
-def test_the_faults_of_both_files_are_told_in_one_message(tmp_path):
+def test_the_faults_of_both_files_are_reported_in_one_message(tmp_path):
     train = write(tmp_path / "t.json", [CAT, DOG], [annotation(1, image=9), annotation(2)])
     val = write(tmp_path / "v.json", [CAT, {"id": 5, "name": "dog"}], [annotation(1, 6)])
     with pytest.raises(UserError) as error:
@@ -359,8 +350,7 @@ def test_boxes_without_masks_train_a_model_without_masks(tmp_path, coco_pair, ca
     assert [a["area"] for a in val] == [a["bbox"][2] * a["bbox"][3] for a in val]
 
 
-def test_a_class_without_an_instance_is_named(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("mask_rcnn_ext"), "propagate", True)
+def test_a_class_without_an_instance_is_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         register(write(tmp_path / "t.json", [CAT, DOG], [annotation(1)]))
     assert "1 of 2 classes has no instance: dog" in caplog.text
@@ -371,8 +361,8 @@ def test_validation_images_without_an_object_are_a_warning(tmp_path, crowd):
     found = [] if crowd is None else [annotation(1, iscrowd=crowd)]
     val = write(tmp_path / "v.json", [CAT], found)
     own = register(write(tmp_path / "t.json", [CAT], [annotation(1)]), val)
-    told = f"{val}: there is no object to find, so AP is undefined" in own.warnings
-    assert told == (crowd != 0)
+    warned = f"{val}: there is no object to find, so AP is undefined" in own.warnings
+    assert warned == (crowd != 0)
 
 
 def test_a_disk_that_fills_up_leaves_no_half_file(tmp_path, monkeypatch):

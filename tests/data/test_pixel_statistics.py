@@ -60,7 +60,7 @@ def test_they_are_filled_in_once_and_only_when_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         (["MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", "-1"], "or 0 for 8-bit colour images, got -1"),
         (["MASK_RCNN_EXT.DATA.PIXEL_STATISTICS", "no"], "expected 'auto' or 'fixed', got 'no'"),
@@ -76,9 +76,9 @@ def test_they_are_filled_in_once_and_only_when_asked_for(tmp_path):
         ),
     ],
 )  # fmt: skip
-def test_keys_that_do_not_fit_are_refused(keys, told):
+def test_keys_that_do_not_fit_are_refused(keys, message):
     cfg = get_cfg()
     require_channels(cfg)
     cfg.merge_from_list(keys)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         require_channels(cfg)

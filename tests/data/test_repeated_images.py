@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from coco_files import H, W, annotation, content, entry
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from mask_rcnn_ext.data import repeated_images
@@ -77,23 +76,17 @@ def test_only_files_that_may_be_equal_are_read(tmp_path, monkeypatch):
     assert read == train.image_paths[:2]
 
 
-def test_a_leak_is_a_warning_or_with_strict_an_error(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("mask_rcnn_ext"), "propagate", True)
+def test_a_leak_is_a_warning_or_with_strict_an_error(tmp_path, caplog, forget_data_sets):
     for i in (1, 2):
         Image.new("RGB", (W, H), (i, 0, 0)).save(tmp_path / f"{i}.png")
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(content(annotation(1, iscrowd=0), annotation(2, category_id=3))))
     pair = (str(path), str(tmp_path))
     said = f"{path} is the train and the val json: the same images. "
-    try:
-        register_own_data(*pair, *pair, clean_dir=str(tmp_path / "clean"))
-        assert said in caplog.text
-        caplog.clear()
-        register_own_data(*pair, "", "", clean_dir=str(tmp_path / "clean"), strict=True)
-        assert not [r for r in caplog.records if r.levelno > logging.INFO]
-        with pytest.raises(UserError, match="is the train and the val json"):
-            register_own_data(*pair, *pair, clean_dir=str(tmp_path / "clean"), strict=True)
-    finally:
-        for name in ("own_train", "own_val"):
-            for catalog in (DatasetCatalog, MetadataCatalog):
-                catalog.pop(name, None)
+    register_own_data(*pair, *pair, clean_dir=str(tmp_path / "clean"))
+    assert said in caplog.text
+    caplog.clear()
+    register_own_data(*pair, "", "", clean_dir=str(tmp_path / "clean"), strict=True)
+    assert not [r for r in caplog.records if r.levelno > logging.INFO]
+    with pytest.raises(UserError, match="is the train and the val json"):
+        register_own_data(*pair, *pair, clean_dir=str(tmp_path / "clean"), strict=True)

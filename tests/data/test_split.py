@@ -2,7 +2,7 @@
 
 import pytest
 
-from mask_rcnn_ext.data.split import choose_val_images, split_coco
+from mask_rcnn_ext.data.split import split_coco
 from mask_rcnn_ext.errors import UserError
 
 
@@ -40,11 +40,12 @@ def test_shares_of_images_and_of_every_class(seed):
 
 def test_the_seed_decides_and_the_order_of_the_file_does_not():
     content = make([[1]] * 30)
-    first = choose_val_images(content, 0.8)
-    assert choose_val_images(content, 0.8) == first
-    assert choose_val_images(content, 0.8, seed=1) != first
     turned = {**content, "images": content["images"][::-1]}
-    assert choose_val_images(turned, 0.8) == first
+    first, same, other = (
+        {image["id"] for image in split_coco(given, 0.8, seed=seed)[1]["images"]}
+        for given, seed in ((content, 0), (turned, 0), (content, 1))
+    )
+    assert first == same != other
 
 
 def test_a_class_of_two_images_stays_in_training_and_one_of_three_does_not():
@@ -102,5 +103,5 @@ def test_what_is_refused(objects, options, message):
     if options.get("group_by") == "patient":
         content["images"][0]["patient"] = content["images"][1]["patient"] = 5
     with pytest.raises(UserError) as error:
-        choose_val_images(content, **options)
+        split_coco(content, **options)
     assert message in str(error.value)

@@ -216,7 +216,7 @@ def test_results_of_a_gpu_are_on_the_cpu(tiny_weights):
 def test_no_weights_or_others_are_errors(tiny_weights):
     with pytest.raises(UserError, match="the model would be random"):
         Predictor(tiny_cfg(3))
-    with pytest.raises(UserError, match="knows 3 classes, the config says 4"):
+    with pytest.raises(UserError, match="has 3 classes, the config says 4"):
         Predictor(tiny_cfg(4), tiny_weights)
 
 

@@ -113,13 +113,13 @@ def test_the_recipe_has_recall_and_settings(stored, coco, capsys):
     expected = recall_at(list(zip(content["boxes"], objects, strict=True)), 0.5)
     assert recipe["recall"]["recall_50"] == pytest.approx(expected)
     assert expected > 50  # bright rectangles
-    assert search(stored) == 0  # nothing to do, but it is told again
+    assert search(stored) == 0  # nothing to do, but it is reported again
     line = capsys.readouterr().out.splitlines()[0]
     assert f"{DATA}: {IMAGES} images" in line
     assert f"recall {expected:.1f} at IoU 0.5" in line
 
 
-def test_another_opencv_is_told(coco, tmp_path, capsys, monkeypatch):
+def test_another_opencv_is_reported(coco, tmp_path, capsys, monkeypatch):
     monkeypatch.delattr(cv2, "ximgproc", raising=False)
     assert search(tmp_path / "out") == 2
     error = read_error(capsys)
@@ -190,7 +190,7 @@ def test_two_processes_give_the_same_bytes(coco, tmp_path, monkeypatch):
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_a_killed_process_is_told_and_the_rest_is_kept(coco, tmp_path, monkeypatch):
+def test_a_killed_process_is_reported_and_the_rest_is_kept(coco, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_START", "fork")
     method = Corners(fail_at=IMAGES, how=killed)
     with pytest.raises(UserError, match="a process was killed"):
@@ -225,7 +225,7 @@ def test_unfinished_parts_of_other_settings_are_refused(coco, tmp_path):
     assert other.seen == IMAGES
 
 
-def test_a_damaged_part_is_told(coco, tmp_path):
+def test_a_damaged_part_is_reported(coco, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         compute(Corners(fail_at=IMAGES, how=interrupted), [DATA], tmp_path)
     (tmp_path / f"{DATA}.parts/000000.npz").write_bytes(b"PK")

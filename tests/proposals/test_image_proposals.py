@@ -125,7 +125,7 @@ def test_no_proposals_is_an_error_that_says_how(tmp_path, recipe, says):
 
 
 def test_proposals_for_a_model_with_an_rpn_are_an_error():
-    with pytest.raises(UserError, match=r"finds its own: MODEL\.LOAD_PROPOSALS is False"):
+    with pytest.raises(UserError, match=r"makes its own: MODEL\.LOAD_PROPOSALS is False"):
         Predictor(tiny_cfg(), propose=boxes_of)
     cfg = tiny_cfg()
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "PrecomputedProposals"
@@ -133,7 +133,7 @@ def test_proposals_for_a_model_with_an_rpn_are_an_error():
         Predictor(cfg)
 
 
-def test_settings_of_the_search_other_than_the_stored_ones_are_told(tmp_path, monkeypatch, caplog):
+def test_other_settings_than_the_stored_ones_are_reported(tmp_path, monkeypatch, caplog):
     module = "mask_rcnn_ext.proposals.single_images"
     asked = []
     monkeypatch.setattr(f"{module}.require_selective_search", lambda: None)

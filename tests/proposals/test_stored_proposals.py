@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
-from small_runs import read_error, write_data
+from small_runs import Opens, read_error, write_data
 from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, load_config
@@ -176,16 +176,6 @@ def test_keys_that_do_not_fit(refused, key, value, message):
     assert message in found
 
 
-class Opens:
-    """A malicious pickle: unpickling it makes a file."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
-
-
 def write_code(path, proof) -> None:
     path.write_bytes(pickle.dumps({"ids": [1], "boxes": [Opens(proof)], "objectness_logits": []}))
 
@@ -285,22 +275,18 @@ def test_files_of_others_are_read(tmp_path, content):
     assert found["1"][1].tolist() == [0]
 
 
-def test_several_data_sets_have_a_file_each(tmp_path):
+def test_several_data_sets_have_a_file_each(tmp_path, forget_data_sets):
     cfg = load_config(TINY_CONFIG)
     cfg.MODEL.LOAD_PROPOSALS = True
     names, paths = ("proposals_a", "proposals_b"), []
     image = {"file_name": "a.png", "annotations": [{"iscrowd": 0, "category_id": 0}]}
-    try:
-        for number, name in enumerate(names):
-            DatasetCatalog.register(name, lambda n=number: [{**image, "image_id": n}])
-            path = tmp_path / f"{name}.pkl"
-            path.write_bytes(pickle.dumps(proposals(BOX + number, ids=[number], bbox_mode=number)))
-            paths.append(str(path))
-        cfg.DATASETS.TRAIN, cfg.DATASETS.PROPOSAL_FILES_TRAIN = names, tuple(paths)
-        first, second = load_training_dicts(cfg)
-    finally:
-        for name in names:
-            DatasetCatalog.remove(name)
+    for number, name in enumerate(names):
+        DatasetCatalog.register(name, lambda n=number: [{**image, "image_id": n}])
+        path = tmp_path / f"{name}.pkl"
+        path.write_bytes(pickle.dumps(proposals(BOX + number, ids=[number], bbox_mode=number)))
+        paths.append(str(path))
+    cfg.DATASETS.TRAIN, cfg.DATASETS.PROPOSAL_FILES_TRAIN = names, tuple(paths)
+    first, second = load_training_dicts(cfg)
     assert first["proposal_boxes"].tolist() == BOX.tolist()
     assert second["proposal_boxes"].tolist() == (BOX + 1).tolist()
     assert second["proposal_bbox_mode"] == BoxMode.XYWH_ABS
@@ -310,7 +296,7 @@ def test_several_data_sets_have_a_file_each(tmp_path):
 def test_distributed_training_allows_for_maps_that_only_an_rpn_reads(
     flags, tmp_path, monkeypatch, stored
 ):
-    """Without an RPN the demo model's p3 to p5 get no gradient, which DDP has to be told."""
+    """Without an RPN the demo model's p3 to p5 get no gradient, which DDP has to know."""
     joint, _, second = configs(flags, tmp_path)
     (tmp_path / "out").mkdir()  # detectron2's metrics writer expects it
     for split in ("TRAIN", "TEST"):
@@ -326,18 +312,15 @@ def test_distributed_training_allows_for_maps_that_only_an_rpn_reads(
     assert given.get("find_unused_parameters", False) is stored
 
 
-def test_data_without_a_usable_image_is_one_message(tmp_path):
+def test_data_without_a_usable_image_is_one_message(forget_data_sets):
     name = "nothing_labelled"
     DatasetCatalog.register(name, lambda: [{"file_name": "a.png", "annotations": []}])
-    try:
-        cfg = load_config(None, ["DATASETS.TRAIN", f"('{name}',)"])
-        with pytest.raises(UserError, match=f"with an annotation in {name}, got none"):
-            load_training_dicts(cfg)
-        cfg.MODEL.KEYPOINT_ON = True
-        with pytest.raises(UserError, match=f"1 labelled keypoint.*{name}"):
-            load_training_dicts(cfg)
-    finally:
-        DatasetCatalog.remove(name)
+    cfg = load_config(None, ["DATASETS.TRAIN", f"('{name}',)"])
+    with pytest.raises(UserError, match=f"with an annotation in {name}, got none"):
+        load_training_dicts(cfg)
+    cfg.MODEL.KEYPOINT_ON = True
+    with pytest.raises(UserError, match=f"1 labelled keypoint.*{name}"):
+        load_training_dicts(cfg)
 
 
 @pytest.mark.parametrize(
@@ -353,19 +336,17 @@ def test_data_without_a_usable_image_is_one_message(tmp_path):
     ids=["far polygon", "too few runs", "no height", "characters", "runs that wrap"],
 )
 @pytest.mark.filterwarnings("ignore:NumPy will stop allowing conversion")  # of pycocotools
-def test_a_mask_of_registered_data_that_would_break_pycocotools_is_named(tmp_path, mask, message):
+def test_a_mask_of_registered_data_that_would_break_pycocotools_is_named(
+    tmp_path, forget_data_sets, mask, message
+):
     name = "broken_masks"
     path, images = write_coco(tmp_path, images=2)
     content = json.loads(path.read_text())
     content["annotations"][3]["segmentation"] = mask
     path.write_text(json.dumps(content))
     register_coco_instances(name, {}, str(path), str(images))
-    try:
-        cfg = load_config(TINY_CONFIG, ["DATASETS.TRAIN", f"('{name}',)"])
-        cfg.DATASETS.TEST = (name,)
-        for load in (load_training_dicts, lambda cfg: Trainer.build_test_loader(cfg, name)):
-            with pytest.raises(UserError, match=f"data set {name}: .*{message}"):
-                load(cfg)
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    cfg = load_config(TINY_CONFIG, ["DATASETS.TRAIN", f"('{name}',)"])
+    cfg.DATASETS.TEST = (name,)
+    for load in (load_training_dicts, lambda cfg: Trainer.build_test_loader(cfg, name)):
+        with pytest.raises(UserError, match=f"data set {name}: .*{message}"):
+            load(cfg)

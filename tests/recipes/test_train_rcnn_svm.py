@@ -123,7 +123,7 @@ def test_fewer_images(data, run, tmp_path):
 
 def test_another_class_count_is_told(run):
     model = small_model("MODEL.RCNN.SCORER", "svm", "MODEL.ROI_BOX_HEAD.FC_DIM", "64")
-    with pytest.raises(UserError, match="knows 2 classes, the config says 5"):
+    with pytest.raises(UserError, match="has 2 classes, the config says 5"):
         Checkpointer(model).load(str(run / "model_final.pth"))
 
 

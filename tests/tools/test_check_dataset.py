@@ -54,7 +54,7 @@ def test_errors_give_exit_code_1_and_no_corrected_json(data, tmp_path, capsys):
     assert "error: " in capsys.readouterr().out
     assert "Training refuses this data" in (tmp_path / "out/data_check.html").read_text()
     assert tool.main([*data, "--fix", *fixed]) == 2
-    assert "nothing is written: the errors" in capsys.readouterr().err
+    assert "nothing is written, because the errors" in capsys.readouterr().err
     assert not (tmp_path / "a.json").exists()
 
 

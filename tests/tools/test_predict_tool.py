@@ -274,7 +274,7 @@ def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, 
         ({"more": ["--tile", "big"]}, "--tile: expected a number of pixels or auto, got big"),
         ({"more": ["--tile", "64", "--tile-overlap", "40"]}, "--tile-overlap: expected 1 to 32"),
         ({"more": ["--tile-overlap", "40"]}, "--tile-overlap needs --tile"),
-        ({"more": ["--selective-search", "fast"]}, "the model finds its own"),
+        ({"more": ["--selective-search", "fast"]}, "the model makes its own"),
         ({"more": ["--search-width", "500"]}, "need --selective-search MODE"),
         ({"config": RCNN}, "Add --selective-search MODE"),
         (

@@ -168,7 +168,7 @@ def test_odd_images_are_shown_or_named(tmp_path, capsys, caplog):
         str(tmp_path / "sheet.png"),
     ]
     assert tool.main(command) == 0
-    assert "nly the first of several frames or pages is read of pages.tif (2)" in caplog.text
+    assert "only the first is read: pages.tif (2)" in caplog.text
     Image.new("I;16", page.size).save(folder / "002.png")
     capsys.readouterr()
     assert tool.main(command) == 2

@@ -1,4 +1,4 @@
-"""COCO json, which is also the middle form of all conversions."""
+"""COCO json, through which all conversions go."""
 
 import json
 from pathlib import Path
@@ -12,15 +12,9 @@ __all__ = ["read_coco", "write_coco"]
 
 
 def read_coco(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read a json, with the checks and corrections of training; the log says what they changed.
+    """Read a json, with the checks and corrections of a training; the log names the changes.
 
-    Args:
-        source: the json.
-        images: the folder of the images. Default: the folder of the json.
-        notes: not used.
-
-    Raises:
-        UserError: see `check_coco_json`.
+    The images are in the folder of the json, or in `images`.
     """
     root = str(images or source.parent)
     file = check_coco_json(str(source), root, masks=False, allow_empty=True)
@@ -28,13 +22,7 @@ def read_coco(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
 
 
 def write_coco(dataset: Dataset, output: Path, notes: IssueCounter) -> None:
-    """Write a json, or `train.json` and `val.json` of a data set with splits.
-
-    Args:
-        dataset: what to write.
-        output: the json, or the folder of the jsons of the splits.
-        notes: not used.
-    """
+    """Write a json, or a folder with `train.json` and `val.json` of a data set with splits."""
     for split, content in dataset.splits.items():
         path = output / f"{split}.json" if split else output
         with atomic_open(path, "w") as file:

@@ -1,9 +1,8 @@
-"""The formats by name, and a conversion from one to another."""
+"""The formats by name, and the reading and writing of a data set in any of them."""
 
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,23 @@ from .labelme import read_labelme, write_labelme
 from .voc import read_voc, write_voc
 from .yolo import read_yolo, write_yolo
 
-__all__ = ["FORMATS", "Format", "guess_format", "read_dataset", "write_dataset"]
+__all__ = ["FORMATS", "guess_format", "read_dataset", "write_dataset"]
 
 Reader = Callable[[Path, Path | None, IssueCounter], Dataset]
 Writer = Callable[[Dataset, Path, IssueCounter], None]
 
 
-@dataclass(frozen=True)
-class Format:
-    """A format of annotations.
-
-    Attributes:
-        read: reads a file or folder, see `read_dataset`.
-        write: writes into an empty folder; None for a format that is only read.
-    """
-
-    read: Reader
-    write: Writer | None
-
-
-FORMATS = {
-    "coco": Format(read_coco, write_coco),
-    "yolo": Format(read_yolo, write_yolo),
-    "labelme": Format(read_labelme, write_labelme),
-    "voc": Format(read_voc, write_voc),
-    "cvat": Format(read_cvat, write_cvat),
-    "label-studio": Format(read_label_studio, write_label_studio),
-    "id-images": Format(read_id_images, write_id_images),
-    "cityscapes": Format(read_cityscapes, None),
-    "dsb": Format(read_dsb, None),
+# Name -> reader and writer; the writer is None if the format can only be read.
+FORMATS: dict[str, tuple[Reader, Writer | None]] = {
+    "coco": (read_coco, write_coco),
+    "yolo": (read_yolo, write_yolo),
+    "labelme": (read_labelme, write_labelme),
+    "voc": (read_voc, write_voc),
+    "cvat": (read_cvat, write_cvat),
+    "label-studio": (read_label_studio, write_label_studio),
+    "id-images": (read_id_images, write_id_images),
+    "cityscapes": (read_cityscapes, None),
+    "dsb": (read_dsb, None),
 }
 
 
@@ -56,7 +43,7 @@ def guess_format(source: str | os.PathLike[str]) -> str:
     """Return the name of the format of a file or folder.
 
     Raises:
-        UserError: nothing is there, or the format is none or several of `FORMATS`.
+        UserError: there is no such file or folder, or no format fits, or several formats fit.
     """
     path = Path(source)
     if not path.exists():
@@ -115,9 +102,9 @@ def read_dataset(
 
     Args:
         source: the file or folder.
-        name: of the format, a key of `FORMATS`.
-        images: the folder of the images, where it is not the format's own.
-        notes: counts what is left out or changed.
+        name: the name of the format, a key of `FORMATS`.
+        images: the folder of the images, if it is not the usual folder of the format.
+        notes: counts the objects and files that are left out or changed.
 
     Raises:
         UserError: the format is unknown, or a file is missing or malformed.
@@ -132,7 +119,8 @@ def read_dataset(
     folder = Path(os.path.abspath(images)) if images is not None else None
     if folder is not None and not folder.is_dir():
         raise UserError(f"image folder not found: {folder}")
-    return FORMATS[name].read(path, folder, IssueCounter() if notes is None else notes)
+    reader, _ = FORMATS[name]
+    return reader(path, folder, IssueCounter() if notes is None else notes)
 
 
 def write_dataset(
@@ -141,24 +129,24 @@ def write_dataset(
     output: str | os.PathLike[str],
     notes: IssueCounter | None = None,
 ) -> list[Path]:
-    """Write a data set; after an error nothing is left.
+    """Write a data set; after an error, `output` is not there.
 
     Args:
-        dataset: what to write.
-        name: of the format, a key of `FORMATS` that can be written.
-        output: a file for COCO json without splits, else a folder. Neither may exist, except for an
+        dataset: the data set.
+        name: the name of the format, a key of `FORMATS` that can be written.
+        output: a file for COCO json without splits, else a folder. It may not exist, except as an
             empty folder.
-        notes: counts what the format cannot hold.
+        notes: counts the objects that the format cannot hold.
 
     Returns:
         The files or folders that were written: the jsons of COCO, else the folder.
 
     Raises:
-        UserError: the format is not written, or `output` exists.
+        UserError: the format cannot be written, or `output` exists.
     """
-    writer = FORMATS[name].write if name in FORMATS else None
+    _, writer = FORMATS.get(name, (None, None))
     if writer is None:
-        known = [key for key, value in FORMATS.items() if value.write]
+        known = [key for key, (_, write) in FORMATS.items() if write]
         raise UserError(f"the format {name!r} cannot be written: expected {', '.join(known)}")
     notes = IssueCounter() if notes is None else notes
     path = Path(os.path.abspath(output))
@@ -179,7 +167,7 @@ def write_dataset(
 
 
 def _write_folder(dataset: Dataset, writer: Writer, path: Path, notes: IssueCounter) -> None:
-    """Write into a new folder next to `path`, and give it the name when all is there."""
+    """Write into a temporary folder next to `path`, and rename it when it is complete."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with make_temporary_folder(path.parent) as temporary:

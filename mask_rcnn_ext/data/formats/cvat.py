@@ -1,7 +1,7 @@
-"""CVAT for images 1.1: one xml with the shapes of all images.
+"""CVAT for images 1.1: a single xml with the shapes of all images.
 
 The runs of a `mask` go along the rows of its box and alternate between background and mask,
-background first. Shapes of one label with one `group_id` are the parts of one object, as in CVAT's
+background first. Shapes with the same label and `group_id` are the parts of an object, as in CVAT's
 own COCO export.
 """
 
@@ -16,15 +16,8 @@ from ...errors import UserError
 from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..findings import IssueCounter
-from .dataset import (
-    Bools,
-    Dataset,
-    DatasetBuilder,
-    decode_mask,
-    iterate,
-    sample_ellipse,
-)
-from .written_files import write_text
+from .dataset import Dataset, DatasetBuilder, Shape, decode_mask, iterate, sample_ellipse, turn_box
+from .files import write_text
 
 __all__ = ["read_cvat", "write_cvat"]
 
@@ -33,15 +26,9 @@ _AREALESS = ("polyline", "points", "tag", "skeleton", "cuboid")
 
 
 def read_cvat(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read an export: its folder or its xml.
+    """Read an export: the folder that holds `annotations.xml`, or an xml.
 
-    Args:
-        source: the folder that holds `annotations.xml`, or an xml.
-        images: the folder of the images. Default: `images` next to the xml.
-        notes: counts what is left out.
-
-    Raises:
-        UserError: a file is missing or malformed; the message names file, image and shape.
+    The images are in the folder `images` next to the xml, or in `images`.
     """
     path = source / _XML if source.is_dir() else source
     root = _parse(path)
@@ -83,7 +70,7 @@ def _parse(path: Path) -> ET.Element:
 def _find_images(
     builder: DatasetBuilder, entries: list[ET.Element], names: list[str], path: Path
 ) -> dict[str, str]:
-    """Return the file of each image; exports of projects have a folder for each subset."""
+    """Return the file of each image; an export of a project has a folder for each subset."""
     inside = {n: f"{e.get('subset')}/{n}" for e, n in zip(entries, names, strict=True)}
     root = Path(builder.image_root)
     moved = {n: s if (root / s).is_file() else n for n, s in inside.items()}
@@ -109,8 +96,8 @@ def _number(element: ET.Element, key: str, place: str, default: float | None = N
 def _add_shapes(
     entry: ET.Element, image: dict[str, Any], where: str, builder: DatasetBuilder
 ) -> None:
-    """Add the objects of an image; shapes of one label and group are one object."""
-    objects: dict[tuple[str, Any], list[tuple[str, ET.Element]]] = {}
+    """Add the objects of an image; shapes with the same label and group are an object."""
+    objects: dict[tuple[str, Any], list[tuple[str, Shape]]] = {}
     for number, shape in enumerate(entry, 1):
         place = f"{where}, shape {number} ({shape.tag})"
         if shape.tag in _AREALESS:
@@ -118,32 +105,17 @@ def _add_shapes(
             continue
         label = _get(shape, "label", place)
         group = int(_number(shape, "group_id", place, 0)) or ("alone", number)
-        objects.setdefault((label, group), []).append((place, shape))
-    for (label, _), found in objects.items():
-        drawn = [(place, shape) for place, shape in found if shape.tag != "box"]
-        if drawn:
-            parts = [_read_part(shape, image, place) for place, shape in drawn]
-            builder.add_object(image, label, drawn[0][0], parts=parts)
-        for place, shape in found:
-            if shape.tag == "box" and drawn:  # datumaro writes the box of each mask next to it
-                builder.notes.add("box in a group with masks: left out", place)
-            elif shape.tag == "box":
-                builder.notes.add("box without a mask: kept as a box", place)
-                builder.add_object(image, label, place, box=_read_box(shape, place))
+        shapes = objects.setdefault((label, group), [])
+        shapes.append((place, _read_shape(shape, image, place)))
+    for (label, _), shapes in objects.items():
+        builder.add_group(image, label, shapes)
 
 
-def _read_box(shape: ET.Element, place: str) -> list[float]:
-    """Return the upright box (XYWH) around a box that may be turned about its centre."""
-    left, top, right, bottom = (_number(shape, k, place) for k in ("xtl", "ytl", "xbr", "ybr"))
-    angle = np.deg2rad(_number(shape, "rotation", place, 0))
-    cos, sin = abs(np.cos(angle)), abs(np.sin(angle))
-    width, height = right - left, bottom - top
-    wide, high = width * cos + height * sin, width * sin + height * cos
-    x, y = (left + right - wide) / 2, (top + bottom - high) / 2
-    return [float(x), float(y), float(wide), float(high)]
-
-
-def _read_part(shape: ET.Element, image: dict[str, Any], place: str) -> list[float] | Bools:
+def _read_shape(shape: ET.Element, image: dict[str, Any], place: str) -> Shape:
+    if shape.tag == "box":  # it may be turned about its centre
+        left, top, right, bottom = (_number(shape, k, place) for k in ("xtl", "ytl", "xbr", "ybr"))
+        corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        return turn_box(corners, np.mean(corners, axis=0), _number(shape, "rotation", place, 0))
     if shape.tag == "polygon":
         text = _get(shape, "points", place)
         try:
@@ -178,12 +150,9 @@ def _read_part(shape: ET.Element, image: dict[str, Any], place: str) -> list[flo
 
 
 def write_cvat(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
-    """Write `annotations.xml` into a folder; images stay in place, splits become subsets.
+    """Write `annotations.xml`; images stay in place, splits become subsets.
 
-    Args:
-        dataset: what to write.
-        folder: receives the file.
-        notes: counts what CVAT cannot hold: crowds.
+    CVAT holds no crowds.
     """
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
@@ -196,7 +165,7 @@ def write_cvat(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     number = 0
     for split, content in dataset.splits.items():
         classes = list_classes(content)
-        for image, annotations in iterate(content):
+        for image, annotations in iterate(content, notes):
             keys = {"id": str(number), "name": image["file_name"]}
             number += 1
             if split:
@@ -204,10 +173,7 @@ def write_cvat(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
             keys |= {"width": str(image["width"]), "height": str(image["height"])}
             entry = ET.SubElement(root, "image", keys)
             for group, annotation in enumerate(annotations, 1):
-                if annotation["iscrowd"]:
-                    notes.add("crowd region: left out", annotation["id"])
-                else:
-                    _write_shapes(entry, image, annotation, classes, group)
+                _write_shapes(entry, image, annotation, classes, group)
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode")
     write_text(folder / _XML, f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n')

@@ -1,4 +1,4 @@
-"""The middle form of a conversion: COCO json for each split, and the folder of the images."""
+"""The form of a data set during a conversion: a COCO json for each split, and the images."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -24,21 +24,25 @@ __all__ = [
     "Dataset",
     "DatasetBuilder",
     "Ids",
+    "Shape",
     "cut_objects",
     "decode_mask",
     "index_images",
     "iterate",
     "sample_ellipse",
+    "turn_box",
 ]
 
 Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int64]
 # A polygon x, y, x, y, ... in pixels, a mask (H, W), or a mask as RLE.
 Part = list[float] | Bools | dict[str, Any]
+Box = tuple[float, ...]  # x, y, width, height; pixels
+Shape = Part | Box
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
 
-_DECIMALS = 4  # of a pixel: what fractions and percentages of an image are rounded to
+_DECIMALS = 4  # of a pixel; coordinates from fractions and percentages are rounded
 _ELLIPSE_POINTS = 72
 
 
@@ -47,8 +51,8 @@ class Dataset:
     """Images with their objects.
 
     Attributes:
-        splits: name of a split, "" for a data set without splits -> content of a COCO json. All
-            have the same categories. `file_name` is relative to `image_root`.
+        splits: name of a split ("" for a data set without splits) -> content of a COCO json. All
+            splits have the same categories. `file_name` is relative to `image_root`.
         image_root: the folder of the images.
     """
 
@@ -61,7 +65,7 @@ class DatasetBuilder:
 
     Args:
         image_root: folder of the images.
-        notes: counts what is left out or changed.
+        notes: counts the objects and files that are left out or changed.
         classes: the names of the classes in their order. Without them the order is alphabetical.
     """
 
@@ -76,7 +80,7 @@ class DatasetBuilder:
         self._places: dict[int, str] = {}
 
     def find_images(self, names: Sequence[str], place: str) -> dict[str, str]:
-        """Return for each name that a file gives the name inside `image_root`.
+        """Return the name inside `image_root` for each name in a file.
 
         Raises:
             UserError: image files are missing; the message begins with `place`.
@@ -98,9 +102,9 @@ class DatasetBuilder:
 
         Args:
             file_name: relative to `image_root`.
-            place: where the image is named, for messages.
+            place: the place that names the image, for messages.
             split: the name of its split.
-            size: (H, W) as the format states it.
+            size: the (H, W) that the format states.
 
         Raises:
             UserError: the file cannot be read, or has another size.
@@ -125,12 +129,13 @@ class DatasetBuilder:
         place: str,
         *,
         parts: Sequence[Part] = (),
-        box: Sequence[float] | None = None,
+        box: Box | None = None,
         crowd: bool = False,
     ) -> None:
-        """Add an object: the union of `parts`, or a `box` (XYWH, pixels) without a mask.
+        """Add an object: the union of `parts`, or a `box` without a mask.
 
-        A part that pycocotools cannot draw drops the object, which `notes` counts.
+        `notes` counts boxes without a mask, and objects that are left out because pycocotools
+        cannot draw a part.
         """
         if self.classes and label not in self.classes:
             raise UserError(
@@ -139,6 +144,7 @@ class DatasetBuilder:
             )
         found: dict[str, Any] = {}
         if box is not None:
+            self.notes.add("box without a mask: kept as a box", place)
             found["bbox"] = [round(float(v), _DECIMALS) for v in box]
         else:
             try:
@@ -150,6 +156,22 @@ class DatasetBuilder:
         self._places[number] = place
         keys = {"id": number, "image_id": image["id"], "category_id": label, "iscrowd": int(crowd)}
         self._objects.append((label, {**keys, **found}))
+
+    def add_group(
+        self, image: dict[str, Any], label: str, shapes: Sequence[tuple[str, Shape]]
+    ) -> None:
+        """Add (place, shape) pairs of a group: all parts as one object, or each box as an object.
+
+        A group with parts has no boxes: datumaro writes the box of each mask next to it.
+        """
+        parts = [shape for _, shape in shapes if not isinstance(shape, tuple)]
+        if parts:
+            self.add_object(image, label, shapes[0][0], parts=parts)
+        for place, box in shapes:
+            if isinstance(box, tuple) and parts:
+                self.notes.add("box in a group with masks: left out", place)
+            elif isinstance(box, tuple):
+                self.add_object(image, label, place, box=box)
 
     def list_labels(self) -> set[str]:
         """Return the classes of the objects so far."""
@@ -226,19 +248,19 @@ def index_images(root: Path) -> dict[str, Path]:
     """Return the images of a folder: name without its suffix, relative to `root` -> path.
 
     Raises:
-        UserError: two images differ in their suffix only.
+        UserError: two images differ only in their suffix.
     """
     found: dict[str, Path] = {}
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
             other = found.setdefault(path.relative_to(root).with_suffix("").as_posix(), path)
             if other != path:
-                raise UserError(f"{other} and {path}: two images of one name; remove one")
+                raise UserError(f"{other} and {path}: two images with the same name; remove one")
     return found
 
 
 def cut_objects(ids: Ids) -> Iterator[tuple[int, tuple[slice, slice], dict[str, Any]]]:
-    """Yield each value of an image of numbers (H, W) except 0: its box, and its pixels as RLE."""
+    """Yield for each value except 0 of an image of numbers (H, W): value, window, pixels as RLE."""
     values, numbers = np.unique(ids, return_inverse=True)
     numbers = numbers.reshape(ids.shape)
     for index, window in enumerate(find_objects(numbers + 1)):
@@ -251,18 +273,24 @@ def cut_objects(ids: Ids) -> Iterator[tuple[int, tuple[slice, slice], dict[str, 
 
 
 def decode_mask(annotation: dict[str, Any], height: int, width: int) -> Bools:
-    """Return the mask (H, W) of an annotation; polygons are drawn by pycocotools' rule."""
+    """Return the mask (H, W) of an annotation; pycocotools draws polygons."""
     drawn = mask_util.decode(compress(annotation["segmentation"], height, width))
     return np.asarray(drawn, dtype=np.uint8).astype(bool)
 
 
 def iterate(
-    content: dict[str, Any],
+    content: dict[str, Any], notes: IssueCounter | None = None
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Yield each image of a COCO json with its annotations."""
+    """Yield each image of a COCO json with its annotations.
+
+    With `notes`, crowd regions are left out and counted there.
+    """
     objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
-        objects[annotation["image_id"]].append(annotation)
+        if notes is not None and annotation["iscrowd"]:
+            notes.add("crowd region: left out", annotation["id"])
+        else:
+            objects[annotation["image_id"]].append(annotation)
     for image in content["images"]:
         yield image, objects[image["id"]]
 
@@ -273,7 +301,18 @@ def sample_ellipse(
     """Return a polygon of 72 points on an ellipse, turned clockwise by `degrees`; pixels."""
     turns = np.linspace(0, 2 * np.pi, _ELLIPSE_POINTS, endpoint=False)
     points = np.stack([radii[0] * np.cos(turns), radii[1] * np.sin(turns)], axis=1)
-    angle = np.deg2rad(degrees)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    flat: list[float] = (points @ turn + center).ravel().tolist()
+    flat: list[float] = (_turn(points, degrees) + center).ravel().tolist()
     return flat
+
+
+def turn_box(corners: npt.ArrayLike, center: npt.NDArray[Any], degrees: float) -> Box:
+    """Return the upright box around corners (4, 2) that are turned clockwise about `center`."""
+    turned = _turn(np.asarray(corners) - center, degrees) + center
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    return (*low.tolist(), *(high - low).tolist())
+
+
+def _turn(points: npt.NDArray[Any], degrees: float) -> npt.NDArray[Any]:
+    """Return points (N, 2) turned clockwise about the origin."""
+    sine, cosine = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+    return points @ np.array([[cosine, sine], [-sine, cosine]])

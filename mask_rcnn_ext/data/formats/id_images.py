@@ -1,6 +1,7 @@
-"""Images of object numbers: one file for each image, Cityscapes' files, and binary masks.
+"""Images of object numbers: a file for each image, Cityscapes' files, and binary masks.
 
-Pixel values are numbers, not colours: 0 is background, and all pixels of one value are one object.
+Pixel values are numbers, not colours: 0 is background, and all pixels with the same value are an
+object.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 
 from ...errors import UserError
 from ..findings import IssueCounter
-from ..images import explain_unreadable, refuse_programs
+from ..images import open_image
 from .dataset import (
     IMAGE_SUFFIXES,
     Bools,
@@ -58,16 +59,10 @@ def read_ids(path: Path) -> Ids:
     Raises:
         UserError: the file cannot be read, has colours, or has values that are not whole.
     """
-    try:
-        with Image.open(path) as image:
-            refuse_programs(image)
-            if getattr(image, "n_frames", 1) > 1:
-                raise UserError(f"{path}: has several pages; expected one image of numbers")
-            values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: cannot be read: {explain_unreadable(error)}") from error
+    with open_image(path) as (_, image):
+        if getattr(image, "n_frames", 1) > 1:
+            raise UserError(f"{path}: has several pages; expected one image of numbers")
+        values = np.asarray(image)
     if values.ndim != 2:
         raise UserError(f"{path}: is a colour image; expected one channel of object numbers")
     ids: Ids = values.astype(np.int64)
@@ -77,23 +72,17 @@ def read_ids(path: Path) -> Ids:
 
 
 def read_id_images(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read a folder of one number image for each image; all objects have one class.
+    """Read a folder with a number image for each image; all objects have the same class.
 
-    A number image has the name of its image, or that name and an ending such as `_masks`.
-
-    Args:
-        source: the folder of the number images, or of the folders `masks` and `images`.
-        images: the folder of the images. Default: `images` in `source`.
-        notes: counts what is left out.
-
-    Raises:
-        UserError: a file is missing, cannot be read, or has another size.
+    `source` holds the number images, or the folders `masks` and `images`. The images are in the
+    folder `images` of `source`, or in `images`. A number image has the name of its image, or this
+    name and an ending such as `_masks`.
     """
     inner = [source / name for name in _FOLDERS if (source / name).is_dir()]
     masks, root = (inner or [source])[0], images or source / "images"
     if not root.is_dir():
         raise UserError(f"image folder not found: {root}. Give it with --images")
-    # Absolute folders: the masks may lie in a folder of the images, or the images in the masks'.
+    # The masks may lie in a folder of the images, or the images in a folder of the masks.
     files = [p for p in _list(masks, _MASK_SUFFIXES) if masks == root or root not in p.parents]
     pictures = index_images(root)
     builder = DatasetBuilder(root, notes, [_CLASS])
@@ -121,7 +110,7 @@ def _list(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path
 
 
 def _match(name: str, pictures: dict[str, Path]) -> str | None:
-    """Return the longest key that is `name`, or its begin before an underscore or a dash."""
+    """Return the longest key that is `name`, or the part of `name` before one of "_-."."""
     ends = [i for i, letter in enumerate(name) if letter in "_-."]
     return next((name[:end] for end in [len(name), *ends[::-1]] if name[:end] in pictures), None)
 
@@ -129,15 +118,8 @@ def _match(name: str, pictures: dict[str, Path]) -> str | None:
 def read_cityscapes(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     """Read `gtFine/SPLIT/CITY/*_instanceIds.png` of the eight classes with instances.
 
-    A group, which has the number of its class only, is a crowd region.
-
-    Args:
-        source: the folder that holds `gtFine` and `leftImg8bit`.
-        images: the folder in place of `leftImg8bit`.
-        notes: counts what is left out.
-
-    Raises:
-        UserError: a file is missing, cannot be read, or has another size.
+    `source` holds `gtFine`. The images are in its folder `leftImg8bit`, or in `images`. A group of
+    objects, whose number is only the number of the class, is a crowd region.
     """
     fine, root = source / "gtFine", images or source / "leftImg8bit"
     files = sorted(fine.glob("*/*/*_gtFine_instanceIds.png"))
@@ -161,13 +143,7 @@ def read_cityscapes(source: Path, images: Path | None, notes: IssueCounter) -> D
 def read_dsb(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     """Read the 2018 Data Science Bowl's folders: `ID/images/ID.png`, and a mask for each object.
 
-    Args:
-        source: the folder of the folders.
-        images: must be None, since the images lie next to their masks.
-        notes: counts what is left out.
-
-    Raises:
-        UserError: a file is missing, cannot be read, or has another size.
+    `images` must be None, since the images lie next to their masks.
     """
     if images is not None:
         raise UserError("--images: in this format the images are next to their masks; leave it out")
@@ -182,17 +158,13 @@ def read_dsb(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
             continue
         for file in _list(folder / "masks", _MASK_SUFFIXES):
             mask = read_ids(file) != 0
-            _require_size(mask, image, file)
+            if mask.shape != (image["height"], image["width"]):
+                raise UserError(
+                    f"{file}: is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), its "
+                    f"image {image['file_name']} is {image['width']} x {image['height']}"
+                )
             builder.add_object(image, _CLASS, str(file), parts=[mask])
     return builder.finish(str(source))
-
-
-def _require_size(mask: Bools, image: dict[str, Any], file: Path) -> None:
-    if mask.shape != (image["height"], image["width"]):
-        raise UserError(
-            f"{file}: is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), its image "
-            f"{image['file_name']} is {image['width']} x {image['height']}"
-        )
 
 
 def draw_objects(
@@ -200,8 +172,8 @@ def draw_objects(
 ) -> tuple[Ids, list[dict[str, Any]]]:
     """Return an image of the numbers 1, 2, ... and the annotation of each number.
 
-    Where objects overlap, the smaller one is on top. What the image cannot hold is counted:
-    overlaps, hidden objects, boxes without masks, and objects beyond `most`.
+    Where objects overlap, the smaller object is on top. `notes` counts what the image cannot hold:
+    overlaps, hidden objects, boxes without masks, and all objects after the first `most`.
     """
     height, width = image["height"], image["width"]
     drawn: Ids = np.zeros((height, width), dtype=np.int64)
@@ -228,27 +200,22 @@ def draw_objects(
 
 
 def write_id_images(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
-    """Write a PNG of 16 bits for each image, named as the image, or a folder for each split.
+    """Write a PNG with 16 bits and the name of the image for each image.
 
-    Args:
-        dataset: what to write.
-        folder: receives the files.
-        notes: counts what the files cannot hold: classes, crowds, overlaps.
+    Each split gets a folder. The files hold no classes, crowds and overlaps.
     """
     classes = next(iter(dataset.splits.values()))["categories"]
     for split, content in dataset.splits.items():
-        for image, annotations in iterate(content):
+        for image, annotations in iterate(content, notes):
             ids, kept = draw_objects(image, annotations, _MOST_IDS, notes)
-            for annotation in annotations:
-                if annotation["iscrowd"]:
-                    notes.add("crowd region: left out", annotation["id"])
             if len(classes) > 1:
                 for annotation in kept:
                     notes.add("class of an object: lost", annotation["id"])
             path = folder / split / Path(image["file_name"]).with_suffix(".png")
             if path.exists():
                 raise UserError(
-                    f"two images have the name {image['file_name']}, but for its ending"
+                    f"two images have the name {image['file_name']}, apart from the ending; rename "
+                    "one"
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(ids.astype(np.uint16)).save(path)

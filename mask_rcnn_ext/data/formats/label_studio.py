@@ -1,8 +1,7 @@
 """Label Studio's json: a list of tasks, with coordinates in percent of the image.
 
-A brush mask is the RLE of an image of four channels, the fourth of which is the mask. The order of
-the classes is not in the export; it is read from `label_config.xml` next to the json, if there is
-one.
+A brush mask is the RLE of an image with four channels; the fourth channel is the mask. The export
+lacks the order of the classes. It is read from `label_config.xml` next to the json, if this exists.
 """
 
 import json
@@ -22,36 +21,30 @@ from ..coordinates import is_number
 from ..findings import IssueCounter
 from .dataset import (
     IMAGE_SUFFIXES,
-    Bools,
     Dataset,
     DatasetBuilder,
+    Shape,
     decode_mask,
     iterate,
     sample_ellipse,
+    turn_box,
 )
+from .files import write_text
 from .label_studio_rle import decode_brush, encode_brush
-from .written_files import write_text
 
 __all__ = ["read_label_studio", "write_label_studio"]
 
 _CONFIG = "label_config.xml"
-_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # that Label Studio puts before the name of an upload
+_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it in front of the name of an upload
 _KINDS = ("polygon", "brush", "ellipse", "rectangle")
 
 
 def read_label_studio(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read an export of the format JSON.
+    """Read an export in the format JSON.
 
-    Of a task with several annotations the ground truth is read, else the one that was updated
-    last. Skipped tasks and tasks without an annotation are left out.
-
-    Args:
-        source: the json.
-        images: the folder of the images. Default: `images` next to the json.
-        notes: counts what is left out.
-
-    Raises:
-        UserError: a file is missing or malformed; the message names file, task and region.
+    The images are in the folder `images` next to the json, or in `images`. If a task has several
+    annotations, the ground truth is read, else the annotation that was updated last. Skipped tasks
+    and tasks without an annotation are left out.
     """
     tasks = read_json(source)
     if not isinstance(tasks, list) or not all(isinstance(t, dict) and "data" in t for t in tasks):
@@ -97,12 +90,12 @@ def _choose_annotation(task: dict[str, Any], place: str, notes: IssueCounter) ->
         notes.add(f"{why}: left out", place)
         return None
     if len(kept) > 1:
-        notes.add("task with several annotations: one is read", place)
+        notes.add("task with several annotations: only one is read", place)
     return max(kept, key=lambda a: (bool(a.get("ground_truth")), str(a.get("updated_at") or "")))
 
 
 def _join_regions(results: list[Any], place: str) -> list[dict[str, Any]]:
-    """Return the regions; results of one id are its shape and its label."""
+    """Return the regions; results with the same id are the shape and the label of a region."""
     regions: dict[Any, dict[str, Any]] = {}
     for number, result in enumerate(results):
         if not isinstance(result, dict):
@@ -115,7 +108,7 @@ def _join_regions(results: list[Any], place: str) -> list[dict[str, Any]]:
 
 
 def _find_image(data: dict[str, Any], builder: DatasetBuilder, place: str) -> str:
-    """Return the file of a task: by its whole name, or by the name before the upload."""
+    """Return the file of a task, found by its whole name or by the name before the upload."""
     texts = [value for value in data.values() if isinstance(value, str)]
     named = [t for t in texts if urlsplit(t).path.lower().endswith(IMAGE_SUFFIXES) or "?d=" in t]
     address = data.get("image") if isinstance(data.get("image"), str) else None
@@ -147,19 +140,15 @@ def _add_region(
         notes.add("region without a label: left out", place)
         return
     if len(labels) > 1:
-        notes.add("region with several labels: the first one is read", place)
+        notes.add("region with several labels: only the first is read", place)
     if region.get("image_rotation"):
         raise UserError(
             f"{place}: the image was turned by {region['image_rotation']} degrees in "
             "Label Studio. Turn the image file, and draw the region again"
         )
     size = np.array([image["width"], image["height"]]) / 100
-    if kind == "rectangle":
-        notes.add("rectangle: kept as a box without a mask", place)
-        builder.add_object(image, labels[0], place, box=_read_box(value, size, place))
-    else:
-        part = _read_part(kind, value, image, size, place)
-        builder.add_object(image, labels[0], place, parts=[part])
+    shape = _read_shape(kind, value, image, size, place)
+    builder.add_group(image, labels[0], [(place, shape)])
 
 
 def _numbers(value: dict[str, Any], keys: tuple[str, ...], place: str) -> np.ndarray:
@@ -169,26 +158,19 @@ def _numbers(value: dict[str, Any], keys: tuple[str, ...], place: str) -> np.nda
     return np.array([value[key] for key in keys], dtype=np.float64)
 
 
-def _read_box(value: dict[str, Any], size: np.ndarray, place: str) -> list[float]:
-    """Return the upright box (XYWH) around a rectangle that is turned about its first corner."""
-    corner = _numbers(value, ("x", "y"), place) * size
-    sides = _numbers(value, ("width", "height"), place) * size
-    angle = np.deg2rad(float(value.get("rotation") or 0))
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * sides @ turn + corner
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    box: list[float] = [*low.tolist(), *(high - low).tolist()]
-    return box
-
-
-def _read_part(
+def _read_shape(
     kind: str, value: dict[str, Any], image: dict[str, Any], size: np.ndarray, place: str
-) -> list[float] | Bools:
-    if kind == "ellipse":
-        center = _numbers(value, ("x", "y"), place) * size
-        radii = _numbers(value, ("radiusX", "radiusY"), place) * size
+) -> Shape:
+    """Return the shape of a region; of a rectangle, which may be turned, the upright box."""
+    if kind in ("rectangle", "ellipse"):
+        start = _numbers(value, ("x", "y"), place) * size
         angle = float(value.get("rotation") or 0)
-        return sample_ellipse((center[0], center[1]), (radii[0], radii[1]), angle)
+        if kind == "ellipse":
+            radii = _numbers(value, ("radiusX", "radiusY"), place) * size
+            return sample_ellipse((start[0], start[1]), (radii[0], radii[1]), angle)
+        sides = _numbers(value, ("width", "height"), place) * size
+        corners = start + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * sides
+        return turn_box(corners, start, angle)  # it is turned about its first corner
     if kind == "polygon":
         points = value.get("points")
         try:
@@ -207,18 +189,13 @@ def _read_part(
 def write_label_studio(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     """Write `tasks.json` and `label_config.xml` into a folder, or into one for each split.
 
-    An image is named as a file of Label Studio's local storage, which serves the folder of the
-    images.
-
-    Args:
-        dataset: what to write.
-        folder: receives the files.
-        notes: counts what Label Studio cannot hold: crowds.
+    Each image has the address of a file in Label Studio's local storage, which serves the folder of
+    the images. Label Studio holds no crowds.
     """
     for split, content in dataset.splits.items():
         classes, tasks = list_classes(content), []
-        for image, annotations in iterate(content):
-            results = list(_make_results(image, annotations, classes, notes))
+        for image, annotations in iterate(content, notes):
+            results = list(_make_results(image, annotations, classes))
             address = f"/data/local-files/?d={quote(image['file_name'])}"
             tasks.append({"data": {"image": address}, "annotations": [{"result": results}]})
         write_text(folder / split / "tasks.json", json.dumps(tasks, ensure_ascii=False))
@@ -226,7 +203,7 @@ def write_label_studio(dataset: Dataset, folder: Path, notes: IssueCounter) -> N
 
 
 def _make_config(names: Iterable[str]) -> str:
-    """Return the labelling interface that knows the regions of `_make_results`."""
+    """Return the xml of a labelling interface with the kinds of regions of `_make_results`."""
     view = ET.Element("View")
     ET.SubElement(view, "Image", {"name": "image", "value": "$image"})
     for kind in ("polygon", "brush", "rectangle"):
@@ -239,18 +216,12 @@ def _make_config(names: Iterable[str]) -> str:
 
 
 def _make_results(
-    image: dict[str, Any],
-    annotations: list[dict[str, Any]],
-    classes: dict[int, str],
-    notes: IssueCounter,
+    image: dict[str, Any], annotations: list[dict[str, Any]], classes: dict[int, str]
 ) -> Iterator[dict[str, Any]]:
     """Yield a region for each object: a polygon, or a brush mask for other masks."""
     height, width = image["height"], image["width"]
     size = np.array([width, height]) / 100
     for annotation in annotations:
-        if annotation["iscrowd"]:
-            notes.add("crowd region: left out", annotation["id"])
-            continue
         segmentation = annotation.get("segmentation")
         if not segmentation:
             kind, box = "rectangle", np.reshape(annotation["bbox"], (2, 2)) / size

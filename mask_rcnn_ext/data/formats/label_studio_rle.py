@@ -1,9 +1,12 @@
 """Label Studio's run-length code of brush masks.
 
-It is thi.ng's rle-pack of the H * W * 4 bytes of an image, of which every fourth is the mask. Bits,
-highest first: 32 for the number of values, 5 for the bits of a value less 1, four times 4 for the
-bits of a length less 1. Then blocks: 1 bit, whether one value is repeated; 2 bits, which of the
-four lengths; the length less 1; then the value, or as many values.
+It is the rle-pack of thi.ng, applied to the H * W * 4 bytes of an image; every fourth byte is the
+mask. The code is a row of bits, the highest bit of a number first:
+
+- 32 bits: the number of values; 5 bits: the number of bits of a value, minus 1; 4 times 4 bits: the
+  number of bits of each of the four lengths, minus 1;
+- then blocks: 1 bit: 1 if a single value is repeated; 2 bits: which of the four lengths follows;
+  the length minus 1; then the repeated value, or as many values as the length says.
 """
 
 import numpy as np
@@ -38,7 +41,7 @@ def decode_brush(values: object, height: int, width: int) -> npt.NDArray[np.bool
     """Return the mask (H, W) of a brush region.
 
     Raises:
-        ValueError: the code is not one of an image of this size.
+        ValueError: the code is malformed, or belongs to an image of another size.
     """
     bits = _Bits(values)
     total, word = bits.read(32), bits.read(5) + 1

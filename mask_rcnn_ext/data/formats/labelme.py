@@ -1,8 +1,8 @@
 """LabelMe (wkentaro): a json of shapes next to each image.
 
-Shapes of one label with one `group_id` are the parts of one object. A shape of the type `mask` has
-the corners of its box, both inside, and a PNG of the box. The order of the classes is in
-`labels.txt`, the file that the tool takes with `--labels`.
+Shapes with the same label and `group_id` are the parts of an object. A shape of the type `mask` has
+the first and the last pixel of its box, both inside the box, and a PNG of the box. The order of the
+classes is in `labels.txt`, the file for the tool's option `--labels`.
 """
 
 import base64
@@ -24,35 +24,22 @@ from ..coco_json import list_classes
 from ..coordinates import is_number
 from ..findings import IssueCounter
 from ..images import refuse_programs
-from .dataset import (
-    Bools,
-    Dataset,
-    DatasetBuilder,
-    decode_mask,
-    iterate,
-    sample_ellipse,
-)
-from .text_files import read_lines
-from .written_files import flat_names, write_text
+from .dataset import Bools, Dataset, DatasetBuilder, Shape, decode_mask, iterate, sample_ellipse
+from .files import flat_names, read_lines, write_text
 
 __all__ = ["read_labelme", "write_labelme"]
 
 _LABELS = "labels.txt"
-_NO_CLASSES = ("__ignore__", "_background_")  # what the tool's own lists of labels begin with
+_NO_CLASSES = ("__ignore__", "_background_")  # the tool's own lists of labels begin with these
 _POINTS = {"polygon": 3, "oriented_rectangle": 4, "rectangle": 2, "circle": 2, "mask": 2}
 _AREALESS = ("point", "points", "line", "linestrip")
 
 
 def read_labelme(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read a folder of jsons, with its subfolders, or one json.
+    """Read a folder of jsons, with its subfolders, or a single json.
 
-    Args:
-        source: the folder or the json.
-        images: the folder of the images. Default: what `imagePath` says, relative to each json.
-        notes: counts what is left out.
-
-    Raises:
-        UserError: a file is missing or malformed; the message names file and shape.
+    The images are at `imagePath`, relative to each json, or in `images`. Shapes without an area are
+    left out.
     """
     folder = source if source.is_dir() else source.parent
     files = sorted(source.rglob("*.json")) if source.is_dir() else [source]
@@ -96,8 +83,8 @@ def _common_folder(contents: dict[Path, dict[str, Any]]) -> Path:
 def _add_shapes(
     file: Path, shapes: list[Any], image: dict[str, Any], builder: DatasetBuilder
 ) -> None:
-    """Add the objects of an image; shapes of one label and group are one object."""
-    objects: dict[tuple[str, Any], list[tuple[str, Any]]] = {}
+    """Add the objects of an image; shapes with the same label and group are an object."""
+    objects: dict[tuple[str, Any], list[tuple[str, Shape]]] = {}
     for number, shape in enumerate(shapes, 1):
         place = f"{file}, shape {number}"
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
@@ -108,21 +95,13 @@ def _add_shapes(
         if part is not None:
             objects.setdefault(key, []).append((place, part))
     for (label, _), found in objects.items():
-        parts = [part for _, part in found if not isinstance(part, tuple)]
-        for place, part in found:
-            if isinstance(part, tuple) and not parts:
-                builder.notes.add("rectangle: kept as a box without a mask", place)
-                builder.add_object(image, label, place, box=part)
-            elif isinstance(part, tuple):
-                builder.notes.add("rectangle in a group with masks: left out", place)
-        if parts:
-            builder.add_object(image, label, found[0][0], parts=parts)
+        builder.add_group(image, label, found)
 
 
 def _read_shape(
     shape: dict[str, Any], image: dict[str, Any], place: str, notes: IssueCounter
-) -> list[float] | Bools | tuple[float, ...] | None:
-    """Return a polygon, a mask (H, W), a box (XYWH), or None for a shape without an area."""
+) -> Shape | None:
+    """Return a shape; None if it has no area."""
     kind = shape.get("shape_type") or "polygon"
     if kind in _AREALESS:
         notes.add(f"shape of the type {kind}: left out", place)
@@ -141,8 +120,8 @@ def _read_shape(
     if kind == "mask":
         return _read_mask(shape, points, image, place)
     if kind == "rectangle":
-        (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
-        return float(left), float(top), float(right - left), float(bottom - top)
+        low, high = np.min(points, axis=0), np.max(points, axis=0)
+        return (*low.tolist(), *(high - low).tolist())
     if kind == "circle":
         radius = math.dist(points[0], points[1])
         return sample_ellipse(tuple(points[0]), (radius, radius))
@@ -173,12 +152,10 @@ def _read_mask(
 
 
 def write_labelme(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
-    """Write a json for each image and `labels.txt` into an empty folder; images stay in place.
+    """Write a json for each image and `labels.txt`; images stay in place.
 
-    Args:
-        dataset: what to write. Each split gets a folder of its own.
-        folder: `imagePath` is relative to it.
-        notes: counts what LabelMe cannot hold: crowds.
+    Each split gets a folder. `imagePath` is relative to the folder of the json. LabelMe holds no
+    crowds.
     """
     for split, content in dataset.splits.items():
         classes = list_classes(content)
@@ -186,12 +163,12 @@ def write_labelme(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
         target = folder / split
         write_text(target / _LABELS, "".join(f"{label}\n" for label in labels))
         names = flat_names(content)
-        for image, annotations in iterate(content):
+        for image, annotations in iterate(content, notes):
             path = os.path.join(dataset.image_root, image["file_name"])
             written = {
                 "version": "5.5.0",
                 "flags": {},
-                "shapes": list(_make_shapes(image, annotations, classes, notes)),
+                "shapes": list(_make_shapes(image, annotations, classes)),
                 "imagePath": os.path.relpath(path, target).replace(os.sep, "/"),
                 "imageData": None,
                 "imageHeight": image["height"],
@@ -202,16 +179,10 @@ def write_labelme(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
 
 
 def _make_shapes(
-    image: dict[str, Any],
-    annotations: list[dict[str, Any]],
-    classes: dict[int, str],
-    notes: IssueCounter,
+    image: dict[str, Any], annotations: list[dict[str, Any]], classes: dict[int, str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the shapes of an image; the parts of an object share a `group_id`."""
     for number, annotation in enumerate(annotations, 1):
-        if annotation["iscrowd"]:
-            notes.add("crowd region: left out", annotation["id"])
-            continue
         shape: dict[str, Any] = {"label": classes[annotation["category_id"]], "group_id": None}
         rest: dict[str, Any] = {"description": "", "flags": {}, "mask": None}
         segmentation = annotation.get("segmentation")

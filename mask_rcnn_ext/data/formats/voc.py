@@ -1,8 +1,8 @@
 """Pascal VOC: `SegmentationObject` and `SegmentationClass`, PNG files of numbers.
 
-The numbers are palette indices; CVAT and datumaro write their colours instead. 0 is background,
-255 is void: pixels that do not count. The classes are those of `labelmap.txt`, as CVAT writes it,
-else the 20 of Pascal VOC.
+The numbers are palette indices; CVAT and datumaro write the colours of the palette instead. 0 is
+background, 255 is void: pixels that do not count. The classes are in `labelmap.txt`, which CVAT
+writes; without this file they are the 20 classes of Pascal VOC.
 """
 
 from pathlib import Path
@@ -15,19 +15,10 @@ from PIL import Image
 from ...errors import UserError
 from ..coco_json import list_classes
 from ..findings import IssueCounter
-from ..images import explain_unreadable, refuse_programs
-from .dataset import (
-    Dataset,
-    DatasetBuilder,
-    Ids,
-    cut_objects,
-    decode_mask,
-    index_images,
-    iterate,
-)
+from ..images import open_image
+from .dataset import Dataset, DatasetBuilder, Ids, cut_objects, decode_mask, index_images, iterate
+from .files import copy_images, read_lines, write_text
 from .id_images import draw_objects
-from .text_files import read_lines
-from .written_files import copy_images, write_text
 
 __all__ = ["read_voc", "write_voc"]
 
@@ -56,18 +47,11 @@ PALETTE = _make_palette()
 
 
 def read_voc(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read a folder with `SegmentationObject` and `SegmentationClass`.
+    """Read a folder with `SegmentationObject` and `SegmentationClass`, such as `VOC2012`.
 
-    Images are those of `ImageSets/Segmentation/train.txt`, `val.txt` and `test.txt`, else all that
-    have objects.
-
-    Args:
-        source: the folder, such as `VOC2012`.
-        images: the folder of the images. Default: `JPEGImages`.
-        notes: counts what is left out.
-
-    Raises:
-        UserError: a file is missing or malformed; the message names the file.
+    The images are in the folder `JPEGImages`, or in `images`. They are listed in
+    `ImageSets/Segmentation/train.txt`, `val.txt` and `test.txt`. Without these files, all images
+    with a file of objects are read.
     """
     objects, classes = source / "SegmentationObject", source / "SegmentationClass"
     for folder in (objects, classes):
@@ -120,7 +104,7 @@ def _read_labelmap(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
 
 
 def _list_stems(source: Path, objects: Path) -> list[tuple[str, str, str]]:
-    """Return split, name without suffix, and where the name is from."""
+    """Return for each image the split, the name without suffix, and the place of the name."""
     found = []
     for split in _SPLITS:
         listed = source / "ImageSets" / "Segmentation" / f"{split}.txt"
@@ -135,12 +119,8 @@ def _list_stems(source: Path, objects: Path) -> list[tuple[str, str, str]]:
 
 def _read_numbers(path: Path, colors: npt.NDArray[np.uint8]) -> Ids:
     """Return the numbers (H, W) of a PNG of indices, or of the colours of the numbers."""
-    try:
-        with Image.open(path) as image:
-            refuse_programs(image)
-            values = np.asarray(image if image.mode in ("P", "L") else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read: {explain_unreadable(error)}") from error
+    with open_image(path) as (_, image):
+        values = np.asarray(image if image.mode in ("P", "L") else image.convert("RGB"))
     if values.ndim == 2:
         return values.astype(np.int64)
     code = values.astype(np.int64) @ (65536, 256, 1)
@@ -169,7 +149,7 @@ def _add_objects(
             builder.notes.add("object without a class: left out", place)
             continue
         if np.count_nonzero(counts) > 1:
-            builder.notes.add("object of several classes: the one of most pixels is read", place)
+            builder.notes.add("object of several classes: the most frequent is read", place)
         if number > len(builder.classes):
             raise UserError(f"{place}: class number {number}, of {len(builder.classes)} classes")
         builder.add_object(image, builder.classes[number - 1], place, parts=[mask])
@@ -178,12 +158,8 @@ def _add_objects(
 def write_voc(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     """Write images, both kinds of PNG files, lists of images and `labelmap.txt`.
 
-    Crowd regions become void, which evaluation leaves out.
-
-    Args:
-        dataset: what to write. A data set without splits is written as `train`.
-        folder: an empty folder.
-        notes: counts what the format cannot hold: overlaps, and more than 254 objects in an image.
+    A data set without splits is written as `train`. Crowd regions become void, which evaluation
+    ignores. The files hold no overlaps, and at most 254 objects in an image.
     """
     classes = list_classes(next(iter(dataset.splits.values())))
     if len(classes) >= _VOID:

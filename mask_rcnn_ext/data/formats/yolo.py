@@ -1,7 +1,8 @@
 """Ultralytics' YOLO segmentation: a text file of fractions for each image, and `data.yaml`.
 
-A line is a class number and one polygon. Ultralytics joins the parts of an object by a line that
-is walked there and back; objects with several parts or with holes are written in the same way.
+A line is a class number and a single polygon. Ultralytics joins the parts of an object by a line
+that the polygon follows there and back. Objects with several parts or with holes are written in the
+same way here.
 """
 
 import os
@@ -17,34 +18,20 @@ from ...layers.cracks import join_loops, trace_loops
 from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..findings import IssueCounter
-from .dataset import (
-    IMAGE_SUFFIXES,
-    Bools,
-    Dataset,
-    DatasetBuilder,
-    decode_mask,
-    iterate,
-)
-from .text_files import read_lines, read_text
-from .written_files import copy_images, write_text
+from .dataset import IMAGE_SUFFIXES, Bools, Dataset, DatasetBuilder, decode_mask, iterate
+from .files import copy_images, read_lines, read_text, write_text
 
 __all__ = ["read_yolo", "write_yolo"]
 
 _SPLITS = ("train", "val", "test")
-_FARTHEST = 2  # a coordinate beyond it is no fraction of the image
+_FARTHEST = 2  # a higher coordinate is no fraction of the image
 
 
 def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
-    """Read a folder with labels and images, or its yaml.
+    """Read a folder with labels and images, or its `data.yaml`.
 
-    Args:
-        source: the folder, or its `data.yaml`.
-        images: the folder of the images; then `source` holds the labels. Default: what the yaml
-            names, else the folder `images` of `source`.
-        notes: counts what is left out.
-
-    Raises:
-        UserError: a file is missing or malformed; the message names file and line.
+    The images are in the folders that the yaml names, else in the folder `images` of `source`. With
+    `images`, which is the folder of the images, `source` holds the labels.
     """
     yaml_file = source if source.is_file() else _find_yaml(source)
     root = source.parent if source.is_file() else source
@@ -71,7 +58,7 @@ def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     lonely = {p for label in {p.parent for p in seen} for p in label.glob("*.txt")} - seen
     for path in sorted(p for p in lonely if p.name != "classes.txt"):
         notes.add("label file without an image", path.name)
-    if not names:  # numbers are names; sorted as numbers
+    if not names:  # the numbers are the names
         builder.classes = sorted(builder.list_labels(), key=int)
         notes.add("no names of classes: their numbers are the names", str(root))
     return builder.finish(str(source))
@@ -144,7 +131,7 @@ def _find_splits(
 def _resolve(
     entry: str, config: dict[str, Any], root: Path, yaml_file: Path | None, key: str
 ) -> list[Path]:
-    """Return the images of a folder or a list of files that the yaml names."""
+    """Return the images of an entry of the yaml: a folder, or a list of files."""
     entry = entry.replace("\\", "/")
     bases = [root / str(config.get("path") or "."), root]
     # Roboflow writes ../train/images for a folder next to the yaml.
@@ -170,7 +157,7 @@ def _list_images(folder: Path) -> list[Path]:
 
 
 def _absolute(path: Path) -> Path:
-    """Return the path without `..`; links stay, since labels lie next to them."""
+    """Return the path without `..`; links are not resolved, since labels lie next to them."""
     return Path(os.path.abspath(path))
 
 
@@ -184,7 +171,7 @@ def _common_root(found: dict[str, list[Path]], root: Path) -> Path:
 
 
 def _label_path(image: Path, root: Path, images: Path | None) -> Path:
-    """Return where the labels of an image are: as Ultralytics, `labels` in place of `images`."""
+    """Return the path of the labels of an image: as in Ultralytics, `images` becomes `labels`."""
     name = f"{image.stem}.txt"
     if images:
         inside = image.parent.relative_to(_absolute(images))
@@ -203,8 +190,7 @@ def _read_labels(path: Path, image: dict[str, Any], builder: DatasetBuilder) -> 
         label, values = _read_line(line, place, builder.classes)
         if len(values) == 4:
             x, y, w, h = values * np.array([width, height, width, height])
-            builder.add_object(image, label, place, box=[x - w / 2, y - h / 2, w, h])
-            builder.notes.add("box without a mask: kept as a box", place)
+            builder.add_object(image, label, place, box=(x - w / 2, y - h / 2, w, h))
         else:
             points = values.reshape(-1, 2) * (width, height)
             builder.add_object(image, label, place, parts=[points.ravel().tolist()])
@@ -231,12 +217,10 @@ def _read_line(line: str, place: str, names: list[str]) -> tuple[str, np.ndarray
 
 
 def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
-    """Write images, labels and `data.yaml` into an empty folder.
+    """Write `images/SPLIT`, `labels/SPLIT` and `data.yaml`.
 
-    Args:
-        dataset: what to write. A data set without splits is written as `train`.
-        folder: receives `images/SPLIT`, `labels/SPLIT` and `data.yaml`.
-        notes: counts what YOLO cannot hold: crowds, and boxes in a data set with masks.
+    A data set without splits is written as `train`. YOLO holds no crowds, and no boxes if the data
+    set has masks.
     """
     classes = list_classes(next(iter(dataset.splits.values())))
     numbers = {category: i for i, category in enumerate(classes)}
@@ -247,12 +231,10 @@ def write_yolo(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
         key = split or "train"
         config[key] = f"images/{key}"
         names = copy_images(dataset, content, folder / "images" / key)
-        for image, annotations in iterate(content):
+        for image, annotations in iterate(content, notes):
             lines = []
             for annotation in annotations:
-                if annotation["iscrowd"]:
-                    notes.add("crowd region: left out", annotation["id"])
-                elif masks and not annotation.get("segmentation"):
+                if masks and not annotation.get("segmentation"):
                     notes.add("box without a mask: left out", annotation["id"])
                 else:
                     values = _fractions(annotation, image["height"], image["width"])

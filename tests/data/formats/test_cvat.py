@@ -6,8 +6,6 @@ from format_cases import H, W, classes_of, masks_of, only, read, save_image
 
 from mask_rcnn_ext.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 LABELS = """<labels>
         <label><name>zebra</name><color>#33ddff</color><type>any</type><attributes></attributes></label>
         <label>

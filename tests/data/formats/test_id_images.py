@@ -7,8 +7,6 @@ from PIL import Image
 
 from mask_rcnn_ext.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 def ids(*values):
     """Return an image of numbers: a square of 5 pixels for each value, from left to right."""

@@ -7,8 +7,6 @@ from format_cases import H, W, classes_of, masks_of, only, read, save_image, wri
 from mask_rcnn_ext.data.formats.label_studio_rle import decode_brush, encode_brush
 from mask_rcnn_ext.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 # A mask of 6 x 5 pixels, a 4 x 3 frame at x 1, y 1: `mask2rle` of label-studio-sdk made it.
 FRAME = [0, 0, 0, 120, 57, 27, 254, 27, 0, 191, 255, 56, 4, 127, 243, 128, 71, 255, 56, 5, 255, 252]
 FRAME += [54, 0]
@@ -102,7 +100,7 @@ def test_polygons_brushes_ellipses_and_rectangles(tmp_path):
     assert "segmentation" not in box
     assert only(dataset)["images"][0]["file_name"] == "a_b.png"
     assert counted == {
-        "rectangle: kept as a box without a mask": 1,
+        "box without a mask: kept as a box": 1,
         "region of the type keypointlabels: left out": 1,
         "region without a label: left out": 1,
         "region of the type choices: left out": 1,
@@ -132,7 +130,7 @@ def test_one_annotation_of_a_task_is_read(tmp_path):
         dataset, counted = read(make(tmp_path, *tasks), "label-studio")
         assert len(only(dataset)["images"]) == 2
         assert len(only(dataset)["annotations"]) == objects + 1
-        assert counted.get("task with several annotations: one is read", 0) == several
+        assert counted.get("task with several annotations: only one is read", 0) == several
     tasks = [task(annotations=[skipped]), task(annotations=[]), task(*drawn)]
     dataset, counted = read(make(tmp_path, *tasks), "label-studio")
     assert len(only(dataset)["images"]) == 1

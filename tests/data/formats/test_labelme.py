@@ -18,8 +18,6 @@ from format_cases import (
 
 from mask_rcnn_ext.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 # A PNG of 4 x 3 pixels as labelme.utils.img_arr_to_b64 writes it: ones around two zeros.
 MASK = (
     "iVBORw0KGgoAAAANSUhEUgAAAAQAAAADCAAAAACRn/EaAAAAFUlEQVR4nAXBAQEAAACAEP0/HQVRYQBEAAdpLTQyAAAA"
@@ -100,7 +98,7 @@ def test_shapes_with_and_without_an_area(tmp_path):
     assert "segmentation" not in box
     assert oriented["area"] == 100
     assert counted == {
-        "rectangle: kept as a box without a mask": 1,
+        "box without a mask: kept as a box": 1,
         "shape of the type line: left out": 1,
         "shape of the type point: left out": 1,
         "polygon with fewer than 3 points: left out": 1,
@@ -120,7 +118,7 @@ def test_classes_come_from_labels_txt_or_the_alphabet(tmp_path):
         read(root, "labelme")
 
 
-def test_images_beside_above_and_elsewhere(tmp_path):
+def test_images_next_to_above_and_elsewhere(tmp_path):
     make(tmp_path / "in" / "x", shape(), name="1")
     make(tmp_path / "in" / "y", shape(), name="2", imagePath="..\\..\\bilder\\é 2.png")
     save_image(tmp_path / "bilder" / "é 2.png")

@@ -7,8 +7,6 @@ from format_cases import H, W, classes_of, masks_of, only, read, ring, save_imag
 from mask_rcnn_ext.data.formats.yolo import _one_polygon
 from mask_rcnn_ext.errors import UserError
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 # 10 x 10 pixels at x 4, y 3, and 20 x 15 at x 20, y 15: fractions of 40 x 30
 SQUARE = "0 0.1 0.1 0.35 0.1 0.35 0.433333 0.1 0.433333"
 RIGHT = "1 0.5 0.5 1 0.5 1 1 0.5 1"

@@ -1,4 +1,4 @@
-"""Writes the files of a converted data set."""
+"""Reads the text files of labelling tools, and writes the files of a converted data set."""
 
 import os
 import shutil
@@ -10,7 +10,29 @@ from ...errors import UserError
 from ...files import atomic_open
 from .dataset import Dataset
 
-__all__ = ["copy_images", "flat_names", "write_text"]
+__all__ = ["copy_images", "flat_names", "read_lines", "read_text", "write_text"]
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8 or UTF-16, with or without a byte order mark.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+        encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        return raw.decode(encoding)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: neither UTF-8 nor UTF-16. Save the file as UTF-8") from error
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a file that are not blank, with their numbers from 1 on."""
+    lines = enumerate(read_text(path).splitlines(), 1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -20,7 +42,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def flat_names(content: dict[str, Any]) -> dict[int, str]:
-    """Return for each image id a file name without folders, whose stem is unique."""
+    """Return a file name without folders for each image id; each stem is unique."""
     paths = {image["id"]: PurePosixPath(image["file_name"]) for image in content["images"]}
     stems = Counter(path.stem for path in paths.values())
     names = {
@@ -33,7 +55,7 @@ def flat_names(content: dict[str, Any]) -> dict[int, str]:
             path = PurePosixPath(name)
             names[i] = f"{path.stem}_{path.suffix[1:]}{path.suffix}"
     if len({PurePosixPath(name).stem for name in names.values()}) < len(names):
-        raise UserError("two images have the same name; rename one: the labels would mix")
+        raise UserError("two images have the same name, so their labels would mix; rename one")
     return names
 
 

@@ -1,24 +1,27 @@
-"""Finds boxes that contradict their masks, and names the convention that they seem to follow.
+"""Finds boxes that contradict their masks, and objects that are annotated twice in an image.
 
-The json has a box and a mask for each object, so a box that was written in another convention than
-COCO's [x, y, width, height] in pixels differs from the box around its mask.
+For boxes it names the convention that they seem to follow. COCO's convention is [x, y, width,
+height] in pixels. A box that was written in another convention differs from the box around the mask
+of the same object.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import name_some
+from ..layers.rle import compress
 from .findings import Doubt
 
-__all__ = ["explain_contradictions"]
+__all__ = ["explain_contradictions", "explain_duplicates"]
 
 Array = npt.NDArray[np.float64]
 
 _SLACK = 2.0  # pixels; COCO's crowd boxes lack 1 pixel, and tools round coordinates
-_CLOSE = 0.95  # IoU of a box and its mask's box from which they agree, however large they are
-_FAR = 0.5  # IoU below which they are of different regions
+_CLOSE = 0.95  # with at least this IoU, a box and the box around its mask agree
+_FAR = 0.5  # below this IoU, they lie in different places
 _MOST = 0.5  # share of the boxes
 
 
@@ -34,7 +37,9 @@ def _exchange(box: Array) -> Array:
     return box[:, [1, 0, 3, 2]]
 
 
-# What a box (N, 4) may mean; `sides` (N, 4) are width, height, width, height of the image.
+_EXCHANGED = "x and y are exchanged, in the boxes or in the masks"
+# Possible meanings of boxes (N, 4), each with the function that returns them as XYWH in pixels;
+# `sides` (N, 4) are width, height, width, height of the image.
 _READINGS: dict[str, Callable[[Array, Array], Array]] = {
     "corners (x1, y1, x2, y2)": lambda box, sides: _as_corners(box),
     "corners with y first (y1, x1, y2, x2)": lambda box, sides: _as_corners(_exchange(box)),
@@ -42,24 +47,24 @@ _READINGS: dict[str, Callable[[Array, Array], Array]] = {
     "fractions of the image": lambda box, sides: box * sides,
     "fractions of the image, as corners": lambda box, sides: _as_corners(box * sides),
     "fractions of the image, as centre and size": lambda box, sides: _as_centre(box * sides),
+    _EXCHANGED: lambda box, sides: _exchange(box),
 }
-_EXCHANGED = "x and y are exchanged, in the boxes or in the masks"
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a box may have the largest of floats
 def explain_contradictions(
     compared: Sequence[tuple[int, Sequence[float], Sequence[float], tuple[int, int]]],
 ) -> Doubt | None:
-    """Return which boxes contradict their masks, or None.
+    """Return a doubt about the boxes that contradict their masks, or None.
 
-    Boxes that were rounded, and boxes that surround an occluded object as a whole, do not count: a
-    box counts if it lies elsewhere than its mask (IoU below 0.5, and it does not contain the mask),
-    or if most boxes are far from their masks, or if another convention explains at least half of
-    the boxes that disagree.
+    Rounded boxes do not count, nor boxes that surround the hidden part of an object too. A box
+    counts in three cases: it lies in another place than its mask (IoU below 0.5, and it does not
+    contain the mask); or it is far from its mask, like most boxes of the file; or another
+    convention explains it and at least half of the boxes that disagree.
 
     Args:
-        compared: for each annotation its id, its box, which should be XYWH in pixels, the XYWH box
-            of its mask, and the (H, W) of its image.
+        compared: for each annotation the id, the box, which should be XYWH in pixels, the XYWH box
+            around the mask, and the (H, W) of the image.
     """
     if not compared:
         return None
@@ -74,10 +79,9 @@ def explain_contradictions(
         return None
     far = apart & (iou < _FAR)
     wrong = far if far.mean() > _MOST else far & ~_contains(given, masks)
-    readings = {**_READINGS, _EXCHANGED: lambda box, sides: _exchange(box)}
     fits = {
         name: apart & _compare(read(given, sides), masks, sides)[0]
-        for name, read in readings.items()
+        for name, read in _READINGS.items()
     }
     convention = max(fits, key=lambda name: int(fits[name].sum()))
     if fits[convention].sum() >= _MOST * apart.sum():
@@ -108,7 +112,7 @@ def _show(box: Array) -> str:
 
 
 def _compare(boxes: Array, others: Array, sides: Array) -> tuple[npt.NDArray[np.bool_], Array]:
-    """Return which boxes agree with the others, (N,) bool, and their IoU, (N,), in the image."""
+    """Return whether each box agrees with the other, (N,) bool, and the IoU in the image, (N,)."""
     first, second = (_corners_in_image(array, sides) for array in (boxes, others))
     overlap = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
     both = overlap.clip(0).prod(axis=1)
@@ -126,3 +130,41 @@ def _contains(boxes: Array, others: Array) -> npt.NDArray[np.bool_]:
 
 def _corners_in_image(boxes: Array, sides: Array) -> Array:
     return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]).clip(0, sides)
+
+
+def explain_duplicates(
+    annotations: Sequence[dict[str, Any]], sizes: Mapping[int, tuple[int, int]]
+) -> Doubt | None:
+    """Return a doubt about annotations that repeat another annotation, or None.
+
+    A copy has the same image, the same category, the same box up to rounding, and a mask (polygons
+    or RLE) with the same pixels. Crowd regions do not count.
+
+    Args:
+        annotations: checked; `bbox` is XYWH, `segmentation` is polygons, RLE or missing.
+        sizes: image id -> (H, W).
+    """
+    groups: dict[tuple[int, ...], list[dict[str, Any]]] = {}
+    for annotation in annotations:
+        if not annotation["iscrowd"]:
+            place = (annotation["image_id"], annotation["category_id"])
+            box = (round(v) for v in annotation["bbox"])
+            groups.setdefault((*place, *box), []).append(annotation)
+    copies: list[tuple[int, ...]] = []
+    for group in groups.values():
+        first_of: dict[Any, int] = {}  # the pixels of a mask -> the id of its first annotation
+        for annotation in group if len(group) > 1 else ():
+            mask = annotation.get("segmentation")
+            pixels = compress(mask, *sizes[annotation["image_id"]])["counts"] if mask else b""
+            first = first_of.setdefault(pixels, annotation["id"])
+            if first != annotation["id"]:
+                copies.append((first, annotation["id"]))
+    if not copies:
+        return None
+    named = [f"annotation {copy} repeats {first}" for first, copy in copies]
+    text = (
+        f"{len(copies)} of {len(annotations)} annotations repeat an object of their image, with "
+        f"the same category and the same mask or box: {name_some(named, 3)}. Evaluation counts "
+        "each copy as a missed object. Remove the copies"
+    )
+    return Doubt("copies", text, copies)

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mask_rcnn_ext.data.image_facts import read_image_facts, scan_images
-from mask_rcnn_ext.data.similar_images import find_alike, find_equal_pixels
+from mask_rcnn_ext.data.image_facts import (
+    find_alike,
+    find_equal_pixels,
+    read_image_facts,
+    scan_images,
+)
 
 
 def picture(seed: int) -> Image.Image:
@@ -70,7 +74,7 @@ def test_copies_in_another_size_and_quality_look_alike(tmp_path):
 
 
 def test_alike_across_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("mask_rcnn_ext.data.similar_images._BLOCK", 2)
+    monkeypatch.setattr("mask_rcnn_ext.data.image_facts._BLOCK", 2)
     same = picture(0)
     others = {f"{i}_png": picture(i) for i in range(1, 6)}
     facts = facts_of(tmp_path, a_png=same, **others, z_png=Image.eval(same, lambda v: v // 2))
