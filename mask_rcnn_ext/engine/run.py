@@ -31,6 +31,7 @@ from ..modeling.checks import (
     check_registry_names,
     require_fitting_parts,
     require_fitting_training_data,
+    require_read_keys,
 )
 from ..modeling.exported import is_exported, load_exported, read_exported_config
 from ..modeling.precision import choose_device, prepare_model
@@ -141,6 +142,8 @@ def prepare_run(
     skips_bad_images(cfg)  # or it has a value that is not known
     forget_skipped()
     require_fitting_parts(cfg)
+    if not (args.eval_only or args.resume):
+        require_read_keys(cfg)
     require_channels(cfg, measured=args.eval_only)
     set_pixel_limit(cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS)
     if args.eval_only:

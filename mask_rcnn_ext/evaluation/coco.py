@@ -123,8 +123,12 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         self._output_dir = self._folder
         path = Path(self._folder, "instances_predictions.pth")
         if any("proposals" in prediction for prediction in predictions):
+            plain = [
+                {**each, "instances": list(each["instances"])} if "instances" in each else each
+                for each in predictions
+            ]
             with atomic_open(path, durable=False) as file:
-                torch.save(predictions, file)
+                torch.save(plain, file)
         else:
             save_plain_predictions(path, predictions)
 
@@ -193,6 +197,12 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         for prediction in predictions:
             found = list(prediction["instances"])
             if ids:
+                for each in found:
+                    number = each["category_id"]
+                    assert number in ids, (
+                        f"A prediction has class={number}, but the dataset only has {len(ids)} "
+                        f"classes and predicted class id should be in [0, {len(ids) - 1}]."
+                    )
                 found = [{**each, "category_id": ids[each["category_id"]]} for each in found]
             yield prediction["image_id"], found
 

@@ -116,7 +116,8 @@ def _load(cfg: CfgNode) -> Predictor:
     """Return a predictor that computes in float32 on the CPU, as detectron2 does."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MASK_RCNN_EXT.AMP_INFERENCE = cfg.MASK_RCNN_EXT.CHANNELS_LAST = False
+    for key in ("AMP_INFERENCE", "CHANNELS_LAST", "GATHERED_ROI_ALIGN", "GATHERED_MASK_PREDICTOR"):
+        cfg.MASK_RCNN_EXT[key] = False  # a trace of gathered layers holds for one image only
     return Predictor(cfg, device="cpu", speed="exact", batch_size=1)
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "is_rcnn",
     "require_fitting_parts",
     "require_fitting_training_data",
+    "require_read_keys",
 ]
 
 _STOCK_POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool")
@@ -79,9 +80,9 @@ def require_fitting_parts(cfg: CfgNode) -> None:
 
     Raises:
         UserError: FCIS or R-CNN has heads of another method, or their heads belong to another
-            meta-architecture; R-CNN has no stored proposals, or has masks or keypoints; a key is
-            set that detectron2's own class does not read; or detectron2's RoI heads get a RoI layer
-            of this package, or a mask head that would be built for the wrong side.
+            meta-architecture; R-CNN has no stored proposals, or has masks or keypoints; or
+            detectron2's RoI heads get a RoI layer of this package, or a mask head that would be
+            built for the wrong side.
     """
     if not is_generalized_rcnn(cfg):
         return
@@ -89,8 +90,6 @@ def require_fitting_parts(cfg: CfgNode) -> None:
     _require_both_of_a_method(cfg, roi_heads)
     if is_rcnn(cfg):
         _require_rcnn_parts(cfg)
-    if cfg.MODEL.MASK_ON:
-        _require_readers(cfg)
     # Subclasses are not checked: a class of another project may build other parts.
     if roi_heads not in (Res5ROIHeads, StandardROIHeads):
         return
@@ -183,8 +182,16 @@ _READERS: tuple[tuple[Registry, str, type, type, tuple[str, ...]], ...] = (
 )
 
 
-def _require_readers(cfg: CfgNode) -> None:
-    """Check that no key is set without a class that reads it."""
+def require_read_keys(cfg: CfgNode) -> None:
+    """Check, before training, that no key is set that detectron2's own class does not read.
+
+    Call it after `check_registry_names`.
+
+    Raises:
+        UserError: there is such a key.
+    """
+    if not (is_generalized_rcnn(cfg) and cfg.MODEL.MASK_ON):
+        return
     values, changed = dict(flat_config(cfg)), find_changed_keys(cfg)
     for registry, key, stock, ours, names in _READERS:
         if registry.get(values[key]) is not stock:

@@ -157,7 +157,7 @@ def test_without_detections_the_arrays_are_those_of_pycocotools(task):
 def run(tmp_path):
     """Return a function that evaluates results: what is returned, printed, and saved."""
 
-    def evaluate(content, results, images=None, **options):
+    def evaluate(content, results, images=None, more_labels=(), **options):
         path, out = tmp_path / "truth.json", tmp_path / "out"
         path.write_text(json.dumps(content))
         labels = {c["id"]: n for n, c in enumerate(content["categories"])}
@@ -171,6 +171,7 @@ def run(tmp_path):
             NAME, TASKS, output_dir=str(out), kpt_oks_sigmas=[0.1] * POINTS, **options
         )
         evaluator.reset()
+        labels = {**labels, **dict(more_labels)}
         evaluator._predictions = [
             {
                 "image_id": image["id"],
@@ -206,6 +207,17 @@ def test_the_evaluator_says_and_saves_the_same(run, images, limit, caplog):
     assert tables == [r.message for r in caplog.records if "\n|" in r.message]
     assert len(tables) == 6  # of metrics and of classes, for each task
     assert len(found[1]) == 34
+
+
+@needs_hotcoco
+def test_a_class_that_the_data_set_lacks_is_named(run):
+    content, results = random_set(6, images=3)
+    content["categories"].pop()  # no object has it
+    results = [result for result in results if result["category_id"] < 30]
+    unknown = {**results[0], "category_id": 40}
+    labels = {40: 3}
+    with pytest.raises(AssertionError, match=r"class=3, but the dataset only has 3 classes"):
+        run(content, [*results, unknown], more_labels=labels)
 
 
 @needs_hotcoco

@@ -42,6 +42,8 @@ def cfg(tmp_path_factory):
     cfg = load_config(TINY_CONFIG, [*SMALL, "MODEL.DEVICE", "cpu", "INPUT.MAX_SIZE_TEST", "96"])
     cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NUM_CLASSES = "MaskRCNN", 3
     cfg.MODEL.ROI_MASK_HEAD.PASTE_THRESH = 0.4
+    # A trace of gathered layers would hold for one image only.
+    cfg.MASK_RCNN_EXT.GATHERED_ROI_ALIGN = cfg.MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR = True
     cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE = 24  # a very small image has no proposal
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.1
     cfg.TEST.DETECTIONS_PER_IMAGE = 10

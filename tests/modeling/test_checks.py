@@ -8,7 +8,11 @@ from support import run_train_net, write_coco
 from mask_rcnn_ext import UserError, get_cfg
 from mask_rcnn_ext.engine.data_of_run import prepare_data
 from mask_rcnn_ext.model_zoo import get_config, get_config_file
-from mask_rcnn_ext.modeling.checks import require_fitting_parts, require_fitting_training_data
+from mask_rcnn_ext.modeling.checks import (
+    require_fitting_parts,
+    require_fitting_training_data,
+    require_read_keys,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,12 +55,12 @@ def test_what_detectron2s_roi_heads_cannot_take(config, values, message):
 def test_a_key_that_no_class_would_read(name, value, key, stock):
     cfg = get_config("mask_rcnn_R50_FPN")
     cfg.merge_from_list([name, str(value)])
-    require_fitting_parts(cfg)
+    require_read_keys(cfg)
     cfg.merge_from_list([f"MODEL.{key}", stock])
     with pytest.raises(UserError, match=rf"{name} {value}: .* {stock} does not read this key"):
-        require_fitting_parts(cfg)
+        require_read_keys(cfg)
     cfg.MODEL.MASK_ON = False
-    require_fitting_parts(cfg)
+    require_read_keys(cfg)
 
 
 def test_what_detectron2s_roi_heads_can_take():

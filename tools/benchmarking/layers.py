@@ -2,7 +2,7 @@
 
 The input has 300 RoIs, 81 classes (162 maps of 7 x 7 bins, 7938 channels) and maps of 38 x 63
 cells, as an image of 600 x 1000 pixels has at stride 16. The baseline is torchvision's
-`PSROIAlign`, which pools the same channels into 7 x 7 cells; the layers of FCIS fill 21 x 21.
+`PSRoIAlign`, which pools the same channels into 7 x 7 cells; the layers of FCIS fill 21 x 21.
 """
 
 import argparse

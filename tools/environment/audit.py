@@ -17,16 +17,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+_NO_CONNECTION = ("ConnectionError", "Timeout", "ProxyError", "ServiceError")
+
 
 def run_pip_audit(constraints: Path) -> list[dict[str, Any]] | None:
-    """Return what pip-audit says of each package; None if it reaches no list."""
+    """Return what pip-audit says of each package; None if it reaches no list.
+
+    Raises:
+        RuntimeError: it failed for another reason, which is the message.
+    """
     options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--timeout", "10"]
     command = [sys.executable, "-m", "pip_audit", "-r", str(constraints), "-f", "json", *options]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     try:
         content = json.loads(done.stdout)
-    except json.JSONDecodeError:  # it ends with a traceback when it has no connection
-        return None
+    except json.JSONDecodeError:
+        if any(word in done.stderr for word in _NO_CONNECTION):
+            return None
+        lines = done.stderr.strip().splitlines() or ["no output"]
+        raise RuntimeError(lines[-1]) from None
     return list(content["dependencies"])
 
 
@@ -62,7 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{args.constraints} is not a file")
     if importlib.util.find_spec("pip_audit") is None:
         parser.error("pip-audit is not installed. Run: pip install pip-audit")
-    lines, code = describe(run_pip_audit(args.constraints))
+    try:
+        found = run_pip_audit(args.constraints)
+    except RuntimeError as error:
+        parser.error(f"pip-audit cannot read {args.constraints}: {error}")
+    lines, code = describe(found)
     print("\n".join(lines))
     return code
 

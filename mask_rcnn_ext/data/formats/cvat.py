@@ -97,7 +97,7 @@ def _add_shapes(
     entry: ET.Element, image: dict[str, Any], where: str, builder: DatasetBuilder
 ) -> None:
     """Add the objects of an image; shapes with the same label and group are an object."""
-    objects: dict[tuple[str, Any], list[tuple[str, Shape]]] = {}
+    objects: dict[tuple[str, Any], list[tuple[str, ET.Element]]] = {}
     for number, shape in enumerate(entry, 1):
         place = f"{where}, shape {number} ({shape.tag})"
         if shape.tag in _AREALESS:
@@ -105,15 +105,22 @@ def _add_shapes(
             continue
         label = _get(shape, "label", place)
         group = int(_number(shape, "group_id", place, 0)) or ("alone", number)
-        shapes = objects.setdefault((label, group), [])
-        shapes.append((place, _read_shape(shape, image, place)))
-    for (label, _), shapes in objects.items():
+        objects.setdefault((label, group), []).append((place, shape))
+    # A mask is as large as the image, so the shapes are read group by group.
+    for (label, _), found in objects.items():
+        drawn = [(place, shape) for place, shape in found if shape.tag != "box"]
+        for place, shape in found if drawn else ():
+            if shape.tag == "box":  # datumaro writes the box of each mask next to it
+                builder.notes.add("box in a group with masks: left out", place)
+        shapes = [(place, _read_shape(shape, image, place)) for place, shape in drawn or found]
         builder.add_group(image, label, shapes)
 
 
 def _read_shape(shape: ET.Element, image: dict[str, Any], place: str) -> Shape:
     if shape.tag == "box":  # it may be turned about its centre
         left, top, right, bottom = (_number(shape, k, place) for k in ("xtl", "ytl", "xbr", "ybr"))
+        if right < left or bottom < top:  # a box without an area
+            return (left, top, right - left, bottom - top)
         corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
         return turn_box(corners, np.mean(corners, axis=0), _number(shape, "rotation", place, 0))
     if shape.tag == "polygon":

@@ -164,9 +164,10 @@ class DatasetBuilder:
 
         A group with parts has no boxes: datumaro writes the box of each mask next to it.
         """
-        parts = [shape for _, shape in shapes if not isinstance(shape, tuple)]
+        drawn = [(place, shape) for place, shape in shapes if not isinstance(shape, tuple)]
+        parts = [shape for _, shape in drawn]
         if parts:
-            self.add_object(image, label, shapes[0][0], parts=parts)
+            self.add_object(image, label, drawn[0][0], parts=parts)
         for place, box in shapes:
             if isinstance(box, tuple) and parts:
                 self.notes.add("box in a group with masks: left out", place)

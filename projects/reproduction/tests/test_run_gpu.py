@@ -15,7 +15,7 @@ ROW = {
     "verdict": "baseline", "peak_mb": None, "output": "",
 }  # fmt: skip
 PART = {
-    "title": "Layers", "options": {"rounds": 5}, "machine": {"gpu": "G"}, "load": [0.0, 0.0],
+    "title": "Layers", "options": {"device": "cpu"}, "machine": {"gpu": "G"}, "load": [0.0, 0.0],
     "rows": [ROW],
 }  # fmt: skip
 

@@ -61,7 +61,8 @@ def test_groups_boxes_ellipses_and_shapes_without_an_area(tmp_path):
     shapes = [
         POLYGON.format('group_id="2"'),
         POLYGON.format('group_id="2"').replace("4.00", "24.00"),
-        '<box label="cat" xtl="4" ytl="3" xbr="28" ybr="13" group_id="2" occluded="0"></box>',
+        '<box label="cat" xtl="x" ytl="3" xbr="28" ybr="13" group_id="2" occluded="0"></box>',
+        '<box label="cat" xtl="30" ytl="3" xbr="10" ybr="13" occluded="0"></box>',
         POLYGON.format('group_id="0"'),
         '<box label="zebra" xtl="10" ytl="10" xbr="20" ybr="12" rotation="90.0" z_order="0"/>',
         '<ellipse label="cat" cx="20.0" cy="15.0" rx="8" ry="4" rotation="90" z_order="1"/>',
@@ -79,7 +80,8 @@ def test_groups_boxes_ellipses_and_shapes_without_an_area(tmp_path):
     assert found[3]["bbox"] == pytest.approx([16, 7, 8, 16], abs=0.01)
     assert counted == {
         "box in a group with masks: left out": 1,
-        "box without a mask: kept as a box": 1,
+        "box without a mask: kept as a box": 2,
+        "box without width or height: left out": 1,
         "polyline: left out": 1,
         "points: left out": 1,
         "tag: left out": 1,

@@ -14,11 +14,11 @@ UNKNOWN = {"name": "torch", "skip_reason": "Dependency not found on PyPI"}
 def answer(tmp_path, monkeypatch):
     """Return a function that makes a stub of pip-audit print a text; it checks the options."""
 
-    def install(text, code=0):
+    def install(text, code=0, error=""):
         (tmp_path / "pip_audit.py").write_text(
             "import sys\n"
             "assert sys.argv[1:3] == ['-r', 'pins.txt'] and '--disable-pip' in sys.argv\n"
-            f"print({text!r})\nsys.exit({code})\n"
+            f"print({error!r}, file=sys.stderr)\nprint({text!r})\nsys.exit({code})\n"
         )
 
     (tmp_path / "pins.txt").write_text("torch==2.9.0\n")
@@ -53,9 +53,17 @@ def test_known_faults_are_listed(answer, capsys, packages, code, lines):
 
 
 def test_without_a_connection_nothing_is_checked(answer, capsys):
-    answer("", 1)
+    answer("", 1, "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='pypi.org')")
     assert audit.main(["pins.txt"]) == 0
     assert "were not checked" in capsys.readouterr().out
+
+
+def test_a_list_that_cannot_be_read_is_a_mistake(answer, capsys):
+    answer("", 1, "ERROR: requirement file pins.txt contains invalid specifier at line 2")
+    with pytest.raises(SystemExit) as ended:
+        audit.main(["pins.txt"])
+    assert ended.value.code == 2
+    assert "cannot read pins.txt: ERROR: requirement file" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_a_mistake(answer, capsys):

@@ -89,7 +89,8 @@ def measure(
     sources = [*(REPO / "mask_rcnn_ext").rglob("*.py"), *(REPO / "tools/benchmarking").glob("*.py")]
     code, found, began = code_sha256(sorted(sources), REPO), dict(known), time.monotonic()
     for name in BENCHMARKS:
-        if found.get(name, {}).get("code_sha256") == code:
+        old = found.get(name, {})
+        if old.get("code_sha256") == code and old["options"].get("device") == device:
             continue
         if time.monotonic() - began > seconds:
             break
@@ -105,7 +106,7 @@ def train(folder: Path, data: Path | None, device: str, seconds: float) -> dict[
     """Train for a while, and go on in the next call; return the results at the end, else None.
 
     Args:
-        folder: of the run.
+        folder: of the runs; each data set and device has a folder of its own.
         data: has annotations_train.json, annotations_val.json and images/; None: drawn shapes.
         device: "cuda" or "cpu".
         seconds: after so many the training writes a checkpoint and ends.
@@ -113,6 +114,7 @@ def train(folder: Path, data: Path | None, device: str, seconds: float) -> dict[
     Raises:
         UserError: the training failed.
     """
+    folder = folder / f"{data.name if data else 'shapes'}_{device}"
     results = read_json_or_none(str(folder / "results.json"))
     if isinstance(results, dict) and results.get("run"):
         return results
@@ -135,7 +137,12 @@ def train(folder: Path, data: Path | None, device: str, seconds: float) -> dict[
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
-        code = process.wait(_GRACE)
+        try:
+            code = process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return None  # the next call goes on from the last checkpoint
     if code in (128 + signal.SIGTERM, -signal.SIGTERM):  # the latter before training began
         return None
     if code:
