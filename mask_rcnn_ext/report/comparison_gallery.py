@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools.coco import COCO
 
+from ..data.bands import read_picture
 from ..errors import UserError
 from ..overlap.comparison import METRICS, Detection, Detections, ImageRecord
 from ..overlap.image_instances import read_image_instances
 from .drawing.pictures import Rect, draw_instances
 from .drawing.sheets import make_tile_sheet, resize_picture
-from .instances import decode_masks, load_picture
+from .instances import decode_masks
 from .text import count_noun
 
 __all__ = [
@@ -139,7 +140,7 @@ def draw_gallery(
         entry = truth.imgs[image_id]
         record = {**entry, "file_name": os.path.join(folder, str(entry.get("file_name", "")))}
         try:
-            image = load_picture(record)
+            image = read_picture(record)
         except UserError as error:
             problems.append(f"A picture is left out: {error}.")
             continue

@@ -4,7 +4,7 @@ import logging
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..files import atomic_open, write_json
 from ..overlap.analysis.run_analysis import NO_THRESHOLD
-from .analysis_view import AnalysisView, draw_extremes, view_analysis
+from .analysis_view import draw_extremes, view_analysis
 from .charts import run_charts
 from .drawing.pictures import save_png
 from .gallery import NO_PICTURE, Pair, choose_samples, make_pairs, make_prediction_sheet
@@ -121,7 +121,7 @@ class _Analyzed:
     data: DatasetSummary | None = None
     predictions: dict[Any, list[dict[str, Any]]] = field(default_factory=dict)
     content: dict[str, Any] | None = None
-    view: AnalysisView | None = None
+    view: dict[str, Any] | None = None  # see `view_analysis`
     missing: list[str] = field(default_factory=list)
 
 
@@ -140,7 +140,7 @@ def _analyze(
         lacking = f"No analysis: data set {data.name} has no annotations in COCO's format."
         return _Analyzed(threshold, data, predictions, missing=[lacking])
     worst, best, missing = draw_extremes(content, data, predictions)
-    view = replace(view_analysis(content), worst=worst, best_images=best)
+    view = {**view_analysis(content), "worst": worst, "best_images": best}
     threshold = content["chosen"]["threshold"]
     return _Analyzed(threshold, data, predictions, content, view, missing)
 
@@ -180,7 +180,7 @@ def _render(
     run: RunFolder,
     data: list[tuple[str, DatasetSummary]],
     gallery: _Gallery,
-    analysis: AnalysisView | None,
+    analysis: dict[str, Any] | None,
     missing: list[str],
     data_warnings: list[str],
 ) -> str:
@@ -347,14 +347,12 @@ def _facts(run: RunFolder, info: dict[str, Any]) -> list[tuple[str, str]]:
         facts.append(("model_best.pth", text))
     memory = _number(info.pop("peak_memory_mb", None))
     facts.append(("Peak memory", NO_NUMBER if memory is None else f"{memory:,.0f} MB"))
-    for shown_elsewhere in ("command", "data_sha256", "best"):
+    for shown_elsewhere in ("data_sha256", "best"):
         info.pop(shown_elsewhere, None)
     return facts + [(str(key).replace("_", " "), str(value)) for key, value in info.items()]
 
 
 def _command(run: RunFolder) -> str:
-    if run.info.get("command"):
-        return str(run.info["command"])
     config = shlex.quote(str(run.folder / "config.yaml"))
     again = shlex.quote(f"{run.folder}_again")
     seed = run.info.get("seed")
