@@ -1,4 +1,4 @@
-"""The charts of an analysis: precision over recall, what a score threshold does, calibration."""
+"""Draws the charts of an analysis: precision over recall, score thresholds, calibration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Charts as SVG for the pages, drawn by matplotlib in the colours of the pages' stylesheet."""
+"""Draws charts as SVG with matplotlib, in the colours of the pages' stylesheet."""
 
 import io
 import re
@@ -46,8 +46,8 @@ _MAX_POINTS = 500  # of a noisy curve: about as many as the page has pixels for
 class Chart:
     """A chart of a page."""
 
-    title: str  # "" where a heading on the page gives it
-    alt: str  # for a reader who does not see it
+    title: str  # "" if the page has a heading for it
+    alt: str  # a description for readers who do not see the chart
     svg: str = field(repr=False)
     legend: list[tuple[int, str, str]]  # (index in `COLORS`, name, last value or "")
 

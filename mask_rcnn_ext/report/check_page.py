@@ -1,4 +1,4 @@
-"""What a check of a data set has found: as text, and as a page with the places drawn."""
+"""Shows what a check of a data set has found: as text, and as a page with pictures."""
 
 import itertools
 import statistics

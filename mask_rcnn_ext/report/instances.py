@@ -1,4 +1,4 @@
-"""Images and instances of a data set, and a run's predictions for them, ready to be drawn."""
+"""Instances of a data set and predictions of a run: counted, and decoded to be drawn."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Reading what a run left in its folder."""
+"""Reads the files in the folder of a run."""
 
 import json
 import math
@@ -54,7 +54,7 @@ class RunFolder:
 
 
 def read_run(folder: str | Path) -> RunFolder:
-    """Read a run's folder. Parts that are not there are named in `RunFolder.missing`.
+    """Read a run's folder; `RunFolder.missing` names the parts that are not there.
 
     Raises:
         UserError: there is no such folder, no `config.yaml` in it, or a file that cannot be read;
@@ -100,7 +100,7 @@ def read_history(path: Path, missing: list[str]) -> dict[str, tuple[list[int], l
 
     Args:
         path: the file.
-        missing: a sentence is added to it for what could not be read.
+        missing: gets a sentence on each part that could not be read.
     """
     if not path.is_file():
         missing.append("No metrics.json, so there are no training curves: this run did not train.")
@@ -173,7 +173,7 @@ def read_exported_evaluations(run: RunFolder) -> list[tuple[str, str, dict[str, 
 
 
 def read_predictions(run: RunFolder, name: str) -> dict[Any, list[dict[str, Any]]] | None:
-    """Return image id -> COCO results of the run on data set `name`; None when it left none.
+    """Return image id -> COCO results of the run on data set `name`; None without a result file.
 
     Raises:
         UserError: the file is not a json list of COCO results.
@@ -211,6 +211,6 @@ def _as_list(value: Any) -> Any:
 
 
 def spread_evenly(count: int, wanted: int) -> list[int]:
-    """Return min(count, wanted) indices: the middles of that many equal parts of range(count)."""
+    """Return min(count, wanted) indices: the middles of equal parts of range(count)."""
     wanted = min(count, wanted)
     return [(2 * k + 1) * count // (2 * wanted) for k in range(wanted)]

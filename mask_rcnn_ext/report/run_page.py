@@ -1,4 +1,4 @@
-"""A run's pages to show, `predictions.png` and `report.html`, and `analysis.json` behind them."""
+"""Writes the report of a run: `report.html`, `predictions.png`, and `analysis.json` with numbers."""
 
 import logging
 import math
@@ -34,7 +34,7 @@ __all__ = ["write_report"]
 
 logger = logging.getLogger(__name__)
 
-_MOST_PROBLEMS = 3  # pictures that could not be read, by name
+_MOST_PROBLEMS = 3  # pictures that could not be read and are named
 _AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -50,17 +50,17 @@ def write_report(
 ) -> list[Path]:
     """Write `report.html`, `analysis.json` and `predictions.png` into a run's folder.
 
-    The page names the parts that the run lacks. The other files are not written when there are no
-    predictions, or when the test set cannot be read.
+    The page names the parts that the run lacks. Without predictions, or if the test set cannot be
+    read, only the page is written.
 
     Args:
         folder: `OUTPUT_DIR` of the run.
-        train_names: its training sets that are registered and on disk.
-        test_names: its test sets, likewise. Pictures and the analysis, see `analyze`, are of the
-            first one with predictions.
-        num_images: images to draw, spread evenly over the test set.
-        score_threshold: predictions below it are not drawn, and do not count in the confusion
-            matrix and for the quality of an image; 0-1. None: the best one, see `analyze`.
+        train_names: the training sets of the run that are registered and on disk.
+        test_names: the same of its test sets. Pictures and the analysis, see `analyze`, are of the
+            first test set with predictions.
+        num_images: how many images are drawn, spread evenly over the test set.
+        score_threshold: 0-1. Predictions below it are not drawn, and do not count in the confusion
+            matrix and for the quality of an image. None: the best threshold, see `analyze`.
         notes: sentences to show among what is missing.
         data_warnings: what the check of the data warns of, see `OwnData.warnings`.
 
@@ -94,7 +94,7 @@ def write_report(
 
 @dataclass
 class _Gallery:
-    """The pictures of a report: the sheet, the same as pairs for the page, and what is missing."""
+    """The pictures of a report: the sheet, the pairs for the page, and what is missing."""
 
     sheet: npt.NDArray[np.uint8] | None = None
     pairs: list[Pair] = field(default_factory=list)
@@ -103,7 +103,7 @@ class _Gallery:
 
 
 def _shorten(sentences: list[str]) -> list[str]:
-    """Return the sentences once each; of many pictures that are left out, the first ones."""
+    """Return each sentence once, and of the sentences on missing pictures only the first ones."""
     found = list(dict.fromkeys(sentences))
     pictures = [sentence for sentence in found if sentence.startswith(NO_PICTURE)]
     if len(pictures) <= _MOST_PROBLEMS:
@@ -219,7 +219,7 @@ def _render(
 
 
 def _number(value: Any) -> float | None:
-    """Return `value` if it is a finite number; a metric without a value is null or NaN."""
+    """Return `value` if it is a finite number, else None: a metric may be null or NaN."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(value) else None
 
@@ -331,7 +331,7 @@ def _read_best(run: RunFolder) -> dict[str, Any] | None:
 
 
 def _facts(run: RunFolder, info: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return (name, value) of the run's circumstances."""
+    """Return (name, value) of the facts about the run: folder, seed, device, times, memory."""
     given = info.pop("seed", None)
     seed = given if isinstance(given, int) else int(run.config.SEED)
     facts = [

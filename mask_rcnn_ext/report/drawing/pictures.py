@@ -292,7 +292,8 @@ def save_png(path: str | os.PathLike[str], rgb: RGBArray, colors: int | None = N
     Args:
         path: of the file.
         rgb: the picture.
-        colors: at most so many, up to 256; noise of an image takes much less room then. None: all.
+        colors: the largest number of colours, up to 256, which makes the file of a noisy picture
+            much smaller. None: all colours are kept.
     """
     encoded, picture = io.BytesIO(), Image.fromarray(rgb)
     if colors is not None:
@@ -305,7 +306,7 @@ def save_png(path: str | os.PathLike[str], rgb: RGBArray, colors: int | None = N
 def encode_jpegs(rows: Sequence[Sequence[RGBArray]], best: int, limit: int) -> list[list[str]]:
     """Return the `encode_jpeg` of each picture, at a lower quality if they exceed `limit` bytes.
 
-    The quality is `best`, 75, 60 or 45, with which they may still be larger.
+    The qualities `best`, 75, 60 and 45 are tried in turn. At 45 the pictures may still exceed it.
     """
     urls: list[list[str]] = []
     for quality in (best, 75, 60, 45):
