@@ -1,4 +1,4 @@
-"""Writes the report of a run: `report.html`, `predictions.png`, and `analysis.json` with numbers."""
+"""Writes the report of a run: `report.html`, `predictions.png`, and the numbers as json."""
 
 import logging
 import math
