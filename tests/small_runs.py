@@ -1,5 +1,10 @@
 """Helpers of tests that run a training command on small data of their own."""
 
+import functools
+import multiprocessing
+import sys
+from collections.abc import Callable
+
 import torch
 from support import write_coco
 
@@ -41,3 +46,16 @@ def read_error(capsys) -> str:
     (error,) = [line for line in lines if line.startswith("error: ")]
     assert not any(line.startswith("Traceback") for line in lines)
     return error
+
+
+def fork_processes(monkeypatch) -> None:
+    """Let `launch` fork its processes: a spawned one takes seconds to import the package."""
+    start = functools.partial(torch.multiprocessing.start_processes, start_method="fork")
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", start)
+
+
+def start_fork(command: Callable[[], int]) -> multiprocessing.Process:
+    """Start a process that runs a command and ends with its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(command()))
+    process.start()
+    return process

@@ -1,6 +1,8 @@
 """Training end to end, through the command line's own functions."""
 
+import functools
 import json
+import multiprocessing
 import os
 import shutil
 import socket
@@ -9,8 +11,10 @@ import sys
 
 import pytest
 import torch
-from small_runs import read_weights, same
-from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
+from small_runs import fork_processes, read_weights, same, start_fork
+from support import REPO, SMALL, TINY_CONFIG, run_script, run_train_net, write_coco
+
+from mask_rcnn_ext.evaluation import coco
 
 
 def train(folder, *arguments: str) -> int:
@@ -198,40 +202,32 @@ def test_adamw(coco_pair, tmp_path):
     assert "exp_avg_sq" in next(iter(state.values()))
 
 
-def start(*command: object, **environment: str) -> subprocess.Popen:
-    """Start a Python process with one thread, as launchers of several processes do."""
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
-
-
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-def start_like_torchrun(*command: object) -> list[subprocess.Popen]:
+def start_like_torchrun(*arguments: str) -> list[multiprocessing.Process]:
     """Start the two processes that torchrun would start; the launcher itself takes 2 s to start."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [start(*command, **shared, RANK=rank, LOCAL_RANK=rank) for rank in "01"]
+
+    def work(rank: str) -> int:
+        os.environ.update(shared, RANK=rank, LOCAL_RANK=rank)
+        return run_train_net(*arguments)
+
+    return [start_fork(functools.partial(work, rank)) for rank in "01"]
 
 
-def test_two_processes_on_cpu(coco_pair, tmp_path):
+def test_two_processes_on_cpu(coco_pair, tmp_path, monkeypatch, capfd):
     """Gloo: both launchers train, write one result file, and give the same weights."""
-    command = [REPO / "train_net.py", "--config-file", TINY_CONFIG, *coco_pair]
+    command = ["--config-file", TINY_CONFIG, *coco_pair]
     keys = [*SMALL, "SOLVER.MAX_ITER", "4", "OUTPUT_DIR"]
-    spawn = [*command, "--num-gpus", "2", "--dist-url", "auto", *keys, tmp_path / "spawn"]
-    for start_all in (
-        lambda: [start(*spawn)],
-        lambda: start_like_torchrun(*command, *keys, tmp_path / "torchrun"),
-    ):
-        for process in start_all():
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors[-4000:]
-            assert "FutureWarning" not in errors
+    spawn = ["--num-gpus", "2", "--dist-url", "auto", *keys, str(tmp_path / "spawn")]
+    assert run_script(REPO / "train_net.py", monkeypatch, *command, *spawn) == 0
+    assert "FutureWarning" not in capfd.readouterr().err
+    monkeypatch.setattr(coco, "find_compiled_version", lambda: None)  # its threads survive no fork
+    for process in start_like_torchrun(*command, *keys, str(tmp_path / "torchrun")):
+        process.join(240)
+        assert process.exitcode == 0
     for name in ("spawn", "torchrun"):
         assert "segm" in json.loads((tmp_path / name / "results.json").read_text())
         assert (tmp_path / name / "log.txt.rank1").exists()
@@ -244,19 +240,26 @@ def test_two_processes_on_cpu(coco_pair, tmp_path):
     assert not same(two, read_weights(alone / "model_final.pth"))
 
 
-@pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
-def test_a_mistake_in_two_processes_is_one_message(coco_pair, tmp_path, capfd, launcher):
+@pytest.mark.parametrize("launcher", ["launch", "torchrun"])
+def test_a_mistake_in_two_processes_is_one_message(
+    coco_pair, tmp_path, capfd, monkeypatch, launcher
+):
     arguments = ["--config-file", TINY_CONFIG, *coco_pair]
     keys = [*SMALL, "OUTPUT_DIR", str(tmp_path / "sweep/a"), "SOLVER.IMS_PER_BATCH", "3"]
-    if launcher == "spawn":
+    if launcher == "launch":
+        fork_processes(monkeypatch)
         two = ["--num-gpus", "2", "--dist-url", "auto"]
         assert run_train_net(*arguments, *two, *keys) == 2
         errors = capfd.readouterr().err
         assert "Traceback" not in errors  # torchrun reports the failed process in its own way
     else:
-        process = start(*TORCHRUN, REPO / "train_net.py", *arguments, *keys)
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 1  # torchrun's own code
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [sys.executable, *torchrun, str(REPO / "train_net.py"), *arguments, *keys],
+            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240,
+        )  # fmt: skip
+        errors = done.stderr
+        assert done.returncode == 1  # torchrun's own code
     assert sum(line.startswith("error: ") for line in errors.splitlines()) == 1
     assert "IMS_PER_BATCH is 3: expected a multiple of the 2 processes" in errors
     assert not (tmp_path / "sweep").exists()
