@@ -22,7 +22,6 @@ __all__ = [
     "StopHook",
     "StopSignals",
     "forward_signals",
-    "raise_on_sigterm",
     "raise_signals",
 ]
 
@@ -149,17 +148,6 @@ class StopSignals:
             os.write(2, b"\nstopping, a checkpoint is saved first ...\n")
 
 
-@contextlib.contextmanager
-def raise_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise `Interrupted` during the block, as Ctrl-C does; not in a thread."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
-
-    with _handle_signals(stop, signal.SIGTERM):
-        yield
-
-
 class StopHook(HookBase):
     """Raises `Interrupted` in all processes after the step in which a signal came."""
 
@@ -191,7 +179,7 @@ def forward_signals() -> Iterator[None]:
 def raise_signals() -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM raise `Interrupted` in the block; do nothing in a thread.
 
-    The block can then write what is done. A later signal ends the process at once.
+    The block can then write what is done, or clean up. A later signal ends the process at once.
     """
     first = 0.0
 

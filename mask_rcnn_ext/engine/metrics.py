@@ -20,9 +20,9 @@ class MetricsWriter(JSONWriter):
     a finite value is null: JSON has neither NaN nor Infinity.
     """
 
-    def __init__(self, json_file: str, window_size: int = 20) -> None:
-        """See `JSONWriter`."""
-        self._path, self._window_size, self._last_write = json_file, window_size, -1
+    def __init__(self, json_file: str) -> None:
+        """Take the path; a value is the median over 20 iterations."""
+        self._path, self._window_size, self._last_write = json_file, 20, -1
 
     def write(self) -> None:
         """See `JSONWriter`."""

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from support import SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext import get_cfg
 from mask_rcnn_ext.engine import trainer
+from mask_rcnn_ext.engine.hooks import RunRecord, StepSeed
 
 KEYS = [
     "SOLVER.IMS_PER_BATCH", "1", "SOLVER.CHECKPOINT_PERIOD", "2", "TEST.EVAL_PERIOD", "2",
@@ -239,3 +241,17 @@ def test_an_average_may_begin_and_end_when_a_run_is_resumed(flags, whole, tmp_pa
     average = read_hooks(plain / "model_final.pth")["WeightAverage"]
     assert average["updates"] == 2
     assert same(average["weights"], weights)
+
+
+def test_an_evaluation_before_training_begins_is_no_time_of_training():
+    """A run that was stopped before an evaluation does it first when it is resumed."""
+    record = RunRecord(get_cfg(), StepSeed(0))
+    record.trainer = SimpleNamespace(start_iter=0, max_iter=1)
+    record.load_state_dict({"train_seconds": 20.0, "eval_seconds": 3.0})
+    record.add_evaluation(100.0)
+    record.before_train()
+    assert 20.0 <= record.train_seconds < 21.0
+    record._start -= 60.0  # a minute later
+    record.add_evaluation(50.0)
+    assert 30.0 <= record.train_seconds < 31.0
+    assert record.state_dict()["eval_seconds"] == 153.0
