@@ -163,7 +163,7 @@ class BestModel(HookBase):
             )
             return
         if not math.isfinite(value):
-            logger.info("%s is undefined in this evaluation, which counts for nothing.", metric)
+            logger.info("%s is undefined in this evaluation, which is not counted.", metric)
             return
         if self.record.get("metric", metric) != metric:
             logger.info("The choice of the best model starts again, by %s.", metric)

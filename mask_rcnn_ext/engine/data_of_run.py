@@ -1,4 +1,4 @@
-"""The data of a run: options of the command line to registered data sets, in `train_net.py`."""
+"""Turns the data options of `train_net.py` into registered data sets."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""The folder of a run, from the first check to its start: after a mistake it is as it was."""
+"""Prepares the folder of a run; after a mistake the folder is as it was before."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""The file `results.json` of a run: its metrics, times, memory, device, seed and versions."""
+"""Writes `results.json` of a run: metrics, times, memory, device, seed and versions."""
 
 import json
 import logging

@@ -28,7 +28,7 @@ def is_submission(args: argparse.Namespace) -> bool:
 
 
 class SubmittedCommand:
-    """What each task of a job calls. It is pickled, and so are its arguments.
+    """The function that each task of a job calls; it is pickled with its arguments.
 
     Args:
         function: takes the arguments and returns an exit code.
