@@ -1,7 +1,7 @@
 """COCO's evaluation in compiled code, by hotcoco: pycocotools' arrays, faster and in less memory.
 
-hotcoco sorts, matches and sums as pycocotools does, so that the arrays of precision, recall and
-scores are equal, not only close. It does not for boxes and scores that are not finite; those are
+hotcoco sorts, matches and sums as pycocotools does: the arrays of precision, recall and scores are
+equal, not only close. Boxes and scores that are not finite are an exception, so data with them are
 left to pycocotools.
 """
 
@@ -22,7 +22,7 @@ from ..overlap.numbered_coco import NumberedCOCO
 __all__ = ["CompiledTruth", "find_compiled_version"]
 
 _LIBRARY = "hotcoco"
-# What COCO's evaluation reads of an object and of a detection.
+# The keys of an object and of a detection that COCO's evaluation reads.
 _OBJECT_KEYS = {
     "bbox": ("iscrowd", "area", "bbox"),
     "segm": ("iscrowd", "area", "bbox", "segmentation"),
@@ -44,7 +44,7 @@ def find_compiled_version() -> str | None:
 
 
 class CompiledTruth:
-    """The objects of a data set, to evaluate results of one kind with.
+    """The objects of a data set, for the evaluation of results of one task.
 
     Args:
         truth: the data set.
@@ -58,7 +58,10 @@ class CompiledTruth:
         """Copy the objects into compiled code."""
         keys = ("id", "image_id", "category_id", *_OBJECT_KEYS[task])
         content = {
-            "images": [_keep(image, ("id", "height", "width")) for image in truth.imgs.values()],
+            "images": [
+                {key: image[key] for key in ("id", "height", "width") if key in image}
+                for image in truth.imgs.values()
+            ],
             "categories": [{"id": number, "name": str(number)} for number in truth.cats],
             "annotations": [
                 {key: entry[key] for key in keys}
@@ -80,7 +83,7 @@ class CompiledTruth:
             evaluation: of the same data set and task; its `params` say what is measured.
 
         Raises:
-            KeyError: there are results of an unknown image or category, or of another kind.
+            KeyError: there are results of an unknown image or category, or of another task.
             ValueError: a score, a box or a keypoint is not finite, or hotcoco refuses something.
         """
         params = evaluation.params
@@ -134,13 +137,9 @@ class CompiledTruth:
         return made
 
 
-def _keep(entry: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    return {key: entry[key] for key in keys if key in entry}
-
-
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Hold back hotcoco's progress, and its warnings of limits that are not COCO's."""
+    """Hide hotcoco's progress, and its warnings about limits that are not COCO's."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", message="hotcoco:")
         yield
