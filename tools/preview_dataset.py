@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from command_line.pixels import add_pixel_limit
+from command_line.data import add_pixel_limit
 
 
 def build_parser() -> argparse.ArgumentParser:
