@@ -1,6 +1,7 @@
 """The benchmark of trained models: what it runs and compares, not its times."""
 
 import re
+import subprocess
 
 import benchmark
 from benchmarking import trained
@@ -48,10 +49,12 @@ def test_it_evaluates_a_run_as_a_user_does(tmp_path, monkeypatch, capsys):
     assert sorted(path.relative_to(run) for path in run.rglob("*")) == kept
 
 
-def test_wrong_folders_are_errors(tmp_path, capsys):
+def test_wrong_folders_are_errors(tmp_path, monkeypatch, capsys):
     assert benchmark.main(["trained", str(tmp_path)]) == 2
     assert "expected the folder of a trained model, with config.yaml" in capsys.readouterr().err
-    (tmp_path / "config.yaml").write_text("MODEL:\n  NO_SUCH_KEY: 1\n")
-    (tmp_path / "model_final.pth").touch()
+    for name in ("config.yaml", "model_final.pth"):
+        (tmp_path / name).touch()
+    failed = subprocess.CompletedProcess([], 2, stdout="", stderr="a warning\nerror: no such key\n")
+    monkeypatch.setattr(trained.subprocess, "run", lambda *_, **__: failed)
     assert benchmark.main(["trained", str(tmp_path)]) == 2
-    assert "NO_SUCH_KEY" in capsys.readouterr().err
+    assert f"{tmp_path}, exact: error: no such key" in capsys.readouterr().err
