@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
 
-from ..config import flat_config, load_config
+from ..config import find_changed_keys, flat_config, load_config
 from ..data.checksums import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256, read_json
@@ -18,7 +18,7 @@ from ..modeling.exported import is_exported
 __all__ = [
     "TASK_TITLES",
     "RunFolder",
-    "find_changed_keys",
+    "list_changed_keys",
     "read_exported_evaluations",
     "read_history",
     "read_predictions",
@@ -190,23 +190,17 @@ def read_predictions(run: RunFolder, name: str) -> dict[Any, list[dict[str, Any]
     return by_image
 
 
-def find_changed_keys(config: CfgNode) -> list[tuple[str, str, str]]:
+def list_changed_keys(config: CfgNode) -> list[tuple[str, str, str]]:
     """Return (key, value, detectron2's default or "") of every key that is not at its default."""
     defaults = dict(flat_config(detectron2_get_cfg()))
-    own = dict(flat_config(load_config(None)))  # the defaults of the keys that this package adds
     return [
-        (key, _plain(value), _plain(defaults[key]) if key in defaults else "")
-        for key, value in sorted(flat_config(config))
-        if _plain(value) != _plain(own.get(key, "\0"))
+        (key, str(value), str(_as_list(defaults[key])) if key in defaults else "")
+        for key, value in sorted(find_changed_keys(config).items())
     ]
 
 
-def _plain(value: Any) -> str:
-    """Return `value` as text, a tuple like the list that it becomes in a yaml file."""
-    return str(_as_list(value))
-
-
 def _as_list(value: Any) -> Any:
+    """Return `value` with lists in place of tuples, as in a yaml file."""
     return [_as_list(item) for item in value] if isinstance(value, list | tuple) else value
 
 

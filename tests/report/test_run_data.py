@@ -14,7 +14,7 @@ from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.report.charts import run_charts, smooth
 from mask_rcnn_ext.report.instances import decode_masks
 from mask_rcnn_ext.report.run_data import (
-    find_changed_keys,
+    list_changed_keys,
     read_predictions,
     read_run,
     spread_evenly,
@@ -76,7 +76,7 @@ def test_changed_keys_are_those_that_were_set(tmp_path):
     cfg.SOLVER.STEPS = (10, 20)
     cfg.MASK_RCNN_EXT.CHANNELS_LAST = True
     (tmp_path / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
-    assert find_changed_keys(read_run(tmp_path).config) == [
+    assert list_changed_keys(read_run(tmp_path).config) == [
         ("MASK_RCNN_EXT.CHANNELS_LAST", "True", ""),
         ("SOLVER.STEPS", "[10, 20]", "[30000]"),
     ]

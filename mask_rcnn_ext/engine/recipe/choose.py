@@ -13,9 +13,10 @@ from tabulate import tabulate
 from ...errors import UserError
 from ...proposals.file import load_training_dicts
 from ..output_folder import read_earlier_config
-from .derive import derive_recipe, derive_schedule, require_epochs
+from .derive import derive_recipe, require_epochs
 from .facts import look_at_machine
-from .plan import Row, get_value, set_value
+from .plan import Plan, Row, get_value, set_value
+from .schedule import choose_length
 
 __all__ = ["RECIPE_KEYS", "choose_recipe", "require_recipe_options"]
 
@@ -88,9 +89,10 @@ def choose_recipe(cfg: CfgNode, reference: CfgNode, args: argparse.Namespace) ->
         rows = derive_recipe(
             cfg, dicts, epochs=epochs, given=given, reference=reference, machine=machine
         )
-    else:
-        assert epochs is not None
-        rows = derive_schedule(cfg, len(dicts), epochs, given=given, reference=reference)
+    else:  # only the length changes
+        plan = Plan(cfg, reference, given)
+        choose_length(plan, len(dicts), epochs)
+        rows = plan.rows
     rows = comm.all_gather(rows)[0]  # machines may differ
     logger.info("The recipe:\n%s", _format_recipe(rows, reference))
     for key, value, _ in rows:
