@@ -120,8 +120,10 @@ def register_data_of(
     own, ext = cfg.MASK_RCNN_EXT.DATA, cfg.MASK_RCNN_EXT
     known = zip(ext.CATEGORY_IDS, ext.CLASS_NAMES, strict=True) if same_classes else ()
     return register_own_data(
-        *((own.TRAIN_JSON, own.TRAIN_IMAGES) if train else ("", "")),
-        *(own.VAL_JSON, own.VAL_IMAGES),
+        own.TRAIN_JSON if train else "",
+        own.TRAIN_IMAGES if train else "",
+        own.VAL_JSON,
+        own.VAL_IMAGES,
         clean_dir=clean_dir,
         strict=own.STRICT,
         masks=cfg.MODEL.MASK_ON,

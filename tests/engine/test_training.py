@@ -236,7 +236,7 @@ def test_two_processes_on_cpu(coco_pair, tmp_path, monkeypatch, capfd):
     # The first process alone, with its half of each batch, learns something else: gradients are
     # shared.
     alone = tmp_path / "alone"
-    assert train(alone, *coco_pair, "SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2") == 0
+    assert run_train_net(*command, *keys, str(alone), "SOLVER.IMS_PER_BATCH", "2") == 0
     assert not same(two, read_weights(alone / "model_final.pth"))
 
 
