@@ -12,13 +12,13 @@ after SIGTERM, which leave the results of the images that are done.
 import argparse
 import logging
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from command_line.model import add_config_options, add_overrides
+from command_line.parsers import PARSERS
 
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 MEASURES = ("iou", "containment")  # prediction.filters.MEASURES
@@ -85,8 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PX",
         help="drop boxes with a side shorter than this in the searched image (default: 5)",
     )
-    slurm = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/engine/arguments.py"))
-    slurm["add_slurm_options"](parser)
+    PARSERS["add_slurm_options"](parser)
     add_overrides(parser)
     return parser
 

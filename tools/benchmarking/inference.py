@@ -34,7 +34,7 @@ from mask_rcnn_ext.export.parity import Tolerance
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
 from .parts import Part, Row, compare_rows
-from .rounds import Times, take_turns, time_call
+from .rounds import take_turns, time_into
 
 __all__ = ["BASELINE", "compare_instances", "make_config", "make_image", "run"]
 
@@ -124,11 +124,6 @@ def compare_instances(found: Instances, expected: Instances) -> str:
     return f"{said}; boxes within {float(moved):.1g} px; mask IoU {lowest:.4f} or more"
 
 
-def _time_once(find: Callable[[], Any], name: str, results: dict[str, Any]) -> Times:
-    seconds, results[name] = time_call(find)
-    return {"": seconds}
-
-
 def _compare_results(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> str:
     """Return how many results in COCO's format are equal."""
     if found == expected:
@@ -214,7 +209,7 @@ def _time_case(
     compare: Callable[[Any, Any], str],
 ) -> list[Row]:
     found: dict[str, Any] = {}
-    turns = {name: partial(_time_once, call, name, found) for name, call in contenders.items()}
+    turns = {name: partial(time_into, found, name, call) for name, call in contenders.items()}
     rows = compare_rows(case, take_turns(turns, rounds), BASELINE)
     for row in rows:
         if row.contender != BASELINE:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["MAX_SPREAD", "Times", "compare", "take_turns", "time_call"]
+__all__ = ["MAX_SPREAD", "Times", "compare", "take_turns", "time_call", "time_into"]
 
 MAX_SPREAD = 0.25  # of the middle half of the ratios, as a part of their median
 _FEWEST = 3  # rounds for a verdict
@@ -20,12 +20,18 @@ def time_call(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def time_into(results: dict[str, Any], name: str, function: Callable[[], Any]) -> Times:
+    """Call a function, put its result into `results` under a name, and return its seconds."""
+    seconds, results[name] = time_call(function)
+    return {"": seconds}
+
+
 def take_turns(
     contenders: Mapping[str, Callable[[], Times]], rounds: int, warm_up: bool = True
 ) -> dict[str, list[Times]]:
     """Return the times of each contender in each round.
 
-    In each round every contender runs once; the order is turned round from one to the next.
+    In each round every contender runs once; the order is reversed from one round to the next.
 
     Args:
         contenders: name -> a function that runs once and returns what it took.
