@@ -3,10 +3,10 @@
 import functools
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
-from support import write_coco
+from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
 
 def write_data(root, **counts) -> list[str]:
@@ -16,6 +16,12 @@ def write_data(root, **counts) -> list[str]:
         path, images = write_coco(root / split, images=count, seed=count)
         flags += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
     return flags
+
+
+def train_small(flags: Sequence[str], folder, *keys: str) -> int:
+    """Run `train_net.py` with the smallest model, options and KEY VALUE pairs; return its code."""
+    words = [*flags, *SMALL, "OUTPUT_DIR", str(folder), *keys]
+    return run_train_net("--config-file", TINY_CONFIG, *words)
 
 
 def read_weights(path, part: str = "") -> dict[str, torch.Tensor]:

@@ -15,8 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.utils.events import get_event_storage
-from small_runs import read_error, read_weights, same, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import read_error, read_weights, same, train_small, write_data
 
 from mask_rcnn_ext import get_cfg
 from mask_rcnn_ext.engine import trainer
@@ -37,9 +36,7 @@ SCRIPT = {1: 20.0, 3: 10.0, 5: math.nan, 7: 30.0, 9: 5.0, 11: 6.0, 12: 6.0, 13: 
 
 
 def run(flags, folder, *keys: str) -> int:
-    return run_train_net(
-        "--config-file", TINY_CONFIG, *flags, *SMALL, *KEYS, *keys, "OUTPUT_DIR", str(folder)
-    )
+    return train_small(flags, folder, *KEYS, *keys)
 
 
 def read_metrics(folder, name: str) -> dict[int, float]:

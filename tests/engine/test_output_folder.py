@@ -11,18 +11,15 @@ import sys
 import time
 
 import pytest
-from small_runs import read_error, tree, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import read_error, train_small, tree, write_data
+from support import run_train_net
 
 from mask_rcnn_ext.engine import run_lock
 from mask_rcnn_ext.errors import UserError
 
 
 def run(flags, folder, *keys: str) -> int:
-    return run_train_net(
-        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(folder),
-        "SOLVER.IMS_PER_BATCH", "1", *keys,
-    )  # fmt: skip
+    return train_small(flags, folder, "SOLVER.IMS_PER_BATCH", "1", *keys)
 
 
 @pytest.fixture(scope="module")

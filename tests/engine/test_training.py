@@ -11,31 +11,19 @@ import sys
 
 import pytest
 import torch
-from small_runs import fork_processes, read_weights, same, start_fork
-from support import REPO, SMALL, TINY_CONFIG, run_script, run_train_net, write_coco
+from small_runs import fork_processes, read_weights, same, start_fork, train_small, write_data
+from support import REPO, SMALL, TINY_CONFIG, run_script, run_train_net
 
 from mask_rcnn_ext.evaluation import coco
-
-
-def train(folder, *arguments: str) -> int:
-    """Train the small model; `arguments` are options, then KEY VALUE pairs."""
-    options = ["--config-file", TINY_CONFIG]
-    return run_train_net(*options, *arguments, *SMALL, "OUTPUT_DIR", str(folder))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Twenty iterations on own data, checkpoints at 10 and 20."""
     root = tmp_path_factory.mktemp("run")
-    flags = []
-    for split, count in (("train", 12), ("val", 4)):
-        path, images = write_coco(root / split, images=count, seed=count)
-        flags += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
-    code = run_train_net(
-        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(root / "out"),
-        "SOLVER.MAX_ITER", "20", "SOLVER.CHECKPOINT_PERIOD", "10",
-    )  # fmt: skip
-    assert code == 0
+    flags = write_data(root, train=12, val=4)
+    keys = ["SOLVER.MAX_ITER", "20", "SOLVER.CHECKPOINT_PERIOD", "10"]
+    assert train_small(flags, root / "out", *keys) == 0
     return root, flags
 
 
@@ -118,7 +106,7 @@ def test_resumed_run_has_the_weights_of_the_uninterrupted_one(run, tmp_path):
     resumed.mkdir()
     shutil.copy(root / "out/model_0000009.pth", resumed)
     (resumed / "last_checkpoint").write_text("model_0000009.pth")
-    code = train(resumed, *flags, "--resume", "SOLVER.MAX_ITER", "20")
+    code = train_small([*flags, "--resume"], resumed, "SOLVER.MAX_ITER", "20")
     assert code == 0
     assert same(
         read_weights(resumed / "model_final.pth"), read_weights(root / "out/model_final.pth")
@@ -163,17 +151,18 @@ def test_resume_is_exact_with_workers_and_augmentation(coco_pair, tmp_path):
     """Another loader: two workers, and a seed that the run drew for itself."""
     options = [
         "DATALOADER.NUM_WORKERS", "2", "SEED", "-1", "SOLVER.CHECKPOINT_PERIOD", "3",
+        "SOLVER.MAX_ITER", "6",
         "MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP", "True",
         "MASK_RCNN_EXT.AUGMENTATION.ROTATION", "30.0",
         "MASK_RCNN_EXT.AUGMENTATION.SCALE_JITTER", "[0.5, 2.0]",
         "MASK_RCNN_EXT.AUGMENTATION.HUE", "0.1",
         "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE", "0.5",
     ]  # fmt: skip
-    assert train(tmp_path / "a", *coco_pair, *options, "SOLVER.MAX_ITER", "6") == 0
+    assert train_small(coco_pair, tmp_path / "a", *options) == 0
     (tmp_path / "b").mkdir()
     shutil.copy(tmp_path / "a/model_0000002.pth", tmp_path / "b")
     (tmp_path / "b/last_checkpoint").write_text("model_0000002.pth")
-    assert train(tmp_path / "b", *coco_pair, "--resume", *options, "SOLVER.MAX_ITER", "6") == 0
+    assert train_small([*coco_pair, "--resume"], tmp_path / "b", *options) == 0
     assert same(*(read_weights(tmp_path / name / "model_final.pth") for name in "ab"))
 
 
@@ -181,8 +170,8 @@ def test_mixed_precision_on_cpu_trains_and_stays_finite(coco_pair, tmp_path):
     outputs = []
     for enabled in ("True", "False"):
         folder = tmp_path / enabled
-        code = train(
-            folder, *coco_pair, "SOLVER.MAX_ITER", "3", "SOLVER.AMP.ENABLED", enabled,
+        code = train_small(
+            coco_pair, folder, "SOLVER.MAX_ITER", "3", "SOLVER.AMP.ENABLED", enabled,
             "MASK_RCNN_EXT.CHANNELS_LAST", enabled, "MASK_RCNN_EXT.AMP_INFERENCE", enabled,
         )  # fmt: skip
         assert code == 0
@@ -192,8 +181,8 @@ def test_mixed_precision_on_cpu_trains_and_stays_finite(coco_pair, tmp_path):
 
 
 def test_adamw(coco_pair, tmp_path):
-    code = train(
-        tmp_path / "out", *coco_pair, "SOLVER.MAX_ITER", "2", "MASK_RCNN_EXT.OPTIMIZER", "AdamW",
+    code = train_small(
+        coco_pair, tmp_path / "out", "SOLVER.MAX_ITER", "2", "MASK_RCNN_EXT.OPTIMIZER", "AdamW",
         "SOLVER.BASE_LR", "0.001",
     )  # fmt: skip
     assert code == 0
@@ -292,8 +281,8 @@ def test_test_time_augmentation_stands_beside_the_plain_result(run, tmp_path):
 
 
 def test_test_time_augmentation_at_the_end_of_training(coco_pair, tmp_path):
-    code = train(
-        tmp_path / "out", *coco_pair, "SOLVER.MAX_ITER", "2", "TEST.AUG.ENABLED", "True",
+    code = train_small(
+        coco_pair, tmp_path / "out", "SOLVER.MAX_ITER", "2", "TEST.AUG.ENABLED", "True",
         "TEST.AUG.MIN_SIZES", "(48, 64)",
     )  # fmt: skip
     assert code == 0

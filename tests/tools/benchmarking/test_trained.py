@@ -5,8 +5,7 @@ import subprocess
 
 import benchmark
 from benchmarking import trained
-from small_runs import write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import train_small, write_data
 
 from mask_rcnn_ext.files import read_json
 
@@ -38,8 +37,7 @@ def test_it_compares_each_level_with_exact(tmp_path, monkeypatch, capsys):
 def test_it_evaluates_a_run_as_a_user_does(tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     data = write_data(tmp_path, train=2, val=2)
-    options = [*SMALL, "OUTPUT_DIR", str(run), "SOLVER.MAX_ITER", "1"]
-    assert run_train_net("--config-file", TINY_CONFIG, *data, *options) == 0
+    assert train_small(data, run, "SOLVER.MAX_ITER", "1") == 0
     kept = sorted(path.relative_to(run) for path in run.rglob("*"))
     monkeypatch.setattr(trained, "SPEEDS", ("exact",))
     capsys.readouterr()
