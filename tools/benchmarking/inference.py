@@ -1,10 +1,11 @@
 """Mask R-CNN with a ResNet-50 FPN on one image: detectron2 and our levels of speed.
 
-Each contender gets the pixels of an image and gives its instances with masks of the whole image:
-detectron2's `DefaultPredictor`, and our `Predictor` at each level. Then each gives the instances in
-COCO's format, with masks as RLE, as evaluation and `tools/predict.py` need them. All have the same
-random weights. The norms get the statistics of the image and the last layers are made to spread, so
-that the model finds as many instances as asked for.
+The contenders are detectron2's `DefaultPredictor`, and our `Predictor` at each level. In the first
+case they get the pixels of an image and return instances with masks of the whole image. In the
+second case they return the instances in COCO's format, with masks as RLE, as evaluation and
+`tools/predict.py` need them. All have the same random weights. The norms get the statistics of the
+image, and the outputs of the last layers are spread, so that the model finds as many instances as
+asked for.
 """
 
 import argparse

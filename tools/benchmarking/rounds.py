@@ -1,4 +1,4 @@
-"""Contenders take turns; their times are compared round by round."""
+"""Lets contenders take turns, and compares their times round by round."""
 
 import statistics
 import time
@@ -52,9 +52,10 @@ def compare(seconds: Sequence[float], baseline: Sequence[float]) -> dict[str, An
     """Compare the seconds of a contender in each round with the baseline's.
 
     Returns:
-        `seconds`, the median; `ratio`, the median of how many times as fast as the baseline it was;
-        `ratios`, the lowest and the highest; `verdict`, a phrase, which says "too noisy" where the
-        middle half of the ratios spreads over more than `MAX_SPREAD` of the median.
+        `seconds`, the median; `ratios`, the lowest and the highest ratio of the rounds: how many
+        times as fast as the baseline the contender was; `ratio`, their median; `verdict`, a phrase,
+        which is "too noisy" if the middle half of the ratios spreads over more than `MAX_SPREAD` of
+        the median.
     """
     ratios = sorted(b / s for s, b in zip(seconds, baseline, strict=True))
     ratio = statistics.median(ratios)
