@@ -1,4 +1,4 @@
-"""What a run does with a recipe: it changes the config of the run, and logs every value."""
+"""Puts the values of a recipe into the config of a run, and logs them."""
 
 import argparse
 import logging
@@ -43,7 +43,7 @@ def require_recipe_options(args: argparse.Namespace, *, one_training: bool) -> N
         one_training: whether the command trains one model, with `Trainer`.
 
     Raises:
-        UserError: `--auto` or `--epochs` make no sense here.
+        UserError: `--auto` or `--epochs` cannot be used here, or `--epochs` is not positive.
     """
     auto, epochs = getattr(args, "auto", False), getattr(args, "epochs", None)
     option = "--auto" if auto else "--epochs"
