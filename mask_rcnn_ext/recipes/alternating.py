@@ -29,7 +29,7 @@ files of a run, for the whole network.
 import argparse
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -245,22 +245,18 @@ def _plan(joint: CfgNode, configs: StepConfigs, resume: bool) -> list[Any]:
     first = plan_proposals(configs.rpn, configs.detector)
     second = plan_proposals(configs.shared_rpn, configs.shared_detector)
 
-    def find_inputs(cfg: CfgNode, proposals: Iterable[Any], *, weights: bool) -> dict[str, Any]:
-        inputs = {"config_sha256": config_hash(cfg, cfg.SEED, _MAY_CHANGE)}
-        found: dict[str, Any] = {step.dataset_name: step.find_recipe() for step in proposals}
-        if weights:
-            inputs["weights_sha256"] = file_sha256(get_weights_path(configs.detector))
-        return {**inputs, **({"proposals": found} if found else {})}
-
     def make_stage(
-        title: str, cfg: CfgNode, proposals: Iterable[Any] = (), *, weights: bool
+        title: str, cfg: CfgNode, proposals: Sequence[Any] = (), *, weights: bool
     ) -> Step:
-        return TrainingStage(
-            title,
-            cfg,
-            resume=resume,
-            find_inputs=lambda: find_inputs(cfg, proposals, weights=weights),
-        )
+        def find_inputs() -> dict[str, Any]:
+            inputs: dict[str, Any] = {"config_sha256": config_hash(cfg, cfg.SEED, _MAY_CHANGE)}
+            if weights:
+                inputs["weights_sha256"] = file_sha256(get_weights_path(configs.detector))
+            if proposals:
+                inputs["proposals"] = {step.dataset_name: step.find_recipe() for step in proposals}
+            return inputs
+
+        return TrainingStage(title, cfg, resume=resume, find_inputs=find_inputs)
 
     _, detector, shared_rpn, shared_detector = configs
     return [
