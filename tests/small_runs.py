@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
+from mask_rcnn_ext.evaluation import coco
+from mask_rcnn_ext.layers import threaded_roi_layer
+
 
 def write_data(root, **counts) -> list[str]:
     """Write a COCO set for each split, `train=8, val=2`; return the flags that name them."""
@@ -58,6 +61,9 @@ def fork_processes(monkeypatch) -> None:
     """Let `launch` fork its processes: a spawned one takes seconds to import the package."""
     start = functools.partial(torch.multiprocessing.start_processes, start_method="fork")
     monkeypatch.setattr(torch.multiprocessing, "start_processes", start)
+    # Their threads do not survive a fork.
+    monkeypatch.setattr(coco, "find_compiled_version", lambda: None)
+    threaded_roi_layer._get_threads.cache_clear()
 
 
 def start_fork(command: Callable[[], int]) -> multiprocessing.Process:

@@ -14,8 +14,6 @@ import torch
 from small_runs import fork_processes, read_weights, same, start_fork, train_small, write_data
 from support import REPO, SMALL, TINY_CONFIG, run_script, run_train_net
 
-from mask_rcnn_ext.evaluation import coco
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -213,7 +211,7 @@ def test_two_processes_on_cpu(coco_pair, tmp_path, monkeypatch, capfd):
     spawn = ["--num-gpus", "2", "--dist-url", "auto", *keys, str(tmp_path / "spawn")]
     assert run_script(REPO / "train_net.py", monkeypatch, *command, *spawn) == 0
     assert "FutureWarning" not in capfd.readouterr().err
-    monkeypatch.setattr(coco, "find_compiled_version", lambda: None)  # its threads survive no fork
+    fork_processes(monkeypatch)
     for process in start_like_torchrun(*command, *keys, str(tmp_path / "torchrun")):
         process.join(240)
         assert process.exitcode == 0
