@@ -1,7 +1,15 @@
 """Helpers of tests that run a training command on small data of their own."""
 
+import functools
+import multiprocessing
+import sys
+from collections.abc import Callable, Sequence
+
 import torch
-from support import write_coco
+from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+
+from mask_rcnn_ext.evaluation import coco
+from mask_rcnn_ext.layers import threaded_roi_layer
 
 
 def write_data(root, **counts) -> list[str]:
@@ -21,6 +29,12 @@ class Opens:
 
     def __reduce__(self):
         return open, (self.path, "w")
+
+
+def train_small(flags: Sequence[str], folder, *keys: str) -> int:
+    """Run `train_net.py` with the smallest model, options and KEY VALUE pairs; return its code."""
+    words = [*flags, *SMALL, "OUTPUT_DIR", str(folder), *keys]
+    return run_train_net("--config-file", TINY_CONFIG, *words)
 
 
 def read_weights(path, part: str = "") -> dict[str, torch.Tensor]:
@@ -51,3 +65,19 @@ def read_error(capsys) -> str:
     (error,) = [line for line in lines if line.startswith("error: ")]
     assert not any(line.startswith("Traceback") for line in lines)
     return error
+
+
+def fork_processes(monkeypatch) -> None:
+    """Let `launch` fork its processes: a spawned one takes seconds to import the package."""
+    start = functools.partial(torch.multiprocessing.start_processes, start_method="fork")
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", start)
+    # Their threads do not survive a fork.
+    monkeypatch.setattr(coco, "find_compiled_version", lambda: None)
+    threaded_roi_layer._get_threads.cache_clear()
+
+
+def start_fork(command: Callable[[], int]) -> multiprocessing.Process:
+    """Start a process that runs a command and ends with its exit code."""
+    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(command()))
+    process.start()
+    return process

@@ -3,9 +3,9 @@
     python tools/benchmark.py layers
     python tools/benchmark.py evaluation --output results/benchmark.json
 
-The contenders of a benchmark take turns, so that load on the machine meets all of them. A ratio is
-the median of the ratios of the rounds. There is no verdict when the rounds differ too much.
-`--output` replaces the part of this benchmark in a json file and keeps the others.
+The contenders of a benchmark take turns, so that load on the machine slows all of them down. A
+ratio is the median of the ratios of the rounds. There is no verdict when the rounds differ too
+much. `--output` replaces the part of this benchmark in a json file and keeps the other parts.
 """
 
 import importlib

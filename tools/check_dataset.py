@@ -11,16 +11,13 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from command_line.pixels import add_pixel_limit
+from command_line.data import add_own_data, add_pixel_limit
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--train-json", default="", metavar="FILE", help="annotations to train on")
-    parser.add_argument("--train-images", default="", metavar="DIR", help="folder of their images")
-    parser.add_argument("--val-json", default="", metavar="FILE", help="annotations to evaluate on")
-    parser.add_argument("--val-images", default="", metavar="DIR", help="folder of their images")
+    add_own_data(parser)
     parser.add_argument(
         "--dataset",
         nargs="+",

@@ -9,7 +9,7 @@ import runpy
 import sys
 from pathlib import Path
 
-# Run by their paths: importing them imports detectron2 first, which need not be installed any more.
+# Run by their paths: importing them would import detectron2, which may not be installed any more.
 _PACKAGE = Path(__file__).parents[1] / "mask_rcnn_ext"
 _RUN_FILES = runpy.run_path(str(_PACKAGE / "run_files.py"))
 _TEMPORARY_FILES = runpy.run_path(str(_PACKAGE / "temporary_files.py"))

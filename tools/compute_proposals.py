@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from command_line.data import add_own_data
+
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 _EPILOG = r"""
 For each data set the output folder gets DATASET.pkl, the proposals, and DATASET.json: settings,
@@ -85,11 +87,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--dataset", nargs="+", default=[], metavar="NAME", help="in detectron2's catalog"
     )
-    for split in ("train", "val"):
-        data.add_argument(f"--{split}-json", default="", metavar="FILE", help="your own COCO json")
-        data.add_argument(
-            f"--{split}-images", default="", metavar="DIR", help="folder of its images"
-        )
+    add_own_data(data)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
         "--topk",

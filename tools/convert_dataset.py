@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from command_line.pixels import add_pixel_limit
+from command_line.data import add_pixel_limit
 
 _FORMATS = (
     "coco",

@@ -2,9 +2,10 @@
 
     python tools/export_model.py output/run/model_final.pth --output output/run/export
 
-A model that does not carry its config needs `--config-file CFG --weights MODEL` in place of MODEL.
+A model that does not contain its config needs `--config-file CFG --weights MODEL` in place of
+MODEL.
 
-Exit code: 0 if the file is written, 2 if it is refused; then no file of this export stays.
+Exit code: 0 if the file is written, 2 if the export is refused; then it leaves no file.
 """
 
 import argparse

@@ -32,8 +32,8 @@ from detectron2.config import CfgNode
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import require_datasets
-from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
+from mask_rcnn_ext.engine.data_of_run import register_data_of
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import read_json
 from mask_rcnn_ext.report.run_data import read_run
@@ -43,7 +43,7 @@ from mask_rcnn_ext.report.run_page import write_report
 def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[str], list[str]]:
     """Return the run's training and test sets that can be read, and a sentence on each other one.
 
-    The last list is what the check of a user's own data warns of.
+    The last list has the warnings of the check of a user's own data.
 
     Args:
         cfg: the config of the run. A user's own data, which it names by files, is registered again.
@@ -54,21 +54,8 @@ def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[
     data = cfg.MASK_RCNN_EXT.DATA
     set_pixel_limit(data.MAX_IMAGE_PIXELS)
     if data.TRAIN_JSON or data.VAL_JSON:
-        ext = cfg.MASK_RCNN_EXT
-        classes = list(zip(ext.CATEGORY_IDS, ext.CLASS_NAMES, strict=True))
         try:
-            own = register_own_data(
-                data.TRAIN_JSON,
-                data.TRAIN_IMAGES,
-                data.VAL_JSON,
-                data.VAL_IMAGES,
-                clean_dir=clean_dir,
-                strict=data.STRICT,
-                masks=cfg.MODEL.MASK_ON,
-                boxes_from_masks=data.BOXES_FROM_MASKS,
-                classes=classes,
-                channels=data.IMAGE_CHANNELS,
-            )
+            own = register_data_of(cfg, clean_dir, same_classes=True)
         except UserError as error:
             return [], [], [f"The run's data cannot be read any more: {error}."], []
         warnings = list(own.warnings)

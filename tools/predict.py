@@ -2,23 +2,24 @@
 
     python tools/predict.py output/run/model_final.pth photos --output predictions
 
-A model that does not carry its config needs `--config-file CFG --weights MODEL` in place of MODEL.
+A model that does not contain its config needs `--config-file CFG --weights MODEL` in place of
+MODEL.
 
-Exit code: 0 if all images are done; 1 if some failed, for example could not be read, and the others
-are done; 2 for wrong usage or an output folder that cannot be written; 130 after Ctrl-C and 143
-after SIGTERM, which leave the results of the images that are done.
+Exit code: 0 if all images are done; 1 if some images failed, for example could not be read, and the
+others are done; 2 for wrong usage or an output folder that cannot be written; 130 after Ctrl-C and
+143 after SIGTERM, which leave the results of the images that are done.
 """
 
 import argparse
 import logging
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from command_line.model import add_config_options, add_overrides
+from command_line.parsers import PARSERS
 
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 MEASURES = ("iou", "containment")  # prediction.filters.MEASURES
@@ -85,8 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PX",
         help="drop boxes with a side shorter than this in the searched image (default: 5)",
     )
-    slurm = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/engine/arguments.py"))
-    slurm["add_slurm_options"](parser)
+    PARSERS["add_slurm_options"](parser)
     add_overrides(parser)
     return parser
 
@@ -188,7 +188,7 @@ def is_model(name: str) -> bool:
 
 
 def choose_model(args: argparse.Namespace) -> str:
-    """Return the config, or the model that carries it; a model is taken out of `args.inputs`.
+    """Return the config, or the model that contains it, which is removed from `args.inputs`.
 
     Raises:
         UserError: no model is given, or more than one, or no image.

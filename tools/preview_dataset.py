@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from command_line.pixels import add_pixel_limit
+from command_line.data import add_pixel_limit
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,19 +73,19 @@ if __name__ == "__main__":
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config
+from mask_rcnn_ext.data.bands import read_picture
 from mask_rcnn_ext.data.catalog import require_datasets
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.pixel_statistics import fill_pixel_statistics, require_channels
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.trainer import Trainer
-from mask_rcnn_ext.report.drawing.pictures import draw_instances, make_tile_sheet, save_png
-from mask_rcnn_ext.report.drawing.sheets import resize_picture
+from mask_rcnn_ext.report.drawing.pictures import draw_instances, save_png
+from mask_rcnn_ext.report.drawing.sheets import make_tile_sheet, resize_picture
 from mask_rcnn_ext.report.instances import (
     DatasetSummary,
     count_instances,
     decode_ground_truth,
-    load_picture,
 )
 from mask_rcnn_ext.report.samples import draw_sample
 from mask_rcnn_ext.report.text import count_noun
@@ -108,7 +108,7 @@ def draw_record(
     Raises:
         UserError: the image cannot be read or does not fit its annotations.
     """
-    image = load_picture(record)
+    image = read_picture(record)
     height, width = image.shape[:2]
     # All masks of a large photo would not fit into memory.
     shrink = min(1.0, max(size, _MAX_SIDE) / max(height, width))

@@ -2,8 +2,9 @@
 
 python tools/run_demo.py --output output/demo
 
-The training is run again if its config, its data or the code that trains has changed; the report if
-the training, a template or the report's code has changed. Comments and docstrings do not count.
+The demo is trained again if its config, its data or the code that trains has changed. The report is
+made again if the training, a template or the report's code has changed. Changes of comments and
+docstrings do not matter.
 """
 
 import argparse
@@ -84,7 +85,7 @@ class DemoTraining(Step):
         }
 
     def find_recipe(self) -> dict[str, Any]:
-        """See `Step`; looked up once, so that the record is of the code that was started."""
+        """See `Step`; it is computed once, so that the record fits the code that was started."""
         return self._recipe
 
     def read_record(self) -> dict[str, Any] | None:
@@ -174,6 +175,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mask_rcnn_ext").setLevel(logging.INFO)  # what is drawn, skipped, run again
-    # The training must not continue alone when this process is told to end.
+    # Without this, the training would continue alone when SIGTERM ends this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -2,7 +2,8 @@
 
     python tools/serve.py output/run/model_final.pth
 
-A model that does not carry its config needs `--config-file CFG --weights MODEL` in place of MODEL.
+A model that does not contain its config needs `--config-file CFG --weights MODEL` in place of
+MODEL.
 
 Exit code: 0 after Ctrl-C or SIGTERM; 2 if the port is in use or the model cannot be loaded.
 """

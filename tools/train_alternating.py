@@ -4,13 +4,10 @@ It takes the arguments of train_net.py; results.json and model_final.pth are of 
 """
 
 import argparse
-import runpy
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-# Run by its path: importing it imports detectron2 first, which takes seconds.
-_PARSERS = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/engine/arguments.py"))
+from command_line.parsers import PARSERS
 
 _EPILOG = r"""
 Section 3.2 of Faster R-CNN (arXiv:1506.01497): (1) the RPN alone and (2) a detector on its
@@ -34,7 +31,7 @@ Examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    return _PARSERS["make_stage_parser"](_EPILOG, rpn="both trainings of the RPN")
+    return PARSERS["make_stage_parser"](_EPILOG, rpn="both trainings of the RPN")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,10 @@ It takes the arguments of train_net.py; MODEL.WEIGHTS is the file of the trained
 """
 
 import argparse
-import runpy
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-# Run by its path: importing it imports detectron2 first, which takes seconds.
-_PARSERS = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/engine/arguments.py"))
+from command_line.parsers import PARSERS
 
 _EPILOG = r"""
 Section 2.3 and appendices B and C of R-CNN (arXiv:1311.2524): one SVM per class on the box head's
@@ -29,7 +26,7 @@ Example, small:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    return _PARSERS["make_svm_parser"](_EPILOG)
+    return PARSERS["make_svm_parser"](_EPILOG)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,10 @@ It takes the arguments of train_net.py; results.json and model_final.pth are of 
 """
 
 import argparse
-import runpy
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-# Run by its path: importing it imports detectron2 first, which takes seconds.
-_PARSERS = runpy.run_path(str(Path(__file__).parents[1] / "mask_rcnn_ext/engine/arguments.py"))
+from command_line.parsers import PARSERS
 
 _EPILOG = r"""
 Both stages start from MODEL.WEIGHTS, and features are not shared (section 3.1 of the paper). The
@@ -36,7 +33,7 @@ Another model on the same proposals, without training the RPN again:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    return _PARSERS["make_stage_parser"](_EPILOG)
+    return PARSERS["make_stage_parser"](_EPILOG)
 
 
 if __name__ == "__main__":

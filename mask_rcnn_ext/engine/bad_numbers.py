@@ -1,7 +1,7 @@
 """Ends a training whose loss or gradients are NaN or infinite, before they reach the weights.
 
-Weights with NaN cannot be trained on, and a checkpoint with them is lost. So gradients are looked
-at before each step of the optimizer, and the run ends with what is known about the cause.
+A model whose weights are NaN cannot be trained further, and its checkpoint is useless. So gradients
+are checked before each step of the optimizer, and the run ends with a message about the cause.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class CheckGradients(HookBase):
     """Raises `FloatingPointError` after a backward pass that gave NaN or infinite gradients.
 
-    It is a hook of the inner loop, `SimpleTrainer` or `AutocastTrainer`. Where the loss is scaled
+    It is a hook of the inner loop, `SimpleTrainer` or `AutocastTrainer`. With a scaled loss
     (float16), infinite gradients are usual: the scaler leaves out these steps.
     """
 
@@ -52,9 +52,9 @@ def _is_finite(tensors: list[Tensor]) -> bool:
 
 @contextlib.contextmanager
 def keep_statistics(model: nn.Module) -> Iterator[None]:
-    """Give batch norms the statistics back that they had, if the block raises.
+    """Restore the statistics of batch norms if the block raises.
 
-    The forward pass of a step changes them before a loss can be looked at.
+    The forward pass of a step changes them before the loss can be checked.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     kept = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
@@ -68,12 +68,12 @@ def keep_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def explain_bad_numbers(trainer: Any) -> UserError:
-    """Return the error that ends the run, after writing the state before the step to a file.
+    """Write the state before the step to a file, and return the error that ends the run.
 
-    The step is computed once more, with the same random numbers, to find the first layer.
+    The step is computed again with the same random numbers, to find the first layer with NaN.
 
     Args:
-        trainer: the `Trainer` in whose step a `FloatingPointError` came.
+        trainer: the `Trainer` whose step raised a `FloatingPointError`.
     """
     name = f"nonfinite_{trainer.iter:07d}"
     path = os.path.join(trainer.cfg.OUTPUT_DIR, f"{name}.pth")
@@ -83,11 +83,11 @@ def explain_bad_numbers(trainer: Any) -> UserError:
         if parameter.grad is not None and not parameter.grad.isfinite().all()
     ]
     state = {**trainer.state_dict(), "iteration": trainer.iter - 1}
-    # A whole checkpoint, but not the one that `--resume` takes.
+    # A complete checkpoint, which `--resume` does not take.
     trainer.checkpointer.save_weights(name, trainer=state, iteration=trainer.iter - 1)
     batch = getattr(trainer._trainer.data_loader, "last_batch", None) or []
     weight = _find_bad_weight(trainer.model)
-    if weight:  # from the file that the run began with
+    if weight:  # it comes from the file that the run began with
         return UserError(
             f"iteration {trainer.iter}: the weight {weight} is NaN or infinite, before the step. "
             f"The state is in {path}. Start from other weights than {trainer.cfg.MODEL.WEIGHTS!r}"
@@ -113,7 +113,7 @@ def explain_bad_numbers(trainer: Any) -> UserError:
 
 
 def _find_origin(loop: Any, batch: list[dict[str, Any]], gradients: list[str]) -> str:
-    """Compute the losses of a batch again and return what is not finite, in words."""
+    """Compute the losses of a batch again and describe what is not finite."""
     for image in batch:
         if isinstance(image.get("image"), Tensor) and not image["image"].isfinite().all():
             return "an image has NaN or infinite values"

@@ -38,22 +38,20 @@ def choose_metric(
     """Return the name in `results` of the metric that decides which model is the best.
 
     Args:
-        wanted: `BEST_CHECKPOINT.METRIC`; "": see there.
+        wanted: `BEST_CHECKPOINT.METRIC`; "": the AP of masks, keypoints or boxes, or the recall.
         results: the metrics of an evaluation by name, such as "segm/AP".
-        datasets: names of the test sets. A name without one is looked up in the first of them.
+        datasets: names of the test sets. A metric without such a name is of the first test set.
 
     Returns:
         None if there is no such metric.
     """
-    for name in [wanted] if wanted else _USUAL:
-        for full in (name, *(f"{dataset}/{name}" for dataset in [*datasets][:1])):
-            if full in results:
-                return full
-    return None
+    prefixes = ["", *(f"{dataset}/" for dataset in [*datasets][:1])]
+    names = (prefix + name for name in ([wanted] if wanted else _USUAL) for prefix in prefixes)
+    return next((name for name in names if name in results), None)
 
 
 def is_better(metric: str, value: float, best: float) -> bool:
-    """Return whether a value of a metric is better than another one; losses should be low."""
+    """Return whether a value of a metric is better than `best`; losses and errors should be low."""
     lower = any(part in _LOWER_IS_BETTER for part in metric.split("/")[:-1])
     return value < best if lower else value > best
 
@@ -92,7 +90,7 @@ def require_fitting_selection(cfg: CfgNode) -> None:
 
 
 def _require_known_metric(cfg: CfgNode, name: str) -> None:
-    """Raise if a metric of COCO, or a loss, is not among what the run measures."""
+    """Raise if the run will not measure a metric of COCO, or a loss."""
     model, losses = cfg.MODEL, bool(cfg.MASK_RCNN_EXT.VALIDATION_LOSS)
     tasks = {"segm": model.MASK_ON, "keypoints": model.KEYPOINT_ON, "bbox": True}
     classes = [f"AP-{name}" for name in cfg.MASK_RCNN_EXT.CLASS_NAMES]
@@ -117,11 +115,13 @@ def _require_known_metric(cfg: CfgNode, name: str) -> None:
 class BestModel(HookBase):
     """Remembers the best evaluation, keeps its weights in `model_best.pth`, and ends the run.
 
-    It comes after the hook that evaluates, which calls `take`. All processes know the same.
+    It comes after the hook that evaluates, which calls `take`. All processes know the same, but for
+    `saved`.
 
     Attributes:
         last: the iteration of the last evaluation, counted from 0; -1 before the first one.
-        record: the best one, as `model_best.pth` has it: "metric", "value" and "iteration".
+        record: the best evaluation: "metric", "value" and "iteration".
+        saved: the record in `model_best.pth`, in the first process; {} if there is no such file.
     """
 
     def __init__(self, cfg: CfgNode, checkpointer: Checkpointer) -> None:
@@ -131,8 +131,8 @@ class BestModel(HookBase):
         self.datasets, self.checkpointer = list(cfg.DATASETS.TEST), checkpointer
         self.last = -1
         self.record: dict[str, Any] = {}
+        self.saved: dict[str, Any] = {}
         self._waited = 0  # evaluations since the best one
-        self._saved: dict[str, Any] = {}  # the record of model_best.pth
 
     @property
     def path(self) -> str:
@@ -163,7 +163,7 @@ class BestModel(HookBase):
             )
             return
         if not math.isfinite(value):
-            logger.info("%s is undefined in this evaluation, which counts for nothing.", metric)
+            logger.info("%s is undefined in this evaluation, which is not counted.", metric)
             return
         if self.record.get("metric", metric) != metric:
             logger.info("The choice of the best model starts again, by %s.", metric)
@@ -177,7 +177,7 @@ class BestModel(HookBase):
             self._save()
 
     def _save(self) -> None:
-        saved = self._saved
+        saved = self.saved
         if saved.get("metric") == self.record["metric"] and is_better(
             saved["metric"], saved["value"], self.record["value"]
         ):
@@ -186,14 +186,14 @@ class BestModel(HookBase):
         self.checkpointer.save_weights(
             "model_best", iteration=self.record["iteration"], best=self.record
         )
-        self._saved = self.record
+        self.saved = self.record
         logger.info("The best model so far is saved: %s.", _describe(self.record))
 
     def before_train(self) -> None:
         """Read what `model_best.pth` was measured at, and end a run that had stopped early."""
         if comm.is_main_process() and self.trainer.start_iter and os.path.isfile(self.path):
             try:
-                self._saved = _read_record(self.path)
+                self.saved = _read_record(self.path)
             except UserError as error:
                 logger.warning("%s. A new one will be written.", error)
         self._stop_if_due(self.trainer.start_iter)
@@ -221,14 +221,10 @@ class BestModel(HookBase):
         """Log which iteration of a complete run was the best."""
         if self.trainer.iter < self.trainer.max_iter or not comm.is_main_process():
             return
-        if self._saved:
-            logger.info("The best model is %s: %s.", self.path, _describe(self._saved))
+        if self.saved:
+            logger.info("The best model is %s: %s.", self.path, _describe(self.saved))
         else:
             logger.warning("No evaluation could be compared, so there is no model_best.pth.")
-
-    def get_saved_record(self) -> dict[str, Any]:
-        """Return the record of `model_best.pth`, in the first process; {} if there is none."""
-        return self._saved
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best evaluation, the last one, and how many were not better since."""

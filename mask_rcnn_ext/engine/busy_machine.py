@@ -21,9 +21,9 @@ __all__ = ["BusyMachine", "Setting", "SettingChooser", "list_settings"]
 
 logger = logging.getLogger(__name__)
 
-_WINDOW = 5  # steps whose median is looked at
+_WINDOW = 5  # steps whose median is compared
 _SLOW = 2.0  # times the best window, twice in a row: the machine is busy
-_TRIAL = 3  # steps of a setting that is tried; the first does not count
+_TRIAL = 3  # steps of a setting that is tried; the first step is not counted
 _FIRST_RETURN, _LAST_RETURN = 50, 800  # steps before the first setting is tried again
 
 
@@ -49,10 +49,10 @@ def list_settings(threads: int) -> list[Setting]:
 class SettingChooser:
     """Decides from the seconds of the steps which setting is used.
 
-    It starts with the first setting. Two windows in a row that take more than twice the best one
-    start a trial of all others; the fastest stays. After 50 steps the first one is tried for a
-    step or two, and kept if it is faster again; with each such attempt that fails, twice the
-    steps go by before the next.
+    It starts with the first setting. When two windows in a row take more than twice the best one,
+    all other settings are tried, and the fastest stays. After 50 steps the first setting is tried
+    for a step or two, and kept if it is faster again. With each attempt that fails, the number of
+    steps before the next one doubles.
 
     Args:
         settings: what to choose from.
@@ -147,8 +147,8 @@ class SettingChooser:
 class BusyMachine(HookBase):
     """Watches the time of the steps, and changes threads and precision when it collapses.
 
-    Without `MASK_RCNN_EXT.ADAPT_TO_LOAD` it changes nothing, and says once that it could. It
-    watches trainings in bfloat16 on a CPU, in one process.
+    It watches trainings in bfloat16 on a CPU, in one process. Without
+    `MASK_RCNN_EXT.ADAPT_TO_LOAD` it changes nothing, and logs once that it could.
     """
 
     def __init__(self, cfg: CfgNode) -> None:

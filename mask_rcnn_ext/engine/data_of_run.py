@@ -1,19 +1,18 @@
-"""The data of a run: options of the command line to registered data sets, in `train_net.py`."""
+"""Turns the data options of `train_net.py` into registered data sets."""
 
 import argparse
 import logging
 import os
-from collections.abc import Iterable
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..config import ExtCfgNode
 from ..data.catalog import require_datasets
-from ..data.own_data import get_split_paths, register_own_data, split_own_data
+from ..data.own_data import OwnData, get_split_paths, register_own_data, split_own_data
 from ..errors import UserError
 from ..modeling.checks import is_fcis, is_generalized_rcnn
 
-__all__ = ["prepare_data", "take_data_options"]
+__all__ = ["prepare_data", "register_data_of", "take_data_options"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,21 +93,8 @@ def _register_own_data(cfg: ExtCfgNode, eval_only: bool, resume: bool) -> None:
         raise UserError("--eval-only needs --val-json and --val-images")
     if not eval_only and not own.TRAIN_JSON:
         raise UserError("training needs --train-json and --train-images (or add --eval-only)")
-    known: Iterable[tuple[int, str]] = ()
-    if eval_only and ext.CATEGORY_IDS:  # config.yaml of a run: the classes that its weights know
-        known = list(zip(ext.CATEGORY_IDS, ext.CLASS_NAMES, strict=True))
-    data = register_own_data(
-        "" if eval_only else own.TRAIN_JSON,
-        "" if eval_only else own.TRAIN_IMAGES,
-        own.VAL_JSON,
-        own.VAL_IMAGES,
-        clean_dir=os.path.join(cfg.OUTPUT_DIR, "data"),
-        strict=own.STRICT,
-        masks=cfg.MODEL.MASK_ON,
-        boxes_from_masks=own.BOXES_FROM_MASKS,
-        classes=list(known),
-        channels=own.IMAGE_CHANNELS,
-    )
+    folder = os.path.join(cfg.OUTPUT_DIR, "data")
+    data = register_data_of(cfg, folder, train=not eval_only, same_classes=eval_only)
     if not data.val_name:
         logger.info(
             "There is no validation data, so nothing is evaluated. Give --val-json and "
@@ -122,6 +108,31 @@ def _register_own_data(cfg: ExtCfgNode, eval_only: bool, resume: bool) -> None:
     # FCIS needs whole masks; detectron2's mapper draws polygons.
     cfg.INPUT.MASK_FORMAT = "bitmask" if is_fcis(cfg) else data.mask_format
     ext.CLASS_NAMES, ext.CATEGORY_IDS = list(data.class_names), list(data.category_ids)
+
+
+def register_data_of(
+    cfg: ExtCfgNode, clean_dir: str, *, train: bool = True, same_classes: bool = False
+) -> OwnData:
+    """Register the own data of a config, or without `train` only the validation data.
+
+    With `same_classes`, the config is of a run, and the classes are those that its weights know.
+    """
+    own, ext = cfg.MASK_RCNN_EXT.DATA, cfg.MASK_RCNN_EXT
+    known: list[tuple[int, str]] = []
+    if same_classes and ext.CATEGORY_IDS:  # without ids, the names alone say nothing of the file
+        known = list(zip(ext.CATEGORY_IDS, ext.CLASS_NAMES, strict=True))
+    return register_own_data(
+        own.TRAIN_JSON if train else "",
+        own.TRAIN_IMAGES if train else "",
+        own.VAL_JSON,
+        own.VAL_IMAGES,
+        clean_dir=clean_dir,
+        strict=own.STRICT,
+        masks=cfg.MODEL.MASK_ON,
+        boxes_from_masks=own.BOXES_FROM_MASKS,
+        classes=list(known),
+        channels=own.IMAGE_CHANNELS,
+    )
 
 
 def _split_own_data(cfg: ExtCfgNode, resume: bool) -> None:

@@ -47,32 +47,32 @@ class StepSeed(HookBase):
 
 
 class RunRecord(HookBase):
-    """Measures the time of a training run and writes `OUTPUT_DIR/results.json` at its end."""
+    """Measures the time of a training run and writes `OUTPUT_DIR/results.json` at its end.
+
+    Attributes:
+        best: the hook that keeps the best model, if there is one.
+        eval_seconds: wall-clock seconds of all evaluations, over all resumed parts.
+    """
 
     def __init__(self, cfg: CfgNode, step_seed: StepSeed) -> None:
         """Take the config of the run and the hook that has its seed."""
         self.cfg, self.step_seed = cfg, step_seed
         self.best: BestModel | None = None
-        self._eval_seconds = 0.0  # of this process
-        self._earlier_eval_seconds = 0.0
-        self._earlier_seconds = 0.0
+        self.eval_seconds = 0.0
+        self._train_seconds = 0.0  # of the parts before this one
         self._start: float | None = None
 
     @property
     def train_seconds(self) -> float:
         """Wall-clock seconds of training without evaluation, over all resumed parts."""
-        if self._start is None:
-            return self._earlier_seconds
-        return self._earlier_seconds + time.perf_counter() - self._start - self._eval_seconds
-
-    @property
-    def eval_seconds(self) -> float:
-        """Wall-clock seconds of all evaluations, over all resumed parts."""
-        return self._earlier_eval_seconds + self._eval_seconds
+        now = time.perf_counter()
+        return self._train_seconds + (0.0 if self._start is None else now - self._start)
 
     def add_evaluation(self, seconds: float) -> None:
-        """Count the wall-clock seconds of one evaluation."""
-        self._eval_seconds += seconds
+        """Count the wall-clock seconds of one evaluation, which are no time of training."""
+        self.eval_seconds += seconds
+        if self._start is not None:
+            self._start += seconds
 
     def before_train(self) -> None:
         """Start the clock; save the final weights if the run was killed just before that."""
@@ -96,7 +96,7 @@ class RunRecord(HookBase):
                 train_seconds=self.train_seconds,
                 eval_seconds=self.eval_seconds,
                 seed=self.step_seed.seed,
-                best=self.best.get_saved_record() if self.best else None,
+                best=self.best.saved if self.best else None,
                 skipped=skipped,
             )
 
@@ -107,10 +107,10 @@ class RunRecord(HookBase):
         return {**times, "skipped_images": skipped} if skipped else times
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Add the times and the skipped images of the run that is resumed."""
+        """Take the times and the skipped images of the run that is resumed."""
         record_skipped(state.get("skipped_images", {}))
-        self._earlier_seconds = float(state["train_seconds"])
-        self._earlier_eval_seconds = float(state["eval_seconds"])
+        self._train_seconds = float(state["train_seconds"])
+        self.eval_seconds = float(state["eval_seconds"])
 
 
 class Evaluation(hooks.EvalHook):
@@ -118,8 +118,8 @@ class Evaluation(hooks.EvalHook):
 
     - It measures its time, and does not evaluate a run that failed in its last iteration.
     - With `MASK_RCNN_EXT.VALIDATION_LOSS` the results have a task "validation_loss".
-    - It shows the results to `BestModel`. A checkpoint is saved before the evaluation. If a run was
-      stopped between the two, the evaluation is done when the run is resumed.
+    - It gives the results to `BestModel`. The checkpoint of an iteration is saved before its
+      evaluation. If a run was stopped between the two, the resumed run evaluates first.
     """
 
     def __init__(self, record: RunRecord, best: BestModel | None) -> None:
@@ -129,7 +129,7 @@ class Evaluation(hooks.EvalHook):
         super().__init__(record.cfg.TEST.EVAL_PERIOD, self._evaluate)
 
     def before_train(self) -> None:
-        """Do the evaluation that the resumed run was stopped before."""
+        """Evaluate the checkpoint that is resumed, if the run was stopped before that."""
         trainer = self.trainer
         done, period = trainer.start_iter, self._period
         due = period > 0 and 0 < done < trainer.max_iter and done % period == 0

@@ -22,7 +22,6 @@ __all__ = [
     "StopHook",
     "StopSignals",
     "forward_signals",
-    "raise_on_sigterm",
     "raise_signals",
 ]
 
@@ -67,9 +66,9 @@ def _handle_signals(
 ) -> Iterator[dict[signal.Signals, Any]]:
     """Give signals to `handler` during the block; do nothing in a thread, which cannot.
 
-    Workers that this process forks in the block have no part in it. Ctrl-C goes to all processes of
-    a terminal, and a worker that is still needed outlives it. SIGTERM is how a pool ends its
-    workers, and waits for ever for one that lives on.
+    Workers that this process forks in the block do not call `handler`. They ignore Ctrl-C, which a
+    terminal sends to all processes, since they may still be needed. They end at SIGTERM, with which
+    a pool ends its workers: it would wait for ever for a worker that lives on.
 
     Yields:
         The handlers that are put back at the end.
@@ -111,7 +110,8 @@ class StopSignals:
     def raise_at_once(self) -> Iterator[None]:
         """Let the first signal raise `Interrupted` during the block, which changes no weights.
 
-        Only in the main process, which saves: an evaluation may take long.
+        An evaluation may take long, so it need not end first. Only the main process raises, since
+        it is the one that saves.
         """
         self._raise_at_once = comm.is_main_process()
         try:
@@ -149,17 +149,6 @@ class StopSignals:
             os.write(2, b"\nstopping, a checkpoint is saved first ...\n")
 
 
-@contextlib.contextmanager
-def raise_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise `Interrupted` during the block, as Ctrl-C does; not in a thread."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
-
-    with _handle_signals(stop, signal.SIGTERM):
-        yield
-
-
 class StopHook(HookBase):
     """Raises `Interrupted` in all processes after the step in which a signal came."""
 
@@ -191,7 +180,7 @@ def forward_signals() -> Iterator[None]:
 def raise_signals() -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM raise `Interrupted` in the block; do nothing in a thread.
 
-    The block can then write what is done. A later signal ends the process at once.
+    The block can then write what is done, or clean up. A later signal ends the process at once.
     """
     first = 0.0
 

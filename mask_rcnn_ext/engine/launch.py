@@ -57,7 +57,7 @@ def launch(main: Callable[[Any], Any], args: Any) -> Any:
         )
     if args.num_gpus * args.num_machines == 1:
         return _run(main, args)
-    # It warns that it ends the other processes when one has failed.
+    # PyTorch would warn that it ends the other processes when one has failed.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     with forward_signals():
         return detectron2_launch(
@@ -133,15 +133,18 @@ def _join_torchrun(main: Callable[[Any], Any], args: Any) -> Any:
 def run_as_command(command: Callable[[], Any]) -> int:
     """Run the body of a command-line script and return the exit code of the script.
 
-    A `UserError` is printed as one line, and the exit code is 2, also if it ended a process that
-    `launch` started. So is a disk that takes nothing more, and a process that loaded images and
-    has died. Ctrl-C gives 130, and SIGTERM during training 143; the command that resumes the
-    training is printed. A process of `launch` that the system has killed is named, and the exit
-    code is 1, as after the end of a process on another machine. Any other exception is a defect
-    and is raised.
+    An exception that is not listed here is a defect and is raised.
 
     Args:
         command: the body. If it returns an int, this is the exit code, else 0.
+
+    Returns:
+        - 2 after a `UserError`, a full disk, or the death of a process that loaded images, also if
+          this ended a process that `launch` started. One line is printed.
+        - 130 after Ctrl-C, and 143 after SIGTERM during training. The command that resumes the
+          training is printed.
+        - 1 after the system has killed a process of `launch`, which is named, or after a process on
+          another machine has ended.
     """
     try:
         code = command()
@@ -151,9 +154,9 @@ def run_as_command(command: Callable[[], Any]) -> int:
             raise
         # Under torchrun the process group is gone by now; the variable is still there.
         if int(os.environ.get("RANK", comm.get_rank())) > 0:
-            # Every process finds a mistake in the config, but one message is enough. The end of
-            # the first process stops the others while they wait here. A mistake that only this
-            # process finds is printed after the wait.
+            # Every process finds a mistake in the config, but one message is enough. When the
+            # first process ends, the others are stopped while they wait here. A mistake that only
+            # this process finds is printed after the wait.
             time.sleep(10)
         print(f"error: {told}", file=sys.stderr)
         return 2

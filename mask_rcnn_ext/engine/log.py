@@ -1,7 +1,7 @@
 """The log of a run: short on the screen, complete in `OUTPUT_DIR/log.txt`.
 
-detectron2's `setup_logger` adds handlers and never takes them away, so that the second run in one
-Python process would log each line twice, and into the file of the first.
+detectron2's `setup_logger` adds handlers and never removes them. The second run in one Python
+process would log each line twice, and also into the file of the first run.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ _added: list[tuple[logging.Logger, logging.Handler]] = []
 def start_log() -> None:
     """Log to the screen from now on, and hold everything back for `open_log_file`.
 
-    The handlers of an earlier run in this Python process are taken away. Only the main process logs
-    to the screen, where records below INFO, such as the config and the model, are left out. A
-    logger that somebody else has connected to the screen stays as it is.
+    The handlers of an earlier run in this Python process are removed. Only the main process logs to
+    the screen, where records below INFO, such as the config and the model, are left out. A logger
+    that already has a handler for the screen gets no other one.
     """
     end_log()
     held_back = MemoryHandler(_HELD_BACK, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
@@ -39,8 +39,8 @@ def start_log() -> None:
         logger = logging.getLogger(name)
         before = list(logger.handlers)
         on_screen = any(_is_screen(handler) for handler in before)
-        # A rank above 0 gets no screen. The cache that `__wrapped__` goes around would ignore all
-        # runs but the first.
+        # A rank above 0 gets no handler for the screen. `__wrapped__` avoids detectron2's cache,
+        # which would ignore all runs but the first.
         rank = 1 if on_screen else comm.get_rank()
         setup_logger.__wrapped__(None, rank, name=name)
         logger.addHandler(held_back)
@@ -70,7 +70,7 @@ def open_log_file(folder: str) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A file that ends where the disk is full: a run is worth more than its log."""
+    """A log file that ends when the disk is full, so that the run can go on."""
 
     _has_ended = False
 
@@ -95,7 +95,7 @@ class _LogFile(logging.FileHandler):
 
 
 def end_log() -> None:
-    """Take away the handlers of `start_log`; what is still held back is dropped."""
+    """Remove the handlers of `start_log`; records that are still held back are dropped."""
     while _added:
         logger, handler = _added.pop()
         logger.removeHandler(handler)
@@ -105,10 +105,10 @@ def end_log() -> None:
 
 @contextlib.contextmanager
 def hide_told_errors() -> Iterator[None]:
-    """Keep detectron2's training loop from logging the traceback of an error with a sentence.
+    """Keep detectron2's training loop from logging tracebacks of errors that are explained.
 
-    These are `UserError`, `FloatingPointError`, which the trainer explains, a disk that takes
-    nothing more, a process that loaded images and has died, and another process that has gone.
+    These are `UserError`, `FloatingPointError`, a full disk, the death of a process that loaded
+    images, and a lost connection to another process.
     """
     with filter_log("detectron2.engine.train_loop", _reports_defect):
         yield

@@ -41,11 +41,10 @@ _LARGEST_BATCH = 100  # parameters, also mlflow's
 
 
 class LoggerWriter(EventWriter, abc.ABC):
-    """Gives the scalars of the event storage to a library, each once.
+    """Passes each scalar of the event storage to a library once.
 
     The values are the same as in `metrics.json`: medians over 20 iterations where detectron2
-    smooths them.
-    A subclass names the library's module and says how to start a run, log and finish.
+    smooths them. A subclass names the library's module, starts a run, logs and finishes.
 
     Args:
         cfg: the config of the run.
@@ -112,9 +111,9 @@ class LoggerWriter(EventWriter, abc.ABC):
 
 
 class WandbWriter(LoggerWriter):
-    """Logs to Weights & Biases, into `OUTPUT_DIR/wandb` with `WANDB_MODE=offline`.
+    """Logs to Weights & Biases, or with `WANDB_MODE=offline` into `OUTPUT_DIR/wandb`.
 
-    `WANDB_PROJECT` and wandb's other environment variables count.
+    wandb reads `WANDB_PROJECT` and its other environment variables.
     """
 
     module = "wandb"

@@ -16,8 +16,8 @@ __all__ = ["AutocastTrainer", "build_loop"]
 class AutocastTrainer(SimpleTrainer):
     """`SimpleTrainer` with autocast, on CPU and GPU; float16 also scales the loss.
 
-    detectron2's `AMPTrainer` needs CUDA, and calls what PyTorch has deprecated. A checkpoint of one
-    can be read by the other.
+    detectron2's `AMPTrainer` needs CUDA, and calls what PyTorch has deprecated. Each of the two can
+    read the checkpoints of the other.
     """
 
     def __init__(
@@ -67,17 +67,15 @@ class AutocastTrainer(SimpleTrainer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state of `SimpleTrainer` and of the loss scaler, if there is one."""
         state: dict[str, Any] = super().state_dict()
-        return state if self.grad_scaler is None else {**state, **self._scaler_state()}
+        if self.grad_scaler is not None:
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state; without a scaler in it, start with a new scaler."""
         super().load_state_dict(state_dict)
-        if self.grad_scaler is not None:
-            state = {**self._scaler_state(), **state_dict}
-            self.grad_scaler.load_state_dict(state["grad_scaler"])
-
-    def _scaler_state(self) -> dict[str, Any]:
-        return {"grad_scaler": self.grad_scaler.state_dict()}  # type: ignore[union-attr]
+        if self.grad_scaler is not None and "grad_scaler" in state_dict:
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
 def build_loop(

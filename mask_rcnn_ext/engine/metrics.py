@@ -20,9 +20,9 @@ class MetricsWriter(JSONWriter):
     a finite value is null: JSON has neither NaN nor Infinity.
     """
 
-    def __init__(self, json_file: str, window_size: int = 20) -> None:
-        """See `JSONWriter`."""
-        self._path, self._window_size, self._last_write = json_file, window_size, -1
+    def __init__(self, json_file: str) -> None:
+        """Take the path; a value is the median over 20 iterations."""
+        self._path, self._window_size, self._last_write = json_file, 20, -1
 
     def write(self) -> None:
         """See `JSONWriter`."""
@@ -53,9 +53,9 @@ class _Nulls:
 
 
 def find_earlier_evaluations(storage: EventStorage, last: int) -> dict[int, dict[str, float]]:
-    """Return the numbers of evaluations that a later evaluation hides from a writer.
+    """Return the numbers of evaluations that a writer would miss, since a later one hides them.
 
-    detectron2's writers see the latest value of a name only, once in 20 iterations.
+    detectron2's writers get only the latest value of a name, once in 20 iterations.
 
     Args:
         storage: of the run.
@@ -76,10 +76,10 @@ def find_earlier_evaluations(storage: EventStorage, last: int) -> dict[int, dict
 
 
 def drop_metrics(path: str, start: int) -> dict[str, float]:
-    """Drop the lines of the iterations that a run does again, and lines that were cut short.
+    """Drop the lines of the iterations that a run repeats, and lines that were cut short.
 
     Args:
-        path: the file; it is made when it is missing.
+        path: the file; it is created if it is missing.
         start: the first iteration of the run.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The folder of a run, from the first check to its start: after a mistake it is as it was."""
+"""Prepares the folder of a run; after a mistake the folder is as it was before."""
 
 import contextlib
 import logging
@@ -27,7 +27,7 @@ from ..run_files import (
 )
 from ..steps import decide
 from ..temporary_files import remove_left_behind
-from .interruption import raise_on_sigterm
+from .interruption import raise_signals
 from .log import end_log, open_log_file, start_log
 from .process_group import is_lost_connection
 from .run_lock import lock_folder, mark_begun, release_folders
@@ -113,7 +113,7 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
     earlier, data = find_free_folder(folder), folder / "data"
     old = [] if resume else find_run_files(folder)  # now: the block may write files of this run
     try:
-        with raise_on_sigterm(), record_writes() as written:
+        with raise_signals(), record_writes() as written:
             # The new run may clean its data into the folder `data`.
             if main and data in old and not _is_read(cfg, data):
                 moved += move([data], folder, earlier)

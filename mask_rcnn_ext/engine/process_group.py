@@ -1,8 +1,8 @@
-"""One of several processes fails: it says why, and the others end without a word of their own.
+"""Ends all processes of a run when one of them fails, with one error message.
 
-The processes share a store of keys, through which they found each other. The first one that fails
-leaves a mark there and tells the cause. The others, which have made the same mistake or lose the
-connection, see the mark and end silently.
+The processes share a store of keys, through which they found each other. The first process that
+fails leaves a mark there and prints the cause. The others fail with the same mistake or lose the
+connection, see the mark and print nothing.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _MOMENT = 0.5  # seconds in which processes that find the same mistake look at t
 
 
 def explain_failure(error: BaseException) -> str | None:
-    """Return the sentence of an error that is no defect of the code: else None."""
+    """Return the message of an error that is no defect of the code, else None."""
     if isinstance(error, UserError):
         return str(error)
     explained = explain_dead_worker(error) or explain_failed_write(error)
@@ -47,7 +47,7 @@ def explain_failure(error: BaseException) -> str | None:
 def join_torchrun(backend: str) -> None:
     """Join the processes that `torchrun` has started, also when it has started them again.
 
-    Some versions of PyTorch keep the store of an attempt that failed. Its addresses are of dead
+    Some versions of PyTorch keep the store of an attempt that failed. It has the addresses of dead
     processes, and gloo would wait for them for ever. So each attempt gets names of its own.
 
     Args:
@@ -62,7 +62,7 @@ def join_torchrun(backend: str) -> None:
 def _agree_on_attempt(store: Any, rank: int, world_size: int) -> str:
     """Return a name that only the living processes know, whatever is left in the store.
 
-    Each process asks with a word of its own, and process 0 answers until all have heard it.
+    Each process asks with a word of its own, and process 0 answers until all have got the name.
     """
     begin = "mask_rcnn_ext/attempt"
     if rank > 0:
@@ -90,7 +90,7 @@ def _agree_on_attempt(store: Any, rank: int, world_size: int) -> str:
 
 
 def run_in_group(main: Callable[[Any], Any], args: Any) -> Any:
-    """Return `main(args)` in one of several processes, of which one is the first to fail.
+    """Return `main(args)` in one of several processes; only the first that fails prints an error.
 
     Raises:
         SystemExit: 2, after a mistake that this process or another one has reported; 1, after
@@ -104,16 +104,16 @@ def run_in_group(main: Callable[[Any], Any], args: Any) -> Any:
     except Exception as error:
         if comm.get_world_size() == 1:
             raise
-        if told := explain_failure(error):
+        if message := explain_failure(error):
             if _mark_failure():
-                print(f"error: {told}", file=sys.stderr, flush=True)
+                print(f"error: {message}", file=sys.stderr, flush=True)
                 time.sleep(_MOMENT)  # process 0 keeps the store, where others may look now
             raise SystemExit(2) from error
         if not is_lost_connection(error):
             _mark_failure()
             raise  # a defect
         if _is_launched_here():
-            time.sleep(_PATIENCE)  # `launch` tells which process has ended, and ends this one
+            time.sleep(_PATIENCE)  # `launch` says which process has ended, and ends this one
         if _mark_failure():
             print(
                 "error: the connection to another process of this training is lost. It has ended "
@@ -126,9 +126,9 @@ def run_in_group(main: Callable[[Any], Any], args: Any) -> Any:
 
 
 def _wait_for_others() -> None:
-    """Let process 0 end last: if another one fails before its end, `torchrun` starts all again.
+    """Let process 0 end last: if another process fails at its end, `torchrun` restarts all of them.
 
-    A restart then finds the run as one that has begun. Processes that have ended need not wait.
+    The restart then still finds the mark of process 0 that the run has begun.
     """
     store, until = _get_store(), time.monotonic() + _LAST
     keys = [f"{_DONE}/{rank}" for rank in range(comm.get_world_size())]
@@ -152,7 +152,7 @@ def _is_launched_here() -> bool:
 
 
 def _mark_failure() -> bool:
-    """Leave the mark; return whether this process is to tell the cause: the first one does."""
+    """Leave the mark; return whether this process is the first, which prints the cause."""
     try:
         return int(_get_store().add(_MARK, 1)) == 1
     except Exception:  # process 0, which keeps the store, has ended: nobody knows who is first

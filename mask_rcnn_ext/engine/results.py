@@ -1,8 +1,7 @@
-"""The file `results.json` of a run: its metrics, times, memory, device, seed and versions."""
+"""Writes `results.json` of a run: metrics, times, memory, device, seed and versions."""
 
 import json
 import logging
-import math
 import os
 import resource
 import sys
@@ -15,7 +14,7 @@ from detectron2.config import CfgNode
 from ..checkpoint.description import get_versions
 from ..data.catalog import find_annotation_files
 from ..errors import name_some
-from ..files import atomic_open, file_sha256
+from ..files import atomic_open, file_sha256, make_jsonable
 
 __all__ = ["write_results"]
 
@@ -70,7 +69,7 @@ def write_results(
     }
     path = os.path.join(cfg.OUTPUT_DIR, "results.json")
     with atomic_open(path, "w") as f:
-        json.dump({**_plain(results), "run": run}, f, indent=2, allow_nan=False)
+        json.dump(make_jsonable({**results, "run": run}), f, indent=2, allow_nan=False)
         f.write("\n")
     return path
 
@@ -88,11 +87,3 @@ def _device_name(device: str) -> str:
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
     return f"cpu, {threads} thread{'s' * (threads != 1)}"
-
-
-def _plain(results: Any) -> Any:
-    """Copy nested results with plain floats; NaN and infinity, which JSON lacks, become None."""
-    if isinstance(results, Mapping):
-        return {str(key): _plain(value) for key, value in results.items()}
-    value = float(results)
-    return value if math.isfinite(value) else None

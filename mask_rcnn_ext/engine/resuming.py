@@ -20,7 +20,7 @@ __all__ = [
 
 # Settings of the optimizer that the config decides.
 _SETTINGS = ("initial_lr", "weight_decay", "momentum", "nesterov")
-# Keys whose change takes the meaning from a checkpoint's state, whatever the data are.
+# After a change of these keys the state of a checkpoint cannot be used, whatever the data are.
 _FIXED = ("MASK_RCNN_EXT.OPTIMIZER", "MASK_RCNN_EXT.FREEZE", "MODEL.MASK_ON", "MODEL.KEYPOINT_ON")
 _FEWEST = 100  # iterations between two checkpoints, by default
 
@@ -94,7 +94,8 @@ def keep_settings(
 ) -> Iterator[None]:
     """Keep the learning rate, weight decay and momentum of the config while a state is loaded.
 
-    The learning rate of the next iteration is computed again, to the same bits if nothing changed.
+    The learning rate of the next iteration is computed again. It has the same bits if nothing has
+    changed.
     """
     base_lrs = list(scheduler.base_lrs)
     settings = [

@@ -139,7 +139,7 @@ def prepare_run(
     take_data_options(cfg, args)
     require_limits(cfg)
     check_registry_names(cfg)
-    skips_bad_images(cfg)  # or it has a value that is not known
+    skips_bad_images(cfg)  # raises if the key has an unknown value
     forget_skipped()
     require_fitting_parts(cfg)
     if not (args.eval_only or args.resume):

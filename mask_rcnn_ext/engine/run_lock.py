@@ -1,6 +1,6 @@
-"""One run at a time in a folder: the run locks a file in it, which its end releases.
+"""Lets one run at a time use a folder: a run locks a file in its folder until it ends.
 
-The file also says which `torchrun` has begun the run, so that its restarts go on with it.
+The file also says which `torchrun` has begun the run, so that a restart continues it.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _held: dict[Path, IO[str]] = {}  # the open, locked files of this process
 
 
 def _close_in_child() -> None:
-    """Close the files in a forked process, which may outlive this one: a lock ends with the last.
+    """Close the files in a forked process: a lock ends when the last process closes its file.
 
     A worker that loads images lives for some seconds after its parent is killed.
     """
@@ -95,10 +95,10 @@ def _identify_launch() -> str:
 
 
 def _find_start(process: int) -> str:
-    """Return when a process started: another one may get its number, as the first of a container.
+    """Return the start of a process, since its number can be used again, such as 1 in a container.
 
     Returns:
-        In clock ticks since the start of the machine, with the machine's mark; "" if not on Linux.
+        Clock ticks since the start of the machine, with the machine's mark; "" if not on Linux.
     """
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -108,7 +108,7 @@ def _find_start(process: int) -> str:
 
 
 def mark_begun(folder: Path) -> None:
-    """Write into the lock of a folder that the files in it are now those of this run."""
+    """Write into the lock of a folder that the run has begun: the files are now from this run."""
     file = _held.get(folder.resolve() / LOCK)
     if file is not None:
         _write_holder(file, begun=True)
@@ -136,9 +136,9 @@ def release_folders(*, failed: bool = False) -> None:
     """Release the folders that this process has locked, and remove the files in them.
 
     Args:
-        failed: a file stays if it tells a restart of `torchrun` that its run has begun. On one
-            machine it also stays after a success that a restart can follow: another process may
-            be killed after its work, and `torchrun` then starts all again.
+        failed: the run has failed. A file that tells a restart of `torchrun` that the run has begun
+            then stays. On one machine it also stays after a success, if `torchrun` may restart:
+            another process may be killed after its work, and `torchrun` then starts all again.
     """
     alone = os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE")
     failed |= alone and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0

@@ -28,7 +28,7 @@ def is_submission(args: argparse.Namespace) -> bool:
 
 
 class SubmittedCommand:
-    """What each task of a job calls. It is pickled, and so are its arguments.
+    """The function that each task of a job calls; it is pickled with its arguments.
 
     Args:
         function: takes the arguments and returns an exit code.
@@ -77,8 +77,8 @@ def submit(
     args: argparse.Namespace,
     folder: str,
     **parameters: Any,
-) -> str:
-    """Submit a command, print where its output will be, and return the id of the job.
+) -> None:
+    """Submit a command, and print the id of the job and where its output will be.
 
     Args:
         function: see `SubmittedCommand`. One of the script itself is pickled with its code.
@@ -111,7 +111,6 @@ def submit(
     except (RuntimeError, ValueError, TypeError, OSError) as error:
         raise UserError(f"--slurm: {error}") from error
     print(f"submitted: job {job.job_id}; its output: {job.paths.stdout}")
-    return str(job.job_id)
 
 
 def _read_options(text: str) -> dict[str, Any]:

@@ -22,8 +22,8 @@ class WeightAverage(HookBase):
     d = min(decay, (1 + n) / (10 + n)); the first one copies the weights. The running statistics of
     batch normalisation are averaged in the same way, and buffers of integers are copied.
 
-    A checkpoint has the average as its `model`, so that what one predicts with is what the run
-    evaluates; the weights that training goes on with are in the state of this hook.
+    A checkpoint has the average as its `model`: these are the weights that are evaluated and used
+    for predictions. The weights that training continues with are in the state of this hook.
 
     Attributes:
         model: a copy of the model with the averaged weights.

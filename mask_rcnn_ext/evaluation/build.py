@@ -30,8 +30,8 @@ __all__ = [
     "require_known_evaluators",
 ]
 
-# Evaluators that `MASK_RCNN_EXT.EVALUATORS` may name; called with a data set's name, a folder, and
-# k of FCIS where the boxes of its detections are the RoIs of their masks: before mask voting.
+# Evaluators that `MASK_RCNN_EXT.EVALUATORS` may name. They are called with a data set's name, a
+# folder, and FCIS's k if the boxes of its detections are the RoIs of their masks (no mask voting).
 _NAMED_EVALUATORS = {"FCISComparisonEvaluator": FCISComparisonEvaluator}
 
 # detectron2 imports both when it reads Cityscapes, and the first one when it evaluates on it.
@@ -42,9 +42,9 @@ _CITYSCAPES_MODULES = ("cityscapesscripts", "shapely")
 def _patch_scripts() -> Iterator[None]:
     """Let cityscapesscripts 2.3, which is older than NumPy 2.4, run inside the block.
 
-    NumPy 2.4 has no `in1d`, and the counts of the scripts cannot be written as json. Only
-    `matches.json` has such counts. The scripts leave this file in the working directory and never
-    read it, so it is not written.
+    NumPy 2.4 has no `in1d`, and the counts in the scripts' `matches.json` cannot be written as
+    json. The scripts leave this file in the working directory and never read it, so it is not
+    written.
     """
     name = "cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling"
     scripts: Any = importlib.import_module(name)

@@ -34,16 +34,16 @@ _logger = logging.getLogger(__name__)
 class MaskRCNNCOCOEvaluator(COCOEvaluator):
     """detectron2's `COCOEvaluator`, whose numbers do not depend on the ids of the data set.
 
-    It reports the same metrics always. A metric with nothing to measure is NaN: there are no
-    objects, none of the class, or none of the size. Where there are objects and no detection, AP is
-    0, so that a curve over training has a point there. detectron2 leaves metrics out, or reports
-    NaN, when a model detects nothing.
+    It always reports the same metrics. A metric is NaN if there are no objects, none of the class,
+    or none of the size. If there are objects but no detections, AP is 0, so that a curve over
+    training has a point there. detectron2 leaves metrics out, or reports NaN, when a model detects
+    nothing.
 
-    In the evaluation of keypoints, objects may lack them: detections there do not count.
-    pycocotools fails with a `KeyError`.
+    Objects may lack keypoints; detections of them then do not count. pycocotools fails with a
+    `KeyError`.
 
-    hotcoco, compiled code, computes the numbers where it is installed; they are pycocotools' own.
-    Where it is not, or where it fails, pycocotools does. `use_fast_impl=False` asks for pycocotools
+    If hotcoco, compiled code, is installed, it computes the same numbers as pycocotools. If it is
+    not installed or fails, pycocotools computes them. `use_fast_impl=False` asks for pycocotools
     alone.
 
     Raises:
@@ -60,8 +60,8 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
     ) -> None:
         """See the base class; the keypoints of the data set are completed.
 
-        With `only_processed`, an image of the data set that this evaluator has not been given is no
-        part of the evaluation. By default it counts as an image in which nothing was found.
+        With `only_processed`, images of the data set that were not given to this evaluator are left
+        out of the evaluation. By default they count as images in which nothing was found.
         """
         version = find_compiled_version() if kwargs.get("use_fast_impl", True) else None
         if version:  # keep detectron2 from looking for compiled code of its own
@@ -242,16 +242,12 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         self, coco_eval: COCOeval | None, iou_type: str, class_names: Any = None
     ) -> dict[str, float]:
         if coco_eval is None:  # not one detection
-            coco_eval = self._evaluate_nothing(iou_type)
+            coco_eval = self._start_evaluation(iou_type, self._coco_api.loadRes([]))
+            coco_eval.evaluate()
+            coco_eval.accumulate()
+            coco_eval.summarize()
         results: dict[str, float] = super()._derive_coco_results(coco_eval, iou_type, class_names)
         return results
-
-    def _evaluate_nothing(self, iou_type: str) -> COCOeval:
-        evaluation = self._start_evaluation(iou_type, self._coco_api.loadRes([]))
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-        return evaluation
 
     def _start_evaluation(self, task: str, found: Any) -> COCOeval:
         """Return pycocotools' evaluation of `found`, a `COCO`, with this evaluator's limits."""

@@ -1,7 +1,7 @@
 """COCO's evaluation in compiled code, by hotcoco: pycocotools' arrays, faster and in less memory.
 
-hotcoco sorts, matches and sums as pycocotools does, so that the arrays of precision, recall and
-scores are equal, not only close. It does not for boxes and scores that are not finite; those are
+hotcoco sorts, matches and sums as pycocotools does: the arrays of precision, recall and scores are
+equal, not only close. Boxes and scores that are not finite are an exception, so data with them are
 left to pycocotools.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["CompiledTruth", "find_compiled_version"]
 _LIBRARY = "hotcoco"
 _BATCH = 32  # images
 _Image = TypeVar("_Image")
-# What COCO's evaluation reads of an object and of a detection.
+# The keys of an object and of a detection that COCO's evaluation reads.
 _OBJECT_KEYS = {
     "bbox": ("iscrowd", "area", "bbox"),
     "segm": ("iscrowd", "area", "bbox", "segmentation"),
@@ -47,7 +47,7 @@ def find_compiled_version() -> str | None:
 
 
 class CompiledTruth:
-    """The objects of a data set, to evaluate results of one kind with.
+    """The objects of a data set, for the evaluation of results of one task.
 
     Args:
         truth: the data set.
@@ -173,7 +173,7 @@ def _keep(entry: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Hold back hotcoco's progress, and its warnings of limits that are not COCO's."""
+    """Hide hotcoco's progress, and its warnings about limits that are not COCO's."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", message="hotcoco:")
         yield

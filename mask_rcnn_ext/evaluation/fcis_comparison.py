@@ -19,7 +19,6 @@ from ..errors import UserError
 from ..files import make_jsonable, write_json
 from ..overlap.comparison import (
     METRICS,
-    ImageRecord,
     compare,
     compute_metrics,
     load_results,
@@ -44,22 +43,21 @@ class FCISComparisonEvaluator(DatasetEvaluator):
     """Measures a model on overlapping instances and, if asked, compares it with another model.
 
     The metrics are `comparison.METRICS`: AP by overlap level, Boundary AP, and the errors where
-    objects meet, which the Mask R-CNN paper (arXiv:1703.06870, Figure 6) shows of FCIS. Put this
+    objects meet, which the Mask R-CNN paper (arXiv:1703.06870, Figure 6) shows for FCIS. Put this
     evaluator next to detectron2's `COCOEvaluator` in `DatasetEvaluators`: their tasks have
-    different names, and only the other one reports the mask AP of all objects ("segm"). In a
+    different names, and only `COCOEvaluator` reports the mask AP of all objects ("segm"). In a
     distributed evaluation each process sees a share of the images; the first process gathers all
     detections and measures.
 
     Args:
         dataset_name: a registered data set with masks. If it has no COCO json, one is written to
-            `output_dir`, as `COCOEvaluator` does it.
+            `output_dir`, as by `COCOEvaluator`.
         output_dir: folder for `fcis_comparison.json`; None: write no file.
         reference: the result file (`coco_instances_results.json`) of another model on this data
-            set. The results then also have the task "against_reference": the number of this model
-            minus the number of the other model for each metric. The file also has the 95 %
-            intervals.
-        parts: k of FCIS's k x k parts, to measure same-part errors; the boxes of the instances,
-            and of the reference, are then the RoIs of their masks. None: not measured.
+            set. The results then also have the task "against_reference", with this model's number
+            minus the other model's for each metric. The file also has the 95 % intervals.
+        parts: k of FCIS's k x k parts, to measure same-part errors. The boxes of the instances and
+            of the reference must then be the RoIs of their masks. None: not measured.
     """
 
     def __init__(
@@ -115,9 +113,8 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         fields = instances.to("cpu").get_fields()
         if "pred_masks" not in fields:
             raise UserError(NO_MASKS)
-        kept = {name: fields[name] for name in ("pred_boxes", "scores", "pred_classes")}
-        kept["pred_masks"] = fields["pred_masks"]
-        found = convert_to_coco(Instances(instances.image_size, **kept), 0)
+        names = ("pred_boxes", "scores", "pred_classes", "pred_masks")
+        kept = Instances(instances.image_size, **{name: fields[name] for name in names})
         return [
             Detection(
                 category_id=self._category_ids.get(entry["category_id"], entry["category_id"]),
@@ -125,11 +122,8 @@ class FCISComparisonEvaluator(DatasetEvaluator):
                 mask=convert_to_rle(entry["segmentation"], *instances.image_size),
                 box=tuple(entry["bbox"]),
             )
-            for entry in found
+            for entry in convert_to_coco(kept, 0)
         ]
-
-    def _measure(self, detections: Detections) -> list[ImageRecord]:
-        return measure(self._truth, detections, lines=True, parts=self._parts)
 
     def evaluate(self) -> dict[str, Any]:
         """Return task -> metric -> number in the first process, {} in the others.
@@ -145,7 +139,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         models = [detections] if self._reference is None else [detections, self._reference]
         if self._parts is None:
             models = list(keep_rois_of_all(*models))
-        measured = [self._measure(model) for model in models]
+        measured = [measure(self._truth, m, lines=True, parts=self._parts) for m in models]
         records = measured[0]
         metrics = compute_metrics(records)
         content: dict[str, Any] = {"dataset": self._dataset_name, "metrics": metrics}
@@ -193,14 +187,14 @@ def _format_lines(lines: Mapping[str, Mapping[str, Any]]) -> str:
         texts = [_format_entry(e) for e in entries]
         rows.append((LINE_METRICS[name].label, LINE_METRICS[name].unit, *texts))
     table = tabulate(rows, ["metric", "unit", *columns[: len(rows[0]) - 2]], missingval="-")
-    told = [
+    explained = [
         LINE_METRICS[name] for name in lines if name.endswith(("excess", "one_class/difference"))
     ]
-    return "\n".join([table, *(f"{metric.label}: {metric.meaning}" for metric in told)])
+    return "\n".join([table, *(f"{metric.label}: {metric.meaning}" for metric in explained)])
 
 
 def _format_entry(entry: Mapping[str, float | None]) -> str:
-    """Return a number with its interval in brackets; "-" for a number that is not there."""
+    """Return a number with its interval in brackets; "-" for None."""
     ends = ["-" if entry[end] is None else f"{entry[end]:.2f}" for end in ("value", "low", "high")]
     return "-" if entry["value"] is None else f"{ends[0]} [{ends[1]}, {ends[2]}]"
 

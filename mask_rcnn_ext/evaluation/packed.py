@@ -35,13 +35,13 @@ def pack_evaluation(
     """Return what `DefaultTrainer.test` evaluates with the same results, in less memory.
 
     Args:
-        trainer: the class that builds evaluators where none are given. Only after a data set has
-            been read are its files and its classes known, so none are built here.
+        trainer: the class that builds evaluators if none are given. They cannot be built here,
+            since the files and classes of a data set are known only after it has been read.
         model: the model to evaluate.
         evaluators: one, one for each data set, or None.
 
     Returns:
-        The three, new ones if the model can give `PackedMasks` and an evaluator can read them.
+        The same three, or new ones if the model can give `PackedMasks` and an evaluator reads them.
     """
     if isinstance(evaluators, DatasetEvaluator):
         evaluators = [evaluators]

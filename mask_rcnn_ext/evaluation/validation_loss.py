@@ -38,7 +38,7 @@ def build_loss_loader(
         cfg: the config.
         dicts: the images, in detectron2's format.
         mapper: the mapper of the evaluation, such as `ImageMapper(cfg, is_train=False)`, which does
-            not augment images. It is made to return the annotations too.
+            not augment images. It is changed to return the annotations too.
     """
     if cfg.MODEL.KEYPOINT_ON:
         dicts = complete_keypoints(dicts, cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)
@@ -55,11 +55,11 @@ def build_loss_loader(
 def measure_losses(model: nn.Module, loader: Any) -> dict[str, float]:
     """Return the losses of a model, each the mean over the images of a data set.
 
-    Batch normalisation uses its running statistics, and nothing is dropped. Each image is a batch
-    of its own, and its random choices, such as the sampled RoIs, depend on its place in the data
-    set only. So the same weights give the same numbers, in any number of processes. A part that
-    only objects have, such as the mask loss, is 0 on an image without objects. RetinaNet and FCOS
-    divide by the number of positive anchors of the image, in training by a running mean of it.
+    Batch normalisation uses its running statistics, and dropout is off. Each image is a batch of
+    its own, and its random choices, such as the sampled RoIs, depend only on its place in the data
+    set. So the same weights give the same numbers in any number of processes. A loss of objects,
+    such as the mask loss, is 0 on an image without objects. RetinaNet and FCOS divide by the number
+    of positive anchors of the image; in training they divide by its running mean.
 
     Args:
         model: a model of detectron2, not wrapped; all processes have the same one.

@@ -14,11 +14,11 @@ R-CNN (section 4.4) shares its features in the same way.
 
 Details, and choices that the paper leaves open:
 
-- every step has the config's own `SOLVER`, the RPN's steps with `--rpn-opts`. On COCO the paper has
-  one schedule for both, on PASCAL VOC the detector's is half as long;
-- in step 3 the layers of the RPN alone start fresh;
-- where heads and RPN read different feature maps, a layer of the backbone that only one of them
-  reads is not shared: it is trained with its reader. So is the res5 of FCIS in step 4;
+- every step has the config's own `SOLVER`; `--rpn-opts` changes the steps of the RPN. On COCO the
+  paper has one schedule for both, on PASCAL VOC the detector's schedule is half as long;
+- in step 3 the layers that only the RPN has start from random weights;
+- a layer of the backbone that only the heads or only the RPN read is not shared: it is trained with
+  its reader. The res5 of FCIS is trained in step 4 for this reason;
 - fixed layers also keep the batch statistics of step 2;
 - there are as many proposals as in two-stage training, see `recipes.two_stage`.
 
@@ -29,7 +29,7 @@ files of a run, for the whole network.
 import argparse
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -59,11 +59,11 @@ __all__ = ["FOLDERS", "StepConfigs", "join_steps", "make_step_configs", "train_a
 
 FOLDERS = ("step1_rpn", "step2_detector", "step3_rpn", "step4_detector")
 
-# Keys that can change when a step is resumed: they only prolong the training, or change nothing.
+# Keys that may change when a step is resumed: they lengthen the training, or change no number.
 _MAY_CHANGE = (
     *("SOLVER.MAX_ITER", "SOLVER.STEPS", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD"),
     *("MODEL.DEVICE", "DATALOADER.NUM_WORKERS"),
-    # The checksums of these files count instead.
+    # For these, the checksums of the files are compared instead.
     *("MODEL.WEIGHTS", "DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST"),
 )
 
@@ -104,7 +104,7 @@ def make_step_configs(joint: CfgNode, rpn_opts: list[str]) -> StepConfigs:
 
 
 def _require_one_network(without: CfgNode, rpn: CfgNode) -> None:
-    """Raise when `--rpn-opts` gives the RPN another network than the detector's."""
+    """Raise if `--rpn-opts` gives the RPN another network than the detector has."""
     before, now = get_rpn_keys(without), get_rpn_keys(rpn)
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key):
@@ -197,7 +197,7 @@ def get_weights_path(cfg: CfgNode) -> str:
 
 
 class _WholeNetwork(Step):
-    """The network that the steps make, evaluated."""
+    """The last step: joins the networks of the steps and evaluates the result."""
 
     def __init__(self, joint: CfgNode, steps: StepConfigs, resume: bool) -> None:
         record = os.path.join(joint.OUTPUT_DIR, "alternating.json")
@@ -245,22 +245,18 @@ def _plan(joint: CfgNode, configs: StepConfigs, resume: bool) -> list[Any]:
     first = plan_proposals(configs.rpn, configs.detector)
     second = plan_proposals(configs.shared_rpn, configs.shared_detector)
 
-    def find_inputs(cfg: CfgNode, proposals: Iterable[Any], *, weights: bool) -> dict[str, Any]:
-        inputs = {"config_sha256": config_hash(cfg, cfg.SEED, _MAY_CHANGE)}
-        found: dict[str, Any] = {step.dataset_name: step.find_recipe() for step in proposals}
-        if weights:
-            inputs["weights_sha256"] = file_sha256(get_weights_path(configs.detector))
-        return {**inputs, **({"proposals": found} if found else {})}
-
     def make_stage(
-        title: str, cfg: CfgNode, proposals: Iterable[Any] = (), *, weights: bool
+        title: str, cfg: CfgNode, proposals: Sequence[Any] = (), *, weights: bool
     ) -> Step:
-        return TrainingStage(
-            title,
-            cfg,
-            resume=resume,
-            find_inputs=lambda: find_inputs(cfg, proposals, weights=weights),
-        )
+        def find_inputs() -> dict[str, Any]:
+            inputs: dict[str, Any] = {"config_sha256": config_hash(cfg, cfg.SEED, _MAY_CHANGE)}
+            if weights:
+                inputs["weights_sha256"] = file_sha256(get_weights_path(configs.detector))
+            if proposals:
+                inputs["proposals"] = {step.dataset_name: step.find_recipe() for step in proposals}
+            return inputs
+
+        return TrainingStage(title, cfg, resume=resume, find_inputs=find_inputs)
 
     _, detector, shared_rpn, shared_detector = configs
     return [
@@ -277,13 +273,13 @@ def _plan(joint: CfgNode, configs: StepConfigs, resume: bool) -> list[Any]:
 
 
 def train_alternating(args: argparse.Namespace) -> None:
-    """Run one process of the job.
+    """Train in four steps, in one process of the job.
 
-    With `--resume` a finished step is skipped and an interrupted one continues. A step that was
-    made from weights or proposals that have changed is made again.
+    With `--resume` a finished step is skipped and an interrupted one continues. A step is done
+    again if the weights or proposals that it started from have changed.
 
     Args:
-        args: the options, see `stages.make_stage_parser`.
+        args: the options, see `engine.arguments.make_stage_parser`.
 
     Raises:
         UserError: see `prepare_run` and `make_step_configs`; or a step cannot be resumed.

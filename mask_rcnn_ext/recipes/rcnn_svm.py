@@ -5,11 +5,11 @@ network was trained with a softmax (`MODEL.RCNN.SCORER softmax`); its weights st
 last bit. What is fitted, and with which constants, is in `svm_fitting`. The SVMs read fc7, the
 output of the box head; the regression reads pool5, the backbone's map of a crop, flattened.
 
-The images are the images of `DATASETS.TRAIN` at test size, not mirrored (the paper does not mention
-mirrored images here; the released code has them as an option). They are read twice: first the crops
-of the objects, which are the SVMs' positives, and of a few proposals, which give the scale of the
-features; then the crops of all proposals. Objects marked as crowds are not positives, and proposals
-on them can be negatives, as in training.
+The images are those of `DATASETS.TRAIN` at test size, not mirrored (the paper does not mention
+mirrored images here; the released code has them as an option). They are read twice. The first pass
+crops the objects, which are the SVMs' positives, and a few proposals, which give the scale of the
+features. The second pass crops all proposals. Objects marked as crowds are not positives, and
+proposals on them can be negatives, as in training.
 
 In memory are the features of one image, the positives and hard negatives of each class, and the
 rows of the box regression: 4 bytes for each of 9216 numbers (AlexNet), for each proposal that
@@ -63,8 +63,8 @@ __all__ = ["Images", "fit_layers", "train_rcnn_svm"]
 
 logger = logging.getLogger(__name__)
 
-# A loader that gives the same images in the same order each time. Each image is a list of one
-# record, with `image`, `proposals` and `instances`, as from detectron2's mapper in training.
+# A loader that gives the same images in the same order each time. Each batch has one record, with
+# `image`, `proposals` and `instances`, as from detectron2's mapper in training.
 Images = DataLoader[list[dict[str, Any]]]
 
 _NORM_SAMPLE = 16  # proposals of each image that the mean norms are measured on
@@ -80,8 +80,8 @@ def train_rcnn_svm(args: argparse.Namespace) -> None:
         args: the options, see `make_svm_parser`.
 
     Raises:
-        UserError: see `prepare_run`, `Trainer.require_ready` and `fit_layers`; an option has no
-            meaning here; scikit-learn is missing; the config is not an R-CNN with SVMs; or
+        UserError: see `prepare_run`, `Trainer.require_ready` and `fit_layers`; an option cannot be
+            used here; scikit-learn is missing; the config is not of an R-CNN with SVMs; or
             `MODEL.WEIGHTS` does not hold its network.
     """
     _require_fitting_options(args)
@@ -151,7 +151,7 @@ def _require_svm_config(cfg: CfgNode) -> None:
 
 
 def _load_network(model: nn.Module, path: str) -> None:
-    """Load all weights but those that are fitted here.
+    """Load all weights but those of the layers that are fitted here.
 
     Raises:
         UserError: there is no file, or a part of the network is missing in the file.
@@ -342,7 +342,7 @@ def _set_row(layer: nn.Linear, rows: slice, weights: Any, bias: Any, scale: floa
 def _log_class(name: str, svm: ClassSVM, regressed: int) -> None:
     objects = len(svm.positives)
     if not svm.fits:
-        why = "no proposal is a negative of it" if objects else "it has no object"
+        why = "no proposal is a negative of the class" if objects else "the class has no object"
         logger.warning("%s: %s in the training images. It will never be detected.", name, why)
     else:
         logger.info(

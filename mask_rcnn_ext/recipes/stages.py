@@ -1,7 +1,6 @@
-"""One stage of a training that has several: a trained model in its own folder, and its options."""
+"""A stage of a training in several stages: a trained model in its own folder, and its options."""
 
 import argparse
-import contextlib
 import gc
 import os
 import shlex
@@ -59,7 +58,7 @@ def require_training(args: argparse.Namespace) -> None:
 
 
 def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: str) -> None:
-    """Check the options that need no preparation.
+    """Check the options before anything is prepared.
 
     Args:
         args: the options, see `make_stage_parser`.
@@ -87,7 +86,7 @@ class TrainingStage(Step):
         title: the stage's name in the log.
         cfg: the config of the stage.
         resume: continue or keep an earlier training in the folder. False: start again.
-        find_inputs: returns the recipe.
+        find_inputs: a function that returns the recipe, see `Step.find_recipe`.
         record: the name of the file in the folder that holds the recipe.
     """
 
@@ -139,15 +138,10 @@ class TrainingStage(Step):
         """See `Step`."""
         return True
 
-    def forget_checkpoint(self) -> None:
-        """Make a later `--resume` find no checkpoint of an earlier training in the folder."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._last)
-
     def start(self, resume: bool) -> None:
         """See `Step`."""
         if not resume:
-            self.forget_checkpoint()
+            Path(self._last).unlink(missing_ok=True)  # a later `--resume` must not find it
             self.finish()
 
     def build(self) -> None:
@@ -184,12 +178,12 @@ def begin_stages(steps: Sequence[Step], output: str) -> None:
     """Move earlier trainings and their proposals aside, and write the config of every stage.
 
     The `config.yaml` of a stage is written even if the stage is done, since `prepare_run` has
-    written another one. Without `resume` the folders of the stages hold nothing of earlier
-    trainings, so that a later `--resume` does not take their checkpoints for ones of this run.
+    written another one. Without `resume`, files of earlier trainings leave the folders of the
+    stages, so that a later `--resume` does not continue from their checkpoints.
 
     Args:
         steps: the steps of the run.
-        output: `OUTPUT_DIR` of the whole run, in which `prepare_run` has done this already.
+        output: `OUTPUT_DIR` of the whole run. `prepare_run` has moved its earlier files already.
     """
     stages = [step for step in steps if isinstance(step, TrainingStage)]
     if comm.is_main_process() and not any(stage.resume for stage in stages):
@@ -213,7 +207,7 @@ def _set_steps_aside(steps: Sequence[Step], output: Path) -> None:
 
 
 def _free_memory() -> None:
-    """Give back the memory of the stage before; each stage reports its own peak."""
+    """Free the memory of the previous stage, and reset the peak that each stage reports."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

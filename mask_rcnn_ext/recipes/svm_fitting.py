@@ -1,11 +1,11 @@
 """R-CNN's second stage on arrays: hard negatives, linear SVMs, ridge regression of boxes.
 
 Paper: "Rich feature hierarchies...", arXiv:1311.2524, section 2.3 and appendices B and C. The paper
-leaves some constants open (`COST`, `BIAS_FEATURE`, `MEAN_NORM`, the thresholds of the mining); they
-are taken from the authors' released code. That code differs from the paper in three points, where
+does not give some constants (`COST`, `BIAS_FEATURE`, `MEAN_NORM`, the thresholds of the mining);
+they are from the authors' released code. That code differs from the paper in three points, where
 this module follows the paper: in the code an object is also a negative of the other classes, a
 proposal is regressed to its best object of any class, and the bias of the regression is penalised.
-scikit-learn fits both; its `LinearSVC` is LIBLINEAR, as in the released code.
+scikit-learn fits SVMs and regression; its `LinearSVC` is LIBLINEAR, as in the released code.
 
 Shapes: R proposals, G objects of an image, K classes, N rows of D features.
 """
@@ -146,8 +146,8 @@ def fit_ridge(rows: Array, targets: Array) -> tuple[Array, Array]:
 class ClassSVM:
     """The linear SVM of one class, and the hard negatives that it is fitted to.
 
-    Hard negatives are mined in one pass over the images, as in R-CNN. The negatives of the first
-    image are all taken and a first SVM is fitted; then only negatives above `HARD_MARGIN` are
+    Hard negatives are mined in one pass over the images, as in R-CNN. All negatives of the first
+    image are taken, and a first SVM is fitted. After that only negatives above `HARD_MARGIN` are
     taken. After enough new negatives the SVM is fitted again, and negatives below
     `EVICTION_MARGIN` are dropped.
 

@@ -2,16 +2,16 @@
 
 Mask R-CNN, section 3.1: "For convenient ablation, RPN is trained separately and does not share
 features with Mask R-CNN, unless specified." Both stages start from `MODEL.WEIGHTS`, with the same
-backbone and data. The paper leaves the rest open:
+backbone and data. The paper does not give the rest, which is as follows:
 
 - the first stage has the config's own `SOLVER`, unless `--rpn-opts` changes it;
 - the second stage reads `DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN` proposals per training image,
   2000 as in the FPN paper;
-- the second stage trains on images flipped and scaled at random, with their proposals.
+- the second stage flips and scales the training images and their proposals at random.
 
 At test time the second stage reads the best `MODEL.RPN.POST_NMS_TOPK_TEST` proposals, as many as in
 joint training. The run's folder has `rpn/`, a run whose results are the average recall of the
-proposals; `proposals/<data set>.pkl`; and the usual files of a run, for the second stage.
+proposals; `proposals/<data set>.pkl`; and the usual files of a run, from the second stage.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from .stages import TrainingStage, begin_stages, require_resumable, split_rpn_op
 __all__ = ["RPNStage", "make_first_stage", "make_second_stage", "train_two_stages"]
 
 _RPN = ("proposal_generator",)  # the name of the RPN in the model
-_LIMIT = 1000  # average recall is also reported at this many proposals
+_LIMIT = 1000  # proposals at which average recall is also reported
 
 
 def make_first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgNode:
@@ -132,9 +132,7 @@ class RPNStage(TrainingStage):
         recorded = super().read_record()
         if recorded == {}:
             path = os.path.join(self.cfg.OUTPUT_DIR, "config.yaml")
-            return (
-                _find_rpn_inputs(load_config(path)) if os.path.isfile(path) else self.find_recipe()
-            )
+            return _find_rpn_inputs(load_config(path) if os.path.isfile(path) else self.cfg)
         return recorded
 
     def require_replaceable(self, change: str) -> None:
@@ -163,7 +161,7 @@ class _SecondStage(TrainingStage):
 
 
 def train_two_stages(args: argparse.Namespace) -> None:
-    """Run one process of the job.
+    """Train in two stages, in one process of the job.
 
     With `--resume` a finished stage is skipped and an interrupted one continues. Proposals are
     written again unless they were made with the same weights of the RPN, to the last bit.

@@ -1,4 +1,4 @@
-"""The charts of an analysis: precision over recall, what a score threshold does, calibration."""
+"""Draws the charts of an analysis: precision over recall, score thresholds, calibration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from .charts import COLORS, INK, MUTED, Chart, finish_chart, make_axes
+from .charts import COLORS, INK, MUTED, Chart, finish_chart, label_axes, make_axes, mark_place
 from .text import to_text
 
-__all__ = ["MOST_CURVES", "draw_analysis"]
+__all__ = ["draw_analysis"]
 
-MOST_CURVES = len(COLORS)
+_MOST_CURVES = len(COLORS)
 
 
 def draw_analysis(analysis: Mapping[str, Any]) -> dict[str, list[Chart]]:
@@ -33,8 +33,7 @@ def _make_square(x_label: str, y_label: str) -> tuple[Any, Axes]:
     figure, axes = make_axes(height=3.2)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.03)
-    axes.set_xlabel(x_label, color=MUTED, fontsize=9)
-    axes.set_ylabel(y_label, color=MUTED, fontsize=9)
+    label_axes(axes, x_label, y_label)
     return figure, axes
 
 
@@ -43,7 +42,7 @@ def _draw_precision_recall(analysis: Mapping[str, Any]) -> list[Chart]:
     classes = analysis["classes"]
     means = {f"IoU {iou}": curve for iou, curve in found["mean"].items()}
     aps = {name: classes[name]["AP50"]["value"] for name in classes}
-    most = sorted(classes, key=lambda name: -classes[name]["objects"])[:MOST_CURVES]
+    most = sorted(classes, key=lambda name: -classes[name]["objects"])[:_MOST_CURVES]
     by_class = {name: found["classes"][name] for name in classes if name in most}
     charts = [_draw_curves("All classes", found["recall"], means, {})]
     if len(classes) > 1:
@@ -67,9 +66,9 @@ def _draw_curves(
     for index, (name, curve) in enumerate(defined.items()):
         values = np.asarray(curve, dtype=np.float64)
         end = int(np.count_nonzero(values)) + 1  # the first recall that is not reached
-        axes.plot(recall[:end], values[:end], color=COLORS[index % MOST_CURVES], zorder=3)
+        axes.plot(recall[:end], values[:end], color=COLORS[index % _MOST_CURVES], zorder=3)
         number = numbers.get(name)
-        legend.append((index % MOST_CURVES, name, "" if number is None else to_text(number)))
+        legend.append((index % _MOST_CURVES, name, "" if number is None else to_text(number)))
     names = ", ".join(defined)
     return finish_chart(figure, title, f"{title}: precision over recall; {names}", legend)
 
@@ -83,23 +82,12 @@ def _draw_threshold(analysis: Mapping[str, Any]) -> list[Chart]:
     for index, (name, key) in enumerate(
         (("F1", "f1"), ("precision", "precision"), ("recall", "recall"))
     ):
-        points = [(x, y) for x, y in zip(found["threshold"], found[key], strict=True)]
+        points = zip(found["threshold"], found[key], strict=True)
         known = [(x, y) for x, y in points if y is not None]
         axes.plot(*zip(*known, strict=True), color=COLORS[index], zorder=3)
         legend.append((index, name, f"{best[key]:.2f}"))
     threshold = best["threshold"]
-    axes.axvline(threshold, color=MUTED, linestyle=":", linewidth=1.4, zorder=2)
-    right = threshold > 0.75
-    axes.annotate(
-        f"best {threshold:.3g}",
-        (threshold, 0),
-        xytext=(-4 if right else 4, 3),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        va="bottom",
-        color=MUTED,
-        fontsize=9,
-    )
+    mark_place(axes, threshold, f"best {threshold:.3g}", on_the_left=threshold > 0.75)
     alt = f"F1, precision and recall over the score threshold; the best F1 is at {threshold:.3g}"
     return [finish_chart(figure, "All classes together", alt, legend)]
 

@@ -1,19 +1,18 @@
 """What the page of a run shows of its analysis: tables, texts and pictures."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from detectron2.data import DatasetCatalog
 
 from ..overlap.analysis.error_types import ERROR_TYPES
 from .analysis_charts import draw_analysis
-from .charts import Chart
 from .gallery import PAGE_BYTES, Pair, load_samples, make_pairs
 from .instances import DatasetSummary
 from .text import NO_NUMBER, count_noun, to_text
 
-__all__ = ["AnalysisView", "Cell", "draw_extremes", "view_analysis", "view_confusion"]
+__all__ = ["draw_extremes", "view_analysis", "view_confusion"]
 
 _EXTREMES = 6  # images that are shown as the worst ones, and as the best ones
 _MOST_CLASSES = 12  # of a confusion matrix on the page
@@ -41,78 +40,50 @@ _PARTS = {
 }
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the confusion matrix, with its colour as CSS."""
+def view_analysis(analysis: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows of an analysis, but for the pictures, see `draw_extremes`.
 
-    count: int
-    style: str
+    Args:
+        analysis: of `analyze_run`.
 
+    Returns:
+        The numbers are texts, if not said otherwise.
 
-@dataclass(frozen=True)
-class AnalysisView:
-    """What the template reads; the numbers are texts.
-
-    Attributes:
-        dataset: its name.
-        iou: "mask" or "box".
-        charts: see `draw_analysis`.
-        summary: AP, AP50 and AP75 of all classes, (name, value, interval).
-        intervals: class -> the interval of its AP, in brackets.
-        errors: (type, meaning, advice, count, cost, share of the largest cost in percent).
-        best: threshold, F1, precision and recall of all classes together.
-        thresholds: (class, threshold, F1, precision, recall).
-        chosen: the threshold of the matrix and the images.
-        columns: names of the classes in the matrix, and the background.
-        matrix: (true class, cells); the last row is the background.
-        left_out: number of classes that are not in the matrix.
-        confusions: (true class, detected class, number) of the most frequent ones.
-        parts: title -> (name, objects, AP, its interval, AP50).
-        calibration: the expected calibration error.
-        worst, best_images: pictures.
+        - dataset: its name.
+        - iou: "mask" or "box".
+        - charts: see `draw_analysis`.
+        - summary: AP, AP50 and AP75 of all classes, (name, value, interval).
+        - intervals: class -> the interval of its AP, in brackets.
+        - errors: (type, meaning, advice, count, cost, share of the largest cost in percent); count
+          and share are numbers.
+        - best: threshold, F1, precision and recall of all classes together.
+        - thresholds: (class, threshold, F1, precision, recall).
+        - chosen: the threshold of the matrix and the images.
+        - columns, matrix, left_out: see `view_confusion`.
+        - confusions: (true class, detected class, number) of the most frequent ones.
+        - parts: title -> (name, objects, AP, its interval, AP50).
+        - calibration: the expected calibration error.
     """
-
-    dataset: str
-    iou: str
-    charts: dict[str, list[Chart]] = field(repr=False)
-    summary: list[tuple[str, str, str]]
-    intervals: dict[str, str]
-    errors: list[tuple[str, str, str, int, str, float]]
-    best: tuple[str, ...]
-    thresholds: list[tuple[str, ...]]
-    chosen: str
-    columns: list[str]
-    matrix: list[tuple[str, list[Cell]]]
-    left_out: int
-    confusions: list[tuple[str, str, int]]
-    parts: dict[str, list[tuple[str, ...]]]
-    calibration: str
-    worst: list[Pair] = field(default_factory=list, repr=False)
-    best_images: list[Pair] = field(default_factory=list, repr=False)
-
-
-def view_analysis(analysis: Mapping[str, Any]) -> AnalysisView:
-    """Return the view of an analysis of `analyze_run`, without pictures of images."""
     classes = analysis["classes"]
     columns, matrix, left_out = view_confusion(analysis["confusion"])
-    return AnalysisView(
-        dataset=analysis["dataset"],
-        iou=analysis["iou"],
-        charts=draw_analysis(analysis),
-        summary=[
+    return {
+        "dataset": analysis["dataset"],
+        "iou": analysis["iou"],
+        "charts": draw_analysis(analysis),
+        "summary": [
             (name, to_text(entry["value"]), _show_interval(entry))
             for name, entry in analysis["ap"].items()
         ],
-        intervals={name: _show_interval(entry["AP"]) for name, entry in classes.items()},
-        errors=_view_errors(analysis["error_types"]["types"]),
-        best=_view_operation(analysis["best"]),
-        thresholds=[(name, *_view_operation(entry["best"])) for name, entry in classes.items()],
-        chosen=f"{analysis['chosen']['threshold']:.4g}",
-        columns=columns,
-        matrix=matrix,
-        left_out=left_out,
-        confusions=_list_confusions(analysis["confusion"]),
-        parts={
+        "intervals": {name: _show_interval(entry["AP"]) for name, entry in classes.items()},
+        "errors": _view_errors(analysis["error_types"]["types"]),
+        "best": _view_operation(analysis["best"]),
+        "thresholds": [(name, *_view_operation(entry["best"])) for name, entry in classes.items()],
+        "chosen": f"{analysis['chosen']['threshold']:.4g}",
+        "columns": columns,
+        "matrix": matrix,
+        "left_out": left_out,
+        "confusions": _list_confusions(analysis["confusion"]),
+        "parts": {
             title: [
                 (
                     _PARTS[name],
@@ -125,8 +96,8 @@ def view_analysis(analysis: Mapping[str, Any]) -> AnalysisView:
             ]
             for title, key in (("By size", "sizes"), ("By overlap with other objects", "overlap"))
         },
-        calibration=to_text(analysis["calibration"]["error"], 3),
-    )
+        "calibration": to_text(analysis["calibration"]["error"], 3),
+    }
 
 
 def _show_interval(entry: Mapping[str, float | None]) -> str:
@@ -160,8 +131,14 @@ def _view_errors(
 
 def view_confusion(
     confusion: Mapping[str, Any],
-) -> tuple[list[str], list[tuple[str, list[Cell]]], int]:
-    """Return the names of the columns, the rows, and how many classes are left out."""
+) -> tuple[list[str], list[tuple[str, list[tuple[int | None, str]]]], int]:
+    """Return what the page shows of a confusion matrix.
+
+    Returns:
+        The names of the columns, which are classes and the background; the rows, (true class,
+        cells), the last one of the background; and how many classes are left out. A cell has its
+        number, None where nothing is counted, and its colour as CSS.
+    """
     names, counts = confusion["classes"], confusion["counts"]
     background = len(names)
     wrong = [
@@ -179,7 +156,7 @@ def view_confusion(
             share, color = counts[k][j] / total, _RIGHT if j == k else _WRONG
             empty = j == k == background  # what is neither an object nor detected is not counted
             style = "" if empty else f"background: rgba({color}, {0.65 * share:.2f})"
-            cells.append(Cell(-1 if empty else counts[k][j], style))
+            cells.append((None if empty else counts[k][j], style))
         rows.append((titles[k], cells))
     return [titles[k] for k in places], rows, background - len(shown)
 

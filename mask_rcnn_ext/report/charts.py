@@ -1,4 +1,4 @@
-"""Charts as SVG for the pages, drawn by matplotlib in the colours of the pages' stylesheet."""
+"""Draws charts as SVG with matplotlib, in the colours of the pages' stylesheet."""
 
 import io
 import re
@@ -15,7 +15,18 @@ from matplotlib.ticker import MaxNLocator
 
 from .run_data import TASK_TITLES
 
-__all__ = ["COLORS", "INK", "MUTED", "Chart", "finish_chart", "make_axes", "run_charts", "smooth"]
+__all__ = [
+    "COLORS",
+    "INK",
+    "MUTED",
+    "Chart",
+    "finish_chart",
+    "label_axes",
+    "make_axes",
+    "mark_place",
+    "run_charts",
+    "smooth",
+]
 
 Series = tuple[list[int], list[float]]  # iterations, values
 
@@ -35,8 +46,8 @@ _MAX_POINTS = 500  # of a noisy curve: about as many as the page has pixels for
 class Chart:
     """A chart of a page."""
 
-    title: str  # "" where a heading on the page gives it
-    alt: str  # for a reader who does not see it
+    title: str  # "" if the page has a heading for it
+    alt: str  # a description for readers who do not see the chart
     svg: str = field(repr=False)
     legend: list[tuple[int, str, str]]  # (index in `COLORS`, name, last value or "")
 
@@ -53,6 +64,28 @@ def make_axes(
     axes.spines[["top", "left", "right"]].set_visible(False)
     axes.spines["bottom"].set_color(MUTED)
     return figure, axes
+
+
+def label_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Write the names of the axes."""
+    axes.set_xlabel(x_label, color=MUTED, fontsize=9)
+    axes.set_ylabel(y_label, color=MUTED, fontsize=9)
+
+
+def mark_place(axes: Axes, x: float, text: str, *, on_the_left: bool) -> None:
+    """Draw a dotted line across the plot at `x`, and a text at the foot of one of its sides."""
+    axes.axvline(x, color=MUTED, linestyle=":", linewidth=1.4, zorder=2)
+    axes.annotate(
+        text,
+        (x, 0),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4 if on_the_left else 4, 3),
+        textcoords="offset points",
+        ha="right" if on_the_left else "left",
+        va="bottom",
+        color=MUTED,
+        fontsize=9,
+    )
 
 
 def finish_chart(
@@ -128,35 +161,17 @@ def _line_chart(
         if name not in series:
             legend.append((index % 8, name, format(values[-1], number)))
     if best is not None:
-        _mark_best(axes, best)
+        mark_place(axes, best, "best", on_the_left=best > axes.get_xlim()[1] / 4)
     low, high = min(drawn), max(drawn)
     axes.set_ylim(low, high + 0.05 * (high - low) or 1.0)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.set_xlabel("iteration", color=MUTED, fontsize=9)
-    axes.set_ylabel(y_label, color=MUTED, fontsize=9)
+    label_axes(axes, "iteration", y_label)
     ends = ", ".join(f"{name} {last}" for _, name, last in legend)
     marked = "" if best is None else f"; the best iteration is {best}"
     return finish_chart(
         figure, title, f"{title}: {y_label} over iterations; at the end {ends}{marked}", legend
-    )
-
-
-def _mark_best(axes: Axes, iteration: int) -> None:
-    """Draw a dotted line at an iteration, and the word "best" next to it."""
-    axes.axvline(iteration, color=MUTED, linestyle=":", linewidth=1.4, zorder=2)
-    right = iteration > axes.get_xlim()[1] / 4  # of the plot's left quarter
-    axes.annotate(
-        "best",
-        (iteration, 0),
-        xycoords=("data", "axes fraction"),
-        xytext=(-4 if right else 4, 3),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        va="bottom",
-        color=MUTED,
-        fontsize=9,
     )
 
 

@@ -1,11 +1,10 @@
-"""What a check of a data set has found: as text, and as a page with the places drawn."""
+"""Shows what a check of a data set has found: as text, and as a page with pictures."""
 
 import itertools
 import statistics
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -15,7 +14,7 @@ from ..files import atomic_open
 from ..overlap.matching import LEVELS, assign_levels
 from .drawing.pictures import encode_jpegs
 from .example_pictures import ExamplePicture, draw_example
-from .instances import count_sizes
+from .instances import count_bins, count_sizes
 from .render import render_page
 from .text import count_noun
 
@@ -24,11 +23,13 @@ __all__ = ["describe_check", "write_check_page"]
 _PAGE_BYTES = 4_000_000  # of base64 pictures
 _MOST_CLASSES = 20  # in the text; the page has all
 _PER_IMAGE_STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500)  # the last bin is open
-_HEADINGS = {"error": "Errors", "warning": "Warnings", "note": "Good to know"}
-_MEANINGS = {
-    "error": "Training refuses the data, or stops at it. Correct these first.",
-    "warning": "Training takes the data, but what it learns or measures is probably wrong.",
-    "note": "Right in many data sets. Look whether it is right in yours.",
+_LEVELS = {  # of a finding -> heading, meaning
+    "error": ("Errors", "Training refuses the data, or stops at it. Correct these first."),
+    "warning": (
+        "Warnings",
+        "Training takes the data, but what it learns or measures is probably wrong.",
+    ),
+    "note": ("Good to know", "Right in many data sets. Look whether it is right in yours."),
 }
 
 
@@ -61,18 +62,10 @@ def write_check_page(check: DataCheck, path: str | Path) -> None:
         [picture for example in finding.examples if (picture := draw_example(check, example))]
         for finding in check.findings
     ]
-    pictures = _encode(drawn)
+    found = list(zip(check.findings, _encode(drawn), strict=True))
     levels = [
-        (
-            _HEADINGS[level],
-            _MEANINGS[level],
-            [
-                (finding.text, pictures[index])
-                for index, finding in enumerate(check.findings)
-                if finding.level == level
-            ],
-        )
-        for level in _HEADINGS
+        (*texts, [(finding.text, shown) for finding, shown in found if finding.level == level])
+        for level, texts in _LEVELS.items()
     ]
     data = [
         (
@@ -115,7 +108,10 @@ def _list_facts(split: SplitCheck) -> list[tuple[str, str]]:
             "objects",
             f"{len(objects.sizes):,}, and {count_noun(len(objects.crowds), 'crowd region')}",
         ),
-        ("classes with objects", _count_used(objects.per_class)),
+        (
+            "classes with objects",
+            f"{sum(n > 0 for n in objects.per_class.values()):,} of {len(objects.per_class):,}",
+        ),
     ]
     if objects.per_image:
         facts.append(("objects in an image", _spread(objects.per_image)))
@@ -136,10 +132,6 @@ def _list_facts(split: SplitCheck) -> list[tuple[str, str]]:
     return facts
 
 
-def _count_used(per_class: dict[str, int]) -> str:
-    return f"{sum(n > 0 for n in per_class.values()):,} of {len(per_class):,}"
-
-
 def _spread(values: Iterable[float]) -> str:
     ordered = sorted(values)
     middle = statistics.median(ordered)
@@ -157,37 +149,18 @@ def _count_classes(check: DataCheck) -> list[tuple[str, list[int]]]:
 
 def _count_per_image(counts: list[int]) -> list[tuple[str, int]]:
     """Return (range of objects in an image, number of images)."""
-    steps = _PER_IMAGE_STEPS
-    found, _ = np.histogram(counts, bins=[*steps, max([steps[-1], *counts]) + 1])
     names = [
         str(low) if low + 1 == high else f"{low} to {high - 1}"
-        for low, high in itertools.pairwise(steps)
+        for low, high in itertools.pairwise(_PER_IMAGE_STEPS)
     ]
-    bins = list(zip([*names, f"{steps[-1]}+"], found.tolist(), strict=True))
-    while bins and not bins[-1][1]:
-        bins.pop()
-    return bins
+    return count_bins(counts, _PER_IMAGE_STEPS, names)
 
 
-def _encode(drawn: list[list[ExamplePicture]]) -> list[list[dict[str, Any]]]:
-    """Return what the page needs of each picture; the last ones go where they are too many."""
+def _encode(drawn: list[list[ExamplePicture]]) -> list[list[tuple[str, ExamplePicture]]]:
+    """Return each picture with its data URL; the last pictures go where they are too many."""
     urls = encode_jpegs([[p.pixels for p in row] for row in drawn], 85, _PAGE_BYTES)
-    room = _PAGE_BYTES
-    pictures: list[list[dict[str, Any]]] = []
-    for row, encoded in zip(drawn, urls, strict=True):
-        pictures.append([])
-        for picture, url in zip(row, encoded, strict=True):
-            room -= len(url)
-            if room < 0:
-                break
-            height, width = picture.pixels.shape[:2]
-            pictures[-1].append(
-                {
-                    "url": url,
-                    "width": width,
-                    "height": height,
-                    "title": picture.title,
-                    "text": picture.text,
-                }
-            )
-    return pictures
+    sums = itertools.accumulate(len(url) for row in urls for url in row)
+    return [
+        [pair for pair in zip(encoded, row, strict=True) if next(sums) <= _PAGE_BYTES]
+        for encoded, row in zip(urls, drawn, strict=True)
+    ]

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools.coco import COCO
 
+from ..data.bands import read_picture
 from ..errors import UserError
 from ..overlap.comparison import METRICS, Detection, Detections, ImageRecord
 from ..overlap.image_instances import read_image_instances
 from .drawing.pictures import Rect, draw_instances
 from .drawing.sheets import make_tile_sheet, resize_picture
-from .instances import decode_masks, load_picture
+from .instances import decode_masks
 from .text import count_noun
 
 __all__ = [
@@ -54,8 +55,8 @@ class Side:
 
     Attributes:
         masks: (N, H, W) bool.
-        objects: of each, the index of the ground truth that it is matched with, or None.
-        text: its figures on this image, in a line.
+        objects: for each mask, the index of the object that it is matched with, or None.
+        text: the model's numbers on this image, in one line.
     """
 
     masks: Bools = field(repr=False)
@@ -72,8 +73,8 @@ class Case:
         image: (H, W, 3) uint8 RGB.
         truth: (G, H, W) bool, the visible masks; crowds are left out.
         contested: (H, W) bool, where boxes of two objects overlap.
-        sides: of the two models.
-        text: about the ground truth, in a line.
+        sides: the predictions of the two models.
+        text: about the ground truth, in one line.
     """
 
     name: str
@@ -86,7 +87,7 @@ class Case:
 
 @dataclass(frozen=True)
 class CasePictures:
-    """The three pictures of a case, (H, W, 3) uint8, and the line that goes with each."""
+    """The three pictures of a case, (H, W, 3) uint8, with a line of text for each."""
 
     name: str
     tiles: tuple[RGBArray, RGBArray, RGBArray] = field(repr=False)
@@ -94,10 +95,10 @@ class CasePictures:
 
 
 def rank_images(first: Sequence[ImageRecord], second: Sequence[ImageRecord]) -> list[Any]:
-    """Return the ids of the images whose overlap errors differ, most first.
+    """Return the ids of the images whose overlap errors differ, the largest difference first.
 
-    How much: the differences, regardless of their sign, of the image's summed leak, miss, double
-    claim and spurious edges, shares of each object or pair.
+    The difference of an image is the sum over leak, miss, double claim and spurious edges. Each of
+    them counts with the absolute difference of its sums over the objects or pairs of the image.
     """
     gaps = []
     for one, other in zip(first, second, strict=True):
@@ -117,17 +118,17 @@ def draw_gallery(
     *,
     score_threshold: float = 0.5,
 ) -> tuple[list[CasePictures], list[str]]:
-    """Return pictures of the `wanted` images that differ most, and what went wrong.
+    """Return pictures of the `wanted` images that differ most, and sentences on what went wrong.
 
-    The detections that are matched with an object are drawn, and others from the threshold on. One
-    image is held in memory at a time.
+    Detections that are matched with an object are drawn, the others from `score_threshold` on. Only
+    one image is in memory at a time.
 
     Args:
         truth: the data set.
         folder: the folder of its images.
         detections: the detections of the two models.
-        records: what was measured on them, of the same images for both.
-        wanted: how many to draw; for an image that cannot be read, the next one is drawn.
+        records: what was measured on the detections of each model, for the same images.
+        wanted: how many to draw; an image that cannot be read is replaced by the next one.
         score_threshold: 0 to 1.
     """
     drawn: list[CasePictures] = []
@@ -139,7 +140,7 @@ def draw_gallery(
         entry = truth.imgs[image_id]
         record = {**entry, "file_name": os.path.join(folder, str(entry.get("file_name", "")))}
         try:
-            image = load_picture(record)
+            image = read_picture(record)
         except UserError as error:
             problems.append(f"A picture is left out: {error}.")
             continue
@@ -191,7 +192,7 @@ def _make_case(
 
 
 def _describe(record: ImageRecord) -> str:
-    """Return the image's figures in a line."""
+    """Return the numbers of an image in one line."""
     sums = {name: record.sums[name] for name in _SHOWN}
     return " \u00b7 ".join(
         f"{METRICS[name].label} {100 * total / number:.0f} %"
@@ -201,7 +202,7 @@ def _describe(record: ImageRecord) -> str:
 
 
 def _choose_window(case: Case) -> tuple[slice, slice]:
-    """Return the rows and columns to show: the objects that meet others, and some surroundings."""
+    """Return the rows and columns to show: the objects that meet others, with a margin."""
     height, width = case.image.shape[:2]
     shown = [box for box in map(_tight_box, case.truth) if box and _holds_contested(box, case)]
     if not shown:
@@ -222,19 +223,19 @@ def _tight_box(mask: Bools) -> Rect | None:
 
 
 def _holds_contested(box: Rect, case: Case) -> bool:
-    """Tell whether an object's box holds a contested region; its visible part need not."""
+    """Return whether a contested region lies in an object's box, perhaps outside its mask."""
     return bool(case.contested[box[1] : box[3], box[0] : box[2]].any())
 
 
 def _center_span(ends: tuple[int, int], side: int, limit: int) -> slice:
-    """Return `side` pixels around what lies between `ends`, moved to lie in 0 to `limit`."""
+    """Return a span of `side` pixels centred between `ends`, moved to lie within 0 to `limit`."""
     side = min(side, limit)
     start = max(0, min((sum(ends) - side) // 2, limit - side))
     return slice(start, start + side)
 
 
 def _outline_contested(tile: RGBArray, contested: Bools) -> None:
-    """Outline regions with dashes, white on a thin black line, which show on any ground."""
+    """Outline regions with white dashes on a thin black line, visible on any background."""
     height, across = tile.shape[:2]
     size = (across, height)
     large = cv2.resize(contested.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
@@ -258,10 +259,10 @@ def _prediction_colors(side: Side, truth_count: int) -> list[int]:
 
 
 def draw_case(case: Case, longer_side: int) -> CasePictures:
-    """Return pictures of ground truth, first and second model, their longer side as given.
+    """Return pictures of ground truth, first and second model, `longer_side` pixels large.
 
-    An object and the prediction matched with it have one colour. Only a square around the objects
-    that meet is shown; all of the image where none do.
+    An object and the prediction matched with it have one colour. The pictures show a square around
+    the objects that meet, or the whole image if no objects meet.
     """
     rows, columns = _choose_window(case)
     image = np.ascontiguousarray(case.image[rows, columns])
@@ -286,7 +287,7 @@ def make_case_sheet(drawn: Sequence[CasePictures], names: Sequence[str], heading
     Args:
         drawn: at least one.
         names: of the two models.
-        heading: above all; its first line in bold.
+        heading: text at the top; its first line is bold.
     """
     tiles: list[RGBArray] = []
     titles: list[str] = []

@@ -1,4 +1,4 @@
-"""The comparison of two models on overlapping instances: a page, its json, a sheet of pictures."""
+"""Writes the comparison of two models on overlapping instances: page, json, sheet of pictures."""
 
 import dataclasses
 import math
@@ -82,10 +82,10 @@ class Comparison:
     counts: dict[str, dict[str, float]]  # "a" and "b" -> counts of `summarize`
     draws: int  # number of draws of the bootstrap over the images
     seed: int  # seed of that bootstrap
-    method: str  # how the intervals of `metrics` came about
+    method: str  # how the intervals of `metrics` were computed
     metrics: Mapping[str, Difference]  # by name in `METRICS`
     seeds: Sequence[SeedDifferences]  # empty for two files
-    notes: list[str]  # sentences to know
+    notes: list[str]  # sentences for the reader
     # Name in `LINE_METRICS` -> see `compare_lines`. Empty where they were not measured.
     lines: Mapping[str, Mapping[str, Mapping[str, float | None]]] = dataclasses.field(
         default_factory=dict
@@ -108,9 +108,9 @@ def write_comparison(
         folder: made if missing.
         comparison: the content.
         drawn: the gallery, in its order.
-        results: a record whose fields `comparison.json` has as well.
+        results: a record whose fields are added to `comparison.json`.
         template: a template that extends `comparison.html.j2`.
-        values: the names that it reads.
+        values: further names that the template reads.
 
     Returns:
         The paths written.
@@ -195,7 +195,7 @@ def label_metric(name: str) -> str:
 
 
 def format_interval(row: Difference, form: str = "{} to {}") -> str:
-    """Return the two ends of an interval in a text of that form; "" when there is none."""
+    """Return the two ends of an interval, formatted with `form`; "" if there is no interval."""
     if row.low is None or row.high is None or math.isnan(row.low):
         return ""
     return form.format(*(to_text(end, signed=True) for end in (row.low, row.high)))
@@ -284,7 +284,7 @@ def _subtract(value: float | None, by: float) -> float | None:
 
 
 def _format_own(entry: Mapping[str, float | None], decimals: int) -> str:
-    """Return a model's own interval in brackets; "" when there is none."""
+    """Return the interval of one model in brackets; "" if there is none."""
     if entry["low"] is None:
         return ""
     low, high = (to_text(entry[end], decimals) for end in ("low", "high"))
@@ -292,7 +292,7 @@ def _format_own(entry: Mapping[str, float | None], decimals: int) -> str:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print the main metrics as a table, and what the lines among them mean."""
+    """Print the main metrics as a table, and the meanings of the metrics of lines."""
     rows = [_make_row(name, comparison) for name in _PRINTED]
     rows += [row for _, found in _make_line_tables(comparison) for row in found]
     cells = [[row.label, row.a, row.b, row.difference, row.interval] for row in rows]

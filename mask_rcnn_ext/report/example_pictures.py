@@ -1,4 +1,4 @@
-"""Pictures of the images and annotations that a check of a data set points at."""
+"""Draws the images and annotations that a check of a data set points at."""
 
 import math
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ RGBArray = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ExamplePicture:
-    """A picture with the name of its image, and what is special."""
+    """A picture with the name of its image and a line on what to see there."""
 
     pixels: RGBArray = field(repr=False)
     title: str
@@ -37,8 +37,8 @@ class ExamplePicture:
 def draw_example(check: DataCheck, example: Example) -> ExamplePicture | None:
     """Draw an example of a finding; None if its image cannot be read.
 
-    Annotations are shown with box and mask, near enough to see them. An example without annotations
-    is a whole image with all its objects.
+    Annotations are drawn with box and mask, enlarged if they are small. An example without
+    annotations is a whole image with all its objects.
     """
     split = check.splits[example.split]
     image = split.file.content["images"][example.image]
@@ -61,7 +61,7 @@ def draw_example(check: DataCheck, example: Example) -> ExamplePicture | None:
 def _draw(
     split: SplitCheck, pixels: RGBArray, annotations: list[dict[str, Any]], *, close: bool
 ) -> RGBArray:
-    """Return the image with annotations, which may be malformed; if `close`, the part with them."""
+    """Return the image, or if `close`, the part with the annotations, which may be malformed."""
     height, width = pixels.shape[:2]
     shrink = 1.0 if close else min(1.0, _MAX_SIDE / max(height, width))
     masks = [_decode(a, height, width, shrink) for a in annotations]

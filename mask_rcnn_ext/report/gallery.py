@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog
 
+from ..data.bands import read_picture
 from ..errors import UserError
-from .drawing.pictures import draw_instances, encode_jpegs, make_tile_sheet
-from .drawing.sheets import resize_picture
-from .instances import Annotated, decode_ground_truth, decode_predictions, load_picture
+from .drawing.pictures import draw_instances, encode_jpegs
+from .drawing.sheets import make_tile_sheet, resize_picture
+from .instances import Annotated, decode_ground_truth, decode_predictions
 from .run_data import spread_evenly
 from .text import count_noun
 
@@ -91,7 +92,7 @@ def load_samples(
     samples, problems = [], []
     for record in records:
         try:
-            image = load_picture(record)
+            image = read_picture(record)
         except UserError as error:
             problems.append(f"{NO_PICTURE}: {error}.")
             continue

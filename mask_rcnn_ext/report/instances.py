@@ -1,4 +1,4 @@
-"""Images and instances of a data set, and a run's predictions for them, ready to be drawn."""
+"""Instances of a data set and predictions of a run: counted, and decoded to be drawn."""
 
 import itertools
 import math
@@ -14,19 +14,18 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.visualizer import GenericMask
 
-from ..data.bands import read_picture
 from ..errors import UserError
 from ..layers.rle import check_mask
 
 __all__ = [
     "Annotated",
     "DatasetSummary",
+    "count_bins",
     "count_instances",
     "count_sizes",
     "decode_ground_truth",
     "decode_masks",
     "decode_predictions",
-    "load_picture",
 ]
 
 _SIZE_STEPS = (0, 16, 32, 48, 64, 96, 128, 192, 256, 384)  # pixels; the last bin is open
@@ -85,17 +84,25 @@ def count_instances(name: str) -> DatasetSummary:
 
 def count_sizes(sizes: Sequence[float]) -> list[tuple[str, int]]:
     """Return (range in pixels, count) of the square roots of box areas, up to the largest."""
-    counts, _ = np.histogram(sizes, bins=[*_SIZE_STEPS, math.inf])
     names = [f"{low} to {high}" for low, high in itertools.pairwise(_SIZE_STEPS)]
-    bins = list(zip([*names, f"{_SIZE_STEPS[-1]}+"], counts.tolist(), strict=True))
+    return count_bins(sizes, _SIZE_STEPS, names)
+
+
+def count_bins(
+    values: Sequence[float], steps: Sequence[int], names: Sequence[str]
+) -> list[tuple[str, int]]:
+    """Return (name, count) of the values in each range, up to the last one that has any.
+
+    Args:
+        values: none is below the first step.
+        steps: where the ranges begin; the last one is open.
+        names: of the ranges, without the open one.
+    """
+    counts, _ = np.histogram(values, bins=[*steps, math.inf])
+    bins = list(zip([*names, f"{steps[-1]}+"], counts.tolist(), strict=True))
     while bins and not bins[-1][1]:
         bins.pop()
     return bins
-
-
-def load_picture(record: dict[str, Any]) -> npt.NDArray[np.uint8]:
-    """Return the image of a detectron2 record, (H, W, 3) uint8 RGB, see `read_picture`."""
-    return read_picture(record)
 
 
 def decode_masks(

@@ -43,9 +43,9 @@ def to_json(value: Any, decimals: int | None = None) -> Any:
 
 
 def from_json(kind: type[_T], value: Any) -> _T:
-    """Return the record of class `kind` that `to_json` made `value` of.
+    """Return the record of class `kind` that `to_json` turned into `value`.
 
-    Keys that the record does not have are left out.
+    Keys that the class does not have are ignored.
 
     Raises:
         TypeError, ValueError, KeyError: the value is not such a record.

@@ -1,4 +1,4 @@
-"""HTML pages, each one file that needs nothing else: templates over one base and one stylesheet."""
+"""Renders HTML pages from templates with one base and one stylesheet; a page is a single file."""
 
 from pathlib import Path
 from typing import Any

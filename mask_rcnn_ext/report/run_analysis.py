@@ -1,4 +1,4 @@
-"""The analysis of a run: its data set and predictions, and `analysis.json`."""
+"""Analyzes the predictions of a run on a data set, for `analysis.json` and the report."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Reading what a run left in its folder."""
+"""Reads the files in the folder of a run."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
 
-from ..config import flat_config, load_config
+from ..config import find_changed_keys, flat_config, load_config
 from ..data.catalog import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256, read_json
@@ -18,7 +18,7 @@ from ..modeling.exported import is_exported
 __all__ = [
     "TASK_TITLES",
     "RunFolder",
-    "find_changed_keys",
+    "list_changed_keys",
     "read_exported_evaluations",
     "read_history",
     "read_predictions",
@@ -54,7 +54,7 @@ class RunFolder:
 
 
 def read_run(folder: str | Path) -> RunFolder:
-    """Read a run's folder. Parts that are not there are named in `RunFolder.missing`.
+    """Read a run's folder; `RunFolder.missing` names the parts that are not there.
 
     Raises:
         UserError: there is no such folder, no `config.yaml` in it, or a file that cannot be read;
@@ -100,7 +100,7 @@ def read_history(path: Path, missing: list[str]) -> dict[str, tuple[list[int], l
 
     Args:
         path: the file.
-        missing: a sentence is added to it for what could not be read.
+        missing: gets a sentence on each part that could not be read.
     """
     if not path.is_file():
         missing.append("No metrics.json, so there are no training curves: this run did not train.")
@@ -173,7 +173,7 @@ def read_exported_evaluations(run: RunFolder) -> list[tuple[str, str, dict[str, 
 
 
 def read_predictions(run: RunFolder, name: str) -> dict[Any, list[dict[str, Any]]] | None:
-    """Return image id -> COCO results of the run on data set `name`; None when it left none.
+    """Return image id -> COCO results of the run on data set `name`; None without a result file.
 
     Raises:
         UserError: the file is not a json list of COCO results.
@@ -190,27 +190,21 @@ def read_predictions(run: RunFolder, name: str) -> dict[Any, list[dict[str, Any]
     return by_image
 
 
-def find_changed_keys(config: CfgNode) -> list[tuple[str, str, str]]:
+def list_changed_keys(config: CfgNode) -> list[tuple[str, str, str]]:
     """Return (key, value, detectron2's default or "") of every key that is not at its default."""
     defaults = dict(flat_config(detectron2_get_cfg()))
-    own = dict(flat_config(load_config(None)))  # the defaults of the keys that this package adds
     return [
-        (key, _plain(value), _plain(defaults[key]) if key in defaults else "")
-        for key, value in sorted(flat_config(config))
-        if _plain(value) != _plain(own.get(key, "\0"))
+        (key, str(value), str(_as_list(defaults[key])) if key in defaults else "")
+        for key, value in sorted(find_changed_keys(config).items())
     ]
 
 
-def _plain(value: Any) -> str:
-    """Return `value` as text, a tuple like the list that it becomes in a yaml file."""
-    return str(_as_list(value))
-
-
 def _as_list(value: Any) -> Any:
+    """Return `value` with lists in place of tuples, as in a yaml file."""
     return [_as_list(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def spread_evenly(count: int, wanted: int) -> list[int]:
-    """Return min(count, wanted) indices: the middles of that many equal parts of range(count)."""
+    """Return min(count, wanted) indices: the middles of equal parts of range(count)."""
     wanted = min(count, wanted)
     return [(2 * k + 1) * count // (2 * wanted) for k in range(wanted)]

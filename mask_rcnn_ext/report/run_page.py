@@ -1,10 +1,10 @@
-"""A run's pages to show, `predictions.png` and `report.html`, and `analysis.json` behind them."""
+"""Writes the report of a run: `report.html`, `predictions.png`, and the numbers as json."""
 
 import logging
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..files import atomic_open, write_json
 from ..overlap.analysis.run_analysis import NO_THRESHOLD
-from .analysis_view import AnalysisView, draw_extremes, view_analysis
+from .analysis_view import draw_extremes, view_analysis
 from .charts import run_charts
 from .drawing.pictures import save_png
 from .gallery import NO_PICTURE, Pair, choose_samples, make_pairs, make_prediction_sheet
@@ -23,7 +23,7 @@ from .run_analysis import analyze_run
 from .run_data import (
     TASK_TITLES,
     RunFolder,
-    find_changed_keys,
+    list_changed_keys,
     read_exported_evaluations,
     read_predictions,
     read_run,
@@ -34,7 +34,7 @@ __all__ = ["write_report"]
 
 logger = logging.getLogger(__name__)
 
-_MOST_PROBLEMS = 3  # pictures that could not be read, by name
+_MOST_PROBLEMS = 3  # pictures that could not be read and are named
 _AP_COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -50,17 +50,17 @@ def write_report(
 ) -> list[Path]:
     """Write `report.html`, `analysis.json` and `predictions.png` into a run's folder.
 
-    The page names the parts that the run lacks. The other files are not written when there are no
-    predictions, or when the test set cannot be read.
+    The page names the parts that the run lacks. Without predictions, or if the test set cannot be
+    read, only the page is written.
 
     Args:
         folder: `OUTPUT_DIR` of the run.
-        train_names: its training sets that are registered and on disk.
-        test_names: its test sets, likewise. Pictures and the analysis, see `analyze`, are of the
-            first one with predictions.
-        num_images: images to draw, spread evenly over the test set.
-        score_threshold: predictions below it are not drawn, and do not count in the confusion
-            matrix and for the quality of an image; 0-1. None: the best one, see `analyze`.
+        train_names: the training sets of the run that are registered and on disk.
+        test_names: the same of its test sets. Pictures and the analysis, see `analyze`, are of the
+            first test set with predictions.
+        num_images: how many images are drawn, spread evenly over the test set.
+        score_threshold: 0-1. Predictions below it are not drawn, and do not count in the confusion
+            matrix and for the quality of an image. None: the best threshold, see `analyze`.
         notes: sentences to show among what is missing.
         data_warnings: what the check of the data warns of, see `OwnData.warnings`.
 
@@ -74,36 +74,37 @@ def write_report(
     test = [count_instances(name) for name in test_names]
     data = [("training", count_instances(name)) for name in train_names]
     data += [("test", summary) for summary in test]
-    analyzed = _analyze(run, test, score_threshold)
-    gallery = _make_gallery(run, analyzed, num_images)
-    missing = [*run.missing, *notes, *_shorten([*gallery.missing, *analyzed.missing])]
-    page = _render(run, data, gallery, analyzed.view, missing, list(data_warnings))
+    shown = _show_predictions(run, test, num_images, score_threshold)
+    missing = [*run.missing, *notes, *_shorten(shown.missing)]
+    page = _render(run, data, shown, missing, list(data_warnings))
     written = [run.folder / "report.html"]
     with atomic_open(written[0], "w") as file:
         file.write(page)
-    if analyzed.content is not None:
+    if shown.analysis is not None:
         written.append(run.folder / "analysis.json")
-        write_json(written[-1], analyzed.content)
-    if gallery.sheet is not None:
+        write_json(written[-1], shown.analysis)
+    if shown.sheet is not None:
         written.append(run.folder / "predictions.png")
-        save_png(written[-1], gallery.sheet)
+        save_png(written[-1], shown.sheet)
     for path in written:
         logger.info("wrote %s", path)
     return written
 
 
 @dataclass
-class _Gallery:
-    """The pictures of a report: the sheet, the same as pairs for the page, and what is missing."""
+class _Shown:
+    """The part of a report about the first test set that has predictions."""
 
+    analysis: dict[str, Any] | None = None
+    view: dict[str, Any] | None = None  # of the analysis, with pictures of images
     sheet: npt.NDArray[np.uint8] | None = None
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)  # the pictures of the sheet, for the page
     caption: str = ""
     missing: list[str] = field(default_factory=list)
 
 
 def _shorten(sentences: list[str]) -> list[str]:
-    """Return the sentences once each; of many pictures that are left out, the first ones."""
+    """Return each sentence once, and of the sentences on missing pictures only the first ones."""
     found = list(dict.fromkeys(sentences))
     pictures = [sentence for sentence in found if sentence.startswith(NO_PICTURE)]
     if len(pictures) <= _MOST_PROBLEMS:
@@ -113,63 +114,44 @@ def _shorten(sentences: list[str]) -> list[str]:
     return [*pictures[:_MOST_PROBLEMS], more, *rest]
 
 
-@dataclass
-class _Analyzed:
-    """The first test set that has predictions, and what the analysis of it found."""
-
-    threshold: float = NO_THRESHOLD
-    data: DatasetSummary | None = None
-    predictions: dict[Any, list[dict[str, Any]]] = field(default_factory=dict)
-    content: dict[str, Any] | None = None
-    view: AnalysisView | None = None
-    missing: list[str] = field(default_factory=list)
-
-
-def _analyze(
-    run: RunFolder, test: list[DatasetSummary], score_threshold: float | None
-) -> _Analyzed:
+def _show_predictions(
+    run: RunFolder, test: list[DatasetSummary], num_images: int, score_threshold: float | None
+) -> _Shown:
+    """Analyze the predictions of the first test set that has any, and draw `num_images` of it."""
     for data in test:
         if data.images and (predictions := read_predictions(run, data.name)) is not None:
             break
     else:
         lacking = "No pictures and no analysis: there are no predictions for a test set that can "
-        return _Analyzed(missing=[f"{lacking}be read."])
-    content = analyze_run(run, data.name, predictions, score_threshold)
-    if content is None:
+        return _Shown(missing=[f"{lacking}be read."])
+    shown = _Shown(analyze_run(run, data.name, predictions, score_threshold))
+    if shown.analysis is None:
         threshold = NO_THRESHOLD if score_threshold is None else score_threshold
         lacking = f"No analysis: data set {data.name} has no annotations in COCO's format."
-        return _Analyzed(threshold, data, predictions, missing=[lacking])
-    worst, best, missing = draw_extremes(content, data, predictions)
-    view = replace(view_analysis(content), worst=worst, best_images=best)
-    threshold = content["chosen"]["threshold"]
-    return _Analyzed(threshold, data, predictions, content, view, missing)
-
-
-def _make_gallery(run: RunFolder, analyzed: _Analyzed, num_images: int) -> _Gallery:
-    """Draw `num_images` of the first test set that has predictions."""
-    data = analyzed.data
-    if data is None:
-        return _Gallery()
-    threshold = analyzed.threshold
-    samples, missing = choose_samples(data.name, analyzed.predictions, num_images, threshold)
+        shown.missing.append(lacking)
+    else:
+        threshold = shown.analysis["chosen"]["threshold"]
+        worst, best, shown.missing = draw_extremes(shown.analysis, data, predictions)
+        shown.view = {**view_analysis(shown.analysis), "worst": worst, "best_images": best}
+    samples, problems = choose_samples(data.name, predictions, num_images, threshold)
+    shown.missing = [*problems, *shown.missing]
     if not samples:
-        return _Gallery(missing=missing)
-    caption = (
+        return shown
+    shown.caption = (
         f"{len(samples)} of the {data.images} images of {data.name}, spread evenly over the data "
         f"set and not chosen by result. Predictions of {_name(run)} with a score >= "
         f"{threshold:.4g}. A prediction has the colour of the object that it lies on (IoU >= "
         "0.5), or another one if there is none. Where objects crowd, the labels of the lowest "
         "scores are left out."
     )
-    heading = f"Ground truth next to prediction: {data.name}\n{caption}"
-    sheet = make_prediction_sheet(samples, data.class_names, heading)
-    pairs = make_pairs(samples, data.class_names)
-    if len(pairs) < len(samples):
-        missing.append(
-            f"{len(samples) - len(pairs)} picture(s), to keep the page small; they are in "
-            "predictions.png."
+    heading = f"Ground truth next to prediction: {data.name}\n{shown.caption}"
+    shown.sheet = make_prediction_sheet(samples, data.class_names, heading)
+    shown.pairs = make_pairs(samples, data.class_names)
+    if left_out := len(samples) - len(shown.pairs):
+        shown.missing.append(
+            f"{left_out} picture(s), to keep the page small; they are in predictions.png."
         )
-    return _Gallery(sheet, pairs, caption, missing)
+    return shown
 
 
 def _name(run: RunFolder) -> str:
@@ -179,8 +161,7 @@ def _name(run: RunFolder) -> str:
 def _render(
     run: RunFolder,
     data: list[tuple[str, DatasetSummary]],
-    gallery: _Gallery,
-    analysis: AnalysisView | None,
+    shown: _Shown,
     missing: list[str],
     data_warnings: list[str],
 ) -> str:
@@ -188,7 +169,7 @@ def _render(
     info = dict(run.info)
     versions, skipped = info.pop("versions", None), info.pop("skipped_images", {})
     best = _read_best(run)
-    small = all(max(pair.width, pair.height) < 500 for pair in gallery.pairs)
+    small = all(max(pair.width, pair.height) < 500 for pair in shown.pairs)
     return render_page(
         "report.html.j2",
         name=_name(run),
@@ -206,11 +187,11 @@ def _render(
         ],
         ap_columns=list(_AP_COLUMNS),
         exported=_exported_rows(run),
-        analysis=analysis,
-        pairs=gallery.pairs,
+        analysis=shown.view,
+        pairs=shown.pairs,
         pair_width=480 if small else 760,
-        caption=gallery.caption,
-        changed=find_changed_keys(run.config),
+        caption=shown.caption,
+        changed=list_changed_keys(run.config),
         config_text=run.config_text,
         run_facts=_facts(run, info),
         versions=versions if isinstance(versions, dict) else {},
@@ -219,7 +200,7 @@ def _render(
 
 
 def _number(value: Any) -> float | None:
-    """Return `value` if it is a finite number; a metric without a value is null or NaN."""
+    """Return `value` if it is a finite number, else None: a metric may be null or NaN."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(value) else None
 
@@ -331,7 +312,7 @@ def _read_best(run: RunFolder) -> dict[str, Any] | None:
 
 
 def _facts(run: RunFolder, info: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return (name, value) of the run's circumstances."""
+    """Return (name, value) of the facts about the run: folder, seed, device, times, memory."""
     given = info.pop("seed", None)
     seed = given if isinstance(given, int) else int(run.config.SEED)
     facts = [
@@ -347,14 +328,12 @@ def _facts(run: RunFolder, info: dict[str, Any]) -> list[tuple[str, str]]:
         facts.append(("model_best.pth", text))
     memory = _number(info.pop("peak_memory_mb", None))
     facts.append(("Peak memory", NO_NUMBER if memory is None else f"{memory:,.0f} MB"))
-    for shown_elsewhere in ("command", "data_sha256", "best"):
+    for shown_elsewhere in ("data_sha256", "best"):
         info.pop(shown_elsewhere, None)
     return facts + [(str(key).replace("_", " "), str(value)) for key, value in info.items()]
 
 
 def _command(run: RunFolder) -> str:
-    if run.info.get("command"):
-        return str(run.info["command"])
     config = shlex.quote(str(run.folder / "config.yaml"))
     again = shlex.quote(f"{run.folder}_again")
     seed = run.info.get("seed")

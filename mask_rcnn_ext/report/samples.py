@@ -1,4 +1,4 @@
-"""Draws the samples of a training loader: images and objects as the model sees them."""
+"""Draws the samples of a training loader: images and objects as the model gets them."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from small_runs import train_small
 from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
 
@@ -84,10 +85,7 @@ def test_degenerate_box_is_dropped_without_it(tmp_path, capsys):
         tmp_path / "data",
         annotations=lambda a: [{**a[0], "bbox": [5, 5, 0, 4], "segmentation": []}, *a[1:]],
     )
-    code = run_train_net(
-        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(tmp_path / "out"),
-        "SOLVER.MAX_ITER", "1",
-    )  # fmt: skip
+    code = train_small(flags, tmp_path / "out", "SOLVER.MAX_ITER", "1")
     assert code == 0
     assert "dropped" in capsys.readouterr().out.lower()
 
@@ -109,8 +107,7 @@ def test_unknown_data_set_names_the_nearest(attempt):
 
 def test_a_learning_rate_of_zero_with_a_cosine(tmp_path, capsys):
     flags = own(tmp_path / "data")
-    keys = ["SOLVER.BASE_LR", "0.0", "OUTPUT_DIR", str(tmp_path / "out")]
-    assert run_train_net("--config-file", TINY_CONFIG, *flags, *SMALL, *keys) == 2
+    assert train_small(flags, tmp_path / "out", "SOLVER.BASE_LR", "0.0") == 2
     said = capsys.readouterr().err
     assert "error: WarmupCosineLR falls from SOLVER.BASE_LR to SOLVER.BASE_LR_END" in said
     assert not (tmp_path / "out").exists()
@@ -164,9 +161,7 @@ def test_class_count_that_contradicts_the_data(attempt):
 def test_output_folder_that_cannot_be_written(tmp_path, capsys, coco_pair):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    code = run_train_net(
-        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(blocked / "out")
-    )
+    code = train_small(coco_pair, blocked / "out")
     assert code == 2
     assert "OUTPUT_DIR" in capsys.readouterr().err
 
@@ -200,10 +195,7 @@ def test_a_mistake_leaves_an_earlier_runs_config_as_it_was(coco_pair, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "config.yaml").write_text("VERSION: 2\n")
-    code = run_train_net(
-        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(out),
-        "MODEL.WEIGHTS", "nowhere.pth",
-    )  # fmt: skip
+    code = train_small(coco_pair, out, "MODEL.WEIGHTS", "nowhere.pth")
     assert code == 2
     assert (out / "config.yaml").read_text() == "VERSION: 2\n"
 
@@ -229,9 +221,7 @@ def test_a_truncated_image_is_named_without_a_traceback(coco_pair, tmp_path, cap
     images = Path(coco_pair[3])
     for image in images.glob("*.png"):
         image.write_bytes(image.read_bytes()[:-2000])
-    code = run_train_net(
-        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(tmp_path / "out")
-    )
+    code = train_small(coco_pair, tmp_path / "out")
     captured = capsys.readouterr()
     assert code == 2
     assert "000.png: cannot be read as an image (image file is truncated)" in captured.err
@@ -262,10 +252,8 @@ def test_weights_with_other_classes_are_refused_in_evaluation(
 def test_weights_with_other_classes_are_fine_to_start_from(
     coco_pair, five_class_weights, tmp_path, capsys
 ):
-    code = run_train_net(
-        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(tmp_path / "out"),
-        "MODEL.WEIGHTS", five_class_weights, "SOLVER.MAX_ITER", "1",
-    )  # fmt: skip
+    keys = ["MODEL.WEIGHTS", five_class_weights, "SOLVER.MAX_ITER", "1"]
+    code = train_small(coco_pair, tmp_path / "out", *keys)
     assert code == 0
     assert "start from scratch" in capsys.readouterr().out
 
@@ -278,10 +266,8 @@ def test_an_image_that_is_broken_inside_is_named_when_it_is_read(
     for image in (tmp_path / split / "images").glob("*.png"):
         content = image.read_bytes()
         image.write_bytes(content[: len(content) // 2] + content[-12:])
-    code = run_train_net(
-        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(tmp_path / "out"),
-        "SOLVER.MAX_ITER", "1", "DATALOADER.NUM_WORKERS", "1",
-    )  # fmt: skip
+    keys = ["SOLVER.MAX_ITER", "1", "DATALOADER.NUM_WORKERS", "1"]
+    code = train_small(coco_pair, tmp_path / "out", *keys)
     said = capsys.readouterr().err
     assert code == 2
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import EventStorage
-from small_runs import read_error, read_weights, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import read_error, read_weights, train_small, write_data
+from support import SMALL, TINY_CONFIG
 from torch import nn
 
 from mask_rcnn_ext import load_config
@@ -104,12 +104,11 @@ def test_the_origin_is_named():
 def test_a_run_ends_with_a_sentence_and_a_file_that_repeats_it(tmp_path, capsys):
     run, again = tmp_path / "run", tmp_path / "again"
     data = write_data(tmp_path, train=4, val=2)
-    options = [
-        *SMALL, "SEED", "3", "SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "1",
+    keys = [
+        "SEED", "3", "SOLVER.MAX_ITER", "8", "SOLVER.CHECKPOINT_PERIOD", "1",
         "SOLVER.WARMUP_ITERS", "0", "SOLVER.BASE_LR", "1e15", "SOLVER.AMP.ENABLED", "False",
     ]  # fmt: skip
-    arguments = ["--config-file", TINY_CONFIG, *data]
-    assert run_train_net(*arguments, *options, "OUTPUT_DIR", str(run)) == 2
+    assert train_small(data, run, *keys) == 2
     error = read_error(capsys)
     (kept,) = run.glob("nonfinite_*.pth")
     assert re.match(rf"error: iteration {int(kept.stem[-7:])}: ", error)
@@ -122,7 +121,7 @@ def test_a_run_ends_with_a_sentence_and_a_file_that_repeats_it(tmp_path, capsys)
     again.mkdir()
     kept.rename(again / kept.name)
     (again / "last_checkpoint").write_text(kept.name)
-    assert run_train_net(*arguments, "--resume", *options, "OUTPUT_DIR", str(again)) == 2
+    assert train_small([*data, "--resume"], again, *keys) == 2
     repeated = read_error(capsys)
     assert (
         repeated.replace(str(again), str(run)).partition("The weights")[0]
@@ -138,16 +137,7 @@ def test_weights_that_are_nan_at_the_start_are_named(tmp_path, capsys):
     state = build_model(cfg).state_dict()
     state["roi_heads.mask_head.predictor.bias"].fill_(float("nan"))
     torch.save({"model": state}, weights)
-    options = [
-        *SMALL,
-        "SOLVER.MAX_ITER",
-        "2",
-        "OUTPUT_DIR",
-        str(run),
-        "MODEL.WEIGHTS",
-        str(weights),
-    ]
-    assert run_train_net("--config-file", TINY_CONFIG, *data, *options) == 2
+    assert train_small(data, run, "SOLVER.MAX_ITER", "2", "MODEL.WEIGHTS", str(weights)) == 2
     error = read_error(capsys)
     assert "iteration 0: the weight roi_heads.mask_head.predictor.bias is NaN" in error
     assert f"Start from other weights than {str(weights)!r}" in error

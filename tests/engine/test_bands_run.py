@@ -10,8 +10,8 @@ import preview_dataset
 import pytest
 import torch
 from PIL import Image
-from small_runs import read_error
-from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+from small_runs import read_error, train_small
+from support import run_train_net, write_coco
 
 from mask_rcnn_ext import Predictor, UserError, load_config
 
@@ -47,10 +47,8 @@ def write_bands(root, kind: str, **counts) -> list[str]:
 
 
 def train(flags, folder, channels: int, *keys: str) -> int:
-    return run_train_net(
-        "--config-file", TINY_CONFIG, *flags, *SMALL, *KEYS, "OUTPUT_DIR", str(folder),
-        "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", str(channels), *keys,
-    )  # fmt: skip
+    own = ["MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", str(channels)]
+    return train_small(flags, folder, *KEYS, *own, *keys)
 
 
 @pytest.fixture(scope="module", params=[(".npy", 5), (".tif", 1)], ids=["npy", "tif"])

@@ -8,8 +8,8 @@ import logging
 import pytest
 import torch
 from detectron2.modeling import build_model
-from small_runs import read_error, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import read_error, train_small, write_data
+from support import SMALL, TINY_CONFIG
 
 from mask_rcnn_ext import load_config, run_as_command
 from mask_rcnn_ext.engine.log import end_log, open_log_file, start_log
@@ -66,9 +66,7 @@ def test_an_evaluation_on_a_full_disk(broken, tmp_path, capsys, monkeypatch):
     module, name = (json, "dumps") if broken == "json.dumps" else (torch, "save")
     monkeypatch.setattr(module, name, fail(errno.ENOSPC))
     out = tmp_path / "out"
-    arguments = ["MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(out)]
-    code = run_train_net("--eval-only", "--config-file", TINY_CONFIG, *data, *SMALL, *arguments)
-    assert code == 2
+    assert train_small([*data, "--eval-only"], out, "MODEL.WEIGHTS", str(weights)) == 2
     assert "No space left on device. Make room" in read_error(capsys)
     assert not list(out.rglob("*.tmp"))
 
@@ -77,6 +75,5 @@ def test_a_last_checkpoint_that_is_no_text(tmp_path, capsys):
     (tmp_path / "last_checkpoint").write_bytes(b"\xff\xfe\x00")
     data = write_data(tmp_path, train=2, val=2)
     for mode in ("--resume", "--eval-only"):
-        arguments = [mode, "--resume", "--config-file", TINY_CONFIG, *data, *SMALL]
-        assert run_train_net(*arguments, "OUTPUT_DIR", str(tmp_path)) == 2
+        assert train_small([*data, mode, "--resume"], tmp_path) == 2
         assert "last_checkpoint: expected the name of a checkpoint" in read_error(capsys)

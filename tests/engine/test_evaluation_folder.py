@@ -7,8 +7,8 @@ import shutil
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from small_runs import read_error, tree, write_data
-from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
+from small_runs import read_error, train_small, tree, write_data
+from support import REPO, run_train_net, write_coco
 
 from mask_rcnn_ext.files import file_sha256
 from mask_rcnn_ext.report.run_data import read_predictions, read_run
@@ -23,11 +23,9 @@ def trained(tmp_path_factory):
     """The folder of a short run, and the flags of another val set with the same image ids."""
     root = tmp_path_factory.mktemp("trained")
     flags = write_data(root, train=2, val=2)
-    assert run_train_net(
-        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(root / "out"),
-        "SOLVER.IMS_PER_BATCH", "1", "SOLVER.MAX_ITER", "2", "MODEL.DEVICE", "cpu",
-        "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0",
-    ) == 0  # fmt: skip
+    keys = ["SOLVER.IMS_PER_BATCH", "1", "SOLVER.MAX_ITER", "2", "MODEL.DEVICE", "cpu"]
+    keys += ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
+    assert train_small(flags, root / "out", *keys) == 0
     path, images = write_coco(root / "other", images=2, seed=7)
     path = path.rename(path.with_name("other val.json"))
     return root / "out", ["--val-json", str(path), "--val-images", str(images)]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from small_runs import fork_processes
 from support import REPO, SMALL, run_train_net, write_coco
 
 FCIS_CONFIG = str(REPO / "configs/shapes/fcis_tiny.yaml")
@@ -65,7 +66,8 @@ def test_evaluation_alone_repeats_the_result_and_prints_the_overlap_metrics(
     assert "double claim" in printed.out + printed.err
 
 
-def test_two_processes_evaluate_as_one(trained, tmp_path):
+def test_two_processes_evaluate_as_one(trained, tmp_path, monkeypatch):
+    fork_processes(monkeypatch)
     root, _ = trained
     out = root / "out"
     code = run_train_net(

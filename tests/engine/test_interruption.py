@@ -5,13 +5,12 @@ import multiprocessing
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
-from small_runs import read_weights, same, write_data
-from support import REPO, SMALL, TINY_CONFIG, run_train_net
+from small_runs import fork_processes, read_weights, same, start_fork, write_data
+from support import SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext.engine import interruption, trainer
 
@@ -127,20 +126,19 @@ def test_a_forked_worker_ends_with_sigterm_and_outlives_ctrl_c(block, number, co
     assert worker.exitcode == code
 
 
-def test_two_processes_stop_together(data, tmp_path):
-    """SIGTERM to the first process only, as from a scheduler."""
+def test_two_processes_stop_together(data, tmp_path, monkeypatch, capfd):
+    """SIGTERM to the process that has started them, as from a scheduler."""
+    fork_processes(monkeypatch)
     options = ["--num-gpus", "2", "--dist-url", "auto"]
     command = make_command(data, tmp_path / "out", 1000, *options)
     log = tmp_path / "out/log.txt"
-    process = subprocess.Popen(
-        [sys.executable, str(REPO / "train_net.py"), *command], stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    while not (log.exists() and "Starting training" in log.read_text()) and process.poll() is None:
+    process = start_fork(lambda: run_train_net(*command))
+    while process.is_alive() and not (log.exists() and "Starting training" in log.read_text()):
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 143, errors[-4000:]
+    process.terminate()
+    process.join(240)
+    errors = capfd.readouterr().err
+    assert process.exitcode == 143, errors[-4000:]
     assert "Traceback" not in errors
     assert errors.count("interrupted; ") == 1
     name = (tmp_path / "out/last_checkpoint").read_text()

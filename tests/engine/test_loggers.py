@@ -6,8 +6,7 @@ import types
 
 import pytest
 from detectron2.utils.events import EventStorage, TensorboardXWriter
-from small_runs import read_error, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import read_error, train_small, write_data
 
 from mask_rcnn_ext import UserError, get_cfg
 from mask_rcnn_ext.engine.loggers import build_loggers, require_loggers
@@ -149,15 +148,11 @@ def test_errors(monkeypatch):
         require_loggers(make_cfg("out", "tensorboard", "mlflow"))
 
 
-def train(folder, flags, *words):
-    keys = [*words, "SOLVER.MAX_ITER", "2", "OUTPUT_DIR", str(folder)]
-    return run_train_net("--config-file", TINY_CONFIG, *flags, *SMALL, *keys)
-
-
 @pytest.mark.parametrize("library", ["wandb"], indirect=True)
 def test_a_training_logs(library, tmp_path):
     flags = write_data(tmp_path, train=4)
-    assert train(tmp_path / "out", flags, "MASK_RCNN_EXT.LOGGERS", "('wandb',)") == 0
+    keys = ["SOLVER.MAX_ITER", "2", "MASK_RCNN_EXT.LOGGERS", "('wandb',)"]
+    assert train_small(flags, tmp_path / "out", *keys) == 0
     assert "total_loss" in library.logged[-1][2]
     assert library.ended == library.runs
     assert not list((tmp_path / "out").glob("events.*"))
@@ -166,6 +161,6 @@ def test_a_training_logs(library, tmp_path):
 def test_a_logger_that_is_not_installed_ends_before_training(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("mask_rcnn_ext.engine.loggers.importlib.util.find_spec", lambda name: None)
     flags = write_data(tmp_path, train=4)
-    assert train(tmp_path / "out", flags, "MASK_RCNN_EXT.LOGGERS", "('trackio',)") == 2
+    assert train_small(flags, tmp_path / "out", "MASK_RCNN_EXT.LOGGERS", "('trackio',)") == 2
     assert "pip install trackio" in read_error(capsys)
     assert not (tmp_path / "out").exists()

@@ -10,15 +10,16 @@ import os
 import shutil
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from detectron2.utils.events import get_event_storage
-from small_runs import read_error, read_weights, same, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import read_error, read_weights, same, train_small, write_data
 
 from mask_rcnn_ext import get_cfg
 from mask_rcnn_ext.engine import trainer
+from mask_rcnn_ext.engine.hooks import RunRecord, StepSeed
 
 KEYS = [
     "SOLVER.IMS_PER_BATCH", "1", "SOLVER.CHECKPOINT_PERIOD", "2", "TEST.EVAL_PERIOD", "2",
@@ -35,9 +36,7 @@ SCRIPT = {1: 20.0, 3: 10.0, 5: math.nan, 7: 30.0, 9: 5.0, 11: 6.0, 12: 6.0, 13: 
 
 
 def run(flags, folder, *keys: str) -> int:
-    return run_train_net(
-        "--config-file", TINY_CONFIG, *flags, *SMALL, *KEYS, *keys, "OUTPUT_DIR", str(folder)
-    )
+    return train_small(flags, folder, *KEYS, *keys)
 
 
 def read_metrics(folder, name: str) -> dict[int, float]:
@@ -239,3 +238,17 @@ def test_an_average_may_begin_and_end_when_a_run_is_resumed(flags, whole, tmp_pa
     average = read_hooks(plain / "model_final.pth")["WeightAverage"]
     assert average["updates"] == 2
     assert same(average["weights"], weights)
+
+
+def test_an_evaluation_before_training_begins_is_no_time_of_training():
+    """A run that was stopped before an evaluation does it first when it is resumed."""
+    record = RunRecord(get_cfg(), StepSeed(0))
+    record.trainer = SimpleNamespace(start_iter=0, max_iter=1)
+    record.load_state_dict({"train_seconds": 20.0, "eval_seconds": 3.0})
+    record.add_evaluation(100.0)
+    record.before_train()
+    assert 20.0 <= record.train_seconds < 21.0
+    record._start -= 60.0  # a minute later
+    record.add_evaluation(50.0)
+    assert 30.0 <= record.train_seconds < 31.0
+    assert record.state_dict()["eval_seconds"] == 153.0

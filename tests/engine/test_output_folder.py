@@ -6,23 +6,18 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from small_runs import read_error, tree, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import read_error, start_fork, train_small, tree, write_data
+from support import run_train_net
 
 from mask_rcnn_ext.engine import run_lock
 from mask_rcnn_ext.errors import UserError
 
 
 def run(flags, folder, *keys: str) -> int:
-    return run_train_net(
-        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(folder),
-        "SOLVER.IMS_PER_BATCH", "1", *keys,
-    )  # fmt: skip
+    return train_small(flags, folder, "SOLVER.IMS_PER_BATCH", "1", *keys)
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +103,17 @@ def test_a_new_run_moves_the_earlier_one_aside(data, folder, capsys):
 
 def test_a_folder_in_use_is_refused_until_its_run_is_killed(data, folder, tmp_path, capsys):
     """Before anything is moved; a new run, a resumed one and an evaluation of other weights."""
-    holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys, pathlib, mask_rcnn_ext.engine.run_lock as lock\n"
-         "lock.lock_folder(pathlib.Path(sys.argv[1])); print(flush=True); sys.stdin.read()",
-         str(folder)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+    end, start = os.pipe()
+
+    def hold() -> int:
+        run_lock.lock_folder(folder)
+        os.write(start, b"\n")
+        time.sleep(240)
+        return 0
+
+    holder = start_fork(hold)
     try:
-        assert holder.stdout.readline() == b"\n"
+        assert os.read(end, 1) == b"\n"
         before = tree(folder)
         for flags in ([], ["--resume"]):
             assert run([*data, *flags], folder, "SOLVER.MAX_ITER", "3") == 2
@@ -123,7 +121,9 @@ def test_a_folder_in_use_is_refused_until_its_run_is_killed(data, folder, tmp_pa
             assert tree(folder) == before
     finally:
         holder.kill()
-        holder.communicate()
+        holder.join()
+        os.close(end)
+        os.close(start)
     assert (folder / "run.lock").is_file()
     assert run(data, folder, "SOLVER.MAX_ITER", "1") == 0
     assert not list(folder.rglob("run.lock"))

@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 import torch
-from small_runs import read_error, read_weights, same, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import read_error, read_weights, same, train_small, write_data
 
 from mask_rcnn_ext import get_cfg
 from mask_rcnn_ext.config import ExtCfgNode
@@ -23,9 +22,7 @@ KEYS = [
 
 
 def run(flags, folder, *keys: str) -> int:
-    return run_train_net(
-        "--config-file", TINY_CONFIG, *flags, *SMALL, *KEYS, "OUTPUT_DIR", str(folder), *keys
-    )
+    return train_small(flags, folder, *KEYS, *keys)
 
 
 @pytest.fixture(scope="module")

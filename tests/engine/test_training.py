@@ -1,6 +1,8 @@
 """Training end to end, through the command line's own functions."""
 
+import functools
 import json
+import multiprocessing
 import os
 import shutil
 import socket
@@ -9,29 +11,17 @@ import sys
 
 import pytest
 import torch
-from small_runs import read_weights, same
-from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
-
-
-def train(folder, *arguments: str) -> int:
-    """Train the small model; `arguments` are options, then KEY VALUE pairs."""
-    options = ["--config-file", TINY_CONFIG]
-    return run_train_net(*options, *arguments, *SMALL, "OUTPUT_DIR", str(folder))
+from small_runs import fork_processes, read_weights, same, start_fork, train_small, write_data
+from support import REPO, SMALL, TINY_CONFIG, run_script, run_train_net
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Twenty iterations on own data, checkpoints at 10 and 20."""
     root = tmp_path_factory.mktemp("run")
-    flags = []
-    for split, count in (("train", 12), ("val", 4)):
-        path, images = write_coco(root / split, images=count, seed=count)
-        flags += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
-    code = run_train_net(
-        "--config-file", TINY_CONFIG, *flags, *SMALL, "OUTPUT_DIR", str(root / "out"),
-        "SOLVER.MAX_ITER", "20", "SOLVER.CHECKPOINT_PERIOD", "10",
-    )  # fmt: skip
-    assert code == 0
+    flags = write_data(root, train=12, val=4)
+    keys = ["SOLVER.MAX_ITER", "20", "SOLVER.CHECKPOINT_PERIOD", "10"]
+    assert train_small(flags, root / "out", *keys) == 0
     return root, flags
 
 
@@ -114,7 +104,7 @@ def test_resumed_run_has_the_weights_of_the_uninterrupted_one(run, tmp_path):
     resumed.mkdir()
     shutil.copy(root / "out/model_0000009.pth", resumed)
     (resumed / "last_checkpoint").write_text("model_0000009.pth")
-    code = train(resumed, *flags, "--resume", "SOLVER.MAX_ITER", "20")
+    code = train_small([*flags, "--resume"], resumed, "SOLVER.MAX_ITER", "20")
     assert code == 0
     assert same(
         read_weights(resumed / "model_final.pth"), read_weights(root / "out/model_final.pth")
@@ -159,17 +149,18 @@ def test_resume_is_exact_with_workers_and_augmentation(coco_pair, tmp_path):
     """Another loader: two workers, and a seed that the run drew for itself."""
     options = [
         "DATALOADER.NUM_WORKERS", "2", "SEED", "-1", "SOLVER.CHECKPOINT_PERIOD", "3",
+        "SOLVER.MAX_ITER", "6",
         "MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP", "True",
         "MASK_RCNN_EXT.AUGMENTATION.ROTATION", "30.0",
         "MASK_RCNN_EXT.AUGMENTATION.SCALE_JITTER", "[0.5, 2.0]",
         "MASK_RCNN_EXT.AUGMENTATION.HUE", "0.1",
         "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE", "0.5",
     ]  # fmt: skip
-    assert train(tmp_path / "a", *coco_pair, *options, "SOLVER.MAX_ITER", "6") == 0
+    assert train_small(coco_pair, tmp_path / "a", *options) == 0
     (tmp_path / "b").mkdir()
     shutil.copy(tmp_path / "a/model_0000002.pth", tmp_path / "b")
     (tmp_path / "b/last_checkpoint").write_text("model_0000002.pth")
-    assert train(tmp_path / "b", *coco_pair, "--resume", *options, "SOLVER.MAX_ITER", "6") == 0
+    assert train_small([*coco_pair, "--resume"], tmp_path / "b", *options) == 0
     assert same(*(read_weights(tmp_path / name / "model_final.pth") for name in "ab"))
 
 
@@ -177,8 +168,8 @@ def test_mixed_precision_on_cpu_trains_and_stays_finite(coco_pair, tmp_path):
     outputs = []
     for enabled in ("True", "False"):
         folder = tmp_path / enabled
-        code = train(
-            folder, *coco_pair, "SOLVER.MAX_ITER", "3", "SOLVER.AMP.ENABLED", enabled,
+        code = train_small(
+            coco_pair, folder, "SOLVER.MAX_ITER", "3", "SOLVER.AMP.ENABLED", enabled,
             "MASK_RCNN_EXT.CHANNELS_LAST", enabled, "MASK_RCNN_EXT.AMP_INFERENCE", enabled,
         )  # fmt: skip
         assert code == 0
@@ -188,8 +179,8 @@ def test_mixed_precision_on_cpu_trains_and_stays_finite(coco_pair, tmp_path):
 
 
 def test_adamw(coco_pair, tmp_path):
-    code = train(
-        tmp_path / "out", *coco_pair, "SOLVER.MAX_ITER", "2", "MASK_RCNN_EXT.OPTIMIZER", "AdamW",
+    code = train_small(
+        coco_pair, tmp_path / "out", "SOLVER.MAX_ITER", "2", "MASK_RCNN_EXT.OPTIMIZER", "AdamW",
         "SOLVER.BASE_LR", "0.001",
     )  # fmt: skip
     assert code == 0
@@ -198,40 +189,32 @@ def test_adamw(coco_pair, tmp_path):
     assert "exp_avg_sq" in next(iter(state.values()))
 
 
-def start(*command: object, **environment: str) -> subprocess.Popen:
-    """Start a Python process with one thread, as launchers of several processes do."""
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
-
-
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-def start_like_torchrun(*command: object) -> list[subprocess.Popen]:
+def start_like_torchrun(*arguments: str) -> list[multiprocessing.Process]:
     """Start the two processes that torchrun would start; the launcher itself takes 2 s to start."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [start(*command, **shared, RANK=rank, LOCAL_RANK=rank) for rank in "01"]
+
+    def work(rank: str) -> int:
+        os.environ.update(shared, RANK=rank, LOCAL_RANK=rank)
+        return run_train_net(*arguments)
+
+    return [start_fork(functools.partial(work, rank)) for rank in "01"]
 
 
-def test_two_processes_on_cpu(coco_pair, tmp_path):
+def test_two_processes_on_cpu(coco_pair, tmp_path, monkeypatch, capfd):
     """Gloo: both launchers train, write one result file, and give the same weights."""
-    command = [REPO / "train_net.py", "--config-file", TINY_CONFIG, *coco_pair]
+    command = ["--config-file", TINY_CONFIG, *coco_pair]
     keys = [*SMALL, "SOLVER.MAX_ITER", "4", "OUTPUT_DIR"]
-    spawn = [*command, "--num-gpus", "2", "--dist-url", "auto", *keys, tmp_path / "spawn"]
-    for start_all in (
-        lambda: [start(*spawn)],
-        lambda: start_like_torchrun(*command, *keys, tmp_path / "torchrun"),
-    ):
-        for process in start_all():
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors[-4000:]
-            assert "FutureWarning" not in errors
+    spawn = ["--num-gpus", "2", "--dist-url", "auto", *keys, str(tmp_path / "spawn")]
+    assert run_script(REPO / "train_net.py", monkeypatch, *command, *spawn) == 0
+    assert "FutureWarning" not in capfd.readouterr().err
+    fork_processes(monkeypatch)
+    for process in start_like_torchrun(*command, *keys, str(tmp_path / "torchrun")):
+        process.join(240)
+        assert process.exitcode == 0
     for name in ("spawn", "torchrun"):
         assert "segm" in json.loads((tmp_path / name / "results.json").read_text())
         assert (tmp_path / name / "log.txt.rank1").exists()
@@ -240,23 +223,30 @@ def test_two_processes_on_cpu(coco_pair, tmp_path):
     # The first process alone, with its half of each batch, learns something else: gradients are
     # shared.
     alone = tmp_path / "alone"
-    assert train(alone, *coco_pair, "SOLVER.MAX_ITER", "4", "SOLVER.IMS_PER_BATCH", "2") == 0
+    assert run_train_net(*command, *keys, str(alone), "SOLVER.IMS_PER_BATCH", "2") == 0
     assert not same(two, read_weights(alone / "model_final.pth"))
 
 
-@pytest.mark.parametrize("launcher", ["spawn", "torchrun"])
-def test_a_mistake_in_two_processes_is_one_message(coco_pair, tmp_path, capfd, launcher):
+@pytest.mark.parametrize("launcher", ["launch", "torchrun"])
+def test_a_mistake_in_two_processes_is_one_message(
+    coco_pair, tmp_path, capfd, monkeypatch, launcher
+):
     arguments = ["--config-file", TINY_CONFIG, *coco_pair]
     keys = [*SMALL, "OUTPUT_DIR", str(tmp_path / "sweep/a"), "SOLVER.IMS_PER_BATCH", "3"]
-    if launcher == "spawn":
+    if launcher == "launch":
+        fork_processes(monkeypatch)
         two = ["--num-gpus", "2", "--dist-url", "auto"]
         assert run_train_net(*arguments, *two, *keys) == 2
         errors = capfd.readouterr().err
         assert "Traceback" not in errors  # torchrun reports the failed process in its own way
     else:
-        process = start(*TORCHRUN, REPO / "train_net.py", *arguments, *keys)
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 1  # torchrun's own code
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [sys.executable, *torchrun, str(REPO / "train_net.py"), *arguments, *keys],
+            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240,
+        )  # fmt: skip
+        errors = done.stderr
+        assert done.returncode == 1  # torchrun's own code
     assert sum(line.startswith("error: ") for line in errors.splitlines()) == 1
     assert "IMS_PER_BATCH is 3: expected a multiple of the 2 processes" in errors
     assert not (tmp_path / "sweep").exists()
@@ -289,8 +279,8 @@ def test_test_time_augmentation_stands_beside_the_plain_result(run, tmp_path):
 
 
 def test_test_time_augmentation_at_the_end_of_training(coco_pair, tmp_path):
-    code = train(
-        tmp_path / "out", *coco_pair, "SOLVER.MAX_ITER", "2", "TEST.AUG.ENABLED", "True",
+    code = train_small(
+        coco_pair, tmp_path / "out", "SOLVER.MAX_ITER", "2", "TEST.AUG.ENABLED", "True",
         "TEST.AUG.MIN_SIZES", "(48, 64)",
     )  # fmt: skip
     assert code == 0

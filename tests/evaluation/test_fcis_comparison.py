@@ -10,7 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, Instances
 from overlap_cases import rectangle
-from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+from small_runs import train_small
+from support import write_coco
 
 from mask_rcnn_ext import UserError, get_cfg
 from mask_rcnn_ext.data.own_data import register_own_data
@@ -203,11 +204,8 @@ def test_a_config_that_cannot_be_evaluated_is_refused(own, tmp_path, overrides, 
 
 def test_train_net_prints_it(coco_pair, tmp_path, capsys):
     out = tmp_path / "out"
-    code = run_train_net(
-        "--config-file", TINY_CONFIG, *coco_pair, *SMALL, "OUTPUT_DIR", str(out),
-        "SOLVER.MAX_ITER", "2", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", *NAMED,
-    )  # fmt: skip
-    assert code == 0
+    keys = ["SOLVER.MAX_ITER", "2", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", *NAMED]
+    assert train_small(coco_pair, out, *keys) == 0
     results = json.loads((out / "results.json").read_text())
     assert {"bbox", "segm", "boundary", "overlap", "overlap_same", "errors"} <= set(results)
     assert (out / "inference/own_val/fcis_comparison.json").is_file()

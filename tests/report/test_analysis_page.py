@@ -186,4 +186,4 @@ def test_the_matrix_shows_the_classes_with_the_most_errors():
     assert left_out == 3
     assert len(columns) == len(rows) == 13
     assert {"class 2", "class 3", "class 14", "background"} <= set(columns)
-    assert rows[-1][1][-1].count == -1  # nothing that is detected as nothing
+    assert rows[-1][1][-1] == (None, "")  # nothing that is detected as nothing

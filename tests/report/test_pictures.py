@@ -7,12 +7,8 @@ import pytest
 from PIL import Image
 
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.report.drawing.pictures import (
-    choose_color,
-    draw_instances,
-    make_tile_sheet,
-    save_png,
-)
+from mask_rcnn_ext.report.drawing.pictures import choose_color, draw_instances, save_png
+from mask_rcnn_ext.report.drawing.sheets import make_tile_sheet
 
 GRAY = 90
 

@@ -1,6 +1,8 @@
 """The report of a run: its folder, the pictures, the page, and what is said when parts lack."""
 
+import contextlib
 import html
+import io
 import json
 import os
 import re
@@ -21,15 +23,26 @@ from mask_rcnn_ext.report.run_page import write_report
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
+OPTIONS = ["--num-images", "4", "--score-threshold", "0.5"]
+
+
 @pytest.fixture
 def run_folder(tmp_path):
     return write_run(tmp_path)
 
 
-def test_a_complete_run_from_the_command_line(run_folder, capsys):
-    command = [str(run_folder), "--num-images", "4", "--score-threshold", "0.5"]
-    assert tool.main(command) == 0
-    *paths, threshold = capsys.readouterr().out.splitlines()
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of a run with its report, and what the command has printed."""
+    folder, printed = write_run(tmp_path_factory.mktemp("made")), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert tool.main([str(folder), *OPTIONS]) == 0
+    return folder, printed.getvalue()
+
+
+def test_a_complete_run_from_the_command_line(made):
+    run_folder, printed = made
+    *paths, threshold = printed.splitlines()
     assert threshold.startswith("Best score threshold: ")
     assert paths == [
         str(run_folder / "report.html"),
@@ -91,9 +104,8 @@ def test_a_run_that_kept_its_best_model(run_folder):
     assert page.source.count(">best</text>") == 2  # total loss, test AP
 
 
-def test_the_page_needs_nothing_from_outside_and_escapes_names(run_folder):
-    assert tool.main([str(run_folder)]) == 0
-    page = Page(run_folder / "report.html")
+def test_the_page_needs_nothing_from_outside_and_escapes_names(made):
+    page = Page(made[0] / "report.html")
     assert page.count("script") == page.count("link") == 0
     assert not any(key in attrs for _, attrs in page.tags for key in ("href", "onclick", "onload"))
     sources = [attrs["src"] for _, attrs in page.tags if "src" in attrs]
@@ -106,12 +118,11 @@ def test_the_page_needs_nothing_from_outside_and_escapes_names(run_folder):
     assert html.escape(NAMES[0]) in page.source
 
 
-def test_the_same_run_gives_the_same_files(run_folder):
+def test_the_same_run_gives_the_same_files(made):
     names = ("predictions.png", "report.html", "analysis.json")
-    files = [run_folder / name for name in names]
-    tool.main([str(run_folder)])
+    files = [made[0] / name for name in names]
     first = [file.read_bytes() for file in files]
-    tool.main([str(run_folder)])
+    tool.main([str(made[0]), *OPTIONS])
     assert [file.read_bytes() for file in files] == first
 
 
@@ -176,11 +187,11 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
     assert os.listdir(tmp_path) == []
 
 
-def test_the_page_says_what_the_check_of_the_data_warns_of(run_folder):
-    assert tool.main([str(run_folder)]) == 0
-    text = re.sub(r"\s+", " ", Page(run_folder / "report.html").text)
+def test_the_page_says_what_the_check_of_the_data_warns_of(made, run_folder):
+    text = re.sub(r"\s+", " ", Page(made[0] / "report.html").text)
     assert "The check of the data warns" in text
     assert "data.json is the train and the val json: the same images." in text
+    tool.find_data(read_run(run_folder).config, str(run_folder))
     write_report(run_folder, train_names=["own_train"])
     assert "The check of the data warns" not in Page(run_folder / "report.html").text
 

@@ -9,11 +9,12 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from mask_rcnn_ext.config import get_cfg
+from mask_rcnn_ext.data.bands import read_picture
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.report.charts import run_charts, smooth
-from mask_rcnn_ext.report.instances import decode_masks, load_picture
+from mask_rcnn_ext.report.instances import decode_masks
 from mask_rcnn_ext.report.run_data import (
-    find_changed_keys,
+    list_changed_keys,
     read_predictions,
     read_run,
     spread_evenly,
@@ -75,7 +76,7 @@ def test_changed_keys_are_those_that_were_set(tmp_path):
     cfg.SOLVER.STEPS = (10, 20)
     cfg.MASK_RCNN_EXT.CHANNELS_LAST = True
     (tmp_path / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
-    assert find_changed_keys(read_run(tmp_path).config) == [
+    assert list_changed_keys(read_run(tmp_path).config) == [
         ("MASK_RCNN_EXT.CHANNELS_LAST", "True", ""),
         ("SOLVER.STEPS", "[10, 20]", "[30000]"),
     ]
@@ -113,7 +114,7 @@ def test_an_image_of_another_size_than_its_annotations_is_an_error(tmp_path):
     Image.new("RGB", (8, 4)).save(tmp_path / "a.png")
     record = {"file_name": str(tmp_path / "a.png"), "height": 8, "width": 4}
     with pytest.raises(UserError, match=r"expected 4 x 8 pixels .* got 8 x 4"):
-        load_picture(record)
+        read_picture(record)
 
 
 def test_the_charts_of_a_run():

@@ -1,6 +1,6 @@
 """COCO evaluation of a drawn data set: detectron2's evaluator with pycocotools against ours.
 
-Each evaluation runs in a process of its own, so that its peak of memory is its own. The whole of
+Each evaluation runs in a process of its own, so that its peak memory can be measured. All of
 `evaluate()` is timed, with the result files that it writes, but not the drawing of the data.
 """
 

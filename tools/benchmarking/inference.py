@@ -1,10 +1,11 @@
 """Mask R-CNN with a ResNet-50 FPN on one image: detectron2 and our levels of speed.
 
-Each contender gets the pixels of an image and gives its instances with masks of the whole image:
-detectron2's `DefaultPredictor`, and our `Predictor` at each level. Then each gives the instances in
-COCO's format, with masks as RLE, as evaluation and `tools/predict.py` need them. All have the same
-random weights. The norms get the statistics of the image and the last layers are made to spread, so
-that the model finds as many instances as asked for.
+The contenders are detectron2's `DefaultPredictor`, and our `Predictor` at each level. In the first
+case they get the pixels of an image and return instances with masks of the whole image. In the
+second case they return the instances in COCO's format, with masks as RLE, as evaluation and
+`tools/predict.py` need them. All have the same random weights. The norms get the statistics of the
+image, and the outputs of the last layers are spread, so that the model finds as many instances as
+asked for.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from mask_rcnn_ext.export.parity import Tolerance
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
 from .parts import Part, Row, compare_rows
-from .rounds import Times, take_turns, time_call
+from .rounds import take_turns, time_into
 
 __all__ = [
     "BASELINE",
@@ -133,11 +134,6 @@ def compare_instances(found: Instances, expected: Instances) -> str:
     return f"{said}; boxes within {float(moved):.1g} px; mask IoU {lowest:.4f} or more"
 
 
-def _time_once(find: Callable[[], Any], name: str, results: dict[str, Any]) -> Times:
-    seconds, results[name] = time_call(find)
-    return {"": seconds}
-
-
 def _compare_results(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> str:
     """Return how many results in COCO's format are equal."""
     if found == expected:
@@ -234,7 +230,7 @@ def time_case(
     """Time contenders, the first of which is the baseline, and compare what they return."""
     baseline = next(iter(contenders))
     found: dict[str, Any] = {}
-    turns = {name: partial(_time_once, call, name, found) for name, call in contenders.items()}
+    turns = {name: partial(time_into, found, name, call) for name, call in contenders.items()}
     rows = compare_rows(case, take_turns(turns, rounds), baseline)
     for row in rows:
         if row.contender != baseline:

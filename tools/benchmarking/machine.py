@@ -1,4 +1,4 @@
-"""What a benchmark ran on: processor, cores, threads, load, versions."""
+"""Describes the machine of a benchmark: processor, cores, threads, load, versions."""
 
 import importlib.metadata
 import os

@@ -23,12 +23,12 @@ class Row:
 
     Attributes:
         case: what was done, such as "segm, 5,000 images".
-        contender: who did it; the baseline is one of them.
+        contender: the name of what was timed; the baseline is a contender too.
         seconds: median of the rounds.
-        ratio: how many times as fast as the baseline, the median of the rounds.
+        ratio: how many times as fast as the baseline it was, the median of the rounds.
         ratios: the lowest and the highest ratio.
         verdict: see `rounds.compare`; "baseline" for the baseline.
-        peak_mb: peak of the memory of a process that did only this, in MB of 10^6 bytes; None: not
+        peak_mb: peak memory of a process that did nothing else, in MB of 10^6 bytes; None: not
             measured.
         output: how its output compares with the baseline's, such as "equal".
     """
@@ -45,12 +45,12 @@ class Row:
 
 @dataclass
 class Part:
-    """What a benchmark found.
+    """The result of a benchmark.
 
     Attributes:
-        title: the first words of its table.
-        rows: its measurements.
-        options: of the command line, and the sizes of the inputs.
+        title: the title of the table.
+        rows: the measurements.
+        options: the options of the command line, and the sizes of the inputs.
         machine: see `describe_machine`.
         load: load averages when the benchmark began and ended.
     """

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from mask_rcnn_ext.layers.packed_masks import PackedMasks
 
 from .parts import Part, compare_rows
-from .rounds import Times, take_turns, time_call
+from .rounds import take_turns, time_into
 
 __all__ = ["BASELINE", "OURS", "make_inputs", "run"]
 
@@ -67,15 +67,9 @@ def run(args: argparse.Namespace) -> Part:
         if number * height * width > MOST_BYTES:
             del functions[BASELINE]
         outputs: dict[str, Rles] = {}
-
-        def time_once(
-            name: str, function: Callable[[], Rles], outputs: dict[str, Rles] = outputs
-        ) -> Times:
-            seconds, outputs[name] = time_call(function)
-            return {"": seconds}
-
+        size = (height, width)
         contenders = {
-            name: partial(time_once, name, partial(function, probs, boxes, (height, width)))
+            name: partial(time_into, outputs, name, partial(function, probs, boxes, size))
             for name, function in functions.items()
         }
         times = take_turns(contenders, args.rounds)

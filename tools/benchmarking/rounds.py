@@ -1,11 +1,11 @@
-"""Contenders take turns; their times are compared round by round."""
+"""Lets contenders take turns, and compares their times round by round."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["MAX_SPREAD", "Times", "compare", "take_turns", "time_call"]
+__all__ = ["MAX_SPREAD", "Times", "compare", "take_turns", "time_call", "time_into"]
 
 MAX_SPREAD = 0.25  # of the middle half of the ratios, as a part of their median
 _FEWEST = 3  # rounds for a verdict
@@ -20,12 +20,18 @@ def time_call(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def time_into(results: dict[str, Any], name: str, function: Callable[[], Any]) -> Times:
+    """Call a function, put its result into `results` under a name, and return its seconds."""
+    seconds, results[name] = time_call(function)
+    return {"": seconds}
+
+
 def take_turns(
     contenders: Mapping[str, Callable[[], Times]], rounds: int, warm_up: bool = True
 ) -> dict[str, list[Times]]:
     """Return the times of each contender in each round.
 
-    In each round every contender runs once; the order is turned round from one to the next.
+    In each round every contender runs once; the order is reversed from one round to the next.
 
     Args:
         contenders: name -> a function that runs once and returns what it took.
@@ -46,9 +52,10 @@ def compare(seconds: Sequence[float], baseline: Sequence[float]) -> dict[str, An
     """Compare the seconds of a contender in each round with the baseline's.
 
     Returns:
-        `seconds`, the median; `ratio`, the median of how many times as fast as the baseline it was;
-        `ratios`, the lowest and the highest; `verdict`, a phrase, which says "too noisy" where the
-        middle half of the ratios spreads over more than `MAX_SPREAD` of the median.
+        `seconds`, the median; `ratios`, the lowest and the highest ratio of the rounds: how many
+        times as fast as the baseline the contender was; `ratio`, their median; `verdict`, a phrase,
+        which is "too noisy" if the middle half of the ratios spreads over more than `MAX_SPREAD` of
+        the median.
     """
     ratios = sorted(b / s for s, b in zip(seconds, baseline, strict=True))
     ratio = statistics.median(ratios)

@@ -1,4 +1,4 @@
-"""The options that name a trained model, and the model that they name.
+"""The options that name a trained model, and the config of the model that they name.
 
 The scripts import this before `--help` ends, so that nothing slow may be imported at the top.
 """
@@ -10,7 +10,7 @@ __all__ = ["add_config_options", "add_model", "add_overrides", "load_config_of_m
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the model as the one argument, and the options in its place."""
+    """Add the argument for the model, and the options that can replace it."""
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="file of a trained model that contains its config"
     )

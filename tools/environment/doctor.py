@@ -79,11 +79,12 @@ class Probe(NamedTuple):
     """A requirement of Mask R-CNN.
 
     Attributes:
-        use: uses it and returns a description; raises any exception if it does not work.
-        fix: the command that installs it.
-        needs: names of other probes; if one of them fails, this one is skipped.
+        use: a function that uses the requirement and returns a description; it raises any exception
+            if the requirement does not work.
+        fix: the command that installs the requirement.
+        needs: names of other probes; if one of them fails, this probe is skipped.
         mark: the mark of a failure.
-        fix_broken: the command for when it is installed but fails; default: `fix`.
+        fix_broken: the command for a requirement that is installed but fails; default: `fix`.
     """
 
     use: Callable[[], str]

@@ -1,31 +1,24 @@
-"""What a run does with a recipe: it changes the config of the run, and logs every value."""
+"""Puts the values of a recipe into the config of a run, and logs them."""
 
 import argparse
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from ...config import flat_config
 from ...errors import UserError
 from ...proposals.file import load_training_dicts
-from .derive import derive_recipe, derive_schedule, require_epochs
+from ..output_folder import read_earlier_config
+from .derive import derive_recipe, require_epochs
 from .facts import look_at_machine
-from .plan import Row, get_value, set_value
+from .plan import Plan, Row, get_value, set_value
+from .schedule import choose_length
 
-__all__ = [
-    "RECIPE_KEYS",
-    "choose_recipe",
-    "format_recipe",
-    "keep_recipe",
-    "require_recipe_options",
-]
+__all__ = ["RECIPE_KEYS", "choose_recipe", "require_recipe_options"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +43,7 @@ def require_recipe_options(args: argparse.Namespace, *, one_training: bool) -> N
         one_training: whether the command trains one model, with `Trainer`.
 
     Raises:
-        UserError: `--auto` or `--epochs` make no sense here.
+        UserError: `--auto` or `--epochs` cannot be used here, or `--epochs` is not positive.
     """
     auto, epochs = getattr(args, "auto", False), getattr(args, "epochs", None)
     option = "--auto" if auto else "--epochs"
@@ -79,14 +72,15 @@ def choose_recipe(cfg: CfgNode, reference: CfgNode, args: argparse.Namespace) ->
             come from the run; a number of epochs that is given counts again.
 
     Raises:
-        UserError: see `derive_recipe`, `load_training_dicts` and `keep_recipe`.
+        UserError: see `derive_recipe` and `load_training_dicts`; or the `config.yaml` of the run
+            that is resumed cannot be read.
     """
     auto, epochs = getattr(args, "auto", False), getattr(args, "epochs", None)
     if not auto and epochs is None:
         return
     given = args.opts[::2]
     if auto and args.resume:
-        keep_recipe(cfg, given)
+        _keep_recipe(cfg, given)
         if epochs is None:
             return
     dicts = load_training_dicts(cfg)
@@ -95,46 +89,32 @@ def choose_recipe(cfg: CfgNode, reference: CfgNode, args: argparse.Namespace) ->
         rows = derive_recipe(
             cfg, dicts, epochs=epochs, given=given, reference=reference, machine=machine
         )
-    else:
-        assert epochs is not None
-        rows = derive_schedule(cfg, len(dicts), epochs, given=given, reference=reference)
+    else:  # only the length changes
+        plan = Plan(cfg, reference, given)
+        choose_length(plan, len(dicts), epochs)
+        rows = plan.rows
     rows = comm.all_gather(rows)[0]  # machines may differ
-    logger.info("The recipe:\n%s", format_recipe(rows, reference))
+    logger.info("The recipe:\n%s", _format_recipe(rows, reference))
     for key, value, _ in rows:
         set_value(cfg, key, value)
 
 
-def keep_recipe(cfg: CfgNode, given: Sequence[str]) -> None:
-    """Take the values of the recipe from the `config.yaml` of the run that is resumed.
-
-    Args:
-        cfg: the config of the run. It is changed.
-        given: keys of the command line. They stay.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    path = Path(cfg.OUTPUT_DIR, "config.yaml")
-    try:
-        values = dict(flat_config(CfgNode.load_cfg(path.read_text("utf-8"))))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+def _keep_recipe(cfg: CfgNode, given: Sequence[str]) -> None:
+    """Take the values of the recipe, but for the keys `given`, from the run that is resumed."""
+    path, values = os.path.join(cfg.OUTPUT_DIR, "config.yaml"), read_earlier_config(cfg)
+    if not values:
         raise UserError(
             f"--resume with --auto needs the config.yaml of the run, which has the values of the "
             f"recipe: cannot read {os.path.abspath(path)}. Leave out --auto, and give the keys"
-        ) from error
+        )
     for key in RECIPE_KEYS:
         if key in values and key not in given:
             set_value(cfg, key, values[key])
     logger.info("The values of the recipe are those of %s; nothing is derived again.", path)
 
 
-def format_recipe(rows: Sequence[Row], reference: CfgNode) -> str:
-    """Return the rows as a table.
-
-    Args:
-        rows: of `derive_recipe`.
-        reference: the config before, for the column "was".
-    """
+def _format_recipe(rows: Sequence[Row], reference: CfgNode) -> str:
+    """Return the rows of `derive_recipe` as a table; `reference` is the config before."""
     cells: list[list[Any]] = [
         [row.key, _show(row.value), _show(get_value(reference, row.key)), row.reason]
         for row in rows

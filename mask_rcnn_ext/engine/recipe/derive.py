@@ -11,7 +11,7 @@ from .plan import Plan, Row
 from .schedule import choose_batch, choose_length, choose_rate, choose_sampler
 from .sizes import choose_anchors, choose_for_crowds, choose_image_size
 
-__all__ = ["derive_recipe", "derive_schedule", "require_epochs"]
+__all__ = ["derive_recipe", "require_epochs"]
 
 
 def derive_recipe(
@@ -57,32 +57,6 @@ def derive_recipe(
     choose_rate(plan)
     choose_length(plan, len(dataset_dicts), epochs)
     choose_sampler(plan, facts)
-    return plan.rows
-
-
-def derive_schedule(
-    cfg: CfgNode,
-    images: int,
-    epochs: float,
-    *,
-    given: Collection[str] = (),
-    reference: CfgNode | None = None,
-) -> list[Row]:
-    """Return the values for a training of some epochs; only its length changes.
-
-    Args:
-        cfg: the config of the run.
-        images: the number of training images.
-        epochs: how often each image is seen.
-        given: see `derive_recipe`.
-        reference: see `derive_recipe`.
-
-    Raises:
-        UserError: `epochs` is not positive.
-    """
-    require_epochs(epochs)
-    plan = Plan(cfg, reference or cfg, given)
-    choose_length(plan, images, epochs)
     return plan.rows
 
 

@@ -1,4 +1,4 @@
-"""What a recipe must know about the training data and the machine."""
+"""Collects the facts about the training data and the machine that a recipe needs."""
 
 import os
 from collections import Counter
@@ -53,7 +53,7 @@ def collect_facts(dataset_dicts: Sequence[Mapping[str, Any]]) -> DataFacts:
     """Return the facts of images in detectron2's format.
 
     Raises:
-        UserError: no object is there.
+        UserError: there is no object.
     """
     boxes, box_images, class_images = [], [], Counter[int]()
     for index, record in enumerate(dataset_dicts):
@@ -77,13 +77,14 @@ def collect_facts(dataset_dicts: Sequence[Mapping[str, Any]]) -> DataFacts:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run may use.
+    """The resources of a run.
 
     Attributes:
         device: `"cpu"` or `"cuda"`.
-        memory: bytes of the whole memory; of one GPU, with `"cuda"`.
-        threads: how many threads PyTorch computes with on the CPU.
-        processes: of the run. Each has a GPU of its own; processes on the CPU share the memory.
+        memory: all memory in bytes; with `"cuda"`, the memory of one GPU.
+        threads: number of threads that PyTorch uses on the CPU.
+        processes: number of processes of the run. Each has a GPU of its own; processes on the CPU
+            share the memory.
     """
 
     device: str
@@ -93,12 +94,7 @@ class Machine:
 
 
 def look_at_machine(device: str, processes: int = 1) -> Machine:
-    """Return what this machine has.
-
-    Args:
-        device: `MODEL.DEVICE`.
-        processes: of the run.
-    """
+    """Return the resources of this machine, for a run on `MODEL.DEVICE` in some processes."""
     if torch.device(device).type == "cuda":
         memory = torch.cuda.get_device_properties(torch.device(device)).total_memory
         return Machine("cuda", memory, processes=processes)

@@ -30,7 +30,7 @@ def set_value(cfg: CfgNode, key: str, value: Any) -> None:
 
 
 class Plan:
-    """The config that grows while the rules choose, and the rows so far.
+    """The config with the values that the rules have chosen so far, and a row for each value.
 
     Attributes:
         cfg: a copy of the run's config, with the values that were chosen.

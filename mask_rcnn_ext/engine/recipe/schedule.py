@@ -25,11 +25,11 @@ _MOST_REPEATED = 4
 def choose_batch(plan: Plan, facts: DataFacts, machine: Machine) -> None:
     """Choose the images of an iteration, a power of 2.
 
-    On a GPU it is detectron2's 16. A CPU is hardly faster with more images at once, and more
-    iterations learn more: it is the number of threads, at least 4 and at most 16. An epoch has at
-    least 8 iterations. Memory is a limit: 4000 bytes for each pixel of the images. detectron2's
-    model zoo says 3.4 GB for Mask R-CNN with R50-FPN and 7.2 GB with X101-FPN, for two images of
-    800 x 1333, so up to 3400 bytes.
+    On a GPU the number is detectron2's 16. A CPU is hardly faster with more images at once, and
+    more iterations learn more, so the number is that of the threads, at least 4 and at most 16. An
+    epoch has at least 8 iterations. Memory is a limit, with 4000 bytes for each pixel of the
+    images: detectron2's model zoo gives 3.4 GB for Mask R-CNN with R50-FPN and 7.2 GB with
+    X101-FPN, for two images of 800 x 1333, which is up to 3400 bytes.
     """
     key, processes = "SOLVER.IMS_PER_BATCH", machine.processes
     if plan.reference.SOLVER.REFERENCE_WORLD_SIZE:
@@ -67,9 +67,9 @@ def _floor(value: float) -> int:
 def choose_rate(plan: Plan) -> None:
     """Scale the config's learning rate to the batch size.
 
-    With SGD it is proportional to the batch size (Goyal et al. 2017, arXiv:1706.02677). AdamW
-    divides a gradient by its own typical size, so that the noise of the steps grows with
-    `rate^2 / batch`: its rate is proportional to the square root (Malladi et al. 2022,
+    With SGD the rate is proportional to the batch size (Goyal et al. 2017, arXiv:1706.02677). AdamW
+    divides a gradient by its typical size, so the noise of the steps grows with `rate^2 / batch`:
+    the rate is proportional to the square root of the batch size (Malladi et al. 2022,
     arXiv:2205.10287).
     """
     solver = plan.reference.SOLVER
@@ -89,7 +89,7 @@ def choose_length(plan: Plan, images: int, epochs: float | None) -> None:
     Args:
         plan: the plan, which is extended.
         images: the number of training images.
-        epochs: of the training. None: 12, as detectron2's schedule "1x" has on COCO, but at least
+        epochs: number of epochs. None: 12, as in detectron2's schedule "1x" on COCO, but at least
             2000 images and 500 iterations.
     """
     batch, solver = plan["SOLVER.IMS_PER_BATCH"], plan.reference.SOLVER

@@ -1,8 +1,8 @@
 """Rules of a recipe for the sizes of images and anchors, and for crowded images.
 
-They follow from what the network can see. The finest feature map of an FPN has one cell for 4 x 4
-pixels. An anchor finds an object that it overlaps by half (IoU). With an anchor of two cells, 8 x 8
-pixels, these are objects of 8 / sqrt(2) = 5.7 pixels or more.
+They follow from the smallest object that the network can find. The finest feature map of an FPN has
+one cell for 4 x 4 pixels. An anchor finds an object that it overlaps by half (IoU). With an anchor
+of two cells, 8 x 8 pixels, these are objects of 8 / sqrt(2) = 5.7 pixels or more.
 """
 
 import math
@@ -18,7 +18,7 @@ __all__ = ["choose_anchors", "choose_for_crowds", "choose_image_size"]
 _SMALLEST_OBJECT = 6  # pixels; a size is sqrt(width * height)
 _STEP = 32  # pixels: FPN pads images to a multiple of it
 _LARGEST_SIZE = {"cpu": 640, "cuda": 1344}  # of the shorter side, unless the config's is larger
-_MOST_ENLARGED = 2  # enlarging more adds pixels, but no detail
+_MOST_ENLARGED = 2  # times; enlarging more adds pixels, but no detail
 _COVERED = 0.9  # share of the objects for which the config's anchors must be good
 _GOOD_IOU = 0.5
 _MARGIN = 1.25  # room for more objects than the most crowded training image has
@@ -97,7 +97,7 @@ def _find_size(plan: Plan, facts: DataFacts, device: str, ratio: float) -> tuple
 
 
 def _find_small(facts: DataFacts, size: float, ratio: float) -> float:
-    """Return the size, sqrt(area), that a tenth of the objects stays below after resizing."""
+    """Return the 10th percentile of the sizes, sqrt(area), of the objects after resizing."""
     boxes = facts.scale_boxes(size, size * ratio)
     return float(np.percentile(np.sqrt(boxes.prod(axis=1)), 10))
 

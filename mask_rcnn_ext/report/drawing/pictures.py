@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from ...files import atomic_open
 from ...layers.packed_masks import MaskCrop, PackedMasks
-from .sheets import make_tile_sheet, resize_picture
+from .sheets import resize_picture
 from .text import TextStyle
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "draw_instances",
     "encode_jpeg",
     "encode_jpegs",
-    "make_tile_sheet",
     "save_png",
 ]
 
@@ -165,13 +164,12 @@ def _scaled_region(mask: MaskCrop, image_size: Sequence[int], scale: float) -> _
 
     Only the mask's box is touched: a hundred full masks of a large photo would take seconds.
     """
-    rows, columns = (np.flatnonzero(mask.mask.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
+    inner = mask.trim()
+    if not inner.mask.size:
         return None
-    window = mask.mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    top, left = mask.top + rows[0], mask.left + columns[0]
-    bottom, right = top + window.shape[0], left + window.shape[1]
-    crop = np.pad(window.astype(np.float32), 1)
+    top, left = inner.top, inner.left
+    bottom, right = top + inner.mask.shape[0], left + inner.mask.shape[1]
+    crop = np.pad(inner.mask.astype(np.float32), 1)
     # OpenCV before 4.12 takes sides below 32,767 only. Pictures of so large images are far smaller.
     every = -(-max(crop.shape) // _LARGEST_SIDE)
     crop = np.ascontiguousarray(crop[::every, ::every])
@@ -294,7 +292,8 @@ def save_png(path: str | os.PathLike[str], rgb: RGBArray, colors: int | None = N
     Args:
         path: of the file.
         rgb: the picture.
-        colors: at most so many, up to 256; noise of an image takes much less room then. None: all.
+        colors: the largest number of colours, up to 256, which makes the file of a noisy picture
+            much smaller. None: all colours are kept.
     """
     encoded, picture = io.BytesIO(), Image.fromarray(rgb)
     if colors is not None:
@@ -307,7 +306,7 @@ def save_png(path: str | os.PathLike[str], rgb: RGBArray, colors: int | None = N
 def encode_jpegs(rows: Sequence[Sequence[RGBArray]], best: int, limit: int) -> list[list[str]]:
     """Return the `encode_jpeg` of each picture, at a lower quality if they exceed `limit` bytes.
 
-    The quality is `best`, 75, 60 or 45, with which they may still be larger.
+    The qualities `best`, 75, 60 and 45 are tried in turn. At 45 the pictures may still exceed it.
     """
     urls: list[list[str]] = []
     for quality in (best, 75, 60, 45):

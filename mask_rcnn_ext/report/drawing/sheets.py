@@ -22,14 +22,17 @@ _PAD = 10  # pixels between the tiles
 
 
 def resize_picture(image: RGBArray, width: int, height: int) -> RGBArray:
-    """Return `image`, (H, W, 3) uint8, at (height, width, 3): averaged down, or linearly up."""
+    """Return `image`, (H, W, 3) uint8, resized to (height, width, 3).
+
+    Pixels are averaged when the image shrinks, and interpolated linearly when it grows.
+    """
     shrinks = width < image.shape[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.array(cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=how))
 
 
 def _fit_tile(tile: RGBArray, width: int, height: int) -> RGBArray:
-    """Return the tile, shape kept, as large as fits (width, height)."""
+    """Return the tile at the largest size that fits (width, height); its aspect ratio stays."""
     ratio = min(width / tile.shape[1], height / tile.shape[0])
     new_width = min(width, max(1, round(tile.shape[1] * ratio)))
     new_height = min(height, max(1, round(tile.shape[0] * ratio)))
@@ -94,13 +97,14 @@ def make_tile_sheet(
 ) -> RGBArray:
     """Return a sheet of `tiles`, row by row, on white.
 
-    A tile is scaled, its shape kept, to fit the width of the widest and the height of the highest.
+    Each tile is scaled to fit the width of the widest tile and the height of the highest one. Its
+    aspect ratio stays.
 
     Args:
         tiles: (H_i, W_i, 3) uint8 RGB each, at least one.
         titles: one line above each tile, shortened to its width; or None.
         columns: tiles in a row.
-        heading: text above all, wrapped to the width; its first line in bold.
+        heading: text at the top, wrapped to the width; its first line is bold.
         column_titles: one line above each column; or None.
 
     Returns:

@@ -5,8 +5,9 @@ import pytest
 from detectron2.structures import BoxMode
 
 from mask_rcnn_ext import UserError, derive_recipe, get_cfg
-from mask_rcnn_ext.engine.recipe.derive import derive_schedule
 from mask_rcnn_ext.engine.recipe.facts import Machine, collect_facts
+from mask_rcnn_ext.engine.recipe.plan import Plan
+from mask_rcnn_ext.engine.recipe.schedule import choose_length
 
 CPU = Machine("cpu", 16 * 10**9, threads=2)
 
@@ -193,11 +194,12 @@ def test_length(images, epochs, iterations, steps, warmup):
 
 
 def test_a_schedule_has_only_keys_of_the_length():
-    rows = derive_schedule(make_cfg(), 400, 3)
-    assert {row.key for row in rows} == {
+    plan = Plan(make_cfg(), make_cfg(), ())
+    choose_length(plan, 400, 3)
+    assert {row.key for row in plan.rows} == {
         f"SOLVER.{name}" for name in ("MAX_ITER", "STEPS", "WARMUP_ITERS")
     }
-    assert {row.key: row.value for row in rows}["SOLVER.MAX_ITER"] == 300
+    assert plan["SOLVER.MAX_ITER"] == 300
 
 
 def test_images_of_rare_classes_are_repeated():

@@ -1,11 +1,11 @@
 """The benchmark of trained models: what it runs and compares, not its times."""
 
 import re
+import subprocess
 
 import benchmark
 from benchmarking import trained
-from small_runs import write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import train_small, write_data
 
 from mask_rcnn_ext.files import read_json
 
@@ -37,8 +37,7 @@ def test_it_compares_each_level_with_exact(tmp_path, monkeypatch, capsys):
 def test_it_evaluates_a_run_as_a_user_does(tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     data = write_data(tmp_path, train=2, val=2)
-    options = [*SMALL, "OUTPUT_DIR", str(run), "SOLVER.MAX_ITER", "1"]
-    assert run_train_net("--config-file", TINY_CONFIG, *data, *options) == 0
+    assert train_small(data, run, "SOLVER.MAX_ITER", "1") == 0
     kept = sorted(path.relative_to(run) for path in run.rglob("*"))
     monkeypatch.setattr(trained, "SPEEDS", ("exact",))
     capsys.readouterr()
@@ -48,10 +47,12 @@ def test_it_evaluates_a_run_as_a_user_does(tmp_path, monkeypatch, capsys):
     assert sorted(path.relative_to(run) for path in run.rglob("*")) == kept
 
 
-def test_wrong_folders_are_errors(tmp_path, capsys):
+def test_wrong_folders_are_errors(tmp_path, monkeypatch, capsys):
     assert benchmark.main(["trained", str(tmp_path)]) == 2
     assert "expected the folder of a trained model, with config.yaml" in capsys.readouterr().err
-    (tmp_path / "config.yaml").write_text("MODEL:\n  NO_SUCH_KEY: 1\n")
-    (tmp_path / "model_final.pth").touch()
+    for name in ("config.yaml", "model_final.pth"):
+        (tmp_path / name).touch()
+    failed = subprocess.CompletedProcess([], 2, stdout="", stderr="a warning\nerror: no such key\n")
+    monkeypatch.setattr(trained.subprocess, "run", lambda *_, **__: failed)
     assert benchmark.main(["trained", str(tmp_path)]) == 2
-    assert "NO_SUCH_KEY" in capsys.readouterr().err
+    assert f"{tmp_path}, exact: error: no such key" in capsys.readouterr().err

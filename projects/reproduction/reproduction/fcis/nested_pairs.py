@@ -14,14 +14,13 @@ import numpy.typing as npt
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools.coco import COCO
 
+from mask_rcnn_ext.data.bands import read_picture
 from mask_rcnn_ext.data.catalog import find_truth
 from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
 from mask_rcnn_ext.overlap.same_part import measure_part_share
-from mask_rcnn_ext.report.drawing.pictures import make_tile_sheet
-from mask_rcnn_ext.report.drawing.sheets import resize_picture
-from mask_rcnn_ext.report.instances import load_picture
+from mask_rcnn_ext.report.drawing.sheets import make_tile_sheet, resize_picture
 
 from .experiment import PARTS, NestedRun, find_nested
 from .given_boxes import load_trained, predict_in_true_boxes
@@ -156,7 +155,7 @@ def draw_pairs(runs: Sequence[NestedRun], dataset: str, wanted: int) -> list[Pai
         instances = read_image_instances(truth, pair.image_id, {})
         record = truth.imgs[pair.image_id]
         name = str(record["file_name"])
-        image = load_picture({**record, "file_name": str(folder / name)})
+        image = read_picture({**record, "file_name": str(folder / name)})
         columns = [by_image[pair.image_id] for by_image in found]
         tiles = _draw_tiles(image, instances, pair, columns)
         pictures.append(PairPictures(name, pair.category, tiles))

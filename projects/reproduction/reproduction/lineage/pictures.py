@@ -10,8 +10,8 @@ import torch
 from detectron2.data import MetadataCatalog
 from torchvision.ops import box_iou
 
-from mask_rcnn_ext.report.drawing.pictures import draw_instances, make_tile_sheet
-from mask_rcnn_ext.report.drawing.sheets import resize_picture
+from mask_rcnn_ext.report.drawing.pictures import draw_instances
+from mask_rcnn_ext.report.drawing.sheets import make_tile_sheet, resize_picture
 from mask_rcnn_ext.report.gallery import Sample, choose_samples, draw_sample
 from mask_rcnn_ext.report.text import count_noun
 
