@@ -27,22 +27,17 @@ class PackedDetections(Sequence[dict[str, Any]]):
     """
 
     def __init__(self, detections: Sequence[dict[str, Any]]) -> None:
-        self._packed = zlib.compress(pickle.dumps(detections, _PROTOCOL), 1)
-        self._length = len(detections)
-
-    @property
-    def pickled(self) -> bytes:
-        """The pickled list."""
-        return zlib.decompress(self._packed)
+        text = json.dumps(detections, default=lambda number: number.item())  # NumPy's numbers
+        self._packed, self._length = zlib.compress(text.encode(), 1), len(detections)
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: Any) -> Any:
-        return pickle.loads(self.pickled)[index]
+        return list(self)[index]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(pickle.loads(self.pickled))
+        return iter(json.loads(zlib.decompress(self._packed)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -65,15 +60,11 @@ class _PartsPickler:
         write = self._file.write
         write(pickle.PROTO + bytes([_PROTOCOL]) + pickle.EMPTY_LIST + pickle.MARK)
         for prediction in predictions:
-            write(pickle.EMPTY_DICT + pickle.MARK)
-            for key, value in prediction.items():
-                packed = isinstance(value, PackedDetections)
-                for data in (
-                    pickle.dumps(key, _PROTOCOL),
-                    value.pickled if packed else pickle.dumps(value, _PROTOCOL),
-                ):
-                    write(data[2:-1])  # without the protocol and the end
-            write(pickle.SETITEMS)
+            plain = {
+                key: list(value) if isinstance(value, PackedDetections) else value
+                for key, value in prediction.items()
+            }
+            write(pickle.dumps(plain, _PROTOCOL)[2:-1])  # without the protocol and the end
         write(pickle.APPENDS + pickle.STOP)
 
 

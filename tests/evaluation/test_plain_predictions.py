@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,6 +42,7 @@ def test_packed_detections_stay_as_they_are():
         detection.clear()
     packed[1].clear()
     assert len(packed) == 2
+    assert list(PackedDetections([{"image_id": np.int64(7)}])) == [{"image_id": 7}]
     assert packed == PREDICTIONS[0]["instances"]
     assert packed != PREDICTIONS[0]["instances"][:1]
 
