@@ -12,8 +12,7 @@ from PIL import Image
 from support import REPO
 
 REGRESSIONS = Path(__file__).parent / "regressions"
-# 200 of the others, which are quicker.
-CASES = {"annotations": 60, "results": 60, "configs": 60, "checkpoints": 60}
+CASES = 200  # of each kind
 KNOWN = sorted(path for path in REGRESSIONS.rglob("*") if path.is_file())
 
 
@@ -29,7 +28,7 @@ def _quiet(monkeypatch):
 @pytest.mark.parametrize("name", KINDS)
 def test_a_changed_file_is_accepted_or_refused_with_a_sentence(name, tmp_path):
     kind, found = KINDS[name](tmp_path), Counter()
-    for number in range(CASES.get(name, 200)):
+    for number in range(CASES):
         outcome = read_case(kind, make_case(kind, name, number, seed=0))
         assert outcome.kind != "failed", f"case {number}: {outcome.text}"
         found[outcome.kind] += 1
