@@ -1,6 +1,8 @@
 """Reads checkpoint files and runs no code from them, see `safe_pickle`."""
 
 import contextlib
+import functools
+import logging
 import re
 import zipfile
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from .pickled_arrays import NUMPY_FUNCTIONS, PickledArray, encode_latin1
 from .safe_pickle import ForbiddenGlobal, check_torch_file, make_plain, unpickle
 
 __all__ = ["load_pickle", "load_torch"]
+
+logger = logging.getLogger(__name__)
 
 _SAVE_AGAIN = (
     "If you trust its source, load it with the code of its project and save it again with "
@@ -94,11 +98,21 @@ def _allowed_by_name(allowed: list[Any]) -> Iterator[None]:
         unpickler._get_user_allowed_globals = find
 
 
+@functools.cache
+def _warn_of_old_torch() -> None:
+    if TORCH_VERSION < (2, 10):
+        logger.warning(
+            "PyTorch %s has a known fault (CVE-2026-24747): a malicious checkpoint can corrupt "
+            "memory. Load only checkpoints that you trust, or install PyTorch 2.10 or later.",
+            ".".join(map(str, TORCH_VERSION)),
+        )
+
+
 def load_torch(path: str, *, mapped: bool = False) -> Any:
     """Return the content of a file that `torch.save` wrote, on the CPU.
 
-    Loading is as safe as `torch.load(weights_only=True)`, which has a known hole in PyTorch before
-    2.6 (CVE-2025-32434).
+    Loading is as safe as `torch.load(weights_only=True)`. It had holes in PyTorch before 2.6
+    (CVE-2025-32434) and before 2.10 (CVE-2026-24747), of which a line in the log warns once.
 
     Args:
         path: a local file.
@@ -108,6 +122,7 @@ def load_torch(path: str, *, mapped: bool = False) -> Any:
     Raises:
         UserError: the file is unreadable, or holds more than arrays, tensors and containers.
     """
+    _warn_of_old_torch()
     try:
         with open(path, "rb") as file:
             check_torch_file(file)

@@ -6,7 +6,9 @@ import torch
 from small_runs import Opens
 from torch import nn
 
+from mask_rcnn_ext.checkpoint import safe_load
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
+from mask_rcnn_ext.checkpoint.safe_load import load_torch
 from mask_rcnn_ext.errors import UserError
 
 
@@ -73,3 +75,15 @@ def test_unreadable_file_is_one_error_that_names_it(tmp_path, name, content):
     with pytest.raises(UserError, match=name) as caught:
         Checkpointer(nn.Linear(2, 2)).load(str(tmp_path / name))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("version", "warned"), [((2, 9), True), ((2, 10), False)])
+def test_an_older_pytorch_is_warned_of_once(version, warned, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(safe_load, "TORCH_VERSION", version)
+    safe_load._warn_of_old_torch.cache_clear()
+    path = str(tmp_path / "weights.pth")
+    torch.save({"model": {}}, path)
+    for _ in range(2):
+        assert load_torch(path) == {"model": {}}
+    assert caplog.text.count("PyTorch 2.9 has a known fault (CVE-2026-24747)") == warned
+    safe_load._warn_of_old_torch.cache_clear()

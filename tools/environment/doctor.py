@@ -118,6 +118,21 @@ def use_torch() -> str:
     return f"{torch.__version__}, built for {device}"
 
 
+SAFE_TORCH = (2, 10)  # without CVE-2026-24747
+
+
+def use_safe_torch() -> str:
+    """Compare the version of torch with the first one whose reader of checkpoints is safe."""
+    import torch
+
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        raise NotWorkingError(
+            "CVE-2026-24747 before torch 2.10: a malicious checkpoint can corrupt memory. Load "
+            "only files that you trust"
+        )
+    return "reads checkpoints without a known fault"
+
+
 def use_torchvision() -> str:
     """Run a compiled operator, which exists only if torchvision fits torch."""
     import torch
@@ -230,6 +245,7 @@ IMPORTED_BY_DETECTRON2 = (
 PROBES = {
     "torch": Probe(use_torch, INSTALL_TORCH),
     "torchvision": Probe(use_torchvision, INSTALL_TORCH, ("torch",)),
+    "torch-safety": Probe(use_safe_torch, INSTALL_TORCH, ("torch",), mark="note"),
     "NumPy": Probe(lambda: use_module("numpy", "numpy"), install_command("numpy")),
     "Pillow": Probe(lambda: use_module("PIL.Image", "pillow"), install_command("PIL")),
     "pycocotools": Probe(

@@ -90,7 +90,7 @@ def run_doctor(folder, **environment):
 def test_a_healthy_environment(examine):
     result = examine()
     assert result.returncode == 0, result.stdout + result.stderr
-    marks = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()[:18]}
+    marks = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines()[:19]}
     assert marks == {
         "Python": "ok",
         **{name: "ok" for name in doctor.PROBES},
@@ -195,7 +195,8 @@ def test_a_broken_environment(examine, module, source, text, fix):
 def test_what_needs_a_broken_thing_is_skipped(examine):
     result = examine(torch=missing("torch"))
     skipped = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("skip")]
-    assert skipped == ["torchvision", "tensorboard", "detectron2", "mask_rcnn_ext", "GPU"]
+    expected = ["torchvision", "torch-safety", "tensorboard", "detectron2", "mask_rcnn_ext", "GPU"]
+    assert skipped == expected
 
 
 def test_what_imports_a_broken_thing_is_skipped(examine):
@@ -204,6 +205,12 @@ def test_what_imports_a_broken_thing_is_skipped(examine):
     assert (findings["OpenCV"], findings["detectron2"]) == ("wrong", "skip")
     assert "detectron2       cannot work while OpenCV does not" in result.stdout
     assert "install_detectron2" not in result.stdout
+
+
+def test_an_older_torch_is_noted(examine):
+    result = examine(torch=HEALTHY["torch"].replace("2.15.0", "2.9.1"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "note  torch-safety     CVE-2026-24747 before torch 2.10" in result.stdout
 
 
 def test_optional_parts_are_noted(examine):
