@@ -43,7 +43,7 @@ class CheckGradients(HookBase):
 
 
 def _is_finite(tensors: list[Tensor]) -> bool:
-    # The sum of squares is ten times faster than the largest value, but overflows above 1e19.
+    # The sum of squares takes much less time than the largest value, but overflows above 1e19.
     if torch.stack(torch._foreach_norm(tensors)).isfinite().all():
         return True
     largest = torch._foreach_norm(tensors, float("inf"))  # NaN where there is a NaN

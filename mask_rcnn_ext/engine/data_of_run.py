@@ -130,7 +130,7 @@ def register_data_of(
         strict=own.STRICT,
         masks=cfg.MODEL.MASK_ON,
         boxes_from_masks=own.BOXES_FROM_MASKS,
-        classes=list(known),
+        classes=known,
         channels=own.IMAGE_CHANNELS,
     )
 

@@ -57,6 +57,7 @@ class _PartsPickler:
         self._file = file
 
     def dump(self, predictions: Sequence[dict[str, Any]]) -> None:
+        """Write the pickle of the list: its beginning, each prediction, and its end."""
         write = self._file.write
         write(pickle.PROTO + bytes([_PROTOCOL]) + pickle.EMPTY_LIST + pickle.MARK)
         for prediction in predictions:
