@@ -46,7 +46,7 @@ from pathlib import Path
 from reproduction.command_line import make_parser, prepare_process
 from reproduction.own_data.picture import draw_curves
 from reproduction.own_data.results import find_recorded, write_own_data_results
-from reproduction.own_data.runs import OwnDataRun, plan_own_data
+from reproduction.own_data.runs import DATA, OwnDataRun, plan_own_data
 from reproduction.own_data.timing import describe_timings, time_variants
 from reproduction.training_runs import Progress, train_all
 
@@ -61,6 +61,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for option, what in (("--dsb2018", "the nuclei"), ("--coco", "images of COCO with persons")):
         parser.add_argument(option, required=True, metavar="DIR", help=f"{what}: {layout}")
     help_time = "only measure how many iterations fit into the minutes, for the results file"
+    help_data = "train only on this data set; two such commands can run at the same time"
+    parser.add_argument("--data", choices=tuple(DATA), help=help_data)
     parser.add_argument("--time", action="store_true", help=help_time)
     return parser.parse_args(argv)
 
@@ -74,7 +76,8 @@ def run_own_data(args: argparse.Namespace) -> None:
         write_own_data_results(args.results, runs, [timing.describe() for timing in timings])
         return
     recorded = find_recorded(args.results, runs)
-    left = [run for run in runs if run not in recorded]
+    wanted = (args.data,) if args.data else tuple(DATA)
+    left = [run for run in runs if run not in recorded and run.data in wanted]
     progress = Progress(left)
     print(f"{len(recorded)} of {len(runs)} runs are in {args.results}")
     if args.list:

@@ -95,6 +95,10 @@ def test_a_run_is_trained_scored_and_reported(folders, tmp_path, small, monkeypa
         patch.setattr(OwnDataRun, "train", train)
         assert tool.main(command) == 2
     assert "7 of the runs failed" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(OwnDataRun, "train", lambda *_: 1)
+        assert tool.main([*command, "--data", "persons"]) == 2
+    assert "4 of the runs failed: persons_" in capsys.readouterr().err
     assert run.state() == "done"
     content = json.loads(path.read_text())
     (entry,) = content["runs"]
