@@ -230,7 +230,10 @@ def run_steps(steps: Iterable[Step]) -> bool:
 
 
 def run_command(
-    command: Sequence[str], console: Path | None = None, folder: Path | None = None
+    command: Sequence[str],
+    console: Path | None = None,
+    folder: Path | None = None,
+    seconds: float | None = None,
 ) -> int:
     """Run a command and return its exit code.
 
@@ -241,13 +244,17 @@ def run_command(
         command: the program and its arguments.
         console: the file to which the output is added. None: the terminal.
         folder: the working folder of the command. None: the current folder.
+        seconds: the time after which the command is interrupted. None: never.
+
+    Raises:
+        subprocess.TimeoutExpired: the command was interrupted after `seconds`.
     """
     with contextlib.ExitStack() as stack:
         file = None if console is None else stack.enter_context(open(console, "ab"))
         stderr = subprocess.STDOUT if console else None
         process = subprocess.Popen(command, stdout=file, stderr=stderr, cwd=folder)
         try:
-            return process.wait()
+            return process.wait(seconds)
         except BaseException:
             for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
                 process.send_signal(stop)

@@ -22,7 +22,7 @@ from ..data.keypoints import NUM_COCO_KEYPOINTS, complete_true_keypoints
 from ..errors import UserError
 from ..files import atomic_open
 from ..overlap.numbered_coco import NumberedCOCO
-from .compiled_coco import CompiledTruth, find_compiled_version
+from .compiled_coco import evaluate_compiled, find_compiled_version
 from .packed import convert_to_coco, takes_packed_masks
 from .plain_predictions import PackedDetections, save_plain_predictions, save_results
 
@@ -210,8 +210,8 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         """Return the summarized evaluation of a task; None: not one detection."""
         evaluation = self._start_evaluation(task, None)
         try:
-            truth = CompiledTruth(self._coco_api, task)
-            truth.evaluate(self._name_categories(predictions), evaluation)
+            named = self._name_categories(predictions)
+            evaluate_compiled(named, self._coco_api, task, evaluation)
         except BaseException as error:
             # A panic of Rust is no Exception. Ctrl-C is none either, and has to pass.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":

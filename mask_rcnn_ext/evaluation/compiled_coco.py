@@ -20,7 +20,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ..overlap.numbered_coco import NumberedCOCO
 
-__all__ = ["CompiledTruth", "find_compiled_version"]
+__all__ = ["evaluate_compiled", "find_compiled_version"]
 
 _LIBRARY = "hotcoco"
 _BATCH = 32  # images
@@ -46,119 +46,117 @@ def find_compiled_version() -> str | None:
     return importlib.metadata.version(_LIBRARY)
 
 
-class CompiledTruth:
-    """The objects of a data set, for the evaluation of results of one task.
+def evaluate_compiled(
+    predictions: Iterable[tuple[Any, Sequence[Mapping[str, Any]]]],
+    truth: NumberedCOCO,
+    task: str,
+    evaluation: COCOeval,
+) -> None:
+    """Fill `evaluation.eval` as its `evaluate()` and `accumulate()` do.
+
+    Images are matched a few at a time, so that only the detections of these are objects in memory.
 
     Args:
+        predictions: ids of images in the file, each once, and their detections in COCO's format,
+            with the ids of the file. Images may be missing: nothing was found there.
         truth: the data set.
         task: "bbox", "segm" or "keypoints".
+        evaluation: of the same data set and task; its `params` say what is measured.
+
+    Raises:
+        KeyError: there are results of an unknown image or category, or of another kind, or an
+            object lacks what the task needs.
+        ValueError: a score, a box or a keypoint is not finite, an image comes twice, or hotcoco
+            refuses something.
     """
-
-    def __init__(self, truth: NumberedCOCO, task: str) -> None:
-        self._library = importlib.import_module(_LIBRARY)
-        self._truth, self._task = truth, task
-
-    def evaluate(
-        self,
-        predictions: Iterable[tuple[Any, Sequence[Mapping[str, Any]]]],
-        evaluation: COCOeval,
-    ) -> None:
-        """Fill `evaluation.eval` as its `evaluate()` and `accumulate()` do.
-
-        Images are matched a few at a time, so that only the detections of these are objects in
-        memory.
-
-        Args:
-            predictions: ids of images in the file, each once, and their detections in COCO's
-                format, with the ids of the file. Images may be missing: nothing was found there.
-            evaluation: of the same data set and task; its `params` say what is measured.
-
-        Raises:
-            KeyError: there are results of an unknown image or category, or of another kind, or an
-                object lacks what the task needs.
-            ValueError: a score, a box or a keypoint is not finite, an image comes twice, or hotcoco
-                refuses something.
-        """
-        params = evaluation.params
-        if len(params.imgIds) == 0:
-            raise ValueError("no images are asked for")  # hotcoco would take all
-        # As pycocotools' evaluate() leaves them.
-        params.imgIds, params.catIds = np.unique(params.imgIds), np.unique(params.catIds)
-        params.maxDets = sorted(params.maxDets)
-        with _silence():
-            stream = self._library.StreamingEval(
-                [{"id": number, "name": str(number)} for number in self._truth.cats],
-                self._task,
-                params=self._convert_params(params),
+    library, params = importlib.import_module(_LIBRARY), evaluation.params
+    if len(params.imgIds) == 0:
+        raise ValueError("no images are asked for")  # hotcoco would take all
+    # As pycocotools' evaluate() leaves them.
+    params.imgIds, params.catIds = np.unique(params.imgIds), np.unique(params.catIds)
+    params.maxDets = sorted(params.maxDets)
+    with _silence():
+        stream = library.StreamingEval(
+            [{"id": number, "name": str(number)} for number in truth.cats],
+            task,
+            params=_convert_params(params, library.Params(task)),
+        )
+        for batch in _split(_choose(predictions, params.imgIds.tolist(), truth)):
+            detections = [each for _, found in batch for each in found]
+            stream.update(
+                [_keep(truth.imgs[n], ("id", "height", "width")) for n, _ in batch],
+                [entry for number, _ in batch for entry in _list_objects(number, truth, task)],
+                _convert(detections, truth, task, params),
             )
-            for batch in _split(self._choose(predictions, params.imgIds.tolist())):
-                detections = [each for _, found in batch for each in found]
-                stream.update(
-                    [_keep(self._truth.imgs[n], ("id", "height", "width")) for n, _ in batch],
-                    [entry for number, _ in batch for entry in self._list_objects(number)],
-                    self._convert(detections, params),
-                )
-            compiled = stream.finalize()
-            compiled.accumulate()
-            arrays = compiled.eval
-        evaluation.eval = {
-            "params": params,
-            **{name: arrays[name] for name in ("counts", "precision", "recall", "scores")},
+        compiled = stream.finalize()
+        compiled.accumulate()
+        arrays = compiled.eval
+    evaluation.eval = {
+        "params": params,
+        **{name: arrays[name] for name in ("counts", "precision", "recall", "scores")},
+    }
+
+
+def _choose(
+    predictions: Iterable[tuple[Any, Sequence[Mapping[str, Any]]]],
+    wanted: list[int],
+    truth: NumberedCOCO,
+) -> Iterator[tuple[int, Sequence[Mapping[str, Any]]]]:
+    """Yield the number and the detections of each image that is asked for."""
+    left, seen = set(wanted), set[int]()
+    for image_id, found in predictions:
+        number = truth.image_numbers[image_id]
+        if number in seen:
+            raise ValueError(f"image {image_id} comes twice")
+        seen.add(number)
+        if number in left:
+            yield number, found
+    yield from ((number, ()) for number in sorted(left - seen))
+
+
+def _list_objects(image: int, truth: NumberedCOCO, task: str) -> list[dict[str, Any]]:
+    keys = ("id", "image_id", "category_id", *_OBJECT_KEYS[task])
+    return [
+        {key: entry[key] for key in keys}
+        for entry in truth.imgToAnns.get(image, ())
+        if entry["category_id"] is not None
+    ]
+
+
+def _convert(
+    results: Iterable[Mapping[str, Any]], truth: NumberedCOCO, task: str, params: Any
+) -> list[dict[str, Any]]:
+    keys = _RESULT_KEYS[task]
+    converted = [
+        {
+            "image_id": truth.image_numbers[result["image_id"]],
+            "category_id": truth.category_numbers[result["category_id"]],
+            **{key: result[key] for key in keys},
         }
+        for result in results
+    ]
+    for key in keys:
+        if key != "segmentation":
+            values = np.array([result[key] for result in converted], dtype=np.float64)
+            if not np.isfinite(values).all():
+                raise ValueError(f"a {key} is not finite")
+    if converted and task == "keypoints":
+        found, expected = len(converted[0]["keypoints"]), 3 * len(params.kpt_oks_sigmas)
+        if found != expected:
+            raise ValueError(f"expected {expected} numbers for the keypoints, got {found}")
+    return converted
 
-    def _choose(
-        self, predictions: Iterable[tuple[Any, Sequence[Mapping[str, Any]]]], wanted: list[int]
-    ) -> Iterator[tuple[int, Sequence[Mapping[str, Any]]]]:
-        """Yield the number and the detections of each image that is asked for."""
-        left, seen = set(wanted), set[int]()
-        for image_id, found in predictions:
-            number = self._truth.image_numbers[image_id]
-            if number in seen:
-                raise ValueError(f"image {image_id} comes twice")
-            seen.add(number)
-            if number in left:
-                yield number, found
-        yield from ((number, ()) for number in sorted(left - seen))
 
-    def _list_objects(self, image: int) -> list[dict[str, Any]]:
-        keys = ("id", "image_id", "category_id", *_OBJECT_KEYS[self._task])
-        return [
-            {key: entry[key] for key in keys}
-            for entry in self._truth.imgToAnns.get(image, ())
-            if entry["category_id"] is not None
-        ]
-
-    def _convert(self, results: Iterable[Mapping[str, Any]], params: Any) -> list[dict[str, Any]]:
-        keys, truth = _RESULT_KEYS[self._task], self._truth
-        converted = [
-            {
-                "image_id": truth.image_numbers[result["image_id"]],
-                "category_id": truth.category_numbers[result["category_id"]],
-                **{key: result[key] for key in keys},
-            }
-            for result in results
-        ]
-        for key in keys:
-            if key != "segmentation":
-                values = np.array([result[key] for result in converted], dtype=np.float64)
-                if not np.isfinite(values).all():
-                    raise ValueError(f"a {key} is not finite")
-        if converted and self._task == "keypoints":
-            found, expected = len(converted[0]["keypoints"]), 3 * len(params.kpt_oks_sigmas)
-            if found != expected:
-                raise ValueError(f"expected {expected} numbers for the keypoints, got {found}")
-        return converted
-
-    def _convert_params(self, params: Any) -> Any:
-        made = self._library.Params(self._task)
-        made.imgIds, made.catIds = params.imgIds.tolist(), params.catIds.tolist()
-        made.iouThrs, made.recThrs = params.iouThrs.tolist(), params.recThrs.tolist()
-        made.maxDets = [int(limit) for limit in params.maxDets]
-        made.areaRng = [[float(side) for side in limits] for limits in params.areaRng]
-        made.areaRngLbl = list(params.areaRngLbl)
-        if self._task == "keypoints":
-            made.kpt_oks_sigmas = params.kpt_oks_sigmas.tolist()
-        return made
+def _convert_params(params: Any, made: Any) -> Any:
+    """Copy pycocotools' parameters into hotcoco's `made`, and return these."""
+    made.imgIds, made.catIds = params.imgIds.tolist(), params.catIds.tolist()
+    made.iouThrs, made.recThrs = params.iouThrs.tolist(), params.recThrs.tolist()
+    made.maxDets = [int(limit) for limit in params.maxDets]
+    made.areaRng = [[float(side) for side in limits] for limits in params.areaRng]
+    made.areaRngLbl = list(params.areaRngLbl)
+    if hasattr(params, "kpt_oks_sigmas"):
+        made.kpt_oks_sigmas = params.kpt_oks_sigmas.tolist()
+    return made
 
 
 def _split(images: Iterable[_Image]) -> Iterator[list[_Image]]:

@@ -2,26 +2,33 @@
 
 python projects/reproduction/run_gpu.py [--parts tests benchmark training] [--data DIR]
 
-Each part ends within about nine minutes. What is not done then, the next call does: a part of the
+Each part ends within about nine minutes. The next call does what is left then: a part of the
 benchmark that is in the results is not run again as long as the code stays the same, and the
-training goes on from its checkpoint. The training is Mask R-CNN with a ResNet-50 FPN, from scratch,
-in mixed precision.
+training is resumed from its checkpoint. The training is Mask R-CNN with a ResNet-50 FPN, from
+scratch, in mixed precision.
 """
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from reproduction.gpu.markdown import GPU
-from reproduction.gpu.parts import BENCHMARKS, measure, run_tests, train
+from reproduction.gpu.parts import (
+    BENCHMARKS,
+    BenchmarkStep,
+    add_results,
+    plan_training,
+    run_tests,
+)
 
 from mask_rcnn_ext.checkpoint.description import get_versions
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import read_json, require_writable, write_json
+from mask_rcnn_ext.files import require_writable
+from mask_rcnn_ext.steps import run_step
 
 PARTS = ("tests", "benchmark", "training")
 
@@ -48,29 +55,29 @@ def run_gpu(args: argparse.Namespace) -> int:
         raise UserError("PyTorch finds no CUDA device here. --device cpu tries the script itself")
     folder, seconds = args.output.absolute(), 60 * args.minutes
     require_writable(folder)
-    content: dict[str, Any] = read_json(args.results) if args.results.is_file() else {}
     gpu = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
-    content |= {"device": gpu, "versions": get_versions()}
+    add_results(args.results, {"device": gpu, "versions": get_versions()})
     left = []
     if "tests" in args.parts:
-        content["tests"] = run_tests(folder)
-        write_json(args.results, content)
-        left += ["tests that failed"] * bool(content["tests"]["failed"])
+        counts = run_tests(folder)
+        add_results(args.results, {"tests": counts})
+        left += ["tests that failed"] * bool(counts["failed"])
     if "benchmark" in args.parts:
-        for found in measure(folder, content.get("benchmark", {}), args.device, seconds):
-            content["benchmark"] = found
-            write_json(args.results, content)
-        left += [
-            f"benchmark {name}" for name in BENCHMARKS if name not in content.get("benchmark", {})
-        ]
+        steps = [BenchmarkStep(name, args.device, args.results, folder) for name in BENCHMARKS]
+        began = time.monotonic()
+        for step in steps:
+            if time.monotonic() - began <= seconds:
+                run_step(step)
+        left += [step.title for step in steps if step.state() != "done"]
     if "training" in args.parts:
         data = args.data and args.data.absolute()
-        results = train(folder / "training", data, args.device, seconds)
-        if results is None:
-            left.append("the rest of the training")
+        training = plan_training(folder / "training", data, args.device, seconds)
+        run_step(training)
+        if results := training.results():
+            named = {**results, "data": "drawn shapes" if data is None else data.name}
+            add_results(args.results, {"training": named})
         else:
-            content["training"] = {**results, "data": "drawn shapes" if data is None else data.name}
-            write_json(args.results, content)
+            left.append("the rest of the training")
     print(args.results)
     for each in left:
         print(f"left: {each}")  # for the next call

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mask_rcnn_ext.evaluation import coco as coco_module
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
-from mask_rcnn_ext.evaluation.compiled_coco import CompiledTruth, find_compiled_version
+from mask_rcnn_ext.evaluation.compiled_coco import evaluate_compiled, find_compiled_version
 from mask_rcnn_ext.overlap.numbered_coco import NumberedCOCO
 
 needs_hotcoco = pytest.mark.skipif(
@@ -125,7 +125,7 @@ def test_the_arrays_are_those_of_pycocotools(task, seed, limits, images, capsys)
     expected = by_pycocotools(content, results, task, limits, images)
     truth, evaluation = start(content, task, limits, images)
     capsys.readouterr()
-    CompiledTruth(truth, task).evaluate(by_image(results), evaluation)
+    evaluate_compiled(by_image(results), truth, task, evaluation)
     assert results == before
     for name in ARRAYS:
         assert np.array_equal(evaluation.eval[name], expected.eval[name]), name
@@ -144,7 +144,7 @@ def test_the_arrays_are_those_of_pycocotools(task, seed, limits, images, capsys)
 def test_without_detections_the_arrays_are_those_of_pycocotools(task):
     content, _ = random_set(0)
     truth, evaluation = start(content, task, [1, 10, 100])
-    CompiledTruth(truth, task).evaluate([], evaluation)
+    evaluate_compiled([], truth, task, evaluation)
     other, expected = start(content, task, [1, 10, 100])
     expected.cocoDt = other.loadRes([])
     expected.evaluate()
@@ -239,13 +239,12 @@ def test_what_is_not_finite_is_left_to_pycocotools(run, key, caplog):
 
 @pytest.mark.parametrize("error", [RuntimeError, type("PanicException", (BaseException,), {})])
 def test_pycocotools_goes_on_where_the_library_fails(run, error, monkeypatch, caplog):
-    class Broken:
-        def __init__(self, *_):
-            raise error("broken")
+    def fail(*_):
+        raise error("broken")
 
     content, results = random_set(7)
     monkeypatch.setattr(coco_module, "find_compiled_version", lambda: "1.3.0")
-    monkeypatch.setattr(coco_module, "CompiledTruth", Broken)
+    monkeypatch.setattr(coco_module, "evaluate_compiled", fail)
     found = run(content, results)
     messages = [r.message for r in caplog.records if "hotcoco 1.3.0 failed" in r.message]
     assert [message.split(":")[0] for message in messages] == list(TASKS)
@@ -257,7 +256,7 @@ def test_an_interruption_is_no_failure_of_the_library(run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(coco_module, "find_compiled_version", lambda: "1.3.0")
-    monkeypatch.setattr(coco_module, "CompiledTruth", interrupt)
+    monkeypatch.setattr(coco_module, "evaluate_compiled", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(*random_set(8, images=3))
 

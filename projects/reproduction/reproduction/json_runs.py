@@ -30,7 +30,8 @@ class JsonRun(TrainingRun):
     """One training on json files.
 
     Attributes:
-        files: their paths and the folders of their images, in the order of `FILES`.
+        files: their paths and the folders of their images, in the order of `FILES`. Empty: the data
+            sets that the config names.
     """
 
     files: tuple[str, ...] = field(default=(), repr=False)
@@ -42,8 +43,11 @@ class JsonRun(TrainingRun):
 
     def inputs(self) -> dict[str, Any]:
         """Return the checksums of the annotations."""
-        pairs = zip(FILES, self.files, strict=True)
+        pairs = self._name_files()
         return {name: file_sha256(path) for name, path in pairs if name.endswith("json")}
+
+    def _name_files(self) -> list[tuple[str, str]]:
+        return list(zip(FILES, self.files, strict=True)) if self.files else []
 
     def options(self) -> Mapping[str, Any]:
         """Return the keys that differ from the variant's yaml, with their values."""
@@ -60,7 +64,7 @@ class JsonRun(TrainingRun):
     def command(self, resume: bool) -> list[str]:
         """See `TrainingRun`."""
         script, *words = super().command(resume)
-        flags = zip((f"--{name.replace('_', '-')}" for name in FILES), self.files, strict=True)
+        flags = [(f"--{name.replace('_', '-')}", path) for name, path in self._name_files()]
         return [script, *(word for flag in flags for word in flag), *words, *self.words()]
 
 

@@ -3,12 +3,14 @@
 import json
 from types import SimpleNamespace
 
+import pytest
 import run_gpu as tool
 from reproduction.gpu import parts
 from reproduction.gpu.markdown import gpu_doc
 from support import SMALL, TINY_CONFIG, write_coco
 
 from mask_rcnn_ext.files import read_json
+from mask_rcnn_ext.steps import run_step
 
 ROW = {
     "case": "a", "contender": "old", "seconds": 2.0, "ratio": 1.0, "ratios": [1.0, 1.0],
@@ -43,10 +45,10 @@ def test_the_tests_are_counted(tmp_path):
     }  # fmt: skip
 
 
-def test_parts_of_the_benchmark_that_are_there_stay(tmp_path, monkeypatch):
+def test_the_benchmark_runs_for_a_while_and_only_what_is_missing(tmp_path, monkeypatch, capsys):
     ran, clock = [], [0.0]
 
-    def call(command):
+    def run(command):
         ran.append(command[2])
         clock[0] += 100
         path = command[command.index("--output") + 1]
@@ -54,42 +56,70 @@ def test_parts_of_the_benchmark_that_are_there_stay(tmp_path, monkeypatch):
             json.dump({command[2]: {**PART, "title": command[2]}}, file)
         return 0
 
-    monkeypatch.setattr(parts.subprocess, "call", call)
-    monkeypatch.setattr(parts, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    *_, first = parts.measure(tmp_path, {}, "cpu", 150)
-    assert ran == [*first] == ["layers", "inference"]  # the next one would begin after 200
-    *_, second = parts.measure(tmp_path, first, "cpu", 10**6)
-    assert ran == [*second] == list(parts.BENCHMARKS)
-    assert list(parts.measure(tmp_path, second, "cpu", 10**6)) == []
+    monkeypatch.setattr(parts, "run_command", run)
+    monkeypatch.setattr(tool, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    path = tmp_path / "gpu.json"
+    command = ["--device", "cpu", "--output", str(tmp_path / "out"), "--results", str(path)]
+    command += ["--parts", "benchmark", "--minutes"]
+    assert tool.main([*command, "2.5"]) == 1
+    assert ran == [*read_json(path)["benchmark"]] == ["layers", "inference"]
+    assert "left: benchmark growth" in capsys.readouterr().out
+    assert tool.main([*command, "60"]) == 0
+    assert ran == [*read_json(path)["benchmark"]] == list(parts.BENCHMARKS)
+    assert tool.main([*command, "60"]) == 0
+    assert len(ran) == len(parts.BENCHMARKS)
     monkeypatch.setattr(parts, "code_sha256", lambda *_: "other code")
-    assert len(list(parts.measure(tmp_path, second, "cpu", 10**6))) == len(ran) - 5 == 5
+    assert tool.main([*command, "60"]) == 0
+    assert len(ran) == 2 * len(parts.BENCHMARKS)
+    monkeypatch.setattr(parts, "code_sha256", lambda *_: "broken code")
+    monkeypatch.setattr(parts, "run_command", lambda *_: 3)
+    before = path.read_bytes()
+    assert tool.main([*command, "60"]) == 2
+    assert "benchmark.py layers --device cpu failed" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
-def test_a_training_goes_on_in_the_next_call(tmp_path, monkeypatch):
-    data = tmp_path / "data"
-    for split in ("train", "val"):
+@pytest.mark.parametrize("own", [True, False])
+def test_a_training_is_resumed_by_the_next_call(own, tmp_path, monkeypatch):
+    data = tmp_path / "data" if own else None
+    for split in ("train", "val") if own else ():
         path, _ = write_coco(data, images=4)
         path.rename(data / f"annotations_{split}.json")
     keys = dict(zip(SMALL[::2], SMALL[1::2], strict=True))
     monkeypatch.setattr(parts, "_CONFIG", TINY_CONFIG)
-    monkeypatch.setattr(parts, "_KEYS", {**keys, "SOLVER.MAX_ITER": 4})
-    assert parts.train(tmp_path / "run", data, "cpu", 0) is None
-    found = parts.train(tmp_path / "run", data, "cpu", 600)
-    assert found is not None
-    assert {"segm", "bbox", "run"} <= {*found}
-    monkeypatch.setattr(parts.subprocess, "Popen", None)  # it is done
-    assert parts.train(tmp_path / "run", data, "cpu", 600) == found
+    monkeypatch.setattr(parts, "_KEYS", {**keys, "SOLVER.MAX_ITER": 4, "SEED": 1})
+    shapes = {"DATASETS.TRAIN": ("occluded_shapes_val",), "DATASETS.TEST": ("occluded_shapes_val",)}
+    monkeypatch.setattr(parts, "_SHAPES", shapes)
+
+    def plan(seconds):
+        return parts.plan_training(tmp_path / "runs", data, "cpu", seconds)
+
+    run_step(plan(0))
+    assert plan(0).results() is None
+    if not own:  # the same code from here on
+        return
+    run_step(plan(600))
+    assert {"segm", "bbox", "run"} <= {*plan(0).results()}
+    assert plan(0).state() == "done"
+    content = read_json(data / "annotations_train.json")
+    (data / "annotations_train.json").write_text(json.dumps(content, indent=1))
+    assert plan(0).state() == "stale"
 
 
 def test_the_results_and_what_is_left(tmp_path, monkeypatch, capsys):
     results = {"segm": {"AP": 31.25}, "bbox": {"AP": 30.0},
                "run": {"train_seconds": 900.0, "peak_memory_mb": 5000.0}}  # fmt: skip
     answers = [None, results]
+
+    class Training:
+        results = staticmethod(lambda: answers.pop(0))
+
     counts = {"tests": 5, "failures": 1, "errors": 0, "skipped": 1, "failed": ["a::b"]}
     monkeypatch.setattr(tool, "run_tests", lambda *_: {**counts, "seconds": 3})
-    monkeypatch.setattr(tool, "measure", lambda *_: iter([{"layers": PART}]))
-    monkeypatch.setattr(tool, "train", lambda *_: answers.pop(0))
+    monkeypatch.setattr(tool, "plan_training", lambda *_: Training())
+    monkeypatch.setattr(tool, "run_step", lambda *_: "left")
     path = tmp_path / "gpu.json"
+    path.write_text(json.dumps({"benchmark": {"layers": PART}}))
     command = ["--device", "cpu", "--output", str(tmp_path / "out"), "--results", str(path)]
     assert tool.main(command) == 1
     out = capsys.readouterr().out

@@ -1,22 +1,32 @@
-"""The parts of `run_gpu.py`: tests, benchmark, training. Each returns what goes into the file."""
+"""The parts of `run_gpu.py`: tests, benchmark, training."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import read_json, read_json_or_none
+from mask_rcnn_ext.files import read_json, require_writable, write_json
 from mask_rcnn_ext.fingerprint import code_sha256
+from mask_rcnn_ext.steps import Step, run_command
 
+from ..json_runs import JsonRun
 from ..training_runs import REPO
 
-__all__ = ["BENCHMARKS", "measure", "run_tests", "train"]
+__all__ = [
+    "BENCHMARKS",
+    "BenchmarkStep",
+    "GpuTraining",
+    "add_results",
+    "plan_training",
+    "read_results",
+    "run_tests",
+]
 
 BENCHMARKS = ("layers", "inference", "training", "fcis", "growth")
 _CONFIG = REPO / "configs/mask_rcnn_R50_FPN.yaml"
@@ -45,7 +55,12 @@ _KEYS = {  # from scratch, since a machine without a network has no ImageNet wei
     "MASK_RCNN_EXT.CHANNELS_LAST": True,
     "SEED": 1,
 }
-_GRACE = 60  # seconds for the last checkpoint
+_SHAPES = {  # without files of one's own
+    "DATASETS.TRAIN": ("occluded_shapes_train",),
+    "DATASETS.TEST": ("occluded_shapes_val",),
+    "MODEL.ROI_HEADS.NUM_CLASSES": 5,
+    "INPUT.MASK_FORMAT": "bitmask",
+}
 
 
 def run_tests(folder: Path, options: Sequence[str] = ("-m", "gpu")) -> dict[str, Any]:
@@ -75,77 +90,132 @@ def run_tests(folder: Path, options: Sequence[str] = ("-m", "gpu")) -> dict[str,
     return {**counts, "failed": failed, "seconds": round(time.monotonic() - began)}
 
 
-def measure(
-    folder: Path, known: Mapping[str, Any], device: str, seconds: float
-) -> Iterator[dict[str, Any]]:
-    """Yield the benchmark's parts that are there, after each one that was run.
+class BenchmarkStep(Step):
+    """Runs a part of the benchmark. Its figures and its recipe stand in the file of results.
 
     Args:
-        folder: for the file of the benchmark.
-        known: the parts that are there. One is run again if the code has changed since.
+        name: one of `BENCHMARKS`.
         device: "cuda" or "cpu".
-        seconds: no further part begins after so many.
+        results: the file of results; its other entries stay.
+        folder: for the file that the benchmark writes.
     """
-    sources = [*(REPO / "mask_rcnn_ext").rglob("*.py"), *(REPO / "tools/benchmarking").glob("*.py")]
-    code, found, began = code_sha256(sorted(sources), REPO), dict(known), time.monotonic()
-    for name in BENCHMARKS:
-        old = found.get(name, {})
-        if old.get("code_sha256") == code and old["options"].get("device") == device:
-            continue
-        if time.monotonic() - began > seconds:
-            break
-        path = folder / "benchmark.json"
-        script = [sys.executable, str(REPO / "tools/benchmark.py"), name]
-        if subprocess.call([*script, "--device", device, "--output", str(path)]):
-            raise UserError(f"{' '.join(script[1:])} --device {device} failed, see above")
-        found[name] = {**read_json(path)[name], "code_sha256": code}
-        yield found
+
+    def __init__(self, name: str, device: str, results: Path, folder: Path) -> None:
+        super().__init__(f"benchmark {name}", results)
+        self._name, self._device, self._written = name, device, folder / "benchmark.json"
+
+    def find_recipe(self) -> dict[str, Any]:
+        """See `Step`."""
+        package, benchmarks = REPO / "mask_rcnn_ext", REPO / "tools/benchmarking"
+        sources = sorted([*package.rglob("*.py"), *benchmarks.glob("*.py")])
+        return {"code_sha256": code_sha256(sources, REPO), "options": {"device": self._device}}
+
+    def read_record(self) -> dict[str, Any] | None:
+        """See `Step`."""
+        found: dict[str, Any] | None = (
+            read_results(self.record).get("benchmark", {}).get(self._name)
+        )
+        return found
+
+    def start(self, resume: bool) -> None:
+        """See `Step`; earlier figures stay until there are new ones."""
+        require_writable(self._written.parent)
+
+    def make(self, resume: bool) -> None:
+        """See `Step`.
+
+        Raises:
+            UserError: the benchmark failed.
+        """
+        script = [str(REPO / "tools/benchmark.py"), self._name, "--device", self._device]
+        if run_command([sys.executable, *script, "--output", str(self._written)]):
+            raise UserError(f"{' '.join(script)} failed, see above")
+
+    def finish(self) -> None:
+        """See `Step`."""
+        code = {"code_sha256": self.find_recipe()["code_sha256"]}
+        add_results(
+            self.record,
+            {"benchmark": {self._name: {**read_json(self._written)[self._name], **code}}},
+        )
 
 
-def train(folder: Path, data: Path | None, device: str, seconds: float) -> dict[str, Any] | None:
-    """Train for a while, and go on in the next call; return the results at the end, else None.
+@dataclass(frozen=True)
+class GpuTraining(JsonRun):
+    """A training that a call interrupts after a while, and the next call resumes.
+
+    Attributes:
+        device: "cuda" or "cpu".
+        seconds: the time that a call may take.
+    """
+
+    device: str = "cuda"
+    seconds: float = field(default=480.0, compare=False)
+
+    @property
+    def config_file(self) -> str:
+        """See `TrainingRun`."""
+        return str(_CONFIG)
+
+    def options(self) -> Mapping[str, Any]:
+        """See `JsonRun`."""
+        return {**_KEYS, "MODEL.DEVICE": self.device, **({} if self.files else _SHAPES)}
+
+    def train(self, resume: bool) -> int:
+        """See `TrainingRun`; the output goes to the terminal."""
+        script, *words = self.command(resume)
+        command = [sys.executable, str(REPO / script), *words]
+        try:
+            return run_command(command, seconds=self.seconds)
+        except subprocess.TimeoutExpired:
+            return 0
+
+    def make(self, resume: bool) -> None:
+        """See `Step`; returns before the end if the time is over.
+
+        Raises:
+            UserError: the training failed.
+        """
+        if code := self.train(resume):
+            raise UserError(f"the training in {self.folder} failed (exit code {code}), see above")
+
+    def finish(self) -> None:
+        """See `Step`; an interrupted training keeps its checkpoints."""
+        if self.is_complete():
+            super().finish()
+
+
+def plan_training(root: Path, data: Path | None, device: str, seconds: float) -> GpuTraining:
+    """Return the training.
 
     Args:
-        folder: of the runs; each data set and device has a folder of its own.
+        root: the folder of the runs; each data set and device has a folder of its own in it.
         data: has annotations_train.json, annotations_val.json and images/; None: drawn shapes.
         device: "cuda" or "cpu".
-        seconds: after so many the training writes a checkpoint and ends.
+        seconds: the time that a call may take.
+    """
+    variant = f"{data.name if data else 'shapes'}_{device}"
+    files: tuple[str, ...] = ()
+    if data is not None:
+        images, pair = data / "images", [data / f"annotations_{s}.json" for s in ("train", "val")]
+        files = tuple(str(path) for annotations in pair for path in (annotations, images))
+    return GpuTraining(
+        variant, _KEYS["SEED"], root / variant, files=files, device=device, seconds=seconds
+    )
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Return the content of the file of results; {} if it is missing.
 
     Raises:
-        UserError: the training failed.
+        UserError: see `read_json`.
     """
-    folder = folder / f"{data.name if data else 'shapes'}_{device}"
-    results = read_json_or_none(str(folder / "results.json"))
-    if isinstance(results, dict) and results.get("run"):
-        return results
-    words = {**_KEYS, "MODEL.DEVICE": device, "OUTPUT_DIR": str(folder)}
-    options = ["--config-file", str(_CONFIG)]
-    if data is None:
-        shapes = ("occluded_shapes_train",), ("occluded_shapes_val",)
-        words |= {"DATASETS.TRAIN": shapes[0], "DATASETS.TEST": shapes[1]}
-        words |= {"MODEL.ROI_HEADS.NUM_CLASSES": 5, "INPUT.MASK_FORMAT": "bitmask"}
-    else:
-        for split in ("train", "val"):
-            options += [f"--{split}-json", str(data / f"annotations_{split}.json")]
-            options += [f"--{split}-images", str(data / "images")]
-    resume = ["--resume"] if (folder / "last_checkpoint").is_file() else []
-    pairs = [word for key, value in words.items() for word in (key, str(value))]
-    process = subprocess.Popen(
-        [sys.executable, str(REPO / "train_net.py"), *options, *resume, *pairs]
-    )
-    try:
-        code = process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        try:
-            code = process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            return None  # the next call goes on from the last checkpoint
-    if code in (128 + signal.SIGTERM, -signal.SIGTERM):  # the latter before training began
-        return None
-    if code:
-        raise UserError(f"the training in {folder} failed with exit code {code}, see above")
-    found: dict[str, Any] = read_json(folder / "results.json")
-    return found
+    content: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return content
+
+
+def add_results(path: Path, entries: Mapping[str, Any]) -> None:
+    """Write entries into the file of results. Those of the benchmark are added to its others."""
+    content = read_results(path)
+    benchmark = {**content.get("benchmark", {}), **entries.get("benchmark", {})}
+    write_json(path, {**content, **entries, **({"benchmark": benchmark} if benchmark else {})})
