@@ -16,7 +16,9 @@ from typing import Any
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", metavar="MODEL", help="a .pth file, such as model_final.pth")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a .pth or .safetensors file, such as model_final.pth"
+    )
     return parser
 
 

@@ -22,6 +22,7 @@ from .fetching import fetch_file
 from .input_channels import fit_first_convolutions
 from .lite0_weights import convert_lite0_weights
 from .safe_load import load_pickle, load_torch
+from .safetensors_file import load_safetensors
 from .torchvision_weights import convert_torchvision_weights
 
 __all__ = ["Checkpointer"]
@@ -55,7 +56,7 @@ class Checkpointer(DetectionCheckpointer):
     """detectron2's `DetectionCheckpointer` with five differences.
 
     - `save` is atomic: if a run is killed while it writes, the previous checkpoint stays intact.
-    - Loading runs no code from a file (`.pth`, `.pkl`), see `safe_load`.
+    - Loading runs no code from a file (`.pth`, `.pkl`), see `safe_load`. It also reads safetensors.
     - A file that does not fit the model is an error or, when fine-tuning, one line in the log.
     - A checkpoint also holds the names of the classes, and the result of `describe_run`. When
       fine-tuning, weights of other classes are left out, even if the number of classes is the same.
@@ -212,7 +213,8 @@ class Checkpointer(DetectionCheckpointer):
             weights = {k: v for k, v in weights.items() if not str(k).endswith(_COUNTER)}
             loaded = {"model": weights, "__author__": "pycls", "matching_heuristics": True}
         else:
-            loaded = super()._load_file(filename)
+            shared = filename.endswith(".safetensors")
+            loaded = load_safetensors(filename) if shared else super()._load_file(filename)
             weights = _require_names(loaded["model"], filename)
             loaded["model"] = (
                 convert_torchvision_weights(weights)

@@ -18,6 +18,7 @@ from ..errors import UserError, nearest
 from ..files import atomic_open
 from .class_layers import CLASS_LAYERS, count_groups
 from .description import load_contents
+from .safetensors_file import save_safetensors
 
 __all__ = ["convert_checkpoint", "convert_weights"]
 
@@ -126,15 +127,22 @@ def convert_checkpoint(
     """
     old = list(old_classes or MetadataCatalog.get(_COCO).thing_classes)
     new = list(new_classes or MetadataCatalog.get(_CITYSCAPES).thing_classes)
-    if Path(output).suffix != ".pth":
-        raise UserError(f"output: expected a file name that ends in .pth, got {os.fspath(output)}")
+    if Path(output).suffix not in (".pth", ".safetensors"):
+        raise UserError(
+            "output: expected a file name that ends in .pth or .safetensors, got "
+            f"{os.fspath(output)}"
+        )
     state = _read_weights(os.fspath(weights))
     try:
         converted = convert_weights(state, old, new, seed=seed)
     except UserError as error:
         raise UserError(f"{os.fspath(weights)}: {error}") from error
-    with atomic_open(output) as file:
-        torch.save({"model": converted, "class_names": new}, file)
+    contents = {"model": converted, "class_names": new}
+    if Path(output).suffix == ".safetensors":
+        save_safetensors(contents, output)
+    else:
+        with atomic_open(output) as file:
+            torch.save(contents, file)
     drawn = [name for name in new if name not in old]
     _logger.info("%s: %d classes, drawn: %s", output, len(new), ", ".join(drawn) or "none")
     return drawn

@@ -32,6 +32,7 @@ from ..files import file_sha256
 from ..version import __version__
 from .fetching import fetch_file
 from .safe_load import load_pickle, load_torch
+from .safetensors_file import load_safetensors
 
 __all__ = [
     "describe_run",
@@ -40,6 +41,7 @@ __all__ = [
     "load_contents",
     "parse_config",
     "read_config",
+    "remove_places",
 ]
 
 # Keys that name files and folders of the machine that trained the model.
@@ -93,12 +95,12 @@ def describe_run(cfg: CfgNode, seed: int) -> dict[str, Any]:
         "initial_weights": weights if "://" in weights else os.path.basename(weights),
         "seed": seed,
     }
-    described = {"config": _without_places(cfg).dump_text(), "provenance": provenance}
+    described = {"config": remove_places(cfg).dump_text(), "provenance": provenance}
     return {**described, **({"keypoint_names": keypoints} if keypoints else {})}
 
 
-def _without_places(cfg: CfgNode) -> ExtCfgNode:
-    """Return a copy of a config that names no file or folder."""
+def remove_places(cfg: CfgNode) -> ExtCfgNode:
+    """Return a copy of a config that names no file or folder of this machine."""
     cfg, defaults = ExtCfgNode(cfg.clone()), get_cfg()
     cfg.defrost()
     for place in _PLACES:
@@ -113,7 +115,7 @@ def _without_places(cfg: CfgNode) -> ExtCfgNode:
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:
     """Return whether a path ends like the name of a file of weights."""
-    return os.fspath(path).endswith((".pth", ".pkl", ".pyth"))
+    return os.fspath(path).endswith((".pth", ".safetensors", ".pkl", ".pyth"))
 
 
 def load_contents(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -129,6 +131,8 @@ def load_contents(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = os.fspath(path)
     local = fetch_file(path, "Give the file of a trained model")
+    if local.endswith(".safetensors"):
+        return load_safetensors(local)
     contents = load_pickle(local) if local.endswith(".pkl") else load_torch(local, mapped=True)
     if not isinstance(contents, dict):
         raise UserError(
@@ -168,7 +172,7 @@ def parse_config(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> E
         )
     cfg = get_cfg()
     cfg.merge_from_text(text, f"the config in {path}")
-    cfg = _without_places(cfg)
+    cfg = remove_places(cfg)
     cfg.MODEL.WEIGHTS = path
     timm = cfg.MASK_RCNN_EXT.TIMM
     timm.PRETRAINED = False  # the file has the weights

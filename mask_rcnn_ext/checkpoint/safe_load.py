@@ -16,7 +16,7 @@ from ..errors import UserError
 from .pickled_arrays import NUMPY_FUNCTIONS, PickledArray, encode_latin1
 from .safe_pickle import ForbiddenGlobal, check_torch_file, make_plain, unpickle
 
-__all__ = ["load_pickle", "load_torch"]
+__all__ = ["explain_unreadable", "load_pickle", "load_torch"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ def _refuse(path: str, name: str, kind: str, fix: str) -> UserError:
     )
 
 
-def _unreadable(path: str, error: Exception, kind: str) -> UserError:
+def explain_unreadable(path: str, error: Exception, kind: str) -> UserError:
+    """Return the error that says why a file cannot be read."""
     text = str(error).strip()
     if not text or isinstance(error, KeyError):
         text = f"{type(error).__name__} {text}".strip()
@@ -63,7 +64,7 @@ def load_pickle(path: str, kind: str = "checkpoint", fix: str = _SAVE_AGAIN) -> 
     except ForbiddenGlobal as error:
         raise _refuse(path, str(error), kind, fix) from error
     except Exception as error:  # a broken pickle raises nearly anything
-        raise _unreadable(path, error, kind) from error
+        raise explain_unreadable(path, error, kind) from error
 
 
 def _numpy_allowed() -> AbstractContextManager[object]:
@@ -134,4 +135,4 @@ def load_torch(path: str, *, mapped: bool = False) -> Any:
         forbidden = re.search(r"GLOBAL (?!not )([\w.]+)", str(error))
         if forbidden:
             raise _refuse(path, forbidden.group(1), "checkpoint", _SAVE_AGAIN) from error
-        raise _unreadable(path, error, "checkpoint") from error
+        raise explain_unreadable(path, error, "checkpoint") from error

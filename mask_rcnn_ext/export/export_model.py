@@ -1,4 +1,7 @@
-"""Exports a trained model: network, metadata, the check of parity, and int8 with a check of AP."""
+"""Exports a trained model: network, metadata, the check of parity, and int8 with a check of AP.
+
+The format safetensors holds the weights and the config instead of the network, for PyTorch.
+"""
 
 import copy
 import logging
@@ -14,6 +17,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 
+from ..checkpoint.description import load_contents, remove_places
+from ..checkpoint.safetensors_file import load_safetensors, save_safetensors
+from ..config import ExtCfgNode
 from ..data.images import ImageLike
 from ..engine.trainer import Trainer
 from ..errors import UserError, import_extra
@@ -27,7 +33,7 @@ from .parity import Tolerance, require_parity
 
 __all__ = ["FORMATS", "export_model"]
 
-FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "safetensors": ".safetensors"}
 RECORD = "export.json"
 PARITY_IMAGES = 20
 # FCIS rounds RoIs to pixels before pooling, in both passes, and before their masks vote. So a
@@ -48,18 +54,22 @@ def export_model(
     max_ap_loss: float = 0.5,
     tolerance: Tolerance | None = None,
 ) -> Path:
-    """Write a trained model as `model.onnx`, or as `model.xml` and `model.bin`.
+    """Write a trained model as `model.onnx`, as `model.xml` and `model.bin`, or as safetensors.
 
     With `int8` the names begin with `model_int8`. The measured numbers go to `export.json` in the
     same folder. If a check fails, no file of this export is kept.
+
+    The format safetensors is for every model of this package: `model.safetensors` contains the
+    weights, the config and the origin of the model, as a checkpoint does, but no state of training.
+    Its weights are compared to the last bit, without images.
 
     Args:
         cfg: the config, with the trained weights as `MODEL.WEIGHTS`. With `int8`, the AP is
             measured on `DATASETS.TEST`.
         output: a folder.
         images: image files. The model and its export are compared on 20 images; `int8` uses all
-            images for calibration.
-        format: "onnx" or "openvino".
+            images for calibration, and "safetensors" uses none.
+        format: one of `FORMATS`.
         int8: quantize.
         max_ap_loss: the largest loss of any AP (0 to 100) by `int8`.
         tolerance: the allowed differences; default: see `TOLERANCES` and `Tolerance`.
@@ -69,12 +79,14 @@ def export_model(
             finds nothing in the images, the export finds something else, or int8 loses too much AP.
     """
     if format not in FORMATS:
-        raise UserError(f"format: expected {' or '.join(FORMATS)}, got {format!r}")
+        raise UserError(f"format: expected {', '.join(FORMATS)}, got {format!r}")
     if not cfg.MODEL.WEIGHTS or is_exported(cfg.MODEL.WEIGHTS):
         raise UserError(
             "expected the weights of a trained model, such as model_final.pth, got "
             f"{cfg.MODEL.WEIGHTS or 'none'}"
         )
+    if format == "safetensors":
+        return _export_weights(cfg, Path(output), int8)
     require_exportable(cfg)
     _require_libraries(format, int8)
     require_writable(output)
@@ -100,6 +112,37 @@ def export_model(
             metadata["int8"] = _check_int8(cfg, float_path, path, len(images), max_ap_loss)
         write_metadata(path, metadata)
         return _keep(path, Path(output), metadata)
+
+
+def _export_weights(cfg: CfgNode, output: Path, int8: bool) -> Path:
+    if int8:
+        raise UserError("int8 needs the format onnx or openvino")
+    predictor, source = _load(cfg), load_contents(cfg.MODEL.WEIGHTS)  # the weights fit the config
+    kept = ("keypoint_names", "provenance", "iteration", "best")
+    contents = {
+        "model": predictor.model.state_dict(),
+        "class_names": list(predictor.class_names),
+        "config": _name_classes(cfg, predictor).dump_text(),
+        **{key: source[key] for key in kept if key in source},
+    }
+    require_writable(output)
+    with make_temporary_folder(output) as folder:
+        path = str(folder / "model.safetensors")
+        save_safetensors(contents, path)
+        written = load_safetensors(path)["model"]
+        for name, value in contents["model"].items():
+            if not (value == written[name]).logical_or(value.isnan()).all():
+                raise UserError(f"{name} is not the same in the written file: is the disk faulty?")
+        os.replace(path, output / "model.safetensors")
+    return output / "model.safetensors"
+
+
+def _name_classes(cfg: CfgNode, predictor: Predictor) -> ExtCfgNode:
+    """Return the config with the classes of the model, and without files of this machine."""
+    cfg = remove_places(cfg)
+    cfg.MASK_RCNN_EXT.CLASS_NAMES = list(predictor.class_names)
+    cfg.MASK_RCNN_EXT.CATEGORY_IDS = list(predictor.category_ids)
+    return cfg
 
 
 def _require_libraries(format: str, int8: bool) -> None:
@@ -146,14 +189,7 @@ def _find(predictor: Predictor, image: ImageLike) -> Instances:
 
 def _describe(predictor: Predictor) -> dict[str, Any]:
     """Return the metadata of the file, see `modeling.exported.METADATA`."""
-    cfg = predictor.cfg.clone()
-    cfg.defrost()
-    weights = cfg.MODEL.WEIGHTS
-    cfg.MASK_RCNN_EXT.CLASS_NAMES = list(predictor.class_names)
-    cfg.MASK_RCNN_EXT.CATEGORY_IDS = list(predictor.category_ids)
-    cfg.MODEL.WEIGHTS = cfg.OUTPUT_DIR = ""  # paths of this machine
-    for key in ("TRAIN_JSON", "TRAIN_IMAGES", "VAL_JSON", "VAL_IMAGES"):
-        cfg.MASK_RCNN_EXT.DATA[key] = ""
+    cfg, weights = _name_classes(predictor.cfg, predictor), predictor.cfg.MODEL.WEIGHTS
     channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
     return {
         "class_names": list(predictor.class_names),

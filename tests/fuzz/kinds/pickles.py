@@ -1,6 +1,7 @@
 """Pickled files: proposals, and the weights of models."""
 
 import io
+import json
 import math
 import pickle
 import random
@@ -15,6 +16,7 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import transform_proposals
 from fuzz.kinds.kind import Kind
 from fuzz.mutators import ODD_VALUES, change_bytes, change_value
+from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
@@ -66,7 +68,7 @@ class Proposals(Kind):
 
 
 class Checkpoint(Kind):
-    """Weights, in PyTorch's two formats and in detectron2's."""
+    """Weights, in PyTorch's two formats, in detectron2's and in safetensors."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -92,7 +94,9 @@ class Checkpoint(Kind):
         changed = rng.random() < 0.5
         if changed:
             content = change_value(rng, content, self.odd)
-        form = rng.choice(("zip", "zip", "old", "pkl"))
+        form = rng.choice(("zip", "zip", "old", "pkl", "safetensors"))
+        if form == "safetensors":
+            return ".safetensors", _change_safetensors(rng, self.content, self.odd)
         file = io.BytesIO()
         if form == "pkl":
             content = _to_numpy(content)
@@ -124,6 +128,24 @@ def _to_numpy(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _to_numpy(value) for key, value in content.items()}
     return content.numpy() if isinstance(content, torch.Tensor) else content
+
+
+def _change_safetensors(rng: random.Random, content: dict[str, Any], odd: list[Any]) -> bytes:
+    """Return a file with an odd value in its metadata, or with changed bytes in its header."""
+    values = {k: v for k, v in content.items() if k not in ("model", "optimizer")}
+    changed = rng.random() < 0.5
+    if changed:
+        values = change_value(rng, values, odd)
+    try:
+        text = json.dumps(values)
+    except (TypeError, ValueError, RecursionError):  # json cannot hold this value
+        text = "[" * 10000
+    tensors = {name: value.contiguous() for name, value in content["model"].items()}
+    data = save_safetensors(tensors, {"mask_rcnn_ext": text})
+    if changed:
+        return data
+    size = 8 + int.from_bytes(data[:8], "little")
+    return change_bytes(rng, data[:size]) + data[size:]
 
 
 def _change_member(rng: random.Random, data: bytes) -> bytes:
