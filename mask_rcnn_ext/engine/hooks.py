@@ -20,7 +20,7 @@ from .best_model import BestModel
 from .interruption import Interrupted
 from .results import write_results
 
-__all__ = ["Evaluation", "RunRecord", "StepSeed"]
+__all__ = ["Evaluation", "RunRecord", "ShareSkipped", "StepSeed"]
 
 
 class StepSeed(HookBase):
@@ -44,6 +44,21 @@ class StepSeed(HookBase):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Take the seed of the run that is resumed."""
         self.seed = int(state["seed"])
+
+
+class ShareSkipped(HookBase):
+    """Gives every process the images that the others have skipped: the first one saves them."""
+
+    def __init__(self) -> None:
+        """Begin with nothing told."""
+        self._told: set[str] = set()
+
+    def after_step(self) -> None:
+        """Exchange the images that are new since the last call."""
+        new = {name: why for name, why in list_skipped().items() if name not in self._told}
+        for found in comm.all_gather(new):
+            record_skipped(found)
+        self._told = set(list_skipped())
 
 
 class RunRecord(HookBase):

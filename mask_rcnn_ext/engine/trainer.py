@@ -40,7 +40,7 @@ from ..proposals.file import load_dicts, load_training_dicts, require_proposal_f
 from .bad_numbers import CheckGradients, explain_bad_numbers, keep_statistics
 from .best_model import BestModel, EarlyStop, require_fitting_selection
 from .busy_machine import BusyMachine
-from .hooks import Evaluation, RunRecord, StepSeed
+from .hooks import Evaluation, RunRecord, ShareSkipped, StepSeed
 from .interruption import Interrupted, StopHook, StopSignals
 from .log import hide_told_errors
 from .loggers import LoggerWriter, build_loggers, require_loggers
@@ -297,6 +297,8 @@ class Trainer(DefaultTrainer):
         """Return detectron2's hooks, with `StepSeed` among the first, `RunRecord` as the last."""
         busy = BusyMachine.build(self.cfg, self._trainer)
         found: list[HookBase | None] = [busy, self.step_seed, self.weight_average]
+        if skips_bad_images(self.cfg) and comm.get_world_size() > 1:
+            found.append(ShareSkipped())  # before the checkpoints
         for hook in super().build_hooks():
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.period = get_checkpoint_period(self.cfg)

@@ -92,6 +92,20 @@ def test_two_workers_skip_as_none_does(data, tmp_path):
     assert same(*weights)
 
 
+def test_a_checkpoint_lists_what_every_process_has_skipped(tmp_path, capfd):
+    data = write_data(tmp_path / "data", train=8, val=1)
+    images = tmp_path / "data/train/images"
+    names = ("000.png", "002.png", "004.png", "006.png")
+    for name in names:
+        cut(images / name)
+    skip = ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip", "DATASETS.TEST", "()", "SEED", "1"]
+    two = [*data, "--num-gpus", "2", "--dist-url", "auto"]
+    assert run(two, tmp_path / "out", *skip, "SOLVER.MAX_ITER", "4") == 0  # each image once
+    path = tmp_path / "out/model_final.pth"
+    saved = torch.load(path, weights_only=True)["trainer"]["hooks"]["RunRecord"]["skipped_images"]
+    assert {*saved} == {str(images / name) for name in names}
+
+
 def test_every_image_bad_is_an_error(data, tmp_path, capsys):
     for path in (tmp_path / "data/train/images").iterdir():
         cut(path) if path.name != "001.png" else None
