@@ -100,9 +100,10 @@ def _declare_data_keys(cfg: CfgNode) -> None:
     # key is then `"fixed"`. `"fixed"` takes both keys as they are.
     _declare(cfg, "MASK_RCNN_EXT.DATA.PIXEL_STATISTICS", "auto")
     # `True` makes a malformed annotation, and one that contradicts itself or repeats another, an
-    # error (`--strict-data`). By default the former is dropped, the latter kept, and both counted.
+    # error (`--strict-data`). By default malformed annotations are dropped, the others are kept,
+    # and both are counted.
     _declare(cfg, "MASK_RCNN_EXT.DATA.STRICT", False)
-    # What an image does that breaks or vanishes while a run is at work. `"error"` ends the run with
+    # What happens when an image is damaged or disappears during a run. `"error"` ends the run with
     # the name of the image. `"skip"` trains on the next image in its place, leaves it out of the
     # evaluation, and lists it in the log, in `results.json` and in the report.
     _declare(cfg, "MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "error")

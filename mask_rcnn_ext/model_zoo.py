@@ -41,7 +41,7 @@ from .modeling.precision import choose_device, prepare_model
 
 __all__ = ["get", "get_checkpoint_url", "get_config", "get_config_file"]
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _URL_PREFIX = "https://dl.fbaipublicfiles.com/detectron2/"
 
@@ -170,7 +170,7 @@ def get_config(name: str, trained: bool = False) -> Any:
         checkpoint = _find_checkpoint(resolved)
         cfg.merge_from_list(list(checkpoint.overrides))
         cfg.MODEL.WEIGHTS = _make_url(checkpoint)
-        _logger.info("%s", _describe(resolved, checkpoint))
+        logger.info("%s", _describe(resolved, checkpoint))
     return cfg
 
 

@@ -27,7 +27,7 @@ from .torchvision_weights import convert_torchvision_weights
 
 __all__ = ["Checkpointer"]
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # A buffer of BatchNorm that prediction does not use; older files lack it.
 _COUNTER = "num_batches_tracked"
@@ -148,7 +148,10 @@ class Checkpointer(DetectionCheckpointer):
             )
         self._source, self._strict = path, strict
         try:
-            with filter_log(DetectionCheckpointer.__module__, _is_news):
+            # fvcore logs the same line about loading a file.
+            with filter_log(
+                DetectionCheckpointer.__module__, lambda r: "Loading from" not in str(r.msg)
+            ):
                 return super().load(path, checkpointables)
         except UserError:
             raise
@@ -289,7 +292,7 @@ class Checkpointer(DetectionCheckpointer):
         named = isinstance(known, list) and all(isinstance(name, str) for name in known)
         if not named or len(known) != len(ours):
             if not self._strict:
-                _logger.info(
+                logger.info(
                     "The class layers (%s) are kept: the weights have as many classes as the data "
                     "(%d), but do not tell their names. Are they the same classes, in the same "
                     "order?",
@@ -304,12 +307,12 @@ class Checkpointer(DetectionCheckpointer):
         if not other:
             return []
         if self._strict:
-            _logger.warning(
+            logger.warning(
                 "%s has other classes (%s). Its detections get the names of the config.",
                 *(self._source, name_some(other)),
             )
             return []
-        _logger.info(
+        logger.info(
             "The class layers (%s) start from scratch, because the weights have other classes (%s)."
             " To keep the weights of common classes, convert the file first: "
             "mask_rcnn_ext.convert_checkpoint",
@@ -351,30 +354,25 @@ class Checkpointer(DetectionCheckpointer):
         if counts:
             class_layers = [name for name, _, _ in shapes if CLASS_LAYERS.search(name)]
             shapes = [mismatch for mismatch in shapes if mismatch[0] not in class_layers]
-            _logger.info(
+            logger.info(
                 "The class layers (%s) start from scratch, because the weights have %d classes and "
                 "the data has %d. This is expected when fine-tuning.",
                 _name_layers(class_layers),
                 *counts,
             )
         if shapes:
-            _logger.warning(
+            logger.warning(
                 "These layers start from scratch, because they have another shape in %s: %s",
                 self._source,
                 ", ".join(f"{name} ({file} there, {model} here)" for name, file, model in shapes),
             )
         if missing:
-            _logger.info(
+            logger.info(
                 "These layers start from scratch, because %s has no weights for them: %s. This is "
                 "expected when training starts from a pre-trained backbone.",
                 self._source,
                 _name_layers(missing),
             )
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Return False for detectron2's line about loading a file: fvcore logs the same line again."""
-    return "Loading from" not in str(record.msg)
 
 
 def _require_dict(value: Any, filename: str) -> Any:

@@ -22,7 +22,7 @@ from .safetensors_file import save_safetensors
 
 __all__ = ["convert_checkpoint", "convert_weights"]
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # detectron2 knows the classes of these data sets, even if their files are missing.
 _COCO, _CITYSCAPES = "coco_2017_train", "cityscapes_fine_instance_seg_train"
@@ -144,7 +144,7 @@ def convert_checkpoint(
         with atomic_open(output) as file:
             torch.save(contents, file)
     drawn = [name for name in new if name not in old]
-    _logger.info("%s: %d classes, drawn: %s", output, len(new), ", ".join(drawn) or "none")
+    logger.info("%s: %d classes, drawn: %s", output, len(new), ", ".join(drawn) or "none")
     return drawn
 
 

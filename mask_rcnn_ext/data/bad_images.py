@@ -105,7 +105,7 @@ def explain_dead_worker(error: BaseException) -> UserError | None:
     return UserError(  # batches come through /dev/shm, which has 64 MB in Docker
         f"a process that loads images {how}, {reading}. Usually the memory was full, or the shared "
         "memory /dev/shm: lower DATALOADER.NUM_WORKERS, or enlarge /dev/shm (docker run --shm-size "
-        "8g). If the same image is named again, remove it from the data. Go on from the last "
+        "8g). If the same image is named again, remove it from the data. Continue from the last "
         "checkpoint with --resume"
     )
 

@@ -110,7 +110,9 @@ def order_bands(image: Bands, image_format: str) -> Bands:
 
 
 def scale_for_display(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Return the first three channels as a picture, (H, W, 3) uint8; of fewer, the first in grey.
+    """Return the first three channels as a picture, (H, W, 3) uint8.
+
+    If there are fewer than three, the first is shown in grey.
 
     Each channel is scaled: its 1st percentile becomes black, and its 99th percentile white.
 

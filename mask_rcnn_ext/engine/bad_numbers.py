@@ -99,7 +99,7 @@ def explain_bad_numbers(trainer: Any) -> UserError:
         trainer.checkpointer.get_checkpoint_file() if trainer.checkpointer.has_checkpoint() else ""
     )
     resume = (
-        f"The checkpoint {last} is from before: lower the rate and go on from it with --resume"
+        f"The checkpoint {last} is from before: lower the rate and continue from it with --resume"
         if last
         else "There is no checkpoint from before: lower the rate and start again"
     )

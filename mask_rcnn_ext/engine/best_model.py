@@ -40,7 +40,7 @@ def choose_metric(
     Args:
         wanted: `BEST_CHECKPOINT.METRIC`; "": the AP of masks, keypoints or boxes, or the recall.
         results: the metrics of an evaluation by name, such as "segm/AP".
-        datasets: names of the test sets. A metric without such a name is of the first test set.
+        datasets: names of the test sets. A metric without such a name belongs to the first one.
 
     Returns:
         None if there is no such metric.
@@ -82,8 +82,9 @@ def require_fitting_selection(cfg: CfgNode) -> None:
         )
     if ext.EMA.ENABLED and cfg.TEST.PRECISE_BN.ENABLED:
         raise UserError(
-            "TEST.PRECISE_BN and MASK_RCNN_EXT.EMA are both enabled, and the former computes batch "
-            "statistics for weights that the latter replaces. Disable one of them"
+            "TEST.PRECISE_BN and MASK_RCNN_EXT.EMA are both enabled. PreciseBN computes statistics "
+            "for the trained weights, but the evaluation uses the averaged weights. Disable one of "
+            "them"
         )
     if (best.ENABLED or patience) and best.METRIC:
         _require_known_metric(cfg, best.METRIC)
@@ -252,10 +253,10 @@ def _describe(record: Mapping[str, Any]) -> str:
 
 
 def _read_record(path: str) -> dict[str, Any]:
-    """Return what a `model_best.pth` was measured at.
+    """Return the metric, value and iteration in a `model_best.pth`.
 
     Raises:
-        UserError: the file cannot be read, or is of something else.
+        UserError: the file cannot be read, or is not such a file.
     """
     content = load_torch(path)
     record = content.get("best") if isinstance(content, dict) else None
@@ -263,5 +264,7 @@ def _read_record(path: str) -> dict[str, Any]:
     if not isinstance(record, dict) or any(
         not isinstance(record.get(key), kind) for key, kind in kinds.items()
     ):
-        raise UserError(f"{path} does not say what it was measured at")
+        raise UserError(
+            f"{path}: no metric is stored in it. Remove the file, or give another OUTPUT_DIR"
+        )
     return record

@@ -48,7 +48,7 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.signum
 
     def describe(self) -> str:
-        """Return what happened and the command that goes on, for the end of this command."""
+        """Return what happened and the command that continues, for the end of this command."""
         if not self.checkpoint:
             return "interrupted"
         script, *arguments = sys.argv
@@ -57,7 +57,7 @@ class Interrupted(KeyboardInterrupt):
         command = shlex.join(words)
         if "TORCHELASTIC_RUN_ID" in os.environ:
             command = "the same command with --resume after the name of the script"
-        return f"interrupted; {self.checkpoint} is saved. To go on: {command}"
+        return f"interrupted; {self.checkpoint} is saved. To continue: {command}"
 
 
 @contextlib.contextmanager

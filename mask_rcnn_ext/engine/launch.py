@@ -168,8 +168,8 @@ def run_as_command(command: Callable[[], Any]) -> int:
         if error.exit_code == -signal.SIGKILL:
             print(
                 f"error: process {error.error_index} was killed (SIGKILL), usually because the "
-                "memory was full. Lower SOLVER.IMS_PER_BATCH or DATALOADER.NUM_WORKERS, and go on "
-                "from the last checkpoint with --resume",
+                "memory was full. Lower SOLVER.IMS_PER_BATCH or DATALOADER.NUM_WORKERS, and "
+                "continue from the last checkpoint with --resume",
                 file=sys.stderr,
             )
             return 1

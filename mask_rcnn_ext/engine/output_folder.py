@@ -91,10 +91,10 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
 
     Args:
         cfg: the config of the run; the block may change it.
-        resume: the run in the folder goes on.
+        resume: continue the run in the folder.
 
     Raises:
-        UserError: the folder cannot be made or written, or another run is at work in it.
+        UserError: the folder cannot be made or written, or another run uses it.
     """
     folder = Path(cfg.OUTPUT_DIR).absolute()
     missing = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -84,7 +84,7 @@ def _agree_on_attempt(store: Any, rank: int, world_size: int) -> str:
     if waiting:
         raise UserError(
             f"process(es) {', '.join(map(str, sorted(waiting)))} of {world_size} did not start in "
-            f"{_STARTED} seconds. Is torchrun at work on every machine?"
+            f"{_STARTED} seconds. Is torchrun running on every machine?"
         )
     return attempt
 
@@ -118,7 +118,7 @@ def run_in_group(main: Callable[[Any], Any], args: Any) -> Any:
             print(
                 "error: the connection to another process of this training is lost. It has ended "
                 "without a message, or its machine cannot be reached; often the memory was full, "
-                "and the system has killed it. Go on from the last checkpoint with --resume",
+                "and the system has killed it. Continue from the last checkpoint with --resume",
                 file=sys.stderr,
                 flush=True,
             )

@@ -53,9 +53,9 @@ def require_unchanged(cfg: CfgNode, before: Mapping[str, Any]) -> None:
     for key in _FIXED:
         if key in before and before[key] != now[key]:
             raise UserError(
-                f"--resume: {key} was {before[key]} and is {now[key]} now, which the state of the "
-                f"checkpoint does not fit. Set it to {before[key]}, or start a new run from the "
-                "weights: MODEL.WEIGHTS FILE, without --resume"
+                f"--resume: {key} was {before[key]} and is now {now[key]}. The state in the "
+                f"checkpoint does not fit this value. Set it to {before[key]}, or start a "
+                "new run from the weights: MODEL.WEIGHTS FILE, without --resume"
             )
 
 

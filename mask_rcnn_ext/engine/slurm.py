@@ -62,10 +62,10 @@ class SubmittedCommand:
         return DelayedSubmission(self)
 
     def _find_checkpoints(self) -> dict[str, int]:
-        """Return what can be resumed, in the folder or in that of a stage, and when it was written.
+        """Return each file to resume from, in the folder and in the folders of the stages.
 
         Returns:
-            Path of a `last_checkpoint` -> time in nanoseconds.
+            Path of a `last_checkpoint` -> the time at which it was written, in nanoseconds.
         """
         folder = Path(self.folder)
         found = [folder / "last_checkpoint", *folder.glob("*/last_checkpoint")]

@@ -28,7 +28,7 @@ from .plain_predictions import PackedDetections, save_plain_predictions, save_re
 
 __all__ = ["MaskRCNNCOCOEvaluator"]
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class MaskRCNNCOCOEvaluator(COCOEvaluator):
@@ -179,9 +179,9 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
     def _eval_compiled(self, predictions: list[dict[str, Any]]) -> None:
         if self._output_dir:
             path = Path(self._output_dir, "coco_instances_results.json")
-            _logger.info("Saving results to %s", path)
+            logger.info("Saving results to %s", path)
             save_results(path, (found for _, found in self._name_categories(predictions)))
-        _logger.info("hotcoco %s computes what pycocotools would", self._compiled_version)
+        logger.info("hotcoco %s computes what pycocotools would", self._compiled_version)
         every = itertools.chain.from_iterable(each["instances"] for each in predictions)
         for task in sorted(self._tasks or self._tasks_from_predictions(every)):
             evaluation = self._evaluate_task(task, predictions)
@@ -216,7 +216,7 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             # A panic of Rust is no Exception. Ctrl-C is none either, and has to pass.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            _logger.warning(
+            logger.warning(
                 "%s: hotcoco %s failed, pycocotools takes over: %r",
                 task,
                 self._compiled_version,

@@ -1,4 +1,4 @@
-"""Keeps and saves predictions that hold no tensors, without all of them as objects in memory."""
+"""Keeps predictions without tensors in memory in a compact form, and saves them."""
 
 import json
 import pickle

@@ -37,8 +37,8 @@ def require_exportable(cfg: CfgNode) -> None:
     name = cfg.MODEL.META_ARCHITECTURE
     if cfg.MODEL.LOAD_PROPOSALS or name == "MaskRCNNExtRCNN":
         raise UserError(
-            "only models with an RPN can be exported; this one takes proposals "
-            "(MODEL.LOAD_PROPOSALS), which an exported file has no place for"
+            "only models with an RPN can be exported; this one reads proposals "
+            "(MODEL.LOAD_PROPOSALS), and an exported file cannot read any"
         )
     if name not in META_ARCHITECTURES:
         raise UserError(

@@ -82,8 +82,8 @@ def trace_cracks(mask: npt.NDArray[np.bool_], *, join_corners: bool = True) -> C
 def trace_loops(mask: npt.NDArray[np.bool_], *, join_corners: bool = True) -> list[Ints]:
     """Return the outlines of a mask (h, w): for each loop its (M, 2) corners x, y, M >= 4.
 
-    Only corners where the outline turns are kept. pycocotools, which turns the pixels inside of a
-    polygon over, draws the loops of a mask together as exactly its pixels.
+    Only corners where the outline turns are kept. pycocotools inverts the pixels
+    inside each polygon, so all loops together give exactly the mask.
     """
     cracks = trace_cracks(mask, join_corners=join_corners)
     loops = []

@@ -69,10 +69,11 @@ class APTable:
     def compute_ap(self, weights: Weights | None = None) -> Floats:
         """Return (D, 3): `AP_METRICS` in 0 to 100; NaN where no object counts.
 
-        AP is pycocotools' for a data set that has each image as often as its weight says: the best
-        precision at each of 101 recalls or a higher one, averaged over recalls, classes with
-        objects, and thresholds. The two may differ where detections of one class in one image have
-        equal scores: copies of an image take turns there, weighted detections do not.
+        The AP equals pycocotools' AP on a data set that repeats each image as often as its weight
+        says: the best precision at each of 101 recalls or a higher one, averaged over recalls,
+        classes with objects, and thresholds. The two may differ where detections of one class in
+        one image have equal scores: copies of an image take turns there, weighted detections do
+        not.
 
         Args:
             weights: (D, I), how often each image counts; None: once, with D = 1.

@@ -184,8 +184,8 @@ def join_steps(steps: StepConfigs) -> dict[str, torch.Tensor]:
     for name in own.keys() & detector_state.keys():
         if not is_within(name, fixed) and not torch.equal(own[name], detector_state[name]):
             raise UserError(
-                f"{name} was trained in step 3 and again in step 4, so that the two are not one "
-                "network: it lies in no part of the backbone that can be fixed separately. "
+                f"{name} was trained in step 3 and again in step 4, so the RPN and the detector do "
+                "not share it. It is in no part of the backbone that can be frozen on its own. "
                 "Train in two stages (tools/train_two_stage.py) or jointly"
             )
     return {**detector_state, **own}

@@ -79,7 +79,7 @@ class Comparison:
     dataset: str  # name of the data set, or of its file
     names: list[str]  # names of the two models
     files: list[list[str]]  # result files of each model
-    counts: dict[str, dict[str, float]]  # "a" and "b" -> counts of `summarize`
+    counts: dict[str, dict[str, float]]  # "a" and "b" -> counts of `compute_metrics`
     draws: int  # number of draws of the bootstrap over the images
     seed: int  # seed of that bootstrap
     method: str  # how the intervals of `metrics` were computed

@@ -65,7 +65,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     saved = tmp_path / "out" / ("model_0000001.pth" if moment == "step" else "model_final.pth")
     *_, told = capsys.readouterr().err.splitlines()
     going_on = shlex.join(["python", "train_net.py", "--resume", *command])
-    assert told == f"interrupted; {saved} is saved. To go on: {going_on}"
+    assert told == f"interrupted; {saved} is saved. To continue: {going_on}"
     assert not (tmp_path / "out/results.json").exists()
     assert run_train_net("--resume", *command) == 0
     assert same(read_weights(tmp_path / "out/model_final.pth"), whole)
@@ -154,4 +154,4 @@ def test_two_processes_stop_together(data, tmp_path, monkeypatch, capfd):
 def test_the_command_that_goes_on_can_be_typed(monkeypatch, script, begin):
     monkeypatch.setattr(sys, "argv", [script, "--split", "0.8", "OUTPUT_DIR", "my run"])
     told = interruption.Interrupted(signal.SIGINT, "x.pth").describe()
-    assert told.endswith(f"To go on: {begin} --resume --split 0.8 OUTPUT_DIR 'my run'")
+    assert told.endswith(f"To continue: {begin} --resume --split 0.8 OUTPUT_DIR 'my run'")

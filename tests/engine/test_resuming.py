@@ -81,9 +81,9 @@ def test_nothing_changed_gives_the_same_bits_and_no_iteration_twice(half, start,
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        (["MASK_RCNN_EXT.OPTIMIZER", "SGD"], "OPTIMIZER was AdamW and is SGD now"),
-        (["MASK_RCNN_EXT.FREEZE", "['backbone']"], "FREEZE was [] and is ['backbone'] now"),
-        (["MODEL.MASK_ON", "False"], "MODEL.MASK_ON was True and is False now"),
+        (["MASK_RCNN_EXT.OPTIMIZER", "SGD"], "OPTIMIZER was AdamW and is now SGD"),
+        (["MASK_RCNN_EXT.FREEZE", "['backbone']"], "FREEZE was [] and is now ['backbone']"),
+        (["MODEL.MASK_ON", "False"], "MODEL.MASK_ON was True and is now False"),
         (["MASK_RCNN_EXT.BACKBONE_LR_FACTOR", "0.1"], "trains other parameters"),
         (["MODEL.ROI_BOX_HEAD.FC_DIM", "16"], "does not fit the model"),
     ],
@@ -100,7 +100,7 @@ def test_what_may_not_change_is_told_before_anything_is_read(half, capsys, monke
     flags, out = half
     monkeypatch.setattr(run_module, "prepare_data", lambda *args, **kwargs: pytest.fail("read"))
     assert run([*flags, "--resume"], out, "MASK_RCNN_EXT.OPTIMIZER", "SGD") == 2
-    assert "OPTIMIZER was AdamW and is SGD now" in read_error(capsys)
+    assert "OPTIMIZER was AdamW and is now SGD" in read_error(capsys)
 
 
 def test_another_optimizer_is_refused_without_the_config_of_the_run(half, capsys):

@@ -17,6 +17,7 @@ from mask_rcnn_ext.model_zoo import get_config
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
 from .inference import compare_instances, make_image, make_weights, time_case
+from .machine import require_device
 from .parts import Part
 
 __all__ = ["make_config", "run"]
@@ -35,8 +36,7 @@ def make_config(args: argparse.Namespace) -> CfgNode:
 
 def run(args: argparse.Namespace) -> Part:
     """Time the levels and compare what they find."""
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu")
+    require_device(args.device)
     if min(args.size) < 1:
         raise UserError("--size: expected 1 or more")
     image, cfg = make_image(*args.size, args.seed), make_config(args)

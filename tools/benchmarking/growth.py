@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
-from mask_rcnn_ext import UserError
 from mask_rcnn_ext.evaluation.packed import convert_to_coco
 
 from .inference import BASELINE, load_models, make_image, time_case
+from .machine import require_device
 from .parts import Part, Row
 
 __all__ = ["AXES", "run"]
@@ -31,8 +31,7 @@ AXES = {
 
 def run(args: argparse.Namespace) -> Part:
     """Time the cases of each axis."""
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu")
+    require_device(args.device)
     options = {"device": args.device, "rounds": args.rounds, "seed": args.seed, **DEFAULTS}
     part = Part("Growth of the time of a prediction", options)
     for axis in args.axes:

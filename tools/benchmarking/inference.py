@@ -34,6 +34,7 @@ from mask_rcnn_ext.export.export_model import export_model
 from mask_rcnn_ext.export.parity import Tolerance
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
+from .machine import require_device
 from .parts import Part, Row, compare_rows
 from .rounds import take_turns, time_into
 
@@ -168,8 +169,7 @@ def load_models(
 
 def run(args: argparse.Namespace) -> Part:
     """Time the predictors and compare what they find."""
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu")
+    require_device(args.device)
     if min(*args.size, args.detections, args.classes) < 1:
         raise UserError("--size, --detections, --classes: expected 1 or more")
     image = make_image(*args.size, args.seed)

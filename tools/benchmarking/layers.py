@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import PSRoIAlign
 
-from mask_rcnn_ext import UserError
 from mask_rcnn_ext.layers import PSROIAlign, PSROIPool
 
+from .machine import require_device
 from .parts import Part, compare_rows
 from .rounds import Times, take_turns
 
@@ -55,8 +55,7 @@ def time_once(layer: Callable[[Tensor, Tensor], Tensor], maps: Tensor, rois: Ten
 
 def run(args: argparse.Namespace) -> Part:
     """Time the layers."""
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu")
+    require_device(args.device)
     sizes = f"{NUM_ROIS} RoIs, {NUM_MAPS} maps, {HEIGHT} x {WIDTH} cells"
     part = Part(
         "Position-sensitive RoI layers",

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["describe_load", "describe_machine"]
+from mask_rcnn_ext.errors import UserError
+
+__all__ = ["describe_load", "describe_machine", "require_device"]
 
 _PACKAGES = ("torch", "torchvision", "detectron2", "numpy")
 
@@ -50,3 +52,13 @@ def _find_processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def require_device(device: str) -> None:
+    """Check that PyTorch can use a device, "cpu" or "cuda".
+
+    Raises:
+        UserError: there is no CUDA device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu")

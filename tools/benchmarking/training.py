@@ -27,6 +27,7 @@ from mask_rcnn_ext.model_zoo import get_config
 from mask_rcnn_ext.modeling.precision import get_amp_dtype, prepare_model
 
 from .inference import BASELINE, CONFIG, make_image
+from .machine import require_device
 from .parts import Part, compare_rows
 from .rounds import Times, take_turns, time_call
 
@@ -121,8 +122,7 @@ def _compare_losses(found: Mapping[str, float], expected: Mapping[str, float]) -
 
 def run(args: argparse.Namespace) -> Part:
     """Time the steps and compare the losses."""
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use cpu")
+    require_device(args.device)
     if min(*args.size, args.objects, args.classes, args.images) < 1:
         raise UserError("--size, --objects, --classes, --images: expected 1 or more")
     batch = make_batch(args)

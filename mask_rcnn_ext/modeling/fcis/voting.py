@@ -13,12 +13,11 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...layers.packed_masks import MaskCrop as PackedCrop
-from ...layers.packed_masks import PackedMasks
+from ...layers.packed_masks import MaskCrop, PackedMasks
 from ...layers.roi_layers import round_to_pixels
 
 __all__ = [
-    "MaskCrop",
+    "RenderedMask",
     "find_voters",
     "paste_masks",
     "render_mask",
@@ -27,7 +26,7 @@ __all__ = [
 ]
 
 
-class MaskCrop(NamedTuple):
+class RenderedMask(NamedTuple):
     """A mask in an image: `mask` (h, w) covers the rows from `top` and the columns from `left`."""
 
     top: int
@@ -59,7 +58,9 @@ def select_detections(
     return rois[kept], classes[kept]
 
 
-def render_mask(mask: Tensor, box: Tensor, height: int, width: int, threshold: float) -> MaskCrop:
+def render_mask(
+    mask: Tensor, box: Tensor, height: int, width: int, threshold: float
+) -> RenderedMask:
     """Paste a RoI's mask into its box, rounded by `round_to_pixels`, and apply the threshold.
 
     The mask is resized bilinearly with half-pixel centres; it is constant beyond the centres of its
@@ -80,7 +81,7 @@ def render_mask(mask: Tensor, box: Tensor, height: int, width: int, threshold: f
     )[0, 0]
     first_row, first_column = max(-top, 0), max(-left, 0)
     inside = resized[first_row : max(height - top, 0), first_column : max(width - left, 0)]
-    return MaskCrop(top + first_row, left + first_column, inside >= threshold)
+    return RenderedMask(top + first_row, left + first_column, inside >= threshold)
 
 
 def find_voters(boxes: Tensor, rois: Tensor, iou_threshold: float) -> Tensor:
@@ -154,9 +155,9 @@ def vote_masks(
     return detections if keep_empty else detections[tight[:, 2] > 0]
 
 
-def _pack(crops: list[MaskCrop], image_size: tuple[int, int]) -> PackedMasks:
+def _pack(crops: list[RenderedMask], image_size: tuple[int, int]) -> PackedMasks:
     return PackedMasks(
-        image_size, (PackedCrop(top, left, mask.cpu().numpy()) for top, left, mask in crops)
+        image_size, (MaskCrop(top, left, mask.cpu().numpy()) for top, left, mask in crops)
     )
 
 
@@ -196,7 +197,7 @@ def _vote_crops(
     height: int,
     width: int,
     threshold: float,
-) -> tuple[list[MaskCrop], Tensor]:
+) -> tuple[list[RenderedMask], Tensor]:
     """Return the D masks of the votes and their boxes (D, 4), which are 0 for no pixel.
 
     Args:
@@ -208,9 +209,9 @@ def _vote_crops(
         width: width of the image.
         threshold: `mask_threshold` of `vote_masks`.
     """
-    voted: list[MaskCrop] = []
+    voted: list[RenderedMask] = []
     tight = torch.zeros((voters.shape[0], 4), dtype=boxes.dtype, device=boxes.device)
-    crops: dict[int, MaskCrop] = {}
+    crops: dict[int, RenderedMask] = {}
     for number in range(voters.shape[0]):
         around: list[int] = torch.nonzero(voters[number])[:, 0].tolist()
         top, left, bottom, right = height, width, 0, 0
@@ -227,7 +228,7 @@ def _vote_crops(
             window = total[crop.top - top :, crop.left - left :]
             window[: crop.mask.shape[0], : crop.mask.shape[1]] += weights[number, roi] * crop.mask
         mask = total >= threshold
-        voted.append(MaskCrop(top, left, mask))
+        voted.append(RenderedMask(top, left, mask))
         rows, columns = torch.nonzero(mask.any(dim=1))[:, 0], torch.nonzero(mask.any(dim=0))[:, 0]
         if rows.shape[0] > 0:
             low = torch.stack([columns[0] + left, rows[0] + top])
@@ -245,14 +246,14 @@ def _paste(boxes: Tensor, masks: Tensor, image_size: Tensor, threshold: float) -
 
 def _render_masks(
     boxes: Tensor, masks: Tensor, height: int, width: int, threshold: float
-) -> list[MaskCrop]:
-    crops: list[MaskCrop] = []
+) -> list[RenderedMask]:
+    crops: list[RenderedMask] = []
     for number in range(boxes.shape[0]):
         crops.append(render_mask(masks[number], boxes[number], height, width, threshold))
     return crops
 
 
-def _place(crops: list[MaskCrop], height: int, width: int, device: torch.device) -> Tensor:
+def _place(crops: list[RenderedMask], height: int, width: int, device: torch.device) -> Tensor:
     """Return the masks, (D, H, W) bool."""
     placed = torch.zeros((len(crops), height, width), dtype=torch.bool, device=device)
     for number, crop in enumerate(crops):

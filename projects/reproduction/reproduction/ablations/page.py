@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mask_rcnn_ext.files import atomic_open
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.report.render import render_page
 from mask_rcnn_ext.report.run_data import TASK_TITLES
 from mask_rcnn_ext.report.text import NO_NUMBER, count_noun, judge_interval, to_text
@@ -23,7 +24,6 @@ from .results import AblationResults, IntervalMethod, MeasuredDifference, Result
 
 __all__ = ["draw_differences", "write_ablation_report"]
 
-_METRICS = ("AP", "AP50", "AP75")
 _CHARTED = ("AP", "AP75")
 _OURS, _PAPER, _MUTED, _BAND = "#2f5fd0", "#d9480f", "#606a76", "#f1f3f6"
 _ROW, _HEADING = 1.0, 1.15  # heights on the chart
@@ -180,7 +180,7 @@ def _render(results: AblationResults, png: bytes) -> str:
         "ablations.html.j2",
         Path(__file__).parent,
         chart=base64.b64encode(png).decode("ascii"),
-        metrics=_METRICS,
+        metrics=AP_METRICS,
         titles=TASK_TITLES,
         settings=results.settings,
         tables=tables,
@@ -219,7 +219,7 @@ def _average(variant: Variant, results: AblationResults) -> list[str] | None:
     means = [
         _format_mean([run.metrics.get(task, {}).get(metric) for run in runs])
         for task in ("segm", "bbox")
-        for metric in (*_METRICS, "APs")
+        for metric in (*AP_METRICS, "APs")
     ]
     seconds = f"{np.mean([run.seconds for run in runs]):.0f}"
     return [variant.label, str(len(runs)), *means, seconds]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.report.text import NO_NUMBER, count_noun, to_text
 
 from .line_places import find_near_share
@@ -71,7 +72,6 @@ AP_HEADER = (
     *("model", "trainings", "mask AP / 50 / 75", "box AP / 50 / 75"),
     *("mask AP during training", "last quarter"),
 )
-_METRICS = ("AP", "AP50", "AP75")
 _PARTS = (7, 3)
 OWN_NOTE = (
     "Here each model detects objects from its own proposals. The detections are matched with "
@@ -227,7 +227,7 @@ def make_run_rows(content: Content) -> list[tuple[str, ...]]:
 
 def average_aps(runs: Sequence[Content], task: str) -> str:
     """Return "AP / AP50 / AP75" of a task, the means over the trainings."""
-    aps = [_mean(run["metrics"].get(task, {}).get(metric) for run in runs) for metric in _METRICS]
+    aps = [_mean(run["metrics"].get(task, {}).get(metric) for run in runs) for metric in AP_METRICS]
     return " / ".join(to_text(ap) for ap in aps)
 
 

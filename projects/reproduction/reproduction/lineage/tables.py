@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.text import to_text
 
@@ -49,7 +50,6 @@ _MAIN_DATA = {
     ("COCO trainval35k", "COCO test-dev"),
 }
 _NOT_RUN = "not run"
-_METRICS = ("AP", "AP50", "AP75")
 
 
 def format_seconds(seconds: float) -> str:
@@ -72,7 +72,7 @@ def make_method_rows(results: LineageResults) -> list[list[str]]:
             [
                 method.name,
                 added.get(method.variant, method.added),
-                *(to_text(method.ap("bbox", metric)) for metric in _METRICS),
+                *(to_text(method.ap("bbox", metric)) for metric in AP_METRICS),
                 "none" if method.metrics["segm"] is None else to_text(method.ap("segm")),
                 format_seconds(method.seconds_per_image.median),
                 "included" if proposals is None else f"+ {format_seconds(proposals)}",

@@ -8,6 +8,7 @@ from typing import Any
 from mask_rcnn_ext.config import flat_config
 from mask_rcnn_ext.engine.recipe.choose import RECIPE_KEYS
 from mask_rcnn_ext.files import read_json, write_json
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 
 from ..run_entries import describe_run
 from ..training_runs import read_config
@@ -16,8 +17,6 @@ from .predictions import collect_contrasts, judge_predictions
 from .runs import DATA, EVALUATIONS, PATIENCE, OwnDataRun
 
 __all__ = ["find_recorded", "write_own_data_results"]
-
-_METRICS = ("AP", "AP50", "AP75")
 
 
 def find_recorded(path: str | Path, runs: Iterable[OwnDataRun]) -> dict[OwnDataRun, dict[str, Any]]:
@@ -93,7 +92,7 @@ def _describe(run: OwnDataRun) -> dict[str, Any]:
     scores = run.scores()
     assert scores is not None, run.title
     choice = choose_weights([entry["selection"]["segm"]["AP"] for entry in scores], PATIENCE)
-    entry = describe_run(run, ("segm", "bbox"), _METRICS, inputs=run.inputs())
+    entry = describe_run(run, ("segm", "bbox"), AP_METRICS, inputs=run.inputs())
     average = entry.metrics  # of the scoring half, at the end
     plain = asdict(entry)
     plain.pop("metrics")

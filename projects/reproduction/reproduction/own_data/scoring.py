@@ -15,11 +15,11 @@ from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json, write_json
 from mask_rcnn_ext.modeling.precision import prepare_model
+from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 
 __all__ = ["PARTS", "PartEvaluator", "score_checkpoints"]
 
 PARTS = ("selection", "scoring", "all")  # of the validation images
-_METRICS = ("AP", "AP50", "AP75")
 
 
 class PartEvaluator(DatasetEvaluator):
@@ -43,7 +43,7 @@ class PartEvaluator(DatasetEvaluator):
         for part, ids in self._parts.items():
             evaluator: Any = copy.deepcopy(self._evaluator)  # it changes its predictions
             for task, metrics in evaluator.evaluate(img_ids=sorted(ids)).items():
-                found[f"{part}/{task}"] = {name: metrics[name] for name in _METRICS}
+                found[f"{part}/{task}"] = {name: metrics[name] for name in AP_METRICS}
         return found
 
 

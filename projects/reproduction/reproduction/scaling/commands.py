@@ -11,10 +11,11 @@ from pathlib import Path
 
 from mask_rcnn_ext.errors import UserError
 
+from ..training_runs import REPO
+
 __all__ = ["PREDICT", "TRAIN", "Command"]
 
-_REPO = Path(__file__).resolve().parents[4]
-TRAIN, PREDICT = str(_REPO / "train_net.py"), str(_REPO / "tools" / "predict.py")
+TRAIN, PREDICT = str(REPO / "train_net.py"), str(REPO / "tools" / "predict.py")
 
 
 class Command:

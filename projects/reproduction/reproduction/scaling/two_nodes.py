@@ -10,13 +10,17 @@ from typing import Any
 
 import torch
 
-from mask_rcnn_ext.files import read_json_or_none, write_json
+from mask_rcnn_ext.files import file_sha256, read_json, write_json
+from mask_rcnn_ext.fingerprint import code_sha256, imported_files
+from mask_rcnn_ext.steps import Step, run_step
 
+from ..training_runs import REPO
 from .commands import TRAIN, Command
 
 __all__ = ["BATCH", "ITERATIONS", "compare_weights", "train_on_nodes"]
 
 ITERATIONS, BATCH = 60, 4
+_RUNS = ("one_node", "two_nodes", "torchrun")
 _CONFIG = str(Path(TRAIN).parent / "configs/shapes/mask_rcnn_tiny_FPN.yaml")
 _KEYS = [
     *("MASK_RCNN_EXT.TINY_RESNET.STEM_CHANNELS", "8"),
@@ -39,42 +43,69 @@ _KEYS = [
 ]
 
 
-def train_on_nodes(folder: Path, annotations: Path) -> dict[str, Any]:
-    """Train in the folders `one_node`, `two_nodes` and `torchrun`; return which weights are equal.
+class NodesTraining(Step):
+    """Trains in the folders `one_node`, `two_nodes` and `torchrun`, and compares the weights.
 
     Args:
-        folder: the folder of the runs. Earlier runs there are kept if they had the same settings.
+        folder: the folder of the runs.
         annotations: the json of the training images, which lie next to it in `images`.
+    """
+
+    def __init__(self, folder: Path, annotations: Path) -> None:
+        self._folder, self._annotations = folder, annotations
+        self._found: dict[str, Any] = {}
+        outputs = [folder / name / "model_final.pth" for name in _RUNS]
+        super().__init__("the trainings on nodes", folder / "training.json", outputs)
+
+    def find_recipe(self) -> dict[str, Any]:
+        """See `Step`."""
+        code = imported_files([Path(TRAIN)], [REPO / "mask_rcnn_ext"])
+        return {
+            "keys": _KEYS,
+            "annotations_sha256": file_sha256(str(self._annotations)),
+            "code_sha256": code_sha256(code, REPO),
+        }
+
+    def make(self, resume: bool) -> None:
+        """See `Step`.
+
+        Raises:
+            UserError: a training failed.
+        """
+        options = ["--config-file", _CONFIG, "--train-json", str(self._annotations)]
+        options += ["--train-images", str(self._annotations.parent / "images")]
+        seconds = {}
+        for name, commands in _list_commands(options).items():
+            run = self._folder / name
+            shutil.rmtree(run, ignore_errors=True)
+            start = time.perf_counter()
+            ended = [[*command, "OUTPUT_DIR", str(run)] for command in commands]
+            with _start(ended, self._folder, name) as started:
+                for command in started:
+                    command.finish()
+            seconds[name] = time.perf_counter() - start
+        paths = dict(zip(_RUNS, self.outputs, strict=True))
+        self._found = {
+            "iterations": ITERATIONS,
+            "batch": BATCH,
+            "seconds": seconds,
+            "equal": {n: compare_weights(path, paths["one_node"]) for n, path in paths.items()},
+        }
+
+    def finish(self) -> None:
+        """See `Step`; the record also holds what was found."""
+        write_json(self.record, {**self.find_recipe(), "found": self._found})
+
+
+def train_on_nodes(folder: Path, annotations: Path) -> dict[str, Any]:
+    """Train as `NodesTraining` says, unless that is done; return which weights are equal.
 
     Raises:
         UserError: a training failed.
     """
-    options = ["--config-file", _CONFIG]
-    options += [
-        "--train-json",
-        str(annotations),
-        "--train-images",
-        str(annotations.parent / "images"),
-    ]
-    record = folder / "training.json"
-    kept = read_json_or_none(record)
-    if kept and kept["keys"] == _KEYS:
-        return dict(kept["found"])
-    found: dict[str, Any] = {"iterations": ITERATIONS, "batch": BATCH, "seconds": {}}
-    for name, commands in _list_commands(options).items():
-        run = folder / name
-        shutil.rmtree(run, ignore_errors=True)
-        start = time.perf_counter()
-        ended = [[*command, "OUTPUT_DIR", str(run)] for command in commands]
-        with _start(ended, folder, name) as started:
-            for command in started:
-                command.finish()
-        found["seconds"][name] = time.perf_counter() - start
-    weights = {name: folder / name / "model_final.pth" for name in found["seconds"]}
-    found["equal"] = {
-        name: compare_weights(path, weights["one_node"]) for name, path in weights.items()
-    }
-    write_json(record, {"keys": _KEYS, "found": found})
+    step = NodesTraining(folder, annotations)
+    run_step(step)
+    found: dict[str, Any] = read_json(step.record)["found"]
     return found
 
 
