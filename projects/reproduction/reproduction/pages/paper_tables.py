@@ -19,23 +19,13 @@ from ..markdown import COMMAND, markdown_table, read_results
 
 __all__ = ["configs_page", "configs_table", "methods_table"]
 
-# README's table: (method, config). First the full-size models, then those trained here.
+# README's table: (method, config of the papers, small config that was trained here).
 _METHODS = (
-    ("Mask R-CNN, ResNet-50-FPN", "mask_rcnn_R50_FPN"),
-    ("Mask R-CNN, ResNet-101-FPN", "mask_rcnn_R101_FPN"),
-    ("Mask R-CNN, ResNeXt-101-FPN", "mask_rcnn_X101_FPN"),
-    ("Mask R-CNN, ResNet-50-C4", "mask_rcnn_R50_C4"),
-    ("Mask R-CNN for keypoints, ResNet-50-FPN", "keypoints/keypoint_rcnn_R50_FPN"),
-    ("FCIS, ResNet-101", "fcis_R101_C5_dilated"),
-    ("Faster R-CNN, ResNet-101-FPN", "faster_rcnn_R101_FPN"),
-    ("Faster R-CNN, VGG-16", "lineage/faster_rcnn_VGG16"),
-    ("Fast R-CNN, VGG-16", "lineage/fast_rcnn_VGG16"),
-    ("R-CNN, VGG-16", "lineage/rcnn_VGG16"),
-    ("Mask R-CNN, small: the demo", "shapes/mask_rcnn_demo_FPN"),
-    ("FCIS, small", "shapes/fcis_tiny"),
-    ("Faster R-CNN, small", "shapes/lineage/faster_rcnn_tiny"),
-    ("Fast R-CNN, small", "shapes/lineage/fast_rcnn_tiny"),
-    ("R-CNN, small", "shapes/lineage/rcnn_tiny"),
+    ("Mask R-CNN", "mask_rcnn_R101_FPN", "shapes/mask_rcnn_demo_FPN"),
+    ("FCIS", "fcis_R101_C5_dilated", "shapes/fcis_tiny"),
+    ("Faster R-CNN", "faster_rcnn_R101_FPN", "shapes/lineage/faster_rcnn_tiny"),
+    ("Fast R-CNN", "lineage/fast_rcnn_VGG16", "shapes/lineage/fast_rcnn_tiny"),
+    ("R-CNN", "lineage/rcnn_VGG16", "shapes/lineage/rcnn_tiny"),
 )
 
 _TASKS = {"segm": "mask", "bbox": "box", "keypoints": "keypoint"}
@@ -256,7 +246,12 @@ def _published(rows: Sequence[Row]) -> str:
 
 
 def methods_table(root: Path, rows: Sequence[Row]) -> str:
-    """Return README's table: method, config, the paper's AP, ours; `results/` is below `root`."""
+    """Return README's table: method, config, the paper's AP, small config, its AP.
+
+    Args:
+        root: the checkout, which has `results/`.
+        rows: the rows of the paper's tables.
+    """
     lineage = {f"lineage/{m['variant']}": m for m in read_results(root / LINEAGE, "")["methods"]}
     fcis = [run for run in read_results(root / COMPARISON, "")["runs"] if run["model"] == "FCIS"]
 
@@ -266,21 +261,20 @@ def methods_table(root: Path, rows: Sequence[Row]) -> str:
             return f"mask {mean:.1f} (mean of {len(fcis)} trainings)"
         if method := lineage.get(config.removeprefix("shapes/")):
             return f"box {method['metrics']['bbox']['AP']:.1f}"
-        found = _ours(root, config)
-        return _NONE if found == _NOT_RUN else found.removesuffix(" (occluded_shapes_val)")
+        return _ours(root, config).removesuffix(" (occluded_shapes_val)")
 
     def published(config: str) -> str:
         for paper_row in PUBLISHED:
             if paper_row.config == config and paper_row.metric == "mAP":
                 return f"mAP {paper_row.value:.1f} (VOC 2007)"
-        own = [row for row in rows if row.config == config]
-        return _published(own) if own else _NONE
+        return _published([row for row in rows if row.config == config])
 
     cells = (
-        (method, _link(config, "configs/"), published(config), ours(config))
-        for method, config in _METHODS
+        (name, _link(full, "configs/"), published(full), _link(small, "configs/"), ours(small))
+        for name, full, small in _METHODS
     )
-    return markdown_table(["method", "config", "AP in the paper", "AP here"], cells)
+    header = ["method", "config", "AP in the paper", "small config", "AP here"]
+    return markdown_table(header, cells)
 
 
 def configs_table(root: Path, rows: Sequence[Row]) -> str:
