@@ -2,9 +2,9 @@
 
 python tools/run_demo.py --output output/demo
 
-The demo is trained again if its config, its data or the code that trains has changed. The report is
-made again if the training, a template or the report's code has changed. Changes of comments and
-docstrings do not matter.
+The demo is trained again if its config, its data, or the code that trains or evaluates has changed.
+The report is made again if the training, a template or the report's code has changed. Changes of
+comments and docstrings do not matter.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The augmentations of `MASK_RCNN_EXT.AUGMENTATION`, added to those of detectron2's keys.
+"""The augmentations of `MASK_RCNN_EXT.AUGMENTATION`, added to detectron2's own.
 
 Order: crop (`INPUT.CROP`), resize with scale jitter and rotation, flips, colours, blur. Copy-paste
 comes last: it takes two augmented images, see `copy_paste`. All numbers are drawn from NumPy's

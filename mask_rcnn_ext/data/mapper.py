@@ -27,7 +27,7 @@ class ImageMapper(DatasetMapper):
       than its record says, or has more than 8 bits per channel, see `data.images`. With
       `MASK_RCNN_EXT.DATA.IMAGE_CHANNELS`, images are read by `data.bands`.
     - No side of an image is resized to 0 pixels.
-    - `MASK_RCNN_EXT.AUGMENTATION` adds augmentations to those of detectron2's keys.
+    - `MASK_RCNN_EXT.AUGMENTATION` adds augmentations to detectron2's own.
 
     With these keys at their defaults, all other images give the same tensors as in detectron2.
 

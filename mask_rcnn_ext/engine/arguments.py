@@ -15,7 +15,7 @@ __all__ = ["add_slurm_options", "argument_parser", "make_stage_parser", "make_sv
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of `train_net.py`: detectron2's arguments, own data and a recipe.
 
-    The arguments are those of `detectron2.engine.default_argument_parser`, repeated here since
+    The arguments are as in `detectron2.engine.default_argument_parser`, repeated here since
     importing detectron2 takes seconds. A test compares the two parsers.
 
     Args:

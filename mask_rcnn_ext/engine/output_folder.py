@@ -139,7 +139,7 @@ def output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
             move_back(moved)
             remove_empty([earlier, earlier.parent])
             with contextlib.suppress(OSError):  # a full disk
-                lock_folder(folder, begun=resume)  # the files in it are again those of before
+                lock_folder(folder, begun=resume)  # the files in it are again the earlier ones
             release_folders(failed=True)
         remove_empty(missing)
         raise

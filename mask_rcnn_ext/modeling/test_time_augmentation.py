@@ -122,7 +122,7 @@ class MaskRCNNWithTTA(GeneralizedRCNNWithTTA):
     - stored proposals are moved to each augmented image;
     - masks are pasted at the model's `mask_threshold`, if it has one.
 
-    With the test size as the only scale and without flips, the result is that of the plain model up
+    With the test size as the only scale and without flips, the result equals the plain model's up
     to rounding.
 
     Args:

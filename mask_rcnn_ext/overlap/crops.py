@@ -1,6 +1,6 @@
 """Binary masks cut to their box, so that all masks of an image fit in memory together.
 
-Coordinates are those of COCO boxes: x to the right, y down, in pixels. The pixel in column c and
+Coordinates are as in COCO boxes: x to the right, y down, in pixels. The pixel in column c and
 row r covers c <= x <= c + 1, r <= y <= r + 1.
 """
 

@@ -74,7 +74,7 @@ def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
 class Predictor:
     """Finds instances in images, as detectron2's `DefaultPredictor` does, in one image or in many.
 
-    For one image the numbers are those of `DefaultPredictor`. Images are resized to
+    For one image the numbers equal `DefaultPredictor`'s. Images are resized to
     INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST. Images share a forward pass only if the model pads
     them to the same size, so a prediction does not depend on the other images of the batch.
 

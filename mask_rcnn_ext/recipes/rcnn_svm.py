@@ -5,7 +5,7 @@ network was trained with a softmax (`MODEL.RCNN.SCORER softmax`); its weights st
 last bit. What is fitted, and with which constants, is in `svm_fitting`. The SVMs read fc7, the
 output of the box head; the regression reads pool5, the backbone's map of a crop, flattened.
 
-The images are those of `DATASETS.TRAIN` at test size, not mirrored (the paper does not mention
+The images are the images of `DATASETS.TRAIN` at test size, not mirrored (the paper does not mention
 mirrored images here; the released code has them as an option). They are read twice. The first pass
 crops the objects, which are the SVMs' positives, and a few proposals, which give the scale of the
 features. The second pass crops all proposals. Objects marked as crowds are not positives, and
@@ -151,7 +151,7 @@ def _require_svm_config(cfg: CfgNode) -> None:
 
 
 def _load_network(model: nn.Module, path: str) -> None:
-    """Load all weights but those of the layers that are fitted here.
+    """Load all weights except the layers that are fitted here.
 
     Raises:
         UserError: there is no file, or a part of the network is missing in the file.

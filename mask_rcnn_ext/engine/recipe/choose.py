@@ -110,7 +110,7 @@ def _keep_recipe(cfg: CfgNode, given: Sequence[str]) -> None:
     for key in RECIPE_KEYS:
         if key in values and key not in given:
             set_value(cfg, key, values[key])
-    logger.info("The values of the recipe are those of %s; nothing is derived again.", path)
+    logger.info("The values of the recipe come from %s; nothing is derived again.", path)
 
 
 def _format_recipe(rows: Sequence[Row], reference: CfgNode) -> str:

@@ -70,7 +70,7 @@ class FCISWithTTA(nn.Module):
     chooses its scale again. The RoIs of all passes then vote as in the plain model. The module
     docstring says which parts of this are published.
 
-    With the test size as the only scale and without flips, the result is that of the plain model.
+    With the test size as the only scale and without flips, the result equals the plain model's.
 
     The backbone runs once for each scale and flip that some RoI needs, and its features are kept
     until the image is done. Score maps are several times as large, so only the maps of one scale
