@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..overlap.analysis.analysis import Analysis
 from .charts import COLORS, INK, MUTED, Chart, finish_chart, label_axes, make_axes, mark_place
 from .text import to_text
 
@@ -14,7 +15,7 @@ __all__ = ["draw_analysis"]
 _MOST_CURVES = len(COLORS)
 
 
-def draw_analysis(analysis: Mapping[str, Any]) -> dict[str, list[Chart]]:
+def draw_analysis(analysis: Analysis) -> dict[str, list[Chart]]:
     """Return the charts "precision_recall", "threshold" and "calibration" of an analysis.
 
     A list is empty where nothing is defined.
@@ -37,17 +38,17 @@ def _make_square(x_label: str, y_label: str) -> tuple[Any, Axes]:
     return figure, axes
 
 
-def _draw_precision_recall(analysis: Mapping[str, Any]) -> list[Chart]:
-    found = analysis["precision_recall"]
-    classes = analysis["classes"]
-    means = {f"IoU {iou}": curve for iou, curve in found["mean"].items()}
-    aps = {name: classes[name]["AP50"]["value"] for name in classes}
-    most = sorted(classes, key=lambda name: -classes[name]["objects"])[:_MOST_CURVES]
-    by_class = {name: found["classes"][name] for name in classes if name in most}
-    charts = [_draw_curves("All classes", found["recall"], means, {})]
+def _draw_precision_recall(analysis: Analysis) -> list[Chart]:
+    found = analysis.precision_recall
+    classes = analysis.classes
+    means = {f"IoU {iou}": curve for iou, curve in found.mean.items()}
+    aps = {name: classes[name].AP50.value for name in classes}
+    most = sorted(classes, key=lambda name: -classes[name].objects)[:_MOST_CURVES]
+    by_class = {name: found.classes[name] for name in classes if name in most}
+    charts = [_draw_curves("All classes", found.recall, means, {})]
     if len(classes) > 1:
         shown = "Each class" if len(most) == len(classes) else f"The {len(most)} largest classes"
-        charts.append(_draw_curves(f"{shown}, IoU 0.5", found["recall"], by_class, aps))
+        charts.append(_draw_curves(f"{shown}, IoU 0.5", found.recall, by_class, aps))
     return [chart for chart in charts if chart is not None]
 
 
@@ -73,39 +74,40 @@ def _draw_curves(
     return finish_chart(figure, title, f"{title}: precision over recall; {names}", legend)
 
 
-def _draw_threshold(analysis: Mapping[str, Any]) -> list[Chart]:
-    found, best = analysis["threshold_curve"], analysis["best"]
-    if best["threshold"] is None:
+def _draw_threshold(analysis: Analysis) -> list[Chart]:
+    found, best = analysis.threshold_curve, analysis.best
+    threshold = best.threshold
+    if threshold is None:
         return []
     figure, axes = _make_square("score threshold", "share")
     legend = []
     for index, (name, key) in enumerate(
         (("F1", "f1"), ("precision", "precision"), ("recall", "recall"))
     ):
-        points = zip(found["threshold"], found[key], strict=True)
+        points = zip(found.threshold, getattr(found, key), strict=True)
         known = [(x, y) for x, y in points if y is not None]
         axes.plot(*zip(*known, strict=True), color=COLORS[index], zorder=3)
-        legend.append((index, name, f"{best[key]:.2f}"))
-    threshold = best["threshold"]
+        legend.append((index, name, f"{getattr(best, key):.2f}"))
     mark_place(axes, threshold, f"best {threshold:.3g}", on_the_left=threshold > 0.75)
     alt = f"F1, precision and recall over the score threshold; the best F1 is at {threshold:.3g}"
     return [finish_chart(figure, "All classes together", alt, legend)]
 
 
-def _draw_calibration(analysis: Mapping[str, Any]) -> list[Chart]:
-    bins = [each for each in analysis["calibration"]["bins"] if each["detections"]]
+def _draw_calibration(analysis: Analysis) -> list[Chart]:
+    bins = [each for each in analysis.calibration.bins if each.detections]
     if not bins:
         return []
     figure, axes = _make_square("score of a detection", "share that is right")
     axes.set_ylim(0, 1.1)
     axes.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2, zorder=4)
     for each in bins:
-        width = each["high"] - each["low"]
-        center = each["low"] + width / 2
-        axes.bar(center, each["right"], width * 0.86, color=COLORS[0], alpha=0.75, zorder=3)
+        assert each.right is not None  # it has detections
+        width = each.high - each.low
+        center = each.low + width / 2
+        axes.bar(center, each.right, width * 0.86, color=COLORS[0], alpha=0.75, zorder=3)
         axes.annotate(
-            _shorten(each["detections"]),
-            (center, each["right"]),
+            _shorten(each.detections),
+            (center, each.right),
             xytext=(0, 2),
             textcoords="offset points",
             ha="center",
@@ -114,7 +116,7 @@ def _draw_calibration(analysis: Mapping[str, Any]) -> list[Chart]:
             fontsize=8,
             zorder=5,
         )
-    shares = ", ".join(f"{each['right']:.2f} at {each['score']:.2f}" for each in bins)
+    shares = ", ".join(f"{each.right:.2f} at {each.score:.2f}" for each in bins)
     alt = f"Reliability diagram: the share of right detections by mean score: {shares}"
     return [finish_chart(figure, "Scores and what comes true", alt)]
 

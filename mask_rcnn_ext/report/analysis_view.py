@@ -6,6 +6,14 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog
 
+from ..overlap.analysis.analysis import (
+    Analysis,
+    Confusion,
+    ErrorCost,
+    ImageEntry,
+    Interval,
+    ThresholdPoint,
+)
 from ..overlap.analysis.error_types import ERROR_TYPES
 from .analysis_charts import draw_analysis
 from .gallery import PAGE_BYTES, Pair, load_samples, make_pairs
@@ -40,7 +48,7 @@ _PARTS = {
 }
 
 
-def view_analysis(analysis: Mapping[str, Any]) -> dict[str, Any]:
+def view_analysis(analysis: Analysis) -> dict[str, Any]:
     """Return what the page shows of an analysis, but for the pictures, see `draw_extremes`.
 
     Args:
@@ -64,73 +72,77 @@ def view_analysis(analysis: Mapping[str, Any]) -> dict[str, Any]:
         - parts: title -> (name, objects, AP, its interval, AP50).
         - calibration: the expected calibration error.
     """
-    classes = analysis["classes"]
-    columns, matrix, left_out = view_confusion(analysis["confusion"])
+    classes = analysis.classes
+    columns, matrix, left_out = view_confusion(analysis.confusion)
     return {
-        "dataset": analysis["dataset"],
-        "iou": analysis["iou"],
+        "dataset": analysis.dataset,
+        "iou": analysis.iou,
         "charts": draw_analysis(analysis),
         "summary": [
-            (name, to_text(entry["value"]), _show_interval(entry))
-            for name, entry in analysis["ap"].items()
+            (name, to_text(entry.value), _show_interval(entry))
+            for name, entry in analysis.ap.items()
         ],
-        "intervals": {name: _show_interval(entry["AP"]) for name, entry in classes.items()},
-        "errors": _view_errors(analysis["error_types"]["types"]),
-        "best": _view_operation(analysis["best"]),
-        "thresholds": [(name, *_view_operation(entry["best"])) for name, entry in classes.items()],
-        "chosen": f"{analysis['chosen']['threshold']:.4g}",
+        "intervals": {name: _show_interval(entry.AP) for name, entry in classes.items()},
+        "errors": _view_errors(analysis.error_types.types),
+        "best": _view_operation(analysis.best),
+        "thresholds": [(name, *_view_operation(entry.best)) for name, entry in classes.items()],
+        "chosen": f"{analysis.chosen.threshold:.4g}",
         "columns": columns,
         "matrix": matrix,
         "left_out": left_out,
-        "confusions": _list_confusions(analysis["confusion"]),
+        "confusions": _list_confusions(analysis.confusion),
         "parts": {
             title: [
                 (
                     _PARTS[name],
-                    f"{entry['objects']:,}",
-                    to_text(entry["AP"]["value"]),
-                    _show_interval(entry["AP"]),
-                    to_text(entry["AP50"]["value"]),
+                    f"{entry.objects:,}",
+                    to_text(entry.AP.value),
+                    _show_interval(entry.AP),
+                    to_text(entry.AP50.value),
                 )
-                for name, entry in analysis[key].items()
+                for name, entry in parts.items()
             ]
-            for title, key in (("By size", "sizes"), ("By overlap with other objects", "overlap"))
+            for title, parts in (
+                ("By size", analysis.sizes),
+                ("By overlap with other objects", analysis.overlap),
+            )
         },
-        "calibration": to_text(analysis["calibration"]["error"], 3),
+        "calibration": to_text(analysis.calibration.error, 3),
     }
 
 
-def _show_interval(entry: Mapping[str, float | None]) -> str:
-    if entry["low"] is None:
+def _show_interval(entry: Interval) -> str:
+    if entry.low is None:
         return ""
-    return f"[{to_text(entry['low'])}, {to_text(entry['high'])}]"
+    return f"[{to_text(entry.low)}, {to_text(entry.high)}]"
 
 
-def _view_operation(operation: Mapping[str, float | None]) -> tuple[str, ...]:
-    threshold = operation["threshold"]
+def _view_operation(operation: ThresholdPoint) -> tuple[str, ...]:
+    threshold = operation.threshold
     shown = NO_NUMBER if threshold is None else f"{threshold:.4g}"
-    return (shown, *(to_text(operation[key], 2) for key in ("f1", "precision", "recall")))
+    values = (operation.f1, operation.precision, operation.recall)
+    return (shown, *(to_text(value, 2) for value in values))
 
 
 def _view_errors(
-    types: Mapping[str, Mapping[str, Any]],
+    types: Mapping[str, ErrorCost],
 ) -> list[tuple[str, str, str, int, str, float]]:
-    most = max([0.0, *(entry["cost"] or 0.0 for entry in types.values())])
+    most = max([0.0, *(entry.cost or 0.0 for entry in types.values())])
     return [
         (
             name,
             ERROR_TYPES[name],
             _ADVICE[name],
-            entry["count"],
-            to_text(entry["cost"]),
-            100 * max(0.0, entry["cost"] or 0.0) / most if most else 0.0,
+            entry.count,
+            to_text(entry.cost),
+            100 * max(0.0, entry.cost or 0.0) / most if most else 0.0,
         )
         for name, entry in types.items()
     ]
 
 
 def view_confusion(
-    confusion: Mapping[str, Any],
+    confusion: Confusion,
 ) -> tuple[list[str], list[tuple[str, list[tuple[int | None, str]]]], int]:
     """Return what the page shows of a confusion matrix.
 
@@ -139,7 +151,7 @@ def view_confusion(
         cells), the last one of the background; and how many classes are left out. A cell has its
         number, None where nothing is counted, and its colour as CSS.
     """
-    names, counts = confusion["classes"], confusion["counts"]
+    names, counts = confusion.classes, confusion.counts
     background = len(names)
     wrong = [
         sum(counts[k][:k] + counts[k][k + 1 :]) + sum(row[k] for row in counts) - counts[k][k]
@@ -161,9 +173,9 @@ def view_confusion(
     return [titles[k] for k in places], rows, background - len(shown)
 
 
-def _list_confusions(confusion: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+def _list_confusions(confusion: Confusion) -> list[tuple[str, str, int]]:
     """Return the most frequent pairs of two classes: true, detected, number."""
-    names, counts = confusion["classes"], confusion["counts"]
+    names, counts = confusion.classes, confusion.counts
     pairs = [
         (names[k], names[j], counts[k][j])
         for k in range(len(names))
@@ -174,7 +186,7 @@ def _list_confusions(confusion: Mapping[str, Any]) -> list[tuple[str, str, int]]
 
 
 def draw_extremes(
-    analysis: Mapping[str, Any], data: DatasetSummary, predictions: dict[Any, Any]
+    analysis: Analysis, data: DatasetSummary, predictions: dict[Any, Any]
 ) -> tuple[list[Pair], list[Pair], list[str]]:
     """Return pictures of the worst and of the best images, and sentences on what is missing.
 
@@ -183,7 +195,7 @@ def draw_extremes(
         data: the data set.
         predictions: see `read_predictions`.
     """
-    ranked = [each for each in analysis["per_image"] if each["quality"] is not None]
+    ranked = [each for each in analysis.per_image if each.quality is not None]
     number = min(_EXTREMES, (len(ranked) + 1) // 2)
     records = {record["image_id"]: record for record in DatasetCatalog.get(data.name)}
     found: list[list[Pair]] = []
@@ -191,17 +203,17 @@ def draw_extremes(
     for chosen in (ranked[:number], ranked[number:][::-1][:number]):
         samples, problems = load_samples(
             data.name,
-            [records[each["image_id"]] for each in chosen],
+            [records[each.image_id] for each in chosen],
             predictions,
-            analysis["chosen"]["threshold"],
+            analysis.chosen.threshold,
         )
-        texts = {each["image_id"]: _describe_image(each) for each in chosen}
+        texts = {each.image_id: _describe_image(each) for each in chosen}
         titled = [replace(s, name=f"{s.name} · {texts[s.image_id]}") for s in samples]
         found.append(make_pairs(titled, data.class_names, PAGE_BYTES // 2))
         missing += problems
     return found[0], found[1], missing
 
 
-def _describe_image(entry: Mapping[str, Any]) -> str:
-    found = f"{entry['right']} of {count_noun(entry['objects'], 'object')} found"
-    return f"quality {entry['quality']:.2f}: {found}, {entry['wrong']} wrong"
+def _describe_image(entry: ImageEntry) -> str:
+    found = f"{entry.right} of {count_noun(entry.objects, 'object')} found"
+    return f"quality {entry.quality:.2f}: {found}, {entry.wrong} wrong"

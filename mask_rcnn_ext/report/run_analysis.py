@@ -7,6 +7,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 
 from ..files import read_json
+from ..overlap.analysis.analysis import Analysis
 from ..overlap.analysis.image_pairs import Kind
 from ..overlap.analysis.run_analysis import analyze
 from .run_data import RunFolder
@@ -18,7 +19,7 @@ Predictions = Mapping[Any, Sequence[Mapping[str, Any]]]
 
 def analyze_run(
     run: RunFolder, name: str, predictions: Predictions, threshold: float | None = None
-) -> dict[str, Any] | None:
+) -> Analysis | None:
     """Return the analysis of a run on a registered data set; None without COCO annotations.
 
     Args:
@@ -36,16 +37,14 @@ def analyze_run(
     content = read_json(path)
     if "annotations" not in content:  # images of a test server
         return None
-    return {
-        "dataset": name,
-        **analyze(
-            content,
-            predictions,
-            _choose_kind(run, name, content, predictions),
-            threshold=threshold,
-            max_detections=max(100, run.config.TEST.DETECTIONS_PER_IMAGE),
-        ),
-    }
+    return analyze(
+        content,
+        predictions,
+        _choose_kind(run, name, content, predictions),
+        dataset=name,
+        threshold=threshold,
+        max_detections=max(100, run.config.TEST.DETECTIONS_PER_IMAGE),
+    )
 
 
 def _find_annotations(run: RunFolder, name: str) -> Path | None:

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import atomic_open, write_json
+from ..json_records import to_json
+from ..overlap.analysis.analysis import Analysis
 from ..overlap.analysis.run_analysis import NO_THRESHOLD
 from .analysis_view import draw_extremes, view_analysis
 from .charts import run_charts
@@ -82,7 +84,7 @@ def write_report(
         file.write(page)
     if shown.analysis is not None:
         written.append(run.folder / "analysis.json")
-        write_json(written[-1], shown.analysis)
+        write_json(written[-1], to_json(shown.analysis))
     if shown.sheet is not None:
         written.append(run.folder / "predictions.png")
         save_png(written[-1], shown.sheet)
@@ -95,7 +97,7 @@ def write_report(
 class _Shown:
     """The part of a report about the first test set that has predictions."""
 
-    analysis: dict[str, Any] | None = None
+    analysis: Analysis | None = None
     view: dict[str, Any] | None = None  # of the analysis, with pictures of images
     sheet: npt.NDArray[np.uint8] | None = None
     pairs: list[Pair] = field(default_factory=list)  # the pictures of the sheet, for the page
@@ -130,7 +132,7 @@ def _show_predictions(
         lacking = f"No analysis: data set {data.name} has no annotations in COCO's format."
         shown.missing.append(lacking)
     else:
-        threshold = shown.analysis["chosen"]["threshold"]
+        threshold = shown.analysis.chosen.threshold
         worst, best, shown.missing = draw_extremes(shown.analysis, data, predictions)
         shown.view = {**view_analysis(shown.analysis), "worst": worst, "best_images": best}
     samples, problems = choose_samples(data.name, predictions, num_images, threshold)

@@ -9,6 +9,7 @@ import pytest
 from detectron2.data import MetadataCatalog
 from report_runs import Page, write_run
 
+from mask_rcnn_ext.overlap.analysis.analysis import Confusion
 from mask_rcnn_ext.report.analysis_view import view_confusion
 from mask_rcnn_ext.report.run_analysis import analyze_run
 from mask_rcnn_ext.report.run_data import read_predictions, read_run
@@ -87,7 +88,7 @@ def test_the_page_says_what_the_analysis_found(run_folder, capsys):
 def test_the_threshold_of_the_command_line_counts(run_folder):
     text, content = make(run_folder, "--score-threshold", "0.5")
     assert content["chosen"]["threshold"] == 0.5
-    assert content["thresholds"] == analyze(run_folder)["thresholds"]
+    assert content["thresholds"] == analyze(run_folder).thresholds
     assert content["confusion"]["counts"] == [[0, 0, 9], [0, 9, 0], [0, 0, 0]]
     assert "Confusion matrix, scores of 0.5 or more" in text
     assert "score >= 0.5" in text
@@ -123,7 +124,7 @@ def test_a_model_without_masks_is_analyzed_by_its_boxes(run_folder, keypoints):
 
     change(run_folder, strip)
     found = analyze(run_folder)
-    assert (found["iou"], found["ap"]["AP"]["value"]) == ("box", pytest.approx(100))
+    assert (found.iou, found.ap["AP"].value) == ("box", pytest.approx(100))
 
 
 def test_a_model_that_found_nothing(run_folder, capsys):
@@ -182,7 +183,7 @@ def test_the_matrix_shows_the_classes_with_the_most_errors():
         counts[k][k] = 5
     counts[14][2] = counts[3][15] = 2  # class 14 as class 2; class 3 missed
     names = [f"class {k}" for k in range(15)]
-    columns, rows, left_out = view_confusion({"classes": names, "counts": counts})
+    columns, rows, left_out = view_confusion(Confusion(names, counts))
     assert left_out == 3
     assert len(columns) == len(rows) == 13
     assert {"class 2", "class 3", "class 14", "background"} <= set(columns)

@@ -1,9 +1,9 @@
-"""The analysis of a model on a data set, ready for json.
+"""The analysis of a model on a data set.
 
 content = json.load(open("annotations.json"))
 results = json.load(open("coco_instances_results.json"))
 analysis = analyze(content, group_by_image(results), "segm")
-analysis["thresholds"]  # {"cat": 0.41, "dog": 0.56}
+analysis.thresholds  # {"cat": 0.41, "dog": 0.56}
 """
 
 import dataclasses
@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ...files import make_jsonable
+from ...json_records import from_json
 from ..average_precision import AP_METRICS, APTable, average_classes, take_metrics
 from ..intervals import compute_basic_interval, draw_weights
 from ..matching import IOU_THRESHOLDS, LEVELS, RECALLS
 from ..numbered_coco import sort_ids
+from .analysis import Analysis
 from .confusion import count_confusions
 from .curves import (
     Operation,
@@ -49,17 +51,19 @@ def analyze(
     predictions: Mapping[Any, Sequence[Mapping[str, Any]]],
     kind: Kind,
     *,
+    dataset: str = "",
     threshold: float | None = None,
     max_detections: int = 100,
     draws: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Analysis:
     """Return what docs/evaluation.md describes as `analysis.json`; None where nothing is defined.
 
     Args:
         content: the data set, in COCO's annotation format.
         predictions: image id -> its detections in COCO's result format.
         kind: "segm": IoU of masks; "bbox": IoU of boxes.
+        dataset: the name of the data set.
         threshold: the score from which detections count in the confusion matrix and for the
             quality of an image; None: the best one over all classes, 0.5 where there is none.
         max_detections: only so many detections of one class in one image count, the best ones.
@@ -82,6 +86,7 @@ def analyze(
     classes = _describe_classes(tables["all"], names, by_class)
     confusion = count_confusions(images, matches, len(names), threshold)
     found = {
+        "dataset": dataset,
         "iou": "mask" if kind == "segm" else "box",
         "images": len(images),
         "objects": sum(int(np.count_nonzero(~image.crowd)) for image in images),
@@ -101,8 +106,7 @@ def analyze(
         "calibration": compute_calibration(*take_detections(tables["all"])[:2]),
         "per_image": _describe_images(images, matches, threshold, content),
     }
-    jsonable: dict[str, Any] = make_jsonable(found)
-    return jsonable
+    return from_json(Analysis, make_jsonable(found))
 
 
 def _name_classes(content: Mapping[str, Any]) -> list[str]:

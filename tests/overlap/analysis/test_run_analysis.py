@@ -6,6 +6,8 @@ import pytest
 from analysis_cases import box_data
 from reference.overlap import scenes
 
+from mask_rcnn_ext.json_records import from_json, to_json
+from mask_rcnn_ext.overlap.analysis.analysis import Analysis
 from mask_rcnn_ext.overlap.analysis.image_pairs import group_by_image
 from mask_rcnn_ext.overlap.analysis.run_analysis import analyze
 
@@ -18,8 +20,9 @@ SCENE = ([(0, A), (1, B)], [(0, 0.9, A), (0, 0.4, B)])
 
 def analyze_boxes(*images, **options):
     content, results = box_data(*images)
-    found = analyze(content, group_by_image(results), "bbox", draws=20, **options)
-    json.dumps(found, allow_nan=False)
+    found = to_json(analyze(content, group_by_image(results), "bbox", draws=20, **options))
+    text = json.dumps(found, allow_nan=False)
+    assert to_json(from_json(Analysis, json.loads(text))) == found
     return found
 
 
@@ -87,7 +90,7 @@ def test_data_with_nothing_to_measure(images, ap):
 def test_one_class():
     content, results = box_data(([(0, A)], [(0, 0.9, A)]))
     content["categories"] = content["categories"][:1]
-    found = analyze(content, group_by_image(results), "bbox", draws=5)
+    found = to_json(analyze(content, group_by_image(results), "bbox", draws=5))
     assert found["thresholds"] == {"class 3": 0.45}
     assert found["confusion"] == {"classes": ["class 3"], "counts": [[1, 0], [0, 0]]}
 
@@ -97,7 +100,7 @@ def test_two_classes_of_one_name_stay_apart():
     for category in content["categories"][:2]:
         category["name"] = "cell"
     found = analyze(content, group_by_image(results), "bbox", draws=5)
-    assert list(found["classes"]) == ["cell (category 3)", "cell (category 7)", "class 12"]
+    assert list(found.classes) == ["cell (category 3)", "cell (category 7)", "class 12"]
 
 
 def test_the_intervals_hold_the_value_and_repeat_themselves():
@@ -105,9 +108,9 @@ def test_the_intervals_hold_the_value_and_repeat_themselves():
     first, again, other = (
         analyze(content, group_by_image(results), "segm", draws=40, seed=seed) for seed in (0, 0, 1)
     )
-    ap = first["ap"]["AP"]
-    assert ap["low"] < ap["value"] < ap["high"]
-    for entry in first["classes"].values():
-        assert entry["AP"]["low"] < entry["AP"]["value"] < entry["AP"]["high"]
+    ap = first.ap["AP"]
+    assert ap.low < ap.value < ap.high
+    for entry in first.classes.values():
+        assert entry.AP.low < entry.AP.value < entry.AP.high
     assert first == again
-    assert first["ap"]["AP"] != other["ap"]["AP"]
+    assert first.ap["AP"] != other.ap["AP"]
