@@ -18,7 +18,14 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ..errors import UserError
-from .images import ImageHeader, name_unreadable, open_image, read_record_bgr, require_size
+from .images import (
+    EXIF_ORIENTATION,
+    ImageHeader,
+    name_unreadable,
+    open_image,
+    read_record_bgr,
+    require_size,
+)
 from .pixel_limit import require_pixels
 
 __all__ = [
@@ -34,7 +41,6 @@ __all__ = [
 
 Bands = npt.NDArray[np.float32]
 
-_EXIF_ORIENTATION = 0x0112
 _SHOWN_RANGE = (1, 99)  # percentiles that are black and white in a picture
 
 
@@ -171,10 +177,10 @@ def _read_orientation(path: str | os.PathLike[str]) -> int:
     kind, found = _get_kind(path), 1
     if kind in (".tif", ".tiff"):
         with _import_tifffile(path).TiffFile(os.fspath(path)) as file:
-            found = file.pages[0].tags.valueof(_EXIF_ORIENTATION, 1)
+            found = file.pages[0].tags.valueof(EXIF_ORIENTATION, 1)
     elif kind == ".png" and _is_16_bit_colour(path):
         with Image.open(path) as image:
-            found = image.getexif().get(_EXIF_ORIENTATION, 1)
+            found = image.getexif().get(EXIF_ORIENTATION, 1)
     return int(found) if found in range(1, 9) else 1
 
 

@@ -27,6 +27,7 @@ from ..files import is_special
 from .pixel_limit import explain_limit
 
 __all__ = [
+    "EXIF_ORIENTATION",
     "BGRArray",
     "ImageHeader",
     "ImageLike",
@@ -43,7 +44,7 @@ __all__ = [
 BGRArray = npt.NDArray[np.uint8]
 ImageLike = BGRArray | str | os.PathLike[str]
 
-_EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION = 0x0112  # the tag in EXIF and in TIFF
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 _16_BIT_COLOUR = re.compile(r"(?<!BGR);16")  # a raw mode of Pillow's; BGR;16 is 5, 6 and 5 bits
@@ -79,7 +80,7 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
         _require_8_bits(image, path)
         # Pillow would decode a whole PNG to look for EXIF data at its end.
         has_exif = image.format != "PNG" or "exif" in image.info
-        rotated = has_exif and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
+        rotated = has_exif and image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
         width, height = _get_stored_size(image)
         if rotated:
             width, height = height, width

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
+from ..data.images import EXIF_ORIENTATION
 from ..errors import UserError
 
 __all__ = ["GeoReference", "read_georeference"]
 
-_SCALE, _TIE_POINTS, _MATRIX, _KEYS, _ORIENTATION = 33550, 33922, 34264, 34735, 274
+_SCALE, _TIE_POINTS, _MATRIX, _KEYS = 33550, 33922, 34264, 34735
 _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED = 1025, 2048, 3072
 _POINT = 2  # a raster type: coordinates refer to the centres of pixels
 _USER_DEFINED = 32767
@@ -47,7 +48,7 @@ def read_georeference(path: str | os.PathLike[str]) -> GeoReference | None:
     """
     path = Path(path)
     tags = _read_tiff_tags(path) if path.suffix.lower() in (".tif", ".tiff") else {}
-    orientation = tags.get(_ORIENTATION, 1) if tags else _read_orientation(path)
+    orientation = tags.get(EXIF_ORIENTATION, 1) if tags else _read_orientation(path)
     if orientation not in (0, 1):
         return None
     return _read_geotiff(tags) or _read_world_file(path)
@@ -71,7 +72,7 @@ def _read_tiff_tags(path: Path) -> dict[int, object]:
 def _read_orientation(path: Path) -> int:
     try:
         with Image.open(path) as image:
-            return int(image.getexif().get(_ORIENTATION, 1))
+            return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # not an image file, such as an array
         return 1
 

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.images import BGRArray
+from ..data.images import EXIF_ORIENTATION, BGRArray
 from .tiles import Tile, cut_part
 
 __all__ = ["TiffWindows"]
 
 _GRAY, _RGB = 1, 2
 _MOST_PIXELS = 1 << 24  # in a strip or a tile of the file; larger ones save no memory
-_ORIENTATION = 274
 
 
 class TiffWindows:
@@ -37,7 +36,7 @@ class TiffWindows:
         self._file = tifffile.TiffFile(path)
         page: Any = self._file.pages[0]
         self._page = page
-        known = page.tags.valueof(_ORIENTATION, 1) == 1
+        known = page.tags.valueof(EXIF_ORIENTATION, 1) == 1
         known = known and page.axes in ("YX", "YXS") and page.dtype == np.uint8
         known = known and int(page.photometric) == (_RGB if page.axes == "YXS" else _GRAY)
         self.size = (int(page.imagelength), int(page.imagewidth))
