@@ -95,14 +95,15 @@ class Summary:
     annotations_path: Path
 
 
-def begin_job(job: FolderJob, predictor: Predictor) -> None:
+def begin_job(job: FolderJob, predictor: Predictor, rank: int = 0) -> None:
     """Say whether a job continues; if not, move the files of an earlier prediction aside.
 
-    One process calls it, before any process calls `predict_share`.
+    Every process checks the job. Process 0 does the rest, before any calls `predict_share`.
 
     Args:
         job: the job.
         predictor: the predictor of this process.
+        rank: the number of this process.
 
     Raises:
         UserError: the model lacks a class or soft masks that are asked for, the tiles are out of
@@ -114,6 +115,8 @@ def begin_job(job: FolderJob, predictor: Predictor) -> None:
     InstanceFilter(predictor.class_names, **job.filters)
     if job.tiling is not None:
         job.tiling.resolve(predictor.cfg)
+    if rank > 0:
+        return
     before = PartReader(output, job.files, job.describe(predictor)["recipe"])
     if not before.is_empty and before.head is None:
         logger.warning(

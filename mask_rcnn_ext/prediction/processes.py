@@ -84,8 +84,7 @@ def _join_torchrun(job: FolderJob) -> Summary | None:
     dist.init_process_group("gloo", timeout=_YEAR)
     try:
         predictor = job.make_predictor(int(os.environ["LOCAL_RANK"]))
-        if rank == 0:
-            begin_job(job, predictor)
+        begin_job(job, predictor, rank)
         dist.barrier()
         total = -(-len(job.files) // world)
         with tqdm(total=total, unit="image", desc="process 0", disable=rank > 0) as bar:
@@ -192,8 +191,8 @@ def _run_child(
     try:
         predictor = job.make_predictor(rank)
         answer.send(("recipe", job.describe(predictor)["recipe"]))
+        begin_job(job, predictor, rank)
         if rank == 0:
-            begin_job(job, predictor)
             begun.value = 1
         while not begun.value:
             time.sleep(0.01)
