@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_filter_options(parser)
     add_tile_options(parser)
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="in a video, predict every N-th frame"
+        "--every", type=int, metavar="N", help="in a video, predict every N-th frame (default: 1)"
     )
     search = parser.add_argument_group(
         "models without an RPN (R-CNN, Fast R-CNN)",
@@ -143,7 +143,6 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--overlap-measure",
         choices=MEASURES,
-        default="iou",
         help="iou, or containment: the common share of the smaller mask (default: iou)",
     )
     group.add_argument(
@@ -159,15 +158,15 @@ from mask_rcnn_ext import Predictor, UserError
 from mask_rcnn_ext.checkpoint.description import is_checkpoint
 from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.engine.run_lock import lock_folder, release_folders
 from mask_rcnn_ext.engine.slurm import is_submission, submit
-from mask_rcnn_ext.files import require_writable
 from mask_rcnn_ext.modeling.exported import is_exported
 from mask_rcnn_ext.prediction.arguments import (
+    check_numbers,
     choose_outputs,
     read_filters,
     read_tiling,
 )
+from mask_rcnn_ext.prediction.earlier import set_aside_prediction
 from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest, parse_thresholds
 from mask_rcnn_ext.prediction.folder import FolderJob, Summary
 from mask_rcnn_ext.prediction.image_files import find_images
@@ -176,9 +175,11 @@ from mask_rcnn_ext.prediction.predictor import resolve_config
 from mask_rcnn_ext.prediction.processes import PredictionStopped, run_folder_job
 from mask_rcnn_ext.prediction.video_inputs import VideoInput, split_inputs
 from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
+from mask_rcnn_ext.run_files import EARLIER, move_back, remove_empty
 
 # isort: split
 import torch
+from command_line.results_folder import results_folder
 from detectron2.config import CfgNode
 
 
@@ -245,7 +246,8 @@ def predict(args: argparse.Namespace) -> int:
     """Do what the command line asks; return the exit code.
 
     Raises:
-        UserError: wrong usage, or the output cannot be written; earlier results stay as they are.
+        UserError: wrong usage, and earlier results stay as they are; or the output cannot be
+            written, and earlier results are in `earlier_runs/N`.
     """
     cfg = resolve_config(choose_model(args))
     cfg.merge_from_list(args.opts)
@@ -255,24 +257,21 @@ def predict(args: argparse.Namespace) -> int:
         files = find_images(
             others,
             recursive=args.recursive,
-            exclude=[os.path.join(args.output, name) for name in FOLDERS],
+            exclude=[os.path.join(args.output, name) for name in (*FOLDERS, EARLIER)],
             arrays=bool(cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS),
         )
     build_propose(args, cfg)
+    check_numbers(args, videos=bool(videos))
     outputs, filters, tiling = choose_outputs(args), read_filters(args), read_tiling(args)
-    require_writable(args.output)
+    if tiling is not None:
+        tiling.resolve(cfg)
     make_predictor = partial(build_predictor, args, cfg)
     job = FolderJob(make_predictor, files, args.output, outputs, filters, tiling)
-    try:
-        if int(os.environ.get("RANK", "0")) == 0:
-            lock_folder(Path(args.output))
-        with raise_signals():
-            code = predict_images(args, job) if files else 0
-            if videos and code < 128:  # not interrupted
-                code = max(code, predict_videos(args, job, videos))
+    with results_folder(Path(args.output)), raise_signals():
+        code = predict_images(args, job) if files else 0
+        if videos and code < 128:  # not interrupted
+            code = max(code, predict_videos(args, job, videos))
         return code
-    finally:
-        release_folders()
 
 
 def predict_images(args: argparse.Namespace, job: FolderJob) -> int:
@@ -297,11 +296,24 @@ def predict_videos(args: argparse.Namespace, job: FolderJob, videos: Sequence[Vi
     predictor, code, folder = job.make_predictor(0), 0, Path(args.output, "videos")
     keep = InstanceFilter(predictor.class_names, **job.filters)
     draw = "pictures" in job.outputs
+    paths = [Path(v.source) for v in videos if isinstance(v.source, str)]
+    moved = [] if job.files else set_aside_prediction(Path(args.output), paths)
     for video in videos:
         try:
             summary = predict_video(
-                predictor, video, folder, keep=keep, every=args.every, draw=draw, tiling=job.tiling
+                predictor,
+                video,
+                folder,
+                keep=keep,
+                every=args.every or 1,
+                draw=draw,
+                tiling=job.tiling,
             )
+        except UserError:
+            if not folder.exists():  # nothing has come of this command
+                move_back(moved)
+                remove_empty([Path(args.output, EARLIER)])
+            raise
         except KeyboardInterrupt as error:
             print(f"interrupted; the frames that are done are in {folder}", file=sys.stderr)
             return error.exit_code if isinstance(error, Interrupted) else 130

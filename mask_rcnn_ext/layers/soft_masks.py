@@ -19,7 +19,8 @@ class SoftCrop(NamedTuple):
     """Probabilities in an image: `levels` (h, w) uint8, 255 for a probability of 1.
 
     The crop begins at the row `top` and the column `left`; outside the crop the probability is 0. A
-    level of 128 or more is a probability of 0.5 or more.
+    level of 128 or more is a probability of 0.5 or more. For another threshold t, levels above
+    round(255 * t) are at least t, levels below are less, and this level itself may be either.
     """
 
     top: int
@@ -39,7 +40,7 @@ class _Values(NamedTuple):
         inside = (low < torch.tensor(self.size[::-1])).all() and (high > 0).all()
         if not torch.isfinite(self.box).all() or not inside:
             return SoftCrop(0, 0, np.zeros((0, 0), dtype=np.uint8))
-        # detectron2's pasting: rounded levels of 128 or more are exactly the pixels of the mask.
+        # detectron2's pasting: at the threshold 0.5, levels of 128 or more are exactly the mask.
         masks, boxes = self.probs[None, None].float(), self.box[None]
         pasted, (rows, columns) = _do_paste_mask(masks, boxes, *self.size)
         levels = (pasted[0] * 255).round().to(torch.uint8).numpy()

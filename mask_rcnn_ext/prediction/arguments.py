@@ -4,11 +4,11 @@ import argparse
 from typing import Any
 
 from ..errors import UserError, nearest
-from .filters import MaskOverlap, parse_names, parse_thresholds
+from .filters import MEASURES, MaskOverlap, parse_names, parse_thresholds
 from .folder import OUTPUTS
 from .tiles import Tiling
 
-__all__ = ["choose_outputs", "read_filters", "read_tiling"]
+__all__ = ["check_numbers", "choose_outputs", "read_filters", "read_tiling"]
 
 
 def choose_outputs(args: argparse.Namespace) -> list[str]:
@@ -27,6 +27,24 @@ def choose_outputs(args: argparse.Namespace) -> list[str]:
     return [name for name in OUTPUTS if name in {"coco", *names} - left_out]
 
 
+def check_numbers(args: argparse.Namespace, *, videos: bool) -> None:
+    """Check `--processes` and `--every`.
+
+    Args:
+        args: the command line.
+        videos: whether a video is among the inputs.
+
+    Raises:
+        UserError: a number is out of range, or `--every` is given without a video.
+    """
+    if args.processes < 1:
+        raise UserError(f"--processes: expected 1 or more, got {args.processes}")
+    if args.every is not None and not videos:
+        raise UserError("--every needs a video or a camera, and the inputs are images only")
+    if args.every is not None and args.every < 1:
+        raise UserError(f"--every: expected 1 or more, got {args.every}")
+
+
 def read_filters(args: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of `InstanceFilter`, which checks the names of classes.
 
@@ -40,8 +58,10 @@ def read_filters(args: argparse.Namespace) -> dict[str, Any]:
     if isinstance(thresholds, dict):
         filters["thresholds"] = thresholds
     if args.mask_overlap is not None:
-        each = not args.overlap_all_classes
-        filters["mask_overlap"] = MaskOverlap(args.mask_overlap, args.overlap_measure, each)
+        each, measure = not args.overlap_all_classes, args.overlap_measure or MEASURES[0]
+        filters["mask_overlap"] = MaskOverlap(args.mask_overlap, measure, each)
+    elif args.overlap_measure is not None or args.overlap_all_classes:
+        raise UserError("--overlap-measure and --overlap-all-classes need --mask-overlap")
     return filters
 
 

@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..modeling.checks import is_fcis
 from .coco_results import CocoResultsWriter, describe_instances, trace_instances
+from .earlier import set_aside_prediction
 from .filters import InstanceFilter
 from .image_files import ImageFile, describe_failure, predict_files
-from .image_outputs import FOLDERS, LARGEST_PICTURE, write_image_outputs
+from .image_outputs import (
+    FOLDERS,
+    LARGEST_PICTURE,
+    WITHOUT_SOFT_MASKS,
+    write_image_outputs,
+)
 from .parts import PartReader, PartWriter, hash_recipe, remove_parts
 from .predictor import Predictor
 from .tiles import Tiling
 
-__all__ = ["OUTPUTS", "FolderJob", "Summary", "merge_shares", "predict_share"]
+__all__ = ["OUTPUTS", "FolderJob", "Summary", "begin_job", "merge_shares", "predict_share"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +95,42 @@ class Summary:
     annotations_path: Path
 
 
+def begin_job(job: FolderJob, predictor: Predictor, rank: int = 0) -> None:
+    """Say whether a job continues; if not, move the files of an earlier prediction aside.
+
+    Every process checks the job. Process 0 does the rest, before any calls `predict_share`.
+
+    Args:
+        job: the job.
+        predictor: the predictor of this process.
+        rank: the number of this process.
+
+    Raises:
+        UserError: the model lacks a class or soft masks that are asked for, the tiles are out of
+            range, or see `set_aside_prediction`; nothing was moved.
+    """
+    output = Path(job.output)
+    if "soft" in job.outputs and is_fcis(predictor.cfg):
+        raise UserError(WITHOUT_SOFT_MASKS)
+    InstanceFilter(predictor.class_names, **job.filters)
+    if job.tiling is not None:
+        job.tiling.resolve(predictor.cfg)
+    if rank > 0:
+        return
+    before = PartReader(output, job.files, job.describe(predictor)["recipe"])
+    if not before.is_empty and before.head is None:
+        logger.warning(
+            "%s: an unfinished prediction has other settings, so this one starts from the "
+            "beginning",
+            output,
+        )
+    if not before.is_continued:
+        set_aside_prediction(output, [file.path for file in job.files])
+    elif not before.is_empty:
+        missing = len(before.find_missing(range(len(job.files))))
+        logger.info("continuing: %d of %d images are left", missing, len(job.files))
+
+
 def predict_share(
     job: FolderJob,
     predictor: Predictor,
@@ -116,16 +159,6 @@ def predict_share(
     output = Path(job.output)
     head, keep = job.describe(predictor), InstanceFilter(predictor.class_names, **job.filters)
     done_before = PartReader(output, job.files, head["recipe"])
-    if rank == 0 and not done_before.is_empty:
-        missing = len(done_before.find_missing(range(len(job.files))))
-        if done_before.head is None:
-            logger.warning(
-                "%s: an unfinished prediction has other settings, so this one starts from the "
-                "beginning",
-                output,
-            )
-        else:
-            logger.info("continuing: %d of %d images are left", missing, len(job.files))
     size = predictor.batch_size
     with PartWriter(output, rank, head) as part:
         for first in range(rank * size, len(job.files), world * size):

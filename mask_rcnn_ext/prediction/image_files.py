@@ -77,7 +77,7 @@ def find_images(
         arrays: also find `.npy` files, see `data.bands`.
 
     Raises:
-        UserError: an input names no image.
+        UserError: an input names no image, or a folder cannot be listed.
     """
     roots: list[Path] = []
     paths: dict[Path, None] = {}  # keeps the order and drops duplicates
@@ -246,6 +246,7 @@ def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
         return path.parent, [path]
     if os.path.isdir(given):
         folder = _absolute(given)
+        _require_listable(given)
         listed = [path for path in _list_files(folder, recursive) if not _is_hidden(path)]
         return folder, _leave_out_special(given, listed)
     # The root of a pattern is the path before the first part with a wildcard.
@@ -282,6 +283,15 @@ def _leave_out_special(given: str, paths: list[Path]) -> list[Path]:
         shown = name_some([path.name for path in special])
         logger.warning("%s: left out pipes, sockets and devices: %s", given, shown)
     return [path for path in paths if path not in set(special)]
+
+
+def _require_listable(given: str) -> None:
+    """Raise a `UserError` if a folder cannot be listed: `os.walk` would find it empty."""
+    try:
+        with os.scandir(given):
+            pass
+    except OSError as error:
+        raise UserError(f"folder {given} cannot be listed: {error.strerror}") from error
 
 
 def _list_files(folder: Path, recursive: bool) -> Iterator[Path]:

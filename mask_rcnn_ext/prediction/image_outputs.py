@@ -21,13 +21,24 @@ from ..report.drawing.pictures import draw_instances
 from .georeference import GeoReference, read_georeference
 from .image_files import ImageFile
 
-__all__ = ["FOLDERS", "LARGEST_PICTURE", "draw_label_image", "make_geojson", "write_image_outputs"]
+__all__ = [
+    "FOLDERS",
+    "LARGEST_PICTURE",
+    "draw_label_image",
+    "make_geojson",
+    "name_outputs",
+    "write_image_outputs",
+]
 
 logger = logging.getLogger(__name__)
 
 # Pixels of the longer side. Smaller images are enlarged so that labels can be read; larger images
 # are drawn smaller, which is faster.
 SMALLEST_PICTURE, LARGEST_PICTURE = 480, 4096
+WITHOUT_SOFT_MASKS = (
+    "--write soft: the model gives masks without probabilities. FCIS, for example, cuts its masks "
+    "at a threshold before they vote"
+)
 MOST_LABELS = 65_535  # 16 bits; 0 is the background
 FOLDERS = ("pictures", "labels", "soft", "geojson")  # the names of the outputs and of their folders
 
@@ -67,6 +78,16 @@ def write_image_outputs(
         logger.warning("%s: too large for a picture; only its results are written", file.path)
     elif "pictures" in outputs and image is not None:
         _save_picture(folder / "pictures" / _name_picture(file.name), image, instances, class_names)
+
+
+def name_outputs(name: str) -> list[str]:
+    """Return the paths of all files of one image, relative to the folder of the results."""
+    return [
+        f"pictures/{_name_picture(name)}",
+        f"labels/{name}.png",
+        f"soft/{name}.npz",
+        f"geojson/{name}.geojson",
+    ]
 
 
 def _name_picture(name: str) -> str:
@@ -139,10 +160,7 @@ def _save_soft_masks(path: Path, instances: Instances) -> None:
     """Write `windows` (N, 4) int32, XYXY, and for each instance i `mask_i` (h, w) uint8."""
     soft = _require_masks(instances, "soft").soft
     if soft is None:
-        raise UserError(
-            "--write soft: the model gives masks without probabilities. FCIS, for example, cuts "
-            "its masks at a threshold before they vote"
-        )
+        raise UserError(WITHOUT_SOFT_MASKS)
     windows = np.zeros((len(soft), 4), dtype=np.int32)
     arrays: dict[str, Any] = {"windows": windows}
     for number, (top, left, levels) in enumerate(soft):

@@ -17,7 +17,7 @@ from typing import IO, Any
 from ..errors import UserError
 from .image_files import ImageFile
 
-__all__ = ["PartReader", "PartWriter", "hash_recipe", "remove_parts"]
+__all__ = ["PartReader", "PartWriter", "hash_recipe", "list_predicted", "remove_parts"]
 
 Json = dict[str, Any]
 
@@ -31,6 +31,14 @@ def hash_recipe(recipe: Json) -> str:
 
 def _list_parts(output: Path) -> list[Path]:
     return sorted((output / _FOLDER).glob("part-*.jsonl"))
+
+
+def list_predicted(output: Path) -> dict[Path, list[str]]:
+    """Return each part in the folder of the results with the names of its images."""
+    return {
+        path: [line["name"] for _, line in _read_lines(path) if "name" in line]
+        for path in _list_parts(output)
+    }
 
 
 def remove_parts(output: Path) -> None:
@@ -128,6 +136,11 @@ class PartReader:
         self._places[number] = place
         whole = "failure" not in line and line["stat"] == _stat(self._files[number])
         (self._done.add if whole else self._done.discard)(number)
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether an unfinished prediction with this recipe has begun with these images."""
+        return self.head is not None and (self.is_empty or bool(self._places))
 
     def find_missing(self, numbers: Sequence[int]) -> list[int]:
         """Return the images, by their place in `files`, that are to be predicted (again).

@@ -10,7 +10,7 @@ from mask_rcnn_ext.layers.soft_masks import SoftCrop, SoftMasks
 SIZE = (40, 60)
 
 
-def pasted(number=30):
+def pasted(number=30, threshold=0.5):
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(number, 1, 4, 4, generator=generator)
     probs = F.interpolate(coarse, size=(28, 28), mode="bilinear")[:, 0]
@@ -18,7 +18,7 @@ def pasted(number=30):
     boxes = torch.cat([low, low + 1 + torch.rand(number, 2, generator=generator) * 30], dim=1)
     boxes[0] = torch.tensor([70.0, 10, 80, 20])  # outside of the image
     boxes[1] = torch.tensor([-30.0, 10, -20, 20])
-    return PackedMasks.paste(probs, boxes, SIZE, 0.5)
+    return PackedMasks.paste(probs, boxes, SIZE, threshold)
 
 
 def unpack(soft):
@@ -36,6 +36,15 @@ def test_levels_from_one_half_on_are_the_mask():
     chosen = masks[[5, 3]]
     assert (unpack(chosen.soft) == levels[[5, 3]]).all()
     assert (unpack(masks[torch.arange(30) > 27].soft) == levels[28:]).all()
+
+
+def test_another_threshold_leaves_one_level_open():
+    masks = pasted(threshold=0.55)
+    mask, levels = masks.unpack().numpy(), unpack(masks.soft)
+    border = round(255 * 0.55)
+    assert mask[levels > border].all()
+    assert not mask[levels < border].any()
+    assert len(np.unique(mask[levels == border])) == 2  # in and out
 
 
 def test_masks_without_probabilities_have_no_soft_ones():

@@ -94,6 +94,15 @@ def test_the_tool_writes_coco_results_and_pictures(run_folder, tmp_path):
     assert some == [result for result in results if result["score"] >= middle]
 
 
+def test_soft_masks_are_refused_before_the_first_image(run_folder, tmp_path, capsys):
+    Image.fromarray(picture(60, 80)).save(tmp_path / "a.png")
+    argv = [str(tmp_path / "a.png"), "--config-file", str(run_folder / "config.yaml")]
+    argv += ["--weights", str(run_folder / "model_final.pth"), "--output", str(tmp_path / "out")]
+    assert tool.main([*argv, "--write", "soft"]) == 2
+    assert "--write soft: the model gives masks without probabilities" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("pooler", ["PSROIPool", "PSROIAlign"])
 def test_bfloat16_ends_before_the_pooling(pooler):
     """The convolutions run in bfloat16; what RoIs see, and all that follows, is float32."""

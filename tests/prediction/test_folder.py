@@ -21,6 +21,7 @@ from mask_rcnn_ext.prediction.folder import FolderJob, merge_shares, predict_sha
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.parts import PartReader, PartWriter
 from mask_rcnn_ext.prediction.processes import PredictionStopped, run_folder_job
+from mask_rcnn_ext.run_files import EARLIER
 
 NUMBER = 13
 OUTPUTS = ("coco", "polygons", "labels", "geojson")
@@ -54,7 +55,10 @@ def make_job(folder, tmp_path):
 
 
 def contents(output) -> dict[str, bytes]:
-    return {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    """Return the files of the newest prediction, by their paths."""
+    files = (p for p in output.rglob("*") if p.is_file())
+    found = {str(path.relative_to(output)): path.read_bytes() for path in files}
+    return {name: data for name, data in found.items() if not name.startswith(EARLIER)}
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +249,7 @@ def test_an_interruption_writes_what_is_done_and_another_setting_begins_anew(
     )
     assert summary.num_images == NUMBER - 1
     assert contents(job.output) != expected
+    assert (job.output / EARLIER / "1" / "parts" / "part-00000.jsonl").exists()
     assert run_folder_job(job).num_images == NUMBER - 1
     assert contents(job.output) == expected
 

@@ -1,4 +1,6 @@
+import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import predict as tool  # tools/ is on the path
@@ -274,6 +276,13 @@ def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, 
         ({"more": ["--tile", "big"]}, "--tile: expected a number of pixels or auto, got big"),
         ({"more": ["--tile", "64", "--tile-overlap", "40"]}, "--tile-overlap: expected 1 to 32"),
         ({"more": ["--tile-overlap", "40"]}, "--tile-overlap needs --tile"),
+        ({"more": ["--processes", "0"]}, "--processes: expected 1 or more, got 0"),
+        ({"more": ["--every", "5"]}, "--every needs a video or a camera"),
+        ({"more": ["--overlap-measure", "iou"]}, "--overlap-all-classes need --mask-overlap"),
+        ({"more": ["--overlap-all-classes"]}, "--overlap-all-classes need --mask-overlap"),
+        ({"inputs": ["cut.mp4"]}, "cut.mp4: cannot be read as a video by OpenCV"),
+        ({"inputs": ["cut.mp4"], "more": ["--every", "0"]}, "--every: expected 1 or more, got 0"),
+        ({"output": "x.png"}, "--output x.png: is a file, expected a folder"),
         ({"more": ["--selective-search", "fast"]}, "the model makes its own"),
         ({"more": ["--search-width", "500"]}, "need --selective-search MODE"),
         ({"config": RCNN}, "Add --selective-search MODE"),
@@ -290,6 +299,7 @@ def test_wrong_usage_ends_with_2_and_one_line(
     monkeypatch.chdir(tmp_path)
     write_image(tmp_path / "x.png")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "cut.mp4").write_bytes(b"cut")
     inputs = options.get("inputs", ["x.png"])
     rest = {key: value for key, value in options.items() if key != "inputs"}
     assert predict(*inputs, **rest) == 2
@@ -297,7 +307,7 @@ def test_wrong_usage_ends_with_2_and_one_line(
     assert "Traceback" not in said
     assert said.startswith("error: ") or "\nerror: " in said
     assert says in said
-    assert not (tmp_path / "out" / "coco_instances_results.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_unwritable_output_is_noticed_before_the_model_is_built(predict, tmp_path, monkeypatch):
@@ -322,3 +332,44 @@ def test_pictures_of_an_earlier_run_are_not_inputs(predict, tmp_path):
     for _ in range(2):
         assert predict(tmp_path, more=["--recursive"]) == 0
         assert [i["file_name"] for i in outputs(tmp_path)[1]["images"]] == ["x.png"]
+
+
+def list_files(folder: Path) -> set[str]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix() for path in found}
+
+
+def test_a_new_prediction_moves_the_files_of_the_one_before(predict, tmp_path, caplog):
+    out = tmp_path / "out"
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "b.jpg")
+    everything = "pictures,polygons,labels,soft,geojson"
+    assert predict(tmp_path / "a.png", more=["--write", everything]) == 0
+    first = list_files(out)
+    assert len(first) == 7
+    write_image(out / "pictures" / "mine.png")
+    (out / "notes.txt").touch()
+    with caplog.at_level("INFO"):
+        assert predict(tmp_path / "b.jpg") == 0
+    assert f"{out} held an earlier prediction. Its files are now in earlier_runs/1." in caplog.text
+    now = {"coco_instances_results.json", "images.json", "pictures/b.jpg"}
+    kept = {"notes.txt", "pictures/mine.png"}
+    assert list_files(out) == now | kept | {f"earlier_runs/1/{name}" for name in first}
+    assert [i["file_name"] for i in outputs(tmp_path)[1]["images"]] == ["b.jpg"]
+    before = list_files(out)
+    assert predict(tmp_path / "b.jpg", more=["--classes", "horse"]) == 2
+    assert predict(tmp_path / "b.jpg", out / "pictures" / "b.jpg") == 2
+    assert list_files(out) == before  # a mistake moves nothing
+
+
+def test_a_folder_without_permission_is_not_called_empty(predict, tmp_path, capsys, monkeypatch):
+    write_image(tmp_path / "in" / "a.png")
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert predict(tmp_path / "in") == 2
+    assert (
+        f"folder {tmp_path / 'in'} cannot be listed: Permission denied" in capsys.readouterr().err
+    )
