@@ -111,7 +111,32 @@ def test_tests_mirror_the_package():
     assert folders - {Path()} <= rooms | others
 
 
+def list_sources() -> list[Path]:
+    """Return the Python files of the repository, but for what is installed or written."""
+    folders = (PACKAGE, REPO / "tools", REPO / "projects", REPO / "tests")
+    return [*REPO.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
+
+
 def test_no_file_is_named_after_nothing():
-    names = {path.stem for path in FILES}
-    assert not names & {"utils", "common", "misc", "helpers", "setup", "job", "lookup", "records"}
+    names = {path.stem for path in list_sources()}
+    assert not names & {"utils", "common", "misc", "helpers", "job", "lookup", "records"}
     assert not names & {"combinations", "seeds"}
+    assert [path for path in list_sources() if path.stem == "setup"] == [REPO / "setup.py"]
+
+
+def count_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of a function without its docstring."""
+    first = function.body[0]
+    documented = ast.get_docstring(function, clean=False) is not None
+    lines = function.end_lineno - function.lineno + 1
+    return lines - (first.end_lineno - first.lineno + 1 if documented else 0)
+
+
+def test_no_file_and_no_function_is_too_long():
+    """A file has at most 400 lines, a function 60. A function's docstring does not count."""
+    for path in list_sources():
+        text = path.read_text()
+        assert text.count("\n") <= 400, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert count_lines(node) <= 60, f"{path}: {node.name}"

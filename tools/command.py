@@ -31,6 +31,7 @@ SCRIPTS = {
     "doctor": "environment/doctor.py",
     "setup": "environment/install_detectron2.py",
 }
+INSTALLED_BY_SETUP = ("detectron2", "cv2")  # pip cannot: they are no plain dependencies
 EXAMPLES = """
 Examples:
 
@@ -84,11 +85,19 @@ def train(arguments: Sequence[str]) -> int:
     return run_as_command(lambda: launch(run_job, args))
 
 
+def read_version() -> str:
+    """Return the version of the package, without importing it."""
+    return str(runpy.run_path(str(FOLDER.parent / "mask_rcnn_ext/version.py"))["__version__"])
+
+
 def main() -> int:
     """Run the command that `sys.argv` names; return the exit code."""
     name, *arguments = sys.argv[1:] or [""]
     if name in ("-h", "--help"):
         print(make_help())
+        return 0
+    if name == "--version":
+        print(f"mask-rcnn-ext {read_version()}")
         return 0
     known = find_commands()
     if name not in known:
@@ -98,11 +107,17 @@ def main() -> int:
         print(f"error: {said}; {hint}", file=sys.stderr)
         return 2
     sys.argv = [f"mask-rcnn-ext {name}", *arguments]
-    if name == "train":
-        return train(arguments)
-    if name == "evaluate":
-        return train(["--eval-only", *arguments])
-    run_script(FOLDER / SCRIPTS[name])
+    try:
+        if name == "train":
+            return train(arguments)
+        if name == "evaluate":
+            return train(["--eval-only", *arguments])
+        run_script(FOLDER / SCRIPTS[name])
+    except ModuleNotFoundError as error:
+        if error.name not in INSTALLED_BY_SETUP:
+            raise
+        print(f"error: {error.name} is not installed: run mask-rcnn-ext setup", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -16,9 +16,8 @@ from typing import Any
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "model", metavar="MODEL", help="a .pth or .safetensors file, such as model_final.pth"
-    )
+    kinds = "a file such as model_final.pth, model.safetensors, model.onnx or model.xml"
+    parser.add_argument("model", metavar="MODEL", help=kinds)
     return parser
 
 
@@ -31,6 +30,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.checkpoint.description import load_contents, parse_config
 from mask_rcnn_ext.config import find_changed_keys
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.modeling.exported import is_exported, read_exported_config
 from mask_rcnn_ext.report.text import count_noun
 
 
@@ -112,6 +112,15 @@ def describe(path: str) -> Iterator[str]:
     Raises:
         UserError: the file is missing or cannot be read.
     """
+    if is_exported(path):
+        yield path
+        cfg = read_exported_config(path)
+        cfg.MODEL.WEIGHTS = ""  # it is the file itself
+        yield from describe_names({}, cfg)
+        yield from describe_images(cfg)
+        yield f"score threshold: {cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST}"
+        yield from describe_config(cfg)
+        return
     contents = load_contents(path)
     yield path
     try:

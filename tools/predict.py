@@ -64,6 +64,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--every", type=int, metavar="N", help="in a video, predict every N-th frame (default: 1)"
     )
+    add_search_options(parser)
+    PARSERS["add_slurm_options"](parser)
+    add_overrides(parser)
+    return parser
+
+
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of selective search."""
     search = parser.add_argument_group(
         "models without an RPN (R-CNN, Fast R-CNN)",
         "Use the settings with which tools/compute_proposals.py searched the training data.",
@@ -86,9 +94,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PX",
         help="drop boxes with a side shorter than this in the searched image (default: 5)",
     )
-    PARSERS["add_slurm_options"](parser)
-    add_overrides(parser)
-    return parser
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

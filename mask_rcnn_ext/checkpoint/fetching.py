@@ -25,6 +25,10 @@ def fetch_file(path: str, fix: str, what: str = "weights") -> str:
         local: str = PathManager.get_local_path(urlparse(path)._replace(query="").geturl())
     except Exception as error:  # the type depends on the kind of URL
         raise UserError(f"{what} {path}: could not be fetched ({error}). {fix}") from error
+    if os.path.isdir(local):
+        inside = os.path.join(path, "model_final.pth")
+        found = f"; did you mean {inside}?" if os.path.isfile(inside) else "."
+        raise UserError(f"{what}: {path} is a folder, expected a file{found} {fix}")
     if not os.path.isfile(local):
         folder, name = os.path.split(os.path.abspath(local))
         siblings = os.listdir(folder) if os.path.isdir(folder) else []

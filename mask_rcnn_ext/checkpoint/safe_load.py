@@ -35,6 +35,13 @@ def _refuse(path: str, name: str, kind: str, fix: str) -> UserError:
 
 def explain_unreadable(path: str, error: Exception, kind: str) -> UserError:
     """Return the error that says why a file cannot be read."""
+    if isinstance(error, OSError) and error.strerror:
+        return UserError(f"cannot read {path}: {error.strerror}")
+    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], int):
+        return UserError(  # an unknown code of a pickle
+            f"{path}: not a {kind}: its content is of another kind. Give the file of a trained "
+            "model, or download it again if it is one"
+        )
     text = str(error).strip()
     if not text or isinstance(error, KeyError):
         text = f"{type(error).__name__} {text}".strip()

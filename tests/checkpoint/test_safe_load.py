@@ -8,6 +8,7 @@ from torch import nn
 
 from mask_rcnn_ext.checkpoint import safe_load
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
+from mask_rcnn_ext.checkpoint.description import load_contents
 from mask_rcnn_ext.checkpoint.safe_load import load_torch
 from mask_rcnn_ext.errors import UserError
 
@@ -75,6 +76,27 @@ def test_unreadable_file_is_one_error_that_names_it(tmp_path, name, content):
     with pytest.raises(UserError, match=name) as caught:
         Checkpointer(nn.Linear(2, 2)).load(str(tmp_path / name))
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_checkpoint_is_not_called_a_broken_one(tmp_path, monkeypatch):
+    path = tmp_path / "photo.pth"
+    path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))  # a JPEG
+    with pytest.raises(UserError, match=r"photo\.pth: not a checkpoint: its content is of another"):
+        load_torch(str(path))
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError, match=r"^cannot read .*photo\.pth: Permission denied$"):
+        load_torch(str(path))
+
+
+def test_a_folder_is_told_from_a_missing_file(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/model_final.pth").touch()
+    with pytest.raises(UserError, match=r"run is a folder, expected a file; did you mean .*run/m"):
+        load_contents(tmp_path / "run")
 
 
 @pytest.mark.parametrize(("version", "warned"), [((2, 9), True), ((2, 10), False)])

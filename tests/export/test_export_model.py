@@ -102,6 +102,14 @@ def test_openvino_has_one_core(openvino_path, images, cfg, tmp_path, monkeypatch
     assert export_model(cfg, tmp_path, images, format="openvino").exists()
 
 
+def test_inspect_prints_an_exported_file(path, cfg, monkeypatch, capsys):
+    assert run_script(REPO / "tools/inspect_model.py", monkeypatch, str(path)) == 0
+    said = capsys.readouterr().out
+    assert "classes: Zelle, 細胞, c (3)" in said
+    assert "score threshold: 0.1" in said
+    assert "MODEL.ROI_MASK_HEAD.PASTE_THRESH: 0.4" in said
+
+
 def test_metadata(path, cfg):
     found = Network(path).metadata
     assert (found["class_names"], found["category_ids"]) == (NAMES, [3, 10, 17])

@@ -9,6 +9,8 @@ import pytest
 from small_runs import read_error, write_data
 from support import SMALL
 
+from mask_rcnn_ext.version import __version__
+
 
 @pytest.fixture
 def run(monkeypatch):
@@ -49,6 +51,7 @@ def test_help_lists_the_scripts_that_are_there(run, tmp_path, monkeypatch, capsy
         (["x"], "unknown command 'x'; mask-rcnn-ext --help lists them"),
         ([], "no command given"),
         (["inspect", "missing.pth"], "weights not found: missing.pth"),
+        (["inspect", "."], "weights: . is a folder, expected a file"),
         (["train", "--config-file", "missing"], "config file not found: missing"),
     ],
 )
@@ -57,6 +60,27 @@ def test_a_mistake_ends_with_2_and_one_sentence(run, words, says, capsys, tmp_pa
     assert run(*words) == 2
     assert says in read_error(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_the_package_s(run, capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"mask-rcnn-ext {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["predict", "m.pth", "a"], ["train"], ["inspect", "m.pth"]])
+@pytest.mark.parametrize(("missing", "code"), [("detectron2", 2), ("cv2", 2), ("numpy", None)])
+def test_before_setup_every_command_names_it(run, words, missing, code, monkeypatch, capsys):
+    def fail(*_):
+        raise ModuleNotFoundError(f"No module named '{missing}'", name=missing)
+
+    monkeypatch.setattr(command, "run_script", fail)
+    monkeypatch.setattr(command, "train", fail)
+    if code is None:  # a fault that setup does not fix
+        with pytest.raises(ModuleNotFoundError):
+            run(*words)
+        return
+    assert run(*words) == code
+    assert read_error(capsys) == f"error: {missing} is not installed: run mask-rcnn-ext setup"
 
 
 def test_train_evaluate_predict_inspect(run, tmp_path, monkeypatch, capsys):
