@@ -202,9 +202,11 @@ def choose_model(args: argparse.Namespace) -> str:
     named = args.config_file or args.weights
     model = named or args.inputs.pop(0)
     if not (named or is_model(model)):
+        inside = Path(model, "model_final.pth")
+        hint = f". Did you mean {inside}?" if inside.is_file() else ""
         raise UserError(
             f"no model given: expected a file such as model_final.pth before {model}, or "
-            "--config-file and --weights"
+            f"--config-file and --weights{hint}"
         )
     if not args.inputs:
         raise UserError(f"no images given: name images or folders after {model}")

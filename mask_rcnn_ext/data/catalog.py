@@ -17,7 +17,9 @@ _PATH_KEYS = (
     *("dirname", "panoptic_json", "panoptic_root", "sem_seg_root"),
 )
 _DRAWN_AT_FIRST_USE = {f"{d.name}_{split}" for d in EMBEDDED.values() for split in d.splits}
-_OWN_DATA = "--train-json F --train-images D --val-json F --val-images D"
+_OWN_DATA = (
+    "--train-json F --train-images D --val-json F --val-images D (compare: --gt-json F --images D)"
+)
 
 
 def require_datasets(names: Iterable[str]) -> None:

@@ -41,7 +41,8 @@ def find_prediction_files(output: Path) -> list[Path]:
 
 
 def _read_names(path: Path) -> set[str]:
-    with suppress(OSError, ValueError, KeyError, TypeError):  # not ours, or not there
+    # not ours, or not there
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         return {str(image["file_name"]) for image in json.loads(path.read_text())["images"]}
     return set()
 

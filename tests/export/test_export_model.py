@@ -270,6 +270,9 @@ def test_a_model_that_carries_its_config_needs_images(cfg, tmp_path, monkeypatch
     assert "give --opts MASK_RCNN_EXT.DATA.VAL_JSON F" in capsys.readouterr().err
     assert run_script(tool, monkeypatch, *command, "--weights", str(model)) == 2
     assert "expected one model" in capsys.readouterr().err
+    photo = images / "000.png"
+    assert run_script(tool, monkeypatch, str(photo), "--output", str(out)) == 2
+    assert "000.png is not a model: expected a file such as" in capsys.readouterr().err
     assert not out.exists()
     assert run_script(tool, monkeypatch, *command, "--images", str(images)) == 0
     assert (out / "model.onnx").exists()

@@ -90,6 +90,7 @@ def test_the_tool_needs_no_config(place, words, capsys):
     ("words", "says"),
     [
         ("photo.png", "no model given: expected a file such as model_final.pth before photo.png"),
+        ("run", "before run, or --config-file and --weights. Did you mean run/model_final.pth?"),
         ("m.pth", "no images given: name images or folders after m.pth"),
         ("m.pth old.pth photo.png", "old.pth is a model, not an image"),
         ("--weights m.pth old.pth photo.png", "old.pth is a model, not an image"),
@@ -98,6 +99,8 @@ def test_the_tool_needs_no_config(place, words, capsys):
     ],
 )
 def test_a_mistake_is_one_sentence(place, words, says, capsys):
+    (place / "run").mkdir()
+    (place / "run/model_final.pth").touch()
     assert tool.main([*words.split(), "--output", "out"]) == 2
     assert says in read_error(capsys)
     assert not (place / "out").exists()

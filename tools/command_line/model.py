@@ -4,6 +4,7 @@ The scripts import this before `--help` ends, so that nothing slow may be import
 """
 
 import argparse
+import os
 from typing import Any
 
 __all__ = ["add_config_options", "add_model", "add_overrides", "load_config_of_model"]
@@ -50,6 +51,8 @@ def load_config_of_model(args: argparse.Namespace) -> Any:
         UserError: no model is given or several are, or the config cannot be read.
     """
     from mask_rcnn_ext import UserError
+    from mask_rcnn_ext.checkpoint.description import is_checkpoint
+    from mask_rcnn_ext.modeling.exported import is_exported
     from mask_rcnn_ext.prediction.predictor import resolve_config
 
     named = args.config_file or args.weights
@@ -57,6 +60,13 @@ def load_config_of_model(args: argparse.Namespace) -> Any:
         raise UserError(
             "expected one model: a file such as model_final.pth, or --config-file and --weights"
         )
+    if args.model and os.path.isfile(args.model):
+        known = is_checkpoint(args.model) or is_exported(args.model)
+        if not (known or args.model.endswith((".yaml", ".yml"))):
+            raise UserError(
+                f"{args.model} is not a model: expected a file such as model_final.pth, "
+                "model.safetensors, model.onnx or model.xml"
+            )
     cfg = resolve_config(args.model or named)
     cfg.merge_from_list(args.opts)
     if args.weights:
