@@ -39,8 +39,8 @@ def explain_unreadable(path: str, error: Exception, kind: str) -> UserError:
         return UserError(f"cannot read {path}: {error.strerror}")
     if isinstance(error, KeyError) and error.args and isinstance(error.args[0], int):
         return UserError(  # an unknown code of a pickle
-            f"{path}: not a {kind}: its content is of another kind. Give the file of a trained "
-            "model, or download it again if it is one"
+            f"{path}: not a readable {kind}: its content is of another kind, or damaged. Give "
+            "another file, or copy or download it again"
         )
     text = str(error).strip()
     if not text or isinstance(error, KeyError):

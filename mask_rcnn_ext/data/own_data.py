@@ -210,7 +210,7 @@ def _log_counts(data: InspectedData, pairs: Mapping[str, tuple[str, str]], chann
         ]
         options += [f"--channels {channels}"] if channels else []
         logger.info(
-            "A page that shows the places: python tools/check_dataset.py %s --output data_check",
+            "A page that shows the places: mask-rcnn-ext check %s --output data_check",
             " ".join(options),
         )
 

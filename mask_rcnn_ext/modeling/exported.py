@@ -110,12 +110,12 @@ class Network:
             reason = str(error).strip().splitlines()
             raise UserError(
                 f"{self.path}: {module} cannot open it ({reason[0] if reason else error!r}). "
-                "Export the model again with tools/export_model.py"
+                "Export the model again with mask-rcnn-ext export"
             ) from error
         if not {"class_names", "config"} <= texts.keys():
             raise UserError(
                 f"{self.path}: has no config and class names in its metadata. Expected a file of "
-                "tools/export_model.py"
+                "mask-rcnn-ext export"
             )
         self.metadata: dict[str, Any] = {
             key: texts[key] if key == "config" else json.loads(texts[key])

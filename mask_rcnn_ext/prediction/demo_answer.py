@@ -126,5 +126,5 @@ def _require_size(path: Path, channels: int) -> None:
     if width * height > MAX_PIXELS:
         raise UserError(
             f"the image has {width:,} x {height:,} pixels; the demo page takes up to "
-            f"{MAX_PIXELS:,} in all. Scale it down, or use tools/predict.py"
+            f"{MAX_PIXELS:,} in all. Scale it down, or use mask-rcnn-ext predict"
         )

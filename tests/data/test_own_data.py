@@ -383,8 +383,8 @@ def test_the_log_says_how_much_there_is_and_how_to_see_what_is_wrong(tmp_path, c
     sound = write(tmp_path / "t.json", [CAT, DOG], [annotation(1), annotation(2, 4), crowd])
     register(sound)
     assert f"{sound}: images: 3, objects: 2, crowd regions: 1, classes: 2" in caplog.messages
-    assert "check_dataset.py" not in caplog.text
+    assert "mask-rcnn-ext check" not in caplog.text
     own = register(write(tmp_path / "a b.json", [CAT, DOG], [annotation(1)]))
     assert own.warnings == (f"{tmp_path / 'a b.json'}: 1 of 2 classes has no instance: dog",)
     options = f"--train-json '{tmp_path / 'a b.json'}' --train-images {tmp_path} --output"
-    assert f"python tools/check_dataset.py {options} data_check" in caplog.messages[-1]
+    assert f"mask-rcnn-ext check {options} data_check" in caplog.messages[-1]
