@@ -145,7 +145,7 @@ def move_back(moved: Iterable[tuple[Path, Path]]) -> None:
         with contextlib.suppress(OSError):  # then the file stays with the earlier runs
             old.parent.mkdir(parents=True, exist_ok=True)
             new.rename(old)
-        remove_empty(parent for parent in new.parents if EARLIER in parent.parent.parts)
+        remove_empty(parent for parent in new.parents if EARLIER in parent.parts)
 
 
 def set_aside(folder: Path, also: Collection[str] = ()) -> Path | None:

@@ -171,7 +171,6 @@ from mask_rcnn_ext.prediction.arguments import (
     read_filters,
     read_tiling,
 )
-from mask_rcnn_ext.prediction.earlier import set_aside_prediction
 from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest, parse_thresholds
 from mask_rcnn_ext.prediction.folder import FolderJob, Summary
 from mask_rcnn_ext.prediction.image_files import find_images
@@ -180,7 +179,7 @@ from mask_rcnn_ext.prediction.predictor import resolve_config
 from mask_rcnn_ext.prediction.processes import PredictionStopped, run_folder_job
 from mask_rcnn_ext.prediction.video_inputs import VideoInput, split_inputs
 from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
-from mask_rcnn_ext.run_files import EARLIER, move_back, remove_empty
+from mask_rcnn_ext.run_files import EARLIER
 
 # isort: split
 import torch
@@ -253,8 +252,7 @@ def predict(args: argparse.Namespace) -> int:
     """Do what the command line asks; return the exit code.
 
     Raises:
-        UserError: wrong usage, and earlier results stay as they are; or the output cannot be
-            written, and earlier results are in `earlier_runs/N`.
+        UserError: wrong usage, or the output cannot be written; earlier results stay as they are.
     """
     cfg = resolve_config(choose_model(args))
     cfg.merge_from_list(args.opts)
@@ -303,8 +301,6 @@ def predict_videos(args: argparse.Namespace, job: FolderJob, videos: Sequence[Vi
     predictor, code, folder = job.make_predictor(0), 0, Path(args.output, "videos")
     keep = InstanceFilter(predictor.class_names, **job.filters)
     draw = "pictures" in job.outputs
-    paths = [Path(v.source) for v in videos if isinstance(v.source, str)]
-    moved = [] if job.files else set_aside_prediction(Path(args.output), paths)
     for video in videos:
         try:
             summary = predict_video(
@@ -316,11 +312,6 @@ def predict_videos(args: argparse.Namespace, job: FolderJob, videos: Sequence[Vi
                 draw=draw,
                 tiling=job.tiling,
             )
-        except UserError:
-            if not folder.exists():  # nothing has come of this command
-                move_back(moved)
-                remove_empty([Path(args.output, EARLIER)])
-            raise
         except KeyboardInterrupt as error:
             print(f"interrupted; the frames that are done are in {folder}", file=sys.stderr)
             return error.exit_code if isinstance(error, Interrupted) else 130

@@ -14,9 +14,11 @@ from ..errors import UserError
 from ..evaluation.packed import convert_to_coco
 from ..files import atomic_open
 
-__all__ = ["CocoResultsWriter", "describe_instances", "trace_instances"]
+__all__ = ["ANNOTATIONS", "IMAGES", "CocoResultsWriter", "describe_instances", "trace_instances"]
 
 Json = dict[str, Any]
+
+IMAGES, ANNOTATIONS = "images.json", "coco_annotations.json"
 
 
 def describe_instances(instances: Instances, category_ids: Sequence[int]) -> list[Json]:
@@ -108,8 +110,8 @@ class CocoResultsWriter:
         polygons: bool = False,
     ) -> None:
         self.results_path = Path(folder, "coco_instances_results.json")
-        self.images_path = Path(folder, "images.json")
-        self.annotations_path = Path(folder, "coco_annotations.json")
+        self.images_path = Path(folder, IMAGES)
+        self.annotations_path = Path(folder, ANNOTATIONS)
         self._categories = [
             {"id": int(category), "name": name}
             for category, name in zip(category_ids, class_names, strict=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..errors import UserError
 from ..modeling.checks import is_fcis
+from ..run_files import move_back
 from .coco_results import CocoResultsWriter, describe_instances, trace_instances
-from .earlier import set_aside_prediction
+from .earlier import set_aside_stale
 from .filters import InstanceFilter
 from .image_files import ImageFile, describe_failure, predict_files
 from .image_outputs import (
@@ -23,7 +24,7 @@ from .parts import PartReader, PartWriter, hash_recipe, remove_parts
 from .predictor import Predictor
 from .tiles import Tiling
 
-__all__ = ["OUTPUTS", "FolderJob", "Summary", "begin_job", "merge_shares", "predict_share"]
+__all__ = ["OUTPUTS", "FolderJob", "Summary", "merge_shares", "predict_share"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,42 +96,6 @@ class Summary:
     annotations_path: Path
 
 
-def begin_job(job: FolderJob, predictor: Predictor, rank: int = 0) -> None:
-    """Say whether a job continues; if not, move the files of an earlier prediction aside.
-
-    Every process checks the job. Process 0 does the rest, before any calls `predict_share`.
-
-    Args:
-        job: the job.
-        predictor: the predictor of this process.
-        rank: the number of this process.
-
-    Raises:
-        UserError: the model lacks a class or soft masks that are asked for, the tiles are out of
-            range, or see `set_aside_prediction`; nothing was moved.
-    """
-    output = Path(job.output)
-    if "soft" in job.outputs and is_fcis(predictor.cfg):
-        raise UserError(WITHOUT_SOFT_MASKS)
-    InstanceFilter(predictor.class_names, **job.filters)
-    if job.tiling is not None:
-        job.tiling.resolve(predictor.cfg)
-    if rank > 0:
-        return
-    before = PartReader(output, job.files, job.describe(predictor)["recipe"])
-    if not before.is_empty and before.head is None:
-        logger.warning(
-            "%s: an unfinished prediction has other settings, so this one starts from the "
-            "beginning",
-            output,
-        )
-    if not before.is_continued:
-        set_aside_prediction(output, [file.path for file in job.files])
-    elif not before.is_empty:
-        missing = len(before.find_missing(range(len(job.files))))
-        logger.info("continuing: %d of %d images are left", missing, len(job.files))
-
-
 def predict_share(
     job: FolderJob,
     predictor: Predictor,
@@ -157,8 +122,20 @@ def predict_share(
         UserError: results cannot be written, or an output needs something that the model lacks.
     """
     output = Path(job.output)
+    if "soft" in job.outputs and is_fcis(predictor.cfg):
+        raise UserError(WITHOUT_SOFT_MASKS)
     head, keep = job.describe(predictor), InstanceFilter(predictor.class_names, **job.filters)
     done_before = PartReader(output, job.files, head["recipe"])
+    if rank == 0 and not done_before.is_empty:
+        missing = len(done_before.find_missing(range(len(job.files))))
+        if done_before.head is None:
+            logger.warning(
+                "%s: an unfinished prediction has other settings, so this one starts from the "
+                "beginning",
+                output,
+            )
+        else:
+            logger.info("continuing: %d of %d images are left", missing, len(job.files))
     size = predictor.batch_size
     with PartWriter(output, rank, head) as part:
         for first in range(rank * size, len(job.files), world * size):
@@ -228,25 +205,33 @@ def merge_shares(job: FolderJob, recipe: str, *, complete: bool) -> Summary:
         What was written. An incomplete job without any finished image writes nothing.
 
     Raises:
-        UserError: results cannot be written; the parts are kept.
+        UserError: results cannot be written; the parts and the earlier results are kept.
     """
     output = Path(job.output)
     reader = PartReader(output, job.files, recipe)
     head = reader.head or {"names": [], "ids": []}
     polygons = "polygons" in job.outputs
     writer = CocoResultsWriter(output, head["names"], head["ids"], polygons=polygons)
-    failures, shrunk = [], 0
+    failures, shrunk, written = [], 0, set[str]()
+    moved: list[tuple[Path, Path]] = []
     done = any("results" in line for _, line in reader.read())
     if complete or done:
-        with writer:
-            for file, line in reader.read():
-                if "failure" in line:
-                    failures.append(line["failure"])
-                if "results" in line:
-                    annotations = line.get("annotations", [])
-                    writer.write(file.name, line["size"], line["results"], annotations)
-                    drawn = "pictures" in job.outputs and "failure" not in line
-                    shrunk += drawn and max(line["size"]) > LARGEST_PICTURE
+        try:
+            with writer:
+                for file, line in reader.read():
+                    if "failure" in line:
+                        failures.append(line["failure"])
+                    else:
+                        written.add(file.name)
+                    if "results" in line:
+                        annotations = line.get("annotations", [])
+                        writer.write(file.name, line["size"], line["results"], annotations)
+                        drawn = "pictures" in job.outputs and "failure" not in line
+                        shrunk += drawn and max(line["size"]) > LARGEST_PICTURE
+                moved = set_aside_stale(output, written, job.outputs, reader.other_names)
+        except Exception:  # after Ctrl-C the results are written
+            move_back(moved)
+            raise
     if complete or reader.is_empty:
         remove_parts(output)
     return Summary(

@@ -80,14 +80,14 @@ def write_image_outputs(
         _save_picture(folder / "pictures" / _name_picture(file.name), image, instances, class_names)
 
 
-def name_outputs(name: str) -> list[str]:
-    """Return the paths of all files of one image, relative to the folder of the results."""
-    return [
-        f"pictures/{_name_picture(name)}",
-        f"labels/{name}.png",
-        f"soft/{name}.npz",
-        f"geojson/{name}.geojson",
-    ]
+def name_outputs(name: str) -> dict[str, str]:
+    """Return the file of each of `FOLDERS` for one image, relative to the folder of the results."""
+    return {
+        "pictures": f"pictures/{_name_picture(name)}",
+        "labels": f"labels/{name}.png",
+        "soft": f"soft/{name}.npz",
+        "geojson": f"geojson/{name}.geojson",
+    }
 
 
 def _name_picture(name: str) -> str:

@@ -17,7 +17,7 @@ from typing import IO, Any
 from ..errors import UserError
 from .image_files import ImageFile
 
-__all__ = ["PartReader", "PartWriter", "hash_recipe", "list_predicted", "remove_parts"]
+__all__ = ["PartReader", "PartWriter", "hash_recipe", "remove_parts"]
 
 Json = dict[str, Any]
 
@@ -31,14 +31,6 @@ def hash_recipe(recipe: Json) -> str:
 
 def _list_parts(output: Path) -> list[Path]:
     return sorted((output / _FOLDER).glob("part-*.jsonl"))
-
-
-def list_predicted(output: Path) -> dict[Path, list[str]]:
-    """Return each part in the folder of the results with the names of its images."""
-    return {
-        path: [line["name"] for _, line in _read_lines(path) if "name" in line]
-        for path in _list_parts(output)
-    }
 
 
 def remove_parts(output: Path) -> None:
@@ -110,12 +102,18 @@ class PartReader:
         output: the folder of the results.
         files: the images of the prediction.
         recipe: the hash that `hash_recipe` returned.
+
+    Attributes:
+        head: the first line of the recipe; None if it has no part.
+        is_empty: whether no image has a line, whatever the recipe.
+        other_names: the names of images with a line of another recipe, or that `files` lacks.
     """
 
     def __init__(self, output: Path, files: Sequence[ImageFile], recipe: str) -> None:
         self._files, self._parts = files, _list_parts(output)
-        self.head: Json | None = None  # the first line of the recipe; None if it has no part
-        self.is_empty = True  # whether no image has a line, whatever the recipe
+        self.head: Json | None = None
+        self.is_empty = True
+        self.other_names = set[str]()
         numbers = {file.name: number for number, file in enumerate(files)}
         self._places: dict[int, tuple[int, int, int]] = {}  # time, part, position of the line
         self._done: set[int] = set()
@@ -129,6 +127,8 @@ class PartReader:
                 self.is_empty = False
                 if counts and line["name"] in numbers:
                     self._keep(numbers[line["name"]], line, (line["at"], part, position))
+                else:
+                    self.other_names.add(line["name"])
 
     def _keep(self, number: int, line: Json, place: tuple[int, int, int]) -> None:
         if place < self._places.get(number, (0, 0, 0)):
@@ -136,11 +136,6 @@ class PartReader:
         self._places[number] = place
         whole = "failure" not in line and line["stat"] == _stat(self._files[number])
         (self._done.add if whole else self._done.discard)(number)
-
-    @property
-    def is_continued(self) -> bool:
-        """Whether an unfinished prediction with this recipe has begun with these images."""
-        return self.head is not None and (self.is_empty or bool(self._places))
 
     def find_missing(self, numbers: Sequence[int]) -> list[int]:
         """Return the images, by their place in `files`, that are to be predicted (again).
@@ -165,13 +160,19 @@ class PartReader:
                 part_file.close()
 
 
+def _is_line(content: Json) -> bool:
+    """Return whether a line has what `PartWriter` writes: a recipe, or an image with its state."""
+    image = isinstance(content.get("name"), str) and isinstance(content.get("at"), int)
+    return "recipe" in content or (image and "stat" in content)
+
+
 def _read_lines(path: Path) -> Iterator[tuple[int, Json]]:
-    """Yield the complete lines of a part, each with its position in the file."""
+    """Yield the complete lines of a part, each with its position; other content is skipped."""
     position = 0
     with open(path, "rb") as file:
         for line in file:
             with suppress(ValueError):  # the line was cut by a kill or a power failure
                 content = json.loads(line)
-                if isinstance(content, dict):
+                if isinstance(content, dict) and _is_line(content):
                     yield position, content
             position += len(line)

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..steps import end_with_parent
-from .folder import FolderJob, Summary, begin_job, merge_shares, predict_share
+from .earlier import require_other_inputs
+from .folder import FolderJob, Summary, merge_shares, predict_share
 
 __all__ = ["PredictionStopped", "run_folder_job"]
 
@@ -53,10 +55,12 @@ def run_folder_job(job: FolderJob, processes: int = 1) -> Summary | None:
     Raises:
         PredictionStopped: a `KeyboardInterrupt` came. The results of the finished images are
             written.
-        UserError: see `predict_share` and `merge_shares`; or a process died.
+        UserError: see `require_other_inputs`, `predict_share` and `merge_shares`; or a process
+            died.
     """
     if processes < 1:
         raise UserError(f"--processes: expected 1 or more, got {processes}")
+    require_other_inputs(Path(job.output), job.outputs, job.files)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         if processes > 1:
             raise UserError("torchrun starts the processes: leave out --processes")
@@ -69,7 +73,6 @@ def run_folder_job(job: FolderJob, processes: int = 1) -> Summary | None:
 
 def _run_alone(job: FolderJob) -> Summary:
     predictor = job.make_predictor(0)
-    begin_job(job, predictor)
     try:
         with tqdm(total=len(job.files), unit="image", desc="predict") as bar:
             recipe = predict_share(job, predictor, on_done=bar.update)
@@ -84,8 +87,6 @@ def _join_torchrun(job: FolderJob) -> Summary | None:
     dist.init_process_group("gloo", timeout=_YEAR)
     try:
         predictor = job.make_predictor(int(os.environ["LOCAL_RANK"]))
-        begin_job(job, predictor, rank)
-        dist.barrier()
         total = -(-len(job.files) // world)
         with tqdm(total=total, unit="image", desc="process 0", disable=rank > 0) as bar:
             recipe = predict_share(job, predictor, rank, world, bar.update)
@@ -102,13 +103,12 @@ class _Processes:
         context: Any = multiprocessing.get_context(_START)
         self._job = job
         self._stop = context.Value("b", 0, lock=False)
-        self._begun = context.Value("b", 0, lock=False)  # process 0 has called `begin_job`
         self._done = [context.Value("q", 0, lock=False) for _ in range(number)]
         self._answers: list[Connection] = []
         self._children = []
         for rank, done in enumerate(self._done):
             answer, theirs = context.Pipe(duplex=False)
-            arguments = (job, rank, number, done, self._stop, self._begun, theirs)
+            arguments = (job, rank, number, done, self._stop, theirs)
             self._answers.append(answer)
             self._children.append(context.Process(target=_run_child, args=arguments))
 
@@ -169,13 +169,7 @@ class _Processes:
 
 
 def _run_child(
-    job: FolderJob,
-    rank: int,
-    world: int,
-    done: Any,
-    stop: Any,
-    begun: Any,
-    answer: Connection,
+    job: FolderJob, rank: int, world: int, done: Any, stop: Any, answer: Connection
 ) -> None:
     """Predict one share; the parent process decides when this process stops."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal
@@ -191,12 +185,6 @@ def _run_child(
     try:
         predictor = job.make_predictor(rank)
         answer.send(("recipe", job.describe(predictor)["recipe"]))
-        begin_job(job, predictor, rank)
-        if rank == 0:
-            begun.value = 1
-        while not begun.value:
-            time.sleep(0.01)
-            on_done(0)  # a stop ends the waiting
         predict_share(job, predictor, rank, world, on_done)
     except UserError as error:
         answer.send(("mistake", str(error)))

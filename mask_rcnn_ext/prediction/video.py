@@ -219,7 +219,8 @@ def predict_video(
     if every < 1:
         raise UserError(f"--every: expected 1 or more, got {every}")
     target = Path(folder, video.name if video.name.endswith(".mp4") else f"{video.name}.mp4")
-    if isinstance(video.source, str) and target.absolute() == Path(video.source):
+    own = isinstance(video.source, str) and target.resolve() == Path(video.source).resolve()
+    if own:
         raise UserError(f"{target} would replace the input: give another output folder")
     frames = _Frames(video, every)
     tracker, numbers = Tracker(patience=max(1, round(frames.fps / every))), set[int]()

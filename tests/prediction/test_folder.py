@@ -55,10 +55,7 @@ def make_job(folder, tmp_path):
 
 
 def contents(output) -> dict[str, bytes]:
-    """Return the files of the newest prediction, by their paths."""
-    files = (p for p in output.rglob("*") if p.is_file())
-    found = {str(path.relative_to(output)): path.read_bytes() for path in files}
-    return {name: data for name, data in found.items() if not name.startswith(EARLIER)}
+    return {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +246,6 @@ def test_an_interruption_writes_what_is_done_and_another_setting_begins_anew(
     )
     assert summary.num_images == NUMBER - 1
     assert contents(job.output) != expected
-    assert (job.output / EARLIER / "1" / "parts" / "part-00000.jsonl").exists()
     assert run_folder_job(job).num_images == NUMBER - 1
     assert contents(job.output) == expected
 
@@ -270,3 +266,49 @@ def test_an_image_that_was_changed_in_between_is_predicted_again(make_job, folde
     assert [(i["width"], i["height"]) for i in sizes] == [(60, 40), (30, 50)]
     results = json.loads((job.output / "coco_instances_results.json").read_text())
     assert {r["image_id"]: r["segmentation"]["size"] for r in results} == {1: [40, 60], 2: [50, 30]}
+
+
+def test_images_that_a_continued_job_no_longer_has_leave_nothing(make_job):
+    job, few = make_job(), make_job()
+    few = FolderJob(few.make_predictor, few.files[:2], few.output, OUTPUTS)
+    predict_share(job, job.make_predictor(0))
+    run_folder_job(few)
+    names = {file.name for file in few.files}
+    now = {path.name.removesuffix(".png") for path in (job.output / "labels").iterdir()}
+    assert now == names
+    moved = {p.name.removesuffix(".png") for p in (job.output / EARLIER / "1/labels").iterdir()}
+    assert moved == {file.name for file in job.files} - names - {"03.png"}
+    assert not (job.output / "parts").exists()
+
+
+def test_files_stay_where_results_cannot_be_written(make_job, monkeypatch):
+    job = make_job()
+    few = FolderJob(job.make_predictor, job.files[:2], job.output, OUTPUTS)
+    run_folder_job(job)
+    before, replace = contents(job.output), os.replace
+
+    def full(source, target):
+        if Path(target).name == "images.json":
+            raise OSError(28, "No space left on device", str(source))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        run_folder_job(few)
+    after = contents(job.output)
+    assert not (job.output / EARLIER).exists()
+    assert {name for name in after if not name.startswith("parts")} == {*before}
+    monkeypatch.undo()
+    run_folder_job(few)
+    assert len([*(job.output / "labels").iterdir()]) == 2
+
+
+def test_lines_of_a_part_that_are_not_ours_are_skipped(make_job, expected):
+    job = make_job()
+    predict_share(job, job.make_predictor(0), 0, 2)
+    (part,) = job.output.glob("parts/*")
+    odd = [[1], {"name": ["a"]}, {"name": 3, "at": 1, "stat": None}, {"x": 1}, {"name": "00.png"}]
+    with open(part, "a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in odd)
+    run_folder_job(job)
+    assert contents(job.output) == expected

@@ -1,6 +1,5 @@
 import errno
 import os
-from pathlib import Path
 
 import numpy as np
 import predict as tool  # tools/ is on the path
@@ -332,34 +331,6 @@ def test_pictures_of_an_earlier_run_are_not_inputs(predict, tmp_path):
     for _ in range(2):
         assert predict(tmp_path, more=["--recursive"]) == 0
         assert [i["file_name"] for i in outputs(tmp_path)[1]["images"]] == ["x.png"]
-
-
-def list_files(folder: Path) -> set[str]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix() for path in found}
-
-
-def test_a_new_prediction_moves_the_files_of_the_one_before(predict, tmp_path, caplog):
-    out = tmp_path / "out"
-    write_image(tmp_path / "a.png")
-    write_image(tmp_path / "b.jpg")
-    everything = "pictures,polygons,labels,soft,geojson"
-    assert predict(tmp_path / "a.png", more=["--write", everything]) == 0
-    first = list_files(out)
-    assert len(first) == 7
-    write_image(out / "pictures" / "mine.png")
-    (out / "notes.txt").touch()
-    with caplog.at_level("INFO"):
-        assert predict(tmp_path / "b.jpg") == 0
-    assert f"{out} held an earlier prediction. Its files are now in earlier_runs/1." in caplog.text
-    now = {"coco_instances_results.json", "images.json", "pictures/b.jpg"}
-    kept = {"notes.txt", "pictures/mine.png"}
-    assert list_files(out) == now | kept | {f"earlier_runs/1/{name}" for name in first}
-    assert [i["file_name"] for i in outputs(tmp_path)[1]["images"]] == ["b.jpg"]
-    before = list_files(out)
-    assert predict(tmp_path / "b.jpg", more=["--classes", "horse"]) == 2
-    assert predict(tmp_path / "b.jpg", out / "pictures" / "b.jpg") == 2
-    assert list_files(out) == before  # a mistake moves nothing
 
 
 def test_a_folder_without_permission_is_not_called_empty(predict, tmp_path, capsys, monkeypatch):

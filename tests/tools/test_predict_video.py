@@ -27,19 +27,22 @@ def test_a_video_and_an_image(predict, tmp_path, capsys):
     assert f"3 frames, {count_ids(out)} objects: {out}/videos/clip.mp4\n" in capsys.readouterr().out
 
 
-def test_a_new_video_moves_what_is_there_unless_it_cannot_be_read(predict, tmp_path):
+def test_videos_stay_next_to_each_other_and_are_no_input_of_their_own_folder(
+    predict, tmp_path, capsys
+):
     for name in ("one.mp4", "two.mp4"):
         write_video(tmp_path / name, 2, "mp4v")
     (tmp_path / "cut.mp4").write_text("no video")
-    videos = tmp_path / "out" / "videos"
     assert predict(tmp_path / "one.mp4") == 0
     assert predict(tmp_path / "cut.mp4") == 2
-    assert sorted(os.listdir(videos)) == ["one.mp4", "one.mp4.tracks.json"]
     assert os.listdir(tmp_path / "out") == ["videos"]
     assert predict(tmp_path / "two.mp4") == 0
-    assert sorted(os.listdir(videos)) == ["two.mp4", "two.mp4.tracks.json"]
-    earlier = tmp_path / "out" / "earlier_runs" / "1" / "videos"
-    assert sorted(os.listdir(earlier)) == ["one.mp4", "one.mp4.tracks.json"]
+    names = ["one.mp4", "one.mp4.tracks.json", "two.mp4", "two.mp4.tracks.json"]
+    assert sorted(os.listdir(tmp_path / "out/videos")) == names
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    capsys.readouterr()
+    assert predict(tmp_path / "link/videos/one.mp4") == 2
+    assert "one.mp4 would replace the input" in capsys.readouterr().err
 
 
 def count_ids(out) -> int:
