@@ -58,7 +58,7 @@ class ShareSkipped(HookBase):
         new = {name: why for name, why in list_skipped().items() if name not in self._told}
         for found in comm.all_gather(new):
             record_skipped(found)
-        self._told = set(list_skipped())
+            self._told.update(found)
 
 
 class RunRecord(HookBase):

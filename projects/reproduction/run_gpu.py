@@ -20,6 +20,7 @@ from reproduction.gpu.parts import (
     BENCHMARKS,
     BenchmarkStep,
     add_results,
+    begin_results,
     plan_training,
     run_tests,
 )
@@ -56,7 +57,7 @@ def run_gpu(args: argparse.Namespace) -> int:
     folder, seconds = args.output.absolute(), 60 * args.minutes
     require_writable(folder)
     gpu = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
-    add_results(args.results, {"device": gpu, "versions": get_versions()})
+    begin_results(args.results, {"device": gpu, "versions": get_versions()})
     left = []
     if "tests" in args.parts:
         counts = run_tests(folder)
@@ -71,7 +72,7 @@ def run_gpu(args: argparse.Namespace) -> int:
         left += [step.title for step in steps if step.state() != "done"]
     if "training" in args.parts:
         data = args.data and args.data.absolute()
-        training = plan_training(folder / "training", data, args.device, seconds)
+        training = plan_training(folder / "training", data, args.device, seconds, gpu)
         run_step(training)
         if results := training.results():
             named = {**results, "data": "drawn shapes" if data is None else data.name}

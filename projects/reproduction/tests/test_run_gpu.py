@@ -9,6 +9,7 @@ from reproduction.gpu import parts
 from reproduction.gpu.markdown import gpu_doc
 from support import SMALL, TINY_CONFIG, write_coco
 
+from mask_rcnn_ext.checkpoint.description import get_versions
 from mask_rcnn_ext.files import read_json
 from mask_rcnn_ext.steps import run_step
 
@@ -71,6 +72,10 @@ def test_the_benchmark_runs_for_a_while_and_only_what_is_missing(tmp_path, monke
     monkeypatch.setattr(parts, "code_sha256", lambda *_: "other code")
     assert tool.main([*command, "60"]) == 0
     assert len(ran) == 2 * len(parts.BENCHMARKS)
+    monkeypatch.setattr(tool, "get_versions", lambda: {"torch": "other"})
+    assert tool.main([*command, "0"]) == 1  # figures of other versions do not stay under new ones
+    assert [*read_json(path)["benchmark"]] == ["layers"]
+    assert tool.main([*command, "60"]) == 0
     monkeypatch.setattr(parts, "code_sha256", lambda *_: "broken code")
     monkeypatch.setattr(parts, "run_command", lambda *_: 3)
     before = path.read_bytes()
@@ -91,8 +96,8 @@ def test_a_training_is_resumed_by_the_next_call(own, tmp_path, monkeypatch):
     shapes = {"DATASETS.TRAIN": ("occluded_shapes_val",), "DATASETS.TEST": ("occluded_shapes_val",)}
     monkeypatch.setattr(parts, "_SHAPES", shapes)
 
-    def plan(seconds):
-        return parts.plan_training(tmp_path / "runs", data, "cpu", seconds)
+    def plan(seconds, gpu="cpu"):
+        return parts.plan_training(tmp_path / "runs", data, "cpu", seconds, gpu)
 
     run_step(plan(0))
     assert plan(0).results() is None
@@ -101,6 +106,7 @@ def test_a_training_is_resumed_by_the_next_call(own, tmp_path, monkeypatch):
     run_step(plan(600))
     assert {"segm", "bbox", "run"} <= {*plan(0).results()}
     assert plan(0).state() == "done"
+    assert plan(0, "another GPU").state() == "stale"
     content = read_json(data / "annotations_train.json")
     (data / "annotations_train.json").write_text(json.dumps(content, indent=1))
     assert plan(0).state() == "stale"
@@ -119,7 +125,8 @@ def test_the_results_and_what_is_left(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tool, "plan_training", lambda *_: Training())
     monkeypatch.setattr(tool, "run_step", lambda *_: "left")
     path = tmp_path / "gpu.json"
-    path.write_text(json.dumps({"benchmark": {"layers": PART}}))
+    machine = {"device": "cpu", "versions": get_versions()}
+    path.write_text(json.dumps({**machine, "benchmark": {"layers": PART}}))
     command = ["--device", "cpu", "--output", str(tmp_path / "out"), "--results", str(path)]
     assert tool.main(command) == 1
     out = capsys.readouterr().out

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from reproduction.scaling import two_nodes
 from reproduction.scaling.drawn_images import SIDE, draw_images, draw_one
 from reproduction.scaling.killed_prediction import compare_folders, plan_kills
 from reproduction.scaling.markdown import scaling_doc
@@ -95,3 +96,18 @@ def test_the_page_says_what_was_run():
 def test_too_few_images(capsys):
     assert main(["--images", "10"]) == 2
     assert "expected --images 100 or more" in capsys.readouterr().err
+
+
+def test_the_trainings_are_stale_when_their_config_changes(tmp_path, monkeypatch):
+    annotations = tmp_path / "annotations.json"
+    annotations.write_text("{}")
+
+    def recipe():
+        return two_nodes.NodesTraining(tmp_path, annotations).find_recipe()
+
+    before = recipe()
+    assert recipe() == before
+    monkeypatch.setattr(two_nodes, "_KEYS", [*two_nodes._KEYS, "SOLVER.GAMMA", "0.5"])
+    assert recipe()["config_sha256"] != before["config_sha256"]
+    annotations.write_text("[]")
+    assert recipe()["annotations_sha256"] != before["annotations_sha256"]

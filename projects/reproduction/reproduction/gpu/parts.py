@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mask_rcnn_ext.checkpoint.description import get_versions
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json, require_writable, write_json
 from mask_rcnn_ext.fingerprint import code_sha256
@@ -23,6 +24,7 @@ __all__ = [
     "BenchmarkStep",
     "GpuTraining",
     "add_results",
+    "begin_results",
     "plan_training",
     "read_results",
     "run_tests",
@@ -103,12 +105,13 @@ class BenchmarkStep(Step):
     def __init__(self, name: str, device: str, results: Path, folder: Path) -> None:
         super().__init__(f"benchmark {name}", results)
         self._name, self._device, self._written = name, device, folder / "benchmark.json"
+        package, benchmarks = REPO / "mask_rcnn_ext", REPO / "tools/benchmarking"
+        sources = sorted([*package.rglob("*.py"), *benchmarks.glob("*.py")])
+        self._code = code_sha256(sources, REPO)  # once, so that it is the code that was started
 
     def find_recipe(self) -> dict[str, Any]:
         """See `Step`."""
-        package, benchmarks = REPO / "mask_rcnn_ext", REPO / "tools/benchmarking"
-        sources = sorted([*package.rglob("*.py"), *benchmarks.glob("*.py")])
-        return {"code_sha256": code_sha256(sources, REPO), "options": {"device": self._device}}
+        return {"code_sha256": self._code, "options": {"device": self._device}}
 
     def read_record(self) -> dict[str, Any] | None:
         """See `Step`."""
@@ -146,10 +149,12 @@ class GpuTraining(JsonRun):
 
     Attributes:
         device: "cuda" or "cpu".
+        gpu: the name of the device. On another one the training starts again.
         seconds: the time that a call may take.
     """
 
     device: str = "cuda"
+    gpu: str = ""
     seconds: float = field(default=480.0, compare=False)
 
     @property
@@ -160,6 +165,10 @@ class GpuTraining(JsonRun):
     def options(self) -> Mapping[str, Any]:
         """See `JsonRun`."""
         return {**_KEYS, "MODEL.DEVICE": self.device, **({} if self.files else _SHAPES)}
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the checksums of the annotations, the device and the versions."""
+        return {**super().inputs(), "gpu": self.gpu, "versions": get_versions()}
 
     def train(self, resume: bool) -> int:
         """See `TrainingRun`; the output goes to the terminal."""
@@ -185,7 +194,9 @@ class GpuTraining(JsonRun):
             super().finish()
 
 
-def plan_training(root: Path, data: Path | None, device: str, seconds: float) -> GpuTraining:
+def plan_training(
+    root: Path, data: Path | None, device: str, seconds: float, gpu: str
+) -> GpuTraining:
     """Return the training.
 
     Args:
@@ -193,6 +204,7 @@ def plan_training(root: Path, data: Path | None, device: str, seconds: float) ->
         data: has annotations_train.json, annotations_val.json and images/; None: drawn shapes.
         device: "cuda" or "cpu".
         seconds: the time that a call may take.
+        gpu: the name of the device.
     """
     variant = f"{data.name if data else 'shapes'}_{device}"
     files: tuple[str, ...] = ()
@@ -200,7 +212,13 @@ def plan_training(root: Path, data: Path | None, device: str, seconds: float) ->
         images, pair = data / "images", [data / f"annotations_{s}.json" for s in ("train", "val")]
         files = tuple(str(path) for annotations in pair for path in (annotations, images))
     return GpuTraining(
-        variant, _KEYS["SEED"], root / variant, files=files, device=device, seconds=seconds
+        variant,
+        _KEYS["SEED"],
+        root / variant,
+        files=files,
+        device=device,
+        gpu=gpu,
+        seconds=seconds,
     )
 
 
@@ -212,6 +230,18 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     content: dict[str, Any] = read_json(path) if path.is_file() else {}
     return content
+
+
+def begin_results(path: Path, machine: Mapping[str, Any]) -> None:
+    """Write the machine into the file of results, and leave out the results of another machine.
+
+    Args:
+        path: the file.
+        machine: `device` and `versions`.
+    """
+    content = read_results(path)
+    same = all(content.get(key) == value for key, value in machine.items())
+    write_json(path, content if same else machine)
 
 
 def add_results(path: Path, entries: Mapping[str, Any]) -> None:

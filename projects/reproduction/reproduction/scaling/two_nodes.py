@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mask_rcnn_ext.config import config_hash, load_config
 from mask_rcnn_ext.files import file_sha256, read_json, write_json
 from mask_rcnn_ext.fingerprint import code_sha256, imported_files
 from mask_rcnn_ext.steps import Step, run_step
@@ -61,7 +62,7 @@ class NodesTraining(Step):
         """See `Step`."""
         code = imported_files([Path(TRAIN)], [REPO / "mask_rcnn_ext"])
         return {
-            "keys": _KEYS,
+            "config_sha256": config_hash(load_config(_CONFIG, _KEYS), seed=1),
             "annotations_sha256": file_sha256(str(self._annotations)),
             "code_sha256": code_sha256(code, REPO),
         }
