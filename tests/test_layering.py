@@ -12,7 +12,7 @@ PACKAGE = REPO / "mask_rcnn_ext"
 # rooms of lower floors only, never one of its own floor.
 FLOORS = (
     {"errors", "log_filter", "old_names", "paper", "temporary_files", "version"},
-    {"config_files", "config_node", "files", "json_records", "run_files"},
+    {"config_files", "config_node", "files", "run_files"},
     {"config", "config_limits", "fingerprint", "layers", "steps"},
     {"data", "modeling", "overlap"},
     {"checkpoint", "evaluation", "report"},

@@ -1,5 +1,6 @@
 """Draws the charts of an analysis: precision over recall, score thresholds, calibration."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,11 +56,11 @@ def _draw_precision_recall(analysis: Analysis) -> list[Chart]:
 def _draw_curves(
     title: str,
     recall: Sequence[float],
-    curves: Mapping[str, Sequence[float | None]],
-    numbers: Mapping[str, float | None],
+    curves: Mapping[str, Sequence[float]],
+    numbers: Mapping[str, float],
 ) -> Chart | None:
     """Draw a curve for each name; the numbers stand in the legend."""
-    defined = {name: curve for name, curve in curves.items() if None not in curve}
+    defined = {name: curve for name, curve in curves.items() if not np.isnan(curve).any()}
     if not defined:
         return None
     figure, axes = _make_square("recall", "precision")
@@ -77,7 +78,7 @@ def _draw_curves(
 def _draw_threshold(analysis: Analysis) -> list[Chart]:
     found, best = analysis.threshold_curve, analysis.best
     threshold = best.threshold
-    if threshold is None:
+    if math.isnan(threshold):
         return []
     figure, axes = _make_square("score threshold", "share")
     legend = []
@@ -85,7 +86,7 @@ def _draw_threshold(analysis: Analysis) -> list[Chart]:
         (("F1", "f1"), ("precision", "precision"), ("recall", "recall"))
     ):
         points = zip(found.threshold, getattr(found, key), strict=True)
-        known = [(x, y) for x, y in points if y is not None]
+        known = [(x, y) for x, y in points if not math.isnan(y)]
         axes.plot(*zip(*known, strict=True), color=COLORS[index], zorder=3)
         legend.append((index, name, f"{getattr(best, key):.2f}"))
     mark_place(axes, threshold, f"best {threshold:.3g}", on_the_left=threshold > 0.75)
@@ -101,7 +102,6 @@ def _draw_calibration(analysis: Analysis) -> list[Chart]:
     axes.set_ylim(0, 1.1)
     axes.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2, zorder=4)
     for each in bins:
-        assert each.right is not None  # it has detections
         width = each.high - each.low
         center = each.low + width / 2
         axes.bar(center, each.right, width * 0.86, color=COLORS[0], alpha=0.75, zorder=3)

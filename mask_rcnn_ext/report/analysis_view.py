@@ -1,5 +1,6 @@
 """What the page of a run shows of its analysis: tables, texts and pictures."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,11 @@ from detectron2.data import DatasetCatalog
 from ..overlap.analysis.analysis import (
     Analysis,
     Confusion,
-    ErrorCost,
-    ImageEntry,
     Interval,
-    ThresholdPoint,
+    RankedImage,
 )
-from ..overlap.analysis.error_types import ERROR_TYPES
+from ..overlap.analysis.curves import Operation
+from ..overlap.analysis.error_types import ERROR_TYPES, ErrorCost
 from .analysis_charts import draw_analysis
 from .gallery import PAGE_BYTES, Pair, load_samples, make_pairs
 from .instances import DatasetSummary
@@ -112,14 +112,14 @@ def view_analysis(analysis: Analysis) -> dict[str, Any]:
 
 
 def _show_interval(entry: Interval) -> str:
-    if entry.low is None:
+    if math.isnan(entry.low):
         return ""
     return f"[{to_text(entry.low)}, {to_text(entry.high)}]"
 
 
-def _view_operation(operation: ThresholdPoint) -> tuple[str, ...]:
+def _view_operation(operation: Operation) -> tuple[str, ...]:
     threshold = operation.threshold
-    shown = NO_NUMBER if threshold is None else f"{threshold:.4g}"
+    shown = NO_NUMBER if math.isnan(threshold) else f"{threshold:.4g}"
     values = (operation.f1, operation.precision, operation.recall)
     return (shown, *(to_text(value, 2) for value in values))
 
@@ -127,7 +127,8 @@ def _view_operation(operation: ThresholdPoint) -> tuple[str, ...]:
 def _view_errors(
     types: Mapping[str, ErrorCost],
 ) -> list[tuple[str, str, str, int, str, float]]:
-    most = max([0.0, *(entry.cost or 0.0 for entry in types.values())])
+    costs = {name: max(0.0, entry.cost) for name, entry in types.items()}  # 0 in place of NaN
+    most = max(costs.values())
     return [
         (
             name,
@@ -135,7 +136,7 @@ def _view_errors(
             _ADVICE[name],
             entry.count,
             to_text(entry.cost),
-            100 * max(0.0, entry.cost or 0.0) / most if most else 0.0,
+            100 * costs[name] / most if most else 0.0,
         )
         for name, entry in types.items()
     ]
@@ -214,6 +215,6 @@ def draw_extremes(
     return found[0], found[1], missing
 
 
-def _describe_image(entry: ImageEntry) -> str:
+def _describe_image(entry: RankedImage) -> str:
     found = f"{entry.right} of {count_noun(entry.objects, 'object')} found"
     return f"quality {entry.quality:.2f}: {found}, {entry.wrong} wrong"

@@ -9,13 +9,13 @@ from typing import Any
 from tabulate import tabulate
 
 from ..files import atomic_open, write_json
-from ..json_records import to_json
 from ..overlap.comparison import METRICS
 from ..overlap.lines import LINE_METRICS
 from ..overlap.matching import LEVELS
 from .charts import COLORS, INK, Chart, finish_chart, make_axes
 from .comparison_gallery import CasePictures, make_case_sheet
 from .drawing.pictures import encode_jpegs, save_png
+from .json_records import to_json
 from .render import render_page
 from .text import judge_interval, to_text
 

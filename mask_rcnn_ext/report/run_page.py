@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import atomic_open, write_json
-from ..json_records import to_json
 from ..overlap.analysis.analysis import Analysis
 from ..overlap.analysis.run_analysis import NO_THRESHOLD
 from .analysis_view import draw_extremes, view_analysis
@@ -20,6 +19,7 @@ from .charts import run_charts
 from .drawing.pictures import save_png
 from .gallery import NO_PICTURE, Pair, choose_samples, make_pairs, make_prediction_sheet
 from .instances import DatasetSummary, count_instances, count_sizes
+from .json_records import to_json
 from .render import render_page
 from .run_analysis import analyze_run
 from .run_data import (

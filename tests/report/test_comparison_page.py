@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mask_rcnn_ext.json_records import from_json, to_json
 from mask_rcnn_ext.overlap.comparison import METRICS
 from mask_rcnn_ext.overlap.metrics import COUNTS
 from mask_rcnn_ext.report.comparison_gallery import Case, Side, draw_case, make_case_sheet
@@ -21,6 +20,7 @@ from mask_rcnn_ext.report.comparison_page import (
     write_comparison,
 )
 from mask_rcnn_ext.report.drawing.pictures import choose_color
+from mask_rcnn_ext.report.json_records import from_json, to_json
 from mask_rcnn_ext.report.text import count_noun, judge_interval, to_text
 
 

@@ -1,87 +1,59 @@
-"""The parts of an analysis. `analysis.json` has their fields as keys; None: not defined."""
+"""The parts of an analysis. `analysis.json` has their fields as keys, and null for NaN."""
 
 from dataclasses import dataclass
 from typing import Any
 
+from .curves import Calibration, Operation
+from .error_types import ErrorTypes
+from .image_quality import ImageQuality
+
 __all__ = [
     "Analysis",
-    "Calibration",
-    "CalibrationBin",
-    "ChosenPoint",
     "ClassAnalysis",
     "Confusion",
-    "ErrorCost",
-    "ErrorTypes",
-    "ImageEntry",
     "Interval",
     "PartAnalysis",
     "PrecisionRecall",
+    "RankedImage",
     "ThresholdCurve",
-    "ThresholdPoint",
 ]
-
-Curve = list[float | None]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric from 0 to 100 with its 95 % interval over images."""
+    """A metric from 0 to 100 with its 95 % interval over images; NaN where it is undefined."""
 
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class ThresholdPoint:
-    """See `curves.Operation`; all are None if no threshold is the best."""
-
-    threshold: float | None
-    precision: float | None
-    recall: float | None
-    f1: float | None
-
-
-@dataclass(frozen=True)
-class ChosenPoint:
-    """The same at a threshold that was chosen, which is always there."""
-
-    threshold: float
-    precision: float | None
-    recall: float | None
-    f1: float | None
-
-
-@dataclass(frozen=True)
-class ThresholdCurve:
-    """The values at each threshold, in `threshold`."""
-
-    threshold: list[float]
-    precision: Curve
-    recall: Curve
-    f1: Curve
-
-
-@dataclass(frozen=True)
-class ClassAnalysis:
-    """One class: its numbers of objects and detections, its AP, and its best threshold."""
-
-    objects: int
-    detections: int
-    AP: Interval
-    AP50: Interval
-    AP75: Interval
-    best: ThresholdPoint
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class PartAnalysis:
-    """The objects of one size, or of one level of overlap."""
+    """The AP of a part of the objects, such as those of one size."""
 
     objects: int
     AP: Interval
     AP50: Interval
     AP75: Interval
+
+
+@dataclass(frozen=True)
+class ClassAnalysis(PartAnalysis):
+    """One class: also its number of detections, and its best threshold."""
+
+    detections: int
+    best: Operation
+
+
+@dataclass(frozen=True)
+class ThresholdCurve:
+    """The fields of `Operation` at each threshold."""
+
+    threshold: list[float]
+    precision: list[float]
+    recall: list[float]
+    f1: list[float]
 
 
 @dataclass(frozen=True)
@@ -95,8 +67,8 @@ class PrecisionRecall:
     """
 
     recall: list[float]
-    mean: dict[str, Curve]
-    classes: dict[str, Curve]
+    mean: dict[str, list[float]]
+    classes: dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -108,51 +80,10 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class ErrorCost:
-    """How often a type of error occurs, and the AP50 that it costs, in points."""
+class RankedImage(ImageQuality):
+    """The quality of an image, and its file."""
 
-    count: int
-    cost: float | None
-
-
-@dataclass(frozen=True)
-class ErrorTypes:
-    """AP50, and the cost of each of `error_types.ERROR_TYPES`."""
-
-    AP50: float | None
-    types: dict[str, ErrorCost]
-
-
-@dataclass(frozen=True)
-class CalibrationBin:
-    """Detections with scores from `low` to `high`: number, mean score, share that is right."""
-
-    low: float
-    high: float
-    detections: int
-    score: float | None
-    right: float | None
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The expected calibration error, and its bins; see `curves.compute_calibration`."""
-
-    error: float | None
-    bins: list[CalibrationBin]
-
-
-@dataclass(frozen=True)
-class ImageEntry:
-    """See `image_quality.ImageQuality`; with the name of the file."""
-
-    image_id: Any
     file_name: Any
-    objects: int
-    right: int
-    wrong: int
-    missed: int
-    quality: float | None
 
 
 @dataclass(frozen=True)
@@ -187,9 +118,9 @@ class Analysis:
     draws: int
     ap: dict[str, Interval]
     classes: dict[str, ClassAnalysis]
-    thresholds: dict[str, float | None]
-    best: ThresholdPoint
-    chosen: ChosenPoint
+    thresholds: dict[str, float]
+    best: Operation
+    chosen: Operation
     threshold_curve: ThresholdCurve
     precision_recall: PrecisionRecall
     confusion: Confusion
@@ -197,4 +128,4 @@ class Analysis:
     sizes: dict[str, PartAnalysis]
     overlap: dict[str, PartAnalysis]
     calibration: Calibration
-    per_image: list[ImageEntry]
+    per_image: list[RankedImage]

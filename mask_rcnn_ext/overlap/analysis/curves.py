@@ -8,7 +8,6 @@ first, a threshold does not change which of the kept detections are right.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,8 @@ from ..average_precision import APTable
 from ..matching import RECALLS
 
 __all__ = [
+    "Calibration",
+    "CalibrationBin",
     "Operation",
     "choose_threshold",
     "compute_average_precision",
@@ -144,19 +145,45 @@ def compute_threshold_curve(scores: Floats, right: Bools, objects: int) -> list[
     return [measure_operation(scores, right, objects, i / 100) for i in range(101)]
 
 
-def compute_calibration(scores: Floats, right: Bools) -> dict[str, Any]:
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Detections with similar scores.
+
+    Attributes:
+        low: the lowest score; a score on an edge belongs to the upper bin.
+        high: the upper edge.
+        detections: their number.
+        score: their mean score; NaN in an empty bin.
+        right: the share of them that is right; NaN in an empty bin.
+    """
+
+    low: float
+    high: float
+    detections: int
+    score: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often detections are right, by score.
+
+    Attributes:
+        error: the expected calibration error: the mean of |right - score| over bins, weighted by
+            detections (Guo et al. 2017, arXiv:1706.04599, equation 3); NaN without detections.
+        bins: ten of equal width.
+    """
+
+    error: float
+    bins: list[CalibrationBin]
+
+
+def compute_calibration(scores: Floats, right: Bools) -> Calibration:
     """Return how often detections are right, by score.
 
     Args:
         scores: (N,), 0 to 1.
         right: (N,).
-
-    Returns:
-        "bins", ten of equal width: each has its edges "low" and "high", the number of
-        "detections", their mean "score", and the share that is "right"; the last two are NaN in an
-        empty bin. A score on an edge belongs to the upper bin. "error" is the expected calibration
-        error: the mean of |right - score| over bins, weighted by detections (Guo et al. 2017,
-        arXiv:1706.04599, equation 3); NaN without detections.
     """
     edges = np.linspace(0.0, 1.0, _BINS + 1)
     places = np.minimum(np.searchsorted(edges, scores, side="right") - 1, _BINS - 1)
@@ -168,6 +195,5 @@ def compute_calibration(scores: Floats, right: Bools) -> dict[str, Any]:
         mean, share = score_sums / counts, hits / counts
         error = np.nansum(abs(share - mean) * counts) / np.float64(len(scores))
     rounded = edges.round(6)
-    rows = zip(rounded[:-1], rounded[1:], counts, mean, share, strict=True)
-    names = ("low", "high", "detections", "score", "right")
-    return {"error": error, "bins": [dict(zip(names, row, strict=True)) for row in rows]}
+    columns = (each.tolist() for each in (rounded[:-1], rounded[1:], counts, mean, share))
+    return Calibration(float(error), list(map(CalibrationBin, *columns)))

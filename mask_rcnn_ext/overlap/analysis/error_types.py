@@ -19,7 +19,6 @@ Four things differ from that code (tidecv 1.0.1), whose counts and costs are the
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,7 @@ from ..matching import IOU_THRESHOLDS
 from .curves import compute_average_precision
 from .image_pairs import LEAST_IOU, ImagePairs
 
-__all__ = ["ERROR_TYPES", "measure_error_types"]
+__all__ = ["ERROR_TYPES", "ErrorCost", "ErrorTypes", "measure_error_types"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -46,6 +45,34 @@ ERROR_TYPES = {
 _LOCALIZATION, _CLASSIFICATION, _DUPLICATE, _BACKGROUND, _BOTH, _MISSED = range(6)
 _RIGHT, _IGNORED = -1, -2
 _FOREGROUND = float(IOU_THRESHOLDS[0])
+
+
+@dataclass(frozen=True)
+class ErrorCost:
+    """How often a type of error occurs, and what it costs.
+
+    Attributes:
+        count: the number of detections, or of missed objects.
+        cost: the AP50 that the oracle adds, in points; NaN without objects.
+    """
+
+    count: int
+    cost: float
+
+
+@dataclass(frozen=True)
+class ErrorTypes:
+    """The errors of a model.
+
+    The costs do not add up to what is missing to 100, since one error may hide another.
+
+    Attributes:
+        AP50: 0 to 100; NaN without objects.
+        types: a name in `ERROR_TYPES` -> its cost.
+    """
+
+    AP50: float
+    types: dict[str, ErrorCost]
 
 
 @dataclass(frozen=True)
@@ -74,19 +101,13 @@ class _Typed:
 
 def measure_error_types(
     images: Sequence[ImagePairs], matches: Sequence[Ints], num_classes: int
-) -> dict[str, Any]:
+) -> ErrorTypes:
     """Sort the errors of a model into types and measure what each type costs.
 
     Args:
         images: the data set.
         matches: (D,) of each image, see `tables.match_all`.
         num_classes: K, of the data set.
-
-    Returns:
-        "AP50", 0 to 100, and "types" -> a name in `ERROR_TYPES` -> "count", the number of
-        detections, or of missed objects, and "cost", the AP50 that the oracle adds, in points. The
-        costs do not add up to what is missing to 100, since one error may hide another. Without
-        objects, the AP and the costs are NaN.
     """
     typed = _assign_types(images, matches, num_classes)
     kept = typed.types != _IGNORED
@@ -103,8 +124,8 @@ def measure_error_types(
         if index == _MISSED:
             objects = objects - typed.missed
         fixed = _compute_ap(typed, classes, (kept & ~here) | repaired, right | repaired, objects)
-        types[name] = {"count": count, "cost": fixed - ap50}
-    return {"AP50": ap50, "types": types}
+        types[name] = ErrorCost(count, fixed - ap50)
+    return ErrorTypes(ap50, types)
 
 
 def _assign_types(

@@ -7,6 +7,7 @@ analysis.thresholds  # {"cat": 0.41, "dog": 0.56}
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,13 +15,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...files import make_jsonable
-from ...json_records import from_json
 from ..average_precision import AP_METRICS, APTable, average_classes, take_metrics
 from ..intervals import compute_basic_interval, draw_weights
 from ..matching import IOU_THRESHOLDS, LEVELS, RECALLS
 from ..numbered_coco import sort_ids
-from .analysis import Analysis
+from .analysis import (
+    Analysis,
+    ClassAnalysis,
+    Confusion,
+    Interval,
+    PartAnalysis,
+    PrecisionRecall,
+    RankedImage,
+    ThresholdCurve,
+)
 from .confusion import count_confusions
 from .curves import (
     Operation,
@@ -41,6 +49,7 @@ __all__ = ["NO_THRESHOLD", "analyze"]
 Floats = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.int32]
 
+_UNDEFINED = Operation(math.nan, math.nan, math.nan, math.nan)
 NO_THRESHOLD = 0.5  # the score that counts where no threshold is the best
 _CURVES = (0, 5, 8)  # IoU thresholds of the mean curves: 0.5, 0.75, 0.9
 _DIGITS = 6  # of the numbers in curves, which the page draws
@@ -57,7 +66,7 @@ def analyze(
     draws: int = 1000,
     seed: int = 0,
 ) -> Analysis:
-    """Return what docs/evaluation.md describes as `analysis.json`; None where nothing is defined.
+    """Return what docs/evaluation.md describes as `analysis.json`; NaN where nothing is defined.
 
     Args:
         content: the data set, in COCO's annotation format.
@@ -85,28 +94,27 @@ def analyze(
     by_class = tables["all"].compute_class_ap(weights)
     classes = _describe_classes(tables["all"], names, by_class)
     confusion = count_confusions(images, matches, len(names), threshold)
-    found = {
-        "dataset": dataset,
-        "iou": "mask" if kind == "segm" else "box",
-        "images": len(images),
-        "objects": sum(int(np.count_nonzero(~image.crowd)) for image in images),
-        "detections": sum(len(image.scores) for image in images),
-        "draws": draws,
-        "ap": _describe_metrics(average_classes(by_class, len(weights))),
-        "classes": classes,
-        "thresholds": {name: entry["best"]["threshold"] for name, entry in classes.items()},
-        "best": _describe_operation(best),
-        "chosen": _describe_operation(chosen),
-        "threshold_curve": _describe_threshold_curve(tables["all"]),
-        "precision_recall": _describe_curves(tables["all"], names),
-        "confusion": {"classes": names, "counts": confusion.tolist()},
-        "error_types": measure_error_types(images, matches, len(names)),
-        "sizes": {name: _describe_part(tables[name], weights) for name in SIZES},
-        "overlap": {name: _describe_part(tables[name], weights) for name in LEVELS},
-        "calibration": compute_calibration(*take_detections(tables["all"])[:2]),
-        "per_image": _describe_images(images, matches, threshold, content),
-    }
-    return from_json(Analysis, make_jsonable(found))
+    return Analysis(
+        dataset=dataset,
+        iou="mask" if kind == "segm" else "box",
+        images=len(images),
+        objects=sum(int(np.count_nonzero(~image.crowd)) for image in images),
+        detections=sum(len(image.scores) for image in images),
+        draws=draws,
+        ap=_describe_metrics(average_classes(by_class, len(weights))),
+        classes=classes,
+        thresholds={name: entry.best.threshold for name, entry in classes.items()},
+        best=best or _UNDEFINED,
+        chosen=chosen,
+        threshold_curve=_describe_threshold_curve(tables["all"]),
+        precision_recall=_describe_curves(tables["all"], names),
+        confusion=Confusion(names, confusion.tolist()),
+        error_types=measure_error_types(images, matches, len(names)),
+        sizes={name: _describe_part(tables[name], weights) for name in SIZES},
+        overlap={name: _describe_part(tables[name], weights) for name in LEVELS},
+        calibration=compute_calibration(*take_detections(tables["all"])[:2]),
+        per_image=_describe_images(images, matches, threshold, content),
+    )
 
 
 def _name_classes(content: Mapping[str, Any]) -> list[str]:
@@ -118,45 +126,37 @@ def _name_classes(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _describe_metrics(values: Floats) -> dict[str, Any]:
-    """Return {"AP": {"value", "low", "high"}, ...} of (1 + draws, 3) values."""
+def _describe_metrics(values: Floats) -> dict[str, Interval]:
+    """Return {"AP": ..., "AP50": ..., "AP75": ...} of (1 + draws, 3) values."""
     found = {}
     for index, name in enumerate(AP_METRICS):
         low, high = compute_basic_interval(values[:, index])
-        found[name] = {"value": float(values[0, index]), "low": low, "high": high}
+        found[name] = Interval(float(values[0, index]), low, high)
     return found
 
 
 def _describe_classes(
     table: APTable, names: Sequence[str], by_class: Mapping[int, Floats]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ClassAnalysis]:
     found = {}
     for place, name in enumerate(names):
         scores, right, objects = take_detections(table, place)
-        found[name] = {
-            "objects": objects,
-            "detections": len(scores),
+        found[name] = ClassAnalysis(
+            objects,
             **_describe_metrics(take_metrics(100 * by_class[place])),
-            "best": _describe_operation(choose_threshold(scores, right, objects)),
-        }
+            detections=len(scores),
+            best=choose_threshold(scores, right, objects) or _UNDEFINED,
+        )
     return found
 
 
-def _describe_operation(operation: Operation | None) -> dict[str, Any]:
-    if operation is None:
-        return dict.fromkeys(field.name for field in dataclasses.fields(Operation))
-    return dataclasses.asdict(operation)
-
-
-def _describe_threshold_curve(table: APTable) -> dict[str, list[float]]:
+def _describe_threshold_curve(table: APTable) -> ThresholdCurve:
     points = compute_threshold_curve(*take_detections(table))
-    return {
-        field.name: [round(getattr(point, field.name), _DIGITS) for point in points]
-        for field in dataclasses.fields(Operation)
-    }
+    rows = np.array([dataclasses.astuple(point) for point in points]).round(_DIGITS)
+    return ThresholdCurve(*rows.T.tolist())
 
 
-def _describe_curves(table: APTable, names: Sequence[str]) -> dict[str, Any]:
+def _describe_curves(table: APTable, names: Sequence[str]) -> PrecisionRecall:
     """Return the precision at each recall: of each class at IoU 0.5, and means over classes."""
     means = {}
     curves = np.zeros((0, len(RECALLS)))
@@ -167,16 +167,16 @@ def _describe_curves(table: APTable, names: Sequence[str]) -> dict[str, Any]:
         defined = curves[~np.isnan(curves[:, 0])]
         mean = defined.mean(axis=0) if len(defined) else np.full(len(RECALLS), np.nan)
         means[f"{IOU_THRESHOLDS[index]:g}"] = mean.round(_DIGITS).tolist()
-    return {
-        "recall": RECALLS.round(2).tolist(),
-        "mean": dict(reversed(means.items())),
-        "classes": dict(zip(names, curves.round(_DIGITS).tolist(), strict=True)),
-    }
+    return PrecisionRecall(
+        RECALLS.round(2).tolist(),
+        dict(reversed(means.items())),
+        dict(zip(names, curves.round(_DIGITS).tolist(), strict=True)),
+    )
 
 
-def _describe_part(table: APTable, weights: Weights) -> dict[str, Any]:
+def _describe_part(table: APTable, weights: Weights) -> PartAnalysis:
     objects = sum(int(counts.sum()) for counts in table.objects.values())
-    return {"objects": objects, **_describe_metrics(table.compute_ap(weights))}
+    return PartAnalysis(objects, **_describe_metrics(table.compute_ap(weights)))
 
 
 def _describe_images(
@@ -184,14 +184,10 @@ def _describe_images(
     matches: Sequence[npt.NDArray[np.intp]],
     threshold: float,
     content: Mapping[str, Any],
-) -> list[dict[str, Any]]:
+) -> list[RankedImage]:
     """Return an entry for each image, the worst first; those without a quality are the last."""
     file_names = {image["id"]: image.get("file_name") for image in content["images"]}
     return [
-        {
-            "image_id": each.image_id,
-            "file_name": file_names[each.image_id],
-            **dataclasses.asdict(each),
-        }
+        RankedImage(**dataclasses.asdict(each), file_name=file_names[each.image_id])
         for each in rank_images(images, matches, threshold)
     ]

@@ -13,7 +13,7 @@ from reproduction.ablations.results import (
 )
 from support import REPO
 
-from mask_rcnn_ext.json_records import from_json, to_json
+from mask_rcnn_ext.report.json_records import from_json, to_json
 
 C4 = "mask_rcnn_tiny_C4"
 

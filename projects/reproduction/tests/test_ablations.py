@@ -24,10 +24,10 @@ from support import REPO
 
 from mask_rcnn_ext import config
 from mask_rcnn_ext.config import load_config
-from mask_rcnn_ext.json_records import from_json
 from mask_rcnn_ext.overlap.analysis.tables import read_ap_table
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.overlap.intervals import compute_t_interval
+from mask_rcnn_ext.report.json_records import from_json
 
 C4, SOFTMAX = "mask_rcnn_tiny_C4", "mask_rcnn_tiny_C4_softmax"
 

@@ -20,8 +20,8 @@ from reproduction.training_runs import plan_runs
 from support import REPO
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.json_records import from_json
 from mask_rcnn_ext.overlap.metrics import METRICS
+from mask_rcnn_ext.report.json_records import from_json
 
 DOC = "docs/fcis_comparison.md"
 

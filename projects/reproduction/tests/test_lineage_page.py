@@ -38,8 +38,8 @@ from reproduction.lineage.tables import (
 )
 from support import REPO
 
-from mask_rcnn_ext.json_records import from_json
 from mask_rcnn_ext.report.drawing.pictures import choose_color
+from mask_rcnn_ext.report.json_records import from_json
 
 # detectron2's anchor generator calls torch.meshgrid the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning")

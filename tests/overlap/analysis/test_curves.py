@@ -83,20 +83,20 @@ def test_what_a_threshold_does():
 def test_calibration_is_the_weighted_gap_between_score_and_truth():
     scores = np.array([0.95, 0.85, 0.05, 0.0, 1.0])
     found = compute_calibration(scores, np.array([True, False, False, False, True]))
-    bins = found["bins"]
-    assert [each["detections"] for each in bins] == [2, 0, 0, 0, 0, 0, 0, 0, 1, 2]
-    assert [bins[i]["score"] for i in (0, 8, 9)] == pytest.approx([0.025, 0.85, 0.975])
-    assert [bins[i]["right"] for i in (0, 8, 9)] == [0, 0, 1]
-    assert np.isnan(bins[1]["right"])
-    assert found["error"] == pytest.approx((2 * 0.025 + 0.85 + 2 * 0.025) / 5)
+    bins = found.bins
+    assert [each.detections for each in bins] == [2, 0, 0, 0, 0, 0, 0, 0, 1, 2]
+    assert [bins[i].score for i in (0, 8, 9)] == pytest.approx([0.025, 0.85, 0.975])
+    assert [bins[i].right for i in (0, 8, 9)] == [0, 0, 1]
+    assert np.isnan(bins[1].right)
+    assert found.error == pytest.approx((2 * 0.025 + 0.85 + 2 * 0.025) / 5)
 
 
 def test_a_score_on_an_edge_belongs_to_the_upper_bin():
     found = compute_calibration(np.linspace(0, 1, 11), np.ones(11, dtype=bool))
-    assert [each["detections"] for each in found["bins"]] == [1] * 9 + [2]
+    assert [each.detections for each in found.bins] == [1] * 9 + [2]
 
 
 def test_calibration_without_detections():
     found = compute_calibration(*NOTHING)
-    assert np.isnan(found["error"])
-    assert not any(each["detections"] for each in found["bins"])
+    assert np.isnan(found.error)
+    assert not any(each.detections for each in found.bins)

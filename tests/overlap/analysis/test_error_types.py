@@ -23,10 +23,9 @@ HALF = 100 * 51 / 101
 
 def by_type(measured):
     """Return the AP50, and the counts and the costs of the types."""
-    counts, costs = (
-        {name: each[what] for name, each in measured["types"].items()} for what in ("count", "cost")
-    )
-    return SimpleNamespace(ap50=measured["AP50"], counts=counts, costs=costs)
+    counts = {name: each.count for name, each in measured.types.items()}
+    costs = {name: each.cost for name, each in measured.types.items()}
+    return SimpleNamespace(ap50=measured.AP50, counts=counts, costs=costs)
 
 
 def measure(*images):

@@ -6,10 +6,9 @@ import pytest
 from analysis_cases import box_data
 from reference.overlap import scenes
 
-from mask_rcnn_ext.json_records import from_json, to_json
-from mask_rcnn_ext.overlap.analysis.analysis import Analysis
 from mask_rcnn_ext.overlap.analysis.image_pairs import group_by_image
 from mask_rcnn_ext.overlap.analysis.run_analysis import analyze
+from mask_rcnn_ext.report.json_records import to_json
 
 # pycocotools' compiled code under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -21,8 +20,7 @@ SCENE = ([(0, A), (1, B)], [(0, 0.9, A), (0, 0.4, B)])
 def analyze_boxes(*images, **options):
     content, results = box_data(*images)
     found = to_json(analyze(content, group_by_image(results), "bbox", draws=20, **options))
-    text = json.dumps(found, allow_nan=False)
-    assert to_json(from_json(Analysis, json.loads(text))) == found
+    json.dumps(found, allow_nan=False)
     return found
 
 
@@ -112,5 +110,5 @@ def test_the_intervals_hold_the_value_and_repeat_themselves():
     assert ap.low < ap.value < ap.high
     for entry in first.classes.values():
         assert entry.AP.low < entry.AP.value < entry.AP.high
-    assert first == again
+    assert to_json(first) == to_json(again)
     assert first.ap["AP"] != other.ap["AP"]

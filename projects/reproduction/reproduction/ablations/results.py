@@ -17,11 +17,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from mask_rcnn_ext.config import config_hash
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import write_json
-from mask_rcnn_ext.json_records import from_json, to_json
 from mask_rcnn_ext.overlap.analysis.tables import read_ap_table
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS, APTable
 from mask_rcnn_ext.overlap.intervals import bootstrap_ap_difference, compute_t_interval
 from mask_rcnn_ext.paper import ROWS
+from mask_rcnn_ext.report.json_records import from_json, to_json
 
 from ..run_entries import RunEntry, describe_run
 from .runs import AblationRun

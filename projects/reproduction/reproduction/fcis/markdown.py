@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mask_rcnn_ext.json_records import from_json
 from mask_rcnn_ext.overlap.comparison import METRICS
 from mask_rcnn_ext.report.comparison_page import Difference, label_metric
+from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.text import to_text
 
 from ..markdown import markdown_table

@@ -13,7 +13,6 @@ from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
 from mask_rcnn_ext.files import write_json
-from mask_rcnn_ext.json_records import from_json, to_json
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.overlap.comparison import (
     Detections,
@@ -27,6 +26,7 @@ from mask_rcnn_ext.overlap.comparison import (
     measure,
 )
 from mask_rcnn_ext.report.comparison_page import Difference, SeedDifferences
+from mask_rcnn_ext.report.json_records import from_json, to_json
 
 from ..run_entries import RunEntry, describe_run
 from .runs import MODELS, ComparisonRun, compare_configs

@@ -9,8 +9,8 @@ from detectron2.data import DatasetCatalog
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json_or_none, write_json
-from mask_rcnn_ext.json_records import to_json
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
+from mask_rcnn_ext.report.json_records import to_json
 
 from ..run_entries import RunEntry, describe_run
 from .runs import LineageRun, Method, compare_configs, methods, proposal_sets

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mask_rcnn_ext.json_records import from_json
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
+from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.text import to_text
 
 from ..markdown import markdown_table
