@@ -31,7 +31,7 @@ SCRIPTS = {
     "doctor": "environment/doctor.py",
     "setup": "environment/install_detectron2.py",
 }
-INSTALLED_BY_SETUP = ("detectron2", "cv2")  # pip cannot: they are no plain dependencies
+INSTALLED_BY_SETUP = ("detectron2", "cv2")  # not by pip, together with the wheel
 EXAMPLES = """
 Examples:
 

@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_model(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     help_format = (
-        "safetensors is for PyTorch and for every model, the others without (default: onnx)"
+        "onnx and openvino run without PyTorch; safetensors shares any model (default: onnx)"
     )
     parser.add_argument("--format", choices=FORMATS, default="onnx", help=help_format)
     parser.add_argument(

@@ -118,8 +118,7 @@ def is_restart(folder: Path) -> bool:
     """Return whether `torchrun` has restarted this process, and the run in `folder` can go on.
 
     With several machines each one counts its own restarts. There the id of the job decides
-    (`--rdzv-id`), if one was given: a job continues the run of an
-    earlier job with the same id.
+    (`--rdzv-id`), if one was given: a job continues the run of an earlier job with the same id.
     """
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     named = os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none"

@@ -131,10 +131,15 @@ def _export_weights(cfg: CfgNode, output: Path, int8: bool) -> Path:
         save_safetensors(contents, path)
         written = load_safetensors(path)["model"]
         for name, value in contents["model"].items():
-            if not (value == written[name]).logical_or(value.isnan()).all():
+            if not torch.equal(_view_bytes(value), _view_bytes(written[name])):
                 raise UserError(f"{name} is not the same in the written file: is the disk faulty?")
         os.replace(path, output / "model.safetensors")
     return output / "model.safetensors"
+
+
+def _view_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the bytes of a tensor, so that NaN equals itself and -0 does not equal 0."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _name_classes(cfg: CfgNode, predictor: Predictor) -> ExtCfgNode:
