@@ -244,10 +244,10 @@ def run_command(
         command: the program and its arguments.
         console: the file to which the output is added. None: the terminal.
         folder: the working folder of the command. None: the current folder.
-        seconds: the time after which the command is interrupted. None: never.
+        seconds: the time after which the command is ended by SIGTERM. None: never.
 
     Raises:
-        subprocess.TimeoutExpired: the command was interrupted after `seconds`.
+        subprocess.TimeoutExpired: the command was ended after `seconds`.
     """
     with contextlib.ExitStack() as stack:
         file = None if console is None else stack.enter_context(open(console, "ab"))
@@ -255,8 +255,11 @@ def run_command(
         process = subprocess.Popen(command, stdout=file, stderr=stderr, cwd=folder)
         try:
             return process.wait(seconds)
-        except BaseException:
-            for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        except BaseException as error:
+            # A command of a shell's background ignores SIGINT until it has handlers of its own.
+            late = isinstance(error, subprocess.TimeoutExpired)
+            stops = (signal.SIGTERM, signal.SIGKILL)
+            for stop in stops if late else (signal.SIGINT, *stops):
                 process.send_signal(stop)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_PATIENCE)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -131,6 +132,16 @@ def test_a_command_ends_with_this_process(tmp_path, request):
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
     assert console.read_text().count("hello") == 2
+
+
+def test_a_command_whose_time_is_over_ends_even_in_the_background_of_a_shell(tmp_path):
+    code = "import signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    code += "open(sys.argv[1], 'w').close(); time.sleep(300)"
+    began = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_command([sys.executable, "-c", code, str(tmp_path / "started")], seconds=3)
+    assert time.monotonic() - began < 40
+    assert (tmp_path / "started").exists()
 
 
 @pytest.fixture
