@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Floats
 from ..errors import name_some
 from ..layers.rle import compress
 from .findings import Doubt
 
 __all__ = ["explain_contradictions", "explain_duplicates"]
 
-Array = npt.NDArray[np.float64]
 
 _SLACK = 2.0  # pixels; COCO's crowd boxes lack 1 pixel, and tools round coordinates
 _CLOSE = 0.95  # with at least this IoU, a box and the box around its mask agree
@@ -25,22 +25,22 @@ _FAR = 0.5  # below this IoU, they lie in different places
 _MOST = 0.5  # share of the boxes
 
 
-def _as_corners(box: Array) -> Array:
+def _as_corners(box: Floats) -> Floats:
     return np.hstack([box[:, :2], box[:, 2:] - box[:, :2]])
 
 
-def _as_centre(box: Array) -> Array:
+def _as_centre(box: Floats) -> Floats:
     return np.hstack([box[:, :2] - box[:, 2:] / 2, box[:, 2:]])
 
 
-def _exchange(box: Array) -> Array:
+def _exchange(box: Floats) -> Floats:
     return box[:, [1, 0, 3, 2]]
 
 
 _EXCHANGED = "x and y are exchanged, in the boxes or in the masks"
 # Possible meanings of boxes (N, 4), each with the function that returns them as XYWH in pixels;
 # `sides` (N, 4) are width, height, width, height of the image.
-_READINGS: dict[str, Callable[[Array, Array], Array]] = {
+_READINGS: dict[str, Callable[[Floats, Floats], Floats]] = {
     "corners (x1, y1, x2, y2)": lambda box, sides: _as_corners(box),
     "corners with y first (y1, x1, y2, x2)": lambda box, sides: _as_corners(_exchange(box)),
     "centre and size (cx, cy, width, height)": lambda box, sides: _as_centre(box),
@@ -107,11 +107,11 @@ def explain_contradictions(
     return Doubt("boxes", text, groups)
 
 
-def _show(box: Array) -> str:
+def _show(box: Floats) -> str:
     return "[" + ", ".join(f"{value:.5g}" for value in box) + "]"
 
 
-def _compare(boxes: Array, others: Array, sides: Array) -> tuple[npt.NDArray[np.bool_], Array]:
+def _compare(boxes: Floats, others: Floats, sides: Floats) -> tuple[npt.NDArray[np.bool_], Floats]:
     """Return whether each box agrees with the other, (N,) bool, and the IoU in the image, (N,)."""
     first, second = (_corners_in_image(array, sides) for array in (boxes, others))
     overlap = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
@@ -121,14 +121,14 @@ def _compare(boxes: Array, others: Array, sides: Array) -> tuple[npt.NDArray[np.
     return (np.abs(first - second).max(axis=1) <= _SLACK) | (iou >= _CLOSE), iou
 
 
-def _contains(boxes: Array, others: Array) -> npt.NDArray[np.bool_]:
+def _contains(boxes: Floats, others: Floats) -> npt.NDArray[np.bool_]:
     begins = boxes[:, :2] <= others[:, :2] + _SLACK
     ends = boxes[:, :2] + boxes[:, 2:] >= others[:, :2] + others[:, 2:] - _SLACK
     inside: npt.NDArray[np.bool_] = np.all(begins & ends, axis=1)
     return inside
 
 
-def _corners_in_image(boxes: Array, sides: Array) -> Array:
+def _corners_in_image(boxes: Floats, sides: Floats) -> Floats:
     return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]).clip(0, sides)
 
 

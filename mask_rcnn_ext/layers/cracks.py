@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from ..arrays import Ints
+
 __all__ = ["STEPS", "Cracks", "join_loops", "trace_cracks", "trace_loops"]
 
-Ints = npt.NDArray[np.intp]
 
 STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.intp)  # x, y; a right turn each
 

@@ -15,10 +15,10 @@ from detectron2.layers.mask_ops import _do_paste_mask
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..arrays import Bools, Floats32
+
 __all__ = ["MaskCrop", "paste_crops"]
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.int64]
 
@@ -135,7 +135,7 @@ def _judge_cells(probs: Tensor, threshold: float) -> Codes:
     return codes
 
 
-def _find_window(box: Floats, size: tuple[int, int], values: Tensor) -> tuple[Pixels, Pixels]:
+def _find_window(box: Floats32, size: tuple[int, int], values: Tensor) -> tuple[Pixels, Pixels]:
     """Return the first x and y of the pixels that detectron2 samples, and the x and y after them.
 
     These are the pixels of the box and one pixel around the box. On a GPU detectron2 samples the
@@ -151,7 +151,7 @@ def _find_window(box: Floats, size: tuple[int, int], values: Tensor) -> tuple[Pi
 
 
 def _sample(
-    mask: Tensor, box: Floats, low: Pixels, high: Pixels, threshold: float, cells: Codes
+    mask: Tensor, box: Floats32, low: Pixels, high: Pixels, threshold: float, cells: Codes
 ) -> npt.NDArray[np.bool_]:
     """Return a mask in its window, (h, w); `cells` are of `_judge_cells`."""
     # detectron2's operations, in their order and in float32: the rounding is the same.

@@ -9,16 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from ..arrays import Bools, Floats, Ints, Weights
 from .matching import IOU_THRESHOLDS, RECALLS
 
 __all__ = ["AP_METRICS", "APTable", "average_classes", "take_metrics"]
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
-Weights = npt.NDArray[np.int32]
 
 AP_METRICS = ("AP", "AP50", "AP75")  # what an `APTable` computes, in this order
 

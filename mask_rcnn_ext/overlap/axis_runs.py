@@ -16,17 +16,15 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
+from ..arrays import Bools, Floats
 from ..layers.mask_crops import MaskCrop
 from .contours import trace_contour
 
 __all__ = ["AxisRuns", "find_axis_runs", "measure_axis_lengths"]
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
 _ANGLES = tuple(range(15, 76, 6))  # degrees, of the copies
 _SMOOTHING = 0.02  # standard deviation, as a share of the side of the array; at least 1 px

@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from ..arrays import Floats, Weights
 from .average_precision import APTable
 from .detections import Detection, Detections, load_results, load_truth
 from .image_records import ImageRecord, measure
@@ -41,8 +41,6 @@ __all__ = [
     "measure",
 ]
 
-Floats = npt.NDArray[np.float64]
-Weights = npt.NDArray[np.int32]
 Trainings = Sequence[Sequence[ImageRecord]]  # the records of each training of one model
 
 

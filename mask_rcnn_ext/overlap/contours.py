@@ -12,17 +12,13 @@ half a pixel of the line.
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from ..arrays import Bools, Floats, Ints
 from ..layers.cracks import STEPS, trace_cracks
 from ..layers.mask_crops import MaskCrop
 
 __all__ = ["Contour", "find_near_points", "trace_contour"]
-
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as mask_util
 
+from ..arrays import Floats
 from ..layers.mask_crops import MaskCrop
 
 __all__ = ["CropCache", "decode_crop", "find_box_window"]
-
-Floats = npt.NDArray[np.float64]
 
 
 def decode_crop(rle: dict[str, Any]) -> MaskCrop:

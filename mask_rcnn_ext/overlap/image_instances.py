@@ -5,10 +5,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
+from ..arrays import Bools, Floats, Ints
 from ..errors import UserError
 from ..layers.mask_crops import MaskCrop
 from .crops import CropCache, decode_crop, find_box_window
@@ -24,9 +24,6 @@ from .numbered_coco import sort_ids
 
 __all__ = ["MAX_DETECTIONS", "ImageInstances", "read_image_instances"]
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
 
 MAX_DETECTIONS = 100  # of one class in one image, the best ones, as in COCO
 

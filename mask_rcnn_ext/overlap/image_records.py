@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools.coco import COCO
 
+from ..arrays import Bools, Floats, Ints
 from ..errors import UserError
 from .boundary import boundary_iou, compute_boundary_distance, find_boundary
 from .crops import CropCache
@@ -23,9 +23,6 @@ from .overlap_errors import ImageErrors, measure_errors
 
 __all__ = ["ImageRecord", "MatchTable", "measure"]
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
 Progress = Callable[[int, int], None]
 
 _CHUNK = 8  # images that a process gets at a time

@@ -9,9 +9,9 @@ needs one run of each model.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import stdtrit
 
+from ..arrays import Floats, Weights
 from ..files import make_jsonable
 from .average_precision import APTable
 
@@ -26,9 +26,6 @@ __all__ = [
     "describe_interval",
     "draw_weights",
 ]
-
-Floats = npt.NDArray[np.float64]
-Weights = npt.NDArray[np.int32]
 
 
 def compute_t_interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..arrays import Floats
 from ..errors import UserError
 from ..layers.mask_crops import MaskCrop
 from .axis_runs import measure_axis_lengths
@@ -34,7 +35,6 @@ __all__ = [
     "summarize_lines",
 ]
 
-Floats = npt.NDArray[np.float64]
 Entry = dict[str, float | None]
 
 LEAST_SIDE = 64  # pixels; in smaller binary masks, lines are missed and false lines are found

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as mask_util
+
+from ..arrays import Bools, Floats, Ints
 
 __all__ = [
     "IOU_THRESHOLDS",
@@ -24,9 +25,6 @@ __all__ = [
     "to_corners",
 ]
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
 
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)  # COCO's T thresholds
 RECALLS: Floats = np.linspace(0.0, 1.0, 101)  # COCO averages precision over these

@@ -17,14 +17,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ..arrays import Floats
 from .contours import find_near_points, trace_contour
 from .image_instances import ImageInstances
 
 __all__ = ["ImageErrors", "MatchErrors", "PairErrors", "measure_errors"]
 
-Floats = npt.NDArray[np.float64]
 
 _MET_FROM = 0.05  # least overlap of a met object
 _LEAST_DISTANCE, _DISTANCE_SHARE = 2.0, 0.02  # pixels; share of the diagonal of b_i

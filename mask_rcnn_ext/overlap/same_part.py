@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ..arrays import Floats, Ints
 from ..layers.mask_crops import MaskCrop
 from .crops import find_box_window
 from .image_instances import ImageInstances
@@ -28,8 +28,6 @@ __all__ = [
     "measure_same_part",
 ]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
 
 PAIRS, REGIONS = ("one_class", "two_classes"), ("same", "other")
 SUMS = [f"{pair}/{region}/{n}" for pair in PAIRS for region in REGIONS for n in ("wrong", "pixels")]

@@ -17,15 +17,14 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from detectron2.structures import Instances
 from scipy.optimize import linear_sum_assignment
 
+from ..arrays import Floats
 from ..layers.packed_masks import MaskCrop
 
 __all__ = ["Tracker"]
 
-Floats = npt.NDArray[np.float64]
 
 _LEAST_IOU, _LEAST_NEAR = 0.3, 0.1
 _NEAR = 0.5  # share of its sides by which a box is enlarged in the second round

@@ -23,11 +23,11 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
+from ..arrays import Floats32
 from ..data.catalog import require_datasets
 from ..errors import UserError
 from ..files import atomic_open, read_json_or_none, require_writable, write_json
@@ -42,12 +42,11 @@ IMAGES_PER_PART = 10
 # threads, and imports this package once for all processes.
 _START = "forkserver"
 
-Floats = npt.NDArray[np.float32]
 Record = dict[str, Any]
 
 # A record of a data set (`file_name`, `image_id`, `height`, `width`) -> boxes, (N, 4) XYXY in
 # pixels of the image, and their scores, (N,), descending.
-Propose = Callable[[Record], tuple[Floats, Floats]]
+Propose = Callable[[Record], tuple[Floats32, Floats32]]
 
 
 class ProposalMethod(Protocol):
@@ -282,10 +281,10 @@ def _compute_parts(
 
 def _read_parts(
     records: Sequence[Record], folder: Path
-) -> tuple[list[Floats], list[Floats], float]:
+) -> tuple[list[Floats32], list[Floats32], float]:
     """Return boxes and logits of all images, and the sum of the seconds of all processes."""
-    boxes: list[Floats] = []
-    logits: list[Floats] = []
+    boxes: list[Floats32] = []
+    logits: list[Floats32] = []
     seconds = 0.0
     for path, _ in _split(records, folder):
         try:

@@ -7,8 +7,6 @@ import logging
 import os
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
@@ -16,6 +14,7 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import ProposalNetwork
 
+from ..arrays import Floats32
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.fetching import fetch_file
 from ..config import flat_config
@@ -40,7 +39,6 @@ __all__ = [
     "plan_proposals",
 ]
 
-Floats = npt.NDArray[np.float32]
 
 # The beginnings of keys under MODEL that do not change the RPN.
 _NOT_OF_THE_RPN = (
@@ -154,7 +152,7 @@ class RPNMethod:
             Checkpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])
         mapper = ImageMapper(cfg, is_train=False)
 
-        def propose(record: dict[str, Any]) -> tuple[Floats, Floats]:
+        def propose(record: dict[str, Any]) -> tuple[Floats32, Floats32]:
             image = mapper(record)
             with torch.no_grad(), inference_autocast(cfg):
                 proposals = model([image])[0]["proposals"]

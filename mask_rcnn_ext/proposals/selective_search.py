@@ -18,12 +18,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Floats32
 from ..data.images import read_record_bgr
 from ..errors import UserError
 
 __all__ = ["MODES", "SelectiveSearchMethod", "require_selective_search", "selective_search"]
 
-Floats = npt.NDArray[np.float32]
 
 # Mode -> OpenCV's method. A mode combines colour spaces, similarities and scales.
 MODES = {
@@ -72,7 +72,7 @@ def selective_search(
     min_size: int = 0,
     topk: int = 2000,
     seed: int = 0,
-) -> Floats:
+) -> Floats32:
     """Return the proposals of one image, best first.
 
     As in the authors' code, boxes are ordered by their level in the hierarchy of regions times a
@@ -145,12 +145,12 @@ class SelectiveSearchMethod:
         """See `ProposalMethod`; other releases of OpenCV may give other boxes."""
         return {"method": "selective-search", **asdict(self), "opencv": cv2.__version__}
 
-    def start(self, rank: int) -> Callable[[dict[str, Any]], tuple[Floats, Floats]]:
+    def start(self, rank: int) -> Callable[[dict[str, Any]], tuple[Floats32, Floats32]]:
         """See `ProposalMethod`."""
         del rank
         return self._propose
 
-    def _propose(self, record: dict[str, Any]) -> tuple[Floats, Floats]:
+    def _propose(self, record: dict[str, Any]) -> tuple[Floats32, Floats32]:
         boxes = selective_search(
             read_record_bgr(record), image_id=record["image_id"], **asdict(self)
         )

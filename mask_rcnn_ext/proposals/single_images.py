@@ -12,6 +12,7 @@ from detectron2.data.detection_utils import transform_proposals
 from detectron2.structures import BoxMode, Instances
 from fvcore.transforms.transform import Transform
 
+from ..arrays import Floats32
 from ..errors import UserError
 from ..files import read_json_or_none
 from .file import require_proposal_files
@@ -21,10 +22,9 @@ __all__ = ["ImagePropose", "make_search", "propose_boxes", "require_propose"]
 
 logger = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float32]
 
 # An image, (H, W, 3) uint8 BGR -> boxes, (N, 4) XYXY in its pixels, and their scores, (N,).
-ImagePropose = Callable[[npt.NDArray[np.uint8]], tuple[Floats, Floats]]
+ImagePropose = Callable[[npt.NDArray[np.uint8]], tuple[Floats32, Floats32]]
 
 _TOPK = 2000  # the default of tools/compute_proposals.py
 
@@ -143,7 +143,7 @@ def make_search(
                 *(note, _format_options(recipe)),
             )
 
-    def propose(image: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    def propose(image: npt.NDArray[np.uint8]) -> tuple[Floats32, Floats32]:
         boxes = selective_search(
             np.ascontiguousarray(image), mode=mode, width=width, min_size=min_size, topk=topk
         )

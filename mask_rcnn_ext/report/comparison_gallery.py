@@ -11,9 +11,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from pycocotools.coco import COCO
 
+from ..arrays import Bools, RGBArray
 from ..data.bands import read_picture
 from ..errors import UserError
 from ..overlap.comparison import METRICS, Detection, Detections, ImageRecord
@@ -34,8 +34,6 @@ __all__ = [
 ]
 
 RGB = tuple[int, int, int]
-RGBArray = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
 
 _BLACK: RGB = (0, 0, 0)
 _WHITE: RGB = (255, 255, 255)

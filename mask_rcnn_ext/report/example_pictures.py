@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import RGBArray
 from ..data.bands import read_picture
 from ..data.data_check import DataCheck, SplitCheck
 from ..data.findings import Example
@@ -21,8 +22,6 @@ _LEAST = 64  # pixels of the image: how far a picture of a small object zooms in
 _MARGIN = 0.6  # of the object's size, on each side
 _MOST_OBJECTS = 200  # drawn on a whole image
 _MAX_SIDE = 1280  # pixels; larger images are shrunk before their masks are decoded
-
-RGBArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog
 
+from ..arrays import RGBArray
 from ..data.bands import read_picture
 from ..errors import UserError
 from .drawing.pictures import draw_instances, encode_jpegs
@@ -30,7 +30,6 @@ __all__ = [
     "make_prediction_sheet",
 ]
 
-RGBArray = npt.NDArray[np.uint8]
 
 _SHEET_TILE = 440  # pixels, the longer side: four columns make a sheet 1810 wide
 _SMALL, _SMALL_TILE, _LARGE_TILE = 320, 380, 620  # on the page, small images get small tiles

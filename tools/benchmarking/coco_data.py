@@ -3,8 +3,9 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as mask_util
+
+from mask_rcnn_ext.arrays import Floats
 
 __all__ = ["CocoData", "make_coco_data"]
 
@@ -12,8 +13,6 @@ HEIGHT, WIDTH, CLASSES, KEYPOINTS = 480, 640, 80, 17
 OBJECTS, DETECTIONS = 7, 36  # per image, on average; val2017 has 7.3 objects in an image
 _CROWDS = 0.01  # share of the objects that stand for a crowd
 _FOUND = 0.4  # share of the detections that lie on an object
-
-Floats = npt.NDArray[np.float64]
 
 
 class CocoData(NamedTuple):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pycocotools import mask as mask_util
 from scipy.ndimage import find_objects
 
+from ...arrays import Bools
 from ...errors import UserError, name_some, nearest
 from ...layers.rle import check_mask, compress, encode_edges, encode_mask, find_edges
 from ..annotations import clean_annotations
@@ -33,7 +34,6 @@ __all__ = [
     "turn_box",
 ]
 
-Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int64]
 # A polygon x, y, x, y, ... in pixels, a mask (H, W), or a mask as RLE.
 Part = list[float] | Bools | dict[str, Any]

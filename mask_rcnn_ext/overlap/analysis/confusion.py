@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Ints
 from ..matching import IOU_THRESHOLDS
 from .image_pairs import ImagePairs
 
 __all__ = ["count_confusions"]
-
-Ints = npt.NDArray[np.intp]
 
 
 def count_confusions(

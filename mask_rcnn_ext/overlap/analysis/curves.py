@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ...arrays import Bools, Floats
 from ..average_precision import APTable
 from ..matching import RECALLS
 
@@ -28,9 +28,6 @@ __all__ = [
     "take_detections",
 ]
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
 
 _BINS = 10  # of scores
 _DECIMALS = range(2, 16)

@@ -21,17 +21,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from ...arrays import Bools, Floats, Ints
 from ..matching import IOU_THRESHOLDS
 from .curves import compute_average_precision
 from .image_pairs import LEAST_IOU, ImagePairs
 
 __all__ = ["ERROR_TYPES", "ErrorCost", "ErrorTypes", "measure_error_types"]
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
 
 # Type -> meaning. A detection's type is the index here.
 ERROR_TYPES = {

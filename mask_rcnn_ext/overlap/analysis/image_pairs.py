@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask as mask_util
 
+from ...arrays import Bools, Floats, Ints
 from ...errors import UserError
 from ..detections import convert_to_rle
 from ..matching import (
@@ -37,9 +37,6 @@ __all__ = [
     "read_image_pairs",
 ]
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
 Kind = Literal["segm", "bbox"]  # IoU of masks, or of boxes
 
 LEAST_IOU = 0.1  # pairs with a lower IoU are not kept

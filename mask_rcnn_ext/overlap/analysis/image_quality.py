@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ...arrays import Ints
 from .image_pairs import ImagePairs
 
 __all__ = ["ImageQuality", "rank_images"]
-
-Ints = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)

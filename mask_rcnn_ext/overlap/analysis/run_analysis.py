@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...arrays import Floats, Weights
 from ..average_precision import AP_METRICS, APTable, average_classes, take_metrics
 from ..intervals import compute_basic_interval, draw_weights
 from ..matching import IOU_THRESHOLDS, LEVELS, RECALLS
@@ -46,8 +47,6 @@ from .tables import SIZES, make_tables, match_all
 
 __all__ = ["NO_THRESHOLD", "analyze"]
 
-Floats = npt.NDArray[np.float64]
-Weights = npt.NDArray[np.int32]
 
 _UNDEFINED = Operation(math.nan, math.nan, math.nan, math.nan)
 NO_THRESHOLD = 0.5  # the score that counts where no threshold is the best

@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from ...arrays import Bools, Ints
 from ...files import read_json
 from ..average_precision import APTable
 from ..matching import LEVELS
@@ -18,8 +18,6 @@ from .image_pairs import ImagePairs, Kind, group_by_image, match_image, read_ima
 
 __all__ = ["SIZES", "make_tables", "match_all", "read_ap_table"]
 
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.intp]
 _Rule = tuple[Callable[[ImagePairs], Bools], Callable[[ImagePairs], Bools]]
 
 _EVERYTHING: _Rule = (lambda i: ~i.crowd, lambda i: np.ones(len(i.scores), bool))

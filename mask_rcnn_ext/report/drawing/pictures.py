@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from ...arrays import RGBArray
 from ...files import atomic_open
 from ...layers.packed_masks import MaskCrop, PackedMasks
 from .sheets import resize_picture
@@ -32,7 +33,6 @@ __all__ = [
 
 RGB = tuple[int, int, int]
 Rect = tuple[int, int, int, int]  # x0, y0, x1, y1; x1 and y1 are outside
-RGBArray = npt.NDArray[np.uint8]
 
 # Strong on dark, light and coloured ground alike; neighbours differ in hue and in lightness.
 _PALETTE: tuple[RGB, ...] = (

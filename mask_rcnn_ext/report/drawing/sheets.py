@@ -4,15 +4,14 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from ...arrays import RGBArray
 from .text import TextStyle
 
 __all__ = ["make_tile_sheet", "resize_picture"]
 
 RGB = tuple[int, int, int]
-RGBArray = npt.NDArray[np.uint8]
 
 _INK: RGB = (28, 32, 38)
 _MUTED: RGB = (96, 104, 114)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.detection_utils import annotations_to_instances
@@ -21,12 +20,12 @@ from detectron2.structures import BitMasks, Instances
 from detectron2.structures.boxes import pairwise_intersection
 
 from mask_rcnn_ext import Predictor
+from mask_rcnn_ext.arrays import Bools
 from mask_rcnn_ext.data.catalog import require_datasets
 from mask_rcnn_ext.modeling.precision import inference_autocast
 
 __all__ = ["THRESHOLDS", "find_kinds", "mask_ious", "measure_run", "resample_masks"]
 
-Bools = npt.NDArray[np.bool_]
 
 THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6)
 _SMALL = 32**2  # pixels, as in COCO

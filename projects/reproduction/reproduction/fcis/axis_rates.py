@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from detectron2.layers.mask_ops import paste_masks_in_image
 from scipy import ndimage
 
+from mask_rcnn_ext.arrays import Floats
 from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.overlap.axis_runs import measure_axis_lengths
 from mask_rcnn_ext.overlap.intervals import bootstrap_ratio, describe_interval
@@ -27,7 +27,6 @@ __all__ = [
     "measure_rates",
 ]
 
-Floats = npt.NDArray[np.float64]
 Make = Callable[[np.random.Generator], Floats]
 Kinds = dict[str, tuple[bool, Make]]  # kind -> whether it has lines along the axes, its function
 

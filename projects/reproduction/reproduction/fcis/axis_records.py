@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from mask_rcnn_ext.arrays import Floats
 from mask_rcnn_ext.overlap.axis_runs import measure_axis_lengths
 from mask_rcnn_ext.overlap.intervals import bootstrap_ratio
 
 __all__ = ["PLACES", "AxisRecord", "draw_axis_runs", "measure_axis_runs", "render_soft_mask"]
 
-Floats = npt.NDArray[np.float64]
 
 PLACES = 84  # of an `AxisRecord`: four for each of 21 cells
 _CELLS = 21

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from mask_rcnn_ext.arrays import Floats
 from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.overlap.contours import find_near_points, trace_contour
 
 __all__ = ["BoxEnds", "SideLengths", "find_box_ends", "measure_box_sides"]
 
-Floats = npt.NDArray[np.float64]
 
 _NEAR = 1.0  # pixels from a side of a box
 _FAR = 2.0  # pixels from the contours of all objects

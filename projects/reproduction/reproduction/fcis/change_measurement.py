@@ -5,9 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from mask_rcnn_ext.arrays import Floats
 from mask_rcnn_ext.data.catalog import find_truth
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.intervals import describe_interval
@@ -23,7 +21,6 @@ from .true_box_records import TrueBoxRecord, draw_right, measure_true_boxes
 
 __all__ = ["CHANGED", "ChangeMeasurement", "collect_changes"]
 
-Floats = npt.NDArray[np.float64]
 # Variant -> its k; None: it has no parts.
 CHANGED: dict[str, int | None] = {RIVAL: None, **{variant: k for k, variant in FCIS.items()}}
 _FORMAT = 1  # the format of `nested_changes.json`

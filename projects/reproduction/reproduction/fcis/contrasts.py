@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from mask_rcnn_ext.arrays import Floats
 from mask_rcnn_ext.overlap.intervals import describe_interval
 from mask_rcnn_ext.overlap.same_part import SamePartRecord, draw_same_part
 
@@ -13,7 +13,6 @@ from .axis_records import AxisRecord, draw_axis_runs
 
 __all__ = ["compare_axis_runs", "compare_same_part"]
 
-Floats = npt.NDArray[np.float64]
 Entry = dict[str, float | None]  # "value", "low" and "high"
 
 RIVAL = "mask_rcnn_tiny_nested"  # the control, which has no parts

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mask_rcnn_ext.overlap.contours import trace_contour
 from mask_rcnn_ext.overlap.image_instances import ImageInstances
@@ -22,8 +21,6 @@ from .box_sides import SideLengths, measure_box_sides
 from .own_proposals import VotedMasks
 
 __all__ = ["DetectionRecord", "measure_detections", "summarize_detections"]
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from detectron2.structures import Boxes, Instances
 from pycocotools.coco import COCO
 from torch import Tensor
 
+from mask_rcnn_ext.arrays import Floats
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.data.mapper import ImageMapper
@@ -28,7 +29,6 @@ from mask_rcnn_ext.overlap.numbered_coco import sort_ids
 
 __all__ = ["DrawMasks", "GivenBoxMasks", "draw_masks", "load_trained", "predict_in_true_boxes"]
 
-Floats = npt.NDArray[np.float64]
 DrawMasks = Callable[[Any, dict[str, Tensor], Instances], Tensor]  # see `draw_masks`
 
 

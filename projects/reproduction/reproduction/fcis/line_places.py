@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -18,7 +17,6 @@ from .axis_records import PLACES
 
 __all__ = ["draw_places", "find_near_share", "save_places"]
 
-Floats = npt.NDArray[np.float64]
 
 _FIRST, _LAST = 2, 19  # the sides of the 21 cells that count; objects end at those outside
 _PER_CELL = PLACES // 21

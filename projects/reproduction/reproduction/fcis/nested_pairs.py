@@ -10,10 +10,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools.coco import COCO
 
+from mask_rcnn_ext.arrays import Bools, Floats, RGBArray
 from mask_rcnn_ext.data.bands import read_picture
 from mask_rcnn_ext.data.catalog import find_truth
 from mask_rcnn_ext.layers.mask_crops import MaskCrop
@@ -37,9 +37,6 @@ __all__ = [
     "make_pairs_sheet",
 ]
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-RGBArray = npt.NDArray[np.uint8]
 
 # Variant -> k of its parts; None: it has none. The columns of the sheet, after image and truth.
 COLUMNS = {"fcis_tiny_nested_k7": 7, "fcis_tiny_nested_k3": 3, "mask_rcnn_tiny_nested": None}

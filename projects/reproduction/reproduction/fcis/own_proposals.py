@@ -20,6 +20,7 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from torch import Tensor
 
+from mask_rcnn_ext.arrays import Floats
 from mask_rcnn_ext.data.mapper import ImageMapper
 from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.modeling.checks import is_fcis
@@ -35,8 +36,6 @@ from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_ins
 from .box_sides import BoxEnds, find_box_ends
 
 __all__ = ["OwnMasks", "VotedMasks", "predict_with_own_proposals"]
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

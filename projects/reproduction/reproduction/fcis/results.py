@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
@@ -46,7 +45,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float64]
 _Records = list[list[ImageRecord]]  # of one model, run by run
 
 LEVEL, DRAWS, BOOTSTRAP_SEED = 0.95, 1000, 0

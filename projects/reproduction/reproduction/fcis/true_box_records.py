@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from mask_rcnn_ext.arrays import Bools, Floats
 from mask_rcnn_ext.overlap.image_instances import ImageInstances
 from mask_rcnn_ext.overlap.intervals import bootstrap_ratio
 from mask_rcnn_ext.overlap.same_part import SamePartRecord, measure_same_part
@@ -17,8 +17,6 @@ from .given_boxes import GivenBoxMasks
 
 __all__ = ["TrueBoxRecord", "draw_right", "find_overlapping", "measure_true_boxes"]
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from detectron2.config import CfgNode
 from detectron2.evaluation import inference_context
@@ -15,6 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import nn
 
+from mask_rcnn_ext.arrays import Floats
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.modeling.precision import choose_device, inference_autocast, prepare_model
@@ -26,7 +26,6 @@ __all__ = ["TIMED", "LoadedModel", "find_best_proposals", "load_model", "measure
 
 logger = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float64]
 
 TIMED = (
     "the model on one image at a time that is read and resized already, with all that makes "

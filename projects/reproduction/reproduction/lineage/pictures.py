@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from detectron2.data import MetadataCatalog
 from torchvision.ops import box_iou
 
+from mask_rcnn_ext.arrays import Floats, RGBArray
 from mask_rcnn_ext.report.drawing.pictures import draw_instances
 from mask_rcnn_ext.report.drawing.sheets import make_tile_sheet, resize_picture
 from mask_rcnn_ext.report.gallery import Sample, choose_samples, draw_sample
@@ -19,8 +19,6 @@ from .results import MethodResults
 
 __all__ = ["ImagePictures", "MethodPictures", "draw_pictures", "make_lineage_sheet"]
 
-RGBArray = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 
 _TILE, _SHEET_TILE = 400, 320  # pixels
 _HIT_IOU = 0.5
