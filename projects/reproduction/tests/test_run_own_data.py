@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import run_own_data as tool
+import torch
 from reproduction.own_data import runs as runs_module
 from reproduction.own_data.choice import choose_weights
 from reproduction.own_data.markdown import own_data_doc
@@ -40,7 +41,7 @@ def folders(tmp_path):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Train the tiny model for two iterations, in this process."""
+    """Train the tiny model for four iterations, in this process."""
     options = OwnDataRun.options
     tiny = dict(zip(SMALL[::2], SMALL[1::2], strict=True))
     monkeypatch.setattr(OwnDataRun, "options", lambda run: {**options(run), **tiny})
@@ -48,7 +49,7 @@ def small(monkeypatch):
     monkeypatch.setitem(runs_module.STARTS, "lite0", {"MODEL.WEIGHTS": ""})
     monkeypatch.setattr(runs_module, "EVALUATIONS", 2)
     for name, photos in DATA.items():
-        monkeypatch.setitem(DATA, name, replace(photos, iterations={"hand": 2, "auto": 2}))
+        monkeypatch.setitem(DATA, name, replace(photos, iterations={"hand": 4, "auto": 4}))
 
 
 def plan(folders, tmp_path, seeds=1):
@@ -84,6 +85,9 @@ def test_a_run_is_trained_scored_and_reported(folders, tmp_path, small, monkeypa
         if run.variant != AUTO:
             return 1
         assert run_train_net(*run.command(resume)[1:]) == 0
+        checkpoint = torch.load(run.folder / "model_0000001.pth")
+        interrupted = {**checkpoint, "iteration": 2}
+        torch.save(interrupted, run.folder / "model_0000002.pth")
         score_checkpoints(run.folder, run.val_json)
         return 0
 
@@ -102,7 +106,7 @@ def test_a_run_is_trained_scored_and_reported(folders, tmp_path, small, monkeypa
     assert run.state() == "done"
     content = json.loads(path.read_text())
     (entry,) = content["runs"]
-    assert [each["iteration"] for each in entry["evaluations"]] == [1, 2]
+    assert [each["iteration"] for each in entry["evaluations"]] == [2, 4]
     for each in entry["evaluations"]:
         assert {*each} == {"iteration", "selection", "scoring", "all"}
         assert {*each["all"]} == {"segm", "bbox"}
@@ -118,7 +122,7 @@ def test_a_run_is_trained_scored_and_reported(folders, tmp_path, small, monkeypa
     assert f"1 of 8 runs are in {path}" in capsys.readouterr().out
     assert write_own_data_results(path, plan(folders, tmp_path)) == content
     with monkeypatch.context() as patch:
-        patch.setitem(DATA, "dsb2018", replace(DATA["dsb2018"], iterations={"hand": 4, "auto": 4}))
+        patch.setitem(DATA, "dsb2018", replace(DATA["dsb2018"], iterations={"hand": 8, "auto": 8}))
         assert write_own_data_results(path, plan(folders, tmp_path))["runs"] == []
     folder.rename(run.folder)
     # A scoring that was interrupted is done again, without training.

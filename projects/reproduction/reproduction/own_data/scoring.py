@@ -50,8 +50,9 @@ class PartEvaluator(DatasetEvaluator):
 def score_checkpoints(folder: Path, val_json: str) -> None:
     """Evaluate the trained weights, not their average; write `scores/scores.json`.
 
-    The file is a list with an entry for each checkpoint, in the order of training: `iteration`,
-    counted from 1, and for each of `PARTS` the metrics of "segm" and "bbox".
+    The file is a list with an entry for each checkpoint of `SOLVER.CHECKPOINT_PERIOD`, in the order
+    of training: `iteration`, counted from 1, and for each of `PARTS` the metrics of "segm" and
+    "bbox".
 
     Args:
         folder: the folder of a run with `MASK_RCNN_EXT.EMA`, whose validation data are the scoring
@@ -80,6 +81,8 @@ def score_checkpoints(folder: Path, val_json: str) -> None:
     found = []
     for path in checkpoints:
         content = load_torch(str(path))
+        if (content["iteration"] + 1) % cfg.SOLVER.CHECKPOINT_PERIOD:
+            continue  # the training was interrupted here
         model.load_state_dict(content["trainer"]["hooks"]["WeightAverage"]["weights"])
         evaluator = PartEvaluator(Trainer.build_evaluator(cfg, data.val_name), parts)
         entry: dict[str, Any] = {"iteration": content["iteration"] + 1, **{p: {} for p in PARTS}}
