@@ -20,6 +20,7 @@ __all__ = [
     "move_back",
     "remove_empty",
     "remove_run",
+    "require_run_folder",
     "set_aside",
 ]
 
@@ -96,6 +97,31 @@ def holds_training(folder: Path) -> bool:
     return any(
         name in ("metrics.json", "last_checkpoint") or re.fullmatch(_CHECKPOINT, name)
         for name in names
+    )
+
+
+def require_run_folder(folder: Path, first_files: Collection[str]) -> bool:
+    """Check that a folder holds a training run or nothing; return whether it holds a run.
+
+    Args:
+        folder: the `OUTPUT_DIR`; it may be missing.
+        first_files: names of files that a run leaves before it writes its `config.yaml`.
+
+    Returns:
+        False if the folder is missing or empty, or holds nothing but first files.
+
+    Raises:
+        UserError: the folder holds other files.
+    """
+    from .errors import UserError  # not above: clean_demo.py runs this file by its path
+
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    names -= {EARLIER, LOCK}
+    if "config.yaml" in names or not names - set(first_files):
+        return "config.yaml" in names
+    raise UserError(
+        f"{folder} is there, but is not a training run (no config.yaml in it). Move it away, or "
+        "give another --output"
     )
 
 

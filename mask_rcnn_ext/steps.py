@@ -1,22 +1,16 @@
 """Finds the steps of work that are done, stale or interrupted, and runs the others.
 
-A recipe is everything that decides the output of a step, such as the hash of a config and the
-checksums of files. It is stored next to the output. A later call compares it with the present
-recipe, and so knows whether it would make the same output again.
+The inputs of a step are everything that decides its output, such as the hash of a config and the
+checksums of files. They are stored next to the output. A later call compares them with the present
+inputs, and so knows whether it would make the same output again.
 
 If there are several processes, the main process decides and the others do the same.
 """
 
-import contextlib
 import json
 import logging
-import multiprocessing
-import os
-import signal
-import subprocess
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,41 +18,36 @@ from detectron2.utils import comm
 
 from .errors import UserError
 from .files import read_json_or_none, write_json
-from .run_files import EARLIER, LOCK
 
 __all__ = [
     "State",
     "Step",
     "decide",
-    "end_with_parent",
     "find_change",
-    "holds_run",
-    "run_command",
     "run_step",
     "run_steps",
 ]
 
 logger = logging.getLogger(__name__)
 
-# done: there is nothing to do. interrupted: the step started from the same recipe and can be
-# resumed. stale: the output was made from another recipe. left: the step starts from the beginning.
+# done: there is nothing to do. interrupted: the step started from the same inputs and can be
+# resumed. stale: the output was made from other inputs. left: the step starts from the beginning.
 State = Literal["done", "interrupted", "stale", "left"]
 
 _T = TypeVar("_T")
-_PATIENCE = 60  # seconds that an interrupted command has to end, after each signal
 
 
 class Step(ABC):
-    """A step of work, which makes files from a recipe and stores the recipe next to them.
+    """A step of work, which makes files from its inputs and stores the inputs next to them.
 
-    By default the recipe is stored when the files are complete. A step that can be resumed stores
-    it at the start, and overrides `start` and `is_resumable`.
+    By default the inputs are stored when the files are complete. A step that can be resumed stores
+    them at the start, and overrides `start` and `is_resumable`.
 
     Only `make` runs in every process; all other methods are called in the main process.
 
     Args:
         title: the step's name in the log.
-        record: the json file that holds the recipe.
+        record: the json file that holds the inputs.
         outputs: the files that the step makes.
     """
 
@@ -66,21 +55,21 @@ class Step(ABC):
         self.title, self.record, self.outputs = title, Path(record), [Path(p) for p in outputs]
 
     @abstractmethod
-    def find_recipe(self) -> dict[str, Any]:
-        """Return the present recipe, as values that json can hold."""
+    def find_inputs(self) -> dict[str, Any]:
+        """Return the present inputs, as values that json can hold."""
 
     def read_record(self) -> dict[str, Any] | None:
-        """Return the recipe of the existing output; None if there is no output.
+        """Return the inputs of the existing output; None if there is no output.
 
-        Entries that `find_recipe` does not return are ignored. An output of unknown origin has the
-        recipe {}, which makes it stale.
+        Entries that `find_inputs` does not return are ignored. An output of unknown origin has the
+        inputs {}, which make it stale.
         """
         if self.record.is_file():
             return read_json_or_none(str(self.record)) or {}
         return {} if any(path.exists() for path in self.outputs) else None
 
     def is_complete(self) -> bool:
-        """Return whether the output is complete; called if its recipe is up to date."""
+        """Return whether the output is complete; called if its inputs are up to date."""
         return all(path.is_file() for path in self.outputs)
 
     def is_resumable(self) -> bool:
@@ -91,11 +80,11 @@ class Step(ABC):
         """Raise a `UserError` if a stale output must stay. By default it is replaced.
 
         Args:
-            change: the change of the recipe, see `find_change`.
+            change: the change of the inputs, see `find_change`.
         """
 
     def start(self, resume: bool) -> None:
-        """Prepare `make`; by default, remove the recipe of an earlier output."""
+        """Prepare `make`; by default, remove the inputs of an earlier output."""
         self.record.unlink(missing_ok=True)
 
     @abstractmethod
@@ -107,13 +96,13 @@ class Step(ABC):
         """
 
     def finish(self) -> None:
-        """Store the recipe after `make`."""
-        write_json(str(self.record), self.find_recipe())
+        """Store the inputs after `make`."""
+        write_json(str(self.record), self.find_inputs())
 
     def describe_change(self) -> str | None:
-        """Return the change of the recipe, see `find_change`; None if there is no output."""
+        """Return the change of the inputs, see `find_change`; None if there is no output."""
         recorded = self.read_record()
-        return None if recorded is None else find_change(recorded, self.find_recipe())
+        return None if recorded is None else find_change(recorded, self.find_inputs())
 
     def state(self) -> State:
         """Return the state of the output."""
@@ -127,15 +116,15 @@ class Step(ABC):
         return "interrupted" if self.is_resumable() else "left"
 
 
-def find_change(recorded: Any, recipe: dict[str, Any]) -> str:
-    """Return a phrase about the first entry that differs between a recorded recipe and a new one.
+def find_change(recorded: Any, inputs: dict[str, Any]) -> str:
+    """Return a phrase about the first entry that differs between recorded inputs and new ones.
 
     Returns:
         For example "made with topk 2000, now it is 3"; "" if nothing has changed.
     """
     if not isinstance(recorded, dict) or not recorded:
-        return "made from an unknown recipe"
-    for key, value in json.loads(json.dumps(recipe)).items():  # tuples become lists, as in a file
+        return "made from unknown inputs"
+    for key, value in json.loads(json.dumps(inputs)).items():  # tuples become lists, as in a file
         if key not in recorded:
             return f"made without {key}"
         earlier = recorded[key]
@@ -171,29 +160,6 @@ def decide(function: Callable[[], _T]) -> _T:
     return found
 
 
-def holds_run(folder: Path, first_files: Collection[str]) -> bool:
-    """Return whether a folder holds a training run; then its files may be moved to another place.
-
-    Args:
-        folder: the `OUTPUT_DIR`; it may be missing.
-        first_files: names of files that a run leaves before it writes its `config.yaml`.
-
-    Returns:
-        False if the folder is missing or empty, or holds nothing but first files.
-
-    Raises:
-        UserError: the folder holds other files.
-    """
-    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    names -= {EARLIER, LOCK}
-    if "config.yaml" in names or not names - set(first_files):
-        return "config.yaml" in names
-    raise UserError(
-        f"{folder} is there, but is not a training run (no config.yaml in it). Move it away, or "
-        "give another --output"
-    )
-
-
 def run_step(step: Step) -> State:
     """Run a step unless it is done; return its state before the call.
 
@@ -227,57 +193,3 @@ def run_steps(steps: Iterable[Step]) -> bool:
     """
     states = [run_step(step) for step in steps]
     return any(state != "done" for state in states)
-
-
-def run_command(
-    command: Sequence[str],
-    console: Path | None = None,
-    folder: Path | None = None,
-    seconds: float | None = None,
-) -> int:
-    """Run a command and return its exit code.
-
-    If this process is interrupted, the command is interrupted too, and this function waits for its
-    end.
-
-    Args:
-        command: the program and its arguments.
-        console: the file to which the output is added. None: the terminal.
-        folder: the working folder of the command. None: the current folder.
-        seconds: the time after which the command is ended by SIGTERM. None: never.
-
-    Raises:
-        subprocess.TimeoutExpired: the command was ended after `seconds`.
-    """
-    with contextlib.ExitStack() as stack:
-        file = None if console is None else stack.enter_context(open(console, "ab"))
-        stderr = subprocess.STDOUT if console else None
-        process = subprocess.Popen(command, stdout=file, stderr=stderr, cwd=folder)
-        try:
-            return process.wait(seconds)
-        except BaseException as error:
-            # A command of a shell's background ignores SIGINT until it has handlers of its own.
-            late = isinstance(error, subprocess.TimeoutExpired)
-            stops = (signal.SIGTERM, signal.SIGKILL)
-            for stop in stops if late else (signal.SIGINT, *stops):
-                process.send_signal(stop)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_PATIENCE)
-                    break
-            raise
-
-
-def end_with_parent() -> None:
-    """End this process when its parent process dies, even if the parent is killed.
-
-    This works in a process of `multiprocessing`; in any other process it does nothing.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -10,19 +10,20 @@ import time
 import pytest
 
 from mask_rcnn_ext import UserError, steps
+from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
-from mask_rcnn_ext.steps import Step, find_change, run_command, run_step, run_steps
+from mask_rcnn_ext.steps import Step, find_change, run_step, run_steps
 
 
 class Copy(Step):
     """Copies a text; half of it before an interruption, which can be resumed."""
 
     def __init__(self, folder, text, *, stop=False, replaceable=True):
-        super().__init__("Copy", folder / "recipe.json", [folder / "output"])
+        super().__init__("Copy", folder / "inputs.json", [folder / "output"])
         self.text, self.stop, self.replaceable = text, stop, replaceable
         self.output, self.log = folder / "output", []
 
-    def find_recipe(self):
+    def find_inputs(self):
         return {"text": self.text, "pair": (1, 2)}
 
     def is_complete(self):
@@ -65,7 +66,7 @@ def test_left_done_stale_interrupted(tmp_path):
 
 @pytest.mark.parametrize("written", ["{}", '{"text": "other"}'])
 def test_a_stale_output_that_must_stay(tmp_path, written):
-    (tmp_path / "recipe.json").write_text(written)
+    (tmp_path / "inputs.json").write_text(written)
     (tmp_path / "output").write_text("dear")
     with pytest.raises(UserError, match="it was made"):
         run_step(Copy(tmp_path, "one", replaceable=False))
@@ -79,15 +80,15 @@ def test_a_stale_output_that_must_stay(tmp_path, written):
         ({"a": 2, "b": [1, 2]}, "made with a 2, now it is 1"),
         ({"a": 1}, "made without b"),
         ({"a": 1, "b": [1, 2], "c": {"d": 64 * "e"}}, "made with d eeeeeeee, now it is ffffffff"),
-        ({}, "made from an unknown recipe"),
-        (["a"], "made from an unknown recipe"),
+        ({}, "made from unknown inputs"),
+        (["a"], "made from unknown inputs"),
     ],
 )
 def test_changes_are_named(recorded, change):
-    recipe = {"a": 1, "b": (1, 2)}
+    inputs = {"a": 1, "b": (1, 2)}
     if "c" in recorded:
-        recipe["c"] = {"d": 64 * "f"}
-    assert find_change(recorded, recipe) == change
+        inputs["c"] = {"d": 64 * "f"}
+    assert find_change(recorded, inputs) == change
 
 
 def test_the_main_process_decides_for_all(monkeypatch, tmp_path):

@@ -115,7 +115,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.proposals.compute import ProposalMethod, compute_proposals, format_recipe
+from mask_rcnn_ext.proposals.compute import ProposalMethod, compute_proposals, format_summary
 from mask_rcnn_ext.proposals.rpn import RPNMethod
 from mask_rcnn_ext.proposals.selective_search import SelectiveSearchMethod
 
@@ -145,11 +145,11 @@ def run(args: argparse.Namespace) -> None:
         if any(own):
             data = register_own_data(*own, clean_dir=cleaned, masks=False)  # boxes are enough
             names += [name for name in (data.train_name, data.val_name) if name]
-        recipes = compute_proposals(
+        summaries = compute_proposals(
             method, names, args.output, processes=args.processes, overwrite=args.overwrite
         )
-    for name, recipe in recipes.items():
-        print(format_recipe(name, recipe))
+    for name, summary in summaries.items():
+        print(format_summary(name, summary))
         print(Path(args.output, f"{name}.pkl"))
 
 

@@ -33,13 +33,14 @@ if __name__ == "__main__":
     build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
 
 from mask_rcnn_ext import UserError
+from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.config import config_hash, load_config
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.run_lock import require_free
 from mask_rcnn_ext.files import file_sha256, require_writable
 from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
-from mask_rcnn_ext.run_files import set_aside
-from mask_rcnn_ext.steps import Step, holds_run, run_command, run_steps
+from mask_rcnn_ext.run_files import require_run_folder, set_aside
+from mask_rcnn_ext.steps import Step, run_steps
 
 # isort: split
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -73,7 +74,7 @@ class DemoTraining(Step):
         self.folder, self.root = folder, root
 
     @functools.cached_property
-    def _recipe(self) -> dict[str, Any]:
+    def _inputs(self) -> dict[str, Any]:
         cfg, data = load_config(str(self.root / CONFIG)), {}
         for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
             DatasetCatalog.get(name)  # draws the images if they are not there
@@ -84,9 +85,9 @@ class DemoTraining(Step):
             "code_sha256": code_sha256(find_training_files(self.root), self.root),
         }
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`; it is computed once, so that the record fits the code that was started."""
-        return self._recipe
+        return self._inputs
 
     def read_record(self) -> dict[str, Any] | None:
         """See `Step`.
@@ -94,7 +95,7 @@ class DemoTraining(Step):
         Raises:
             UserError: the folder holds something else than a demo, such as another training.
         """
-        if not holds_run(self.folder, {self.record.name, "log.txt"}):
+        if not require_run_folder(self.folder, {self.record.name, "log.txt"}):
             return None
         if not self.record.is_file():
             raise UserError(
@@ -133,7 +134,7 @@ class DemoReport(Step):
         super().__init__(f"Report in {folder}", folder / "report_made_from.json", outputs)
         self.folder, self.root = folder, root
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
         package = self.root / "mask_rcnn_ext"
         code = imported_files([self.root / "tools/make_report.py"], [package])

@@ -20,7 +20,7 @@ from .image_outputs import (
     WITHOUT_SOFT_MASKS,
     write_image_outputs,
 )
-from .parts import PartReader, PartWriter, hash_recipe, remove_parts
+from .parts import PartReader, PartWriter, hash_settings, remove_parts
 from .predictor import Predictor
 from .tiles import Tiling
 
@@ -59,7 +59,7 @@ class FolderJob:
         cfg = predictor.cfg.clone()
         cfg.defrost()
         cfg.MODEL.DEVICE = ""  # several processes have several GPUs
-        recipe = {
+        settings = {
             "config": cfg.dump(),
             "weights": [found.st_size, found.st_mtime_ns] if found else weights,
             "batch_size": predictor.batch_size,
@@ -68,7 +68,7 @@ class FolderJob:
             "tiling": self.tiling.resolve(predictor.cfg) if self.tiling else None,
         }
         names, ids = list(predictor.class_names), [int(i) for i in predictor.category_ids]
-        return {"recipe": hash_recipe({**recipe, "names": names}), "names": names, "ids": ids}
+        return {"settings": hash_settings({**settings, "names": names}), "names": names, "ids": ids}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ def predict_share(
         on_done: called with the number of images that have been finished since the last call.
 
     Returns:
-        The recipe, for `merge_shares`.
+        The settings, for `merge_shares`.
 
     Raises:
         UserError: results cannot be written, or an output needs something that the model lacks.
@@ -125,7 +125,7 @@ def predict_share(
     if "soft" in job.outputs and is_fcis(predictor.cfg):
         raise UserError(WITHOUT_SOFT_MASKS)
     head, keep = job.describe(predictor), InstanceFilter(predictor.class_names, **job.filters)
-    done_before = PartReader(output, job.files, head["recipe"])
+    done_before = PartReader(output, job.files, head["settings"])
     if rank == 0 and not done_before.is_empty:
         missing = len(done_before.find_missing(range(len(job.files))))
         if done_before.head is None:
@@ -145,7 +145,7 @@ def predict_share(
             if wanted:
                 batch = [job.files[number] for number in numbers]
                 _predict_batch(job, predictor, keep, part, batch, wanted, on_done)
-    return str(head["recipe"])
+    return str(head["settings"])
 
 
 def _predict_batch(
@@ -193,12 +193,12 @@ def _predict_batch(
         add(file, record)
 
 
-def merge_shares(job: FolderJob, recipe: str, *, complete: bool) -> Summary:
+def merge_shares(job: FolderJob, settings: str, *, complete: bool) -> Summary:
     """Write the result files from the parts of all processes.
 
     Args:
         job: the job.
-        recipe: the recipe that `predict_share` returned.
+        settings: the settings that `predict_share` returned.
         complete: whether all shares are done. If so, the parts are removed.
 
     Returns:
@@ -208,7 +208,7 @@ def merge_shares(job: FolderJob, recipe: str, *, complete: bool) -> Summary:
         UserError: results cannot be written; the parts and the earlier results are kept.
     """
     output = Path(job.output)
-    reader = PartReader(output, job.files, recipe)
+    reader = PartReader(output, job.files, settings)
     head = reader.head or {"names": [], "ids": []}
     polygons = "polygons" in job.outputs
     writer = CocoResultsWriter(output, head["names"], head["ids"], polygons=polygons)

@@ -1,8 +1,8 @@
 """Files that record how far a prediction has come, so that it can go on after a kill.
 
-Each process appends to its own file, `parts/part-RANK.jsonl`: first a line with the recipe and the
-classes, then a line for each image. If a kill cuts a line, the line is skipped and its image is
-predicted again.
+Each process appends to its own file, `parts/part-RANK.jsonl`: first a line with a hash of the
+settings and with the classes, then a line for each image. If a kill cuts a line, the line is
+skipped and its image is predicted again.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ from typing import IO, Any
 from ..errors import UserError
 from .image_files import ImageFile
 
-__all__ = ["PartReader", "PartWriter", "hash_recipe", "remove_parts"]
+__all__ = ["PartReader", "PartWriter", "hash_settings", "remove_parts"]
 
 Json = dict[str, Any]
 
 _FOLDER = "parts"
 
 
-def hash_recipe(recipe: Json) -> str:
-    """Return a hash of all settings that change the results; lines of other recipes are ignored."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+def hash_settings(settings: Json) -> str:
+    """Return a hash of the settings that change the results; lines of others are ignored."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _list_parts(output: Path) -> list[Path]:
@@ -55,7 +55,7 @@ class PartWriter:
     Args:
         output: the folder of the results.
         rank: the number of the process.
-        head: `recipe`, `names` and `ids` of the classes.
+        head: `settings`, `names` and `ids` of the classes.
     """
 
     def __init__(self, output: Path, rank: int, head: Json) -> None:
@@ -96,20 +96,20 @@ class PartWriter:
 
 
 class PartReader:
-    """Finds the newest line of each image in all parts of a recipe.
+    """Finds the newest line of each image in all parts with the same settings.
 
     Args:
         output: the folder of the results.
         files: the images of the prediction.
-        recipe: the hash that `hash_recipe` returned.
+        settings: the hash that `hash_settings` returned.
 
     Attributes:
-        head: the first line of the recipe; None if it has no part.
-        is_empty: whether no image has a line, whatever the recipe.
-        other_names: the names of images with a line of another recipe, or that `files` lacks.
+        head: the first line of such a part; None if there is none.
+        is_empty: whether no image has a line, whatever the settings.
+        other_names: the names of images with a line of other settings, or that `files` lacks.
     """
 
-    def __init__(self, output: Path, files: Sequence[ImageFile], recipe: str) -> None:
+    def __init__(self, output: Path, files: Sequence[ImageFile], settings: str) -> None:
         self._files, self._parts = files, _list_parts(output)
         self.head: Json | None = None
         self.is_empty = True
@@ -120,8 +120,8 @@ class PartReader:
         for part, path in enumerate(self._parts):
             counts = False
             for position, line in _read_lines(path):
-                if "recipe" in line:
-                    counts = line["recipe"] == recipe
+                if "settings" in line:
+                    counts = line["settings"] == settings
                     self.head = line if counts else self.head
                     continue
                 self.is_empty = False
@@ -161,9 +161,9 @@ class PartReader:
 
 
 def _is_line(content: Json) -> bool:
-    """Return whether a line has what `PartWriter` writes: a recipe, or an image with its state."""
+    """Return whether `PartWriter` writes such a line: the settings, or an image and its state."""
     image = isinstance(content.get("name"), str) and isinstance(content.get("at"), int)
-    return "recipe" in content or (image and "stat" in content)
+    return "settings" in content or (image and "stat" in content)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, Json]]:

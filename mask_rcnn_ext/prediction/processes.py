@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from ..child_processes import end_with_parent
 from ..errors import UserError
-from ..steps import end_with_parent
 from .earlier import require_other_inputs
 from .folder import FolderJob, Summary, merge_shares, predict_share
 
@@ -75,11 +75,11 @@ def _run_alone(job: FolderJob) -> Summary:
     predictor = job.make_predictor(0)
     try:
         with tqdm(total=len(job.files), unit="image", desc="predict") as bar:
-            recipe = predict_share(job, predictor, on_done=bar.update)
+            settings = predict_share(job, predictor, on_done=bar.update)
     except KeyboardInterrupt as error:
-        recipe = job.describe(predictor)["recipe"]
-        raise PredictionStopped(merge_shares(job, recipe, complete=False)) from error
-    return merge_shares(job, recipe, complete=True)
+        settings = job.describe(predictor)["settings"]
+        raise PredictionStopped(merge_shares(job, settings, complete=False)) from error
+    return merge_shares(job, settings, complete=True)
 
 
 def _join_torchrun(job: FolderJob) -> Summary | None:
@@ -89,11 +89,11 @@ def _join_torchrun(job: FolderJob) -> Summary | None:
         predictor = job.make_predictor(int(os.environ["LOCAL_RANK"]))
         total = -(-len(job.files) // world)
         with tqdm(total=total, unit="image", desc="process 0", disable=rank > 0) as bar:
-            recipe = predict_share(job, predictor, rank, world, bar.update)
+            settings = predict_share(job, predictor, rank, world, bar.update)
         dist.barrier()
     finally:
         dist.destroy_process_group()
-    return merge_shares(job, recipe, complete=True) if rank == 0 else None
+    return merge_shares(job, settings, complete=True) if rank == 0 else None
 
 
 class _Processes:
@@ -123,11 +123,11 @@ class _Processes:
                     bar.update(new)
         except KeyboardInterrupt as error:
             self._end()
-            recipe, _ = self._read_answers()
-            raise PredictionStopped(merge_shares(self._job, recipe, complete=False)) from error
+            settings, _ = self._read_answers()
+            raise PredictionStopped(merge_shares(self._job, settings, complete=False)) from error
         finally:
             self._end()
-        recipe, mistake = self._read_answers()
+        settings, mistake = self._read_answers()
         if mistake:
             raise UserError(mistake)
         for rank, child in enumerate(self._children):
@@ -139,7 +139,7 @@ class _Processes:
                     "--batch-size. The same command continues"
                 )
         bar.update(self._count() - bar.n)
-        return merge_shares(self._job, recipe, complete=True)
+        return merge_shares(self._job, settings, complete=True)
 
     def _count(self) -> int:
         return sum(done.value for done in self._done)
@@ -158,14 +158,14 @@ class _Processes:
                 child.join()
 
     def _read_answers(self) -> tuple[str, str]:
-        """Return the recipe of the processes, and the first error message."""
-        found: dict[str, str] = {"recipe": "", "mistake": ""}
+        """Return the settings of the processes, and the first error message."""
+        found: dict[str, str] = {"settings": "", "mistake": ""}
         for answer in self._answers:
             with contextlib.suppress(EOFError, OSError):
                 while answer.poll():
                     kind, text = answer.recv()
                     found[kind] = found[kind] or text
-        return found["recipe"], found["mistake"]
+        return found["settings"], found["mistake"]
 
 
 def _run_child(
@@ -184,7 +184,7 @@ def _run_child(
 
     try:
         predictor = job.make_predictor(rank)
-        answer.send(("recipe", job.describe(predictor)["recipe"]))
+        answer.send(("settings", job.describe(predictor)["settings"]))
         predict_share(job, predictor, rank, world, on_done)
     except UserError as error:
         answer.send(("mistake", str(error)))

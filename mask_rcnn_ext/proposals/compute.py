@@ -1,7 +1,7 @@
 """The proposals of whole data sets, computed by several processes: `tools/compute_proposals.py`.
 
 For each data set the output folder gets `<name>.pkl`, in detectron2's format, and `<name>.json`,
-the recipe: the settings, the number of proposals, their recall, and the time in seconds.
+which has the settings, the number of proposals, their recall, and the time in seconds.
 
 During the computation, `<name>.parts` holds the finished parts. The images are split, in the order
 of the data set, into parts of `IMAGES_PER_PART`; the number of processes does not matter. Each part
@@ -28,14 +28,15 @@ from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
 from ..arrays import Floats32
+from ..child_processes import end_with_parent
 from ..data.catalog import require_datasets
 from ..errors import UserError
 from ..files import atomic_open, read_json_or_none, require_writable, write_json
-from ..steps import Step, end_with_parent, find_change, run_step
+from ..steps import Step, find_change, run_step
 from .file import write_proposal_file
 from .recall import measure_recall, read_objects
 
-__all__ = ["IMAGES_PER_PART", "ProposalMethod", "Propose", "compute_proposals", "format_recipe"]
+__all__ = ["IMAGES_PER_PART", "ProposalMethod", "Propose", "compute_proposals", "format_summary"]
 
 IMAGES_PER_PART = 10
 # A fork of a process with threads, such as torch's threads, can hang. The fork server has no
@@ -87,7 +88,7 @@ def compute_proposals(
         overwrite: replace proposals of other settings, instead of raising an error.
 
     Returns:
-        Data set -> recipe.
+        Data set -> the content of its json file, for `format_summary`.
 
     Raises:
         UserError: a data set is unknown or not there; `output` cannot be written to or holds
@@ -101,27 +102,27 @@ def compute_proposals(
     settings, folder = method.settings(), Path(output)
     existed = folder.exists()
     require_writable(folder)
-    recipes = {}
+    summaries = {}
     try:
         for name in names:
             step = _Computation(method, settings, name, folder, processes, overwrite)
             run_step(step)
-            recipes[name] = read_json_or_none(str(step.record))
+            summaries[name] = read_json_or_none(str(step.record))
     except UserError:
         if not existed:
             with contextlib.suppress(OSError):  # not empty: something was computed
                 folder.rmdir()
         raise
-    return recipes
+    return summaries
 
 
-def format_recipe(name: str, recipe: dict[str, Any]) -> str:
+def format_summary(name: str, summary: dict[str, Any]) -> str:
     """Return one line about a data set's proposals: their number, time and recall."""
-    recall = recipe["recall"]
+    recall = summary["recall"]
     parts = [
-        f"{name}: {recipe['images']} images",
-        f"{recipe['proposals_per_image']:.1f} proposals and "
-        f"{recipe['seconds_per_image']:.3f} s per image",
+        f"{name}: {summary['images']} images",
+        f"{summary['proposals_per_image']:.1f} proposals and "
+        f"{summary['seconds_per_image']:.3f} s per image",
     ]
     if recall:
         parts.append(
@@ -150,8 +151,8 @@ class _Computation(Step):
         self.records: list[Record] = DatasetCatalog.get(name)
         self.statistics: dict[str, Any] = {}
 
-    def find_recipe(self) -> dict[str, Any]:
-        """See `Step`; the recipe has the ids, file names and file sizes of the images."""
+    def find_inputs(self) -> dict[str, Any]:
+        """See `Step`; the inputs have the ids, file names and file sizes of the images."""
         ids = []
         for record in self.records:
             path = Path(record["file_name"])  # its folder may change
@@ -163,7 +164,7 @@ class _Computation(Step):
         return {"data_set": self.name, **self.settings, **count}
 
     def read_record(self) -> dict[str, Any] | None:
-        """Return the recipe of the file if it is up to date, else of the parts if there are any."""
+        """Return the inputs of the file if it is up to date, else of the parts if there are any."""
         finished: dict[str, Any] = read_json_or_none(str(self.record)) or {}
         started = read_json_or_none(str(self._started))
         if self.is_complete():
@@ -171,7 +172,7 @@ class _Computation(Step):
         if started and started.get("images_per_part") != IMAGES_PER_PART:
             started = {}
         if started is not None and (
-            self._has_parts() or not find_change(started, self.find_recipe())
+            self._has_parts() or not find_change(started, self.find_inputs())
         ):
             return dict(started)
         return finished if self.file.exists() else None
@@ -179,7 +180,7 @@ class _Computation(Step):
     def is_complete(self) -> bool:
         """See `Step`."""
         return self.file.is_file() and not find_change(
-            read_json_or_none(str(self.record)), self.find_recipe()
+            read_json_or_none(str(self.record)), self.find_inputs()
         )
 
     def is_resumable(self) -> bool:
@@ -208,7 +209,7 @@ class _Computation(Step):
             self._remove_parts()
             self.record.unlink(missing_ok=True)
             write_json(
-                str(self._started), {**self.find_recipe(), "images_per_part": IMAGES_PER_PART}
+                str(self._started), {**self.find_inputs(), "images_per_part": IMAGES_PER_PART}
             )
 
     def make(self, resume: bool) -> None:
@@ -232,7 +233,7 @@ class _Computation(Step):
 
     def finish(self) -> None:
         """See `Step`."""
-        write_json(str(self.record), {**self.find_recipe(), **self.statistics})
+        write_json(str(self.record), {**self.find_inputs(), **self.statistics})
         self._remove_parts()
 
     def _remove_parts(self) -> None:

@@ -103,7 +103,7 @@ def get_rpn_keys(cfg: CfgNode) -> dict[str, str]:
 
 
 def _describe_rpn(cfg: CfgNode, weights: str) -> dict[str, Any]:
-    """Return the part of a recipe that identifies an RPN, without the folder of its files."""
+    """Return the inputs that identify an RPN, without the folder of its files."""
     keys = json.dumps(get_rpn_keys(cfg), sort_keys=True).encode()
     return {
         "rpn_weights_sha256": file_sha256(weights),
@@ -162,7 +162,7 @@ class RPNMethod:
 
 
 class RPNProposals(Step):
-    """The proposals of an RPN for a data set: a file, and its recipe as json next to it.
+    """The proposals of an RPN for a data set: a file, and its inputs as json next to it.
 
     The RPN runs at test size and without flips.
 
@@ -180,13 +180,13 @@ class RPNProposals(Step):
         self.cfg, self.dataset_name, self.topk, self.path = cfg, dataset_name, topk, path
 
     @functools.cached_property
-    def _recipe(self) -> dict[str, Any]:
+    def _inputs(self) -> dict[str, Any]:
         rpn = _describe_rpn(self.cfg, self.cfg.MODEL.WEIGHTS)
         return {"data_set": self.dataset_name, "topk": self.topk, **rpn}
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`; the file of weights is read at the first call."""
-        return self._recipe
+        return self._inputs
 
     def make(self, resume: bool) -> None:
         """See `Step`.

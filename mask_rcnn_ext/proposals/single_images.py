@@ -38,7 +38,7 @@ def require_propose(cfg: CfgNode, given: bool) -> None:
 
     Raises:
         UserError: the function is missing, or the model does not need it. If the model's test
-            proposals come from selective search and have a recipe, the message has its options.
+            proposals come from selective search, the message has its options if they are known.
     """
     require_proposal_files(cfg, ())
     if given == cfg.MODEL.LOAD_PROPOSALS:
@@ -48,14 +48,14 @@ def require_propose(cfg: CfgNode, given: bool) -> None:
             "proposals are given (--selective-search, propose=), but the model makes its own: "
             "MODEL.LOAD_PROPOSALS is False. Leave the option out"
         )
-    recipe, note = _read_recipe(cfg)
+    stored, note = _read_settings(cfg)
     advice = (
         "Add --selective-search MODE to tools/predict.py, with the settings of the training "
         "proposals, or in Python propose=FUNCTION"
     )
-    if recipe.get("method") == "selective-search":
-        advice += f". Its test proposals were made with {_format_options(recipe)} ({note})"
-    elif recipe:
+    if stored.get("method") == "selective-search":
+        advice += f". Its test proposals were made with {_format_options(stored)} ({note})"
+    elif stored:
         advice += f". Its test proposals come from an RPN ({note}), so a search fits it less well"
     raise UserError(
         f"MODEL.LOAD_PROPOSALS: the model has no RPN, so it needs proposals for an image. {advice}"
@@ -115,7 +115,7 @@ def make_search(
     here it is always the order of an image with the id 0. The order decides which boxes are kept if
     there are too many, and which of two boxes wins in NMS if RoIPool rounds both to the same box.
 
-    A warning is logged if the recipe of the model's test proposals has other settings.
+    A warning is logged if the model's test proposals were made with other settings.
 
     Args:
         cfg: the config of the model.
@@ -133,14 +133,14 @@ def make_search(
             raise UserError(f"--search-{option}: expected 0 or more, got {value}")
     require_selective_search()
     settings = {"mode": mode, "width": width, "min_size": min_size}
-    recipe, note = _read_recipe(cfg)
+    stored, note = _read_settings(cfg)
     topk = _TOPK
-    if recipe.get("method") == "selective-search":
-        topk = recipe["topk"]
-        if _format_options(recipe) != _format_options(settings):
+    if stored.get("method") == "selective-search":
+        topk = stored["topk"]
+        if _format_options(stored) != _format_options(settings):
             logger.warning(
                 "The model's test proposals (%s) had other settings: %s",
-                *(note, _format_options(recipe)),
+                *(note, _format_options(stored)),
             )
 
     def propose(image: npt.NDArray[np.uint8]) -> tuple[Floats32, Floats32]:
@@ -152,19 +152,19 @@ def make_search(
     return propose
 
 
-def _read_recipe(cfg: CfgNode) -> tuple[dict[str, Any], str]:
-    """Return the recipe of the first file of test proposals, and the path of the recipe.
+def _read_settings(cfg: CfgNode) -> tuple[dict[str, Any], str]:
+    """Return how the first file of test proposals was made, and the json file that says so.
 
-    Both are empty if there is no recipe, or if its method is unknown.
+    Both are empty if there is no such json, or if its method is unknown.
     """
     for file in cfg.DATASETS.PROPOSAL_FILES_TEST[:1]:
         note = os.path.splitext(file)[0] + ".json"
-        recipe = read_json_or_none(note)
+        stored = read_json_or_none(note)
         searched = ("method", "mode", "width", "min_size", "topk")
-        if isinstance(recipe, dict) and (
-            "rpn_weights_sha256" in recipe or all(key in recipe for key in searched)
+        if isinstance(stored, dict) and (
+            "rpn_weights_sha256" in stored or all(key in stored for key in searched)
         ):
-            return recipe, note
+            return stored, note
     return {}, ""
 
 

@@ -205,7 +205,7 @@ class _WholeNetwork(Step):
         super().__init__(title, record, [get_weights_path(joint)])
         self.joint, self.steps, self.resume = joint, steps, resume
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         return {
             "rpn_sha256": file_sha256(get_weights_path(self.steps.shared_rpn)),
             "detector_sha256": file_sha256(get_weights_path(self.steps.shared_detector)),
@@ -253,7 +253,7 @@ def _plan(joint: CfgNode, configs: StepConfigs, resume: bool) -> list[Any]:
             if weights:
                 inputs["weights_sha256"] = file_sha256(get_weights_path(configs.detector))
             if proposals:
-                inputs["proposals"] = {step.dataset_name: step.find_recipe() for step in proposals}
+                inputs["proposals"] = {step.dataset_name: step.find_inputs() for step in proposals}
             return inputs
 
         return TrainingStage(title, cfg, resume=resume, find_inputs=find_inputs)

@@ -86,8 +86,8 @@ class TrainingStage(Step):
         title: the stage's name in the log.
         cfg: the config of the stage.
         resume: continue or keep an earlier training in the folder. False: start again.
-        find_inputs: a function that returns the recipe, see `Step.find_recipe`.
-        record: the name of the file in the folder that holds the recipe.
+        find_inputs: the function behind `Step.find_inputs`.
+        record: the name of the file in the folder that holds the inputs.
     """
 
     def __init__(
@@ -106,12 +106,12 @@ class TrainingStage(Step):
         super().__init__(
             f"{title}, in {folder}", os.path.join(folder, record), [self.weights, results]
         )
-        self.cfg, self.resume, self.find_inputs = cfg, resume, find_inputs
+        self.cfg, self.resume, self._find_inputs = cfg, resume, find_inputs
         self._last, self._trainer = os.path.join(folder, "last_checkpoint"), None
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
-        return self.find_inputs()
+        return self._find_inputs()
 
     def read_record(self) -> dict[str, Any] | None:
         """See `Step`; without a checkpoint there is nothing to continue."""

@@ -186,7 +186,7 @@ def train_two_stages(args: argparse.Namespace) -> None:
             cfg,
             resume=args.resume,
             find_inputs=lambda: {
-                "proposals": {step.dataset_name: step.find_recipe() for step in proposals}
+                "proposals": {step.dataset_name: step.find_inputs() for step in proposals}
             },
             record="two_stage.json",
         )

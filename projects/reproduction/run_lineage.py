@@ -31,10 +31,10 @@ from reproduction.training_runs import (
 )
 
 from mask_rcnn_ext import UserError
+from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import require_writable
 from mask_rcnn_ext.report.run_data import read_predictions, read_run, spread_evenly
-from mask_rcnn_ext.steps import run_command
 
 logger = logging.getLogger(__name__)
 

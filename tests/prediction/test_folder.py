@@ -82,9 +82,9 @@ def test_shares_of_several_processes_give_the_files_of_one(make_job, expected, w
     job = make_job()
     predictor, counted = job.make_predictor(0), []
     for rank in random.Random(world).sample(range(world), world):
-        recipe = predict_share(job, predictor, rank, world, counted.append)
+        settings = predict_share(job, predictor, rank, world, counted.append)
     assert sum(counted) == NUMBER
-    summary = merge_shares(job, recipe, complete=True)
+    summary = merge_shares(job, settings, complete=True)
     assert len(summary.failures) == 1
     assert contents(job.output) == expected
 
@@ -93,29 +93,29 @@ def test_a_line_that_a_kill_has_cut_costs_one_image(make_job, expected):
     """Also if the next run continues the same file."""
     job = make_job()
     predictor = job.make_predictor(0)
-    recipe = predict_share(job, predictor, 0, 2)
+    settings = predict_share(job, predictor, 0, 2)
     (part,) = job.output.glob("parts/*")
     lines = part.read_bytes().splitlines(keepends=True)
     part.write_bytes(b"".join(lines[:-1]) + lines[-1][:-20])
-    missing = len(PartReader(job.output, job.files, recipe).find_missing(range(NUMBER)))
+    missing = len(PartReader(job.output, job.files, settings).find_missing(range(NUMBER)))
     predict_share(job, predictor, 1, 2)
     predict_share(job, predictor, 0, 2)
-    again = PartReader(job.output, job.files, recipe).find_missing(range(NUMBER))
+    again = PartReader(job.output, job.files, settings).find_missing(range(NUMBER))
     assert (missing, again) == (NUMBER - 6, [3])  # the one that cannot be read
-    merge_shares(job, recipe, complete=True)
+    merge_shares(job, settings, complete=True)
     assert contents(job.output) == expected
 
 
-def test_a_line_that_a_kill_has_cut_does_not_hide_the_next_recipe(make_job):
+def test_a_line_that_a_kill_has_cut_does_not_hide_the_lines_of_the_next_settings(make_job):
     job, head = make_job(), {"names": ["a"], "ids": [1]}
     job.output.mkdir()
-    with PartWriter(job.output, 0, {"recipe": "one", **head}) as part:
+    with PartWriter(job.output, 0, {"settings": "one", **head}) as part:
         part.add(job.files[0], {"results": []})
         part._write(b'{"name": "half')
-    with PartWriter(job.output, 0, {"recipe": "two", **head}) as part:
+    with PartWriter(job.output, 0, {"settings": "two", **head}) as part:
         part.add(job.files[1], {"results": []})
-    for recipe, missing in (("one", [1]), ("two", [0])):
-        assert PartReader(job.output, job.files, recipe).find_missing([0, 1]) == missing
+    for settings, missing in (("one", [1]), ("two", [0])):
+        assert PartReader(job.output, job.files, settings).find_missing([0, 1]) == missing
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +164,9 @@ def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(
     predictor = job.make_predictor(0)
     read = predictor.read
     predictor.read = lambda path: predicted.append(path) or read(path)
-    recipe = predict_share(job, predictor)
+    settings = predict_share(job, predictor)
     assert len({path for path in predicted if isinstance(path, Path)}) <= 10  # not all again
-    merge_shares(job, recipe, complete=True)
+    merge_shares(job, settings, complete=True)
     assert contents(job.output) == expected
 
 
@@ -237,7 +237,7 @@ def test_an_interruption_writes_what_is_done_and_another_setting_begins_anew(
     assert [image["file_name"] for image in images] == [n for n in seen if n != "03.png"]
 
     other = make_job(filters={"classes": ["class 1"]})
-    reader = PartReader(job.output, job.files, other.describe(job.make_predictor(0))["recipe"])
+    reader = PartReader(job.output, job.files, other.describe(job.make_predictor(0))["settings"])
     assert (reader.head, reader.is_empty) == (None, False)
     summary = run_folder_job(other)
     assert (
@@ -257,9 +257,9 @@ def test_an_image_that_was_changed_in_between_is_predicted_again(make_job, folde
     for name in ("a.png", "b.png"):
         Image.fromarray(picture(40, 60, seed=1)).save(source / name)
     job = FolderJob(job.make_predictor, find_images([str(source)]), job.output, ("coco",))
-    recipe = predict_share(job, job.make_predictor(0))
+    settings = predict_share(job, job.make_predictor(0))
     Image.fromarray(picture(50, 30, seed=2)).save(source / "b.png")
-    again = PartReader(job.output, job.files, recipe)
+    again = PartReader(job.output, job.files, settings)
     assert again.find_missing([0, 1]) == [1]
     run_folder_job(job)
     sizes = json.loads((job.output / "images.json").read_text())["images"]

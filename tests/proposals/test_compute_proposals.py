@@ -100,18 +100,22 @@ def test_stock_detectron2_reads_the_file(stored):
 
 
 @needs_search
-def test_the_recipe_has_recall_and_settings(stored, coco, capsys):
-    recipe = json.loads((stored / f"{DATA}.json").read_text())
-    assert (recipe["method"], recipe["mode"], recipe["topk"]) == ("selective-search", "fast", 2000)
+def test_the_json_has_recall_and_settings(stored, coco, capsys):
+    summary = json.loads((stored / f"{DATA}.json").read_text())
+    assert (summary["method"], summary["mode"], summary["topk"]) == (
+        "selective-search",
+        "fast",
+        2000,
+    )
     content = read(stored / f"{DATA}.pkl")
-    assert recipe["proposals_per_image"] == np.mean([len(boxes) for boxes in content["boxes"]])
-    assert 0 < recipe["seconds_per_image"] < 1
+    assert summary["proposals_per_image"] == np.mean([len(boxes) for boxes in content["boxes"]])
+    assert 0 < summary["seconds_per_image"] < 1
     objects = [
         [(x, y, x + w, y + h) for x, y, w, h in (a["bbox"] for a in r["annotations"])]
         for r in DatasetCatalog.get(DATA)
     ]
     expected = recall_at(list(zip(content["boxes"], objects, strict=True)), 0.5)
-    assert recipe["recall"]["recall_50"] == pytest.approx(expected)
+    assert summary["recall"]["recall_50"] == pytest.approx(expected)
     assert expected > 50  # bright rectangles
     assert search(stored) == 0  # nothing to do, but it is reported again
     line = capsys.readouterr().out.splitlines()[0]

@@ -107,7 +107,7 @@ AS_STORED = "--selective-search quality --search-width 300 --search-min-size 9"
 
 
 @pytest.mark.parametrize(
-    ("recipe", "says"),
+    ("stored", "says"),
     [
         (None, r"propose=FUNCTION$"),
         (SEARCHED, rf"made with {AS_STORED} \(.*x\.json\)$"),
@@ -116,9 +116,9 @@ AS_STORED = "--selective-search quality --search-width 300 --search-min-size 9"
     ],
     ids=["none", "searched", "rpn", "broken"],
 )
-def test_no_proposals_is_an_error_that_says_how(tmp_path, recipe, says):
-    if recipe:
-        (tmp_path / "x.json").write_text(json.dumps(recipe))
+def test_no_proposals_is_an_error_that_says_how(tmp_path, stored, says):
+    if stored:
+        (tmp_path / "x.json").write_text(json.dumps(stored))
     cfg = small_cfg("DATASETS.PROPOSAL_FILES_TEST", f"('{tmp_path}/x.pkl',)")
     with pytest.raises(UserError, match=f"MODEL.LOAD_PROPOSALS.*--selective-search MODE.*{says}"):
         Predictor(cfg, "nowhere.pth")

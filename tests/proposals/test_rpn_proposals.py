@@ -62,8 +62,8 @@ def test_an_rpn_gives_what_its_evaluator_writes(weights, tmp_path, capsys, caplo
     for key in ("boxes", "objectness_logits"):
         assert [len(a) for a in ours[key]] == [40] * 3
         assert all(map(np.array_equal, ours[key], expected[key]))
-    recipe = json.loads((tmp_path / f"{DATA}.json").read_text())
-    assert len(recipe["rpn_weights_sha256"]) == 64
+    stored = json.loads((tmp_path / f"{DATA}.json").read_text())
+    assert len(stored["rpn_weights_sha256"]) == 64
     # The same weights elsewhere are the same proposals; another RPN's are not.
     assert propose(tmp_path, "--topk", "40", *keys, "MODEL.RPN.NMS_THRESH", "0.5") == 2
     assert "rpn_config_sha256" in read_error(capsys)
@@ -88,7 +88,7 @@ def test_a_config_that_does_not_fit(weights, tmp_path, capsys, keys, message):
 
 
 def test_a_worker_that_is_killed_names_its_image(weights, tmp_path, monkeypatch, capsys):
-    """The recipes read images without `Trainer`."""
+    """The trainings of several steps read images without `Trainer`."""
     monkeypatch.setattr(ImageMapper, "__call__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     keys = [*SMALL, "MODEL.WEIGHTS", weights, "DATALOADER.NUM_WORKERS", "1"]
     cfg = make_rpn_config(load_config(TINY_CONFIG, keys), 40)

@@ -38,7 +38,7 @@ class Report(Step):
         self.script, self.runs = Path(script).resolve(), runs
         self.write, self.options = write, options
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
         packages = [REPO / "mask_rcnn_ext", Path(__file__).parent]
         runs = {run.title: [file_sha256(str(f)) for f in run.measured_files] for run in self.runs}

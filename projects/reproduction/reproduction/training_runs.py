@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from detectron2.config import CfgNode
 
+from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.config import config_hash, flat_config, load_config
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json_or_none, require_writable, write_json
 from mask_rcnn_ext.model_zoo import get_config_file
-from mask_rcnn_ext.run_files import set_aside
-from mask_rcnn_ext.steps import Step, holds_run, run_command, run_step
+from mask_rcnn_ext.run_files import require_run_folder, set_aside
+from mask_rcnn_ext.steps import Step, run_step
 
 __all__ = [
     "FILLED_IN",
@@ -98,17 +99,17 @@ class TrainingRun(Step):
         """Return the checksums of the run's input files, without its config."""
         return {}
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
         return {"config_sha256": self._hash(self.config(), self.seed), **self.inputs()}
 
     def sha256(self) -> str:
-        """Return one hash of the recipe, for the file of results."""
-        recipe = self.find_recipe()
-        config = str(recipe.pop("config_sha256"))
-        if not recipe:
+        """Return one hash of the inputs, for the file of results."""
+        inputs = self.find_inputs()
+        config = str(inputs.pop("config_sha256"))
+        if not inputs:
             return config
-        return hashlib.sha256(json.dumps([config, recipe], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([config, inputs], sort_keys=True).encode()).hexdigest()
 
     def _hash(self, cfg: CfgNode, seed: int) -> str:
         return config_hash(cfg, seed, self.filled_in)
@@ -119,7 +120,7 @@ class TrainingRun(Step):
         Raises:
             UserError: the folder contains something else.
         """
-        if not holds_run(self.folder, _FIRST_FILES):
+        if not require_run_folder(self.folder, _FIRST_FILES):
             return None
         cfg = read_config(self.folder / "config.yaml")
         if cfg is None:

@@ -40,7 +40,7 @@ def test_a_change_is_compared_with_none_on_the_same_images(tmp_path):
         for name, count in wrong.items()
     }
     step = ChangeMeasurement(run)
-    write_json(step.record, make_jsonable({**step.find_recipe(), "changes": records}))
+    write_json(step.record, make_jsonable({**step.find_inputs(), "changes": records}))
     rows = collect_changes([run])
     assert [row["change"] for row in rows] == list(wrong)
     assert {row["k"] for row in rows} == {3}

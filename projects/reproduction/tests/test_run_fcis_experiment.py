@@ -32,7 +32,7 @@ def call(tmp_path, monkeypatch):
 
     def measure(step, resume):
         done.append(f"measure {step.run.variant}")
-        step.record.write_text(json.dumps(step.find_recipe()))
+        step.record.write_text(json.dumps(step.find_inputs()))
 
     def collect(runs):
         done.append("report")
@@ -42,7 +42,7 @@ def call(tmp_path, monkeypatch):
 
     def measure_changes(step, resume):
         done.append(f"change {step.run.variant}")
-        step.record.write_text(json.dumps(step.find_recipe()))
+        step.record.write_text(json.dumps(step.find_inputs()))
 
     monkeypatch.setattr(Measurement, "make", measure)
     monkeypatch.setattr(ChangeMeasurement, "make", measure_changes)

@@ -103,7 +103,7 @@ def test_the_trainings_are_stale_when_their_config_changes(tmp_path, monkeypatch
     annotations.write_text("{}")
 
     def recipe():
-        return two_nodes.NodesTraining(tmp_path, annotations).find_recipe()
+        return two_nodes.NodesTraining(tmp_path, annotations).find_inputs()
 
     before = recipe()
     assert recipe() == before

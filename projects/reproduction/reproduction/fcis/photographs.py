@@ -122,9 +122,9 @@ class PhotographMeasurement(RunMeasurement):
         super().__init__(run, "photographs.json", _FORMAT)
         self.run = run
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`; the images to measure are chosen by the annotations."""
-        return {**super().find_recipe(), "val_json": self.run.inputs()["val_json"]}
+        return {**super().find_inputs(), "val_json": self.run.inputs()["val_json"]}
 
     def make(self, resume: bool) -> None:
         """See `Step`."""

@@ -25,7 +25,7 @@ class RunMeasurement(Step):
         super().__init__(f"{run.title} {title}", file, [file])
         self._weights, self._format = run.folder / "model_final.pth", format
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
         sha256 = file_sha256(str(self._weights)) if self._weights.is_file() else None
         return {"weights_sha256": sha256, "format": self._format}
@@ -33,11 +33,11 @@ class RunMeasurement(Step):
     def read_record(self) -> dict[str, Any] | None:
         """See `Step`."""
         content = read_json_or_none(str(self.record))
-        return {key: content.get(key) for key in self.find_recipe()} if content else None
+        return {key: content.get(key) for key in self.find_inputs()} if content else None
 
     def write(self, content: dict[str, Any]) -> None:
         """Write the file."""
-        write_json(str(self.record), make_jsonable({**self.find_recipe(), **content}))
+        write_json(str(self.record), make_jsonable({**self.find_inputs(), **content}))
 
     def finish(self) -> None:
         """See `Step`; `write` has written the record."""

@@ -7,10 +7,11 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.config import config_hash
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import require_writable
-from mask_rcnn_ext.steps import Step, run_command
+from mask_rcnn_ext.steps import Step
 
 from ..training_runs import FILLED_IN, REPO, TrainingRun, find_differences, read_config
 
@@ -74,7 +75,7 @@ class UnvotedEvaluation(Step):
         )
         self.run, self.folder = run, run.unvoted
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
         cfg = self.run.config()
         cfg.MODEL.FCIS.MASK_VOTING = False

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import file_sha256, read_json_or_none, require_writable, write_json
-from mask_rcnn_ext.steps import Step, run_command
+from mask_rcnn_ext.steps import Step
 
 from ..training_runs import REPO
 from .photos import CLIP, JSON, NEW_PHOTOS, PHOTOS, make_folder
@@ -122,7 +123,7 @@ class FolderStep(Step):
         outputs = [self._home / name for name in (JSON, CLIP)]
         super().__init__("the user's folder", root / "steps/folder.json", outputs)
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
         files = (self._source / f"annotations_{split}.json" for split in ("train", "val"))
         return {"annotations": [file_sha256(str(path)) for path in files]}
@@ -135,7 +136,7 @@ class FolderStep(Step):
 
     def finish(self) -> None:
         """See `Step`."""
-        write_json(self.record, {**self.find_recipe(), "facts": self._facts})
+        write_json(self.record, {**self.find_inputs(), "facts": self._facts})
 
 
 class StageStep(Step):
@@ -152,7 +153,7 @@ class StageStep(Step):
         outputs = [self._home / name for name in stage.outputs]
         super().__init__(stage.command, root / "steps" / f"{stage.name}.json", outputs)
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
         paths = {name: self._home / name for name in self.stage.inputs}
         sums = {name: file_sha256(str(p)) if p.is_file() else "" for name, p in paths.items()}
@@ -181,7 +182,7 @@ class StageStep(Step):
 
     def finish(self) -> None:
         """See `Step`."""
-        write_json(self.record, {**self.find_recipe(), "seconds": round(self._seconds, 1)})
+        write_json(self.record, {**self.find_inputs(), "seconds": round(self._seconds, 1)})
 
     def printed(self) -> str:
         """Return what the command printed."""

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mask_rcnn_ext.checkpoint.description import get_versions
+from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json, require_writable, write_json
 from mask_rcnn_ext.fingerprint import code_sha256
-from mask_rcnn_ext.steps import Step, run_command
+from mask_rcnn_ext.steps import Step
 
 from ..json_runs import JsonRun
 from ..training_runs import REPO
@@ -93,7 +94,7 @@ def run_tests(folder: Path, options: Sequence[str] = ("-m", "gpu")) -> dict[str,
 
 
 class BenchmarkStep(Step):
-    """Runs a part of the benchmark. Its figures and its recipe stand in the file of results.
+    """Runs a part of the benchmark. Its figures and its inputs stand in the file of results.
 
     Args:
         name: one of `BENCHMARKS`.
@@ -109,7 +110,7 @@ class BenchmarkStep(Step):
         sources = sorted([*package.rglob("*.py"), *benchmarks.glob("*.py")])
         self._code = code_sha256(sources, REPO)  # once, so that it is the code that was started
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
         return {"code_sha256": self._code, "options": {"device": self._device}}
 
@@ -136,7 +137,7 @@ class BenchmarkStep(Step):
 
     def finish(self) -> None:
         """See `Step`."""
-        code = {"code_sha256": self.find_recipe()["code_sha256"]}
+        code = {"code_sha256": self.find_inputs()["code_sha256"]}
         add_results(
             self.record,
             {"benchmark": {self._name: {**read_json(self._written)[self._name], **code}}},

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.data.split import split_coco
 from mask_rcnn_ext.engine.recipe.choose import RECIPE_KEYS
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import file_sha256, read_json, read_json_or_none, write_json
 from mask_rcnn_ext.model_zoo import get_config_file
-from mask_rcnn_ext.steps import run_command
 
 from ..json_runs import JsonRun, write_class
 from ..training_runs import REPO

@@ -58,7 +58,7 @@ class NodesTraining(Step):
         outputs = [folder / name / "model_final.pth" for name in _RUNS]
         super().__init__("the trainings on nodes", folder / "training.json", outputs)
 
-    def find_recipe(self) -> dict[str, Any]:
+    def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
         code = imported_files([Path(TRAIN)], [REPO / "mask_rcnn_ext"])
         return {
@@ -95,7 +95,7 @@ class NodesTraining(Step):
 
     def finish(self) -> None:
         """See `Step`; the record also holds what was found."""
-        write_json(self.record, {**self.find_recipe(), "found": self._found})
+        write_json(self.record, {**self.find_inputs(), "found": self._found})
 
 
 def train_on_nodes(folder: Path, annotations: Path) -> dict[str, Any]:
