@@ -68,6 +68,7 @@ from tqdm import tqdm
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import find_truth, require_datasets
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.files import require_writable
 from mask_rcnn_ext.overlap.comparison import (
     Detections,
@@ -111,13 +112,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.images and not args.gt_json:
         raise UserError("--images goes with --gt-json; a data set has its own")
     for option, least in (("num-images", 0), ("draws", 1), ("seed", 0), ("processes", 1)):
-        value = getattr(args, option.replace("-", "_"))
-        if value < least:
-            raise UserError(f"--{option}: expected {least} or more, got {value}")
-    if args.parts is not None and args.parts < 1:
-        raise UserError(f"--parts: expected 1 or more, got {args.parts}")
-    if not 0 <= args.score_threshold <= 1:
-        raise UserError(f"--score-threshold: expected 0 to 1, got {args.score_threshold:g}")
+        require_range(f"--{option}", getattr(args, option.replace("-", "_")), least)
+    if args.parts is not None:
+        require_range("--parts", args.parts, 1)
+    require_range("--score-threshold", args.score_threshold, 0, 1)
     return args
 
 

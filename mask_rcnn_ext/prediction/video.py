@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from ..data.images import BGRArray
-from ..errors import UserError
+from ..errors import UserError, require_range
 from ..files import atomic_open
 from ..report.drawing.pictures import draw_instances
 from ..temporary_files import make_temporary_folder
@@ -216,8 +216,7 @@ def predict_video(
         UserError: the video cannot be read, a file cannot be written, or a file would replace the
             video itself.
     """
-    if every < 1:
-        raise UserError(f"--every: expected 1 or more, got {every}")
+    require_range("--every", every, 1)
     target = Path(folder, video.name if video.name.endswith(".mp4") else f"{video.name}.mp4")
     own = isinstance(video.source, str) and target.resolve() == Path(video.source).resolve()
     if own:

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from ..arrays import Floats32
 from ..data.catalog import require_datasets
-from ..errors import UserError
+from ..errors import UserError, require_range
 from ..files import atomic_open, read_json_or_none, require_writable, write_json
 from ..steps import Step, end_with_parent, find_change, run_step
 from .file import write_proposal_file
@@ -95,8 +95,7 @@ def compute_proposals(
             process was killed.
     """
     names = list(dict.fromkeys(names))
-    if processes < 1:
-        raise UserError(f"--processes: expected 1 or more, got {processes}")
+    require_range("--processes", processes, 1)
     require_datasets(names)
     settings, folder = method.settings(), Path(output)
     existed = folder.exists()

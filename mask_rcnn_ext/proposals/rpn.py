@@ -20,7 +20,7 @@ from ..checkpoint.fetching import fetch_file
 from ..config import flat_config
 from ..data.bad_images import NamedErrors
 from ..data.mapper import ImageMapper
-from ..errors import UserError
+from ..errors import UserError, require_range
 from ..files import file_sha256
 from ..log_filter import filter_log
 from ..modeling.building import build_model
@@ -123,8 +123,7 @@ class RPNMethod:
     """
 
     def __init__(self, cfg: CfgNode, topk: int) -> None:
-        if topk < 1:
-            raise UserError(f"--topk: expected 1 or more, got {topk}")
+        require_range("--topk", topk, 1)
         self.cfg, self.topk = make_rpn_config(cfg, topk), topk
 
     def settings(self) -> dict[str, Any]:

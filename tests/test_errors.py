@@ -1,0 +1,28 @@
+"""The helpers for messages of users' mistakes."""
+
+import math
+
+import pytest
+
+from mask_rcnn_ext import UserError
+from mask_rcnn_ext.errors import require_range
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [(1, 1, math.inf), (0, 0, 1), (1, 0, 1)])
+def test_the_limits_are_allowed(value, low, high):
+    require_range("--x", value, low, high)
+
+
+@pytest.mark.parametrize(
+    ("value", "limits", "message"),
+    [
+        (0, (1,), "--x: expected 1 or more, got 0"),
+        (1.5, (0, 1), "--x: expected 0 to 1, got 1.5"),
+        (-12345678, (0,), "--x: expected 0 or more, got -12345678"),
+        (math.nan, (0, 1), "--x: expected 0 to 1, got nan"),
+    ],
+)
+def test_a_number_beyond_its_limits_is_named(value, limits, message):
+    with pytest.raises(UserError) as caught:
+        require_range("--x", value, *limits)
+    assert str(caught.value) == message
