@@ -72,14 +72,13 @@ from mask_rcnn_ext.data.coco_json import list_classes
 from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.formats import Dataset, guess_format, read_dataset, write_dataset
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
-from mask_rcnn_ext.data.split import split_coco
+from mask_rcnn_ext.data.split import require_split, split_coco
 from mask_rcnn_ext.engine.launch import run_as_command
 
 
 def convert(args: argparse.Namespace) -> None:
     """Read, split and write the data set of a command line, and print what became of it."""
-    if args.split is None and args.group_by:
-        raise UserError("--group-by needs --split, such as --split 0.8")
+    require_split(args.split, args.group_by)
     set_pixel_limit(args.max_image_pixels)
     source = args.source or guess_format(args.input)
     if not args.source:

@@ -16,7 +16,7 @@ from ..errors import UserError
 from .pickled_arrays import NUMPY_FUNCTIONS, PickledArray, encode_latin1
 from .safe_pickle import ForbiddenGlobal, check_torch_file, make_plain, unpickle
 
-__all__ = ["explain_unreadable", "load_pickle", "load_torch"]
+__all__ = ["explain_unreadable", "load_pickle", "load_torch", "require_dict"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,19 @@ def explain_unreadable(path: str, error: Exception, kind: str) -> UserError:
         f"{path}: not a readable {kind} ({reason}); it may be cut short or of another format. "
         "Copy or download it again"
     )
+
+
+def require_dict(contents: Any, path: str) -> Any:
+    """Return the contents of a checkpoint file, or a part of them.
+
+    Raises:
+        UserError: they are not a dict.
+    """
+    if not isinstance(contents, dict):
+        raise UserError(
+            f"{path}: expected a checkpoint, a dict of tensors, got {type(contents).__name__}"
+        )
+    return contents
 
 
 def load_pickle(path: str, kind: str = "checkpoint", fix: str = _SAVE_AGAIN) -> Any:

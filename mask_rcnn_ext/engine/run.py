@@ -47,7 +47,7 @@ from .output_folder import (
 )
 from .recipe.choose import choose_recipe, require_recipe_options
 from .results import write_results
-from .resuming import require_unchanged
+from .resuming import explain_no_checkpoint, require_unchanged
 from .run_lock import is_restart
 from .trainer import Trainer
 
@@ -238,7 +238,4 @@ def _require_gloo_on_cpu(cfg: ExtCfgNode) -> None:
 
 def _require_checkpoint(folder: str) -> None:
     if not os.path.isfile(os.path.join(folder, "last_checkpoint")):
-        raise UserError(
-            f"--resume: no checkpoint in {os.path.abspath(folder)} (no file last_checkpoint). "
-            "Leave out --resume to start a new run, or set OUTPUT_DIR to the run's folder."
-        )
+        raise explain_no_checkpoint(f"{os.path.abspath(folder)} (no file last_checkpoint)")

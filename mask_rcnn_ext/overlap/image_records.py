@@ -11,10 +11,9 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from ..arrays import Bools, Floats, Ints
-from ..errors import UserError
 from .boundary import boundary_iou, compute_boundary_distance, find_boundary
 from .crops import CropCache
-from .detections import Detections
+from .detections import Detections, require_images
 from .image_instances import MAX_DETECTIONS, ImageInstances, read_image_instances
 from .lines import LineRecord, measure_lines
 from .matching import IOU_THRESHOLDS, LEVELS, find_nearest_levels, match_detections
@@ -103,9 +102,7 @@ def measure(
             annotation has a broken mask.
     """
     ids = sort_ids(coco_gt.imgs)
-    for image_id in detections:
-        if image_id not in coco_gt.imgs:
-            raise UserError(f"detections of image {image_id!r}, which is not in the data set")
+    require_images(detections, coco_gt.imgs)
     images = (read_image_instances(coco_gt, i, detections, max_detections) for i in ids)
     measure_image = functools.partial(_measure_image, lines=lines, parts=parts)
     records: list[ImageRecord] = []

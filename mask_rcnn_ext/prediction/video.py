@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..data.images import BGRArray
 from ..errors import UserError, require_range
-from ..files import atomic_open
+from ..files import atomic_open, explain_write_error
 from ..report.drawing.pictures import draw_instances
 from ..temporary_files import make_temporary_folder
 from .coco_results import describe_instances
@@ -125,7 +125,7 @@ class _MaskVideo:
                 own = make_temporary_folder(self._path.parent)
                 self._temporary = self._stack.enter_context(own) / "video.mp4"
             except OSError as error:
-                raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
+                raise explain_write_error(self._path, error) from error
             code, size = cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[1::-1]
             self._writer = cv2.VideoWriter(str(self._temporary), code, self._fps, size)
             if not self._writer.isOpened():
