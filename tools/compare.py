@@ -41,14 +41,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--score-threshold",
         type=float,
         default=0.5,
-        help="unmatched detections below it are not drawn; all are measured (default: 0.5)",
+        help="unmatched detections with a lower score are not drawn; all are measured "
+        "(default: 0.5)",
     )
     parser.add_argument(
         "--parts",
         type=int,
         metavar="K",
         help="also measure same-part errors, for FCIS with K x K parts; both files need the boxes "
-        "(bbox) in which masks were assembled",
+        "(bbox) in which the masks were predicted",
     )
     parser.add_argument(
         "--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)"
@@ -120,7 +121,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def compare_files(args: argparse.Namespace) -> None:
-    """Do what the command line asks for, and print the main rows and the files written."""
+    """Compare the two files, and print the main rows and the files written."""
     if args.dataset:
         require_datasets([args.dataset])
         json_file, folder = find_truth(args.dataset)

@@ -5,7 +5,7 @@
     python tools/convert_dataset.py all.json --images photos --to yolo yolo_data
 
 Without --from, the format of INPUT is guessed where only one is possible. docs/own_data.md lists
-the formats and what each one can hold.
+the formats and their limits.
 """
 
 import argparse
@@ -77,7 +77,7 @@ from mask_rcnn_ext.engine.launch import run_as_command
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Read, split and write the data set of a command line, and print what became of it."""
+    """Read, split and write the data set of a command line; print its counts and the files."""
     require_split(args.split, args.group_by)
     set_pixel_limit(args.max_image_pixels)
     source = args.source or guess_format(args.input)

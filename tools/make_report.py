@@ -19,8 +19,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--score-threshold",
         type=float,
-        help="predictions with a lower score are not drawn, and do not count in the confusion "
-        "matrix and for the worst images (default: the score with the best F1)",
+        help="predictions with a lower score are not drawn; they count neither in the "
+        "confusion matrix nor for the worst images (default: the score with the best F1)",
     )
     return parser
 

@@ -40,7 +40,7 @@ def split_coco(
     """Return the training part and the validation part of a COCO json.
 
     Args:
-        content: with `images`, `annotations` and `categories`. It is not changed.
+        content: the content of the json. It is not changed.
         fraction: the share of the images to train on, between 0 and 1.
         group_by: a key of the entries of `images`, or a regular expression that is searched in each
             `file_name`. Images with the same value are one group. If the expression has

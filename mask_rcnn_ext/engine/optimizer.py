@@ -61,7 +61,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def require_fitting_schedule(cfg: CfgNode) -> None:
-    """Check what detectron2's learning rate schedules divide by, and what they take for granted.
+    """Check the numbers that detectron2's learning rate schedules take for granted.
 
     Raises:
         UserError: the run has no iteration, or the learning rate is negative; or a cosine schedule

@@ -1,4 +1,4 @@
-"""How often a run saves a checkpoint, and what a resumed run takes from it or from its config."""
+"""When a run saves checkpoints, and which settings a resumed run takes from them."""
 
 import contextlib
 from collections.abc import Iterator, Mapping

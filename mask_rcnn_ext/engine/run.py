@@ -219,7 +219,7 @@ def _find_weights(cfg: ExtCfgNode, *, resume: bool) -> str:
 
 
 def _log_start(cfg: ExtCfgNode, args: argparse.Namespace) -> None:
-    """Log what detectron2's `default_setup` logs: most of it to the file only."""
+    """Log the same facts as detectron2's `default_setup`: most of them to the file only."""
     logger.info("Folder of the run: %s", os.path.abspath(cfg.OUTPUT_DIR))
     if args.eval_only and getattr(args, "split", None) is not None:
         logger.info("--split: the training kept %s.", cfg.MASK_RCNN_EXT.DATA.VAL_JSON)

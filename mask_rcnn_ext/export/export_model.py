@@ -151,7 +151,7 @@ def _name_classes(cfg: CfgNode, predictor: Predictor) -> ExtCfgNode:
 
 
 def _require_libraries(format: str, int8: bool) -> None:
-    """Import what an export needs; PyTorch's exporter itself needs onnx."""
+    """Import the libraries that an export needs; PyTorch's exporter itself needs onnx."""
     wanted = {"onnx": format, "onnxruntime" if format == "onnx" else "openvino": format}
     if int8:
         wanted["onnxruntime"] = "onnx"

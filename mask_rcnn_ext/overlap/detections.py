@@ -248,8 +248,8 @@ def convert_to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]
 
     Args:
         segmentation: a list of polygons, or an RLE whose counts are a list, a str or bytes.
-        height: of the image.
-        width: of the image.
+        height: the height of the image in pixels.
+        width: the width of the image in pixels.
 
     Raises:
         UserError: it is none of these, or pycocotools could not read it, see `check_mask`.

@@ -49,15 +49,15 @@ class ImageRecord:
     """The share of one image in the metrics.
 
     Attributes:
-        image_id: of the data set.
+        image_id: the id of the image in the data set.
         classes: (D,), places of the detections' categories, best score first.
         scores: (D,).
-        tables: one for each name in `metrics.AP_TASKS`.
+        tables: the match table for each name in `metrics.AP_TASKS`.
         sums: metric -> (sum, number) of its values, see `ImageErrors.sums`.
         counts: names in `metrics.COUNTS` -> numbers that are not 0.
         matches: position of a detection in the image's list -> id of the annotation that it is
             matched with.
-        lines: None where they were not asked for.
+        lines: the measures of axis runs; None if they were not asked for.
     """
 
     image_id: Any
@@ -92,7 +92,7 @@ def measure(
             script must then be guarded by `if __name__ == "__main__"`.
         max_detections: number of detections of one class in one image that count, the best.
         lines: also measure the axis runs of the masks, see `lines`.
-        parts: with `lines`: k, to measure same-part errors in the boxes of the detections.
+        parts: k, to measure same-part errors in the boxes of the detections; needs `lines`.
 
     Returns:
         One record for each image of the data set, by ascending id; they can be pickled.

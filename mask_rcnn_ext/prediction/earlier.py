@@ -1,4 +1,4 @@
-"""Moves files of an earlier prediction aside that would contradict the new results."""
+"""Moves aside the files of an earlier prediction that would contradict the new results."""
 
 import json
 import logging

@@ -118,7 +118,7 @@ class InstanceFilter:
         """Return the instances that are kept, in their order.
 
         Args:
-            instances: on the CPU; `pred_masks` are (N, H, W) bool or `PackedMasks`.
+            instances: instances on the CPU; `pred_masks` are (N, H, W) bool or `PackedMasks`.
         """
         classes = instances.pred_classes
         kept = instances[self._kept[classes] & (instances.scores >= self._least[classes])]
@@ -183,7 +183,7 @@ def find_lowest(thresholds: float | Mapping[str, float]) -> float:
     """Return the score threshold of the model that gives the filter all the instances it keeps.
 
     Args:
-        thresholds: from `parse_thresholds`.
+        thresholds: the result of `parse_thresholds`.
     """
     if not isinstance(thresholds, Mapping):
         return thresholds

@@ -67,12 +67,12 @@ class Case:
     """An image with its ground truth and both models' predictions.
 
     Attributes:
-        name: of the image.
+        name: the name of the image.
         image: (H, W, 3) uint8 RGB.
         truth: (G, H, W) bool, the visible masks; crowds are left out.
         contested: (H, W) bool, where boxes of two objects overlap.
         sides: the predictions of the two models.
-        text: about the ground truth, in one line.
+        text: one line about the ground truth.
     """
 
     name: str
@@ -283,8 +283,8 @@ def make_case_sheet(drawn: Sequence[CasePictures], names: Sequence[str], heading
     """Return a sheet, two cases a row, each ground truth, first and second model.
 
     Args:
-        drawn: at least one.
-        names: of the two models.
+        drawn: the pictures of each case; at least one case.
+        names: the names of the two models.
         heading: text at the top; its first line is bold.
     """
     tiles: list[RGBArray] = []

@@ -308,7 +308,7 @@ def _other_tables(tasks: dict[str, Any]) -> list[tuple[str, list[str], list[list
 
 
 def _read_best(run: RunFolder) -> dict[str, Any] | None:
-    """Return what `model_best.pth` of the run was measured at, if it has one."""
+    """Return the measurement that chose `model_best.pth` of the run, if it has one."""
     best = run.info.get("best")
     return best if isinstance(best, dict) and isinstance(best.get("iteration"), int) else None
 

@@ -1,7 +1,7 @@
 """How the time of Mask R-CNN grows with images in a batch, detections, image size and classes.
 
-One of them changes at a time, and the others stay at the values of `DEFAULTS`. The model and the
-contenders are those of `inference`. Images go in as pixels, and results come out in COCO's format.
+One of them changes at a time, and the others stay at the values of `DEFAULTS`. `inference` has the
+model and the contenders. Images go in as pixels, and results come out in COCO's format.
 """
 
 import argparse

@@ -273,8 +273,9 @@ class FCISROIHeads(ROIHeads):
         classes.
 
         Args:
-            features: of N images.
-            instances: with `pred_boxes` in pixels of the network's input, and `pred_classes`.
+            features: the feature maps of N images.
+            instances: instances with `pred_boxes`, in pixels of the network's input, and
+                `pred_classes`.
 
         Returns:
             The instances with `pred_masks`, (R_image, 1, P, P) probabilities.

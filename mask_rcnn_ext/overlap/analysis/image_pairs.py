@@ -47,7 +47,7 @@ class ImagePairs:
     """The objects and detections of one image, and the IoUs of those that overlap.
 
     Attributes:
-        image_id: of the data set.
+        image_id: the id of the image in the data set.
         classes: (G,), places of the categories in the ascending ids of the data set.
         crowd: (G,).
         areas: (G,) float64, pixels; the annotated area, or else the area of the mask or box.
@@ -122,7 +122,7 @@ def read_image_pairs(
         predictions: image id -> its detections in COCO's result format, see `group_by_image`.
             Detections of a category that the data set does not list are left out, too.
         kind: "segm": IoU of masks; "bbox": IoU of boxes.
-        max_detections: only so many detections of one class in one image count, the best ones.
+        max_detections: the number of detections of one class in one image that count, best first.
 
     Raises:
         UserError: there are detections on an image that the data set does not have; or an

@@ -103,7 +103,7 @@ def test_a_batch_is_a_quarter_positive_and_sees_the_true_boxes():
 
 
 def sampled(model: nn.Module, one: dict) -> Instances:
-    """Return what is sampled of the proposals of an image, labelled."""
+    """Return the labelled sample of the proposals of an image."""
     with EventStorage():
         (found,) = model.roi_heads.label_and_sample_proposals(
             [one["proposals"]], [one["instances"]]
