@@ -204,8 +204,8 @@ def _declare_augmentation_keys(cfg: CfgNode) -> None:
     # Blur with a Gaussian whose sigma is drawn from 0 to this many pixels of the resized image.
     _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.BLUR", 0.0)
     # Share of the training images that get objects of another training image pasted into them
-    # (arXiv:2012.07177). Masks and boxes of what they cover shrink; what is covered as a whole is
-    # no object any more.
+    # (arXiv:2012.07177). The masks and boxes of objects below them shrink. An object that is
+    # wholly covered is dropped.
     _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE", 0.0)
 
 
@@ -237,8 +237,8 @@ def _declare_mask_head_keys(cfg: CfgNode) -> None:
 
 def _declare_rcnn_keys(cfg: CfgNode) -> None:
     """Add the keys of `MaskRCNNExtRCNN` and `MaskRCNNExtClassifierBoxHead`."""
-    # Side of R-CNN's warped crops in pixels, and how many pixels on each side of a crop show what
-    # surrounds the proposal.
+    # Side of R-CNN's warped crops in pixels, and the number of pixels on each side of a crop that
+    # show the surroundings of the proposal.
     _declare(cfg, "MODEL.RCNN.CROP_SIZE", 227)
     _declare(cfg, "MODEL.RCNN.CROP_CONTEXT", 16)
     # Number of crops that the backbone takes at once in testing. Fewer crops need less memory.
@@ -312,7 +312,7 @@ def _declare_backbone_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.BLOCKS", [2, 2, 2, 2])
     # Normalisation layers of the small ResNet.
     _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.NORM", "BN")
-    # 2: res4 keeps the resolution of res3 (stride 8), and so does what follows, for heads on C4 and
+    # 2: res4 and the layers after it keep the resolution of res3 (stride 8), for heads on C4 and
     # C5. With `MODEL.RESNETS.RES5_DILATION 2` only res5 keeps the resolution of res4 (stride 16).
     _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.RES4_DILATION", 1)
 
