@@ -71,7 +71,7 @@ def load_pickle(path: str, kind: str = "checkpoint", fix: str = _SAVE_AGAIN) -> 
 
     Args:
         path: a local file of detectron2, Caffe2 or Detectron.
-        kind: what the file is, for error messages.
+        kind: the kind of the file, for error messages.
         fix: the last sentence of the error message about a file that names other functions.
 
     Raises:

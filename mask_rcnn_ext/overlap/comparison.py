@@ -5,7 +5,7 @@
     compute_metrics(first)["overlap"]["AP_heavy"]
     compare(first, second)["errors/leak"]  # a, b, difference, low, high
 
-`METRICS` says what each number means. All numbers come from masks, none from predicted boxes.
+`METRICS` has the meaning of each number. All numbers come from masks, none from predicted boxes.
 
 A difference between two models has two sources of chance: the choice of the images, and the
 training. `compare` covers the images. `compare_seeds` covers both, by a bootstrap over the images

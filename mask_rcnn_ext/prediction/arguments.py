@@ -66,7 +66,7 @@ def read_filters(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_tiling(args: argparse.Namespace) -> Tiling | None:
-    """Return how large images are cut into tiles; None if they are not cut.
+    """Return the tiling of large images; None if they are not cut.
 
     Raises:
         UserError: `--tile` is no number, or `--tile-overlap` is given without it.

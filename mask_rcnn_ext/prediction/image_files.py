@@ -313,7 +313,7 @@ def _has_extension(path: Path, extensions: Sequence[str]) -> bool:
 
 
 def _warn_about_skipped(given: str, paths: list[Path]) -> None:
-    """Log how many files of an input are left out, by the ends of their names."""
+    """Log the number of files of an input that are left out, by the ends of their names."""
     if paths:
         ends = Counter(path.suffix.lower() or "without suffix" for path in paths)
         kinds = [f"{ends[end]} x {end}" for end in sorted(ends, key=lambda e: (-ends[e], e))]

@@ -30,7 +30,7 @@ class PredictionStopped(KeyboardInterrupt):
     """A `KeyboardInterrupt` has stopped a prediction; it is the cause of this error.
 
     Attributes:
-        summary: what is done and written.
+        summary: the finished images and the files written.
     """
 
     def __init__(self, summary: Summary) -> None:

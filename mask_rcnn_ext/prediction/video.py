@@ -97,7 +97,7 @@ class _Frames:
             yield number, moment, np.ascontiguousarray(frame)
 
     def count_missing(self) -> int:
-        """Return how many of the announced frames did not come; some files only estimate them."""
+        """Return the number of frames that did not come; some files only estimate how many come."""
         missing = self.count - self.number_read
         return missing if missing > max(2, self.count // 50) else 0
 

@@ -92,7 +92,7 @@ def make_rpn_config(cfg: CfgNode, topk: int) -> CfgNode:
 
 
 def get_rpn_keys(cfg: CfgNode) -> dict[str, str]:
-    """Return the keys that decide what an RPN learns and proposes, with their values as json."""
+    """Return the keys that decide the proposals of an RPN, with their values as json."""
     model = {
         key: json.dumps(value)
         for key, value in flat_config(cfg.MODEL, "MODEL.")

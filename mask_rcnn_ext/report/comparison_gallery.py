@@ -125,8 +125,8 @@ def draw_gallery(
         truth: the data set.
         folder: the folder of its images.
         detections: the detections of the two models.
-        records: what was measured on the detections of each model, for the same images.
-        wanted: how many to draw; an image that cannot be read is replaced by the next one.
+        records: the measurements on the detections of each model, for the same images.
+        wanted: the number of images to draw; the next image replaces one that cannot be read.
         score_threshold: 0 to 1.
     """
     drawn: list[CasePictures] = []

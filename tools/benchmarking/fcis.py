@@ -36,7 +36,7 @@ def make_config(args: argparse.Namespace) -> CfgNode:
 
 
 def run(args: argparse.Namespace) -> Part:
-    """Time the levels and compare what they find."""
+    """Time the levels and compare the instances that they find."""
     require_device(args.device)
     require_range("--size", min(args.size), 1)
     image, cfg = make_image(*args.size, args.seed), make_config(args)

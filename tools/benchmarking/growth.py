@@ -71,7 +71,7 @@ def _time_value(args: argparse.Namespace, axis: str, value: int) -> list[Row]:
 
 
 def _compare_counts(found: list[Any], expected: list[Any]) -> str:
-    """Return how many results are equal; the lists are long, so the first difference decides."""
+    """Return the number of equal results; the lists are long, so the first difference decides."""
     if found == expected:
         return f"{len(found)} equal"
     return f"{len(found)} and {len(expected)} found"

@@ -169,7 +169,7 @@ def load_models(
 
 
 def run(args: argparse.Namespace) -> Part:
-    """Time the predictors and compare what they find."""
+    """Time the predictors and compare the instances that they find."""
     require_device(args.device)
     for name in ("detections", "classes"):
         require_range(f"--{name}", getattr(args, name), 1)
@@ -229,7 +229,7 @@ def time_case(
     rounds: int,
     compare: Callable[[Any, Any], str],
 ) -> list[Row]:
-    """Time contenders, the first of which is the baseline, and compare what they return."""
+    """Time contenders, the first of which is the baseline, and compare their results."""
     baseline = next(iter(contenders))
     found: dict[str, Any] = {}
     turns = {name: partial(time_into, found, name, call) for name, call in contenders.items()}

@@ -176,7 +176,7 @@ class Calibration:
 
 
 def compute_calibration(scores: Floats, right: Bools) -> Calibration:
-    """Return how often detections are right, by score.
+    """Return the share of right detections, by score.
 
     Args:
         scores: (N,), 0 to 1.
