@@ -11,6 +11,7 @@ __all__ = [
     "import_extra",
     "name_some",
     "nearest",
+    "require_choice",
     "require_range",
     "say_have",
     "shorten",
@@ -59,6 +60,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
         plain = {k.lower().replace("-", "_"): k for k in known}
         match = [plain[k] for k in difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.6)]
     return f"; did you mean {shorten(repr(match[0]))}?" if match else ""
+
+
+def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Check that a value is one of several names.
+
+    Args:
+        name: the option or key that holds the value; the message begins with it.
+        value: the value.
+        choices: the names that are allowed, at least two.
+
+    Raises:
+        UserError: the value is none of them.
+    """
+    known = list(choices)
+    if value not in known:
+        expected = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise UserError(f"{name}: expected {expected}, got {value!r}{nearest(str(value), known)}")
 
 
 def require_range(name: str, value: float, low: float, high: float = math.inf) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from mask_rcnn_ext import UserError
-from mask_rcnn_ext.errors import require_range
+from mask_rcnn_ext.errors import require_choice, require_range
 
 
 @pytest.mark.parametrize(("value", "low", "high"), [(1, 1, math.inf), (0, 0, 1), (1, 0, 1)])
@@ -26,3 +26,11 @@ def test_a_number_beyond_its_limits_is_named(value, limits, message):
     with pytest.raises(UserError) as caught:
         require_range("--x", value, *limits)
     assert str(caught.value) == message
+
+
+def test_an_unknown_name_gets_the_known_ones_and_the_nearest():
+    require_choice("--x", "fast", {"exact": 1, "fast": 2, "fastest": 3})
+    with pytest.raises(UserError) as caught:
+        require_choice("--x", "fsat", {"exact": 1, "fast": 2, "fastest": 3})
+    expected = "--x: expected exact, fast or fastest, got 'fsat'; did you mean 'fast'?"
+    assert str(caught.value) == expected

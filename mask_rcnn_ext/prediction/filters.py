@@ -10,7 +10,7 @@ import torch
 from detectron2.structures import Instances
 from pycocotools import mask as mask_util
 
-from ..errors import UserError, name_some, nearest
+from ..errors import UserError, name_some, nearest, require_choice
 from ..files import read_json
 from ..layers.packed_masks import PackedMasks
 
@@ -45,8 +45,7 @@ class MaskOverlap:
     def __post_init__(self) -> None:
         if not 0 < self.limit <= 1:
             raise UserError(f"mask overlap: expected more than 0 and up to 1, got {self.limit}")
-        if self.measure not in MEASURES:
-            raise UserError(f"overlap measure: expected {' or '.join(MEASURES)}: {self.measure!r}")
+        require_choice("overlap measure", self.measure, MEASURES)
 
     def find_kept(self, instances: Instances) -> list[int]:
         """Return the indices of the instances that are kept, in ascending order.
