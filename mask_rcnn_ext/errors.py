@@ -94,7 +94,7 @@ def require_range(name: str, value: float, low: float, high: float = math.inf) -
     """
     if not low <= value <= high:
         expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-        raise UserError(f"{name}: expected {expected}, got {value:.10g}")
+        raise UserError(f"{name}: expected {expected}, got {value}")
 
 
 def say_have(some: Sized, total: Sized, noun: str) -> str:
