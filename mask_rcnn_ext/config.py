@@ -112,7 +112,7 @@ def _declare_data_keys(cfg: CfgNode) -> None:
 
 
 def _declare_run_keys(cfg: CfgNode) -> None:
-    """Add what training, evaluation and prediction of every model read."""
+    """Add the keys of every model, for training, evaluation and prediction."""
     # Number format of mixed precision, which detectron2's `SOLVER.AMP.ENABLED` switches on:
     # `"float16"` or `"bfloat16"`. `"auto"` is float16 with loss scaling on CUDA (detectron2's
     # choice). On a CPU it is bfloat16 if the CPU computes in it (`avx512_bf16` in `/proc/cpuinfo`),
@@ -161,7 +161,7 @@ def _declare_run_keys(cfg: CfgNode) -> None:
 
 
 def _declare_selection_keys(cfg: CfgNode) -> None:
-    """Add what decides which weights of a training are kept, and when it ends."""
+    """Add the keys that decide which weights a training keeps, and when it ends."""
     # Measure the losses on `DATASETS.TEST` with every evaluation in training, by part and without
     # augmentation, as `validation_loss/...`.
     _declare(cfg, "MASK_RCNN_EXT.VALIDATION_LOSS", False)
@@ -183,7 +183,7 @@ def _declare_selection_keys(cfg: CfgNode) -> None:
 
 
 def _declare_augmentation_keys(cfg: CfgNode) -> None:
-    """Add what changes training images at random, in addition to detectron2's keys."""
+    """Add the keys that change training images at random, in addition to detectron2's."""
     # Flip half of the training images upside down. Together with detectron2's
     # `INPUT.RANDOM_FLIP "horizontal"`, which is its default, images are flipped both ways.
     _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP", False)
@@ -204,13 +204,13 @@ def _declare_augmentation_keys(cfg: CfgNode) -> None:
     # Blur with a Gaussian whose sigma is drawn from 0 to this many pixels of the resized image.
     _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.BLUR", 0.0)
     # Share of the training images that get objects of another training image pasted into them
-    # (arXiv:2012.07177). Masks and boxes of what they cover shrink; what is covered as a whole is
-    # no object any more.
+    # (arXiv:2012.07177). The masks and boxes of objects below them shrink. An object that is
+    # wholly covered is dropped.
     _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE", 0.0)
 
 
 def _declare_mask_head_keys(cfg: CfgNode) -> None:
-    """Add what `MaskRCNNFCNHead`, `MaskRCNNMLPHead` and the meta-architecture `MaskRCNN` read."""
+    """Add the keys of `MaskRCNNFCNHead`, `MaskRCNNMLPHead` and the meta-architecture `MaskRCNN`."""
     # `"sigmoid"` predicts one binary mask per class, as the paper does. With `"softmax"` the
     # classes and the background compete at each pixel (Table 2b).
     _declare(cfg, "MODEL.ROI_MASK_HEAD.LOSS", "sigmoid")
@@ -236,9 +236,9 @@ def _declare_mask_head_keys(cfg: CfgNode) -> None:
 
 
 def _declare_rcnn_keys(cfg: CfgNode) -> None:
-    """Add what `MaskRCNNExtRCNN` and `MaskRCNNExtClassifierBoxHead` read."""
-    # Side of R-CNN's warped crops in pixels, and how many pixels on each side of a crop show what
-    # surrounds the proposal.
+    """Add the keys of `MaskRCNNExtRCNN` and `MaskRCNNExtClassifierBoxHead`."""
+    # Side of R-CNN's warped crops in pixels, and the number of pixels on each side of a crop that
+    # show the surroundings of the proposal.
     _declare(cfg, "MODEL.RCNN.CROP_SIZE", 227)
     _declare(cfg, "MODEL.RCNN.CROP_CONTEXT", 16)
     # Number of crops that the backbone takes at once in testing. Fewer crops need less memory.
@@ -257,7 +257,7 @@ def _declare_rcnn_keys(cfg: CfgNode) -> None:
 
 
 def _declare_fcis_keys(cfg: CfgNode) -> None:
-    """Add what `MaskRCNNExtFCIS` and `FCISROIHeads` read in addition to detectron2's keys."""
+    """Add the keys of `MaskRCNNExtFCIS` and `FCISROIHeads`, in addition to detectron2's."""
     # k: each score map has k x k position-sensitive copies, one for each part of an object.
     _declare(cfg, "MODEL.FCIS.NUM_BINS", 7)
     # P: the side of the pooled maps, and so of the masks.
@@ -292,7 +292,7 @@ def _declare_fcis_keys(cfg: CfgNode) -> None:
 
 
 def _declare_backbone_keys(cfg: CfgNode) -> None:
-    """Add what the backbones of this package read."""
+    """Add the keys of the backbones of this package."""
     # Stages of `mask_rcnn_ext_nonlocal_resnet_fpn_backbone` that get a non-local block (Table 8),
     # before their last residual block.
     _declare(cfg, "MASK_RCNN_EXT.NON_LOCAL.STAGES", ["res4"])
@@ -312,7 +312,7 @@ def _declare_backbone_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.BLOCKS", [2, 2, 2, 2])
     # Normalisation layers of the small ResNet.
     _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.NORM", "BN")
-    # 2: res4 keeps the resolution of res3 (stride 8), and so does what follows, for heads on C4 and
+    # 2: res4 and the layers after it keep the resolution of res3 (stride 8), for heads on C4 and
     # C5. With `MODEL.RESNETS.RES5_DILATION 2` only res5 keeps the resolution of res4 (stride 16).
     _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.RES4_DILATION", 1)
 

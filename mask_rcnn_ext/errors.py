@@ -2,10 +2,20 @@
 
 import difflib
 import importlib
+import math
 from collections.abc import Iterable, Sequence, Sized
 from typing import Any
 
-__all__ = ["UserError", "import_extra", "name_some", "nearest", "say_have", "shorten"]
+__all__ = [
+    "UserError",
+    "import_extra",
+    "name_some",
+    "nearest",
+    "require_choice",
+    "require_range",
+    "say_have",
+    "shorten",
+]
 
 
 class UserError(ValueError):
@@ -50,6 +60,41 @@ def nearest(name: str, known: Iterable[str]) -> str:
         plain = {k.lower().replace("-", "_"): k for k in known}
         match = [plain[k] for k in difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.6)]
     return f"; did you mean {shorten(repr(match[0]))}?" if match else ""
+
+
+def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Check that a value is one of several names.
+
+    Args:
+        name: the option or key that holds the value; the message begins with it.
+        value: the value.
+        choices: the names that are allowed, at least two.
+
+    Raises:
+        UserError: the value is none of them.
+    """
+    known = list(choices)
+    if value not in known:
+        expected = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise UserError(f"{name}: expected {expected}, got {value!r}{nearest(str(value), known)}")
+
+
+def require_range(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Check that a number lies within limits.
+
+    Args:
+        name: the option or key that holds the number, such as "--every"; the message begins with
+            it.
+        value: the number.
+        low: the lowest number that is allowed.
+        high: the highest number that is allowed.
+
+    Raises:
+        UserError: the number is below `low` or above `high`, or is NaN.
+    """
+    if not low <= value <= high:
+        expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+        raise UserError(f"{name}: expected {expected}, got {value}")
 
 
 def say_have(some: Sized, total: Sized, noun: str) -> str:

@@ -18,12 +18,14 @@ from .temporary_files import make_temporary_file
 __all__ = [
     "atomic_open",
     "explain_failed_write",
+    "explain_write_error",
     "file_sha256",
     "is_special",
     "make_jsonable",
     "read_json",
     "read_json_or_none",
     "record_writes",
+    "refuse_special",
     "require_writable",
     "write_json",
 ]
@@ -90,7 +92,7 @@ def atomic_open(
         # A failed write has no file name, so an error with a name is about another file.
         if in_block and cause.filename is not None:
             raise
-        raise UserError(f"cannot write {os.path.abspath(path)}: {_explain(cause)}") from error
+        raise explain_write_error(path, cause) from error
 
 
 def require_writable(folder: str | os.PathLike[str]) -> None:
@@ -119,6 +121,11 @@ def _explain(error: OSError) -> str:
     return f"{reason}. Give another folder"
 
 
+def explain_write_error(path: str | os.PathLike[str], error: OSError) -> UserError:
+    """Return the error for a file that cannot be written."""
+    return UserError(f"cannot write {os.path.abspath(path)}: {_explain(error)}")
+
+
 def explain_failed_write(error: BaseException) -> UserError | None:
     """Return an error for a disk that is full or read-only; None if `error` has another cause."""
     if not isinstance(error, OSError) or error.errno not in _FULL_DISK:
@@ -130,6 +137,20 @@ def explain_failed_write(error: BaseException) -> UserError | None:
 def is_special(path: str | os.PathLike[str]) -> bool:
     """Return whether `path` is a pipe, socket or device: reading from it may never end."""
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def refuse_special(path: str | os.PathLike[str], expected: str) -> None:
+    """Check that `path` is no pipe, socket or device.
+
+    Args:
+        path: a path, which need not exist.
+        expected: the words for the file that is expected, such as "an image file".
+
+    Raises:
+        UserError: it is one, see `is_special`.
+    """
+    if is_special(path):
+        raise UserError(f"{os.fspath(path)}: expected {expected}, got a pipe, socket or device")
 
 
 def file_sha256(path: str) -> str:

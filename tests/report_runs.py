@@ -53,7 +53,7 @@ def metrics(folder, lines):
 
 
 def results(names=NAMES, **more):
-    """Return what a run leaves in results.json."""
+    """Return the content of a run's results.json."""
     ap = {"AP": 55.87, "AP50": 83.21, "AP75": 60.0, "APs": 33.0, "APm": 61.0, "APl": None}
     ap.update({f"AP-{names[0]}": 70.04, f"AP-{names[1]}": None})
     run = {

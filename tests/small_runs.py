@@ -38,7 +38,7 @@ def train_small(flags: Sequence[str], folder, *keys: str) -> int:
 
 
 def read_weights(path, part: str = "") -> dict[str, torch.Tensor]:
-    """Return the tensors of a checkpoint, those of one part of the model."""
+    """Return the tensors of a checkpoint that belong to one part of the model."""
     content = torch.load(path, weights_only=True)["model"]
     return {key: value for key, value in content.items() if key.startswith(part)}
 

@@ -204,7 +204,7 @@ def write_run_config(path: Path, datasets: list[str], names: list[str], ids: lis
 
 
 def test_class_names_of_a_run_are_where_detectron2s_tools_look(tmp_path, catalog):
-    """`DefaultPredictor(cfg).metadata` is that of `DATASETS.TEST[0]`; others read TRAIN[0]."""
+    """`DefaultPredictor(cfg).metadata` belongs to `DATASETS.TEST[0]`; others read TRAIN[0]."""
     run = write_run_config(tmp_path / "a.yaml", catalog[:2], ["cell", "nucleus"], [3, 7])
     get_cfg().merge_from_file(run)
     for name in catalog[:2]:

@@ -22,8 +22,8 @@ if __name__ == "__main__":
 
 from benchmarking.parts import print_part, save_part
 
-from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.errors import require_range
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser(_DESCRIPTION).parse_args(argv)
 
     def command() -> None:
-        if args.rounds < 1:
-            raise UserError(f"--rounds: expected 1 or more, got {args.rounds}")
+        require_range("--rounds", args.rounds, 1)
         part = importlib.import_module(f"benchmarking.{args.benchmark}").run(args)
         print_part(part)
         if args.output:

@@ -1,9 +1,9 @@
-"""Check a data set more closely than training does, and write a page of what is suspicious.
+"""Check a data set more closely than training does, and write a page of its findings.
 
     python tools/check_dataset.py --train-json F --train-images D --val-json F --val-images D
     python tools/check_dataset.py --dataset occluded_shapes_train occluded_shapes_val
 
-Exit code: 0 if training takes the data, 1 if it refuses them, 2 if the command is wrong.
+Exit code: 0 if training accepts the data, 1 if it does not, 2 if the command is wrong.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def print_changes(path: str, changes: IssueCounter) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line asks for; return the exit code."""
+    """Check the data set, write the files asked for, and return the exit code."""
     pairs = find_pairs(args)
     given = {split: pair[0] for split, pair in pairs.items() if pair[0]}
     outputs = dict(zip(given, args.fix, strict=False))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Remove what the demo has written to its folder, and the folder if nothing else is in it.
+"""Remove the demo's files from its folder, and the folder if nothing else is in it.
 
 python tools/clean_demo.py output/demo
 """

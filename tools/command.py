@@ -44,7 +44,7 @@ Examples:
 
 
 def find_commands() -> dict[str, str]:
-    """Return the names of the commands and what each does, from the scripts that are there."""
+    """Return the names and purposes of the commands, from the scripts that are there."""
     found = {"train": TRAIN, "evaluate": EVALUATE}
     for name, script in SCRIPTS.items():
         if (path := FOLDER / script).is_file():

@@ -41,14 +41,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--score-threshold",
         type=float,
         default=0.5,
-        help="unmatched detections below it are not drawn; all are measured (default: 0.5)",
+        help="unmatched detections with a lower score are not drawn; all are measured "
+        "(default: 0.5)",
     )
     parser.add_argument(
         "--parts",
         type=int,
         metavar="K",
         help="also measure same-part errors, for FCIS with K x K parts; both files need the boxes "
-        "(bbox) in which masks were assembled",
+        "(bbox) in which the masks were predicted",
     )
     parser.add_argument(
         "--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)"
@@ -68,6 +69,7 @@ from tqdm import tqdm
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import find_truth, require_datasets
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.files import require_writable
 from mask_rcnn_ext.overlap.comparison import (
     Detections,
@@ -111,18 +113,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.images and not args.gt_json:
         raise UserError("--images goes with --gt-json; a data set has its own")
     for option, least in (("num-images", 0), ("draws", 1), ("seed", 0), ("processes", 1)):
-        value = getattr(args, option.replace("-", "_"))
-        if value < least:
-            raise UserError(f"--{option}: expected {least} or more, got {value}")
-    if args.parts is not None and args.parts < 1:
-        raise UserError(f"--parts: expected 1 or more, got {args.parts}")
-    if not 0 <= args.score_threshold <= 1:
-        raise UserError(f"--score-threshold: expected 0 to 1, got {args.score_threshold:g}")
+        require_range(f"--{option}", getattr(args, option.replace("-", "_")), least)
+    if args.parts is not None:
+        require_range("--parts", args.parts, 1)
+    require_range("--score-threshold", args.score_threshold, 0, 1)
     return args
 
 
 def compare_files(args: argparse.Namespace) -> None:
-    """Do what the command line asks for, and print the main rows and the files written."""
+    """Compare the two files, and print the main rows and the files written."""
     if args.dataset:
         require_datasets([args.dataset])
         json_file, folder = find_truth(args.dataset)

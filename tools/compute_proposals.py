@@ -46,13 +46,18 @@ def build_parser() -> argparse.ArgumentParser:
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
     search = methods.add_parser(
         "selective-search",
-        help="OpenCV's, without training (R-CNN: --width 500 --min-size 20)",
+        help="OpenCV's selective search, which needs no training",
         description="Selective search. R-CNN's code ran it with --width 500 --min-size 20.",
     )
     rpn = methods.add_parser("rpn", help="the RPN of a trained model")
     for method in (search, rpn):
         _add_data_options(method)
-    search.add_argument("--mode", choices=MODES, default="fast", help="default: fast, as in R-CNN")
+    search.add_argument(
+        "--mode",
+        choices=MODES,
+        default="fast",
+        help="mode of the search (default: fast, as in R-CNN)",
+    )
     search.add_argument(
         "--width",
         type=int,
@@ -85,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--dataset", nargs="+", default=[], metavar="NAME", help="in detectron2's catalog"
+        "--dataset", nargs="+", default=[], metavar="NAME", help="data sets in detectron2's catalog"
     )
     add_own_data(data)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
@@ -94,7 +99,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2000,
         metavar="N",
-        help="highest number per image (default: 2000)",
+        help="highest number of proposals per image (default: 2000)",
     )
     parser.add_argument(
         "--processes",
@@ -104,7 +109,9 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         help="processes, each on one CPU core or GPU (default: 1); results do not depend on it",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace proposals of other settings"
+        "--overwrite",
+        action="store_true",
+        help="replace proposals that were made with other settings",
     )
 
 

@@ -5,7 +5,7 @@
     python tools/convert_dataset.py all.json --images photos --to yolo yolo_data
 
 Without --from, the format of INPUT is guessed where only one is possible. docs/own_data.md lists
-the formats and what each one can hold.
+the formats and their limits.
 """
 
 import argparse
@@ -72,14 +72,13 @@ from mask_rcnn_ext.data.coco_json import list_classes
 from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.formats import Dataset, guess_format, read_dataset, write_dataset
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
-from mask_rcnn_ext.data.split import split_coco
+from mask_rcnn_ext.data.split import require_split, split_coco
 from mask_rcnn_ext.engine.launch import run_as_command
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Read, split and write the data set of a command line, and print what became of it."""
-    if args.split is None and args.group_by:
-        raise UserError("--group-by needs --split, such as --split 0.8")
+    """Read, split and write the data set of a command line; print its counts and the files."""
+    require_split(args.split, args.group_by)
     set_pixel_limit(args.max_image_pixels)
     source = args.source or guess_format(args.input)
     if not args.source:

@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="INPUT",
         help="images, folders or quoted globs to compare on, and to calibrate on with --int8 "
-        "(default: the data set of the config that evaluates)",
+        "(default: the images of DATASETS.TEST)",
     )
     parser.add_argument(
         "--int8", action="store_true", help="8-bit integers, calibrated on --images; checks the AP"
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         default=0.5,
         metavar="AP",
-        help="refuse int8 if it loses more AP, of 100 (default: 0.5)",
+        help="refuse int8 if it loses more points of AP (default: 0.5)",
     )
     add_overrides(parser)
     return parser
@@ -67,7 +67,7 @@ from detectron2.data import DatasetCatalog
 
 
 def list_images(args: argparse.Namespace, cfg: CfgNode) -> list[str]:
-    """Return the files of `--images`, or those of the data set that evaluates, registering it.
+    """Return the images of `--images`, else of the evaluation data set, which is registered.
 
     Raises:
         UserError: there are none, the data set is not known, or `--int8` is given without
@@ -99,7 +99,7 @@ def list_images(args: argparse.Namespace, cfg: CfgNode) -> list[str]:
 
 
 def describe_check(metadata: Mapping[str, Any]) -> str:
-    """Return what the check has measured, as a phrase."""
+    """Return the differences that the check has measured, as a phrase."""
     parity = metadata["parity"]
     before = " before int8" if "int8" in metadata else ""  # int8 is checked by its AP
     return (
@@ -111,7 +111,7 @@ def describe_check(metadata: Mapping[str, Any]) -> str:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Do what the command line asks.
+    """Export the model that the command line names.
 
     Raises:
         UserError: wrong usage, or the export is refused.
@@ -130,7 +130,7 @@ def export(args: argparse.Namespace) -> None:
         print("checked: all weights are equal to the last bit")
         return
     print(describe_check(read_json(path.with_name("export.json"))[path.name]))
-    print(f"what was measured: {path.with_name('export.json')}")
+    print(f"measurements: {path.with_name('export.json')}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -50,7 +50,7 @@ def join(names: Any) -> str:
 
 
 def describe_images(cfg: CfgNode) -> Iterator[str]:
-    """Yield lines on how images are prepared for the model."""
+    """Yield lines on the preparation of images for the model."""
     channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
     yield f"images: {channels or 3} channels, {cfg.INPUT.FORMAT} (INPUT.FORMAT)"
     yield (

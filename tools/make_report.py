@@ -19,8 +19,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--score-threshold",
         type=float,
-        help="predictions with a lower score are not drawn, and do not count in the confusion "
-        "matrix and for the worst images (default: the score with the best F1)",
+        help="predictions with a lower score are not drawn; they count neither in the "
+        "confusion matrix nor for the worst images (default: the score with the best F1)",
     )
     return parser
 
@@ -35,6 +35,7 @@ from mask_rcnn_ext.data.catalog import require_datasets
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.engine.data_of_run import register_data_of
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.files import read_json
 from mask_rcnn_ext.report.run_data import read_run
 from mask_rcnn_ext.report.run_page import write_report
@@ -82,10 +83,9 @@ def find_data(cfg: CfgNode, clean_dir: str) -> tuple[list[str], list[str], list[
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     args = build_parser().parse_args(argv)
-    if args.num_images < 1:
-        raise UserError(f"--num-images: expected 1 or more, got {args.num_images}")
-    if args.score_threshold is not None and not 0 <= args.score_threshold <= 1:
-        raise UserError(f"--score-threshold: expected 0 to 1, got {args.score_threshold:g}")
+    require_range("--num-images", args.num_images, 1)
+    if args.score_threshold is not None:
+        require_range("--score-threshold", args.score_threshold, 0, 1)
     return args
 
 

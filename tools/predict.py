@@ -86,7 +86,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         "--search-width",
         type=int,
         metavar="PX",
-        help="search the image at this width (default: its own, which is slow for large photos)",
+        help="search the image at this width (default: its own width, slow for large photos)",
     )
     search.add_argument(
         "--search-min-size",
@@ -97,7 +97,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what is written."""
+    """Add the options for the files to write."""
     group = parser.add_argument_group("what is written")
     group.add_argument(
         "--write",
@@ -134,15 +134,15 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
         "--score-threshold",
         default="0.5",
         metavar="S",
-        help="drop lower scores: 0.4; or by class, cat=0.4,dog=0.6; or a json with `thresholds`, "
-        "a score for each name (default: 0.5)",
+        help="drop instances with a lower score: 0.4; or by class, cat=0.4,dog=0.6; or a json with "
+        "`thresholds`, a score for each name (default: 0.5)",
     )
     group.add_argument("--classes", metavar="NAMES", help="keep these classes only: cat,dog")
     group.add_argument(
         "--mask-overlap",
         type=float,
         metavar="SHARE",
-        help="drop a mask if one of its class with a higher score overlaps it by this share, "
+        help="drop a mask if a mask of its class with a higher score overlaps it by this share, "
         "such as 0.7",
     )
     group.add_argument(
@@ -188,7 +188,7 @@ from detectron2.config import CfgNode
 
 
 def is_model(name: str) -> bool:
-    """Return whether a name is that of a trained or an exported model."""
+    """Return whether a trained or an exported model has this name."""
     return is_checkpoint(name) or is_exported(name)
 
 
@@ -249,7 +249,7 @@ def build_predictor(args: argparse.Namespace, cfg: CfgNode, rank: int) -> Predic
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Do what the command line asks; return the exit code.
+    """Predict on the inputs of the command line; return the exit code.
 
     Raises:
         UserError: wrong usage, or the output cannot be written; earlier results stay as they are.
@@ -328,7 +328,7 @@ def predict_videos(args: argparse.Namespace, job: FolderJob, videos: Sequence[Vi
 
 
 def report_stop(stopped: PredictionStopped) -> int:
-    """Print what is done after a signal; return the exit code."""
+    """Print how far the prediction came before a signal; return the exit code."""
     summary = stopped.summary
     said = f"interrupted; {stopped}"
     if summary.num_images:
@@ -339,7 +339,7 @@ def report_stop(stopped: PredictionStopped) -> int:
 
 
 def report_end(args: argparse.Namespace, summary: Summary) -> int:
-    """Print what was written; return the exit code."""
+    """Print the counts and the files written; return the exit code."""
     print(f"{summary.num_images} images, {summary.num_instances} instances: {summary.results_path}")
     print(f"ids of images and categories: {summary.images_path}")
     for name in choose_outputs(args):

@@ -80,6 +80,7 @@ from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.data.pixel_statistics import fill_pixel_statistics, require_channels
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.trainer import Trainer
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.report.drawing.pictures import draw_instances, save_png
 from mask_rcnn_ext.report.drawing.sheets import make_tile_sheet, resize_picture
 from mask_rcnn_ext.report.instances import (
@@ -197,8 +198,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(f"{given}: only --augmented reads a config; add it")
     for option, least in (("num", 1), ("columns", 1), ("size", 32)):
         value = getattr(args, option)
-        if value is not None and value < least:
-            raise UserError(f"--{option}: expected {least} or more, got {value}")
+        if value is not None:
+            require_range(f"--{option}", value, least)
     return args
 
 

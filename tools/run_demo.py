@@ -50,7 +50,7 @@ CONFIG = "configs/shapes/mask_rcnn_demo_FPN.yaml"
 
 
 def find_training_files(root: Path) -> list[Path]:
-    """Return the source files that decide what a training gives.
+    """Return the source files that decide the result of a training.
 
     Args:
         root: the checkout.

@@ -1,4 +1,4 @@
-"""Start a local page: drop an image on it to see what the model finds.
+"""Start a local page: drop an image on it to see the objects that the model finds.
 
     python tools/serve.py output/run/model_final.pth
 
@@ -51,7 +51,7 @@ from mask_rcnn_ext.prediction.demo_server import DemoServer
 
 
 def serve(args: argparse.Namespace) -> int:
-    """Do what the command line asks; return the exit code.
+    """Serve the page until a signal comes; return the exit code.
 
     Raises:
         UserError: no model or several are given, the port is in use, or the model cannot be loaded.

@@ -1,6 +1,7 @@
 """Train RPN and detector in turns, in the four steps of Faster R-CNN, until one network has both.
 
-It takes the arguments of train_net.py; results.json and model_final.pth are of the whole network.
+It takes the arguments of train_net.py. The files results.json and model_final.pth belong to the
+whole network.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Train an RPN first, then Mask R-CNN on its stored proposals, as the paper did for its ablations.
 
-It takes the arguments of train_net.py; results.json and model_final.pth are of the second stage.
+It takes the arguments of train_net.py. The files results.json and model_final.pth belong to the
+second stage.
 """
 
 import argparse

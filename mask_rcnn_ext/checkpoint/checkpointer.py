@@ -21,7 +21,7 @@ from .class_layers import CLASS_LAYERS, ShapeMismatch, count_classes, count_grou
 from .fetching import fetch_file
 from .input_channels import fit_first_convolutions
 from .lite0_weights import convert_lite0_weights
-from .safe_load import load_pickle, load_torch
+from .safe_load import load_pickle, load_torch, require_dict
 from .safetensors_file import load_safetensors
 from .torchvision_weights import convert_torchvision_weights
 
@@ -205,14 +205,14 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pkl"):
-            loaded = _require_dict(load_pickle(filename), filename)
+            loaded = require_dict(load_pickle(filename), filename)
             if not ("model" in loaded and "__author__" in loaded):
                 # Caffe2 and Detectron: detection models keep their weights under "blobs".
-                blobs = _require_dict(loaded.get("blobs", loaded), filename)
+                blobs = require_dict(loaded.get("blobs", loaded), filename)
                 weights = {k: v for k, v in blobs.items() if not _NOT_WEIGHTS.search(str(k))}
                 loaded = {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
         elif filename.endswith(".pyth"):  # pycls
-            weights = _require_dict(self._torch_load(filename).get("model_state"), filename)
+            weights = require_dict(self._torch_load(filename).get("model_state"), filename)
             weights = {k: v for k, v in weights.items() if not str(k).endswith(_COUNTER)}
             loaded = {"model": weights, "__author__": "pycls", "matching_heuristics": True}
         else:
@@ -235,7 +235,7 @@ class Checkpointer(DetectionCheckpointer):
         return loaded
 
     def _torch_load(self, f: str) -> dict[str, Any]:
-        return _require_dict(load_torch(f), f)
+        return require_dict(load_torch(f), f)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         left_out = self._compare_classes(checkpoint)
@@ -375,16 +375,8 @@ class Checkpointer(DetectionCheckpointer):
             )
 
 
-def _require_dict(value: Any, filename: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise UserError(
-            f"{filename}: expected a checkpoint, a dict of tensors, got {type(value).__name__}"
-        )
-    return value
-
-
 def _require_names(value: Any, filename: str) -> Any:
-    for name in _require_dict(value, filename):
+    for name in require_dict(value, filename):
         if not isinstance(name, str):
             raise UserError(
                 f"{filename}: expected the names of tensors under 'model', got "

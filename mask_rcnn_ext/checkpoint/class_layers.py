@@ -23,8 +23,8 @@ def count_groups(key: str, rows: int, classes: int) -> int:
     two classes.
 
     Args:
-        key: name of the weight.
-        rows: its first dimension.
+        key: the name of the weight.
+        rows: the first dimension of the weight.
         classes: the number of classes of the model.
 
     Returns:

@@ -31,7 +31,7 @@ from ..errors import UserError
 from ..files import file_sha256
 from ..version import __version__
 from .fetching import fetch_file
-from .safe_load import load_pickle, load_torch
+from .safe_load import load_pickle, load_torch, require_dict
 from .safetensors_file import load_safetensors
 
 __all__ = [
@@ -134,11 +134,7 @@ def load_contents(path: str | os.PathLike[str]) -> dict[str, Any]:
     if local.endswith(".safetensors"):
         return load_safetensors(local)
     contents = load_pickle(local) if local.endswith(".pkl") else load_torch(local, mapped=True)
-    if not isinstance(contents, dict):
-        raise UserError(
-            f"{path}: expected a checkpoint, a dict of tensors, got {type(contents).__name__}"
-        )
-    return contents
+    return require_dict(contents, path)
 
 
 def read_config(path: str | os.PathLike[str]) -> ExtCfgNode:

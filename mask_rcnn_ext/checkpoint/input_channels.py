@@ -23,7 +23,7 @@ def inflate(weight: Tensor, channels: int) -> Tensor:
 
     Args:
         weight: (O, 3, k, k).
-        channels: of the images.
+        channels: the number of channels of the images.
 
     Returns:
         (O, `channels`, k, k).
@@ -38,8 +38,8 @@ def fit_first_convolutions(model: nn.Module, weights: dict[str, Any]) -> None:
     """Inflate weights for 3 channels, in place, if the model takes another number of channels.
 
     The names in the file may differ from the names in the model, so the shapes decide. A weight
-    with 3 channels is inflated if the model has a weight of the same shape whose number of channels
-    is that of the images, `len(pixel_mean)`.
+    with 3 channels is inflated if the model has a weight of the same shape with as many channels as
+    the images have, `len(pixel_mean)`.
 
     Args:
         model: a model of detectron2. Nothing is done for a model without `pixel_mean`.

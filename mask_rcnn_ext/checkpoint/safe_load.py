@@ -16,7 +16,7 @@ from ..errors import UserError
 from .pickled_arrays import NUMPY_FUNCTIONS, PickledArray, encode_latin1
 from .safe_pickle import ForbiddenGlobal, check_torch_file, make_plain, unpickle
 
-__all__ = ["explain_unreadable", "load_pickle", "load_torch"]
+__all__ = ["explain_unreadable", "load_pickle", "load_torch", "require_dict"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +53,25 @@ def explain_unreadable(path: str, error: Exception, kind: str) -> UserError:
     )
 
 
+def require_dict(contents: Any, path: str) -> Any:
+    """Return the contents of a checkpoint file, or a part of them.
+
+    Raises:
+        UserError: they are not a dict.
+    """
+    if not isinstance(contents, dict):
+        raise UserError(
+            f"{path}: expected a checkpoint, a dict of tensors, got {type(contents).__name__}"
+        )
+    return contents
+
+
 def load_pickle(path: str, kind: str = "checkpoint", fix: str = _SAVE_AGAIN) -> Any:
     """Return the content of a pickle: a `.pkl` checkpoint or a proposal file.
 
     Args:
         path: a local file of detectron2, Caffe2 or Detectron.
-        kind: what the file is, for error messages.
+        kind: the kind of the file, for error messages.
         fix: the last sentence of the error message about a file that names other functions.
 
     Raises:

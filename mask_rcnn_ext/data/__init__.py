@@ -1,4 +1,4 @@
-"""Data sets: a user's own COCO-format data, the embedded shapes, and how they are loaded."""
+"""Data sets: a user's own COCO-format data, the embedded shapes, and the loading of both."""
 
 import os
 

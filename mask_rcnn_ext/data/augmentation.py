@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from torchvision.transforms.v2 import functional
 
-from ..errors import UserError
+from ..errors import UserError, require_range
 from ..layers.resizing import ResizeScale
 
 __all__ = [
@@ -54,12 +54,8 @@ def require_augmentation(cfg: CfgNode) -> None:
     """
     keys = cfg.MASK_RCNN_EXT.AUGMENTATION
     for key, highest in _HIGHEST.items():
-        if not 0 <= keys[key] <= highest:
-            raise UserError(
-                f"MASK_RCNN_EXT.AUGMENTATION.{key}: expected 0 to {highest}, got {keys[key]}"
-            )
-    if keys.BLUR < 0:
-        raise UserError(f"MASK_RCNN_EXT.AUGMENTATION.BLUR: expected 0 or more, got {keys.BLUR}")
+        require_range(f"MASK_RCNN_EXT.AUGMENTATION.{key}", keys[key], 0, highest)
+    require_range("MASK_RCNN_EXT.AUGMENTATION.BLUR", keys.BLUR, 0)
     scales = keys.SCALE_JITTER
     if scales and not (len(scales) == 2 and 0 < scales[0] <= scales[1]):
         raise UserError(

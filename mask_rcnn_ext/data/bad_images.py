@@ -22,7 +22,7 @@ from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.utils import comm
 from torch.utils.data import get_worker_info
 
-from ..errors import UserError, name_some
+from ..errors import UserError, name_some, require_choice
 
 __all__ = [
     "BadImage",
@@ -58,8 +58,7 @@ def skips_bad_images(cfg: CfgNode) -> bool:
     """
     data = cfg.get("MASK_RCNN_EXT", {}).get("DATA", {})  # detectron2's own config has none
     found = data.get("ON_BAD_IMAGE", "error")
-    if found not in ("error", "skip"):
-        raise UserError(f"MASK_RCNN_EXT.DATA.ON_BAD_IMAGE: expected error or skip, got {found!r}")
+    require_choice("MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", found, ("error", "skip"))
     return bool(found == "skip")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UserError, name_some, nearest, say_have, shorten
-from ..files import is_special, read_json
+from ..files import read_json, refuse_special
 from .annotations import clean_annotations, explain_crowds
 from .coco_ids import normalise_ids
 from .coco_images import check_image_sizes, find_image_files
@@ -278,8 +278,7 @@ def _read_content(path: str, image_root: str, completed: IssueCounter) -> dict[s
     if not os.path.exists(path):
         hint = nearest(name, os.listdir(folder)) if os.path.isdir(folder) else ""
         raise UserError(f"json file not found: {os.path.join(folder, name)}{hint}")
-    if is_special(path):  # it is opened more than once
-        raise UserError(f"{path}: expected a json file, got a pipe, socket or device")
+    refuse_special(path, "a json file")  # it is opened more than once
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(

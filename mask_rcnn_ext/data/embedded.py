@@ -38,10 +38,10 @@ class EmbeddedDataSet:
     """A data set that is drawn.
 
     Attributes:
-        name: without the split.
-        version: changes with the pixels.
-        seed: of all images.
-        size: side of the images, in pixels.
+        name: the name without the split.
+        version: a number that changes with the pixels.
+        seed: the seed of all images.
+        size: the side of the images in pixels.
         splits: name -> number of images.
         draw_image: the function that draws an image from (seed, index of the split, index of the
             image).

@@ -23,7 +23,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
-from ..files import is_special
+from ..files import refuse_special
 from .pixel_limit import explain_limit
 
 __all__ = [
@@ -163,8 +163,7 @@ def name_unreadable(path: str | os.PathLike[str], advice: str = "") -> Iterator[
         path: the file that the block reads.
         advice: what to try, added to the reason.
     """
-    if is_special(path):
-        raise UserError(f"{os.fspath(path)}: expected an image file, got a pipe, socket or device")
+    refuse_special(path, "an image file")
     try:
         yield
     except UserError:

@@ -91,7 +91,7 @@ def _wrong_keypoints(wrong: list[str], num_keypoints: int) -> UserError:
 
 
 def count_numbers(keypoints: Any) -> int:
-    """Return how many numbers a flat list has: 0 for None, -1 for anything else."""
+    """Return the length of a flat list of numbers: 0 for None, -1 for anything else."""
     try:
         numbers = np.asarray([] if keypoints is None else keypoints)
     except ValueError:  # lists of unequal length

@@ -112,7 +112,7 @@ def register_own_data(
         val_images: folder of the validation images.
         clean_dir: folder for cleaned copies, created when needed.
         strict: see `inspect_coco_json`.
-        options: of `inspect_own_data`.
+        options: further arguments of `inspect_own_data`.
 
     Returns:
         The registered names and the class table.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from ..errors import UserError
+from ..errors import UserError, require_choice
 from .bands import order_bands, read_record_bands
 
 __all__ = ["IMAGES_MEASURED", "fill_pixel_statistics", "measure_pixels", "require_channels"]
@@ -91,11 +91,8 @@ def require_channels(cfg: CfgNode, *, measured: bool = True) -> None:
             "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS: expected the number of channels, or 0 for 8-bit "
             f"colour images, got {data.IMAGE_CHANNELS}"
         )
-    if data.PIXEL_STATISTICS not in ("auto", "fixed"):
-        raise UserError(
-            "MASK_RCNN_EXT.DATA.PIXEL_STATISTICS: expected 'auto' or 'fixed', got "
-            f"{data.PIXEL_STATISTICS!r}"
-        )
+    key = "MASK_RCNN_EXT.DATA.PIXEL_STATISTICS"
+    require_choice(key, data.PIXEL_STATISTICS, ("auto", "fixed"))
     if not data.IMAGE_CHANNELS:
         return
     if cfg.VIS_PERIOD and data.IMAGE_CHANNELS != 3:

@@ -247,7 +247,7 @@ def render(
     Args:
         rng: draws the light and the noise.
         background: (3,), RGB.
-        canvas: with at least one shape.
+        canvas: a canvas with at least one shape.
 
     Returns:
         The image, (size, size, 3) uint8 RGB, and its annotations in COCO format without ids:

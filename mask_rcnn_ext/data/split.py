@@ -15,9 +15,23 @@ from typing import Any
 
 from ..errors import UserError, name_some, say_have, shorten
 
-__all__ = ["split_coco"]
+__all__ = ["require_split", "split_coco"]
 
 _IMAGES = "images"  # the name of the count of images next to the counts of the categories
+
+
+def require_split(fraction: float | None, group_by: str) -> None:
+    """Check that images are grouped only if they are split.
+
+    Args:
+        fraction: the value of `--split`; None or 0 without it.
+        group_by: the value of `--group-by`, or "".
+
+    Raises:
+        UserError: there are groups, but no split.
+    """
+    if group_by and not fraction:
+        raise UserError("--group-by needs --split, such as --split 0.8")
 
 
 def split_coco(
@@ -26,7 +40,7 @@ def split_coco(
     """Return the training part and the validation part of a COCO json.
 
     Args:
-        content: with `images`, `annotations` and `categories`. It is not changed.
+        content: the content of the json. It is not changed.
         fraction: the share of the images to train on, between 0 and 1.
         group_by: a key of the entries of `images`, or a regular expression that is searched in each
             `file_name`. Images with the same value are one group. If the expression has

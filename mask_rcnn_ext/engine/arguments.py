@@ -85,8 +85,8 @@ def add_slurm_options(parser: argparse.ArgumentParser) -> None:
         "--slurm-options",
         default="",
         metavar='"KEY=VALUE ..."',
-        help="of sbatch, with _ in place of -: time in minutes (required), partition, account, "
-        "qos, mem such as 64GB, cpus_per_task, nodes, ntasks_per_node, gpus_per_node, ...",
+        help="options of sbatch, with _ in place of -: time in minutes (required), partition, "
+        "account, qos, mem such as 64GB, cpus_per_task, nodes, ntasks_per_node, gpus_per_node, ...",
     )
 
 
@@ -97,7 +97,7 @@ def make_stage_parser(
 
     Args:
         epilog: text at the end of the help.
-        rpn: what the help calls the training of the RPN.
+        rpn: the words of the help for the training of the RPN.
     """
     parser = argument_parser(epilog)
     parser.add_argument(

@@ -228,7 +228,7 @@ class BestModel(HookBase):
             logger.warning("No evaluation could be compared, so there is no model_best.pth.")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best evaluation, the last one, and how many were not better since."""
+        """Return the best evaluation, the last one, and the number of evaluations in vain."""
         return {"record": self.record, "last": self.last, "waited": self._waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

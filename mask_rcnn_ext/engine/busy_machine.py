@@ -1,7 +1,7 @@
-"""Keeps training in mixed precision on a CPU from collapsing when other programs use the cores.
+"""Keeps training in mixed precision on a CPU fast while other programs use the cores.
 
 The bfloat16 code of a CPU waits for the slowest of its threads many times in a step. With another
-program on the cores a step can take ten times as long, where float32 or fewer threads lose little.
+program on the cores a step can take ten times as long. Float32 or fewer threads then lose little.
 """
 
 import logging
@@ -41,7 +41,7 @@ class Setting:
 
 
 def list_settings(threads: int) -> list[Setting]:
-    """Return what can be chosen from, the setting of an idle machine first."""
+    """Return the settings to choose from, the setting of an idle machine first."""
     fewer = sorted({threads, (threads + 1) // 2, 1}, reverse=True)
     return [*(Setting(count, True) for count in fewer), Setting(threads, False)]
 
@@ -55,10 +55,10 @@ class SettingChooser:
     steps before the next one doubles.
 
     Args:
-        settings: what to choose from.
+        settings: the settings to choose from.
 
     Attributes:
-        setting: what the next step uses.
+        setting: the setting of the next step.
     """
 
     def __init__(self, settings: Sequence[Setting]) -> None:
@@ -74,9 +74,9 @@ class SettingChooser:
         self._steps = 0  # in the chosen setting
 
     def take(self, seconds: float) -> str | None:
-        """Take the seconds of a step; return a message if the setting changes for good.
+        """Take the seconds of a step; return a message if the setting changes and stays.
 
-        `setting` is then what the next step uses.
+        `setting` is then the setting of the next step.
         """
         if self._left:
             return self._try(seconds)

@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..config import ExtCfgNode
 from ..data.catalog import require_datasets
 from ..data.own_data import OwnData, get_split_paths, register_own_data, split_own_data
+from ..data.split import require_split
 from ..errors import UserError
 from ..modeling.checks import is_fcis, is_generalized_rcnn
 
@@ -138,8 +139,7 @@ def register_data_of(
 def _split_own_data(cfg: ExtCfgNode, resume: bool) -> None:
     """Replace the training data of the config by its two parts."""
     own, folder = cfg.MASK_RCNN_EXT.DATA, os.path.join(cfg.OUTPUT_DIR, "data")
-    if not own.SPLIT:
-        raise UserError("--group-by needs --split, such as --split 0.8")
+    require_split(own.SPLIT, own.GROUP_BY)
     if own.VAL_JSON or own.VAL_IMAGES:
         given = own.VAL_JSON or own.VAL_IMAGES
         raise UserError(

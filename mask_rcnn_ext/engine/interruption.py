@@ -48,7 +48,7 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.signum
 
     def describe(self) -> str:
-        """Return what happened and the command that continues, for the end of this command."""
+        """Return the last line of this command, with the command that continues the run."""
         if not self.checkpoint:
             return "interrupted"
         script, *arguments = sys.argv

@@ -51,7 +51,7 @@ def start_log() -> None:
 
 
 def open_log_file(folder: str) -> None:
-    """Write what was held back to `log.txt`, and each later record too.
+    """Write the records that were held back to `log.txt`, and each later record too.
 
     Args:
         folder: the folder of the run. The log of process N > 0 is `log.txt.rankN`.

@@ -81,7 +81,7 @@ class LoggerWriter(EventWriter, abc.ABC):
         self._started = True
 
     def write(self) -> None:
-        """Log what is new since the last call."""
+        """Log the values that are new since the last call."""
         storage = get_event_storage()
         latest = storage.latest_with_smoothing_hint(20).items()
         new = [(step, name, value) for name, (value, step) in latest if step > self._last]

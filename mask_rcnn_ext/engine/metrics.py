@@ -58,7 +58,7 @@ def find_earlier_evaluations(storage: EventStorage, last: int) -> dict[int, dict
     detectron2's writers get only the latest value of a name, once in 20 iterations.
 
     Args:
-        storage: of the run.
+        storage: the event storage of the run.
         last: the last iteration that was written.
 
     Returns:

@@ -6,7 +6,7 @@ from detectron2.solver import build_optimizer as stock_build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 
-from ..errors import UserError
+from ..errors import UserError, require_choice
 from ..modeling.fcis import FCISROIHeads
 from ..modeling.freezing import is_within
 
@@ -27,8 +27,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             is not above 0, or the model has no backbone.
     """
     name = cfg.MASK_RCNN_EXT.OPTIMIZER
-    if name not in ("SGD", "AdamW"):
-        raise UserError(f"MASK_RCNN_EXT.OPTIMIZER: expected 'SGD' or 'AdamW', got {name!r}")
+    require_choice("MASK_RCNN_EXT.OPTIMIZER", name, ("SGD", "AdamW"))
     factors = _find_lr_factors(cfg, model)
     if name == "SGD" and not factors:
         optimizer: torch.optim.Optimizer = stock_build_optimizer(cfg, model)
@@ -61,7 +60,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def require_fitting_schedule(cfg: CfgNode) -> None:
-    """Check what detectron2's learning rate schedules divide by, and what they take for granted.
+    """Check the numbers that detectron2's learning rate schedules take for granted.
 
     Raises:
         UserError: the run has no iteration, or the learning rate is negative; or a cosine schedule

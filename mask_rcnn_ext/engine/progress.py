@@ -76,7 +76,7 @@ def describe_progress(storage: EventStorage, earlier: Mapping[str, float]) -> st
     """Return the losses, the learning rate and the AP so far as one line.
 
     Args:
-        storage: of the run.
+        storage: the event storage of the run.
         earlier: name -> the best AP before the storage began.
     """
     histories = storage.histories()

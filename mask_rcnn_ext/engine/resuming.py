@@ -1,4 +1,4 @@
-"""How often a run saves a checkpoint, and what a resumed run takes from it or from its config."""
+"""When a run saves checkpoints, and which settings a resumed run takes from them."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,7 @@ from ..config import flat_config, get_cfg
 from ..errors import UserError
 
 __all__ = [
+    "explain_no_checkpoint",
     "get_checkpoint_period",
     "keep_settings",
     "require_same_optimizer",
@@ -35,6 +36,18 @@ def get_checkpoint_period(cfg: CfgNode) -> int:
     if period != get_cfg().SOLVER.CHECKPOINT_PERIOD:
         return period
     return min(period, max(_FEWEST, cfg.SOLVER.MAX_ITER // 10))
+
+
+def explain_no_checkpoint(places: str) -> UserError:
+    """Return the error for `--resume` where no checkpoint is.
+
+    Args:
+        places: the folders that were looked at, in words.
+    """
+    return UserError(
+        f"--resume: no checkpoint in {places}. Leave out --resume to start a new run, or set "
+        "OUTPUT_DIR to the run's folder"
+    )
 
 
 def require_unchanged(cfg: CfgNode, before: Mapping[str, Any]) -> None:

@@ -47,7 +47,7 @@ from .output_folder import (
 )
 from .recipe.choose import choose_recipe, require_recipe_options
 from .results import write_results
-from .resuming import require_unchanged
+from .resuming import explain_no_checkpoint, require_unchanged
 from .run_lock import is_restart
 from .trainer import Trainer
 
@@ -219,7 +219,7 @@ def _find_weights(cfg: ExtCfgNode, *, resume: bool) -> str:
 
 
 def _log_start(cfg: ExtCfgNode, args: argparse.Namespace) -> None:
-    """Log what detectron2's `default_setup` logs: most of it to the file only."""
+    """Log the same facts as detectron2's `default_setup`: most of them to the file only."""
     logger.info("Folder of the run: %s", os.path.abspath(cfg.OUTPUT_DIR))
     if args.eval_only and getattr(args, "split", None) is not None:
         logger.info("--split: the training kept %s.", cfg.MASK_RCNN_EXT.DATA.VAL_JSON)
@@ -238,7 +238,4 @@ def _require_gloo_on_cpu(cfg: ExtCfgNode) -> None:
 
 def _require_checkpoint(folder: str) -> None:
     if not os.path.isfile(os.path.join(folder, "last_checkpoint")):
-        raise UserError(
-            f"--resume: no checkpoint in {os.path.abspath(folder)} (no file last_checkpoint). "
-            "Leave out --resume to start a new run, or set OUTPUT_DIR to the run's folder."
-        )
+        raise explain_no_checkpoint(f"{os.path.abspath(folder)} (no file last_checkpoint)")

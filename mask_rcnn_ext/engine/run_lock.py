@@ -85,7 +85,7 @@ def _write_holder(file: IO[str], begun: bool) -> None:
 
 
 def _identify_launch() -> str:
-    """Return what all attempts of one `torchrun` have in common; "" without it."""
+    """Return a text that is the same in all attempts of one `torchrun`; "" without it."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ""
     launch = f"begun by torchrun {os.environ['TORCHELASTIC_RUN_ID']}"

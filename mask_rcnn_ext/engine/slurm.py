@@ -1,4 +1,4 @@
-"""Submits a command to Slurm through submitit (`--slurm`); the extra `slurm` has it.
+"""Submits a command to Slurm through submitit (`--slurm`); the extra `slurm` installs it.
 
 A job runs the function of the command on every task, with the variables that `torchrun` sets. Slurm
 may stop the job for another one, or at its time limit. It is then queued again, and a training goes
@@ -33,7 +33,7 @@ class SubmittedCommand:
     Args:
         function: takes the arguments and returns an exit code.
         args: the arguments of the command.
-        folder: of the run.
+        folder: the folder of the run.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SubmittedCommand:
             sys.exit(code)
 
     def checkpoint(self) -> Any:
-        """Return what submitit queues again: the same command."""
+        """Return the job that submitit queues again: the same command."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -81,10 +81,11 @@ def submit(
     """Submit a command, and print the id of the job and where its output will be.
 
     Args:
-        function: see `SubmittedCommand`. One of the script itself is pickled with its code.
+        function: see `SubmittedCommand`. A function of the script itself is pickled with its code.
         args: the arguments of the command; `slurm_options` are the user's parameters.
-        folder: of the run; all nodes must see it. The job's files go to its subfolder `slurm`.
-        parameters: of `submitit.SlurmExecutor`; the user's win.
+        folder: the folder of the run; all nodes must see it. The job's files go to its subfolder
+            `slurm`.
+        parameters: parameters of `submitit.SlurmExecutor`; the user's parameters replace them.
 
     Raises:
         UserError: submitit or Slurm is missing, a parameter is unknown, `time` is missing, or Slurm

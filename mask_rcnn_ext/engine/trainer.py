@@ -364,7 +364,7 @@ class Trainer(DefaultTrainer):
         """
         if comm.get_world_size() > 1:
             # The statistics of batch normalisation differ between the processes. The checkpoint has
-            # those of the first process, so all processes evaluate with them.
+            # the statistics of the first process, so all processes evaluate with them.
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
         model, cfg = prepare_for_inference(cfg, model), resolve_speed(cfg)

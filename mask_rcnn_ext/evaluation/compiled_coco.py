@@ -61,11 +61,11 @@ def evaluate_compiled(
             with the ids of the file. Images may be missing: nothing was found there.
         truth: the data set.
         task: "bbox", "segm" or "keypoints".
-        evaluation: of the same data set and task; its `params` say what is measured.
+        evaluation: an evaluation of the same data set and task; its `params` are followed.
 
     Raises:
         KeyError: there are results of an unknown image or category, or of another kind, or an
-            object lacks what the task needs.
+            object lacks a key that the task needs.
         ValueError: a score, a box or a keypoint is not finite, an image comes twice, or hotcoco
             refuses something.
     """

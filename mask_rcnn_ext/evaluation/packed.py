@@ -32,7 +32,7 @@ def pack_evaluation(
     model: nn.Module,
     evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None,
 ) -> tuple[type[DefaultTrainer], nn.Module, Sequence[DatasetEvaluator] | None]:
-    """Return what `DefaultTrainer.test` evaluates with the same results, in less memory.
+    """Return the arguments with which `DefaultTrainer.test` needs less memory for the same results.
 
     Args:
         trainer: the class that builds evaluators if none are given. They cannot be built here,
@@ -116,10 +116,10 @@ def _unpack(output: dict[str, Any]) -> dict[str, Any]:
 
 
 def convert_to_coco(instances: Instances, image_id: Any) -> list[dict[str, Any]]:
-    """Return what detectron2's `instances_to_coco_json` does; `pred_masks` may be `PackedMasks`.
+    """Do the same as detectron2's `instances_to_coco_json`; `pred_masks` may be `PackedMasks`.
 
     Args:
-        instances: on the CPU; the keypoints are moved by half a pixel, in place.
+        instances: instances on the CPU; the keypoints are moved by half a pixel, in place.
         image_id: the id for the results.
     """
     fields = dict(instances.get_fields())

@@ -22,7 +22,7 @@ from ..checkpoint.safetensors_file import load_safetensors, save_safetensors
 from ..config import ExtCfgNode
 from ..data.images import ImageLike
 from ..engine.trainer import Trainer
-from ..errors import UserError, import_extra
+from ..errors import UserError, import_extra, require_choice
 from ..files import file_sha256, read_json_or_none, require_writable, write_json
 from ..modeling.exported import is_exported
 from ..prediction.predictor import Predictor
@@ -78,8 +78,7 @@ def export_model(
         UserError: a library is missing, the model is of a kind that cannot be exported, the model
             finds nothing in the images, the export finds something else, or int8 loses too much AP.
     """
-    if format not in FORMATS:
-        raise UserError(f"format: expected {', '.join(FORMATS)}, got {format!r}")
+    require_choice("format", format, FORMATS)
     if not cfg.MODEL.WEIGHTS or is_exported(cfg.MODEL.WEIGHTS):
         raise UserError(
             "expected the weights of a trained model, such as model_final.pth, got "
@@ -151,7 +150,7 @@ def _name_classes(cfg: CfgNode, predictor: Predictor) -> ExtCfgNode:
 
 
 def _require_libraries(format: str, int8: bool) -> None:
-    """Import what an export needs; PyTorch's exporter itself needs onnx."""
+    """Import the libraries that an export needs; PyTorch's exporter itself needs onnx."""
     wanted = {"onnx": format, "onnxruntime" if format == "onnx" else "openvino": format}
     if int8:
         wanted["onnxruntime"] = "onnx"

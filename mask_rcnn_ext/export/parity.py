@@ -150,7 +150,7 @@ def require_parity(
     threshold: float,
     limit: int,
 ) -> dict[str, Any]:
-    """Check that an exported file finds in every image what its model finds.
+    """Check that an exported file finds the same instances as its model in every image.
 
     Args:
         model: finds the instances of an image, with `PackedMasks`.

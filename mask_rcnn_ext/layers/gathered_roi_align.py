@@ -50,7 +50,7 @@ def gathered_roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """Return what torchvision's `roi_align` returns, up to rounding.
+    """Do the same as torchvision's `roi_align`, up to rounding.
 
     Args:
         features: (N, C, H, W), float32 or float64. Fastest in the channels_last format; another
@@ -144,7 +144,7 @@ def _list_cells(
         first: (R,), the row of the table's images at which a box's image begins.
         rows: places (R, h, K), weights (R, h, K) and their number (R,), down.
         columns: the same across, with w in place of h.
-        width: of the feature map.
+        width: the width of the feature map in cells.
 
     Returns:
         Index and weight of each cell; where each of the R * h * w output cells begins.

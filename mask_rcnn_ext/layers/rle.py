@@ -49,8 +49,8 @@ def check_polygon(points: Sequence[float], height: int, width: int) -> None:
 
     Args:
         points: x, y, x, y, ... in pixels.
-        height: of the image.
-        width: of the image.
+        height: the height of the image in pixels.
+        width: the width of the image in pixels.
     """
     try:
         low, high, total = float(min(points)), float(max(points)), float(sum(points))
@@ -72,8 +72,8 @@ def check_mask(segmentation: Any, height: int, width: int) -> None:
     Args:
         segmentation: a list of polygons, see `check_polygon`; or an RLE, see `read_runs`, of the
             size of the image.
-        height: of the image.
-        width: of the image.
+        height: the height of the image in pixels.
+        width: the width of the image in pixels.
 
     Raises:
         ValueError: it is something else; the message is a phrase.
@@ -147,8 +147,8 @@ def compress(segmentation: list[Any] | dict[str, Any], height: int, width: int) 
 
     Args:
         segmentation: polygons, lists of x, y, x, y, ... in pixels; or an RLE, see `read_runs`.
-        height: of the image.
-        width: of the image.
+        height: the height of the image in pixels.
+        width: the width of the image in pixels.
     """
     if isinstance(segmentation, list):
         rle: dict[str, Any] = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
@@ -200,12 +200,12 @@ def encode_edges(
     """Return a mask as pycocotools' compressed RLE, with counts as bytes.
 
     Args:
-        edges: of the crop of the mask, see `find_edges`.
+        edges: the edges of the crop of the mask, see `find_edges`.
         crop_height: height of the crop.
         top: the row of the image in which the crop begins.
         left: the column of the image in which the crop begins.
-        height: of the image.
-        width: of the image.
+        height: the height of the image in pixels.
+        width: the width of the image in pixels.
     """
     column, row = np.divmod(edges.astype(np.int64), crop_height + 1)
     places = (column + left) * height + row + top

@@ -50,7 +50,7 @@ def explain_config_errors(cfg: CfgNode, what: str) -> Iterator[None]:
 
     Args:
         cfg: the config.
-        what: what is built, for the message.
+        what: the name of the part that is built, for the message.
     """
     try:
         yield

@@ -45,6 +45,7 @@ __all__ = [
     "is_rcnn",
     "require_fitting_parts",
     "require_fitting_training_data",
+    "require_keypoints",
     "require_read_keys",
 ]
 
@@ -215,6 +216,25 @@ def _has_fixed_side(cfg: CfgNode) -> bool:
     )
 
 
+def require_keypoints(cfg: CfgNode, name: str, number: int) -> None:
+    """Check that the model has as many keypoints as a data set.
+
+    Args:
+        cfg: the config.
+        name: the name of the data set.
+        number: the number of keypoints of its objects.
+
+    Raises:
+        UserError: the numbers differ.
+    """
+    expected = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    if number != expected:
+        raise UserError(
+            f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {expected}, but data set {name} has "
+            f"{number}. Set MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {number}"
+        )
+
+
 def require_fitting_training_data(cfg: CfgNode) -> None:
     """Check the settings that only training needs: image sizes, bit masks, scorer, keypoints.
 
@@ -241,7 +261,6 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
         raise UserError(SVM_TRAINING)
     if not cfg.MODEL.KEYPOINT_ON:
         return
-    expected = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
     for name in cfg.DATASETS.TRAIN:
         keypoints = MetadataCatalog.get(name).get("keypoint_names")
         if not keypoints:
@@ -250,11 +269,7 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
                 "it with keypoint_names and keypoint_flip_map in its metadata (docs/extending.md, "
                 "A data set); --train-json reads boxes and masks only"
             )
-        if len(keypoints) != expected:
-            raise UserError(
-                f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {expected}, but data set {name} has "
-                f"{len(keypoints)}. Set MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {len(keypoints)}"
-            )
+        require_keypoints(cfg, name, len(keypoints))
         try:
             create_keypoint_hflip_indices([cfg.DATASETS.TRAIN[0], name])
         except (AttributeError, TypeError, ValueError) as error:

@@ -7,7 +7,7 @@ from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import ROIPooler
 from torch import nn
 
-from ..errors import UserError, nearest
+from ..errors import require_choice
 from ..layers.gathered_roi_align import GatheredROIAlign
 from ..layers.roi_layers import (
     FullPrecisionROIAlign,
@@ -70,11 +70,7 @@ class MaskRCNNROIPooler(ROIPooler):
         canonical_box_size: int = 224,
         canonical_level: int = 4,
     ) -> None:
-        if pooler_type not in POOLER_TYPES:
-            raise UserError(
-                f"POOLER_TYPE: expected one of {', '.join(POOLER_TYPES)}, got {pooler_type!r}"
-                f"{nearest(pooler_type, POOLER_TYPES)}"
-            )
+        require_choice("POOLER_TYPE", pooler_type, POOLER_TYPES)
         # The base class checks the arguments. Its layers, which have no parameters, are replaced.
         super().__init__(
             output_size=output_size,

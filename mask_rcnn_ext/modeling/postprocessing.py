@@ -19,8 +19,8 @@ def postprocess_packed(
     Args:
         raw: instances in pixels of the network's input, with `pred_masks` (N, 1, M, M) if the model
             has masks; this function removes them from `raw`.
-        height: of the image.
-        width: of the image.
+        height: the height of the image in pixels.
+        width: the width of the image in pixels.
         mask_threshold: a pixel belongs to a mask from this probability on.
     """
     probs = raw.get_fields().pop("pred_masks", None)

@@ -12,7 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from ..errors import UserError
+from ..errors import UserError, require_choice
 from .poolers import gather_roi_align
 from .roi_heads.gathered_predictor import gather_mask_predictors
 
@@ -77,10 +77,7 @@ def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
         if on_cpu and not computes_bfloat16():
             return None
         name = "bfloat16" if on_cpu else "float16"
-    if name not in _DTYPES:
-        raise UserError(
-            f"MASK_RCNN_EXT.AMP_DTYPE: expected 'auto', 'float16' or 'bfloat16', got {name!r}"
-        )
+    require_choice("MASK_RCNN_EXT.AMP_DTYPE", name, ("auto", *_DTYPES))
     if on_cpu and name == "float16":
         raise UserError(
             "MASK_RCNN_EXT.AMP_DTYPE is float16 but MODEL.DEVICE is cpu; use bfloat16 on a CPU"

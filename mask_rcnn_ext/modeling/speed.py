@@ -18,7 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import log_first_n
 from torch import nn
 
-from ..errors import UserError, nearest
+from ..errors import require_choice
 from .building import unwrap
 from .folding import fold_norms
 from .poolers import gather_roi_align, thread_roi_align
@@ -37,12 +37,7 @@ def require_speed(cfg: CfgNode) -> None:
     Raises:
         UserError: `MASK_RCNN_EXT.SPEED` is unknown.
     """
-    speed = cfg.MASK_RCNN_EXT.SPEED
-    if speed not in SPEEDS:
-        raise UserError(
-            f"MASK_RCNN_EXT.SPEED: expected exact, fast or fastest, got {speed!r}"
-            f"{nearest(str(speed), SPEEDS)}"
-        )
+    require_choice("MASK_RCNN_EXT.SPEED", cfg.MASK_RCNN_EXT.SPEED, SPEEDS)
 
 
 def resolve_speed(cfg: CfgNode) -> CfgNode:

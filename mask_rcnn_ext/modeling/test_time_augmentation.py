@@ -29,7 +29,7 @@ from torch import nn
 from ..errors import UserError
 from ..layers.resizing import ResizeShortestEdge
 from .building import unwrap
-from .checks import is_generalized_rcnn
+from .checks import is_generalized_rcnn, require_keypoints
 from .fcis import FCIS
 from .postprocessing import postprocess_packed
 
@@ -68,11 +68,7 @@ def _get_mirrored_keypoints(cfg: CfgNode) -> list[int]:
             "keypoints are left and right: its metadata needs keypoint_names and keypoint_flip_map."
             " To augment without flips, set TEST.AUG.FLIP False"
         ) from error
-    if len(flip) != cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS:
-        raise UserError(
-            f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS},"
-            f" but data set {names[0]} has {len(flip)} keypoints"
-        )
+    require_keypoints(cfg, names[0], len(flip))
     return flip
 
 

@@ -62,7 +62,7 @@ def find_axis_runs(mask: Floats, *, threshold: float = 0.5, angle: float = 0.0) 
     Args:
         mask: (h, w) float64, 0 to 1.
         threshold: a pixel belongs to the mask from this value on.
-        angle: of the rotation, in degrees.
+        angle: the angle of the rotation, in degrees.
     """
     size = np.array(mask.shape, dtype=np.float64)
     sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))

@@ -5,7 +5,7 @@
     compute_metrics(first)["overlap"]["AP_heavy"]
     compare(first, second)["errors/leak"]  # a, b, difference, low, high
 
-`METRICS` says what each number means. All numbers come from masks, none from predicted boxes.
+`METRICS` has the meaning of each number. All numbers come from masks, none from predicted boxes.
 
 A difference between two models has two sources of chance: the choice of the images, and the
 training. `compare` covers the images. `compare_seeds` covers both, by a bootstrap over the images
@@ -70,7 +70,7 @@ def compute_metrics(records: Sequence[ImageRecord]) -> dict[str, dict[str, float
     detections, every AP is 0.
 
     Args:
-        records: from `measure`.
+        records: the records of one model, from `measure`.
     """
     values = _compute_weighted_metrics(records, np.ones((1, len(records)), dtype=np.int32))
     found: dict[str, dict[str, float]] = {}
@@ -98,10 +98,10 @@ def compare(
     images, not the randomness of training.
 
     Args:
-        records_a: of one model, from `measure`.
-        records_b: of another model, on the same images.
+        records_a: the records of one model, from `measure`.
+        records_b: the records of another model on the same images.
         draws: how many times to resample.
-        seed: of the draws; the same seed gives the same interval.
+        seed: the seed of the draws; the same seed gives the same interval.
         threads: how many threads share the work.
 
     Returns:
@@ -135,10 +135,10 @@ def compare_seeds(
     of `compare`.
 
     Args:
-        records_a: of each training of one model, from `measure`.
-        records_b: of as many trainings of another model, on the same images.
+        records_a: the records of each training of one model, from `measure`.
+        records_b: the records of as many trainings of another model, on the same images.
         draws: how many times to resample.
-        seed: of the draws; the same seed gives the same intervals.
+        seed: the seed of the draws; the same seed gives the same intervals.
         threads: how many threads share the work.
 
     Raises:

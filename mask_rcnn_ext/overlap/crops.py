@@ -58,8 +58,8 @@ def find_box_window(box: Floats, height: int, width: int) -> tuple[slice, slice]
     Args:
         box: (4,) float64, XYXY in pixels; a centre on the left or upper side is inside, a centre
             on the right or lower side is not.
-        height: of the image, to which the window is clipped.
-        width: of the image.
+        height: the height of the image in pixels. The window is clipped to the image.
+        width: the width of the image in pixels.
     """
     x1, y1, x2, y2 = np.clip(np.ceil(box - 0.5), 0, [width, height, width, height]).astype(int)
     return slice(int(y1), int(max(y1, y2))), slice(int(x1), int(max(x1, x2)))

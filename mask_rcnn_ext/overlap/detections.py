@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import io
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,8 @@ __all__ = [
     "keep_rois_of_all",
     "load_results",
     "load_truth",
+    "read_score",
+    "require_images",
 ]
 
 _FIELDS = ("image_id", "category_id", "score", "segmentation")
@@ -135,6 +137,36 @@ def load_results(
     return found
 
 
+def require_images(detections: Iterable[Any], images: Container[Any]) -> None:
+    """Check that the data set has the images of the detections.
+
+    Args:
+        detections: the ids of the images that have detections.
+        images: the ids of all images of the data set.
+
+    Raises:
+        UserError: the data set does not have one of the images.
+    """
+    for image_id in detections:
+        if image_id not in images:
+            raise UserError(f"detections of image {image_id!r}, which is not in the data set")
+
+
+def read_score(score: Any, where: str) -> float:
+    """Return the score of a detection.
+
+    Args:
+        score: the value in the file.
+        where: the place of the detection; the message begins with it.
+
+    Raises:
+        UserError: the value is not a number from 0 to 1.
+    """
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise UserError(f"{where}: expected a score from 0 to 1, got {score!r}")
+    return float(score)
+
+
 def have_rois(detections: Detections) -> bool:
     """Return whether the boxes seem to be the RoIs in which the masks were predicted.
 
@@ -181,16 +213,13 @@ def _read_detection(entry: Any, truth: COCO, where: str, with_boxes: bool) -> tu
             f"({name_some(list(map(repr, truth.cats)))}). Result files have the ids of the "
             "annotation file, not the model's class numbers"
         )
-    if not _is_finite(score) or not 0 <= score <= 1:
-        raise UserError(f"{where}: expected a score from 0 to 1, got {score!r}")
+    score = read_score(score, where)
     image = truth.imgs[image_id]
     try:
         mask = convert_to_rle(entry["segmentation"], int(image["height"]), int(image["width"]))
     except UserError as error:
         raise UserError(f"{where} (image {image_id!r}): {error}") from error
-    return image_id, Detection(
-        category, float(score), mask, _read_box(entry, where, required=with_boxes)
-    )
+    return image_id, Detection(category, score, mask, _read_box(entry, where, required=with_boxes))
 
 
 def _read_box(
@@ -219,8 +248,8 @@ def convert_to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]
 
     Args:
         segmentation: a list of polygons, or an RLE whose counts are a list, a str or bytes.
-        height: of the image.
-        width: of the image.
+        height: the height of the image in pixels.
+        width: the width of the image in pixels.
 
     Raises:
         UserError: it is none of these, or pycocotools could not read it, see `check_mask`.

@@ -33,13 +33,13 @@ class ImageInstances:
     """The G objects of an image, crowds included, and its D detections, best score first.
 
     Attributes:
-        image_id: of the data set.
-        height, width: of the image, in pixels.
+        image_id: the id of the image in the data set.
+        height, width: the size of the image in pixels.
         classes: (G,), places of the categories in the ascending ids of the data set.
         crowd: (G,).
         boxes: (G, 4) float64, XYXY in pixels: the annotations' boxes.
         masks: RLE of the visible part of each object.
-        annotation_ids: of the objects.
+        annotation_ids: the ids of the annotations of the objects.
         detection_classes: (D,), as `classes`; -1 for a category that the data set does not have.
         scores: (D,).
         detection_masks: RLE of each detection.

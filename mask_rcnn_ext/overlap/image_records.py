@@ -11,10 +11,9 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from ..arrays import Bools, Floats, Ints
-from ..errors import UserError
 from .boundary import boundary_iou, compute_boundary_distance, find_boundary
 from .crops import CropCache
-from .detections import Detections
+from .detections import Detections, require_images
 from .image_instances import MAX_DETECTIONS, ImageInstances, read_image_instances
 from .lines import LineRecord, measure_lines
 from .matching import IOU_THRESHOLDS, LEVELS, find_nearest_levels, match_detections
@@ -50,15 +49,15 @@ class ImageRecord:
     """The share of one image in the metrics.
 
     Attributes:
-        image_id: of the data set.
+        image_id: the id of the image in the data set.
         classes: (D,), places of the detections' categories, best score first.
         scores: (D,).
-        tables: one for each name in `metrics.AP_TASKS`.
+        tables: the match table for each name in `metrics.AP_TASKS`.
         sums: metric -> (sum, number) of its values, see `ImageErrors.sums`.
         counts: names in `metrics.COUNTS` -> numbers that are not 0.
         matches: position of a detection in the image's list -> id of the annotation that it is
             matched with.
-        lines: None where they were not asked for.
+        lines: the measures of axis runs; None if they were not asked for.
     """
 
     image_id: Any
@@ -93,7 +92,7 @@ def measure(
             script must then be guarded by `if __name__ == "__main__"`.
         max_detections: number of detections of one class in one image that count, the best.
         lines: also measure the axis runs of the masks, see `lines`.
-        parts: with `lines`: k, to measure same-part errors in the boxes of the detections.
+        parts: k, to measure same-part errors in the boxes of the detections; needs `lines`.
 
     Returns:
         One record for each image of the data set, by ascending id; they can be pickled.
@@ -103,9 +102,7 @@ def measure(
             annotation has a broken mask.
     """
     ids = sort_ids(coco_gt.imgs)
-    for image_id in detections:
-        if image_id not in coco_gt.imgs:
-            raise UserError(f"detections of image {image_id!r}, which is not in the data set")
+    require_images(detections, coco_gt.imgs)
     images = (read_image_instances(coco_gt, i, detections, max_detections) for i in ids)
     measure_image = functools.partial(_measure_image, lines=lines, parts=parts)
     records: list[ImageRecord] = []

@@ -32,7 +32,7 @@ def compute_t_interval(differences: Sequence[float], level: float = 0.95) -> tup
     """Return (low, high): Student's t interval of the mean of paired differences.
 
     Args:
-        differences: one per seed, at least two.
+        differences: the difference of each seed; at least two.
         level: the coverage, 0 to 1.
 
     Raises:
@@ -69,7 +69,7 @@ def bootstrap_ratio(
         over: (S, I), the dividend of each training and image.
         under: (S, I), the divisor.
         draws: how many times to resample.
-        seed: of the draws.
+        seed: the seed of the draws.
         model: a number of the model, to compare it with other models. Models with different
             numbers draw the same images, but draw their trainings independently.
     """
@@ -135,7 +135,7 @@ def bootstrap_ap_difference(
         first: the table of one model.
         second: the table of another model on the same images.
         draws: how many times to resample.
-        seed: of the draws.
+        seed: the seed of the draws.
         level: the coverage, 0 to 1.
 
     Raises:

@@ -102,8 +102,8 @@ def require_rois(detections: Detections, name: str) -> None:
     """Raise if the boxes of detections are the tight boxes of their masks, as after mask voting.
 
     Args:
-        detections: with boxes.
-        name: of the file, for the message.
+        detections: the detections, with their boxes.
+        name: the name of the file, for the message.
 
     Raises:
         UserError: every box is the tight box of its mask.

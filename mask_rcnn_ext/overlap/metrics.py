@@ -1,4 +1,4 @@
-"""The names of the comparison's metrics, what they mean, and which way is better."""
+"""The names of the comparison's metrics, their meanings, and whether higher is better."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,10 @@ class Metric:
     """One number of a model.
 
     Attributes:
-        label: for a table.
+        label: the name in tables.
         unit: "" for AP (0 to 100), or "%".
         higher_is_better: False for errors.
-        meaning: one or two sentences.
+        meaning: the explanation, one or two sentences.
     """
 
     label: str

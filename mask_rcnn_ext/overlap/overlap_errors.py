@@ -34,9 +34,9 @@ class MatchErrors:
     """The errors at a matched object. Shares are 0 to 1; NaN means that there is no such share.
 
     Attributes:
-        object: index of the object.
-        annotation_id: of the object.
-        detection: position in the image's list of detections.
+        object: the index of the object.
+        annotation_id: the id of the annotation of the object.
+        detection: the position of the detection in the image's list.
         leak: share of P_i on pixels that belong to another object and not to G_i; met objects only.
         miss: share of G_i inside the contested region that P_i leaves out; only for met objects
             with a pixel there. A pixel is inside when its centre is inside.
@@ -72,8 +72,8 @@ class ImageErrors:
     """The errors of a model on one image.
 
     Attributes:
-        matches: of the matched objects, in the order of the annotations.
-        pairs: in ascending order of their objects.
+        matches: the errors at the matched objects, in the order of the annotations.
+        pairs: the errors at pairs of objects, in ascending order of the objects.
     """
 
     matches: tuple[MatchErrors, ...]
@@ -110,7 +110,7 @@ def measure_errors(instances: ImageInstances) -> ImageErrors:
 
 
 class _Measurement:
-    """Measures the matched objects of an image and keeps what they share.
+    """Measures the matched objects of an image and keeps the values that they share.
 
     Attributes:
         partners: object -> the detection that it is matched with.

@@ -37,8 +37,8 @@ def find_parts(low: float, high: float, k: int, pixels: slice) -> Ints:
     """Return the part that each pixel of a row or a column lies in, by the pixel's centre.
 
     Args:
-        low: where the box begins in this direction, in pixels.
-        high: where the box ends.
+        low: the lower end of the box in this direction, in pixels.
+        high: the upper end of the box.
         k: parts in this direction.
         pixels: the columns, or the rows, to look at.
 
@@ -74,7 +74,7 @@ class SamePartRecord:
     """The pixel errors of one image in the common area of two boxes: the unit of the bootstrap.
 
     Attributes:
-        image_id: of the data set.
+        image_id: the id of the image in the data set.
         sums: "one_class" or "two_classes", then "/same" or "/other", then "/wrong" or "/pixels" ->
             a number of pixels, summed over pairs of objects. Each pixel counts twice, once for each
             mask of the pair.

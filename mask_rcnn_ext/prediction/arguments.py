@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, require_range
 from .filters import MEASURES, MaskOverlap, parse_names, parse_thresholds
 from .folder import OUTPUTS
 from .tiles import Tiling
@@ -28,7 +28,7 @@ def choose_outputs(args: argparse.Namespace) -> list[str]:
 
 
 def check_numbers(args: argparse.Namespace, *, videos: bool) -> None:
-    """Check `--processes` and `--every`.
+    """Check `--processes`, `--batch-size` and `--every`.
 
     Args:
         args: the command line.
@@ -37,12 +37,12 @@ def check_numbers(args: argparse.Namespace, *, videos: bool) -> None:
     Raises:
         UserError: a number is out of range, or `--every` is given without a video.
     """
-    if args.processes < 1:
-        raise UserError(f"--processes: expected 1 or more, got {args.processes}")
+    require_range("--processes", args.processes, 1)
+    require_range("--batch-size", args.batch_size, 1)
     if args.every is not None and not videos:
         raise UserError("--every needs a video or a camera, and the inputs are images only")
-    if args.every is not None and args.every < 1:
-        raise UserError(f"--every: expected 1 or more, got {args.every}")
+    if args.every is not None:
+        require_range("--every", args.every, 1)
 
 
 def read_filters(args: argparse.Namespace) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def read_filters(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_tiling(args: argparse.Namespace) -> Tiling | None:
-    """Return how large images are cut into tiles; None if they are not cut.
+    """Return the tiling of large images; None if they are not cut.
 
     Raises:
         UserError: `--tile` is no number, or `--tile-overlap` is given without it.

@@ -171,8 +171,8 @@ class CocoResultsWriter:
         Args:
             name: `file_name` of the image.
             size: (H, W) of the image.
-            results: from `describe_instances`.
-            annotations: from `trace_instances`, for `polygons`.
+            results: the result of `describe_instances`.
+            annotations: the result of `trace_instances`, for `polygons`.
         """
         # Everything is computed by now, so no error can leave a part of the image in the files.
         image_id, (height, width) = self.num_images + 1, size

@@ -1,8 +1,9 @@
-"""A web server for the demo page: a browser sends it an image and shows what the model finds.
+"""A web server for the demo page: a browser sends it an image and shows the objects in it.
 
-It is Python's `http.server` with the protection that this lacks. A page of another site cannot use
-it, not even if the site's name is made to point to this machine (DNS rebinding). The number and
-size of uploads, connections and waiting images are limited, and one image at a time is predicted.
+It is Python's `http.server`, with the protection that `http.server` lacks. A page of another site
+cannot use it, not even if the site's name is made to point to this machine (DNS rebinding). The
+number and size of uploads, connections and waiting images are limited, and one image at a time is
+predicted.
 The page needs no other host, and its content security policy keeps the browser from asking one.
 """
 

@@ -1,4 +1,4 @@
-"""Moves files of an earlier prediction aside that would contradict the new results."""
+"""Moves aside the files of an earlier prediction that would contradict the new results."""
 
 import json
 import logging
@@ -23,17 +23,17 @@ logger = logging.getLogger(__name__)
 def set_aside_stale(
     output: Path, written: Iterable[str], outputs: Iterable[str], unfinished: Iterable[str]
 ) -> list[tuple[Path, Path]]:
-    """Move what only an earlier prediction has written to `output/earlier_runs/N`.
+    """Move files that only an earlier prediction has written to `output/earlier_runs/N`.
 
     The results of the new prediction are about to replace `images.json`, which names the images of
     the earlier one. Their pictures, label images and so on move, unless the new prediction has
-    written them again, and so does a `coco_annotations.json` that it does not write. A file that
+    written them again. A `coco_annotations.json` that it does not write moves, too. A file that
     no earlier prediction names stays, since it may be a user's.
 
     Args:
         output: the folder of the results.
         written: the names of the images whose files the new prediction has written.
-        outputs: the names of what it writes, see `folder.OUTPUTS`.
+        outputs: the names of its outputs, see `folder.OUTPUTS`.
         unfinished: the names of images of earlier predictions that were not finished.
 
     Returns:
@@ -66,7 +66,7 @@ def require_other_inputs(output: Path, outputs: Iterable[str], files: Iterable[I
 
     Args:
         output: the folder of the results.
-        outputs: the names of what is written.
+        outputs: the names of the outputs, see `folder.OUTPUTS`.
         files: the images to predict.
 
     Raises:

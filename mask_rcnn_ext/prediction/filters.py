@@ -10,7 +10,7 @@ import torch
 from detectron2.structures import Instances
 from pycocotools import mask as mask_util
 
-from ..errors import UserError, name_some, nearest
+from ..errors import UserError, name_some, nearest, require_choice
 from ..files import read_json
 from ..layers.packed_masks import PackedMasks
 
@@ -45,8 +45,7 @@ class MaskOverlap:
     def __post_init__(self) -> None:
         if not 0 < self.limit <= 1:
             raise UserError(f"mask overlap: expected more than 0 and up to 1, got {self.limit}")
-        if self.measure not in MEASURES:
-            raise UserError(f"overlap measure: expected {' or '.join(MEASURES)}: {self.measure!r}")
+        require_choice("overlap measure", self.measure, MEASURES)
 
     def find_kept(self, instances: Instances) -> list[int]:
         """Return the indices of the instances that are kept, in ascending order.
@@ -118,7 +117,7 @@ class InstanceFilter:
         """Return the instances that are kept, in their order.
 
         Args:
-            instances: on the CPU; `pred_masks` are (N, H, W) bool or `PackedMasks`.
+            instances: instances on the CPU; `pred_masks` are (N, H, W) bool or `PackedMasks`.
         """
         classes = instances.pred_classes
         kept = instances[self._kept[classes] & (instances.scores >= self._least[classes])]
@@ -183,7 +182,7 @@ def find_lowest(thresholds: float | Mapping[str, float]) -> float:
     """Return the score threshold of the model that gives the filter all the instances it keeps.
 
     Args:
-        thresholds: from `parse_thresholds`.
+        thresholds: the result of `parse_thresholds`.
     """
     if not isinstance(thresholds, Mapping):
         return thresholds

@@ -19,7 +19,7 @@ from ..data.bands import scale_for_display
 from ..data.images import BGRArray
 from ..data.pixel_limit import get_pixel_limit
 from ..errors import UserError, name_some
-from ..files import is_special
+from ..files import is_special, refuse_special
 from ..report.text import count_noun
 from .predictor import Predictor
 from .tiled import cut_image, predict_tiles
@@ -91,6 +91,7 @@ def find_images(
             _warn_about_skipped(given, skipped)
             found = [path for path in found if _has_extension(path, known)]
         if not found:
+            refuse_special(given, "an image file")
             raise UserError(_explain_no_images(given, recursive))
         roots.append(root)
         paths.update(dict.fromkeys(sorted(found, key=_natural_order)))
@@ -312,7 +313,7 @@ def _has_extension(path: Path, extensions: Sequence[str]) -> bool:
 
 
 def _warn_about_skipped(given: str, paths: list[Path]) -> None:
-    """Log how many files of an input are left out, by the ends of their names."""
+    """Log the number of files of an input that are left out, by the ends of their names."""
     if paths:
         ends = Counter(path.suffix.lower() or "without suffix" for path in paths)
         kinds = [f"{ends[end]} x {end}" for end in sorted(ends, key=lambda e: (-ends[e], e))]
@@ -330,8 +331,6 @@ def _explain_no_images(given: str, recursive: bool) -> str:
         return f"no images in the folder {given} (looked for {kinds}){hint}"
     if glob.has_magic(given):
         return f"no image matches the pattern {given} (looked for {kinds} from {os.getcwd()})"
-    if is_special(given):
-        return f"{given}: expected an image file, got a pipe, socket or device"
     return f"input not found: {given} (looked for {_absolute(given)})"
 
 

@@ -58,7 +58,8 @@ def write_image_outputs(
         outputs: names in `FOLDERS`; other names are ignored.
         file: the image's file.
         image: (H, W, 3) uint8 BGR; None if it is too large for a picture.
-        instances: on the CPU, in pixels of the image; `pred_masks`, if present, are `PackedMasks`.
+        instances: instances on the CPU, in pixels of the image; `pred_masks`, if present, are
+            `PackedMasks`.
         class_names: names of the K classes.
 
     Raises:
@@ -137,7 +138,7 @@ def draw_label_image(instances: Instances) -> npt.NDArray[np.uint16]:
     higher score; of equal scores, to the first.
 
     Args:
-        instances: on the CPU; `pred_masks` are `PackedMasks`.
+        instances: instances on the CPU; `pred_masks` are `PackedMasks`.
 
     Raises:
         UserError: the instances have no masks.
@@ -180,7 +181,7 @@ def make_geojson(
     the instance, from 1), `class` and `score`.
 
     Args:
-        instances: on the CPU; `pred_masks`, if present, are `PackedMasks`.
+        instances: instances on the CPU; `pred_masks`, if present, are `PackedMasks`.
         class_names: names of the K classes.
         reference: where the image lies; None gives pixels, x to the right and y down. Its
             coordinate reference system is named in `crs`, as GDAL and QGIS read it.

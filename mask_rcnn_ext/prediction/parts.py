@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import UserError
+from ..files import explain_write_error
 from .image_files import ImageFile
 
 __all__ = ["PartReader", "PartWriter", "hash_settings", "remove_parts"]
@@ -68,7 +69,7 @@ class PartWriter:
             # Not buffered: what is written outlives a kill.
             self._file: IO[bytes] = open(self._path, "ab", buffering=0)
         except OSError as error:
-            raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
+            raise explain_write_error(self._path, error) from error
         self._write(b"\n")  # a line that was cut ends here
         self._write_line(self._head)
         return self

@@ -21,7 +21,7 @@ from ..data.bands import order_bands, read_bands, require_bands
 from ..data.images import ImageLike, read_bgr
 from ..data.pixel_limit import get_pixel_limit, set_pixel_limit
 from ..data.pixel_statistics import require_channels
-from ..errors import UserError
+from ..errors import UserError, require_choice, require_range
 from ..layers.packed_masks import PackedMasks
 from ..layers.resizing import ResizeShortestEdge
 from ..model_zoo import get_config
@@ -128,19 +128,16 @@ class Predictor:
         propose: ImagePropose | None = None,
         speed: str | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size: expected at least 1, got {batch_size}")
+        require_range("batch_size", batch_size, 1)
         cfg = resolve_config(cfg_or_name)
         require_propose(cfg, propose is not None)
         if weights is not None:
             cfg.MODEL.WEIGHTS = os.fspath(weights)
         if score_threshold is not None:
-            if not 0 <= score_threshold <= 1:
-                raise UserError(f"score_threshold: expected 0 to 1, got {score_threshold}")
+            require_range("score_threshold", score_threshold, 0, 1)
             cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = float(score_threshold)
             cfg.MODEL.RETINANET.SCORE_THRESH_TEST = float(score_threshold)
-        if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
-            raise UserError(f"INPUT.FORMAT: expected 'BGR' or 'RGB', got {cfg.INPUT.FORMAT!r}")
+        require_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("BGR", "RGB"))
         require_channels(cfg)
         set_pixel_limit(cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS)
         choose_device(cfg, device)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from ..child_processes import end_with_parent
-from ..errors import UserError
+from ..errors import UserError, require_range
 from .earlier import require_other_inputs
 from .folder import FolderJob, Summary, merge_shares, predict_share
 
@@ -30,7 +30,7 @@ class PredictionStopped(KeyboardInterrupt):
     """A `KeyboardInterrupt` has stopped a prediction; it is the cause of this error.
 
     Attributes:
-        summary: what is done and written.
+        summary: the finished images and the files written.
     """
 
     def __init__(self, summary: Summary) -> None:
@@ -58,8 +58,7 @@ def run_folder_job(job: FolderJob, processes: int = 1) -> Summary | None:
         UserError: see `require_other_inputs`, `predict_share` and `merge_shares`; or a process
             died.
     """
-    if processes < 1:
-        raise UserError(f"--processes: expected 1 or more, got {processes}")
+    require_range("--processes", processes, 1)
     require_other_inputs(Path(job.output), job.outputs, job.files)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         if processes > 1:

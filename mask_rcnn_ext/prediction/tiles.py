@@ -113,7 +113,7 @@ def _place(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
 
 @dataclasses.dataclass
 class _Piece:
-    """An instance of a tile, with what is needed to compare it with instances of other tiles."""
+    """An instance of a tile, with the values to compare it with instances of other tiles."""
 
     tile: int
     index: int

@@ -81,7 +81,7 @@ class Tracker:
         """Return the ids of the instances of the next frame; the first object has the id 1.
 
         Args:
-            instances: on the CPU; `pred_masks`, if present, are `PackedMasks`.
+            instances: instances on the CPU; `pred_masks`, if present, are `PackedMasks`.
         """
         self._frame += 1
         objects = _list_objects(instances)

@@ -16,8 +16,8 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from ..data.images import BGRArray
-from ..errors import UserError
-from ..files import atomic_open
+from ..errors import UserError, require_range
+from ..files import atomic_open, explain_write_error
 from ..report.drawing.pictures import draw_instances
 from ..temporary_files import make_temporary_folder
 from .coco_results import describe_instances
@@ -97,7 +97,7 @@ class _Frames:
             yield number, moment, np.ascontiguousarray(frame)
 
     def count_missing(self) -> int:
-        """Return how many of the announced frames did not come; some files only estimate them."""
+        """Return the number of frames that did not come; some files only estimate how many come."""
         missing = self.count - self.number_read
         return missing if missing > max(2, self.count // 50) else 0
 
@@ -125,7 +125,7 @@ class _MaskVideo:
                 own = make_temporary_folder(self._path.parent)
                 self._temporary = self._stack.enter_context(own) / "video.mp4"
             except OSError as error:
-                raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error
+                raise explain_write_error(self._path, error) from error
             code, size = cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[1::-1]
             self._writer = cv2.VideoWriter(str(self._temporary), code, self._fps, size)
             if not self._writer.isOpened():
@@ -216,8 +216,7 @@ def predict_video(
         UserError: the video cannot be read, a file cannot be written, or a file would replace the
             video itself.
     """
-    if every < 1:
-        raise UserError(f"--every: expected 1 or more, got {every}")
+    require_range("--every", every, 1)
     target = Path(folder, video.name if video.name.endswith(".mp4") else f"{video.name}.mp4")
     own = isinstance(video.source, str) and target.resolve() == Path(video.source).resolve()
     if own:

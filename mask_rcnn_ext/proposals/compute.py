@@ -30,7 +30,7 @@ from tqdm import tqdm
 from ..arrays import Floats32
 from ..child_processes import end_with_parent
 from ..data.catalog import require_datasets
-from ..errors import UserError
+from ..errors import UserError, require_range
 from ..files import atomic_open, read_json_or_none, require_writable, write_json
 from ..steps import Step, find_change, run_step
 from .file import write_proposal_file
@@ -96,8 +96,7 @@ def compute_proposals(
             process was killed.
     """
     names = list(dict.fromkeys(names))
-    if processes < 1:
-        raise UserError(f"--processes: expected 1 or more, got {processes}")
+    require_range("--processes", processes, 1)
     require_datasets(names)
     settings, folder = method.settings(), Path(output)
     existed = folder.exists()

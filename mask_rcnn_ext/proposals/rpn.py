@@ -20,7 +20,7 @@ from ..checkpoint.fetching import fetch_file
 from ..config import flat_config
 from ..data.bad_images import NamedErrors
 from ..data.mapper import ImageMapper
-from ..errors import UserError
+from ..errors import UserError, require_range
 from ..files import file_sha256
 from ..log_filter import filter_log
 from ..modeling.building import build_model
@@ -92,7 +92,7 @@ def make_rpn_config(cfg: CfgNode, topk: int) -> CfgNode:
 
 
 def get_rpn_keys(cfg: CfgNode) -> dict[str, str]:
-    """Return the keys that decide what an RPN learns and proposes, with their values as json."""
+    """Return the keys that decide the proposals of an RPN, with their values as json."""
     model = {
         key: json.dumps(value)
         for key, value in flat_config(cfg.MODEL, "MODEL.")
@@ -123,8 +123,7 @@ class RPNMethod:
     """
 
     def __init__(self, cfg: CfgNode, topk: int) -> None:
-        if topk < 1:
-            raise UserError(f"--topk: expected 1 or more, got {topk}")
+        require_range("--topk", topk, 1)
         self.cfg, self.topk = make_rpn_config(cfg, topk), topk
 
     def settings(self) -> dict[str, Any]:

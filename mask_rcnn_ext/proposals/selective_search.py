@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ..arrays import Floats32
 from ..data.images import read_record_bgr
-from ..errors import UserError
+from ..errors import UserError, require_choice, require_range
 
 __all__ = ["MODES", "SelectiveSearchMethod", "require_selective_search", "selective_search"]
 
@@ -133,12 +133,9 @@ class SelectiveSearchMethod:
         Raises:
             UserError: a value is out of range, or the installed OpenCV has no selective search.
         """
-        if self.mode not in MODES:
-            raise UserError(f"--mode: expected {', '.join(MODES)}, got {self.mode!r}")
+        require_choice("--mode", self.mode, MODES)
         for name, least in (("width", 0), ("min_size", 0), ("topk", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option}: expected {least} or more, got {getattr(self, name)}")
+            require_range(f"--{name.replace('_', '-')}", getattr(self, name), least)
         require_selective_search()
 
     def settings(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from detectron2.structures import BoxMode, Instances
 from fvcore.transforms.transform import Transform
 
 from ..arrays import Floats32
-from ..errors import UserError
+from ..errors import UserError, require_choice, require_range
 from ..files import read_json_or_none
 from .file import require_proposal_files
 from .selective_search import MODES, require_selective_search, selective_search
@@ -126,11 +126,9 @@ def make_search(
     Raises:
         UserError: a value is out of range, or the installed OpenCV has no selective search.
     """
-    if mode not in MODES:
-        raise UserError(f"--selective-search: expected {', '.join(MODES)}, got {mode!r}")
-    for option, value in (("width", width), ("min-size", min_size)):
-        if value < 0:
-            raise UserError(f"--search-{option}: expected 0 or more, got {value}")
+    require_choice("--selective-search", mode, MODES)
+    require_range("--search-width", width, 0)
+    require_range("--search-min-size", min_size, 0)
     require_selective_search()
     settings = {"mode": mode, "width": width, "min_size": min_size}
     stored, note = _read_settings(cfg)

@@ -44,7 +44,7 @@ from ..data.mapper import ImageMapper, keep_sides
 from ..engine.results import write_results
 from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
-from ..errors import UserError
+from ..errors import UserError, require_range
 from ..modeling.checks import is_rcnn
 from ..modeling.precision import inference_autocast, prepare_model
 from ..modeling.rcnn import RCNN, RCNNSVMOutputLayers
@@ -122,8 +122,8 @@ def _require_fitting_options(args: argparse.Namespace) -> None:
     require_training(args)
     if args.resume:
         raise UserError("--resume: fitting has no checkpoints. Leave --resume out")
-    if args.max_images is not None and args.max_images < 1:
-        raise UserError(f"--max-images: expected 1 or more, got {args.max_images}")
+    if args.max_images is not None:
+        require_range("--max-images", args.max_images, 1)
     if comm.get_world_size() > 1:
         raise UserError(
             f"R-CNN's SVMs are fitted by one process, got {comm.get_world_size()}. Leave out "

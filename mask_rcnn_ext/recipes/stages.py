@@ -17,6 +17,7 @@ from detectron2.utils.env import seed_all_rng
 from ..checkpoint.safe_load import load_torch
 from ..config import load_config
 from ..engine.output_folder import choose_output_folder
+from ..engine.resuming import explain_no_checkpoint
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import atomic_open
@@ -73,10 +74,7 @@ def require_resumable(args: argparse.Namespace, folders: Sequence[str], where: s
     output = choose_output_folder(cfg, args.config_file, args.opts)
     paths = [os.path.join(output, folder, "last_checkpoint") for folder in folders]
     if args.resume and not any(map(os.path.isfile, paths)):
-        raise UserError(
-            f"--resume: no checkpoint in {os.path.abspath(output)} or {where}. Leave out "
-            "--resume to start a new run, or set OUTPUT_DIR to the run's folder"
-        )
+        raise explain_no_checkpoint(f"{os.path.abspath(output)} or {where}")
 
 
 class TrainingStage(Step):

@@ -1,4 +1,4 @@
-"""What the page of a run shows of its analysis: tables, texts and pictures."""
+"""The tables, texts and pictures of an analysis for the page of a run."""
 
 import math
 from collections.abc import Mapping
@@ -49,15 +49,17 @@ _PARTS = {
 
 
 def view_analysis(analysis: Analysis) -> dict[str, Any]:
-    """Return what the page shows of an analysis, but for the pictures, see `draw_extremes`.
+    """Return the numbers of an analysis as the page shows them.
+
+    `draw_extremes` makes the pictures.
 
     Args:
-        analysis: of `analyze_run`.
+        analysis: the result of `analyze_run`.
 
     Returns:
         The numbers are texts, if not said otherwise.
 
-        - dataset: its name.
+        - dataset: the name of the data set.
         - iou: "mask" or "box".
         - charts: see `draw_analysis`.
         - summary: AP, AP50 and AP75 of all classes, (name, value, interval).
@@ -145,7 +147,7 @@ def _view_errors(
 def view_confusion(
     confusion: Confusion,
 ) -> tuple[list[str], list[tuple[str, list[tuple[int | None, str]]]], int]:
-    """Return what the page shows of a confusion matrix.
+    """Return the names and cells of a confusion matrix as the page shows them.
 
     Returns:
         The names of the columns, which are classes and the background; the rows, (true class,
@@ -192,7 +194,7 @@ def draw_extremes(
     """Return pictures of the worst and of the best images, and sentences on what is missing.
 
     Args:
-        analysis: of `analyze_run`.
+        analysis: the result of `analyze_run`.
         data: the data set.
         predictions: see `read_predictions`.
     """

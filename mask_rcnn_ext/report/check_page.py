@@ -1,4 +1,4 @@
-"""Shows what a check of a data set has found: as text, and as a page with pictures."""
+"""Shows the findings of a check of a data set: as text, and as a page with pictures."""
 
 import itertools
 import statistics

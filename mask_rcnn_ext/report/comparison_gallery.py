@@ -67,12 +67,12 @@ class Case:
     """An image with its ground truth and both models' predictions.
 
     Attributes:
-        name: of the image.
+        name: the name of the image.
         image: (H, W, 3) uint8 RGB.
         truth: (G, H, W) bool, the visible masks; crowds are left out.
         contested: (H, W) bool, where boxes of two objects overlap.
         sides: the predictions of the two models.
-        text: about the ground truth, in one line.
+        text: one line about the ground truth.
     """
 
     name: str
@@ -125,8 +125,8 @@ def draw_gallery(
         truth: the data set.
         folder: the folder of its images.
         detections: the detections of the two models.
-        records: what was measured on the detections of each model, for the same images.
-        wanted: how many to draw; an image that cannot be read is replaced by the next one.
+        records: the measurements on the detections of each model, for the same images.
+        wanted: the number of images to draw; the next image replaces one that cannot be read.
         score_threshold: 0 to 1.
     """
     drawn: list[CasePictures] = []
@@ -283,8 +283,8 @@ def make_case_sheet(drawn: Sequence[CasePictures], names: Sequence[str], heading
     """Return a sheet, two cases a row, each ground truth, first and second model.
 
     Args:
-        drawn: at least one.
-        names: of the two models.
+        drawn: the pictures of each case; at least one case.
+        names: the names of the two models.
         heading: text at the top; its first line is bold.
     """
     tiles: list[RGBArray] = []

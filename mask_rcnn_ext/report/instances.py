@@ -94,9 +94,9 @@ def count_bins(
     """Return (name, count) of the values in each range, up to the last one that has any.
 
     Args:
-        values: none is below the first step.
-        steps: where the ranges begin; the last one is open.
-        names: of the ranges, without the open one.
+        values: the values; none is below the first step.
+        steps: the lowest values of the ranges; the last range has no upper end.
+        names: the names of the ranges, except the last one.
     """
     counts, _ = np.histogram(values, bins=[*steps, math.inf])
     bins = list(zip([*names, f"{steps[-1]}+"], counts.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Records, which are dataclasses, to json and back."""
+"""Turns records, which are dataclasses, into json and back."""
 
 import dataclasses
 import math

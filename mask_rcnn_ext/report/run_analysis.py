@@ -24,7 +24,7 @@ def analyze_run(
 
     Args:
         run: the run.
-        name: of the data set, in detectron2's catalog.
+        name: the name of the data set in detectron2's catalog.
         predictions: see `read_predictions`.
         threshold: see `analyze`.
 

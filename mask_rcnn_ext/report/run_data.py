@@ -41,7 +41,7 @@ class RunFolder:
         results: data-set name -> task -> metric -> number, from `results.json`. A metric that could
             not be computed is None. A task may nest once more: "overlap" -> level -> metric.
         info: the "run" entry of `results.json`: times, memory, device, seed, versions.
-        missing: what the folder lacks, one plain sentence each.
+        missing: the parts that the folder lacks, one plain sentence each.
     """
 
     folder: Path

@@ -63,8 +63,8 @@ def write_report(
         num_images: how many images are drawn, spread evenly over the test set.
         score_threshold: 0-1. Predictions below it are not drawn, and do not count in the confusion
             matrix and for the quality of an image. None: the best threshold, see `analyze`.
-        notes: sentences to show among what is missing.
-        data_warnings: what the check of the data warns of, see `OwnData.warnings`.
+        notes: sentences to add to the list of missing parts.
+        data_warnings: the warnings of the check of the data, see `OwnData.warnings`.
 
     Returns:
         The paths written.
@@ -308,7 +308,7 @@ def _other_tables(tasks: dict[str, Any]) -> list[tuple[str, list[str], list[list
 
 
 def _read_best(run: RunFolder) -> dict[str, Any] | None:
-    """Return what `model_best.pth` of the run was measured at, if it has one."""
+    """Return the measurement that chose `model_best.pth` of the run, if it has one."""
     best = run.info.get("best")
     return best if isinstance(best, dict) and isinstance(best.get("iteration"), int) else None
 

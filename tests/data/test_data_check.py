@@ -161,7 +161,7 @@ def test_what_the_pixels_tell(tmp_path):
 
 
 def test_files_with_several_pages_are_a_warning(tmp_path):
-    """Its places are not those of the malformed annotation."""
+    """The warning names other places than the malformed annotation."""
     annotations = [annotation(1), annotation(2, segmentation=[[1, 1, 2, 2]])]
     images = [entry(1), entry(2, file_name="2.tif")]
     arguments = write(tmp_path, images=images, annotations=annotations)

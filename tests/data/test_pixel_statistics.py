@@ -63,7 +63,7 @@ def test_they_are_filled_in_once_and_only_when_asked_for(tmp_path):
     ("keys", "message"),
     [
         (["MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", "-1"], "or 0 for 8-bit colour images, got -1"),
-        (["MASK_RCNN_EXT.DATA.PIXEL_STATISTICS", "no"], "expected 'auto' or 'fixed', got 'no'"),
+        (["MASK_RCNN_EXT.DATA.PIXEL_STATISTICS", "no"], "expected auto or fixed, got 'no'"),
         (["MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", "5"], r"Use config\.yaml of the run"),
         (
             ["MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", "5", "VIS_PERIOD", "20"],

@@ -109,7 +109,7 @@ def test_the_comparison_is_reported_as_it_came_out():
 
 
 def test_the_lineage_is_reported_as_it_came_out():
-    """Every method learns in eight minutes; the figures in the text are those of the runs."""
+    """Every method learns in eight minutes; the figures in the text are the results of the runs."""
     from reproduction.lineage.runs import LineageRun, methods
 
     lineage = results("lineage")
@@ -274,7 +274,7 @@ def test_the_memory_is_that_of_the_results():
 
 
 def test_the_mask_errors_are_those_of_the_results():
-    """Every figure of the table in docs/evaluation.md, and those of the sentences around it."""
+    """Every figure of the table in docs/evaluation.md, and of the sentences around it."""
     text = read("docs/evaluation.md")
     run = results("mask_errors")["mask_rcnn_tiny_FPN"]
     for row in run["kinds"] + run["classes"]:

@@ -102,7 +102,7 @@ def found_in(content, number):
 
 
 def measure_all(path, folder):
-    """Return what every evaluator says of the same detections."""
+    """Return the results of every evaluator for the same detections."""
     content = json.loads(path.read_text())
     tasks, sigmas = ("bbox", "keypoints", "segm"), (0.1, 0.1)
     coco, part = (

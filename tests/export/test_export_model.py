@@ -210,7 +210,7 @@ def test_wrong_files_and_options(onnx_path, tmp_path, cfg, images):
         other.MODEL.WEIGHTS = weights
         with pytest.raises(UserError, match="expected the weights of a trained model"):
             export_model(other, tmp_path / "out", images)
-    with pytest.raises(UserError, match="expected onnx, openvino, safetensors, got 'pdf'"):
+    with pytest.raises(UserError, match="expected onnx, openvino or safetensors, got 'pdf'"):
         export_model(cfg, tmp_path / "out", images, format="pdf")
     blind = cfg.clone()
     blind.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0

@@ -42,7 +42,7 @@ def test_a_schedule_too():
 
 @pytest.mark.parametrize("folder", ["mask_rcnn_ext_project", "torch_project", "project"])
 def test_a_project_next_to_the_package_is_not_part_of_it(folder):
-    """Its name begins with that of the package, or of torch."""
+    """Its name begins with the name of the package, or of torch."""
     packages = {"mask_rcnn_ext_project": building._PACKAGE, "torch_project": torch.__path__[0]}
     root = os.path.dirname(packages.get(folder, "/"))
     names = {"torch": torch}

@@ -152,7 +152,7 @@ def test_it_is_detectron2s_pooler_otherwise():
 
 def test_unknown_types_are_errors():
     with pytest.raises(
-        UserError, match=r"POOLER_TYPE: expected one of ROIAlign, .*got 'ROIalignMax'; did you mean"
+        UserError, match=r"POOLER_TYPE: expected ROIAlign, .*got 'ROIalignMax'; did you mean"
         " 'ROIAlignMax'"
     ):  # fmt: skip
         MaskRCNNROIPooler(7, (1 / 16,), 2, "ROIalignMax")

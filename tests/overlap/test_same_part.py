@@ -92,7 +92,7 @@ def test_a_mistake_counts_where_it_is(large, small, same_wrong, other_wrong, cat
 
 
 def test_parts_are_those_of_the_roi_that_the_mask_was_made_in():
-    """Moved by a part of 14 px, the RoI's first column of parts meets that of the small square."""
+    """Moved by a part of 14 px, the RoI's first column of parts meets the small square's."""
     sums = measure([LARGE, SMALL], rois=[[14, 0, 56, 42], BOXES[1]]).sums
     assert sums["one_class/same/pixels"] == 2 * 5 * 4  # columns 14 to 18, rows 19 to 22
     assert sums["one_class/other/pixels"] == 2 * (196 - 5 * 4)

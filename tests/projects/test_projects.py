@@ -37,7 +37,7 @@ def imported_names(path: Path):
 
 
 def private_uses(path: Path) -> list[str]:
-    """Return what a file uses of the libraries that is not public there.
+    """Return the names of the libraries that a file uses although they are not public.
 
     Public in `mask_rcnn_ext` is what a module lists in `__all__`; in detectron2, a name without a
     leading underscore. Attributes with one may be a file's own only, on `self` or `cls`.

@@ -184,7 +184,7 @@ def test_scale_and_bias_are_part_of_the_layer(fitted, of_proposals):
         margins = model.roi_heads.box_predictor.svm(rows)[:, 1].numpy()
     expected = hidden * scale @ svms[1].weights + svms[1].bias
     np.testing.assert_allclose(margins, expected, atol=1e-4)
-    assert len(svms[1].positives) == 3  # the objects, also that of the image without proposals
+    assert len(svms[1].positives) == 3  # with the object of the image without proposals
     norms = np.linalg.norm(svms[1].positives, axis=1)
     objects = [features(model, each, each["instances"].gt_boxes.tensor)[0] for each in RECORDS]
     np.testing.assert_allclose(

@@ -179,8 +179,9 @@ def roi_loss(scores, deltas, class_, target, delta_targets):
 def image_losses(per_roi, count, ohem):
     """Return an image's (class, mask, box) losses, weighted 1, 10, 1.
 
-    `per_roi` are those of `roi_loss`; with `ohem` only the `count` RoIs of the largest weighted sum
-    stay. The mean of the class losses is over what stays, the others are divided by `count`.
+    `per_roi` are the results of `roi_loss`; with `ohem` only the `count` RoIs of the largest
+    weighted sum stay. The mean of the class losses is over these RoIs, the others are divided by
+    `count`.
     """
     if ohem:
         per_roi = sorted(per_roi, key=lambda r: r[0] + 10 * r[1] + r[2], reverse=True)[:count]

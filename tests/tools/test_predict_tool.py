@@ -259,7 +259,7 @@ def test_odd_images_are_predicted_or_named_and_other_files_are_counted(predict, 
         ({"config": "nowhere.yaml"}, "no config 'nowhere.yaml'"),
         ({"weights": "nowhere.pth"}, "weights not found: nowhere.pth"),
         ({"more": ["--device", "cuda"]}, "device cuda: PyTorch finds no CUDA"),
-        ({"more": ["--batch-size", "0"]}, "batch_size: expected"),
+        ({"more": ["--batch-size", "0"]}, "--batch-size: expected 1 or more, got 0"),
         ({"more": ["--opts", "TEST.DETECTION_PER_IMAGE", "2"]}, "TEST.DETECTIONS_PER_IMAGE"),
         ({"threshold": "50"}, "--score-threshold: expected a score from 0 to 1, got '50'"),
         (

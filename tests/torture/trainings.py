@@ -60,7 +60,7 @@ def train(arguments: list[str], output: str, limit: int = 0) -> None:
     """Run the command in this process; end with its exit code.
 
     Args:
-        arguments: of `train_net.py`.
+        arguments: the arguments of `train_net.py`.
         output: a file that gets what the command prints.
         limit: no file can be larger, in bytes, as on a disk that is full then. 0: no limit.
     """
@@ -136,7 +136,7 @@ def check_folder(
     """Look at a folder after a kill; return the iteration to resume from.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         before: `list_checkpoints` before the process that was killed.
         last: `find_last` then.
         where: what to say of a fault.
@@ -159,7 +159,7 @@ def check_folder(
 
 
 def check_end(folder: Path, whole: dict[str, torch.Tensor], where: str, faults: Faults) -> None:
-    """Compare the final weights with those of an undisturbed run, and look for what is left."""
+    """Compare the final weights with an undisturbed run, and look for temporary files."""
     if not same(read_weights(folder / "model_final.pth"), whole):
         faults.not_bit_equal.append(where)
     left = [path.name for path in folder.rglob(".mask_rcnn_ext-*")]
@@ -187,7 +187,7 @@ def find_phase(folder: Path, offset: int) -> str:
     """Return in which part of its work a process was killed.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         offset: the length of its log before the process.
     """
     if _has_temporary_files(folder):

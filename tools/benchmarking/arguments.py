@@ -28,11 +28,11 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
     """Add the options of `evaluation`."""
     parser.add_argument(
         "--images", type=int, default=5000,
-        help="7 objects and 36 detections for each (default: 5000, as COCO's val2017)",
+        help="images, each with 7 objects and 36 detections (default: 5000, as COCO's val2017)",
     )  # fmt: skip
     tasks = ["bbox", "segm", "keypoints"]
     parser.add_argument(
-        "--tasks", nargs="+", choices=tasks, default=tasks, help="what is evaluated (default: all)"
+        "--tasks", nargs="+", choices=tasks, default=tasks, help="tasks to evaluate (default: all)"
     )
 
 
@@ -43,7 +43,9 @@ def add_paste(_: argparse.ArgumentParser) -> None:
 def add_inference(parser: argparse.ArgumentParser) -> None:
     """Add the options of `inference`."""
     _add_image_options(parser)
-    parser.add_argument("--detections", type=int, default=40, help="instances (default: 40)")
+    parser.add_argument(
+        "--detections", type=int, default=40, help="instances in the image (default: 40)"
+    )
     parser.add_argument("--classes", type=int, default=80, help="classes (default: 80)")
     parser.add_argument(
         "--engine",
@@ -62,9 +64,9 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
 def add_training(parser: argparse.ArgumentParser) -> None:
     """Add the options of `training`."""
     _add_image_options(parser)
-    parser.add_argument("--objects", type=int, default=10, help="in an image (default: 10)")
+    parser.add_argument("--objects", type=int, default=10, help="objects in an image (default: 10)")
     parser.add_argument("--classes", type=int, default=80, help="classes (default: 80)")
-    parser.add_argument("--images", type=int, default=1, help="in a batch (default: 1)")
+    parser.add_argument("--images", type=int, default=1, help="images in a batch (default: 1)")
 
 
 def add_growth(parser: argparse.ArgumentParser) -> None:
@@ -72,18 +74,24 @@ def add_growth(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     axes = ["images", "detections", "size", "classes"]
     parser.add_argument(
-        "--axes", nargs="+", choices=axes, default=axes, help="what grows (default: each in turn)"
+        "--axes",
+        nargs="+",
+        choices=axes,
+        default=axes,
+        help="numbers that grow (default: each in turn)",
     )
     levels = ["exact", "fast", "fastest"]
     parser.add_argument(
-        "--levels", nargs="+", choices=levels, default=levels, help="of speed (default: all)"
+        "--levels", nargs="+", choices=levels, default=levels, help="levels of speed (default: all)"
     )
 
 
 def add_fcis(parser: argparse.ArgumentParser) -> None:
     """Add the options of `fcis`."""
     _add_image_options(parser, [600, 1000])
-    parser.add_argument("--backbone", choices=["R50", "R101"], default="R50", help="default: R50")
+    parser.add_argument(
+        "--backbone", choices=["R50", "R101"], default="R50", help="the ResNet (default: R50)"
+    )
 
 
 def add_startup(_: argparse.ArgumentParser) -> None:
@@ -98,7 +106,7 @@ def _add_image_options(parser: argparse.ArgumentParser, size: Sequence[int] = (8
         nargs=2,
         default=list(size),
         metavar=("H", "W"),
-        help=f"pixels of the image (default: {size[0]} {size[1]})",
+        help=f"height and width of the image in pixels (default: {size[0]} {size[1]})",
     )
 
 

@@ -16,7 +16,7 @@ _FOUND = 0.4  # share of the detections that lie on an object
 
 
 class CocoData(NamedTuple):
-    """A data set and what a model found in it.
+    """A data set and the detections of a model in it.
 
     Attributes:
         content: in COCO's format.

@@ -1,4 +1,4 @@
-"""Runs one evaluation and prints its seconds, peak of memory and hashes of its outputs as json.
+"""Runs one evaluation; prints its time, peak memory and the hashes of its outputs as json.
 
 `benchmarking.evaluation` starts it as a process: CONTENDER TASK FOLDER.
 """

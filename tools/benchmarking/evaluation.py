@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mask_rcnn_ext import UserError
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.evaluation.compiled_coco import find_compiled_version
 
 from .coco_data import make_coco_data
@@ -32,8 +33,7 @@ def run(args: argparse.Namespace) -> Part:
     Raises:
         UserError: hotcoco is not installed, or the options make no data.
     """
-    if args.images < 1:
-        raise UserError(f"--images: expected 1 or more, got {args.images}")
+    require_range("--images", args.images, 1)
     if find_compiled_version() is None:
         raise UserError('hotcoco is not installed: pip install -e ".[fast]"')
     options = {"images": args.images, "rounds": args.rounds, "seed": args.seed}

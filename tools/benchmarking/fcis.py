@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 
-from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext import Predictor
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.model_zoo import get_config
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
@@ -35,10 +36,9 @@ def make_config(args: argparse.Namespace) -> CfgNode:
 
 
 def run(args: argparse.Namespace) -> Part:
-    """Time the levels and compare what they find."""
+    """Time the levels and compare the instances that they find."""
     require_device(args.device)
-    if min(args.size) < 1:
-        raise UserError("--size: expected 1 or more")
+    require_range("--size", min(args.size), 1)
     image, cfg = make_image(*args.size, args.seed), make_config(args)
     with tempfile.TemporaryDirectory() as folder:
         cfg.MODEL.WEIGHTS = str(Path(folder, "weights.pth"))

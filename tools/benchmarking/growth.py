@@ -1,7 +1,7 @@
 """How the time of Mask R-CNN grows with images in a batch, detections, image size and classes.
 
-One of them changes at a time, and the others stay at the values of `DEFAULTS`. The model and the
-contenders are those of `inference`. Images go in as pixels, and results come out in COCO's format.
+One of them changes at a time, and the others stay at the values of `DEFAULTS`. `inference` has the
+model and the contenders. Images go in as pixels, and results come out in COCO's format.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def _time_value(args: argparse.Namespace, axis: str, value: int) -> list[Row]:
 
 
 def _compare_counts(found: list[Any], expected: list[Any]) -> str:
-    """Return how many results are equal; the lists are long, so the first difference decides."""
+    """Return the number of equal results; the lists are long, so the first difference decides."""
     if found == expected:
         return f"{len(found)} equal"
     return f"{len(found)} and {len(expected)} found"

@@ -28,7 +28,8 @@ from detectron2.structures import Instances, pairwise_iou
 from PIL import Image
 from torch import Tensor
 
-from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext import Predictor
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.evaluation.packed import convert_to_coco
 from mask_rcnn_ext.export.export_model import export_model
 from mask_rcnn_ext.export.parity import Tolerance
@@ -168,10 +169,11 @@ def load_models(
 
 
 def run(args: argparse.Namespace) -> Part:
-    """Time the predictors and compare what they find."""
+    """Time the predictors and compare the instances that they find."""
     require_device(args.device)
-    if min(*args.size, args.detections, args.classes) < 1:
-        raise UserError("--size, --detections, --classes: expected 1 or more")
+    for name in ("detections", "classes"):
+        require_range(f"--{name}", getattr(args, name), 1)
+    require_range("--size", min(args.size), 1)
     image = make_image(*args.size, args.seed)
     stock, ours = load_models(args, image)
     height, width = args.size
@@ -227,7 +229,7 @@ def time_case(
     rounds: int,
     compare: Callable[[Any, Any], str],
 ) -> list[Row]:
-    """Time contenders, the first of which is the baseline, and compare what they return."""
+    """Time contenders, the first of which is the baseline, and compare their results."""
     baseline = next(iter(contenders))
     found: dict[str, Any] = {}
     turns = {name: partial(time_into, found, name, call) for name, call in contenders.items()}

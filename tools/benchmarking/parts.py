@@ -22,10 +22,10 @@ class Row:
     """A contender in one case.
 
     Attributes:
-        case: what was done, such as "segm, 5,000 images".
-        contender: the name of what was timed; the baseline is a contender too.
+        case: the timed work, such as "segm, 5,000 images".
+        contender: the name of the program or setting; the baseline is a contender too.
         seconds: median of the rounds.
-        ratio: how many times as fast as the baseline it was, the median of the rounds.
+        ratio: the speed divided by the speed of the baseline, the median of the rounds.
         ratios: the lowest and the highest ratio.
         verdict: see `rounds.compare`; "baseline" for the baseline.
         peak_mb: peak memory of a process that did nothing else, in MB of 10^6 bytes; None: not
@@ -66,7 +66,7 @@ def compare_rows(case: str, times: Mapping[str, Sequence[Times]], baseline: str)
     """Return a row for each contender, from `take_turns`.
 
     Args:
-        case: the words for the case, to which what was timed is added.
+        case: the words for the case; the name of each timed step is added.
         times: contender -> times of each round.
         baseline: the contender that the others are compared with.
     """

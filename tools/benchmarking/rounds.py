@@ -10,7 +10,7 @@ __all__ = ["MAX_SPREAD", "Times", "compare", "take_turns", "time_call", "time_in
 MAX_SPREAD = 0.25  # of the middle half of the ratios, as a part of their median
 _FEWEST = 3  # rounds for a verdict
 
-Times = dict[str, float]  # what was timed -> seconds
+Times = dict[str, float]  # timed step -> seconds
 
 
 def time_call(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -34,7 +34,7 @@ def take_turns(
     In each round every contender runs once; the order is reversed from one round to the next.
 
     Args:
-        contenders: name -> a function that runs once and returns what it took.
+        contenders: name -> a function that runs once and returns its times.
         rounds: the number of rounds that count.
         warm_up: run a round before them that does not count.
     """

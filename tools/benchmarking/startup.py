@@ -1,6 +1,6 @@
-"""What a command costs before it works: help texts, imports, one small prediction.
+"""The time until a command works: help texts, imports, one small prediction.
 
-The time is that of the processor, user and system, over all threads: other programs change it less
+The time is the processor time, user and system, over all threads: other programs change it less
 than the time of the clock. Each contender is a new process.
 """
 

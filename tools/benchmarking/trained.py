@@ -80,7 +80,7 @@ def _evaluate(folder: Path, level: str) -> dict[str, Any]:
 
 
 def _compare_ap(found: dict[str, Any], expected: dict[str, Any]) -> str:
-    """Return the AP of each task, and how far it is from the baseline's."""
+    """Return the AP of each task, and its difference from the baseline's AP."""
     said = []
     for task, name in _TASKS.items():
         if task in found:

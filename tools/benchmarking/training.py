@@ -21,8 +21,8 @@ from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
-from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.loop import build_loop
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.model_zoo import get_config
 from mask_rcnn_ext.modeling.precision import get_amp_dtype, prepare_model
 
@@ -123,8 +123,9 @@ def _compare_losses(found: Mapping[str, float], expected: Mapping[str, float]) -
 def run(args: argparse.Namespace) -> Part:
     """Time the steps and compare the losses."""
     require_device(args.device)
-    if min(*args.size, args.objects, args.classes, args.images) < 1:
-        raise UserError("--size, --objects, --classes, --images: expected 1 or more")
+    for name in ("objects", "classes", "images"):
+        require_range(f"--{name}", getattr(args, name), 1)
+    require_range("--size", min(args.size), 1)
     batch = make_batch(args)
     loops: dict[str, SimpleTrainer] = {BASELINE: _make_stock(args, batch, False)}
     weights = {name: value.clone() for name, value in loops[BASELINE].model.state_dict().items()}

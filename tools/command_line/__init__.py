@@ -1,1 +1,1 @@
-"""What the command lines of several scripts share."""
+"""The parts that the command lines of several scripts share."""

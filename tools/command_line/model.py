@@ -1,6 +1,6 @@
 """The options that name a trained model, and the config of the model that they name.
 
-The scripts import this before `--help` ends, so that nothing slow may be imported at the top.
+The scripts import this before `--help` ends, so nothing slow may be imported at the top.
 """
 
 import argparse

@@ -21,7 +21,7 @@ _NO_CONNECTION = ("ConnectionError", "Timeout", "ProxyError", "ServiceError")
 
 
 def run_pip_audit(constraints: Path) -> list[dict[str, Any]] | None:
-    """Return what pip-audit says of each package; None if it reaches no list.
+    """Return pip-audit's findings for each package; None if it reaches no list.
 
     Raises:
         RuntimeError: it failed for another reason, which is the message.

@@ -73,7 +73,7 @@ Tag: py3-none-any
 
 
 class InstallError(Exception):
-    """detectron2 could not be installed; the message says why and what to do."""
+    """detectron2 could not be installed; the message has the reason and the fix."""
 
 
 def find_license() -> Path:

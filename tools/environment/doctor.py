@@ -1,4 +1,4 @@
-"""Report what is installed, what is wrong, and the command that fixes it.
+"""Report the installed versions, each fault, and the command that fixes it.
 
     python tools/environment/doctor.py
 

@@ -66,7 +66,7 @@ class Environment:
         return subprocess.run([self.python, "-c", ""], check=False).returncode == 0
 
     def identity(self) -> str:
-        """Return what an update cannot change: the path of the folder and detectron2's version."""
+        """Return the facts that an update cannot change: the folder and detectron2's version."""
         return f"{self.folder}\n{fingerprint('tools/environment/detectron2_wheel.py')}\n"
 
     def clear(self) -> None:
@@ -198,7 +198,9 @@ def lock() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description="Build the environment of this checkout.")
-    parser.add_argument("folder", nargs="?", default=".venv", help="default: %(default)s")
+    parser.add_argument(
+        "folder", nargs="?", default=".venv", help="the environment (default: %(default)s)"
+    )
     parser.add_argument(
         "--constraints",
         default="constraints.txt",

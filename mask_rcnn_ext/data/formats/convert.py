@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, nearest
-from ...files import read_json_or_none
+from ...files import explain_write_error, read_json_or_none
 from ...temporary_files import make_temporary_folder
 from ..findings import IssueCounter
 from .coco import read_coco, write_coco
@@ -176,4 +176,4 @@ def _write_folder(dataset: Dataset, writer: Writer, path: Path, notes: IssueCoun
                 path.rmdir()
             temporary.rename(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise explain_write_error(path, error) from error

@@ -17,7 +17,7 @@ from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..findings import IssueCounter
 from .dataset import Dataset, DatasetBuilder, Shape, decode_mask, iterate, sample_ellipse, turn_box
-from .files import write_text
+from .files import read_xml, write_text
 
 __all__ = ["read_cvat", "write_cvat"]
 
@@ -54,12 +54,7 @@ def read_cvat(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
 
 
 def _parse(path: Path) -> ET.Element:
-    try:
-        root = ET.parse(path).getroot()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ET.ParseError as error:
-        raise UserError(f"{path}: not xml: {error}") from error
+    root = read_xml(path)
     if root.tag != "annotations":
         raise UserError(f"{path}: expected the element `annotations`, got `{root.tag}`")
     if root.find("track") is not None:

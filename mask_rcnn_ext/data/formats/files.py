@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,7 +11,7 @@ from ...errors import UserError
 from ...files import atomic_open
 from .dataset import Dataset
 
-__all__ = ["copy_images", "flat_names", "read_lines", "read_text", "write_text"]
+__all__ = ["copy_images", "flat_names", "read_lines", "read_text", "read_xml", "write_text"]
 
 
 def read_text(path: Path) -> str:
@@ -27,6 +28,20 @@ def read_text(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: neither UTF-8 nor UTF-16. Save the file as UTF-8") from error
+
+
+def read_xml(path: Path) -> ET.Element:
+    """Return the outermost element of an xml file.
+
+    Raises:
+        UserError: the file cannot be read, or is not xml.
+    """
+    try:
+        return ET.parse(path).getroot()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ET.ParseError as error:
+        raise UserError(f"{path}: not xml: {error}") from error
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:

@@ -29,7 +29,7 @@ from .dataset import (
     sample_ellipse,
     turn_box,
 )
-from .files import write_text
+from .files import read_xml, write_text
 from .label_studio_rle import decode_brush, encode_brush
 
 __all__ = ["read_label_studio", "write_label_studio"]
@@ -74,11 +74,8 @@ def _read_classes(source: Path) -> list[str]:
     path = source.parent / _CONFIG
     if not path.is_file():
         return []
-    try:
-        root = ET.parse(path).getroot()
-    except ET.ParseError as error:
-        raise UserError(f"{path}: not xml: {error}") from error
-    return list(dict.fromkeys(label.get("value", "") for label in root.iter("Label")))
+    labels = read_xml(path).iter("Label")
+    return list(dict.fromkeys(label.get("value", "") for label in labels))
 
 
 def _choose_annotation(task: dict[str, Any], place: str, notes: IssueCounter) -> Any:

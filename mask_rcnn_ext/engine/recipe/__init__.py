@@ -1,5 +1,5 @@
 """A recipe from the data: `train_net.py --auto` and `--epochs N`.
 
 `derive_recipe` computes the values from facts about the training data and the machine; it reads and
-writes no file. `choose` is what a run does with it: it changes the config, and logs a table.
+writes no file. `choose` puts the values into the config of a run, and logs a table.
 """

@@ -26,8 +26,8 @@ def derive_recipe(
     """Return values for a training on some images, each with the reason for it.
 
     Image size, anchors, detections per image, batch size, learning rate, length of the training and
-    the sampler are chosen. The rules start from the values of the config and change only what the
-    data or the machine demand. Nothing is changed here: `mask_rcnn_ext.engine.recipe.choose`
+    the sampler are chosen. The rules start from the values of the config and change a value only if
+    the data or the machine demand it. Nothing is changed here: `mask_rcnn_ext.engine.recipe.choose`
     puts the values into the config of a run.
 
     Args:

@@ -36,7 +36,7 @@ class Plan:
         cfg: a copy of the run's config, with the values that were chosen.
         reference: the config before the user's own options. The rules scale its values.
         given: the keys that the user has set; they stay.
-        rows: what was chosen.
+        rows: the chosen values.
     """
 
     def __init__(self, cfg: CfgNode, reference: CfgNode, given: Collection[str]) -> None:

@@ -26,7 +26,7 @@ def choose_batch(plan: Plan, facts: DataFacts, machine: Machine) -> None:
     """Choose the images of an iteration, a power of 2.
 
     On a GPU the number is detectron2's 16. A CPU is hardly faster with more images at once, and
-    more iterations learn more, so the number is that of the threads, at least 4 and at most 16. An
+    more iterations learn more: there it is the number of threads, at least 4 and at most 16. An
     epoch has at least 8 iterations. Memory is a limit, with 4000 bytes for each pixel of the
     images: detectron2's model zoo gives 3.4 GB for Mask R-CNN with R50-FPN and 7.2 GB with
     X101-FPN, for two images of 800 x 1333, which is up to 3400 bytes.

@@ -17,7 +17,7 @@ from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from ...errors import UserError, nearest
+from ...errors import UserError, require_choice
 from ...layers import PSROIAlign, PSROIPool
 from .losses import (
     RoILosses,
@@ -273,8 +273,9 @@ class FCISROIHeads(ROIHeads):
         classes.
 
         Args:
-            features: of N images.
-            instances: with `pred_boxes` in pixels of the network's input, and `pred_classes`.
+            features: the feature maps of N images.
+            instances: instances with `pred_boxes`, in pixels of the network's input, and
+                `pred_classes`.
 
         Returns:
             The instances with `pred_masks`, (R_image, 1, P, P) probabilities.
@@ -306,11 +307,7 @@ def _require_in_range(cfg: CfgNode) -> None:
 def _build_pooler(cfg: CfgNode, stride: int) -> PSROIPool | PSROIAlign:
     """Build the position-sensitive RoI layer of `MODEL.FCIS`."""
     fcis = cfg.MODEL.FCIS
-    if fcis.POOLER_TYPE not in POOLER_TYPES:
-        raise UserError(
-            f"MODEL.FCIS.POOLER_TYPE: expected {' or '.join(POOLER_TYPES)}, got "
-            f"{fcis.POOLER_TYPE!r}{nearest(str(fcis.POOLER_TYPE), POOLER_TYPES)}"
-        )
+    require_choice("MODEL.FCIS.POOLER_TYPE", fcis.POOLER_TYPE, POOLER_TYPES)
     bins, side = fcis.NUM_BINS, fcis.POOLED_SIZE
     if bins < 1 or side < bins:
         raise UserError(

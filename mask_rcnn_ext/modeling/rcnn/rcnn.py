@@ -12,7 +12,7 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from ...errors import UserError
+from ...errors import UserError, require_range
 from ...layers import warp_crops
 from ..registration import register_as
 from .roi_heads import RCNNROIHeads
@@ -60,10 +60,7 @@ class RCNN(GeneralizedRCNN):
                 "MODEL.META_ARCHITECTURE MaskRCNNExtRCNN: expected MODEL.ROI_HEADS.NAME "
                 f"RCNNROIHeads, got {type(kwargs['roi_heads']).__name__}"
             )
-        if crops_per_batch < 1:
-            raise UserError(
-                f"MODEL.RCNN.CROPS_PER_BATCH: expected 1 or more, got {crops_per_batch}"
-            )
+        require_range("MODEL.RCNN.CROPS_PER_BATCH", crops_per_batch, 1)
         super().__init__(**kwargs)
         self.crop_size, self.crop_context = crop_size, crop_context
         self.crops_per_batch = crops_per_batch

@@ -11,7 +11,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...errors import UserError, nearest
+from ...errors import UserError, require_choice
 
 __all__ = ["SVM_TRAINING", "RCNNROIHeads", "RCNNSVMOutputLayers"]
 
@@ -157,11 +157,7 @@ class RCNNROIHeads(ROIHeads):
                 f"MODEL.ROI_HEADS.IN_FEATURES: expected one of {', '.join(input_shape)}, which the "
                 f"backbone gives, got {names}"
             )
-        if scorer not in SCORERS:
-            raise UserError(
-                f"MODEL.RCNN.SCORER: expected one of {', '.join(SCORERS)}, got {scorer!r}"
-                f"{nearest(scorer, SCORERS)}"
-            )
+        require_choice("MODEL.RCNN.SCORER", scorer, SCORERS)
         if not cfg.MODEL.ROI_BOX_HEAD.NAME:
             raise UserError(
                 "MODEL.ROI_BOX_HEAD.NAME: R-CNN needs a box head, the last hidden layers of the "

@@ -26,7 +26,7 @@ from detectron2.modeling.roi_heads.mask_head import (
 from detectron2.structures import Instances
 from torch import nn
 
-from ...errors import UserError, nearest
+from ...errors import UserError, require_choice
 from .softmax_masks import softmax_mask_inference, softmax_mask_loss
 
 __all__ = ["MaskRCNNFCNHead", "MaskRCNNMLPHead"]
@@ -260,10 +260,7 @@ class MaskRCNNMLPHead(_MaskHead):
 
 def _count_channels(num_classes: int, loss: str) -> int:
     """Return the number of logits per pixel; softmax has one more, for the background."""
-    if loss not in MASK_LOSSES:
-        known = " or ".join(repr(known) for known in MASK_LOSSES)
-        hint = nearest(str(loss), MASK_LOSSES)
-        raise UserError(f"{_KEY}.LOSS: expected {known}, got {loss!r}{hint}")
+    require_choice(f"{_KEY}.LOSS", loss, MASK_LOSSES)
     return num_classes + (loss == "softmax")
 
 

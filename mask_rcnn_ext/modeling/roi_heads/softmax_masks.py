@@ -1,4 +1,4 @@
-"""The softmax mask loss of Table 2b, and how masks are read under it.
+"""The softmax mask loss of Table 2b, and the masks that a model with this loss predicts.
 
 Shapes: R masks of all images, K foreground classes, masks of M x M.
 """

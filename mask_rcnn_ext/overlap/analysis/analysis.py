@@ -30,7 +30,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class PartAnalysis:
-    """The AP of a part of the objects, such as those of one size."""
+    """The AP of a part of the objects, such as all small ones."""
 
     objects: int
     AP: Interval
@@ -93,7 +93,7 @@ class Analysis:
     Attributes:
         dataset: the name of the data set.
         iou: "mask" or "box".
-        images, objects, detections: their numbers.
+        images, objects, detections: the numbers of images, objects and detections.
         draws: number of draws of the bootstrap.
         ap: "AP", "AP50" and "AP75" of all classes.
         classes: by name.

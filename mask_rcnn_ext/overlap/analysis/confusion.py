@@ -15,13 +15,13 @@ __all__ = ["count_confusions"]
 def count_confusions(
     images: Sequence[ImagePairs], matches: Sequence[Ints], num_classes: int, threshold: float
 ) -> Ints:
-    """Return (K + 1, K + 1): how many objects of each class are detected as each class.
+    """Return (K + 1, K + 1): the number of objects of each class that are detected as each class.
 
     First, detections take the objects of their own class, as in COCO at IoU 0.5: this is the
     diagonal. Then the remaining detections and objects are paired across classes, if their IoU is
     0.5 or more: such an object is detected as another class. The best score goes first, and of
-    equal scores the highest IoU. Each detection and each object is in one pair at most. What is
-    still left are detections of nothing, the last row, and missed objects, the last column. Crowds,
+    equal scores the highest IoU. Each detection and each object is in one pair at most. The
+    rest are detections of nothing, the last row, and missed objects, the last column. Crowds,
     and detections in a crowd of their class, do not count.
 
     Args:

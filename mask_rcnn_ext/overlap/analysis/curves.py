@@ -56,9 +56,9 @@ def take_detections(
     """Return scores and rightness, best score first, and the number of objects.
 
     Args:
-        table: of matched detections.
-        category: one of the table's; None: all together.
-        threshold_index: of the IoU in `matching.IOU_THRESHOLDS`.
+        table: the table of matched detections.
+        category: a category of the table; None: all together.
+        threshold_index: the index of the IoU threshold in `matching.IOU_THRESHOLDS`.
     """
     if category is None:
         rows = np.argsort(-table.scores, kind="stable")
@@ -138,7 +138,7 @@ def _round_between(low: float, high: float) -> float:
 
 
 def compute_threshold_curve(scores: Floats, right: Bools, objects: int) -> list[Operation]:
-    """Return what happens at thresholds of 0, 0.01, ..., 1."""
+    """Return precision, recall and F1 at thresholds of 0, 0.01, ..., 1."""
     return [measure_operation(scores, right, objects, i / 100) for i in range(101)]
 
 
@@ -149,9 +149,9 @@ class CalibrationBin:
     Attributes:
         low: the lowest score; a score on an edge belongs to the upper bin.
         high: the upper edge.
-        detections: their number.
-        score: their mean score; NaN in an empty bin.
-        right: the share of them that is right; NaN in an empty bin.
+        detections: the number of detections.
+        score: the mean score of the detections; NaN in an empty bin.
+        right: the share of the detections that are right; NaN in an empty bin.
     """
 
     low: float
@@ -176,7 +176,7 @@ class Calibration:
 
 
 def compute_calibration(scores: Floats, right: Bools) -> Calibration:
-    """Return how often detections are right, by score.
+    """Return the share of right detections, by score.
 
     Args:
         scores: (N,), 0 to 1.

@@ -2,7 +2,7 @@
 
 Bolya et al. 2020 (arXiv:2008.08115), sections 2.2 and 2.3: a detection that is wrong, and an object
 that is not found, get one type. An oracle repairs all errors of one type; the AP that this adds is
-what they cost. Everything is measured at IoU 0.5, the foreground; below 0.1 is background.
+their cost. Everything is measured at IoU 0.5, the foreground; below 0.1 is background.
 
 The paper leaves open which type a detection gets that fits several: it gets the first of
 localization, classification, duplicate, background, both, which is the order of the authors' code.
@@ -46,7 +46,7 @@ _FOREGROUND = float(IOU_THRESHOLDS[0])
 
 @dataclass(frozen=True)
 class ErrorCost:
-    """How often a type of error occurs, and what it costs.
+    """The number of errors of one type, and their cost.
 
     Attributes:
         count: the number of detections, or of missed objects.
@@ -61,7 +61,7 @@ class ErrorCost:
 class ErrorTypes:
     """The errors of a model.
 
-    The costs do not add up to what is missing to 100, since one error may hide another.
+    The costs do not add up to 100 minus the AP, since one error may hide another.
 
     Attributes:
         AP50: 0 to 100; NaN without objects.
@@ -99,7 +99,7 @@ class _Typed:
 def measure_error_types(
     images: Sequence[ImagePairs], matches: Sequence[Ints], num_classes: int
 ) -> ErrorTypes:
-    """Sort the errors of a model into types and measure what each type costs.
+    """Sort the errors of a model into types and measure the cost of each type.
 
     Args:
         images: the data set.

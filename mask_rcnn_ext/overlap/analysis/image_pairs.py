@@ -16,7 +16,7 @@ from pycocotools import mask as mask_util
 
 from ...arrays import Bools, Floats, Ints
 from ...errors import UserError
-from ..detections import convert_to_rle
+from ..detections import convert_to_rle, read_score, require_images
 from ..matching import (
     IOU_THRESHOLDS,
     assign_levels,
@@ -47,7 +47,7 @@ class ImagePairs:
     """The objects and detections of one image, and the IoUs of those that overlap.
 
     Attributes:
-        image_id: of the data set.
+        image_id: the id of the image in the data set.
         classes: (G,), places of the categories in the ascending ids of the data set.
         crowd: (G,).
         areas: (G,) float64, pixels; the annotated area, or else the area of the mask or box.
@@ -122,16 +122,14 @@ def read_image_pairs(
         predictions: image id -> its detections in COCO's result format, see `group_by_image`.
             Detections of a category that the data set does not list are left out, too.
         kind: "segm": IoU of masks; "bbox": IoU of boxes.
-        max_detections: only so many detections of one class in one image count, the best ones.
+        max_detections: the number of detections of one class in one image that count, best first.
 
     Raises:
         UserError: there are detections on an image that the data set does not have; or an
             annotation or a detection is broken.
     """
     images = {image["id"]: image for image in content["images"]}
-    for image_id in predictions:
-        if image_id not in images:
-            raise UserError(f"detections of image {image_id!r}, which is not in the data set")
+    require_images(predictions, images)
     places = {
         category: place
         for place, category in enumerate(sort_ids(c["id"] for c in content["categories"]))
@@ -166,7 +164,8 @@ def _read_image(
     read: Any,
     max_detections: int,
 ) -> ImagePairs:
-    scores = np.array([_read_score(d, image["id"]) for d in detections], dtype=np.float64)
+    where = f"detections of image {image['id']!r}"
+    scores = np.array([read_score(d.get("score"), where) for d in detections], dtype=np.float64)
     found_classes = _to_places(detections, places)
     order = rank_detections(scores, found_classes, max_detections)
     scores, found_classes = scores[order], found_classes[order]
@@ -208,15 +207,6 @@ def _read_image(
 
 def _to_places(entries: Sequence[Mapping[str, Any]], places: Mapping[Any, int]) -> Ints:
     return np.array([places[entry["category_id"]] for entry in entries], dtype=np.intp)
-
-
-def _read_score(detection: Mapping[str, Any], image_id: Any) -> float:
-    score = detection.get("score")
-    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        raise UserError(
-            f"detections of image {image_id!r}: expected a score from 0 to 1, got {score!r}"
-        )
-    return float(score)
 
 
 def _read_masks(entries: Sequence[Mapping[str, Any]], image: Mapping[str, Any]) -> _Shapes:

@@ -18,10 +18,10 @@ class ImageQuality:
     """The right and wrong detections of an image above a score threshold, at IoU 0.5.
 
     Attributes:
-        image_id: of the data set.
-        objects: their number, crowds left out.
+        image_id: the id of the image in the data set.
+        objects: the number of objects, crowds left out.
         right: number of detections that match an object of their class.
-        wrong: number of the other detections; what lies in a crowd does not count.
+        wrong: number of the other detections; detections in a crowd do not count.
         missed: number of objects without a detection of their class.
         quality: sum of the IoUs of the right ones / (right + wrong / 2 + missed / 2), 0 to 1: the
             panoptic quality of Kirillov et al. 2019 (arXiv:1801.00868, equation 1) of all classes

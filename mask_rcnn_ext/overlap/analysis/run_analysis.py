@@ -65,7 +65,7 @@ def analyze(
     draws: int = 1000,
     seed: int = 0,
 ) -> Analysis:
-    """Return what docs/evaluation.md describes as `analysis.json`; NaN where nothing is defined.
+    """Return the content of `analysis.json`, see docs/evaluation.md; NaN where it is not defined.
 
     Args:
         content: the data set, in COCO's annotation format.
@@ -74,9 +74,9 @@ def analyze(
         dataset: the name of the data set.
         threshold: the score from which detections count in the confusion matrix and for the
             quality of an image; None: the best one over all classes, 0.5 where there is none.
-        max_detections: only so many detections of one class in one image count, the best ones.
-        draws: of the bootstrap over images, for 95 % intervals of AP.
-        seed: of the draws.
+        max_detections: the number of detections of one class in one image that count, best first.
+        draws: the number of draws of the bootstrap over images, for 95 % intervals of AP.
+        seed: the seed of the draws.
 
     Raises:
         UserError: see `read_image_pairs`.

@@ -37,7 +37,7 @@ def make_tables(images: Sequence[ImagePairs], num_classes: int) -> dict[str, APT
 
     Args:
         images: the data set.
-        num_classes: of the data set.
+        num_classes: the number of classes of the data set.
     """
     rules: dict[str, _Rule] = {"all": _EVERYTHING}
     rules |= {name: _make_size_rule(*bounds) for name, bounds in SIZES.items()}

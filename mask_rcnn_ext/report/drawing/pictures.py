@@ -290,7 +290,7 @@ def save_png(path: str | os.PathLike[str], rgb: RGBArray, colors: int | None = N
     """Write `rgb`, (H, W, 3) uint8, as a PNG, atomically; make its folder if missing.
 
     Args:
-        path: of the file.
+        path: the file to write.
         rgb: the picture.
         colors: the largest number of colours, up to 256, which makes the file of a noisy picture
             much smaller. None: all colours are kept.

@@ -1,7 +1,7 @@
 """Text in pictures, in every script for which this machine has a font.
 
-matplotlib brings DejaVu Sans along. It has Latin, Greek, Cyrillic, Arabic and Hebrew letters, but
-no Chinese, Japanese, Korean or Indian ones. A letter that it lacks is taken from a font of the
+matplotlib contains the font DejaVu Sans. It has Latin, Greek, Cyrillic, Arabic and Hebrew letters,
+but no Chinese, Japanese, Korean or Indian ones. A letter that it lacks is taken from a font of the
 machine.
 """
 

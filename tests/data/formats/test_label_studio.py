@@ -163,6 +163,9 @@ def test_the_order_of_the_classes_is_in_the_labelling_interface(tmp_path):
         f"{labels}</PolygonLabels></View>"
     )
     assert classes_of(read(path, "label-studio")[0]) == ["zebra", "cat"]
+    (tmp_path / "label_config.xml").write_text("<View><Image")
+    with pytest.raises(UserError, match=r"label_config\.xml: not xml: .* line 1"):
+        read(path, "label-studio")
 
 
 @pytest.mark.parametrize(

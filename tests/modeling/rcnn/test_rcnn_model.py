@@ -103,7 +103,7 @@ def test_a_batch_is_a_quarter_positive_and_sees_the_true_boxes():
 
 
 def sampled(model: nn.Module, one: dict) -> Instances:
-    """Return what is sampled of the proposals of an image, labelled."""
+    """Return the labelled sample of the proposals of an image."""
     with EventStorage():
         (found,) = model.roi_heads.label_and_sample_proposals(
             [one["proposals"]], [one["instances"]]
@@ -164,7 +164,7 @@ def test_building_it_leaves_batch_statistics_alone():
     [
         (["MODEL.RCNN.CROP_CONTEXT", "16"], r"CROP_CONTEXT.*less than half of CROP_SIZE \(32\)"),
         (["MODEL.RCNN.CROPS_PER_BATCH", "0"], "CROPS_PER_BATCH: expected 1 or more, got 0"),
-        (["MODEL.RCNN.SCORER", "swm"], "softmax, svm, got 'swm'"),
+        (["MODEL.RCNN.SCORER", "swm"], "softmax or svm, got 'swm'"),
         (["MODEL.ROI_HEADS.IN_FEATURES", "['res5']"], "IN_FEATURES: expected one of res4"),
         (["MODEL.ROI_BOX_HEAD.NAME", ""], "ROI_BOX_HEAD.NAME"),
         (["MODEL.RCNN.SCORER", "svm", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True"],

@@ -189,7 +189,7 @@ def test_resolution_that_does_not_fit(resolution):
     ("loss", "hint"), [("sofmax", "did you mean 'softmax'"), ("dice", "got 'dice'"), (3, "got 3")]
 )
 def test_unknown_loss_is_an_error_when_the_head_is_built(name, loss, hint):
-    with pytest.raises(UserError, match=rf"LOSS: expected 'sigmoid' or 'softmax', .*{hint}"):
+    with pytest.raises(UserError, match=rf"LOSS: expected sigmoid or softmax, .*{hint}"):
         build(head_cfg(name, loss=loss))
 
 

@@ -26,7 +26,10 @@ def test_its_configs_are_there(backbone):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--device", "cuda"], "use cpu"), (["--size", "0", "9"], "expected 1 or more")],
+    [
+        (["--device", "cuda"], "use cpu"),
+        (["--size", "0", "9"], "--size: expected 1 or more, got 0"),
+    ],
 )
 def test_wrong_options_are_errors(options, message, capsys):
     assert benchmark.main(["fcis", *options]) == 2

@@ -73,8 +73,8 @@ def test_an_exported_model_is_another_contender(monkeypatch, capsys):
     ("options", "message"),
     [
         (["--device", "cuda"], "use cpu"),
-        (["--size", "0", "96"], "expected 1 or more"),
-        (["--detections", "0"], "expected 1 or more"),
+        (["--size", "0", "96"], "--size: expected 1 or more, got 0"),
+        (["--detections", "0"], "--detections: expected 1 or more, got 0"),
     ],
 )
 def test_wrong_options_are_errors(options, message, capsys):

@@ -46,7 +46,10 @@ def test_other_losses_are_seen():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--device", "cuda"], "use cpu"), (["--objects", "0"], "expected 1 or more")],
+    [
+        (["--device", "cuda"], "use cpu"),
+        (["--objects", "0"], "--objects: expected 1 or more, got 0"),
+    ],
 )
 def test_wrong_options_are_errors(options, message, capsys):
     assert benchmark.main([*SMALL, *options]) == 2
