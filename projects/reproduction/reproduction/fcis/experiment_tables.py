@@ -9,7 +9,7 @@ from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.report.text import NO_NUMBER, count_noun, to_text
 
 from .line_places import find_near_share
-from .predictions import Claim, Prediction, find_estimate
+from .predictions import Prediction, find_estimate
 
 __all__ = [
     "AP_HEADER",
@@ -86,8 +86,9 @@ OWN_NOTE = (
 
 def make_claim_rows(predictions: Sequence[Prediction]) -> list[tuple[str, ...]]:
     """Return one row for each claim: number of the prediction, claim, number, "yes" or "no"."""
+    answers = {True: "yes", False: "no", None: NO_NUMBER}
     return [
-        (str(number), *_show_claim(claim))
+        (str(number), claim.text, claim.measured, answers[claim.holds])
         for number, prediction in enumerate(predictions, 1)
         for claim in prediction.claims
     ]
@@ -106,10 +107,6 @@ def make_refutation_rows(refutations: Sequence[Prediction]) -> list[tuple[str, .
         for refutation in refutations
         for claim in refutation.claims
     ]
-
-
-def _show_claim(claim: Claim) -> tuple[str, str, str]:
-    return claim.text, claim.measured, {True: "yes", False: "no", None: NO_NUMBER}[claim.holds]
 
 
 def summarize_predictions(

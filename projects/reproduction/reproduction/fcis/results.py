@@ -39,7 +39,6 @@ __all__ = [
     "Settings",
     "collect",
     "measure_runs",
-    "result_files",
     "write_comparison_results",
 ]
 
@@ -239,11 +238,6 @@ def _counts(trainings: Sequence[Sequence[ImageRecord]]) -> dict[str, float]:
         )
         for name in each[0]
     }
-
-
-def result_files(runs: Sequence[ComparisonRun]) -> list[list[str]]:
-    """Return the paths of each model's result files, in the order of `MODELS`."""
-    return [[str(run.predictions) for run in runs if run.variant == v] for v in MODELS]
 
 
 def write_comparison_results(path: str | Path, results: ComparisonResults) -> None:

@@ -204,13 +204,10 @@ def make_published_rows(rows: Iterable[Published] = PUBLISHED) -> list[list[str]
     for row in rows:
         of = (row.method, row.model, row.trained_on, row.tested_on, row.source)
         note = f" ({row.note})" if row.note else ""
-        found.setdefault(of, []).append(f"{row.metric} {_value(row)}{note}")
+        # An AP has one decimal, as papers print it; a time is unchanged.
+        value = f"{row.value:.1f}" if "AP" in row.metric else f"{row.value:g}"
+        found.setdefault(of, []).append(f"{row.metric} {value}{note}")
     return [[*of[:4], "; ".join(numbers), of[4]] for of, numbers in found.items()]
-
-
-def _value(row: Published) -> str:
-    """Return an AP with one decimal, as papers print it, and a time unchanged."""
-    return f"{row.value:.1f}" if "AP" in row.metric else f"{row.value:g}"
 
 
 def published_table() -> str:

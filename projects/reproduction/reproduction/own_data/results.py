@@ -89,8 +89,9 @@ def _describe_data(name: str, runs: Iterable[OwnDataRun]) -> dict[str, Any]:
 
 def _describe(run: OwnDataRun) -> dict[str, Any]:
     """Return the entry of a finished run."""
-    scores = run.scores()
+    scores, cfg = run.scores(), read_config(run.folder / "config.yaml")
     assert scores is not None, run.title
+    assert cfg is not None, run.title
     choice = choose_weights([entry["selection"]["segm"]["AP"] for entry in scores], PATIENCE)
     entry = describe_run(run, ("segm", "bbox"), AP_METRICS, inputs=run.inputs())
     average = entry.metrics  # of the scoring half, at the end
@@ -102,15 +103,8 @@ def _describe(run: OwnDataRun) -> dict[str, Any]:
         "settings": run.settings,
         **plain,
         "iterations": run.iterations,
-        "chosen": _list_settings(run),
+        "chosen": {key: value for key, value in flat_config(cfg) if key in RECIPE_KEYS},
         "evaluations": scores,
         "choice": asdict(choice),
         "average": average,
     }
-
-
-def _list_settings(run: OwnDataRun) -> dict[str, Any]:
-    """Return the values that the run had of the keys that `--auto` may choose."""
-    cfg = read_config(run.folder / "config.yaml")
-    assert cfg is not None, run.title
-    return {key: value for key, value in flat_config(cfg) if key in RECIPE_KEYS}
