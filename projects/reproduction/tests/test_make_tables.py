@@ -10,6 +10,14 @@ import make_tables
 import pytest
 from detectron2.config import get_cfg as detectron2_get_cfg
 from reproduction.ablations.markdown import ABLATIONS, differences_table
+from reproduction.ablations.results import (
+    AblationResults,
+    IntervalMethod,
+    MeasuredDifference,
+    PublishedDifference,
+    ResultRow,
+    Settings,
+)
 from reproduction.costs.page import COSTS
 from reproduction.pages import write as generated_pages
 from reproduction.pages.config_keys import config_keys
@@ -107,19 +115,23 @@ def test_a_changed_difference_is_noticed(checkout):
 
 def test_the_table_of_ablations_by_hand():
     """Signs, intervals, what was not run, and what the paper printed."""
-    row = {
-        "table": "2b", "label": "a - b", "seeds": [1, 2],
-        "ours": {"AP": {"difference": 2.04, "low": -1.0, "high": 5.06},
-                 "AP75": {"difference": -1.5, "low": None, "high": None}},
-        "paper": {"difference": {"AP": 5.5, "AP75": 6.4}},
-    }  # fmt: skip
-    left = {**row, "ours": None, "seeds": [], "paper": {"difference": {"AP": -0.6}}}
-    one = {**row, "seeds": [1]}
-    gone = {"difference": -0.04, "low": None, "high": None}  # with the runs' predictions
-    bare = {**one, "ours": {"AP": gone, "AP75": gone}}
-    rows = [row, one, bare, left]
-    content = {"settings": {"tables": {"2b": "Table 2b: mask loss"}}, "rows": rows}
-    table = re.sub(r" {2,}", " ", differences_table(content).replace("\u2212", "-"))
+    ours = {
+        "AP": MeasuredDifference(2.04, -1.0, 5.06),
+        "AP75": MeasuredDifference(-1.5, None, None),
+    }
+    paper = PublishedDifference("2b", "minival", {}, {}, {"AP": 5.5, "AP75": 6.4})
+    row = ResultRow(
+        name="", table="2b", label="a - b", of="a", minus="b", task="segm", keys=[], note="",
+        paper=paper, seeds=[1, 2], method=IntervalMethod.STUDENT_T, ours=ours,
+    )  # fmt: skip
+    replace = dataclasses.replace
+    left = replace(row, ours=None, seeds=[], paper=replace(paper, difference={"AP": -0.6}))
+    one = replace(row, seeds=[1])
+    gone = MeasuredDifference(-0.04, None, None)  # with the runs' predictions
+    bare = replace(one, ours={"AP": gone, "AP75": gone})
+    settings = Settings(0.95, 1000, 0, {"2b": "Table 2b: mask loss"})
+    results = AblationResults(settings, [], [row, one, bare, left], [])
+    table = re.sub(r" {2,}", " ", differences_table(results).replace("\u2212", "-"))
     assert table.splitlines()[2:] == [
         "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | 2 seeds | +5.5 / +6.4 |",
         "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | images, 1 seed | +5.5 / +6.4 |",
@@ -269,6 +281,7 @@ def test_tables_are_even():
         ("docs/configs.md", "# no markers\n", "put them back"),
         (COSTS, "[]", "expected an object, got a list. Run: python projects/reproduction/model_"),
         (COSTS, None, "Run: python projects/reproduction/model_costs.py"),
+        (ABLATIONS, "{}", "got others (KeyError: 'settings'). Run: python projects/reproduction/r"),
         ("README.md", None, "Give --root a checkout"),
         ("results/mask_rcnn_R50_FPN.json", "{", "Put a run's results.json there"),
         ("results/mask_rcnn_R50_FPN.json", "{}", "with the AP of a task, got none"),

@@ -1,11 +1,9 @@
 """The numbers of the lineage, ours and the papers', as table rows and sentences."""
 
 import itertools
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
-from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.text import to_text
 
 from ..markdown import markdown_table
@@ -183,13 +181,8 @@ def list_differences(results: LineageResults) -> list[str]:
     return parts
 
 
-def lineage_summary(content: Mapping[str, Any]) -> str:
-    """Return the table of our numbers on docs/lineage.md, and sentences that compare them.
-
-    Args:
-        content: the json of `lineage.json`.
-    """
-    results = from_json(LineageResults, content)
+def lineage_summary(results: LineageResults) -> str:
+    """Return the table of our numbers on docs/lineage.md, and sentences that compare them."""
     table = markdown_table(HEADER, make_method_rows(results), words=2)
     return "\n".join([table, *(f"- {sentence}" for sentence in describe_results(results)), ""])
 

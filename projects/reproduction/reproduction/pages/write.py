@@ -12,14 +12,17 @@ from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.paper import ROWS, Row
 
 from ..ablations.markdown import ABLATIONS, ablations_page
+from ..ablations.results import AblationResults
 from ..costs.page import COSTS, costs_page
 from ..fcis.experiment_markdown import EXPERIMENT, experiment_doc, experiment_summary
 from ..fcis.markdown import COMPARISON, comparison_doc
 from ..fcis.photographs_markdown import PHOTOGRAPHS, photographs_doc
+from ..fcis.results import ComparisonResults
 from ..first_model.markdown import FIRST_MODEL, PAGE, first_model_parts
 from ..gpu.markdown import GPU, gpu_doc
+from ..lineage.results import LineageResults
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
-from ..markdown import COMMAND, read_results
+from ..markdown import COMMAND, read_record, read_results
 from ..own_data.markdown import OWN_DATA, own_data_doc
 from ..scaling.markdown import SCALING, scaling_doc
 from .benchmark_tables import BENCHMARK, benchmark_tables
@@ -92,12 +95,11 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     Raises:
         UserError: a file of results or a page with hand-written text is missing or broken.
     """
-    costs = read_results(root / COSTS, "Run: python projects/reproduction/model_costs.py")
-    ablations = read_results(root / ABLATIONS, "Run: python projects/reproduction/run_ablations.py")
-    comparison = read_results(
-        root / COMPARISON, "Run: python projects/reproduction/run_comparison.py"
-    )
-    lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
+    command = "Run: python projects/reproduction"
+    costs = read_results(root / COSTS, f"{command}/model_costs.py")
+    ablations = read_record(AblationResults, root / ABLATIONS, f"{command}/run_ablations.py")
+    comparison = read_record(ComparisonResults, root / COMPARISON, f"{command}/run_comparison.py")
+    lineage = read_record(LineageResults, root / LINEAGE, f"{command}/run_lineage.py")
     command = "Run: python projects/reproduction/run_fcis_experiment.py"
     experiment, photographs, own_data, benchmark, scaling, first, gpu = (
         read_results(root / file, fix) if (root / file).is_file() else None
