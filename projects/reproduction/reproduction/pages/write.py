@@ -6,6 +6,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import atomic_open
@@ -24,6 +25,7 @@ from ..lineage.results import LineageResults
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from ..markdown import COMMAND, read_record, read_results
 from ..own_data.markdown import OWN_DATA, own_data_doc
+from ..own_data.records import OwnDataResults
 from ..scaling.markdown import SCALING, scaling_doc
 from .benchmark_tables import BENCHMARK, benchmark_tables
 from .config_keys import keys_table
@@ -49,6 +51,8 @@ __all__ = [
     "stale_pages",
     "write_pages",
 ]
+
+_T = TypeVar("_T")
 
 METHODS_TABLE = "the table of methods"
 CONFIGS_TABLE, KEYS_TABLE = "the table of configs", "the table of keys"
@@ -85,6 +89,10 @@ def _replace_part(text: str, what: str, part: str, path: Path) -> str:
     return f"{head}{first}\n\n{part}\n{last}{tail}"
 
 
+def _read_if_run(kind: type[_T], path: Path, fix: str) -> _T | None:
+    return read_record(kind, path, fix) if path.is_file() else None
+
+
 def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     """Return what the generated pages should hold: path relative to `root` -> complete text.
 
@@ -100,16 +108,15 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     ablations = read_record(AblationResults, root / ABLATIONS, f"{command}/run_ablations.py")
     comparison = read_record(ComparisonResults, root / COMPARISON, f"{command}/run_comparison.py")
     lineage = read_record(LineageResults, root / LINEAGE, f"{command}/run_lineage.py")
-    command = "Run: python projects/reproduction/run_fcis_experiment.py"
-    experiment, photographs, own_data, benchmark, scaling, first, gpu = (
+    own_data = _read_if_run(OwnDataResults, root / OWN_DATA, f"{command}/run_own_data.py")
+    experiment, photographs, benchmark, scaling, first, gpu = (
         read_results(root / file, fix) if (root / file).is_file() else None
         for file, fix in (
-            (EXPERIMENT, command),
-            (PHOTOGRAPHS, f"{command} --photographs"),
-            (OWN_DATA, "Run: python projects/reproduction/run_own_data.py"),
+            (EXPERIMENT, f"{command}/run_fcis_experiment.py"),
+            (PHOTOGRAPHS, f"{command}/run_fcis_experiment.py --photographs"),
             (BENCHMARK, f"Run: python tools/benchmark.py inference --output {BENCHMARK}"),
             (SCALING, "Run: make scaling"),
-            (FIRST_MODEL, "Run: python projects/reproduction/run_first_model.py"),
+            (FIRST_MODEL, f"{command}/run_first_model.py"),
             (GPU, "Run: make gpu"),
         )
     )
