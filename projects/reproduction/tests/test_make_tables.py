@@ -19,6 +19,10 @@ from reproduction.ablations.results import (
     Settings,
 )
 from reproduction.costs.page import COSTS
+from reproduction.first_model.markdown import FIRST_MODEL
+from reproduction.first_model.records import FirstModelResults
+from reproduction.own_data.markdown import OWN_DATA
+from reproduction.own_data.records import OwnDataResults
 from reproduction.pages import write as generated_pages
 from reproduction.pages.config_keys import config_keys
 from support import REPO
@@ -26,6 +30,7 @@ from support import REPO
 from mask_rcnn_ext import UserError, get_cfg
 from mask_rcnn_ext.config import flat_config
 from mask_rcnn_ext.paper import CONFIGS, NO_ROW, ROWS
+from mask_rcnn_ext.report.json_records import from_json, to_json
 
 PAGES = [
     *("configs/README.md", "docs/models.md", "README.md", "docs/configs.md", "docs/ablations.md"),
@@ -138,6 +143,18 @@ def test_the_table_of_ablations_by_hand():
         "| Table 2b | a - b | +0.0 | +0.0 | none, 1 seed | +5.5 / +6.4 |",
         "| Table 2b | a - b | not run | not run | | -0.6 / \u2013 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (FIRST_MODEL, FirstModelResults),
+        (OWN_DATA, OwnDataResults),
+    ],
+)
+def test_records_hold_the_whole_file(name, kind):
+    text = (REPO / name).read_text()
+    assert json.dumps(to_json(from_json(kind, json.loads(text))), indent=1) + "\n" == text
 
 
 def test_a_missing_page_is_stale_and_written(checkout):

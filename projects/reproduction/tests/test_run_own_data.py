@@ -8,7 +8,7 @@ import pytest
 import run_own_data as tool
 from reproduction.own_data import runs as runs_module
 from reproduction.own_data.choice import choose_weights
-from reproduction.own_data.markdown import OWN_DATA, own_data_doc
+from reproduction.own_data.markdown import own_data_doc
 from reproduction.own_data.picture import draw_curves
 from reproduction.own_data.predictions import PREDICTIONS, collect_contrasts, judge_predictions
 from reproduction.own_data.records import Counts, DataFacts, Entry, Evaluation, OwnDataResults
@@ -17,7 +17,7 @@ from reproduction.own_data.runs import DATA, EVALUATIONS, OwnDataRun, plan_own_d
 from reproduction.own_data.scoring import score_checkpoints
 from reproduction.own_data.timing import describe_timings, time_variants
 from reproduction.training_runs import TrainingRun
-from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
+from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
 from mask_rcnn_ext.engine.best_model import BestModel
 from mask_rcnn_ext.files import read_json
@@ -211,12 +211,6 @@ def make_results(entries):
     return OwnDataResults(
         "", 3, 2, 2, dict.fromkeys(DATA, facts), [], contrasts, predictions, entries
     )
-
-
-def test_the_committed_file_is_rewritten_as_it_is():
-    text = (REPO / OWN_DATA).read_text()
-    again = to_json(from_json(OwnDataResults, json.loads(text)))
-    assert json.dumps(again, indent=1) + "\n" == text
 
 
 def test_contrasts_are_of_one_seed_and_decide_the_predictions():

@@ -20,6 +20,7 @@ from ..fcis.markdown import COMPARISON, comparison_doc
 from ..fcis.photographs_markdown import PHOTOGRAPHS, photographs_doc
 from ..fcis.results import ComparisonResults
 from ..first_model.markdown import FIRST_MODEL, PAGE, first_model_parts
+from ..first_model.records import FirstModelResults
 from ..gpu.markdown import GPU, gpu_doc
 from ..lineage.results import LineageResults
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
@@ -109,14 +110,14 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     comparison = read_record(ComparisonResults, root / COMPARISON, f"{command}/run_comparison.py")
     lineage = read_record(LineageResults, root / LINEAGE, f"{command}/run_lineage.py")
     own_data = _read_if_run(OwnDataResults, root / OWN_DATA, f"{command}/run_own_data.py")
-    experiment, photographs, benchmark, scaling, first, gpu = (
+    first = _read_if_run(FirstModelResults, root / FIRST_MODEL, f"{command}/run_first_model.py")
+    experiment, photographs, benchmark, scaling, gpu = (
         read_results(root / file, fix) if (root / file).is_file() else None
         for file, fix in (
             (EXPERIMENT, f"{command}/run_fcis_experiment.py"),
             (PHOTOGRAPHS, f"{command}/run_fcis_experiment.py --photographs"),
             (BENCHMARK, f"Run: python tools/benchmark.py inference --output {BENCHMARK}"),
             (SCALING, "Run: make scaling"),
-            (FIRST_MODEL, f"{command}/run_first_model.py"),
             (GPU, "Run: make gpu"),
         )
     )
