@@ -25,6 +25,8 @@ from reproduction.own_data.markdown import OWN_DATA
 from reproduction.own_data.records import OwnDataResults
 from reproduction.pages import write as generated_pages
 from reproduction.pages.config_keys import config_keys
+from reproduction.scaling.markdown import SCALING
+from reproduction.scaling.records import ScalingResults
 from support import REPO
 
 from mask_rcnn_ext import UserError, get_cfg
@@ -150,6 +152,7 @@ def test_the_table_of_ablations_by_hand():
     [
         (FIRST_MODEL, FirstModelResults),
         (OWN_DATA, OwnDataResults),
+        (SCALING, ScalingResults),
     ],
 )
 def test_records_hold_the_whole_file(name, kind):

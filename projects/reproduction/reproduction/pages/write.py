@@ -28,6 +28,7 @@ from ..markdown import COMMAND, read_record, read_results
 from ..own_data.markdown import OWN_DATA, own_data_doc
 from ..own_data.records import OwnDataResults
 from ..scaling.markdown import SCALING, scaling_doc
+from ..scaling.records import ScalingResults
 from .benchmark_tables import BENCHMARK, benchmark_tables
 from .config_keys import keys_table
 from .paper_tables import configs_page, configs_table, methods_table
@@ -110,14 +111,14 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     comparison = read_record(ComparisonResults, root / COMPARISON, f"{command}/run_comparison.py")
     lineage = read_record(LineageResults, root / LINEAGE, f"{command}/run_lineage.py")
     own_data = _read_if_run(OwnDataResults, root / OWN_DATA, f"{command}/run_own_data.py")
+    scaling = _read_if_run(ScalingResults, root / SCALING, "Run: make scaling")
     first = _read_if_run(FirstModelResults, root / FIRST_MODEL, f"{command}/run_first_model.py")
-    experiment, photographs, benchmark, scaling, gpu = (
+    experiment, photographs, benchmark, gpu = (
         read_results(root / file, fix) if (root / file).is_file() else None
         for file, fix in (
             (EXPERIMENT, f"{command}/run_fcis_experiment.py"),
             (PHOTOGRAPHS, f"{command}/run_fcis_experiment.py --photographs"),
             (BENCHMARK, f"Run: python tools/benchmark.py inference --output {BENCHMARK}"),
-            (SCALING, "Run: make scaling"),
             (GPU, "Run: make gpu"),
         )
     )
