@@ -16,6 +16,7 @@ from ..ablations.markdown import ABLATIONS, ablations_page
 from ..ablations.results import AblationResults
 from ..costs.page import COSTS, costs_page
 from ..fcis.experiment_markdown import EXPERIMENT, experiment_doc, experiment_summary
+from ..fcis.experiment_records import ExperimentResults, PhotographResults
 from ..fcis.markdown import COMPARISON, comparison_doc
 from ..fcis.photographs_markdown import PHOTOGRAPHS, photographs_doc
 from ..fcis.results import ComparisonResults
@@ -113,11 +114,12 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     own_data = _read_if_run(OwnDataResults, root / OWN_DATA, f"{command}/run_own_data.py")
     scaling = _read_if_run(ScalingResults, root / SCALING, "Run: make scaling")
     first = _read_if_run(FirstModelResults, root / FIRST_MODEL, f"{command}/run_first_model.py")
-    experiment, photographs, benchmark, gpu = (
+    fix = f"{command}/run_fcis_experiment.py"
+    experiment = _read_if_run(ExperimentResults, root / EXPERIMENT, fix)
+    photographs = _read_if_run(PhotographResults, root / PHOTOGRAPHS, f"{fix} --photographs")
+    benchmark, gpu = (
         read_results(root / file, fix) if (root / file).is_file() else None
         for file, fix in (
-            (EXPERIMENT, f"{command}/run_fcis_experiment.py"),
-            (PHOTOGRAPHS, f"{command}/run_fcis_experiment.py --photographs"),
             (BENCHMARK, f"Run: python tools/benchmark.py inference --output {BENCHMARK}"),
             (GPU, "Run: make gpu"),
         )
