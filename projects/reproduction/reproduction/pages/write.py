@@ -23,6 +23,7 @@ from ..fcis.results import ComparisonResults
 from ..first_model.markdown import FIRST_MODEL, PAGE, first_model_parts
 from ..first_model.records import FirstModelResults
 from ..gpu.markdown import GPU, gpu_doc
+from ..gpu.records import GpuResults
 from ..lineage.results import LineageResults
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from ..markdown import COMMAND, read_record, read_results
@@ -30,7 +31,7 @@ from ..own_data.markdown import OWN_DATA, own_data_doc
 from ..own_data.records import OwnDataResults
 from ..scaling.markdown import SCALING, scaling_doc
 from ..scaling.records import ScalingResults
-from .benchmark_tables import BENCHMARK, benchmark_tables
+from .benchmark_tables import BENCHMARK, Benchmark, benchmark_tables
 from .config_keys import keys_table
 from .paper_tables import configs_page, configs_table, methods_table
 
@@ -117,13 +118,9 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     fix = f"{command}/run_fcis_experiment.py"
     experiment = _read_if_run(ExperimentResults, root / EXPERIMENT, fix)
     photographs = _read_if_run(PhotographResults, root / PHOTOGRAPHS, f"{fix} --photographs")
-    benchmark, gpu = (
-        read_results(root / file, fix) if (root / file).is_file() else None
-        for file, fix in (
-            (BENCHMARK, f"Run: python tools/benchmark.py inference --output {BENCHMARK}"),
-            (GPU, "Run: make gpu"),
-        )
-    )
+    fix = f"Run: python tools/benchmark.py inference --output {BENCHMARK}"
+    benchmark = _read_if_run(dict[str, Benchmark], root / BENCHMARK, fix)
+    gpu = _read_if_run(GpuResults, root / GPU, "Run: make gpu")
     parts = {
         "README.md": {
             METHODS_TABLE: methods_table(root, rows),
