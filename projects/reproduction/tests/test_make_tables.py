@@ -19,6 +19,7 @@ from reproduction.ablations.results import (
     Settings,
 )
 from reproduction.costs.page import COSTS
+from reproduction.costs.records import CostResults
 from reproduction.fcis.experiment_markdown import EXPERIMENT
 from reproduction.fcis.experiment_records import ExperimentResults, PhotographResults
 from reproduction.fcis.photographs_markdown import PHOTOGRAPHS
@@ -153,6 +154,7 @@ def test_the_table_of_ablations_by_hand():
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
+        (COSTS, CostResults),
         (FIRST_MODEL, FirstModelResults),
         (OWN_DATA, OwnDataResults),
         (SCALING, ScalingResults),

@@ -15,6 +15,7 @@ from mask_rcnn_ext.paper import ROWS, Row
 from ..ablations.markdown import ABLATIONS, ablations_page
 from ..ablations.results import AblationResults
 from ..costs.page import COSTS, costs_page
+from ..costs.records import CostResults
 from ..fcis.experiment_markdown import EXPERIMENT, experiment_doc, experiment_summary
 from ..fcis.experiment_records import ExperimentResults, PhotographResults
 from ..fcis.markdown import COMPARISON, comparison_doc
@@ -26,7 +27,7 @@ from ..gpu.markdown import GPU, gpu_doc
 from ..gpu.records import GpuResults
 from ..lineage.results import LineageResults
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
-from ..markdown import COMMAND, read_record, read_results
+from ..markdown import COMMAND, read_record
 from ..own_data.markdown import OWN_DATA, own_data_doc
 from ..own_data.records import OwnDataResults
 from ..scaling.markdown import SCALING, scaling_doc
@@ -108,7 +109,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
         UserError: a file of results or a page with hand-written text is missing or broken.
     """
     command = "Run: python projects/reproduction"
-    costs = read_results(root / COSTS, f"{command}/model_costs.py")
+    costs = read_record(CostResults, root / COSTS, f"{command}/model_costs.py")
     ablations = read_record(AblationResults, root / ABLATIONS, f"{command}/run_ablations.py")
     comparison = read_record(ComparisonResults, root / COMPARISON, f"{command}/run_comparison.py")
     lineage = read_record(LineageResults, root / LINEAGE, f"{command}/run_lineage.py")
