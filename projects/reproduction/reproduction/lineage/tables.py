@@ -145,12 +145,12 @@ def _describe_proposals(results: LineageResults) -> str:
 def list_differences(results: LineageResults) -> list[str]:
     """Return sentences about the differences between our runs and the papers'."""
     shared, timing = results.shared, results.timing
-    channels = "\u00d7".join(map(str, shared["channels"]))
+    channels = "\u00d7".join(map(str, shared.channels))
     images = results.methods[0].train_images
     stored = next((m for m in results.methods if m.proposals == "stored"), None)
     own = next((m for m in results.methods if m.proposals != "stored"), None)
     parts = [
-        f"Data: ours are {images:,} drawn images of {shared['image_size']} pixels with five kinds "
+        f"Data: ours are {images:,} drawn images of {shared.image_size} pixels with five kinds "
         "of shapes. The papers use thousands of photos of PASCAL VOC with 20 classes, or a hundred "
         "thousand photos of COCO with 80 classes. So do not compare our APs with theirs.",
         "Metric: our AP is COCO's, over IoU 0.5 to 0.95. The mAP of PASCAL VOC is at IoU 0.5, like "
