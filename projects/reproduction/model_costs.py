@@ -15,7 +15,7 @@ import mask_rcnn_ext  # noqa: F401 - first: it keeps PyTorch from warning about 
 # isort: split
 from reproduction.costs.count import measure_models
 from reproduction.costs.page import COSTS, costs_table
-from reproduction.costs.records import CostResults
+from reproduction.costs.results_file import CostResults
 from reproduction.pages.write import write_pages
 
 from mask_rcnn_ext.engine.launch import run_as_command

@@ -17,7 +17,7 @@ from reproduction.fcis.change_measurement import CHANGED, ChangeMeasurement, col
 from reproduction.fcis.change_tables import describe_changes
 from reproduction.fcis.experiment import Measurement, NestedRun, collect, plan_experiment
 from reproduction.fcis.experiment_page import name_places, write_experiment
-from reproduction.fcis.experiment_records import ExperimentResults, PhotographResults
+from reproduction.fcis.experiment_results import ExperimentResults, PhotographResults
 from reproduction.fcis.experiment_tables import summarize_predictions
 from reproduction.fcis.nested_pairs import draw_pairs
 from reproduction.fcis.photographs import (

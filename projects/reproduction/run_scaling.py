@@ -19,7 +19,7 @@ from pathlib import Path
 from reproduction.scaling.drawn_images import draw_images
 from reproduction.scaling.killed_prediction import Job, predict_with_kills
 from reproduction.scaling.markdown import SCALING
-from reproduction.scaling.records import ScalingResults
+from reproduction.scaling.results_file import ScalingResults
 from reproduction.scaling.two_nodes import train_on_nodes
 
 from mask_rcnn_ext.checkpoint.description import get_versions

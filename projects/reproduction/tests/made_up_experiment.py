@@ -2,7 +2,7 @@
 
 import numpy as np
 from reproduction.fcis.experiment import MODELS
-from reproduction.fcis.experiment_records import ExperimentResults
+from reproduction.fcis.experiment_results import ExperimentResults
 
 from mask_rcnn_ext.report.json_records import from_json
 

@@ -16,7 +16,7 @@ from reproduction.fcis.experiment_markdown import (
     experiment_summary,
 )
 from reproduction.fcis.experiment_page import write_experiment
-from reproduction.fcis.experiment_records import MISSING, Estimate
+from reproduction.fcis.experiment_results import MISSING, Estimate
 from reproduction.fcis.experiment_tables import (
     describe_training,
     make_ap_rows,

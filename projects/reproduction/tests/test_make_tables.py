@@ -19,18 +19,18 @@ from reproduction.ablations.results import (
     Settings,
 )
 from reproduction.costs.page import COSTS
-from reproduction.costs.records import CostResults
+from reproduction.costs.results_file import CostResults
 from reproduction.fcis.experiment_markdown import EXPERIMENT
-from reproduction.fcis.experiment_records import ExperimentResults, PhotographResults
+from reproduction.fcis.experiment_results import ExperimentResults, PhotographResults
 from reproduction.fcis.photographs_markdown import PHOTOGRAPHS
 from reproduction.first_model.markdown import FIRST_MODEL
-from reproduction.first_model.records import FirstModelResults
+from reproduction.first_model.results_file import FirstModelResults
 from reproduction.own_data.markdown import OWN_DATA
-from reproduction.own_data.records import OwnDataResults
+from reproduction.own_data.results_file import OwnDataResults
 from reproduction.pages import write as generated_pages
 from reproduction.pages.config_keys import config_keys
 from reproduction.scaling.markdown import SCALING
-from reproduction.scaling.records import ScalingResults
+from reproduction.scaling.results_file import ScalingResults
 from support import REPO
 
 from mask_rcnn_ext import UserError, get_cfg

@@ -10,7 +10,7 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 from reproduction.fcis import photographs
-from reproduction.fcis.experiment_records import PhotographResults
+from reproduction.fcis.experiment_results import PhotographResults
 from reproduction.fcis.photographs import PHOTOGRAPH_MODELS, PhotographRun, plan_photographs
 from reproduction.fcis.photographs_markdown import describe_photographs, photographs_doc
 from reproduction.training_runs import find_differences

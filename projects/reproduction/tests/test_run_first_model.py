@@ -17,7 +17,7 @@ import run_first_model as tool
 from reproduction.first_model import photos, stages
 from reproduction.first_model.facts import key_lines
 from reproduction.first_model.markdown import PAGE, first_model_parts
-from reproduction.first_model.records import FirstModelResults, Operation
+from reproduction.first_model.results_file import FirstModelResults, Operation
 from reproduction.first_model.stages import plan_stages
 from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
 

@@ -7,7 +7,7 @@ import pytest
 import run_gpu as tool
 from reproduction.gpu import parts
 from reproduction.gpu.markdown import gpu_doc
-from reproduction.gpu.records import GpuResults
+from reproduction.gpu.results_file import GpuResults
 from support import SMALL, TINY_CONFIG, write_coco
 
 from mask_rcnn_ext.checkpoint.description import get_versions

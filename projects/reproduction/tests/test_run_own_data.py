@@ -11,8 +11,8 @@ from reproduction.own_data.choice import choose_weights
 from reproduction.own_data.markdown import own_data_doc
 from reproduction.own_data.picture import draw_curves
 from reproduction.own_data.predictions import PREDICTIONS, collect_contrasts, judge_predictions
-from reproduction.own_data.records import Counts, DataFacts, Entry, Evaluation, OwnDataResults
 from reproduction.own_data.results import find_recorded, write_own_data_results
+from reproduction.own_data.results_file import Counts, DataFacts, Entry, Evaluation, OwnDataResults
 from reproduction.own_data.runs import DATA, EVALUATIONS, OwnDataRun, plan_own_data
 from reproduction.own_data.scoring import score_checkpoints
 from reproduction.own_data.timing import describe_timings, time_variants

@@ -9,7 +9,7 @@ from reproduction.scaling import two_nodes
 from reproduction.scaling.drawn_images import SIDE, draw_images, draw_one
 from reproduction.scaling.killed_prediction import compare_folders, plan_kills
 from reproduction.scaling.markdown import scaling_doc
-from reproduction.scaling.records import Kill, PredictionFacts, ScalingResults, TrainingFacts
+from reproduction.scaling.results_file import Kill, PredictionFacts, ScalingResults, TrainingFacts
 from reproduction.scaling.two_nodes import compare_weights
 from run_scaling import main
 

@@ -1,7 +1,7 @@
 """docs/models.md: what the models cost, from `results/model_costs.json`."""
 
 from ..markdown import COMMAND, markdown_table
-from .records import CostResults, ModelCosts
+from .results_file import CostResults, ModelCosts
 
 __all__ = ["COSTS", "costs_page", "costs_table"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from .contrasts import FCIS, RIVAL
-from .experiment_records import MISSING, ChangeRow, Estimate, ExperimentResults
+from .experiment_results import MISSING, ChangeRow, Estimate, ExperimentResults
 from .experiment_tables import summarize_predictions
 from .inference_changes import PLAIN, name_copies
 from .predictions import Claim, Expected, Prediction

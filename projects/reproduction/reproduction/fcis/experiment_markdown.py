@@ -7,7 +7,7 @@ from mask_rcnn_ext.report.text import count_noun
 from ..markdown import markdown_table
 from .change_tables import CHANGES_HEADER, CHANGES_NOTE, describe_changes, make_change_rows
 from .contrasts import FCIS, RIVAL
-from .experiment_records import ExperimentResults
+from .experiment_results import ExperimentResults
 from .experiment_tables import (
     AP_HEADER,
     CLAIMS_HEADER,

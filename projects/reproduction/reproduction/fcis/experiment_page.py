@@ -9,7 +9,7 @@ from mask_rcnn_ext.report.drawing.pictures import encode_jpeg, save_png
 from mask_rcnn_ext.report.render import render_page
 
 from .change_tables import CHANGES_HEADER, CHANGES_NOTE, describe_changes, make_change_rows
-from .experiment_records import ExperimentResults
+from .experiment_results import ExperimentResults
 from .experiment_tables import (
     AP_HEADER,
     CLAIMS_HEADER,

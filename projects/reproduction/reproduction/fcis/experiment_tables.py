@@ -9,7 +9,7 @@ from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.report.text import NO_NUMBER, count_noun, to_text
 
 from ..run_entries import RunEntry
-from .experiment_records import MISSING, ExperimentResults, NestedEntry
+from .experiment_results import MISSING, ExperimentResults, NestedEntry
 from .line_places import find_near_share
 from .predictions import Prediction
 

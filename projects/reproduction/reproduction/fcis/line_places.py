@@ -13,7 +13,7 @@ from mask_rcnn_ext.report.charts import COLORS, INK, MUTED, Chart, finish_chart
 from mask_rcnn_ext.report.drawing.pictures import save_png
 
 from .axis_records import PLACES
-from .experiment_records import ModelNumbers
+from .experiment_results import ModelNumbers
 
 __all__ = ["draw_places", "find_near_share", "save_places"]
 

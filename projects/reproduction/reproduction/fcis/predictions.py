@@ -9,7 +9,7 @@ from typing import Literal
 from mask_rcnn_ext.report.text import NO_NUMBER, judge_interval
 
 from .contrasts import FCIS, RIVAL
-from .experiment_records import Estimate, ExperimentResults
+from .experiment_results import Estimate, ExperimentResults
 
 __all__ = [
     "REFUTATION_RULE",

@@ -12,7 +12,7 @@ from mask_rcnn_ext.report.json_records import from_json
 
 from .photos import CLIP
 from .pictures import SHOWN
-from .records import Counts, FirstModelResults, FolderFacts, ReportFacts, StageFacts, Tracks
+from .results_file import Counts, FirstModelResults, FolderFacts, ReportFacts, StageFacts, Tracks
 from .stages import SEED, FolderStep, StageStep
 
 __all__ = ["collect_facts", "key_lines"]

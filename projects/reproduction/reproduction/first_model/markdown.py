@@ -7,7 +7,7 @@ from pathlib import Path
 from mask_rcnn_ext.report.text import NO_NUMBER
 
 from ..markdown import markdown_table
-from .records import FirstModelResults, ReportFacts, Scores, StageFacts
+from .results_file import FirstModelResults, ReportFacts, Scores, StageFacts
 from .stages import plan_stages
 
 __all__ = ["FIRST_MODEL", "PAGE", "PICTURE", "first_model_parts", "name_video_picture"]

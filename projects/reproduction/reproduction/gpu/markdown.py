@@ -3,7 +3,7 @@
 from mask_rcnn_ext.report.text import to_text
 
 from ..pages.benchmark_tables import make_section
-from .records import GpuResults
+from .results_file import GpuResults
 
 __all__ = ["GPU", "gpu_doc"]
 

@@ -6,7 +6,7 @@ from statistics import fmean
 from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 
 from ..markdown import markdown_table
-from .records import Contrast, DataFacts, Entry, OwnDataResults
+from .results_file import Contrast, DataFacts, Entry, OwnDataResults
 from .runs import DATA, SETTINGS, STARTS
 
 __all__ = ["DATA_TITLES", "OWN_DATA", "PICTURE", "name_variant", "own_data_doc", "select_runs"]

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .markdown import DATA_TITLES, name_variant, select_runs
-from .records import OwnDataResults
+from .results_file import OwnDataResults
 from .runs import DATA, SETTINGS, STARTS
 
 __all__ = ["draw_curves"]

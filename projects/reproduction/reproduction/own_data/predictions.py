@@ -7,7 +7,7 @@ from statistics import fmean
 
 from mask_rcnn_ext.overlap.intervals import compute_t_interval
 
-from .records import Contrast, Entry, Prediction
+from .results_file import Contrast, Entry, Prediction
 from .runs import DATA
 
 __all__ = ["PREDICTIONS", "collect_contrasts", "judge_predictions"]

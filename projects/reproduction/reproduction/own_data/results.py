@@ -14,7 +14,7 @@ from ..run_entries import describe_run
 from ..training_runs import read_config
 from .choice import choose_weights
 from .predictions import collect_contrasts, judge_predictions
-from .records import Counts, DataFacts, Entry, Evaluation, OwnDataResults, TimingEntry
+from .results_file import Counts, DataFacts, Entry, Evaluation, OwnDataResults, TimingEntry
 from .runs import DATA, EVALUATIONS, PATIENCE, OwnDataRun
 
 __all__ = ["find_recorded", "write_own_data_results"]

@@ -15,7 +15,7 @@ from mask_rcnn_ext import argument_parser
 from mask_rcnn_ext.engine.run import prepare_run
 from mask_rcnn_ext.engine.trainer import Trainer
 
-from .records import TimingEntry
+from .results_file import TimingEntry
 from .runs import DATA, EVALUATIONS, OwnDataRun
 
 __all__ = ["Timing", "describe_timings", "time_variants"]

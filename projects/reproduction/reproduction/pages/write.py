@@ -15,23 +15,23 @@ from mask_rcnn_ext.paper import ROWS, Row
 from ..ablations.markdown import ABLATIONS, ablations_page
 from ..ablations.results import AblationResults
 from ..costs.page import COSTS, costs_page
-from ..costs.records import CostResults
+from ..costs.results_file import CostResults
 from ..fcis.experiment_markdown import EXPERIMENT, experiment_doc, experiment_summary
-from ..fcis.experiment_records import ExperimentResults, PhotographResults
+from ..fcis.experiment_results import ExperimentResults, PhotographResults
 from ..fcis.markdown import COMPARISON, comparison_doc
 from ..fcis.photographs_markdown import PHOTOGRAPHS, photographs_doc
 from ..fcis.results import ComparisonResults
 from ..first_model.markdown import FIRST_MODEL, PAGE, first_model_parts
-from ..first_model.records import FirstModelResults
+from ..first_model.results_file import FirstModelResults
 from ..gpu.markdown import GPU, gpu_doc
-from ..gpu.records import GpuResults
+from ..gpu.results_file import GpuResults
 from ..lineage.results import LineageResults
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
 from ..markdown import COMMAND, read_record
 from ..own_data.markdown import OWN_DATA, own_data_doc
-from ..own_data.records import OwnDataResults
+from ..own_data.results_file import OwnDataResults
 from ..scaling.markdown import SCALING, scaling_doc
-from ..scaling.records import ScalingResults
+from ..scaling.results_file import ScalingResults
 from .benchmark_tables import BENCHMARK, Benchmark, benchmark_tables
 from .config_keys import keys_table
 from .paper_tables import configs_page, configs_table, methods_table

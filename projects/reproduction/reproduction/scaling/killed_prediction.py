@@ -15,7 +15,7 @@ from mask_rcnn_ext.errors import UserError
 
 from .commands import PREDICT, Command
 from .drawn_images import SIDE
-from .records import Found, Kill, PredictionFacts
+from .results_file import Found, Kill, PredictionFacts
 
 __all__ = ["Job", "compare_folders", "plan_kills", "predict_with_kills"]
 

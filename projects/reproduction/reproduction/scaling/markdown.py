@@ -1,7 +1,7 @@
 """The generated part of docs/scaling.md: the results on one machine."""
 
 from ..markdown import markdown_table
-from .records import PredictionFacts, ScalingResults
+from .results_file import PredictionFacts, ScalingResults
 
 __all__ = ["SCALING", "scaling_doc"]
 

@@ -18,7 +18,7 @@ from mask_rcnn_ext.steps import Step, run_step
 
 from ..training_runs import REPO
 from .commands import TRAIN, Command
-from .records import TrainingFacts
+from .results_file import TrainingFacts
 
 __all__ = ["BATCH", "ITERATIONS", "compare_weights", "train_on_nodes"]
 
