@@ -45,17 +45,14 @@ def _gain(run: Entry, index: int, part: str = "scoring") -> float:
     return run.evaluations[index].score(part) - run.evaluations[run.choice.last].score(part)
 
 
-def _share_saved(run: Entry) -> float:
-    """Return the share of the iterations that an early end saves, in percent."""
-    return 100.0 * (1 - run.evaluations[run.choice.stop].iteration / run.iterations)
-
-
 # Compared within a run: best, early and average against the last weights.
 _WITHIN: dict[str, Callable[[Entry], float]] = {
     "best - last": lambda run: _gain(run, run.choice.best),
     "best - last, selection half": lambda run: _gain(run, run.choice.best, "selection"),
     "early - last": lambda run: _gain(run, run.choice.early),
-    "saved": _share_saved,
+    "saved": lambda run: (  # by an early end, in percent of the iterations
+        100.0 * (1 - run.evaluations[run.choice.stop].iteration / run.iterations)
+    ),
     "average - last": lambda run: (run.average["segm"]["AP"] or 0.0) - _last(run),
 }
 
