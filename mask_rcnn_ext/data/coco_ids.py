@@ -47,7 +47,8 @@ def normalise_ids(
         entries = content[_PLURALS[kind]]
         keys = _read_keys(entries, kind, faults)
         ids: list[Any] = list(keys)
-        if not all(_fits(key) for key in keys if key is not None):
+        given = [key for key in keys if key is not None]
+        if not all(isinstance(key, int) and _SMALLEST <= key <= _LARGEST for key in given):
             by_name = kind == "category"
             ids = _number_by_name(entries, known) if by_name else list(range(1, len(keys) + 1))
         _set_ids(entries, kind, ids, completed)
@@ -72,10 +73,6 @@ def _as_key(value: object) -> Key | None:
         whole = _WHOLE.fullmatch(value)
         return int(whole[1]) if whole else value or None
     return None
-
-
-def _fits(key: Key | None) -> bool:
-    return isinstance(key, int) and _SMALLEST <= key <= _LARGEST
 
 
 def _read_keys(entries: list[dict[str, Any]], kind: str, faults: list[str]) -> list[Key | None]:

@@ -113,7 +113,10 @@ def _show(box: Floats) -> str:
 
 def _compare(boxes: Floats, others: Floats, sides: Floats) -> tuple[npt.NDArray[np.bool_], Floats]:
     """Return whether each box agrees with the other, (N,) bool, and the IoU in the image, (N,)."""
-    first, second = (_corners_in_image(array, sides) for array in (boxes, others))
+    first, second = (  # corners, in the image
+        np.hstack([array[:, :2], array[:, :2] + array[:, 2:]]).clip(0, sides)
+        for array in (boxes, others)
+    )
     overlap = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
     both = overlap.clip(0).prod(axis=1)
     areas = [(corners[:, 2:] - corners[:, :2]).clip(0).prod(axis=1) for corners in (first, second)]
@@ -126,10 +129,6 @@ def _contains(boxes: Floats, others: Floats) -> npt.NDArray[np.bool_]:
     ends = boxes[:, :2] + boxes[:, 2:] >= others[:, :2] + others[:, 2:] - _SLACK
     inside: npt.NDArray[np.bool_] = np.all(begins & ends, axis=1)
     return inside
-
-
-def _corners_in_image(boxes: Floats, sides: Floats) -> Floats:
-    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]).clip(0, sides)
 
 
 def explain_duplicates(

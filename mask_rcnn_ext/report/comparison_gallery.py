@@ -202,7 +202,11 @@ def _describe(record: ImageRecord) -> str:
 def _choose_window(case: Case) -> tuple[slice, slice]:
     """Return the rows and columns to show: the objects that meet others, with a margin."""
     height, width = case.image.shape[:2]
-    shown = [box for box in map(_tight_box, case.truth) if box and _holds_contested(box, case)]
+    shown = [  # a contested region lies in the object's box, perhaps outside its mask
+        box
+        for box in map(_tight_box, case.truth)
+        if box and case.contested[box[1] : box[3], box[0] : box[2]].any()
+    ]
     if not shown:
         return slice(0, height), slice(0, width)
     lefts, tops, rights, bottoms = zip(*shown, strict=True)
@@ -218,11 +222,6 @@ def _tight_box(mask: Bools) -> Rect | None:
     if not len(rows):
         return None
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def _holds_contested(box: Rect, case: Case) -> bool:
-    """Return whether a contested region lies in an object's box, perhaps outside its mask."""
-    return bool(case.contested[box[1] : box[3], box[0] : box[2]].any())
 
 
 def _center_span(ends: tuple[int, int], side: int, limit: int) -> slice:

@@ -15,11 +15,13 @@ import mask_rcnn_ext  # noqa: F401 - first: it keeps PyTorch from warning about 
 # isort: split
 from reproduction.costs.count import measure_models
 from reproduction.costs.page import COSTS, costs_table
+from reproduction.costs.results_file import CostResults
 from reproduction.pages.write import write_pages
 
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import write_json
 from mask_rcnn_ext.paper import CONFIGS
+from mask_rcnn_ext.report.json_records import from_json
 
 _REPO = Path(__file__).resolve().parents[2]
 
@@ -46,7 +48,7 @@ def count(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     content = measure_models(args.configs or CONFIGS)
     if args.configs:
-        print(costs_table(content), end="")
+        print(costs_table(from_json(CostResults, content)), end="")
         return
     write_json(args.root / COSTS, content)
     print(args.root / COSTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from reproduction.command_line import make_parser, prepare_process, print_files
 from reproduction.fcis.answers import describe_loss
 from reproduction.fcis.page import make_comparison, write_comparison_page
-from reproduction.fcis.results import collect, measure_runs, result_files, write_comparison_results
+from reproduction.fcis.results import collect, measure_runs, write_comparison_results
 from reproduction.fcis.runs import MODELS, ComparisonRun, compare_configs, plan_steps
 from reproduction.report import Report
 from reproduction.training_runs import Progress, plan_runs, require_complete, train_all
@@ -66,7 +66,8 @@ def report(args: argparse.Namespace, runs: Sequence[ComparisonRun]) -> None:
     first = f"The pictures are from seed {runs[0].seed}."
     several = "Matched objects and pairs are counted over all trainings."
     notes = [*([first, several] if args.seeds > 1 else []), *problems]
-    comparison = make_comparison(results, result_files(runs), notes)
+    files = [[str(run.predictions) for run in runs if run.variant == v] for v in MODELS]
+    comparison = make_comparison(results, files, notes)
     pages = write_comparison_page(args.output, results, comparison, drawn)
     print_comparison(comparison)
     print(describe_loss(results))

@@ -17,6 +17,7 @@ from reproduction.fcis.change_measurement import CHANGED, ChangeMeasurement, col
 from reproduction.fcis.change_tables import describe_changes
 from reproduction.fcis.experiment import Measurement, NestedRun, collect, plan_experiment
 from reproduction.fcis.experiment_page import name_places, write_experiment
+from reproduction.fcis.experiment_results import ExperimentResults, PhotographResults
 from reproduction.fcis.experiment_tables import summarize_predictions
 from reproduction.fcis.nested_pairs import draw_pairs
 from reproduction.fcis.photographs import (
@@ -31,6 +32,7 @@ from reproduction.training_runs import train_as_asked
 
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import write_json
+from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.steps import run_step
 
 _PAIRS = 2  # of each class on the page
@@ -56,11 +58,12 @@ def report(args: argparse.Namespace, runs: Sequence[NestedRun]) -> None:
     (dataset,) = runs[0].config().DATASETS.TEST
     pairs = draw_pairs(runs, dataset, _PAIRS)
     write_json(args.results, content)
+    results = from_json(ExperimentResults, content)
     page = Path(args.output) / "fcis_experiment.html"
-    written = write_experiment(page, args.picture, content, pairs)
+    written = write_experiment(page, args.picture, results, pairs)
     for sentence in (
-        *summarize_predictions(judge_predictions(content)),
-        *describe_changes(content),
+        *summarize_predictions(judge_predictions(results)),
+        *describe_changes(results),
     ):
         print(sentence)
     for path in (args.results, *written):
@@ -76,7 +79,7 @@ def run_photographs(args: argparse.Namespace) -> None:
         run_step(PhotographMeasurement(run))
     content = collect_photographs(runs, args.coco)
     write_json(args.results, content)
-    for sentence in describe_photographs(content):
+    for sentence in describe_photographs(from_json(PhotographResults, content)):
         print(sentence)
     print(args.results)
 

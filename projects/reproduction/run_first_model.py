@@ -15,11 +15,12 @@ from pathlib import Path
 from reproduction.command_line import prepare_process
 from reproduction.first_model.facts import collect_facts
 from reproduction.first_model.markdown import FIRST_MODEL, PICTURE, name_video_picture
-from reproduction.first_model.pictures import SHOWN, draw_frames, draw_photos
+from reproduction.first_model.pictures import draw_frames, draw_photos
 from reproduction.first_model.stages import CONFIG, FolderStep, StageStep, plan_stages
 
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import write_json
+from mask_rcnn_ext.report.json_records import to_json
 from mask_rcnn_ext.steps import run_step
 
 
@@ -69,12 +70,10 @@ def run_first_model(args: argparse.Namespace) -> None:
         return
     for step in (folder, *steps):
         run_step(step)
-    content = collect_facts(root, folder, steps)
-    shown = [name for name, url in content["data"]["credits"].items() if url][:SHOWN]
-    content["shown"] = shown or list(content["data"]["credits"])[:SHOWN]
-    draw_photos(root / "home", content["shown"], args.picture)
+    results = collect_facts(root, folder, steps)
+    draw_photos(root / "home", results.shown, args.picture)
     draw_frames(root / "home", name_video_picture(args.picture))
-    write_json(args.results, content)
+    write_json(args.results, to_json(results))
     minutes = sum(step.seconds() for step in steps) / 60
     print(f"the commands took {minutes:.1f} minutes")
     for path in (args.results, args.picture, name_video_picture(args.picture)):

@@ -16,15 +16,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reproduction.scaling.drawn_images import SIDE, draw_images
+from reproduction.scaling.drawn_images import draw_images
 from reproduction.scaling.killed_prediction import Job, predict_with_kills
 from reproduction.scaling.markdown import SCALING
+from reproduction.scaling.results_file import ScalingResults
 from reproduction.scaling.two_nodes import train_on_nodes
 
 from mask_rcnn_ext.checkpoint.description import get_versions
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import write_json
+from mask_rcnn_ext.report.json_records import to_json
 
 ANNOTATED = 64  # images to train on
 
@@ -56,15 +58,15 @@ def run_scaling(args: argparse.Namespace) -> int:
     if len(list((folder / "data/images").iterdir())) != args.images:
         raise UserError(f"{folder / 'data'} contains other images; give another --output")
     training = train_on_nodes(folder, annotations)
-    print(f"equal weights: {training['equal']}", flush=True)
+    print(f"equal weights: {training.equal}", flush=True)
     job = Job(folder / "one_node/model_final.pth", folder / "data/images")
     prediction = predict_with_kills(folder, job, args.kills, args.seed)
-    print(prediction)
-    content = {"training": training, "prediction": {**prediction, "side": SIDE}}
-    write_json(args.results, {**content, "cores": os.cpu_count(), "versions": get_versions()})
+    print(to_json(prediction))
+    results = ScalingResults(training, prediction, os.cpu_count(), get_versions())
+    write_json(args.results, to_json(results))
     print(args.results)
-    good = all(training["equal"].values()) and prediction["bytes_equal"]
-    return 0 if good and not (prediction["lost"] or prediction["doubled"]) else 1
+    good = all(training.equal.values()) and prediction.bytes_equal
+    return 0 if good and not (prediction.lost or prediction.doubled) else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -207,7 +207,7 @@ def run(args: argparse.Namespace) -> Part:
     part.rows += time_case(
         "image to COCO results",
         {
-            BASELINE: lambda: _encode_stock(stock(image)["instances"]),
+            BASELINE: lambda: list(instances_to_coco_json(stock(image)["instances"].to("cpu"), 1)),
             **{
                 level: encode(lambda pixels, p=predictor: next(p.stream_packed([pixels])))  # type: ignore[misc]
                 for level, predictor in ours.items()
@@ -217,10 +217,6 @@ def run(args: argparse.Namespace) -> Part:
         _compare_results,
     )
     return part
-
-
-def _encode_stock(instances: Instances) -> list[dict[str, Any]]:
-    return list(instances_to_coco_json(instances.to("cpu"), 1))
 
 
 def time_case(

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tabulate import tabulate
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import read_json
+from mask_rcnn_ext.report.json_records import from_json
 
-__all__ = ["COMMAND", "markdown_table", "read_results"]
+__all__ = ["COMMAND", "markdown_table", "read_record", "read_results"]
+
+_T = TypeVar("_T")
 
 COMMAND = "python projects/reproduction/make_tables.py"  # writes all generated pages
 
@@ -43,3 +46,24 @@ def read_results(path: Path, fix: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected an object, got a {type(content).__name__}. {fix}")
     return content
+
+
+def read_record(kind: type[_T], path: Path, fix: str) -> _T:
+    """Return the record of class `kind` in a JSON file.
+
+    Args:
+        kind: the class of the record, which says what the file holds.
+        path: the file.
+        fix: see `read_results`.
+
+    Raises:
+        UserError: the file cannot be read or contains something else.
+    """
+    content = read_results(path, fix)
+    try:
+        return from_json(kind, content)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: expected the entries of {kind.__name__}, got others "
+            f"({type(error).__name__}: {error}). {fix}"
+        ) from error

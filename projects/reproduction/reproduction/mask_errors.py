@@ -96,8 +96,9 @@ def measure_run(folder: Path) -> dict[str, Any]:
         for index, label in enumerate(MetadataCatalog.get(name).thing_classes)
     }
     middle = ious[THRESHOLDS.index(0.5)]
+    results = json.loads((folder / "results.json").read_text("utf-8"))
     return {
-        **_read_ap(folder),
+        **{task: results[task]["AP"] for task in ("segm", "bbox")},
         "thresholds": {
             str(threshold): float(100 * values.mean())
             for threshold, values in zip(THRESHOLDS, ious, strict=True)
@@ -105,11 +106,6 @@ def measure_run(folder: Path) -> dict[str, Any]:
         "kinds": _summarise({"all": np.ones(len(classes), bool), **kinds}, middle, bound),
         "classes": _summarise(named, middle, bound),
     }
-
-
-def _read_ap(folder: Path) -> dict[str, float]:
-    results = json.loads((folder / "results.json").read_text("utf-8"))
-    return {task: results[task]["AP"] for task in ("segm", "bbox")}
 
 
 def _summarise(groups: dict[str, Bools], ious: Any, bound: Any) -> list[dict[str, Any]]:

@@ -2,9 +2,16 @@
 
 import numpy as np
 from reproduction.fcis.experiment import MODELS
+from reproduction.fcis.experiment_results import ExperimentResults
+
+from mask_rcnn_ext.report.json_records import from_json
 
 K7, K3, K1 = (f"fcis_tiny_nested_k{k}" for k in (7, 3, 1))
 RIVAL = "mask_rcnn_tiny_nested"
+
+
+def read(content):
+    return from_json(ExperimentResults, content)
 
 
 def around(value, half=1.0):
@@ -112,9 +119,13 @@ def make_run(variant, seed):
     return {
         "variant": variant,
         "seed": seed,
+        "config_sha256": "",
         "metrics": {"segm": aps, "bbox": aps},
         "train_seconds": 1800.0,
+        "eval_seconds": None,
+        "peak_memory_mb": None,
         "device": "cpu, 1 thread",
+        "versions": None,
         "evaluations": [
             {"iteration": i, "segm": 10.0 * i / 750 + seed, "bbox": 1.0}
             for i in (750, 1500, 2250, 3000)

@@ -2,7 +2,9 @@
 
 import re
 
-from reproduction.pages.benchmark_tables import benchmark_tables
+from reproduction.pages.benchmark_tables import Benchmark, benchmark_tables
+
+from mask_rcnn_ext.report.json_records import from_json
 
 ROW = {"case": "a", "seconds": 2.0, "ratios": [1.0, 1.0], "ratio": 1.0, "peak_mb": None}
 PART = {
@@ -27,7 +29,7 @@ PART = {
 
 
 def test_a_part_and_what_was_not_run():
-    text = re.sub(" {2,}", " ", benchmark_tables({"paste": PART}))
+    text = re.sub(" {2,}", " ", benchmark_tables({"paste": from_json(Benchmark, PART)}))
     assert text.count("has not been run") == 8
     assert "### Something\n\n`python tools/benchmark.py paste`: rounds 5.\n" in text
     assert (

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from made_up_experiment import K3, make_changes, make_content
+from made_up_experiment import K3, make_changes, make_content, read
 from reproduction.fcis.axis_records import PLACES, AxisRecord
 from reproduction.fcis.change_measurement import ChangeMeasurement, collect_changes
 from reproduction.fcis.change_tables import describe_changes, make_change_rows
@@ -19,6 +19,11 @@ from mask_rcnn_ext.files import make_jsonable, write_json
 from mask_rcnn_ext.overlap.same_part import SUMS, SamePartRecord
 
 MINUS = "\u2212"
+
+
+def made_up(**options):
+    """Return results that hold the changes only, see `make_changes`."""
+    return read({"models": {}, "changes": make_changes(**options)})
 
 
 def make_record(image, wrong, right):
@@ -55,7 +60,7 @@ def test_a_change_is_compared_with_none_on_the_same_images(tmp_path):
 
 
 def test_predictions_on_changes():
-    said = describe_changes({"changes": make_changes()})
+    said = describe_changes(made_up())
     assert [s.split(". ")[0] for s in said[:3]] == [f"Prediction {n} came true" for n in (5, 6, 8)]
     starts = ("PSROIAlign does not remove", "Soft parts do not remove", "Nine copies do not remove")
     for start, sentence in zip(starts, said[3:], strict=True):
@@ -64,11 +69,11 @@ def test_predictions_on_changes():
 
 def test_soft_parts_that_remove_the_effect():
     """A same-part error of zero removes it, unless there are fewer right masks."""
-    said = describe_changes({"changes": make_changes(error=(0.3, -0.4))})
+    said = describe_changes(made_up(error=(0.3, -0.4)))
     assert said[2].startswith("Prediction 8 did not come true")
     assert "FCIS, k = 7, same-part error: above zero, but it is +0.3" in said[2]
     assert said[4].startswith("Soft parts remove the effect")
-    fewer = describe_changes({"changes": make_changes(error=(0.3, -0.4), right=-0.5)})
+    fewer = describe_changes(made_up(error=(0.3, -0.4), right=-0.5))
     assert fewer[4].startswith("Soft parts do not remove the effect")
 
 
@@ -78,15 +83,15 @@ def test_a_changed_preference_is_a_difference_of_ratios():
     for row in rows:
         if row["change"] == "PSROIAlign" and row["k"] == 7:
             row["by_change"]["lines"] = {"value": 0.55, "low": 0.34, "high": 0.77}
-    said = describe_changes({"changes": rows})[0]
+    said = describe_changes(read({"models": {}, "changes": rows}))[0]
     failed = "FCIS, k = 7, change of the preference for g/7: zero, but it is +0.55 [+0.34, +0.77]."
     assert said.endswith(f"What failed: {failed}")
 
 
 def test_the_pages_have_the_changes():
-    rows = make_change_rows({"changes": make_changes()})
+    rows = make_change_rows(made_up())
     assert rows[0][:3] == ("Mask R-CNN, k = 7", "none", f"+0.2 [{MINUS}0.8, +1.2]")
     assert rows[1][1:4] == ("nine copies", f"+0.2 [{MINUS}0.8, +1.2]", f"+0.0 [{MINUS}0.5, +0.5]")
-    doc = experiment_doc({**make_content(), "changes": make_changes()})
+    doc = experiment_doc(read({**make_content(), "changes": make_changes()}))
     assert re.search(r"\| Mask R-CNN, k = 7 \| nine copies +\|", doc)
-    assert "Changes in testing have not been measured yet." in experiment_doc(make_content())
+    assert "Changes in testing have not been measured yet." in experiment_doc(read(make_content()))

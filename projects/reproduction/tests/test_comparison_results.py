@@ -116,7 +116,7 @@ def test_masks_before_voting_are_measured_too(content):
     assert before["errors/leak"]["a"] == leak["a"] == 0
     assert before["errors/leak"]["b"] == pytest.approx(2 * leak["b"], abs=1e-3)
     assert set(before) > {"AP/AP", "overlap/AP_drop", "errors/leak", "errors/miss"}
-    doc = re.sub(r" {2,}", " ", comparison_doc(content))
+    doc = re.sub(r" {2,}", " ", comparison_doc(read(content)))
     assert "## Before voting" in doc
     row = f"| leak, % | 0.0 | {leak['b']:.1f} | {before['errors/leak']['b']:.1f} |"
     assert row in doc
@@ -162,7 +162,7 @@ def test_the_answers_in_words(numbers):
 
 
 def test_the_doc_has_the_numbers_and_even_tables(numbers):
-    doc = re.sub(r" {2,}", " ", comparison_doc(numbers))
+    doc = re.sub(r" {2,}", " ", comparison_doc(read(numbers)))
     rows = make_answer_rows(read(numbers))
     assert rows[0][0] == "AP lost from no overlap to heavy"
     assert rows[0][1:3] == ("30.0", "42.0")
@@ -192,7 +192,7 @@ def test_the_doc_and_the_readme_are_generated_from_the_results(numbers, tmp_path
     with pytest.raises(UserError, match=r"Run: python projects/reproduction/run_comparison.py"):
         generated_pages.pages(tmp_path, ())
     (tmp_path / COMPARISON).write_text(json.dumps(numbers))
-    assert comparison_doc(numbers) in generated_pages.pages(tmp_path, ())[DOC]
+    assert comparison_doc(read(numbers)) in generated_pages.pages(tmp_path, ())[DOC]
     assert DOC in generated_pages.write_pages(tmp_path, ())
     assert generated_pages.stale_pages(tmp_path, ()) == []
     numbers["answers"]["leak"]["a"] += 1

@@ -283,7 +283,7 @@ def test_the_page_holds_the_numbers_and_a_check_notices_others(checkout, content
     assert make_tables.main(root) == 0
     assert make_tables.main(["--check", *root]) == 0
     page = (checkout / "docs/lineage.md").read_text()
-    assert lineage_summary(content) in page
+    assert lineage_summary(read(content)) in page
     assert published_table() in page
     row = "| VGG-16 | VOC 2007 | VOC 2007 test | mAP 66.9 | arXiv:1504.08083 |"
     assert row in re.sub(r" {2,}", " ", page)

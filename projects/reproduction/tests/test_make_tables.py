@@ -10,14 +10,33 @@ import make_tables
 import pytest
 from detectron2.config import get_cfg as detectron2_get_cfg
 from reproduction.ablations.markdown import ABLATIONS, differences_table
+from reproduction.ablations.results import (
+    AblationResults,
+    IntervalMethod,
+    MeasuredDifference,
+    PublishedDifference,
+    ResultRow,
+    Settings,
+)
 from reproduction.costs.page import COSTS
+from reproduction.costs.results_file import CostResults
+from reproduction.fcis.experiment_markdown import EXPERIMENT
+from reproduction.fcis.experiment_results import ExperimentResults, PhotographResults
+from reproduction.fcis.photographs_markdown import PHOTOGRAPHS
+from reproduction.first_model.markdown import FIRST_MODEL
+from reproduction.first_model.results_file import FirstModelResults
+from reproduction.own_data.markdown import OWN_DATA
+from reproduction.own_data.results_file import OwnDataResults
 from reproduction.pages import write as generated_pages
 from reproduction.pages.config_keys import config_keys
+from reproduction.scaling.markdown import SCALING
+from reproduction.scaling.results_file import ScalingResults
 from support import REPO
 
 from mask_rcnn_ext import UserError, get_cfg
 from mask_rcnn_ext.config import flat_config
 from mask_rcnn_ext.paper import CONFIGS, NO_ROW, ROWS
+from mask_rcnn_ext.report.json_records import from_json, to_json
 
 PAGES = [
     *("configs/README.md", "docs/models.md", "README.md", "docs/configs.md", "docs/ablations.md"),
@@ -107,25 +126,55 @@ def test_a_changed_difference_is_noticed(checkout):
 
 def test_the_table_of_ablations_by_hand():
     """Signs, intervals, what was not run, and what the paper printed."""
-    row = {
-        "table": "2b", "label": "a - b", "seeds": [1, 2],
-        "ours": {"AP": {"difference": 2.04, "low": -1.0, "high": 5.06},
-                 "AP75": {"difference": -1.5, "low": None, "high": None}},
-        "paper": {"difference": {"AP": 5.5, "AP75": 6.4}},
-    }  # fmt: skip
-    left = {**row, "ours": None, "seeds": [], "paper": {"difference": {"AP": -0.6}}}
-    one = {**row, "seeds": [1]}
-    gone = {"difference": -0.04, "low": None, "high": None}  # with the runs' predictions
-    bare = {**one, "ours": {"AP": gone, "AP75": gone}}
-    rows = [row, one, bare, left]
-    content = {"settings": {"tables": {"2b": "Table 2b: mask loss"}}, "rows": rows}
-    table = re.sub(r" {2,}", " ", differences_table(content).replace("\u2212", "-"))
+    ours = {
+        "AP": MeasuredDifference(2.04, -1.0, 5.06),
+        "AP75": MeasuredDifference(-1.5, None, None),
+    }
+    paper = PublishedDifference("2b", "minival", {}, {}, {"AP": 5.5, "AP75": 6.4})
+    row = ResultRow(
+        name="", table="2b", label="a - b", of="a", minus="b", task="segm", keys=[], note="",
+        paper=paper, seeds=[1, 2], method=IntervalMethod.STUDENT_T, ours=ours,
+    )  # fmt: skip
+    replace = dataclasses.replace
+    left = replace(row, ours=None, seeds=[], paper=replace(paper, difference={"AP": -0.6}))
+    one = replace(row, seeds=[1])
+    gone = MeasuredDifference(-0.04, None, None)  # with the runs' predictions
+    bare = replace(one, ours={"AP": gone, "AP75": gone})
+    settings = Settings(0.95, 1000, 0, {"2b": "Table 2b: mask loss"})
+    results = AblationResults(settings, [], [row, one, bare, left], [])
+    table = re.sub(r" {2,}", " ", differences_table(results).replace("\u2212", "-"))
     assert table.splitlines()[2:] == [
         "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | 2 seeds | +5.5 / +6.4 |",
         "| Table 2b | a - b | +2.0 [-1.0, +5.1] | -1.5 | images, 1 seed | +5.5 / +6.4 |",
         "| Table 2b | a - b | +0.0 | +0.0 | none, 1 seed | +5.5 / +6.4 |",
         "| Table 2b | a - b | not run | not run | | -0.6 / \u2013 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (COSTS, CostResults),
+        (FIRST_MODEL, FirstModelResults),
+        (OWN_DATA, OwnDataResults),
+        (SCALING, ScalingResults),
+        (EXPERIMENT, ExperimentResults),
+        (PHOTOGRAPHS, PhotographResults),
+    ],
+)
+def test_records_hold_the_whole_file(name, kind):
+    text = (REPO / name).read_text()
+    again = to_json(from_json(kind, json.loads(text)))
+    if kind in (ExperimentResults, PhotographResults):  # which are only read
+        assert drop_nulls(again) == drop_nulls(json.loads(text))
+    else:
+        assert json.dumps(again, indent=1) + "\n" == text
+
+
+def drop_nulls(value):
+    if isinstance(value, dict):
+        return {key: drop_nulls(entry) for key, entry in value.items() if entry is not None}
+    return [drop_nulls(entry) for entry in value] if isinstance(value, list) else value
 
 
 def test_a_missing_page_is_stale_and_written(checkout):
@@ -269,6 +318,7 @@ def test_tables_are_even():
         ("docs/configs.md", "# no markers\n", "put them back"),
         (COSTS, "[]", "expected an object, got a list. Run: python projects/reproduction/model_"),
         (COSTS, None, "Run: python projects/reproduction/model_costs.py"),
+        (ABLATIONS, "{}", "got others (KeyError: 'settings'). Run: python projects/reproduction/r"),
         ("README.md", None, "Give --root a checkout"),
         ("results/mask_rcnn_R50_FPN.json", "{", "Put a run's results.json there"),
         ("results/mask_rcnn_R50_FPN.json", "{}", "with the AP of a task, got none"),

@@ -10,11 +10,13 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 from reproduction.fcis import photographs
+from reproduction.fcis.experiment_results import PhotographResults
 from reproduction.fcis.photographs import PHOTOGRAPH_MODELS, PhotographRun, plan_photographs
 from reproduction.fcis.photographs_markdown import describe_photographs, photographs_doc
 from reproduction.training_runs import find_differences
 from test_photograph_pairs import APART, NESTED, make_set
 
+from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.text import NO_NUMBER
 
 SMALL = {
@@ -83,7 +85,7 @@ def test_all_is_done_once(call, tmp_path, capsys):
     own, rival = measured["fcis_tiny_nested_k3"], measured["mask_rcnn_tiny_nested"]
     difference = own["one_class/difference"]["value"] - rival["one_class/difference"]["value"]
     assert own["minus_rival"]["value"] == pytest.approx(difference)
-    doc = photographs_doc(content)
+    doc = photographs_doc(from_json(PhotographResults, content))
     assert re.search(r"\| nuclei, held out \| +2 \| +4 \| +2 \| +1 \| +901 \|", doc)
     assert f"21.0 / 40.0 / {NO_NUMBER}" in doc
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("photographs.json")}
@@ -106,17 +108,18 @@ def test_the_models_differ_as_in_the_experiment(call, tmp_path):
 def make_numbers(low, high, pixels, images):
     """Return results with one interval of FCIS minus Mask R-CNN."""
     entry = {"value": None if low is None else (low + high) / 2, "low": low, "high": high}
-    errors = {
-        f"k = {k}": {"minus_rival": entry, "pixels": pixels, "images": images} for k in (7, 3)
-    }
+    counts = {"pixels": pixels, "images": images}
+    numbers = ("one_class/same", "one_class/other", "one_class/difference", "minus_rival")
+    errors = {f"k = {k}": {**dict.fromkeys(numbers, entry), **counts} for k in (7, 3)}
     ks = {"k = 7": 0, "k = 3": 0}
     count = {"images": 2, "objects": 3, "pairs": 1, "nested": 0, "area": 0.0}
     count |= {"same": ks, "able_pairs": ks, "able_images": ks}
     places = {f"lines_{k}": {"value": 2.0, "low": low, "high": high} for k in (7, 3)}
-    models = {
-        v: {"name": v, "same_part": errors, "axis": places, "runs": []} for v in PHOTOGRAPH_MODELS
-    }
-    return {"data": {"nuclei": count, "coco": count}, "training_images": 9, "models": models}
+    model = {"same_part": errors, "axis": places, "axis_by_rival": entry, "right": entry}
+    models = {v: {"name": v, **model, "runs": []} for v in PHOTOGRAPH_MODELS}
+    data = {"nuclei": count, "coco": count}
+    content = {"data": data, "training_images": 9, "models": models}
+    return from_json(PhotographResults, content)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import check_dataset
 import cv2
@@ -16,8 +17,11 @@ import run_first_model as tool
 from reproduction.first_model import photos, stages
 from reproduction.first_model.facts import key_lines
 from reproduction.first_model.markdown import PAGE, first_model_parts
+from reproduction.first_model.results_file import FirstModelResults, Operation
 from reproduction.first_model.stages import plan_stages
 from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
+
+from mask_rcnn_ext.report.json_records import from_json, to_json
 
 COMMANDS = {
     "check": check_dataset.main,
@@ -89,6 +93,8 @@ def test_the_whole_way_and_what_is_skipped(arguments, ran, tmp_path, capsys):
     names = ["check", "train", "report", "predict", "export", "evaluate", "predict"]
     assert ran == names
     found = json.loads((tmp_path / "first_model.json").read_text())
+    results = from_json(FirstModelResults, found)
+    assert to_json(results) == found
     assert found["data"]["photos"] == 13  # 8, and 5 of the 8 for validation
     assert found["data"]["new_photos"] == found["found"]["images"] == 3
     assert found["video"]["frames"] == 6
@@ -100,12 +106,12 @@ def test_the_whole_way_and_what_is_skipped(arguments, ran, tmp_path, capsys):
     for name in ("first_model.png", "first_model_video.png"):
         assert cv2.imread(str(tmp_path / name)).shape[0] > 100
 
-    parts = first_model_parts(found)  # of a trial: no figure of it gets onto the page
+    parts = first_model_parts(results)  # of a trial: no figure of it gets onto the page
     assert all("Not run yet." in part for part in parts.values())
-    for stage, planned in zip(found["stages"], plan_stages(), strict=True):
-        stage["command"] = planned.command
-    found["report"].update(threshold=0.456, best={"precision": 0.5, "recall": 0.25, "f1": 1 / 3})
-    parts = first_model_parts(found)
+    pairs = zip(results.stages, plan_stages(), strict=True)
+    stages = [replace(stage, command=planned.command) for stage, planned in pairs]
+    report = replace(results.report, threshold=0.456, best=Operation(0.456, 0.5, 0.25, 1 / 3))
+    parts = first_model_parts(replace(results, stages=stages, report=report))
     assert not any("Not run yet." in part for part in parts.values())
     assert "13 photos with" in parts["the first model's data"]
     assert "**0.46**. With it, 50 % of the detections are right" in parts["the command report"]

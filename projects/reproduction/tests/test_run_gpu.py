@@ -7,10 +7,12 @@ import pytest
 import run_gpu as tool
 from reproduction.gpu import parts
 from reproduction.gpu.markdown import gpu_doc
+from reproduction.gpu.results_file import GpuResults
 from support import SMALL, TINY_CONFIG, write_coco
 
 from mask_rcnn_ext.checkpoint.description import get_versions
 from mask_rcnn_ext.files import read_json
+from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.steps import run_step
 
 ROW = {
@@ -137,7 +139,7 @@ def test_the_results_and_what_is_left(tmp_path, monkeypatch, capsys):
     assert tool.main([*command, "--parts", "training"]) == 0
     content = read_json(path)
     assert content["tests"]["failed"] == ["a::b"]  # kept from the first call
-    text = gpu_doc(content)
+    text = gpu_doc(from_json(GpuResults, content))
     assert "3 passed, 1 failed, 1 skipped" in text
     assert "drawn shapes: mask AP 31.2, box AP 30.0 after 900 seconds" in text
     assert "### Layers" in text

@@ -13,6 +13,7 @@ from reproduction.own_data.markdown import own_data_doc
 from reproduction.own_data.picture import draw_curves
 from reproduction.own_data.predictions import PREDICTIONS, collect_contrasts, judge_predictions
 from reproduction.own_data.results import find_recorded, write_own_data_results
+from reproduction.own_data.results_file import Counts, DataFacts, Entry, Evaluation, OwnDataResults
 from reproduction.own_data.runs import DATA, EVALUATIONS, OwnDataRun, plan_own_data
 from reproduction.own_data.scoring import score_checkpoints
 from reproduction.own_data.timing import describe_timings, time_variants
@@ -21,6 +22,7 @@ from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
 from mask_rcnn_ext.engine.best_model import BestModel
 from mask_rcnn_ext.files import read_json
+from mask_rcnn_ext.report.json_records import from_json, to_json
 
 AUTO_NEAR = "`--auto` is within 2 mask AP of the hand-made settings"
 RUN, AUTO = "dsb2018_lite0_hand", "dsb2018_lite0_auto"
@@ -114,16 +116,16 @@ def test_a_run_is_trained_scored_and_reported(folders, tmp_path, small, monkeypa
     assert entry["chosen"]["INPUT.MIN_SIZE_TRAIN"] == [64]
     assert picture.read_bytes().startswith(b"\x89PNG")
     told = "**1 of 8 trainings are done; the others have not been run yet.**"
-    assert told in own_data_doc(content)
+    assert told in own_data_doc(from_json(OwnDataResults, content))
     # A recorded run is not trained again, even if its folder is gone, until its config changes.
     assert [run.variant for run in find_recorded(path, plan(folders, tmp_path))] == [AUTO]
     folder = run.folder.rename(tmp_path / "elsewhere")
     tool.main([*command, "--list"])
     assert f"1 of 8 runs are in {path}" in capsys.readouterr().out
-    assert write_own_data_results(path, plan(folders, tmp_path)) == content
+    assert to_json(write_own_data_results(path, plan(folders, tmp_path))) == content
     with monkeypatch.context() as patch:
         patch.setitem(DATA, "dsb2018", replace(DATA["dsb2018"], iterations={"hand": 8, "auto": 8}))
-        assert write_own_data_results(path, plan(folders, tmp_path))["runs"] == []
+        assert write_own_data_results(path, plan(folders, tmp_path)).runs == []
     folder.rename(run.folder)
     # A scoring that was interrupted is done again, without training.
     run.scores_file.unlink()
@@ -146,11 +148,12 @@ def test_the_timing_trains_each_form_in_turn(folders, tmp_path, small):
     assert slow.fitting == 30  # 5 minutes
     assert "dsb2018_hand" in describe_timings([slow])
     path, runs = tmp_path / "results.json", plan(folders, tmp_path)
-    written = write_own_data_results(path, runs, [slow.describe()])["timings"]
-    assert written[0]["fitting_iterations"] == 30
-    content = {**read_json(path), "runs": [make_entry("dsb2018", "lite0", "hand", 1, [1.0], 1.0)]}
-    assert "10.0 s per iteration with 1 threads, so 30 fit into 5" in own_data_doc(content)
-    assert write_own_data_results(path, runs)["timings"] == written
+    written = write_own_data_results(path, runs, [slow.describe()])
+    assert written.timings[0].fitting_iterations == 30
+    entry = make_entry("dsb2018", "lite0", "hand", 1, [1.0], 1.0)
+    doc = own_data_doc(replace(written, runs=[entry]))
+    assert "10.0 s per iteration with 1 threads, so 30 fit into 5" in doc
+    assert write_own_data_results(path, runs) == written
 
 
 @pytest.mark.parametrize(
@@ -192,21 +195,26 @@ def make_entry(data, start, settings, seed, values, average):
         return {task: {"AP": value, "AP50": 2 * value, "AP75": value} for task in ("segm", "bbox")}
 
     evaluations = [
-        {
-            "iteration": i + 1,
-            "scoring": part(value),
-            "selection": part(values[-1 - i]),
-            "all": part(value + 1),
-        }
+        Evaluation(i + 1, part(values[-1 - i]), part(value), part(value + 1))
         for i, value in enumerate(values)
     ]
-    choice = choose_weights([e["selection"]["segm"]["AP"] for e in evaluations], 2)
-    return {
-        "data": data, "start": start, "settings": settings, "seed": seed, "device": "cpu",
-        "iterations": len(values), "train_seconds": 60.0, "evaluations": evaluations,
-        "choice": vars(choice), "average": part(average),
-        "chosen": {"SOLVER.WARMUP_ITERS": {"hand": 50, "auto": 18}[settings], "SOLVER.STEPS": []},
-    }  # fmt: skip
+    return Entry(
+        data=data, start=start, settings=settings, model=None, variant="", seed=seed,
+        config_sha256="", inputs=None, train_seconds=60.0, eval_seconds=None, peak_memory_mb=None,
+        device="cpu", versions=None, iterations=len(values),
+        chosen={"SOLVER.WARMUP_ITERS": {"hand": 50, "auto": 18}[settings], "SOLVER.STEPS": []},
+        evaluations=evaluations, choice=choose_weights(values[::-1], 2), average=part(average),
+    )  # fmt: skip
+
+
+def make_results(entries):
+    """Return results with these runs, planned with three seeds."""
+    counts, contrasts = Counts(4, 8), collect_contrasts(entries)
+    facts = DataFacts("", 5, counts, counts, counts)
+    predictions = judge_predictions(contrasts)
+    return OwnDataResults(
+        "", 3, 2, 2, dict.fromkeys(DATA, facts), [], contrasts, predictions, entries
+    )
 
 
 def test_contrasts_are_of_one_seed_and_decide_the_predictions():
@@ -245,17 +253,7 @@ def test_the_page_says_what_was_run():
         make_entry("dsb2018", "lite0", "hand", 2, [10.0, 32.0], 31.0),
         make_entry("dsb2018", "lite0", "auto", 1, [9.0, 30.0], 30.0),
     ]
-    contrasts = collect_contrasts(entries)
-    counts = {"images": 4, "objects": 8}
-    facts = {"minutes": 5, "train": counts, "all": counts, "scoring": counts}
-    text = own_data_doc(
-        {
-            "timings": [], "planned_seeds": 3, "evaluations": 2, "patience": 2, "runs": entries,
-            "data": dict.fromkeys(DATA, facts),
-            "contrasts": [vars(contrast) for contrast in contrasts],
-            "predictions": [vars(prediction) for prediction in judge_predictions(contrasts)],
-        }
-    )  # fmt: skip
+    text = own_data_doc(make_results(entries))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
     assert "**3 of 24 trainings are done; the others have not been run yet.**" in text
     mean = ["31.0 (30.0 to 32.0)", "62.0 (60.0 to 64.0)"]
@@ -271,6 +269,4 @@ def test_the_page_says_what_was_run():
 
 def test_a_panel_is_drawn_for_each_data_set():
     entries = [make_entry("persons", "scratch", "auto", s, [1.0, 2.0 + s], 2.0) for s in (1, 2)]
-    facts = {"minutes": 15, "scoring": {"images": 16}}
-    png = draw_curves({"runs": entries, "data": dict.fromkeys(DATA, facts)})
-    assert png.startswith(b"\x89PNG")
+    assert draw_curves(make_results(entries)).startswith(b"\x89PNG")

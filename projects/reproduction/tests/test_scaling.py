@@ -9,6 +9,7 @@ from reproduction.scaling import two_nodes
 from reproduction.scaling.drawn_images import SIDE, draw_images, draw_one
 from reproduction.scaling.killed_prediction import compare_folders, plan_kills
 from reproduction.scaling.markdown import scaling_doc
+from reproduction.scaling.results_file import Kill, PredictionFacts, ScalingResults, TrainingFacts
 from reproduction.scaling.two_nodes import compare_weights
 from run_scaling import main
 
@@ -59,11 +60,11 @@ def test_kills_come_in_order_and_hit_different_processes():
 def test_what_is_lost_or_doubled_is_found(tmp_path, names, results, lost, doubled):
     first, second = write_results(tmp_path / "1"), write_results(tmp_path / "2", names, results)
     found = compare_folders(first, second, NAMES)
-    assert (found["lost"], found["doubled"]) == (lost, doubled)
-    assert found["bytes_equal"] == (names == NAMES and results is None)
-    assert found["left_over"] == []
+    assert (found.lost, found.doubled) == (lost, doubled)
+    assert found.bytes_equal == (names == NAMES and results is None)
+    assert found.left_over == []
     (second / "parts").mkdir()
-    assert compare_folders(first, second, NAMES)["left_over"] == ["parts"]
+    assert compare_folders(first, second, NAMES).left_over == ["parts"]
 
 
 def test_weights_are_equal_to_the_bit(tmp_path):
@@ -76,17 +77,14 @@ def test_weights_are_equal_to_the_bit(tmp_path):
 
 def test_the_page_says_what_was_run():
     assert "Not run yet" in scaling_doc(None)
-    training = {"iterations": 60, "batch": 4, "seconds": {}, "equal": {}}
-    for name, equal in (("one_node", True), ("two_nodes", True), ("torchrun", False)):
-        training["seconds"][name], training["equal"][name] = 12.3, equal
-    prediction = {
-        **{"images": 20000, "side": 64, "processes": 2, "lost": 0, "doubled": 1, "left_over": []},
-        **{"kills": [{"after_images": 1234, "what": "the command"}], "instances": 5},
-        **{"undisturbed_seconds": 60.0, "killed_seconds": 90.0, "peak_memory_mb": 700.0},
-        "bytes_equal": False,
-    }
-    content = {"training": training, "prediction": prediction, "cores": 2}
-    doc = scaling_doc({**content, "versions": {"torch": "2.0"}})
+    equal = {"one_node": True, "two_nodes": True, "torchrun": False}
+    training = TrainingFacts(60, 4, dict.fromkeys(equal, 12.3), equal)
+    prediction = PredictionFacts(
+        images=20000, side=64, processes=2, lost=0, doubled=1, left_over=[], seed=0, instances=5,
+        kills=[Kill(1234, "the command")], undisturbed_seconds=60.0, killed_seconds=90.0,
+        peak_memory_mb=700.0, bytes_equal=False,
+    )  # fmt: skip
+    doc = scaling_doc(ScalingResults(training, prediction, 2, {"torch": "2.0"}))
     rows = [line.split("|")[-2].strip() for line in doc.splitlines() if line.startswith("| ")]
     assert rows[1:4] == ["yes", "yes", "NO"]
     assert "the command after 1,234" in doc

@@ -1,13 +1,15 @@
 """The ablations in Markdown: the generated part of docs/ablations.md."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 import numpy as np
 
 from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 
 from ..markdown import markdown_table
+from ..run_entries import RunEntry
+from .results import AblationResults, MeasuredDifference, ResultRow, Variant
 
 __all__ = ["ABLATIONS", "ablations_page", "differences_table"]
 
@@ -37,87 +39,84 @@ The paper's differences are on COCO, from one run each.
 """
 
 
-def _difference(ours: Mapping[str, float | None]) -> str:
+def _difference(ours: MeasuredDifference) -> str:
     difference, low, high = (
-        to_text(ours[key], signed=True) for key in ("difference", "low", "high")
+        to_text(value, signed=True) for value in (ours.difference, ours.low, ours.high)
     )
-    return difference if ours["low"] is None else f"{difference} [{low}, {high}]"
+    return difference if ours.low is None else f"{difference} [{low}, {high}]"
 
 
-def _interval_over(row: Mapping[str, Any]) -> str:
-    count = len(row["seeds"])
+def _interval_over(count: int, ours: MeasuredDifference) -> str:
     if count > 1:
         return f"{count} seeds"
-    return "images, 1 seed" if row["ours"]["AP"]["low"] is not None else "none, 1 seed"
+    return "images, 1 seed" if ours.low is not None else "none, 1 seed"
 
 
-def differences_table(content: Mapping[str, Any]) -> str:
-    """Return a table with a line per comparison: our differences, the paper's next to them.
+def differences_table(results: AblationResults) -> str:
+    """Return a table with a line per comparison: our differences, the paper's next to them."""
 
-    Args:
-        content: the content of `ablations.json`.
-    """
-
-    def cells(row: Mapping[str, Any]) -> Iterator[str]:
-        title = content["settings"]["tables"][row["table"]].partition(":")[0]
-        yield title
-        yield row["label"].replace(" - ", f" {_MINUS} ")
-        paper = row["paper"]["difference"]
-        if row["ours"] is None:
+    def cells(row: ResultRow) -> Iterator[str]:
+        yield results.settings.tables[row.table].partition(":")[0]
+        yield row.label.replace(" - ", f" {_MINUS} ")
+        paper = row.paper.difference
+        if row.ours is None:
             yield from (_NOT_RUN, _NOT_RUN, "")
         else:
-            yield from (_difference(row["ours"][metric]) for metric in ("AP", "AP75"))
-            yield _interval_over(row)
+            yield from (_difference(row.ours[metric]) for metric in ("AP", "AP75"))
+            yield _interval_over(len(row.seeds), row.ours["AP"])
         yield " / ".join(to_text(paper.get(metric), signed=True) for metric in ("AP", "AP75"))
 
     header = ["in the paper", "comparison", "AP here", "AP75 here", "interval over"]
     header += ["the paper, AP / AP75"]
-    return markdown_table(header, map(cells, content["rows"]))
+    return markdown_table(header, map(cells, results.rows))
 
 
-def _absolute_table(content: Mapping[str, Any]) -> str:
+def _absolute_table(results: AblationResults) -> str:
     """Return a table of the variants: means over seeds."""
 
-    def mean(runs: Sequence[Mapping[str, Any]], task: str) -> str:
-        if any(task not in run["metrics"] for run in runs):
-            return NO_NUMBER
-        values = [
-            float(np.mean([run["metrics"][task][metric] for run in runs]))
-            for metric in ("AP", "AP50", "AP75")
-        ]
-        return " / ".join(f"{value:.1f}" for value in values)
+    def mean(runs: Sequence[RunEntry], task: str) -> str:
+        found = [run.metrics.get(task, {}) for run in runs]
+        means = []
+        for metric in ("AP", "AP50", "AP75"):
+            values = [value for metrics in found if (value := metrics.get(metric)) is not None]
+            if len(values) < len(runs):
+                return NO_NUMBER
+            means.append(f"{np.mean(values):.1f}")
+        return " / ".join(means)
 
-    def cells(variant: Mapping[str, Any]) -> Iterator[str]:
-        runs = [run for run in content["runs"] if run["variant"] == variant["name"]]
-        yield f"[{variant['label']}](../{variant['config']})"
+    def cells(variant: Variant) -> Iterator[str]:
+        runs = [run for run in results.runs if run.variant == variant.name]
+        yield f"[{variant.label}](../{variant.config})"
         if not runs:
             yield from (_NOT_RUN, "", "", "")
             return
         yield from (mean(runs, task) for task in ("segm", "bbox"))
         yield str(len(runs))
-        yield f"{np.mean([run['train_seconds'] for run in runs]):.0f}"
+        yield f"{_mean_seconds(runs):.0f}"
 
     header = ["variant", "mask AP / 50 / 75", "box AP / 50 / 75", "seeds", "training, s"]
-    return markdown_table(header, map(cells, content["variants"]))
+    return markdown_table(header, map(cells, results.variants))
 
 
-def ablations_page(content: Mapping[str, Any]) -> str:
+def _mean_seconds(runs: Sequence[RunEntry]) -> float:
+    return fmean(run.train_seconds for run in runs if run.train_seconds is not None)
+
+
+def ablations_page(results: AblationResults) -> str:
     """Return the generated part of docs/ablations.md.
 
     Args:
-        content: the content of `ablations.json`, with at least one run.
+        results: the results, with at least one run.
     """
-    runs, settings = content["runs"], content["settings"]
-    devices = sorted({run["device"] for run in runs})
-    versions = runs[0]["versions"]
+    runs, settings = results.runs, results.settings
     head = _HEAD.format(
         ablations=ABLATIONS,
         runs=len(runs),
-        seconds=round(float(np.mean([run["train_seconds"] for run in runs]))),
-        device=" and ".join(devices),
-        versions=", ".join(f"{name} {version}" for name, version in versions.items()),
-        level=100 * settings["level"],
-        draws=settings["bootstrap_draws"],
+        seconds=round(_mean_seconds(runs)),
+        device=" and ".join(sorted({str(run.device) for run in runs})),
+        versions=", ".join(f"{k} {version}" for k, version in (runs[0].versions or {}).items()),
+        level=100 * settings.level,
+        draws=settings.bootstrap_draws,
     )
-    absolute = _absolute_table(content)
-    return f"{head}{differences_table(content)}\n## The runs\n\nMeans over seeds.\n\n{absolute}"
+    absolute = _absolute_table(results)
+    return f"{head}{differences_table(results)}\n## The runs\n\nMeans over seeds.\n\n{absolute}"

@@ -23,6 +23,7 @@ from mask_rcnn_ext.overlap.intervals import bootstrap_ap_difference, compute_t_i
 from mask_rcnn_ext.paper import ROWS
 from mask_rcnn_ext.report.json_records import from_json, to_json
 
+from ..intervals import BOOTSTRAP_SEED, DRAWS, LEVEL, IntervalSettings
 from ..run_entries import RunEntry, describe_run
 from .runs import AblationRun
 from .tables import COMPARISONS, TABLES, VARIANTS, Comparison
@@ -43,7 +44,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-LEVEL, DRAWS, BOOTSTRAP_SEED = 0.95, 1000, 0
 _Runs = dict[tuple[str, int], RunEntry]  # by variant and seed
 _Tables = Callable[[str, int, str], APTable | None]  # of variant, seed, task
 _Bounds = tuple[float | None, float | None]  # low, high
@@ -59,12 +59,9 @@ class IntervalMethod(Enum):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(IntervalSettings):
     """The settings of the intervals, and the title of each of the paper's tables."""
 
-    level: float
-    bootstrap_draws: int
-    bootstrap_seed: int
     tables: dict[str, str]
 
 

@@ -1,9 +1,7 @@
 """docs/models.md: what the models cost, from `results/model_costs.json`."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from ..markdown import COMMAND, markdown_table
+from .results_file import CostResults, ModelCosts
 
 __all__ = ["COSTS", "costs_page", "costs_table"]
 
@@ -38,35 +36,32 @@ detectron2's zoo.
 _PARTS = ("backbone", "rpn", "maps", "box", "mask", "keypoint")
 
 
-def costs_table(content: Mapping[str, Any], folder: str | None = None) -> str:
-    """Return the table of `model_costs.json`.
+def costs_table(results: CostResults, folder: str | None = None) -> str:
+    """Return the table of the models.
 
     Args:
-        content: the content of the file.
+        results: the results.
         folder: path from the page to the configs, for links to them; None: no links.
     """
 
-    def cells(model: Mapping[str, Any]) -> list[str]:
-        config, flops, parameters = (model[key] for key in ("config", "flops", "parameters"))
+    def cells(model: ModelCosts) -> list[str]:
+        config, flops = model.config, model.flops
         return [
             config if folder is None else f"[{config}]({folder}/{config}.yaml)",
-            " x ".join(str(side) for side in model["image_size"]),
-            f"{model['proposals']} / {model['detections']}",
-            *(f"{parameters[key] / 1e6:.2f}" for key in ("total", "trainable")),
+            " x ".join(str(side) for side in model.image_size),
+            f"{model.proposals} / {model.detections}",
+            f"{model.parameters.total / 1e6:.2f}",
+            f"{model.parameters.trainable / 1e6:.2f}",
             *(f"{flops[part] / 1e9:.1f}" if part in flops else "" for part in ("total", *_PARTS)),
         ]
 
     header = ["config", "image", "proposals / detections", "parameters", "trainable", "FLOPs"]
     header += ["backbone", "RPN", "score maps", "box branch", "mask branch", "keypoint branch"]
-    return markdown_table(header, map(cells, content["models"]), words=1)
+    return markdown_table(header, map(cells, results.models), words=1)
 
 
-def costs_page(content: Mapping[str, Any]) -> str:
-    """Return docs/models.md.
-
-    Args:
-        content: the content of `model_costs.json`.
-    """
-    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+def costs_page(results: CostResults) -> str:
+    """Return docs/models.md."""
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     head = _HEAD.format(command=COMMAND, costs=COSTS)
-    return f"{head}{costs_table(content, '../configs')}\nCounted with {versions}.\n"
+    return f"{head}{costs_table(results, '../configs')}\nCounted with {versions}.\n"

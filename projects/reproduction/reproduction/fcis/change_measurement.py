@@ -76,7 +76,8 @@ def collect_changes(runs: Sequence[NestedRun]) -> list[dict[str, Any]]:
         if not trainings:
             continue
         for k in PARTS if bins is None else (bins,):
-            names = [name for name in trainings[0] if _belongs(name, k)]
+            others = {name_copies(parts) for parts in PARTS if parts != k}
+            names = [name for name in trainings[0] if name not in others]
             drawn = {n: _draw([found[n] for found in trainings], k, number) for n in names}
             if bins is None:
                 rival[k] = drawn[PLAIN]["lines"]
@@ -100,11 +101,6 @@ def collect_changes(runs: Sequence[NestedRun]) -> list[dict[str, Any]]:
                 for name, found in drawn.items()
             ]
     return rows
-
-
-def _belongs(change: str, k: int) -> bool:
-    """Return whether a change is not one of copies for another k."""
-    return change not in {name_copies(other) for other in PARTS if other != k}
 
 
 def _draw(trainings: Sequence[Sequence[TrueBoxRecord]], k: int, model: int) -> dict[str, Floats]:

@@ -1,12 +1,12 @@
 """The changes in testing as rows and sentences, for the docs and for the page."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from .contrasts import FCIS, RIVAL
-from .experiment_tables import Content, summarize_predictions
+from .experiment_results import MISSING, ChangeRow, Estimate, ExperimentResults
+from .experiment_tables import summarize_predictions
 from .inference_changes import PLAIN, name_copies
-from .predictions import Claim, Estimate, Expected, Prediction, find_estimate
+from .predictions import Claim, Expected, Prediction
 
 __all__ = ["CHANGES_HEADER", "CHANGES_NOTE", "describe_changes", "make_change_rows"]
 
@@ -24,37 +24,30 @@ CHANGES_NOTE = (
 _NUMBERS = (5, 6, 8)  # of the predictions in Base-Nested.yaml that are measured
 
 
-def make_change_rows(content: Content) -> list[tuple[str, ...]]:
+def make_change_rows(results: ExperimentResults) -> list[tuple[str, ...]]:
     """Return one row for each model, k and change; none if they were not measured."""
     rows = []
-    for row in content.get("changes", []):
-        cells = []
-        for what, decimals in (("error", 1), ("lines", 2)):
-            cells += [
-                find_estimate(row, what).show(decimals, signed=what == "error"),
-                _show_change(row, what, decimals),
-            ]
-        cells.append(find_estimate(row, "excess").show(2))
-        cells += [find_estimate(row, "right").show(), _show_change(row, "right", 1)]
-        name = row["model"] if row["variant"] != RIVAL else f"{row['model']}, k = {row['k']}"
-        rows.append((name, row["change"].split(",")[0], *cells))
+    for row in results.changes or ():
+        cells = [row.error.show(signed=True), _show_change(row, "error", 1)]
+        cells += [row.lines.show(2), _show_change(row, "lines", 2), row.excess.show(2)]
+        cells += [row.right.show(), _show_change(row, "right", 1)]
+        name = row.model if row.variant != RIVAL else f"{row.model}, k = {row.k}"
+        rows.append((name, row.change.split(",")[0], *cells))
     return rows
 
 
-def _show_change(row: Mapping[str, Any], what: str, decimals: int) -> str:
-    if row["change"] == PLAIN:
-        return ""
-    return find_estimate(row, "by_change", what).show(decimals, signed=True)
+def _show_change(row: ChangeRow, what: str, decimals: int) -> str:
+    return "" if row.change == PLAIN else row.find_change(what).show(decimals, signed=True)
 
 
-def describe_changes(content: Content) -> list[str]:
+def describe_changes(results: ExperimentResults) -> list[str]:
     """Return sentences: which predictions came true, and which changes remove the effect."""
-    if not content.get("changes"):
+    if not results.changes:
         return ["Changes in testing have not been measured yet."]
     return [
-        *summarize_predictions(_judge(content), _NUMBERS),
+        *summarize_predictions(_judge(results), _NUMBERS),
         *(
-            _conclude(content, *words, {k: name or name_copies(k) for k in FCIS})
+            _conclude(results, *words, {k: name or name_copies(k) for k in FCIS})
             for name, *words in (
                 ("PSROIAlign", "PSROIAlign removes", "PSROIAlign does not remove"),
                 ("soft parts", "Soft parts remove", "Soft parts do not remove"),
@@ -64,20 +57,23 @@ def describe_changes(content: Content) -> list[str]:
     ]
 
 
-def _find(content: Content, variant: str, k: int, change: str, *keys: str) -> Estimate:
-    for row in content["changes"]:
-        if (row["variant"], row["k"], row["change"]) == (variant, k, change):
-            return find_estimate(row, *keys)
-    return Estimate(None, None, None)
+def _find(results: ExperimentResults, variant: str, k: int, change: str, what: str) -> Estimate:
+    """Return a number of a row; "by_change/error" is what the change adds to "error"."""
+    for row in results.changes or ():
+        if (row.variant, row.k, row.change) == (variant, k, change):
+            if what.startswith("by_change/"):
+                return row.find_change(what.removeprefix("by_change/"))
+            return getattr(row, what) or MISSING
+    return MISSING
 
 
-def _judge(content: Content) -> list[Prediction]:
+def _judge(results: ExperimentResults) -> list[Prediction]:
     """Return the predictions on changes, in the order of the config."""
 
     def claims(change: str, what: str, expected: Expected, text: str) -> list[Claim]:
         found = []
         for k, variant in FCIS.items():
-            estimate = _find(content, variant, k, change or name_copies(k), *what.split("/"))
+            estimate = _find(results, variant, k, change or name_copies(k), what)
             subject, in_points = f"FCIS, k = {k}, {text.format(k=k)}", "lines" not in what
             found.append(Claim(subject, expected, 0, estimate, in_points))
         return found
@@ -87,7 +83,7 @@ def _judge(content: Content) -> list[Prediction]:
             f"Mask R-CNN, k = {k}, change of the same-part error",
             "within one of",
             0,
-            _find(content, RIVAL, k, name_copies(k), "by_change", "error"),
+            _find(results, RIVAL, k, name_copies(k), "by_change/error"),
         )
         for k in FCIS
     ]
@@ -124,11 +120,13 @@ def _judge(content: Content) -> list[Prediction]:
     ]
 
 
-def _conclude(content: Content, removes: str, fails: str, names: Mapping[int, str]) -> str:
+def _conclude(
+    results: ExperimentResults, removes: str, fails: str, names: Mapping[int, str]
+) -> str:
     """Return whether a change removes the effect, by the rule of Base-Nested.yaml."""
     errors, rights = (
-        [_find(content, FCIS[k], k, name, *keys) for k, name in names.items()]
-        for keys in (("error",), ("by_change", "right"))
+        [_find(results, FCIS[k], k, name, what) for k, name in names.items()]
+        for what in ("error", "by_change/right")
     )
     shown = [
         " and ".join(estimate.show(signed=True) for estimate in estimates)

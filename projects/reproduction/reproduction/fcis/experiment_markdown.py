@@ -7,6 +7,7 @@ from mask_rcnn_ext.report.text import count_noun
 from ..markdown import markdown_table
 from .change_tables import CHANGES_HEADER, CHANGES_NOTE, describe_changes, make_change_rows
 from .contrasts import FCIS, RIVAL
+from .experiment_results import ExperimentResults
 from .experiment_tables import (
     AP_HEADER,
     CLAIMS_HEADER,
@@ -16,7 +17,6 @@ from .experiment_tables import (
     REFUTATIONS_HEADER,
     SAME_PART_HEADER,
     SAME_PART_NOTE,
-    Content,
     describe_chance,
     describe_data,
     describe_growth,
@@ -31,7 +31,7 @@ from .experiment_tables import (
     summarize_predictions,
 )
 from .nested_pairs import CAPTION
-from .predictions import REFUTATION_RULE, RULE, find_estimate, judge_predictions, list_refutations
+from .predictions import REFUTATION_RULE, RULE, judge_predictions, list_refutations
 
 __all__ = ["EXPERIMENT", "PICTURE", "PLACES_PICTURE", "experiment_doc", "experiment_summary"]
 
@@ -87,51 +87,51 @@ predictions about this.
 """
 
 
-def experiment_doc(content: Content | None) -> str:
+def experiment_doc(results: ExperimentResults | None) -> str:
     """Return the generated part of docs/fcis_comparison.md.
 
     Args:
-        content: the content of `fcis_experiment.json`; None: it was not run.
+        results: None: it was not run.
     """
-    if content is None:
+    if results is None:
         return _NOT_RUN
-    predictions, refutations = judge_predictions(content), list_refutations(content)
+    predictions, refutations = judge_predictions(results), list_refutations(results)
     return _DOC.format(
-        time=describe_time(content),
+        time=describe_time(results),
         experiment=EXPERIMENT,
-        data=describe_data(content),
+        data=describe_data(results),
         predictions="\n".join(f"- {sentence}" for sentence in summarize_predictions(predictions)),
         rule=RULE,
         caption=CAPTION,
         refutation_rule=REFUTATION_RULE,
         claims=_make_table(CLAIMS_HEADER, make_claim_rows(predictions), 2),
         refutations=_make_table(REFUTATIONS_HEADER, make_refutation_rows(refutations), 2),
-        same_part=_make_table(SAME_PART_HEADER, make_same_part_rows(content), 2),
+        same_part=_make_table(SAME_PART_HEADER, make_same_part_rows(results), 2),
         same_part_note=SAME_PART_NOTE,
-        growth=describe_growth(content),
-        lines=_make_table(LINES_HEADER, make_line_rows(content), 1),
-        chance=describe_chance(content),
+        growth=describe_growth(results),
+        lines=_make_table(LINES_HEADER, make_line_rows(results), 1),
+        chance=describe_chance(results),
         picture=_embed(PICTURE.removeprefix("docs/"), _PAIRS),
         places=_embed(PLACES_PICTURE.removeprefix("docs/"), "Where in the RoI axis runs lie"),
-        own=_describe_own(content),
-        changes=_describe_changes(content),
-        aps=_make_table(AP_HEADER, make_ap_rows(content), 1),
-        training=describe_training(content),
+        own=_describe_own(results),
+        changes=_describe_changes(results),
+        aps=_make_table(AP_HEADER, make_ap_rows(results), 1),
+        training=describe_training(results),
     )
 
 
-def _describe_own(content: Content) -> str:
+def _describe_own(results: ExperimentResults) -> str:
     """Return the section on the models' own proposals; "" if they were not measured."""
-    rows = make_own_rows(content)
+    rows = make_own_rows(results)
     if not rows:
         return ""
     return f"### Own proposals\n\n{_make_table(OWN_HEADER, rows, 2)}\n{OWN_NOTE}\n\n"
 
 
-def _describe_changes(content: Content) -> str:
+def _describe_changes(results: ExperimentResults) -> str:
     """Return the sentences, and the table if the changes were measured."""
-    sentences = "\n".join(f"- {sentence}" for sentence in describe_changes(content))
-    rows = make_change_rows(content)
+    sentences = "\n".join(f"- {sentence}" for sentence in describe_changes(results))
+    rows = make_change_rows(results)
     table = f"{_make_table(CHANGES_HEADER, rows, 2)}\n{CHANGES_NOTE}\n\n" if rows else ""
     return f"{sentences}\n\n{table}"
 
@@ -144,37 +144,36 @@ def _embed(picture: str, alt: str) -> str:
     return f"![{alt}]({picture})\n"
 
 
-def experiment_summary(content: Content | None) -> str:
+def experiment_summary(results: ExperimentResults | None) -> str:
     """Return the generated part of README.md: the findings, the numbers and the picture.
 
     Args:
-        content: the content of `fcis_experiment.json`; None: it was not run.
+        results: None: it was not run.
     """
-    if content is None:
+    if results is None:
         return _NOT_RUN
     sentences = [
         "FCIS reads the k x k parts of a box from different score maps. Where two boxes of one "
         "class read a pixel from the same part, they must give the same answer.",
-        _tell_verdicts(content),
-        _conclude(content),
+        _tell_verdicts(results),
+        _conclude(results),
     ]
     header = ("", *(f"k = {k}" for k in FCIS))
-    table = _make_table(header, _make_summary_rows(content), 1)
+    table = _make_table(header, _make_summary_rows(results), 1)
     return (
         f"{' '.join(sentences)}\n\n{table}\n{_SUMMARY_NOTE}\n\n"
         f"{_embed(PICTURE, _PAIRS)}\n*{CAPTION}*\n"
     )
 
 
-def _tell_verdicts(content: Content) -> str:
+def _tell_verdicts(results: ExperimentResults) -> str:
     by_verdict: dict[bool | None, list[str]] = {True: [], False: [], None: []}
-    for number, prediction in enumerate(judge_predictions(content), 1):
+    for number, prediction in enumerate(judge_predictions(results), 1):
         by_verdict[prediction.came_true].append(str(number))
     words = {True: "came true", False: "did not come true", None: "is open"}
     parts = [f"{_list(numbers)} {words[v]}" for v, numbers in by_verdict.items() if numbers]
-    trainings = sum(len(model["runs"]) for model in content["models"].values())
     return (
-        f"{count_noun(trainings, 'small training')} on drawn nested shapes tested "
+        f"{count_noun(len(results.runs), 'small training')} on drawn nested shapes tested "
         "[four predictions](configs/shapes/Base-Nested.yaml), written down before the first "
         f"training: {', '.join(parts)} ([details](docs/fcis_comparison.md#does-fcis-draw-lines))."
     )
@@ -185,15 +184,14 @@ def _list(words: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _make_summary_rows(content: Content) -> list[tuple[str, ...]]:
+def _make_summary_rows(results: ExperimentResults) -> list[tuple[str, ...]]:
     """Return a row for each number of the summary, with a column for each k."""
 
     def same_part(variant: str, k: int, pairs: str) -> str:
-        keys = ("models", variant, "same_part", f"k = {k}", f"{pairs}/difference")
-        return find_estimate(content, *keys).show(signed=True)
+        return results.find_same_part(variant, k, f"{pairs}/difference").show(signed=True)
 
     def lines(variant: str, k: int) -> str:
-        return find_estimate(content, "models", variant, "axis", f"lines_{k}").show(2)
+        return results.find_lines(variant, k).show(2)
 
     own, rival = FCIS.items(), [(k, RIVAL) for k in FCIS]
     errors, lines_between = "same-part error", "preference for the lines between the parts"
@@ -206,9 +204,9 @@ def _make_summary_rows(content: Content) -> list[tuple[str, ...]]:
     ]
 
 
-def _conclude(content: Content) -> str:
-    control, classes, _, moved = (r.came_true for r in list_refutations(content))
-    on_lines = [claim.holds for claim in judge_predictions(content)[3].claims[:2]]
+def _conclude(results: ExperimentResults) -> str:
+    control, classes, _, moved = (r.came_true for r in list_refutations(results))
+    on_lines = [claim.holds for claim in judge_predictions(results)[3].claims[:2]]
     errors, lines = _join([control, classes]), _join([moved, *on_lines])
     if errors is None or lines is None:
         return "A number is missing, so the question stays open."

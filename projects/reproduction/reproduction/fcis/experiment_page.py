@@ -9,6 +9,7 @@ from mask_rcnn_ext.report.drawing.pictures import encode_jpeg, save_png
 from mask_rcnn_ext.report.render import render_page
 
 from .change_tables import CHANGES_HEADER, CHANGES_NOTE, describe_changes, make_change_rows
+from .experiment_results import ExperimentResults
 from .experiment_tables import (
     AP_HEADER,
     CLAIMS_HEADER,
@@ -18,7 +19,6 @@ from .experiment_tables import (
     REFUTATIONS_HEADER,
     SAME_PART_HEADER,
     SAME_PART_NOTE,
-    Content,
     describe_chance,
     describe_data,
     describe_growth,
@@ -44,46 +44,46 @@ _COLORS = 256  # of the sheet, which is in the repository
 
 
 def write_experiment(
-    page: str | Path, picture: str | Path, content: Content, pairs: Sequence[PairPictures]
+    page: str | Path, picture: str | Path, results: ExperimentResults, pairs: Sequence[PairPictures]
 ) -> list[Path]:
     """Write the page, the sheet of pairs, and next to it the chart of places; return the paths.
 
     Args:
         page: the html file.
         picture: the png file of the sheet; `name_places` names the chart.
-        content: the content of `fcis_experiment.json`.
+        results: the results.
         pairs: the pictures, at least one, the best pair of each class first.
     """
     page, picture = Path(page), Path(picture)
-    names = [content["models"][variant]["name"] for variant in COLUMNS]
-    predictions, refutations = judge_predictions(content), list_refutations(content)
+    names = [results.models[variant].name for variant in COLUMNS]
+    predictions, refutations = judge_predictions(results), list_refutations(results)
     text = render_page(
         "experiment.html.j2",
         Path(__file__).parent,
-        time=describe_time(content),
-        data=describe_data(content).replace("`", ""),
+        time=describe_time(results),
+        data=describe_data(results).replace("`", ""),
         sentences=summarize_predictions(predictions),
         rule=RULE,
         claims=(CLAIMS_HEADER, make_claim_rows(predictions)),
         refutation_rule=REFUTATION_RULE,
         refutations=(REFUTATIONS_HEADER, make_refutation_rows(refutations)),
-        same_part=(SAME_PART_HEADER, make_same_part_rows(content)),
+        same_part=(SAME_PART_HEADER, make_same_part_rows(results)),
         same_part_note=SAME_PART_NOTE,
-        growth=describe_growth(content),
-        lines=(LINES_HEADER, make_line_rows(content)),
-        chance=describe_chance(content),
-        places=draw_places(content["models"]),
-        own=(OWN_HEADER, make_own_rows(content)),
+        growth=describe_growth(results),
+        lines=(LINES_HEADER, make_line_rows(results)),
+        chance=describe_chance(results),
+        places=draw_places(results.models),
+        own=(OWN_HEADER, make_own_rows(results)),
         own_note=OWN_NOTE,
-        changes=(CHANGES_HEADER, make_change_rows(content)),
+        changes=(CHANGES_HEADER, make_change_rows(results)),
         changes_note=CHANGES_NOTE,
-        changes_said=describe_changes(content),
-        aps=(AP_HEADER, make_ap_rows(content)),
-        training=describe_training(content),
+        changes_said=describe_changes(results),
+        aps=(AP_HEADER, make_ap_rows(results)),
+        training=describe_training(results),
         caption=CAPTION,
         titles=["Image", "Truth", *names],
         pairs=[(pair.name, [_embed(tile) for tile in pair.tiles]) for pair in pairs],
-        each=make_run_rows(content),
+        each=make_run_rows(results),
     )
     with atomic_open(page, "w") as file:
         file.write(text)
@@ -91,7 +91,7 @@ def write_experiment(
     heading = f"Nested pairs of one class\n{LEGEND}"
     save_png(picture, make_pairs_sheet(pairs[:classes], names, heading), _COLORS)
     places = name_places(picture)
-    save_places(places, content["models"])
+    save_places(places, results.models)
     return [page, picture, places]
 
 

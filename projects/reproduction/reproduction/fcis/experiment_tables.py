@@ -8,8 +8,10 @@ import numpy as np
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.report.text import NO_NUMBER, count_noun, to_text
 
+from ..run_entries import RunEntry
+from .experiment_results import MISSING, ExperimentResults, NestedEntry
 from .line_places import find_near_share
-from .predictions import Claim, Prediction, find_estimate
+from .predictions import Prediction
 
 __all__ = [
     "AP_HEADER",
@@ -20,7 +22,6 @@ __all__ = [
     "REFUTATIONS_HEADER",
     "SAME_PART_HEADER",
     "SAME_PART_NOTE",
-    "Content",
     "average_aps",
     "describe_chance",
     "describe_data",
@@ -36,8 +37,6 @@ __all__ = [
     "make_same_part_rows",
     "summarize_predictions",
 ]
-
-Content = Mapping[str, Any]  # of `fcis_experiment.json`
 
 SAME_PART_NOTE = (
     "The masks are those in the true boxes. The columns with % have the share of wrong pixels; "
@@ -73,6 +72,7 @@ AP_HEADER = (
     *("mask AP during training", "last quarter"),
 )
 _PARTS = (7, 3)
+_DIFFERENCES = ("one_class/difference", "two_classes/difference")
 OWN_NOTE = (
     "Here each model detects objects from its own proposals. The detections are matched with "
     "objects at mask IoU 0.5. Same-part errors are for pairs of one class, in points. Mask voting "
@@ -86,8 +86,9 @@ OWN_NOTE = (
 
 def make_claim_rows(predictions: Sequence[Prediction]) -> list[tuple[str, ...]]:
     """Return one row for each claim: number of the prediction, claim, number, "yes" or "no"."""
+    answers = {True: "yes", False: "no", None: NO_NUMBER}
     return [
-        (str(number), *_show_claim(claim))
+        (str(number), claim.text, claim.measured, answers[claim.holds])
         for number, prediction in enumerate(predictions, 1)
         for claim in prediction.claims
     ]
@@ -106,10 +107,6 @@ def make_refutation_rows(refutations: Sequence[Prediction]) -> list[tuple[str, .
         for refutation in refutations
         for claim in refutation.claims
     ]
-
-
-def _show_claim(claim: Claim) -> tuple[str, str, str]:
-    return claim.text, claim.measured, {True: "yes", False: "no", None: NO_NUMBER}[claim.holds]
 
 
 def summarize_predictions(
@@ -136,98 +133,84 @@ def summarize_predictions(
     return sentences
 
 
-def make_same_part_rows(content: Content) -> list[tuple[str, ...]]:
+def make_same_part_rows(results: ExperimentResults) -> list[tuple[str, ...]]:
     """Return one row for each model and k: the errors of pairs of one class and of two."""
     rows = []
-    for variant, model in content["models"].items():
+    for variant, model in results.models.items():
         for k in _PARTS:
-            keys = ("models", variant, "same_part", f"k = {k}")
-            same, other = (
-                find_estimate(content, *keys, f"one_class/{where}").show()
-                for where in ("same", "other")
+            same, other, *differences = (
+                results.find_same_part(variant, k, name)
+                for name in ("one_class/same", "one_class/other", *_DIFFERENCES)
             )
-            differences = [
-                find_estimate(content, *keys, "one_class/difference"),
-                find_estimate(content, *keys, "two_classes/difference"),
-                *(
-                    find_estimate(content, "contrasts", "same_part", what, variant, f"k = {k}")
-                    for what in ("classes", "control")
-                ),
-            ]
+            differences += [results.find_classes(variant, k), results.find_control(variant, k)]
             shown = (estimate.show(signed=True) for estimate in differences)
-            rows.append((model["name"], f"k = {k}", same, other, *shown))
+            rows.append((model.name, f"k = {k}", same.show(), other.show(), *shown))
     return rows
 
 
-def make_own_rows(content: Content) -> list[tuple[str, ...]]:
+def make_own_rows(results: ExperimentResults) -> list[tuple[str, ...]]:
     """Return one row for each model's own detections, for FCIS before and after mask voting."""
     rows = []
-    for model in content["models"].values():
-        voted = model.get("voted")
+    for model in results.models.values():
         for found, masks in (
-            (model.get("own_proposals"), "before voting" if voted else "no voting"),
-            (voted, "after voting"),
+            (model.own_proposals, "before voting" if model.voted else "no voting"),
+            (model.voted, "after voting"),
         ):
             if not found:
                 continue
-            same_part = (
-                find_estimate(found, "same_part", f"k = {k}", "one_class/difference").show(
-                    signed=True
-                )
-                for k in _PARTS
-            )
-            keys = [("errors", "leak"), ("errors", "double_claim")]
-            keys += [("box_sides", "on_sides"), ("box_sides", "wrong_on_sides")]
-            objects, matched = found.get("objects"), found.get("matched")
-            share = 100 * matched / objects if objects and matched is not None else None
-            shown = (find_estimate(found, *key).show() for key in keys)
-            rows.append((model["name"], masks, to_text(share), *same_part, *shown))
+            same_part = (found.find_error(k).show(signed=True) for k in _PARTS)
+            shares = [found.errors.get(name, MISSING) for name in ("leak", "double_claim")]
+            sides = ("on_sides", "wrong_on_sides")
+            shares += [found.box_sides.get(name, MISSING) for name in sides]
+            matched = 100 * found.matched / found.objects if found.objects else None
+            shown = (estimate.show() for estimate in shares)
+            rows.append((model.name, masks, to_text(matched), *same_part, *shown))
     return rows
 
 
-def make_line_rows(content: Content) -> list[tuple[str, ...]]:
+def make_line_rows(results: ExperimentResults) -> list[tuple[str, ...]]:
     """Return one row for each model: axis excess, and how many axis runs lie near g/7 and g/3."""
     rows = []
-    for variant, model in content["models"].items():
-        ratio = find_estimate(content, "contrasts", "axis", "control", variant, "excess")
-        cells = [find_estimate(model, "axis", "excess").show(2), ratio.show(2)]
+    for variant, model in results.models.items():
+        ratio = results.find_excess_ratio(variant)
+        cells = [model.find_axis("excess").show(2), ratio.show(2)]
         for k in _PARTS:
-            share, _ = find_near_share(model["places"], k)
-            cells += [to_text(share), find_estimate(model, "axis", f"lines_{k}").show(2)]
-        rows.append((model["name"], *cells))
+            share, _ = find_near_share(model.places, k)
+            cells += [to_text(share), model.find_axis(f"lines_{k}").show(2)]
+        rows.append((model.name, *cells))
     return rows
 
 
-def make_ap_rows(content: Content) -> list[tuple[str, ...]]:
+def make_ap_rows(results: ExperimentResults) -> list[tuple[str, ...]]:
     """Return one row for each model: AP, its mean over trainings, and AP during training."""
     rows = []
-    for model in content["models"].values():
-        runs = model["runs"]
-        cells = [average_aps(runs, task) for task in ("segm", "bbox")]
-        course = _find_course(runs)
+    for model in results.models.values():
+        cells = [average_aps(model.runs, task) for task in ("segm", "bbox")]
+        course = _find_course(model.runs)
         during = " / ".join(to_text(ap) for ap in course.values()) or NO_NUMBER
         gain = _find_last_gain(course)
-        rows.append((model["name"], str(len(runs)), *cells, during, to_text(gain, signed=True)))
+        trainings = str(len(model.runs))
+        rows.append((model.name, trainings, *cells, during, to_text(gain, signed=True)))
     return rows
 
 
-def make_run_rows(content: Content) -> list[tuple[str, ...]]:
+def make_run_rows(results: ExperimentResults) -> list[tuple[str, ...]]:
     """Return one row for each training: model, seed, mask AP, box AP, seconds."""
     return [
         (
-            model["name"],
-            str(run["seed"]),
-            *(to_text(run["metrics"].get(task, {}).get("AP")) for task in ("segm", "bbox")),
-            to_text(run.get("train_seconds"), 0),
+            model.name,
+            str(run.seed),
+            *(to_text(run.metrics.get(task, {}).get("AP")) for task in ("segm", "bbox")),
+            to_text(run.train_seconds, 0),
         )
-        for model in content["models"].values()
-        for run in model["runs"]
+        for model in results.models.values()
+        for run in model.runs
     ]
 
 
-def average_aps(runs: Sequence[Content], task: str) -> str:
+def average_aps(runs: Sequence[RunEntry], task: str) -> str:
     """Return "AP / AP50 / AP75" of a task, the means over the trainings."""
-    aps = [_mean(run["metrics"].get(task, {}).get(metric) for run in runs) for metric in AP_METRICS]
+    aps = [_mean(run.metrics.get(task, {}).get(metric) for run in runs) for metric in AP_METRICS]
     return " / ".join(to_text(ap) for ap in aps)
 
 
@@ -236,12 +219,9 @@ def _mean(values: Any) -> float | None:
     return float(np.mean(numbers)) if numbers else None
 
 
-def _find_course(runs: Sequence[Content]) -> dict[int, float | None]:
+def _find_course(runs: Sequence[NestedEntry]) -> dict[int, float | None]:
     """Return iteration -> mean mask AP, of the evaluations that all trainings have."""
-    found = [
-        {entry["iteration"]: entry.get("segm") for entry in run.get("evaluations", [])}
-        for run in runs
-    ]
+    found = [{entry.iteration: entry.segm for entry in run.evaluations} for run in runs]
     common = set.intersection(*(set(of_run) for of_run in found)) if found else set()
     return {iteration: _mean(of_run[iteration] for of_run in found) for iteration in sorted(common)}
 
@@ -253,9 +233,9 @@ def _find_last_gain(course: Mapping[int, float | None]) -> float | None:
     return aps[-1] - aps[-2]
 
 
-def describe_training(content: Content) -> str:
+def describe_training(results: ExperimentResults) -> str:
     """Return sentences: how much the models still learned, and what this does not show."""
-    courses = {m["name"]: _find_course(m["runs"]) for m in content["models"].values()}
+    courses = {model.name: _find_course(model.runs) for model in results.models.values()}
     gains = {name: gain for name, c in courses.items() if (gain := _find_last_gain(c)) is not None}
     if not gains:
         return "The evaluations during training are not in the file."
@@ -269,9 +249,9 @@ def describe_training(content: Content) -> str:
     )
 
 
-def describe_data(content: Content) -> str:
+def describe_data(results: ExperimentResults) -> str:
     """Return a sentence: the share of their common area that nested pairs read from one part."""
-    shares = content.get("part_shares", {}).get("val", {})
+    shares = (results.part_shares or {}).get("val", {})
     parts = [
         f"{to_text(share[f'k = {k}'])} % with k = {k}"
         for share in [shares.get("one_class", {})]
@@ -286,9 +266,9 @@ def describe_data(content: Content) -> str:
     )
 
 
-def describe_chance(content: Content) -> str:
+def describe_chance(results: ExperimentResults) -> str:
     """Return sentences that explain the columns on lines."""
-    places = next(iter(content["models"].values()))["places"]
+    places = next(iter(results.models.values())).places
     by_chance = " and ".join(
         f"{to_text(find_near_share(places, k)[1])} % near g/{k}" for k in _PARTS
     )
@@ -301,11 +281,10 @@ def describe_chance(content: Content) -> str:
     )
 
 
-def describe_growth(content: Content) -> str:
+def describe_growth(results: ExperimentResults) -> str:
     """Return sentences: how the same-part error grows from k = 7 to k = 3, and Mask R-CNN's."""
     growth = {
-        name: find_estimate(content, "contrasts", "same_part", "growth", name).show(signed=True)
-        for name in ("fcis", "mask_rcnn", "minus")
+        name: results.find_growth(name).show(signed=True) for name in ("fcis", "mask_rcnn", "minus")
     }
     return (
         f"From k = 7 to k = 3, the same-part error changes by {growth['fcis']} points for FCIS, "
@@ -314,17 +293,17 @@ def describe_growth(content: Content) -> str:
     )
 
 
-def describe_time(content: Content) -> str:
+def describe_time(results: ExperimentResults) -> str:
     """Return a phrase: how many trainings there were, and how long they took."""
-    runs = [run for model in content["models"].values() for run in model["runs"]]
-    seconds = [run["train_seconds"] for run in runs if run.get("train_seconds")]
+    runs = results.runs
+    seconds = [run.train_seconds for run in runs if run.train_seconds]
     each = (
         f"{min(seconds) / 60:.0f} to {max(seconds) / 60:.0f} minutes each, "
         f"{sum(seconds) / 3600:.1f} hours in all"
         if seconds
         else ""
     )
-    devices = " and ".join(sorted({str(run["device"]) for run in runs if run.get("device")}))
+    devices = " and ".join(sorted({run.device for run in runs if run.device}))
     return ", ".join(
         part
         for part in (count_noun(len(runs), "training"), each, f"on {devices}" if devices else "")

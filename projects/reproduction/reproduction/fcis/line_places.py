@@ -3,7 +3,6 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +13,7 @@ from mask_rcnn_ext.report.charts import COLORS, INK, MUTED, Chart, finish_chart
 from mask_rcnn_ext.report.drawing.pictures import save_png
 
 from .axis_records import PLACES
+from .experiment_results import ModelNumbers
 
 __all__ = ["draw_places", "find_near_share", "save_places"]
 
@@ -51,18 +51,18 @@ def find_near_share(places: list[int], k: int) -> tuple[float | None, float]:
     return share, 100 * float(near[inner].mean())
 
 
-def draw_places(models: Mapping[str, Mapping[str, Any]]) -> Chart:
+def draw_places(models: Mapping[str, ModelNumbers]) -> Chart:
     """Return the chart of where the axis runs of each model lie, for a page.
 
     Args:
-        models: the entry "models" of `fcis_experiment.json`.
+        models: `ExperimentResults.models`.
     """
-    names = ", ".join(model["name"] for model in models.values())
+    names = ", ".join(model.name for model in models.values())
     alt = f"Where in the RoI axis runs lie, for {names}: length at each place divided by the mean"
     return finish_chart(_draw(models), "", alt)
 
 
-def save_places(path: str | Path, models: Mapping[str, Mapping[str, Any]]) -> None:
+def save_places(path: str | Path, models: Mapping[str, ModelNumbers]) -> None:
     """Write the same chart as a PNG.
 
     Args:
@@ -74,7 +74,7 @@ def save_places(path: str | Path, models: Mapping[str, Mapping[str, Any]]) -> No
     save_png(path, np.array(Image.open(buffer).convert("RGB")))
 
 
-def _draw(models: Mapping[str, Mapping[str, Any]]) -> Figure:
+def _draw(models: Mapping[str, ModelNumbers]) -> Figure:
     figure = Figure(figsize=(6.4, 0.7 + 1.2 * len(models)), layout="constrained")
     rows = figure.subplots(len(models), 1, sharex=True, squeeze=False)[:, 0]
     highest = 1.0
@@ -90,10 +90,10 @@ def _draw(models: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _draw_model(axes: Axes, model: Mapping[str, Any]) -> float:
+def _draw_model(axes: Axes, model: ModelNumbers) -> float:
     """Draw one model's places; return the highest value."""
     inner = _find_inner()
-    found = np.array(model["places"], dtype=np.float64)
+    found = np.array(model.places, dtype=np.float64)
     values = found[inner] / max(found[inner].mean(), 1e-9)
     edges = np.arange(inner.start, inner.stop + 1) / PLACES
     axes.stairs(values, edges, fill=True, color=COLORS[0], alpha=0.75)
@@ -101,7 +101,7 @@ def _draw_model(axes: Axes, model: Mapping[str, Any]) -> float:
         for line in range(1, k):
             axes.axvline(line / k, color=color, linestyle=style, linewidth=0.9)
     axes.axhline(1, color=MUTED, linewidth=0.6)
-    axes.set_title(model["name"], fontsize=9.5, color=INK, loc="left")
+    axes.set_title(model.name, fontsize=9.5, color=INK, loc="left")
     axes.tick_params(colors=MUTED, length=0, labelsize=9)
     axes.spines[["top", "left", "right"]].set_visible(False)
     axes.spines["bottom"].set_color(MUTED)

@@ -5,7 +5,6 @@ from typing import Any
 
 from mask_rcnn_ext.overlap.comparison import METRICS
 from mask_rcnn_ext.report.comparison_page import Difference, label_metric
-from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.text import to_text
 
 from ..markdown import markdown_table
@@ -45,13 +44,8 @@ every object's contour than 2 px and 2 % of the diagonal of the object's box.
 """
 
 
-def comparison_doc(content: Mapping[str, Any]) -> str:
-    """Return the generated part of docs/fcis_comparison.md.
-
-    Args:
-        content: the content of `fcis_comparison.json`.
-    """
-    results = from_json(ComparisonResults, content)
+def comparison_doc(results: ComparisonResults) -> str:
+    """Return the generated part of docs/fcis_comparison.md."""
     first, second = results.names
     configs, runs = results.configs, results.runs
     variants = list(dict.fromkeys(run.variant for run in runs))

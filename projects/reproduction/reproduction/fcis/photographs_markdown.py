@@ -6,9 +6,10 @@ from mask_rcnn_ext.report.text import count_noun, judge_interval, to_text
 
 from ..markdown import markdown_table
 from .contrasts import FCIS, RIVAL
-from .experiment_tables import Content, average_aps, summarize_predictions
-from .photograph_pairs import LEAST
-from .predictions import Claim, Estimate, Prediction, find_estimate
+from .experiment_results import MISSING, Estimate, PhotographErrors, PhotographResults
+from .experiment_tables import average_aps, summarize_predictions
+from .photograph_pairs import LEAST, PairCount
+from .predictions import Claim, Prediction
 
 __all__ = ["PHOTOGRAPHS", "describe_photographs", "photographs_doc"]
 
@@ -51,65 +52,65 @@ same rule as [above](#does-fcis-draw-lines).
 """
 
 
-def photographs_doc(content: Content | None) -> str:
+def photographs_doc(results: PhotographResults | None) -> str:
     """Return the generated part of docs/fcis_comparison.md.
 
     Args:
-        content: the content of `fcis_photographs.json`; None: it was not run.
+        results: None: it was not run.
     """
-    if content is None:
+    if results is None:
         return _NOT_RUN
     return _DOC.format(
-        sentences="\n".join(f"- {sentence}" for sentence in describe_photographs(content)),
-        pairs=markdown_table(_PAIRS_HEADER, _make_pair_rows(content), 1),
-        errors=markdown_table(_ERRORS_HEADER, _make_error_rows(content), 2),
-        lines=markdown_table(_LINES_HEADER, _make_line_rows(content), 1),
+        sentences="\n".join(f"- {sentence}" for sentence in describe_photographs(results)),
+        pairs=markdown_table(_PAIRS_HEADER, _make_pair_rows(results), 1),
+        errors=markdown_table(_ERRORS_HEADER, _make_error_rows(results), 2),
+        lines=markdown_table(_LINES_HEADER, _make_line_rows(results), 1),
         least=LEAST,
         fewest=_FEWEST,
         file=PHOTOGRAPHS,
     )
 
 
-def describe_photographs(content: Content) -> list[str]:
+def describe_photographs(results: PhotographResults) -> list[str]:
     """Return sentences: the counts, the measurements and the conclusions."""
-    runs = [run for model in content["models"].values() for run in model["runs"]]
+    runs = [run for model in results.models.values() for run in model.runs]
     return [
-        f"{_count(content, 'nuclei')} The models learn from {content['training_images']} other "
+        f"{_count(results, 'nuclei')} The models learn from {results.training_images} other "
         f"images, in {count_noun(len(runs), 'training')}.",
-        f"{_count(content, 'coco')} No model was trained on them: only 92 of them are for "
+        f"{_count(results, 'coco')} No model was trained on them: only 92 of them are for "
         "training, too few for masks that are worth measuring.",
-        *summarize_predictions(_judge(content)),
-        *(_conclude(content, k) for k in FCIS),
-        *(_describe_lines(content, k) for k in FCIS),
+        *summarize_predictions(_judge(results)),
+        *(_conclude(results, k) for k in FCIS),
+        *(_describe_lines(results, k) for k in FCIS),
     ]
 
 
-def _count(content: Content, data: str) -> str:
-    count = content["data"][data]
+def _count(results: PhotographResults, data: str) -> str:
+    count = results.data[data]
     shares = " and ".join(
-        f"{_share(count, k)} % with k = {k} ({count_noun(count['able_pairs'][f'k = {k}'], 'pair')} "
+        f"{_share(count, k)} % with k = {k} ({count_noun(count.able_pairs[f'k = {k}'], 'pair')} "
         f"with {LEAST} pixels or more)"
         for k in FCIS
     )
     where = {"nuclei": "held-out images of nuclei", "coco": "photographs of COCO"}[data]
     return (
-        f"The {count['images']} {where} have {count_noun(count['pairs'], 'pair')} of one class "
+        f"The {count.images} {where} have {count_noun(count.pairs, 'pair')} of one class "
         f"whose boxes overlap. They read {shares} of their common area from the same part."
     )
 
 
-def _share(count: Content, k: int) -> str:
-    return to_text(100 * count["same"][f"k = {k}"] / count["area"] if count["area"] else None, 2)
+def _share(count: PairCount, k: int) -> str:
+    return to_text(100 * count.same[f"k = {k}"] / count.area if count.area else None, 2)
 
 
-def _judge(content: Content) -> list[Prediction]:
+def _judge(results: PhotographResults) -> list[Prediction]:
     """Return the predictions of `photographs`, in their order."""
     seven, three = (
         Claim(
             f"FCIS, k = {k}, minus Mask R-CNN",
             "equal" if k == 7 else "above",
             0,
-            _find_difference(content["models"][v]["same_part"][f"k = {k}"]),
+            _find_difference(results.models[v].same_part[f"k = {k}"]),
         )
         for k, v in FCIS.items()
     )
@@ -122,19 +123,18 @@ def _judge(content: Content) -> list[Prediction]:
     ]
 
 
-def _find_difference(errors: Content) -> Estimate:
+def _find_difference(errors: PhotographErrors) -> Estimate:
     """Return FCIS's same-part error minus Mask R-CNN's; all None if there are too few images."""
-    few = errors["images"] < _FEWEST
-    return find_estimate({} if few else errors, "minus_rival")
+    return MISSING if errors.images < _FEWEST else errors.minus_rival
 
 
-def _conclude(content: Content, k: int) -> str:
+def _conclude(results: PhotographResults, k: int) -> str:
     """Return the conclusion for the FCIS with k x k parts."""
-    errors = content["models"][FCIS[k]]["same_part"][f"k = {k}"]
+    errors = results.models[FCIS[k]].same_part[f"k = {k}"]
     estimate = _find_difference(errors)
     basis = (
-        f"The pairs' masks have {count_noun(errors['pixels'], 'pixel')} that both boxes read from "
-        f"the same part, in {count_noun(errors['images'], 'image')}."
+        f"The pairs' masks have {count_noun(errors.pixels, 'pixel')} that both boxes read from "
+        f"the same part, in {count_noun(errors.images, 'image')}."
     )
     if estimate.low is None or estimate.high is None:
         return (
@@ -155,12 +155,9 @@ def _conclude(content: Content, k: int) -> str:
     )
 
 
-def _describe_lines(content: Content, k: int) -> str:
+def _describe_lines(results: PhotographResults, k: int) -> str:
     """Return whether the lines of the FCIS with k x k parts lie between its parts."""
-    own, rival = (
-        find_estimate(content["models"][variant], "axis", f"lines_{k}")
-        for variant in (FCIS[k], RIVAL)
-    )
+    own, rival = (results.models[variant].axis[f"lines_{k}"] for variant in (FCIS[k], RIVAL))
     verdict = "prefer" if own.low is not None and own.low > 1 else "do not prefer"
     return (
         f"Lines (we had written down no prediction about them): with k = {k}, the axis runs of "
@@ -169,48 +166,41 @@ def _describe_lines(content: Content, k: int) -> str:
     )
 
 
-def _make_pair_rows(content: Content) -> list[tuple[str, ...]]:
+def _make_pair_rows(results: PhotographResults) -> list[tuple[str, ...]]:
     rows = []
     for data, name in _DATA.items():
-        count = content["data"][data]
-        cells = [str(count[key]) for key in ("images", "objects", "pairs", "nested")]
-        cells.append(to_text(count["area"], 0))
+        count = results.data[data]
+        cells = [str(n) for n in (count.images, count.objects, count.pairs, count.nested)]
+        cells.append(to_text(count.area, 0))
         for k in FCIS:
-            able = (count[key][f"k = {k}"] for key in ("able_pairs", "able_images"))
-            cells += [_share(count, k), ", ".join(map(str, able))]
+            able = f"{count.able_pairs[f'k = {k}']}, {count.able_images[f'k = {k}']}"
+            cells += [_share(count, k), able]
         rows.append((name, *cells))
     return rows
 
 
-def _make_error_rows(content: Content) -> list[tuple[str, ...]]:
+def _make_error_rows(results: PhotographResults) -> list[tuple[str, ...]]:
     rows = []
-    for variant, model in content["models"].items():
+    for variant, model in results.models.items():
         for k in FCIS:
-            errors = model["same_part"][f"k = {k}"]
-            rates = (
-                find_estimate(errors, f"one_class/{where}").show() for where in ("same", "other")
-            )
-            differences = (
-                find_estimate(errors, name).show(signed=True)
-                for name in ("one_class/difference", "minus_rival")
-            )
-            own, rival = differences
-            shown = "" if variant == RIVAL else rival
-            counts = (str(errors[name]) for name in ("pixels", "images"))
-            rows.append((model["name"], f"k = {k}", *counts, *rates, own, shown))
+            errors = model.same_part[f"k = {k}"]
+            cells = [str(errors.pixels), str(errors.images)]
+            cells += [errors.same.show(), errors.other.show(), errors.difference.show(signed=True)]
+            cells.append("" if variant == RIVAL else errors.minus_rival.show(signed=True))
+            rows.append((model.name, f"k = {k}", *cells))
     return rows
 
 
-def _make_line_rows(content: Content) -> Sequence[tuple[str, ...]]:
+def _make_line_rows(results: PhotographResults) -> Sequence[tuple[str, ...]]:
     return [
         (
-            model["name"],
-            str(len(model["runs"])),
-            average_aps(model["runs"], "segm"),
-            find_estimate(model, "right").show(),
-            find_estimate(model, "axis", "excess").show(2),
-            "" if variant == RIVAL else find_estimate(model, "axis_by_rival").show(2),
-            *(find_estimate(model, "axis", f"lines_{k}").show(2) for k in FCIS),
+            model.name,
+            str(len(model.runs)),
+            average_aps(model.runs, "segm"),
+            model.right.show(),
+            model.axis["excess"].show(2),
+            "" if variant == RIVAL else model.axis_by_rival.show(2),
+            *(model.axis[f"lines_{k}"].show(2) for k in FCIS),
         )
-        for variant, model in content["models"].items()
+        for variant, model in results.models.items()
     ]

@@ -3,21 +3,19 @@
 A prediction consists of claims. One number with its 95 % interval decides each claim.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from mask_rcnn_ext.report.text import NO_NUMBER, judge_interval, to_text
+from mask_rcnn_ext.report.text import NO_NUMBER, judge_interval
 
 from .contrasts import FCIS, RIVAL
+from .experiment_results import Estimate, ExperimentResults
 
 __all__ = [
     "REFUTATION_RULE",
     "RULE",
     "Claim",
-    "Estimate",
     "Prediction",
-    "find_estimate",
     "judge_predictions",
     "list_refutations",
 ]
@@ -35,23 +33,6 @@ REFUTATION_RULE = (
 )
 
 Expected = Literal["above", "equal", "not above", "below", "within one of"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95 % interval; None for a missing one."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-    def show(self, decimals: int = 1, *, signed: bool = False) -> str:
-        """Return "value [low, high]", with a dash for a missing number."""
-        value = to_text(self.value, decimals, signed=signed)
-        if self.low is None or self.high is None:
-            return value
-        low, high = (to_text(end, decimals, signed=signed) for end in (self.low, self.high))
-        return f"{value} [{low}, {high}]"
 
 
 @dataclass(frozen=True)
@@ -132,27 +113,11 @@ class Prediction:
         return [claim for claim in self.claims if claim.holds is False]
 
 
-def find_estimate(content: Any, *keys: str) -> Estimate:
-    """Return the estimate at nested keys of a result file; all None if a key is missing."""
-    for key in keys:
-        content = content.get(key) if isinstance(content, Mapping) else None
-    entry = content if isinstance(content, Mapping) else {}
-    return Estimate(*(entry.get(name) for name in ("value", "low", "high")))
-
-
-def judge_predictions(content: Mapping[str, Any]) -> list[Prediction]:
-    """Return the four predictions, in the order of the config.
-
-    Args:
-        content: the content of `fcis_experiment.json`.
-    """
+def judge_predictions(results: ExperimentResults) -> list[Prediction]:
+    """Return the four predictions, in the order of the config."""
 
     def same_part(variant: str, k: int, pairs: str) -> Estimate:
-        keys = ("models", variant, "same_part", f"k = {k}", f"{pairs}/difference")
-        return find_estimate(content, *keys)
-
-    def lines(variant: str, k: int) -> Estimate:
-        return find_estimate(content, "models", variant, "axis", f"lines_{k}")
+        return results.find_same_part(variant, k, f"{pairs}/difference")
 
     classes: list[tuple[str, str, Expected]] = [
         ("one_class", "pairs of one class", "above"),
@@ -163,16 +128,16 @@ def judge_predictions(content: Mapping[str, Any]) -> list[Prediction]:
         for pairs, text, expected in classes
         for k, variant in FCIS.items()
     ]
-    growth = find_estimate(content, "contrasts", "same_part", "growth", "fcis")
+    growth = results.find_growth("fcis")
     third = [
         Claim(f"Mask R-CNN, pixels of k = {k}", "equal", 0, same_part(RIVAL, k, "one_class"))
         for k in FCIS
     ]
     fourth = [
-        Claim(f"FCIS, k = {k}, preference for g/{k}", "above", 1, lines(variant, k))
+        Claim(f"FCIS, k = {k}, preference for g/{k}", "above", 1, results.find_lines(variant, k))
         for k, variant in FCIS.items()
     ] + [
-        Claim(f"{name}, preference for g/{k}", "not above", 1, lines(variant, k))
+        Claim(f"{name}, preference for g/{k}", "not above", 1, results.find_lines(variant, k))
         for name, variant in (("FCIS, k = 1", "fcis_tiny_nested_k1"), ("Mask R-CNN", RIVAL))
         for k in FCIS
     ]
@@ -195,33 +160,22 @@ def judge_predictions(content: Mapping[str, Any]) -> list[Prediction]:
     ]
 
 
-def list_refutations(content: Mapping[str, Any]) -> list[Prediction]:
-    """Return the findings that would refute the predictions; one that "came true" did not happen.
-
-    Args:
-        content: the content of `fcis_experiment.json`.
-    """
-
-    def contrast(*keys: str) -> Estimate:
-        return find_estimate(content, "contrasts", *keys)
-
+def list_refutations(results: ExperimentResults) -> list[Prediction]:
+    """Return the findings that would refute; one that "came true" did not happen."""
     control, classes = (
-        [
-            Claim(f"FCIS, k = {k}, {text}", "above", 0, contrast("same_part", name, v, f"k = {k}"))
-            for k, v in FCIS.items()
-        ]
-        for name, text in (
-            ("control", "minus Mask R-CNN"),
-            ("classes", "one class minus two classes"),
+        [Claim(f"FCIS, k = {k}, {text}", "above", 0, find(v, k)) for k, v in FCIS.items()]
+        for find, text in (
+            (results.find_control, "minus Mask R-CNN"),
+            (results.find_classes, "one class minus two classes"),
         )
     )
-    growth = Claim("FCIS, k = 3 minus k = 7", "above", 0, contrast("same_part", "growth", "fcis"))
+    growth = Claim("FCIS, k = 3 minus k = 7", "above", 0, results.find_growth("fcis"))
     moved = [
         Claim(
             f"preference for g/{k}: k = {k} divided by k = {10 - k}",
             "above",
             1,
-            contrast("axis", "moved", f"lines_{k}"),
+            results.find_moved(k),
         )
         for k in FCIS
     ]

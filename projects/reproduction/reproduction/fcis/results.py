@@ -27,11 +27,11 @@ from mask_rcnn_ext.overlap.comparison import (
 from mask_rcnn_ext.report.comparison_page import Difference, SeedDifferences
 from mask_rcnn_ext.report.json_records import from_json, to_json
 
+from ..intervals import BOOTSTRAP_SEED, DRAWS, LEVEL, IntervalSettings
 from ..run_entries import RunEntry, describe_run
 from .runs import MODELS, ComparisonRun, compare_configs
 
 __all__ = [
-    "DRAWS",
     "Answer",
     "ComparisonResults",
     "JudgedDifference",
@@ -39,7 +39,6 @@ __all__ = [
     "Settings",
     "collect",
     "measure_runs",
-    "result_files",
     "write_comparison_results",
 ]
 
@@ -47,7 +46,6 @@ logger = logging.getLogger(__name__)
 
 _Records = list[list[ImageRecord]]  # of one model, run by run
 
-LEVEL, DRAWS, BOOTSTRAP_SEED = 0.95, 1000, 0
 _OF_THE_DATA = ("images", "objects", "crowds")  # counts, by their beginning, that no model changes
 _DECIMALS = 4
 # Answer -> its metric. All are errors: more is worse.
@@ -75,12 +73,9 @@ class Answer(JudgedDifference):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(IntervalSettings):
     """How the intervals were computed."""
 
-    level: float
-    bootstrap_draws: int
-    bootstrap_seed: int
     seeds: list[int]
 
 
@@ -239,11 +234,6 @@ def _counts(trainings: Sequence[Sequence[ImageRecord]]) -> dict[str, float]:
         )
         for name in each[0]
     }
-
-
-def result_files(runs: Sequence[ComparisonRun]) -> list[list[str]]:
-    """Return the paths of each model's result files, in the order of `MODELS`."""
-    return [[str(run.predictions) for run in runs if run.variant == v] for v in MODELS]
 
 
 def write_comparison_results(path: str | Path, results: ComparisonResults) -> None:

@@ -5,12 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mask_rcnn_ext.checkpoint.description import get_versions
 from mask_rcnn_ext.files import read_json
+from mask_rcnn_ext.report.json_records import from_json
 
 from .photos import CLIP
+from .pictures import SHOWN
+from .results_file import Counts, FirstModelResults, FolderFacts, ReportFacts, StageFacts, Tracks
 from .stages import SEED, FolderStep, StageStep
 
 __all__ = ["collect_facts", "key_lines"]
@@ -38,7 +40,7 @@ def key_lines(name: str, text: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def collect_facts(root: Path, folder: FolderStep, steps: Sequence[StageStep]) -> dict[str, Any]:
+def collect_facts(root: Path, folder: FolderStep, steps: Sequence[StageStep]) -> FirstModelResults:
     """Return the content of the results file.
 
     Args:
@@ -52,54 +54,57 @@ def collect_facts(root: Path, folder: FolderStep, steps: Sequence[StageStep]) ->
     exported = read_json(home / "person/evaluations/split_val-model/results.json")
     analysis = read_json(home / "person/analysis.json")
     parity = read_json(home / "person/export/export.json")["model.onnx"]["parity"]
-    return {
-        "data": {**record["facts"], "annotations_sha256": record["annotations"]},
-        "seed": SEED,
-        "cores": os.cpu_count(),
-        "device": run["run"]["device"],
-        "versions": get_versions(),
-        "stages": [
-            {
-                "name": step.stage.name,
-                "command": step.stage.command,
-                "seconds": step.seconds(),
-                "printed": key_lines(step.stage.name, step.printed()),
-            }
+    credits = record["facts"]["credits"]
+    with_credits = [name for name, url in credits.items() if url]
+    report = {
+        **{key: analysis[key] for key in ("images", "objects", "ap", "best", "sizes")},
+        "threshold": analysis["thresholds"]["person"],
+        "error_types": analysis["error_types"]["types"],
+    }
+    return FirstModelResults(
+        data=from_json(
+            FolderFacts, {**record["facts"], "annotations_sha256": record["annotations"]}
+        ),
+        seed=SEED,
+        cores=os.cpu_count(),
+        device=run["run"]["device"],
+        versions=get_versions(),
+        stages=[
+            StageFacts(
+                name=step.stage.name,
+                command=step.stage.command,
+                seconds=step.seconds(),
+                printed=key_lines(step.stage.name, step.printed()),
+            )
             for step in steps
         ],
-        "train_seconds": run["run"]["train_seconds"],
-        "peak_memory_mb": run["run"]["peak_memory_mb"],
-        "scores": {
+        train_seconds=run["run"]["train_seconds"],
+        peak_memory_mb=run["run"]["peak_memory_mb"],
+        scores={
             name: {task: {key: found[task].get(key) for key in _SCORES} for task in _TASKS}
             for name, found in (("trained", run), ("exported", exported))
         },
-        "report": {
-            **{key: analysis[key] for key in ("images", "objects", "ap", "best", "sizes")},
-            "threshold": analysis["thresholds"]["person"],
-            "error_types": analysis["error_types"]["types"],
-        },
-        "parity": parity,
-        "found": _count_found(home / "found"),
-        "video": _count_tracks(home / f"found_video/videos/{CLIP}.tracks.json"),
-    }
+        report=from_json(ReportFacts, report),
+        parity=parity,
+        found=_count_found(home / "found"),
+        video=_count_tracks(home / f"found_video/videos/{CLIP}.tracks.json"),
+        shown=(with_credits or list(credits))[:SHOWN],
+    )
 
 
-def _count_found(folder: Path) -> dict[str, int]:
+def _count_found(folder: Path) -> Counts:
     """Return the numbers of images and objects in a prediction."""
     images = read_json(folder / "images.json")["images"]
-    return {
-        "images": len(images),
-        "objects": len(read_json(folder / "coco_instances_results.json")),
-    }
+    return Counts(len(images), len(read_json(folder / "coco_instances_results.json")))
 
 
-def _count_tracks(path: Path) -> dict[str, Any]:
+def _count_tracks(path: Path) -> Tracks:
     """Return how many frames and ids a video has, and how long the ids last."""
     frames = read_json(path)["frames"]
     lives = Counter(found["id"] for frame in frames for found in frame["objects"])
-    return {
-        "frames": len(frames),
-        "ids": len(lives),
-        "ids_of_half_the_frames": sum(2 * life >= len(frames) for life in lives.values()),
-        "longest": max(lives.values(), default=0),
-    }
+    return Tracks(
+        frames=len(frames),
+        ids=len(lives),
+        ids_of_half_the_frames=sum(2 * life >= len(frames) for life in lives.values()),
+        longest=max(lives.values(), default=0),
+    )

@@ -1,40 +1,31 @@
 """The part of docs/performance.md on what was run on a GPU."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from mask_rcnn_ext.report.text import to_text
 
 from ..pages.benchmark_tables import make_section
+from .results_file import GpuResults
 
 __all__ = ["GPU", "gpu_doc"]
 
 GPU = "results/gpu.json"
-_TASKS = (("segm", "mask AP"), ("bbox", "box AP"))
 
 
-def gpu_doc(content: Mapping[str, Any] | None) -> str:
-    """Return the Markdown.
-
-    Args:
-        content: of `results/gpu.json`; None: nothing was run.
-    """
-    if content is None:
+def gpu_doc(results: GpuResults | None) -> str:
+    """Return the Markdown; None: nothing was run."""
+    if results is None:
         return "`make gpu` has not been run: no GPU was at hand.\n"
-    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    parts = [f"Device: {content['device']}. Versions: {versions}.\n"]
-    if tests := content.get("tests"):
-        bad = tests["failures"] + tests["errors"]
-        passed = tests["tests"] - bad - tests["skipped"]
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    parts = [f"Device: {results.device}. Versions: {versions}.\n"]
+    if tests := results.tests:
+        bad = tests.failures + tests.errors
+        passed = tests.tests - bad - tests.skipped
+        parts.append(f"Tests marked gpu: {passed} passed, {bad} failed, {tests.skipped} skipped.\n")
+    if training := results.training:
+        run, tasks = training.run, (("mask AP", training.segm), ("box AP", training.bbox))
+        aps = ", ".join(f"{name} {to_text(found['AP'])}" for name, found in tasks if found)
         parts.append(
-            f"Tests marked gpu: {passed} passed, {bad} failed, {tests['skipped']} skipped.\n"
+            f"Mask R-CNN, ResNet-50 FPN, from scratch on {training.data}: {aps} after "
+            f"{run.train_seconds:.0f} seconds, peak memory {run.peak_memory_mb:.0f} MB.\n"
         )
-    if training := content.get("training"):
-        run, shown = training["run"], [pair for pair in _TASKS if pair[0] in training]
-        aps = ", ".join(f"{name} {to_text(training[task]['AP'])}" for task, name in shown)
-        parts.append(
-            f"Mask R-CNN, ResNet-50 FPN, from scratch on {training['data']}: {aps} after "
-            f"{run['train_seconds']:.0f} seconds, peak memory {run['peak_memory_mb']:.0f} MB.\n"
-        )
-    parts += [make_section(name, part) for name, part in content.get("benchmark", {}).items()]
+    parts += [make_section(name, part) for name, part in (results.benchmark or {}).items()]
     return "\n".join(parts)

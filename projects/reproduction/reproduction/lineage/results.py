@@ -19,6 +19,7 @@ __all__ = [
     "LineageResults",
     "MethodResults",
     "Quartiles",
+    "SharedSettings",
     "Timing",
     "collect",
     "require_proposals",
@@ -84,12 +85,24 @@ class MethodResults:
 
 
 @dataclass(frozen=True)
+class SharedSettings:
+    """What all methods have in common; the data sets are names, joined by commas."""
+
+    backbone: str
+    channels: list[int]
+    blocks: list[int]
+    train: str
+    val: str
+    image_size: int  # shorter side, in pixels
+
+
+@dataclass(frozen=True)
 class LineageResults:
     """The content of `lineage.json`."""
 
     dataset: str  # the data set of the measurement
     seeds: list[int]
-    shared: dict[str, Any]  # see `runs.compare_configs`
+    shared: SharedSettings
     differing: dict[str, dict[str, Any]]  # see `runs.compare_configs`
     proposals: dict[str, dict[str, Any]]  # by data set, see `require_proposals`
     timing: Timing
@@ -138,7 +151,7 @@ def collect(
     return LineageResults(
         dataset=runs[0].config().DATASETS.TEST[0],
         seeds=sorted({run.seed for run in runs}),
-        shared=configs["shared"],
+        shared=SharedSettings(**configs["shared"]),
         differing=configs["differing"],
         proposals=proposals,
         timing=timing,

@@ -1,11 +1,9 @@
 """The numbers of the lineage, ours and the papers', as table rows and sentences."""
 
 import itertools
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
-from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.text import to_text
 
 from ..markdown import markdown_table
@@ -147,12 +145,12 @@ def _describe_proposals(results: LineageResults) -> str:
 def list_differences(results: LineageResults) -> list[str]:
     """Return sentences about the differences between our runs and the papers'."""
     shared, timing = results.shared, results.timing
-    channels = "\u00d7".join(map(str, shared["channels"]))
+    channels = "\u00d7".join(map(str, shared.channels))
     images = results.methods[0].train_images
     stored = next((m for m in results.methods if m.proposals == "stored"), None)
     own = next((m for m in results.methods if m.proposals != "stored"), None)
     parts = [
-        f"Data: ours are {images:,} drawn images of {shared['image_size']} pixels with five kinds "
+        f"Data: ours are {images:,} drawn images of {shared.image_size} pixels with five kinds "
         "of shapes. The papers use thousands of photos of PASCAL VOC with 20 classes, or a hundred "
         "thousand photos of COCO with 80 classes. So do not compare our APs with theirs.",
         "Metric: our AP is COCO's, over IoU 0.5 to 0.95. The mAP of PASCAL VOC is at IoU 0.5, like "
@@ -183,13 +181,8 @@ def list_differences(results: LineageResults) -> list[str]:
     return parts
 
 
-def lineage_summary(content: Mapping[str, Any]) -> str:
-    """Return the table of our numbers on docs/lineage.md, and sentences that compare them.
-
-    Args:
-        content: the json of `lineage.json`.
-    """
-    results = from_json(LineageResults, content)
+def lineage_summary(results: LineageResults) -> str:
+    """Return the table of our numbers on docs/lineage.md, and sentences that compare them."""
     table = markdown_table(HEADER, make_method_rows(results), words=2)
     return "\n".join([table, *(f"- {sentence}" for sentence in describe_results(results)), ""])
 
@@ -204,13 +197,10 @@ def make_published_rows(rows: Iterable[Published] = PUBLISHED) -> list[list[str]
     for row in rows:
         of = (row.method, row.model, row.trained_on, row.tested_on, row.source)
         note = f" ({row.note})" if row.note else ""
-        found.setdefault(of, []).append(f"{row.metric} {_value(row)}{note}")
+        # An AP has one decimal, as papers print it; a time is unchanged.
+        value = f"{row.value:.1f}" if "AP" in row.metric else f"{row.value:g}"
+        found.setdefault(of, []).append(f"{row.metric} {value}{note}")
     return [[*of[:4], "; ".join(numbers), of[4]] for of, numbers in found.items()]
-
-
-def _value(row: Published) -> str:
-    """Return an AP with one decimal, as papers print it, and a time unchanged."""
-    return f"{row.value:.1f}" if "AP" in row.metric else f"{row.value:g}"
 
 
 def published_table() -> str:

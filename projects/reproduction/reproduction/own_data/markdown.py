@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 
 from ..markdown import markdown_table
+from .results_file import Contrast, DataFacts, Entry, OwnDataResults
 from .runs import DATA, SETTINGS, STARTS
 
 __all__ = ["DATA_TITLES", "OWN_DATA", "PICTURE", "name_variant", "own_data_doc", "select_runs"]
@@ -61,95 +61,89 @@ def name_variant(start: str, settings: str) -> str:
     return f"{_STARTS[start]}, {_SETTINGS[settings].strip('`')}"
 
 
-def select_runs(
-    content: Mapping[str, Any], data: str, start: str, settings: str
-) -> list[Mapping[str, Any]]:
+def select_runs(runs: Iterable[Entry], data: str, start: str, settings: str) -> list[Entry]:
     """Return the runs of one variant, one for each seed."""
     variant = data, start, settings
-    return [r for r in content["runs"] if (r["data"], r["start"], r["settings"]) == variant]
+    return [run for run in runs if (run.data, run.start, run.settings) == variant]
 
 
-def own_data_doc(content: Mapping[str, Any] | None) -> str:
-    """Return the Markdown.
-
-    Args:
-        content: the content of `results/own_data.json`; None: nothing was run.
-    """
-    if not content or not content["runs"]:
+def own_data_doc(results: OwnDataResults | None) -> str:
+    """Return the Markdown; None: nothing was run."""
+    if not results or not results.runs:
         return _NOT_RUN
     return _DOC.format(
         results=OWN_DATA,
-        state=_describe_state(content),
-        data=_describe_data(content["data"]),
-        scores=_make_scores(content),
-        settings=_make_settings(content["runs"]),
-        evaluations=content["evaluations"],
-        patience=content["patience"],
-        choices=_make_choices(content["contrasts"]),
-        saved=_describe_saved(content["contrasts"]),
-        predictions=_make_predictions(content),
+        state=_describe_state(results),
+        data=_describe_data(results.data),
+        scores=_make_scores(results.runs),
+        settings=_make_settings(results.runs),
+        evaluations=results.evaluations,
+        patience=results.patience,
+        choices=_make_choices(results.contrasts),
+        saved=_describe_saved(results.contrasts),
+        predictions=_make_predictions(results),
     )
 
 
-def _describe_state(content: Mapping[str, Any]) -> str:
-    done, planned = len(content["runs"]), content["planned_seeds"]
+def _describe_state(results: OwnDataResults) -> str:
+    done, planned = len(results.runs), results.planned_seeds
     total = planned * len(DATA) * len(STARTS) * len(SETTINGS)
-    devices = ", ".join(sorted({run["device"] for run in content["runs"]}))
+    devices = ", ".join(sorted({str(run.device) for run in results.runs}))
     state = f"Seeds: {planned}. Device: {devices}."
-    for timing in content["timings"]:
+    for timing in results.timings:
+        data, settings = timing.form.split("_")
         state += (
-            f" {DATA_TITLES[timing['form'].split('_')[0]]}, "
-            f"{_SETTINGS[timing['form'].split('_')[1]]}: {timing['seconds_per_iteration']} s per "
-            f"iteration with {timing['threads']} threads, so {timing['fitting_iterations']} fit "
-            f"into {timing['minutes']} minutes."
+            f" {DATA_TITLES[data]}, {_SETTINGS[settings]}: {timing.seconds_per_iteration} s per "
+            f"iteration with {timing.threads} threads, so {timing.fitting_iterations} fit "
+            f"into {timing.minutes} minutes."
         )
     if done < total:
         state += f" **{done} of {total} trainings are done; the others have not been run yet.**"
     return state
 
 
-def _describe_data(data: Mapping[str, Any]) -> str:
+def _describe_data(data: Mapping[str, DataFacts]) -> str:
     return " ".join(
-        f"{DATA_TITLES[name]} ({name}): {facts['train']['images']} training images with "
-        f"{facts['train']['objects']} objects, {facts['all']['images']} validation images, of "
-        f"which {facts['scoring']['images']} score, and {facts['minutes']} minutes of training."
+        f"{DATA_TITLES[name]} ({name}): {facts.train.images} training images with "
+        f"{facts.train.objects} objects, {facts.all.images} validation images, of "
+        f"which {facts.scoring.images} score, and {facts.minutes} minutes of training."
         for name, facts in data.items()
     )
 
 
-def _make_scores(content: Mapping[str, Any]) -> str:
+def _make_scores(entries: Sequence[Entry]) -> str:
     header = ["data", "start", "settings", "seeds", "mask AP", "AP50", "AP, all", "AP50, all"]
     header += ["box AP", "iterations", "seconds"]
     rows = []
     for data in DATA:
         for start in STARTS:
             for settings in SETTINGS:
-                runs = select_runs(content, data, start, settings)
+                runs = select_runs(entries, data, start, settings)
                 names = [DATA_TITLES[data], _STARTS[start], _SETTINGS[settings], str(len(runs))]
                 rows.append([*names, *_summarize_runs(runs)])
     return markdown_table(header, rows, words=3)
 
 
-def _summarize_runs(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _summarize_runs(runs: Sequence[Entry]) -> list[str]:
     if not runs:
         return ["not run", *[NO_NUMBER] * 6]
 
-    def score(part: str, task: str, metric: str) -> str:
-        return _show([r["evaluations"][-1][part][task][metric] or 0.0 for r in runs])
+    def score(part: str, metric: str, task: str = "segm") -> str:
+        return _show([run.evaluations[-1].score(part, metric, task) for run in runs])
 
-    seconds = fmean(run["train_seconds"] or 0.0 for run in runs)
-    scoring = [score("scoring", "segm", metric) for metric in ("AP", "AP50")]
-    everything = [score("all", "segm", metric) for metric in ("AP", "AP50")]
-    boxes = score("scoring", "bbox", "AP")
-    return [*scoring, *everything, boxes, str(runs[0]["iterations"]), f"{seconds:.0f}"]
+    seconds = fmean(run.train_seconds or 0.0 for run in runs)
+    scoring = [score("scoring", metric) for metric in ("AP", "AP50")]
+    everything = [score("all", metric) for metric in ("AP", "AP50")]
+    boxes = score("scoring", "AP", "bbox")
+    return [*scoring, *everything, boxes, str(runs[0].iterations), f"{seconds:.0f}"]
 
 
-def _make_settings(runs: Sequence[Mapping[str, Any]]) -> str:
+def _make_settings(runs: Sequence[Entry]) -> str:
     """Return the table of the settings that differ between `--auto` and hand-made."""
     rows = []
     for data in DATA:
-        own = [run for run in runs if run["data"] == data]
-        found = {run["settings"]: run["chosen"] for run in reversed(own)}
+        own = [run for run in runs if run.data == data]
+        found = {run.settings: run.chosen for run in reversed(own)}
         if {*found} != {*SETTINGS}:
             continue
         rows += [
@@ -171,21 +165,21 @@ def _show(values: Sequence[float]) -> str:
     return f"{text} ({to_text(min(values))} to {to_text(max(values))})"
 
 
-def _find(contrasts: Iterable[Mapping[str, Any]], data: str, name: str) -> Mapping[str, Any] | None:
-    return next((c for c in contrasts if (c["data"], c["name"]) == (data, name)), None)
+def _find(contrasts: Iterable[Contrast], data: str, name: str) -> Contrast | None:
+    return next((c for c in contrasts if (c.data, c.name) == (data, name)), None)
 
 
-def _interval(contrast: Mapping[str, Any] | None, signed: bool = True) -> str:
+def _interval(contrast: Contrast | None, signed: bool = True) -> str:
     if contrast is None:
         return NO_NUMBER
-    mean = to_text(contrast["mean"], signed=signed)
-    if contrast["low"] is None:
+    mean = to_text(contrast.mean, signed=signed)
+    if contrast.low is None:
         return f"{mean} (one run)"
-    low, high = (to_text(contrast[end], signed=signed) for end in ("low", "high"))
+    low, high = (to_text(end, signed=signed) for end in (contrast.low, contrast.high))
     return f"{mean} [{low}, {high}]"
 
 
-def _make_choices(contrasts: Sequence[Mapping[str, Any]]) -> str:
+def _make_choices(contrasts: Sequence[Contrast]) -> str:
     rows = [
         [title, *(_interval(_find(contrasts, data, name)) for data in DATA)]
         for name, title in _CHOICES
@@ -193,27 +187,27 @@ def _make_choices(contrasts: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(["weights", *DATA_TITLES.values()], rows, words=1)
 
 
-def _describe_saved(contrasts: Sequence[Mapping[str, Any]]) -> str:
+def _describe_saved(contrasts: Sequence[Contrast]) -> str:
     parts = []
     for data, photos in DATA.items():
         if contrast := _find(contrasts, data, "saved"):
-            minutes = photos.minutes * contrast["mean"] / 100
-            early = sum(value > 0 for value in contrast["values"])
+            minutes = photos.minutes * contrast.mean / 100
+            early = sum(value > 0 for value in contrast.values)
             parts.append(
-                f"{DATA_TITLES[data]}: {early} of {len(contrast['values'])} runs would have ended "
+                f"{DATA_TITLES[data]}: {early} of {len(contrast.values)} runs would have ended "
                 f"early, which saves {to_text(minutes)} of {photos.minutes} minutes on average."
             )
     return " ".join(parts)
 
 
-def _make_predictions(content: Mapping[str, Any]) -> str:
+def _make_predictions(results: OwnDataResults) -> str:
     rows = []
-    for prediction in content["predictions"]:
-        contrast = _find(content["contrasts"], prediction["data"], prediction["name"])
-        ends = [prediction["least"], prediction["most"]]
+    for prediction in results.predictions:
+        contrast = _find(results.contrasts, prediction.data, prediction.name)
+        ends = [prediction.least, prediction.most]
         low, high = ("" if end is None else to_text(end, 0) for end in ends)
         expected = f"{low} to {high}" if low and high else f"≥ {low}" if low else f"≤ {high}"
-        cells = [DATA_TITLES[prediction["data"]], prediction["sentence"], expected]
-        signed = "-" in prediction["name"]
-        rows.append([*cells, _interval(contrast, signed), prediction["verdict"]])
+        cells = [DATA_TITLES[prediction.data], prediction.sentence, expected]
+        signed = "-" in prediction.name
+        rows.append([*cells, _interval(contrast, signed), prediction.verdict])
     return markdown_table(["data", "prediction", "range", "measured", "verdict"], rows)

@@ -1,14 +1,13 @@
 """The curves: mask AP over the minutes of training, for each variant."""
 
 import io
-from collections.abc import Mapping
 from statistics import fmean
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .markdown import DATA_TITLES, name_variant, select_runs
+from .results_file import OwnDataResults
 from .runs import DATA, SETTINGS, STARTS
 
 __all__ = ["draw_curves"]
@@ -18,18 +17,15 @@ _DASHES = {"hand": "-", "auto": "--"}
 _MUTED = "#606a76"
 
 
-def draw_curves(content: Mapping[str, Any]) -> bytes:
+def draw_curves(results: OwnDataResults) -> bytes:
     """Return a PNG with a panel for each data set.
 
     Thick lines are means over the seeds, thin lines are single runs. The minutes follow from the
     iterations and the planned minutes, so the load of the machine does not show.
-
-    Args:
-        content: the content of `results/own_data.json`.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=110)
     for axes, data in zip(figure.subplots(1, len(DATA)), DATA, strict=True):
-        _draw_panel(axes, data, content)
+        _draw_panel(axes, data, results)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     for axes in figure.axes[1:]:
         more = axes.get_legend_handles_labels()
@@ -43,21 +39,17 @@ def draw_curves(content: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def _draw_panel(axes: Axes, data: str, content: Mapping[str, Any]) -> None:
-    minutes = content["data"][data]["minutes"]
+def _draw_panel(axes: Axes, data: str, results: OwnDataResults) -> None:
+    facts = results.data[data]
     for start in STARTS:
         for settings in SETTINGS:
-            runs = select_runs(content, data, start, settings)
+            runs = select_runs(results.runs, data, start, settings)
             style = {"color": _COLOURS[start], "linestyle": _DASHES[settings]}
-            curves = [
-                [entry["scoring"]["segm"]["AP"] or 0.0 for entry in run["evaluations"]]
-                for run in runs
-            ]
+            curves = [[each.score("scoring") for each in run.evaluations] for run in runs]
             if not curves:
                 continue
             times = [
-                minutes * entry["iteration"] / runs[0]["iterations"]
-                for entry in runs[0]["evaluations"]
+                facts.minutes * each.iteration / runs[0].iterations for each in runs[0].evaluations
             ]
             for curve in curves:
                 axes.plot(times, curve, alpha=0.35, linewidth=0.8, **style)
@@ -70,10 +62,10 @@ def _draw_panel(axes: Axes, data: str, content: Mapping[str, Any]) -> None:
                 label=name_variant(start, settings),
                 **style,
             )
-    axes.set_title(f"{DATA_TITLES[data]}, {content['data'][data]['scoring']['images']} images")
+    axes.set_title(f"{DATA_TITLES[data]}, {facts.scoring.images} images")
     axes.set_xlabel("minutes of training on two CPU cores")
     axes.set_ylabel("mask AP")
-    axes.set_xlim(0, minutes * 1.03)
+    axes.set_xlim(0, facts.minutes * 1.03)
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color=_MUTED, alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,63 +1,20 @@
 """The predictions, made before any training, and the numbers that decide them."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 from mask_rcnn_ext.overlap.intervals import compute_t_interval
 
+from .results_file import Contrast, Entry, Prediction
 from .runs import DATA
 
-__all__ = ["PREDICTIONS", "Contrast", "Prediction", "collect_contrasts", "judge_predictions"]
+__all__ = ["PREDICTIONS", "collect_contrasts", "judge_predictions"]
 
-_Entry = Mapping[str, Any]
 _Cell = tuple[str, str, str]  # data, start, settings
 
 _INF = math.inf
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A number with its interval.
-
-    Attributes:
-        data: one of `DATA`.
-        name: the measured number, in points of mask AP; "saved" is in percent of the iterations.
-        values: one for each seed, or for each run if a run is compared with itself.
-        mean: the mean of `values`.
-        low, high: Student's 95 % interval of the mean; None with fewer than two values.
-    """
-
-    data: str
-    name: str
-    values: list[float]
-    mean: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A sentence, and the range that a number should lie in.
-
-    Attributes:
-        sentence: the prediction.
-        data: see `Contrast`.
-        name: see `Contrast`.
-        least, most: the range; None: without an end.
-        verdict: "came true" if the whole interval lies in the range, "refuted" if it lies outside,
-            else "open", also without an interval.
-    """
-
-    sentence: str
-    data: str
-    name: str
-    least: float | None
-    most: float | None
-    verdict: str = "open"
-
 
 # Written before the first training.
 PREDICTIONS = [
@@ -79,39 +36,37 @@ PREDICTIONS = [
 ]
 
 
-def _score(entry: _Entry, choice: str, metric: str = "AP", part: str = "scoring") -> float:
-    value = entry["evaluations"][entry["choice"][choice]][part]["segm"][metric]
-    return float(value or 0.0)
+def _last(run: Entry) -> float:
+    return run.evaluations[run.choice.last].score("scoring")
 
 
-def _share_saved(entry: _Entry) -> float:
-    """Return the share of the iterations that an early end saves, in percent."""
-    done = entry["evaluations"][entry["choice"]["stop"]]["iteration"]
-    return 100.0 * (1 - done / float(entry["iterations"]))
+def _gain(run: Entry, index: int, part: str = "scoring") -> float:
+    """Return the mask AP of an evaluation minus the one of the last weights."""
+    return run.evaluations[index].score(part) - run.evaluations[run.choice.last].score(part)
 
 
 # Compared within a run: best, early and average against the last weights.
-_WITHIN: dict[str, Callable[[_Entry], float]] = {
-    "best - last": lambda run: _score(run, "best") - _score(run, "last"),
-    "best - last, selection half": lambda run: (
-        _score(run, "best", part="selection") - _score(run, "last", part="selection")
+_WITHIN: dict[str, Callable[[Entry], float]] = {
+    "best - last": lambda run: _gain(run, run.choice.best),
+    "best - last, selection half": lambda run: _gain(run, run.choice.best, "selection"),
+    "early - last": lambda run: _gain(run, run.choice.early),
+    "saved": lambda run: (  # by an early end, in percent of the iterations
+        100.0 * (1 - run.evaluations[run.choice.stop].iteration / run.iterations)
     ),
-    "early - last": lambda run: _score(run, "early") - _score(run, "last"),
-    "saved": _share_saved,
-    "average - last": lambda run: float(run["average"]["segm"]["AP"] or 0.0) - _score(run, "last"),
+    "average - last": lambda run: (run.average["segm"]["AP"] or 0.0) - _last(run),
 }
 
 
-def collect_contrasts(entries: Iterable[_Entry]) -> list[Contrast]:
+def collect_contrasts(entries: Iterable[Entry]) -> list[Contrast]:
     """Return the numbers of the finished runs; compared runs have the same seed."""
-    cells: dict[_Cell, dict[int, _Entry]] = {}
+    cells: dict[_Cell, dict[int, Entry]] = {}
     for entry in entries:
-        cell = entry["data"], entry["start"], entry["settings"]
-        cells.setdefault(cell, {})[entry["seed"]] = entry
+        cell = entry.data, entry.start, entry.settings
+        cells.setdefault(cell, {})[entry.seed] = entry
 
     def pair(first: _Cell, second: _Cell) -> list[float]:
         one, other = cells.get(first, {}), cells.get(second, {})
-        return [_score(one[s], "last") - _score(other[s], "last") for s in one if s in other]
+        return [_last(one[s]) - _last(other[s]) for s in one if s in other]
 
     found = []
     for data in DATA:
@@ -122,7 +77,8 @@ def collect_contrasts(entries: Iterable[_Entry]) -> list[Contrast]:
             _summarize(data, "auto - hand", pair(auto, hand)),
         ]
         for metric in ("AP", "AP50"):
-            values = [_score(e, "last", metric, "all") for e in cells.get(hand, {}).values()]
+            own = cells.get(hand, {}).values()
+            values = [e.evaluations[e.choice.last].score("all", metric) for e in own]
             found.append(_summarize(data, metric, values))
         runs = [e for cell, seeds in cells.items() if cell[0] == data for e in seeds.values()]
         found += [_summarize(data, name, [f(e) for e in runs]) for name, f in _WITHIN.items()]

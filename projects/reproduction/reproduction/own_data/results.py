@@ -1,25 +1,26 @@
 """`results/own_data.json`: the numbers of the runs, the differences, and the predictions."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from mask_rcnn_ext.config import flat_config
 from mask_rcnn_ext.engine.recipe.choose import RECIPE_KEYS
 from mask_rcnn_ext.files import read_json, write_json
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
+from mask_rcnn_ext.report.json_records import from_json, to_json
 
+from ..markdown import read_record
 from ..run_entries import describe_run
 from ..training_runs import read_config
 from .choice import choose_weights
 from .predictions import collect_contrasts, judge_predictions
+from .results_file import Counts, DataFacts, Entry, Evaluation, OwnDataResults, TimingEntry
 from .runs import DATA, EVALUATIONS, PATIENCE, OwnDataRun
 
 __all__ = ["find_recorded", "write_own_data_results"]
 
 
-def find_recorded(path: str | Path, runs: Iterable[OwnDataRun]) -> dict[OwnDataRun, dict[str, Any]]:
+def find_recorded(path: str | Path, runs: Iterable[OwnDataRun]) -> dict[OwnDataRun, Entry]:
     """Return the entries of a file of results that belong to `runs`.
 
     The trainings take hours, so they may be done on several days, and their folders need not stay:
@@ -30,20 +31,24 @@ def find_recorded(path: str | Path, runs: Iterable[OwnDataRun]) -> dict[OwnDataR
         runs: the planned runs.
 
     Raises:
-        UserError: see `read_json`.
+        UserError: see `read_record`.
     """
-    if not Path(path).is_file():
-        return {}
-    entries = {(e["variant"], e["seed"], e["config_sha256"]): e for e in read_json(path)["runs"]}
+    results = _read(path)
+    entries = {(e.variant, e.seed, e.config_sha256): e for e in results.runs} if results else {}
     keys = {run: (run.variant, run.seed, run.sha256()) for run in runs}
     return {run: entries[key] for run, key in keys.items() if key in entries}
+
+
+def _read(path: str | Path) -> OwnDataResults | None:
+    fix = "Give another --results"
+    return read_record(OwnDataResults, Path(path), fix) if Path(path).is_file() else None
 
 
 def write_own_data_results(
     path: str | Path,
     runs: Sequence[OwnDataRun],
-    timings: Sequence[Mapping[str, Any]] | None = None,
-) -> dict[str, Any]:
+    timings: list[TimingEntry] | None = None,
+) -> OwnDataResults:
     """Write what is known of `runs`, and return it.
 
     Args:
@@ -52,65 +57,57 @@ def write_own_data_results(
         timings: new ones, see `Timing.describe`.
 
     Raises:
-        UserError: see `read_json`.
+        UserError: see `read_record`.
     """
     recorded = find_recorded(path, runs)
-    if timings is None and Path(path).is_file():
-        timings = read_json(path)["timings"]
+    if timings is None:
+        earlier = _read(path)
+        timings = earlier.timings if earlier else []
     found = [_describe(r) if r.state() == "done" else recorded.get(r) for r in runs]
     entries = [entry for entry in found if entry is not None]
     contrasts = collect_contrasts(entries)
-    content = {
-        "interval": "Student's t, 95 %: over the seeds, or over the runs of a data set",
-        "planned_seeds": max(run.seed for run in runs),
-        "evaluations": EVALUATIONS,
-        "patience": PATIENCE,
-        "data": {name: _describe_data(name, runs) for name in DATA},
-        "timings": list(timings or ()),
-        "contrasts": [asdict(contrast) for contrast in contrasts],
-        "predictions": [asdict(prediction) for prediction in judge_predictions(contrasts)],
-        "runs": entries,
-    }
-    write_json(path, content)
-    return content
+    results = OwnDataResults(
+        interval="Student's t, 95 %: over the seeds, or over the runs of a data set",
+        planned_seeds=max(run.seed for run in runs),
+        evaluations=EVALUATIONS,
+        patience=PATIENCE,
+        data={name: _describe_data(name, runs) for name in DATA},
+        timings=timings,
+        contrasts=contrasts,
+        predictions=judge_predictions(contrasts),
+        runs=entries,
+    )
+    write_json(path, to_json(results))
+    return results
 
 
-def _describe_data(name: str, runs: Iterable[OwnDataRun]) -> dict[str, Any]:
+def _describe_data(name: str, runs: Iterable[OwnDataRun]) -> DataFacts:
     run = next(run for run in runs if run.data == name)
     train, _, scoring, _ = run.files
-    counts = {"train": train, "all": run.val_json, "scoring": scoring}
-    found: dict[str, Any] = {"class": DATA[name].category, "minutes": DATA[name].minutes}
-    for part, path in counts.items():
+    counts = []
+    for path in (train, run.val_json, scoring):
         content = read_json(path)
         objects = sum(not a.get("iscrowd", 0) for a in content["annotations"])
-        found[part] = {"images": len(content["images"]), "objects": objects}
-    return found
+        counts.append(Counts(len(content["images"]), objects))
+    return DataFacts(DATA[name].category, DATA[name].minutes, *counts)
 
 
-def _describe(run: OwnDataRun) -> dict[str, Any]:
+def _describe(run: OwnDataRun) -> Entry:
     """Return the entry of a finished run."""
-    scores = run.scores()
+    scores, cfg = run.scores(), read_config(run.folder / "config.yaml")
     assert scores is not None, run.title
-    choice = choose_weights([entry["selection"]["segm"]["AP"] for entry in scores], PATIENCE)
-    entry = describe_run(run, ("segm", "bbox"), AP_METRICS, inputs=run.inputs())
-    average = entry.metrics  # of the scoring half, at the end
-    plain = asdict(entry)
-    plain.pop("metrics")
-    return {
-        "data": run.data,
-        "start": run.start_from,
-        "settings": run.settings,
-        **plain,
-        "iterations": run.iterations,
-        "chosen": _list_settings(run),
-        "evaluations": scores,
-        "choice": asdict(choice),
-        "average": average,
-    }
-
-
-def _list_settings(run: OwnDataRun) -> dict[str, Any]:
-    """Return the values that the run had of the keys that `--auto` may choose."""
-    cfg = read_config(run.folder / "config.yaml")
     assert cfg is not None, run.title
-    return {key: value for key, value in flat_config(cfg) if key in RECIPE_KEYS}
+    evaluations = from_json(list[Evaluation], scores)
+    plain = {**vars(describe_run(run, ("segm", "bbox"), AP_METRICS, inputs=run.inputs()))}
+    average = plain.pop("metrics")  # of the scoring half, at the end
+    return Entry(
+        data=run.data,
+        start=run.start_from,
+        settings=run.settings,
+        **plain,
+        iterations=run.iterations,
+        chosen={key: value for key, value in flat_config(cfg) if key in RECIPE_KEYS},
+        evaluations=evaluations,
+        choice=choose_weights([e.selection["segm"]["AP"] for e in evaluations], PATIENCE),
+        average=average,
+    )

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.utils.events import EventStorage
@@ -16,6 +15,7 @@ from mask_rcnn_ext import argument_parser
 from mask_rcnn_ext.engine.run import prepare_run
 from mask_rcnn_ext.engine.trainer import Trainer
 
+from .results_file import TimingEntry
 from .runs import DATA, EVALUATIONS, OwnDataRun
 
 __all__ = ["Timing", "describe_timings", "time_variants"]
@@ -43,18 +43,18 @@ class Timing:
         done = int(60 * DATA[self.run.data].minutes / self.wall)
         return max(done // EVALUATIONS, 1) * EVALUATIONS
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> TimingEntry:
         """Return the entry for the file of results."""
-        return {
-            "form": self.run.form,
-            "minutes": DATA[self.run.data].minutes,
-            "iterations": self.run.iterations,
-            "seconds_per_iteration": round(self.wall, 3),
-            "cpu_seconds_per_iteration": round(self.cpu, 3),
-            "fitting_iterations": self.fitting,
-            "threads": torch.get_num_threads(),
-            "cpu": torch.backends.cpu.get_cpu_capability(),
-        }
+        return TimingEntry(
+            form=self.run.form,
+            minutes=DATA[self.run.data].minutes,
+            iterations=self.run.iterations,
+            seconds_per_iteration=round(self.wall, 3),
+            cpu_seconds_per_iteration=round(self.cpu, 3),
+            fitting_iterations=self.fitting,
+            threads=torch.get_num_threads(),
+            cpu=torch.backends.cpu.get_cpu_capability(),
+        )
 
 
 def time_variants(runs: Sequence[OwnDataRun], rounds: int = 10) -> list[Timing]:

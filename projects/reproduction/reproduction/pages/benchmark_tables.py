@@ -1,11 +1,12 @@
 """The tables of docs/performance.md, from what `tools/benchmark.py` wrote."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..markdown import markdown_table
 
-__all__ = ["BENCHMARK", "benchmark_tables", "make_section"]
+__all__ = ["BENCHMARK", "Benchmark", "BenchmarkRow", "benchmark_tables", "make_section"]
 
 BENCHMARK = "results/benchmark.json"
 _PARTS = {  # in the order of the page: name -> title while it has not been run
@@ -21,7 +22,32 @@ _PARTS = {  # in the order of the page: name -> title while it has not been run
 }
 
 
-def benchmark_tables(results: Mapping[str, Any] | None) -> str:
+@dataclass(frozen=True)
+class BenchmarkRow:
+    """A contender in one case; see `tools/benchmarking/parts.py` for the attributes."""
+
+    case: str
+    contender: str
+    seconds: float
+    ratio: float
+    ratios: list[float]
+    verdict: str
+    peak_mb: float | None
+    output: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """An entry of `BENCHMARK`; see `tools/benchmarking/parts.py` for the attributes."""
+
+    title: str
+    options: dict[str, Any]
+    rows: list[BenchmarkRow]
+    machine: dict[str, Any]
+    load: list[float]
+
+
+def benchmark_tables(results: Mapping[str, Benchmark] | None) -> str:
     """Return a section for each benchmark: what was run, on what, and its table.
 
     Args:
@@ -31,44 +57,43 @@ def benchmark_tables(results: Mapping[str, Any] | None) -> str:
     return "\n".join(make_section(name, results.get(name)) for name in _PARTS)
 
 
-def make_section(name: str, part: Mapping[str, Any] | None) -> str:
+def make_section(name: str, part: Benchmark | None) -> str:
     """Return the section of one benchmark; `part` is None if it was not run."""
     command = f"python tools/benchmark.py {name}"
     if part is None:
         return f"### {_PARTS[name]}\n\n`{command}` has not been run.\n"
-    rows = part["rows"]
+    rows = part.rows
     titles = ["case", "contender", "seconds", "times as fast", "lowest to highest", "output"]
     cells = [
         [
-            row["case"],
-            row["contender"],
-            f"{row['seconds']:.3g}",
+            row.case,
+            row.contender,
+            f"{row.seconds:.3g}",
             _describe_ratio(row),
             _describe_range(row),
-            row["output"],
+            row.output,
         ]
         for row in rows
     ]
-    if any(row["peak_mb"] for row in rows):
+    if any(row.peak_mb for row in rows):
         titles.insert(3, "peak memory, MB")
         for row, line in zip(rows, cells, strict=True):
-            line.insert(3, "" if row["peak_mb"] is None else f"{row['peak_mb']:,.0f}")
+            line.insert(3, "" if row.peak_mb is None else f"{row.peak_mb:,.0f}")
     filled = [n for n in range(len(titles)) if any(line[n] for line in cells)]
     table = markdown_table(
         [titles[n] for n in filled], [[line[n] for n in filled] for line in cells]
     )
-    machine = ", ".join(f"{key} {value}" for key, value in part["machine"].items())
-    options = ", ".join(f"{key} {value}" for key, value in part["options"].items())
-    start, end = part["load"][0], part["load"][-1]
+    machine = ", ".join(f"{key} {value}" for key, value in part.machine.items())
+    options = ", ".join(f"{key} {value}" for key, value in part.options.items())
     return (
-        f"### {part['title']}\n\n`{command}`: {options}.\n\n{table}\n"
+        f"### {part.title}\n\n`{command}`: {options}.\n\n{table}\n"
         f"{machine[0].upper()}{machine[1:]}; "
-        f"load average {start:.1f} at the start and {end:.1f} at the end.\n"
+        f"load average {part.load[0]:.1f} at the start and {part.load[-1]:.1f} at the end.\n"
     )
 
 
-def _describe_ratio(row: Mapping[str, Any]) -> str:
-    verdict, ratio = row["verdict"], f"{row['ratio']:.2f}"
+def _describe_ratio(row: BenchmarkRow) -> str:
+    verdict, ratio = row.verdict, f"{row.ratio:.2f}"
     if verdict == "baseline":
         return ""
     if verdict.startswith("too noisy"):
@@ -78,6 +103,6 @@ def _describe_ratio(row: Mapping[str, Any]) -> str:
     return ratio if verdict.endswith(("times as fast", "times slower")) else verdict
 
 
-def _describe_range(row: Mapping[str, Any]) -> str:
-    low, high = row["ratios"] or (1, 1)
+def _describe_range(row: BenchmarkRow) -> str:
+    low, high = row.ratios or (1, 1)
     return "" if low == high else f"{low:.2f} to {high:.2f}"

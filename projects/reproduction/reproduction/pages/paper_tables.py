@@ -8,14 +8,18 @@ run of that config.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
+from statistics import fmean
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.paper import NO_ROW, Checkpoint, Row
+from mask_rcnn_ext.report.text import to_text
 
 from ..fcis.markdown import COMPARISON
+from ..fcis.results import ComparisonResults
 from ..lineage.papers import LINEAGE as PUBLISHED
+from ..lineage.results import LineageResults
 from ..lineage.tables import LINEAGE, lineage_configs
-from ..markdown import COMMAND, markdown_table, read_results
+from ..markdown import COMMAND, markdown_table, read_record, read_results
 
 __all__ = ["configs_page", "configs_table", "methods_table"]
 
@@ -252,15 +256,17 @@ def methods_table(root: Path, rows: Sequence[Row]) -> str:
         root: the checkout, which has `results/`.
         rows: the rows of the paper's tables.
     """
-    lineage = {f"lineage/{m['variant']}": m for m in read_results(root / LINEAGE, "")["methods"]}
-    fcis = [run for run in read_results(root / COMPARISON, "")["runs"] if run["model"] == "FCIS"]
+    methods = read_record(LineageResults, root / LINEAGE, "").methods
+    lineage = {f"lineage/{method.variant}": method for method in methods}
+    runs = read_record(ComparisonResults, root / COMPARISON, "").runs
+    aps = (run.metrics["segm"]["AP"] for run in runs if run.model == "FCIS")
+    fcis = [ap for ap in aps if ap is not None]
 
     def ours(config: str) -> str:
         if config == "shapes/fcis_tiny":
-            mean = sum(run["metrics"]["segm"]["AP"] for run in fcis) / len(fcis)
-            return f"mask {mean:.1f} (mean of {len(fcis)} trainings)"
+            return f"mask {fmean(fcis):.1f} (mean of {len(fcis)} trainings)"
         if method := lineage.get(config.removeprefix("shapes/")):
-            return f"box {method['metrics']['bbox']['AP']:.1f}"
+            return f"box {to_text(method.ap('bbox'))}"
         return _ours(root, config).removesuffix(" (occluded_shapes_val)")
 
     def published(config: str) -> str:

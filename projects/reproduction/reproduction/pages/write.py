@@ -6,23 +6,33 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.paper import ROWS, Row
 
 from ..ablations.markdown import ABLATIONS, ablations_page
+from ..ablations.results import AblationResults
 from ..costs.page import COSTS, costs_page
+from ..costs.results_file import CostResults
 from ..fcis.experiment_markdown import EXPERIMENT, experiment_doc, experiment_summary
+from ..fcis.experiment_results import ExperimentResults, PhotographResults
 from ..fcis.markdown import COMPARISON, comparison_doc
 from ..fcis.photographs_markdown import PHOTOGRAPHS, photographs_doc
+from ..fcis.results import ComparisonResults
 from ..first_model.markdown import FIRST_MODEL, PAGE, first_model_parts
+from ..first_model.results_file import FirstModelResults
 from ..gpu.markdown import GPU, gpu_doc
+from ..gpu.results_file import GpuResults
+from ..lineage.results import LineageResults
 from ..lineage.tables import LINEAGE, lineage_summary, published_table
-from ..markdown import COMMAND, read_results
+from ..markdown import COMMAND, read_record
 from ..own_data.markdown import OWN_DATA, own_data_doc
+from ..own_data.results_file import OwnDataResults
 from ..scaling.markdown import SCALING, scaling_doc
-from .benchmark_tables import BENCHMARK, benchmark_tables
+from ..scaling.results_file import ScalingResults
+from .benchmark_tables import BENCHMARK, Benchmark, benchmark_tables
 from .config_keys import keys_table
 from .paper_tables import configs_page, configs_table, methods_table
 
@@ -46,6 +56,8 @@ __all__ = [
     "stale_pages",
     "write_pages",
 ]
+
+_T = TypeVar("_T")
 
 METHODS_TABLE = "the table of methods"
 CONFIGS_TABLE, KEYS_TABLE = "the table of configs", "the table of keys"
@@ -82,6 +94,10 @@ def _replace_part(text: str, what: str, part: str, path: Path) -> str:
     return f"{head}{first}\n\n{part}\n{last}{tail}"
 
 
+def _read_if_run(kind: type[_T], path: Path, fix: str) -> _T | None:
+    return read_record(kind, path, fix) if path.is_file() else None
+
+
 def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     """Return what the generated pages should hold: path relative to `root` -> complete text.
 
@@ -92,25 +108,20 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     Raises:
         UserError: a file of results or a page with hand-written text is missing or broken.
     """
-    costs = read_results(root / COSTS, "Run: python projects/reproduction/model_costs.py")
-    ablations = read_results(root / ABLATIONS, "Run: python projects/reproduction/run_ablations.py")
-    comparison = read_results(
-        root / COMPARISON, "Run: python projects/reproduction/run_comparison.py"
-    )
-    lineage = read_results(root / LINEAGE, "Run: python projects/reproduction/run_lineage.py")
-    command = "Run: python projects/reproduction/run_fcis_experiment.py"
-    experiment, photographs, own_data, benchmark, scaling, first, gpu = (
-        read_results(root / file, fix) if (root / file).is_file() else None
-        for file, fix in (
-            (EXPERIMENT, command),
-            (PHOTOGRAPHS, f"{command} --photographs"),
-            (OWN_DATA, "Run: python projects/reproduction/run_own_data.py"),
-            (BENCHMARK, f"Run: python tools/benchmark.py inference --output {BENCHMARK}"),
-            (SCALING, "Run: make scaling"),
-            (FIRST_MODEL, "Run: python projects/reproduction/run_first_model.py"),
-            (GPU, "Run: make gpu"),
-        )
-    )
+    command = "Run: python projects/reproduction"
+    costs = read_record(CostResults, root / COSTS, f"{command}/model_costs.py")
+    ablations = read_record(AblationResults, root / ABLATIONS, f"{command}/run_ablations.py")
+    comparison = read_record(ComparisonResults, root / COMPARISON, f"{command}/run_comparison.py")
+    lineage = read_record(LineageResults, root / LINEAGE, f"{command}/run_lineage.py")
+    own_data = _read_if_run(OwnDataResults, root / OWN_DATA, f"{command}/run_own_data.py")
+    scaling = _read_if_run(ScalingResults, root / SCALING, "Run: make scaling")
+    first = _read_if_run(FirstModelResults, root / FIRST_MODEL, f"{command}/run_first_model.py")
+    fix = f"{command}/run_fcis_experiment.py"
+    experiment = _read_if_run(ExperimentResults, root / EXPERIMENT, fix)
+    photographs = _read_if_run(PhotographResults, root / PHOTOGRAPHS, f"{fix} --photographs")
+    fix = f"Run: python tools/benchmark.py inference --output {BENCHMARK}"
+    benchmark = _read_if_run(dict[str, Benchmark], root / BENCHMARK, fix)
+    gpu = _read_if_run(GpuResults, root / GPU, "Run: make gpu")
     parts = {
         "README.md": {
             METHODS_TABLE: methods_table(root, rows),

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -59,13 +58,9 @@ class Command:
         if self.process.returncode:
             lines = self._log.read_text("utf-8", errors="replace").splitlines()[-5:]
             raise UserError(f"a command failed; the end of {self._log}:\n" + "\n".join(lines))
-        return _to_mb(usage)
+        return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
     def kill(self) -> None:
         """Kill the process and all others of its group, if they live."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-
-
-def _to_mb(usage: resource.struct_rusage) -> float:
-    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -10,11 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mask_rcnn_ext.errors import UserError
 
 from .commands import PREDICT, Command
+from .drawn_images import SIDE
+from .results_file import Found, Kill, PredictionFacts
 
 __all__ = ["Job", "compare_folders", "plan_kills", "predict_with_kills"]
 
@@ -55,7 +56,7 @@ def plan_kills(count: int, images: int, seed: int) -> list[tuple[int, str]]:
     return [(moment, _WHAT[number % len(_WHAT)]) for number, moment in enumerate(moments)]
 
 
-def predict_with_kills(folder: Path, job: Job, kills: int, seed: int) -> dict[str, Any]:
+def predict_with_kills(folder: Path, job: Job, kills: int, seed: int) -> PredictionFacts:
     """Predict into the folders `undisturbed` and `killed`, and compare them.
 
     Args:
@@ -77,20 +78,19 @@ def predict_with_kills(folder: Path, job: Job, kills: int, seed: int) -> dict[st
     done = []
     start = time.perf_counter()
     for moment, what in plan_kills(kills, len(names), seed):
-        done.append(
-            {"after_images": _kill(job.start(outputs[1]), outputs[1], moment, what), "what": what}
-        )
+        done.append(Kill(_kill(job.start(outputs[1]), outputs[1], moment, what), what))
     memory = max(memory, job.start(outputs[1]).finish())
-    return {
-        "images": len(names),
-        "processes": job.processes,
-        "kills": done,
-        "seed": seed,
-        "undisturbed_seconds": undisturbed,
-        "killed_seconds": time.perf_counter() - start,
-        "peak_memory_mb": memory,
-        **compare_folders(outputs[0], outputs[1], names),
-    }
+    return PredictionFacts(
+        images=len(names),
+        processes=job.processes,
+        kills=done,
+        seed=seed,
+        undisturbed_seconds=undisturbed,
+        killed_seconds=time.perf_counter() - start,
+        peak_memory_mb=memory,
+        **vars(compare_folders(outputs[0], outputs[1], names)),
+        side=SIDE,
+    )
 
 
 def _kill(command: Command, output: Path, moment: int, what: str) -> int:
@@ -127,7 +127,7 @@ def _find_children(pid: int) -> list[int]:
     return [child for child, command in commands.items() if b"spawn_main" in command]
 
 
-def compare_folders(first: Path, second: Path, names: Sequence[str]) -> dict[str, Any]:
+def compare_folders(first: Path, second: Path, names: Sequence[str]) -> Found:
     """Return the images and instances that a prediction has lost, found twice or changed.
 
     Args:
@@ -139,12 +139,12 @@ def compare_folders(first: Path, second: Path, names: Sequence[str]) -> dict[str
     counts = Counter(image["file_name"] for image in listed)
     results = json.loads((second / "coco_instances_results.json").read_bytes())
     repeated = Counter(json.dumps(result, sort_keys=True) for result in results)
-    return {
-        "instances": len(results),
-        "lost": sum(name not in counts for name in names),
-        "doubled": sum(n - 1 for n in counts.values()) + sum(n - 1 for n in repeated.values()),
-        "bytes_equal": all(
+    return Found(
+        instances=len(results),
+        lost=sum(name not in counts for name in names),
+        doubled=sum(n - 1 for n in counts.values()) + sum(n - 1 for n in repeated.values()),
+        bytes_equal=all(
             (first / name).read_bytes() == (second / name).read_bytes() for name in RESULT_FILES
         ),
-        "left_over": sorted(p.name for p in second.iterdir() if p.name not in RESULT_FILES),
-    }
+        left_over=sorted(p.name for p in second.iterdir() if p.name not in RESULT_FILES),
+    )

@@ -1,9 +1,7 @@
 """The generated part of docs/scaling.md: the results on one machine."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from ..markdown import markdown_table
+from .results_file import PredictionFacts, ScalingResults
 
 __all__ = ["SCALING", "scaling_doc"]
 
@@ -17,43 +15,43 @@ _RUNS = {
 }
 
 
-def scaling_doc(content: Mapping[str, Any] | None) -> str:
+def scaling_doc(results: ScalingResults | None) -> str:
     """Return the text for the content of `SCALING`; None: it has not been run."""
-    if content is None:
+    if results is None:
         return _NOT_RUN
-    training, prediction = content["training"], content["prediction"]
+    training = results.training
     rows = [
-        [title, f"{training['seconds'][name]:.0f} s", "yes" if training["equal"][name] else "NO"]
+        [title, f"{training.seconds[name]:.0f} s", "yes" if training.equal[name] else "NO"]
         for name, title in _RUNS.items()
     ]
     header = ["training", "time with start", "weights equal to the first row's, to the bit"]
     return "\n".join(
         [
-            f"From [{SCALING}](../{SCALING}), on {content['cores']} CPU cores with PyTorch "
-            f"{content['versions']['torch']}. The nodes are processes of this machine. Other work "
+            f"From [{SCALING}](../{SCALING}), on {results.cores} CPU cores with PyTorch "
+            f"{results.versions['torch']}. The nodes are processes of this machine. Other work "
             "ran on it, so the times show only the order of magnitude.\n",
-            f"Training of a small model, {training['iterations']} iterations of "
-            f"{training['batch']} images:\n",
+            f"Training of a small model, {training.iterations} iterations of "
+            f"{training.batch} images:\n",
             markdown_table(header, rows),
-            _describe_prediction(prediction),
+            _describe_prediction(results.prediction),
         ]
     )
 
 
-def _describe_prediction(found: Mapping[str, Any]) -> str:
-    kills = [f"{kill['what']} after {kill['after_images']:,}" for kill in found["kills"]]
+def _describe_prediction(found: PredictionFacts) -> str:
+    kills = [f"{kill.what} after {kill.after_images:,}" for kill in found.kills]
     rows = [
-        ["images", f"{found['images']:,} of {found['side']} x {found['side']} pixels"],
-        ["processes", str(found["processes"])],
+        ["images", f"{found.images:,} of {found.side} x {found.side} pixels"],
+        ["processes", str(found.processes)],
         ["SIGKILL to", ", ".join(kills)],
-        ["images lost", str(found["lost"])],
-        ["images or instances found twice", str(found["doubled"])],
-        ["instances", f"{found['instances']:,}"],
-        ["result files equal to the byte", "yes" if found["bytes_equal"] else "NO"],
-        ["files left over", ", ".join(found["left_over"]) or "none"],
-        ["time without kills", f"{found['undisturbed_seconds']:.0f} s"],
-        ["time with kills", f"{found['killed_seconds']:.0f} s"],
-        ["memory of the largest process", f"{found['peak_memory_mb']:.0f} MB"],
+        ["images lost", str(found.lost)],
+        ["images or instances found twice", str(found.doubled)],
+        ["instances", f"{found.instances:,}"],
+        ["result files equal to the byte", "yes" if found.bytes_equal else "NO"],
+        ["files left over", ", ".join(found.left_over) or "none"],
+        ["time without kills", f"{found.undisturbed_seconds:.0f} s"],
+        ["time with kills", f"{found.killed_seconds:.0f} s"],
+        ["memory of the largest process", f"{found.peak_memory_mb:.0f} MB"],
     ]
     table = markdown_table(["prediction", ""], rows)
     return f"Prediction with the trained model, once without kills and once with kills:\n\n{table}"

@@ -13,10 +13,12 @@ import torch
 from mask_rcnn_ext.config import config_hash, load_config
 from mask_rcnn_ext.files import file_sha256, read_json, write_json
 from mask_rcnn_ext.fingerprint import code_sha256, imported_files
+from mask_rcnn_ext.report.json_records import from_json, to_json
 from mask_rcnn_ext.steps import Step, run_step
 
 from ..training_runs import REPO
 from .commands import TRAIN, Command
+from .results_file import TrainingFacts
 
 __all__ = ["BATCH", "ITERATIONS", "compare_weights", "train_on_nodes"]
 
@@ -54,7 +56,7 @@ class NodesTraining(Step):
 
     def __init__(self, folder: Path, annotations: Path) -> None:
         self._folder, self._annotations = folder, annotations
-        self._found: dict[str, Any] = {}
+        self._found: TrainingFacts | None = None
         outputs = [folder / name / "model_final.pth" for name in _RUNS]
         super().__init__("the trainings on nodes", folder / "training.json", outputs)
 
@@ -86,19 +88,19 @@ class NodesTraining(Step):
                     command.finish()
             seconds[name] = time.perf_counter() - start
         paths = dict(zip(_RUNS, self.outputs, strict=True))
-        self._found = {
-            "iterations": ITERATIONS,
-            "batch": BATCH,
-            "seconds": seconds,
-            "equal": {n: compare_weights(path, paths["one_node"]) for n, path in paths.items()},
-        }
+        self._found = TrainingFacts(
+            iterations=ITERATIONS,
+            batch=BATCH,
+            seconds=seconds,
+            equal={n: compare_weights(path, paths["one_node"]) for n, path in paths.items()},
+        )
 
     def finish(self) -> None:
         """See `Step`; the record also holds what was found."""
-        write_json(self.record, {**self.find_inputs(), "found": self._found})
+        write_json(self.record, {**self.find_inputs(), "found": to_json(self._found)})
 
 
-def train_on_nodes(folder: Path, annotations: Path) -> dict[str, Any]:
+def train_on_nodes(folder: Path, annotations: Path) -> TrainingFacts:
     """Train as `NodesTraining` says, unless that is done; return which weights are equal.
 
     Raises:
@@ -106,8 +108,7 @@ def train_on_nodes(folder: Path, annotations: Path) -> dict[str, Any]:
     """
     step = NodesTraining(folder, annotations)
     run_step(step)
-    found: dict[str, Any] = read_json(step.record)["found"]
-    return found
+    return from_json(TrainingFacts, read_json(step.record)["found"])
 
 
 def compare_weights(path: Path, other: Path) -> bool:
