@@ -16,8 +16,8 @@ from reproduction.fcis.runs import MODELS, ComparisonRun, compare_configs, plan_
 from reproduction.report import Report
 from reproduction.training_runs import Progress, plan_runs, require_complete, train_all
 
-from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.report.comparison_gallery import draw_gallery
 from mask_rcnn_ext.report.comparison_page import print_comparison
 
@@ -30,8 +30,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     help_text = "number of processes that measure (default: 1)"
     parser.add_argument("--processes", type=int, default=1, metavar="N", help=help_text)
     args = parser.parse_args(argv)
-    if args.processes < 1:
-        raise UserError(f"--processes: expected 1 or more, got {args.processes}")
+    require_range("--processes", args.processes, 1)
     return args
 
 

@@ -33,6 +33,7 @@ from reproduction.training_runs import (
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.engine.launch import run_as_command
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.files import require_writable
 from mask_rcnn_ext.report.run_data import read_predictions, read_run, spread_evenly
 
@@ -60,8 +61,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     help_text = "number of images to time (default: 20)"
     parser.add_argument("--timed-images", type=int, default=20, metavar="N", help=help_text)
     args = parser.parse_args(argv)
-    if args.timed_images < 1:
-        raise UserError(f"--timed-images: expected 1 or more, got {args.timed_images}")
+    require_range("--timed-images", args.timed_images, 1)
     return args
 
 

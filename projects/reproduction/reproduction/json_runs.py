@@ -41,7 +41,7 @@ class JsonRun(TrainingRun):
         """See `TrainingRun`."""
         return (*FILLED_IN, *_OWN_DATA)
 
-    def inputs(self) -> dict[str, Any]:
+    def find_other_inputs(self) -> dict[str, Any]:
         """Return the checksums of the annotations."""
         pairs = self._name_files()
         return {name: file_sha256(path) for name, path in pairs if name.endswith("json")}

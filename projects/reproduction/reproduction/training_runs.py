@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 
 from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.config import config_hash, flat_config, load_config
-from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.errors import UserError, require_range
 from mask_rcnn_ext.files import read_json_or_none, require_writable, write_json
 from mask_rcnn_ext.model_zoo import get_config_file
 from mask_rcnn_ext.run_files import require_run_folder, set_aside
@@ -95,13 +95,13 @@ class TrainingRun(Step):
         """Keys that do not make a run stale: they follow from the data, the machine, the folder."""
         return FILLED_IN
 
-    def inputs(self) -> dict[str, Any]:
+    def find_other_inputs(self) -> dict[str, Any]:
         """Return the checksums of the run's input files, without its config."""
         return {}
 
     def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
-        return {"config_sha256": self._hash(self.config(), self.seed), **self.inputs()}
+        return {"config_sha256": self._hash(self.config(), self.seed), **self.find_other_inputs()}
 
     def sha256(self) -> str:
         """Return one hash of the inputs, for the file of results."""
@@ -168,7 +168,7 @@ class TrainingRun(Step):
         self.read_record()  # raises if the folder contains something else
         set_aside(self.folder, {*_FIRST_FILES, *self.evaluations})
         require_writable(self.folder)
-        if inputs := self.inputs():
+        if inputs := self.find_other_inputs():
             write_json(str(self.folder / "inputs.json"), inputs)
 
     def command(self, resume: bool) -> list[str]:
@@ -214,8 +214,7 @@ def plan_runs(
     Raises:
         UserError: `seeds` is not positive.
     """
-    if seeds < 1:
-        raise UserError(f"--seeds: expected 1 or more, got {seeds}")
+    require_range("--seeds", seeds, 1)
     variants = list(variants)
     return [kind.under(root, v, seed) for seed in range(1, seeds + 1) for v in variants]
 

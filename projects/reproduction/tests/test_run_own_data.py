@@ -70,7 +70,7 @@ def test_the_runs_differ_in_start_and_settings_only(folders, tmp_path):
     assert len(scoring) == len(val) // 2 > 0
     assert all(image in val for image in scoring)
     again = next(run for run in plan(folders, tmp_path) if run.variant == RUN)
-    assert again.inputs() == run.inputs()
+    assert again.find_other_inputs() == run.find_other_inputs()
     by_variant = {run.variant: run for run in runs if run.seed == 1}
     scratch, auto = by_variant["dsb2018_scratch_hand"], by_variant[AUTO]
     assert scratch.config().MODEL.WEIGHTS == ""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mask_rcnn_ext.data.own_data import register_own_data
-from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.files import read_json, write_json
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import read_image_instances
@@ -94,8 +94,7 @@ def plan_photographs(root: str | Path, folder: str | Path, seeds: int) -> list[P
     Raises:
         UserError: a file is missing or has no nuclei, or `seeds` is not positive.
     """
-    if seeds < 1:
-        raise UserError(f"--seeds: expected 1 or more, got {seeds}")
+    require_range("--seeds", seeds, 1)
     contents = [
         select_images(read_json(Path(folder, f"annotations_{split}.json")), CLASS, LONGEST)
         for split in ("train", "val")
@@ -124,7 +123,7 @@ class PhotographMeasurement(RunMeasurement):
 
     def find_inputs(self) -> dict[str, Any]:
         """See `Step`; the images to measure are chosen by the annotations."""
-        return {**super().find_inputs(), "val_json": self.run.inputs()["val_json"]}
+        return {**super().find_inputs(), "val_json": self.run.find_other_inputs()["val_json"]}
 
     def make(self, resume: bool) -> None:
         """See `Step`."""

@@ -167,9 +167,9 @@ class GpuTraining(JsonRun):
         """See `JsonRun`."""
         return {**_KEYS, "MODEL.DEVICE": self.device, **({} if self.files else _SHAPES)}
 
-    def inputs(self) -> dict[str, Any]:
+    def find_other_inputs(self) -> dict[str, Any]:
         """Return the checksums of the annotations, the device and the versions."""
-        return {**super().inputs(), "gpu": self.gpu, "versions": get_versions()}
+        return {**super().find_other_inputs(), "gpu": self.gpu, "versions": get_versions()}
 
     def train(self, resume: bool) -> int:
         """See `TrainingRun`; the output goes to the terminal."""

@@ -164,7 +164,7 @@ def collect(
             )
             for method in methods()
         ],
-        runs=[describe_run(run, _TASKS, _METRICS, inputs=run.inputs()) for run in runs],
+        runs=[describe_run(run, _TASKS, _METRICS, inputs=run.find_other_inputs()) for run in runs],
     )
 
 

@@ -125,7 +125,7 @@ class LineageRun(TrainingRun):
         cfg.merge_from_list(_get_proposal_options(cfg, self.root))
         return cfg
 
-    def inputs(self) -> dict[str, Any]:
+    def find_other_inputs(self) -> dict[str, Any]:
         """See `TrainingRun`; the checksum of a file that is not there is ""."""
         cfg = self.config()
         files = [*cfg.DATASETS.PROPOSAL_FILES_TRAIN, *cfg.DATASETS.PROPOSAL_FILES_TEST]

@@ -98,7 +98,9 @@ def _describe(run: OwnDataRun) -> Entry:
     assert scores is not None, run.title
     assert cfg is not None, run.title
     evaluations = from_json(list[Evaluation], scores)
-    plain = {**vars(describe_run(run, ("segm", "bbox"), AP_METRICS, inputs=run.inputs()))}
+    plain = {
+        **vars(describe_run(run, ("segm", "bbox"), AP_METRICS, inputs=run.find_other_inputs()))
+    }
     average = plain.pop("metrics")  # of the scoring half, at the end
     return Entry(
         data=run.data,

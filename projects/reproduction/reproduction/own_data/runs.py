@@ -9,7 +9,7 @@ from typing import Any
 from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.data.split import split_coco
 from mask_rcnn_ext.engine.recipe.choose import RECIPE_KEYS
-from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.files import file_sha256, read_json, read_json_or_none, write_json
 from mask_rcnn_ext.model_zoo import get_config_file
 
@@ -134,10 +134,10 @@ class OwnDataRun(JsonRun):
         chosen = RECIPE_KEYS if self.settings == "auto" else ()
         return (*super().filled_in, *(key for key in chosen if key not in given))
 
-    def inputs(self) -> dict[str, Any]:
+    def find_other_inputs(self) -> dict[str, Any]:
         """Return the checksums of the annotations, and whether the settings are `--auto`."""
         validation = {"all_val_json": file_sha256(self.val_json)}
-        return {**super().inputs(), **validation, "settings": self.settings}
+        return {**super().find_other_inputs(), **validation, "settings": self.settings}
 
     def command(self, resume: bool) -> list[str]:
         """See `TrainingRun`."""
@@ -180,8 +180,7 @@ def plan_own_data(root: str | Path, folders: Mapping[str, str], seeds: int) -> l
     Raises:
         UserError: see `write_class`; or `seeds` is not positive.
     """
-    if seeds < 1:
-        raise UserError(f"--seeds: expected 1 or more, got {seeds}")
+    require_range("--seeds", seeds, 1)
     files: dict[str, tuple[tuple[str, ...], str]] = {}
     for name, photos in DATA.items():
         *train, val_json, images = write_class(root, name, folders[name], photos.category, _LONGEST)
