@@ -23,7 +23,7 @@ from ..config import ExtCfgNode
 from ..data.images import ImageLike
 from ..engine.trainer import Trainer
 from ..errors import UserError, import_extra
-from ..files import file_sha256, read_json_or_none, require_writable, write_json
+from ..files import file_sha256, read_json_or_none, writable_folder, write_json
 from ..modeling.exported import is_exported
 from ..prediction.predictor import Predictor
 from ..temporary_files import make_temporary_folder
@@ -89,11 +89,10 @@ def export_model(
         return _export_weights(cfg, Path(output), int8)
     require_exportable(cfg)
     _require_libraries(format, int8)
-    require_writable(output)
-    predictor = _load(cfg)
-    chosen = _space_evenly(list(images), PARITY_IMAGES)
-    example = _find_example(predictor, chosen)
-    with make_temporary_folder(Path(output)) as folder:
+    with writable_folder(output), make_temporary_folder(Path(output)) as folder:
+        predictor = _load(cfg)
+        chosen = _space_evenly(list(images), PARITY_IMAGES)
+        example = _find_example(predictor, chosen)
         stem = str(folder / "model")
         path = stem + FORMATS[format]
         write_onnx(predictor.model, example, f"{stem}.onnx")
@@ -125,8 +124,7 @@ def _export_weights(cfg: CfgNode, output: Path, int8: bool) -> Path:
         "config": _name_classes(cfg, predictor).dump_text(),
         **{key: source[key] for key in kept if key in source},
     }
-    require_writable(output)
-    with make_temporary_folder(output) as folder:
+    with writable_folder(output), make_temporary_folder(output) as folder:
         path = str(folder / "model.safetensors")
         save_safetensors(contents, path)
         written = load_safetensors(path)["model"]

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from ..arrays import Floats32
 from ..data.catalog import require_datasets
 from ..errors import UserError
-from ..files import atomic_open, read_json_or_none, require_writable, write_json
+from ..files import atomic_open, read_json_or_none, writable_folder, write_json
 from ..steps import Step, end_with_parent, find_change, run_step
 from .file import write_proposal_file
 from .recall import measure_recall, read_objects
@@ -99,19 +99,12 @@ def compute_proposals(
         raise UserError(f"--processes: expected 1 or more, got {processes}")
     require_datasets(names)
     settings, folder = method.settings(), Path(output)
-    existed = folder.exists()
-    require_writable(folder)
     recipes = {}
-    try:
+    with writable_folder(folder):
         for name in names:
             step = _Computation(method, settings, name, folder, processes, overwrite)
             run_step(step)
             recipes[name] = read_json_or_none(str(step.record))
-    except UserError:
-        if not existed:
-            with contextlib.suppress(OSError):  # not empty: something was computed
-                folder.rmdir()
-        raise
     return recipes
 
 

@@ -146,7 +146,7 @@ def test_a_changed_weight_is_noticed_and_nothing_stays(
     said = r"in 4 of 4 images.*detections differ, 0 may. Most in .*: .*mask IoU 0\.\d+ \(limit"
     with pytest.raises(UserError, match=said):
         export_model(cfg, tmp_path / "out", images)
-    assert not [*(tmp_path / "out").iterdir()]
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "onnx"])
@@ -216,6 +216,11 @@ def test_wrong_files_and_options(onnx_path, tmp_path, cfg, images):
     blind.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
     with pytest.raises(UserError, match="finds nothing in any of 3 images"):
         export_model(blind, tmp_path / "out", images)
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"no photo")
+    with pytest.raises(UserError, match=r"photo\.jpg"):
+        export_model(cfg, tmp_path / "out", [photo, *images])
+    assert not (tmp_path / "out").exists()
 
 
 def test_fcis(images, tmp_path):
