@@ -46,6 +46,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="AP",
         help="refuse int8 if it loses more AP, of 100 (default: 0.5)",
     )
+    parser.add_argument(
+        "--calibration-images",
+        type=int,
+        default=500,
+        metavar="N",
+        help="calibrate int8 on N of the images at most, spaced evenly (default: 500)",
+    )
     add_overrides(parser)
     return parser
 
@@ -124,6 +131,7 @@ def export(args: argparse.Namespace) -> None:
         format=args.format,
         int8=args.int8,
         max_ap_loss=args.max_ap_loss,
+        calibration_images=args.calibration_images,
     )
     print(f"exported model: {path}")
     if args.format == "safetensors":
