@@ -34,8 +34,8 @@ from torch import nn
 from . import paper
 from .checkpoint.checkpointer import Checkpointer
 from .config import ExtCfgNode, add_mask_rcnn_ext_config, get_cfg, load_config
-from .config_files import find_config_root, list_config_names
-from .errors import UserError, nearest
+from .config_files import find_config_root, list_config_names, suggest_names
+from .errors import UserError
 from .modeling.building import build_model
 from .modeling.precision import choose_device, prepare_model
 
@@ -89,11 +89,8 @@ def _resolve(name: str) -> tuple[str, bool]:
     ours, stock = list_config_names(), _list_stock_names()
     if name in stock:
         return stock[name], False
-    hint = nearest(stem, [*ours, *dict.fromkeys(stock.values())])
-    raise UserError(
-        f"no config {name!r}{hint}"
-        + ("" if hint else f"; ours: {', '.join(ours)}; and the names of detectron2's model zoo")
-    )
+    hint = suggest_names(stem, [*ours, *dict.fromkeys(stock.values())])
+    raise UserError(f"no config {name!r}{hint}, and detectron2's model zoo has more")
 
 
 def get_config_file(name: str) -> str:

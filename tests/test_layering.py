@@ -11,7 +11,8 @@ PACKAGE = REPO / "mask_rcnn_ext"
 # From the ground up. A room is a sub-package, or a module at the root of the package. It may import
 # rooms of lower floors only, never one of its own floor.
 FLOORS = (
-    {"arrays", "errors", "log_filter", "old_names", "paper", "temporary_files", "version"},
+    {*("arrays", "errors", "log_filter", "model_files", "old_names"), "paper"}
+    | {"temporary_files", "version"},
     {"config_files", "config_node", "files", "run_files"},
     {"config", "config_limits", "fingerprint", "layers", "steps"},
     {"data", "modeling", "overlap"},

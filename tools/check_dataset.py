@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line.data import add_own_data, add_pixel_limit
+from command_line.early import stop_at_mistakes
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(_args, folder=_args.output)
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import find_truth, require_datasets

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from command_line.early import stop_at_mistakes
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -61,7 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(_args, folder=_args.output)
 
 from tqdm import tqdm
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from command_line.early import stop_at_mistakes
 from command_line.model import add_model, add_overrides, load_config_of_model
 
 FORMATS = ("onnx", "openvino", "safetensors")  # export.export_model.FORMATS
@@ -58,7 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(_args, folder=_args.output)
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.data_of_run import prepare_data

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from command_line.early import stop_at_mistakes
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -26,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(build_parser().parse_args())
 
 from detectron2.config import CfgNode
 

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from command_line.early import check_prediction, stop_at_mistakes
+from command_line.light import import_light
 from command_line.model import add_config_options, add_overrides
-from command_line.parsers import PARSERS
 
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 MEASURES = ("iou", "containment")  # prediction.filters.MEASURES
@@ -65,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--every", type=int, metavar="N", help="in a video, predict every N-th frame (default: 1)"
     )
     add_search_options(parser)
-    PARSERS["add_slurm_options"](parser)
+    import_light("engine.arguments").add_slurm_options(parser)
     add_overrides(parser)
     return parser
 
@@ -156,22 +157,24 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(_args, check_prediction, folder=_args.output)
 
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import Predictor, UserError
-from mask_rcnn_ext.checkpoint.description import is_checkpoint
 from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.slurm import is_submission, submit
-from mask_rcnn_ext.modeling.exported import is_exported
 from mask_rcnn_ext.prediction.arguments import (
     check_numbers,
+    choose_model,
     choose_outputs,
+    parse_thresholds,
     read_filters,
     read_tiling,
 )
-from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest, parse_thresholds
+from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest
 from mask_rcnn_ext.prediction.folder import FolderJob, Summary
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.image_outputs import FOLDERS, LARGEST_PICTURE
@@ -185,36 +188,6 @@ from mask_rcnn_ext.run_files import EARLIER
 import torch
 from command_line.results_folder import results_folder
 from detectron2.config import CfgNode
-
-
-def is_model(name: str) -> bool:
-    """Return whether a name is that of a trained or an exported model."""
-    return is_checkpoint(name) or is_exported(name)
-
-
-def choose_model(args: argparse.Namespace) -> str:
-    """Return the config, or the model that contains it, which is removed from `args.inputs`.
-
-    Raises:
-        UserError: no model is given, or more than one, or no image.
-    """
-    named = args.config_file or args.weights
-    model = named or args.inputs.pop(0)
-    if not (named or is_model(model)):
-        inside = Path(model, "model_final.pth")
-        hint = f". Did you mean {inside}?" if inside.is_file() else ""
-        raise UserError(
-            f"no model given: expected a file such as model_final.pth before {model}, or "
-            f"--config-file and --weights{hint}"
-        )
-    if not args.inputs:
-        raise UserError(f"no images given: name images or folders after {model}")
-    for path in filter(is_model, args.inputs):
-        raise UserError(
-            f"{path} is a model, not an image. Give one model: first, without --config-file and "
-            "--weights, or as --weights"
-        )
-    return model
 
 
 def build_propose(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None:

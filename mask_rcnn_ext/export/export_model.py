@@ -24,7 +24,7 @@ from ..data.images import ImageLike
 from ..engine.trainer import Trainer
 from ..errors import UserError, import_extra
 from ..files import file_sha256, read_json_or_none, writable_folder, write_json
-from ..modeling.exported import is_exported
+from ..model_files import is_exported
 from ..prediction.predictor import Predictor
 from ..temporary_files import make_temporary_folder
 from .int8 import quantize_onnx

@@ -13,7 +13,7 @@ from ..config import find_changed_keys, flat_config, load_config
 from ..data.catalog import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256, read_json
-from ..modeling.exported import is_exported
+from ..model_files import is_exported
 
 __all__ = [
     "TASK_TITLES",
