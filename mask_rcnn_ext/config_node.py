@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import difflib
 import functools
 import io
 import os
@@ -296,13 +297,27 @@ def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
             yield from _walk_keys(value, f"{prefix}{key}.")
 
 
+def _ends_alike(key: str, other: str) -> bool:
+    """Return whether the last parts of two keys are similar, or one has all words of the other.
+
+    Whole keys are similar already if they are in the same node.
+    """
+    end, other_end = (name.rpartition(".")[2].upper() for name in (key, other))
+    words, others = set(end.split("_")), set(other_end.split("_"))
+    same = words <= others or others <= words
+    return same or difflib.SequenceMatcher(None, end, other_end).ratio() >= 0.6
+
+
 def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None) -> UserError:
     """Turn an exception of yacs or fvcore into a line with the file, the key, and a similar key."""
     message = str(error if isinstance(error, OSError) or not error.args else error.args[0])
     # yacs says "Non-existent config key: X" for a file, "Non-existent key: X" for a list.
     if "on-existent" in message:
+        # A command line gives values only; in a file, the name of a node may be wrong.
+        known = [name for name, _ in flat_config(cfg)] if key else list(_walk_keys(cfg))
         key = key or message.rsplit(":", 1)[-1].strip()
-        return UserError(f"{source}: unknown config key {key!r}{nearest(key, _walk_keys(cfg))}")
+        alike = [name for name in known if _ends_alike(key, name)]
+        return UserError(f"{source}: unknown config key {key!r}{nearest(key, alike)}")
     if digits := re.search(r"value has (\d+) digits", message):  # Python's advice does not help
         message = f"it has a number of {digits.group(1)} digits, which no key takes"
     hint = ""

@@ -62,6 +62,25 @@ def test_unknown_key_on_the_command_line_names_the_nearest():
 
 
 @pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("SOLVER.LR", "SOLVER.BASE_LR"),
+        ("MODEL.BASE_LR", "SOLVER.BASE_LR"),
+        ("MODEL.ROI_HEAD.NUM_CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES"),
+        ("model.device", "MODEL.DEVICE"),
+        ("INPUT.MIN_SIZE", "INPUT.MIN_SIZE_TEST"),
+        ("MODEL.NOPE", ""),  # MODEL.RPN is no value, and not what was meant
+        ("SOLVER.EPOCHS", ""),
+    ],
+)
+def test_the_nearest_key_is_a_value_whose_last_word_is_similar(key, meant):
+    with pytest.raises(UserError) as error:
+        load_config(None, [key, "1"])
+    hint = f"; did you mean {meant!r}?" if meant else ""
+    assert str(error.value) == f"command line: unknown config key {key!r}{hint}"
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("MODEL: [1, 2", "not a yaml file"),
