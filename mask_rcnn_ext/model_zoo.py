@@ -212,7 +212,7 @@ def _find_checkpoint(name: str) -> paper.Checkpoint:
         raise UserError(
             f"{name}: no trained model, since this config is no row of the paper (detectron2's "
             "models have detectron2's names). Train it: "
-            f"python train_net.py --config-file configs/{name}.yaml"
+            f"mask-rcnn-ext train --config-file {name}"
         )
     checkpoints = [checkpoint for row in rows for checkpoint in row.checkpoints]
     for checkpoint in checkpoints:
@@ -235,7 +235,7 @@ def _find_checkpoint(name: str) -> paper.Checkpoint:
         reason = f"detectron2's zoo has none for it{f' ({notes[0]})' if notes else ''}"
     raise UserError(
         f"{name} ({where}): no trained model fits. {reason}. To train this one: "
-        f"python train_net.py --num-gpus 8 --config-file configs/{name}.yaml"
+        f"mask-rcnn-ext train --num-gpus 8 --config-file {name}"
     )
 
 

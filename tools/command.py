@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 FOLDER = Path(__file__).resolve().parent
-TRAIN = "Train a model from a config: train_net.py."
-EVALUATE = "Evaluate a model on a data set: train_net.py --eval-only."
+TRAIN = "Train a model from a config."
+EVALUATE = "Evaluate a model on a data set."
 SCRIPTS = {
     "predict": "predict.py",
     "check": "check_dataset.py",
@@ -28,6 +28,7 @@ SCRIPTS = {
     "inspect": "inspect_model.py",
     "preview": "preview_dataset.py",
     "convert": "convert_dataset.py",
+    "proposals": "compute_proposals.py",
     "doctor": "environment/doctor.py",
     "configs": "list_configs.py",
     "setup": "environment/install_detectron2.py",

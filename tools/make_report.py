@@ -16,7 +16,7 @@ from command_line.early import stop_at_mistakes
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", metavar="RUN_DIR", help="OUTPUT_DIR of a run of train_net.py")
+    parser.add_argument("run", metavar="RUN_DIR", help="OUTPUT_DIR of a training")
     parser.add_argument("--num-images", type=int, default=12, help="images to draw (default: 12)")
     parser.add_argument(
         "--score-threshold",

@@ -75,7 +75,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of selective search."""
     search = parser.add_argument_group(
         "models without an RPN (R-CNN, Fast R-CNN)",
-        "Use the settings with which tools/compute_proposals.py searched the training data.",
+        "Use the settings with which mask-rcnn-ext proposals searched the training data.",
     )
     search.add_argument(
         "--selective-search",

@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
-        help="config keys, as for train_net.py; they come last",
+        help="config keys, as for a training; they come last",
     )
     return parser
 

@@ -233,7 +233,7 @@ def _require_gloo_on_cpu(cfg: ExtCfgNode) -> None:
     if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu" and dist.get_backend() == "nccl":
         raise UserError(
             "MODEL.DEVICE is cpu, but the processes communicate between GPUs. To train on the CPU "
-            "in several processes, hide the GPUs: CUDA_VISIBLE_DEVICES= python train_net.py ..."
+            "in several processes, hide the GPUs: put CUDA_VISIBLE_DEVICES= before the command"
         )
 
 
