@@ -14,7 +14,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -166,6 +166,7 @@ from mask_rcnn_ext import Predictor, UserError
 from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.slurm import is_submission, submit
+from mask_rcnn_ext.model_files import is_exported
 from mask_rcnn_ext.prediction.arguments import (
     check_numbers,
     choose_model,
@@ -189,6 +190,8 @@ import torch
 from command_line.results_folder import results_folder
 from detectron2.config import CfgNode
 
+MakePredictor = Callable[[], Predictor]
+
 
 def build_propose(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None:
     """Return the function that proposes boxes to a model without an RPN; None for other models.
@@ -205,17 +208,26 @@ def build_propose(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None
     return make_search(cfg, mode=args.selective_search, **given) if args.selective_search else None
 
 
-def build_predictor(args: argparse.Namespace, cfg: CfgNode, rank: int) -> Predictor:
-    """Return the predictor of the process with number `rank`; each has a GPU of its own."""
+def build_predictor(
+    args: argparse.Namespace, cfg: CfgNode, rank: int, *, lowest: bool = False
+) -> Predictor:
+    """Return the predictor of the process with number `rank`; each has a GPU of its own.
+
+    With `lowest` it finds everything that the model can find, whatever the score.
+    """
     device = args.device or cfg.MODEL.DEVICE
     if device == "cuda" and torch.cuda.device_count() > 1:
         device = f"cuda:{rank % torch.cuda.device_count()}"
+    threshold = find_lowest(parse_thresholds(args.score_threshold))
+    if lowest:
+        exported = is_exported(args.weights or cfg.MODEL.WEIGHTS)
+        threshold = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST if exported else 0.0
     return Predictor(
         cfg,
         args.weights,
         device=device if args.device or ":" in device else None,
         batch_size=args.batch_size,
-        score_threshold=find_lowest(parse_thresholds(args.score_threshold)),
+        score_threshold=threshold,
         propose=build_propose(args, cfg),
         speed=args.speed,
     )
@@ -245,29 +257,48 @@ def predict(args: argparse.Namespace) -> int:
         tiling.resolve(cfg)
     make_predictor = partial(build_predictor, args, cfg)
     job = FolderJob(make_predictor, files, args.output, outputs, filters, tiling)
+    lowest = partial(build_predictor, args, cfg, 0, lowest=True)
     with results_folder(Path(args.output)), raise_signals():
-        code = predict_images(args, job) if files else 0
+        code = predict_images(args, job, lowest) if files else 0
         if videos and code < 128:  # not interrupted
-            code = max(code, predict_videos(args, job, videos))
+            code = max(code, predict_videos(args, job, videos, lowest))
         return code
 
 
-def predict_images(args: argparse.Namespace, job: FolderJob) -> int:
+def predict_images(args: argparse.Namespace, job: FolderJob, lowest: MakePredictor) -> int:
     """Predict on the images; return the exit code."""
     try:
         summary = run_folder_job(job, args.processes)
     except PredictionStopped as stopped:
         return report_stop(stopped)
-    return report_end(args, summary) if summary is not None else 0
+    if summary is None:
+        return 0
+    code = report_end(args, summary)
+    if summary.num_images and not summary.num_instances:
+        from mask_rcnn_ext.prediction.highest_score import (
+            describe_highest_in_images,
+            explain_nothing,
+        )
+
+        describe = partial(describe_highest_in_images, job)
+        print(explain_nothing(args.score_threshold, lowest, describe))
+    return code
 
 
-def predict_videos(args: argparse.Namespace, job: FolderJob, videos: Sequence[VideoInput]) -> int:
+def predict_videos(
+    args: argparse.Namespace,
+    job: FolderJob,
+    videos: Sequence[VideoInput],
+    lowest: MakePredictor,
+) -> int:
     """Predict on the videos, one after the other; return the exit code.
 
     Raises:
         UserError: see `predict_video`; or several processes are asked for.
     """
-    from mask_rcnn_ext.prediction.video import predict_video  # SciPy is slow to import
+    # SciPy is slow to import.
+    from mask_rcnn_ext.prediction.highest_score import describe_highest_in_video, explain_nothing
+    from mask_rcnn_ext.prediction.video import predict_video
 
     if args.processes > 1 or "RANK" in os.environ:
         raise UserError("a video is predicted by one process: leave out --processes and torchrun")
@@ -290,6 +321,9 @@ def predict_videos(args: argparse.Namespace, job: FolderJob, videos: Sequence[Vi
             return error.exit_code if isinstance(error, Interrupted) else 130
         found = f"{summary.num_frames} frames, {summary.num_tracks} objects"
         print(f"{found}: {summary.video_path or summary.tracks_path}")
+        if not summary.num_tracks:
+            describe = partial(describe_highest_in_video, job, video)
+            print(explain_nothing(args.score_threshold, lowest, describe))
         if summary.missing:
             print(
                 f"{video.source}: the last {summary.missing} frames cannot be read; the file may "
