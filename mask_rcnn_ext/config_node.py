@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import functools
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -114,11 +115,7 @@ class ExtCfgNode(CfgNode):
         Raises:
             UserError: an odd number of words, an unknown key, or a value of the wrong type.
         """
-        if len(cfg_list) % 2:
-            raise UserError(
-                "expected KEY VALUE pairs after the options, got "
-                f"{len(cfg_list)} word(s): {' '.join(cfg_list)!r}"
-            )
+        _require_pairs(cfg_list)
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
             key = rename_old_key(self, key)
             try:
@@ -126,6 +123,23 @@ class ExtCfgNode(CfgNode):
             except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
                 raise _explain(self, error, "command line", key) from error
         rename_old_parts(self)
+
+
+def _require_pairs(words: Sequence[Any]) -> None:
+    """Raise unless the words of a command line can be pairs of a key and a value."""
+    for before, word in itertools.pairwise(words):
+        if str(word).startswith("--"):
+            raise UserError(
+                f"{word} stands after {before!r}, where only KEY VALUE pairs may be. Options come "
+                "first, and --config-file comes before the name of a config"
+            )
+    if any("=" in str(key) for key in words[::2]):
+        raise UserError(f"expected KEY VALUE with a space between them, got {' '.join(words)!r}")
+    if len(words) % 2:
+        raise UserError(
+            "expected KEY VALUE pairs after the options, got "
+            f"{len(words)} word(s): {' '.join(words)!r}"
+        )
 
 
 class _LoaderWithoutAliases(yaml.SafeLoader):

@@ -1,5 +1,6 @@
 """Configs are read safely and strictly, and leave detectron2's own config as it was."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,20 @@ def test_unknown_key_in_a_file_names_the_nearest(tmp_path):
 def test_unknown_key_on_the_command_line_names_the_nearest():
     with pytest.raises(UserError, match=r"did you mean 'SOLVER\.BASE_LR'"):
         load_config(None, ["SOLVER.BASELR", "0.1"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["SEED", "1", "--train-json", "x"], "--train-json stands after '1', where only KEY VALUE"),
+        (["mask_rcnn_lite0_FPN", "--auto"], "Options come first, and --config-file comes before"),
+        (["SEED=1"], "expected KEY VALUE with a space between them, got 'SEED=1'"),
+        (["SEED"], "expected KEY VALUE pairs after the options, got 1 word(s): 'SEED'"),
+    ],
+)
+def test_words_that_are_no_pairs(words, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        load_config(None, words)
 
 
 @pytest.mark.parametrize(

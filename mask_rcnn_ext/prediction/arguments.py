@@ -46,6 +46,8 @@ def choose_model(args: argparse.Namespace) -> str:
     if not (named or _is_model(model)):
         inside = Path(model, "model_final.pth")
         hint = f". Did you mean {inside}?" if inside.is_file() else ""
+        if later := [path for path in args.inputs if _is_model(path)]:
+            raise UserError(f"expected the model first: {later[0]} stands after {model}")
         raise UserError(
             f"no model given: expected a file such as model_final.pth before {model}, or "
             f"--config-file and --weights{hint}"

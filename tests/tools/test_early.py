@@ -9,6 +9,7 @@ from command_line.early import check_prediction, check_training, stop_at_mistake
 from command_line.light import import_light
 from small_runs import read_error
 
+CONFIG = ["--config-file", "mask_rcnn_lite0_FPN"]
 parse_training = import_light("engine.arguments").argument_parser().parse_args
 
 
@@ -45,7 +46,8 @@ def test_what_is_there_or_elsewhere_passes(folder, monkeypatch, capsys):
     stop_at_mistakes(argparse.Namespace(**there, **names), folder="new")
     stop_at_mistakes(argparse.Namespace(model="mask_rcnn_R50_FPN"))  # the name of a config
     for there in ([], ["MODEL.WEIGHTS", "detectron2://x.pkl"], ["OUTPUT_DIR", "photos"]):
-        stop_at_mistakes(parse_training(there), check_training)
+        stop_at_mistakes(parse_training([*CONFIG, *there]), check_training)
+    stop_at_mistakes(parse_training(["--eval-only", "MODEL.WEIGHTS", "model.pth"]), check_training)
     stop_at_mistakes(parse_training(["--train-json", "x", "--slurm"]))
     monkeypatch.setenv("RANK", "1")
     stop_at_mistakes(parse_training(["--train-json", "x"]))
@@ -56,8 +58,10 @@ def test_what_is_there_or_elsewhere_passes(folder, monkeypatch, capsys):
     ("words", "says"),
     [
         (["--config-file", "lite0"], "config file not found: lite0 (looked from "),
-        (["MODEL.WEIGHTS", "x.pth"], "weights not found: x.pth "),
-        (["OUTPUT_DIR", "file"], "OUTPUT_DIR file: is a file, expected a folder"),
+        ([], "training needs a config: --config-file NAME, such as mask_rcnn_lite0_FPN on a CPU"),
+        (["--eval-only", "MODEL.WEIGHTS", "x.pth"], "weights not found: x.pth "),
+        ([*CONFIG, "OUTPUT_DIR", "file"], "OUTPUT_DIR file: is a file, expected a folder"),
+        ([*CONFIG, "--split", "80"], "--split: expected a number between 0 and 1, such as 0.8, "),
     ],
 )
 def test_a_training(words, says, folder, capsys):
@@ -70,6 +74,7 @@ def test_a_training(words, says, folder, capsys):
     ("words", "says"),
     [
         (["photos"], "no model given: expected a file such as model_final.pth before photos"),
+        (["photos", "model.pth"], "expected the model first: model.pth stands after photos"),
         (["x.pth", "photos"], "weights not found: x.pth "),
         (["model.pth", "photo"], "input not found: photo (looked for "),
         (["model.pth", "photos", "--processes", "0"], "--processes: expected 1 or more, got 0"),

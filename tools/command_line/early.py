@@ -66,8 +66,17 @@ def stop_at_mistakes(
 
 def check_training(args: argparse.Namespace) -> None:
     """Check the config, the weights and the folder of a training or an evaluation."""
+    error = import_light("errors").UserError
     if args.config_file:
         import_light("config_files").find_config_file(args.config_file)
+    elif not args.eval_only:  # detectron2's default config is a model without masks
+        raise error(
+            "training needs a config: --config-file NAME, such as mask_rcnn_lite0_FPN on a CPU or "
+            "mask_rcnn_R50_FPN on a GPU; mask-rcnn-ext configs lists the names. To continue a run: "
+            "--config-file RUN/config.yaml"
+        )
+    if args.split is not None and not 0 < args.split < 1:
+        raise error(f"--split: expected a number between 0 and 1, such as 0.8, got {args.split:g}")
     given = dict(zip(args.opts[::2], args.opts[1::2], strict=False))
     _require_model(given.get("MODEL.WEIGHTS", ""))
     _require_no_file(given.get("OUTPUT_DIR"), "OUTPUT_DIR")
