@@ -1,13 +1,16 @@
-"""Finds the yaml files of this package, by path or by name."""
+"""Finds the yaml files of this package, by path or by name.
 
+The module imports detectron2 only for a URL: `tools/command_line/light.py` imports it alone.
+"""
+
+import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from detectron2.utils.file_io import PathManager
+from .errors import UserError, shorten
 
-from .errors import UserError, nearest
-
-__all__ = ["find_config_file", "find_config_root", "list_config_names"]
+__all__ = ["find_config_file", "find_config_root", "list_config_names", "suggest_names"]
 
 
 def find_config_root() -> Path:
@@ -32,11 +35,37 @@ def find_config_file(path_or_name: str) -> str:
         UserError: there is no such file and no such name.
     """
     named = find_config_root() / f"{path_or_name.removesuffix('.yaml')}.yaml"
-    if PathManager.isfile(path_or_name):
+    if _is_file(path_or_name):
         return path_or_name
     if named.is_file():
         return str(named)
     raise UserError(
         f"config file not found: {path_or_name} (looked from {os.getcwd()})"
-        f"{nearest(path_or_name, list_config_names())}"
+        f"{suggest_names(path_or_name, list_config_names())}"
     )
+
+
+def _is_file(path: str) -> bool:
+    if "://" not in path:
+        return os.path.isfile(path)
+    from detectron2.utils.file_io import PathManager
+
+    return bool(PathManager.isfile(path))
+
+
+def suggest_names(wrong: str, known: Iterable[str]) -> str:
+    """Return the end of an error: up to three names like `wrong`, and the command that lists ours.
+
+    Args:
+        wrong: a name that is not known, perhaps with `configs/` or a suffix.
+        known: names of configs.
+    """
+    stem = wrong.removeprefix("configs/").removesuffix(".yaml").removesuffix(".yml")
+    known = sorted(known, key=len)
+    parts = [name for name in known if stem.lower() in name.lower()] if len(stem) > 2 else []
+    near = parts or difflib.get_close_matches(stem, known, n=3, cutoff=0.6)
+    listed = "mask-rcnn-ext configs lists the names"
+    if not near:
+        return f"; {listed}"
+    *first, last = [repr(shorten(name)) for name in near[:3]]
+    return f"; did you mean {', '.join(first)}{' or ' * bool(first)}{last}? {listed}"

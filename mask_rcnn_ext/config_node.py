@@ -2,8 +2,10 @@
 
 import ast
 import contextlib
+import difflib
 import functools
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -113,11 +115,7 @@ class ExtCfgNode(CfgNode):
         Raises:
             UserError: an odd number of words, an unknown key, or a value of the wrong type.
         """
-        if len(cfg_list) % 2:
-            raise UserError(
-                "expected KEY VALUE pairs after the options, got "
-                f"{len(cfg_list)} word(s): {' '.join(cfg_list)!r}"
-            )
+        _require_pairs(cfg_list)
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
             key = rename_old_key(self, key)
             try:
@@ -125,6 +123,23 @@ class ExtCfgNode(CfgNode):
             except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
                 raise _explain(self, error, "command line", key) from error
         rename_old_parts(self)
+
+
+def _require_pairs(words: Sequence[Any]) -> None:
+    """Raise unless the words of a command line can be pairs of a key and a value."""
+    for before, word in itertools.pairwise(words):
+        if str(word).startswith("--"):
+            raise UserError(
+                f"{word} stands after {before!r}, where only KEY VALUE pairs may be. Options come "
+                "first, and --config-file comes before the name of a config"
+            )
+    if any("=" in str(key) for key in words[::2]):
+        raise UserError(f"expected KEY VALUE with a space between them, got {' '.join(words)!r}")
+    if len(words) % 2:
+        raise UserError(
+            "expected KEY VALUE pairs after the options, got "
+            f"{len(words)} word(s): {' '.join(words)!r}"
+        )
 
 
 class _LoaderWithoutAliases(yaml.SafeLoader):
@@ -296,13 +311,27 @@ def _walk_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
             yield from _walk_keys(value, f"{prefix}{key}.")
 
 
+def _ends_alike(key: str, other: str) -> bool:
+    """Return whether the last parts of two keys are similar, or one has all words of the other.
+
+    Whole keys are similar already if they are in the same node.
+    """
+    end, other_end = (name.rpartition(".")[2].upper() for name in (key, other))
+    words, others = set(end.split("_")), set(other_end.split("_"))
+    same = words <= others or others <= words
+    return same or difflib.SequenceMatcher(None, end, other_end).ratio() >= 0.6
+
+
 def _explain(cfg: CfgNode, error: Exception, source: str, key: str | None = None) -> UserError:
     """Turn an exception of yacs or fvcore into a line with the file, the key, and a similar key."""
     message = str(error if isinstance(error, OSError) or not error.args else error.args[0])
     # yacs says "Non-existent config key: X" for a file, "Non-existent key: X" for a list.
     if "on-existent" in message:
+        # A command line gives values only; in a file, the name of a node may be wrong.
+        known = [name for name, _ in flat_config(cfg)] if key else list(_walk_keys(cfg))
         key = key or message.rsplit(":", 1)[-1].strip()
-        return UserError(f"{source}: unknown config key {key!r}{nearest(key, _walk_keys(cfg))}")
+        alike = [name for name in known if _ends_alike(key, name)]
+        return UserError(f"{source}: unknown config key {key!r}{nearest(key, alike)}")
     if digits := re.search(r"value has (\d+) digits", message):  # Python's advice does not help
         message = f"it has a number of {digits.group(1)} digits, which no key takes"
     hint = ""

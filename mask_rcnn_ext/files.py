@@ -27,6 +27,7 @@ __all__ = [
     "record_writes",
     "refuse_special",
     "require_writable",
+    "writable_folder",
     "write_json",
 ]
 
@@ -109,6 +110,27 @@ def require_writable(folder: str | os.PathLike[str]) -> None:
         raise UserError(
             f"folder {os.path.abspath(folder)} cannot be written to: {_explain(error)}"
         ) from error
+
+
+@contextlib.contextmanager
+def writable_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Create `folder` as `require_writable` does, for the files that the block writes into it.
+
+    If the block raises, the folder and its parents are removed, as far as they are new and empty.
+
+    Raises:
+        UserError: see `require_writable`.
+    """
+    path = Path(folder).absolute()
+    new = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        require_writable(path)
+        yield
+    except BaseException:
+        for place in new:
+            with contextlib.suppress(OSError):  # not empty, or not there
+                place.rmdir()
+        raise
 
 
 def _explain(error: OSError) -> str:

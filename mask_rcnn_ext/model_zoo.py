@@ -34,8 +34,8 @@ from torch import nn
 from . import paper
 from .checkpoint.checkpointer import Checkpointer
 from .config import ExtCfgNode, add_mask_rcnn_ext_config, get_cfg, load_config
-from .config_files import find_config_root, list_config_names
-from .errors import UserError, nearest
+from .config_files import find_config_root, list_config_names, suggest_names
+from .errors import UserError
 from .modeling.building import build_model
 from .modeling.precision import choose_device, prepare_model
 
@@ -89,11 +89,8 @@ def _resolve(name: str) -> tuple[str, bool]:
     ours, stock = list_config_names(), _list_stock_names()
     if name in stock:
         return stock[name], False
-    hint = nearest(stem, [*ours, *dict.fromkeys(stock.values())])
-    raise UserError(
-        f"no config {name!r}{hint}"
-        + ("" if hint else f"; ours: {', '.join(ours)}; and the names of detectron2's model zoo")
-    )
+    hint = suggest_names(stem, [*ours, *dict.fromkeys(stock.values())])
+    raise UserError(f"no config {name!r}{hint}, and detectron2's model zoo has more")
 
 
 def get_config_file(name: str) -> str:
@@ -215,7 +212,7 @@ def _find_checkpoint(name: str) -> paper.Checkpoint:
         raise UserError(
             f"{name}: no trained model, since this config is no row of the paper (detectron2's "
             "models have detectron2's names). Train it: "
-            f"python train_net.py --config-file configs/{name}.yaml"
+            f"mask-rcnn-ext train --config-file {name}"
         )
     checkpoints = [checkpoint for row in rows for checkpoint in row.checkpoints]
     for checkpoint in checkpoints:
@@ -238,7 +235,7 @@ def _find_checkpoint(name: str) -> paper.Checkpoint:
         reason = f"detectron2's zoo has none for it{f' ({notes[0]})' if notes else ''}"
     raise UserError(
         f"{name} ({where}): no trained model fits. {reason}. To train this one: "
-        f"python train_net.py --num-gpus 8 --config-file configs/{name}.yaml"
+        f"mask-rcnn-ext train --num-gpus 8 --config-file {name}"
     )
 
 

@@ -1,5 +1,6 @@
 """Configs are read safely and strictly, and leave detectron2's own config as it was."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,39 @@ def test_unknown_key_in_a_file_names_the_nearest(tmp_path):
 def test_unknown_key_on_the_command_line_names_the_nearest():
     with pytest.raises(UserError, match=r"did you mean 'SOLVER\.BASE_LR'"):
         load_config(None, ["SOLVER.BASELR", "0.1"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["SEED", "1", "--train-json", "x"], "--train-json stands after '1', where only KEY VALUE"),
+        (["mask_rcnn_lite0_FPN", "--auto"], "Options come first, and --config-file comes before"),
+        (["SEED=1"], "expected KEY VALUE with a space between them, got 'SEED=1'"),
+        (["SEED"], "expected KEY VALUE pairs after the options, got 1 word(s): 'SEED'"),
+    ],
+)
+def test_words_that_are_no_pairs(words, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        load_config(None, words)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("SOLVER.LR", "SOLVER.BASE_LR"),
+        ("MODEL.BASE_LR", "SOLVER.BASE_LR"),
+        ("MODEL.ROI_HEAD.NUM_CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES"),
+        ("model.device", "MODEL.DEVICE"),
+        ("INPUT.MIN_SIZE", "INPUT.MIN_SIZE_TEST"),
+        ("MODEL.NOPE", ""),  # MODEL.RPN is no value, and not what was meant
+        ("SOLVER.EPOCHS", ""),
+    ],
+)
+def test_the_nearest_key_is_a_value_whose_last_word_is_similar(key, meant):
+    with pytest.raises(UserError) as error:
+        load_config(None, [key, "1"])
+    hint = f"; did you mean {meant!r}?" if meant else ""
+    assert str(error.value) == f"command line: unknown config key {key!r}{hint}"
 
 
 @pytest.mark.parametrize(

@@ -15,5 +15,9 @@ def test_a_config_file_has_a_path_or_our_name(tmp_path, monkeypatch):
     (tmp_path / "mask_rcnn_R50_FPN.yaml").write_text("")
     name = "mask_rcnn_R50_FPN.yaml"
     assert find_config_file(name) == name  # her own file comes first
+    with pytest.raises(UserError, match=r"did you mean 'mask_rcnn_R50_FPN', 'keypoints/.* or 'abl"):
+        find_config_file("r50_fpn")
+    with pytest.raises(UserError, match=r"\); mask-rcnn-ext configs lists the names$"):
+        find_config_file("WRONG")
     with pytest.raises(UserError, match=r"not found: .* \(looked from /.*; did you mean 'mask_rc"):
         find_config_file("configs/mask_rcnn_R50_FPN.yaml")

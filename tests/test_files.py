@@ -21,6 +21,7 @@ from mask_rcnn_ext.files import (
     read_json,
     read_json_or_none,
     require_writable,
+    writable_folder,
     write_json,
 )
 
@@ -164,6 +165,29 @@ def test_require_writable_names_the_folder_and_the_reason(tmp_path, monkeypatch)
     monkeypatch.setattr("tempfile.TemporaryFile", denied)
     with pytest.raises(UserError, match=r"Permission denied\. Give another folder, or fix its"):
         require_writable(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [UserError, KeyboardInterrupt])
+def test_a_block_that_fails_leaves_no_new_empty_folder(tmp_path, kind):
+    def fail(folder, *names):
+        with writable_folder(folder):
+            assert folder.is_dir()
+            for name in names:
+                (folder / name).touch()
+            raise kind
+
+    with pytest.raises(kind):
+        fail(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(kind):
+        fail(tmp_path / "a", "mine")
+    with pytest.raises(kind):
+        fail(tmp_path / "a" / "b")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["mine"]
+    (tmp_path / "a" / "mine").unlink()
+    with pytest.raises(kind):
+        fail(tmp_path / "a")
+    assert (tmp_path / "a").is_dir()  # it was there before
 
 
 def test_json_that_was_written_is_read(tmp_path):

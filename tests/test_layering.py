@@ -16,6 +16,7 @@ FLOORS = (
         "child_processes",
         "errors",
         "log_filter",
+        "model_files",
         "old_names",
         "paper",
         "temporary_files",

@@ -1,6 +1,7 @@
 """The commands answer at once, and importing the package brings no more than it needs."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -27,6 +28,35 @@ def test_help_imports_nothing_slow_and_prints_no_warning(words, tmp_path):
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
     assert imported & {"argparse", "runpy"}
     assert not imported & {"torch", "numpy", "detectron2", "mask_rcnn_ext"}
+
+
+MISTAKES = [
+    "train --config-file missing",
+    "evaluate MODEL.WEIGHTS missing.pth",
+    "predict missing.pth photos --output out",
+    "export missing.pth --output out",
+    "report missing",
+    "check --train-json missing.json --train-images missing",
+    "compare --a missing.json --b missing.json --output out",
+    "inspect missing.pth",
+    "preview --json missing.json",
+    "serve missing.pth",
+]
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_name_of_nothing_is_told_before_pytorch_is_imported(words, tmp_path):
+    """In a process of its own, since this one has imported PyTorch."""
+    code = f"import command, sys; sys.argv[1:] = {words.split()}; sys.modules['torch'] = None"
+    code += "; sys.exit(command.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPO / "tools")},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "not found: missing" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 _IMPORT = """

@@ -7,17 +7,36 @@ Exit code: 0 if training accepts the data, 1 if it does not, 2 if the command is
 """
 
 import argparse
+import contextlib
 import logging
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from command_line.data import add_own_data, add_pixel_limit
+from command_line.early import stop_at_mistakes
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add_own_data(parser)
+    parser.add_argument(
+        "--split",
+        type=float,
+        metavar="F",
+        help="without --val-json: check the two parts into which a training with this --split "
+        "divides the images; with --output, they stay in DIR",
+    )
+    parser.add_argument(
+        "--group-by",
+        default="",
+        metavar="RULE",
+        help="images that stay together in the split, as in a training",
+    )
     parser.add_argument(
         "--dataset",
         nargs="+",
@@ -52,19 +71,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
-
-from pathlib import Path
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(_args, folder=_args.output)
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import find_truth, require_datasets
 from mask_rcnn_ext.data.data_check import check_dataset
 from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.fixed_json import require_fixable_names, write_fixed_jsons
-from mask_rcnn_ext.data.own_data import inspect_own_data
+from mask_rcnn_ext.data.own_data import inspect_own_data, split_own_data
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.files import atomic_open, require_writable
+from mask_rcnn_ext.files import atomic_open, writable_folder
 from mask_rcnn_ext.report.check_page import describe_check, write_check_page
 from mask_rcnn_ext.report.text import count_noun
 
@@ -93,6 +112,25 @@ def print_changes(path: str, changes: IssueCounter) -> None:
         print(f"  {len(ids):>7,} x {kind} (first: {ids[0]})")
 
 
+def split_pair(
+    args: argparse.Namespace, pairs: dict[str, tuple[str, str]], kinds: dict[str, Any], folder: str
+) -> dict[str, tuple[str, str]]:
+    """Return the parts of the training data, written to `folder`, or `pairs` if it has faults.
+
+    Raises:
+        UserError: `--split` does not fit the other options, or the data cannot be split so.
+    """
+    if args.fix or args.dataset or pairs["val"] != ("", ""):
+        raise UserError(
+            "--split divides the images of --train-json: leave out --val-json, --val-images, "
+            "--dataset and --fix"
+        )
+    if inspect_own_data(pairs, **kinds).faults:  # the check says which
+        return pairs
+    parts = split_own_data(*pairs["train"], args.split, folder, group_by=args.group_by, **kinds)
+    return {split: (path, pairs["train"][1]) for split, path in zip(pairs, parts, strict=True)}
+
+
 def run(args: argparse.Namespace) -> int:
     """Check the data set, write the files asked for, and return the exit code."""
     pairs = find_pairs(args)
@@ -102,14 +140,40 @@ def run(args: argparse.Namespace) -> int:
         if len(args.fix) != len(given):
             raise UserError(f"--fix: expected {len(given)} file names, got {len(args.fix)}")
         require_fixable_names(outputs, given)
-    if args.output:
-        require_writable(args.output)
     if args.channels < 0:
         raise UserError(f"--channels: expected a number of channels, got {args.channels}")
+    if args.group_by and args.split is None:
+        raise UserError("--group-by needs --split, such as --split 0.8")
     set_pixel_limit(args.max_image_pixels)
+    with contextlib.ExitStack() as stack:
+        if args.output:
+            stack.enter_context(writable_folder(args.output))
+        temporary = "" if args.output else stack.enter_context(tempfile.TemporaryDirectory())
+        if args.split is not None:
+            kinds = {"masks": not args.boxes, "channels": args.channels}
+            pairs = split_pair(args, pairs, kinds, args.output or temporary)
+        return check_pairs(args, pairs, outputs, temporary)
+
+
+def check_pairs(
+    args: argparse.Namespace,
+    pairs: dict[str, tuple[str, str]],
+    outputs: dict[str, str],
+    temporary: str,
+) -> int:
+    """Print what is found, write what is asked for, and return the exit code.
+
+    Args:
+        args: the command line.
+        pairs: see `find_pairs`.
+        outputs: "train" or "val" -> the corrected json to write.
+        temporary: a folder that is not named in the text, since it is removed at the end.
+    """
     kinds = {"masks": not args.boxes, "channels": args.channels}
     check = check_dataset(*pairs["train"], *pairs["val"], **kinds, progress=sys.stderr.isatty())
     text = describe_check(check)
+    if temporary:
+        text = text.replace(os.path.join(temporary, ""), "")
     print(text)
     if args.output:
         page = Path(args.output, "data_check.html")

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 FOLDER = Path(__file__).resolve().parent
-TRAIN = "Train a model from a config: train_net.py."
-EVALUATE = "Evaluate a model on a data set: train_net.py --eval-only."
+TRAIN = "Train a model from a config."
+EVALUATE = "Evaluate a model on a data set."
 SCRIPTS = {
     "predict": "predict.py",
     "check": "check_dataset.py",
@@ -28,7 +28,9 @@ SCRIPTS = {
     "inspect": "inspect_model.py",
     "preview": "preview_dataset.py",
     "convert": "convert_dataset.py",
+    "proposals": "compute_proposals.py",
     "doctor": "environment/doctor.py",
+    "configs": "list_configs.py",
     "setup": "environment/install_detectron2.py",
 }
 INSTALLED_BY_SETUP = ("detectron2", "cv2")  # not by pip, together with the wheel
@@ -76,9 +78,12 @@ def run_script(path: Path) -> None:
 
 def train(arguments: Sequence[str]) -> int:
     """Do what train_net.py does with these arguments; return the exit code."""
-    # Run by its path: importing it imports detectron2 first, which takes seconds.
-    parsers = runpy.run_path(str(FOLDER.parent / "mask_rcnn_ext/engine/arguments.py"))
-    args = parsers["argument_parser"](EXAMPLES).parse_args(arguments)
+    sys.path.append(str(FOLDER))
+    from command_line.early import check_training, stop_at_mistakes
+    from command_line.light import import_light
+
+    args = import_light("engine.arguments").argument_parser(EXAMPLES).parse_args(arguments)
+    stop_at_mistakes(args, check_training)
 
     from mask_rcnn_ext import launch, run_as_command, run_job
 

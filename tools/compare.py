@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from command_line.early import stop_at_mistakes
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -62,7 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(_args, folder=_args.output)
 
 from tqdm import tqdm
 
@@ -70,7 +74,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import find_truth, require_datasets
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.errors import require_range
-from mask_rcnn_ext.files import require_writable
+from mask_rcnn_ext.files import writable_folder
 from mask_rcnn_ext.overlap.comparison import (
     Detections,
     ImageRecord,
@@ -120,6 +124,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def run(args: argparse.Namespace) -> None:
+    """Do what the command line asks for; a mistake in a file leaves no folder."""
+    with writable_folder(args.output):
+        compare_files(args)
+
+
 def compare_files(args: argparse.Namespace) -> None:
     """Compare the two files, and print the main rows and the files written."""
     if args.dataset:
@@ -135,7 +145,6 @@ def compare_files(args: argparse.Namespace) -> None:
         for found, path in ((first, args.a), (second, args.b)):
             require_rois(found, path)
     first, second = keep_rois_of_all(first, second)
-    require_writable(args.output)  # makes the folder, which a mistake in a file must not leave
     records_a, records_b = (
         measure_model(found, truth, name, args.processes, args.parts)
         for found, name in zip((first, second), args.names, strict=True)
@@ -184,7 +193,7 @@ def compare_files(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    return run_as_command(lambda: compare_files(parse_args(argv)))
+    return run_as_command(lambda: run(parse_args(argv)))
 
 
 if __name__ == "__main__":

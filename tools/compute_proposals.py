@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from command_line.data import add_own_data
+from command_line.early import stop_at_mistakes
 
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 _EPILOG = r"""
@@ -21,16 +22,16 @@ For your own data, give --val-json and --val-images too: `--dataset own_val` the
 
 Examples:
 
-  python tools/compute_proposals.py selective-search --output output/proposals \
+  mask-rcnn-ext proposals selective-search --output output/proposals \
       --dataset occluded_shapes_train occluded_shapes_val --processes 2
 
-  python tools/compute_proposals.py rpn --config-file output/demo/config.yaml \
+  mask-rcnn-ext proposals rpn --config-file output/demo/config.yaml \
       --dataset occluded_shapes_val --output output/rpn_proposals \
       MODEL.WEIGHTS output/demo/model_final.pth
 
 Training on them:
 
-  python train_net.py --config-file CONFIG MODEL.LOAD_PROPOSALS True \
+  mask-rcnn-ext train --config-file CONFIG MODEL.LOAD_PROPOSALS True \
       MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals \
       DATASETS.PROPOSAL_FILES_TRAIN '("output/proposals/occluded_shapes_train.pkl",)' \
       DATASETS.PROPOSAL_FILES_TEST '("output/proposals/occluded_shapes_val.pkl",)'
@@ -116,7 +117,9 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(_args, folder=_args.output)
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.config import load_config

@@ -106,7 +106,7 @@ def convert(args: argparse.Namespace) -> None:
         options = [f'--train-json "{train_json}" --train-images "{dataset.image_root}"']
         if "val" in splits:
             options.append(f'--val-json "{splits["val"]}" --val-images "{dataset.image_root}"')
-        print(f"train_net.py {' '.join(options)}")
+        print(f"mask-rcnn-ext train {' '.join(options)}")
 
 
 def _print_counts(dataset: Dataset) -> None:

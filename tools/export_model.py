@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from command_line.early import stop_at_mistakes
 from command_line.model import add_model, add_overrides, load_config_of_model
 
 FORMATS = ("onnx", "openvino", "safetensors")  # export.export_model.FORMATS
@@ -46,12 +47,21 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="AP",
         help="refuse int8 if it loses more points of AP (default: 0.5)",
     )
+    parser.add_argument(
+        "--calibration-images",
+        type=int,
+        default=500,
+        metavar="N",
+        help="calibrate int8 on N of the images at most, spaced evenly (default: 500)",
+    )
     add_overrides(parser)
     return parser
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(_args, folder=_args.output)
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.data_of_run import prepare_data
@@ -124,6 +134,7 @@ def export(args: argparse.Namespace) -> None:
         format=args.format,
         int8=args.int8,
         max_ap_loss=args.max_ap_loss,
+        calibration_images=args.calibration_images,
     )
     print(f"exported model: {path}")
     if args.format == "safetensors":

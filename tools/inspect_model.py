@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from command_line.early import stop_at_mistakes
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -22,7 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(build_parser().parse_args())
 
 from detectron2.config import CfgNode
 
@@ -30,7 +34,8 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.checkpoint.description import load_contents, parse_config
 from mask_rcnn_ext.config import find_changed_keys
 from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.modeling.exported import is_exported, read_exported_config
+from mask_rcnn_ext.model_files import is_exported
+from mask_rcnn_ext.modeling.exported import read_exported_config
 from mask_rcnn_ext.report.text import count_noun
 
 

@@ -10,11 +10,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from command_line.early import stop_at_mistakes
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", metavar="RUN_DIR", help="OUTPUT_DIR of a run of train_net.py")
+    parser.add_argument("run", metavar="RUN_DIR", help="OUTPUT_DIR of a training")
     parser.add_argument("--num-images", type=int, default=12, help="images to draw (default: 12)")
     parser.add_argument(
         "--score-threshold",
@@ -26,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(build_parser().parse_args())
 
 from detectron2.config import CfgNode
 

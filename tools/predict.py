@@ -14,12 +14,13 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from command_line.early import check_prediction, stop_at_mistakes
+from command_line.light import import_light
 from command_line.model import add_config_options, add_overrides
-from command_line.parsers import PARSERS
 
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 MEASURES = ("iou", "containment")  # prediction.filters.MEASURES
@@ -65,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--every", type=int, metavar="N", help="in a video, predict every N-th frame (default: 1)"
     )
     add_search_options(parser)
-    PARSERS["add_slurm_options"](parser)
+    import_light("engine.arguments").add_slurm_options(parser)
     add_overrides(parser)
     return parser
 
@@ -74,7 +75,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of selective search."""
     search = parser.add_argument_group(
         "models without an RPN (R-CNN, Fast R-CNN)",
-        "Use the settings with which tools/compute_proposals.py searched the training data.",
+        "Use the settings with which mask-rcnn-ext proposals searched the training data.",
     )
     search.add_argument(
         "--selective-search",
@@ -156,22 +157,25 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(_args, check_prediction, folder=_args.output)
 
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import Predictor, UserError
-from mask_rcnn_ext.checkpoint.description import is_checkpoint
 from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.slurm import is_submission, submit
-from mask_rcnn_ext.modeling.exported import is_exported
+from mask_rcnn_ext.model_files import is_exported
 from mask_rcnn_ext.prediction.arguments import (
     check_numbers,
+    choose_model,
     choose_outputs,
+    parse_thresholds,
     read_filters,
     read_tiling,
 )
-from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest, parse_thresholds
+from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest
 from mask_rcnn_ext.prediction.folder import FolderJob, Summary
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.image_outputs import FOLDERS, LARGEST_PICTURE
@@ -186,35 +190,7 @@ import torch
 from command_line.results_folder import results_folder
 from detectron2.config import CfgNode
 
-
-def is_model(name: str) -> bool:
-    """Return whether a trained or an exported model has this name."""
-    return is_checkpoint(name) or is_exported(name)
-
-
-def choose_model(args: argparse.Namespace) -> str:
-    """Return the config, or the model that contains it, which is removed from `args.inputs`.
-
-    Raises:
-        UserError: no model is given, or more than one, or no image.
-    """
-    named = args.config_file or args.weights
-    model = named or args.inputs.pop(0)
-    if not (named or is_model(model)):
-        inside = Path(model, "model_final.pth")
-        hint = f". Did you mean {inside}?" if inside.is_file() else ""
-        raise UserError(
-            f"no model given: expected a file such as model_final.pth before {model}, or "
-            f"--config-file and --weights{hint}"
-        )
-    if not args.inputs:
-        raise UserError(f"no images given: name images or folders after {model}")
-    for path in filter(is_model, args.inputs):
-        raise UserError(
-            f"{path} is a model, not an image. Give one model: first, without --config-file and "
-            "--weights, or as --weights"
-        )
-    return model
+MakePredictor = Callable[[], Predictor]
 
 
 def build_propose(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None:
@@ -232,17 +208,26 @@ def build_propose(args: argparse.Namespace, cfg: CfgNode) -> ImagePropose | None
     return make_search(cfg, mode=args.selective_search, **given) if args.selective_search else None
 
 
-def build_predictor(args: argparse.Namespace, cfg: CfgNode, rank: int) -> Predictor:
-    """Return the predictor of the process with number `rank`; each has a GPU of its own."""
+def build_predictor(
+    args: argparse.Namespace, cfg: CfgNode, rank: int, *, lowest: bool = False
+) -> Predictor:
+    """Return the predictor of the process with number `rank`; each has a GPU of its own.
+
+    With `lowest` it finds everything that the model can find, whatever the score.
+    """
     device = args.device or cfg.MODEL.DEVICE
     if device == "cuda" and torch.cuda.device_count() > 1:
         device = f"cuda:{rank % torch.cuda.device_count()}"
+    threshold = find_lowest(parse_thresholds(args.score_threshold))
+    if lowest:
+        exported = is_exported(args.weights or cfg.MODEL.WEIGHTS)
+        threshold = cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST if exported else 0.0
     return Predictor(
         cfg,
         args.weights,
         device=device if args.device or ":" in device else None,
         batch_size=args.batch_size,
-        score_threshold=find_lowest(parse_thresholds(args.score_threshold)),
+        score_threshold=threshold,
         propose=build_propose(args, cfg),
         speed=args.speed,
     )
@@ -272,29 +257,48 @@ def predict(args: argparse.Namespace) -> int:
         tiling.resolve(cfg)
     make_predictor = partial(build_predictor, args, cfg)
     job = FolderJob(make_predictor, files, args.output, outputs, filters, tiling)
+    lowest = partial(build_predictor, args, cfg, 0, lowest=True)
     with results_folder(Path(args.output)), raise_signals():
-        code = predict_images(args, job) if files else 0
+        code = predict_images(args, job, lowest) if files else 0
         if videos and code < 128:  # not interrupted
-            code = max(code, predict_videos(args, job, videos))
+            code = max(code, predict_videos(args, job, videos, lowest))
         return code
 
 
-def predict_images(args: argparse.Namespace, job: FolderJob) -> int:
+def predict_images(args: argparse.Namespace, job: FolderJob, lowest: MakePredictor) -> int:
     """Predict on the images; return the exit code."""
     try:
         summary = run_folder_job(job, args.processes)
     except PredictionStopped as stopped:
         return report_stop(stopped)
-    return report_end(args, summary) if summary is not None else 0
+    if summary is None:
+        return 0
+    code = report_end(args, summary)
+    if summary.num_images and not summary.num_instances:
+        from mask_rcnn_ext.prediction.highest_score import (
+            describe_highest_in_images,
+            explain_nothing,
+        )
+
+        describe = partial(describe_highest_in_images, job)
+        print(explain_nothing(args.score_threshold, lowest, describe))
+    return code
 
 
-def predict_videos(args: argparse.Namespace, job: FolderJob, videos: Sequence[VideoInput]) -> int:
+def predict_videos(
+    args: argparse.Namespace,
+    job: FolderJob,
+    videos: Sequence[VideoInput],
+    lowest: MakePredictor,
+) -> int:
     """Predict on the videos, one after the other; return the exit code.
 
     Raises:
         UserError: see `predict_video`; or several processes are asked for.
     """
-    from mask_rcnn_ext.prediction.video import predict_video  # SciPy is slow to import
+    # SciPy is slow to import.
+    from mask_rcnn_ext.prediction.highest_score import describe_highest_in_video, explain_nothing
+    from mask_rcnn_ext.prediction.video import predict_video
 
     if args.processes > 1 or "RANK" in os.environ:
         raise UserError("a video is predicted by one process: leave out --processes and torchrun")
@@ -317,6 +321,9 @@ def predict_videos(args: argparse.Namespace, job: FolderJob, videos: Sequence[Vi
             return error.exit_code if isinstance(error, Interrupted) else 130
         found = f"{summary.num_frames} frames, {summary.num_tracks} objects"
         print(f"{found}: {summary.video_path or summary.tracks_path}")
+        if not summary.num_tracks:
+            describe = partial(describe_highest_in_video, job, video)
+            print(explain_nothing(args.score_threshold, lowest, describe))
         if summary.missing:
             print(
                 f"{video.source}: the last {summary.missing} frames cannot be read; the file may "

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from command_line.data import add_pixel_limit
+from command_line.early import stop_at_mistakes
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,13 +63,15 @@ def build_parser() -> argparse.ArgumentParser:
         "opts",
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
-        help="config keys, as for train_net.py; they come last",
+        help="config keys, as for a training; they come last",
     )
     return parser
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(build_parser().parse_args())
 
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import UserError

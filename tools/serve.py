@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from command_line.early import stop_at_mistakes
 from command_line.model import add_model, add_overrides, load_config_of_model
 
 
@@ -41,7 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help and simple mistakes end here, before the imports below, which take seconds.
+    _args = build_parser().parse_args()
+    stop_at_mistakes(build_parser().parse_args())
 
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import Predictor

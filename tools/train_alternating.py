@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from command_line.parsers import PARSERS
+from command_line.light import import_light
 
 _EPILOG = r"""
 Section 3.2 of Faster R-CNN (arXiv:1506.01497): (1) the RPN alone and (2) a detector on its
@@ -32,7 +32,9 @@ Examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    return PARSERS["make_stage_parser"](_EPILOG, rpn="both trainings of the RPN")
+    return import_light("engine.arguments").make_stage_parser(
+        _EPILOG, rpn="both trainings of the RPN"
+    )
 
 
 if __name__ == "__main__":

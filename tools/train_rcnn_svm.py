@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from command_line.parsers import PARSERS
+from command_line.light import import_light
 
 _EPILOG = r"""
 Section 2.3 and appendices B and C of R-CNN (arXiv:1311.2524): one SVM per class on the box head's
@@ -26,7 +26,7 @@ Example, small:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    return PARSERS["make_svm_parser"](_EPILOG)
+    return import_light("engine.arguments").make_svm_parser(_EPILOG)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from command_line.parsers import PARSERS
+from command_line.light import import_light
 
 _EPILOG = r"""
 Both stages start from MODEL.WEIGHTS, and features are not shared (section 3.1 of the paper). The
@@ -34,7 +34,7 @@ Another model on the same proposals, without training the RPN again:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    return PARSERS["make_stage_parser"](_EPILOG)
+    return import_light("engine.arguments").make_stage_parser(_EPILOG)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,6 @@ from .safetensors_file import load_safetensors
 __all__ = [
     "describe_run",
     "get_versions",
-    "is_checkpoint",
     "load_contents",
     "parse_config",
     "read_config",
@@ -111,11 +110,6 @@ def remove_places(cfg: CfgNode) -> ExtCfgNode:
         node[key] = default[key]
     cfg.MODEL.WEIGHTS = ""
     return cfg
-
-
-def is_checkpoint(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path ends like the name of a file of weights."""
-    return os.fspath(path).endswith((".pth", ".safetensors", ".pkl", ".pyth"))
 
 
 def load_contents(path: str | os.PathLike[str]) -> dict[str, Any]:

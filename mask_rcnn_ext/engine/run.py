@@ -17,7 +17,7 @@ from detectron2.utils.env import seed_all_rng
 from torch import nn
 
 from ..checkpoint.checkpointer import Checkpointer
-from ..checkpoint.description import is_checkpoint, load_contents, parse_config
+from ..checkpoint.description import load_contents, parse_config
 from ..checkpoint.fetching import fetch_file
 from ..config import ExtCfgNode, load_config
 from ..config_files import find_config_file
@@ -27,13 +27,14 @@ from ..data.own_data import choose_validation_part
 from ..data.pixel_limit import set_pixel_limit
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
 from ..errors import UserError
+from ..model_files import is_checkpoint, is_exported
 from ..modeling.checks import (
     check_registry_names,
     require_fitting_parts,
     require_fitting_training_data,
     require_read_keys,
 )
-from ..modeling.exported import is_exported, load_exported, read_exported_config
+from ..modeling.exported import load_exported, read_exported_config
 from ..modeling.precision import choose_device, prepare_model
 from ..proposals.file import load_training_dicts
 from ..steps import decide
@@ -232,7 +233,7 @@ def _require_gloo_on_cpu(cfg: ExtCfgNode) -> None:
     if comm.get_world_size() > 1 and cfg.MODEL.DEVICE == "cpu" and dist.get_backend() == "nccl":
         raise UserError(
             "MODEL.DEVICE is cpu, but the processes communicate between GPUs. To train on the CPU "
-            "in several processes, hide the GPUs: CUDA_VISIBLE_DEVICES= python train_net.py ..."
+            "in several processes, hide the GPUs: put CUDA_VISIBLE_DEVICES= before the command"
         )
 
 

@@ -22,9 +22,9 @@ from ..checkpoint.safetensors_file import load_safetensors, save_safetensors
 from ..config import ExtCfgNode
 from ..data.images import ImageLike
 from ..engine.trainer import Trainer
-from ..errors import UserError, import_extra, require_choice
-from ..files import file_sha256, read_json_or_none, require_writable, write_json
-from ..modeling.exported import is_exported
+from ..errors import UserError, import_extra, require_choice, require_range
+from ..files import file_sha256, read_json_or_none, writable_folder, write_json
+from ..model_files import is_exported
 from ..prediction.predictor import Predictor
 from ..temporary_files import make_temporary_folder
 from .int8 import quantize_onnx
@@ -36,6 +36,7 @@ __all__ = ["FORMATS", "export_model"]
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "safetensors": ".safetensors"}
 RECORD = "export.json"
 PARITY_IMAGES = 20
+CALIBRATION_IMAGES = 500
 # FCIS rounds RoIs to pixels before pooling, in both passes, and before their masks vote. So a
 # rounding error of 1e-5 can move a RoI by a pixel, and the detection with it. The boxes of FCIS's
 # detections are the boxes of their masks.
@@ -52,6 +53,7 @@ def export_model(
     format: str = "onnx",
     int8: bool = False,
     max_ap_loss: float = 0.5,
+    calibration_images: int = CALIBRATION_IMAGES,
     tolerance: Tolerance | None = None,
 ) -> Path:
     """Write a trained model as `model.onnx`, as `model.xml` and `model.bin`, or as safetensors.
@@ -67,11 +69,12 @@ def export_model(
         cfg: the config, with the trained weights as `MODEL.WEIGHTS`. With `int8`, the AP is
             measured on `DATASETS.TEST`.
         output: a folder.
-        images: image files. The model and its export are compared on 20 images; `int8` uses all
-            images for calibration, and "safetensors" uses none.
+        images: image files. The model and its export are compared on 20 of them, and `int8` is
+            calibrated on `calibration_images`, spaced evenly; "safetensors" uses none.
         format: one of `FORMATS`.
         int8: quantize.
         max_ap_loss: the largest loss of any AP (0 to 100) by `int8`.
+        calibration_images: the highest number of images for the calibration.
         tolerance: the allowed differences; default: see `TOLERANCES` and `Tolerance`.
 
     Raises:
@@ -86,13 +89,13 @@ def export_model(
         )
     if format == "safetensors":
         return _export_weights(cfg, Path(output), int8)
+    require_range("--calibration-images", calibration_images, 1)
     require_exportable(cfg)
     _require_libraries(format, int8)
-    require_writable(output)
-    predictor = _load(cfg)
-    chosen = _space_evenly(list(images), PARITY_IMAGES)
-    example = _find_example(predictor, chosen)
-    with make_temporary_folder(Path(output)) as folder:
+    with writable_folder(output), make_temporary_folder(Path(output)) as folder:
+        predictor = _load(cfg)
+        chosen = _space_evenly(list(images), PARITY_IMAGES)
+        example = _find_example(predictor, chosen)
         stem = str(folder / "model")
         path = stem + FORMATS[format]
         write_onnx(predictor.model, example, f"{stem}.onnx")
@@ -103,14 +106,25 @@ def export_model(
         metadata["parity"] = _check_parity(predictor, path, chosen, tolerance)
         if int8:
             float_path, path = path, f"{stem}_int8{FORMATS[format]}"
-            prepared = (predictor.prepare(image)["image"].numpy() for image in images)
-            quantize_onnx(f"{stem}.onnx", f"{stem}_int8.onnx", prepared)
+            used = _calibrate(predictor, stem, images, calibration_images)
             if format == "openvino":
                 convert_to_openvino(f"{stem}_int8.onnx", path)
             write_metadata(path, metadata)
-            metadata["int8"] = _check_int8(cfg, float_path, path, len(images), max_ap_loss)
+            metadata["int8"] = _check_int8(cfg, float_path, path, used, max_ap_loss)
         write_metadata(path, metadata)
         return _keep(path, Path(output), metadata)
+
+
+def _calibrate(
+    predictor: Predictor, stem: str, images: Sequence[str | os.PathLike[str]], limit: int
+) -> int:
+    """Write `STEM_int8.onnx`, calibrated on the images or on some of them; return their number."""
+    used = _space_evenly(list(images), limit)
+    of_all = f"of {len(images):,} images (--calibration-images)"
+    logger.info("int8 is calibrated on %d %s", len(used), of_all)
+    prepared = (predictor.prepare(image)["image"].numpy() for image in used)
+    quantize_onnx(f"{stem}.onnx", f"{stem}_int8.onnx", prepared, len(used))
+    return len(used)
 
 
 def _export_weights(cfg: CfgNode, output: Path, int8: bool) -> Path:
@@ -124,8 +138,7 @@ def _export_weights(cfg: CfgNode, output: Path, int8: bool) -> Path:
         "config": _name_classes(cfg, predictor).dump_text(),
         **{key: source[key] for key in kept if key in source},
     }
-    require_writable(output)
-    with make_temporary_folder(output) as folder:
+    with writable_folder(output), make_temporary_folder(output) as folder:
         path = str(folder / "model.safetensors")
         save_safetensors(contents, path)
         written = load_safetensors(path)["model"]

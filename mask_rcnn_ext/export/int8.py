@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,31 +23,50 @@ def quantize_onnx(
     path: str | os.PathLike[str],
     target: str | os.PathLike[str],
     images: Iterable[npt.NDArray[np.float32]],
+    count: int,
 ) -> None:
-    """Write the quantized form of an ONNX file.
+    """Write the quantized form of an ONNX file; the memory does not grow with the number of images.
 
     Args:
         path: a file of `write_onnx`.
         target: a file to write.
-        images: (C, H, W) each, as the network takes them.
+        images: (C, H, W) each, as the network takes them. One is in memory at a time.
+        count: the number of images.
 
     Raises:
         UserError: onnx or ONNX Runtime is missing.
     """
     import_extra("onnx", "onnx", "int8 export")
     library = import_extra("onnxruntime.quantization", "onnx", "int8 export")
-    inputs = ({"image": image} for image in images)
     with _without_advice():
         library.quantize_static(
             os.fspath(path),
             os.fspath(target),
-            SimpleNamespace(get_next=lambda: next(inputs, None)),
+            _Reader(images, count),
             quant_format=library.QuantFormat.QDQ,
             op_types_to_quantize=list(LAYERS),
             per_channel=True,
             activation_type=library.QuantType.QUInt8,
             weight_type=library.QuantType.QInt8,
+            extra_options={"CalibStridedMinMax": 1},  # keeps the ranges of one image at a time
         )
+
+
+class _Reader:
+    """The images as ONNX Runtime's calibration reads them: by ranges of their numbers, in order."""
+
+    def __init__(self, images: Iterable[npt.NDArray[np.float32]], count: int) -> None:
+        self._images, self._count, self._left = iter(images), count, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self._left = end_index - start_index
+
+    def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        self._left -= 1
+        return None if self._left < 0 else {"image": next(self._images)}
 
 
 @contextlib.contextmanager

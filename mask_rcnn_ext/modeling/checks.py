@@ -154,7 +154,7 @@ def _require_rcnn_parts(cfg: CfgNode) -> None:
         raise UserError(
             "MODEL.META_ARCHITECTURE MaskRCNNExtRCNN reads stored proposals: expected "
             "MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals and MODEL.LOAD_PROPOSALS True, got "
-            f"{name!r} and {cfg.MODEL.LOAD_PROPOSALS}. Set both; tools/compute_proposals.py writes "
+            f"{name!r} and {cfg.MODEL.LOAD_PROPOSALS}. Set both; mask-rcnn-ext proposals writes "
             "the files"
         )
     for key in ("MASK_ON", "KEYPOINT_ON"):

@@ -31,18 +31,15 @@ from ..errors import UserError, import_extra, name_some
 from .fcis.detection import FCISDetection, read_detection_keys
 
 __all__ = [
-    "EXTENSIONS",
     "METADATA",
     "ExportedFCIS",
     "ExportedMaskRCNN",
     "Network",
     "get_openvino_core",
-    "is_exported",
     "load_exported",
     "read_exported_config",
 ]
 
-EXTENSIONS = (".onnx", ".xml")
 # Keys of the metadata of an ONNX file; in an OpenVINO file, below RT_INFO. `config` is yaml;
 # the others are json.
 METADATA = (
@@ -59,11 +56,6 @@ _OUTSIDE = {
 }
 _Run = Callable[[npt.NDArray[np.float32]], Iterable[tuple[str, Any]]]
 _INSIDE = ("INPUT.FORMAT", "TEST.DETECTIONS_PER_IMAGE", "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS")
-
-
-def is_exported(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path names an exported network, by its extension."""
-    return os.fspath(path).lower().endswith(EXTENSIONS)
 
 
 @functools.cache

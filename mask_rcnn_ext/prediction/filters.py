@@ -1,8 +1,6 @@
 """Selects instances of an image by class, by score, and by the overlap of their masks."""
 
-import csv
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -11,7 +9,6 @@ from detectron2.structures import Instances
 from pycocotools import mask as mask_util
 
 from ..errors import UserError, name_some, nearest, require_choice
-from ..files import read_json
 from ..layers.packed_masks import PackedMasks
 
 __all__ = [
@@ -19,12 +16,9 @@ __all__ = [
     "InstanceFilter",
     "MaskOverlap",
     "find_lowest",
-    "parse_names",
-    "parse_thresholds",
 ]
 
 MEASURES = ("iou", "containment")
-_OTHERS = {"": 0.5}  # the threshold of classes that --score-threshold does not name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,55 +128,11 @@ def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
             )
 
 
-def parse_names(text: str) -> list[str]:
-    """Return the names in a text such as "cat,dog"; a name with a comma needs double quotes."""
-    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), ())]
-
-
-def parse_thresholds(text: str) -> float | dict[str, float]:
-    """Return the thresholds of `--score-threshold`.
-
-    Args:
-        text: a number; or "cat=0.4,dog=0.6", in which a number without a name is for all other
-            classes, 0.5 by default; or the path of a json with `thresholds`, a score for each name.
-
-    Returns:
-        The number, or a score for each name; "" stands for all other classes.
-
-    Raises:
-        UserError: `text` is something else, or a score is not in [0, 1].
-    """
-    if text.lower().endswith(".json"):
-        content = read_json(text, "Give a file with `thresholds`, a score for each class name")
-        found = content.get("thresholds") if isinstance(content, dict) else None
-        if not isinstance(found, dict) or not found:
-            raise UserError(f"{text}: expected `thresholds`, a score for each class name")
-        # A class without a score, for example because nothing of it was found, has null there.
-        given = {name: score for name, score in found.items() if score is not None}
-        return _OTHERS | {name: _to_score(score, text) for name, score in given.items()}
-    pairs = [part.rpartition("=")[::2] for part in parse_names(text) or [""]]
-    scores = {name.strip(): _to_score(score, "--score-threshold") for name, score in pairs}
-    return scores[""] if list(scores) == [""] else _OTHERS | scores
-
-
-def _to_score(value: object, source: str | os.PathLike[str]) -> float:
-    try:
-        score = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        score = float("nan")
-    if not 0 <= score <= 1:
-        raise UserError(
-            f"{source}: expected a score from 0 to 1, got {value!r}. Write 0.4, or "
-            "cat=0.4,dog=0.6, or give a json with `thresholds`"
-        )
-    return score
-
-
 def find_lowest(thresholds: float | Mapping[str, float]) -> float:
     """Return the score threshold of the model that gives the filter all the instances it keeps.
 
     Args:
-        thresholds: the result of `parse_thresholds`.
+        thresholds: the result of `arguments.parse_thresholds`.
     """
     if not isinstance(thresholds, Mapping):
         return thresholds

@@ -15,7 +15,7 @@ from detectron2.evaluation import inference_context
 from detectron2.structures import Instances
 
 from ..checkpoint.checkpointer import Checkpointer
-from ..checkpoint.description import is_checkpoint, read_config
+from ..checkpoint.description import read_config
 from ..config import add_mask_rcnn_ext_config, load_config
 from ..data.bands import order_bands, read_bands, require_bands
 from ..data.images import ImageLike, read_bgr
@@ -24,9 +24,10 @@ from ..data.pixel_statistics import require_channels
 from ..errors import UserError, require_choice, require_range
 from ..layers.packed_masks import PackedMasks
 from ..layers.resizing import ResizeShortestEdge
+from ..model_files import is_checkpoint, is_exported
 from ..model_zoo import get_config
 from ..modeling.building import build_model
-from ..modeling.exported import is_exported, load_exported, read_exported_config
+from ..modeling.exported import load_exported, read_exported_config
 from ..modeling.packed_outputs import run_model
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..modeling.speed import prepare_for_inference, resolve_speed

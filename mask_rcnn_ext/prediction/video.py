@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import time
@@ -27,7 +28,7 @@ from .tiles import Tiling
 from .tracking import Tracker
 from .video_inputs import VideoInput, is_stream
 
-__all__ = ["VideoSummary", "predict_video"]
+__all__ = ["VideoSummary", "predict_sample", "predict_video"]
 
 _USUAL_FPS = 25.0  # for a source that does not tell its frame rate
 
@@ -76,7 +77,7 @@ class _Frames:
                 f"{source}: cannot be read as a video by OpenCV. It may be cut short: an MP4 has "
                 "its index at its end"
             )
-        self._every, self.number_read = every, 0
+        self.every, self.number_read = every, 0
         self.is_live = isinstance(source, int) or is_stream(source)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps <= 1000 else _USUAL_FPS
@@ -88,7 +89,7 @@ class _Frames:
         """Yield the number of each frame, its time in seconds, and its pixels."""
         while self._capture.grab():
             number, self.number_read = self.number_read, self.number_read + 1
-            if number % self._every:
+            if number % self.every:
                 continue
             good, frame = self._capture.retrieve()
             if not good:
@@ -250,6 +251,22 @@ def predict_video(
         target if draw else None,
         tracks.path,
     )
+
+
+def predict_sample(
+    predictor: Predictor, video: VideoInput, most: int, tiling: Tiling | None = None
+) -> Iterator[Instances]:
+    """Yield the instances of at most `most` frames, spread evenly; of none for a camera or stream.
+
+    Raises:
+        UserError: the video cannot be read.
+    """
+    if isinstance(video.source, int) or is_stream(video.source):
+        return
+    with contextlib.closing(_Frames(video, 1)) as frames:
+        frames.every = max(1, frames.count // most)
+        predicted = _predict_frames(predictor, frames, tiling)
+        yield from (found for _, _, _, found in itertools.islice(predicted, most))
 
 
 def _list_categories(predictor: Predictor) -> list[dict[str, Any]]:

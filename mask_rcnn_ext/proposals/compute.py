@@ -31,7 +31,7 @@ from ..arrays import Floats32
 from ..child_processes import end_with_parent
 from ..data.catalog import require_datasets
 from ..errors import UserError, require_range
-from ..files import atomic_open, read_json_or_none, require_writable, write_json
+from ..files import atomic_open, read_json_or_none, writable_folder, write_json
 from ..steps import Step, find_change, run_step
 from .file import write_proposal_file
 from .recall import measure_recall, read_objects
@@ -99,19 +99,12 @@ def compute_proposals(
     require_range("--processes", processes, 1)
     require_datasets(names)
     settings, folder = method.settings(), Path(output)
-    existed = folder.exists()
-    require_writable(folder)
     summaries = {}
-    try:
+    with writable_folder(folder):
         for name in names:
             step = _Computation(method, settings, name, folder, processes, overwrite)
             run_step(step)
             summaries[name] = read_json_or_none(str(step.record))
-    except UserError:
-        if not existed:
-            with contextlib.suppress(OSError):  # not empty: something was computed
-                folder.rmdir()
-        raise
     return summaries
 
 

@@ -42,7 +42,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_MAKE_ONE = "Make such files with tools/compute_proposals.py"
+_MAKE_ONE = "Make such files with mask-rcnn-ext proposals"
 # The names in Detectron's files -> the names in detectron2's files.
 _OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}
 _FARTHEST = 1e9  # pixels; sums of coordinates must stay finite in float32
@@ -268,7 +268,7 @@ def load_training_dicts(cfg: CfgNode) -> list[dict[str, Any]]:
     if not dicts:
         raise UserError(
             f"DATASETS.TRAIN: expected images with {wanted} in {', '.join(cfg.DATASETS.TRAIN)}, "
-            "got none. Look at the data: python tools/preview_dataset.py"
+            "got none. Look at the data: mask-rcnn-ext preview"
         )
     return dicts
 

@@ -50,7 +50,7 @@ def require_propose(cfg: CfgNode, given: bool) -> None:
         )
     stored, note = _read_settings(cfg)
     advice = (
-        "Add --selective-search MODE to tools/predict.py, with the settings of the training "
+        "Add --selective-search MODE to mask-rcnn-ext predict, with the settings of the training "
         "proposals, or in Python propose=FUNCTION"
     )
     if stored.get("method") == "selective-search":

@@ -13,7 +13,7 @@ from ..config import find_changed_keys, flat_config, load_config
 from ..data.catalog import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256, read_json
-from ..modeling.exported import is_exported
+from ..model_files import is_exported
 
 __all__ = [
     "TASK_TITLES",
@@ -62,12 +62,12 @@ def read_run(folder: str | Path) -> RunFolder:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}; expected the OUTPUT_DIR of a run of train_net.py")
+        raise UserError(f"no folder {folder}; expected the OUTPUT_DIR of a training")
     config_file = folder / "config.yaml"
     if not config_file.is_file():
         raise UserError(
             f"{folder} is not a run's folder: it has no config.yaml. Expected the OUTPUT_DIR of a "
-            "run of train_net.py"
+            "training"
         )
     config = load_config(str(config_file))
     missing: list[str] = []
@@ -90,7 +90,7 @@ def _require_same_data(folder: Path, config: CfgNode, info: dict[str, Any]) -> N
             raise UserError(
                 f"{folder} was evaluated on another version of {path}, so its results and "
                 "predictions do not belong to that file. Put the file back as it was. Or evaluate "
-                f"again (train_net.py --eval-only --resume --config-file {folder}/config.yaml) and "
+                f"again (mask-rcnn-ext evaluate --resume --config-file {folder}/config.yaml) and "
                 "make the report of the folder that this names"
             )
 

@@ -340,5 +340,5 @@ def _command(run: RunFolder) -> str:
     again = shlex.quote(f"{run.folder}_again")
     seed = run.info.get("seed")
     suffix = f" SEED {seed}" if isinstance(seed, int) and seed >= 0 else ""
-    only = " --eval-only" if "weights_sha256" in run.info else ""
-    return f"python train_net.py --config-file {config}{only} OUTPUT_DIR {again}{suffix}"
+    name = "evaluate" if "weights_sha256" in run.info else "train"
+    return f"mask-rcnn-ext {name} --config-file {config} OUTPUT_DIR {again}{suffix}"

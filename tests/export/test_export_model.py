@@ -1,6 +1,7 @@
 """Exported tiny models find what the models find; what differs is refused and leaves no file."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -21,6 +22,7 @@ from mask_rcnn_ext.modeling.exported import Network, load_exported, read_exporte
 
 onnx = pytest.importorskip("onnx", reason='needs pip install "mask_rcnn_ext[onnx]"')
 pytest.importorskip("onnxruntime", reason='needs pip install "mask_rcnn_ext[onnx]"')
+calibrate = pytest.importorskip("onnxruntime.quantization.calibrate")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the libraries
 
 NAMES = ["Zelle", "細胞", "c"]
@@ -146,7 +148,7 @@ def test_a_changed_weight_is_noticed_and_nothing_stays(
     said = r"in 4 of 4 images.*detections differ, 0 may. Most in .*: .*mask IoU 0\.\d+ \(limit"
     with pytest.raises(UserError, match=said):
         export_model(cfg, tmp_path / "out", images)
-    assert not [*(tmp_path / "out").iterdir()]
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "onnx"])
@@ -210,12 +212,19 @@ def test_wrong_files_and_options(onnx_path, tmp_path, cfg, images):
         other.MODEL.WEIGHTS = weights
         with pytest.raises(UserError, match="expected the weights of a trained model"):
             export_model(other, tmp_path / "out", images)
+    with pytest.raises(UserError, match="--calibration-images: expected 1 or more, got 0"):
+        export_model(cfg, tmp_path / "out", images, int8=True, calibration_images=0)
     with pytest.raises(UserError, match="expected onnx, openvino or safetensors, got 'pdf'"):
         export_model(cfg, tmp_path / "out", images, format="pdf")
     blind = cfg.clone()
     blind.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.0
     with pytest.raises(UserError, match="finds nothing in any of 3 images"):
         export_model(blind, tmp_path / "out", images)
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"no photo")
+    with pytest.raises(UserError, match=r"photo\.jpg"):
+        export_model(cfg, tmp_path / "out", [photo, *images])
+    assert not (tmp_path / "out").exists()
 
 
 def test_fcis(images, tmp_path):
@@ -240,6 +249,7 @@ def test_the_commands_with_int8(cfg, tmp_path, monkeypatch, capsys):
     command = ["--config-file", str(config), "--output", str(out), "--int8"]
     assert run_script(tool, monkeypatch, *command) == 2
     assert "--int8 needs --images" in capsys.readouterr().err
+    command += ["--calibration-images", "2"]
     command += ["--images", str(images), "--max-ap-loss", "100", "--opts", *data]
     assert run_script(tool, monkeypatch, *command) == 0
     said = capsys.readouterr().out
@@ -248,7 +258,7 @@ def test_the_commands_with_int8(cfg, tmp_path, monkeypatch, capsys):
     assert "pixels at most, scores by" in said
     record = json.loads((out / "export.json").read_text())["model_int8.onnx"]
     assert record["parity"]["images"] == 4
-    assert record["int8"]["calibration_images"] == 3
+    assert record["int8"]["calibration_images"] == 2
     arguments = ["MODEL.WEIGHTS", str(out / "model_int8.onnx"), "OUTPUT_DIR", str(tmp_path / "ap")]
     assert run_train_net("--config-file", str(config), "--eval-only", *data, *arguments) == 0
     results = json.loads((tmp_path / "ap/results.json").read_text())
@@ -289,6 +299,27 @@ def test_int8_that_loses_too_much_is_refused(cfg, monkeypatch):
     aps["int8"]["segm"] = float("nan")
     with pytest.raises(UserError, match="nan"):
         exporting._check_int8(cfg, "float", "int8", 9, 100)
+
+
+def test_the_memory_of_a_calibration_does_not_grow_with_the_images(
+    cfg, images, onnx_path, tmp_path, monkeypatch, caplog
+):
+    held = []
+    calibrater = calibrate.MinMaxCalibrater
+    compute = calibrater.compute_data
+
+    def spy(self):
+        held.append(len(self.intermediate_outputs))
+        return compute(self)
+
+    monkeypatch.setattr(calibrater, "compute_data", spy)
+    shutil.copy(onnx_path, tmp_path)
+    with caplog.at_level("INFO"):
+        used = exporting._calibrate(Predictor(cfg), str(tmp_path / "model"), images * 2, 5)
+    assert used == 5
+    assert "calibrated on 5 of 6 images (--calibration-images)" in caplog.text
+    assert max(held) == 1
+    assert (tmp_path / "model_int8.onnx").stat().st_size
 
 
 def test_images_are_spaced_evenly():

@@ -9,13 +9,8 @@ from detectron2.structures import Boxes, Instances
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.layers.packed_masks import PackedMasks
-from mask_rcnn_ext.prediction.filters import (
-    InstanceFilter,
-    MaskOverlap,
-    find_lowest,
-    parse_names,
-    parse_thresholds,
-)
+from mask_rcnn_ext.prediction.arguments import parse_names, parse_thresholds
+from mask_rcnn_ext.prediction.filters import InstanceFilter, MaskOverlap, find_lowest
 
 NAMES = ["cat", "dog", "tv, screen"]
 

@@ -229,7 +229,7 @@ MALFORMED = [
     ("no box mode", proposals(bbox_mode="XYXY"), "its bbox_mode is 'XYXY'"),
     ("a list for a box mode", proposals(bbox_mode=[0]), "its bbox_mode is a list"),
     ("a tuple for an id", proposals(ids=[(1,)]), "it has an id of type tuple, expected a number"),
-    ("code", proposals(ids=[print]), "plain values. Make such files with tools/compute_proposals"),
+    ("code", proposals(ids=[print]), "plain values. Make such files with mask-rcnn-ext proposals"),
     ("garbage", b"not a pickle", "not a readable proposal file"),
     ("empty", b"", "not a readable proposal file"),
 ]

@@ -65,7 +65,7 @@ def test_a_complete_run_from_the_command_line(made):
         "4 of the 9 images of own_val",
         "score >= 0.5",
         "SOLVER.BASE_LR 0.0125 0.001",
-        f"train_net.py --config-file {run_folder / 'config.yaml'}",
+        f"mask-rcnn-ext train --config-file {run_folder / 'config.yaml'}",
         "SEED 5",
         NAMES[0],
         f"Ground truth 1 \u00d7 {NAMES[0]}, 1 \u00d7 square",

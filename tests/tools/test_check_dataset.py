@@ -2,14 +2,18 @@
 
 import json
 import re
+from pathlib import Path
 
 import check_dataset as tool
 import pytest
 from PIL import Image
 from support import write_coco
 
+from mask_rcnn_ext.data.own_data import split_own_data
+
 # pycocotools 2.0.11 hands NumPy 2 an array type of the old protocol.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+PAIR = ["--train-json", "x", "--train-images", "y"]
 
 
 @pytest.fixture
@@ -81,12 +85,38 @@ def test_fix(data, tmp_path, capsys):
         (["--dataset", "occluded_shapes_trian"], "did you mean 'occluded_shapes_train'"),
         (["--dataset", "a", "b", "c"], "--dataset with one or two names"),
         (["--dataset", "coco_2017_val", "--train-json", "x"], "--dataset with one or two names"),
-        (["--train-json", "x", "--train-images", "y", "--fix", "a", "b"], "expected 1 file names"),
+        ([*PAIR, "--fix", "a", "b"], "expected 1 file names"),
+        ([*PAIR, "--val-json", "v", "--split", "0.8"], "leave out --val-json"),
+        ([*PAIR, "--fix", "a.json", "--split", "0.8"], "--dataset and --fix"),
+        ([*PAIR, "--group-by", "x"], "--group-by needs --split"),
     ],
 )
 def test_wrong_commands(options, words, capsys):
     assert tool.main(options) == 2
     assert words in capsys.readouterr().err
+
+
+def test_the_parts_of_a_split(tmp_path, capsys):
+    """Without --output nothing is left; with it, the parts are those of a training."""
+    path, images = write_coco(tmp_path / "data", images=5)
+    Image.open(images / "000.png").save(images / "001.png")
+    split = ["--train-json", str(path), "--train-images", str(images), "--split", "0.6"]
+    before = sorted(tmp_path.rglob("*"))
+    assert tool.main(split) == 0
+    printed = capsys.readouterr().out
+    assert "train: split_train.json\n  images: 3, " in printed
+    assert "val: split_val.json\n  images: 2, " in printed
+    assert sorted(tmp_path.rglob("*")) == before
+    assert tool.main([*split, "--group-by", "file_name", "--output", str(tmp_path / "out")]) == 0
+    part = tmp_path / "out/split_val.json"
+    assert f"val: {part}" in capsys.readouterr().out
+    expected = split_own_data(str(path), str(images), 0.6, str(tmp_path / "training"))
+    assert part.read_text() == Path(expected[1]).read_text()
+
+
+def test_a_split_of_data_with_errors_names_the_errors(data, capsys):
+    assert tool.main([*data[:4], "--split", "0.8"]) == 1
+    assert f"train: {data[1]}" in capsys.readouterr().out
 
 
 def test_a_registered_data_set(monkeypatch, tmp_path, capsys):

@@ -1,13 +1,15 @@
 """`mask-rcnn-ext`: its commands are the scripts that are there, and end as these do."""
 
+import ast
 import json
+import re
 import runpy
 import sys
 
 import command  # tools/ is on the path
 import pytest
 from small_runs import read_error, write_data
-from support import SMALL
+from support import REPO, SMALL
 
 from mask_rcnn_ext.version import __version__
 
@@ -60,6 +62,25 @@ def test_a_mistake_ends_with_2_and_one_sentence(run, words, says, capsys, tmp_pa
     assert run(*words) == 2
     assert says in read_error(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_texts_of_the_package_name_commands_that_a_wheel_has():
+    texts = []
+    for path in (REPO / "mask_rcnn_ext").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        blocks = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        docs = [ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, blocks)]
+        said = [node.value for node in nodes if isinstance(node, ast.Constant)]
+        texts += [text for text in said if isinstance(text, str) and text not in docs]
+    scripts = [text for text in texts if re.search(r"(train_net|tools/\w+|python \w+)\.py", text)]
+    in_steps = re.compile(  # trainings that are scripts of the repository only
+        r"tools/train_(two_stage|rcnn_svm)\.py|use train_net\.py --eval-only|one with train_net"
+        r"|trained by train_net\.py$|with train_net\.py and MODEL\.RCNN|of one model with train_net"
+    )
+    assert [text for text in scripts if not in_steps.search(text)] == []
+    named = {name for text in texts for name in re.findall(r"mask-rcnn-ext ([a-z]+)", text)}
+    assert {"train", "evaluate", "proposals", "configs"} <= named
+    assert named <= {"train", "evaluate", *command.SCRIPTS}
 
 
 def test_the_version_is_the_package_s(run, capsys):

@@ -1,5 +1,7 @@
 import errno
+import math
 import os
+import re
 
 import numpy as np
 import predict as tool  # tools/ is on the path
@@ -100,6 +102,28 @@ def test_score_threshold_default_and_overrides(predict, tmp_path):
     assert len(outputs(tmp_path)[0]) == 2
     defaults = tool.build_parser().parse_args(["x", "--config-file", "c", "--output", "o"])
     assert tool.parse_thresholds(defaults.score_threshold) == pytest.approx(0.5)
+
+
+def test_without_a_detection_the_highest_score_is_told(predict, tmp_path, capsys):
+    write_image(tmp_path / "x.png")
+    assert predict(tmp_path / "x.png") == 0
+    classes = dict(zip([2, 7, 90], ["cat", "dog", "cow"], strict=True))
+    results, _ = outputs(tmp_path)
+    for more, wanted in (([], {2, 7, 90}), (["--classes", "dog"], {7})):
+        capsys.readouterr()
+        assert predict(tmp_path / "x.png", threshold="1", more=more) == 0
+        best = max((r for r in results if r["category_id"] in wanted), key=lambda r: r["score"])
+        name, score = classes[best["category_id"]], math.floor(best["score"] * 1000) / 1000
+        line = f"no detection reached 1; the highest score was {score:g} ({name})"
+        assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_of_many_images_without_a_detection_a_few_are_looked_at(predict, tmp_path, capsys):
+    for number in range(9):
+        write_image(tmp_path / f"in/{number}.png")
+    assert predict(tmp_path / "in", threshold="cat=1,1", more=["--tile", "64"]) == 0
+    line = r"no detection reached cat=1,1; the highest score in 8 of 9 images was 0\.\d+ \(\w+\)"
+    assert re.fullmatch(line, capsys.readouterr().out.splitlines()[-1])
 
 
 def test_exif_rotated_and_gray_images(predict, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import cv2
 from predict_runs import *  # noqa: F403
@@ -48,6 +49,13 @@ def test_videos_stay_next_to_each_other_and_are_no_input_of_their_own_folder(
 def count_ids(out) -> int:
     tracks = json.loads((out / "videos/clip.mp4.tracks.json").read_text())
     return len({one["id"] for frame in tracks["frames"] for one in frame["objects"]})
+
+
+def test_without_an_object_the_highest_score_is_told(predict, tmp_path, capsys):
+    write_video(tmp_path / "clip.mp4", 18, "mp4v")
+    assert predict(tmp_path / "clip.mp4", threshold="1") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"\nno detection reached 1; the highest score in 8 frames was 0\.\d+ \(", said)
 
 
 def test_a_video_that_is_cut_short_ends_with_1(predict, tmp_path, capsys):

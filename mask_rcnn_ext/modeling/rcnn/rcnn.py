@@ -169,7 +169,7 @@ class RCNN(GeneralizedRCNN):
         if any("proposals" not in image for image in batched_inputs):
             raise UserError(
                 "R-CNN reads stored proposals: expected 'proposals' in the record of every image, "
-                "got an image without. tools/compute_proposals.py writes a file of proposals for "
+                "got an image without. mask-rcnn-ext proposals writes a file of proposals for "
                 "a data set; name it in DATASETS.PROPOSAL_FILES_TEST"
             )
         return [image["proposals"].to(self.device) for image in batched_inputs]

@@ -34,10 +34,14 @@ def build(name: str, features=ALL, *, channels: int = 3, freeze_at: int = 0) -> 
     return TimmBackbone(name=name, in_channels=channels, out_features=features, freeze_at=freeze_at)
 
 
-def test_without_timm_the_error_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "extra"), [("resnet18", "timm"), ("tf_efficientnet_lite0.in1k", "lite0")]
+)
+def test_without_timm_the_error_says_what_to_install(name, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)  # as if it were not installed
-    with pytest.raises(UserError, match=r'pip install "mask_rcnn_ext\[timm\]"'):
-        build_backbone(timm_cfg("resnet18"))
+    said = rf'^the backbone {name} needs timm.*pip install "mask_rcnn_ext\[{extra}\]"'
+    with pytest.raises(UserError, match=said):
+        build_backbone(timm_cfg(name))
 
 
 def test_the_package_imports_without_timm():

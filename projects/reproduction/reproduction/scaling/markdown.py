@@ -20,8 +20,9 @@ def scaling_doc(results: ScalingResults | None) -> str:
     if results is None:
         return _NOT_RUN
     training = results.training
+    verdicts = {None: "", True: "yes", False: "NO"}
     rows = [
-        [title, f"{training.seconds[name]:.0f} s", "yes" if training.equal[name] else "NO"]
+        [title, f"{training.seconds[name]:.0f} s", verdicts[training.equal.get(name)]]
         for name, title in _RUNS.items()
     ]
     header = ["training", "time with start", "weights equal to the first row's, to the bit"]

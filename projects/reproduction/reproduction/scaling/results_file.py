@@ -12,7 +12,7 @@ class TrainingFacts:
     iterations: int
     batch: int
     seconds: dict[str, float]
-    equal: dict[str, bool]  # whether the weights are those of the first run, to the bit
+    equal: dict[str, bool]  # of the other runs: whether the weights are the first run's, to the bit
 
 
 @dataclass(frozen=True)

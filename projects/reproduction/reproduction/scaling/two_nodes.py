@@ -87,12 +87,15 @@ class NodesTraining(Step):
                 for command in started:
                     command.finish()
             seconds[name] = time.perf_counter() - start
-        paths = dict(zip(_RUNS, self.outputs, strict=True))
+        first, *others = self.outputs
         self._found = TrainingFacts(
             iterations=ITERATIONS,
             batch=BATCH,
             seconds=seconds,
-            equal={n: compare_weights(path, paths["one_node"]) for n, path in paths.items()},
+            equal={
+                name: compare_weights(path, first)
+                for name, path in zip(_RUNS[1:], others, strict=True)
+            },
         )
 
     def finish(self) -> None:

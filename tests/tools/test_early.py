@@ -1,0 +1,118 @@
+"""Mistakes that a look at the command line and at the disk shows."""
+
+import argparse
+
+import command
+import predict
+import pytest
+from command_line.early import check_prediction, check_training, stop_at_mistakes
+from command_line.light import import_light
+from small_runs import read_error
+
+CONFIG = ["--config-file", "mask_rcnn_lite0_FPN"]
+parse_training = import_light("engine.arguments").argument_parser().parse_args
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a model, photos and a json, which is the current one."""
+    for name in ("model.pth", "train.json", "file"):
+        (tmp_path / name).touch()
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"model": "modl.pth"}, "weights not found: modl.pth (looked for {}/modl.pth); did you "),
+        ({"weights": "x"}, "weights not found: x (looked for {}/x). Give the file of a trained"),
+        ({"train_json": "tain.json"}, "json file not found: tain.json "),
+        ({"val_images": "photo"}, "image folder not found: photo (looked for {}/photo); did you m"),
+        ({"images": ["photos", "more"]}, "input not found: more (looked for {}/more)"),
+        ({"run": "/nowhere"}, "folder of a run not found: /nowhere. Give the OUTPUT_DIR"),
+    ],
+)
+def test_what_is_not_there_is_named(options, says, folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        stop_at_mistakes(argparse.Namespace(**options))
+    assert read_error(capsys).startswith(f"error: {says.format(folder)}")
+
+
+def test_what_is_there_or_elsewhere_passes(folder, monkeypatch, capsys):
+    there = {"model": "model.pth", "train_json": "train.json", "images": ["photos", "*.jpg"]}
+    names = {"weights": "https://x.org/a.pth", "val_json": "", "a": None}
+    stop_at_mistakes(argparse.Namespace(**there, **names), folder="new")
+    stop_at_mistakes(argparse.Namespace(model="mask_rcnn_R50_FPN"))  # the name of a config
+    for there in ([], ["MODEL.WEIGHTS", "detectron2://x.pkl"], ["OUTPUT_DIR", "photos"]):
+        stop_at_mistakes(parse_training([*CONFIG, *there]), check_training)
+    stop_at_mistakes(parse_training(["--eval-only", "MODEL.WEIGHTS", "model.pth"]), check_training)
+    stop_at_mistakes(parse_training(["--train-json", "x", "--slurm"]))
+    monkeypatch.setenv("RANK", "1")
+    stop_at_mistakes(parse_training(["--train-json", "x"]))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--config-file", "lite0"], "config file not found: lite0 (looked from "),
+        ([], "training needs a config: --config-file NAME, such as mask_rcnn_lite0_FPN on a CPU"),
+        (["--eval-only", "MODEL.WEIGHTS", "x.pth"], "weights not found: x.pth "),
+        ([*CONFIG, "OUTPUT_DIR", "file"], "OUTPUT_DIR file: is a file, expected a folder"),
+        ([*CONFIG, "--split", "80"], "--split: expected a number between 0 and 1, such as 0.8, "),
+    ],
+)
+def test_a_training(words, says, folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        stop_at_mistakes(parse_training(words), check_training)
+    assert read_error(capsys).startswith(f"error: {says}")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["photos"], "no model given: expected a file such as model_final.pth before photos"),
+        (["photos", "model.pth"], "expected the model first: model.pth stands after photos"),
+        (["x.pth", "photos"], "weights not found: x.pth "),
+        (["model.pth", "photo"], "input not found: photo (looked for "),
+        (["model.pth", "photos", "--processes", "0"], "--processes: expected 1 or more, got 0"),
+        (["model.pth", "photos", "--score-threshold", "5"], "--score-threshold: expected a score"),
+        (["model.pth", "photos", "--output", "file"], "--output file: is a file, expected a fold"),
+    ],
+)
+def test_a_prediction(words, says, folder, capsys):
+    args = predict.build_parser().parse_args(["--output", "new", *words])
+    with pytest.raises(SystemExit, match="2"):
+        stop_at_mistakes(args, check_prediction, folder=args.output)
+    assert read_error(capsys).startswith(f"error: {says}")
+
+
+def test_a_prediction_on_what_may_be_there(folder, capsys):
+    inputs = ["model.pth", "photos", "0", "rtsp://camera/1", "*.png", "--every", "3"]
+    args = predict.build_parser().parse_args(["--output", "new", *inputs])
+    stop_at_mistakes(args, check_prediction, folder=args.output)
+    assert args.inputs == inputs[:-2]  # the command still finds the model there
+    assert capsys.readouterr().err == ""
+
+
+def test_the_list_of_configs(monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["mask-rcnn-ext", "configs", *words])
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        return end.value.code, capsys.readouterr()
+
+    monkeypatch.setattr("sys.path", [*command.sys.path])
+    monkeypatch.setitem(command.sys.modules, "__main__", command.sys.modules["__main__"])
+    code, said = run()
+    names = [line.partition(": ")[0] for line in said.out.splitlines()]
+    assert (code, len(names)) == (0, len(set(names)))
+    assert {"mask_rcnn_lite0_FPN", "shapes/mask_rcnn_tiny_FPN"} <= set(names)
+    assert not [name for name in names if "Base-" in name]
+    assert names.index("mask_rcnn_R50_FPN") < names.index("ablations/mask_rcnn_R50_C5")
+    code, said = run("photos", "CPU")
+    assert said.out == ("mask_rcnn_lite0_FPN: the recommended start for your own photos on a CPU\n")
+    code, said = run("nonsense")
+    assert (code, said.err) == (2, "error: no config has 'nonsense'\n")
