@@ -94,7 +94,8 @@ def require_range(name: str, value: float, low: float, high: float = math.inf) -
     """
     if not low <= value <= high:
         expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-        raise UserError(f"{name}: expected {expected}, got {value}")
+        shown = int(value) if isinstance(value, float) and value.is_integer() else value
+        raise UserError(f"{name}: expected {expected}, got {shown}")
 
 
 def say_have(some: Sized, total: Sized, noun: str) -> str:

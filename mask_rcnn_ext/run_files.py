@@ -15,12 +15,12 @@ __all__ = [
     "LOCK",
     "find_free_folder",
     "find_run_files",
+    "holds_run",
     "holds_training",
     "move",
     "move_back",
     "remove_empty",
     "remove_run",
-    "require_run_folder",
     "set_aside",
 ]
 
@@ -100,8 +100,8 @@ def holds_training(folder: Path) -> bool:
     )
 
 
-def require_run_folder(folder: Path, first_files: Collection[str]) -> bool:
-    """Check that a folder holds a training run or nothing; return whether it holds a run.
+def holds_run(folder: Path, first_files: Collection[str]) -> bool:
+    """Return whether a folder holds a training run; then its files may be moved to another place.
 
     Args:
         folder: the `OUTPUT_DIR`; it may be missing.

@@ -17,7 +17,7 @@ def test_the_limits_are_allowed(value, low, high):
     ("value", "limits", "message"),
     [
         (0, (1,), "--x: expected 1 or more, got 0"),
-        (2.0, (0, 0.5), "--x: expected 0 to 0.5, got 2.0"),
+        (2.0, (0, 0.5), "--x: expected 0 to 0.5, got 2"),
         (-12345678, (0,), "--x: expected 0 or more, got -12345678"),
         (math.nan, (0, 1), "--x: expected 0 to 1, got nan"),
     ],

@@ -39,7 +39,7 @@ from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.engine.run_lock import require_free
 from mask_rcnn_ext.files import file_sha256, require_writable
 from mask_rcnn_ext.fingerprint import code_sha256, files_sha256, imported_files
-from mask_rcnn_ext.run_files import require_run_folder, set_aside
+from mask_rcnn_ext.run_files import holds_run, set_aside
 from mask_rcnn_ext.steps import Step, run_steps
 
 # isort: split
@@ -95,7 +95,7 @@ class DemoTraining(Step):
         Raises:
             UserError: the folder holds something else than a demo, such as another training.
         """
-        if not require_run_folder(self.folder, {self.record.name, "log.txt"}):
+        if not holds_run(self.folder, {self.record.name, "log.txt"}):
             return None
         if not self.record.is_file():
             raise UserError(

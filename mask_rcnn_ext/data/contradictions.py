@@ -9,15 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..arrays import Floats
+from ..arrays import Bools, Floats
 from ..errors import name_some
 from ..layers.rle import compress
 from .findings import Doubt
 
 __all__ = ["explain_contradictions", "explain_duplicates"]
-
 
 _SLACK = 2.0  # pixels; COCO's crowd boxes lack 1 pixel, and tools round coordinates
 _CLOSE = 0.95  # with at least this IoU, a box and the box around its mask agree
@@ -111,7 +109,7 @@ def _show(box: Floats) -> str:
     return "[" + ", ".join(f"{value:.5g}" for value in box) + "]"
 
 
-def _compare(boxes: Floats, others: Floats, sides: Floats) -> tuple[npt.NDArray[np.bool_], Floats]:
+def _compare(boxes: Floats, others: Floats, sides: Floats) -> tuple[Bools, Floats]:
     """Return whether each box agrees with the other, (N,) bool, and the IoU in the image, (N,)."""
     first, second = (  # corners, in the image
         np.hstack([array[:, :2], array[:, :2] + array[:, 2:]]).clip(0, sides)
@@ -124,10 +122,10 @@ def _compare(boxes: Floats, others: Floats, sides: Floats) -> tuple[npt.NDArray[
     return (np.abs(first - second).max(axis=1) <= _SLACK) | (iou >= _CLOSE), iou
 
 
-def _contains(boxes: Floats, others: Floats) -> npt.NDArray[np.bool_]:
+def _contains(boxes: Floats, others: Floats) -> Bools:
     begins = boxes[:, :2] <= others[:, :2] + _SLACK
     ends = boxes[:, :2] + boxes[:, 2:] >= others[:, :2] + others[:, 2:] - _SLACK
-    inside: npt.NDArray[np.bool_] = np.all(begins & ends, axis=1)
+    inside: Bools = np.all(begins & ends, axis=1)
     return inside
 
 

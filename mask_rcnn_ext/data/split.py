@@ -24,13 +24,13 @@ def require_split(fraction: float | None, group_by: str) -> None:
     """Check that images are grouped only if they are split.
 
     Args:
-        fraction: the value of `--split`; None or 0 without it.
+        fraction: the value of `--split`; None without it.
         group_by: the value of `--group-by`, or "".
 
     Raises:
         UserError: there are groups, but no split.
     """
-    if group_by and not fraction:
+    if group_by and fraction is None:
         raise UserError("--group-by needs --split, such as --split 0.8")
 
 

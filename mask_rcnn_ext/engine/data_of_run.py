@@ -139,7 +139,7 @@ def register_data_of(
 def _split_own_data(cfg: ExtCfgNode, resume: bool) -> None:
     """Replace the training data of the config by its two parts."""
     own, folder = cfg.MASK_RCNN_EXT.DATA, os.path.join(cfg.OUTPUT_DIR, "data")
-    require_split(own.SPLIT, own.GROUP_BY)
+    require_split(own.SPLIT or None, own.GROUP_BY)
     if own.VAL_JSON or own.VAL_IMAGES:
         given = own.VAL_JSON or own.VAL_IMAGES
         raise UserError(

@@ -15,7 +15,6 @@ from ..arrays import Ints
 
 __all__ = ["STEPS", "Cracks", "join_loops", "trace_cracks", "trace_loops"]
 
-
 STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.intp)  # x, y; a right turn each
 
 

@@ -216,13 +216,14 @@ def _has_fixed_side(cfg: CfgNode) -> bool:
     )
 
 
-def require_keypoints(cfg: CfgNode, name: str, number: int) -> None:
+def require_keypoints(cfg: CfgNode, name: str, number: int, fix: str) -> None:
     """Check that the model has as many keypoints as a data set.
 
     Args:
         cfg: the config.
         name: the name of the data set.
         number: the number of keypoints of its objects.
+        fix: the end of the message, which says what to do.
 
     Raises:
         UserError: the numbers differ.
@@ -231,7 +232,7 @@ def require_keypoints(cfg: CfgNode, name: str, number: int) -> None:
     if number != expected:
         raise UserError(
             f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {expected}, but data set {name} has "
-            f"{number}. Set MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {number}"
+            f"{number} keypoints. {fix}"
         )
 
 
@@ -269,7 +270,9 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
                 "it with keypoint_names and keypoint_flip_map in its metadata (docs/extending.md, "
                 "A data set); --train-json reads boxes and masks only"
             )
-        require_keypoints(cfg, name, len(keypoints))
+        number = len(keypoints)
+        fix = f"Set MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {number}"
+        require_keypoints(cfg, name, number, fix)
         try:
             create_keypoint_hflip_indices([cfg.DATASETS.TRAIN[0], name])
         except (AttributeError, TypeError, ValueError) as error:

@@ -68,7 +68,8 @@ def _get_mirrored_keypoints(cfg: CfgNode) -> list[int]:
             "keypoints are left and right: its metadata needs keypoint_names and keypoint_flip_map."
             " To augment without flips, set TEST.AUG.FLIP False"
         ) from error
-    require_keypoints(cfg, names[0], len(flip))
+    fix = "Evaluate on a data set with the keypoints of the training, or set TEST.AUG.FLIP False"
+    require_keypoints(cfg, names[0], len(flip), fix)
     return flip
 
 

@@ -15,7 +15,6 @@ from .matching import IOU_THRESHOLDS, RECALLS
 
 __all__ = ["AP_METRICS", "APTable", "average_classes", "take_metrics"]
 
-
 AP_METRICS = ("AP", "AP50", "AP75")  # the metrics of an `APTable`, in this order
 
 _BLOCK = 1_000_000  # elements of the largest matrix

@@ -25,7 +25,6 @@ from .contours import trace_contour
 
 __all__ = ["AxisRuns", "find_axis_runs", "measure_axis_lengths"]
 
-
 _ANGLES = tuple(range(15, 76, 6))  # degrees, of the copies
 _SMOOTHING = 0.02  # standard deviation, as a share of the side of the array; at least 1 px
 _SHIFT = 0.21  # pixels; interpolation by this much smooths as much as a rotation does on average

@@ -24,7 +24,6 @@ from .numbered_coco import sort_ids
 
 __all__ = ["MAX_DETECTIONS", "ImageInstances", "read_image_instances"]
 
-
 MAX_DETECTIONS = 100  # of one class in one image, the best ones, as in COCO
 
 

@@ -25,7 +25,6 @@ __all__ = [
     "to_corners",
 ]
 
-
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)  # COCO's T thresholds
 RECALLS: Floats = np.linspace(0.0, 1.0, 101)  # COCO averages precision over these
 LEVELS = ("none", "partial", "heavy")  # overlap < 0.05, < 0.3, and the rest

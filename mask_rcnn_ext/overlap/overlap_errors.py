@@ -24,7 +24,6 @@ from .image_instances import ImageInstances
 
 __all__ = ["ImageErrors", "MatchErrors", "PairErrors", "measure_errors"]
 
-
 _MET_FROM = 0.05  # least overlap of a met object
 _LEAST_DISTANCE, _DISTANCE_SHARE = 2.0, 0.02  # pixels; share of the diagonal of b_i
 

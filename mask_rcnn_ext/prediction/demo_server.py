@@ -3,8 +3,8 @@
 It is Python's `http.server`, with the protection that `http.server` lacks. A page of another site
 cannot use it, not even if the site's name is made to point to this machine (DNS rebinding). The
 number and size of uploads, connections and waiting images are limited, and one image at a time is
-predicted.
-The page needs no other host, and its content security policy keeps the browser from asking one.
+predicted. The page needs no other host, and its content security policy keeps the browser from
+asking one.
 """
 
 import errno

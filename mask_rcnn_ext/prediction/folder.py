@@ -68,7 +68,11 @@ class FolderJob:
             "tiling": self.tiling.resolve(predictor.cfg) if self.tiling else None,
         }
         names, ids = list(predictor.class_names), [int(i) for i in predictor.category_ids]
-        return {"settings": hash_settings({**settings, "names": names}), "names": names, "ids": ids}
+        return {
+            "settings_sha256": hash_settings({**settings, "names": names}),
+            "names": names,
+            "ids": ids,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +120,7 @@ def predict_share(
         on_done: called with the number of images that have been finished since the last call.
 
     Returns:
-        The settings, for `merge_shares`.
+        The hash of the settings, for `merge_shares`.
 
     Raises:
         UserError: results cannot be written, or an output needs something that the model lacks.
@@ -125,7 +129,7 @@ def predict_share(
     if "soft" in job.outputs and is_fcis(predictor.cfg):
         raise UserError(WITHOUT_SOFT_MASKS)
     head, keep = job.describe(predictor), InstanceFilter(predictor.class_names, **job.filters)
-    done_before = PartReader(output, job.files, head["settings"])
+    done_before = PartReader(output, job.files, head["settings_sha256"])
     if rank == 0 and not done_before.is_empty:
         missing = len(done_before.find_missing(range(len(job.files))))
         if done_before.head is None:
@@ -145,7 +149,7 @@ def predict_share(
             if wanted:
                 batch = [job.files[number] for number in numbers]
                 _predict_batch(job, predictor, keep, part, batch, wanted, on_done)
-    return str(head["settings"])
+    return str(head["settings_sha256"])
 
 
 def _predict_batch(
@@ -193,12 +197,12 @@ def _predict_batch(
         add(file, record)
 
 
-def merge_shares(job: FolderJob, settings: str, *, complete: bool) -> Summary:
+def merge_shares(job: FolderJob, settings_sha256: str, *, complete: bool) -> Summary:
     """Write the result files from the parts of all processes.
 
     Args:
         job: the job.
-        settings: the settings that `predict_share` returned.
+        settings_sha256: the hash that `predict_share` returned.
         complete: whether all shares are done. If so, the parts are removed.
 
     Returns:
@@ -208,7 +212,7 @@ def merge_shares(job: FolderJob, settings: str, *, complete: bool) -> Summary:
         UserError: results cannot be written; the parts and the earlier results are kept.
     """
     output = Path(job.output)
-    reader = PartReader(output, job.files, settings)
+    reader = PartReader(output, job.files, settings_sha256)
     head = reader.head or {"names": [], "ids": []}
     polygons = "polygons" in job.outputs
     writer = CocoResultsWriter(output, head["names"], head["ids"], polygons=polygons)

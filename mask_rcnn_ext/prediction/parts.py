@@ -56,7 +56,7 @@ class PartWriter:
     Args:
         output: the folder of the results.
         rank: the number of the process.
-        head: `settings`, `names` and `ids` of the classes.
+        head: `settings_sha256`, `names` and `ids` of the classes.
     """
 
     def __init__(self, output: Path, rank: int, head: Json) -> None:
@@ -102,7 +102,7 @@ class PartReader:
     Args:
         output: the folder of the results.
         files: the images of the prediction.
-        settings: the hash that `hash_settings` returned.
+        settings_sha256: the hash that `hash_settings` returned.
 
     Attributes:
         head: the first line of such a part; None if there is none.
@@ -110,7 +110,7 @@ class PartReader:
         other_names: the names of images with a line of other settings, or that `files` lacks.
     """
 
-    def __init__(self, output: Path, files: Sequence[ImageFile], settings: str) -> None:
+    def __init__(self, output: Path, files: Sequence[ImageFile], settings_sha256: str) -> None:
         self._files, self._parts = files, _list_parts(output)
         self.head: Json | None = None
         self.is_empty = True
@@ -121,8 +121,8 @@ class PartReader:
         for part, path in enumerate(self._parts):
             counts = False
             for position, line in _read_lines(path):
-                if "settings" in line:
-                    counts = line["settings"] == settings
+                if "settings_sha256" in line:
+                    counts = line["settings_sha256"] == settings_sha256
                     self.head = line if counts else self.head
                     continue
                 self.is_empty = False
@@ -164,7 +164,7 @@ class PartReader:
 def _is_line(content: Json) -> bool:
     """Return whether `PartWriter` writes such a line: the settings, or an image and its state."""
     image = isinstance(content.get("name"), str) and isinstance(content.get("at"), int)
-    return "settings" in content or (image and "stat" in content)
+    return "settings_sha256" in content or (image and "stat" in content)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, Json]]:

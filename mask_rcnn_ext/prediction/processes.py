@@ -74,11 +74,11 @@ def _run_alone(job: FolderJob) -> Summary:
     predictor = job.make_predictor(0)
     try:
         with tqdm(total=len(job.files), unit="image", desc="predict") as bar:
-            settings = predict_share(job, predictor, on_done=bar.update)
+            settings_sha256 = predict_share(job, predictor, on_done=bar.update)
     except KeyboardInterrupt as error:
-        settings = job.describe(predictor)["settings"]
-        raise PredictionStopped(merge_shares(job, settings, complete=False)) from error
-    return merge_shares(job, settings, complete=True)
+        settings_sha256 = job.describe(predictor)["settings_sha256"]
+        raise PredictionStopped(merge_shares(job, settings_sha256, complete=False)) from error
+    return merge_shares(job, settings_sha256, complete=True)
 
 
 def _join_torchrun(job: FolderJob) -> Summary | None:
@@ -88,11 +88,11 @@ def _join_torchrun(job: FolderJob) -> Summary | None:
         predictor = job.make_predictor(int(os.environ["LOCAL_RANK"]))
         total = -(-len(job.files) // world)
         with tqdm(total=total, unit="image", desc="process 0", disable=rank > 0) as bar:
-            settings = predict_share(job, predictor, rank, world, bar.update)
+            settings_sha256 = predict_share(job, predictor, rank, world, bar.update)
         dist.barrier()
     finally:
         dist.destroy_process_group()
-    return merge_shares(job, settings, complete=True) if rank == 0 else None
+    return merge_shares(job, settings_sha256, complete=True) if rank == 0 else None
 
 
 class _Processes:
@@ -122,11 +122,13 @@ class _Processes:
                     bar.update(new)
         except KeyboardInterrupt as error:
             self._end()
-            settings, _ = self._read_answers()
-            raise PredictionStopped(merge_shares(self._job, settings, complete=False)) from error
+            settings_sha256, _ = self._read_answers()
+            raise PredictionStopped(
+                merge_shares(self._job, settings_sha256, complete=False)
+            ) from error
         finally:
             self._end()
-        settings, mistake = self._read_answers()
+        settings_sha256, mistake = self._read_answers()
         if mistake:
             raise UserError(mistake)
         for rank, child in enumerate(self._children):
@@ -138,7 +140,7 @@ class _Processes:
                     "--batch-size. The same command continues"
                 )
         bar.update(self._count() - bar.n)
-        return merge_shares(self._job, settings, complete=True)
+        return merge_shares(self._job, settings_sha256, complete=True)
 
     def _count(self) -> int:
         return sum(done.value for done in self._done)
@@ -157,14 +159,14 @@ class _Processes:
                 child.join()
 
     def _read_answers(self) -> tuple[str, str]:
-        """Return the settings of the processes, and the first error message."""
-        found: dict[str, str] = {"settings": "", "mistake": ""}
+        """Return the hash of the settings of the processes, and the first error message."""
+        found: dict[str, str] = {"settings_sha256": "", "mistake": ""}
         for answer in self._answers:
             with contextlib.suppress(EOFError, OSError):
                 while answer.poll():
                     kind, text = answer.recv()
                     found[kind] = found[kind] or text
-        return found["settings"], found["mistake"]
+        return found["settings_sha256"], found["mistake"]
 
 
 def _run_child(
@@ -183,7 +185,7 @@ def _run_child(
 
     try:
         predictor = job.make_predictor(rank)
-        answer.send(("settings", job.describe(predictor)["settings"]))
+        answer.send(("settings_sha256", job.describe(predictor)["settings_sha256"]))
         predict_share(job, predictor, rank, world, on_done)
     except UserError as error:
         answer.send(("mistake", str(error)))

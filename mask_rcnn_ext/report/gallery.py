@@ -30,7 +30,6 @@ __all__ = [
     "make_prediction_sheet",
 ]
 
-
 _SHEET_TILE = 440  # pixels, the longer side: four columns make a sheet 1810 wide
 _SMALL, _SMALL_TILE, _LARGE_TILE = 320, 380, 620  # on the page, small images get small tiles
 _MAX_SIDE = 1280  # pixels; larger images are shrunk before their masks are decoded

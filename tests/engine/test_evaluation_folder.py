@@ -66,7 +66,7 @@ def test_another_data_set_gets_a_folder_of_its_own(trained, folder):
     assert report.main([str(theirs), "--score-threshold", "0"]) == 0
     page = (theirs / "report.html").read_text()
     assert f"--config-file &#39;{theirs}" in page or f"--config-file {theirs}" in page
-    assert "--eval-only" in page
+    assert "mask-rcnn-ext evaluate " in page
     assert (theirs / "predictions.png").exists()
     analysis = json.loads((theirs / "analysis.json").read_text())
     ap = read_run(theirs).results["own_val"]["segm"]["AP"]

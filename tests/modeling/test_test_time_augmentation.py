@@ -308,7 +308,7 @@ def test_mistakes_are_found_before_evaluation(changes, message):
 def test_keypoint_count_that_contradicts_the_data(people):
     cfg = cfg_of(flip=True, keypoints=True, datasets=(people,))
     cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = 17
-    with pytest.raises(UserError, match=r"17, but data set tta_people has 3\. Set MODEL"):
+    with pytest.raises(UserError, match=r"17, but data set tta_people has 3 keypoints\. Evaluate"):
         require_tta(cfg)
 
 

@@ -106,13 +106,13 @@ def test_a_line_that_a_kill_has_cut_costs_one_image(make_job, expected):
     assert contents(job.output) == expected
 
 
-def test_a_line_that_a_kill_has_cut_does_not_hide_the_lines_of_the_next_settings(make_job):
+def test_a_line_that_a_kill_has_cut_does_not_hide_the_next_settings(make_job):
     job, head = make_job(), {"names": ["a"], "ids": [1]}
     job.output.mkdir()
-    with PartWriter(job.output, 0, {"settings": "one", **head}) as part:
+    with PartWriter(job.output, 0, {"settings_sha256": "one", **head}) as part:
         part.add(job.files[0], {"results": []})
         part._write(b'{"name": "half')
-    with PartWriter(job.output, 0, {"settings": "two", **head}) as part:
+    with PartWriter(job.output, 0, {"settings_sha256": "two", **head}) as part:
         part.add(job.files[1], {"results": []})
     for settings, missing in (("one", [1]), ("two", [0])):
         assert PartReader(job.output, job.files, settings).find_missing([0, 1]) == missing
@@ -237,7 +237,9 @@ def test_an_interruption_writes_what_is_done_and_another_setting_begins_anew(
     assert [image["file_name"] for image in images] == [n for n in seen if n != "03.png"]
 
     other = make_job(filters={"classes": ["class 1"]})
-    reader = PartReader(job.output, job.files, other.describe(job.make_predictor(0))["settings"])
+    reader = PartReader(
+        job.output, job.files, other.describe(job.make_predictor(0))["settings_sha256"]
+    )
     assert (reader.head, reader.is_empty) == (None, False)
     summary = run_folder_job(other)
     assert (

@@ -32,8 +32,8 @@ def test_there_and_back_and_what_train_net_takes(tmp_path, capsys):
     assert f"{yolo}: read as yolo" in said
     assert "train: 8 images, " in said
     assert "val: 2 images, " in said
-    (command,) = (line for line in said.splitlines() if line.startswith("train_net.py "))
-    words = [word.strip('"') for word in command.split()[1:]]
+    (command,) = (line for line in said.splitlines() if line.startswith("mask-rcnn-ext train "))
+    words = [word.strip('"') for word in command.split()[2:]]
     flags = dict(zip(words[::2], words[1::2], strict=True))
     data = register_own_data(
         flags["--train-json"],

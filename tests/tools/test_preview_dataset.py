@@ -218,4 +218,4 @@ def test_a_config_without_augmented_is_refused(registered, capsys):
     assert "SEED 1: only --augmented reads a config" in capsys.readouterr().err
     keys = ["MASK_RCNN_EXT.AUGMENTATION.HUE", "2.0"]
     assert tool.main(["--dataset", NAME, "--augmented", *keys]) == 2
-    assert "HUE: expected 0 to 0.5, got 2.0" in capsys.readouterr().err
+    assert "HUE: expected 0 to 0.5, got 2" in capsys.readouterr().err

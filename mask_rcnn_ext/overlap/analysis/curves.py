@@ -28,7 +28,6 @@ __all__ = [
     "take_detections",
 ]
 
-
 _BINS = 10  # of scores
 _DECIMALS = range(2, 16)
 

@@ -47,7 +47,6 @@ from .tables import SIZES, make_tables, match_all
 
 __all__ = ["NO_THRESHOLD", "analyze"]
 
-
 _UNDEFINED = Operation(math.nan, math.nan, math.nan, math.nan)
 NO_THRESHOLD = 0.5  # the score that counts where no threshold is the best
 _CURVES = (0, 5, 8)  # IoU thresholds of the mean curves: 0.5, 0.75, 0.9

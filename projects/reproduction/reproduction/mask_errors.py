@@ -26,7 +26,6 @@ from mask_rcnn_ext.modeling.precision import inference_autocast
 
 __all__ = ["THRESHOLDS", "find_kinds", "mask_ious", "measure_run", "resample_masks"]
 
-
 THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6)
 _SMALL = 32**2  # pixels, as in COCO
 

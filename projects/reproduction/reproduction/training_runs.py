@@ -17,7 +17,7 @@ from mask_rcnn_ext.config import config_hash, flat_config, load_config
 from mask_rcnn_ext.errors import UserError, require_range
 from mask_rcnn_ext.files import read_json_or_none, require_writable, write_json
 from mask_rcnn_ext.model_zoo import get_config_file
-from mask_rcnn_ext.run_files import require_run_folder, set_aside
+from mask_rcnn_ext.run_files import holds_run, set_aside
 from mask_rcnn_ext.steps import Step, run_step
 
 __all__ = [
@@ -120,7 +120,7 @@ class TrainingRun(Step):
         Raises:
             UserError: the folder contains something else.
         """
-        if not require_run_folder(self.folder, _FIRST_FILES):
+        if not holds_run(self.folder, _FIRST_FILES):
             return None
         cfg = read_config(self.folder / "config.yaml")
         if cfg is None:

@@ -100,12 +100,12 @@ def test_the_trainings_are_stale_when_their_config_changes(tmp_path, monkeypatch
     annotations = tmp_path / "annotations.json"
     annotations.write_text("{}")
 
-    def recipe():
+    def find_inputs():
         return two_nodes.NodesTraining(tmp_path, annotations).find_inputs()
 
-    before = recipe()
-    assert recipe() == before
+    before = find_inputs()
+    assert find_inputs() == before
     monkeypatch.setattr(two_nodes, "_KEYS", [*two_nodes._KEYS, "SOLVER.GAMMA", "0.5"])
-    assert recipe()["config_sha256"] != before["config_sha256"]
+    assert find_inputs()["config_sha256"] != before["config_sha256"]
     annotations.write_text("[]")
-    assert recipe()["annotations_sha256"] != before["annotations_sha256"]
+    assert find_inputs()["annotations_sha256"] != before["annotations_sha256"]

@@ -180,7 +180,7 @@ def test_a_model_that_cannot_be_built_says_why(overrides, message):
     ("overrides", "message"),
     [
         (["MODEL.LOAD_PROPOSALS", "False"], "reads stored proposals"),
-        (["MODEL.PROPOSAL_GENERATOR.NAME", "RPN"], "got 'RPN'.*compute_proposals"),
+        (["MODEL.PROPOSAL_GENERATOR.NAME", "RPN"], "got 'RPN'.*mask-rcnn-ext proposals"),
         (["MODEL.MASK_ON", "True"], "MODEL.MASK_ON: R-CNN finds boxes only"),
         (["MODEL.ROI_HEADS.NAME", "StandardROIHeads"], "Set MODEL.ROI_HEADS.NAME RCNNROIHeads"),
         (["MODEL.META_ARCHITECTURE", "MaskRCNN"], "Set MODEL.META_ARCHITECTURE MaskRCNNExtRCNN"),

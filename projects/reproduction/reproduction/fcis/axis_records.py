@@ -18,7 +18,6 @@ from mask_rcnn_ext.overlap.intervals import bootstrap_ratio
 
 __all__ = ["PLACES", "AxisRecord", "draw_axis_runs", "measure_axis_runs", "render_soft_mask"]
 
-
 PLACES = 84  # of an `AxisRecord`: four for each of 21 cells
 _CELLS = 21
 _SCALE = 8  # pixels of a rendered mask per cell of its grid

@@ -15,7 +15,6 @@ from mask_rcnn_ext.overlap.contours import find_near_points, trace_contour
 
 __all__ = ["BoxEnds", "SideLengths", "find_box_ends", "measure_box_sides"]
 
-
 _NEAR = 1.0  # pixels from a side of a box
 _FAR = 2.0  # pixels from the contours of all objects
 

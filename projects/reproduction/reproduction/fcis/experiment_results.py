@@ -115,8 +115,8 @@ class ModelNumbers:
 class SamePartContrasts:
     """See `compare_same_part`."""
 
-    classes: ByParts
-    control: ByParts | None = None
+    classes: dict[str, Estimates]  # variant -> "k = 7" -> number
+    control: dict[str, Estimates] | None = None
     growth: Estimates | None = None
 
 

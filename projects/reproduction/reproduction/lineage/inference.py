@@ -26,7 +26,6 @@ __all__ = ["TIMED", "LoadedModel", "find_best_proposals", "load_model", "measure
 
 logger = logging.getLogger(__name__)
 
-
 TIMED = (
     "the model on one image at a time that is read and resized already, with all that makes "
     "detections in pixels of the image of its output; without stored proposals, which were "
