@@ -17,7 +17,7 @@ from typing import Any
 from command_line.early import stop_at_mistakes
 from command_line.model import add_model, add_overrides, load_config_of_model
 
-FORMATS = ("onnx", "openvino", "safetensors")  # export.export_model.FORMATS
+EXPORT_FORMATS = ("onnx", "openvino", "safetensors")  # export.export_model.EXPORT_FORMATS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     help_format = (
         "onnx and openvino run without PyTorch; safetensors shares any model (default: onnx)"
     )
-    parser.add_argument("--format", choices=FORMATS, default="onnx", help=help_format)
+    parser.add_argument("--format", choices=EXPORT_FORMATS, default="onnx", help=help_format)
     parser.add_argument(
         "--images",
         nargs="+",

@@ -178,7 +178,7 @@ from mask_rcnn_ext.prediction.arguments import (
 from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest
 from mask_rcnn_ext.prediction.folder import FolderJob, Summary
 from mask_rcnn_ext.prediction.image_files import find_images
-from mask_rcnn_ext.prediction.image_outputs import FOLDERS, LARGEST_PICTURE
+from mask_rcnn_ext.prediction.image_outputs import LARGEST_PICTURE, OUTPUT_FOLDERS
 from mask_rcnn_ext.prediction.predictor import resolve_config
 from mask_rcnn_ext.prediction.processes import PredictionStopped, run_folder_job
 from mask_rcnn_ext.prediction.video_inputs import VideoInput, split_inputs
@@ -247,7 +247,7 @@ def predict(args: argparse.Namespace) -> int:
         files = find_images(
             others,
             recursive=args.recursive,
-            exclude=[os.path.join(args.output, name) for name in (*FOLDERS, EARLIER)],
+            exclude=[os.path.join(args.output, name) for name in (*OUTPUT_FOLDERS, EARLIER)],
             arrays=bool(cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS),
         )
     build_propose(args, cfg)
@@ -351,7 +351,7 @@ def report_end(args: argparse.Namespace, summary: Summary) -> int:
     print(f"ids of images and categories: {summary.images_path}")
     for name in choose_outputs(args):
         folder = Path(args.output, name)
-        if name in FOLDERS and folder.is_dir():
+        if name in OUTPUT_FOLDERS and folder.is_dir():
             print(f"{name}: {folder}{os.sep}")
         elif name == "polygons":
             print(f"{name}: {summary.annotations_path}")

@@ -21,7 +21,7 @@ from ..layers.resizing import ResizeScale
 __all__ = [
     "Blur",
     "ChannelContrast",
-    "Crop",
+    "RandomCrop",
     "Rotation",
     "SaturationAndHue",
     "ScaleJitter",
@@ -105,7 +105,7 @@ def add_augmentations(cfg: CfgNode, stock: list[T.Augmentation]) -> list[T.Augme
         elif isinstance(each, T.ResizeShortestEdge):
             found += [each, *turn]
         elif type(each) is T.RandomCrop and cuts_objects(cfg):
-            found.append(Crop(each.crop_type, each.crop_size))
+            found.append(RandomCrop(each.crop_type, each.crop_size))
         else:
             found.append(each)
     if keys.VERTICAL_FLIP:
@@ -134,7 +134,7 @@ class _Cut(T.CropTransform):
         return [self.apply_coords(polygon) for polygon in polygons]
 
 
-class Crop(T.RandomCrop):
+class RandomCrop(T.RandomCrop):
     """detectron2's `RandomCrop`; polygons are cut when their masks are drawn."""
 
     def get_transform(self, image: npt.NDArray[Any]) -> T.Transform:
@@ -176,7 +176,7 @@ class ScaleJitter(T.Augmentation):
         if isinstance(usual, T.ResizeTransform):
             size = (usual.new_h, usual.new_w)
         scale = ResizeScale(self.smallest, self.largest, *size, interp=self.resize.interp)
-        steps = [scale, *self.before_crop, Crop("absolute", size)]
+        steps = [scale, *self.before_crop, RandomCrop("absolute", size)]
         return T.AugmentationList(steps)(aug_input)
 
 

@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import UserError, name_some
 from ..modeling.building import unwrap
 
-__all__ = ["CheckGradients", "explain_bad_numbers", "keep_statistics"]
+__all__ = ["CheckGradients", "explain_bad_numbers", "restore_statistics"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def _is_finite(tensors: list[Tensor]) -> bool:
 
 
 @contextlib.contextmanager
-def keep_statistics(model: nn.Module) -> Iterator[None]:
+def restore_statistics(model: nn.Module) -> Iterator[None]:
     """Restore the statistics of batch norms if the block raises.
 
     The forward pass of a step changes them before the loss can be checked.

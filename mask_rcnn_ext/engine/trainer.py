@@ -37,7 +37,7 @@ from ..modeling.precision import inference_autocast, prepare_model
 from ..modeling.speed import prepare_for_inference, require_speed, resolve_speed
 from ..modeling.test_time_augmentation import add_tta_results, make_tta_config, require_tta
 from ..proposals.file import load_dicts, load_training_dicts, require_proposal_files
-from .bad_numbers import CheckGradients, explain_bad_numbers, keep_statistics
+from .bad_numbers import CheckGradients, explain_bad_numbers, restore_statistics
 from .best_model import BestModel, EarlyStop, require_fitting_selection
 from .busy_machine import BusyMachine
 from .hooks import Evaluation, RunRecord, ShareSkipped, StepSeed
@@ -277,7 +277,7 @@ class Trainer(DefaultTrainer):
             UserError: a loss or a gradient is NaN or infinite, and the weights are still finite.
         """
         try:
-            with keep_statistics(self.model):
+            with restore_statistics(self.model):
                 super().run_step()
         except FloatingPointError as error:
             raise explain_bad_numbers(self) from error

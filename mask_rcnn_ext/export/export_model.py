@@ -31,9 +31,9 @@ from .int8 import quantize_onnx
 from .network import convert_to_openvino, require_exportable, write_metadata, write_onnx
 from .parity import Tolerance, require_parity
 
-__all__ = ["FORMATS", "export_model"]
+__all__ = ["EXPORT_FORMATS", "export_model"]
 
-FORMATS = {"onnx": ".onnx", "openvino": ".xml", "safetensors": ".safetensors"}
+EXPORT_FORMATS = {"onnx": ".onnx", "openvino": ".xml", "safetensors": ".safetensors"}
 RECORD = "export.json"
 PARITY_IMAGES = 20
 CALIBRATION_IMAGES = 500
@@ -71,7 +71,7 @@ def export_model(
         output: a folder.
         images: image files. The model and its export are compared on 20 of them, and `int8` is
             calibrated on `calibration_images`, spaced evenly; "safetensors" uses none.
-        format: one of `FORMATS`.
+        format: one of `EXPORT_FORMATS`.
         int8: quantize.
         max_ap_loss: the largest loss of any AP (0 to 100) by `int8`.
         calibration_images: the highest number of images for the calibration.
@@ -81,7 +81,7 @@ def export_model(
         UserError: a library is missing, the model is of a kind that cannot be exported, the model
             finds nothing in the images, the export finds something else, or int8 loses too much AP.
     """
-    require_choice("format", format, FORMATS)
+    require_choice("format", format, EXPORT_FORMATS)
     if not cfg.MODEL.WEIGHTS or is_exported(cfg.MODEL.WEIGHTS):
         raise UserError(
             "expected the weights of a trained model, such as model_final.pth, got "
@@ -97,7 +97,7 @@ def export_model(
         chosen = _space_evenly(list(images), PARITY_IMAGES)
         example = _find_example(predictor, chosen)
         stem = str(folder / "model")
-        path = stem + FORMATS[format]
+        path = stem + EXPORT_FORMATS[format]
         write_onnx(predictor.model, example, f"{stem}.onnx")
         if format == "openvino":
             convert_to_openvino(f"{stem}.onnx", path)
@@ -105,7 +105,7 @@ def export_model(
         write_metadata(path, metadata)
         metadata["parity"] = _check_parity(predictor, path, chosen, tolerance)
         if int8:
-            float_path, path = path, f"{stem}_int8{FORMATS[format]}"
+            float_path, path = path, f"{stem}_int8{EXPORT_FORMATS[format]}"
             used = _calibrate(predictor, stem, images, calibration_images)
             if format == "openvino":
                 convert_to_openvino(f"{stem}_int8.onnx", path)

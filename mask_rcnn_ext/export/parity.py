@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from ..data.images import ImageLike
 from ..errors import UserError
 
-__all__ = ["Difference", "Tolerance", "compare_instances", "require_parity"]
+__all__ = ["DetectionDifference", "Tolerance", "compare_instances", "require_parity"]
 
 _OTHER_CLASS = 1e9  # pixels between boxes of different classes
 
@@ -40,7 +40,7 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class Difference:
+class DetectionDifference:
     """How far the detections of one image differ.
 
     Attributes:
@@ -74,7 +74,7 @@ class Difference:
 
 def compare_instances(
     expected: Instances, found: Instances, tolerance: Tolerance, *, threshold: float, limit: int
-) -> Difference:
+) -> DetectionDifference:
     """Match the detections of one image by class and box, and measure their differences.
 
     Args:
@@ -102,13 +102,13 @@ def compare_instances(
         if index not in matched and score > _find_edge(side, threshold, limit) + tolerance.score
     ]
     if not pairs:
-        return Difference(len(expected), len(found), len(alone), len(alone))
+        return DetectionDifference(len(expected), len(found), len(alone), len(alone))
     first, second = (np.array(side) for side in zip(*pairs, strict=True))
     apart = distance[first, second]
     unlike = np.abs(scores[0][first] - scores[1][second])
     ious = _measure_ious(expected, found, pairs)
     beyond = (apart > tolerance.box) | (unlike > tolerance.score) | (ious < tolerance.mask_iou)
-    return Difference(
+    return DetectionDifference(
         expected=len(expected),
         found=len(found),
         unmatched=len(alone),

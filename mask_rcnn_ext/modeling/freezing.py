@@ -12,11 +12,11 @@ from ..errors import UserError, nearest
 
 __all__ = [
     "find_dependencies",
-    "find_parts",
+    "find_largest_modules",
     "freeze_parts",
     "is_within",
-    "keep_statistics",
     "trace_parameters",
+    "use_running_statistics",
 ]
 
 
@@ -75,10 +75,10 @@ def _freeze_statistics(model: nn.Module, name: str, norm: _BatchNorm) -> None:
         frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(norm)
         setattr(model.get_submodule(parent), child, frozen)
     else:
-        keep_statistics(norm)
+        use_running_statistics(norm)
 
 
-def keep_statistics(norm: _BatchNorm) -> None:
+def use_running_statistics(norm: _BatchNorm) -> None:
     """Make a batch normalisation use its running statistics in training too, in place.
 
     Its class and its state-dict keys do not change. Its weights can still be trained.
@@ -124,7 +124,7 @@ def trace_parameters(backbone: Backbone, features: Sequence[str], channels: int)
     return read | {name for name, is_used in zip(trained, used, strict=True) if is_used}
 
 
-def find_parts(module: nn.Module, parameters: set[str], name: str) -> list[str]:
+def find_largest_modules(module: nn.Module, parameters: set[str], name: str) -> list[str]:
     """Return the names of the largest parts of a module whose parameters are all in a set.
 
     Args:
@@ -138,5 +138,5 @@ def find_parts(module: nn.Module, parameters: set[str], name: str) -> list[str]:
     parts = []
     for child, part in module.named_children():
         within = {key.removeprefix(f"{child}.") for key in parameters if is_within(key, [child])}
-        parts += find_parts(part, within, f"{name}.{child}")
+        parts += find_largest_modules(part, within, f"{name}.{child}")
     return parts

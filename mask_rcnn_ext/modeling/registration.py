@@ -7,10 +7,10 @@ from detectron2.utils.registry import Registry
 
 __all__ = ["register_as"]
 
-Part = TypeVar("Part", bound=Callable[..., object])
+Registered = TypeVar("Registered", bound=Callable[..., object])
 
 
-def register_as(registry: Registry, name: str) -> Callable[[Part], Part]:
+def register_as(registry: Registry, name: str) -> Callable[[Registered], Registered]:
     """Register a class or a function under `name`.
 
     `Registry.register` uses the Python name, which can be short because Python also has modules.
@@ -18,7 +18,7 @@ def register_as(registry: Registry, name: str) -> Callable[[Part], Part]:
     `mask_rcnn_ext.old_names`.
     """
 
-    def register(part: Part) -> Part:
+    def register(part: Registered) -> Registered:
         registry._do_register(name, part)
         return part
 

@@ -15,8 +15,8 @@ from .earlier import set_aside_stale
 from .filters import InstanceFilter
 from .image_files import ImageFile, describe_failure, predict_files
 from .image_outputs import (
-    FOLDERS,
     LARGEST_PICTURE,
+    OUTPUT_FOLDERS,
     WITHOUT_SOFT_MASKS,
     write_image_outputs,
 )
@@ -28,7 +28,7 @@ __all__ = ["OUTPUTS", "FolderJob", "Summary", "merge_shares", "predict_share"]
 
 logger = logging.getLogger(__name__)
 
-OUTPUTS = ("coco", "polygons", *FOLDERS)
+OUTPUTS = ("coco", "polygons", *OUTPUT_FOLDERS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,8 @@ from .georeference import GeoReference, read_georeference
 from .image_files import ImageFile
 
 __all__ = [
-    "FOLDERS",
     "LARGEST_PICTURE",
+    "OUTPUT_FOLDERS",
     "draw_label_image",
     "make_geojson",
     "name_outputs",
@@ -40,7 +40,7 @@ WITHOUT_SOFT_MASKS = (
     "at a threshold before they vote"
 )
 MOST_LABELS = 65_535  # 16 bits; 0 is the background
-FOLDERS = ("pictures", "labels", "soft", "geojson")  # the names of the outputs and of their folders
+OUTPUT_FOLDERS = ("pictures", "labels", "soft", "geojson")  # each has the name of its output
 
 
 def write_image_outputs(
@@ -55,7 +55,7 @@ def write_image_outputs(
 
     Args:
         folder: the folder of all results.
-        outputs: names in `FOLDERS`; other names are ignored.
+        outputs: names in `OUTPUT_FOLDERS`; other names are ignored.
         file: the image's file.
         image: (H, W, 3) uint8 BGR; None if it is too large for a picture.
         instances: instances on the CPU, in pixels of the image; `pred_masks`, if present, are
@@ -82,7 +82,7 @@ def write_image_outputs(
 
 
 def name_outputs(name: str) -> dict[str, str]:
-    """Return the file of each of `FOLDERS` for one image, relative to the folder of the results."""
+    """Return the file of each output for one image, relative to the folder of the results."""
     return {
         "pictures": f"pictures/{_name_picture(name)}",
         "labels": f"labels/{name}.png",

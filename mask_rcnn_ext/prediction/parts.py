@@ -12,15 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ..errors import UserError
 from ..files import explain_write_error
+from .coco_results import Json
 from .image_files import ImageFile
 
 __all__ = ["PartReader", "PartWriter", "hash_settings", "remove_parts"]
-
-Json = dict[str, Any]
 
 _FOLDER = "parts"
 

@@ -11,10 +11,10 @@ from ..overlap.matching import IOU_THRESHOLDS, box_iou
 
 __all__ = ["measure_recall", "read_objects"]
 
-Floats = npt.NDArray[np.floating]
+AnyFloats = npt.NDArray[np.floating]
 
 
-def read_objects(record: dict[str, Any]) -> Floats:
+def read_objects(record: dict[str, Any]) -> AnyFloats:
     """Return the boxes of the objects of a record, without crowds: (G, 4), XYXY in pixels."""
     boxes = [
         BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS)
@@ -24,7 +24,7 @@ def read_objects(record: dict[str, Any]) -> Floats:
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
-def measure_recall(images: Iterable[tuple[Floats, Floats]]) -> dict[str, float]:
+def measure_recall(images: Iterable[tuple[AnyFloats, AnyFloats]]) -> dict[str, float]:
     """Return the recall of proposals, 0-100; classes do not count.
 
     An object is recalled at an IoU threshold if a proposal of its image reaches this IoU with it.

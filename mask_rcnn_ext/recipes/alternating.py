@@ -48,16 +48,16 @@ from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..files import atomic_open, file_sha256, read_json_or_none
 from ..modeling.building import build_model
-from ..modeling.freezing import find_parts, freeze_parts, is_within, trace_parameters
+from ..modeling.freezing import find_largest_modules, freeze_parts, is_within, trace_parameters
 from ..modeling.precision import prepare_model
 from ..proposals.rpn import get_rpn_keys, plan_proposals
 from ..steps import Step, run_steps
 from .stages import TrainingStage, begin_stages, require_resumable, split_rpn_options
 from .two_stage import RPNStage, make_first_stage, make_second_stage
 
-__all__ = ["FOLDERS", "StepConfigs", "join_steps", "make_step_configs", "train_alternating"]
+__all__ = ["STEP_FOLDERS", "StepConfigs", "join_steps", "make_step_configs", "train_alternating"]
 
-FOLDERS = ("step1_rpn", "step2_detector", "step3_rpn", "step4_detector")
+STEP_FOLDERS = ("step1_rpn", "step2_detector", "step3_rpn", "step4_detector")
 
 # Keys that may change when a step is resumed: they lengthen the training, or change no number.
 _MAY_CHANGE = (
@@ -89,13 +89,15 @@ def make_step_configs(joint: CfgNode, rpn_opts: list[str]) -> StepConfigs:
             network.
     """
     as_asked = make_second_stage(joint)  # first, since it refuses a model without an RPN
-    rpn = make_first_stage(joint, rpn_opts, FOLDERS[0])
-    _require_one_network(make_first_stage(joint, [], FOLDERS[0]), rpn)
-    detectors = [_use_proposals(joint, as_asked, FOLDERS[i], FOLDERS[i + 1]) for i in (0, 2)]
+    rpn = make_first_stage(joint, rpn_opts, STEP_FOLDERS[0])
+    _require_one_network(make_first_stage(joint, [], STEP_FOLDERS[0]), rpn)
+    detectors = [
+        _use_proposals(joint, as_asked, STEP_FOLDERS[i], STEP_FOLDERS[i + 1]) for i in (0, 2)
+    ]
     rpn_parts, detector_parts = _find_shared_parts(rpn, as_asked)
     weights = get_weights_path(detectors[0])
     shared_rpn = _continue_from(rpn, weights, rpn_parts)
-    shared_rpn.OUTPUT_DIR = os.path.join(joint.OUTPUT_DIR, FOLDERS[2])
+    shared_rpn.OUTPUT_DIR = os.path.join(joint.OUTPUT_DIR, STEP_FOLDERS[2])
     shared_detector = _continue_from(detectors[1], weights, detector_parts)
     steps = StepConfigs(rpn, detectors[0], shared_rpn, shared_detector)
     for step in steps:
@@ -142,8 +144,8 @@ def _find_shared_parts(rpn: CfgNode, detector: CfgNode) -> tuple[list[str], list
         detector_backbone, detector.MODEL.ROI_HEADS.IN_FEATURES, channels
     )
     return (
-        find_parts(rpn_backbone, read_by_heads, "backbone"),
-        find_parts(detector_backbone, read_by_rpn, "backbone"),
+        find_largest_modules(rpn_backbone, read_by_heads, "backbone"),
+        find_largest_modules(detector_backbone, read_by_rpn, "backbone"),
     )
 
 
@@ -284,7 +286,7 @@ def train_alternating(args: argparse.Namespace) -> None:
     Raises:
         UserError: see `prepare_run` and `make_step_configs`; or a step cannot be resumed.
     """
-    require_resumable(args, FOLDERS, "the folders of its steps")
+    require_resumable(args, STEP_FOLDERS, "the folders of its steps")
     with prepare_run(args, stages=True) as joint:
         configs = make_step_configs(joint, split_rpn_options(args.rpn_opts))
         Trainer.require_ready(joint)

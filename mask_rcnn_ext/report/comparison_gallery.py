@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
-from ..arrays import Bools, RGBArray
+from ..arrays import RGB, Bools, RGBArray
 from ..data.bands import read_picture
 from ..errors import UserError
 from ..overlap.comparison import METRICS, Detection, Detections, ImageRecord
@@ -30,10 +30,9 @@ __all__ = [
     "draw_case",
     "draw_gallery",
     "make_case_sheet",
-    "rank_images",
+    "rank_differences",
 ]
 
-RGB = tuple[int, int, int]
 
 _BLACK: RGB = (0, 0, 0)
 _WHITE: RGB = (255, 255, 255)
@@ -92,7 +91,7 @@ class CasePictures:
     texts: tuple[str, str, str]
 
 
-def rank_images(first: Sequence[ImageRecord], second: Sequence[ImageRecord]) -> list[Any]:
+def rank_differences(first: Sequence[ImageRecord], second: Sequence[ImageRecord]) -> list[Any]:
     """Return the ids of the images whose overlap errors differ, the largest difference first.
 
     The difference of an image is the sum over leak, miss, double claim and spurious edges. Each of
@@ -132,7 +131,7 @@ def draw_gallery(
     drawn: list[CasePictures] = []
     problems: list[str] = []
     measured = [{record.image_id: record for record in side} for side in records]
-    for image_id in rank_images(*records):
+    for image_id in rank_differences(*records):
         if len(drawn) == wanted or len(problems) == _PATIENCE:
             break
         entry = truth.imgs[image_id]

@@ -24,7 +24,7 @@ __all__ = [
     "Pair",
     "Sample",
     "choose_samples",
-    "draw_sample",
+    "draw_truth_and_prediction",
     "load_samples",
     "make_pairs",
     "make_prediction_sheet",
@@ -143,7 +143,7 @@ def _matching_colors(sample: Sample) -> list[int]:
     return colors
 
 
-def draw_sample(
+def draw_truth_and_prediction(
     sample: Sample, class_names: list[str], longer_side: int
 ) -> tuple[RGBArray, RGBArray]:
     """Return the pictures of ground truth and prediction; a match has its object's colour."""
@@ -163,7 +163,7 @@ def make_prediction_sheet(samples: list[Sample], class_names: list[str], heading
     tiles: list[RGBArray] = []
     titles: list[str] = []
     for sample in samples:
-        tiles += draw_sample(sample, class_names, _SHEET_TILE)
+        tiles += draw_truth_and_prediction(sample, class_names, _SHEET_TILE)
         titles.append(f"{sample.name} · {count_noun(len(sample.truth.classes), 'object')}")
         titles.append(count_noun(len(sample.predicted.classes), "prediction"))
     columns = 4 if len(samples) > 1 else 2
@@ -187,7 +187,7 @@ def make_pairs(
         return []
     sides = [max(sample.image.shape[:2]) for sample in samples]
     side = _SMALL_TILE if np.median(sides) <= _SMALL else _LARGE_TILE
-    drawn = [draw_sample(sample, class_names, side) for sample in samples]
+    drawn = [draw_truth_and_prediction(sample, class_names, side) for sample in samples]
     urls = encode_jpegs(drawn, 88, most_bytes)
     while urls and sum(len(url) for pair in urls for url in pair) > most_bytes:
         urls.pop()

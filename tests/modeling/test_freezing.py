@@ -12,7 +12,7 @@ from torch import nn
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.engine.optimizer import build_optimizer
 from mask_rcnn_ext.engine.trainer import Trainer
-from mask_rcnn_ext.modeling.freezing import find_parts, freeze_parts, trace_parameters
+from mask_rcnn_ext.modeling.freezing import find_largest_modules, freeze_parts, trace_parameters
 
 
 def small_cfg(*keys: str):
@@ -147,7 +147,7 @@ def test_parameters_that_features_depend_on():
     backbone = build_model(small_cfg()).backbone
     before = copied(backbone.state_dict())
     read = trace_parameters(backbone, ["p5"], 3)
-    assert find_parts(backbone, read, "backbone") == [
+    assert find_largest_modules(backbone, read, "backbone") == [
         "backbone.fpn_lateral5",
         "backbone.fpn_output5",
         "backbone.bottom_up",
@@ -155,7 +155,7 @@ def test_parameters_that_features_depend_on():
     assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
     assert backbone.training
     everything = trace_parameters(backbone, ["p2", "p3", "p4", "p5"], 3)
-    assert find_parts(backbone, everything, "backbone") == ["backbone"]
+    assert find_largest_modules(backbone, everything, "backbone") == ["backbone"]
     for parameter in backbone.fpn_output2.parameters():
         parameter.requires_grad_(False)
     assert trace_parameters(backbone, ["p5"], 3) - read == {

@@ -13,7 +13,12 @@ from support import REPO, SMALL, TINY_CONFIG, run_train_net
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.checkpoint.description import read_config
 from mask_rcnn_ext.recipes import two_stage
-from mask_rcnn_ext.recipes.alternating import FOLDERS, StepConfigs, join_steps, make_step_configs
+from mask_rcnn_ext.recipes.alternating import (
+    STEP_FOLDERS,
+    StepConfigs,
+    join_steps,
+    make_step_configs,
+)
 from mask_rcnn_ext.recipes.two_stage import RPNStage
 
 STAGES = [
@@ -56,7 +61,7 @@ def changed(a, b) -> set[str]:
 
 
 def test_the_network_is_made_of_steps_2_3_and_4(run):
-    first, detector, rpn, heads = (run / folder for folder in FOLDERS)
+    first, detector, rpn, heads = (run / folder for folder in STEP_FOLDERS)
     whole = weights(run)
     assert same(weights(run, "backbone."), weights(detector, "backbone."))
     assert same(weights(run, "proposal_generator."), weights(rpn, "proposal_generator."))
@@ -71,18 +76,20 @@ def test_the_network_is_made_of_steps_2_3_and_4(run):
         assert moved >= {key for key in weights(run, part) if key.endswith(".weight")}, part
 
 
-@pytest.mark.parametrize("folder", FOLDERS[2:])
+@pytest.mark.parametrize("folder", STEP_FOLDERS[2:])
 def test_steps_3_and_4_leave_features_and_their_statistics(run, folder):
-    before, after = (weights(run / f, "backbone.") for f in (FOLDERS[1], folder))
+    before, after = (weights(run / f, "backbone.") for f in (STEP_FOLDERS[1], folder))
     assert any(key.endswith("running_mean") for key in after)
     assert any(key.endswith("num_batches_tracked") for key in after)
     assert same(before, after)
-    counters = [v for k, v in weights(run / FOLDERS[3]).items() if k.endswith("batches_tracked")]
+    counters = [
+        v for k, v in weights(run / STEP_FOLDERS[3]).items() if k.endswith("batches_tracked")
+    ]
     assert {int(count) for count in counters} == {2, 4}  # of the backbone, of the heads
 
 
 def test_a_run_leaves_what_every_run_has(run):
-    for folder in (run, *(run / f for f in FOLDERS)):
+    for folder in (run, *(run / f for f in STEP_FOLDERS)):
         for name in ("config.yaml", "model_final.pth", "results.json"):
             assert (folder / name).stat().st_size > 0, name
     assert (run / "inference/own_val/coco_instances_results.json").is_file()
@@ -92,7 +99,7 @@ def test_a_run_leaves_what_every_run_has(run):
     assert (cfg.MODEL.PROPOSAL_GENERATOR.NAME, cfg.MASK_RCNN_EXT.FREEZE) == ("RPN", [])
     results = json.loads((run / "results.json").read_text())
     assert set(results) == {"bbox", "segm", "run"}
-    steps = [json.loads((run / f / "results.json").read_text())["run"] for f in FOLDERS]
+    steps = [json.loads((run / f / "results.json").read_text())["run"] for f in STEP_FOLDERS]
     total = sum(step["train_seconds"] for step in steps)
     assert results["run"]["train_seconds"] == pytest.approx(total)
     assert results["run"]["eval_seconds"] >= sum(step["eval_seconds"] for step in steps)
@@ -105,7 +112,7 @@ def test_a_run_leaves_what_every_run_has(run):
 
 
 def test_each_detector_trains_on_the_proposals_of_the_rpn_before_it(run):
-    for rpn, detector in (FOLDERS[:2], FOLDERS[2:]):
+    for rpn, detector in (STEP_FOLDERS[:2], STEP_FOLDERS[2:]):
         for split in ("train", "val"):
             assert (run / rpn / f"proposals/own_{split}.pkl").stat().st_size > 0
         (file,) = load_config(str(run / detector / "config.yaml")).DATASETS.PROPOSAL_FILES_TRAIN
@@ -133,7 +140,7 @@ def test_a_finished_run_is_left_alone(copy, flags):
 
 
 def test_an_interrupted_step_goes_on_and_what_depends_on_it_is_made_anew(copy, run, flags):
-    rpn = copy / FOLDERS[2]
+    rpn = copy / STEP_FOLDERS[2]
     (rpn / "last_checkpoint").write_text("model_0000000.pth")
     before = read_stamps(copy)
     assert train(copy, flags, "--resume") == 0
@@ -147,12 +154,12 @@ def test_an_interrupted_step_goes_on_and_what_depends_on_it_is_made_anew(copy, r
     log = (copy / "log.txt").read_text()
     assert "Step 4 of 4, the heads on fixed features, " in log
     assert "starts again, since it was made with " in log
-    for folder in ("", *FOLDERS):
+    for folder in ("", *STEP_FOLDERS):
         assert same(weights(copy / folder), weights(run / folder)), folder
 
 
 def test_final_weights_of_an_earlier_run_do_not_count_as_finished(copy):
-    folder = copy / FOLDERS[0]
+    folder = copy / STEP_FOLDERS[0]
     cfg = load_config(str(folder / "config.yaml"), ["OUTPUT_DIR", str(folder)])
     stage = RPNStage("the RPN", cfg, resume=True)
     assert stage.state() == "done"
@@ -184,7 +191,7 @@ def test_the_command_in_the_header_has_the_papers_schedules(tmp_path, monkeypatc
 
 
 def test_steps_of_different_runs_do_not_become_one_network(copy):
-    path = copy / FOLDERS[2] / "model_final.pth"
+    path = copy / STEP_FOLDERS[2] / "model_final.pth"
     content = torch.load(path, weights_only=True)
     content["model"]["backbone.bottom_up.stem.conv1.weight"] += 1
     torch.save(content, path)
@@ -199,7 +206,10 @@ def test_layers_that_one_reads_alone_are_trained_with_it(tmp_path):
     assert frozen(steps.shared_rpn) == {f"backbone.{name}" for name in [*fixed, "bottom_up"]}
     assert frozen(steps.shared_detector) == {"backbone"}
     conv, head = "backbone.fpn_output3.weight", "roi_heads.box_head.fc1.weight"
-    for folder, value, keys in ((FOLDERS[2], 3.0, [conv]), (FOLDERS[3], 4.0, [conv, head])):
+    for folder, value, keys in (
+        (STEP_FOLDERS[2], 3.0, [conv]),
+        (STEP_FOLDERS[3], 4.0, [conv, head]),
+    ):
         (tmp_path / folder).mkdir()
         model = {key: torch.tensor(value) for key in keys}
         torch.save({"model": model}, tmp_path / folder / "model_final.pth")

@@ -15,7 +15,7 @@ from PIL import Image
 from report_runs import NAMES, SIDE, Page, results, write_run
 
 from mask_rcnn_ext.config import get_cfg
-from mask_rcnn_ext.report.gallery import choose_samples, draw_sample
+from mask_rcnn_ext.report.gallery import choose_samples, draw_truth_and_prediction
 from mask_rcnn_ext.report.run_data import read_predictions, read_run
 from mask_rcnn_ext.report.run_page import write_report
 
@@ -136,7 +136,7 @@ def test_the_prediction_is_drawn_over_its_image(run_folder):
     assert (sample.predicted.classes, sample.predicted.scores) == ([1], [0.9])
     np.testing.assert_array_equal(sample.predicted.boxes, [[20, 18, 36, 34]])
     assert (sample.predicted.masks[0] == sample.truth.masks[1]).all()
-    left, right = draw_sample(sample, NAMES, SIDE * 4)
+    left, right = draw_truth_and_prediction(sample, NAMES, SIDE * 4)
     inside, missed = (30 * 4, 28 * 4), (5 * 4, 8 * 4)  # x, y in the second and the first object
     assert (left[inside[::-1]] == right[inside[::-1]]).all()  # found: the same colour
     assert (left[missed[1], missed[0]] != right[missed[1], missed[0]]).any()

@@ -13,7 +13,7 @@ from reference.overlap import text_rle
 
 from mask_rcnn_ext.overlap.comparison import METRICS, load_results, load_truth, measure
 from mask_rcnn_ext.overlap.lines import LINE_METRICS
-from mask_rcnn_ext.report.comparison_gallery import draw_gallery, rank_images
+from mask_rcnn_ext.report.comparison_gallery import draw_gallery, rank_differences
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def test_the_image_that_differs_most_comes_first(data):
     exact, other = (load_results(data / name, truth) for name in ("exact.json", "cut.json"))
     mixed = {**exact, 2: [exact[2][0], other[2][1]], 4: other[4], 6: [exact[6][0], other[6][1]]}
     first, second = (measure(truth, found) for found in (exact, mixed))
-    assert rank_images(first, second)[0] == rank_images(second, first)[0] == 4
-    assert sorted(rank_images(first, second)) == [2, 4, 6]
+    assert rank_differences(first, second)[0] == rank_differences(second, first)[0] == 4
+    assert sorted(rank_differences(first, second)) == [2, 4, 6]
     drawn, problems = draw_gallery(truth, data / "images", (mixed, exact), (second, first), 1)
     assert problems == []
     assert [case.name for case in drawn] == ["4.png"]

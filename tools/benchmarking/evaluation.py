@@ -21,7 +21,7 @@ from mask_rcnn_ext.evaluation.compiled_coco import find_compiled_version
 from .coco_data import make_coco_data
 from .evaluate_once import BASELINE, OURS
 from .machine import find_version
-from .parts import Part, Row, compare_rows
+from .parts import Part, TimedCase, compare_rows
 from .rounds import Times, take_turns
 
 __all__ = ["run"]
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> Part:
     return part
 
 
-def _run_task(task: str, args: argparse.Namespace, folder: Path) -> list[Row]:
+def _run_task(task: str, args: argparse.Namespace, folder: Path) -> list[TimedCase]:
     data = make_coco_data(args.images, args.seed, keypoints=task == "keypoints")
     (folder / "truth.json").write_text(json.dumps(data.content))
     (folder / "predictions.json").write_text(json.dumps(data.predictions))

@@ -16,7 +16,7 @@ from mask_rcnn_ext.evaluation.packed import convert_to_coco
 
 from .inference import BASELINE, load_models, make_image, time_case
 from .machine import require_device
-from .parts import Part, Row
+from .parts import Part, TimedCase
 
 __all__ = ["AXES", "run"]
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> Part:
     return part
 
 
-def _time_value(args: argparse.Namespace, axis: str, value: int) -> list[Row]:
+def _time_value(args: argparse.Namespace, axis: str, value: int) -> list[TimedCase]:
     values = {**DEFAULTS, axis: value}
     side = values["size"]
     words = {

@@ -36,7 +36,7 @@ from mask_rcnn_ext.export.parity import Tolerance
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
 from .machine import require_device
-from .parts import Part, Row, compare_rows
+from .parts import Part, TimedCase, compare_rows
 from .rounds import take_turns, time_into
 
 __all__ = [
@@ -224,7 +224,7 @@ def time_case(
     contenders: dict[str, Callable[[], Any]],
     rounds: int,
     compare: Callable[[Any, Any], str],
-) -> list[Row]:
+) -> list[TimedCase]:
     """Time contenders, the first of which is the baseline, and compare their results."""
     baseline = next(iter(contenders))
     found: dict[str, Any] = {}

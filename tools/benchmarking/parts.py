@@ -14,11 +14,11 @@ from mask_rcnn_ext.files import read_json, write_json
 from .machine import describe_load, describe_machine
 from .rounds import Times, compare
 
-__all__ = ["Part", "Row", "compare_rows", "print_part", "save_part"]
+__all__ = ["Part", "TimedCase", "compare_rows", "print_part", "save_part"]
 
 
 @dataclass
-class Row:
+class TimedCase:
     """A contender in one case.
 
     Attributes:
@@ -57,12 +57,12 @@ class Part:
 
     title: str
     options: dict[str, Any]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[TimedCase] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=describe_machine)
     load: list[float] = field(default_factory=lambda: [describe_load()])
 
 
-def compare_rows(case: str, times: Mapping[str, Sequence[Times]], baseline: str) -> list[Row]:
+def compare_rows(case: str, times: Mapping[str, Sequence[Times]], baseline: str) -> list[TimedCase]:
     """Return a row for each contender, from `take_turns`.
 
     Args:
@@ -75,7 +75,7 @@ def compare_rows(case: str, times: Mapping[str, Sequence[Times]], baseline: str)
         seconds = {name: [one[what] for one in found] for name, found in times.items()}
         name_of_case = ", ".join(filter(None, [case, what]))
         for name, own in seconds.items():
-            row = Row(name_of_case, name, **compare(own, seconds[baseline]))
+            row = TimedCase(name_of_case, name, **compare(own, seconds[baseline]))
             if name == baseline:
                 row.verdict = "baseline"
             rows.append(row)

@@ -17,7 +17,7 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.files import read_json
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
-from .parts import Part, Row, compare_rows
+from .parts import Part, TimedCase, compare_rows
 from .rounds import Times, take_turns
 
 __all__ = ["run"]
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> Part:
     return part
 
 
-def _run_levels(folder: Path, rounds: int) -> list[Row]:
+def _run_levels(folder: Path, rounds: int) -> list[TimedCase]:
     found: dict[str, dict[str, Any]] = {}
 
     def contender(level: str) -> Callable[[], Times]:

@@ -16,7 +16,15 @@ from ...errors import UserError
 from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..findings import IssueCounter
-from .dataset import Dataset, DatasetBuilder, Shape, decode_mask, iterate, sample_ellipse, turn_box
+from .dataset import (
+    AnnotatedShape,
+    Dataset,
+    DatasetBuilder,
+    decode_mask,
+    iterate,
+    sample_ellipse,
+    turn_box,
+)
 from .files import read_xml, write_text
 
 __all__ = ["read_cvat", "write_cvat"]
@@ -111,7 +119,7 @@ def _add_shapes(
         builder.add_group(image, label, shapes)
 
 
-def _read_shape(shape: ET.Element, image: dict[str, Any], place: str) -> Shape:
+def _read_shape(shape: ET.Element, image: dict[str, Any], place: str) -> AnnotatedShape:
     if shape.tag == "box":  # it may be turned about its centre
         left, top, right, bottom = (_number(shape, k, place) for k in ("xtl", "ytl", "xbr", "ybr"))
         if right < left or bottom < top:  # a box without an area

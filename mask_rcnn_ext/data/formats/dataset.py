@@ -21,11 +21,11 @@ from ..images import read_header
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "AnnotatedShape",
     "Bools",
     "Dataset",
     "DatasetBuilder",
     "Ids",
-    "Shape",
     "cut_objects",
     "decode_mask",
     "index_images",
@@ -36,9 +36,9 @@ __all__ = [
 
 Ids = npt.NDArray[np.int64]
 # A polygon x, y, x, y, ... in pixels, a mask (H, W), or a mask as RLE.
-Part = list[float] | Bools | dict[str, Any]
+MaskPart = list[float] | Bools | dict[str, Any]
 Box = tuple[float, ...]  # x, y, width, height; pixels
-Shape = Part | Box
+AnnotatedShape = MaskPart | Box
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
 
@@ -128,7 +128,7 @@ class DatasetBuilder:
         label: str,
         place: str,
         *,
-        parts: Sequence[Part] = (),
+        parts: Sequence[MaskPart] = (),
         box: Box | None = None,
         crowd: bool = False,
     ) -> None:
@@ -158,7 +158,7 @@ class DatasetBuilder:
         self._objects.append((label, {**keys, **found}))
 
     def add_group(
-        self, image: dict[str, Any], label: str, shapes: Sequence[tuple[str, Shape]]
+        self, image: dict[str, Any], label: str, shapes: Sequence[tuple[str, AnnotatedShape]]
     ) -> None:
         """Add (place, shape) pairs of a group: all parts as one object, or each box as an object.
 
@@ -225,7 +225,7 @@ class DatasetBuilder:
             self.notes.add(doubt.text, content["images"][0]["file_name"])
 
 
-def _unite(parts: Sequence[Part], height: int, width: int) -> list[Any] | dict[str, Any]:
+def _unite(parts: Sequence[MaskPart], height: int, width: int) -> list[Any] | dict[str, Any]:
     """Return the polygons, or the RLE of the union if a part is a mask."""
     if not parts:
         raise ValueError("object without a part")

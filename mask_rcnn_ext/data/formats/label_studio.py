@@ -21,9 +21,9 @@ from ..coordinates import is_number
 from ..findings import IssueCounter
 from .dataset import (
     IMAGE_SUFFIXES,
+    AnnotatedShape,
     Dataset,
     DatasetBuilder,
-    Shape,
     decode_mask,
     iterate,
     sample_ellipse,
@@ -157,7 +157,7 @@ def _numbers(value: dict[str, Any], keys: tuple[str, ...], place: str) -> np.nda
 
 def _read_shape(
     kind: str, value: dict[str, Any], image: dict[str, Any], size: np.ndarray, place: str
-) -> Shape:
+) -> AnnotatedShape:
     """Return the shape of a region; of a rectangle, which may be turned, the upright box."""
     if kind in ("rectangle", "ellipse"):
         start = _numbers(value, ("x", "y"), place) * size

@@ -24,7 +24,15 @@ from ..coco_json import list_classes
 from ..coordinates import is_number
 from ..findings import IssueCounter
 from ..images import refuse_programs
-from .dataset import Bools, Dataset, DatasetBuilder, Shape, decode_mask, iterate, sample_ellipse
+from .dataset import (
+    AnnotatedShape,
+    Bools,
+    Dataset,
+    DatasetBuilder,
+    decode_mask,
+    iterate,
+    sample_ellipse,
+)
 from .files import flat_names, read_lines, write_text
 
 __all__ = ["read_labelme", "write_labelme"]
@@ -84,7 +92,7 @@ def _add_shapes(
     file: Path, shapes: list[Any], image: dict[str, Any], builder: DatasetBuilder
 ) -> None:
     """Add the objects of an image; shapes with the same label and group are an object."""
-    objects: dict[tuple[str, Any], list[tuple[str, Shape]]] = {}
+    objects: dict[tuple[str, Any], list[tuple[str, AnnotatedShape]]] = {}
     for number, shape in enumerate(shapes, 1):
         place = f"{file}, shape {number}"
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
@@ -100,7 +108,7 @@ def _add_shapes(
 
 def _read_shape(
     shape: dict[str, Any], image: dict[str, Any], place: str, notes: IssueCounter
-) -> Shape | None:
+) -> AnnotatedShape | None:
     """Return a shape; None if it has no area."""
     kind = shape.get("shape_type") or "polygon"
     if kind in _AREALESS:

@@ -15,7 +15,7 @@ from ...proposals.file import load_training_dicts
 from ..output_folder import read_earlier_config
 from .derive import derive_recipe, require_epochs
 from .facts import look_at_machine
-from .plan import Plan, Row, get_value, set_value
+from .plan import Choice, Plan, get_value, set_value
 from .schedule import choose_length
 
 __all__ = ["RECIPE_KEYS", "choose_recipe", "require_recipe_options"]
@@ -113,7 +113,7 @@ def _keep_recipe(cfg: CfgNode, given: Sequence[str]) -> None:
     logger.info("The values of the recipe come from %s; nothing is derived again.", path)
 
 
-def _format_recipe(rows: Sequence[Row], reference: CfgNode) -> str:
+def _format_recipe(rows: Sequence[Choice], reference: CfgNode) -> str:
     """Return the rows of `derive_recipe` as a table; `reference` is the config before."""
     cells: list[list[Any]] = [
         [row.key, _show(row.value), _show(get_value(reference, row.key)), row.reason]

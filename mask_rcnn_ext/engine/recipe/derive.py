@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 
 from ...errors import UserError
 from .facts import Machine, collect_facts, look_at_machine
-from .plan import Plan, Row
+from .plan import Choice, Plan
 from .schedule import choose_batch, choose_length, choose_rate, choose_sampler
 from .sizes import choose_anchors, choose_for_crowds, choose_image_size
 
@@ -22,7 +22,7 @@ def derive_recipe(
     given: Collection[str] = (),
     reference: CfgNode | None = None,
     machine: Machine | None = None,
-) -> list[Row]:
+) -> list[Choice]:
     """Return values for a training on some images, each with the reason for it.
 
     Image size, anchors, detections per image, batch size, learning rate, length of the training and

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
-__all__ = ["Plan", "Row", "get_value", "set_value"]
+__all__ = ["Choice", "Plan", "get_value", "set_value"]
 
 
-class Row(NamedTuple):
+class Choice(NamedTuple):
     """A config key, its value in the run, and the reason for the value."""
 
     key: str
@@ -42,7 +42,7 @@ class Plan:
     def __init__(self, cfg: CfgNode, reference: CfgNode, given: Collection[str]) -> None:
         self.cfg, self.reference, self.given = cfg.clone(), reference, frozenset(given)
         self.cfg.defrost()
-        self.rows: list[Row] = []
+        self.rows: list[Choice] = []
 
     def __getitem__(self, key: str) -> Any:
         """Return the value that a key has by now."""
@@ -54,4 +54,4 @@ class Plan:
             reason = "yours"
         else:
             set_value(self.cfg, key, value)
-        self.rows.append(Row(key, self[key], reason))
+        self.rows.append(Choice(key, self[key], reason))

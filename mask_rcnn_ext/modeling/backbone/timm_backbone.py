@@ -20,7 +20,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import UserError, import_extra, nearest
-from ..freezing import find_dependencies, keep_statistics
+from ..freezing import find_dependencies, use_running_statistics
 from ..registration import register_as
 
 __all__ = ["TimmBackbone", "build_timm_backbone", "build_timm_fpn_backbone"]
@@ -170,7 +170,7 @@ class TimmBackbone(Backbone):
         for module in self.net.modules():
             if isinstance(module, _BatchNorm) and module.running_mean is not None:
                 module.requires_grad_(False)
-                keep_statistics(module)
+                use_running_statistics(module)
 
 
 def _get_reason(error: Exception) -> str:

@@ -31,7 +31,7 @@ from .losses import (
 
 __all__ = ["FCISROIHeads"]
 
-POOLER_TYPES = ("PSROIPool", "PSROIAlign")
+PS_POOLER_TYPES = ("PSROIPool", "PSROIAlign")
 _ALL = 1_000_000  # RoIs to sample per image with OHEM: more than there are
 
 
@@ -307,7 +307,7 @@ def _require_in_range(cfg: CfgNode) -> None:
 def _build_pooler(cfg: CfgNode, stride: int) -> PSROIPool | PSROIAlign:
     """Build the position-sensitive RoI layer of `MODEL.FCIS`."""
     fcis = cfg.MODEL.FCIS
-    require_choice("MODEL.FCIS.POOLER_TYPE", fcis.POOLER_TYPE, POOLER_TYPES)
+    require_choice("MODEL.FCIS.POOLER_TYPE", fcis.POOLER_TYPE, PS_POOLER_TYPES)
     bins, side = fcis.NUM_BINS, fcis.POOLED_SIZE
     if bins < 1 or side < bins:
         raise UserError(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from ...arrays import RGBArray
+from ...arrays import RGB, RGBArray
 from ...files import atomic_open
 from ...layers.packed_masks import MaskCrop, PackedMasks
 from .sheets import resize_picture
@@ -31,7 +31,6 @@ __all__ = [
     "save_png",
 ]
 
-RGB = tuple[int, int, int]
 Rect = tuple[int, int, int, int]  # x0, y0, x1, y1; x1 and y1 are outside
 
 # Strong on dark, light and coloured ground alike; neighbours differ in hue and in lightness.

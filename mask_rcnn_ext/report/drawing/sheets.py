@@ -6,12 +6,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ...arrays import RGBArray
+from ...arrays import RGB, RGBArray
 from .text import TextStyle
 
 __all__ = ["make_tile_sheet", "resize_picture"]
 
-RGB = tuple[int, int, int]
 
 _INK: RGB = (28, 32, 38)
 _MUTED: RGB = (96, 104, 114)

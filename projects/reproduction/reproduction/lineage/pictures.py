@@ -12,7 +12,7 @@ from torchvision.ops import box_iou
 from mask_rcnn_ext.arrays import Floats, RGBArray
 from mask_rcnn_ext.report.drawing.pictures import draw_instances
 from mask_rcnn_ext.report.drawing.sheets import make_tile_sheet, resize_picture
-from mask_rcnn_ext.report.gallery import Sample, choose_samples, draw_sample
+from mask_rcnn_ext.report.gallery import Sample, choose_samples, draw_truth_and_prediction
 from mask_rcnn_ext.report.text import count_noun
 
 from .results import MethodResults
@@ -70,7 +70,7 @@ def draw_pictures(
     class_names = list(MetadataCatalog.get(name).thing_classes)
     drawn = []
     for samples in zip(*by_variant.values(), strict=True):
-        truth, _ = draw_sample(samples[0], class_names, _TILE)
+        truth, _ = draw_truth_and_prediction(samples[0], class_names, _TILE)
         methods = [
             _draw_method(variant, sample, proposals[variant][sample.name], class_names)
             for variant, sample in zip(by_variant, samples, strict=True)
@@ -93,7 +93,7 @@ def _draw_method(
         scale=_TILE / max(sample.image.shape[:2]),
         color_ids=[_HIT_COLOR if covers[index] else _MISS_COLOR for index in order],
     )
-    _, found = draw_sample(sample, class_names, _TILE)
+    _, found = draw_truth_and_prediction(sample, class_names, _TILE)
     covered, total = int(hits.any(axis=0).sum()), len(sample.truth.classes)
     return MethodPictures(
         variant,
