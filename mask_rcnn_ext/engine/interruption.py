@@ -36,11 +36,12 @@ class Interrupted(KeyboardInterrupt):
     Attributes:
         signum: the number of the signal.
         checkpoint: the path of the checkpoint to resume from; "" if there is none.
+        in_all: whether every process of the training raises this error, after the same step.
     """
 
     def __init__(self, signum: int, checkpoint: str = "") -> None:
         super().__init__(signal.Signals(signum).name)
-        self.signum, self.checkpoint = signum, checkpoint
+        self.signum, self.checkpoint, self.in_all = signum, checkpoint, False
 
     @property
     def exit_code(self) -> int:
@@ -159,7 +160,9 @@ class StopHook(HookBase):
     def after_step(self) -> None:
         """See :meth:`HookBase.after_step`."""
         if number := self.signals.agree(self.device):
-            raise Interrupted(number)
+            error = Interrupted(number)
+            error.in_all = True
+            raise error
 
 
 @contextlib.contextmanager

@@ -176,7 +176,9 @@ def run_as_command(command: Callable[[], Any]) -> int:
         raise
     except KeyboardInterrupt as error:
         interrupted = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        if int(os.environ.get("RANK", comm.get_rank())) == 0:
+        if int(os.environ.get("RANK", comm.get_rank())) > 0:
+            time.sleep(10)  # the end of this process would end the first one before it prints
+        else:
             print(interrupted.describe(), file=sys.stderr)
         return interrupted.exit_code
     return code if isinstance(code, int) else 0

@@ -263,6 +263,8 @@ class Trainer(DefaultTrainer):
                     return super().train()
                 except Interrupted as error:
                     error.checkpoint = self._save_interrupted()
+                    if error.in_all:  # the end of one process would end the one that still saves
+                        comm.synchronize()
                     raise
                 except EarlyStop:
                     if comm.is_main_process():

@@ -127,8 +127,16 @@ def test_a_forked_worker_ends_with_sigterm_and_outlives_ctrl_c(block, number, co
 
 
 def test_two_processes_stop_together(data, tmp_path, monkeypatch, capfd):
-    """SIGTERM to the process that has started them, as from a scheduler."""
+    """SIGTERM to the process that has started them; the first one takes long to save."""
     fork_processes(monkeypatch)
+    save = trainer.Checkpointer.save
+
+    def save_slowly(*args, **kwargs):
+        time.sleep(1.5)
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(trainer.Checkpointer, "save", save_slowly)
+    monkeypatch.setattr(interruption, "_SAME", 0.0)  # as if the step had taken long, too
     options = ["--num-gpus", "2", "--dist-url", "auto"]
     command = make_command(data, tmp_path / "out", 1000, *options)
     log = tmp_path / "out/log.txt"
