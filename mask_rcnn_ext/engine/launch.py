@@ -1,5 +1,6 @@
 """Starts the processes of a command: one, `--num-gpus N`, several machines, `torchrun`, Slurm."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -130,6 +131,12 @@ def _join_torchrun(main: Callable[[Any], Any], args: Any) -> Any:
         dist.destroy_process_group()
 
 
+def _wait_for_first_process() -> None:
+    """Wait for the end of the first process, which ends the others; at most 10 seconds."""
+    with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C
+        time.sleep(10)
+
+
 def run_as_command(command: Callable[[], Any]) -> int:
     """Run the body of a command-line script and return the exit code of the script.
 
@@ -157,7 +164,7 @@ def run_as_command(command: Callable[[], Any]) -> int:
             # Every process finds a mistake in the config, but one message is enough. When the
             # first process ends, the others are stopped while they wait here. A mistake that only
             # this process finds is printed after the wait.
-            time.sleep(10)
+            _wait_for_first_process()
         print(f"error: {told}", file=sys.stderr)
         return 2
     except ProcessExitedException as error:
@@ -177,7 +184,7 @@ def run_as_command(command: Callable[[], Any]) -> int:
     except KeyboardInterrupt as error:
         interrupted = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
         if int(os.environ.get("RANK", comm.get_rank())) > 0:
-            time.sleep(10)  # the end of this process would end the first one before it prints
+            _wait_for_first_process()  # the end of this process would end it before it prints
         else:
             print(interrupted.describe(), file=sys.stderr)
         return interrupted.exit_code
