@@ -12,7 +12,7 @@ from small_runs import read_error
 from torch.multiprocessing import ProcessExitedException
 
 from mask_rcnn_ext import UserError, run_as_command
-from mask_rcnn_ext.engine import interruption, process_group
+from mask_rcnn_ext.engine import interruption, launch, process_group
 
 # As gloo and the store of keys say it.
 LOST = [
@@ -170,3 +170,18 @@ def test_a_process_that_does_not_start_is_named(monkeypatch):
     monkeypatch.setattr(process_group, "_STARTED", 0.1)
     with pytest.raises(UserError, match=r"process\(es\) 1, 2 of 3 did not start"):
         process_group._agree_on_attempt(dist.HashStore(), 0, 3)
+
+
+def test_a_second_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    """Such a process waits for the first one; see `launch._wait_for_first_process`."""
+    monkeypatch.setenv("RANK", "1")
+    waited = []
+
+    def interrupt(seconds=0):
+        waited.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch.time, "sleep", interrupt)
+    assert run_as_command(interrupt) == 130
+    assert waited == [0, 10]
+    assert capsys.readouterr().err == ""
