@@ -82,6 +82,7 @@ from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.fixed_json import require_fixable_names, write_fixed_jsons
 from mask_rcnn_ext.data.own_data import inspect_own_data, split_own_data
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
+from mask_rcnn_ext.data.split import require_split
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import atomic_open, writable_folder
 from mask_rcnn_ext.report.check_page import describe_check, write_check_page
@@ -142,8 +143,7 @@ def run(args: argparse.Namespace) -> int:
         require_fixable_names(outputs, given)
     if args.channels < 0:
         raise UserError(f"--channels: expected a number of channels, got {args.channels}")
-    if args.group_by and args.split is None:
-        raise UserError("--group-by needs --split, such as --split 0.8")
+    require_split(args.split, args.group_by)
     set_pixel_limit(args.max_image_pixels)
     with contextlib.ExitStack() as stack:
         if args.output:
@@ -161,7 +161,7 @@ def check_pairs(
     outputs: dict[str, str],
     temporary: str,
 ) -> int:
-    """Print what is found, write what is asked for, and return the exit code.
+    """Print the findings, write the page and the corrected jsons, and return the exit code.
 
     Args:
         args: the command line.

@@ -1,4 +1,4 @@
-"""List the configs that --config-file takes by name, with what each is.
+"""List the configs that --config-file takes by name, each with a short description.
 
     python tools/list_configs.py
     python tools/list_configs.py lite0

@@ -29,7 +29,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     # --help and simple mistakes end here, before the imports below, which take seconds.
-    _args = build_parser().parse_args()
     stop_at_mistakes(build_parser().parse_args())
 
 from detectron2.config import CfgNode

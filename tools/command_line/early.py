@@ -1,7 +1,7 @@
 """Finds mistakes in a command line before PyTorch is imported, which takes seconds.
 
-Only what the command line and a look at the disk can tell is checked here. The package checks the
-same again, and everything else.
+These checks read only the command line and look for files. The package repeats them later, with all
+the others.
 """
 
 import argparse
@@ -39,8 +39,8 @@ def stop_at_mistakes(
 ) -> None:
     """End the command with exit code 2 and one sentence if its options name what is not there.
 
-    A job of Slurm is not checked, since its machine may have other files. Of the processes of a
-    training only the first is, so that a mistake is told once.
+    A job of Slurm is not checked, since its machine may have other files. If `torchrun` has started
+    several processes, only the first one checks, so that a mistake is printed once.
 
     Args:
         args: the command line.

@@ -1,6 +1,6 @@
 """The changes in testing as rows and sentences, for the docs and for the page."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from .contrasts import FCIS, RIVAL
 from .experiment_results import MISSING, ChangeRow, Estimate, ExperimentResults
@@ -57,24 +57,46 @@ def describe_changes(results: ExperimentResults) -> list[str]:
     ]
 
 
-def _find(results: ExperimentResults, variant: str, k: int, change: str, what: str) -> Estimate:
-    """Return a number of a row; "by_change/error" is what the change adds to "error"."""
+def _find(
+    results: ExperimentResults,
+    variant: str,
+    k: int,
+    change: str,
+    read: Callable[[ChangeRow], Estimate | None],
+) -> Estimate:
+    """Return the number that `read` takes from a row; `MISSING` without the row or the number."""
     for row in results.changes or ():
         if (row.variant, row.k, row.change) == (variant, k, change):
-            if what.startswith("by_change/"):
-                return row.find_change(what.removeprefix("by_change/"))
-            return getattr(row, what) or MISSING
+            return read(row) or MISSING
     return MISSING
+
+
+def _read_error(row: ChangeRow) -> Estimate:
+    return row.error
+
+
+def _read_added_error(row: ChangeRow) -> Estimate:
+    return row.find_change("error")
+
+
+def _read_added_lines(row: ChangeRow) -> Estimate:
+    return row.find_change("lines")
 
 
 def _judge(results: ExperimentResults) -> list[Prediction]:
     """Return the predictions on changes, in the order of the config."""
 
-    def claims(change: str, what: str, expected: Expected, text: str) -> list[Claim]:
+    def claims(
+        change: str,
+        read: Callable[[ChangeRow], Estimate | None],
+        expected: Expected,
+        text: str,
+        in_points: bool = True,
+    ) -> list[Claim]:
         found = []
         for k, variant in FCIS.items():
-            estimate = _find(results, variant, k, change or name_copies(k), what)
-            subject, in_points = f"FCIS, k = {k}, {text.format(k=k)}", "lines" not in what
+            estimate = _find(results, variant, k, change or name_copies(k), read)
+            subject = f"FCIS, k = {k}, {text.format(k=k)}"
             found.append(Claim(subject, expected, 0, estimate, in_points))
         return found
 
@@ -83,7 +105,7 @@ def _judge(results: ExperimentResults) -> list[Prediction]:
             f"Mask R-CNN, k = {k}, change of the same-part error",
             "within one of",
             0,
-            _find(results, RIVAL, k, name_copies(k), "by_change/error"),
+            _find(results, RIVAL, k, name_copies(k), _read_added_error),
         )
         for k in FCIS
     ]
@@ -94,17 +116,17 @@ def _judge(results: ExperimentResults) -> list[Prediction]:
             "With PSROIAlign instead of PSROIPool, the same-part error and the preference for g/k "
             "stay.",
             [
-                *claims("PSROIAlign", "by_change/error", "equal", error),
-                *claims("PSROIAlign", "by_change/lines", "equal", lines),
+                *claims("PSROIAlign", _read_added_error, "equal", error),
+                *claims("PSROIAlign", _read_added_lines, "equal", lines, False),
             ],
         ),
         Prediction(
             "With the mean of nine copies, the preference for g/k falls. The same-part error falls "
             "but stays above zero. Mask R-CNN's same-part error changes by less than one point.",
             [
-                *claims("", "by_change/lines", "below", lines),
-                *claims("", "by_change/error", "below", error),
-                *claims("", "error", "above", stays),
+                *claims("", _read_added_lines, "below", lines, False),
+                *claims("", _read_added_error, "below", error),
+                *claims("", _read_error, "above", stays),
                 *copies,
             ],
         ),
@@ -112,9 +134,9 @@ def _judge(results: ExperimentResults) -> list[Prediction]:
             "With soft parts, the preference for g/k falls to Mask R-CNN's. The same-part error "
             "falls but stays above zero.",
             [
-                *claims("soft parts", "lines_minus_rival", "not above", rival),
-                *claims("soft parts", "by_change/error", "below", error),
-                *claims("soft parts", "error", "above", stays),
+                *claims("soft parts", lambda row: row.lines_minus_rival, "not above", rival, False),
+                *claims("soft parts", _read_added_error, "below", error),
+                *claims("soft parts", _read_error, "above", stays),
             ],
         ),
     ]
@@ -125,8 +147,8 @@ def _conclude(
 ) -> str:
     """Return whether a change removes the effect, by the rule of Base-Nested.yaml."""
     errors, rights = (
-        [_find(results, FCIS[k], k, name, what) for k, name in names.items()]
-        for what in ("error", "by_change/right")
+        [_find(results, FCIS[k], k, name, read) for k, name in names.items()]
+        for read in (_read_error, lambda row: row.find_change("right"))
     )
     shown = [
         " and ".join(estimate.show(signed=True) for estimate in estimates)
