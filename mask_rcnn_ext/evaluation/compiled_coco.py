@@ -6,6 +6,7 @@ left to pycocotools.
 """
 
 import contextlib
+import gc
 import importlib
 import importlib.metadata
 import importlib.util
@@ -75,7 +76,7 @@ def evaluate_compiled(
     # As pycocotools' evaluate() leaves them.
     params.imgIds, params.catIds = np.unique(params.imgIds), np.unique(params.catIds)
     params.maxDets = sorted(params.maxDets)
-    with _silence():
+    with _silence(), _pause_garbage_collection():
         stream = library.StreamingEval(
             [{"id": number, "name": str(number)} for number in truth.cats],
             task,
@@ -175,3 +176,15 @@ def _silence() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", message="hotcoco:")
         yield
+
+
+@contextlib.contextmanager
+def _pause_garbage_collection() -> Iterator[None]:
+    """Keep Python from looking for cycles: the dicts of the detections are many, and have none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

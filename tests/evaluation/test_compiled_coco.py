@@ -175,11 +175,13 @@ def run(tmp_path):
         evaluator._predictions = [
             {
                 "image_id": image["id"],
-                "instances": [
-                    copy.deepcopy(r) | {"category_id": labels[r["category_id"]]}
-                    for r in results
-                    if r["image_id"] == image["id"]
-                ],
+                "instances": evaluator._pack(
+                    [
+                        copy.deepcopy(r) | {"category_id": labels[r["category_id"]]}
+                        for r in results
+                        if r["image_id"] == image["id"]
+                    ]
+                ),
             }
             for image in content["images"]
         ]

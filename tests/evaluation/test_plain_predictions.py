@@ -47,6 +47,17 @@ def test_packed_detections_stay_as_they_are():
     assert packed != PREDICTIONS[0]["instances"][:1]
 
 
+def test_packed_detections_have_the_text_of_the_file():
+    found = [{"image_id": "a", "category_id": 1, "score": np.float32(0.5)}]
+    plain = [{"image_id": "a", "category_id": 1, "score": 0.5}]
+    assert PackedDetections(found).to_json() == json.dumps(plain)
+    packed = PackedDetections(found, {0: 18, 1: "dog"})
+    assert packed.to_json() == json.dumps([{**plain[0], "category_id": "dog"}])
+    assert list(packed) == plain
+    with pytest.raises(KeyError):
+        PackedDetections(found, {0: 18})
+
+
 @pytest.mark.parametrize(
     "images",
     [[], [0], [1], [0, 2], [2, 0], [0, 0], [1, 0, 2, 0, 1]],
@@ -54,6 +65,6 @@ def test_packed_detections_stay_as_they_are():
 )
 def test_the_results_are_one_list(images, tmp_path):
     found = [[{**RESULT, "segmentation": RLE}] * count for count in images]
-    save_results(tmp_path / "results.json", iter(found))
+    save_results(tmp_path / "results.json", map(json.dumps, found))
     joined = [result for detections in found for result in detections]
     assert (tmp_path / "results.json").read_text() == json.dumps(joined)

@@ -29,25 +29,28 @@ _DATA = "benchmark_coco"
 
 
 def evaluate_once(contender: str, task: str, folder: Path) -> dict[str, Any]:
-    """Evaluate `predictions.json` with `truth.json` in a folder.
+    """Evaluate `predictions.jsonl`, a line for each image, with `truth.json` in a folder.
 
     Returns:
         `seconds` of building the evaluator and of `evaluate()`; `peak_mb`; hashes of the `arrays`,
         of the `metrics` and of the result `file`.
     """
     content = read_json(folder / "truth.json")
+    numbers = {entry["id"]: number for number, entry in enumerate(content["categories"])}
     MetadataCatalog.get(_DATA).set(
         json_file=str(folder / "truth.json"),
         thing_classes=[entry["name"] for entry in content["categories"]],
-        thing_dataset_id_to_contiguous_id={
-            entry["id"]: number for number, entry in enumerate(content["categories"])
-        },
+        thing_dataset_id_to_contiguous_id=numbers,
     )
     del content
-    predictions = read_json(folder / "predictions.json")
-    if contender == OURS:
-        for entry in predictions:
-            entry["instances"] = PackedDetections(entry["instances"])
+    ids = {number: each for each, number in numbers.items()}
+    predictions = []
+    with open(folder / "predictions.jsonl") as file:
+        for line in file:
+            entry = json.loads(line)
+            if contender == OURS:  # as `process` does, before the next image
+                entry["instances"] = PackedDetections(entry["instances"], ids)
+            predictions.append(entry)
     hashes = hashlib.sha256()
 
     class Recorded(COCOEvaluator if contender == BASELINE else MaskRCNNCOCOEvaluator):  # type: ignore[misc]

@@ -48,9 +48,10 @@ def run(args: argparse.Namespace) -> Part:
 def _run_task(task: str, args: argparse.Namespace, folder: Path) -> list[TimedCase]:
     data = make_coco_data(args.images, args.seed, keypoints=task == "keypoints")
     (folder / "truth.json").write_text(json.dumps(data.content))
-    (folder / "predictions.json").write_text(json.dumps(data.predictions))
+    lines = "".join(f"{json.dumps(entry)}\n" for entry in data.predictions)
+    (folder / "predictions.jsonl").write_text(lines)
     count = sum(len(entry["instances"]) for entry in data.predictions)
-    del data
+    del data, lines
     reports: dict[str, list[dict[str, Any]]] = {BASELINE: [], OURS: []}
 
     def contender(name: str) -> Callable[[], Times]:
