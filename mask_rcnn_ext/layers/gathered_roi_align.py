@@ -14,7 +14,7 @@ from .roi_layers import FullPrecisionROIAlign, restore_dtype, to_full_precision
 
 __all__ = ["GatheredROIAlign", "gathered_roi_align"]
 
-_BLOCK = 1_000_000  # feature cells that are summed at once; their indices take 8 MB
+_BLOCK = 2_000_000  # feature cells that are summed at once; their indices take 16 MB
 
 
 class GatheredROIAlign(FullPrecisionROIAlign):
@@ -49,6 +49,7 @@ def gathered_roi_align(
     spatial_scale: float,
     sampling_ratio: int,
     aligned: bool,
+    num_bins: int = 1,
 ) -> Tensor:
     """Do the same as torchvision's `roi_align`, up to rounding.
 
@@ -61,6 +62,9 @@ def gathered_roi_align(
         sampling_ratio: samples per cell and axis; 0: one for each feature cell, see
             `FullPrecisionROIAlign`.
         aligned: shift by half a feature cell, and let boxes be smaller than a cell.
+        num_bins: k of a position-sensitive layer, by which h and w are divisible. A box is divided
+            into k x k bins, each with features of its own: `features` is (N * k * k, C, H, W), a
+            map for each image, bin row and bin column.
 
     Returns:
         (R, C, h, w), with the channels of a cell next to each other in memory.
@@ -70,23 +74,52 @@ def gathered_roi_align(
     shape = (sampling_ratio, spatial_scale, aligned)
     down = _weigh_cells(rois[:, 2], rois[:, 4], output_size[0], height, *shape)
     across = _weigh_cells(rois[:, 1], rois[:, 3], output_size[1], width, *shape)
-    per_roi = down[2] * across[2] * (output_size[0] * output_size[1])
+    bins = torch.zeros(1, 1, dtype=torch.long)
+    if num_bins > 1:
+        row, column = (torch.arange(num_bins).repeat_interleave(n // num_bins) for n in output_size)
+        bins = row[:, None] * num_bins + column
+    order = None
+    if sampling_ratio > 0 and not (_is_constant(down[2]) and _is_constant(across[2])):
+        # Boxes that read equally many cells are summed together, which needs fewer indices.
+        order = (down[2] * (2 * sampling_ratio + 1) + across[2]).argsort(stable=True)
+        rois, down, across = rois[order], _choose(down, order), _choose(across, order)
     pooled = [table[:0]]  # with its gradient where there are no boxes
-    for part in _split(per_roi):
+    for part in _split(down[2], across[2], output_size[0] * output_size[1], sampling_ratio > 0):
         rows, columns = (tuple(item[part] for item in axis) for axis in (down, across))
-        first = rois[part, 0].long() * height
-        index, weights, starts = _list_cells(first, rows, columns, width)
+        first = rois[part, 0].long()[:, None, None] * num_bins**2 + bins
+        index, weights, starts = _list_cells(first * (height * width), rows, columns, width)
         pooled.append(F.embedding_bag(index, table, starts, mode="sum", per_sample_weights=weights))
-    grid = torch.cat(pooled).reshape(rois.shape[0], *output_size, channels)
+    sums = torch.cat(pooled) if len(pooled) != 2 else pooled[1]
+    grid = sums.reshape(rois.shape[0], *output_size, channels)
+    if order is not None:
+        grid = grid[order.argsort()]
     return grid.permute(0, 3, 1, 2)
 
 
-def _split(sizes: Tensor) -> list[slice]:
-    """Return slices of consecutive boxes with at most `_BLOCK` cells, or one box, each."""
+def _is_constant(values: Tensor) -> bool:
+    return bool((values == values[:1]).all())
+
+
+def _choose(axis: tuple[Tensor, Tensor, Tensor], order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    places, weights, counts = axis
+    return places[order], weights[order], counts[order]
+
+
+def _split(down: Tensor, across: Tensor, cells: int, alike: bool) -> list[slice]:
+    """Return slices of consecutive boxes that read at most `_BLOCK` cells, or of one box, each.
+
+    Args:
+        down: feature cells that an output cell of a box reads down, (R,).
+        across: the same across.
+        cells: output cells of a box.
+        alike: whether the boxes of a slice read equally many.
+    """
     ends, begin, total = [], 0, 0
-    counts = sizes.tolist()
-    for i, count in enumerate(counts):
-        if total and total + count > _BLOCK:
+    counts = list(zip(down.tolist(), across.tolist(), strict=True))
+    for i, (rows, columns) in enumerate(counts):
+        count = rows * columns * cells
+        different = alike and counts[i] != counts[begin]
+        if total and (different or total + count > _BLOCK):
             ends.append(slice(begin, i))
             begin, total = i, 0
         total += count
@@ -122,14 +155,19 @@ def _weigh_cells(
     places = torch.stack([left, (left + 1).clamp(max=limit - 1)], dim=-1).long()
     weights = torch.stack([(1 - right_share) * share, right_share * share], dim=-1)
     places, weights = places.flatten(2), weights.flatten(2)  # (R, size, 2 * most)
-    if ratio > 0:
-        return places, weights, torch.full_like(low, 2 * most, dtype=torch.long)
-    # Adaptive samples are at most a cell apart, so n of them touch at most n + 1 neighbours.
+    # Samples that are at most a cell apart touch neighbours: n of them at most n + 1, and not 2 n.
+    near = step.abs() <= samples
+    if ratio == 1 or (ratio > 0 and not near.any()):
+        return places, weights, torch.full_like(low, 2 * ratio, dtype=torch.long)
     first = places.amin(dim=2, keepdim=True) if most else places.new_zeros(len(low), size, 1)
     window = torch.arange(most + 1, device=places.device)
     merged = weights.new_zeros(len(low), size, most + 1)
     merged.scatter_add_(2, (places - first).clamp(max=most), weights)
-    return (first + window).clamp(max=limit - 1), merged, samples.long() + 1
+    neighbours = (first + window).clamp(max=limit - 1)
+    if ratio == 0 or near.all():
+        return neighbours, merged, samples.long() + 1
+    places[near, :, : ratio + 1], weights[near, :, : ratio + 1] = neighbours[near], merged[near]
+    return places, weights, torch.where(near, ratio + 1, 2 * ratio)
 
 
 def _list_cells(
@@ -141,7 +179,8 @@ def _list_cells(
     """Return the cells of the table that the output cells sum, one output cell after another.
 
     Args:
-        first: (R,), the row of the table's images at which a box's image begins.
+        first: (R, h, w), the row of the table at which the map of an output cell begins; or
+            (R, 1, 1), if it is the same for all cells of a box.
         rows: places (R, h, K), weights (R, h, K) and their number (R,), down.
         columns: the same across, with w in place of h.
         width: the width of the feature map in cells.
@@ -151,11 +190,11 @@ def _list_cells(
     """
     (y, y_weights, y_count), (x, x_weights, x_count) = rows, columns
     shape = (y.shape[0], y.shape[1], x.shape[1])
-    y = (first[:, None, None] + y) * width
+    y = y * width
     if bool((y_count == y_count[0]).all()) and bool((x_count == x_count[0]).all()):
         y, y_weights = y[:, :, : y_count[0]], y_weights[:, :, : y_count[0]]
         x, x_weights = x[:, :, : x_count[0]], x_weights[:, :, : x_count[0]]
-        index = y[:, :, None, :, None] + x[:, None, :, None, :]
+        index = (first[..., None] + y[:, :, None, :])[..., None] + x[:, None, :, None, :]
         weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
         step = int(y_count[0] * x_count[0])
         starts = torch.arange(0, index.numel(), step, device=y.device)
@@ -171,6 +210,6 @@ def _list_cells(
     column = place - row * x_count[box]
     y_at = (box * shape[1] + line) * y.shape[2] + row
     x_at = (box * shape[2] + inside - line * shape[2]) * x.shape[2] + column
-    index = y.reshape(-1)[y_at] + x.reshape(-1)[x_at]
+    index = y.reshape(-1)[y_at] + x.reshape(-1)[x_at] + first.expand(shape).reshape(-1)[cell]
     weights = y_weights.reshape(-1)[y_at] * x_weights.reshape(-1)[x_at]
     return index, weights, starts

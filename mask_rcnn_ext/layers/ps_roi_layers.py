@@ -187,6 +187,18 @@ class PSROIAlign(_PSROILayer):
         bins, cells, depth = num_bins**2, size // num_bins, maps.shape[-1]
         maps = maps.flatten(0, 1).permute(0, 3, 1, 2)
         rois = rois.to(maps.dtype)
+        scale, samples = self.spatial_scale, self.sampling_ratio
+        if not (maps.is_cuda or torch.jit.is_tracing()):
+            # Faster on a CPU, equal up to rounding. Its trace would fit one image only.
+            return gathered_roi_align(
+                maps,
+                rois,
+                output_size=(size, size),
+                spatial_scale=scale,
+                sampling_ratio=samples,
+                aligned=True,
+                num_bins=num_bins,
+            )
         grid = torch.arange(num_bins, dtype=rois.dtype, device=rois.device)
         step = (rois[:, 3:] - rois[:, 1:3]) / num_bins  # (R, 2): x, y
         shape = (rois.shape[0], num_bins, num_bins)
@@ -196,17 +208,6 @@ class PSROIAlign(_PSROILayer):
         row = torch.arange(bins, dtype=rois.dtype, device=rois.device).reshape(num_bins, num_bins)
         index = rois[:, 0, None, None] * bins + row
         boxes = torch.stack([index, x1, y1, x1 + across, y1 + down], dim=-1).reshape(-1, 5)
-        scale, samples = self.spatial_scale, self.sampling_ratio
-        if maps.is_cuda or torch.jit.is_tracing():
-            pooled = roi_align(maps, boxes, cells, scale, samples, True)
-        else:  # faster on a CPU, equal up to rounding; its trace would fit one image only
-            pooled = gathered_roi_align(
-                maps,
-                boxes,
-                output_size=(cells, cells),
-                spatial_scale=scale,
-                sampling_ratio=samples,
-                aligned=True,
-            )
+        pooled = roi_align(maps, boxes, cells, scale, samples, True)
         pooled = pooled.reshape(rois.shape[0], num_bins, num_bins, depth, cells, cells)
         return pooled.permute(0, 3, 1, 4, 2, 5).reshape(rois.shape[0], depth, size, size)

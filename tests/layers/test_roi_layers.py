@@ -251,6 +251,26 @@ def test_gathering_in_blocks_changes_nothing(samples, monkeypatch):
     torch.testing.assert_close(pool(features, rois), whole, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("samples", [2, 3])
+@pytest.mark.parametrize("sides", [(9, 600), (9, 20), (600, 580)], ids=["mixed", "near", "far"])
+def test_gathering_joins_samples_that_are_near_to_each_other(sides, samples):
+    """Samples up to a feature cell apart share their cells; the boxes of a batch may differ."""
+    boxes = [[n % 2, 3.3 * n, 5.7 + n, 3.3 * n + sides[n % 2], 5.7 + n + sides[n % 2]]
+             for n in range(6)]  # fmt: skip
+    boxes.append(
+        [0, 10, 10, 10 + sides[1], 10 + sides[0]]
+    )  # other numbers of cells down and across
+    rois, results = torch.tensor(boxes, dtype=torch.float64), []
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 3, 40, 44, generator=generator, dtype=torch.float64)
+    for pool in (layer("GatheredROIAlign", 7, samples), layer("ROIAlign", 7, samples)):
+        features = maps.clone().requires_grad_()
+        output = pool(features, rois)
+        (output**2).sum().backward()
+        results.append((output.detach(), features.grad))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("cls", OURS.values())
 def test_arguments(cls):
     with pytest.raises(UserError, match=f"{cls.__name__}: expected a sampling ratio of 0.*got -1"):
