@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from reproduction.fcis.axis_rates import (
+    MASK_SIZES,
     ROI_SIZES,
-    SIZES,
     Kinds,
     make_binary_kinds,
     make_file_kinds,
@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def measure() -> None:
         rows = []
-        drawn: list[tuple[int | None, Kinds]] = [(size, make_binary_kinds(size)) for size in SIZES]
+        drawn: list[tuple[int | None, Kinds]] = [
+            (size, make_binary_kinds(size)) for size in MASK_SIZES
+        ]
         drawn.append((None, make_soft_kinds()))
         for size in ROI_SIZES:
             for with_rois in (False, True):

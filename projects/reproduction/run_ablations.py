@@ -9,11 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.ablations.page import write_ablation_report
-from reproduction.ablations.results import AblationResults, read_results, write_ablation_results
+from reproduction.ablations.results import (
+    AblationResults,
+    read_ablation_results,
+    write_ablation_results,
+)
 from reproduction.ablations.runs import plan
 from reproduction.ablations.tables import TABLES
 from reproduction.command_line import make_parser, prepare_process
-from reproduction.training_runs import Progress, train_all
+from reproduction.training_runs import TrainingProgress, train_all
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.launch import run_as_command
@@ -37,11 +41,11 @@ def run_ablations(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     tables = [name.strip() for name in args.rows.split(",") if name.strip()]
     runs = plan(args.output, tables, args.seeds)
-    progress = Progress(runs)
+    progress = TrainingProgress(runs)
     if args.list:
         print(progress.table())
         return
-    content = read_results(args.results)
+    content = read_ablation_results(args.results)
     if args.only_report:
         if content is None:
             raise UserError(f"no results yet: there is no {args.results}. Leave out --only-report")

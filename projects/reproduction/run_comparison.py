@@ -12,9 +12,9 @@ from reproduction.command_line import make_parser, prepare_process, print_files
 from reproduction.fcis.answers import describe_loss
 from reproduction.fcis.page import make_comparison, write_comparison_page
 from reproduction.fcis.results import collect, measure_runs, write_comparison_results
-from reproduction.fcis.runs import MODELS, ComparisonRun, compare_configs, plan_steps
+from reproduction.fcis.runs import MODELS, ComparisonRun, compare_fcis_configs, plan_steps
 from reproduction.report import Report
-from reproduction.training_runs import Progress, plan_runs, require_complete, train_all
+from reproduction.training_runs import TrainingProgress, plan_runs, require_complete, train_all
 
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.errors import require_range
@@ -37,11 +37,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def run_comparison(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     runs = plan_runs(ComparisonRun, args.output, MODELS, args.seeds)
-    steps, progress = plan_steps(runs), Progress(runs)
+    steps, progress = plan_steps(runs), TrainingProgress(runs)
     if args.list:
         print(progress.table())
         return
-    compare_configs()  # refuses an unfair comparison before anything is trained
+    compare_fcis_configs()  # refuses an unfair comparison before anything is trained
     if not args.only_report:
         print(progress.summary())
         train_all(steps, progress)

@@ -24,7 +24,7 @@ from reproduction.lineage.tables import HEADER, describe_results, make_method_ro
 from reproduction.report import Report
 from reproduction.training_runs import (
     REPO,
-    Progress,
+    TrainingProgress,
     plan_runs,
     require_complete,
     train_all,
@@ -69,14 +69,16 @@ def run_lineage(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     variants = [method.variant for method in methods()]
     runs = plan_runs(LineageRun, args.output, variants, args.seeds)
-    progress = Progress(runs)  # refuses a folder with other files before anything is computed
+    progress = TrainingProgress(
+        runs
+    )  # refuses a folder with other files before anything is computed
     if args.list:
         print(progress.table())
         return
     compare_configs()  # refuses an unfair comparison before anything is computed
     if not args.only_report:
         propose(Path(args.output) / "proposals", proposal_sets(runs))
-        progress = Progress(runs)  # with the new proposals
+        progress = TrainingProgress(runs)  # with the new proposals
         print(progress.summary())
         train_all(runs, progress)
     require_complete(runs)

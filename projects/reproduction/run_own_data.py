@@ -48,7 +48,7 @@ from reproduction.own_data.picture import draw_curves
 from reproduction.own_data.results import find_recorded, write_own_data_results
 from reproduction.own_data.runs import DATA, OwnDataRun, plan_own_data
 from reproduction.own_data.timing import describe_timings, time_variants
-from reproduction.training_runs import Progress, train_all
+from reproduction.training_runs import TrainingProgress, train_all
 
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import atomic_open
@@ -78,7 +78,7 @@ def run_own_data(args: argparse.Namespace) -> None:
     recorded = find_recorded(args.results, runs)
     wanted = (args.data,) if args.data else tuple(DATA)
     left = [run for run in runs if run not in recorded and run.data in wanted]
-    progress = Progress(left)
+    progress = TrainingProgress(left)
     print(f"{len(recorded)} of {len(runs)} runs are in {args.results}")
     if args.list:
         print(progress.table())

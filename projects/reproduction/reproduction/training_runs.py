@@ -23,11 +23,11 @@ from mask_rcnn_ext.steps import Step, run_step
 __all__ = [
     "FILLED_IN",
     "REPO",
-    "Progress",
+    "TrainingProgress",
     "TrainingRun",
     "find_differences",
     "plan_runs",
-    "read_config",
+    "read_run_config",
     "require_complete",
     "train_all",
     "train_as_asked",
@@ -122,7 +122,7 @@ class TrainingRun(Step):
         """
         if not holds_run(self.folder, _FIRST_FILES):
             return None
-        cfg = read_config(self.folder / "config.yaml")
+        cfg = read_run_config(self.folder / "config.yaml")
         if cfg is None:
             return {}
         inputs = read_json_or_none(str(self.folder / "inputs.json")) or {}
@@ -198,7 +198,7 @@ class TrainingRun(Step):
             path.unlink()
 
 
-def read_config(path: Path) -> CfgNode | None:
+def read_run_config(path: Path) -> CfgNode | None:
     """Return a run's config; None if there is none, or if this version cannot read it."""
     try:
         return load_config(str(path))
@@ -261,7 +261,7 @@ def find_differences(
     return differing
 
 
-class Progress(Generic[_Run]):
+class TrainingProgress(Generic[_Run]):
     """Which runs of a plan are done, which are left, and about how long these take."""
 
     def __init__(self, runs: Sequence[_Run]) -> None:
@@ -325,7 +325,7 @@ def train_as_asked(args: argparse.Namespace, runs: Sequence[Any]) -> bool:
     Raises:
         UserError: see `train_all`; or a run is not complete.
     """
-    progress = Progress(runs)
+    progress = TrainingProgress(runs)
     if args.list:
         print(progress.table())
         return False
@@ -343,7 +343,7 @@ def _get_seconds(run: TrainingRun) -> float:
 
 def train_all(
     steps: Sequence[Any],
-    progress: Progress[Any],
+    progress: TrainingProgress[Any],
     after_each: Callable[[], object] = lambda: None,
 ) -> None:
     """Run the steps that are not done, in order. A step that fails does not stop the others.

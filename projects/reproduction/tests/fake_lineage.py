@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 from reproduction import training_runs
 from reproduction.lineage import runs as lineage_runs
 from reproduction.lineage.runs import METHODS, LineageRun
-from reproduction.training_runs import read_config
+from reproduction.training_runs import read_run_config
 from support import REPO, SMALL, write_coco
 
 from mask_rcnn_ext.config import load_config
@@ -47,13 +47,13 @@ def use_small_configs(monkeypatch):
         "load_config",
         lambda path: _load_once(path).clone() if path.startswith(str(REPO)) else load_config(path),
     )
-    monkeypatch.setattr(training_runs, "read_config", _read_written)
+    monkeypatch.setattr(training_runs, "read_run_config", _read_written)
     leave_out_svm(monkeypatch)
 
 
 def _read_written(path):
     text = path.read_text() if path.is_file() else ""
-    return _WRITTEN[text] if text in _WRITTEN else read_config(path)
+    return _WRITTEN[text] if text in _WRITTEN else read_run_config(path)
 
 
 def leave_out_svm(monkeypatch):

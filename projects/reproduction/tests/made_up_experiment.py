@@ -1,7 +1,7 @@
 """Made-up content of `fcis_experiment.json`, in which each prediction is true or false as asked."""
 
 import numpy as np
-from reproduction.fcis.experiment import MODELS
+from reproduction.fcis.experiment import EXPERIMENT_MODELS
 from reproduction.fcis.experiment_results import ExperimentResults
 
 from mask_rcnn_ext.report.json_records import from_json
@@ -52,12 +52,14 @@ def make_content(false=()):
             "places": [int(count) for count in places],
             "runs": [make_run(variant, seed) for seed in range(1, trainings + 1)],
         }
-        for variant, (name, trainings) in MODELS.items()
+        for variant, (name, trainings) in EXPERIMENT_MODELS.items()
     }
     growth, moved = one[K3] - one[K7], [lines[K7][0] / lines[K3][0], lines[K3][1] / lines[K7][1]]
     contrasts = {
         "same_part": {
-            "classes": {v: {f"k = {k}": around(one[v] - two) for k in (7, 3)} for v in MODELS},
+            "classes": {
+                v: {f"k = {k}": around(one[v] - two) for k in (7, 3)} for v in EXPERIMENT_MODELS
+            },
             "control": {
                 v: {f"k = {k}": around(one[v] - one[RIVAL]) for k in (7, 3)} for v in (K7, K3, K1)
             },
@@ -100,7 +102,7 @@ def make_changes(error=(5.0, 12.0), right=0.5):
             rows.append(
                 {
                     "variant": variant,
-                    "model": MODELS[variant][0],
+                    "model": EXPERIMENT_MODELS[variant][0],
                     "k": k,
                     "change": change,
                     "error": around(value),

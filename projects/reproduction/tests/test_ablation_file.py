@@ -9,7 +9,7 @@ from reproduction.ablations.results import (
     AblationResults,
     IntervalMethod,
     collect,
-    read_results,
+    read_ablation_results,
 )
 from support import REPO
 
@@ -60,7 +60,7 @@ def test_an_incomplete_file_is_one_line_and_leaves_nothing(tmp_path, content, ca
 
 def test_the_committed_file_is_rewritten_as_it_is():
     path = REPO / "results/ablations.json"
-    assert json.dumps(to_json(read_results(path)), indent=1) + "\n" == path.read_text()
+    assert json.dumps(to_json(read_ablation_results(path)), indent=1) + "\n" == path.read_text()
 
 
 @pytest.mark.parametrize(

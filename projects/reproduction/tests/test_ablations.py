@@ -19,7 +19,7 @@ from reproduction.ablations.page import write_ablation_report
 from reproduction.ablations.results import AblationResults, IntervalMethod
 from reproduction.ablations.runs import AblationRun
 from reproduction.ablations.tables import VARIANTS
-from reproduction.training_runs import Progress
+from reproduction.training_runs import TrainingProgress
 from support import REPO
 
 from mask_rcnn_ext import config
@@ -59,7 +59,7 @@ def _read_written(path):
 def _quick(truth, monkeypatch):
     """Use the small data, few draws, and read every yaml once."""
     monkeypatch.setattr(training_runs, "load_config", _load_once)
-    monkeypatch.setattr(training_runs, "read_config", _read_written)
+    monkeypatch.setattr(training_runs, "read_run_config", _read_written)
     monkeypatch.setattr(ablation_results, "_annotations", lambda name: str(truth))
     monkeypatch.setattr(ablation_results, "DRAWS", 40)
 
@@ -248,7 +248,7 @@ def test_the_estimate_prefers_the_same_variant_then_the_same_form(training, tmp_
     done = [AblationRun.under(tmp_path, v, 1) for v in (C4, SOFTMAX, "mask_rcnn_tiny_C5")]
     asked = [(C4, 2), (f"{C4}_deep", 1), ("mask_rcnn_tiny_FPN_FCN", 1)]
     runs = [AblationRun.under(tmp_path, variant, seed) for variant, seed in asked]
-    progress = Progress([*done, *runs])
+    progress = TrainingProgress([*done, *runs])
     assert [progress.seconds(run) for run in runs] == pytest.approx([50, 100, 700 / 3])
 
 

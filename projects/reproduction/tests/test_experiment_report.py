@@ -18,7 +18,7 @@ from reproduction.fcis.experiment_markdown import (
 from reproduction.fcis.experiment_page import write_experiment
 from reproduction.fcis.experiment_results import MISSING, Estimate
 from reproduction.fcis.experiment_tables import (
-    describe_training,
+    describe_experiment_training,
     make_ap_rows,
     make_claim_rows,
     make_line_rows,
@@ -218,12 +218,12 @@ def test_the_tables_by_hand():
     assert row[:2] == ("FCIS, k = 7", "k = 3")
     assert row[4] == "+5.0 [+4.0, +6.0]"
     assert row[6:] == ("+4.5 [+3.5, +5.5]", "+4.8 [+3.8, +5.8]")
-    assert "From iteration 2250 to 3000" in describe_training(read(content))
+    assert "From iteration 2250 to 3000" in describe_experiment_training(read(content))
     for model in content["models"].values():
         for run in model["runs"]:
             run["evaluations"] = []
     assert make_ap_rows(read(content))[0][-2:] == ("\u2013", "\u2013")
-    assert "not in the file" in describe_training(read(content))
+    assert "not in the file" in describe_experiment_training(read(content))
 
 
 def test_own_proposals_are_told_where_they_were_measured():

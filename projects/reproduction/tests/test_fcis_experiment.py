@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from reproduction.fcis import change_measurement, experiment
 from reproduction.fcis.experiment import (
-    MODELS,
+    EXPERIMENT_MODELS,
     Measurement,
     NestedRun,
     collect,
@@ -59,7 +59,7 @@ def small_model(variant):
 
 def test_the_models_are_trained_seed_by_seed():
     runs = plan_experiment("out", 3)
-    assert [run.variant for run in runs[:4]] == list(MODELS)
+    assert [run.variant for run in runs[:4]] == list(EXPERIMENT_MODELS)
     assert len(runs) == 10
     assert len(plan_experiment("out", 1)) == 4
 

@@ -12,11 +12,11 @@ from detectron2.config import get_cfg as detectron2_get_cfg
 from reproduction.ablations.markdown import ABLATIONS, differences_table
 from reproduction.ablations.results import (
     AblationResults,
+    AblationSettings,
     IntervalMethod,
     MeasuredDifference,
     PublishedDifference,
     ResultRow,
-    Settings,
 )
 from reproduction.costs.page import COSTS
 from reproduction.costs.results_file import CostResults
@@ -140,7 +140,7 @@ def test_the_table_of_ablations_by_hand():
     one = replace(row, seeds=[1])
     gone = MeasuredDifference(-0.04, None, None)  # with the runs' predictions
     bare = replace(one, ours={"AP": gone, "AP75": gone})
-    settings = Settings(0.95, 1000, 0, {"2b": "Table 2b: mask loss"})
+    settings = AblationSettings(0.95, 1000, 0, {"2b": "Table 2b: mask loss"})
     results = AblationResults(settings, [], [row, one, bare, left], [])
     table = re.sub(r" {2,}", " ", differences_table(results).replace("\u2212", "-"))
     assert table.splitlines()[2:] == [

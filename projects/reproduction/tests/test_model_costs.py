@@ -14,7 +14,7 @@ from detectron2.utils.analysis import FlopCountAnalysis
 from faithful import NARROW
 from reproduction.costs.count import (
     CONVENTIONS,
-    PARTS,
+    MODEL_PARTS,
     _count,
     count_costs,
     count_flops,
@@ -51,7 +51,7 @@ def test_every_row_of_the_paper_was_counted():
         branches = {"mask": cfg.MODEL.MASK_ON, "keypoint": cfg.MODEL.KEYPOINT_ON, "maps": False}
         if fcis:
             branches = {"maps": True, "box": False, "mask": False, "keypoint": False}
-        parts = [part for part in PARTS if branches.get(part, True)]
+        parts = [part for part in MODEL_PARTS if branches.get(part, True)]
         assert list(model["flops"]) == ["total", *parts]
         assert model["flops"]["total"] == sum(model["flops"][part] for part in parts)
         assert model["proposals"] == (300 if "_C4" in name or fcis else 1000)

@@ -10,7 +10,7 @@ from fake_comparison import FCIS, RIVAL, FakeTraining
 from reproduction import report as report_step
 from reproduction import training_runs
 from reproduction.fcis import runs as fcis_runs
-from reproduction.fcis.runs import MODELS, ComparisonRun, UnvotedEvaluation, compare_configs
+from reproduction.fcis.runs import MODELS, ComparisonRun, UnvotedEvaluation, compare_fcis_configs
 from reproduction.report import Report
 from reproduction.training_runs import plan_runs
 from support import REPO
@@ -62,7 +62,7 @@ def the_run(tmp_path, variant, seed=1):
 
 
 def test_the_models_have_the_same_backbone_data_and_schedule():
-    configs = compare_configs()
+    configs = compare_fcis_configs()
     assert configs["shared"]["train"] == "occluded_shapes_train"
     assert configs["differing"]["MODEL.META_ARCHITECTURE"][FCIS] == "MaskRCNNExtFCIS"
     first, second = (ComparisonRun.under("", variant, 1).config() for variant in MODELS)

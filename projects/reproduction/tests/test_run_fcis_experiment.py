@@ -7,7 +7,7 @@ import pytest
 import run_fcis_experiment as tool
 from made_up_experiment import make_changes, make_content, make_run
 from reproduction.fcis.change_measurement import ChangeMeasurement
-from reproduction.fcis.experiment import MODELS, Measurement, NestedRun
+from reproduction.fcis.experiment import EXPERIMENT_MODELS, Measurement, NestedRun
 from reproduction.fcis.nested_pairs import PairPictures
 from support import REPO
 
@@ -59,10 +59,10 @@ def call(tmp_path, monkeypatch):
 def test_all_is_done_once(call, tmp_path, capsys):
     run, done = call
     assert run() == 0
-    trained = [f"train {variant}" for variant in MODELS]
+    trained = [f"train {variant}" for variant in EXPERIMENT_MODELS]
     measured = [
         f"{what} {variant}"
-        for variant in MODELS
+        for variant in EXPERIMENT_MODELS
         for what in ("measure", "change")
         if what == "measure" or variant != "fcis_tiny_nested_k1"
     ]

@@ -17,7 +17,7 @@ import run_first_model as tool
 from reproduction.first_model import photos, stages
 from reproduction.first_model.facts import key_lines
 from reproduction.first_model.markdown import PAGE, first_model_parts
-from reproduction.first_model.results_file import FirstModelResults, Operation
+from reproduction.first_model.results_file import FirstModelResults, WrittenOperation
 from reproduction.first_model.stages import plan_stages
 from support import REPO, SMALL, TINY_CONFIG, run_train_net, write_coco
 
@@ -110,7 +110,9 @@ def test_the_whole_way_and_what_is_skipped(arguments, ran, tmp_path, capsys):
     assert all("Not run yet." in part for part in parts.values())
     pairs = zip(results.stages, plan_stages(), strict=True)
     stages = [replace(stage, command=planned.command) for stage, planned in pairs]
-    report = replace(results.report, threshold=0.456, best=Operation(0.456, 0.5, 0.25, 1 / 3))
+    report = replace(
+        results.report, threshold=0.456, best=WrittenOperation(0.456, 0.5, 0.25, 1 / 3)
+    )
     parts = first_model_parts(replace(results, stages=stages, report=report))
     assert not any("Not run yet." in part for part in parts.values())
     assert "13 photos with" in parts["the first model's data"]

@@ -11,9 +11,19 @@ from reproduction.own_data import runs as runs_module
 from reproduction.own_data.choice import choose_weights
 from reproduction.own_data.markdown import own_data_doc
 from reproduction.own_data.picture import draw_curves
-from reproduction.own_data.predictions import PREDICTIONS, collect_contrasts, judge_predictions
+from reproduction.own_data.predictions import (
+    PREDICTIONS,
+    collect_contrasts,
+    judge_own_data_predictions,
+)
 from reproduction.own_data.results import find_recorded, write_own_data_results
-from reproduction.own_data.results_file import Counts, DataFacts, Entry, Evaluation, OwnDataResults
+from reproduction.own_data.results_file import (
+    CheckpointEvaluation,
+    OwnDataEntry,
+    OwnDataResults,
+    PhotoCounts,
+    PhotosFacts,
+)
 from reproduction.own_data.runs import DATA, EVALUATIONS, OwnDataRun, plan_own_data
 from reproduction.own_data.scoring import score_checkpoints
 from reproduction.own_data.timing import describe_timings, time_variants
@@ -195,10 +205,10 @@ def make_entry(data, start, settings, seed, values, average):
         return {task: {"AP": value, "AP50": 2 * value, "AP75": value} for task in ("segm", "bbox")}
 
     evaluations = [
-        Evaluation(i + 1, part(values[-1 - i]), part(value), part(value + 1))
+        CheckpointEvaluation(i + 1, part(values[-1 - i]), part(value), part(value + 1))
         for i, value in enumerate(values)
     ]
-    return Entry(
+    return OwnDataEntry(
         data=data, start=start, settings=settings, model=None, variant="", seed=seed,
         config_sha256="", inputs=None, train_seconds=60.0, eval_seconds=None, peak_memory_mb=None,
         device="cpu", versions=None, iterations=len(values),
@@ -209,9 +219,9 @@ def make_entry(data, start, settings, seed, values, average):
 
 def make_results(entries):
     """Return results with these runs, planned with three seeds."""
-    counts, contrasts = Counts(4, 8), collect_contrasts(entries)
-    facts = DataFacts("", 5, counts, counts, counts)
-    predictions = judge_predictions(contrasts)
+    counts, contrasts = PhotoCounts(4, 8), collect_contrasts(entries)
+    facts = PhotosFacts("", 5, counts, counts, counts)
+    predictions = judge_own_data_predictions(contrasts)
     return OwnDataResults(
         "", 3, 2, 2, dict.fromkeys(DATA, facts), [], contrasts, predictions, entries
     )
@@ -238,7 +248,9 @@ def test_contrasts_are_of_one_seed_and_decide_the_predictions():
     assert found["persons", "saved"].values == [25] * 5
     assert found["persons", "average - last"].values == [0.5, 0.5, -1, -2, 0]
     assert found["persons", "AP"].values == [32, 33]
-    verdicts = {(p.data, p.name): p.verdict for p in judge_predictions(list(found.values()))}
+    verdicts = {
+        (p.data, p.name): p.verdict for p in judge_own_data_predictions(list(found.values()))
+    }
     assert verdicts["persons", "lite0 - scratch"] == "came true"
     assert verdicts["persons", "saved"] == "refuted"
     assert verdicts["persons", "auto - hand"] == "open"

@@ -7,7 +7,7 @@ import run_trainer_trial as tool
 from reproduction.json_runs import select_images
 from reproduction.training_runs import find_differences
 from reproduction.trial.plain_loop import PlainTrainer
-from reproduction.trial.runs import DATA, TrialRun, plan_trial
+from reproduction.trial.runs import TRIAL_DATA, TrialRun, plan_trial
 from small_runs import same
 from support import SMALL, write_coco
 
@@ -21,7 +21,7 @@ from mask_rcnn_ext.errors import UserError
 def folders(tmp_path):
     """Write both data sets, small, in the layout of the options; return them."""
     found = {}
-    for name, (category, _) in DATA.items():
+    for name, (category, _) in TRIAL_DATA.items():
         for split in ("train", "val"):
             path, _ = write_coco(tmp_path / name, images=4, classes=(category, "other"))
             path.rename(path.with_name(f"annotations_{split}.json"))

@@ -26,19 +26,19 @@ from mask_rcnn_ext.report.json_records import from_json, to_json
 from ..intervals import BOOTSTRAP_SEED, DRAWS, LEVEL, IntervalSettings
 from ..run_entries import RunEntry, describe_run
 from .runs import AblationRun
-from .tables import COMPARISONS, TABLES, VARIANTS, Comparison
+from .tables import COMPARISONS, TABLES, VARIANTS, VariantPair
 
 __all__ = [
     "AblationResults",
+    "AblationSettings",
     "IntervalMethod",
     "MeasuredDifference",
     "PublishedDifference",
     "ResultRow",
-    "Settings",
     "Variant",
     "collect",
     "find_published",
-    "read_results",
+    "read_ablation_results",
     "write_ablation_results",
 ]
 
@@ -59,7 +59,7 @@ class IntervalMethod(Enum):
 
 
 @dataclass(frozen=True)
-class Settings(IntervalSettings):
+class AblationSettings(IntervalSettings):
     """The settings of the intervals, and the title of each of the paper's tables."""
 
     tables: dict[str, str]
@@ -102,9 +102,9 @@ class MeasuredDifference:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """A row of the results: a `Comparison` with the numbers of the paper and of our runs.
+    """A row of the results: a `VariantPair` with the numbers of the paper and of our runs.
 
-    See `Comparison` for the other attributes.
+    See `VariantPair` for the other attributes.
     """
 
     name: str
@@ -125,7 +125,7 @@ class ResultRow:
 class AblationResults:
     """The content of `ablations.json`."""
 
-    settings: Settings
+    settings: AblationSettings
     variants: list[Variant]
     rows: list[ResultRow]
     runs: list[RunEntry]
@@ -147,7 +147,7 @@ def collect(root: str | Path, earlier: AblationResults | None = None) -> Ablatio
         return _read_table(AblationRun.under(root, variant, seed), task, runs)
 
     return AblationResults(
-        settings=Settings(LEVEL, DRAWS, BOOTSTRAP_SEED, TABLES),
+        settings=AblationSettings(LEVEL, DRAWS, BOOTSTRAP_SEED, TABLES),
         variants=[_describe(variant) for variant in VARIANTS],
         rows=[_make_row(c, runs, tables, old_rows.get(c.name)) for c in COMPARISONS],
         runs=list(runs.values()),
@@ -212,7 +212,7 @@ def _annotations(name: str) -> str:
 
 
 def _make_row(
-    comparison: Comparison, runs: _Runs, tables: _Tables, old: ResultRow | None
+    comparison: VariantPair, runs: _Runs, tables: _Tables, old: ResultRow | None
 ) -> ResultRow:
     of, minus, task = comparison.of, comparison.minus, comparison.task
     seeds = sorted({s for v, s in runs if v == of} & {s for v, s in runs if v == minus})
@@ -257,7 +257,7 @@ def _round(value: float | None) -> float | None:
 
 
 def _find_interval(
-    comparison: Comparison,
+    comparison: VariantPair,
     seeds: list[int],
     differences: dict[str, list[float]],
     means: dict[str, float | None],
@@ -279,7 +279,7 @@ def _find_interval(
     return IntervalMethod.BOOTSTRAP, list(resampled)
 
 
-def find_published(comparison: Comparison) -> PublishedDifference:
+def find_published(comparison: VariantPair) -> PublishedDifference:
     """Return the paper's numbers for both sides, and their difference if it printed both.
 
     Raises:
@@ -307,7 +307,7 @@ def find_published(comparison: Comparison) -> PublishedDifference:
     )
 
 
-def read_results(path: str | Path) -> AblationResults | None:
+def read_ablation_results(path: str | Path) -> AblationResults | None:
     """Return the results in `ablations.json`; None if there is no such file.
 
     Raises:
@@ -335,6 +335,6 @@ def write_ablation_results(path: str | Path, root: str | Path) -> AblationResult
     Raises:
         UserError: `path` contains something else, or cannot be written.
     """
-    results = collect(root, read_results(path))
+    results = collect(root, read_ablation_results(path))
     write_json(str(path), to_json(results))
     return results

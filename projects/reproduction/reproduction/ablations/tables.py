@@ -9,7 +9,7 @@ RoIPool; 2e: the FCN minus each MLP; section 4.2: class-specific minus class-agn
 
 from dataclasses import dataclass
 
-__all__ = ["COMPARISONS", "SEEDED_TABLES", "TABLES", "VARIANTS", "Comparison"]
+__all__ = ["COMPARISONS", "SEEDED_TABLES", "TABLES", "VARIANTS", "VariantPair"]
 
 _C4, _C5, _FPN = "mask_rcnn_tiny_C4", "mask_rcnn_tiny_C5", "mask_rcnn_tiny_FPN_FCN"
 
@@ -48,7 +48,7 @@ SEEDED_TABLES = ("2b", "2c")  # run with several seeds, unless `--rows` asks for
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VariantPair:
     """One row of the results: AP of variant `of` minus AP of variant `minus`.
 
     Attributes:
@@ -84,30 +84,32 @@ _FCN = "FCN, conv: 256 -> 256 -> 256 -> 256 -> 256 -> 80"
 _WITH, _WITHOUT = "Mask R-CNN, ResNet-101-FPN", "Faster R-CNN, RoIAlign, ResNet-101-FPN"
 
 
-def _roi_layer(layer: str, of: str, form: str = "") -> Comparison:
+def _roi_layer(layer: str, of: str, form: str = "") -> VariantPair:
     label = layer.replace(",", "") + form + " - RoIPool"
     paper = ("2c", layer, "RoIPool, max")
-    return Comparison("2c", label, of, f"{_C4}_RoIPool", "segm", (_BOX_POOLER,), paper)
+    return VariantPair("2c", label, of, f"{_C4}_RoIPool", "segm", (_BOX_POOLER,), paper)
 
 
-def _stride_32(task: str, what: str) -> Comparison:
+def _stride_32(task: str, what: str) -> VariantPair:
     paper, keys = ("2d", "RoIAlign", "RoIPool"), (_BOX_POOLER, _MASK_POOLER)
-    return Comparison("2d", f"RoIAlign - RoIPool, {what}", _C5, f"{_C5}_RoIPool", task, keys, paper)
+    return VariantPair(
+        "2d", f"RoIAlign - RoIPool, {what}", _C5, f"{_C5}_RoIPool", task, keys, paper
+    )
 
 
-def _branch(layers: int, keys: tuple[str, ...]) -> Comparison:
+def _branch(layers: int, keys: tuple[str, ...]) -> VariantPair:
     label, minus = f"FCN - MLP, {layers} hidden layers", f"mask_rcnn_tiny_FPN_MLP{layers}"
     paper = ("2e", _FCN, _MLP.format("1024 -> " * (layers - 2)))
-    return Comparison("2e", label, _FPN, minus, "segm", keys, paper)
+    return VariantPair("2e", label, _FPN, minus, "segm", keys, paper)
 
 
-def _mask_branch(of: str, minus: str, form: str, note: str) -> Comparison:
+def _mask_branch(of: str, minus: str, form: str, note: str) -> VariantPair:
     label, paper = f"with - without it, {form}, boxes", ("3", _WITH, _WITHOUT)
-    return Comparison("mask", label, of, minus, "bbox", ("MODEL.MASK_ON",), paper, note)
+    return VariantPair("mask", label, of, minus, "bbox", ("MODEL.MASK_ON",), paper, note)
 
 
 COMPARISONS = (
-    Comparison(
+    VariantPair(
         *("2b", "sigmoid - softmax", _C4, f"{_C4}_softmax", "segm"),
         keys=(f"{_MASK_HEAD}.LOSS",),
         paper=("2b", "sigmoid", "softmax"),
@@ -122,7 +124,7 @@ COMPARISONS = (
     _stride_32("bbox", "boxes"),
     _branch(2, (f"{_MASK_HEAD}.NAME",)),
     _branch(3, (f"{_MASK_HEAD}.NAME", f"{_MASK_HEAD}.NUM_FC")),
-    Comparison(
+    VariantPair(
         *("agnostic", "class-specific - agnostic", _C4, f"{_C4}_agnostic", "segm"),
         keys=(f"{_MASK_HEAD}.CLS_AGNOSTIC_MASK",),
         paper=("text", "class-specific masks", "class-agnostic masks"),
@@ -132,7 +134,7 @@ COMPARISONS = (
         *(_C4, "faster_rcnn_tiny_C4", "C4"),
         note="The paper's is ResNet-101-FPN, whose branches share no head; here they share res5.",
     ),
-    Comparison(
+    VariantPair(
         *("2a", "three blocks in res4 - one", f"{_C4}_deep", _C4, "segm"),
         keys=("MASK_RCNN_EXT.TINY_RESNET.BLOCKS",),
         paper=("2a", "ResNet-101-C4", "ResNet-50-C4"),

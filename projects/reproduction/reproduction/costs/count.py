@@ -28,11 +28,18 @@ from mask_rcnn_ext import model_zoo
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.modeling.fcis import FCISROIHeads
 
-__all__ = ["CONVENTIONS", "PARTS", "count_costs", "count_flops", "image_size", "measure_models"]
+__all__ = [
+    "CONVENTIONS",
+    "MODEL_PARTS",
+    "count_costs",
+    "count_flops",
+    "image_size",
+    "measure_models",
+]
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("backbone", "rpn", "maps", "box", "mask", "keypoint")
+MODEL_PARTS = ("backbone", "rpn", "maps", "box", "mask", "keypoint")
 CONVENTIONS = {
     "flops": "fvcore's, as detectron2.utils.analysis counts: a multiply-add is one. Convolutions, "
     "fully connected layers and matrix products; batch normalisation and upsampling, which are "
@@ -147,7 +154,7 @@ def count_flops(
     detections: int,
     cache: _Cache | None = None,
 ) -> dict[str, int]:
-    """Return the FLOPs of one inference: part -> number, for each of `PARTS` that the model has.
+    """Return the FLOPs of one inference: part -> number, for each of the model's `MODEL_PARTS`.
 
     Args:
         model: a `GeneralizedRCNN`, on any device.

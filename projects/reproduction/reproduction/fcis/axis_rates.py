@@ -18,8 +18,8 @@ from mask_rcnn_ext.overlap.lines import render_binary_mask, render_in_roi
 from .axis_records import render_soft_mask
 
 __all__ = [
+    "MASK_SIZES",
     "ROI_SIZES",
-    "SIZES",
     "Kinds",
     "make_binary_kinds",
     "make_file_kinds",
@@ -30,7 +30,7 @@ __all__ = [
 Make = Callable[[np.random.Generator], Floats]
 Kinds = dict[str, tuple[bool, Make]]  # kind -> whether it has lines along the axes, its function
 
-SIZES = (32, 64, 128)  # pixels, of the objects in an image
+MASK_SIZES = (32, 64, 128)  # pixels, of the objects in an image
 ROI_SIZES = (64, 128, 256)  # pixels, of the RoIs of result files
 _CELLS = 21  # P
 _MARGIN = 4  # pixels of background around a disk

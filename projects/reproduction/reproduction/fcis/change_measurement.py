@@ -13,7 +13,7 @@ from mask_rcnn_ext.overlap.same_part import draw_same_part
 
 from .axis_records import draw_axis_runs
 from .contrasts import FCIS, RIVAL
-from .experiment import MODELS, PARTS, NestedRun
+from .experiment import EXPERIMENT_MODELS, PARTS, NestedRun
 from .given_boxes import load_trained, predict_in_true_boxes
 from .inference_changes import PLAIN, list_changes, name_copies
 from .run_measurement import RunMeasurement
@@ -84,7 +84,7 @@ def collect_changes(runs: Sequence[NestedRun]) -> list[dict[str, Any]]:
             rows += [
                 {
                     "variant": variant,
-                    "model": MODELS[variant][0],
+                    "model": EXPERIMENT_MODELS[variant][0],
                     "k": k,
                     "change": name,
                     **{what: describe_interval(values) for what, values in found.items()},

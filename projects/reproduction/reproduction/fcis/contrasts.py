@@ -13,7 +13,7 @@ from .axis_records import AxisRecord, draw_axis_runs
 
 __all__ = ["compare_axis_runs", "compare_same_part"]
 
-Entry = dict[str, float | None]  # "value", "low" and "high"
+Contrasted = dict[str, float | None]  # "value", "low" and "high"
 
 RIVAL = "mask_rcnn_tiny_nested"  # the control, which has no parts
 FCIS = {7: "fcis_tiny_nested_k7", 3: "fcis_tiny_nested_k3"}  # k -> variant
@@ -39,7 +39,7 @@ def compare_same_part(
         first minus the second. What needs a model that is not there is left out.
     """
     one: dict[str, dict[int, Floats]] = {}
-    classes: dict[str, dict[str, Entry]] = {}
+    classes: dict[str, dict[str, Contrasted]] = {}
     for number, (variant, by_parts) in enumerate(records.items()):
         errors = {k: draw_same_part(by_parts[k], draws=draws, model=number) for k in by_parts}
         one[variant] = {k: found["one_class/difference"] for k, found in errors.items()}
@@ -97,6 +97,6 @@ def compare_axis_runs(
     return compared
 
 
-def _divide(over: Floats, under: Floats) -> Entry:
+def _divide(over: Floats, under: Floats) -> Contrasted:
     with np.errstate(divide="ignore", invalid="ignore"):
         return describe_interval(over / under)

@@ -36,7 +36,7 @@ from .own_proposals import predict_with_own_proposals
 from .run_measurement import RunMeasurement
 
 __all__ = [
-    "MODELS",
+    "EXPERIMENT_MODELS",
     "PARTS",
     "Measurement",
     "NestedRun",
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 # Variant, the stem of its yaml in configs/shapes -> the model's name and its number of trainings.
-MODELS = {
+EXPERIMENT_MODELS = {
     "mask_rcnn_tiny_nested": ("Mask R-CNN", 3),
     "fcis_tiny_nested_k7": ("FCIS, k = 7", 3),
     "fcis_tiny_nested_k3": ("FCIS, k = 3", 3),
@@ -157,7 +157,7 @@ def plan_experiment(root: str | Path, seeds: int) -> list[NestedRun]:
     return [
         NestedRun.under(root, variant, seed)
         for seed in range(1, seeds + 1)
-        for variant, (_, trainings) in MODELS.items()
+        for variant, (_, trainings) in EXPERIMENT_MODELS.items()
         if seed <= trainings
     ]
 
@@ -219,7 +219,7 @@ def collect(runs: Sequence[NestedRun], say: Callable[[str], object] = print) -> 
     models = {}
     same_part: dict[str, dict[int, list[list[SamePartRecord]]]] = {}
     axis_runs: dict[str, list[list[AxisRecord]]] = {}
-    for variant, (name, _) in MODELS.items():
+    for variant, (name, _) in EXPERIMENT_MODELS.items():
         own = [run for run in runs if run.variant == variant]
         if not own:
             continue

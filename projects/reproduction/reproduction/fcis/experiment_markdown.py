@@ -19,9 +19,9 @@ from .experiment_tables import (
     SAME_PART_NOTE,
     describe_chance,
     describe_data,
+    describe_experiment_training,
     describe_growth,
     describe_time,
-    describe_training,
     make_ap_rows,
     make_claim_rows,
     make_line_rows,
@@ -116,7 +116,7 @@ def experiment_doc(results: ExperimentResults | None) -> str:
         own=_describe_own(results),
         changes=_describe_changes(results),
         aps=_make_table(AP_HEADER, make_ap_rows(results), 1),
-        training=describe_training(results),
+        training=describe_experiment_training(results),
     )
 
 

@@ -12,7 +12,7 @@ from mask_rcnn_ext.report.text import to_text
 from ..run_entries import RunEntry
 from .photograph_pairs import PairCount
 
-__all__ = ["MISSING", "ChangeRow", "Detections", "Estimate", "ExperimentResults"]
+__all__ = ["MISSING", "ChangeRow", "DetectionCounts", "Estimate", "ExperimentResults"]
 __all__ += ["ModelNumbers", "NestedEntry", "PhotographErrors", "PhotographModel"]
 __all__ += ["PhotographResults"]
 
@@ -49,7 +49,7 @@ def _find(table: Mapping[str, Any] | None, *keys: str) -> Estimate:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ModelEvaluation:
     """The APs after some iterations of a training."""
 
     iteration: int
@@ -61,11 +61,11 @@ class Evaluation:
 class NestedEntry(RunEntry):
     """A training, with its evaluations."""
 
-    evaluations: list[Evaluation]
+    evaluations: list[ModelEvaluation]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detections:
+class DetectionCounts:
     """The detections of a model, see `summarize_detections`.
 
     The axis runs are measured before mask voting only, see `ModelNumbers`.
@@ -102,8 +102,8 @@ class ModelNumbers:
     same_part: ByParts
     axis: Estimates | None = None
     places: list[int]
-    own_proposals: Detections | None = None
-    voted: Detections | None = None
+    own_proposals: DetectionCounts | None = None
+    voted: DetectionCounts | None = None
     runs: list[NestedEntry]
 
     def find_axis(self, name: str) -> Estimate:

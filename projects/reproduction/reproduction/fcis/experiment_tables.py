@@ -25,9 +25,9 @@ __all__ = [
     "average_aps",
     "describe_chance",
     "describe_data",
+    "describe_experiment_training",
     "describe_growth",
     "describe_time",
-    "describe_training",
     "make_ap_rows",
     "make_claim_rows",
     "make_line_rows",
@@ -233,7 +233,7 @@ def _find_last_gain(course: Mapping[int, float | None]) -> float | None:
     return aps[-1] - aps[-2]
 
 
-def describe_training(results: ExperimentResults) -> str:
+def describe_experiment_training(results: ExperimentResults) -> str:
     """Return sentences: how much the models still learned, and what this does not show."""
     courses = {model.name: _find_course(model.runs) for model in results.models.values()}
     gains = {name: gain for name, c in courses.items() if (gain := _find_last_gain(c)) is not None}

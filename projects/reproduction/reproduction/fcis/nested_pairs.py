@@ -29,7 +29,7 @@ __all__ = [
     "CAPTION",
     "COLUMNS",
     "LEGEND",
-    "RULE",
+    "PAIR_RULE",
     "NestedPair",
     "PairPictures",
     "choose_pairs",
@@ -40,7 +40,7 @@ __all__ = [
 
 # Variant -> k of its parts; None: it has none. The columns of the sheet, after image and truth.
 COLUMNS = {"fcis_tiny_nested_k7": 7, "fcis_tiny_nested_k3": 3, "mask_rcnn_tiny_nested": None}
-RULE = (
+PAIR_RULE = (
     "All pairs are from nested_shapes_val, and the smaller box lies in the larger one. For each "
     "class, the pictures show the pairs that read the largest share of their common area from the "
     "same part (mean of k = 7 and k = 3). The choice uses the boxes only, not the predictions."
@@ -55,7 +55,7 @@ CAPTION = (
     "its parts. Ticks above and on the left belong to the blue box, those below and on the right "
     "to the red box. A mask ends at its box, so straight lines at the outermost ticks are sides of "
     "the box. "
-    f"{RULE}"
+    f"{PAIR_RULE}"
 )
 
 _TILE, _RIM, _TICK = 320, 14, 10  # pixels: a crop, the white border around it, a tick on it
@@ -94,7 +94,7 @@ class PairPictures:
 
 
 def choose_pairs(truth: COCO, wanted: int) -> list[NestedPair]:
-    """Return the pairs that `RULE` chooses: the best one of each class, then the second best ones.
+    """Return the pairs that `PAIR_RULE` chooses: the best one of each class, then the second ones.
 
     Args:
         truth: the data set.

@@ -29,7 +29,7 @@ from mask_rcnn_ext.report.json_records import from_json, to_json
 
 from ..intervals import BOOTSTRAP_SEED, DRAWS, LEVEL, IntervalSettings
 from ..run_entries import RunEntry, describe_run
-from .runs import MODELS, ComparisonRun, compare_configs
+from .runs import MODELS, ComparisonRun, compare_fcis_configs
 
 __all__ = [
     "Answer",
@@ -86,7 +86,7 @@ class ComparisonResults:
     dataset: str  # the data set of the measurement
     names: list[str]  # names of the two models
     settings: Settings
-    configs: dict[str, Any]  # config file of each variant, and what `compare_configs` returns
+    configs: dict[str, Any]  # config file of each variant, and what `compare_fcis_configs` returns
     method: str  # how the intervals of `metrics` were computed
     answers: dict[str, Answer]
     before_voting: dict[str, JudgedDifference]  # "b" is FCIS before mask voting
@@ -157,7 +157,7 @@ def collect(runs: Sequence[ComparisonRun], measured: Measured) -> ComparisonResu
         ),
         configs={
             **{variant: f"configs/shapes/{variant}.yaml" for variant in MODELS},
-            **compare_configs(),
+            **compare_fcis_configs(),
         },
         method=_describe_intervals(len(seeds), DRAWS, BOOTSTRAP_SEED),
         answers=_answers(pooled, metrics),

@@ -13,9 +13,9 @@ from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import require_writable
 from mask_rcnn_ext.steps import Step
 
-from ..training_runs import FILLED_IN, REPO, TrainingRun, find_differences, read_config
+from ..training_runs import FILLED_IN, REPO, TrainingRun, find_differences, read_run_config
 
-__all__ = ["MODELS", "ComparisonRun", "UnvotedEvaluation", "compare_configs", "plan_steps"]
+__all__ = ["MODELS", "ComparisonRun", "UnvotedEvaluation", "compare_fcis_configs", "plan_steps"]
 
 # Variant, the stem of its yaml in configs/shapes -> the model's name. Differences are the first
 # model minus the second; the second is FCIS.
@@ -85,7 +85,7 @@ class UnvotedEvaluation(Step):
         """See `Step`; the record is the evaluation's `config.yaml`."""
         if not self.record.is_file():
             return None
-        cfg = read_config(self.record)
+        cfg = read_run_config(self.record)
         return {} if cfg is None else {"config_sha256": self._hash(cfg)}
 
     @staticmethod
@@ -141,7 +141,7 @@ def plan_steps(runs: Sequence[ComparisonRun]) -> list[Step]:
     ]
 
 
-def compare_configs() -> dict[str, dict[str, Any]]:
+def compare_fcis_configs() -> dict[str, dict[str, Any]]:
     """Return the settings that the two models share, and each key in which they differ.
 
     Returns:

@@ -101,6 +101,6 @@ def draw_right(
     return 100 * bootstrap_ratio(right, masks, draws=draws, seed=0, model=model)
 
 
-def to_json(records: Sequence[TrueBoxRecord]) -> list[dict[str, Any]]:
+def write_true_box_records(records: Sequence[TrueBoxRecord]) -> list[dict[str, Any]]:
     """Return the records as json can hold them, but for their arrays."""
     return [dataclasses.asdict(record) for record in records]

@@ -12,10 +12,17 @@ from mask_rcnn_ext.report.json_records import from_json
 
 from .photos import CLIP
 from .pictures import SHOWN
-from .results_file import Counts, FirstModelResults, FolderFacts, ReportFacts, StageFacts, Tracks
+from .results_file import (
+    FirstModelResults,
+    FolderFacts,
+    ReportFacts,
+    SplitCounts,
+    StageFacts,
+    Tracks,
+)
 from .stages import SEED, FolderStep, StageStep
 
-__all__ = ["collect_facts", "key_lines"]
+__all__ = ["collect_photo_facts", "key_lines"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _BLOCKS = {  # the lines that the page quotes: the first group, or the whole match
@@ -40,7 +47,9 @@ def key_lines(name: str, text: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def collect_facts(root: Path, folder: FolderStep, steps: Sequence[StageStep]) -> FirstModelResults:
+def collect_photo_facts(
+    root: Path, folder: FolderStep, steps: Sequence[StageStep]
+) -> FirstModelResults:
     """Return the content of the results file.
 
     Args:
@@ -92,10 +101,10 @@ def collect_facts(root: Path, folder: FolderStep, steps: Sequence[StageStep]) ->
     )
 
 
-def _count_found(folder: Path) -> Counts:
+def _count_found(folder: Path) -> SplitCounts:
     """Return the numbers of images and objects in a prediction."""
     images = read_json(folder / "images.json")["images"]
-    return Counts(len(images), len(read_json(folder / "coco_instances_results.json")))
+    return SplitCounts(len(images), len(read_json(folder / "coco_instances_results.json")))
 
 
 def _count_tracks(path: Path) -> Tracks:

@@ -7,7 +7,7 @@ from pathlib import Path
 from mask_rcnn_ext.report.text import NO_NUMBER
 
 from ..markdown import markdown_table
-from .results_file import FirstModelResults, ReportFacts, Scores, StageFacts
+from .results_file import FirstModelResults, ModelScores, ReportFacts, StageFacts
 from .stages import plan_stages
 
 __all__ = ["FIRST_MODEL", "PAGE", "PICTURE", "first_model_parts", "name_video_picture"]
@@ -89,7 +89,7 @@ def _describe_data(results: FirstModelResults) -> str:
     )
 
 
-def _score_table(models: Mapping[str, Scores]) -> str:
+def _score_table(models: Mapping[str, ModelScores]) -> str:
     names = ("AP", "AP50", "AP75")
     header = ["model", *(f"{kind} {n}" for kind in ("mask", "box") for n in names)]
     rows = [

@@ -3,10 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Clip", "Counts", "ErrorCost", "Estimate", "FirstModelResults", "FolderFacts"]
-__all__ += ["Operation", "ReportFacts", "Scores", "SizeFacts", "StageFacts", "Tracks"]
+__all__ = [
+    "ApEstimate",
+    "Clip",
+    "FirstModelResults",
+    "FolderFacts",
+    "SplitCounts",
+    "WrittenErrorCost",
+]
+__all__ += ["ModelScores", "ReportFacts", "SizeFacts", "StageFacts", "Tracks", "WrittenOperation"]
 
-Scores = dict[str, dict[str, float | None]]  # task -> metric -> AP
+ModelScores = dict[str, dict[str, float | None]]  # task -> metric -> AP
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class StageFacts:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ApEstimate:
     """A metric with its 95 % interval; None where it is undefined."""
 
     value: float | None
@@ -55,13 +62,13 @@ class SizeFacts:
     """The AP of the objects of one size."""
 
     objects: int
-    AP: Estimate
-    AP50: Estimate
-    AP75: Estimate
+    AP: ApEstimate
+    AP50: ApEstimate
+    AP75: ApEstimate
 
 
 @dataclass(frozen=True)
-class Operation:
+class WrittenOperation:
     """What a score threshold gives, each 0 to 1; None where it is undefined."""
 
     threshold: float | None
@@ -71,7 +78,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class ErrorCost:
+class WrittenErrorCost:
     """How often a type of errors occurs, and how many points of AP50 it costs."""
 
     count: int
@@ -84,15 +91,15 @@ class ReportFacts:
 
     images: int
     objects: int
-    ap: dict[str, Estimate]
-    best: Operation
+    ap: dict[str, ApEstimate]
+    best: WrittenOperation
     sizes: dict[str, SizeFacts]
     threshold: float | None  # the best one for persons
-    error_types: dict[str, ErrorCost]
+    error_types: dict[str, WrittenErrorCost]
 
 
 @dataclass(frozen=True)
-class Counts:
+class SplitCounts:
     """What `predict` found in the new photos."""
 
     images: int
@@ -121,9 +128,9 @@ class FirstModelResults:
     stages: list[StageFacts]
     train_seconds: float
     peak_memory_mb: float
-    scores: dict[str, Scores]  # of the "trained" and the "exported" model
+    scores: dict[str, ModelScores]  # of the "trained" and the "exported" model
     report: ReportFacts
     parity: dict[str, Any]  # see `mask_rcnn_ext.export.parity`
-    found: Counts
+    found: SplitCounts
     video: Tracks
     shown: list[str]  # the new photos in the picture

@@ -27,7 +27,7 @@ __all__ = [
     "add_results",
     "begin_results",
     "plan_training",
-    "read_results",
+    "read_gpu_results",
     "run_tests",
 ]
 
@@ -117,7 +117,7 @@ class BenchmarkStep(Step):
     def read_record(self) -> dict[str, Any] | None:
         """See `Step`."""
         found: dict[str, Any] | None = (
-            read_results(self.record).get("benchmark", {}).get(self._name)
+            read_gpu_results(self.record).get("benchmark", {}).get(self._name)
         )
         return found
 
@@ -223,7 +223,7 @@ def plan_training(
     )
 
 
-def read_results(path: Path) -> dict[str, Any]:
+def read_gpu_results(path: Path) -> dict[str, Any]:
     """Return the content of the file of results; {} if it is missing.
 
     Raises:
@@ -240,13 +240,13 @@ def begin_results(path: Path, machine: Mapping[str, Any]) -> None:
         path: the file.
         machine: `device` and `versions`.
     """
-    content = read_results(path)
+    content = read_gpu_results(path)
     same = all(content.get(key) == value for key, value in machine.items())
     write_json(path, content if same else machine)
 
 
 def add_results(path: Path, entries: Mapping[str, Any]) -> None:
     """Write entries into the file of results. Those of the benchmark are added to its others."""
-    content = read_results(path)
+    content = read_gpu_results(path)
     benchmark = {**content.get("benchmark", {}), **entries.get("benchmark", {})}
     write_json(path, {**content, **entries, **({"benchmark": benchmark} if benchmark else {})})

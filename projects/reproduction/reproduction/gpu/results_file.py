@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ..pages.benchmark_tables import Benchmark
 
-__all__ = ["GpuResults", "GpuTests", "GpuTraining", "RunFacts"]
+__all__ = ["GpuResults", "GpuTests", "RunFacts", "WrittenGpuTraining"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
-class GpuTraining:
+class WrittenGpuTraining:
     """The `results.json` of the training, and the name of its data."""
 
     data: str
@@ -44,5 +44,5 @@ class GpuResults:
     device: str
     versions: dict[str, str]
     tests: GpuTests | None = None
-    training: GpuTraining | None = None
+    training: WrittenGpuTraining | None = None
     benchmark: dict[str, Benchmark] | None = None

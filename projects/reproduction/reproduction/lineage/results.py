@@ -20,7 +20,7 @@ __all__ = [
     "MethodResults",
     "Quartiles",
     "SharedSettings",
-    "Timing",
+    "StepTiming",
     "collect",
     "require_proposals",
     "write_lineage_results",
@@ -44,7 +44,7 @@ class Quartiles:
 
 
 @dataclass(frozen=True)
-class Timing:
+class StepTiming:
     """How seconds per image were measured."""
 
     images: int  # number of images that were timed
@@ -105,7 +105,7 @@ class LineageResults:
     shared: SharedSettings
     differing: dict[str, dict[str, Any]]  # see `runs.compare_configs`
     proposals: dict[str, dict[str, Any]]  # by data set, see `require_proposals`
-    timing: Timing
+    timing: StepTiming
     methods: list[MethodResults]  # in the order of their papers
     runs: list[RunEntry]
 
@@ -136,7 +136,7 @@ def require_proposals(runs: Sequence[LineageRun]) -> dict[str, dict[str, Any]]:
 
 def collect(
     runs: Sequence[LineageRun],
-    timed: tuple[Timing, Mapping[str, Quartiles]],
+    timed: tuple[StepTiming, Mapping[str, Quartiles]],
     proposals: dict[str, dict[str, Any]],
 ) -> LineageResults:
     """Return the results of the runs.

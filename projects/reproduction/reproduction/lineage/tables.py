@@ -14,7 +14,7 @@ from .runs import METHODS
 
 __all__ = [
     "HEADER",
-    "LINEAGE",
+    "LINEAGE_RESULTS",
     "PUBLISHED_HEADER",
     "describe_results",
     "format_seconds",
@@ -26,7 +26,7 @@ __all__ = [
     "published_table",
 ]
 
-LINEAGE = "results/lineage.json"
+LINEAGE_RESULTS = "results/lineage.json"
 
 HEADER = (
     *("method", "what it adds", "box AP", "AP50", "AP75", "mask AP", "s per image"),

@@ -6,7 +6,7 @@ from statistics import fmean
 from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 
 from ..markdown import markdown_table
-from .results_file import Contrast, DataFacts, Entry, OwnDataResults
+from .results_file import Contrast, OwnDataEntry, OwnDataResults, PhotosFacts
 from .runs import DATA, SETTINGS, STARTS
 
 __all__ = ["DATA_TITLES", "OWN_DATA", "PICTURE", "name_variant", "own_data_doc", "select_runs"]
@@ -61,7 +61,9 @@ def name_variant(start: str, settings: str) -> str:
     return f"{_STARTS[start]}, {_SETTINGS[settings].strip('`')}"
 
 
-def select_runs(runs: Iterable[Entry], data: str, start: str, settings: str) -> list[Entry]:
+def select_runs(
+    runs: Iterable[OwnDataEntry], data: str, start: str, settings: str
+) -> list[OwnDataEntry]:
     """Return the runs of one variant, one for each seed."""
     variant = data, start, settings
     return [run for run in runs if (run.data, run.start, run.settings) == variant]
@@ -102,7 +104,7 @@ def _describe_state(results: OwnDataResults) -> str:
     return state
 
 
-def _describe_data(data: Mapping[str, DataFacts]) -> str:
+def _describe_data(data: Mapping[str, PhotosFacts]) -> str:
     return " ".join(
         f"{DATA_TITLES[name]} ({name}): {facts.train.images} training images with "
         f"{facts.train.objects} objects, {facts.all.images} validation images, of "
@@ -111,7 +113,7 @@ def _describe_data(data: Mapping[str, DataFacts]) -> str:
     )
 
 
-def _make_scores(entries: Sequence[Entry]) -> str:
+def _make_scores(entries: Sequence[OwnDataEntry]) -> str:
     header = ["data", "start", "settings", "seeds", "mask AP", "AP50", "AP, all", "AP50, all"]
     header += ["box AP", "iterations", "seconds"]
     rows = []
@@ -124,7 +126,7 @@ def _make_scores(entries: Sequence[Entry]) -> str:
     return markdown_table(header, rows, words=3)
 
 
-def _summarize_runs(runs: Sequence[Entry]) -> list[str]:
+def _summarize_runs(runs: Sequence[OwnDataEntry]) -> list[str]:
     if not runs:
         return ["not run", *[NO_NUMBER] * 6]
 
@@ -138,7 +140,7 @@ def _summarize_runs(runs: Sequence[Entry]) -> list[str]:
     return [*scoring, *everything, boxes, str(runs[0].iterations), f"{seconds:.0f}"]
 
 
-def _make_settings(runs: Sequence[Entry]) -> str:
+def _make_settings(runs: Sequence[OwnDataEntry]) -> str:
     """Return the table of the settings that differ between `--auto` and hand-made."""
     rows = []
     for data in DATA:

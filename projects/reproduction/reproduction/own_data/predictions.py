@@ -7,10 +7,10 @@ from statistics import fmean
 
 from mask_rcnn_ext.overlap.intervals import compute_t_interval
 
-from .results_file import Contrast, Entry, Prediction
+from .results_file import Contrast, OwnDataEntry, WrittenPrediction
 from .runs import DATA
 
-__all__ = ["PREDICTIONS", "collect_contrasts", "judge_predictions"]
+__all__ = ["PREDICTIONS", "collect_contrasts", "judge_own_data_predictions"]
 
 _Cell = tuple[str, str, str]  # data, start, settings
 
@@ -18,10 +18,12 @@ _INF = math.inf
 
 # Written before the first training.
 PREDICTIONS = [
-    Prediction("ImageNet weights gain 10 mask AP or more", "persons", "lite0 - scratch", 10, None),
-    Prediction("ImageNet weights gain 0 to 5 mask AP", "dsb2018", "lite0 - scratch", 0, 5),
+    WrittenPrediction(
+        "ImageNet weights gain 10 mask AP or more", "persons", "lite0 - scratch", 10, None
+    ),
+    WrittenPrediction("ImageNet weights gain 0 to 5 mask AP", "dsb2018", "lite0 - scratch", 0, 5),
     *(
-        Prediction(sentence, data, name, least, most)
+        WrittenPrediction(sentence, data, name, least, most)
         for sentence, name, least, most in (
             ("`--auto` is within 2 mask AP of the hand-made settings", "auto - hand", -2, 2),
             ("the best checkpoint is within 1 mask AP of the last one", "best - last", -1, 1),
@@ -31,22 +33,22 @@ PREDICTIONS = [
         )
         for data in DATA
     ),
-    Prediction("5 minutes give mask AP50 60 or more", "dsb2018", "AP50", 60, None),
-    Prediction("15 minutes do not give mask AP 50", "persons", "AP", None, 50),
+    WrittenPrediction("5 minutes give mask AP50 60 or more", "dsb2018", "AP50", 60, None),
+    WrittenPrediction("15 minutes do not give mask AP 50", "persons", "AP", None, 50),
 ]
 
 
-def _last(run: Entry) -> float:
+def _last(run: OwnDataEntry) -> float:
     return run.evaluations[run.choice.last].score("scoring")
 
 
-def _gain(run: Entry, index: int, part: str = "scoring") -> float:
+def _gain(run: OwnDataEntry, index: int, part: str = "scoring") -> float:
     """Return the mask AP of an evaluation minus the one of the last weights."""
     return run.evaluations[index].score(part) - run.evaluations[run.choice.last].score(part)
 
 
 # Compared within a run: best, early and average against the last weights.
-_WITHIN: dict[str, Callable[[Entry], float]] = {
+_WITHIN: dict[str, Callable[[OwnDataEntry], float]] = {
     "best - last": lambda run: _gain(run, run.choice.best),
     "best - last, selection half": lambda run: _gain(run, run.choice.best, "selection"),
     "early - last": lambda run: _gain(run, run.choice.early),
@@ -57,9 +59,9 @@ _WITHIN: dict[str, Callable[[Entry], float]] = {
 }
 
 
-def collect_contrasts(entries: Iterable[Entry]) -> list[Contrast]:
+def collect_contrasts(entries: Iterable[OwnDataEntry]) -> list[Contrast]:
     """Return the numbers of the finished runs; compared runs have the same seed."""
-    cells: dict[_Cell, dict[int, Entry]] = {}
+    cells: dict[_Cell, dict[int, OwnDataEntry]] = {}
     for entry in entries:
         cell = entry.data, entry.start, entry.settings
         cells.setdefault(cell, {})[entry.seed] = entry
@@ -90,13 +92,13 @@ def _summarize(data: str, name: str, values: list[float]) -> Contrast:
     return Contrast(data, name, values, fmean(values) if values else math.nan, low, high)
 
 
-def judge_predictions(contrasts: Sequence[Contrast]) -> list[Prediction]:
+def judge_own_data_predictions(contrasts: Sequence[Contrast]) -> list[WrittenPrediction]:
     """Return the predictions with their verdicts."""
     by_name = {(c.data, c.name): c for c in contrasts}
     return [_judge(p, by_name.get((p.data, p.name))) for p in PREDICTIONS]
 
 
-def _judge(prediction: Prediction, contrast: Contrast | None) -> Prediction:
+def _judge(prediction: WrittenPrediction, contrast: Contrast | None) -> WrittenPrediction:
     if contrast is None or contrast.low is None or contrast.high is None:
         return prediction
     least = -_INF if prediction.least is None else prediction.least

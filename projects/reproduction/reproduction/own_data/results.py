@@ -11,16 +11,23 @@ from mask_rcnn_ext.report.json_records import from_json, to_json
 
 from ..markdown import read_record
 from ..run_entries import describe_run
-from ..training_runs import read_config
+from ..training_runs import read_run_config
 from .choice import choose_weights
-from .predictions import collect_contrasts, judge_predictions
-from .results_file import Counts, DataFacts, Entry, Evaluation, OwnDataResults, TimingEntry
+from .predictions import collect_contrasts, judge_own_data_predictions
+from .results_file import (
+    CheckpointEvaluation,
+    OwnDataEntry,
+    OwnDataResults,
+    PhotoCounts,
+    PhotosFacts,
+    TimingEntry,
+)
 from .runs import DATA, EVALUATIONS, PATIENCE, OwnDataRun
 
 __all__ = ["find_recorded", "write_own_data_results"]
 
 
-def find_recorded(path: str | Path, runs: Iterable[OwnDataRun]) -> dict[OwnDataRun, Entry]:
+def find_recorded(path: str | Path, runs: Iterable[OwnDataRun]) -> dict[OwnDataRun, OwnDataEntry]:
     """Return the entries of a file of results that belong to `runs`.
 
     The trainings take hours, so they may be done on several days, and their folders need not stay:
@@ -74,35 +81,35 @@ def write_own_data_results(
         data={name: _describe_data(name, runs) for name in DATA},
         timings=timings,
         contrasts=contrasts,
-        predictions=judge_predictions(contrasts),
+        predictions=judge_own_data_predictions(contrasts),
         runs=entries,
     )
     write_json(path, to_json(results))
     return results
 
 
-def _describe_data(name: str, runs: Iterable[OwnDataRun]) -> DataFacts:
+def _describe_data(name: str, runs: Iterable[OwnDataRun]) -> PhotosFacts:
     run = next(run for run in runs if run.data == name)
     train, _, scoring, _ = run.files
     counts = []
     for path in (train, run.val_json, scoring):
         content = read_json(path)
         objects = sum(not a.get("iscrowd", 0) for a in content["annotations"])
-        counts.append(Counts(len(content["images"]), objects))
-    return DataFacts(DATA[name].category, DATA[name].minutes, *counts)
+        counts.append(PhotoCounts(len(content["images"]), objects))
+    return PhotosFacts(DATA[name].category, DATA[name].minutes, *counts)
 
 
-def _describe(run: OwnDataRun) -> Entry:
+def _describe(run: OwnDataRun) -> OwnDataEntry:
     """Return the entry of a finished run."""
-    scores, cfg = run.scores(), read_config(run.folder / "config.yaml")
+    scores, cfg = run.scores(), read_run_config(run.folder / "config.yaml")
     assert scores is not None, run.title
     assert cfg is not None, run.title
-    evaluations = from_json(list[Evaluation], scores)
+    evaluations = from_json(list[CheckpointEvaluation], scores)
     plain = {
         **vars(describe_run(run, ("segm", "bbox"), AP_METRICS, inputs=run.find_other_inputs()))
     }
     average = plain.pop("metrics")  # of the scoring half, at the end
-    return Entry(
+    return OwnDataEntry(
         data=run.data,
         start=run.start_from,
         settings=run.settings,

@@ -5,14 +5,23 @@ from typing import Any
 
 from .choice import Choice
 
-__all__ = ["Contrast", "Counts", "DataFacts", "Entry", "Evaluation", "OwnDataResults"]
-__all__ += ["Prediction", "TimingEntry"]
+__all__ = [
+    "CheckpointEvaluation",
+    "Contrast",
+    "OwnDataEntry",
+    "OwnDataResults",
+    "PhotoCounts",
+    "PhotosFacts",
+]
+__all__ += ["TimingEntry", "WrittenPrediction"]
 
-Scores = dict[str, dict[str, float | None]]  # task -> metric -> AP, None where it is undefined
+CheckpointScores = dict[
+    str, dict[str, float | None]
+]  # task -> metric -> AP, None where it is undefined
 
 
 @dataclass(frozen=True)
-class Counts:
+class PhotoCounts:
     """The numbers of images and objects, without crowds."""
 
     images: int
@@ -20,14 +29,14 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class DataFacts:
+class PhotosFacts:
     """A data set of `DATA`: its class, the minutes of a training, and its parts."""
 
     category: str = field(metadata={"key": "class"})
     minutes: int
-    train: Counts
-    all: Counts  # of the validation images
-    scoring: Counts  # the half of them that no choice uses
+    train: PhotoCounts
+    all: PhotoCounts  # of the validation images
+    scoring: PhotoCounts  # the half of them that no choice uses
 
 
 @dataclass(frozen=True)
@@ -45,22 +54,22 @@ class TimingEntry:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class CheckpointEvaluation:
     """The scores of a checkpoint on each of `PARTS`."""
 
     iteration: int  # counted from 1
-    selection: Scores
-    scoring: Scores
-    all: Scores
+    selection: CheckpointScores
+    scoring: CheckpointScores
+    all: CheckpointScores
 
     def score(self, part: str, metric: str = "AP", task: str = "segm") -> float:
         """Return an AP on one of `PARTS`; 0 where it is undefined."""
-        scores: Scores = getattr(self, part)
+        scores: CheckpointScores = getattr(self, part)
         return scores[task][metric] or 0.0
 
 
 @dataclass(frozen=True)
-class Entry:
+class OwnDataEntry:
     """A finished run; see `RunEntry` for the attributes without a comment."""
 
     data: str  # one of `DATA`
@@ -78,9 +87,9 @@ class Entry:
     versions: dict[str, str] | None
     iterations: int
     chosen: dict[str, Any]  # the values of the keys that `--auto` may choose
-    evaluations: list[Evaluation]
+    evaluations: list[CheckpointEvaluation]
     choice: Choice
-    average: Scores  # of the averaged weights at the end, on the scoring half
+    average: CheckpointScores  # of the averaged weights at the end, on the scoring half
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class WrittenPrediction:
     """A sentence, and the range that a number should lie in.
 
     Attributes:
@@ -132,8 +141,8 @@ class OwnDataResults:
     planned_seeds: int
     evaluations: int  # of each run
     patience: int  # evaluations without a better one, after which a run would stop
-    data: dict[str, DataFacts]
+    data: dict[str, PhotosFacts]
     timings: list[TimingEntry]
     contrasts: list[Contrast]
-    predictions: list[Prediction]
-    runs: list[Entry]
+    predictions: list[WrittenPrediction]
+    runs: list[OwnDataEntry]

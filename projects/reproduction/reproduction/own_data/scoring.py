@@ -17,9 +17,9 @@ from mask_rcnn_ext.files import read_json, write_json
 from mask_rcnn_ext.modeling.precision import prepare_model
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 
-__all__ = ["PARTS", "PartEvaluator", "score_checkpoints"]
+__all__ = ["VALIDATION_PARTS", "PartEvaluator", "score_checkpoints"]
 
-PARTS = ("selection", "scoring", "all")  # of the validation images
+VALIDATION_PARTS = ("selection", "scoring", "all")  # of the validation images
 
 
 class PartEvaluator(DatasetEvaluator):
@@ -51,8 +51,8 @@ def score_checkpoints(folder: Path, val_json: str) -> None:
     """Evaluate the trained weights, not their average; write `scores/scores.json`.
 
     The file is a list with an entry for each checkpoint of `SOLVER.CHECKPOINT_PERIOD`, in the order
-    of training: `iteration`, counted from 1, and for each of `PARTS` the metrics of "segm" and
-    "bbox".
+    of training: `iteration`, counted from 1, and for each of `VALIDATION_PARTS` the metrics of
+    "segm" and "bbox".
 
     Args:
         folder: the folder of a run with `MASK_RCNN_EXT.EMA`, whose validation data are the scoring
@@ -67,7 +67,7 @@ def score_checkpoints(folder: Path, val_json: str) -> None:
     scoring, everything = (
         {image["id"] for image in read_json(path)["images"]} for path in (own.VAL_JSON, val_json)
     )
-    parts = dict(zip(PARTS, (everything - scoring, scoring, everything), strict=True))
+    parts = dict(zip(VALIDATION_PARTS, (everything - scoring, scoring, everything), strict=True))
     cfg.OUTPUT_DIR = str(folder / "scores")
     classes = list(zip(ext.CATEGORY_IDS, ext.CLASS_NAMES, strict=True))
     data = register_own_data(
@@ -85,7 +85,10 @@ def score_checkpoints(folder: Path, val_json: str) -> None:
             continue  # the training was interrupted here
         model.load_state_dict(content["trainer"]["hooks"]["WeightAverage"]["weights"])
         evaluator = PartEvaluator(Trainer.build_evaluator(cfg, data.val_name), parts)
-        entry: dict[str, Any] = {"iteration": content["iteration"] + 1, **{p: {} for p in PARTS}}
+        entry: dict[str, Any] = {
+            "iteration": content["iteration"] + 1,
+            **{p: {} for p in VALIDATION_PARTS},
+        }
         for name, metrics in Trainer.test(cfg, model, [evaluator]).items():
             part, task = name.split("/")
             entry[part][task] = metrics

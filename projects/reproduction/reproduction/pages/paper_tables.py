@@ -18,7 +18,7 @@ from ..fcis.markdown import COMPARISON
 from ..fcis.results import ComparisonResults
 from ..lineage.papers import LINEAGE as PUBLISHED
 from ..lineage.results import LineageResults
-from ..lineage.tables import LINEAGE, lineage_configs
+from ..lineage.tables import LINEAGE_RESULTS, lineage_configs
 from ..markdown import COMMAND, markdown_table, read_record, read_results
 
 __all__ = ["configs_page", "configs_table", "methods_table"]
@@ -256,7 +256,7 @@ def methods_table(root: Path, rows: Sequence[Row]) -> str:
         root: the checkout, which has `results/`.
         rows: the rows of the paper's tables.
     """
-    methods = read_record(LineageResults, root / LINEAGE, "").methods
+    methods = read_record(LineageResults, root / LINEAGE_RESULTS, "").methods
     lineage = {f"lineage/{method.variant}": method for method in methods}
     runs = read_record(ComparisonResults, root / COMPARISON, "").runs
     aps = (run.metrics["segm"]["AP"] for run in runs if run.model == "FCIS")

@@ -26,7 +26,7 @@ from ..first_model.results_file import FirstModelResults
 from ..gpu.markdown import GPU, gpu_doc
 from ..gpu.results_file import GpuResults
 from ..lineage.results import LineageResults
-from ..lineage.tables import LINEAGE, lineage_summary, published_table
+from ..lineage.tables import LINEAGE_RESULTS, lineage_summary, published_table
 from ..markdown import COMMAND, read_record
 from ..own_data.markdown import OWN_DATA, own_data_doc
 from ..own_data.results_file import OwnDataResults
@@ -112,7 +112,7 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     costs = read_record(CostResults, root / COSTS, f"{command}/model_costs.py")
     ablations = read_record(AblationResults, root / ABLATIONS, f"{command}/run_ablations.py")
     comparison = read_record(ComparisonResults, root / COMPARISON, f"{command}/run_comparison.py")
-    lineage = read_record(LineageResults, root / LINEAGE, f"{command}/run_lineage.py")
+    lineage = read_record(LineageResults, root / LINEAGE_RESULTS, f"{command}/run_lineage.py")
     own_data = _read_if_run(OwnDataResults, root / OWN_DATA, f"{command}/run_own_data.py")
     scaling = _read_if_run(ScalingResults, root / SCALING, "Run: make scaling")
     first = _read_if_run(FirstModelResults, root / FIRST_MODEL, f"{command}/run_first_model.py")

@@ -11,20 +11,20 @@ from mask_rcnn_ext.files import write_json
 from mask_rcnn_ext.overlap.intervals import compute_t_interval
 
 from ..run_entries import describe_run
-from .runs import DATA, TRAINERS, TrialRun
+from .runs import TRAINERS, TRIAL_DATA, TrialRun
 
-__all__ = ["Difference", "collect_trial", "describe_trial", "write_trial_results"]
+__all__ = ["TrainerDifference", "collect_trial", "describe_trial", "write_trial_results"]
 
 _METRICS = {"segm": ("AP", "AP50"), "bbox": ("AP", "AP50")}
 _LAST = 100  # iterations; the training loss is the mean over them
 
 
 @dataclass(frozen=True)
-class Difference:
+class TrainerDifference:
     """Our trainer minus detectron2's in one number, over runs with the same seed.
 
     Attributes:
-        data: one of `DATA`.
+        data: one of `TRIAL_DATA`.
         metric: "segm/AP" and so on, in AP points, or "loss".
         ours, plain: the means over the seeds.
         difference: the difference of the means.
@@ -42,7 +42,7 @@ class Difference:
     by_seed: list[float]
 
 
-def collect_trial(runs: Sequence[TrialRun]) -> list[Difference]:
+def collect_trial(runs: Sequence[TrialRun]) -> list[TrainerDifference]:
     """Return the differences of finished runs, data set by data set."""
     numbers: dict[tuple[str, str, str], list[float]] = {}
     for run in runs:
@@ -50,12 +50,14 @@ def collect_trial(runs: Sequence[TrialRun]) -> list[Difference]:
             numbers.setdefault((run.data, metric, run.trainer), []).append(value)
     names = [*(f"{task}/{metric}" for task, keys in _METRICS.items() for metric in keys), "loss"]
     found = []
-    for data in DATA:
+    for data in TRIAL_DATA:
         for metric in names:
             ours, plain = (numbers[data, metric, trainer] for trainer in TRAINERS)
             by_seed = [a - b for a, b in zip(ours, plain, strict=True)]
             means = fmean(ours), fmean(plain), fmean(by_seed)
-            found.append(Difference(data, metric, *means, *compute_t_interval(by_seed), by_seed))
+            found.append(
+                TrainerDifference(data, metric, *means, *compute_t_interval(by_seed), by_seed)
+            )
     return found
 
 
@@ -77,7 +79,7 @@ def _read_loss(path: Path) -> float:
     return fmean(line["total_loss"] for line in losses if line["iteration"] > last - _LAST)
 
 
-def write_trial_results(path: str | Path, runs: Sequence[TrialRun]) -> list[Difference]:
+def write_trial_results(path: str | Path, runs: Sequence[TrialRun]) -> list[TrainerDifference]:
     """Write the file, and return the differences."""
     found = collect_trial(runs)
     metrics = sorted({metric for keys in _METRICS.values() for metric in keys})
@@ -90,7 +92,7 @@ def write_trial_results(path: str | Path, runs: Sequence[TrialRun]) -> list[Diff
     return found
 
 
-def describe_trial(differences: Sequence[Difference]) -> list[str]:
+def describe_trial(differences: Sequence[TrainerDifference]) -> list[str]:
     """Return a line of text for each difference."""
     return [
         f"{d.data:8} {d.metric:9} ours {d.ours:7.3f}  detectron2's {d.plain:7.3f}  difference "

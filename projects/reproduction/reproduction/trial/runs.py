@@ -10,11 +10,11 @@ from mask_rcnn_ext.model_zoo import get_config_file
 
 from ..json_runs import JsonRun, write_class
 
-__all__ = ["DATA", "TRAINERS", "TrialRun", "plan_trial"]
+__all__ = ["TRAINERS", "TRIAL_DATA", "TrialRun", "plan_trial"]
 
 # Data set -> the class to keep, and the longest side of an image in pixels. The small images of
 # nuclei, most of them from a fluorescence microscope, load several times as fast as the large ones.
-DATA = {"dsb2018": ("nucleus", 256), "persons": ("person", 640)}
+TRIAL_DATA = {"dsb2018": ("nucleus", 256), "persons": ("person", 640)}
 TRAINERS = ("ours", "plain")
 
 # The demo's model at half its width, with anchors from 8 pixels on.
@@ -44,7 +44,7 @@ class TrialRun(JsonRun):
 
     @property
     def data(self) -> str:
-        """One of `DATA`."""
+        """One of `TRIAL_DATA`."""
         return self.variant.rsplit("_", 1)[0]
 
     @property
@@ -86,7 +86,9 @@ def plan_trial(root: str | Path, folders: Mapping[str, str], seeds: int) -> list
     """
     if seeds < 2:
         raise UserError(f"--seeds: expected 2 or more, for the interval over seeds, got {seeds}")
-    files = {name: write_class(root, name, folders[name], *kept) for name, kept in DATA.items()}
+    files = {
+        name: write_class(root, name, folders[name], *kept) for name, kept in TRIAL_DATA.items()
+    }
     return [
         TrialRun(f"{data}_{trainer}", seed, Path(root, f"{data}_{trainer}", f"seed{seed}"), files=f)
         for seed in range(1, seeds + 1)
