@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from command_line.data import add_pixel_limit
+from command_line.early import check_conversion, stop_at_mistakes
 
 _FORMATS = (
     "coco",
@@ -65,7 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    # --help ends here, before the imports below, which take seconds.
+    stop_at_mistakes(build_parser().parse_args(), lambda args: check_conversion(args, _FORMATS))
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.coco_json import list_classes

@@ -3,9 +3,15 @@
 import argparse
 
 import command
+import convert_dataset
 import predict
 import pytest
-from command_line.early import check_prediction, check_training, stop_at_mistakes
+from command_line.early import (
+    check_conversion,
+    check_prediction,
+    check_training,
+    stop_at_mistakes,
+)
 from command_line.light import import_light
 from small_runs import read_error
 
@@ -87,6 +93,23 @@ def test_a_prediction(words, says, folder, capsys):
     with pytest.raises(SystemExit, match="2"):
         stop_at_mistakes(args, check_prediction, folder=args.output)
     assert read_error(capsys).startswith(f"error: {says}")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["tain.json"], "input not found: tain.json (looked for {}/tain.json); did you mean 'tra"),
+        (["train.json", "--to", "yolo9"], "--to: expected coco, yolo, labelme, "),
+        (["train.json", "--from", "coc"], "--from: expected coco, yolo, "),
+        (["train.json", "--split", "8"], "--split: expected a number between 0 and 1, such as 0.8"),
+        (["train.json", "--images", "photo"], "input not found: photo (looked for {}/photo)"),
+    ],
+)
+def test_a_conversion(words, says, folder, capsys):
+    args = convert_dataset.build_parser().parse_args([*words, "new"])
+    with pytest.raises(SystemExit, match="2"):
+        stop_at_mistakes(args, lambda given: check_conversion(given, convert_dataset._FORMATS))
+    assert read_error(capsys).startswith(f"error: {says.format(folder)}")
 
 
 def test_a_prediction_on_what_may_be_there(folder, capsys):

@@ -8,11 +8,11 @@ import argparse
 import glob
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from command_line.light import import_light
 
-__all__ = ["check_prediction", "check_training", "stop_at_mistakes"]
+__all__ = ["check_conversion", "check_prediction", "check_training", "stop_at_mistakes"]
 
 _FIX = "Give the file of a trained model"
 # Options that name what must be there: its kind, and the end of the message.
@@ -75,8 +75,7 @@ def check_training(args: argparse.Namespace) -> None:
             "mask_rcnn_R50_FPN on a GPU; mask-rcnn-ext configs lists the names. To continue a run: "
             "--config-file RUN/config.yaml"
         )
-    if args.split is not None and not 0 < args.split < 1:
-        raise error(f"--split: expected a number between 0 and 1, such as 0.8, got {args.split:g}")
+    _check_split(args.split)
     given = dict(zip(args.opts[::2], args.opts[1::2], strict=False))
     _require_model(given.get("MODEL.WEIGHTS", ""))
     _require_no_file(given.get("OUTPUT_DIR"), "OUTPUT_DIR")
@@ -92,6 +91,22 @@ def check_prediction(args: argparse.Namespace) -> None:
             _require(path, "input")
     options.check_numbers(args, videos=True)  # whether there is one is known later
     options.parse_thresholds(args.score_threshold)
+
+
+def check_conversion(args: argparse.Namespace, formats: Sequence[str]) -> None:
+    """Check the input, the names of the formats and the split of a conversion."""
+    _require(args.input, "input")
+    for option, name in (("--from", args.source), ("--to", args.target)):
+        if name is not None:
+            import_light("errors").require_choice(option, name, formats)
+    _check_split(args.split)
+
+
+def _check_split(split: float | None) -> None:
+    if split is not None and not 0 < split < 1:
+        raise import_light("errors").UserError(
+            f"--split: expected a number between 0 and 1, such as 0.8, got {split:g}"
+        )
 
 
 def _require_model(path: str) -> None:
