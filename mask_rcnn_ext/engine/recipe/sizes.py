@@ -48,11 +48,16 @@ def choose_image_size(plan: Plan, facts: DataFacts, device: str) -> None:
     train = [_round(short * size / old, 16) for short in reference.MIN_SIZE_TRAIN]
     if reference.MIN_SIZE_TRAIN_SAMPLING == "choice":
         train = sorted(set(train))
+    chosen = list(reference.MIN_SIZE_TRAIN) if size == old else train
+    relation = old / float(np.median(reference.MIN_SIZE_TRAIN))
+    tested = "as in training"
+    if size not in chosen:
+        tested = f"as many times the size in training as in the config: {relation:.2f}"
     longer = f"as many times the shorter side as in the config: {ratio:.2f}"
     values = {
-        "MIN_SIZE_TRAIN": (list(reference.MIN_SIZE_TRAIN) if size == old else train, reason),
+        "MIN_SIZE_TRAIN": (chosen, reason),
         "MAX_SIZE_TRAIN": (round(reference.MAX_SIZE_TRAIN * size / old), longer),
-        "MIN_SIZE_TEST": (size, "as in training"),
+        "MIN_SIZE_TEST": (size, tested),
         "MAX_SIZE_TEST": (round(longest * size / old), longer),
     }
     for name in names:

@@ -96,9 +96,13 @@ def test_a_long_image_counts_as_it_is_resized():
 
 def test_image_sizes_of_training_keep_their_proportions():
     pairs = ["INPUT.MIN_SIZE_TRAIN", "(128, 160, 192)"]
-    values, _ = derive(make_dicts([(6, 6)]), *pairs)  # 6 * 320 / 300 = 6.4, 288 gives 5.8
+    values, reasons = derive(make_dicts([(6, 6)]), *pairs)  # 6 * 320 / 300 = 6.4, 288 gives 5.8
     assert values["INPUT.MIN_SIZE_TEST"] == 320
     assert values["INPUT.MIN_SIZE_TRAIN"] == (256, 320, 384)
+    assert reasons["INPUT.MIN_SIZE_TEST"] == "as in training"
+    values, reasons = derive(make_dicts([(6, 6)]), "INPUT.MIN_SIZE_TRAIN", "(128,)")
+    assert values["INPUT.MIN_SIZE_TRAIN"] == (256,)
+    assert reasons["INPUT.MIN_SIZE_TEST"].startswith("as many times the size in training")
 
 
 def test_anchors_are_even_steps_and_not_finer_than_the_cells():
