@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from command_line.early import stop_at_mistakes
+from command_line.early import check_report, stop_at_mistakes
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     # --help and simple mistakes end here, before the imports below, which take seconds.
-    stop_at_mistakes(build_parser().parse_args())
+    stop_at_mistakes(build_parser().parse_args(), check_report)
 
 from detectron2.config import CfgNode
 

@@ -13,7 +13,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from command_line.early import stop_at_mistakes
+from command_line.early import check_server, stop_at_mistakes
 from command_line.model import add_model, add_overrides, load_config_of_model
 
 
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     # --help and simple mistakes end here, before the imports below, which take seconds.
-    stop_at_mistakes(build_parser().parse_args())
+    stop_at_mistakes(build_parser().parse_args(), check_server)
 
 # The package comes before detectron2: it keeps PyTorch from warning about detectron2's import.
 from mask_rcnn_ext import Predictor

@@ -9,6 +9,8 @@ import pytest
 from command_line.early import (
     check_conversion,
     check_prediction,
+    check_report,
+    check_server,
     check_training,
     stop_at_mistakes,
 )
@@ -92,6 +94,19 @@ def test_a_prediction(words, says, folder, capsys):
     args = predict.build_parser().parse_args(["--output", "new", *words])
     with pytest.raises(SystemExit, match="2"):
         stop_at_mistakes(args, check_prediction, folder=args.output)
+    assert read_error(capsys).startswith(f"error: {says}")
+
+
+@pytest.mark.parametrize(
+    ("check", "options", "says"),
+    [
+        (check_report, {"run": "photos"}, "photos is not a run's folder: it has no config.yaml. "),
+        (check_server, {"port": 70000}, "--port: expected 0 to 65535, got 70000"),
+    ],
+)
+def test_a_report_and_a_server(check, options, says, folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        stop_at_mistakes(argparse.Namespace(**options), check)
     assert read_error(capsys).startswith(f"error: {says}")
 
 

@@ -12,7 +12,14 @@ from collections.abc import Callable, Sequence
 
 from command_line.light import import_light
 
-__all__ = ["check_conversion", "check_prediction", "check_training", "stop_at_mistakes"]
+__all__ = [
+    "check_conversion",
+    "check_prediction",
+    "check_report",
+    "check_server",
+    "check_training",
+    "stop_at_mistakes",
+]
 
 _FIX = "Give the file of a trained model"
 # Options that name what must be there: its kind, and the end of the message.
@@ -100,6 +107,20 @@ def check_conversion(args: argparse.Namespace, formats: Sequence[str]) -> None:
         if name is not None:
             import_light("errors").require_choice(option, name, formats)
     _check_split(args.split)
+
+
+def check_report(args: argparse.Namespace) -> None:
+    """Check that the folder is one of a run."""
+    if not os.path.isfile(os.path.join(args.run, "config.yaml")):
+        raise import_light("errors").UserError(
+            f"{args.run} is not a run's folder: it has no config.yaml. Expected the OUTPUT_DIR of "
+            "a training"
+        )
+
+
+def check_server(args: argparse.Namespace) -> None:
+    """Check the number of the port."""
+    import_light("errors").require_range("--port", args.port, 0, 65535)
 
 
 def _check_split(split: float | None) -> None:
