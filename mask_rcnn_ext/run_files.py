@@ -21,6 +21,7 @@ __all__ = [
     "move_back",
     "remove_empty",
     "remove_run",
+    "require_run_config",
     "set_aside",
 ]
 
@@ -98,6 +99,25 @@ def holds_training(folder: Path) -> bool:
         name in ("metrics.json", "last_checkpoint") or re.fullmatch(_CHECKPOINT, name)
         for name in names
     )
+
+
+def require_run_config(folder: str | Path) -> Path:
+    """Return the path of a run's `config.yaml`.
+
+    Raises:
+        UserError: there is no such folder, or no `config.yaml` in it.
+    """
+    from .errors import UserError  # not above: clean_demo.py runs this file by its path
+
+    if not os.path.isdir(folder):
+        raise UserError(f"no folder {folder}; expected the OUTPUT_DIR of a training")
+    path = Path(folder, "config.yaml")
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not a run's folder: it has no config.yaml. Expected the OUTPUT_DIR of a "
+            "training"
+        )
+    return path
 
 
 def holds_run(folder: Path, first_files: Collection[str]) -> bool:

@@ -14,6 +14,7 @@ from ..data.catalog import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256, read_json
 from ..model_files import is_exported
+from ..run_files import require_run_config
 
 __all__ = [
     "TASK_TITLES",
@@ -61,14 +62,7 @@ def read_run(folder: str | Path) -> RunFolder:
             or the annotations have changed since the run was evaluated.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"no folder {folder}; expected the OUTPUT_DIR of a training")
-    config_file = folder / "config.yaml"
-    if not config_file.is_file():
-        raise UserError(
-            f"{folder} is not a run's folder: it has no config.yaml. Expected the OUTPUT_DIR of a "
-            "training"
-        )
+    config_file = require_run_config(folder)
     config = load_config(str(config_file))
     missing: list[str] = []
     try:

@@ -111,11 +111,7 @@ def check_conversion(args: argparse.Namespace, formats: Sequence[str]) -> None:
 
 def check_report(args: argparse.Namespace) -> None:
     """Check that the folder is one of a run."""
-    if not os.path.isfile(os.path.join(args.run, "config.yaml")):
-        raise import_light("errors").UserError(
-            f"{args.run} is not a run's folder: it has no config.yaml. Expected the OUTPUT_DIR of "
-            "a training"
-        )
+    import_light("run_files").require_run_config(args.run)
 
 
 def check_server(args: argparse.Namespace) -> None:
