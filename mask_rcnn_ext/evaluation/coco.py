@@ -3,7 +3,6 @@
 import contextlib
 import io
 import itertools
-import json
 import logging
 import math
 import sys
@@ -88,23 +87,11 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             if "instances" in output:
                 instances = output["instances"].to(self._cpu_device)
                 found = convert_to_coco(instances, image["image_id"])
-                prediction["instances"] = self._pack(found)
+                prediction["instances"] = PackedDetections(found)
             if "proposals" in output:
                 prediction["proposals"] = output["proposals"].to(self._cpu_device)
             if len(prediction) > 1:
                 self._predictions.append(prediction)
-
-    def _pack(self, found: list[dict[str, Any]]) -> PackedDetections | list[dict[str, Any]]:
-        try:
-            return PackedDetections(found, self._category_ids)
-        except KeyError:  # no such class: `_name_categories` says so
-            return found
-
-    @property
-    def _category_ids(self) -> dict[int, Any] | None:
-        """Number of a class -> category id in the file; None: they are the same."""
-        numbers = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        return numbers and {number: each for each, number in numbers.items()}
 
     def evaluate(self, img_ids: Iterable[Any] | None = None) -> Any:
         """See the base class; without images or annotations, every metric is NaN.
@@ -193,7 +180,7 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         if self._output_dir:
             path = Path(self._output_dir, "coco_instances_results.json")
             logger.info("Saving results to %s", path)
-            save_results(path, (self._write_results(each["instances"]) for each in predictions))
+            save_results(path, (found for _, found in self._name_categories(predictions)))
         logger.info("hotcoco %s computes what pycocotools would", self._compiled_version)
         every = itertools.chain.from_iterable(each["instances"] for each in predictions)
         for task in sorted(self._tasks or self._tasks_from_predictions(every)):
@@ -201,36 +188,29 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
             classes = self._metadata.get("thing_classes")
             self._results[task] = self._derive_coco_results(evaluation, task, classes)
 
-    def _write_results(self, found: Sequence[dict[str, Any]]) -> str:
-        if isinstance(found, PackedDetections):
-            return found.to_json()
-        return json.dumps(self._name_categories(found))
-
-    def _name_categories(self, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the detections of an image with the category ids of the file."""
-        ids = self._category_ids
-        if not ids:
-            return list(found)
-        for each in found:
-            number = each["category_id"]
-            assert number in ids, (
-                f"A prediction has class={number}, but the dataset only has {len(ids)} "
-                f"classes and predicted class id should be in [0, {len(ids) - 1}]."
-            )
-        return [{**each, "category_id": ids[each["category_id"]]} for each in found]
-
-    def _name_all(
+    def _name_categories(
         self, predictions: Iterable[dict[str, Any]]
     ) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
-        """Yield the id of each image and its detections."""
-        for each in predictions:
-            yield each["image_id"], self._name_categories(list(each["instances"]))
+        """Yield the id of each image and its detections, with the category ids of the file."""
+        numbers = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        ids = numbers and {number: each for each, number in numbers.items()}
+        for prediction in predictions:
+            found = list(prediction["instances"])
+            if ids:
+                for each in found:
+                    number = each["category_id"]
+                    assert number in ids, (
+                        f"A prediction has class={number}, but the dataset only has {len(ids)} "
+                        f"classes and predicted class id should be in [0, {len(ids) - 1}]."
+                    )
+                found = [{**each, "category_id": ids[each["category_id"]]} for each in found]
+            yield prediction["image_id"], found
 
     def _evaluate_task(self, task: str, predictions: list[dict[str, Any]]) -> COCOeval | None:
         """Return the summarized evaluation of a task; None: not one detection."""
         evaluation = self._start_evaluation(task, None)
         try:
-            named = self._name_all(predictions)
+            named = self._name_categories(predictions)
             evaluate_compiled(named, self._coco_api, task, evaluation)
         except BaseException as error:
             # A panic of Rust is no Exception. Ctrl-C is none either, and has to pass.
@@ -242,7 +222,7 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
                 self._compiled_version,
                 error,
             )
-            named = self._name_all(predictions)
+            named = self._name_categories(predictions)
             results = [each for _, found in named for each in found]
             if not results:
                 return None

@@ -3,7 +3,7 @@
 import json
 import pickle
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
@@ -23,32 +23,16 @@ class PackedDetections(Sequence[dict[str, Any]]):
     Each access makes new dicts. A change to one of them changes nothing here.
 
     Args:
-        detections: dicts of numbers, texts, and lists and dicts of these. NumPy's numbers become
+        detections: dicts of numbers, texts, and lists and dicts of these. Numbers of NumPy become
             Python's.
-        category_ids: number of a class -> category id in the file, for `to_json`; default: the
-            numbers are the ids.
-
-    Raises:
-        KeyError: a `category_id` is not among `category_ids`.
     """
 
-    def __init__(
-        self,
-        detections: Sequence[dict[str, Any]],
-        category_ids: Mapping[int, Any] | None = None,
-    ) -> None:
-        plain = named = [_make_plain(each) for each in detections]
-        if category_ids is not None:
-            named = [{**each, "category_id": category_ids[each["category_id"]]} for each in plain]
-        # The text is made here and not when it is written: with keypoints, this takes most of the
-        # time of an evaluation, and the detections would have to be unpacked for it.
-        self._text = zlib.compress(json.dumps(named).encode(), 1)
-        self._packed = zlib.compress(pickle.dumps(plain, pickle.HIGHEST_PROTOCOL), 1)
-        self._length = len(plain)
-
-    def to_json(self) -> str:
-        """Return the detections with the category ids of the file, as `json.dumps` writes them."""
-        return zlib.decompress(self._text).decode()
+    def __init__(self, detections: Sequence[dict[str, Any]]) -> None:
+        # A pickle is read several times as fast as json, above all with keypoints.
+        packed = pickle.dumps(list(detections), pickle.HIGHEST_PROTOCOL)
+        if b"numpy" in packed or b"torch" in packed:
+            packed = pickle.dumps([_make_plain(each) for each in detections])
+        self._packed, self._length = zlib.compress(packed, 1), len(detections)
 
     def __len__(self) -> int:
         return self._length
@@ -113,20 +97,20 @@ def save_plain_predictions(path: Path, predictions: Sequence[dict[str, Any]]) ->
         torch.save(predictions, file, pickle_module=module)
 
 
-def save_results(path: Path, images: Iterable[str]) -> None:
+def save_results(path: Path, images: Iterable[Sequence[dict[str, Any]]]) -> None:
     """Write the detections of all images as one list, to the byte as `json.dumps` writes it.
 
     Args:
         path: the file.
-        images: the detections of each image in COCO's result format, as the json text of a list.
+        images: the detections of each image, in COCO's result format.
 
     Raises:
         UserError: the file cannot be written.
     """
     with atomic_open(path, "w", durable=False) as file:
         separator = "["
-        for text in images:
-            if inner := text[1:-1]:
+        for detections in images:
+            if inner := json.dumps(detections)[1:-1]:
                 file.write(separator + inner)
                 separator = ", "
         file.write("]" if separator == ", " else "[]")

@@ -6,6 +6,8 @@ each axis. Then it sums with PyTorch's `embedding_bag`, which reads all channels
 and uses all threads. torchvision's kernel for CPUs reads one channel at a time, in one thread.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,7 +16,7 @@ from .roi_layers import FullPrecisionROIAlign, restore_dtype, to_full_precision
 
 __all__ = ["GatheredROIAlign", "gathered_roi_align"]
 
-_BLOCK = 2_000_000  # feature cells that are summed at once; their indices take 16 MB
+_BLOCK = 1_000_000  # feature cells that are summed at once; their indices take 8 MB
 
 
 class GatheredROIAlign(FullPrecisionROIAlign):
@@ -63,8 +65,8 @@ def gathered_roi_align(
             `FullPrecisionROIAlign`.
         aligned: shift by half a feature cell, and let boxes be smaller than a cell.
         num_bins: k of a position-sensitive layer, by which h and w are divisible. A box is divided
-            into k x k bins, each with features of its own: `features` is (N * k * k, C, H, W), a
-            map for each image, bin row and bin column.
+            into k x k bins, each of which is a box with features of its own: `features` is
+            (N * k * k, C, H, W), a map for each image, bin row and bin column.
 
     Returns:
         (R, C, h, w), with the channels of a cell next to each other in memory.
@@ -72,58 +74,54 @@ def gathered_roi_align(
     _, channels, height, width = features.shape
     table = features.permute(0, 2, 3, 1).reshape(-1, channels)  # a row for each feature cell
     shape = (sampling_ratio, spatial_scale, aligned)
-    down = _weigh_cells(rois[:, 2], rois[:, 4], output_size[0], height, *shape)
-    across = _weigh_cells(rois[:, 1], rois[:, 3], output_size[1], width, *shape)
-    bins = torch.zeros(1, 1, dtype=torch.long)
-    if num_bins > 1:
-        row, column = (torch.arange(num_bins).repeat_interleave(n // num_bins) for n in output_size)
-        bins = row[:, None] * num_bins + column
-    order = None
-    if sampling_ratio > 0 and not (_is_constant(down[2]) and _is_constant(across[2])):
-        # Boxes that read equally many cells are summed together, which needs fewer indices.
-        order = (down[2] * (2 * sampling_ratio + 1) + across[2]).argsort(stable=True)
-        rois, down, across = rois[order], _choose(down, order), _choose(across, order)
+    down = _weigh_bins(num_bins, rois[:, 2], rois[:, 4], output_size[0], height, *shape)
+    across = _weigh_bins(num_bins, rois[:, 1], rois[:, 3], output_size[1], width, *shape)
+    row, column = (
+        torch.arange(num_bins, device=rois.device).repeat_interleave(size // num_bins)
+        for size in output_size
+    )
+    bins = row[:, None] * num_bins + column
+    if num_bins == 1:
+        bins = bins[:1, :1]
+    per_roi = down[2] * across[2] * (output_size[0] * output_size[1])
     pooled = [table[:0]]  # with its gradient where there are no boxes
-    for part in _split(down[2], across[2], output_size[0] * output_size[1], sampling_ratio > 0):
+    for part in _split(per_roi):
         rows, columns = (tuple(item[part] for item in axis) for axis in (down, across))
         first = rois[part, 0].long()[:, None, None] * num_bins**2 + bins
         index, weights, starts = _list_cells(first * (height * width), rows, columns, width)
         pooled.append(F.embedding_bag(index, table, starts, mode="sum", per_sample_weights=weights))
     sums = torch.cat(pooled) if len(pooled) != 2 else pooled[1]
     grid = sums.reshape(rois.shape[0], *output_size, channels)
-    if order is not None:
-        grid = grid[order.argsort()]
     return grid.permute(0, 3, 1, 2)
 
 
-def _is_constant(values: Tensor) -> bool:
-    return bool((values == values[:1]).all())
-
-
-def _choose(axis: tuple[Tensor, Tensor, Tensor], order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    places, weights, counts = axis
-    return places[order], weights[order], counts[order]
-
-
-def _split(down: Tensor, across: Tensor, cells: int, alike: bool) -> list[slice]:
-    """Return slices of consecutive boxes that read at most `_BLOCK` cells, or of one box, each.
-
-    Args:
-        down: feature cells that an output cell of a box reads down, (R,).
-        across: the same across.
-        cells: output cells of a box.
-        alike: whether the boxes of a slice read equally many.
-    """
+def _split(sizes: Tensor) -> list[slice]:
+    """Return slices of consecutive boxes with at most `_BLOCK` cells, or one box, each."""
     ends, begin, total = [], 0, 0
-    counts = list(zip(down.tolist(), across.tolist(), strict=True))
-    for i, (rows, columns) in enumerate(counts):
-        count = rows * columns * cells
-        different = alike and counts[i] != counts[begin]
-        if total and (different or total + count > _BLOCK):
+    counts = sizes.tolist()
+    for i, count in enumerate(counts):
+        if total and total + count > _BLOCK:
             ends.append(slice(begin, i))
             begin, total = i, 0
         total += count
     return [*ends, slice(begin, len(counts))] if counts else []
+
+
+def _weigh_bins(
+    num_bins: int, low: Tensor, high: Tensor, size: int, *more: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Do the same as `_weigh_cells` for boxes that consist of bins."""
+    if num_bins == 1:
+        return _weigh_cells(low, high, size, *more)
+    side = (high - low) / num_bins
+    grid = torch.arange(num_bins, dtype=low.dtype, device=low.device)
+    start = low[:, None] + grid * side[:, None]
+    places, weights, counts = _weigh_cells(
+        start.flatten(), (start + side[:, None]).flatten(), size // num_bins, *more
+    )
+    shape = (low.shape[0], size, places.shape[2])
+    # A bin that uses fewer entries has weights of 0 in the others.
+    return places.reshape(shape), weights.reshape(shape), counts.reshape(-1, num_bins).amax(1)
 
 
 def _weigh_cells(
@@ -156,18 +154,13 @@ def _weigh_cells(
     weights = torch.stack([(1 - right_share) * share, right_share * share], dim=-1)
     places, weights = places.flatten(2), weights.flatten(2)  # (R, size, 2 * most)
     # Samples that are at most a cell apart touch neighbours: n of them at most n + 1, and not 2 n.
-    near = step.abs() <= samples
-    if ratio == 1 or (ratio > 0 and not near.any()):
+    if ratio == 1 or (ratio > 0 and not bool((step.abs() <= ratio).all())):
         return places, weights, torch.full_like(low, 2 * ratio, dtype=torch.long)
     first = places.amin(dim=2, keepdim=True) if most else places.new_zeros(len(low), size, 1)
     window = torch.arange(most + 1, device=places.device)
     merged = weights.new_zeros(len(low), size, most + 1)
     merged.scatter_add_(2, (places - first).clamp(max=most), weights)
-    neighbours = (first + window).clamp(max=limit - 1)
-    if ratio == 0 or near.all():
-        return neighbours, merged, samples.long() + 1
-    places[near, :, : ratio + 1], weights[near, :, : ratio + 1] = neighbours[near], merged[near]
-    return places, weights, torch.where(near, ratio + 1, 2 * ratio)
+    return (first + window).clamp(max=limit - 1), merged, samples.long() + 1
 
 
 def _list_cells(

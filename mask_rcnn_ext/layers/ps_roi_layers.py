@@ -188,7 +188,7 @@ class PSROIAlign(_PSROILayer):
         maps = maps.flatten(0, 1).permute(0, 3, 1, 2)
         rois = rois.to(maps.dtype)
         scale, samples = self.spatial_scale, self.sampling_ratio
-        if not (maps.is_cuda or torch.jit.is_tracing()):
+        if maps.device.type == "cpu" and not torch.jit.is_tracing():
             # Faster on a CPU, equal up to rounding. Its trace would fit one image only.
             return gathered_roi_align(
                 maps,

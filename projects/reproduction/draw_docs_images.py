@@ -66,6 +66,10 @@ def draw_images(args: argparse.Namespace) -> None:
     for name in ("report.html", "predictions.png", "model_final.pth"):
         if not (args.demo / name).is_file():
             raise UserError(f"{args.demo} has no {name}: run `make demo` first")
+    if args.dsb2018:
+        for name in ("annotations_train.json", "annotations_val.json", "images"):
+            if not (args.dsb2018 / name).exists():
+                raise UserError(f"--dsb2018 {args.dsb2018} has no {name}")
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         _save("demo_predictions", Image.open(args.demo / "predictions.png"))

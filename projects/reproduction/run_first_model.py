@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reproduction.command_line import prepare_process
-from reproduction.first_model.facts import collect_photo_facts
+from reproduction.first_model.facts import collect_first_model_facts
 from reproduction.first_model.markdown import FIRST_MODEL, PICTURE, name_video_picture
 from reproduction.first_model.pictures import draw_frames, draw_photos
 from reproduction.first_model.stages import CONFIG, FolderStep, StageStep, plan_stages
@@ -70,7 +70,7 @@ def run_first_model(args: argparse.Namespace) -> None:
         return
     for step in (folder, *steps):
         run_step(step)
-    results = collect_photo_facts(root, folder, steps)
+    results = collect_first_model_facts(root, folder, steps)
     draw_photos(root / "home", results.shown, args.picture)
     draw_frames(root / "home", name_video_picture(args.picture))
     write_json(args.results, to_json(results))

@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from mask_rcnn_ext.evaluation import coco as coco_module
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
 from mask_rcnn_ext.evaluation.compiled_coco import evaluate_compiled, find_compiled_version
+from mask_rcnn_ext.evaluation.plain_predictions import PackedDetections
 from mask_rcnn_ext.overlap.numbered_coco import NumberedCOCO
 
 needs_hotcoco = pytest.mark.skipif(
@@ -175,7 +176,7 @@ def run(tmp_path):
         evaluator._predictions = [
             {
                 "image_id": image["id"],
-                "instances": evaluator._pack(
+                "instances": PackedDetections(
                     [
                         copy.deepcopy(r) | {"category_id": labels[r["category_id"]]}
                         for r in results

@@ -121,6 +121,18 @@ VECTORS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(("bins", "size"), [(7, 7), (7, 21), (3, 9)])
+def test_the_samples_of_a_cell_follow_from_its_bin(bins, size, monkeypatch):
+    """A cell of a whole number of feature cells has one sample more where its bin is rounded up."""
+    corner = torch.rand(200, 2, generator=torch.Generator().manual_seed(0)) * 40
+    side = 16.0 * size * torch.arange(1, 3).repeat(100)[:, None]
+    rois = torch.cat([torch.zeros(200, 1), corner, corner + side], dim=1)
+    features, align = feature_maps(bins, dtype=torch.float32), layer("PSROIAlign", bins, size)
+    found = align(features, rois)
+    monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)  # the form of torchvision's RoIAlign
+    torch.testing.assert_close(found, align(features, rois), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(("ends", "windows"), VECTORS.values(), ids=VECTORS)
 def test_windows_of_the_release(ends, windows):
     """Its boxes count pixels: the last one is at x2, which ends at x2 + 1."""

@@ -22,7 +22,7 @@ class ModelCosts:
     image_size: list[int]  # height, width
     proposals: int
     detections: int
-    flops: dict[str, int]  # "total", and each of `PARTS` that the model has
+    flops: dict[str, int]  # "total", and each of `MODEL_PARTS` that the model has
 
 
 @dataclass(frozen=True)

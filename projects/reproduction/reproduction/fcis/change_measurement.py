@@ -13,7 +13,7 @@ from mask_rcnn_ext.overlap.same_part import draw_same_part
 
 from .axis_records import draw_axis_runs
 from .contrasts import FCIS, RIVAL
-from .experiment import EXPERIMENT_MODELS, PARTS, NestedRun
+from .experiment import EXPERIMENT_MODELS, MEASURED_PARTS, NestedRun
 from .given_boxes import load_trained, predict_in_true_boxes
 from .inference_changes import PLAIN, list_changes, name_copies
 from .run_measurement import RunMeasurement
@@ -41,7 +41,7 @@ class ChangeMeasurement(RunMeasurement):
         truth = load_truth(find_truth(dataset)[0])
         changes = {
             name: [
-                dataclasses.asdict(measure_true_boxes(masks, PARTS))
+                dataclasses.asdict(measure_true_boxes(masks, MEASURED_PARTS))
                 for masks in predict_in_true_boxes(cfg, model, truth, dataset, draw=draw)
             ]
             for name, draw in list_changes(CHANGED[self.run.variant]).items()
@@ -75,8 +75,8 @@ def collect_changes(runs: Sequence[NestedRun]) -> list[dict[str, Any]]:
         trainings = [ChangeMeasurement(run).read() for run in runs if run.variant == variant]
         if not trainings:
             continue
-        for k in PARTS if bins is None else (bins,):
-            others = {name_copies(parts) for parts in PARTS if parts != k}
+        for k in MEASURED_PARTS if bins is None else (bins,):
+            others = {name_copies(parts) for parts in MEASURED_PARTS if parts != k}
             names = [name for name in trainings[0] if name not in others]
             drawn = {n: _draw([found[n] for found in trainings], k, number) for n in names}
             if bins is None:

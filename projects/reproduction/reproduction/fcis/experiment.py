@@ -37,7 +37,7 @@ from .run_measurement import RunMeasurement
 
 __all__ = [
     "EXPERIMENT_MODELS",
-    "PARTS",
+    "MEASURED_PARTS",
     "Measurement",
     "NestedRun",
     "RunRecords",
@@ -54,7 +54,7 @@ EXPERIMENT_MODELS = {
     "fcis_tiny_nested_k3": ("FCIS, k = 3", 3),
     "fcis_tiny_nested_k1": ("FCIS, k = 1", 1),
 }
-PARTS = (7, 3)  # k at which every model is measured
+MEASURED_PARTS = (7, 3)  # k at which every model is measured
 _FORMAT = 2  # the format of `nested.json`
 
 
@@ -103,9 +103,9 @@ class Measurement(RunMeasurement):
         (dataset,) = cfg.DATASETS.TEST
         truth = load_truth(find_truth(dataset)[0])
         content: dict[str, Any] = {"axis": []}
-        content |= {f"same_part_{k}": [] for k in PARTS}
+        content |= {f"same_part_{k}": [] for k in MEASURED_PARTS}
         for masks in predict_in_true_boxes(cfg, model, truth, dataset):
-            for k in PARTS:
+            for k in MEASURED_PARTS:
                 record = measure_same_part(masks.instances, masks.predictions, k=k)
                 content[f"same_part_{k}"].append(dataclasses.asdict(record))
             axis = measure_axis_runs(
@@ -124,10 +124,10 @@ class Measurement(RunMeasurement):
             axis = measure_axis_runs(
                 instances.image_id, masks.soft[matched], threshold=masks.threshold
             )
-            content["own"].append(measure_detections(instances, PARTS, masks.voted))
+            content["own"].append(measure_detections(instances, MEASURED_PARTS, masks.voted))
             content["own_axis"].append(axis)
             if masks.voted is not None:
-                voted = measure_detections(masks.voted.instances, PARTS, masks.voted)
+                voted = measure_detections(masks.voted.instances, MEASURED_PARTS, masks.voted)
                 content["voted"].append(voted)
         return {name: [dataclasses.asdict(r) for r in found] for name, found in content.items()}
 
@@ -135,7 +135,9 @@ class Measurement(RunMeasurement):
         """Return the records."""
         content = json.loads(self.record.read_text())
         return RunRecords(
-            same_part={k: [SamePartRecord(**r) for r in content[f"same_part_{k}"]] for k in PARTS},
+            same_part={
+                k: [SamePartRecord(**r) for r in content[f"same_part_{k}"]] for k in MEASURED_PARTS
+            },
             axis=_read_axis(content["axis"]),
             own=[DetectionRecord.from_json(r) for r in content["own"]],
             own_axis=_read_axis(content["own_axis"]),
@@ -175,13 +177,14 @@ def measure_data(dataset: str) -> dict[str, dict[str, float]]:
     DatasetCatalog.get(dataset)  # draws an embedded data set
     truth = load_truth(find_truth(dataset)[0])
     sums: dict[str, dict[str, list[float]]] = {
-        pair: {f"k = {k}": [0.0, 0.0] for k in PARTS} for pair in ("one_class", "two_classes")
+        pair: {f"k = {k}": [0.0, 0.0] for k in MEASURED_PARTS}
+        for pair in ("one_class", "two_classes")
     }
     for image_id in truth.imgs:
         instances = read_image_instances(truth, image_id, {})
         for i, j in find_nested(instances):
             one = instances.classes[i] == instances.classes[j]
-            for k in PARTS:
+            for k in MEASURED_PARTS:
                 same, common = measure_part_share(instances.boxes[i], instances.boxes[j], k)
                 total = sums["one_class" if one else "two_classes"][f"k = {k}"]
                 total[0], total[1] = total[0] + same, total[1] + common
@@ -225,12 +228,13 @@ def collect(runs: Sequence[NestedRun], say: Callable[[str], object] = print) -> 
             continue
         say(f"{name}: {len(own)} trainings")
         records = [Measurement(run).read() for run in own]
-        same_part[variant] = {k: [r.same_part[k] for r in records] for k in PARTS}
+        same_part[variant] = {k: [r.same_part[k] for r in records] for k in MEASURED_PARTS}
         axis_runs[variant] = [r.axis for r in records]
         models[variant] = {
             "name": name,
             "same_part": {
-                f"k = {k}": describe_draws(draw_same_part(same_part[variant][k])) for k in PARTS
+                f"k = {k}": describe_draws(draw_same_part(same_part[variant][k]))
+                for k in MEASURED_PARTS
             },
             **_summarize_lines(axis_runs[variant]),
             "own_proposals": {

@@ -22,7 +22,7 @@ from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_ins
 from mask_rcnn_ext.overlap.same_part import measure_part_share
 from mask_rcnn_ext.report.drawing.sheets import make_tile_sheet, resize_picture
 
-from .experiment import PARTS, NestedRun, find_nested
+from .experiment import MEASURED_PARTS, NestedRun, find_nested
 from .given_boxes import load_trained, predict_in_true_boxes
 
 __all__ = [
@@ -114,7 +114,7 @@ def choose_pairs(truth: COCO, wanted: int) -> list[NestedPair]:
 def _describe(instances: ImageInstances, i: int, j: int) -> NestedPair:
     boxes = instances.boxes
     shares = []
-    for k in PARTS:
+    for k in MEASURED_PARTS:
         same, common = measure_part_share(boxes[i], boxes[j], k)
         shares.append(same / common)
     inner, outer = sorted((i, j), key=lambda o: float((boxes[o, 2:] - boxes[o, :2]).prod()))

@@ -15,7 +15,7 @@ from mask_rcnn_ext.overlap.image_instances import read_image_instances
 from mask_rcnn_ext.overlap.matching import box_iou
 from mask_rcnn_ext.overlap.same_part import measure_part_share
 
-from .experiment import PARTS, find_nested
+from .experiment import MEASURED_PARTS, find_nested
 
 __all__ = ["LEAST", "PairCount", "count_pairs", "hold_out"]
 
@@ -54,7 +54,7 @@ def _can_show(annotations: Sequence[dict[str, Any]]) -> bool:
     return any(
         measure_part_share(*boxes[pair], k)[0] >= LEAST
         for pair in np.argwhere(np.triu(meeting, 1))
-        for k in PARTS
+        for k in MEASURED_PARTS
     )
 
 
@@ -104,7 +104,7 @@ def count_pairs(truths: Sequence[COCO]) -> PairCount:
     Args:
         truths: the parts of the data set, see `load_truth`.
     """
-    names = [f"k = {k}" for k in PARTS]
+    names = [f"k = {k}" for k in MEASURED_PARTS]
     images = objects = pairs = nested = 0
     area, same = 0.0, dict.fromkeys(names, 0.0)
     able_pairs, able_images = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
@@ -115,7 +115,7 @@ def count_pairs(truths: Sequence[COCO]) -> PairCount:
         nested += sum(bool(one_class[pair]) for pair in find_nested(instances))
         found = np.argwhere(np.triu(instances.touching & one_class))
         pairs += len(found)
-        for k, name in zip(PARTS, names, strict=True):
+        for k, name in zip(MEASURED_PARTS, names, strict=True):
             shares = [measure_part_share(*instances.boxes[pair], k) for pair in found]
             able = sum(shared >= LEAST for shared, _ in shares)
             same[name] += sum(shared for shared, _ in shares)

@@ -33,7 +33,7 @@ from ..json_runs import JsonRun, select_images
 from ..run_entries import describe_run
 from .axis_records import draw_axis_runs
 from .contrasts import FCIS, RIVAL
-from .experiment import PARTS
+from .experiment import MEASURED_PARTS
 from .given_boxes import load_trained, predict_in_true_boxes
 from .photograph_pairs import count_pairs, hold_out
 from .run_measurement import RunMeasurement
@@ -138,7 +138,7 @@ class PhotographMeasurement(RunMeasurement):
             if find_overlapping(read_image_instances(truth, image_id, {})).any()
         ]
         records = [
-            dataclasses.asdict(measure_true_boxes(masks, PARTS, only_overlapping=True))
+            dataclasses.asdict(measure_true_boxes(masks, MEASURED_PARTS, only_overlapping=True))
             for masks in predict_in_true_boxes(cfg, model, truth, dataset, images)
         ]
         self.write({"records": records})
@@ -223,7 +223,7 @@ def _draw(
             ).items()
             if where.startswith("one_class")
         }
-        for name in (f"k = {k}" for k in PARTS)
+        for name in (f"k = {k}" for k in MEASURED_PARTS)
     }
     return errors, draw_axis_runs([[r.axis for r in records] for records in trainings], model=model)
 

@@ -1,6 +1,5 @@
 """The measurements of masks in the true boxes, one record for each image."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,8 +98,3 @@ def draw_right(
         for name in ("right", "masks")
     )
     return 100 * bootstrap_ratio(right, masks, draws=draws, seed=0, model=model)
-
-
-def write_true_box_records(records: Sequence[TrueBoxRecord]) -> list[dict[str, Any]]:
-    """Return the records as json can hold them, but for their arrays."""
-    return [dataclasses.asdict(record) for record in records]

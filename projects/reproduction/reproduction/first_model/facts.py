@@ -15,14 +15,14 @@ from .pictures import SHOWN
 from .results_file import (
     FirstModelResults,
     FolderFacts,
+    PredictionCounts,
     ReportFacts,
-    SplitCounts,
     StageFacts,
     Tracks,
 )
 from .stages import SEED, FolderStep, StageStep
 
-__all__ = ["collect_photo_facts", "key_lines"]
+__all__ = ["collect_first_model_facts", "key_lines"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _BLOCKS = {  # the lines that the page quotes: the first group, or the whole match
@@ -47,7 +47,7 @@ def key_lines(name: str, text: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def collect_photo_facts(
+def collect_first_model_facts(
     root: Path, folder: FolderStep, steps: Sequence[StageStep]
 ) -> FirstModelResults:
     """Return the content of the results file.
@@ -101,10 +101,10 @@ def collect_photo_facts(
     )
 
 
-def _count_found(folder: Path) -> SplitCounts:
+def _count_found(folder: Path) -> PredictionCounts:
     """Return the numbers of images and objects in a prediction."""
     images = read_json(folder / "images.json")["images"]
-    return SplitCounts(len(images), len(read_json(folder / "coco_instances_results.json")))
+    return PredictionCounts(len(images), len(read_json(folder / "coco_instances_results.json")))
 
 
 def _count_tracks(path: Path) -> Tracks:

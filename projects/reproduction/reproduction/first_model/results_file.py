@@ -8,7 +8,7 @@ __all__ = [
     "Clip",
     "FirstModelResults",
     "FolderFacts",
-    "SplitCounts",
+    "PredictionCounts",
     "WrittenErrorCost",
 ]
 __all__ += ["ModelScores", "ReportFacts", "SizeFacts", "StageFacts", "Tracks", "WrittenOperation"]
@@ -99,7 +99,7 @@ class ReportFacts:
 
 
 @dataclass(frozen=True)
-class SplitCounts:
+class PredictionCounts:
     """What `predict` found in the new photos."""
 
     images: int
@@ -131,6 +131,6 @@ class FirstModelResults:
     scores: dict[str, ModelScores]  # of the "trained" and the "exported" model
     report: ReportFacts
     parity: dict[str, Any]  # see `mask_rcnn_ext.export.parity`
-    found: SplitCounts
+    found: PredictionCounts
     video: Tracks
     shown: list[str]  # the new photos in the picture

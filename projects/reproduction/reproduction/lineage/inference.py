@@ -19,7 +19,7 @@ from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.modeling.precision import choose_device, inference_autocast, prepare_model
 
-from .results import Quartiles, StepTiming
+from .results import InferenceTiming, Quartiles
 from .runs import LineageRun
 
 __all__ = ["TIMED", "LoadedModel", "find_best_proposals", "load_model", "measure_seconds"]
@@ -65,7 +65,7 @@ def load_model(run: LineageRun) -> LoadedModel:
 
 def measure_seconds(
     models: Sequence[LoadedModel], images: int = 20, warm_up: int = 3
-) -> tuple[StepTiming, dict[str, Quartiles]]:
+) -> tuple[InferenceTiming, dict[str, Quartiles]]:
     """Measure how long each model takes for an image.
 
     Args:
@@ -87,7 +87,7 @@ def measure_seconds(
             took[model.variant].append(time.perf_counter() - start)
     device = torch.device(models[0].cfg.MODEL.DEVICE)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    timing = StepTiming(images, warm_up, torch.get_num_threads(), name, TIMED)
+    timing = InferenceTiming(images, warm_up, torch.get_num_threads(), name, TIMED)
     return timing, {variant: _quartiles(seconds[-images:]) for variant, seconds in took.items()}
 
 

@@ -16,11 +16,11 @@ from ..run_entries import RunEntry, describe_run
 from .runs import LineageRun, Method, compare_configs, methods, proposal_sets
 
 __all__ = [
+    "InferenceTiming",
     "LineageResults",
     "MethodResults",
     "Quartiles",
     "SharedSettings",
-    "StepTiming",
     "collect",
     "require_proposals",
     "write_lineage_results",
@@ -44,7 +44,7 @@ class Quartiles:
 
 
 @dataclass(frozen=True)
-class StepTiming:
+class InferenceTiming:
     """How seconds per image were measured."""
 
     images: int  # number of images that were timed
@@ -105,7 +105,7 @@ class LineageResults:
     shared: SharedSettings
     differing: dict[str, dict[str, Any]]  # see `runs.compare_configs`
     proposals: dict[str, dict[str, Any]]  # by data set, see `require_proposals`
-    timing: StepTiming
+    timing: InferenceTiming
     methods: list[MethodResults]  # in the order of their papers
     runs: list[RunEntry]
 
@@ -136,7 +136,7 @@ def require_proposals(runs: Sequence[LineageRun]) -> dict[str, dict[str, Any]]:
 
 def collect(
     runs: Sequence[LineageRun],
-    timed: tuple[StepTiming, Mapping[str, Quartiles]],
+    timed: tuple[InferenceTiming, Mapping[str, Quartiles]],
     proposals: dict[str, dict[str, Any]],
 ) -> LineageResults:
     """Return the results of the runs.

@@ -55,7 +55,7 @@ class TimingEntry:
 
 @dataclass(frozen=True)
 class CheckpointEvaluation:
-    """The scores of a checkpoint on each of `PARTS`."""
+    """The scores of a checkpoint on each of `VALIDATION_PARTS`."""
 
     iteration: int  # counted from 1
     selection: CheckpointScores
@@ -63,7 +63,7 @@ class CheckpointEvaluation:
     all: CheckpointScores
 
     def score(self, part: str, metric: str = "AP", task: str = "segm") -> float:
-        """Return an AP on one of `PARTS`; 0 where it is undefined."""
+        """Return an AP on one of `VALIDATION_PARTS`; 0 where it is undefined."""
         scores: CheckpointScores = getattr(self, part)
         return scores[task][metric] or 0.0
 
