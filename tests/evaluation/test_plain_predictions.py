@@ -2,7 +2,9 @@
 
 import io
 import json
+import pickle
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -52,6 +54,13 @@ def test_packed_detections_stay_as_they_are():
     ]
     assert packed == PREDICTIONS[0]["instances"]
     assert packed != PREDICTIONS[0]["instances"][:1]
+
+
+def test_packed_detections_run_no_code():
+    packed = PackedDetections([])
+    packed._packed = zlib.compress(pickle.dumps(print))
+    with pytest.raises(pickle.UnpicklingError, match=r"plain values, got builtins\.print"):
+        list(packed)
 
 
 @pytest.mark.parametrize(
