@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    # --help ends here, before the imports below, which take seconds.
+    # --help and simple mistakes end here, before the imports below, which take seconds.
     stop_at_mistakes(build_parser().parse_args(), lambda args: check_conversion(args, _FORMATS))
 
 from mask_rcnn_ext import UserError

@@ -38,7 +38,7 @@ class PackedDetections(Sequence[dict[str, Any]]):
     def __init__(self, detections: Sequence[dict[str, Any]]) -> None:
         # A pickle is read several times as fast as json, above all with keypoints.
         packed = pickle.dumps(list(detections), pickle.HIGHEST_PROTOCOL)
-        if b"numpy" in packed or b"torch" in packed:
+        if b"numpy" in packed or b"torch" in packed:  # their numbers name their module in a pickle
             packed = pickle.dumps([_make_plain(each) for each in detections])
         self._packed, self._length = zlib.compress(packed, 1), len(detections)
 

@@ -76,13 +76,11 @@ def gathered_roi_align(
     shape = (sampling_ratio, spatial_scale, aligned)
     down = _weigh_bins(num_bins, rois[:, 2], rois[:, 4], output_size[0], height, *shape)
     across = _weigh_bins(num_bins, rois[:, 1], rois[:, 3], output_size[1], width, *shape)
-    row, column = (
-        torch.arange(num_bins, device=rois.device).repeat_interleave(size // num_bins)
-        for size in output_size
-    )
-    bins = row[:, None] * num_bins + column
-    if num_bins == 1:
-        bins = bins[:1, :1]
+    bins = torch.zeros(1, 1, dtype=torch.long, device=rois.device)  # the bin of each output cell
+    if num_bins > 1:
+        side = torch.arange(num_bins, device=rois.device)
+        row, column = (side.repeat_interleave(size // num_bins) for size in output_size)
+        bins = row[:, None] * num_bins + column
     per_roi = down[2] * across[2] * (output_size[0] * output_size[1])
     pooled = [table[:0]]  # with its gradient where there are no boxes
     for part in _split(per_roi):
@@ -90,7 +88,7 @@ def gathered_roi_align(
         first = rois[part, 0].long()[:, None, None] * num_bins**2 + bins
         index, weights, starts = _list_cells(first * (height * width), rows, columns, width)
         pooled.append(F.embedding_bag(index, table, starts, mode="sum", per_sample_weights=weights))
-    sums = torch.cat(pooled) if len(pooled) != 2 else pooled[1]
+    sums = pooled[1] if len(pooled) == 2 else torch.cat(pooled)  # a single part needs no copy
     grid = sums.reshape(rois.shape[0], *output_size, channels)
     return grid.permute(0, 3, 1, 2)
 
@@ -110,7 +108,7 @@ def _split(sizes: Tensor) -> list[slice]:
 def _weigh_bins(
     num_bins: int, low: Tensor, high: Tensor, size: int, *more: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Do the same as `_weigh_cells` for boxes that consist of bins."""
+    """Do the same as `_weigh_cells`, with each bin of a box weighed as a box of its own."""
     if num_bins == 1:
         return _weigh_cells(low, high, size, *more)
     side = (high - low) / num_bins

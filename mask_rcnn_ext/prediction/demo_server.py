@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import UserError
+from ..errors import UserError, require_range
 from ..report.drawing.pictures import choose_color
 from ..report.render import render_page
 from .demo_answer import MAX_PIXELS, answer_upload
@@ -61,8 +61,7 @@ class DemoServer(socketserver.ThreadingTCPServer):
     request_queue_size = 64
 
     def __init__(self, host: str = "127.0.0.1", port: int = 7860) -> None:
-        if not 0 <= port <= 65535:
-            raise UserError(f"port: expected 0 to 65535, got {port}")
+        require_range("port", port, 0, 65535)
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             self.address_family, address = found[0][0], found[0][4]
