@@ -84,6 +84,7 @@ class _Frames:
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.count = 0 if self.is_live or not 0 < count < 1e9 else int(count)
         self._began = time.monotonic()
+        self._start = self._moment = 0.0  # seconds: the first frame by the source, the last frame
 
     def __iter__(self) -> Iterator[tuple[int, float, BGRArray]]:
         """Yield the number of each frame, its time in seconds, and its pixels."""
@@ -94,8 +95,22 @@ class _Frames:
             good, frame = self._capture.retrieve()
             if not good:
                 return
+            yield number, self._find_moment(number), np.ascontiguousarray(frame)
+
+    def _find_moment(self, number: int) -> float:
+        """Return when the frame was taken, in seconds from the first frame.
+
+        The source says it: frames of a stream wait while the model works, and phones write videos
+        whose frame rate changes. A source without a clock says 0 for each frame.
+        """
+        moment = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if number == 0:
+            self._start = moment
+        moment -= self._start
+        if number and moment <= 0:
             moment = time.monotonic() - self._began if self.is_live else number / self.fps
-            yield number, moment, np.ascontiguousarray(frame)
+        self._moment = max(self._moment, moment)
+        return self._moment
 
     def count_missing(self) -> int:
         """Return the number of frames that did not come; some files only estimate how many come."""

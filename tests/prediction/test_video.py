@@ -1,8 +1,12 @@
 """Videos: constant ids, also of objects that cross; files that play; broken videos."""
 
+import functools
+import http.server
 import json
 import os
 import signal
+import threading
+import time
 
 import cv2
 import numpy as np
@@ -252,6 +256,72 @@ def test_videos_that_are_cut_short_or_none_are_told(tmp_path):
         )
     with pytest.raises(UserError, match="--every: expected 1 or more, got 0"):
         predict_video(ColorPredictor(), video, tmp_path / "out", every=0)
+
+
+class SlowPredictor(ColorPredictor):
+    def stream_packed(self, images):
+        for image in images:
+            time.sleep(0.1)
+            yield find_bright(image)
+
+
+def read_times(path) -> list[float]:
+    return [frame["time"] for frame in json.loads(path.read_text())["frames"]]
+
+
+def test_the_frames_of_a_stream_have_the_times_of_the_stream(tmp_path, monkeypatch):
+    """A slow model does not change them."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    write_video(tmp_path / "clip.avi", draw_frames(6), "MJPG", fps=20)
+    handler = functools.partial(QuietHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/clip.avi"
+        video = VideoInput(address, "stream0")
+        summary = predict_video(SlowPredictor(), video, tmp_path / "out", draw=False)
+        server.shutdown()
+    assert read_times(summary.tracks_path) == [0.0, 0.05, 0.1, 0.15, 0.2, 0.25]
+
+
+class ClockedCapture:
+    """Stands for a video whose frames have given times, in milliseconds."""
+
+    def __init__(self, clock, capture, source):
+        self.capture, self.clock = capture(source), [None, *clock]
+
+    def __getattr__(self, name):
+        return getattr(self.capture, name)
+
+    def grab(self):
+        self.clock = self.clock[1:]
+        return self.capture.grab()
+
+    def get(self, name):
+        return self.clock[0] if name == cv2.CAP_PROP_POS_MSEC else self.capture.get(name)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("clock", "expected"),
+    [
+        # The frame rate changes, and one frame has the time of the one before it.
+        ([5000.0, 5100.0, 5130.0, 5130.0, 5400.0], [0.0, 0.1, 0.13, 0.13, 0.4]),
+        ([0.0, 100.0, 90.0, 110.0, 150.0], [0.0, 0.1, 0.1, 0.11, 0.15]),
+        ([0.0] * 5, [0.0, 0.05, 0.1, 0.15, 0.2]),  # no clock: the frame rate says it
+    ],
+)
+def test_a_frame_has_the_time_that_its_video_says(clock, expected, tmp_path, monkeypatch):
+    write_video(tmp_path / "clip.mp4", draw_frames(5))
+    monkeypatch.setattr(
+        cv2, "VideoCapture", functools.partial(ClockedCapture, clock, cv2.VideoCapture)
+    )
+    video = VideoInput(str(tmp_path / "clip.mp4"), "clip.mp4")
+    summary = predict_video(ColorPredictor(), video, tmp_path / "out", draw=False)
+    assert read_times(summary.tracks_path) == expected
 
 
 def test_a_stream_that_is_not_there_is_told(tmp_path):
