@@ -2,14 +2,18 @@
 
 A job runs the function of the command on every task, with the variables that `torchrun` sets. Slurm
 may stop the job for another one, or at its time limit. It is then queued again, and a training goes
-on from its last checkpoint.
+on from its last checkpoint, which it saves when it is stopped.
 """
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ..errors import UserError
@@ -18,6 +22,10 @@ __all__ = ["SubmittedCommand", "is_submission", "submit"]
 
 _INSIDE = "MASK_RCNN_EXT_SLURM_JOB"  # set in the processes of a job
 _MAX_TIMEOUTS = 20  # how often a job is queued again after its time limit
+# submitit asks a job to stop 90 seconds before its limit, and Slurm may do so a minute earlier. A
+# process that is asked before it has started ends without a checkpoint.
+_MIN_MINUTES = 5
+_LONGEST_WAIT = 60  # seconds until Slurm ends the tasks of a job that is queued again
 
 
 def is_submission(args: argparse.Namespace) -> bool:
@@ -52,7 +60,12 @@ class SubmittedCommand:
         trains = not getattr(self.args, "eval_only", False)  # --resume names the weights otherwise
         if restarted and trains and self._find_checkpoints().items() - self._earlier.items():
             self.args.resume = True  # with what this job has written
-        if code := self.function(self.args):
+        with _stop_at_limit() as queue_again:
+            code = self.function(self.args)
+        if queue_again and code == 128 + signal.SIGTERM:
+            queue_again[0]()  # ends process 0
+            time.sleep(_LONGEST_WAIT)  # the first end of a process may end the others
+        if code:
             sys.exit(code)
 
     def checkpoint(self) -> Any:
@@ -72,6 +85,38 @@ class SubmittedCommand:
         return {str(path): path.stat().st_mtime_ns for path in found if path.is_file()}
 
 
+@contextlib.contextmanager
+def _stop_at_limit() -> Iterator[list[Callable[[], object]]]:
+    """Let a command in the block end in its own way shortly before the time limit of the job.
+
+    Slurm sends SIGUSR2 to all tasks then. submitit's handler would queue the job again and end the
+    process at once, so that a training would lose what it did since its last checkpoint. Here, a
+    command that takes SIGTERM gets it instead, and can save a checkpoint. If it does not take
+    SIGTERM at that moment, submitit's handler is called, as before.
+
+    Yields:
+        An empty list. After the signal it has the function that queues the job again.
+    """
+    process, queue_again = os.getpid(), list[Callable[[], object]]()
+    handler, ends = signal.getsignal(signal.SIGUSR2), signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process or not callable(handler):
+            return  # a worker of this process, which the signal also reaches
+        if signal.getsignal(signal.SIGTERM) is ends:
+            handler(number, frame)
+        elif not queue_again:
+            queue_again.append(lambda: handler(number, frame))
+            signal.raise_signal(signal.SIGTERM)
+
+    if callable(handler):  # submitit has set it
+        signal.signal(signal.SIGUSR2, stop)
+    try:
+        yield queue_again
+    finally:
+        signal.signal(signal.SIGUSR2, handler)
+
+
 def submit(
     function: Callable[[argparse.Namespace], int],
     args: argparse.Namespace,
@@ -88,8 +133,8 @@ def submit(
         parameters: parameters of `submitit.SlurmExecutor`; the user's parameters replace them.
 
     Raises:
-        UserError: submitit or Slurm is missing, a parameter is unknown, `time` is missing, or Slurm
-            refuses the job.
+        UserError: submitit or Slurm is missing, a parameter is unknown, `time` is missing or too
+            short, or Slurm refuses the job.
     """
     try:
         import submitit
@@ -99,10 +144,10 @@ def submit(
             "install submitit"
         ) from error
     chosen = {**parameters, **_read_options(args.slurm_options)}
-    if not (isinstance(chosen.get("time"), int) and chosen["time"] > 0):
+    if not (isinstance(chosen.get("time"), int) and chosen["time"] >= _MIN_MINUTES):
         raise UserError(
-            '--slurm needs a time limit in minutes, such as --slurm-options "time=720 '
-            f'partition=gpu", got {chosen.get("time")!r}'
+            f"--slurm needs a time limit of {_MIN_MINUTES} minutes or more, such as "
+            f'--slurm-options "time=720 partition=gpu", got {chosen.get("time")!r}'
         )
     target = os.path.abspath(folder)
     try:

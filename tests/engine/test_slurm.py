@@ -1,13 +1,17 @@
 """`--slurm`: what is submitted, and what a task of the job does. sbatch and srun are stand-ins."""
 
+import contextlib
 import os
+import signal
 import sys
+import time
 
 import predict as predict_tool  # tools/ is on the path
 import pytest
 
 from mask_rcnn_ext import UserError, argument_parser, launch
 from mask_rcnn_ext.engine import slurm
+from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 
 TASK = {
     "SUBMITIT_EXECUTOR": "slurm",
@@ -151,12 +155,106 @@ def test_what_slurm_stops_is_queued_again_and_an_error_is_its_exit_code(cluster,
     assert end.value.code == 2
 
 
+@pytest.fixture
+def events(monkeypatch):
+    """Set a handler as submitit's; return the list of what happened, in order."""
+    happened = []
+
+    def queue_again(number, frame):
+        happened.append("queued again")
+        sys.exit(-1)  # as in process 0
+
+    before = signal.signal(signal.SIGUSR2, queue_again)
+    monkeypatch.setattr(time, "sleep", lambda seconds: happened.append(f"waited {seconds} s"))
+    yield happened
+    put_back = signal.signal(signal.SIGUSR2, before)
+    assert put_back.__name__ == "queue_again"
+
+
+def stop_before_limit(happened, code, signals=1):
+    """Return a command that takes SIGTERM, gets SIGUSR2 and ends with an exit code."""
+
+    def command(args):
+        try:
+            with raise_signals():
+                for _ in range(signals):
+                    os.kill(os.getpid(), signal.SIGUSR2)
+                happened.append("went on")
+        except Interrupted as interrupted:
+            happened.append(f"saved after {interrupted}")
+        return code
+
+    return command
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_at_the_time_limit_a_command_saves_before_it_is_queued_again(
+    cluster, enter_task, events, signals
+):
+    enter_task()
+    with pytest.raises(SystemExit) as end:
+        slurm.SubmittedCommand(stop_before_limit(events, 143, signals), parse(), "out")()
+    assert (events, end.value.code) == (["saved after SIGTERM", "queued again"], -1)
+
+
+def test_at_the_time_limit_another_process_waits_for_process_0(cluster, enter_task, events):
+    enter_task()
+
+    def queue_again(number, frame):
+        """Do nothing, as submitit's handler there."""
+
+    signal.signal(signal.SIGUSR2, queue_again)
+    with pytest.raises(SystemExit) as end:
+        slurm.SubmittedCommand(stop_before_limit(events, 143), parse(), "out")()
+    assert (events, end.value.code) == (["saved after SIGTERM", "waited 60 s"], 143)
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_command_that_ends_by_itself_at_the_time_limit_is_not_queued_again(
+    cluster, enter_task, events, code
+):
+    enter_task()
+    job = slurm.SubmittedCommand(stop_before_limit(events, code), parse(), "out")
+    with pytest.raises(SystemExit) if code else contextlib.nullcontext():
+        job()
+    assert events == ["saved after SIGTERM"]
+
+
+def test_a_command_that_does_not_take_the_signal_is_queued_again_at_once(
+    cluster, enter_task, events
+):
+    enter_task()
+
+    def command(args):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        events.append("went on")
+
+    with pytest.raises(SystemExit):
+        slurm.SubmittedCommand(command, parse(), "out")()
+    assert events == ["queued again"]
+
+
+def test_a_worker_ignores_the_signal_of_the_time_limit(cluster, enter_task, events):
+    enter_task()
+
+    def command(args):
+        if (worker := os.fork()) == 0:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            os._exit(5)
+        return os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+
+    with pytest.raises(SystemExit) as end:
+        slurm.SubmittedCommand(command, parse(), "out")()
+    assert (events, end.value.code) == ([], 5)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("partition=gpu", "a time limit in minutes, .* got None"),
-        ("time=0", "a time limit in minutes, .* got 0"),  # 5 minutes would be taken
-        ("time=2:00:00", "a time limit in minutes, .* got '2:00:00'"),
+        ("partition=gpu", "a time limit of 5 minutes or more, .* got None"),
+        ("time=0", "a time limit of 5 minutes or more, .* got 0"),  # 5 minutes would be taken
+        ("time=4", "a time limit of 5 minutes or more, .* got 4"),
+        ("time=2:00:00", "a time limit of 5 minutes or more, .* got '2:00:00'"),
         ("time", "expected KEY=VALUE, such as time=720, got 'time'"),
         ("time=60 gpu=3", r"--slurm: Unavailable parameter\(s\): \['gpu'\]"),
     ],
@@ -170,7 +268,7 @@ def test_what_is_missing(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match="--slurm needs OUTPUT_DIR DIR on the command line"):
         launch(train, parse())
     with pytest.raises(UserError, match="--slurm-options needs --slurm"):
-        launch(train, argument_parser().parse_args(["--slurm-options", "time=3"]))
+        launch(train, argument_parser().parse_args(["--slurm-options", "time=30"]))
     arguments = ["model.pth", "photos", "--output", str(tmp_path), "--slurm", "--processes", "2"]
     assert predict_tool.main(arguments) == 2
     assert "leave out --processes" in capsys.readouterr().err
@@ -183,4 +281,4 @@ def test_a_machine_without_slurm(tmp_path, monkeypatch):
     pytest.importorskip("submitit", reason='needs the package submitit: pip install "submitit"')
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="--slurm: Could not detect"):
-        launch(train, parse("--slurm-options", "time=3", "OUTPUT_DIR", str(tmp_path / "out")))
+        launch(train, parse("--slurm-options", "time=30", "OUTPUT_DIR", str(tmp_path / "out")))
