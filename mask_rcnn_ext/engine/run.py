@@ -37,7 +37,6 @@ from ..modeling.checks import (
 from ..modeling.exported import load_exported, read_exported_config
 from ..modeling.precision import choose_device, prepare_model
 from ..proposals.file import load_training_dicts
-from ..steps import decide
 from .data_of_run import prepare_data, take_data_options
 from .output_folder import (
     choose_evaluation_folder,
@@ -152,7 +151,7 @@ def prepare_run(
     elif args.resume and not stages:
         _require_checkpoint(cfg.OUTPUT_DIR)
     elif not stages:
-        args.resume = restarted = decide(lambda: is_restart(Path(cfg.OUTPUT_DIR)))
+        args.resume = restarted = is_restart(Path(cfg.OUTPUT_DIR))
     if args.resume and by_gradients and not (args.eval_only or stages):
         require_unchanged(cfg, read_earlier_config(cfg))
     with output_folder(cfg, resume=args.resume and not args.eval_only):

@@ -12,8 +12,11 @@ import time
 from pathlib import Path
 from typing import IO
 
+from detectron2.utils import comm
+
 from ..errors import UserError
 from ..run_files import LOCK
+from ..steps import decide
 from ..temporary_files import mark_machine
 
 __all__ = ["is_restart", "lock_folder", "mark_begun", "release_folders", "require_free"]
@@ -21,6 +24,7 @@ __all__ = ["is_restart", "lock_folder", "mark_begun", "release_folders", "requir
 logger = logging.getLogger(__name__)
 
 _held: dict[Path, IO[str]] = {}  # the open, locked files of this process
+_ENDED = "ended"  # the last line of a file that stays after a success
 
 
 def _close_in_child() -> None:
@@ -89,7 +93,7 @@ def _identify_launch() -> str:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ""
     launch = f"begun by torchrun {os.environ['TORCHELASTIC_RUN_ID']}"
-    if os.environ["WORLD_SIZE"] != os.environ["LOCAL_WORLD_SIZE"]:
+    if not _is_on_one_machine():
         return launch  # the first process may be on another machine next time
     return f"{launch}, process {os.getppid()} on {socket.gethostname()}{_find_start(os.getppid())}"
 
@@ -115,39 +119,55 @@ def mark_begun(folder: Path) -> None:
 
 
 def is_restart(folder: Path) -> bool:
-    """Return whether `torchrun` has restarted this process, and the run in `folder` can go on.
+    """Return whether `torchrun` has restarted a process, and the run in `folder` can go on.
+
+    All processes must call this; process 0 decides.
 
     With several machines each one counts its own restarts. There the id of the job decides
-    (`--rdzv-id`), if one was given: a job continues the run of an earlier job with the same id.
+    (`--rdzv-id`), if one was given: a job continues the run of an earlier job with the same id. A
+    run that has ended is only continued if a machine of this job counts a restart.
     """
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    restarted = any(comm.all_gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0))
+    return decide(lambda: _goes_on(folder, restarted))
+
+
+def _goes_on(folder: Path, restarted: bool) -> bool:
     named = os.environ.get("TORCHELASTIC_RUN_ID", "none") != "none"
-    several = os.environ.get("WORLD_SIZE") != os.environ.get("LOCAL_WORLD_SIZE")
-    if not (restarted or (named and several)):
+    if not (restarted or (named and not _is_on_one_machine())):
         return False
     try:
         lines = (folder / LOCK).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return False
+    if _ENDED in lines and not restarted:
+        return False
     return _identify_launch() in lines and (folder / "last_checkpoint").is_file()
+
+
+def _is_on_one_machine() -> bool:
+    return os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE")
 
 
 def release_folders(*, failed: bool = False) -> None:
     """Release the folders that this process has locked, and remove the files in them.
 
+    A file that tells a restart of `torchrun` that the run has begun stays if the run has failed. If
+    `torchrun` may restart, it also stays after a success: another process may be killed after its
+    work, and `torchrun` then starts all again.
+
     Args:
-        failed: the run has failed. A file that tells a restart of `torchrun` that the run has begun
-            then stays. On one machine it also stays after a success, if `torchrun` may restart:
-            another process may be killed after its work, and `torchrun` then starts all again.
+        failed: the run has failed.
     """
-    alone = os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE")
-    failed |= alone and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+    may_restart = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
     while _held:
         path, file = _held.popitem()
         with contextlib.suppress(OSError):
             file.seek(0)
-            if not (failed and _identify_launch() in file.read().splitlines()):
+            if not ((failed or may_restart) and _identify_launch() in file.read().splitlines()):
                 path.unlink(missing_ok=True)
+            elif not failed:
+                file.write(f"{_ENDED}\n")
+                file.flush()
         with contextlib.suppress(OSError):
             # Processes that this one has forked hold the file open too.
             fcntl.flock(file, fcntl.LOCK_UN)

@@ -175,8 +175,30 @@ def test_a_restart_of_torchrun_knows_its_run(tmp_path, monkeypatch, begun, envir
         monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", most)
         run_lock.lock_folder(tmp_path, begun=True)
         run_lock.release_folders()
-        alone = "LOCAL_WORLD_SIZE" not in environment
-        assert (tmp_path / "run.lock").exists() == (most == "3" and alone)
+        assert (tmp_path / "run.lock").exists() == (most == "3")
+
+
+def test_a_run_that_has_ended_goes_on_only_in_the_job_that_ended_it(tmp_path, monkeypatch):
+    """A process of another machine is killed at its end, or a later job has the same id."""
+    usual = {"TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "2",
+             "LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_MAX_RESTARTS": "3"}  # fmt: skip
+    for key, value in usual.items():
+        monkeypatch.setenv(key, value)
+    run_lock.lock_folder(tmp_path)
+    run_lock.mark_begun(tmp_path)
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    run_lock.release_folders()
+    assert not run_lock.is_restart(tmp_path)  # a later job
+    # The other machine has counted the restart.
+    monkeypatch.setattr(run_lock.comm, "all_gather", lambda own: [own, True])
+    monkeypatch.setattr(run_lock, "decide", lambda function: function())
+    assert run_lock.is_restart(tmp_path)
+    run_lock.lock_folder(tmp_path, begun=True)  # it has begun, and fails
+    run_lock.release_folders(failed=True)
+    monkeypatch.undo()
+    for key, value in usual.items():
+        monkeypatch.setenv(key, value)
+    assert run_lock.is_restart(tmp_path)  # a later job continues it
 
 
 def test_another_torchrun_with_the_same_number_is_not_the_same(tmp_path, monkeypatch):
@@ -262,6 +284,7 @@ def test_the_end_of_another_process_leaves_a_used_folder_as_it_was(tmp_path, mon
     ):
         pass
     assert tree(tmp_path) == before
+    monkeypatch.setattr(output_folder.comm, "get_world_size", lambda: 1)
     assert not run_lock.is_restart(tmp_path)
 
 
