@@ -26,6 +26,7 @@ from ..errors import UserError, import_extra, require_choice, require_range
 from ..files import file_sha256, read_json_or_none, writable_folder, write_json
 from ..model_files import is_exported
 from ..prediction.predictor import Predictor
+from ..report.run_data import spread_evenly
 from ..temporary_files import make_temporary_folder
 from .int8 import quantize_onnx
 from .network import convert_to_openvino, require_exportable, write_metadata, write_onnx
@@ -94,7 +95,7 @@ def export_model(
     _require_libraries(format, int8)
     with writable_folder(output), make_temporary_folder(Path(output)) as folder:
         predictor = _load(cfg)
-        chosen = _space_evenly(list(images), PARITY_IMAGES)
+        chosen = [images[index] for index in spread_evenly(len(images), PARITY_IMAGES)]
         example = _find_example(predictor, chosen)
         stem = str(folder / "model")
         path = stem + EXPORT_FORMATS[format]
@@ -119,7 +120,7 @@ def _calibrate(
     predictor: Predictor, stem: str, images: Sequence[str | os.PathLike[str]], limit: int
 ) -> int:
     """Write `STEM_int8.onnx`, calibrated on the images or on some of them; return their number."""
-    used = _space_evenly(list(images), limit)
+    used = [images[index] for index in spread_evenly(len(images), limit)]
     of_all = f"of {len(images):,} images (--calibration-images)"
     logger.info("int8 is calibrated on %d %s", len(used), of_all)
     prepared = (predictor.prepare(image)["image"].numpy() for image in used)
@@ -179,12 +180,6 @@ def _load(cfg: CfgNode) -> Predictor:
     for key in ("AMP_INFERENCE", "CHANNELS_LAST", "GATHERED_ROI_ALIGN", "GATHERED_MASK_PREDICTOR"):
         cfg.MASK_RCNN_EXT[key] = False  # a trace of gathered layers holds for one image only
     return Predictor(cfg, device="cpu", speed="exact", batch_size=1)
-
-
-def _space_evenly(images: list[Any], count: int) -> list[Any]:
-    if len(images) <= count:
-        return images
-    return [images[index] for index in np.linspace(0, len(images) - 1, count).round().astype(int)]
 
 
 def _find_example(predictor: Predictor, images: Sequence[ImageLike]) -> torch.Tensor:

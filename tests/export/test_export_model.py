@@ -322,11 +322,6 @@ def test_the_memory_of_a_calibration_does_not_grow_with_the_images(
     assert (tmp_path / "model_int8.onnx").stat().st_size
 
 
-def test_images_are_spaced_evenly():
-    assert exporting._space_evenly(list(range(100)), 4) == [0, 33, 66, 99]
-    assert exporting._space_evenly([5, 6], 4) == [5, 6]
-
-
 def test_results_of_several_data_sets():
     results = {"a": {"bbox": {"AP": 1.0, "AP50": 2.0}}, "b": {"segm": {"AP": np.float64(3)}}}
     assert exporting._find_aps(results) == {"a bbox": 1.0, "b segm": 3.0}
