@@ -1,5 +1,6 @@
 """Training runs on files in COCO's format, and the files of one class that they read."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from mask_rcnn_ext.config import load_config
-from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.errors import UserError, require_range
 from mask_rcnn_ext.files import file_sha256, read_json, write_json
 
 from .training_runs import FILLED_IN, TrainingRun
 
-__all__ = ["FILES", "JsonRun", "select_images", "write_class"]
+__all__ = ["FILES", "JsonRun", "draw_images", "select_images", "write_class"]
 
 FILES = ("train_json", "train_images", "val_json", "val_images")
 _OWN_DATA = (  # keys that own data fill in; the checksums of the files represent them
@@ -69,7 +70,14 @@ class JsonRun(TrainingRun):
 
 
 def write_class(
-    root: str | Path, name: str, folder: str, category: str, longest: int
+    root: str | Path,
+    name: str,
+    folder: str,
+    category: str,
+    longest: int,
+    *,
+    kind: str = "",
+    most: int = 0,
 ) -> tuple[str, ...]:
     """Write the annotations of one class to `<root>/data/<name>_train.json` and `_val.json`.
 
@@ -79,6 +87,8 @@ def write_class(
         folder: has `annotations_train.json`, `annotations_val.json` and `images/`.
         category: see `select_images`.
         longest: see `select_images`.
+        kind: see `select_images`.
+        most: this many training images, drawn with seed 0; 0: all of them.
 
     Returns:
         The paths and the folders of the images, in the order of `FILES`.
@@ -90,18 +100,40 @@ def write_class(
     for split in ("train", "val"):
         source = Path(folder, f"annotations_{split}.json")
         path = Path(root, "data", f"{name}_{split}.json")
-        write_json(path, select_images(read_json(source), category, longest))
+        content = select_images(read_json(source), category, longest, kind)
+        if most and split == "train":
+            content = draw_images(content, most)
+        write_json(path, content)
         paths += [str(path), images]
     return tuple(paths)
 
 
-def select_images(content: dict[str, Any], category: str, longest: int) -> dict[str, Any]:
+def draw_images(content: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return a data set in COCO's format with `number` of its images, drawn with seed 0.
+
+    Raises:
+        UserError: it has fewer images.
+    """
+    images = sorted(content["images"], key=lambda image: str(image["id"]))
+    require_range("images of the data set", len(images), number)
+    kept = {image["id"] for image in random.Random(0).sample(images, number)}
+    return {
+        **content,
+        "images": [image for image in content["images"] if image["id"] in kept],
+        "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
+    }
+
+
+def select_images(
+    content: dict[str, Any], category: str, longest: int, kind: str = ""
+) -> dict[str, Any]:
     """Return COCO annotations of one class, and only the images with objects of it.
 
     Args:
         content: a data set in COCO's format.
         category: the name of the class.
         longest: the longest side of an image that is kept, in pixels.
+        kind: keep only images with this `kind`, a key that dsb2018's images have; "": all.
 
     Raises:
         UserError: there is no such class.
@@ -114,7 +146,9 @@ def select_images(content: dict[str, Any], category: str, longest: int) -> dict[
     images = [
         image
         for image in content["images"]
-        if image["id"] in with_objects and max(image["width"], image["height"]) <= longest
+        if image["id"] in with_objects
+        and max(image["width"], image["height"]) <= longest
+        and (not kind or image.get("kind") == kind)
     ]
     kept = {image["id"] for image in images}
     return {

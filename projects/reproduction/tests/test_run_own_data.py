@@ -39,15 +39,19 @@ RUN, AUTO = "dsb2018_lite0_hand", "dsb2018_lite0_auto"
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(tmp_path, monkeypatch):
     """Write both data sets, small, in the layout of the options; return the options."""
     found = []
-    for option, (name, photos) in zip(("--dsb2018", "--coco"), DATA.items(), strict=True):
+    monkeypatch.setitem(DATA, "sixty", replace(DATA["sixty"], most=2))
+    for name, category in (("dsb2018", "nucleus"), ("coco", "person")):
         for split in ("train", "val"):
-            classes = (photos.category, "other")
-            path, _ = write_coco(tmp_path / name, images=6, classes=classes)
-            path.rename(path.with_name(f"annotations_{split}.json"))
-        found += [option, str(tmp_path / name)]
+            path, _ = write_coco(tmp_path / name, images=8, classes=(category, "other"))
+            content = read_json(path)
+            for image in content["images"][:6]:
+                image["kind"] = "fluorescence"
+            path.with_name(f"annotations_{split}.json").write_text(json.dumps(content))
+            path.unlink()
+        found += [f"--{name}", str(tmp_path / name)]
     return found
 
 
@@ -61,18 +65,19 @@ def small(monkeypatch):
     monkeypatch.setitem(runs_module.STARTS, "lite0", {"MODEL.WEIGHTS": ""})
     monkeypatch.setattr(runs_module, "EVALUATIONS", 2)
     for name, photos in DATA.items():
-        monkeypatch.setitem(DATA, name, replace(photos, iterations={"hand": 4, "auto": 4}))
+        four = dict.fromkeys(photos.iterations, 4)
+        monkeypatch.setitem(DATA, name, replace(photos, iterations=four))
 
 
 def plan(folders, tmp_path, seeds=1):
-    return plan_own_data(tmp_path / "out", {"dsb2018": folders[1], "persons": folders[3]}, seeds)
+    return plan_own_data(tmp_path / "out", {"dsb2018": folders[1], "coco": folders[3]}, seeds)
 
 
 def test_the_runs_differ_in_start_and_settings_only(folders, tmp_path):
     runs = plan(folders, tmp_path, 2)
-    assert len(runs) == 16
-    assert len({run.folder for run in runs}) == 16
-    assert len({run.files for run in runs}) == 2
+    assert len(runs) == 18
+    assert len({run.folder for run in runs}) == 18
+    assert len({run.files for run in runs}) == 3
     for photos in DATA.values():
         assert all(count % EVALUATIONS == 0 for count in photos.iterations.values())
     run = next(run for run in runs if run.variant == RUN)
@@ -90,6 +95,15 @@ def test_the_runs_differ_in_start_and_settings_only(folders, tmp_path):
     assert "INPUT.MIN_SIZE_TRAIN" in auto.filled_in
     assert not {"INPUT.MIN_SIZE_TRAIN", "SOLVER.MAX_ITER"} & {*run.filled_in}
     assert "SOLVER.MAX_ITER" not in auto.filled_in
+    sixty = by_variant["sixty_lite0_auto"]
+    images = [read_json(path)["images"] for path in (sixty.files[0], sixty.val_json)]
+    kept = [image for image in val if image.get("kind") == "fluorescence"]
+    assert 2 < len(kept) < len(val)
+    assert (len(images[0]), images[1]) == (2, kept)
+    assert all(image["kind"] == "fluorescence" for each in images for image in each)
+    assert {a["image_id"] for a in read_json(sixty.files[0])["annotations"]} == {
+        image["id"] for image in images[0]
+    }
 
 
 def test_a_run_is_trained_scored_and_reported(folders, tmp_path, small, monkeypatch, capsys):
@@ -110,7 +124,7 @@ def test_a_run_is_trained_scored_and_reported(folders, tmp_path, small, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(OwnDataRun, "train", train)
         assert tool.main(command) == 2
-    assert "7 of the runs failed" in capsys.readouterr().err
+    assert "8 of the runs failed" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         patch.setattr(OwnDataRun, "train", lambda *_: 1)
         assert tool.main([*command, "--data", "persons"]) == 2
@@ -125,13 +139,13 @@ def test_a_run_is_trained_scored_and_reported(folders, tmp_path, small, monkeypa
     assert {*entry["average"]["segm"]} == {"AP", "AP50", "AP75"}
     assert entry["chosen"]["INPUT.MIN_SIZE_TRAIN"] == [64]
     assert picture.read_bytes().startswith(b"\x89PNG")
-    told = "**1 of 8 trainings are done; the others have not been run yet.**"
+    told = "**1 of 9 trainings are done; the others have not been run yet.**"
     assert told in own_data_doc(from_json(OwnDataResults, content))
     # A recorded run is not trained again, even if its folder is gone, until its config changes.
     assert [run.variant for run in find_recorded(path, plan(folders, tmp_path))] == [AUTO]
     folder = run.folder.rename(tmp_path / "elsewhere")
     tool.main([*command, "--list"])
-    assert f"1 of 8 runs are in {path}" in capsys.readouterr().out
+    assert f"1 of 9 runs are in {path}" in capsys.readouterr().out
     assert to_json(write_own_data_results(path, plan(folders, tmp_path))) == content
     with monkeypatch.context() as patch:
         patch.setitem(DATA, "dsb2018", replace(DATA["dsb2018"], iterations={"hand": 8, "auto": 8}))
@@ -151,7 +165,7 @@ def test_a_run_is_trained_scored_and_reported(folders, tmp_path, small, monkeypa
 def test_the_timing_trains_each_form_in_turn(folders, tmp_path, small):
     timings = time_variants(plan(folders, tmp_path), rounds=1)
     assert [t.run.form for t in timings] == [
-        "dsb2018_auto", "dsb2018_hand", "persons_auto", "persons_hand",
+        "dsb2018_auto", "dsb2018_hand", "persons_auto", "persons_hand", "sixty_auto",
     ]  # fmt: skip
     assert all(t.wall > 0 and t.cpu > 0 for t in timings)
     slow = replace(timings[1], wall=10.0)
@@ -267,7 +281,7 @@ def test_the_page_says_what_was_run():
     ]
     text = own_data_doc(make_results(entries))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    assert "**3 of 24 trainings are done; the others have not been run yet.**" in text
+    assert "**3 of 27 trainings are done; the others have not been run yet.**" in text
     mean = ["31.0 (30.0 to 32.0)", "62.0 (60.0 to 64.0)"]
     start = ["Nuclei", "ImageNet weights", "hand-made", "2"]
     assert next(row[:6] for row in rows if row[:4] == start) == [*start, *mean]

@@ -7,13 +7,13 @@ from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 
 from ..markdown import markdown_table
 from .results_file import Contrast, OwnDataEntry, OwnDataResults, PhotosFacts
-from .runs import DATA, SETTINGS, STARTS
+from .runs import DATA, SETTINGS
 
 __all__ = ["DATA_TITLES", "OWN_DATA", "PICTURE", "name_variant", "own_data_doc", "select_runs"]
 
 OWN_DATA, PICTURE = "results/own_data.json", "docs/images/own_data.png"
 
-DATA_TITLES = {"dsb2018": "Nuclei", "persons": "Persons"}
+DATA_TITLES = {"dsb2018": "Nuclei", "persons": "Persons", "sixty": "Nuclei, 60 images"}
 _STARTS = {"lite0": "ImageNet weights", "scratch": "from scratch"}
 _SETTINGS = {"hand": "hand-made", "auto": "`--auto`"}
 _CHOICES = (
@@ -89,7 +89,7 @@ def own_data_doc(results: OwnDataResults | None) -> str:
 
 def _describe_state(results: OwnDataResults) -> str:
     done, planned = len(results.runs), results.planned_seeds
-    total = planned * len(DATA) * len(STARTS) * len(SETTINGS)
+    total = planned * sum(len(photos.variants) for photos in DATA.values())
     devices = ", ".join(sorted({str(run.device) for run in results.runs}))
     state = f"Seeds: {planned}. Device: {devices}."
     for timing in results.timings:
@@ -117,12 +117,11 @@ def _make_scores(entries: Sequence[OwnDataEntry]) -> str:
     header = ["data", "start", "settings", "seeds", "mask AP", "AP50", "AP, all", "AP50, all"]
     header += ["box AP", "iterations", "seconds"]
     rows = []
-    for data in DATA:
-        for start in STARTS:
-            for settings in SETTINGS:
-                runs = select_runs(entries, data, start, settings)
-                names = [DATA_TITLES[data], _STARTS[start], _SETTINGS[settings], str(len(runs))]
-                rows.append([*names, *_summarize_runs(runs)])
+    for data, photos in DATA.items():
+        for start, settings in photos.variants:
+            runs = select_runs(entries, data, start, settings)
+            names = [DATA_TITLES[data], _STARTS[start], _SETTINGS[settings], str(len(runs))]
+            rows.append([*names, *_summarize_runs(runs)])
     return markdown_table(header, rows, words=3)
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from .markdown import DATA_TITLES, name_variant, select_runs
 from .results_file import OwnDataResults
-from .runs import DATA, SETTINGS, STARTS
+from .runs import DATA
 
 __all__ = ["draw_curves"]
 
@@ -23,7 +23,7 @@ def draw_curves(results: OwnDataResults) -> bytes:
     Thick lines are means over the seeds, thin lines are single runs. The minutes follow from the
     iterations and the planned minutes, so the load of the machine does not show.
     """
-    figure = Figure(figsize=(11, 4.2), layout="constrained", dpi=110)
+    figure = Figure(figsize=(15, 4.2), layout="constrained", dpi=110)
     for axes, data in zip(figure.subplots(1, len(DATA)), DATA, strict=True):
         _draw_panel(axes, data, results)
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -41,27 +41,20 @@ def draw_curves(results: OwnDataResults) -> bytes:
 
 def _draw_panel(axes: Axes, data: str, results: OwnDataResults) -> None:
     facts = results.data[data]
-    for start in STARTS:
-        for settings in SETTINGS:
-            runs = select_runs(results.runs, data, start, settings)
-            style = {"color": _COLOURS[start], "linestyle": _DASHES[settings]}
-            curves = [[each.score("scoring") for each in run.evaluations] for run in runs]
-            if not curves:
-                continue
-            times = [
-                facts.minutes * each.iteration / runs[0].iterations for each in runs[0].evaluations
-            ]
-            for curve in curves:
-                axes.plot(times, curve, alpha=0.35, linewidth=0.8, **style)
-            means = [fmean(values) for values in zip(*curves, strict=True)]
-            axes.plot(
-                times,
-                means,
-                marker="o",
-                markersize=3.5,
-                label=name_variant(start, settings),
-                **style,
-            )
+    for start, settings in DATA[data].variants:
+        runs = select_runs(results.runs, data, start, settings)
+        style = {"color": _COLOURS[start], "linestyle": _DASHES[settings]}
+        curves = [[each.score("scoring") for each in run.evaluations] for run in runs]
+        if not curves:
+            continue
+        times = [
+            facts.minutes * each.iteration / runs[0].iterations for each in runs[0].evaluations
+        ]
+        for curve in curves:
+            axes.plot(times, curve, alpha=0.35, linewidth=0.8, **style)
+        means = [fmean(values) for values in zip(*curves, strict=True)]
+        name = name_variant(start, settings)
+        axes.plot(times, means, marker="o", markersize=3.5, label=name, **style)
     axes.set_title(f"{DATA_TITLES[data]}, {facts.scoring.images} images")
     axes.set_xlabel("minutes of training on two CPU cores")
     axes.set_ylabel("mask AP")

@@ -1,4 +1,4 @@
-"""The runs: two data sets, two starts, two kinds of settings, several seeds."""
+"""The runs: three data sets, two starts, two kinds of settings, several seeds."""
 
 import sys
 from collections.abc import Mapping
@@ -36,22 +36,36 @@ class Photos:
     """A data set, and its fixed settings.
 
     Attributes:
+        source: the option of the command line that has its folder.
         category: the class to keep.
         minutes: the time of a training on two cores without other work.
         iterations: settings -> iterations that take this time; multiples of `EVALUATIONS`.
         options: keys of the hand-made settings, in addition to the yaml's.
+        starts: the keys of `STARTS` to train from.
+        kind: see `write_class`.
+        most: see `write_class`.
     """
 
+    source: str
     category: str
     minutes: int
     iterations: Mapping[str, int]
     options: Mapping[str, Any] = field(default_factory=dict)
+    starts: tuple[str, ...] = ("scratch", "lite0")
+    kind: str = ""
+    most: int = 0
+
+    @property
+    def variants(self) -> list[tuple[str, str]]:
+        """The start and the settings of each variant."""
+        return [(start, settings) for start in self.starts for settings in self.iterations]
 
 
 # `--time` measures how many iterations fit: see the timings in results/own_data.json. `--auto`
-# chooses the same batch and image sizes for both data sets.
+# chooses the same batch and image sizes for all data sets.
 DATA = {
     "dsb2018": Photos(
+        "dsb2018",
         "nucleus",
         5,
         {"hand": 288, "auto": 288},
@@ -62,12 +76,22 @@ DATA = {
             "TEST.DETECTIONS_PER_IMAGE": 300,
         },
     ),
-    "persons": Photos("person", 15, {"hand": 882, "auto": 882}),
+    "persons": Photos("coco", "person", 15, {"hand": 882, "auto": 882}),
+    # What a user of one microscope has: sixty images of one kind.
+    "sixty": Photos(
+        "dsb2018",
+        "nucleus",
+        15,
+        {"auto": 780},
+        starts=("lite0",),
+        kind="fluorescence",
+        most=60,
+    ),
 }
 STARTS = {"scratch": {"MODEL.WEIGHTS": ""}, "lite0": {}}
 SETTINGS = ("hand", "auto")
 
-_LONGEST = 640  # pixels; no image of the two data sets is larger
+_LONGEST = 640  # pixels; no image of the data sets is larger
 _OPTIONS = {
     "MODEL.DEVICE": "cpu",
     "TEST.EVAL_PERIOD": 0,  # the checkpoints are evaluated afterwards, see `score_checkpoints`
@@ -174,7 +198,7 @@ def plan_own_data(root: str | Path, folders: Mapping[str, str], seeds: int) -> l
 
     Args:
         root: the folder of the runs and of the annotations.
-        folders: data set -> its folder, see `write_class`.
+        folders: source of `Photos` -> its folder, see `write_class`.
         seeds: trainings of each variant.
 
     Raises:
@@ -183,7 +207,10 @@ def plan_own_data(root: str | Path, folders: Mapping[str, str], seeds: int) -> l
     require_range("--seeds", seeds, 1)
     files: dict[str, tuple[tuple[str, ...], str]] = {}
     for name, photos in DATA.items():
-        *train, val_json, images = write_class(root, name, folders[name], photos.category, _LONGEST)
+        folder, parts = folders[photos.source], {"kind": photos.kind, "most": photos.most}
+        *train, val_json, images = write_class(
+            root, name, folder, photos.category, _LONGEST, **parts
+        )
         _, half = split_coco(read_json(val_json), 0.5)
         scoring = str(Path(root, "data", f"{name}_scoring.json"))
         write_json(scoring, half)
@@ -194,7 +221,6 @@ def plan_own_data(root: str | Path, folders: Mapping[str, str], seeds: int) -> l
         )
         for data, pair in files.items()
         for seed in range(1, seeds + 1)
-        for start in STARTS
-        for settings in SETTINGS
+        for start, settings in DATA[data].variants
         for variant in [f"{data}_{start}_{settings}"]
     ]
