@@ -103,11 +103,14 @@ class _Frames:
         The source says it: frames of a stream wait while the model works, and phones write videos
         whose frame rate changes. A source without a clock says 0 for each frame.
         """
-        moment = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        now = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if number == 0:
-            self._start = moment
-        moment -= self._start
-        if number and moment <= 0:
+            self._start = now
+        elif 0 < now < self._start + self._moment - 1:
+            # The clock has begun again: recordings were joined.
+            self._start = now - self._moment - self.every / self.fps
+        moment = now - self._start
+        if number and now <= 0:
             moment = time.monotonic() - self._began if self.is_live else number / self.fps
         self._moment = max(self._moment, moment)
         return self._moment

@@ -312,6 +312,10 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         ([5000.0, 5100.0, 5130.0, 5130.0, 5400.0], [0.0, 0.1, 0.13, 0.13, 0.4]),
         ([0.0, 100.0, 90.0, 110.0, 150.0], [0.0, 0.1, 0.1, 0.11, 0.15]),
         ([0.0] * 5, [0.0, 0.05, 0.1, 0.15, 0.2]),  # no clock: the frame rate says it
+        ([0.0, 0.0, 40.0, 80.0, 120.0], [0.0, 0.05, 0.05, 0.08, 0.12]),  # the clock begins late
+        # Two recordings that were joined.
+        ([1000.0, 1050.0, 3000.0, 1000.0, 1050.0], [0.0, 0.05, 2.0, 2.05, 2.1]),
+        ([0.0, 2000.0, 0.0, 50.0, 100.0], [0.0, 2.0, 2.0, 2.05, 2.1]),
     ],
 )
 def test_a_frame_has_the_time_that_its_video_says(clock, expected, tmp_path, monkeypatch):
