@@ -51,10 +51,10 @@ test-oldest:  ## run the tests with the oldest PyTorch that is supported, in .ve
 	@$(PYTHON) tools/environment/setup_env.py .venv-oldest --constraints constraints-oldest.txt
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
 
-fuzz: setup  ## read 20,000 changed files of each of six kinds, write results/fuzz.json (about an hour)
+fuzz: setup  ## read 20,000 changed files of each of six kinds, write results/fuzz.json (up to an hour)
 	OMP_NUM_THREADS=1 $(PY) tests/fuzz/run_fuzz.py --output results/fuzz.json
 
-torture: setup  ## kill small trainings 1,000 times, fill disks, restart processes, watch memory (hours)
+torture: setup  ## kill small trainings 1,000 times, fill disks, restart processes, watch memory (about an hour)
 	$(PY) tests/torture/run.py $(TORTURE)
 
 lint: setup  ## ruff and mypy
