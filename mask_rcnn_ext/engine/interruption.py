@@ -22,12 +22,14 @@ __all__ = [
     "StopHook",
     "StopSignals",
     "forward_signals",
+    "is_stopping",
     "raise_signals",
 ]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The terminal and the parent process both send Ctrl-C; within this time they count as one.
 _SAME = 2.0  # seconds
+_taken: set[int] = set()  # the signals that this process has received in `_handle_signals`
 
 
 class Interrupted(KeyboardInterrupt):
@@ -78,6 +80,7 @@ def _handle_signals(
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() == process:
+            _taken.add(number)
             handler(number, frame)
         elif number == signal.SIGTERM:
             os._exit(128 + number)
@@ -91,6 +94,12 @@ def _handle_signals(
     finally:
         for number, handler_before in before.items():
             signal.signal(number, handler_before)
+        _taken.clear()
+
+
+def is_stopping() -> bool:
+    """Return whether a signal has come that the command takes; another one would end it at once."""
+    return bool(_taken)
 
 
 class StopSignals:

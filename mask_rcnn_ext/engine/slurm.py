@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from ..errors import UserError
+from .interruption import is_stopping
 
 __all__ = ["SubmittedCommand", "is_submission", "submit"]
 
@@ -25,7 +26,7 @@ _MAX_TIMEOUTS = 20  # how often a job is queued again after its time limit
 # submitit asks a job to stop 90 seconds before its limit, and Slurm may do so a minute earlier. A
 # process that is asked before it has started ends without a checkpoint.
 _MIN_MINUTES = 5
-_LONGEST_WAIT = 60  # seconds until Slurm ends the tasks of a job that is queued again
+_LONGEST_WAIT = 20  # seconds until Slurm ends the tasks of a job that is queued again
 
 
 def is_submission(args: argparse.Namespace) -> bool:
@@ -62,9 +63,12 @@ class SubmittedCommand:
             self.args.resume = True  # with what this job has written
         with _stop_at_limit() as queue_again:
             code = self.function(self.args)
-        if queue_again and code == 128 + signal.SIGTERM:
-            queue_again[0]()  # ends process 0
-            time.sleep(_LONGEST_WAIT)  # the first end of a process may end the others
+        if code == 128 + signal.SIGTERM:
+            if queue_again:
+                queue_again[0]()  # ends process 0
+            # The first end of a process may end the others. Process 0 also waits: its own signal
+            # may come after those of the processes that it has stopped with.
+            time.sleep(_LONGEST_WAIT)
         if code:
             sys.exit(code)
 
@@ -89,16 +93,20 @@ class SubmittedCommand:
 def _stop_at_limit() -> Iterator[list[Callable[[], object]]]:
     """Let a command in the block end in its own way shortly before the time limit of the job.
 
-    Slurm sends SIGUSR2 to all tasks then. submitit's handler would queue the job again and end the
-    process at once, so that a training would lose what it did since its last checkpoint. Here, a
-    command that takes SIGTERM gets it instead, and can save a checkpoint. If it does not take
-    SIGTERM at that moment, submitit's handler is called, as before.
+    Slurm sends a signal to all tasks then: SIGUSR2, unless the user has chosen another one.
+    submitit's handler would queue the job again and end the process at once, so that a training
+    would lose what it did since its last checkpoint. Here, a command that takes SIGTERM gets it
+    instead, and can save a checkpoint. If it does not take SIGTERM at that moment, submitit's
+    handler is called, as before.
 
     Yields:
         An empty list. After the signal it has the function that queues the job again.
     """
+    from submitit.core.job_environment import JobEnvironment
+
     process, queue_again = os.getpid(), list[Callable[[], object]]()
-    handler, ends = signal.getsignal(signal.SIGUSR2), signal.getsignal(signal.SIGTERM)
+    limit = JobEnvironment._usr_sig()
+    handler, ends = signal.getsignal(limit), signal.getsignal(signal.SIGTERM)
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process or not callable(handler):
@@ -107,14 +115,15 @@ def _stop_at_limit() -> Iterator[list[Callable[[], object]]]:
             handler(number, frame)
         elif not queue_again:
             queue_again.append(lambda: handler(number, frame))
-            signal.raise_signal(signal.SIGTERM)
+            if not is_stopping():
+                signal.raise_signal(signal.SIGTERM)
 
     if callable(handler):  # submitit has set it
-        signal.signal(signal.SIGUSR2, stop)
+        signal.signal(limit, stop)
     try:
         yield queue_again
     finally:
-        signal.signal(signal.SIGUSR2, handler)
+        signal.signal(limit, handler)
 
 
 def submit(

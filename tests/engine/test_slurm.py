@@ -10,7 +10,7 @@ import predict as predict_tool  # tools/ is on the path
 import pytest
 
 from mask_rcnn_ext import UserError, argument_parser, launch
-from mask_rcnn_ext.engine import slurm
+from mask_rcnn_ext.engine import interruption, slurm
 from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 
 TASK = {
@@ -206,7 +206,61 @@ def test_at_the_time_limit_another_process_waits_for_process_0(cluster, enter_ta
     signal.signal(signal.SIGUSR2, queue_again)
     with pytest.raises(SystemExit) as end:
         slurm.SubmittedCommand(stop_before_limit(events, 143), parse(), "out")()
-    assert (events, end.value.code) == (["saved after SIGTERM", "waited 60 s"], 143)
+    assert (events, end.value.code) == (["saved after SIGTERM", "waited 20 s"], 143)
+
+
+def test_process_0_waits_for_its_own_signal_if_it_has_stopped_with_the_others(
+    cluster, enter_task, events, monkeypatch
+):
+    enter_task()
+    monkeypatch.setattr(time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGUSR2))
+    with pytest.raises(SystemExit) as end:
+        slurm.SubmittedCommand(lambda args: 143, parse(), "out")()
+    assert (events, end.value.code) == (["queued again"], -1)
+
+
+def test_a_command_that_is_stopping_gets_no_second_signal(cluster, enter_task, events, monkeypatch):
+    """Slurm sends SIGTERM, and SIGUSR2 while a prediction merges its results."""
+    enter_task()
+    monkeypatch.setattr(interruption, "_SAME", 0.0)
+
+    def command(args):
+        with raise_signals():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except Interrupted:
+                os.kill(os.getpid(), signal.SIGUSR2)
+                events.append("merged")
+        return 143
+
+    with pytest.raises(SystemExit):
+        slurm.SubmittedCommand(command, parse(), "out")()
+    assert events == ["merged", "queued again"]
+    assert not interruption.is_stopping()
+
+
+def test_the_signal_of_the_time_limit_may_be_another_one(cluster, enter_task, monkeypatch):
+    enter_task()
+    # What SUBMITIT_PREEMPT_SIGNAL sets when submitit is imported.
+    monkeypatch.setattr("submitit.core.job_environment.JobEnvironment.USR_SIG", "USR1")
+    happened = []
+
+    def queue_again(number, frame):
+        happened.append("queued again")
+
+    before = signal.signal(signal.SIGUSR1, queue_again)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+
+    def command(args):
+        with pytest.raises(Interrupted), raise_signals():
+            os.kill(os.getpid(), signal.SIGUSR1)
+        happened.append("saved")
+        return 143
+
+    with pytest.raises(SystemExit):
+        slurm.SubmittedCommand(command, parse(), "out")()
+    assert happened == ["saved", "queued again"]
+    assert signal.signal(signal.SIGUSR1, before) is queue_again
 
 
 @pytest.mark.parametrize("code", [0, 2])
