@@ -24,7 +24,8 @@ __all__ = ["is_restart", "lock_folder", "mark_begun", "release_folders", "requir
 logger = logging.getLogger(__name__)
 
 _held: dict[Path, IO[str]] = {}  # the open, locked files of this process
-_ENDED = "ended"  # the last line of a file that stays after a success
+_agents: set[str] = set()  # the `torchrun`s of all machines, see `is_restart`
+_ENDED = "ended under "  # the last lines of a file that stays after a success
 
 
 def _close_in_child() -> None:
@@ -95,7 +96,12 @@ def _identify_launch() -> str:
     launch = f"begun by torchrun {os.environ['TORCHELASTIC_RUN_ID']}"
     if not _is_on_one_machine():
         return launch  # the first process may be on another machine next time
-    return f"{launch}, process {os.getppid()} on {socket.gethostname()}{_find_start(os.getppid())}"
+    return f"{launch}, {_identify_agent()}"
+
+
+def _identify_agent() -> str:
+    """Return a text that is the same in all attempts of the `torchrun` of this machine."""
+    return f"process {os.getppid()} on {socket.gethostname()}{_find_start(os.getppid())}"
 
 
 def _find_start(process: int) -> str:
@@ -125,9 +131,13 @@ def is_restart(folder: Path) -> bool:
 
     With several machines each one counts its own restarts. There the id of the job decides
     (`--rdzv-id`), if one was given: a job continues the run of an earlier job with the same id. A
-    run that has ended is only continued if a machine of this job counts a restart.
+    run that has ended is only continued if a `torchrun` of this job also began it.
     """
-    restarted = any(comm.all_gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0))
+    counted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    gathered = comm.all_gather((counted, _identify_agent()))
+    _agents.clear()
+    _agents.update(agent for _, agent in gathered)
+    restarted = any(count > 0 for count, _ in gathered)
     return decide(lambda: _goes_on(folder, restarted))
 
 
@@ -139,7 +149,8 @@ def _goes_on(folder: Path, restarted: bool) -> bool:
         lines = (folder / LOCK).read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return False
-    if _ENDED in lines and not restarted:
+    ended = {line.removeprefix(_ENDED) for line in lines if line.startswith(_ENDED)}
+    if ended and not ended & _agents:
         return False
     return _identify_launch() in lines and (folder / "last_checkpoint").is_file()
 
@@ -166,7 +177,8 @@ def release_folders(*, failed: bool = False) -> None:
             if not ((failed or may_restart) and _identify_launch() in file.read().splitlines()):
                 path.unlink(missing_ok=True)
             elif not failed:
-                file.write(f"{_ENDED}\n")
+                agents = sorted({*_agents, _identify_agent()})
+                file.writelines(f"{_ENDED}{agent}\n" for agent in agents)
                 file.flush()
         with contextlib.suppress(OSError):
             # Processes that this one has forked hold the file open too.

@@ -178,27 +178,34 @@ def test_a_restart_of_torchrun_knows_its_run(tmp_path, monkeypatch, begun, envir
         assert (tmp_path / "run.lock").exists() == (most == "3")
 
 
-def test_a_run_that_has_ended_goes_on_only_in_the_job_that_ended_it(tmp_path, monkeypatch):
-    """A process of another machine is killed at its end, or a later job has the same id."""
-    usual = {"TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "2",
+@pytest.mark.parametrize("name", ["a", "none"])
+def test_a_run_that_has_ended_goes_on_only_in_the_job_that_ended_it(tmp_path, monkeypatch, name):
+    """A process of another machine is killed at its end; or a later job has the same id."""
+    agents = ["process 5 on one", "process 6 on two"]
+    usual = {"TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_RUN_ID": name, "WORLD_SIZE": "2",
              "LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_MAX_RESTARTS": "3"}  # fmt: skip
     for key, value in usual.items():
         monkeypatch.setenv(key, value)
+
+    def ask(count, agents):
+        """Ask as if machines had counted so many restarts."""
+        gathered = list(zip((0, count), agents, strict=True))
+        monkeypatch.setattr(run_lock.comm, "all_gather", lambda _: gathered)
+        return run_lock.is_restart(tmp_path)
+
+    monkeypatch.setattr(run_lock, "decide", lambda function: function())
+    assert not ask(0, agents)
     run_lock.lock_folder(tmp_path)
     run_lock.mark_begun(tmp_path)
     (tmp_path / "last_checkpoint").write_text("model_final.pth")
     run_lock.release_folders()
-    assert not run_lock.is_restart(tmp_path)  # a later job
-    # The other machine has counted the restart.
-    monkeypatch.setattr(run_lock.comm, "all_gather", lambda own: [own, True])
-    monkeypatch.setattr(run_lock, "decide", lambda function: function())
-    assert run_lock.is_restart(tmp_path)
-    run_lock.lock_folder(tmp_path, begun=True)  # it has begun, and fails
+    assert not ask(0, ["process 7 on one", "process 8 on two"])  # a later job,
+    assert not ask(1, ["process 7 on one", "process 8 on two"])  # which fails before it begins
+    assert ask(1, agents[::-1])  # process 0 may be on the other machine
+    assert ask(1, ["process 9 on three", agents[0]])
+    run_lock.lock_folder(tmp_path, begun=True)
     run_lock.release_folders(failed=True)
-    monkeypatch.undo()
-    for key, value in usual.items():
-        monkeypatch.setenv(key, value)
-    assert run_lock.is_restart(tmp_path)  # a later job continues it
+    assert ask(0, ["process 7 on one", "process 8 on two"]) == (name == "a")  # it has not ended
 
 
 def test_another_torchrun_with_the_same_number_is_not_the_same(tmp_path, monkeypatch):
