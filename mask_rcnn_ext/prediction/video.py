@@ -30,6 +30,7 @@ from .video_inputs import VideoInput, is_stream
 
 __all__ = ["VideoSummary", "predict_sample", "predict_video"]
 
+_LATE = 60.0  # seconds; a first time beyond it, after frames without one, is no time of this run
 _USUAL_FPS = 25.0  # for a source that does not tell its frame rate
 
 
@@ -83,8 +84,12 @@ class _Frames:
         self.fps = fps if 0 < fps <= 1000 else _USUAL_FPS
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.count = 0 if self.is_live or not 0 < count < 1e9 else int(count)
-        self._began = time.monotonic()
-        self._start = self._moment = 0.0  # seconds: the first frame by the source, the last frame
+        # Seconds: the first frame by our clock and by the source's, and the last frame.
+        self._began = self._start = self._moment = 0.0
+        self._has_clock = not (
+            str(source).startswith(("http://", "https://")) and self._is_endless_jpegs()
+        )
+        self._clock_has_begun = False
 
     def __iter__(self) -> Iterator[tuple[int, float, BGRArray]]:
         """Yield the number of each frame, its time in seconds, and its pixels."""
@@ -103,17 +108,35 @@ class _Frames:
         The source says it: frames of a stream wait while the model works, and phones write videos
         whose frame rate changes. A source without a clock says 0 for each frame.
         """
-        now = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if number == 0:
-            self._start = now
-        elif 0 < now < self._start + self._moment - 1:
-            # The clock has begun again: recordings were joined.
-            self._start = now - self._moment - self.every / self.fps
-        moment = now - self._start
-        if number and now <= 0:
-            moment = time.monotonic() - self._began if self.is_live else number / self.fps
+            self._began = time.monotonic()
+        elapsed, step = time.monotonic() - self._began, self.every / self.fps
+        if not self._has_clock:
+            return elapsed
+        now = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        late = self.is_live and now > _LATE and not self._clock_has_begun
+        moment = self._moment + step
+        if number == 0:
+            self._start, moment = now, 0.0
+        elif now <= 0:
+            if self.is_live and not self._clock_has_begun:
+                moment = elapsed
+        else:
+            if late or now < self._start + self._moment - 1:
+                # The clock has begun after some frames, or again: recordings were joined.
+                self._start = now - moment
+            moment = now - self._start
+        self._clock_has_begun |= now > 0
         self._moment = max(self._moment, moment)
         return self._moment
+
+    def _is_endless_jpegs(self) -> bool:
+        """Return whether these are JPEG images without an end, as cameras send them over HTTP.
+
+        They have no times, and FFmpeg invents 25 images per second.
+        """
+        jpegs = int(self._capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"MJPG")
+        return jpegs and not self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
 
     def count_missing(self) -> int:
         """Return the number of frames that did not come; some files only estimate how many come."""

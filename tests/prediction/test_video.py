@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from tiny_model import tiny_cfg
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.engine.interruption import Interrupted, raise_signals
 from mask_rcnn_ext.layers.packed_masks import PackedMasks
+from mask_rcnn_ext.prediction import video as video_module
 from mask_rcnn_ext.prediction.filters import InstanceFilter
 from mask_rcnn_ext.prediction.tiles import Tiling
 from mask_rcnn_ext.prediction.tracking import Tracker
@@ -283,11 +285,40 @@ def test_the_frames_of_a_stream_have_the_times_of_the_stream(tmp_path, monkeypat
     assert read_times(summary.tracks_path) == [0.0, 0.05, 0.1, 0.15, 0.2, 0.25]
 
 
+class JpegSender(http.server.BaseHTTPRequestHandler):
+    """Sends three JPEG images, one after the other, as cameras do."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for frame in draw_frames(3):
+            data = cv2.imencode(".jpg", frame)[1].tobytes()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            self.wfile.write(head.encode() + data + b"\r\n")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_jpegs_over_http_have_the_times_at_which_they_come(tmp_path, monkeypatch):
+    """They have no times of their own, and FFmpeg invents some."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    now = iter([100.0, 100.0, 100.2, 100.9])
+    monkeypatch.setattr(video_module, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), JpegSender) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        video = VideoInput(f"http://127.0.0.1:{server.server_port}/", "stream0")
+        times = [moment for _, moment, _ in video_module._Frames(video, 1)]
+        server.shutdown()
+    assert times == pytest.approx([0.0, 0.2, 0.9])
+
+
 class ClockedCapture:
     """Stands for a video whose frames have given times, in milliseconds."""
 
-    def __init__(self, clock, capture, source):
-        self.capture, self.clock = capture(source), [None, *clock]
+    def __init__(self, clock, capture, path, source):
+        self.capture, self.clock = capture(path), [None, *clock]
 
     def __getattr__(self, name):
         return getattr(self.capture, name)
@@ -313,19 +344,31 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         ([0.0, 100.0, 90.0, 110.0, 150.0], [0.0, 0.1, 0.1, 0.11, 0.15]),
         ([0.0] * 5, [0.0, 0.05, 0.1, 0.15, 0.2]),  # no clock: the frame rate says it
         ([0.0, 0.0, 40.0, 80.0, 120.0], [0.0, 0.05, 0.05, 0.08, 0.12]),  # the clock begins late
+        ([0.0, 1e5, 2e5, 3e5, 4e5], [0.0, 100.0, 200.0, 300.0, 400.0]),  # a frame every 100 s
+        ([0.0, 50.0, 0.0, 150.0, 200.0], [0.0, 0.05, 0.1, 0.15, 0.2]),  # a frame without a time
         # Two recordings that were joined.
         ([1000.0, 1050.0, 3000.0, 1000.0, 1050.0], [0.0, 0.05, 2.0, 2.05, 2.1]),
-        ([0.0, 2000.0, 0.0, 50.0, 100.0], [0.0, 2.0, 2.0, 2.05, 2.1]),
+        ([0.0, 2000.0, 0.0, 50.0, 100.0], [0.0, 2.0, 2.05, 2.1, 2.15]),
     ],
 )
 def test_a_frame_has_the_time_that_its_video_says(clock, expected, tmp_path, monkeypatch):
+    video = write_video(tmp_path / "clip.mp4", draw_frames(5))
+    opener = functools.partial(ClockedCapture, clock, cv2.VideoCapture, video.source)
+    monkeypatch.setattr(cv2, "VideoCapture", opener)
+    frames = video_module._Frames(video, 1)
+    assert [moment for _, moment, _ in frames] == pytest.approx(expected)
+
+
+def test_the_clock_of_a_camera_may_begin_late(tmp_path, monkeypatch):
+    """Its first frames have no time; then come the seconds since the start of the machine."""
     write_video(tmp_path / "clip.mp4", draw_frames(5))
-    monkeypatch.setattr(
-        cv2, "VideoCapture", functools.partial(ClockedCapture, clock, cv2.VideoCapture)
-    )
-    video = VideoInput(str(tmp_path / "clip.mp4"), "clip.mp4")
-    summary = predict_video(ColorPredictor(), video, tmp_path / "out", draw=False)
-    assert read_times(summary.tracks_path) == expected
+    clock = [0.0, 0.0, 5e6, 5e6 + 50, 5e6 + 100]
+    opener = functools.partial(ClockedCapture, clock, cv2.VideoCapture, str(tmp_path / "clip.mp4"))
+    monkeypatch.setattr(cv2, "VideoCapture", opener)
+    ours = iter([7.0, 7.0, 7.02, 7.1, 7.2, 7.3])
+    monkeypatch.setattr(video_module, "time", SimpleNamespace(monotonic=lambda: next(ours)))
+    frames = video_module._Frames(VideoInput(0, "camera0"), 1)
+    assert [moment for _, moment, _ in frames] == pytest.approx([0.0, 0.02, 0.07, 0.12, 0.17])
 
 
 def test_a_stream_that_is_not_there_is_told(tmp_path):
