@@ -85,7 +85,7 @@ def add_slurm_options(parser: argparse.ArgumentParser) -> None:
         "--slurm-options",
         default="",
         metavar='"KEY=VALUE ..."',
-        help="options of sbatch, with _ in place of -: time in minutes (required), partition, "
+        help="options of sbatch, with _ in place of -: time in minutes (5 or more), partition, "
         "account, qos, mem such as 64GB, cpus_per_task, nodes, ntasks_per_node, gpus_per_node, ...",
     )
 

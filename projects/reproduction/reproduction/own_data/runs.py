@@ -62,7 +62,7 @@ class Photos:
 
 
 # `--time` measures how many iterations fit: see the timings in results/own_data.json. `--auto`
-# chooses the same batch and image sizes for all data sets.
+# chooses the same batch and image sizes for the first two, and larger images for the third.
 DATA = {
     "dsb2018": Photos(
         "dsb2018",
@@ -77,7 +77,7 @@ DATA = {
         },
     ),
     "persons": Photos("coco", "person", 15, {"hand": 882, "auto": 882}),
-    # What a user of one microscope has: sixty images of one kind.
+    # What a user with one kind of images has.
     "sixty": Photos(
         "dsb2018",
         "nucleus",
