@@ -67,9 +67,17 @@ def test_a_video_that_is_cut_short_ends_with_1(predict, tmp_path, capsys):
     assert "frames cannot be read; the file may be cut short" in said
 
 
-def test_what_is_no_video_or_needs_one_process_ends_with_2(predict, tmp_path, capsys):
+def test_what_is_no_video_or_needs_one_process_ends_with_2(predict, tmp_path, capsys, monkeypatch):
     (tmp_path / "clip.mp4").write_text("no video")
     assert predict(tmp_path / "clip.mp4") == 2
     assert "clip.mp4: cannot be read as a video" in capsys.readouterr().err
     assert predict(tmp_path / "clip.mp4", more=["--processes", "2"]) == 2
     assert "error: a video is predicted by one process" in capsys.readouterr().err
+    # A job of Slurm sets the variables of torchrun. With one task it can predict videos.
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert predict(tmp_path / "clip.mp4") == 2
+    assert "error: a video is predicted by one process" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert predict(tmp_path / "clip.mp4") == 2
+    assert "clip.mp4: cannot be read as a video" in capsys.readouterr().err
