@@ -300,10 +300,11 @@ def predict_videos(
     from mask_rcnn_ext.prediction.highest_score import describe_highest_in_video, explain_nothing
     from mask_rcnn_ext.prediction.video import predict_video
 
-    if args.processes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    several = "RANK" in os.environ and os.environ.get("WORLD_SIZE") != "1"
+    if args.processes > 1 or several:
         raise UserError(
-            "a video is predicted by one process: leave out --processes, and start torchrun or a "
-            "job of Slurm with one process"
+            "a video is predicted by one process: leave out --processes; with torchrun or Slurm, "
+            "start only one"
         )
     predictor, code, folder = job.make_predictor(0), 0, Path(args.output, "videos")
     keep = InstanceFilter(predictor.class_names, **job.filters)

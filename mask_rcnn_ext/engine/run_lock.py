@@ -111,9 +111,11 @@ def _find_start(process: int) -> str:
         Clock ticks since the start of the machine, with the machine's mark; "" if not on Linux.
     """
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        # The name of the program may be cut in the middle of a character.
+        text = Path(f"/proc/{process}/stat").read_text(errors="replace")
     except OSError:
         return ""
+    fields = text.rpartition(")")[2].split()
     return f", started at {fields[19]} of {mark_machine()}"
 
 
@@ -183,7 +185,8 @@ def release_folders(*, failed: bool = False) -> None:
         with contextlib.suppress(OSError):
             # Processes that this one has forked hold the file open too.
             fcntl.flock(file, fcntl.LOCK_UN)
-        file.close()
+        with contextlib.suppress(OSError):  # what a full disk has not taken is written again
+            file.close()
 
 
 def require_free(folder: Path) -> None:

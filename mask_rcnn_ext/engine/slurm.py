@@ -26,7 +26,8 @@ _MAX_TIMEOUTS = 20  # how often a job is queued again after its time limit
 # submitit asks a job to stop 90 seconds before its limit, and Slurm may do so a minute earlier. A
 # process that is asked before it has started ends without a checkpoint.
 _MIN_MINUTES = 5
-_LONGEST_WAIT = 20  # seconds until Slurm ends the tasks of a job that is queued again
+# Seconds until Slurm ends the tasks of a job that is queued again; less than its usual KillWait.
+_LONGEST_WAIT = 20
 
 
 def is_submission(args: argparse.Namespace) -> bool:
@@ -118,7 +119,8 @@ def _stop_at_limit() -> Iterator[list[Callable[[], object]]]:
             if not is_stopping():
                 signal.raise_signal(signal.SIGTERM)
 
-    if callable(handler):  # submitit has set it
+    # submitit has set the handler. A command that takes this signal itself replaces it anyway.
+    if callable(handler) and limit not in (signal.SIGTERM, signal.SIGINT):
         signal.signal(limit, stop)
     try:
         yield queue_again

@@ -30,6 +30,7 @@ from .video_inputs import VideoInput, is_stream
 
 __all__ = ["VideoSummary", "predict_sample", "predict_video"]
 
+_FRAMES_BEHIND = 3  # frames in a row behind an earlier one, after which the clock has begun again
 _LATE = 60.0  # seconds; a first time beyond it, after frames without one, is no time of this run
 _USUAL_FPS = 25.0  # for a source that does not tell its frame rate
 
@@ -79,7 +80,8 @@ class _Frames:
                 "its index at its end"
             )
         self.every, self.number_read = every, 0
-        self.is_live = isinstance(source, int) or is_stream(source)
+        self._is_camera = isinstance(source, int)
+        self.is_live = self._is_camera or is_stream(source)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps <= 1000 else _USUAL_FPS
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -89,7 +91,7 @@ class _Frames:
         self._has_clock = not (
             str(source).startswith(("http://", "https://")) and self._is_endless_jpegs()
         )
-        self._clock_has_begun = False
+        self._clock_has_begun, self._frames_behind = False, 0
 
     def __iter__(self) -> Iterator[tuple[int, float, BGRArray]]:
         """Yield the number of each frame, its time in seconds, and its pixels."""
@@ -114,7 +116,7 @@ class _Frames:
         if not self._has_clock:
             return elapsed
         now = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        late = self.is_live and now > _LATE and not self._clock_has_begun
+        late = self._is_camera and now > _LATE and not self._clock_has_begun
         moment = self._moment + step
         if number == 0:
             self._start, moment = now, 0.0
@@ -122,9 +124,12 @@ class _Frames:
             if self.is_live and not self._clock_has_begun:
                 moment = elapsed
         else:
-            if late or now < self._start + self._moment - 1:
+            behind = now - self._start < self._moment
+            self._frames_behind = self._frames_behind + 1 if behind else 0
+            if late or self._frames_behind == _FRAMES_BEHIND:
                 # The clock has begun after some frames, or again: recordings were joined.
-                self._start = now - moment
+                self._start = now - self._moment - max(1, self._frames_behind) * step
+                self._frames_behind = 0
             moment = now - self._start
         self._clock_has_begun |= now > 0
         self._moment = max(self._moment, moment)

@@ -347,12 +347,20 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         ([0.0, 1e5, 2e5, 3e5, 4e5], [0.0, 100.0, 200.0, 300.0, 400.0]),  # a frame every 100 s
         ([0.0, 50.0, 0.0, 150.0, 200.0], [0.0, 0.05, 0.1, 0.15, 0.2]),  # a frame without a time
         # Two recordings that were joined.
-        ([1000.0, 1050.0, 3000.0, 1000.0, 1050.0], [0.0, 0.05, 2.0, 2.05, 2.1]),
-        ([0.0, 2000.0, 0.0, 50.0, 100.0], [0.0, 2.0, 2.05, 2.1, 2.15]),
+        (
+            [1000.0, 1050.0, 3000.0, 1000.0, 1050.0, 1100.0, 1150.0],
+            [0.0, 0.05, 2.0, 2.0, 2.0, 2.15, 2.2],
+        ),
+        (
+            [0.0, 50.0, 100.0, 150.0, 0.0, 50.0, 100.0, 150.0],
+            [0.0, 0.05, 0.1, 0.15, 0.2, 0.2, 0.2, 0.35],
+        ),
+        # One time is wrong.
+        ([10000.0, 10050.0, 8000.0, 10150.0, 10200.0], [0.0, 0.05, 0.05, 0.15, 0.2]),
     ],
 )
 def test_a_frame_has_the_time_that_its_video_says(clock, expected, tmp_path, monkeypatch):
-    video = write_video(tmp_path / "clip.mp4", draw_frames(5))
+    video = write_video(tmp_path / "clip.mp4", draw_frames(len(clock)))
     opener = functools.partial(ClockedCapture, clock, cv2.VideoCapture, video.source)
     monkeypatch.setattr(cv2, "VideoCapture", opener)
     frames = video_module._Frames(video, 1)

@@ -122,7 +122,8 @@ def restart_trainings(
             codes = [agent.returncode for agent in agents]
             # If a process is killed after its work, its node cannot join the other one again. It
             # ends with an error, and nothing is missing.
-            late = sorted(codes) == [0, 1] and (folder / "results.json").is_file()
+            ended = time.monotonic() < until and sorted(codes) == [0, 1]
+            late = ended and (folder / "results.json").is_file()
             if (any(codes) and not late) or find_last(folder) < 0:
                 faults.not_resumable.append(f"{where}: exit codes {codes}, see {output}")
             else:
