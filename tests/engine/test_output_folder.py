@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from small_runs import read_error, start_fork, train_small, tree, write_data
@@ -222,6 +223,17 @@ def test_another_torchrun_with_the_same_number_is_not_the_same(tmp_path, monkeyp
     lock = tmp_path / "run.lock"
     lock.write_text(re.sub(r"started at \d+", "started at 7", lock.read_text()))
     assert not run_lock.is_restart(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="Linux only")
+def test_a_name_that_the_system_has_cut_inside_a_character_is_no_problem():
+    name = Path("/proc/self/comm")
+    before = name.read_bytes()
+    try:
+        name.write_bytes("ä".encode()[:1])
+        assert "started at" in run_lock._find_start(os.getpid())
+    finally:
+        name.write_bytes(before.strip())
 
 
 def test_a_forked_worker_that_outlives_the_run_does_not_hold_its_folder(tmp_path):
