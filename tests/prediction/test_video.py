@@ -267,10 +267,6 @@ class SlowPredictor(ColorPredictor):
             yield find_bright(image)
 
 
-def read_times(path) -> list[float]:
-    return [frame["time"] for frame in json.loads(path.read_text())["frames"]]
-
-
 def test_the_frames_of_a_stream_have_the_times_of_the_stream(tmp_path, monkeypatch):
     """A slow model does not change them."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -282,23 +278,8 @@ def test_the_frames_of_a_stream_have_the_times_of_the_stream(tmp_path, monkeypat
         video = VideoInput(address, "stream0")
         summary = predict_video(SlowPredictor(), video, tmp_path / "out", draw=False)
         server.shutdown()
-    assert read_times(summary.tracks_path) == [0.0, 0.05, 0.1, 0.15, 0.2, 0.25]
-
-
-class JpegSender(http.server.BaseHTTPRequestHandler):
-    """Sends three JPEG images, one after the other, as cameras do."""
-
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        for frame in draw_frames(3):
-            data = cv2.imencode(".jpg", frame)[1].tobytes()
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-            self.wfile.write(head.encode() + data + b"\r\n")
-
-    def log_message(self, *_):
-        pass
+    frames = json.loads(summary.tracks_path.read_text())["frames"]
+    assert [frame["time"] for frame in frames] == [0.0, 0.05, 0.1, 0.15, 0.2, 0.25]
 
 
 def test_jpegs_over_http_have_the_times_at_which_they_come(tmp_path, monkeypatch):
@@ -334,6 +315,19 @@ class ClockedCapture:
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
+
+
+class JpegSender(QuietHandler):
+    """Sends three JPEG images, one after the other, as cameras do."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for frame in draw_frames(3):
+            data = cv2.imencode(".jpg", frame)[1].tobytes()
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            self.wfile.write(head.encode() + data + b"\r\n")
 
 
 @pytest.mark.parametrize(
