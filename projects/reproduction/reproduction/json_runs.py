@@ -14,7 +14,7 @@ from mask_rcnn_ext.files import file_sha256, read_json, write_json
 
 from .training_runs import FILLED_IN, TrainingRun
 
-__all__ = ["FILES", "JsonRun", "draw_images", "select_images", "write_class"]
+__all__ = ["FILES", "JsonRun", "sample_images", "select_images", "write_class"]
 
 FILES = ("train_json", "train_images", "val_json", "val_images")
 _OWN_DATA = (  # keys that own data fill in; the checksums of the files represent them
@@ -88,7 +88,7 @@ def write_class(
         category: see `select_images`.
         longest: see `select_images`.
         kind: see `select_images`.
-        most: this many training images, drawn with seed 0; 0: all of them.
+        most: this many training images, at random with seed 0; 0: all of them.
 
     Returns:
         The paths and the folders of the images, in the order of `FILES`.
@@ -102,14 +102,14 @@ def write_class(
         path = Path(root, "data", f"{name}_{split}.json")
         content = select_images(read_json(source), category, longest, kind)
         if most and split == "train":
-            content = draw_images(content, most)
+            content = sample_images(content, most)
         write_json(path, content)
         paths += [str(path), images]
     return tuple(paths)
 
 
-def draw_images(content: dict[str, Any], number: int) -> dict[str, Any]:
-    """Return a data set in COCO's format with `number` of its images, drawn with seed 0.
+def sample_images(content: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return a data set in COCO's format with `number` of its images, at random with seed 0.
 
     Raises:
         UserError: it has fewer images.
