@@ -137,7 +137,10 @@ def iterate_batches(loader: Iterable[Any]) -> Generator[Any, None, None]:
                 raise
             yield batch
     finally:
-        del batches  # ends the workers at once; otherwise they may wait for a minute
+        # The iterator would do this when it is deleted. After an error, the traceback keeps it; the
+        # garbage collector then closes its queues first, and the workers wait for a minute.
+        if hasattr(batches, "_shutdown_workers"):  # not with `num_workers=0`
+            batches._shutdown_workers()
 
 
 class NamedErrors:

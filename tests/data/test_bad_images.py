@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from small_runs import read_error, read_weights, same, write_data
+from small_runs import fork_processes, read_error, read_weights, same, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext.config import get_cfg
@@ -92,7 +92,8 @@ def test_two_workers_skip_as_none_does(data, tmp_path):
     assert same(*weights)
 
 
-def test_a_checkpoint_lists_what_every_process_has_skipped(tmp_path, capfd):
+def test_a_checkpoint_lists_what_every_process_has_skipped(tmp_path, monkeypatch):
+    fork_processes(monkeypatch)
     data = write_data(tmp_path / "data", train=8, val=1)
     images = tmp_path / "data/train/images"
     names = ("000.png", "002.png", "004.png", "006.png")

@@ -1,6 +1,7 @@
 """What a user can get wrong on `train_net.py`: one line, exit code 2, nothing left behind."""
 
 import json
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -270,6 +271,7 @@ def test_an_image_that_is_broken_inside_is_named_when_it_is_read(
     code = train_small(coco_pair, tmp_path / "out", *keys)
     said = capsys.readouterr().err
     assert code == 2
+    assert not multiprocessing.active_children()  # the program would wait a minute for them
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert ".png: cannot be read as an image (" in line
     assert "Traceback" not in said
