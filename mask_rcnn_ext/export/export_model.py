@@ -25,7 +25,7 @@ from ..engine.trainer import Trainer
 from ..errors import UserError, import_extra, require_choice, require_range
 from ..files import file_sha256, read_json_or_none, writable_folder, write_json
 from ..model_files import is_exported
-from ..prediction.predictor import Predictor
+from ..prediction.predictor import Predictor, resolve_config
 from ..report.run_data import spread_evenly
 from ..temporary_files import make_temporary_folder
 from .int8 import quantize_onnx
@@ -67,8 +67,8 @@ def export_model(
     Its weights are compared to the last bit, without images.
 
     Args:
-        cfg: the config, with the trained weights as `MODEL.WEIGHTS`. With `int8`, the AP is
-            measured on `DATASETS.TEST`.
+        cfg: the config, also one from detectron2's `get_cfg()`, with the trained weights as
+            `MODEL.WEIGHTS`. With `int8`, the AP is measured on `DATASETS.TEST`.
         output: a folder.
         images: image files. The model and its export are compared on 20 of them, and `int8` is
             calibrated on `calibration_images`, spaced evenly; "safetensors" uses none.
@@ -83,6 +83,7 @@ def export_model(
             finds nothing in the images, the export finds something else, or int8 loses too much AP.
     """
     require_choice("format", format, EXPORT_FORMATS)
+    cfg = resolve_config(cfg)
     if not cfg.MODEL.WEIGHTS or is_exported(cfg.MODEL.WEIGHTS):
         raise UserError(
             "expected the weights of a trained model, such as model_final.pth, got "
@@ -175,8 +176,7 @@ def _require_libraries(format: str, int8: bool) -> None:
 
 def _load(cfg: CfgNode) -> Predictor:
     """Return a predictor that computes in float32 on the CPU, as detectron2 does."""
-    cfg = cfg.clone()
-    cfg.defrost()
+    cfg = resolve_config(cfg)
     for key in ("AMP_INFERENCE", "CHANNELS_LAST", "GATHERED_ROI_ALIGN", "GATHERED_MASK_PREDICTOR"):
         cfg.MASK_RCNN_EXT[key] = False  # a trace of gathered layers holds for one image only
     return Predictor(cfg, device="cpu", speed="exact", batch_size=1)

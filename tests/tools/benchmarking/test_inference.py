@@ -60,7 +60,17 @@ def test_it_compares_each_level_with_detectron2(monkeypatch, capsys):
 def test_an_exported_model_is_another_contender(monkeypatch, capsys):
     pytest.importorskip("onnx", reason='needs pip install "mask_rcnn_ext[onnx]"')
     pytest.importorskip("onnxruntime", reason='needs pip install "mask_rcnn_ext[onnx]"')
-    monkeypatch.setattr(inference, "make_config", lambda args: tiny_cfg(args.classes))
+    make_config = inference.make_config
+
+    def small(args):
+        """Return detectron2's config, which has none of our keys, with narrow layers."""
+        cfg = make_config(args)
+        cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+        cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 16
+        cfg.MODEL.ROI_BOX_HEAD.FC_DIM, cfg.TEST.DETECTIONS_PER_IMAGE = 32, 10
+        return cfg
+
+    monkeypatch.setattr(inference, "make_config", small)
     monkeypatch.setattr(inference, "SPEEDS", ())
     options = ["--size", "64", "96", "--classes", "3", "--rounds", "1", "--engine", "onnx"]
     assert benchmark.main(["inference", *options]) == 0
