@@ -1,6 +1,7 @@
 """Fingerprints of source code and of folders, which show whether a result is out of date."""
 
 import ast
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -35,26 +36,31 @@ def imported_files(entries: Iterable[Path], packages: Sequence[Path]) -> list[Pa
 
 def _find_imports(path: Path, packages: Sequence[Path]) -> Iterator[Path]:
     roots = {package.name: package.parent for package in packages}
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            if node.level:  # a relative import inside one of the packages
-                folder = path.parents[node.level - 1]
-                root = next(p for p in packages if folder.is_relative_to(p)).parent
-                module = ".".join([*folder.relative_to(root).parts, *filter(None, [module])])
-            names = [f"{module}.{alias.name}" for alias in node.names]
-        else:
-            continue
+    for level, module, names in _read_imports(path.read_bytes()):
+        if level:  # a relative import inside one of the packages
+            folder = path.parents[level - 1]
+            root = next(p for p in packages if folder.is_relative_to(p)).parent
+            module = ".".join([*folder.relative_to(root).parts, *filter(None, [module])])
         for name in names:
-            parts = name.split(".")
+            parts = f"{module}.{name}".split(".") if module else name.split(".")
             # The `__init__.py` of a folder runs before its modules. The root is left out.
             for end in range(2, len(parts) + 1) if parts[0] in roots else ():
                 place = roots[parts[0]].joinpath(*parts[:end])
                 for file in (place.with_suffix(".py"), place / "__init__.py"):
                     if file.is_file():
                         yield file
+
+
+@functools.cache
+def _read_imports(source: bytes) -> list[tuple[int, str, list[str]]]:
+    """Return (level, module, names) of each import; `import a.b` is (0, "", ["a.b"])."""
+    imports = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imports.append((0, "", [alias.name for alias in node.names]))
+        elif isinstance(node, ast.ImportFrom):
+            imports.append((node.level, node.module or "", [alias.name for alias in node.names]))
+    return imports
 
 
 def code_sha256(files: Iterable[Path], root: Path) -> str:
@@ -66,15 +72,22 @@ def code_sha256(files: Iterable[Path], root: Path) -> str:
     """
     digest = hashlib.sha256()
     for path in files:
-        tree = ast.parse(path.read_bytes())
-        for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-                and ast.get_docstring(node, clean=False) is not None
-            ):
-                node.body = node.body[1:]
-        digest.update(f"{path.relative_to(root).as_posix()} {ast.dump(tree)}\n".encode())
+        code = _dump_code(path.read_bytes())
+        digest.update(f"{path.relative_to(root).as_posix()} {code}\n".encode())
     return digest.hexdigest()
+
+
+@functools.cache  # the steps of an experiment share most of their files
+def _dump_code(source: bytes) -> str:
+    """Return the syntax tree of a Python file without its docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def files_sha256(folder: Path, pattern: str = "**/*") -> str:
