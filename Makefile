@@ -45,11 +45,11 @@ scaling: setup  ## train on two simulated nodes, and predict on 20,000 images wh
 	@$(PY) projects/reproduction/make_tables.py
 
 test: setup  ## run the tests on two processes, offline
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist worksteal
 
 test-oldest:  ## run the tests with the oldest PyTorch that is supported, in .venv-oldest
 	@$(PYTHON) tools/environment/setup_env.py .venv-oldest --constraints constraints-oldest.txt
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal
 
 fuzz: setup  ## read 20,000 changed files of each of six kinds, write results/fuzz.json (up to an hour)
 	OMP_NUM_THREADS=1 $(PY) tests/fuzz/run_fuzz.py --output results/fuzz.json

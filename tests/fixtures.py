@@ -1,13 +1,24 @@
 """The fixtures of all tests; a `conftest.py` makes them known to the tests below its folder."""
 
+import copy
+import functools
+import gc
 import logging
 import shutil
 
 import pytest
+import yaml
 from support import CREATED_HERE, write_coco
 
 
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over the modules and the tests; they stay to the end."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish() -> None:
+    gc.unfreeze()
     if CREATED_HERE:
         shutil.rmtree(CREATED_HERE, ignore_errors=True)
 
@@ -31,6 +42,21 @@ def _no_closed_log_streams():
         for handler in list(getattr(logger, "handlers", ())):
             if getattr(getattr(handler, "stream", None), "closed", False):
                 logger.removeHandler(handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parse_each_yaml_once():
+    """Remember the parsed yaml texts: most tests read the same base configs again."""
+    load = yaml.safe_load
+    parse = functools.cache(load)
+
+    def safe_load(stream):
+        text = stream.read() if hasattr(stream, "read") else stream
+        return copy.deepcopy(parse(text)) if isinstance(text, str) else load(text)
+
+    yaml.safe_load = safe_load
+    yield
+    yaml.safe_load = load
 
 
 @pytest.fixture
