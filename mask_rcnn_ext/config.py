@@ -20,6 +20,7 @@ from .old_names import restore_old_names
 __all__ = [
     "ExtCfgNode",
     "add_mask_rcnn_ext_config",
+    "complete_config",
     "config_hash",
     "find_changed_keys",
     "flat_config",
@@ -317,11 +318,17 @@ def _declare_backbone_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.RES4_DILATION", 1)
 
 
-def get_cfg() -> ExtCfgNode:
-    """Return a new config: detectron2's defaults and this package's keys.
+def complete_config(cfg: CfgNode) -> CfgNode:
+    """Return the config itself or, if it has none of this package's keys, a copy with them."""
+    if "MASK_RCNN_EXT" not in cfg:
+        cfg = cfg.clone()
+        cfg.defrost()
+        add_mask_rcnn_ext_config(cfg)
+    return cfg
 
-    `merge_from_file` and `merge_from_list` of the result are strict and safe, see `ExtCfgNode`.
-    """
+
+def get_cfg() -> ExtCfgNode:
+    """Return a new config, strict and safe: detectron2's defaults and this package's keys."""
     cfg = ExtCfgNode(detectron2_get_cfg())
     add_mask_rcnn_ext_config(cfg)
     return cfg

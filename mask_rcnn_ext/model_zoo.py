@@ -33,7 +33,7 @@ from torch import nn
 
 from . import paper
 from .checkpoint.checkpointer import Checkpointer
-from .config import ExtCfgNode, add_mask_rcnn_ext_config, get_cfg, load_config
+from .config import ExtCfgNode, complete_config, get_cfg, load_config
 from .config_files import find_config_root, list_config_names, suggest_names
 from .errors import UserError
 from .modeling.building import build_model
@@ -159,9 +159,7 @@ def get_config(name: str, trained: bool = False) -> Any:
         stock = _import_stock_zoo().get_config(resolved, trained=trained)
         if resolved.endswith(".py"):
             return stock
-        cfg = ExtCfgNode(stock)
-        add_mask_rcnn_ext_config(cfg)
-        return cfg
+        return complete_config(ExtCfgNode(stock))
     cfg = load_config(get_config_file(resolved))
     if trained:
         checkpoint = _find_checkpoint(resolved)

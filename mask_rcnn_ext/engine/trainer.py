@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.description import describe_run
+from ..config import complete_config
 from ..data.bad_images import build_checked_loader, skips_bad_images
 from ..data.copy_paste import CopyPaste
 from ..data.loader import TrainLoader, build_sampler
@@ -84,6 +85,7 @@ class Trainer(DefaultTrainer):
         This replaces `DefaultTrainer.__init__`, which gives device ids to a CPU model in several
         processes, and needs CUDA for mixed precision.
         """
+        cfg = complete_config(cfg)
         self.require_ready(cfg)
         if cfg.MODEL.LOAD_PROPOSALS:
             for name in cfg.DATASETS.TEST:  # reports a file that does not fit now, not at the end
@@ -178,6 +180,7 @@ class Trainer(DefaultTrainer):
             UserError: the sampler is unknown, or `SOLVER.IMS_PER_BATCH` is not a multiple of the
                 number of processes.
         """
+        cfg = complete_config(cfg)
         if seed is None:
             seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         world = comm.get_world_size()
@@ -340,6 +343,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """See :meth:`DefaultTrainer.build_test_loader`."""
+        cfg = complete_config(cfg)
         dicts = load_dicts(cfg, "TEST", [dataset_name], filter_empty=False)
         return build_checked_loader(cfg, dicts, cls.build_mapper(cfg, is_train=False))
 
@@ -364,6 +368,7 @@ class Trainer(DefaultTrainer):
         At a level of `MASK_RCNN_EXT.SPEED` other than "exact", a copy of the model is evaluated.
         Evaluators that can read `PackedMasks` get them; see `evaluation.packed`.
         """
+        cfg = complete_config(cfg)
         if comm.get_world_size() > 1:
             # The statistics of batch normalisation differ between the processes. The checkpoint has
             # the statistics of the first process, so all processes evaluate with them.

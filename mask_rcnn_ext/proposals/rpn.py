@@ -17,7 +17,7 @@ from detectron2.modeling.meta_arch import ProposalNetwork
 from ..arrays import Floats32
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.fetching import fetch_file
-from ..config import flat_config
+from ..config import complete_config, flat_config
 from ..data.bad_images import NamedErrors
 from ..data.mapper import ImageMapper
 from ..errors import UserError, require_range
@@ -80,7 +80,7 @@ def make_rpn_config(cfg: CfgNode, topk: int) -> CfgNode:
         )
     if not cfg.MODEL.WEIGHTS:
         raise UserError("no weights: add MODEL.WEIGHTS FILE, the weights of the trained model")
-    rpn = cfg.clone()
+    rpn = complete_config(cfg).clone()
     rpn.defrost()
     make_proposal_network(rpn)
     rpn.MODEL.KEYPOINT_ON = rpn.MODEL.LOAD_PROPOSALS = False

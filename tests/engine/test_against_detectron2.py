@@ -2,14 +2,16 @@
 
 import pytest
 import torch
+from detectron2 import model_zoo
 from detectron2.data import build_detection_train_loader
+from detectron2.data.datasets import register_coco_instances
 from detectron2.data.samplers import TrainingSampler
 from detectron2.engine import DefaultTrainer
 from detectron2.solver.build import get_default_optimizer_params
 from small_runs import same, write_data
-from support import SMALL, TINY_CONFIG
+from support import SMALL, TINY_CONFIG, write_coco
 
-from mask_rcnn_ext import argument_parser
+from mask_rcnn_ext import argument_parser, derive_recipe
 from mask_rcnn_ext.engine.hooks import StepSeed
 from mask_rcnn_ext.engine.run import prepare_run
 from mask_rcnn_ext.engine.trainer import Trainer
@@ -122,3 +124,22 @@ def test_the_images_come_in_the_same_order(trainer):
         orders.append([[image["file_name"] for image in batch] for batch, _ in pairs])
     assert orders[0] == orders[1]
     assert len({tuple(batch) for batch in orders[0]}) > 2
+
+
+def test_a_config_of_detectron2_without_our_keys_is_enough(tmp_path, forget_data_sets):
+    path, images = write_coco(tmp_path / "data", images=4)
+    register_coco_instances("stock", {}, str(path), str(images))
+    cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = "cpu", "", str(tmp_path)
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 16
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM, cfg.MODEL.ROI_HEADS.NUM_CLASSES = 32, 2
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("stock",)
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (64,), 64
+    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.DATALOADER.NUM_WORKERS = 2, 1, 0
+    cfg.freeze()
+    trainer = Trainer(cfg)
+    trainer.train()
+    assert "segm" in Trainer.test(cfg, trainer.model)
+    assert derive_recipe(cfg, trainer.data_loader.dataset.dicts)
+    assert "MASK_RCNN_EXT" not in cfg

@@ -5,6 +5,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from ...config import complete_config
 from ...errors import UserError
 from .facts import Machine, collect_facts, look_at_machine
 from .plan import Choice, Plan
@@ -47,6 +48,7 @@ def derive_recipe(
         UserError: there is no object, or `epochs` is not positive.
     """
     require_epochs(epochs)
+    cfg = complete_config(cfg)
     facts = collect_facts(dataset_dicts)
     machine = machine or look_at_machine(cfg.MODEL.DEVICE)
     plan = Plan(cfg, reference or cfg, given)
