@@ -5,7 +5,8 @@
 
 The contenders of a benchmark take turns, so that load on the machine slows all of them down. A
 ratio is the median of the ratios of the rounds. There is no verdict when the rounds differ too
-much. `--output` replaces the part of this benchmark in a json file and keeps the other parts.
+much. `--output` replaces the part of this benchmark in a json file and keeps the other parts. For a
+second machine, give the part another `--name`, such as inference_amx.
 """
 
 import importlib
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         part = importlib.import_module(f"benchmarking.{args.benchmark}").run(args)
         print_part(part)
         if args.output:
-            save_part(args.output, args.benchmark, part)
+            save_part(args.output, args.name, part)
 
     return run_as_command(command)
 

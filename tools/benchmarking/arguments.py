@@ -16,6 +16,9 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         one.add_argument("--rounds", type=int, default=5, help="timed rounds (default: 5)")
         one.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: 0)")
         one.add_argument("--output", metavar="FILE", help="json file that gets this part")
+        one.add_argument(
+            "--name", default=name, help="name of this part in the file (default: %(default)s)"
+        )
     return parser
 
 

@@ -186,6 +186,7 @@ def run(args: argparse.Namespace) -> Part:
             "image": f"{height} x {width}",
             "classes": args.classes,
             "detections": args.detections,
+            **({"engine": " ".join(args.engine)} if args.engine else {}),
         },
     )
 

@@ -30,7 +30,7 @@ PART = {
 
 def test_a_part_and_what_was_not_run():
     text = re.sub(" {2,}", " ", benchmark_tables({"paste": from_json(Benchmark, PART)}))
-    assert text.count("has not been run") == 8
+    assert text.count("has not been run") == 9
     assert "### Something\n\n`python tools/benchmark.py paste`: rounds 5.\n" in text
     assert (
         "| case | contender | seconds | peak memory, MB | times as fast | lowest to highest | outp"
@@ -47,5 +47,13 @@ def test_a_part_and_what_was_not_run():
     assert "Processor P, cores 2; load average 0.2 at the start and 1.5 at the end." in text
 
 
+def test_a_second_machine_has_a_section_of_its_own():
+    part = from_json(Benchmark, PART)
+    text = benchmark_tables({"inference": part, "inference_amx": part})
+    assert "### Something\n" in text
+    assert "### Something, with AMX\n" in text
+    assert text.count("`python tools/benchmark.py inference`: rounds 5.\n") == 2
+
+
 def test_nothing_was_run():
-    assert benchmark_tables(None).count("has not been run") == 9
+    assert benchmark_tables(None).count("has not been run") == 10

@@ -11,6 +11,7 @@ __all__ = ["BENCHMARK", "Benchmark", "BenchmarkRow", "benchmark_tables", "make_s
 BENCHMARK = "results/benchmark.json"
 _PARTS = {  # in the order of the page: name -> title while it has not been run
     "inference": "Mask R-CNN on one image",
+    "inference_amx": "Mask R-CNN on one image, with AMX",
     "growth": "Growth of the time of a prediction",
     "trained": "Evaluation of trained models",
     "training": "A training step",
@@ -59,7 +60,8 @@ def benchmark_tables(results: Mapping[str, Benchmark] | None) -> str:
 
 def make_section(name: str, part: Benchmark | None) -> str:
     """Return the section of one benchmark; `part` is None if it was not run."""
-    command = f"python tools/benchmark.py {name}"
+    benchmark, _, machine_kind = name.partition("_")
+    command = f"python tools/benchmark.py {benchmark}"
     if part is None:
         return f"### {_PARTS[name]}\n\n`{command}` has not been run.\n"
     rows = part.rows
@@ -85,8 +87,9 @@ def make_section(name: str, part: Benchmark | None) -> str:
     )
     machine = ", ".join(f"{key} {value}" for key, value in part.machine.items())
     options = ", ".join(f"{key} {value}" for key, value in part.options.items())
+    title = part.title + (", with AMX" if machine_kind == "amx" else "")
     return (
-        f"### {part.title}\n\n`{command}`: {options}.\n\n{table}\n"
+        f"### {title}\n\n`{command}`: {options}.\n\n{table}\n"
         f"{machine[0].upper()}{machine[1:]}; "
         f"load average {part.load[0]:.1f} at the start and {part.load[-1]:.1f} at the end.\n"
     )
