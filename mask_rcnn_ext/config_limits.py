@@ -39,6 +39,8 @@ def require_limits(cfg: CfgNode) -> None:
                 continue
             for number in numbers:
                 is_number = isinstance(number, int | float) and not isinstance(number, bool)
-                if not (is_number and low <= number <= min(high, _MOST)):
-                    expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+                highest = min(high, _MOST)
+                if not (is_number and low <= number <= highest):
+                    has_end = high < math.inf or (is_number and number > highest)
+                    expected = f"{low:g} to {highest:g}" if has_end else f"{low:g} or more"
                     raise UserError(f"{key}: expected {expected}, got {value!r}")

@@ -25,7 +25,8 @@ def test_every_config_is_within_the_limits():
         ("INPUT.MIN_SIZE_TRAIN", ("a",), "expected 0 or more, got ('a',)"),
         ("INPUT.MIN_SIZE_TRAIN", (64, -1), "expected 0 or more, got (64, -1)"),
         ("SOLVER.BASE_LR", float("nan"), "expected 0 or more, got nan"),
-        ("SOLVER.BASE_LR", float("inf"), "expected 0 or more, got inf"),
+        ("SOLVER.BASE_LR", float("inf"), "expected 0 to 1e+18, got inf"),
+        ("SOLVER.BASE_LR", 1e25, "expected 0 to 1e+18, got 1e+25"),
         ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 0, "expected 1 or more, got 0"),
     ],
 )
