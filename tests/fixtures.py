@@ -4,6 +4,7 @@ import copy
 import functools
 import gc
 import logging
+import multiprocessing
 import shutil
 
 import pytest
@@ -91,3 +92,23 @@ def tiny_weights(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("tiny") / "model_final.pth"
     torch.save({"model": tiny_model(3, seed=1).state_dict()}, path)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def forkserver():
+    """Return a context that starts processes fast, with PyTorch imported.
+
+    Not by a fork of this process: its threads, and a lock of tqdm's that a killed process holds,
+    would make the next process wait for ever.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mask_rcnn_ext.prediction.processes"])
+    return context
+
+
+@pytest.fixture
+def fast_start(forkserver, monkeypatch):
+    """Let a prediction by several processes start them fast."""
+    from mask_rcnn_ext.prediction import processes
+
+    monkeypatch.setattr(processes, "_START", "forkserver")

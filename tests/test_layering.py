@@ -1,6 +1,7 @@
 """Who may import whom: the floors of the house, and no circle of files."""
 
 import ast
+import functools
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in FILES}
 
 
+@functools.cache
 def imports_of(path: Path) -> set[str]:
     """Return the modules of the package that a file imports, wherever in the file."""
     found = set()

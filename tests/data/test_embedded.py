@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,13 @@ def checksum(folder: Path) -> str:
     return digest.hexdigest()
 
 
+@pytest.fixture
+def _quick_files(monkeypatch):
+    """Write PNGs of the same pixels without compressing them, which takes half of the time."""
+    monkeypatch.setattr(Image.Image, "save", partialmethod(Image.Image.save, compress_level=0))
+
+
+@pytest.mark.usefixtures("_quick_files")
 @pytest.mark.parametrize("name", CHECKSUMS)
 def test_checksum(name):
     """A change of this value is a change of the data set, and needs another version."""
@@ -54,6 +62,7 @@ def test_checksum(name):
     assert checksum(Path(MetadataCatalog.get(name).image_root)) == CHECKSUMS[name]
 
 
+@pytest.mark.usefixtures("_quick_files")
 @pytest.mark.parametrize("split", FIRST_IMAGES)
 def test_checksum_of_the_first_images_of_nested_shapes(split, tmp_path, monkeypatch):
     monkeypatch.setitem(NESTED.splits, split, 16)

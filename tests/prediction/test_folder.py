@@ -1,7 +1,6 @@
 """A folder of images by several processes, or after a kill, gives the files of one process."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -16,7 +15,6 @@ from PIL import Image
 from tiny_model import picture, tiny_cfg, tiny_model
 
 from mask_rcnn_ext import Predictor, UserError
-from mask_rcnn_ext.prediction import processes
 from mask_rcnn_ext.prediction.folder import FolderJob, merge_shares, predict_share
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.parts import PartReader, PartWriter
@@ -116,23 +114,6 @@ def test_a_line_that_a_kill_has_cut_does_not_hide_the_next_settings(make_job):
         part.add(job.files[1], {"results": []})
     for settings, missing in (("one", [1]), ("two", [0])):
         assert PartReader(job.output, job.files, settings).find_missing([0, 1]) == missing
-
-
-@pytest.fixture(scope="module")
-def forkserver():
-    """Starts processes fast, with PyTorch imported.
-
-    Not by a fork of this process: its threads, and a lock of tqdm's that a killed process holds,
-    would make the next process wait for ever.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([processes.__name__])
-    return context
-
-
-@pytest.fixture
-def fast_start(forkserver, monkeypatch):
-    monkeypatch.setattr(processes, "_START", "forkserver")
 
 
 def wait_for_lines(process: BaseProcess, output: Path, number: int) -> None:

@@ -40,7 +40,7 @@ def test_a_new_prediction_leaves_no_file_that_contradicts_it(predict, tmp_path, 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_an_input_that_the_prediction_would_replace_is_refused(
-    predict, tmp_path, capsys, processes, monkeypatch
+    predict, tmp_path, capsys, processes, monkeypatch, fast_start
 ):
     out = tmp_path / "out"
     write_image(tmp_path / "a.png")
