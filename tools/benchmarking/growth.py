@@ -5,6 +5,7 @@ model and the contenders. Images go in as pixels, and results come out in COCO's
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> Part:
     part = Part("Growth of the time of a prediction", options)
     for axis in args.axes:
         for value in AXES[axis]:
+            print(f"{axis} {value} ...", file=sys.stderr, flush=True)  # all takes half an hour
             part.rows += _time_value(args, axis, value)
     return part
 
