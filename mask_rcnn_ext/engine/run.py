@@ -28,6 +28,7 @@ from ..data.pixel_limit import set_pixel_limit
 from ..data.pixel_statistics import fill_pixel_statistics, require_channels
 from ..errors import UserError
 from ..model_files import is_checkpoint, is_exported
+from ..modeling.building import SkipRandomWeights
 from ..modeling.checks import (
     check_registry_names,
     require_fitting_parts,
@@ -78,7 +79,8 @@ def run_job(
             if is_exported(cfg.MODEL.WEIGHTS):
                 cfg, model = load_exported(cfg)
             else:
-                model = prepare_model(cfg, trainer_class.build_model(cfg))
+                with SkipRandomWeights():
+                    model = prepare_model(cfg, trainer_class.build_model(cfg))
                 names = cfg.MASK_RCNN_EXT.CLASS_NAMES
                 Checkpointer(model, class_names=names).load(cfg.MODEL.WEIGHTS, checkpointables=[])
         else:

@@ -3,20 +3,21 @@
 import contextlib
 import os
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import detectron2
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model as detectron2_build_model
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
 
 from ..config_node import flat_config
 from ..errors import UserError, name_some, shorten
 
-__all__ = ["build_model", "explain_config_errors", "unwrap"]
+__all__ = ["SkipRandomWeights", "build_model", "explain_config_errors", "unwrap"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _ERRORS = (
@@ -34,6 +35,36 @@ def build_model(cfg: CfgNode) -> nn.Module:
     with explain_config_errors(cfg, "the model"):
         model: nn.Module = detectron2_build_model(cfg)
     return model
+
+
+# Those of `torch.nn.init` ask a mode as a whole; the others call the ones of tensors.
+_DRAWING = (
+    *(Tensor.normal_, Tensor.uniform_),
+    *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_),
+)
+
+
+class SkipRandomWeights(TorchFunctionMode):
+    """Builds models faster, with unset weights, inside a `with` block of this thread.
+
+    Drawing the random weights takes most of the time in which a model is built. Load every weight
+    of the model afterwards: what the file lacks would be anything.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call an operation of PyTorch, unless it fills a parameter with random numbers."""
+        kwargs = kwargs or {}
+        if func in _DRAWING:
+            filled = args[0] if args else kwargs["tensor"]
+            if isinstance(filled, nn.Parameter):  # a buffer may be in no file
+                return filled
+        return func(*args, **kwargs)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

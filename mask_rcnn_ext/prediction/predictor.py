@@ -26,7 +26,7 @@ from ..layers.packed_masks import PackedMasks
 from ..layers.resizing import ResizeShortestEdge
 from ..model_files import is_checkpoint, is_exported
 from ..model_zoo import get_config
-from ..modeling.building import build_model
+from ..modeling.building import SkipRandomWeights, build_model
 from ..modeling.exported import load_exported, read_exported_config
 from ..modeling.packed_outputs import run_model
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
@@ -152,7 +152,8 @@ class Predictor:
             _require_cpu(device, speed)
             self.cfg, self.model = load_exported(cfg)
         else:
-            model = prepare_model(cfg, build_model(cfg.clone())).eval()
+            with SkipRandomWeights():
+                model = prepare_model(cfg, build_model(cfg.clone())).eval()
             Checkpointer(model).load(cfg.MODEL.WEIGHTS, strict=True)
             self.model = prepare_for_inference(cfg, model)
         self._resize = ResizeShortestEdge(

@@ -23,7 +23,7 @@ from ..data.mapper import ImageMapper
 from ..errors import UserError, require_range
 from ..files import file_sha256
 from ..log_filter import filter_log
-from ..modeling.building import build_model
+from ..modeling.building import SkipRandomWeights, build_model
 from ..modeling.checks import check_registry_names, is_generalized_rcnn
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..steps import Step
@@ -145,7 +145,8 @@ class RPNMethod:
         if device.type == "cuda" and device.index is None:
             cfg.defrost()
             cfg.MODEL.DEVICE = f"cuda:{rank % torch.cuda.device_count()}"
-        model = prepare_model(cfg, build_model(cfg)).eval()
+        with SkipRandomWeights():
+            model = prepare_model(cfg, build_model(cfg)).eval()
         # fvcore would list the weights of the heads, which are left out on purpose.
         with filter_log("fvcore.common.checkpoint", lambda record: record.levelno >= logging.ERROR):
             Checkpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[])

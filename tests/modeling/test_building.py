@@ -1,16 +1,19 @@
 """A value that detectron2 refuses gives one sentence with its key; other code keeps its error."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from detectron2.modeling import ROI_BOX_HEAD_REGISTRY
 from support import SMALL, TINY_CONFIG
+from tiny_model import tiny_cfg
+from torch import nn
 
 from mask_rcnn_ext import Predictor, UserError, load_config
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.modeling import building
-from mask_rcnn_ext.modeling.building import build_model, explain_config_errors
+from mask_rcnn_ext.modeling.building import SkipRandomWeights, build_model, explain_config_errors
 
 
 @pytest.mark.parametrize(
@@ -64,3 +67,41 @@ def test_a_defect_of_a_project_keeps_its_traceback():
             build_model(cfg)
     finally:
         del ROI_BOX_HEAD_REGISTRY._obj_map["OwnBoxHead"]
+
+
+class Layers(nn.Module):
+    """A layer and a buffer that no file has."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 3)
+        nn.init.normal_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+        self.register_buffer("phases", torch.zeros(4).normal_(), persistent=False)
+
+
+def test_random_weights_are_skipped_in_this_thread_only(monkeypatch):
+    # Fresh memory is anything; here it is 7.
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(7))
+    before = torch.get_rng_state()
+    with SkipRandomWeights():
+        skipped = Layers()
+        with ThreadPoolExecutor() as threads:
+            elsewhere = threads.submit(nn.Linear, 2, 2).result()
+    assert (skipped.layer.weight == 7).all()
+    assert (skipped.layer.bias == 0).all()
+    assert skipped.phases.std() > 0
+    assert (elsewhere.weight != 7).all()
+    assert not torch.equal(before, torch.get_rng_state())  # the buffer, and the other thread
+    assert (Layers().layer.weight != 7).all()
+
+
+def test_a_predictor_draws_no_random_weights(tiny_weights):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    predictor = Predictor(tiny_cfg(3), tiny_weights, device="cpu")
+    assert torch.equal(before, torch.get_rng_state())
+    expected = torch.load(tiny_weights, weights_only=True)["model"]
+    found = predictor.model.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())

@@ -163,7 +163,8 @@ def load_models(
         cfg.MODEL.WEIGHTS = str(Path(folder, "weights.pth"))
         torch.save({"model": make_weights(cfg, image, args.seed)}, cfg.MODEL.WEIGHTS)
         stock = DefaultPredictor(cfg)
-        ours = {level: Predictor(cfg, speed=level) for level in SPEEDS}
+        levels = getattr(args, "levels", SPEEDS)
+        ours = {level: Predictor(cfg, speed=level) for level in levels}
         ours |= {engine: _export(cfg, image, engine, folder) for engine in args.engine}
     return stock, ours
 
