@@ -40,10 +40,8 @@ def _declare(cfg: CfgNode, name: str, default: Any) -> None:
     if key not in node:
         node[key] = default
     elif type(node[key]) is not type(default):
-        raise ValueError(
-            f"config key {name} is already there as {node[key]!r}; mask_rcnn_ext needs a "
-            f"{type(default).__name__}"
-        )
+        kind = type(default).__name__
+        raise ValueError(f"config key {name} is {node[key]!r}; mask_rcnn_ext needs a {kind}")
 
 
 # The comment above a declaration describes its key. `projects/reproduction/make_tables.py` writes
@@ -319,16 +317,17 @@ def _declare_backbone_keys(cfg: CfgNode) -> None:
 
 
 def complete_config(cfg: CfgNode) -> CfgNode:
-    """Return the config itself or, if it has none of this package's keys, a copy with them."""
-    if "MASK_RCNN_EXT" not in cfg:
-        cfg = cfg.clone()
-        cfg.defrost()
-        add_mask_rcnn_ext_config(cfg)
-    return cfg
+    """Return the config itself or, if it lacks keys of this package, a copy with them."""
+    completed = cfg.clone()
+    completed.defrost()
+    add_mask_rcnn_ext_config(completed)
+    if cfg.is_frozen():
+        completed.freeze()
+    return cfg if completed == cfg else completed
 
 
 def get_cfg() -> ExtCfgNode:
-    """Return a new config, strict and safe: detectron2's defaults and this package's keys."""
+    """Return a new config: detectron2's and our defaults. It is merged strictly and safely."""
     cfg = ExtCfgNode(detectron2_get_cfg())
     add_mask_rcnn_ext_config(cfg)
     return cfg

@@ -3,6 +3,7 @@
 import copy
 import functools
 import gc
+import io
 import logging
 import multiprocessing
 import shutil
@@ -52,8 +53,10 @@ def _parse_each_yaml_once():
     parse = functools.cache(load)
 
     def safe_load(stream):
-        text = stream.read() if hasattr(stream, "read") else stream
-        return copy.deepcopy(parse(text)) if isinstance(text, str) else load(text)
+        if not isinstance(stream, io.StringIO | str):  # an error would name another source
+            return load(stream)
+        text = stream if isinstance(stream, str) else stream.read()
+        return copy.deepcopy(parse(text))
 
     yaml.safe_load = safe_load
     yield

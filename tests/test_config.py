@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from support import REPO
 
 from mask_rcnn_ext import UserError, add_mask_rcnn_ext_config, get_cfg, load_config
-from mask_rcnn_ext.config import flat_config
+from mask_rcnn_ext.config import complete_config, flat_config
 
 CONFIGS = sorted((REPO / "configs").rglob("*.yaml"))
 
@@ -160,6 +160,19 @@ def test_adding_the_keys_twice_keeps_the_users_values():
     cfg.MASK_RCNN_EXT.CHANNELS_LAST = True
     add_mask_rcnn_ext_config(cfg)
     assert cfg.MASK_RCNN_EXT.CHANNELS_LAST is True
+
+
+def test_a_config_is_completed_only_if_it_lacks_keys():
+    ours = get_cfg()
+    assert complete_config(ours) is ours
+    partial = detectron2_get_cfg()
+    partial.MASK_RCNN_EXT = CfgNode({"FREEZE": ["backbone"]})
+    partial.freeze()
+    completed = complete_config(partial)
+    assert completed.MASK_RCNN_EXT.FREEZE == ["backbone"]
+    assert completed.MASK_RCNN_EXT.SPEED == "exact"
+    assert completed.is_frozen()
+    assert "SPEED" not in partial.MASK_RCNN_EXT
 
 
 def test_a_key_of_another_type_is_refused():

@@ -4,6 +4,7 @@ Worker processes read the images. A worker writes the name of its image into mem
 with the main process, so the image is known even if the worker is killed.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -124,6 +125,9 @@ def iterate_batches(loader: Iterable[Any]) -> Generator[Any, None, None]:
 
     If a worker dies while it sends a tensor, the connection breaks a moment before PyTorch notices
     the death. This function waits for PyTorch's error, which names the worker.
+
+    Args:
+        loader: without persistent workers.
     """
     batches = iter(loader)
     try:
@@ -137,10 +141,12 @@ def iterate_batches(loader: Iterable[Any]) -> Generator[Any, None, None]:
                 raise
             yield batch
     finally:
-        # The iterator would do this when it is deleted. After an error, the traceback keeps it; the
-        # garbage collector then closes its queues first, and the workers wait for a minute.
+        # PyTorch ends the workers when the iterator is deleted. But after an error the traceback
+        # still holds the iterator. The garbage collector would find it, with its queues closed
+        # before it is deleted, so that the workers would not hear of the end for a minute.
         if hasattr(batches, "_shutdown_workers"):  # not with `num_workers=0`
-            batches._shutdown_workers()
+            with contextlib.suppress(RuntimeError):  # a worker that dies now matters no more
+                batches._shutdown_workers()
 
 
 class NamedErrors:

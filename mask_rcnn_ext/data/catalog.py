@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..config import complete_config
 from ..errors import UserError, nearest
 from .embedded import EMBEDDED
 
@@ -111,7 +112,7 @@ def find_annotation_files(cfg: CfgNode, split: str = "TEST") -> dict[str, str]:
         cfg: the config of the run.
         split: "TRAIN" or "TEST", the key under `DATASETS`.
     """
-    own = cfg.MASK_RCNN_EXT.DATA["TRAIN_JSON" if split == "TRAIN" else "VAL_JSON"]
+    own = complete_config(cfg).MASK_RCNN_EXT.DATA["TRAIN_JSON" if split == "TRAIN" else "VAL_JSON"]
     files = {
         name: own or MetadataCatalog.get(name).get("json_file", "") for name in cfg.DATASETS[split]
     }

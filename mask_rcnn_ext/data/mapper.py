@@ -11,6 +11,7 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
+from ..config import complete_config
 from ..layers.resizing import ResizeShortestEdge
 from .augmentation import add_augmentations, cuts_objects, require_augmentation
 from .bands import order_bands, read_record_bands
@@ -67,6 +68,7 @@ class ImageMapper(DatasetMapper):
         Raises:
             UserError: see `require_augmentation`.
         """
+        cfg = complete_config(cfg)
         arguments: dict[str, Any] = super().from_config(cfg, is_train)
         arguments["augmentations"] = keep_sides(arguments["augmentations"])
         arguments["channels"] = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS

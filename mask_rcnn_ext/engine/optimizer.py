@@ -6,6 +6,7 @@ from detectron2.solver import build_optimizer as stock_build_optimizer
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
 
+from ..config import complete_config
 from ..errors import UserError, require_choice
 from ..modeling.fcis import FCISROIHeads
 from ..modeling.freezing import is_within
@@ -26,6 +27,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         UserError: `MASK_RCNN_EXT.OPTIMIZER` is neither "SGD" nor "AdamW"; or the backbone's factor
             is not above 0, or the model has no backbone.
     """
+    cfg = complete_config(cfg)
     name = cfg.MASK_RCNN_EXT.OPTIMIZER
     require_choice("MASK_RCNN_EXT.OPTIMIZER", name, ("SGD", "AdamW"))
     factors = _find_lr_factors(cfg, model)

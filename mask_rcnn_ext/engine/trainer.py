@@ -72,7 +72,7 @@ class Trainer(DefaultTrainer):
     subclass to `run_job`.
 
     Args:
-        cfg: the config of the run.
+        cfg: the config of the run, also one from detectron2's `get_cfg()`.
 
     Raises:
         UserError: see `require_ready`; or the loader or the optimizer of the config cannot be
@@ -368,7 +368,6 @@ class Trainer(DefaultTrainer):
         At a level of `MASK_RCNN_EXT.SPEED` other than "exact", a copy of the model is evaluated.
         Evaluators that can read `PackedMasks` get them; see `evaluation.packed`.
         """
-        cfg = complete_config(cfg)
         if comm.get_world_size() > 1:
             # The statistics of batch normalisation differ between the processes. The checkpoint has
             # the statistics of the first process, so all processes evaluate with them.

@@ -19,13 +19,13 @@ from detectron2.structures import Instances
 
 from ..checkpoint.description import load_contents, remove_places
 from ..checkpoint.safetensors_file import load_safetensors, save_safetensors
-from ..config import ExtCfgNode
+from ..config import ExtCfgNode, complete_config
 from ..data.images import ImageLike
 from ..engine.trainer import Trainer
 from ..errors import UserError, import_extra, require_choice, require_range
 from ..files import file_sha256, read_json_or_none, writable_folder, write_json
 from ..model_files import is_exported
-from ..prediction.predictor import Predictor, resolve_config
+from ..prediction.predictor import Predictor
 from ..report.run_data import spread_evenly
 from ..temporary_files import make_temporary_folder
 from .int8 import quantize_onnx
@@ -83,7 +83,7 @@ def export_model(
             finds nothing in the images, the export finds something else, or int8 loses too much AP.
     """
     require_choice("format", format, EXPORT_FORMATS)
-    cfg = resolve_config(cfg)
+    cfg = complete_config(cfg)
     if not cfg.MODEL.WEIGHTS or is_exported(cfg.MODEL.WEIGHTS):
         raise UserError(
             "expected the weights of a trained model, such as model_final.pth, got "
@@ -176,7 +176,8 @@ def _require_libraries(format: str, int8: bool) -> None:
 
 def _load(cfg: CfgNode) -> Predictor:
     """Return a predictor that computes in float32 on the CPU, as detectron2 does."""
-    cfg = resolve_config(cfg)
+    cfg = cfg.clone()
+    cfg.defrost()
     for key in ("AMP_INFERENCE", "CHANNELS_LAST", "GATHERED_ROI_ALIGN", "GATHERED_MASK_PREDICTOR"):
         cfg.MASK_RCNN_EXT[key] = False  # a trace of gathered layers holds for one image only
     return Predictor(cfg, device="cpu", speed="exact", batch_size=1)

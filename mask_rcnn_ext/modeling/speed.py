@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.logger import log_first_n
 from torch import nn
 
+from ..config import complete_config
 from ..errors import require_choice
 from .building import unwrap
 from .folding import fold_norms
@@ -49,6 +50,7 @@ def resolve_speed(cfg: CfgNode) -> CfgNode:
     Raises:
         UserError: `MASK_RCNN_EXT.SPEED` is unknown.
     """
+    cfg = complete_config(cfg)
     require_speed(cfg)
     speed, frozen = cfg.MASK_RCNN_EXT.SPEED, cfg.is_frozen()
     cfg = cfg.clone()

@@ -115,7 +115,7 @@ class RPNMethod:
     """A `ProposalMethod`: the RPN of a trained model, on images at test size, one at a time.
 
     Args:
-        cfg: the model's config, see `make_rpn_config`.
+        cfg: the model's config, also one of detectron2; see `make_rpn_config`.
         topk: the highest number of boxes per image.
 
     Raises:

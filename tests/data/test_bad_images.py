@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_runs import fork_processes, read_error, read_weights, same, write_data
 from support import SMALL, TINY_CONFIG, run_train_net
+from torch.utils.data import dataloader
 
 from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.data import bad_images
@@ -171,6 +172,25 @@ def test_a_batch_that_cannot_be_handed_over_is_no_wait_without_end(kind, capfd):
         list(loader)
     assert "/dev/shm" in str(bad_images.explain_dead_worker(raised.value))
     assert "Can't pickle" in capfd.readouterr().err
+
+
+def test_a_worker_that_dies_at_the_end_hides_no_error(monkeypatch):
+    kind = dataloader._MultiProcessingDataLoaderIter
+    end = kind._shutdown_workers
+
+    def end_with_an_error(iterator):
+        if not iterator._shutdown:
+            end(iterator)
+            raise RuntimeError("DataLoader worker (pid 5) exited unexpectedly")
+
+    def refuse(record):
+        raise UserError("a.png: broken")
+
+    monkeypatch.setattr(kind, "_shutdown_workers", end_with_an_error)
+    dicts = [{"file_name": "a.png", "width": 1, "height": 1}]
+    loader = TrainLoader(dicts, refuse, [0], batch_size=1, num_workers=1, seed=0)
+    with pytest.raises(UserError, match=r"a\.png: broken"):
+        list(loader)
 
 
 def test_a_worker_that_dies_while_it_hands_over_a_batch_is_reported(monkeypatch):

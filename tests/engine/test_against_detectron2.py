@@ -137,9 +137,12 @@ def test_a_config_of_detectron2_without_our_keys_is_enough(tmp_path, forget_data
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("stock",)
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (64,), 64
     cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.DATALOADER.NUM_WORKERS = 2, 1, 0
+    cfg.TEST.AUG.ENABLED, cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.FLIP = True, (64,), False
     cfg.freeze()
     trainer = Trainer(cfg)
     trainer.train()
-    assert "segm" in Trainer.test(cfg, trainer.model)
+    assert trainer.cfg.is_frozen()
+    assert {"segm", "segm_TTA"} <= {*Trainer.test_all(cfg, trainer.model)}
+    assert Trainer.build_optimizer(cfg, trainer.model)
     assert derive_recipe(cfg, trainer.data_loader.dataset.dicts)
     assert "MASK_RCNN_EXT" not in cfg

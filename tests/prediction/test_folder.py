@@ -151,7 +151,8 @@ def test_a_run_that_is_killed_again_and_again_loses_and_doubles_nothing(
     assert contents(job.output) == expected
 
 
-def test_processes_are_started_and_their_results_merged(make_job, expected, fast_start):
+def test_processes_are_started_and_their_results_merged(make_job, expected):
+    """Started as a user's are, which the other tests avoid, since it takes seconds."""
     job = make_job()
     summary = run_folder_job(job, processes=2)
     assert summary.num_images == NUMBER - 1

@@ -32,7 +32,7 @@ def derive_recipe(
     puts the values into the config of a run.
 
     Args:
-        cfg: the config of the run.
+        cfg: the config of the run, also one from detectron2's `get_cfg()`.
         dataset_dicts: the training images in detectron2's format; at least one object.
         epochs: how often each image is seen. None: 12, and more for small data.
         given: keys, with dots, that the user has set. They keep their value in `cfg`; the others

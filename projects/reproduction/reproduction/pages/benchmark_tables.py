@@ -11,7 +11,7 @@ __all__ = ["BENCHMARK", "Benchmark", "BenchmarkRow", "benchmark_tables", "make_s
 BENCHMARK = "results/benchmark.json"
 _PARTS = {  # in the order of the page: name -> title while it has not been run
     "inference": "Mask R-CNN on one image",
-    "inference_amx": "Mask R-CNN on one image, with AMX",
+    "inference_amx": "The same on a processor with AMX",
     "growth": "Growth of the time of a prediction",
     "trained": "Evaluation of trained models",
     "training": "A training step",
@@ -21,6 +21,8 @@ _PARTS = {  # in the order of the page: name -> title while it has not been run
     "paste": "Pasting and encoding masks",
     "layers": "Position-sensitive RoI layers",
 }
+# Parts that are the same benchmark as another part, on another machine.
+_COMMANDS = {"inference_amx": "python tools/benchmark.py inference --name inference_amx"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,7 @@ def benchmark_tables(results: Mapping[str, Benchmark] | None) -> str:
 
 def make_section(name: str, part: Benchmark | None) -> str:
     """Return the section of one benchmark; `part` is None if it was not run."""
-    benchmark, _, machine_kind = name.partition("_")
-    command = f"python tools/benchmark.py {benchmark}"
+    command = _COMMANDS.get(name, f"python tools/benchmark.py {name}")
     if part is None:
         return f"### {_PARTS[name]}\n\n`{command}` has not been run.\n"
     rows = part.rows
@@ -87,7 +88,7 @@ def make_section(name: str, part: Benchmark | None) -> str:
     )
     machine = ", ".join(f"{key} {value}" for key, value in part.machine.items())
     options = ", ".join(f"{key} {value}" for key, value in part.options.items())
-    title = part.title + (", with AMX" if machine_kind == "amx" else "")
+    title = _PARTS[name] if name in _COMMANDS else part.title
     return (
         f"### {title}\n\n`{command}`: {options}.\n\n{table}\n"
         f"{machine[0].upper()}{machine[1:]}; "
