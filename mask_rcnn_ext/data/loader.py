@@ -8,6 +8,7 @@ matter.
 """
 
 import contextlib
+import logging
 import random
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,8 +35,11 @@ __all__ = [
     "build_sampler",
     "keep_random_state",
     "seed_everything",
+    "skip_batches",
     "stream_seed",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def stream_seed(*entropy: int) -> int:
@@ -157,6 +161,17 @@ def _outlive_signals(_: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
 
 
+def _find_group(record: dict) -> int:
+    """Return 1 for a wide image, otherwise 0."""
+    if not {"width", "height"} <= record.keys():
+        raise UserError(
+            f"{record.get('file_name', 'a record')}: expected width and height in the records of "
+            f"the data set, got {sorted(record)}. Add them, or set "
+            "DATALOADER.ASPECT_RATIO_GROUPING False"
+        )
+    return int(record["width"] > record["height"])
+
+
 class TrainLoader:
     """Yields endless batches for `detectron2.engine.SimpleTrainer`: lists of mapped dicts.
 
@@ -192,8 +207,11 @@ class TrainLoader:
             mix: mixes samples, such as `CopyPaste`. It gets a sample, and a function that returns
                 the sample of a random other image. None: no change.
             skip_bad: replace an image that cannot be used by the next image of the data set.
+
+        Raises:
+            UserError: a record has no size, and its group depends on it.
         """
-        groups = [int(d["width"] > d["height"]) for d in dicts] if aspect_ratio_grouping else None
+        groups = [_find_group(record) for record in dicts] if aspect_ratio_grouping else None
         self.dataset = _SeededDataset(dicts, mapper, seed, mix, num_workers, skip_bad)
         self.batches = ResumableBatchSampler(sampler, batch_size, groups)
         self.num_workers = num_workers
@@ -215,6 +233,21 @@ class TrainLoader:
                 take_bad_images(batch)
                 self.last_batch = batch
                 yield batch
+
+
+def skip_batches(loader: Iterable[Any], number: int) -> None:
+    """Let a training loader begin after the batches of the iterations that are done.
+
+    Another loader than a `TrainLoader` cannot: then the log says so.
+    """
+    if isinstance(loader, TrainLoader):
+        loader.batches.start = number
+    elif number:
+        logger.warning(
+            "%s is not our TrainLoader: it does not skip the images that the run has seen, so the "
+            "resumed run differs from an uninterrupted one.",
+            type(loader).__name__,
+        )
 
 
 def build_sampler(cfg: CfgNode, dicts: list[dict], seed: int) -> Any:

@@ -146,8 +146,8 @@ def run_as_command(command: Callable[[], Any]) -> int:
         command: the body. If it returns an int, this is the exit code, else 0.
 
     Returns:
-        - 2 after a `UserError`, a full disk, or the death of a process that loaded images, also if
-          this ended a process that `launch` started. One line is printed.
+        - 2 after a `UserError`, after a disk or the memory was full, or after a process that loaded
+          images has died, also if this ended a process that `launch` started. One line is printed.
         - 130 after Ctrl-C, and 143 after SIGTERM during training. The command that resumes the
           training is printed.
         - 1 after the system has killed a process of `launch`, which is named, or after a process on
@@ -155,7 +155,7 @@ def run_as_command(command: Callable[[], Any]) -> int:
     """
     try:
         code = command()
-    except (UserError, OSError, RuntimeError) as error:
+    except (UserError, OSError, RuntimeError, MemoryError) as error:
         told = explain_failure(error)
         if told is None:
             raise

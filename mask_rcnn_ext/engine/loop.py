@@ -1,16 +1,17 @@
 """The step of training: detectron2's in float32, and one in mixed precision for CPU and GPU."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import DefaultTrainer, SimpleTrainer
 from torch import nn
 
 from ..modeling.precision import get_amp_dtype
 
-__all__ = ["AutocastTrainer", "build_loop"]
+__all__ = ["AutocastTrainer", "build_loop", "make_loader"]
 
 
 class AutocastTrainer(SimpleTrainer):
@@ -94,3 +95,15 @@ def build_loop(
         return SimpleTrainer(model, loader, optimizer)
     device_type = torch.device(cfg.MODEL.DEVICE).type
     return AutocastTrainer(model, loader, optimizer, device_type=device_type, dtype=dtype)
+
+
+def make_loader(trainer: DefaultTrainer, seed: int) -> Iterable[Any]:
+    """Return the training loader of a trainer, whose images come in the order of a seed.
+
+    `build_train_loader` gets a config only, as in detectron2, since subclasses may override it.
+    """
+    cfg = trainer.cfg.clone()
+    cfg.defrost()
+    cfg.SEED = seed
+    loader: Iterable[Any] = trainer.build_train_loader(cfg)
+    return loader

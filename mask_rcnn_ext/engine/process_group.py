@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from torch.distributed.rendezvous import rendezvous
 
 from ..data.bad_images import explain_dead_worker
-from ..errors import UserError
+from ..errors import UserError, shorten
 from ..files import explain_failed_write
 
 __all__ = ["explain_failure", "is_lost_connection", "join_torchrun", "run_in_group"]
@@ -30,6 +30,8 @@ _DONE = "mask_rcnn_ext/done"
 _LOST = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|remote process exited|Failed to recv"
 )
+# What PyTorch says when the memory of a CPU or a GPU is full.
+_FULL_MEMORY = re.compile(r"(?i)out of memory|can't allocate memory|not enough memory")
 _STARTED = 1800  # seconds in which the other processes must have started, as gloo's own limit
 _LAST = 60.0  # seconds that process 0 waits for the end of the others
 _PATIENCE = 3.0  # seconds in which `launch` sees that another process has ended
@@ -41,7 +43,21 @@ def explain_failure(error: BaseException) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     explained = explain_dead_worker(error) or explain_failed_write(error)
-    return None if explained is None else str(explained)
+    return _explain_full_memory(error) if explained is None else str(explained)
+
+
+def _explain_full_memory(error: BaseException) -> str | None:
+    said = str(error).strip().partition("\n")[0]
+    if not (
+        isinstance(error, MemoryError)
+        or (isinstance(error, RuntimeError) and _FULL_MEMORY.search(said))
+    ):
+        return None
+    return (
+        f"the memory is full{f' ({shorten(said, 200)})' if said else ''}. For training, lower "
+        "SOLVER.IMS_PER_BATCH or INPUT.MIN_SIZE_TRAIN; for prediction and evaluation, lower "
+        "INPUT.MIN_SIZE_TEST or the number of images in a batch"
+    )
 
 
 def join_torchrun(backend: str) -> None:

@@ -25,7 +25,7 @@ from ..checkpoint.description import describe_run
 from ..config import complete_config
 from ..data.bad_images import build_checked_loader, skips_bad_images
 from ..data.copy_paste import CopyPaste
-from ..data.loader import TrainLoader, build_sampler
+from ..data.loader import TrainLoader, build_sampler, skip_batches
 from ..data.mapper import ImageMapper
 from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
@@ -45,7 +45,7 @@ from .hooks import Evaluation, RunRecord, ShareSkipped, StepSeed
 from .interruption import Interrupted, StopHook, StopSignals
 from .log import hide_told_errors
 from .loggers import LoggerWriter, build_loggers, require_loggers
-from .loop import build_loop
+from .loop import build_loop, make_loader
 from .metrics import MetricsWriter, drop_metrics
 from .optimizer import build_optimizer, require_fitting_schedule
 from .progress import ProgressWriter
@@ -115,7 +115,7 @@ class Trainer(DefaultTrainer):
         if cfg.MODEL.LOAD_PROPOSALS:  # feature maps that only an RPN reads get no gradient
             ddp_args["find_unused_parameters"] = True
         model = create_ddp_model(model, **ddp_args)
-        self._trainer = build_loop(cfg, model, self.build_train_loader(cfg, seed), optimizer)
+        self._trainer = build_loop(cfg, model, make_loader(self, seed), optimizer)
         self._trainer.register_hooks([CheckGradients()])
         with explain_config_errors(cfg, "the schedule"):
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -221,12 +221,10 @@ class Trainer(DefaultTrainer):
         seed = self.step_seed.seed
         super().resume_or_load(resume)
         if self.step_seed.seed != seed:  # this run drew a seed, and the checkpoint has another
-            self._trainer.reset_data_loader(
-                lambda: self.build_train_loader(self.cfg, self.step_seed.seed)
-            )
+            self._trainer.reset_data_loader(lambda: make_loader(self, self.step_seed.seed))
             if description := self.checkpointer.description:
                 description["provenance"]["seed"] = self.step_seed.seed
-        self._trainer.data_loader.batches.start = self.start_iter
+        skip_batches(self._trainer.data_loader, self.start_iter)
         if self.start_iter >= self.max_iter:
             logger.warning(
                 "The run is at its end, SOLVER.MAX_ITER %d. Raise it to train on.", self.max_iter

@@ -102,5 +102,17 @@ def test_a_mapper_may_refuse_an_image():
         first(loader(lambda record: None), 1)
 
 
+def test_a_record_without_a_size_is_named_or_needs_none():
+    records = [{"file_name": "a.png"}, {"file_name": "b.png"}]
+    sampler = TrainingSampler(2, seed=1)
+    options = {"batch_size": 2, "num_workers": 0, "seed": 1}
+    with pytest.raises(UserError, match=r"a\.png: expected width and height .*ASPECT_RATIO"):
+        TrainLoader(records, lambda record: record, sampler, **options)
+    plain = TrainLoader(
+        records, lambda record: record, sampler, **options, aspect_ratio_grouping=False
+    )
+    assert len(first(plain, 3)) == 3
+
+
 def test_stream_seed_separates_its_arguments():
     assert len({stream_seed(*e) for e in ((0, 1), (1, 0), (1, 1), (0, 0), (0, 0, 1))}) == 5

@@ -126,7 +126,9 @@ def test_the_images_come_in_the_same_order(trainer):
     assert len({tuple(batch) for batch in orders[0]}) > 2
 
 
-def test_a_config_of_detectron2_without_our_keys_is_enough(tmp_path, forget_data_sets):
+@pytest.fixture
+def stock_cfg(tmp_path, forget_data_sets):
+    """Return a small config of detectron2, without our keys, and its data."""
     path, images = write_coco(tmp_path / "data", images=4)
     register_coco_instances("stock", {}, str(path), str(images))
     cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")
@@ -137,6 +139,11 @@ def test_a_config_of_detectron2_without_our_keys_is_enough(tmp_path, forget_data
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("stock",)
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (64,), 64
     cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.DATALOADER.NUM_WORKERS = 2, 1, 0
+    return cfg
+
+
+def test_a_config_of_detectron2_without_our_keys_is_enough(stock_cfg):
+    cfg = stock_cfg
     cfg.TEST.AUG.ENABLED, cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.FLIP = True, (64,), False
     cfg.freeze()
     trainer = Trainer(cfg)
@@ -146,3 +153,23 @@ def test_a_config_of_detectron2_without_our_keys_is_enough(tmp_path, forget_data
     assert Trainer.build_optimizer(cfg, trainer.model)
     assert derive_recipe(cfg, trainer.data_loader.dataset.dicts)
     assert "MASK_RCNN_EXT" not in cfg
+
+
+class WithStockLoader(Trainer):
+    """As detectron2's tutorials override it."""
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return build_detection_train_loader(cfg)
+
+
+def test_a_trainer_may_have_detectron2s_loader(stock_cfg, caplog):
+    stock_cfg.DATASETS.TEST = ()
+    for iterations in (1, 2):
+        stock_cfg.SOLVER.MAX_ITER = iterations
+        trainer = WithStockLoader(stock_cfg)
+        trainer.resume_or_load(resume=iterations == 2)
+        trainer.train()
+        assert trainer.iter == iterations
+        told = "is not our TrainLoader: it does not skip the images" in caplog.text
+        assert told == (iterations == 2)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+import torch
 import torch.distributed as dist
 from small_runs import read_error
 from torch.multiprocessing import ProcessExitedException
@@ -185,3 +186,17 @@ def test_a_second_ctrl_c_is_no_traceback(monkeypatch, capsys):
     assert run_as_command(interrupt) == 130
     assert waited == [0, 10]
     assert capsys.readouterr().err == ""
+
+
+def fill_memory() -> None:
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("fail", [fill_memory, lambda: [0] * (1 << 60)], ids=["PyTorch", "Python"])
+def test_a_full_memory_is_one_line_and_another_error_is_raised(fail, capsys):
+    assert run_as_command(fail) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the memory is full")
+    assert "lower SOLVER.IMS_PER_BATCH or INPUT.MIN_SIZE_TRAIN" in line
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        run_as_command(lambda: torch.ones(2) + torch.ones(3))
