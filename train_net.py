@@ -23,6 +23,7 @@ Examples:
 if __name__ == "__main__":
     # --help ends here, before the import below, which takes seconds.
     arguments = _PARSERS["argument_parser"](_EPILOG).parse_args()
+    _PARSERS["let_ctrl_c_end"]()
 
 from mask_rcnn_ext import launch, run_as_command, run_job
 

@@ -7,6 +7,7 @@ import io
 import logging
 import multiprocessing
 import shutil
+import signal
 
 import pytest
 import yaml
@@ -44,6 +45,13 @@ def _no_closed_log_streams():
         for handler in list(getattr(logger, "handlers", ())):
             if getattr(getattr(handler, "stream", None), "closed", False):
                 logger.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def _take_ctrl_c():
+    """Undo `let_ctrl_c_end`, where a test ran only the beginning of a script."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -57,6 +58,30 @@ def test_a_name_of_nothing_is_told_before_pytorch_is_imported(words, tmp_path):
     assert "not found: missing" in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+SLOW = {
+    "train_net.py": [],
+    "tools/command.py": ["evaluate"],
+    "tools/compare.py": ["--a", "{here}", "--b", "{here}", "--output", "new"],
+    "tools/train_two_stage.py": [],
+}
+
+
+@pytest.mark.parametrize("script", SLOW)
+def test_ctrl_c_during_the_imports_is_no_traceback(script, tmp_path):
+    torch = tmp_path / "torch.py"
+    torch.write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    words = [word.format(here=torch) for word in SLOW[script]]
+    process = subprocess.Popen(
+        [sys.executable, REPO / script, *words], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == -signal.SIGINT
 
 
 _IMPORT = """

@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    import_light("engine.arguments").let_ctrl_c_end()
 
 from mask_rcnn_ext import launch, run_as_command
 from mask_rcnn_ext.recipes.rcnn_svm import train_rcnn_svm

@@ -7,9 +7,16 @@ and answer `--help` at once.
 
 import argparse
 import os
+import signal
 import sys
 
-__all__ = ["add_slurm_options", "argument_parser", "make_stage_parser", "make_svm_parser"]
+__all__ = [
+    "add_slurm_options",
+    "argument_parser",
+    "let_ctrl_c_end",
+    "make_stage_parser",
+    "make_svm_parser",
+]
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
@@ -145,3 +152,12 @@ _OPTS = (
     'space-separated "PATH.KEY VALUE" pairs.\n'
     'For python-based LazyConfig, use "path.key=value".'
 )
+
+
+def let_ctrl_c_end() -> None:
+    """Let Ctrl-C end this program at once, without a traceback of the imports that follow.
+
+    `run_as_command` then takes Ctrl-C again. A program that ignores Ctrl-C goes on doing so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -153,6 +153,9 @@ def run_as_command(command: Callable[[], Any]) -> int:
         - 1 after the system has killed a process of `launch`, which is named, or after a process on
           another machine has ended.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `let_ctrl_c_end`
+        with contextlib.suppress(ValueError):  # in another thread than the main one
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = command()
     except (UserError, OSError, RuntimeError, MemoryError) as error:

@@ -47,13 +47,15 @@ def stop_at_mistakes(
     """End the command with exit code 2 and one sentence if its options name what is not there.
 
     A job of Slurm is not checked, since its machine may have other files. If `torchrun` has started
-    several processes, only the first one checks, so that a mistake is printed once.
+    several processes, only the first one checks, so that a mistake is printed once. From here on
+    until `run_as_command`, Ctrl-C ends the program without a traceback.
 
     Args:
         args: the command line.
         check: a check of the command's own. It raises the `UserError` of `import_light("errors")`.
         folder: the folder that the command will write to, if it is given.
     """
+    import_light("engine.arguments").let_ctrl_c_end()
     if int(os.environ.get("RANK", "0")) or getattr(args, "slurm", False):
         return
     try:
