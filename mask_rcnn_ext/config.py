@@ -40,8 +40,7 @@ def _declare(cfg: CfgNode, name: str, default: Any) -> None:
     if key not in node:
         node[key] = default
     elif type(node[key]) is not type(default):
-        kind = type(default).__name__
-        raise ValueError(f"config key {name} is {node[key]!r}; mask_rcnn_ext needs a {kind}")
+        raise ValueError(f"{name}: expected a {type(default).__name__}, got {node[key]!r}")
 
 
 # The comment above a declaration describes its key. `projects/reproduction/make_tables.py` writes
@@ -318,12 +317,14 @@ def _declare_backbone_keys(cfg: CfgNode) -> None:
 
 def complete_config(cfg: CfgNode) -> CfgNode:
     """Return the config itself or, if it lacks keys of this package, a copy with them."""
+    if _flat_lists(get_cfg).keys() <= {key for key, _ in flat_config(cfg)}:
+        return cfg
     completed = cfg.clone()
     completed.defrost()
     add_mask_rcnn_ext_config(completed)
     if cfg.is_frozen():
         completed.freeze()
-    return cfg if completed == cfg else completed
+    return completed
 
 
 def get_cfg() -> ExtCfgNode:

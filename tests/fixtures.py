@@ -50,8 +50,9 @@ def _no_closed_log_streams():
 @pytest.fixture(autouse=True)
 def _take_ctrl_c():
     """Undo `let_ctrl_c_end`, where a test ran only the beginning of a script."""
+    before = signal.getsignal(signal.SIGINT)
     yield
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -164,6 +164,7 @@ def test_adding_the_keys_twice_keeps_the_users_values():
 
 def test_a_config_is_completed_only_if_it_lacks_keys():
     ours = get_cfg()
+    ours.MASK_RCNN_EXT.FREEZE = ("backbone",)  # a tuple does as well as a list
     assert complete_config(ours) is ours
     partial = detectron2_get_cfg()
     partial.MASK_RCNN_EXT = CfgNode({"FREEZE": ["backbone"]})

@@ -6,7 +6,8 @@
 The contenders of a benchmark take turns, so that load on the machine slows all of them down. A
 ratio is the median of the ratios of the rounds. There is no verdict when the rounds differ too
 much. `--output` replaces the part of this benchmark in a json file and keeps the other parts. On a
-processor with AMX, `inference --name inference_amx` fills the second table of docs/performance.md.
+processor with AMX, give `inference` the option `--name inference_amx`: docs/performance.md has a
+second table for it.
 """
 
 import importlib

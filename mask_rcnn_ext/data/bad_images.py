@@ -142,8 +142,8 @@ def iterate_batches(loader: Iterable[Any]) -> Generator[Any, None, None]:
             yield batch
     finally:
         # PyTorch ends the workers when the iterator is deleted. But after an error the traceback
-        # still holds the iterator. The garbage collector would find it, with its queues closed
-        # before it is deleted, so that the workers would not hear of the end for a minute.
+        # still holds the iterator. If the garbage collector finds it later, it closes the queues
+        # first, and the workers wait for a minute.
         if hasattr(batches, "_shutdown_workers"):  # not with `num_workers=0`
             with contextlib.suppress(RuntimeError):  # a worker that dies now matters no more
                 batches._shutdown_workers()

@@ -107,8 +107,8 @@ def end_log() -> None:
 def hide_told_errors() -> Iterator[None]:
     """Keep detectron2's training loop from logging tracebacks of errors that are explained.
 
-    These are `UserError`, `FloatingPointError`, a full disk, the death of a process that loaded
-    images, and a lost connection to another process.
+    These are `UserError`, `FloatingPointError`, a full disk or memory, the death of a process that
+    loaded images, and a lost connection to another process.
     """
     with filter_log("detectron2.engine.train_loop", _reports_defect):
         yield

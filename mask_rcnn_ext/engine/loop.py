@@ -1,5 +1,6 @@
 """The step of training: detectron2's in float32, and one in mixed precision for CPU and GPU."""
 
+import inspect
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -100,10 +101,13 @@ def build_loop(
 def make_loader(trainer: DefaultTrainer, seed: int) -> Iterable[Any]:
     """Return the training loader of a trainer, whose images come in the order of a seed.
 
-    `build_train_loader` gets a config only, as in detectron2, since subclasses may override it.
+    `build_train_loader` of a subclass may take a config only, as in detectron2.
     """
     cfg = trainer.cfg.clone()
     cfg.defrost()
     cfg.SEED = seed
-    loader: Iterable[Any] = trainer.build_train_loader(cfg)
+    cfg.freeze()
+    takes_seed = "seed" in inspect.signature(trainer.build_train_loader).parameters
+    options = {"seed": seed} if takes_seed else {}
+    loader: Iterable[Any] = trainer.build_train_loader(cfg, **options)
     return loader

@@ -6,6 +6,7 @@ connection, see the mark and print nothing.
 """
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -30,8 +31,11 @@ _DONE = "mask_rcnn_ext/done"
 _LOST = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|remote process exited|Failed to recv"
 )
-# What PyTorch says when the memory of a CPU or a GPU is full.
-_FULL_MEMORY = re.compile(r"(?i)out of memory|can't allocate memory|not enough memory")
+# What Python, PyTorch and the system say when the memory of a CPU or a GPU is full.
+_FULL_MEMORY = re.compile(
+    r"(?i)out of memory|(can't|cannot) allocate memory|not enough memory|unable to allocate|"
+    r"status_alloc_failed"
+)
 _STARTED = 1800  # seconds in which the other processes must have started, as gloo's own limit
 _LAST = 60.0  # seconds that process 0 waits for the end of the others
 _PATIENCE = 3.0  # seconds in which `launch` sees that another process has ended
@@ -47,16 +51,14 @@ def explain_failure(error: BaseException) -> str | None:
 
 
 def _explain_full_memory(error: BaseException) -> str | None:
-    said = str(error).strip().partition("\n")[0]
-    if not (
-        isinstance(error, MemoryError)
-        or (isinstance(error, RuntimeError) and _FULL_MEMORY.search(said))
-    ):
+    lines = [line for line in str(error).splitlines() if _FULL_MEMORY.search(line)]
+    known = isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ENOMEM
+    if not (isinstance(error, MemoryError) or (known and lines)):
         return None
     return (
-        f"the memory is full{f' ({shorten(said, 200)})' if said else ''}. For training, lower "
-        "SOLVER.IMS_PER_BATCH or INPUT.MIN_SIZE_TRAIN; for prediction and evaluation, lower "
-        "INPUT.MIN_SIZE_TEST or the number of images in a batch"
+        f"the memory is full{f' ({shorten(lines[-1].strip(), 200)})' if lines else ''}. For "
+        "training, lower SOLVER.IMS_PER_BATCH, INPUT.MIN_SIZE_TRAIN or DATALOADER.NUM_WORKERS; for "
+        "prediction and evaluation, lower INPUT.MIN_SIZE_TEST or the number of images in a batch"
     )
 
 

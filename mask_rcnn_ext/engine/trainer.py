@@ -68,8 +68,8 @@ class Trainer(DefaultTrainer):
     - It measures validation losses, averages the weights, keeps the best model and ends early, as
       the keys of `MASK_RCNN_EXT` say.
 
-    Override `build_mapper`, `build_evaluator` or `build_optimizer` in a subclass, and give the
-    subclass to `run_job`.
+    Override `build_mapper`, `build_train_loader`, `build_evaluator` or `build_optimizer` in a
+    subclass, and give the subclass to `run_job`. With another loader, resuming is not exact.
 
     Args:
         cfg: the config of the run, also one from detectron2's `get_cfg()`.

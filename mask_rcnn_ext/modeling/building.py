@@ -37,10 +37,10 @@ def build_model(cfg: CfgNode) -> nn.Module:
     return model
 
 
-# Those of `torch.nn.init` ask a mode as a whole; the others call the ones of tensors.
+# These functions of `torch.nn.init` ask a mode as a whole. Its other ones call those of tensors.
 _DRAWING = (
     *(Tensor.normal_, Tensor.uniform_),
-    *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_),
+    *(nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_, nn.init.kaiming_uniform_),
 )
 
 
@@ -48,7 +48,8 @@ class SkipRandomWeights(TorchFunctionMode):
     """Builds models faster, with unset weights, inside a `with` block of this thread.
 
     Drawing the random weights takes most of the time in which a model is built. Load every weight
-    of the model afterwards: what the file lacks would be anything.
+    of the model afterwards: what the file lacks would be anything. Random buffers are drawn, but
+    with one seed they are not those of a model that was built without this block.
     """
 
     def __torch_function__(
@@ -88,7 +89,7 @@ def explain_config_errors(cfg: CfgNode, what: str) -> Iterator[None]:
     except UserError:
         raise
     except _ERRORS as error:
-        frames = traceback.extract_tb(error.__traceback__)
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_of_mode(f)]
         callers = [f for f in frames if not _is_in(f.filename, torch.__path__)]
         last = callers[-1]
         of_torch = last is not frames[-1]
@@ -127,3 +128,8 @@ def _list_texts(value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         return [text for item in value for text in _list_texts(item)]
     return []
+
+
+def _is_of_mode(frame: traceback.FrameSummary) -> bool:
+    """Return whether a frame only passes a call on to PyTorch, see `SkipRandomWeights`."""
+    return frame.name == "__torch_function__" and frame.filename == __file__

@@ -192,11 +192,19 @@ def fill_memory() -> None:
     torch.empty(1 << 60, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("fail", [fill_memory, lambda: [0] * (1 << 60)], ids=["PyTorch", "Python"])
+def fork() -> None:
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+def load() -> None:
+    raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.\n  CUDA out of memory.")
+
+
+@pytest.mark.parametrize("fail", [fill_memory, lambda: [0] * (1 << 60), fork, load])
 def test_a_full_memory_is_one_line_and_another_error_is_raised(fail, capsys):
     assert run_as_command(fail) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: the memory is full")
-    assert "lower SOLVER.IMS_PER_BATCH or INPUT.MIN_SIZE_TRAIN" in line
+    assert "lower SOLVER.IMS_PER_BATCH, INPUT.MIN_SIZE_TRAIN" in line
     with pytest.raises(RuntimeError, match="size of tensor"):
         run_as_command(lambda: torch.ones(2) + torch.ones(3))

@@ -19,6 +19,7 @@ from mask_rcnn_ext.modeling.building import SkipRandomWeights, build_model, expl
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
+        ("MODEL.FPN.OUT_CHANNELS", "-8", "negative dimension"),
         ("MODEL.FPN.NORM", "XYZ", "KeyError: XYZ. It comes from MODEL.FPN.NORM 'XYZ'"),
         ("MODEL.RPN.IN_FEATURES", "['p9']", "KeyError: p9. It comes from MODEL.RPN.IN_FEATURES"),
         ("MODEL.ROI_HEADS.IN_FEATURES", "['p9']", "It comes from MODEL.ROI_HEADS.IN_FEATURES"),
@@ -55,16 +56,17 @@ def test_a_project_next_to_the_package_is_not_part_of_it(folder):
         names["build"]()
 
 
-def test_a_defect_of_a_project_keeps_its_traceback():
-    def head(cfg, input_shape):
-        return {}["missing"]
-
+@pytest.mark.parametrize(
+    "fail", [lambda: {}["missing"], lambda: torch.einsum("ij,jk", torch.ones(2), torch.ones(2))]
+)
+def test_a_defect_of_a_project_keeps_its_traceback(fail):
     cfg = load_config(TINY_CONFIG, [*SMALL, "MODEL.DEVICE", "cpu"])
-    ROI_BOX_HEAD_REGISTRY._obj_map["OwnBoxHead"] = head
+    ROI_BOX_HEAD_REGISTRY._obj_map["OwnBoxHead"] = lambda cfg, input_shape: fail()
     cfg.MODEL.ROI_BOX_HEAD.NAME = "OwnBoxHead"
     try:
-        with pytest.raises(KeyError, match="missing"):
-            build_model(cfg)
+        for build in (build_model, Predictor):  # the second one skips random weights
+            with pytest.raises((KeyError, RuntimeError), match=r"missing|einsum"):
+                build(cfg)
     finally:
         del ROI_BOX_HEAD_REGISTRY._obj_map["OwnBoxHead"]
 
