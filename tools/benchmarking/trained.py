@@ -2,7 +2,8 @@
 
 Each evaluation is the user's command, in a process of its own, with the config, the weights and the
 validation data of a run. The time is `eval_seconds` of its results.json: the images through the
-model and the computing of AP, without the start of the program.
+model and the computing of AP, without the start of the program. Mixed precision and the other keys
+that the levels set are switched off first: otherwise "exact" would have those of the run.
 """
 
 import argparse
@@ -23,6 +24,11 @@ from .rounds import Times, take_turns
 __all__ = ["run"]
 
 BASELINE = SPEEDS[0]
+_OFF = [
+    "SOLVER.AMP.ENABLED", "False", "MASK_RCNN_EXT.AMP_INFERENCE", "False",
+    "MASK_RCNN_EXT.CHANNELS_LAST", "False", "MASK_RCNN_EXT.GATHERED_ROI_ALIGN", "False",
+    "MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR", "False",
+]  # fmt: skip
 _TASKS = {"segm": "mask AP", "bbox": "box AP"}
 
 
@@ -68,7 +74,7 @@ def _evaluate(folder: Path, level: str) -> dict[str, Any]:
             sys.executable, str(script), "--eval-only",
             "--config-file", str(folder / "config.yaml"),
             "MODEL.WEIGHTS", str(folder / "model_final.pth"),
-            "OUTPUT_DIR", output, "MASK_RCNN_EXT.SPEED", level,
+            "OUTPUT_DIR", output, *_OFF, "MASK_RCNN_EXT.SPEED", level,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:

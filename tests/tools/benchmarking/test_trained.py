@@ -37,13 +37,23 @@ def test_it_compares_each_level_with_exact(tmp_path, monkeypatch, capsys):
 def test_it_evaluates_a_run_as_a_user_does(tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     data = write_data(tmp_path, train=2, val=2)
-    assert train_small(data, run, "SOLVER.MAX_ITER", "1") == 0
+    mixed = ["SOLVER.AMP.ENABLED", "True", "MASK_RCNN_EXT.AMP_INFERENCE", "True"]
+    assert train_small(data, run, "SOLVER.MAX_ITER", "1", *mixed) == 0
+    configs = []
+
+    def read(path):
+        configs.append((path.parent / "config.yaml").read_text())
+        return read_json(path)
+
+    monkeypatch.setattr(trained, "read_json", read)
     kept = sorted(path.relative_to(run) for path in run.rglob("*"))
     monkeypatch.setattr(trained, "SPEEDS", ("exact",))
     capsys.readouterr()
     assert benchmark.main(["trained", str(run), "--rounds", "1"]) == 0
     expected = trained._compare_ap(*[read_json(run / "results.json")] * 2)
     assert f"  {expected}  " in capsys.readouterr().out
+    assert "AMP_INFERENCE: true" in (run / "config.yaml").read_text()
+    assert "AMP_INFERENCE: false" in configs[0], "exact is float32, whatever the run was"
     assert sorted(path.relative_to(run) for path in run.rglob("*")) == kept
 
 
