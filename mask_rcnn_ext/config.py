@@ -328,7 +328,7 @@ def complete_config(cfg: CfgNode) -> CfgNode:
 
 
 def get_cfg() -> ExtCfgNode:
-    """Return a new config: detectron2's and our defaults. It is merged strictly and safely."""
+    """Return a new config: detectron2's and our defaults. Merging into it is strict and safe."""
     cfg = ExtCfgNode(detectron2_get_cfg())
     add_mask_rcnn_ext_config(cfg)
     return cfg

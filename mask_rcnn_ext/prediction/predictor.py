@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.description import read_config
-from ..config import add_mask_rcnn_ext_config, load_config
+from ..config import complete_config, load_config
 from ..data.bands import order_bands, read_bands, require_bands
 from ..data.images import ImageLike, read_bgr
 from ..data.pixel_limit import get_pixel_limit, set_pixel_limit
@@ -51,9 +51,8 @@ def resolve_config(cfg_or_name: CfgNode | str | os.PathLike[str]) -> CfgNode:
             config, or the model carries none.
     """
     if isinstance(cfg_or_name, CfgNode):
-        cfg = cfg_or_name.clone()
+        cfg = complete_config(cfg_or_name).clone()
         cfg.defrost()
-        add_mask_rcnn_ext_config(cfg)
         return cfg
     if not isinstance(cfg_or_name, str | os.PathLike):
         raise UserError(
