@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,15 @@ from ..config import get_cfg
 from ..config_node import flat_config
 from ..errors import UserError, import_extra, name_some
 from .fcis.detection import FCISDetection, read_detection_keys
+from .openvino_precision import mark_float32_layers
+from .speed import resolve_speed
 
 __all__ = [
     "METADATA",
     "ExportedFCIS",
     "ExportedMaskRCNN",
     "Network",
+    "get_exported_speeds",
     "get_openvino_core",
     "load_exported",
     "read_exported_config",
@@ -72,6 +76,11 @@ def get_openvino_core() -> Any:
     return core
 
 
+def get_exported_speeds(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the levels of speed of an exported file: OpenVINO can run in bfloat16."""
+    return ("exact", "fastest") if os.fspath(path).lower().endswith(".xml") else ("exact",)
+
+
 class Network:
     """The network of an exported file.
 
@@ -80,6 +89,8 @@ class Network:
 
     Attributes:
         path: as given.
+        bfloat16: whether an OpenVINO file runs in bfloat16, where coordinates and scores do not
+            need float32. It is read when the first image comes.
         metadata: see `METADATA`.
 
     Raises:
@@ -88,7 +99,7 @@ class Network:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
+        self.path, self.bfloat16 = os.fspath(path), False
         if not os.path.isfile(self.path):
             raise UserError(f"exported model not found: {os.path.abspath(self.path)}")
         onnx = self.path.lower().endswith(".onnx")
@@ -142,10 +153,15 @@ class Network:
         core = get_openvino_core()
         # Its default on a CPU with AMX is bfloat16, which finds other instances.
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if self.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        model = core.read_model(self.path)
+        if self.bfloat16:
+            path = Path(self.path)
+            weights = self._library.Tensor(np.fromfile(path.with_suffix(".bin"), np.uint8))
+            model = core.read_model(mark_float32_layers(path.read_bytes()), weights)
+        else:
+            model = core.read_model(self.path)
         names = [output.get_any_name() for output in model.outputs]  # compiled, they have several
         compiled = core.compile_model(model, "CPU", settings)
         return lambda image: zip(names, compiled({"image": image}).to_tuple(), strict=True)
@@ -261,8 +277,9 @@ def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
         cfg: the config; keys that belong to the network must have the values of the export.
 
     Returns:
-        A config like `cfg`, without the keys of speed, which apply to PyTorch only; and the model,
-        which `modeling.packed_outputs.run_model` takes.
+        A config like `cfg`, without the keys of speed; and the model, which
+        `modeling.packed_outputs.run_model` takes. At the level "fastest", an OpenVINO file runs in
+        bfloat16 if the CPU computes in it. Every other level gives float32.
 
     Raises:
         UserError: see `Network`; or a key of the network, or the classes, differ from the file, or
@@ -272,8 +289,10 @@ def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     _require_same(cfg, network)
     cfg, frozen = cfg.clone(), cfg.is_frozen()
     cfg.defrost()
-    cfg.MASK_RCNN_EXT.SPEED, cfg.MASK_RCNN_EXT.AMP_INFERENCE = "exact", False
-    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DEVICE, cfg.MASK_RCNN_EXT.AMP_INFERENCE = "cpu", False
+    if cfg.MASK_RCNN_EXT.SPEED in get_exported_speeds(network.path):
+        network.bfloat16 = resolve_speed(cfg).MASK_RCNN_EXT.AMP_INFERENCE
+    cfg.MASK_RCNN_EXT.SPEED = "exact"
     if frozen:
         cfg.freeze()
     if cfg.MODEL.META_ARCHITECTURE == "MaskRCNNExtFCIS":

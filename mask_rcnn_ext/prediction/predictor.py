@@ -27,7 +27,7 @@ from ..layers.resizing import ResizeShortestEdge
 from ..model_files import is_checkpoint, is_exported
 from ..model_zoo import get_config
 from ..modeling.building import SkipRandomWeights, build_model
-from ..modeling.exported import load_exported, read_exported_config
+from ..modeling.exported import get_exported_speeds, load_exported, read_exported_config
 from ..modeling.packed_outputs import run_model
 from ..modeling.precision import choose_device, inference_autocast, prepare_model
 from ..modeling.speed import prepare_for_inference, resolve_speed
@@ -148,7 +148,7 @@ class Predictor:
         self._propose = propose
         self.class_names, self.category_ids = _find_classes(cfg)
         if is_exported(cfg.MODEL.WEIGHTS):
-            _require_cpu(device, speed)
+            _require_cpu(cfg.MODEL.WEIGHTS, device, speed)
             self.cfg, self.model = load_exported(cfg)
         else:
             with SkipRandomWeights():
@@ -285,12 +285,14 @@ def _require_room(masks: PackedMasks) -> None:
         )
 
 
-def _require_cpu(device: str | torch.device | None, speed: str | None) -> None:
-    for name, value, fits in (("device", device, "cpu"), ("speed", speed, "exact")):
-        if value is not None and str(value) != fits:
+def _require_cpu(path: str, device: str | torch.device | None, speed: str | None) -> None:
+    """Check the device and the speed that were asked for an exported model."""
+    speeds = get_exported_speeds(path)
+    for name, value, fits in (("device", device, ("cpu",)), ("speed", speed, speeds)):
+        if value is not None and str(value) not in fits:
             raise UserError(
                 f"{name} {value}: an exported model runs on the CPU, at the speed that its export "
-                f"gave it; leave {name} out"
+                f"gave it, and an OpenVINO file also at 'fastest'; leave {name} out"
             )
 
 

@@ -3,6 +3,8 @@
 import json
 import shutil
 import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -18,7 +20,10 @@ from mask_rcnn_ext.checkpoint.description import describe_run
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.export import export_model as exporting
 from mask_rcnn_ext.export.export_model import export_model
+from mask_rcnn_ext.modeling import speed
 from mask_rcnn_ext.modeling.exported import Network, load_exported, read_exported_config
+from mask_rcnn_ext.modeling.openvino_precision import mark_float32_layers
+from mask_rcnn_ext.modeling.precision import computes_bfloat16
 
 onnx = pytest.importorskip("onnx", reason='needs pip install "mask_rcnn_ext[onnx]"')
 pytest.importorskip("onnxruntime", reason='needs pip install "mask_rcnn_ext[onnx]"')
@@ -102,6 +107,42 @@ def test_openvino_has_one_core(openvino_path, images, cfg, tmp_path, monkeypatch
     for _ in range(2):
         assert len(Predictor(openvino_path)(picture(50, 90, 5)))
     assert export_model(cfg, tmp_path, images, format="openvino").exists()
+
+
+def test_bfloat16_is_for_products_and_not_for_boxes_and_scores(openvino_path):
+    marked = mark_float32_layers(openvino_path.read_bytes())
+    layers = ElementTree.fromstring(marked).findall("./layers/layer")
+    kinds: dict[bool, Counter] = {True: Counter(), False: Counter()}
+    for layer in layers:
+        kinds[layer.find("./rt_info/attribute[@name='precise']") is not None][
+            layer.get("type")
+        ] += 1
+    products = {"Convolution", "ConvolutionBackpropData", "MatMul", "ROIAlign"}
+    assert products <= kinds[False].keys()
+    assert not products & kinds[True].keys()
+    assert {"NonMaxSuppression", "TopK", "Exp", "SoftMax"} <= kinds[True].keys()
+    assert not {"NonMaxSuppression", "TopK", "Exp", "SoftMax"} & kinds[False].keys()
+    assert kinds[False]["ReLU"] > 10 * kinds[True]["ReLU"]
+    plain = ElementTree.fromstring(openvino_path.read_bytes()).findall("./layers/layer")
+    assert len(layers) == len(plain)
+
+
+@pytest.mark.skipif(not computes_bfloat16(), reason="this CPU does not compute in bfloat16")
+def test_fastest_runs_an_openvino_file_in_bfloat16(openvino_path, monkeypatch):
+    image = picture(50, 90, 5)
+    expected, found = (
+        Predictor(openvino_path)(image),
+        Predictor(openvino_path, speed="fastest")(image),
+    )
+    assert len(found) == len(expected) > 0
+    assert not torch.equal(found.scores, expected.scores)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=0.02)
+    torch.testing.assert_close(
+        found.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=0.5
+    )
+    monkeypatch.setattr(speed, "computes_bfloat16", lambda: False)
+    slower = Predictor(openvino_path, speed="fastest")(image)
+    assert torch.equal(slower.scores, expected.scores)
 
 
 def test_inspect_prints_an_exported_file(path, cfg, monkeypatch, capsys):
@@ -207,6 +248,8 @@ def test_wrong_files_and_options(onnx_path, tmp_path, cfg, images):
         Predictor(tmp_path / "absent.onnx")
     with pytest.raises(UserError, match="speed fast: an exported model"):
         Predictor(onnx_path, speed="fast")
+    with pytest.raises(UserError, match="speed fastest: an exported model"):
+        Predictor(onnx_path, speed="fastest")
     for weights in ("", str(onnx_path)):
         other = cfg.clone()
         other.MODEL.WEIGHTS = weights
