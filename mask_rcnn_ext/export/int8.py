@@ -1,12 +1,15 @@
 """Static quantization of an ONNX file to 8-bit integers, with ONNX Runtime.
 
 The convolutions and fully connected layers get int8 weights, one scale for each output channel, and
-uint8 inputs, whose ranges are measured on the user's images. OpenVINO reads the result too.
+uint8 inputs, whose ranges are measured on the user's images. The last layers, which give scores,
+boxes and masks, stay in float32: they are small, and 8 bits for the offset of a box cost AP.
+OpenVINO reads the result too.
 """
 
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -17,6 +20,9 @@ from ..errors import import_extra
 __all__ = ["quantize_onnx"]
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_LAST = re.compile(  # in the names of nodes; the levels of an RPN and of a cascade are numbered
+    r"/(objectness_logits|anchor_deltas|box_predictor|predictor|score_maps|box_maps)[._\d]*/"
+)
 
 
 def quantize_onnx(
@@ -36,8 +42,9 @@ def quantize_onnx(
     Raises:
         UserError: onnx or ONNX Runtime is missing.
     """
-    import_extra("onnx", "onnx", "int8 export")
+    onnx = import_extra("onnx", "onnx", "int8 export")
     library = import_extra("onnxruntime.quantization", "onnx", "int8 export")
+    nodes = onnx.load(os.fspath(path)).graph.node
     with _without_advice():
         library.quantize_static(
             os.fspath(path),
@@ -45,6 +52,7 @@ def quantize_onnx(
             _Reader(images, count),
             quant_format=library.QuantFormat.QDQ,
             op_types_to_quantize=list(LAYERS),
+            nodes_to_exclude=[node.name for node in nodes if _LAST.search(node.name)],
             per_channel=True,
             activation_type=library.QuantType.QUInt8,
             weight_type=library.QuantType.QInt8,

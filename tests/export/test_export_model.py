@@ -306,8 +306,14 @@ def test_the_commands_with_int8(cfg, tmp_path, monkeypatch, capsys):
     assert run_train_net("--config-file", str(config), "--eval-only", *data, *arguments) == 0
     results = json.loads((tmp_path / "ap/results.json").read_text())
     assert {task: results[task]["AP"] for task in ("bbox", "segm")} == record["int8"]["ap_int8"]
-    types = {node.op_type for node in onnx.load(str(out / "model_int8.onnx")).graph.node}
-    assert "QuantizeLinear" in types
+    nodes = onnx.load(str(out / "model_int8.onnx")).graph.node
+    makers = {name: node.op_type for node in nodes for name in node.output}
+    products = [node for node in nodes if node.op_type in ("Conv", "ConvTranspose", "Gemm")]
+    floats = [n.name for n in products if makers.get(n.input[1]) != "DequantizeLinear"]
+    names = ["anchor_deltas", "objectness_logits", "bbox_pred", "cls_score", "predictor/Conv"]
+    assert len(floats) < len(products) / 2
+    assert all(any(name in float_name for name in names) for float_name in floats)
+    assert all(any(name in float_name for float_name in floats) for name in names)
 
 
 def test_a_model_that_carries_its_config_needs_images(cfg, tmp_path, monkeypatch, capsys):
