@@ -6,11 +6,15 @@ second case they return the instances in COCO's format, with masks as RLE, as ev
 `tools/predict.py` need them. All have the same random weights. The norms get the statistics of the
 image, and the outputs of the last layers are spread, so that the model finds as many instances as
 asked for.
+
+On a CPU, the convolutions and matrix products of "fast" also have a row of their own: with the same
+kernels, nothing in float32 can be faster. An OpenVINO file also runs at the level "fastest".
 """
 
 import argparse
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,17 +31,19 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances, pairwise_iou
 from PIL import Image
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.evaluation.packed import convert_to_coco
 from mask_rcnn_ext.export.export_model import export_model
 from mask_rcnn_ext.export.parity import Tolerance
+from mask_rcnn_ext.modeling.exported import get_exported_speeds
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
 from .machine import require_device
 from .parts import Part, TimedCase, compare_rows
-from .rounds import take_turns, time_into
+from .rounds import Times, take_turns, time_into
 
 __all__ = [
     "BASELINE",
@@ -52,6 +58,7 @@ __all__ = [
 
 CONFIG = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 BASELINE = "detectron2"
+_PRODUCTS = re.compile(r"conv|::(add|b|badd)?mm$")  # PyTorch's operators
 _SPREAD = {  # standard deviation that the outputs of a layer get
     "proposal_generator.rpn_head.objectness_logits": 2.0,
     "proposal_generator.rpn_head.anchor_deltas": 0.2,
@@ -144,14 +151,20 @@ def _compare_results(found: list[dict[str, Any]], expected: list[dict[str, Any]]
     return f"{same} of {len(expected)} equal"
 
 
-def _export(cfg: CfgNode, image: npt.NDArray[np.uint8], engine: str, folder: str) -> Predictor:
-    """Return a predictor with the exported model; the table says how far it differs."""
+def _export(
+    cfg: CfgNode, image: npt.NDArray[np.uint8], engine: str, folder: str
+) -> dict[str, Predictor]:
+    """Return a predictor for each level of the exported model, however far it differs."""
     path = Path(folder, "image.png")
     Image.fromarray(image[:, :, ::-1]).save(path)
     anything = Tolerance(share=2.0)  # the detections of both sides
-    predictor = Predictor(export_model(cfg, folder, [path], format=engine, tolerance=anything))
-    predictor(image)  # opens the network
-    return predictor
+    file = export_model(cfg, folder, [path], format=engine, tolerance=anything)
+    found = {}
+    for level in get_exported_speeds(file):
+        name = engine if level == "exact" else f"{engine}, {level}"
+        found[name] = Predictor(file, speed=level)
+        found[name](image)  # opens the network
+    return found
 
 
 def load_models(
@@ -165,7 +178,8 @@ def load_models(
         stock = DefaultPredictor(cfg)
         levels = getattr(args, "levels", SPEEDS)
         ours = {level: Predictor(cfg, speed=level) for level in levels}
-        ours |= {engine: _export(cfg, image, engine, folder) for engine in args.engine}
+        for engine in args.engine:
+            ours |= _export(cfg, image, engine, folder)
     return stock, ours
 
 
@@ -205,6 +219,7 @@ def run(args: argparse.Namespace) -> Part:
         },
         args.rounds,
         compare_instances,
+        parts_of=["fast"] if args.device == "cpu" and "fast" in ours else [],
     )
     part.rows += time_case(
         "image to COCO results",
@@ -226,13 +241,29 @@ def time_case(
     contenders: dict[str, Callable[[], Any]],
     rounds: int,
     compare: Callable[[Any, Any], str],
+    parts_of: Sequence[str] = (),
 ) -> list[TimedCase]:
-    """Time contenders, the first of which is the baseline, and compare their results."""
+    """Time contenders, the first of which is the baseline, and compare their results.
+
+    The products of each contender in `parts_of` get a row of their own.
+    """
     baseline = next(iter(contenders))
     found: dict[str, Any] = {}
     turns = {name: partial(time_into, found, name, call) for name, call in contenders.items()}
+    turns |= {
+        f"{name}, products alone": partial(_time_products, contenders[name]) for name in parts_of
+    }
     rows = compare_rows(case, take_turns(turns, rounds), baseline)
     for row in rows:
-        if row.contender != baseline:
+        if row.contender != baseline and row.contender in found:
             row.output = compare(found[row.contender], found[baseline])
     return rows
+
+
+def _time_products(call: Callable[[], Any]) -> Times:
+    """Return the seconds that a call spends in convolutions and matrix products on the CPU."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        call()
+    events = profiler.key_averages()
+    spent = sum(event.self_cpu_time_total for event in events if _PRODUCTS.search(event.key))
+    return {"": spent / 1e6}

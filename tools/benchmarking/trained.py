@@ -4,6 +4,9 @@ Each evaluation is the user's command, in a process of its own, with the config,
 validation data of a run. The time is `eval_seconds` of its results.json: the images through the
 model and the computing of AP, without the start of the program. Mixed precision and the other keys
 that the levels set are switched off first: otherwise "exact" would have those of the run.
+
+If the folder of a run has a folder `export`, the models in it are evaluated too, and an OpenVINO
+file also at the level "fastest".
 """
 
 import argparse
@@ -16,6 +19,7 @@ from typing import Any
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.files import read_json
+from mask_rcnn_ext.modeling.exported import get_exported_speeds
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
 from .parts import Part, TimedCase, compare_rows
@@ -52,34 +56,46 @@ def run(args: argparse.Namespace) -> Part:
 
 def _run_levels(folder: Path, rounds: int) -> list[TimedCase]:
     found: dict[str, dict[str, Any]] = {}
+    models = {level: ("model_final.pth", level) for level in SPEEDS} | _find_exports(folder)
 
-    def contender(level: str) -> Callable[[], Times]:
+    def contender(name: str) -> Callable[[], Times]:
         def evaluate() -> Times:
-            found[level] = _evaluate(folder, level)
-            return {"": found[level]["run"]["eval_seconds"]}
+            found[name] = _evaluate(folder, *models[name])
+            return {"": found[name]["run"]["eval_seconds"]}
 
         return evaluate
 
-    times = take_turns({level: contender(level) for level in SPEEDS}, rounds, warm_up=False)
+    times = take_turns({name: contender(name) for name in models}, rounds, warm_up=False)
     rows = compare_rows(folder.name, times, BASELINE)
     for row in rows:
         row.output = _compare_ap(found[row.contender], found[BASELINE])
     return rows
 
 
-def _evaluate(folder: Path, level: str) -> dict[str, Any]:
+def _find_exports(folder: Path) -> dict[str, tuple[str, str]]:
+    """Return the name of each contender, with its file in the folder of the run, and its level."""
+    return {
+        path.name if level == BASELINE else f"{path.name}, {level}": (f"export/{path.name}", level)
+        for path in sorted(folder.glob("export/*"))
+        if path.suffix in (".onnx", ".xml")
+        for level in get_exported_speeds(path)
+    }
+
+
+def _evaluate(folder: Path, weights: str, level: str) -> dict[str, Any]:
     script = Path(__file__).resolve().parents[2] / "train_net.py"
     with tempfile.TemporaryDirectory() as output:
         command = [
             sys.executable, str(script), "--eval-only",
             "--config-file", str(folder / "config.yaml"),
-            "MODEL.WEIGHTS", str(folder / "model_final.pth"),
+            "MODEL.WEIGHTS", str(folder / weights),
             "OUTPUT_DIR", output, *_OFF, "MASK_RCNN_EXT.SPEED", level,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise UserError(f"{folder}, {level}: {said[-1] if said else 'the evaluation failed'}")
+            reason = said[-1] if said else "the evaluation failed"
+            raise UserError(f"{folder / weights}, {level}: {reason}")
         (path,) = Path(output).rglob("results.json")
         results: dict[str, Any] = read_json(path)
         return results

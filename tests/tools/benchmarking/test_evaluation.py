@@ -24,8 +24,11 @@ def test_a_small_run_says_that_the_outputs_are_equal(tmp_path, capsys, monkeypat
     options = ["--images", "4", "--rounds", "1", "--tasks", "segm", "--output", str(path)]
     assert benchmark.main(["evaluation", *options]) == 0
     rows = json.loads(path.read_text())["evaluation"]["rows"]
-    assert [row["case"] for row in rows] == ["segm, 4 images, 144 detections"] * 2
-    assert [row["output"] for row in rows] == ["", "equal"]
+    case = "segm, 4 images, 144 detections"
+    assert [row["case"] for row in rows] == [case] * 2 + [f"{case}, matching alone"] * 2
+    assert [row["output"] for row in rows] == ["", "equal", "", ""]
+    for whole, part in zip(rows[:2], rows[2:], strict=True):
+        assert 0 < part["seconds"] < whole["seconds"]
     assert rows[1]["verdict"] == "no verdict: fewer than 3 rounds"
     assert 50 < rows[0]["peak_mb"] < 5000
     assert "hotcoco" in capsys.readouterr().out

@@ -46,7 +46,10 @@ def test_it_compares_each_level_with_detectron2(monkeypatch, capsys):
     options = ["--size", "64", "96", "--detections", "5", "--classes", "3", "--rounds", "1"]
     assert benchmark.main(["inference", *options]) == 0
     out = capsys.readouterr().out
-    rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()[3:11]]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()[3:12]]
+    part = rows.pop(4)
+    assert part[1] == "fast, products alone"
+    assert 0 < float(part[2]) < float(rows[2][2])
     assert [row[1] for row in rows] == ["detectron2", "exact", "fast", "fastest"] * 2
     assert rows[0][-1] == "baseline"
     assert rows[1][3] == "5 equal"
