@@ -48,8 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--speed",
         choices=SPEEDS,
-        help="exact; fast: equal up to rounding; fastest: mixed precision (default: "
-        "MASK_RCNN_EXT.SPEED)",
+        help="exact; fast: equal up to rounding; fastest: mixed precision; an OpenVINO file takes "
+        "exact or fastest (default: MASK_RCNN_EXT.SPEED)",
     )
     parser.add_argument("--recursive", action="store_true", help="also look in subfolders")
     parser.add_argument(
