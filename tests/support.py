@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,6 +24,12 @@ if os.environ.get("MASK_RCNN_EXT_TEST_GPU") != "1":  # results must not depend o
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+needs_search = pytest.mark.skipif(
+    not hasattr(getattr(cv2, "ximgproc", None), "segmentation"),
+    reason="this OpenCV has no selective search; opencv-contrib-python-headless has",
+)
 
 
 def write_coco(folder: Path, *, images: int, seed: int = 0, size=(64, 48), classes=("cat", "dog")):

@@ -15,16 +15,12 @@ from detectron2.data.build import get_detection_dataset_dicts, load_proposals_in
 from detectron2.data.datasets import register_coco_instances
 from reference.proposal_recall import recall_at
 from small_runs import read_error
-from support import write_coco
+from support import needs_search, write_coco
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.proposals import compute as module
 from mask_rcnn_ext.proposals.compute import compute_proposals as compute
 
-needs_search = pytest.mark.skipif(
-    not hasattr(getattr(cv2, "ximgproc", None), "segmentation"),
-    reason="this OpenCV has no selective search; opencv-contrib-python-headless has",
-)
 DATA = "proposals_of_rectangles"
 IMAGES = 12  # two parts
 
@@ -102,11 +98,8 @@ def test_stock_detectron2_reads_the_file(stored):
 @needs_search
 def test_the_json_has_recall_and_settings(stored, coco, capsys):
     summary = json.loads((stored / f"{DATA}.json").read_text())
-    assert (summary["method"], summary["mode"], summary["topk"]) == (
-        "selective-search",
-        "fast",
-        2000,
-    )
+    settings = [summary[key] for key in ("method", "mode", "topk")]
+    assert settings == ["selective-search", "fast", 2000]
     content = read(stored / f"{DATA}.pkl")
     assert summary["proposals_per_image"] == np.mean([len(boxes) for boxes in content["boxes"]])
     assert 0 < summary["seconds_per_image"] < 1
@@ -308,6 +301,6 @@ def test_own_boxes_without_masks_are_enough(tmp_path, capsys):
         del annotation["segmentation"]
     path.write_text(json.dumps(content))
     own = ["--train-json", str(path), "--train-images", str(images)]
-    code = compute_proposals.main(["selective-search", *own, "--output", str(tmp_path / "out")])
-    assert code == 0
+    args = ["selective-search", *own, "--output", str(tmp_path / "out")]
+    assert compute_proposals.main(args) == 0
     assert "(4 objects)" in capsys.readouterr().out

@@ -3,13 +3,13 @@
 import importlib
 import json
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data.build import load_proposals_into_dataset
 from PIL import Image
+from support import needs_search
 from tiny_model import picture, tiny_cfg
 from tiny_rcnn import small_cfg, small_model
 
@@ -160,10 +160,7 @@ def test_other_settings_than_the_stored_ones_are_reported(tmp_path, monkeypatch,
             make_search(cfg, **options)
 
 
-@pytest.mark.skipif(
-    not hasattr(getattr(cv2, "ximgproc", None), "segmentation"),
-    reason="this OpenCV has no selective search; opencv-contrib-python-headless has",
-)
+@needs_search
 def test_a_model_without_an_rpn_searches_for_its_proposals(tmp_path):
     config, weights = tmp_path / "config.yaml", tmp_path / "model.pth"
     cfg, model = small_cfg(name="fast_rcnn_tiny"), small_model(name="fast_rcnn_tiny")

@@ -6,15 +6,10 @@ import numpy as np
 import predict
 import pytest
 from reference.proposal_recall import recall_at
-from support import write_coco
+from support import needs_search, write_coco
 
 from mask_rcnn_ext.proposals.recall import measure_recall
 from mask_rcnn_ext.proposals.selective_search import MODES, selective_search
-
-needs_search = pytest.mark.skipif(
-    not hasattr(getattr(cv2, "ximgproc", None), "segmentation"),
-    reason="this OpenCV has no selective search; opencv-contrib-python-headless has",
-)
 
 
 @pytest.fixture(scope="module")
