@@ -150,43 +150,42 @@ def test_detectron2_reads_the_same_from_detectrons_layout(tmp_path):
     assert_same_tensors(stock.state_dict(), trained.state_dict())
 
 
-def rewrite(path, change) -> None:
-    content = pickle.loads(path.read_bytes())
-    change(content["blobs"])
-    path.write_bytes(pickle.dumps(content))
+@pytest.fixture
+def load_changed(tmp_path):
+    """Return a function that loads the changed file of a model; it returns ours and this model."""
 
-
-def test_a_missing_blob_is_an_error(tmp_path):
-    path = tmp_path / "model_final.pkl"
-    write_detectron_pickle(trained_model(FPN), path)
-    rewrite(path, lambda blobs: blobs.pop("fpn_inner_res4_5_sum_lateral_w"))
-    ours = build(our_config(FPN, *MODELS[FPN], *NARROW))
-    with pytest.raises(UserError, match=r"no weights for backbone\.fpn_lateral4"):
+    def load(change):
+        trained, path = trained_model(FPN), tmp_path / "model_final.pkl"
+        write_detectron_pickle(trained, path)
+        content = pickle.loads(path.read_bytes())
+        change(content["blobs"])
+        path.write_bytes(pickle.dumps(content))
+        ours = build(our_config(FPN, *MODELS[FPN], *NARROW))
         Checkpointer(ours).load(str(path))
+        return ours, trained
+
+    return load
 
 
-def test_an_unexpected_blob_is_reported(tmp_path, caplog):
-    path = tmp_path / "model_final.pkl"
-    write_detectron_pickle(trained_model(FPN), path)
-    rewrite(path, lambda blobs: blobs.update(head_conv1_w=np.zeros((1, 1, 3, 3), np.float32)))
-    ours = build(our_config(FPN, *MODELS[FPN], *NARROW))
-    Checkpointer(ours).load(str(path))
+def test_a_missing_blob_is_an_error(load_changed):
+    with pytest.raises(UserError, match=r"no weights for backbone\.fpn_lateral4"):
+        load_changed(lambda blobs: blobs.pop("fpn_inner_res4_5_sum_lateral_w"))
+
+
+def test_an_unexpected_blob_is_reported(load_changed, caplog):
+    more = {"head_conv1_w": np.zeros((1, 1, 3, 3), np.float32)}
+    load_changed(lambda blobs: blobs.update(more))
     assert "box_head.conv1" in caplog.text
 
 
-def test_background_first_would_be_seen(tmp_path):
+def test_background_first_would_be_seen(load_changed):
     """The comparison fails for a file whose class scores have the background last."""
-    trained = trained_model(FPN)
-    path = tmp_path / "model_final.pkl"
-    write_detectron_pickle(trained, path)
 
     def rotate(blobs):
         for name in ("cls_score_w", "cls_score_b"):
             blobs[name] = np.roll(blobs[name], -1, axis=0)
 
-    rewrite(path, rotate)
-    ours = build(our_config(FPN, *MODELS[FPN], *NARROW))
-    Checkpointer(ours).load(str(path))
+    ours, trained = load_changed(rotate)
     with pytest.raises(AssertionError):
         assert_same_detections(ours, trained)
 

@@ -195,6 +195,14 @@ def test_patience_counts_evaluations(tmp_path, said, resumed):
     again.before_train()
 
 
+def make_cfg(**best):
+    """Return the config of a Mask R-CNN with a test set; `best` are keys of BEST_CHECKPOINT."""
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON, cfg.DATASETS.TEST, cfg.TEST.EVAL_PERIOD = True, ("own_val",), 10
+    cfg.MASK_RCNN_EXT.BEST_CHECKPOINT.update(best)
+    return cfg
+
+
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
@@ -210,8 +218,7 @@ def test_patience_counts_evaluations(tmp_path, said, resumed):
     ],
 )
 def test_keys_that_do_not_go_together(keys, told):
-    cfg = get_cfg()
-    cfg.MODEL.MASK_ON, cfg.DATASETS.TEST, cfg.TEST.EVAL_PERIOD = True, ("own_val",), 10
+    cfg = make_cfg()
     require_fitting_selection(cfg)
     if keys[0] == "BEST_CHECKPOINT.METRIC":
         keys = ["BEST_CHECKPOINT.ENABLED", True, *keys]
@@ -224,10 +231,7 @@ def test_keys_that_do_not_go_together(keys, told):
 
 @pytest.mark.parametrize("metric", ["segm/AP-cat", "own_val/bbox/AP75", "custom/score"])
 def test_metrics_that_a_run_may_have(metric):
-    cfg = get_cfg()
-    cfg.MODEL.MASK_ON, cfg.DATASETS.TEST = True, ("own_val",)
-    cfg.MASK_RCNN_EXT.BEST_CHECKPOINT.ENABLED = True
-    cfg.MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC = metric
+    cfg = make_cfg(ENABLED=True, METRIC=metric)
     require_fitting_selection(cfg)  # raises nothing
     name = metric.removeprefix("own_val/")
     assert choose_metric(metric, {name: 1.0, "own_val/bbox/AP75": 1.0}, cfg.DATASETS.TEST)
@@ -243,10 +247,7 @@ def test_metrics_that_a_run_may_have(metric):
 )
 def test_the_ap_of_a_class_is_of_one_in_the_data(classes, metric, told):
     """Of one class alone, COCO's evaluation has no AP under its name."""
-    cfg = get_cfg()
-    cfg.MODEL.MASK_ON, cfg.DATASETS.TEST = True, ("own_val",)
+    cfg = make_cfg(ENABLED=True, METRIC=metric)
     cfg.MASK_RCNN_EXT.CLASS_NAMES = classes
-    cfg.MASK_RCNN_EXT.BEST_CHECKPOINT.ENABLED = True
-    cfg.MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC = metric
     with contextlib.nullcontext() if told is None else pytest.raises(UserError, match=told):
         require_fitting_selection(cfg)

@@ -41,6 +41,13 @@ def train(args):
     """Stand for a training."""
 
 
+def end_task(command) -> int:
+    """Run a task of a job whose command ends it; return the exit code."""
+    with pytest.raises(SystemExit) as end:
+        slurm.SubmittedCommand(command, parse(), "out")()
+    return end.value.code
+
+
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
     """Put sbatch and srun on the path; return the file that receives the batch script."""
@@ -148,11 +155,9 @@ def test_a_restart_evaluates_the_same_weights(cluster, enter_task, tmp_path):
 
 def test_what_slurm_stops_is_queued_again_and_an_error_is_its_exit_code(cluster, enter_task):
     enter_task()
-    job = slurm.SubmittedCommand(lambda args: 2, parse(), "out")
+    job = slurm.SubmittedCommand(train, parse(), "out")
     assert job.checkpoint().function is job
-    with pytest.raises(SystemExit) as end:
-        job()
-    assert end.value.code == 2
+    assert end_task(lambda args: 2) == 2
 
 
 @pytest.fixture
@@ -192,9 +197,8 @@ def test_at_the_time_limit_a_command_saves_before_it_is_queued_again(
     cluster, enter_task, events, signals
 ):
     enter_task()
-    with pytest.raises(SystemExit) as end:
-        slurm.SubmittedCommand(stop_before_limit(events, 143, signals), parse(), "out")()
-    assert (events, end.value.code) == (["saved after SIGTERM", "queued again"], -1)
+    assert end_task(stop_before_limit(events, 143, signals)) == -1
+    assert events == ["saved after SIGTERM", "queued again"]
 
 
 def test_at_the_time_limit_another_process_waits_for_process_0(cluster, enter_task, events):
@@ -204,9 +208,8 @@ def test_at_the_time_limit_another_process_waits_for_process_0(cluster, enter_ta
         """Do nothing, as submitit's handler there."""
 
     signal.signal(signal.SIGUSR2, queue_again)
-    with pytest.raises(SystemExit) as end:
-        slurm.SubmittedCommand(stop_before_limit(events, 143), parse(), "out")()
-    assert (events, end.value.code) == (["saved after SIGTERM", "waited 20 s"], 143)
+    assert end_task(stop_before_limit(events, 143)) == 143
+    assert events == ["saved after SIGTERM", "waited 20 s"]
 
 
 def test_process_0_waits_for_its_own_signal_if_it_has_stopped_with_the_others(
@@ -214,9 +217,8 @@ def test_process_0_waits_for_its_own_signal_if_it_has_stopped_with_the_others(
 ):
     enter_task()
     monkeypatch.setattr(time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGUSR2))
-    with pytest.raises(SystemExit) as end:
-        slurm.SubmittedCommand(lambda args: 143, parse(), "out")()
-    assert (events, end.value.code) == (["queued again"], -1)
+    assert end_task(lambda args: 143) == -1
+    assert events == ["queued again"]
 
 
 def test_a_command_that_is_stopping_gets_no_second_signal(cluster, enter_task, events, monkeypatch):
@@ -233,8 +235,7 @@ def test_a_command_that_is_stopping_gets_no_second_signal(cluster, enter_task, e
                 events.append("merged")
         return 143
 
-    with pytest.raises(SystemExit):
-        slurm.SubmittedCommand(command, parse(), "out")()
+    end_task(command)
     assert events == ["merged", "queued again"]
     assert not interruption.is_stopping()
 
@@ -257,8 +258,7 @@ def test_the_signal_of_the_time_limit_may_be_another_one(cluster, enter_task, mo
         happened.append("saved")
         return 143
 
-    with pytest.raises(SystemExit):
-        slurm.SubmittedCommand(command, parse(), "out")()
+    end_task(command)
     assert happened == ["saved", "queued again"]
     assert signal.signal(signal.SIGUSR1, before) is queue_again
 
@@ -283,8 +283,7 @@ def test_a_command_that_does_not_take_the_signal_is_queued_again_at_once(
         os.kill(os.getpid(), signal.SIGUSR2)
         events.append("went on")
 
-    with pytest.raises(SystemExit):
-        slurm.SubmittedCommand(command, parse(), "out")()
+    end_task(command)
     assert events == ["queued again"]
 
 
@@ -297,9 +296,8 @@ def test_a_worker_ignores_the_signal_of_the_time_limit(cluster, enter_task, even
             os._exit(5)
         return os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
 
-    with pytest.raises(SystemExit) as end:
-        slurm.SubmittedCommand(command, parse(), "out")()
-    assert (events, end.value.code) == ([], 5)
+    assert end_task(command) == 5
+    assert events == []
 
 
 @pytest.mark.parametrize(
