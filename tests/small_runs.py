@@ -1,13 +1,16 @@
 """Helpers of tests that run a training command on small data of their own."""
 
 import functools
+import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
 
 import torch
+from detectron2.modeling import build_model
 from support import SMALL, TINY_CONFIG, run_train_net, write_coco
 
+from mask_rcnn_ext import load_config
 from mask_rcnn_ext.evaluation import coco
 from mask_rcnn_ext.layers import threaded_roi_layer
 
@@ -35,6 +38,27 @@ def train_small(flags: Sequence[str], folder, *keys: str) -> int:
     """Run `train_net.py` with the smallest model, options and KEY VALUE pairs; return its code."""
     words = [*flags, *SMALL, "OUTPUT_DIR", str(folder), *keys]
     return run_train_net("--config-file", TINY_CONFIG, *words)
+
+
+def evaluate(run, output, *words: str) -> int:
+    """Evaluate the final weights of a run into a folder; return the exit code.
+
+    `words` are flags, then KEY VALUE pairs.
+    """
+    keys = ["MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", str(output)]
+    return run_train_net("--config-file", str(run / "config.yaml"), "--eval-only", *words, *keys)
+
+
+def write_small_weights(path, *keys: str) -> str:
+    """Write random weights of the smallest model, with KEY VALUE pairs; return the path as text."""
+    cfg = load_config(TINY_CONFIG, [*SMALL, "MODEL.DEVICE", "cpu", *keys])
+    torch.save({"model": build_model(cfg).state_dict()}, path)
+    return str(path)
+
+
+def read_results(folder) -> dict:
+    """Return the content of a run's `results.json`."""
+    return json.loads((folder / "results.json").read_text())
 
 
 def read_weights(path, part: str = "") -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """From `.npy` files of 5 float channels, and 16-bit TIFF, to a model, its AP and predictions."""
 
 import json
+from pathlib import Path
 
 import check_dataset
 import make_report
@@ -10,8 +11,7 @@ import preview_dataset
 import pytest
 import torch
 from PIL import Image
-from small_runs import read_error, train_small
-from support import run_train_net, write_coco
+from small_runs import evaluate, read_error, read_results, train_small, write_data
 
 from mask_rcnn_ext import Predictor, UserError, load_config
 
@@ -27,9 +27,8 @@ def to_bands(pixels: np.ndarray) -> np.ndarray:
 
 def write_bands(root, kind: str, **counts) -> list[str]:
     """Write a COCO set of each split, with other images; return the flags that name them."""
-    flags = []
-    for split, count in counts.items():
-        path, images = write_coco(root / split, images=count, seed=count)
+    flags = write_data(root, **counts)
+    for path, images in zip(map(Path, flags[1::4]), map(Path, flags[3::4]), strict=True):
         content = json.loads(path.read_text())
         for image in content["images"]:
             source = images / image["file_name"]
@@ -42,7 +41,6 @@ def write_bands(root, kind: str, **counts) -> list[str]:
                 Image.fromarray(gray).save(images / image["file_name"])
             source.unlink()
         path.write_text(json.dumps(content))
-        flags += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
     return flags
 
 
@@ -84,11 +82,8 @@ def test_config_yaml_has_the_statistics_of_the_training_images(run):
 
 def test_eval_only_repeats_the_result(run, capsys):
     root, flags, _ = run
-    args = ["--config-file", str(root / "out/config.yaml"), "--eval-only", *flags[4:]]
-    weights = str(root / "out/model_final.pth")
-    assert run_train_net(*args, "MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(root / "eval")) == 0
-    first, again = (json.loads((root / f / "results.json").read_text()) for f in ("out", "eval"))
-    assert again["segm"] == first["segm"]
+    assert evaluate(root / "out", root / "eval", *flags[4:]) == 0
+    assert read_results(root / "eval")["segm"] == read_results(root / "out")["segm"]
 
 
 def test_the_report_draws_them(run):

@@ -7,11 +7,9 @@ import logging
 
 import pytest
 import torch
-from detectron2.modeling import build_model
-from small_runs import read_error, train_small, write_data
-from support import SMALL, TINY_CONFIG
+from small_runs import read_error, train_small, write_data, write_small_weights
 
-from mask_rcnn_ext import load_config, run_as_command
+from mask_rcnn_ext import run_as_command
 from mask_rcnn_ext.engine.log import end_log, open_log_file, start_log
 
 
@@ -59,14 +57,12 @@ def test_a_log_that_meets_a_full_disk_ends_with_one_line(tmp_path, capfd):
 
 @pytest.mark.parametrize("broken", ["json.dumps", "torch.save"])
 def test_an_evaluation_on_a_full_disk(broken, tmp_path, capsys, monkeypatch):
-    weights = tmp_path / "weights.pth"
     data = write_data(tmp_path, train=2, val=2)
-    options = [*SMALL, "MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.NUM_CLASSES", "2"]
-    torch.save({"model": build_model(load_config(TINY_CONFIG, options)).state_dict()}, weights)
+    weights = write_small_weights(tmp_path / "weights.pth", "MODEL.ROI_HEADS.NUM_CLASSES", "2")
     module, name = (json, "dumps") if broken == "json.dumps" else (torch, "save")
     monkeypatch.setattr(module, name, fail(errno.ENOSPC))
     out = tmp_path / "out"
-    assert train_small([*data, "--eval-only"], out, "MODEL.WEIGHTS", str(weights)) == 2
+    assert train_small([*data, "--eval-only"], out, "MODEL.WEIGHTS", weights) == 2
     assert "No space left on device. Make room" in read_error(capsys)
     assert not list(out.rglob("*.tmp"))
 

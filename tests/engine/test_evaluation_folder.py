@@ -1,21 +1,16 @@
 """An evaluation changes nothing in the run whose weights it takes, and says what it is made of."""
 
-import importlib.util
 import json
 import shutil
 
+import make_report as report
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from small_runs import read_error, train_small, tree, write_data
-from support import REPO, run_train_net, write_coco
+from small_runs import evaluate, read_error, train_small, tree, write_data
+from support import write_coco
 
 from mask_rcnn_ext.files import file_sha256
 from mask_rcnn_ext.report.run_data import read_predictions, read_run
-
-SPEC = importlib.util.spec_from_file_location("make_report", REPO / "tools/make_report.py")
-report = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(report)
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +32,12 @@ def folder(trained, tmp_path):
     return tmp_path / "out"
 
 
-def evaluate(folder, *arguments: str, data_set: str = "") -> int:
-    keys = ["DATASETS.TEST", f"('{data_set}',)"] if data_set else []
-    return run_train_net(
-        "--config-file", str(folder / "config.yaml"), "--eval-only", *arguments,
-        "MODEL.WEIGHTS", str(folder / "model_final.pth"), "OUTPUT_DIR", str(folder), *keys,
-    )  # fmt: skip
-
-
 def test_another_data_set_gets_a_folder_of_its_own(trained, folder):
     before, (_, other) = tree(folder), trained
     own = folder / "evaluations/annotations-model_final"
     theirs = folder / "evaluations/other_val-model_final"
-    assert evaluate(folder, *other) == 0
-    assert evaluate(folder) == 0
+    assert evaluate(folder, folder, *other) == 0
+    assert evaluate(folder, folder) == 0
     assert {k: v for k, v in tree(folder).items() if not k.startswith("evaluations")} == before
     run = read_run(folder)
     assert read_run(own).results == run.results
@@ -73,14 +60,11 @@ def test_another_data_set_gets_a_folder_of_its_own(trained, folder):
     assert analysis["ap"]["AP"]["value"] == pytest.approx(ap)
 
 
+@pytest.mark.usefixtures("forget_data_sets")
 def test_a_registered_data_set_on_the_command_line_replaces_the_runs_own_data(folder):
     own = read_run(folder).config.MASK_RCNN_EXT.DATA
     register_coco_instances("two_rectangles", {}, own.VAL_JSON, own.VAL_IMAGES)
-    try:
-        assert evaluate(folder, data_set="two_rectangles") == 0
-    finally:
-        DatasetCatalog.remove("two_rectangles")
-        MetadataCatalog.remove("two_rectangles")
+    assert evaluate(folder, folder, "DATASETS.TEST", "('two_rectangles',)") == 0
     found = read_run(folder / "evaluations/two_rectangles-model_final")
     assert set(found.info["data_sha256"]) == {"two_rectangles"}
     assert found.results["two_rectangles"] == read_run(folder).results["own_val"]
@@ -89,20 +73,17 @@ def test_a_registered_data_set_on_the_command_line_replaces_the_runs_own_data(fo
 def test_resume_takes_the_last_checkpoint(folder):
     (folder / "model_final.pth").rename(folder / "model_0000001.pth")
     (folder / "last_checkpoint").write_text("model_0000001.pth")
-    assert evaluate(folder, "--resume") == 0
+    assert evaluate(folder, folder, "--resume") == 0
     run = read_run(folder / "evaluations/annotations-model_0000001")
     assert str(folder / "model_0000001.pth") == run.config.MODEL.WEIGHTS
     (folder / "model_0000001.pth").unlink()
-    assert evaluate(folder, "--resume") == 2
+    assert evaluate(folder, folder, "--resume") == 2
 
 
 def test_a_folder_without_a_training_holds_the_last_evaluation(trained, tmp_path):
     out, other = trained
     for flags in ([], other):
-        assert run_train_net(
-            "--config-file", str(out / "config.yaml"), "--eval-only", *flags,
-            "MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(tmp_path),
-        ) == 0  # fmt: skip
+        assert evaluate(out, tmp_path, *flags) == 0
     first, second = (read_run(folder) for folder in (tmp_path / "earlier_runs/1", tmp_path))
     assert first.results == read_run(out).results
     assert second.info["data_sha256"] != first.info["data_sha256"]

@@ -3,11 +3,10 @@
 import json
 
 import pytest
-import torch
-from small_runs import fork_processes
-from support import REPO, SMALL, run_train_net, write_coco
+from small_runs import evaluate, fork_processes, read_results, read_weights, same
+from support import SMALL, run_train_net, write_coco
+from tiny_fcis import FCIS_CONFIG
 
-FCIS_CONFIG = str(REPO / "configs/shapes/fcis_tiny.yaml")
 BACKBONE = SMALL[:6]  # channels and blocks
 RECIPE = [
     "MODEL.FCIS.CONV_DIM", "64",
@@ -40,26 +39,17 @@ def trained(tmp_path_factory):
     return root, flags
 
 
-def results(folder):
-    return json.loads((folder / "results.json").read_text())
-
-
 def test_it_overfits_four_images(trained):
     root, _ = trained
-    assert results(root / "out")["segm"]["AP"] >= 80
+    assert read_results(root / "out")["segm"]["AP"] >= 80
 
 
 def test_evaluation_alone_repeats_the_result_and_prints_the_overlap_metrics(
     trained, tmp_path, capfd
 ):
-    root, _ = trained
-    out = root / "out"
-    code = run_train_net(
-        "--config-file", str(out / "config.yaml"), "--eval-only",
-        "MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(tmp_path),
-    )  # fmt: skip
-    assert code == 0
-    first, again = results(out), results(tmp_path)
+    out = trained[0] / "out"
+    assert evaluate(out, tmp_path) == 0
+    first, again = read_results(out), read_results(tmp_path)
     for task in ("segm", "bbox", "boundary", "overlap", "errors"):
         assert again[task] == first[task], task
     printed = capfd.readouterr()
@@ -68,32 +58,21 @@ def test_evaluation_alone_repeats_the_result_and_prints_the_overlap_metrics(
 
 def test_two_processes_evaluate_as_one(trained, tmp_path, monkeypatch):
     fork_processes(monkeypatch)
-    root, _ = trained
-    out = root / "out"
-    code = run_train_net(
-        "--config-file", str(out / "config.yaml"), "--eval-only", "--num-gpus", "2",
-        "MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(tmp_path),
-    )  # fmt: skip
-    assert code == 0
-    first, again = results(out), results(tmp_path)
+    out = trained[0] / "out"
+    assert evaluate(out, tmp_path, "--num-gpus", "2") == 0
+    first, again = read_results(out), read_results(tmp_path)
     for task in ("segm", "overlap", "errors"):
         assert again[task] == pytest.approx(first[task], nan_ok=True), task
 
 
 def test_without_voting_boxes_are_rois(trained, tmp_path):
-    root, _ = trained
-    out = root / "out"
-    code = run_train_net(
-        "--config-file", str(out / "config.yaml"), "--eval-only",
-        "MODEL.WEIGHTS", str(out / "model_final.pth"), "OUTPUT_DIR", str(tmp_path),
-        "MODEL.FCIS.MASK_VOTING", "False",
-    )  # fmt: skip
-    assert code == 0
+    out = trained[0] / "out"
+    assert evaluate(out, tmp_path, "MODEL.FCIS.MASK_VOTING", "False") == 0
     name = "inference/own_val/coco_instances_results.json"
     voted, own = (json.loads((folder / name).read_text()) for folder in (out, tmp_path))
     assert all(float(v).is_integer() for found in voted for v in found["bbox"])
     assert not all(float(v).is_integer() for found in own for v in found["bbox"])
-    assert results(tmp_path)["segm"]["AP"] > 50
+    assert read_results(tmp_path)["segm"]["AP"] > 50
 
 
 def test_training_resumes(trained, tmp_path):
@@ -112,8 +91,4 @@ def test_training_resumes(trained, tmp_path):
     assert train(whole, 4) == 0
     assert train(halves, 2) == 0
     assert train(halves, 4, "--resume") == 0
-    first, second = (
-        torch.load(folder / "model_final.pth", weights_only=True)["model"]
-        for folder in (whole, halves)
-    )
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert same(*(read_weights(folder / "model_final.pth") for folder in (whole, halves)))

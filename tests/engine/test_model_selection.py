@@ -5,7 +5,6 @@ All of it survives a stop: a resumed run has what a run without a break has, to 
 
 import json
 import math
-import multiprocessing
 import os
 import shutil
 import signal
@@ -15,7 +14,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.utils.events import get_event_storage
-from small_runs import read_error, read_weights, same, train_small, write_data
+from small_runs import (
+    read_error,
+    read_results,
+    read_weights,
+    same,
+    start_fork,
+    train_small,
+    write_data,
+)
 
 from mask_rcnn_ext import get_cfg
 from mask_rcnn_ext.engine import trainer
@@ -46,6 +53,16 @@ def read_metrics(folder, name: str) -> dict[int, float]:
 
 def read_hooks(path) -> dict:
     return torch.load(path, weights_only=True)["trainer"]["hooks"]
+
+
+def assert_same_end(out, expected, updates: int) -> None:
+    """Assert that two runs have ended with the same bits, after so many updates of the average."""
+    for name in ("model_final.pth", "model_best.pth"):
+        assert same(read_weights(out / name), read_weights(expected / name)), name
+    ours, theirs = (read_hooks(folder / "model_final.pth") for folder in (out, expected))
+    assert ours["BestModel"] == theirs["BestModel"]
+    assert ours["WeightAverage"]["updates"] == theirs["WeightAverage"]["updates"] == updates
+    assert same(*(hooks["WeightAverage"]["weights"] for hooks in (ours, theirs)))
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +99,8 @@ def test_training_itself_does_not_change(flags, whole, tmp_path):
     hooks = read_hooks(whole / "model_final.pth")
     assert same(hooks["WeightAverage"]["weights"], plain)
     assert not same(read_weights(whole / "model_final.pth"), plain)
-    assert (
-        not {"WeightAverage", "BestModel"} & read_hooks(tmp_path / "plain/model_final.pth").keys()
-    )
+    own = {"WeightAverage", "BestModel"}
+    assert not own & read_hooks(tmp_path / "plain/model_final.pth").keys()
     assert not (tmp_path / "plain/model_best.pth").exists()
 
 
@@ -93,10 +109,8 @@ def test_what_a_run_leaves(whole):
     parts = [read_metrics(whole, f"validation_loss/loss_{part}") for part in
              ("cls", "box_reg", "mask", "rpn_cls", "rpn_loc")]  # fmt: skip
     assert losses[3] == pytest.approx(sum(part[3] for part in parts))
-    best = min(
-        losses, key=lambda iteration: losses[iteration]
-    )  # which one depends on the processor
-    results = json.loads((whole / "results.json").read_text())
+    best = min(losses, key=losses.get)  # which one depends on the processor
+    results = read_results(whole)
     assert results["validation_loss"]["total_loss"] == losses[6]
     last, name = {1: (1, "0000001"), 3: (3, "0000003"), 6: (5, "final")}[best]
     record = {"metric": "validation_loss/total_loss", "value": losses[best], "iteration": last}
@@ -127,17 +141,12 @@ def test_a_resumed_run_is_the_same_to_the_bit(flags, whole, tmp_path, monkeypatc
             assert run(flags, out, *ALL, *METRIC) == 130
         assert (out / "last_checkpoint").read_text() == "model_0000003.pth"
     assert run([*flags, "--resume"], out, *ALL, *METRIC) == 0
-    for name in ("model_final.pth", "model_best.pth"):
-        assert same(read_weights(out / name), read_weights(whole / name)), name
-    found, expected = (read_hooks(folder / "model_final.pth") for folder in (out, whole))
-    assert found["BestModel"] == expected["BestModel"]
-    assert found["WeightAverage"]["updates"] == expected["WeightAverage"]["updates"] == 6
-    assert same(*(hooks["WeightAverage"]["weights"] for hooks in (found, expected)))
+    assert_same_end(out, whole, updates=6)
     for name in ("validation_loss/total_loss", "segm/AP"):
         assert read_metrics(out, name)[6] == read_metrics(whole, name)[6]
-    results = [json.loads((folder / "results.json").read_text()) for folder in (out, whole)]
-    assert results[0]["run"]["best"] == results[1]["run"]["best"]
-    assert results[0]["validation_loss"] == results[1]["validation_loss"]
+    ours, theirs = read_results(out), read_results(whole)
+    assert ours["run"]["best"] == theirs["run"]["best"]
+    assert ours["validation_loss"] == theirs["validation_loss"]
 
 
 def test_a_run_without_progress_ends_as_a_finished_one(flags, tmp_path, script, capsys):
@@ -153,7 +162,7 @@ def test_a_run_without_progress_ends_as_a_finished_one(flags, tmp_path, script, 
         assert said.splitlines()[-1].endswith("model_best.pth: segm/AP 30 after 8 iterations.")
         assert (out / "last_checkpoint").read_text() == "model_final.pth"
         assert not (out / "model_0000013.pth").exists()
-        results = json.loads((out / "results.json").read_text())
+        results = read_results(out)
         assert results["segm"] == {"AP": 6.0}
         assert results["run"]["best"] == {"metric": "segm/AP", "value": 30.0, "iteration": 7}
         hooks = read_hooks(out / "model_final.pth")
@@ -186,10 +195,9 @@ def test_a_killed_process_is_resumed_to_the_bit(flags, undisturbed, tmp_path, sc
 
         trainer.Trainer.run_step = run_step  # of the child only
         sys.argv = ["train_net.py"]
-        sys.exit(run(flags, out, *PATIENT))
+        return run(flags, out, *PATIENT)
 
-    child = multiprocessing.get_context("fork").Process(target=train_until_killed)
-    child.start()
+    child = start_fork(train_until_killed)
     child.join(120)
     assert child.exitcode == {signal.SIGKILL: -9, signal.SIGTERM: 143}[number]
     # SIGTERM saves the iteration that it came in; SIGKILL leaves what was there.
@@ -197,13 +205,8 @@ def test_a_killed_process_is_resumed_to_the_bit(flags, undisturbed, tmp_path, sc
     assert (out / "last_checkpoint").read_text() == last
     assert not (out / "model_final.pth").exists()
     assert run([*flags, "--resume"], out, *PATIENT) == 0
-    for name in ("model_final.pth", "model_best.pth"):
-        assert same(read_weights(out / name), read_weights(undisturbed / name)), name
-    found, expected = (read_hooks(folder / "model_final.pth") for folder in (out, undisturbed))
-    assert found["BestModel"] == expected["BestModel"]
-    assert found["BestModel"]["waited"] == 2
-    assert found["WeightAverage"]["updates"] == expected["WeightAverage"]["updates"] == 12
-    assert same(*(hooks["WeightAverage"]["weights"] for hooks in (found, expected)))
+    assert_same_end(out, undisturbed, updates=12)
+    assert read_hooks(out / "model_final.pth")["BestModel"]["waited"] == 2
 
 
 def test_a_key_that_cannot_work_is_refused_before_training(flags, tmp_path, capsys):

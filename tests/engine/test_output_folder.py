@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import read_error, start_fork, train_small, tree, write_data
+from small_runs import read_error, read_results, start_fork, train_small, tree, write_data
 from support import run_train_net
 
-from mask_rcnn_ext.engine import run_lock
+from mask_rcnn_ext.config import get_cfg
+from mask_rcnn_ext.engine import output_folder, run_lock
+from mask_rcnn_ext.engine import run as run_module
 from mask_rcnn_ext.errors import UserError
 
 
@@ -53,7 +55,6 @@ def folder(trained, tmp_path):
 
 def test_a_mistake_removes_no_run_beside_it(data, tmp_path, monkeypatch):
     """The folder `sweep` is new to both runs; the second one fails after the first has begun."""
-    from mask_rcnn_ext.engine import run as module
 
     def prepare_data(*args, **kwargs):
         neighbour = tmp_path / "sweep/b/model_0000099.pth"  # another process is faster
@@ -61,8 +62,8 @@ def test_a_mistake_removes_no_run_beside_it(data, tmp_path, monkeypatch):
         neighbour.write_text("hours of work")
         prepare(*args, **kwargs)
 
-    prepare = module.prepare_data
-    monkeypatch.setattr(module, "prepare_data", prepare_data)
+    prepare = run_module.prepare_data
+    monkeypatch.setattr(run_module, "prepare_data", prepare_data)
     assert run(data, tmp_path / "sweep/a/deep", "MODEL.WEIGHTS", "typo.pth") == 2
     assert set(tree(tmp_path / "sweep")) == {"b/model_0000099.pth"}
     assert not (tmp_path / "sweep/a").exists()
@@ -260,15 +261,12 @@ def test_a_forked_worker_that_outlives_the_run_does_not_hold_its_folder(tmp_path
 
 @pytest.mark.parametrize("how", ["config", "SIGTERM"])
 def test_a_start_that_fails_late_leaves_a_used_folder_as_it_was(data, folder, monkeypatch, how):
-    from mask_rcnn_ext.engine import output_folder
-    from mask_rcnn_ext.engine import run as module
-
     def fail(*args, **kwargs):
         if how == "config":
             raise UserError("cannot write config.yaml")
         signal.raise_signal(signal.SIGTERM)
 
-    place = (output_folder, "atomic_open") if how == "config" else (module, "seed_all_rng")
+    place = (output_folder, "atomic_open") if how == "config" else (run_module, "seed_all_rng")
     monkeypatch.setattr(*place, fail)
     before = tree(folder)
     assert run(data, folder) == (2 if how == "config" else 143)
@@ -279,8 +277,6 @@ def test_a_start_that_fails_late_leaves_a_used_folder_as_it_was(data, folder, mo
 @pytest.mark.parametrize("how", ["SIGTERM", "lost"])
 def test_the_end_of_another_process_leaves_a_used_folder_as_it_was(tmp_path, monkeypatch, how):
     """Also for a restart of torchrun, which must not go on with the earlier run."""
-    from mask_rcnn_ext.config import get_cfg
-    from mask_rcnn_ext.engine import output_folder
 
     def fail(folder):
         if how == "SIGTERM":
@@ -320,16 +316,12 @@ def test_where_files_cannot_be_locked_a_run_goes_on_with_a_warning(tmp_path, mon
 
 def test_a_file_that_the_start_of_a_run_writes_stays_with_this_run(tmp_path):
     """A trainer of detectron2's opens metrics.json while it is built."""
-    from mask_rcnn_ext.config import get_cfg
-    from mask_rcnn_ext.engine.output_folder import output_folder
-    from mask_rcnn_ext.engine.run_lock import release_folders
-
     cfg = get_cfg()
     cfg.OUTPUT_DIR = str(tmp_path)
     (tmp_path / "log.txt").write_text("of the earlier run")
-    with output_folder(cfg, resume=False):
+    with output_folder.output_folder(cfg, resume=False):
         (tmp_path / "metrics.json").write_text("of this run")
-    release_folders()
+    run_lock.release_folders()
     assert (tmp_path / "metrics.json").read_text() == "of this run"
     assert (tmp_path / "earlier_runs/1/log.txt").read_text() == "of the earlier run"
 
@@ -351,7 +343,7 @@ def test_a_run_is_found_by_its_config_from_another_folder(data, tmp_path, monkey
 def test_an_empty_test_set_on_the_command_line_means_no_evaluation(data, tmp_path, capsys):
     assert run(data, tmp_path / "out", "SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()") == 0
     assert not (tmp_path / "out/inference").exists()
-    assert set(json.loads((tmp_path / "out/results.json").read_text())) == {"run"}
+    assert set(read_results(tmp_path / "out")) == {"run"}
     capsys.readouterr()
     assert run(data, tmp_path / "b", "DATASETS.TEST", "('coco_2017_val',)") == 2
     assert "DATASETS.TEST and own data" in read_error(capsys)

@@ -1,11 +1,12 @@
 """`train_net.py --split`: one json is training and validation data."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
-from small_runs import read_error, read_weights, same
-from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+from small_runs import evaluate, read_error, read_results, read_weights, same, write_data
+from support import SMALL, TINY_CONFIG, run_train_net
 
 
 def run(folder, *arguments):
@@ -21,9 +22,8 @@ def read_files(folder):
 
 
 def test_one_json_trains_is_evaluated_and_resumed(tmp_path):
-    path, images = write_coco(tmp_path / "data", images=10)
-    flags = ["--train-json", str(path), "--train-images", str(images), "--split", "0.8"]
-    flags += ["--group-by", r"^0*(\d)"]
+    flags = [*write_data(tmp_path, train=10), "--split", "0.8", "--group-by", r"^0*(\d)"]
+    path, images = Path(flags[1]), flags[3]
     out = tmp_path / "out"
     assert run(out, *flags) == 0
     train, val = read_files(out)
@@ -32,9 +32,9 @@ def test_one_json_trains_is_evaluated_and_resumed(tmp_path):
     data = yaml.safe_load((out / "config.yaml").read_text())["MASK_RCNN_EXT"]["DATA"]
     assert data["TRAIN_JSON"] == str(out / "data" / "split_train.json")
     assert data["VAL_JSON"] == str(out / "data" / "split_val.json")
-    assert data["VAL_IMAGES"] == str(images)
+    assert data["VAL_IMAGES"] == images
     assert (data["SPLIT"], data["GROUP_BY"]) == (0, "")
-    assert {"bbox", "segm"} <= json.loads((out / "results.json").read_text()).keys()
+    assert {"bbox", "segm"} <= read_results(out).keys()
 
     first = read_weights(out / "model_final.pth")
     assert run(out, *flags, "--resume") == 0  # the same flags again
@@ -49,19 +49,16 @@ def test_one_json_trains_is_evaluated_and_resumed(tmp_path):
     assert read_files(out) == [train, val]
     assert "The split is the run's own" in (out / "log.txt").read_text()
 
-    config = ["--config-file", str(out / "config.yaml"), "--eval-only"]
-    weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
-    assert run_train_net(*config, *weights, "OUTPUT_DIR", str(tmp_path / "eval")) == 0
-    results, again = (
-        json.loads((folder / "results.json").read_text()) for folder in (out, tmp_path / "eval")
-    )
-    assert again["segm"] == results["segm"]
+    assert evaluate(out, tmp_path / "eval") == 0
+    results = read_results(out)
+    assert read_results(tmp_path / "eval")["segm"] == results["segm"]
 
     # The command of the training, to evaluate. The json has changed, so a new split would differ.
+    weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
     assert run(out, *flags, "--eval-only", *weights) == 0
     (evaluation,) = (out / "evaluations").iterdir()
     assert evaluation.name == "split_val-model_final"
-    assert json.loads((evaluation / "results.json").read_text())["segm"] == results["segm"]
+    assert read_results(evaluation)["segm"] == results["segm"]
     assert not (evaluation / "data" / "split_val.json").exists()
     log = (evaluation / "log.txt").read_text()
     assert f"--split: the training kept {out / 'data' / 'split_val.json'}." in log
@@ -69,9 +66,8 @@ def test_one_json_trains_is_evaluated_and_resumed(tmp_path):
 
 
 def test_an_evaluation_does_not_split_data(tmp_path, capsys):
-    path, images = write_coco(tmp_path / "data", images=4)
+    own = [*write_data(tmp_path, train=4), "--split", "0.8"]
     (tmp_path / "model.pth").write_bytes(b"")
-    own = ["--train-json", str(path), "--train-images", str(images), "--split", "0.8"]
     weights = ["MODEL.WEIGHTS", str(tmp_path / "model.pth")]
     assert run(tmp_path / "out", *own, "--eval-only", *weights) == 2
     told = read_error(capsys)
@@ -80,8 +76,7 @@ def test_an_evaluation_does_not_split_data(tmp_path, capsys):
 
 
 def test_without_validation_data_the_log_says_how_to_get_some(tmp_path, caplog):
-    path, images = write_coco(tmp_path / "data", images=4)
-    assert run(tmp_path / "out", "--train-json", str(path), "--train-images", str(images)) == 0
+    assert run(tmp_path / "out", *write_data(tmp_path, train=4)) == 0
     log = (tmp_path / "out" / "log.txt").read_text()
     assert "There is no validation data" in log
     assert "--split 0.8 to train on 80 % of the images" in log
@@ -98,9 +93,8 @@ def test_without_validation_data_the_log_says_how_to_get_some(tmp_path, caplog):
     ],
 )
 def test_what_is_refused_leaves_nothing(flags, message, tmp_path, capsys):
-    path, images = write_coco(tmp_path / "data", images=3)
-    names = {"DATA": str(path), "IMAGES": str(images)}
-    own = ["--train-json", str(path), "--train-images", str(images)]
+    own = write_data(tmp_path, train=3)
+    names = {"DATA": own[1], "IMAGES": own[3]}
     assert run(tmp_path / "out", *own, *(names.get(f, f) for f in flags)) == 2
     assert message in read_error(capsys)
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,16 @@ import sys
 
 import pytest
 import torch
-from small_runs import fork_processes, read_weights, same, start_fork, train_small, write_data
+from small_runs import (
+    evaluate,
+    fork_processes,
+    read_results,
+    read_weights,
+    same,
+    start_fork,
+    train_small,
+    write_data,
+)
 from support import REPO, SMALL, TINY_CONFIG, run_script, run_train_net
 
 
@@ -39,7 +48,7 @@ def test_a_run_leaves_the_promised_files(run):
 
 def test_results_json(run):
     root, _ = run
-    results = json.loads((root / "out/results.json").read_text())
+    results = read_results(root / "out")
     assert set(results) == {"bbox", "segm", "run"}
     for task in ("bbox", "segm"):
         assert {"AP", "AP50", "AP75", "AP-cat", "AP-dog"} <= set(results[task])
@@ -81,11 +90,8 @@ def test_it_learns(run):
     lines = [json.loads(line) for line in (root / "out/metrics.json").read_text().splitlines()]
     assert any("total_loss" in line and "lr" in line for line in lines)
     assert "20/20" in (root / "out/log.txt").read_text()
-    before, after = (
-        read_weights(root / "out/model_0000009.pth"),
-        read_weights(root / "out/model_final.pth"),
-    )
-    assert not same(before, after)
+    names = ("model_0000009.pth", "model_final.pth")
+    assert not same(*(read_weights(root / "out" / name) for name in names))
 
 
 def test_the_classes_follow_the_file(run):
@@ -104,27 +110,21 @@ def test_resumed_run_has_the_weights_of_the_uninterrupted_one(run, tmp_path):
     resumed.mkdir()
     shutil.copy(root / "out/model_0000009.pth", resumed)
     (resumed / "last_checkpoint").write_text("model_0000009.pth")
-    code = train_small([*flags, "--resume"], resumed, "SOLVER.MAX_ITER", "20")
-    assert code == 0
+    assert train_small([*flags, "--resume"], resumed, "SOLVER.MAX_ITER", "20") == 0
     assert same(
         read_weights(resumed / "model_final.pth"), read_weights(root / "out/model_final.pth")
     )
-    full = json.loads((root / "out/results.json").read_text())
-    again = json.loads((resumed / "results.json").read_text())
+    full, again = read_results(root / "out"), read_results(resumed)
     assert again["segm"] == full["segm"]
     assert again["bbox"] == full["bbox"]
 
 
 def test_eval_only_repeats_the_runs_result(run, tmp_path):
     root, _ = run
-    code = run_train_net(
-        "--config-file", str(root / "out/config.yaml"), "--eval-only",
-        "MODEL.WEIGHTS", str(root / "out/model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval"),
-    )  # fmt: skip
-    assert code == 0
-    results = json.loads((tmp_path / "eval/results.json").read_text())
+    assert evaluate(root / "out", tmp_path / "eval") == 0
+    results = read_results(tmp_path / "eval")
     assert results["run"]["train_seconds"] is None
-    assert results["segm"] == json.loads((root / "out/results.json").read_text())["segm"]
+    assert results["segm"] == read_results(root / "out")["segm"]
 
 
 def test_eval_only_at_another_speed_finds_the_same(run, tmp_path):
@@ -132,14 +132,9 @@ def test_eval_only_at_another_speed_finds_the_same(run, tmp_path):
     root, _ = run
     results = {}
     for speed in ("exact", "fast"):
-        out = tmp_path / speed
-        code = run_train_net(
-            "--config-file", str(root / "out/config.yaml"), "--eval-only",
-            "MODEL.WEIGHTS", str(root / "out/model_final.pth"), "OUTPUT_DIR", str(out),
-            "MASK_RCNN_EXT.SPEED", speed, "MASK_RCNN_EXT.AMP_INFERENCE", "False",
-        )  # fmt: skip
-        assert code == 0
-        results[speed] = json.loads((out / "results.json").read_text())
+        keys = ["MASK_RCNN_EXT.SPEED", speed, "MASK_RCNN_EXT.AMP_INFERENCE", "False"]
+        assert evaluate(root / "out", tmp_path / speed, *keys) == 0
+        results[speed] = read_results(tmp_path / speed)
     for task in ("bbox", "segm"):
         exact, fast = (results[speed][task] for speed in ("exact", "fast"))
         assert fast == pytest.approx(exact, abs=0.05, nan_ok=True)
@@ -168,22 +163,17 @@ def test_mixed_precision_on_cpu_trains_and_stays_finite(coco_pair, tmp_path):
     outputs = []
     for enabled in ("True", "False"):
         folder = tmp_path / enabled
-        code = train_small(
-            coco_pair, folder, "SOLVER.MAX_ITER", "3", "SOLVER.AMP.ENABLED", enabled,
-            "MASK_RCNN_EXT.CHANNELS_LAST", enabled, "MASK_RCNN_EXT.AMP_INFERENCE", enabled,
-        )  # fmt: skip
-        assert code == 0
+        keys = ["SOLVER.MAX_ITER", "3", "SOLVER.AMP.ENABLED", enabled]
+        keys += ["MASK_RCNN_EXT.CHANNELS_LAST", enabled, "MASK_RCNN_EXT.AMP_INFERENCE", enabled]
+        assert train_small(coco_pair, folder, *keys) == 0
         outputs.append(read_weights(folder / "model_final.pth"))
     assert all(torch.isfinite(v).all() for v in outputs[0].values())
     assert not same(*outputs), "autocast changed nothing"
 
 
 def test_adamw(coco_pair, tmp_path):
-    code = train_small(
-        coco_pair, tmp_path / "out", "SOLVER.MAX_ITER", "2", "MASK_RCNN_EXT.OPTIMIZER", "AdamW",
-        "SOLVER.BASE_LR", "0.001",
-    )  # fmt: skip
-    assert code == 0
+    keys = ["SOLVER.MAX_ITER", "2", "MASK_RCNN_EXT.OPTIMIZER", "AdamW", "SOLVER.BASE_LR", "0.001"]
+    assert train_small(coco_pair, tmp_path / "out", *keys) == 0
     checkpoint = torch.load(tmp_path / "out/model_final.pth", weights_only=True)
     state = checkpoint["trainer"]["_trainer"]["optimizer"]["state"]
     assert "exp_avg_sq" in next(iter(state.values()))
@@ -216,7 +206,7 @@ def test_two_processes_on_cpu(coco_pair, tmp_path, monkeypatch, capfd):
         process.join(240)
         assert process.exitcode == 0
     for name in ("spawn", "torchrun"):
-        assert "segm" in json.loads((tmp_path / name / "results.json").read_text())
+        assert "segm" in read_results(tmp_path / name)
         assert (tmp_path / name / "log.txt.rank1").exists()
     two = read_weights(tmp_path / "spawn" / "model_final.pth")
     assert same(two, read_weights(tmp_path / "torchrun" / "model_final.pth"))
@@ -257,14 +247,10 @@ def test_test_time_augmentation_stands_beside_the_plain_result(run, tmp_path):
     root, _ = run
     for views, same_view in (("(64,)", True), ("(48, 64)", False)):
         out = tmp_path / views
-        code = run_train_net(
-            "--config-file", str(root / "out/config.yaml"), "--eval-only",
-            "MODEL.WEIGHTS", str(root / "out/model_final.pth"), "OUTPUT_DIR", str(out),
-            "TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", views,
-            "TEST.AUG.FLIP", str(not same_view), "SOLVER.AMP.ENABLED", "False",
-        )  # fmt: skip
-        assert code == 0
-        results = json.loads((out / "results.json").read_text())
+        keys = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", views]
+        keys += ["TEST.AUG.FLIP", str(not same_view), "SOLVER.AMP.ENABLED", "False"]
+        assert evaluate(root / "out", out, *keys) == 0
+        results = read_results(out)
         assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA", "run"}
         plain, augmented = (
             json.loads((out / folder / "own_val/coco_instances_results.json").read_text())
@@ -279,12 +265,9 @@ def test_test_time_augmentation_stands_beside_the_plain_result(run, tmp_path):
 
 
 def test_test_time_augmentation_at_the_end_of_training(coco_pair, tmp_path):
-    code = train_small(
-        coco_pair, tmp_path / "out", "SOLVER.MAX_ITER", "2", "TEST.AUG.ENABLED", "True",
-        "TEST.AUG.MIN_SIZES", "(48, 64)",
-    )  # fmt: skip
-    assert code == 0
-    results = json.loads((tmp_path / "out/results.json").read_text())
+    keys = ["SOLVER.MAX_ITER", "2", "TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(48, 64)"]
+    assert train_small(coco_pair, tmp_path / "out", *keys) == 0
+    results = read_results(tmp_path / "out")
     assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA", "run"}
     log = (tmp_path / "out/log.txt").read_text()
     assert log.count("Evaluating with test-time augmentation") == 1

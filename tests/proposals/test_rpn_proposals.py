@@ -12,8 +12,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
-from detectron2.modeling import build_model
-from small_runs import read_error
+from small_runs import read_error, write_small_weights
 from support import SMALL, TINY_CONFIG, write_coco
 
 from mask_rcnn_ext import load_config, run_as_command
@@ -27,10 +26,7 @@ DATA = "proposals_of_an_rpn"
 def weights(tmp_path_factory):
     """A file with the random weights of a whole Mask R-CNN."""
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model_final.pth"
-    cfg = load_config(TINY_CONFIG, [*SMALL, "MODEL.DEVICE", "cpu"])
-    torch.save({"model": build_model(cfg).state_dict()}, path)
-    return str(path)
+    return write_small_weights(tmp_path_factory.mktemp("weights") / "model_final.pth")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,8 +7,16 @@ import shutil
 import pytest
 import torch
 import train_alternating
-from small_runs import read_error, read_stamps, read_weights, same, write_data
-from support import REPO, SMALL, TINY_CONFIG, run_train_net
+from small_runs import (
+    evaluate,
+    read_error,
+    read_results,
+    read_stamps,
+    read_weights,
+    same,
+    write_data,
+)
+from support import REPO, SMALL, TINY_CONFIG
 
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.checkpoint.description import read_config
@@ -97,9 +105,9 @@ def test_a_run_leaves_what_every_run_has(run):
     cfg = load_config(str(run / "config.yaml"))
     assert not cfg.MODEL.LOAD_PROPOSALS
     assert (cfg.MODEL.PROPOSAL_GENERATOR.NAME, cfg.MASK_RCNN_EXT.FREEZE) == ("RPN", [])
-    results = json.loads((run / "results.json").read_text())
+    results = read_results(run)
     assert set(results) == {"bbox", "segm", "run"}
-    steps = [json.loads((run / f / "results.json").read_text())["run"] for f in STEP_FOLDERS]
+    steps = [read_results(run / folder)["run"] for folder in STEP_FOLDERS]
     total = sum(step["train_seconds"] for step in steps)
     assert results["run"]["train_seconds"] == pytest.approx(total)
     assert results["run"]["eval_seconds"] >= sum(step["eval_seconds"] for step in steps)
@@ -120,11 +128,7 @@ def test_each_detector_trains_on_the_proposals_of_the_rpn_before_it(run):
 
 
 def test_eval_only_repeats_the_result(run, tmp_path):
-    code = run_train_net(
-        "--config-file", str(run / "config.yaml"), "--eval-only",
-        "MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval"),
-    )  # fmt: skip
-    assert code == 0
+    assert evaluate(run, tmp_path / "eval") == 0
     found = "inference/own_val/coco_instances_results.json"
     again, ours = (json.loads((f / found).read_text()) for f in (tmp_path / "eval", run))
     assert len(ours) > 0

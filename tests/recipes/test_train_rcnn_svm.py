@@ -3,13 +3,14 @@
 import importlib.util
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
-from small_runs import read_error, read_weights
-from support import REPO, run_train_net, write_coco
+from small_runs import evaluate, read_error, read_results, read_weights, write_data
+from support import REPO
 from tiny_rcnn import SMALL, small_cfg, small_model
 
 from mask_rcnn_ext import UserError, load_config
@@ -46,13 +47,11 @@ def propose(path, out) -> str:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Return the flags of a small train and val set, and the keys of a small model on it."""
-    root, flags = tmp_path_factory.mktemp("data"), []
+    root = tmp_path_factory.mktemp("data")
+    flags = write_data(root, train=16, val=6)
     keys = [*SMALL, "MODEL.ROI_BOX_HEAD.FC_DIM", "64", "INPUT.MIN_SIZE_TEST", "64"]
-    for split, count in (("train", 16), ("val", 6)):
-        path, images = write_coco(root / split, images=count, seed=count)
-        flags += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
-        key = f"DATASETS.PROPOSAL_FILES_{split.upper().replace('VAL', 'TEST')}"
-        keys += [key, propose(path, root / f"{split}.pkl")]
+    for split, path in (("TRAIN", flags[1]), ("TEST", flags[5])):
+        keys += [f"DATASETS.PROPOSAL_FILES_{split}", propose(Path(path), root / f"{split}.pkl")]
     torch.manual_seed(0)
     softmax = build_model(load_config(CONFIG, [*keys, "MODEL.RCNN.SCORER", "softmax", *CLASSES]))
     torch.save({"model": softmax.state_dict()}, root / "network.pth")
@@ -92,7 +91,7 @@ def test_training_step_by_step_does_not_reach_the_backbone(data, run):
 
 
 def test_it_leaves_a_runs_files(run):
-    results = json.loads((run / "results.json").read_text())
+    results = read_results(run)
     assert set(results) == {"bbox", "run"}
     assert results["run"]["train_seconds"] > 0
     assert results["run"]["seed"] == 1
@@ -106,12 +105,8 @@ def test_it_leaves_a_runs_files(run):
 
 
 def test_eval_only_repeats_the_result_which_is_better_than_chance(run, tmp_path):
-    code = run_train_net(
-        "--config-file", str(run / "config.yaml"), "--eval-only",
-        "MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", str(tmp_path),
-    )  # fmt: skip
-    assert code == 0
-    ours, again = (json.loads((f / "results.json").read_text())["bbox"] for f in (run, tmp_path))
+    assert evaluate(run, tmp_path) == 0
+    ours, again = (read_results(folder)["bbox"] for folder in (run, tmp_path))
     assert again == ours
     assert ours["AP50"] > 60  # with SVMs whose weights are 0, 22
 

@@ -1,6 +1,5 @@
 """RPN first, then Mask R-CNN on its stored proposals: the files, the resuming, the mistakes."""
 
-import json
 import pickle
 import shutil
 
@@ -8,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 import train_two_stage
-from small_runs import read_error, read_stamps, read_weights, same, write_data
+from small_runs import (
+    evaluate,
+    read_error,
+    read_results,
+    read_stamps,
+    read_weights,
+    same,
+    write_data,
+)
 from support import SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext import Predictor, UserError, load_config
@@ -53,11 +60,11 @@ def test_both_stages_leave_a_runs_files(run):
         for name in ("config.yaml", "metrics.json", "model_final.pth", "results.json"):
             assert (folder / name).stat().st_size > 0, name
     assert not list(run.rglob(".mask_rcnn_ext-*"))
-    recall = json.loads((run / "rpn/results.json").read_text())
+    recall = read_results(run / "rpn")
     assert set(recall) == {"box_proposals", "run"}
     assert {"AR@100", "AR@1000"} <= set(recall["box_proposals"])
     assert 0 < recall["box_proposals"]["AR@1000"] <= 100
-    assert set(json.loads((run / "results.json").read_text())) == {"bbox", "segm", "run"}
+    assert set(read_results(run)) == {"bbox", "segm", "run"}
     log = (run / "log.txt").read_text()
     assert log.index("Stage 1 of 2") < log.index("Proposals for") < log.index("Stage 2")
 
@@ -95,32 +102,21 @@ def test_proposal_files(run, split, images, topk):
 
 def test_the_second_stage_is_the_run_that_its_config_describes(run, tmp_path):
     """`train_net.py` on the proposals gives the same weights, also without the first stage."""
-    code = run_train_net(
-        "--config-file", str(run / "config.yaml"), "OUTPUT_DIR", str(tmp_path / "alone")
-    )
-    assert code == 0
-    assert same(
-        read_weights(tmp_path / "alone/model_final.pth"), read_weights(run / "model_final.pth")
-    )
+    alone = tmp_path / "alone"
+    config = ["--config-file", str(run / "config.yaml")]
+    assert run_train_net(*config, "OUTPUT_DIR", str(alone)) == 0
+    assert same(*(read_weights(folder / "model_final.pth") for folder in (alone, run)))
 
 
 def test_eval_only_repeats_the_result(run, tmp_path):
-    code = run_train_net(
-        "--config-file", str(run / "config.yaml"), "--eval-only",
-        "MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval"),
-    )  # fmt: skip
-    assert code == 0
-    ours, again = (json.loads((f / "results.json").read_text()) for f in (run, tmp_path / "eval"))
-    assert again["segm"] == ours["segm"]
+    assert evaluate(run, tmp_path / "eval") == 0
+    assert read_results(tmp_path / "eval")["segm"] == read_results(run)["segm"]
 
 
 def test_eval_only_checks_the_expected_results(run, tmp_path):
+    expected = ["TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 99.0, 0.1]]"]
     with pytest.raises(SystemExit, match="1"):  # detectron2's way, as after training
-        run_train_net(
-            "--config-file", str(run / "config.yaml"), "--eval-only",
-            "MODEL.WEIGHTS", str(run / "model_final.pth"), "OUTPUT_DIR", str(tmp_path / "eval"),
-            "TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 99.0, 0.1]]",
-        )  # fmt: skip
+        evaluate(run, tmp_path / "eval", *expected)
 
 
 def test_predicting_without_proposals_is_refused(run):
