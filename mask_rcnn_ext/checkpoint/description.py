@@ -43,18 +43,6 @@ __all__ = [
     "remove_places",
 ]
 
-# Keys that name files and folders of the machine that trained the model.
-_PLACES = (
-    "OUTPUT_DIR",
-    "MODEL.WEIGHTS",
-    "DATASETS.PROPOSAL_FILES_TRAIN",
-    "DATASETS.PROPOSAL_FILES_TEST",
-    "MASK_RCNN_EXT.DATA.TRAIN_JSON",
-    "MASK_RCNN_EXT.DATA.TRAIN_IMAGES",
-    "MASK_RCNN_EXT.DATA.VAL_JSON",
-    "MASK_RCNN_EXT.DATA.VAL_IMAGES",
-)
-
 
 def get_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that change the numbers of a run."""
@@ -100,15 +88,12 @@ def describe_run(cfg: CfgNode, seed: int) -> dict[str, Any]:
 
 def remove_places(cfg: CfgNode) -> ExtCfgNode:
     """Return a copy of a config that names no file or folder of this machine."""
-    cfg, defaults = ExtCfgNode(cfg.clone()), get_cfg()
+    cfg = ExtCfgNode(cfg.clone())
     cfg.defrost()
-    for place in _PLACES:
-        *parents, key = place.split(".")
-        node, default = cfg, defaults
-        for parent in parents:
-            node, default = node[parent], default[parent]
-        node[key] = default[key]
-    cfg.MODEL.WEIGHTS = ""
+    cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS = get_cfg().OUTPUT_DIR, ""
+    cfg.DATASETS.PROPOSAL_FILES_TRAIN = cfg.DATASETS.PROPOSAL_FILES_TEST = ()
+    own = cfg.MASK_RCNN_EXT.DATA
+    own.TRAIN_JSON = own.TRAIN_IMAGES = own.VAL_JSON = own.VAL_IMAGES = ""
     return cfg
 
 
