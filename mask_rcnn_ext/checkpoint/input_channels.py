@@ -3,7 +3,6 @@
 import logging
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,10 +55,7 @@ def fit_first_convolutions(model: nn.Module, weights: dict[str, Any]) -> None:
         shape = value.shape
         if len(shape) == 4 and shape[1] == _COLOURS and (shape[0], *shape[2:]) in shapes:
             found.append(name)
-    for name in found:
-        value = weights[name]
-        tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-        weights[name] = inflate(tensor, channels)
+            weights[name] = inflate(torch.as_tensor(value), channels)
     if found:
         logger.info(
             "The weights are for 3 channels, the images have %d: %s is repeated and scaled.",

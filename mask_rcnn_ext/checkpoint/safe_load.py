@@ -89,27 +89,22 @@ def load_pickle(path: str, kind: str = "checkpoint", fix: str = _SAVE_AGAIN) -> 
 
 def _numpy_allowed() -> AbstractContextManager[object]:
     """Let `torch.load(weights_only=True)` read NumPy values, which hooks store in their state."""
+    allowed: dict[str, Any] = {".".join(name): call for name, call in NUMPY_FUNCTIONS.items()}
     # torch.load sets the state of allowed classes only, so the stand-in's class is allowed too.
-    allowed: list[Any] = [PickledArray]
-    allowed += [(call, ".".join(name)) for name, call in NUMPY_FUNCTIONS.items()]
+    allowed[f"{PickledArray.__module__}.{PickledArray.__name__}"] = PickledArray
     if TORCH_VERSION < (2, 6):
         return _allowed_by_name(allowed)
-    return torch.serialization.safe_globals(allowed)
+    return torch.serialization.safe_globals([(call, name) for name, call in allowed.items()])
 
 
 @contextlib.contextmanager
-def _allowed_by_name(allowed: list[Any]) -> Iterator[None]:
+def _allowed_by_name(allowed: dict[str, Any]) -> Iterator[None]:
     """Do the work of `torch.serialization.safe_globals` in PyTorch 2.4 and 2.5.
 
     There it takes no (function, name) pairs. Unlike later versions, these versions also lack
     `_codecs.encode`, with which pickles store bytes.
     """
-    known = {"_codecs.encode": encode_latin1}
-    for each in allowed:
-        call, name = (
-            each if isinstance(each, tuple) else (each, f"{each.__module__}.{each.__name__}")
-        )
-        known[name] = call
+    known = {"_codecs.encode": encode_latin1, **allowed}
     unpickler: Any = torch._weights_only_unpickler
     find = unpickler._get_user_allowed_globals
     unpickler._get_user_allowed_globals = lambda: known
