@@ -16,6 +16,7 @@ import torch
 from detectron2.engine import HookBase
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_forward_hook
 
 from ..errors import UserError, name_some
 from ..modeling.building import unwrap
@@ -56,14 +57,13 @@ def restore_statistics(model: nn.Module) -> Iterator[None]:
 
     The forward pass of a step changes them before the loss can be checked.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    kept = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
+    norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
+    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
     try:
         yield
     except BaseException:
-        for norm, buffers in zip(norms, kept, strict=True):
-            for buffer, before in zip(norm.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+        for buffer, before in kept:
+            buffer.copy_(before)
         raise
 
 
@@ -95,9 +95,7 @@ def explain_bad_numbers(trainer: Any) -> UserError:
     trainer.step_seed.before_step()
     found = _find_origin(trainer._trainer, batch, gradients)
     images = [str(image["file_name"]) for image in batch if "file_name" in image]
-    last = (
-        trainer.checkpointer.get_checkpoint_file() if trainer.checkpointer.has_checkpoint() else ""
-    )
+    last = trainer.checkpointer.get_checkpoint_file()
     resume = (
         f"The checkpoint {last} is from before: lower the rate and continue from it with --resume"
         if last
@@ -117,28 +115,23 @@ def _find_origin(loop: Any, batch: list[dict[str, Any]], gradients: list[str]) -
     for image in batch:
         if isinstance(image.get("image"), Tensor) and not image["image"].isfinite().all():
             return "an image has NaN or infinite values"
+    names = {module: name for name, module in unwrap(loop.model).named_modules() if name}
     first: list[str] = []
 
-    def watch(name: str, module: nn.Module) -> None:
-        def look(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not first and not all(math.isfinite(x) for x in _list_largest(output)):
-                first.append(name)
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        good = first or all(math.isfinite(x) for x in _list_largest(output))
+        if module in names and not good:
+            first.append(names[module])
 
-        handles.append(module.register_forward_hook(look))
-
-    handles: list[Any] = []
-    for name, module in unwrap(loop.model).named_modules():
-        if name:
-            watch(name, module)
     losses: Mapping[str, Tensor] = {}
+    handle = register_module_forward_hook(look)
     try:
         with torch.no_grad():
             losses = getattr(loop, "compute_losses", loop.model)(batch)
     except FloatingPointError as error:  # detectron2's RPN raises one for its boxes
         logger.debug("the step again: %s", error)
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
     bad = [f"{name} is {float(loss):g}" for name, loss in losses.items() if not loss.isfinite()]
     said = ", ".join(bad) or ("the losses are finite" if losses else "there are no losses")
     if first:
