@@ -75,11 +75,11 @@ def prepare_data(cfg: ExtCfgNode, *, eval_only: bool = False, resume: bool = Fal
         _register_own_data(cfg, eval_only, resume)
         return
     names = list(cfg.DATASETS.TEST) if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    if not (cfg.DATASETS.TEST if eval_only else cfg.DATASETS.TRAIN):
-        key = "DATASETS.TEST" if eval_only else "DATASETS.TRAIN"
+    split = "TEST" if eval_only else "TRAIN"
+    if not cfg.DATASETS[split]:
         raise UserError(
-            f"no data: {key} is empty. Name a registered data set there, or give your own with "
-            "--train-json F --train-images D --val-json F --val-images D"
+            f"no data: DATASETS.{split} is empty. Name a registered data set there, or give your "
+            "own with --train-json F --train-images D --val-json F --val-images D"
         )
     require_datasets(names)
     if names and is_generalized_rcnn(cfg):
@@ -140,8 +140,7 @@ def _split_own_data(cfg: ExtCfgNode, resume: bool) -> None:
     """Replace the training data of the config by its two parts."""
     own, folder = cfg.MASK_RCNN_EXT.DATA, os.path.join(cfg.OUTPUT_DIR, "data")
     require_split(own.SPLIT or None, own.GROUP_BY)
-    if own.VAL_JSON or own.VAL_IMAGES:
-        given = own.VAL_JSON or own.VAL_IMAGES
+    if given := own.VAL_JSON or own.VAL_IMAGES:
         raise UserError(
             f"--split and validation data ({given}) are both given. Leave out one of the two. A "
             "config.yaml of a run has validation data; to split new data with it, add "

@@ -26,7 +26,7 @@ __all__ = [
     "raise_signals",
 ]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 # The terminal and the parent process both send Ctrl-C; within this time they count as one.
 _SAME = 2.0  # seconds
 _taken: set[int] = set()  # the signals that this process has received in `_handle_signals`
@@ -65,9 +65,9 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def _handle_signals(
-    handler: Callable[[int, FrameType | None], None], *numbers: signal.Signals
+    handler: Callable[[int, FrameType | None], None],
 ) -> Iterator[dict[signal.Signals, Any]]:
-    """Give signals to `handler` during the block; do nothing in a thread, which cannot.
+    """Give Ctrl-C and SIGTERM to `handler` in the block; do nothing in a thread, which cannot.
 
     Workers that this process forks in the block do not call `handler`. They ignore Ctrl-C, which a
     terminal sends to all processes, since they may still be needed. They end at SIGTERM, with which
@@ -88,7 +88,7 @@ def _handle_signals(
     if threading.current_thread() is not threading.main_thread():
         yield {}
         return
-    before = {number: signal.signal(number, handle) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield before
     finally:
@@ -113,7 +113,7 @@ class StopSignals:
     @contextlib.contextmanager
     def take_signals(self) -> Iterator[None]:
         """Take the signals during the block; do nothing in a thread, which cannot."""
-        with _handle_signals(self._take, *_SIGNALS) as self._before:
+        with _handle_signals(self._take) as self._before:
             yield
 
     @contextlib.contextmanager
@@ -184,7 +184,7 @@ def forward_signals() -> Iterator[None]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, number)
 
-    with _handle_signals(send, *_SIGNALS):
+    with _handle_signals(send):
         yield
 
 
@@ -205,5 +205,5 @@ def raise_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    with _handle_signals(stop, *_SIGNALS):
+    with _handle_signals(stop):
         yield

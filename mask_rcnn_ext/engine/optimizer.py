@@ -46,19 +46,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         ),
     )
     if name == "SGD":
-        sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
-        return sgd(
-            groups,
-            lr=cfg.SOLVER.BASE_LR,
-            momentum=cfg.SOLVER.MOMENTUM,
-            nesterov=cfg.SOLVER.NESTEROV,
-            weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        )
-    adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-    # On a CPU the fused update takes half the time. On CUDA it would also unscale the float16
-    # gradients, after detectron2 has clipped the scaled ones.
-    fused = torch.device(cfg.MODEL.DEVICE).type == "cpu"
-    return adamw(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, fused=fused)
+        options = {"momentum": cfg.SOLVER.MOMENTUM, "nesterov": cfg.SOLVER.NESTEROV}
+    else:
+        # On a CPU the fused update takes half the time. On CUDA it would also unscale the float16
+        # gradients, after detectron2 has clipped the scaled ones.
+        options = {"fused": torch.device(cfg.MODEL.DEVICE).type == "cpu"}
+    kind = maybe_add_gradient_clipping(cfg, getattr(torch.optim, name))
+    return kind(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, **options)
 
 
 def require_fitting_schedule(cfg: CfgNode) -> None:

@@ -164,9 +164,8 @@ def is_lost_connection(error: BaseException) -> bool:
 
 def _is_launched_here() -> bool:
     """Return whether `launch` has started all processes, on one machine."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ and comm.get_local_size() == (
-        comm.get_world_size()
-    )
+    here = comm.get_local_size() == comm.get_world_size()
+    return here and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
 def _mark_failure() -> bool:

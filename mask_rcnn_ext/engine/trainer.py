@@ -31,7 +31,7 @@ from ..errors import UserError
 from ..evaluation.build import build_evaluator, require_evaluators, require_known_evaluators
 from ..evaluation.packed import pack_evaluation
 from ..evaluation.validation_loss import build_loss_loader, measure_losses
-from ..modeling.building import build_model, explain_config_errors
+from ..modeling.building import build_model, explain_config_errors, unwrap
 from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
 from ..modeling.precision import inference_autocast, prepare_model
@@ -348,8 +348,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def add_losses(cls, cfg: CfgNode, model: nn.Module, results: OrderedDict) -> None:
         """Add the losses of each test set to its results, as the task "validation_loss"."""
-        if isinstance(model, DistributedDataParallel):
-            model = model.module
+        model = unwrap(model)
         for name in cfg.DATASETS.TEST:
             dicts = load_dicts(cfg, "TEST", [name], filter_empty=False)
             loader = build_loss_loader(cfg, dicts, cls.build_mapper(cfg, is_train=False))

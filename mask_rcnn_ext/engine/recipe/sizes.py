@@ -39,7 +39,7 @@ def choose_image_size(plan: Plan, facts: DataFacts, device: str) -> None:
         return
     ratio = longest / old
     size, reason = _find_size(plan, facts, device, ratio)
-    names = ("MIN_SIZE_TRAIN", "MAX_SIZE_TRAIN", "MIN_SIZE_TEST", "MAX_SIZE_TEST")
+
     if "INPUT.MIN_SIZE_TEST" in plan.given:
         size, reason = plan["INPUT.MIN_SIZE_TEST"], "as your INPUT.MIN_SIZE_TEST"
     elif "INPUT.MIN_SIZE_TRAIN" in plan.given:
@@ -60,8 +60,8 @@ def choose_image_size(plan: Plan, facts: DataFacts, device: str) -> None:
         "MIN_SIZE_TEST": (size, tested),
         "MAX_SIZE_TEST": (round(longest * size / old), longer),
     }
-    for name in names:
-        plan.choose(f"INPUT.{name}", *values[name])
+    for name, choice in values.items():
+        plan.choose(f"INPUT.{name}", *choice)
 
 
 def _find_size(plan: Plan, facts: DataFacts, device: str, ratio: float) -> tuple[int, str]:
@@ -115,9 +115,8 @@ def choose_anchors(plan: Plan, facts: DataFacts) -> None:
     """Choose the shapes of the anchors, as many as in the config, so that all its weights fit."""
     if plan["MODEL.LOAD_PROPOSALS"] or plan["MODEL.PROPOSAL_GENERATOR.NAME"] != "RPN":
         return
-    sizes_key, ratios_key = (
-        f"MODEL.ANCHOR_GENERATOR.{name}" for name in ("SIZES", "ASPECT_RATIOS")
-    )
+    sizes_key = "MODEL.ANCHOR_GENERATOR.SIZES"
+    ratios_key = "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"
     short, boxes = float(np.median(plan["INPUT.MIN_SIZE_TRAIN"])), facts.box_sizes
     if short:
         boxes = facts.scale_boxes(short, plan["INPUT.MAX_SIZE_TRAIN"])
