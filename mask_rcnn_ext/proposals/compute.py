@@ -245,13 +245,8 @@ def _compute_parts(
 ) -> None:
     """Compute the parts that have no file in `folder` yet.
 
-    Args:
-        method: the method that proposes boxes.
-        records: the records of the images.
-        folder: the folder of the parts; it exists.
-        processes: the number of processes.
-        progress: called with the number of images that are newly finished, at first for the parts
-            of an earlier call.
+    `progress` is called with the number of images that are newly finished, at first for the parts
+    of an earlier call.
     """
     missing = []
     for path, part in _split(records, folder):

@@ -182,11 +182,11 @@ def _add_proposals(dicts: list[dict[str, Any]], path: str) -> None:
         image["proposal_bbox_mode"] = mode
 
 
-def _load_checked(names: Sequence[str], options: dict[str, Any]) -> Any:
+def _load_checked(names: Sequence[str], options: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the images of data sets; raise UserError if pycocotools could crash on a mask."""
     where = f"data set {' or '.join(names)}"
     try:
-        dicts = get_detection_dataset_dicts(names, **options)
+        dicts: list[dict[str, Any]] = get_detection_dataset_dicts(names, **options)
     except OverflowError as error:  # from pycocotools, which turns lists of counts into bytes
         raise UserError(f"{where}: an RLE has counts that no image has ({error})") from error
     for image in dicts if isinstance(dicts, list) else ():
@@ -220,10 +220,9 @@ def load_dicts(
         UserError: see `read_proposal_file`; a file has no proposals for an image; or pycocotools
             could not read a mask, see `check_mask`.
     """
-    dicts: list[dict[str, Any]] = []
     if not cfg.MODEL.LOAD_PROPOSALS:
-        dicts = _load_checked(names, options)
-        return dicts
+        return _load_checked(names, options)
+    dicts = []
     with contextlib.suppress(AttributeError):  # data without class names
         check_metadata_consistency("thing_classes", names)
     for name in names:

@@ -48,18 +48,16 @@ def require_selective_search() -> None:
         return
     installed = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
     found = [name for name in _DISTRIBUTIONS if name in installed]
-    wanted, pin, first = "opencv-contrib-python-headless", "", ""
+    wanted, first = "opencv-contrib-python-headless", ""
     if found:
         # All four install the module cv2 and overwrite each other: only one may be installed.
         first = f"pip uninstall -y {' '.join(found)} && "
-        wanted, pin = (
-            found[0].replace("opencv-python", "opencv-contrib-python"),
-            installed[found[0]],
-        )
+        wanted = found[0].replace("opencv-python", "opencv-contrib-python")
+        wanted += f"=={installed[found[0]]}"
     raise UserError(
         f"selective search: OpenCV {cv2.__version__} has no cv2.ximgproc; only the contrib "
-        f"distributions have it. Replace it: {first}pip install {wanted}{pin and '=='}{pin} (the "
-        "extra `selective-search` of this package)"
+        f"distributions have it. Replace it: {first}pip install {wanted} (the extra "
+        "`selective-search` of this package)"
     )
 
 
@@ -144,7 +142,6 @@ class SelectiveSearchMethod:
 
     def start(self, rank: int) -> Callable[[dict[str, Any]], tuple[Floats32, Floats32]]:
         """See `ProposalMethod`."""
-        del rank
         return self._propose
 
     def _propose(self, record: dict[str, Any]) -> tuple[Floats32, Floats32]:

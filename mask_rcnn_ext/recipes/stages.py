@@ -98,12 +98,9 @@ class TrainingStage(Step):
         record: str = "made_from.json",
     ) -> None:
         folder = cfg.OUTPUT_DIR
-        self.weights, results = (
-            os.path.join(folder, name) for name in ("model_final.pth", "results.json")
-        )
-        super().__init__(
-            f"{title}, in {folder}", os.path.join(folder, record), [self.weights, results]
-        )
+        self.weights = os.path.join(folder, "model_final.pth")
+        outputs = [self.weights, os.path.join(folder, "results.json")]
+        super().__init__(f"{title}, in {folder}", os.path.join(folder, record), outputs)
         self.cfg, self.resume, self._find_inputs = cfg, resume, find_inputs
         self._last, self._trainer = os.path.join(folder, "last_checkpoint"), None
 
