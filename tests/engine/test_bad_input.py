@@ -39,15 +39,12 @@ def own(folder: Path, **changes):
     return ["--train-json", str(path), "--train-images", str(images)]
 
 
-def test_missing_json(attempt, tmp_path):
-    message = attempt("--train-json", str(tmp_path / "no.json"), "--train-images", str(tmp_path))
-    assert "no.json" in message
-
-
-def test_json_that_is_none(attempt, tmp_path):
-    path = tmp_path / "broken.json"
-    path.write_text('{"images": [')
-    assert "broken.json" in attempt("--train-json", str(path), "--train-images", str(tmp_path))
+@pytest.mark.parametrize("content", [None, '{"images": ['], ids=["missing", "broken"])
+def test_json_that_cannot_be_read(attempt, tmp_path, content):
+    path = tmp_path / "some.json"
+    if content:
+        path.write_text(content)
+    assert "some.json" in attempt("--train-json", str(path), "--train-images", str(tmp_path))
 
 
 @pytest.mark.parametrize("key", ["images", "annotations", "categories"])

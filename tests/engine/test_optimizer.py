@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer as stock_build_optimizer
 from support import SMALL, TINY_CONFIG
 from torch import nn
@@ -89,8 +90,6 @@ def test_by_default_sgd_is_detectron2s():
 
 def test_a_whole_model():
     """A step of the rate 0.1 moves the backbone a tenth as far as a step of the rate 1."""
-    from detectron2.modeling import build_model
-
     base = [*SMALL, *CPU, "MASK_RCNN_EXT.OPTIMIZER", "SGD", "SOLVER.WEIGHT_DECAY", "0.0"]
     base += ["SOLVER.BASE_LR", "0.5"]
     model = build_model(load_config(TINY_CONFIG, base))

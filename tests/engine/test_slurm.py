@@ -161,8 +161,9 @@ def test_what_slurm_stops_is_queued_again_and_an_error_is_its_exit_code(cluster,
 
 
 @pytest.fixture
-def events(monkeypatch):
-    """Set a handler as submitit's; return the list of what happened, in order."""
+def events(cluster, enter_task, monkeypatch):
+    """Enter a task with a handler as submitit's; return the list of what happened, in order."""
+    enter_task()
     happened = []
 
     def queue_again(number, frame):
@@ -193,17 +194,12 @@ def stop_before_limit(happened, code, signals=1):
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-def test_at_the_time_limit_a_command_saves_before_it_is_queued_again(
-    cluster, enter_task, events, signals
-):
-    enter_task()
+def test_at_the_time_limit_a_command_saves_before_it_is_queued_again(events, signals):
     assert end_task(stop_before_limit(events, 143, signals)) == -1
     assert events == ["saved after SIGTERM", "queued again"]
 
 
-def test_at_the_time_limit_another_process_waits_for_process_0(cluster, enter_task, events):
-    enter_task()
-
+def test_at_the_time_limit_another_process_waits_for_process_0(events):
     def queue_again(number, frame):
         """Do nothing, as submitit's handler there."""
 
@@ -212,18 +208,14 @@ def test_at_the_time_limit_another_process_waits_for_process_0(cluster, enter_ta
     assert events == ["saved after SIGTERM", "waited 20 s"]
 
 
-def test_process_0_waits_for_its_own_signal_if_it_has_stopped_with_the_others(
-    cluster, enter_task, events, monkeypatch
-):
-    enter_task()
+def test_process_0_waits_for_its_own_signal_if_it_has_stopped_with_the_others(events, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGUSR2))
     assert end_task(lambda args: 143) == -1
     assert events == ["queued again"]
 
 
-def test_a_command_that_is_stopping_gets_no_second_signal(cluster, enter_task, events, monkeypatch):
+def test_a_command_that_is_stopping_gets_no_second_signal(events, monkeypatch):
     """Slurm sends SIGTERM, and SIGUSR2 while a prediction merges its results."""
-    enter_task()
     monkeypatch.setattr(interruption, "_SAME", 0.0)
 
     def command(args):
@@ -264,21 +256,14 @@ def test_the_signal_of_the_time_limit_may_be_another_one(cluster, enter_task, mo
 
 
 @pytest.mark.parametrize("code", [0, 2])
-def test_a_command_that_ends_by_itself_at_the_time_limit_is_not_queued_again(
-    cluster, enter_task, events, code
-):
-    enter_task()
+def test_a_command_that_ends_by_itself_at_the_time_limit_is_not_queued_again(events, code):
     job = slurm.SubmittedCommand(stop_before_limit(events, code), parse(), "out")
     with pytest.raises(SystemExit) if code else contextlib.nullcontext():
         job()
     assert events == ["saved after SIGTERM"]
 
 
-def test_a_command_that_does_not_take_the_signal_is_queued_again_at_once(
-    cluster, enter_task, events
-):
-    enter_task()
-
+def test_a_command_that_does_not_take_the_signal_is_queued_again_at_once(events):
     def command(args):
         os.kill(os.getpid(), signal.SIGUSR2)
         events.append("went on")
@@ -287,9 +272,7 @@ def test_a_command_that_does_not_take_the_signal_is_queued_again_at_once(
     assert events == ["queued again"]
 
 
-def test_a_worker_ignores_the_signal_of_the_time_limit(cluster, enter_task, events):
-    enter_task()
-
+def test_a_worker_ignores_the_signal_of_the_time_limit(events):
     def command(args):
         if (worker := os.fork()) == 0:
             os.kill(os.getpid(), signal.SIGUSR2)

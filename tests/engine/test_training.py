@@ -11,6 +11,7 @@ import sys
 
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 from small_runs import (
     evaluate,
     fork_processes,
@@ -22,6 +23,10 @@ from small_runs import (
     write_data,
 )
 from support import REPO, SMALL, TINY_CONFIG, run_script, run_train_net
+
+from mask_rcnn_ext import load_config
+from mask_rcnn_ext.data.own_data import register_own_data
+from mask_rcnn_ext.engine.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +45,8 @@ def test_a_run_leaves_the_promised_files(run):
     for name in ("config.yaml", "log.txt", "metrics.json", "model_final.pth", "results.json"):
         assert (out / name).stat().st_size > 0, name
     assert list(out.glob("events.out.tfevents*"))
-    assert (
-        json.loads((out / "inference/own_val/coco_instances_results.json").read_text()) is not None
-    )
+    found = json.loads((out / "inference/own_val/coco_instances_results.json").read_text())
+    assert found is not None
     assert not list(out.rglob(".mask_rcnn_ext-*"))
 
 
@@ -64,12 +68,6 @@ def test_results_json(run):
 
 def loss_on_train(root, flags, checkpoint) -> float:
     """Return the loss of a checkpoint, or of a new model, over fixed training samples."""
-    from detectron2.utils.events import EventStorage
-
-    from mask_rcnn_ext import load_config
-    from mask_rcnn_ext.data.own_data import register_own_data
-    from mask_rcnn_ext.engine.trainer import Trainer
-
     register_own_data(flags[1], flags[3], "", "", clean_dir=str(root / "clean"))
     cfg = load_config(str(root / "out/config.yaml"))
     torch.manual_seed(0)
@@ -111,9 +109,7 @@ def test_resumed_run_has_the_weights_of_the_uninterrupted_one(run, tmp_path):
     shutil.copy(root / "out/model_0000009.pth", resumed)
     (resumed / "last_checkpoint").write_text("model_0000009.pth")
     assert train_small([*flags, "--resume"], resumed, "SOLVER.MAX_ITER", "20") == 0
-    assert same(
-        read_weights(resumed / "model_final.pth"), read_weights(root / "out/model_final.pth")
-    )
+    assert same(*(read_weights(f / "model_final.pth") for f in (resumed, root / "out")))
     full, again = read_results(root / "out"), read_results(resumed)
     assert again["segm"] == full["segm"]
     assert again["bbox"] == full["bbox"]

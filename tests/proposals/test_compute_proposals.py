@@ -49,8 +49,7 @@ def stored(coco, tmp_path_factory):
 
 
 def read(path):
-    with open(path, "rb") as file:
-        return pickle.load(file)
+    return pickle.loads(path.read_bytes())
 
 
 class Corners:

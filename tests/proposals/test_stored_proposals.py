@@ -18,9 +18,15 @@ from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine import trainer
 from mask_rcnn_ext.engine.data_of_run import prepare_data
 from mask_rcnn_ext.engine.trainer import Trainer
-from mask_rcnn_ext.proposals.file import load_training_dicts, read_proposal_file
+from mask_rcnn_ext.proposals.file import (
+    load_training_dicts,
+    read_proposal_file,
+    write_proposal_file,
+)
 from mask_rcnn_ext.proposals.rpn import RPNProposals
 from mask_rcnn_ext.recipes.two_stage import make_first_stage, make_second_stage
+
+BOX, LOGIT = np.array([[0, 0, 10, 20]], np.float32), np.zeros(1, np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +36,8 @@ def flags(tmp_path_factory):
 
 def configs(flags, tmp_path, *options: str):
     """Return the configs of the joint model, the RPN and the second stage, on registered data."""
-    joint = load_config(
-        TINY_CONFIG,
-        [*SMALL, "SOLVER.AMP.ENABLED", "False", "MODEL.DEVICE", "cpu", *options],
-    )
+    keys = [*SMALL, "SOLVER.AMP.ENABLED", "False", "MODEL.DEVICE", "cpu", *options]
+    joint = load_config(TINY_CONFIG, keys)
     register_own_data(*flags[1::2], clean_dir=str(tmp_path / "clean"))
     joint.OUTPUT_DIR = str(tmp_path / "out")
     joint.DATASETS.TRAIN, joint.DATASETS.TEST = ("own_train",), ("own_val",)
@@ -73,13 +77,9 @@ def test_the_training_loader_hands_proposals_over_flipped_with_the_image(flags, 
     cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN = 2
     given = np.array([[0, 0, 10, 20], [5, 8, 30, 40], [1, 1, 9, 9]], dtype=np.float32)
     path = tmp_path / "given.pkl"
-    content = {
-        "ids": [*range(1, 13)],
-        "boxes": [given] * 11 + [given[:0]],  # none on the last image
-        "objectness_logits": [np.array([1, 3, 2], np.float32)] * 11 + [np.zeros(0, np.float32)],
-        "bbox_mode": 0,
-    }
-    path.write_bytes(pickle.dumps(content))
+    boxes = [given] * 11 + [given[:0]]  # none on the last image
+    logits = np.array([1, 3, 2], np.float32)
+    write_proposal_file(path, range(1, 13), boxes, [logits] * 11 + [logits[:0]])
     cfg.DATASETS.PROPOSAL_FILES_TRAIN = (str(path),)
     scale = 64 / 48  # the images are 64 x 48, their shorter side becomes 64
     straight = given[[1, 2]] * scale
@@ -103,13 +103,7 @@ def test_the_training_loader_hands_proposals_over_flipped_with_the_image(flags, 
 
 def write_file(path, images: int) -> None:
     """Write one proposal for each of the images 1, 2, ..."""
-    content = {
-        "ids": [*range(1, images + 1)],
-        "boxes": [np.array([[0, 0, 10, 20]], np.float32)] * images,
-        "objectness_logits": [np.zeros(1, np.float32)] * images,
-    }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(pickle.dumps(content))
+    write_proposal_file(path, range(1, images + 1), [BOX] * images, [LOGIT] * images)
 
 
 @pytest.fixture
@@ -197,15 +191,10 @@ def test_an_evaluation_by_a_config_file_runs_no_code(flags, tmp_path, capsys):
     weights, config = str(tmp_path / "weights.pth"), tmp_path / "config.yaml"
     torch.save({"model": Trainer.build_model(second).state_dict()}, weights)
     config.write_text(second.dump())
-    code = run_train_net(
-        *("--config-file", str(config), *flags[4:], "--eval-only", "MODEL.WEIGHTS", weights)
-    )
-    assert code == 2
+    words = ["--config-file", str(config), *flags[4:], "--eval-only", "MODEL.WEIGHTS", weights]
+    assert run_train_net(*words) == 2
     assert f"{path}: refused, because it names " in read_error(capsys)
     assert not proof.exists()
-
-
-BOX, LOGIT = np.array([[0, 0, 10, 20]], np.float32), np.zeros(1, np.float32)
 
 
 def proposals(boxes=BOX, logits=LOGIT, **more):

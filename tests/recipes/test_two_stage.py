@@ -84,8 +84,7 @@ def test_features_are_not_shared_and_the_second_stage_has_no_rpn(run):
 
 @pytest.mark.parametrize(("split", "images", "topk"), [("train", 8, 2000), ("val", 2, 100)])
 def test_proposal_files(run, split, images, topk):
-    with (run / f"proposals/own_{split}.pkl").open("rb") as file:
-        content = pickle.load(file)
+    content = pickle.loads((run / f"proposals/own_{split}.pkl").read_bytes())
     assert set(content) == {"ids", "boxes", "objectness_logits", "bbox_mode"}
     assert sorted(content["ids"]) == list(range(1, images + 1))
     assert content["bbox_mode"] == 0  # XYXY_ABS
