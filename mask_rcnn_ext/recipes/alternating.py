@@ -88,13 +88,11 @@ def make_step_configs(joint: CfgNode, rpn_opts: list[str]) -> StepConfigs:
         UserError: see `make_first_stage` and `make_second_stage`; or `rpn_opts` makes another
             network.
     """
-    as_asked = make_second_stage(joint)  # first, since it refuses a model without an RPN
+    # First, since it refuses a model without an RPN.
+    detectors = [_make_detector(joint, STEP_FOLDERS[i], STEP_FOLDERS[i + 1]) for i in (0, 2)]
     rpn = make_first_stage(joint, rpn_opts, STEP_FOLDERS[0])
     _require_one_network(make_first_stage(joint, [], STEP_FOLDERS[0]), rpn)
-    detectors = [
-        _use_proposals(joint, as_asked, STEP_FOLDERS[i], STEP_FOLDERS[i + 1]) for i in (0, 2)
-    ]
-    rpn_parts, detector_parts = _find_shared_parts(rpn, as_asked)
+    rpn_parts, detector_parts = _find_shared_parts(rpn, detectors[0])
     weights = get_weights_path(detectors[0])
     shared_rpn = _continue_from(rpn, weights, rpn_parts)
     shared_rpn.OUTPUT_DIR = os.path.join(joint.OUTPUT_DIR, STEP_FOLDERS[2])
@@ -116,17 +114,11 @@ def _require_one_network(without: CfgNode, rpn: CfgNode) -> None:
             )
 
 
-def _use_proposals(joint: CfgNode, detector: CfgNode, rpn_folder: str, folder: str) -> CfgNode:
-    """Return the config `detector`, moved to `folder`, with the proposals in `rpn_folder`."""
-    cfg = detector.clone()
+def _make_detector(joint: CfgNode, rpn_folder: str, folder: str) -> CfgNode:
+    """Return the config of the detector in `folder`, on the proposals in `rpn_folder`."""
+    cfg = make_second_stage(joint, rpn_folder)
     cfg.defrost()
     cfg.OUTPUT_DIR = os.path.join(joint.OUTPUT_DIR, folder)
-    proposals = os.path.abspath(os.path.join(joint.OUTPUT_DIR, rpn_folder, "proposals"))
-    for split in ("TRAIN", "TEST"):
-        key = f"PROPOSAL_FILES_{split}"
-        cfg.DATASETS[key] = tuple(
-            os.path.join(proposals, os.path.basename(file)) for file in cfg.DATASETS[key]
-        )
     cfg.TEST.AUG.ENABLED, cfg.TEST.EXPECTED_RESULTS = False, []  # of the whole network
     return cfg
 

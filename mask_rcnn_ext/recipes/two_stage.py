@@ -75,8 +75,8 @@ def make_first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgN
     return rpn
 
 
-def make_second_stage(cfg: CfgNode) -> CfgNode:
-    """Return the config of Mask R-CNN on the proposals in `OUTPUT_DIR/proposals`.
+def make_second_stage(cfg: CfgNode, rpn_folder: str = "") -> CfgNode:
+    """Return the config of Mask R-CNN on the proposals in `OUTPUT_DIR/rpn_folder/proposals`.
 
     Raises:
         UserError: the model has no RoI heads, reads stored proposals already, or asks for another
@@ -103,7 +103,7 @@ def make_second_stage(cfg: CfgNode) -> CfgNode:
     second.defrost()
     second.MODEL.LOAD_PROPOSALS = True
     second.MODEL.PROPOSAL_GENERATOR.NAME = "PrecomputedProposals"
-    folder = os.path.abspath(os.path.join(cfg.OUTPUT_DIR, "proposals"))
+    folder = os.path.abspath(os.path.join(cfg.OUTPUT_DIR, rpn_folder, "proposals"))
     for split in ("TRAIN", "TEST"):
         second.DATASETS[f"PROPOSAL_FILES_{split}"] = tuple(
             os.path.join(folder, f"{name}.pkl") for name in cfg.DATASETS[split]
