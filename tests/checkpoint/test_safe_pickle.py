@@ -18,6 +18,7 @@ F4 = np.dtype("f4")
 MAKE_ARRAY, ARRAY_ARGUMENTS, _ = np.zeros(1, "f4").__reduce__()
 MAKE_SCALAR = np.float32(0).__reduce__()[0]
 FROM_BUFFER = np.zeros(1).__reduce_ex__(5)[0]
+STORAGE = torch.ones(4).__reduce_ex__(2)[1][0]
 
 
 class Call:
@@ -38,6 +39,11 @@ def dtype(code, *state):
     return Call(np.dtype, (code, False, True), (3, *state) if state else None)
 
 
+def tensor(offset, size, stride):
+    arguments = (STORAGE, offset, size, stride, False, OrderedDict())
+    return Call(torch._utils._rebuild_tensor_v2, arguments)
+
+
 class Attributes(OrderedDict):
     """An OrderedDict with a state of the test's choice."""
 
@@ -53,7 +59,6 @@ def with_state(state):
     return made
 
 
-STORAGE = torch.ones(4).__reduce_ex__(2)[1][0]
 FORGED = {
     "objects": np.array([None]),
     "objects from bytes": Call(np.ndarray, ((1,), np.dtype("O"), b"AAAAAAAA")),
@@ -87,15 +92,9 @@ FORGED = {
     "a number that is an object": Call(MAKE_SCALAR, (np.dtype("O"), [1])),
     "a short buffer": Call(FROM_BUFFER, (b"AAAA", np.dtype("f8"), (1,), "C")),
     "an order": Call(FROM_BUFFER, (b"AAAA", F4, (1,), "K")),
-    "a tensor beyond its storage": Call(
-        torch._utils._rebuild_tensor_v2, (STORAGE, 0, (5,), (1,), False, OrderedDict())
-    ),
-    "a tensor at a wide step": Call(
-        torch._utils._rebuild_tensor_v2, (STORAGE, 0, (2,), (4,), False, OrderedDict())
-    ),
-    "a tensor before its storage": Call(
-        torch._utils._rebuild_tensor_v2, (STORAGE, -1, (1,), (1,), False, OrderedDict())
-    ),
+    "a tensor beyond its storage": tensor(0, (5,), (1,)),
+    "a tensor at a wide step": tensor(0, (2,), (4,)),
+    "a tensor before its storage": tensor(-1, (1,), (1,)),
     "a method for a dict": with_state({"items": 1}),
     "slots for a dict": with_state((None, {"items": 1})),
     "notes of no modules": with_state({"_metadata": 5}),

@@ -36,11 +36,8 @@ def test_the_settings():
     assert (Setting(2, True), Setting(1, True), Setting(2, False)) == (TWO, ONE, FLOAT32)
     assert list_settings(1) == [Setting(1, True), Setting(1, False)]
     assert [s.threads for s in list_settings(8)] == [8, 4, 1, 8]
-    assert [str(s) for s in (TWO, ONE, FLOAT32)] == [
-        "2 threads",
-        "1 thread",
-        "float32 and 2 threads",
-    ]
+    words = ["2 threads", "1 thread", "float32 and 2 threads"]
+    assert [str(s) for s in (TWO, ONE, FLOAT32)] == words
 
 
 @pytest.mark.parametrize(
