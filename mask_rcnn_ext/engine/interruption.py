@@ -19,7 +19,6 @@ from detectron2.utils import comm
 
 __all__ = [
     "Interrupted",
-    "StopHook",
     "StopSignals",
     "forward_signals",
     "is_stopping",
@@ -41,9 +40,9 @@ class Interrupted(KeyboardInterrupt):
         in_all: whether every process of the training raises this error, after the same step.
     """
 
-    def __init__(self, signum: int, checkpoint: str = "") -> None:
+    def __init__(self, signum: int, checkpoint: str = "", *, in_all: bool = False) -> None:
         super().__init__(signal.Signals(signum).name)
-        self.signum, self.checkpoint, self.in_all = signum, checkpoint, False
+        self.signum, self.checkpoint, self.in_all = signum, checkpoint, in_all
 
     @property
     def exit_code(self) -> int:
@@ -102,7 +101,7 @@ def is_stopping() -> bool:
     return bool(_taken)
 
 
-class StopSignals:
+class StopSignals(HookBase):
     """Takes Ctrl-C and SIGTERM while training runs. A second one ends the process at once."""
 
     def __init__(self) -> None:
@@ -142,6 +141,11 @@ class StopSignals:
             signal.signal(number, self._before[signal.Signals(number)])
             signal.raise_signal(number)
 
+    def after_step(self) -> None:
+        """Raise `Interrupted` in all processes after the step in which a signal came."""
+        if number := self.agree(self.trainer.cfg.MODEL.DEVICE):
+            raise Interrupted(number, in_all=True)
+
     def agree(self, device: str) -> int:
         """Return the signal that any process has received, the same in all; 0 if none."""
         if comm.get_world_size() == 1:
@@ -157,21 +161,6 @@ class StopSignals:
             self._told = True
             # `print` may not be called while it is at work, which a signal can interrupt.
             os.write(2, b"\nstopping, a checkpoint is saved first ...\n")
-
-
-class StopHook(HookBase):
-    """Raises `Interrupted` in all processes after the step in which a signal came."""
-
-    def __init__(self, signals: StopSignals, device: str) -> None:
-        """Take the signals, and the device on which the processes communicate."""
-        self.signals, self.device = signals, device
-
-    def after_step(self) -> None:
-        """See :meth:`HookBase.after_step`."""
-        if number := self.signals.agree(self.device):
-            error = Interrupted(number)
-            error.in_all = True
-            raise error
 
 
 @contextlib.contextmanager

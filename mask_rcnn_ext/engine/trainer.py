@@ -42,7 +42,7 @@ from .bad_numbers import CheckGradients, explain_bad_numbers, restore_statistics
 from .best_model import BestModel, EarlyStop, require_fitting_selection
 from .busy_machine import BusyMachine
 from .hooks import Evaluation, RunRecord, ShareSkipped, StepSeed
-from .interruption import Interrupted, StopHook, StopSignals
+from .interruption import Interrupted, StopSignals
 from .log import hide_told_errors
 from .loggers import LoggerWriter, build_loggers, require_loggers
 from .loop import build_loop, make_loader
@@ -306,7 +306,7 @@ class Trainer(DefaultTrainer):
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.period = get_checkpoint_period(self.cfg)
             if isinstance(hook, hooks.EvalHook):
-                found.append(StopHook(self.stop_signals, self.cfg.MODEL.DEVICE))
+                found.append(self.stop_signals)
                 hook = Evaluation(self.run_record, self.best_model)
             found.append(hook)
         return [*found, self.best_model, self.run_record]
