@@ -8,6 +8,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from faithful import MODELS, NARROW, assert_same_tensors, build, our_config, stock_config
+from small_runs import read_weights
 
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint, convert_weights
@@ -45,10 +46,6 @@ def zoo_pkl(tmp_path, coco):
     return path
 
 
-def converted(path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["model"]
-
-
 def run(*arguments) -> int:
     return convert_coco_to_cityscapes.main([str(argument) for argument in arguments])
 
@@ -57,7 +54,7 @@ def test_rows_are_copied_by_class_name(tmp_path, zoo_pkl, coco, capsys):
     output = tmp_path / "new" / "cityscapes.pth"
     assert run("--weights", zoo_pkl, "--output", output) == 0
     assert "drawn at random: rider;" in capsys.readouterr().out
-    new = converted(output)
+    new = read_weights(output)
     assert list(new) == list(coco)
     for kind in ("weight", "bias"):
         scores, deltas, masks = (
@@ -101,7 +98,7 @@ def test_the_seed_decides_what_is_drawn(tmp_path, zoo_pkl):
     files = [tmp_path / f"{name}.pth" for name in ("a", "b", "c")]
     for path, seed in zip(files, (1, 1, 2), strict=True):
         assert run("--weights", zoo_pkl, "--output", path, "--seed", seed) == 0
-    first, same, other = (converted(path) for path in files)
+    first, same, other = (read_weights(path) for path in files)
     assert_same_tensors(first, same)
     key = f"{PREDICTOR}cls_score.weight"
     assert not torch.equal(first[key][1], other[key][1])
@@ -114,7 +111,7 @@ def test_the_result_loads_whole_into_a_cityscapes_model(tmp_path, zoo_pkl):
     cfg = our_config(FPN, *MODELS[FPN], *NARROW, "MODEL.ROI_HEADS.NUM_CLASSES", "8")
     model = build_model(cfg)
     Checkpointer(model).load(str(output), strict=True)
-    assert_same_tensors(model.state_dict(), converted(output))
+    assert_same_tensors(model.state_dict(), read_weights(output))
 
 
 def test_a_checkpoint_of_a_run_converts_to_its_weights_and_their_names(tmp_path, coco):
