@@ -39,7 +39,6 @@ def choose_image_size(plan: Plan, facts: DataFacts, device: str) -> None:
         return
     ratio = longest / old
     size, reason = _find_size(plan, facts, device, ratio)
-
     if "INPUT.MIN_SIZE_TEST" in plan.given:
         size, reason = plan["INPUT.MIN_SIZE_TEST"], "as your INPUT.MIN_SIZE_TEST"
     elif "INPUT.MIN_SIZE_TRAIN" in plan.given:
