@@ -229,9 +229,7 @@ class _ROIWarp(_SampledROILayer):
     def _sample(self, features: Tensor, rois: Tensor) -> Tensor:
         """Return the samples, (R, C, n * h, n * w), with the dtype of `features`."""
         rois = rois.to(features.dtype)
-        start, size = self._round(rois)
-        down, across = self.grid_size
-        samples, inside = self._sample_grid(features, rois[:, :1], start, size, (down, across), 0)
+        samples, inside = self._sample_grid(features, rois, self.grid_size, 0)
         return samples.masked_fill(~inside, 0.0)
 
     def _round(self, rois: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,21 +239,13 @@ class _ROIWarp(_SampledROILayer):
         return start, (corners[:, 2:] - start).clamp(min=0)
 
     def _sample_grid(
-        self,
-        features: Tensor,
-        batch: Tensor,
-        start: Tensor,
-        size: Tensor,
-        intervals: tuple[int, int],
-        ends: int,
+        self, features: Tensor, rois: Tensor, intervals: tuple[int, int], ends: int
     ) -> tuple[Tensor, Tensor]:
         """Sample each box where its division into `intervals` (down, across) begins.
 
         Args:
             features: (N, C, H, W).
-            batch: (R, 1), the index of each box's image.
-            start: (R, 2), see `_round`.
-            size: (R, 2), see `_round`.
+            rois: (R, 5), with the dtype of `features`.
             intervals: into how many parts a box is divided, down and across.
             ends: 1 to sample the end of the last part too, or 0.
 
@@ -263,6 +253,7 @@ class _ROIWarp(_SampledROILayer):
             The samples, (R, C, down + ends, across + ends), and which samples are on the map,
             (R, 1, down + ends, across + ends) bool.
         """
+        start, size = self._round(rois)
         down, across = intervals
         grid = (down + ends, across + ends)
         # RoIAlign with one point samples the centre of a cell, so the box is moved back by half a
@@ -270,7 +261,7 @@ class _ROIWarp(_SampledROILayer):
         half_cell = torch.stack([size[:, 0] / (2 * across), size[:, 1] / (2 * down)], dim=1)
         shifted = start - half_cell + 0.5
         extent = torch.stack([size[:, 0] * grid[1] / across, size[:, 1] * grid[0] / down], dim=1)
-        boxes = torch.cat([batch, shifted, shifted + extent], dim=1)
+        boxes = torch.cat([rois[:, :1], shifted, shifted + extent], dim=1)
         samples = roi_align(features, boxes, grid, 1.0, 1, True)
         # torchvision's RoIAlign repeats the border for up to one cell outside the map (its
         # deterministic CUDA version without limit), MNC for half a cell.
@@ -332,7 +323,7 @@ class _ROIWarpV1(_ROIWarp):
     def _sample(self, features: Tensor, rois: Tensor) -> Tensor:
         """Return the cells, (R, C, n * h, n * w): the maximum of each, or else the average."""
         rois = rois.to(features.dtype)
-        start, size = self._round(rois)
+        _, size = self._round(rois)
         down, across = self.grid_size
         parts_x = torch.ceil(size[:, 0] / across).clamp(min=1).long()
         parts_y = torch.ceil(size[:, 1] / down).clamp(min=1).long()
@@ -346,23 +337,14 @@ class _ROIWarpV1(_ROIWarp):
             group = torch.nonzero((pairs == pair).all(dim=1))[:, 0]
             parts = (int(pair[0]), int(pair[1]))
             groups.append(group)
-            cells.append(
-                self._pool_cells(features, rois[group, :1], start[group], size[group], parts)
-            )
+            cells.append(self._pool_cells(features, rois[group], parts))
         return torch.cat(cells)[torch.argsort(torch.cat(groups))]
 
-    def _pool_cells(
-        self,
-        features: Tensor,
-        batch: Tensor,
-        start: Tensor,
-        size: Tensor,
-        parts: tuple[int, int],
-    ) -> Tensor:
+    def _pool_cells(self, features: Tensor, rois: Tensor, parts: tuple[int, int]) -> Tensor:
         """Return the cells of boxes whose cells have `parts` (down, across); see `_sample`."""
         down, across = parts
         grid = (self.grid_size[0] * down, self.grid_size[1] * across)
-        samples, inside = self._sample_grid(features, batch, start, size, grid, 1)
+        samples, inside = self._sample_grid(features, rois, grid, 1)
         window, stride = [down + 1, across + 1], [down, across]
         share = F.avg_pool2d(inside.to(samples.dtype), window, stride)  # of the points, on the map
         if self.largest:
