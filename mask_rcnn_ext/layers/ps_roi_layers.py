@@ -129,10 +129,8 @@ def _average_windows(
     sums = F.pad(table.double(), (0, 0, 1, 0, 1, 0)).cumsum(1).cumsum(2)
     height, width, depth = sums.shape[1:]
     flat = sums.reshape(-1, depth)
-    (top, bottom), (left, right) = (
-        [end[:, :, None] for end in rows],
-        [end[:, None] for end in columns],
-    )
+    top, bottom = (end[:, :, None] for end in rows)
+    left, right = (end[:, None] for end in columns)
     low, high = (maps * height + end for end in (top, bottom))
     total = flat[high * width + right] - flat[low * width + right]
     total = total - flat[high * width + left] + flat[low * width + left]

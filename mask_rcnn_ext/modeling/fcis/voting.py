@@ -139,8 +139,7 @@ def vote_masks(
     weights = weights / weights.sum(dim=1, keepdim=True)
     voted: Tensor | PackedMasks
     if packed:
-        height, width = image_size
-        crops, tight = _vote_crops(boxes, masks, voters, weights, height, width, mask_threshold)
+        crops, tight = _vote_crops(boxes, masks, voters, weights, *image_size, mask_threshold)
         voted = _pack(crops, image_size)
     else:
         size = torch.as_tensor(image_size)
@@ -174,15 +173,9 @@ def _vote(
     image_size: Tensor,
     threshold: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the masks (D, H, W) and the boxes of the votes, see `_vote_crops`.
+    """Return the masks (D, H, W) and the boxes of the votes; for the arguments see `_vote_crops`.
 
-    Args:
-        boxes: see `vote_masks`.
-        masks: see `vote_masks`.
-        voters: see `_vote_crops`.
-        weights: see `_vote_crops`.
-        image_size: (2,) int, H and W; a trace would keep Python numbers.
-        threshold: `mask_threshold` of `vote_masks`.
+    `image_size` is (2,) int, H and W; a trace would keep Python numbers.
     """
     height, width = int(image_size[0]), int(image_size[1])
     crops, tight = _vote_crops(boxes, masks, voters, weights, height, width, threshold)
