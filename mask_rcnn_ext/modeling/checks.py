@@ -291,32 +291,28 @@ def check_registry_names(cfg: CfgNode) -> None:
         UserError: a name is unknown; the message suggests the nearest known name.
     """
     model = cfg.MODEL
-    used = [
-        ("MODEL.META_ARCHITECTURE", model.META_ARCHITECTURE, META_ARCH_REGISTRY),
-        ("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, BACKBONE_REGISTRY),
-    ]
+    names = dict(flat_config(model))
+    used = {"META_ARCHITECTURE": META_ARCH_REGISTRY, "BACKBONE.NAME": BACKBONE_REGISTRY}
     two_stage = is_generalized_rcnn(cfg)
     rpn_only = _is_registered_as(META_ARCH_REGISTRY, model.META_ARCHITECTURE, ProposalNetwork)
     if two_stage or rpn_only:
-        used += [
-            ("MODEL.ANCHOR_GENERATOR.NAME", model.ANCHOR_GENERATOR.NAME, ANCHOR_GENERATOR_REGISTRY),
-            ("MODEL.RPN.HEAD_NAME", model.RPN.HEAD_NAME, RPN_HEAD_REGISTRY),
-        ]
+        used["ANCHOR_GENERATOR.NAME"] = ANCHOR_GENERATOR_REGISTRY
+        used["RPN.HEAD_NAME"] = RPN_HEAD_REGISTRY
         if model.PROPOSAL_GENERATOR.NAME != "PrecomputedProposals":
-            name = model.PROPOSAL_GENERATOR.NAME
-            used.append(("MODEL.PROPOSAL_GENERATOR.NAME", name, PROPOSAL_GENERATOR_REGISTRY))
+            used["PROPOSAL_GENERATOR.NAME"] = PROPOSAL_GENERATOR_REGISTRY
     if two_stage:
-        used.append(("MODEL.ROI_HEADS.NAME", model.ROI_HEADS.NAME, ROI_HEADS_REGISTRY))
+        used["ROI_HEADS.NAME"] = ROI_HEADS_REGISTRY
         # The C4 heads use res5 and build no box head.
         box_on = not _is_registered_as(ROI_HEADS_REGISTRY, model.ROI_HEADS.NAME, Res5ROIHeads)
         for on, key, registry in (
-            (box_on, "ROI_BOX_HEAD", ROI_BOX_HEAD_REGISTRY),
-            (model.MASK_ON, "ROI_MASK_HEAD", ROI_MASK_HEAD_REGISTRY),
-            (model.KEYPOINT_ON, "ROI_KEYPOINT_HEAD", ROI_KEYPOINT_HEAD_REGISTRY),
+            (box_on, "ROI_BOX_HEAD.NAME", ROI_BOX_HEAD_REGISTRY),
+            (model.MASK_ON, "ROI_MASK_HEAD.NAME", ROI_MASK_HEAD_REGISTRY),
+            (model.KEYPOINT_ON, "ROI_KEYPOINT_HEAD.NAME", ROI_KEYPOINT_HEAD_REGISTRY),
         ):
-            if on and model[key].NAME:
-                used.append((f"MODEL.{key}.NAME", model[key].NAME, registry))
-    for key, name, registry in used:
+            if on and names[key]:
+                used[key] = registry
+    for key, registry in used.items():
+        name = names[key]
         if name not in registry:
             known = [known for known, _ in registry]
-            raise UserError(f"{key}: nothing is registered as {name!r}{nearest(name, known)}")
+            raise UserError(f"MODEL.{key}: nothing is registered as {name!r}{nearest(name, known)}")
