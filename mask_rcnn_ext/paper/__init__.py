@@ -5,25 +5,12 @@ also holds the rows of other methods: the rows of FCIS have our FCIS configs, th
 methods have no config.
 """
 
-from dataclasses import replace
-
-from .checkpoints import CHECKPOINTS
-from .deviations import COMMON, OWN, get_deviations
 from .rows import Checkpoint, Fit, Row
 from .tables import PRINTED
 
 __all__ = ["CONFIGS", "NO_ROW", "ROWS", "Checkpoint", "Fit", "Row", "get_rows"]
 
-ROWS: tuple[Row, ...] = tuple(
-    replace(
-        row,
-        checkpoints=CHECKPOINTS.get(row.config, ()),
-        deviations=get_deviations(row.config),
-    )
-    if row.config
-    else row
-    for row in PRINTED
-)
+ROWS: tuple[Row, ...] = PRINTED
 
 # Every config that is a row of the paper, in the order of the tables.
 CONFIGS: tuple[str, ...] = tuple(dict.fromkeys(row.config for row in ROWS if row.config))

@@ -172,15 +172,12 @@ OWN: dict[str, tuple[str, ...]] = {
 }
 
 # In Table 8, from "+ e2e training" on, the paper also trains jointly.
-_JOINT_IN_THE_PAPER = tuple(
-    f"enhanced/mask_rcnn_{name}"
-    for name in (
-        "X101_FPN_e2e",
-        "X101_FPN_augm",
-        "X152_FPN",
-        "X152_FPN_nonlocal",
-        "X152_FPN_nonlocal_TTA",
-    )
+_JOINT_IN_THE_PAPER = (
+    "enhanced/mask_rcnn_X101_FPN_e2e",
+    "enhanced/mask_rcnn_X101_FPN_augm",
+    "enhanced/mask_rcnn_X152_FPN",
+    "enhanced/mask_rcnn_X152_FPN_nonlocal",
+    "enhanced/mask_rcnn_X152_FPN_nonlocal_TTA",
 )
 
 
