@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torchvision.ops import roi_align
 
+from .rcnn_svm import iou, target_loop
 from .roi_layers import c_round
 
 STDS = (0.2, 0.2, 0.5, 0.5)  # of the box targets
@@ -107,16 +108,6 @@ def mask_target(mask, box, gt_box, size, threshold=0.4):
     return resize(canvas, size, size) >= threshold
 
 
-def iou(a, b):
-    """Return the IoU of two boxes."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = sum((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
-    return width * height / (areas - width * height)
-
-
 def label(box, gt_boxes, gt_classes, background):
     """Return the class of a RoI, and the number of its object (None: background)."""
     ious = [iou(box, gt) for gt in gt_boxes]
@@ -128,11 +119,7 @@ def label(box, gt_boxes, gt_classes, background):
 
 def encode(box, gt):
     """Return the four box targets."""
-    (x, y, w, h), (gx, gy, gw, gh) = (
-        ((b[0] + b[2]) / 2, (b[1] + b[3]) / 2, b[2] - b[0], b[3] - b[1]) for b in (box, gt)
-    )
-    plain = ((gx - x) / w, (gy - y) / h, math.log(gw / w), math.log(gh / h))
-    return [t / std for t, std in zip(plain, STDS, strict=True)]
+    return [t / std for t, std in zip(target_loop(box, gt), STDS, strict=True)]
 
 
 def decode(box, deltas, height, width):

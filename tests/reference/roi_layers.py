@@ -49,19 +49,18 @@ def roi_pool(features: np.ndarray, rois: np.ndarray, size: int, scale: float) ->
         bin_w = number(max(x2 - x1 + 1, 1)) / number(size)
         bin_h = number(max(y2 - y1 + 1, 1)) / number(size)
         for i in range(size):
+            rows = range(y1 + math.floor(number(i) * bin_h), y1 + math.ceil(number(i + 1) * bin_h))
             for j in range(size):
-                best = None
-                for y in range(
-                    y1 + math.floor(number(i) * bin_h), y1 + math.ceil(number(i + 1) * bin_h)
-                ):
-                    for x in range(
-                        x1 + math.floor(number(j) * bin_w), x1 + math.ceil(number(j + 1) * bin_w)
-                    ):
-                        if 0 <= x < width and 0 <= y < height:
-                            value = features[int(batch), :, y, x].astype(np.float64)
-                            best = value if best is None else np.maximum(best, value)
-                if best is not None:
-                    output[r, :, i, j] = best
+                left, right = number(j) * bin_w, number(j + 1) * bin_w
+                columns = range(x1 + math.floor(left), x1 + math.ceil(right))
+                values = [
+                    features[int(batch), :, y, x].astype(np.float64)
+                    for y in rows
+                    for x in columns
+                    if 0 <= x < width and 0 <= y < height
+                ]
+                if values:
+                    output[r, :, i, j] = np.max(values, axis=0)
     return output
 
 
@@ -116,56 +115,35 @@ def roi_warp(
     size: int,
     scale: float,
     *,
-    samples: int = 2,
+    samples: int,
     largest: bool,
+    first: bool,
 ) -> np.ndarray:
-    """MNC's RoIWarp: rounded corners, no + 1, one top-left sample per fine cell; then pooling."""
-    features = features.astype(np.float64)
-    cells = size * samples
-    output = np.zeros((len(rois), features.shape[1], size, size))
-    for r, (batch, *box) in enumerate(rois.astype(np.float64)):
-        x1, y1, x2, y2 = (c_round(v * scale) for v in box)
-        width, height = max(x2 - x1, 0), max(y2 - y1, 0)
-        fine = np.zeros((features.shape[1], cells, cells))
-        for i in range(cells):
-            for j in range(cells):
-                x, y = x1 + j * width / cells, y1 + i * height / cells
-                fine[:, i, j] = bilinear(features[int(batch)], x, y, outside=0.5)
-        output[r] = pool_windows(fine, samples, largest)
-    return output
+    """MNC's RoIWarp: rounded corners, no + 1; the values of fine cells, which are then pooled.
 
-
-def roi_warp_v1(
-    features: np.ndarray,
-    rois: np.ndarray,
-    size: int,
-    scale: float,
-    *,
-    samples: int = 2,
-    largest: bool,
-) -> np.ndarray:
-    """MNC's first RoIWarp: each fine cell walks over itself in steps, both ends included."""
+    A fine cell has one point, at its top left; in the `first` form of the code it walks over itself
+    in steps, both ends included.
+    """
     features = features.astype(np.float64)
     _, channels, map_height, map_width = features.shape
-    reduce = np.max if largest else np.mean
     cells = size * samples
     output = np.zeros((len(rois), channels, size, size))
     for r, (batch, *box) in enumerate(rois.astype(np.float64)):
         x1, y1, x2, y2 = (c_round(v * scale) for v in box)
         width, height = max(x2 - x1, 0), max(y2 - y1, 0)
-        across, down = max(-(-width // cells), 1), max(-(-height // cells), 1)
+        across, down = (max(-(-v // cells), 1) if first else 1 for v in (width, height))
         fine = np.zeros((channels, cells, cells))
         for i in range(cells):
             for j in range(cells):
                 values = []
-                for k in range(down + 1):
-                    for m in range(across + 1):
+                for k in range(down + first):
+                    for m in range(across + first):
                         y = y1 + (i * down + k) * height / (cells * down)
                         x = x1 + (j * across + m) * width / (cells * across)
                         if -0.5 <= y <= map_height - 0.5 and -0.5 <= x <= map_width - 0.5:
                             values.append(bilinear(features[int(batch)], x, y, outside=0.5))
                 if values:
-                    fine[:, i, j] = reduce(values, axis=0)
+                    fine[:, i, j] = (np.max if largest else np.mean)(values, axis=0)
         output[r] = pool_windows(fine, samples, largest)
     return output
 
@@ -181,6 +159,5 @@ def roi_layer(
         return roi_align(features, rois, size, scale, samples=samples, aligned=aligned)
     if name == "ROIAlignMax":
         return roi_align(features, rois, size, scale, samples=samples or 2, largest=True)
-    warp = roi_warp_v1 if "V1" in name else roi_warp
-    largest = {"Max": True, "Ave": False}[name[-3:]]
-    return warp(features, rois, size, scale, samples=samples or 2, largest=largest)
+    form = {"largest": {"Max": True, "Ave": False}[name[-3:]], "first": "V1" in name}
+    return roi_warp(features, rois, size, scale, samples=samples or 2, **form)
