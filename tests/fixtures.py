@@ -20,6 +20,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_setup(item) -> None:
+    import torch
+
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and MASK_RCNN_EXT_TEST_GPU=1")
+
+
 def pytest_sessionfinish() -> None:
     gc.unfreeze()
     if CREATED_HERE:

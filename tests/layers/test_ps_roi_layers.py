@@ -222,9 +222,6 @@ def test_arguments(name):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a CUDA device, and MASK_RCNN_EXT_TEST_GPU=1"
-)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", TYPES)
 def test_cuda_gives_what_the_cpu_gives(name, dtype):
@@ -247,9 +244,6 @@ def test_cuda_gives_what_the_cpu_gives(name, dtype):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a CUDA device, and MASK_RCNN_EXT_TEST_GPU=1"
-)
 def test_cuda_pool_is_like_the_loop():
     features, rois = feature_maps(7), random_rois(6)
     output = PSROIPool(7, 21, SCALE)(features.cuda(), rois.cuda()).cpu()

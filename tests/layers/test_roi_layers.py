@@ -282,9 +282,6 @@ def test_arguments(cls):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a CUDA device, and MASK_RCNN_EXT_TEST_GPU=1"
-)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", TYPES)
 def test_cuda_gives_what_the_cpu_gives(name, dtype):

@@ -28,12 +28,6 @@ KINDS = {
                   "ROI_KEYPOINT_HEAD.CONV_DIMS": [16]},
     "FCIS": None,
 }  # fmt: skip
-GPU = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not torch.cuda.is_available(), reason="needs a CUDA device, and MASK_RCNN_EXT_TEST_GPU=1"
-    ),
-]
 
 
 def model_of(kind, *overrides):
@@ -118,7 +112,7 @@ def _whole_float32():
 
 
 # One kind on the CPU: without a GPU, this shows that the tests themselves run.
-ON_GPU = [pytest.param(kind, "cuda", marks=GPU) for kind in KINDS]
+ON_GPU = [pytest.param(kind, "cuda", marks=pytest.mark.gpu) for kind in KINDS]
 
 
 @pytest.mark.parametrize(("kind", "device"), [("FCIS", "cpu"), *ON_GPU])
@@ -126,7 +120,7 @@ def test_a_model_finds_the_same(kind, device):
     check_detections(model_of(kind), device)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_gathered_parts_find_the_same(device):
     keys = ("GATHERED_ROI_ALIGN", "GATHERED_MASK_PREDICTOR", "CHANNELS_LAST")
     words = [word for key in keys for word in (f"MASK_RCNN_EXT.{key}", "True")]
@@ -138,7 +132,7 @@ def test_gathered_parts_find_the_same(device):
     [
         ("our heads", "cpu", torch.float32),
         *(
-            pytest.param(kind, "cuda", dtype, marks=GPU)
+            pytest.param(kind, "cuda", dtype, marks=pytest.mark.gpu)
             for kind in KINDS
             for dtype in (torch.float32, torch.bfloat16, torch.float16)
         ),
