@@ -80,16 +80,16 @@ def random_boxes(count, seed=0):
     return np.concatenate([near, far]).clip(0, [WIDTH, HEIGHT, WIDTH, HEIGHT])
 
 
-def features_of(images, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+def features_of(images):
+    generator = torch.Generator().manual_seed(0)
     shape = (images, 4, HEIGHT // 8, WIDTH // 8)
     return {"res5": torch.randn(shape, generator=generator).requires_grad_()}
 
 
 def train(heads, boxes, targets):
     """Return the sampled proposals, the losses, and the features that they come from."""
-    features = features_of(len(targets))
     count = len(targets)
+    features = features_of(count)
     images = ImageList(torch.zeros(count, 3, HEIGHT, WIDTH), [(HEIGHT, WIDTH)] * count)
     with EventStorage():
         sampled, losses = heads.train()(images, features, [proposals_of(b) for b in boxes], targets)
@@ -107,10 +107,11 @@ def infer(heads, boxes):
     return results[0]
 
 
-def losses_of_the_loop(heads, features, candidates, targets, ohem):
-    """Return the three losses by the literal loops; `candidates`: the boxes of each image."""
-    totals = np.zeros(3)
-    for index, (boxes, target) in enumerate(zip(candidates, targets, strict=True)):
+def losses_of_the_loop(heads, features, sampled, targets):
+    """Return the three losses by the literal loops; `sampled`: the proposals of each image."""
+    totals, ohem = np.zeros(3), heads.ohem_size
+    for index, (proposals, target) in enumerate(zip(sampled, targets, strict=True)):
+        boxes = proposals.proposal_boxes.tensor.tolist()
         maps = heads.compute_maps({"res5": features["res5"][index : index + 1]})
         pooled = heads.pool(maps, [Boxes(torch.tensor(boxes, dtype=torch.float32))])
         gt_boxes, gt_classes = target.gt_boxes.tensor.tolist(), target.gt_classes.tolist()
@@ -144,8 +145,7 @@ def test_losses_with_ohem_are_those_of_the_loop(ohem):
     targets = [image_of(*OBJECTS), image_of(OBJECTS[0][:1], [1])]
     sampled, losses, features = train(heads, boxes, targets)
     assert [len(s) for s in sampled] == [32, 25]  # all, and the objects
-    candidates = [s.proposal_boxes.tensor.tolist() for s in sampled]
-    expected = losses_of_the_loop(heads, features, candidates, targets, ohem)
+    expected = losses_of_the_loop(heads, features, sampled, targets)
     assert [losses[n].item() for n in NAMES] == pytest.approx(expected.tolist(), rel=1e-4)
     assert expected.min() > 0
 
@@ -158,8 +158,7 @@ def test_without_ohem_128_are_drawn_a_quarter_of_them_positive():
     assert len(sampled[0]) == 128
     assert (sampled[0].gt_classes < CLASSES).sum() == 32
     assert len(sampled[1]) == 41  # all, where there are fewer
-    candidates = [s.proposal_boxes.tensor.tolist() for s in sampled]
-    expected = losses_of_the_loop(heads, features, candidates, targets, None)
+    expected = losses_of_the_loop(heads, features, sampled, targets)
     assert [losses[n].item() for n in NAMES] == pytest.approx(expected.tolist(), rel=1e-4)
 
 
@@ -204,9 +203,8 @@ def test_images_without_objects_or_proposals(objects, counts, ohem, masks):
     if not any(len(o[0]) for o in objects):
         assert losses["loss_mask"].item() == losses["loss_box_reg"].item() == 0
         assert (losses["loss_cls"].item() > 0) == (sum(counts) > 0)
-    candidates = [s.proposal_boxes.tensor.tolist() for s in sampled]
     targets = [image_of(*o) for o in objects]
-    expected = losses_of_the_loop(heads, features, candidates, targets, ohem)
+    expected = losses_of_the_loop(heads, features, sampled, targets)
     assert [losses[n].item() for n in NAMES] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-9)
 
 
@@ -220,7 +218,7 @@ def test_ignored_rois_are_left_out():
     kept = sampled[0].proposal_boxes.tensor.tolist()
     assert sorted(kept) == sorted(list(b) for b in [*inside, OBJECTS[0][0]])
     assert sorted(sampled[0].gt_classes.tolist()) == [1, 1, 3]
-    expected = losses_of_the_loop(heads, features, [kept], [target], 128)
+    expected = losses_of_the_loop(heads, features, sampled, [target])
     assert [losses[n].item() for n in NAMES] == pytest.approx(expected.tolist(), rel=1e-4)
 
 
