@@ -257,9 +257,8 @@ def test_gathering_joins_samples_that_are_near_to_each_other(sides, samples):
     """Samples up to a feature cell apart share their cells; the boxes of a batch may differ."""
     boxes = [[n % 2, 3.3 * n, 5.7 + n, 3.3 * n + sides[n % 2], 5.7 + n + sides[n % 2]]
              for n in range(6)]  # fmt: skip
-    boxes.append(
-        [0, 10, 10, 10 + sides[1], 10 + sides[0]]
-    )  # other numbers of cells down and across
+    # other numbers of cells down and across
+    boxes.append([0, 10, 10, 10 + sides[1], 10 + sides[0]])
     rois, results = torch.tensor(boxes, dtype=torch.float64), []
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 3, 40, 44, generator=generator, dtype=torch.float64)

@@ -127,12 +127,8 @@ def test_backbone_shapes_and_gradients():
         if level < 6:
             assert features[f"p{level}"].shape == expected
         assert backbone.output_shape()[f"p{level}"].stride == stride
-    assert features["p6"].shape == (
-        2,
-        channels,
-        1,
-        2,
-    )  # 2 x 3 at stride 32, every second, rounded up
+    # 2 x 3 at stride 32, every second, rounded up
+    assert features["p6"].shape == (2, channels, 1, 2)
     sum(f.sum() for f in features.values()).backward()
     for name, parameter in backbone.named_parameters():
         assert parameter.grad is not None, name

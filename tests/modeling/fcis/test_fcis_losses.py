@@ -36,9 +36,8 @@ def test_logits_by_hand():
     pooled = torch.zeros(1, 2, 2, 1, 2)
     pooled[0, 0, 0, 0] = torch.tensor([3.0, -1.0])  # outside
     pooled[0, 0, 1, 0] = torch.tensor([1.0, 2.0])  # inside
-    assert compute_class_logits(pooled).tolist() == [
-        [2.5, 0.0]
-    ]  # of 3 and 2; not the larger of the means
+    # of 3 and 2; not the larger of the means
+    assert compute_class_logits(pooled).tolist() == [[2.5, 0.0]]
     assert compute_mask_logits(pooled, torch.tensor([0])).tolist() == [[[-2.0, 3.0]]]
     masks = predict_masks(pooled, torch.tensor([[0.5, 0.5]]))
     expected = [np.exp(1) / (np.exp(1) + np.exp(3)), np.exp(2) / (np.exp(2) + np.exp(-1))]
