@@ -4,6 +4,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from support import REPO, SMALL
+from tiny_model import spread
 from torch import nn
 
 from mask_rcnn_ext import load_config
@@ -27,7 +28,7 @@ def fcis_model(cfg: ExtCfgNode, seed: int = 0) -> nn.Module:
     model = build_model(cfg).eval()
     heads = model.roi_heads
     for layer, deviation in ((heads.score_maps, 3.0), (heads.box_maps, 2.0)):
-        _spread(model, layer, deviation)
+        spread(model, layer, deviation, image_of(64, 96))
     return prepare_model(cfg, model)
 
 
@@ -50,15 +51,3 @@ class FixedProposals(nn.Module):
         size = images.image_sizes[0]
         assert size == (64, 96)
         return [Instances(size, proposal_boxes=Boxes(self.boxes.clone()))], {}
-
-
-def _spread(model: nn.Module, layer: nn.Conv2d, deviation: float) -> None:
-    """Scale and shift a layer's output to mean 0 and a given deviation in every channel."""
-    seen = []
-    hook = layer.register_forward_hook(lambda _m, _i, output: seen.append(output))
-    with torch.no_grad():
-        model([image_of(64, 96)])
-        hook.remove()
-        factor = deviation / seen[0].std(dim=(0, 2, 3))
-        layer.weight *= factor[:, None, None, None]
-        layer.bias.copy_((layer.bias - seen[0].mean(dim=(0, 2, 3))) * factor)

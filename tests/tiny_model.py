@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from PIL import Image
 from torch import nn
 
@@ -46,6 +47,27 @@ def tiny_model(num_classes: int = 3, seed: int = 0) -> nn.Module:
     nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.01)
     nn.init.normal_(model.roi_heads.mask_head.predictor.weight, std=0.5)
     return model
+
+
+def spread(model: nn.Module, layer: nn.Module, deviation: float, image: dict) -> None:
+    """Scale and shift a layer's outputs to mean 0 and a given deviation per channel."""
+    seen = []
+    hook = layer.register_forward_hook(lambda _m, _i, output: seen.append(output.float()))
+    detect(model, image)
+    hook.remove()
+    dims = [d for d in range(seen[0].dim()) if d != 1]
+    factor = deviation / seen[0].std(dim=dims)
+    channels = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+    shape = [-1 if d == channels else 1 for d in range(layer.weight.dim())]
+    with torch.no_grad():
+        layer.weight *= factor.view(shape)
+        layer.bias.copy_((layer.bias - seen[0].mean(dim=dims)) * factor)
+
+
+def detect(model: nn.Module, *images: dict) -> list[Instances]:
+    """Return what a model finds in each image."""
+    with torch.no_grad():
+        return [output["instances"] for output in model(list(images))]
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

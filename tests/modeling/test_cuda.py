@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, pairwise_iou
 from detectron2.utils.events import EventStorage
 from tiny_fcis import fcis_cfg, fcis_model, image_of
-from tiny_model import tiny_cfg, tiny_model
+from tiny_model import detect, tiny_cfg, tiny_model
 
 from mask_rcnn_ext.modeling.precision import prepare_model
 
@@ -67,11 +67,9 @@ def check_detections(model, device):
     """Compare what a model finds on `device` with what it finds on the CPU."""
     inputs = [image_of(64, 96, seed=seed) for seed in (1, 2)]
     model.eval()
-    with torch.no_grad():
-        expected = [output["instances"] for output in model(inputs)]
-        outputs = copy.deepcopy(model).to(device)(inputs)
-    for output, other in zip(outputs, expected, strict=True):
-        found = output["instances"].to("cpu")
+    places = (model, copy.deepcopy(model).to(device))
+    for other, found in zip(*(detect(place, *inputs) for place in places), strict=True):
+        found = found.to("cpu")
         assert len(found) == len(other) > 3
         overlap = pairwise_iou(other.pred_boxes, found.pred_boxes)
         overlap[other.pred_classes[:, None] != found.pred_classes] = 0

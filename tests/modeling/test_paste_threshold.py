@@ -6,7 +6,7 @@ from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.structures import Boxes, Instances
 from faithful import assert_same_tensors
-from tiny_model import tiny_cfg
+from tiny_model import detect, tiny_cfg
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.modeling.meta_arch import MaskRCNN
@@ -91,8 +91,7 @@ def test_masks_are_cut_at_the_threshold():
     soft = paste_masks_in_image(raw.pred_masks[:, 0], boxes, (130, 190), threshold=-1).float() / 255
     areas = []
     for threshold in (0.2, 0.4, 0.5, 0.7):
-        with torch.no_grad():
-            found = build(cfg_with(threshold))(images())[0]["instances"]
+        found = detect(build(cfg_with(threshold)), *images())[0]
         assert found.pred_masks.dtype == torch.bool
         assert found.pred_masks[soft >= threshold + 0.01].all()
         assert not found.pred_masks[soft <= threshold - 0.01].any()
@@ -114,15 +113,13 @@ def test_built_from_arguments():
     arguments["proposal_generator"] = stock.proposal_generator
     model = MaskRCNN(mask_threshold=0.5, **arguments).eval()
     assert list(model.state_dict()) == list(stock.state_dict())
-    with torch.no_grad():
-        assert_equal(model(images()), build(cfg_with())(images()))
+    assert_equal(detect(model, *images()), detect(build(cfg_with()), *images()))
 
 
 def test_without_masks():
     cfg = cfg_with(0.3)
     cfg.MODEL.MASK_ON = False
-    with torch.no_grad():
-        found = build(cfg)(images())[0]["instances"]
+    found = detect(build(cfg), *images())[0]
     assert len(found) > 0
     assert not found.has("pred_masks")
 
@@ -132,7 +129,6 @@ def test_detectron2s_test_time_augmentation_takes_the_model():
     cfg.TEST.AUG.MIN_SIZES = (64,)
     model = build(cfg)
     assert model.mask_threshold == 0.3
-    with torch.no_grad():
-        found = GeneralizedRCNNWithTTA(cfg, model)(images()[:1])[0]["instances"]
+    (found,) = detect(GeneralizedRCNNWithTTA(cfg, model), images()[0])
     assert len(found) > 0
     assert found.pred_masks.shape == (len(found), 130, 190)

@@ -6,6 +6,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from support import SMALL, TINY_CONFIG
+from tiny_model import detect
 
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.modeling import precision
@@ -36,9 +37,8 @@ def config(*overrides: str):
     ],
 )
 def test_dtype_by_device(device, name, expected):
-    assert (
-        get_amp_dtype(config("MODEL.DEVICE", device, "MASK_RCNN_EXT.AMP_DTYPE", name)) is expected
-    )
+    cfg = config("MODEL.DEVICE", device, "MASK_RCNN_EXT.AMP_DTYPE", name)
+    assert get_amp_dtype(cfg) is expected
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_boxes_reach_the_roi_layers_in_float32():
     model.roi_heads.mask_head.mask_fcn1.register_forward_hook(
         lambda _, inputs, output: convolved.append(output.dtype)
     )
-    with torch.no_grad(), inference_autocast(cfg):
+    with inference_autocast(cfg):
         image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
-        instances = model([{"image": image, "height": 64, "width": 96}])[0]["instances"]
+        (instances,) = detect(model, {"image": image, "height": 64, "width": 96})
     assert instances.scores.dtype == torch.float32
     assert not torch.equal(instances.scores, instances.scores.bfloat16().float())
     assert len(seen) == 2

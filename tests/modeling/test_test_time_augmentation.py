@@ -12,7 +12,7 @@ from detectron2.modeling import DatasetMapperTTA, build_model
 from detectron2.structures import Boxes, Instances
 from fvcore.transforms import HFlipTransform
 from fvcore.transforms.transform import TransformList
-from tiny_model import tiny_cfg
+from tiny_model import detect, spread, tiny_cfg
 from torch import nn
 
 from mask_rcnn_ext import UserError
@@ -47,10 +47,8 @@ def cfg_of(*, sizes=(64,), flip=False, keypoints=False, datasets=()):
     if keypoints:
         cfg.MODEL.KEYPOINT_ON = True
         head = cfg.MODEL.ROI_KEYPOINT_HEAD
-        head.NAME, head.NUM_KEYPOINTS, head.POOLER_RESOLUTION = (
-            "KRCNNConvDeconvUpsampleHead", len(NAMES), 7,
-        )  # fmt: skip
-        head.CONV_DIMS = [8]
+        head.NAME, head.NUM_KEYPOINTS = "KRCNNConvDeconvUpsampleHead", len(NAMES)
+        head.POOLER_RESOLUTION, head.CONV_DIMS = 7, [8]
     return cfg
 
 
@@ -59,28 +57,13 @@ def model_of(cfg) -> nn.Module:
     torch.manual_seed(0)
     model = prepare_model(cfg, build_model(cfg)).eval()
     heads = model.roi_heads
-    spread(model, heads.box_predictor.cls_score, 1.0)
-    spread(model, heads.mask_head.predictor, 2.0)
+    layers = [(heads.box_predictor.cls_score, 1.0), (heads.mask_head.predictor, 2.0)]
     if cfg.MODEL.KEYPOINT_ON:
-        spread(model, heads.keypoint_head.score_lowres, 3.0)
+        layers.append((heads.keypoint_head.score_lowres, 3.0))
+    for layer, deviation in layers:
+        nn.init.normal_(layer.weight, std=0.01)
+        spread(model, layer, deviation, image_of(64, 96))
     return model
-
-
-def spread(model: nn.Module, layer: nn.Module, deviation: float) -> None:
-    """Scale and shift a layer's outputs to mean 0 and a given deviation per channel."""
-    seen = []
-    hook = layer.register_forward_hook(lambda _m, _i, output: seen.append(output.float()))
-    nn.init.normal_(layer.weight, std=0.01)
-    with torch.no_grad():
-        model([image_of(64, 96)])
-    hook.remove()
-    dims = [d for d in range(seen[0].dim()) if d != 1]
-    factor = deviation / seen[0].std(dim=dims)
-    channels = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-    shape = [-1 if d == channels else 1 for d in range(layer.weight.dim())]
-    with torch.no_grad():
-        layer.weight *= factor.view(shape)
-        layer.bias.copy_((layer.bias - seen[0].mean(dim=dims)) * factor)
 
 
 def image_of(height: int, width: int, *, seed=0, size=None) -> dict:
@@ -109,10 +92,8 @@ def test_one_view_at_the_test_size_is_the_plain_model(keypoints):
     cfg = cfg_of(keypoints=keypoints)
     model = model_of(cfg)
     batch = [image_of(64, 96), image_of(64, 80, seed=1)]  # also several images in one batch
-    with torch.no_grad():
-        ours = MaskRCNNWithTTA(cfg, model)(batch)
-        for mine, image in zip(ours, batch, strict=True):
-            assert_same(mine["instances"], model([image])[0]["instances"])
+    for ours, image in zip(detect(MaskRCNNWithTTA(cfg, model), *batch), batch, strict=True):
+        assert_same(ours, *detect(model, image))
 
 
 def test_one_view_of_an_image_that_is_resized():
@@ -123,9 +104,7 @@ def test_one_view_of_an_image_that_is_resized():
     array = original["image"].permute(1, 2, 0).numpy()
     resized = ResizeShortestEdge(64, 96).get_transform(array).apply_image(array)
     plain = {**original, "image": torch.from_numpy(resized.transpose(2, 0, 1).copy())}
-    with torch.no_grad():
-        ours = MaskRCNNWithTTA(cfg, model)([original])[0]["instances"]
-        assert_same(ours, model([plain])[0]["instances"])
+    assert_same(*detect(MaskRCNNWithTTA(cfg, model), original), *detect(model, plain))
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -146,8 +125,7 @@ def test_the_views_are_those_of_detectron2(flip):
 @pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
 def test_no_side_of_a_view_becomes_0(size):
     cfg = cfg_of(sizes=(40, 64), flip=True)
-    with torch.no_grad():
-        found = MaskRCNNWithTTA(cfg, model_of(cfg))([image_of(*size)])[0]["instances"]
+    (found,) = detect(MaskRCNNWithTTA(cfg, model_of(cfg)), image_of(*size))
     assert found.image_size == size
 
 
@@ -163,8 +141,7 @@ def test_a_mirrored_image_gives_the_mirrored_result(people):
     wrapper = MaskRCNNWithTTA(cfg, model_of(cfg))
     image = image_of(64, 96)
     mirror = {**image, "image": image["image"].flip(dims=[2])}
-    with torch.no_grad():
-        straight, mirrored = (out["instances"] for out in wrapper([image, mirror]))
+    straight, mirrored = detect(wrapper, image, mirror)
     assert len(straight) == len(mirrored) > 3
     assert torch.equal(straight.pred_classes, mirrored.pred_classes)
     boxes = mirrored.pred_boxes.tensor[:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1])
@@ -197,8 +174,7 @@ def test_heatmaps_are_turned_back_and_averaged(people):
 def test_more_views_change_the_result_and_find_boxes_of_all_views():
     plain, many = cfg_of(), cfg_of(sizes=(48, 64), flip=True)
     model, image = model_of(plain), image_of(64, 96)
-    with torch.no_grad():
-        one, several = (MaskRCNNWithTTA(c, model)([image])[0]["instances"] for c in (plain, many))
+    one, several = (detect(MaskRCNNWithTTA(cfg, model), image)[0] for cfg in (plain, many))
     assert len(several) > 3
     assert not torch.equal(one.scores[:3], several.scores[:3])
     assert several.scores.max() >= one.scores.max() - 1e-5  # the plain view is among them
@@ -211,8 +187,7 @@ def test_masks_are_pasted_with_the_models_threshold():
     for threshold in (None, 0.5, 0.9):
         if threshold is not None:
             model.mask_threshold = threshold
-        with torch.no_grad():
-            found = MaskRCNNWithTTA(cfg, model)([image])[0]["instances"]
+        (found,) = detect(MaskRCNNWithTTA(cfg, model), image)
         areas.append(int(found.pred_masks.sum()))
     assert areas[0] == areas[1] > areas[2]
 
@@ -234,12 +209,10 @@ def test_stored_proposals_move_with_the_image(size):
     model.load_state_dict(joint.state_dict(), strict=False)
     image["proposals"] = proposals
     wrapper = MaskRCNNWithTTA(stored, model)
-    with torch.no_grad():
-        if size == (64, 96):
-            assert_same(wrapper([image])[0]["instances"], model([image])[0]["instances"])
-        moved, _ = MaskRCNNWithTTA(cfg_of(sizes=(32, 64), flip=True), model)._get_augmented_inputs(
-            image
-        )
+    if size == (64, 96):
+        assert_same(*detect(wrapper, image), *detect(model, image))
+    wrapper = MaskRCNNWithTTA(cfg_of(sizes=(32, 64), flip=True), model)
+    moved, _ = wrapper._get_augmented_inputs(image)
     assert torch.equal(proposals.proposal_boxes.tensor, boxes)  # the input is as it was
     assert len(moved) == 4
     for view, scale, flipped in zip(moved, (0.5, 0.5, 1, 1), (0, 1, 0, 1), strict=True):
@@ -258,8 +231,7 @@ def test_nothing_found(people):
     cfg = cfg_of(flip=True, keypoints=True, datasets=(people,))
     model = model_of(cfg)
     model.roi_heads.box_predictor.test_score_thresh = 1.1
-    with torch.no_grad():
-        found = MaskRCNNWithTTA(cfg, model)([image_of(64, 96)])[0]["instances"]
+    (found,) = detect(MaskRCNNWithTTA(cfg, model), image_of(64, 96))
     assert len(found) == 0
     assert found.pred_masks.shape == (0, 64, 96)
     assert found.pred_keypoints.shape == (0, 3, 3)
@@ -269,8 +241,8 @@ def test_under_autocast(people):
     cfg = cfg_of(flip=True, keypoints=True, datasets=(people,))
     cfg.SOLVER.AMP.ENABLED = cfg.MASK_RCNN_EXT.AMP_INFERENCE = True
     model = model_of(cfg)
-    with torch.no_grad(), inference_autocast(cfg):
-        found = MaskRCNNWithTTA(cfg, model)([image_of(64, 96)])[0]["instances"]
+    with inference_autocast(cfg):
+        (found,) = detect(MaskRCNNWithTTA(cfg, model), image_of(64, 96))
     assert len(found) > 3
     assert found.pred_keypoints.dtype == torch.float32
     assert torch.isfinite(found.pred_keypoints).all()

@@ -8,6 +8,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from support import SMALL
 from tiny_fcis import FCIS_CONFIG
+from tiny_model import detect
 from torch import nn
 
 from mask_rcnn_ext import UserError, load_config
@@ -31,9 +32,9 @@ def config(*overrides):
     return load_config(FCIS_CONFIG, [*FCIS_SMALL, *overrides])
 
 
-def fcis(*overrides, seed=0):
+def fcis(*overrides):
     """Return a model of random weights whose scores and masks differ from RoI to RoI."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = build_model(config(*overrides))
     for layer in (model.roi_heads.conv_new, model.roi_heads.score_maps):
         nn.init.normal_(layer.weight, std=0.5)
@@ -79,14 +80,11 @@ VARIANTS = {
 @pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
 def test_a_step_of_training_and_a_run(overrides):
     model = fcis(*overrides)
-    bins = model.roi_heads.pooler.num_bins
-    assert (
-        model.roi_heads.score_maps.out_channels == 2 * (model.roi_heads.num_classes + 1) * bins**2
-    )
-    assert model.roi_heads.box_maps.out_channels == 4 * bins**2
-    assert isinstance(
-        model.roi_heads.pooler, PSROIAlign if "PSROIAlign" in overrides else PSROIPool
-    )
+    heads = model.roi_heads
+    bins = heads.pooler.num_bins
+    assert heads.score_maps.out_channels == 2 * (heads.num_classes + 1) * bins**2
+    assert heads.box_maps.out_channels == 4 * bins**2
+    assert isinstance(heads.pooler, PSROIAlign if "PSROIAlign" in overrides else PSROIPool)
     losses = train_step(model, training_images(2))
     assert set(losses) == {"loss_cls", "loss_mask", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
     for name, loss in losses.items():
@@ -96,8 +94,7 @@ def test_a_step_of_training_and_a_run(overrides):
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name
-    with torch.no_grad():
-        assert len(model.eval()(images(1))[0]["instances"]) > 0
+    assert len(detect(model.eval(), *images(1))[0]) > 0
 
 
 def test_a_few_steps_lower_the_losses():
@@ -115,18 +112,15 @@ def test_a_few_steps_lower_the_losses():
 def test_the_result():
     model = fcis().eval()
     inputs = images(1)
-    with torch.no_grad():
-        result = model(inputs)[0]["instances"]
+    (result,) = detect(model, *inputs)
     count = len(result)
     assert count > 0
     assert set(result.get_fields()) == {"pred_boxes", "scores", "pred_classes", "pred_masks"}
     assert result.image_size == (HEIGHT, WIDTH)
     assert result.pred_boxes.tensor.shape == (count, 4)
     assert (result.scores.dtype, result.pred_classes.dtype) == (torch.float32, torch.int64)
-    assert (result.pred_masks.dtype, result.pred_masks.shape) == (
-        torch.bool,
-        (count, HEIGHT, WIDTH),
-    )
+    assert result.pred_masks.dtype == torch.bool
+    assert result.pred_masks.shape == (count, HEIGHT, WIDTH)
     tight = BitMasks(result.pred_masks).get_bounding_boxes().tensor
     assert torch.equal(result.pred_boxes.tensor, tight)
     assert (result.scores[:-1] >= result.scores[1:]).all()
@@ -141,15 +135,13 @@ def test_the_result():
 
 def test_a_batch_gives_what_single_images_give():
     model, inputs = fcis().eval(), images(3)
-    with torch.no_grad():
-        together, alone = model(inputs), [model([image])[0] for image in inputs]
+    together, alone = detect(model, *inputs), [detect(model, image)[0] for image in inputs]
     for ours, single in zip(together, alone, strict=True):
-        ours, single = ours["instances"], single["instances"]
         assert len(ours) == len(single) > 3
         assert ours.pred_classes.tolist() == single.pred_classes.tolist()
         torch.testing.assert_close(ours.scores, single.scores)
         assert (ours.pred_masks != single.pred_masks).float().mean() < 1e-3
-    assert not torch.equal(together[0]["instances"].scores, together[1]["instances"].scores)
+    assert not torch.equal(together[0].scores, together[1].scores)
 
 
 def rois_of(boxes, probs, side=9):
@@ -174,12 +166,11 @@ def test_results_are_in_pixels_of_the_output(voting):
     np.testing.assert_array_equal(found.pred_masks.numpy(), expected)
     assert rois.proposal_boxes.tensor[0].tolist() == [10, 20, 30, 40]  # not in place
     image = {**images(1)[0], "height": 100, "width": 150}
-    with torch.no_grad():
-        result = model([image])[0]["instances"]
-        assert result.image_size == (100, 150)
-        assert result.pred_masks.shape[1:] == (100, 150)
-        image = {"image": image["image"]}  # without a size, the size of the input
-        assert model([image])[0]["instances"].image_size == (HEIGHT, WIDTH)
+    (result,) = detect(model, image)
+    assert result.image_size == (100, 150)
+    assert result.pred_masks.shape[1:] == (100, 150)
+    image = {"image": image["image"]}  # without a size, the size of the input
+    assert detect(model, image)[0].image_size == (HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize(("least", "kept"), [("0", 3), ("2", 2), ("3", 1)])
@@ -192,8 +183,7 @@ def test_least_size_of_a_roi_is_in_pixels_of_the_network(least, kept):
 
 def test_score_threshold_and_number_of_detections():
     def run(*overrides):
-        with torch.no_grad():
-            return fcis(*overrides).eval()(images(1))[0]["instances"]
+        return detect(fcis(*overrides).eval(), *images(1))[0]
 
     everything = run()
     few = run("TEST.DETECTIONS_PER_IMAGE", "3")
@@ -261,8 +251,7 @@ def test_mixed_precision():
     model = fcis()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = train_step(model, training_images(1))
-        with torch.no_grad():
-            result = model.eval()(images(1))[0]["instances"]
+        (result,) = detect(model.eval(), *images(1))
     for name, loss in losses.items():
         assert loss.isfinite(), name
         assert loss.dtype == torch.float32, name

@@ -13,7 +13,7 @@ from PIL import Image
 from reference.fcis_tta import looped_tta
 from support import run_train_net, write_coco
 from tiny_fcis import FCIS_CONFIG, FCIS_SMALL, FixedProposals, fcis_cfg, fcis_model, image_of
-from tiny_model import tiny_cfg, tiny_model
+from tiny_model import detect, tiny_cfg, tiny_model
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,11 +29,6 @@ def cfg_of(*overrides: str, sizes=(64,), flip=False, amp=False):
     tta = ["TEST.AUG.ENABLED", "True", "TEST.AUG.FLIP", str(flip)]
     tta += ["TEST.AUG.MIN_SIZES", str(tuple(sizes)), "TEST.AUG.MAX_SIZE", "144"]
     return fcis_cfg(*tta, *overrides, amp=amp)
-
-
-def detections(model, *images) -> list[Instances]:
-    with torch.no_grad():
-        return [output["instances"] for output in model(list(images))]
 
 
 def assert_equal(ours: Instances, plain: Instances) -> None:
@@ -54,11 +49,11 @@ BOXES = [
 def rois_seen(wrapper, image, monkeypatch) -> Instances:
     """Return the RoIs of all passes, which then vote."""
     seen = []
-    detect = wrapper.model.detect
+    vote = wrapper.model.detect
     monkeypatch.setattr(
-        wrapper.model, "detect", lambda rois, *a, **k: seen.append(rois) or detect(rois, *a, **k)
+        wrapper.model, "detect", lambda rois, *a, **k: seen.append(rois) or vote(rois, *a, **k)
     )
-    detections(wrapper, image)
+    detect(wrapper, image)
     return seen[0]
 
 
@@ -66,8 +61,8 @@ def test_one_view_at_the_test_size_is_the_plain_model():
     cfg = cfg_of("TEST.AUG.MAX_SIZE", "96")
     model = fcis_model(cfg)
     images = [image_of(64, 96), image_of(64, 80, seed=1)]
-    for ours, image in zip(detections(FCISWithTTA(cfg, model), *images), images, strict=True):
-        assert_equal(ours, detections(model, image)[0])
+    for ours, image in zip(detect(FCISWithTTA(cfg, model), *images), images, strict=True):
+        assert_equal(ours, detect(model, image)[0])
 
 
 @pytest.mark.parametrize("source", ["image", "file"])
@@ -82,14 +77,14 @@ def test_one_view_of_an_image_that_is_resized(source, tmp_path):
     if source == "file":
         Image.fromarray(array[:, :, ::-1]).save(tmp_path / "x.png")
         original = {"file_name": str(tmp_path / "x.png")}
-    assert_equal(*detections(FCISWithTTA(cfg, model), original), *detections(model, plain))
+    assert_equal(*detect(FCISWithTTA(cfg, model), original), *detect(model, plain))
 
 
 @pytest.mark.parametrize("size", [(1, 2000), (2000, 1)])
 def test_no_side_of_a_view_becomes_0(size):
     cfg = cfg_of("TEST.AUG.MAX_SIZE", "96")
     image = {"image": torch.rand(3, *size) * 255}
-    (found,) = detections(FCISWithTTA(cfg, fcis_model(cfg)), image)
+    (found,) = detect(FCISWithTTA(cfg, fcis_model(cfg)), image)
     assert found.image_size == size
 
 
@@ -138,9 +133,8 @@ def test_each_roi_is_what_a_loop_makes_of_it(mirror, monkeypatch):
         expected = looped_tta(model, image["image"], boxes, sizes=SIZES, best=BEST, mirror=mirror)
     assert len(rois) == len(expected) == 3 * 11
     boxes = torch.tensor([box for box, _, _ in expected])
-    assert (
-        (boxes[11:22] - boxes[:11]).abs().amax(dim=1) > 0.5
-    ).sum() > 5  # the deltas do move them
+    moves = (boxes[11:22] - boxes[:11]).abs().amax(dim=1)
+    assert (moves > 0.5).sum() > 5  # the deltas do move them
     assert torch.allclose(rois.proposal_boxes.tensor, boxes, atol=1e-3)
     assert torch.allclose(rois.class_probs, torch.stack([p for _, p, _ in expected]), atol=1e-5)
     assert torch.allclose(rois.roi_masks, torch.stack([m for _, _, m in expected]), atol=1e-5)
@@ -160,10 +154,10 @@ def test_a_mirrored_image_gives_the_mirrored_result(pooler, monkeypatch):
     mirrored_rois = straight_rois[:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1])
     mirrored_rois += torch.tensor([96.0, 0, 96, 0])
     model.proposal_generator = FixedProposals(straight_rois.tolist())
-    (straight,) = detections(FCISWithTTA(cfg, model), image)
+    (straight,) = detect(FCISWithTTA(cfg, model), image)
     model.proposal_generator = FixedProposals(mirrored_rois.tolist())
     mirror = {**image, "image": image["image"].flip(dims=[2])}
-    (mirrored,) = detections(FCISWithTTA(cfg, model), mirror)
+    (mirrored,) = detect(FCISWithTTA(cfg, model), mirror)
     assert len(straight) == len(mirrored) > 3
     assert torch.equal(straight.pred_classes, mirrored.pred_classes)
     assert torch.allclose(straight.scores, mirrored.scores, atol=1e-5)
@@ -181,8 +175,7 @@ def test_zero_deltas_leave_rois_and_result_as_they_are(monkeypatch):
             nn.init.zeros_(parameter)
     image = image_of(64, 96)
     one, two = (
-        detections(FCISWithTTA(overrides[n], model), image)[0]
-        for n, model in ((1, once), (2, twice))
+        detect(FCISWithTTA(overrides[n], model), image)[0] for n, model in ((1, once), (2, twice))
     )
     assert_equal(two, one)
     rois = rois_seen(FCISWithTTA(overrides[2], twice), image, monkeypatch)
@@ -195,7 +188,7 @@ def test_no_rois():
     cfg = cfg_of(sizes=(32, 96), flip=True)
     model = fcis_model(cfg)
     model.proposal_generator = FixedProposals([])
-    (found,) = detections(FCISWithTTA(cfg, model), image_of(64, 96))
+    (found,) = detect(FCISWithTTA(cfg, model), image_of(64, 96))
     assert len(found) == 0
     assert found.pred_masks.shape == (0, 64, 96)
     assert found.pred_boxes.tensor.shape == (0, 4)
@@ -210,7 +203,7 @@ def test_each_view_is_seen_once_and_only_if_a_roi_needs_it(monkeypatch):
     model.proposal_generator = FixedProposals([[0, 0, 40, 40], [4, 4, 44, 40], [0, 0, 27, 27]])
     seen = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    detections(FCISWithTTA(cfg, model), image_of(64, 96))
+    detect(FCISWithTTA(cfg, model), image_of(64, 96))
     assert [tuple(images.shape[2:]) for images in seen] == [(64, 96)] * 2 + [(96, 144)] * 2
     assert torch.equal(seen[0], seen[1].flip(dims=[3]))
 
@@ -222,7 +215,7 @@ def test_scales_of_one_size_are_one():
     model.proposal_generator = FixedProposals(BOXES)
     sizes = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape))
-    assert len(detections(FCISWithTTA(cfg, model), image_of(64, 96))[0]) > 3
+    assert len(detect(FCISWithTTA(cfg, model), image_of(64, 96))[0]) > 3
     assert len(sizes) == 1
 
 
@@ -231,11 +224,11 @@ def test_stored_proposals_move_to_the_test_size():
     model = fcis_model(cfg)
     image = {**image_of(128, 192), "height": 64, "width": 96}
     model.proposal_generator = FixedProposals(BOXES)
-    (expected,) = detections(FCISWithTTA(cfg, model), image)
+    (expected,) = detect(FCISWithTTA(cfg, model), image)
     model.proposal_generator = None
     boxes = Boxes(torch.tensor(BOXES) * 2.0)
     image["proposals"] = Instances((128, 192), proposal_boxes=boxes)
-    assert_equal(*detections(FCISWithTTA(cfg, model), image), expected)
+    assert_equal(*detect(FCISWithTTA(cfg, model), image), expected)
     assert torch.equal(boxes.tensor, torch.tensor(BOXES) * 2.0)  # the input is as it was
 
 

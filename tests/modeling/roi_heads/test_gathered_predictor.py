@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead, build_mask_head
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
-from tiny_model import picture, tiny_cfg, tiny_model
+from tiny_model import detect, picture, tiny_cfg, tiny_model
 
 from mask_rcnn_ext.modeling.precision import prepare_model
 from mask_rcnn_ext.modeling.roi_heads.gathered_predictor import gather_mask_predictors
@@ -171,8 +171,7 @@ def test_the_key_and_the_names_of_the_weights(caplog):
     model.roi_heads.mask_head.predictor.register_forward_hook(
         lambda _m, _i, logits: shapes.append(logits.shape[1])
     )
-    with torch.no_grad():
-        found, expected = (m([image])[0]["instances"] for m in (model, stock.eval()))
+    found, expected = (detect(m, image)[0] for m in (model, stock.eval()))
     assert shapes == [1]
     assert len(found) == 10
     assert torch.equal(found.pred_masks, expected.pred_masks)

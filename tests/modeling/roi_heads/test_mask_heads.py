@@ -17,6 +17,7 @@ from mask_heads_to_test import (
     features,
     head_cfg,
 )
+from tiny_model import detect
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.modeling.roi_heads import MaskRCNNFCNHead, MaskRCNNMLPHead
@@ -318,8 +319,7 @@ def test_a_whole_model_trains_a_step(name, loss):
     optimizer.step()
     assert losses["loss_mask"] > 0
     assert not torch.equal(before, predictor.weight)
-    with torch.no_grad():
-        found = model.eval()([{"image": image, "height": 80, "width": 120}])[0]["instances"]
+    (found,) = detect(model.eval(), {"image": image, "height": 80, "width": 120})
     assert len(found) > 0
     assert found.pred_masks.shape == (len(found), 80, 120)
     assert found.pred_masks.dtype == torch.bool

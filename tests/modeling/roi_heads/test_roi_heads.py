@@ -9,7 +9,7 @@ from detectron2.modeling.roi_heads import BaseMaskRCNNHead
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from faithful import assert_same_detections, assert_same_tensors
-from tiny_model import tiny_cfg
+from tiny_model import detect, tiny_cfg
 from torch import nn
 
 from mask_rcnn_ext import UserError
@@ -54,10 +54,8 @@ def train_losses(model: nn.Module, images: list[dict]) -> dict[str, torch.Tensor
 
 
 def detections(model: nn.Module) -> list[Instances]:
-    model.eval()
     inputs = [{k: d[k] for k in ("image", "height", "width")} for d in batch()]
-    with torch.no_grad():
-        return [output["instances"] for output in model(inputs)]
+    return detect(model.eval(), *inputs)
 
 
 def assert_same_model(ours: nn.Module, stock: nn.Module, images: list[dict]) -> None:
