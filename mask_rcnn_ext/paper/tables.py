@@ -27,8 +27,9 @@ def _make_rows(
     def row(name: str, config: str | None, numbers: Sequence[float | None], note: str = "") -> Row:
         pairs = zip(columns, numbers, strict=True)
         published = {key: value for key, value in pairs if value is not None}
-        known = (CHECKPOINTS.get(config, ()), get_deviations(config)) if config else ()
-        return Row(table, name, published, split, config, *known, note=note)
+        checkpoints = CHECKPOINTS.get(config, ()) if config else ()
+        deviations = get_deviations(config) if config else ()
+        return Row(table, name, published, split, config, checkpoints, deviations, note)
 
     return [row(*entry) for entry in entries]
 
