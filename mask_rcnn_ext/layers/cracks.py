@@ -8,10 +8,9 @@ one loop goes around both (8-connected masks) or each has its own loop (4-connec
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from ..arrays import Ints
+from ..arrays import Bools, Floats, Ints
 
 __all__ = ["STEPS", "Cracks", "join_loops", "trace_cracks", "trace_loops"]
 
@@ -33,7 +32,7 @@ class Cracks(NamedTuple):
     loops: Ints
 
 
-def _find_cracks(mask: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+def _find_cracks(mask: Bools) -> tuple[Ints, Ints, Ints]:
     """Return row and column of each crack's first corner, and its direction."""
     padded = np.pad(mask, 1).view(np.int8)
     across = padded[1:, 1:-1] - padded[:-1, 1:-1]  # (h + 1, w): +1 where the mask begins, below
@@ -51,7 +50,7 @@ def _find_cracks(mask: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
     return rows, columns, directions
 
 
-def trace_cracks(mask: npt.NDArray[np.bool_], *, join_corners: bool = True) -> Cracks:
+def trace_cracks(mask: Bools, *, join_corners: bool = True) -> Cracks:
     """Return the loops of cracks of a mask (h, w); without `join_corners` it is 4-connected."""
     rows, columns, directions = _find_cracks(mask)
     across = mask.shape[1] + 1
@@ -79,7 +78,7 @@ def trace_cracks(mask: npt.NDArray[np.bool_], *, join_corners: bool = True) -> C
     return Cracks(corners, directions[index], np.asarray(loops))
 
 
-def trace_loops(mask: npt.NDArray[np.bool_], *, join_corners: bool = True) -> list[Ints]:
+def trace_loops(mask: Bools, *, join_corners: bool = True) -> list[Ints]:
     """Return the outlines of a mask (h, w): for each loop its (M, 2) corners x, y, M >= 4.
 
     Only corners where the outline turns are kept. pycocotools inverts the pixels
@@ -93,7 +92,7 @@ def trace_loops(mask: npt.NDArray[np.bool_], *, join_corners: bool = True) -> li
     return loops
 
 
-def join_loops(loops: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+def join_loops(loops: list[Floats]) -> Floats:
     """Return one closed outline (M, 2) that runs through all loops.
 
     A line from its nearest corner connects each loop with the outline. The outline runs along the
@@ -108,9 +107,7 @@ def join_loops(loops: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     return joined
 
 
-def _find_nearest(
-    points: npt.NDArray[np.float64], others: npt.NDArray[np.float64]
-) -> tuple[int, int]:
+def _find_nearest(points: Floats, others: Floats) -> tuple[int, int]:
     """Return the indices of the two points that are nearest to each other."""
     distances, nearest = cKDTree(points).query(others)
     there = int(np.argmin(distances))

@@ -6,7 +6,7 @@ import fvcore.nn.weight_init as weight_init
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_BOX_HEAD_REGISTRY
-from torch import Tensor, nn
+from torch import nn
 
 from ...errors import UserError
 from ..registration import register_as
@@ -20,7 +20,8 @@ class ClassifierBoxHead(nn.Sequential):
 
     With fully connected layers this is detectron2's `FastRCNNConvFCHead` without convolutions and
     with dropout after each ReLU; it has the same names of layers (fc6 is `fc1`) and the same
-    initialisation. Without them, it averages over all cells.
+    initialisation. Without them, it averages over all cells. It maps (R, C, h, w) to
+    (R, `output_shape.channels`); R may be 0.
 
     Attributes:
         output_shape: `ShapeSpec` with the number of output channels.
@@ -70,8 +71,3 @@ class ClassifierBoxHead(nn.Sequential):
             "fc_dims": [head.FC_DIM] * head.NUM_FC,
             "dropout": head.DROPOUT,
         }
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (R, C, h, w) to (R, `output_shape.channels`); R may be 0."""
-        hidden: Tensor = super().forward(features)
-        return hidden
