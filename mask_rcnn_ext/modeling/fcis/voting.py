@@ -193,14 +193,8 @@ def _vote_crops(
 ) -> tuple[list[RenderedMask], Tensor]:
     """Return the D masks of the votes and their boxes (D, 4), which are 0 for no pixel.
 
-    Args:
-        boxes: see `vote_masks`.
-        masks: see `vote_masks`.
-        voters: (D, M) bool, which RoIs vote for each detection.
-        weights: (D, M), their weights.
-        height: height of the image.
-        width: width of the image.
-        threshold: `mask_threshold` of `vote_masks`.
+    `voters` (D, M) bool says which RoIs vote for each detection, and `weights` (D, M) has their
+    weights. For the other arguments see `vote_masks`.
     """
     voted: list[RenderedMask] = []
     tight = torch.zeros((voters.shape[0], 4), dtype=boxes.dtype, device=boxes.device)
