@@ -21,8 +21,8 @@ def pasted(number=30, threshold=0.5):
     return PackedMasks.paste(probs, boxes, SIZE, threshold)
 
 
-def unpack(soft):
-    levels = np.zeros((len(soft), *SIZE), dtype=np.uint8)
+def unpack(soft, size=SIZE):
+    levels = np.zeros((len(soft), *size), dtype=np.uint8)
     for full, (top, left, crop) in zip(levels, soft, strict=True):
         full[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
     return levels
@@ -66,9 +66,6 @@ def test_moved_and_joined_masks_are_those_of_the_larger_image():
     expected[:30, 10:, 30:], expected[30, :40, :60] = masks.unpack(), masks.unpack()[4]
     assert moved.shape == expected.shape
     assert (moved.unpack().numpy() == expected).all()
-    levels = np.zeros(expected.shape, dtype=np.uint8)
-    for full, (top, left, crop) in zip(levels, moved.soft, strict=True):
-        full[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
-    assert ((levels >= 128) == expected).all()
+    assert ((unpack(moved.soft, size) >= 128) == expected).all()
     assert moved.encode() == PackedMasks.pack(expected).encode()
     assert PackedMasks.join(size, [moved, PackedMasks.pack(expected)]).soft is None

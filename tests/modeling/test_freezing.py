@@ -4,8 +4,8 @@ import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d, NaiveSyncBatchNorm
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from faithful import batch
 from support import SMALL, TINY_CONFIG
 from torch import nn
 
@@ -21,11 +21,8 @@ def small_cfg(*keys: str):
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    target = Instances((64, 64), gt_boxes=Boxes(torch.tensor([[8.0, 8, 40, 40]])))
-    target.gt_classes = torch.tensor([1])
-    image = torch.randint(0, 255, (3, 64, 64), generator=torch.Generator().manual_seed(0))
     with EventStorage():
-        sum(model.train()([{"image": image, "instances": target}]).values()).backward()
+        sum(model.train()(batch(classes=(1, 2))).values()).backward()
     optimizer.step()
 
 

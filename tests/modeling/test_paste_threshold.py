@@ -5,7 +5,7 @@ import torch
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.structures import Boxes, Instances
-from faithful import assert_same_tensors
+from faithful import assert_same_tensors, batch
 from tiny_model import detect, tiny_cfg
 
 from mask_rcnn_ext.errors import UserError
@@ -31,24 +31,16 @@ def build(cfg):
 
 
 def images():
-    generator = torch.Generator().manual_seed(3)
-    batch = []
-    for (height, width), output in (((64, 96), {"height": 130, "width": 190}), ((80, 64), {})):
-        pixels = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
-        batch.append({"image": pixels, **output})
-    return batch
+    first, second = (image["image"] for image in batch())
+    return [{"image": first, "height": 130, "width": 190}, {"image": second}]
 
 
 def given_boxes():
-    detections = []
-    for size in ((64, 96), (80, 64)):
-        instances = Instances(size)
-        instances.pred_boxes = Boxes(
-            torch.tensor([[5.0, 6.0, 40.0, 50.0], [20.0, 9.0, 60.0, 44.0]])
-        )
-        instances.pred_classes = torch.tensor([0, 2])
-        detections.append(instances)
-    return detections
+    boxes = torch.tensor([[5.0, 6.0, 40.0, 50.0], [20.0, 9.0, 60.0, 44.0]])
+    return [
+        Instances(size, pred_boxes=Boxes(boxes.clone()), pred_classes=torch.tensor([0, 2]))
+        for size in ((64, 96), (80, 64))
+    ]
 
 
 def plain(results):

@@ -7,7 +7,7 @@ from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_model, detector_po
 from detectron2.modeling.roi_heads.mask_head import build_mask_head
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
-from faithful import assert_same_tensors
+from faithful import assert_same_tensors, batch
 from mask_heads_to_test import (
     CLASSES,
     agnostic_or_not,
@@ -23,9 +23,9 @@ from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.modeling.roi_heads import MaskRCNNFCNHead, MaskRCNNMLPHead
 
 
-def ellipses(boxes, size=(120, 140)):
+def ellipses(boxes):
     """Return bit masks of an ellipse inside each XYXY box, cut by a diagonal."""
-    ys, xs = (torch.arange(n)[:, None] + 0.5 for n in size)
+    ys, xs = (torch.arange(n)[:, None] + 0.5 for n in (120, 140))
     masks = []
     for x0, y0, x1, y1 in boxes:
         v, u = (ys - (y0 + y1) / 2) / (y1 - y0) * 2, ((xs - (x0 + x1) / 2) / (x1 - x0) * 2).T
@@ -305,21 +305,17 @@ def test_a_whole_model_trains_a_step(name, loss):
     cfg = head_cfg(name, loss=loss, resolution=56)
     torch.manual_seed(0)
     model = build_model(cfg)
-    instances = Instances((64, 96))
-    instances.gt_boxes = Boxes(torch.tensor([[5.0, 6.0, 40.0, 50.0], [20.0, 10.0, 70.0, 44.0]]))
-    instances.gt_classes = torch.tensor([1, 2])
-    instances.gt_masks = BitMasks(ellipses(instances.gt_boxes.tensor.tolist(), (64, 96)))
-    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+    image = batch(classes=(1, 2))[0]
     predictor = model.roi_heads.mask_head.predictor
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     before = predictor.weight.detach().clone()
     with EventStorage():
-        losses = model([{"image": image, "instances": instances}])
+        losses = model([image])
         sum(losses.values()).backward()
     optimizer.step()
     assert losses["loss_mask"] > 0
     assert not torch.equal(before, predictor.weight)
-    (found,) = detect(model.eval(), {"image": image, "height": 80, "width": 120})
+    (found,) = detect(model.eval(), {**image, "height": 80, "width": 120})
     assert len(found) > 0
     assert found.pred_masks.shape == (len(found), 80, 120)
     assert found.pred_masks.dtype == torch.bool

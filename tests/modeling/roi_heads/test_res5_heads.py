@@ -143,22 +143,12 @@ def test_the_mask_side_counts_from_seven(resolution, side, expected):
         "MODEL.ROI_MASK_HEAD.OUTPUT_RESOLUTION", side,
     )  # fmt: skip
     heads = heads_alone(cfg).eval()
-    found = with_boxes()
+    features, (boxes, _) = res4_and_boxes()
+    given = {"pred_boxes": boxes, "pred_classes": torch.tensor([0, 2])}
+    found = [Instances((96, 96), **given) for _ in range(2)]
     with torch.no_grad():
-        found = heads.forward_with_given_boxes(res4_and_boxes()[0], found)
+        found = heads.forward_with_given_boxes(features, found)
     assert [i.pred_masks.shape for i in found] == [(2, 1, expected, expected)] * 2
-
-
-def with_boxes() -> list[Instances]:
-    found = []
-    for _ in range(2):
-        instances = Instances((96, 96))
-        instances.pred_boxes = Boxes(
-            torch.tensor([[10.0, 12.0, 70.0, 64.0], [3.0, 20.0, 90.0, 80.0]])
-        )
-        instances.pred_classes = torch.tensor([0, 2])
-        found.append(instances)
-    return found
 
 
 def test_box_and_mask_share_res5_in_training_and_not_at_test():
