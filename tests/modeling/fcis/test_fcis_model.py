@@ -6,6 +6,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
+from faithful import batch
 from support import SMALL
 from tiny_fcis import FCIS_CONFIG
 from tiny_model import detect
@@ -49,19 +50,6 @@ def images(count, seed=0):
     return [{"image": p, "height": HEIGHT, "width": WIDTH} for p in pixels]
 
 
-def training_images(count):
-    inputs = images(count)
-    for image in inputs:
-        masks = torch.zeros(2, HEIGHT, WIDTH, dtype=torch.bool)
-        masks[0, 10:40, 5:35] = masks[1, 20:60, 40:75] = True
-        target = Instances((HEIGHT, WIDTH))
-        target.gt_boxes = BitMasks(masks).get_bounding_boxes()
-        target.gt_classes = torch.tensor([1, 0])
-        target.gt_masks = BitMasks(masks)
-        image["instances"] = target
-    return inputs
-
-
 def train_step(model, inputs):
     with EventStorage():
         losses = model.train()(inputs)
@@ -85,7 +73,7 @@ def test_a_step_of_training_and_a_run(overrides):
     assert heads.score_maps.out_channels == 2 * (heads.num_classes + 1) * bins**2
     assert heads.box_maps.out_channels == 4 * bins**2
     assert isinstance(heads.pooler, PSROIAlign if "PSROIAlign" in overrides else PSROIPool)
-    losses = train_step(model, training_images(2))
+    losses = train_step(model, batch(classes=(1, 0)))
     assert set(losses) == {"loss_cls", "loss_mask", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
     for name, loss in losses.items():
         assert loss.isfinite(), name
@@ -98,7 +86,7 @@ def test_a_step_of_training_and_a_run(overrides):
 
 
 def test_a_few_steps_lower_the_losses():
-    model, inputs = fcis(), training_images(2)
+    model, inputs = fcis(), batch(classes=(1, 0))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     totals = []
     for _ in range(12):
@@ -250,7 +238,7 @@ def test_learning_rates(optimizer):
 def test_mixed_precision():
     model = fcis()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = train_step(model, training_images(1))
+        losses = train_step(model, batch(classes=(1, 0))[:1])
         (result,) = detect(model.eval(), *images(1))
     for name, loss in losses.items():
         assert loss.isfinite(), name
