@@ -59,16 +59,13 @@ def test_a_project_next_to_the_package_is_not_part_of_it(folder):
 @pytest.mark.parametrize(
     "fail", [lambda: {}["missing"], lambda: torch.einsum("ij,jk", torch.ones(2), torch.ones(2))]
 )
-def test_a_defect_of_a_project_keeps_its_traceback(fail):
+def test_a_defect_of_a_project_keeps_its_traceback(fail, monkeypatch):
     cfg = load_config(TINY_CONFIG, [*SMALL, "MODEL.DEVICE", "cpu"])
-    ROI_BOX_HEAD_REGISTRY._obj_map["OwnBoxHead"] = lambda cfg, input_shape: fail()
+    monkeypatch.setitem(ROI_BOX_HEAD_REGISTRY._obj_map, "OwnBoxHead", lambda *_: fail())
     cfg.MODEL.ROI_BOX_HEAD.NAME = "OwnBoxHead"
-    try:
-        for build in (build_model, Predictor):  # the second one skips random weights
-            with pytest.raises((KeyError, RuntimeError), match=r"missing|einsum"):
-                build(cfg)
-    finally:
-        del ROI_BOX_HEAD_REGISTRY._obj_map["OwnBoxHead"]
+    for build in (build_model, Predictor):  # the second one skips random weights
+        with pytest.raises((KeyError, RuntimeError), match=r"missing|einsum"):
+            build(cfg)
 
 
 class Layers(nn.Module):

@@ -135,13 +135,11 @@ def test_own_polygons_are_drawn_for_fcis(tmp_path, config):
 
 
 @pytest.fixture
-def keypoint_data():
+def keypoint_data(forget_data_sets):
     name = "five_points"
     DatasetCatalog.register(name, list)
     MetadataCatalog.get(name).set(keypoint_names=list("abcde"), keypoint_flip_map=[("a", "b")])
-    yield name
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+    return name
 
 
 def test_the_number_of_keypoints_follows_from_the_data(keypoint_data):

@@ -103,21 +103,17 @@ def test_the_parts_that_a_model_does_not_have_are_not_checked():
 
 
 @pytest.mark.parametrize("meta_arch", ["GeneralizedRCNN", "MaskRCNN"])
-def test_the_class_count_of_every_two_stage_model_is_checked(meta_arch):
+def test_the_class_count_of_every_two_stage_model_is_checked(meta_arch, forget_data_sets):
     name = "registration_test"
     DatasetCatalog.register(name, list)
     MetadataCatalog.get(name).thing_classes = ["cat", "dog"]
-    try:
-        cfg = tiny_cfg(2)
-        cfg.MODEL.META_ARCHITECTURE, cfg.DATASETS.TRAIN = meta_arch, (name,)
+    cfg = tiny_cfg(2)
+    cfg.MODEL.META_ARCHITECTURE, cfg.DATASETS.TRAIN = meta_arch, (name,)
+    prepare_data(cfg)
+    assert cfg.MASK_RCNN_EXT.CLASS_NAMES == ["cat", "dog"]
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
+    with pytest.raises(UserError, match=r"NUM_CLASSES is 80, but .* has 2 classes"):
         prepare_data(cfg)
-        assert cfg.MASK_RCNN_EXT.CLASS_NAMES == ["cat", "dog"]
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
-        with pytest.raises(UserError, match=r"NUM_CLASSES is 80, but .* has 2 classes"):
-            prepare_data(cfg)
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 @pytest.mark.parametrize(

@@ -29,14 +29,13 @@ MIRROR = [0, 2, 1]
 
 
 @pytest.fixture
-def people():
+def people(forget_data_sets):
     """The name of a data set that knows left from right."""
     name = "tta_people"
     MetadataCatalog.get(name).set(
         keypoint_names=NAMES, keypoint_flip_map=[("left_eye", "right_eye")]
     )
-    yield name
-    MetadataCatalog.remove(name)
+    return name
 
 
 def cfg_of(*, sizes=(64,), flip=False, keypoints=False, datasets=()):
