@@ -13,7 +13,7 @@ import torch
 from torchvision.ops import roi_align
 
 from .rcnn_svm import iou, target_loop
-from .roi_layers import c_round
+from .roi_layers import bilinear, c_round
 
 STDS = (0.2, 0.2, 0.5, 0.5)  # of the box targets
 
@@ -77,16 +77,10 @@ def resize(image, height, width):
     rows, columns = image.shape
     output = np.zeros((height, width))
     for i in range(height):
-        y = min(max((i + 0.5) * rows / height - 0.5, 0), rows - 1)
-        top = math.floor(y)
-        below = min(top + 1, rows - 1)
+        y = (i + 0.5) * rows / height - 0.5
         for j in range(width):
-            x = min(max((j + 0.5) * columns / width - 0.5, 0), columns - 1)
-            left = math.floor(x)
-            right = min(left + 1, columns - 1)
-            upper = image[top, left] * (1 - (x - left)) + image[top, right] * (x - left)
-            lower = image[below, left] * (1 - (x - left)) + image[below, right] * (x - left)
-            output[i, j] = upper * (1 - (y - top)) + lower * (y - top)
+            x = (j + 0.5) * columns / width - 0.5
+            output[i, j] = bilinear(image[None], x, y, outside=0.5)[0]
     return output
 
 
