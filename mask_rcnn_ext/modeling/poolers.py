@@ -105,16 +105,12 @@ def gather_roi_align(model: nn.Module) -> None:
     Args:
         model: any model with detectron2's `ROIPooler` or ours. Layers of other kinds stay.
     """
-
-    def gather(layer: Any) -> nn.Module:
-        layer = layer.layer if isinstance(layer, ThreadedROILayer) else layer
-        if not _is_roi_align(layer):
-            return layer
-        return GatheredROIAlign(
-            layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned
-        )
-
-    _replace_layers(model, gather)
+    _replace_roi_align(
+        model,
+        lambda old: GatheredROIAlign(
+            old.output_size, old.spatial_scale, old.sampling_ratio, old.aligned
+        ),
+    )
 
 
 def thread_roi_align(model: nn.Module) -> None:
@@ -125,14 +121,13 @@ def thread_roi_align(model: nn.Module) -> None:
     Args:
         model: any model with detectron2's `ROIPooler` or ours. Layers of other kinds stay.
     """
-    _replace_layers(model, lambda layer: ThreadedROILayer(layer) if _is_roi_align(layer) else layer)
+    _replace_roi_align(model, ThreadedROILayer)
 
 
-def _is_roi_align(layer: nn.Module) -> bool:
-    return type(layer) in (ROIAlign, FullPrecisionROIAlign)
-
-
-def _replace_layers(model: nn.Module, replace: Callable[[Any], nn.Module]) -> None:
+def _replace_roi_align(model: nn.Module, build: Callable[[Any], nn.Module]) -> None:
     for pooler in model.modules():
         if isinstance(pooler, ROIPooler):
-            pooler.level_poolers = nn.ModuleList(map(replace, pooler.level_poolers))
+            for level, layer in enumerate(pooler.level_poolers):
+                old = layer.layer if isinstance(layer, ThreadedROILayer) else layer
+                if type(old) in (ROIAlign, FullPrecisionROIAlign):
+                    pooler.level_poolers[level] = build(old)
