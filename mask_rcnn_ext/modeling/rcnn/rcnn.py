@@ -154,9 +154,7 @@ class RCNN(GeneralizedRCNN):
         Returns:
             name -> (R, C, h, w), the backbone's maps of the R boxes of all images, in order.
         """
-        singles = (
-            [images] if isinstance(images, Tensor) else [images[i] for i in range(len(images))]
-        )
+        singles = [images] if isinstance(images, Tensor) else images
         crops = [
             warp_crops(image, each, size=self.crop_size, context=self.crop_context)
             for image, each in zip(singles, boxes, strict=True)
@@ -192,10 +190,7 @@ def _measure_maps(backbone: Backbone, channels: int, size: int) -> dict[str, Sha
         ) from error
     finally:
         backbone.train(training)
-    strides = {name: shape.stride for name, shape in backbone.output_shape().items()}
+    known = backbone.output_shape()
     return {
-        name: ShapeSpec(
-            channels=each.shape[1], height=each.shape[2], width=each.shape[3], stride=strides[name]
-        )
-        for name, each in maps.items()
+        name: ShapeSpec(*each.shape[1:], stride=known[name].stride) for name, each in maps.items()
     }
