@@ -33,7 +33,7 @@ from ..config import find_changed_keys, flat_config
 from ..errors import UserError, nearest
 from .fcis import FCIS, FCISROIHeads
 from .meta_arch import MaskRCNN
-from .poolers import POOLER_TYPES
+from .poolers import OUR_TYPES
 from .rcnn import RCNN, RCNNROIHeads
 from .rcnn.roi_heads import SVM_TRAINING
 from .roi_heads import MaskRCNNFCNHead, MaskRCNNMLPHead, MaskRCNNRes5ROIHeads, MaskRCNNROIHeads
@@ -50,7 +50,6 @@ __all__ = [
 ]
 
 _STOCK_POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool")
-_OURS_ONLY = tuple(name for name in POOLER_TYPES if name not in _STOCK_POOLER_TYPES)
 
 
 def is_generalized_rcnn(cfg: CfgNode) -> bool:
@@ -101,7 +100,7 @@ def require_fitting_parts(cfg: CfgNode) -> None:
         used += ["ROI_MASK_HEAD"] * cfg.MODEL.MASK_ON
         used += ["ROI_KEYPOINT_HEAD"] * cfg.MODEL.KEYPOINT_ON
     for head in used:
-        if cfg.MODEL[head].POOLER_TYPE in _OURS_ONLY:
+        if cfg.MODEL[head].POOLER_TYPE in OUR_TYPES:
             raise UserError(
                 f"MODEL.{head}.POOLER_TYPE: detectron2's {roi_heads.__name__} knows only "
                 f"{', '.join(_STOCK_POOLER_TYPES)}, got {cfg.MODEL[head].POOLER_TYPE!r}. "

@@ -20,9 +20,9 @@ from ..layers.roi_layers import (
 )
 from ..layers.threaded_roi_layer import ThreadedROILayer
 
-__all__ = ["POOLER_TYPES", "MaskRCNNROIPooler", "gather_roi_align", "thread_roi_align"]
+__all__ = ["OUR_TYPES", "POOLER_TYPES", "MaskRCNNROIPooler", "gather_roi_align", "thread_roi_align"]
 
-_OURS = {
+OUR_TYPES = {
     "ROIAlignMax": ROIAlignMax,
     "ROIWarpMax": ROIWarpMax,
     "ROIWarpAve": ROIWarpAve,
@@ -31,7 +31,7 @@ _OURS = {
 }
 
 # Values of MODEL.ROI_{BOX,MASK,KEYPOINT}_HEAD.POOLER_TYPE; the first three are detectron2's.
-POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool", *_OURS)
+POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool", *OUR_TYPES)
 
 
 class MaskRCNNROIPooler(ROIPooler):
@@ -96,7 +96,7 @@ def _build_roi_layer(
         return FullPrecisionROIAlign(output_size, scale, sampling_ratio, aligned=aligned)
     if pooler_type == "ROIPool":
         return FullPrecisionROIPool(output_size, scale)
-    return _OURS[pooler_type](output_size, scale, sampling_ratio)
+    return OUR_TYPES[pooler_type](output_size, scale, sampling_ratio)
 
 
 def gather_roi_align(model: nn.Module) -> None:

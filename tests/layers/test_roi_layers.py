@@ -12,25 +12,14 @@ from mask_rcnn_ext.layers.gathered_roi_align import GatheredROIAlign
 from mask_rcnn_ext.layers.roi_layers import (
     FullPrecisionROIAlign,
     FullPrecisionROIPool,
-    ROIAlignMax,
-    ROIWarpAve,
-    ROIWarpMax,
-    ROIWarpV1Ave,
-    ROIWarpV1Max,
     round_half_away,
 )
+from mask_rcnn_ext.modeling.poolers import OUR_TYPES, POOLER_TYPES
 
 SCALE = 1 / 16
 HEIGHT, WIDTH = 9, 11  # the map; the image is 144 x 176
-OURS = {
-    "ROIAlignMax": ROIAlignMax,
-    "ROIWarpMax": ROIWarpMax,
-    "ROIWarpAve": ROIWarpAve,
-    "ROIWarpV1Max": ROIWarpV1Max,
-    "ROIWarpV1Ave": ROIWarpV1Ave,
-}
 GATHERED = {"GatheredROIAlign": "ROIAlign", "GatheredROIAlignV2": "ROIAlignV2"}
-TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool", *OURS, *GATHERED)
+TYPES = (*POOLER_TYPES, *GATHERED)
 EDGES = {
     "partly outside": [(-40.3, 20.7, 60.2, 90.1), (100.6, 90.3, 230.9, 200.4)],
     "outside": [
@@ -59,7 +48,7 @@ def layer(name: str, size: int, samples: int = 2) -> nn.Module:
         return GatheredROIAlign((size, size), SCALE, samples, aligned=name.endswith("V2"))
     if name == "ROIPool":
         return FullPrecisionROIPool((size, size), SCALE)
-    return OURS[name](size, SCALE, samples)
+    return OUR_TYPES[name](size, SCALE, samples)
 
 
 def feature_maps(dtype=torch.float64, seed=0, shape=(2, 3, HEIGHT, WIDTH)) -> torch.Tensor:
@@ -117,7 +106,7 @@ def test_sampling_ratio(name, samples):
 
 def test_sampling_ratio_0_is_2_for_ours():
     features, rois = feature_maps(), random_rois(6)
-    for name in OURS:
+    for name in OUR_TYPES:
         assert torch.equal(layer(name, 4, 0)(features, rois), layer(name, 4, 2)(features, rois))
         assert not torch.equal(layer(name, 4, 1)(features, rois), layer(name, 4, 2)(features, rois))
 
@@ -270,7 +259,7 @@ def test_gathering_joins_samples_that_are_near_to_each_other(sides, samples):
     torch.testing.assert_close(*results, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("cls", OURS.values())
+@pytest.mark.parametrize("cls", OUR_TYPES.values())
 def test_arguments(cls):
     with pytest.raises(UserError, match=f"{cls.__name__}: expected a sampling ratio of 0.*got -1"):
         cls(7, SCALE, -1)

@@ -11,8 +11,6 @@ from detectron2.structures import Boxes, Instances
 from faithful import assert_same_tensors
 from test_roi_heads import (
     CLASSES,
-    OUR_TYPES,
-    STOCK_TYPES,
     assert_same_model,
     assert_survives_no_proposals,
     assert_trains,
@@ -25,6 +23,7 @@ from tiny_model import tiny_cfg
 from torch import nn
 
 from mask_rcnn_ext import UserError
+from mask_rcnn_ext.modeling.poolers import POOLER_TYPES
 
 RES4, RES5 = 64, 128  # channels of the narrow ResNet-50 below
 
@@ -174,7 +173,7 @@ def test_box_and_mask_share_res5_in_training_and_not_at_test():
 
 @pytest.mark.parametrize(
     ("pooler_type", "resolution"),
-    [*((pooler_type, 7) for pooler_type in STOCK_TYPES + OUR_TYPES), ("ROIWarpAve", 14)],
+    [*((pooler_type, 7) for pooler_type in POOLER_TYPES), ("ROIWarpAve", 14)],
 )
 def test_every_pooler_type(pooler_type, resolution):
     types = ["MODEL.ROI_BOX_HEAD.POOLER_TYPE", pooler_type]
@@ -219,11 +218,11 @@ def test_images_without_objects(cfg):
     [
         *(
             c4_cfg("MaskRCNNRes5ROIHeads", 7, "MODEL.ROI_BOX_HEAD.POOLER_TYPE", pooler_type)
-            for pooler_type in STOCK_TYPES + OUR_TYPES
+            for pooler_type in POOLER_TYPES
         ),
         tiny_c4_cfg(7),
     ],
-    ids=[*STOCK_TYPES, *OUR_TYPES, "tiny"],
+    ids=[*POOLER_TYPES, "tiny"],
 )
 def test_no_proposals_at_all(cfg):
     assert_survives_no_proposals(heads_alone(cfg), ["res4"], channels=RES4)
