@@ -218,7 +218,7 @@ def test_deviations_are_numbered():
 
 def test_the_table_of_configs_has_one_line_for_each():
     text = (REPO / "docs/configs.md").read_text()
-    first, last = generated_pages.markers(generated_pages.CONFIGS_TABLE)
+    first, last = generated_pages.markers("the table of configs")
     table = text.split(first)[1].split(last)[0]
     assert re.findall(r"^\| \[(.*?)\]", table, flags=re.M) == [
         *CONFIGS,
@@ -241,7 +241,7 @@ def test_the_table_of_configs_has_one_line_for_each():
 
 def test_the_readme_has_the_papers_figure_and_ours_for_each_method():
     text = (REPO / "README.md").read_text()
-    first, last = generated_pages.markers(generated_pages.METHODS_TABLE)
+    first, last = generated_pages.markers("the table of methods")
     rows = text.split(first)[1].split(last)[0].strip().splitlines()[2:]
     assert len(rows) == 5
     found = {}

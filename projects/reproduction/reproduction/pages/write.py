@@ -36,45 +36,13 @@ from .benchmark_tables import BENCHMARK, Benchmark, benchmark_tables
 from .config_keys import keys_table
 from .paper_tables import configs_page, configs_table, methods_table
 
-__all__ = [
-    "ABLATIONS_TABLE",
-    "BENCHMARK_TABLES",
-    "COMPARISON_TABLE",
-    "CONFIGS_TABLE",
-    "EXPERIMENT_DOC",
-    "EXPERIMENT_SUMMARY",
-    "GPU_DOC",
-    "KEYS_TABLE",
-    "LINEAGE_TABLE",
-    "METHODS_TABLE",
-    "OWN_DATA_DOC",
-    "PHOTOGRAPHS_DOC",
-    "PUBLISHED_TABLE",
-    "SCALING_DOC",
-    "markers",
-    "pages",
-    "stale_pages",
-    "write_pages",
-]
+__all__ = ["markers", "pages", "stale_pages", "write_pages"]
 
 _T = TypeVar("_T")
 
-METHODS_TABLE = "the table of methods"
-CONFIGS_TABLE, KEYS_TABLE = "the table of configs", "the table of keys"
-ABLATIONS_TABLE = "the ablations' numbers"
-COMPARISON_TABLE = "the comparison's numbers"
-EXPERIMENT_DOC, EXPERIMENT_SUMMARY = "the experiment's numbers", "the experiment in short"
-PHOTOGRAPHS_DOC = "the photographs' numbers"
-LINEAGE_TABLE = "the lineage's numbers"
-OWN_DATA_DOC = "the numbers of own data"
-SCALING_DOC = "the numbers of scaling"
-BENCHMARK_TABLES = "the benchmarks' numbers"
-GPU_DOC = "the results of make gpu"
-PUBLISHED_TABLE = "the lineage's published numbers"
-
 
 def markers(what: str) -> tuple[str, str]:
-    """Return the lines of a page before and after a generated part, such as `CONFIGS_TABLE`."""
+    """Return the lines of a page before and after a generated part, such as "the table of keys"."""
     return (
         f"<!-- {what.capitalize()}: `{COMMAND}` writes it; edits are lost. -->",
         f"<!-- End of {what}. -->",
@@ -124,26 +92,29 @@ def pages(root: Path, rows: Sequence[Row] = ROWS) -> dict[str, str]:
     gpu = _read_if_run(GpuResults, root / GPU, "Run: make gpu")
     parts = {
         "README.md": {
-            METHODS_TABLE: methods_table(root, rows),
-            EXPERIMENT_SUMMARY: experiment_summary(experiment),
+            "the table of methods": methods_table(root, rows),
+            "the experiment in short": experiment_summary(experiment),
         },
-        "docs/configs.md": {CONFIGS_TABLE: configs_table(root, rows), KEYS_TABLE: keys_table()},
-        "docs/ablations.md": {ABLATIONS_TABLE: ablations_page(ablations)},
+        "docs/configs.md": {
+            "the table of configs": configs_table(root, rows),
+            "the table of keys": keys_table(),
+        },
+        "docs/ablations.md": {"the ablations' numbers": ablations_page(ablations)},
         "docs/fcis_comparison.md": {
-            EXPERIMENT_DOC: experiment_doc(experiment),
-            PHOTOGRAPHS_DOC: photographs_doc(photographs),
-            COMPARISON_TABLE: comparison_doc(comparison),
+            "the experiment's numbers": experiment_doc(experiment),
+            "the photographs' numbers": photographs_doc(photographs),
+            "the comparison's numbers": comparison_doc(comparison),
         },
         "docs/lineage.md": {
-            LINEAGE_TABLE: lineage_summary(lineage),
-            PUBLISHED_TABLE: published_table(),
+            "the lineage's numbers": lineage_summary(lineage),
+            "the lineage's published numbers": published_table(),
         },
-        "docs/own_data.md": {OWN_DATA_DOC: own_data_doc(own_data)},
-        "docs/scaling.md": {SCALING_DOC: scaling_doc(scaling)},
+        "docs/own_data.md": {"the numbers of own data": own_data_doc(own_data)},
+        "docs/scaling.md": {"the numbers of scaling": scaling_doc(scaling)},
         PAGE: first_model_parts(first),
         "docs/performance.md": {
-            BENCHMARK_TABLES: benchmark_tables(benchmark),
-            GPU_DOC: gpu_doc(gpu),
+            "the benchmarks' numbers": benchmark_tables(benchmark),
+            "the results of make gpu": gpu_doc(gpu),
         },
     }
     texts = {"configs/README.md": configs_page(root, rows), "docs/models.md": costs_page(costs)}
