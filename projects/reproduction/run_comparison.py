@@ -11,15 +11,17 @@ from pathlib import Path
 from reproduction.command_line import make_parser, prepare_process, print_files
 from reproduction.fcis.answers import describe_loss
 from reproduction.fcis.page import make_comparison, write_comparison_page
-from reproduction.fcis.results import collect, measure_runs, write_comparison_results
+from reproduction.fcis.results import collect, measure_runs
 from reproduction.fcis.runs import MODELS, ComparisonRun, compare_fcis_configs, plan_steps
 from reproduction.report import Report
 from reproduction.training_runs import TrainingProgress, plan_runs, require_complete, train_all
 
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.errors import require_range
+from mask_rcnn_ext.files import write_json
 from mask_rcnn_ext.report.comparison_gallery import draw_gallery
 from mask_rcnn_ext.report.comparison_page import print_comparison
+from mask_rcnn_ext.report.json_records import to_json
 
 _GALLERY = 12  # pictures on the page
 
@@ -61,7 +63,7 @@ def report(args: argparse.Namespace, runs: Sequence[ComparisonRun]) -> None:
         (measured.records[0][0], measured.records[1][0]),
         _GALLERY,
     )
-    write_comparison_results(args.results, results)
+    write_json(args.results, to_json(results))
     first = f"The pictures are from seed {runs[0].seed}."
     several = "Matched objects and pairs are counted over all trainings."
     notes = [*([first, several] if args.seeds > 1 else []), *problems]

@@ -18,7 +18,7 @@ from reproduction.command_line import make_parser, prepare_process, print_files
 from reproduction.lineage.inference import find_best_proposals, load_model, measure_seconds
 from reproduction.lineage.page import write_lineage
 from reproduction.lineage.pictures import draw_pictures
-from reproduction.lineage.results import collect, require_proposals, write_lineage_results
+from reproduction.lineage.results import collect, require_proposals
 from reproduction.lineage.runs import LineageRun, compare_configs, methods, proposal_sets
 from reproduction.lineage.tables import HEADER, describe_results, make_method_rows
 from reproduction.report import Report
@@ -34,7 +34,8 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.child_processes import run_command
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.errors import require_range
-from mask_rcnn_ext.files import require_writable
+from mask_rcnn_ext.files import require_writable, write_json
+from mask_rcnn_ext.report.json_records import to_json
 from mask_rcnn_ext.report.run_data import read_predictions, read_run, spread_evenly
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def report(args: argparse.Namespace, runs: Sequence[LineageRun]) -> None:
     }
     found = {run.variant: read_predictions(read_run(run.folder), test) or {} for run in first}
     images, problems = draw_pictures(test, found, drawn, _IMAGES)
-    write_lineage_results(args.results, results)
+    write_json(args.results, to_json(results))
     seed = f"The pictures and the times are from seed {first[0].seed}."
     several = [seed] if args.seeds > 1 else []
     pages = write_lineage(args.output, results, images, several + problems)

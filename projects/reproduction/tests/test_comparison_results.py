@@ -61,12 +61,6 @@ def read(content):
     return from_json(ComparisonResults, content)
 
 
-def test_the_committed_file_is_rewritten_as_it_is(tmp_path):
-    text = (REPO / COMPARISON).read_text()
-    comparison_results.write_comparison_results(tmp_path / "again.json", read(json.loads(text)))
-    assert (tmp_path / "again.json").read_text() == text
-
-
 @pytest.fixture
 def content(measured):
     return json.loads((measured / "results.json").read_text())

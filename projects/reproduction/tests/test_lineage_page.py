@@ -26,7 +26,7 @@ from reproduction.lineage.inference import find_best_proposals, load_model
 from reproduction.lineage.page import write_lineage
 from reproduction.lineage.papers import LINEAGE as PUBLISHED
 from reproduction.lineage.pictures import draw_pictures, make_lineage_sheet
-from reproduction.lineage.results import LineageResults, write_lineage_results
+from reproduction.lineage.results import LineageResults
 from reproduction.lineage.runs import LineageRun
 from reproduction.lineage.tables import (
     HEADER,
@@ -65,12 +65,6 @@ def made(tmp_path_factory):
 
 def read(content):
     return from_json(LineageResults, content)
-
-
-def test_the_committed_file_is_rewritten_as_it_is(tmp_path):
-    text = (REPO / "results/lineage.json").read_text()
-    write_lineage_results(tmp_path / "again.json", read(json.loads(text)))
-    assert (tmp_path / "again.json").read_text() == text
 
 
 @pytest.fixture

@@ -22,9 +22,13 @@ from reproduction.costs.page import COSTS
 from reproduction.costs.results_file import CostResults
 from reproduction.fcis.experiment_markdown import EXPERIMENT
 from reproduction.fcis.experiment_results import ExperimentResults, PhotographResults
+from reproduction.fcis.markdown import COMPARISON
 from reproduction.fcis.photographs_markdown import PHOTOGRAPHS
+from reproduction.fcis.results import ComparisonResults
 from reproduction.first_model.markdown import FIRST_MODEL
 from reproduction.first_model.results_file import FirstModelResults
+from reproduction.lineage.results import LineageResults
+from reproduction.lineage.tables import LINEAGE_RESULTS
 from reproduction.own_data.markdown import OWN_DATA
 from reproduction.own_data.results_file import OwnDataResults
 from reproduction.pages import write as generated_pages
@@ -160,6 +164,8 @@ def test_the_table_of_ablations_by_hand():
         (SCALING, ScalingResults),
         (EXPERIMENT, ExperimentResults),
         (PHOTOGRAPHS, PhotographResults),
+        (COMPARISON, ComparisonResults),
+        (LINEAGE_RESULTS, LineageResults),
     ],
 )
 def test_records_hold_the_whole_file(name, kind):

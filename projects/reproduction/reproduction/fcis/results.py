@@ -4,14 +4,12 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 
 from mask_rcnn_ext.data.catalog import find_truth
-from mask_rcnn_ext.files import write_json
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.overlap.comparison import (
     Detections,
@@ -39,7 +37,6 @@ __all__ = [
     "Settings",
     "collect",
     "measure_runs",
-    "write_comparison_results",
 ]
 
 logger = logging.getLogger(__name__)
@@ -234,12 +231,3 @@ def _counts(trainings: Sequence[Sequence[ImageRecord]]) -> dict[str, float]:
         )
         for name in each[0]
     }
-
-
-def write_comparison_results(path: str | Path, results: ComparisonResults) -> None:
-    """Write `fcis_comparison.json`.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    write_json(str(path), to_json(results))

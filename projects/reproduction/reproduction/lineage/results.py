@@ -8,9 +8,8 @@ from typing import Any
 from detectron2.data import DatasetCatalog
 
 from mask_rcnn_ext.errors import UserError
-from mask_rcnn_ext.files import read_json_or_none, write_json
+from mask_rcnn_ext.files import read_json_or_none
 from mask_rcnn_ext.overlap.average_precision import AP_METRICS
-from mask_rcnn_ext.report.json_records import to_json
 
 from ..run_entries import RunEntry, describe_run
 from .runs import LineageRun, Method, compare_configs, methods, proposal_sets
@@ -23,7 +22,6 @@ __all__ = [
     "SharedSettings",
     "collect",
     "require_proposals",
-    "write_lineage_results",
 ]
 
 _TASKS = ("bbox", "segm")
@@ -207,12 +205,3 @@ def _average(
 def _mean(values: Sequence[float | None], decimals: int = _DECIMALS) -> float | None:
     known = [value for value in values if value is not None]
     return round(statistics.fmean(known), decimals) if len(known) == len(values) else None
-
-
-def write_lineage_results(path: str, results: LineageResults) -> None:
-    """Write `lineage.json`.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    write_json(path, to_json(results))
