@@ -1,10 +1,8 @@
 """What the changes in testing change: collected from the records, and in sentences."""
 
-import dataclasses
 import json
 import re
 
-import numpy as np
 import pytest
 from made_up_experiment import K3, make_changes, make_content, read
 from reproduction.fcis.axis_records import PLACES, AxisRecord
@@ -15,7 +13,6 @@ from reproduction.fcis.experiment_markdown import experiment_doc
 from reproduction.fcis.inference_changes import list_changes
 from reproduction.fcis.true_box_records import TrueBoxRecord
 
-from mask_rcnn_ext.files import make_jsonable, write_json
 from mask_rcnn_ext.overlap.same_part import SUMS, SamePartRecord
 
 MINUS = "\u2212"
@@ -30,7 +27,7 @@ def make_record(image, wrong, right):
     """Return a record: `wrong` of 100 pixels in the same part, 10 of 100 elsewhere."""
     sums = {name: 100 if name.endswith("pixels") else 10 for name in SUMS}
     part = SamePartRecord(image, {**sums, "one_class/same/wrong": wrong})
-    axis = AxisRecord(image, 20.0, 10.0, np.ones(PLACES, dtype=int))
+    axis = AxisRecord(image, 20.0, 10.0, [1] * PLACES)
     return TrueBoxRecord({"k = 7": part, "k = 3": part}, axis, right, 2)
 
 
@@ -39,13 +36,12 @@ def test_a_change_is_compared_with_none_on_the_same_images(tmp_path):
     wrong = dict(zip(list_changes(3), (50, 40, 30, 20), strict=True))
     records = {
         name: [
-            dataclasses.asdict(make_record(image, count + image, 1.0 if name == "none" else 1.5))
-            for image in range(3)
+            make_record(image, count + image, 1.0 if name == "none" else 1.5) for image in range(3)
         ]
         for name, count in wrong.items()
     }
     step = ChangeMeasurement(run)
-    write_json(step.record, make_jsonable({**step.find_inputs(), "changes": records}))
+    step.write({"changes": records})
     rows = collect_changes([run])
     assert [row["change"] for row in rows] == list(wrong)
     assert {row["k"] for row in rows} == {3}

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from mask_rcnn_ext.arrays import Floats
@@ -57,7 +56,7 @@ class AxisRecord:
     image_id: Any
     length: float
     rotated: float
-    places: npt.NDArray[np.intp] = field(repr=False)
+    places: list[int] = field(repr=False)
 
 
 def measure_axis_runs(image_id: Any, soft_masks: Floats, *, threshold: float) -> AxisRecord:
@@ -76,7 +75,7 @@ def measure_axis_runs(image_id: Any, soft_masks: Floats, *, threshold: float) ->
         shares = np.concatenate([runs.vertical, runs.horizontal]) / len(rendered)
         places += np.histogram(shares, bins=PLACES, range=(0.0, 1.0))[0]
         length, rotated = length + runs.length, rotated + copies
-    return AxisRecord(image_id, length, rotated, places)
+    return AxisRecord(image_id, length, rotated, places.tolist())
 
 
 def draw_axis_runs(

@@ -1,6 +1,5 @@
 """The changes in testing, measured per training, and what they change."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from mask_rcnn_ext.data.catalog import find_truth
 from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.intervals import describe_interval
 from mask_rcnn_ext.overlap.same_part import draw_same_part
+from mask_rcnn_ext.report.json_records import from_json
 
 from .axis_records import draw_axis_runs
 from .contrasts import FCIS, RIVAL
@@ -41,7 +41,7 @@ class ChangeMeasurement(RunMeasurement):
         truth = load_truth(find_truth(dataset)[0])
         changes = {
             name: [
-                dataclasses.asdict(measure_true_boxes(masks, MEASURED_PARTS))
+                measure_true_boxes(masks, MEASURED_PARTS)
                 for masks in predict_in_true_boxes(cfg, model, truth, dataset, draw=draw)
             ]
             for name, draw in list_changes(CHANGED[self.run.variant]).items()
@@ -51,9 +51,7 @@ class ChangeMeasurement(RunMeasurement):
     def read(self) -> dict[str, list[TrueBoxRecord]]:
         """Return the records of each change."""
         changes = json.loads(self.record.read_text())["changes"]
-        return {
-            name: [TrueBoxRecord.from_json(r) for r in found] for name, found in changes.items()
-        }
+        return from_json(dict[str, list[TrueBoxRecord]], changes)
 
 
 def collect_changes(runs: Sequence[NestedRun]) -> list[dict[str, Any]]:

@@ -41,12 +41,6 @@ class DetectionRecord:
     errors: dict[str, tuple[float, int]]
     sides: SideLengths
 
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "DetectionRecord":
-        """Return the record that `dataclasses.asdict` made the content of."""
-        parts = {k: SamePartRecord(**record) for k, record in content["same_part"].items()}
-        return cls(**{**content, "same_part": parts, "sides": SideLengths(**content["sides"])})
-
 
 def measure_detections(
     instances: ImageInstances, parts: Sequence[int], votes: VotedMasks | None

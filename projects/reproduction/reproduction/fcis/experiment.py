@@ -24,6 +24,7 @@ from mask_rcnn_ext.overlap.same_part import (
     measure_part_share,
     measure_same_part,
 )
+from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.run_data import read_history
 
 from ..run_entries import describe_run
@@ -107,11 +108,11 @@ class Measurement(RunMeasurement):
         for masks in predict_in_true_boxes(cfg, model, truth, dataset):
             for k in MEASURED_PARTS:
                 record = measure_same_part(masks.instances, masks.predictions, k=k)
-                content[f"same_part_{k}"].append(dataclasses.asdict(record))
+                content[f"same_part_{k}"].append(record)
             axis = measure_axis_runs(
                 masks.instances.image_id, masks.soft, threshold=masks.threshold
             )
-            content["axis"].append(dataclasses.asdict(axis))
+            content["axis"].append(axis)
         self.write(content | self._measure_own(cfg, model, truth, dataset))
 
     @staticmethod
@@ -129,24 +130,21 @@ class Measurement(RunMeasurement):
             if masks.voted is not None:
                 voted = measure_detections(masks.voted.instances, MEASURED_PARTS, masks.voted)
                 content["voted"].append(voted)
-        return {name: [dataclasses.asdict(r) for r in found] for name, found in content.items()}
+        return content
 
     def read(self) -> RunRecords:
         """Return the records."""
         content = json.loads(self.record.read_text())
         return RunRecords(
             same_part={
-                k: [SamePartRecord(**r) for r in content[f"same_part_{k}"]] for k in MEASURED_PARTS
+                k: from_json(list[SamePartRecord], content[f"same_part_{k}"])
+                for k in MEASURED_PARTS
             },
-            axis=_read_axis(content["axis"]),
-            own=[DetectionRecord.from_json(r) for r in content["own"]],
-            own_axis=_read_axis(content["own_axis"]),
-            voted=[DetectionRecord.from_json(r) for r in content["voted"]],
+            axis=from_json(list[AxisRecord], content["axis"]),
+            own=from_json(list[DetectionRecord], content["own"]),
+            own_axis=from_json(list[AxisRecord], content["own_axis"]),
+            voted=from_json(list[DetectionRecord], content["voted"]),
         )
-
-
-def _read_axis(content: list[dict[str, Any]]) -> list[AxisRecord]:
-    return [AxisRecord(**{**r, "places": np.array(r["places"])}) for r in content]
 
 
 def plan_experiment(root: str | Path, seeds: int) -> list[NestedRun]:

@@ -28,6 +28,7 @@ from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import read_image_instances
 from mask_rcnn_ext.overlap.intervals import describe_interval
 from mask_rcnn_ext.overlap.same_part import draw_same_part
+from mask_rcnn_ext.report.json_records import from_json
 
 from ..json_runs import JsonRun, select_images
 from ..run_entries import describe_run
@@ -138,7 +139,7 @@ class PhotographMeasurement(RunMeasurement):
             if find_overlapping(read_image_instances(truth, image_id, {})).any()
         ]
         records = [
-            dataclasses.asdict(measure_true_boxes(masks, MEASURED_PARTS, only_overlapping=True))
+            measure_true_boxes(masks, MEASURED_PARTS, only_overlapping=True)
             for masks in predict_in_true_boxes(cfg, model, truth, dataset, images)
         ]
         self.write({"records": records})
@@ -146,7 +147,7 @@ class PhotographMeasurement(RunMeasurement):
     def read(self) -> list[TrueBoxRecord]:
         """Return the records."""
         content = json.loads(self.record.read_text())
-        return [TrueBoxRecord.from_json(record) for record in content["records"]]
+        return from_json(list[TrueBoxRecord], content["records"])
 
 
 def collect_photographs(runs: Sequence[PhotographRun], coco: str | Path) -> dict[str, Any]:

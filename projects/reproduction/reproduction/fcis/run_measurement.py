@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from mask_rcnn_ext.files import file_sha256, make_jsonable, read_json_or_none, write_json
+from mask_rcnn_ext.files import file_sha256, read_json_or_none, write_json
+from mask_rcnn_ext.report.json_records import to_json
 from mask_rcnn_ext.steps import Step
 
 from ..training_runs import TrainingRun
@@ -36,8 +37,8 @@ class RunMeasurement(Step):
         return {key: content.get(key) for key in self.find_inputs()} if content else None
 
     def write(self, content: dict[str, Any]) -> None:
-        """Write the file."""
-        write_json(str(self.record), make_jsonable({**self.find_inputs(), **content}))
+        """Write the file; `content` may contain records."""
+        write_json(self.record, to_json({**self.find_inputs(), **content}))
 
     def finish(self) -> None:
         """See `Step`; `write` has written the record."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -35,13 +34,6 @@ class TrueBoxRecord:
     axis: AxisRecord
     right: float
     masks: int
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "TrueBoxRecord":
-        """Return the record that `dataclasses.asdict` made the content of."""
-        axis = {**content["axis"], "places": np.array(content["axis"]["places"])}
-        parts = {k: SamePartRecord(**record) for k, record in content["same_part"].items()}
-        return cls(**{**content, "same_part": parts, "axis": AxisRecord(**axis)})
 
 
 def find_overlapping(instances: ImageInstances) -> Bools:
