@@ -18,7 +18,6 @@ from reproduction.fcis.change_tables import describe_changes
 from reproduction.fcis.experiment import Measurement, NestedRun, collect, plan_experiment
 from reproduction.fcis.experiment_page import name_places, write_experiment
 from reproduction.fcis.experiment_results import ExperimentResults, PhotographResults
-from reproduction.fcis.experiment_tables import summarize_predictions
 from reproduction.fcis.nested_pairs import draw_pairs
 from reproduction.fcis.photographs import (
     PhotographMeasurement,
@@ -26,7 +25,7 @@ from reproduction.fcis.photographs import (
     plan_photographs,
 )
 from reproduction.fcis.photographs_markdown import PHOTOGRAPHS, describe_photographs
-from reproduction.fcis.predictions import judge_predictions
+from reproduction.fcis.predictions import judge_predictions, summarize_predictions
 from reproduction.report import Report
 from reproduction.training_runs import train_as_asked
 

@@ -25,7 +25,6 @@ from reproduction.fcis.experiment_tables import (
     make_own_rows,
     make_refutation_rows,
     make_same_part_rows,
-    summarize_predictions,
 )
 from reproduction.fcis.line_places import find_near_share
 from reproduction.fcis.nested_pairs import PairPictures
@@ -33,6 +32,7 @@ from reproduction.fcis.predictions import (
     Claim,
     judge_predictions,
     list_refutations,
+    summarize_predictions,
 )
 from reproduction.pages import write as generated_pages
 from support import REPO

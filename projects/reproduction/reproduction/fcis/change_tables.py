@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 
 from .contrasts import FCIS, RIVAL
 from .experiment_results import MISSING, ChangeRow, Estimate, ExperimentResults
-from .experiment_tables import summarize_predictions
 from .inference_changes import PLAIN, name_copies
-from .predictions import Claim, Expected, Prediction
+from .predictions import Claim, Expected, Prediction, summarize_predictions
 
 __all__ = ["CHANGES_HEADER", "CHANGES_NOTE", "describe_changes", "make_change_rows"]
 

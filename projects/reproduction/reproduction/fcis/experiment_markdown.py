@@ -5,33 +5,12 @@ from collections.abc import Sequence
 from mask_rcnn_ext.report.text import count_noun
 
 from ..markdown import markdown_table
-from .change_tables import CHANGES_HEADER, CHANGES_NOTE, describe_changes, make_change_rows
+from .change_tables import describe_changes
 from .contrasts import FCIS, RIVAL
 from .experiment_results import ExperimentResults
-from .experiment_tables import (
-    AP_HEADER,
-    CLAIMS_HEADER,
-    LINES_HEADER,
-    OWN_HEADER,
-    OWN_NOTE,
-    REFUTATIONS_HEADER,
-    SAME_PART_HEADER,
-    SAME_PART_NOTE,
-    describe_chance,
-    describe_data,
-    describe_experiment_training,
-    describe_growth,
-    describe_time,
-    make_ap_rows,
-    make_claim_rows,
-    make_line_rows,
-    make_own_rows,
-    make_refutation_rows,
-    make_same_part_rows,
-    summarize_predictions,
-)
+from .experiment_tables import make_tables, make_texts
 from .nested_pairs import CAPTION
-from .predictions import REFUTATION_RULE, RULE, judge_predictions, list_refutations
+from .predictions import judge_predictions, list_refutations, summarize_predictions
 
 __all__ = ["EXPERIMENT", "PICTURE", "PLACES_PICTURE", "experiment_doc", "experiment_summary"]
 
@@ -53,7 +32,6 @@ _DOC = """\
 There were {time}. The numbers are from [{experiment}](../{experiment}). {data}
 
 {predictions}
-
 {rule}
 
 {picture}
@@ -80,7 +58,8 @@ There were {time}. The numbers are from [{experiment}](../{experiment}). {data}
 Does a change in testing remove the effect from a trained FCIS? Base-Nested.yaml also has
 predictions about this.
 
-{changes}### Training
+{changes}
+### Training
 
 {aps}
 {training}
@@ -95,49 +74,29 @@ def experiment_doc(results: ExperimentResults | None) -> str:
     """
     if results is None:
         return _NOT_RUN
-    predictions, refutations = judge_predictions(results), list_refutations(results)
+    texts = make_texts(results)
+    tables = {
+        name: markdown_table(header, rows, words=1 if name in ("lines", "aps") else 2)
+        for name, (header, rows) in make_tables(results).items()
+        if rows
+    }
+    own, changes = "", _make_bullets(describe_changes(results))
+    if "own" in tables:
+        own = f"### Own proposals\n\n{tables['own']}\n{texts['own_note']}\n\n"
+    if "changes" in tables:
+        changes += f"\n{tables['changes']}\n{texts['changes_note']}\n"
     return _DOC.format(
-        time=describe_time(results),
+        **{**texts, **tables, "own": own, "changes": changes},
         experiment=EXPERIMENT,
-        data=describe_data(results),
-        predictions="\n".join(f"- {sentence}" for sentence in summarize_predictions(predictions)),
-        rule=RULE,
+        predictions=_make_bullets(summarize_predictions(judge_predictions(results))),
         caption=CAPTION,
-        refutation_rule=REFUTATION_RULE,
-        claims=_make_table(CLAIMS_HEADER, make_claim_rows(predictions), 2),
-        refutations=_make_table(REFUTATIONS_HEADER, make_refutation_rows(refutations), 2),
-        same_part=_make_table(SAME_PART_HEADER, make_same_part_rows(results), 2),
-        same_part_note=SAME_PART_NOTE,
-        growth=describe_growth(results),
-        lines=_make_table(LINES_HEADER, make_line_rows(results), 1),
-        chance=describe_chance(results),
         picture=_embed(PICTURE.removeprefix("docs/"), _PAIRS),
         places=_embed(PLACES_PICTURE.removeprefix("docs/"), "Where in the RoI axis runs lie"),
-        own=_describe_own(results),
-        changes=_describe_changes(results),
-        aps=_make_table(AP_HEADER, make_ap_rows(results), 1),
-        training=describe_experiment_training(results),
     )
 
 
-def _describe_own(results: ExperimentResults) -> str:
-    """Return the section on the models' own proposals; "" if they were not measured."""
-    rows = make_own_rows(results)
-    if not rows:
-        return ""
-    return f"### Own proposals\n\n{_make_table(OWN_HEADER, rows, 2)}\n{OWN_NOTE}\n\n"
-
-
-def _describe_changes(results: ExperimentResults) -> str:
-    """Return the sentences, and the table if the changes were measured."""
-    sentences = "\n".join(f"- {sentence}" for sentence in describe_changes(results))
-    rows = make_change_rows(results)
-    table = f"{_make_table(CHANGES_HEADER, rows, 2)}\n{CHANGES_NOTE}\n\n" if rows else ""
-    return f"{sentences}\n\n{table}"
-
-
-def _make_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
-    return markdown_table(header, rows, words)
+def _make_bullets(sentences: Sequence[str]) -> str:
+    return "".join(f"- {sentence}\n" for sentence in sentences)
 
 
 def _embed(picture: str, alt: str) -> str:
@@ -159,7 +118,7 @@ def experiment_summary(results: ExperimentResults | None) -> str:
         _conclude(results),
     ]
     header = ("", *(f"k = {k}" for k in FCIS))
-    table = _make_table(header, _make_summary_rows(results), 1)
+    table = markdown_table(header, _make_summary_rows(results), words=1)
     return (
         f"{' '.join(sentences)}\n\n{table}\n{_SUMMARY_NOTE}\n\n"
         f"{_embed(PICTURE, _PAIRS)}\n*{CAPTION}*\n"

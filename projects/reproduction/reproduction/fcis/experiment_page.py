@@ -8,34 +8,12 @@ from mask_rcnn_ext.files import atomic_open
 from mask_rcnn_ext.report.drawing.pictures import encode_jpeg, save_png
 from mask_rcnn_ext.report.render import render_page
 
-from .change_tables import CHANGES_HEADER, CHANGES_NOTE, describe_changes, make_change_rows
+from .change_tables import describe_changes
 from .experiment_results import ExperimentResults
-from .experiment_tables import (
-    AP_HEADER,
-    CLAIMS_HEADER,
-    LINES_HEADER,
-    OWN_HEADER,
-    OWN_NOTE,
-    REFUTATIONS_HEADER,
-    SAME_PART_HEADER,
-    SAME_PART_NOTE,
-    describe_chance,
-    describe_data,
-    describe_experiment_training,
-    describe_growth,
-    describe_time,
-    make_ap_rows,
-    make_claim_rows,
-    make_line_rows,
-    make_own_rows,
-    make_refutation_rows,
-    make_run_rows,
-    make_same_part_rows,
-    summarize_predictions,
-)
+from .experiment_tables import make_run_rows, make_tables, make_texts
 from .line_places import draw_places, save_places
 from .nested_pairs import CAPTION, COLUMNS, LEGEND, PairPictures, make_pairs_sheet
-from .predictions import REFUTATION_RULE, RULE, judge_predictions, list_refutations
+from .predictions import judge_predictions, summarize_predictions
 
 __all__ = ["name_places", "write_experiment"]
 
@@ -56,30 +34,14 @@ def write_experiment(
     """
     page, picture = Path(page), Path(picture)
     names = [results.models[variant].name for variant in COLUMNS]
-    predictions, refutations = judge_predictions(results), list_refutations(results)
     text = render_page(
         "experiment.html.j2",
         Path(__file__).parent,
-        time=describe_time(results),
-        data=describe_data(results).replace("`", ""),
-        sentences=summarize_predictions(predictions),
-        rule=RULE,
-        claims=(CLAIMS_HEADER, make_claim_rows(predictions)),
-        refutation_rule=REFUTATION_RULE,
-        refutations=(REFUTATIONS_HEADER, make_refutation_rows(refutations)),
-        same_part=(SAME_PART_HEADER, make_same_part_rows(results)),
-        same_part_note=SAME_PART_NOTE,
-        growth=describe_growth(results),
-        lines=(LINES_HEADER, make_line_rows(results)),
-        chance=describe_chance(results),
+        **make_texts(results),
+        **make_tables(results),
+        sentences=summarize_predictions(judge_predictions(results)),
         places=draw_places(results.models),
-        own=(OWN_HEADER, make_own_rows(results)),
-        own_note=OWN_NOTE,
-        changes=(CHANGES_HEADER, make_change_rows(results)),
-        changes_note=CHANGES_NOTE,
         changes_said=describe_changes(results),
-        aps=(AP_HEADER, make_ap_rows(results)),
-        training=describe_experiment_training(results),
         caption=CAPTION,
         titles=["Image", "Truth", *names],
         pairs=[(pair.name, [_embed(tile) for tile in pair.tiles]) for pair in pairs],

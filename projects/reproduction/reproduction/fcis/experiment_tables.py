@@ -9,25 +9,14 @@ from mask_rcnn_ext.overlap.average_precision import AP_METRICS
 from mask_rcnn_ext.report.text import NO_NUMBER, count_noun, to_text
 
 from ..run_entries import RunEntry
+from .change_tables import CHANGES_HEADER, CHANGES_NOTE, make_change_rows
 from .experiment_results import MISSING, ExperimentResults, NestedEntry
 from .line_places import find_near_share
-from .predictions import Prediction
+from .predictions import REFUTATION_RULE, RULE, Prediction, judge_predictions, list_refutations
 
 __all__ = [
-    "AP_HEADER",
-    "CLAIMS_HEADER",
-    "LINES_HEADER",
-    "OWN_HEADER",
-    "OWN_NOTE",
-    "REFUTATIONS_HEADER",
-    "SAME_PART_HEADER",
-    "SAME_PART_NOTE",
     "average_aps",
-    "describe_chance",
-    "describe_data",
     "describe_experiment_training",
-    "describe_growth",
-    "describe_time",
     "make_ap_rows",
     "make_claim_rows",
     "make_line_rows",
@@ -35,10 +24,11 @@ __all__ = [
     "make_refutation_rows",
     "make_run_rows",
     "make_same_part_rows",
-    "summarize_predictions",
+    "make_tables",
+    "make_texts",
 ]
 
-SAME_PART_NOTE = (
+_SAME_PART_NOTE = (
     "The masks are those in the true boxes. The columns with % have the share of wrong pixels; "
     "errors and differences are in points. In brackets: 95 % intervals from a bootstrap over "
     "images and trainings, or over images only for a model with one training. The pixels that both "
@@ -46,17 +36,17 @@ SAME_PART_NOTE = (
     "R-CNN has no parts, so its numbers show this effect alone. The last column subtracts it."
 )
 
-CLAIMS_HEADER = ("no.", "claim", "measured", "holds")
-REFUTATIONS_HEADER = ("what would refute", "whose number", "measured", "happened")
-SAME_PART_HEADER = (
+_CLAIMS_HEADER = ("no.", "claim", "measured", "holds")
+_REFUTATIONS_HEADER = ("what would refute", "whose number", "measured", "happened")
+_SAME_PART_HEADER = (
     *("model", "pixels of", "same part, %", "elsewhere, %", "one class: same-part error"),
     *("two classes: same-part error", "one minus two", "minus Mask R-CNN's"),
 )
-LINES_HEADER = (
+_LINES_HEADER = (
     *("model", "axis excess", "divided by Mask R-CNN's", "near g/7, %", "preference for g/7"),
     *("near g/3, %", "preference for g/3"),
 )
-OWN_HEADER = (
+_OWN_HEADER = (
     *(
         "model",
         "masks",
@@ -67,13 +57,13 @@ OWN_HEADER = (
     ),
     *("double claim, %", "contour on voters' box sides, %", "wrong contour there, %"),
 )
-AP_HEADER = (
+_AP_HEADER = (
     *("model", "trainings", "mask AP / 50 / 75", "box AP / 50 / 75"),
     *("mask AP during training", "last quarter"),
 )
 _PARTS = (7, 3)
 _DIFFERENCES = ("one_class/difference", "two_classes/difference")
-OWN_NOTE = (
+_OWN_NOTE = (
     "Here each model detects objects from its own proposals. The detections are matched with "
     "objects at mask IoU 0.5. Same-part errors are for pairs of one class, in points. Mask voting "
     "averages the masks of several RoIs, the voters. Before, it cuts each of these masks at a "
@@ -82,6 +72,37 @@ OWN_NOTE = (
     "mask reaches. The last column has the share that also lies farther than 2 px from every "
     "object's contour."
 )
+
+
+def make_tables(
+    results: ExperimentResults,
+) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """Return the header and the rows of each table; no rows for what was not measured."""
+    return {
+        "claims": (_CLAIMS_HEADER, make_claim_rows(judge_predictions(results))),
+        "refutations": (_REFUTATIONS_HEADER, make_refutation_rows(list_refutations(results))),
+        "same_part": (_SAME_PART_HEADER, make_same_part_rows(results)),
+        "lines": (_LINES_HEADER, make_line_rows(results)),
+        "own": (_OWN_HEADER, make_own_rows(results)),
+        "changes": (CHANGES_HEADER, make_change_rows(results)),
+        "aps": (_AP_HEADER, make_ap_rows(results)),
+    }
+
+
+def make_texts(results: ExperimentResults) -> dict[str, str]:
+    """Return the texts around the tables."""
+    return {
+        "time": _describe_time(results),
+        "data": _describe_data(results),
+        "rule": RULE,
+        "refutation_rule": REFUTATION_RULE,
+        "same_part_note": _SAME_PART_NOTE,
+        "growth": _describe_growth(results),
+        "chance": _describe_chance(results),
+        "own_note": _OWN_NOTE,
+        "changes_note": CHANGES_NOTE,
+        "training": describe_experiment_training(results),
+    }
 
 
 def make_claim_rows(predictions: Sequence[Prediction]) -> list[tuple[str, ...]]:
@@ -107,30 +128,6 @@ def make_refutation_rows(refutations: Sequence[Prediction]) -> list[tuple[str, .
         for refutation in refutations
         for claim in refutation.claims
     ]
-
-
-def summarize_predictions(
-    predictions: Sequence[Prediction], numbers: Sequence[int] = (1, 2, 3, 4)
-) -> list[str]:
-    """Return a text on each prediction: what it said, and whether it came true.
-
-    Args:
-        predictions: in the order of their numbers.
-        numbers: the first ones of them are used.
-    """
-    sentences = []
-    for number, prediction in zip(numbers, predictions, strict=False):
-        verdict = {
-            True: "came true",
-            False: "did not come true",
-            None: "is open: a number is missing",
-        }[prediction.came_true]
-        failed = "; ".join(
-            f"{claim.text}, but it is {claim.measured}" for claim in prediction.failed
-        )
-        why = f" What failed: {failed}." if failed else ""
-        sentences.append(f"Prediction {number} {verdict}. It said: {prediction.sentence}{why}")
-    return sentences
 
 
 def make_same_part_rows(results: ExperimentResults) -> list[tuple[str, ...]]:
@@ -249,7 +246,7 @@ def describe_experiment_training(results: ExperimentResults) -> str:
     )
 
 
-def describe_data(results: ExperimentResults) -> str:
+def _describe_data(results: ExperimentResults) -> str:
     """Return a sentence: the share of their common area that nested pairs read from one part."""
     shares = (results.part_shares or {}).get("val", {})
     parts = [
@@ -266,7 +263,7 @@ def describe_data(results: ExperimentResults) -> str:
     )
 
 
-def describe_chance(results: ExperimentResults) -> str:
+def _describe_chance(results: ExperimentResults) -> str:
     """Return sentences that explain the columns on lines."""
     places = next(iter(results.models.values())).places
     by_chance = " and ".join(
@@ -281,7 +278,7 @@ def describe_chance(results: ExperimentResults) -> str:
     )
 
 
-def describe_growth(results: ExperimentResults) -> str:
+def _describe_growth(results: ExperimentResults) -> str:
     """Return sentences: how the same-part error grows from k = 7 to k = 3, and Mask R-CNN's."""
     growth = {
         name: results.find_growth(name).show(signed=True) for name in ("fcis", "mask_rcnn", "minus")
@@ -293,7 +290,7 @@ def describe_growth(results: ExperimentResults) -> str:
     )
 
 
-def describe_time(results: ExperimentResults) -> str:
+def _describe_time(results: ExperimentResults) -> str:
     """Return a phrase: how many trainings there were, and how long they took."""
     runs = results.runs
     seconds = [run.train_seconds for run in runs if run.train_seconds]

@@ -7,9 +7,9 @@ from mask_rcnn_ext.report.text import count_noun, judge_interval, to_text
 from ..markdown import markdown_table
 from .contrasts import FCIS, RIVAL
 from .experiment_results import MISSING, Estimate, PhotographErrors, PhotographResults
-from .experiment_tables import average_aps, summarize_predictions
+from .experiment_tables import average_aps
 from .photograph_pairs import LEAST, PairCount
-from .predictions import Claim, Prediction
+from .predictions import Claim, Prediction, summarize_predictions
 
 __all__ = ["PHOTOGRAPHS", "describe_photographs", "photographs_doc"]
 

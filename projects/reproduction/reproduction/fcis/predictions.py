@@ -3,6 +3,7 @@
 A prediction consists of claims. One number with its 95 % interval decides each claim.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ __all__ = [
     "Prediction",
     "judge_predictions",
     "list_refutations",
+    "summarize_predictions",
 ]
 
 RULE = (
@@ -185,3 +187,27 @@ def list_refutations(results: ExperimentResults) -> list[Prediction]:
         Prediction("A difference that does not grow.", [growth]),
         Prediction("Axis runs that stay at the same places when k changes.", moved),
     ]
+
+
+def summarize_predictions(
+    predictions: Sequence[Prediction], numbers: Sequence[int] = (1, 2, 3, 4)
+) -> list[str]:
+    """Return a text on each prediction: what it said, and whether it came true.
+
+    Args:
+        predictions: in the order of their numbers.
+        numbers: the first ones of them are used.
+    """
+    sentences = []
+    for number, prediction in zip(numbers, predictions, strict=False):
+        verdict = {
+            True: "came true",
+            False: "did not come true",
+            None: "is open: a number is missing",
+        }[prediction.came_true]
+        failed = "; ".join(
+            f"{claim.text}, but it is {claim.measured}" for claim in prediction.failed
+        )
+        why = f" What failed: {failed}." if failed else ""
+        sentences.append(f"Prediction {number} {verdict}. It said: {prediction.sentence}{why}")
+    return sentences
