@@ -15,13 +15,12 @@ import mask_rcnn_ext  # noqa: F401 - first: it keeps PyTorch from warning about 
 # isort: split
 from reproduction.costs.count import measure_models
 from reproduction.costs.page import COSTS, costs_table
-from reproduction.costs.results_file import CostResults
 from reproduction.pages.write import write_pages
 
 from mask_rcnn_ext.engine.launch import run_as_command
 from mask_rcnn_ext.files import write_json
 from mask_rcnn_ext.paper import CONFIGS
-from mask_rcnn_ext.report.json_records import from_json
+from mask_rcnn_ext.report.json_records import to_json
 
 _REPO = Path(__file__).resolve().parents[2]
 
@@ -46,11 +45,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def count(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    content = measure_models(args.configs or CONFIGS)
+    results = measure_models(args.configs or CONFIGS)
     if args.configs:
-        print(costs_table(from_json(CostResults, content)), end="")
+        print(costs_table(results), end="")
         return
-    write_json(args.root / COSTS, content)
+    write_json(args.root / COSTS, to_json(results))
     print(args.root / COSTS)
     for path in write_pages(args.root):
         print(path)

@@ -14,7 +14,6 @@ from detectron2.utils.analysis import FlopCountAnalysis
 from faithful import NARROW
 from reproduction.costs.count import (
     CONVENTIONS,
-    MODEL_PARTS,
     _count,
     count_costs,
     count_flops,
@@ -22,6 +21,7 @@ from reproduction.costs.count import (
     measure_models,
 )
 from reproduction.costs.page import COSTS
+from reproduction.costs.results_file import MODEL_PARTS
 from support import REPO
 from torch import nn
 
@@ -250,16 +250,16 @@ def test_a_config_is_counted_and_left_as_it_was():
     cfg = config("mask_rcnn_R50_FPN", *NARROW, "INPUT.MIN_SIZE_TEST", "64")
     cfg.freeze()
     before = cfg.dump()
-    costs = count_costs(cfg)
+    costs = count_costs("narrow", cfg)
     assert cfg.dump() == before
     assert cfg.is_frozen()
-    assert (costs["image_size"], costs["proposals"], costs["detections"]) == ([64, 96], 1000, 100)
+    assert (costs.image_size, costs.proposals, costs.detections) == ([64, 96], 1000, 100)
     with torch.device("meta"):
         model = build_model(config("mask_rcnn_R50_FPN", "MODEL.DEVICE", "meta", *NARROW))
     frozen = [p.numel() for p in model.parameters() if not p.requires_grad]
     assert frozen
-    assert costs["parameters"]["total"] == sum(p.numel() for p in model.parameters())
-    assert costs["parameters"]["total"] - costs["parameters"]["trainable"] == sum(frozen)
+    assert costs.parameters.total == sum(p.numel() for p in model.parameters())
+    assert costs.parameters.total - costs.parameters.trainable == sum(frozen)
 
 
 def test_the_command_prints_named_configs_and_writes_nothing(tmp_path, capsys):

@@ -11,7 +11,7 @@ import copy
 import logging
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import detectron2
@@ -28,18 +28,12 @@ from mask_rcnn_ext import model_zoo
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.modeling.fcis import FCISROIHeads
 
-__all__ = [
-    "CONVENTIONS",
-    "MODEL_PARTS",
-    "count_costs",
-    "count_flops",
-    "image_size",
-    "measure_models",
-]
+from .results_file import CostResults, ModelCosts, Parameters
+
+__all__ = ["CONVENTIONS", "count_costs", "count_flops", "image_size", "measure_models"]
 
 logger = logging.getLogger(__name__)
 
-MODEL_PARTS = ("backbone", "rpn", "maps", "box", "mask", "keypoint")
 CONVENTIONS = {
     "flops": "fvcore's, as detectron2.utils.analysis counts: a multiply-add is one. Convolutions, "
     "fully connected layers and matrix products; batch normalisation and upsampling, which are "
@@ -195,16 +189,13 @@ def count_flops(
     return flops
 
 
-def count_costs(cfg: CfgNode, cache: _Cache | None = None) -> dict[str, Any]:
+def count_costs(name: str, cfg: CfgNode, cache: _Cache | None = None) -> ModelCosts:
     """Count the parameters and FLOPs of a config's model.
 
     Args:
+        name: the name of the config.
         cfg: the config of a `GeneralizedRCNN`; it is not changed.
         cache: see `count_flops`.
-
-    Returns:
-        `{"parameters": {"total", "trainable"}, "image_size": [height, width], "proposals",
-        "detections", "flops": {"total", part: number}}`, all integers; see `CONVENTIONS`.
 
     Raises:
         UserError: see `count_flops`.
@@ -214,10 +205,10 @@ def count_costs(cfg: CfgNode, cache: _Cache | None = None) -> dict[str, Any]:
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):  # weights take no memory and no time there
         model = build_model(cfg)
-    parameters = {
-        "total": sum(p.numel() for p in model.parameters()),
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
-    }
+    parameters = Parameters(
+        total=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+    )
     size = image_size(cfg)
     counts = {
         "proposals": int(cfg.MODEL.RPN.POST_NMS_TOPK_TEST),
@@ -225,29 +216,26 @@ def count_costs(cfg: CfgNode, cache: _Cache | None = None) -> dict[str, Any]:
     }
     flops = count_flops(model, size, cache=cache, **counts)
     total = {"total": sum(flops.values())}
-    return {"parameters": parameters, "image_size": [*size], **counts, "flops": {**total, **flops}}
+    return ModelCosts(name, parameters, [*size], **counts, flops={**total, **flops})
 
 
-def measure_models(names: Sequence[str]) -> dict[str, Any]:
+def measure_models(names: Sequence[str]) -> CostResults:
     """Return the content of `model_costs.json`.
 
     Args:
         names: names of configs, ours or in detectron2's zoo; see `mask_rcnn_ext.model_zoo`.
 
-    Returns:
-        `{"conventions", "versions", "models": [{"config": name, ...}]}`; see `count_costs`.
-
     Raises:
         UserError: a name is unknown, or see `count_flops`.
     """
     cache: _Cache = {}
-    models: list[Mapping[str, Any]] = []
+    models = []
     for name in names:
         cfg = model_zoo.get_config(name)
         if not isinstance(cfg, CfgNode):
             raise UserError(f"{name}: expected a yaml config, got one of detectron2's lazy configs")
-        models.append({"config": name, **count_costs(cfg, cache)})
-        parameters, flops = models[-1]["parameters"]["total"], models[-1]["flops"]["total"]
+        models.append(count_costs(name, cfg, cache))
+        parameters, flops = models[-1].parameters.total, models[-1].flops["total"]
         logger.info("%s: %.1f M parameters, %.0f GFLOPs", name, parameters / 1e6, flops / 1e9)
     versions = {
         "python": platform.python_version(),
@@ -256,4 +244,4 @@ def measure_models(names: Sequence[str]) -> dict[str, Any]:
         "detectron2": detectron2.__version__,
         "fvcore": fvcore.__version__,
     }
-    return {"conventions": CONVENTIONS, "versions": versions, "models": models}
+    return CostResults(CONVENTIONS, versions, models)

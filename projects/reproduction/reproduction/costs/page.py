@@ -1,7 +1,7 @@
 """docs/models.md: what the models cost, from `results/model_costs.json`."""
 
 from ..markdown import COMMAND, markdown_table
-from .results_file import CostResults, ModelCosts
+from .results_file import MODEL_PARTS, CostResults, ModelCosts
 
 __all__ = ["COSTS", "costs_page", "costs_table"]
 
@@ -33,7 +33,6 @@ detectron2's zoo.
   do not count. "trainable" leaves out the parameters that the config freezes.
 
 """
-_PARTS = ("backbone", "rpn", "maps", "box", "mask", "keypoint")
 
 
 def costs_table(results: CostResults, folder: str | None = None) -> str:
@@ -52,7 +51,10 @@ def costs_table(results: CostResults, folder: str | None = None) -> str:
             f"{model.proposals} / {model.detections}",
             f"{model.parameters.total / 1e6:.2f}",
             f"{model.parameters.trainable / 1e6:.2f}",
-            *(f"{flops[part] / 1e9:.1f}" if part in flops else "" for part in ("total", *_PARTS)),
+            *(
+                f"{flops[part] / 1e9:.1f}" if part in flops else ""
+                for part in ("total", *MODEL_PARTS)
+            ),
         ]
 
     header = ["config", "image", "proposals / detections", "parameters", "trainable", "FLOPs"]

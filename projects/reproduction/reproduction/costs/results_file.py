@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-__all__ = ["CostResults", "ModelCosts", "Parameters"]
+__all__ = ["MODEL_PARTS", "CostResults", "ModelCosts", "Parameters"]
+
+MODEL_PARTS = ("backbone", "rpn", "maps", "box", "mask", "keypoint")
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class ModelCosts:
-    """A model; see `count_costs`."""
+    """What a model costs; see `CONVENTIONS`."""
 
     config: str
     parameters: Parameters
