@@ -16,7 +16,7 @@ from reproduction.fcis.experiment_markdown import (
     experiment_summary,
 )
 from reproduction.fcis.experiment_page import write_experiment
-from reproduction.fcis.experiment_results import MISSING, Estimate
+from reproduction.fcis.experiment_results import MISSING
 from reproduction.fcis.experiment_tables import (
     describe_experiment_training,
     make_ap_rows,
@@ -34,6 +34,7 @@ from reproduction.fcis.predictions import (
     list_refutations,
     summarize_predictions,
 )
+from reproduction.intervals import Estimate
 from reproduction.pages import write as generated_pages
 from support import REPO
 

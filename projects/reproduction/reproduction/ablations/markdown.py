@@ -7,6 +7,7 @@ import numpy as np
 
 from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 
+from ..intervals import Estimate
 from ..markdown import markdown_table
 from ..run_entries import RunEntry
 from .results import AblationResults, MeasuredDifference, ResultRow, Variant
@@ -40,10 +41,7 @@ The paper's differences are on COCO, from one run each.
 
 
 def _difference(ours: MeasuredDifference) -> str:
-    difference, low, high = (
-        to_text(value, signed=True) for value in (ours.difference, ours.low, ours.high)
-    )
-    return difference if ours.low is None else f"{difference} [{low}, {high}]"
+    return Estimate(ours.difference, ours.low, ours.high).show(signed=True)
 
 
 def _interval_over(count: int, ours: MeasuredDifference) -> str:

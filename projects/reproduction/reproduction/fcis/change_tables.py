@@ -1,9 +1,11 @@
 """The changes in testing as rows and sentences, for the docs and for the page."""
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter, methodcaller
 
+from ..intervals import Estimate
 from .contrasts import FCIS, RIVAL
-from .experiment_results import MISSING, ChangeRow, Estimate, ExperimentResults
+from .experiment_results import MISSING, ChangeRow, ExperimentResults
 from .inference_changes import PLAIN, name_copies
 from .predictions import Claim, Expected, Prediction, summarize_predictions
 
@@ -20,6 +22,9 @@ CHANGES_NOTE = (
     "PSROIAlign: this layer replaces PSROIPool. Soft parts: each cell blends the maps of "
     "neighbouring parts. Nine copies: the mean over boxes shifted by up to a third of a part."
 )
+_read_error = attrgetter("error")
+_read_added_error = methodcaller("find_change", "error")
+_read_added_lines = methodcaller("find_change", "lines")
 _NUMBERS = (5, 6, 8)  # of the predictions in Base-Nested.yaml that are measured
 
 
@@ -68,18 +73,6 @@ def _find(
         if (row.variant, row.k, row.change) == (variant, k, change):
             return read(row) or MISSING
     return MISSING
-
-
-def _read_error(row: ChangeRow) -> Estimate:
-    return row.error
-
-
-def _read_added_error(row: ChangeRow) -> Estimate:
-    return row.find_change("error")
-
-
-def _read_added_lines(row: ChangeRow) -> Estimate:
-    return row.find_change("lines")
 
 
 def _judge(results: ExperimentResults) -> list[Prediction]:
@@ -133,7 +126,7 @@ def _judge(results: ExperimentResults) -> list[Prediction]:
             "With soft parts, the preference for g/k falls to Mask R-CNN's. The same-part error "
             "falls but stays above zero.",
             [
-                *claims("soft parts", lambda row: row.lines_minus_rival, "not above", rival, False),
+                *claims("soft parts", attrgetter("lines_minus_rival"), "not above", rival, False),
                 *claims("soft parts", _read_added_error, "below", error),
                 *claims("soft parts", _read_error, "above", stays),
             ],
@@ -147,7 +140,7 @@ def _conclude(
     """Return whether a change removes the effect, by the rule of Base-Nested.yaml."""
     errors, rights = (
         [_find(results, FCIS[k], k, name, read) for k, name in names.items()]
-        for read in (_read_error, lambda row: row.find_change("right"))
+        for read in (_read_error, methodcaller("find_change", "right"))
     )
     shown = [
         " and ".join(estimate.show(signed=True) for estimate in estimates)

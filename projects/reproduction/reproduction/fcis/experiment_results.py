@@ -7,31 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mask_rcnn_ext.report.text import to_text
-
+from ..intervals import Estimate
 from ..run_entries import RunEntry
 from .photograph_pairs import PairCount
 
-__all__ = ["MISSING", "ChangeRow", "DetectionCounts", "Estimate", "ExperimentResults"]
+__all__ = ["MISSING", "ChangeRow", "DetectionCounts", "ExperimentResults"]
 __all__ += ["ModelNumbers", "NestedEntry", "PhotographErrors", "PhotographModel"]
 __all__ += ["PhotographResults"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95 % interval; None for a missing one."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-    def show(self, decimals: int = 1, *, signed: bool = False) -> str:
-        """Return "value [low, high]", with a dash for a missing number."""
-        value = to_text(self.value, decimals, signed=signed)
-        if self.low is None or self.high is None:
-            return value
-        low, high = (to_text(end, decimals, signed=signed) for end in (self.low, self.high))
-        return f"{value} [{low}, {high}]"
 
 
 MISSING = Estimate(None, None, None)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from mask_rcnn_ext.report.text import count_noun, judge_interval, to_text
 
+from ..intervals import Estimate
 from ..markdown import markdown_table
 from .contrasts import FCIS, RIVAL
-from .experiment_results import MISSING, Estimate, PhotographErrors, PhotographResults
+from .experiment_results import MISSING, PhotographErrors, PhotographResults
 from .experiment_tables import average_aps
 from .photograph_pairs import LEAST, PairCount
 from .predictions import Claim, Prediction, summarize_predictions

@@ -9,8 +9,9 @@ from typing import Literal
 
 from mask_rcnn_ext.report.text import NO_NUMBER, judge_interval
 
+from ..intervals import Estimate
 from .contrasts import FCIS, RIVAL
-from .experiment_results import Estimate, ExperimentResults
+from .experiment_results import ExperimentResults
 
 __all__ = [
     "REFUTATION_RULE",

@@ -3,14 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = [
-    "ApEstimate",
-    "Clip",
-    "FirstModelResults",
-    "FolderFacts",
-    "PredictionCounts",
-    "WrittenErrorCost",
-]
+from ..intervals import Estimate
+
+__all__ = ["Clip", "FirstModelResults", "FolderFacts", "PredictionCounts", "WrittenErrorCost"]
 __all__ += ["ModelScores", "ReportFacts", "SizeFacts", "StageFacts", "Tracks", "WrittenOperation"]
 
 ModelScores = dict[str, dict[str, float | None]]  # task -> metric -> AP
@@ -49,22 +44,13 @@ class StageFacts:
 
 
 @dataclass(frozen=True)
-class ApEstimate:
-    """A metric with its 95 % interval; None where it is undefined."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
 class SizeFacts:
     """The AP of the objects of one size."""
 
     objects: int
-    AP: ApEstimate
-    AP50: ApEstimate
-    AP75: ApEstimate
+    AP: Estimate
+    AP50: Estimate
+    AP75: Estimate
 
 
 @dataclass(frozen=True)
@@ -91,7 +77,7 @@ class ReportFacts:
 
     images: int
     objects: int
-    ap: dict[str, ApEstimate]
+    ap: dict[str, Estimate]
     best: WrittenOperation
     sizes: dict[str, SizeFacts]
     threshold: float | None  # the best one for persons

@@ -5,6 +5,7 @@ from statistics import fmean
 
 from mask_rcnn_ext.report.text import NO_NUMBER, to_text
 
+from ..intervals import Estimate
 from ..markdown import markdown_table
 from .results_file import Contrast, OwnDataEntry, OwnDataResults, PhotosFacts
 from .runs import DATA, SETTINGS
@@ -173,11 +174,8 @@ def _find(contrasts: Iterable[Contrast], data: str, name: str) -> Contrast | Non
 def _interval(contrast: Contrast | None, signed: bool = True) -> str:
     if contrast is None:
         return NO_NUMBER
-    mean = to_text(contrast.mean, signed=signed)
-    if contrast.low is None:
-        return f"{mean} (one run)"
-    low, high = (to_text(end, signed=signed) for end in (contrast.low, contrast.high))
-    return f"{mean} [{low}, {high}]"
+    shown = Estimate(contrast.mean, contrast.low, contrast.high).show(signed=signed)
+    return f"{shown} (one run)" if contrast.low is None else shown
 
 
 def _make_choices(contrasts: Sequence[Contrast]) -> str:
