@@ -114,19 +114,8 @@ def test_results_of_a_measured_run(truth, tmp_path, monkeypatch):
     """One run: its records are kept in a file, and the numbers of the model come from there."""
     (run, *_) = plan_experiment(tmp_path, 1)
     run.folder.mkdir(parents=True)
-    monkeypatch.setattr(experiment, "load_trained", lambda _: small_model(run.variant))
-    monkeypatch.setattr(experiment, "find_truth", lambda _: ("", ""))
-    monkeypatch.setattr(experiment, "load_truth", lambda _: truth)
-    monkeypatch.setattr(
-        experiment,
-        "predict_in_true_boxes",
-        lambda cfg, model, truth, _: predict_in_true_boxes(cfg, model, truth, FOUR),
-    )
-    monkeypatch.setattr(
-        experiment,
-        "predict_with_own_proposals",
-        lambda cfg, model, truth, _: predict_with_own_proposals(cfg, model, truth, FOUR),
-    )
+    measured = (*small_model(run.variant), truth, FOUR)
+    monkeypatch.setattr(experiment, "load_measured", lambda _: measured)
     monkeypatch.setattr(experiment, "measure_data", lambda name: {"name": name})
     monkeypatch.setattr(
         NestedRun, "results", lambda _: {"segm": {"AP": 1.0}, "run": {"train_seconds": 2.0}}
@@ -162,16 +151,13 @@ def test_results_of_a_measured_run(truth, tmp_path, monkeypatch):
 def test_changes_in_testing_are_measured(truth, tmp_path, monkeypatch):
     """One run of the real model: every change draws other masks, and the file has them all."""
     (run,) = [r for r in plan_experiment(tmp_path, 1) if r.variant == "fcis_tiny_nested_k3"]
-    monkeypatch.setattr(change_measurement, "load_trained", lambda _: small_model(run.variant))
-    monkeypatch.setattr(change_measurement, "find_truth", lambda _: ("", ""))
-    monkeypatch.setattr(change_measurement, "load_truth", lambda _: truth)
+    measured = (*small_model(run.variant), truth, FOUR)
+    monkeypatch.setattr(change_measurement, "load_measured", lambda _: measured)
     first = sorted(truth.imgs)[:1]
     monkeypatch.setattr(
         change_measurement,
         "predict_in_true_boxes",
-        lambda cfg, model, truth, _, draw: predict_in_true_boxes(
-            cfg, model, truth, FOUR, first, draw
-        ),
+        lambda *measured, draw: predict_in_true_boxes(*measured, first, draw),
     )
     step = change_measurement.ChangeMeasurement(run)
     run.folder.mkdir(parents=True)

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from mask_rcnn_ext.arrays import Floats
-from mask_rcnn_ext.data.catalog import find_truth
-from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.intervals import describe_interval
 from mask_rcnn_ext.overlap.same_part import draw_same_part
 from mask_rcnn_ext.report.json_records import from_json
@@ -14,7 +12,7 @@ from mask_rcnn_ext.report.json_records import from_json
 from .axis_records import draw_axis_runs
 from .contrasts import FCIS, RIVAL
 from .experiment import EXPERIMENT_MODELS, MEASURED_PARTS, NestedRun
-from .given_boxes import load_trained, predict_in_true_boxes
+from .given_boxes import load_measured, predict_in_true_boxes
 from .inference_changes import PLAIN, list_changes, name_copies
 from .run_measurement import RunMeasurement
 from .true_box_records import TrueBoxRecord, draw_right, measure_true_boxes
@@ -23,22 +21,17 @@ __all__ = ["CHANGED", "ChangeMeasurement", "collect_changes"]
 
 # Variant -> its k; None: it has no parts.
 CHANGED: dict[str, int | None] = {RIVAL: None, **{variant: k for k, variant in FCIS.items()}}
-_FORMAT = 1  # the format of `nested_changes.json`
 
 
 class ChangeMeasurement(RunMeasurement):
     """The masks of a finished run with each change, measured, in `nested_changes.json`."""
 
-    def __init__(self, run: NestedRun) -> None:
-        title = "measured with changes in testing"
-        super().__init__(run, "nested_changes.json", _FORMAT, title)
-        self.run = run
+    file_name, format = "nested_changes.json", 1
+    done = "measured with changes in testing"
 
     def make(self, resume: bool) -> None:
         """See `Step`."""
-        cfg, model = load_trained(self.run.folder)
-        (dataset,) = cfg.DATASETS.TEST
-        truth = load_truth(find_truth(dataset)[0])
+        cfg, model, truth, dataset = load_measured(self.run.folder)
         changes = {
             name: [
                 measure_true_boxes(masks, MEASURED_PARTS)

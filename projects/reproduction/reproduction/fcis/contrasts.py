@@ -11,7 +11,7 @@ from mask_rcnn_ext.overlap.same_part import SamePartRecord, draw_same_part
 
 from .axis_records import AxisRecord, draw_axis_runs
 
-__all__ = ["compare_axis_runs", "compare_same_part"]
+__all__ = ["FCIS", "RIVAL", "compare_axis_runs", "compare_same_part", "describe_ratio"]
 
 Contrasted = dict[str, float | None]  # "value", "low" and "high"
 
@@ -82,21 +82,22 @@ def compare_axis_runs(
         for number, (variant, trainings) in enumerate(records.items())
     }
     compared: dict[str, Any] = {}
-    if RIVAL in found:
+    if rival := found.get(RIVAL):
         compared["control"] = {
-            variant: {name: _divide(values, found[RIVAL][name]) for name, values in ratios.items()}
+            variant: {name: describe_ratio(values, rival[name]) for name, values in ratios.items()}
             for variant, ratios in found.items()
             if variant != RIVAL
         }
     if set(FCIS.values()) <= found.keys():
         seven, three = (found[FCIS[k]] for k in (7, 3))
         compared["moved"] = {
-            "lines_7": _divide(seven["lines_7"], three["lines_7"]),
-            "lines_3": _divide(three["lines_3"], seven["lines_3"]),
+            "lines_7": describe_ratio(seven["lines_7"], three["lines_7"]),
+            "lines_3": describe_ratio(three["lines_3"], seven["lines_3"]),
         }
     return compared
 
 
-def _divide(over: Floats, under: Floats) -> Contrasted:
+def describe_ratio(over: Floats, under: Floats) -> Contrasted:
+    """Return a ratio of numbers that were drawn together, with its interval."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return describe_interval(over / under)

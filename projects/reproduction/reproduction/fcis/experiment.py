@@ -32,7 +32,7 @@ from ..training_runs import TrainingRun
 from .axis_records import AxisRecord, draw_axis_runs, measure_axis_runs
 from .contrasts import compare_axis_runs, compare_same_part
 from .detection_records import DetectionRecord, measure_detections, summarize_detections
-from .given_boxes import load_trained, predict_in_true_boxes
+from .given_boxes import load_measured, predict_in_true_boxes
 from .own_proposals import predict_with_own_proposals
 from .run_measurement import RunMeasurement
 
@@ -56,7 +56,6 @@ EXPERIMENT_MODELS = {
     "fcis_tiny_nested_k1": ("FCIS, k = 1", 1),
 }
 MEASURED_PARTS = (7, 3)  # k at which every model is measured
-_FORMAT = 2  # the format of `nested.json`
 
 
 class NestedRun(TrainingRun):
@@ -94,15 +93,11 @@ class Measurement(RunMeasurement):
     They are measured in the true boxes and in the model's own proposals.
     """
 
-    def __init__(self, run: NestedRun) -> None:
-        super().__init__(run, "nested.json", _FORMAT)
-        self.run = run
+    file_name, format = "nested.json", 2
 
     def make(self, resume: bool) -> None:
         """See `Step`."""
-        cfg, model = load_trained(self.run.folder)
-        (dataset,) = cfg.DATASETS.TEST
-        truth = load_truth(find_truth(dataset)[0])
+        cfg, model, truth, dataset = load_measured(self.run.folder)
         content: dict[str, Any] = {"axis": []}
         content |= {f"same_part_{k}": [] for k in MEASURED_PARTS}
         for masks in predict_in_true_boxes(cfg, model, truth, dataset):

@@ -19,15 +19,18 @@ from torch import Tensor
 from mask_rcnn_ext.arrays import Floats
 from mask_rcnn_ext.checkpoint.checkpointer import Checkpointer
 from mask_rcnn_ext.config import load_config
+from mask_rcnn_ext.data.catalog import find_truth
 from mask_rcnn_ext.data.mapper import ImageMapper
 from mask_rcnn_ext.layers.mask_crops import MaskCrop
 from mask_rcnn_ext.modeling.checks import is_fcis
 from mask_rcnn_ext.modeling.fcis.voting import render_mask
 from mask_rcnn_ext.modeling.precision import prepare_model
+from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
 from mask_rcnn_ext.overlap.numbered_coco import sort_ids
 
-__all__ = ["DrawMasks", "GivenBoxMasks", "draw_masks", "load_trained", "predict_in_true_boxes"]
+__all__ = ["DrawMasks", "GivenBoxMasks", "draw_masks", "load_measured", "load_trained"]
+__all__ += ["predict_in_true_boxes"]
 
 DrawMasks = Callable[[Any, dict[str, Tensor], Instances], Tensor]  # see `draw_masks`
 
@@ -69,6 +72,13 @@ def load_trained(folder: str | Path) -> tuple[CfgNode, torch.nn.Module]:
     model = prepare_model(cfg, build_model(cfg)).eval()
     Checkpointer(model).load(str(Path(folder) / "model_final.pth"))
     return cfg, model
+
+
+def load_measured(folder: str | Path) -> tuple[CfgNode, torch.nn.Module, COCO, str]:
+    """Return config and model of a finished run, and its test set with the name of this set."""
+    cfg, model = load_trained(folder)
+    (dataset,) = cfg.DATASETS.TEST
+    return cfg, model, load_truth(find_truth(dataset)[0]), dataset
 
 
 def draw_masks(model: Any, features: dict[str, Tensor], given: Instances) -> Tensor:

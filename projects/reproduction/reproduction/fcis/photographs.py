@@ -33,7 +33,7 @@ from mask_rcnn_ext.report.json_records import from_json
 from ..json_runs import JsonRun, select_images
 from ..run_entries import describe_run
 from .axis_records import draw_axis_runs
-from .contrasts import FCIS, RIVAL
+from .contrasts import FCIS, RIVAL, describe_ratio
 from .experiment import MEASURED_PARTS
 from .given_boxes import load_trained, predict_in_true_boxes
 from .photograph_pairs import count_pairs, hold_out
@@ -56,7 +56,6 @@ __all__ = [
 # The yaml in configs/shapes that a model builds on -> its name.
 PHOTOGRAPH_MODELS = {RIVAL: "Mask R-CNN", **{v: f"FCIS, k = {k}" for k, v in FCIS.items()}}
 CLASS, LONGEST = "nucleus", 256  # the class, and the longest side of an image in pixels
-_FORMAT = 1  # the format of `photographs.json`
 
 # Half of the nuclei are 11 to 20 pixels long. Images are enlarged to 1.25 times their side, so
 # that a nucleus covers two or three cells of the stride of 8; the anchors suit it.
@@ -118,9 +117,7 @@ class PhotographMeasurement(RunMeasurement):
     It measures only images with overlapping boxes of one class.
     """
 
-    def __init__(self, run: PhotographRun) -> None:
-        super().__init__(run, "photographs.json", _FORMAT)
-        self.run = run
+    file_name, format = "photographs.json", 1
 
     def find_inputs(self) -> dict[str, Any]:
         """See `Step`; the images to measure are chosen by the annotations."""
@@ -197,7 +194,7 @@ def _collect_models(runs: Sequence[PhotographRun]) -> dict[str, Any]:
                 for k, found in errors.items()
             },
             "axis": {what: describe_interval(values) for what, values in axis.items()},
-            "axis_by_rival": describe_interval(_divide(axis["excess"], drawn[RIVAL][1]["excess"])),
+            "axis_by_rival": describe_ratio(axis["excess"], drawn[RIVAL][1]["excess"]),
             "right": describe_interval(draw_right(records[variant])),
             "runs": [
                 dataclasses.asdict(describe_run(run, ("bbox", "segm"), ("AP", "AP50", "AP75")))
@@ -227,8 +224,3 @@ def _draw(
         for name in (f"k = {k}" for k in MEASURED_PARTS)
     }
     return errors, draw_axis_runs([[r.axis for r in records] for records in trainings], model=model)
-
-
-def _divide(over: Any, under: Any) -> Any:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return over / under

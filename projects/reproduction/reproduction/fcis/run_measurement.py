@@ -1,6 +1,6 @@
 """A measurement of the masks of a finished training, in a file of the training's folder."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from mask_rcnn_ext.files import file_sha256, read_json_or_none, write_json
 from mask_rcnn_ext.report.json_records import to_json
@@ -16,20 +16,27 @@ class RunMeasurement(Step):
 
     Args:
         run: the training.
-        name: the name of the file.
+
+    Attributes:
+        file_name: the name of the file.
         format: a number that changes with the content of the file.
-        title: what was done with the run, for a line of text.
+        done: what was done with the run, for a line of text.
     """
 
-    def __init__(self, run: TrainingRun, name: str, format: int, title: str = "measured") -> None:
-        file = run.folder / name
-        super().__init__(f"{run.title} {title}", file, [file])
-        self._weights, self._format = run.folder / "model_final.pth", format
+    file_name: ClassVar[str]
+    format: ClassVar[int]
+    done: ClassVar[str] = "measured"
+
+    def __init__(self, run: TrainingRun) -> None:
+        file = run.folder / self.file_name
+        super().__init__(f"{run.title} {self.done}", file, [file])
+        self.run: Any = run
 
     def find_inputs(self) -> dict[str, Any]:
         """See `Step`."""
-        sha256 = file_sha256(str(self._weights)) if self._weights.is_file() else None
-        return {"weights_sha256": sha256, "format": self._format}
+        weights = self.run.folder / "model_final.pth"
+        sha256 = file_sha256(str(weights)) if weights.is_file() else None
+        return {"weights_sha256": sha256, "format": self.format}
 
     def read_record(self) -> dict[str, Any] | None:
         """See `Step`."""

@@ -73,20 +73,17 @@ def measure_true_boxes(
     )
 
 
-def draw_right(
-    trainings: Sequence[Sequence[TrueBoxRecord]], *, draws: int = 1000, model: int = 0
-) -> Floats:
+def draw_right(trainings: Sequence[Sequence[TrueBoxRecord]], *, model: int = 0) -> Floats:
     """Return the share of right masks, and the same in each draw of a bootstrap, in percent.
 
     It is the mean over COCO's ten IoU thresholds.
 
     Args:
         trainings: the records of each training, of the same images.
-        draws: the number of draws of the bootstrap.
         model: see `bootstrap_ratio`.
     """
     right, masks = (
         np.array([[getattr(record, name) for record in records] for records in trainings])
         for name in ("right", "masks")
     )
-    return 100 * bootstrap_ratio(right, masks, draws=draws, seed=0, model=model)
+    return 100 * bootstrap_ratio(right, masks, draws=1000, seed=0, model=model)
