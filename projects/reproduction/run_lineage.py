@@ -70,9 +70,8 @@ def run_lineage(args: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     variants = [method.variant for method in methods()]
     runs = plan_runs(LineageRun, args.output, variants, args.seeds)
-    progress = TrainingProgress(
-        runs
-    )  # refuses a folder with other files before anything is computed
+    # This refuses a folder with other files before anything is computed.
+    progress = TrainingProgress(runs)
     if args.list:
         print(progress.table())
         return

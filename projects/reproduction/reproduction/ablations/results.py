@@ -193,10 +193,9 @@ def _describe(variant: str) -> Variant:
 def _read_table(run: AblationRun, task: str, runs: _Runs) -> APTable | None:
     """Return the run's table; None if its predictions are gone or do not give its AP."""
     name = run.config().DATASETS.TEST[0]
-    predictions = run.folder / "inference" / name / "coco_instances_results.json"
-    if run.state() != "done" or not predictions.is_file():
+    if run.state() != "done" or not run.predictions.is_file():
         return None
-    table = read_ap_table(_annotations(name), predictions, task)
+    table = read_ap_table(_annotations(name), run.predictions, task)
     measured = runs[run.variant, run.seed].metrics[task]["AP"]
     if measured is None or abs(table.compute_ap()[0, 0] - measured) > 0.01:
         logger.warning("%s: the predictions in its folder do not give its %s AP", run.title, task)

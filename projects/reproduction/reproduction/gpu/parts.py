@@ -116,10 +116,8 @@ class BenchmarkStep(Step):
 
     def read_record(self) -> dict[str, Any] | None:
         """See `Step`."""
-        found: dict[str, Any] | None = (
-            read_gpu_results(self.record).get("benchmark", {}).get(self._name)
-        )
-        return found
+        benchmark: dict[str, Any] = read_gpu_results(self.record).get("benchmark", {})
+        return benchmark.get(self._name)
 
     def start(self, resume: bool) -> None:
         """See `Step`; earlier figures stay until there are new ones."""
@@ -137,11 +135,8 @@ class BenchmarkStep(Step):
 
     def finish(self) -> None:
         """See `Step`."""
-        code = {"code_sha256": self.find_inputs()["code_sha256"]}
-        add_results(
-            self.record,
-            {"benchmark": {self._name: {**read_json(self._written)[self._name], **code}}},
-        )
+        found = {**read_json(self._written)[self._name], "code_sha256": self._code}
+        add_results(self.record, {"benchmark": {self._name: found}})
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ __all__ = ["ImagePictures", "MethodPictures", "draw_pictures", "make_lineage_she
 
 _TILE, _SHEET_TILE = 400, 320  # pixels
 _HIT_IOU = 0.5
+_SCORE_THRESHOLD = 0.5  # detections below it are not drawn
 _MISS_COLOR, _HIT_COLOR = 2, 0  # ids: yellow, and red for a proposal that covers an object
 
 
@@ -51,8 +52,6 @@ def draw_pictures(
     predictions: Mapping[str, dict[Any, list[dict[str, Any]]]],
     proposals: Mapping[str, Mapping[str, Floats]],
     wanted: int,
-    *,
-    score_threshold: float = 0.5,
 ) -> tuple[list[ImagePictures], list[str]]:
     """Return pictures of `wanted` images spread evenly over a data set, and what went wrong.
 
@@ -61,12 +60,11 @@ def draw_pictures(
         predictions: variant -> image id -> COCO results.
         proposals: variant -> file name of the image -> (N, 4), XYXY_ABS, those to draw.
         wanted: how many images.
-        score_threshold: detections below it are not drawn; 0-1.
     """
     problems: list[str] = []
     by_variant: dict[str, list[Sample]] = {}
     for variant, results in predictions.items():
-        by_variant[variant], problems = choose_samples(name, results, wanted, score_threshold)
+        by_variant[variant], problems = choose_samples(name, results, wanted, _SCORE_THRESHOLD)
     class_names = list(MetadataCatalog.get(name).thing_classes)
     drawn = []
     for samples in zip(*by_variant.values(), strict=True):
