@@ -3,12 +3,12 @@
 import json
 import logging
 import re
-import shutil
 
 import pytest
 import run_comparison as tool
 from comparison_cases import write_pair
 from fake_comparison import FCIS, FakeTraining
+from page_copies import check_tables_are_even, copy_pages
 from PIL import Image
 from reproduction.fcis import results as comparison_results
 from reproduction.fcis.answers import describe_loss, make_answer_rows
@@ -167,22 +167,14 @@ def test_the_doc_has_the_numbers_and_even_tables(numbers):
     assert "| Mask R-CNN | 2 | 52.0 / 52.0 / 52.0 | 52.0 / 52.0 / 52.0 | 200 |" in doc
     assert "| `MODEL.META_ARCHITECTURE` | `MaskRCNN` | `MaskRCNNExtFCIS` |" in doc
     assert "with 2 seeds." in doc
-    width = 0
-    for line in doc.splitlines():
-        count = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
-        assert count in (0, width) or not width, line
-        width = count
+    check_tables_are_even(doc)
     for variant in MODELS:
         assert (REPO / f"docs/../configs/shapes/{variant}.yaml").is_file()
         assert f"(../configs/shapes/{variant}.yaml)" in doc
 
 
 def test_the_doc_and_the_readme_are_generated_from_the_results(numbers, tmp_path):
-    results = {f"results/{path.name}" for path in (REPO / "results").glob("*.json")}
-    pages = {"README.md", *(f"docs/{path.name}" for path in (REPO / "docs").glob("*.md"))}
-    for name in pages | results - {COMPARISON}:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPO / name, tmp_path / name)
+    (copy_pages(tmp_path) / COMPARISON).unlink()
     with pytest.raises(UserError, match=r"Run: python projects/reproduction/run_comparison.py"):
         generated_pages.pages(tmp_path, ())
     (tmp_path / COMPARISON).write_text(json.dumps(numbers))
@@ -202,8 +194,10 @@ def test_measuring_is_told(measured, data, monkeypatch, caplog):
     assert [len(side) for side in found.records] == [1, 1]
 
 
-def test_the_method_says_what_the_intervals_cover():
-    assert "not the chance in training" in comparison_results._describe_intervals(1, 1000, 0)
-    three = comparison_results._describe_intervals(3, 1000, 7)
+def test_the_method_says_what_the_intervals_cover(monkeypatch):
+    monkeypatch.setattr(comparison_results, "DRAWS", 1000)
+    assert "not the chance in training" in comparison_results._describe_intervals(1)
+    monkeypatch.setattr(comparison_results, "BOOTSTRAP_SEED", 7)
+    three = comparison_results._describe_intervals(3)
     assert "1000 draws, seed 7" in three
     assert "2/3 of their variance" in three

@@ -3,11 +3,11 @@
 import copy
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
 from made_up_experiment import K3, K7, RIVAL, around, make_content, read
+from page_copies import check_tables_are_even, copy_pages
 from PIL import Image
 from reproduction.fcis.experiment_markdown import (
     EXPERIMENT,
@@ -36,7 +36,6 @@ from reproduction.fcis.predictions import (
 )
 from reproduction.intervals import Estimate
 from reproduction.pages import write as generated_pages
-from support import REPO
 
 MINUS = "\u2212"
 
@@ -272,12 +271,7 @@ def test_the_page_and_the_pictures(tmp_path):
 
 
 def test_docs_and_readme_are_generated_with_and_without_results(tmp_path):
-    for path in [*(REPO / "results").glob("*.json"), *(REPO / "docs").glob("*.md")]:
-        target = tmp_path / path.relative_to(REPO)
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy(path, target)
-    shutil.copy(REPO / "README.md", tmp_path)
-    (tmp_path / EXPERIMENT).unlink(missing_ok=True)
+    (copy_pages(tmp_path) / EXPERIMENT).unlink(missing_ok=True)
     pages = generated_pages.pages(tmp_path, ())
     for name in ("README.md", "docs/fcis_comparison.md"):
         assert "The experiment has not been run yet." in pages[name]
@@ -286,8 +280,4 @@ def test_docs_and_readme_are_generated_with_and_without_results(tmp_path):
     pages = generated_pages.pages(tmp_path, ())
     assert experiment_doc(read(content)) in pages["docs/fcis_comparison.md"]
     assert experiment_summary(read(content)) in pages["README.md"]
-    width = 0
-    for line in experiment_doc(read(content)).splitlines():
-        count = line.count("|") if line.startswith("|") else 0
-        assert count in (0, width) or not width, line
-        width = count
+    check_tables_are_even(experiment_doc(read(content)))

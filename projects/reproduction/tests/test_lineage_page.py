@@ -3,7 +3,6 @@
 import json
 import pickle
 import re
-import shutil
 from dataclasses import replace
 
 import make_tables
@@ -21,6 +20,7 @@ from fake_lineage import (
     small_sets,
     use_small_configs,
 )
+from page_copies import copy_pages
 from PIL import Image
 from reproduction.lineage.inference import find_best_proposals, load_model
 from reproduction.lineage.page import write_lineage
@@ -36,7 +36,6 @@ from reproduction.lineage.tables import (
     make_method_rows,
     published_table,
 )
-from support import REPO
 
 from mask_rcnn_ext.report.drawing.pictures import choose_color
 from mask_rcnn_ext.report.json_records import from_json
@@ -262,13 +261,7 @@ def test_the_sheet_shows_shared_proposals_once(drawn, content, monkeypatch):
 @pytest.fixture
 def checkout(tmp_path, content):
     """Return a copy of what the pages are made of, with the lineage's numbers."""
-    for path in (REPO / "results").glob("*.json"):
-        (tmp_path / "results").mkdir(exist_ok=True)
-        shutil.copy(path, tmp_path / "results")
-    (tmp_path / "results/lineage.json").write_text(json.dumps(content))
-    (tmp_path / "docs").mkdir()
-    for path in (REPO / "README.md", *(REPO / "docs").glob("*.md")):
-        shutil.copy(path, tmp_path / path.relative_to(REPO))
+    (copy_pages(tmp_path) / "results/lineage.json").write_text(json.dumps(content))
     return tmp_path
 
 

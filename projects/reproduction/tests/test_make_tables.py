@@ -4,11 +4,11 @@ import ast
 import dataclasses
 import json
 import re
-import shutil
 
 import make_tables
 import pytest
 from detectron2.config import get_cfg as detectron2_get_cfg
+from page_copies import check_tables_are_even, copy_pages
 from reproduction.ablations.markdown import ABLATIONS, differences_table
 from reproduction.ablations.results import (
     AblationResults,
@@ -52,11 +52,7 @@ PAGES = [
 @pytest.fixture
 def checkout(tmp_path):
     """Return a copy of what the pages are made from, and of the pages."""
-    results = [f"results/{path.name}" for path in (REPO / "results").glob("*.json")]
-    for name in [*PAGES, *results]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPO / name, tmp_path / name)
-    return tmp_path
+    return copy_pages(tmp_path)
 
 
 def read(path):
@@ -308,13 +304,8 @@ def test_links_lead_to_files():
 
 
 def test_tables_are_even():
-    """Every line of a table has as many cells as its head."""
     for page in PAGES:
-        width = 0
-        for line in (REPO / page).read_text().splitlines():
-            count = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
-            assert count in (0, width) or not width, line
-            width = count
+        check_tables_are_even((REPO / page).read_text())
 
 
 @pytest.mark.parametrize(

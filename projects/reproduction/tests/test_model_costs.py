@@ -4,7 +4,6 @@ import copy
 import functools
 import json
 import re
-import shutil
 
 import model_costs
 import pytest
@@ -12,6 +11,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.analysis import FlopCountAnalysis
 from faithful import NARROW
+from page_copies import copy_pages
 from reproduction.costs.count import (
     CONVENTIONS,
     _count,
@@ -271,21 +271,9 @@ def test_the_command_prints_named_configs_and_writes_nothing(tmp_path, capsys):
 
 
 def test_the_command_writes_json_and_page(tmp_path, monkeypatch, capsys):
-    names = ("demo", "ablations", "fcis_comparison", "lineage")
-    inputs = [f"results/{name}.json" for name in names]
-    names = (
-        "configs",
-        "ablations",
-        "fcis_comparison",
-        "first_model",
-        "lineage",
-        "own_data",
-        "performance",
-        "scaling",
-    )
-    for name in ("README.md", *(f"docs/{name}.md" for name in names), *inputs):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(REPO / name, tmp_path / name)
+    for path in (copy_pages(tmp_path) / "results").iterdir():
+        if path.stem not in ("demo", "ablations", "fcis_comparison", "lineage"):
+            path.unlink()
     monkeypatch.setattr(model_costs, "CONFIGS", ("shapes/mask_rcnn_tiny_FPN",))
     assert model_costs.main(["--root", str(tmp_path)]) == 0
     content = json.loads((tmp_path / COSTS).read_text())

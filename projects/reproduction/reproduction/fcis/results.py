@@ -156,7 +156,7 @@ def collect(runs: Sequence[ComparisonRun], measured: Measured) -> ComparisonResu
             **{variant: f"configs/shapes/{variant}.yaml" for variant in MODELS},
             **compare_fcis_configs(),
         },
-        method=_describe_intervals(len(seeds), DRAWS, BOOTSTRAP_SEED),
+        method=_describe_intervals(len(seeds)),
         answers=_answers(pooled, metrics),
         before_voting=_before_voting(measured),
         counts={s: _counts(records) for s, records in zip("ab", measured.records, strict=True)},
@@ -173,17 +173,11 @@ def collect(runs: Sequence[ComparisonRun], measured: Measured) -> ComparisonResu
     return from_json(ComparisonResults, to_json(results, _DECIMALS))
 
 
-def _describe_intervals(trainings: int, draws: int, seed: int) -> str:
-    """Return in words what the intervals of `compare_seeds` cover, for a page.
-
-    Args:
-        trainings: number of trainings of each model.
-        draws: of the bootstrap.
-        seed: of the bootstrap.
-    """
+def _describe_intervals(trainings: int) -> str:
+    """Return in words what the intervals cover, with so many trainings of each model."""
     images = (
-        f"percentiles of a bootstrap ({draws} draws, seed {seed}). Each draw takes as many images "
-        "as there are, with replacement, the same for both models and all trainings"
+        f"percentiles of a bootstrap ({DRAWS} draws, seed {BOOTSTRAP_SEED}). Each draw takes as "
+        "many images as there are, with replacement, the same for both models and all trainings"
     )
     if trainings == 1:
         return (
