@@ -173,9 +173,7 @@ def test_changes_in_testing_are_measured(truth, tmp_path, monkeypatch):
 
 def test_part_shares_of_the_data(truth, monkeypatch):
     """Nested pairs read about 11 % and 50 % of their common area from one part."""
-    monkeypatch.setattr(experiment, "find_truth", lambda _: ("", ""))
-    monkeypatch.setattr(experiment, "load_truth", lambda _: truth)
-    monkeypatch.setattr(experiment.DatasetCatalog, "get", lambda _: [])
+    monkeypatch.setattr(experiment, "load_dataset", lambda _: truth)
     for shares in measure_data("nested_shapes_val").values():
         assert 5 <= shares["k = 7"] <= 20
         assert 35 <= shares["k = 3"] <= 65

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from overlap_cases import rectangle
 from PIL import Image
 from reference.overlap import coco_of, dataset_of
@@ -53,15 +53,12 @@ def drawn(tmp_path, monkeypatch):
             predictions = {i: (crop, None) for i, crop in enumerate(instances.object_crops)}
             yield SimpleNamespace(instances=instances, predictions=predictions)
 
-    DatasetCatalog.register(name, list)
     MetadataCatalog.get(name).set(image_root=str(tmp_path))
-    monkeypatch.setattr(nested_pairs, "find_truth", lambda _: ("", ""))
-    monkeypatch.setattr(nested_pairs, "load_truth", lambda _: truth)
+    monkeypatch.setattr(nested_pairs, "load_dataset", lambda _: truth)
     monkeypatch.setattr(nested_pairs, "load_trained", lambda _: (None, None))
     monkeypatch.setattr(nested_pairs, "predict_in_true_boxes", predict)
     runs = [SimpleNamespace(variant=variant, folder=tmp_path) for variant in COLUMNS]
     yield draw_pairs(runs, name, 1), looked_at
-    DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
 
 

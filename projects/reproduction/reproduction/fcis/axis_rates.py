@@ -121,9 +121,7 @@ def make_file_kinds(size: int, *, with_rois: bool) -> Kinds:
             soft = torch.from_numpy(_make_soft(rng, cells, k))[None].float()
             side = size + 2 * _MARGIN
             (mask,) = paste_masks_in_image(soft, torch.from_numpy(roi)[None].float(), (side, side))
-            rows, columns = np.nonzero(mask.numpy())
-            top, left = rows.min(), columns.min()
-            crop = MaskCrop(top, left, mask.numpy()[top : rows.max() + 1, left : columns.max() + 1])
+            crop = MaskCrop(0, 0, mask.numpy()).trim()
             return render_in_roi(crop, roi) if with_rois else render_binary_mask(crop.mask)
 
         return make

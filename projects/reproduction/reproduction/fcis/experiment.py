@@ -11,11 +11,8 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from pycocotools.coco import COCO
 
-from mask_rcnn_ext.data.catalog import find_truth
-from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
 from mask_rcnn_ext.overlap.intervals import describe_draws
 from mask_rcnn_ext.overlap.same_part import (
@@ -32,7 +29,7 @@ from ..training_runs import TrainingRun
 from .axis_records import AxisRecord, draw_axis_runs, measure_axis_runs
 from .contrasts import compare_axis_runs, compare_same_part
 from .detection_records import DetectionRecord, measure_detections, summarize_detections
-from .given_boxes import load_measured, predict_in_true_boxes
+from .given_boxes import load_dataset, load_measured, predict_in_true_boxes
 from .own_proposals import predict_with_own_proposals
 from .run_measurement import RunMeasurement
 
@@ -167,8 +164,7 @@ def measure_data(dataset: str) -> dict[str, dict[str, float]]:
         "one_class" and "two_classes" -> "k = 7" and "k = 3" -> the share, over all nested pairs:
         at least 90 % of the smaller box lies in the larger one.
     """
-    DatasetCatalog.get(dataset)  # draws an embedded data set
-    truth = load_truth(find_truth(dataset)[0])
+    truth = load_dataset(dataset)
     sums: dict[str, dict[str, list[float]]] = {
         pair: {f"k = {k}": [0.0, 0.0] for k in MEASURED_PARTS}
         for pair in ("one_class", "two_classes")

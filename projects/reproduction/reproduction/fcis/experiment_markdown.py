@@ -10,7 +10,12 @@ from .contrasts import FCIS, RIVAL
 from .experiment_results import ExperimentResults
 from .experiment_tables import make_tables, make_texts
 from .nested_pairs import CAPTION
-from .predictions import judge_predictions, list_refutations, summarize_predictions
+from .predictions import (
+    join_verdicts,
+    judge_predictions,
+    list_refutations,
+    summarize_predictions,
+)
 
 __all__ = ["EXPERIMENT", "PICTURE", "PLACES_PICTURE", "experiment_doc", "experiment_summary"]
 
@@ -166,7 +171,7 @@ def _make_summary_rows(results: ExperimentResults) -> list[tuple[str, ...]]:
 def _conclude(results: ExperimentResults) -> str:
     control, classes, _, moved = (r.came_true for r in list_refutations(results))
     on_lines = [claim.holds for claim in judge_predictions(results)[3].claims[:2]]
-    errors, lines = _join([control, classes]), _join([moved, *on_lines])
+    errors, lines = join_verdicts([control, classes]), join_verdicts([moved, *on_lines])
     if errors is None or lines is None:
         return "A number is missing, so the question stays open."
     own = "the parts of FCIS cause errors where boxes of one class overlap"
@@ -182,9 +187,3 @@ def _conclude(results: ExperimentResults) -> str:
     else:
         found = "the data show neither errors nor lines that the parts of FCIS cause"
     return f"Here {found}."
-
-
-def _join(held: Sequence[bool | None]) -> bool | None:
-    if False in held:
-        return False
-    return None if None in held else True

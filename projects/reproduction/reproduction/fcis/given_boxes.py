@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
@@ -29,8 +29,8 @@ from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
 from mask_rcnn_ext.overlap.numbered_coco import sort_ids
 
-__all__ = ["DrawMasks", "GivenBoxMasks", "draw_masks", "load_measured", "load_trained"]
-__all__ += ["predict_in_true_boxes"]
+__all__ = ["DrawMasks", "GivenBoxMasks", "draw_masks", "load_dataset", "load_measured"]
+__all__ += ["load_trained", "predict_in_true_boxes"]
 
 DrawMasks = Callable[[Any, dict[str, Tensor], Instances], Tensor]  # see `draw_masks`
 
@@ -78,7 +78,13 @@ def load_measured(folder: str | Path) -> tuple[CfgNode, torch.nn.Module, COCO, s
     """Return config and model of a finished run, and its test set with the name of this set."""
     cfg, model = load_trained(folder)
     (dataset,) = cfg.DATASETS.TEST
-    return cfg, model, load_truth(find_truth(dataset)[0]), dataset
+    return cfg, model, load_dataset(dataset), dataset
+
+
+def load_dataset(name: str) -> COCO:
+    """Return a registered data set with a COCO json; an embedded one is drawn at its first use."""
+    DatasetCatalog.get(name)
+    return load_truth(find_truth(name)[0])
 
 
 def draw_masks(model: Any, features: dict[str, Tensor], given: Instances) -> Tensor:

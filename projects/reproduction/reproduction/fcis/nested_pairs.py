@@ -10,20 +10,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from pycocotools.coco import COCO
 
 from mask_rcnn_ext.arrays import Bools, Floats, RGBArray
 from mask_rcnn_ext.data.bands import read_picture
-from mask_rcnn_ext.data.catalog import find_truth
 from mask_rcnn_ext.layers.mask_crops import MaskCrop
-from mask_rcnn_ext.overlap.detections import load_truth
 from mask_rcnn_ext.overlap.image_instances import ImageInstances, read_image_instances
 from mask_rcnn_ext.overlap.same_part import measure_part_share
 from mask_rcnn_ext.report.drawing.sheets import make_tile_sheet, resize_picture
 
 from .experiment import MEASURED_PARTS, NestedRun, find_nested
-from .given_boxes import load_trained, predict_in_true_boxes
+from .given_boxes import load_dataset, load_trained, predict_in_true_boxes
 
 __all__ = [
     "CAPTION",
@@ -63,6 +61,8 @@ _MARGIN = 0.06  # around the larger box, as a share of its longer side
 _OUTER, _INNER = (26, 86, 219), (214, 40, 40)  # blue and red
 _TINT, _FADE = 0.12, 0.35  # opacity of a mask; how far the image is faded to white below masks
 _LINE = 2  # pixels, of a contour
+
+_Drawn = Mapping[int, tuple[MaskCrop, Floats]]  # see `GivenBoxMasks.predictions`
 
 
 @dataclass(frozen=True)
@@ -130,22 +130,15 @@ def draw_pairs(runs: Sequence[NestedRun], dataset: str, wanted: int) -> list[Pai
         dataset: a registered data set with a COCO json.
         wanted: how many pairs.
     """
-    DatasetCatalog.get(dataset)  # draws an embedded data set
-    truth = load_truth(find_truth(dataset)[0])
+    truth = load_dataset(dataset)
     pairs = choose_pairs(truth, wanted)
     ids = {pair.image_id for pair in pairs}
-    found: list[Mapping[Any, Mapping[int, MaskCrop]]] = []
+    found: list[dict[Any, _Drawn]] = []
     for variant in COLUMNS:
         run = next(run for run in runs if run.variant == variant)
         cfg, model = load_trained(run.folder)
-        found.append(
-            {
-                masks.instances.image_id: {
-                    index: mask for index, (mask, _) in masks.predictions.items()
-                }
-                for masks in predict_in_true_boxes(cfg, model, truth, dataset, ids)
-            }
-        )
+        drawn = predict_in_true_boxes(cfg, model, truth, dataset, ids)
+        found.append({masks.instances.image_id: masks.predictions for masks in drawn})
     folder = Path(MetadataCatalog.get(dataset).image_root)
     pictures = []
     for pair in pairs:
@@ -163,7 +156,7 @@ def _draw_tiles(
     image: RGBArray,
     instances: ImageInstances,
     pair: NestedPair,
-    found: Iterable[Mapping[int, MaskCrop]],
+    found: Iterable[_Drawn],
 ) -> list[RGBArray]:
     """Return the tiles of a pair: the image, the truth, and each model's masks with its lattice."""
     boxes = instances.boxes[[pair.outer, pair.inner]]
@@ -189,7 +182,7 @@ def _draw_tiles(
     truth = [instances.object_crops[index].cut(*window) for index in objects]
     tiles = [draw([]), draw(truth)]
     for by_object, k in zip(found, COLUMNS.values(), strict=True):
-        tiles.append(draw([by_object[index].cut(*window) for index in objects], k))
+        tiles.append(draw([by_object[index][0].cut(*window) for index in objects], k))
     return tiles
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "RULE",
     "Claim",
     "Prediction",
+    "join_verdicts",
     "judge_predictions",
     "list_refutations",
     "summarize_predictions",
@@ -105,15 +106,19 @@ class Prediction:
     @property
     def came_true(self) -> bool | None:
         """Whether all claims hold; None if none fails and a number is missing."""
-        held = [claim.holds for claim in self.claims]
-        if False in held:
-            return False
-        return None if None in held else True
+        return join_verdicts([claim.holds for claim in self.claims])
 
     @property
     def failed(self) -> list[Claim]:
         """The claims that do not hold."""
         return [claim for claim in self.claims if claim.holds is False]
+
+
+def join_verdicts(held: Sequence[bool | None]) -> bool | None:
+    """Return whether all hold; None if none fails and one is not known."""
+    if False in held:
+        return False
+    return None if None in held else True
 
 
 def judge_predictions(results: ExperimentResults) -> list[Prediction]:
