@@ -230,20 +230,8 @@ def _make_row(
             metric: MeasuredDifference(means[metric], _round(low), _round(high))
             for metric, (low, high) in zip(AP_METRICS, bounds, strict=True)
         }
-    return ResultRow(
-        name=comparison.name,
-        table=comparison.table,
-        label=comparison.label,
-        of=of,
-        minus=minus,
-        task=task,
-        keys=list(comparison.keys),
-        note=comparison.note,
-        paper=find_published(comparison),
-        seeds=seeds,
-        method=method,
-        ours=ours,
-    )
+    plain = {**vars(comparison), "keys": list(comparison.keys), "paper": find_published(comparison)}
+    return ResultRow(name=comparison.name, **plain, seeds=seeds, method=method, ours=ours)
 
 
 def _subtract(of: float | None, minus: float | None) -> float:

@@ -179,11 +179,7 @@ def _average(
     topk = cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST if stored else 0
     test = cfg.DATASETS.TEST[0]
     return MethodResults(
-        variant=method.variant,
-        name=method.name,
-        added=method.added,
-        base=method.base,
-        variation=method.variation,
+        **vars(method),
         config=f"configs/shapes/lineage/{method.variant}.yaml",
         metrics={
             task: {metric: _mean([e.metrics[task][metric] for e in entries]) for metric in _METRICS}

@@ -85,12 +85,9 @@ def score_checkpoints(folder: Path, val_json: str) -> None:
             continue  # the training was interrupted here
         model.load_state_dict(content["trainer"]["hooks"]["WeightAverage"]["weights"])
         evaluator = PartEvaluator(Trainer.build_evaluator(cfg, data.val_name), parts)
-        entry: dict[str, Any] = {
-            "iteration": content["iteration"] + 1,
-            **{p: {} for p in VALIDATION_PARTS},
-        }
+        entry: dict[str, Any] = {part: {} for part in VALIDATION_PARTS}
         for name, metrics in Trainer.test(cfg, model, [evaluator]).items():
             part, task = name.split("/")
             entry[part][task] = metrics
-        found.append(entry)
+        found.append({"iteration": content["iteration"] + 1, **entry})
     write_json(folder / "scores" / "scores.json", found)

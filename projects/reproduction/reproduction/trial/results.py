@@ -15,7 +15,7 @@ from .runs import TRAINERS, TRIAL_DATA, TrialRun
 
 __all__ = ["TrainerDifference", "collect_trial", "describe_trial", "write_trial_results"]
 
-_METRICS = {"segm": ("AP", "AP50"), "bbox": ("AP", "AP50")}
+_TASKS, _METRICS = ("segm", "bbox"), ("AP", "AP50")
 _LAST = 100  # iterations; the training loss is the mean over them
 
 
@@ -48,10 +48,9 @@ def collect_trial(runs: Sequence[TrialRun]) -> list[TrainerDifference]:
     for run in runs:
         for metric, value in _read_numbers(run).items():
             numbers.setdefault((run.data, metric, run.trainer), []).append(value)
-    names = [*(f"{task}/{metric}" for task, keys in _METRICS.items() for metric in keys), "loss"]
     found = []
     for data in TRIAL_DATA:
-        for metric in names:
+        for metric in dict.fromkeys(metric for _, metric, _ in numbers):
             ours, plain = (numbers[data, metric, trainer] for trainer in TRAINERS)
             by_seed = [a - b for a, b in zip(ours, plain, strict=True)]
             means = fmean(ours), fmean(plain), fmean(by_seed)
@@ -66,8 +65,8 @@ def _read_numbers(run: TrialRun) -> dict[str, float]:
     assert results is not None, run.title
     numbers = {
         f"{task}/{metric}": float(results[task][metric] or 0.0)
-        for task, metrics in _METRICS.items()
-        for metric in metrics
+        for task in _TASKS
+        for metric in _METRICS
     }
     return {**numbers, "loss": _read_loss(run.folder / "metrics.json")}
 
@@ -82,11 +81,10 @@ def _read_loss(path: Path) -> float:
 def write_trial_results(path: str | Path, runs: Sequence[TrialRun]) -> list[TrainerDifference]:
     """Write the file, and return the differences."""
     found = collect_trial(runs)
-    metrics = sorted({metric for keys in _METRICS.values() for metric in keys})
     content: dict[str, Any] = {
         "interval": "Student's t, 95 %, over the differences of runs with the same seed",
         "differences": [asdict(difference) for difference in found],
-        "runs": [asdict(describe_run(run, list(_METRICS), metrics)) for run in runs],
+        "runs": [asdict(describe_run(run, _TASKS, _METRICS)) for run in runs],
     }
     write_json(path, content)
     return found
