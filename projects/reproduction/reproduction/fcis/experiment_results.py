@@ -114,8 +114,8 @@ class AxisContrasts:
 class Contrasts:
     """Comparisons of classes and of models."""
 
-    same_part: SamePartContrasts | None = None
-    axis: AxisContrasts | None = None
+    same_part: SamePartContrasts = SamePartContrasts({})
+    axis: AxisContrasts = AxisContrasts()
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class ExperimentResults:
 
     part_shares: dict[str, dict[str, dict[str, float]]] | None = None
     models: dict[str, ModelNumbers]
-    contrasts: Contrasts | None = None
+    contrasts: Contrasts = Contrasts()
     changes: list[ChangeRow] | None = None
 
     @property
@@ -169,35 +169,25 @@ class ExperimentResults:
         model = self.models.get(variant)
         return model.find_axis(f"lines_{k}") if model else MISSING
 
-    @property
-    def same_part(self) -> SamePartContrasts:
-        """The comparisons of same-part errors."""
-        return (self.contrasts and self.contrasts.same_part) or SamePartContrasts({})
-
-    @property
-    def axis(self) -> AxisContrasts:
-        """The comparisons of axis runs."""
-        return (self.contrasts and self.contrasts.axis) or AxisContrasts()
-
     def find_classes(self, variant: str, k: int) -> Estimate:
         """Return the same-part error of pairs of one class minus that of two."""
-        return _find(self.same_part.classes, variant, f"k = {k}")
+        return _find(self.contrasts.same_part.classes, variant, f"k = {k}")
 
     def find_control(self, variant: str, k: int) -> Estimate:
         """Return a model's same-part error minus Mask R-CNN's."""
-        return _find(self.same_part.control, variant, f"k = {k}")
+        return _find(self.contrasts.same_part.control, variant, f"k = {k}")
 
     def find_growth(self, name: str) -> Estimate:
         """Return how the same-part error grows: "fcis", "mask_rcnn" or "minus"."""
-        return _find(self.same_part.growth, name)
+        return _find(self.contrasts.same_part.growth, name)
 
     def find_excess_ratio(self, variant: str) -> Estimate:
         """Return a model's axis excess divided by Mask R-CNN's."""
-        return _find(self.axis.control, variant, "excess")
+        return _find(self.contrasts.axis.control, variant, "excess")
 
     def find_moved(self, k: int) -> Estimate:
         """Return the preference for g/k of the FCIS with k parts divided by the other FCIS's."""
-        return _find(self.axis.moved, f"lines_{k}")
+        return _find(self.contrasts.axis.moved, f"lines_{k}")
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,9 @@ __all__ = ["draw_places", "find_near_share", "save_places"]
 
 _FIRST, _LAST = 2, 19  # the sides of the 21 cells that count; objects end at those outside
 _PER_CELL = PLACES // 21
+# The places within half a cell of a side that counts, and those between.
+_INNER = slice(_FIRST * _PER_CELL - _PER_CELL // 2, _LAST * _PER_CELL + _PER_CELL // 2)
 _LINES = {7: (COLORS[1], "-"), 3: (COLORS[3], "--")}  # k -> colour and style of its lines
-
-
-def _find_inner() -> slice:
-    """Return the places within half a cell of a side that counts, and those between."""
-    half = _PER_CELL // 2
-    return slice(_FIRST * _PER_CELL - half, _LAST * _PER_CELL + half)
 
 
 def find_near_share(places: list[int], k: int) -> tuple[float | None, float]:
@@ -44,11 +40,10 @@ def find_near_share(places: list[int], k: int) -> tuple[float | None, float]:
     for line in range(1, k):
         at = line * PLACES // k
         near[at - 1 : at + 1] = True
-    inner = _find_inner()
     found = np.array(places, dtype=np.float64)
-    total = found[inner].sum()
-    share = 100 * float(found[inner][near[inner]].sum() / total) if total else None
-    return share, 100 * float(near[inner].mean())
+    total = found[_INNER].sum()
+    share = 100 * float(found[_INNER][near[_INNER]].sum() / total) if total else None
+    return share, 100 * float(near[_INNER].mean())
 
 
 def draw_places(models: Mapping[str, ModelNumbers]) -> Chart:
@@ -92,10 +87,9 @@ def _draw(models: Mapping[str, ModelNumbers]) -> Figure:
 
 def _draw_model(axes: Axes, model: ModelNumbers) -> float:
     """Draw one model's places; return the highest value."""
-    inner = _find_inner()
     found = np.array(model.places, dtype=np.float64)
-    values = found[inner] / max(found[inner].mean(), 1e-9)
-    edges = np.arange(inner.start, inner.stop + 1) / PLACES
+    values = found[_INNER] / max(found[_INNER].mean(), 1e-9)
+    edges = np.arange(_INNER.start, _INNER.stop + 1) / PLACES
     axes.stairs(values, edges, fill=True, color=COLORS[0], alpha=0.75)
     for k, (color, style) in _LINES.items():
         for line in range(1, k):

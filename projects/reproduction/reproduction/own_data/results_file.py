@@ -15,9 +15,8 @@ __all__ = [
 ]
 __all__ += ["TimingEntry", "WrittenPrediction"]
 
-CheckpointScores = dict[
-    str, dict[str, float | None]
-]  # task -> metric -> AP, None where it is undefined
+# Task -> metric -> AP, None where it is undefined.
+CheckpointScores = dict[str, dict[str, float | None]]
 
 
 @dataclass(frozen=True)
