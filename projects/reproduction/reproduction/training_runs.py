@@ -67,9 +67,9 @@ class TrainingRun(Step):
     evaluations: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
-    def under(cls: type[_Run], root: str | Path, variant: str, seed: int) -> _Run:
-        """Return the run whose folder is `<root>/<variant>/seed<seed>`."""
-        return cls(variant, seed, Path(root) / variant / f"seed{seed}")
+    def under(cls: type[_Run], root: str | Path, variant: str, seed: int, **fields: Any) -> _Run:
+        """Return the run whose folder is `<root>/<variant>/seed<seed>`, with its other fields."""
+        return cls(variant, seed, Path(root) / variant / f"seed{seed}", **fields)
 
     @property
     def title(self) -> str:  # type: ignore[override]  # `Step` assigns it
@@ -207,16 +207,18 @@ def read_run_config(path: Path) -> CfgNode | None:
 
 
 def plan_runs(
-    kind: type[_Run], root: str | Path, variants: Iterable[str], seeds: int
+    kind: type[_Run], root: str | Path, variants: Iterable[str], seeds: int, **fields: Any
 ) -> list[_Run]:
     """Return runs in the order of work: all variants with seed 1, then with seed 2, ...
+
+    The other fields are the same for all runs.
 
     Raises:
         UserError: `seeds` is not positive.
     """
     require_range("--seeds", seeds, 1)
     variants = list(variants)
-    return [kind.under(root, v, seed) for seed in range(1, seeds + 1) for v in variants]
+    return [kind.under(root, v, seed, **fields) for seed in range(1, seeds + 1) for v in variants]
 
 
 def require_complete(steps: Iterable[Step]) -> None:

@@ -25,7 +25,7 @@ from mask_rcnn_ext.report.json_records import from_json
 from mask_rcnn_ext.report.run_data import read_history
 
 from ..run_entries import describe_run
-from ..training_runs import TrainingRun
+from ..training_runs import TrainingRun, plan_runs
 from .axis_records import AxisRecord, draw_axis_runs, measure_axis_runs
 from .contrasts import compare_axis_runs, compare_same_part
 from .detection_records import DetectionRecord, measure_detections, summarize_detections
@@ -145,13 +145,12 @@ def plan_experiment(root: str | Path, seeds: int) -> list[NestedRun]:
     Args:
         root: the folder of all runs.
         seeds: most trainings of each variant.
+
+    Raises:
+        UserError: see `plan_runs`.
     """
-    return [
-        NestedRun.under(root, variant, seed)
-        for seed in range(1, seeds + 1)
-        for variant, (_, trainings) in EXPERIMENT_MODELS.items()
-        if seed <= trainings
-    ]
+    runs = plan_runs(NestedRun, root, EXPERIMENT_MODELS, seeds)
+    return [run for run in runs if run.seed <= EXPERIMENT_MODELS[run.variant][1]]
 
 
 def measure_data(dataset: str) -> dict[str, dict[str, float]]:

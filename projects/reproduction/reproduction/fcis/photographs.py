@@ -32,6 +32,7 @@ from mask_rcnn_ext.report.json_records import from_json
 
 from ..json_runs import JsonRun, select_images
 from ..run_entries import describe_run
+from ..training_runs import plan_runs
 from .axis_records import draw_axis_runs
 from .contrasts import FCIS, RIVAL, describe_ratio
 from .experiment import MEASURED_PARTS
@@ -104,11 +105,7 @@ def plan_photographs(root: str | Path, folder: str | Path, seeds: int) -> list[P
         path = Path(root, "data", f"nuclei_{split}.json")
         write_json(path, content)
         paths += [str(path), str(Path(folder, "images"))]
-    return [
-        PhotographRun(variant, seed, Path(root, variant, f"seed{seed}"), files=tuple(paths))
-        for seed in range(1, seeds + 1)
-        for variant in PHOTOGRAPH_MODELS
-    ]
+    return plan_runs(PhotographRun, root, PHOTOGRAPH_MODELS, seeds, files=tuple(paths))
 
 
 class PhotographMeasurement(RunMeasurement):

@@ -146,12 +146,7 @@ def collect(runs: Sequence[ComparisonRun], measured: Measured) -> ComparisonResu
     results = ComparisonResults(
         dataset=runs[0].config().DATASETS.TEST[0],
         names=list(MODELS.values()),
-        settings=Settings(
-            level=LEVEL,
-            bootstrap_draws=DRAWS,
-            bootstrap_seed=BOOTSTRAP_SEED,
-            seeds=seeds,
-        ),
+        settings=Settings(LEVEL, DRAWS, BOOTSTRAP_SEED, seeds),
         configs={
             **{variant: f"configs/shapes/{variant}.yaml" for variant in MODELS},
             **compare_fcis_configs(),

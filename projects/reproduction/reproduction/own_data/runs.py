@@ -216,11 +216,8 @@ def plan_own_data(root: str | Path, folders: Mapping[str, str], seeds: int) -> l
         write_json(scoring, half)
         files[name] = ((*train, scoring, images), val_json)
     return [
-        OwnDataRun(
-            variant, seed, Path(root, variant, f"seed{seed}"), files=pair[0], val_json=pair[1]
-        )
-        for data, pair in files.items()
+        OwnDataRun.under(root, f"{data}_{start}_{settings}", seed, files=own, val_json=val_json)
+        for data, (own, val_json) in files.items()
         for seed in range(1, seeds + 1)
         for start, settings in DATA[data].variants
-        for variant in [f"{data}_{start}_{settings}"]
     ]

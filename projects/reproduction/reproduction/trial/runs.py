@@ -90,7 +90,7 @@ def plan_trial(root: str | Path, folders: Mapping[str, str], seeds: int) -> list
         name: write_class(root, name, folders[name], *kept) for name, kept in TRIAL_DATA.items()
     }
     return [
-        TrialRun(f"{data}_{trainer}", seed, Path(root, f"{data}_{trainer}", f"seed{seed}"), files=f)
+        TrialRun.under(root, f"{data}_{trainer}", seed, files=f)
         for seed in range(1, seeds + 1)
         for data, f in files.items()
         for trainer in TRAINERS
