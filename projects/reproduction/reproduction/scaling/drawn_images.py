@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pycocotools import mask as mask_util
 
 from mask_rcnn_ext.files import write_json
 from mask_rcnn_ext.layers.rle import encode_mask
@@ -62,16 +63,15 @@ def _annotate(
 ) -> None:
     content["images"].append({"id": image_id, "file_name": name, "width": SIDE, "height": SIDE})
     for kind, mask in objects:
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        left, top = int(columns[0]), int(rows[0])
+        rle = encode_mask(mask)
         content["annotations"].append(
             {
                 "id": len(content["annotations"]) + 1,
                 "image_id": image_id,
                 "category_id": kind + 1,
-                "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+                "bbox": mask_util.toBbox(rle).astype(int).tolist(),
                 "area": int(mask.sum()),
                 "iscrowd": 0,
-                "segmentation": encode_mask(mask),
+                "segmentation": rle,
             }
         )
