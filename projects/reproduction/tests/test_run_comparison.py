@@ -7,6 +7,7 @@ import shutil
 import pytest
 import run_comparison as tool
 from fake_comparison import FCIS, RIVAL, FakeTraining
+from finished_runs import check_refusal
 from reproduction import report as report_step
 from reproduction import training_runs
 from reproduction.fcis import runs as fcis_runs
@@ -288,11 +289,7 @@ def test_the_commands(tmp_path, monkeypatch):
 def test_bad_input_is_one_line_and_exit_code_2(
     call, training, tmp_path, capsys, arguments, message
 ):
-    assert call(*arguments, report=True) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: ")
-    assert message in err
-    assert os.listdir(tmp_path) == []
+    check_refusal(call(*arguments, report=True), message, capsys, tmp_path)
     assert training.calls == []
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import run_trainer_trial as tool
+from finished_runs import leave_training
 from reproduction.json_runs import select_images
 from reproduction.training_runs import find_differences
 from reproduction.trial.plain_loop import PlainTrainer
@@ -79,16 +80,9 @@ def test_only_the_images_of_a_class_and_a_size_are_kept(tmp_path):
 
 def pretend_run(run, ap, loss):
     """Leave the files of a finished training."""
-    run.folder.mkdir(parents=True)
-    cfg = run.config()
-    cfg.SEED = run.seed
-    (run.folder / "config.yaml").write_text(cfg.dump())
+    info = {"train_seconds": 60.0, "eval_seconds": 5.0, "device": "cpu", "versions": {"torch": "2"}}
+    leave_training(run, {"AP": ap, "AP50": 2 * ap}, **info)
     (run.folder / "inputs.json").write_text(json.dumps(run.find_other_inputs()))
-    numbers = {"AP": ap, "AP50": 2 * ap}
-    versions = {"torch": "2"}
-    info = {"train_seconds": 60.0, "eval_seconds": 5.0, "device": "cpu", "versions": versions}
-    content = {"segm": numbers, "bbox": numbers, "run": info}
-    (run.folder / "results.json").write_text(json.dumps(content))
     lines = [{"iteration": i, "total_loss": loss if i > 149 else 99.0} for i in range(19, 250, 20)]
     (run.folder / "metrics.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
