@@ -214,9 +214,8 @@ def channel_data(tmp_path: Path, channels: int) -> None:
         json_file, root = write_coco(tmp_path / split, images=images)
         convert(str(json_file), str(root), tmp_path / f"{split}_converted", channels)
         name = f"small_{split}"
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            catalog.pop(name, None)
         folder = tmp_path / f"{split}_converted"
         register_channels(name, str(folder / "annotations.json"), str(folder))
 

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
+from made_up_experiment import K1, K3, K7, RIVAL
 from reproduction.fcis.axis_records import AxisRecord
 from reproduction.fcis.contrasts import compare_axis_runs, compare_same_part
 
 from mask_rcnn_ext.overlap.same_part import SamePartRecord
-
-K7, K3, K1 = (f"fcis_tiny_nested_k{k}" for k in (7, 3, 1))
-RIVAL = "mask_rcnn_tiny_nested"
 
 
 def records(one, two=0.0, images=4):
