@@ -26,6 +26,7 @@ __all__ = ["TIMED", "LoadedModel", "find_best_proposals", "load_model", "measure
 
 logger = logging.getLogger(__name__)
 
+_WARM_UP = 3  # images before those that are timed, the last ones of the data set
 TIMED = (
     "the model on one image at a time that is read and resized already, with all that makes "
     "detections in pixels of the image of its output; without stored proposals, which were "
@@ -64,14 +65,13 @@ def load_model(run: LineageRun) -> LoadedModel:
 
 
 def measure_seconds(
-    models: Sequence[LoadedModel], images: int = 20, warm_up: int = 3
+    models: Sequence[LoadedModel], images: int
 ) -> tuple[InferenceTiming, dict[str, Quartiles]]:
     """Measure how long each model takes for an image.
 
     Args:
         models: models of one data set.
         images: number of images to time, from the first one of the data set.
-        warm_up: number of images before them, the last ones of the data set.
 
     Returns:
         How the time was measured, and variant -> seconds per image.
@@ -79,7 +79,7 @@ def measure_seconds(
     count = len(models[0].inputs)
     images = min(images, count)
     took: dict[str, list[float]] = {model.variant: [] for model in models}
-    for index in (*(count - 1 - i % count for i in range(warm_up)), *range(images)):
+    for index in (*(count - 1 - i % count for i in range(_WARM_UP)), *range(images)):
         for model in models:
             image = model.inputs[index]
             start = time.perf_counter()
@@ -87,7 +87,7 @@ def measure_seconds(
             took[model.variant].append(time.perf_counter() - start)
     device = torch.device(models[0].cfg.MODEL.DEVICE)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    timing = InferenceTiming(images, warm_up, torch.get_num_threads(), name, TIMED)
+    timing = InferenceTiming(images, _WARM_UP, torch.get_num_threads(), name, TIMED)
     return timing, {variant: _quartiles(seconds[-images:]) for variant, seconds in took.items()}
 
 

@@ -134,10 +134,9 @@ def _summarize_runs(runs: Sequence[OwnDataEntry]) -> list[str]:
         return _show([run.evaluations[-1].score(part, metric, task) for run in runs])
 
     seconds = fmean(run.train_seconds or 0.0 for run in runs)
-    scoring = [score("scoring", metric) for metric in ("AP", "AP50")]
-    everything = [score("all", metric) for metric in ("AP", "AP50")]
+    masks = [score(part, metric) for part in ("scoring", "all") for metric in ("AP", "AP50")]
     boxes = score("scoring", "AP", "bbox")
-    return [*scoring, *everything, boxes, str(runs[0].iterations), f"{seconds:.0f}"]
+    return [*masks, boxes, str(runs[0].iterations), f"{seconds:.0f}"]
 
 
 def _make_settings(runs: Sequence[OwnDataEntry]) -> str:
