@@ -17,20 +17,16 @@ from collections.abc import Sequence
 
 from benchmarking.arguments import build_parser
 
-_DESCRIPTION = (__doc__ or "").splitlines()[0]
-
-if __name__ == "__main__":
-    build_parser(_DESCRIPTION).parse_args()  # --help ends here, before imports that take seconds
-
-from benchmarking.parts import print_part, save_part
-
-from mask_rcnn_ext.engine.launch import run_as_command
-from mask_rcnn_ext.errors import require_range
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: `sys.argv`) and return the exit code."""
-    args = build_parser(_DESCRIPTION).parse_args(argv)
+    parser = build_parser((__doc__ or "").splitlines()[0])
+    args = parser.parse_args(argv)  # --help ends here, before the imports below, which take seconds
+
+    from benchmarking.parts import print_part, save_part
+
+    from mask_rcnn_ext.engine.launch import run_as_command
+    from mask_rcnn_ext.errors import require_range
 
     def command() -> None:
         require_range("--rounds", args.rounds, 1)

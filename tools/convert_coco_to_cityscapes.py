@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: `sys.argv`) and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--weights", required=True, metavar="FILE", help="a COCO model, .pkl or .pth"
@@ -23,25 +23,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the random weights (default: 0)"
     )
-    return parser
+    args = parser.parse_args(argv)  # --help ends here, before the imports below, which take seconds
 
+    from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint
+    from mask_rcnn_ext.engine.launch import run_as_command
 
-if __name__ == "__main__":
-    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    def convert() -> None:
+        drawn = convert_checkpoint(args.weights, args.output, seed=args.seed)
+        print(f"{args.output}: drawn at random: {', '.join(drawn)}; the other classes are COCO's")
 
-from mask_rcnn_ext.checkpoint.convert_classes import convert_checkpoint
-from mask_rcnn_ext.engine.launch import run_as_command
-
-
-def convert(args: argparse.Namespace) -> None:
-    """Write the converted checkpoint and print a summary."""
-    drawn = convert_checkpoint(args.weights, args.output, seed=args.seed)
-    print(f"{args.output}: drawn at random: {', '.join(drawn)}; the other classes are COCO's")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (default: `sys.argv`) and return the exit code."""
-    return run_as_command(lambda: convert(build_parser().parse_args(argv)))
+    return run_as_command(convert)
 
 
 if __name__ == "__main__":
