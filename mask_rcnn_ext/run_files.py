@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from .errors import UserError
+
 __all__ = [
     "EARLIER",
     "FOLDERS",
@@ -94,11 +96,8 @@ def _is_of_run(path: Path) -> bool:
 
 def holds_training(folder: Path) -> bool:
     """Return whether `folder` holds a training, not just an evaluation."""
-    names = [path.name for path in _find_entries(folder)]
-    return any(
-        name in ("metrics.json", "last_checkpoint") or re.fullmatch(_CHECKPOINT, name)
-        for name in names
-    )
+    marks = re.compile(rf"metrics\.json|last_checkpoint|{_CHECKPOINT}")
+    return any(marks.fullmatch(path.name) for path in _find_entries(folder))
 
 
 def require_run_config(folder: str | Path) -> Path:
@@ -107,8 +106,6 @@ def require_run_config(folder: str | Path) -> Path:
     Raises:
         UserError: there is no such folder, or no `config.yaml` in it.
     """
-    from .errors import UserError  # not above: clean_demo.py runs this file by its path
-
     if not os.path.isdir(folder):
         raise UserError(f"no folder {folder}; expected the OUTPUT_DIR of a training")
     path = Path(folder, "config.yaml")
@@ -133,8 +130,6 @@ def holds_run(folder: Path, first_files: Collection[str]) -> bool:
     Raises:
         UserError: the folder holds other files.
     """
-    from .errors import UserError  # not above: clean_demo.py runs this file by its path
-
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     names -= {EARLIER, LOCK}
     if "config.yaml" in names or not names - set(first_files):
@@ -176,8 +171,6 @@ def move(paths: Iterable[Path], folder: Path, target: Path) -> list[tuple[Path, 
     except OSError as error:
         move_back(moved)
         remove_empty([target, target.parent])
-        from .errors import UserError  # not above: clean_demo.py runs this file by its path
-
         raise UserError(
             f"the earlier run in {folder} cannot be moved to {target}: {error.strerror}. Move "
             "one of the two folders away, or give another folder"

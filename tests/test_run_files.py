@@ -135,9 +135,10 @@ def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
 
 
 def test_make_clean_leaves_what_our_tools_have_not_made(tmp_path):
-    package = ("mask_rcnn_ext/run_files.py", "mask_rcnn_ext/temporary_files.py")
-    for name in ("Makefile", "tools/clean_demo.py", *package):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    package = (f"mask_rcnn_ext/{name}.py" for name in ("errors", "run_files", "temporary_files"))
+    tools = ("tools/clean_demo.py", "tools/command_line/light.py")
+    for name in ("Makefile", *tools, *package):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
     before = tree(tmp_path)
     foreign = {"build/a", "dist/b.whl", "other/__pycache__/c.pyc", "tools/__pycache__/d.txt"}

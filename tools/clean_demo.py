@@ -5,14 +5,10 @@ python tools/clean_demo.py output/demo
 """
 
 import argparse
-import runpy
 import sys
 from pathlib import Path
 
-# Run by their paths: importing them would import detectron2, which may not be installed any more.
-_PACKAGE = Path(__file__).parents[1] / "mask_rcnn_ext"
-_RUN_FILES = runpy.run_path(str(_PACKAGE / "run_files.py"))
-_TEMPORARY_FILES = runpy.run_path(str(_PACKAGE / "temporary_files.py"))
+from command_line.light import import_light  # without detectron2, which may be gone by now
 
 _RECORD = "made_from.json"  # which tools/run_demo.py writes before anything else
 
@@ -24,8 +20,9 @@ def main() -> int:
         "folder", type=Path, metavar="DIR", help="the --output of tools/run_demo.py"
     )
     folder = parser.parse_args().folder
-    _TEMPORARY_FILES["remove_left_behind"](folder, _RUN_FILES["FOLDERS"])
-    if not (folder / _RECORD).is_file() and _RUN_FILES["find_run_files"](folder):
+    run_files = import_light("run_files")
+    import_light("temporary_files").remove_left_behind(folder, run_files.FOLDERS)
+    if not (folder / _RECORD).is_file() and run_files.find_run_files(folder):
         print(
             f"error: {folder} holds a run that is not the demo's (no {_RECORD} in it); nothing was "
             "removed. Give the --output of tools/run_demo.py, or remove the folder yourself",
@@ -33,8 +30,8 @@ def main() -> int:
         )
         return 2
     if not (folder / _RECORD).is_file():
-        _RUN_FILES["remove_empty"]([folder])
-    elif left := _RUN_FILES["remove_run"](folder, [_RECORD]):
+        run_files.remove_empty([folder])
+    elif left := run_files.remove_run(folder, [_RECORD]):
         print(f"{folder} stays: {len(left)} file(s) in it are not the demo's, such as {left[0]}")
     return 0
 
