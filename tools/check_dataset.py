@@ -78,7 +78,6 @@ if __name__ == "__main__":
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.catalog import find_truth, require_datasets
 from mask_rcnn_ext.data.data_check import check_dataset
-from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.fixed_json import require_fixable_names, write_fixed_jsons
 from mask_rcnn_ext.data.own_data import inspect_own_data, split_own_data
 from mask_rcnn_ext.data.pixel_limit import set_pixel_limit
@@ -104,13 +103,6 @@ def find_pairs(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
     require_datasets(args.dataset)
     found = [find_truth(name) for name in args.dataset]
     return {"train": found[0], "val": found[1] if len(found) > 1 else ("", "")}
-
-
-def print_changes(path: str, changes: IssueCounter) -> None:
-    """Print each kind of change of a corrected json, with its count."""
-    print(f"{path}: {count_noun(changes.total, 'change')}")
-    for kind, ids in changes.issues.items():
-        print(f"  {len(ids):>7,} x {kind} (first: {ids[0]})")
 
 
 def split_pair(
@@ -183,7 +175,9 @@ def check_pairs(
         print(page)
     if args.fix:
         for split, changes in write_fixed_jsons(check, outputs).items():
-            print_changes(outputs[split], changes)
+            print(f"{outputs[split]}: {count_noun(changes.total, 'change')}")
+            for kind, ids in changes.issues.items():
+                print(f"  {len(ids):>7,} x {kind} (first: {ids[0]})")
         fixed = {split: (outputs[split], pairs[split][1]) for split in outputs}
         left = inspect_own_data(fixed, **kinds)
         for sentence in [*left.faults, *left.warnings]:

@@ -90,19 +90,15 @@ def train(arguments: Sequence[str]) -> int:
     return run_as_command(lambda: launch(run_job, args))
 
 
-def read_version() -> str:
-    """Return the version of the package, without importing it."""
-    return str(runpy.run_path(str(FOLDER.parent / "mask_rcnn_ext/version.py"))["__version__"])
-
-
 def main() -> int:
     """Run the command that `sys.argv` names; return the exit code."""
     name, *arguments = sys.argv[1:] or [""]
     if name in ("-h", "--help"):
         print(make_help())
         return 0
-    if name == "--version":
-        print(f"mask-rcnn-ext {read_version()}")
+    if name == "--version":  # read without importing the package
+        found = runpy.run_path(str(FOLDER.parent / "mask_rcnn_ext/version.py"))
+        print(f"mask-rcnn-ext {found['__version__']}")
         return 0
     known = find_commands()
     if name not in known:

@@ -94,8 +94,7 @@ def list_images(args: argparse.Namespace, cfg: CfgNode) -> list[str]:
                 "run's config.yaml, to take its validation images"
             )
             if args.int8:
-                keys = ("VAL_JSON F", "VAL_IMAGES DIR")
-                fix = f"--opts {' '.join(f'MASK_RCNN_EXT.DATA.{key}' for key in keys)}"
+                fix = "--opts MASK_RCNN_EXT.DATA.VAL_JSON F MASK_RCNN_EXT.DATA.VAL_IMAGES DIR"
             raise UserError(f"the data set {unknown[0]!r} is not known here: give {fix}")
         prepare_data(cfg, eval_only=True)
     if args.images:

@@ -145,14 +145,10 @@ def printable(line: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
 
 
-def inspect(path: str) -> None:
-    """Print the contents of a model file."""
-    print("\n".join(map(printable, describe(path))))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    return run_as_command(lambda: inspect(build_parser().parse_args(argv).model))
+    path = build_parser().parse_args(argv).model
+    return run_as_command(lambda: print("\n".join(map(printable, describe(path)))))
 
 
 if __name__ == "__main__":
