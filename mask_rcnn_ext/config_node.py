@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import difflib
-import functools
 import io
 import itertools
 import os
@@ -241,13 +240,9 @@ def _require_items(cfg: CfgNode) -> None:
 
 def _keep_text(cfg: CfgNode, key: str, value: Any) -> Any:
     """Return a value of a command line in a form that yacs reads as text, if the key holds text."""
-    default = functools.reduce(
-        lambda node, name: node.get(name) if isinstance(node, CfgNode) else None,
-        key.split("."),
-        cfg,
-    )
     if not isinstance(value, str):
         return value
+    default = dict(flat_config(cfg)).get(key)
     try:
         tree = ast.parse(value, mode="eval").body
     except (SyntaxError, ValueError):

@@ -20,13 +20,13 @@ schedule and another augmentation than the paper.
 """
 
 import functools
-import importlib.util
 import logging
 import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import detectron2
 import torch
 from detectron2.config import instantiate
 from torch import nn
@@ -53,15 +53,13 @@ def _list_stock_names() -> dict[str, str]:
     A name without suffix means the yaml file if there are both. The folder is listed without
     importing `detectron2.model_zoo`, which needs `pkg_resources`.
     """
-    spec = importlib.util.find_spec("detectron2.model_zoo")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
+    root = Path(detectron2.__file__).parent / "model_zoo/configs"
     names: dict[str, str] = {}
-    for root in (Path(folder) / "configs" for folder in folders):
-        for suffix in (".py", ".yaml"):  # a yaml replaces the .py of the same name
-            for path in root.rglob(f"*{suffix}"):
-                name = path.relative_to(root).as_posix()
-                names[name.removesuffix(suffix)] = name
-                names[name] = name
+    for suffix in (".py", ".yaml"):  # a yaml replaces the .py of the same name
+        for path in root.rglob(f"*{suffix}"):
+            name = path.relative_to(root).as_posix()
+            names[name.removesuffix(suffix)] = name
+            names[name] = name
     return names
 
 
