@@ -56,14 +56,11 @@ def find_commands() -> dict[str, str]:
 
 def make_help() -> str:
     """Return the text of `mask-rcnn-ext --help`."""
-    lines = [f"  {name:10}{text}" for name, text in find_commands().items()]
-    return "\n".join(
-        [
-            "usage: mask-rcnn-ext COMMAND ...\n",
-            "Mask R-CNN on your own data, from the check of the data to predictions.\n",
-            *lines,
-            "\nmask-rcnn-ext COMMAND --help shows the options of a command.",
-        ]
+    listed = "\n".join(f"  {name:10}{text}" for name, text in find_commands().items())
+    return (
+        "usage: mask-rcnn-ext COMMAND ...\n\n"
+        "Mask R-CNN on your own data, from the check of the data to predictions.\n\n"
+        f"{listed}\n\nmask-rcnn-ext COMMAND --help shows the options of a command."
     )
 
 

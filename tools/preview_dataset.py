@@ -225,10 +225,8 @@ def preview(args: argparse.Namespace) -> None:
             )
             name, cfg.INPUT.MASK_FORMAT = own.train_name, own.mask_format
         require_datasets([name])
-        if args.augmented:
-            print_counts(make_augmented_sheet(name, cfg, args), args.output)
-        else:
-            print_counts(make_sheet(name, args), args.output)
+        sheet = make_augmented_sheet(name, cfg, args) if args.augmented else make_sheet(name, args)
+        print_counts(sheet, args.output)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -353,10 +353,9 @@ def check_data() -> Iterator[Finding]:
     for name, parts in DATA_SETS.items():
         place = folder / name
         missing = [part for part in parts if not (place / part).exists()]
-        if not place.is_dir() and not parts:
-            yield Finding("note", name, f"not in {folder} yet; it is drawn at first use")
-        elif not place.is_dir():
-            yield Finding("note", name, f"not in {folder}")
+        if not place.is_dir():
+            drawn = "" if parts else " yet; it is drawn at first use"
+            yield Finding("note", name, f"not in {folder}{drawn}")
         elif missing:
             yield Finding("note", name, f"{place} lacks {', '.join(missing)}")
         else:
