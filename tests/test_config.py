@@ -50,18 +50,6 @@ def test_python_tag_in_a_base_file_is_refused(tmp_path):
         load_config(str(leaf))
 
 
-def test_unknown_key_in_a_file_names_the_nearest(tmp_path):
-    path = tmp_path / "x.yaml"
-    path.write_text("MODEL:\n  ROI_HEADS:\n    NUM_CLASES: 3\n")
-    with pytest.raises(UserError, match=r"x\.yaml.*did you mean 'MODEL\.ROI_HEADS\.NUM_CLASSES'"):
-        load_config(str(path))
-
-
-def test_unknown_key_on_the_command_line_names_the_nearest():
-    with pytest.raises(UserError, match=r"did you mean 'SOLVER\.BASE_LR'"):
-        load_config(None, ["SOLVER.BASELR", "0.1"])
-
-
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -69,6 +57,7 @@ def test_unknown_key_on_the_command_line_names_the_nearest():
         (["mask_rcnn_lite0_FPN", "--auto"], "Options come first, and --config-file comes before"),
         (["SEED=1"], "expected KEY VALUE with a space between them, got 'SEED=1'"),
         (["SEED"], "expected KEY VALUE pairs after the options, got 1 word(s): 'SEED'"),
+        (["SOLVER.BASE_LR"], "KEY VALUE"),
     ],
 )
 def test_words_that_are_no_pairs(words, says):
@@ -79,6 +68,7 @@ def test_words_that_are_no_pairs(words, says):
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
+        ("SOLVER.BASELR", "SOLVER.BASE_LR"),
         ("SOLVER.LR", "SOLVER.BASE_LR"),
         ("MODEL.BASE_LR", "SOLVER.BASE_LR"),
         ("MODEL.ROI_HEAD.NUM_CLASSES", "MODEL.ROI_HEADS.NUM_CLASSES"),
@@ -95,28 +85,9 @@ def test_the_nearest_key_is_a_value_whose_last_word_is_similar(key, meant):
     assert str(error.value) == f"command line: unknown config key {key!r}{hint}"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("MODEL: [1, 2", "not a yaml file"),
-        ("SOLVER:\n  MAX_ITER: many\n", "MAX_ITER"),
-        ("- 1\n- 2\n", "x.yaml"),
-        ('_BASE_: "nowhere.yaml"\n', "No such file.*nowhere.yaml"),
-    ],
-    ids=["syntax", "wrong type", "a list", "missing base"],
-)
-def test_malformed_file_is_one_error(tmp_path, text, message):
-    path = tmp_path / "x.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message):
-        load_config(str(path))
-
-
-def test_missing_file_and_odd_overrides_are_errors():
+def test_missing_file_is_an_error():
     with pytest.raises(UserError, match=r"not found: nowhere\.yaml"):
         load_config("nowhere.yaml")
-    with pytest.raises(UserError, match="KEY VALUE"):
-        load_config(None, ["SOLVER.BASE_LR"])
 
 
 def test_import_changes_neither_defaults_nor_stock_models():
@@ -225,14 +196,6 @@ def test_text_stays_text_and_numbers_numbers(key, given, expected):
     assert values[key] == expected
 
 
-def test_a_number_in_a_file_where_text_belongs_says_how_to_write_it(tmp_path):
-    (tmp_path / "a.yaml").write_text("OUTPUT_DIR: 2024\n")
-    with pytest.raises(
-        UserError, match=r"OUTPUT_DIR.*Put text that looks like a number into quotes"
-    ):
-        load_config(str(tmp_path / "a.yaml"))
-
-
 def test_a_whole_number_for_a_float_says_how_to_write_it():
     with pytest.raises(UserError, match=r"VOTE_IOU_THRESH.*Write whole numbers with a point"):
         get_cfg().merge_from_list(["MODEL.FCIS.VOTE_IOU_THRESH", "1"])
@@ -327,6 +290,12 @@ def test_a_few_aliases_and_one_base_twice_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
+        (b"MODEL: [1, 2", "not a yaml file"),
+        (b"SOLVER:\n  MAX_ITER: many\n", "MAX_ITER"),
+        (b"- 1\n- 2\n", "x.yaml"),
+        (b'_BASE_: "nowhere.yaml"\n', "No such file.*nowhere.yaml"),
+        (b"MODEL: {ROI_HEADS: {NUM_CLASES: 3}}", r"x\.yaml.*mean 'MODEL\.ROI_HEADS\.NUM_CLASSES'"),
+        (b"OUTPUT_DIR: 2024\n", "OUTPUT_DIR.*Put text that looks like a number into quotes"),
         (b"\xff\xfe\x00abc", "not a yaml file: .*Save it as UTF-8"),
         (
             b"SOLVER: {MAX_ITER: " + b"9" * 5000 + b"}",
@@ -338,7 +307,7 @@ def test_a_few_aliases_and_one_base_twice_are_read(tmp_path):
         (b"MASK_RCNN_EXT: {CATEGORY_IDS: [x]}", "CATEGORY_IDS: expected a list of whole numbers"),
     ],
 )
-def test_values_that_yacs_cannot_compare_are_refused(tmp_path, content, said):
+def test_a_wrong_file_is_one_error(tmp_path, content, said):
     (tmp_path / "x.yaml").write_bytes(content)
     with pytest.raises(UserError, match=said):
         load_config(str(tmp_path / "x.yaml"))
