@@ -1,6 +1,7 @@
 """Mistakes that a look at the command line and at the disk shows."""
 
 import argparse
+from functools import partial
 
 import command
 import convert_dataset
@@ -31,6 +32,13 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def require_stop(capsys, says, *args, **options) -> None:
+    """Check that `stop_at_mistakes` ends the command with this message."""
+    with pytest.raises(SystemExit, match="2"):
+        stop_at_mistakes(*args, **options)
+    assert read_error(capsys).startswith(f"error: {says}")
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -43,9 +51,7 @@ def folder(tmp_path, monkeypatch):
     ],
 )
 def test_what_is_not_there_is_named(options, says, folder, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        stop_at_mistakes(argparse.Namespace(**options))
-    assert read_error(capsys).startswith(f"error: {says.format(folder)}")
+    require_stop(capsys, says.format(folder), argparse.Namespace(**options))
 
 
 def test_what_is_there_or_elsewhere_passes(folder, monkeypatch, capsys):
@@ -73,9 +79,7 @@ def test_what_is_there_or_elsewhere_passes(folder, monkeypatch, capsys):
     ],
 )
 def test_a_training(words, says, folder, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        stop_at_mistakes(parse_training(words), check_training)
-    assert read_error(capsys).startswith(f"error: {says}")
+    require_stop(capsys, says, parse_training(words), check_training)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +96,7 @@ def test_a_training(words, says, folder, capsys):
 )
 def test_a_prediction(words, says, folder, capsys):
     args = predict.build_parser().parse_args(["--output", "new", *words])
-    with pytest.raises(SystemExit, match="2"):
-        stop_at_mistakes(args, check_prediction, folder=args.output)
-    assert read_error(capsys).startswith(f"error: {says}")
+    require_stop(capsys, says, args, check_prediction, folder=args.output)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +107,7 @@ def test_a_prediction(words, says, folder, capsys):
     ],
 )
 def test_a_report_and_a_server(check, options, says, folder, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        stop_at_mistakes(argparse.Namespace(**options), check)
-    assert read_error(capsys).startswith(f"error: {says}")
+    require_stop(capsys, says, argparse.Namespace(**options), check)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,8 @@ def test_a_report_and_a_server(check, options, says, folder, capsys):
 )
 def test_a_conversion(words, says, folder, capsys):
     args = convert_dataset.build_parser().parse_args([*words, "new"])
-    with pytest.raises(SystemExit, match="2"):
-        stop_at_mistakes(args, lambda given: check_conversion(given, convert_dataset._FORMATS))
-    assert read_error(capsys).startswith(f"error: {says.format(folder)}")
+    check = partial(check_conversion, formats=convert_dataset._FORMATS)
+    require_stop(capsys, says.format(folder), args, check)
 
 
 def test_a_prediction_on_what_may_be_there(folder, capsys):
