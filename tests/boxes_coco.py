@@ -1,5 +1,7 @@
 """Random rectangles as a COCO data set, and predictions for them."""
 
+from support import make_annotation
+
 SIDE, CLASSES = 60, (1, 4)  # pixels; category ids with a gap
 
 
@@ -13,18 +15,8 @@ def truth_json(rng, images=12):
     annotations = []
     for image in range(1, images + 1):
         for _ in range(0 if image == 2 else int(rng.integers(1, 5))):
-            x, y, w, h = box(rng)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image,
-                    "category_id": CLASSES[int(rng.integers(2))],
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "iscrowd": 0,
-                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
-                }
-            )
+            place, category = box(rng), CLASSES[int(rng.integers(2))]
+            annotations.append(make_annotation(len(annotations) + 1, image, category, place))
     annotations[3]["iscrowd"] = 1
     annotations[3]["segmentation"] = {"size": [SIDE, SIDE], "counts": [0, 900, SIDE * SIDE - 900]}
     return {

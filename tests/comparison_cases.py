@@ -5,6 +5,7 @@ import json
 import numpy as np
 from PIL import Image
 from reference.overlap import text_rle, tight_box
+from support import make_annotation
 
 SIDE = 80
 CATEGORIES = (3, 10)
@@ -48,17 +49,8 @@ def write_pair(folder):
         pixels = np.full((SIDE, SIDE, 3), 60, dtype=np.uint8)
         for mask in scene(image):
             pixels[mask] = 60 + 40 * len(annotations) % 150
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image,
-                    "category_id": CATEGORIES[0],
-                    "segmentation": text_rle(mask),
-                    "bbox": tight_box(mask),
-                    "area": int(mask.sum()),
-                    "iscrowd": 0,
-                }
-            )
+            entry = make_annotation(len(annotations) + 1, image, CATEGORIES[0], tight_box(mask))
+            annotations.append({**entry, "segmentation": text_rle(mask), "area": int(mask.sum())})
         Image.fromarray(pixels).save(folder / "images" / f"{image}.png")
     content = {
         "images": [

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_util
+from support import make_annotation
 
 from mask_rcnn_ext.config import get_cfg
 
@@ -29,17 +30,9 @@ def write_data(folder, count, names=NAMES):
         Image.fromarray(np.full((SIDE, SIDE, 3), 40 + i, dtype=np.uint8)).save(folder / name)
         images.append({"id": 100 + i, "file_name": name, "width": SIDE, "height": SIDE})
         for k, (category, x, y, side) in enumerate([(3, 2, 3, 10), (7, 20, 18, 16)]):
-            annotations.append(
-                {
-                    "id": 2 * i + k + 1,
-                    "image_id": 100 + i,
-                    "category_id": category,
-                    "bbox": [x, y, side, side],
-                    "area": side * side,
-                    "iscrowd": 0,
-                    "segmentation": square_rle(x, y, side),
-                }
-            )
+            box, mask = (x, y, side, side), square_rle(x, y, side)
+            entry = make_annotation(2 * i + k + 1, 100 + i, category, box, segmentation=mask)
+            annotations.append(entry)
     categories = [{"id": i, "name": n} for i, n in zip((3, 7), names, strict=True)]
     path = folder / "data.json"
     content = {"images": images, "annotations": annotations, "categories": categories, "info": {}}

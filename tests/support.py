@@ -1,10 +1,12 @@
 """Helpers of all tests: an offline, CPU-only, hermetic environment and small COCO data."""
 
+import contextlib
 import json
 import os
 import runpy
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -32,6 +34,24 @@ needs_search = pytest.mark.skipif(
 )
 
 
+def make_annotation(number: int, image: int, category: int, box: Sequence, **other) -> dict:
+    """Return an annotation in COCO's format: a box XYWH, whose mask is the whole box.
+
+    Other keys may be given, also in place of these.
+    """
+    x, y, w, h = box
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": [x, y, w, h],
+        "area": w * h,
+        "iscrowd": 0,
+        "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+        **other,
+    }
+
+
 def write_coco(folder: Path, *, images: int, seed: int = 0, size=(64, 48), classes=("cat", "dog")):
     """Write a COCO-format set of bright rectangles; return (json path, image folder).
 
@@ -53,17 +73,9 @@ def write_coco(folder: Path, *, images: int, seed: int = 0, size=(64, 48), class
             w, h = (int(v) for v in rng.integers(12, 24, 2))
             x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
             pixels[y : y + h, x : x + w, label % 3] = 220
-            coco["annotations"].append(
-                {
-                    "id": len(coco["annotations"]) + 1,
-                    "image_id": index + 1,
-                    "category_id": 3 + 7 * label,
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "iscrowd": 0,
-                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
-                }
-            )
+            number = len(coco["annotations"]) + 1
+            entry = make_annotation(number, index + 1, 3 + 7 * label, (x, y, w, h))
+            coco["annotations"].append(entry)
         name = f"{index:03d}.png"
         Image.fromarray(pixels).save(folder / "images" / name)
         coco["images"].append(
@@ -94,29 +106,30 @@ SMALL = [
 TINY_CONFIG = str(REPO / "configs/shapes/mask_rcnn_tiny_FPN.yaml")
 
 
-def run_train_net(*arguments: str) -> int:
-    """Run `train_net.py` in this process as the command line would; return its exit code."""
+@contextlib.contextmanager
+def reset_determinism():
+    """Undo what the block sets with `torch.use_deterministic_algorithms`."""
     import torch
 
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def run_train_net(*arguments: str) -> int:
+    """Run `train_net.py` in this process as the command line would; return its exit code."""
     from mask_rcnn_ext import argument_parser, launch, run_as_command, run_job
 
     args = argument_parser().parse_args(list(arguments))
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    try:
+    with reset_determinism():
         return run_as_command(lambda: launch(run_job, args))
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
 
 
 def run_script(path: Path, monkeypatch, *arguments: str) -> int:
     """Run a script in this process as the command line would; return its exit code."""
-    import torch
-
-    deterministic = torch.are_deterministic_algorithms_enabled()
     monkeypatch.setattr(sys, "argv", [str(path), *arguments])
-    try:
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(path), run_name="__main__")
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
+    with reset_determinism(), pytest.raises(SystemExit) as end:
+        runpy.run_path(str(path), run_name="__main__")
     return end.value.code

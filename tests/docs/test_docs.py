@@ -6,7 +6,7 @@ import re
 
 import pytest
 from command import SCRIPTS, find_commands  # tools/ is on the path
-from support import REPO
+from support import REPO, reset_determinism
 
 README = REPO / "README.md"
 PAGES = [README, *sorted((REPO / "docs").glob("*.md"))]
@@ -174,7 +174,6 @@ def test_the_python_blocks_run(tmp_path, monkeypatch):
 def test_the_notebook_runs(tmp_path, monkeypatch):
     """Its code cells in one go, with two iterations and four images in place of hundreds."""
     import matplotlib.pyplot as plt
-    import torch
 
     plt.switch_backend("Agg")
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
@@ -184,12 +183,9 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     script, count = re.subn(r"(ITERATIONS, VAL_IMAGES = )\d+, \d+", r"\g<1>2, 4", script)
     assert count == 1
     monkeypatch.chdir(tmp_path)
-    deterministic = torch.are_deterministic_algorithms_enabled()
     namespace: dict = {}
-    try:
+    with reset_determinism():
         exec(compile(script, "own_data.ipynb", "exec"), namespace)
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
     assert len(namespace["found"]) == 4
     assert (tmp_path / "output/own_data/run/results.json").is_file()
 

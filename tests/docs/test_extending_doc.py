@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from detectron2 import modeling
-from support import REPO, SMALL, write_coco
+from support import REPO, SMALL, reset_determinism, write_coco
 
 DOC = REPO / "docs/extending.md"
 TEXT = DOC.read_text()
@@ -20,9 +20,9 @@ def namespace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plugin")
     write_coco(folder, images=4)
     names: dict = {}
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, reset_determinism():
         patch.chdir(folder)
         for number, block in enumerate(BLOCKS, start=1):
             if "launch(" in block:  # the demo's size would take longer
@@ -30,7 +30,6 @@ def namespace(tmp_path_factory):
             exec(compile(block, f"extending.md, block {number}", "exec"), names)
         assert (folder / "output/plugin/model_final.pth").is_file()
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
     return names
 
 

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
 from pycocotools import mask as mask_util
-from support import write_coco
+from support import make_annotation, write_coco
 
 from mask_rcnn_ext.report.drawing.pictures import choose_color
 
@@ -91,11 +91,9 @@ def test_the_seed_decides_the_images(registered):
 
 def test_json_and_images(tmp_path, capsys):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
-    polygon = [[2, 2, 14, 2, 14, 12, 2, 12]]
-    annotation = {"id": 1, "image_id": 1, "category_id": 9, "iscrowd": 0, "segmentation": polygon}
     content = {
         "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
-        "annotations": [{**annotation, "bbox": [2, 2, 12, 10], "area": 120}],
+        "annotations": [make_annotation(1, 1, 9, (2, 2, 12, 10))],
         "categories": [{"id": 9, "name": "cell"}],
     }
     (tmp_path / "data.json").write_text(json.dumps(content), encoding="utf-8")

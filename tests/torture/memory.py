@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from detectron2.modeling import build_model
 from PIL import Image
-from support import SMALL, TINY_CONFIG
+from support import SMALL, TINY_CONFIG, make_annotation
 from trainings import Faults
 
 from mask_rcnn_ext import load_config
@@ -125,17 +125,8 @@ def _draw_truth(folder: Path, sides: Sequence[Any], rng: np.random.Generator) ->
         for _ in range(7):
             w, h = rng.integers(20, 100, 2).tolist()
             x, y = int(rng.integers(width - w)), int(rng.integers(height - h))
-            content["annotations"].append(
-                {
-                    "id": len(content["annotations"]) + 1,
-                    "image_id": number + 1,
-                    "category_id": int(rng.integers(1, 3)),
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "iscrowd": 0,
-                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
-                }
-            )
+            category, known = int(rng.integers(1, 3)), content["annotations"]
+            known.append(make_annotation(len(known) + 1, number + 1, category, (x, y, w, h)))
     content["categories"] = [{"id": number, "name": name} for number, name in ((1, "a"), (2, "b"))]
     path = folder.with_suffix(".json")
     write_json(path, content)

@@ -12,6 +12,7 @@ from fuzz.kinds.kind import Kind, copy_small_cfg
 from fuzz.mutators import change_bytes, change_text, change_value
 from PIL import Image
 from pycocotools import mask as coco_mask
+from support import make_annotation
 
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.overlap.comparison import compute_metrics, load_results, load_truth, measure
@@ -31,17 +32,10 @@ def make_coco() -> dict[str, Any]:
     forms = [square, {"size": [H, W], "counts": packed}, {"size": [H, W], "counts": [26, 4, 162]}]
     forms += [[*square, [10, 9, 14, 9, 14, 11]], square, square]
     annotations = [
-        {
-            "id": i + 1,
-            "image_id": 1 + i % 3,
-            "category_id": 1 + 2 * (i % 2),
-            "bbox": [2, 2, 7, 6],
-            "area": 42,
-            "iscrowd": int(i == 2),
-            "segmentation": form,
-        }
+        make_annotation(i + 1, 1 + i % 3, 1 + 2 * (i % 2), (2, 2, 7, 6), segmentation=form)
         for i, form in enumerate(forms)
     ]
+    annotations[2]["iscrowd"] = 1
     annotations[4]["keypoints"], annotations[4]["num_keypoints"] = [3, 3, 2, 0, 0, 0], 1
     return {
         "info": {},

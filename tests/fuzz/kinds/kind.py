@@ -35,9 +35,7 @@ class Kind(ABC):
         """
 
 
-@functools.cache
-def _make_small_cfg() -> Any:
-    return tiny_cfg()
+_make_small_cfg = functools.cache(tiny_cfg)
 
 
 def copy_small_cfg() -> Any:
