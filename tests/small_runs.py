@@ -78,6 +78,11 @@ def read_stamps(folder) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in paths}
 
 
+def list_files(folder) -> set[str]:
+    """Return the paths in a folder of the files in it."""
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
 def tree(folder) -> dict[str, bytes]:
     """Return the bytes of the files in a folder, by their paths in it."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from small_runs import list_files
 from support import REPO
 
 from mask_rcnn_ext.errors import UserError
@@ -29,31 +30,28 @@ def write(folder, names) -> None:
         (folder / name).write_text(name)
 
 
-def tree(folder) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-
-
 def test_an_earlier_run_is_moved_as_a_whole_and_no_other_file(tmp_path):
     foreign = ("notes.txt", "best.pth", "other/results.json", "images/inference/a.png")
     for number in ("1", "2"):
         write(tmp_path, [*RUN, *foreign, "made_from.json"])
         assert set_aside(tmp_path, ["made_from.json"]) == tmp_path / "earlier_runs" / number
-        assert tree(tmp_path / "earlier_runs" / number) == {*RUN, "made_from.json"}
+        assert list_files(tmp_path / "earlier_runs" / number) == {*RUN, "made_from.json"}
     assert set_aside(tmp_path) is None
-    assert {name for name in tree(tmp_path) if not name.startswith("earlier_runs/")} == {*foreign}
+    left = list_files(tmp_path)
+    assert {name for name in left if not name.startswith("earlier_runs/")} == {*foreign}
 
 
 def test_a_file_that_is_named_as_the_callers_and_is_the_runs_is_moved_once(tmp_path):
     write(tmp_path, ["log.txt", "console.txt"])
     assert set_aside(tmp_path, {"log.txt", "console.txt"}) == tmp_path / "earlier_runs" / "1"
-    assert tree(tmp_path) == {"earlier_runs/1/log.txt", "earlier_runs/1/console.txt"}
+    assert list_files(tmp_path) == {"earlier_runs/1/log.txt", "earlier_runs/1/console.txt"}
 
 
 def test_in_a_runs_folders_only_the_runs_files_are_moved(tmp_path):
     foreign = ("inference/mine.txt", "evaluations/b-model_final/inference/b/c.txt", "inference/d/e")
     write(tmp_path, [*RUN, *foreign])
     set_aside(tmp_path)
-    assert tree(tmp_path) == {*foreign, *(f"earlier_runs/1/{name}" for name in RUN)}
+    assert list_files(tmp_path) == {*foreign, *(f"earlier_runs/1/{name}" for name in RUN)}
     assert not (tmp_path / "inference/a").exists()
 
 
@@ -61,7 +59,7 @@ def test_what_cannot_be_moved_aside_stays_as_a_whole(tmp_path, monkeypatch):
     write(tmp_path, [*RUN, "earlier_runs"])
     with pytest.raises(UserError, match=r"cannot be moved to .*/earlier_runs/1: "):
         set_aside(tmp_path)
-    assert tree(tmp_path) == {*RUN, "earlier_runs"}
+    assert list_files(tmp_path) == {*RUN, "earlier_runs"}
     (tmp_path / "earlier_runs").unlink()
 
     def rename(path, target):
@@ -73,7 +71,7 @@ def test_what_cannot_be_moved_aside_stays_as_a_whole(tmp_path, monkeypatch):
     write(tmp_path, ["inference/mine.txt"])
     with pytest.raises(UserError, match="cross-device"):
         set_aside(tmp_path)
-    assert tree(tmp_path) == {*RUN, "inference/mine.txt"}
+    assert list_files(tmp_path) == {*RUN, "inference/mine.txt"}
     assert not (tmp_path / "earlier_runs").exists()
 
 
@@ -83,10 +81,10 @@ def test_removing_a_run_leaves_what_no_run_writes(tmp_path):
     write(tmp_path, [*RUN, *FOREIGN, "made_from.json", "earlier_runs/1/notes.txt"])
     (tmp_path / "empty").mkdir()
     left = remove_run(tmp_path, ["made_from.json"])
-    assert tree(tmp_path) == {*FOREIGN, "earlier_runs/1/notes.txt"}
-    assert {str(path.relative_to(tmp_path)) for path in left} == tree(tmp_path)
+    assert list_files(tmp_path) == {*FOREIGN, "earlier_runs/1/notes.txt"}
+    assert {str(path.relative_to(tmp_path)) for path in left} == list_files(tmp_path)
     assert (tmp_path / "empty").is_dir()
-    for name in tree(tmp_path):
+    for name in list_files(tmp_path):
         (tmp_path / name).unlink()
 
 
@@ -105,7 +103,7 @@ def test_removing_a_run_follows_no_link(tmp_path):
     for name, target in links.items():
         (folder / name).symlink_to(target)
     left = remove_run(folder)
-    assert tree(other) == {*RUN}
+    assert list_files(other) == {*RUN}
     assert {str(path.relative_to(folder)) for path in left} == {
         *links, "earlier_runs/keep/model_final.pth"
     }  # fmt: skip
@@ -113,12 +111,12 @@ def test_removing_a_run_follows_no_link(tmp_path):
 
 def test_a_folder_that_the_demo_never_used_stays(tmp_path):
     write(tmp_path, [*RUN, "earlier_runs/1/results.json"])
-    before = tree(tmp_path)
+    before = list_files(tmp_path)
     command = [sys.executable, "-S", str(REPO / "tools/clean_demo.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path} holds a run that is not the demo's")
-    assert tree(tmp_path) == before
+    assert list_files(tmp_path) == before
 
 
 def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
@@ -128,7 +126,7 @@ def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "1 file(s) in it are not the demo's" in said
     assert "notes.txt" in said
-    assert tree(folder) == {"notes.txt"}
+    assert list_files(folder) == {"notes.txt"}
     (folder / "notes.txt").unlink()
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == ""
     assert not folder.exists()
@@ -140,14 +138,14 @@ def test_make_clean_leaves_what_our_tools_have_not_made(tmp_path):
     for name in ("Makefile", *tools, *package):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
-    before = tree(tmp_path)
+    before = list_files(tmp_path)
     foreign = {"build/a", "dist/b.whl", "other/__pycache__/c.pyc", "tools/__pycache__/d.txt"}
     made = ["build/lib/mask_rcnn_ext/a.py", "dist/mask_rcnn_ext-1-py3-none-any.whl"]
     write(tmp_path, [*foreign, *made, "tools/__pycache__/e.pyc", "tests/__pycache__/f.pyc"])
     (tmp_path / "projects").mkdir()
     command = ["make", "clean", f"PYTHON={sys.executable}"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    assert tree(tmp_path) == before | foreign
+    assert list_files(tmp_path) == before | foreign
     assert not (tmp_path / "tests/__pycache__").exists()
 
 

@@ -1,15 +1,9 @@
 """tools/predict.py a second time into the same folder: no old file contradicts the new results."""
 
-from pathlib import Path
-
 import pytest
 from predict_runs import *  # noqa: F403
 from predict_runs import outputs, write_image
-
-
-def list_files(folder: Path) -> set[str]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix() for path in found}
+from small_runs import list_files
 
 
 def test_a_new_prediction_leaves_no_file_that_contradicts_it(predict, tmp_path, caplog):
