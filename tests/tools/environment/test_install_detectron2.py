@@ -74,16 +74,17 @@ def run_script(python, *arguments, **environment):
     )
 
 
-def stub_torch(folder):
-    for name in ("torch", "torchvision"):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "__init__.py").write_text("")
-    return folder
+def write_package(site, name, source=""):
+    """Write a package of one file; return its folder."""
+    (site / name).mkdir(parents=True)
+    (site / name / "__init__.py").write_text(source)
+    return site / name
 
 
 def test_wrong_hash_stops_with_one_message_and_installs_nothing(bare_python, carrier, tmp_path):
-    stubs = stub_torch(tmp_path / "stubs")
-    result = run_script(bare_python, "--wheel", str(carrier), PYTHONPATH=str(stubs))
+    for name in ("torch", "torchvision"):
+        write_package(tmp_path / "stubs", name)
+    result = run_script(bare_python, "--wheel", str(carrier), PYTHONPATH=str(tmp_path / "stubs"))
     assert result.returncode == 1
     assert result.stderr.count("error:") == 1
     assert "Traceback" not in result.stderr
@@ -118,15 +119,8 @@ def test_torch_is_asked_for_first(bare_python, carrier):
     assert "pip install torch torchvision" in result.stderr
 
 
-def write_detectron2(tmp_path, source):
-    package = tmp_path / "site" / "detectron2"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(source)
-    return package
-
-
 def test_an_installed_detectron2_is_kept(tmp_path, bare_python):
-    package = write_detectron2(tmp_path, '__version__ = "0.6+mine"\n')
+    package = write_package(tmp_path / "site", "detectron2", '__version__ = "0.6+mine"\n')
     before = sorted(tmp_path.rglob("*"))
     # An absent wheel: any attempt to install would fail.
     arguments = ("--wheel", str(tmp_path / "absent.whl"))
@@ -139,7 +133,8 @@ def test_an_installed_detectron2_is_kept(tmp_path, bare_python):
 
 
 def test_a_broken_detectron2_is_the_users_and_is_kept(tmp_path, bare_python):
-    package = write_detectron2(tmp_path, "raise ImportError('undefined symbol: x')\n")
+    source = "raise ImportError('undefined symbol: x')\n"
+    package = write_package(tmp_path / "site", "detectron2", source)
     result = run_script(bare_python, PYTHONPATH=str(package.parent))
     assert result.returncode == 1
     assert "importing it fails" in result.stderr
