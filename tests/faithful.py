@@ -122,16 +122,13 @@ def losses(model: nn.Module, *, backward: bool = False) -> dict[str, torch.Tenso
     model.zero_grad()
     torch.manual_seed(11)  # of the RoI sampling
     with EventStorage():
-        persons = {"classes": (0, 0), "keypoints": 17} if model_has_keypoints(model) else {}
+        keypoints = hasattr(model.roi_heads, "keypoint_head")
+        persons = {"classes": (0, 0), "keypoints": 17} if keypoints else {}
         result = dict(model(batch(**persons)))
     if backward:
         sum(result.values()).backward()
         result |= {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
     return result
-
-
-def model_has_keypoints(model: nn.Module) -> bool:
-    return hasattr(model.roi_heads, "keypoint_head")
 
 
 def detections(model: nn.Module) -> list[dict[str, torch.Tensor]]:

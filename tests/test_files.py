@@ -91,7 +91,6 @@ def test_a_full_disk_names_the_file_and_leaves_the_former(tmp_path, room_of_4096
 
 
 def test_a_full_disk_while_torch_saves(tmp_path, room_of_4096_bytes):
-    torch = pytest.importorskip("torch")
     says = pytest.raises(UserError, match=r"cannot write .*/file: File too large\. Make room")
     with says, atomic_open(tmp_path / "file") as file:
         torch.save({"weights": torch.zeros(50_000)}, file)

@@ -141,13 +141,13 @@ def test_the_number_of_processes_is_passed_on(call, monkeypatch):
     assert asked == [3, 3]
 
 
-def add_boxes(data, name):
-    """Write a result file with boxes a bit larger than its masks; return its name."""
+def add_boxes(data, name, margin=0.5):
+    """Write a result file with boxes larger than its masks by a margin; return its name."""
     entries = json.loads((data / name).read_text())
     for entry in entries:
         rle = entry["segmentation"]
         box = mask_util.toBbox({**rle, "counts": rle["counts"].encode()})
-        entry["bbox"] = (box + np.array([-0.5, -0.5, 1, 1])).tolist()
+        entry["bbox"] = (box + margin * np.array([-1, -1, 2, 2])).tolist()
     (data / f"boxed_{name}").write_text(json.dumps(entries))
     return f"boxed_{name}"
 
@@ -183,20 +183,14 @@ def test_without_parts_the_page_has_the_axis_excess(call, tmp_path, capsys):
     ("first", "parts", "message"),
     [
         ("exact.json", "7", "has no 'bbox'"),
-        ("tight.json", "7", "MODEL.FCIS.MASK_VOTING False"),
+        ("boxed_exact.json", "7", "MODEL.FCIS.MASK_VOTING False"),
         ("exact.json", "0", "--parts"),
     ],
 )
 def test_parts_need_the_boxes_of_the_masks(call, data, tmp_path, capsys, first, parts, message):
-    entries = json.loads((data / "exact.json").read_text())
-    for entry in entries:
-        rle = entry["segmentation"]
-        entry["bbox"] = mask_util.toBbox({**rle, "counts": rle["counts"].encode()}).tolist()
-    (data / "tight.json").write_text(json.dumps(entries))
-    assert call(first, "cut.json" if first == "exact.json" else first, "--parts", parts) == (
-        2,
-        None,
-    )
+    add_boxes(data, "exact.json", margin=0)
+    second = "cut.json" if first == "exact.json" else first
+    assert call(first, second, "--parts", parts) == (2, None)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

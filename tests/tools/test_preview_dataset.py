@@ -35,26 +35,22 @@ def make_records(folder, count):
             {"category_id": 1, "bbox": [20, 15, 18, 13], "segmentation": bitmap, **shared},
             {"category_id": 1, "bbox": [0, 0, 40, 30], "iscrowd": 1, **shared},
         ]
-        records.append(
-            {
-                "file_name": str(path),
-                "image_id": i,
-                "height": 30,
-                "width": 40,
-                "annotations": annotations,
-            }
-        )
+        record = {"file_name": str(path), "image_id": i, "height": 30, "width": 40}
+        records.append({**record, "annotations": annotations})
     return records
 
 
 @pytest.fixture
-def registered(tmp_path):
+def registered(tmp_path, forget_data_sets):
     records = make_records(tmp_path, 5)
     DatasetCatalog.register(NAME, lambda: records)
     MetadataCatalog.get(NAME).set(thing_classes=["one", "two"])
-    yield tmp_path
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
+    return tmp_path
+
+
+def name_files(path, images, output) -> list[str]:
+    """Return the options for the sheet of a data set that is given by its files."""
+    return ["--json", str(path), "--images", str(images), "--output", str(output)]
 
 
 def test_a_registered_data_set(registered, capsys):
@@ -98,8 +94,7 @@ def test_json_and_images(tmp_path, capsys):
     }
     (tmp_path / "data.json").write_text(json.dumps(content), encoding="utf-8")
     output = tmp_path / "sheet.png"
-    command = ["--json", str(tmp_path / "data.json"), "--images", str(tmp_path)]
-    assert tool.main([*command, "--output", str(output)]) == 0
+    assert tool.main(name_files(tmp_path / "data.json", tmp_path, output)) == 0
     assert output.is_file()
     assert capsys.readouterr().out.split()[-2:] == ["cell", "1"]
 
@@ -138,7 +133,7 @@ def test_boxes_without_masks_are_shown_when_asked_for(tmp_path, capsys):
     for annotation in content["annotations"][::2]:
         del annotation["segmentation"]
     path.write_text(json.dumps(content))
-    arguments = ["--json", str(path), "--images", str(images), "--output", str(tmp_path / "a.png")]
+    arguments = name_files(path, images, tmp_path / "a.png")
     assert tool.main(arguments) == 0
     assert "2 images, 2 objects" in capsys.readouterr().out
     assert tool.main([*arguments, "--boxes"]) == 0
@@ -157,14 +152,7 @@ def test_odd_images_are_shown_or_named(tmp_path, capsys, caplog):
         image.update(file_name=name, width=size[0], height=size[1])
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 2]
     path.write_text(json.dumps(content))
-    command = [
-        "--json",
-        str(path),
-        "--images",
-        str(folder),
-        "--output",
-        str(tmp_path / "sheet.png"),
-    ]
+    command = name_files(path, folder, tmp_path / "sheet.png")
     assert tool.main(command) == 0
     assert "only the first is read: pages.tif (2)" in caplog.text
     Image.new("I;16", page.size).save(folder / "002.png")
@@ -203,7 +191,7 @@ def test_augmented_draws_are_the_samples_of_training(registered, capsys):
 def test_polygons_and_boxes_are_drawn_where_the_model_gets_them(tmp_path):
     path, images = write_coco(tmp_path, images=2)
     output = tmp_path / "sheet.png"
-    command = ["--json", str(path), "--images", str(images), "--output", str(output)]
+    command = name_files(path, images, output)
     for keys in ([], ["MODEL.MASK_ON", "False"]):
         assert tool.main([*command, "--augmented", "INPUT.MIN_SIZE_TRAIN", "(48,)", *keys]) == 0
         sheet = np.array(Image.open(output)).astype(int)
