@@ -19,19 +19,6 @@ from command_line.light import import_light
 _LONGEST = 100  # characters of a description
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="WORD",
-        help="list only the configs with all of these words in name or description, such as "
-        "cityscapes",
-    )
-    return parser
-
-
 def describe(path: Path) -> str:
     """Return the first sentence of the comment at the top of a config."""
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -56,7 +43,15 @@ def list_configs(words: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    words = build_parser().parse_args(argv).words
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORD",
+        help="list only the configs with all of these words in name or description, such as "
+        "cityscapes",
+    )
+    words = parser.parse_args(argv).words
     found = list_configs(words)
     if not found:
         print(f"error: no config has {' and '.join(map(repr, words))}", file=sys.stderr)
