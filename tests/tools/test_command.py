@@ -104,6 +104,20 @@ def test_before_setup_every_command_names_it(run, words, missing, code, monkeypa
     assert read_error(capsys) == f"error: {missing} is not installed: run mask-rcnn-ext setup"
 
 
+def test_the_list_of_configs(run, capsys):
+    assert run("configs") == 0
+    names = [line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert len(names) == len(set(names))
+    assert {"mask_rcnn_lite0_FPN", "shapes/mask_rcnn_tiny_FPN"} <= set(names)
+    assert not [name for name in names if "Base-" in name]
+    assert names.index("mask_rcnn_R50_FPN") < names.index("ablations/mask_rcnn_R50_C5")
+    run("configs", "photos", "CPU")
+    said = "mask_rcnn_lite0_FPN: the recommended start for your own photos on a CPU\n"
+    assert capsys.readouterr().out == said
+    assert run("configs", "nonsense") == 2
+    assert capsys.readouterr().err == "error: no config has 'nonsense'\n"
+
+
 def test_train_evaluate_predict_inspect(run, tmp_path, monkeypatch, capsys):
     """With a config by name, in a folder that holds nothing but data."""
     monkeypatch.chdir(tmp_path)

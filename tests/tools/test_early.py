@@ -3,7 +3,6 @@
 import argparse
 from functools import partial
 
-import command
 import convert_dataset
 import predict
 import pytest
@@ -132,24 +131,3 @@ def test_a_prediction_on_what_may_be_there(folder, capsys):
     stop_at_mistakes(args, check_prediction, folder=args.output)
     assert args.inputs == inputs[:-2]  # the command still finds the model there
     assert capsys.readouterr().err == ""
-
-
-def test_the_list_of_configs(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["mask-rcnn-ext", "configs", *words])
-        with pytest.raises(SystemExit) as end:
-            command.main()
-        return end.value.code, capsys.readouterr()
-
-    monkeypatch.setattr("sys.path", [*command.sys.path])
-    monkeypatch.setitem(command.sys.modules, "__main__", command.sys.modules["__main__"])
-    code, said = run()
-    names = [line.partition(": ")[0] for line in said.out.splitlines()]
-    assert (code, len(names)) == (0, len(set(names)))
-    assert {"mask_rcnn_lite0_FPN", "shapes/mask_rcnn_tiny_FPN"} <= set(names)
-    assert not [name for name in names if "Base-" in name]
-    assert names.index("mask_rcnn_R50_FPN") < names.index("ablations/mask_rcnn_R50_C5")
-    code, said = run("photos", "CPU")
-    assert said.out == ("mask_rcnn_lite0_FPN: the recommended start for your own photos on a CPU\n")
-    code, said = run("nonsense")
-    assert (code, said.err) == (2, "error: no config has 'nonsense'\n")
