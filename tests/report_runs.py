@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as mask_util
+from reference.overlap import text_rle
 from support import make_annotation
 
 from mask_rcnn_ext.config import get_cfg
@@ -16,10 +16,9 @@ SIDE = 40
 
 
 def square_rle(x, y, side):
-    mask = np.zeros((SIDE, SIDE), dtype=np.uint8, order="F")
-    mask[y : y + side, x : x + side] = 1
-    rle = mask_util.encode(mask)
-    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+    mask = np.zeros((SIDE, SIDE), dtype=bool)
+    mask[y : y + side, x : x + side] = True
+    return text_rle(mask)
 
 
 def write_data(folder, count, names=NAMES):

@@ -201,9 +201,7 @@ def test_a_whole_number_for_a_float_says_how_to_write_it():
         get_cfg().merge_from_list(["MODEL.FCIS.VOTE_IOU_THRESH", "1"])
 
 
-@pytest.fixture
-def catalog(forget_data_sets):
-    return ["config_train", "config_val", "config_known"]
+CATALOG = ["config_train", "config_val", "config_known"]
 
 
 def write_run_config(path: Path, datasets: list[str], names: list[str], ids: list[int]) -> str:
@@ -214,25 +212,25 @@ def write_run_config(path: Path, datasets: list[str], names: list[str], ids: lis
     return str(path)
 
 
-def test_class_names_of_a_run_are_where_detectron2s_tools_look(tmp_path, catalog):
+def test_class_names_of_a_run_are_where_detectron2s_tools_look(tmp_path, forget_data_sets):
     """`DefaultPredictor(cfg).metadata` belongs to `DATASETS.TEST[0]`; others read TRAIN[0]."""
-    run = write_run_config(tmp_path / "a.yaml", catalog[:2], ["cell", "nucleus"], [3, 7])
+    run = write_run_config(tmp_path / "a.yaml", CATALOG[:2], ["cell", "nucleus"], [3, 7])
     get_cfg().merge_from_file(run)
-    for name in catalog[:2]:
+    for name in CATALOG[:2]:
         metadata = MetadataCatalog.get(name)
         assert metadata.thing_classes == ["cell", "nucleus"]
         assert metadata.thing_dataset_id_to_contiguous_id == {3: 0, 7: 1}
-    other = write_run_config(tmp_path / "b.yaml", catalog[:2], ["cat"], [1])
-    kept = MetadataCatalog.get(catalog[1])
+    other = write_run_config(tmp_path / "b.yaml", CATALOG[:2], ["cat"], [1])
+    kept = MetadataCatalog.get(CATALOG[1])
     load_config(other)
-    assert MetadataCatalog.get(catalog[1]).thing_classes == ["cat"]
+    assert MetadataCatalog.get(CATALOG[1]).thing_classes == ["cat"]
     assert kept.thing_classes == ["cell", "nucleus"]
 
 
-def test_class_names_of_others_stay(tmp_path, catalog):
+def test_class_names_of_others_stay(tmp_path, forget_data_sets):
     MetadataCatalog.get("config_train").thing_classes = ["mine"]
     DatasetCatalog.register("config_known", list)
-    run = write_run_config(tmp_path / "a.yaml", catalog, ["cell"], [1])
+    run = write_run_config(tmp_path / "a.yaml", CATALOG, ["cell"], [1])
     load_config(run)
     assert MetadataCatalog.get("config_train").thing_classes == ["mine"]
     assert MetadataCatalog.get("config_train").get("thing_dataset_id_to_contiguous_id") is None

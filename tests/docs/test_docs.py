@@ -26,10 +26,6 @@ def results(name: str):
     return json.loads((REPO / "results" / f"{name}.json").read_text())
 
 
-def python_blocks(name: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", read(name), flags=re.S)
-
-
 def anchors(text: str) -> set[str]:
     """Return the anchors of the headings of a page, as GitHub and MkDocs make them."""
     titles = re.findall(r"^#+ (.*)$", text, flags=re.M)
@@ -159,7 +155,7 @@ def test_the_python_blocks_run(tmp_path, monkeypatch):
         Image.fromarray(np.full((40, 60, 3), 128, np.uint8)).save(name)
     namespace: dict = {}
     for page in ("README.md", "docs/prediction.md"):
-        block, *more = python_blocks(page)
+        block, *more = re.findall(r"```python\n(.*?)```", read(page), flags=re.S)
         exec(block, namespace)
         assert namespace["instances"].image_size == (40, 60)
     assert len(namespace["many"]) == 3

@@ -21,13 +21,11 @@ class Outcome:
         kind: "accepted", "refused" with a sentence, or "failed".
         seconds: how long it was read.
         text: the sentence, or where the reader failed.
-        path: the file.
     """
 
     kind: str
     seconds: float
     text: str
-    path: Path
 
 
 def make_case(kind: Kind, name: str, number: int, seed: int) -> Path:
@@ -48,7 +46,6 @@ def read_case(kind: Kind, path: Path) -> Outcome:
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         found = "failed"
-        text = (
-            f"{type(error).__name__}: {str(error)[:300]} ({Path(last.filename).name}:{last.lineno})"
-        )
-    return Outcome(found, time.perf_counter() - start, text, path)
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        text = f"{type(error).__name__}: {str(error)[:300]} ({place})"
+    return Outcome(found, time.perf_counter() - start, text)

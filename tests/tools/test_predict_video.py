@@ -25,7 +25,9 @@ def test_a_video_and_an_image(predict, tmp_path, capsys):
     out = tmp_path / "out"
     assert sorted(os.listdir(out / "videos")) == ["clip.mp4", "clip.mp4.tracks.json"]
     assert (out / "pictures/x.png").exists()
-    assert f"3 frames, {count_ids(out)} objects: {out}/videos/clip.mp4\n" in capsys.readouterr().out
+    tracks = json.loads((out / "videos/clip.mp4.tracks.json").read_text())
+    ids = {one["id"] for frame in tracks["frames"] for one in frame["objects"]}
+    assert f"3 frames, {len(ids)} objects: {out}/videos/clip.mp4\n" in capsys.readouterr().out
 
 
 def test_videos_stay_next_to_each_other_and_are_no_input_of_their_own_folder(
@@ -44,11 +46,6 @@ def test_videos_stay_next_to_each_other_and_are_no_input_of_their_own_folder(
     capsys.readouterr()
     assert predict(tmp_path / "link/videos/one.mp4") == 2
     assert "one.mp4 would replace the input" in capsys.readouterr().err
-
-
-def count_ids(out) -> int:
-    tracks = json.loads((out / "videos/clip.mp4.tracks.json").read_text())
-    return len({one["id"] for frame in tracks["frames"] for one in frame["objects"]})
 
 
 def test_without_an_object_the_highest_score_is_told(predict, tmp_path, capsys):

@@ -167,13 +167,12 @@ def check_end(folder: Path, whole: dict[str, torch.Tensor], where: str, faults: 
         faults.left_behind.append(f"{where}: {', '.join(left)}")
 
 
-def check_output(output: Path, where: str, faults: Faults) -> str:
-    """Return the sentence of a command that failed."""
+def check_output(output: Path, where: str, faults: Faults) -> None:
+    """Look for the one sentence of a command that failed."""
     lines = output.read_text(errors="replace").splitlines()
     told = [line for line in lines if line.startswith("error: ")]
     if len(told) != 1 or any(line.startswith("Traceback") for line in lines):
         faults.no_sentence.append(f"{where}: {len(told)} sentences, see {output}")
-    return told[0] if told else ""
 
 
 def _has_temporary_files(folder: Path) -> bool:
