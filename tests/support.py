@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import runpy
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -104,6 +105,14 @@ SMALL = [
     "TEST.EVAL_PERIOD", "0",
 ]  # fmt: skip
 TINY_CONFIG = str(REPO / "configs/shapes/mask_rcnn_tiny_FPN.yaml")
+
+
+def run_python(*words: str | Path, **options) -> subprocess.CompletedProcess:
+    """Run Python with some arguments, in a process of its own; return what it printed.
+
+    The options are those of `subprocess.run`.
+    """
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, **options)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,6 @@
 """Configs are read safely and strictly, and leave detectron2's own config as it was."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
-from support import REPO
+from support import REPO, run_python
 
 from mask_rcnn_ext import UserError, add_mask_rcnn_ext_config, get_cfg, load_config
 from mask_rcnn_ext.config import complete_config, flat_config
@@ -119,9 +117,7 @@ assert list(weights) == list(weights_after)
 assert all(torch.equal(value, weights_after[name]) for name, value in weights.items())
 print("the same")
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=REPO
-    )
+    done = run_python("-W", "ignore", "-c", code, cwd=REPO)
     assert done.stdout == "the same\n", done.stderr
 
 

@@ -1,11 +1,8 @@
 """Names and keys that all plugins of detectron2 share: no clash, and old configs go on loading."""
 
-import subprocess
-import sys
-
 import pytest
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, ROI_BOX_HEAD_REGISTRY
-from support import REPO, TINY_CONFIG
+from support import REPO, TINY_CONFIG, run_python
 
 import mask_rcnn_ext
 from mask_rcnn_ext import UserError, get_cfg, load_config
@@ -48,7 +45,7 @@ print(get_name())
 def test_another_project_registers_our_old_names():
     """As Detic does with `build_timm_backbone`, before our import and after it."""
     code = FOREIGN.format(names=list(RENAMED_PARTS)) + ORDERS
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    done = run_python("-c", code, cwd=REPO)
     first, last = ["build_timm_backbone"], ["mask_rcnn_ext_timm_backbone", "build_timm_backbone"]
     assert done.stdout.split() == [*first, *last], done.stderr
 

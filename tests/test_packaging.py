@@ -2,13 +2,11 @@
 
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from support import REPO
+from support import REPO, run_python
 
 from mask_rcnn_ext.version import __version__
 
@@ -28,8 +26,7 @@ def wheel(tmp_path_factory) -> zipfile.Path:
             shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("*.pyc"))
         else:
             shutil.copy(REPO / name, folder)
-    command = [sys.executable, "-W", "ignore", "setup.py", "--quiet", "bdist_wheel"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    run_python("-W", "ignore", "setup.py", "--quiet", "bdist_wheel", cwd=folder, check=True)
     (path,) = folder.glob("dist/*.whl")
     return zipfile.Path(path)
 

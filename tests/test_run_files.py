@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from small_runs import list_files
-from support import REPO
+from support import REPO, run_python
 
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.run_files import find_run_files, holds_training, remove_run, set_aside
@@ -112,8 +112,7 @@ def test_removing_a_run_follows_no_link(tmp_path):
 def test_a_folder_that_the_demo_never_used_stays(tmp_path):
     write(tmp_path, [*RUN, "earlier_runs/1/results.json"])
     before = list_files(tmp_path)
-    command = [sys.executable, "-S", str(REPO / "tools/clean_demo.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_python("-S", REPO / "tools/clean_demo.py", tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path} holds a run that is not the demo's")
     assert list_files(tmp_path) == before
@@ -122,13 +121,13 @@ def test_a_folder_that_the_demo_never_used_stays(tmp_path):
 def test_the_demo_can_be_removed_without_anything_installed(tmp_path):
     folder = tmp_path / "demo"
     write(folder, [*RUN, "made_from.json", "notes.txt"])
-    command = [sys.executable, "-S", str(REPO / "tools/clean_demo.py"), str(folder)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = ["-S", REPO / "tools/clean_demo.py", folder]
+    said = run_python(*command, check=True).stdout
     assert "1 file(s) in it are not the demo's" in said
     assert "notes.txt" in said
     assert list_files(folder) == {"notes.txt"}
     (folder / "notes.txt").unlink()
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == ""
+    assert run_python(*command, check=True).stdout == ""
     assert not folder.exists()
 
 

@@ -8,7 +8,7 @@ import sys
 
 import command  # tools/ is on the path
 import pytest
-from support import REPO
+from support import REPO, run_python
 
 SCRIPTS = [["train_net.py"], *([f"tools/{path.name}"] for path in (REPO / "tools").glob("*.py"))]
 COMMANDS = [["tools/command.py", name] for name in command.find_commands()]
@@ -17,10 +17,8 @@ COMMANDS = [["tools/command.py", name] for name in command.find_commands()]
 @pytest.mark.parametrize("words", [*sorted(SCRIPTS), *COMMANDS], ids=" ".join)
 def test_help_imports_nothing_slow_and_prints_no_warning(words, tmp_path):
     script, *arguments = words
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", REPO / script, *arguments, "--help"],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
-    )  # fmt: skip
+    options = ["-X", "importtime", REPO / script, *arguments, "--help"]
+    done = run_python(*options, check=True, cwd=tmp_path)
     assert done.stdout.startswith("usage: ")
     if arguments:
         assert done.stdout.startswith(f"usage: mask-rcnn-ext {arguments[0]} ")
@@ -50,10 +48,8 @@ def test_a_name_of_nothing_is_told_before_pytorch_is_imported(words, tmp_path):
     """In a process of its own, since this one has imported PyTorch."""
     code = f"import command, sys; sys.argv[1:] = {words.split()}; sys.modules['torch'] = None"
     code += "; sys.exit(command.main())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPO / "tools")},
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(REPO / "tools")}
+    done = run_python("-c", code, cwd=tmp_path, env=environment)
     assert done.returncode == 2
     assert "not found: missing" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -121,9 +117,7 @@ ROIPooler(2, [0.25], 0, "ROIAlignV2")(features, [Boxes(torch.tensor([[0.0, 0, 8,
 @pytest.fixture(scope="module")
 def imported():
     """Import the package in a process of its own, then use some of detectron2's model parts."""
-    return subprocess.run(
-        [sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True, cwd=REPO
-    )
+    return run_python("-c", _IMPORT, check=True, cwd=REPO)
 
 
 def test_the_import_is_quiet_and_defers_what_registering_does_not_need(imported):

@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import subprocess
-import sys
 
 import pytest
-from support import REPO
+from support import REPO, run_python
 
 import mask_rcnn_ext
 
@@ -23,11 +21,9 @@ LOADED = re.compile(
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-W", "ignore", "-m", "mkdocs", "build", "-d", str(folder)]
+    command = ["-W", "ignore", "-m", "mkdocs", "build", "-d", folder]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(REPO)}
-    done = subprocess.run(
-        command, cwd=REPO, env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_python(*command, cwd=REPO, env=environment)
     assert done.returncode == 0, done.stderr  # strict: a warning ends the build
     return folder
 

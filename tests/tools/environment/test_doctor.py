@@ -1,12 +1,12 @@
 """The doctor names each broken requirement and the command that fixes it. Modules are stubs."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import doctor
 import pytest
+from support import run_python
 
 SCRIPT = Path(doctor.__file__)
 
@@ -77,14 +77,7 @@ def examine(tmp_path):
 def run_doctor(folder, **environment):
     # Without the user's DETECTRON2_DATASETS: the data is looked for in `folder`.
     kept = {key: value for key, value in os.environ.items() if key != "DETECTRON2_DATASETS"}
-    return subprocess.run(
-        [sys.executable, str(SCRIPT)],
-        cwd=folder,
-        env={**kept, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_python(SCRIPT, cwd=folder, env={**kept, **environment})
 
 
 def test_a_healthy_environment(examine):
