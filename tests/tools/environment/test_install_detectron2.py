@@ -5,7 +5,6 @@ import hashlib
 import runpy
 import shutil
 import subprocess
-import sys
 import venv
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ import detectron2_wheel
 import install_detectron2
 import pytest
 from detectron2_wheel import InstallError
+from support import run_python
 
 SCRIPT = Path(install_detectron2.__file__)
 
@@ -189,19 +189,13 @@ def test_the_built_wheel_installs_and_imports(carrier, tmp_path):
     assert wheel.name == "detectron2-0.6+59d9fb1b-py3-none-any.whl"
     target = tmp_path / "target"
     options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, "--target", str(target), str(wheel)],
-        check=True,
-    )
+    run_python("-m", "pip", "install", *options, "--target", target, wheel, check=True)
     code = (
         "import detectron2, importlib.metadata as m; "
         "print(detectron2.__version__, detectron2.name, m.version('detectron2'))"
     )
     # -S: without the site-packages of this environment, which has the real detectron2.
-    command = [sys.executable, "-S", "-c", code]
-    result = subprocess.run(
-        command, env={"PYTHONPATH": str(target)}, capture_output=True, text=True, check=True
-    )
+    result = run_python("-S", "-c", code, env={"PYTHONPATH": str(target)}, check=True)
     assert result.stdout.split() == ["0.6", "detectron2.sub", "0.6+59d9fb1b"]
     assert (target / "detectron2/model_zoo/configs/a.yaml").read_text() == "VERSION: 2\n"
     assert not (target / "LabGym").exists()
