@@ -145,13 +145,11 @@ def compare_files(args: argparse.Namespace) -> None:
         for found, path in ((first, args.a), (second, args.b)):
             require_rois(found, path)
     first, second = keep_rois_of_all(first, second)
-    records_a, records_b = (
+    records = tuple(
         measure_model(found, truth, name, args.processes, args.parts)
         for found, name in zip((first, second), args.names, strict=True)
     )
-    metrics = compare(
-        records_a, records_b, draws=args.draws, seed=args.seed, threads=args.processes
-    )
+    metrics = compare(*records, draws=args.draws, seed=args.seed, threads=args.processes)
     drawn: list[CasePictures] = []
     notes: list[str] = []
     if folder:
@@ -159,7 +157,7 @@ def compare_files(args: argparse.Namespace) -> None:
             truth,
             folder,
             (first, second),
-            (records_a, records_b),
+            records,
             args.num_images,
             score_threshold=args.score_threshold,
         )
@@ -167,10 +165,7 @@ def compare_files(args: argparse.Namespace) -> None:
         dataset=args.dataset or args.gt_json,
         names=args.names,
         files=[[args.a], [args.b]],
-        counts={
-            "a": compute_metrics(records_a)["counts"],
-            "b": compute_metrics(records_b)["counts"],
-        },
+        counts={k: compute_metrics(r)["counts"] for k, r in zip("ab", records, strict=True)},
         draws=args.draws,
         seed=args.seed,
         method=f"paired bootstrap over the images ({args.draws} draws, seed {args.seed}); it "
@@ -179,7 +174,7 @@ def compare_files(args: argparse.Namespace) -> None:
         seeds=[],
         notes=notes,
         lines=compare_lines(
-            *([record.lines for record in records] for records in (records_a, records_b)),
+            *([record.lines for record in found] for found in records),
             draws=args.draws,
             seed=args.seed,
         ),

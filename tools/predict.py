@@ -275,13 +275,10 @@ def predict_images(args: argparse.Namespace, job: FolderJob, lowest: MakePredict
         return 0
     code = report_end(args, summary)
     if summary.num_images and not summary.num_instances:
-        from mask_rcnn_ext.prediction.highest_score import (
-            describe_highest_in_images,
-            explain_nothing,
-        )
+        from mask_rcnn_ext.prediction import highest_score
 
-        describe = partial(describe_highest_in_images, job)
-        print(explain_nothing(args.score_threshold, lowest, describe))
+        describe = partial(highest_score.describe_highest_in_images, job)
+        print(highest_score.explain_nothing(args.score_threshold, lowest, describe))
     return code
 
 
