@@ -5,6 +5,7 @@ with the main process, so the image is known even if the worker is killed.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -186,19 +187,12 @@ class NamedErrors:
             self._notes.write(name)
 
 
-class _MarkBad:
-    """A mapper for evaluation, which returns a mark for a bad image; see `_CheckedLoader`."""
-
-    def __init__(self, mapper: Callable[[dict], Any]) -> None:
-        """Wrap `mapper`."""
-        self.mapper = mapper
-
-    def __call__(self, record: dict) -> Any:
-        """Return the sample of a record, or a mark."""
-        try:
-            return self.mapper(record)
-        except BadImage as error:
-            return add_bad_images({}, {str(record.get("file_name")): str(error)})
+def _mark_bad(mapper: Callable[[dict], Any], record: dict) -> Any:
+    """Return the sample of a record, or a mark for a bad image; see `_CheckedLoader`."""
+    try:
+        return mapper(record)
+    except BadImage as error:
+        return add_bad_images({}, {str(record.get("file_name")): str(error)})
 
 
 def add_bad_images(sample: dict[str, Any], bad: dict[str, str]) -> dict[str, Any]:
@@ -213,7 +207,7 @@ def take_bad_images(batch: list[dict[str, Any]]) -> None:
 
 
 class _CheckedLoader:
-    """A loader for evaluation, which leaves out the images that `_MarkBad` has marked."""
+    """A loader for evaluation, which leaves out the images that `_mark_bad` has marked."""
 
     def __init__(self, loader: Any, *, keep_empty: bool) -> None:
         """Wrap a loader of lists of samples; see `build_checked_loader`."""
@@ -252,9 +246,9 @@ def build_checked_loader(
     num_workers = cfg.DATALOADER.NUM_WORKERS
     named: Callable[[dict], Any] = NamedErrors(mapper, num_workers)
     skips = skips_bad_images(cfg)
-    loader = build_detection_test_loader(
-        dicts, mapper=_MarkBad(named) if skips else named, num_workers=num_workers
-    )
+    if skips:
+        named = functools.partial(_mark_bad, named)
+    loader = build_detection_test_loader(dicts, mapper=named, num_workers=num_workers)
     return _CheckedLoader(loader, keep_empty=keep_empty) if skips or num_workers else loader
 
 
