@@ -9,7 +9,7 @@ import functools
 import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -96,26 +96,22 @@ def find_image_files(
     if fault := _explain_root(image_root):
         return [""] * len(images), [fault]
     folders, faults = _Folders(), []
-    nameless = [i for i in images if not isinstance(i.get("file_name"), str) or not i["file_name"]]
+    names = [i["file_name"] if isinstance(i.get("file_name"), str) else "" for i in images]
+    nameless = [image for image, own in zip(images, names, strict=True) if not own]
     if nameless:
         faults.append(
             f"{say_have(nameless, images, 'images')} no `file_name`: image "
             f"{nameless[0]['id']} has no `file_name`"
         )
-    meant: dict[str, tuple[str, str]] = {}  # `file_name` in the json -> name here, the change
-    owners = defaultdict(set)
-    for image in images:
-        own = image.get("file_name")
-        if isinstance(own, str) and own and own not in meant:
-            meant[own] = _find_name(own, image_root, folders)
-            owners[meant[own][0]].add(own)
+    # `file_name` in the json -> name here, the change
+    meant = {own: _find_name(own, image_root, folders) for own in dict.fromkeys(names) if own}
+    owners = Counter(name for name, _ in meant.values())
     paths, missing = [], []
-    for image in images:
-        own = image.get("file_name")
-        name, change = meant.get(own, ("", "")) if isinstance(own, str) else ("", "")
-        if not name or (change and len(owners[name]) > 1):  # two names must not share a file
+    for image, own in zip(images, names, strict=True):
+        name, change = meant.get(own, ("", ""))
+        if not name or (change and owners[name] > 1):  # two names must not share a file
             paths.append("")
-            if own and isinstance(own, str):
+            if own:
                 missing.append(own)
             continue
         if change:
@@ -146,8 +142,7 @@ def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
     """Return the name of the file inside `root` and the change, or "" twice."""
     if folders.has_file(os.path.join(root, own)):
         return own, ""
-    name, change = own, "`file_name` had backslashes"
-    foreign = ""
+    name, foreign = own, ""
     if "://" in own:
         name, foreign = unquote(re.split(r"[?#]", own)[0]), "a URL"
     elif own.startswith(("/", "\\")) or _DRIVE.match(own):
@@ -161,7 +156,7 @@ def _find_name(own: str, root: str, folders: _Folders) -> tuple[str, str]:
                 return end, f"`file_name` was {foreign}; only its end is used"
         return "", ""
     if name != own and folders.has_file(os.path.join(root, name)):
-        return name, change
+        return name, "`file_name` had backslashes"
     tail = os.path.abspath(root).split(os.sep)
     for length in range(1, len(parts)):
         end = "/".join(parts[length:])
@@ -212,8 +207,8 @@ def _list_names(folder: str) -> list[str]:
 def _nearby_folders(root: str) -> Iterator[str]:
     """Yield the two folders above `root`, and all folders up to two levels below it."""
     root = os.path.abspath(root)
-    above = [os.path.dirname(root), os.path.dirname(os.path.dirname(root))]
-    yield from above
+    yield os.path.dirname(root)
+    yield os.path.dirname(os.path.dirname(root))
     for folder, inner, _ in os.walk(root):
         depth = os.path.relpath(folder, root).count(os.sep) + 1 if folder != root else 0
         inner[:] = sorted(inner) if depth < 2 else []
