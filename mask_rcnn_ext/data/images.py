@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,6 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
             has more than 8 bits per channel.
     """
     with _open_photo(path) as (file, image):
-        _require_8_bits(image, path)
         # Pillow would decode a whole PNG to look for EXIF data at its end.
         has_exif = image.format != "PNG" or "exif" in image.info
         rotated = has_exif and image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
@@ -103,8 +102,8 @@ def require_8_bits(path: str | os.PathLike[str]) -> None:
     Raises:
         UserError: the file is missing, is not an image, or has more than 8 bits per channel.
     """
-    with _open_photo(path) as (_, image):
-        _require_8_bits(image, path)
+    with _open_photo(path):
+        pass
 
 
 def read_bgr(path: str | os.PathLike[str]) -> BGRArray:
@@ -115,7 +114,6 @@ def read_bgr(path: str | os.PathLike[str]) -> BGRArray:
             channel.
     """
     with _open_photo(path) as (_, image):
-        _require_8_bits(image, path)
         if (frames := _count_frames(image)) > 1:
             logger.warning("%s: only the first of %d frames or pages is read", path, frames)
         # These are parts of detectron2's `read_image`, which reads a damaged PNG as a black image,
@@ -196,11 +194,23 @@ def open_image(path: str | os.PathLike[str], advice: str = "") -> Iterator[tuple
             yield file, image
 
 
-def _open_photo(path: str | os.PathLike[str]) -> AbstractContextManager[tuple[Any, Image.Image]]:
+@contextmanager
+def _open_photo(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Image.Image]]:
     """Open an image of 8 bits; the error about a format of other channels names the key."""
     other = os.fspath(path).lower().endswith((".npy", ".tif", ".tiff"))
     key = "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS"
-    return open_image(path, f"; if it has other channels, set {key}" if other else "")
+    with open_image(path, f"; if it has other channels, set {key}" if other else "") as opened:
+        image = opened[1]
+        # The raw mode of 16-bit colour names its depth; `mode` is the same as with 8 bits.
+        raw_modes = " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
+        if image.mode[0] in "IF" or _16_BIT_COLOUR.search(raw_modes):
+            raise UserError(
+                f"{os.fspath(path)}: has more than 8 bits per channel (Pillow's mode {image.mode})."
+                f" The values of black and white cannot be known from one image. Set {key} to the "
+                "number of channels to use the values as they are, or convert all images of the "
+                "data set to 8 bits with the same range, see docs/own_data.md"
+            )
+        yield opened
 
 
 def refuse_programs(image: Image.Image) -> None:
@@ -213,19 +223,6 @@ def refuse_programs(image: Image.Image) -> None:
     """
     if image.format == "EPS":
         raise OSError("EPS is a program that draws; it is not run. Save the image as PNG")
-
-
-def _require_8_bits(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    # The raw mode of 16-bit colour names its depth; `mode` is the same as with 8 bits.
-    raw_modes = " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
-    if image.mode[0] in "IF" or _16_BIT_COLOUR.search(raw_modes):
-        raise UserError(
-            f"{os.fspath(path)}: has more than 8 bits per channel (Pillow's mode {image.mode}). "
-            "The values of black and white cannot be known from one image. Set "
-            "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS to the number of channels to use the values as they "
-            "are, or convert all images of the data set to 8 bits with the same range, see "
-            "docs/own_data.md"
-        )
 
 
 def _get_stored_size(image: Image.Image) -> tuple[int, int]:
