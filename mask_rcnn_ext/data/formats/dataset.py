@@ -76,7 +76,7 @@ class DatasetBuilder:
         self.notes = notes
         self.classes = list(classes)
         self._images: list[tuple[str, dict[str, Any]]] = []
-        self._objects: list[tuple[str, dict[str, Any]]] = []
+        self._objects: list[dict[str, Any]] = []  # with the name of the class as `category_id`
         self._places: dict[int, str] = {}
 
     def find_images(self, names: Sequence[str], place: str) -> dict[str, str]:
@@ -155,7 +155,7 @@ class DatasetBuilder:
         number = len(self._places) + 1
         self._places[number] = place
         keys = {"id": number, "image_id": image["id"], "category_id": label, "iscrowd": int(crowd)}
-        self._objects.append((label, {**keys, **found}))
+        self._objects.append({**keys, **found})
 
     def add_group(
         self, image: dict[str, Any], label: str, shapes: Sequence[tuple[str, AnnotatedShape]]
@@ -176,7 +176,7 @@ class DatasetBuilder:
 
     def list_labels(self) -> set[str]:
         """Return the classes of the objects so far."""
-        return {label for label, _ in self._objects}
+        return {annotation["category_id"] for annotation in self._objects}
 
     def list_files(self) -> set[str]:
         """Return the `file_name` of the images so far."""
@@ -194,8 +194,6 @@ class DatasetBuilder:
         if not names:
             raise UserError(f"{place}: no object found in {len(self._images)} images")
         ids = {name: number for number, name in enumerate(names, 1)}
-        for label, annotation in self._objects:
-            annotation["category_id"] = ids[label]
         categories = [{"id": number, "name": name} for name, number in ids.items()]
         split_of = {image["id"]: split for split, image in self._images}
         splits: dict[str, dict[str, Any]] = {}
@@ -204,7 +202,8 @@ class DatasetBuilder:
                 split, {"info": {}, "images": [], "annotations": [], "categories": categories}
             )
             content["images"].append(image)
-        for _, annotation in self._objects:
+        for annotation in self._objects:
+            annotation["category_id"] = ids[annotation["category_id"]]
             splits[split_of[annotation["image_id"]]]["annotations"].append(annotation)
         for content in splits.values():
             self._clean(content)
