@@ -185,12 +185,7 @@ def _read_orientation(path: str | os.PathLike[str]) -> int:
 
 
 def _turn_upright(image: Bands, orientation: int) -> Bands:
-    """Return an image, (H, W, C), upright.
-
-    Args:
-        image: the image.
-        orientation: the EXIF orientation of the image, 1 to 8.
-    """
+    """Return an image, (H, W, C), upright; `orientation` is its EXIF orientation, 1 to 8."""
     if orientation in (3, 4, 6, 7):
         image = image[::-1]
     if orientation in (2, 3, 7, 8):

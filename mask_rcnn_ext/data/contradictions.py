@@ -125,8 +125,7 @@ def _compare(boxes: Floats, others: Floats, sides: Floats) -> tuple[Bools, Float
 def _contains(boxes: Floats, others: Floats) -> Bools:
     begins = boxes[:, :2] <= others[:, :2] + _SLACK
     ends = boxes[:, :2] + boxes[:, 2:] >= others[:, :2] + others[:, 2:] - _SLACK
-    inside: Bools = np.all(begins & ends, axis=1)
-    return inside
+    return np.asarray((begins & ends).all(axis=1))
 
 
 def explain_duplicates(

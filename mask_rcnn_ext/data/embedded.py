@@ -108,15 +108,11 @@ class EmbeddedDataSet:
         annotations: list[dict[str, Any]] = []
         for index in range(self.splits[split]):
             pixels, drawn = self.draw_image(self.seed, list(self.splits).index(split), index)
-            name = f"{index:06d}.png"
+            name, size = f"{index:06d}.png", {"width": self.size, "height": self.size}
             Image.fromarray(pixels).save(folder / name)
-            images.append(
-                {"id": index + 1, "file_name": name, "width": self.size, "height": self.size}
-            )
-            for annotation in drawn:
-                annotations.append(
-                    {"id": len(annotations) + 1, "image_id": index + 1, **annotation}
-                )
+            images.append({"id": index + 1, "file_name": name, **size})
+            for number, annotation in enumerate(drawn, len(annotations) + 1):
+                annotations.append({"id": number, "image_id": index + 1, **annotation})
         coco = {
             "info": self.info(split),
             "images": images,

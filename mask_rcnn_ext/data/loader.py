@@ -131,12 +131,11 @@ class _SeededDataset(Dataset):
             seed_everything(stream_seed(self.seed, self.rank, position), cuda=False)
             bad: dict[str, str] = {}
             sample = self._load(index, bad)
-            if self.mix is not None and len(self.dicts) > 1:
-                sample = self.mix(sample, lambda: self._load(self._draw_other(index), bad))
+            if self.mix is not None and len(self) > 1:
+                sample = self.mix(
+                    sample, lambda: self._load(index + random.randrange(1, len(self)), bad)
+                )
             return add_bad_images(sample, bad)
-
-    def _draw_other(self, index: int) -> int:
-        return (index + random.randrange(1, len(self.dicts))) % len(self.dicts)
 
     def _load(self, index: int, bad: dict[str, str]) -> Any:
         """Return the sample of an image, or of the next image if it is rejected or skipped."""

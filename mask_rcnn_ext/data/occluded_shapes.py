@@ -68,10 +68,8 @@ def _propose_shape(rng: RandomStream, placed: list[Shape], background: np.ndarra
         size = min(max(partner.size * rng.uniform(0.7, 1.3), _SMALL), _LARGE)
         direction, reach = rng.uniform(0, 2 * math.pi), (size + partner.size) / 2
         distance = reach * rng.uniform(0.35, 0.75)
-        x, y = (
-            partner.x + distance * math.cos(direction),
-            partner.y + distance * math.sin(direction),
-        )
+        x = partner.x + distance * math.cos(direction)
+        y = partner.y + distance * math.sin(direction)
         same = rng.uniform() < 0.5
         label = partner.label if same else rng.integer(0, len(CLASSES) - 1)
         shared = rng.uniform() < 0.4

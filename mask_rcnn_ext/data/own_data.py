@@ -128,16 +128,15 @@ def register_own_data(
             catalog.pop(name, None)
     pairs = {"train": (train_json, train_images), "val": (val_json, val_images)}
     data = inspect_own_data(pairs, strict=strict, **options)
-    files, table = data.files, data.table
     _raise_or_warn(data, strict)
     _log_counts(data, pairs, options.get("channels", 0))
-    _write_and_register(files, table, pairs, clean_dir)
+    _write_and_register(data, pairs, clean_dir)
     return OwnData(
-        train_name=_NAMES["train"] if "train" in files else None,
-        val_name=_NAMES["val"] if "val" in files else None,
-        category_ids=tuple(table),
-        class_names=tuple(table.values()),
-        mask_format="polygon" if next(iter(files.values())).polygons else "bitmask",
+        train_name=_NAMES["train"] if "train" in data.files else None,
+        val_name=_NAMES["val"] if "val" in data.files else None,
+        category_ids=tuple(data.table),
+        class_names=tuple(data.table.values()),
+        mask_format="polygon" if next(iter(data.files.values())).polygons else "bitmask",
         warnings=tuple(data.warnings),
     )
 
@@ -216,32 +215,27 @@ def _log_counts(data: InspectedData, pairs: Mapping[str, tuple[str, str]], chann
 
 
 def _write_and_register(
-    files: dict[str, CocoJson],
-    table: dict[int, str],
-    pairs: Mapping[str, tuple[str, str]],
-    clean_dir: str,
+    data: InspectedData, pairs: Mapping[str, tuple[str, str]], clean_dir: str
 ) -> None:
     """Write a cleaned copy where one is needed, and register the files in detectron2."""
-    for split, file in files.items():
+    for split, file in data.files.items():
         if file.changed:
             file.path = os.path.join(clean_dir, f"{_NAMES[split]}.json")
             with atomic_open(file.path, "w") as cleaned:
                 json.dump(file.content, cleaned)
     metadata = {
-        "thing_classes": list(table.values()),
-        "thing_dataset_id_to_contiguous_id": {category: i for i, category in enumerate(table)},
+        "thing_classes": list(data.table.values()),
+        "thing_dataset_id_to_contiguous_id": {category: i for i, category in enumerate(data.table)},
     }
-    for split, file in files.items():
+    for split, file in data.files.items():
         paths = os.path.abspath(file.path), os.path.abspath(pairs[split][1])
         register_coco_instances(_NAMES[split], metadata, *paths)
 
 
 def get_split_paths(folder: str) -> tuple[str, str]:
     """Return the files of `split_own_data` in a folder: the training part, the validation part."""
-    train, val = (
-        os.path.join(os.path.abspath(folder), f"split_{part}.json") for part in ("train", "val")
-    )
-    return train, val
+    folder = os.path.abspath(folder)
+    return os.path.join(folder, "split_train.json"), os.path.join(folder, "split_val.json")
 
 
 def split_own_data(

@@ -108,9 +108,8 @@ def _find_image(data: dict[str, Any], builder: DatasetBuilder, place: str) -> st
     """Return the file of a task, found by its whole name or by the name before the upload."""
     texts = [value for value in data.values() if isinstance(value, str)]
     named = [t for t in texts if urlsplit(t).path.lower().endswith(IMAGE_SUFFIXES) or "?d=" in t]
-    address = data.get("image") if isinstance(data.get("image"), str) else None
-    address = address or (named[0] if named else None)
-    if not address:
+    address = next((t for t in (data.get("image"), *named) if t and isinstance(t, str)), None)
+    if address is None:
         raise UserError(f"{place}: `data` names no image")
     query = parse_qs(urlsplit(address).query).get("d")
     path = (query[0] if query else unquote(urlsplit(address).path)).replace("\\", "/").lstrip("/")
