@@ -1,6 +1,5 @@
 """What is dropped from a COCO json, and what is completed. Images are 40 x 30 pixels."""
 
-import copy
 import json
 import logging
 import re
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coco_files import H, W, annotation, content
 from coco_masks import compressed, uncompressed
 from PIL import Image
 from pycocotools import mask as mask_util
@@ -16,32 +16,9 @@ from pycocotools import mask as mask_util
 from mask_rcnn_ext.data.coco_json import CocoJson, check_coco_json
 from mask_rcnn_ext.errors import UserError
 
-W, H = 40, 30
 SQUARE = [[10, 10, 20, 10, 20, 20, 10, 20]]
 SQUARE_MASK = np.zeros((H, W), dtype=np.uint8)
 SQUARE_MASK[10:20, 10:20] = 1
-
-
-def annotation(number: int, **changes: Any) -> dict[str, Any]:
-    box = {"bbox": [10, 10, 10, 10], "area": 100.0, "iscrowd": 0}
-    entry = {
-        "id": number,
-        "image_id": 1,
-        "category_id": 1,
-        "segmentation": SQUARE,
-        **box,
-        **changes,
-    }
-    return {key: copy.deepcopy(value) for key, value in entry.items() if value is not ...}
-
-
-def content(*annotations: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "info": {},
-        "images": [{"id": i, "file_name": f"{i}.png", "width": W, "height": H} for i in (1, 2)],
-        "categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}],
-        "annotations": list(annotations) or [annotation(6)],
-    }
 
 
 @pytest.fixture
@@ -52,9 +29,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def check(folder: Path, coco: Any, **options: bool) -> CocoJson:
+def check(folder: Path, coco: dict[str, Any], **options: bool) -> CocoJson:
     path = folder / "coco.json"
-    path.write_text(coco if isinstance(coco, str) else json.dumps(coco))
+    path.write_text(json.dumps(coco))
     return check_coco_json(str(path), str(folder / "images"), **options)
 
 
@@ -115,6 +92,7 @@ DROPPED = {  # name -> changes of an annotation, the reason that is given
     "empty segmentation": ({"segmentation": []}, "no segmentation"),
     "nothing": ({"segmentation": [], "bbox": []}, "no box and no mask"),
     "number": ({"segmentation": 5}, "segmentation that is a int"),
+    "object": ({"segmentation": {"points": [1, 2]}}, "is an object without `size` and `counts`"),
     "two points": ({"segmentation": [[1, 1, 9, 9]]}, "at least 3 points"),
     "odd": ({"segmentation": [[1, 1, 9, 9, 5, 1, 2]]}, "at least 3 points"),
     "strings": ({"segmentation": [["1", "1", "9", "9", "5", "1"]]}, "3 points"),

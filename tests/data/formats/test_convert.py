@@ -10,7 +10,7 @@ from format_cases import CROWD, H, W, classes_of, objects_of, only, read, save_i
 
 from mask_rcnn_ext.data.findings import IssueCounter
 from mask_rcnn_ext.data.formats import FORMATS, guess_format, write_dataset
-from mask_rcnn_ext.data.formats.dataset import decode_mask
+from mask_rcnn_ext.data.formats.dataset import decode_mask, iterate
 from mask_rcnn_ext.data.split import split_coco
 from mask_rcnn_ext.errors import UserError
 
@@ -133,13 +133,8 @@ def test_images_of_one_name_do_not_mix(name, tmp_path):
             write_dataset(dataset, name, tmp_path / "out")
         return
     back, _, _ = convert(dataset, name, tmp_path)
-    counts = [len(found) for found in objects_of_all(only(back))]
+    counts = [len(annotations) for _, annotations in iterate(only(back))]
     assert sorted(counts) == [0, 2, 3]
-
-
-def objects_of_all(content):
-    for image in content["images"]:
-        yield [a for a in content["annotations"] if a["image_id"] == image["id"]]
 
 
 def test_boxes_stay_boxes(tmp_path):
