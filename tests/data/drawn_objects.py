@@ -4,7 +4,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 from PIL import Image
 from pycocotools import mask as mask_util
-from tiny_model import tiny_cfg
+from tiny_model import picture, tiny_cfg
 
 SIZE = (90, 140)  # height, width
 OUTLINES = (  # x, y, ...: a slim triangle, a quadrangle at the border, an L
@@ -38,6 +38,17 @@ def draw_record(path, mask_format: str, shift: int = 0) -> dict:
     return {
         "file_name": str(path), "height": height, "width": width, "image_id": 1,
         "annotations": annotations,
+    }  # fmt: skip
+
+
+def write_record(path, height: int, width: int) -> dict:
+    """Write an image that one object covers; return the record."""
+    Image.fromarray(picture(height, width)).save(path)
+    outline = [[0, 0, width, 0, width, height, 0, height]]
+    annotation = {"bbox": [0, 0, width, height], "bbox_mode": BoxMode.XYXY_ABS}
+    return {
+        "file_name": str(path), "height": height, "width": width, "image_id": 1,
+        "annotations": [{**annotation, "segmentation": outline, "category_id": 0}],
     }  # fmt: skip
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.structures import BoxMode
-from drawn_objects import SIZE, draw_record, iou, make_cfg, object_pixels, tight_box
+from drawn_objects import SIZE, draw_record, iou, make_cfg, object_pixels, tight_box, write_record
 from PIL import Image
 
 from mask_rcnn_ext import UserError
@@ -25,6 +24,13 @@ def objects_of(sample):
     found = sample["instances"]
     masks = found.gt_masks.tensor.numpy() if found.has("gt_masks") else [None] * len(found)
     return zip(masks, found.gt_boxes.tensor.tolist(), found.gt_classes.tolist(), strict=True)
+
+
+def draw_samples(mapper, record, count):
+    """Yield the samples of a record with the seeds 0, 1, ..."""
+    for seed in range(count):
+        seed_everything(seed)
+        yield mapper(record)
 
 
 @pytest.mark.parametrize("mask_format", ["polygon", "rle"])
@@ -42,9 +48,7 @@ def test_masks_and_boxes_lie_on_the_pixels_of_their_object(tmp_path, keys, mask_
     record = draw_record(tmp_path / "x.png", mask_format)
     mapper = ImageMapper(make_cfg(**keys), is_train=True)
     found = 0
-    for seed in range(8):
-        seed_everything(seed)
-        sample = mapper(record)
+    for sample in draw_samples(mapper, record, 8):
         assert sample["image"].shape[1:] == sample["instances"].image_size
         shown = {label for label in range(3) if object_pixels(sample, label).sum() > 60}
         assert shown <= set(sample["instances"].gt_classes.tolist())
@@ -65,9 +69,7 @@ def test_flips_alone_move_every_pixel_with_its_mask(tmp_path):
     cfg.INPUT.MASK_FORMAT, cfg.INPUT.RANDOM_FLIP = "bitmask", "horizontal"
     cfg.INPUT.MIN_SIZE_TRAIN = (90,)
     mapper, seen = ImageMapper(cfg, is_train=True), set()
-    for seed in range(12):
-        seed_everything(seed)
-        sample = mapper(record)
+    for sample in draw_samples(mapper, record, 12):
         for mask, _, label in objects_of(sample):
             assert np.array_equal(mask, object_pixels(sample, label))
         seen.add(sample["image"].numpy().tobytes())
@@ -115,9 +117,7 @@ def test_keypoints_follow_and_a_mirror_exchanges_left_and_right(tmp_path, forget
     Image.fromarray(picture).save(tmp_path / "x.png")
     record["annotations"][0]["keypoints"] = [*ends[0], 2, *ends[1], 2]
     turns = set()
-    for seed in range(16):
-        seed_everything(seed)
-        sample = mapper(record)
+    for sample in draw_samples(mapper, record, 16):
         centres = []
         for channel in range(3):
             rows, columns = np.nonzero(object_pixels(sample, channel))
@@ -194,32 +194,22 @@ def test_five_float_channels_turn_and_change_contrast_each_on_its_own():
 
 
 @pytest.mark.parametrize(
-    ("keys", "message"),
+    ("keys", "others", "message"),
     [
-        ({"ROTATION": 200.0}, "ROTATION: expected 0 to 180, got 200"),
-        ({"HUE": 0.7}, "HUE: expected 0 to 0.5"),
-        ({"BLUR": -1.0}, "BLUR: expected 0 or more"),
-        ({"SCALE_JITTER": [2.0, 0.1]}, r"such as \[0.5, 2.0\], got \[2.0, 0.1\]"),
-        ({"COPY_PASTE": 1.5}, "COPY_PASTE: expected 0 to 1"),
+        ({"ROTATION": 200.0}, [], "ROTATION: expected 0 to 180, got 200"),
+        ({"HUE": 0.7}, [], "HUE: expected 0 to 0.5"),
+        ({"BLUR": -1.0}, [], "BLUR: expected 0 or more"),
+        ({"SCALE_JITTER": [2.0, 0.1]}, [], r"such as \[0.5, 2.0\], got \[2.0, 0.1\]"),
+        ({"COPY_PASTE": 1.5}, [], "COPY_PASTE: expected 0 to 1"),
+        ({"VERTICAL_FLIP": True}, ["INPUT.RANDOM_FLIP", "vertical"], "flip both ways"),
+        ({"COPY_PASTE": 0.5}, ["MODEL.MASK_ON", False], "needs a model with masks"),
+        ({"HUE": 0.1}, ["INPUT.FORMAT", "L"], r"expected INPUT\.FORMAT BGR or RGB, got L"),
     ],
 )
-def test_a_value_outside_its_range_is_refused(keys, message):
+def test_a_value_outside_its_range_or_beside_others_is_refused(keys, others, message):
+    cfg = make_cfg(**keys)
+    cfg.merge_from_list(others)
     with pytest.raises(UserError, match=message):
-        ImageMapper(make_cfg(**keys), is_train=True)
-
-
-def test_keys_that_do_not_fit_are_refused():
-    cfg = make_cfg(VERTICAL_FLIP=True)
-    cfg.INPUT.RANDOM_FLIP = "vertical"
-    with pytest.raises(UserError, match="flip both ways"):
-        ImageMapper(cfg, is_train=True)
-    cfg = make_cfg(COPY_PASTE=0.5)
-    cfg.MODEL.MASK_ON = False
-    with pytest.raises(UserError, match="needs a model with masks"):
-        ImageMapper(cfg, is_train=True)
-    cfg = make_cfg(HUE=0.1)
-    cfg.INPUT.FORMAT = "L"
-    with pytest.raises(UserError, match=r"expected INPUT\.FORMAT BGR or RGB, got L"):
         ImageMapper(cfg, is_train=True)
 
 
@@ -228,9 +218,7 @@ def test_a_crop_of_detectron2s_key_cuts_polygons_too(tmp_path):
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.SIZE = True, [0.5, 0.5]
     mapper = ImageMapper(cfg, is_train=True)
     record = draw_record(tmp_path / "x.png", "polygon")
-    for seed in range(6):
-        seed_everything(seed)
-        sample = mapper(record)
+    for sample in draw_samples(mapper, record, 6):
         for mask, _, label in objects_of(sample):
             pixels = object_pixels(sample, label)
             assert pixels.sum() < 150 or iou(mask, pixels) > 0.85
@@ -238,20 +226,9 @@ def test_a_crop_of_detectron2s_key_cuts_polygons_too(tmp_path):
 
 @pytest.mark.parametrize("size", [(1, 300), (300, 1), (2, 2)])
 def test_tiny_images_survive_everything(tmp_path, size):
-    height, width = size
-    Image.new("RGB", (width, height), (255, 0, 0)).save(tmp_path / "x.png")
-    box = [0, 0, width, height]
-    record = {
-        "file_name": str(tmp_path / "x.png"), "height": height, "width": width, "image_id": 1,
-        "annotations": [{
-            "bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0,
-            "segmentation": [[0, 0, width, 0, width, height, 0, height]],
-        }],
-    }  # fmt: skip
+    record = write_record(tmp_path / "x.png", *size)
     cfg = make_cfg(
         SCALE_JITTER=[0.01, 1.5], ROTATION=45.0, BLUR=3.0, CONTRAST=0.2, HUE=0.1, VERTICAL_FLIP=True
     )
-    mapper = ImageMapper(cfg, is_train=True)
-    for seed in range(4):
-        seed_everything(seed)
-        assert min(mapper(record)["image"].shape) > 0
+    for sample in draw_samples(ImageMapper(cfg, is_train=True), record, 4):
+        assert min(sample["image"].shape) > 0

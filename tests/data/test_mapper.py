@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetMapper
-from detectron2.structures import BoxMode
+from drawn_objects import write_record
 from PIL import Image
 from pycocotools import mask as mask_util
-from tiny_model import picture, tiny_cfg
+from tiny_model import tiny_cfg
 
 from mask_rcnn_ext.data.loader import seed_everything
 from mask_rcnn_ext.data.mapper import ImageMapper
@@ -15,24 +15,12 @@ from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.layers.resizing import ResizeShortestEdge
 
 
-def write(path, height: int, width: int) -> dict:
-    """Write an image with one object; return its record."""
-    Image.fromarray(picture(height, width)).save(path)
-    box = [0, 0, width, height]
-    outline = [[0, 0, width, 0, width, height, 0, height]]
-    annotation = {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "segmentation": outline}
-    return {
-        "file_name": str(path), "height": height, "width": width, "image_id": 1,
-        "annotations": [{**annotation, "category_id": 0}],
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("is_train", [True, False])
 @pytest.mark.parametrize("crop", [True, False])
 def test_it_gives_the_tensors_of_detectron2(tmp_path, is_train, crop):
     cfg = tiny_cfg()
     cfg.INPUT.CROP.ENABLED = crop
-    record = write(tmp_path / "x.png", 50, 90)
+    record = write_record(tmp_path / "x.png", 50, 90)
     ours, theirs = (cls(cfg, is_train) for cls in (ImageMapper, DatasetMapper))
     for seed in range(3):
         samples = []
@@ -49,7 +37,7 @@ def test_it_gives_the_tensors_of_detectron2(tmp_path, is_train, crop):
 @pytest.mark.parametrize("size", [(1, 2000), (2000, 1), (3, 9000), (1, 1)])
 @pytest.mark.parametrize("is_train", [True, False])
 def test_no_side_becomes_0(tmp_path, is_train, size):
-    record = write(tmp_path / "x.png", *size)
+    record = write_record(tmp_path / "x.png", *size)
     sample = ImageMapper(tiny_cfg(), is_train)(record)
     assert min(sample["image"].shape) > 0
     if is_train:
@@ -61,7 +49,7 @@ def test_resized_masks_can_be_written_to(tmp_path):
     """Otherwise PyTorch warns when detectron2 turns them into tensors."""
     cfg = tiny_cfg()
     cfg.INPUT.MASK_FORMAT, cfg.INPUT.RANDOM_FLIP = "bitmask", "none"
-    record = write(tmp_path / "x.png", 50, 90)
+    record = write_record(tmp_path / "x.png", 50, 90)
     full = np.ones((50, 90), dtype=np.uint8, order="F")
     record["annotations"][0]["segmentation"] = mask_util.encode(full)
     mapper = ImageMapper(cfg, is_train=True)
@@ -72,7 +60,7 @@ def test_resized_masks_can_be_written_to(tmp_path):
 
 def test_an_image_that_cannot_be_used_is_named(tmp_path):
     mapper = ImageMapper(tiny_cfg(), is_train=True)
-    record = write(tmp_path / "x.png", 30, 40)
+    record = write_record(tmp_path / "x.png", 30, 40)
     with pytest.raises(UserError, match=r"x\.png: expected 41 x 30 pixels .*got 40 x 30"):
         mapper({**record, "width": 41})
     whole = (tmp_path / "x.png").read_bytes()
@@ -85,7 +73,7 @@ def test_an_image_that_cannot_be_used_is_named(tmp_path):
 
 
 def test_a_fault_of_something_else_is_not_blamed_on_the_image(tmp_path):
-    record = write(tmp_path / "x.png", 30, 40)
+    record = write_record(tmp_path / "x.png", 30, 40)
     record["annotations"][0]["segmentation"] = "nonsense"
     with pytest.raises(ValueError, match="segmentation"):
         ImageMapper(tiny_cfg(), is_train=True)(record)
