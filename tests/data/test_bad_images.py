@@ -17,6 +17,8 @@ from mask_rcnn_ext.data.loader import TrainLoader
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.report.run_page import write_report
 
+SKIP = ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip"]
+
 
 def run(flags, folder, *keys: str) -> int:
     return run_train_net(
@@ -44,8 +46,7 @@ def test_it_ends_the_run_with_its_name_or_is_skipped_and_listed(data, tmp_path, 
     out = tmp_path / "out"
     assert run(data, tmp_path / "error") == 2
     assert "train/images/001.png: cannot be read as an image" in read_error(capsys)
-    skip = ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip"]
-    assert run(data, out, *skip) == 0
+    assert run(data, out, *SKIP) == 0
     results = json.loads((out / "results.json").read_text())
     assert [os.path.relpath(name, tmp_path) for name in results["run"]["skipped_images"]] == [
         "data/train/images/001.png", "data/val/images/001.png",
@@ -72,17 +73,16 @@ def test_it_ends_the_run_with_its_name_or_is_skipped_and_listed(data, tmp_path, 
 
 def test_an_evaluation_without_any_image_is_an_error(data, tmp_path, capsys):
     weights = ["MODEL.WEIGHTS", str(tmp_path / "out/model_final.pth")]
-    skip = ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip"]
-    assert run(data, tmp_path / "out", *skip) == 0
+    assert run(data, tmp_path / "out", *SKIP) == 0
     capsys.readouterr()
     for path in (tmp_path / "data/val/images").iterdir():
         cut(path) if path.name != "001.png" else None
-    assert run([*data, "--eval-only"], tmp_path / "eval", *skip, *weights) == 2
+    assert run([*data, "--eval-only"], tmp_path / "eval", *SKIP, *weights) == 2
     assert "own_val: not one of its 3 image(s) could be used" in read_error(capsys)
 
 
 def test_two_workers_skip_as_none_does(data, tmp_path):
-    skip = ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip", "DATASETS.TEST", "()"]
+    skip = [*SKIP, "DATASETS.TEST", "()"]
     for workers in ("0", "2"):
         assert run(data, tmp_path / workers, *skip, "DATALOADER.NUM_WORKERS", workers) == 0
         (skipped,) = json.loads((tmp_path / workers / "results.json").read_text())["run"][
@@ -100,7 +100,7 @@ def test_a_checkpoint_lists_what_every_process_has_skipped(tmp_path, monkeypatch
     names = ("000.png", "002.png", "004.png", "006.png")
     for name in names:
         cut(images / name)
-    skip = ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip", "DATASETS.TEST", "()", "SEED", "1"]
+    skip = [*SKIP, "DATASETS.TEST", "()", "SEED", "1"]
     two = [*data, "--num-gpus", "2", "--dist-url", "auto"]
     assert run(two, tmp_path / "out", *skip, "SOLVER.MAX_ITER", "4") == 0  # each image once
     path = tmp_path / "out/model_final.pth"
@@ -111,7 +111,7 @@ def test_a_checkpoint_lists_what_every_process_has_skipped(tmp_path, monkeypatch
 def test_every_image_bad_is_an_error(data, tmp_path, capsys):
     for path in (tmp_path / "data/train/images").iterdir():
         cut(path) if path.name != "001.png" else None
-    assert run(data, tmp_path / "out", "MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip") == 2
+    assert run(data, tmp_path / "out", *SKIP) == 2
     assert re.search(r"rejected every image, .*\.png: cannot be read", read_error(capsys))
 
 
@@ -120,8 +120,7 @@ def test_every_image_bad_is_an_error(data, tmp_path, capsys):
     [
         (["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "ignore"], "expected error or skip, got 'ignore'"),
         (
-            ["MASK_RCNN_EXT.DATA.ON_BAD_IMAGE", "skip",
-             "MASK_RCNN_EXT.EVALUATORS", "['FCISComparisonEvaluator']"],
+            [*SKIP, "MASK_RCNN_EXT.EVALUATORS", "['FCISComparisonEvaluator']"],
             "only COCO's evaluation can leave images out",
         ),
     ],

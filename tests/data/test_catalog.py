@@ -21,19 +21,22 @@ def coco_sets(tmp_path, monkeypatch, forget_data_sets):
     return names
 
 
+def explain(*names: str) -> str:
+    """Return the error about data sets."""
+    with pytest.raises(UserError) as info:
+        require_datasets(names)
+    return str(info.value)
+
+
 def test_an_unknown_name_gets_the_nearest_and_own_data():
-    with pytest.raises(
-        UserError, match="'coco_2017_trian'; did you mean 'coco_2017_train'"
-    ) as info:
-        require_datasets(["coco_2017_trian"])
-    assert "--train-json F --train-images D --val-json F --val-images D" in str(info.value)
+    message = explain("coco_2017_trian")
+    assert "'coco_2017_trian'; did you mean 'coco_2017_train'" in message
+    assert "--train-json F --train-images D --val-json F --val-images D" in message
     assert "coco_2017_trian" not in MetadataCatalog
 
 
 def test_coco_that_is_not_there(tmp_path, coco_sets):
-    with pytest.raises(UserError) as info:
-        require_datasets([coco_sets[0]])
-    message = str(info.value)
+    message = explain(coco_sets[0])
     for part in (
         f"  {tmp_path}/datasets/coco/annotations/instances_train2017.json\n",
         f"  {tmp_path}/datasets/coco/train2017\n",
@@ -47,17 +50,13 @@ def test_coco_that_is_not_there(tmp_path, coco_sets):
 
 def test_the_root_that_was_set_is_named(tmp_path, coco_sets, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", "./datasets/")
-    with pytest.raises(UserError) as info:
-        require_datasets([coco_sets[1]])
     expected = f"{tmp_path}/datasets ($DETECTRON2_DATASETS is './datasets/')"
-    assert expected in str(info.value)
+    assert expected in explain(coco_sets[1])
 
 
 def test_only_what_is_missing_is_named(tmp_path, coco_sets):
     (tmp_path / "datasets" / "coco" / "train2017").mkdir(parents=True)
-    with pytest.raises(UserError) as info:
-        require_datasets(coco_sets[:1])
-    assert "train2017/" not in str(info.value)
+    assert "train2017/" not in explain(coco_sets[0])
     annotations = tmp_path / "datasets" / "coco" / "annotations"
     annotations.mkdir()
     (annotations / "instances_train2017.json").touch()
@@ -66,9 +65,7 @@ def test_only_what_is_missing_is_named(tmp_path, coco_sets):
 
 def test_several_make_one_message(coco_sets):
     train, val = coco_sets
-    with pytest.raises(UserError) as info:
-        require_datasets([train, "occluded_shapes_val", val, train, "cocoo"])
-    message = str(info.value)
+    message = explain(train, "occluded_shapes_val", val, train, "cocoo")
     assert f"the data of {train!r}, {val!r} is not there" in message
     assert "unknown data set 'cocoo'" in message
     assert message.count("instances_train2017.json\n") == 1
