@@ -26,7 +26,7 @@ from ..errors import UserError
 from ..files import read_json_or_none
 from ..temporary_files import make_temporary_folder
 from . import nested_shapes, occluded_shapes
-from .shape_drawing import CLASSES
+from .shape_drawing import CLASSES, Canvas, RandomStream, draw_background, render
 
 __all__ = ["EMBEDDED", "EmbeddedDataSet", "register_embedded"]
 
@@ -43,8 +43,8 @@ class EmbeddedDataSet:
         seed: the seed of all images.
         size: the side of the images in pixels.
         splits: name -> number of images.
-        draw_image: the function that draws an image from (seed, index of the split, index of the
-            image).
+        compose: places the shapes of an image, given its random stream, its background and its
+            number.
     """
 
     name: str
@@ -52,7 +52,7 @@ class EmbeddedDataSet:
     seed: int
     size: int
     splits: dict[str, int]
-    draw_image: Callable[..., tuple[np.ndarray, list[dict[str, Any]]]]
+    compose: Callable[[RandomStream, np.ndarray, int], Canvas]
 
     def info(self, split: str) -> dict[str, Any]:
         """Return the `info` of the annotation file of a split."""
@@ -62,6 +62,17 @@ class EmbeddedDataSet:
             "seed": self.seed,
             "license": "CC0-1.0",
         }
+
+    def draw_image(self, *entropy: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Return an image and its annotations, see `render`.
+
+        Args:
+            entropy: non-negative integers, the last one is the number of the image. Each
+                combination gives another image.
+        """
+        rng = RandomStream(*entropy)
+        background = draw_background(rng)
+        return render(rng, background, self.compose(rng, background, entropy[-1]))
 
     def draw_split(self, split: str, folder: str | os.PathLike[str]) -> None:
         """Draw a split into `folder`, unless this version of the split is already there.
@@ -129,7 +140,7 @@ EMBEDDED = {
         seed=20170320,
         size=occluded_shapes.SIZE,
         splits={"train": 800, "val": 200, "test": 200},
-        draw_image=occluded_shapes.draw_image,
+        compose=occluded_shapes.compose,
     ),
     "nested_shapes": EmbeddedDataSet(
         name="nested_shapes",
@@ -137,7 +148,7 @@ EMBEDDED = {
         seed=20161123,
         size=nested_shapes.SIZE,
         splits={"train": 1600, "val": 320, "test": 320},
-        draw_image=nested_shapes.draw_image,
+        compose=nested_shapes.compose,
     ),
 }
 

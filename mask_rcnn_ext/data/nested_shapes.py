@@ -18,7 +18,6 @@ The data set was fixed before any model was trained on it, and is never tuned to
 """
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -27,14 +26,12 @@ from .shape_drawing import (
     Canvas,
     RandomStream,
     Shape,
-    draw_background,
     draw_colour,
     make_shape,
-    render,
     shift_colour,
 )
 
-__all__ = ["SIZE", "draw_image"]
+__all__ = ["SIZE", "compose"]
 
 SIZE = 224  # pixels, both sides
 
@@ -47,23 +44,12 @@ _SIMILAR = (12.0, 24.0)  # levels of each channel between similar colours; the n
 _TRIES = 300  # for a shifted pair and for a single shape
 
 
-def draw_image(*entropy: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Draw one image.
+def compose(rng: RandomStream, background: np.ndarray, number: int) -> Canvas:
+    """Place the shapes of an image.
 
-    Args:
-        entropy: non-negative integers; each combination gives another image. The last integer is
-            the number of the image. It decides which pairs have one class and which have similar
-            colours: 16 images in a row have each combination equally often.
-
-    Returns:
-        The image and its annotations, see `render`.
+    The number of the image decides which pairs have one class and which have similar colours: 16
+    images in a row have each combination equally often.
     """
-    rng = RandomStream(*entropy)
-    background = draw_background(rng)
-    return render(rng, background, _compose(rng, background, entropy[-1]))
-
-
-def _compose(rng: RandomStream, background: np.ndarray, number: int) -> Canvas:
     canvas = Canvas(SIZE)
     one_class, similar = number % 2 == 0, number // 2 % 2 == 0
     while not canvas.add(*_propose_nested(rng, background, one_class, similar)):

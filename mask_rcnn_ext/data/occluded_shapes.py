@@ -9,7 +9,6 @@ result.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -18,35 +17,20 @@ from .shape_drawing import (
     Canvas,
     RandomStream,
     Shape,
-    draw_background,
     draw_colour,
     make_shape,
-    render,
     shift_colour,
 )
 
-__all__ = ["SIZE", "draw_image"]
+__all__ = ["SIZE", "compose"]
 
 SIZE = 160  # pixels, both sides
 
 _SMALL, _SPLIT, _LARGE = 16.0, 32.0, 90.0  # pixels; a third of the sizes lies under _SPLIT
 
 
-def draw_image(*entropy: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Draw one image.
-
-    Args:
-        entropy: non-negative integers; each combination gives another image.
-
-    Returns:
-        The image and its annotations, see `render`.
-    """
-    rng = RandomStream(*entropy)
-    background = draw_background(rng)
-    return render(rng, background, _compose(rng, background))
-
-
-def _compose(rng: RandomStream, background: np.ndarray) -> Canvas:
+def compose(rng: RandomStream, background: np.ndarray, number: int) -> Canvas:
+    """Place the shapes of an image; `number` is that of the image, which does not matter here."""
     wanted = rng.integer(2, 6)
     canvas = Canvas(SIZE)
     for _ in range(200):

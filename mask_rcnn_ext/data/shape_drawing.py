@@ -16,6 +16,7 @@ from ..layers.rle import encode_mask
 __all__ = [
     "CLASSES",
     "Canvas",
+    "Colour",
     "RandomStream",
     "Shape",
     "draw_background",
@@ -24,6 +25,8 @@ __all__ = [
     "render",
     "shift_colour",
 ]
+
+Colour = tuple[float, float, float]  # RGB, 0 to 255
 
 CLASSES = ("disk", "box", "triangle", "star", "ring")
 MIN_VISIBLE = 0.3
@@ -74,7 +77,7 @@ class Shape:
     x: float
     y: float
     angle: float
-    colour: tuple[float, float, float]
+    colour: Colour
     shade: tuple[float, float]
 
 
@@ -142,7 +145,7 @@ def draw_background(rng: RandomStream) -> np.ndarray:
     return np.array([level + rng.uniform(-25, 25) for _ in range(3)])
 
 
-def draw_colour(rng: RandomStream, *others: Iterable[float]) -> tuple[float, float, float]:
+def draw_colour(rng: RandomStream, *others: Iterable[float]) -> Colour:
     """Return a colour that differs from the others by at least 120 levels, summed over RGB."""
     while True:
         colour = (rng.uniform(30, 225), rng.uniform(30, 225), rng.uniform(30, 225))
@@ -154,26 +157,15 @@ def draw_colour(rng: RandomStream, *others: Iterable[float]) -> tuple[float, flo
 
 
 def make_shape(
-    rng: RandomStream,
-    label: int,
-    size: float,
-    x: float,
-    y: float,
-    colour: tuple[float, float, float],
+    rng: RandomStream, label: int, size: float, x: float, y: float, colour: Colour
 ) -> Shape:
     """Return a shape at a random angle, under random light."""
-    return Shape(
-        label=label,
-        size=size,
-        x=x,
-        y=y,
-        angle=rng.uniform(0, 2 * math.pi),
-        colour=colour,
-        shade=(rng.uniform(-12, 12), rng.uniform(-12, 12)),
-    )
+    angle = rng.uniform(0, 2 * math.pi)
+    shade = (rng.uniform(-12, 12), rng.uniform(-12, 12))
+    return Shape(label, size, x, y, angle, colour, shade)
 
 
-def shift_colour(colour: tuple[float, float, float], shift: float) -> tuple[float, float, float]:
+def shift_colour(colour: Colour, shift: float) -> Colour:
     """Return a colour with each of its channels changed by `shift` levels."""
     return (colour[0] + shift, colour[1] + shift, colour[2] + shift)
 

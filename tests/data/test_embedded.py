@@ -16,7 +16,7 @@ from pycocotools import mask as mask_util
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data import nested_shapes, occluded_shapes, shape_drawing
 from mask_rcnn_ext.data.embedded import EMBEDDED
-from mask_rcnn_ext.data.occluded_shapes import SIZE, draw_image
+from mask_rcnn_ext.data.occluded_shapes import SIZE
 from mask_rcnn_ext.data.shape_drawing import CLASSES, Canvas, RandomStream, Shape
 from mask_rcnn_ext.overlap.same_part import measure_part_share
 
@@ -127,7 +127,7 @@ def test_sizes_are_16_to_90_and_a_third_under_32():
     shapes = []
     for index in range(150):
         rng = RandomStream(OCCLUDED.seed, 0, index)
-        shapes += occluded_shapes._compose(rng, np.array([120.0, 120.0, 120.0])).shapes
+        shapes += occluded_shapes.compose(rng, np.full(3, 120.0), index).shapes
     sizes = np.array([shape.size for shape in shapes])
     assert sizes.min() >= 16
     assert sizes.max() <= 90
@@ -147,10 +147,10 @@ def test_ring_has_a_hole_and_the_raster_is_exact():
 
 
 def test_drawing_one_image_twice_gives_the_same():
-    first, second = draw_image(1, 2, 3), draw_image(1, 2, 3)
+    first, second = OCCLUDED.draw_image(1, 2, 3), OCCLUDED.draw_image(1, 2, 3)
     assert np.array_equal(first[0], second[0])
     assert first[1] == second[1]
-    assert not np.array_equal(first[0], draw_image(1, 2, 4)[0])
+    assert not np.array_equal(first[0], OCCLUDED.draw_image(1, 2, 4)[0])
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def nested_val():
     for index in range(96):
         rng = RandomStream(NESTED.seed, 1, index)
         background = shape_drawing.draw_background(rng)
-        canvas = nested_shapes._compose(rng, background, index)
+        canvas = nested_shapes.compose(rng, background, index)
         _, annotations = shape_drawing.render(rng, background, canvas)
         boxes = np.array([a["bbox"] for a in annotations])
         boxes[:, 2:] += boxes[:, :2]
