@@ -251,12 +251,8 @@ def _leave_out_root_category(content: dict[str, Any], completed: IssueCounter) -
     for root in content["categories"]:
         others = [c for c in content["categories"] if c is not root]
         name = root.get("name")
-        if (
-            others
-            and name
-            and str(root.get("id")) not in used
-            and all(c.get("supercategory") == name for c in others)
-        ):
+        groups_all = others and all(c.get("supercategory") == name for c in others)
+        if groups_all and name and str(root.get("id")) not in used:
             content["categories"] = others
             completed.add("category without objects that only groups the others left out", name)
             return

@@ -224,9 +224,8 @@ def _describe_groups(
         return str(splits[place[0]].file.content["images"][place[1]]["file_name"])
 
     found = []
-    across = [group for group in groups if len({split for split, _ in group}) == 2]
-    inside = [group for group in groups if len({split for split, _ in group}) == 1]
-    for chosen, leaks in ((across, True), (inside, False)):
+    for leaks in (True, False):
+        chosen = [group for group in groups if (len({split for split, _ in group}) == 2) is leaks]
         if not chosen:
             continue
         shown = name_some([" = ".join(map(name, group[:3])) for group in chosen], 3)

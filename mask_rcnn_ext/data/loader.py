@@ -39,6 +39,9 @@ __all__ = [
     "stream_seed",
 ]
 
+# Gets a sample, and a function that returns the sample of a random other image.
+Mix = Callable[[Any, Callable[[], Any]], Any]
+
 logger = logging.getLogger(__name__)
 
 
@@ -109,18 +112,12 @@ class ResumableBatchSampler:
 
 class _SeededDataset(Dataset):
     def __init__(
-        self,
-        dicts: Sequence[dict],
-        mapper: Callable[[dict], Any],
-        seed: int,
-        mix: Callable[[Any, Callable[[], Any]], Any] | None,
-        num_workers: int,
-        skip_bad: bool,
+        self, dicts: Sequence[dict], mapper: NamedErrors, seed: int, mix: Mix | None, skip_bad: bool
     ) -> None:
         # Serialised, so that worker processes share the memory instead of copying it.
         self.dicts = DatasetFromList(list(dicts), copy=False)
-        self.mapper, self.seed = NamedErrors(mapper, num_workers), seed
-        self.rank, self.mix, self.skip_bad = comm.get_rank(), mix, skip_bad
+        self.mapper, self.seed, self.mix, self.skip_bad = mapper, seed, mix, skip_bad
+        self.rank = comm.get_rank()
 
     def __len__(self) -> int:
         return len(self.dicts)
@@ -188,7 +185,7 @@ class TrainLoader:
         num_workers: int,
         seed: int,
         aspect_ratio_grouping: bool = True,
-        mix: Callable[[Any, Callable[[], Any]], Any] | None = None,
+        mix: Mix | None = None,
         skip_bad: bool = False,
     ) -> None:
         """Build the loader.
@@ -211,7 +208,8 @@ class TrainLoader:
             UserError: a record has no size, and its group depends on it.
         """
         groups = [_find_group(record) for record in dicts] if aspect_ratio_grouping else None
-        self.dataset = _SeededDataset(dicts, mapper, seed, mix, num_workers, skip_bad)
+        named = NamedErrors(mapper, num_workers)
+        self.dataset = _SeededDataset(dicts, named, seed, mix, skip_bad)
         self.batches = ResumableBatchSampler(sampler, batch_size, groups)
         self.num_workers = num_workers
         self.last_batch: list[dict] | None = None

@@ -170,12 +170,10 @@ def _read_shape(
     if kind == "polygon":
         points = value.get("points")
         try:
-            flat: list[float] = (
-                (np.asarray(points, dtype=np.float64).reshape(-1, 2) * size).ravel().tolist()
-            )
+            pixels = np.asarray(points, dtype=np.float64).reshape(-1, 2) * size
         except (TypeError, ValueError) as error:
             raise UserError(f"{place}: `points`: expected a list of [x, y] in percent") from error
-        return flat
+        return [float(v) for v in pixels.ravel()]
     try:
         return decode_brush(value.get("rle"), image["height"], image["width"])
     except ValueError as error:
@@ -221,9 +219,8 @@ def _make_results(
         segmentation = annotation.get("segmentation")
         if not segmentation:
             kind, box = "rectangle", np.reshape(annotation["bbox"], (2, 2)) / size
-            value: dict[str, Any] = dict(
-                zip(("x", "y", "width", "height"), box.ravel().tolist(), strict=True)
-            )
+            (x, y), (w, h) = box.tolist()
+            value: dict[str, Any] = {"x": x, "y": y, "width": w, "height": h}
         elif isinstance(segmentation, list) and len(segmentation) == 1:
             kind, points = "polygon", np.reshape(segmentation[0], (-1, 2)) / size
             value = {"points": points.tolist(), "closed": True}
