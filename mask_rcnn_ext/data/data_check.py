@@ -14,13 +14,13 @@ from .annotations import explain_crowds
 from .coco_json import CocoJson
 from .findings import Example, Finding, Level
 from .image_facts import MOST_COMPARED, ImageFacts, find_alike, find_equal_pixels, scan_images
+from .images import IMAGE_SUFFIXES
 from .object_facts import ObjectFacts, collect_object_facts, find_odd_objects
 from .own_data import InspectedData, inspect_own_data
 
 __all__ = ["DataCheck", "SplitCheck", "check_dataset"]
 
 _MOST_EXAMPLES = 6  # of a finding
-_ENDINGS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2"}
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def _find_unlisted_files(splits: dict[str, SplitCheck]) -> list[Finding]:
     found = []
     for root in dict.fromkeys(os.path.realpath(check.image_root) for check in splits.values()):
         files = (os.path.join(top, name) for top, _, names in os.walk(root) for name in names)
-        images = [path for path in files if os.path.splitext(path)[1].lower() in _ENDINGS]
+        images = [p for p in files if os.path.splitext(p)[1].lower() in IMAGE_SUFFIXES]
         extra = sorted(set(images) - listed)
         if extra:
             shown = name_some([os.path.relpath(path, root) for path in extra])

@@ -28,6 +28,7 @@ from .pixel_limit import explain_limit
 
 __all__ = [
     "EXIF_ORIENTATION",
+    "IMAGE_SUFFIXES",
     "BGRArray",
     "ImageHeader",
     "ImageLike",
@@ -44,6 +45,7 @@ __all__ = [
 BGRArray = npt.NDArray[np.uint8]
 ImageLike = BGRArray | str | os.PathLike[str]
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
 EXIF_ORIENTATION = 0x0112  # the tag in EXIF and in TIFF
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file

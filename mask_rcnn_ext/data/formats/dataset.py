@@ -17,10 +17,9 @@ from ...layers.rle import check_mask, compress, encode_edges, encode_mask, find_
 from ..annotations import clean_annotations
 from ..coco_images import find_image_files
 from ..findings import IssueCounter
-from ..images import read_header
+from ..images import IMAGE_SUFFIXES, read_header
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "AnnotatedShape",
     "Bools",
     "Dataset",
@@ -39,8 +38,6 @@ Ids = npt.NDArray[np.int64]
 MaskPart = list[float] | Bools | dict[str, Any]
 Box = tuple[float, ...]  # x, y, width, height; pixels
 AnnotatedShape = MaskPart | Box
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
 
 _DECIMALS = 4  # of a pixel; coordinates from fractions and percentages are rounded
 _ELLIPSE_POINTS = 72

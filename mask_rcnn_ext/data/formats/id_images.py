@@ -12,9 +12,8 @@ from PIL import Image
 
 from ...errors import UserError
 from ..findings import IssueCounter
-from ..images import open_image
+from ..images import IMAGE_SUFFIXES, open_image
 from .dataset import (
-    IMAGE_SUFFIXES,
     Bools,
     Dataset,
     DatasetBuilder,

@@ -19,8 +19,8 @@ from ...files import read_json
 from ..coco_json import list_classes
 from ..coordinates import is_number
 from ..findings import IssueCounter
+from ..images import IMAGE_SUFFIXES
 from .dataset import (
-    IMAGE_SUFFIXES,
     AnnotatedShape,
     Dataset,
     DatasetBuilder,

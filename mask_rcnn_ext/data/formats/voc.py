@@ -126,7 +126,6 @@ def _read_numbers(path: Path, colors: npt.NDArray[np.uint8]) -> Ids:
     code = values.astype(np.int64) @ (65536, 256, 1)
     codes = colors.astype(np.int64) @ (65536, 256, 1)
     numbers = {int(c): i for i, c in reversed(list(enumerate(codes.tolist())))}
-    numbers[int(PALETTE[_VOID].astype(np.int64) @ (65536, 256, 1))] = _VOID
     found, inverse = np.unique(code, return_inverse=True)
     unknown = [c for c in found.tolist() if c not in numbers]
     if unknown:

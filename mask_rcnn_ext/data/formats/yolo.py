@@ -18,7 +18,8 @@ from ...layers.cracks import join_loops, trace_loops
 from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..findings import IssueCounter
-from .dataset import IMAGE_SUFFIXES, Bools, Dataset, DatasetBuilder, decode_mask, iterate
+from ..images import IMAGE_SUFFIXES
+from .dataset import Bools, Dataset, DatasetBuilder, decode_mask, iterate
 from .files import copy_images, read_lines, read_text, write_text
 
 __all__ = ["read_yolo", "write_yolo"]
