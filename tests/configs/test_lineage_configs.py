@@ -82,13 +82,8 @@ def test_every_model_builds_with_its_papers_parts(name):
     rpn = model.proposal_generator
     anchors = rpn.rpn_head.objectness_logits.out_channels if rpn else None
     frozen = sum(not p.requires_grad for p in model.backbone.parameters())
-    assert (
-        type(heads).__name__,
-        weights,
-        tuple(classifier.weight.shape),
-        anchors,
-        frozen,
-    ) == BUILT[name]
+    found = (type(heads).__name__, weights, tuple(classifier.weight.shape), anchors, frozen)
+    assert found == BUILT[name]
     pooler = getattr(heads, "pooler", getattr(heads, "box_pooler", None))
     if pooler:
         (layer,) = pooler.level_poolers

@@ -144,9 +144,8 @@ def test_reasons_are_counted_apart_in_one_warning(folder, caplog):
     ]
     check(folder, content(annotation(6), *bad))
     (record,) = caplog.records
-    assert (
-        "3 of 4 annotations: 2 x box without width or height (first: 7), 1 x no" in record.message
-    )
+    said = "3 of 4 annotations: 2 x box without width or height (first: 7), 1 x no"
+    assert said in record.message
 
 
 def test_categories_without_a_name_of_their_own(folder):

@@ -103,7 +103,6 @@ def test_sets_that_are_there(tmp_path, forget_data_sets):
     DatasetCatalog.register("catalog_bare", list)
     require_datasets([*found, "catalog_bare"])
     (tmp_path / "a.json").unlink()
-    with pytest.raises(
-        UserError, match=r"'catalog_files' is not there. Looked for:\n  .*a.json\nTo"
-    ):
+    expected = r"'catalog_files' is not there. Looked for:\n  .*a.json\nTo"
+    with pytest.raises(UserError, match=expected):
         require_datasets([*found, "catalog_bare"])

@@ -170,11 +170,8 @@ def test_sizes_are_filled_in(folder):
     completed = "1 x image size read from the file (first: 3)"
     assert check(folder, entry(1), image) == (set(), [], completed)
     assert image == {"id": 3, "file_name": "sub/3.png", "width": 7, "height": 5}
-    assert check(folder, entry(1, width=float(W))) == (
-        set(),
-        [],
-        "1 x `width` of an image read as an integer (first: 1)",
-    )
+    completed = "1 x `width` of an image read as an integer (first: 1)"
+    assert check(folder, entry(1, width=float(W))) == (set(), [], completed)
     assert check(folder, entry(4, file_name="", width=...)) == ({4}, [], "")
 
 
@@ -210,10 +207,8 @@ def test_a_file_with_several_pages_is_reported(folder):
 
 def test_an_image_that_is_too_large_says_so(folder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert (
-        "pixels, more than the limit of 200; scale it down, or set MASK_RCNN_EXT.DATA.MAX"
-        in check(folder, entry(1))[1][0]
-    )
+    said = "pixels, more than the limit of 200; scale it down, or set MASK_RCNN_EXT.DATA.MAX"
+    assert said in check(folder, entry(1))[1][0]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

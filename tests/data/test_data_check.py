@@ -103,7 +103,7 @@ def test_one_object_under_two_classes(tmp_path):
     near = annotation(2, category_id=3, segmentation=[[10, 10, 20, 10, 20, 19, 10, 20]])
     far = annotation(3, segmentation=[[10, 10, 20, 10, 20, 12, 10, 12]])  # of the same box
     check = check_dataset(*write(tmp_path, annotations=[annotation(1), near, far]))
-    (twins,) = [f for f in check.findings if "nearly the same pixels" in f.text]
+    twins = find(check, "nearly the same pixels")
     assert twins.level == "warning"
     assert [example.annotation_ids for example in twins.examples] == [(1, 2)]
     assert twins.examples[0].text == "IoU 0.95, cat and dog"
@@ -167,9 +167,8 @@ def test_files_with_several_pages_are_a_warning(tmp_path):
     arguments = write(tmp_path, images=images, annotations=annotations)
     pages = [Image.new("RGB", (W, H), (0, 0, i)) for i in range(3)]
     pages[0].save(tmp_path / "train" / "2.tif", save_all=True, append_images=pages[1:])
-    finding = find(
-        check_dataset(*arguments), "several frames or pages, only the first is read: 2.tif (3)"
-    )
+    said = "several frames or pages, only the first is read: 2.tif (3)"
+    finding = find(check_dataset(*arguments), said)
     assert (finding.level, finding.examples) == ("warning", [])
 
 
@@ -177,10 +176,8 @@ def test_unlisted_files(tmp_path):
     arguments = write(tmp_path)
     draw(tmp_path / "train" / "more.png")
     (tmp_path / "train" / "notes.txt").write_text("no image")
-    assert (
-        "1 of 3 image files are in no json: more.png"
-        in find(check_dataset(*arguments), "in no json").text
-    )
+    finding = find(check_dataset(*arguments), "in no json")
+    assert "1 of 3 image files are in no json: more.png" in finding.text
 
 
 def test_copies_in_other_files(tmp_path):

@@ -260,9 +260,8 @@ def test_the_weights_class_table_takes_the_place_of_train(tmp_path):
     own = register(None, val, classes=[(0, "cat"), (4, "dog")])
     assert own == OwnData(None, "own_val", (0, 4), ("cat", "dog"), "polygon")
     assert DatasetCatalog.get("own_val")[0]["annotations"][0]["category_id"] == 1
-    with pytest.raises(
-        UserError, match=r"v.json contradict .*weights.*'dog' \(id 4\) is not there"
-    ):
+    expected = r"v.json contradict .*weights.*'dog' \(id 4\) is not there"
+    with pytest.raises(UserError, match=expected):
         register(None, val, classes=[(0, "cat")])
     with pytest.raises(UserError, match="unique names by ascending unique ids"):
         register(None, val, classes=[(4, "dog"), (0, "cat")])

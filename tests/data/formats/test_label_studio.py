@@ -194,9 +194,8 @@ def test_a_wrong_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"task 17: says 41 x 30 pixels .* the file is 40 x 30"):
         read(path, "label-studio")
     path = make(tmp_path, task(region("polygon", SQUARE), image="/data/upload/1/0a1b2c3d-c.png"))
-    with pytest.raises(
-        UserError, match=r"task 17: 1 of 1 image files are missing: 0a1b2c3d-c\.png"
-    ):
+    expected = r"task 17: 1 of 1 image files are missing: 0a1b2c3d-c\.png"
+    with pytest.raises(UserError, match=expected):
         read(path, "label-studio")
     write_json(path, [{"image": "a.png", "label": []}])
     with pytest.raises(UserError, match="not JSON-MIN"):

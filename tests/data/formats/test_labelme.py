@@ -112,9 +112,8 @@ def test_classes_come_from_labels_txt_or_the_alphabet(tmp_path):
     (root / "labels.txt").write_text(text, encoding="utf-8-sig")
     assert classes_of(read(root, "labelme")[0]) == ["dog", "cat", "fox"]
     (root / "labels.txt").write_text("dog\nbat\n")
-    with pytest.raises(
-        UserError, match=r"a b\.json, shape 2: the class 'cat' .* did you mean 'bat'"
-    ):
+    expected = r"a b\.json, shape 2: the class 'cat' .* did you mean 'bat'"
+    with pytest.raises(UserError, match=expected):
         read(root, "labelme")
 
 
