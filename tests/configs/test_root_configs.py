@@ -4,7 +4,6 @@ Those of FCIS are in `test_fcis_configs.py`.
 """
 
 import re
-from itertools import chain
 
 import pytest
 import torch
@@ -138,14 +137,9 @@ def test_every_config_loads_strictly_and_its_model_builds(name):
         assert parts(model) == BUILT[name]
     blocks = [module for module in model.modules() if type(module).__name__ == "NonLocalBlock"]
     assert len(blocks) == ("nonlocal" in name)
-    poolers = [
-        getattr(model.roi_heads, attribute, None)
-        for attribute in ("pooler", "box_pooler", "mask_pooler", "keypoint_pooler")
-    ]
-    layers = {
-        type(layer).__name__
-        for layer in chain.from_iterable(pooler.level_poolers for pooler in poolers if pooler)
-    }
+    attributes = ("pooler", "box_pooler", "mask_pooler", "keypoint_pooler")
+    poolers = [getattr(model.roi_heads, attribute, None) for attribute in attributes]
+    layers = {type(layer).__name__ for each in poolers if each for layer in each.level_poolers}
     assert len(layers) == 1  # one RoI layer in all branches
     last = name.rsplit("_", 1)[-1]
     expected = last.replace("RoI", "ROI") if last.startswith("RoI") else "ROIAlign"

@@ -85,9 +85,8 @@ def test_two_workers_skip_as_none_does(data, tmp_path):
     skip = [*SKIP, "DATASETS.TEST", "()"]
     for workers in ("0", "2"):
         assert run(data, tmp_path / workers, *skip, "DATALOADER.NUM_WORKERS", workers) == 0
-        (skipped,) = json.loads((tmp_path / workers / "results.json").read_text())["run"][
-            "skipped_images"
-        ]
+        results = json.loads((tmp_path / workers / "results.json").read_text())
+        (skipped,) = results["run"]["skipped_images"]
         assert skipped.endswith("train/images/001.png")
     weights = [read_weights(tmp_path / workers / "model_final.pth") for workers in ("0", "2")]
     assert same(*weights)

@@ -21,7 +21,6 @@ from mask_rcnn_ext.data.shape_drawing import CLASSES, Canvas, RandomStream, Shap
 from mask_rcnn_ext.overlap.same_part import measure_part_share
 
 OCCLUDED, NESTED = EMBEDDED["occluded_shapes"], EMBEDDED["nested_shapes"]
-SPLITS = OCCLUDED.splits
 CHECKSUMS = {
     "occluded_shapes_train": "e8312727b736ecfc4a72a88fd55f2aa17b69ec20307a8fc886d85688c34ecce0",
     "occluded_shapes_val": "9dbece72dadeada3684bf2e26c3b91abc2f82ba6c83d8cc927dc12581a530919",
@@ -79,7 +78,7 @@ def val():
 
 def test_detectron2_reads_it(val):
     dicts, coco = val
-    assert len(dicts) == SPLITS["val"] == 200
+    assert len(dicts) == OCCLUDED.splits["val"] == 200
     assert MetadataCatalog.get("occluded_shapes_val").thing_classes == list(CLASSES)
     assert sum(len(d["annotations"]) for d in dicts) == len(coco["annotations"])
     with Image.open(dicts[0]["file_name"]) as image:
