@@ -28,9 +28,8 @@ def require_fixable_names(outputs: Mapping[str, str], inputs: Mapping[str, str])
     Raises:
         UserError: a name is missing or given twice, is an input, or belongs to another file.
     """
-    if outputs.keys() != inputs.keys() or len(set(map(os.path.realpath, outputs.values()))) != len(
-        inputs
-    ):
+    different = {os.path.realpath(path) for path in outputs.values()}
+    if outputs.keys() != inputs.keys() or len(different) != len(inputs):
         raise UserError(
             f"--fix: expected {len(inputs)} different file names, one for each of "
             f"{' and '.join(inputs.values())}, got {name_some(list(outputs.values()))}"

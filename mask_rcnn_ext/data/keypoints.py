@@ -73,9 +73,8 @@ def complete_true_keypoints(annotations: Iterable[dict[str, Any]], num_keypoints
         if count == 0:
             annotation.update(keypoints=[0] * (3 * num_keypoints), num_keypoints=0)
         elif count != 3 * num_keypoints:
-            wrong.append(
-                f"annotation {annotation['id']} has {reprlib.repr(annotation['keypoints'])}"
-            )
+            shown = reprlib.repr(annotation["keypoints"])
+            wrong.append(f"annotation {annotation['id']} has {shown}")
         elif "num_keypoints" not in annotation:
             annotation["num_keypoints"] = sum(v > 0 for v in annotation["keypoints"][2::3])
     if wrong:

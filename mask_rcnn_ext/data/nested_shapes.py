@@ -85,9 +85,8 @@ def _propose_nested(
 ) -> list[Shape]:
     size = rng.uniform(*_OUTER)
     inner = size * rng.uniform(max(_RATIO[0], _SMALLEST / size), _RATIO[1])
-    return _propose_pair(
-        rng, background, (size, inner), size * _OFFSET * rng.uniform(), one_class, similar
-    )
+    distance = size * _OFFSET * rng.uniform()
+    return _propose_pair(rng, background, (size, inner), distance, one_class, similar)
 
 
 def _propose_shifted(

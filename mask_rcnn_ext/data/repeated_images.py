@@ -93,9 +93,8 @@ def _find_equal_files(files: Mapping[str, CocoJson]) -> list[list[Place]]:
     places: dict[str, list[Place]] = defaultdict(list)
     sizes: dict[str, Hashable] = {}
     for split, file in files.items():
-        for i, (path, image) in enumerate(
-            zip(file.image_paths, file.content.get("images", ()), strict=True)
-        ):
+        images = file.content.get("images", ())
+        for i, (path, image) in enumerate(zip(file.image_paths, images, strict=True)):
             if path:
                 places[path].append((split, i))
                 sizes[path] = (image.get("width"), image.get("height"))

@@ -140,9 +140,8 @@ def _read_shape(shape: ET.Element, image: dict[str, Any], place: str) -> Annotat
         return sample_ellipse((cx, cy), (rx, ry), _number(shape, "rotation", place, 0))
     if shape.tag != "mask":
         raise UserError(f"{place}: unknown shape <{shape.tag}>")
-    left, top, width, height = (
-        int(_number(shape, key, place)) for key in ("left", "top", "width", "height")
-    )
+    keys = ("left", "top", "width", "height")
+    left, top, width, height = (int(_number(shape, key, place)) for key in keys)
     try:
         runs = np.array([int(run) for run in _get(shape, "rle", place).split(",")])
     except ValueError as error:
@@ -201,16 +200,14 @@ def _write_shapes(
     if not segmentation:
         x, y, w, h = annotation["bbox"]
         corners = {"xtl": x, "ytl": y, "xbr": x + w, "ybr": y + h}
-        ET.SubElement(
-            entry, "box", {**keys, **{k: f"{v:.10g}" for k, v in corners.items()}, "z_order": "0"}
-        )
+        written = {key: f"{value:.10g}" for key, value in corners.items()}
+        ET.SubElement(entry, "box", {**keys, **written, "z_order": "0"})
     elif isinstance(segmentation, list):
         if len(segmentation) > 1:
             keys["group_id"] = str(group)
         for part in segmentation:
-            points = ";".join(
-                f"{x:.10g},{y:.10g}" for x, y in zip(part[0::2], part[1::2], strict=True)
-            )
+            pairs = zip(part[0::2], part[1::2], strict=True)
+            points = ";".join(f"{x:.10g},{y:.10g}" for x, y in pairs)
             ET.SubElement(entry, "polygon", {**keys, "points": points, "z_order": "0"})
     else:
         mask = decode_mask(annotation, image["height"], image["width"])

@@ -195,10 +195,8 @@ class DatasetBuilder:
         split_of = {image["id"]: split for split, image in self._images}
         splits: dict[str, dict[str, Any]] = {}
         for split, image in self._images:
-            content = splits.setdefault(
-                split, {"info": {}, "images": [], "annotations": [], "categories": categories}
-            )
-            content["images"].append(image)
+            empty = {"info": {}, "images": [], "annotations": [], "categories": categories}
+            splits.setdefault(split, empty)["images"].append(image)
         for annotation in self._objects:
             annotation["category_id"] = ids[annotation["category_id"]]
             splits[split_of[annotation["image_id"]]]["annotations"].append(annotation)

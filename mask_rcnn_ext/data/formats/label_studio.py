@@ -60,9 +60,8 @@ def read_label_studio(source: Path, images: Path | None, notes: IssueCounter) ->
             continue
         regions = _join_regions(annotation.get("result") or [], place)
         name = _find_image(task["data"], builder, place)
-        sizes = {(r.get("original_height"), r.get("original_width")) for r in regions} - {
-            (None, None)
-        }
+        sizes = {(r.get("original_height"), r.get("original_width")) for r in regions}
+        sizes.discard((None, None))
         image = builder.add_image(name, place, size=next(iter(sizes)) if sizes else None)
         for region in regions:
             _add_region(region, image, f"{place}, region {region.get('id')}", builder)

@@ -59,7 +59,7 @@ def read_labelme(source: Path, images: Path | None, notes: IssueCounter) -> Data
     root = images or _common_folder(contents)
     builder = DatasetBuilder(root, notes, [c for c in classes if c not in _NO_CLASSES])
     for file, content in contents.items():
-        name = content["imagePath"].replace("\\", "/")
+        name = content["imagePath"]
         if images is None:
             name = os.path.relpath(file.parent / name, root)
         found = builder.find_images([name], str(file))[name]
@@ -76,16 +76,14 @@ def _read_shapes(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: no LabelMe json: expected an object with the list `shapes`")
     if not isinstance(content.get("imagePath"), str) or not content["imagePath"]:
         raise UserError(f"{file}: expected `imagePath`, the name of the image")
+    content["imagePath"] = content["imagePath"].replace("\\", "/")
     return content
 
 
 def _common_folder(contents: dict[Path, dict[str, Any]]) -> Path:
     """Return the folder that holds all images."""
-    folders = {
-        os.path.dirname(os.path.abspath(file.parent / content["imagePath"].replace("\\", "/")))
-        for file, content in contents.items()
-    }
-    return Path(os.path.commonpath(sorted(folders)))
+    paths = [os.path.abspath(file.parent / c["imagePath"]) for file, c in contents.items()]
+    return Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
 
 
 def _add_shapes(

@@ -41,16 +41,13 @@ def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     found = dict(_find_splits(config, yaml_file, root, images))
     if not any(found.values()):
         raise UserError(f"{source}: no images found; give their folder with --images")
-    builder = DatasetBuilder(
-        _absolute(images) if images else _common_root(found, root), notes, names
-    )
+    image_root = _absolute(images) if images else _common_root(found, root)
+    builder = DatasetBuilder(image_root, notes, names)
     seen: set[Path] = set()
     for split, paths in found.items():
         for path in paths:
             label = _label_path(path, root, images)
-            image = builder.add_image(
-                str(path.relative_to(builder.image_root)), str(path), split=split
-            )
+            image = builder.add_image(str(path.relative_to(image_root)), str(path), split=split)
             if not label.is_file():
                 notes.add("image without a label file: an image without objects", path.name)
                 continue
