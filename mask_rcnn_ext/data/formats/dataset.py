@@ -175,10 +175,6 @@ class DatasetBuilder:
         """Return the classes of the objects so far."""
         return {annotation["category_id"] for annotation in self._objects}
 
-    def list_files(self) -> set[str]:
-        """Return the `file_name` of the images so far."""
-        return {image["file_name"] for _, image in self._images}
-
     def finish(self, place: str) -> Dataset:
         """Return the data set; objects without a pixel are left out and counted.
 
@@ -221,8 +217,6 @@ class DatasetBuilder:
 
 def _unite(parts: Sequence[MaskPart], height: int, width: int) -> list[Any] | dict[str, Any]:
     """Return the polygons, or the RLE of the union if a part is a mask."""
-    if not parts:
-        raise ValueError("object without a part")
     polygons = [[round(float(v), _DECIMALS) for v in p] for p in parts if isinstance(p, list)]
     if polygons:
         check_mask(polygons, height, width)

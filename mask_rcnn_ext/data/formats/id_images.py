@@ -85,11 +85,12 @@ def read_id_images(source: Path, images: Path | None, notes: IssueCounter) -> Da
     files = [p for p in _list(masks, _MASK_SUFFIXES) if masks == root or root not in p.parents]
     pictures = index_images(root)
     builder = DatasetBuilder(root, notes, [_CLASS])
-    lone = 0
+    lone, seen = 0, set()
     for file in files:
         key = _match(file.relative_to(masks).with_suffix("").as_posix(), pictures)
         if key is None:
             raise UserError(f"{file}: no image of this name in {root}")
+        seen.add(pictures[key])
         name = str(pictures[key].relative_to(root))
         ids = read_ids(file)
         image = builder.add_image(name, str(file), size=ids.shape)
@@ -99,7 +100,7 @@ def read_id_images(source: Path, images: Path | None, notes: IssueCounter) -> Da
             builder.add_object(image, _CLASS, f"{file}, value {value}", parts=[mask])
     if len(files) > 1 and lone == len(files):
         notes.add("file with one value: are they object numbers? Touching objects are one", "all")
-    for path in sorted(set(pictures.values()) - {root / i for i in builder.list_files()}):
+    for path in sorted(set(pictures.values()) - seen):
         notes.add("image without a file of numbers: left out", path.name)
     return builder.finish(str(source))
 
