@@ -34,6 +34,7 @@ from .shape_drawing import (
 __all__ = ["SIZE", "compose"]
 
 SIZE = 224  # pixels, both sides
+Measures = tuple[float, float, float]  # of a pair, pixels: both sizes, the distance of the centres
 
 _SMALLEST = 40.0  # pixels, of every shape
 _OUTER = (70.0, 150.0)  # pixels, the larger shape of a nested pair
@@ -52,12 +53,12 @@ def compose(rng: RandomStream, background: np.ndarray, number: int) -> Canvas:
     """
     canvas = Canvas(SIZE)
     one_class, similar = number % 2 == 0, number // 2 % 2 == 0
-    while not canvas.add(*_propose_nested(rng, background, one_class, similar)):
+    while not canvas.add(*_propose_pair(rng, background, _draw_nested(rng), one_class, similar)):
         pass
     outer = canvas.shapes[0]
     one_class, similar = number // 4 % 2 == 0, number // 8 % 2 == 0
     for _ in range(_TRIES):
-        pair = _propose_shifted(rng, background, one_class, similar)
+        pair = _propose_pair(rng, background, _draw_shifted(rng), one_class, similar)
         if _lie_apart(pair, [outer]) and canvas.add(*pair):
             break
     for _ in range(_TRIES):
@@ -80,33 +81,23 @@ def _draw_place(rng: RandomStream) -> tuple[float, float]:
     return rng.uniform(0, SIZE), rng.uniform(0, SIZE)
 
 
-def _propose_nested(
-    rng: RandomStream, background: np.ndarray, one_class: bool, similar: bool
-) -> list[Shape]:
+def _draw_nested(rng: RandomStream) -> Measures:
     size = rng.uniform(*_OUTER)
     inner = size * rng.uniform(max(_RATIO[0], _SMALLEST / size), _RATIO[1])
-    distance = size * _OFFSET * rng.uniform()
-    return _propose_pair(rng, background, (size, inner), distance, one_class, similar)
+    return size, inner, size * _OFFSET * rng.uniform()
 
 
-def _propose_shifted(
-    rng: RandomStream, background: np.ndarray, one_class: bool, similar: bool
-) -> list[Shape]:
+def _draw_shifted(rng: RandomStream) -> Measures:
     size = rng.uniform(*_FIRST)
     other = max(_SMALLEST, size * rng.uniform(0.7, 1.3))
-    distance = (size + other) / 2 * rng.uniform(*_SHIFT)
-    return _propose_pair(rng, background, (size, other), distance, one_class, similar)
+    return size, other, (size + other) / 2 * rng.uniform(*_SHIFT)
 
 
 def _propose_pair(
-    rng: RandomStream,
-    background: np.ndarray,
-    sizes: tuple[float, float],
-    distance: float,
-    one_class: bool,
-    similar: bool,
+    rng: RandomStream, background: np.ndarray, measures: Measures, one_class: bool, similar: bool
 ) -> list[Shape]:
-    """Propose two shapes, the second one in front, with their centres `distance` pixels apart."""
+    """Propose two shapes, the second one in front."""
+    size, other_size, distance = measures
     label = rng.integer(0, len(CLASSES) - 1)
     step = 0 if one_class else rng.integer(1, len(CLASSES) - 1)
     x, y = _draw_place(rng)
@@ -120,6 +111,6 @@ def _propose_pair(
         other = draw_colour(rng, background, colour)
     second = (label + step) % len(CLASSES)
     return [
-        make_shape(rng, label, sizes[0], x, y, colour),
-        make_shape(rng, second, sizes[1], *there, other),
+        make_shape(rng, label, size, x, y, colour),
+        make_shape(rng, second, other_size, *there, other),
     ]

@@ -110,9 +110,10 @@ def _find_splits(
         yield "", _list_images(images)
         return
     listed = [key for key in _SPLITS if config.get(key)]
+    bases = [root / str(config.get("path") or "."), root]
     for key in listed:
         entries = config[key] if isinstance(config[key], list) else [config[key]]
-        files = [f for e in entries for f in _resolve(str(e), config, root, yaml_file, key)]
+        files = [f for e in entries for f in _resolve(str(e), bases, f"{yaml_file}: `{key}`")]
         yield key, sorted(set(files))
     if listed:
         return
@@ -126,17 +127,14 @@ def _find_splits(
         yield "", _list_images(folder)
 
 
-def _resolve(
-    entry: str, config: dict[str, Any], root: Path, yaml_file: Path | None, key: str
-) -> list[Path]:
+def _resolve(entry: str, bases: list[Path], place: str) -> list[Path]:
     """Return the images of an entry of the yaml: a folder, or a list of files."""
     entry = entry.replace("\\", "/")
-    bases = [root / str(config.get("path") or "."), root]
     # Roboflow writes ../train/images for a folder next to the yaml.
     tried = [base / name for base in bases for name in (entry, entry.removeprefix("../"))]
     path = next((p for p in tried if p.exists()), None)
     if path is None:
-        raise UserError(f"{yaml_file}: `{key}`: neither {tried[0]} nor {tried[-1]} is there")
+        raise UserError(f"{place}: neither {tried[0]} nor {tried[-1]} is there")
     if path.is_dir():
         return _list_images(path)
     found = []
