@@ -182,20 +182,16 @@ def write_cvat(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
             keys |= {"width": str(image["width"]), "height": str(image["height"])}
             entry = ET.SubElement(root, "image", keys)
             for group, annotation in enumerate(annotations, 1):
-                _write_shapes(entry, image, annotation, classes, group)
+                _write_shapes(entry, image, annotation, classes[annotation["category_id"]], group)
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode")
     write_text(folder / _XML, f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n')
 
 
 def _write_shapes(
-    entry: ET.Element,
-    image: dict[str, Any],
-    annotation: dict[str, Any],
-    classes: dict[int, str],
-    group: int,
+    entry: ET.Element, image: dict[str, Any], annotation: dict[str, Any], label: str, group: int
 ) -> None:
-    keys = {"label": classes[annotation["category_id"]], "source": "manual", "occluded": "0"}
+    keys = {"label": label, "source": "manual", "occluded": "0"}
     segmentation = annotation.get("segmentation")
     if not segmentation:
         x, y, w, h = annotation["bbox"]
