@@ -12,6 +12,7 @@ second table for it.
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,13 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser((__doc__ or "").splitlines()[0])
     args = parser.parse_args(argv)  # --help ends here, before the imports below, which take seconds
 
-    from benchmarking.parts import print_part, save_part
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # PyTorch's profiler writes to stderr otherwise
+    from benchmarking.parts import print_part, read_parts, save_part
 
     from mask_rcnn_ext.engine.launch import run_as_command
     from mask_rcnn_ext.errors import require_range
 
     def command() -> None:
         require_range("--rounds", args.rounds, 1)
+        if args.output:
+            read_parts(args.output)  # a mistake is told before the minutes that the benchmark takes
         part = importlib.import_module(f"benchmarking.{args.benchmark}").run(args)
         print_part(part)
         if args.output:

@@ -14,7 +14,7 @@ from mask_rcnn_ext.files import read_json, write_json
 from .machine import describe_load, describe_machine
 from .rounds import Times, compare
 
-__all__ = ["Part", "TimedCase", "compare_rows", "print_part", "save_part"]
+__all__ = ["Part", "TimedCase", "compare_rows", "print_part", "read_parts", "save_part"]
 
 
 @dataclass
@@ -106,15 +106,26 @@ def print_part(part: Part) -> None:
     print(", ".join(f"{name} {value}" for name, value in part.options.items()))
 
 
+def read_parts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the parts that a json file has; none, if there is no file.
+
+    Raises:
+        UserError: the folder is missing, or the file is no json object.
+    """
+    fix = "Name another file with --output"
+    if not Path(path).absolute().parent.is_dir():
+        raise UserError(f"{path}: its folder does not exist. {fix}")
+    content = read_json(Path(path), fix) if Path(path).exists() else {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object, got a {type(content).__name__}. {fix}")
+    return content
+
+
 def save_part(path: str | os.PathLike[str], name: str, part: Part) -> None:
     """Put a part into a json file; the other parts stay.
 
     Raises:
-        UserError: the file is there and is no json object, or cannot be written.
+        UserError: see `read_parts`; or the file cannot be written.
     """
-    fix = "Name another file with --output"
-    content = read_json(Path(path), fix) if Path(path).exists() else {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected an object, got a {type(content).__name__}. {fix}")
-    write_json(path, {**content, name: asdict(part)})
+    write_json(path, {**read_parts(path), name: asdict(part)})
     print(f"written {path}")

@@ -56,10 +56,14 @@ def test_the_output_keeps_the_parts_of_other_benchmarks(small, tmp_path, capsys)
         (["--rounds", "0"], "--rounds: expected 1 or more"),
         (["--device", "cuda"], "use cpu"),
         (["--output", "list.json"], "list.json: expected an object, got a list"),
+        (["--output", "absent/a.json"], "absent/a.json: its folder does not exist"),
     ],
 )
 def test_wrong_options_are_errors(small, options, message, capsys, tmp_path, monkeypatch):
+    """They are told before the benchmark runs, which takes minutes."""
     monkeypatch.chdir(tmp_path)
+    if options[0] != "--device":
+        monkeypatch.setattr(layers, "run", None)
     (tmp_path / "list.json").write_text("[1]")
     assert benchmark.main(["layers", *options]) == 2
     assert message in capsys.readouterr().err
