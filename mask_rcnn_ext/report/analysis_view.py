@@ -11,10 +11,10 @@ from ..overlap.analysis.analysis import (
     Analysis,
     Confusion,
     Interval,
-    RankedImage,
 )
 from ..overlap.analysis.curves import Operation
 from ..overlap.analysis.error_types import ERROR_TYPES, ErrorCost
+from ..overlap.analysis.image_quality import ImageQuality
 from .analysis_charts import draw_analysis
 from .gallery import PAGE_BYTES, Pair, load_samples, make_pairs
 from .instances import DatasetSummary
@@ -217,6 +217,6 @@ def draw_extremes(
     return found[0], found[1], missing
 
 
-def _describe_image(entry: RankedImage) -> str:
+def _describe_image(entry: ImageQuality) -> str:
     found = f"{entry.right} of {count_noun(entry.objects, 'object')} found"
     return f"quality {entry.quality:.2f}: {found}, {entry.wrong} wrong"

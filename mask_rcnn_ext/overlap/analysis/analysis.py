@@ -1,7 +1,6 @@
 """The parts of an analysis. `analysis.json` has their fields as keys, and null for NaN."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from .curves import Calibration, Operation
 from .error_types import ErrorTypes
@@ -14,7 +13,6 @@ __all__ = [
     "Interval",
     "PartAnalysis",
     "PrecisionRecall",
-    "RankedImage",
     "ThresholdCurve",
 ]
 
@@ -80,13 +78,6 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class RankedImage(ImageQuality):
-    """The quality of an image, and its file."""
-
-    file_name: Any
-
-
-@dataclass(frozen=True)
 class Analysis:
     """The analysis of a model on a data set.
 
@@ -128,4 +119,4 @@ class Analysis:
     sizes: dict[str, PartAnalysis]
     overlap: dict[str, PartAnalysis]
     calibration: Calibration
-    per_image: list[RankedImage]
+    per_image: list[ImageQuality]

@@ -48,6 +48,7 @@ class ImagePairs:
 
     Attributes:
         image_id: the id of the image in the data set.
+        file_name: its file; None if the data set does not name it.
         classes: (G,), places of the categories in the ascending ids of the data set.
         crowd: (G,).
         areas: (G,) float64, pixels; the annotated area, or else the area of the mask or box.
@@ -62,6 +63,7 @@ class ImagePairs:
     """
 
     image_id: Any
+    file_name: Any
     classes: Ints
     crowd: Bools
     areas: Floats = field(repr=False)
@@ -176,7 +178,7 @@ def _read_image(
     try:
         found, found_boxes, found_areas = read([detections[i] for i in order], image)
     except UserError as error:
-        raise UserError(f"detections of image {image['id']!r}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
     classes = _to_places(annotations, places)
     crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool)
     ious = np.zeros((len(found), len(shapes)))
@@ -188,6 +190,7 @@ def _read_image(
     given = [a.get("area") for a in annotations]
     return ImagePairs(
         image_id=image["id"],
+        file_name=image.get("file_name"),
         classes=classes,
         crowd=crowd,
         areas=np.array(

@@ -26,6 +26,7 @@ class ImageQuality:
         quality: sum of the IoUs of the right ones / (right + wrong / 2 + missed / 2), 0 to 1: the
             panoptic quality of Kirillov et al. 2019 (arXiv:1801.00868, equation 1) of all classes
             in one image. None without objects and detections.
+        file_name: the file of the image.
     """
 
     image_id: Any
@@ -34,6 +35,7 @@ class ImageQuality:
     wrong: int
     missed: int
     quality: float | None
+    file_name: Any
 
 
 def _measure(image: ImagePairs, matched: Ints, threshold: float) -> ImageQuality:
@@ -47,7 +49,8 @@ def _measure(image: ImagePairs, matched: Ints, threshold: float) -> ImageQuality
     wrong = int(np.count_nonzero(kept & ~hit))
     parts = objects + found + wrong  # 2 right + wrong + missed
     quality = 2 * total / parts if parts else None
-    return ImageQuality(image.image_id, objects, found, wrong, objects - found, quality)
+    missed, file_name = objects - found, image.file_name
+    return ImageQuality(image.image_id, objects, found, wrong, missed, quality, file_name)
 
 
 def rank_images(

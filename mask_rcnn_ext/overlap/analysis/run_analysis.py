@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...arrays import Floats, Weights
 from ..average_precision import AP_METRICS, APTable, average_classes, take_metrics
@@ -27,7 +26,6 @@ from .analysis import (
     Interval,
     PartAnalysis,
     PrecisionRecall,
-    RankedImage,
     ThresholdCurve,
 )
 from .confusion import count_confusions
@@ -41,7 +39,7 @@ from .curves import (
     take_detections,
 )
 from .error_types import measure_error_types
-from .image_pairs import ImagePairs, Kind, read_image_pairs
+from .image_pairs import Kind, read_image_pairs
 from .image_quality import rank_images
 from .tables import SIZES, make_tables, match_all
 
@@ -111,7 +109,7 @@ def analyze(
         sizes={name: _describe_part(tables[name], weights) for name in SIZES},
         overlap={name: _describe_part(tables[name], weights) for name in LEVELS},
         calibration=compute_calibration(*take_detections(tables["all"])[:2]),
-        per_image=_describe_images(images, matches, threshold, content),
+        per_image=rank_images(images, matches, threshold),
     )
 
 
@@ -175,17 +173,3 @@ def _describe_curves(table: APTable, names: Sequence[str]) -> PrecisionRecall:
 def _describe_part(table: APTable, weights: Weights) -> PartAnalysis:
     objects = sum(int(counts.sum()) for counts in table.objects.values())
     return PartAnalysis(objects, **_describe_metrics(table.compute_ap(weights)))
-
-
-def _describe_images(
-    images: Sequence[ImagePairs],
-    matches: Sequence[npt.NDArray[np.intp]],
-    threshold: float,
-    content: Mapping[str, Any],
-) -> list[RankedImage]:
-    """Return an entry for each image, the worst first; those without a quality are the last."""
-    file_names = {image["id"]: image.get("file_name") for image in content["images"]}
-    return [
-        RankedImage(**dataclasses.asdict(each), file_name=file_names[each.image_id])
-        for each in rank_images(images, matches, threshold)
-    ]
