@@ -87,32 +87,23 @@ def _describe_ap() -> dict[str, Metric]:
     return found
 
 
-def _describe_error(label: str, meaning: str) -> Metric:
-    return Metric(label, "%", False, meaning)
-
+_ERRORS = {
+    "leak": "Share of a matched mask that lies on other objects. Mean over objects with overlap.",
+    "miss": "Share of the object in the contested region (where its box overlaps other boxes) that "
+    "the matched mask leaves out. Mean over objects with overlap.",
+    "double_claim": "IoU of the two masks that are matched with a pair of objects whose boxes "
+    "overlap. Mean over these pairs.",
+    "spurious_edge": "Share of a mask's contour that lies in the contested region and far from the "
+    "contour of every object. Mean over objects with overlap.",
+}
 
 # "task/metric" -> its description: everything that `compare` compares, in the order of a table.
 METRICS: dict[str, Metric] = {
     **_describe_ap(),
-    "errors/leak": _describe_error(
-        "leak",
-        "Share of a matched mask that lies on other objects. Mean over objects with overlap.",
-    ),
-    "errors/miss": _describe_error(
-        "miss",
-        "Share of the object in the contested region (where its box overlaps other boxes) that the "
-        "matched mask leaves out. Mean over objects with overlap.",
-    ),
-    "errors/double_claim": _describe_error(
-        "double claim",
-        "IoU of the two masks that are matched with a pair of objects whose boxes overlap. Mean "
-        "over these pairs.",
-    ),
-    "errors/spurious_edge": _describe_error(
-        "spurious edge",
-        "Share of a mask's contour that lies in the contested region and far from the contour of "
-        "every object. Mean over objects with overlap.",
-    ),
+    **{
+        f"errors/{name}": Metric(name.replace("_", " "), "%", False, meaning)
+        for name, meaning in _ERRORS.items()
+    },
 }
 
 # Metrics that are means of shares over objects or pairs.
