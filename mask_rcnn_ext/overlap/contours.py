@@ -58,7 +58,5 @@ def find_near_points(points: Floats, targets: Floats, radius: float) -> Bools:
         targets: (M, 2).
         radius: positive.
     """
-    if not len(targets):
-        return np.zeros(len(points), dtype=bool)
-    distances, _ = cKDTree(targets).query(points)
+    distances, _ = cKDTree(targets).query(points)  # infinite without targets
     return np.asarray(distances <= radius)

@@ -168,9 +168,7 @@ def measure_lines(instances: ImageInstances, *, parts: int | None = None) -> Lin
             render_binary_mask(crop.mask) if rois is None else render_in_roi(crop, rois[detection])
         )
         masks, length, rotated = masks + 1, length + runs.length, rotated + copies
-    same = None
-    if parts is not None:
-        same = measure_matched_parts(instances, k=parts)
+    same = None if parts is None else measure_matched_parts(instances, k=parts)
     return LineRecord(masks, length, rotated, same)
 
 

@@ -6,7 +6,6 @@ the same id keeps only the last.
 """
 
 import contextlib
-import copy
 import io
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
@@ -81,7 +80,7 @@ class NumberedCOCO(COCO):
         if resFile:
             return super().loadRes(self._renumber(resFile))
         empty = COCO()
-        empty.dataset = {**copy.copy(self.dataset), "annotations": []}
+        empty.dataset = {**self.dataset, "annotations": []}
         empty.createIndex()
         return empty
 

@@ -108,14 +108,12 @@ def measure_same_part(
         rows, columns = find_box_window(
             instances.common_boxes[i, j], instances.height, instances.width
         )
-        parts = [
+        (y1, x1), (y2, x2) = (
             (find_parts(roi[1], roi[3], k, rows), find_parts(roi[0], roi[2], k, columns))
             for roi in (predictions[i][1], predictions[j][1])
-        ]
-        inside, same = (
-            np.outer(*(compare(parts[0][axis], parts[1][axis]) for axis in (0, 1)))
-            for compare in (lambda a, b: (a >= 0) & (b >= 0), lambda a, b: (a == b) & (a >= 0))
         )
+        inside = np.outer((y1 >= 0) & (y2 >= 0), (x1 >= 0) & (x2 >= 0))
+        same = inside & np.outer(y1 == y2, x1 == x2)
         wrong = sum(
             (
                 predictions[index][0].cut(rows, columns)
