@@ -7,11 +7,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog
 
-from ..overlap.analysis.analysis import (
-    Analysis,
-    Confusion,
-    Interval,
-)
+from ..overlap.analysis.analysis import Analysis, Confusion
 from ..overlap.analysis.curves import Operation
 from ..overlap.analysis.error_types import ERROR_TYPES, ErrorCost
 from ..overlap.analysis.image_quality import ImageQuality
@@ -49,7 +45,7 @@ _PARTS = {
 
 
 def view_analysis(analysis: Analysis) -> dict[str, Any]:
-    """Return the numbers of an analysis as the page shows them.
+    """Return what the page shows of an analysis next to its own numbers.
 
     `draw_extremes` makes the pictures.
 
@@ -59,64 +55,29 @@ def view_analysis(analysis: Analysis) -> dict[str, Any]:
     Returns:
         The numbers are texts, if not said otherwise.
 
-        - dataset: the name of the data set.
-        - iou: "mask" or "box".
         - charts: see `draw_analysis`.
-        - summary: AP, AP50 and AP75 of all classes, (name, value, interval).
-        - intervals: class -> the interval of its AP, in brackets.
         - errors: (type, meaning, advice, count, cost, share of the largest cost in percent); count
           and share are numbers.
         - best: threshold, F1, precision and recall of all classes together.
         - thresholds: (class, threshold, F1, precision, recall).
-        - chosen: the threshold of the matrix and the images.
         - columns, matrix, left_out: see `view_confusion`.
         - confusions: (true class, detected class, number) of the most frequent ones.
-        - parts: title -> (name, objects, AP, its interval, AP50).
-        - calibration: the expected calibration error.
+        - parts: name of a size or an overlap level -> its description.
     """
-    classes = analysis.classes
     columns, matrix, left_out = view_confusion(analysis.confusion)
     return {
-        "dataset": analysis.dataset,
-        "iou": analysis.iou,
         "charts": draw_analysis(analysis),
-        "summary": [
-            (name, to_text(entry.value), _show_interval(entry))
-            for name, entry in analysis.ap.items()
-        ],
-        "intervals": {name: _show_interval(entry.AP) for name, entry in classes.items()},
         "errors": _view_errors(analysis.error_types.types),
         "best": _view_operation(analysis.best),
-        "thresholds": [(name, *_view_operation(entry.best)) for name, entry in classes.items()],
-        "chosen": f"{analysis.chosen.threshold:.4g}",
+        "thresholds": [
+            (name, *_view_operation(entry.best)) for name, entry in analysis.classes.items()
+        ],
         "columns": columns,
         "matrix": matrix,
         "left_out": left_out,
         "confusions": _list_confusions(analysis.confusion),
-        "parts": {
-            title: [
-                (
-                    _PARTS[name],
-                    f"{entry.objects:,}",
-                    to_text(entry.AP.value),
-                    _show_interval(entry.AP),
-                    to_text(entry.AP50.value),
-                )
-                for name, entry in parts.items()
-            ]
-            for title, parts in (
-                ("By size", analysis.sizes),
-                ("By overlap with other objects", analysis.overlap),
-            )
-        },
-        "calibration": to_text(analysis.calibration.error, 3),
+        "parts": _PARTS,
     }
-
-
-def _show_interval(entry: Interval) -> str:
-    if math.isnan(entry.low):
-        return ""
-    return f"[{to_text(entry.low)}, {to_text(entry.high)}]"
 
 
 def _view_operation(operation: Operation) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ class _Shown:
     """The part of a report about the first test set that has predictions."""
 
     analysis: Analysis | None = None
-    view: dict[str, Any] | None = None  # of the analysis, with pictures of images
+    view: dict[str, Any] | None = None  # see `view_analysis`, with pictures of images
     sheet: npt.NDArray[np.uint8] | None = None
     pairs: list[Pair] = field(default_factory=list)  # the pictures of the sheet, for the page
     caption: str = ""
@@ -189,7 +189,8 @@ def _render(
         ],
         ap_columns=list(_AP_COLUMNS),
         exported=_exported_rows(run),
-        analysis=shown.view,
+        analysis=shown.analysis,
+        view=shown.view,
         pairs=shown.pairs,
         pair_width=480 if small else 760,
         caption=shown.caption,
