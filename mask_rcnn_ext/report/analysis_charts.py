@@ -104,18 +104,9 @@ def _draw_calibration(analysis: Analysis) -> list[Chart]:
     for each in bins:
         width = each.high - each.low
         center = each.low + width / 2
-        axes.bar(center, each.right, width * 0.86, color=COLORS[0], alpha=0.75, zorder=3)
-        axes.annotate(
-            _shorten(each.detections),
-            (center, each.right),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            color=MUTED,
-            fontsize=8,
-            zorder=5,
-        )
+        bar = axes.bar(center, each.right, width * 0.86, color=COLORS[0], alpha=0.75, zorder=3)
+        label = [_shorten(each.detections)]
+        axes.bar_label(bar, label, padding=2, color=MUTED, fontsize=8, zorder=5)
     shares = ", ".join(f"{each.right:.2f} at {each.score:.2f}" for each in bins)
     alt = f"Reliability diagram: the share of right detections by mean score: {shares}"
     return [finish_chart(figure, "Scores and what comes true", alt)]
