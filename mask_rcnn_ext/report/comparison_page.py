@@ -196,9 +196,15 @@ def label_metric(name: str) -> str:
 
 def format_interval(row: Difference, form: str = "{} to {}") -> str:
     """Return the two ends of an interval, formatted with `form`; "" if there is no interval."""
-    if row.low is None or row.high is None or math.isnan(row.low):
+    return "" if row.high is None else _format_ends(row.low, row.high, form)
+
+
+def _format_ends(
+    low: float | None, high: float | None, form: str, decimals: int = 1, signed: bool = True
+) -> str:
+    if low is None or math.isnan(low):
         return ""
-    return form.format(*(to_text(end, signed=True) for end in (row.low, row.high)))
+    return form.format(*(to_text(end, decimals, signed) for end in (low, high)))
 
 
 def _format_difference(row: Difference) -> str:
@@ -255,40 +261,29 @@ def _make_line_row(name: str, comparison: Comparison) -> MetricRow:
     metric, values = LINE_METRICS[name], comparison.lines[name]
     is_ratio = "ratio" in values
     compared = values["ratio" if is_ratio else "difference"]
-    # A ratio of 1 tells nothing apart, as a difference of 0 does.
-    verdict = judge_interval(*(_subtract(compared[end], is_ratio) for end in ("low", "high")))
+    verdict = judge_interval(compared["low"], compared["high"], neutral=1 if is_ratio else 0)
     if verdict in ("higher", "lower") and not is_ratio:  # objects may have lines along the axes
         verdict = "better" if verdict == "lower" else "worse"
     decimals = 2 if is_ratio else 1
-    a, b, change = (
-        to_text(entry["value"], decimals, signed and not is_ratio)
-        for entry, signed in ((values["a"], False), (values["b"], False), (compared, True))
+    change = to_text(compared["value"], decimals, not is_ratio)
+    a, b = (
+        to_text(entry["value"], decimals)
+        + _format_ends(entry["low"], entry["high"], " ({} to {})", decimals, signed=False)
+        for entry in (values["a"], values["b"])
     )
-    ends = [to_text(compared[end], decimals, not is_ratio) for end in ("low", "high")]
-    has_interval = compared["low"] is not None
     return MetricRow(
         label=f"{metric.label}, {metric.unit}" if metric.unit else metric.label,
         meaning=metric.meaning,
         bold=name.endswith(("excess", "difference")),
-        a=a + _format_own(values["a"], decimals),
-        b=b + _format_own(values["b"], decimals),
+        a=a,
+        b=b,
         difference=f"\u00d7 {change}" if is_ratio and compared["value"] is not None else change,
-        interval=" to ".join(ends) if has_interval else "",
+        interval=_format_ends(
+            compared["low"], compared["high"], "{} to {}", decimals, not is_ratio
+        ),
         verdict=verdict,
         seeds=[],
     )
-
-
-def _subtract(value: float | None, by: float) -> float | None:
-    return None if value is None else value - by
-
-
-def _format_own(entry: Mapping[str, float | None], decimals: int) -> str:
-    """Return the interval of one model in brackets; "" if there is none."""
-    if entry["low"] is None:
-        return ""
-    low, high = (to_text(entry[end], decimals) for end in ("low", "high"))
-    return f" ({low} to {high})"
 
 
 def print_comparison(comparison: Comparison) -> None:

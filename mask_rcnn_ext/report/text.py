@@ -7,14 +7,15 @@ __all__ = ["NO_NUMBER", "count_noun", "judge_interval", "to_text"]
 NO_NUMBER, _MINUS = "\u2013", "\u2212"  # a dash stands where there is no number
 
 
-def judge_interval(low: float | None, high: float | None) -> str:
+def judge_interval(low: float | None, high: float | None, neutral: float = 0) -> str:
     """Return the verdict of a difference's interval: "higher", "lower", or "not told apart".
 
-    An interval that holds zero does not tell the two apart. Without an interval, return a dash.
+    An interval that holds `neutral`, 1 for a ratio, does not tell the two apart. Without an
+    interval, return a dash.
     """
     if low is None or high is None or math.isnan(low):
         return NO_NUMBER
-    return "higher" if low > 0 else "lower" if high < 0 else "not told apart"
+    return "higher" if low > neutral else "lower" if high < neutral else "not told apart"
 
 
 def to_text(value: float | None, decimals: int = 1, signed: bool = False) -> str:
