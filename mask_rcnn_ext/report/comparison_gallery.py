@@ -3,6 +3,7 @@
 Contested regions, where the boxes of two objects overlap, are outlined.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from pycocotools.coco import COCO
 from ..arrays import RGB, Bools, RGBArray
 from ..data.bands import read_picture
 from ..errors import UserError
+from ..layers.mask_crops import MaskCrop
 from ..overlap.comparison import METRICS, Detection, Detections, ImageRecord
 from ..overlap.image_instances import read_image_instances
-from .drawing.pictures import Rect, draw_instances
+from .drawing.pictures import draw_instances
 from .drawing.sheets import make_tile_sheet, resize_picture
 from .instances import decode_masks
 from .text import count_noun
@@ -201,26 +203,16 @@ def _describe(record: ImageRecord) -> str:
 def _choose_window(case: Case) -> tuple[slice, slice]:
     """Return the rows and columns to show: the objects that meet others, with a margin."""
     height, width = case.image.shape[:2]
-    shown = [  # a contested region lies in the object's box, perhaps outside its mask
-        box
-        for box in map(_tight_box, case.truth)
-        if box and case.contested[box[1] : box[3], box[0] : box[2]].any()
-    ]
+    crops = [MaskCrop(0, 0, mask).trim() for mask in case.truth]
+    # A contested region lies in the object's box, perhaps outside its mask.
+    shown = [crop for crop in crops if case.contested[crop.rows, crop.columns].any()]
     if not shown:
         return slice(0, height), slice(0, width)
-    lefts, tops, rights, bottoms = zip(*shown, strict=True)
-    rows, columns = (min(tops), max(bottoms)), (min(lefts), max(rights))
+    rows = min(crop.top for crop in shown), max(crop.rows.stop for crop in shown)
+    columns = min(crop.left for crop in shown), max(crop.columns.stop for crop in shown)
     longer = max(rows[1] - rows[0], columns[1] - columns[0])
     side = max(round(longer * (1 + 2 * _MARGIN)), _LEAST_SIDE)
     return _center_span(rows, side, height), _center_span(columns, side, width)
-
-
-def _tight_box(mask: Bools) -> Rect | None:
-    """Return the tight box of a mask, None when it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _center_span(ends: tuple[int, int], side: int, limit: int) -> slice:
@@ -247,11 +239,8 @@ def _outline_contested(tile: RGBArray, contested: Bools) -> None:
 
 def _prediction_colors(side: Side, truth_count: int) -> list[int]:
     """Return a colour id for each prediction: its object's, or one that no object has."""
-    colors, spare = [], truth_count
-    for index in side.objects:
-        colors.append(spare if index is None else index)
-        spare += index is None
-    return colors
+    spare = itertools.count(truth_count)
+    return [next(spare) if index is None else index for index in side.objects]
 
 
 def draw_case(case: Case, longer_side: int) -> CasePictures:

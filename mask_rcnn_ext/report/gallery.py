@@ -1,5 +1,6 @@
 """Ground truth next to prediction, for a few images of a run's test set."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -131,15 +132,15 @@ def _matching_colors(sample: Sample) -> list[int]:
     else:
         xywh = [np.hstack([b[:, :2], b[:, 2:] - b[:, :2]]) for b in (found.boxes, expected.boxes)]
         iou = np.asarray(mask_util.iou(*xywh, [0] * len(expected.classes)))
-    colors, free, spare = [], set(range(len(expected.classes))), len(expected.classes)
+    colors, free = [], set(range(len(expected.classes)))
+    spare = itertools.count(len(expected.classes))
     for row in iou:
         best = max(free, key=lambda j: row[j], default=None)
         if best is not None and row[best] >= 0.5:
             free.remove(best)
             colors.append(best)
         else:
-            colors.append(spare)
-            spare += 1
+            colors.append(next(spare))
     return colors
 
 
