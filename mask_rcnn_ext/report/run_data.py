@@ -14,6 +14,7 @@ from ..data.catalog import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256, read_json
 from ..model_files import is_exported
+from ..overlap.analysis.image_pairs import group_by_image
 from ..run_files import require_run_config
 
 __all__ = [
@@ -175,13 +176,10 @@ def read_predictions(run: RunFolder, name: str) -> dict[Any, list[dict[str, Any]
     path = run.folder / "inference" / name / "coco_instances_results.json"
     if not path.is_file():
         return None
-    by_image: dict[Any, list[dict[str, Any]]] = {}
     try:
-        for result in read_json(path):
-            by_image.setdefault(result["image_id"], []).append(result)
+        return group_by_image(read_json(path))
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a list of COCO results: {error!r}") from error
-    return by_image
 
 
 def list_changed_keys(config: CfgNode) -> list[tuple[str, str, str]]:

@@ -101,9 +101,9 @@ def match_image(image: ImagePairs, counts: Bools) -> Ints:
     return matches
 
 
-def group_by_image(results: Iterable[Mapping[str, Any]]) -> dict[Any, list[Mapping[str, Any]]]:
+def group_by_image(results: Iterable[dict[str, Any]]) -> dict[Any, list[dict[str, Any]]]:
     """Return image id -> its entries of a list in COCO's result format, in their order."""
-    found: dict[Any, list[Mapping[str, Any]]] = {}
+    found: dict[Any, list[dict[str, Any]]] = {}
     for result in results:
         found.setdefault(result["image_id"], []).append(result)
     return found
