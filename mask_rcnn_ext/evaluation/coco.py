@@ -53,7 +53,6 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
     _coco_api: Any
     _output_dir: Any
     _tasks: Any
-    _use_fast_impl: Any
 
     def __init__(
         self, dataset_name: str, *args: Any, only_processed: bool = False, **kwargs: Any

@@ -254,8 +254,7 @@ def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
     parts = _absolute(given).parts
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
     matches = map(_absolute, match_pattern(given)) if glob.has_magic(given) else ()
-    found = [path for path in matches if not (path.is_dir() or _is_hidden(path))]
-    found = [path for path in found if path.exists()]
+    found = [p for p in matches if p.exists() and not (p.is_dir() or _is_hidden(p))]
     return Path(*parts[:fixed]), _leave_out_special(given, found)
 
 

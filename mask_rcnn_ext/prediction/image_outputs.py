@@ -65,35 +65,30 @@ def write_image_outputs(
     Raises:
         UserError: a file cannot be written, or an output needs something that the model lacks.
     """
-    folder = Path(folder)
+    paths = {output: Path(folder, path) for output, path in name_outputs(file.name).items()}
     if "labels" in outputs:
-        target = folder / "labels" / f"{file.name}.png"
-        _save_image(target, Image.fromarray(draw_label_image(instances)), "PNG")
+        _save_image(paths["labels"], Image.fromarray(draw_label_image(instances)), "PNG")
     if "soft" in outputs:
-        _save_soft_masks(folder / "soft" / f"{file.name}.npz", instances)
+        _save_soft_masks(paths["soft"], instances)
     if "geojson" in outputs:
         content = make_geojson(instances, class_names, read_georeference(file.path))
-        with atomic_open(folder / "geojson" / f"{file.name}.geojson", "w", durable=False) as text:
+        with atomic_open(paths["geojson"], "w", durable=False) as text:
             json.dump(content, text)
     if "pictures" in outputs and image is None:
         logger.warning("%s: too large for a picture; only its results are written", file.path)
     elif "pictures" in outputs and image is not None:
-        _save_picture(folder / "pictures" / _name_picture(file.name), image, instances, class_names)
+        _save_picture(paths["pictures"], image, instances, class_names)
 
 
 def name_outputs(name: str) -> dict[str, str]:
     """Return the file of each output for one image, relative to the folder of the results."""
+    drawn_as_it_is = name.lower().endswith((".jpg", ".jpeg", ".png"))
     return {
-        "pictures": f"pictures/{_name_picture(name)}",
+        "pictures": f"pictures/{name}" if drawn_as_it_is else f"pictures/{name}.png",
         "labels": f"labels/{name}.png",
         "soft": f"soft/{name}.npz",
         "geojson": f"geojson/{name}.geojson",
     }
-
-
-def _name_picture(name: str) -> str:
-    """Return the file name of the picture of the image `name`; no two images share it."""
-    return name if name.lower().endswith((".jpg", ".jpeg", ".png")) else f"{name}.png"
 
 
 def _save_picture(

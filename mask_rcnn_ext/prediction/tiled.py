@@ -1,5 +1,6 @@
 """Predicts on a large image tile by tile."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -39,10 +40,8 @@ def predict_tiled(
     if isinstance(image, str | os.PathLike) and not predictor.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
         windows = TiffWindows.open(image)
     if windows is not None:
-        try:
+        with contextlib.closing(windows):
             return predict_tiles(predictor, windows.read, windows.size, tiling, soft=soft)
-        finally:
-            windows.close()
     whole = predictor.read(image)
     return predict_tiles(predictor, cut_image(whole), whole.shape[:2], tiling, soft=soft)
 

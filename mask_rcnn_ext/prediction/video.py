@@ -265,8 +265,7 @@ def predict_video(
     """
     require_range("--every", every, 1)
     target = Path(folder, video.name if video.name.endswith(".mp4") else f"{video.name}.mp4")
-    own = isinstance(video.source, str) and target.resolve() == Path(video.source).resolve()
-    if own:
+    if isinstance(video.source, str) and target.resolve() == Path(video.source).resolve():
         raise UserError(f"{target} would replace the input: give another output folder")
     frames = _Frames(video, every)
     tracker, numbers = Tracker(patience=max(1, round(frames.fps / every))), set[int]()

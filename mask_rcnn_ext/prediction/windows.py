@@ -40,14 +40,10 @@ class TiffWindows:
         known = known and page.axes in ("YX", "YXS") and page.dtype == np.uint8
         known = known and int(page.photometric) == (_RGB if page.axes == "YXS" else _GRAY)
         self.size = (int(page.imagelength), int(page.imagewidth))
-        self._side = (
-            (page.tilelength, page.tilewidth)
-            if page.is_tiled
-            else (
-                min(page.rowsperstrip, page.imagelength),
-                page.imagewidth,
-            )
-        )
+        if page.is_tiled:
+            self._side = (page.tilelength, page.tilewidth)
+        else:
+            self._side = (min(page.rowsperstrip, page.imagelength), page.imagewidth)
         self._strips: dict[int, npt.NDArray[np.uint8]] = {}
         try:
             if not known or self._side[0] * self._side[1] > _MOST_PIXELS:
