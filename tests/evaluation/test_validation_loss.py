@@ -21,11 +21,8 @@ from mask_rcnn_ext.data.loader import seed_everything, stream_seed
 from mask_rcnn_ext.data.mapper import ImageMapper
 from mask_rcnn_ext.evaluation.validation_loss import build_loss_loader, measure_losses
 
-# pycocotools and detectron2 under NumPy 2.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Creating a tensor from a list of numpy:UserWarning"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-]
+# detectron2 under NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:Creating a tensor from a list of numpy:UserWarning")
 
 
 def make_records(folder, keypoints: bool = False) -> list[dict]:

@@ -123,7 +123,6 @@ def test_a_model_without_masks_gives_boxes_in_geojson_and_nothing_else(tmp_path)
         write_image_outputs(tmp_path, ["soft"], ImageFile(tmp_path, "x"), None, instances_of(), [])
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_annotations_are_a_data_set_that_training_reads(tmp_path):
     for name in ("a.png", "b.png"):
         Image.new("RGB", SIZE[::-1]).save(tmp_path / name)

@@ -16,9 +16,6 @@ from mask_rcnn_ext.report.run_data import read_predictions, read_run
 from mask_rcnn_ext.report.run_page import write_report
 from mask_rcnn_ext.report.text import NO_NUMBER
 
-# pycocotools' compiled code under NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 NAMES = ["disk", "square"]
 PREDICTIONS = "inference/own_val/coco_instances_results.json"
 

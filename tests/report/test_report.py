@@ -19,9 +19,6 @@ from mask_rcnn_ext.report.gallery import choose_samples, draw_truth_and_predicti
 from mask_rcnn_ext.report.run_data import read_predictions, read_run
 from mask_rcnn_ext.report.run_page import write_report
 
-# pycocotools' compiled code under NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 
 OPTIONS = ["--num-images", "4", "--score-threshold", "0.5"]
 

@@ -20,9 +20,6 @@ from mask_rcnn_ext.report.run_data import (
     spread_evenly,
 )
 
-# pycocotools' compiled code under NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 SIDE = 40
 
 

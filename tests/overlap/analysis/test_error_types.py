@@ -12,9 +12,6 @@ from mask_rcnn_ext.overlap.analysis.error_types import ERROR_TYPES, measure_erro
 from mask_rcnn_ext.overlap.analysis.image_pairs import group_by_image, read_image_pairs
 from mask_rcnn_ext.overlap.analysis.tables import match_all
 
-# pycocotools' compiled code under NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 A, B = (0, 0, 40, 40), (100, 0, 40, 40)
 THIRD_A, AWAY = (20, 0, 40, 40), (300, 300, 20, 20)  # IoU 20 / 60, 0
 # Two objects of class 0: A is found, with a score of 0.5. AP50 is 100 * 51 / 101, at recall 0.5.

@@ -10,9 +10,6 @@ from mask_rcnn_ext.overlap.analysis.image_pairs import group_by_image
 from mask_rcnn_ext.overlap.analysis.run_analysis import analyze
 from mask_rcnn_ext.report.json_records import to_json
 
-# pycocotools' compiled code under NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 A, B = (0, 0, 40, 40), (100, 0, 40, 40)
 SCENE = ([(0, A), (1, B)], [(0, 0.9, A), (0, 0.4, B)])
 

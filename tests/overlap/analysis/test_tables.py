@@ -17,9 +17,6 @@ from mask_rcnn_ext.overlap.comparison import compute_metrics, measure
 from mask_rcnn_ext.overlap.detections import load_results
 from mask_rcnn_ext.overlap.matching import LEVELS
 
-# pycocotools' compiled code under NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 A = (0, 0, 40, 40)
 
 
