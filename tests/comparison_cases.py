@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 from PIL import Image
-from reference.overlap import text_rle, tight_box
-from support import make_annotation
+from reference.overlap import dataset_of, text_rle
 
 SIDE = 80
 CATEGORIES = (3, 10)
@@ -44,23 +43,17 @@ def detections(images, predict, score=0.9):
 def write_pair(folder):
     """Write six images, their annotations, and results of an exact, a cutting and a blind model."""
     (folder / "images").mkdir()
-    annotations = []
     for image in range(1, 7):
         pixels = np.full((SIDE, SIDE, 3), 60, dtype=np.uint8)
-        for mask in scene(image):
-            pixels[mask] = 60 + 40 * len(annotations) % 150
-            entry = make_annotation(len(annotations) + 1, image, CATEGORIES[0], tight_box(mask))
-            annotations.append({**entry, "segmentation": text_rle(mask), "area": int(mask.sum())})
+        for index, mask in enumerate(scene(image)):
+            pixels[mask] = 60 + 40 * (2 * (image - 1) + index) % 150
         Image.fromarray(pixels).save(folder / "images" / f"{image}.png")
-    content = {
-        "images": [
-            {"id": i, "file_name": f"{i}.png", "width": SIDE, "height": SIDE} for i in range(1, 7)
-        ],
-        "annotations": annotations,
-        "categories": [{"id": c, "name": str(c)} for c in CATEGORIES],
-    }
+    objects = [
+        [{"mask": mask, "category_id": CATEGORIES[0]} for mask in scene(image)]
+        for image in range(1, 7)
+    ]
     files = {
-        "truth.json": content,
+        "truth.json": dataset_of(objects, (SIDE, SIDE), CATEGORIES),
         "exact.json": detections(range(1, 7), lambda masks: masks),
         "cut.json": detections(range(1, 7), cut),
         "none.json": [],

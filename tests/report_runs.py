@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+from overlap_cases import rectangle
 from PIL import Image
-from reference.overlap import text_rle
-from support import make_annotation
+from reference.overlap import dataset_of
 
 from mask_rcnn_ext.config import get_cfg
 
@@ -15,33 +15,22 @@ NAMES = ["disk & <b>bold</b>", "square"]
 SIDE = 40
 
 
-def square_rle(x, y, side):
-    mask = np.zeros((SIDE, SIDE), dtype=bool)
-    mask[y : y + side, x : x + side] = True
-    return text_rle(mask)
-
-
 def write_data(folder, count, names=NAMES):
     """Write `count` images, each with an object of each class, ids 3 and 7, and the json."""
-    images, annotations = [], []
-    for i in range(count):
-        name = f"picture_{i:02d}.png"
-        Image.fromarray(np.full((SIDE, SIDE, 3), 40 + i, dtype=np.uint8)).save(folder / name)
-        images.append({"id": 100 + i, "file_name": name, "width": SIDE, "height": SIDE})
-        for k, (category, x, y, side) in enumerate([(3, 2, 3, 10), (7, 20, 18, 16)]):
-            box, mask = (x, y, side, side), square_rle(x, y, side)
-            entry = make_annotation(2 * i + k + 1, 100 + i, category, box, segmentation=mask)
-            annotations.append(entry)
-    categories = [{"id": i, "name": n} for i, n in zip((3, 7), names, strict=True)]
+    first, second = (rectangle(*box, (SIDE, SIDE)) for box in ((2, 3, 12, 13), (20, 18, 36, 34)))
+    objects = [{"mask": first, "category_id": 3}, {"mask": second, "category_id": 7}]
+    content = dataset_of([objects] * count, (SIDE, SIDE), (3, 7))
+    for annotation in content["annotations"]:
+        annotation["image_id"] += 99
+    for i, image in enumerate(content["images"]):
+        image.update(id=100 + i, file_name=f"picture_{i:02d}.png")
+        pixels = np.full((SIDE, SIDE, 3), 40 + i, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / image["file_name"])
+    for category, name in zip(content["categories"], names, strict=True):
+        category["name"] = name
     path = folder / "data.json"
-    content = {"images": images, "annotations": annotations, "categories": categories, "info": {}}
     path.write_text(json.dumps(content), encoding="utf-8")
-    return path, annotations
-
-
-def metrics(folder, lines):
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "metrics.json").write_text(text, encoding="utf-8")
+    return path, content["annotations"]
 
 
 def results(names=NAMES, **more):
@@ -72,13 +61,12 @@ def write_run(parent, names=NAMES):
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("own_train",), ("own_val",)
     cfg.SOLVER.BASE_LR = 0.0125
     (folder / "config.yaml").write_text(cfg.dump(), encoding="utf-8")
-    metrics(
-        folder,
-        [
-            {"iteration": 19, "total_loss": 3.0, "loss_mask": 0.7, "lr": 0.01},
-            {"iteration": 39, "total_loss": 2.0, "loss_mask": 0.5, "lr": 0.01, "segm/AP": 41.0},
-        ],
-    )
+    lines = [
+        {"iteration": 19, "total_loss": 3.0, "loss_mask": 0.7, "lr": 0.01},
+        {"iteration": 39, "total_loss": 2.0, "loss_mask": 0.5, "lr": 0.01, "segm/AP": 41.0},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.json").write_text(text, encoding="utf-8")
     found = [
         {key: a[key] for key in ("image_id", "category_id", "bbox", "segmentation")}
         | {"score": 0.9 if a["category_id"] == 7 else 0.3}
@@ -91,13 +79,14 @@ def write_run(parent, names=NAMES):
 
 
 class Page(HTMLParser):
-    """The tags and the text of a page."""
+    """The tags and the text of a page, without double spaces."""
 
     def __init__(self, path):
         super().__init__()
         self.source = Path(path).read_text(encoding="utf-8")
         self.tags, self.text = [], ""
         self.feed(self.source)
+        self.text = " ".join(self.text.split())
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))

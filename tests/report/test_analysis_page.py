@@ -1,7 +1,6 @@
 """The analysis in the report of a run: what it says, names that look like code, other models."""
 
 import json
-import re
 from pathlib import Path
 
 import make_report as tool
@@ -33,10 +32,10 @@ def change(folder, edit):
 
 
 def make(folder, *options):
-    """Return the page's text, without double spaces, and what is in analysis.json."""
+    """Return the page's text, and what is in analysis.json."""
     assert tool.main([str(folder), *options]) == 0
     content = json.loads((folder / "analysis.json").read_text())
-    return re.sub(r"\s+", " ", Page(folder / "report.html").text), content
+    return Page(folder / "report.html").text, content
 
 
 def analyze(folder):
