@@ -87,6 +87,31 @@ def write_coco(folder: Path, *, images: int, seed: int = 0, size=(64, 48), class
     return path, folder / "images"
 
 
+def register_json(name: str, path: Path, content: dict) -> dict:
+    """Write a COCO data set, and register what evaluators ask for; return category id -> class."""
+    from detectron2.data import MetadataCatalog
+
+    path.write_text(json.dumps(content))
+    labels = {category["id"]: place for place, category in enumerate(content["categories"])}
+    MetadataCatalog.pop(name, None)
+    MetadataCatalog.get(name).set(
+        json_file=str(path),
+        thing_classes=[category["name"] for category in content["categories"]],
+        thing_dataset_id_to_contiguous_id=labels,
+    )
+    return labels
+
+
+def mask_config(*overrides: str):
+    """Return the config of a model with masks."""
+    from mask_rcnn_ext import get_cfg
+
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON = True
+    cfg.merge_from_list(list(overrides))
+    return cfg
+
+
 # The smallest model that has every part: one FPN level for the RoI heads, few channels.
 SMALL = [
     "MASK_RCNN_EXT.TINY_RESNET.STEM_CHANNELS", "8",

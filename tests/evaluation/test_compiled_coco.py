@@ -3,15 +3,14 @@
 import contextlib
 import copy
 import io
-import json
 import logging
 
 import numpy as np
 import pytest
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools import mask as mask_util
 from pycocotools.cocoeval import COCOeval
+from support import register_json
 
 from mask_rcnn_ext.evaluation import coco as coco_module
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
@@ -146,28 +145,18 @@ def test_without_detections_the_arrays_are_those_of_pycocotools(task):
     content, _ = random_set(0)
     truth, evaluation = start(content, task, [1, 10, 100])
     evaluate_compiled([], truth, task, evaluation)
-    other, expected = start(content, task, [1, 10, 100])
-    expected.cocoDt = other.loadRes([])
-    expected.evaluate()
-    expected.accumulate()
+    expected = by_pycocotools(content, [], task, [1, 10, 100])
     for name in ARRAYS:
         assert np.array_equal(evaluation.eval[name], expected.eval[name]), name
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, forget_data_sets):
     """Return a function that evaluates results: what is returned, printed, and saved."""
 
     def evaluate(content, results, images=None, more_labels=(), **options):
-        path, out = tmp_path / "truth.json", tmp_path / "out"
-        path.write_text(json.dumps(content))
-        labels = {c["id"]: n for n, c in enumerate(content["categories"])}
-        MetadataCatalog.pop(NAME, None)
-        MetadataCatalog.get(NAME).set(
-            json_file=str(path),
-            thing_classes=[c["name"] for c in content["categories"]],
-            thing_dataset_id_to_contiguous_id=labels,
-        )
+        out = tmp_path / "out"
+        labels = register_json(NAME, tmp_path / "truth.json", content)
         evaluator = MaskRCNNCOCOEvaluator(
             NAME, TASKS, output_dir=str(out), kpt_oks_sigmas=[0.1] * POINTS, **options
         )
@@ -191,8 +180,7 @@ def run(tmp_path):
         summary = [line for line in printed.getvalue().splitlines() if "Average" in line]
         return repr(found), summary, (out / "coco_instances_results.json").read_bytes()
 
-    yield evaluate
-    MetadataCatalog.remove(NAME)
+    return evaluate
 
 
 @needs_hotcoco

@@ -14,9 +14,9 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import CityscapesInstanceEvaluator, cityscapes_evaluation
 from detectron2.structures import Boxes, Instances
-from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+from support import SMALL, TINY_CONFIG, mask_config, run_train_net, write_coco
 
-from mask_rcnn_ext import UserError, get_cfg
+from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.evaluation import build
@@ -26,7 +26,7 @@ from mask_rcnn_ext.proposals.file import ProposalFileWriter
 
 
 @pytest.fixture
-def city(tmp_path):
+def city(tmp_path, forget_data_sets):
     """The name of a data set that is evaluated as Cityscapes is."""
     path, images = write_coco(tmp_path / "city", images=2, classes=("person", "car"))
     register_own_data("", "", str(path), str(images), clean_dir=str(tmp_path / "clean"))
@@ -42,9 +42,7 @@ def city(tmp_path):
         image_dir=str(images),
         gt_dir=str(gt),
     )
-    yield name
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
+    return name
 
 
 # Stands in for the official scripts: as many modules, with what detectron2 calls. What it returns
@@ -108,15 +106,8 @@ def no_scripts(monkeypatch):
     )
 
 
-def config(*overrides: str):
-    cfg = get_cfg()
-    cfg.MODEL.MASK_ON = True
-    cfg.merge_from_list(list(overrides))
-    return cfg
-
-
 def test_cityscapes_has_its_official_evaluator(city, scripts, tmp_path):
-    evaluator = Trainer.build_evaluator(config("OUTPUT_DIR", str(tmp_path)), city)
+    evaluator = Trainer.build_evaluator(mask_config("OUTPUT_DIR", str(tmp_path)), city)
     assert isinstance(evaluator, CityscapesInstanceEvaluator)
     assert isinstance(evaluator, build.MaskRCNNCityscapesEvaluator)
 
@@ -127,12 +118,12 @@ def test_cityscapes_has_its_official_evaluator(city, scripts, tmp_path):
     ids=["boxes only", "proposals only"],
 )
 def test_models_without_masks_are_evaluated_by_coco(city, no_scripts, tmp_path, overrides):
-    evaluator = Trainer.build_evaluator(config("OUTPUT_DIR", str(tmp_path), *overrides), city)
+    evaluator = Trainer.build_evaluator(mask_config("OUTPUT_DIR", str(tmp_path), *overrides), city)
     assert isinstance(evaluator, MaskRCNNCOCOEvaluator)
 
 
 def test_everything_else_is_evaluated_by_coco(city, no_scripts, tmp_path):
-    cfg = config("MODEL.KEYPOINT_ON", "True", "TEST.DETECTIONS_PER_IMAGE", "300")
+    cfg = mask_config("MODEL.KEYPOINT_ON", "True", "TEST.DETECTIONS_PER_IMAGE", "300")
     evaluator = build.build_evaluator(cfg, "own_val", tmp_path)
     assert isinstance(evaluator, MaskRCNNCOCOEvaluator)
     assert evaluator._tasks == ("bbox", "segm", "keypoints")
@@ -216,7 +207,7 @@ def test_the_recall_of_proposals(city, tmp_path):
     annotations = json.loads(
         (tmp_path / "city/annotations.json").read_text()
     )["annotations"]  # fmt: skip
-    cfg = config("MODEL.META_ARCHITECTURE", "ProposalNetwork")
+    cfg = mask_config("MODEL.META_ARCHITECTURE", "ProposalNetwork")
     for images, expected in (((1, 2), 100.0), ((1,), 50.0)):
         evaluator = build.build_evaluator(cfg, "own_val", tmp_path / "out")
         evaluator.reset()

@@ -11,9 +11,9 @@ from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, Instances
 from overlap_cases import rectangle
 from small_runs import train_small
-from support import write_coco
+from support import mask_config, write_coco
 
-from mask_rcnn_ext import UserError, get_cfg
+from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.own_data import register_own_data
 from mask_rcnn_ext.evaluation import fcis_comparison
 from mask_rcnn_ext.evaluation.build import build_evaluator, require_known_evaluators
@@ -145,19 +145,15 @@ def test_an_evaluator_that_saw_nothing_gives_zeros(own):
     assert math.isnan(results["errors"]["leak"])
 
 
-def test_a_data_set_without_a_json_gets_one(own, tmp_path):
+def test_a_data_set_without_a_json_gets_one(own, tmp_path, forget_data_sets):
     name, content = "own_dicts", own[1]
     DatasetCatalog.register(name, lambda: DatasetCatalog.get(own[0]))
     MetadataCatalog.get(name).set(
         thing_classes=["cat", "dog"], thing_dataset_id_to_contiguous_id={3: 0, 10: 1}
     )
-    try:
-        with pytest.raises(UserError, match="output_dir"):
-            FCISComparisonEvaluator(name, None)
-        results = run(FCISComparisonEvaluator(name, tmp_path / "out"), content)
-    finally:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    with pytest.raises(UserError, match="output_dir"):
+        FCISComparisonEvaluator(name, None)
+    results = run(FCISComparisonEvaluator(name, tmp_path / "out"), content)
     assert results["boundary"]["AP"] == pytest.approx(100)
 
 
@@ -169,19 +165,12 @@ def test_a_model_without_masks_is_told(own):
         evaluator.process([{"image_id": 1}], [{"instances": instances}])
 
 
-def config(*overrides):
-    cfg = get_cfg()
-    cfg.MODEL.MASK_ON = True
-    cfg.merge_from_list(list(overrides))
-    return cfg
-
-
 NAMED = ("MASK_RCNN_EXT.EVALUATORS", "['FCISComparisonEvaluator']")
 
 
 def test_it_is_named_in_a_config(own, tmp_path):
-    assert isinstance(build_evaluator(config(), own[0], tmp_path), MaskRCNNCOCOEvaluator)
-    evaluator = build_evaluator(config(*NAMED), own[0], tmp_path)
+    assert isinstance(build_evaluator(mask_config(), own[0], tmp_path), MaskRCNNCOCOEvaluator)
+    evaluator = build_evaluator(mask_config(*NAMED), own[0], tmp_path)
     kinds = [type(part) for part in evaluator._evaluators]
     assert kinds == [MaskRCNNCOCOEvaluator, FCISComparisonEvaluator]
 
@@ -197,9 +186,9 @@ def test_it_is_named_in_a_config(own, tmp_path):
 )
 def test_a_config_that_cannot_be_evaluated_is_refused(own, tmp_path, overrides, message):
     with pytest.raises(UserError, match=message):
-        require_known_evaluators(config(*overrides))
+        require_known_evaluators(mask_config(*overrides))
     with pytest.raises(UserError, match=message):
-        build_evaluator(config(*overrides), own[0], tmp_path)
+        build_evaluator(mask_config(*overrides), own[0], tmp_path)
 
 
 def test_train_net_prints_it(coco_pair, tmp_path, capsys):

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 from overlap_cases import rectangle
 from reference.overlap import text_rle
+from support import register_json
 
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
 from mask_rcnn_ext.evaluation.fcis_comparison import FCISComparisonEvaluator
@@ -36,7 +37,7 @@ SCHEMES = {
 
 
 @pytest.fixture
-def dataset(tmp_path):
+def dataset(tmp_path, forget_data_sets):
     """Return a function that registers the data set with ids by a scheme; it returns the path."""
 
     def register(identify):
@@ -66,19 +67,11 @@ def dataset(tmp_path):
                 }
             )
         path = tmp_path / "truth.json"
-        path.write_text(json.dumps(content))
-        MetadataCatalog.pop(NAME, None)
-        MetadataCatalog.get(NAME).set(
-            json_file=str(path),
-            thing_classes=[c["name"] for c in content["categories"]],
-            thing_dataset_id_to_contiguous_id={identify(c): c for c in range(CLASSES)},
-        )
+        register_json(NAME, path, content)
         return path
 
     DatasetCatalog.register(NAME, lambda: [])
-    yield register
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
+    return register
 
 
 def found_in(content, number):

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.layers import mask_ops
@@ -27,12 +26,10 @@ from mask_rcnn_ext.modeling.test_time_augmentation import MaskRCNNWithTTA
 
 
 @pytest.fixture
-def own(tmp_path):
+def own(tmp_path, forget_data_sets):
     path, images = write_coco(tmp_path / "val", images=3, seed=1)
     register_own_data("", "", str(path), str(images), clean_dir=str(tmp_path / "clean"))
-    yield "own_val"
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        catalog.pop("own_val", None)
+    return "own_val"
 
 
 class Reader(DatasetEvaluator):

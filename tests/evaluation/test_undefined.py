@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from support import register_json
 
 from mask_rcnn_ext import get_cfg
 from mask_rcnn_ext.engine.metrics import MetricsWriter
@@ -30,7 +31,7 @@ def strict_json(text):
 
 
 @pytest.fixture
-def evaluate(tmp_path):
+def evaluate(tmp_path, forget_data_sets):
     """Return a function that evaluates detections, or none, on an image with given objects."""
     DatasetCatalog.register(NAME, lambda: [])
 
@@ -41,14 +42,7 @@ def evaluate(tmp_path):
         }
         if objects is not None:
             content["annotations"] = [_annotate(n, c) for n, c in enumerate(objects)]
-        path = tmp_path / "truth.json"
-        path.write_text(json.dumps(content))
-        MetadataCatalog.pop(NAME, None)
-        MetadataCatalog.get(NAME).set(
-            json_file=str(path),
-            thing_classes=["cat", "dog"],
-            thing_dataset_id_to_contiguous_id={3: 0, 5: 1},
-        )
+        register_json(NAME, tmp_path / "truth.json", content)
         evaluator = MaskRCNNCOCOEvaluator(
             NAME, tuple(KEYS), output_dir=None, kpt_oks_sigmas=(0.1,), **options
         )
@@ -58,9 +52,7 @@ def evaluate(tmp_path):
             evaluator.process([{"image_id": 7}], [output])
         return evaluator.evaluate()
 
-    yield run
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
+    return run
 
 
 def _annotate(number, category):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 from pycocotools import mask as mask_util
@@ -123,7 +123,7 @@ def test_a_model_without_masks_gives_boxes_in_geojson_and_nothing_else(tmp_path)
         write_image_outputs(tmp_path, ["soft"], ImageFile(tmp_path, "x"), None, instances_of(), [])
 
 
-def test_annotations_are_a_data_set_that_training_reads(tmp_path):
+def test_annotations_are_a_data_set_that_training_reads(tmp_path, forget_data_sets):
     for name in ("a.png", "b.png"):
         Image.new("RGB", SIZE[::-1]).save(tmp_path / name)
     with CocoResultsWriter(tmp_path, ["cat", "dog"], [3, 7], polygons=True) as writer:
@@ -147,9 +147,5 @@ def test_annotations_are_a_data_set_that_training_reads(tmp_path):
         assert (mask_util.decode(rle) == mask).all()
     path = str(tmp_path / "coco_annotations.json")
     register_own_data("", "", path, str(tmp_path), clean_dir=str(tmp_path / "clean"))
-    try:
-        records = DatasetCatalog.get("own_val")
-    finally:
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            catalog.pop("own_val", None)
+    records = DatasetCatalog.get("own_val")
     assert [len(record["annotations"]) for record in records] == [2, 2]
