@@ -134,37 +134,33 @@ def test_a_missing_file_is_named(tmp_path):
         load_results(tmp_path / "nowhere.json", coco_of(dataset()))
 
 
+def load_refused(path, content, message):
+    """Write a data set that is refused with a message."""
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        load_truth(path)
+
+
 def test_a_data_set_without_masks_is_refused(tmp_path):
     path = tmp_path / "boxes.json"
     content = dataset()
     del content["annotations"][1]["segmentation"]
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"boxes\.json: annotation 2 has no mask"):
-        load_truth(path)
+    load_refused(path, content, r"boxes\.json: annotation 2 has no mask")
     with pytest.raises(UserError, match="annotation 2 has no mask"):
         load_results(path, coco_of(content))
     del content["images"][1]["height"]
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="image 2: image whose height and width are not whole"):
-        load_truth(path)
-    content = {**dataset(), "annotations": []}
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="no annotations"):
-        load_truth(path)
-    path.write_text("[]")
-    with pytest.raises(UserError, match="expected COCO's annotation format"):
-        load_truth(path)
+    load_refused(path, content, "image 2: image whose height and width are not whole")
+    load_refused(path, {**dataset(), "annotations": []}, "no annotations")
+    load_refused(path, [], "expected COCO's annotation format")
 
 
 @pytest.mark.parametrize(
     "box", ["x", [1, 2], [1e300, 2, 3, 4], [1, 2, 3, math.nan], [1, 2, 3, "4"]]
 )
 def test_a_broken_box_is_named(tmp_path, box):
-    path, content = tmp_path / "truth.json", dataset()
+    content = dataset()
     content["annotations"][1]["bbox"] = box
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"truth\.json: annotation 2: expected a bbox"):
-        load_truth(path)
+    load_refused(tmp_path / "truth.json", content, r"truth\.json: annotation 2: expected a bbox")
 
 
 def test_a_broken_code_never_reaches_the_decoder():
@@ -175,13 +171,13 @@ def test_a_broken_code_never_reaches_the_decoder():
 
 
 def test_a_broken_annotation_is_named(tmp_path):
-    content, path = dataset(), tmp_path / "truth.json"
+    content = dataset()
     content["annotations"][1]["segmentation"]["size"] = [50, 50]
     with pytest.raises(UserError, match=r"annotation 2.*\[50, 50\]"):
         measure(coco_of(content), {})
-    path.write_text(json.dumps(content))  # before anything is measured
-    with pytest.raises(UserError, match=r"truth\.json: annotation 2 has a broken.*\[50, 50\]"):
-        load_truth(path)
+    # Before anything is measured.
+    message = r"truth\.json: annotation 2 has a broken.*\[50, 50\]"
+    load_refused(tmp_path / "truth.json", content, message)
 
 
 def test_boxes_are_read_on_request(load):

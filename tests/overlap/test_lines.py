@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from overlap_cases import OBJECTS, detect, instances_of, rectangle
+from overlap_cases import OBJECTS, instances_of, rectangle
 from reference.overlap import rle
 
 from mask_rcnn_ext import UserError
@@ -29,10 +29,9 @@ def disk(cut=None, radius=40, x=100, y=100):
     return mask if cut is None else mask & (columns < x + cut * radius)
 
 
-def record_of(mask, truth=None):
-    return measure_lines(
-        instances_of([{"mask": disk() if truth is None else truth}], detect(mask), SIZE)
-    )
+def record_of(mask, truth=None, roi=None):
+    found = [Detection(1, 0.9, rle(mask), roi)]
+    return measure_lines(instances_of([{"mask": disk() if truth is None else truth}], found, SIZE))
 
 
 def test_the_model_that_cuts_has_the_larger_excess():
@@ -50,33 +49,27 @@ def test_the_model_that_cuts_has_the_larger_excess():
 
 def test_the_cut_of_a_roi_is_no_line():
     """Disks, cut off at half their radius: by a RoI that ends there, and by the model."""
-
-    def measure(mask, roi):
-        found = [Detection(1, 0.9, rle(mask), roi)]
-        return measure_lines(instances_of([{"mask": disk(0.5)}], found, SIZE))
-
+    half = disk(0.5)
     ends_there, is_larger = (50.0, 50.0, 70.0, 100.0), (50.0, 50.0, 100.0, 100.0)
-    by_roi, by_model = measure(disk(0.5), ends_there), measure(disk(0.5), is_larger)
-    assert by_roi == measure(disk(), ends_there), "what lies outside of the RoI does not count"
+    by_roi, by_model = record_of(half, half, ends_there), record_of(half, half, is_larger)
+    outside = "what lies outside of the RoI does not count"
+    assert by_roi == record_of(disk(), half, ends_there), outside
     assert by_model.length - by_roi.length > 2 * 25, "the line is 69 px long"
-    unknown = measure(disk(0.5), None)
+    unknown = record_of(half, half)
     assert unknown.length == by_model.length
 
 
 def test_a_roi_ends_where_the_image_ends():
     """A file can have boxes of any size; memory must not follow them."""
-    cut = [
-        measure_lines(instances_of([{"mask": disk()}], [Detection(1, 0.9, rle(disk()), box)], SIZE))
-        for box in ((-1e8, -1e8, 1e9, 1e9), (0.0, 0.0, 200.0, 200.0))
-    ]
+    boxes = ((-1e8, -1e8, 1e9, 1e9), (0.0, 0.0, 200.0, 200.0))
+    cut = [record_of(disk(), roi=box) for box in boxes]
     assert cut[0] == cut[1]
     assert cut[0].masks == 1
     assert cut[0].rotated > 0
 
 
 def test_a_roi_without_an_inner_part_has_no_lines():
-    found = [Detection(1, 0.9, rle(disk()), (60.0, 99.0, 80.0, 1.5))]
-    record = measure_lines(instances_of([{"mask": disk()}], found, SIZE))
+    record = record_of(disk(), roi=(60.0, 99.0, 80.0, 1.5))
     assert (record.masks, record.length, record.rotated) == (1, 0, 0)
 
 

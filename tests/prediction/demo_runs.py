@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_model import picture, tiny_cfg
@@ -14,21 +15,25 @@ from tiny_model import picture, tiny_cfg
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.prediction.demo_server import DemoServer
 
-__all__ = ["HOSTILE", "PNG", "ask", "demo_predictor", "run_server", "server"]
+__all__ = ["HOSTILE", "PNG", "ask", "demo_predictor", "encode", "run_server", "server"]
 
 HOSTILE = "</script><img src=x onerror='document.title = 1'>"
-_encoded = io.BytesIO()
-Image.fromarray(picture(90, 130)).save(_encoded, "PNG")
-PNG = _encoded.getvalue()
+
+
+def encode(image: np.ndarray, kind: str = "PNG", **options) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, kind, **options)
+    return encoded.getvalue()
+
+
+PNG = encode(picture(90, 130))
 
 
 @pytest.fixture(scope="module")
 def demo_predictor(tiny_weights) -> Predictor:
     cfg = tiny_cfg(3)
-    cfg.MASK_RCNN_EXT.CLASS_NAMES, cfg.MASK_RCNN_EXT.CATEGORY_IDS = (
-        ["cat", HOSTILE, "牛"],
-        [2, 7, 90],
-    )
+    cfg.MASK_RCNN_EXT.CLASS_NAMES = ["cat", HOSTILE, "牛"]
+    cfg.MASK_RCNN_EXT.CATEGORY_IDS = [2, 7, 90]
     return Predictor(cfg, tiny_weights)
 
 

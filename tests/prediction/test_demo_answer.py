@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from demo_runs import *  # noqa: F403
+from demo_runs import PNG, encode
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -18,19 +20,6 @@ from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.layers.packed_masks import MaskCrop
 from mask_rcnn_ext.prediction import demo_answer
 from mask_rcnn_ext.prediction.demo_answer import answer_upload, make_outline
-
-
-@pytest.fixture(scope="module")
-def predictor(tiny_weights) -> Predictor:
-    cfg = tiny_cfg(3)
-    cfg.MASK_RCNN_EXT.CATEGORY_IDS = [2, 7, 90]
-    return Predictor(cfg, tiny_weights)
-
-
-def encode(image: np.ndarray, kind: str = "PNG", **options) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, kind, **options)
-    return encoded.getvalue()
 
 
 def open_picture(answer: dict) -> np.ndarray:
@@ -56,10 +45,10 @@ def fill(outline: str, height: int, width: int) -> np.ndarray:
     return inside
 
 
-def test_the_answer_has_what_the_predictor_finds(predictor):
+def test_the_answer_has_what_the_predictor_finds(demo_predictor):
     image = picture(90, 130)
-    answer = json.loads(json.dumps(answer_upload(predictor, encode(image))))
-    found = predictor(np.ascontiguousarray(image[:, :, ::-1]))
+    answer = json.loads(json.dumps(answer_upload(demo_predictor, encode(image))))
+    found = demo_predictor(np.ascontiguousarray(image[:, :, ::-1]))
     assert (answer["width"], answer["height"]) == (130, 90)
     objects = answer["objects"]
     scores = [each["annotation"]["score"] for each in objects]
@@ -80,8 +69,8 @@ def test_the_answer_has_what_the_predictor_finds(predictor):
     assert np.abs(open_picture(answer).astype(int) - image).mean() < 3  # JPEG
 
 
-def test_the_annotations_make_a_coco_json(predictor, tmp_path):
-    answer = answer_upload(predictor, encode(picture(90, 130)))
+def test_the_annotations_make_a_coco_json(demo_predictor, tmp_path):
+    answer = answer_upload(demo_predictor, PNG)
     content = {
         "images": [{"id": 1, "file_name": "x.png", "width": 130, "height": 90}],
         "categories": [{"id": i, "name": str(i)} for i in (2, 7, 90)],
@@ -93,11 +82,11 @@ def test_the_annotations_make_a_coco_json(predictor, tmp_path):
     assert areas == [each["annotation"]["area"] for each in answer["objects"]]
 
 
-def test_an_upload_is_turned_upright_as_its_camera_says(predictor):
+def test_an_upload_is_turned_upright_as_its_camera_says(demo_predictor):
     exif = Image.Exif()
     exif[274] = 6
     image = picture(60, 100)
-    answer = answer_upload(predictor, encode(image, "JPEG", exif=exif, quality=95))
+    answer = answer_upload(demo_predictor, encode(image, "JPEG", exif=exif, quality=95))
     assert (answer["width"], answer["height"]) == (60, 100)
     assert np.abs(open_picture(answer).astype(int) - np.rot90(image, -1)).mean() < 6
 
@@ -128,17 +117,18 @@ def test_16_bits_are_read_as_by_the_predictor(predictor_of_bands, tmp_path, name
     assert shown.std() > 20
 
 
-def test_a_large_image_is_shown_smaller_and_measured_in_its_own_pixels(predictor, monkeypatch):
+def test_a_large_image_is_shown_smaller_and_measured_in_its_own_pixels(demo_predictor, monkeypatch):
     monkeypatch.setattr(demo_answer, "_LARGEST_PICTURE", 65)
-    answer = answer_upload(predictor, encode(picture(90, 130)))
+    answer = answer_upload(demo_predictor, PNG)
     assert open_picture(answer).shape == (45, 65, 3)
     assert (answer["width"], answer["height"]) == (130, 90)
     assert max(each["box"][2] for each in answer["objects"]) > 65
 
 
-def test_no_object_and_no_mask(predictor):
+def test_no_object_and_no_mask(demo_predictor):
     class Stub:
-        cfg, category_ids, read = predictor.cfg, predictor.category_ids, predictor.read
+        cfg, category_ids = demo_predictor.cfg, demo_predictor.category_ids
+        read = demo_predictor.read
 
         def __init__(self, count):
             self.found = Instances((40, 60))
@@ -180,15 +170,15 @@ def test_outlines_of_holes_corners_and_nothing(monkeypatch):
         (encode(np.full((4, 4), 9, np.uint16)), r"^has more than 8 bits per channel"),
     ],
 )
-def test_a_bad_upload_is_one_sentence_without_a_path(predictor, data, says):
+def test_a_bad_upload_is_one_sentence_without_a_path(demo_predictor, data, says):
     with pytest.raises(UserError, match=says) as caught:
-        answer_upload(predictor, data)
+        answer_upload(demo_predictor, data)
     assert "upload" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_too_many_pixels_are_refused_by_the_header(predictor, monkeypatch):
+def test_too_many_pixels_are_refused_by_the_header(demo_predictor, monkeypatch):
     monkeypatch.setattr(demo_answer, "MAX_PIXELS", 40 * 60 - 1)
-    monkeypatch.setattr(predictor, "read", lambda path: pytest.fail("the pixels were decoded"))
+    monkeypatch.setattr(demo_predictor, "read", lambda path: pytest.fail("the pixels were decoded"))
     with pytest.raises(UserError, match="the image has 60 x 40 pixels; the demo page takes up to"):
-        answer_upload(predictor, encode(picture(40, 60)))
+        answer_upload(demo_predictor, encode(picture(40, 60)))

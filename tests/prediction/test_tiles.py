@@ -1,5 +1,6 @@
 """Objects that tiles cut are merged: hand-made cases, and what is found without tiles."""
 
+import functools
 import subprocess
 import sys
 from itertools import pairwise
@@ -60,8 +61,8 @@ def disc(y, x, radius, hole=0):
     return (distance <= radius) & (distance >= hole)
 
 
-def bar(top, bottom, left, right):
-    mask = np.zeros(SIZE, dtype=bool)
+def bar(top, bottom, left, right, size=SIZE):
+    mask = np.zeros(size, dtype=bool)
     mask[top:bottom, left:right] = True
     return mask
 
@@ -142,10 +143,7 @@ def merge_pair(left, right, **options):
     return merge_tiles(PAIR, TILES, found, **options)
 
 
-def pair_bar(top, bottom, left, right):
-    mask = np.zeros(PAIR, dtype=bool)
-    mask[top:bottom, left:right] = True
-    return mask
+pair_bar = functools.partial(bar, size=PAIR)
 
 
 def test_a_pixel_is_decided_by_the_tile_that_sees_more_around_it():
