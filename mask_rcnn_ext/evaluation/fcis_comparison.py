@@ -140,14 +140,13 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         if self._parts is None:
             models = list(keep_rois_of_all(*models))
         measured = [measure(self._truth, m, lines=True, parts=self._parts) for m in models]
-        records = measured[0]
-        metrics = compute_metrics(records)
+        metrics = compute_metrics(measured[0])
         content: dict[str, Any] = {"dataset": self._dataset_name, "metrics": metrics}
         results: dict[str, Any] = OrderedDict(
             (task, metrics[task]) for task in ("boundary", "overlap", "overlap_same", "errors")
         )
-        lines = [record.lines for record in records if record.lines is not None]
-        content |= {"parts": self._parts, "lines": summarize_lines(lines)}
+        lines = [[r.lines for r in found if r.lines is not None] for found in measured]
+        content |= {"parts": self._parts, "lines": summarize_lines(lines[0])}
         results["lines"] = {
             name.replace("/", "_"): math.nan if entry["value"] is None else entry["value"]
             for name, entry in content["lines"].items()
@@ -160,11 +159,8 @@ class FCISComparisonEvaluator(DatasetEvaluator):
                 for name, value in values.items()
             }
         else:
-            others = measured[1]
-            compared = compare(records, others)
-            content["lines"] = compare_lines(
-                lines, [record.lines for record in others if record.lines is not None]
-            )
+            compared = compare(*measured)
+            content["lines"] = compare_lines(*lines)
             content["against_reference"] = compared
             results["against_reference"] = {
                 name.replace("/", "_"): entry["difference"] for name, entry in compared.items()

@@ -248,13 +248,12 @@ def _expand(given: str, recursive: bool) -> tuple[Path, list[Path]]:
     if os.path.isdir(given):
         folder = _absolute(given)
         _require_listable(given)
-        listed = [path for path in _list_files(folder, recursive) if not _is_hidden(path)]
-        return folder, _leave_out_special(given, listed)
+        return folder, _leave_out_special(given, list(_list_files(folder, recursive)))
     # The root of a pattern is the path before the first part with a wildcard.
     parts = _absolute(given).parts
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
     matches = map(_absolute, match_pattern(given)) if glob.has_magic(given) else ()
-    found = [p for p in matches if p.exists() and not (p.is_dir() or _is_hidden(p))]
+    found = [p for p in matches if p.exists() and not (p.is_dir() or p.name.startswith("."))]
     return Path(*parts[:fixed]), _leave_out_special(given, found)
 
 
@@ -295,20 +294,16 @@ def _require_listable(given: str) -> None:
 
 
 def _list_files(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Yield files that are not hidden, such as the "._x.jpg" that macOS leaves next to "x.jpg"."""
     for parent, folders, names in os.walk(folder):
-        yield from (Path(parent, name) for name in names)
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
         if not recursive:
             return
         folders[:] = [name for name in folders if not name.startswith(".")]
 
 
-def _is_hidden(path: Path) -> bool:
-    # Such as the "._x.jpg" that macOS leaves next to "x.jpg".
-    return path.name.startswith(".")
-
-
 def _has_extension(path: Path, extensions: Sequence[str]) -> bool:
-    return path.suffix.lower() in extensions and not _is_hidden(path)
+    return path.suffix.lower() in extensions
 
 
 def _warn_about_skipped(given: str, paths: list[Path]) -> None:

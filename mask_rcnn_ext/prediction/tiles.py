@@ -379,13 +379,9 @@ def _measure_depth(tile: Tile, part: Tile, size: Sequence[int]) -> npt.NDArray[n
 
 
 def _join(parts: Sequence[Instances], size: tuple[int, int]) -> Instances:
-    joined = Instances(size)
-    for name in parts[0].get_fields():
-        values = [part.get(name) for part in parts]
-        if name == "pred_masks":
-            joined.set(name, PackedMasks.join(size, values))
-        elif name == "pred_boxes":
-            joined.set(name, Boxes.cat(values))
-        else:
-            joined.set(name, torch.cat(values))
+    fields = [dict(part.get_fields()) for part in parts]
+    masks = [each.pop("pred_masks", None) for each in fields]
+    joined = Instances.cat([Instances(size, **each) for each in fields])
+    if None not in masks:
+        joined.pred_masks = PackedMasks.join(size, masks)
     return joined

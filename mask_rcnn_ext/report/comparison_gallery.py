@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..layers.mask_crops import MaskCrop
 from ..overlap.comparison import METRICS, Detection, Detections, ImageRecord
 from ..overlap.image_instances import read_image_instances
+from ..overlap.metrics import RATIOS
 from .drawing.pictures import draw_instances
 from .drawing.sheets import make_tile_sheet, resize_picture
 from .instances import decode_masks
@@ -42,7 +43,6 @@ _MARGIN = 0.08  # around the objects that meet, as a share of the longer side
 _LEAST_SIDE = 64  # pixels of the image that are shown at least: fewer would be a mosaic
 _SHEET_TILE = 300  # pixels
 _TILE = 380  # pixels
-_RANKED = ("errors/leak", "errors/miss", "errors/double_claim", "errors/spurious_edge")
 _SHOWN = ("errors/leak", "errors/miss", "errors/spurious_edge")  # more would not fit a tile
 _MOST_PIXELS = 1 << 30  # of all masks of an image; an image with more is shrunk
 _PATIENCE = 10  # images that cannot be read: then the folder is the wrong one
@@ -101,8 +101,7 @@ def rank_differences(first: Sequence[ImageRecord], second: Sequence[ImageRecord]
     """
     gaps = []
     for one, other in zip(first, second, strict=True):
-        sums = [{k: r.sums.get(k, (0.0, 0))[0] for k in _RANKED} for r in (one, other)]
-        gap = sum(abs(sums[0][name] - sums[1][name]) for name in _RANKED)
+        gap = sum(abs(one.sums[name][0] - other.sums[name][0]) for name in RATIOS)
         if gap > 0:
             gaps.append((gap, one.image_id))
     return [image_id for _, image_id in sorted(gaps, key=lambda pair: -pair[0])]

@@ -12,7 +12,7 @@ from detectron2.config import get_cfg as detectron2_get_cfg
 from ..config import find_changed_keys, flat_config, load_config
 from ..data.catalog import find_annotation_files
 from ..errors import UserError
-from ..files import file_sha256, read_json
+from ..files import file_sha256, make_jsonable, read_json
 from ..model_files import is_exported
 from ..overlap.analysis.image_pairs import group_by_image
 from ..run_files import require_run_config
@@ -184,16 +184,11 @@ def read_predictions(run: RunFolder, name: str) -> dict[Any, list[dict[str, Any]
 
 def list_changed_keys(config: CfgNode) -> list[tuple[str, str, str]]:
     """Return (key, value, detectron2's default or "") of every key that is not at its default."""
-    defaults = dict(flat_config(detectron2_get_cfg()))
+    defaults = dict(flat_config(detectron2_get_cfg()))  # with tuples; a yaml file has lists
     return [
-        (key, str(value), str(_as_list(defaults[key])) if key in defaults else "")
+        (key, str(value), str(make_jsonable(defaults[key])) if key in defaults else "")
         for key, value in sorted(find_changed_keys(config).items())
     ]
-
-
-def _as_list(value: Any) -> Any:
-    """Return `value` with lists in place of tuples, as in a yaml file."""
-    return [_as_list(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def spread_evenly(count: int, wanted: int) -> list[int]:
