@@ -22,8 +22,6 @@ from .overlap_errors import ImageErrors, measure_errors
 
 __all__ = ["ImageRecord", "MatchTable", "measure"]
 
-Progress = Callable[[int, int], None]
-
 _CHUNK = 8  # images that a process gets at a time
 _SHARE = 200  # least images per process: starting a process takes seconds
 
@@ -74,7 +72,7 @@ def measure(
     coco_gt: COCO,
     detections: Detections,
     *,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
     processes: int = 1,
     max_detections: int = MAX_DETECTIONS,
     lines: bool = False,

@@ -172,17 +172,14 @@ def measure_lines(instances: ImageInstances, *, parts: int | None = None) -> Lin
     return LineRecord(masks, length, rotated, same)
 
 
-def summarize_lines(
-    records: Sequence[LineRecord], *, draws: int = 1000, seed: int = 0
-) -> dict[str, Entry]:
+def summarize_lines(records: Sequence[LineRecord], *, draws: int = 1000) -> dict[str, Entry]:
     """Return the numbers of a model: one of `LINE_METRICS` -> {"value", "low", "high"}.
 
     Args:
         records: the record of each image.
         draws: number of draws of the bootstrap over images.
-        seed: seed of the draws.
     """
-    return describe_draws(_compute_values(records, draws, seed))
+    return describe_draws(_compute_values(records, draws, seed=0))
 
 
 def compare_lines(

@@ -100,7 +100,12 @@ class InstanceFilter:
     ) -> None:
         thresholds = dict(thresholds or {})
         default = thresholds.pop("", 0.0)
-        _require_known([*(classes or ()), *thresholds], class_names)
+        for name in (*(classes or ()), *thresholds):
+            if name not in class_names:
+                raise UserError(
+                    f"no class {name!r}; the model knows {name_some(class_names)}"
+                    f"{nearest(name, class_names)}"
+                )
         wanted = set(class_names if classes is None else classes)
         self._kept = torch.tensor([name in wanted for name in class_names])
         least = [thresholds.get(name, default) for name in class_names]
@@ -118,14 +123,6 @@ class InstanceFilter:
         if self._mask_overlap is not None and len(kept):
             kept = kept[self._mask_overlap.find_kept(kept)]
         return kept
-
-
-def _require_known(names: Sequence[str], known: Sequence[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"no class {name!r}; the model knows {name_some(known)}{nearest(name, known)}"
-            )
 
 
 def find_lowest(thresholds: float | Mapping[str, float]) -> float:

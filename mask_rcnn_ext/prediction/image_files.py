@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import logging
+import math
 import os
 import re
 from collections import Counter
@@ -148,7 +149,7 @@ def predict_files(
             batch = []
             yield from _predict_large(predictor, file, source, tiling, on_failure, pictures, soft)
             continue
-        if limit and _count_pixels([*batch, (file, source)]) > limit:
+        if limit and sum(math.prod(each.shape[:2]) for _, each in [*batch, (file, source)]) > limit:
             yield from _predict_batch(predictor, batch, on_failure)
             batch = []
         batch.append((file, source))
@@ -156,10 +157,6 @@ def predict_files(
             yield from _predict_batch(predictor, batch, on_failure)
             batch = []
     yield from _predict_batch(predictor, batch, on_failure)
-
-
-def _count_pixels(batch: Sequence[tuple[ImageFile, npt.NDArray[Any]]]) -> int:
-    return sum(image.shape[0] * image.shape[1] for _, image in batch)
 
 
 def _open_file(predictor: Predictor, file: ImageFile, side: int) -> Any:

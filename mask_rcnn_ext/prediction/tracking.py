@@ -110,16 +110,12 @@ class Tracker:
         taken = {track.number for track in found.values()}
         tracks = [track for track in self._tracks if track.number not in taken]
         free = [place for place in range(len(objects)) if place not in found]
-        expected = [track.expect(self._frame) for track in tracks]
-        gains = np.array(
-            [
-                [
-                    measure(one, objects[place]) if one.label == objects[place].label else 0.0
-                    for place in free
-                ]
-                for one in expected
-            ]
-        ).reshape(len(tracks), len(free))
+        gains = np.zeros((len(tracks), len(free)))
+        for row, track in enumerate(tracks):
+            expected = track.expect(self._frame)
+            for column, place in enumerate(free):
+                if expected.label == objects[place].label:
+                    gains[row, column] = measure(expected, objects[place])
         gains[gains < least] = 0
         for row, column in zip(*linear_sum_assignment(-gains), strict=True):
             if gains[row, column]:
