@@ -99,10 +99,8 @@ def count_bins(
         names: the names of the ranges, except the last one.
     """
     counts, _ = np.histogram(values, bins=[*steps, math.inf])
-    bins = list(zip([*names, f"{steps[-1]}+"], counts.tolist(), strict=True))
-    while bins and not bins[-1][1]:
-        bins.pop()
-    return bins
+    shown = np.trim_zeros(counts, "b").tolist()
+    return list(zip([*names, f"{steps[-1]}+"], shown, strict=False))
 
 
 def decode_masks(

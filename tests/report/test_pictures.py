@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from overlap_cases import rectangle
 from PIL import Image
 
 from mask_rcnn_ext.errors import UserError
@@ -17,21 +18,15 @@ def gray_image(height=60, width=80):
     return np.full((height, width, 3), GRAY, dtype=np.uint8)
 
 
-def box_mask(height, width, x0, y0, x1, y1):
-    mask = np.zeros((height, width), dtype=bool)
-    mask[y0:y1, x0:x1] = True
-    return mask
-
-
 def changed(picture):
     return (picture != GRAY).any(axis=2)
 
 
 def test_a_mask_tints_its_inside_and_nothing_else():
     image = gray_image()
-    mask = box_mask(60, 80, 20, 10, 50, 40)
+    mask = rectangle(20, 10, 50, 40, (60, 80))
     picture = draw_instances(image, mask[None])
-    around = box_mask(60, 80, 19, 9, 51, 41)  # the outline is antialiased
+    around = rectangle(19, 9, 51, 41, (60, 80))  # the outline is antialiased
     assert changed(picture)[mask].all()
     assert not changed(picture)[~around].any()
     blend = GRAY * 0.62 + np.array(choose_color(0)) * 0.38
@@ -40,7 +35,7 @@ def test_a_mask_tints_its_inside_and_nothing_else():
 
 
 def test_the_outline_is_drawn_at_the_scale_of_the_result():
-    mask = box_mask(60, 80, 20, 10, 50, 40)
+    mask = rectangle(20, 10, 50, 40, (60, 80))
     picture = draw_instances(gray_image(), mask[None], scale=3)
     assert picture.shape == (180, 240, 3)
 
@@ -49,12 +44,12 @@ def test_the_outline_is_drawn_at_the_scale_of_the_result():
 
     assert likeness(30) < 25  # the top edge, y = 10 * 3
     assert likeness(30 + 3) > 50  # thinner than one pixel of the image
-    around = box_mask(180, 240, 59, 29, 151, 121)
+    around = rectangle(59, 29, 151, 121, (180, 240))
     assert not changed(picture)[~around].any()
 
 
 def test_a_hole_stays_clear():
-    mask = box_mask(60, 80, 10, 10, 50, 50)
+    mask = rectangle(10, 10, 50, 50, (60, 80))
     mask[20:40, 20:40] = False
     picture = draw_instances(gray_image(), mask[None], scale=2)
     assert (picture[60, 60] == GRAY).all()
@@ -63,7 +58,7 @@ def test_a_hole_stays_clear():
 
 @pytest.mark.parametrize("scale", [0.37, 0.5, 1.0, 2.5])
 def test_the_size_of_the_picture(scale):
-    mask = box_mask(61, 83, 0, 0, 83, 61)
+    mask = rectangle(0, 0, 83, 61, (61, 83))
     picture = draw_instances(gray_image(61, 83), mask[None], scale=scale)
     assert picture.shape == (round(61 * scale), round(83 * scale), 3)
     assert changed(picture).all()
@@ -85,7 +80,7 @@ def test_colors_are_stable_and_told_apart():
     distances = np.linalg.norm(colors[:, None] - colors[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     assert distances.min() > 45
-    mask = box_mask(60, 80, 20, 10, 50, 40)
+    mask = rectangle(20, 10, 50, 40, (60, 80))
     seventh = draw_instances(gray_image(), mask[None], color_ids=[7])
     assert np.abs(seventh[10, 30].astype(int) - choose_color(7)).max() < 25
 
@@ -115,7 +110,7 @@ def test_labels_in_a_crowd_leave_most_of_the_picture_free():
 
 
 def test_counts_and_shapes_that_do_not_fit_are_errors():
-    mask = box_mask(60, 80, 0, 0, 5, 5)[None]
+    mask = rectangle(0, 0, 5, 5, (60, 80))[None]
     with pytest.raises(ValueError, match="one of each for every instance"):
         draw_instances(gray_image(), mask, labels=["a", "b"])
     with pytest.raises(ValueError, match=r"expected \(N, 60, 80\)"):
