@@ -4,6 +4,7 @@ It takes the arguments of train_net.py. The files results.json and model_final.p
 whole network.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -29,16 +30,24 @@ Examples:
 """
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    return import_light("engine.arguments").make_stage_parser(
+        _EPILOG, rpn="both trainings of the RPN"
+    )
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    import_light("engine.arguments").let_ctrl_c_end()
+
+from mask_rcnn_ext import launch, run_as_command
+from mask_rcnn_ext.recipes.alternating import train_alternating
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    arguments = import_light("engine.arguments")
-    parser = arguments.make_stage_parser(_EPILOG, rpn="both trainings of the RPN")
-    args = parser.parse_args(argv)  # --help ends here, before the imports below, which take seconds
-    arguments.let_ctrl_c_end()
-
-    from mask_rcnn_ext import launch, run_as_command
-    from mask_rcnn_ext.recipes.alternating import train_alternating
-
+    args = build_parser().parse_args(argv)
     return run_as_command(lambda: launch(train_alternating, args))
 
 

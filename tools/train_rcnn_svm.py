@@ -3,6 +3,7 @@
 It takes the arguments of train_net.py; MODEL.WEIGHTS is the file of the trained network.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -23,16 +24,22 @@ Example, small:
 """
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    return import_light("engine.arguments").make_svm_parser(_EPILOG)
+
+
+if __name__ == "__main__":
+    build_parser().parse_args()  # --help ends here, before the imports below, which take seconds
+    import_light("engine.arguments").let_ctrl_c_end()
+
+from mask_rcnn_ext import launch, run_as_command
+from mask_rcnn_ext.recipes.rcnn_svm import train_rcnn_svm
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); return the exit code."""
-    arguments = import_light("engine.arguments")
-    parser = arguments.make_svm_parser(_EPILOG)
-    args = parser.parse_args(argv)  # --help ends here, before the imports below, which take seconds
-    arguments.let_ctrl_c_end()
-
-    from mask_rcnn_ext import launch, run_as_command
-    from mask_rcnn_ext.recipes.rcnn_svm import train_rcnn_svm
-
+    args = build_parser().parse_args(argv)
     return run_as_command(lambda: launch(train_rcnn_svm, args))
 
 

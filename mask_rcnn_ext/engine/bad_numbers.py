@@ -119,8 +119,9 @@ def _find_origin(loop: Any, batch: list[dict[str, Any]], gradients: list[str]) -
     first: list[str] = []
 
     def look(module: nn.Module, inputs: Any, output: Any) -> None:
-        good = first or all(math.isfinite(x) for x in _list_largest(output))
-        if module in names and not good:
+        if first or module not in names:
+            return
+        if not all(math.isfinite(x) for x in _list_largest(output)):
             first.append(names[module])
 
     losses: Mapping[str, Tensor] = {}

@@ -13,6 +13,7 @@ such a file is opened.
 import functools
 import importlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,6 +25,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import detector_postprocess
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.logger import log_first_n
 from torch import nn
 
 from ..config import get_cfg
@@ -279,7 +281,8 @@ def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     Returns:
         A config like `cfg`, without the keys of speed; and the model, which
         `modeling.packed_outputs.run_model` takes. At the level "fastest", an OpenVINO file runs in
-        bfloat16 if the CPU computes in it. Every other level gives float32.
+        bfloat16 if the CPU computes in it and the RoI layers are RoIAlign or RoIPool. Otherwise
+        the model computes in float32.
 
     Raises:
         UserError: see `Network`; or a key of the network, or the classes, differ from the file, or
@@ -291,7 +294,7 @@ def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     cfg.defrost()
     cfg.MODEL.DEVICE, cfg.MASK_RCNN_EXT.AMP_INFERENCE = "cpu", False
     if cfg.MASK_RCNN_EXT.SPEED in get_exported_speeds(network.path):
-        network.bfloat16 = resolve_speed(cfg).MASK_RCNN_EXT.AMP_INFERENCE
+        network.bfloat16 = resolve_speed(cfg).MASK_RCNN_EXT.AMP_INFERENCE and _has_roi_layers(cfg)
     cfg.MASK_RCNN_EXT.SPEED = "exact"
     if frozen:
         cfg.freeze()
@@ -301,6 +304,20 @@ def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     if cfg.MODEL.META_ARCHITECTURE == "MaskRCNN":
         mask_threshold = cfg.MODEL.ROI_MASK_HEAD.PASTE_THRESH
     return cfg, ExportedMaskRCNN(network, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, mask_threshold)
+
+
+def _has_roi_layers(cfg: CfgNode) -> bool:
+    """Return whether OpenVINO has the RoI layers of a model; warn once if it has not.
+
+    The others are many small layers, in which `mark_float32_layers` cannot find the coordinates.
+    """
+    model = cfg.MODEL
+    used = {model.ROI_BOX_HEAD.POOLER_TYPE, model.ROI_MASK_HEAD.POOLER_TYPE}
+    others = sorted(used - {"ROIAlign", "ROIAlignV2", "ROIPool"})
+    if others:
+        said = f"MASK_RCNN_EXT.SPEED fastest: an export with {name_some(others)} runs in float32."
+        log_first_n(logging.WARNING, said, name=__name__, key="message")
+    return not others
 
 
 def _config_of(network: Network) -> CfgNode:

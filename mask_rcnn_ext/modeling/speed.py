@@ -60,7 +60,7 @@ def resolve_speed(cfg: CfgNode) -> CfgNode:
     if speed == "fastest" and _is_on_cpu(cfg) and not computes_bfloat16():
         log_first_n(
             logging.WARNING,
-            "MASK_RCNN_EXT.SPEED fastest: this CPU does not compute in bfloat16, so it is fast.",
+            "MASK_RCNN_EXT.SPEED fastest: this CPU does not compute in bfloat16; float32 is used.",
             name=_LOGGER,
             key="message",
         )

@@ -227,6 +227,7 @@ def test_a_crop_of_detectron2s_key_cuts_polygons_too(tmp_path):
 @pytest.mark.parametrize("size", [(1, 300), (300, 1), (2, 2)])
 def test_tiny_images_survive_everything(tmp_path, size):
     record = write_record(tmp_path / "x.png", *size)
+    Image.new("RGB", size[::-1], (255, 0, 0)).save(tmp_path / "x.png")  # no contrast, no other hue
     cfg = make_cfg(
         SCALE_JITTER=[0.01, 1.5], ROTATION=45.0, BLUR=3.0, CONTRAST=0.2, HUE=0.1, VERTICAL_FLIP=True
     )

@@ -20,8 +20,14 @@ from mask_rcnn_ext.checkpoint.description import describe_run
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.export import export_model as exporting
 from mask_rcnn_ext.export.export_model import export_model
-from mask_rcnn_ext.modeling import speed
-from mask_rcnn_ext.modeling.exported import Network, load_exported, read_exported_config
+from mask_rcnn_ext.export.int8 import LAYERS
+from mask_rcnn_ext.modeling import exported, speed
+from mask_rcnn_ext.modeling.exported import (
+    Network,
+    get_openvino_core,
+    load_exported,
+    read_exported_config,
+)
 from mask_rcnn_ext.modeling.openvino_precision import mark_float32_layers
 from mask_rcnn_ext.modeling.precision import computes_bfloat16
 
@@ -123,26 +129,42 @@ def test_bfloat16_is_for_products_and_not_for_boxes_and_scores(openvino_path):
     assert {"NonMaxSuppression", "TopK", "Exp", "SoftMax"} <= kinds[True].keys()
     assert not {"NonMaxSuppression", "TopK", "Exp", "SoftMax"} & kinds[False].keys()
     assert kinds[False]["ReLU"] > 10 * kinds[True]["ReLU"]
-    plain = ElementTree.fromstring(openvino_path.read_bytes()).findall("./layers/layer")
-    assert len(layers) == len(plain)
+    weights = np.fromfile(openvino_path.with_suffix(".bin"), np.uint8)
+    tensor = pytest.importorskip("openvino").Tensor(weights)
+    model = get_openvino_core().read_model(marked, tensor)
+    assert [node.get_type_name() for node in model.get_ops()].count("ROIAlign") > 0
 
 
 @pytest.mark.skipif(not computes_bfloat16(), reason="this CPU does not compute in bfloat16")
-def test_fastest_runs_an_openvino_file_in_bfloat16(openvino_path, monkeypatch):
+def test_fastest_runs_an_openvino_file_in_bfloat16(openvino_path):
     image = picture(50, 90, 5)
-    expected, found = (
-        Predictor(openvino_path)(image),
-        Predictor(openvino_path, speed="fastest")(image),
-    )
+    expected, found = (Predictor(openvino_path, speed=s)(image) for s in ("exact", "fastest"))
     assert len(found) == len(expected) > 0
     assert not torch.equal(found.scores, expected.scores)
     torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=0.02)
-    torch.testing.assert_close(
-        found.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=0, atol=0.5
-    )
+    boxes = expected.pred_boxes.tensor
+    torch.testing.assert_close(found.pred_boxes.tensor, boxes, rtol=0, atol=0.5)
+
+
+def test_only_models_with_openvinos_roi_layers_run_in_bfloat16(openvino_path, monkeypatch, caplog):
+    """The folder of a prediction at one level is not continued at another."""
+    monkeypatch.setattr(speed, "computes_bfloat16", lambda: True)
+    exact, fastest = (Predictor(openvino_path, speed=s) for s in ("exact", "fastest"))
+    assert [p.model.network.bfloat16 for p in (exact, fastest)] == [False, True]
+    assert exact.cfg.dump() != fastest.cfg.dump()
+    cfg = read_exported_config(openvino_path)
+    cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE, cfg.MASK_RCNN_EXT.SPEED = "RoIWarp", "fastest"
+    monkeypatch.setattr(exported, "_require_same", lambda *_: None)
+    assert not load_exported(cfg)[1].network.bfloat16
+    assert "an export with RoIWarp runs in float32" in caplog.text
+
+
+def test_without_bfloat16_fastest_is_float32(openvino_path, monkeypatch):
     monkeypatch.setattr(speed, "computes_bfloat16", lambda: False)
-    slower = Predictor(openvino_path, speed="fastest")(image)
-    assert torch.equal(slower.scores, expected.scores)
+    image = picture(50, 90, 5)
+    expected, found = (Predictor(openvino_path, speed=s)(image) for s in ("exact", "fastest"))
+    assert len(found) > 0
+    assert torch.equal(found.scores, expected.scores)
 
 
 def test_inspect_prints_an_exported_file(path, cfg, monkeypatch, capsys):
@@ -308,8 +330,10 @@ def test_the_commands_with_int8(cfg, tmp_path, monkeypatch, capsys):
     assert {task: results[task]["AP"] for task in ("bbox", "segm")} == record["int8"]["ap_int8"]
     nodes = onnx.load(str(out / "model_int8.onnx")).graph.node
     makers = {name: node.op_type for node in nodes for name in node.output}
-    products = [node for node in nodes if node.op_type in ("Conv", "ConvTranspose", "Gemm")]
+    products = [node for node in nodes if node.op_type in LAYERS]
     floats = [n.name for n in products if makers.get(n.input[1]) != "DequantizeLinear"]
+    ints = [node for node in products if node.name not in floats]
+    assert all(makers[node.input[0]] == "DequantizeLinear" for node in ints)
     names = ["anchor_deltas", "objectness_logits", "bbox_pred", "cls_score", "predictor/Conv"]
     assert len(floats) < len(products) / 2
     assert all(any(name in float_name for name in names) for float_name in floats)

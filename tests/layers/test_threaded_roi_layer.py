@@ -24,8 +24,11 @@ calls: list[tuple[str, int]] = []
 
 @pytest.fixture(autouse=True)
 def three_threads():
+    before = torch.get_num_threads()
     torch.set_num_threads(3)
     calls.clear()
+    yield
+    torch.set_num_threads(before)
 
 
 def rois_of(count: int) -> torch.Tensor:

@@ -216,7 +216,7 @@ def test_fastest_is_bfloat16_where_the_cpu_has_it(has_bfloat16, caplog):
     assert p2.is_contiguous(memory_format=torch.channels_last)
     assert found.pred_boxes.tensor.dtype == found.scores.dtype == torch.float32
     assert len(found) == 10
-    said = [r.getMessage() for r in caplog.records if "so it is fast" in r.getMessage()]
+    said = [r.getMessage() for r in caplog.records if "float32 is used" in r.getMessage()]
     assert len(said) == (0 if has_bfloat16 else 1), "once, not for each evaluation"
     cfg.MASK_RCNN_EXT.SPEED = "fast"
     if not has_bfloat16:

@@ -58,7 +58,7 @@ __all__ = [
 
 CONFIG = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 BASELINE = "detectron2"
-_PRODUCTS = re.compile(r"conv|::(add|b|badd)?mm$")  # PyTorch's operators
+_PRODUCTS = re.compile(r"conv|::(add|b|baddb)?mm$")  # PyTorch's operators
 _SPREAD = {  # standard deviation that the outputs of a layer get
     "proposal_generator.rpn_head.objectness_logits": 2.0,
     "proposal_generator.rpn_head.anchor_deltas": 0.2,

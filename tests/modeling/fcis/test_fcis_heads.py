@@ -107,9 +107,9 @@ def infer(heads, boxes):
     return results[0]
 
 
-def losses_of_the_loop(heads, features, sampled, targets):
+def losses_of_the_loop(heads, features, sampled, targets, ohem):
     """Return the three losses by the literal loops; `sampled`: the proposals of each image."""
-    totals, ohem = np.zeros(3), heads.ohem_size
+    totals = np.zeros(3)
     for index, (proposals, target) in enumerate(zip(sampled, targets, strict=True)):
         boxes = proposals.proposal_boxes.tensor.tolist()
         maps = heads.compute_maps({"res5": features["res5"][index : index + 1]})
@@ -145,7 +145,7 @@ def test_losses_with_ohem_are_those_of_the_loop(ohem):
     targets = [image_of(*OBJECTS), image_of(OBJECTS[0][:1], [1])]
     sampled, losses, features = train(heads, boxes, targets)
     assert [len(s) for s in sampled] == [32, 25]  # all, and the objects
-    expected = losses_of_the_loop(heads, features, sampled, targets)
+    expected = losses_of_the_loop(heads, features, sampled, targets, ohem)
     assert [losses[n].item() for n in NAMES] == pytest.approx(expected.tolist(), rel=1e-4)
     assert expected.min() > 0
 
@@ -158,7 +158,7 @@ def test_without_ohem_128_are_drawn_a_quarter_of_them_positive():
     assert len(sampled[0]) == 128
     assert (sampled[0].gt_classes < CLASSES).sum() == 32
     assert len(sampled[1]) == 41  # all, where there are fewer
-    expected = losses_of_the_loop(heads, features, sampled, targets)
+    expected = losses_of_the_loop(heads, features, sampled, targets, None)
     assert [losses[n].item() for n in NAMES] == pytest.approx(expected.tolist(), rel=1e-4)
 
 
@@ -204,7 +204,7 @@ def test_images_without_objects_or_proposals(objects, counts, ohem, masks):
         assert losses["loss_mask"].item() == losses["loss_box_reg"].item() == 0
         assert (losses["loss_cls"].item() > 0) == (sum(counts) > 0)
     targets = [image_of(*o) for o in objects]
-    expected = losses_of_the_loop(heads, features, sampled, targets)
+    expected = losses_of_the_loop(heads, features, sampled, targets, ohem)
     assert [losses[n].item() for n in NAMES] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-9)
 
 
@@ -218,7 +218,7 @@ def test_ignored_rois_are_left_out():
     kept = sampled[0].proposal_boxes.tensor.tolist()
     assert sorted(kept) == sorted(list(b) for b in [*inside, OBJECTS[0][0]])
     assert sorted(sampled[0].gt_classes.tolist()) == [1, 1, 3]
-    expected = losses_of_the_loop(heads, features, sampled, [target])
+    expected = losses_of_the_loop(heads, features, sampled, [target], 128)
     assert [losses[n].item() for n in NAMES] == pytest.approx(expected.tolist(), rel=1e-4)
 
 

@@ -66,7 +66,8 @@ def test_without_a_connection_nothing_is_checked(answer, capsys):
     ],
 )
 def test_a_list_that_cannot_be_read_is_a_mistake(answer, capsys, name, says):
-    answer("", 1, "ERROR: requirement file pins.txt contains invalid specifier at line 2")
+    if name == "pins.txt":  # the other mistake is told also without pip-audit
+        answer("", 1, "ERROR: requirement file pins.txt contains invalid specifier at line 2")
     with pytest.raises(SystemExit, match=r"^2$"):
         audit.main([name])
     assert says in capsys.readouterr().err
