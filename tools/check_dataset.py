@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from command_line.data import add_own_data, add_pixel_limit
+from command_line.data import add_pixel_limit
 from command_line.early import stop_at_mistakes
+from command_line.light import import_light
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    add_own_data(parser)
+    import_light("engine.arguments").add_own_data(parser)
     parser.add_argument(
         "--split",
         type=float,

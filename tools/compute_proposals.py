@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from command_line.data import add_own_data
 from command_line.early import stop_at_mistakes
+from command_line.light import import_light
 
 MODES = ("fast", "quality", "single")  # proposals.selective_search.MODES
 _EPILOG = r"""
@@ -93,7 +93,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--dataset", nargs="+", default=[], metavar="NAME", help="data sets in detectron2's catalog"
     )
-    add_own_data(data)
+    import_light("engine.arguments").add_own_data(data)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     parser.add_argument(
         "--topk",

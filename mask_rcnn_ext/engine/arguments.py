@@ -11,6 +11,7 @@ import signal
 import sys
 
 __all__ = [
+    "add_own_data",
     "add_slurm_options",
     "argument_parser",
     "let_ctrl_c_end",
@@ -49,10 +50,7 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--dist-url", default=f"tcp://127.0.0.1:{port}", help=_DIST_URL)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help=_OPTS)
     own = parser.add_argument_group("own data, in COCO format")
-    own.add_argument("--train-json", default="", metavar="FILE", help="annotations to train on")
-    own.add_argument("--train-images", default="", metavar="DIR", help="folder of their images")
-    own.add_argument("--val-json", default="", metavar="FILE", help="annotations to evaluate on")
-    own.add_argument("--val-images", default="", metavar="DIR", help="folder of their images")
+    add_own_data(own)
     own.add_argument(
         "--split",
         type=float,
@@ -82,6 +80,14 @@ def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
     )
     add_slurm_options(parser)
     return parser
+
+
+def add_own_data(own: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add `--train-json`, `--train-images`, `--val-json` and `--val-images`."""
+    own.add_argument("--train-json", default="", metavar="FILE", help="annotations to train on")
+    own.add_argument("--train-images", default="", metavar="DIR", help="folder of their images")
+    own.add_argument("--val-json", default="", metavar="FILE", help="annotations to evaluate on")
+    own.add_argument("--val-images", default="", metavar="DIR", help="folder of their images")
 
 
 def add_slurm_options(parser: argparse.ArgumentParser) -> None:

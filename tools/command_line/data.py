@@ -1,22 +1,11 @@
-"""The options that name a data set by its files, and the limit for large images.
+"""The option that limits the size of images.
 
 The scripts import this before `--help` ends, so nothing slow may be imported at the top.
 """
 
 import argparse
 
-__all__ = ["add_own_data", "add_pixel_limit"]
-
-
-def add_own_data(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add `--train-json`, `--train-images`, `--val-json` and `--val-images`."""
-    for split, purpose in (("train", "train"), ("val", "evaluate")):
-        parser.add_argument(
-            f"--{split}-json", default="", metavar="FILE", help=f"annotations to {purpose} on"
-        )
-        parser.add_argument(
-            f"--{split}-images", default="", metavar="DIR", help="folder of their images"
-        )
+__all__ = ["add_pixel_limit"]
 
 
 def add_pixel_limit(parser: argparse.ArgumentParser) -> None:
