@@ -16,12 +16,12 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import FPN, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import UserError, import_extra, nearest
 from ..freezing import find_dependencies, use_running_statistics
 from ..registration import register_as
+from .tiny_resnet import build_fpn
 
 __all__ = ["TimmBackbone", "build_timm_backbone", "build_timm_fpn_backbone"]
 
@@ -290,12 +290,4 @@ def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 
     It reads `MODEL.FPN`. For arguments and errors see `build_timm_backbone`.
     """
-    fpn = cfg.MODEL.FPN
-    return FPN(
-        bottom_up=_build(cfg, input_shape, fpn.IN_FEATURES),
-        in_features=fpn.IN_FEATURES,
-        out_channels=fpn.OUT_CHANNELS,
-        norm=fpn.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=fpn.FUSE_TYPE,
-    )
+    return build_fpn(cfg, _build(cfg, input_shape, cfg.MODEL.FPN.IN_FEATURES))

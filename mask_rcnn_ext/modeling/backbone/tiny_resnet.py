@@ -15,7 +15,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY
-from detectron2.modeling.backbone import FPN, ResNet
+from detectron2.modeling.backbone import FPN, Backbone, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.backbone.resnet import BasicBlock, CNNBlockBase
 from torch.nn import functional as F
@@ -25,6 +25,7 @@ from ..registration import register_as
 
 __all__ = [
     "TinyStem",
+    "build_fpn",
     "build_tiny_res5",
     "build_tiny_resnet",
     "build_tiny_resnet_backbone",
@@ -223,9 +224,16 @@ def build_tiny_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 
     It reads `MASK_RCNN_EXT.TINY_RESNET` and detectron2's `MODEL.FPN`.
     """
+    return build_fpn(
+        cfg, _build_from_config(cfg, input_shape, out_features=cfg.MODEL.FPN.IN_FEATURES)
+    )
+
+
+def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
+    """Build detectron2's FPN on a backbone; it reads `MODEL.FPN`."""
     fpn = cfg.MODEL.FPN
     return FPN(
-        bottom_up=_build_from_config(cfg, input_shape, out_features=fpn.IN_FEATURES),
+        bottom_up=bottom_up,
         in_features=fpn.IN_FEATURES,
         out_channels=fpn.OUT_CHANNELS,
         norm=fpn.NORM,
