@@ -10,17 +10,17 @@ def box(rng):
     return [int(rng.integers(0, SIDE - w)), int(rng.integers(0, SIDE - h)), w, h]
 
 
-def truth_json(rng, images=12):
-    """Return a COCO data set of rectangles; its second image is empty, one object is a crowd."""
+def truth_json(rng):
+    """Return 12 images of rectangles in COCO format; the second is empty, one object is a crowd."""
     annotations = []
-    for image in range(1, images + 1):
+    for image in range(1, 13):
         for _ in range(0 if image == 2 else int(rng.integers(1, 5))):
             place, category = box(rng), CLASSES[int(rng.integers(2))]
             annotations.append(make_annotation(len(annotations) + 1, image, category, place))
     annotations[3]["iscrowd"] = 1
     annotations[3]["segmentation"] = {"size": [SIDE, SIDE], "counts": [0, 900, SIDE * SIDE - 900]}
     return {
-        "images": [{"id": i, "width": SIDE, "height": SIDE} for i in range(1, images + 1)],
+        "images": [{"id": i, "width": SIDE, "height": SIDE} for i in range(1, 13)],
         "annotations": annotations,
         "categories": [{"id": c, "name": str(c)} for c in CLASSES],
         "info": {},

@@ -66,9 +66,7 @@ class DatasetBuilder:
         classes: the names of the classes in their order. Without them the order is alphabetical.
     """
 
-    def __init__(
-        self, image_root: str | Path, notes: IssueCounter, classes: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, image_root: str | Path, notes: IssueCounter, classes: Sequence[str]) -> None:
         self.image_root = str(image_root)
         self.notes = notes
         self.classes = list(classes)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mask_rcnn_ext.paper.tables import PRINTED
 
-__all__ = ["LINEAGE", "Published", "describe_published"]
+__all__ = ["LINEAGE", "Published"]
 
 _RCNN = "arXiv:1311.2524"
 _FAST = "arXiv:1504.08083"
@@ -156,17 +156,3 @@ def _mask_rcnn() -> Iterator[Published]:
 
 # In the order of the papers; for each method, the numbers of one paper are together.
 LINEAGE: tuple[Published, ...] = (*_rcnn(), *_fast_rcnn(), *_faster_rcnn(), *_mask_rcnn())
-
-
-def describe_published(config: str) -> list[str]:
-    """Return the lines on published numbers in the header of a config, one per subject and source.
-
-    Args:
-        config: relative to `configs/`, with or without `.yaml`.
-    """
-    name = config.removesuffix(".yaml")
-    found: dict[tuple[str, str], list[str]] = {}
-    for number in (number for number in LINEAGE if number.config == name):
-        texts = found.setdefault((number.source, number.subject), [])
-        texts.append(f"{number.metric} {number.value}")
-    return [f"{', '.join(place)}: {', '.join(texts)}." for place, texts in found.items()]

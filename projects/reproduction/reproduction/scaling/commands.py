@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mask_rcnn_ext.errors import UserError
@@ -23,15 +23,12 @@ class Command:
     Args:
         arguments: the words after `python`.
         log: a file for the output of the command.
-        environment: variables to change.
 
     Attributes:
         process: the process.
     """
 
-    def __init__(
-        self, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], log: Path) -> None:
         self._log = log
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
@@ -39,7 +36,6 @@ class Command:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
                 start_new_session=True,
             )
 
