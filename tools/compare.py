@@ -182,8 +182,7 @@ def compare_files(args: argparse.Namespace) -> None:
     )
     written = write_comparison(args.output, comparison, drawn)
     print_comparison(comparison)
-    for path in written:
-        print(path)
+    print(*written, sep="\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -106,8 +106,7 @@ def make_report(args: argparse.Namespace) -> None:
             notes=notes,
             data_warnings=warnings,
         )
-    for path in written:
-        print(path)
+    print(*written, sep="\n")
     for path in written:
         if path.name == "analysis.json":
             print(describe_threshold(path))

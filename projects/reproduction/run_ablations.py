@@ -53,8 +53,8 @@ def run_ablations(args: argparse.Namespace) -> None:
         print(progress.summary())
         train_all(runs, progress, lambda: _write(args))
         content = _write(args)
-    for path in write_ablation_report(content, Path(args.output) / "ablations.html", args.chart):
-        print(path)
+    page = Path(args.output) / "ablations.html"
+    print(*write_ablation_report(content, page, args.chart), sep="\n")
 
 
 def _write(args: argparse.Namespace) -> AblationResults:

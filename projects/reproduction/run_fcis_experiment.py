@@ -60,13 +60,8 @@ def report(args: argparse.Namespace, runs: Sequence[NestedRun]) -> None:
     results = from_json(ExperimentResults, content)
     page = Path(args.output) / "fcis_experiment.html"
     written = write_experiment(page, args.picture, results, pairs)
-    for sentence in (
-        *summarize_predictions(judge_predictions(results)),
-        *describe_changes(results),
-    ):
-        print(sentence)
-    for path in (args.results, *written):
-        print(path)
+    told = [*summarize_predictions(judge_predictions(results)), *describe_changes(results)]
+    print(*told, args.results, *written, sep="\n")
 
 
 def run_photographs(args: argparse.Namespace) -> None:
@@ -78,9 +73,8 @@ def run_photographs(args: argparse.Namespace) -> None:
         run_step(PhotographMeasurement(run))
     content = collect_photographs(runs, args.coco)
     write_json(args.results, content)
-    for sentence in describe_photographs(from_json(PhotographResults, content)):
-        print(sentence)
-    print(args.results)
+    told = describe_photographs(from_json(PhotographResults, content))
+    print(*told, args.results, sep="\n")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

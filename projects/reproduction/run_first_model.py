@@ -76,8 +76,7 @@ def run_first_model(args: argparse.Namespace) -> None:
     write_json(args.results, to_json(results))
     minutes = sum(step.seconds() for step in steps) / 60
     print(f"the commands took {minutes:.1f} minutes")
-    for path in (args.results, args.picture, name_video_picture(args.picture)):
-        print(path)
+    print(args.results, args.picture, name_video_picture(args.picture), sep="\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -93,8 +93,7 @@ def run_own_data(args: argparse.Namespace) -> None:
         print(progress.summary())
         train_all(left, progress, lambda: _write(args, runs))
     _write(args, runs)
-    for path in (args.results, args.picture):
-        print(path)
+    print(args.results, args.picture, sep="\n")
 
 
 def _write(args: argparse.Namespace, runs: Sequence[OwnDataRun]) -> None:

@@ -53,9 +53,8 @@ def run_trial(args: argparse.Namespace) -> None:
     runs = plan_trial(args.output, {"dsb2018": args.dsb2018, "persons": args.coco}, args.seeds)
     if not train_as_asked(args, runs):
         return
-    for line in describe_trial(write_trial_results(args.results, runs)):
-        print(line)
-    print(args.results)
+    told = describe_trial(write_trial_results(args.results, runs))
+    print(*told, args.results, sep="\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -55,8 +55,7 @@ def print_files(args: argparse.Namespace, pages: Sequence[Path]) -> None:
             with atomic_open(args.picture) as file:
                 file.write(path.read_bytes())
             written.append(Path(args.picture))
-    for path in written:
-        print(path)
+    print(*written, sep="\n")
 
 
 def prepare_process() -> None:
