@@ -11,7 +11,7 @@ import signal
 
 import pytest
 import yaml
-from support import CREATED_HERE, write_coco
+from support import CREATED_HERE, name_files, write_coco
 
 
 def pytest_collection_finish() -> None:
@@ -79,9 +79,8 @@ def _parse_each_yaml_once():
     yaml.safe_load = load
 
 
-@pytest.fixture
-def forget_data_sets():
-    """Remove the data sets that the test registers."""
+def _forget_data_sets():
+    """Remove the data sets that a test, or a fixture of its file, registers."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     known = [(catalog, set(catalog)) for catalog in (DatasetCatalog, MetadataCatalog)]
@@ -91,15 +90,16 @@ def forget_data_sets():
             catalog.pop(name)
 
 
+forget_data_sets = pytest.fixture(_forget_data_sets)
+forget_data_sets_of_file = pytest.fixture(_forget_data_sets, scope="module")
+
+
 @pytest.fixture
 def coco_pair(tmp_path):
     """Return the four command-line flags of a small train and val set."""
-    train, train_images = write_coco(tmp_path / "train", images=12)
-    val, val_images = write_coco(tmp_path / "val", images=4, seed=1)
-    return [
-        "--train-json", str(train), "--train-images", str(train_images),
-        "--val-json", str(val), "--val-images", str(val_images),
-    ]  # fmt: skip
+    train = write_coco(tmp_path / "train", images=12)
+    val = write_coco(tmp_path / "val", images=4, seed=1)
+    return [*name_files("train", *train), *name_files("val", *val)]
 
 
 @pytest.fixture(scope="session")

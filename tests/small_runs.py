@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.modeling import build_model
-from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+from support import SMALL, TINY_CONFIG, name_files, run_train_net, write_coco
 
 from mask_rcnn_ext import load_config
 from mask_rcnn_ext.evaluation import coco
@@ -19,8 +19,7 @@ def write_data(root, **counts) -> list[str]:
     """Write a COCO set for each split, `train=8, val=2`; return the flags that name them."""
     flags = []
     for split, count in counts.items():
-        path, images = write_coco(root / split, images=count, seed=count)
-        flags += [f"--{split}-json", str(path), f"--{split}-images", str(images)]
+        flags += name_files(split, *write_coco(root / split, images=count, seed=count))
     return flags
 
 
@@ -59,6 +58,11 @@ def write_small_weights(path, *keys: str) -> str:
 def read_results(folder) -> dict:
     """Return the content of a run's `results.json`."""
     return json.loads((folder / "results.json").read_text())
+
+
+def read_predictions(folder, part: str = "inference") -> list[dict]:
+    """Return the predictions of a run on its own validation data."""
+    return json.loads((folder / part / "own_val/coco_instances_results.json").read_text())
 
 
 def read_weights(path, part: str = "") -> dict[str, torch.Tensor]:

@@ -53,6 +53,14 @@ def make_annotation(number: int, image: int, category: int, box: Sequence, **oth
     }
 
 
+@contextlib.contextmanager
+def change_json(path: str | Path):
+    """Yield the content of a JSON file, which the block changes, and write it back."""
+    content = json.loads(Path(path).read_text())
+    yield content
+    Path(path).write_text(json.dumps(content))
+
+
 def write_coco(folder: Path, *, images: int, seed: int = 0, size=(64, 48), classes=("cat", "dog")):
     """Write a COCO-format set of bright rectangles; return (json path, image folder).
 
@@ -110,6 +118,11 @@ def mask_config(*overrides: str):
     cfg.MODEL.MASK_ON = True
     cfg.merge_from_list(list(overrides))
     return cfg
+
+
+def name_files(split: str, path: str | Path, images: str | Path) -> list[str]:
+    """Return the flags that name the json and the images of a split, "train" or "val"."""
+    return [f"--{split}-json", str(path), f"--{split}-images", str(images)]
 
 
 # The smallest model that has every part: one FPN level for the RoI heads, few channels.

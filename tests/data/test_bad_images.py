@@ -1,14 +1,13 @@
 """An image that breaks while a run is at work, and a worker that is killed while it reads one."""
 
-import json
 import os
 import re
 import signal
 
 import pytest
 import torch
-from small_runs import fork_processes, read_error, read_weights, same, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import fork_processes, read_error, read_results, read_weights, same, write_data
+from support import SMALL, TINY_CONFIG, change_json, run_train_net
 from torch.utils.data import dataloader
 
 from mask_rcnn_ext.config import get_cfg
@@ -47,7 +46,7 @@ def test_it_ends_the_run_with_its_name_or_is_skipped_and_listed(data, tmp_path, 
     assert run(data, tmp_path / "error") == 2
     assert "train/images/001.png: cannot be read as an image" in read_error(capsys)
     assert run(data, out, *SKIP) == 0
-    results = json.loads((out / "results.json").read_text())
+    results = read_results(out)
     assert [os.path.relpath(name, tmp_path) for name in results["run"]["skipped_images"]] == [
         "data/train/images/001.png", "data/val/images/001.png",
     ]  # fmt: skip
@@ -56,15 +55,13 @@ def test_it_ends_the_run_with_its_name_or_is_skipped_and_listed(data, tmp_path, 
     note = page.partition("Images that could not be used and were skipped")[2].partition("</ul>")[0]
     assert note.count("001.png: cannot be read as an image") == 2
     # The evaluation is the one of the data set without the image.
-    path = tmp_path / "data/val/annotations.json"
-    coco = json.loads(path.read_text())
-    coco["images"] = [image for image in coco["images"] if image["file_name"] != "001.png"]
-    kept = {image["id"] for image in coco["images"]}
-    coco["annotations"] = [one for one in coco["annotations"] if one["image_id"] in kept]
-    path.write_text(json.dumps(coco))
+    with change_json(tmp_path / "data/val/annotations.json") as coco:
+        coco["images"] = [image for image in coco["images"] if image["file_name"] != "001.png"]
+        kept = {image["id"] for image in coco["images"]}
+        coco["annotations"] = [one for one in coco["annotations"] if one["image_id"] in kept]
     weights = ["MODEL.WEIGHTS", str(out / "model_final.pth")]
     assert run([*data, "--eval-only"], tmp_path / "eval", *weights) == 0
-    evaluated = json.loads((tmp_path / "eval/results.json").read_text())
+    evaluated = read_results(tmp_path / "eval")
     assert evaluated["segm"] == results["segm"]
     assert "skipped_images" not in evaluated["run"]
     saved = torch.load(out / "model_final.pth", weights_only=True)["trainer"]["hooks"]["RunRecord"]
@@ -85,7 +82,7 @@ def test_two_workers_skip_as_none_does(data, tmp_path):
     skip = [*SKIP, "DATASETS.TEST", "()"]
     for workers in ("0", "2"):
         assert run(data, tmp_path / workers, *skip, "DATALOADER.NUM_WORKERS", workers) == 0
-        results = json.loads((tmp_path / workers / "results.json").read_text())
+        results = read_results(tmp_path / workers)
         (skipped,) = results["run"]["skipped_images"]
         assert skipped.endswith("train/images/001.png")
     weights = [read_weights(tmp_path / workers / "model_final.pth") for workers in ("0", "2")]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from support import write_coco
+from support import change_json, write_coco
 
 from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.data.contradictions import explain_contradictions
@@ -140,12 +140,11 @@ def test_the_largest_of_floats():
 
 def test_the_key_takes_the_boxes_from_the_masks(tmp_path, forget_data_sets):
     path, images = write_coco(tmp_path, images=3)
-    coco = json.loads(path.read_text())
-    truth = {a["id"]: list(a["bbox"]) for a in coco["annotations"]}
-    for a in coco["annotations"]:
-        x, y, width, height = a["bbox"]
-        a["bbox"] = [x, y, x + width, y + height]
-    path.write_text(json.dumps(coco))
+    with change_json(path) as coco:
+        truth = {a["id"]: list(a["bbox"]) for a in coco["annotations"]}
+        for a in coco["annotations"]:
+            x, y, width, height = a["bbox"]
+            a["bbox"] = [x, y, x + width, y + height]
     cfg = get_cfg()
     cfg.merge_from_list(["OUTPUT_DIR", str(tmp_path), "MASK_RCNN_EXT.DATA.STRICT", True])
     cfg.merge_from_list(["MASK_RCNN_EXT.DATA.BOXES_FROM_MASKS", True])

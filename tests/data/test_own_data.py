@@ -15,7 +15,8 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
-from support import SMALL, TINY_CONFIG, run_train_net
+from small_runs import read_results
+from support import SMALL, TINY_CONFIG, change_json, run_train_net
 
 from mask_rcnn_ext.data import own_data
 from mask_rcnn_ext.data.own_data import OwnData, register_own_data
@@ -171,13 +172,12 @@ def test_a_val_file_without_a_category_keeps_the_numbers(tmp_path):
 )
 def test_the_registered_ids_fit_every_reader(tmp_path, ids):
     val = write(tmp_path / "v.json", [CAT], [annotation(1), annotation(2, image=3)])
-    coco = json.loads(val.read_text())
-    new = {image["id"]: own for image, own in zip(coco["images"], ids, strict=True)}
-    for image in coco["images"]:
-        image["id"] = new[image["id"]]
-    for entry in coco["annotations"]:
-        entry.update(image_id=new[entry["image_id"]], id=new[entry["image_id"]])
-    val.write_text(json.dumps(coco))
+    with change_json(val) as coco:
+        new = {image["id"]: own for image, own in zip(coco["images"], ids, strict=True)}
+        for image in coco["images"]:
+            image["id"] = new[image["id"]]
+        for entry in coco["annotations"]:
+            entry.update(image_id=new[entry["image_id"]], id=new[entry["image_id"]])
     register(None, val)
     path = MetadataCatalog.get("own_val").json_file
     images = json.loads(Path(path).read_text())["images"]
@@ -325,10 +325,9 @@ def test_strict_names_the_annotation(tmp_path):
 
 def test_boxes_without_masks_train_a_model_without_masks(tmp_path, coco_pair, capsys):
     for path in coco_pair[1::4]:
-        coco = json.loads(Path(path).read_text())
-        for entry in coco["annotations"]:
-            del entry["segmentation"], entry["area"]
-        Path(path).write_text(json.dumps(coco))
+        with change_json(path) as coco:
+            for entry in coco["annotations"]:
+                del entry["segmentation"], entry["area"]
     run = tmp_path / "run"
     arguments = [
         "--config-file", TINY_CONFIG, *coco_pair, *SMALL,
@@ -339,7 +338,7 @@ def test_boxes_without_masks_train_a_model_without_masks(tmp_path, coco_pair, ca
     assert not run.exists()
 
     assert run_train_net(*arguments, "MODEL.MASK_ON", "False") == 0
-    results = json.loads((run / "results.json").read_text())
+    results = read_results(run)
     assert "segm" not in results
     assert results["bbox"]["AP"] is not None
     # Every instance is there to learn from and to compare with, by the size of its box.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from small_runs import read_error, train_small, write_small_weights
-from support import TINY_CONFIG, run_train_net, write_coco
+from support import TINY_CONFIG, change_json, run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, load_config, model_zoo
 from mask_rcnn_ext.engine import trainer
@@ -77,10 +77,8 @@ def test_degenerate_box_is_an_error_under_strict_data_and_else_dropped(attempt, 
 
 
 def test_category_that_contradicts(attempt, coco_pair):
-    path = Path(coco_pair[5])
-    coco = json.loads(path.read_text())
-    coco["categories"][0]["name"] = "horse"
-    path.write_text(json.dumps(coco))
+    with change_json(coco_pair[5]) as coco:
+        coco["categories"][0]["name"] = "horse"
     message = attempt(*coco_pair)
     assert "horse" in message
     assert "cat" in message

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from small_runs import evaluate, read_error, read_results, train_small, write_data
+from support import change_json
 
 from mask_rcnn_ext import Predictor, UserError, load_config
 
@@ -29,18 +30,17 @@ def write_bands(root, kind: str, **counts) -> list[str]:
     """Write a COCO set of each split, with other images; return the flags that name them."""
     flags = write_data(root, **counts)
     for path, images in zip(map(Path, flags[1::4]), map(Path, flags[3::4]), strict=True):
-        content = json.loads(path.read_text())
-        for image in content["images"]:
-            source = images / image["file_name"]
-            pixels = np.asarray(Image.open(source))
-            image["file_name"] = source.with_suffix(kind).name
-            if kind == ".npy":
-                np.save(images / image["file_name"], to_bands(pixels))
-            else:
-                gray = pixels.max(axis=2).astype(np.uint16) * 257
-                Image.fromarray(gray).save(images / image["file_name"])
-            source.unlink()
-        path.write_text(json.dumps(content))
+        with change_json(path) as content:
+            for image in content["images"]:
+                source = images / image["file_name"]
+                pixels = np.asarray(Image.open(source))
+                image["file_name"] = source.with_suffix(kind).name
+                if kind == ".npy":
+                    np.save(images / image["file_name"], to_bands(pixels))
+                else:
+                    gray = pixels.max(axis=2).astype(np.uint16) * 257
+                    Image.fromarray(gray).save(images / image["file_name"])
+                source.unlink()
     return flags
 
 

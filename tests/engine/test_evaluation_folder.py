@@ -7,7 +7,7 @@ import make_report as report
 import pytest
 from detectron2.data.datasets import register_coco_instances
 from small_runs import evaluate, read_error, train_small, tree, write_data
-from support import write_coco
+from support import change_json, write_coco
 
 from mask_rcnn_ext.files import file_sha256
 from mask_rcnn_ext.report.run_data import read_predictions, read_run
@@ -28,8 +28,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def folder(trained, tmp_path):
-    shutil.copytree(trained[0], tmp_path / "out")
-    return tmp_path / "out"
+    return shutil.copytree(trained[0], tmp_path / "out")
 
 
 def test_another_data_set_gets_a_folder_of_its_own(trained, folder):
@@ -98,8 +97,7 @@ def test_the_report_refuses_annotations_that_have_changed(folder, capsys, tmp_pa
         text.replace(run.config.MASK_RCNN_EXT.DATA.VAL_JSON, str(path))
     )
     assert report.main([str(folder)]) == 0
-    coco = json.loads(path.read_text())
-    coco["annotations"].pop()
-    path.write_text(json.dumps(coco))
+    with change_json(path) as coco:
+        coco["annotations"].pop()
     assert report.main([str(folder)]) == 2
     assert f"was evaluated on another version of {path}" in read_error(capsys)

@@ -1,10 +1,8 @@
 """A small FCIS, trained end to end through the command line's own functions."""
 
-import json
-
 import pytest
-from small_runs import evaluate, fork_processes, read_results, read_weights, same
-from support import SMALL, run_train_net, write_coco
+from small_runs import evaluate, fork_processes, read_predictions, read_results, read_weights, same
+from support import SMALL, name_files, run_train_net, write_coco
 from tiny_fcis import FCIS_CONFIG
 
 BACKBONE = SMALL[:6]  # channels and blocks
@@ -27,9 +25,8 @@ RECIPE = [
 def trained(tmp_path_factory):
     """FCIS on four images of rectangles, evaluated on the same ones; its folder and the flags."""
     root = tmp_path_factory.mktemp("fcis")
-    path, images = write_coco(root / "data", images=4, size=(96, 96))
-    flags = ["--train-json", str(path), "--train-images", str(images)]
-    flags += ["--val-json", str(path), "--val-images", str(images)]
+    data = write_coco(root / "data", images=4, size=(96, 96))
+    flags = [*name_files("train", *data), *name_files("val", *data)]
     code = run_train_net(
         "--config-file", FCIS_CONFIG, *flags, "OUTPUT_DIR", str(root / "out"),
         *BACKBONE, *RECIPE, "SOLVER.MAX_ITER", "240",
@@ -68,8 +65,7 @@ def test_two_processes_evaluate_as_one(trained, tmp_path, monkeypatch):
 def test_without_voting_boxes_are_rois(trained, tmp_path):
     out = trained[0] / "out"
     assert evaluate(out, tmp_path, "MODEL.FCIS.MASK_VOTING", "False") == 0
-    name = "inference/own_val/coco_instances_results.json"
-    voted, own = (json.loads((folder / name).read_text()) for folder in (out, tmp_path))
+    voted, own = map(read_predictions, (out, tmp_path))
     assert all(float(v).is_integer() for found in voted for v in found["bbox"])
     assert not all(float(v).is_integer() for found in own for v in found["bbox"])
     assert read_results(tmp_path)["segm"]["AP"] > 50

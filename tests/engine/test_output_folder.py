@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from small_runs import read_error, read_results, start_fork, train_small, tree, write_data
-from support import run_train_net
+from support import change_json, run_train_net
 
 from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.engine import output_folder, run_lock
@@ -29,11 +29,8 @@ def data(tmp_path_factory) -> list[str]:
     root = tmp_path_factory.mktemp("data")
     flags = write_data(root, train=2, val=1)
     for path in (flags[1], flags[5]):
-        with open(path) as file:
-            coco = json.load(file)
-        coco["annotations"].append({**coco["annotations"][0], "id": 99, "bbox": [0, 0, 0, 0]})
-        with open(path, "w") as file:
-            json.dump(coco, file)
+        with change_json(path) as coco:
+            coco["annotations"].append({**coco["annotations"][0], "id": 99, "bbox": [0, 0, 0, 0]})
     return flags
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from small_runs import read_error, read_weights, same, train_small, write_data
+from small_runs import read_error, read_weights, same, train_small, tree, write_data
 
 from mask_rcnn_ext import get_cfg
 from mask_rcnn_ext.config import ExtCfgNode
@@ -90,10 +90,10 @@ def test_nothing_changed_gives_the_same_bits_and_no_iteration_twice(half, start,
 )
 def test_what_may_not_change_is_refused_in_a_sentence(half, capsys, keys, told):
     flags, out = half
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    before = tree(out)
     assert run([*flags, "--resume"], out, "SOLVER.MAX_ITER", "4", *keys) == 2
     assert told in read_error(capsys)
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert tree(out) == before
 
 
 def test_what_may_not_change_is_told_before_anything_is_read(half, capsys, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from small_runs import evaluate, read_error, read_results, read_weights, same, write_data
-from support import SMALL, TINY_CONFIG, run_train_net
+from support import SMALL, TINY_CONFIG, change_json, run_train_net
 
 
 def run(folder, *arguments):
@@ -41,10 +41,9 @@ def test_one_json_trains_is_evaluated_and_resumed(tmp_path):
     assert read_files(out) == [train, val]
     assert same(read_weights(out / "model_final.pth"), first)
 
-    content = json.loads(path.read_text())  # another json would be split in another way
-    content["images"] = content["images"][2:]
-    content["annotations"] = [a for a in content["annotations"] if a["image_id"] > 2]
-    path.write_text(json.dumps(content))
+    with change_json(path) as content:  # another json would be split in another way
+        content["images"] = content["images"][2:]
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] > 2]
     assert run(out, *flags, "--resume") == 0
     assert read_files(out) == [train, val]
     assert "The split is the run's own" in (out / "log.txt").read_text()

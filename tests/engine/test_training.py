@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import shutil
 import socket
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ from detectron2.utils.events import EventStorage
 from small_runs import (
     evaluate,
     fork_processes,
+    read_predictions,
     read_results,
     read_weights,
     same,
@@ -22,7 +21,7 @@ from small_runs import (
     train_small,
     write_data,
 )
-from support import REPO, SMALL, TINY_CONFIG, run_script, run_train_net
+from support import REPO, SMALL, TINY_CONFIG, run_python, run_script, run_train_net
 
 from mask_rcnn_ext import load_config
 from mask_rcnn_ext.data.own_data import register_own_data
@@ -45,7 +44,7 @@ def test_a_run_leaves_the_promised_files(run):
     for name in ("config.yaml", "log.txt", "metrics.json", "model_final.pth", "results.json"):
         assert (out / name).stat().st_size > 0, name
     assert list(out.glob("events.out.tfevents*"))
-    found = json.loads((out / "inference/own_val/coco_instances_results.json").read_text())
+    found = read_predictions(out)
     assert found is not None
     assert not list(out.rglob(".mask_rcnn_ext-*"))
 
@@ -98,7 +97,7 @@ def test_the_classes_follow_the_file(run):
     assert "NUM_CLASSES: 2" in config
     final = read_weights(root / "out/model_final.pth")
     assert final["roi_heads.box_predictor.cls_score.weight"].shape[0] == 3
-    results = json.loads((root / "out/inference/own_val/coco_instances_results.json").read_text())
+    results = read_predictions(root / "out")
     assert {r["category_id"] for r in results} <= {3, 10}
 
 
@@ -227,10 +226,8 @@ def test_a_mistake_in_two_processes_is_one_message(
         assert "Traceback" not in errors  # torchrun reports the failed process in its own way
     else:
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        done = subprocess.run(
-            [sys.executable, *torchrun, str(REPO / "train_net.py"), *arguments, *keys],
-            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240,
-        )  # fmt: skip
+        words = [*torchrun, str(REPO / "train_net.py"), *arguments, *keys]
+        done = run_python(*words, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240)
         errors = done.stderr
         assert done.returncode == 1  # torchrun's own code
     assert sum(line.startswith("error: ") for line in errors.splitlines()) == 1
@@ -248,10 +245,7 @@ def test_test_time_augmentation_stands_beside_the_plain_result(run, tmp_path):
         assert evaluate(root / "out", out, *keys) == 0
         results = read_results(out)
         assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA", "run"}
-        plain, augmented = (
-            json.loads((out / folder / "own_val/coco_instances_results.json").read_text())
-            for folder in ("inference", "inference_TTA")
-        )
+        plain, augmented = (read_predictions(out, part) for part in ("inference", "inference_TTA"))
         assert plain
         assert augmented
         scores = [sorted(r["score"] for r in found)[-20:] for found in (plain, augmented)]

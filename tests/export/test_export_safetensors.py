@@ -1,11 +1,10 @@
 """A model as a safetensors file, for sharing: equal weights, no paths, used like a checkpoint."""
 
-import json
-
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from small_runs import read_results
 from support import REPO, SMALL, TINY_CONFIG, run_script, run_train_net, write_coco
 from tiny_fcis import fcis_cfg, fcis_model
 from tiny_model import picture, tiny_cfg, tiny_model
@@ -75,9 +74,7 @@ def test_a_training_starts_from_a_shared_file_and_evaluates_one(tmp_path):
     shared = str(export_model(cfg, tmp_path / "shared", [], format="safetensors"))
     rest = ["MODEL.WEIGHTS", shared, "OUTPUT_DIR", str(tmp_path / "ap")]
     assert run_train_net("--eval-only", *data, *rest) == 0
-    results = [
-        json.loads((tmp_path / name / "results.json").read_text()) for name in ("first", "ap")
-    ]
+    results = [read_results(tmp_path / name) for name in ("first", "ap")]
     assert results[0]["segm"] == results[1]["segm"]
     start = ["MODEL.WEIGHTS", shared, "SOLVER.BASE_LR", "1e-9", "SOLVER.BASE_LR_END", "0.0"]
     assert run_train_net("--config-file", str(TINY_CONFIG), *train, *keys, *start, *second) == 0

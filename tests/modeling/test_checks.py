@@ -3,6 +3,7 @@
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from small_runs import read_error
 from support import run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, get_cfg
@@ -192,8 +193,6 @@ def test_train_net_prints_the_error_in_one_line(tmp_path, capsys, config, values
         "--config-file", get_config_file(config), "--train-json", str(path),
         "--train-images", str(images), "OUTPUT_DIR", str(out), "MODEL.WEIGHTS", "", *values,
     )  # fmt: skip
-    errors = [e for e in capsys.readouterr().err.splitlines() if e.startswith("error: ")]
     assert code == 2
-    assert len(errors) == 1
-    assert message in errors[0]
+    assert message in read_error(capsys)
     assert not out.exists()

@@ -8,11 +8,10 @@ from detectron2.engine import DefaultTrainer
 from detectron2.layers import Conv2d
 from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, build_model
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
-from detectron2.structures import Instances
 from detectron2.utils import logger as detectron2_logger
 from support import SMALL, TINY_CONFIG
 from tiny_fcis import fcis_cfg, fcis_model, image_of
-from tiny_model import picture, tiny_cfg
+from tiny_model import detect, picture, tiny_cfg
 from tiny_rcnn import record, small_cfg, small_model
 from torch import nn
 
@@ -123,20 +122,14 @@ MODELS = {
 }
 
 
-def run(model, image) -> Instances:
-    with torch.no_grad():
-        (output,) = model([image])
-    return output["instances"]
-
-
 def test_exact_pools_on_all_threads_and_changes_nothing():
     cfg, model, image = fpn(**{"MODEL.RPN.POST_NMS_TOPK_TEST": 100})
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        expected = run(model, image)
+        (expected,) = detect(model, image)
         prepared = prepare_for_inference(cfg, model)
-        found = run(prepared, image)
+        (found,) = detect(prepared, image)
     finally:
         torch.set_num_threads(before)
     layers = [m for m in prepared.modules() if isinstance(m, ThreadedROILayer)]
@@ -159,11 +152,11 @@ def test_exact_pools_on_all_threads_and_changes_nothing():
 def test_fast_finds_what_exact_finds(name):
     cfg, model, image = MODELS[name]()
     before = copy.deepcopy(model.state_dict())
-    expected = run(model, image)
+    (expected,) = detect(model, image)
     assert prepare_for_inference(cfg, model) is model, "exact is the default"
     cfg.MASK_RCNN_EXT.SPEED = "fast"
     fast = prepare_for_inference(cfg, model)
-    found = run(fast, image)
+    (found,) = detect(fast, image)
     assert len(found) == len(expected) > 1
     assert torch.equal(found.pred_classes, expected.pred_classes)
     torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-4)
@@ -181,7 +174,7 @@ def test_fast_finds_what_exact_finds(name):
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert torch.equal(run(model, image).scores, expected.scores)
+    assert torch.equal(detect(model, image)[0].scores, expected.scores)
 
 
 def assert_fast(model, name):
@@ -207,7 +200,7 @@ def test_fastest_is_bfloat16_where_the_cpu_has_it(has_bfloat16, caplog):
             lambda _m, _i, output, part=part: dtypes.update({part: output})
         )
     with inference_autocast(resolved):
-        found = run(fastest, image)
+        (found,) = detect(fastest, image)
     used = torch.bfloat16 if has_bfloat16 else torch.float32
     assert dtypes["backbone.bottom_up.stem.conv1"].dtype == used
     assert dtypes["roi_heads.mask_head.mask_fcn1"].dtype == used
@@ -220,7 +213,7 @@ def test_fastest_is_bfloat16_where_the_cpu_has_it(has_bfloat16, caplog):
     assert len(said) == (0 if has_bfloat16 else 1), "once, not for each evaluation"
     cfg.MASK_RCNN_EXT.SPEED = "fast"
     if not has_bfloat16:
-        assert torch.equal(run(prepare_for_inference(cfg, model), image).scores, found.scores)
+        assert torch.equal(detect(prepare_for_inference(cfg, model), image)[0].scores, found.scores)
 
 
 def test_slow_keys_are_reported_once(has_bfloat16, caplog):

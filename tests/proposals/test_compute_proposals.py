@@ -10,12 +10,12 @@ import compute_proposals
 import cv2
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.data.build import get_detection_dataset_dicts, load_proposals_into_dataset
 from detectron2.data.datasets import register_coco_instances
 from reference.proposal_recall import recall_at
 from small_runs import read_error
-from support import needs_search, write_coco
+from support import change_json, needs_search, write_coco
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.proposals import compute as module
@@ -26,13 +26,11 @@ IMAGES = 12  # two parts
 
 
 @pytest.fixture(scope="module")
-def coco(tmp_path_factory):
+def coco(tmp_path_factory, forget_data_sets_of_file):
     """A registered data set; returns its json and its image folder."""
     paths = write_coco(tmp_path_factory.mktemp("data"), images=IMAGES)
     register_coco_instances(DATA, {}, *map(str, paths))
-    yield paths
-    DatasetCatalog.remove(DATA)
-    MetadataCatalog.remove(DATA)
+    return paths
 
 
 def search(output, *arguments: str) -> int:
@@ -295,10 +293,9 @@ def test_an_image_that_cannot_be_used(coco, tmp_path, capsys, monkeypatch, conte
 @needs_search
 def test_own_boxes_without_masks_are_enough(tmp_path, capsys):
     path, images = write_coco(tmp_path / "data", images=2)
-    content = json.loads(path.read_text())
-    for annotation in content["annotations"]:
-        del annotation["segmentation"]
-    path.write_text(json.dumps(content))
+    with change_json(path) as content:
+        for annotation in content["annotations"]:
+            del annotation["segmentation"]
     own = ["--train-json", str(path), "--train-images", str(images)]
     args = ["selective-search", *own, "--output", str(tmp_path / "out")]
     assert compute_proposals.main(args) == 0

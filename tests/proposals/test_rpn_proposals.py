@@ -10,7 +10,6 @@ import compute_proposals
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from small_runs import read_error, write_small_weights
 from support import SMALL, TINY_CONFIG, write_coco
@@ -30,12 +29,9 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _data(tmp_path_factory):
+def _data(tmp_path_factory, forget_data_sets_of_file):
     paths = write_coco(tmp_path_factory.mktemp("data"), images=3)
     register_coco_instances(DATA, {}, *map(str, paths))
-    yield
-    DatasetCatalog.remove(DATA)
-    MetadataCatalog.remove(DATA)
 
 
 def propose(output, *arguments: str) -> int:

@@ -1,6 +1,5 @@
 """Stored proposals are read as they were written, by both loaders; a wrong file is one message."""
 
-import json
 import pickle
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import BoxMode
 from small_runs import Opens, read_error, write_data
-from support import SMALL, TINY_CONFIG, run_train_net, write_coco
+from support import SMALL, TINY_CONFIG, change_json, run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, load_config
 from mask_rcnn_ext.data.own_data import register_own_data
@@ -330,9 +329,8 @@ def test_a_mask_of_registered_data_that_would_break_pycocotools_is_named(
 ):
     name = "broken_masks"
     path, images = write_coco(tmp_path, images=2)
-    content = json.loads(path.read_text())
-    content["annotations"][3]["segmentation"] = mask
-    path.write_text(json.dumps(content))
+    with change_json(path) as content:
+        content["annotations"][3]["segmentation"] = mask
     register_coco_instances(name, {}, str(path), str(images))
     cfg = load_config(TINY_CONFIG, ["DATASETS.TRAIN", f"('{name}',)"])
     cfg.DATASETS.TEST = (name,)

@@ -1,6 +1,5 @@
 """4-step alternating training: what is shared, what each step trains, resuming, the mistakes."""
 
-import json
 import shlex
 import shutil
 
@@ -10,6 +9,7 @@ import train_alternating
 from small_runs import (
     evaluate,
     read_error,
+    read_predictions,
     read_results,
     read_stamps,
     read_weights,
@@ -129,8 +129,7 @@ def test_each_detector_trains_on_the_proposals_of_the_rpn_before_it(run):
 
 def test_eval_only_repeats_the_result(run, tmp_path):
     assert evaluate(run, tmp_path / "eval") == 0
-    found = "inference/own_val/coco_instances_results.json"
-    again, ours = (json.loads((f / found).read_text()) for f in (tmp_path / "eval", run))
+    again, ours = map(read_predictions, (tmp_path / "eval", run))
     assert len(ours) > 0
     assert again == ours
 

@@ -1,13 +1,12 @@
 """The check of a data set from the command line: the text, the page, the corrected json."""
 
-import json
 import re
 from pathlib import Path
 
 import check_dataset as tool
 import pytest
 from PIL import Image
-from support import write_coco
+from support import change_json, name_files, write_coco
 
 from mask_rcnn_ext.data.own_data import split_own_data
 
@@ -21,16 +20,12 @@ def data(tmp_path):
     """Return the options of a train and a val set with one wrong box and one copied image."""
     train, train_images = write_coco(tmp_path / "train", images=3)
     val, val_images = write_coco(tmp_path / "val", images=2, seed=1)
-    coco = json.loads(train.read_text())
-    coco["annotations"][0]["bbox"] = [0, 0, 3, 3]
-    coco["annotations"][3]["segmentation"] = "no mask"
-    coco["annotations"][4]["id"] = "5"
-    train.write_text(json.dumps(coco))
+    with change_json(train) as coco:
+        coco["annotations"][0]["bbox"] = [0, 0, 3, 3]
+        coco["annotations"][3]["segmentation"] = "no mask"
+        coco["annotations"][4]["id"] = "5"
     Image.open(train_images / "000.png").save(val_images / "001.png")
-    return [
-        "--train-json", str(train), "--train-images", str(train_images),
-        "--val-json", str(val), "--val-images", str(val_images),
-    ]  # fmt: skip
+    return [*name_files("train", train, train_images), *name_files("val", val, val_images)]
 
 
 def test_the_report(data, tmp_path, capsys):
@@ -100,7 +95,7 @@ def test_the_parts_of_a_split(tmp_path, capsys):
     """Without --output nothing is left; with it, the parts are those of a training."""
     path, images = write_coco(tmp_path / "data", images=5)
     Image.open(images / "000.png").save(images / "001.png")
-    split = ["--train-json", str(path), "--train-images", str(images), "--split", "0.6"]
+    split = [*name_files("train", path, images), "--split", "0.6"]
     before = sorted(tmp_path.rglob("*"))
     assert tool.main(split) == 0
     printed = capsys.readouterr().out

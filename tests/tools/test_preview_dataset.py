@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
 from pycocotools import mask as mask_util
-from support import make_annotation, write_coco
+from support import change_json, make_annotation, write_coco
 
 from mask_rcnn_ext.report.drawing.pictures import choose_color
 
@@ -129,10 +129,9 @@ def test_a_missing_image_is_named_and_nothing_is_written(registered, capsys):
 
 def test_boxes_without_masks_are_shown_when_asked_for(tmp_path, capsys):
     path, images = write_coco(tmp_path, images=2)
-    content = json.loads(path.read_text())
-    for annotation in content["annotations"][::2]:
-        del annotation["segmentation"]
-    path.write_text(json.dumps(content))
+    with change_json(path) as content:
+        for annotation in content["annotations"][::2]:
+            del annotation["segmentation"]
     arguments = name_files(path, images, tmp_path / "a.png")
     assert tool.main(arguments) == 0
     assert "2 images, 2 objects" in capsys.readouterr().out
@@ -142,16 +141,15 @@ def test_boxes_without_masks_are_shown_when_asked_for(tmp_path, capsys):
 
 def test_odd_images_are_shown_or_named(tmp_path, capsys, caplog):
     path, folder = write_coco(tmp_path, images=3)
-    content = json.loads(path.read_text())
-    page = Image.open(folder / "001.png").convert("RGB")
-    page.save(folder / "pages.tif", save_all=True, append_images=[page])
-    Image.new("RGB", (2000, 1)).save(folder / "strip.png")
-    for image, name, size in zip(
-        content["images"], ("pages.tif", "strip.png"), (page.size, (2000, 1)), strict=False
-    ):
-        image.update(file_name=name, width=size[0], height=size[1])
-    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 2]
-    path.write_text(json.dumps(content))
+    with change_json(path) as content:
+        page = Image.open(folder / "001.png").convert("RGB")
+        page.save(folder / "pages.tif", save_all=True, append_images=[page])
+        Image.new("RGB", (2000, 1)).save(folder / "strip.png")
+        for image, name, size in zip(
+            content["images"], ("pages.tif", "strip.png"), (page.size, (2000, 1)), strict=False
+        ):
+            image.update(file_name=name, width=size[0], height=size[1])
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 2]
     command = name_files(path, folder, tmp_path / "sheet.png")
     assert tool.main(command) == 0
     assert "only the first is read: pages.tif (2)" in caplog.text

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import run_demo as tool
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from support import REPO, write_coco
 
@@ -74,15 +73,13 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(tmp_path_factory, forget_data_sets_of_file):
     """A demo that is done; tests leave it so."""
     made = Demo(tmp_path_factory.mktemp("checkout"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tool, "run_command", made.run_command)
         assert made.run() == [(TRAINING, False), (REPORT, False)]
         yield made
-    DatasetCatalog.remove(DATA)
-    MetadataCatalog.remove(DATA)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from support import REPO, SMALL, run_train_net, write_coco
+from support import REPO, SMALL, name_files, run_train_net, write_coco
 
 from mask_rcnn_ext.proposals.file import write_proposal_file
 
@@ -43,8 +43,7 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("lineage")
     path, images = write_coco(root / "data", images=4)
     write_proposals(root / "proposals.pkl", path)
-    flags = ["--train-json", str(path), "--train-images", str(images)]
-    flags += ["--val-json", str(path), "--val-images", str(images)]
+    flags = [*name_files("train", path, images), *name_files("val", path, images)]
     files = f"('{root / 'proposals.pkl'}',)"
     keys = ["DATASETS.PROPOSAL_FILES_TRAIN", files, "DATASETS.PROPOSAL_FILES_TEST", files]
     return flags, keys

@@ -35,7 +35,7 @@ from reproduction.pages import write as generated_pages
 from reproduction.pages.config_keys import config_keys
 from reproduction.scaling.markdown import SCALING
 from reproduction.scaling.results_file import ScalingResults
-from support import REPO
+from support import REPO, change_json
 
 from mask_rcnn_ext import UserError, get_cfg
 from mask_rcnn_ext.config import flat_config
@@ -111,16 +111,14 @@ def test_a_changed_row_of_the_paper_is_noticed(checkout):
 
 
 def test_a_changed_count_is_noticed(checkout):
-    content = json.loads((checkout / COSTS).read_text())
-    content["models"][0]["flops"]["backbone"] += 10**9
-    (checkout / COSTS).write_text(json.dumps(content))
+    with change_json(checkout / COSTS) as content:
+        content["models"][0]["flops"]["backbone"] += 10**9
     assert generated_pages.stale_pages(checkout) == ["docs/models.md"]
 
 
 def test_a_changed_difference_is_noticed(checkout):
-    content = json.loads((checkout / ABLATIONS).read_text())
-    content["rows"][0]["ours"]["AP"]["difference"] += 1
-    (checkout / ABLATIONS).write_text(json.dumps(content))
+    with change_json(checkout / ABLATIONS) as content:
+        content["rows"][0]["ours"]["AP"]["difference"] += 1
     assert generated_pages.stale_pages(checkout) == ["docs/ablations.md"]
 
 

@@ -52,8 +52,7 @@ def test_the_table_names_every_value_and_the_users_own(run):
 
 def test_a_resumed_run_derives_nothing_again(run, tmp_path):
     """The config of the run says 80 pixels, the data would say 96."""
-    folder = tmp_path / "out"
-    shutil.copytree(run[0], folder)
+    folder = shutil.copytree(run[0], tmp_path / "out")
     (folder / "last_checkpoint").write_text("model_0000000.pth")
     keys = ["SOLVER.MAX_ITER", "2", "INPUT.MAX_SIZE_TEST", "200"]
     config = (folder / "config.yaml").read_text()
@@ -88,8 +87,7 @@ def test_a_training_in_stages_has_no_recipe(run, monkeypatch, capsys, tmp_path):
 
 
 def test_a_run_without_its_config_cannot_keep_the_recipe(run, tmp_path, capsys):
-    folder = tmp_path / "out"
-    shutil.copytree(run[0], folder)
+    folder = shutil.copytree(run[0], tmp_path / "out")
     (folder / "config.yaml").unlink()
     assert train(folder, ["--auto", "--resume", *run[1]]) == 2
     assert "--resume with --auto needs the config.yaml of the run" in read_error(capsys)

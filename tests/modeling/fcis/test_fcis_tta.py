@@ -1,7 +1,5 @@
 """FCIS with several scales and flips: one view is the plain model, more are what a loop gives."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -11,6 +9,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 from reference.fcis_tta import looped_tta
+from small_runs import read_predictions, read_results
 from support import run_train_net, write_coco
 from tiny_fcis import FCIS_CONFIG, FCIS_SMALL, FixedProposals, fcis_cfg, fcis_model, image_of
 from tiny_model import detect, tiny_cfg, tiny_model
@@ -290,13 +289,10 @@ def test_evaluation_from_the_command_line(tmp_path):
             "TEST.AUG.MAX_SIZE", "96", "TEST.AUG.FLIP", str(not same_view),
         )  # fmt: skip
         assert code == 0
-        results = json.loads((out / "results.json").read_text())
+        results = read_results(out)
         assert set(results) == {"bbox", "segm", "bbox_TTA", "segm_TTA", "run"}
         assert np.isfinite(results["segm_TTA"]["AP"])
-        plain, augmented = (
-            json.loads((out / folder / "own_val/coco_instances_results.json").read_text())
-            for folder in ("inference", "inference_TTA")
-        )
+        plain, augmented = (read_predictions(out, part) for part in ("inference", "inference_TTA"))
         assert len(plain) > 10
         assert {r["image_id"] for r in augmented} == {1, 2}
         assert all(r["segmentation"]["size"] == [60, 90] for r in augmented)
