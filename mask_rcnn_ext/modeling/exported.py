@@ -281,8 +281,8 @@ def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     Returns:
         A config like `cfg`, without the keys of speed; and the model, which
         `modeling.packed_outputs.run_model` takes. At the level "fastest", an OpenVINO file runs in
-        bfloat16 if the CPU computes in it and the RoI layers are RoIAlign or RoIPool. Otherwise
-        the model computes in float32.
+        bfloat16 if the CPU computes in it and all RoI layers are RoIAlign. Otherwise the model
+        computes in float32.
 
     Raises:
         UserError: see `Network`; or a key of the network, or the classes, differ from the file, or
@@ -294,7 +294,7 @@ def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     cfg.defrost()
     cfg.MODEL.DEVICE, cfg.MASK_RCNN_EXT.AMP_INFERENCE = "cpu", False
     if cfg.MASK_RCNN_EXT.SPEED in get_exported_speeds(network.path):
-        network.bfloat16 = resolve_speed(cfg).MASK_RCNN_EXT.AMP_INFERENCE and _has_roi_layers(cfg)
+        network.bfloat16 = resolve_speed(cfg).MASK_RCNN_EXT.AMP_INFERENCE and _keeps_boxes(cfg)
     cfg.MASK_RCNN_EXT.SPEED = "exact"
     if frozen:
         cfg.freeze()
@@ -306,14 +306,19 @@ def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     return cfg, ExportedMaskRCNN(network, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, mask_threshold)
 
 
-def _has_roi_layers(cfg: CfgNode) -> bool:
-    """Return whether OpenVINO has the RoI layers of a model; warn once if it has not.
+def _keeps_boxes(cfg: CfgNode) -> bool:
+    """Return whether the boxes of RoIs can stay in float32 next to bfloat16; warn once if not.
 
-    The others are many small layers, in which `mark_float32_layers` cannot find the coordinates.
+    OpenVINO's layer for RoIPool rounds the boxes to the precision of the features. Other RoI layers
+    are many small layers, in which `mark_float32_layers` cannot find the coordinates.
     """
     model = cfg.MODEL
-    used = {model.ROI_BOX_HEAD.POOLER_TYPE, model.ROI_MASK_HEAD.POOLER_TYPE}
-    others = sorted(used - {"ROIAlign", "ROIAlignV2", "ROIPool"})
+    used = {model.ROI_BOX_HEAD.POOLER_TYPE}
+    if model.META_ARCHITECTURE == "MaskRCNNExtFCIS":
+        used = {"FCIS"}
+    elif model.MASK_ON:
+        used.add(model.ROI_MASK_HEAD.POOLER_TYPE)
+    others = sorted(used - {"", "ROIAlign", "ROIAlignV2"})
     if others:
         said = f"MASK_RCNN_EXT.SPEED fastest: an export with {name_some(others)} runs in float32."
         log_first_n(logging.WARNING, said, name=__name__, key="message")

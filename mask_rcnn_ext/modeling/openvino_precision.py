@@ -2,7 +2,7 @@
 
 OpenVINO would also compute the corners of proposals in bfloat16. Its 8 bits are too few for them:
 RoIs would move by whole pixels. Convolutions, matrix products and the layers between them may use
-bfloat16. The layers from there to the outputs, and to the boxes of RoI layers, may not. Mixed
+bfloat16. The layers from there to the outputs, and to the boxes of RoIAlign, may not. Mixed
 precision in PyTorch follows the same rule, see `keep_float32_outputs`.
 """
 
@@ -15,9 +15,8 @@ _PRODUCTS = {
     *("Convolution", "GroupConvolution", "ConvolutionBackpropData"),
     *("GroupConvolutionBackpropData", "MatMul"),
 }
-_ROI_LAYERS = {"ROIAlign", "ROIPooling"}
-_ENDS = _PRODUCTS | _ROI_LAYERS | {"ShapeOf"}  # shapes are integers whatever the precision
-_ROI_PORT = "1"  # port 0 takes the features
+_ENDS = _PRODUCTS | {"ROIAlign", "ShapeOf"}  # shapes are integers whatever the precision
+_ROI_PORT = "1"  # of RoIAlign; port 0 takes the features
 _MARK = {"name": "precise", "version": "0"}  # OpenVINO leaves such a layer in its precision
 
 
@@ -37,7 +36,7 @@ def mark_float32_layers(xml: bytes) -> bytes:
         sources[edge.attrib["to-layer"]].append((edge.attrib["to-port"], edge.attrib["from-layer"]))
     waiting = [number for number, layer in layers.items() if layer.attrib["type"] == "Result"]
     for number, layer in layers.items():
-        if layer.attrib["type"] in _ROI_LAYERS:
+        if layer.attrib["type"] == "ROIAlign":
             waiting += [source for port, source in sources[number] if port == _ROI_PORT]
     seen: set[str] = set()
     while waiting:

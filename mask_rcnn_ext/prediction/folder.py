@@ -62,6 +62,7 @@ class FolderJob:
         settings = {
             "config": cfg.dump(),
             "weights": [found.st_size, found.st_mtime_ns] if found else weights,
+            "bfloat16": getattr(getattr(predictor.model, "network", None), "bfloat16", False),
             "batch_size": predictor.batch_size,
             "outputs": sorted(self.outputs),
             "filters": {name: repr(value) for name, value in self.filters.items()},

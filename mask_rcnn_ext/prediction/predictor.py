@@ -150,8 +150,6 @@ class Predictor:
         if is_exported(cfg.MODEL.WEIGHTS):
             _require_cpu(cfg.MODEL.WEIGHTS, device, speed)
             self.cfg, self.model = load_exported(cfg)
-            # A folder that was predicted in part is not continued at another level.
-            self.cfg.MASK_RCNN_EXT.SPEED = "fastest" if self.model.network.bfloat16 else "exact"
         else:
             with SkipRandomWeights():
                 model = prepare_model(cfg, build_model(cfg.clone())).eval()

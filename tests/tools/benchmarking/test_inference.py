@@ -68,6 +68,7 @@ def test_products_are_convolutions_and_matrix_products():
         lambda: up(image),
         lambda: layer(image[0, 0]),
         lambda: image @ image,
+        lambda: torch.baddbmm(image[0], image[0], image[0]),
     ]
     for call in calls:
         assert inference._time_products(call)[""] > 0

@@ -13,6 +13,7 @@ _PARTS = {  # in the order of the page: name -> title while it has not been run
     "inference": "Mask R-CNN on one image",
     "inference_amx": "The same on a processor with AMX",
     "growth": "Growth of the time of a prediction",
+    "growth_counts": "Its growth with images and detections",
     "trained": "Evaluation of trained models",
     "training": "A training step",
     "fcis": "FCIS on one image",
@@ -21,8 +22,14 @@ _PARTS = {  # in the order of the page: name -> title while it has not been run
     "paste": "Pasting and encoding masks",
     "layers": "Position-sensitive RoI layers",
 }
-# Parts that are the same benchmark as another part, on another machine.
-_COMMANDS = {"inference_amx": "python tools/benchmark.py inference --name inference_amx"}
+# Parts whose command has more words than the name.
+_COMMANDS = {
+    "trained": "python tools/benchmark.py trained output/demo output/dsb2018_lite0",
+    "inference_amx": "python tools/benchmark.py inference --name inference_amx",
+    "growth_counts": (
+        "python tools/benchmark.py growth --axes images detections --name growth_counts"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def make_section(name: str, part: Benchmark | None) -> str:
     )
     machine = ", ".join(f"{key} {value}" for key, value in part.machine.items())
     options = ", ".join(f"{key} {value}" for key, value in part.options.items())
-    title = _PARTS[name] if name in _COMMANDS else part.title
+    title = _PARTS[name] if "--name" in command else part.title
     return (
         f"### {title}\n\n`{command}`: {options}.\n\n{table}\n"
         f"{machine[0].upper()}{machine[1:]}; "
