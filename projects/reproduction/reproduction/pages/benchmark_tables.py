@@ -26,6 +26,7 @@ _PARTS = {  # in the order of the page: name -> title while it has not been run
 _COMMANDS = {
     "trained": "python tools/benchmark.py trained output/demo output/dsb2018_lite0",
     "inference_amx": "python tools/benchmark.py inference --name inference_amx",
+    "growth": "python tools/benchmark.py growth --axes classes size",
     "growth_counts": (
         "python tools/benchmark.py growth --axes images detections --name growth_counts"
     ),
