@@ -76,6 +76,13 @@ def _box_mode(value: Any) -> BoxMode:
     return BoxMode(value)
 
 
+def _get_box_mode(kind: Any, name: Any) -> BoxMode:
+    """Replace `getattr`, with which Python 3.11.0 to 3.11.3 stores a box mode."""
+    known = kind is _box_mode and type(name) is str and name in BoxMode.__members__
+    require(known, "an attribute of something else than a box mode")
+    return BoxMode[name]
+
+
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     **NUMPY_FUNCTIONS,
     ("collections", "OrderedDict"): OrderedDict,
@@ -85,6 +92,8 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("detectron2.structures.boxes", "BoxMode"): _box_mode,
+    ("builtins", "getattr"): _get_box_mode,
+    ("__builtin__", "getattr"): _get_box_mode,  # in protocol 2
 }
 
 

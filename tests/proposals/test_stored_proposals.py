@@ -1,6 +1,7 @@
 """Stored proposals are read as they were written, by both loaders; a wrong file is one message."""
 
 import pickle
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,16 @@ def proposals(boxes=BOX, logits=LOGIT, **more):
     return {"ids": [1], "boxes": [boxes], "objectness_logits": [logits], **more}
 
 
+class Attribute:
+    """An attribute that is stored as Python 3.11.0 to 3.11.3 store a member of an enum."""
+
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    def __reduce__(self):
+        return getattr, self.arguments
+
+
 MALFORMED = [
     ("no scores", {"ids": [1], "boxes": [BOX]}, "no 'objectness_logits'"),
     ("no ids", {"boxes": []}, "no 'ids'"),
@@ -219,6 +230,8 @@ MALFORMED = [
     ("a tuple for an id", proposals(ids=[(1,)]), "it has an id of type tuple, expected a number"),
     ("code", proposals(ids=[print]), "plain values. Make such files with mask-rcnn-ext proposals"),
     ("garbage", b"not a pickle", "not a readable proposal file"),
+    ("another attribute", proposals(bbox_mode=Attribute(BoxMode, "mro")), "not a readable"),
+    ("of another class", proposals(bbox_mode=Attribute(OrderedDict, "fromkeys")), "not a readable"),
     ("empty", b"", "not a readable proposal file"),
 ]
 
@@ -250,9 +263,10 @@ def test_a_file_of_other_images(refused, tmp_path, split):
         {"indexes": [1], "boxes": [BOX], "scores": [LOGIT]},  # Detectron
         proposals(ids=np.array([1])),
         proposals(ids=["1"], bbox_mode=BoxMode.XYXY_ABS),
+        proposals(bbox_mode=Attribute(BoxMode, "XYXY_ABS")),
         proposals(BOX.astype(int), LOGIT.astype(np.float64)),
     ],
-    ids=["Detectron", "array of ids", "detectron2's own classes", "other types"],
+    ids=["Detectron", "array of ids", "detectron2's own classes", "Python 3.11.0", "other types"],
 )
 def test_files_of_others_are_read(tmp_path, content):
     path = tmp_path / "theirs.pkl"
