@@ -79,7 +79,7 @@ def _box_mode(value: Any) -> BoxMode:
 def _get_box_mode(kind: Any, name: Any) -> BoxMode:
     """Replace `getattr`, with which Python 3.11.0 to 3.11.3 stores a box mode."""
     known = kind is _box_mode and type(name) is str and name in BoxMode.__members__
-    require(known, "an attribute of something else than a box mode")
+    require(known, "an attribute of something that is not a box mode")
     return BoxMode[name]
 
 

@@ -25,6 +25,7 @@ from ..engine.trainer import Trainer
 from ..errors import UserError, import_extra, require_choice, require_range
 from ..files import file_sha256, read_json_or_none, writable_folder, write_json
 from ..model_files import is_exported
+from ..modeling.speed import SPEED_KEYS
 from ..prediction.predictor import Predictor
 from ..report.run_data import spread_evenly
 from ..temporary_files import make_temporary_folder
@@ -178,7 +179,7 @@ def _load(cfg: CfgNode) -> Predictor:
     """Return a predictor that computes in float32 on the CPU, as detectron2 does."""
     cfg = cfg.clone()
     cfg.defrost()
-    for key in ("AMP_INFERENCE", "CHANNELS_LAST", "GATHERED_ROI_ALIGN", "GATHERED_MASK_PREDICTOR"):
+    for key in SPEED_KEYS:
         cfg.MASK_RCNN_EXT[key] = False  # a trace of gathered layers holds for one image only
     return Predictor(cfg, device="cpu", speed="exact", batch_size=1)
 

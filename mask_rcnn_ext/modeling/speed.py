@@ -26,9 +26,11 @@ from .poolers import gather_roi_align, thread_roi_align
 from .precision import computes_bfloat16, get_amp_dtype, keep_float32_outputs
 from .roi_heads.gathered_predictor import gather_mask_predictors
 
-__all__ = ["SPEEDS", "prepare_for_inference", "require_speed", "resolve_speed"]
+__all__ = ["SPEEDS", "SPEED_KEYS", "prepare_for_inference", "require_speed", "resolve_speed"]
 
 SPEEDS = ("exact", "fast", "fastest")  # the values of MASK_RCNN_EXT.SPEED
+# The keys of MASK_RCNN_EXT that make prediction faster and change its bits; a level adds to them.
+SPEED_KEYS = ("AMP_INFERENCE", "CHANNELS_LAST", "GATHERED_ROI_ALIGN", "GATHERED_MASK_PREDICTOR")
 _LOGGER = __name__
 
 

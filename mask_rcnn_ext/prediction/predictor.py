@@ -103,7 +103,7 @@ class Predictor:
             the config.
 
     Attributes:
-        cfg: the config in use, with the keys of the level of speed.
+        cfg: the config in use. For a PyTorch model it has the keys of the level of speed.
         model: the model, in eval mode. At a level other than "exact" its weights cannot be saved as
             a checkpoint.
         class_names: names of the K classes of the model: MASK_RCNN_EXT.CLASS_NAMES, or the names of
@@ -148,7 +148,7 @@ class Predictor:
         self._propose = propose
         self.class_names, self.category_ids = _find_classes(cfg)
         if is_exported(cfg.MODEL.WEIGHTS):
-            _require_cpu(cfg.MODEL.WEIGHTS, device, speed)
+            _require_device_and_speed(cfg.MODEL.WEIGHTS, device, speed)
             self.cfg, self.model = load_exported(cfg)
         else:
             with SkipRandomWeights():
@@ -285,7 +285,9 @@ def _require_room(masks: PackedMasks) -> None:
         )
 
 
-def _require_cpu(path: str, device: str | torch.device | None, speed: str | None) -> None:
+def _require_device_and_speed(
+    path: str, device: str | torch.device | None, speed: str | None
+) -> None:
     """Check the device and the speed that were asked for an exported model."""
     speeds = get_exported_speeds(path)
     for name, value, fits in (("device", device, ("cpu",)), ("speed", speed, speeds)):

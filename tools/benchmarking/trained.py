@@ -20,7 +20,7 @@ from typing import Any
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.files import read_json
 from mask_rcnn_ext.modeling.exported import get_exported_speeds
-from mask_rcnn_ext.modeling.speed import SPEEDS
+from mask_rcnn_ext.modeling.speed import SPEED_KEYS, SPEEDS
 
 from .parts import Part, TimedCase, compare_rows
 from .rounds import Times, take_turns
@@ -28,11 +28,8 @@ from .rounds import Times, take_turns
 __all__ = ["run"]
 
 BASELINE = SPEEDS[0]
-_OFF = [
-    "SOLVER.AMP.ENABLED", "False", "MASK_RCNN_EXT.AMP_INFERENCE", "False",
-    "MASK_RCNN_EXT.CHANNELS_LAST", "False", "MASK_RCNN_EXT.GATHERED_ROI_ALIGN", "False",
-    "MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR", "False",
-]  # fmt: skip
+_OFF = ["SOLVER.AMP.ENABLED", "False"]
+_OFF += [word for key in SPEED_KEYS for word in (f"MASK_RCNN_EXT.{key}", "False")]
 _TASKS = {"segm": "mask AP", "bbox": "box AP"}
 
 
