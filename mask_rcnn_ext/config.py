@@ -122,6 +122,10 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # precision and one process. A step in bfloat16 can take ten times as long then. The weights are
     # no longer the same, bit for bit, in every run.
     _declare(cfg, "MASK_RCNN_EXT.ADAPT_TO_LOAD", False)
+    # Keep freed memory for the next image or training step, on a CPU under Linux: faster by a
+    # quarter or more, for up to a fifth more memory, with the same numbers. It is a setting of the
+    # whole process. The system's own settings, such as `MALLOC_TRIM_THRESHOLD_`, come first.
+    _declare(cfg, "MASK_RCNN_EXT.REUSE_MEMORY", True)
     # Keep weights in the channels_last memory format. This makes convolutions in mixed precision
     # faster, on CPU and on CUDA.
     _declare(cfg, "MASK_RCNN_EXT.CHANNELS_LAST", False)

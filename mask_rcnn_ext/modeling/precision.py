@@ -1,4 +1,4 @@
-"""Device, mixed precision and memory format, the same on CPU and CUDA."""
+"""Device, mixed precision, memory and its format, the same on CPU and CUDA."""
 
 import contextlib
 import functools
@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ..errors import UserError, require_choice
+from .memory import reuse_freed_memory
 from .poolers import gather_roi_align
 from .roi_heads.gathered_predictor import gather_mask_predictors
 
@@ -116,6 +117,9 @@ _FLOAT32_OUTPUTS = (
 def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
     """Prepare a new model for the precision and the memory format of `cfg`; return it.
 
+    On a CPU, the process keeps freed memory from now on, see `reuse_freed_memory`; not with
+    `MASK_RCNN_EXT.REUSE_MEMORY` False.
+
     With `MASK_RCNN_EXT.CHANNELS_LAST` its weights get that format. Convolutions use the format of
     their weights, so the images need no conversion. With `SOLVER.AMP.ENABLED` the features, scores,
     box deltas and mask logits are converted to float32. bfloat16 has 8 bits: it would move a box at
@@ -123,6 +127,8 @@ def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
     `MASK_RCNN_EXT.GATHERED_ROI_ALIGN` the RoIAlign layers are replaced by `GatheredROIAlign`. With
     `MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR` mask predictors change, see `gather_mask_predictors`.
     """
+    if cfg.MASK_RCNN_EXT.REUSE_MEMORY and torch.device(cfg.MODEL.DEVICE).type == "cpu":
+        reuse_freed_memory()
     if cfg.MASK_RCNN_EXT.GATHERED_ROI_ALIGN:
         gather_roi_align(model)
     if cfg.MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR and not gather_mask_predictors(model):

@@ -53,5 +53,7 @@ def run(args: argparse.Namespace) -> Part:
         },
     )  # fmt: skip
     contenders = {level: partial(predictor, image) for level, predictor in ours.items()}
-    part.rows = time_case("image to instances", contenders, args.rounds, compare_instances)
+    part.rows = time_case(
+        "image to instances", contenders, args.rounds, compare_instances, args.device
+    )
     return part

@@ -69,7 +69,7 @@ def _time_value(args: argparse.Namespace, axis: str, value: int) -> list[TimedCa
 
     contenders: dict[str, Callable[[], Any]] = {BASELINE: find_stock}
     contenders |= {level: partial(find_ours, level) for level in args.levels}
-    return time_case(f"{axis} {value}", contenders, args.rounds, _compare_counts)
+    return time_case(f"{axis} {value}", contenders, args.rounds, _compare_counts, args.device)
 
 
 def _compare_counts(found: list[Any], expected: list[Any]) -> str:

@@ -26,6 +26,7 @@ from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.model_zoo import get_config
 from mask_rcnn_ext.modeling.precision import get_amp_dtype, prepare_model
 
+from .allocator import run_as_alone
 from .inference import BASELINE, CONFIG, make_image
 from .machine import require_device
 from .parts import Part, compare_rows
@@ -147,6 +148,8 @@ def run(args: argparse.Namespace) -> Part:
     turns: dict[str, Callable[[], Times]] = {
         name: partial(_time_step, loop, name, args.seed, losses) for name, loop in loops.items()
     }
+    if args.device == "cpu":
+        turns[BASELINE] = run_as_alone(turns[BASELINE], turns[next(iter(_CONTENDERS))])
     part.rows = compare_rows("", take_turns(turns, args.rounds), BASELINE)
     for row in part.rows:
         row.case = f"{args.images} x {height} x {width}"
