@@ -3,7 +3,8 @@
 - "exact": the results are the same bits as without this key. RoIAlign uses all threads of a CPU.
 - "fast": the results are equal up to the rounding of float32. The model is in the channels_last
   format, its norms are folded, and RoIAlign and the mask predictor gather only what they need: see
-  `fold_norms`, `gather_roi_align`, `gather_mask_predictors`.
+  `fold_norms`, `gather_roi_align`, `gather_mask_predictors`. On a CPU of AMD, linear layers are
+  computed as convolutions: see `convolve_linear_layers`.
 - "fastest": also mixed precision, bfloat16 on a CPU and float16 on CUDA. RoIAlign stays in float32.
 
 A level adds to the other keys and switches nothing off. Parts that a level does not know, such as
@@ -22,6 +23,7 @@ from ..config import complete_config
 from ..errors import require_choice
 from .building import unwrap
 from .folding import fold_norms
+from .linear_layers import convolve_linear_layers
 from .poolers import gather_roi_align, thread_roi_align
 from .precision import computes_bfloat16, get_amp_dtype, keep_float32_outputs
 from .roi_heads.gathered_predictor import gather_mask_predictors
@@ -97,6 +99,7 @@ def prepare_for_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
     fold_norms(copied)
     gather_mask_predictors(copied)
     gather_roi_align(copied)
+    convolve_linear_layers(copied)
     if get_amp_dtype(cfg) is not None:
         keep_float32_outputs(copied)
     return copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,100 @@
+"""Linear layers as convolutions: the same outputs as `nn.Linear`, also for no row."""
+
+import pytest
+import torch
+from torch import nn
+
+from mask_rcnn_ext.modeling import linear_layers
+from mask_rcnn_ext.modeling.linear_layers import ConvolvedLinear, convolve_linear_layers
+
+
+def make_pair(inputs, outputs, bias=True):
+    torch.manual_seed(0)
+    layer = nn.Linear(inputs, outputs, bias=bias).requires_grad_(False)
+    convolved = ConvolvedLinear(inputs, outputs, bias=bias).requires_grad_(False)
+    convolved.load_state_dict(layer.state_dict())
+    return layer, convolved
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Return the list of the rows that each convolution got."""
+    found, conv2d = [], torch.nn.functional.conv2d
+
+    def counted(maps, *more):
+        found.append(maps.shape[3])
+        return conv2d(maps, *more)
+
+    monkeypatch.setattr(linear_layers.F, "conv2d", counted)
+    return found
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [100, 333])
+def test_large_products_are_equal_up_to_rounding(rows, bias, calls):
+    layer, convolved = make_pair(300, 120, bias)
+    values = torch.randn(rows, 300)
+    found, expected = convolved(values), layer(values)
+    assert calls == [rows]
+    assert found.shape == expected.shape == (rows, 120)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.double(), layer.double()(values.double()), atol=1e-5, rtol=0)
+
+
+def test_a_view_with_gaps_is_taken(calls):
+    layer, convolved = make_pair(150, 150)
+    values = torch.randn(150, 300)[:, ::2]
+    torch.testing.assert_close(convolved(values), layer(values), atol=1e-6, rtol=1e-5)
+    assert calls == [150]
+
+
+@pytest.mark.parametrize("shape", [(0, 200), (99, 200), (200,), (2, 120, 200)])
+def test_other_inputs_are_computed_as_before(shape, calls):
+    layer, convolved = make_pair(200, 150)
+    values = torch.randn(shape)
+    assert torch.equal(convolved(values), layer(values))
+    assert calls == []
+
+
+def test_narrow_layers_and_mixed_precision_are_computed_as_before(calls):
+    layer, convolved = make_pair(200, 81)
+    values = torch.randn(150, 200)
+    assert torch.equal(convolved(values), layer(values))
+    layer, convolved = make_pair(200, 150)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(convolved(values), layer(values))
+    doubles = values.double()
+    assert torch.equal(convolved.double()(doubles), layer.double()(doubles))
+    assert calls == []
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_model_changes_only_where_products_are_slow(slow, monkeypatch):
+    class OwnLinear(nn.Linear):
+        """A layer of another project."""
+
+    monkeypatch.setattr(linear_layers, "has_slow_products", lambda: slow)
+    model = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Linear(3, 4)), OwnLinear(4, 5))
+    keys = list(model.state_dict())
+    convolve_linear_layers(model)
+    kind = ConvolvedLinear if slow else nn.Linear
+    assert [type(model[0]), type(model[1][0]), type(model[2])] == [kind, kind, OwnLinear]
+    assert list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "slow"),
+    [
+        ("AuthenticAMD", "avx2 avx512f", True),
+        ("AuthenticAMD", "avx2", False),
+        ("GenuineIntel", "avx2 avx512f", False),
+    ],
+)
+def test_the_processor_decides(vendor, flags, slow, monkeypatch):
+    monkeypatch.setattr(
+        linear_layers.Path, "read_text", lambda *_, **__: f"vendor_id : {vendor}\nflags : {flags}"
+    )
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    linear_layers.has_slow_products.cache_clear()
+    assert linear_layers.has_slow_products() is slow
+    linear_layers.has_slow_products.cache_clear()
