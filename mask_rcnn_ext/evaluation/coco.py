@@ -22,7 +22,7 @@ from ..data.keypoints import NUM_COCO_KEYPOINTS, complete_true_keypoints
 from ..errors import UserError
 from ..files import atomic_open
 from ..overlap.numbered_coco import NumberedCOCO
-from .compiled_coco import evaluate_compiled, find_compiled_version
+from .compiled_coco import evaluate_compiled, find_compiled_version, pause_garbage_collection
 from .packed import convert_to_coco, takes_packed_masks
 from .plain_predictions import PackedDetections, save_plain_predictions, save_results
 
@@ -71,7 +71,8 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         if self._do_evaluation:
             to_contiguous = self._metadata.get("thing_dataset_id_to_contiguous_id")
             by_class = to_contiguous and sorted(to_contiguous, key=lambda i: to_contiguous[i])
-            self._coco_api = NumberedCOCO(self._coco_api.dataset, by_class)
+            with pause_garbage_collection():
+                self._coco_api = NumberedCOCO(self._coco_api.dataset, by_class)
             if "keypoints" in (self._tasks or ()):
                 num_keypoints = len(self._kpt_oks_sigmas) or NUM_COCO_KEYPOINTS
                 complete_true_keypoints(self._coco_api.anns.values(), num_keypoints)
@@ -101,7 +102,8 @@ class MaskRCNNCOCOEvaluator(COCOEvaluator):
         # `_save_predictions` saves what the base class would, but faster.
         self._folder, self._output_dir = self._output_dir, ""
         try:
-            results = super().evaluate(img_ids)
+            with pause_garbage_collection():
+                results = super().evaluate(img_ids)
         finally:
             self._output_dir = self._folder
         if results or (self._distributed and not comm.is_main_process()):

@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import io
 import itertools
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ..overlap.numbered_coco import NumberedCOCO
 
-__all__ = ["evaluate_compiled", "find_compiled_version"]
+__all__ = ["evaluate_compiled", "find_compiled_version", "pause_garbage_collection"]
 
 _LIBRARY = "hotcoco"
 _BATCH = 32  # images
@@ -76,14 +77,15 @@ def evaluate_compiled(
     # As pycocotools' evaluate() leaves them.
     params.imgIds, params.catIds = np.unique(params.imgIds), np.unique(params.catIds)
     params.maxDets = sorted(params.maxDets)
-    with _silence(), _pause_garbage_collection():
+    with _silence():
         stream = library.StreamingEval(
             [{"id": number, "name": str(number)} for number in truth.cats],
             task,
             params=_convert_params(params, library.Params(task)),
         )
         for batch in _split(_choose(predictions, params.imgIds.tolist(), truth)):
-            detections = [each for _, found in batch for each in found]
+            limit = params.maxDets[-1]
+            detections = [each for _, found in batch for each in _choose_best(found, limit)]
             stream.update(
                 [_keep(truth.imgs[n], ("id", "height", "width")) for n, _ in batch],
                 [entry for number, _ in batch for entry in _list_objects(number, truth, task)],
@@ -115,6 +117,24 @@ def _choose(
     yield from ((number, ()) for number in sorted(left - seen))
 
 
+def _choose_best(found: Sequence[Mapping[str, Any]], limit: int) -> Sequence[Mapping[str, Any]]:
+    """Return the detections of an image that count: up to `limit` of each category.
+
+    pycocotools ignores the others; of keypoints it takes 20. Of equal scores the first ones count.
+    """
+    if len(found) <= limit:
+        return found
+    _require_finite("score", (each["score"] for each in found))  # to sort by them
+    left: dict[Any, int] = {}
+    chosen = []
+    for each in sorted(found, key=lambda each: each["score"], reverse=True):
+        category = each["category_id"]
+        left[category] = left.get(category, limit) - 1
+        if left[category] >= 0:
+            chosen.append(each)
+    return chosen
+
+
 def _list_objects(image: int, truth: NumberedCOCO, task: str) -> list[dict[str, Any]]:
     keys = ("id", "image_id", "category_id", *_OBJECT_KEYS[task])
     return [
@@ -136,16 +156,20 @@ def _convert(
         }
         for result in results
     ]
+    _require_finite("score", (result["score"] for result in converted))
     for key in keys:
-        if key != "segmentation":
-            values = np.array([result[key] for result in converted], dtype=np.float64)
-            if not np.isfinite(values).all():
-                raise ValueError(f"a {key} is not finite")
+        if key not in ("score", "segmentation"):
+            _require_finite(key, (sum(result[key]) for result in converted))
     if converted and task == "keypoints":
         found, expected = len(converted[0]["keypoints"]), 3 * len(params.kpt_oks_sigmas)
         if found != expected:
             raise ValueError(f"expected {expected} numbers for the keypoints, got {found}")
     return converted
+
+
+def _require_finite(key: str, numbers: Iterable[float]) -> None:
+    if not math.isfinite(sum(numbers)):  # a NaN or an infinite number makes the sum one too
+        raise ValueError(f"a {key} is not finite")
 
 
 def _convert_params(params: Any, made: Any) -> Any:
@@ -179,7 +203,7 @@ def _silence() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _pause_garbage_collection() -> Iterator[None]:
+def pause_garbage_collection() -> Iterator[None]:
     """Keep Python from looking for cycles: the dicts of the detections are many, and have none."""
     enabled = gc.isenabled()
     gc.disable()

@@ -1,5 +1,6 @@
 """Compiled COCO evaluation gives pycocotools' arrays, and pycocotools stands in for it."""
 
+import collections
 import contextlib
 import copy
 import io
@@ -137,6 +138,19 @@ def test_the_arrays_are_those_of_pycocotools(task, seed, limits, images, capsys)
         each.summarize()
     lines = capsys.readouterr().out.splitlines()
     assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+
+
+@needs_hotcoco
+def test_detections_beyond_the_limit_do_not_count():
+    """pycocotools takes 20 detections of a class and image for keypoints; many scores are equal."""
+    content, results = random_set(5, images=3, classes=2, detections=60)
+    found = collections.Counter((each["image_id"], each["category_id"]) for each in results)
+    assert max(found.values()) > 50
+    expected = by_pycocotools(content, results, "keypoints", [1, 10, 100])
+    truth, evaluation = start(content, "keypoints", [1, 10, 100])
+    evaluate_compiled(by_image(results), truth, "keypoints", evaluation)
+    for name in ARRAYS:
+        assert np.array_equal(evaluation.eval[name], expected.eval[name]), name
 
 
 @needs_hotcoco
