@@ -122,9 +122,9 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # precision and one process. A step in bfloat16 can take ten times as long then. The weights are
     # no longer the same, bit for bit, in every run.
     _declare(cfg, "MASK_RCNN_EXT.ADAPT_TO_LOAD", False)
-    # Keep freed memory for the next image or training step, on a CPU under Linux: faster by a
-    # quarter or more, for up to a fifth more memory, with the same numbers. It is a setting of the
-    # whole process. The system's own settings, such as `MALLOC_TRIM_THRESHOLD_`, come first.
+    # On a CPU under Linux, keep freed memory for the next image or training step. This is faster,
+    # takes up to a fifth more memory, and changes no result. It applies to the whole process. If a
+    # variable such as `MALLOC_TRIM_THRESHOLD_` is set, the key changes nothing.
     _declare(cfg, "MASK_RCNN_EXT.REUSE_MEMORY", True)
     # Keep weights in the channels_last memory format. This makes convolutions in mixed precision
     # faster, on CPU and on CUDA.
@@ -226,14 +226,12 @@ def _declare_mask_head_keys(cfg: CfgNode) -> None:
     # PointRend project has the same two keys, with the same meaning and defaults.
     _declare(cfg, "MODEL.ROI_MASK_HEAD.NUM_FC", 2)
     _declare(cfg, "MODEL.ROI_MASK_HEAD.FC_DIM", 1024)
-    # A pixel belongs to the pasted mask when its probability is at least this (section 3.1,
-    # "Inference").
+    # A pixel belongs to the pasted mask when its probability is at least this (section 3.1).
     _declare(cfg, "MODEL.ROI_MASK_HEAD.PASTE_THRESH", 0.5)
     # Standard deviation of the first weights of the mask predictor; the default is detectron2's.
     # AdamW moves weights that are so small together, and all become positive, so that background
-    # stays near a probability of 0.5 in short trainings. With 0.18, which is the square root of
-    # 2 / `CONV_DIM` for 64 channels, part of the weights stay negative, and masks are learned
-    # sooner.
+    # stays near a probability of 0.5 in short trainings. With 0.18, the root of 2 / `CONV_DIM`
+    # for 64 channels, part of the weights stay negative, and masks are learned sooner.
     _declare(cfg, "MASK_RCNN_EXT.MASK_HEAD.PREDICTOR_STD", 0.001)
 
 
@@ -250,8 +248,7 @@ def _declare_rcnn_keys(cfg: CfgNode) -> None:
     # backbone.
     _declare(cfg, "MODEL.RCNN.SCORER", "softmax")
     # Cost of an SVM's error on an object of its class. An error on a background proposal costs 1.
-    # If this is too small where features are few or objects rare, the best SVM gives a margin of -1
-    # everywhere.
+    # If this is too small where features are few or objects rare, the best SVM says -1 everywhere.
     _declare(cfg, "MODEL.RCNN.SVM_POSITIVE_WEIGHT", 2.0)
     # Share of the units that training drops in the fully connected layers of
     # `MaskRCNNExtClassifierBoxHead`.
@@ -305,8 +302,7 @@ def _declare_backbone_keys(cfg: CfgNode) -> None:
     # Download timm's weights.
     _declare(cfg, "MASK_RCNN_EXT.TIMM.PRETRAINED", False)
     # Channels of the stem of `mask_rcnn_ext_tiny_resnet_backbone` and
-    # `mask_rcnn_ext_tiny_resnet_fpn_backbone`, the small ResNet of the configs for the embedded
-    # data.
+    # `mask_rcnn_ext_tiny_resnet_fpn_backbone`, the small ResNet for the embedded data.
     _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.STEM_CHANNELS", 32)
     # Channels of res2 to res5 of the small ResNet, which have strides 4, 8, 16 and 32.
     _declare(cfg, "MASK_RCNN_EXT.TINY_RESNET.CHANNELS", [32, 64, 128, 256])

@@ -72,6 +72,13 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=1, help="images in a batch (default: 1)")
 
 
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `memory`."""
+    parser.add_argument(
+        "--images", type=int, default=12, help="images of a prediction or training (default: 12)"
+    )
+
+
 def add_growth(parser: argparse.ArgumentParser) -> None:
     """Add the options of `growth`."""
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -117,6 +124,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "inference": ("Mask R-CNN on one image: detectron2 and the levels of speed", add_inference),
     "trained": ("time and AP of trained models at each level of speed", add_trained),
     "training": ("a step of training, against detectron2's", add_training),
+    "memory": ("time and memory with images of many sizes, against detectron2", add_memory),
     "growth": ("how time grows with images, detections, image size, classes", add_growth),
     "fcis": ("FCIS on one image, at each level of speed", add_fcis),
     "startup": ("help texts, imports and one photo, from start to end", add_startup),

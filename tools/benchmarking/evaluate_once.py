@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import io
 import json
-import resource
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -23,6 +22,7 @@ from mask_rcnn_ext.evaluation import coco
 from mask_rcnn_ext.evaluation.plain_predictions import PackedDetections
 from mask_rcnn_ext.files import file_sha256, read_json
 
+from .processes import find_peak
 from .rounds import time_call
 
 __all__ = ["BASELINE", "OURS", "evaluate_once"]
@@ -78,7 +78,7 @@ def evaluate_once(contender: str, task: str, folder: Path) -> dict[str, Any]:
     return {
         "seconds": seconds + packing,
         "matching_seconds": sum(matching),
-        "peak_mb": _find_peak() / 1e6,
+        "peak_mb": find_peak() / 1e6,
         "arrays": hashes.hexdigest(),
         "metrics": json.dumps(results),
         "file": file_sha256(str(folder / "output" / "coco_instances_results.json")),
@@ -102,16 +102,6 @@ def _time_matching(contender: str) -> Iterator[list[float]]:
         yield found
     finally:
         setattr(module, name, original)
-
-
-def _find_peak() -> float:
-    """Return the largest memory of this process, in bytes."""
-    with contextlib.suppress(OSError):  # what getrusage says includes the parent's on Linux
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

@@ -8,9 +8,6 @@ detections to the arrays of precision and recall, also has a time of its own.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +21,7 @@ from .coco_data import make_coco_data
 from .evaluate_once import BASELINE, OURS
 from .machine import find_version
 from .parts import Part, TimedCase, compare_rows
+from .processes import run_in_process
 from .rounds import Times, take_turns
 
 __all__ = ["run"]
@@ -58,7 +56,7 @@ def _run_task(task: str, args: argparse.Namespace, folder: Path) -> list[TimedCa
 
     def contender(name: str) -> Callable[[], Times]:
         def evaluate() -> Times:
-            report = _evaluate_in_process(name, task, folder)
+            report = run_in_process("evaluate_once", name, task, str(folder))
             reports[name].append(report)
             return {"": report["seconds"], "matching alone": report["matching_seconds"]}
 
@@ -82,17 +80,3 @@ def _compare_outputs(baseline: list[dict[str, Any]], ours: list[dict[str, Any]])
         if len({report[name] for report in (*baseline, *ours)}) > 1
     ]
     return f"differs: {', '.join(differing)}" if differing else "equal"
-
-
-def _evaluate_in_process(contender: str, task: str, folder: Path) -> dict[str, Any]:
-    root = Path(__file__).resolve().parents[1]
-    path = os.pathsep.join([str(root), str(root.parent), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarking.evaluate_once"]
-    done = subprocess.run(
-        [*command, contender, task, str(folder)],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"{contender}, {task}: {done.stderr}")
-    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return report

@@ -7,7 +7,7 @@ are. The output compares the losses of the first step.
 
 import argparse
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ from .machine import require_device
 from .parts import Part, compare_rows
 from .rounds import Times, take_turns, time_call
 
-__all__ = ["make_batch", "run"]
+__all__ = ["make_batch", "make_ours", "make_stock", "run"]
 
 _CORNERS = 16  # of a polygon, which is an ellipse
 _CONTENDERS: dict[str, dict[str, Any]] = {
@@ -74,18 +74,22 @@ def _finish_config(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _make_stock(args: argparse.Namespace, batch: Batch, amp: bool) -> SimpleTrainer:
+def make_stock(args: argparse.Namespace, batches: Iterable[Batch], amp: bool) -> SimpleTrainer:
+    """Return detectron2's loop; it takes one of the batches in each step."""
     cfg = _finish_config(model_zoo.get_config(CONFIG), args)
     torch.manual_seed(args.seed)
     model = build_model(cfg).train()
     kind = AMPTrainer if amp else SimpleTrainer
-    return kind(model, itertools.repeat(batch), build_optimizer(cfg, model))
+    return kind(model, batches, build_optimizer(cfg, model))
 
 
-def _make_ours(
-    args: argparse.Namespace, batch: Batch, keys: Mapping[str, Any], weights: Mapping[str, Any]
+def make_ours(
+    args: argparse.Namespace,
+    batches: Iterable[Batch],
+    keys: Mapping[str, Any],
+    weights: Mapping[str, Any],
 ) -> SimpleTrainer | None:
-    """Return the loop; None if mixed precision is asked for, and is slower on this processor."""
+    """Return our loop; None if mixed precision is asked for, and is slower on this processor."""
     cfg = _finish_config(get_config(CONFIG), args)
     for key, value in keys.items():
         cfg.merge_from_list([key, str(value)])
@@ -94,7 +98,7 @@ def _make_ours(
     model = build_model(cfg).train()
     model.load_state_dict(weights)
     model = prepare_model(cfg, model)
-    return build_loop(cfg, model, itertools.repeat(batch), build_optimizer(cfg, model))
+    return build_loop(cfg, model, batches, build_optimizer(cfg, model))
 
 
 def _time_step(
@@ -127,14 +131,14 @@ def run(args: argparse.Namespace) -> Part:
     for name in ("objects", "classes", "images"):
         require_range(f"--{name}", getattr(args, name), 1)
     require_range("--size", min(args.size), 1)
-    batch = make_batch(args)
-    loops: dict[str, SimpleTrainer] = {BASELINE: _make_stock(args, batch, False)}
+    batches = itertools.repeat(make_batch(args))
+    loops: dict[str, SimpleTrainer] = {BASELINE: make_stock(args, batches, False)}
     weights = {name: value.clone() for name, value in loops[BASELINE].model.state_dict().items()}
     if args.device == "cuda":
-        loops["detectron2, mixed precision"] = _make_stock(args, batch, True)
+        loops["detectron2, mixed precision"] = make_stock(args, batches, True)
     mixed = {**_CONTENDERS["channels_last, gathered"], "SOLVER.AMP.ENABLED": True}
     for name, keys in {**_CONTENDERS, _MIXED: mixed}.items():
-        if (loop := _make_ours(args, batch, keys, weights)) is not None:
+        if (loop := make_ours(args, batches, keys, weights)) is not None:
             loops[name] = loop
     height, width = args.size
     part = Part(

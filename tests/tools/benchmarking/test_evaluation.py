@@ -1,6 +1,7 @@
 """The benchmark of COCO evaluation: its data, its comparison of outputs, one small run."""
 
 import json
+from pathlib import Path
 
 import benchmark
 import pytest
@@ -14,12 +15,14 @@ from mask_rcnn_ext.evaluation.compiled_coco import find_compiled_version
 @pytest.mark.skipif(find_compiled_version() is None, reason="hotcoco is not installed")
 def test_a_small_run_says_that_the_outputs_are_equal(tmp_path, capsys, monkeypatch):
     """One contender runs in this process: to start another one takes seconds."""
-    start = evaluation._evaluate_in_process
-    monkeypatch.setattr(
-        evaluation,
-        "_evaluate_in_process",
-        lambda name, *more: (evaluate_once if name == BASELINE else start)(name, *more),
-    )
+    start = evaluation.run_in_process
+
+    def run(module, name, task, folder):
+        if name == BASELINE:
+            return evaluate_once(name, task, Path(folder))
+        return start(module, name, task, folder)
+
+    monkeypatch.setattr(evaluation, "run_in_process", run)
     path = tmp_path / "benchmark.json"
     options = ["--images", "4", "--rounds", "1", "--tasks", "segm", "--output", str(path)]
     assert benchmark.main(["evaluation", *options]) == 0
