@@ -14,7 +14,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
 
-from .config_node import ExtCfgNode, flat_config, publish_class_names
+from .config_node import ExtCfgNode, flat_config, publish_class_names, require_config_node
 from .old_names import restore_old_names
 
 __all__ = [
@@ -126,8 +126,7 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # takes up to a fifth more memory, and changes no result. It applies to the whole process. If a
     # variable such as `MALLOC_TRIM_THRESHOLD_` is set, the key changes nothing.
     _declare(cfg, "MASK_RCNN_EXT.REUSE_MEMORY", True)
-    # Keep weights in the channels_last memory format. This makes convolutions in mixed precision
-    # faster, on CPU and on CUDA.
+    # Keep weights in the channels_last memory format: convolutions in mixed precision are faster.
     _declare(cfg, "MASK_RCNN_EXT.CHANNELS_LAST", False)
     # Compute RoIAlign on a CPU as a weighted sum of feature cells, forward and backward: several
     # times faster than torchvision's kernel, and equal up to the rounding of float32. Nothing
@@ -206,8 +205,7 @@ def _declare_augmentation_keys(cfg: CfgNode) -> None:
     # Blur with a Gaussian whose sigma is drawn from 0 to this many pixels of the resized image.
     _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.BLUR", 0.0)
     # Share of the training images that get objects of another training image pasted into them
-    # (arXiv:2012.07177). The masks and boxes of objects below them shrink. An object that is
-    # wholly covered is dropped.
+    # (arXiv:2012.07177). Objects below them get smaller masks and boxes, or are dropped.
     _declare(cfg, "MASK_RCNN_EXT.AUGMENTATION.COPY_PASTE", 0.0)
 
 
@@ -244,8 +242,7 @@ def _declare_rcnn_keys(cfg: CfgNode) -> None:
     # Number of crops that the backbone takes at once in testing. Fewer crops need less memory.
     _declare(cfg, "MODEL.RCNN.CROPS_PER_BATCH", 256)
     # `"softmax"`: class scores and boxes are learned with the backbone. `"svm"`: one linear SVM per
-    # class and ridge regression of the boxes, which `tools/train_rcnn_svm.py` fits to a trained
-    # backbone.
+    # class and ridge regression of the boxes, fitted to a backbone by `tools/train_rcnn_svm.py`.
     _declare(cfg, "MODEL.RCNN.SCORER", "softmax")
     # Cost of an SVM's error on an object of its class. An error on a background proposal costs 1.
     # If this is too small where features are few or objects rare, the best SVM says -1 everywhere.
@@ -317,6 +314,7 @@ def _declare_backbone_keys(cfg: CfgNode) -> None:
 
 def complete_config(cfg: CfgNode) -> CfgNode:
     """Return the config itself or, if it lacks keys of this package, a copy with them."""
+    require_config_node(cfg)
     if _flat_lists(get_cfg).keys() <= {key for key, _ in flat_config(cfg)}:
         return cfg
     completed = cfg.clone()

@@ -262,6 +262,15 @@ def _keep_text(cfg: CfgNode, key: str, value: Any) -> Any:
     return value
 
 
+def require_config_node(cfg: Any) -> None:
+    """Raise a `UserError` if a config is of another kind, such as a LazyConfig."""
+    if not isinstance(cfg, CfgNode):
+        raise UserError(
+            f"expected a config as get_cfg() returns it, a CfgNode, got a {type(cfg).__name__}. "
+            "Python configs (LazyConfig) are not supported"
+        )
+
+
 def flat_config(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (key with dots, value) of every value, in the order of the config."""
     for key, value in cfg.items():

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
+from omegaconf import OmegaConf
 from support import REPO, run_python
 
 from mask_rcnn_ext import UserError, add_mask_rcnn_ext_config, get_cfg, load_config
@@ -141,6 +142,11 @@ def test_a_config_is_completed_only_if_it_lacks_keys():
     assert completed.MASK_RCNN_EXT.SPEED == "exact"
     assert completed.is_frozen()
     assert "SPEED" not in partial.MASK_RCNN_EXT
+
+
+def test_a_config_of_another_kind_is_told():
+    with pytest.raises(UserError, match=r"CfgNode, got a DictConfig.*LazyConfig"):
+        complete_config(OmegaConf.create({"model": {}}))
 
 
 def test_a_key_of_another_type_is_refused():

@@ -32,6 +32,7 @@ from ..evaluation.build import build_evaluator, require_evaluators, require_know
 from ..evaluation.packed import pack_evaluation
 from ..evaluation.validation_loss import build_loss_loader, measure_losses
 from ..modeling.building import build_model, explain_config_errors, unwrap
+from ..modeling.checks import require_known_classes
 from ..modeling.fcis.tta import build_tta_model
 from ..modeling.freezing import freeze_parts
 from ..modeling.precision import inference_autocast, prepare_model
@@ -178,7 +179,7 @@ class Trainer(DefaultTrainer):
 
         Raises:
             UserError: the sampler is unknown, or `SOLVER.IMS_PER_BATCH` is not a multiple of the
-                number of processes.
+                number of processes, or the model lacks a class of the data.
         """
         cfg = complete_config(cfg)
         if seed is None:
@@ -190,6 +191,7 @@ class Trainer(DefaultTrainer):
                 f"{world} processes"
             )
         dicts = load_training_dicts(cfg)
+        require_known_classes(cfg, dicts)
         return TrainLoader(
             dicts,
             cls.build_mapper(cfg, is_train=True),

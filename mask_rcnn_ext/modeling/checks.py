@@ -3,6 +3,7 @@
 Without these checks detectron2 would fail with an assertion, or only during training.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -46,6 +47,7 @@ __all__ = [
     "require_fitting_parts",
     "require_fitting_training_data",
     "require_keypoints",
+    "require_known_classes",
     "require_read_keys",
 ]
 
@@ -232,6 +234,29 @@ def require_keypoints(cfg: CfgNode, name: str, number: int, fix: str) -> None:
         raise UserError(
             f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {expected}, but data set {name} has "
             f"{number} keypoints. {fix}"
+        )
+
+
+def require_known_classes(cfg: CfgNode, dicts: Iterable[Mapping[str, Any]]) -> None:
+    """Check that the model has the classes of the training images.
+
+    Args:
+        cfg: the config; only a `GeneralizedRCNN` or a subclass is checked.
+        dicts: the images in detectron2's format.
+
+    Raises:
+        UserError: the class of an object is `MODEL.ROI_HEADS.NUM_CLASSES` or more.
+    """
+    if not is_generalized_rcnn(cfg):
+        return
+    known = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    objects = (each for record in dicts for each in record.get("annotations", ()))
+    highest = max((each.get("category_id", -1) for each in objects), default=-1)
+    if highest >= known:
+        raise UserError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {known}, but an object in DATASETS.TRAIN "
+            f"({', '.join(cfg.DATASETS.TRAIN)}) has the class {highest}, and classes count from 0. "
+            f"Set MODEL.ROI_HEADS.NUM_CLASSES {highest + 1} or more"
         )
 
 

@@ -33,6 +33,7 @@ from ..config_node import flat_config
 from ..errors import UserError, import_extra, name_some
 from .fcis.detection import FCISDetection, read_detection_keys
 from .openvino_precision import mark_float32_layers
+from .precision import prepare_memory
 from .speed import resolve_speed
 
 __all__ = [
@@ -293,6 +294,7 @@ def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     cfg, frozen = cfg.clone(), cfg.is_frozen()
     cfg.defrost()
     cfg.MODEL.DEVICE, cfg.MASK_RCNN_EXT.AMP_INFERENCE = "cpu", False
+    prepare_memory(cfg)
     if cfg.MASK_RCNN_EXT.SPEED in get_exported_speeds(network.path):
         network.bfloat16 = resolve_speed(cfg).MASK_RCNN_EXT.AMP_INFERENCE and _keeps_boxes(cfg)
     cfg.MASK_RCNN_EXT.SPEED = "exact"

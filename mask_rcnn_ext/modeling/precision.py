@@ -23,6 +23,7 @@ __all__ = [
     "get_amp_dtype",
     "inference_autocast",
     "keep_float32_outputs",
+    "prepare_memory",
     "prepare_model",
 ]
 
@@ -117,8 +118,7 @@ _FLOAT32_OUTPUTS = (
 def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
     """Prepare a new model for the precision and the memory format of `cfg`; return it.
 
-    On a CPU, the process keeps freed memory from now on, see `reuse_freed_memory`; not with
-    `MASK_RCNN_EXT.REUSE_MEMORY` False.
+    On a CPU, the process keeps freed memory from now on, see `prepare_memory`.
 
     With `MASK_RCNN_EXT.CHANNELS_LAST` its weights get that format. Convolutions use the format of
     their weights, so the images need no conversion. With `SOLVER.AMP.ENABLED` the features, scores,
@@ -127,8 +127,7 @@ def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
     `MASK_RCNN_EXT.GATHERED_ROI_ALIGN` the RoIAlign layers are replaced by `GatheredROIAlign`. With
     `MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR` mask predictors change, see `gather_mask_predictors`.
     """
-    if cfg.MASK_RCNN_EXT.REUSE_MEMORY and torch.device(cfg.MODEL.DEVICE).type == "cpu":
-        reuse_freed_memory()
+    prepare_memory(cfg)
     if cfg.MASK_RCNN_EXT.GATHERED_ROI_ALIGN:
         gather_roi_align(model)
     if cfg.MASK_RCNN_EXT.GATHERED_MASK_PREDICTOR and not gather_mask_predictors(model):
@@ -144,6 +143,16 @@ def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
     else:
         keep_float32_outputs(model)
     return model
+
+
+def prepare_memory(cfg: CfgNode) -> None:
+    """Call `reuse_freed_memory` for a model on a CPU, unless `MASK_RCNN_EXT.REUSE_MEMORY` is False.
+
+    Args:
+        cfg: the config of the model, with our keys.
+    """
+    if cfg.MASK_RCNN_EXT.REUSE_MEMORY and torch.device(cfg.MODEL.DEVICE).type == "cpu":
+        reuse_freed_memory()
 
 
 def keep_float32_outputs(model: nn.Module) -> None:

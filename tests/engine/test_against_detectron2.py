@@ -11,7 +11,7 @@ from detectron2.solver.build import get_default_optimizer_params
 from small_runs import same, write_data
 from support import SMALL, TINY_CONFIG, write_coco
 
-from mask_rcnn_ext import argument_parser, derive_recipe
+from mask_rcnn_ext import UserError, argument_parser, derive_recipe
 from mask_rcnn_ext.engine.hooks import StepSeed
 from mask_rcnn_ext.engine.run import prepare_run
 from mask_rcnn_ext.engine.trainer import Trainer
@@ -153,6 +153,16 @@ def test_a_config_of_detectron2_without_our_keys_is_enough(stock_cfg):
     assert Trainer.build_optimizer(cfg, trainer.model)
     assert derive_recipe(cfg, trainer.data_loader.dataset.dicts)
     assert "MASK_RCNN_EXT" not in cfg
+
+
+def test_a_class_that_the_model_lacks_is_told_before_training(stock_cfg):
+    """In Python too; detectron2's loss fails on its number."""
+    stock_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
+    message = r"NUM_CLASSES is 1, but an object .*\(stock\) has the class 1.*NUM_CLASSES 2 or more"
+    with pytest.raises(UserError, match=message):
+        Trainer(stock_cfg)
+    stock_cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"  # it knows no classes
+    assert Trainer(stock_cfg)
 
 
 class WithStockLoader(Trainer):

@@ -53,7 +53,5 @@ def run(args: argparse.Namespace) -> Part:
         },
     )  # fmt: skip
     contenders = {level: partial(predictor, image) for level, predictor in ours.items()}
-    part.rows = time_case(
-        "image to instances", contenders, args.rounds, compare_instances, args.device
-    )
+    part.rows = time_case("image to instances", contenders, args.rounds, compare_instances)
     return part

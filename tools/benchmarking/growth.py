@@ -11,15 +11,17 @@ from functools import partial
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultPredictor
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
 from mask_rcnn_ext.evaluation.packed import convert_to_coco
 
-from .inference import BASELINE, load_models, make_image, time_case
+from .inference import load_models, make_image, time_case
 from .machine import require_device
 from .parts import Part, TimedCase
 
-__all__ = ["AXES", "run"]
+__all__ = ["AXES", "make_stock", "run"]
 
 DEFAULTS = {"images": 1, "detections": 40, "size": 544, "classes": 80}
 AXES = {
@@ -51,25 +53,33 @@ def _time_value(args: argparse.Namespace, axis: str, value: int) -> list[TimedCa
     }  # fmt: skip
     options, count = argparse.Namespace(**words), values["images"]
     images = [make_image(*words["size"], args.seed + number) for number in range(count)]
-    stock, ours = load_models(options, images[0])
+    stock, ours = load_models(options, images[0], make_stock, images)
 
-    def find_stock() -> list[dict[str, Any]]:
+    def find(level: str) -> list[dict[str, Any]]:
+        found = ours[level].stream_packed(images)
+        return [one for n, each in enumerate(found) for one in convert_to_coco(each, n)]
+
+    contenders = {level: partial(find, level) for level in args.levels}
+    rows = time_case(f"{axis} {value}", contenders, args.rounds, _compare_counts, stock.time)
+    stock.close()
+    return rows
+
+
+def make_stock(cfg: CfgNode, images: list[Any]) -> Callable[[Any], list[dict[str, Any]]]:
+    """Return a function that predicts a batch with detectron2, for `Remote`."""
+    model = DefaultPredictor(cfg).model
+
+    def call(_: Any) -> list[dict[str, Any]]:
         inputs = []
         for image in images:
             pixels = torch.as_tensor(image.astype("float32").transpose(2, 0, 1))
             inputs.append({"image": pixels, "height": image.shape[0], "width": image.shape[1]})
         with torch.no_grad():
-            outputs = stock.model(inputs)
+            outputs = model(inputs)
         found = [output["instances"].to("cpu") for output in outputs]
         return [one for n, each in enumerate(found) for one in instances_to_coco_json(each, n)]
 
-    def find_ours(level: str) -> list[dict[str, Any]]:
-        found = ours[level].stream_packed(images)
-        return [one for n, each in enumerate(found) for one in convert_to_coco(each, n)]
-
-    contenders: dict[str, Callable[[], Any]] = {BASELINE: find_stock}
-    contenders |= {level: partial(find_ours, level) for level in args.levels}
-    return time_case(f"{axis} {value}", contenders, args.rounds, _compare_counts, args.device)
+    return call
 
 
 def _compare_counts(found: list[Any], expected: list[Any]) -> str:

@@ -7,9 +7,9 @@ second case they return the instances in COCO's format, with masks as RLE, as ev
 image, and the outputs of the last layers are spread, so that the model finds as many instances as
 asked for.
 
-On a CPU detectron2 runs with the memory settings that it has in a process without this package. The
-convolutions and matrix products of "fast" also have a row of their own: with the same kernels,
-nothing in float32 can be faster. An OpenVINO file also runs at the level "fastest".
+detectron2 runs in a process of its own. On a CPU, the convolutions and matrix products of "fast"
+also have a row of their own: with the same kernels, nothing in float32 can be faster. An OpenVINO
+file also runs at the level "fastest".
 """
 
 import argparse
@@ -42,9 +42,9 @@ from mask_rcnn_ext.export.parity import Tolerance
 from mask_rcnn_ext.modeling.exported import get_exported_speeds
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
-from .allocator import run_as_alone
 from .machine import require_device
 from .parts import Part, TimedCase, compare_rows
+from .remote import Remote
 from .rounds import Times, take_turns, time_into
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "load_models",
     "make_config",
     "make_image",
+    "make_stock",
     "make_weights",
     "run",
     "time_case",
@@ -60,6 +61,7 @@ __all__ = [
 
 CONFIG = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 BASELINE = "detectron2"
+_CASES = ("image to instances", "image to COCO results")
 _PRODUCTS = re.compile(r"conv|::(add|b|baddb)?mm$")  # PyTorch's operators
 _SPREAD = {  # standard deviation that the outputs of a layer get
     "proposal_generator.rpn_head.objectness_logits": 2.0,
@@ -169,15 +171,39 @@ def _export(
     return found
 
 
+def make_stock(cfg: CfgNode, image: npt.NDArray[np.uint8]) -> Callable[[str], Any]:
+    """Return a function that predicts with detectron2, for `Remote`.
+
+    It returns instances on the CPU, or for "image to COCO results" a list in COCO's format.
+    """
+    predict = DefaultPredictor(cfg)
+
+    def call(case: str) -> Any:
+        found = predict(image)["instances"].to("cpu")  # waits for a GPU
+        return list(instances_to_coco_json(found, 1)) if case == _CASES[1] else found
+
+    return call
+
+
 def load_models(
-    args: argparse.Namespace, image: npt.NDArray[np.uint8]
-) -> tuple[DefaultPredictor, dict[str, Predictor]]:
-    """Return detectron2's predictor and ours, by level or engine, with the same weights."""
+    args: argparse.Namespace,
+    image: npt.NDArray[np.uint8],
+    make: Callable[..., Callable[[Any], Any]],
+    *arguments: Any,
+) -> tuple[Remote, dict[str, Predictor]]:
+    """Return detectron2's predictor and ours, by level or engine, with the same weights.
+
+    Args:
+        args: the options of the command line.
+        image: the weights are made for this image.
+        make: in the process of detectron2 it gets the config and `arguments`, see `Remote`.
+        arguments: see `make`.
+    """
     cfg = make_config(args)
     with tempfile.TemporaryDirectory() as folder:
         cfg.MODEL.WEIGHTS = str(Path(folder, "weights.pth"))
         torch.save({"model": make_weights(cfg, image, args.seed)}, cfg.MODEL.WEIGHTS)
-        stock = DefaultPredictor(cfg)
+        stock = Remote(make, cfg, *arguments)
         levels = getattr(args, "levels", SPEEDS)
         ours = {level: Predictor(cfg, speed=level) for level in levels}
         for engine in args.engine:
@@ -192,7 +218,7 @@ def run(args: argparse.Namespace) -> Part:
         require_range(f"--{name}", getattr(args, name), 1)
     require_range("--size", min(args.size), 1)
     image = make_image(*args.size, args.seed)
-    stock, ours = load_models(args, image)
+    stock, ours = load_models(args, image, make_stock, image)
     height, width = args.size
     part = Part(
         "Mask R-CNN, ResNet-50 FPN, one image",
@@ -207,36 +233,25 @@ def run(args: argparse.Namespace) -> Part:
         },
     )
 
-    def find(predict: Callable[[Any], Any]) -> Callable[[], Instances]:
-        return lambda: predict(image).to("cpu")  # waits for a GPU
+    def find(predict: Predictor) -> Callable[[], Instances]:
+        return lambda: predict(image)
 
-    def encode(predict: Callable[[Any], Instances]) -> Callable[[], list[dict[str, Any]]]:
-        return lambda: convert_to_coco(predict(image), 1)
+    def encode(predict: Predictor) -> Callable[[], list[dict[str, Any]]]:
+        return lambda: convert_to_coco(next(predict.stream_packed([image])), 1)
 
-    part.rows = time_case(
-        "image to instances",
-        {
-            BASELINE: find(lambda pixels: stock(pixels)["instances"]),
-            **{level: find(predictor) for level, predictor in ours.items()},
-        },
-        args.rounds,
-        compare_instances,
-        device=args.device,
-        parts_of=["fast"] if args.device == "cpu" and "fast" in ours else [],
-    )
-    part.rows += time_case(
-        "image to COCO results",
-        {
-            BASELINE: lambda: list(instances_to_coco_json(stock(image)["instances"].to("cpu"), 1)),
-            **{
-                level: encode(lambda pixels, p=predictor: next(p.stream_packed([pixels])))  # type: ignore[misc]
-                for level, predictor in ours.items()
-            },
-        },
-        args.rounds,
-        _compare_results,
-        device=args.device,
-    )
+    for case, wrap, compare in zip(
+        _CASES, (find, encode), (compare_instances, _compare_results), strict=True
+    ):
+        timed_parts = case == _CASES[0] and args.device == "cpu" and "fast" in ours
+        part.rows += time_case(
+            case,
+            {level: wrap(predictor) for level, predictor in ours.items()},
+            args.rounds,
+            compare,
+            stock=partial(stock.time, case),
+            parts_of=["fast"] if timed_parts else [],
+        )
+    stock.close()
     return part
 
 
@@ -245,19 +260,25 @@ def time_case(
     contenders: dict[str, Callable[[], Any]],
     rounds: int,
     compare: Callable[[Any, Any], str],
-    device: str,
+    stock: Callable[[], tuple[float, Any]] | None = None,
     parts_of: Sequence[str] = (),
 ) -> list[TimedCase]:
-    """Time contenders, the first of which is the baseline, and compare their results.
+    """Time contenders and compare their results.
 
-    On the CPU detectron2 runs as it does alone, see `run_as_alone`. The products of each contender
-    in `parts_of` get a row of their own.
+    The baseline is detectron2 or, without `stock`, the first contender. `stock` returns seconds and
+    a result, as `Remote.time` does. The products of each contender in `parts_of` get a row of their
+    own.
     """
-    baseline, first, *_ = contenders
     found: dict[str, Any] = {}
     turns = {name: partial(time_into, found, name, call) for name, call in contenders.items()}
-    if baseline == BASELINE and device == "cpu":
-        turns[baseline] = run_as_alone(turns[baseline], contenders[first])
+    if stock is not None:
+
+        def take_turn() -> Times:
+            seconds, found[BASELINE] = stock()
+            return {"": seconds}
+
+        turns = {BASELINE: take_turn, **turns}
+    baseline = next(iter(turns))
     turns |= {
         f"{name}, products alone": partial(_time_products, contenders[name]) for name in parts_of
     }

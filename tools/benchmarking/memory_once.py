@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.engine import DefaultPredictor
-from detectron2.utils.events import EventStorage
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.config import complete_config
@@ -39,9 +38,9 @@ def list_options(case: str, images: int, seed: int) -> Iterator[argparse.Namespa
         yield argparse.Namespace(**fixed, size=size, seed=seed + number)
 
 
-def write_weights(case: str, seed: int, folder: Path) -> None:
-    """Write `weights.pth`, random weights for all contenders."""
-    options = next(list_options(case, 1, seed))
+def write_weights(seed: int, folder: Path) -> None:
+    """Write `weights.pth`, random weights for the predictions of all contenders."""
+    options = next(list_options("prediction", 1, seed))
     image = make_image(*options.size, options.seed)
     weights = make_weights(make_config(options), image, seed)
     torch.save({"model": weights}, folder / "weights.pth")
@@ -93,21 +92,12 @@ def _start_training(
     contender: str, options: list[argparse.Namespace], folder: Path
 ) -> Iterator[Callable[[], bytes]]:
     batches = (make_batch(each) for each in options)
-    weights = torch.load(folder / "weights.pth", weights_only=True)["model"]
     if contender == BASELINE:
-        loop: Any = make_stock(options[0], batches, False)
-        loop.model.load_state_dict(weights)
+        step: Any = make_stock(options[0], batches, False)
     else:
         keys = {"MASK_RCNN_EXT.REUSE_MEMORY": contender.endswith("True")}
-        loop = make_ours(options[0], batches, keys, weights)
-    torch.manual_seed(options[0].seed)
-
-    def take_step() -> bytes:
-        with EventStorage() as storage:
-            loop.run_step()
-            return json.dumps(storage.latest()["total_loss"]).encode()
-
-    return itertools.repeat(take_step, len(options))
+        step = make_ours(options[0], batches, keys)
+    return itertools.repeat(lambda: json.dumps(step()).encode(), len(options))
 
 
 if __name__ == "__main__":

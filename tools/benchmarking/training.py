@@ -26,11 +26,10 @@ from mask_rcnn_ext.errors import require_range
 from mask_rcnn_ext.model_zoo import get_config
 from mask_rcnn_ext.modeling.precision import get_amp_dtype, prepare_model
 
-from .allocator import run_as_alone
-from .inference import BASELINE, CONFIG, make_image
+from .inference import CONFIG, make_image, time_case
 from .machine import require_device
-from .parts import Part, compare_rows
-from .rounds import Times, take_turns, time_call
+from .parts import Part
+from .remote import Remote
 
 __all__ = ["make_batch", "make_ours", "make_stock", "run"]
 
@@ -46,6 +45,7 @@ _CONTENDERS: dict[str, dict[str, Any]] = {
 _MIXED = "the same in mixed precision"
 
 Batch = list[dict[str, Any]]
+Step = Callable[..., dict[str, float]]
 
 
 def make_batch(args: argparse.Namespace) -> Batch:
@@ -74,48 +74,40 @@ def _finish_config(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def make_stock(args: argparse.Namespace, batches: Iterable[Batch], amp: bool) -> SimpleTrainer:
-    """Return detectron2's loop; it takes one of the batches in each step."""
+def make_stock(args: argparse.Namespace, batches: Iterable[Batch], amp: bool) -> Step:
+    """Return a function that takes a step with detectron2's loop, for `Remote`.
+
+    In each step it takes one of the batches, and returns the losses.
+    """
     cfg = _finish_config(model_zoo.get_config(CONFIG), args)
     torch.manual_seed(args.seed)
     model = build_model(cfg).train()
     kind = AMPTrainer if amp else SimpleTrainer
-    return kind(model, batches, build_optimizer(cfg, model))
+    return partial(_take_step, kind(model, batches, build_optimizer(cfg, model)), args.seed)
 
 
 def make_ours(
-    args: argparse.Namespace,
-    batches: Iterable[Batch],
-    keys: Mapping[str, Any],
-    weights: Mapping[str, Any],
-) -> SimpleTrainer | None:
-    """Return our loop; None if mixed precision is asked for, and is slower on this processor."""
+    args: argparse.Namespace, batches: Iterable[Batch], keys: Mapping[str, Any]
+) -> Step | None:
+    """Return the same with our loop; None if mixed precision is slower on this processor."""
     cfg = _finish_config(get_config(CONFIG), args)
     for key, value in keys.items():
         cfg.merge_from_list([key, str(value)])
     if cfg.SOLVER.AMP.ENABLED and get_amp_dtype(cfg) is None:
         return None
-    model = build_model(cfg).train()
-    model.load_state_dict(weights)
-    model = prepare_model(cfg, model)
-    return build_loop(cfg, model, batches, build_optimizer(cfg, model))
+    torch.manual_seed(args.seed)
+    model = prepare_model(cfg, build_model(cfg).train())
+    loop = build_loop(cfg, model, batches, build_optimizer(cfg, model))
+    return partial(_take_step, loop, args.seed)
 
 
-def _time_step(
-    loop: SimpleTrainer, name: str, seed: int, losses: dict[str, dict[str, float]]
-) -> Times:
-    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+def _take_step(loop: SimpleTrainer, seed: int, _: Any = None) -> dict[str, float]:
     torch.manual_seed(seed)
     with EventStorage() as storage:
-
-        def take_step() -> None:
-            loop.run_step()
-            wait()
-
-        seconds, _ = time_call(take_step)
-        found = {key: value for key, (value, _) in storage.latest().items() if "loss" in key}
-    losses.setdefault(name, found)
-    return {"": seconds}
+        loop.run_step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return {key: value for key, (value, _) in storage.latest().items() if "loss" in key}
 
 
 def _compare_losses(found: Mapping[str, float], expected: Mapping[str, float]) -> str:
@@ -132,14 +124,14 @@ def run(args: argparse.Namespace) -> Part:
         require_range(f"--{name}", getattr(args, name), 1)
     require_range("--size", min(args.size), 1)
     batches = itertools.repeat(make_batch(args))
-    loops: dict[str, SimpleTrainer] = {BASELINE: make_stock(args, batches, False)}
-    weights = {name: value.clone() for name, value in loops[BASELINE].model.state_dict().items()}
+    stock = Remote(make_stock, args, batches, False)
+    contenders: dict[str, Step] = {}
     if args.device == "cuda":
-        loops["detectron2, mixed precision"] = make_stock(args, batches, True)
+        contenders["detectron2, mixed precision"] = make_stock(args, batches, True)
     mixed = {**_CONTENDERS["channels_last, gathered"], "SOLVER.AMP.ENABLED": True}
     for name, keys in {**_CONTENDERS, _MIXED: mixed}.items():
-        if (loop := make_ours(args, batches, keys, weights)) is not None:
-            loops[name] = loop
+        if (step := make_ours(args, batches, keys)) is not None:
+            contenders[name] = step
     height, width = args.size
     part = Part(
         "A training step of Mask R-CNN, ResNet-50 FPN",
@@ -148,15 +140,7 @@ def run(args: argparse.Namespace) -> Part:
             "size": f"{height} x {width}", "objects": args.objects, "classes": args.classes,
         },
     )  # fmt: skip
-    losses: dict[str, dict[str, float]] = {}
-    turns: dict[str, Callable[[], Times]] = {
-        name: partial(_time_step, loop, name, args.seed, losses) for name, loop in loops.items()
-    }
-    if args.device == "cpu":
-        turns[BASELINE] = run_as_alone(turns[BASELINE], turns[next(iter(_CONTENDERS))])
-    part.rows = compare_rows("", take_turns(turns, args.rounds), BASELINE)
-    for row in part.rows:
-        row.case = f"{args.images} x {height} x {width}"
-        if row.contender != BASELINE:
-            row.output = _compare_losses(losses[row.contender], losses[BASELINE])
+    case = f"{args.images} x {height} x {width}"
+    part.rows = time_case(case, contenders, args.rounds, _compare_losses, stock.time)
+    stock.close()
     return part

@@ -25,7 +25,7 @@ def seen(monkeypatch):
     return found
 
 
-def test_one_value_changes_at_a_time(seen, monkeypatch, capsys):
+def test_one_value_changes_at_a_time(local, seen, monkeypatch, capsys):
     axes = {"images": (1, 2), "detections": (4,), "size": (90,), "classes": (5,)}
     monkeypatch.setattr(growth, "AXES", axes)
     assert benchmark.main(["growth", "--rounds", "1", "--levels", "exact"]) == 0

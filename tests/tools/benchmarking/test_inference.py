@@ -36,7 +36,7 @@ def test_the_comparison_by_hand():
     assert inference.compare_instances(expected[:0], expected) == "0 of 2 found"
 
 
-def test_it_compares_each_level_with_detectron2(monkeypatch, capsys):
+def test_it_compares_each_level_with_detectron2(local, monkeypatch, capsys):
     def small(args):
         cfg = tiny_cfg(args.classes)
         cfg.TEST.DETECTIONS_PER_IMAGE = args.detections
@@ -76,7 +76,7 @@ def test_products_are_convolutions_and_matrix_products():
         assert inference._time_products(call)[""] == 0
 
 
-def test_an_exported_model_is_another_contender(monkeypatch, capsys):
+def test_an_exported_model_is_another_contender(local, monkeypatch, capsys):
     pytest.importorskip("onnx", reason='needs pip install "mask_rcnn_ext[onnx]"')
     pytest.importorskip("onnxruntime", reason='needs pip install "mask_rcnn_ext[onnx]"')
     make_config = inference.make_config

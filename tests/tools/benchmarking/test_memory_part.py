@@ -6,11 +6,8 @@ from pathlib import Path
 import benchmark
 import pytest
 from benchmarking import memory, memory_once
-from benchmarking.allocator import run_as_alone
 from benchmarking.memory_once import CASES, CONTENDERS, list_options, run_once
 from tiny_model import tiny_cfg
-
-from mask_rcnn_ext.modeling.memory import reuse_freed_memory
 
 
 @pytest.fixture
@@ -63,26 +60,3 @@ def test_another_result_is_seen(tiny, monkeypatch, capsys):
 def test_a_number_below_1_is_an_error(capsys):
     assert benchmark.main(["memory", "--images", "0"]) == 2
     assert "--images: expected 1 or more, got 0" in capsys.readouterr().err
-
-
-def test_detectron2_runs_without_our_setting(monkeypatch):
-    """What the C library is asked for, in order: its own values, the turn, ours, the warm-up."""
-    done = []
-
-    class Library:
-        mallopt = staticmethod(lambda option, value: done.append((option, value)) or 1)
-        malloc_trim = staticmethod(lambda padding: done.append("trim"))
-
-    for module in ("benchmarking.allocator", "mask_rcnn_ext.modeling.memory"):
-        monkeypatch.setattr(f"{module}.ctypes.CDLL", lambda _: Library)
-    assert reuse_freed_memory()
-    ours, done[:] = done[:], []
-    turn = run_as_alone(lambda: done.append("turn") or "result", lambda: done.append("warm-up"))
-    assert turn() == "result"
-    asked, after = done[: done.index("turn")], done[done.index("turn") + 1 :]
-    assert asked[-4:] == [(-3, 2**25), (-1, 2**26), (-4, 65536), "trim"]
-    assert after == [*ours, "warm-up"]
-    monkeypatch.setattr("benchmarking.allocator.reuse_freed_memory", lambda: False)
-    done.clear()
-    assert turn() == "result"
-    assert done == ["turn"]

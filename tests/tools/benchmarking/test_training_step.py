@@ -26,7 +26,7 @@ def test_its_batch_has_ellipses_inside_the_images():
         assert instances.gt_classes.max() < 2
 
 
-def test_it_compares_the_losses(monkeypatch, capsys):
+def test_it_compares_the_losses(local, monkeypatch, capsys):
     monkeypatch.setattr(training.model_zoo, "get_config", lambda _: tiny_cfg(2))
     monkeypatch.setattr(training, "get_config", lambda _: tiny_cfg(2))
     monkeypatch.setattr(training, "get_amp_dtype", lambda _: None)  # no mixed precision

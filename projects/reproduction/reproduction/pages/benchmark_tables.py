@@ -12,6 +12,7 @@ BENCHMARK = "results/benchmark.json"
 _PARTS = {  # in the order of the page: name -> title while it has not been run
     "inference": "Mask R-CNN on one image",
     "inference_amx": "The same on a processor with AMX",
+    "memory": "Memory that is reused",
     "growth": "Growth of the time of a prediction",
     "growth_counts": "Its growth with images and detections",
     "trained": "Evaluation of trained models",

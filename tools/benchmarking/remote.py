@@ -1,0 +1,67 @@
+"""A contender in a process of its own, which waits there for its turns.
+
+Our models change a setting of memory of their whole process (`MASK_RCNN_EXT.REUSE_MEMORY`), and
+detectron2 would profit from it next to them.
+"""
+
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+from .rounds import time_call
+
+__all__ = ["Remote"]
+
+
+class Remote:
+    """A function that runs in a process of its own; that process also measures the time.
+
+    Args:
+        make: a function of a module. In the other process it gets `arguments`, and returns the
+            function that is called there.
+        arguments: values that can be pickled.
+
+    Raises:
+        RuntimeError: the other process has failed; it prints its traceback.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[Any], Any]], *arguments: Any) -> None:
+        context = get_context("spawn")  # a fork would have our settings
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, make, arguments), daemon=True)
+        self._process.start()
+        other.close()
+        self._receive()
+
+    def time(self, value: Any = None) -> tuple[float, Any]:
+        """Return the seconds that a call with `value` takes, and its result."""
+        self._connection.send(value)
+        found: tuple[float, Any] = self._receive()
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join()
+
+    def _receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except EOFError:
+            self._process.join()
+            code = self._process.exitcode
+            raise RuntimeError(f"the process of a contender has ended with code {code}") from None
+
+
+def _serve(
+    connection: Connection, make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]
+) -> None:
+    function = make(*arguments)
+    connection.send("ready")
+    while True:
+        try:
+            value = connection.recv()
+        except EOFError:  # the parent has closed its end, or has gone
+            return
+        connection.send(time_call(lambda value=value: function(value)))
