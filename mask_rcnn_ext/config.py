@@ -123,7 +123,7 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # no longer the same, bit for bit, in every run.
     _declare(cfg, "MASK_RCNN_EXT.ADAPT_TO_LOAD", False)
     # On a CPU under Linux, keep freed memory for the next image or training step. This is faster,
-    # takes up to a fifth more memory, and changes no result. It applies to the whole process. If a
+    # takes up to a third more memory, and changes no result. It applies to the whole process. If a
     # variable such as `MALLOC_TRIM_THRESHOLD_` is set, the key changes nothing.
     _declare(cfg, "MASK_RCNN_EXT.REUSE_MEMORY", True)
     # Keep weights in the channels_last memory format: convolutions in mixed precision are faster.
@@ -155,16 +155,14 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # `"proposal_generator"`. Training does not change their weights or batch statistics.
     _declare(cfg, "MASK_RCNN_EXT.FREEZE", [])
     # Factor between the learning rate of the backbone and `SOLVER.BASE_LR`, such as 0.1 for a
-    # backbone with ImageNet weights. The layers of an FPN, which start from scratch, are not part
-    # of this.
+    # backbone with ImageNet weights. An FPN's layers, which start from scratch, are not part of it.
     _declare(cfg, "MASK_RCNN_EXT.BACKBONE_LR_FACTOR", 1.0)
     _declare_selection_keys(cfg)
 
 
 def _declare_selection_keys(cfg: CfgNode) -> None:
     """Add the keys that decide which weights a training keeps, and when it ends."""
-    # Measure the losses on `DATASETS.TEST` with every evaluation in training, by part and without
-    # augmentation, as `validation_loss/...`.
+    # Measure `validation_loss/...` on `DATASETS.TEST` in each evaluation, without augmentation.
     _declare(cfg, "MASK_RCNN_EXT.VALIDATION_LOSS", False)
     # Keep the weights of the best evaluation in `model_best.pth`. `TEST.EVAL_PERIOD` says how often
     # training evaluates.
@@ -228,8 +226,8 @@ def _declare_mask_head_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MODEL.ROI_MASK_HEAD.PASTE_THRESH", 0.5)
     # Standard deviation of the first weights of the mask predictor; the default is detectron2's.
     # AdamW moves weights that are so small together, and all become positive, so that background
-    # stays near a probability of 0.5 in short trainings. With 0.18, the root of 2 / `CONV_DIM`
-    # for 64 channels, part of the weights stay negative, and masks are learned sooner.
+    # stays near a probability of 0.5 in short trainings. 0.18 is the square root of 2 / `CONV_DIM`
+    # for 64 channels: part of the weights stay negative, and masks are learned sooner.
     _declare(cfg, "MASK_RCNN_EXT.MASK_HEAD.PREDICTOR_STD", 0.001)
 
 
@@ -245,7 +243,7 @@ def _declare_rcnn_keys(cfg: CfgNode) -> None:
     # class and ridge regression of the boxes, fitted to a backbone by `tools/train_rcnn_svm.py`.
     _declare(cfg, "MODEL.RCNN.SCORER", "softmax")
     # Cost of an SVM's error on an object of its class. An error on a background proposal costs 1.
-    # If this is too small where features are few or objects rare, the best SVM says -1 everywhere.
+    # If it is too small, and features are few or objects rare, the best margin is -1 everywhere.
     _declare(cfg, "MODEL.RCNN.SVM_POSITIVE_WEIGHT", 2.0)
     # Share of the units that training drops in the fully connected layers of
     # `MaskRCNNExtClassifierBoxHead`.
@@ -313,7 +311,11 @@ def _declare_backbone_keys(cfg: CfgNode) -> None:
 
 
 def complete_config(cfg: CfgNode) -> CfgNode:
-    """Return the config itself or, if it lacks keys of this package, a copy with them."""
+    """Return the config itself or, if it lacks keys of this package, a copy with them.
+
+    Raises:
+        UserError: see `require_config_node`.
+    """
     require_config_node(cfg)
     if _flat_lists(get_cfg).keys() <= {key for key, _ in flat_config(cfg)}:
         return cfg

@@ -19,7 +19,7 @@ from detectron2.utils.file_io import PathManager
 from .errors import UserError, nearest, shorten
 from .old_names import move_old_nodes, rename_old_key, rename_old_parts
 
-__all__ = ["ExtCfgNode", "flat_config", "publish_class_names"]
+__all__ = ["ExtCfgNode", "flat_config", "publish_class_names", "require_config_node"]
 
 
 _MOST_VALUES = 100_000  # of a yaml file, with all aliases written out

@@ -83,8 +83,8 @@ def evaluate_compiled(
             task,
             params=_convert_params(params, library.Params(task)),
         )
+        limit = params.maxDets[-1]
         for batch in _split(_choose(predictions, params.imgIds.tolist(), truth)):
-            limit = params.maxDets[-1]
             detections = [each for _, found in batch for each in _choose_best(found, limit)]
             stream.update(
                 [_keep(truth.imgs[n], ("id", "height", "width")) for n, _ in batch],
@@ -157,13 +157,13 @@ def _convert(
         for result in results
     ]
     _require_finite("score", (result["score"] for result in converted))
-    for key in keys:
-        if key not in ("score", "segmentation"):
-            _require_finite(key, (sum(result[key]) for result in converted))
-    if converted and task == "keypoints":
-        found, expected = len(converted[0]["keypoints"]), 3 * len(params.kpt_oks_sigmas)
-        if found != expected:
-            raise ValueError(f"expected {expected} numbers for the keypoints, got {found}")
+    lengths = {"bbox": 4}
+    if task == "keypoints":
+        lengths["keypoints"] = 3 * len(params.kpt_oks_sigmas)
+    for key in lengths.keys() & keys:
+        _require_finite(key, (sum(result[key]) for result in converted))
+        if any(len(result[key]) != lengths[key] for result in converted):
+            raise ValueError(f"expected {lengths[key]} numbers in each {key}")
     return converted
 
 

@@ -242,7 +242,8 @@ def require_known_classes(cfg: CfgNode, dicts: Iterable[Mapping[str, Any]]) -> N
 
     Args:
         cfg: the config; only a `GeneralizedRCNN` or a subclass is checked.
-        dicts: the images in detectron2's format.
+        dicts: the images in detectron2's format; crowd regions, on which no model is trained, may
+            have other classes.
 
     Raises:
         UserError: the class of an object is `MODEL.ROI_HEADS.NUM_CLASSES` or more.
@@ -250,8 +251,9 @@ def require_known_classes(cfg: CfgNode, dicts: Iterable[Mapping[str, Any]]) -> N
     if not is_generalized_rcnn(cfg):
         return
     known = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    objects = (each for record in dicts for each in record.get("annotations", ()))
-    highest = max((each.get("category_id", -1) for each in objects), default=-1)
+    objects = (each for record in dicts for each in record.get("annotations") or ())
+    classes = (each.get("category_id") for each in objects if not each.get("iscrowd", 0))
+    highest = max((number for number in classes if number is not None), default=-1)
     if highest >= known:
         raise UserError(
             f"MODEL.ROI_HEADS.NUM_CLASSES is {known}, but an object in DATASETS.TRAIN "

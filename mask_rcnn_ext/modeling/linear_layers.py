@@ -1,8 +1,8 @@
-"""Computes linear layers faster on processors of AMD.
+"""Computes linear layers faster on processors of AMD with AVX-512.
 
-There PyTorch's float32 products come from MKL, which keeps its fastest code for processors of
-Intel. A convolution of one cell is the same product and comes from oneDNN, which uses AVX-512 on
-every processor: for the first layer of the box head, 12,544 x 1,024, in half of the time.
+There PyTorch's float32 products come from MKL, which uses AVX-512 on processors of Intel only. A
+convolution of one cell is the same product and comes from oneDNN, which uses it on both: for the
+first layer of the box head, 12,544 x 1,024, in half of the time.
 """
 
 import functools

@@ -2,9 +2,8 @@
 
 glibc, the C library of most Linux systems, returns the memory of every large tensor to the system
 when the tensor is freed. The next tensor gets new memory, which the system fills with zeros page by
-page. For Mask R-CNN with an FPN this takes about a quarter of the time of an image, and about a
-third of a training step (`tools/benchmark.py`). The numbers that the model computes do not depend
-on it.
+page. This takes a large part of the time of an image or a step: see `tools/benchmark.py memory`.
+The numbers that the model computes do not depend on it.
 """
 
 import ctypes
@@ -14,15 +13,16 @@ import sys
 __all__ = ["reuse_freed_memory"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
-_LARGEST = 2**30  # bytes; the memory of a larger tensor still goes back to the system
+_LARGEST = 2**30  # bytes; newer versions of glibc still return the memory of a larger tensor
 _CHOICES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
 
 
 def reuse_freed_memory() -> bool:
     """Make the whole process keep freed memory, for its next tensors.
 
-    The process then holds the memory that it once needed at the same time, and up to about a fifth
-    more, because blocks of other sizes leave gaps.
+    The process then holds the memory that it once needed at the same time, and up to about a third
+    more, because blocks of other sizes leave gaps. Threads other than the main one
+    keep a part of their memory only.
 
     Returns:
         Whether it does. It does not without glibc, and if the user has chosen glibc's settings with
@@ -37,7 +37,7 @@ def reuse_freed_memory() -> bool:
     except AttributeError:  # musl, the C library of Alpine Linux
         return False
     never_trims = set_option(_M_TRIM_THRESHOLD, -1)
-    # glibc before 2.35 accepts 32 MB at most. With no maps at all, no block goes back.
+    # Older versions of glibc accept 32 MB at most. With no maps at all, no block goes back.
     return bool(
         never_trims and (set_option(_M_MMAP_THRESHOLD, _LARGEST) or set_option(_M_MMAP_MAX, 0))
     )

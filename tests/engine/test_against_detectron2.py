@@ -155,12 +155,21 @@ def test_a_config_of_detectron2_without_our_keys_is_enough(stock_cfg):
     assert "MASK_RCNN_EXT" not in cfg
 
 
+class OneClass(Trainer):
+    """Its mapper makes one class of all."""
+
+    @classmethod
+    def build_mapper(cls, cfg, *, is_train):
+        return super().build_mapper(cfg, is_train=is_train)
+
+
 def test_a_class_that_the_model_lacks_is_told_before_training(stock_cfg):
     """In Python too; detectron2's loss fails on its number."""
     stock_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
     message = r"NUM_CLASSES is 1, but an object .*\(stock\) has the class 1.*NUM_CLASSES 2 or more"
     with pytest.raises(UserError, match=message):
         Trainer(stock_cfg)
+    assert OneClass(stock_cfg)
     stock_cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"  # it knows no classes
     assert Trainer(stock_cfg)
 

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import copy
+import gc
 import io
 import logging
 
@@ -14,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from support import register_json
 
 from mask_rcnn_ext.evaluation import coco as coco_module
+from mask_rcnn_ext.evaluation import compiled_coco
 from mask_rcnn_ext.evaluation.coco import MaskRCNNCOCOEvaluator
 from mask_rcnn_ext.evaluation.compiled_coco import evaluate_compiled, find_compiled_version
 from mask_rcnn_ext.evaluation.plain_predictions import PackedDetections
@@ -153,6 +155,29 @@ def test_detections_beyond_the_limit_do_not_count():
         assert np.array_equal(evaluation.eval[name], expected.eval[name]), name
 
 
+def test_the_best_detections_of_each_category_are_chosen():
+    scores = [0.5, 0.9, 0.5, 0.1, 0.5, 0.7]
+    found = [{"category_id": "a", "score": score, "n": n} for n, score in enumerate(scores)]
+    found += [{"category_id": 7, "score": 0.2, "n": 6}, {"category_id": 7, "score": 1, "n": 7}]
+    assert compiled_coco._choose_best(found, 8) is found
+    # Of the equal scores 0.5 the first ones.
+    assert [each["n"] for each in compiled_coco._choose_best(found, 3)] == [7, 1, 5, 0, 6]
+    assert [each["n"] for each in compiled_coco._choose_best(found, 1)] == [7, 1]
+    found[3]["score"] = np.nan
+    with pytest.raises(ValueError, match="a score is not finite"):
+        compiled_coco._choose_best(found, 3)
+
+
+@needs_hotcoco
+@pytest.mark.parametrize(("key", "task"), [("bbox", "bbox"), ("keypoints", "keypoints")])
+def test_numbers_that_are_missing_are_told(key, task):
+    content, results = random_set(0)
+    results[3][key] = results[3][key][:-1]
+    truth, evaluation = start(content, task, [1, 10, 100])
+    with pytest.raises(ValueError, match=rf"expected \d+ numbers in each {key}"):
+        evaluate_compiled(by_image(results), truth, task, evaluation)
+
+
 @needs_hotcoco
 @pytest.mark.parametrize("task", TASKS)
 def test_without_detections_the_arrays_are_those_of_pycocotools(task):
@@ -274,3 +299,25 @@ def test_without_the_library_pycocotools_evaluates(run, monkeypatch, caplog):
     assert "Falling back to official COCO eval" in caplog.text
     assert "hotcoco" not in caplog.text
     assert found == run(content, results, use_fast_impl=False)
+
+
+@needs_hotcoco
+def test_no_garbage_is_collected_during_an_evaluation(run, monkeypatch):
+    seen = []
+
+    def record(*arguments):
+        seen.append(gc.isenabled())
+        evaluate_compiled(*arguments)
+
+    monkeypatch.setattr(coco_module, "evaluate_compiled", record)
+    run(*random_set(0))
+    assert seen == [False] * len(TASKS)
+    assert gc.isenabled()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(coco_module, "evaluate_compiled", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(*random_set(0))
+    assert gc.isenabled()

@@ -17,6 +17,7 @@ from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.export import export_model as exporting
 from mask_rcnn_ext.export.export_model import export_model
 from mask_rcnn_ext.export.int8 import LAYERS
+from mask_rcnn_ext.modeling import exported as exported_module
 from mask_rcnn_ext.modeling.exported import (
     Network,
     load_exported,
@@ -152,6 +153,15 @@ def test_what_is_part_of_the_file_cannot_be_changed(key, value, message, onnx_pa
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=message):
         load_exported(cfg)
+
+
+def test_memory_is_kept_for_the_next_image(onnx_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(
+        exported_module, "prepare_memory", lambda cfg: kept.append(cfg.MODEL.DEVICE)
+    )
+    load_exported(read_exported_config(onnx_path))
+    assert kept == ["cpu"]
 
 
 def test_wrong_files_and_options(onnx_path, tmp_path, cfg, images):

@@ -12,6 +12,7 @@ from mask_rcnn_ext.model_zoo import get_config, get_config_file
 from mask_rcnn_ext.modeling.checks import (
     require_fitting_parts,
     require_fitting_training_data,
+    require_known_classes,
     require_read_keys,
 )
 
@@ -196,3 +197,14 @@ def test_train_net_prints_the_error_in_one_line(tmp_path, capsys, config, values
     assert code == 2
     assert message in read_error(capsys)
     assert not out.exists()
+
+
+def test_classes_of_crowds_and_of_images_without_objects_do_not_count():
+    cfg = get_cfg()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DATASETS.TRAIN = 3, ("own",)
+    crowd = {"category_id": 9, "iscrowd": 1}
+    fitting = [{"annotations": [{"category_id": 2}, crowd, {"category_id": None}]}, {}]
+    require_known_classes(cfg, [*fitting, {"annotations": None}, {"annotations": []}])
+    require_known_classes(cfg, [])
+    with pytest.raises(UserError, match=r"\(own\) has the class 3.*NUM_CLASSES 4 or more"):
+        require_known_classes(cfg, [*fitting, {"annotations": [{"category_id": 3}]}])

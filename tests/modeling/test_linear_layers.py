@@ -82,6 +82,14 @@ def test_a_model_changes_only_where_products_are_slow(slow, monkeypatch):
     assert list(model.state_dict()) == keys
 
 
+@pytest.fixture
+def forget_processor():
+    linear_layers.has_slow_products.cache_clear()
+    yield
+    linear_layers.has_slow_products.cache_clear()
+
+
+@pytest.mark.usefixtures("forget_processor")
 @pytest.mark.parametrize(
     ("vendor", "flags", "slow"),
     [
@@ -94,7 +102,18 @@ def test_the_processor_decides(vendor, flags, slow, monkeypatch):
     monkeypatch.setattr(
         linear_layers.Path, "read_text", lambda *_, **__: f"vendor_id : {vendor}\nflags : {flags}"
     )
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    linear_layers.has_slow_products.cache_clear()
+    for library in (torch.backends.mkl, torch.backends.mkldnn):
+        monkeypatch.setattr(library, "is_available", lambda: True)
     assert linear_layers.has_slow_products() is slow
     linear_layers.has_slow_products.cache_clear()
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert not linear_layers.has_slow_products()
+
+
+@pytest.mark.usefixtures("forget_processor")
+def test_without_a_description_of_the_processor_nothing_changes(monkeypatch):
+    def fail(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(linear_layers.Path, "read_text", fail)
+    assert not linear_layers.has_slow_products()

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from tiny_model import tiny_cfg
@@ -11,26 +12,35 @@ from torch import nn
 
 from mask_rcnn_ext.modeling import memory, precision
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), "mallopt") or sys.platform != "linux", reason="needs glibc"
+needs_glibc = pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc"
 )
 
 # Prints what the function returns, and how many pages of memory are new in the last of five steps.
 COUNT = """
-import resource, runpy, sys
+import ctypes, resource, runpy, sys, threading
+
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: all pages have the same size
 
 def step():
     for million in (74, 40, 100, 64):
         b"x" * (million * 1_000_000)
 
 reuse = runpy.run_path(sys.argv[1])["reuse_freed_memory"]
-print(reuse() if len(sys.argv) > 2 else None)
+print(reuse() if "reuse" in sys.argv else None)
 for _ in range(5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    step()
+    if "thread" in sys.argv:
+        thread = threading.Thread(target=step)
+        thread.start()
+        thread.join()
+    else:
+        step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-CHOICES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
+CHOICES = (
+    *("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"),
+)
 
 
 def count_pages(*options, **variables):
@@ -44,6 +54,13 @@ def count_pages(*options, **variables):
     return said, int(pages)
 
 
+@pytest.fixture
+def without_choices(monkeypatch):
+    for name in CHOICES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@needs_glibc
 def test_the_next_step_needs_no_new_memory():
     pages_of_step = (74 + 40 + 100 + 64) * 1_000_000 // os.sysconf("SC_PAGE_SIZE")
     said, pages = count_pages()
@@ -52,8 +69,10 @@ def test_the_next_step_needs_no_new_memory():
     said, pages = count_pages("reuse")
     assert said == "True"
     assert pages < pages_of_step / 100
+    assert count_pages("reuse", "thread")[1] < count_pages("thread")[1]  # a part of it
 
 
+@needs_glibc
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -70,8 +89,8 @@ def test_settings_of_the_user_stay(chosen):
     assert pages > 10_000
 
 
-def test_it_works_with_a_glibc_that_limits_the_threshold(monkeypatch):
-    """glibc before 2.35 returns 0 for a threshold above 32 MB."""
+def test_it_works_with_a_glibc_that_limits_the_threshold(without_choices, monkeypatch):
+    """Older versions return 0 for a threshold above 32 MB."""
     set_options = []
 
     class OldLibrary:
@@ -81,17 +100,23 @@ def test_it_works_with_a_glibc_that_limits_the_threshold(monkeypatch):
             return int((option, value) != (-3, 2**30))
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: OldLibrary)
-    for name in CHOICES:
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
     assert memory.reuse_freed_memory()
     assert set_options == [(-1, -1), (-3, 2**30), (-4, 0)]
 
 
-def test_it_does_nothing_without_glibc(monkeypatch):
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+def test_it_does_nothing_without_glibc(without_choices, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())  # no mallopt
     assert not memory.reuse_freed_memory()
+    asked = []
+    library = SimpleNamespace(mallopt=lambda *option: asked.append(option) or 1)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    assert memory.reuse_freed_memory()
+    asked.clear()
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not memory.reuse_freed_memory()
+    assert asked == []
 
 
 @pytest.mark.parametrize(

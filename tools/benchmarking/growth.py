@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
+from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.evaluation.packed import convert_to_coco
 
 from .inference import load_models, make_image, time_case
@@ -53,16 +54,14 @@ def _time_value(args: argparse.Namespace, axis: str, value: int) -> list[TimedCa
     }  # fmt: skip
     options, count = argparse.Namespace(**words), values["images"]
     images = [make_image(*words["size"], args.seed + number) for number in range(count)]
-    stock, ours = load_models(options, images[0], make_stock, images)
 
-    def find(level: str) -> list[dict[str, Any]]:
-        found = ours[level].stream_packed(images)
+    def find(predictor: Predictor) -> list[dict[str, Any]]:
+        found = predictor.stream_packed(images)
         return [one for n, each in enumerate(found) for one in convert_to_coco(each, n)]
 
-    contenders = {level: partial(find, level) for level in args.levels}
-    rows = time_case(f"{axis} {value}", contenders, args.rounds, _compare_counts, stock.time)
-    stock.close()
-    return rows
+    with load_models(options, images[0], make_stock, images) as (stock, ours):
+        contenders = {level: partial(find, predictor) for level, predictor in ours.items()}
+        return time_case(f"{axis} {value}", contenders, args.rounds, _compare_counts, stock.time)
 
 
 def make_stock(cfg: CfgNode, images: list[Any]) -> Callable[[Any], list[dict[str, Any]]]:

@@ -13,9 +13,10 @@ file also runs at the level "fastest".
 """
 
 import argparse
+import contextlib
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
-from detectron2.structures import Instances, pairwise_iou
+from detectron2.structures import Boxes, Instances, pairwise_iou
 from PIL import Image
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -174,24 +175,34 @@ def _export(
 def make_stock(cfg: CfgNode, image: npt.NDArray[np.uint8]) -> Callable[[str], Any]:
     """Return a function that predicts with detectron2, for `Remote`.
 
-    It returns instances on the CPU, or for "image to COCO results" a list in COCO's format.
+    It returns the NumPy arrays of instances, see `_read_instances`, or for "image to COCO results"
+    a list in COCO's format.
     """
     predict = DefaultPredictor(cfg)
 
     def call(case: str) -> Any:
         found = predict(image)["instances"].to("cpu")  # waits for a GPU
-        return list(instances_to_coco_json(found, 1)) if case == _CASES[1] else found
+        if case == _CASES[1]:
+            return list(instances_to_coco_json(found, 1))
+        return {name: np.asarray(getattr(v, "tensor", v)) for name, v in found.get_fields().items()}
 
     return call
 
 
+def _read_instances(arrays: dict[str, npt.NDArray[Any]], size: tuple[int, int]) -> Instances:
+    """Return instances from the arrays of their fields, which processes exchange as plain bytes."""
+    fields = {name: torch.as_tensor(array) for name, array in arrays.items()}
+    return Instances(size, **{**fields, "pred_boxes": Boxes(fields["pred_boxes"])})
+
+
+@contextlib.contextmanager
 def load_models(
     args: argparse.Namespace,
     image: npt.NDArray[np.uint8],
     make: Callable[..., Callable[[Any], Any]],
     *arguments: Any,
-) -> tuple[Remote, dict[str, Predictor]]:
-    """Return detectron2's predictor and ours, by level or engine, with the same weights.
+) -> Iterator[tuple[Remote, dict[str, Predictor]]]:
+    """Yield detectron2's predictor and ours, by level or engine, with the same weights.
 
     Args:
         args: the options of the command line.
@@ -200,15 +211,15 @@ def load_models(
         arguments: see `make`.
     """
     cfg = make_config(args)
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         cfg.MODEL.WEIGHTS = str(Path(folder, "weights.pth"))
         torch.save({"model": make_weights(cfg, image, args.seed)}, cfg.MODEL.WEIGHTS)
-        stock = Remote(make, cfg, *arguments)
+        stock = stack.enter_context(Remote(make, cfg, *arguments))
         levels = getattr(args, "levels", SPEEDS)
         ours = {level: Predictor(cfg, speed=level) for level in levels}
         for engine in args.engine:
             ours |= _export(cfg, image, engine, folder)
-    return stock, ours
+        yield stock, ours
 
 
 def run(args: argparse.Namespace) -> Part:
@@ -218,7 +229,6 @@ def run(args: argparse.Namespace) -> Part:
         require_range(f"--{name}", getattr(args, name), 1)
     require_range("--size", min(args.size), 1)
     image = make_image(*args.size, args.seed)
-    stock, ours = load_models(args, image, make_stock, image)
     height, width = args.size
     part = Part(
         "Mask R-CNN, ResNet-50 FPN, one image",
@@ -239,19 +249,25 @@ def run(args: argparse.Namespace) -> Part:
     def encode(predict: Predictor) -> Callable[[], list[dict[str, Any]]]:
         return lambda: convert_to_coco(next(predict.stream_packed([image])), 1)
 
-    for case, wrap, compare in zip(
-        _CASES, (find, encode), (compare_instances, _compare_results), strict=True
-    ):
-        timed_parts = case == _CASES[0] and args.device == "cpu" and "fast" in ours
-        part.rows += time_case(
-            case,
-            {level: wrap(predictor) for level, predictor in ours.items()},
+    def compare(found: Instances, expected: dict[str, npt.NDArray[Any]]) -> str:
+        return compare_instances(found, _read_instances(expected, (height, width)))
+
+    with load_models(args, image, make_stock, image) as (stock, ours):
+        part.rows = time_case(
+            _CASES[0],
+            {level: find(predictor) for level, predictor in ours.items()},
             args.rounds,
             compare,
-            stock=partial(stock.time, case),
-            parts_of=["fast"] if timed_parts else [],
+            partial(stock.time, _CASES[0]),
+            parts_of=["fast"] if args.device == "cpu" and "fast" in ours else [],
         )
-    stock.close()
+        part.rows += time_case(
+            _CASES[1],
+            {level: encode(predictor) for level, predictor in ours.items()},
+            args.rounds,
+            _compare_results,
+            partial(stock.time, _CASES[1]),
+        )
     return part
 
 

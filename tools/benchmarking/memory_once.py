@@ -22,7 +22,7 @@ from mask_rcnn_ext.config import complete_config
 from .inference import BASELINE, make_config, make_image, make_weights
 from .processes import find_peak
 from .rounds import time_call
-from .training import make_batch, make_ours, make_stock
+from .training import make_ours, make_stock
 
 __all__ = ["CASES", "CONTENDERS", "list_options", "run_once", "write_weights"]
 
@@ -80,8 +80,9 @@ def _start_prediction(
 
     def find(pixels: Any) -> bytes:
         found = predict(pixels)
-        boxes, masks = found.pred_boxes.tensor, np.packbits(found.pred_masks.numpy())
-        return boxes.numpy().tobytes() + found.scores.numpy().tobytes() + masks.tobytes()
+        masks = np.packbits(found.pred_masks.numpy())
+        tensors = found.pred_boxes.tensor, found.scores, found.pred_classes
+        return b"".join(each.numpy().tobytes() for each in tensors) + masks.tobytes()
 
     for each in options:
         pixels = make_image(*each.size, each.seed)
@@ -91,12 +92,10 @@ def _start_prediction(
 def _start_training(
     contender: str, options: list[argparse.Namespace], folder: Path
 ) -> Iterator[Callable[[], bytes]]:
-    batches = (make_batch(each) for each in options)
     if contender == BASELINE:
-        step: Any = make_stock(options[0], batches, False)
+        step: Any = make_stock(options, False)
     else:
-        keys = {"MASK_RCNN_EXT.REUSE_MEMORY": contender.endswith("True")}
-        step = make_ours(options[0], batches, keys)
+        step = make_ours(options, {"MASK_RCNN_EXT.REUSE_MEMORY": contender.endswith("True")})
     return itertools.repeat(lambda: json.dumps(step()).encode(), len(options))
 
 

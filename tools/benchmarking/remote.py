@@ -4,10 +4,13 @@ Our models change a setting of memory of their whole process (`MASK_RCNN_EXT.REU
 detectron2 would profit from it next to them.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
+
+from typing_extensions import Self
 
 from .rounds import time_call
 
@@ -32,23 +35,36 @@ class Remote:
         self._process = context.Process(target=_serve, args=(other, make, arguments), daemon=True)
         self._process.start()
         other.close()
-        self._receive()
+        with self._explain_end():
+            self._connection.recv()
 
-    def time(self, value: Any = None) -> tuple[float, Any]:
-        """Return the seconds that a call with `value` takes, and its result."""
-        self._connection.send(value)
-        found: tuple[float, Any] = self._receive()
-        return found
+    def __enter__(self) -> Self:
+        return self
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the process."""
         self._connection.close()
         self._process.join()
 
-    def _receive(self) -> Any:
+    def time(self, value: Any = None) -> tuple[float, Any]:
+        """Return the seconds that a call with `value` takes, and its result.
+
+        The result must have no tensors, which would go through the system's shared memory: it is
+        small in containers.
+
+        Raises:
+            RuntimeError: see the class.
+        """
+        with self._explain_end():
+            self._connection.send(value)
+            found: tuple[float, Any] = self._connection.recv()
+        return found
+
+    @contextlib.contextmanager
+    def _explain_end(self) -> Iterator[None]:
         try:
-            return self._connection.recv()
-        except EOFError:
+            yield
+        except (EOFError, OSError):
             self._process.join()
             code = self._process.exitcode
             raise RuntimeError(f"the process of a contender has ended with code {code}") from None

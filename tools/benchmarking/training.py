@@ -2,12 +2,12 @@
 
 Each contender takes whole steps (forward, backward, optimizer) on the same batch, from the same
 weights and with the same random numbers. The learning rate is so small that the losses stay as they
-are. The output compares the losses of the first step.
+are. The output compares the losses of the last step.
 """
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -74,31 +74,40 @@ def _finish_config(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def make_stock(args: argparse.Namespace, batches: Iterable[Batch], amp: bool) -> Step:
+def make_stock(options: Sequence[argparse.Namespace], amp: bool) -> Step:
     """Return a function that takes a step with detectron2's loop, for `Remote`.
 
-    In each step it takes one of the batches, and returns the losses.
+    Args:
+        options: the options of the batches, which the steps take in turn; the first ones are also
+            those of the model.
+        amp: train in mixed precision.
+
+    Returns:
+        A function that returns the losses of a step.
     """
-    cfg = _finish_config(model_zoo.get_config(CONFIG), args)
-    torch.manual_seed(args.seed)
+    cfg = _finish_config(model_zoo.get_config(CONFIG), options[0])
+    torch.manual_seed(options[0].seed)
     model = build_model(cfg).train()
     kind = AMPTrainer if amp else SimpleTrainer
-    return partial(_take_step, kind(model, batches, build_optimizer(cfg, model)), args.seed)
+    loop = kind(model, _repeat_batches(options), build_optimizer(cfg, model))
+    return partial(_take_step, loop, options[0].seed)
 
 
-def make_ours(
-    args: argparse.Namespace, batches: Iterable[Batch], keys: Mapping[str, Any]
-) -> Step | None:
+def make_ours(options: Sequence[argparse.Namespace], keys: Mapping[str, Any]) -> Step | None:
     """Return the same with our loop; None if mixed precision is slower on this processor."""
-    cfg = _finish_config(get_config(CONFIG), args)
+    cfg = _finish_config(get_config(CONFIG), options[0])
     for key, value in keys.items():
         cfg.merge_from_list([key, str(value)])
     if cfg.SOLVER.AMP.ENABLED and get_amp_dtype(cfg) is None:
         return None
-    torch.manual_seed(args.seed)
+    torch.manual_seed(options[0].seed)
     model = prepare_model(cfg, build_model(cfg).train())
-    loop = build_loop(cfg, model, batches, build_optimizer(cfg, model))
-    return partial(_take_step, loop, args.seed)
+    loop = build_loop(cfg, model, _repeat_batches(options), build_optimizer(cfg, model))
+    return partial(_take_step, loop, options[0].seed)
+
+
+def _repeat_batches(options: Sequence[argparse.Namespace]) -> Iterator[Batch]:
+    return itertools.cycle([make_batch(each) for each in options])  # all are made before a step
 
 
 def _take_step(loop: SimpleTrainer, seed: int, _: Any = None) -> dict[str, float]:
@@ -123,14 +132,12 @@ def run(args: argparse.Namespace) -> Part:
     for name in ("objects", "classes", "images"):
         require_range(f"--{name}", getattr(args, name), 1)
     require_range("--size", min(args.size), 1)
-    batches = itertools.repeat(make_batch(args))
-    stock = Remote(make_stock, args, batches, False)
     contenders: dict[str, Step] = {}
     if args.device == "cuda":
-        contenders["detectron2, mixed precision"] = make_stock(args, batches, True)
+        contenders["detectron2, mixed precision"] = make_stock([args], True)
     mixed = {**_CONTENDERS["channels_last, gathered"], "SOLVER.AMP.ENABLED": True}
     for name, keys in {**_CONTENDERS, _MIXED: mixed}.items():
-        if (step := make_ours(args, batches, keys)) is not None:
+        if (step := make_ours([args], keys)) is not None:
             contenders[name] = step
     height, width = args.size
     part = Part(
@@ -141,6 +148,6 @@ def run(args: argparse.Namespace) -> Part:
         },
     )  # fmt: skip
     case = f"{args.images} x {height} x {width}"
-    part.rows = time_case(case, contenders, args.rounds, _compare_losses, stock.time)
-    stock.close()
+    with Remote(make_stock, [args], False) as stock:
+        part.rows = time_case(case, contenders, args.rounds, _compare_losses, stock.time)
     return part

@@ -9,22 +9,21 @@ from benchmarking.remote import Remote
 
 
 def test_it_returns_seconds_and_results():
-    remote = Remote(functools.partial, operator.mul, 3)  # the function is value -> 3 * value
-    assert remote.time(5)[1] == 15
-    seconds, found = remote.time([1])
-    assert found == [1, 1, 1]
-    assert 0 <= seconds < 1
-    remote.close()
+    # The function is value -> 3 * value.
+    with Remote(functools.partial, operator.mul, 3) as remote:
+        assert remote.time(5)[1] == 15
+        seconds, found = remote.time([1])
+        assert found == [1, 1, 1]
+        assert 0 <= seconds < 1
     assert remote._process.exitcode == 0
-    with pytest.raises(OSError, match="closed"):
+    with pytest.raises(RuntimeError, match="has ended with code 0"):
         remote.time(5)
 
 
 def test_the_time_is_the_one_of_the_call():
-    remote = Remote(functools.partial, time.sleep)
-    seconds, _ = remote.time(0.2)
+    with Remote(functools.partial, time.sleep) as remote:
+        seconds, _ = remote.time(0.2)
     assert seconds >= 0.2
-    remote.close()
 
 
 @pytest.mark.parametrize("number", [(), (0,)])
