@@ -6,11 +6,12 @@ first layer of the box head, 12,544 x 1,024, in half of the time.
 """
 
 import functools
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .precision import read_processor
 
 __all__ = ["ConvolvedLinear", "convolve_linear_layers", "has_slow_products"]
 
@@ -20,10 +21,7 @@ _FEWEST = 100  # rows, and input and output features; MKL is as fast for smaller
 @functools.cache
 def has_slow_products() -> bool:
     """Return whether MKL computes, on a processor of AMD with AVX-512; False if not Linux."""
-    try:
-        features = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
+    features = read_processor()
     of_amd = "AuthenticAMD" in features and "avx512f" in features
     return of_amd and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
 

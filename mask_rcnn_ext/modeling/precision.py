@@ -25,6 +25,7 @@ __all__ = [
     "keep_float32_outputs",
     "prepare_memory",
     "prepare_model",
+    "read_processor",
 ]
 
 logger = logging.getLogger(__name__)
@@ -90,11 +91,16 @@ def get_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
 @functools.cache
 def computes_bfloat16() -> bool:
     """Return whether the CPU has instructions for bfloat16; False if this is not Linux."""
+    instructions = r"\b(avx512_bf16|amx_bf16|bf16)\b"  # Arm: bf16
+    return re.search(instructions, read_processor()) is not None
+
+
+def read_processor() -> str:
+    """Return Linux's description of the processor; on other systems an empty text."""
     try:
-        features = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return False
-    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", features) is not None  # Arm: bf16
+        return ""
 
 
 def inference_autocast(cfg: CfgNode) -> AbstractContextManager[object]:

@@ -99,9 +99,8 @@ def forget_processor():
     ],
 )
 def test_the_processor_decides(vendor, flags, slow, monkeypatch):
-    monkeypatch.setattr(
-        linear_layers.Path, "read_text", lambda *_, **__: f"vendor_id : {vendor}\nflags : {flags}"
-    )
+    described = f"vendor_id : {vendor}\nflags : {flags}"
+    monkeypatch.setattr(linear_layers, "read_processor", lambda: described)
     for library in (torch.backends.mkl, torch.backends.mkldnn):
         monkeypatch.setattr(library, "is_available", lambda: True)
     assert linear_layers.has_slow_products() is slow
@@ -112,8 +111,5 @@ def test_the_processor_decides(vendor, flags, slow, monkeypatch):
 
 @pytest.mark.usefixtures("forget_processor")
 def test_without_a_description_of_the_processor_nothing_changes(monkeypatch):
-    def fail(*_, **__):
-        raise FileNotFoundError
-
-    monkeypatch.setattr(linear_layers.Path, "read_text", fail)
+    monkeypatch.setattr(linear_layers, "read_processor", lambda: "")
     assert not linear_layers.has_slow_products()
