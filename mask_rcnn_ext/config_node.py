@@ -267,7 +267,7 @@ def require_config_node(cfg: Any) -> None:
     if not isinstance(cfg, CfgNode):
         raise UserError(
             f"expected a config as get_cfg() returns it, a CfgNode, got a {type(cfg).__name__}. "
-            "Python configs (LazyConfig) are not supported"
+            "load_config(path) reads a yaml; Python configs (LazyConfig) are not supported"
         )
 
 

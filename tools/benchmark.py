@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         require_range("--rounds", args.rounds, 1)
+        require_range("--seed", args.seed, 0)
         if args.output:
             read_parts(args.output)  # a mistake is told before the minutes that the benchmark takes
         part = importlib.import_module(f"benchmarking.{args.benchmark}").run(args)

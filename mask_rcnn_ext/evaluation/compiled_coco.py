@@ -161,14 +161,14 @@ def _convert(
     if task == "keypoints":
         lengths["keypoints"] = 3 * len(params.kpt_oks_sigmas)
     for key in lengths.keys() & keys:
-        _require_finite(key, (sum(result[key]) for result in converted))
+        _require_finite(key, (math.fsum(result[key]) for result in converted))
         if any(len(result[key]) != lengths[key] for result in converted):
             raise ValueError(f"expected {lengths[key]} numbers in each {key}")
     return converted
 
 
 def _require_finite(key: str, numbers: Iterable[float]) -> None:
-    if not math.isfinite(sum(numbers)):  # a NaN or an infinite number makes the sum one too
+    if not math.isfinite(math.fsum(numbers)):  # a NaN or an infinite number makes the sum one too
         raise ValueError(f"a {key} is not finite")
 
 

@@ -4,6 +4,7 @@ Without these checks detectron2 would fail with an assertion, or only during tra
 """
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -253,7 +254,7 @@ def require_known_classes(cfg: CfgNode, dicts: Iterable[Mapping[str, Any]]) -> N
     known = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     objects = (each for record in dicts for each in record.get("annotations") or ())
     classes = (each.get("category_id") for each in objects if not each.get("iscrowd", 0))
-    highest = max((number for number in classes if number is not None), default=-1)
+    highest = max((number for number in classes if isinstance(number, Integral)), default=-1)
     if highest >= known:
         raise UserError(
             f"MODEL.ROI_HEADS.NUM_CLASSES is {known}, but an object in DATASETS.TRAIN "

@@ -1,8 +1,9 @@
-"""Computes linear layers faster on processors of AMD with AVX-512.
+"""Computes linear layers faster on processors of AMD with AVX-512, with more than one thread.
 
 There PyTorch's float32 products come from MKL, which uses AVX-512 on processors of Intel only. A
 convolution of one cell is the same product and comes from oneDNN, which uses it on both: for the
-first layer of the box head, 12,544 x 1,024, in half of the time.
+first layer of the box head, 12,544 x 1,024, in about half of the time. PyTorch takes oneDNN for
+such a convolution only if it has several threads.
 """
 
 import functools
@@ -36,12 +37,16 @@ class ConvolvedLinear(nn.Linear):
         """Map (R, `in_features`) to (R, `out_features`)."""
         is_large = input.ndim == 2 and min(len(input), *self.weight.shape) >= _FEWEST
         is_float32 = input.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if not (is_large and is_float32 and input.device.type == "cpu"):
+        if not (is_large and is_float32 and _is_on_threads(input)):
             return super().forward(input)
         # One image of 1 x R cells. Its maps and the weights are in the channels_last format.
         maps = input.reshape(1, 1, *input.shape).permute(0, 3, 1, 2)
         weight = self.weight[:, :, None, None].contiguous(memory_format=torch.channels_last)
         return F.conv2d(maps, weight, self.bias).permute(0, 2, 3, 1).reshape(len(input), -1)
+
+
+def _is_on_threads(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and torch.get_num_threads() > 1
 
 
 def convolve_linear_layers(model: nn.Module) -> None:

@@ -4,7 +4,7 @@
 - "fast": the results are equal up to the rounding of float32. The model is in the channels_last
   format, its norms are folded, and RoIAlign and the mask predictor gather only what they need: see
   `fold_norms`, `gather_roi_align`, `gather_mask_predictors`. On an AMD processor with AVX-512,
-  linear layers are computed as convolutions: see `convolve_linear_layers`.
+  large linear layers are computed as convolutions: see `convolve_linear_layers`.
 - "fastest": also mixed precision, bfloat16 on a CPU and float16 on CUDA. RoIAlign stays in float32.
 
 A level adds to the other keys and switches nothing off. Parts that a level does not know, such as

@@ -1,5 +1,6 @@
 """Config values that do not fit together: an error of one line, exit code 2, no files."""
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
@@ -203,8 +204,8 @@ def test_classes_of_crowds_and_of_images_without_objects_do_not_count():
     cfg = get_cfg()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DATASETS.TRAIN = 3, ("own",)
     crowd = {"category_id": 9, "iscrowd": 1}
-    fitting = [{"annotations": [{"category_id": 2}, crowd, {"category_id": None}]}, {}]
+    fitting = [{"annotations": [{"category_id": 2}, crowd, {"category_id": "9"}, {}]}, {}]
     require_known_classes(cfg, [*fitting, {"annotations": None}, {"annotations": []}])
     require_known_classes(cfg, [])
     with pytest.raises(UserError, match=r"\(own\) has the class 3.*NUM_CLASSES 4 or more"):
-        require_known_classes(cfg, [*fitting, {"annotations": [{"category_id": 3}]}])
+        require_known_classes(cfg, [*fitting, {"annotations": [{"category_id": np.int64(3)}]}])

@@ -16,6 +16,15 @@ def make_pair(inputs, outputs, bias=True):
     return layer, convolved
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """PyTorch takes oneDNN for the convolution with several threads only."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """Return the list of the rows that each convolution got."""
@@ -65,6 +74,14 @@ def test_narrow_layers_and_mixed_precision_are_computed_as_before(calls):
         assert torch.equal(convolved(values), layer(values))
     doubles = values.double()
     assert torch.equal(convolved.double()(doubles), layer.double()(doubles))
+    assert calls == []
+
+
+def test_one_thread_computes_as_before(calls):
+    torch.set_num_threads(1)
+    layer, convolved = make_pair(200, 150)
+    values = torch.randn(150, 200)
+    assert torch.equal(convolved(values), layer(values))
     assert calls == []
 
 

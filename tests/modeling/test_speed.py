@@ -153,6 +153,7 @@ def test_fast_finds_what_exact_finds(name, monkeypatch):
     # As on a processor with slow products, where the linear layers are not too small.
     monkeypatch.setattr(linear_layers, "has_slow_products", lambda: True)
     monkeypatch.setattr(linear_layers, "_FEWEST", 1)
+    monkeypatch.setattr(linear_layers, "_is_on_threads", lambda _: True)
     cfg, model, image = MODELS[name]()
     before = copy.deepcopy(model.state_dict())
     (expected,) = detect(model, image)

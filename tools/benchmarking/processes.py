@@ -4,19 +4,23 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["find_peak", "run_in_process"]
+from mask_rcnn_ext import UserError
+
+__all__ = ["describe_end", "find_peak", "run_in_process"]
 
 
 def run_in_process(module: str, *arguments: str) -> dict[str, Any]:
     """Run a module of this package as a program; return the json object that it prints last.
 
     Raises:
-        RuntimeError: the program failed.
+        UserError: a signal has ended the program.
+        RuntimeError: it failed.
     """
     root = Path(__file__).resolve().parents[1]
     path = os.pathsep.join([str(root), str(root.parent), os.environ.get("PYTHONPATH", "")])
@@ -25,10 +29,20 @@ def run_in_process(module: str, *arguments: str) -> dict[str, Any]:
         [*command, *arguments],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
+    if done.returncode < 0:
+        raise UserError(describe_end(arguments[0], -done.returncode))
     if done.returncode:
         raise RuntimeError(f"{module} {' '.join(arguments)}: {done.stderr}")
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
+
+
+def describe_end(contender: str, number: int) -> str:
+    """Return a sentence about a process that the signal with a number has ended."""
+    return (
+        f"the process of {contender} was ended by {signal.Signals(number).name}. The system sends "
+        "SIGKILL when memory is short"
+    )
 
 
 def find_peak() -> float:

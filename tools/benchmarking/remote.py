@@ -1,17 +1,22 @@
-"""A contender in a process of its own, which waits there for its turns.
+"""detectron2 in a process of its own, where it waits for its turns.
 
 Our models change a setting of memory of their whole process (`MASK_RCNN_EXT.REUSE_MEMORY`), and
 detectron2 would profit from it next to them.
 """
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
 from typing_extensions import Self
 
+from mask_rcnn_ext import UserError
+
+from .processes import describe_end
 from .rounds import time_call
 
 __all__ = ["Remote"]
@@ -26,6 +31,7 @@ class Remote:
         arguments: values that can be pickled.
 
     Raises:
+        UserError: a signal has ended the other process.
         RuntimeError: the other process has failed; it prints its traceback.
     """
 
@@ -53,7 +59,7 @@ class Remote:
         small in containers.
 
         Raises:
-            RuntimeError: see the class.
+            UserError, RuntimeError: see the class.
         """
         with self._explain_end():
             self._connection.send(value)
@@ -66,18 +72,19 @@ class Remote:
             yield
         except (EOFError, OSError):
             self._process.join()
-            code = self._process.exitcode
-            raise RuntimeError(f"the process of a contender has ended with code {code}") from None
+            code = self._process.exitcode or 0
+            if code < 0:
+                raise UserError(describe_end("detectron2", -code)) from None
+            raise RuntimeError(f"the process of detectron2 has ended with code {code}") from None
 
 
 def _serve(
     connection: Connection, make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]
 ) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
     function = make(*arguments)
-    connection.send("ready")
-    while True:
-        try:
+    with contextlib.suppress(EOFError, OSError):  # the parent has closed its end, or has gone
+        connection.send("ready")
+        while True:
             value = connection.recv()
-        except EOFError:  # the parent has closed its end, or has gone
-            return
-        connection.send(time_call(lambda value=value: function(value)))
+            connection.send(time_call(partial(function, value)))
