@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mask_rcnn_ext import UserError
-
-__all__ = ["describe_end", "find_peak", "run_in_process"]
+__all__ = ["explain_signal", "find_peak", "run_in_process"]
 
 
 def run_in_process(module: str, *arguments: str) -> dict[str, Any]:
@@ -29,20 +27,22 @@ def run_in_process(module: str, *arguments: str) -> dict[str, Any]:
         [*command, *arguments],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
-    if done.returncode < 0:
-        raise UserError(describe_end(arguments[0], -done.returncode))
+    explain_signal(arguments[0], done.returncode)
     if done.returncode:
         raise RuntimeError(f"{module} {' '.join(arguments)}: {done.stderr}")
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
 
 
-def describe_end(contender: str, number: int) -> str:
-    """Return a sentence about a process that the signal with a number has ended."""
-    return (
-        f"the process of {contender} was ended by {signal.Signals(number).name}. The system sends "
-        "SIGKILL when memory is short"
-    )
+def explain_signal(contender: str, code: int) -> None:
+    """Raise a `UserError` if the exit code of the process of a contender is that of a signal."""
+    if code < 0:
+        from mask_rcnn_ext import UserError  # slow, and the other processes do not need it
+
+        raise UserError(
+            f"the process of {contender} was ended by {signal.Signals(-code).name}. The system "
+            "sends SIGKILL when memory is short"
+        )
 
 
 def find_peak() -> float:

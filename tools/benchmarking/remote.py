@@ -14,9 +14,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from mask_rcnn_ext import UserError
-
-from .processes import describe_end
+from .processes import explain_signal
 from .rounds import time_call
 
 __all__ = ["Remote"]
@@ -73,8 +71,7 @@ class Remote:
         except (EOFError, OSError):
             self._process.join()
             code = self._process.exitcode or 0
-            if code < 0:
-                raise UserError(describe_end("detectron2", -code)) from None
+            explain_signal("detectron2", code)
             raise RuntimeError(f"the process of detectron2 has ended with code {code}") from None
 
 
