@@ -23,7 +23,7 @@ FLOORS = (
         "temporary_files",
         "version",
     },
-    {"config_files", "config_node", "files", "run_files"},
+    {"config_files", "config_keys", "config_node", "files", "run_files"},
     {"config", "config_limits", "fingerprint", "layers", "steps"},
     {"data", "modeling", "overlap"},
     {"checkpoint", "evaluation", "report"},

@@ -21,7 +21,7 @@ _FEWEST = 100  # rows, and input and output features; MKL is as fast for smaller
 
 @functools.cache
 def has_slow_products() -> bool:
-    """Return whether MKL computes, on a processor of AMD with AVX-512; False if not Linux."""
+    """Return whether MKL computes products on an AMD processor with AVX-512; False off Linux."""
     features = read_processor()
     of_amd = "AuthenticAMD" in features and "avx512f" in features
     return of_amd and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()

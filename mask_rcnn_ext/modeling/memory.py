@@ -21,8 +21,8 @@ def reuse_freed_memory() -> bool:
     """Make the whole process keep freed memory, for its next tensors.
 
     The process then holds the memory that it once needed at the same time, and up to about a third
-    more, because blocks of other sizes leave gaps. Threads other than the main one
-    keep a part of their memory only.
+    more, because blocks of other sizes leave gaps. Threads other than the main one keep a part of
+    their memory only.
 
     Returns:
         Whether it does. It does not without glibc, and if the user has chosen glibc's settings with

@@ -20,7 +20,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
-        epilog="They come from mask_rcnn_ext/paper, mask_rcnn_ext/config.py and results/.",
+        epilog="They come from mask_rcnn_ext/paper, mask_rcnn_ext/config_keys.py and results/.",
     )
     parser.add_argument(
         "--check",

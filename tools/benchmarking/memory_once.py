@@ -69,17 +69,15 @@ def _start_prediction(
     cfg = make_config(options[0])
     cfg.MODEL.WEIGHTS = str(folder / "weights.pth")
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 800, 1333  # detectron2's
-    predict: Callable[[Any], Any]
-    if contender == BASELINE:
-        stock = DefaultPredictor(cfg)
-        predict = lambda pixels: stock(pixels)["instances"]  # noqa: E731
-    else:
-        cfg = complete_config(cfg)
+    kind: Any = DefaultPredictor
+    if contender != BASELINE:
+        cfg, kind = complete_config(cfg), Predictor
         cfg.MASK_RCNN_EXT.REUSE_MEMORY = contender.endswith("True")
-        predict = Predictor(cfg)
+    predict = kind(cfg)
 
     def find(pixels: Any) -> bytes:
         found = predict(pixels)
+        found = found["instances"] if contender == BASELINE else found
         masks = np.packbits(found.pred_masks.numpy())
         tensors = found.pred_boxes.tensor, found.scores, found.pred_classes
         return b"".join(each.numpy().tobytes() for each in tensors) + masks.tobytes()

@@ -270,7 +270,7 @@ def test_the_readme_has_the_papers_figure_and_ours_for_each_method():
 
 
 def test_the_table_of_keys_has_every_added_key_with_its_default():
-    """What `config.py` declares in its text is what it adds to a config."""
+    """What `config_keys.py` declares in its text is what it adds to a config."""
     stock = {key for key, _ in flat_config(detectron2_get_cfg())}
     added = {key: repr(value) for key, value in flat_config(get_cfg()) if key not in stock}
     declared = {}

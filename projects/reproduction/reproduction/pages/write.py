@@ -1,7 +1,7 @@
 """The Markdown that is generated: configs/README.md, docs/models.md, and parts of other pages.
 
 `projects/reproduction/make_tables.py` writes it from `mask_rcnn_ext.paper`, from the comments in
-`mask_rcnn_ext/config.py` and from the files in `results/`. A test fails when a page is stale.
+`mask_rcnn_ext/config_keys.py` and from the files in `results/`. A test fails when a page is stale.
 """
 
 from collections.abc import Sequence
