@@ -79,6 +79,16 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_busy(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `busy`."""
+    parser.add_argument(
+        "--steps", type=int, default=120, help="steps next to the other programs (default: 120)"
+    )
+    parser.add_argument(
+        "--programs", type=int, help="other programs, each on one core (default: one per core)"
+    )
+
+
 def add_growth(parser: argparse.ArgumentParser) -> None:
     """Add the options of `growth`."""
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -125,6 +135,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "trained": ("time and AP of trained models at each level of speed", add_trained),
     "training": ("a step of training, against detectron2's", add_training),
     "memory": ("time and memory with images of many sizes, against detectron2", add_memory),
+    "busy": ("a step of training while other programs use the cores", add_busy),
     "growth": ("how time grows with images, detections, image size, classes", add_growth),
     "fcis": ("FCIS on one image, at each level of speed", add_fcis),
     "startup": ("help texts, imports and one photo, from start to end", add_startup),

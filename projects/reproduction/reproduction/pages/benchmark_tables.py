@@ -17,6 +17,7 @@ _PARTS = {  # in the order of the page: name -> title while it has not been run
     "growth_counts": "Its growth with images and detections",
     "trained": "Evaluation of trained models",
     "training": "A training step",
+    "busy": "A training step while other programs use the cores",
     "fcis": "FCIS on one image",
     "startup": "Start of a command",
     "evaluation": "COCO evaluation",
