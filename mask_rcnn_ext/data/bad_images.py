@@ -106,8 +106,8 @@ def explain_dead_worker(error: BaseException) -> UserError | None:
     return UserError(  # batches come through /dev/shm, which has 64 MB in Docker
         f"a process that loads images {how}, {reading}. Usually the memory was full, or the shared "
         "memory /dev/shm: lower DATALOADER.NUM_WORKERS, or enlarge /dev/shm (docker run --shm-size "
-        "8g). If the same image is named again, remove it from the data. Continue from the last "
-        "checkpoint with --resume"
+        "8g). If the same image is named again, remove it from the data. A training continues "
+        "from its last checkpoint with --resume"
     )
 
 
@@ -181,6 +181,9 @@ class NamedErrors:
             raise BadImage(
                 f"cannot read image {name}: {str(error).strip()}. Fix or remove it."
             ) from error
+        except Exception:  # a defect of the mapper, which may show with a few images only
+            logger.error("The mapper failed on the image %s:", name)
+            raise
 
     def _note(self, name: str) -> None:
         if self._notes is not None:

@@ -134,9 +134,10 @@ def run_in_group(main: Callable[[Any], Any], args: Any) -> Any:
             time.sleep(_PATIENCE)  # `launch` says which process has ended, and ends this one
         if _mark_failure():
             print(
-                "error: the connection to another process of this training is lost. It has ended "
+                "error: the connection to another process of this run is lost. It has ended "
                 "without a message, or its machine cannot be reached; often the memory was full, "
-                "and the system has killed it. Continue from the last checkpoint with --resume",
+                "and the system has killed it. A training continues from its last checkpoint with "
+                "--resume",
                 file=sys.stderr,
                 flush=True,
             )

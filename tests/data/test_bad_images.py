@@ -1,5 +1,6 @@
 """An image that breaks while a run is at work, and a worker that is killed while it reads one."""
 
+import logging
 import os
 import re
 import signal
@@ -145,6 +146,27 @@ def test_a_worker_that_is_killed_names_the_image_that_it_had():
     assert isinstance(error, UserError)
     assert re.match(r"a process that loads images .*, while it read b\.png\. ", str(error))
     assert bad_images.explain_dead_worker(RuntimeError("another")) is None
+
+
+def _fail_at_b(record: dict) -> dict:
+    return {"image": torch.zeros(1)} if record["file_name"] == "a.png" else record["missing"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_defect_of_a_mapper_names_the_image_in_the_log(num_workers, tmp_path):
+    dicts = [{"file_name": f"{name}.png", "width": 1, "height": 1} for name in "ab"]
+    loader = TrainLoader(
+        dicts, _fail_at_b, [0, 1, 0], batch_size=1, num_workers=num_workers, seed=0
+    )
+    log = logging.FileHandler(tmp_path / "log.txt")
+    bad_images.logger.addHandler(log)
+    try:
+        with pytest.raises(KeyError, match="missing"):
+            list(loader)
+    finally:
+        bad_images.logger.removeHandler(log)
+        log.close()
+    assert (tmp_path / "log.txt").read_text() == "The mapper failed on the image b.png:\n"
 
 
 def _cannot_be_handed_over(record: dict) -> dict:

@@ -63,7 +63,7 @@ def test_the_first_one_tells_and_the_others_end_silently(group, capsys, error, l
 
 def test_a_process_that_was_killed_is_told_once(group, capsys):
     assert end(RuntimeError(LOST[0])) == 1
-    assert "the connection to another process of this training is lost" in read_error(capsys)
+    assert "the connection to another process of this run is lost" in read_error(capsys)
     assert end(RuntimeError(LOST[0])) == 1
     assert capsys.readouterr().err == ""
 
@@ -81,7 +81,7 @@ def test_the_command_tells_which_of_its_processes_was_killed(group, monkeypatch,
     assert run_as_command(lambda: raise_exit(-signal.SIGKILL)) == 1
     assert "error: process 1 was killed (SIGKILL)" in read_error(capsys)
     assert end(RuntimeError(LOST[0])) == 1  # nobody has ended it
-    assert "the connection to another process of this training is lost" in read_error(capsys)
+    assert "the connection to another process of this run is lost" in read_error(capsys)
 
 
 def raise_exit(code: int):
