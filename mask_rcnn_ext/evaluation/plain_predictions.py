@@ -3,7 +3,6 @@
 import io
 import json
 import pickle
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +39,7 @@ class PackedDetections(Sequence[dict[str, Any]]):
         packed = pickle.dumps(list(detections), pickle.HIGHEST_PROTOCOL)
         if b"numpy" in packed or b"torch" in packed:  # their numbers name their module in a pickle
             packed = pickle.dumps([_make_plain(each) for each in detections])
-        self._packed, self._length = zlib.compress(packed, 1), len(detections)
+        self._packed, self._length = packed, len(detections)
 
     def __len__(self) -> int:
         return self._length
@@ -49,7 +48,7 @@ class PackedDetections(Sequence[dict[str, Any]]):
         return list(self)[index]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(_ValuesUnpickler(io.BytesIO(zlib.decompress(self._packed))).load())
+        return iter(_ValuesUnpickler(io.BytesIO(self._packed)).load())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
