@@ -50,11 +50,13 @@ def select_detections(
         probs: (M, K), of the foreground classes.
         score_threshold: FCIS uses 0.001.
         nms_threshold: a RoI whose IoU with a better RoI is larger is dropped; FCIS uses 0.3.
-        limit: FCIS uses 100.
+        limit: FCIS uses 100. As in detectron2, a negative number is no limit.
     """
     rois, classes = torch.nonzero(probs >= score_threshold, as_tuple=True)
     scores = probs[rois, classes]
-    kept = batched_nms(boxes[rois], scores, classes, nms_threshold)[:limit]
+    kept = batched_nms(boxes[rois], scores, classes, nms_threshold)
+    if limit >= 0:
+        kept = kept[:limit]
     return rois[kept], classes[kept]
 
 

@@ -241,3 +241,9 @@ def test_without_voting_each_detection_has_its_own_box_and_mask():
         assert found.scores[index].item() == probs[roi, c]
         expected = reference.paste(masks[roi].astype(np.float64), boxes[roi], HEIGHT, WIDTH)
         np.testing.assert_array_equal(found.pred_masks[index].numpy(), expected)
+
+
+def test_a_negative_limit_is_no_limit():
+    boxes = [(x, 0.0, x + 8, 8.0) for x in (0.0, 10.0, 20.0)]
+    found = select_detections(*tensors(boxes, [[0.5]] * 3, [])[:2], **{**FCIS, "limit": -1})
+    assert [part.tolist() for part in found] == [[0, 1, 2], [0, 0, 0]]
