@@ -181,7 +181,7 @@ def compute_calibration(scores: Floats, right: Bools) -> Calibration:
         scores: (N,), 0 to 1.
         right: (N,).
     """
-    edges = np.linspace(0.0, 1.0, _BINS + 1)
+    edges = np.arange(_BINS + 1) / _BINS  # the numbers that 0.3, 0.6 and 0.7 stand for
     places = np.minimum(np.searchsorted(edges, scores, side="right") - 1, _BINS - 1)
     counts, score_sums, hits = (
         np.bincount(places, weights, minlength=_BINS)

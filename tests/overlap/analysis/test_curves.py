@@ -92,8 +92,10 @@ def test_calibration_is_the_weighted_gap_between_score_and_truth():
 
 
 def test_a_score_on_an_edge_belongs_to_the_upper_bin():
-    found = compute_calibration(np.linspace(0, 1, 11), np.ones(11, dtype=bool))
+    scores = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1])  # as in a file
+    found = compute_calibration(scores, np.ones(11, dtype=bool))
     assert [each.detections for each in found.bins] == [1] * 9 + [2]
+    assert [each.low for each in found.bins] == scores[:-1].tolist()
 
 
 def test_calibration_without_detections():
