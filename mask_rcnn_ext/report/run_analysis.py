@@ -1,5 +1,6 @@
 """Analyzes the predictions of a run on a data set, for `analysis.json` and the report."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ def analyze_run(
 ) -> Analysis | None:
     """Return the analysis of a run on a registered data set; None without COCO annotations.
 
+    Images that the run has skipped are left out, as in its results.
+
     Args:
         run: the run.
         name: the name of the data set in detectron2's catalog.
@@ -37,6 +40,7 @@ def analyze_run(
     content = read_json(path)
     if "annotations" not in content:  # images of a test server
         return None
+    content = _leave_out_skipped(run, name, content)
     return analyze(
         content,
         predictions,
@@ -45,6 +49,21 @@ def analyze_run(
         threshold=threshold,
         max_detections=max(100, run.config.TEST.DETECTIONS_PER_IMAGE),
     )
+
+
+def _leave_out_skipped(run: RunFolder, name: str, content: dict[str, Any]) -> dict[str, Any]:
+    root = MetadataCatalog.get(name).get("image_root", "")
+    skipped = run.info.get("skipped_images") or {}
+    left_out = {
+        image["id"]
+        for image in content["images"]
+        if os.path.join(root, str(image.get("file_name"))) in skipped
+    }
+    if not left_out:
+        return content
+    images = [image for image in content["images"] if image["id"] not in left_out]
+    objects = [each for each in content["annotations"] if each["image_id"] not in left_out]
+    return {**content, "images": images, "annotations": objects}
 
 
 def _find_annotations(run: RunFolder, name: str) -> Path | None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from report_runs import NAMES, SIDE, Page, results, write_run
+from support import change_json
 
 from mask_rcnn_ext.config import get_cfg
 from mask_rcnn_ext.report.gallery import choose_samples, draw_truth_and_prediction
@@ -190,6 +191,23 @@ def test_the_page_says_what_the_check_of_the_data_warns_of(made, run_folder):
     tool.find_data(read_run(run_folder).config, str(run_folder))
     write_report(run_folder, train_names=["own_train"])
     assert "The check of the data warns" not in Page(run_folder / "report.html").text
+
+
+def test_images_that_the_run_has_skipped_are_not_analyzed(run_folder):
+    """They are readable again, for example after a lost mount."""
+    tool.main([str(run_folder), *OPTIONS])
+    whole = json.loads((run_folder / "analysis.json").read_text())
+    predictions = run_folder / "inference/own_val/coco_instances_results.json"
+    with change_json(predictions) as found:
+        found[:] = [each for each in found if each["image_id"] != 100]
+    with change_json(run_folder / "results.json") as content:
+        path = run_folder.parent / "picture_00.png"
+        content["run"]["skipped_images"] = {str(path): f"{path}: cut off"}
+    tool.main([str(run_folder), *OPTIONS])
+    left = json.loads((run_folder / "analysis.json").read_text())
+    assert [each["images"] for each in (whole, left)] == [9, 8]
+    assert [each["objects"] for each in (whole, left)] == [18, 16]
+    assert whole["ap"]["AP"]["value"] == left["ap"]["AP"]["value"] == 100
 
 
 def test_further_tasks_become_tables(run_folder):
