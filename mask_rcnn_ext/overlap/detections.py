@@ -111,8 +111,8 @@ def load_results(
             detection is wrong: a field is missing, the data set does not have its image or category
             id, its score is not in 0 to 1, its mask is broken or not as large as the image, its box
             is not four finite numbers with a positive width and height, or it occurs twice (same
-            image, category, score and mask). The message names the first wrong detection, counted
-            from 0.
+            image, category, score, mask and box). The message names the first wrong detection,
+            counted from 0.
     """
     _require_masks(coco_gt, "the data set")
     content = read_json(path)
@@ -126,11 +126,13 @@ def load_results(
     for index, entry in enumerate(content):
         where = f"{path}: detection {index}"
         image_id, detection = _read_detection(entry, coco_gt, where, with_boxes)
-        key = (image_id, detection.category_id, detection.score, detection.mask["counts"])
+        # The box belongs to it: empty masks are all the same.
+        mask = (detection.mask["counts"], detection.box)
+        key = (image_id, detection.category_id, detection.score, mask)
         if key in seen:
             raise UserError(
                 f"{where} is the same as detection {seen[key]} (image {image_id!r}, category "
-                f"{detection.category_id}, score {detection.score}, same mask). Remove one"
+                f"{detection.category_id}, score {detection.score}, same mask and box). Remove one"
             )
         seen[key] = index
         found.setdefault(image_id, []).append(detection)

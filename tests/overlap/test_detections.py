@@ -114,6 +114,15 @@ def test_a_detection_that_occurs_twice_is_refused(load):
         load([result(), result(score=0.4), result()])
 
 
+def test_two_empty_masks_are_two_detections_if_their_boxes_differ(load):
+    empty = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
+    boxes = ([1, 1, 5, 5], [7, 1, 5, 5])
+    entries = [result(segmentation=empty, bbox=box) for box in boxes]
+    assert [each.box for each in load(entries)[1]] == [tuple(box) for box in boxes]
+    with pytest.raises(UserError, match="same mask and box"):
+        load([*entries, entries[0]])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
