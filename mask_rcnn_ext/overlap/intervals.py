@@ -60,7 +60,9 @@ def draw_weights(items: int, draws: int, seed: int | tuple[int, ...]) -> Weights
 def bootstrap_ratio(
     over: Floats, under: Floats, *, draws: int, seed: int, model: int = 0
 ) -> Floats:
-    """Return (1 + draws,): a ratio of sums, then the ratio in each draw; NaN where it divides by 0.
+    """Return (1 + draws,): a ratio of sums, then the ratio in each draw.
+
+    The ratio of 0 and 0 is NaN, and of another number and 0 infinite.
 
     A draw takes as many images as there are, with replacement, the same for all trainings, and as
     many trainings as there are, with replacement.
@@ -96,13 +98,15 @@ def compute_weighted_mean(sums: Floats, counts: Floats, weights: Weights) -> Flo
 def compute_percentile_interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
     """Return (low, high) of the middle `level` of the (D,) values, without those that are NaN.
 
-    Both are NaN when more than half of the values are NaN.
+    Both are NaN when more than half of the values are NaN. Values can be infinite; an end among
+    these is infinite or NaN.
     """
     numbers = values[~np.isnan(values)]
     if 2 * len(numbers) < len(values) or not len(numbers):
         return float("nan"), float("nan")
     tail = 50 * (1 - level)
-    low, high = np.percentile(numbers, [tail, 100 - tail])
+    with np.errstate(invalid="ignore"):  # between two infinite values
+        low, high = np.percentile(numbers, [tail, 100 - tail])
     return float(low), float(high)
 
 
@@ -149,7 +153,7 @@ def bootstrap_ap_difference(
 
 
 def describe_interval(values: Floats) -> dict[str, float | None]:
-    """Return {"value", "low", "high"}, ready for json; None stands for a number that is undefined.
+    """Return {"value", "low", "high"}, ready for json; None: the number is undefined or infinite.
 
     Args:
         values: (1 + D,), a number, then the same in each draw of a bootstrap.

@@ -11,9 +11,11 @@ from mask_rcnn_ext import UserError
 from mask_rcnn_ext.overlap.analysis.tables import read_ap_table
 from mask_rcnn_ext.overlap.intervals import (
     bootstrap_ap_difference,
+    bootstrap_ratio,
     compute_basic_interval,
     compute_percentile_interval,
     compute_t_interval,
+    describe_interval,
 )
 
 
@@ -50,6 +52,20 @@ def test_percentiles_leave_out_what_is_not_a_number():
     assert compute_percentile_interval(values, 0.9) == pytest.approx((5, 95))
     assert np.isnan(compute_percentile_interval(np.array([1, 2, np.nan, np.nan, np.nan]))).all()
     assert np.isnan(compute_percentile_interval(np.array([]))).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_ratio_whose_divisor_can_be_0_has_no_upper_end():
+    ratio = bootstrap_ratio(np.array([[400.0, 0, 8]]), np.array([[0.0, 5, 1]]), draws=100, seed=0)
+    assert np.isinf(ratio).any()
+    entry = describe_interval(ratio)
+    assert (entry["value"], entry["high"]) == (68, None)
+    assert 0 <= entry["low"] < 68
+    nothing = bootstrap_ratio(np.zeros((1, 2)), np.zeros((1, 2)), draws=9, seed=0)
+    assert np.isnan(nothing).all()
+    assert describe_interval(nothing) == {"value": None, "low": None, "high": None}
+    infinite = bootstrap_ratio(np.ones((1, 2)), np.zeros((1, 2)), draws=9, seed=0)
+    assert describe_interval(infinite) == {"value": None, "low": None, "high": None}
 
 
 def test_the_interval_of_an_ap_is_mirrored_at_it():

@@ -97,8 +97,8 @@ def draw_axis_runs(
         "lines_k" is the length within a quarter of a cell of the lines g / k of the RoI's side, per
         line, divided by the same at the sides of the 21 x 21 cells that are lines of neither k = 7
         nor k = 3. It is 1 for runs that do not prefer the lines. The first and the last side of a
-        cell do not count, because objects end there. NaN stands for a number that would need a
-        division by 0.
+        cell do not count, because objects end there. A number that would need a division by
+        0 is NaN or infinite, see `bootstrap_ratio`.
     """
     cells = np.arange(2, _CELLS - 1)
     places = np.array([[record.places for record in records] for records in trainings])
