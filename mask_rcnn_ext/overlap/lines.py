@@ -2,8 +2,9 @@
 
 A result file has no soft masks, so binary masks are measured. If a RoI cuts off its mask, the mask
 has a line there, whatever the model. So contour within 3 % of the RoI's sides does not count. If
-RoIs are unknown, a mask is measured with background around it, and such lines count. Arrays of more
-than 168 px are scaled down to this side, which is the side of rendered soft masks of 21 x 21 cells.
+RoIs are unknown, a mask is measured with background around it, and such lines count. Contour on the
+frame of the image never counts. Arrays of more than 168 px are scaled down to this side, which is
+the side of rendered soft masks of 21 x 21 cells.
 """
 
 from collections.abc import Sequence
@@ -53,7 +54,8 @@ def _describe_metrics() -> dict[str, Metric]:
             "Length of contour in runs parallel to an axis, divided by the same length in rotated "
             "copies of the mask: 1 for masks without a preference. Matched masks with a side of "
             f"{LEAST_SIDE} px or more count; of each, the contour inside its RoI, if all RoIs are "
-            "known. Two models are compared by the ratio.",
+            "known. Undefined if the rotated copies have no such runs, as of few rectangles. Two "
+            "models are compared by the ratio.",
         )
     }
     for pair, name in zip(PAIRS, ("one class", "two classes"), strict=True):
@@ -116,9 +118,22 @@ def require_rois(detections: Detections, name: str) -> None:
         )
 
 
-def render_binary_mask(mask: npt.NDArray[np.bool_]) -> Floats:
-    """Return a binary mask for `measure_axis_lengths`: at most 168 px, with 4 px of background."""
-    return np.pad(_scale_down(mask), _MARGIN)
+def render_binary_mask(crop: MaskCrop, height: int, width: int) -> Floats:
+    """Return a binary mask for `measure_axis_lengths`: at most 168 px, with 4 px of background.
+
+    A side on the frame of the image gets no background: the frame of the array does not count as
+    contour.
+
+    Args:
+        crop: the mask in the image, without empty rows and columns around it.
+        height: height of the image.
+        width: width of the image.
+    """
+    ends = (crop.rows, height), (crop.columns, width)
+    margins = [
+        [_MARGIN * (side.start > 0), _MARGIN * (side.stop < length)] for side, length in ends
+    ]
+    return np.pad(_scale_down(crop.mask), margins)
 
 
 def render_in_roi(crop: MaskCrop, roi: Floats) -> Floats:
@@ -165,7 +180,9 @@ def measure_lines(instances: ImageInstances, *, parts: int | None = None) -> Lin
         if max(crop.mask.shape) < LEAST_SIDE:
             continue
         runs, copies = measure_axis_lengths(
-            render_binary_mask(crop.mask) if rois is None else render_in_roi(crop, rois[detection])
+            render_binary_mask(crop, instances.height, instances.width)
+            if rois is None
+            else render_in_roi(crop, rois[detection])
         )
         masks, length, rotated = masks + 1, length + runs.length, rotated + copies
     same = None if parts is None else measure_matched_parts(instances, k=parts)

@@ -68,6 +68,21 @@ def test_a_roi_ends_where_the_image_ends():
     assert cut[0].rotated > 0
 
 
+def test_the_frame_of_the_image_is_no_line():
+    """Disks, cut off by each side of the image: without RoIs, as after mask voting.
+
+    Three of the four places remain where a disk is parallel to an axis, but only 58 % of its
+    contour, so their excess is 3 / (4 x 0.58) = 1.3.
+    """
+    for x, y in ((10, 100), (190, 100), (100, 10), (100, 190)):
+        cut = disk(x=x, y=y)
+        at_frame = record_of(cut, cut)
+        assert at_frame.masks == 1
+        assert at_frame.length / at_frame.rotated == pytest.approx(1.3, abs=0.15)
+        inside = np.roll(cut, (100 - y, 100 - x), axis=(0, 1))  # the same mask, cut by the model
+        assert record_of(inside, inside).length - at_frame.length > 40, "the line is 77 px long"
+
+
 def test_a_roi_without_an_inner_part_has_no_lines():
     record = record_of(disk(), roi=(60.0, 99.0, 80.0, 1.5))
     assert (record.masks, record.length, record.rotated) == (1, 0, 0)
@@ -87,11 +102,12 @@ def test_small_masks_and_unmatched_ones_do_not_count():
 
 
 def test_a_large_mask_is_measured_at_168_pixels():
-    rendered = render_binary_mask(np.ones((500, 250), dtype=bool))
+    rendered = render_binary_mask(MaskCrop(1, 1, np.ones((500, 250), dtype=bool)), 502, 252)
     assert rendered.shape == (168 + 8, 84 + 8)
     assert rendered.sum() == pytest.approx(168 * 84)
-    small = render_binary_mask(np.ones((70, 168), dtype=bool))
-    assert small.shape == (78, 176)
+    small = MaskCrop(1, 1, np.ones((70, 168), dtype=bool))
+    assert render_binary_mask(small, 72, 170).shape == (78, 176)
+    assert render_binary_mask(small, 71, 170).shape == (74, 176), "it ends with the image"
 
 
 def test_same_part_errors_are_in_the_boxes_of_the_detections():

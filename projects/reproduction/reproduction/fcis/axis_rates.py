@@ -122,7 +122,7 @@ def make_file_kinds(size: int, *, with_rois: bool) -> Kinds:
             side = size + 2 * _MARGIN
             (mask,) = paste_masks_in_image(soft, torch.from_numpy(roi)[None].float(), (side, side))
             crop = MaskCrop(0, 0, mask.numpy()).trim()
-            return render_in_roi(crop, roi) if with_rois else render_binary_mask(crop.mask)
+            return render_in_roi(crop, roi) if with_rois else render_binary_mask(crop, side, side)
 
         return make
 
