@@ -54,6 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
         "(bbox) in which the masks were predicted",
     )
     parser.add_argument(
+        "--max-detections", type=int, default=100, metavar="N",
+        help="detections of a class that count in an image, best first (default: 100, as in COCO)",
+    )  # fmt: skip
+    parser.add_argument(
         "--draws", type=int, default=1000, help="draws of the bootstrap (default: 1000)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
@@ -85,6 +89,7 @@ from mask_rcnn_ext.overlap.comparison import (
     measure,
 )
 from mask_rcnn_ext.overlap.detections import keep_rois_of_all
+from mask_rcnn_ext.overlap.image_instances import MAX_DETECTIONS
 from mask_rcnn_ext.overlap.lines import compare_lines, require_rois
 from mask_rcnn_ext.report.comparison_gallery import CasePictures, draw_gallery
 from mask_rcnn_ext.report.comparison_page import (
@@ -96,7 +101,7 @@ from mask_rcnn_ext.report.comparison_page import (
 
 
 def measure_model(
-    detections: Detections, truth: Any, name: str, processes: int, parts: int | None
+    detections: Detections, truth: Any, name: str, args: argparse.Namespace
 ) -> list[ImageRecord]:
     """Return each image's record of a model, with a progress bar."""
     with tqdm(total=len(truth.imgs), desc=name, unit="image", disable=None) as bar:
@@ -105,7 +110,13 @@ def measure_model(
             bar.update(done - bar.n)
 
         return measure(
-            truth, detections, progress=progress, processes=processes, lines=True, parts=parts
+            truth,
+            detections,
+            progress=progress,
+            processes=args.processes,
+            max_detections=args.max_detections,
+            lines=True,
+            parts=args.parts,
         )
 
 
@@ -116,8 +127,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         raise UserError("expected either --dataset D or --gt-json F (with --images DIR)")
     if args.images and not args.gt_json:
         raise UserError("--images goes with --gt-json; a data set has its own")
-    for option, least in (("num-images", 0), ("draws", 1), ("seed", 0), ("processes", 1)):
-        require_range(f"--{option}", getattr(args, option.replace("-", "_")), least)
+    least = {"num-images": 0, "draws": 1, "seed": 0, "processes": 1, "max-detections": 1}
+    for option, number in least.items():
+        require_range(f"--{option}", getattr(args, option.replace("-", "_")), number)
     if args.parts is not None:
         require_range("--parts", args.parts, 1)
     require_range("--score-threshold", args.score_threshold, 0, 1)
@@ -146,7 +158,7 @@ def compare_files(args: argparse.Namespace) -> None:
             require_rois(found, path)
     first, second = keep_rois_of_all(first, second)
     records = tuple(
-        measure_model(found, truth, name, args.processes, args.parts)
+        measure_model(found, truth, name, args)
         for found, name in zip((first, second), args.names, strict=True)
     )
     metrics = compare(*records, draws=args.draws, seed=args.seed, threads=args.processes)
@@ -161,6 +173,9 @@ def compare_files(args: argparse.Namespace) -> None:
             args.num_images,
             score_threshold=args.score_threshold,
         )
+    if args.max_detections != MAX_DETECTIONS:
+        limit = f"{args.max_detections} detections of a class count in an image, at most."
+        notes.append(f"--max-detections: {limit}")
     comparison = Comparison(
         dataset=args.dataset or args.gt_json,
         names=args.names,

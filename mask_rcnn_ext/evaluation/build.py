@@ -19,6 +19,7 @@ from detectron2.evaluation import (
 from ..data.bad_images import skips_bad_images
 from ..data.keypoints import NUM_COCO_KEYPOINTS
 from ..errors import UserError, nearest
+from ..overlap.image_instances import MAX_DETECTIONS
 from .coco import MaskRCNNCOCOEvaluator
 from .fcis_comparison import NO_MASKS, FCISComparisonEvaluator
 from .pascal_voc import MaskRCNNPascalVOCEvaluator
@@ -31,7 +32,8 @@ __all__ = [
 ]
 
 # Evaluators that `MASK_RCNN_EXT.EVALUATORS` may name. They are called with a data set's name, a
-# folder, and FCIS's k if the boxes of its detections are the RoIs of their masks (no mask voting).
+# folder, FCIS's k if the boxes of its detections are the RoIs of their masks (no mask voting), and
+# the number of detections that count.
 _NAMED_EVALUATORS = {"FCISComparisonEvaluator": FCISComparisonEvaluator}
 
 # detectron2 imports both when it reads Cityscapes, and the first one when it evaluates on it.
@@ -180,8 +182,17 @@ def build_evaluator(
         return evaluator
     fcis = cfg.MODEL.META_ARCHITECTURE == "MaskRCNNExtFCIS"
     parts = cfg.MODEL.FCIS.NUM_BINS if fcis and not cfg.MODEL.FCIS.MASK_VOTING else None
-    named = [_NAMED_EVALUATORS[name](dataset_name, folder, parts=parts) for name in names]
+    limit = _count_detections(cfg)
+    named = [
+        _NAMED_EVALUATORS[name](dataset_name, folder, parts=parts, max_detections=limit)
+        for name in names
+    ]
     return DatasetEvaluators([evaluator, *named])
+
+
+def _count_detections(cfg: CfgNode) -> int:
+    """Return how many detections of a class count in an image."""
+    return max(MAX_DETECTIONS, int(cfg.TEST.DETECTIONS_PER_IMAGE))
 
 
 def _build_benchmark_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
@@ -208,7 +219,7 @@ def _build_benchmark_evaluator(cfg: CfgNode, dataset_name: str, folder: str) -> 
         dataset_name,
         tasks=tuple(tasks),
         output_dir=folder,
-        max_dets_per_image=max(100, cfg.TEST.DETECTIONS_PER_IMAGE),
+        max_dets_per_image=_count_detections(cfg),
         kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
         only_processed=skips_bad_images(cfg),
     )

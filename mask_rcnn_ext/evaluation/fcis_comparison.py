@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..files import make_jsonable, write_json
 from ..overlap.comparison import (
     METRICS,
+    ImageRecord,
     compare,
     compute_metrics,
     load_results,
@@ -26,6 +27,7 @@ from ..overlap.comparison import (
     measure,
 )
 from ..overlap.detections import Detection, Detections, convert_to_rle, keep_rois_of_all
+from ..overlap.image_instances import MAX_DETECTIONS
 from ..overlap.lines import LINE_METRICS, compare_lines, require_rois, summarize_lines
 from .packed import convert_to_coco, takes_packed_masks
 
@@ -58,6 +60,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
             minus the other model's for each metric. The file also has the 95 % intervals.
         parts: k of FCIS's k x k parts, to measure same-part errors. The boxes of the instances and
             of the reference must then be the RoIs of their masks. None: not measured.
+        max_detections: see `comparison.measure`.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         reference: str | os.PathLike[str] | None = None,
         *,
         parts: int | None = None,
+        max_detections: int = MAX_DETECTIONS,
     ) -> None:
         """Read the data set and, if given, the reference.
 
@@ -75,7 +79,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
                 `lines.require_rois`.
         """
         self._dataset_name, self._output_dir = dataset_name, output_dir
-        self._parts = parts
+        self._parts, self._max_detections = parts, max_detections
         metadata = MetadataCatalog.get(dataset_name)
         if not metadata.get("json_file"):
             if output_dir is None:
@@ -125,6 +129,10 @@ class FCISComparisonEvaluator(DatasetEvaluator):
             for entry in convert_to_coco(kept, 0)
         ]
 
+    def _measure(self, model: Detections) -> list[ImageRecord]:
+        limit = self._max_detections
+        return measure(self._truth, model, max_detections=limit, lines=True, parts=self._parts)
+
     def evaluate(self) -> dict[str, Any]:
         """Return task -> metric -> number in the first process, {} in the others.
 
@@ -139,7 +147,7 @@ class FCISComparisonEvaluator(DatasetEvaluator):
         models = [detections] if self._reference is None else [detections, self._reference]
         if self._parts is None:
             models = list(keep_rois_of_all(*models))
-        measured = [measure(self._truth, m, lines=True, parts=self._parts) for m in models]
+        measured = [self._measure(model) for model in models]
         metrics = compute_metrics(measured[0])
         content: dict[str, Any] = {"dataset": self._dataset_name, "metrics": metrics}
         results: dict[str, Any] = OrderedDict(

@@ -11,7 +11,7 @@ from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import Boxes, Instances
 from overlap_cases import rectangle
 from small_runs import train_small
-from support import mask_config, write_coco
+from support import make_annotation, mask_config, register_json, write_coco
 
 from mask_rcnn_ext import UserError
 from mask_rcnn_ext.data.own_data import register_own_data
@@ -113,6 +113,25 @@ def test_same_part_errors_of_a_model_with_parts(own, tmp_path, caplog):
     assert written["lines"]["same_part/one_class/difference"]["value"] is None
     assert "Pixel error where both RoIs read the same part" in caplog.text
     assert list(run(FCISComparisonEvaluator(name, None), content)["lines"]) == ["axis_excess"]
+
+
+def test_as_many_detections_count_as_for_coco(tmp_path, forget_data_sets):
+    """150 small objects of one class, all found."""
+    boxes = [(4 * (n % 15), 4 * (n // 15), 3, 3) for n in range(150)]
+    objects = [make_annotation(n + 1, 1, 3, box) for n, box in enumerate(boxes)]
+    content = {
+        "images": [{"id": 1, "height": HEIGHT, "width": WIDTH}],
+        "annotations": objects,
+        "categories": [{"id": 3, "name": "cat"}],
+    }
+    register_json("many", tmp_path / "many.json", content)
+    cfg = mask_config(*NAMED, "TEST.DETECTIONS_PER_IMAGE", "150")
+    results = run(build_evaluator(cfg, "many", tmp_path), content, images=[1])
+    assert results["segm"]["AP"] == results["overlap"]["AP_none"] == pytest.approx(100)
+    cfg.TEST.DETECTIONS_PER_IMAGE = 50  # COCO takes 100
+    results = run(build_evaluator(cfg, "many", tmp_path), content, images=[1])
+    assert results["overlap"]["AP_none"] == pytest.approx(results["segm"]["AP"])
+    assert results["segm"]["AP"] == pytest.approx(100 * 67 / 101)  # recalls up to 100 of 150
 
 
 def test_perfect_predictions(own):

@@ -141,6 +141,19 @@ def test_the_number_of_processes_is_passed_on(call, monkeypatch):
     assert asked == [3, 3]
 
 
+def test_the_number_of_detections_that_count_can_be_changed(call, tmp_path, capsys):
+    default = call("exact.json", "cut.json", images=False)[1]
+    more = call("exact.json", "cut.json", "--max-detections", "300", images=False)[1]
+    assert more["notes"] == [
+        "--max-detections: 300 detections of a class count in an image, at most."
+    ]
+    assert {**more, "notes": []} == default
+    one = call("exact.json", "cut.json", "--max-detections", "1", images=False)[1]
+    assert one["metrics"]["AP/AP"]["a"] < default["metrics"]["AP/AP"]["a"]
+    assert call("exact.json", "cut.json", "--max-detections", "0")[0] == 2
+    assert "--max-detections: expected 1 or more, got 0" in capsys.readouterr().err
+
+
 def add_boxes(data, name, margin=0.5):
     """Write a result file with boxes larger than its masks by a margin; return its name."""
     entries = json.loads((data / name).read_text())
