@@ -23,7 +23,7 @@ from .images import (
     ImageHeader,
     name_unreadable,
     open_image,
-    read_record_bgr,
+    read_record,
     require_size,
 )
 from .pixel_limit import require_pixels
@@ -142,7 +142,7 @@ def read_picture(record: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
         UserError: the image cannot be read, or has another size than the record says.
     """
     try:
-        return np.ascontiguousarray(read_record_bgr(record)[:, :, ::-1])
+        return np.ascontiguousarray(read_record(record)[:, :, ::-1])
     except UserError as error:
         try:
             bands = read_record_bands(record, 0)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from .bands import read_record_bands, scale_for_display
-from .images import read_record_bgr
+from .images import read_record
 
 __all__ = [
     "MOST_COMPARED",
@@ -104,7 +104,7 @@ def read_image_facts(
     record = {"file_name": path, "height": height, "width": width}
     pixels: npt.NDArray[Any]
     try:
-        pixels = read_record_bands(record, channels) if channels else read_record_bgr(record)
+        pixels = read_record_bands(record, channels) if channels else read_record(record)
     except UserError as error:
         return ImageFacts(*kind, fault=str(error))
     digest = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16)

@@ -36,9 +36,9 @@ __all__ = [
     "open_image",
     "read_bgr",
     "read_header",
-    "read_record_bgr",
+    "read_pixels",
+    "read_record",
     "refuse_programs",
-    "require_8_bits",
     "require_size",
 ]
 
@@ -48,6 +48,7 @@ ImageLike = BGRArray | str | os.PathLike[str]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2")
 EXIF_ORIENTATION = 0x0112  # the tag in EXIF and in TIFF
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
+_EXIF_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # of a PNG in Pillow
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 _16_BIT_COLOUR = re.compile(r"(?<!BGR);16")  # a raw mode of Pillow's; BGR;16 is 5, 6 and 5 bits
 
@@ -80,7 +81,7 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
     """
     with _open_photo(path) as (file, image):
         # Pillow would decode a whole PNG to look for EXIF data at its end.
-        has_exif = image.format != "PNG" or "exif" in image.info
+        has_exif = image.format != "PNG" or not _EXIF_KEYS.isdisjoint(image.info)
         rotated = has_exif and image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
         width, height = _get_stored_size(image)
         if rotated:
@@ -98,16 +99,6 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
     return ImageHeader(width, height, rotated, frames)
 
 
-def require_8_bits(path: str | os.PathLike[str]) -> None:
-    """Check the header of an image file, without its pixels.
-
-    Raises:
-        UserError: the file is missing, is not an image, or has more than 8 bits per channel.
-    """
-    with _open_photo(path):
-        pass
-
-
 def read_bgr(path: str | os.PathLike[str]) -> BGRArray:
     """Read an image as (H, W, 3) uint8 BGR, upright by its EXIF; gray becomes 3 channels.
 
@@ -115,27 +106,45 @@ def read_bgr(path: str | os.PathLike[str]) -> BGRArray:
         UserError: the file is missing, is not a readable image, or has more than 8 bits per
             channel.
     """
+    return read_pixels(path, "BGR", warn=True)
+
+
+def read_pixels(
+    path: str | os.PathLike[str], image_format: str, *, warn: bool = False
+) -> npt.NDArray[Any]:
+    """Read an image as (H, W, C), upright by its EXIF, for a model.
+
+    Args:
+        path: the image file.
+        image_format: `INPUT.FORMAT`, see `detection_utils.convert_PIL_to_numpy` of detectron2.
+        warn: warn of further frames or pages, which are not read.
+
+    Raises:
+        UserError: see `read_bgr`.
+    """
     with _open_photo(path) as (_, image):
-        if (frames := _count_frames(image)) > 1:
+        if warn and (frames := _count_frames(image)) > 1:
             logger.warning("%s: only the first of %d frames or pages is read", path, frames)
         # These are parts of detectron2's `read_image`, which reads a damaged PNG as a black image,
         # and turns a TIFF twice: Pillow turns it when it loads the pixels, and drops the
         # orientation.
         image.load()
-        pixels: BGRArray = convert_PIL_to_numpy(_apply_exif_orientation(image), "BGR")
+        pixels: npt.NDArray[Any]
+        pixels = convert_PIL_to_numpy(_apply_exif_orientation(image), image_format)
     return pixels
 
 
-def read_record_bgr(record: Mapping[str, Any]) -> BGRArray:
-    """Read the image of a detectron2 data-set record, see `read_bgr`.
+def read_record(record: Mapping[str, Any], image_format: str = "BGR") -> npt.NDArray[Any]:
+    """Read the image of a detectron2 data-set record, see `read_pixels`.
 
     Args:
         record: has `file_name`, and may have `height` and `width` in pixels.
+        image_format: `INPUT.FORMAT`.
 
     Raises:
-        UserError: the file is missing, is not a readable image, or has another size.
+        UserError: see `read_bgr`; or the image has another size.
     """
-    image = read_bgr(record["file_name"])
+    image = read_pixels(record["file_name"], image_format)
     require_size(image, record)
     return image
 

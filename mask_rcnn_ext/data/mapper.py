@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper
@@ -15,7 +16,7 @@ from ..config import complete_config
 from ..layers.resizing import ResizeShortestEdge
 from .augmentation import add_augmentations, cuts_objects, require_augmentation
 from .bands import order_bands, read_record_bands
-from .images import read_record_bgr, require_8_bits
+from .images import read_record
 from .pixel_limit import set_pixel_limit
 
 __all__ = ["ImageMapper", "keep_sides"]
@@ -30,7 +31,8 @@ class ImageMapper(DatasetMapper):
     - No side of an image is resized to 0 pixels.
     - `MASK_RCNN_EXT.AUGMENTATION` adds augmentations to detectron2's own.
 
-    With these keys at their defaults, all other images give the same tensors as in detectron2.
+    With these keys at their defaults, all other images give the same tensors as in detectron2,
+    except TIFF files with an EXIF orientation, which it turns twice.
 
     Args:
         is_train: see `DatasetMapper`.
@@ -87,24 +89,32 @@ class ImageMapper(DatasetMapper):
             UserError: the image cannot be used.
         """
         set_pixel_limit(self.max_pixels)  # this may be a worker, where it is not set
+        record = copy.deepcopy(dataset_dict)
         if self.channels:
-            return self._map_bands(copy.deepcopy(dataset_dict))
-        require_8_bits(dataset_dict["file_name"])
-        try:
-            sample: dict[str, Any] = super().__call__(dataset_dict)
-        except Exception:
-            read_record_bgr(dataset_dict)  # raises an error with the file, if the file is the cause
-            raise
-        return sample
+            image = order_bands(read_record_bands(record, self.channels), self.image_format)
+        else:
+            image = read_record(record, self.image_format)
+        return self._map(record, np.ascontiguousarray(image))
 
-    def _map_bands(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Do the work of `DatasetMapper` for an image that it cannot read; change the record."""
-        image = order_bands(read_record_bands(record, self.channels), self.image_format)
-        augmented = T.AugInput(np.ascontiguousarray(image))
+    def _map(self, record: dict[str, Any], image: npt.NDArray[Any]) -> dict[str, Any]:
+        """Do the work of `DatasetMapper`, whose reader we do not use; change the record.
+
+        detectron2's reader turns some images twice, and reads damaged ones as black.
+
+        Args:
+            record: as for `DatasetMapper`.
+            image: (H, W, C).
+        """
+        labels = record.pop("sem_seg_file_name", None)
+        augmented = T.AugInput(
+            image, sem_seg=None if labels is None else utils.read_image(labels, "L").squeeze(2)
+        )
         transforms = self.augmentations(augmented)
         shape = augmented.image.shape[:2]
         channels_first = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
         record["image"] = torch.as_tensor(channels_first)
+        if augmented.sem_seg is not None:
+            record["sem_seg"] = torch.as_tensor(augmented.sem_seg.astype("long"))
         record.setdefault("height", image.shape[0])
         record.setdefault("width", image.shape[1])
         if self.proposal_topk is not None:

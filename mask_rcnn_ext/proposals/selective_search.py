@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import Floats32
-from ..data.images import read_record_bgr
+from ..data.images import read_record
 from ..errors import UserError, require_choice, require_range
 
 __all__ = ["MODES", "SelectiveSearchMethod", "require_selective_search", "selective_search"]
@@ -145,7 +145,5 @@ class SelectiveSearchMethod:
         return self._propose
 
     def _propose(self, record: dict[str, Any]) -> tuple[Floats32, Floats32]:
-        boxes = selective_search(
-            read_record_bgr(record), image_id=record["image_id"], **asdict(self)
-        )
+        boxes = selective_search(read_record(record), image_id=record["image_id"], **asdict(self))
         return boxes, -np.arange(len(boxes), dtype=np.float32)

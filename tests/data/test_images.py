@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 from detectron2.data.detection_utils import read_image
-from PIL import EpsImagePlugin, Image, ImageFile, ImageOps
+from PIL import EpsImagePlugin, Image, ImageFile, ImageOps, PngImagePlugin
 from support import REPO
 from tiny_model import picture
 
@@ -18,7 +18,7 @@ from mask_rcnn_ext.data.bands import read_bands, read_bands_header, read_picture
 from mask_rcnn_ext.data.formats.id_images import read_ids
 from mask_rcnn_ext.data.formats.voc import _read_numbers
 from mask_rcnn_ext.data.image_facts import read_image_facts
-from mask_rcnn_ext.data.images import read_bgr, read_header, require_8_bits
+from mask_rcnn_ext.data.images import read_bgr, read_header
 from mask_rcnn_ext.errors import UserError
 
 H, W = 30, 40
@@ -100,7 +100,7 @@ def test_more_than_8_bits_are_refused_before_the_pixels_are_read(tmp_path, monke
     else:
         save(tmp_path / name, DEEP[name])
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
-    for read in (read_header, require_8_bits, read_bgr):
+    for read in (read_header, read_bgr):
         with pytest.raises(UserError, match=rf"{name}: has more than 8 bits per channel"):
             read(tmp_path / name)
 
@@ -184,7 +184,7 @@ def test_a_file_that_is_cut_short_is_found_without_decoding_the_whole_ones(
 def test_what_is_no_image(tmp_path):
     (tmp_path / "x.jpg").write_text("<html>not found</html>")
     expected = r"x\.jpg: cannot be read as an image \(no image format that Pillow knows\)"
-    for read in (read_header, require_8_bits, read_bgr):
+    for read in (read_header, read_bgr):
         with pytest.raises(UserError, match=expected):
             read(tmp_path / "x.jpg")
         with pytest.raises(UserError, match=r"y\.jpg: cannot be read .*No such file"):
@@ -211,7 +211,7 @@ def test_the_conversion_of_the_docs_keeps_the_levels(tmp_path, monkeypatch):
 
 def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
     os.mkfifo(tmp_path / "x.png")
-    for read in (read_bgr, read_header, require_8_bits):
+    for read in (read_bgr, read_header):
         with pytest.raises(UserError, match=r"x\.png: expected an image file, got a pipe"):
             read(tmp_path / "x.png")
 
@@ -220,7 +220,7 @@ def test_an_image_over_the_limit_of_pillow(tmp_path, monkeypatch):
     path = save(tmp_path / "x.png", COLOUR)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W // 2 - 1)
     expected = r"x\.png: .* \(1,200 pixels, more than the limit of 1,198; scale it down, or set"
-    for read in (read_bgr, read_header, require_8_bits):
+    for read in (read_bgr, read_header):
         with pytest.raises(UserError, match=expected):
             read(path)
 
@@ -232,6 +232,24 @@ def test_damage_in_the_middle_of_a_png_is_no_black_image(tmp_path):
     assert read_header(path).width == W  # only decoding shows it
     with pytest.raises(UserError, match=r"x\.png: cannot be read as an image \("):
         read_bgr(path)
+
+
+def test_an_orientation_in_any_place_of_a_png_is_in_its_header(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profile = exif.tobytes()
+    stored = [profile.hex()[i : i + 72] for i in range(0, 2 * len(profile), 72)]
+    texts = {  # of ImageMagick, and of XMP
+        "Raw profile type exif": "\n".join(["", "exif", f"{len(profile):8}", *stored]),
+        "XML:com.adobe.xmp": '<x tiff:Orientation="6"/>',
+    }
+    for key, text in texts.items():
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt(key, text)
+        path = save(tmp_path / "x.png", COLOUR, pnginfo=info)
+        header = read_header(path)
+        assert (header.height, header.width, header.rotated) == (W, H, True), key
+        assert read_bgr(path).shape == (W, H, 3)
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.gif", "x.jpg", "x.tif", "x.webp"])
@@ -248,7 +266,6 @@ def test_the_pixels_are_those_that_detectron2_reads(tmp_path, name):
     [
         read_bgr,
         read_header,
-        require_8_bits,
         lambda path: read_bands(path, 3),
         lambda path: read_bands_header(path, 3),
         lambda path: read_picture({"file_name": str(path)}),

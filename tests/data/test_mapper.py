@@ -5,7 +5,7 @@ import pytest
 import torch
 from detectron2.data import DatasetMapper
 from drawn_objects import write_record
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools import mask as mask_util
 from tiny_model import tiny_cfg
 
@@ -32,6 +32,48 @@ def test_it_gives_the_tensors_of_detectron2(tmp_path, is_train, crop):
         if is_train:
             boxes = [sample["instances"].gt_boxes.tensor for sample in samples]
             assert torch.equal(*boxes)
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_labels_of_all_pixels_are_augmented_too(tmp_path, is_train):
+    """As detectron2's semantic segmentation needs them."""
+    cfg = tiny_cfg()
+    cfg.INPUT.CROP.ENABLED = True
+    record = write_record(tmp_path / "x.png", 50, 90)
+    labels = np.random.default_rng(0).integers(0, 9, (50, 90), dtype=np.uint8)
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    record["sem_seg_file_name"] = str(tmp_path / "labels.png")
+    samples = []
+    for kind in (ImageMapper, DatasetMapper):
+        seed_everything(0)
+        samples.append(kind(cfg, is_train)(record))
+    assert samples[0].keys() == samples[1].keys()
+    for key in ("image", "sem_seg"):
+        assert torch.equal(samples[0][key], samples[1][key])
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.png", "x.jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_image_of_a_model_is_upright(tmp_path, name, orientation):
+    """Its upper left quarter is white; detectron2 turns a TIFF twice."""
+    stored = np.zeros((64, 96, 3), np.uint8)
+    stored[:32, :48] = 255
+    turned = (ImageOps.exif_transpose(_save(stored, tmp_path / name, orientation))).convert("L")
+    shown = np.asarray(turned) > 128
+    record = {"file_name": str(tmp_path / name), "height": shown.shape[0], "width": shown.shape[1]}
+    cfg = tiny_cfg()
+    cfg.INPUT.MIN_SIZE_TEST = 0  # not resized
+    pixels = ImageMapper(cfg, is_train=False)(record)["image"].numpy()
+    assert ((pixels > 128) == shown).mean() > 0.99
+
+
+def _save(pixels, path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+    image = Image.fromarray(pixels)
+    image.getexif()[0x0112] = orientation
+    return image
 
 
 @pytest.mark.parametrize("size", [(1, 2000), (2000, 1), (3, 9000), (1, 1)])
@@ -65,6 +107,10 @@ def test_an_image_that_cannot_be_used_is_named(tmp_path):
         mapper({**record, "width": 41})
     whole = (tmp_path / "x.png").read_bytes()
     (tmp_path / "x.png").write_bytes(whole[:-60])
+    with pytest.raises(UserError, match=r"x\.png: cannot be read as an image"):
+        mapper(record)
+    damaged = whole[: len(whole) // 2] + bytes(8) + whole[len(whole) // 2 + 8 :]
+    (tmp_path / "x.png").write_bytes(damaged)  # detectron2 reads black pixels
     with pytest.raises(UserError, match=r"x\.png: cannot be read as an image"):
         mapper(record)
     Image.fromarray(np.zeros((30, 40), np.uint16)).save(tmp_path / "x.png")

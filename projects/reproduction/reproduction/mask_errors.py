@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import annotations_to_instances
 from detectron2.layers import paste_masks_in_image
 from detectron2.structures import BitMasks, Instances
@@ -22,6 +22,7 @@ from detectron2.structures.boxes import pairwise_intersection
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.arrays import Bools
 from mask_rcnn_ext.data.catalog import require_datasets
+from mask_rcnn_ext.data.mapper import ImageMapper
 from mask_rcnn_ext.modeling.precision import inference_autocast
 
 __all__ = ["THRESHOLDS", "find_kinds", "mask_ious", "measure_run", "resample_masks"]
@@ -86,7 +87,7 @@ def measure_run(folder: Path) -> dict[str, Any]:
     predictor = Predictor(str(folder / "config.yaml"), folder / "model_final.pth")
     name = predictor.cfg.DATASETS.TEST[0]
     require_datasets([name])
-    mapper = DatasetMapper(predictor.cfg, is_train=False)
+    mapper = ImageMapper(predictor.cfg, is_train=False)
     rows = [_measure_image(predictor, mapper, record) for record in DatasetCatalog.get(name)]
     ious, bound, classes = (np.concatenate([row[i] for row in rows], axis=-1) for i in range(3))
     kinds = {kind: np.concatenate([row[3][kind] for row in rows]) for kind in rows[0][3]}
