@@ -10,6 +10,7 @@ the first is read.
 import logging
 import os
 import re
+import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".g
 EXIF_ORIENTATION = 0x0112  # the tag in EXIF and in TIFF
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _EXIF_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}  # of a PNG in Pillow
+_TEXT_CHUNKS = {b"eXIf", b"iTXt", b"tEXt", b"zTXt"}  # of a PNG
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # the last bytes of a whole file
 _16_BIT_COLOUR = re.compile(r"(?<!BGR);16")  # a raw mode of Pillow's; BGR;16 is 5, 6 and 5 bits
 
@@ -80,8 +82,9 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
             has more than 8 bits per channel.
     """
     with _open_photo(path) as (file, image):
-        # Pillow would decode a whole PNG to look for EXIF data at its end.
         has_exif = image.format != "PNG" or not _EXIF_KEYS.isdisjoint(image.info)
+        # Pillow decodes a whole PNG to look for EXIF data after its pixels.
+        has_exif = has_exif or _has_late_texts(file)
         rotated = has_exif and image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
         width, height = _get_stored_size(image)
         if rotated:
@@ -97,6 +100,20 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
                 image.draft("L", (1, 1))  # a JPEG is decoded at an eighth of its size
                 image.load()
     return ImageHeader(width, height, rotated, frames)
+
+
+def _has_late_texts(file: Any) -> bool:
+    """Return whether a PNG file has EXIF data or texts after its pixels; keep its position."""
+    position, pixels, found = file.tell(), False, b""
+    file.seek(8)
+    while len(start := file.read(8)) == 8 and found != b"IEND":
+        length, found = struct.unpack(">I4s", start)
+        if pixels and found in _TEXT_CHUNKS:
+            break
+        pixels = pixels or found == b"IDAT"
+        file.seek(length + 4, os.SEEK_CUR)  # over the content and its checksum
+    file.seek(position)
+    return found in _TEXT_CHUNKS
 
 
 def read_bgr(path: str | os.PathLike[str]) -> BGRArray:

@@ -243,13 +243,17 @@ def test_an_orientation_in_any_place_of_a_png_is_in_its_header(tmp_path):
         "Raw profile type exif": "\n".join(["", "exif", f"{len(profile):8}", *stored]),
         "XML:com.adobe.xmp": '<x tiff:Orientation="6"/>',
     }
-    for key, text in texts.items():
-        info = PngImagePlugin.PngInfo()
+    infos = [PngImagePlugin.PngInfo() for _ in range(4)]
+    for info, (key, text) in zip(infos, [*texts.items()] * 2, strict=True):
         info.add_itxt(key, text)
+    for info in infos[2:]:  # after the pixels, as ExifTool writes them
+        info.chunks = [(*chunk[:2], True) for chunk in info.chunks]
+    for info in infos:
         path = save(tmp_path / "x.png", COLOUR, pnginfo=info)
         header = read_header(path)
-        assert (header.height, header.width, header.rotated) == (W, H, True), key
+        assert (header.height, header.width, header.rotated) == (W, H, True), info.chunks
         assert read_bgr(path).shape == (W, H, 3)
+        assert read_header(save(path, COLOUR)).height == H
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.gif", "x.jpg", "x.tif", "x.webp"])
