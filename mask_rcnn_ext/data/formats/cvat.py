@@ -5,6 +5,7 @@ background first. Shapes with the same label and `group_id` are the parts of an 
 own COCO export.
 """
 
+import os
 import xml.etree.ElementTree as ET
 from itertools import groupby
 from pathlib import Path
@@ -51,12 +52,12 @@ def read_cvat(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     builder = DatasetBuilder(images or path.parent / "images", notes, list(dict.fromkeys(labels)))
     names = [_get(entry, "name", str(path)) for entry in entries]
     subsets = {entry.get("subset", "") for entry in entries}
-    found = _find_images(builder, entries, names, path)
-    for entry, name in zip(entries, names, strict=True):
+    files = _find_images(builder, entries, names, path)
+    for entry, name, file in zip(entries, names, files, strict=True):
         place = f"{path}, image {name}"
         size = (_number(entry, "height", place), _number(entry, "width", place))
         split = entry.get("subset", "").lower() if len(subsets) > 1 else ""
-        image = builder.add_image(found[name], place, split=split, size=size)
+        image = builder.add_image(file, place, split=split, size=size)
         _add_shapes(entry, image, place, builder)
     return builder.finish(str(path))
 
@@ -72,13 +73,16 @@ def _parse(path: Path) -> ET.Element:
 
 def _find_images(
     builder: DatasetBuilder, entries: list[ET.Element], names: list[str], path: Path
-) -> dict[str, str]:
+) -> list[str]:
     """Return the file of each image; an export of a project has a folder for each subset."""
-    inside = {n: f"{e.get('subset')}/{n}" for e, n in zip(entries, names, strict=True)}
-    root = Path(builder.image_root)
-    moved = {n: s if (root / s).is_file() else n for n, s in inside.items()}
-    found = builder.find_images(list(moved.values()), str(path))
-    return {name: found[other] for name, other in moved.items()}
+    inside = [f"{e.get('subset')}/{n}" for e, n in zip(entries, names, strict=True)]
+    root = builder.image_root
+    moved = [
+        s if os.path.isfile(os.path.join(root, s)) else n
+        for s, n in zip(inside, names, strict=True)
+    ]
+    found = builder.find_images(moved, str(path))
+    return [found[name] for name in moved]
 
 
 def _get(element: ET.Element, key: str, place: str) -> str:

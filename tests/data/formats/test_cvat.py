@@ -1,5 +1,7 @@
 """CVAT for images 1.1 as CVAT and datumaro write it."""
 
+import re
+
 import numpy as np
 import pytest
 from format_cases import H, W, classes_of, masks_of, only, read, save_image
@@ -109,6 +111,20 @@ def test_subsets_of_a_project_are_splits_in_folders(tmp_path):
     dataset, _ = read(tmp_path / "annotations.xml", "cvat")
     files = {k: c["images"][0]["file_name"] for k, c in dataset.splits.items()}
     assert files == {"train": "a b.png", "validation": "Validation/2.png"}
+
+
+def test_images_of_one_name_in_two_subsets_are_two_files(tmp_path):
+    root = make(tmp_path, POLYGON.format(""), "project", 'subset="Train"', "frame_000000.png")
+    (root / "images" / "frame_000000.png").unlink()
+    text = (root / "annotations.xml").read_text()
+    (entry,) = re.findall("<image.*</image>", text, re.DOTALL)
+    text = text.replace(entry, entry + entry.replace("Train", "Test").replace("4.00", "24.00"))
+    (root / "annotations.xml").write_text(text)
+    for subset in ("Train", "Test"):
+        save_image(root / "images" / subset / "frame_000000.png")
+    dataset, _ = read(root, "cvat")
+    files = {k: [i["file_name"] for i in c["images"]] for k, c in dataset.splits.items()}
+    assert files == {"train": ["Train/frame_000000.png"], "test": ["Test/frame_000000.png"]}
 
 
 @pytest.mark.parametrize(
