@@ -23,6 +23,7 @@ from .dataset import (
     DatasetBuilder,
     decode_mask,
     iterate,
+    name_split,
     sample_ellipse,
     turn_box,
 )
@@ -31,6 +32,7 @@ from .files import read_xml, write_text
 __all__ = ["read_cvat", "write_cvat"]
 
 _XML = "annotations.xml"
+_NO_SUBSET = "default"  # CVAT's own name for it
 _AREALESS = ("polyline", "points", "tag", "skeleton", "cuboid")
 
 
@@ -56,7 +58,7 @@ def read_cvat(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     for entry, name, file in zip(entries, names, files, strict=True):
         place = f"{path}, image {name}"
         size = (_number(entry, "height", place), _number(entry, "width", place))
-        split = entry.get("subset", "").lower() if len(subsets) > 1 else ""
+        split = name_split(entry.get("subset") or _NO_SUBSET) if len(subsets) > 1 else ""
         image = builder.add_image(file, place, split=split, size=size)
         _add_shapes(entry, image, place, builder)
     return builder.finish(str(path))

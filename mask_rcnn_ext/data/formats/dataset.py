@@ -20,6 +20,7 @@ from ..findings import IssueCounter
 from ..images import IMAGE_SUFFIXES, read_header
 
 __all__ = [
+    "SPLITS",
     "AnnotatedShape",
     "Bools",
     "Dataset",
@@ -29,6 +30,7 @@ __all__ = [
     "decode_mask",
     "index_images",
     "iterate",
+    "name_split",
     "sample_ellipse",
     "turn_box",
 ]
@@ -38,6 +40,8 @@ Ids = npt.NDArray[np.int64]
 MaskPart = list[float] | Bools | dict[str, Any]
 Box = tuple[float, ...]  # x, y, width, height; pixels
 AnnotatedShape = MaskPart | Box
+
+SPLITS = ("train", "val", "test")  # that yolo and voc read, under any of their names
 
 _DECIMALS = 4  # of a pixel; coordinates from fractions and percentages are rounded
 _ELLIPSE_POINTS = 72
@@ -229,6 +233,12 @@ def _unite(parts: Sequence[MaskPart], height: int, width: int) -> list[Any] | di
         elif part:
             union |= decode_mask({"segmentation": part}, height, width)
     return encode_mask(union)
+
+
+def name_split(name: str) -> str:
+    """Return the name of a split here; `Validation` of CVAT and `valid` of Roboflow are `val`."""
+    name = name.lower()
+    return "val" if name in ("valid", "validation") else name
 
 
 def index_images(root: Path) -> dict[str, Path]:

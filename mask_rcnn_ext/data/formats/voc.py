@@ -16,7 +16,17 @@ from ...errors import UserError
 from ..coco_json import list_classes
 from ..findings import IssueCounter
 from ..images import open_image
-from .dataset import Dataset, DatasetBuilder, Ids, cut_objects, decode_mask, index_images, iterate
+from .dataset import (
+    SPLITS,
+    Dataset,
+    DatasetBuilder,
+    Ids,
+    cut_objects,
+    decode_mask,
+    index_images,
+    iterate,
+    name_split,
+)
 from .files import copy_images, read_lines, write_text
 from .id_images import draw_objects
 
@@ -24,7 +34,6 @@ __all__ = ["read_voc", "write_voc"]
 
 _LABELMAP = "labelmap.txt"
 _BACKGROUND, _VOID = 0, 255
-_SPLITS = ("train", "val", "test")
 _CLASSES = [
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
@@ -50,8 +59,8 @@ def read_voc(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     """Read a folder with `SegmentationObject` and `SegmentationClass`, such as `VOC2012`.
 
     The images are in the folder `JPEGImages`, or in `images`. They are listed in
-    `ImageSets/Segmentation/train.txt`, `val.txt` and `test.txt`. Without these files, all images
-    with a file of objects are read.
+    `ImageSets/Segmentation/train.txt`, `val.txt` (or `validation.txt`) and `test.txt`. Without
+    these files, all images with a file of objects are read.
     """
     objects, classes = source / "SegmentationObject", source / "SegmentationClass"
     for folder in (objects, classes):
@@ -61,7 +70,7 @@ def read_voc(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     names, colors = _read_labelmap(source / _LABELMAP)
     builder = DatasetBuilder(root, notes, names)
     pictures = index_images(root)
-    for split, stem, place in _list_stems(source, objects):
+    for split, stem, place in _list_stems(source, objects, notes):
         if not (objects / f"{stem}.png").is_file():
             raise UserError(f"{place}: not found: {objects / f'{stem}.png'}")
         if stem not in pictures:
@@ -103,18 +112,28 @@ def _read_labelmap(path: Path) -> tuple[list[str], npt.NDArray[np.uint8]]:
     return names[1:], colors
 
 
-def _list_stems(source: Path, objects: Path) -> list[tuple[str, str, str]]:
+def _list_stems(source: Path, objects: Path, notes: IssueCounter) -> list[tuple[str, str, str]]:
     """Return for each image the split, the name without suffix, and the place of the name."""
-    found = []
-    for split in _SPLITS:
-        listed = source / "ImageSets" / "Segmentation" / f"{split}.txt"
-        if listed.is_file():
-            lines = read_lines(listed)
-            found += [(split, line, f"{listed}, line {number}") for number, line in lines]
-    if found:
-        return found
-    files = sorted(objects.rglob("*.png"))
-    return [("", f.relative_to(objects).with_suffix("").as_posix(), str(f)) for f in files]
+    lists: dict[str, Path] = {}
+    others = []
+    for listed in sorted((source / "ImageSets" / "Segmentation").glob("*.txt")):
+        split = name_split(listed.stem)
+        if split not in SPLITS or lists.setdefault(split, listed) != listed:
+            others.append(listed)
+    found = [
+        (split, stem, f"{lists[split]}, line {number}")
+        for split in SPLITS
+        if split in lists
+        for number, stem in read_lines(lists[split])
+    ]
+    if not found:
+        files = sorted(objects.rglob("*.png"))
+        return [("", f.relative_to(objects).with_suffix("").as_posix(), str(f)) for f in files]
+    stems = {stem for _, stem, _ in found}
+    for listed in others:  # trainval.txt repeats the images of train and val
+        if any(stem not in stems for _, stem in read_lines(listed)):
+            notes.add("split that is not read", listed.name)
+    return found
 
 
 def _read_numbers(path: Path, colors: npt.NDArray[np.uint8]) -> Ids:

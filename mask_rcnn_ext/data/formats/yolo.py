@@ -19,12 +19,11 @@ from ...layers.packed_masks import MaskCrop
 from ..coco_json import list_classes
 from ..findings import IssueCounter
 from ..images import IMAGE_SUFFIXES
-from .dataset import Bools, Dataset, DatasetBuilder, decode_mask, iterate
+from .dataset import SPLITS, Bools, Dataset, DatasetBuilder, decode_mask, iterate, name_split
 from .files import copy_images, read_lines, read_text, write_text
 
 __all__ = ["read_yolo", "write_yolo"]
 
-_SPLITS = ("train", "val", "test")
 _FARTHEST = 2  # a higher coordinate is no fraction of the image
 
 
@@ -38,7 +37,7 @@ def read_yolo(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     root = source.parent if source.is_file() else source
     config = _read_yaml(yaml_file) if yaml_file else {}
     names = _read_names(config, yaml_file, root)
-    found = dict(_find_splits(config, yaml_file, root, images))
+    found = dict(_find_splits(config, yaml_file, root, images, notes))
     if not any(found.values()):
         raise UserError(f"{source}: no images found; give their folder with --images")
     image_root = _absolute(images) if images else _common_root(found, root)
@@ -103,28 +102,54 @@ def _read_names(config: dict[str, Any], path: Path | None, root: Path) -> list[s
 
 
 def _find_splits(
-    config: dict[str, Any], yaml_file: Path | None, root: Path, images: Path | None
+    config: dict[str, Any],
+    yaml_file: Path | None,
+    root: Path,
+    images: Path | None,
+    notes: IssueCounter,
 ) -> Iterator[tuple[str, list[Path]]]:
     """Yield the name and the image files of each split."""
     if images:
         yield "", _list_images(images)
         return
-    listed = [key for key in _SPLITS if config.get(key)]
     bases = [root / str(config.get("path") or "."), root]
-    for key in listed:
-        entries = config[key] if isinstance(config[key], list) else [config[key]]
+    named = [(key, config[key]) for key in sorted(map(str, config)) if config.get(key)]
+    listed = _choose_splits([pair for pair in named if _may_be_split(*pair, bases)], notes)
+    for split, (key, value) in listed.items():
+        entries = value if isinstance(value, list) else [value]
         files = [f for e in entries for f in _resolve(str(e), bases, f"{yaml_file}: `{key}`")]
-        yield key, sorted(set(files))
+        yield split, sorted(set(files))
     if listed:
         return
-    for key in _SPLITS:
-        folders = (root / "images" / key, root / key / "images")
-        if folder := next((f for f in folders if f.is_dir()), None):
-            listed.append(key)
-            yield key, _list_images(folder)
+    folders = [(f.name, f) for f in sorted(root.glob("images/*")) if f.is_dir()]
+    folders += [(f.parent.name, f) for f in sorted(root.glob("*/images")) if f.is_dir()]
+    listed = _choose_splits(folders, notes)
+    for split, (_, folder) in listed.items():
+        yield split, _list_images(folder)
     if not listed:
         folder = root / "images" if (root / "images").is_dir() else root
         yield "", _list_images(folder)
+
+
+def _may_be_split(key: str, value: object, bases: list[Path]) -> bool:
+    """Return whether a key of the yaml names a split: by its name, or since its value is there."""
+    there = isinstance(value, str) and any(os.path.exists(base / value) for base in bases)
+    return name_split(key) in SPLITS or (there and key != "path")
+
+
+def _choose_splits(pairs: list[tuple[str, Any]], notes: IssueCounter) -> dict[str, tuple[str, Any]]:
+    """Return the first pair of a name and its images for each split; count the other pairs."""
+    chosen: dict[str, tuple[str, Any]] = {}
+    others = []
+    for name, images in pairs:
+        split = name_split(name)
+        if split in SPLITS and split not in chosen:
+            chosen[split] = (name, images)
+        else:
+            others.append(name)
+    for name in others if chosen else ():
+        notes.add("split that is not read", name)
+    return {split: chosen[split] for split in SPLITS if split in chosen}
 
 
 def _resolve(entry: str, bases: list[Path], place: str) -> list[Path]:

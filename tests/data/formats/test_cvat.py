@@ -110,7 +110,7 @@ def test_subsets_of_a_project_are_splits_in_folders(tmp_path):
     save_image(tmp_path / "images" / "Validation" / "2.png")
     dataset, _ = read(tmp_path / "annotations.xml", "cvat")
     files = {k: c["images"][0]["file_name"] for k, c in dataset.splits.items()}
-    assert files == {"train": "a b.png", "validation": "Validation/2.png"}
+    assert files == {"train": "a b.png", "val": "Validation/2.png"}
 
 
 def test_images_of_one_name_in_two_subsets_are_two_files(tmp_path):
