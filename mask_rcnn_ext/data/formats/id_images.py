@@ -23,6 +23,7 @@ from .dataset import (
     index_images,
     iterate,
 )
+from .files import flat_names
 
 __all__ = [
     "draw_objects",
@@ -202,7 +203,8 @@ def draw_objects(
 def write_id_images(dataset: Dataset, folder: Path, notes: IssueCounter) -> None:
     """Write a PNG with 16 bits and the name of the image for each image.
 
-    Each split gets a folder. The files hold no classes, crowds and overlaps.
+    Each split gets a folder. The files hold no classes, crowds and overlaps. A file of an image
+    outside of the folder of the images has the name of the image without its folders.
     """
     classes = next(iter(dataset.splits.values()))["categories"]
     for split, content in dataset.splits.items():
@@ -211,7 +213,10 @@ def write_id_images(dataset: Dataset, folder: Path, notes: IssueCounter) -> None
             if len(classes) > 1:
                 for annotation in kept:
                     notes.add("class of an object: lost", annotation["id"])
-            path = folder / split / Path(image["file_name"]).with_suffix(".png")
+            name = Path(image["file_name"])
+            if name.is_absolute() or ".." in name.parts:  # it would lie outside of the folder
+                name = Path(flat_names(content)[image["id"]])
+            path = folder / split / name.with_suffix(".png")
             if path.exists():
                 raise UserError(
                     f"two images have the name {image['file_name']}, apart from the ending; rename "
