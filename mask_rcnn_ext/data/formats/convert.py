@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...errors import UserError, nearest
+from ...errors import UserError, nearest, shorten
 from ...files import explain_write_error, read_json_or_none
 from ...temporary_files import make_temporary_folder
 from ..findings import IssueCounter
@@ -142,12 +142,14 @@ def write_dataset(
         The files or folders that were written: the jsons of COCO, else the folder.
 
     Raises:
-        UserError: the format cannot be written, or `output` exists.
+        UserError: the format cannot be written, or `output` exists, or the name of a split is no
+            name of a file.
     """
     _, writer = FORMATS.get(name, (None, None))
     if writer is None:
         known = [key for key, (_, write) in FORMATS.items() if write]
         raise UserError(f"the format {name!r} cannot be written: expected {', '.join(known)}")
+    _check_splits(dataset)
     notes = IssueCounter() if notes is None else notes
     path = Path(os.path.abspath(output))
     if path.is_dir() and any(path.iterdir()):
@@ -164,6 +166,17 @@ def write_dataset(
         return [path / f"{split}.json" if split else path for split in dataset.splits]
     _write_folder(dataset, writer, path, notes)
     return [path]
+
+
+def _check_splits(dataset: Dataset) -> None:
+    """Check that each split has a name that leads to no other folder."""
+    refused = {".", "..", *([""] if len(dataset.splits) > 1 else [])}
+    for split in dataset.splits:
+        if split in refused or set(split) & {"/", "\\", "\0"}:
+            raise UserError(
+                f"the split {shorten(repr(split))}: expected a name that a file can have, without "
+                "/ and \\. Rename it (in CVAT it is the subset of a task)"
+            )
 
 
 def _write_folder(dataset: Dataset, writer: Writer, path: Path, notes: IssueCounter) -> None:
