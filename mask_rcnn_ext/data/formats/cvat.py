@@ -58,8 +58,10 @@ def read_cvat(source: Path, images: Path | None, notes: IssueCounter) -> Dataset
     for entry, name, file in zip(entries, names, files, strict=True):
         place = f"{path}, image {name}"
         size = (_number(entry, "height", place), _number(entry, "width", place))
-        split = name_split(entry.get("subset") or _NO_SUBSET) if len(subsets) > 1 else ""
-        image = builder.add_image(file, place, split=split, size=size)
+        subset = entry.get("subset") or _NO_SUBSET
+        split = name_split(subset) if len(subsets) > 1 else ""
+        own = f"{subset}/{name}"
+        image = builder.add_image(file, place, split=split, size=size, source=own)
         _add_shapes(entry, image, place, builder)
     return builder.finish(str(path))
 

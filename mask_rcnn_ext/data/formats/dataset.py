@@ -12,7 +12,7 @@ from pycocotools import mask as mask_util
 from scipy.ndimage import find_objects
 
 from ...arrays import Bools
-from ...errors import UserError, name_some, nearest
+from ...errors import UserError, name_some, nearest, shorten
 from ...layers.rle import check_mask, compress, encode_edges, encode_mask, find_edges
 from ..annotations import clean_annotations
 from ..coco_images import find_image_files
@@ -77,6 +77,7 @@ class DatasetBuilder:
         self._images: list[tuple[str, dict[str, Any]]] = []
         self._objects: list[dict[str, Any]] = []  # with the name of the class as `category_id`
         self._places: dict[int, str] = {}
+        self._sources: dict[str, str] = {}  # file -> its name in the format
 
     def find_images(self, names: Sequence[str], place: str) -> dict[str, str]:
         """Return the name inside `image_root` for each name in a file.
@@ -95,7 +96,13 @@ class DatasetBuilder:
         return {str(image["id"]): image["file_name"] for image in images}
 
     def add_image(
-        self, file_name: str, place: str, *, split: str = "", size: tuple[Any, Any] | None = None
+        self,
+        file_name: str,
+        place: str,
+        *,
+        split: str = "",
+        size: tuple[Any, Any] | None = None,
+        source: str = "",
     ) -> dict[str, Any]:
         """Add an image and return its entry, with `width` and `height` after EXIF rotation.
 
@@ -104,10 +111,18 @@ class DatasetBuilder:
             place: the place that names the image, for messages.
             split: the name of its split.
             size: the (H, W) that the format states.
+            source: the name of the image in the format, if `file_name` was found by a part of it.
 
         Raises:
-            UserError: the file cannot be read, or has another size.
+            UserError: the file cannot be read, or has another size, or is the file of an image with
+                another `source`.
         """
+        other = self._sources.setdefault(file_name, source)
+        if other != source:
+            raise UserError(
+                f"{place}: the images {shorten(other, 120)} and {shorten(source, 120)} lead to the "
+                f"same file {file_name}. Keep their folders or whole names: each needs its own file"
+            )
         header = read_header(os.path.join(self.image_root, file_name))
         found = (header.height, header.width)
         if size is not None and tuple(size) != found:

@@ -5,6 +5,7 @@ lacks the order of the classes. It is read from `label_config.xml` next to the j
 """
 
 import json
+import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
@@ -59,10 +60,11 @@ def read_label_studio(source: Path, images: Path | None, notes: IssueCounter) ->
         if annotation is None:
             continue
         regions = _join_regions(annotation.get("result") or [], place)
-        name = _find_image(task["data"], builder, place)
+        name, address = _find_image(task["data"], builder, place)
         sizes = {(r.get("original_height"), r.get("original_width")) for r in regions}
         sizes.discard((None, None))
-        image = builder.add_image(name, place, size=next(iter(sizes)) if sizes else None)
+        size = next(iter(sizes)) if sizes else None
+        image = builder.add_image(name, place, size=size, source=address)
         for region in regions:
             _add_region(region, image, f"{place}, region {region.get('id')}", builder)
     return builder.finish(str(source))
@@ -103,21 +105,26 @@ def _join_regions(results: list[Any], place: str) -> list[dict[str, Any]]:
     return list(regions.values())
 
 
-def _find_image(data: dict[str, Any], builder: DatasetBuilder, place: str) -> str:
-    """Return the file of a task, found by its whole name or by the name before the upload."""
+def _find_image(data: dict[str, Any], builder: DatasetBuilder, place: str) -> tuple[str, str]:
+    """Return the file of a task, found by its whole name or by the name before the upload.
+
+    Its address is the second value, without a query that may differ each time.
+    """
     texts = [value for value in data.values() if isinstance(value, str)]
     named = [t for t in texts if urlsplit(t).path.lower().endswith(IMAGE_SUFFIXES) or "?d=" in t]
-    address = next((t for t in (data.get("image"), *named) if t and isinstance(t, str)), None)
-    if address is None:
+    given = next((t for t in (data.get("image"), *named) if t and isinstance(t, str)), None)
+    if given is None:
         raise UserError(f"{place}: `data` names no image")
-    query = parse_qs(urlsplit(address).query).get("d")
-    path = (query[0] if query else unquote(urlsplit(address).path)).replace("\\", "/").lstrip("/")
+    url = urlsplit(given)
+    query = parse_qs(url.query).get("d")
+    address = query[0] if query else url._replace(query="", fragment="").geturl()
+    path = (query[0] if query else unquote(url.path)).replace("\\", "/").lstrip("/")
     last = path.rpartition("/")[2]
-    root = Path(builder.image_root)
     for name in (path, last, _PREFIX.sub("", last)):
-        if (root / name).is_file():
-            return name
-    return builder.find_images([path if query else last], place)[path if query else last]
+        if os.path.isfile(os.path.join(builder.image_root, name)):
+            return name, address
+    name = path if query else last
+    return builder.find_images([name], place)[name], address
 
 
 def _add_region(

@@ -65,7 +65,7 @@ def read_labelme(source: Path, images: Path | None, notes: IssueCounter) -> Data
         found = builder.find_images([name], str(file))[name]
         given = (content.get("imageHeight"), content.get("imageWidth"))
         size = given if all(given) else None
-        image = builder.add_image(found, str(file), size=size)
+        image = builder.add_image(found, str(file), size=size, source=name)
         _add_shapes(file, content["shapes"], image, builder)
     return builder.finish(str(source))
 
