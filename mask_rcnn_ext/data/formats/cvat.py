@@ -5,6 +5,7 @@ background first. Shapes with the same label and `group_id` are the parts of an 
 own COCO export.
 """
 
+import math
 import os
 import xml.etree.ElementTree as ET
 from itertools import groupby
@@ -99,9 +100,12 @@ def _get(element: ET.Element, key: str, place: str) -> str:
 def _number(element: ET.Element, key: str, place: str, default: float | None = None) -> float:
     text = _get(element, key, place) if default is None else element.get(key, str(default))
     try:
-        return float(text)
-    except ValueError as error:
-        raise UserError(f"{place}: `{key}`: expected a number, got {text[:40]!r}") from error
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{place}: `{key}`: expected a number, got {text[:40]!r}")
+    return number
 
 
 def _add_shapes(
@@ -151,14 +155,16 @@ def _read_shape(shape: ET.Element, image: dict[str, Any], place: str) -> Annotat
     keys = ("left", "top", "width", "height")
     left, top, width, height = (int(_number(shape, key, place)) for key in keys)
     try:
-        runs = np.array([int(run) for run in _get(shape, "rle", place).split(",")])
+        runs = [int(run) for run in _get(shape, "rle", place).split(",")]
     except ValueError as error:
         raise UserError(f"{place}: `rle`: expected whole numbers") from error
     full = np.zeros((image["height"], image["width"]), dtype=bool)
-    inside = min(left, top) >= 0 and top + height <= len(full) and left + width <= len(full[0])
-    if not inside or runs.min() < 0 or runs.sum() != width * height:
+    inside = min(left, top, width, height) >= 0
+    inside = inside and top + height <= len(full) and left + width <= len(full[0])
+    # Python's sum: in NumPy's, huge runs could overflow to the right number.
+    if not inside or min(runs) < 0 or sum(runs) != width * height:
         raise UserError(
-            f"{place}: the runs cover {runs.sum()} pixels of a box of {width} x {height} at x "
+            f"{place}: the runs cover {sum(runs)} pixels of a box of {width} x {height} at x "
             f"{left}, y {top}, the image is {image['width']} x {image['height']}"
         )
     values = np.arange(len(runs)) % 2 == 1

@@ -132,6 +132,14 @@ def test_images_of_one_name_in_two_subsets_are_two_files(tmp_path):
     [
         ('<mask label="cat" rle="0, 4" left="0" top="0" width="3" height="2"/>', "cover 4 pixels"),
         ('<mask label="cat" rle="0, 6" left="39" top="0" width="3" height="2"/>', "x 39, y 0"),
+        (
+            '<mask label="cat" rle="9223372036854775807, 9223372036854775807, 6" left="0" top="0" '
+            'width="2" height="2"/>',
+            "cover 18446744073709551620 pixels",
+        ),
+        ('<mask label="cat" rle="6" left="3" top="3" width="-3" height="-2"/>', "of -3 x -2 at"),
+        ('<mask label="cat" rle="6" left="nan" top="0"/>', "`left`: expected a number, got 'nan'"),
+        (POLYGON.format('group_id="inf"'), "`group_id`: expected a number, got 'inf'"),
         ('<mask label="cat" rle="a" left="0" top="0" width="3" height="2"/>', "whole numbers"),
         ('<polygon label="cat" points="1,2;3"/>', "`points`: expected x,y;x,y"),
         ('<polygon points="1,2;3,4;5,6"/>', "<polygon> has no `label`"),
