@@ -96,6 +96,8 @@ def _add_shapes(
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
             raise UserError(f"{place}: expected an object with a `label`")
         group = shape.get("group_id")
+        if isinstance(group, list | dict):
+            raise UserError(f"{place}: `group_id`: expected a number, got {shorten(group)}")
         key = (shape["label"], ("alone", number) if group is None else group)
         part = _read_shape(shape, image, place, builder.notes)
         if part is not None:
@@ -112,7 +114,7 @@ def _read_shape(
     if kind in _AREALESS:
         notes.add(f"shape of the type {kind}: left out", place)
         return None
-    if kind not in _POINTS:
+    if not isinstance(kind, str) or kind not in _POINTS:
         raise UserError(f"{place}: unknown shape_type {shorten(repr(kind))}")
     points = shape.get("points")
     pairs = isinstance(points, list) and all(

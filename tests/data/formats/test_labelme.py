@@ -134,6 +134,9 @@ def test_images_next_to_above_and_elsewhere(tmp_path):
     [
         ({"label": None}, "shape 2: expected an object with a `label`"),
         ({"kind": "cube"}, "shape 2: unknown shape_type 'cube'"),
+        ({"kind": ["polygon"]}, "shape 2: unknown shape_type ['polygon']"),
+        ({"group_id": [1]}, "shape 2: `group_id`: expected a number, got [1]"),
+        ({"group_id": {}}, "shape 2: `group_id`: expected a number, got {}"),
         ({"points": [[1, 2, 3]]}, "shape 2: `points`: expected a list of [x, y]"),
         ({"kind": "mask", "mask": "%"}, "shape 2: `mask`: expected a PNG in base64"),
         (
