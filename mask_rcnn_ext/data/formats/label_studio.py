@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 import numpy as np
 
@@ -37,6 +37,7 @@ __all__ = ["read_label_studio", "write_label_studio"]
 
 _CONFIG = "label_config.xml"
 _PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it in front of the name of an upload
+_SCALAR = str | int | float | None  # all in a json that a dictionary can have as a key
 _KINDS = ("polygon", "brush", "ellipse", "rectangle")
 
 
@@ -60,7 +61,8 @@ def read_label_studio(source: Path, images: Path | None, notes: IssueCounter) ->
         if annotation is None:
             continue
         regions = _join_regions(annotation.get("result") or [], place)
-        name, address = _find_image(task["data"], builder, place)
+        data = _expect(dict, task["data"], "`data`: expected an object", place)
+        name, address = _find_image(data, builder, place)
         sizes = {(r.get("original_height"), r.get("original_width")) for r in regions}
         sizes.discard((None, None))
         size = next(iter(sizes)) if sizes else None
@@ -68,6 +70,13 @@ def read_label_studio(source: Path, images: Path | None, notes: IssueCounter) ->
         for region in regions:
             _add_region(region, image, f"{place}, region {region.get('id')}", builder)
     return builder.finish(str(source))
+
+
+def _expect(kind: Any, value: Any, expected: str, place: str) -> Any:
+    """Return a value of the json if it is of `kind`; `expected` begins the message for others."""
+    if not isinstance(value, kind):
+        raise UserError(f"{place}: {expected}, got {shorten(value)}")
+    return value
 
 
 def _read_classes(source: Path) -> list[str]:
@@ -80,8 +89,9 @@ def _read_classes(source: Path) -> list[str]:
 
 
 def _choose_annotation(task: dict[str, Any], place: str, notes: IssueCounter) -> Any:
-    given = task.get("annotations", task.get("completions"))
-    annotations = [a for a in given or [] if isinstance(a, dict)]
+    given = task.get("annotations", task.get("completions")) or []
+    _expect(list, given, "`annotations`: expected a list", place)
+    annotations = [a for a in given if isinstance(a, dict)]
     kept = [a for a in annotations if not a.get("was_cancelled") and not a.get("skipped")]
     if not kept:
         why = "skipped task" if annotations else "task without an annotation"
@@ -92,15 +102,17 @@ def _choose_annotation(task: dict[str, Any], place: str, notes: IssueCounter) ->
     return max(kept, key=lambda a: (bool(a.get("ground_truth")), str(a.get("updated_at") or "")))
 
 
-def _join_regions(results: list[Any], place: str) -> list[dict[str, Any]]:
+def _join_regions(results: Any, place: str) -> list[dict[str, Any]]:
     """Return the regions; results with the same id are the shape and the label of a region."""
     regions: dict[Any, dict[str, Any]] = {}
-    for number, result in enumerate(results):
-        if not isinstance(result, dict):
-            raise UserError(f"{place}: `result`: expected objects, got {shorten(result)}")
+    for number, result in enumerate(_expect(list, results, "`result`: expected a list", place)):
+        _expect(dict, result, "`result`: expected objects", place)
+        for key in ("id", "type", "original_width", "original_height"):
+            _expect(_SCALAR, result.get(key), f"`{key}`: expected a text or a number", place)
+        value = result.get("value") or {}
         region = regions.setdefault(result.get("id", number), {"value": {}, "types": set()})
         region["types"].add(result.get("type"))
-        region["value"].update(result.get("value") or {})
+        region["value"].update(_expect(dict, value, "`value`: expected an object", place))
         region.update({k: v for k, v in result.items() if k not in ("value", "type")})
     return list(regions.values())
 
@@ -110,12 +122,18 @@ def _find_image(data: dict[str, Any], builder: DatasetBuilder, place: str) -> tu
 
     Its address is the second value, without a query that may differ each time.
     """
-    texts = [value for value in data.values() if isinstance(value, str)]
-    named = [t for t in texts if urlsplit(t).path.lower().endswith(IMAGE_SUFFIXES) or "?d=" in t]
-    given = next((t for t in (data.get("image"), *named) if t and isinstance(t, str)), None)
+    texts = [t for t in data.values() if isinstance(t, str)]
+    named = [t for t in texts if _split(t).path.lower().endswith(IMAGE_SUFFIXES) or "?d=" in t]
+    first = [t for t in texts if t and t == data.get("image")]
+    given = next((t for t in first + named if not t.startswith("data:")), None)
+    if given is None and any(t.startswith("data:") for t in texts):
+        raise UserError(
+            f"{place}: `data` holds an image itself, expected the name of a file. Save the image "
+            "as a file, and put its name there"
+        )
     if given is None:
         raise UserError(f"{place}: `data` names no image")
-    url = urlsplit(given)
+    url = _split(given)
     query = parse_qs(url.query).get("d")
     address = query[0] if query else url._replace(query="", fragment="").geturl()
     path = (query[0] if query else unquote(url.path)).replace("\\", "/").lstrip("/")
@@ -125,6 +143,14 @@ def _find_image(data: dict[str, Any], builder: DatasetBuilder, place: str) -> tu
             return name, address
     name = path if query else last
     return builder.find_images([name], place)[name], address
+
+
+def _split(address: str) -> SplitResult:
+    """Return the parts of an address; one that is no URL is a path."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return SplitResult("", "", address, "", "")
 
 
 def _add_region(
@@ -166,7 +192,7 @@ def _read_shape(
     """Return the shape of a region; of a rectangle, which may be turned, the upright box."""
     if kind in ("rectangle", "ellipse"):
         start = _numbers(value, ("x", "y"), place) * size
-        angle = float(value.get("rotation") or 0)
+        (angle,) = _numbers({"rotation": value.get("rotation") or 0}, ("rotation",), place)
         if kind == "ellipse":
             radii = _numbers(value, ("radiusX", "radiusY"), place) * size
             return sample_ellipse((start[0], start[1]), (radii[0], radii[1]), angle)
@@ -177,7 +203,7 @@ def _read_shape(
         points = value.get("points")
         try:
             pixels = np.asarray(points, dtype=np.float64).reshape(-1, 2) * size
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{place}: `points`: expected a list of [x, y] in percent") from error
         return [float(v) for v in pixels.ravel()]
     try:

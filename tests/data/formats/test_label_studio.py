@@ -178,6 +178,17 @@ def test_the_order_of_the_classes_is_in_the_labelling_interface(tmp_path):
             {"type": "rectanglelabels", "value": {"labels": ["cat"], "x": 1, "y": None}},
             "`y`: expected a number, got None",
         ),
+        (
+            {"type": "polygonlabels", "value": {"labels": ["cat"], "points": [[10**400, 1]]}},
+            "`points`: expected a list of [x, y] in percent",
+        ),
+        (
+            {
+                "type": "rectanglelabels",
+                "value": {"labels": ["cat"], "x": 1, "y": 1, "rotation": "abc"},
+            },
+            "`rotation`: expected a number, got 'abc'",
+        ),
     ],
 )
 def test_a_wrong_region_is_named(changes, message, tmp_path):
@@ -187,6 +198,50 @@ def test_a_wrong_region_is_named(changes, message, tmp_path):
     with pytest.raises(UserError, match=r"export\.json, task 17, region q: ") as error:
         read(path, "label-studio")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": [1]}, "`id`: expected a text or a number, got [1]"),
+        ({"type": ["polygon"]}, "`type`: expected a text or a number, got ['polygon']"),
+        ({"value": "x"}, "`value`: expected an object, got x"),
+        ({"value": [1, 2]}, "`value`: expected an object, got [1, 2]"),
+        ({"original_width": [40]}, "`original_width`: expected a text or a number, got [40]"),
+    ],
+)
+def test_a_wrong_result_is_named(changes, message, tmp_path):
+    path = make(tmp_path, task({**region("polygon", SQUARE), **changes}))
+    with pytest.raises(UserError, match=r"export\.json, task 17: ") as error:
+        read(path, "label-studio")
+    assert message in str(error.value)
+
+
+EMBEDDED = f"data:image/png;base64,{'iVBORw0KGgo/' * 100}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"data": ["a_b.png"]}, "`data`: expected an object, got ['a_b.png']"),
+        ({"data": {"image": EMBEDDED}}, "`data` holds an image itself, expected the name of a "),
+        ({"data": {"photo": EMBEDDED}}, "`data` holds an image itself, expected the name of a "),
+        ({"data": {"image": 5}}, "`data` names no image"),
+        ({"data": {"image": f"{'x' * 5000}.png"}}, "1 of 1 image files are missing: xxx"),
+        ({"annotations": 5}, "`annotations`: expected a list, got 5"),
+        ({"annotations": [{"result": 5}]}, "`result`: expected a list, got 5"),
+        ({"annotations": [{"result": [5]}]}, "`result`: expected objects, got 5"),
+    ],
+)
+def test_a_wrong_task_is_named(keys, message, tmp_path):
+    with pytest.raises(UserError, match=r"export\.json, task 17: ") as error:
+        read(make(tmp_path, task(region("polygon", SQUARE), **keys)), "label-studio")
+    assert message in str(error.value)
+
+
+def test_an_address_that_is_no_url_ends_with_the_name(tmp_path):
+    path = make(tmp_path, task(region("polygon", SQUARE), image="http://[host/a_b.png"))
+    assert only(read(path, "label-studio")[0])["images"][0]["file_name"] == "a_b.png"
 
 
 def test_a_wrong_file_is_named(tmp_path):
