@@ -74,7 +74,9 @@ def _find_yaml(root: Path) -> Path | None:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise UserError(f"{path}: not yaml: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 99th day of a month
         raise UserError(f"{path}: not yaml: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: expected keys such as `names` and `train`")
@@ -157,7 +159,7 @@ def _resolve(entry: str, bases: list[Path], place: str) -> list[Path]:
     entry = entry.replace("\\", "/")
     # Roboflow writes ../train/images for a folder next to the yaml.
     tried = [base / name for base in bases for name in (entry, entry.removeprefix("../"))]
-    path = next((p for p in tried if p.exists()), None)
+    path = next((p for p in tried if os.path.exists(p)), None)
     if path is None:
         raise UserError(f"{place}: neither {tried[0]} nor {tried[-1]} is there")
     if path.is_dir():
@@ -165,7 +167,7 @@ def _resolve(entry: str, bases: list[Path], place: str) -> list[Path]:
     found = []
     for number, line in read_lines(path):
         options = [path.parent / line, *(base / line for base in bases)]
-        file = next((p for p in options if p.is_file()), None)
+        file = next((p for p in options if os.path.isfile(p)), None)
         if file is None:
             raise UserError(f"{path}, line {number}: image not found: {line}")
         found.append(file)

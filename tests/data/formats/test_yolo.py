@@ -77,6 +77,9 @@ def test_a_path_of_another_machine_and_a_list_of_files(tmp_path):
     (root / "val.txt").write_text("images/2.png\nimages/3.png\n")
     with pytest.raises(UserError, match=r"val.txt, line 2: image not found: images/3.png"):
         read(root, "yolo")
+    (root / "val.txt").write_text(f"{'x' * 300}.png\n")
+    with pytest.raises(UserError, match=r"val.txt, line 1: image not found: xxx"):
+        read(root, "yolo")
 
 
 def test_label_studio_writes_classes_txt_and_no_yaml(tmp_path):
@@ -142,6 +145,9 @@ def test_a_wrong_line_is_named(line, message, tmp_path):
         ("names: [a, a]\ntrain: images\n", "two classes have the same name"),
         ("names: [a\n", "not yaml"),
         ("- a\n", "expected keys"),
+        ("names: [a]\nday: 2020-99-99\n", "not yaml: month must be in 1..12"),
+        (f"names: {'[' * 3000}\n", "not yaml: nested too deeply"),
+        (f"names: [a]\ntrain: {'x' * 300}\n", "`train`: neither "),
     ],
 )
 def test_a_wrong_yaml_is_named(yaml, message, tmp_path):
