@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import UserError, nearest, shorten
 from ...files import explain_write_error, read_json_or_none
 from ...temporary_files import make_temporary_folder
+from ..coco_json import list_classes
 from ..findings import IssueCounter
 from .coco import read_coco, write_coco
 from .cvat import read_cvat, write_cvat
@@ -143,7 +144,7 @@ def write_dataset(
 
     Raises:
         UserError: the format cannot be written, or `output` exists, or the name of a split is no
-            name of a file.
+            name of a file, or a name is not UTF-8 and the format needs it.
     """
     _, writer = FORMATS.get(name, (None, None))
     if writer is None:
@@ -190,3 +191,15 @@ def _write_folder(dataset: Dataset, writer: Writer, path: Path, notes: IssueCoun
             temporary.rename(path)
     except OSError as error:
         raise explain_write_error(path, error) from error
+    except UnicodeEncodeError as error:
+        raise UserError(f"{_name_unreadable(dataset, error)} is not UTF-8. Rename it") from error
+
+
+def _name_unreadable(dataset: Dataset, error: UnicodeEncodeError) -> str:
+    """Return words for the first name that UTF-8 cannot hold."""
+    contents = list(dataset.splits.values())
+    named = [("the name of the image", i["file_name"]) for c in contents for i in c["images"]]
+    named += [("the name of the class", n) for c in contents for n in list_classes(c).values()]
+    named += [("the folder", dataset.image_root), ("the text", error.object)]
+    shown = [(words, n, n.encode("utf-8", "backslashreplace").decode()) for words, n in named]
+    return next(f"{words} {shorten(plain, 300)}" for words, n, plain in shown if n != plain)
