@@ -1,7 +1,6 @@
 """The formats by name, and the reading and writing of a data set in any of them."""
 
 import os
-import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ..findings import IssueCounter
 from .coco import read_coco, write_coco
 from .cvat import read_cvat, write_cvat
 from .dataset import Dataset
+from .files import read_xml
 from .id_images import read_cityscapes, read_dsb, read_id_images, write_id_images
 from .label_studio import read_label_studio, write_label_studio
 from .labelme import read_labelme, write_labelme
@@ -63,10 +63,9 @@ def _guess_file(path: Path) -> list[str]:
         return ["yolo"]
     if suffix == ".xml":
         try:
-            root = ET.parse(path).getroot()
-        except (OSError, ET.ParseError):
+            return ["cvat"] if read_xml(path).tag == "annotations" else []
+        except UserError:
             return []
-        return ["cvat"] if root.tag == "annotations" else []
     return _guess_json(read_json_or_none(path)) if suffix == ".json" else []
 
 

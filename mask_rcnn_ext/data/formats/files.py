@@ -40,7 +40,7 @@ def read_xml(path: Path) -> ET.Element:
         return ET.parse(path).getroot()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:  # or an encoding it cannot read
         raise UserError(f"{path}: not xml: {error}") from error
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from format_cases import H, W, classes_of, masks_of, only, read, save_image
 
+from mask_rcnn_ext.data.formats import guess_format
 from mask_rcnn_ext.errors import UserError
 
 LABELS = """<labels>
@@ -171,3 +172,13 @@ def test_a_wrong_file_is_named(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             read(root, "cvat")
+
+
+@pytest.mark.parametrize("encoding", ["big5", "utf_88"])
+def test_an_encoding_that_cannot_be_read_is_named(encoding, tmp_path):
+    path = tmp_path / "annotations.xml"
+    path.write_text(f"<?xml version='1.0' encoding='{encoding}'?><annotations/>")
+    with pytest.raises(UserError, match=r"annotations\.xml: not xml: .*encoding"):
+        read(path, "cvat")
+    with pytest.raises(UserError, match="no format that can be guessed"):
+        guess_format(path)
