@@ -17,8 +17,16 @@ from detectron2.utils import comm
 from ..checkpoint.checkpointer import Checkpointer
 from ..checkpoint.safe_load import load_torch
 from ..errors import UserError, name_some, nearest
+from .resuming import is_final
 
-__all__ = ["BestModel", "EarlyStop", "choose_metric", "is_better", "require_fitting_selection"]
+__all__ = [
+    "BestModel",
+    "EarlyStop",
+    "choose_metric",
+    "has_stopped_early",
+    "is_better",
+    "require_fitting_selection",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +119,12 @@ def _require_known_metric(cfg: CfgNode, name: str) -> None:
             "MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC: expected one of "
             f"{name_some(known, 30)}{also}, got {name!r}{nearest(name, known)}"
         )
+
+
+def has_stopped_early(cfg: CfgNode, checkpoint: Mapping[str, Any]) -> bool:
+    """Return whether a run with `cfg` that resumes the content of a checkpoint ends at once."""
+    state = checkpoint.get("trainer", {}).get("hooks", {}).get(BestModel.__name__, {})
+    return 0 < cfg.MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE <= int(state.get("waited", 0))
 
 
 class BestModel(HookBase):
@@ -213,7 +227,9 @@ class BestModel(HookBase):
             *(done, self.record["metric"], self._waited, "s" * (self._waited != 1), _PATIENCE),
         )
         trainer.iter = done - 1
-        if comm.is_main_process():
+        # A run that had stopped here before keeps its file: later stages know it by its checksum.
+        stopped_here = done == trainer.start_iter and is_final(self.checkpointer)
+        if comm.is_main_process() and not stopped_here:
             self.checkpointer.save("model_final", iteration=trainer.iter)
         trainer.iter = trainer.max_iter = done
         raise EarlyStop

@@ -1,6 +1,7 @@
 """When a run saves checkpoints, and which settings a resumed run takes from them."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,12 +9,14 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier
 
+from ..checkpoint.checkpointer import Checkpointer
 from ..config import flat_config, get_cfg
 from ..errors import UserError
 
 __all__ = [
     "explain_no_checkpoint",
     "get_checkpoint_period",
+    "is_final",
     "keep_settings",
     "require_same_optimizer",
     "require_unchanged",
@@ -36,6 +39,11 @@ def get_checkpoint_period(cfg: CfgNode) -> int:
     if period != get_cfg().SOLVER.CHECKPOINT_PERIOD:
         return period
     return min(period, max(_FEWEST, cfg.SOLVER.MAX_ITER // 10))
+
+
+def is_final(checkpointer: Checkpointer) -> bool:
+    """Return whether the last checkpoint is `model_final.pth`, with which a run ends."""
+    return os.path.basename(checkpointer.get_checkpoint_file()) == "model_final.pth"
 
 
 def explain_no_checkpoint(places: str) -> UserError:

@@ -16,6 +16,7 @@ from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint.safe_load import load_torch
 from ..config import load_config
+from ..engine.best_model import has_stopped_early
 from ..engine.output_folder import choose_output_folder
 from ..engine.resuming import explain_no_checkpoint
 from ..engine.trainer import Trainer
@@ -115,7 +116,7 @@ class TrainingStage(Step):
         return super().read_record() or {}
 
     def is_complete(self) -> bool:
-        """Return whether the last iteration that the config asks for was reached and evaluated."""
+        """Return whether the training has reached its end, also an early one, and was evaluated."""
         if not super().is_complete():
             return False
         with open(self._last, encoding="utf-8") as file:
@@ -123,11 +124,11 @@ class TrainingStage(Step):
             newest = file.read().strip() == os.path.basename(self.weights)
         weights, results = (path.stat().st_mtime for path in self.outputs)
         last = DefaultTrainer.auto_scale_workers(self.cfg, comm.get_world_size()).SOLVER.MAX_ITER
-        return bool(
-            newest
-            and results >= weights
-            and load_torch(self.weights).get("iteration", -1) + 1 >= last
-        )
+        if not newest or results < weights:
+            return False
+        content = load_torch(self.weights)
+        reached = bool(content.get("iteration", -1) + 1 >= last)
+        return reached or has_stopped_early(self.cfg, content)
 
     def is_resumable(self) -> bool:
         """See `Step`."""

@@ -188,8 +188,15 @@ def test_patience_counts_evaluations(tmp_path, said, resumed):
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     again = make_hook(tmp_path, patience=2, start=6)  # resumed after its end
     again.load_state_dict(hook.state_dict())
+    stamp = (tmp_path / "model_final.pth").stat().st_mtime_ns
     with pytest.raises(EarlyStop):
         again.before_train()
+    assert (tmp_path / "model_final.pth").stat().st_mtime_ns == stamp
+    (tmp_path / "last_checkpoint").write_text("model_0000005.pth")  # killed before the last save
+    again.trainer = SimpleNamespace(start_iter=6, iter=6, max_iter=100)
+    with pytest.raises(EarlyStop):
+        again.before_train()
+    assert (tmp_path / "model_final.pth").stat().st_mtime_ns != stamp
     again.patience = 3
     again.trainer = SimpleNamespace(start_iter=6, iter=6, max_iter=100)
     again.before_train()
