@@ -19,6 +19,7 @@ from ..errors import UserError
 from .best_model import BestModel
 from .interruption import Interrupted
 from .results import write_results
+from .resuming import is_final
 
 __all__ = ["Evaluation", "RunRecord", "ShareSkipped", "StepSeed"]
 
@@ -93,8 +94,8 @@ class RunRecord(HookBase):
         """Start the clock; save the final weights if the run was killed just before that."""
         self._start = time.perf_counter()
         trainer, done = self.trainer, self.trainer.start_iter
-        path = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
-        if 0 < done == trainer.max_iter and not os.path.exists(path):
+        # A file with this name may also be from before the run was lengthened.
+        if 0 < done == trainer.max_iter and not is_final(trainer.checkpointer):
             trainer.iter = done - 1
             trainer.checkpointer.save("model_final", iteration=trainer.iter)
             trainer.iter = done

@@ -118,6 +118,14 @@ def test_a_run_killed_before_its_final_weights_saves_them(half, start):
     assert (out / "last_checkpoint").read_text() == "model_final.pth"
 
 
+def test_a_lengthened_run_killed_before_its_final_weights_replaces_the_earlier_ones(half, start):
+    flags, out = half
+    shutil.copy(out / "model_0000001.pth", out / "model_final.pth")  # of two iterations
+    (out / "last_checkpoint").write_text("model_0000003.pth")
+    assert run([*flags, "--resume"], out, "SOLVER.MAX_ITER", "4") == 0
+    assert same(*(read_weights(folder / "model_final.pth") for folder in (out, start[1])))
+
+
 def test_changed_keys_of_a_project_are_told_too(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(output_folder.logger, "info", lambda text, *args: said.append(text % args))
