@@ -18,10 +18,11 @@ from ..data.loader import seed_everything, stream_seed
 from ..errors import UserError
 from .best_model import BestModel
 from .interruption import Interrupted
+from .loop import make_loader
 from .results import write_results
 from .resuming import is_final
 
-__all__ = ["Evaluation", "RunRecord", "ShareSkipped", "StepSeed"]
+__all__ = ["Evaluation", "PreciseBN", "RunRecord", "ShareSkipped", "StepSeed"]
 
 
 class StepSeed(HookBase):
@@ -60,6 +61,28 @@ class ShareSkipped(HookBase):
         for found in comm.all_gather(new):
             record_skipped(found)
             self._told.update(found)
+
+
+class PreciseBN(hooks.PreciseBN):
+    """detectron2's hook, but every update reads the same images.
+
+    detectron2's reads on where the update before has ended. A resumed run would begin again, and
+    get other statistics than an uninterrupted one.
+    """
+
+    def __init__(self, stock: hooks.PreciseBN) -> None:
+        """Take over detectron2's hook."""
+        self.__dict__.update(stock.__dict__)
+
+    def before_train(self) -> None:
+        """Read the images in the order of the run's seed, if detectron2's loader drew another."""
+        if self.trainer.cfg.SEED < 0:
+            self._data_loader = make_loader(self.trainer, self.trainer.step_seed.seed)
+
+    def update_stats(self) -> None:
+        """See :meth:`detectron2.engine.hooks.PreciseBN.update_stats`."""
+        self._data_iter = None
+        super().update_stats()
 
 
 class RunRecord(HookBase):

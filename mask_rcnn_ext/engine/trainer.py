@@ -42,7 +42,7 @@ from ..proposals.file import load_dicts, load_training_dicts, require_proposal_f
 from .bad_numbers import CheckGradients, explain_bad_numbers, restore_statistics
 from .best_model import BestModel, EarlyStop, require_fitting_selection
 from .busy_machine import BusyMachine
-from .hooks import Evaluation, RunRecord, ShareSkipped, StepSeed
+from .hooks import Evaluation, PreciseBN, RunRecord, ShareSkipped, StepSeed
 from .interruption import Interrupted, StopSignals
 from .log import hide_told_errors
 from .loggers import LoggerWriter, build_loggers, require_loggers
@@ -66,8 +66,7 @@ class Trainer(DefaultTrainer):
       images of an iteration depend on the seed and the iteration only.
     - It evaluates every data set with the metrics of the data set, also with test-time
       augmentation, shows the AP while it trains, and writes `results.json`.
-    - It measures validation losses, averages the weights, keeps the best model and ends early, as
-      the keys of `MASK_RCNN_EXT` say.
+    - Keys of `MASK_RCNN_EXT` add validation losses, averaged weights, a best model, an early end.
 
     Override `build_mapper`, `build_train_loader`, `build_evaluator` or `build_optimizer` in a
     subclass, and give the subclass to `run_job`. With another loader, resuming is not exact.
@@ -309,6 +308,8 @@ class Trainer(DefaultTrainer):
         for hook in super().build_hooks():
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.period = get_checkpoint_period(self.cfg)
+            if isinstance(hook, hooks.PreciseBN):
+                hook = PreciseBN(hook)
             if isinstance(hook, hooks.EvalHook):
                 found.append(self.stop_signals)
                 hook = Evaluation(self.run_record, self.best_model)
