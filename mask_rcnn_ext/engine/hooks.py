@@ -11,18 +11,20 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils import comm
 
 from ..data.bad_images import gather_skipped, list_skipped, record_skipped, skips_bad_images
 from ..data.loader import seed_everything, stream_seed
 from ..errors import UserError
+from ..modeling.building import unwrap
 from .best_model import BestModel
 from .interruption import Interrupted
 from .loop import make_loader
 from .results import write_results
 from .resuming import is_final
 
-__all__ = ["Evaluation", "PreciseBN", "RunRecord", "ShareSkipped", "StepSeed"]
+__all__ = ["Evaluation", "LossNormalizer", "PreciseBN", "RunRecord", "ShareSkipped", "StepSeed"]
 
 
 class StepSeed(HookBase):
@@ -61,6 +63,37 @@ class ShareSkipped(HookBase):
         for found in comm.all_gather(new):
             record_skipped(found)
             self._told.update(found)
+
+
+class LossNormalizer(HookBase):
+    """Saves the mean number of objects by which RetinaNet and FCOS divide their losses.
+
+    It is a number outside their `state_dict`, and each process has another one.
+    """
+
+    def __init__(self) -> None:
+        """Begin with the numbers of no process."""
+        self._all: list[float | None] = []
+
+    def _find(self) -> float | None:
+        model = unwrap(self.trainer.model)
+        own = isinstance(model, DenseDetector)
+        return getattr(model, "loss_normalizer", None) if own else None
+
+    def after_step(self) -> None:
+        """Exchange the numbers, since the first process saves them."""
+        if self._find() is not None:
+            self._all = comm.all_gather(self._find())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the numbers of all processes; nothing for other models."""
+        own = self._find()
+        return {} if own is None else {"all": [own, *self._all[1:]]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give the model the number of this process."""
+        numbers = state["all"]
+        unwrap(self.trainer.model).loss_normalizer = numbers[comm.get_rank() % len(numbers)]
 
 
 class PreciseBN(hooks.PreciseBN):

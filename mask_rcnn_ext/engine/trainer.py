@@ -42,7 +42,7 @@ from ..proposals.file import load_dicts, load_training_dicts, require_proposal_f
 from .bad_numbers import CheckGradients, explain_bad_numbers, restore_statistics
 from .best_model import BestModel, EarlyStop, require_fitting_selection
 from .busy_machine import BusyMachine
-from .hooks import Evaluation, PreciseBN, RunRecord, ShareSkipped, StepSeed
+from .hooks import Evaluation, LossNormalizer, PreciseBN, RunRecord, ShareSkipped, StepSeed
 from .interruption import Interrupted, StopSignals
 from .log import hide_told_errors
 from .loggers import LoggerWriter, build_loggers, require_loggers
@@ -302,7 +302,7 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase | None]:
         """Return detectron2's hooks, with `StepSeed` among the first, `RunRecord` as the last."""
         busy = BusyMachine.build(self.cfg, self._trainer)
-        found: list[HookBase | None] = [busy, self.step_seed, self.weight_average]
+        found: list[HookBase | None] = [busy, self.step_seed, self.weight_average, LossNormalizer()]
         if skips_bad_images(self.cfg) and comm.get_world_size() > 1:
             found.append(ShareSkipped())  # before the checkpoints
         for hook in super().build_hooks():
