@@ -1,5 +1,8 @@
 """Builds the optimizer of a config: SGD or AdamW, with a learning rate for each part of a model."""
 
+import itertools
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as stock_build_optimizer
@@ -59,14 +62,17 @@ def require_fitting_schedule(cfg: CfgNode) -> None:
     """Check the numbers that detectron2's learning rate schedules take for granted.
 
     Raises:
-        UserError: the run has no iteration, or the learning rate is negative; or a cosine schedule
-            does not fall from `SOLVER.BASE_LR` to `SOLVER.BASE_LR_END`.
+        UserError: the run has no iteration, or the learning rate is negative; or the
+            iterations in `SOLVER.STEPS` do not rise, or one is at the beginning or the end of the
+            run; or a cosine schedule does not fall from `SOLVER.BASE_LR` to `SOLVER.BASE_LR_END`.
     """
     solver = cfg.SOLVER
     if solver.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER: expected 1 or more iterations, got {solver.MAX_ITER}")
     if not solver.BASE_LR >= 0:
         raise UserError(f"SOLVER.BASE_LR: expected a positive number, got {solver.BASE_LR:g}")
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        _require_fitting_steps(list(solver.STEPS), solver.MAX_ITER)
     if solver.LR_SCHEDULER_NAME != "WarmupCosineLR":
         return
     if not (solver.BASE_LR > 0 and 0 <= solver.BASE_LR_END <= solver.BASE_LR):
@@ -74,6 +80,19 @@ def require_fitting_schedule(cfg: CfgNode) -> None:
             "WarmupCosineLR falls from SOLVER.BASE_LR to SOLVER.BASE_LR_END: expected a first rate "
             "above 0 and a last one from 0 to the first, got "
             f"{solver.BASE_LR:g} and {solver.BASE_LR_END:g}"
+        )
+
+
+def _require_fitting_steps(steps: list[Any], end: int) -> None:
+    """Raise if detectron2 cannot use the steps; it ignores steps after the end of the run."""
+    good = all(isinstance(step, int | float) for step in steps)
+    if good:
+        used = [0, *(step for step in steps if step <= end), end]
+        good = all(earlier < later for earlier, later in itertools.pairwise(used))
+    if not good:
+        raise UserError(
+            "SOLVER.STEPS: expected iterations in rising order, from 1 to less than "
+            f'SOLVER.MAX_ITER {end}, or "()" for none, got {tuple(steps)}'
         )
 
 

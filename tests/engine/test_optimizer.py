@@ -138,6 +138,23 @@ def test_schedules_that_cannot_be_used(keys, message):
         require_fitting_schedule(cfg)
 
 
+@pytest.mark.parametrize("steps", [(), (1,), (1, 5, 9), (3, 9, 11, 11)])
+def test_steps_that_detectron2_takes(steps):
+    cfg = load_config(None, ["SOLVER.MAX_ITER", "10", "SOLVER.STEPS", str(steps)])
+    require_fitting_schedule(cfg)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    Trainer.build_lr_scheduler(cfg, optimizer)  # raises nothing
+
+
+@pytest.mark.parametrize("steps", [(2, 1), (1, 1), (0,), (5, 10), ("a",)])
+def test_steps_that_it_does_not_take(steps):
+    cfg = load_config(None, ["SOLVER.MAX_ITER", "10", "SOLVER.STEPS", str(steps)])
+    with pytest.raises(UserError, match=r"to less than SOLVER\.MAX_ITER 10.* got \("):
+        require_fitting_schedule(cfg)
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"  # which has no steps
+    require_fitting_schedule(cfg)
+
+
 def test_only_the_cosine_divides_by_the_rate():
     cfg = load_config(None, ["SOLVER.BASE_LR", "0.0"])
     require_fitting_schedule(cfg)

@@ -110,8 +110,10 @@ def choose_length(plan: Plan, images: int, epochs: float | None) -> None:
     share = plan["SOLVER.MAX_ITER"] / solver.MAX_ITER
     same = "at the same share of the run as in the config"
     if "Step" in plan["SOLVER.LR_SCHEDULER_NAME"]:
-        steps = [max(round(step * share), 1) for step in solver.STEPS if step < solver.MAX_ITER]
-        plan.choose("SOLVER.STEPS", steps, same)
+        # In a short run two steps may fall together, or on its end.
+        steps = {max(round(step * share), 1) for step in solver.STEPS}
+        inside = sorted(step for step in steps if step < plan["SOLVER.MAX_ITER"])
+        plan.choose("SOLVER.STEPS", inside, same)
     longest = max(int(_LARGEST_WARMUP * plan["SOLVER.MAX_ITER"]), 1)
     reason = "the config's" if longest >= solver.WARMUP_ITERS else "a tenth of the run"
     plan.choose("SOLVER.WARMUP_ITERS", min(solver.WARMUP_ITERS, longest), reason)

@@ -186,6 +186,8 @@ def test_learning_rate(optimizer, expected):
         pytest.param(40, None, 500, (300, 450), 50, id="few images: 500 iterations"),
         pytest.param(400, 3, 300, (180, 270), 30, id="3 epochs are 3 epochs"),
         pytest.param(401, 1, 101, (61, 91), 10, id="the last batch counts"),
+        pytest.param(40, 0.2, 2, (1,), 1, id="0.6 and 0.9 of 2: one step, the end is none"),
+        pytest.param(40, 0.1, 1, (), 1, id="one iteration"),
     ],
 )
 def test_length(images, epochs, iterations, steps, warmup):
@@ -194,7 +196,7 @@ def test_length(images, epochs, iterations, steps, warmup):
     assert values["SOLVER.MAX_ITER"] == iterations
     assert values["SOLVER.STEPS"] == steps
     assert values["SOLVER.WARMUP_ITERS"] == warmup
-    assert values["TEST.EVAL_PERIOD"] == round(iterations / 2)
+    assert values["TEST.EVAL_PERIOD"] == max(round(iterations / 2), 1)
 
 
 def test_a_schedule_has_only_keys_of_the_length():
