@@ -35,8 +35,9 @@ def choose_image_size(plan: Plan, facts: DataFacts, device: str) -> None:
     """
     reference = plan.reference.INPUT
     old, longest = reference.MIN_SIZE_TEST, reference.MAX_SIZE_TEST
-    if not old or not min(reference.MIN_SIZE_TRAIN):  # 0: images are not resized
-        return
+    for sizes in (reference, plan.cfg.INPUT):
+        if not sizes.MIN_SIZE_TEST or not min(sizes.MIN_SIZE_TRAIN):  # 0: images are not resized
+            return
     ratio = longest / old
     size, reason = _find_size(plan, facts, device, ratio)
     if "INPUT.MIN_SIZE_TEST" in plan.given:

@@ -105,6 +105,16 @@ def test_image_sizes_of_training_keep_their_proportions():
     assert reasons["INPUT.MIN_SIZE_TEST"].startswith("as many times the size in training")
 
 
+@pytest.mark.parametrize(
+    "unresized", [["INPUT.MIN_SIZE_TEST", "0"], ["INPUT.MIN_SIZE_TRAIN", "(0,)"]]
+)
+def test_no_size_is_chosen_where_the_user_wants_no_resizing(unresized):
+    given = {"cfg": make_cfg(*unresized), "given": unresized[:1]}
+    values, _ = derive(make_dicts([(9, 9)]), **given, reference=make_cfg())
+    assert not any(key.startswith("INPUT.") for key in values)
+    assert "MODEL.ANCHOR_GENERATOR.SIZES" in values
+
+
 def test_anchors_are_even_steps_and_not_finer_than_the_cells():
     """Squares of 5 to 80 pixels: the percentiles are near the ends, in five even steps."""
     sides = np.geomspace(5, 80, 101)
