@@ -22,6 +22,7 @@ _LIMITS: dict[tuple[float, float], tuple[str, ...]] = {
     (1, math.inf): (
         *("RPN.BATCH_SIZE_PER_IMAGE", "ROI_HEADS.BATCH_SIZE_PER_IMAGE", "ROI_HEADS.NUM_CLASSES"),
         *("IMS_PER_BATCH", "INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST", "POOLER_RESOLUTION"),
+        "SOLVER.CHECKPOINT_PERIOD",
     ),
 }
 

@@ -27,6 +27,7 @@ def test_every_config_is_within_the_limits():
         ("SOLVER.BASE_LR", float("nan"), "expected 0 or more, got nan"),
         ("SOLVER.BASE_LR", float("inf"), "expected 0 to 1e+18, got inf"),
         ("SOLVER.BASE_LR", 1e25, "expected 0 to 1e+18, got 1e+25"),
+        ("SOLVER.CHECKPOINT_PERIOD", -1, "expected 1 or more, got -1"),
         ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 0, "expected 1 or more, got 0"),
     ],
 )
@@ -45,6 +46,7 @@ def test_a_number_outside_is_named(key, value, message):
         ("SOLVER.BASE_LR", 0.0, -1e-9),
         ("MODEL.RPN.POSITIVE_FRACTION", 1.0, 1.0001),
         ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 1, 0),
+        ("SOLVER.CHECKPOINT_PERIOD", 1, 0),
     ],
 )
 def test_the_ends_of_the_limits_pass(key, end, beyond):

@@ -6,7 +6,11 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as stock_build_optimizer
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.solver.build import (
+    GradientClipType,
+    get_default_optimizer_params,
+    maybe_add_gradient_clipping,
+)
 from torch import nn
 
 from ..config import complete_config
@@ -27,12 +31,16 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     - `SOLVER.BIAS_LR_FACTOR` for a bias.
 
     Raises:
-        UserError: `MASK_RCNN_EXT.OPTIMIZER` is neither "SGD" nor "AdamW"; or the backbone's factor
-            is not above 0, or the model has no backbone.
+        UserError: `MASK_RCNN_EXT.OPTIMIZER` is neither "SGD" nor "AdamW", or detectron2 cannot clip
+            gradients as `SOLVER.CLIP_GRADIENTS` says; or the backbone's factor is not above 0, or
+            the model has no backbone.
     """
     cfg = complete_config(cfg)
     name = cfg.MASK_RCNN_EXT.OPTIMIZER
     require_choice("MASK_RCNN_EXT.OPTIMIZER", name, ("SGD", "AdamW"))
+    if (clip := cfg.SOLVER.CLIP_GRADIENTS).ENABLED:
+        known = [kind.value for kind in GradientClipType]
+        require_choice("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE, known)
     factors = _find_lr_factors(cfg, model)
     if name == "SGD" and not factors:
         optimizer: torch.optim.Optimizer = stock_build_optimizer(cfg, model)

@@ -88,6 +88,13 @@ def test_by_default_sgd_is_detectron2s():
     assert ours.state_dict() == stock.state_dict()
 
 
+def test_gradients_are_clipped_as_detectron2_can():
+    keys = ["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model"]
+    assert settings_of(small_model(), *keys)  # they are not clipped
+    with pytest.raises(UserError, match=r"CLIP_TYPE: expected value or norm, got 'full_model'"):
+        settings_of(small_model(), *keys, "SOLVER.CLIP_GRADIENTS.ENABLED", "True")
+
+
 def test_a_whole_model():
     """A step of the rate 0.1 moves the backbone a tenth as far as a step of the rate 1."""
     base = [*SMALL, *CPU, "MASK_RCNN_EXT.OPTIMIZER", "SGD", "SOLVER.WEIGHT_DECAY", "0.0"]
