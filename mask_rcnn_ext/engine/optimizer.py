@@ -15,6 +15,7 @@ from torch import nn
 
 from ..config import complete_config
 from ..errors import UserError, require_choice
+from ..modeling.building import explain_config_errors
 from ..modeling.fcis import FCISROIHeads
 from ..modeling.freezing import is_within
 
@@ -32,8 +33,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
     Raises:
         UserError: `MASK_RCNN_EXT.OPTIMIZER` is neither "SGD" nor "AdamW", or detectron2 cannot clip
-            gradients as `SOLVER.CLIP_GRADIENTS` says; or the backbone's factor is not above 0, or
-            the model has no backbone.
+            gradients as `SOLVER.CLIP_GRADIENTS` says; or PyTorch refuses a number; or the
+            backbone's factor is not above 0, or the model has no backbone.
     """
     cfg = complete_config(cfg)
     name = cfg.MASK_RCNN_EXT.OPTIMIZER
@@ -43,7 +44,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         require_choice("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE, known)
     factors = _find_lr_factors(cfg, model)
     if name == "SGD" and not factors:
-        optimizer: torch.optim.Optimizer = stock_build_optimizer(cfg, model)
+        with explain_config_errors(cfg, "the optimizer"):
+            optimizer: torch.optim.Optimizer = stock_build_optimizer(cfg, model)
         return optimizer
     bias_factor = cfg.SOLVER.BIAS_LR_FACTOR
     groups = get_default_optimizer_params(
@@ -63,7 +65,10 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         # gradients, after detectron2 has clipped the scaled ones.
         options = {"fused": torch.device(cfg.MODEL.DEVICE).type == "cpu"}
     kind = maybe_add_gradient_clipping(cfg, getattr(torch.optim, name))
-    return kind(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, **options)
+    options |= {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
+    with explain_config_errors(cfg, "the optimizer"):
+        optimizer = kind(groups, **options)
+    return optimizer
 
 
 def require_fitting_schedule(cfg: CfgNode) -> None:

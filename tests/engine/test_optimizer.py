@@ -95,6 +95,21 @@ def test_gradients_are_clipped_as_detectron2_can():
         settings_of(small_model(), *keys, "SOLVER.CLIP_GRADIENTS.ENABLED", "True")
 
 
+@pytest.mark.parametrize("factor", ["1.0", "0.1"])
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["SOLVER.MOMENTUM", "-1.0"], r"refuses it with ValueError: Invalid momentum value: -1\.0"),
+        (["SOLVER.MOMENTUM", "0.0", "SOLVER.NESTEROV", "True"], "Nesterov momentum requires"),
+    ],
+)
+def test_numbers_that_pytorch_refuses(keys, message, factor):
+    """With a factor this package calls PyTorch, else detectron2 does."""
+    keys = [*keys, "MASK_RCNN_EXT.OPTIMIZER", "SGD", "MASK_RCNN_EXT.BACKBONE_LR_FACTOR", factor]
+    with pytest.raises(UserError, match=message):
+        settings_of(small_model(), *keys)
+
+
 def test_a_whole_model():
     """A step of the rate 0.1 moves the backbone a tenth as far as a step of the rate 1."""
     base = [*SMALL, *CPU, "MASK_RCNN_EXT.OPTIMIZER", "SGD", "SOLVER.WEIGHT_DECAY", "0.0"]
