@@ -34,6 +34,7 @@ _PATIENCE = "MASK_RCNN_EXT.EARLY_STOPPING.PATIENCE"
 _USUAL = ("segm/AP", "keypoints/AP", "bbox/AP", "box_proposals/AR@1000")
 _LOWER_IS_BETTER = ("validation_loss", "errors")  # tasks
 _COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_RECALLS = [f"AR{size}@{limit}" for limit in (100, 1000) for size in ("", "s", "m", "l")]
 
 
 class EarlyStop(BaseException):
@@ -99,18 +100,20 @@ def require_fitting_selection(cfg: CfgNode) -> None:
 
 
 def _require_known_metric(cfg: CfgNode, name: str) -> None:
-    """Raise if the run will not measure a metric of COCO, or a loss."""
+    """Raise if the run will not measure a metric of COCO, a recall of proposals, or a loss."""
     model, losses = cfg.MODEL, bool(cfg.MASK_RCNN_EXT.VALIDATION_LOSS)
-    tasks = {"segm": model.MASK_ON, "keypoints": model.KEYPOINT_ON, "bbox": True}
     classes = [f"AP-{name}" for name in cfg.MASK_RCNN_EXT.CLASS_NAMES]
     by_class = classes if len(classes) > 1 else []  # the AP of an only class is AP
-    metrics = [*_COCO, *by_class]
-    known = [f"{task}/{metric}" for task, on in tasks.items() if on for metric in metrics]
+    measured = {"segm": model.MASK_ON, "keypoints": model.KEYPOINT_ON, "bbox": True}
+    tasks = {task: [*_COCO, *by_class] if on else [] for task, on in measured.items()}
+    if model.META_ARCHITECTURE == "ProposalNetwork":
+        tasks = {**{task: [] for task in tasks}, "box_proposals": _RECALLS}
+    known = [f"{task}/{metric}" for task, metrics in tasks.items() for metric in metrics]
     known += ["validation_loss/total_loss"] if losses else []
     task, _, metric = "/".join(name.split("/")[-2:]).partition("/")
     if task in tasks:
         unknown_class = not classes and metric.startswith("AP-")
-        good = bool(tasks[task]) and (metric in metrics or unknown_class)
+        good = metric in tasks[task] or bool(tasks[task] and unknown_class)
     else:  # of another evaluator, perhaps
         good = bool(metric) and (losses or task != "validation_loss")
     if not good:

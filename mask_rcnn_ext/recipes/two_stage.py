@@ -17,6 +17,7 @@ proposals; `proposals/<data set>.pkl`; and the usual files of a run, from the se
 import argparse
 import json
 import os
+import re
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -37,6 +38,9 @@ __all__ = ["RPNStage", "make_first_stage", "make_second_stage", "train_two_stage
 
 _RPN = ("proposal_generator",)  # the name of the RPN in the model
 _LIMIT = 1000  # proposals at which average recall is also reported
+_METRIC = "MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC"
+# The metrics of an RPN.
+_MEASURED = re.compile(r"(^|/)(box_proposals/|validation_loss/(total_loss$|loss_rpn_))")
 
 
 def make_first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgNode:
@@ -68,6 +72,8 @@ def make_first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgN
     # Names that belong to neither model are reported when the second model is built.
     ext = rpn.MASK_RCNN_EXT
     ext.FREEZE = [part for part in map(str, ext.FREEZE) if is_within(part, ("backbone", *_RPN))]
+    if _METRIC not in opts[::2] and not _MEASURED.search(ext.BEST_CHECKPOINT.METRIC):
+        ext.BEST_CHECKPOINT.METRIC = ""  # the recall of the proposals
     rpn.TEST.AUG.ENABLED, rpn.TEST.EXPECTED_RESULTS = False, []
     rpn.freeze()
     check_registry_names(rpn)

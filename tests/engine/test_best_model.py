@@ -244,6 +244,16 @@ def test_metrics_that_a_run_may_have(metric):
     assert choose_metric(metric, {name: 1.0, "own_val/bbox/AP75": 1.0}, cfg.DATASETS.TEST)
 
 
+def test_metrics_of_an_rpn_alone():
+    cfg = make_cfg(ENABLED=True, METRIC="box_proposals/ARs@100")
+    cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
+    require_fitting_selection(cfg)  # raises nothing
+    for metric in ("bbox/AP", "bbox/AP-cat", "segm/AP", "box_proposals/AR@10"):
+        cfg.MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC = metric
+        with pytest.raises(UserError, match=f"one of box_proposals/AR@100, .*got '{metric}'"):
+            require_fitting_selection(cfg)
+
+
 @pytest.mark.parametrize(
     ("classes", "metric", "told"),
     [

@@ -253,6 +253,26 @@ def test_a_mistake_leaves_an_existing_folder_as_it_was(flags, tmp_path, capsys):
     assert not (tmp_path / "rpn").exists()
 
 
+@pytest.mark.parametrize(
+    ("metric", "opts", "of_the_rpn"),
+    [
+        ("segm/AP", [], ""),
+        ("own_val/bbox/AP50", [], ""),
+        ("validation_loss/loss_mask", [], ""),
+        ("validation_loss/total_loss", [], "validation_loss/total_loss"),
+        ("own_val/box_proposals/AR@100", [], "own_val/box_proposals/AR@100"),
+        ("segm/AP", ["validation_loss/loss_rpn_cls"], "validation_loss/loss_rpn_cls"),
+        ("segm/AP", ["bbox/AP"], "bbox/AP"),  # which is refused later
+    ],
+)
+def test_the_rpn_is_not_chosen_by_a_metric_of_the_whole_model(metric, opts, of_the_rpn):
+    key = "MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC"
+    cfg = load_config(None, [key, metric, "OUTPUT_DIR", "out"])
+    stages = make_first_stage(cfg, [key, *opts] if opts else []), make_second_stage(cfg)
+    names = [stage.MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC for stage in stages]
+    assert names == [of_the_rpn, metric]
+
+
 def test_a_paper_config_keeps_its_number_of_test_proposals():
     cfg = load_config(None, ["MODEL.RPN.POST_NMS_TOPK_TEST", "300", "OUTPUT_DIR", "out"])
     assert make_second_stage(cfg).DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST == 300  # C4
