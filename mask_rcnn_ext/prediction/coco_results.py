@@ -14,10 +14,18 @@ from ..errors import UserError
 from ..evaluation.packed import convert_to_coco
 from ..files import atomic_open
 
-__all__ = ["ANNOTATIONS", "IMAGES", "CocoResultsWriter", "describe_instances", "trace_instances"]
+__all__ = [
+    "ANNOTATIONS",
+    "IMAGES",
+    "RESULTS",
+    "CocoResultsWriter",
+    "describe_instances",
+    "trace_instances",
+]
 
 Json = dict[str, Any]
 
+RESULTS = "coco_instances_results.json"
 IMAGES, ANNOTATIONS = "images.json", "coco_annotations.json"
 
 
@@ -83,7 +91,8 @@ class CocoResultsWriter:
 
     The results are in COCO's format, a list of `{image_id, category_id, bbox, score, segmentation}`
     with XYWH boxes and RLE masks. `images.json` explains the ids: it has COCO's `images` and
-    `categories`. With `polygons` there is also `coco_annotations.json`, a complete data set with
+    `categories`; its `info` has the `outputs`, so that the next prediction knows our files from a
+    user's. With "polygons" there is also `coco_annotations.json`, a complete data set with
     `images`, `categories` and `annotations`, for labelling tools and for training. The files
     appear, complete, at the end of the `with` block. If the block raises an error, the files of an
     earlier run stay as they are. After a `KeyboardInterrupt` the files contain the images that are
@@ -93,7 +102,7 @@ class CocoResultsWriter:
         folder: an existing folder.
         class_names: names of the K classes of the model.
         category_ids: ids of the K classes in the data set.
-        polygons: also write `coco_annotations.json`.
+        outputs: the names of all outputs of the prediction, see `folder.OUTPUTS`.
 
     Attributes:
         results_path: the path of the results.
@@ -107,9 +116,9 @@ class CocoResultsWriter:
         class_names: Sequence[str],
         category_ids: Sequence[int],
         *,
-        polygons: bool = False,
+        outputs: Sequence[str] = ("coco",),
     ) -> None:
-        self.results_path = Path(folder, "coco_instances_results.json")
+        self.results_path = Path(folder, RESULTS)
         self.images_path = Path(folder, IMAGES)
         self.annotations_path = Path(folder, ANNOTATIONS)
         self._categories = [
@@ -117,7 +126,7 @@ class CocoResultsWriter:
             for category, name in zip(category_ids, class_names, strict=True)
         ]
         self._images: list[Json] = []
-        self._polygons = polygons
+        self._outputs = list(outputs)
         self._done = _Done()
 
     @property
@@ -135,7 +144,7 @@ class CocoResultsWriter:
         self._results: IO[str] = self._stack.enter_context(atomic_open(self.results_path, "w"))
         self._results.write("[")
         self._annotations: IO[str] | None = None
-        if self._polygons:
+        if "polygons" in self._outputs:
             self._annotations = self._stack.enter_context(atomic_open(self.annotations_path, "w"))
             self._annotations.write('{"annotations": [')
         self._done = _Done(ends=self._find_ends())
@@ -153,7 +162,11 @@ class CocoResultsWriter:
                 file.truncate()
             del self._images[self.num_images :]
             self._results.write("\n]\n")
-            legend = {"images": self._images, "categories": self._categories}
+            legend = {
+                "info": {"outputs": self._outputs},
+                "images": self._images,
+                "categories": self._categories,
+            }
             if self._annotations is not None:
                 self._annotations.write(f"\n],\n{json.dumps(legend)[1:]}\n")
             with atomic_open(self.images_path, "w") as file:
@@ -172,7 +185,7 @@ class CocoResultsWriter:
             name: `file_name` of the image.
             size: (H, W) of the image.
             results: the result of `describe_instances`.
-            annotations: the result of `trace_instances`, for `polygons`.
+            annotations: the result of `trace_instances`, for "polygons".
         """
         # Everything is computed by now, so no error can leave a part of the image in the files.
         image_id, (height, width) = self.num_images + 1, size

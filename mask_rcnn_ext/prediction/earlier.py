@@ -1,27 +1,46 @@
-"""Moves aside the files of an earlier prediction that would contradict the new results."""
+"""Tells the files of earlier predictions in a folder from a user's, which are never replaced.
 
-import json
+`images.json` of the earlier prediction names its images and its outputs. `parts` names the files of
+predictions that are not finished. What neither names is a user's.
+"""
+
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, name_some
+from ..files import read_json
 from ..run_files import find_free_folder, move
-from .coco_results import ANNOTATIONS, IMAGES
+from .coco_results import ANNOTATIONS, IMAGES, RESULTS
 from .image_files import ImageFile
 from .image_outputs import name_outputs
-from .parts import PartReader
+from .parts import find_begun
 
-__all__ = ["require_other_inputs", "set_aside_stale"]
+__all__ = ["find_own_files", "list_targets", "require_free_targets", "set_aside_stale"]
 
 logger = logging.getLogger(__name__)
 
 
+def find_own_files(output: Path) -> set[str]:
+    """Return the files, relative to the folder, that earlier predictions have written there."""
+    return _find_finished(output) | find_begun(output)
+
+
+def list_targets(files: Iterable[ImageFile], outputs: Collection[str]) -> Iterator[str]:
+    """Yield the files, relative to the folder, that a prediction writes.
+
+    Args:
+        files: the images of the prediction.
+        outputs: the names of its outputs, see `folder.OUTPUTS`.
+    """
+    return _list_targets((file.name for file in files), outputs)
+
+
 def set_aside_stale(
-    output: Path, written: Iterable[str], outputs: Iterable[str], unfinished: Iterable[str]
+    output: Path, written: Iterable[ImageFile], outputs: Collection[str], unfinished: Iterable[str]
 ) -> list[tuple[Path, Path]]:
     """Move files that only an earlier prediction has written to `output/earlier_runs/N`.
 
@@ -32,9 +51,9 @@ def set_aside_stale(
 
     Args:
         output: the folder of the results.
-        written: the names of the images whose files the new prediction has written.
+        written: the images whose files the new prediction has written.
         outputs: the names of its outputs, see `folder.OUTPUTS`.
-        unfinished: the names of images of earlier predictions that were not finished.
+        unfinished: files, relative to the folder, of predictions that were not finished.
 
     Returns:
         Each old path with its new one, for `run_files.move_back`.
@@ -42,12 +61,7 @@ def set_aside_stale(
     Raises:
         UserError: the files cannot be moved; then none was.
     """
-    names, outputs = _read_names(output) | set(unfinished), set(outputs)
-    if not names:
-        return []
-    kept = {path for name in written for path in _list_paths(name, outputs)}
-    stale = {path for name in names for path in _list_paths(name)} - kept
-    stale |= {ANNOTATIONS} if "polygons" not in outputs else set()
+    stale = (_find_finished(output) | set(unfinished)) - set(list_targets(written, outputs))
     found = sorted(path for name in stale if (path := output / name).is_file())
     if not found:
         return []
@@ -61,8 +75,10 @@ def set_aside_stale(
     return moved
 
 
-def require_other_inputs(output: Path, outputs: Iterable[str], files: Iterable[ImageFile]) -> None:
-    """Check that no input is a file that a prediction into this folder writes or has written.
+def require_free_targets(
+    output: Path, outputs: Collection[str], files: Sequence[ImageFile]
+) -> None:
+    """Check that a prediction replaces no file except those of earlier predictions.
 
     Args:
         output: the folder of the results.
@@ -70,17 +86,24 @@ def require_other_inputs(output: Path, outputs: Iterable[str], files: Iterable[I
         files: the images to predict.
 
     Raises:
-        UserError: an input is such a file: it would be replaced or moved.
+        UserError: an input is a file that a prediction into this folder writes or has written, so
+            that it would be replaced or moved; or a file would be replaced that no prediction has
+            written.
     """
-    output, resolve, outputs = output.resolve(), cache(Path.resolve), set(outputs)
-    real = {file: resolve(file.path.parent) / file.path.name for file in files}
-    inside = {path for path in real.values() if output in path.parents}
-    if not inside:
-        return
-    earlier = _read_names(output) | PartReader(output, [], "").other_names
-    own = {path for name in earlier for path in _list_paths(name)}
-    own |= {path for file in real for path in _list_paths(file.name, outputs)}
-    for path in sorted(inside):
+    targets, own = list(list_targets(files, outputs)), find_own_files(output)
+    _require_other_inputs(output.resolve(), own.union(targets), files)
+    foreign = [path for path in targets if path not in own and os.path.lexists(output / path)]
+    if foreign:
+        raise UserError(
+            f"{output}: the prediction would replace files that no prediction has written: "
+            f"{name_some(foreign)}. Move them away, or give another --output"
+        )
+
+
+def _require_other_inputs(output: Path, own: Collection[str], files: Iterable[ImageFile]) -> None:
+    resolve = cache(Path.resolve)
+    real = {resolve(file.path.parent) / file.path.name for file in files}
+    for path in sorted(path for path in real if output in path.parents):
         if path.relative_to(output).as_posix() in own:
             raise UserError(
                 f"{path} is among the files that predictions write into {output}: give another "
@@ -88,18 +111,22 @@ def require_other_inputs(output: Path, outputs: Iterable[str], files: Iterable[I
             )
 
 
-def _read_names(output: Path) -> set[str]:
-    """Return the names of the images in the results of a folder; none if there are no results."""
-    # The file may be another program's.
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        content = json.loads((output / IMAGES).read_text("utf-8"))
-        return {str(image["file_name"]) for image in content["images"]}
+def _find_finished(output: Path) -> set[str]:
+    """Return the files of the prediction whose results are in a folder; none without results."""
+    # The file may be another program's; ours has the outputs in `info`.
+    with suppress(UserError, KeyError, TypeError):
+        content = read_json(output / IMAGES)
+        outputs = [str(name) for name in content["info"]["outputs"]]
+        return set(_list_targets((str(image["file_name"]) for image in content["images"]), outputs))
     return set()
 
 
-def _list_paths(name: str, outputs: Iterable[str] | None = None) -> Iterator[str]:
-    """Yield the files of an image, relative to the folder; of `outputs` only, if they are given."""
-    for kind, path in name_outputs(name).items():
-        # A name that leads out of the folder is not from here.
-        if (outputs is None or kind in outputs) and not os.path.normpath(path).startswith(".."):
-            yield path
+def _list_targets(names: Iterable[str], outputs: Collection[str]) -> Iterator[str]:
+    yield from (RESULTS, IMAGES)
+    if "polygons" in outputs:
+        yield ANNOTATIONS
+    for name in names:
+        for path in name_outputs(name, outputs).values():
+            # A name that leads out of the folder is not from here.
+            if not os.path.normpath(path).startswith(".."):
+                yield path

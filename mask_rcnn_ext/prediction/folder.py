@@ -11,16 +11,17 @@ from ..errors import UserError
 from ..modeling.checks import is_fcis
 from ..run_files import move_back
 from .coco_results import CocoResultsWriter, describe_instances, trace_instances
-from .earlier import set_aside_stale
+from .earlier import list_targets, set_aside_stale
 from .filters import InstanceFilter
 from .image_files import ImageFile, describe_failure, predict_files
 from .image_outputs import (
     LARGEST_PICTURE,
     OUTPUT_FOLDERS,
     WITHOUT_SOFT_MASKS,
+    name_outputs,
     write_image_outputs,
 )
-from .parts import PartReader, PartWriter, hash_settings, remove_parts
+from .parts import PartReader, PartWriter, find_begun, hash_settings, remove_parts
 from .predictor import Predictor
 from .tiles import Tiling
 
@@ -190,6 +191,7 @@ def _predict_batch(
                 record["annotations"] = trace_instances(instances, predictor.category_ids)
             record["results"] = describe_instances(instances, predictor.category_ids)
             names = predictor.class_names
+            part.begin(name_outputs(file.name, job.outputs).values())
             write_image_outputs(job.output, job.outputs, file, image, instances, names)
         except UserError:  # such as a full disk
             raise
@@ -215,9 +217,8 @@ def merge_shares(job: FolderJob, settings_sha256: str, *, complete: bool) -> Sum
     output = Path(job.output)
     reader = PartReader(output, job.files, settings_sha256)
     head = reader.head or {"names": [], "ids": []}
-    polygons = "polygons" in job.outputs
-    writer = CocoResultsWriter(output, head["names"], head["ids"], polygons=polygons)
-    failures, shrunk, written = [], 0, set[str]()
+    writer = CocoResultsWriter(output, head["names"], head["ids"], outputs=job.outputs)
+    failures, shrunk, written = [], 0, list[ImageFile]()
     moved: list[tuple[Path, Path]] = []
     done = any("results" in line for _, line in reader.read())
     if complete or done:
@@ -227,18 +228,18 @@ def merge_shares(job: FolderJob, settings_sha256: str, *, complete: bool) -> Sum
                     if "failure" in line:
                         failures.append(line["failure"])
                     else:
-                        written.add(file.name)
+                        written.append(file)
                     if "results" in line:
                         annotations = line.get("annotations", [])
                         writer.write(file.name, line["size"], line["results"], annotations)
                         drawn = "pictures" in job.outputs and "failure" not in line
                         shrunk += drawn and max(line["size"]) > LARGEST_PICTURE
-                moved = set_aside_stale(output, written, job.outputs, reader.other_names)
+                begun = find_begun(output) - set(list_targets(job.files, job.outputs))
+                moved = set_aside_stale(output, written, job.outputs, begun)
         except Exception:  # after Ctrl-C the results are written
             move_back(moved)
             raise
-    if complete or reader.is_empty:
-        remove_parts(output)
+    remove_parts(output, complete=complete)
     return Summary(
         len(job.files),
         writer.num_images,

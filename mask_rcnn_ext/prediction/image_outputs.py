@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def write_image_outputs(
     Raises:
         UserError: a file cannot be written, or an output needs something that the model lacks.
     """
-    paths = {output: Path(folder, path) for output, path in name_outputs(file.name).items()}
+    names = name_outputs(file.name, outputs)
+    paths = {output: Path(folder, path) for output, path in names.items()}
     if "labels" in outputs:
         _save_image(paths["labels"], Image.fromarray(draw_label_image(instances)), "PNG")
     if "soft" in outputs:
@@ -80,15 +81,16 @@ def write_image_outputs(
         _save_picture(paths["pictures"], image, instances, class_names)
 
 
-def name_outputs(name: str) -> dict[str, str]:
-    """Return the file of each output for one image, relative to the folder of the results."""
+def name_outputs(name: str, outputs: Collection[str]) -> dict[str, str]:
+    """Return the file of each of `outputs` for one image, relative to the folder of the results."""
     drawn_as_it_is = name.lower().endswith((".jpg", ".jpeg", ".png"))
-    return {
+    paths = {
         "pictures": f"pictures/{name}" if drawn_as_it_is else f"pictures/{name}.png",
         "labels": f"labels/{name}.png",
         "soft": f"soft/{name}.npz",
         "geojson": f"geojson/{name}.geojson",
     }
+    return {output: path for output, path in paths.items() if output in outputs}
 
 
 def _save_picture(

@@ -2,14 +2,15 @@
 
 Each process appends to its own file, `parts/part-RANK.jsonl`: first a line with a hash of the
 settings and with the classes, then a line for each image. If a kill cuts a line, the line is
-skipped and its image is predicted again.
+skipped and its image is predicted again. A line before it names the files of the image, which a
+kill may leave without the line of the image.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -19,7 +20,7 @@ from ..files import explain_write_error
 from .coco_results import Json
 from .image_files import ImageFile
 
-__all__ = ["PartReader", "PartWriter", "hash_settings", "remove_parts"]
+__all__ = ["PartReader", "PartWriter", "find_begun", "hash_settings", "remove_parts"]
 
 _FOLDER = "parts"
 
@@ -33,8 +34,23 @@ def _list_parts(output: Path) -> list[Path]:
     return sorted((output / _FOLDER).glob("part-*.jsonl"))
 
 
-def remove_parts(output: Path) -> None:
-    """Remove the files of this module from the folder of the results."""
+def find_begun(output: Path) -> set[str]:
+    """Return the files, relative to the folder, that unfinished predictions may have written."""
+    lines = (line for path in _list_parts(output) for _, line in _read_lines(path))
+    return {path for line in lines for path in line.get("begun", ())}
+
+
+def remove_parts(output: Path, *, complete: bool) -> None:
+    """Remove the files of this module from the folder of the results.
+
+    Args:
+        output: the folder of the results.
+        complete: the prediction is complete. If not, they stay if they name an image, or a file
+            that is there: without them the next prediction would take it for a user's.
+    """
+    begun = any((output / path).is_file() for path in find_begun(output))
+    if not complete and (begun or not PartReader(output, [], "").is_empty):
+        return
     for path in _list_parts(output):
         path.unlink(missing_ok=True)
     with suppress(OSError):  # not there, or it holds something else
@@ -76,6 +92,11 @@ class PartWriter:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
+    def begin(self, paths: Iterable[str]) -> None:
+        """Name files, relative to the folder of the results, before they are written."""
+        if begun := list(paths):
+            self._write_line({"begun": begun})
+
     def add(self, file: ImageFile, record: Json) -> None:
         """Write the line of an image. All other files of the image must exist already."""
         self._write_line({"name": file.name, "at": time.time_ns(), "stat": _stat(file), **record})
@@ -106,14 +127,12 @@ class PartReader:
     Attributes:
         head: the first line of such a part; None if there is none.
         is_empty: whether no image has a line, whatever the settings.
-        other_names: the names of images with a line of other settings, or that `files` lacks.
     """
 
     def __init__(self, output: Path, files: Sequence[ImageFile], settings_sha256: str) -> None:
         self._files, self._parts = files, _list_parts(output)
         self.head: Json | None = None
         self.is_empty = True
-        self.other_names = set[str]()
         numbers = {file.name: number for number, file in enumerate(files)}
         self._places: dict[int, tuple[int, int, int]] = {}  # time, part, position of the line
         self._done: set[int] = set()
@@ -124,11 +143,11 @@ class PartReader:
                     counts = line["settings_sha256"] == settings_sha256
                     self.head = line if counts else self.head
                     continue
+                if "begun" in line:
+                    continue
                 self.is_empty = False
                 if counts and line["name"] in numbers:
                     self._keep(numbers[line["name"]], line, (line["at"], part, position))
-                else:
-                    self.other_names.add(line["name"])
 
     def _keep(self, number: int, line: Json, place: tuple[int, int, int]) -> None:
         if place < self._places.get(number, (0, 0, 0)):
@@ -161,9 +180,11 @@ class PartReader:
 
 
 def _is_line(content: Json) -> bool:
-    """Return whether `PartWriter` writes such a line: the settings, or an image and its state."""
+    """Return whether `PartWriter` writes such a line: the settings, files, or an image."""
     image = isinstance(content.get("name"), str) and isinstance(content.get("at"), int)
-    return "settings_sha256" in content or (image and "stat" in content)
+    begun = content.get("begun")
+    files = isinstance(begun, list) and all(isinstance(path, str) for path in begun)
+    return "settings_sha256" in content or files or (image and "stat" in content)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, Json]]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..child_processes import end_with_parent
 from ..errors import UserError, require_range
-from .earlier import require_other_inputs
+from .earlier import require_free_targets
 from .folder import FolderJob, Summary, merge_shares, predict_share
 
 __all__ = ["PredictionStopped", "run_folder_job"]
@@ -55,11 +55,11 @@ def run_folder_job(job: FolderJob, processes: int = 1) -> Summary | None:
     Raises:
         PredictionStopped: a `KeyboardInterrupt` came. The results of the finished images are
             written.
-        UserError: see `require_other_inputs`, `predict_share` and `merge_shares`; or a process
+        UserError: see `require_free_targets`, `predict_share` and `merge_shares`; or a process
             died.
     """
     require_range("--processes", processes, 1)
-    require_other_inputs(Path(job.output), job.outputs, job.files)
+    require_free_targets(Path(job.output), job.outputs, job.files)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         if processes > 1:
             raise UserError("torchrun starts the processes: leave out --processes")

@@ -126,7 +126,7 @@ def test_a_model_without_masks_gives_boxes_in_geojson_and_nothing_else(tmp_path)
 def test_annotations_are_a_data_set_that_training_reads(tmp_path, forget_data_sets):
     for name in ("a.png", "b.png"):
         Image.new("RGB", SIZE[::-1]).save(tmp_path / name)
-    with CocoResultsWriter(tmp_path, ["cat", "dog"], [3, 7], polygons=True) as writer:
+    with CocoResultsWriter(tmp_path, ["cat", "dog"], [3, 7], outputs=["polygons"]) as writer:
         for name in ("a.png", "b.png"):
             found = [make(instances_of(), [3, 7]) for make in (describe_instances, trace_instances)]
             writer.write(name, SIZE, *found)

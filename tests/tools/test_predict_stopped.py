@@ -79,7 +79,12 @@ def test_a_signal_leaves_the_results_of_the_images_that_are_done(
     said, out = capsys.readouterr().err, tmp_path / "out"
     if name == "a.png":
         assert said.endswith("interrupted; 0 of 3 images are done\n")
-        assert os.listdir(out) == ["pictures"]  # of the image whose line was cut
+        # The picture of the image whose line was cut, and the line that says whose it is.
+        assert sorted(os.listdir(out)) == ["parts", "pictures"]
+        monkeypatch.undo()
+        assert predict(tmp_path / "in") == 0
+        assert sorted(os.listdir(out / "pictures")) == ["a.png", "b.png", "c.png"]
+        assert not (out / "parts").exists()
         return
     assert f"interrupted; 2 of 3 images are done: {out}/coco_instances_results.json\n" in said
     results, images = outputs(tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from mask_rcnn_ext.engine.run_lock import lock_folder, release_folders
 from mask_rcnn_ext.errors import UserError
 from mask_rcnn_ext.files import require_writable
-from mask_rcnn_ext.prediction.parts import PartReader, remove_parts
+from mask_rcnn_ext.prediction.parts import remove_parts
 from mask_rcnn_ext.run_files import remove_empty
 
 __all__ = ["results_folder"]
@@ -34,8 +34,7 @@ def results_folder(folder: Path) -> Iterator[None]:
     except UserError:
         release_folders()
         if main and missing:
-            if PartReader(folder, [], "").is_empty:
-                remove_parts(folder)
+            remove_parts(folder, complete=False)
             remove_empty([folder / "videos", *missing])
         raise
     finally:

@@ -1,0 +1,88 @@
+"""tools/predict.py next to a user's files: it replaces none that no prediction has written."""
+
+import shutil
+
+import pytest
+from predict_runs import *  # noqa: F403
+from predict_runs import write_image
+from small_runs import list_files
+
+from mask_rcnn_ext.prediction import folder as folder_module
+from mask_rcnn_ext.prediction.parts import PartWriter
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("pictures/a.png", []),
+        ("labels/a.png.png", ["--write", "labels"]),
+        ("images.json", []),
+        ("coco_instances_results.json", []),
+        ("coco_annotations.json", ["--write", "polygons"]),
+    ],
+)
+def test_a_file_that_no_prediction_has_written_is_never_replaced(
+    predict, tmp_path, capsys, name, more
+):
+    out = tmp_path / "out"
+    write_image(tmp_path / "a.png")
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text('{"images": [{"file_name": "a.png"}]}')
+    before = (out / name).read_bytes()
+    for processes in ("1", "2"):
+        assert predict(tmp_path / "a.png", more=[*more, "--processes", processes]) == 2
+        said = capsys.readouterr().err
+        assert f"would replace files that no prediction has written: {name}. Move" in said
+        assert list_files(out) == {name}
+    shutil.move(out / name, tmp_path / "mine")
+    assert predict(tmp_path / "a.png", more=more) == 0
+    assert predict(tmp_path / "a.png", more=more) == 0  # our own files are replaced
+    assert (out / name).read_bytes() != before
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_prediction_without_pictures_owns_no_picture(
+    predict, tmp_path, capsys, finished, monkeypatch
+):
+    """The user adds one with the name of an image of an earlier prediction."""
+    mine = tmp_path / "out/pictures/a.png"
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name)
+    more = ["--write", "coco"]
+    if not finished:
+        monkeypatch.setattr(folder_module, "merge_shares", dies)
+        monkeypatch.setattr("mask_rcnn_ext.prediction.processes.merge_shares", dies)
+        with pytest.raises(Killed):
+            predict(tmp_path / "a.png", more=more)
+        monkeypatch.undo()
+    else:
+        assert predict(tmp_path / "a.png", more=more) == 0
+    write_image(mine)
+    before = mine.read_bytes()
+    assert predict(tmp_path / "a.png") == 2
+    assert "no prediction has written: pictures/a.png. Move" in capsys.readouterr().err
+    assert predict(tmp_path / "b.png", more=more) == 0  # nor does it move aside
+    assert mine.read_bytes() == before
+
+
+class Killed(BaseException):
+    """Stands for a kill: no code of the tool handles it."""
+
+
+def dies(*args, **kwargs):
+    raise Killed
+
+
+def test_files_that_a_kill_has_left_without_their_line_are_ours(predict, tmp_path, monkeypatch):
+    out, more = tmp_path / "out", ["--write", "pictures,labels"]
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "in" / name)
+    monkeypatch.setattr(PartWriter, "add", dies)
+    with pytest.raises(Killed):
+        predict(tmp_path / "in", more=more)
+    monkeypatch.undo()
+    assert {"pictures/a.png", "labels/a.png.png"} < list_files(out)
+    # Another prediction moves aside what it does not write itself.
+    assert predict(tmp_path / "in/b.png", tmp_path / "in/a.png", more=["--write", "pictures"]) == 0
+    ours = {"coco_instances_results.json", "images.json", "pictures/a.png", "pictures/b.png"}
+    assert list_files(out) == {*ours, "earlier_runs/1/labels/a.png.png"}
