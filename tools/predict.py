@@ -175,19 +175,20 @@ from mask_rcnn_ext.prediction.arguments import (
     read_filters,
     read_tiling,
 )
-from mask_rcnn_ext.prediction.filters import InstanceFilter, find_lowest
+from mask_rcnn_ext.prediction.filters import find_lowest
 from mask_rcnn_ext.prediction.folder import FolderJob, Summary
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.image_outputs import LARGEST_PICTURE, OUTPUT_FOLDERS
 from mask_rcnn_ext.prediction.predictor import resolve_config
 from mask_rcnn_ext.prediction.processes import PredictionStopped, run_folder_job
-from mask_rcnn_ext.prediction.video_inputs import VideoInput, split_inputs
+from mask_rcnn_ext.prediction.video_inputs import split_inputs
 from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
 from mask_rcnn_ext.run_files import EARLIER
 
 # isort: split
 import torch
 from command_line.results_folder import results_folder
+from command_line.videos import predict_videos
 from detectron2.config import CfgNode
 
 MakePredictor = Callable[[], Predictor]
@@ -279,59 +280,6 @@ def predict_images(args: argparse.Namespace, job: FolderJob, lowest: MakePredict
 
         describe = partial(highest_score.describe_highest_in_images, job)
         print(highest_score.explain_nothing(args.score_threshold, lowest, describe))
-    return code
-
-
-def predict_videos(
-    args: argparse.Namespace,
-    job: FolderJob,
-    videos: Sequence[VideoInput],
-    lowest: MakePredictor,
-) -> int:
-    """Predict on the videos, one after the other; return the exit code.
-
-    Raises:
-        UserError: see `predict_video`; or several processes are asked for.
-    """
-    # SciPy is slow to import.
-    from mask_rcnn_ext.prediction.highest_score import describe_highest_in_video, explain_nothing
-    from mask_rcnn_ext.prediction.video import predict_video
-
-    several = "RANK" in os.environ and os.environ.get("WORLD_SIZE") != "1"
-    if args.processes > 1 or several:
-        raise UserError(
-            "a video is predicted by one process: leave out --processes; with torchrun or Slurm, "
-            "start only one"
-        )
-    predictor, code, folder = job.make_predictor(0), 0, Path(args.output, "videos")
-    keep = InstanceFilter(predictor.class_names, **job.filters)
-    draw = "pictures" in job.outputs
-    for video in videos:
-        try:
-            summary = predict_video(
-                predictor,
-                video,
-                folder,
-                keep=keep,
-                every=args.every or 1,
-                draw=draw,
-                tiling=job.tiling,
-            )
-        except KeyboardInterrupt as error:
-            print(f"interrupted; the frames that are done are in {folder}", file=sys.stderr)
-            return error.exit_code if isinstance(error, Interrupted) else 130
-        found = f"{summary.num_frames} frames, {summary.num_tracks} objects"
-        print(f"{found}: {summary.video_path or summary.tracks_path}")
-        if not summary.num_tracks:
-            describe = partial(describe_highest_in_video, job, video)
-            print(explain_nothing(args.score_threshold, lowest, describe))
-        if summary.missing:
-            print(
-                f"{video.source}: the last {summary.missing} frames cannot be read; the file may "
-                "be cut short",
-                file=sys.stderr,
-            )
-            code = 1
     return code
 
 
