@@ -181,7 +181,7 @@ from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.image_outputs import LARGEST_PICTURE, OUTPUT_FOLDERS
 from mask_rcnn_ext.prediction.predictor import resolve_config
 from mask_rcnn_ext.prediction.processes import PredictionStopped, run_folder_job
-from mask_rcnn_ext.prediction.video_inputs import split_inputs
+from mask_rcnn_ext.prediction.video_inputs import require_free_video_files, split_inputs
 from mask_rcnn_ext.proposals.single_images import ImagePropose, make_search, require_propose
 from mask_rcnn_ext.run_files import EARLIER
 
@@ -256,6 +256,7 @@ def predict(args: argparse.Namespace) -> int:
     outputs, filters, tiling = choose_outputs(args), read_filters(args), read_tiling(args)
     if tiling is not None:
         tiling.resolve(cfg)
+    require_free_video_files(videos, Path(args.output, "videos"), draw="pictures" in outputs)
     make_predictor = partial(build_predictor, args, cfg)
     job = FolderJob(make_predictor, files, args.output, outputs, filters, tiling)
     lowest = partial(build_predictor, args, cfg, 0, lowest=True)

@@ -26,7 +26,7 @@ from .predictor import Predictor
 from .tiled import cut_image, predict_tiles
 from .tiles import Tiling
 from .tracking import Tracker
-from .video_inputs import VideoInput, is_stream
+from .video_inputs import VideoInput, is_stream, name_video_files, require_free_video_files
 
 __all__ = ["VideoSummary", "predict_sample", "predict_video"]
 
@@ -260,17 +260,16 @@ def predict_video(
         tiling: cut frames into tiles.
 
     Raises:
-        UserError: the video cannot be read, a file cannot be written, or a file would replace the
-            video itself.
+        UserError: the video cannot be read, a file cannot be written, or see
+            `require_free_video_files`.
     """
     require_range("--every", every, 1)
-    target = Path(folder, video.name if video.name.endswith(".mp4") else f"{video.name}.mp4")
-    if isinstance(video.source, str) and target.resolve() == Path(video.source).resolve():
-        raise UserError(f"{target} would replace the input: give another output folder")
+    require_free_video_files([video], folder, draw=draw)
+    target, tracks_path = name_video_files(video, folder)
     frames = _Frames(video, every)
     tracker, numbers = Tracker(patience=max(1, round(frames.fps / every))), set[int]()
     tracks = _TrackFile(
-        target.with_name(f"{video.name.rpartition('/')[2]}.tracks.json"),
+        tracks_path,
         {"video": video.name, "fps": frames.fps, "categories": _list_categories(predictor)},
         predictor.category_ids,
     )

@@ -1,16 +1,25 @@
-"""Separates videos, streams and cameras from the other inputs that a user gives."""
+"""Separates videos, streams and cameras from the other inputs; names the files of their results."""
 
 import dataclasses
 import glob
+import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UserError
 from .image_files import match_pattern
 
-__all__ = ["VIDEO_EXTENSIONS", "VideoInput", "is_stream", "split_inputs"]
+__all__ = [
+    "VIDEO_EXTENSIONS",
+    "VideoInput",
+    "is_stream",
+    "name_video_files",
+    "require_free_video_files",
+    "split_inputs",
+]
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".mts"),
@@ -70,3 +79,50 @@ def split_inputs(inputs: Sequence[str]) -> tuple[list[VideoInput], list[str]]:
             name = f"stream{number}"
         videos.append(VideoInput(source, name))
     return videos, others
+
+
+def name_video_files(video: VideoInput, folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Return the paths of the video with masks and of the json with the tracks."""
+    masks = Path(folder, video.name if video.name.endswith(".mp4") else f"{video.name}.mp4")
+    return masks, masks.with_name(f"{video.name.rpartition('/')[2]}.tracks.json")
+
+
+def require_free_video_files(
+    videos: Sequence[VideoInput], folder: str | os.PathLike[str], *, draw: bool
+) -> None:
+    """Check that the predictions of videos replace no file except those of earlier predictions.
+
+    Args:
+        videos: all videos to predict.
+        folder: the output folder.
+        draw: the videos with masks are written, not only the tracks.
+
+    Raises:
+        UserError: a file would replace an input, the file of another of the videos, or a file that
+            no prediction of this video has written.
+    """
+    sources = {Path(video.source).resolve() for video in videos if isinstance(video.source, str)}
+    names: dict[Path, str] = {}
+    for video in videos:
+        masks, tracks = name_video_files(video, folder)
+        for path in (masks, tracks) if draw else (tracks,):
+            if path.resolve() in sources:
+                raise UserError(f"{path} would replace the input: give another output folder")
+            if (other := names.setdefault(path, video.name)) != video.name:
+                raise UserError(
+                    f"{other} and {video.name} would have the same video with masks, {path}: "
+                    "rename one of them, or predict them into two folders"
+                )
+            if os.path.lexists(path) and not _are_tracks(tracks, video.name):
+                raise UserError(
+                    f"{path}: the prediction would replace this file, which no prediction of "
+                    f"{video.name} has written. Move it away, or give another output folder"
+                )
+
+
+def _are_tracks(path: Path, name: str) -> bool:
+    """Return whether a file is one of our jsons with the tracks of the video `name`."""
+    start = f"{json.dumps({'video': name})[:-1]}, "
+    with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+        return file.read(len(start)) == start
+    return False

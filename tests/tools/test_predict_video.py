@@ -78,3 +78,18 @@ def test_what_is_no_video_or_needs_one_process_ends_with_2(predict, tmp_path, ca
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert predict(tmp_path / "clip.mp4") == 2
     assert "clip.mp4: cannot be read as a video" in capsys.readouterr().err
+
+
+def test_a_user_s_file_ends_the_command_before_the_first_image(predict, tmp_path, capsys):
+    write_video(tmp_path / "clip.avi", 3, "MJPG")
+    write_image(tmp_path / "x.png")
+    (tmp_path / "out/videos").mkdir(parents=True)
+    mine = tmp_path / "out/videos/clip.avi.mp4"
+    mine.write_text("mine")
+    assert predict(tmp_path / "x.png", tmp_path / "clip.avi") == 2
+    assert "which no prediction of clip.avi has written" in capsys.readouterr().err
+    assert mine.read_text() == "mine"
+    assert os.listdir(tmp_path / "out") == ["videos"]
+    mine.unlink()
+    for _ in range(2):
+        assert predict(tmp_path / "clip.avi") == 0
