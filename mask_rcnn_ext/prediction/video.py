@@ -322,9 +322,12 @@ def _predict_frames(
     predictor: Predictor, frames: _Frames, tiling: Tiling | None
 ) -> Iterator[tuple[int, float, BGRArray, Instances]]:
     """Yield each frame with its number, its time and its instances."""
+    # With this key, arrays have the order of an image file, which is R, G, B.
+    reverse = bool(predictor.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS)
     if tiling is not None:
         for number, moment, frame in frames:
-            found = predict_tiles(predictor, cut_image(frame), frame.shape[:2], tiling)
+            image = frame[:, :, ::-1] if reverse else frame
+            found = predict_tiles(predictor, cut_image(image), frame.shape[:2], tiling)
             yield number, moment, frame, found
         return
     waiting: deque[tuple[int, float, BGRArray]] = deque()
@@ -332,7 +335,7 @@ def _predict_frames(
     def feed() -> Iterator[BGRArray]:
         for each in frames:
             waiting.append(each)
-            yield each[2]
+            yield each[2][:, :, ::-1] if reverse else each[2]
 
     for found in predictor.stream_packed(feed()):
         yield *waiting.popleft(), found
