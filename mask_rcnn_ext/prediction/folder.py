@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..modeling.checks import is_fcis
+from ..proposals.single_images import Search
 from ..run_files import move_back
 from .coco_results import CocoResultsWriter, describe_instances, trace_instances
 from .earlier import list_targets, set_aside_stale
@@ -66,6 +67,8 @@ class FolderJob:
             "bfloat16": getattr(getattr(predictor.model, "network", None), "bfloat16", False),
             "batch_size": predictor.batch_size,
             "outputs": sorted(self.outputs),
+            # The function of another caller has no settings that can be read.
+            "search": repr(predictor.propose) if isinstance(predictor.propose, Search) else "",
             "filters": {name: repr(value) for name, value in self.filters.items()},
             "tiling": self.tiling.resolve(predictor.cfg) if self.tiling else None,
         }

@@ -106,6 +106,7 @@ class Predictor:
         cfg: the config in use. For a PyTorch model it has the keys of the level of speed.
         model: the model, in eval mode. At a level other than "exact" its weights cannot be saved as
             a checkpoint.
+        propose: the function that proposes boxes; None for a model with an RPN.
         class_names: names of the K classes of the model: MASK_RCNN_EXT.CLASS_NAMES, or the names of
             the data set of the config if it is registered, or "class 0", "class 1", ...
         category_ids: ids of the K classes in the annotation file of the data set:
@@ -145,7 +146,7 @@ class Predictor:
             cfg.MASK_RCNN_EXT.SPEED = speed
         self.cfg = resolve_speed(cfg)
         self.batch_size = batch_size
-        self._propose = propose
+        self.propose = propose
         self.class_names, self.category_ids = _find_classes(cfg)
         if is_exported(cfg.MODEL.WEIGHTS):
             _require_device_and_speed(cfg.MODEL.WEIGHTS, device, speed)
@@ -238,10 +239,10 @@ class Predictor:
         resized = transform.apply_image(array)
         tensor = torch.as_tensor(resized.astype("float32").transpose(2, 0, 1))
         inputs = {"image": tensor, "height": height, "width": width}
-        if self._propose is not None:
+        if self.propose is not None:
             topk = self.cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
             inputs["proposals"] = propose_boxes(
-                self._propose, bgr, resized.shape[:2], transform, topk
+                self.propose, bgr, resized.shape[:2], transform, topk
             )
         return inputs
 

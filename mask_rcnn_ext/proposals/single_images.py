@@ -1,5 +1,6 @@
 """Proposals for single images, with which `Predictor` runs a model without an RPN."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from ..files import read_json_or_none
 from .file import require_proposal_files
 from .selective_search import MODES, require_selective_search, selective_search
 
-__all__ = ["ImagePropose", "make_search", "propose_boxes", "require_propose"]
+__all__ = ["ImagePropose", "Search", "make_search", "propose_boxes", "require_propose"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,21 @@ logger = logging.getLogger(__name__)
 ImagePropose = Callable[[npt.NDArray[np.uint8]], tuple[Floats32, Floats32]]
 
 _TOPK = 2000  # the default of tools/compute_proposals.py
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """An `ImagePropose` by selective search; the attributes are those of `selective_search`."""
+
+    mode: str
+    width: int
+    min_size: int
+    topk: int
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> tuple[Floats32, Floats32]:
+        """Return the boxes of an image, (H, W, 3) uint8 BGR, and their scores."""
+        boxes = selective_search(np.ascontiguousarray(image), **dataclasses.asdict(self))
+        return boxes, -np.arange(len(boxes), dtype=np.float32)
 
 
 def require_propose(cfg: CfgNode, given: bool) -> None:
@@ -105,9 +121,7 @@ def propose_boxes(
     return proposals
 
 
-def make_search(
-    cfg: CfgNode, *, mode: str = "fast", width: int = 0, min_size: int = 5
-) -> ImagePropose:
+def make_search(cfg: CfgNode, *, mode: str = "fast", width: int = 0, min_size: int = 5) -> Search:
     """Return a function that proposes boxes by selective search, see `selective_search`.
 
     The defaults are the defaults of `tools/compute_proposals.py`. For an image of a data set the
@@ -140,14 +154,7 @@ def make_search(
                 "The model's test proposals (%s) had other settings: %s",
                 *(note, _format_options(stored)),
             )
-
-    def propose(image: npt.NDArray[np.uint8]) -> tuple[Floats32, Floats32]:
-        boxes = selective_search(
-            np.ascontiguousarray(image), mode=mode, width=width, min_size=min_size, topk=topk
-        )
-        return boxes, -np.arange(len(boxes), dtype=np.float32)
-
-    return propose
+    return Search(mode, width, min_size, topk)
 
 
 def _read_settings(cfg: CfgNode) -> tuple[dict[str, Any], str]:

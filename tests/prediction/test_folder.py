@@ -19,6 +19,7 @@ from mask_rcnn_ext.prediction.folder import FolderJob, merge_shares, predict_sha
 from mask_rcnn_ext.prediction.image_files import find_images
 from mask_rcnn_ext.prediction.parts import PartReader, PartWriter
 from mask_rcnn_ext.prediction.processes import PredictionStopped, run_folder_job
+from mask_rcnn_ext.proposals.single_images import Search
 from mask_rcnn_ext.run_files import EARLIER
 
 NUMBER = 13
@@ -296,3 +297,16 @@ def test_lines_of_a_part_that_are_not_ours_are_skipped(make_job, expected):
         file.writelines(json.dumps(line) + "\n" for line in odd)
     run_folder_job(job)
     assert contents(job.output) == expected
+
+
+def test_results_of_another_search_are_not_continued(make_job):
+    job = make_job()
+    predictor, hashes = job.make_predictor(0), set()
+    searches = [
+        Search("fast", 64, 5, 2000),
+        Search("fast", 64, 40, 2000),
+        Search("single", 64, 5, 9),
+    ]
+    for predictor.propose in [*searches, *searches, None]:
+        hashes.add(job.describe(predictor)["settings_sha256"])
+    assert len(hashes) == 4
