@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence, Sized
 from typing import Any
 
 __all__ = [
+    "InputFailure",
     "UserError",
     "import_extra",
     "name_some",
@@ -35,6 +36,10 @@ class UserError(ValueError):
             kind = type(self)  # a subclass, perhaps
             text = text.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
         super().__init__(text)
+
+
+class InputFailure(UserError):
+    """One of many inputs, such as an image, cannot be used; a command goes on with the others."""
 
 
 def import_extra(module: str, extra: str, purpose: str) -> Any:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 from ..data.images import EXIF_ORIENTATION
-from ..errors import UserError
+from ..errors import InputFailure
 
 __all__ = ["GeoReference", "read_georeference"]
 
@@ -44,14 +44,18 @@ def read_georeference(path: str | os.PathLike[str]) -> GeoReference | None:
     rotated (EXIF orientation), since the file locates the pixels before the rotation.
 
     Raises:
-        UserError: there is a world file, and it does not hold six numbers.
+        InputFailure: there is a world file, and it does not hold six numbers; or a number of it or
+            of the tags is NaN or infinite, which GeoJSON cannot hold.
     """
     path = Path(path)
     tags = _read_tiff_tags(path) if path.suffix.lower() in (".tif", ".tiff") else {}
     orientation = tags.get(EXIF_ORIENTATION, 1) if tags else _read_orientation(path)
     if orientation not in (0, 1):
         return None
-    return _read_geotiff(tags) or _read_world_file(path)
+    found = _read_geotiff(tags) or _read_world_file(path)
+    if found is not None and not np.isfinite(found.matrix).all():
+        raise InputFailure(f"{path}: its world file or its tags place it at NaN or infinity")
+    return found
 
 
 def _read_tiff_tags(path: Path) -> dict[int, object]:
@@ -116,8 +120,8 @@ def _read_world_file(path: Path) -> GeoReference | None:
     if not found:
         return None
     try:
-        a, d, b, e, c, f = map(float, found[0].read_text().split())
+        a, d, b, e, c, f = map(float, found[0].read_text("utf-8-sig").split())
     except (OSError, ValueError) as error:
-        raise UserError(f"{found[0]}: expected six numbers, as a world file has") from error
+        raise InputFailure(f"{found[0]}: expected six numbers, as a world file has") from error
     # A world file locates the centre of the first pixel.
     return GeoReference(np.array([[a, b, c - (a + b) / 2], [d, e, f - (d + e) / 2]]), None)

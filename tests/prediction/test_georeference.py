@@ -73,3 +73,23 @@ def test_a_world_file_that_is_none_is_told(tmp_path):
     (tmp_path / "x.pgw").write_text("1 0 0 one")
     with pytest.raises(UserError, match=r"x\.pgw: expected six numbers"):
         read_georeference(tmp_path / "x.png")
+
+
+def test_a_world_file_may_begin_with_a_mark_of_its_encoding(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
+    (tmp_path / "x.pgw").write_text("1\n0\n0\n-1\n10.5\n19.5\n", encoding="utf-8-sig")
+    reference = read_georeference(tmp_path / "x.png")
+    assert reference.locate(np.array([[0, 0]])).tolist() == [[10, 20]]
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
+def test_no_image_lies_at_nan(tmp_path, number):
+    """JSON has no such number."""
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
+    (tmp_path / "x.pgw").write_text(f"1 0 0 -1 {number} 0")
+    with pytest.raises(UserError, match=r"x\.png: its world file or its tags place it at NaN"):
+        read_georeference(tmp_path / "x.png")
+    tags = geotiff(KEYS) | {33922: (12, (0.0, 0.0, 0.0, float(number), 0.0, 0.0))}
+    write_tiff(tmp_path / "x.tif", tags)
+    with pytest.raises(UserError, match=r"x\.tif: its world file or its tags place it at NaN"):
+        read_georeference(tmp_path / "x.tif")
