@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import UserError
+from .errors import InputFailure, UserError
 from .temporary_files import make_temporary_file
 
 __all__ = [
@@ -140,12 +140,18 @@ def _explain(error: OSError) -> str:
         return f"{reason}. Make room, or give another folder"
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{reason}. Give another folder, or fix its permissions"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{reason}. Give a shorter name"
     return f"{reason}. Give another folder"
 
 
 def explain_write_error(path: str | os.PathLike[str], error: OSError) -> UserError:
-    """Return the error for a file that cannot be written."""
-    return UserError(f"cannot write {os.path.abspath(path)}: {_explain(error)}")
+    """Return the error for a file that cannot be written.
+
+    It is an `InputFailure` if the name is too long, since files have the names of their inputs.
+    """
+    kind = InputFailure if error.errno == errno.ENAMETOOLONG else UserError
+    return kind(f"cannot write {os.path.abspath(path)}: {_explain(error)}")
 
 
 def explain_failed_write(error: BaseException) -> UserError | None:

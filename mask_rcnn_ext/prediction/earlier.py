@@ -62,7 +62,7 @@ def set_aside_stale(
         UserError: the files cannot be moved; then none was.
     """
     stale = (_find_finished(output) | set(unfinished)) - set(list_targets(written, outputs))
-    found = sorted(path for name in stale if (path := output / name).is_file())
+    found = sorted(path for name in stale if os.path.isfile(path := output / name))
     if not found:
         return []
     target = find_free_folder(output)

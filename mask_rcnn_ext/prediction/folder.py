@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import InputFailure, UserError
 from ..modeling.checks import is_fcis
 from ..proposals.single_images import Search
 from ..run_files import move_back
@@ -196,6 +196,8 @@ def _predict_batch(
             names = predictor.class_names
             part.begin(name_outputs(file.name, job.outputs).values())
             write_image_outputs(job.output, job.outputs, file, image, instances, names)
+        except InputFailure as error:  # such as a world file that is none
+            record["failure"] = f"{file.path}: {error}"
         except UserError:  # such as a full disk
             raise
         except Exception as error:  # for example no memory, or too large a picture for a JPEG

@@ -48,7 +48,7 @@ def remove_parts(output: Path, *, complete: bool) -> None:
         complete: the prediction is complete. If not, they stay if they name an image, or a file
             that is there: without them the next prediction would take it for a user's.
     """
-    begun = any((output / path).is_file() for path in find_begun(output))
+    begun = any(os.path.isfile(output / path) for path in find_begun(output))
     if not complete and (begun or not PartReader(output, [], "").is_empty):
         return
     for path in _list_parts(output):

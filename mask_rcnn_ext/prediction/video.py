@@ -17,7 +17,7 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from ..data.images import BGRArray
-from ..errors import UserError, require_range
+from ..errors import InputFailure, UserError, require_range
 from ..files import atomic_open, explain_write_error
 from ..report.drawing.pictures import draw_instances
 from ..temporary_files import make_temporary_folder
@@ -61,21 +61,21 @@ class _Frames:
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's log would hide our error
         source = video.source
         if not (isinstance(source, int) or is_stream(source) or os.path.isfile(source)):
-            raise UserError(f"input not found: {source}")
+            raise InputFailure(f"input not found: {source}")
         self._capture = cv2.VideoCapture(source)
         if not self._capture.isOpened():
             if isinstance(source, int):
-                raise UserError(
+                raise InputFailure(
                     f"camera {source}: cannot be opened. Is it connected, not in use by another "
                     "program, and are you allowed to use it?"
                 )
             if is_stream(source):
-                raise UserError(
+                raise InputFailure(
                     f"{source}: no video comes from there. Is the address right, and is the stream "
                     "running? If it sends over UDP only: "
                     'export OPENCV_FFMPEG_CAPTURE_OPTIONS="rtsp_transport;udp"'
                 )
-            raise UserError(
+            raise InputFailure(
                 f"{source}: cannot be read as a video by OpenCV. It may be cut short: an MP4 has "
                 "its index at its end"
             )
@@ -260,8 +260,8 @@ def predict_video(
         tiling: cut frames into tiles.
 
     Raises:
-        UserError: the video cannot be read, a file cannot be written, or see
-            `require_free_video_files`.
+        InputFailure: the video cannot be read.
+        UserError: a file cannot be written, or see `require_free_video_files`.
     """
     require_range("--every", every, 1)
     require_free_video_files([video], folder, draw=draw)
@@ -287,7 +287,7 @@ def predict_video(
             numbers.update(ids)
             bar.update()
         if not tracks.num_frames:
-            raise UserError(f"{video.source}: no frame of it can be read")
+            raise InputFailure(f"{video.source}: no frame of it can be read")
     return VideoSummary(
         tracks.num_frames,
         len(numbers),

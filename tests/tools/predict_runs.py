@@ -3,18 +3,26 @@
 import json
 from pathlib import Path
 
+import cv2
 import predict as tool  # tools/ is on the path
 import pytest
 import torch
 from PIL import Image
 from tiny_model import picture, tiny_cfg, tiny_model
 
-__all__ = ["outputs", "predict", "run_folder", "write_image"]
+__all__ = ["outputs", "predict", "run_folder", "write_image", "write_video"]
 
 
 def write_image(path: Path, height: int = 60, width: int = 80, **kwargs) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture(height, width, seed=sum(path.name.encode()))).save(path, **kwargs)
+
+
+def write_video(path, number, code):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10.0, (80, 60))
+    for seed in range(number):
+        writer.write(picture(60, 80, seed=seed))
+    writer.release()
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,8 @@ import json
 import os
 import re
 
-import cv2
 from predict_runs import *  # noqa: F403
-from predict_runs import write_image
-from tiny_model import picture
-
-
-def write_video(path, number, code):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10.0, (80, 60))
-    for seed in range(number):
-        writer.write(picture(60, 80, seed=seed))
-    writer.release()
+from predict_runs import write_image, write_video
 
 
 def test_a_video_and_an_image(predict, tmp_path, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.engine.interruption import Interrupted
-from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.errors import InputFailure, UserError
 from mask_rcnn_ext.prediction.filters import InstanceFilter
 from mask_rcnn_ext.prediction.folder import FolderJob
 from mask_rcnn_ext.prediction.video_inputs import VideoInput
@@ -25,8 +25,11 @@ def predict_videos(
 ) -> int:
     """Predict on the videos, one after the other; return the exit code.
 
+    A video that cannot be read is named, and the others are still predicted.
+
     Raises:
-        UserError: see `predict_video`; or several processes are asked for.
+        UserError: a file cannot be written, several processes are asked for, or the only input
+            cannot be read.
     """
     # SciPy is slow to import.
     from mask_rcnn_ext.prediction.highest_score import describe_highest_in_video, explain_nothing
@@ -55,6 +58,12 @@ def predict_videos(
         except KeyboardInterrupt as error:
             print(f"interrupted; the frames that are done are in {folder}", file=sys.stderr)
             return error.exit_code if isinstance(error, Interrupted) else 130
+        except InputFailure as error:
+            if len(videos) == 1 and not job.files:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            code = 1
+            continue
         found = f"{summary.num_frames} frames, {summary.num_tracks} objects"
         print(f"{found}: {summary.video_path or summary.tracks_path}")
         if not summary.num_tracks:
