@@ -175,6 +175,7 @@ from mask_rcnn_ext.prediction.arguments import (
     read_filters,
     read_tiling,
 )
+from mask_rcnn_ext.prediction.earlier import find_own_files
 from mask_rcnn_ext.prediction.filters import find_lowest
 from mask_rcnn_ext.prediction.folder import FolderJob, Summary
 from mask_rcnn_ext.prediction.image_files import find_images
@@ -245,10 +246,11 @@ def predict(args: argparse.Namespace) -> int:
     videos, others = split_inputs(args.inputs)
     files = []
     if others:
+        earlier = (*find_own_files(args.output), EARLIER)
         files = find_images(
             others,
             recursive=args.recursive,
-            exclude=[os.path.join(args.output, name) for name in (*OUTPUT_FOLDERS, EARLIER)],
+            exclude=[os.path.join(args.output, path) for path in earlier],
             arrays=bool(cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS),
         )
     build_propose(args, cfg)

@@ -24,9 +24,10 @@ __all__ = ["find_own_files", "list_targets", "require_free_targets", "set_aside_
 logger = logging.getLogger(__name__)
 
 
-def find_own_files(output: Path) -> set[str]:
+def find_own_files(output: str | os.PathLike[str]) -> set[str]:
     """Return the files, relative to the folder, that earlier predictions have written there."""
-    return _find_finished(output) | find_begun(output)
+    folder = Path(output)
+    return _find_finished(folder) | find_begun(folder)
 
 
 def list_targets(files: Iterable[ImageFile], outputs: Collection[str]) -> Iterator[str]:
@@ -88,10 +89,11 @@ def require_free_targets(
     Raises:
         UserError: an input is a file that a prediction into this folder writes or has written, so
             that it would be replaced or moved; or a file would be replaced that no prediction has
-            written.
+            written; or two inputs would have the same file.
     """
     targets, own = list(list_targets(files, outputs)), find_own_files(output)
     _require_other_inputs(output.resolve(), own.union(targets), files)
+    _require_two_files(outputs, files)
     foreign = [path for path in targets if path not in own and os.path.lexists(output / path)]
     if foreign:
         raise UserError(
@@ -109,6 +111,17 @@ def _require_other_inputs(output: Path, own: Collection[str], files: Iterable[Im
                 f"{path} is among the files that predictions write into {output}: give another "
                 "--output"
             )
+
+
+def _require_two_files(outputs: Collection[str], files: Iterable[ImageFile]) -> None:
+    names: dict[str, str] = {}
+    for file in files:
+        for path in name_outputs(file.name, outputs).values():
+            if (other := names.setdefault(path, file.name)) != file.name:
+                raise UserError(
+                    f"{other} and {file.name} would have the same file {path}: rename one of them, "
+                    "or predict them into two folders"
+                )
 
 
 def _find_finished(output: Path) -> set[str]:

@@ -73,20 +73,21 @@ def find_images(
             among the matches of a pattern, only files with one of `IMAGE_EXTENSIONS` count, in
             upper or lower case; the log says how many others there are.
         recursive: also look in subfolders.
-        exclude: folders whose files are left out, such as the folder of earlier pictures. A file
-            that an input names directly is kept.
+        exclude: files, and folders with all their files, that are left out, such as the results of
+            earlier predictions. The log says how many. A file or folder that an input names
+            directly is kept.
         arrays: also find `.npy` files, see `data.bands`.
 
     Raises:
         UserError: an input names no image, or a folder cannot be listed.
     """
+    left_out = {_absolute(path) for path in exclude}
     roots: list[Path] = []
     paths: dict[Path, None] = {}  # keeps the order and drops duplicates
     for given in inputs:
         root, found = _expand(given, recursive)
         if not os.path.isfile(given):
-            left_out = {_absolute(folder) for folder in exclude}
-            found = [path for path in found if left_out.isdisjoint(path.parents)]
+            found = _leave_out(given, root, found, left_out)
             known = (*IMAGE_EXTENSIONS, ".npy") if arrays else IMAGE_EXTENSIONS
             skipped = [path for path in found if not _has_extension(path, known)]
             _warn_about_skipped(given, skipped)
@@ -270,6 +271,16 @@ def match_pattern(pattern: str) -> list[str]:
             if not any(part.startswith(".") for part in path.relative_to(root).parts):
                 found.append(str(path))
     return found
+
+
+def _leave_out(given: str, root: Path, paths: list[Path], left_out: set[Path]) -> list[Path]:
+    """Return the paths that are not in `left_out`, and in no folder of it, unless `root` is too."""
+    left_out = left_out.difference((root, *root.parents))
+    kept = [path for path in paths if left_out.isdisjoint((path, *path.parents))]
+    if number := len(paths) - len(kept):
+        what = count_noun(number, "file")
+        logger.info("%s: left out %s that earlier predictions have written", given, what)
+    return kept
 
 
 def _leave_out_special(given: str, paths: list[Path]) -> list[Path]:

@@ -7,6 +7,7 @@ from predict_runs import *  # noqa: F403
 from predict_runs import write_image
 from small_runs import list_files
 
+from mask_rcnn_ext.files import read_json
 from mask_rcnn_ext.prediction import folder as folder_module
 from mask_rcnn_ext.prediction.parts import PartWriter
 
@@ -86,3 +87,39 @@ def test_files_that_a_kill_has_left_without_their_line_are_ours(predict, tmp_pat
     assert predict(tmp_path / "in/b.png", tmp_path / "in/a.png", more=["--write", "pictures"]) == 0
     ours = {"coco_instances_results.json", "images.json", "pictures/a.png", "pictures/b.png"}
     assert list_files(out) == {*ours, "earlier_runs/1/labels/a.png.png"}
+
+
+def test_a_user_s_pictures_are_inputs_and_earlier_results_are_not(predict, tmp_path, caplog):
+    for name in ("pictures/p0.png", "labels/p1.png", "test/p2.png"):
+        write_image(tmp_path / name)
+    own = {"pictures/p0.png", "labels/p1.png", "test/p2.png"}
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            assert predict(tmp_path, output=tmp_path, more=["--recursive"]) == 0
+        images = read_json(tmp_path / "images.json")["images"]
+        assert {image["file_name"] for image in images} == own
+    # Three pictures and two jsons of the first time.
+    assert "left out 5 files that earlier predictions have written" in caplog.text
+    assert list_files(tmp_path) >= own | {f"pictures/{name}" for name in own}
+
+
+def test_a_folder_of_the_output_that_is_an_input_is_not_empty(predict, tmp_path, capsys, caplog):
+    out = tmp_path / "out"
+    write_image(out / "pictures/p0.png")
+    write_image(out / "earlier_runs/1/pictures/x.png")
+    assert predict(out / "pictures") == 2  # it would replace p0.png
+    assert "pictures/p0.png is among the files that predictions write" in capsys.readouterr().err
+    assert predict(out / "earlier_runs/1/pictures") == 0
+    with caplog.at_level("INFO"):
+        assert predict(f"{out}/pictures/x*.png") == 2
+    assert "left out 1 file that earlier predictions have written" in caplog.text
+
+
+def test_two_images_have_two_pictures(predict, tmp_path, capsys):
+    for name in ("x.bmp", "x.bmp.png"):
+        write_image(tmp_path / "in" / name)
+    assert predict(tmp_path / "in") == 2
+    said = capsys.readouterr().err
+    assert "x.bmp and x.bmp.png would have the same file pictures/x.bmp.png: rename one" in said
+    assert predict(tmp_path / "in", more=["--write", "labels,soft,geojson"]) == 0
