@@ -157,7 +157,7 @@ class _MaskVideo:
     """Writes an MP4 that replaces `path` when it is complete, or after a `KeyboardInterrupt`."""
 
     def __init__(self, path: Path, fps: float) -> None:
-        self._path, self._fps = path, fps
+        self._path, self._fps = path, _round_rate(fps)
         self._stack = contextlib.ExitStack()
         self._writer: Any = None
         self._number = 0
@@ -196,6 +196,12 @@ class _MaskVideo:
         written.release()
         if frames < self._number:
             raise UserError(f"cannot write {self._path}: frames are missing. Is the disk full?")
+
+
+def _round_rate(fps: float) -> float:
+    """Return the nearest frame rate that MPEG-4 holds: a fraction with numbers up to 65,535."""
+    digits = 3 if fps < 65.535 else 2 if fps < 655.35 else 1
+    return max(0.01, round(fps, digits))
 
 
 class _TrackFile:

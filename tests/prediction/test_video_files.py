@@ -2,9 +2,12 @@
 
 import json
 
+import cv2
+import numpy as np
 import pytest
 
 from mask_rcnn_ext import UserError
+from mask_rcnn_ext.prediction.video import _MaskVideo
 from mask_rcnn_ext.prediction.video_inputs import (
     VideoInput,
     name_video_files,
@@ -58,3 +61,15 @@ def test_a_video_in_a_folder_has_its_files_in_a_folder(tmp_path):
     masks, tracks = name_video_files(VideoInput("/x/a/clip.mp4", "a/clip.mp4"), tmp_path)
     assert masks == tmp_path / "a/clip.mp4"
     assert tracks == tmp_path / "a/clip.mp4.tracks.json"
+
+
+@pytest.mark.parametrize(
+    "fps", [0.0003, 0.0333, 23.976, 59.94006, 65.535, 119.847, 655.351, 999.99]
+)
+def test_every_frame_rate_can_be_written(tmp_path, fps):
+    path = tmp_path / "x.mp4"
+    with _MaskVideo(path, fps) as video:
+        for _ in range(3):
+            video.write(np.zeros((64, 64, 3), dtype=np.uint8))
+    found = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS)
+    assert found == pytest.approx(fps, rel=1e-4, abs=0.01)
