@@ -163,11 +163,9 @@ def predict_files(
 def _open_file(predictor: Predictor, file: ImageFile, side: int) -> Any:
     """Return the image, or a reader of its parts if it is large and has a reader."""
     if side and not predictor.cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS:
-        windows = TiffWindows.open(file.path)
-        if windows is not None and max(windows.size) > side:
-            return windows
+        windows = TiffWindows.open(file.path, side)
         if windows is not None:
-            windows.close()
+            return windows
     return predictor.read(file.path)
 
 

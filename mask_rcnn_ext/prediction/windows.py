@@ -1,18 +1,23 @@
 """Reads parts of large TIFF images without reading the whole file."""
 
 import contextlib
+import logging
 import os
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import TiffImagePlugin
 
 from ..data.images import EXIF_ORIENTATION, BGRArray
 from .tiles import Tile, cut_part
 
 __all__ = ["TiffWindows"]
 
+logger = logging.getLogger(__name__)
+
 _GRAY, _RGB = 1, 2
+_PREMULTIPLIED = 1  # a kind of alpha channel; Pillow divides the colours by it
 _MOST_PIXELS = 1 << 24  # in a strip or a tile of the file; larger ones save no memory
 
 
@@ -37,7 +42,9 @@ class TiffWindows:
         page: Any = self._file.pages[0]
         self._page = page
         known = page.tags.valueof(EXIF_ORIENTATION, 1) == 1
+        # Pixels of 4 bits also have the type of 8 bits.
         known = known and page.axes in ("YX", "YXS") and page.dtype == np.uint8
+        known = known and page.bitspersample == 8 and _PREMULTIPLIED not in page.extrasamples
         known = known and int(page.photometric) == (_RGB if page.axes == "YXS" else _GRAY)
         self.size = (int(page.imagelength), int(page.imagewidth))
         if page.is_tiled:
@@ -54,12 +61,23 @@ class TiffWindows:
             raise
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> "TiffWindows | None":
-        """Return the reader of a file; None if the file must be read as a whole."""
+    def open(cls, path: str | os.PathLike[str], side: int = 0) -> "TiffWindows | None":
+        """Return the reader of a file; None if the file must be read as a whole.
+
+        Args:
+            path: any file.
+            side: a file whose sides have up to this number of pixels is read as a whole.
+        """
         if not os.fspath(path).lower().endswith((".tif", ".tiff")):
             return None
         with contextlib.suppress(Exception):  # not a TIFF, another kind of TIFF, or no tifffile
-            return cls(path)
+            windows = cls(path)
+            if max(windows.size) <= side:
+                windows.close()
+                return None
+            if (pages := _count_pages(path)) > 1:
+                logger.warning("%s: only the first of %d frames or pages is read", path, pages)
+            return windows
         return None
 
     def close(self) -> None:
@@ -107,3 +125,11 @@ class TiffWindows:
             self._strips[number] = values[0]
         found: npt.NDArray[np.uint8] = values[0]
         return found
+
+
+def _count_pages(path: str | os.PathLike[str]) -> int:
+    """Return the number of pages as `data.images` counts them."""
+    # `Image.open` would refuse large images, and tifffile may not end if pages form a circle.
+    with contextlib.suppress(Exception), TiffImagePlugin.TiffImageFile(os.fspath(path)) as image:
+        return int(image.n_frames)
+    return 1

@@ -63,9 +63,7 @@ def test_a_video_in_a_folder_has_its_files_in_a_folder(tmp_path):
     assert tracks == tmp_path / "a/clip.mp4.tracks.json"
 
 
-@pytest.mark.parametrize(
-    "fps", [0.0003, 0.0333, 23.976, 59.94006, 65.535, 119.847, 655.351, 999.99]
-)
+@pytest.mark.parametrize("fps", [0.0003, 0.0333, 23.976, 59.94, 65.535, 119.847, 655.351, 999.99])
 def test_every_frame_rate_can_be_written(tmp_path, fps):
     path = tmp_path / "x.mp4"
     with _MaskVideo(path, fps) as video:
