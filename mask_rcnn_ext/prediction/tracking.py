@@ -2,11 +2,11 @@
 
 A track stores the mask of its object and the speed of the object, and so predicts where the mask
 will be in the next frame. SciPy's linear assignment then pairs tracks and instances of the same
-class in two rounds: first by the IoU of masks, then by the IoU of boxes enlarged by half, which
-finds objects that move fast or are partly hidden. If the mask of an object becomes smaller where
-the object meets another one, the object counts as partly hidden. Its track keeps its shape and its
-speed, so it is found again on the other side. A track ends when its object is not seen for some
-frames.
+class in two rounds: first by the IoU of masks, then by the IoU of boxes enlarged by half or by how
+much of one box is inside the other, which finds objects that move fast or are partly hidden. If the
+mask of an object is smaller than before it met another one, the object counts as partly hidden. Its
+track keeps its shape and its speed, so it is found again on the other side; the part that is seen
+corrects its place. A track ends when its object is not seen for some frames.
 
 Of the maintained packages for tracking, `trackers` follows boxes only and installs another OpenCV,
 and `supervision` has no tracker any more.
@@ -28,7 +28,8 @@ __all__ = ["Tracker"]
 
 _LEAST_IOU, _LEAST_NEAR = 0.3, 0.1
 _NEAR = 0.5  # share of its sides by which a box is enlarged in the second round
-_HIDDEN = 0.85  # an object with less than this share of its area may be partly hidden
+_INSIDE = 0.3  # what a box inside another counts there, as an IoU
+_HIDDEN = 0.95  # an object with less than this share of its whole area may be partly hidden
 _NEW_SPEED = 0.4  # the weight of the newest movement
 
 
@@ -55,6 +56,7 @@ class _Track:
     number: int
     seen: _Object  # the whole object, at the place where it was in `frame`
     frame: int
+    area: int  # of the object when it last met no other one
     speed: Floats = dataclasses.field(default_factory=lambda: np.zeros(2))  # x, y, pixels a frame
     last_seen: int = 0
     hidden_since: int | None = None
@@ -95,7 +97,8 @@ class Tracker:
                 others = [other for other in objects if other is not one]
                 self._follow(found[place], one, others)
             else:
-                found[place] = _Track(next(self._numbers), one, self._frame, last_seen=self._frame)
+                number, now = next(self._numbers), self._frame
+                found[place] = _Track(number, one, now, one.area, last_seen=now)
                 self._tracks.append(found[place])
         return [found[place].number for place in range(len(objects))]
 
@@ -125,12 +128,18 @@ class Tracker:
         """Update a track with its object in this frame; `others` are all other objects."""
         expected, elapsed = track.expect(self._frame), self._frame - track.frame
         track.last_seen = self._frame
-        smaller = one.area < _HIDDEN * track.seen.area
-        if smaller and any(_measure_boxes(one.box, other.box) > 0 for other in others):
+        meets = _touches(one, others)
+        if meets and one.area < _HIDDEN * track.area:
             track.hidden_since = track.hidden_since or self._frame
             if self._frame - track.hidden_since < self._patience:
-                track.seen, track.frame = expected, self._frame
+                track.seen, track.frame = _cover(expected, one), self._frame
                 return
+            # It has become smaller. The centre of a smaller mask says nothing about its speed.
+            track.area, track.hidden_since = one.area, None
+            track.seen, track.frame = one, self._frame
+            return
+        if not meets:
+            track.area = one.area
         track.hidden_since = None
         movement = (_find_centre(one.box) - _find_centre(track.seen.box)) / max(1, elapsed)
         new = not track.speed.any()
@@ -152,6 +161,19 @@ def _list_objects(instances: Instances) -> list[_Object]:
     return objects
 
 
+def _touches(one: _Object, others: Sequence[_Object]) -> bool:
+    """Return whether the box of an object overlaps another box, or ends where it begins."""
+    boxes = np.array([other.box for other in others]).reshape(-1, 4)
+    near = (boxes[:, :2] < one.box[2:] + 1) & (boxes[:, 2:] > one.box[:2] - 1)
+    return bool(near.all(axis=1).any())
+
+
+def _cover(whole: _Object, part: _Object) -> _Object:
+    """Return the whole object, moved as little as needed for its box to contain that of a part."""
+    low, high = part.box[:2] - whole.box[:2], part.box[2:] - whole.box[2:]
+    return whole.move(np.minimum(low, 0) + np.maximum(high, 0))
+
+
 def _find_centre(box: Floats) -> Floats:
     centre: Floats = (box[:2] + box[2:]) / 2
     return centre
@@ -163,7 +185,9 @@ def _measure_iou(one: _Object, other: _Object) -> float:
 
 
 def _measure_nearness(one: _Object, other: _Object) -> float:
-    return _measure_boxes(_enlarge(one.box), _enlarge(other.box))
+    boxes = _enlarge(one.box), _enlarge(other.box)
+    smaller = max(1.0, min(map(_find_area, boxes)))
+    return max(_measure_boxes(*boxes), _INSIDE * _find_common(*boxes) / smaller)
 
 
 def _enlarge(box: Floats) -> Floats:
@@ -173,8 +197,15 @@ def _enlarge(box: Floats) -> Floats:
 
 def _measure_boxes(one: Floats, other: Floats) -> float:
     """Return the IoU of two boxes."""
+    common = _find_common(one, other)
+    return common / (_find_area(one) + _find_area(other) - common) if common else 0.0
+
+
+def _find_common(one: Floats, other: Floats) -> float:
+    """Return the area that two boxes share."""
     sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    if (sides <= 0).any():
-        return 0.0
-    common = sides.prod()
-    return float(common / ((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - common))
+    return 0.0 if (sides <= 0).any() else float(sides.prod())
+
+
+def _find_area(box: Floats) -> float:
+    return float((box[2:] - box[:2]).prod())
