@@ -99,9 +99,9 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     _declare(cfg, "MASK_RCNN_EXT.AMP_DTYPE", "auto")
     # Evaluate and predict in mixed precision too. detectron2 evaluates in float32.
     _declare(cfg, "MASK_RCNN_EXT.AMP_INFERENCE", False)
-    # Train with fewer threads or in float32 while other programs use the cores, on a CPU in mixed
-    # precision and one process. A step in bfloat16 can take ten times as long then. The weights are
-    # no longer the same, bit for bit, in every run.
+    # While other programs use the cores, train with fewer threads, or in float32; on a CPU, in one
+    # process. A step can take ten times as long then. The weights are no longer the same, bit for
+    # bit, in every run.
     _declare(cfg, "MASK_RCNN_EXT.ADAPT_TO_LOAD", False)
     # On a CPU under Linux, keep freed memory for the next image or training step. This is faster,
     # takes up to a third more memory, and changes no result. It applies to the whole process. If a

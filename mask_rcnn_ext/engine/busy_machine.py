@@ -1,7 +1,7 @@
-"""Keeps training in mixed precision on a CPU fast while other programs use the cores.
+"""Keeps training on a CPU fast while other programs use the cores.
 
-The bfloat16 code of a CPU waits for the slowest of its threads many times in a step. With another
-program on the cores a step can take ten times as long. Float32 or fewer threads then lose little.
+The threads of a step wait for the slowest of them many times. With another program on the cores a
+step can take ten times as long. Fewer threads, or float32 in place of bfloat16, then lose little.
 """
 
 import logging
@@ -40,10 +40,16 @@ class Setting:
         return words if self.autocast else f"float32 and {words}"
 
 
-def list_settings(threads: int) -> list[Setting]:
-    """Return the settings to choose from, the setting of an idle machine first."""
+def list_settings(threads: int, *, autocast: bool) -> list[Setting]:
+    """Return the settings to choose from, the setting of an idle machine first.
+
+    Args:
+        threads: the threads of PyTorch.
+        autocast: the training is in mixed precision.
+    """
     fewer = sorted({threads, (threads + 1) // 2, 1}, reverse=True)
-    return [*(Setting(count, True) for count in fewer), Setting(threads, False)]
+    settings = [Setting(count, autocast) for count in fewer]
+    return [*settings, Setting(threads, False)] if autocast else settings
 
 
 class SettingChooser:
@@ -147,27 +153,29 @@ class SettingChooser:
 class BusyMachine(HookBase):
     """Watches the time of the steps, and changes threads and precision when it collapses.
 
-    It watches trainings in bfloat16 on a CPU, in one process. Without
-    `MASK_RCNN_EXT.ADAPT_TO_LOAD` it changes nothing, and logs once that it could.
+    It watches trainings on a CPU, in one process. Without `MASK_RCNN_EXT.ADAPT_TO_LOAD` it changes
+    nothing, and logs once that it could.
+
+    Args:
+        cfg: the config of the run.
+        settings: the settings to choose from.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
-        """Take the config of the run."""
+    def __init__(self, cfg: CfgNode, settings: Sequence[Setting]) -> None:
         self._adapts = bool(cfg.MASK_RCNN_EXT.ADAPT_TO_LOAD)
-        self._threads = torch.get_num_threads()
-        self._chooser = SettingChooser(list_settings(self._threads))
+        self._first = settings[0]
+        self._chooser = SettingChooser(settings)
         self._start = 0.0
         self._told = False
 
     @classmethod
     def build(cls, cfg: CfgNode, loop: object) -> "BusyMachine | None":
         """Return the hook for a training loop, or None where there is nothing to choose."""
-        watched = (
-            isinstance(loop, AutocastTrainer)
-            and loop.device_type == "cpu"
-            and comm.get_world_size() == 1
-        )
-        return cls(cfg) if watched else None
+        autocast = isinstance(loop, AutocastTrainer)
+        settings = list_settings(torch.get_num_threads(), autocast=autocast)
+        on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
+        watched = on_cpu and comm.get_world_size() == 1 and len(settings) > 1
+        return cls(cfg, settings) if watched else None
 
     def before_step(self) -> None:
         """Apply the setting."""
@@ -195,9 +203,10 @@ class BusyMachine(HookBase):
     def after_train(self) -> None:
         """Set back the threads."""
         if self._adapts:
-            self._apply(Setting(self._threads, True))
+            self._apply(self._first)
 
     def _apply(self, setting: Setting) -> None:
         if torch.get_num_threads() != setting.threads:
             torch.set_num_threads(setting.threads)
-        self.trainer._trainer.autocast = setting.autocast
+        if self._first.autocast:
+            self.trainer._trainer.autocast = setting.autocast

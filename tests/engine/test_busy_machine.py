@@ -17,7 +17,7 @@ from mask_rcnn_ext.engine.busy_machine import BusyMachine, Setting, SettingChoos
 from mask_rcnn_ext.engine.loop import AutocastTrainer
 from mask_rcnn_ext.engine.trainer import Trainer
 
-TWO, ONE, FLOAT32 = list_settings(2)
+TWO, ONE, FLOAT32 = list_settings(2, autocast=True)
 IDLE = {TWO: 0.25, ONE: 0.4, FLOAT32: 0.9}
 
 
@@ -34,8 +34,9 @@ def drive(loads, noise=0.0, seed=0):
 
 def test_the_settings():
     assert (Setting(2, True), Setting(1, True), Setting(2, False)) == (TWO, ONE, FLOAT32)
-    assert list_settings(1) == [Setting(1, True), Setting(1, False)]
-    assert [s.threads for s in list_settings(8)] == [8, 4, 1, 8]
+    assert list_settings(1, autocast=True) == [Setting(1, True), Setting(1, False)]
+    assert [s.threads for s in list_settings(8, autocast=True)] == [8, 4, 1, 8]
+    assert list_settings(8, autocast=False) == [Setting(count, False) for count in (8, 4, 1)]
     words = ["2 threads", "1 thread", "float32 and 2 threads"]
     assert [str(s) for s in (TWO, ONE, FLOAT32)] == words
 
@@ -93,11 +94,11 @@ def machine(monkeypatch):
     torch.set_num_threads(before)
 
 
-def drive_hook(clock, adapts):
+def drive_hook(clock, adapts, autocast=True):
     cfg = get_cfg()
     cfg.MASK_RCNN_EXT.ADAPT_TO_LOAD = adapts
-    hook = BusyMachine(cfg)
-    loop = SimpleNamespace(autocast=True)
+    hook = BusyMachine(cfg, list_settings(2, autocast=autocast))
+    loop = SimpleNamespace(autocast=autocast)
     hook.trainer = SimpleNamespace(_trainer=loop)
     used = []
     for _ in range(60):
@@ -118,6 +119,14 @@ def test_the_hook_changes_threads_and_precision(machine, caplog):
     assert end == (2, True)
     assert "With 1 thread it takes 1 s, so training continues like that." in caplog.text
     assert "set MASK_RCNN_EXT.ADAPT_TO_LOAD" not in caplog.text
+
+
+def test_in_float32_the_hook_changes_the_threads(machine, caplog):
+    used, end = drive_hook(machine, adapts=True, autocast=False)
+    assert used[:40] == [(2, False)] * 40
+    assert used[40:] == [(1, False)] * 20
+    assert end == (2, False)
+    assert "With float32 and 1 thread it takes 1 s" in caplog.text
 
 
 def test_without_the_key_the_hook_only_tells(machine, caplog):
@@ -146,11 +155,16 @@ def test_a_step_can_be_in_float32(monkeypatch):
     loop = AutocastTrainer(
         model, [torch.ones(1, 2)] * 2, optimizer, device_type="cpu", dtype=torch.bfloat16
     )
-    assert BusyMachine.build(get_cfg(), loop) is not None
-    assert BusyMachine.build(get_cfg(), SimpleTrainer(model, [], optimizer)) is None
+    cfg, float32 = get_cfg(), SimpleTrainer(model, [], optimizer)
+    assert BusyMachine.build(cfg, loop) is None, "on a GPU"
+    cfg.MODEL.DEVICE = "cpu"
+    assert BusyMachine.build(cfg, loop) is not None
+    assert BusyMachine.build(cfg, float32) is None, "there is one thread"
     with monkeypatch.context() as patch:
+        patch.setattr(busy_machine.torch, "get_num_threads", lambda: 2)
+        assert BusyMachine.build(cfg, float32) is not None
         patch.setattr(busy_machine.comm, "get_world_size", lambda: 2)
-        assert BusyMachine.build(get_cfg(), loop) is None
+        assert BusyMachine.build(cfg, loop) is None
     with EventStorage():
         for autocast in (True, False):
             loop.autocast = autocast

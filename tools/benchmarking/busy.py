@@ -1,8 +1,8 @@
 """A step of the demo's training, alone and while other programs use the cores.
 
-Mixed precision on a CPU can take many times as long when a core is busy. The contenders are
-float32, bfloat16, and bfloat16 with `MASK_RCNN_EXT.ADAPT_TO_LOAD`, which changes threads or
-precision then. Each trains in a process of its own, by `Trainer`, with the demo's data. "alone" is
+A step on a CPU can take many times as long when its cores are busy. The contenders are float32 and
+bfloat16, each also with `MASK_RCNN_EXT.ADAPT_TO_LOAD`, which changes threads or precision then.
+Each trains in a process of its own, by `Trainer`, with the demo's data. "alone" is
 the median of the steps before the other programs start. "next to N busy programs" is the mean of
 all steps after that, so it has what the adapting one tries. The output says how the last step was
 computed.

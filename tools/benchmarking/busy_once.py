@@ -25,9 +25,9 @@ from mask_rcnn_ext.model_zoo import get_config
 __all__ = ["ALONE", "CONTENDERS", "train_once"]
 
 CONTENDERS: dict[str, dict[str, bool]] = {
-    "float32": {"SOLVER.AMP.ENABLED": False},
-    "bfloat16": {"SOLVER.AMP.ENABLED": True},
-    "bfloat16, ADAPT_TO_LOAD": {"SOLVER.AMP.ENABLED": True, "MASK_RCNN_EXT.ADAPT_TO_LOAD": True},
+    f"{name}{suffix}": {"SOLVER.AMP.ENABLED": mixed, "MASK_RCNN_EXT.ADAPT_TO_LOAD": adapts}
+    for name, mixed in (("float32", False), ("bfloat16", True))
+    for suffix, adapts in (("", False), (", ADAPT_TO_LOAD", True))
 }
 ALONE, _WARM_UP = 30, 5  # steps before the other programs start, and those that are not counted
 # It gets the number of the process that starts it, and ends with it, however that ends.

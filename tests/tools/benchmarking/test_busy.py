@@ -69,13 +69,13 @@ def test_a_program_ends_when_its_parent_is_killed():
     assert done.returncode == -9
 
 
-def test_only_one_contender_adapts():
+def test_the_contenders_differ_in_their_keys():
     configs = {name: busy_once.make_config(name, 9, 1, "folder") for name in CONTENDERS}
     found = {
         name: (cfg.SOLVER.AMP.ENABLED, cfg.MASK_RCNN_EXT.ADAPT_TO_LOAD)
         for name, cfg in configs.items()
     }
-    assert list(found.values()) == [(False, False), (True, False), (True, True)]
+    assert list(found.values()) == [(False, False), (False, True), (True, False), (True, True)]
     assert {cfg.SOLVER.MAX_ITER for cfg in configs.values()} == {9}
 
 
@@ -91,12 +91,12 @@ def test_each_contender_has_two_rows(small, monkeypatch, tmp_path):
     path = tmp_path / "benchmark.json"
     assert benchmark.main(["busy", "--rounds", "3", "--seed", "4", "--output", str(path)]) == 0
     programs = str(os.cpu_count())
-    assert calls[:3] == [("busy_once", name, ("120", programs, "4")) for name in CONTENDERS]
+    assert calls[:4] == [("busy_once", name, ("120", programs, "4")) for name in CONTENDERS]
     rows = json.loads(path.read_text())["busy"]["rows"]
     assert [row["contender"] for row in rows] == [*CONTENDERS, *CONTENDERS]
-    assert [row["seconds"] for row in rows] == [1.0] * 3 + [2.0] * 3
+    assert [row["seconds"] for row in rows] == [1.0] * 4 + [2.0] * 4
     ends = [f"at the end {len(name)} threads" for name in CONTENDERS]
-    assert [row["output"] for row in rows] == [""] * 3 + ends
+    assert [row["output"] for row in rows] == [""] * 4 + ends
 
 
 def test_a_processor_without_bfloat16_has_nothing_to_compare(monkeypatch, capsys):
