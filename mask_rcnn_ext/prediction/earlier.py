@@ -17,7 +17,7 @@ from ..run_files import find_free_folder, move
 from .coco_results import ANNOTATIONS, IMAGES, RESULTS
 from .image_files import ImageFile
 from .image_outputs import name_outputs
-from .parts import find_begun
+from .parts import find_begun, is_inside
 
 __all__ = ["find_own_files", "list_targets", "require_free_targets", "set_aside_stale"]
 
@@ -139,7 +139,4 @@ def _list_targets(names: Iterable[str], outputs: Collection[str]) -> Iterator[st
     if "polygons" in outputs:
         yield ANNOTATIONS
     for name in names:
-        for path in name_outputs(name, outputs).values():
-            # A name that leads out of the folder is not from here.
-            if not os.path.normpath(path).startswith(".."):
-                yield path
+        yield from filter(is_inside, name_outputs(name, outputs).values())

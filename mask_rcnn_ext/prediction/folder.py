@@ -239,7 +239,9 @@ def merge_shares(job: FolderJob, settings_sha256: str, *, complete: bool) -> Sum
                         writer.write(file.name, line["size"], line["results"], annotations)
                         drawn = "pictures" in job.outputs and "failure" not in line
                         shrunk += drawn and max(line["size"]) > LARGEST_PICTURE
-                begun = find_begun(output) - set(list_targets(job.files, job.outputs))
+                # Of an image that failed now, a kill may have left a file.
+                left = written if complete else job.files
+                begun = find_begun(output) - set(list_targets(left, job.outputs))
                 moved = set_aside_stale(output, written, job.outputs, begun)
         except Exception:  # after Ctrl-C the results are written
             move_back(moved)

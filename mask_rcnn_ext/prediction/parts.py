@@ -20,7 +20,7 @@ from ..files import explain_write_error
 from .coco_results import Json
 from .image_files import ImageFile
 
-__all__ = ["PartReader", "PartWriter", "find_begun", "hash_settings", "remove_parts"]
+__all__ = ["PartReader", "PartWriter", "find_begun", "hash_settings", "is_inside", "remove_parts"]
 
 _FOLDER = "parts"
 
@@ -37,7 +37,12 @@ def _list_parts(output: Path) -> list[Path]:
 def find_begun(output: Path) -> set[str]:
     """Return the files, relative to the folder, that unfinished predictions may have written."""
     lines = (line for path in _list_parts(output) for _, line in _read_lines(path))
-    return {path for line in lines for path in line.get("begun", ())}
+    return {path for line in lines for path in line.get("begun", ()) if is_inside(path)}
+
+
+def is_inside(path: str) -> bool:
+    """Return whether a path is relative and stays inside its folder; others are not from here."""
+    return not os.path.isabs(path) and not os.path.normpath(path).startswith("..")
 
 
 def remove_parts(output: Path, *, complete: bool) -> None:

@@ -56,7 +56,7 @@ class _Track:
     number: int
     seen: _Object  # the whole object, at the place where it was in `frame`
     frame: int
-    area: int  # of the object when it last met no other one
+    area: int  # of the whole object, as far as it was seen
     speed: Floats = dataclasses.field(default_factory=lambda: np.zeros(2))  # x, y, pixels a frame
     last_seen: int = 0
     hidden_since: int | None = None
@@ -138,8 +138,7 @@ class Tracker:
             track.area, track.hidden_since = one.area, None
             track.seen, track.frame = one, self._frame
             return
-        if not meets:
-            track.area = one.area
+        track.area = max(track.area, one.area) if meets else one.area
         track.hidden_since = None
         movement = (_find_centre(one.box) - _find_centre(track.seen.box)) / max(1, elapsed)
         new = not track.speed.any()

@@ -187,7 +187,10 @@ class _MaskVideo:
             self._writer.release()
             if kind is None or issubclass(kind, KeyboardInterrupt):
                 self._require_whole()
-                os.replace(self._temporary, self._path)
+                try:
+                    os.replace(self._temporary, self._path)
+                except OSError as error:
+                    raise explain_write_error(self._path, error) from error
 
     def _require_whole(self) -> None:
         """Open the file again to count its frames: OpenCV does not report a full disk."""
@@ -241,6 +244,15 @@ class _TrackFile:
             self._file.write("\n]}\n")
 
 
+def _require_short_name(path: Path) -> None:
+    try:
+        os.lstat(path.name)  # in this folder, since that of the results may not be there yet
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise explain_write_error(path, error) from error
+
+
 def predict_video(
     predictor: Predictor,
     video: VideoInput,
@@ -272,6 +284,7 @@ def predict_video(
     require_range("--every", every, 1)
     require_free_video_files([video], folder, draw=draw)
     target, tracks_path = name_video_files(video, folder)
+    _require_short_name(tracks_path)  # the longest name
     frames = _Frames(video, every)
     tracker, numbers = Tracker(patience=max(1, round(frames.fps / every))), set[int]()
     tracks = _TrackFile(
@@ -281,8 +294,9 @@ def predict_video(
     )
     with contextlib.ExitStack() as stack:
         stack.callback(frames.close)
-        stack.enter_context(tracks)  # makes the folder
         masks = stack.enter_context(_MaskVideo(target, frames.fps / every)) if draw else None
+        # It makes the folder, and is in place first: it tells the next run that the video is ours.
+        stack.enter_context(tracks)
         bar = stack.enter_context(tqdm(total=-(-frames.count // every) or None, unit="frame"))
         for number, moment, frame, found in _predict_frames(predictor, frames, tiling):
             instances = keep(found)

@@ -65,3 +65,20 @@ def test_an_object_that_stops_half_hidden_and_turns_round_keeps_its_id(speed, st
     for x in [*way, *range(240 + stop, 0, -speed)]:
         ids.add(tracker.update(find(post, draw_box(x, 60) & ~post))[1])
     assert len(ids) == 1
+
+
+@pytest.mark.parametrize("width", [30, 60, 90])
+@pytest.mark.parametrize("speed", [3, 5, 8])
+def test_an_object_that_always_touches_another_has_a_whole_size_too(speed, width):
+    """A frame lies around everything, and the object comes into it from the left."""
+    around = np.zeros(SIZE, dtype=bool)
+    around[[0, -1]], around[:, [0, -1]] = True, True
+    tracker, post, ids = Tracker(patience=25), draw_box(300, 40, 20, 180), set()
+    for x in range(2 - width, 500, speed):
+        seen = draw_box(x, width) & ~post
+        objects = [post, around & ~seen]
+        if seen.sum() < 60:
+            tracker.update(find(*objects))
+        else:
+            ids.add(tracker.update(find(*objects, seen))[2])
+    assert len(ids) == 1

@@ -5,9 +5,12 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
+from tiny_model import tiny_cfg, tiny_model
 
-from mask_rcnn_ext import UserError
-from mask_rcnn_ext.prediction.video import _MaskVideo
+from mask_rcnn_ext import Predictor, UserError
+from mask_rcnn_ext.errors import InputFailure
+from mask_rcnn_ext.prediction.video import _MaskVideo, _TrackFile, predict_video
 from mask_rcnn_ext.prediction.video_inputs import (
     VideoInput,
     name_video_files,
@@ -71,3 +74,31 @@ def test_every_frame_rate_can_be_written(tmp_path, fps):
             video.write(np.zeros((64, 64, 3), dtype=np.uint8))
     found = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS)
     assert found == pytest.approx(fps, rel=1e-4, abs=0.01)
+
+
+def test_a_name_that_is_too_long_ends_no_command(tmp_path):
+    """It is found out before the first frame."""
+    for length in (245, 255):
+        name = "x" * (length - 4) + ".avi"
+        with pytest.raises(InputFailure, match=r"File name too long\. Give a shorter name"):
+            predict_video(None, VideoInput(str(tmp_path / name), name), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tracks_are_there_before_the_video(tmp_path, monkeypatch):
+    """They tell the next run that the video is ours."""
+    source = str(tmp_path / "clip.avi")
+    writer = cv2.VideoWriter(source, cv2.VideoWriter.fourcc(*"FFV1"), 25, (64, 64))
+    for _ in range(3):
+        writer.write(np.zeros((64, 64, 3), dtype=np.uint8))
+    writer.release()
+    torch.save({"model": tiny_model(2, seed=1).state_dict()}, tmp_path / "model.pth")
+    predictor = Predictor(tiny_cfg(2), tmp_path / "model.pth")
+
+    def fail(*_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(_TrackFile, "__exit__", fail)
+    with pytest.raises(UserError, match="disk is full"):
+        predict_video(predictor, VideoInput(source, "clip.avi"), tmp_path / "out")
+    assert not (tmp_path / "out/clip.avi.mp4").exists()

@@ -1,5 +1,6 @@
 """tools/predict.py next to a user's files: it replaces none that no prediction has written."""
 
+import json
 import shutil
 
 import pytest
@@ -39,6 +40,33 @@ def test_a_file_that_no_prediction_has_written_is_never_replaced(
     assert predict(tmp_path / "a.png", more=more) == 0
     assert predict(tmp_path / "a.png", more=more) == 0  # our own files are replaced
     assert (out / name).read_bytes() != before
+
+
+def test_no_file_outside_of_the_folder_is_ours(predict, tmp_path):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "mine.txt").write_text("mine")
+    parts = tmp_path / "out/parts/part-0.jsonl"
+    parts.parent.mkdir(parents=True)
+    parts.write_text(json.dumps({"begun": ["../mine.txt", str(tmp_path / "mine.txt")]}) + "\n")
+    assert predict(tmp_path / "a.png") == 0
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert list_files(tmp_path / "out") == {
+        *("coco_instances_results.json", "images.json", "pictures/a.png")
+    }
+
+
+def test_what_a_kill_has_left_of_an_image_that_fails_later_is_ours(predict, tmp_path):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "in" / name)
+    write_image(tmp_path / "out/pictures/b.png")
+    parts = tmp_path / "out/parts/part-0.jsonl"
+    parts.parent.mkdir(parents=True)
+    parts.write_text(json.dumps({"begun": ["pictures/b.png"]}) + "\n")
+    (tmp_path / "in/b.png").write_bytes(b"broken")
+    assert predict(tmp_path / "in") == 1
+    write_image(tmp_path / "in/b.png")
+    assert predict(tmp_path / "in") == 0
+    assert (tmp_path / "out/earlier_runs/1/pictures/b.png").is_file()
 
 
 @pytest.mark.parametrize("finished", [True, False])
