@@ -85,7 +85,7 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
         has_exif = image.format != "PNG" or not _EXIF_KEYS.isdisjoint(image.info)
         # Pillow decodes a whole PNG to look for EXIF data after its pixels.
         has_exif = has_exif or _has_late_texts(file)
-        rotated = has_exif and image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
+        rotated = has_exif and _read_orientation(image) in (5, 6, 7, 8)
         width, height = _get_stored_size(image)
         if rotated:
             width, height = height, width
@@ -100,6 +100,13 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
                 image.draft("L", (1, 1))  # a JPEG is decoded at an eighth of its size
                 image.load()
     return ImageHeader(width, height, rotated, frames)
+
+
+def _read_orientation(image: Image.Image) -> Any:
+    try:
+        return image.getexif().get(EXIF_ORIENTATION)
+    except Exception:  # of many types; the reader of the pixels leaves out such EXIF data too
+        return None
 
 
 def _has_late_texts(file: Any) -> bool:

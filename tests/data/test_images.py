@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import zlib
 
 import numpy as np
 import pytest
@@ -243,17 +244,29 @@ def test_an_orientation_in_any_place_of_a_png_is_in_its_header(tmp_path):
         "Raw profile type exif": "\n".join(["", "exif", f"{len(profile):8}", *stored]),
         "XML:com.adobe.xmp": '<x tiff:Orientation="6"/>',
     }
-    infos = [PngImagePlugin.PngInfo() for _ in range(4)]
-    for info, (key, text) in zip(infos, [*texts.items()] * 2, strict=True):
+    plain = save(tmp_path / "plain.png", COLOUR).read_bytes()
+    assert read_header(tmp_path / "plain.png").height == H
+    for key, text in texts.items():
+        info = PngImagePlugin.PngInfo()
         info.add_itxt(key, text)
-    for info in infos[2:]:  # after the pixels, as ExifTool writes them
-        info.chunks = [(*chunk[:2], True) for chunk in info.chunks]
-    for info in infos:
-        path = save(tmp_path / "x.png", COLOUR, pnginfo=info)
-        header = read_header(path)
-        assert (header.height, header.width, header.rotated) == (W, H, True), info.chunks
-        assert read_bgr(path).shape == (W, H, 3)
-        assert read_header(save(path, COLOUR)).height == H
+        early = save(tmp_path / "early.png", COLOUR, pnginfo=info)
+        ((kind, content, _),) = info.chunks
+        chunk = len(content).to_bytes(4, "big") + kind + content
+        chunk += zlib.crc32(kind + content).to_bytes(4, "big")
+        late = tmp_path / "late.png"  # after the pixels, before the last chunk, as of ExifTool
+        late.write_bytes(plain[:-12] + chunk + plain[-12:])
+        for path in (early, late):
+            header = read_header(path)
+            assert (header.height, header.width, header.rotated) == (W, H, True), (key, path)
+            assert read_bgr(path).shape == (W, H, 3)
+
+
+def test_exif_data_that_cannot_be_read_are_left_out(tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", "\nexif\n       8\nno number")
+    path = save(tmp_path / "x.png", COLOUR, pnginfo=info)
+    assert read_header(path) == read_header(save(tmp_path / "plain.png", COLOUR))
+    assert (rgb(path) == COLOUR).all()
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.gif", "x.jpg", "x.tif", "x.webp"])

@@ -134,9 +134,10 @@ def _find_splits(
 
 
 def _may_be_split(key: str, value: object, bases: list[Path]) -> bool:
-    """Return whether a key of the yaml names a split: by its name, or since its value is there."""
-    there = isinstance(value, str) and any(os.path.exists(base / value) for base in bases)
-    return name_split(key) in SPLITS or (there and key != "path")
+    """Return whether a key of the yaml names a split: by its name, or by a folder inside."""
+    paths = [os.path.normpath(base / value) for base in bases] if isinstance(value, str) else []
+    folder = any(os.path.isdir(path) and Path(path) not in bases for path in paths)
+    return name_split(key) in SPLITS or (folder and key != "path")
 
 
 def _choose_splits(pairs: list[tuple[str, Any]], notes: IssueCounter) -> dict[str, tuple[str, Any]]:

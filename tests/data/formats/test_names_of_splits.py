@@ -79,6 +79,16 @@ def test_yolos_validation_has_several_names(name, tmp_path):
         assert counted == {"split that is not read": 1}
 
 
+def test_other_keys_of_a_yaml_are_no_splits(tmp_path):
+    make_yolo(tmp_path / "images" / "train")
+    (tmp_path / "classes.txt").write_text("cat")
+    yaml = "names: [cat]\npath: .\ntrain: images/train\nproject: .\nlabels_file: classes.txt"
+    (tmp_path / "data.yaml").write_text(yaml)
+    dataset, counted = read(tmp_path, "yolo")
+    assert counts(dataset) == {"": 1}  # an only split has no name
+    assert counted == {}
+
+
 def test_the_first_of_two_validation_sets_is_read(tmp_path):
     for key in ("train", "val", "valid"):
         make_yolo(tmp_path / "images" / key, f"{key}.png")
