@@ -92,8 +92,9 @@ class LossNormalizer(HookBase):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Give the model the number of this process."""
-        numbers = state["all"]
-        unwrap(self.trainer.model).loss_normalizer = numbers[comm.get_rank() % len(numbers)]
+        self._all = list(state["all"])
+        number = self._all[comm.get_rank() % len(self._all)]
+        unwrap(self.trainer.model).loss_normalizer = number
 
 
 class PreciseBN(hooks.PreciseBN):
@@ -109,13 +110,14 @@ class PreciseBN(hooks.PreciseBN):
 
     def before_train(self) -> None:
         """Read the images in the order of the run's seed, if detectron2's loader drew another."""
-        if self.trainer.cfg.SEED < 0:
+        if self.trainer.cfg.SEED < 0 and not self._disabled:
             self._data_loader = make_loader(self.trainer, self.trainer.step_seed.seed)
 
     def update_stats(self) -> None:
         """See :meth:`detectron2.engine.hooks.PreciseBN.update_stats`."""
         self._data_iter = None
         super().update_stats()
+        self._data_iter = None  # ends the workers
 
 
 class RunRecord(HookBase):

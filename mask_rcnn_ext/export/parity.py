@@ -121,7 +121,8 @@ def compare_instances(
 
 def _find_edge(scores: npt.NDArray[np.float32], threshold: float, limit: int) -> float:
     """Return the score below which detections are dropped, from (N,) scores."""
-    return max(threshold, float(scores.min())) if len(scores) >= limit else threshold
+    full = 0 <= limit <= len(scores)  # a negative limit is none
+    return max(threshold, float(scores.min())) if full else threshold
 
 
 def _measure_ious(
