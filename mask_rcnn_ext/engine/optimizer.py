@@ -105,7 +105,7 @@ def _require_fitting_steps(steps: list[Any], end: int) -> None:
     if not good:
         raise UserError(
             "SOLVER.STEPS: expected iterations in rising order, from 1 to less than "
-            f'SOLVER.MAX_ITER {end}, or "()" for none, got {tuple(steps)}'
+            f'SOLVER.MAX_ITER {end} (later ones are ignored), or "()" for none, got {tuple(steps)}'
         )
 
 

@@ -46,8 +46,8 @@ _AREALESS = ("point", "points", "line", "linestrip")
 def read_labelme(source: Path, images: Path | None, notes: IssueCounter) -> Dataset:
     """Read a folder of jsons, with its subfolders, or a single json.
 
-    The images are at `imagePath`, relative to each json, or in `images`. Shapes without an area are
-    left out.
+    The images are at `imagePath`, relative to each json, or in `images`, where a path that leads up
+    counts as the name of the file alone. Shapes without an area are left out.
     """
     folder = source if source.is_dir() else source.parent
     files = sorted(source.rglob("*.json")) if source.is_dir() else [source]
@@ -59,13 +59,15 @@ def read_labelme(source: Path, images: Path | None, notes: IssueCounter) -> Data
     root = images or _common_folder(contents)
     builder = DatasetBuilder(root, notes, [c for c in classes if c not in _NO_CLASSES])
     for file, content in contents.items():
-        name = content["imagePath"]
+        name = source_name = content["imagePath"]
         if images is None:
-            name = os.path.relpath(file.parent / name, root)
+            name = source_name = os.path.relpath(file.parent / name, root)
+        elif ".." in (parts := name.replace("\\", "/").split("/")):  # it is relative to the json
+            name = parts[-1]
         found = builder.find_images([name], str(file))[name]
         given = (content.get("imageHeight"), content.get("imageWidth"))
         size = given if all(given) else None
-        image = builder.add_image(found, str(file), size=size, source=name)
+        image = builder.add_image(found, str(file), size=size, source=source_name)
         _add_shapes(file, content["shapes"], image, builder)
     return builder.finish(str(source))
 

@@ -127,6 +127,12 @@ def test_images_next_to_above_and_elsewhere(tmp_path):
     assert files == ["in/x/1.png", "bilder/é 2.png"]
     one, _ = read(tmp_path / "in" / "x" / "1.json", "labelme", tmp_path / "in" / "x")
     assert only(one)["images"][0]["file_name"] == "1.png"
+    # The images may be named by their own folder, although `imagePath` leads there from the json.
+    two, _ = read(tmp_path / "in" / "y", "labelme", tmp_path / "bilder")
+    assert only(two)["images"][0]["file_name"] == "é 2.png"
+    make(tmp_path / "in" / "y", shape(), name="3", imagePath="../é 2.png")
+    with pytest.raises(UserError, match="lead to the same file é 2"):
+        read(tmp_path / "in" / "y", "labelme", tmp_path / "bilder")
 
 
 @pytest.mark.parametrize(
