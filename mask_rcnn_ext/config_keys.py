@@ -100,8 +100,8 @@ def _declare_run_keys(cfg: CfgNode) -> None:
     # Evaluate and predict in mixed precision too. detectron2 evaluates in float32.
     _declare(cfg, "MASK_RCNN_EXT.AMP_INFERENCE", False)
     # While other programs use the cores, train with fewer threads, or in float32; on a CPU, in one
-    # process. A step can take ten times as long then. The weights are no longer the same, bit for
-    # bit, in every run.
+    # process. A step can take several times as long then. The weights are no longer the same, bit
+    # for bit, in every run.
     _declare(cfg, "MASK_RCNN_EXT.ADAPT_TO_LOAD", False)
     # On a CPU under Linux, keep freed memory for the next image or training step. This is faster,
     # takes up to a third more memory, and changes no result. It applies to the whole process. If a

@@ -1,7 +1,8 @@
 """Keeps training on a CPU fast while other programs use the cores.
 
 The threads of a step wait for the slowest of them many times. With another program on the cores a
-step can take ten times as long. Fewer threads, or float32 in place of bfloat16, then lose little.
+step can take several times as long. Fewer threads, or float32 in place of bfloat16, then lose
+little.
 """
 
 import logging

@@ -72,7 +72,7 @@ class LossNormalizer(HookBase):
     """
 
     def __init__(self) -> None:
-        """Begin with the numbers of no process."""
+        """Begin without numbers."""
         self._all: list[float | None] = []
 
     def _find(self) -> float | None:
@@ -100,8 +100,8 @@ class LossNormalizer(HookBase):
 class PreciseBN(hooks.PreciseBN):
     """detectron2's hook, but every update reads the same images.
 
-    detectron2's reads on where the update before has ended. A resumed run would begin again, and
-    get other statistics than an uninterrupted one.
+    In detectron2 an update reads the images after those of the update before. A resumed run would
+    begin with the first images again, and get other statistics than an uninterrupted one.
     """
 
     def __init__(self, stock: hooks.PreciseBN) -> None:
