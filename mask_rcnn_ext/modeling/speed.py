@@ -4,7 +4,7 @@
 - "fast": the results are equal up to the rounding of float32. The model is in the channels_last
   format, its norms are folded, and RoIAlign and the mask predictor gather only what they need: see
   `fold_norms`, `gather_roi_align`, `gather_mask_predictors`. On an AMD processor with AVX-512,
-  large linear layers are computed as convolutions: see `convolve_linear_layers`.
+  linear layers and 1 x 1 convolutions are computed by oneDNN: see `use_onednn_products`.
 - "fastest": also mixed precision, bfloat16 on a CPU and float16 on CUDA. RoIAlign stays in float32.
 
 A level adds to the other keys and switches nothing off. Parts that a level does not know, such as
@@ -23,7 +23,7 @@ from ..config import complete_config
 from ..errors import require_choice
 from .building import unwrap
 from .folding import fold_norms
-from .linear_layers import convolve_linear_layers
+from .onednn_products import use_onednn_products
 from .poolers import gather_roi_align, thread_roi_align
 from .precision import computes_bfloat16, get_amp_dtype, keep_float32_outputs
 from .roi_heads.gathered_predictor import gather_mask_predictors
@@ -99,7 +99,7 @@ def prepare_for_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
     fold_norms(copied)
     gather_mask_predictors(copied)
     gather_roi_align(copied)
-    convolve_linear_layers(copied)
+    use_onednn_products(copied)
     if get_amp_dtype(cfg) is not None:
         keep_float32_outputs(copied)
     return copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -19,7 +19,7 @@ from mask_rcnn_ext import Predictor, UserError, load_config
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.layers.gathered_roi_align import GatheredROIAlign
 from mask_rcnn_ext.layers.threaded_roi_layer import ThreadedROILayer
-from mask_rcnn_ext.modeling import linear_layers, precision, speed
+from mask_rcnn_ext.modeling import onednn_products, precision, speed
 from mask_rcnn_ext.modeling.precision import inference_autocast, prepare_model
 from mask_rcnn_ext.modeling.speed import prepare_for_inference, resolve_speed
 
@@ -151,9 +151,8 @@ def test_exact_pools_on_all_threads_and_changes_nothing():
 @pytest.mark.parametrize("name", MODELS)
 def test_fast_finds_what_exact_finds(name, monkeypatch):
     # As on a processor with slow products, where the linear layers are not too small.
-    monkeypatch.setattr(linear_layers, "has_slow_products", lambda: True)
-    monkeypatch.setattr(linear_layers, "_FEWEST", 1)
-    monkeypatch.setattr(linear_layers, "_is_on_threads", lambda _: True)
+    monkeypatch.setattr(onednn_products, "has_slow_products", lambda: True)
+    monkeypatch.setattr(onednn_products, "_FEWEST", 1)
     cfg, model, image = MODELS[name]()
     before = copy.deepcopy(model.state_dict())
     (expected,) = detect(model, image)
