@@ -57,6 +57,11 @@ def add_inference(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="also the exported model, in ONNX Runtime or OpenVINO on the CPU",
     )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="with --engine: also its int8 form, whatever AP it loses",
+    )
 
 
 def add_trained(parser: argparse.ArgumentParser) -> None:

@@ -50,7 +50,7 @@ def _time_value(args: argparse.Namespace, axis: str, value: int) -> list[TimedCa
     side = values["size"]
     words = {
         **vars(args), "size": [side, side * 4 // 3], "detections": values["detections"],
-        "classes": values["classes"], "engine": [],
+        "classes": values["classes"], "engine": [], "int8": False,
     }  # fmt: skip
     options, count = argparse.Namespace(**words), values["images"]
     images = [make_image(*words["size"], args.seed + number) for number in range(count)]

@@ -9,7 +9,8 @@ asked for.
 
 detectron2 runs in a process of its own. On a CPU, the convolutions and matrix products of "fast"
 also have a row of their own: with the same kernels, nothing in float32 can be faster. An OpenVINO
-file also runs at the level "fastest".
+file also runs at the level "fastest". With `--int8` the exported models are also quantized: that
+shows the speed only, since random weights have no AP to lose.
 """
 
 import argparse
@@ -36,11 +37,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from mask_rcnn_ext import Predictor
-from mask_rcnn_ext.errors import require_range
+from mask_rcnn_ext.errors import UserError, require_range
 from mask_rcnn_ext.evaluation.packed import convert_to_coco
 from mask_rcnn_ext.export.export_model import export_model
+from mask_rcnn_ext.export.int8 import quantize_onnx
+from mask_rcnn_ext.export.network import convert_to_openvino, write_metadata
 from mask_rcnn_ext.export.parity import Tolerance
-from mask_rcnn_ext.modeling.exported import get_exported_speeds
+from mask_rcnn_ext.modeling.exported import Network, get_exported_speeds
 from mask_rcnn_ext.modeling.speed import SPEEDS
 
 from .machine import require_device
@@ -157,19 +160,38 @@ def _compare_results(found: list[dict[str, Any]], expected: list[dict[str, Any]]
 
 
 def _export(
-    cfg: CfgNode, image: npt.NDArray[np.uint8], engine: str, folder: str
+    cfg: CfgNode, image: npt.NDArray[np.uint8], engine: str, folder: str, int8: bool
 ) -> dict[str, Predictor]:
     """Return a predictor for each level of the exported model, however far it differs."""
     path = Path(folder, "image.png")
     Image.fromarray(image[:, :, ::-1]).save(path)
-    anything = Tolerance(share=2.0)  # the detections of both sides
-    file = export_model(cfg, folder, [path], format=engine, tolerance=anything)
+
+    def export(format: str) -> Path:
+        anything = Tolerance(share=2.0)  # the detections of both sides
+        return export_model(cfg, folder, [path], format=format, tolerance=anything)
+
+    files = {engine: export(engine)}
+    if int8:
+        files[f"{engine}, int8"] = _quantize(export("onnx"), image, engine)
     found = {}
-    for level in get_exported_speeds(file):
-        name = engine if level == "exact" else f"{engine}, {level}"
-        found[name] = Predictor(file, speed=level)
-        found[name](image)  # opens the network
+    for contender, file in files.items():
+        for level in get_exported_speeds(file):
+            name = contender if level == "exact" else f"{contender}, {level}"
+            found[name] = Predictor(file, speed=level)
+            found[name](image)  # opens the network
     return found
+
+
+def _quantize(file: Path, image: npt.NDArray[np.uint8], engine: str) -> Path:
+    """Write the int8 form of an ONNX file, calibrated on the image, whatever AP it loses."""
+    target = file.with_name("model_int8.onnx")
+    predictor = Predictor(file)
+    quantize_onnx(file, target, [predictor.prepare(image)["image"].numpy()], 1)
+    if engine == "openvino":
+        convert_to_openvino(target, target.with_suffix(".xml"))
+        target = target.with_suffix(".xml")
+    write_metadata(target, Network(file).metadata)
+    return target
 
 
 def make_stock(cfg: CfgNode, image: npt.NDArray[np.uint8]) -> Callable[[str], Any]:
@@ -218,7 +240,7 @@ def load_models(
         levels = getattr(args, "levels", SPEEDS)
         ours = {level: Predictor(cfg, speed=level) for level in levels}
         for engine in args.engine:
-            ours |= _export(cfg, image, engine, folder)
+            ours |= _export(cfg, image, engine, folder, args.int8)
         yield stock, ours
 
 
@@ -228,6 +250,8 @@ def run(args: argparse.Namespace) -> Part:
     for name in ("detections", "classes"):
         require_range(f"--{name}", getattr(args, name), 1)
     require_range("--size", min(args.size), 1)
+    if args.int8 and not args.engine:
+        raise UserError("--int8 is for exported models: also give --engine")
     image = make_image(*args.size, args.seed)
     height, width = args.size
     part = Part(
@@ -240,6 +264,7 @@ def run(args: argparse.Namespace) -> Part:
             "classes": args.classes,
             "detections": args.detections,
             **({"engine": " ".join(args.engine)} if args.engine else {}),
+            **({"int8": True} if args.int8 else {}),
         },
     )
 

@@ -92,10 +92,12 @@ def test_an_exported_model_is_another_contender(local, monkeypatch, capsys):
     monkeypatch.setattr(inference, "make_config", small)
     monkeypatch.setattr(inference, "SPEEDS", ())
     options = ["--size", "64", "96", "--classes", "3", "--rounds", "1", "--engine", "onnx"]
-    assert benchmark.main(["inference", *options]) == 0
+    assert benchmark.main(["inference", *options, "--int8"]) == 0
     rows = [re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
     row, _ = [row for row in rows if row[1:2] == ["onnx"]]
     assert re.match(r"10 (equal|of 10 found)", row[3])
+    row, _ = [row for row in rows if row[1:2] == ["onnx, int8"]]
+    assert "10 equal" not in row[3], "it was not quantized"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,7 @@ def test_an_exported_model_is_another_contender(local, monkeypatch, capsys):
         (["--device", "cuda"], "use cpu"),
         (["--size", "0", "96"], "--size: expected 1 or more, got 0"),
         (["--detections", "0"], "--detections: expected 1 or more, got 0"),
+        (["--int8"], "also give --engine"),
     ],
 )
 def test_wrong_options_are_errors(options, message, capsys):
