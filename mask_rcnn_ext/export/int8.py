@@ -20,6 +20,8 @@ from ..errors import import_extra
 __all__ = ["quantize_onnx"]
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+# The outputs of a layer are rounded after its activation: before it, their range may be far wider.
+_ACTIVATIONS = ("Relu", "Clip")
 _LAST = re.compile(  # in the names of nodes; the levels of an RPN and of a cascade are numbered
     r"/(objectness_logits|anchor_deltas|box_predictor|predictor|score_maps|box_maps)[._\d]*/"
 )
@@ -51,7 +53,7 @@ def quantize_onnx(
             os.fspath(target),
             _Reader(images, count),
             quant_format=library.QuantFormat.QDQ,
-            op_types_to_quantize=list(LAYERS),
+            op_types_to_quantize=[*LAYERS, *_ACTIVATIONS],
             nodes_to_exclude=[node.name for node in nodes if _LAST.search(node.name)],
             per_channel=True,
             activation_type=library.QuantType.QUInt8,
