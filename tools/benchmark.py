@@ -5,9 +5,9 @@
 
 The contenders of a benchmark take turns, so that load on the machine slows all of them down. A
 ratio is the median of the ratios of the rounds. There is no verdict when the rounds differ too
-much. `--output` replaces the part of this benchmark in a json file and keeps the other parts. On a
-processor with AMX, give `inference` the option `--name inference_amx`: docs/performance.md has a
-second table for it.
+much. `--output` replaces the part of this benchmark in a json file and keeps the other parts.
+docs/performance.md has more tables of `inference`: `--name inference_amx` is for a processor with
+AMX, and `--name inference_one_thread` for OMP_NUM_THREADS=1.
 """
 
 import importlib

@@ -11,6 +11,7 @@ __all__ = ["BENCHMARK", "Benchmark", "BenchmarkRow", "benchmark_tables", "make_s
 BENCHMARK = "results/benchmark.json"
 _PARTS = {  # in the order of the page: name -> title while it has not been run
     "inference": "Mask R-CNN on one image",
+    "inference_one_thread": "The same with one thread",
     "inference_amx": "The same on a processor with AMX",
     "memory": "Memory that is reused",
     "growth": "Growth of the time of a prediction",
@@ -27,6 +28,9 @@ _PARTS = {  # in the order of the page: name -> title while it has not been run
 # Parts whose command has more words than the name.
 _COMMANDS = {
     "trained": "python tools/benchmark.py trained output/demo output/dsb2018_lite0",
+    "inference_one_thread": (
+        "OMP_NUM_THREADS=1 python tools/benchmark.py inference --name inference_one_thread"
+    ),
     "inference_amx": "python tools/benchmark.py inference --name inference_amx",
     "growth": "python tools/benchmark.py growth --axes classes size",
     "growth_counts": (
