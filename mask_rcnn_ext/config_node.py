@@ -3,8 +3,10 @@
 import ast
 import contextlib
 import difflib
+import functools
 import io
 import itertools
+import operator
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -115,13 +117,16 @@ class ExtCfgNode(CfgNode):
             UserError: an odd number of words, an unknown key, or a value of the wrong type.
         """
         _require_pairs(cfg_list)
-        for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
-            key = rename_old_key(self, key)
-            try:
-                super().merge_from_list([key, _keep_text(self, key, value)])
-            except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
-                raise _explain(self, error, "command line", key) from error
+        with _explain_yaml(self, "command line"), _keep_values(self):
+            for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
+                self._merge_pair(rename_old_key(self, key), value)
         rename_old_parts(self)
+
+    def _merge_pair(self, key: str, value: Any) -> None:
+        try:
+            super().merge_from_list([key, _keep_text(self, key, value)])
+        except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
+            raise _explain(self, error, "command line", key) from error
 
 
 def _require_pairs(words: Sequence[Any]) -> None:
@@ -213,11 +218,17 @@ _TEXT_LISTS = {f"DATASETS.{key}" for key in _TEXTS} | {
 
 @contextlib.contextmanager
 def _keep_values(cfg: CfgNode) -> Iterator[None]:
-    """Refuse values that yacs accepts by mistake: an empty value, and items of another type."""
+    """Refuse values that yacs accepts by mistake: an empty value, and items of another type.
+
+    An empty value of a key that holds text is empty text, as in `WEIGHTS:` without a path.
+    """
     before = dict(flat_config(cfg))
     yield
-    for key, value in flat_config(cfg):
-        if value is None and isinstance(before.get(key), bool | int | float | list | tuple):
+    for key, value in list(flat_config(cfg)):
+        if value is None and isinstance(before.get(key), str):
+            *parents, name = key.split(".")
+            functools.reduce(operator.getitem, parents, cfg)[name] = ""
+        elif value is None and isinstance(before.get(key), bool | int | float | list | tuple):
             raise ValueError(f"{key}: expected a value such as {before[key]!r}, got nothing")
     _require_items(cfg)
 

@@ -311,3 +311,16 @@ def test_a_wrong_file_is_one_error(tmp_path, content, said):
     (tmp_path / "x.yaml").write_bytes(content)
     with pytest.raises(UserError, match=said):
         load_config(str(tmp_path / "x.yaml"))
+
+
+@pytest.mark.parametrize("key", ["SOLVER.MAX_ITER", "MODEL.MASK_ON", "MASK_RCNN_EXT.CLASS_NAMES"])
+def test_none_on_the_command_line_is_no_number_and_no_list(key):
+    with pytest.raises(UserError, match=f"^command line: {key}: expected a value .* got nothing"):
+        load_config(None, [key, "None"])
+    assert load_config(None, ["SOLVER.WEIGHT_DECAY_BIAS", "None"]).SOLVER.WEIGHT_DECAY_BIAS is None
+
+
+def test_no_text_is_empty_text(tmp_path):
+    (tmp_path / "x.yaml").write_text("MODEL:\n  WEIGHTS:\n  FPN: {NORM: null}\n")
+    model = load_config(str(tmp_path / "x.yaml")).MODEL
+    assert model.WEIGHTS == model.FPN.NORM == ""
