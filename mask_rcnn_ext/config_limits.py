@@ -1,6 +1,8 @@
 """The limits of numbers in a config. Beyond them, a training fails or learns nonsense."""
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 from detectron2.config import CfgNode
 
@@ -11,18 +13,26 @@ __all__ = ["require_limits"]
 
 _MOST = 1e18  # integers of 64 bits end at 9e18
 
+_TOPK = ("PRE_NMS", "POST_NMS", "PRECOMPUTED_PROPOSAL")
+
 # Lowest and highest number -> the ends of the keys.
 _LIMITS: dict[tuple[float, float], tuple[str, ...]] = {
     (0, 1): ("POSITIVE_FRACTION", "NMS_THRESH", "NMS_THRESH_TEST", "SCORE_THRESH_TEST"),
     (0, math.inf): (
         *("SOLVER.MAX_ITER", "SOLVER.BASE_LR", "SOLVER.WEIGHT_DECAY", "SOLVER.WARMUP_ITERS"),
         *("NUM_WORKERS", "DATA.MAX_IMAGE_PIXELS", "POOLER_SAMPLING_RATIO"),
-        *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST"),  # 0: the image is not resized
+        # 0: the image is not resized
+        *("INPUT.MIN_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST", "TEST.AUG.MIN_SIZES"),
+        "PRECISE_BN.NUM_ITER",
+        *("LOSS_WEIGHT", "BBOX_REG_LOSS_WEIGHT", "SMOOTH_L1_BETA"),
+        # A negative number would drop the worst proposals.
+        *(f"{name}_TOPK_{split}" for name in _TOPK for split in ("TRAIN", "TEST")),
     ),
     (1, math.inf): (
         *("RPN.BATCH_SIZE_PER_IMAGE", "ROI_HEADS.BATCH_SIZE_PER_IMAGE", "ROI_HEADS.NUM_CLASSES"),
         *("IMS_PER_BATCH", "INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST", "POOLER_RESOLUTION"),
-        "SOLVER.CHECKPOINT_PERIOD",
+        "TEST.AUG.MAX_SIZE",
+        *("SOLVER.CHECKPOINT_PERIOD", "ANCHOR_GENERATOR.SIZES", "CONV_DIM", "FC_DIM"),
     ),
 }
 
@@ -31,10 +41,12 @@ def require_limits(cfg: CfgNode) -> None:
     """Check the numbers of a config.
 
     Raises:
-        UserError: a value is below or above the limits of its key, or is not a number.
+        UserError: a value is below or above the limits of its key, or is not a number; or the
+            weights of box deltas are not one for each delta.
     """
+    _require_box_weights(cfg)
     for key, value in flat_config(cfg):
-        numbers = value if isinstance(value, list | tuple) else [value]
+        numbers = list(_flatten(value))
         for (low, high), ends in _LIMITS.items():
             if not f".{key}".endswith(tuple(f".{end}" for end in ends)):
                 continue
@@ -45,3 +57,27 @@ def require_limits(cfg: CfgNode) -> None:
                     has_end = high < math.inf or (is_number and number > highest)
                     expected = f"{low:g} to {highest:g}" if has_end else f"{low:g} or more"
                     raise UserError(f"{key}: expected {expected}, got {value!r}")
+
+
+def _flatten(value: Any) -> Iterator[Any]:
+    """Yield the items of a list or tuple, also of lists in it, or the value itself."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flatten(item)
+    else:
+        yield value
+
+
+def _require_box_weights(cfg: CfgNode) -> None:
+    """Raise unless `BBOX_REG_WEIGHTS` has a number for dx, dy, dw, dh and for a rotation."""
+    model = cfg.MODEL
+    for name, rotated in (
+        ("RPN", model.ANCHOR_GENERATOR.NAME == "RotatedAnchorGenerator"),
+        ("ROI_BOX_HEAD", model.ROI_BOX_HEAD.POOLER_TYPE == "ROIAlignRotated"),
+    ):
+        weights, count = model[name].BBOX_REG_WEIGHTS, 5 if rotated else 4
+        numbers = [each for each in weights if isinstance(each, int | float) and each > 0]
+        if not len(weights) == len(numbers) == count:
+            raise UserError(
+                f"MODEL.{name}.BBOX_REG_WEIGHTS: expected {count} numbers above 0, got {weights}"
+            )

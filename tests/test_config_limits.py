@@ -29,14 +29,31 @@ def test_every_config_is_within_the_limits():
         ("SOLVER.BASE_LR", 1e25, "expected 0 to 1e+18, got 1e+25"),
         ("SOLVER.CHECKPOINT_PERIOD", -1, "expected 1 or more, got -1"),
         ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 0, "expected 1 or more, got 0"),
+        ("MODEL.ROI_MASK_HEAD.CONV_DIM", 0, "expected 1 or more, got 0"),
+        ("MODEL.RPN.PRE_NMS_TOPK_TEST", -1, "expected 0 or more, got -1"),
+        ("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN", -1, "expected 0 or more, got -1"),
+        ("TEST.AUG.MIN_SIZES", (-5,), "expected 0 or more, got (-5,)"),
+        ("TEST.AUG.MAX_SIZE", 0, "expected 1 or more, got 0"),
+        ("MODEL.RPN.LOSS_WEIGHT", -1.0, "expected 0 or more, got -1.0"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [0]], "expected 1 or more, got [[32], [0]]"),
+        ("MODEL.RPN.BBOX_REG_WEIGHTS", (2.0, 1.0), "expected 4 numbers above 0, got (2.0, 1.0)"),
+        ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (5, 5, 0, 2),
+         "expected 4 numbers above 0, got (5, 5, 0, 2)"),
     ],
-)
+)  # fmt: skip
 def test_a_number_outside_is_named(key, value, message):
     cfg = get_cfg()
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError) as caught:
         require_limits(cfg)
     assert str(caught.value) == f"{key}: {message}"
+
+
+def test_rotated_boxes_have_five_weights():
+    cfg = get_cfg()
+    cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE = "ROIAlignRotated"
+    cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0, 1.0)
+    assert require_limits(cfg) is None
 
 
 @pytest.mark.parametrize(

@@ -75,15 +75,22 @@ def require_fitting_schedule(cfg: CfgNode) -> None:
     """Check the numbers that detectron2's learning rate schedules take for granted.
 
     Raises:
-        UserError: the run has no iteration, or the learning rate is negative; or the
-            iterations in `SOLVER.STEPS` do not rise, or one is at the beginning or the end of the
-            run; or a cosine schedule does not fall from `SOLVER.BASE_LR` to `SOLVER.BASE_LR_END`.
+        UserError: the run has no iteration, the learning rate is negative, or
+            `SOLVER.REFERENCE_WORLD_SIZE` does not divide the batch; or the iterations in
+            `SOLVER.STEPS` do not rise, or one is at the beginning or the end of the run; or a
+            cosine schedule does not fall from `SOLVER.BASE_LR` to `SOLVER.BASE_LR_END`.
     """
     solver = cfg.SOLVER
     if solver.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER: expected 1 or more iterations, got {solver.MAX_ITER}")
     if not solver.BASE_LR >= 0:
         raise UserError(f"SOLVER.BASE_LR: expected a positive number, got {solver.BASE_LR:g}")
+    if solver.REFERENCE_WORLD_SIZE and solver.IMS_PER_BATCH % solver.REFERENCE_WORLD_SIZE:
+        raise UserError(
+            "SOLVER.REFERENCE_WORLD_SIZE: expected a number of processes that divides the "
+            f"{solver.IMS_PER_BATCH} images of SOLVER.IMS_PER_BATCH, or 0, got "
+            f"{solver.REFERENCE_WORLD_SIZE}"
+        )
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
         _require_fitting_steps(list(solver.STEPS), solver.MAX_ITER)
     if solver.LR_SCHEDULER_NAME != "WarmupCosineLR":

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import detectron2
+import fvcore
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model as detectron2_build_model
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
-from ..config_node import flat_config
+from ..config import find_changed_keys
 from ..errors import UserError, name_some, shorten
 
 __all__ = ["SkipRandomWeights", "build_model", "explain_config_errors", "unwrap"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_LIBRARIES = (*torch.__path__, *fvcore.__path__)
 _ERRORS = (
     *(KeyError, ValueError, AssertionError, TypeError, AttributeError, IndexError),
     *(RuntimeError, ArithmeticError),  # of PyTorch
@@ -77,8 +79,9 @@ def unwrap(model: nn.Module) -> nn.Module:
 def explain_config_errors(cfg: CfgNode, what: str) -> Iterator[None]:
     """Turn an error that detectron2 raises while it reads a config into a `UserError`.
 
-    Errors of PyTorch, such as for a negative size, are turned as well if detectron2 or this package
-    called it. Errors of other code, such as a user's project, are not: they need their traceback.
+    Errors of PyTorch, such as for a negative size, and of fvcore's registries are turned as well if
+    detectron2 or this package called them. Errors of other code, such as a user's project, are
+    not: they need their traceback.
 
     Args:
         cfg: the config.
@@ -90,10 +93,10 @@ def explain_config_errors(cfg: CfgNode, what: str) -> Iterator[None]:
         raise
     except _ERRORS as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_of_mode(f)]
-        callers = [f for f in frames if not _is_in(f.filename, torch.__path__)]
+        callers = [f for f in frames if not _is_in(f.filename, _LIBRARIES)]
         last = callers[-1]
-        of_torch = last is not frames[-1]
-        known = (*detectron2.__path__, *((_PACKAGE,) if of_torch else ()))
+        of_library = last is not frames[-1]
+        known = (*detectron2.__path__, *((_PACKAGE,) if of_library else ()))
         if not _is_in(last.filename, known):
             raise
         said = str(error.args[0]) if error.args else (last.line or "").strip()
@@ -113,9 +116,12 @@ def _is_in(path: str, folders: Iterable[str]) -> bool:
 
 
 def _find_keys(cfg: CfgNode, said: str) -> list[str]:
-    """Return the keys, with their values, that an error message mentions by their value."""
+    """Return the keys, with their values, that an error message mentions by their value.
+
+    A default value is no mistake: the message uses its word for something else.
+    """
     found = []
-    for key, value in flat_config(cfg):
+    for key, value in find_changed_keys(cfg).items():
         texts = [item for item in _list_texts(value) if len(item) > 1]
         if any(said == text or f" {text}" in f" {said}".replace("'", " ") for text in texts):
             found.append(f"{key} {value!r}")

@@ -32,7 +32,7 @@ from detectron2.modeling.roi_heads import (
 from detectron2.utils.registry import Registry
 
 from ..config import find_changed_keys, flat_config
-from ..errors import UserError, nearest
+from ..errors import UserError, nearest, require_choice
 from .fcis import FCIS, FCISROIHeads
 from .meta_arch import MaskRCNN
 from .poolers import OUR_TYPES
@@ -269,11 +269,16 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
     Call it after the data sets are registered.
 
     Raises:
-        UserError: a range of sizes does not have two ends; FCIS would get polygons; R-CNN's SVMs
+        UserError: a name is none that detectron2 knows; there is no size of images, a crop has no
+            size, or a range of sizes does not have two ends; FCIS would get polygons; R-CNN's SVMs
             would be trained by gradients; a data set does not describe its keypoints and how a flip
             exchanges them; or it has another number of keypoints than the model.
     """
+    _require_known_names(cfg)
+    _require_fitting_crop(cfg)
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    if not len(sizes):
+        raise UserError("INPUT.MIN_SIZE_TRAIN: expected the shorter sides of images, got none")
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
         raise UserError(
             "INPUT.MIN_SIZE_TRAIN: expected two sizes, since MIN_SIZE_TRAIN_SAMPLING is 'range', "
@@ -309,6 +314,45 @@ def require_fitting_training_data(cfg: CfgNode) -> None:
                 f"data, got {MetadataCatalog.get(name).get('keypoint_flip_map')!r} for the names "
                 f"{', '.join(keypoints)}"
             ) from error
+
+
+# Key -> the names that detectron2 knows. It fails on others when it trains.
+_CROPS = ("relative", "relative_range", "absolute", "absolute_range")
+_BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
+_NAMES = {
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
+    "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
+    "INPUT.CROP.TYPE": _CROPS,
+    "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": _BOX_LOSSES,
+}
+
+
+def _require_known_names(cfg: CfgNode) -> None:
+    values = dict(flat_config(cfg))
+    for key, names in _NAMES.items():
+        require_choice(key, values[key], names)
+
+
+def _require_fitting_crop(cfg: CfgNode) -> None:
+    crop = cfg.INPUT.CROP
+    if not crop.ENABLED:
+        return
+    if crop.TYPE.startswith("absolute"):
+        expected = "two whole numbers of pixels, 1 or more"
+        fits = all(isinstance(side, int) and side >= 1 for side in crop.SIZE)
+        if crop.TYPE == "absolute_range":  # of height and width
+            expected += ", the first not above the second"
+            fits = fits and list(crop.SIZE) == sorted(crop.SIZE)
+    else:
+        expected = "two shares of height and width, above 0 and at most 1"
+        fits = all(isinstance(side, int | float) and 0 < side <= 1 for side in crop.SIZE)
+    if not fits or len(crop.SIZE) != 2:
+        raise UserError(
+            f"INPUT.CROP.SIZE: expected {expected}, since INPUT.CROP.TYPE is {crop.TYPE}, got "
+            f"{crop.SIZE}"
+        )
 
 
 def check_registry_names(cfg: CfgNode) -> None:

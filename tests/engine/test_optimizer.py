@@ -182,3 +182,12 @@ def test_only_the_cosine_divides_by_the_rate():
     require_fitting_schedule(cfg)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.0)
     assert Trainer.build_lr_scheduler(cfg, optimizer).get_last_lr() == [0.0]
+
+
+def test_the_reference_of_a_scaled_batch_divides_it():
+    cfg = load_config(None)
+    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE = 16, 8
+    require_fitting_schedule(cfg)
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 7
+    with pytest.raises(UserError, match=r"divides the 16 images .* or 0, got 7"):
+        require_fitting_schedule(cfg)

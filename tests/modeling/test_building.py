@@ -26,6 +26,8 @@ from mask_rcnn_ext.modeling.building import SkipRandomWeights, build_model, expl
         ("MODEL.ROI_MASK_HEAD.POOLER_TYPE", "XYZ",
          "detectron2/modeling/poolers.py refuses it with ValueError: Unknown pooler type: XYZ. It "
          "comes from MODEL.ROI_MASK_HEAD.POOLER_TYPE 'XYZ'"),
+        ("MODEL.ROI_BOX_HEAD.NAME", "''", "box_head.py refuses it with KeyError: No object"),
+        ("MODEL.ROI_MASK_HEAD.NAME", "''", "No object named '' found in 'ROI_MASK_HEAD' registry"),
         ("MODEL.ANCHOR_GENERATOR.SIZES", "[[8], [16]]", "the model of this config cannot be built"),
     ],
 )  # fmt: skip
@@ -35,6 +37,14 @@ def test_the_message_names_the_key(key, value, said):
         with pytest.raises(UserError) as caught:
             build(cfg)
         assert said in str(caught.value)
+
+
+def test_the_message_names_no_default():
+    """The message of detectron2 has the word "sigmoid", which is another key's default."""
+    cfg = load_config(TINY_CONFIG, [*SMALL, "MODEL.ROI_BOX_HEAD.USE_FED_LOSS", "True"])
+    with pytest.raises(UserError, match="use sigmoid cross entropy loss with federated loss") as e:
+        build_model(cfg)
+    assert "It comes from" not in str(e.value)
 
 
 def test_a_schedule_too():

@@ -171,6 +171,56 @@ def test_a_mirror_must_exchange_known_keypoints(keypoint_data, flip_map):
         require_fitting_training_data(cfg)
 
 
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "choice or range"),
+        ("INPUT.RANDOM_FLIP", "horizontal, vertical or none"),
+        ("INPUT.CROP.TYPE", "relative, relative_range, absolute or absolute_range"),
+        ("INPUT.MASK_FORMAT", "polygon or bitmask"),
+        ("MODEL.RPN.BBOX_REG_LOSS_TYPE", "smooth_l1, giou, diou or ciou"),
+        ("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "smooth_l1, giou, diou or ciou"),
+    ],
+)
+def test_a_name_that_detectron2_does_not_know(key, known):
+    cfg = get_cfg()
+    cfg.merge_from_list([key, "other"])
+    with pytest.raises(UserError, match=f"^{key}: expected {known}, got 'other'"):
+        require_fitting_training_data(cfg)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "expected"),
+    [
+        ("relative_range", [], "two shares"),
+        ("relative_range", [2.0, 0.5], "two shares"),
+        ("relative", [0.0, 0.5], "two shares"),
+        ("absolute", [0.9, 0.9], "two whole numbers of pixels"),
+        ("absolute_range", [60, 10], "the first not above the second"),
+        ("absolute_range", [10, 60], ""),
+        ("absolute", [60, 10], ""),
+        ("relative", [0.5, 1], ""),
+    ],
+)
+def test_the_size_of_crops_fits_their_type(kind, size, expected):
+    cfg = get_cfg()
+    cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = kind, size
+    require_fitting_training_data(cfg)  # crops are off
+    cfg.INPUT.CROP.ENABLED = True
+    if not expected:
+        require_fitting_training_data(cfg)
+        return
+    with pytest.raises(UserError, match=f"^INPUT.CROP.SIZE: expected .*{expected}"):
+        require_fitting_training_data(cfg)
+
+
+def test_training_needs_a_size_of_images():
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN = ()
+    with pytest.raises(UserError, match="MIN_SIZE_TRAIN: expected the shorter sides"):
+        require_fitting_training_data(cfg)
+
+
 def test_the_range_of_sizes_has_two_ends():
     cfg = get_config("enhanced/mask_rcnn_X101_FPN_augm")
     require_fitting_training_data(cfg)
