@@ -75,9 +75,13 @@ def make_first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgN
     if _METRIC not in opts[::2] and not _MEASURED.search(ext.BEST_CHECKPOINT.METRIC):
         ext.BEST_CHECKPOINT.METRIC = ""  # the recall of the proposals
     rpn.TEST.AUG.ENABLED, rpn.TEST.EXPECTED_RESULTS = False, []
-    rpn.freeze()
     check_registry_names(rpn)
     require_datasets([*rpn.DATASETS.TRAIN, *rpn.DATASETS.TEST])
+    if ext.FREEZE and "MASK_RCNN_EXT.FREEZE" not in opts[::2]:
+        # The RPN's backbone has no stages that only the heads read, such as FCIS's res5.
+        known = {name for name, _ in build_model(rpn).named_modules(remove_duplicate=False)}
+        ext.FREEZE = [p for p in ext.FREEZE if p in known or not is_within(p, ("backbone",))]
+    rpn.freeze()
     return rpn
 
 

@@ -16,7 +16,7 @@ from small_runs import (
     same,
     write_data,
 )
-from support import SMALL, TINY_CONFIG, run_train_net
+from support import REPO, SMALL, TINY_CONFIG, run_train_net
 
 from mask_rcnn_ext import Predictor, UserError, load_config
 from mask_rcnn_ext.recipes.stages import TrainingStage
@@ -271,6 +271,17 @@ def test_the_rpn_is_not_chosen_by_a_metric_of_the_whole_model(metric, opts, of_t
     stages = make_first_stage(cfg, [key, *opts] if opts else []), make_second_stage(cfg)
     names = [stage.MASK_RCNN_EXT.BEST_CHECKPOINT.METRIC for stage in stages]
     assert names == [of_the_rpn, metric]
+
+
+def test_a_stage_that_the_rpn_does_not_read_is_frozen_in_the_second_stage_only():
+    parts = ["backbone.res2", "backbone.res5", "proposal_generator.rpn_head"]
+    keys = ["MODEL.DEVICE", "cpu", "MASK_RCNN_EXT.FREEZE", str(parts)]
+    cfg = load_config(str(REPO / "configs/shapes/fcis_tiny.yaml"), keys)
+    first, second = make_first_stage(cfg, []), make_second_stage(cfg)
+    assert first.MASK_RCNN_EXT.FREEZE == ["backbone.res2", "proposal_generator.rpn_head"]
+    assert second.MASK_RCNN_EXT.FREEZE == ["backbone.res2", "backbone.res5"]
+    given = make_first_stage(cfg, ["MASK_RCNN_EXT.FREEZE", "['backbone.res9']"])
+    assert given.MASK_RCNN_EXT.FREEZE == ["backbone.res9"]  # is told when the RPN is built
 
 
 def test_a_paper_config_keeps_its_number_of_test_proposals():
