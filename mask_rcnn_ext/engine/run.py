@@ -33,10 +33,10 @@ from ..modeling.checks import (
     check_registry_names,
     require_fitting_parts,
     require_fitting_training_data,
-    require_read_keys,
 )
 from ..modeling.exported import load_exported, read_exported_config
 from ..modeling.precision import choose_device, prepare_model
+from ..modeling.read_keys import require_read_keys
 from ..proposals.file import load_training_dicts
 from .data_of_run import prepare_data, take_data_options
 from .output_folder import (

@@ -25,13 +25,12 @@ from detectron2.modeling import (
 from detectron2.modeling.meta_arch import ProposalNetwork
 from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
 from detectron2.modeling.roi_heads import (
-    MaskRCNNConvUpsampleHead,
     Res5ROIHeads,
     StandardROIHeads,
 )
 from detectron2.utils.registry import Registry
 
-from ..config import find_changed_keys, flat_config
+from ..config import flat_config
 from ..errors import UserError, nearest, require_choice
 from .fcis import FCIS, FCISROIHeads
 from .meta_arch import MaskRCNN
@@ -49,7 +48,6 @@ __all__ = [
     "require_fitting_training_data",
     "require_keypoints",
     "require_known_classes",
-    "require_read_keys",
 ]
 
 _STOCK_POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool")
@@ -165,46 +163,6 @@ def _require_rcnn_parts(cfg: CfgNode) -> None:
                 f"MODEL.{key}: R-CNN finds boxes only, expected False, got True. Set MODEL.{key} "
                 "False"
             )
-
-
-# Keys that this package's class reads and detectron2's own does not: the key of the class, both
-# classes, and the keys.
-_READERS: tuple[tuple[Registry, str, type, type, tuple[str, ...]], ...] = (
-    (
-        *(ROI_MASK_HEAD_REGISTRY, "MODEL.ROI_MASK_HEAD.NAME"),
-        *(MaskRCNNConvUpsampleHead, MaskRCNNFCNHead),
-        (
-            *(f"MODEL.ROI_MASK_HEAD.{name}" for name in ("LOSS", "OUTPUT_RESOLUTION")),
-            "MASK_RCNN_EXT.MASK_HEAD.PREDICTOR_STD",
-        ),
-    ),
-    (
-        *(META_ARCH_REGISTRY, "MODEL.META_ARCHITECTURE", GeneralizedRCNN, MaskRCNN),
-        ("MODEL.ROI_MASK_HEAD.PASTE_THRESH",),
-    ),
-)
-
-
-def require_read_keys(cfg: CfgNode) -> None:
-    """Check, before training, that no key is set that detectron2's own class does not read.
-
-    Call it after `check_registry_names`.
-
-    Raises:
-        UserError: there is such a key.
-    """
-    if not (is_generalized_rcnn(cfg) and cfg.MODEL.MASK_ON):
-        return
-    values, changed = dict(flat_config(cfg)), find_changed_keys(cfg)
-    for registry, key, stock, ours, names in _READERS:
-        if registry.get(values[key]) is not stock:
-            continue
-        for name in names:
-            if name in changed:
-                raise UserError(
-                    f"{name} {changed[name]}: detectron2's {stock.__name__} does not read this "
-                    f"key. Leave the key out, or set {key} {ours.__name__}"
-                )
 
 
 def _has_fixed_side(cfg: CfgNode) -> bool:

@@ -8,14 +8,15 @@ from small_runs import read_error
 from support import run_train_net, write_coco
 
 from mask_rcnn_ext import UserError, get_cfg
+from mask_rcnn_ext.config_files import list_config_names
 from mask_rcnn_ext.engine.data_of_run import prepare_data
 from mask_rcnn_ext.model_zoo import get_config, get_config_file
 from mask_rcnn_ext.modeling.checks import (
     require_fitting_parts,
     require_fitting_training_data,
     require_known_classes,
-    require_read_keys,
 )
+from mask_rcnn_ext.modeling.read_keys import require_read_keys
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,29 @@ def test_a_key_that_no_class_would_read(name, value, key, stock):
         require_read_keys(cfg)
     cfg.MODEL.MASK_ON = False
     require_read_keys(cfg)
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "value", "remedy"),
+    [
+        ("fcis_R101_C5_dilated", "MODEL.ROI_MASK_HEAD.PASTE_THRESH", 0.3, "FCIS.MASK_THRESH"),
+        ("mask_rcnn_R50_FPN", "MODEL.ROI_BOX_HEAD.DROPOUT", 0.5, "MaskRCNNExtClassifierBoxHead"),
+        ("shapes/mask_rcnn_tiny_FPN", "MODEL.RESNETS.RES5_DILATION", 2, "tiny_resnet_backbone"),
+        ("shapes/mask_rcnn_tiny_FPN", "MASK_RCNN_EXT.TINY_RESNET.RES4_DILATION", 2,
+         "mask_rcnn_ext_tiny_resnet_backbone"),
+    ],
+)  # fmt: skip
+def test_a_key_that_no_part_would_read(config, name, value, remedy):
+    cfg = get_config(config)
+    require_read_keys(cfg)
+    cfg.merge_from_list([name, str(value)])
+    with pytest.raises(UserError, match=rf"^{name} {value}: .* does not read this.*{remedy}$"):
+        require_read_keys(cfg)
+
+
+def test_our_configs_have_only_keys_that_are_read():
+    for name in list_config_names():
+        require_read_keys(get_config(name))
 
 
 def test_what_detectron2s_roi_heads_can_take():
