@@ -74,6 +74,8 @@ def make_first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgN
     ext.FREEZE = [part for part in map(str, ext.FREEZE) if is_within(part, ("backbone", *_RPN))]
     if _METRIC not in opts[::2] and not _MEASURED.search(ext.BEST_CHECKPOINT.METRIC):
         ext.BEST_CHECKPOINT.METRIC = ""  # the recall of the proposals
+    if "MASK_RCNN_EXT.EVALUATORS" not in opts[::2]:
+        ext.EVALUATORS = []  # they evaluate detections, such as their masks
     rpn.TEST.AUG.ENABLED, rpn.TEST.EXPECTED_RESULTS = False, []
     check_registry_names(rpn)
     require_datasets([*rpn.DATASETS.TRAIN, *rpn.DATASETS.TEST])

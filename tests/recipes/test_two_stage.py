@@ -284,6 +284,14 @@ def test_a_stage_that_the_rpn_does_not_read_is_frozen_in_the_second_stage_only()
     assert given.MASK_RCNN_EXT.FREEZE == ["backbone.res9"]  # is told when the RPN is built
 
 
+def test_evaluators_of_masks_are_for_the_second_stage():
+    name = "FCISComparisonEvaluator"
+    keys = ["MODEL.DEVICE", "cpu", "MASK_RCNN_EXT.EVALUATORS", f"['{name}']"]
+    cfg = load_config(TINY_CONFIG, keys)
+    stages = [make_first_stage(cfg, []), make_first_stage(cfg, keys[2:]), make_second_stage(cfg)]
+    assert [stage.MASK_RCNN_EXT.EVALUATORS for stage in stages] == [[], [name], [name]]
+
+
 def test_a_paper_config_keeps_its_number_of_test_proposals():
     cfg = load_config(None, ["MODEL.RPN.POST_NMS_TOPK_TEST", "300", "OUTPUT_DIR", "out"])
     assert make_second_stage(cfg).DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST == 300  # C4
