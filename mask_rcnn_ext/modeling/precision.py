@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling.roi_heads import KRCNNConvDeconvUpsampleHead
 from torch import nn
 
 from ..errors import UserError, require_choice
@@ -143,12 +144,21 @@ def prepare_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
         )
     if cfg.MASK_RCNN_EXT.CHANNELS_LAST:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if cfg.MASK_RCNN_EXT.CHANNELS_LAST or cfg.MASK_RCNN_EXT.GATHERED_ROI_ALIGN:
+        _make_heatmaps_contiguous(model)
     if get_amp_dtype(cfg) is None:
         if cfg.SOLVER.AMP.ENABLED:
             logger.info("This CPU does not compute in bfloat16: float32 is used, which is faster.")
     else:
         keep_float32_outputs(model)
     return model
+
+
+def _make_heatmaps_contiguous(model: nn.Module) -> None:
+    """Let detectron2's keypoint loss view heatmaps as rows, which channels_last does not allow."""
+    for head in model.modules():
+        if isinstance(head, KRCNNConvDeconvUpsampleHead):
+            head.score_lowres.register_forward_hook(lambda _layer, _inputs, maps: maps.contiguous())
 
 
 def prepare_memory(cfg: CfgNode) -> None:

@@ -118,6 +118,22 @@ def test_keypoints_are_decoded_from_float32_heatmaps():
     assert heatmaps.dtype == torch.float32
 
 
+@pytest.mark.parametrize("key", ["CHANNELS_LAST", "GATHERED_ROI_ALIGN"])
+def test_keypoints_are_trained_in_every_memory_format(key):
+    losses = []
+    for value in ("False", "True"):
+        cfg = config("SOLVER.AMP.ENABLED", "False", "MASK_RCNN_EXT.CHANNELS_LAST", "False")
+        cfg.merge_from_list([f"MASK_RCNN_EXT.{key}", value, "MODEL.KEYPOINT_ON", "True"])
+        cfg.merge_from_list(["MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "(8,)"])
+        torch.manual_seed(0)
+        model = prepare_model(cfg, build_model(cfg))
+        torch.manual_seed(1)
+        with EventStorage():
+            losses.append(model(batch(classes=(1, 2), keypoints=17))["loss_keypoint"])
+        losses[-1].backward()
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("samples", ["0", "2"])
 def test_gathered_roi_align_changes_rounding_only(samples):
     keys = [f"MODEL.{head}.POOLER_SAMPLING_RATIO" for head in ("ROI_BOX_HEAD", "ROI_MASK_HEAD")]
