@@ -76,6 +76,7 @@ class ExtCfgNode(CfgNode):
             text = file.read()
         if "&" in text and "*" in text:
             _require_few_values(text, filename)
+        _require_unique_keys(text, filename)
         return io.StringIO(text)
 
     def merge_from_text(self, text: str, source: str) -> None:
@@ -184,6 +185,29 @@ def _require_few_values(text: str, source: str) -> None:
             f"{source}: its aliases (*) stand for {total:,} values, at most {_MOST_VALUES:,} are "
             "read. Write them out"
         )
+
+
+def _require_unique_keys(text: str, source: str) -> None:
+    """Refuse a yaml with a key twice in one place: PyYAML would drop the first of the values."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    nodes, known = [root] if root is not None else [], set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in known or not isinstance(node, yaml.CollectionNode):
+            continue
+        known.add(id(node))  # an alias stands for the same node
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        nodes += [value for _, value in pairs] or node.value
+        names = [key for key, _ in pairs if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        keys = set()
+        for name in names:
+            if name.value in keys:
+                raise UserError(
+                    f"{source}: line {name.start_mark.line + 1} has the key "
+                    f"{shorten(name.value)!r} a second time, and only its last value would count. "
+                    "Put all values under one key"
+                )
+            keys.add(name.value)
 
 
 @contextlib.contextmanager

@@ -302,6 +302,11 @@ def test_a_few_aliases_and_one_base_twice_are_read(tmp_path):
             "a number of 5000 digits, which no key takes",
         ),
         (b"MODEL: {MASK_ON: null}", "MODEL.MASK_ON: expected a value such as False, got nothing"),
+        (
+            b"MODEL: {MASK_ON: True}\nSEED: 1\nMODEL: {DEVICE: cpu}",
+            r"x\.yaml: line 3 has the key 'MODEL' a second time",
+        ),
+        (b"MODEL: {ROI_HEADS: {NUM_CLASSES: 3, NUM_CLASSES: 4}}", "line 1 has the key 'NUM_CLA"),
         (b"DATASETS: {TRAIN: [[a]]}", r"DATASETS.TRAIN: expected a list of text, got \['a'\]"),
         (b"DATASETS: {TEST: ['']}", "DATASETS.TEST: expected names of data sets, got ''"),
         (b"MASK_RCNN_EXT: {CATEGORY_IDS: [x]}", "CATEGORY_IDS: expected a list of whole numbers"),
