@@ -23,12 +23,17 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ..config import get_cfg, load_config
+from ..config_limits import require_limits
 from ..data.catalog import require_datasets
 from ..engine.run import prepare_run
 from ..engine.trainer import Trainer
 from ..errors import UserError
 from ..modeling.building import build_model
-from ..modeling.checks import check_registry_names, is_generalized_rcnn
+from ..modeling.checks import (
+    check_registry_names,
+    is_generalized_rcnn,
+    require_fitting_training_data,
+)
 from ..modeling.freezing import freeze_parts, is_within
 from ..proposals.rpn import get_rpn_keys, make_proposal_network, plan_proposals
 from ..steps import run_steps
@@ -52,8 +57,9 @@ def make_first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgN
         folder: the name of the folder.
 
     Raises:
-        UserError: a key is unknown or must not be set here, a value has the wrong type, or a data
-            set or a part of the model does not exist.
+        UserError: a key is unknown or must not be set here, a value has the wrong type, a data set
+            or a part of the model does not exist; or see `require_limits` and
+            `require_fitting_training_data`.
     """
     rpn = cfg.clone()
     rpn.defrost()
@@ -79,6 +85,8 @@ def make_first_stage(cfg: CfgNode, opts: list[str], folder: str = "rpn") -> CfgN
     rpn.TEST.AUG.ENABLED, rpn.TEST.EXPECTED_RESULTS = False, []
     check_registry_names(rpn)
     require_datasets([*rpn.DATASETS.TRAIN, *rpn.DATASETS.TEST])
+    require_limits(rpn)
+    require_fitting_training_data(rpn)
     if ext.FREEZE and "MASK_RCNN_EXT.FREEZE" not in opts[::2]:
         # The RPN's backbone has no stages that only the heads read, such as FCIS's res5.
         known = {name for name, _ in build_model(rpn).named_modules(remove_duplicate=False)}

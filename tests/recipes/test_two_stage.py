@@ -284,6 +284,18 @@ def test_a_stage_that_the_rpn_does_not_read_is_frozen_in_the_second_stage_only()
     assert given.MASK_RCNN_EXT.FREEZE == ["backbone.res9"]  # is told when the RPN is built
 
 
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.RPN.BATCH_SIZE_PER_IMAGE", "0"], "RPN.BATCH_SIZE_PER_IMAGE: expected 1 or more"),
+        (["INPUT.RANDOM_FLIP", "both"], "INPUT.RANDOM_FLIP: expected horizontal, vertical or none"),
+    ],
+)
+def test_the_values_of_the_rpns_options_are_checked(opts, message):
+    with pytest.raises(UserError, match=message):
+        make_first_stage(load_config(TINY_CONFIG, ["MODEL.DEVICE", "cpu"]), opts)
+
+
 def test_evaluators_of_masks_are_for_the_second_stage():
     name = "FCISComparisonEvaluator"
     keys = ["MODEL.DEVICE", "cpu", "MASK_RCNN_EXT.EVALUATORS", f"['{name}']"]
