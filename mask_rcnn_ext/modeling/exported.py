@@ -15,6 +15,7 @@ import importlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,12 @@ class Network:
         if not os.path.isfile(self.path):
             raise UserError(f"exported model not found: {os.path.abspath(self.path)}")
         onnx = self.path.lower().endswith(".onnx")
+        weights = Path(self.path).with_suffix(".bin")
+        if not onnx and not weights.is_file():
+            raise UserError(
+                f"{self.path}: {weights.name} is not next to it, and holds its weights. Copy both "
+                "files"
+            )
         extra, module = ("onnx", "onnxruntime") if onnx else ("openvino", "openvino")
         self._library = import_extra(module, extra, f"an exported model ({self.path})")
         self._open = self._open_onnx if onnx else self._open_openvino
@@ -113,9 +120,9 @@ class Network:
         try:
             texts = self._read_onnx() if onnx else self._read_openvino()
         except Exception as error:  # of types of the libraries
-            reason = str(error).strip().splitlines()
+            reason = str(error).strip().splitlines()  # OpenVINO's begin with lines of its code
             raise UserError(
-                f"{self.path}: {module} cannot open it ({reason[0] if reason else error!r}). "
+                f"{self.path}: {module} cannot open it ({reason[-1] if reason else error!r}). "
                 "Export the model again with mask-rcnn-ext export"
             ) from error
         if not {"class_names", "config"} <= texts.keys():
@@ -167,7 +174,15 @@ class Network:
             model = core.read_model(self.path)
         names = [output.get_any_name() for output in model.outputs]  # compiled, they have several
         compiled = core.compile_model(model, "CPU", settings)
-        return lambda image: zip(names, compiled({"image": image}).to_tuple(), strict=True)
+        # A request has room for one image, so each thread needs one of its own.
+        requests = threading.local()
+
+        def run(image: npt.NDArray[np.float32]) -> Iterable[tuple[str, Any]]:
+            if not hasattr(requests, "own"):
+                requests.own = compiled.create_infer_request()
+            return zip(names, requests.own.infer({"image": image}).to_tuple(), strict=True)
+
+        return run
 
     def __call__(self, image: npt.NDArray[np.float32]) -> dict[str, torch.Tensor]:
         """Return the fields of the raw `Instances` of an image, (C, H, W), by their names."""

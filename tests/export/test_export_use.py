@@ -1,0 +1,31 @@
+"""Exported files in use: several threads, and files that were copied in part."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from tiny_model import picture
+
+from mask_rcnn_ext import Predictor
+from mask_rcnn_ext.errors import UserError
+
+
+def test_threads_may_share_a_predictor(path):
+    predictor = Predictor(path)
+    images = [picture(60 + 5 * seed, 90, seed) for seed in range(6)]
+    expected = predictor(images)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(predictor, images * 4))
+    for ours, theirs in zip(found, expected * 4, strict=True):
+        torch.testing.assert_close(ours.scores, theirs.scores, rtol=0, atol=1e-4)
+
+
+def test_an_openvino_file_needs_its_second_file(openvino_path, tmp_path):
+    alone, other = tmp_path / "model.xml", tmp_path / "model.bin"
+    shutil.copy(openvino_path, alone)
+    with pytest.raises(UserError, match=r"model\.bin is not next to it.*Copy both files"):
+        Predictor(alone)
+    other.write_bytes(openvino_path.with_suffix(".bin").read_bytes()[:100])
+    with pytest.raises(UserError, match=r"openvino cannot open it .*Incorrect weights in bin file"):
+        Predictor(alone)
