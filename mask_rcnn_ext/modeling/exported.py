@@ -32,6 +32,7 @@ from torch import nn
 from ..config import get_cfg
 from ..config_node import flat_config
 from ..errors import UserError, import_extra, name_some
+from ..files import make_jsonable
 from .fcis.detection import FCISDetection, read_detection_keys
 from .openvino_precision import mark_float32_layers
 from .precision import prepare_memory
@@ -360,7 +361,7 @@ def _require_same(cfg: CfgNode, network: Network) -> None:
         f"{key} (exported with {exported[key]!r}, now {value!r})"
         for key, value in flat_config(cfg)
         if (key.startswith("MODEL.") and key not in _OUTSIDE) or key in _INSIDE
-        if key in exported and exported[key] != value
+        if key in exported and make_jsonable(exported[key]) != make_jsonable(value)  # no tuples
     ]
     if differing:
         raise UserError(

@@ -29,3 +29,8 @@ def test_an_openvino_file_needs_its_second_file(openvino_path, tmp_path):
     other.write_bytes(openvino_path.with_suffix(".bin").read_bytes()[:100])
     with pytest.raises(UserError, match=r"openvino cannot open it .*Incorrect weights in bin file"):
         Predictor(alone)
+
+
+def test_a_config_that_was_not_saved_fits(cfg, onnx_path):
+    """Its nested tuples are lists in the file."""
+    assert len(Predictor(cfg, onnx_path)(picture(50, 90, 5)))
