@@ -4,6 +4,7 @@
 code from it, and an unknown key is an error that names the most similar known key.
 """
 
+import copy
 import functools
 import hashlib
 import json
@@ -20,11 +21,13 @@ from .old_names import restore_old_names
 __all__ = [
     "ExtCfgNode",
     "add_mask_rcnn_ext_config",
+    "allow_new_keys",
     "complete_config",
     "config_hash",
     "find_changed_keys",
     "flat_config",
     "get_cfg",
+    "keys_of",
     "load_config",
 ]
 
@@ -77,6 +80,24 @@ def load_config(
     cfg.merge_from_list(list(overrides))
     publish_class_names(cfg)
     return cfg
+
+
+def allow_new_keys(cfg: CfgNode) -> None:
+    """Let a config take unknown keys, as `add_keys`, for a reader that only shows the values."""
+    cfg.set_new_allowed(True)
+
+
+def keys_of(cfg: CfgNode) -> Callable[[CfgNode], None]:
+    """Return a function, as `add_keys`, that adds the keys of `cfg` that a project has declared."""
+    return lambda target: _add_missing(target, cfg)
+
+
+def _add_missing(target: CfgNode, source: CfgNode) -> None:
+    for key, value in source.items():
+        if key not in target:
+            target[key] = copy.deepcopy(value)
+        elif isinstance(value, CfgNode):
+            _add_missing(target[key], value)
 
 
 def find_changed_keys(cfg: CfgNode) -> dict[str, Any]:

@@ -16,7 +16,7 @@ A file from an unknown author is safe too: reading it runs no code and opens no 
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -125,7 +125,12 @@ def read_config(path: str | os.PathLike[str]) -> ExtCfgNode:
     return parse_config(load_contents(path), path)
 
 
-def parse_config(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> ExtCfgNode:
+def parse_config(
+    contents: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    add_keys: Callable[[ExtCfgNode], None] | None = None,
+) -> ExtCfgNode:
     """Return the config that a checkpoint carries, with the checkpoint as MODEL.WEIGHTS.
 
     Keys that name files or folders always get their defaults. Nothing is downloaded when the model
@@ -134,6 +139,7 @@ def parse_config(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> E
     Args:
         contents: the result of `load_contents`.
         path: the file or URL of the checkpoint.
+        add_keys: declares config keys of a project, see `load_config`.
 
     Raises:
         UserError: there is no config, or it is not valid.
@@ -146,6 +152,8 @@ def parse_config(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> E
             f"{path}"
         )
     cfg = get_cfg()
+    if add_keys:
+        add_keys(cfg)
     cfg.merge_from_text(text, f"the config in {path}")
     cfg = remove_places(cfg)
     cfg.MODEL.WEIGHTS = path

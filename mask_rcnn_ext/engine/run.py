@@ -185,13 +185,13 @@ def _load_config(
     """Return the config of the file, or in an evaluation without one, of the weights."""
     weights = dict(zip(args.opts[::2], args.opts[1::2], strict=False)).get("MODEL.WEIGHTS", "")
     if args.eval_only and not config_file and is_exported(weights):
-        cfg: ExtCfgNode = read_exported_config(weights)
+        cfg: ExtCfgNode = read_exported_config(weights, add_keys=add_keys)
         cfg.merge_from_list(args.opts)
         return cfg
     if args.eval_only and not config_file and is_checkpoint(weights) and os.path.isfile(weights):
         contents = load_contents(weights)
         if "config" in contents:
-            cfg = parse_config(contents, weights)
+            cfg = parse_config(contents, weights, add_keys=add_keys)
             cfg.merge_from_list(args.opts)
             return cfg
     return load_config(config_file, args.opts, add_keys=add_keys)

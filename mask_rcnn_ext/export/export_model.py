@@ -19,12 +19,13 @@ from detectron2.structures import Instances
 
 from ..checkpoint.description import load_contents, remove_places
 from ..checkpoint.safetensors_file import load_safetensors, save_safetensors
-from ..config import ExtCfgNode, complete_config
+from ..config import ExtCfgNode, complete_config, keys_of
 from ..data.images import ImageLike
 from ..engine.trainer import Trainer
 from ..errors import UserError, import_extra, require_choice, require_range
 from ..files import file_sha256, read_json_or_none, writable_folder, write_json
 from ..model_files import is_exported
+from ..modeling.exported import read_exported_config
 from ..modeling.speed import SPEED_KEYS
 from ..prediction.predictor import Predictor
 from ..report.run_data import spread_evenly
@@ -232,7 +233,7 @@ def _check_parity(
     tolerance: Tolerance | None,
 ) -> dict[str, Any]:
     cfg = predictor.cfg
-    exported = Predictor(path)
+    exported = Predictor(read_exported_config(path, add_keys=keys_of(cfg)))
     first = predictor.read(images[0])
     blank = np.full_like(first, first.mean())
     named: list[tuple[str, ImageLike]] = [(os.fspath(image), image) for image in images]
@@ -267,7 +268,7 @@ def _check_int8(
 
 def _measure_ap(cfg: CfgNode, path: str) -> dict[str, float]:
     """Return the APs of an exported file on `DATASETS.TEST`, "segm" -> 0 to 100."""
-    exported = Predictor(path)
+    exported = Predictor(read_exported_config(path, add_keys=keys_of(cfg)))
     settings = copy.deepcopy(exported.cfg)
     settings.DATASETS = cfg.DATASETS.clone()
     settings.DATALOADER = cfg.DATALOADER.clone()

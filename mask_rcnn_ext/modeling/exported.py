@@ -29,7 +29,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.logger import log_first_n
 from torch import nn
 
-from ..config import get_cfg
+from ..config import ExtCfgNode, get_cfg, keys_of
 from ..config_node import flat_config
 from ..errors import UserError, import_extra, name_some
 from ..files import make_jsonable
@@ -280,13 +280,19 @@ class ExportedFCIS(FCISDetection, _Exported):
         return self.detect(raw, height, width)
 
 
-def read_exported_config(path: str | os.PathLike[str]) -> CfgNode:
+def read_exported_config(
+    path: str | os.PathLike[str], *, add_keys: Callable[[ExtCfgNode], None] | None = None
+) -> ExtCfgNode:
     """Return the config of an exported file, with its path as `MODEL.WEIGHTS`.
 
+    Args:
+        path: the file.
+        add_keys: declares config keys of a project, see `load_config`.
+
     Raises:
-        UserError: see `Network`.
+        UserError: see `Network`; or the config has an unknown key.
     """
-    return _config_of(Network(path))
+    return _config_of(Network(path), add_keys)
 
 
 def load_exported(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
@@ -343,8 +349,12 @@ def _keeps_boxes(cfg: CfgNode) -> bool:
     return not others
 
 
-def _config_of(network: Network) -> CfgNode:
+def _config_of(
+    network: Network, add_keys: Callable[[ExtCfgNode], None] | None = None
+) -> ExtCfgNode:
     cfg = get_cfg()
+    if add_keys:
+        add_keys(cfg)
     cfg.merge_from_text(network.metadata["config"], str(network.path))
     cfg.MODEL.WEIGHTS = os.path.abspath(network.path)
     return cfg
@@ -352,7 +362,7 @@ def _config_of(network: Network) -> CfgNode:
 
 def _require_same(cfg: CfgNode, network: Network) -> None:
     """Check that the config agrees with the config of the export, see `load_exported`."""
-    path, exported = network.path, dict(flat_config(_config_of(network)))
+    path, exported = network.path, dict(flat_config(_config_of(network, keys_of(cfg))))
     if cfg.TEST.AUG.ENABLED:
         raise UserError(
             f"{path}: an exported model has no test-time augmentation: set TEST.AUG.ENABLED False"

@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_get_cfg
 
-from ..config import find_changed_keys, flat_config, load_config
+from ..config import allow_new_keys, find_changed_keys, flat_config, load_config
 from ..data.catalog import find_annotation_files
 from ..errors import UserError
 from ..files import file_sha256, make_jsonable, read_json
@@ -64,7 +64,7 @@ def read_run(folder: str | Path) -> RunFolder:
     """
     folder = Path(folder)
     config_file = require_run_config(folder)
-    config = load_config(str(config_file))
+    config = load_config(str(config_file), add_keys=allow_new_keys)
     missing: list[str] = []
     try:
         history = read_history(folder / "metrics.json", missing)
@@ -156,7 +156,7 @@ def read_exported_evaluations(run: RunFolder) -> list[tuple[str, str, dict[str, 
         config_file, results_file = folder / "config.yaml", folder / "results.json"
         if not (config_file.is_file() and results_file.is_file()):
             continue
-        config = load_config(str(config_file))
+        config = load_config(str(config_file), add_keys=allow_new_keys)
         if not is_exported(config.MODEL.WEIGHTS):
             continue
         own = config.MASK_RCNN_EXT.DATA.VAL_JSON

@@ -1,6 +1,7 @@
 """docs/extending.md is true: its blocks run, in order, as one script; its links and names exist."""
 
 import importlib
+import json
 import re
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 import yaml
 from detectron2 import modeling
 from support import REPO, SMALL, reset_determinism, write_coco
+
+from mask_rcnn_ext import argument_parser, run_job, write_report
 
 DOC = REPO / "docs/extending.md"
 TEXT = DOC.read_text()
@@ -30,7 +33,7 @@ def namespace(tmp_path_factory):
             exec(compile(block, f"extending.md, block {number}", "exec"), names)
         assert (folder / "output/plugin/model_final.pth").is_file()
     torch.set_num_threads(threads)
-    return names
+    return {**names, "FOLDER": folder}
 
 
 def test_the_parts_of_the_script_are_in_the_model(namespace):
@@ -47,6 +50,19 @@ def test_the_enlarged_boxes_are_enlarged(namespace):
     ramp = torch.arange(64.0).expand(1, 1, 64, 64)
     plain = super(type(layer), layer).forward(ramp, torch.tensor([[0.0, 8.0, 8.0, 56.0, 56.0]]))
     assert torch.equal(layer(ramp, torch.tensor([[0.0, 16.0, 16.0, 48.0, 48.0]])), plain)
+
+
+def test_a_run_with_own_keys_is_evaluated_by_its_weights_alone_and_reported(namespace, monkeypatch):
+    monkeypatch.chdir(namespace["FOLDER"])
+    words = ["MODEL.WEIGHTS", "output/plugin/model_final.pth", "DATASETS.TEST", "('plugin_train',)"]
+    args = argument_parser().parse_args(["--eval-only", *words, "OUTPUT_DIR", "output/evaluation"])
+    with reset_determinism():
+        run_job(args, add_keys=namespace["add_my_keys"])
+    results = json.loads((namespace["FOLDER"] / "output/evaluation/results.json").read_text())
+    assert {"bbox", "segm"} <= results.keys()
+    write_report("output/plugin")
+    page = (namespace["FOLDER"] / "output/plugin/report.html").read_text()
+    assert "ROI_MASK_HEAD.ROUGHNESS_WEIGHT" in page
 
 
 def test_yaml_block_says_what_the_python_block_does(namespace):

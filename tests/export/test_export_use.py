@@ -9,6 +9,7 @@ from tiny_model import picture
 
 from mask_rcnn_ext import Predictor
 from mask_rcnn_ext.errors import UserError
+from mask_rcnn_ext.export.export_model import export_model
 
 
 def test_threads_may_share_a_predictor(path):
@@ -34,3 +35,15 @@ def test_an_openvino_file_needs_its_second_file(openvino_path, tmp_path):
 def test_a_config_that_was_not_saved_fits(cfg, onnx_path):
     """Its nested tuples are lists in the file."""
     assert len(Predictor(cfg, onnx_path)(picture(50, 90, 5)))
+
+
+def test_a_model_with_the_keys_of_a_project(cfg, images, tmp_path):
+    cfg = cfg.clone()
+    cfg.MODEL.OF_A_PROJECT = "old"
+    path = export_model(cfg, tmp_path, images)
+    assert len(Predictor(cfg, path)(images[0]))
+    with pytest.raises(UserError, match=r"unknown config key 'MODEL\.OF_A_PROJECT'"):
+        Predictor(path)
+    cfg.MODEL.OF_A_PROJECT = "new"
+    with pytest.raises(UserError, match=r"OF_A_PROJECT \(exported with 'old', now 'new'\)"):
+        Predictor(cfg, path)
