@@ -172,7 +172,7 @@ def test_fine_tuning_skips_the_class_layers_with_one_line(zoo_pkl, three_classes
     fresh = model.roi_heads.box_predictor.cls_score.weight.clone()
     with caplog.at_level(logging.INFO):
         Checkpointer(model).resume_or_load(str(zoo_pkl), resume=False)
-    lines = [r for r in caplog.records if "scratch" in r.message or r.levelno > logging.INFO]
+    lines = [r for r in caplog.records if "from scratch" in r.message or r.levelno > logging.INFO]
     assert len(lines) == 1
     assert lines[0].levelno == logging.INFO
     for word in ("3 classes", "5", "cls_score", "bbox_pred", "mask_head.predictor", "expected"):
