@@ -55,8 +55,8 @@ def join(names: Any) -> str:
 
 def describe_images(cfg: CfgNode) -> Iterator[str]:
     """Yield lines on the preparation of images for the model."""
-    channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS
-    yield f"images: {channels or 3} channels, {cfg.INPUT.FORMAT} (INPUT.FORMAT)"
+    channels = cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS or len(cfg.MODEL.PIXEL_MEAN)
+    yield f"images: {count_noun(channels, 'channel')}, {cfg.INPUT.FORMAT} (INPUT.FORMAT)"
     yield (
         f"  resized to {cfg.INPUT.MIN_SIZE_TEST} pixels on the shorter side, at most "
         f"{cfg.INPUT.MAX_SIZE_TEST} on the longer one (INPUT.MIN_SIZE_TEST, INPUT.MAX_SIZE_TEST)"

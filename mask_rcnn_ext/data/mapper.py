@@ -18,6 +18,7 @@ from .augmentation import add_augmentations, cuts_objects, require_augmentation
 from .bands import order_bands, read_record_bands
 from .images import read_record
 from .pixel_limit import set_pixel_limit
+from .pixel_statistics import require_colours
 
 __all__ = ["ImageMapper", "keep_sides"]
 
@@ -68,7 +69,7 @@ class ImageMapper(DatasetMapper):
         """Read the keys of `DatasetMapper` and `MASK_RCNN_EXT.AUGMENTATION`.
 
         Raises:
-            UserError: see `require_augmentation`.
+            UserError: see `require_augmentation` and `require_colours`.
         """
         cfg = complete_config(cfg)
         arguments: dict[str, Any] = super().from_config(cfg, is_train)
@@ -80,6 +81,7 @@ class ImageMapper(DatasetMapper):
             arguments["augmentations"] = add_augmentations(cfg, arguments["augmentations"])
             arguments["swap_when_upside_down"] = cfg.MASK_RCNN_EXT.AUGMENTATION.VERTICAL_FLIP
             arguments["redraw_objects"] = cuts_objects(cfg)
+        require_colours(cfg)
         return arguments
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:

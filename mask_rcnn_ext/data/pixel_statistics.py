@@ -10,7 +10,13 @@ from detectron2.config import CfgNode
 from ..errors import UserError, require_choice
 from .bands import order_bands, read_record_bands
 
-__all__ = ["IMAGES_MEASURED", "fill_pixel_statistics", "measure_pixels", "require_channels"]
+__all__ = [
+    "IMAGES_MEASURED",
+    "fill_pixel_statistics",
+    "measure_pixels",
+    "require_channels",
+    "require_colours",
+]
 
 IMAGES_MEASURED = 200  # images that are read, evenly spread over the data
 
@@ -114,3 +120,21 @@ def require_channels(cfg: CfgNode, *, measured: bool = True) -> None:
                 f"MODEL.{key} has {len(cfg.MODEL[key])} values, expected one for each of the "
                 f"{data.IMAGE_CHANNELS} channels (MASK_RCNN_EXT.DATA.IMAGE_CHANNELS)"
             )
+
+
+def require_colours(cfg: CfgNode) -> None:
+    """Check that the model takes as many channels as this package's readers give it.
+
+    A project with a reader of its own, see `Trainer.build_mapper`, may have any number.
+
+    Raises:
+        UserError: `MODEL.PIXEL_MEAN` has another number of values.
+    """
+    channels = {"BGR": 3, "RGB": 3, "L": 1}.get(cfg.INPUT.FORMAT)
+    found = len(cfg.MODEL.PIXEL_MEAN)
+    if channels and not cfg.MASK_RCNN_EXT.DATA.IMAGE_CHANNELS and found != channels:
+        raise UserError(
+            f"MODEL.PIXEL_MEAN: expected one value for each channel, {channels} with INPUT.FORMAT "
+            f"{cfg.INPUT.FORMAT}, got {found}. For images with other channels, set "
+            f"MASK_RCNN_EXT.DATA.IMAGE_CHANNELS {found} MASK_RCNN_EXT.DATA.PIXEL_STATISTICS fixed"
+        )

@@ -20,7 +20,7 @@ from ..config import complete_config, load_config
 from ..data.bands import order_bands, read_bands, require_bands
 from ..data.images import ImageLike, read_bgr
 from ..data.pixel_limit import get_pixel_limit, set_pixel_limit
-from ..data.pixel_statistics import require_channels
+from ..data.pixel_statistics import require_channels, require_colours
 from ..errors import UserError, require_choice, require_range
 from ..layers.packed_masks import PackedMasks
 from ..layers.resizing import ResizeShortestEdge
@@ -140,6 +140,7 @@ class Predictor:
             cfg.MODEL.RETINANET.SCORE_THRESH_TEST = float(score_threshold)
         require_choice("INPUT.FORMAT", cfg.INPUT.FORMAT, ("BGR", "RGB"))
         require_channels(cfg)
+        require_colours(cfg)
         set_pixel_limit(cfg.MASK_RCNN_EXT.DATA.MAX_IMAGE_PIXELS)
         choose_device(cfg, device)
         if speed is not None:

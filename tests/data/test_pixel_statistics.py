@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from mask_rcnn_ext import UserError, get_cfg
+from mask_rcnn_ext import Predictor, UserError, get_cfg
 from mask_rcnn_ext.data import pixel_statistics
+from mask_rcnn_ext.data.mapper import ImageMapper
 from mask_rcnn_ext.data.pixel_statistics import (
     fill_pixel_statistics,
     measure_pixels,
     require_channels,
+    require_colours,
 )
 
 
@@ -82,3 +84,27 @@ def test_keys_that_do_not_fit_are_refused(keys, message):
     cfg.merge_from_list(keys)
     with pytest.raises(UserError, match=message):
         require_channels(cfg)
+
+
+@pytest.mark.parametrize(
+    ("keys", "fits"),
+    [
+        ([], True),
+        (["MODEL.PIXEL_MEAN", "[1.0]"], False),
+        (["MODEL.PIXEL_MEAN", "[1.0]", "INPUT.FORMAT", "L"], True),
+        (["INPUT.FORMAT", "L"], False),
+        (["MODEL.PIXEL_MEAN", "[1.0]", "MASK_RCNN_EXT.DATA.IMAGE_CHANNELS", "1"], True),
+        (["MODEL.PIXEL_MEAN", "[1.0]", "INPUT.FORMAT", "YCbCr"], True),
+    ],
+)
+def test_a_model_of_other_channels_than_the_reader_gives_is_refused(keys, fits):
+    cfg = get_cfg()
+    cfg.merge_from_list(keys)
+    if fits:
+        require_colours(cfg)
+        return
+    message = r"PIXEL_MEAN: expected one value for each channel, \d with"
+    with pytest.raises(UserError, match=message):
+        ImageMapper(cfg, is_train=True)
+    with pytest.raises(UserError, match=rf"{message}|expected BGR or RGB"):
+        Predictor(cfg)

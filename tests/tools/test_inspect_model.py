@@ -45,6 +45,14 @@ def test_what_a_file_of_a_run_says(tmp_path, capsys):
     assert not any("MODEL.PIXEL_STD:" in line or "WEIGHTS:" in line for line in lines)  # defaults
 
 
+@pytest.mark.parametrize(("mean", "said"), [([1.0], "1 channel,"), ([1.0] * 6, "6 channels,")])
+def test_the_channels_of_a_reader_of_its_own_are_counted(tmp_path, capsys, mean, said):
+    cfg = tiny_cfg(2)
+    cfg.MODEL.PIXEL_MEAN = mean
+    torch.save({"model": tiny_model(2).state_dict(), **describe_run(cfg, 7)}, tmp_path / "m.pth")
+    assert f"images: {said} BGR (INPUT.FORMAT)" in inspect(tmp_path / "m.pth", capsys)
+
+
 def test_the_weights_of_each_part_are_counted(tmp_path, capsys):
     weights = {
         "backbone.conv.weight": torch.zeros(4, 3, 2, 2), "backbone.conv.bias": torch.zeros(4),
