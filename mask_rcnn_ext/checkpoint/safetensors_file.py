@@ -17,7 +17,7 @@ from safetensors.torch import save
 from ..files import atomic_open, make_jsonable
 from .safe_load import explain_unreadable
 
-__all__ = ["load_safetensors", "save_safetensors"]
+__all__ = ["has_description", "load_safetensors", "save_safetensors"]
 
 _KEY = "mask_rcnn_ext"
 
@@ -40,6 +40,15 @@ def load_safetensors(path: str) -> dict[str, Any]:
             return {**values, "model": {name: file.get_tensor(name) for name in names}}
     except Exception as error:  # a broken file raises errors of safetensors, json and PyTorch
         raise explain_unreadable(path, error, "checkpoint") from error
+
+
+def has_description(path: str | os.PathLike[str]) -> bool:
+    """Return whether this package has written a file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except Exception:  # see `load_safetensors`
+        return False
 
 
 def save_safetensors(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

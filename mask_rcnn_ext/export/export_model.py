@@ -18,11 +18,15 @@ from detectron2.config import CfgNode
 from detectron2.structures import Instances
 
 from ..checkpoint.description import load_contents, remove_places
-from ..checkpoint.safetensors_file import load_safetensors, save_safetensors
+from ..checkpoint.safetensors_file import (
+    has_description,
+    load_safetensors,
+    save_safetensors,
+)
 from ..config import ExtCfgNode, complete_config, keys_of
 from ..data.images import ImageLike
 from ..engine.trainer import Trainer
-from ..errors import UserError, import_extra, require_choice, require_range
+from ..errors import UserError, import_extra, name_some, require_choice, require_range
 from ..files import file_sha256, read_json_or_none, writable_folder, write_json
 from ..model_files import is_exported
 from ..modeling.exported import read_exported_config
@@ -82,7 +86,8 @@ def export_model(
 
     Raises:
         UserError: a library is missing, the model is of a kind that cannot be exported, the model
-            finds nothing in the images, the export finds something else, or int8 loses too much AP.
+            finds nothing in the images, the export finds something else, int8 loses too much AP, or
+            a file would be replaced that no export has written.
     """
     require_choice("format", format, EXPORT_FORMATS)
     cfg = complete_config(cfg)
@@ -96,6 +101,7 @@ def export_model(
     require_range("--calibration-images", calibration_images, 1)
     require_exportable(cfg)
     _require_libraries(format, int8)
+    _require_own(Path(output), f"model{'_int8' * int8}{EXPORT_FORMATS[format]}")
     with writable_folder(output), make_temporary_folder(Path(output)) as folder:
         predictor = _load(cfg)
         chosen = [images[index] for index in spread_evenly(len(images), PARITY_IMAGES)]
@@ -134,6 +140,7 @@ def _calibrate(
 def _export_weights(cfg: CfgNode, output: Path, int8: bool) -> Path:
     if int8:
         raise UserError("int8 needs the format onnx or openvino")
+    _require_own(output, "model.safetensors")
     predictor, source = _load(cfg), load_contents(cfg.MODEL.WEIGHTS)  # the weights fit the config
     kept = ("keypoint_names", "provenance", "iteration", "best")
     contents = {
@@ -286,6 +293,33 @@ def _find_aps(results: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif name == "AP":
             found[prefix] = float(value)
     return found
+
+
+def _require_own(output: Path, name: str) -> None:
+    """Check that only exports have written the files that this export replaces.
+
+    Args:
+        output: the folder of the export.
+        name: the file to write; OpenVINO's weights and the record are next to it.
+
+    Raises:
+        UserError: another program has written one of them.
+    """
+    record = read_json_or_none(output / RECORD)
+    known = isinstance(record, dict) and all(
+        isinstance(entry, dict) and "made_with" in entry for entry in record.values()
+    )
+    if name.endswith(".safetensors"):
+        own = {name: has_description(output / name)}
+    else:
+        files = (name, f"{Path(name).stem}.bin") if name.endswith(".xml") else (name,)
+        own = {RECORD: known, **dict.fromkeys(files, known and name in record)}
+    foreign = [file for file, ours in own.items() if os.path.lexists(output / file) and not ours]
+    if foreign:
+        raise UserError(
+            f"{output}: the export would replace files that no export has written: "
+            f"{name_some(foreign)}. Move them away, or give another --output"
+        )
 
 
 def _keep(path: str, output: Path, metadata: Mapping[str, Any]) -> Path:

@@ -1,5 +1,6 @@
 """Exported files in use: several threads, and files that were copied in part."""
 
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,3 +48,26 @@ def test_a_model_with_the_keys_of_a_project(cfg, images, tmp_path):
     cfg.MODEL.OF_A_PROJECT = "new"
     with pytest.raises(UserError, match=r"OF_A_PROJECT \(exported with 'old', now 'new'\)"):
         Predictor(cfg, path)
+
+
+@pytest.mark.parametrize(
+    ("format", "names"),
+    [
+        ("onnx", ["export.json", "model.onnx"]),
+        ("openvino", ["export.json", "model.xml", "model.bin"]),
+        ("safetensors", ["model.safetensors"]),
+    ],
+)
+def test_a_file_that_no_export_has_written_stays(format, names, cfg, images, tmp_path):
+    if format == "openvino":
+        pytest.importorskip("openvino", reason='needs pip install "mask_rcnn_ext[openvino]"')
+    for name in names:
+        (tmp_path / name).write_text("[1]")
+        with pytest.raises(UserError, match=rf"that no export has written: {re.escape(name)}\."):
+            export_model(cfg, tmp_path, images, format=format)
+        assert (tmp_path / name).read_text() == "[1]"
+        (tmp_path / name).unlink()
+    (tmp_path / "mine.txt").touch()
+    for _ in range(2):  # an earlier export is replaced
+        export_model(cfg, tmp_path, images, format=format)
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", *names}
