@@ -92,7 +92,9 @@ def pairs(value: Any) -> list[tuple[Any, Any]]:
 def describe_weights(contents: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines on the number of weights in each part of the model."""
     parts: dict[str, int] = {}
-    for name, value in pairs(contents.get("model", contents)):
+    # Detectron and pycls keep the weights under names of their own.
+    kept = (contents[key] for key in ("model", "blobs", "model_state") if key in contents)
+    for name, value in pairs(next(kept, contents)):
         if hasattr(value, "shape"):
             words = str(name).split(".")
             part = ".".join(words[: 2 if words[0] == "roi_heads" else 1])

@@ -1,6 +1,9 @@
 """tools/inspect_model.py prints what a checkpoint holds, and what it lacks."""
 
+import pickle
+
 import inspect_model as tool  # tools/ is on the path
+import numpy as np
 import pytest
 import torch
 from small_runs import read_error
@@ -68,6 +71,16 @@ def test_the_weights_of_each_part_are_counted(tmp_path, capsys):
         "  roi_heads.box_head: 2,000",
         "  epoch: 1",
     ]
+
+
+@pytest.mark.parametrize(("key", "name"), [("blobs", "m.pkl"), ("model_state", "m.pyth")])
+def test_the_weights_of_other_programs_are_counted(tmp_path, capsys, key, name):
+    content = {key: {"conv1_w": np.zeros((2, 3), np.float32)}}
+    if name.endswith(".pkl"):
+        (tmp_path / name).write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, tmp_path / name)
+    assert "weights, with the statistics of norms: 6" in inspect(tmp_path / name, capsys)
 
 
 def test_what_a_file_lacks_is_said(tmp_path, capsys):
