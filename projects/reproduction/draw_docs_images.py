@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "tests/prediction"))  # the browser of the tests
+sys.path.append(str(ROOT / "tests"))  # the browser of the tests
 
 from browser import CHROMIUM, open_page  # noqa: E402
 from detectron2.data import DatasetCatalog  # noqa: E402
