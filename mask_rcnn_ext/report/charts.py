@@ -138,14 +138,15 @@ def _line_chart(
         best: the iteration to mark as the best one.
         smoothed: draw running means.
         raw: with `smoothed`, draw the values as well, faint; peaks may leave the plot.
-        markers: mark the points, where there are few.
+        markers: mark the points, where there are few. A single point is always marked.
         number: format of the last value of a curve.
     """
     figure, axes = make_axes()
     legend, drawn = [], [0.0]
     for index, (name, (iterations, values)) in enumerate(series.items()):
         curve, color = smooth(values) if smoothed else np.asarray(values), COLORS[index % 8]
-        marker = "o" if markers and len(values) <= _MAX_MARKERS else ""
+        most = _MAX_MARKERS if markers else 1  # a line through one point would not be seen
+        marker = "o" if len(values) <= most else ""
         axes.plot(iterations, curve, color=color, marker=marker, mec=_CARD, markersize=6, zorder=3)
         if smoothed and raw:
             step = len(values) // _MAX_POINTS + 1

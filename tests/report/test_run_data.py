@@ -131,6 +131,7 @@ def test_the_charts_of_a_run():
     assert charts[1].legend == [(0, "loss_mask", "0.5")]
     assert charts[2].legend == [(0, "own_val/mask AP", "20.0")]
     assert charts[2].svg.count("<use") == 3  # a mark for each value
+    assert charts[3].svg.count("<use") == 1  # a line through one point would not be seen
     assert charts[2].alt.endswith("own_val/mask AP 20.0")
     assert all(len(chart.svg) < 80_000 for chart in charts)
     assert all("var(--s0)" in chart.svg and "#2f5fd0" not in chart.svg for chart in charts)
