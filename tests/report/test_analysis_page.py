@@ -121,6 +121,9 @@ def test_a_model_without_masks_is_analyzed_by_its_boxes(run_folder, keypoints):
     change(run_folder, strip)
     found = analyze(run_folder)
     assert (found.iou, found.ap["AP"].value) == ("box", pytest.approx(100))
+    text, _ = make(run_folder)
+    assert "95 % intervals of box AP" in text
+    assert "mask-rcnn-ext compare" not in text  # which needs masks
 
 
 def test_a_model_that_found_nothing(run_folder, capsys):
