@@ -130,7 +130,7 @@ def holds_run(folder: Path, first_files: Collection[str]) -> bool:
     Raises:
         UserError: the folder holds other files.
     """
-    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     names -= {EARLIER, LOCK}
     if "config.yaml" in names or not names - set(first_files):
         return "config.yaml" in names

@@ -144,6 +144,9 @@ def test_a_folder_of_something_else_and_a_failed_training(demo, monkeypatch, tmp
     with pytest.raises(tool.UserError, match="is not a training run"):
         tool.run_demo(tmp_path, demo.root)
     assert (tmp_path / "thesis.txt").exists()
+    with pytest.raises(tool.UserError, match=r"folder .*thesis.txt cannot be written to"):
+        tool.run_demo(tmp_path / "thesis.txt", demo.root)
+    assert (tmp_path / "thesis.txt").read_text() == "dear"
     monkeypatch.setattr(tool, "run_command", lambda command: 3)
     with pytest.raises(tool.UserError, match=r"the training of the demo failed \(exit code 3\)"):
         tool.run_demo(tmp_path / "new", demo.root)

@@ -82,7 +82,9 @@ class Environment:
                     shutil.rmtree(entry)
                 elif entry != self.owner:
                     entry.unlink()
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif os.path.lexists(self.folder) and (
+            not self.folder.is_dir() or any(self.folder.iterdir())
+        ):
             raise SetupError(
                 f"{self.folder} was not made by `make setup`, so it is left alone.\n"
                 "Move it away, or name the Python of your own environment: `make demo PY=python`."
@@ -168,7 +170,8 @@ def build(environment: Environment) -> None:
     """
     update = environment.is_complete()
     expected = fingerprint(*environment.inputs)  # of the files before the first step
-    environment.stamp.unlink(missing_ok=True)
+    if environment.stamp.is_file():
+        environment.stamp.unlink()
     if not update:
         environment.clear()
     steps = list_steps(environment, update=update)

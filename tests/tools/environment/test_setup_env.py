@@ -167,6 +167,13 @@ def test_an_environment_of_the_users_is_left_alone(environment):
     assert (environment.folder / "bin").is_dir()
 
 
+def test_a_file_of_the_users_is_left_alone(environment):
+    environment.folder.write_text("my-environment\n")  # as some shells have it
+    with pytest.raises(SetupError, match="was not made by `make setup`, so it is left alone"):
+        build(environment)
+    assert environment.folder.read_text() == "my-environment\n"
+
+
 def test_a_failed_command_shows_the_end_of_its_output(checkout):
     environment = Environment(checkout / ".venv")
     environment.folder.mkdir()
