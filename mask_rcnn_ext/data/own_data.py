@@ -262,10 +262,16 @@ def split_own_data(
         The paths of the two files.
 
     Raises:
-        UserError: the json has faults or cannot be split, or `folder` cannot be written.
+        UserError: the json has faults, cannot be split or is one of the two files, or `folder`
+            cannot be written.
     """
-    content = check_coco_json(json_file, images, **options).content
     paths = get_split_paths(folder)
+    if os.path.realpath(json_file) in map(os.path.realpath, paths):
+        raise UserError(
+            f"--split would replace the json that it divides, {json_file}, by one of its parts. "
+            "Rename the json, or give another folder to write to"
+        )
+    content = check_coco_json(json_file, images, **options).content
     for path, part in zip(paths, split_coco(content, fraction, group_by=group_by), strict=True):
         with atomic_open(path, "w") as file:
             json.dump(part, file)

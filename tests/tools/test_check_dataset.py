@@ -109,6 +109,17 @@ def test_the_parts_of_a_split(tmp_path, capsys):
     assert part.read_text() == Path(expected[1]).read_text()
 
 
+def test_a_split_does_not_replace_the_json_that_it_divides(tmp_path, capsys):
+    path, images = write_coco(tmp_path / "data", images=5)
+    given = path.rename(path.with_name("split_train.json"))
+    before = given.read_text()
+    options = [*name_files("train", given, images), "--split", "0.6"]
+    assert tool.main([*options, "--output", str(given.parent)]) == 2
+    assert "--split would replace the json that it divides" in capsys.readouterr().err
+    assert given.read_text() == before
+    assert not (given.parent / "split_val.json").exists()
+
+
 def test_a_split_of_data_with_errors_names_the_errors(data, capsys):
     assert tool.main([*data[:4], "--split", "0.8"]) == 1
     assert f"train: {data[1]}" in capsys.readouterr().out
